@@ -1,0 +1,69 @@
+"""Samples, what a data set is, and how a folder becomes samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from octc.files import canonical_json, sha256_bytes
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image.
+
+    Attributes:
+        path: relative to the data set's root, with forward slashes.
+        label: index into the classes.
+        patient: the patient's id, or None where the layout has none (the image is then its own group).
+        part: "train" or "test" where the layout has an official split, else None.
+        sha256: of the file; the identity of an image (names are reused between releases).
+    """
+
+    path: str
+    label: int
+    patient: str | None
+    part: str | None
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A scanned data set: the classes in order and every image, sorted by path."""
+
+    root: Path
+    classes: tuple[str, ...]
+    items: tuple[Sample, ...]
+
+    @property
+    def digest(self) -> str:
+        """Digest of the content: classes, and path and sum of every image."""
+        return sha256_bytes(canonical_json([self.classes, [[s.path, s.label, s.sha256] for s in self.items]]))
+
+
+Progress = Callable[[int, int], None]  # done, total
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """A data set octc knows.
+
+    Attributes:
+        classes: in the order of the label index; None when the class folders give them (sorted by name).
+        scan: root, classes, progress -> Samples; raises OctcError (E206, E218, E230, ...).
+        default_root: where it is looked for without `--data` and `OCTC_DATA`; None: it must be given.
+        note: printed beside every number that is measured on it, or empty.
+    """
+
+    name: str
+    title: str
+    classes: tuple[str, ...] | None
+    scan: Callable[[Path, Sequence[str] | None, Progress | None], Samples]
+    default_root: str | None
+    layout: str
+    licence: str
+    source: str
+    note: str = ""
+    published: dict[str, Any] | None = None  # counts of the published release: {"train": {...}, "test": {...}}

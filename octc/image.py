@@ -1,0 +1,228 @@
+"""The one preprocessing of the house: decode with limits, one channel, resize, and (where no graph does it) normalise.
+
+Training, calibration, golden files, evaluation and every runtime go through `read_image` and `Preprocess.prepare`.
+Exported graphs take what `prepare` returns (uint8) and normalise inside, so no deployer can get mean and std wrong.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from octc.errors import OctcError
+
+UInt8 = npt.NDArray[np.uint8]
+Float32 = npt.NDArray[np.float32]
+
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
+SUFFIXES = {
+    ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP",
+}  # fmt: skip
+MAX_PIXELS = 64_000_000  # a wide volume montage fits, a decompression bomb does not
+MIN_SIDE = 32  # pixels; smaller is no B-scan
+MAX_ASPECT = 16.0
+MAX_BYTES = 512 << 20
+RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+VIEWS = {
+    "none": ("identity",),
+    "hflip": ("identity", "hflip"),
+    "5": ("identity", "hflip", "vflip", "zoom", "rotate5"),
+}
+ZOOM = 1.1
+ANGLE = 5.0  # degrees, counter-clockwise
+
+ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a picture becomes the uint8 tensor that a graph takes, and how the graph normalises it.
+
+    Attributes:
+        size: side of the square input, pixels. The aspect ratio is not kept (as KD-OCT does).
+        channels: 1 (grey; the graph repeats it to three) or 3.
+        resize: "bilinear" or "bicubic", antialiased, in Pillow.
+        mean, std: per network channel, of values in [0, 1].
+    """
+
+    size: int
+    channels: int = 1
+    resize: str = "bilinear"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def prepare(self, image: Image.Image, views: Sequence[str] = ("identity",)) -> UInt8:
+        """A decoded picture -> uint8 [views, channels, size, size]."""
+        picture = image.convert("L" if self.channels == 1 else "RGB")
+        return np.stack([_to_array(_view(picture, name, self)) for name in views])
+
+    def normalise(self, batch: UInt8) -> Float32:
+        """uint8 [N, channels, H, W] -> float32 [N, 3, H, W], what the graph computes inside."""
+        mean = np.asarray(self.mean, np.float32).reshape(1, 3, 1, 1)
+        std = np.asarray(self.std, np.float32).reshape(1, 3, 1, 1)
+        return (batch.astype(np.float32) / np.float32(255) - mean) / std
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> Preprocess:
+        return Preprocess(
+            size=int(value["size"]), channels=int(value["channels"]), resize=str(value["resize"]),
+            mean=_three(value["mean"]), std=_three(value["std"]),
+        )  # fmt: skip
+
+
+def _three(values: Sequence[float]) -> tuple[float, float, float]:
+    first, second, third = (float(value) for value in values)
+    return first, second, third
+
+
+def _to_array(picture: Image.Image) -> UInt8:
+    array = np.asarray(picture, dtype=np.uint8)
+    return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def _resized(picture: Image.Image, size: int, how: str) -> Image.Image:
+    return picture if picture.size == (size, size) else picture.resize((size, size), RESAMPLE[how])
+
+
+def _view(picture: Image.Image, name: str, pre: Preprocess) -> Image.Image:
+    """One deterministic view of test-time augmentation (KD-OCT's five; its random rotation is +5 degrees here)."""
+    if name == "zoom":
+        side = int(pre.size * ZOOM)
+        start = (side - pre.size) // 2
+        return _resized(picture, side, pre.resize).crop((start, start, start + pre.size, start + pre.size))
+    plain = _resized(picture, pre.size, pre.resize)
+    if name == "identity":
+        return plain
+    if name == "hflip":
+        return plain.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if name == "vflip":
+        return plain.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+    if name == "rotate5":
+        return plain.rotate(ANGLE, Image.Resampling.NEAREST)
+    raise KeyError(name)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A picture in mode L or RGB, and the warnings (code, text) that decoding it gave."""
+
+    image: Image.Image
+    notes: tuple[tuple[str, str], ...] = ()
+
+
+def read_image(path: Path) -> Decoded:
+    """Decode a file within the limits.
+
+    Raises:
+        OctcError: E201 empty or cut off, E202 not an image of an accepted format, E203 too many pixels (from the
+            header, before decoding), E204 several frames, E208 outside the quality gate.
+    """
+    try:
+        size = path.stat().st_size
+        data = path.read_bytes() if 0 < size <= MAX_BYTES else b""
+    except OSError as error:
+        raise OctcError(
+            "OCT-E201", f"cannot be read: {error.strerror}", mend="check the path", place=str(path)
+        ) from error
+    if size > MAX_BYTES:
+        raise OctcError(
+            "OCT-E203",
+            f"file of {size} bytes, the limit is {MAX_BYTES}",
+            mend="export a smaller image",
+            place=str(path),
+        )
+    decoded = decode_image(data, str(path))
+    expected = SUFFIXES.get(path.suffix.lower())
+    found = decoded.image.info.get("octc_format")
+    if expected is not None and expected != found:
+        note = ("OCT-W201", f"{path.name}: content is {found}, the name says {expected}")
+        return Decoded(decoded.image, (note, *decoded.notes))
+    return decoded
+
+
+def decode_image(data: bytes, place: str) -> Decoded:
+    """Decode compressed bytes; `place` is what errors name. Raises as `read_image` does."""
+
+    def refuse(code: str, message: str, mend: str) -> OctcError:
+        return OctcError(code, message, mend=mend, place=place)
+
+    if not data:
+        raise refuse("OCT-E201", "image is empty (0 bytes)", "fetch the file again")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # bomb and metadata warnings: the limits below decide
+            picture = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise refuse("OCT-E203", f"image is too large: {error}", f"the limit is {MAX_PIXELS} pixels") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise refuse(
+            "OCT-E202", "not an image (PNG, JPEG, TIFF or BMP, judged by content)", "replace the file"
+        ) from error
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        raise refuse(
+            "OCT-E203", f"{width} x {height} px, the limit is {MAX_PIXELS} pixels", "crop or downscale the image"
+        )
+    frames = getattr(picture, "n_frames", 1)
+    if frames != 1:
+        raise refuse("OCT-E204", f"file with {frames} frames", "save the B-scan that is meant as a file of its own")
+    if min(width, height) < MIN_SIDE or max(width, height) > MAX_ASPECT * min(width, height):
+        raise refuse(
+            "OCT-E208", f"{width} x {height} px is outside the quality gate",
+            f"sides of at least {MIN_SIDE} px and an aspect ratio up to {MAX_ASPECT:g}",
+        )  # fmt: skip
+    kind = picture.format
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            picture.load()
+            converted, rule = _by_rule(picture)
+    except (OSError, SyntaxError, ValueError, IndexError) as error:
+        raise refuse("OCT-E201", f"image is damaged or cut off: {error}", "fetch the file again") from error
+    converted.info = {"octc_format": kind}
+    notes = () if rule is None else (("OCT-W208", f"{Path(place).name}: {rule}"),)
+    return Decoded(converted, notes)
+
+
+def _by_rule(picture: Image.Image) -> tuple[Image.Image, str | None]:
+    """Any mode -> L or RGB, with the rule that was applied (None: nothing to say)."""
+    mode = picture.mode
+    if mode in ("L", "RGB"):
+        return picture.copy(), None
+    if mode in ("I", "I;16", "I;16B", "I;16L", "F"):
+        values = np.asarray(picture, dtype=np.float64)
+        if not np.isfinite(values).all():
+            raise ValueError("pixel values that are not finite")
+        top = 65535.0 if mode != "F" else max(float(values.max(initial=0.0)), 1e-12)
+        if mode == "F" and top <= 1.0:
+            top = 1.0
+        scaled = np.clip(np.rint(values * (255.0 / top)), 0, 255).astype(np.uint8)
+        return Image.fromarray(scaled), f"{mode} scaled to 8 bits (x 255/{top:g})"
+    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
+        layer = picture.convert("RGBA")
+        black = Image.new("RGBA", layer.size, (0, 0, 0, 255))
+        return Image.alpha_composite(black, layer).convert("RGB"), f"{mode} laid over black"
+    if mode == "1":
+        return picture.convert("L"), "1-bit image as 0 and 255"
+    return picture.convert("RGB"), f"{mode} converted to RGB"
+
+
+def quality_notes(batch: UInt8) -> str | None:
+    """Why a prepared image [1, channels, H, W] cannot be trusted, or None: constant or nearly all black."""
+    low, high = int(batch.min()), int(batch.max())
+    if low == high:
+        return f"constant image (every pixel {low})"
+    if float((batch > 8).mean()) < 0.01:
+        return "nearly all black"
+    return None

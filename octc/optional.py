@@ -1,0 +1,38 @@
+"""Optional dependencies: import them late, and say how to get them. Nothing is ever installed for the user."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from types import ModuleType
+
+from octc.errors import MissingExtra
+
+# module -> the extra of octc that brings it
+EXTRAS = {
+    "accelerate": "train",
+    "onnx": "export",
+    "onnxconverter_common": "export",
+    "onnxruntime": "ort",
+    "onnxscript": "export",
+    "openvino": "openvino",
+    "safetensors": "train",
+    "timm": "train",
+    "torch": "train",
+    "torchvision": "train",
+}
+
+
+def need(module: str) -> ModuleType:
+    """Import `module`, or raise MissingExtra with the exact pip line."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != module.split(".", maxsplit=1)[0]:
+            raise
+        raise MissingExtra(module, EXTRAS[module.split(".", maxsplit=1)[0]]) from error
+
+
+def have(module: str) -> bool:
+    """Whether `module` can be found, without importing it."""
+    return importlib.util.find_spec(module) is not None

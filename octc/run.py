@@ -1,0 +1,201 @@
+"""The run folder: runs/<id>/ with run.json, split.json, train/, qat/, artifacts/.
+
+Ids are never reused, and one process owns a run while it writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from octc.artifact import MANIFEST
+from octc.errors import OctcError
+from octc.files import read_json, write_json
+
+RUN = "run.json"
+LOCK = "lock.json"
+ID = re.compile(r"^r-(\d{4,})")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run.
+
+    run.json: id, kind ("teacher" or "student"), dataset, data_root, data_digest, split_digest, recipe (resolved),
+    created (UTC), status ("running", "done", "failed", "interrupted"), stages (append-only: what, when, facts).
+    """
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    @property
+    def artifacts(self) -> Path:
+        return self.path / "artifacts"
+
+    @property
+    def split(self) -> Path:
+        return self.path / "split.json"
+
+    def read(self) -> dict[str, Any]:
+        """run.json as a dictionary (OctcError E107 when it cannot be read)."""
+        try:
+            value: dict[str, Any] = read_json(self.path / RUN)
+        except (OSError, ValueError) as error:
+            raise OctcError(
+                "OCT-E107", f"not a run: {self.path}", mend="octc list runs", place=str(self.path)
+            ) from error
+        return value
+
+    def update(self, **fields: Any) -> None:
+        """Replace top-level fields of run.json."""
+        write_json(self.path / RUN, {**self.read(), **fields})
+
+    def log_stage(self, stage: str, **facts: Any) -> None:
+        """Append one entry to the stage log."""
+        value = self.read()
+        value["stages"].append({"stage": stage, "time_utc": utc_now(), **facts})
+        write_json(self.path / RUN, value)
+
+
+def utc_now() -> str:
+    """Now, as 2026-11-24T12:00:00Z."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def create_run(run_dir: Path, kind: str, dataset: str, **fields: Any) -> Run:
+    """Make runs/r-NNNN-<kind>-<dataset>/ with a fresh number (OctcError E109 when the folder cannot be written)."""
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        number = 1 + max((int(m[1]) for p in run_dir.iterdir() if (m := ID.match(p.name))), default=0)
+        while True:
+            path = run_dir / f"r-{number:04d}-{kind}-{dataset}"
+            if not any(run_dir.glob(f"r-{number:04d}-*")):
+                with contextlib.suppress(FileExistsError):
+                    path.mkdir()
+                    break
+            number += 1
+        head = {"id": path.name, "kind": kind, "dataset": dataset, "created": utc_now(), "status": "running"}
+        write_json(path / RUN, {**head, **fields, "stages": []})
+    except OSError as error:
+        text = f"run folder {run_dir} cannot be written: {error.strerror}"
+        raise OctcError("OCT-E109", text, mend="--run-dir DIR with a writable folder", place=str(run_dir)) from error
+    return Run(path)
+
+
+def scan_runs(run_dir: Path, kind: str | None = None, dataset: str | None = None) -> list[Run]:
+    """All readable runs, newest first (by number)."""
+    found: list[tuple[int, Run]] = []
+    for path in run_dir.glob("r-*"):
+        number = ID.match(path.name)
+        if number is None or not (path / RUN).is_file():
+            continue
+        run = Run(path)
+        with contextlib.suppress(OctcError):
+            value = run.read()
+            if (kind is None or value.get("kind") == kind) and (dataset is None or value.get("dataset") == dataset):
+                found.append((int(number[1]), run))
+    return [run for _, run in sorted(found, key=lambda pair: -pair[0])]
+
+
+def newest_run(run_dir: Path, kind: str | None = None, dataset: str | None = None, *, artifacts: bool = False) -> Run:
+    """The newest finished run of that kind (with artifacts, if asked).
+
+    Raises:
+        OctcError: E107 with the candidates and the command that makes one.
+    """
+    runs = scan_runs(run_dir, kind, dataset)
+    for run in runs:
+        if run.read().get("status") == "done" and (not artifacts or any(run.artifacts.glob(f"*/{MANIFEST}"))):
+            return run
+    wanted = " ".join(word for word in (kind or "", "run", f"on {dataset}" if dataset else "") if word)
+    others = [f"{r.id} ({r.read().get('status')})" for r in (runs or scan_runs(run_dir))[:10]]
+    why = f"found: {', '.join(others)}" if others else f"no run lies in {run_dir}"
+    mend = "octc export" if artifacts else f"octc train {kind or 'student'} --dataset {dataset or 'NAME'}"
+    raise OctcError(
+        "OCT-E107",
+        f"no successful {wanted}{' with artifacts' if artifacts else ''}",
+        mend=mend,
+        why=why,
+        place=str(run_dir),
+    )
+
+
+def find_run(run_dir: Path, name: str) -> Run:
+    """A run by path, id or the beginning of its id (E107 when none, or more than one, fits)."""
+    direct = Path(name)
+    if (direct / RUN).is_file():
+        return Run(direct)
+    fits = [run for run in scan_runs(run_dir) if run.id == name] or [
+        r for r in scan_runs(run_dir) if r.id.startswith(name)
+    ]
+    if len(fits) == 1:
+        return fits[0]
+    listed = ", ".join(run.id for run in (fits or scan_runs(run_dir))[:10]) or "none"
+    raise OctcError("OCT-E107", f"no such run: {name}", mend="octc list runs", why=f"candidates: {listed}")
+
+
+@contextmanager
+def owning(run: Run) -> Iterator[str | None]:
+    """Own a run while writing to it. Yields a sentence when a stale lock was recovered, else None.
+
+    Raises:
+        OctcError: E108 with PID and host of the process that owns it.
+    """
+    path = run.path / LOCK
+    recovered = None
+    mine = json.dumps(
+        {"pid": os.getpid(), "host": socket.gethostname(), "since": utc_now(), "start": _started(os.getpid())}
+    )
+    while True:
+        try:
+            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileExistsError:
+            recovered = _recover(path, run)
+            continue
+        except OSError as error:
+            raise OctcError(
+                "OCT-E109", f"{run.path} cannot be written: {error.strerror}", mend="--run-dir DIR"
+            ) from error
+        with os.fdopen(handle, "w") as stream:
+            stream.write(mine)
+        break
+    try:
+        yield recovered
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _started(pid: int) -> str | None:
+    """When a process was started (Linux, in ticks since boot), so that a reused PID is not taken for the owner."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except (OSError, IndexError):
+        return None
+
+
+def _recover(path: Path, run: Run) -> str | None:
+    try:
+        owner = json.loads(path.read_text())
+        pid, host = int(owner["pid"]), str(owner["host"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        pid, host, owner = 0, socket.gethostname(), {"since": "unknown", "start": None}
+    same = host == socket.gethostname()
+    if not same or (pid and _started(pid) is not None and _started(pid) == owner.get("start")):
+        text = f"run {run.id} is in use by process {pid} on {host} since {owner['since']}"
+        raise OctcError("OCT-E108", text, mend="wait for it, or give another --run-dir", place=str(path))
+    path.unlink(missing_ok=True)
+    return f"recovered a stale lock of process {pid} on {host}"
