@@ -130,9 +130,7 @@ def read_artifact(folder: Path) -> Artifact:
 
 
 def _bad(code: str, message: str, place: Path) -> OctcError:
-    return OctcError(
-        code, message, mend="do not use this artifact; copy it again from where it was made", place=str(place)
-    )
+    return OctcError(code, message, mend="do not use this artifact; copy it again from where it was made", place=str(place))
 
 
 def _check_names(folder: Path, artifact: Artifact) -> None:
@@ -150,9 +148,7 @@ def _check_names(folder: Path, artifact: Artifact) -> None:
             raise _bad("OCT-E502", f"{name} is listed but missing", path)
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
-        if path.is_symlink() or (
-            path.is_file() and name not in artifact.files and name != MANIFEST and not LATER.match(name)
-        ):
+        if path.is_symlink() or (path.is_file() and name not in artifact.files and name != MANIFEST and not LATER.match(name)):
             raise _bad("OCT-E502", f"{name} is not listed in the manifest", path)
 
 

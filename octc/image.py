@@ -132,9 +132,7 @@ def read_image(path: Path) -> Decoded:
         size = path.stat().st_size
         data = path.read_bytes() if 0 < size <= MAX_BYTES else b""
     except OSError as error:
-        raise OctcError(
-            "OCT-E201", f"cannot be read: {error.strerror}", mend="check the path", place=str(path)
-        ) from error
+        raise OctcError("OCT-E201", f"cannot be read: {error.strerror}", mend="check the path", place=str(path)) from error
     if size > MAX_BYTES:
         raise OctcError(
             "OCT-E203",
@@ -166,14 +164,10 @@ def decode_image(data: bytes, place: str) -> Decoded:
     except Image.DecompressionBombError as error:
         raise refuse("OCT-E203", f"image is too large: {error}", f"the limit is {MAX_PIXELS} pixels") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise refuse(
-            "OCT-E202", "not an image (PNG, JPEG, TIFF or BMP, judged by content)", "replace the file"
-        ) from error
+        raise refuse("OCT-E202", "not an image (PNG, JPEG, TIFF or BMP, judged by content)", "replace the file") from error
     width, height = picture.size
     if width * height > MAX_PIXELS:
-        raise refuse(
-            "OCT-E203", f"{width} x {height} px, the limit is {MAX_PIXELS} pixels", "crop or downscale the image"
-        )
+        raise refuse("OCT-E203", f"{width} x {height} px, the limit is {MAX_PIXELS} pixels", "crop or downscale the image")
     frames = getattr(picture, "n_frames", 1)
     if frames != 1:
         raise refuse("OCT-E204", f"file with {frames} frames", "save the B-scan that is meant as a file of its own")

@@ -53,9 +53,7 @@ class Run:
         try:
             value: dict[str, Any] = read_json(self.path / RUN)
         except (OSError, ValueError) as error:
-            raise OctcError(
-                "OCT-E107", f"not a run: {self.path}", mend="octc list runs", place=str(self.path)
-            ) from error
+            raise OctcError("OCT-E107", f"not a run: {self.path}", mend="octc list runs", place=str(self.path)) from error
         return value
 
     def update(self, **fields: Any) -> None:
@@ -137,9 +135,7 @@ def find_run(run_dir: Path, name: str) -> Run:
     direct = Path(name)
     if (direct / RUN).is_file():
         return Run(direct)
-    fits = [run for run in scan_runs(run_dir) if run.id == name] or [
-        r for r in scan_runs(run_dir) if r.id.startswith(name)
-    ]
+    fits = [run for run in scan_runs(run_dir) if run.id == name] or [r for r in scan_runs(run_dir) if r.id.startswith(name)]
     if len(fits) == 1:
         return fits[0]
     listed = ", ".join(run.id for run in (fits or scan_runs(run_dir))[:10]) or "none"
@@ -155,9 +151,7 @@ def owning(run: Run) -> Iterator[str | None]:
     """
     path = run.path / LOCK
     recovered = None
-    mine = json.dumps(
-        {"pid": os.getpid(), "host": socket.gethostname(), "since": utc_now(), "start": _started(os.getpid())}
-    )
+    mine = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": utc_now(), "start": _started(os.getpid())})
     while True:
         try:
             handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
@@ -165,9 +159,7 @@ def owning(run: Run) -> Iterator[str | None]:
             recovered = _recover(path, run)
             continue
         except OSError as error:
-            raise OctcError(
-                "OCT-E109", f"{run.path} cannot be written: {error.strerror}", mend="--run-dir DIR"
-            ) from error
+            raise OctcError("OCT-E109", f"{run.path} cannot be written: {error.strerror}", mend="--run-dir DIR") from error
         with os.fdopen(handle, "w") as stream:
             stream.write(mine)
         break

@@ -57,9 +57,7 @@ def read_split(path: Path) -> Split:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OctcError("OCT-E216", f"split cannot be read: {error}", mend="train again", place=str(path)) from error
     if not good:
-        raise OctcError(
-            "OCT-E216", "split does not have the digest that it states", mend="train again", place=str(path)
-        )
+        raise OctcError("OCT-E216", "split does not have the digest that it states", mend="train again", place=str(path))
     return split
 
 
@@ -91,9 +89,7 @@ def _take(items: Sequence[Sample], share: float, classes: int, rng: np.random.Ge
     have = np.zeros(classes)
     taken: set[int] = set()
     order = [sorted(members)[j] for j in rng.permutation(len(members))]
-    order.sort(
-        key=lambda group: -len(members[group])
-    )  # large groups first (stable): small ones then even the shares out
+    order.sort(key=lambda group: -len(members[group]))  # large groups first (stable): small ones then even the shares out
     for group in order:
         counts = np.bincount([items[i].label for i in members[group]], minlength=classes)
         before, after = np.abs(want - have), np.abs(want - have - counts)
@@ -138,9 +134,7 @@ def make_split(samples: Samples, dataset: str, seed: int, val: float = 0.2, test
 
 def shared_patients(one: Iterable[Sample], other: Iterable[Sample]) -> list[str]:
     """Patients with images on both sides."""
-    return sorted(
-        {s.patient for s in one if s.patient is not None} & {s.patient for s in other if s.patient is not None}
-    )
+    return sorted({s.patient for s in one if s.patient is not None} & {s.patient for s in other if s.patient is not None})
 
 
 def check_split(split: Split) -> None:
@@ -154,9 +148,7 @@ def check_split(split: Split) -> None:
             same = {s.sha256 for s in split.parts[first]} & {s.sha256 for s in split.parts[second]}
             if same:
                 paths = sorted(s.path for s in split.parts[first] if s.sha256 in same)
-                raise OctcError(
-                    "OCT-E210", f"{len(same)} images in both {first} and {second}: {shorten(paths)}", mend=mend
-                )
+                raise OctcError("OCT-E210", f"{len(same)} images in both {first} and {second}: {shorten(paths)}", mend=mend)
     for part in PARTS:
         present = {s.label for s in split.parts[part]}
         missing = [name for k, name in enumerate(split.classes) if k not in present]
@@ -167,6 +159,4 @@ def check_split(split: Split) -> None:
                 mend="add images of these classes, from other patients",
             )
         if not split.parts[part]:
-            raise OctcError(
-                "OCT-E207", f"no image is left for {part}", mend="add patients: each part needs whole patients"
-            )
+            raise OctcError("OCT-E207", f"no image is left for {part}", mend="add patients: each part needs whole patients")
