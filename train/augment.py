@@ -6,42 +6,11 @@ same view. Geometry is one affine resampling (bilinear, black outside), then fli
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
-
-
-@dataclass(frozen=True)
-class Augment:
-    """Ranges; 0 switches a step off.
-
-    Attributes:
-        rotate: degrees, uniform in +- . shear: degrees along x, +- . scale: uniform in 1 +- . translate: share of the side, +- .
-        hflip, vflip: probabilities.
-        brightness, contrast: factor uniform in 1 +- (contrast about the image's mean). gamma: exponent, log-uniform in e^+- .
-        noise: largest sigma of multiplicative speckle. blur: probability of a 3 x 3 binomial blur.
-        erase: probability of blanking a box; erase_area: largest share of the image, ratio 0.3 to 3.3.
-        border: probability of painting white the corners that a rotated scan shows (registration borders of some scanners).
-    """
-
-    rotate: float = 0.0
-    shear: float = 0.0
-    scale: float = 0.0
-    translate: float = 0.0
-    hflip: float = 0.0
-    vflip: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    gamma: float = 0.0
-    noise: float = 0.0
-    blur: float = 0.0
-    erase: float = 0.0
-    erase_area: float = 0.1
-    border: float = 0.0
-
+from octc.train.recipes import Augment
+from torch.nn import functional
 
 DRAWS = 24
 
@@ -58,15 +27,15 @@ def augment(images: torch.Tensor, uniform: torch.Tensor, how: Augment) -> torch.
     out = images.float()
     border = (u[:, 18] < how.border).float() * 255.0
     if how.rotate or how.shear or how.scale or how.translate or how.hflip or how.vflip:
-        grid = F.affine_grid(_matrices(u, how), list(out.shape), align_corners=False)
+        grid = functional.affine_grid(_matrices(u, how), list(out.shape), align_corners=False)
         shift = border.view(-1, 1, 1, 1)
-        out = F.grid_sample(out - shift, grid, mode="bilinear", padding_mode="zeros", align_corners=False) + shift
+        out = functional.grid_sample(out - shift, grid, mode="bilinear", padding_mode="zeros", align_corners=False) + shift
     if how.brightness or how.contrast or how.gamma:
         out = _intensity(out, u, how)
     if how.blur:
         kernel = torch.tensor([1.0, 2.0, 1.0], device=out.device)
         weight = (kernel[:, None] * kernel / 16).expand(out.shape[1], 1, 3, 3)
-        soft = F.conv2d(F.pad(out, (1, 1, 1, 1), mode="replicate"), weight, groups=out.shape[1])
+        soft = functional.conv2d(functional.pad(out, (1, 1, 1, 1), mode="replicate"), weight, groups=out.shape[1])
         out = torch.where(_column(u, 11) < how.blur, soft, out)
     if how.noise:
         out = out * (1 + _speckle(out, u) * (_column(u, 12) * how.noise))

@@ -43,12 +43,13 @@ def _write_cache(path: Path, root: Path, samples: Sequence[Sample], preprocess: 
 
     def prepare(sample: Sample) -> npt.NDArray[np.uint8] | OctcError:
         try:
-            return preprocess.prepare(read_image(root / sample.path).image)[0]
+            image: npt.NDArray[np.uint8] = preprocess.prepare(read_image(root / sample.path).image)[0]
+            return image
         except OctcError as error:
             return error
 
     with replacing(path) as temporary:
-        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)  # type: ignore[no-untyped-call]
+        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
         failed: list[OctcError] = []
         with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
             for index, image in enumerate(pool.map(prepare, samples)):
