@@ -75,6 +75,7 @@ CODES: dict[str, tuple[int, str]] = {
     "OCT-E705": (1, "inconclusive"),
     "OCT-E706": (3, "image sets differ"),
     "OCT-E707": (1, "calibration worse than allowed"),
+    "OCT-E708": (3, "reference not usable"),
     "OCT-E801": (3, "some inputs failed"),
     "OCT-E901": (4, "extra not installed"),
     "OCT-E902": (4, "versions cannot live together"),

@@ -121,7 +121,8 @@ def kd_oct() -> Recipe:
 
     Command: octc train teacher --dataset ucsd --recipe kd-oct && octc train student --dataset ucsd --recipe kd-oct
     Cost: 101 and 1.9 GMAC an image at 384 px; a GPU is needed in practice. Start weights come from timm's hub (once
-    `--fetch-weights`, or `--weights FILE`); the teacher's are CC-BY-NC-4.0. Score: published 97.7 % on UCSD's official test for both.
+    `--fetch-weights`, or `--weights FILE`); the teacher's are CC-BY-NC-4.0.
+    Score: published 97.7 % on UCSD's official test for both.
     """
     teacher_views = Augment(
         rotate=20, shear=15, scale=0.15, translate=0.04, hflip=0.5, vflip=0.3, brightness=0.3, contrast=0.3, blur=0.2,

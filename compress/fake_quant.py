@@ -1,0 +1,85 @@
+"""Fake quantisation: int8 weights per output channel, int8 activations per tensor, both symmetric, straight-through gradient.
+
+Rounding is half to even, the gradient is 1 inside the range and 0 outside (torch's own kernels). Biases stay float.
+"""
+
+from __future__ import annotations
+
+import torch
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.padding import pad_same
+from torch import nn
+from torch.nn import functional
+
+BINS = 4096
+
+
+class ActivationQuantiser(nn.Module):
+    """Per-tensor symmetric quantiser: codes -128..127, zero-point 0, one scale.
+
+    Attributes:
+        kind: "input" feeds a convolution; "residual" is a convolution's output on its way into an addition.
+        mode: "off" passes through, "range" and "histogram" observe (and pass through), "on" quantises.
+        scale: float32 scalar; 0 until calibrated.
+    """
+
+    scale: torch.Tensor
+    zero: torch.Tensor
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.mode = "off"
+        self.register_buffer("scale", torch.zeros(()))
+        self.register_buffer("zero", torch.zeros((), dtype=torch.int32), persistent=False)
+        self.amax = 0.0
+        self.histogram = torch.zeros(BINS, dtype=torch.float64)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.mode == "on":
+            return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero, -128, 127)
+        if self.mode == "range":
+            self.amax = max(self.amax, float(x.detach().abs().max()))
+        elif self.mode == "histogram" and self.amax > 0:
+            counts = torch.histc(x.detach().abs().float(), BINS, 0.0, self.amax)
+            self.histogram += counts.cpu().double()
+        return x
+
+
+class QuantConv2d(nn.Module):
+    """A convolution whose weight is fake-quantised: s_c = max(max|w_c| / 127, 1e-8), from the live weight at every step."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+        self.same = isinstance(conv, Conv2dSame)
+        self.enabled = False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        conv = self.conv
+        weight = self.quantised_weight() if self.enabled else conv.weight
+        if self.same:
+            return functional.conv2d(self.padded(x), weight, conv.bias, conv.stride, 0, conv.dilation, conv.groups)
+        return functional.conv2d(x, weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+    def padded(self, x: torch.Tensor) -> torch.Tensor:
+        """TensorFlow's "same" padding, which depends on the input's size (timm's tf_* networks)."""
+        conv = self.conv
+        padded: torch.Tensor = pad_same(x, list(conv.kernel_size), list(conv.stride), list(conv.dilation))
+        return padded
+
+    def weight_scale(self) -> torch.Tensor:
+        """float32 [out channels]."""
+        return (self.conv.weight.detach().abs().amax(dim=(1, 2, 3)) / 127).clamp_min(1e-8)
+
+    def quantised_weight(self) -> torch.Tensor:
+        """The weight on its int8 grid, as float, differentiable."""
+        scale = self.weight_scale()
+        zero = torch.zeros(len(scale), dtype=torch.int32, device=scale.device)
+        return torch.fake_quantize_per_channel_affine(self.conv.weight, scale, zero, 0, -128, 127)
+
+    def weight_codes(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """int8 codes like the weight (-127..127), and the scales."""
+        scale = self.weight_scale()
+        codes = torch.round(self.conv.weight.detach() / scale.view(-1, 1, 1, 1)).clamp(-127, 127).to(torch.int8)
+        return codes, scale

