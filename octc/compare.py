@@ -28,7 +28,7 @@ from octc.metrics import (
     logit_distances,
     nll_scores,
     top_two_margin,
-)  # fmt: skip
+)
 from octc.plan import ParityOptions, Plan, icc_of, make_plan
 from octc.stats import Interval, holm, mcnemar_midp, p_non_inferior, wilson
 from octc.stats_cluster import Paired, cluster_index, mean_cluster_size, paired
@@ -93,8 +93,8 @@ class Comparison:
 
 def nonfinite(ids: Sequence[str], logits: Logits) -> list[str]:
     """Ids of the images with a NaN or an infinity in any logit [n, views, K]."""
-    bad = ~np.isfinite(logits).reshape(len(ids), -1).all(axis=1)
-    return [one for one, wrong in zip(ids, bad.tolist(), strict=True) if wrong]
+    good = np.asarray(np.isfinite(logits).reshape(len(ids), -1).all(axis=1))
+    return [one for one, finite in zip(ids, good.tolist(), strict=True) if not finite]
 
 
 def outcome_of(logits: Logits) -> Outcome:
