@@ -142,7 +142,7 @@ def kd_oct() -> Recipe:
 
 
 EDGE_VIEWS = Augment(
-    rotate=15, shear=8, translate=0.1, scale=0.2, hflip=0.5, brightness=0.3, contrast=0.3, gamma=0.3, noise=0.2, blur=0.3,
+    rotate=15, shear=8, translate=0.1, scale=0.4, hflip=0.5, brightness=0.3, contrast=0.3, gamma=0.3, noise=0.2, blur=0.3,
     erase=0.2, border=0.3,
 )  # fmt: skip
 

@@ -1,0 +1,183 @@
+"""Quantisation-aware fine-tuning of a trained student, with the teacher on; the better of PTQ and QAT on val is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from octc.compress.calibrate import observe, set_ranges
+from octc.compress.placement import counts, prepare, set_mode
+from octc.train.checkpoint import Checkpoint, load_strictly, read_checkpoint, write_checkpoint
+from octc.train.data import eval_batches
+from octc.train.loop import Data, Fitted, Loss, fit, logits_of
+from octc.train.losses import soft_loss
+from octc.train.models import build_model, normalise
+from octc.train.recipes import Augment, Quantisation
+from octc.train.stages import Context, key_of, load_data, load_teacher, preprocess_of
+from torch import fx, nn
+from torch.nn import functional
+
+from octc.datasets.base import Sample
+from octc.errors import OctcError, shorten
+from octc.image import Preprocess
+
+MINIMUM = 16  # calibration images
+
+
+def calibration_indices(labels: list[int], wanted: int, seed: int) -> npt.NDArray[np.int64]:
+    """Indices of a stratified draw without replacement, sorted: equal shares a class as far as the classes reach."""
+    rng = np.random.default_rng([seed, 0xCA11])
+    by_class = {k: rng.permutation([i for i, label in enumerate(labels) if label == k]) for k in sorted(set(labels))}
+    chosen: list[int] = []
+    rank = 0
+    while len(chosen) < min(wanted, len(labels)):
+        chosen += [int(rows[rank]) for rows in by_class.values() if rank < len(rows)]
+        rank += 1
+    return np.sort(np.array(chosen[:wanted], dtype=np.int64))
+
+
+def check_calibration(calibration: list[Sample], other: dict[str, tuple[Sample, ...]]) -> None:
+    """Refuse calibration images that stand in val or test (E214), and a calibration set that cannot do (E214)."""
+    if len(calibration) < MINIMUM or len({s.label for s in calibration}) < 2:
+        text = f"{len(calibration)} calibration images of {len({s.label for s in calibration})} classes"
+        raise OctcError("OCT-E214", text, mend=f"at least {MINIMUM} images of at least two classes from train")
+    for part, items in other.items():
+        sums = {s.sha256 for s in items}
+        if shared := [s.path for s in calibration if s.sha256 in sums]:
+            text = f"calibration images overlap the {part} split ({len(shared)} files, sha256 match): {shorten(shared)}"
+            raise OctcError("OCT-E214", text, mend="octc train again: the split is made anew", why="measured on seen images")
+
+
+def calibrated(
+    student: nn.Module, how: Quantisation, data: Data, size: int, seed: int, device: Any = "cpu"
+) -> tuple[fx.GraphModule, dict[str, Any]]:
+    """Fold, insert quantisers and calibrate with each observer; keep the one that agrees best with the float student on val.
+
+    Returns: the quantised network (quantisers on) and the table of what each observer gave.
+    """
+    pre = data.preprocess
+    chosen = calibration_indices(list(data.labels), how.calibration, seed)
+    quantised = prepare(student, size)
+    quantised.to(device).to(memory_format=torch.channels_last)
+
+    def batches() -> Iterator[torch.Tensor]:
+        for chunk in eval_batches(data.images[chosen], 32):
+            yield normalise(chunk.to(device), pre).contiguous(memory_format=torch.channels_last)
+
+    observe(quantised, batches)
+    reference = logits_of(student.to(device), data.val_images, pre, device)
+    table: dict[str, dict[str, float]] = {}
+    for observer in how.observers:
+        set_ranges(quantised, observer)
+        set_mode(quantised, "on")
+        table[observer] = closeness(reference, logits_of(quantised, data.val_images, pre, device))
+    best = max(table, key=lambda name: (table[name]["agreement"], -table[name]["kl"]))
+    set_ranges(quantised, best)
+    set_mode(quantised, "on")
+    facts = {"observer": best, "observers": table, "calibration_images": len(chosen), "counts": counts(quantised)}
+    return quantised, facts
+
+
+def closeness(reference: torch.Tensor, logits: torch.Tensor) -> dict[str, float]:
+    """Agreement (share of equal top-1) and mean KL(reference || logits) in nats, of logits [N, K]."""
+    agreement = float((reference.argmax(1) == logits.argmax(1)).double().mean())
+    log_p, log_q = functional.log_softmax(reference.double(), 1), functional.log_softmax(logits.double(), 1)
+    return {"agreement": agreement, "kl": float((log_p.exp() * (log_p - log_q)).sum(1).mean())}
+
+
+def quantise_student(ctx: Context, teacher_folder: Path | None) -> Checkpoint:
+    """The qat stage of a student run: reads train/, writes qat/."""
+    stage, how = ctx.recipe.student, ctx.recipe.quantisation
+    device = ctx.accelerator.device
+    checkpoint, state = read_checkpoint(ctx.run.path / "train")
+    student = build_model(checkpoint.model, len(checkpoint.classes), **checkpoint.model_kwargs)
+    load_strictly(student, state, str(ctx.run.path))
+    student.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    data = load_data(ctx, preprocess_of(stage))
+    train = ctx.split.parts["train"]
+    chosen = [train[int(i)] for i in calibration_indices(list(data.labels), how.calibration, ctx.seed)]
+    check_calibration(chosen, {part: ctx.split.parts[part] for part in ("val", "test")})
+    quantised, facts = calibrated(student, how, data, stage.size, ctx.seed, device)
+    facts["calibration"] = [s.sha256 for s in chosen]
+    ptq = {name: tensor.clone() for name, tensor in quantised.state_dict().items()}
+    reference = logits_of(student, data.val_images, data.preprocess, device)
+    kept, chosen_by = ptq, "ptq"
+    judged = {"ptq": _judge(reference, quantised, data, device)}
+    if how.epochs:
+        gentle = replace(stage, epochs=how.epochs, lr=how.lr, batch=how.batch, warmup=0.5, decay=0.0, ema=0.0, select="loss")
+        gentle = replace(gentle, augment=_gentle(stage.augment), patience=how.epochs + 1)
+        teacher = load_teacher(teacher_folder, ctx.split, device)[0] if teacher_folder else None
+        fitted = _tune(ctx, quantised, gentle, data, anchored_loss(student, teacher, how), checkpoint.sha256)
+        quantised.load_state_dict(fitted.state)
+        judged["qat"] = _judge(reference, quantised, data, device)
+        if _rank(judged["qat"]) >= _rank(judged["ptq"]):
+            kept, chosen_by = fitted.state, "qat"
+    parent = {
+        "model": checkpoint.model,
+        "sha256": checkpoint.sha256,
+        "weights": checkpoint.weights,
+        "teacher": checkpoint.parent,
+    }
+    new = replace(
+        checkpoint, quantisation={**asdict(how), **facts}, parent=parent, recipe=asdict(ctx.recipe),
+        metrics={**judged, "chosen": chosen_by, **judged[chosen_by], "val_n": len(data.val_labels)},
+    )  # fmt: skip
+    return write_checkpoint(ctx.run.path / "qat", kept, new) if ctx.accelerator.is_main_process else new
+
+
+def anchored_loss(student: nn.Module, teacher: nn.Module | None, how: Quantisation) -> Loss:
+    """anchor * KL to the float student + (1 - anchor) * KL to the teacher, both T^2-scaled; no hard labels."""
+
+    def loss(logits: torch.Tensor, x: torch.Tensor, _labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        with torch.no_grad():
+            own = student(x)
+            target = own if teacher is None else teacher(x)
+        anchor = soft_loss(logits, own, how.temperature)
+        soft = soft_loss(logits, target, how.temperature)
+        return how.anchor * anchor + (1 - how.anchor) * soft, {"anchor": anchor, "soft": soft}
+
+    return loss
+
+
+def _tune(ctx: Context, quantised: fx.GraphModule, stage: Any, data: Data, loss: Loss, parent: str) -> Fitted:
+    return fit(
+        quantised, stage, data, loss, folder=ctx.run.path / "qat", key=key_of(ctx, stage, "qat", parent), seed=ctx.seed + 1,
+        accelerator=ctx.accelerator, resume=ctx.resume, tick=ctx.tick, report=ctx.report,
+    )  # fmt: skip
+
+
+def _gentle(views: Augment) -> Augment:
+    """Flips and small moves only: the ranges were calibrated on plain images and stay fixed."""
+    return Augment(
+        rotate=min(views.rotate, 5), translate=min(views.translate, 0.05), scale=min(views.scale, 0.1), hflip=views.hflip
+    )
+
+
+def _judge(reference: torch.Tensor, quantised: nn.Module, data: Data, device: Any) -> dict[str, float]:
+    logits = logits_of(quantised, data.val_images, data.preprocess, device)
+    right = logits.argmax(1) == torch.tensor(list(data.val_labels))
+    return {**closeness(reference, logits), "val_accuracy": float(right.double().mean())}
+
+
+def _rank(metrics: dict[str, float]) -> tuple[float, float, float]:
+    return metrics["val_accuracy"], metrics["agreement"], -metrics["kl"]
+
+
+def load_quantised(folder: Path) -> tuple[Checkpoint, fx.GraphModule]:
+    """A qat checkpoint as a network with its quantisers on."""
+    checkpoint, state = read_checkpoint(folder)
+    plain = build_model(checkpoint.model, len(checkpoint.classes), **checkpoint.model_kwargs)
+    quantised = prepare(plain, checkpoint.preprocess.size)
+    load_strictly(quantised, state, str(folder))
+    set_mode(quantised, "on")
+    return checkpoint, quantised
+
+
+def input_of(pre: Preprocess, images: npt.NDArray[np.uint8]) -> torch.Tensor:
+    """Prepared images as the normalised tensor that the network takes."""
+    return normalise(torch.from_numpy(images), pre)

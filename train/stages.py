@@ -1,0 +1,184 @@
+"""The three stages that make runs: a teacher, its student by distillation, and the student's quantisation-aware tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from octc.train.checkpoint import Checkpoint, load_strictly, read_checkpoint, write_checkpoint
+from octc.train.data import cached_images
+from octc.train.loop import Data, Fitted, Loss, Report, fit
+from octc.train.losses import soft_loss
+from octc.train.models import build_model
+from octc.train.recipes import Distillation, Recipe, Stage
+from octc.train.weights import start_weights
+from torch import nn
+from torch.nn import functional
+
+from octc.datasets.split import Split
+from octc.errors import OctcError
+from octc.files import canonical_json, sha256_bytes
+from octc.image import Preprocess
+from octc.run import Run
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every stage is given.
+
+    Attributes:
+        root: of the data set. tick: called with the steps done. report: called with each epoch's row or a warning.
+        weights: a file with start weights instead of the recipe's source; fetch: whether the hub may be asked.
+    """
+
+    run: Run
+    root: Path
+    split: Split
+    data_digest: str
+    recipe: Recipe
+    seed: int
+    accelerator: Accelerator
+    tick: Callable[[int], None]
+    report: Report
+    decoding: Callable[[int, int], None]
+    resume: bool = False
+    weights: Path | None = None
+    fetch: bool = False
+
+
+def preprocess_of(stage: Stage) -> Preprocess:
+    """The preprocessing that a stage's network is trained with."""
+    return Preprocess(size=stage.size, mean=stage.mean, std=stage.std)
+
+
+def load_data(ctx: Context, pre: Preprocess) -> Data:
+    """Train and val, decoded once into the run folder's cache."""
+    cache = ctx.run.path.parent / ".cache"
+    train, val = ctx.split.parts["train"], ctx.split.parts["val"]
+    images = cached_images(cache, ctx.root, train, pre, ctx.decoding)
+    val_images = cached_images(cache, ctx.root, val, pre, ctx.decoding)
+    return Data(images, [s.label for s in train], val_images, [s.label for s in val], pre, [s.path for s in train])
+
+
+def hard_loss(smoothing: float) -> Loss:
+    """Cross-entropy with label smoothing."""
+
+    def loss(logits: torch.Tensor, _x: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        return functional.cross_entropy(logits, labels, label_smoothing=smoothing), {}
+
+    return loss
+
+
+def distilled_loss(teacher: nn.Module, how: Distillation, autocast: Callable[[], Any]) -> Loss:
+    """alpha * T^2 * KL + (1 - alpha) * CE against a frozen teacher that sees the same augmented tensor."""
+
+    def loss(logits: torch.Tensor, x: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        with torch.no_grad(), autocast():
+            target = teacher(x).float()
+        soft, hard = soft_loss(logits, target, how.temperature), functional.cross_entropy(logits, labels)
+        return how.alpha * soft + (1 - how.alpha) * hard, {"soft": soft, "hard": hard}
+
+    return loss
+
+
+def key_of(ctx: Context, stage: Stage, role: str, extra: Any = None) -> str:
+    """Digest of everything that decides a training's result."""
+    parts = [role, asdict(stage), asdict(ctx.recipe), ctx.seed, ctx.split.digest, ctx.accelerator.num_processes, extra]
+    return sha256_bytes(canonical_json(parts))
+
+
+def train_teacher(ctx: Context) -> Checkpoint:
+    """Fine-tune the teacher on hard labels; writes train/model.safetensors and checkpoint.json."""
+    stage = ctx.recipe.teacher
+    model = build_model(stage.model, len(ctx.split.classes), **stage.model_kwargs)
+    source = start_weights(model, stage, ctx.weights, ctx.fetch)
+    fitted = _fit(ctx, model, stage, "teacher", hard_loss(stage.smoothing), ctx.run.path / "train")
+    return _write(ctx, "teacher", stage, fitted, source, None, ctx.run.path / "train")
+
+
+def load_teacher(folder: Path, split: Split, device: Any) -> tuple[nn.Module, Checkpoint]:
+    """A frozen teacher in eval mode.
+
+    Raises:
+        OctcError: E309 another class order, E212 another split, E107 / E307 / E501 as the checkpoint's reader.
+    """
+    checkpoint, state = read_checkpoint(folder)
+    if checkpoint.classes != split.classes:
+        text = f"class order differs: teacher {', '.join(checkpoint.classes)}; data {', '.join(split.classes)}"
+        raise OctcError("OCT-E309", text, mend="train a teacher on this data set", place=str(folder))
+    if checkpoint.split_digest != split.digest:
+        text = "the teacher was trained on another split: it may have seen this student's validation patients"
+        raise OctcError("OCT-E212", text, mend="octc train teacher on this split, or name a teacher of it", place=str(folder))
+    model = build_model(checkpoint.model, len(checkpoint.classes), **checkpoint.model_kwargs)
+    load_strictly(model, state, str(folder))
+    return model.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False), checkpoint
+
+
+def train_student(ctx: Context, teacher_folder: Path | None) -> Checkpoint:
+    """Distil the student from a frozen teacher (or train it on labels alone when there is none)."""
+    stage = ctx.recipe.student
+    model = build_model(stage.model, len(ctx.split.classes), **stage.model_kwargs)
+    source = start_weights(model, stage, ctx.weights, ctx.fetch)
+    loss, parent = hard_loss(stage.smoothing), None
+    if teacher_folder is not None:
+        teacher, known = load_teacher(teacher_folder, ctx.split, ctx.accelerator.device)
+        same = (known.preprocess.mean, known.preprocess.std) == (stage.mean, stage.std)
+        seen = teacher if same else Renormalise(teacher, preprocess_of(stage), known.preprocess).to(ctx.accelerator.device)
+        loss = distilled_loss(seen, ctx.recipe.distillation, ctx.accelerator.autocast)
+        parent = {"model": known.model, "sha256": known.sha256, "weights": known.weights}
+    fitted = _fit(ctx, model, stage, "student", loss, ctx.run.path / "train", parent)
+    return _write(ctx, "student", stage, fitted, source, parent, ctx.run.path / "train")
+
+
+class Renormalise(nn.Module):
+    """Feeds a network that was trained with one normalisation the tensor of another; the picture is the same."""
+
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    def __init__(self, model: nn.Module, given: Preprocess, wanted: Preprocess) -> None:
+        super().__init__()
+        self.model = model
+        scale = [g / w for g, w in zip(given.std, wanted.std, strict=True)]
+        shift = [(g - w) / s for g, w, s in zip(given.mean, wanted.mean, wanted.std, strict=True)]
+        self.register_buffer("scale", torch.tensor(scale).view(1, 3, 1, 1))
+        self.register_buffer("shift", torch.tensor(shift).view(1, 3, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.model(x * self.scale + self.shift)
+        return logits
+
+
+def _fit(ctx: Context, model: nn.Module, stage: Stage, role: str, loss: Loss, folder: Path, extra: Any = None) -> Fitted:
+    data = load_data(ctx, preprocess_of(stage))
+    return fit(
+        model, stage, data, loss, folder=folder, key=key_of(ctx, stage, role, extra), seed=ctx.seed,
+        accelerator=ctx.accelerator, resume=ctx.resume, tick=ctx.tick, report=ctx.report,
+    )  # fmt: skip
+
+
+def _write(
+    ctx: Context, role: str, stage: Stage, fitted: Fitted, source: dict[str, Any], parent: dict[str, Any] | None, folder: Path
+) -> Checkpoint:
+    checkpoint = Checkpoint(
+        role=role, model=stage.model, model_kwargs=_built_with(stage), classes=ctx.split.classes,
+        preprocess=preprocess_of(stage), recipe=asdict(ctx.recipe), dataset=ctx.split.dataset,
+        split_digest=ctx.split.digest, data_digest=ctx.data_digest,
+        metrics=fitted.metrics, weights=source, parent=parent,
+    )  # fmt: skip
+    return write_checkpoint(folder, fitted.state, checkpoint) if ctx.accelerator.is_main_process else checkpoint
+
+
+def _built_with(stage: Stage) -> dict[str, Any]:
+    """Keyword arguments that shape the network; drop rates act in training only and are left out."""
+    return {name: value for name, value in stage.model_kwargs.items() if not name.startswith("drop_")}
+
+
+def with_epochs(recipe: Recipe, epochs: int | None = None, **student_fields: Any) -> Recipe:
+    """A recipe with other epochs (both stages) or other fields of both stages."""
+    fields = {**student_fields, **({} if epochs is None else {"epochs": epochs})}
+    return replace(recipe, teacher=replace(recipe.teacher, **fields), student=replace(recipe.student, **fields))
