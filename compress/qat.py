@@ -62,7 +62,7 @@ def calibrated(
     """
     pre = data.preprocess
     chosen = calibration_indices(list(data.labels), how.calibration, seed)
-    quantised = prepare(student, size)
+    quantised = prepare(student, size).requires_grad_(True)
     quantised.to(device).to(memory_format=torch.channels_last)
 
     def batches() -> Iterator[torch.Tensor]:
