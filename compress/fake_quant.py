@@ -56,8 +56,11 @@ class QuantConv2d(nn.Module):
         self.enabled = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.convolve(x, self.quantised_weight() if self.enabled else self.conv.weight)
+
+    def convolve(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """The convolution with another weight, padded as the network pads."""
         conv = self.conv
-        weight = self.quantised_weight() if self.enabled else conv.weight
         if self.same:
             return functional.conv2d(self.padded(x), weight, conv.bias, conv.stride, 0, conv.dilation, conv.groups)
         return functional.conv2d(x, weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)

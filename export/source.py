@@ -1,0 +1,138 @@
+"""What an export reads: a run's float network, its quantised one (trained, or calibrated here), golden images, the select set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from octc.compress.placement import convolutions
+from octc.compress.qat import calibrated, calibration_indices, check_calibration, load_quantised
+from octc.export.golden import golden_samples, logits_of
+from octc.train.checkpoint import META, Checkpoint, load_strictly, read_checkpoint
+from octc.train.data import cached_images
+from octc.train.loop import Data
+from octc.train.models import build_model
+from octc.train.recipes import Quantisation
+from torch import fx, nn
+
+from octc.datasets.base import Progress, Sample
+from octc.datasets.split import Split, read_split
+from octc.errors import OctcError
+from octc.files import canonical_json, sha256_bytes
+from octc.image import Float32, UInt8, read_image
+from octc.run import Run
+
+
+@dataclass(frozen=True)
+class Source:
+    """A run as an export sees it. `checkpoint` and `model` are the float ones, in eval mode; root: of the data set."""
+
+    run: Run
+    root: Path
+    checkpoint: Checkpoint
+    model: nn.Module
+    split: Split
+    golden: UInt8
+
+    @property
+    def cache(self) -> Path:
+        return self.run.path.parent / ".cache"
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """A calibrated network, the sum of the weights it came from, and how: method "qat" or "ptq", observer, counts."""
+
+    module: fx.GraphModule
+    sha256: str
+    facts: dict[str, Any]
+
+    @property
+    def names(self) -> list[str]:
+        """The quantised convolutions, in the order of the graph."""
+        known = convolutions(self.module)
+        return [str(n.target) for n in self.module.graph.nodes if n.op == "call_module" and str(n.target) in known]
+
+
+@dataclass(frozen=True)
+class Select:
+    """The select set (the split's "val") and what the float network says of it: logits float32 [N, K]."""
+
+    samples: tuple[Sample, ...]
+    images: UInt8
+    reference: Float32
+
+
+def read_source(run: Run, root: Path) -> Source:
+    """Read a finished training.
+
+    Raises:
+        OctcError: E107 no checkpoint, E216 the split is not the one that was trained on, E307, E501, E201... a golden image.
+    """
+    checkpoint, state = read_checkpoint(run.path / "train")
+    split = read_split(run.split)
+    if split.digest != checkpoint.split_digest:
+        raise OctcError("OCT-E216", "the run's split is not the one that it was trained on", mend="train again", place=str(run.split))
+    model = build_model(checkpoint.model, len(checkpoint.classes), **checkpoint.model_kwargs)
+    load_strictly(model, state, str(run.path / "train"))
+    chosen = golden_samples(split.parts["train"], len(checkpoint.classes))
+    golden = np.concatenate([checkpoint.preprocess.prepare(read_image(root / s.path).image) for s in chosen])
+    return Source(run, root, checkpoint, model.eval().requires_grad_(False), split, golden)
+
+
+def read_select(source: Source, progress: Progress | None = None) -> Select:
+    """The select set's images and the float network's logits (a minute or more for a large network)."""
+    samples = source.split.parts["val"]
+    images = cached_images(source.cache, source.root, samples, source.checkpoint.preprocess, progress)
+    return Select(samples, images, logits_of(source.model, source.checkpoint.preprocess, images))
+
+
+def quantise(source: Source, seed: int = 0, progress: Progress | None = None) -> Quantised:
+    """The run's quantisation-aware checkpoint, or, where it has none, octc's own calibration of the float network.
+
+    Raises:
+        OctcError: E214 when a calibration image stands in val or test; E404 when the network cannot be quantised.
+    """
+    folder = source.run.path / "qat"
+    if (folder / META).is_file():
+        checkpoint, module = load_quantised(folder)
+        if (checkpoint.parent or {}).get("sha256") != source.checkpoint.sha256:
+            text = "the quantised checkpoint was made from other weights than train/"
+            raise OctcError("OCT-E307", text, mend="octc train student again", place=str(folder))
+        kept = checkpoint.quantisation or {}
+        require_disjoint(kept.get("calibration", []), source.split)
+        return Quantised(module, checkpoint.sha256, _facts("qat", kept, kept.get("calibration", []), checkpoint.metrics))
+    train = source.split.parts["train"]
+    how = Quantisation(**source.checkpoint.recipe.get("quantisation", {}))
+    chosen = [train[int(i)] for i in calibration_indices([s.label for s in train], how.calibration, seed)]
+    check_calibration(chosen, {part: source.split.parts[part] for part in ("val", "test")})
+    pre = source.checkpoint.preprocess
+    val = source.split.parts["val"]
+    data = Data(
+        cached_images(source.cache, source.root, chosen, pre, progress), [s.label for s in chosen],
+        cached_images(source.cache, source.root, val, pre, progress), [s.label for s in val], pre, [s.path for s in chosen],
+    )  # fmt: skip
+    module, facts = calibrated(source.model, replace(how, calibration=len(chosen)), data, pre.size, seed)
+    return Quantised(module, source.checkpoint.sha256, _facts("ptq", facts, [s.sha256 for s in chosen], {}))
+
+
+def require_disjoint(calibration: Sequence[str], split: Split) -> None:
+    """Refuse a network whose calibration images (sums) stand in the split's val or test (E214), or are not known."""
+    known = {s.sha256: s for part in ("val", "test") for s in split.parts[part]}
+    shared = [known[one].path for one in calibration if one in known]
+    if shared or not calibration:
+        what = f"calibration images overlap val or test ({len(shared)} files, sha256 match)"
+        text = what if shared else "the quantised checkpoint does not list its calibration images"
+        place = ", ".join(shared[:10]) or None
+        raise OctcError("OCT-E214", text, mend="octc train student again", place=place, why="measured on seen images")
+
+
+def _facts(method: str, facts: dict[str, Any], calibration: Sequence[str], metrics: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "method": metrics.get("chosen", method), "observer": facts["observer"], "observers": facts["observers"],
+        "calibration_images": len(calibration), "calibration_digest": sha256_bytes(canonical_json(sorted(calibration))),
+        "placement": facts["counts"],
+    }  # fmt: skip

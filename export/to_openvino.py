@@ -1,0 +1,31 @@
+"""OpenVINO IR from our own ONNX files: one truth for both engines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from octc.errors import OctcError
+from octc.optional import need
+
+MAIN = "model.xml"
+
+
+def write_openvino(source: Path, folder: Path, *, half: bool) -> dict[str, Any]:
+    """Read an ONNX file and write model.xml and model.bin; `half` stores float weights as FP16 (executed in FP32 on a CPU).
+
+    INT8 codes stay INT8 in the .bin. The batch axis stays dynamic: the runtime reshapes to a static one.
+
+    Raises:
+        OctcError: E407 when OpenVINO cannot read the file.
+    """
+    openvino = need("openvino")
+    try:
+        model = openvino.Core().read_model(str(source))
+        openvino.save_model(model, str(folder / MAIN), compress_to_fp16=half)
+    except RuntimeError as error:
+        lines = str(error).splitlines()
+        text = f"OpenVINO cannot take the graph: {lines[-1][:300] if lines else 'no message'}"
+        raise OctcError("OCT-E407", text, mend="octc export --target onnx") from error
+    sizes = {path.name: path.stat().st_size for path in sorted(folder.glob("model.*"))}
+    return {"bytes": sum(sizes.values()), "file_bytes": sizes, "writer": f"openvino {openvino.__version__.split('-')[0]}"}
