@@ -5,6 +5,8 @@ Rounding is half to even, the gradient is 1 inside the range and 0 outside (torc
 
 from __future__ import annotations
 
+import math
+
 import torch
 from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.padding import pad_same
@@ -12,6 +14,8 @@ from torch import nn
 from torch.nn import functional
 
 BINS = 4096
+STEP = 5
+LARGE = 1 << 16  # values; smaller maps are taken whole
 
 
 class ActivationQuantiser(nn.Module):
@@ -39,11 +43,22 @@ class ActivationQuantiser(nn.Module):
         if self.mode == "on":
             return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero, -128, 127)
         if self.mode == "range":
-            self.amax = max(self.amax, float(x.detach().abs().max()))
+            low, high = torch.aminmax(x.detach())
+            self.amax = max(self.amax, -float(low), float(high))
         elif self.mode == "histogram" and self.amax > 0:
-            counts = torch.histc(x.detach().abs().float(), BINS, 0.0, self.amax)
+            counts = torch.histc(sampled(x.detach()).abs().float(), BINS, 0.0, self.amax)
             self.histogram += counts.cpu().double()
         return x
+
+
+def sampled(x: torch.Tensor) -> torch.Tensor:
+    """Every fifth value or so of a map [N, C, H, W], 1-d: the same ones each time, and all channels alike.
+
+    The step shares no factor with the number of values, so that it does not walk along one channel or column.
+    """
+    flat = x.permute(0, 2, 3, 1).reshape(-1)
+    step = next(k for k in range(STEP, len(flat) + STEP + 1) if math.gcd(k, len(flat)) == 1)
+    return flat if len(flat) < LARGE else flat[::step]
 
 
 class QuantConv2d(nn.Module):

@@ -1,8 +1,8 @@
 """Two spellings of the same trained quantisers, the torch reference of each, and the graph that is written as Q/DQ.
 
-    int8    codes -128..127, zero-point 0, no quantiser on the convolution side of an addition: TensorRT and OpenVINO
-    uint8   the residual quantisers too; behind ReLU zero-point 0 with scale s * 127 / 255 (same range, finer grid), elsewhere
-            zero-point 128 with the same scale (the same values bit for bit): onnxruntime's CPU kernels, ReLU networks only
+int8    codes -128..127, zero-point 0, no quantiser on the convolution side of an addition: TensorRT and OpenVINO
+uint8   the residual quantisers too; behind ReLU zero-point 0 with scale s * 127 / 255 (same range, finer grid), elsewhere
+        zero-point 128 with the same scale (the same values bit for bit): onnxruntime's CPU kernels, ReLU networks only
 """
 
 from __future__ import annotations

@@ -6,10 +6,8 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from octc.compress.qat import calibration_indices
-from octc.train.data import eval_batches
-from octc.train.models import WithInput
+from octc.train.loop import logits_of
 from PIL import Image
 from torch import nn
 
@@ -20,21 +18,30 @@ from octc.image import Float32, Preprocess, UInt8
 
 LEAST = 8
 SEED = 0x601D
+CLEAR = 0.1  # of the mean logit range: a top two closer than this says nothing about agreement
 
 
-def golden_samples(train: Sequence[Sample], classes: int) -> list[Sample]:
-    """At least eight training images, two or more of every class, the same ones for every artifact of a split."""
-    chosen = calibration_indices([s.label for s in train], max(LEAST, 2 * classes), SEED)
+def golden_candidates(train: Sequence[Sample], classes: int) -> list[Sample]:
+    """Training images of every class to choose golden ones from, the same for every artifact of a split."""
+    chosen = calibration_indices([s.label for s in train], 2 * max(LEAST, 2 * classes), SEED)
     return [train[int(i)] for i in chosen]
 
 
-def logits_of(model: nn.Module, pre: Preprocess, images: UInt8, batch: int = 8) -> Float32:
-    """Logits float32 [N, K] of a network (normalised input) on prepared images uint8 [N, C, S, S]."""
-    wrapped = WithInput(model, pre).cpu().eval()
-    with torch.no_grad():
-        rows = [wrapped(chunk).float().numpy() for chunk in eval_batches(images, batch)]
-    out: Float32 = np.concatenate(rows)
-    return out
+def choose_golden(labels: Sequence[int], logits: Float32) -> list[int]:
+    """Half of the candidates, as many of each class: clear ones first, else those with the widest margin. Indices, sorted.
+
+    Args:
+        logits: float32 [N, K] of the float network on the candidates.
+    """
+    ordered = np.sort(logits, axis=1)
+    margin = ordered[:, -1] - ordered[:, -2]
+    clear = margin >= CLEAR * float((ordered[:, -1] - ordered[:, 0]).mean())
+    rank = {i: (not clear[i], 0.0 if clear[i] else -float(margin[i]), i) for i in range(len(labels))}
+    kept: list[int] = []
+    for label in sorted(set(labels)):
+        own = sorted((i for i in range(len(labels)) if labels[i] == label), key=rank.__getitem__)
+        kept += own[: (len(own) + 1) // 2]
+    return sorted(kept)
 
 
 def make_golden(reference: nn.Module, pre: Preprocess, images: UInt8) -> Golden:
@@ -44,4 +51,6 @@ def make_golden(reference: nn.Module, pre: Preprocess, images: UInt8) -> Golden:
     picture.save(stream, format="PNG")
     data = stream.getvalue()
     source = pre.prepare(Image.open(io.BytesIO(data)))
-    return Golden(images, logits_of(reference, pre, images), np.frombuffer(data, dtype=np.uint8), source)
+    return Golden(
+        images, logits_of(reference, images, pre, "cpu", batch=8).numpy(), np.frombuffer(data, dtype=np.uint8), source
+    )

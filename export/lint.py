@@ -17,7 +17,8 @@ from onnx import numpy_helper, shape_inference
 from octc.errors import OctcError, shorten
 
 ACTIVATIONS = {
-    "Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "PRelu", "Relu", "Sigmoid", "Softplus", "Swish", "Tanh",
+    "Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "PRelu", "Relu", "Sigmoid", "Softplus", "Swish",
+    "Tanh",
 }  # fmt: skip
 DECIDERS = {"Sigmoid", "Softmax", "HardSigmoid", "LogSoftmax"}
 INTEGER = {"QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"}
@@ -52,7 +53,7 @@ class _Graph:
             for name in node.input:
                 self.read[name].append(node)
             if node.op_type == "Constant":
-                self.constants.update({node.output[0]: a.t for a in node.attribute if a.name == "value"})
+                self.constants.update((node.output[0], a.t) for a in node.attribute if a.name == "value")
         try:
             inferred = shape_inference.infer_shapes(self.proto).graph
         except (shape_inference.InferenceError, ValueError, RuntimeError):
@@ -116,7 +117,9 @@ def _zero_points(graph: _Graph) -> Iterator[Finding]:
     for node in graph.of("QuantizeLinear", "DequantizeLinear"):
         zero = graph.array(node.input[2]) if len(node.input) > 2 and node.input[2] else None
         if zero is not None and np.any(zero != 0):
-            yield Finding("OCT-E403", "zero-point", node.name, f"zero-point {int(zero.ravel()[np.flatnonzero(zero.ravel())[0]])}")
+            yield Finding(
+                "OCT-E403", "zero-point", node.name, f"zero-point {int(zero.ravel()[np.flatnonzero(zero.ravel())[0]])}"
+            )
 
 
 def _scales(graph: _Graph) -> Iterator[Finding]:

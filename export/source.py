@@ -1,4 +1,4 @@
-"""What an export reads: a run's float network, its quantised one (trained, or calibrated here), golden images, the select set."""
+"""What an export reads: a run's float network, its quantised one (trained, or calibrated here), golden images, select set."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from octc.compress.placement import convolutions
 from octc.compress.qat import calibrated, calibration_indices, check_calibration, load_quantised
-from octc.export.golden import golden_samples, logits_of
+from octc.export.golden import choose_golden, golden_candidates
 from octc.train.checkpoint import META, Checkpoint, load_strictly, read_checkpoint
 from octc.train.data import cached_images
-from octc.train.loop import Data
+from octc.train.loop import Data, logits_of
 from octc.train.models import build_model
 from octc.train.recipes import Quantisation
 from torch import fx, nn
@@ -75,19 +75,24 @@ def read_source(run: Run, root: Path) -> Source:
     checkpoint, state = read_checkpoint(run.path / "train")
     split = read_split(run.split)
     if split.digest != checkpoint.split_digest:
-        raise OctcError("OCT-E216", "the run's split is not the one that it was trained on", mend="train again", place=str(run.split))
+        raise OctcError(
+            "OCT-E216", "the run's split is not the one that it was trained on", mend="train again", place=str(run.split)
+        )
     model = build_model(checkpoint.model, len(checkpoint.classes), **checkpoint.model_kwargs)
     load_strictly(model, state, str(run.path / "train"))
-    chosen = golden_samples(split.parts["train"], len(checkpoint.classes))
-    golden = np.concatenate([checkpoint.preprocess.prepare(read_image(root / s.path).image) for s in chosen])
-    return Source(run, root, checkpoint, model.eval().requires_grad_(False), split, golden)
+    model.eval().requires_grad_(False)
+    pre = checkpoint.preprocess
+    candidates = golden_candidates(split.parts["train"], len(checkpoint.classes))
+    images = np.concatenate([pre.prepare(read_image(root / s.path).image) for s in candidates])
+    chosen = choose_golden([s.label for s in candidates], logits_of(model, images, pre, "cpu", batch=8).numpy())
+    return Source(run, root, checkpoint, model, split, images[chosen])
 
 
 def read_select(source: Source, progress: Progress | None = None) -> Select:
     """The select set's images and the float network's logits (a minute or more for a large network)."""
     samples = source.split.parts["val"]
     images = cached_images(source.cache, source.root, samples, source.checkpoint.preprocess, progress)
-    return Select(samples, images, logits_of(source.model, source.checkpoint.preprocess, images))
+    return Select(samples, images, logits_of(source.model, images, source.checkpoint.preprocess, "cpu", batch=8).numpy())
 
 
 def quantise(source: Source, seed: int = 0, progress: Progress | None = None) -> Quantised:

@@ -47,7 +47,7 @@ def write_fp16(source: Path, path: Path, images: UInt8) -> dict[str, Any]:
 
 
 def float_nodes(proto: onnx.ModelProto) -> list[str]:
-    """The normalisation of the image, norms and L2 sums, and what follows an L2 sum up to its division (GRN). Names of nodes."""
+    """The normalisation of the image, norms and L2 sums, and what follows an L2 sum up to its division (GRN); names."""
     readers: dict[str, list[Any]] = {}
     for node in proto.graph.node:
         for name in node.input:

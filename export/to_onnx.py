@@ -46,7 +46,11 @@ def choose_opset(target: str, asked: int | None) -> int:
     reads = READS[target]
     opset = asked or reads.opset
     if not reads.lowest <= opset <= reads.highest:
-        side = f"{target} reads up to {reads.highest}" if opset > reads.highest else f"the exporter writes {reads.lowest} and above"
+        side = (
+            f"{target} reads up to {reads.highest}"
+            if opset > reads.highest
+            else f"the exporter writes {reads.lowest} and above"
+        )
         mend = f"--opset {reads.lowest} to {reads.highest}, or leave it out ({reads.opset})"
         raise OctcError("OCT-E401", f"opset {opset} cannot be had for {target}: {side}", mend=mend, place="--opset")
     return opset
@@ -70,10 +74,11 @@ def write_onnx(model: nn.Module, pre: Preprocess, path: Path, opset: int) -> dic
                 wrapped, (example,), dynamo=True, opset_version=opset, input_names=[INPUT], output_names=[OUTPUT],
                 dynamic_shapes=({0: torch.export.Dim("batch")},), external_data=False, verbose=False,
             )  # fmt: skip
-            proto: onnx.ModelProto = program.model_proto
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
         text = f"ONNX export failed: {str(error).splitlines()[0][:300] if str(error) else type(error).__name__}"
         raise OctcError("OCT-E407", text, mend="octc export -vv shows all; choose another model") from error
+    assert program is not None  # only without dynamo does it return nothing
+    proto: onnx.ModelProto = program.model_proto
     strip(proto)
     name_quantisers(proto)
     check_written(proto, opset)
@@ -92,9 +97,12 @@ def strip(proto: onnx.ModelProto) -> None:
 
 def name_quantisers(proto: onnx.ModelProto) -> None:
     """Name Q and DQ nodes after the tensor or weight that they stand on, so that a finding can be read."""
+    seen: Counter[str] = Counter()  # equal scales (all of ReLU6) share one initialiser
     for node in proto.graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
-            node.name = f"{node.input[1].removeprefix('model.').removesuffix('.scale')}/{node.op_type}"
+            name = f"{node.input[1].removeprefix('model.').removesuffix('.scale')}/{node.op_type}"
+            seen[name] += 1
+            node.name = name if seen[name] == 1 else f"{name}_{seen[name]}"
 
 
 def check_written(proto: onnx.ModelProto, opset: int) -> None:
@@ -136,7 +144,9 @@ def save(proto: onnx.ModelProto, path: Path) -> None:
     try:
         size = proto.ByteSize()
         if size > LIMIT:
-            raise OctcError("OCT-E407", f"{size} bytes do not fit into one ONNX file", mend="octc export --fp16, or --target torch")
+            raise OctcError(
+                "OCT-E407", f"{size} bytes do not fit into one ONNX file", mend="octc export --fp16, or --target torch"
+            )
         onnx.checker.check_model(proto, full_check=True)
         path.write_bytes(proto.SerializeToString())
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -192,5 +202,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     """Read a file with all it holds (E503 when it refers to data outside)."""
     proto = onnx.load(str(path), load_external_data=False)
     if any(tensor.external_data for tensor in proto.graph.initializer):
-        raise OctcError("OCT-E503", "ONNX refers to external data", mend="export it again", place=f"{path.name} {sha256_file(path)[:12]}")
+        raise OctcError(
+            "OCT-E503", "ONNX refers to external data", mend="export it again", place=f"{path.name} {sha256_file(path)[:12]}"
+        )
     return proto

@@ -1,0 +1,175 @@
+"""From a run to an artifact folder: make, record, open it again, replay the golden images, pass the gate, publish."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from octc.compress.placement import convolutions
+from octc.export.golden import make_golden
+from octc.export.makers import MAKERS, Job, Made, Workshop
+from octc.export.source import Quantised, Select
+from octc.train.data import eval_batches
+
+from octc.artifact import Artifact, Golden, write_golden, write_manifest
+from octc.errors import OctcError
+from octc.files import publishing
+from octc.image import Float32, UInt8
+from octc.plan import ParityOptions
+from octc.run import utc_now
+from octc.verdict import GateResult, gate
+
+log = logging.getLogger(__name__)
+PACKAGES = ("octc", "torch", "timm", "onnx", "onnxscript", "onnxconverter-common", "onnxruntime", "openvino", "numpy", "pillow")
+REJECTED = "rejected"
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Device:
+    """The device's wing, which this floor may not import, as callables.
+
+    open: an artifact folder -> something that takes uint8 [N, C, S, S], gives logits float32 [N, K] and has `close`.
+    replay: that, its golden record and the artifact -> a report with `ok` and numbers (a dataclass).
+    """
+
+    open: Callable[[Path, Artifact], Any]
+    replay: Callable[[Any, Golden, Artifact], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Published:
+    """What came of one request."""
+
+    folder: Path
+    artifact: Artifact
+    gate: GateResult | None
+    steps: tuple[dict[str, Any], ...]
+
+
+def ladder(quantised: Quantised) -> list[tuple[str, frozenset[str]]]:
+    """Steps of the fallback: more and more convolutions stay in float. Names and what each leaves out."""
+    names, known = quantised.names, convolutions(quantised.module)
+    ends = frozenset({names[0], names[-1]})
+    depthwise = frozenset(name for name in names if known[name].conv.groups > 1)
+    steps = [("every convolution in INT8", frozenset[str]()), ("stem and last convolution in float", ends)]
+    wider = ends | depthwise
+    return steps + ([("depthwise convolutions in float too", wider)] if ends < wider < frozenset(names) else [])
+
+
+def export_artifact(
+    shop: Workshop, job: Job, device: Device, *, select: Select | None = None, options: ParityOptions | None = None,
+    force: bool = False, say: Callable[[str], None] = log.info,
+) -> Published:  # fmt: skip
+    """Write runs/<id>/artifacts/<target>-<precision>/, or nothing.
+
+    Args:
+        select: for INT8, the set that the gate decides on; None skips the gate (and the manifest says so).
+        say: told about every step of the ladder that was rejected.
+
+    Raises:
+        OctcError: E106 the artifact exists, E405 no step passed the gate (files under rejected/), E506 golden images differ,
+            and what the makers raise (E401 to E408).
+    """
+    name = f"{job.target}-{job.precision}"
+    folder = shop.source.run.artifacts / name
+    steps = [("as trained", job.floats)]
+    if job.precision == "int8":
+        if shop.quantised is None:
+            raise OctcError("OCT-E404", "INT8 needs a quantised network", mend="octc export --int8")
+        steps = ladder(shop.quantised)
+    tried: list[dict[str, Any]] = []
+    last: GateResult | None = None
+    for label, floats in steps:
+        with publishing(folder, force=force) as temporary:
+            made = MAKERS[job.target, job.precision](shop, replace(job, floats=floats), temporary)
+            golden = make_golden(made.reference, shop.source.checkpoint.preprocess, shop.source.golden)
+            write_golden(temporary, golden)
+            artifact = write_manifest(temporary, _artifact(shop, job, made))
+            report, last = _judge(temporary, artifact, golden, device, select if job.precision == "int8" else None, options)
+            passed = last.accepted if last is not None else bool(report["ok"])
+            reasons = [] if passed else list(last.reasons if last is not None else ["golden"])
+            tried.append({"step": label, "accepted": passed, "reasons": reasons})
+            judged = {"golden": report, "gate": None if last is None else last.to_json(), "ladder": tried}
+            artifact = write_manifest(temporary, replace(artifact, details={**artifact.details, **judged}))
+            if passed:
+                return Published(folder, artifact, last, tuple(tried))
+            _reject(temporary, shop.source.run.path / REJECTED / name)
+        say(f"{name}: rejected ({label}): {', '.join(reasons)}")
+    raise _refusal(name, shop.source.run.path / REJECTED / name, report, last)
+
+
+def _judge(
+    folder: Path, artifact: Artifact, golden: Golden, device: Device, select: Select | None, options: ParityOptions | None
+) -> tuple[dict[str, Any], GateResult | None]:
+    runs_as = replace(artifact, target="onnx") if artifact.target == "tensorrt" else artifact  # the Q/DQ file runs anywhere
+    runtime = device.open(folder, runs_as)
+    try:
+        report = device.replay(runtime, golden, runs_as)
+        logits = None if select is None else _logits(runtime, select.images)
+    finally:
+        runtime.close()
+    if select is None or logits is None:
+        return report, None
+    samples = select.samples
+    ids = [f"{s.sha256}:{s.path}" for s in samples]
+    result = gate(
+        ids, [s.label for s in samples], [s.patient for s in samples], select.reference, logits, artifact.classes, options,
+        golden_ok=bool(report["ok"]), golden_detail=f"delta over s {report.get('delta_over_s')}",
+    )  # fmt: skip
+    return report, result
+
+
+def _logits(runtime: Callable[[UInt8], Float32], images: UInt8) -> Float32:
+    return np.concatenate([runtime(chunk.numpy()) for chunk in eval_batches(images, BATCH)])
+
+
+def _reject(temporary: Path, rejected: Path) -> None:
+    rejected.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(rejected, ignore_errors=True)
+    shutil.copytree(temporary, rejected)
+
+
+def _refusal(name: str, rejected: Path, report: dict[str, Any], result: GateResult | None) -> OctcError:
+    if result is None:
+        text = (
+            f"{name}: golden images differ (delta over s {report.get('delta_over_s')}, tolerance {report.get('tolerance_id')})"
+        )
+        return OctcError("OCT-E506", text, mend="octc export --fp32", place=str(rejected))
+    text = f"{name}: rejected by the gate on select: {', '.join(result.reasons)}"
+    why = "; ".join(part.detail for part in result.verdict.parts if not part.holds and part.word in ("fail", "inferior"))
+    mend = f"octc export --target {name.split('-', maxsplit=1)[0]} --fp16, or train the student longer"
+    return OctcError("OCT-E405", text, mend=mend, place=str(rejected), why=why or None)
+
+
+def _artifact(shop: Workshop, job: Job, made: Made) -> Artifact:
+    known, run = shop.source.checkpoint, shop.source.run.read()
+    tuned = shop.quantised.sha256 if job.precision == "int8" and shop.quantised is not None else None
+    lineage = {
+        "run": shop.source.run.id, "teacher_run": run.get("teacher_run"), "recipe": known.recipe.get("name"),
+        "dataset": known.dataset, "split_digest": known.split_digest, "data_digest": known.data_digest,
+        "checkpoint": known.sha256, "quantised_checkpoint": tuned,
+        "parent": known.parent, "weights": known.weights, "versions": versions(), "exported": utc_now(),
+    }  # fmt: skip
+    return Artifact(
+        name=f"{job.target}-{job.precision}", role=known.role, model=known.model, target=job.target, precision=job.precision,
+        classes=known.classes, preprocess=known.preprocess, lineage=lineage, details=made.facts, main_file=made.main_file,
+    )  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """What the export was made with."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
