@@ -2,12 +2,19 @@
 
 Training, calibration, golden files, evaluation and every runtime go through `read_image` and `Preprocess.prepare`.
 Exported graphs take what `prepare` returns (uint8) and normalise inside, so no deployer can get mean and std wrong.
+
+How a file becomes mode L or RGB, whatever it holds: 16-bit grey is scaled by 255/65535 (32-bit and float by their own
+range), never clipped at 255; transparency is laid over black; palette, CMYK and 1-bit become RGB or L; an EXIF orientation
+is applied, so that the picture stands as every viewer shows it; colour profiles are ignored.
 """
 
 from __future__ import annotations
 
 import io
+import struct
+import threading
 import warnings
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,6 +47,14 @@ ZOOM = 1.1
 ANGLE = 5.0  # degrees, counter-clockwise
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False
+ORIENTATION = 0x0112  # EXIF
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+# What Pillow's parsers were seen to raise on altered bytes (UnidentifiedImageError is an OSError).
+DAMAGE = (OSError, SyntaxError, ValueError, IndexError, KeyError, TypeError, EOFError, OverflowError, struct.error, zlib.error)
+_WARNINGS = threading.Lock()  # the warnings filter belongs to the process, and images are decoded in threads
 
 
 @dataclass(frozen=True)
@@ -158,17 +173,17 @@ def decode_image(data: bytes, place: str) -> Decoded:
     if not data:
         raise refuse("OCT-E201", "image is empty (0 bytes)", "fetch the file again")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # bomb and metadata warnings: the limits below decide
-            picture = Image.open(io.BytesIO(data), formats=FORMATS)
+        picture, frames = _open(data)
     except Image.DecompressionBombError as error:
         raise refuse("OCT-E203", f"image is too large: {error}", f"the limit is {MAX_PIXELS} pixels") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except UnidentifiedImageError as error:
         raise refuse("OCT-E202", "not an image (PNG, JPEG, TIFF or BMP, judged by content)", "replace the file") from error
+    except DAMAGE as error:
+        text = f"cannot be read as an image (PNG, JPEG, TIFF or BMP, judged by content): {error}"
+        raise refuse("OCT-E202", text, "replace the file") from error
     width, height = picture.size
     if width * height > MAX_PIXELS:
         raise refuse("OCT-E203", f"{width} x {height} px, the limit is {MAX_PIXELS} pixels", "crop or downscale the image")
-    frames = getattr(picture, "n_frames", 1)
     if frames != 1:
         raise refuse("OCT-E204", f"file with {frames} frames", "save the B-scan that is meant as a file of its own")
     if min(width, height) < MIN_SIDE or max(width, height) > MAX_ASPECT * min(width, height):
@@ -178,15 +193,38 @@ def decode_image(data: bytes, place: str) -> Decoded:
         )  # fmt: skip
     kind = picture.format
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            picture.load()
-            converted, rule = _by_rule(picture)
-    except (OSError, SyntaxError, ValueError, IndexError) as error:
+        if kind == "PNG":
+            Image.open(io.BytesIO(data), formats=("PNG",)).verify()  # sums of the chunks, which loading does not look at
+        picture.load()
+        turn = _orientation(picture)
+        converted, rule = _by_rule(picture)
+    except DAMAGE as error:
         raise refuse("OCT-E201", f"image is damaged or cut off: {error}", "fetch the file again") from error
+    rules = [rule] if rule else []
+    if turn in TURNS and kind != "TIFF":  # Pillow turns TIFF itself
+        converted = converted.transpose(TURNS[turn])
+        rules.append(f"turned by its EXIF orientation {turn}")
     converted.info = {"octc_format": kind}
-    notes = () if rule is None else (("OCT-W208", f"{Path(place).name}: {rule}"),)
-    return Decoded(converted, notes)
+    return Decoded(converted, tuple(("OCT-W208", f"{Path(place).name}: {text}") for text in rules))
+
+
+def _open(data: bytes) -> tuple[Image.Image, int]:
+    """Header only: the picture and how many frames. Pillow's warnings are muted: our limits decide."""
+    with _WARNINGS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        picture = Image.open(io.BytesIO(data), formats=FORMATS)
+        width, height = picture.size
+        return picture, int(getattr(picture, "n_frames", 1)) if width * height <= MAX_PIXELS else 1
+
+
+def _orientation(picture: Image.Image) -> int:
+    """EXIF orientation of a loaded picture (for PNG, asking would load it); 1 where the metadata cannot be read."""
+    with _WARNINGS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return int(picture.getexif().get(ORIENTATION, 1))
+        except DAMAGE:
+            return 1
 
 
 def _by_rule(picture: Image.Image) -> tuple[Image.Image, str | None]:
@@ -194,15 +232,14 @@ def _by_rule(picture: Image.Image) -> tuple[Image.Image, str | None]:
     mode = picture.mode
     if mode in ("L", "RGB"):
         return picture.copy(), None
-    if mode in ("I", "I;16", "I;16B", "I;16L", "F"):
+    if mode in ("I", "F") or mode.startswith("I;16"):
         values = np.asarray(picture, dtype=np.float64)
         if not np.isfinite(values).all():
             raise ValueError("pixel values that are not finite")
-        top = 65535.0 if mode != "F" else max(float(values.max(initial=0.0)), 1e-12)
-        if mode == "F" and top <= 1.0:
-            top = 1.0
-        scaled = np.clip(np.rint(values * (255.0 / top)), 0, 255).astype(np.uint8)
-        return Image.fromarray(scaled), f"{mode} scaled to 8 bits (x 255/{top:g})"
+        low, high = min(0.0, float(values.min())), float(values.max())
+        top = max(high, 1.0 if mode == "F" else 65535.0)
+        scaled = np.rint((values - low) * (255.0 / (top - low))).astype(np.uint8)
+        return Image.fromarray(scaled), f"{mode} scaled to 8 bits ({low:g} to {top:g} become 0 to 255)"
     if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
         layer = picture.convert("RGBA")
         black = Image.new("RGBA", layer.size, (0, 0, 0, 255))

@@ -32,7 +32,7 @@ def draw_phantom(kind: str, patient_seed: int, image_seed: int, size: tuple[int,
     width, height = size
     zoom = width / SIZE[0]
     fovea = rng.normal(0.5, 0.10) * width
-    x = (np.arange(width) - fovea) * eye.across / zoom
+    x: Array = (np.arange(width, dtype=np.float64) - fovea) * (eye.across / zoom)
     findings = draw_findings(kind, eye, x, rng)
     scale = eye.scale * zoom * rng.uniform(0.96, 1.04)  # pixels per micrometre of depth
     edges = _edges(eye, findings, x, scale, height, rng)
@@ -46,12 +46,12 @@ def draw_phantom(kind: str, patient_seed: int, image_seed: int, size: tuple[int,
 
 def _edges(eye: Eye, findings: Findings, x: Array, scale: float, height: int, rng: np.random.Generator) -> Array:
     """Pixel row of the upper edge of every layer, and of the lower edge of the last: [layers + 1, width]."""
-    pit = eye.pit_depth * float(np.clip(rng.normal(0.92, 0.2), 0.0, 1.05)) * np.exp(-np.abs(x / eye.pit_width) ** 2.2)
+    pit = eye.pit_depth * float(np.clip(rng.normal(0.92, 0.2), 0.0, 1.05)) * np.exp(-(np.abs(x / eye.pit_width) ** 2.2))
     pit = np.clip(pit, 0, 1)
     beside = np.array([row[1] for row in LAYERS])[:, None]
     centre = np.array([row[2] for row in LAYERS])[:, None]
     thick = (beside + (centre - beside) * pit) * eye.layers[:, None]
-    thick[: ROW["inner nuclear"]] *= np.exp(-np.abs(x / 4200.0) ** 2)  # thinner far from the fovea
+    thick[: ROW["inner nuclear"]] *= np.exp(-(np.abs(x / 4200.0) ** 2))  # thinner far from the fovea
     thick[ROW["nerve fibres"]] *= np.clip(1 + eye.nasal * x / 2600.0, 0.25, 2.2)
     lifted = findings.deposit + np.clip(np.abs(findings.ragged) * rng.normal(0, 1, len(x)), -0.5 * findings.deposit, None)
     thick[ROW["sub-RPE deposit"]] = lifted
@@ -212,7 +212,9 @@ def write_phantoms(
     """
     if patients_per_class < 2 or images_per_class < patients_per_class:
         text = f"{images_per_class} images and {patients_per_class} patients per class"
-        raise OctcError("OCT-E104", text, mend="at least 2 patients per class, and an image for each", place="octc data phantom")
+        raise OctcError(
+            "OCT-E104", text, mend="at least 2 patients per class, and an image for each", place="octc data phantom"
+        )
     held_out = max(1, round(patients_per_class * TEST_SHARE))
     total, done = images_per_class * len(CLASSES), 0
     try:
