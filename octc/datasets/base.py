@@ -19,7 +19,8 @@ class Sample:
         label: index into the classes.
         patient: the patient's id, or None where the layout has none (the image is then its own group).
         part: "train" or "test" where the layout has an official split, else None.
-        sha256: of the file; the identity of an image (names are reused between releases).
+        sha256: of the file; the identity of an image (names are reused between releases). Empty for a file that cannot
+            be read, which `octc.image.read_image` then refuses by name.
     """
 
     path: str
@@ -31,11 +32,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class Samples:
-    """A scanned data set: the classes in order and every image, sorted by path."""
+    """A scanned data set: the classes in order and every image, sorted by path.
+
+    `skipped` are the unreadable files that `--skip-bad` left out: (path, why).
+    """
 
     root: Path
     classes: tuple[str, ...]
     items: tuple[Sample, ...]
+    skipped: tuple[tuple[str, str], ...] = ()
 
     @property
     def digest(self) -> str:

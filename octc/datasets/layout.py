@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from octc.datasets.base import Progress, Sample, Samples
@@ -13,7 +14,8 @@ from octc.files import sha256_file
 from octc.image import SUFFIXES
 
 PARTS = ("train", "test")
-PATIENT = re.compile(r"^[^-]+-(\d+)-\d+(?:\D.*)?$")  # CLASS-PATIENT-INDEX
+# CLASS-PATIENT-INDEX, and whatever a copy or an export added behind it; a class name may hold hyphens if its folder has them.
+PATIENT = re.compile(r"^[^-]*-(\d+)-\d+(?:\D.*)?$", re.DOTALL)
 
 
 def find_ucsd(root: Path) -> Path:
@@ -33,6 +35,7 @@ def scan_ucsd(root: Path, classes: Sequence[str] | None, progress: Progress | No
     """
     top = find_ucsd(root)
     expected = tuple(classes or ())
+    _check_train(_folders(top / "train") & set(expected), _folders(top / "test") & set(expected), top)
     rows = [(part, *entry) for part in PARTS for entry in _class_files(top / part, expected, root)]
     return _samples(root, expected, rows, progress)
 
@@ -40,8 +43,9 @@ def scan_ucsd(root: Path, classes: Sequence[str] | None, progress: Progress | No
 def scan_folder(root: Path, classes: Sequence[str] | None, progress: Progress | None = None) -> Samples:
     """Any tree: root/CLASS/..., or root/{train,test}/CLASS/... for an official test part.
 
-    Classes are the folder names in sorted order unless given. A file named CLASS-PATIENT-INDEX gives its patient; with any
-    other name an image is its own group (and `octc data check` says so).
+    A root/val beside them is read as train: validation images are drawn again, by patient. Classes are the folder names in
+    sorted order unless given. A file named CLASS-PATIENT-INDEX gives its patient; with any other name an image is its own
+    group (and `octc data check` says so).
 
     Raises:
         OctcError: E206 class folders missing, empty or unexpected, E207 a class of test that train lacks, E205, E230.
@@ -49,18 +53,26 @@ def scan_folder(root: Path, classes: Sequence[str] | None, progress: Progress | 
     if not root.is_dir():
         raise OctcError("OCT-E230", f"no folder at {root}", mend="--data DIR", place=str(root))
     split = all((root / part).is_dir() for part in PARTS)
-    tops: list[tuple[str | None, Path]] = [(part, root / part) for part in PARTS] if split else [(None, root)]
-    found = {part: _folders(top) for part, top in tops}
-    names = tuple(classes or sorted(set().union(*found.values())))
+    tops: list[tuple[str | None, Path]] = [(None, root)]
+    if split:
+        tops = [("train", root / "train"), ("test", root / "test")]
+        tops += [("train", root / "val")] if (root / "val").is_dir() else []
+    names = tuple(classes or sorted(set().union(*(_folders(top) for _, top in tops))))
     if len(names) < 2:
         text = f"{len(names)} class folders under {root}, at least two are needed"
         raise OctcError("OCT-E206", text, mend="root/CLASS/IMAGE or root/{train,test}/CLASS/IMAGE", place=str(root))
-    if split and (alone := sorted(found["test"] - found["train"])):
-        raise OctcError(
-            "OCT-E207", f"in test but absent from train: {shorten(alone)}", mend="add the class to train", place=str(root)
-        )
+    if split:
+        _check_train(_folders(root / "train"), _folders(root / "test"), root)
     rows = [(part, *entry) for part, top in tops for entry in _class_files(top, names, root)]
     return _samples(root, names, rows, progress)
+
+
+def _check_train(train: set[str], test: set[str], top: Path) -> None:
+    if alone := sorted(test - train):
+        text = f"in test but absent from train: {shorten(alone)}"
+        raise OctcError(
+            "OCT-E207", text, mend="add images of the class to train, from other patients", place=str(top / "train")
+        )
 
 
 def _folders(top: Path) -> set[str]:
@@ -72,9 +84,11 @@ def _class_files(top: Path, expected: Sequence[str], root: Path) -> Iterator[tup
     found = _folders(top)
     if found != set(expected):
         listed = ", ".join(sorted(found)) or "none"
-        text = f"class folders in {top.relative_to(root)}: expected {', '.join(expected)}; found {listed}"
+        text = f"class folders in {top.relative_to(root).as_posix()}: expected {', '.join(expected)}; found {listed}"
         raise OctcError("OCT-E206", text, mend="rename or move the folders, or use --dataset folder", place=str(top))
+    inside = root.resolve()
     for name in expected:
+        _check_link(top / name, inside)
         files = sorted(_images(top / name, root), key=lambda p: p.as_posix())
         if not files:
             text = f"class {name} has no image in {top.relative_to(root).as_posix()}"
@@ -83,7 +97,10 @@ def _class_files(top: Path, expected: Sequence[str], root: Path) -> Iterator[tup
 
 
 def _images(folder: Path, root: Path) -> Iterator[Path]:
-    """Image files below a class folder. Links to folders are not followed; a link that leaves the root is an error."""
+    """Image files below a class folder, hidden ones left out (`._a.jpeg` of a Mac archive).
+
+    Links to folders are not followed; a link that leaves the root is an error.
+    """
     inside = root.resolve()
     for place, folders, names in os.walk(folder, followlinks=False):
         folders.sort()
@@ -91,7 +108,7 @@ def _images(folder: Path, root: Path) -> Iterator[Path]:
             path = Path(place) / name
             if path.is_symlink():
                 _check_link(path, inside)
-            if path.suffix.lower() in SUFFIXES and path.is_file():
+            if path.suffix.lower() in SUFFIXES and not name.startswith(".") and path.is_file():
                 yield path
 
 
@@ -111,10 +128,23 @@ def _samples(
     root: Path, classes: Sequence[str], rows: Sequence[tuple[str | None, str, Path]], progress: Progress | None
 ) -> Samples:
     items = []
-    for number, (part, name, path) in enumerate(rows, 1):
-        match = PATIENT.match(path.stem)
-        patient = match[1] if match else None
-        items.append(Sample(path.relative_to(root).as_posix(), classes.index(name), patient, part, sha256_file(path)))
-        if progress is not None:
-            progress(number, len(rows))
+    with ThreadPoolExecutor(max_workers=4) as pool:  # hashing lets go of the interpreter
+        for number, ((part, name, path), digest) in enumerate(zip(rows, pool.map(_sum, [r[2] for r in rows]), strict=True), 1):
+            patient = patient_of(path.stem, name)
+            items.append(Sample(path.relative_to(root).as_posix(), classes.index(name), patient, part, digest))
+            if progress is not None:
+                progress(number, len(rows))
     return Samples(root, tuple(classes), tuple(sorted(items, key=lambda s: s.path)))
+
+
+def patient_of(stem: str, name: str) -> str | None:
+    """The patient that a file name gives, or None. `name` is the class folder's."""
+    match = PATIENT.match(stem.removeprefix(name))
+    return match[1] if match else None
+
+
+def _sum(path: Path) -> str:
+    try:
+        return sha256_file(path)
+    except OSError:  # named when it is decoded, together with everything else that cannot be read
+        return ""

@@ -119,13 +119,13 @@ def _choroid(picture: Field, eye: Eye, floor: Array, scale: float, rng: np.rando
 
 
 def _spots(picture: Field, findings: Findings, x: Array, edges: Array, scale: float, rng: np.random.Generator) -> None:
-    """Cystoid spaces (dark, sharp) and hyperreflective foci (bright), each in its own window; and the grain of lesion material."""
+    """Cystoid spaces (dark, sharp) and hyperreflective foci (bright), each in its own window; grain of the lesion."""
     pitch = float(x[1] - x[0])
     tall = edges[ROW["ellipsoid"]] - edges[0]
     kinds = [(c, d, a, b, 0.07, 0.92) for c, d, a, b in findings.cysts]
     kinds += [(c, d, r, r, rng.uniform(0.65, 0.95), 0.85) for c, d, r in findings.foci]
     for centre, depth, across, along, level, strength in kinds:
-        column = int(round((centre - x[0]) / pitch))
+        column = round((centre - x[0]) / pitch)
         if not 0 <= column < len(x):
             continue
         row = edges[0][column] + depth * tall[column]
@@ -175,7 +175,7 @@ def _vitreous(picture: Field, surface: Array, rng: np.random.Generator) -> None:
 
 
 def _scan(picture: Field, eye: Eye, rng: np.random.Generator) -> Image.Image:
-    """Optics and electronics: blur, speckle (multiplicative), noise (additive), gain, gamma, 8 bits, and rarely a white wedge."""
+    """Optics and electronics: blur, speckle (multiplied), noise (added), gain, gamma, 8 bits; one in four has a white wedge."""
     height, width = picture.shape
     blurred = picture.copy()
     blurred[1:-1] = 0.25 * picture[:-2] + 0.5 * picture[1:-1] + 0.25 * picture[2:]
@@ -204,7 +204,9 @@ def write_phantoms(
     force: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> int:
-    """Draw a data set in the layout of UCSD, whole or not at all; a quarter of the patients are the test part. Returns the count.
+    """Draw a data set in the layout of UCSD, whole or not at all. Returns the number of images.
+
+    Every class has its own patients; a quarter of them are the test part. With more images than patients each gets several.
 
     Raises:
         OctcError: E104 fewer than two patients a class, or fewer images than patients, E106 `root` exists without `force`,

@@ -80,22 +80,36 @@ def groups_of(items: Sequence[Sample]) -> list[int]:
 
 
 def _take(items: Sequence[Sample], share: float, classes: int, rng: np.random.Generator) -> set[int]:
-    """Indices of about `share` of each class, in whole groups: shuffled groups, greedily while they reduce the deficit."""
+    """Indices of about `share` of each class, in whole groups.
+
+    Groups come in random order (never by size: the busiest patients are not the typical ones), and one is taken when it
+    brings the class shares nearer to what is wanted. A class that was left out gets its smallest group, if another one stays.
+    """
     members: dict[int, list[int]] = defaultdict(list)
     for i, group in enumerate(groups_of(items)):
         members[group].append(i)
+    groups = [(chosen, Counter(items[i].label for i in chosen)) for _, chosen in sorted(members.items())]
+    order = [groups[j] for j in rng.permutation(len(groups))]
     totals = Counter(s.label for s in items)
-    want = np.array([totals[k] * share for k in range(classes)])
-    have = np.zeros(classes)
+    left = Counter(label for _, counts in groups for label in counts)  # groups of each class that stay
+    missing = {k: totals[k] * share for k in range(classes)}
     taken: set[int] = set()
-    order = [sorted(members)[j] for j in rng.permutation(len(members))]
-    order.sort(key=lambda group: -len(members[group]))  # large groups first (stable): small ones then even the shares out
-    for group in order:
-        counts = np.bincount([items[i].label for i in members[group]], minlength=classes)
-        before, after = np.abs(want - have), np.abs(want - have - counts)
-        if (after / np.maximum(want, 1)).sum() < (before / np.maximum(want, 1)).sum():
-            taken.update(members[group])
-            have = have + counts
+
+    def take(chosen: list[int], counts: Counter[int]) -> None:
+        taken.update(chosen)
+        for k, n in counts.items():
+            missing[k] -= n
+            left[k] -= 1
+
+    for chosen, counts in order:
+        gain = sum((abs(missing[k]) - abs(missing[k] - n)) / max(totals[k] * share, 1.0) for k, n in counts.items())
+        if gain > 0 and all(left[k] > 1 for k in counts):
+            take(chosen, counts)
+    for k in range(classes):
+        if totals[k] and missing[k] == totals[k] * share:
+            spare = [(c, n) for c, n in order if k in n and not taken.issuperset(c) and all(left[j] > 1 for j in n)]
+            if spare:
+                take(*min(spare, key=lambda group: len(group[0])))
     return taken
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from octc.datasets.base import DatasetSpec, Progress, Samples
+from octc.datasets.base import DatasetSpec, Progress, Sample, Samples
 from octc.datasets.layout import scan_folder, scan_ucsd
 from octc.errors import OctcError
+from octc.image import read_image
 
 UCSD = ("CNV", "DME", "DRUSEN", "NORMAL")
 
@@ -72,7 +76,42 @@ def find_root(name: str, data: str | None, environ: Mapping[str, str]) -> Path:
     return root
 
 
-def scan_dataset(name: str, root: Path, classes: Sequence[str] | None = None, progress: Progress | None = None) -> Samples:
-    """Scan a data set by name. Raises what its layout raises (E205, E206, E207, E230)."""
+def scan_dataset(
+    name: str, root: Path, classes: Sequence[str] | None = None, progress: Progress | None = None, *, skip_bad: bool = False
+) -> Samples:
+    """Scan a data set by name. With `skip_bad` every image is decoded, and those that cannot be are left out and listed.
+
+    Raises:
+        OctcError: what the layout raises (E205, E206, E207, E230), E206 when `skip_bad` leaves a class without images.
+    """
     spec = spec_of(name)
-    return spec.scan(root, classes or spec.classes, progress)
+    samples = spec.scan(root, classes or spec.classes, progress)
+    return without_bad(samples, progress) if skip_bad else samples
+
+
+def without_bad(samples: Samples, progress: Progress | None = None) -> Samples:
+    """The samples that can be decoded; the others are in `skipped`."""
+    good: list[Sample] = []
+    bad: list[tuple[str, str]] = []
+    with ThreadPoolExecutor(max_workers=4) as pool:  # decoding lets go of the interpreter
+        found = pool.map(partial(_why_bad, samples.root), samples.items)
+        for done, (sample, why) in enumerate(zip(samples.items, found, strict=True), 1):
+            if why is None:
+                good.append(sample)
+            else:
+                bad.append((sample.path, why))
+            if progress is not None:
+                progress(done, len(samples.items))
+    kept = {s.label for s in good}
+    if empty := [name for label, name in enumerate(samples.classes) if label not in kept]:
+        text = f"no readable image is left of {', '.join(empty)}"
+        raise OctcError("OCT-E206", text, mend="fetch the files again", place=str(samples.root))
+    return replace(samples, items=tuple(good), skipped=tuple(bad))
+
+
+def _why_bad(root: Path, sample: Sample) -> str | None:
+    try:
+        read_image(root / sample.path)
+    except OctcError as error:
+        return f"{error.code}: {error.message}"
+    return None
