@@ -83,6 +83,7 @@ CODES: dict[str, tuple[int, str]] = {
     "OCT-E904": (4, "disk or memory short"),
     "OCT-E990": (4, "network use refused by --offline"),
     "OCT-E999": (70, "internal error"),
+    "OCT-W101": (0, "two project configurations, one is passed over"),
     "OCT-W201": (0, "file name and content disagree on the format"),
     "OCT-W208": (0, "image converted by rule"),
     "OCT-W211": (0, "quality gate flagged an image"),

@@ -20,6 +20,7 @@ EXTRAS = {
     "timm": "train",
     "torch": "train",
     "torchvision": "train",
+    "yaml": "yaml",
 }
 
 

@@ -1,0 +1,33 @@
+"""`octc --version`: the version, and with `--json` those of every library that is installed. Nothing is imported for it."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+LIBRARIES = (
+    "numpy", "pillow", "scipy", "torch", "torchvision", "timm", "accelerate", "safetensors", "onnx", "onnxscript",
+    "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt",
+)  # fmt: skip
+
+
+def own_version() -> str:
+    """The version of octc, from its metadata."""
+    return found(("octc",)).get("octc") or "0+unknown"
+
+
+def found(names: tuple[str, ...] = LIBRARIES) -> dict[str, str | None]:
+    """Distribution -> version, or None where it is not installed."""
+    return {name: _version(name) for name in names}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def version_json() -> dict[str, object]:
+    """`octc --version --json`."""
+    return {"octc": own_version(), "python": platform.python_version(), "libraries": found()}
