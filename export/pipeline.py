@@ -29,6 +29,7 @@ from octc.verdict import GateResult, gate
 log = logging.getLogger(__name__)
 PACKAGES = ("octc", "torch", "timm", "onnx", "onnxscript", "onnxconverter-common", "onnxruntime", "openvino", "numpy", "pillow")
 REJECTED = "rejected"
+REFUSALS = ("OCT-E405", "OCT-E506")  # of the gate and of the golden images: the next step of the ladder may pass
 BATCH = 8
 
 
@@ -86,24 +87,33 @@ def export_artifact(
             raise OctcError("OCT-E404", "INT8 needs a quantised network", mend="octc export --int8")
         steps = ladder(shop.quantised)
     tried: list[dict[str, Any]] = []
-    last: GateResult | None = None
+    rejected = shop.source.run.path / REJECTED / name
+    refusal = None
     for label, floats in steps:
-        with publishing(folder, force=force) as temporary:
-            made = MAKERS[job.target, job.precision](shop, replace(job, floats=floats), temporary)
-            golden = make_golden(made.reference, shop.source.checkpoint.preprocess, shop.source.golden)
-            write_golden(temporary, golden)
-            artifact = write_manifest(temporary, _artifact(shop, job, made))
-            report, last = _judge(temporary, artifact, golden, device, select if job.precision == "int8" else None, options)
-            passed = last.accepted if last is not None else bool(report["ok"])
-            reasons = [] if passed else list(last.reasons if last is not None else ["golden"])
-            tried.append({"step": label, "accepted": passed, "reasons": reasons})
-            judged = {"golden": report, "gate": None if last is None else last.to_json(), "ladder": tried}
-            artifact = write_manifest(temporary, replace(artifact, details={**artifact.details, **judged}))
-            if passed:
-                return Published(folder, artifact, last, tuple(tried))
-            _reject(temporary, shop.source.run.path / REJECTED / name)
-        say(f"{name}: rejected ({label}): {', '.join(reasons)}")
-    raise _refusal(name, shop.source.run.path / REJECTED / name, report, last)
+        try:
+            with publishing(folder, force=force) as temporary:
+                made = MAKERS[job.target, job.precision](shop, replace(job, floats=floats), temporary)
+                golden = make_golden(made.reference, shop.source.checkpoint.preprocess, shop.source.golden)
+                write_golden(temporary, golden)
+                artifact = write_manifest(temporary, _artifact(shop, job, made))
+                judged_on = select if job.precision == "int8" else None
+                report, result = _judge(temporary, artifact, golden, device, judged_on, options)
+                passed = result.accepted if result is not None else bool(report["ok"])
+                reasons = [] if passed else list(result.reasons if result is not None else ["golden"])
+                tried.append({"step": label, "accepted": passed, "reasons": reasons})
+                facts = {"golden": report, "gate": None if result is None else result.to_json(), "ladder": list(tried)}
+                artifact = write_manifest(temporary, replace(artifact, details={**artifact.details, **facts}))
+                if not passed:
+                    _keep(temporary, rejected)
+                    raise _refusal(name, rejected, report, result)
+            return Published(folder, artifact, result, tuple(tried))
+        except OctcError as error:
+            if error.code not in REFUSALS:
+                raise
+            refusal = error
+            say(f"{name}: rejected ({label}): {', '.join(reasons)}")
+    assert refusal is not None  # there is always a step
+    raise refusal
 
 
 def _judge(
@@ -131,7 +141,7 @@ def _logits(runtime: Callable[[UInt8], Float32], images: UInt8) -> Float32:
     return np.concatenate([runtime(chunk.numpy()) for chunk in eval_batches(images, BATCH)])
 
 
-def _reject(temporary: Path, rejected: Path) -> None:
+def _keep(temporary: Path, rejected: Path) -> None:
     rejected.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(rejected, ignore_errors=True)
     shutil.copytree(temporary, rejected)

@@ -33,6 +33,7 @@ def write_fp16(source: Path, path: Path, images: UInt8) -> dict[str, Any]:
         text = f"FP16 range exceeded in {len(wide)} operators: {shorten(wide, 10)}"
         mend = "octc export --fp32 (these operators must stay FP32)"
         raise OctcError("OCT-E408", text, mend=mend, why=f"FP16 ends at {HALF_MAX:g}")
+    _unshare(proto, set(kept))
     converter = need("onnxconverter_common").float16
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "truncated": weights below 6e-8, which FP16 cannot hold
@@ -44,6 +45,19 @@ def write_fp16(source: Path, path: Path, images: UInt8) -> dict[str, Any]:
     save(half, path)
     types = sorted({node.op_type for node in proto.graph.node if node.name in kept})
     return {**facts_of(half), "bytes": path.stat().st_size, "float_operators": types, "float_nodes": len(kept)}
+
+
+def _unshare(proto: onnx.ModelProto, kept: set[str]) -> None:
+    """Give the FP32 nodes constants of their own: equal ones (biases of zero) are one initialiser, which has one type."""
+    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+    shared = {name for node in proto.graph.node if node.name not in kept for name in node.input if name in constants}
+    for node in [n for n in proto.graph.node if n.name in kept]:
+        for place, name in enumerate(node.input):
+            if name in shared:
+                own = proto.graph.initializer.add()
+                own.CopyFrom(constants[name])
+                own.name = f"{name}_{node.name}_{place}"
+                node.input[place] = own.name
 
 
 def float_nodes(proto: onnx.ModelProto) -> list[str]:

@@ -1,0 +1,64 @@
+"""onnxruntime, OpenVINO and torch as plain callables: what `octc.runtimes` gives, without it (the floors are tested alone)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import openvino
+import torch
+from octc.export.pipeline import Device
+from octc.train.checkpoint import read_weights
+from octc.train.models import WithInput, build_model
+
+from octc.artifact import Artifact, Golden
+from octc.image import Float32, UInt8
+
+
+class Engine:
+    """A callable with `close`."""
+
+    def __init__(self, call: Callable[[UInt8], Float32]) -> None:
+        self.call = call
+
+    def __call__(self, batch: UInt8) -> Float32:
+        return self.call(batch)
+
+    def close(self) -> None:
+        self.call = self._closed
+
+    def _closed(self, batch: UInt8) -> Float32:
+        raise RuntimeError("closed")
+
+
+def open_engine(folder: Path, artifact: Artifact) -> Engine:
+    path = str(folder / artifact.main_file)
+    if artifact.target == "onnx":
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        return Engine(lambda batch: session.run(None, {"image": batch})[0])
+    if artifact.target == "openvino":
+        model = openvino.Core().compile_model(openvino.Core().read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        return Engine(lambda batch: np.array(model(batch)[0]))
+    network = build_model(artifact.model, len(artifact.classes), **artifact.details["model_kwargs"])
+    network.load_state_dict(read_weights(Path(path)))
+    whole = WithInput(network.eval(), artifact.preprocess)
+    return Engine(lambda batch: whole(torch.from_numpy(batch)).detach().numpy())
+
+
+LIMITS = {"fp32": 1e-4, "fp16": 1e-2, "int8": 5e-2}
+
+
+def replay(runtime: Any, golden: Golden, artifact: Artifact) -> dict[str, Any]:
+    delta = float(np.abs(runtime(golden.inputs) - golden.logits).max() / np.ptp(golden.logits, axis=1).mean())
+    return {
+        "delta_over_s": delta,
+        "ok": delta <= LIMITS[artifact.precision],
+        "images": len(golden.inputs),
+        "tolerance_id": "own",
+    }
+
+
+DEVICE = Device(open=open_engine, replay=replay)
