@@ -14,6 +14,7 @@ from octc.files import sha256_file
 from octc.image import SUFFIXES
 
 PARTS = ("train", "test")
+PHANTOM_MARK = "phantom.json"  # beside CellData/: says what octc drew, and that the folder may be replaced
 # CLASS-PATIENT-INDEX, and whatever a copy or an export added behind it; a class name may hold hyphens if its folder has them.
 PATIENT = re.compile(r"^[^-]*-(\d+)-\d+(?:\D.*)?$", re.DOTALL)
 
@@ -25,6 +26,13 @@ def find_ucsd(root: Path) -> Path:
             return place
     text = f"no data set of the UCSD layout under {root}"
     raise OctcError("OCT-E230", text, mend="--data DIR with CellData/OCT/{train,test}/CLASS/ in it", place=str(root))
+
+
+def guess_layout(root: Path) -> str:
+    """Which data set a folder looks like: "phantom" if octc drew it, "ucsd" by its folders, else "folder"."""
+    if (root / PHANTOM_MARK).is_file():
+        return "phantom"
+    return "ucsd" if (root / "CellData" / "OCT").is_dir() or (root / "OCT" / "train").is_dir() else "folder"
 
 
 def scan_ucsd(root: Path, classes: Sequence[str] | None, progress: Progress | None = None) -> Samples:

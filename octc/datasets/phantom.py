@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from octc.datasets.layout import PHANTOM_MARK
 from octc.datasets.phantom_eye import CHOROID, LAYERS, ROW, SWELLS, VITREOUS, Array, Eye, Findings, draw_eye, draw_findings
 from octc.errors import OctcError
-from octc.files import publishing
+from octc.files import publishing, write_json
 
 CLASSES = ("CNV", "DME", "DRUSEN", "NORMAL")
 SIZE = (512, 496)  # pixels, as most images of UCSD
@@ -175,7 +176,7 @@ def _vitreous(picture: Field, surface: Array, rng: np.random.Generator) -> None:
 
 
 def _scan(picture: Field, eye: Eye, rng: np.random.Generator) -> Image.Image:
-    """Optics and electronics: blur, speckle (multiplied), noise (added), gain, gamma, 8 bits; one in four has a white wedge."""
+    """Optics and electronics: blur, speckle, noise, gain, gamma, 8 bits; four in ten have a white wedge."""
     height, width = picture.shape
     blurred = picture.copy()
     blurred[1:-1] = 0.25 * picture[:-2] + 0.5 * picture[1:-1] + 0.25 * picture[2:]
@@ -187,7 +188,7 @@ def _scan(picture: Field, eye: Eye, rng: np.random.Generator) -> Image.Image:
     seen += np.float32(eye.floor) * (rng.standard_normal((height, width), dtype=np.float32) - np.float32(0.4))
     seen = np.clip(seen * np.float32(eye.gain), 0, 1) ** np.float32(eye.gamma)
     pixels = np.rint(seen * 255).astype(np.uint8)
-    if rng.random() < 0.25:
+    if rng.random() < 0.4:
         wedge = rng.uniform(0.0, 0.14) * height + rng.normal(0, 0.03) * np.arange(width) * height / width
         rows = np.arange(height)[:, None]
         pixels[(rows < wedge) if rng.random() < 0.5 else (rows > height - 1 - wedge)] = 255
@@ -209,14 +210,17 @@ def write_phantoms(
     Every class has its own patients; a quarter of them are the test part. With more images than patients each gets several.
 
     Raises:
-        OctcError: E104 fewer than two patients a class, or fewer images than patients, E106 `root` exists without `force`,
-            E109 it cannot be written.
+        OctcError: E104 fewer than two patients a class, or fewer images than patients, E106 `root` exists without `force`, or
+            was not drawn by octc, E109 it cannot be written.
     """
     if patients_per_class < 2 or images_per_class < patients_per_class:
         text = f"{images_per_class} images and {patients_per_class} patients per class"
         raise OctcError(
             "OCT-E104", text, mend="at least 2 patients per class, and an image for each", place="octc data phantom"
         )
+    if force and root.exists() and not (root / PHANTOM_MARK).is_file() and any(root.iterdir()):
+        text = f"{root} was not drawn by octc, so --force does not replace it"
+        raise OctcError("OCT-E106", text, mend="give another folder", place=str(root))
     held_out = max(1, round(patients_per_class * TEST_SHARE))
     total, done = images_per_class * len(CLASSES), 0
     try:
@@ -233,6 +237,8 @@ def write_phantoms(
                     done += 1
                     if progress is not None:
                         progress(done, total)
+            facts = {"images_per_class": images_per_class, "patients_per_class": patients_per_class, "seed": seed, "size": size}
+            write_json(folder / PHANTOM_MARK, facts)
     except OSError as error:
         text = f"phantoms cannot be written: {error.strerror}"
         raise OctcError("OCT-E109", text, mend="a writable folder with room", place=str(root)) from error

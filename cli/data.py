@@ -1,0 +1,176 @@
+"""`octc data list | check | phantom | split`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from octc.cli.session import Session, Step
+
+from octc.errors import OctcError, Several
+
+if TYPE_CHECKING:
+    from octc.datasets.audit import AuditReport
+
+NAME = "name of a data set (octc data list), or a folder"
+
+
+def list_(session: Session) -> int:
+    """Known data sets, and which of them are on this machine."""
+    from rich.table import Table
+
+    from octc.datasets.table import DATASETS, find_root
+
+    table = Table("name", "here", "what it is", "layout", "licence")
+    rows = {}
+    for name, spec in DATASETS.items():
+        try:
+            root = str(find_root(name, session.data, os.environ))
+        except OctcError:
+            root = ""
+        table.add_row(name, root or "no", spec.title, spec.layout, spec.licence)
+        rows[name] = {
+            "title": spec.title, "classes": spec.classes, "root": root or None, "layout": spec.layout, "licence": spec.licence,
+            "source": spec.source, "note": spec.note,
+        }  # fmt: skip
+    session.report({"datasets": rows})
+    session.result(table)
+    return 0
+
+
+def check(
+    session: Session,
+    what: Annotated[str, typer.Argument(metavar="[NAME|PATH]", help=NAME)] = "ucsd",
+    near_duplicates: Annotated[
+        str, typer.Option(help="what a near-duplicate across the split is: error, warn or off")
+    ] = "error",
+    expect: Annotated[
+        str, typer.Option(help="subset: fewer images than published are fine; published: they are not")
+    ] = "subset",
+) -> int:
+    """Counts, unreadable files, duplicates, near-duplicates, patients across splits, label conflicts.
+
+    Ends with 1 when something was found, with 3 when a file cannot be read.
+    """
+    from octc.datasets.audit import audit
+
+    name, root = _place(session, what)
+    with _ticking(session, "sums") as scanned, _ticking(session, "images") as read:
+        report = audit(name, root, near_duplicates, expect, scanned, read)
+    session.report(report.to_json())
+    session.result(_audit_table(report))
+    _say_facts(session, report)
+    for found in report.warnings:
+        session.warn(found.code, found.message, found.place)
+    if report.findings:
+        raise Several([found.error() for found in report.findings])
+    session.say("✓ nothing found: every file is readable, no image and no patient is on both sides")
+    return 0
+
+
+def phantom(
+    session: Session,
+    folder: Annotated[str | None, typer.Argument(metavar="[DIR]", help="where to (./Dataset/phantom)")] = None,
+    images: Annotated[int, typer.Option(min=2, help="images of each of the four classes")] = 120,
+    patients: Annotated[int | None, typer.Option(min=2, help="patients of each class (half as many as images)")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="the same seed draws the same images")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="replace phantoms that are there")] = False,
+) -> int:
+    """Draw synthetic B-scans in the layout of UCSD. They say nothing about patients; a quarter of them is the test part."""
+    from octc.datasets.phantom import write_phantoms
+    from octc.datasets.table import spec_of
+
+    root = Path(folder or session.data or str(spec_of("phantom").default_root))
+    people = patients or max(2, images // 2)
+    with _ticking(session, "drawing") as step:
+        total = write_phantoms(root, images, people, seed, force=force, progress=step)
+    session.report({"root": str(root), "images": total, "patients": 4 * people, "seed": seed})
+    session.result(f"{total} images of {4 * people} synthetic patients in {root}")
+    chosen = "" if root == Path(str(spec_of("phantom").default_root)) else f" --data {root}"
+    session.say(f"next: octc train student --dataset phantom --recipe smoke --with-teacher{chosen}")
+    return 0
+
+
+def split(
+    session: Session,
+    what: Annotated[str, typer.Argument(metavar="[NAME|PATH]", help=NAME)] = "ucsd",
+    seed: Annotated[int, typer.Option(min=0, help="another seed draws another validation part")] = 0,
+) -> int:
+    """Show the patient-level split that a run with this seed trains on. Nothing is written."""
+    from rich.table import Table
+
+    from octc.datasets.split import make_split
+    from octc.datasets.table import scan_dataset
+
+    name, root = _place(session, what)
+    with _ticking(session, "sums") as step:
+        samples = scan_dataset(name, root, progress=step)
+    made = make_split(samples, name, seed)
+    counts = made.counts()
+    people = {part: len({s.patient or s.path for s in items}) for part, items in made.parts.items()}
+    table = Table("part", *made.classes, "images", "patients")
+    for part, row in counts.items():
+        table.add_row(part, *(str(count) for count in row.values()), str(sum(row.values())), str(people[part]))
+    session.report(
+        {"dataset": name, "root": str(root), "seed": seed, "digest": made.digest, "dropped": made.dropped, "counts": counts,
+         "patients": people}
+    )  # fmt: skip
+    session.result(table)
+    session.result(f"digest {made.digest}\nleakage: none (no patient and no image in two parts)")
+    if made.dropped:
+        session.say(f"{made.dropped} training images share a patient or their content with test and are left out")
+    return 0
+
+
+def _place(session: Session, what: str) -> tuple[str, Path]:
+    """A data set's name and root, from a name or a folder; which was chosen is said."""
+    from octc.datasets.layout import guess_layout
+    from octc.datasets.table import DATASETS, find_root, spec_of
+
+    if what in DATASETS or not Path(what).is_dir():
+        name, root = spec_of(what).name, find_root(what, session.data, os.environ)
+        how = "choose with --data DIR"
+    else:
+        name, root = guess_layout(Path(what)), Path(what)
+        how = "told by its folders"
+    session.say(f"using data set {name} in {root} ({how})")
+    return name, root
+
+
+@contextmanager
+def _ticking(session: Session, label: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar whose total is known at the first step."""
+    with ExitStack() as stack:
+        steps: list[Step] = []
+        last = [0]
+
+        def tick(done: int, total: int) -> None:
+            if not steps:
+                steps.append(stack.enter_context(session.progress(label, total)))
+            steps[0](done - last[0])
+            last[0] = done
+
+        yield tick
+
+
+def _audit_table(report: AuditReport) -> Any:
+    from rich.table import Table
+
+    table = Table("part", "class", "images", "patients", title=f"{report.dataset}: {report.root}")
+    for part, row in report.counts.items():
+        for kind, count in row.items():
+            table.add_row(part, kind, str(count), str(report.patients[part][kind]))
+    return table
+
+
+def _say_facts(session: Session, report: AuditReport) -> None:
+    sizes = [f"{size} ({count})" for size, count in report.sizes.items()]
+    more = f" and {len(sizes) - 5} more" if len(sizes) > 5 else ""
+    session.say(f"sizes: {', '.join(sizes[:5])}{more}")
+    white = ", ".join(f"{kind} {100 * share:.0f} %" for kind, share in report.white.items())
+    session.say(f"images with a white border: {white}")
+    session.say(f"digest {report.digest}")

@@ -1,0 +1,59 @@
+"""Near-duplicates: the same scan after re-encoding, scaling or a change of brightness, whatever its bytes are.
+
+A picture becomes 255 signs: the 16 x 16 lowest cosine coefficients of its 32 x 32 thumbnail against their median (a
+perceptual hash; the usual one with 63 signs cannot tell B-scans apart, which all look alike). Measured on 1,688 UCSD
+images: two images of different patients differ in at least 56 signs; JPEG at quality 20, half size, gain 1.2 and gamma 0.8
+change at most 16. A crop of 2 % changes 38 on average, so crops are found only in part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Bits = npt.NDArray[np.bool_]
+SIDE, KEPT = 32, 16
+SIGNS = KEPT * KEPT - 1
+MOST = 32  # differing signs up to which two pictures are called near-duplicates
+FLAT = 2.0  # grey levels; below this deviation a thumbnail's signs are noise
+BLOCK = 1024
+
+_STEPS = np.pi * (2 * np.arange(SIDE)[None] + 1) / (2 * SIDE)
+_BASIS = np.cos(_STEPS * np.arange(KEPT)[:, None])
+
+
+def signs_of(picture: Image.Image) -> Bits | None:
+    """Perceptual hash, bool [255]; None for a picture that is nearly flat. `picture` has mode L."""
+    thumb = np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float64)
+    if thumb.std() < FLAT:
+        return None
+    waves = (_BASIS @ thumb @ _BASIS.T).ravel()[1:]
+    signs: Bits = waves > np.median(waves)
+    return signs
+
+
+def near_pairs(
+    one: Sequence[Bits], other: Sequence[Bits] | None = None, groups: Sequence[int] = (), most: int = MOST
+) -> list[tuple[int, int, int]]:
+    """Pairs (i, j, differing signs), nearest first.
+
+    With `other`, i counts in `one` and j in `other`. Without, both count in `one`, i < j, and pairs of one group are left out.
+    """
+    if not len(one) or (other is not None and not len(other)):
+        return []
+    left = np.where(np.asarray(one), np.float32(1), np.float32(-1))
+    right = left if other is None else np.where(np.asarray(other), np.float32(1), np.float32(-1))
+    group = np.asarray(groups if len(groups) else range(len(one)))
+    found: list[tuple[int, int, int]] = []
+    for start in range(0, len(left), BLOCK):
+        differing = (SIGNS - left[start : start + BLOCK] @ right.T) / 2
+        rows, columns = np.nonzero(differing <= most)
+        for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+            i = start + row
+            if other is None and (column <= i or group[i] == group[column]):
+                continue
+            found.append((i, column, int(differing[row, column])))
+    return sorted(found, key=lambda pair: (pair[2], pair[0], pair[1]))
