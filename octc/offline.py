@@ -20,7 +20,6 @@ SWITCHES = {
     "HF_DATASETS_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
-    "PIP_NO_INDEX": "1",
 }
 # audit event -> where in its arguments the address stands
 EVENTS = {

@@ -1,0 +1,48 @@
+# One door for a developer: `make test` and `make demo` each work as the only command on a machine with Python >= 3.10.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+FOLDERS := octc bench cli runtimes train compress export
+DATA ?= ./Dataset/UCSD
+
+.DEFAULT_GOAL := help
+.PHONY: help dev links check test demo real wheel clean
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-7s %s\n", $$1, $$2}'
+
+dev: $(READY) links ## a virtual environment with everything, and the links for editors and mypy
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[dev]' -c constraints.txt
+	rm -f $(VENV)/ready-*
+	touch $@
+
+links: ## .links/octc: the house as one package, for editors and mypy
+	@mkdir -p .links/octc
+	@for name in octc/*.py octc/py.typed octc/datasets; do ln -sfn ../../$$name .links/octc/$$(basename $$name); done
+	@for name in $(filter-out octc,$(FOLDERS)); do ln -sfn ../../$$name .links/octc/$$name; done
+	@find .links/octc -xtype l -exec rm -f {} +
+
+check: dev ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(FOLDERS)
+
+test: dev ## all tests (pytest options: make test ARGS='-k cli')
+	$(BIN)/python -m pytest $(ARGS)
+
+demo: dev ## the main job on synthetic images, in a few minutes
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh benchmarks/demo.sh
+
+real: dev ## the main job on real images: make real DATA=DIR
+	$(BIN)/python benchmarks/real.py --data $(DATA)
+
+wheel: dev ## wheel and sdist into dist/
+	$(BIN)/python -m build -q --outdir dist
+
+clean: ## remove what was built (not runs/, not Dataset/, not .venv/)
+	rm -rf build dist .links .mypy_cache .ruff_cache .pytest_cache octc.egg-info
+	find $(FOLDERS) tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,19 @@
+#!/bin/sh
+# The main job on synthetic images: draw, train, distil, quantise, export, verify, measure, predict.
+# Run by `make demo`; what it says about accuracy says nothing about patients.
+set -eu
+place=${1:-$(mktemp -d "${TMPDIR:-/tmp}/octc-demo-XXXXXX")}
+mkdir -p "$place"
+cd "$place"
+echo "demo in $place"
+set -x
+octc doctor || true
+octc data phantom
+octc data check phantom
+octc train teacher --dataset phantom --recipe smoke
+octc train student --dataset phantom --recipe smoke
+octc export --target all
+octc verify --margin 20 --class-margin 40
+octc bench --quick
+octc predict Dataset/phantom/CellData/OCT/test/CNV
+octc list runs

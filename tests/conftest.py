@@ -1,0 +1,66 @@
+"""For every test: no network (in this process and in its children), one thread for each library, no configuration of this user."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+for variable in [name for name in os.environ if name.startswith("OCTC_") and not name.startswith("OCTC_TEST_")]:
+    del os.environ[variable]
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+os.environ.pop("NO_COLOR", None)
+os.environ.pop("COLUMNS", None)
+
+from octc.offline import go_offline, refused_attempts  # noqa: E402  (the threads are set before numpy is imported)
+
+ROOT = Path(__file__).resolve().parent.parent
+go_offline()  # children inherit OCTC_OFFLINE=1: every `octc` that a test starts runs under the guard too
+
+
+@pytest.fixture(autouse=True)
+def _nothing_reaches_the_network(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """C11: a test during which anything asked for the network fails, even if the code swallowed the refusal."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "no-configuration"))
+    before = refused_attempts()
+    yield
+    assert refused_attempts() == before, "something asked for the network"
+
+
+Octc = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def octc(tmp_path: Path) -> Octc:
+    """Run `octc WORDS...` as a process of its own, in tmp_path; stdout and stderr as text."""
+
+    def run(
+        *words: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None, timeout: float = 300, **more: object
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(  # type: ignore[call-overload, no-any-return]
+            [sys.executable, "-m", "octc.cli.main", *map(str, words)],
+            cwd=cwd or tmp_path,
+            env={**os.environ, **(env or {})},
+            timeout=timeout,
+            text=True,
+            encoding="utf-8",
+            capture_output=True,
+            check=False,
+            **more,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def ucsd() -> Path:
+    """The real images, where they are on this machine."""
+    root = Path(os.environ.get("OCTC_TEST_UCSD") or ROOT.parent / "shared" / "data" / "ucsd")
+    if not root.is_dir():
+        pytest.skip("the real images are not here (OCTC_TEST_UCSD)")
+    return root
