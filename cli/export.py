@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from octc.cli.session import Session
 
-from octc.errors import OctcError, Several
+from octc.cli.session import Session
+from octc.errors import OctcError
 
 if TYPE_CHECKING:
-    from octc.export.pipeline import Device, Published
-
     from octc.run import Run
 
 TARGETS = ("onnx", "openvino", "tensorrt")
@@ -63,7 +59,9 @@ def export(
         session.report({"run": chosen.id, "plan": plan})
         session.result("\n".join(f"would write {chosen.artifacts / (j.target + '-' + j.precision)}" for j in jobs))
         return 0
-    return _export_all(session, chosen, jobs, options, force=force, gate=gate, allow_fallback=allow_fallback)
+    from octc.cli.export_run import export_all
+
+    return export_all(session, chosen, jobs, options, force=force, gate=gate, allow_fallback=allow_fallback)
 
 
 def wanted(target: str, precision: str | None, kind: str) -> list[tuple[str, str]]:
@@ -116,143 +114,3 @@ def _check_room(run: Run, names: list[str], force: bool) -> None:
     there = [str(run.artifacts / name) for name in names if (run.artifacts / name).exists()]
     if there and not force:
         raise OctcError("OCT-E106", f"output exists: {', '.join(there)}", mend="--force, or another run", place=there[0])
-
-
-def _root(session: Session, run: Run) -> Path:
-    import os
-
-    from octc.datasets.table import find_root
-
-    facts = run.read()
-    stored = facts.get("data_root")
-    if session.data is None and stored and Path(stored).is_dir():
-        return Path(stored)
-    return find_root(str(facts["dataset"]), session.data, os.environ)
-
-
-def _device() -> Device:
-    from octc.export.pipeline import Device
-    from octc.runtimes.golden import replay
-    from octc.runtimes.table import open_runtime
-
-    return Device(open=open_runtime, replay=lambda runtime, golden, artifact: asdict(replay(runtime, golden, artifact)))
-
-
-def _export_all(
-    session: Session, run: Run, jobs: list[Any], options: Any, *, force: bool, gate: bool, allow_fallback: bool
-) -> int:
-    import tempfile
-
-    from octc.export.makers import Job, Workshop
-    from octc.export.pipeline import export_artifact
-    from octc.export.source import quantise, read_select, read_source
-    from octc.export.to_onnx import choose_opset
-
-    from octc.run import owning
-
-    done: list[Published] = []
-    errors: list[OctcError] = []
-    with owning(run) as recovered, tempfile.TemporaryDirectory(dir=run.path, prefix=".tmp-export-") as folder:
-        if recovered:
-            session.say(recovered)
-        source = read_source(run, _root(session, run))
-        shop = Workshop(source, Path(folder))
-        select = None
-        if any(job.precision == "int8" for job in jobs):
-            shop.quantised = _quantised(session, source, quantise)
-            if gate:
-                with session.progress("select set", 1) as step:
-                    select = read_select(source)
-                    step(1)
-            else:
-                session.warn("OCT-W405", "--no-gate: INT8 is published without being judged on the select set")
-        queue = list(jobs)
-        with session.progress("artifacts", len(queue)) as step:
-            while queue:
-                job = queue.pop(0)
-                try:
-                    done.append(_one(session, run, shop, job, export_artifact, select, options, force))
-                except OctcError as error:
-                    errors.append(error)
-                    if allow_fallback and error.code == "OCT-E405":
-                        instead = "onnx" if job.target == "tensorrt" else job.target
-                        if not any((j.target, j.precision) == (instead, "fp16") for j in jobs):
-                            queue.append(Job(instead, "fp16", choose_opset(instead, None)))
-                step(1)
-    session.report({"run": run.id, "artifacts": [_document(p) for p in done], "rejected": [e.message for e in errors]})
-    session.result("\n".join(_line(p) for p in done))
-    if errors and allow_fallback and all(e.code == "OCT-E405" for e in errors):
-        for refused in errors:
-            session.warn("OCT-W405", f"{refused.message}; FP16 was delivered instead, under its own name")
-        return 0
-    if errors:
-        raise errors[0] if len(errors) == 1 else Several(errors)
-    session.say("next: octc verify && octc bench")
-    return 0
-
-
-def _quantised(session: Session, source: Any, quantise: Any) -> Any:
-    with session.progress("quantised network", 1) as step:
-        quantised = quantise(source)
-        step(1)
-    facts, counts = quantised.facts, quantised.facts["placement"]
-    how = "trained (QAT)" if facts["method"] == "qat" else "calibrated after training (PTQ)"
-    where = "qat/ of the run" if (source.run.path / "qat").is_dir() else "calibrated now: the run has no qat stage"
-    session.say(f"  quantisation   {how}, {where}; observer {facts['observer']}")
-    session.say(f"  calibration    {facts['calibration_images']} images, train only, 0 shared with val or test")
-    session.say(f"  graph          Q/DQ on {counts['int8_convolutions']} convolutions, {counts['float_convolutions']} in float")
-    return quantised
-
-
-def _one(session: Session, run: Run, shop: Any, job: Any, make: Any, select: Any, options: Any, force: bool) -> Published:
-    say = session.say
-    published: Published = make(
-        shop, job, _device(), select=select, options=options, force=force, say=lambda t: say(f"  ! {t}")
-    )
-    name, details = published.artifact.name, published.artifact.details
-    say(f"  ✓ {name}: {_facts(details)}")
-    result = published.gate
-    if result is not None:
-        say(f"    select: {_gate_line(result, options)}")
-        if result.word == "parity not shown yet":
-            more = f"; about {result.needed} images would settle it" if result.needed else ""
-            session.warn("OCT-W405", f"{name}: parity not shown yet on the select set{more}", path=str(published.folder))
-    if job.target == "tensorrt":
-        say(f"  ! no engine was built on this machine; {published.folder / details['engine_recipe']} says how to on the device")
-    run.log_stage("export", artifact=name, sums={n: e.sha256 for n, e in published.artifact.files.items()})
-    return published
-
-
-def _facts(details: dict[str, Any]) -> str:
-    parts = [f"{details['bytes'] / 1e6:.2f} MB"]
-    if "opset" in details:
-        parts.append(f"opset {details['opset']}")
-    if "encoding" in details:
-        left = f", float by the ladder: {', '.join(details['float_layers'])}" if details["float_layers"] else ""
-        parts.append(f"{details['int8_convolutions']} INT8 convolutions ({details['encoding']} activations){left}")
-    return ", ".join(parts)
-
-
-def _gate_line(result: Any, options: Any) -> str:
-    one = result.comparison
-    before, after = (100 * one.hits(name) / one.n for name in ("reference", "candidate"))
-    limits = one.pair.deciding
-    between = "" if limits is None else f" [{100 * limits[0]:+.3f}, {100 * limits[1]:+.3f}]"
-    return (
-        f"n={one.n}, margin {options.margin:g} pp, accuracy {before:.2f} -> {after:.2f}, "
-        f"D {100 * one.pair.difference:+.2f}{between}, agreement {100 * one.agreement['rate']:.2f} %: {result.word}"
-    )
-
-
-def _line(published: Published) -> str:
-    return f"{published.folder}  {published.artifact.details['bytes'] / 1e6:.2f} MB"
-
-
-def _document(published: Published) -> dict[str, Any]:
-    details = {k: v for k, v in published.artifact.details.items() if k != "operators"}
-    return {
-        "folder": str(published.folder),
-        "name": published.artifact.name,
-        "details": details,
-        "steps": list(published.steps),
-    }

@@ -5,13 +5,14 @@ Two passes, so that nothing is drawn at random: the largest magnitude of each te
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
-from octc.compress.fake_quant import BINS, ActivationQuantiser
-from octc.compress.placement import quantisers, set_mode
 from torch import nn
 
+from octc.compress.fake_quant import BINS, ActivationQuantiser
+from octc.compress.placement import quantisers, set_mode
 from octc.errors import OctcError
 
 PERCENTILE = 99.99
@@ -35,14 +36,13 @@ def observe(module: nn.Module, batches: Callable[[], Iterable[torch.Tensor]]) ->
             for batch in batches():
                 module(batch)
                 seen += len(batch)
-    set_mode(module, "off")
-    if seen == 0:
-        raise OctcError("OCT-E214", "no calibration images", mend="give the calibration images of the training part")
-    for name, quantiser in quantisers(module).items():
-        if not torch.isfinite(torch.tensor(quantiser.amax)):
-            raise OctcError(
-                "OCT-E701", f"activation {name} is not finite in calibration", mend="train the student again", place=name
-            )
+            set_mode(module, "off")
+            if seen == 0:
+                raise OctcError("OCT-E214", "no calibration images", mend="give the calibration images of the training part")
+            for name, quantiser in quantisers(module).items():
+                if not math.isfinite(quantiser.amax):
+                    text = f"activation {name} is not finite in calibration"
+                    raise OctcError("OCT-E701", text, mend="train the student again", place=name)
 
 
 def set_ranges(module: nn.Module, observer: str) -> None:

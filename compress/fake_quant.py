@@ -44,7 +44,7 @@ class ActivationQuantiser(nn.Module):
             return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero, -128, 127)
         if self.mode == "range":
             low, high = torch.aminmax(x.detach())
-            self.amax = max(self.amax, -float(low), float(high))
+            self.amax = float(torch.stack((-low, high, low.new_tensor(self.amax))).max())  # NaN stays NaN
         elif self.mode == "histogram" and self.amax > 0:
             counts = torch.histc(sampled(x.detach()).abs().float(), BINS, 0.0, self.amax)
             self.histogram += counts.cpu().double()

@@ -13,10 +13,10 @@ import operator
 from typing import Any
 
 import torch
-from octc.compress.fake_quant import ActivationQuantiser, QuantConv2d
-from octc.compress.trace import set_module, trace_folded
 from torch import fx, nn
 
+from octc.compress.fake_quant import ActivationQuantiser, QuantConv2d
+from octc.compress.trace import set_module, trace_folded
 from octc.errors import OctcError
 
 ADDITIONS = (operator.add, operator.iadd, torch.add)

@@ -10,8 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import fx, nn
+from torch.nn import functional
+
 from octc.compress.calibrate import observe, set_ranges
 from octc.compress.placement import counts, prepare, set_mode
+from octc.datasets.base import Progress, Sample
+from octc.errors import OctcError, shorten
+from octc.image import Preprocess
 from octc.train.checkpoint import Checkpoint, load_strictly, read_checkpoint, write_checkpoint
 from octc.train.data import eval_batches
 from octc.train.loop import Data, Fitted, Loss, fit, logits_of
@@ -19,12 +25,6 @@ from octc.train.losses import soft_loss
 from octc.train.models import build_model, normalise
 from octc.train.recipes import Augment, Quantisation
 from octc.train.stages import Context, key_of, load_data, load_teacher, preprocess_of
-from torch import fx, nn
-from torch.nn import functional
-
-from octc.datasets.base import Sample
-from octc.errors import OctcError, shorten
-from octc.image import Preprocess
 
 MINIMUM = 16  # calibration images
 
@@ -54,13 +54,27 @@ def check_calibration(calibration: list[Sample], other: dict[str, tuple[Sample, 
 
 
 def calibrated(
-    student: nn.Module, how: Quantisation, data: Data, size: int, seed: int, device: Any = "cpu"
+    student: nn.Module,
+    how: Quantisation,
+    data: Data,
+    size: int,
+    seed: int,
+    device: Any = "cpu",
+    progress: Progress | None = None,
 ) -> tuple[fx.GraphModule, dict[str, Any]]:
     """Fold, insert quantisers and calibrate with each observer; keep the one that agrees best with the float student on val.
 
     Returns: the quantised network (quantisers on) and the table of what each observer gave.
     """
     pre = data.preprocess
+    total, done = 2 * min(how.calibration, len(data.labels)) + len(how.observers) * len(data.val_images), 0
+
+    def tell(images: int) -> None:
+        nonlocal done
+        done += images
+        if progress is not None:
+            progress(done, total)
+
     chosen = calibration_indices(list(data.labels), how.calibration, seed)
     quantised = prepare(student, size).requires_grad_(True)
     quantised.to(device).to(memory_format=torch.channels_last)
@@ -68,6 +82,7 @@ def calibrated(
     def batches() -> Iterator[torch.Tensor]:
         for chunk in eval_batches(data.images[chosen], 32):
             yield normalise(chunk.to(device), pre).contiguous(memory_format=torch.channels_last)
+            tell(len(chunk))
 
     observe(quantised, batches)
     reference = logits_of(student.to(device), data.val_images, pre, device)
@@ -76,6 +91,7 @@ def calibrated(
         set_ranges(quantised, observer)
         set_mode(quantised, "on")
         table[observer] = closeness(reference, logits_of(quantised, data.val_images, pre, device))
+        tell(len(data.val_images))
     best = max(table, key=lambda name: (table[name]["agreement"], -table[name]["kl"]))
     set_ranges(quantised, best)
     set_mode(quantised, "on")

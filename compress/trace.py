@@ -60,7 +60,8 @@ def trace_folded(model: nn.Module, size: int) -> fx.GraphModule:
     module.recompile()
     side = max(size, SMALLEST)
     with torch.no_grad():
-        ShapeProp(module).propagate(torch.zeros(1, 3, side, side))
+        kind = next(module.parameters()).dtype
+        ShapeProp(module).propagate(torch.zeros(1, 3, side, side, dtype=kind))
     return module
 
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from octc.compress.fake_quant import ActivationQuantiser, QuantConv2d
-from octc.compress.placement import ADDITIONS
-from octc.compress.trace import set_module
 from torch import fx, nn
 from torch.nn import functional
 
+from octc.compress.fake_quant import ActivationQuantiser, QuantConv2d
+from octc.compress.placement import ADDITIONS
+from octc.compress.trace import set_module
 from octc.errors import OctcError
 
 RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid)

@@ -6,15 +6,15 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-from octc.compress.qat import calibration_indices
-from octc.train.loop import logits_of
 from PIL import Image
 from torch import nn
 
 from octc.artifact import Golden
+from octc.compress.qat import calibration_indices
 from octc.datasets.base import Sample
 from octc.datasets.phantom import draw_phantom
 from octc.image import Float32, Preprocess, UInt8
+from octc.train.loop import logits_of
 
 LEAST = 8
 SEED = 0x601D

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save
+from torch import nn
+
 from octc.export.encoding import Encoding, encode, encoding_for
 from octc.export.lint import require_clean
 from octc.export.source import Quantised, Source
@@ -14,11 +17,8 @@ from octc.export.to_fp16 import write_fp16
 from octc.export.to_onnx import check_batches, read_onnx, write_onnx
 from octc.export.to_openvino import MAIN, write_openvino
 from octc.export.trtexec import RECIPE, recipe_text
-from octc.train.checkpoint import WEIGHTS
-from safetensors.torch import save
-from torch import nn
-
 from octc.files import write_bytes
+from octc.train.checkpoint import WEIGHTS
 
 ONNX = "model.onnx"
 

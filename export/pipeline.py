@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from octc.artifact import Artifact, Golden, write_golden, write_manifest
 from octc.compress.placement import convolutions
+from octc.errors import OctcError
 from octc.export.golden import make_golden
 from octc.export.makers import MAKERS, Job, Made, Workshop
 from octc.export.source import Quantised, Select
-from octc.train.data import eval_batches
-
-from octc.artifact import Artifact, Golden, write_golden, write_manifest
-from octc.errors import OctcError
 from octc.files import publishing
 from octc.image import Float32, UInt8
 from octc.plan import ParityOptions
 from octc.run import utc_now
+from octc.train.data import eval_batches
 from octc.verdict import GateResult, gate
 
 log = logging.getLogger(__name__)

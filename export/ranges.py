@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-from octc.export.to_onnx import INPUT
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
+from octc.export.to_onnx import INPUT
 from octc.image import UInt8
 from octc.optional import need
 

@@ -8,22 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import fx, nn
+
 from octc.compress.placement import convolutions
 from octc.compress.qat import calibrated, calibration_indices, check_calibration, load_quantised
+from octc.datasets.base import Progress, Sample
+from octc.datasets.split import Split, read_split
+from octc.errors import OctcError
 from octc.export.golden import choose_golden, golden_candidates
+from octc.files import canonical_json, sha256_bytes
+from octc.image import Float32, UInt8, read_image
+from octc.run import Run
 from octc.train.checkpoint import META, Checkpoint, load_strictly, read_checkpoint
 from octc.train.data import cached_images
 from octc.train.loop import Data, logits_of
 from octc.train.models import build_model
 from octc.train.recipes import Quantisation
-from torch import fx, nn
 
-from octc.datasets.base import Progress, Sample
-from octc.datasets.split import Split, read_split
-from octc.errors import OctcError
-from octc.files import canonical_json, sha256_bytes
-from octc.image import Float32, UInt8, read_image
-from octc.run import Run
+BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -84,15 +86,30 @@ def read_source(run: Run, root: Path) -> Source:
     pre = checkpoint.preprocess
     candidates = golden_candidates(split.parts["train"], len(checkpoint.classes))
     images = np.concatenate([pre.prepare(read_image(root / s.path).image) for s in candidates])
-    chosen = choose_golden([s.label for s in candidates], logits_of(model, images, pre, "cpu", batch=8).numpy())
+    chosen = choose_golden([s.label for s in candidates], logits_of(model, images, pre, "cpu", batch=BATCH).numpy())
     return Source(run, root, checkpoint, model, split, images[chosen])
 
 
 def read_select(source: Source, progress: Progress | None = None) -> Select:
     """The select set's images and the float network's logits (a minute or more for a large network)."""
-    samples = source.split.parts["val"]
-    images = cached_images(source.cache, source.root, samples, source.checkpoint.preprocess, progress)
-    return Select(samples, images, logits_of(source.model, images, source.checkpoint.preprocess, "cpu", batch=8).numpy())
+    samples, pre = source.split.parts["val"], source.checkpoint.preprocess
+    tell = progress or (lambda _done, _total: None)
+    count = len(samples)
+    images = cached_images(source.cache, source.root, samples, pre, lambda done, _: tell(done, 2 * count))
+    rows = []
+    for start in range(0, count, BATCH):
+        rows.append(logits_of(source.model, images[start : start + BATCH], pre, "cpu", batch=BATCH).numpy())
+        tell(count + min(start + BATCH, count), 2 * count)
+    return Select(samples, images, np.concatenate(rows))
+
+
+def calibration_work(source: Source) -> int:
+    """How many times an image is looked at in `quantise`; 0 where the run was quantised in training."""
+    if (source.run.path / "qat" / META).is_file():
+        return 0
+    how = Quantisation(**source.checkpoint.recipe.get("quantisation", {}))
+    parts = source.split.parts
+    return 2 * min(how.calibration, len(parts["train"])) + len(how.observers) * len(parts["val"])
 
 
 def quantise(source: Source, seed: int = 0, progress: Progress | None = None) -> Quantised:
@@ -117,10 +134,10 @@ def quantise(source: Source, seed: int = 0, progress: Progress | None = None) ->
     pre = source.checkpoint.preprocess
     val = source.split.parts["val"]
     data = Data(
-        cached_images(source.cache, source.root, chosen, pre, progress), [s.label for s in chosen],
-        cached_images(source.cache, source.root, val, pre, progress), [s.label for s in val], pre, [s.path for s in chosen],
+        cached_images(source.cache, source.root, chosen, pre), [s.label for s in chosen],
+        cached_images(source.cache, source.root, val, pre), [s.label for s in val], pre, [s.path for s in chosen],
     )  # fmt: skip
-    module, facts = calibrated(source.model, replace(how, calibration=len(chosen)), data, pre.size, seed)
+    module, facts = calibrated(source.model, replace(how, calibration=len(chosen)), data, pre.size, seed, progress=progress)
     return Quantised(module, source.checkpoint.sha256, _facts("ptq", facts, [s.sha256 for s in chosen], {}))
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from octc.export.ranges import HALF_MAX, beyond_half
-from octc.export.to_onnx import INPUT, facts_of, read_onnx, save, strip
 
 from octc.errors import OctcError, shorten
+from octc.export.ranges import HALF_MAX, beyond_half
+from octc.export.to_onnx import INPUT, facts_of, read_onnx, save, strip
 from octc.image import UInt8
 from octc.optional import need
 

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from octc.train.models import WithInput
 from torch import nn
 
 from octc.errors import OctcError
 from octc.files import sha256_file
 from octc.image import Preprocess
 from octc.optional import need
+from octc.train.models import WithInput
 
 INPUT, OUTPUT = "image", "logits"
 BATCHES = (1, 2, 5)

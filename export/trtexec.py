@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from octc.export.to_onnx import INPUT
-
 from octc.image import Preprocess
 
 RECIPE = "BUILD.txt"

@@ -10,12 +10,12 @@ import numpy as np
 import onnxruntime
 import openvino
 import torch
-from octc.export.pipeline import Device
-from octc.train.checkpoint import read_weights
-from octc.train.models import WithInput, build_model
 
 from octc.artifact import Artifact, Golden
+from octc.export.pipeline import Device
 from octc.image import Float32, UInt8
+from octc.train.checkpoint import read_weights
+from octc.train.models import WithInput, build_model
 
 
 class Engine:

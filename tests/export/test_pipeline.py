@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 from engines import DEVICE, Engine, open_engine
+
+from octc.artifact import Artifact, read_artifact, read_golden
+from octc.errors import OctcError
 from octc.export.makers import MAKERS, Job, Workshop
 from octc.export.pipeline import Device, export_artifact, ladder
 from octc.export.source import Select, quantise, read_select, read_source, require_disjoint
 from octc.export.to_onnx import choose_opset, read_onnx
-from octc.train.checkpoint import read_checkpoint, write_checkpoint
-
-from octc.artifact import Artifact, read_artifact, read_golden
-from octc.errors import OctcError
 from octc.image import Float32
 from octc.run import Run
+from octc.train.checkpoint import read_checkpoint, write_checkpoint
 
 
 @pytest.fixture(scope="module")

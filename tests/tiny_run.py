@@ -7,9 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from octc.train.checkpoint import Checkpoint, write_checkpoint
-from octc.train.data import cached_images
-from octc.train.models import build_model, normalise
 from PIL import Image
 from torch.nn import functional
 
@@ -17,6 +14,9 @@ from octc.datasets.layout import scan_folder
 from octc.datasets.split import make_split
 from octc.image import Preprocess
 from octc.run import Run, create_run
+from octc.train.checkpoint import Checkpoint, write_checkpoint
+from octc.train.data import cached_images
+from octc.train.models import build_model, normalise
 
 MODEL = "test_resnet"  # 15 convolutions, ReLU, residual additions
 PATTERNS = ("bright", "dark", "lying", "upright")

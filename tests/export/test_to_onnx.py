@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from octc.errors import OctcError
+from octc.export import to_onnx
+from octc.export.to_onnx import READS, check_batches, check_written, choose_opset, opset_of, read_onnx, write_onnx
+from octc.image import Preprocess
+from octc.train.models import WithInput, build_model
+
+PRE = Preprocess(64)
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return build_model("test_efficientnet", 4).eval()
+
+
+@pytest.mark.parametrize("opset", [18, 21])
+def test_file_is_what_was_asked_for(model: nn.Module, tmp_path: Path, opset: int) -> None:
+    path = tmp_path / "m.onnx"
+    facts = write_onnx(model, PRE, path, opset)
+    proto = read_onnx(path)
+    assert facts["opset"] == opset_of(proto) == opset
+    assert proto.ir_version <= READS["tensorrt"].ir
+    image, logits = proto.graph.input[0], proto.graph.output[0]
+    assert (image.name, logits.name) == ("image", "logits")
+    assert image.type.tensor_type.elem_type == TensorProto.UINT8
+    assert [d.dim_param or d.dim_value for d in image.type.tensor_type.shape.dim] == ["batch", 1, 64, 64]
+    assert "BatchNormalization" not in facts["operators"]
+    assert not proto.graph.value_info
+    assert not any(node.metadata_props or node.doc_string for node in proto.graph.node)
+    assert str(Path(__file__).parents[2]).encode() not in path.read_bytes()
+    images = np.random.default_rng(0).integers(0, 256, (3, 1, 64, 64), dtype=np.uint8)
+    found = onnxruntime.InferenceSession(str(path)).run(None, {"image": images})[0]
+    with torch.no_grad():
+        expected = WithInput(model, PRE)(torch.from_numpy(images)).numpy()
+    assert float(np.abs(found - expected).max()) <= 1e-4 * float(np.ptp(expected, axis=1).mean())
+
+
+def test_three_channels_and_another_normalisation(model: nn.Module, tmp_path: Path) -> None:
+    pre = Preprocess(64, channels=3, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    write_onnx(model, pre, tmp_path / "m.onnx", 20)
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 64, 64), dtype=np.uint8)
+    found = onnxruntime.InferenceSession(str(tmp_path / "m.onnx")).run(None, {"image": images})[0]
+    with torch.no_grad():
+        expected = model(torch.from_numpy(pre.normalise(images))).numpy()
+    assert float(np.abs(found - expected).max()) <= 1e-4 * float(np.ptp(expected, axis=1).mean())
+
+
+@pytest.mark.parametrize(("target", "opset"), [("tensorrt", 21), ("onnx", 22), ("openvino", 23), ("onnx", 17), ("tensorrt", 0)])
+def test_x02_opset_that_the_target_does_not_read_is_refused(target: str, opset: int) -> None:
+    if opset == 0:  # not asked
+        assert choose_opset(target, None) == 19
+        return
+    with pytest.raises(OctcError) as caught:
+        choose_opset(target, opset)
+    assert (caught.value.code, caught.value.exit_code) == ("OCT-E401", 2)
+    assert str(opset) in caught.value.message
+
+
+def test_x02_another_opset_than_asked_is_found_in_the_file() -> None:
+    with pytest.raises(OctcError) as caught:
+        check_written(graph_of([], opset=18), 17)
+    assert caught.value.code == "OCT-E401"
+
+
+class Frozen(nn.Module):
+    """Two images are reshaped as one row: right for the traced batch only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.head(x.mean((2, 3)).reshape(2, 3))
+        return y
+
+
+def test_x03_frozen_batch_is_found_by_the_exporter(tmp_path: Path) -> None:
+    with pytest.raises(OctcError) as caught:
+        write_onnx(Frozen(), PRE, tmp_path / "m.onnx", 20)
+    assert caught.value.code in ("OCT-E402", "OCT-E407")
+    assert caught.value.exit_code == 5
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def graph_of(
+    nodes: list[onnx.NodeProto], batch: int | str = "batch", opset: int = 20, **constants: np.ndarray
+) -> onnx.ModelProto:
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, [batch, 1, 8, 8])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, 4])
+    weights = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "g", [image], [logits], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+
+
+def frozen_inside(rows: int) -> onnx.ModelProto:
+    """The batch axis reads as dynamic; a Reshape inside holds `rows`."""
+    nodes = [
+        helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("Reshape", ["x", "shape"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["logits"]),
+    ]
+    w = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+    return graph_of(nodes, shape=np.array([rows, 64], np.int64), w=w)
+
+
+def test_x03_frozen_batch_inside_the_graph_is_found_by_running_it(tmp_path: Path) -> None:
+    onnx.save(frozen_inside(-1), str(tmp_path / "good.onnx"))
+    assert check_batches(tmp_path / "good.onnx", Preprocess(8)) == [1, 2, 5]
+    for rows in (1, 2, 5):
+        onnx.save(frozen_inside(rows), str(tmp_path / "bad.onnx"))
+        with pytest.raises(OctcError) as caught:
+            check_batches(tmp_path / "bad.onnx", Preprocess(8))
+        assert caught.value.code == "OCT-E402"
+
+
+def test_x03_frozen_batch_axis_is_refused() -> None:
+    with pytest.raises(OctcError) as caught:
+        check_written(graph_of([], batch=1), 20)
+    assert caught.value.code == "OCT-E402"
+
+
+def test_external_data_is_refused(tmp_path: Path) -> None:
+    onnx.save(frozen_inside(-1), str(tmp_path / "m.onnx"), save_as_external_data=True, location="w.bin", size_threshold=0)
+    with pytest.raises(OctcError) as caught:
+        read_onnx(tmp_path / "m.onnx")
+    assert caught.value.code == "OCT-E503"
+
+
+def test_quantiser_nodes_get_names_of_their_own() -> None:
+    scale, zero = np.float32(0.1), np.int8(0)
+    nodes = [helper.make_node("QuantizeLinear", ["x", "model.q.scale", "z"], [f"y{i}"]) for i in range(3)]
+    proto = graph_of(nodes, **{"model.q.scale": np.array(scale), "z": np.array(zero)})
+    to_onnx.name_quantisers(proto)
+    to_onnx.strip(proto)
+    assert [n.name for n in proto.graph.node] == ["q/QuantizeLinear", "q/QuantizeLinear_2", "q/QuantizeLinear_3"]
+    assert to_onnx.facts_of(proto)["operators"] == {"QuantizeLinear": 3}
