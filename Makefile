@@ -29,7 +29,7 @@ links: ## .links/octc: the house as one package, for editors and mypy
 check: dev ## format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy $(FOLDERS)
+	$(BIN)/mypy -p octc
 
 test: dev ## all tests (pytest options: make test ARGS='-k cli')
 	$(BIN)/python -m pytest $(ARGS)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from octc.cli.session import Session, Step
 
+from octc.cli.session import Session, Step
 from octc.errors import OctcError, Several
 
 if TYPE_CHECKING:

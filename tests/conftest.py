@@ -1,4 +1,4 @@
-"""For every test: no network (in this process and in its children), one thread for each library, no configuration of this user."""
+"""For every test: no network (here and in its children), one thread for each library, no configuration of this user."""
 
 from __future__ import annotations
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
-from octc.train.recipes import Augment
 from torch.nn import functional
+
+from octc.train.recipes import Augment
 
 DRAWS = 24
 

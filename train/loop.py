@@ -16,6 +16,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from accelerate import Accelerator
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+from octc.errors import OctcError, shorten
+from octc.files import sha256_file, write_bytes
+from octc.image import Preprocess
 from octc.train.augment import augment, draw
 from octc.train.checkpoint import read_weights
 from octc.train.data import EpochBatches, ImageSet, eval_batches
@@ -24,13 +31,6 @@ from octc.train.losses import learning_rate
 from octc.train.models import normalise
 from octc.train.recipes import Stage
 from octc.train.state import Progress, load_optimizer, optimizer_tensors, pack, read_state, unpack, write_state
-from torch import nn
-from torch.nn import functional
-from torch.utils.data import DataLoader
-
-from octc.errors import OctcError, shorten
-from octc.files import sha256_file, write_bytes
-from octc.image import Preprocess
 
 log = logging.getLogger(__name__)
 SAVE_SECONDS = 300.0  # the most that a killed process loses, besides the end of every epoch

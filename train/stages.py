@@ -9,13 +9,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from octc.train.checkpoint import Checkpoint, load_strictly, read_checkpoint, write_checkpoint
-from octc.train.data import cached_images
-from octc.train.loop import Data, Fitted, Loss, Report, fit
-from octc.train.losses import soft_loss
-from octc.train.models import build_model
-from octc.train.recipes import Distillation, Recipe, Stage
-from octc.train.weights import start_weights
 from torch import nn
 from torch.nn import functional
 
@@ -24,6 +17,13 @@ from octc.errors import OctcError
 from octc.files import canonical_json, sha256_bytes
 from octc.image import Preprocess
 from octc.run import Run
+from octc.train.checkpoint import Checkpoint, load_strictly, read_checkpoint, write_checkpoint
+from octc.train.data import cached_images
+from octc.train.loop import Data, Fitted, Loss, Report, fit
+from octc.train.losses import soft_loss
+from octc.train.models import build_model
+from octc.train.recipes import Distillation, Recipe, Stage
+from octc.train.weights import start_weights
 
 
 @dataclass(frozen=True)

