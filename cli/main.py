@@ -18,6 +18,7 @@ from octc.errors import OctcError
 # common options without a value may stand before the verb too
 MOVABLE = ("--json", "--quiet", "-q", "--verbose", "-v", "-vv", "--no-color", "--offline")
 ALIASES = {"split": "data split"}
+BARE = {"--resume": "newest"}  # options whose value may be left out, and what that means
 ABOUT = """Compress a retinal OCT classifier for the edge and prove that the small one is as good as the big one.
 
 Every verb explains itself: octc VERB --help"""
@@ -60,7 +61,9 @@ def main(words: Sequence[str]) -> int:
 
 
 def _arranged(words: list[str]) -> list[str]:
-    """`octc --json list` is `octc list --json`; `octc split` is `octc data split`."""
+    """`octc --json list` is `octc list --json`; `octc split` is `octc data split`; `--resume` alone is the newest run."""
+    follows = [*words[1:], "-"]
+    words = [f"{w}={BARE[w]}" if w in BARE and n.startswith("-") else w for w, n in zip(words, follows, strict=True)]
     first = next((i for i, word in enumerate(words) if not word.startswith("-")), len(words))
     leading = words[:first]
     rest = words[first:]

@@ -163,7 +163,7 @@ def anchored_loss(student: nn.Module, teacher: nn.Module | None, how: Quantisati
 def _tune(ctx: Context, quantised: fx.GraphModule, stage: Any, data: Data, loss: Loss, parent: str) -> Fitted:
     return fit(
         quantised, stage, data, loss, folder=ctx.run.path / "qat", key=key_of(ctx, stage, "qat", parent), seed=ctx.seed + 1,
-        accelerator=ctx.accelerator, resume=ctx.resume, tick=ctx.tick, report=ctx.report,
+        accelerator=ctx.accelerator, resume=ctx.resume, allow_change=ctx.allow_change, tick=ctx.tick, report=ctx.report,
     )  # fmt: skip
 
 

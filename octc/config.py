@@ -76,7 +76,6 @@ KEYS: dict[str, dict[str, Key]] = {
         "lr": Key(float, above=0),
         "batch": Key(int, low=1),
         "seed": Key(int, low=0),
-        "workers": Key(int, low=0),
         "size": Key(int, low=32),
         "val": Key(float, above=0, below=1),
     },

@@ -88,12 +88,13 @@ def _input(images: torch.Tensor, pre: Preprocess) -> torch.Tensor:
 
 def fit(
     model: nn.Module, stage: Stage, data: Data, loss: Loss, *, folder: Path, key: str, seed: int, accelerator: Accelerator,
-    resume: bool, tick: Callable[[int], None], report: Report,
+    resume: bool, tick: Callable[[int], None], report: Report, allow_change: bool = False,
 ) -> Fitted:  # fmt: skip
     """Train, keep the best epoch by `stage.select`, save the state as it goes.
 
     Args:
         folder: where the state lies; key: digest of everything that decides the result (a resume must have the same).
+        allow_change: resume a state whatever its key is.
         tick: called with 1 after every step; report: called with a row after every epoch.
 
     Raises:
@@ -106,7 +107,7 @@ def fit(
     plain: nn.Module = accelerator.unwrap_model(net)
     ema = copy.deepcopy(plain).requires_grad_(False) if stage.ema else None
     serial, progress = 0, Progress()
-    if resume and (found := read_state(folder, key)):
+    if resume and (found := read_state(folder, None if allow_change else key)):
         serial, progress, tensors, damaged = found
         for text in damaged:
             report({"warning": text})

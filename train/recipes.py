@@ -6,7 +6,7 @@ A recipe is saved, resolved, beside the weights it made.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -191,3 +191,24 @@ def smoke() -> Recipe:
 
 RECIPES: dict[str, Callable[[], Recipe]] = {"edge": edge, "kd-oct": kd_oct, "smoke": smoke}
 DEFAULT = "edge"
+
+
+def with_fields(recipe: Recipe, **fields: Any) -> Recipe:
+    """A recipe whose teacher and student both have these fields."""
+    if not fields:
+        return recipe
+    return replace(recipe, teacher=replace(recipe.teacher, **fields), student=replace(recipe.student, **fields))
+
+
+def recipe_from_json(value: dict[str, Any]) -> Recipe:
+    """The recipe that `dataclasses.asdict` made a dictionary of (lists of the JSON become tuples again)."""
+
+    def stage(fields: dict[str, Any]) -> Stage:
+        triples = {name: tuple(fields[name]) for name in ("mean", "std")}
+        return Stage(**{**fields, **triples, "augment": Augment(**fields["augment"])})
+
+    quantisation = {**value["quantisation"], "observers": tuple(value["quantisation"]["observers"])}
+    return Recipe(
+        name=value["name"], teacher=stage(value["teacher"]), student=stage(value["student"]),
+        distillation=Distillation(**value["distillation"]), quantisation=Quantisation(**quantisation), val=value["val"],
+    )  # fmt: skip

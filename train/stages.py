@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Context:
     Attributes:
         root: of the data set. tick: called with the steps done. report: called with each epoch's row or a warning.
         weights: a file with start weights instead of the recipe's source; fetch: whether the hub may be asked.
+        allow_change: whether a state that another configuration left may be resumed.
     """
 
     run: Run
@@ -48,6 +49,7 @@ class Context:
     resume: bool = False
     weights: Path | None = None
     fetch: bool = False
+    allow_change: bool = False
 
 
 def preprocess_of(stage: Stage) -> Preprocess:
@@ -59,8 +61,9 @@ def load_data(ctx: Context, pre: Preprocess) -> Data:
     """Train and val, decoded once into the run folder's cache."""
     cache = ctx.run.path.parent / ".cache"
     train, val = ctx.split.parts["train"], ctx.split.parts["val"]
-    images = cached_images(cache, ctx.root, train, pre, ctx.decoding)
-    val_images = cached_images(cache, ctx.root, val, pre, ctx.decoding)
+    with ctx.accelerator.main_process_first():  # one process decodes, the others find it done
+        images = cached_images(cache, ctx.root, train, pre, ctx.decoding)
+        val_images = cached_images(cache, ctx.root, val, pre, ctx.decoding)
     return Data(images, [s.label for s in train], val_images, [s.label for s in val], pre, [s.path for s in train])
 
 
@@ -157,7 +160,7 @@ def _fit(ctx: Context, model: nn.Module, stage: Stage, role: str, loss: Loss, fo
     data = load_data(ctx, preprocess_of(stage))
     return fit(
         model, stage, data, loss, folder=folder, key=key_of(ctx, stage, role, extra), seed=ctx.seed,
-        accelerator=ctx.accelerator, resume=ctx.resume, tick=ctx.tick, report=ctx.report,
+        accelerator=ctx.accelerator, resume=ctx.resume, allow_change=ctx.allow_change, tick=ctx.tick, report=ctx.report,
     )  # fmt: skip
 
 
@@ -176,9 +179,3 @@ def _write(
 def _built_with(stage: Stage) -> dict[str, Any]:
     """Keyword arguments that shape the network; drop rates act in training only and are left out."""
     return {name: value for name, value in stage.model_kwargs.items() if not name.startswith("drop_")}
-
-
-def with_epochs(recipe: Recipe, epochs: int | None = None, **student_fields: Any) -> Recipe:
-    """A recipe with other epochs (both stages) or other fields of both stages."""
-    fields = {**student_fields, **({} if epochs is None else {"epochs": epochs})}
-    return replace(recipe, teacher=replace(recipe.teacher, **fields), student=replace(recipe.student, **fields))

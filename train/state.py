@@ -53,8 +53,10 @@ def write_state(folder: Path, key: str, serial: int, progress: Progress, tensors
     write_json(slot / "state.json", {"key": key, "serial": serial, "sha256": sha256_bytes(data), "progress": values})
 
 
-def read_state(folder: Path, key: str) -> tuple[int, Progress, dict[str, torch.Tensor], list[str]] | None:
+def read_state(folder: Path, key: str | None) -> tuple[int, Progress, dict[str, torch.Tensor], list[str]] | None:
     """The newest intact state: serial, progress, tensors, and a sentence for each damaged slot. None: nothing to resume.
+
+    key: of the training that goes on; None takes the state of any.
 
     Raises:
         OctcError: E110 when the state belongs to another configuration.
@@ -74,7 +76,7 @@ def read_state(folder: Path, key: str) -> tuple[int, Progress, dict[str, torch.T
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             damaged.append(f"damaged training state {slot} skipped ({error})")
             continue
-        if value["key"] != key:
+        if key is not None and value["key"] != key:
             text = "the training state belongs to another configuration"
             raise OctcError("OCT-E110", text, mend="train anew without --resume", place=str(slot))
         progress = Progress(**{**value["progress"], "best": value["progress"]["best"] or float("inf")})

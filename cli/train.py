@@ -1,0 +1,174 @@
+"""`octc train teacher | student`: what is asked for, resolved and said before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from octc.cli.session import Session
+from octc.errors import OctcError
+
+if TYPE_CHECKING:
+    from octc.train.recipes import Recipe
+
+DEVICES = "auto, cpu, cuda or cuda:N"
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+FIELDS = ("epochs", "lr", "batch", "size")  # of both stages of a recipe, from options or the configuration
+SEED = 0
+
+Dataset = Annotated[str | None, typer.Option(metavar="NAME", help="Data set (octc data list)")]
+RecipeName = Annotated[str | None, typer.Option(metavar="NAME", help="Recipe (octc list recipes)")]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Epochs instead of the recipe's")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of the split and of the training (0)")]
+Batch = Annotated[str, typer.Option(metavar="auto|N", help="Images per step; auto halves it where the GPU is too small")]
+Device = Annotated[str, typer.Option(help=DEVICES)]
+Precision = Annotated[str, typer.Option(help=", ".join(PRECISIONS))]
+Resume = Annotated[str | None, typer.Option(metavar="[RUN]", help="Go on with an unfinished run (the newest without RUN)")]
+AllowChange = Annotated[bool, typer.Option("--allow-change", help="Resume although options differ; they are listed")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be read; they are listed")]
+Weights = Annotated[Path | None, typer.Option(metavar="FILE", help="Start weights (safetensors) instead of the recipe's")]
+Fetch = Annotated[bool, typer.Option("--fetch-weights", help="Download the recipe's start weights from timm's hub")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop")]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A training as it was asked for. teacher: a run, a file or "none"; None takes the newest fitting run."""
+
+    kind: str
+    dataset: str
+    recipe: Recipe
+    seed: int
+    changes: dict[str, Any]
+    device: str
+    precision: str
+    auto_batch: bool
+    resume: str | None
+    allow_change: bool
+    skip_bad: bool
+    weights: Path | None
+    fetch: bool
+    teacher: str | None = None
+    with_teacher: bool = False
+    qat: bool = True
+
+
+def teacher(
+    session: Session, dataset: Dataset = None, recipe: RecipeName = None, epochs: Epochs = None, seed: Seed = None,
+    batch: Batch = "auto", device: Device = "auto", precision: Precision = "auto", resume: Resume = None,
+    allow_change: AllowChange = False, skip_bad: SkipBad = False, weights: Weights = None, fetch_weights: Fetch = False,
+    dry_run: DryRun = False,
+) -> int:  # fmt: skip
+    """Train the large network of a recipe on labels. Writes runs/<id>/."""
+    asked = _request(session, "teacher", locals())
+    return _go(session, asked, dry_run)
+
+
+def student(
+    session: Session, dataset: Dataset = None, recipe: RecipeName = None,
+    teacher: Annotated[str | None, typer.Option(metavar="RUN|FILE|none", help="Teacher; newest fitting run without it")] = None,
+    with_teacher: Annotated[bool, typer.Option("--with-teacher", help="Train the teacher first, in one go")] = False,
+    qat: Annotated[bool, typer.Option("--qat/--no-qat", help="Quantisation-aware tuning afterwards")] = True,
+    epochs: Epochs = None, seed: Seed = None, batch: Batch = "auto", device: Device = "auto", precision: Precision = "auto",
+    resume: Resume = None, allow_change: AllowChange = False, skip_bad: SkipBad = False, weights: Weights = None,
+    fetch_weights: Fetch = False, dry_run: DryRun = False,
+) -> int:  # fmt: skip
+    """Distil a frozen teacher into the small network, then tune it quantisation-aware. Writes runs/<id>/."""
+    if with_teacher and teacher is not None:
+        raise OctcError("OCT-E102", "--with-teacher and --teacher contradict each other", mend="leave out one of them")
+    asked = _request(session, "student", locals())
+    return _go(session, replace(asked, teacher=teacher, with_teacher=with_teacher, qat=qat), dry_run)
+
+
+def _go(session: Session, asked: Request, dry_run: bool) -> int:
+    from octc.cli.train_run import run_training
+
+    return run_training(session, asked, dry_run)
+
+
+def _request(session: Session, kind: str, given: dict[str, Any]) -> Request:
+    """Options and configuration as one request (E104 for what is out of range, before any work)."""
+    resume = given["resume"]
+    stored = _stored(session, kind, resume)
+    dataset = given["dataset"] or stored.get("dataset")
+    if dataset is None:
+        raise OctcError("OCT-E104", "no data set named", mend="--dataset NAME   (octc data list)", place="--dataset")
+    batch = _batch(str(given["batch"]))
+    if given["precision"] not in PRECISIONS:
+        raise OctcError("OCT-E104", f"--precision {given['precision']}", mend=f"one of: {', '.join(PRECISIONS)}")
+    if given["device"] not in ("auto", "cpu", "cuda") and not given["device"].removeprefix("cuda:").isdigit():
+        raise OctcError("OCT-E104", f"--device {given['device']}", mend=DEVICES, place="--device")
+    configured = {key: value for key in ("lr", "size", "val") if (value := _configured(session, key)) is not None}
+    changes = {"epochs": given["epochs"], "batch": batch, **configured}
+    changes = {key: value for key, value in changes.items() if value is not None}
+    recipe = _recipe(given["recipe"], stored, changes)
+    seed = given["seed"] if given["seed"] is not None else stored.get("seed", SEED)
+    return Request(
+        kind=kind, dataset=dataset, recipe=recipe, seed=seed, changes=changes, device=given["device"],
+        precision=given["precision"], auto_batch=batch is None, resume=resume, allow_change=given["allow_change"],
+        skip_bad=given["skip_bad"] or bool(stored.get("skip_bad")), weights=given["weights"], fetch=given["fetch_weights"],
+    )  # fmt: skip
+
+
+def _stored(session: Session, kind: str, resume: str | None) -> dict[str, Any]:
+    """run.json of the run that is to be resumed, or nothing."""
+    if resume is None:
+        return {}
+    run = find_unfinished(session, kind, resume)
+    stored: dict[str, Any] = run.read()
+    if stored.get("kind") != kind:
+        text = f"run {run.id} is a {stored.get('kind')} run"
+        raise OctcError("OCT-E107", text, mend=f"octc train {stored.get('kind')} --resume {run.id}", place=str(run.path))
+    return stored
+
+
+def find_unfinished(session: Session, kind: str, name: str) -> Any:
+    """The run that `--resume` means: by name, or the newest unfinished one of its kind."""
+    from octc.run import find_run, scan_runs
+
+    if name != "newest":
+        return find_run(session.run_dir, name)
+    runs = scan_runs(session.run_dir, kind)
+    for run in runs:
+        if run.read().get("status") != "done":
+            session.say(f"using run {run.id} (newest unfinished {kind}; choose with --resume RUN)")
+            return run
+    listed = ", ".join(run.id for run in runs[:10]) or "none"
+    text = f"no unfinished {kind} run"
+    raise OctcError("OCT-E107", text, mend=f"octc train {kind} --dataset NAME", why=f"finished: {listed}")
+
+
+def _recipe(name: str | None, stored: dict[str, Any], changes: dict[str, Any]) -> Recipe:
+    """A recipe with the fields that were asked for; a resumed run's own one where none is named."""
+    from octc.train.recipes import DEFAULT, RECIPES, recipe_from_json, with_fields
+
+    if name is not None and name not in RECIPES:
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, list(RECIPES), n=1)
+        mend = f"did you mean `{near[0]}`?" if near else f"one of: {', '.join(RECIPES)}"
+        raise OctcError("OCT-E104", f"unknown recipe {name!r}", mend=mend, place="--recipe")
+    make: Callable[[], Recipe] = RECIPES[name or DEFAULT]
+    recipe = recipe_from_json(stored["recipe"]) if stored and name is None else make()
+    stages = {key: value for key, value in changes.items() if key in FIELDS}
+    return replace(with_fields(recipe, **stages), val=changes.get("val", recipe.val))
+
+
+def _batch(text: str) -> int | None:
+    """None for "auto"."""
+    if text == "auto":
+        return None
+    if not text.isdigit() or int(text) < 1:
+        raise OctcError("OCT-E104", f"--batch {text}", mend="auto, or a whole number from 1", place="--batch")
+    return int(text)
+
+
+def _configured(session: Session, key: str) -> Any:
+    """A key of [train] that has no option of its own."""
+    value, origin = session.settings.get("train", {}).get(key, (None, "default"))
+    session.origins[f"train.{key}"] = origin
+    return value

@@ -1,0 +1,129 @@
+"""The data of a training: scanned and checked, split by patient, and the same as before when a run goes on."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from octc.cli.session import Session
+from octc.cli.train import Request
+from octc.errors import OctcError, shorten
+
+if TYPE_CHECKING:
+    from octc.cli.train_teacher import Teacher
+    from octc.datasets.base import Samples
+    from octc.datasets.split import Split
+    from octc.run import Run
+
+LOCK = "config.lock.toml"
+
+
+def scan_and_check(session: Session, asked: Request, root: Path) -> Samples:
+    """Scan, and refuse what may not be trained on: one image under two classes (E213). Unreadable images are refused when
+    they are decoded, all of them at once, unless `--skip-bad` leaves them out."""
+    from octc.cli.data import _ticking
+    from octc.datasets.table import scan_dataset
+
+    with _ticking(session, "images" if asked.skip_bad else "sums") as step:
+        samples = scan_dataset(asked.dataset, root, progress=step, skip_bad=asked.skip_bad)
+    by_sum: dict[str, list[Any]] = defaultdict(list)
+    for sample in samples.items:
+        if sample.sha256:
+            by_sum[sample.sha256].append(sample)
+    torn = [same for same in by_sum.values() if len({s.label for s in same}) > 1]
+    if torn:
+        place = shorten([" = ".join(s.path for s in same) for same in torn])
+        text = f"{len(torn)} images lie under two classes"
+        mend = f"keep each under its true class   (octc data check {asked.dataset} lists all)"
+        raise OctcError("OCT-E213", text, mend=mend, place=place)
+    if samples.skipped:
+        named = shorten([path for path, _ in samples.skipped])
+        session.warn("OCT-W201", f"--skip-bad: {len(samples.skipped)} images cannot be read and are left out: {named}")
+        session.document["skipped"] = [{"path": path, "why": why} for path, why in samples.skipped]
+    return samples
+
+
+def split_for(
+    session: Session, asked: Request, samples: Samples, resumed: Run | None, teacher: Teacher | None
+) -> Split:  # fmt: skip
+    """A resumed run's split, else that of the teacher's run (both were made from these very images), else a new one.
+
+    Raises:
+        OctcError: E216 the images are not those that the split was made from.
+    """
+    from octc.datasets.split import make_split, read_split
+
+    before = resumed or (None if teacher is None else teacher.run)
+    if before is None:
+        return make_split(samples, asked.dataset, asked.seed, val=asked.recipe.val)
+    stored = before.read()
+    if stored.get("dataset") == asked.dataset and stored.get("data_digest") == samples.digest:
+        if resumed is None:
+            session.say(f"  the split is that of {before.id}")
+        return read_split(before.split)
+    split = read_split(before.split)
+    changes = list(drift(split, samples))
+    text = f"the images changed since {before.id} was split: {shorten(changes, 5) if changes else 'another data set'}"
+    mend = "restore the images, or train the teacher again" if resumed is None else "restore the images, or train anew"
+    raise OctcError("OCT-E216", text, mend=mend, place=str(samples.root))
+
+
+def drift(split: Split, samples: Samples) -> Iterator[str]:
+    """What was added, removed or changed since a split was made."""
+    before = {s.path: s.sha256 for items in split.parts.values() for s in items}
+    now = {s.path: s.sha256 for s in samples.items}
+    yield from (f"removed {path}" for path in sorted(set(before) - set(now)))
+    yield from (f"changed {path}" for path in sorted(set(before) & set(now)) if before[path] != now[path])
+    yield from (f"added {path}" for path in sorted(set(now) - set(before)))
+
+
+def check_resumed(session: Session, asked: Request, run: Run, samples: Samples) -> None:
+    """A run goes on as it began (E110 with every difference), or with `--allow-change` as it is now, which is recorded."""
+    stored = run.read()
+    changes = [*_differences("recipe", stored["recipe"], _plain(asdict(asked.recipe)))]
+    if stored.get("seed") != asked.seed:
+        changes.append(f"seed {stored.get('seed')} -> {asked.seed}")
+    if stored.get("dataset") != asked.dataset:
+        changes.append(f"dataset {stored.get('dataset')} -> {asked.dataset}")
+    if not changes:
+        return
+    if not asked.allow_change:
+        text = f"{run.id} began with other values: {shorten(changes)}"
+        raise OctcError("OCT-E110", text, mend="leave these options out, or --allow-change", place=str(run.path))
+    session.warn("OCT-W306", f"--allow-change: {shorten(changes)}", str(run.path))
+    run.update(recipe=asdict(asked.recipe), seed=asked.seed)
+    run.log_stage("changed", changes=changes)
+
+
+def _plain(value: Any) -> Any:
+    """As JSON would give it back."""
+    import json
+
+    return json.loads(json.dumps(value))
+
+
+def _differences(path: str, one: Any, other: Any) -> Iterator[str]:
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in sorted(set(one) | set(other)):
+            yield from _differences(f"{path}.{key}", one.get(key), other.get(key))
+    elif one != other:
+        yield f"{path} {one} -> {other}"
+
+
+def write_lock(run: Run, asked: Request) -> None:
+    """config.lock.toml: the values that repeat this run (`--config`), and env.json: what it was made with."""
+    import json
+    import platform
+
+    from octc.files import write_bytes, write_json
+    from octc.host import read_machine, versions
+
+    values: dict[str, Any] = {"recipe": asked.recipe.name, "seed": asked.seed, **asked.changes}
+    lines = [f"# octc train {asked.kind} --dataset {asked.dataset} --config {LOCK}", "[train]"]
+    lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+    write_bytes(run.path / LOCK, ("\n".join(lines) + "\n").encode())
+    facts = {"python": platform.python_version(), "versions": versions(), "machine": read_machine().to_json()}
+    write_json(run.path / "env.json", facts)

@@ -1,0 +1,81 @@
+"""What a training says while it runs: a bar of steps, a line an epoch, metrics.jsonl, the stage log."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from octc.cli.session import Session, Step
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from octc.run import Run
+    from octc.train.checkpoint import Checkpoint
+
+
+class Reporter:
+    """Callbacks of `octc.train.stages.Context`; a context manager that closes its bars."""
+
+    def __init__(self, session: Session, run: Run, accelerator: Accelerator) -> None:
+        self.session, self.run, self.accelerator = session, run, accelerator
+        self.stack, self.bars = ExitStack(), ExitStack()
+        self.step: Step | None = None
+        self.what, self.epochs, self.images = "", 0, 0
+        self.decoder: Step | None = None
+        self.decoded = 0
+
+    def __enter__(self) -> Reporter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.bars.close()
+        self.stack.close()
+
+    def begin(self, what: str, epochs: int, batch: int, images: int) -> None:
+        """A stage with its own bar of steps."""
+        self.bars.close()
+        steps = epochs * max(1, images // min(batch, max(1, images)) // self.accelerator.num_processes)
+        self.what, self.epochs, self.images = what, epochs, images
+        self.step = self.bars.enter_context(self.session.progress(what, steps))
+
+    def tick(self, steps: int) -> None:
+        """Steps done."""
+        if self.step is not None:
+            self.step(steps)
+
+    def decoding(self, done: int, total: int) -> None:
+        """Images decoded into the cache."""
+        if self.decoder is None or done < self.decoded:
+            self.stack.close()
+            self.decoder, self.decoded = self.stack.enter_context(self.session.progress("decoding", total)), 0
+        self.decoder(done - self.decoded)
+        self.decoded = done
+        if done == total:
+            self.stack.close()
+            self.decoder = None
+
+    def row(self, row: dict[str, Any]) -> None:
+        """An epoch's row, or a warning."""
+        if "warning" in row:
+            self.session.warn("OCT-W306", str(row["warning"]), str(self.run.path))
+            return
+        if not self.accelerator.is_main_process:
+            return
+        with (self.run.path / "metrics.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"stage": self.what, **row}) + "\n")
+        rate = f", {self.images / row['seconds']:.0f} img/s" if row.get("seconds") else ""
+        self.session.say(
+            f"  epoch {row['epoch']}/{self.epochs}  loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  "
+            f"val acc {100 * row['val_acc']:.2f}{rate}"
+        )
+
+    def stage(self, name: str, made: Checkpoint) -> None:
+        """A finished stage, in the run's log."""
+        self.bars.close()
+        self.step = None
+        if self.accelerator.is_main_process:
+            self.run.log_stage(name, sha256=made.sha256, metrics=made.metrics)
+            self.session.document[name] = {"sha256": made.sha256, "metrics": made.metrics, "folder": str(self.run.path / name)}
