@@ -1,0 +1,134 @@
+"""Who may import whom, read from the source; and the device's wing really starts without the maker's libraries."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.house.tree import (
+    DEVICE,
+    FLOORS,
+    MAKER,
+    ROOT,
+    WINGS,
+    all_modules,
+    folder_of,
+    imports,
+    module_of,
+    sources,
+    tree,
+)
+
+MAKERS_LIBRARIES = ("torch", "torchvision", "timm", "safetensors", "accelerate", "onnx", "onnxscript", "onnxconverter_common")
+ENGINES = ("onnxruntime", "openvino", "tensorrt")
+
+
+def where(path: Path, line: int) -> str:
+    return f"{path.relative_to(ROOT)}:{line}"
+
+
+@pytest.mark.parametrize("folder", FLOORS)
+def test_a_folder_imports_only_what_its_floor_may(folder: str) -> None:
+    allowed = {folder, *FLOORS[folder]}
+    wrong = [
+        f"{where(path, line)} imports {module}"
+        for path in sources(folder)
+        for module, line, _, _ in imports(path)
+        if module.split(".")[0] == "octc" and folder_of(module) not in allowed
+    ]
+    assert not wrong
+
+
+def test_the_wings_are_joined_by_files_only() -> None:
+    for one, other in ((DEVICE, MAKER), (MAKER, DEVICE)):
+        found = {folder_of(m) for p in sources(*one) for m, *_ in imports(p) if m.split(".")[0] == "octc"}
+        assert found  # the reader of imports sees something
+        assert not found & set(other)
+
+
+def test_the_door_imports_a_wing_inside_functions_only() -> None:
+    wrong = [
+        f"{where(path, line)} imports {module}"
+        for path in sources("cli")
+        for module, line, top, types in imports(path)
+        if top and not types and folder_of(module) in WINGS and module.startswith("octc.")
+    ]
+    assert not wrong
+
+
+def test_an_import_of_the_house_names_a_module_that_exists() -> None:
+    known = all_modules()
+    unknown = [
+        f"{where(path, line)} imports {module}"
+        for path in sources()
+        for module, line, _, _ in imports(path)
+        if module.split(".")[0] == "octc" and module not in known
+    ]
+    assert not unknown
+
+
+def test_no_import_is_relative() -> None:
+    assert not [where(p, line) for p in sources() for module, line, _, _ in imports(p) if module.startswith(".")]
+
+
+def test_modules_import_each_other_in_no_circle() -> None:
+    """Imports inside functions count too; those for types only do not."""
+    graph = {
+        module_of(path): {m for m, _, _, types in imports(path) if m in all_modules() and m != module_of(path) and not types}
+        for path in sources()
+    }
+    done: set[str] = set()
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert module not in trail, f"a circle: {' -> '.join((*trail[trail.index(module) :], module))}"
+        if module not in done:
+            for follower in sorted(graph[module]):
+                visit(follower, (*trail, module))
+            done.add(module)
+
+    for module in sorted(graph):
+        visit(module, ())
+    assert done == set(graph)
+
+
+def test_nothing_below_the_door_prints() -> None:
+    found = [
+        where(path, node.lineno)
+        for path in sources(*(name for name in FLOORS if name != "cli"))
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert not found
+
+
+def test_octc_itself_has_no_logic() -> None:
+    for folder in FLOORS:
+        assert not (ROOT / folder / "__init__.py").read_text().strip()
+
+
+BLOCK = """
+import importlib, sys
+sys.modules.update(dict.fromkeys({blocked!r}))  # None: importing it fails as if it were not installed
+for name in {modules!r}:
+    importlib.import_module(name)
+"""
+
+
+def start(folders: tuple[str, ...], blocked: tuple[str, ...]) -> None:
+    modules = [module_of(path) for path in sources(*folders)]
+    assert len(modules) > len(folders)
+    code = BLOCK.format(blocked=blocked, modules=modules)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_module_of_the_devices_wing_starts_without_any_heavy_library() -> None:
+    start(("octc", *DEVICE, "cli"), (*MAKERS_LIBRARIES, *ENGINES, "yaml"))
+
+
+def test_every_module_of_the_makers_wing_starts_without_an_engine() -> None:
+    start(MAKER, ("openvino", "tensorrt"))

@@ -1,0 +1,88 @@
+"""The command line is a promise: its verbs, arguments and options are frozen in options.json.
+
+`python tests/house/test_options.py` writes that file anew; the difference belongs into the commit that changes an option.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import typer
+
+from octc.cli.main import _app, _chosen
+from octc.cli.verbs import COMMON, VERBS, Verb, load
+
+FROZEN = Path(__file__).with_name("options.json")
+
+
+def parsed(name: str) -> tuple[Any, Verb]:
+    """A verb as the parser's command, and its entry in the table."""
+    chosen = _chosen(name.split())
+    assert chosen is not None
+    command: Any = typer.main.get_command(_app(chosen))
+    for word in name.split():
+        command = command.commands[word]
+    return command, chosen
+
+
+def spelled(annotation: Any) -> str:
+    """Annotated[str | None, ...] -> "str"; a list is told by its items."""
+    inner = get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
+    kinds = [kind for kind in get_args(inner) if kind is not type(None)] or [inner]
+    return str(getattr(kinds[0], "__name__", kinds[0]))
+
+
+def parameters(name: str) -> dict[str, Any]:
+    """Arguments and options of a verb as the parser has them: "--int8": "flag", "--target": "str = all"."""
+    command, chosen = parsed(name)
+    types = load(chosen).__annotations__
+    arguments, options = [], {}
+    for parameter in command.params:
+        if parameter.param_type_name == "argument":
+            arguments.append(f"{parameter.name}{'...' if parameter.nargs == -1 else ''}{'' if parameter.required else '?'}")
+            continue
+        words = "/".join((*parameter.opts, *parameter.secondary_opts))
+        kind = "count" if parameter.count else "flag" if parameter.is_flag else spelled(types[parameter.name])
+        many = " (repeated)" if parameter.multiple else ""
+        default = (
+            ""
+            if parameter.default in (None, (), [], False) or parameter.count or callable(parameter.default)
+            else f" = {parameter.default}"
+        )
+        options[words] = f"{kind}{many}{default}"
+    return {"arguments": arguments, "options": dict(sorted(options.items()))}
+
+
+def current() -> dict[str, Any]:
+    """The command line as it is: the common options once, and of each verb its own."""
+    found = {entry.name: parameters(entry.name) for entry in VERBS}
+    common: dict[str, str] = {}
+    for key in COMMON:
+        word = f"--{key.replace('_', '-')}"
+        written = {name: next(o for o in verb["options"] if word in o.split("/")) for name, verb in found.items()}
+        common |= {written[name]: found[name]["options"].pop(written[name]) for name in found}
+    return {"common": common, "verbs": found}
+
+
+def test_the_options_are_frozen() -> None:
+    assert current() == json.loads(FROZEN.read_text()), "python tests/house/test_options.py writes options.json anew"
+
+
+def test_every_option_and_argument_has_help() -> None:
+    for entry in VERBS:
+        command, _ = parsed(entry.name)
+        assert command.help, entry.name
+        for parameter in command.params:
+            assert getattr(parameter, "help", None), f"octc {entry.name}: {parameter.name} has no help"
+
+
+def test_only_four_options_are_short() -> None:
+    words = [word for verb in current()["verbs"].values() for option in verb["options"] for word in option.split("/")]
+    words += [word for option in current()["common"] for word in option.split("/")]
+    assert {word for word in words if not word.startswith("--")} <= {"-o", "-q", "-v", "-h"}
+
+
+if __name__ == "__main__":
+    FROZEN.write_text(json.dumps(current(), indent=1, ensure_ascii=False) + "\n")
