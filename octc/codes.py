@@ -64,6 +64,7 @@ CODES: dict[str, tuple[int, str]] = {
     "OCT-E505": (4, "engine for another device or version"),
     "OCT-E506": (1, "golden outputs differ"),
     "OCT-E507": (3, "signature missing or invalid"),
+    "OCT-E508": (3, "decoding or resizing differs on this machine"),
     "OCT-E601": (4, "provider fell back"),
     "OCT-E602": (1, "run below the minimum"),
     "OCT-E603": (1, "throttled"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from types import ModuleType
 
 from octc.errors import MissingExtra
@@ -22,10 +23,14 @@ EXTRAS = {
     "torchvision": "train",
     "yaml": "yaml",
 }
+# module -> the telemetry package that it would import; without it, it takes its own stub
+TALKERS = {"openvino": "openvino_telemetry"}
 
 
 def need(module: str) -> ModuleType:
-    """Import `module`, or raise MissingExtra with the exact pip line."""
+    """Import `module`, or raise MissingExtra with the exact pip line. Telemetry stays out."""
+    if module in TALKERS:
+        sys.modules.setdefault(TALKERS[module], None)  # type: ignore[arg-type]
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -1,0 +1,99 @@
+"""What a runtime is: numpy in, numpy out. The seam between an artifact and whoever measures or predicts with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from octc.artifact import Artifact
+from octc.errors import OctcError
+from octc.image import Float32, UInt8
+
+
+class Runtime(Protocol):
+    """An opened artifact.
+
+    Attributes:
+        name: of the artifact, for example "openvino-int8".
+        facts: what was set and read back: runtime, version, provider, device, precision_hint, threads, streams, batch, ...
+            (None where an engine has no such thing).
+    """
+
+    name: str
+    facts: dict[str, Any]
+
+    def __call__(self, batch: UInt8) -> Float32:
+        """uint8 [N, channels, size, size] -> logits float32 [N, K], an array of its own."""
+        ...
+
+    def precision_found(self) -> dict[str, int]:
+        """Convolutions (and fused ones) of the graph that really runs, by precision: {"int8": 41, "fp32": 2}."""
+        ...
+
+    def close(self) -> None:
+        """Free what the engine holds; a closed runtime cannot be called."""
+        ...
+
+
+class FakeRuntime:
+    """A runtime without an engine, for tests of whoever calls one: `compute` decides what it says.
+
+    Attributes:
+        calls: size of every batch that it was given.
+    """
+
+    def __init__(self, compute: Callable[[UInt8], Any], name: str = "fake", **facts: Any) -> None:
+        self.name = name
+        self.facts: dict[str, Any] = {**no_facts("fake", "0"), "threads": 1, **facts}
+        self.calls: list[int] = []
+        self._compute: Callable[[UInt8], Any] | None = compute
+
+    def __call__(self, batch: UInt8) -> Float32:
+        if self._compute is None:
+            raise closed(self.name)
+        self.calls.append(len(batch))
+        return np.asarray(self._compute(batch), dtype=np.float32)
+
+    def precision_found(self) -> dict[str, int]:
+        return {"fp32": 1}
+
+    def close(self) -> None:
+        self._compute = None
+
+
+def no_facts(runtime: str, version: str) -> dict[str, Any]:
+    """The facts of a runtime of which nothing is known but its name and version."""
+    rest = dict.fromkeys(("provider", "device", "precision_hint", "threads", "streams", "batch"))
+    return {"runtime": runtime, "version": version, **rest}
+
+
+def check_batch(batch: UInt8, artifact: Artifact) -> None:
+    """Refuse what is not uint8 [N >= 1, channels, size, size] of this artifact (E104): engines would broadcast or crash."""
+    pre = artifact.preprocess
+    shape = (pre.channels, pre.size, pre.size)
+    if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1:] != shape or not len(batch):
+        text = f"{artifact.name} takes uint8 [N, {', '.join(map(str, shape))}], not {batch.dtype} {list(batch.shape)}"
+        raise OctcError("OCT-E104", text, mend="prepare images with the artifact's own Preprocess")
+
+
+def check_logits(logits: Float32, count: int, artifact: Artifact) -> Float32:
+    """Refuse an engine's answer that is not float [count, K] (E502: the model file is not what the manifest says)."""
+    expected = (count, len(artifact.classes))
+    if logits.shape != expected or logits.dtype.kind != "f":
+        text = f"{artifact.main_file} gives {logits.dtype} {list(logits.shape)}, the manifest says float {list(expected)}"
+        raise OctcError("OCT-E502", text, mend="do not use this artifact; copy it again from where it was made")
+    return np.ascontiguousarray(logits, dtype=np.float32)
+
+
+def broken(artifact: Artifact, error: BaseException) -> OctcError:
+    """An engine that cannot open a file which passed its sums: E502 with the engine's last line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = f"{artifact.name}: the engine cannot open {artifact.main_file}: {(lines or [type(error).__name__])[-1][:300]}"
+    return OctcError("OCT-E502", text, mend="make it again: octc export --force", place=artifact.main_file)
+
+
+def closed(name: str) -> RuntimeError:
+    """A call after `close` is a mistake in octc, not of the user."""
+    return RuntimeError(f"{name} is closed")

@@ -1,0 +1,126 @@
+"""Golden images first: does this machine decode, resize and compute as the one where the artifact was made?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import PIL
+
+from octc.artifact import Artifact, Golden
+from octc.errors import OctcError
+from octc.image import Float32, Preprocess, decode_image
+from octc.runtimes.base import Runtime
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """A row of the table. near_ties: a flip of two classes closer than twice the tolerance does not count."""
+
+    id: str
+    delta_over_s: float
+    kl_mean: float
+    agreement: float
+    near_ties: bool
+
+
+# Contract: section 13 of the parity method. Golden logits are those of the torch network that the file was made from.
+TOLERANCES = {
+    "K1": Tolerance("K1", 1e-4, 1e-6, 1.0, near_ties=True),
+    "K2": Tolerance("K2", 1e-4, 1e-6, 1.0, near_ties=True),
+    "K4": Tolerance("K4", 1e-2, 1e-4, 0.999, near_ties=False),
+    "K7": Tolerance("K7", 5e-2, 5e-4, 0.999, near_ties=False),
+}
+ROWS = {
+    ("torch", "fp32"): "K1", ("onnx", "fp32"): "K1", ("openvino", "fp32"): "K2",
+    ("onnx", "fp16"): "K4", ("openvino", "fp16"): "K4",
+    ("onnx", "int8"): "K7", ("openvino", "int8"): "K7", ("tensorrt", "int8"): "K7",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class GoldenReport:
+    """How an engine's logits compare with the recorded ones.
+
+    Attributes:
+        delta_over_s: largest difference of a logit over the mean range of the reference logits; None when not finite.
+        kl_mean: mean KL divergence from the reference, nats; None when not finite.
+        agreement: share of images with the same class. near_ties: flips that the row of the table lets pass.
+        tolerance_id, tolerance: the row, and its limit of delta_over_s.
+    """
+
+    images: int
+    delta_over_s: float | None
+    kl_mean: float | None
+    agreement: float
+    near_ties: int
+    tolerance_id: str
+    tolerance: float
+    ok: bool
+
+
+def replay(runtime: Runtime, golden: Golden, artifact: Artifact) -> GoldenReport:
+    """Run the golden images and compare with their recorded logits."""
+    return compare_logits(runtime(golden.inputs), golden.logits, TOLERANCES[ROWS[artifact.target, artifact.precision]])
+
+
+def compare_logits(found: Float32, reference: Float32, row: Tolerance) -> GoldenReport:
+    """Logits [N, K] against reference logits [N, K] by a row of the table."""
+    ours, theirs = found.astype(np.float64), reference.astype(np.float64)
+    same = ours.argmax(axis=1) == theirs.argmax(axis=1)
+    agreement = float(same.mean())
+    if not np.isfinite(ours).all():
+        return GoldenReport(len(theirs), None, None, agreement, 0, row.id, row.delta_over_s, ok=False)
+    spread = float(np.ptp(theirs, axis=1).mean())
+    ordered = np.sort(theirs, axis=1)
+    tied = ordered[:, -1] - ordered[:, -2] < 2 * row.delta_over_s * spread
+    excused = int((~same & tied).sum()) if row.near_ties else 0
+    largest = float(np.abs(ours - theirs).max())
+    delta = largest / spread if spread > 0 else (0.0 if largest == 0 else None)
+    kl = float(_kl(theirs, ours).mean())
+    agrees = float((int(same.sum()) + excused) / len(same)) >= row.agreement
+    ok = delta is not None and delta <= row.delta_over_s and kl <= row.kl_mean and agrees
+    return GoldenReport(len(theirs), delta, kl, agreement, excused, row.id, row.delta_over_s, ok)
+
+
+def require_golden(report: GoldenReport, artifact: Artifact) -> None:
+    """Refuse to go on with an engine that computes something else (E506)."""
+    if report.ok:
+        return
+    delta = "not finite" if report.delta_over_s is None else f"{report.delta_over_s:.2g}"
+    text = (
+        f"{artifact.name}: golden outputs differ on this machine: delta over s {delta} (limit {report.tolerance:g}, "
+        f"{report.tolerance_id}), {round(report.images * report.agreement)} of {report.images} classes agree"
+    )
+    raise OctcError("OCT-E506", text, mend="make it again: octc export --force, or use another artifact (octc verify)")
+
+
+def check_input(golden: Golden, preprocess: Preprocess) -> None:
+    """Decode and resize the recorded picture; other bytes than recorded are refused (E508).
+
+    Raises:
+        OctcError: E508, with how many pixels differ; and what decoding raises (E201, E202...).
+    """
+    picture = decode_image(golden.source_png.tobytes(), "golden.npz  source_png").image
+    ours = preprocess.prepare(picture)
+    if ours.shape != golden.source_input.shape:
+        text = f"golden picture becomes {list(ours.shape)} here, {list(golden.source_input.shape)} was recorded"
+    elif not np.array_equal(ours, golden.source_input):
+        away = np.abs(ours.astype(np.int16) - golden.source_input.astype(np.int16))
+        text = f"decoding or resizing differs here: {int((away > 0).sum())} of {away.size} values, by up to {int(away.max())}"
+    else:
+        return
+    mend = "install the Pillow version that artifact.json names under lineage.versions, or export again here"
+    raise OctcError("OCT-E508", text, mend=mend, place="golden.npz", why=f"Pillow {PIL.__version__} is installed")
+
+
+def _kl(reference: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """KL(reference || other) per image, of logits, in nats."""
+    log_p, log_q = _log_softmax(reference), _log_softmax(other)
+    return np.asarray((np.exp(log_p) * (log_p - log_q)).sum(axis=1), np.float64)
+
+
+def _log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)), np.float64)

@@ -1,0 +1,97 @@
+"""Which engine opens which artifact: a plain table, one line per target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from octc.artifact import PRECISIONS, Artifact
+from octc.cpu import read_cpus, usable_threads
+from octc.errors import OctcError
+from octc.find import Found
+from octc.optional import EXTRAS, have
+from octc.runtimes.base import Runtime
+from octc.runtimes.eager import open_eager
+from octc.runtimes.ort import open_ort
+from octc.runtimes.ov import open_ov
+from octc.runtimes.trt import open_trt, rebuild, why_no_engine
+
+Open = Callable[[Path, Artifact, int, "int | None"], Runtime]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """modules: what must be installed; open: the file of this folder that knows the engine."""
+
+    modules: tuple[str, ...]
+    open: Open
+
+
+ENGINES: dict[str, Engine] = {
+    "openvino": Engine(("openvino",), open_ov),
+    "onnx": Engine(("onnxruntime",), open_ort),
+    "torch": Engine(("torch", "timm", "safetensors"), open_eager),
+    "tensorrt": Engine((), open_trt),
+}
+# what predict takes when it may choose: small before precise, quick engines before slow ones
+PREFERRED = (*((t, p) for p in reversed(PRECISIONS) for t in ("openvino", "onnx")), ("torch", "fp32"))
+
+
+def open_runtime(folder: Path, artifact: Artifact, *, threads: int | None = None, batch: int | None = None) -> Runtime:
+    """Open an artifact that `read_artifact` has read.
+
+    Args:
+        threads: None takes the usable physical cores within the quota (section 6 of the measurement method).
+        batch: a static shape where the engine has one; None: any batch works.
+
+    Raises:
+        OctcError: E901 its engine is not installed, E903 or E505 no engine for this machine, E104 threads,
+            E503 or E504 the model file is not safe to open, and what the engine's file raises.
+    """
+    engine = ENGINES[artifact.target]
+    missing = _missing(engine)
+    if missing:
+        text = f"{artifact.name} cannot run here: {missing} is not installed"
+        raise OctcError("OCT-E901", text, mend=f"pip install 'octc[{EXTRAS[missing]}]'", place=str(folder))
+    return engine.open(folder, artifact, choose_threads(threads), batch)
+
+
+def choose_threads(asked: int | None) -> int:
+    """The number of threads; more than this process may use is an error (E104)."""
+    if asked is None:
+        return usable_threads()[0]
+    usable = len(read_cpus().usable)
+    if not 1 <= asked <= usable:
+        raise OctcError("OCT-E104", f"--threads {asked} is out of range", mend=f"--threads 1 to {usable}", place="--threads")
+    return asked
+
+
+def why_not(artifact: Artifact) -> str | None:
+    """Why an artifact cannot run on this machine, in one sentence; None when it can."""
+    if artifact.target == "tensorrt":
+        return why_no_engine(artifact)
+    missing = _missing(ENGINES[artifact.target])
+    return f"{missing} is not installed: pip install 'octc[{EXTRAS[missing]}]'" if missing else None
+
+
+def prefer(founds: Sequence[Found]) -> Found:
+    """The artifact that predict takes among several: the smallest precision whose engine is installed.
+
+    Raises:
+        OctcError: E901 when no engine for any of them is installed, E903 when only TensorRT artifacts are there.
+    """
+    for target, precision in PREFERRED:
+        for found in founds:
+            if (found.artifact.target, found.artifact.precision) == (target, precision) and why_not(found.artifact) is None:
+                return found
+    reasons = "; ".join(f"{found.artifact.name}: {why_not(found.artifact)}" for found in founds)
+    wanted = next((missing for found in founds if (missing := _missing(ENGINES[found.artifact.target]))), None)
+    if wanted is None:
+        mend = rebuild(founds[0].folder, founds[0].artifact) if founds else "octc export"
+        raise OctcError("OCT-E903", f"no artifact can run on this machine: {reasons}", mend=mend)
+    raise OctcError("OCT-E901", f"no artifact can run on this machine: {reasons}", mend=f"pip install 'octc[{EXTRAS[wanted]}]'")
+
+
+def _missing(engine: Engine) -> str | None:
+    return next((module for module in engine.modules if not have(module)), None)
