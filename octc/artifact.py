@@ -5,8 +5,12 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+import struct
+import tokenize
+import zipfile
+import zlib
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,13 +20,25 @@ import numpy.typing as npt
 
 from octc.errors import OctcError
 from octc.files import read_json, sha256_file, write_json
-from octc.image import Preprocess
+from octc.image import RESAMPLE, Preprocess
 
 SCHEMA = "1.0"
 MANIFEST = "artifact.json"
 GOLDEN = "golden.npz"
 TARGETS = ("onnx", "openvino", "tensorrt", "torch")
 PRECISIONS = ("fp32", "fp16", "int8")
+ROLES = ("student", "teacher")
+LARGEST = 2_000_000_000  # bytes of one file; protobuf ends at 2 GiB
+MOST_MANIFEST = 16 << 20
+MOST_GOLDEN = 256 << 20  # bytes, unpacked
+MOST_SIDE = 4096
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+# what numpy, zipfile and zlib were seen to raise on altered bytes
+DAMAGE = (
+    OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, OverflowError, MemoryError,
+    NotImplementedError, RuntimeError, SyntaxError, tokenize.TokenError, struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 LATER = re.compile(r"^(verify\.json|bench-[A-Za-z0-9._-]+\.json|samples/.+)$")
 
 
@@ -99,34 +115,61 @@ def write_golden(folder: Path, golden: Golden) -> None:
 
 
 def read_golden(folder: Path) -> Golden:
-    """Read golden.npz (plain arrays only, no pickle)."""
+    """Read golden.npz: plain arrays of the types and shapes that `Golden` names, no pickle (E502)."""
     try:
+        with zipfile.ZipFile(folder / GOLDEN) as packed:
+            size = sum(entry.file_size for entry in packed.infolist())
+        if size > MOST_GOLDEN:
+            raise ValueError(f"{size} bytes unpacked, the limit is {MOST_GOLDEN}")
         with np.load(folder / GOLDEN, allow_pickle=False) as data:
-            return Golden(data["inputs"], data["logits"], data["source_png"], data["source_input"])
-    except (OSError, ValueError, KeyError) as error:
-        raise _bad("OCT-E502", f"golden file cannot be read: {error}", folder) from error
+            golden = Golden(data["inputs"], data["logits"], data["source_png"], data["source_input"])
+        _check_golden(golden)
+    except DAMAGE as error:
+        raise _bad("OCT-E502", f"golden file cannot be read: {error}", folder / GOLDEN) from error
+    return golden
+
+
+def _check_golden(golden: Golden) -> None:
+    kinds = [(a.dtype.str[1:], a.ndim) for a in (golden.inputs, golden.logits, golden.source_png, golden.source_input)]
+    if kinds != [("u1", 4), ("f4", 2), ("u1", 1), ("u1", 4)] or not 0 < len(golden.inputs) == len(golden.logits):
+        raise ValueError(f"arrays of other types or shapes than expected: {kinds}")
+    if not np.isfinite(golden.logits).all():
+        raise ValueError("reference logits that are not finite")
 
 
 def read_artifact(folder: Path) -> Artifact:
     """Read and check an artifact: manifest, list of files, sums.
 
     Raises:
-        OctcError: E107 no manifest, E502 a file is missing, unlisted, a link or outside the folder, E501 a sum differs.
+        OctcError: E107 no manifest, E502 the manifest is not valid, or a file is missing, unlisted, a link, not readable or
+            outside the folder, E504 a file is too large, E501 a sum differs.
     """
     manifest = folder / MANIFEST
     if not manifest.is_file():
         raise OctcError("OCT-E107", f"no artifact at {folder}", mend="octc export makes one", place=str(folder))
     try:
-        value = read_json(manifest)
-        artifact = _from_json(value)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _bad("OCT-E502", f"manifest is not valid: {error!r}", folder) from error
-    _check_names(folder, artifact)
+        if manifest.stat().st_size > MOST_MANIFEST:
+            raise ValueError(f"{manifest.stat().st_size} bytes, the limit is {MOST_MANIFEST}")
+        artifact = _from_json(read_json(manifest))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        missing = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise _bad("OCT-E502", f"manifest is not valid: {missing[:300]}", manifest) from error
+    try:
+        _check_names(folder, artifact)
+        _check_sums(folder, artifact)
+    except OSError as error:
+        raise _bad("OCT-E502", f"{error.filename} cannot be read: {error.strerror}", folder) from error
+    return artifact
+
+
+def _check_sums(folder: Path, artifact: Artifact) -> None:
     for name, entry in artifact.files.items():
         path = folder / name
+        if max(entry.bytes, path.stat().st_size) > LARGEST:
+            text = f"{name} has {max(entry.bytes, path.stat().st_size)} bytes, the limit is {LARGEST}"
+            raise _bad("OCT-E504", text, path)
         if path.stat().st_size != entry.bytes or sha256_file(path) != entry.sha256:
             raise _bad("OCT-E501", f"{name} does not match its sha256", path)
-    return artifact
 
 
 def _bad(code: str, message: str, place: Path) -> OctcError:
@@ -136,7 +179,14 @@ def _bad(code: str, message: str, place: Path) -> OctcError:
 def _check_names(folder: Path, artifact: Artifact) -> None:
     for name in (*artifact.files, artifact.main_file):
         pure = PurePosixPath(name)
-        if not name or pure.is_absolute() or ".." in pure.parts or "\\" in name or str(pure) != name or "\0" in name:
+        if (
+            not name.isprintable()
+            or pure.is_absolute()
+            or ".." in pure.parts
+            or "\\" in name
+            or str(pure) != name
+            or name == "."
+        ):
             raise _bad("OCT-E502", f"unsafe path in the manifest: {name!r}", folder)
     if artifact.main_file not in artifact.files:
         raise _bad("OCT-E502", f"main file {artifact.main_file!r} is not listed", folder)
@@ -148,22 +198,77 @@ def _check_names(folder: Path, artifact: Artifact) -> None:
             raise _bad("OCT-E502", f"{name} is listed but missing", path)
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
-        if path.is_symlink() or (path.is_file() and name not in artifact.files and name != MANIFEST and not LATER.match(name)):
+        if path.is_symlink() or (
+            not path.is_dir() and name not in artifact.files and name != MANIFEST and not LATER.match(name)
+        ):
             raise _bad("OCT-E502", f"{name} is not listed in the manifest", path)
 
 
-def _from_json(value: dict[str, Any]) -> Artifact:
-    if value["schema_version"] != SCHEMA:
-        raise ValueError(f"schema_version {value['schema_version']!r}, this octc reads {SCHEMA}")
-    if value["target"] not in TARGETS or value["precision"] not in PRECISIONS:
-        raise ValueError(f"target {value['target']!r} with precision {value['precision']!r}")
-    classes: Sequence[str] = value["classes"]
-    if len(classes) < 2 or not all(isinstance(name, str) for name in classes):
-        raise ValueError("classes must be at least two names")
+def _from_json(value: Any) -> Artifact:
+    """The manifest as an artifact (ValueError, KeyError, TypeError where it is not one)."""
+    if not isinstance(value, dict) or value.get("schema_version") != SCHEMA:
+        found = value.get("schema_version") if isinstance(value, dict) else type(value).__name__
+        raise ValueError(f"schema_version {found!r}, this octc reads {SCHEMA}")
+    target, precision = _one_of(value, "target", TARGETS), _one_of(value, "precision", PRECISIONS)
+    if target == "torch" and precision != "fp32":
+        raise ValueError(f"target {target} with precision {precision}")
+    if not isinstance(value["name"], str) or not NAME.fullmatch(value["name"]):
+        raise ValueError(f"name {value['name']!r}")
     return Artifact(
-        name=str(value["name"]), role=str(value["role"]), model=str(value["model"]), target=value["target"],
-        precision=value["precision"], classes=tuple(classes), preprocess=Preprocess.from_json(value["preprocess"]),
-        lineage=dict(value["lineage"]), details=dict(value["details"]),
-        files={str(n): FileEntry(str(e["sha256"]), int(e["bytes"])) for n, e in value["files"].items()},
-        main_file=str(value["main_file"]),
+        name=value["name"], role=_one_of(value, "role", ROLES), model=_text(value["model"], "model"), target=target,
+        precision=precision, classes=_classes(value["classes"]), preprocess=_preprocess(value["preprocess"]),
+        lineage=_object(value, "lineage"), details=_object(value, "details"),
+        files={name: _entry(name, entry) for name, entry in _object(value, "files").items()},
+        main_file=_text(value["main_file"], "main_file"),
     )  # fmt: skip
+
+
+def _object(value: dict[str, Any], key: str) -> dict[str, Any]:
+    if not isinstance(value[key], dict):
+        raise TypeError(f"{key} must be an object, not {type(value[key]).__name__}")
+    return dict(value[key])
+
+
+def _text(value: Any, what: str) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= 4096 or not value.isprintable():
+        raise ValueError(f"{what} must be printable text, not {value!r}"[:200])
+    return value
+
+
+def _one_of(value: dict[str, Any], key: str, known: tuple[str, ...]) -> str:
+    if value[key] not in known:
+        raise ValueError(f"{key} {value[key]!r}, known are {', '.join(known)}"[:200])
+    return str(value[key])
+
+
+def _classes(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not 2 <= len(value) <= 1000:
+        raise ValueError("classes must be a list of at least two names")
+    names = tuple(_text(name, "class") for name in value)
+    if len(set(names)) != len(names):
+        raise ValueError("classes must be different from each other")
+    return names
+
+
+def _preprocess(value: Any) -> Preprocess:
+    """What `Preprocess` can do, and nothing that would fail later."""
+    if not isinstance(value, dict) or not all(_is_number(value[key], int) for key in ("size", "channels")):
+        raise TypeError("preprocess needs whole numbers for size and channels")
+    numbers = [*value["mean"], *value["std"]]
+    if not all(_is_number(number, (int, float)) and math.isfinite(number) for number in numbers) or len(numbers) != 6:
+        raise ValueError("preprocess.mean and std must be three numbers each")
+    pre = Preprocess.from_json(value)
+    if not 8 <= pre.size <= MOST_SIDE or pre.channels not in (1, 3) or pre.resize not in RESAMPLE or min(pre.std) <= 0:
+        raise ValueError(f"preprocess out of range: {pre}")
+    return pre
+
+
+def _entry(name: str, value: Any) -> FileEntry:
+    sha256, size = value["sha256"], value["bytes"]
+    if not isinstance(sha256, str) or not SHA256.fullmatch(sha256) or not _is_number(size, int) or size < 0:
+        raise ValueError(f"files.{name}: needs sha256 (64 hex digits) and bytes")
+    return FileEntry(sha256, size)
+
+
+def _is_number(value: Any, kind: type | tuple[type, ...]) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)

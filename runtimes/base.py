@@ -88,9 +88,9 @@ def check_logits(logits: Float32, count: int, artifact: Artifact) -> Float32:
 
 
 def broken(artifact: Artifact, error: BaseException) -> OctcError:
-    """An engine that cannot open a file which passed its sums: E502 with the engine's last line."""
+    """An engine that refuses a file which passed its sums: E502 with the engine's last line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = f"{artifact.name}: the engine cannot open {artifact.main_file}: {(lines or [type(error).__name__])[-1][:300]}"
+    text = f"{artifact.name}: the engine refuses {artifact.main_file}: {(lines or [type(error).__name__])[-1][:300]}"
     return OctcError("OCT-E502", text, mend="make it again: octc export --force", place=artifact.main_file)
 
 

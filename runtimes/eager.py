@@ -43,7 +43,7 @@ class EagerRuntime:
         torch = need("torch")
         with torch.inference_mode():
             images = torch.tensor(batch).float() * self._scale - self._shift
-            logits = self._model(images.contiguous(memory_format=torch.channels_last))
+            logits = self._model(images.contiguous(memory_format=torch.channels_last))  # grey was spread to three by the scale
         return check_logits(logits.numpy(), len(batch), self._artifact)
 
     def precision_found(self) -> dict[str, int]:

@@ -14,22 +14,33 @@ from octc.runtimes.wire import Field, fields, text
 MODEL_GRAPH, MODEL_OPSET, MODEL_TRAINING, MODEL_FUNCTIONS = 7, 8, 20, 25
 OPSET_DOMAIN = 1
 GRAPH_NODE, GRAPH_INITIALISER, GRAPH_SPARSE = 1, 5, 15
-NODE_OPERATOR, NODE_ATTRIBUTE, NODE_DOMAIN = 4, 5, 7
+NODE_INPUT, NODE_OPERATOR, NODE_ATTRIBUTE, NODE_DOMAIN = 1, 4, 5, 7
 ATTRIBUTE_TENSORS, ATTRIBUTE_GRAPHS, ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 23)
 SPARSE_TENSORS = (1, 2)
-TENSOR_EXTERNAL, TENSOR_LOCATION = 13, 14
-MOST_FIELDS = 2_000_000  # a second or two of walking; the largest file that octc writes has 30,000
+TENSOR_TYPE, TENSOR_NAME, TENSOR_EXTERNAL, TENSOR_LOCATION = 2, 8, 13, 14
+INT8_CONVOLUTIONS = ("QLinearConv", "ConvInteger")
+FLOATS = {1: "fp32", 10: "fp16", 16: "bf16"}  # TensorProto.DataType
+MOST_FIELDS = 2_000_000  # a second or two of walking; a node has about ten
 
 
 @dataclass
 class OnnxFacts:
-    """operators: (domain, name) -> count, at the top level. outside: entries that keep data in another file."""
+    """What a walk found.
+
+    Attributes:
+        operators: (domain, name) -> count, at the top level.
+        outside: entries that keep data in another file.
+        convolutions: operator and inputs of each. types: element type of each named constant.
+        fields: how many were looked at.
+    """
 
     operators: Counter[tuple[str, str]] = field(default_factory=Counter)
     domains: set[str] = field(default_factory=set)
     subgraphs: int = 0
     functions: int = 0
     outside: list[str] = field(default_factory=list)
+    convolutions: list[tuple[str, list[str]]] = field(default_factory=list)
+    types: dict[str, int] = field(default_factory=dict)
     fields: int = 0
 
 
@@ -39,11 +50,13 @@ def scan_onnx(path: Path) -> OnnxFacts:
         return walk_model(memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)))
 
 
-def count_operators(path: Path) -> dict[str, int]:
-    """How often each operator stands in a file, whatever its domain."""
+def convolution_precisions(path: Path) -> dict[str, int]:
+    """Convolutions of a file by precision: that of their float constants, or int8. Raises as `scan_onnx`."""
+    facts = scan_onnx(path)
     counts: Counter[str] = Counter()
-    for (_, name), count in scan_onnx(path).operators.items():
-        counts[name] += count
+    for operator, inputs in facts.convolutions:
+        kinds = [FLOATS[facts.types[name]] for name in inputs if facts.types.get(name) in FLOATS]
+        counts["int8" if operator in INT8_CONVOLUTIONS else kinds[0] if kinds else "unknown"] += 1
     return dict(counts)
 
 
@@ -87,15 +100,20 @@ def _graph(data: memoryview, facts: OnnxFacts) -> None:
 
 def _node(data: memoryview, facts: OnnxFacts) -> None:
     operator, domain = "", ""
+    inputs: list[str] = []
     for number, value in _counted(data, facts):
         if isinstance(value, memoryview):
-            if number == NODE_OPERATOR:
+            if number == NODE_INPUT:
+                inputs.append(text(value))
+            elif number == NODE_OPERATOR:
                 operator = text(value)
             elif number == NODE_DOMAIN:
                 domain = text(value)
             elif number == NODE_ATTRIBUTE:
                 _attribute(value, facts)
     facts.operators[domain, operator] += 1
+    if operator.endswith("Conv") or operator == "ConvInteger":
+        facts.convolutions.append((operator, inputs))
 
 
 def _attribute(data: memoryview, facts: OnnxFacts) -> None:
@@ -116,9 +134,15 @@ def _sparse(data: memoryview, facts: OnnxFacts) -> None:
 
 
 def _tensor(data: memoryview, facts: OnnxFacts) -> None:
+    name, kind = "", 0
     for number, value in _counted(data, facts):
-        if number == TENSOR_EXTERNAL and isinstance(value, memoryview):
+        if isinstance(value, int):
+            kind = value if number == TENSOR_TYPE else kind
+            if number == TENSOR_LOCATION and value != 0:
+                facts.outside.append("data_location")
+        elif number == TENSOR_NAME:
+            name = text(value)
+        elif number == TENSOR_EXTERNAL:
             parts = [bytes(v[:200]).decode(errors="replace") for _, v in fields(value) if isinstance(v, memoryview)]
             facts.outside.append("=".join(parts))
-        elif number == TENSOR_LOCATION and value != 0:
-            facts.outside.append("data_location")
+    facts.types[name] = kind

@@ -11,11 +11,9 @@ from octc.errors import OctcError
 from octc.image import Float32, UInt8
 from octc.optional import need
 from octc.runtimes.base import broken, check_batch, check_logits, closed, no_facts
-from octc.runtimes.onnx_file import count_operators
+from octc.runtimes.onnx_file import convolution_precisions
 
 PROVIDERS = ("CPUExecutionProvider",)
-FLOATS = ("Conv", "FusedConv", "NhwcFusedConv")
-INT8 = ("QLinearConv", "ConvInteger")
 
 
 class OrtRuntime:
@@ -29,8 +27,10 @@ class OrtRuntime:
         found = tuple(self._session.get_providers())
         require_providers(providers, found)
         ort = need("onnxruntime")
-        self._input = self._session.get_inputs()[0].name
-        self._output = self._session.get_outputs()[0].name
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if [one.type for one in (*inputs, *outputs)] != ["tensor(uint8)", "tensor(float)"]:
+            raise broken(artifact, ValueError("it does not take one uint8 tensor and give one float tensor"))
+        self._input, self._output = inputs[0].name, outputs[0].name
         self.facts = {
             **no_facts("onnxruntime", ort.__version__), "provider": found[0], "providers": list(found), "device": "CPU",
             "threads": self._session.get_session_options().intra_op_num_threads, "inter_op_threads": 1,
@@ -41,18 +41,18 @@ class OrtRuntime:
         if self._session is None:
             raise closed(self.name)
         check_batch(batch, self._artifact)
-        return check_logits(self._session.run([self._output], {self._input: batch})[0], len(batch), self._artifact)
+        try:
+            found = self._session.run([self._output], {self._input: batch})[0]
+        except Exception as error:  # onnxruntime's errors share no base class
+            raise broken(self._artifact, error) from error
+        return check_logits(found, len(batch), self._artifact)
 
     def precision_found(self) -> dict[str, int]:
         """Counted in the graph that ONNX Runtime made of the file: it is written out once, to a temporary folder."""
         with tempfile.TemporaryDirectory(prefix="octc-") as folder:
             path = Path(folder) / "optimised.onnx"
             _open(self._path, self._artifact, 1, PROVIDERS, optimised=path)
-            counts = count_operators(path)
-        half = self._artifact.precision == "fp16"
-        found = {"int8": sum(counts.get(name, 0) for name in INT8)}
-        found["fp16" if half else "fp32"] = sum(counts.get(name, 0) for name in FLOATS)
-        return {name: count for name, count in found.items() if count}
+            return convolution_precisions(path)
 
     def close(self) -> None:
         self._session = None

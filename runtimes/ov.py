@@ -19,6 +19,7 @@ PERFORMANCE = "LATENCY"
 MOST = 32  # images in one compiled shape; more are run in parts
 KEPT = 4  # compiled shapes at once
 NAMES = {"u8": "int8", "i8": "int8", "f32": "fp32", "f16": "fp16", "bf16": "bf16"}
+WORDS = ("layerType", "primitiveType", "runtimePrecision")
 
 
 class OvRuntime:
@@ -47,7 +48,10 @@ class OvRuntime:
 
     def _run(self, images: UInt8) -> Float32:
         request = self._request(len(images))
-        found = request.infer({0: np.ascontiguousarray(images)}, share_inputs=True)[0]
+        try:
+            found = request.infer({0: np.ascontiguousarray(images)}, share_inputs=True)[0]
+        except RuntimeError as error:
+            raise broken(self._artifact, error) from error
         return check_logits(np.array(found), len(images), self._artifact)
 
     def _request(self, size: int) -> Any:
@@ -59,6 +63,8 @@ class OvRuntime:
         settings = {"INFERENCE_PRECISION_HINT": HINT, "PERFORMANCE_HINT": PERFORMANCE, "INFERENCE_NUM_THREADS": self._threads}
         try:
             model = self._core.read_model(self._path)
+            if [len(model.inputs), len(model.outputs), str(model.input(0).element_type)] != [1, 1, "<Type: 'uint8_t'>"]:
+                raise RuntimeError("it does not take one uint8 tensor and give one tensor")
             model.reshape([size, pre.channels, pre.size, pre.size])
             compiled = self._core.compile_model(model, "CPU", settings)
         except RuntimeError as error:
@@ -113,13 +119,17 @@ def require_settings(found: dict[str, Any], threads: int) -> None:
 
 
 def layer_precisions(model: Any) -> dict[str, int]:
-    """Convolutions of OpenVINO's runtime model by the precision they run in (u8 and i8 count as int8)."""
+    """Convolutions of OpenVINO's runtime model by the precision of the kernel that runs them.
+
+    The kernel's name ends with it ("brgconv_avx512_1x1_i8"). `runtimePrecision` is only a fallback: it names the stored
+    weights, "f16" for FP16 files whose kernels compute in FP32.
+    """
     counts: Counter[str] = Counter()
     for node in model.get_ops():
-        info = node.get_rt_info()
-        kind = str(info["layerType"].astype(str)) if "layerType" in info else ""
-        if "Convolution" in kind:
-            precision = str(info["runtimePrecision"].astype(str))
+        info = {key: str(value.astype(str)) for key, value in node.get_rt_info().items() if key in WORDS}
+        if "Convolution" in info.get("layerType", ""):
+            kernel = info.get("primitiveType", "").rpartition("_")[2].lower()
+            precision = kernel if kernel in NAMES else info.get("runtimePrecision", "unknown")
             counts[NAMES.get(precision, precision)] += 1
     return dict(counts)
 

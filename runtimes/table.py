@@ -15,6 +15,7 @@ from octc.runtimes.base import Runtime
 from octc.runtimes.eager import open_eager
 from octc.runtimes.ort import open_ort
 from octc.runtimes.ov import open_ov
+from octc.runtimes.safety import check_model
 from octc.runtimes.trt import open_trt, rebuild, why_no_engine
 
 Open = Callable[[Path, Artifact, int, "int | None"], Runtime]
@@ -54,7 +55,9 @@ def open_runtime(folder: Path, artifact: Artifact, *, threads: int | None = None
     if missing:
         text = f"{artifact.name} cannot run here: {missing} is not installed"
         raise OctcError("OCT-E901", text, mend=f"pip install 'octc[{EXTRAS[missing]}]'", place=str(folder))
-    return engine.open(folder, artifact, choose_threads(threads), batch)
+    count = choose_threads(threads)
+    check_model(folder, artifact)
+    return engine.open(folder, artifact, count, batch)
 
 
 def choose_threads(asked: int | None) -> int:
