@@ -232,8 +232,9 @@ def _finish_epoch(
     logits = logits_of(model, data.val_images, data.preprocess, accelerator.device)
     labels = torch.tensor(list(data.val_labels))
     nll = float(functional.cross_entropy(logits, labels))
-    accuracy = float((logits.argmax(1) == labels).double().mean())
-    criterion = nll if stage.select == "loss" else (1 - accuracy) + 1e-6 * min(nll, 100.0)
+    trained = float(functional.cross_entropy(logits, labels, label_smoothing=stage.smoothing))  # smoothed as in training: the
+    accuracy = float((logits.argmax(1) == labels).double().mean())  # plain loss would punish the confidence that it asks for
+    criterion = trained if stage.select == "loss" else (1 - accuracy) + 1e-6 * min(nll, 100.0)
     means = {f"train_{name}": total / steps for name, total in progress.sums.items()}
     row: dict[str, Any] = {"epoch": progress.epoch + 1, **means, "val_loss": nll, "val_acc": accuracy}
     row["lr"] = stage.lr * learning_rate(progress.epoch + 1, stage.epochs, stage.warmup, stage.floor)
