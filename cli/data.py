@@ -6,11 +6,12 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from octc.cli.session import Session, Step
+from octc.cli.tables import Rows
 from octc.errors import OctcError, Several
 
 if TYPE_CHECKING:
@@ -21,24 +22,21 @@ NAME = "name of a data set (octc data list), or a folder"
 
 def list_(session: Session) -> int:
     """Known data sets, and which of them are on this machine."""
-    from rich.table import Table
-
     from octc.datasets.table import DATASETS, find_root
 
-    table = Table("name", "here", "what it is", "layout", "licence")
-    rows = {}
+    cells, rows = [], {}
     for name, spec in DATASETS.items():
         try:
             root = str(find_root(name, session.data, os.environ))
         except OctcError:
             root = ""
-        table.add_row(name, root or "no", spec.title, spec.layout, spec.licence)
+        cells.append((name, root or "no", spec.title, spec.layout, spec.licence))
         rows[name] = {
             "title": spec.title, "classes": spec.classes, "root": root or None, "layout": spec.layout, "licence": spec.licence,
             "source": spec.source, "note": spec.note,
         }  # fmt: skip
     session.report({"datasets": rows})
-    session.result(table)
+    session.result(Rows(("name", "here", "what it is", "layout", "licence"), cells))
     return 0
 
 
@@ -101,8 +99,6 @@ def split(
     seed: Annotated[int, typer.Option(min=0, help="another seed draws another validation part")] = 0,
 ) -> int:
     """Show the patient-level split that a run with this seed trains on. Nothing is written."""
-    from rich.table import Table
-
     from octc.datasets.split import make_split
     from octc.datasets.table import scan_dataset
 
@@ -112,14 +108,12 @@ def split(
     made = make_split(samples, name, seed)
     counts = made.counts()
     people = {part: len({s.patient or s.path for s in items}) for part, items in made.parts.items()}
-    table = Table("part", *made.classes, "images", "patients")
-    for part, row in counts.items():
-        table.add_row(part, *(str(count) for count in row.values()), str(sum(row.values())), str(people[part]))
+    cells = [(part, *map(str, row.values()), str(sum(row.values())), str(people[part])) for part, row in counts.items()]
     session.report(
         {"dataset": name, "root": str(root), "seed": seed, "digest": made.digest, "dropped": made.dropped, "counts": counts,
          "patients": people}
     )  # fmt: skip
-    session.result(table)
+    session.result(Rows(("part", *made.classes, "images", "patients"), cells))
     session.result(f"digest {made.digest}\nleakage: none (no patient and no image in two parts)")
     if made.dropped:
         session.say(f"{made.dropped} training images share a patient or their content with test and are left out")
@@ -157,14 +151,13 @@ def _ticking(session: Session, label: str) -> Iterator[Callable[[int, int], None
         yield tick
 
 
-def _audit_table(report: AuditReport) -> Any:
-    from rich.table import Table
-
-    table = Table("part", "class", "images", "patients", title=f"{report.dataset}: {report.root}")
-    for part, row in report.counts.items():
-        for kind, count in row.items():
-            table.add_row(part, kind, str(count), str(report.patients[part][kind]))
-    return table
+def _audit_table(report: AuditReport) -> Rows:
+    cells = [
+        (part, kind, str(count), str(report.patients[part][kind]))
+        for part, row in report.counts.items()
+        for kind, count in row.items()
+    ]
+    return Rows(("part", "class", "images", "patients"), cells, f"{report.dataset}: {report.root}")
 
 
 def _say_facts(session: Session, report: AuditReport) -> None:

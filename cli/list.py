@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 
 from octc.artifact import MANIFEST
 from octc.cli.session import Session
+from octc.cli.tables import Rows
 from octc.errors import OctcError
 from octc.optional import have
 from octc.run import scan_runs
@@ -42,13 +44,10 @@ def list_(
     """Models, data sets, recipes and runs, and what is missing for each."""
     if what is not None and what not in KINDS:
         raise OctcError("OCT-E104", f"unknown list {what!r}", mend=f"one of: {', '.join(KINDS)}")
-    makers = {
-        "models": _models,
-        "datasets": lambda: _datasets(session),
-        "recipes": _recipes,
-        "runs": lambda: _runs(session),
-    }
-    found = {kind: makers[kind]() for kind in ((what,) if what else KINDS)}
+    makers: dict[str, Callable[[Session], list[Row]]] = {
+        "models": _models, "datasets": _datasets, "recipes": _recipes, "runs": _runs,
+    }  # fmt: skip
+    found = {kind: makers[kind](session) for kind in ((what,) if what else KINDS)}
     session.report(found)
     for kind, rows in found.items():
         session.result(_table(kind, rows) if rows else f"{kind}: none")
@@ -83,7 +82,7 @@ def _in_hub_cache(model: str) -> bool:
     return any(cache.glob(f"models--timm--{model}*/snapshots/*/*"))
 
 
-def _models() -> list[Row]:
+def _models(_session: Session) -> list[Row]:
     from octc.train.recipes import RECIPES
 
     rows = []
@@ -96,7 +95,7 @@ def _models() -> list[Row]:
     return rows
 
 
-def _recipes() -> list[Row]:
+def _recipes(_session: Session) -> list[Row]:
     from octc.train.recipes import RECIPES
 
     rows = []
@@ -134,17 +133,9 @@ def _runs(session: Session) -> list[Row]:
     return rows
 
 
-def _table(kind: str, rows: list[Row]) -> Any:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=kind, title_justify="left", box=SIMPLE_HEAD)
-    for name in COLUMNS[kind]:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_cell(row[name], name)) for name in COLUMNS[kind]))
-    return table
+def _table(kind: str, rows: list[Row]) -> Rows:
+    names = COLUMNS[kind]
+    return Rows(names, [[_cell(row[name], name) for name in names] for row in rows], kind)
 
 
 def _cell(value: Any, name: str) -> str:

@@ -62,8 +62,8 @@ def main(words: Sequence[str]) -> int:
 
 def _arranged(words: list[str]) -> list[str]:
     """`octc --json list` is `octc list --json`; `octc split` is `octc data split`; `--resume` alone is the newest run."""
-    follows = [*words[1:], "-"]
-    words = [f"{w}={BARE[w]}" if w in BARE and n.startswith("-") else w for w, n in zip(words, follows, strict=True)]
+    follows = [*words[1:], "-"]  # one more than there are words where there is none
+    words = [f"{w}={BARE[w]}" if w in BARE and n.startswith("-") else w for w, n in zip(words, follows, strict=False)]
     first = next((i for i, word in enumerate(words) if not word.startswith("-")), len(words))
     leading = words[:first]
     rest = words[first:]

@@ -108,7 +108,8 @@ def usable_threads(cpus: Cpus | None = None) -> tuple[int, str]:
 
 def read_flags(root: Path = ROOT) -> tuple[str, tuple[str, ...]]:
     """(model name, flags) of the first processor in /proc/cpuinfo; ("unknown", ()) where there is none."""
-    model, flags = "unknown", ()
+    model = "unknown"
+    flags: tuple[str, ...] = ()
     for line in read_text(root / "proc/cpuinfo").splitlines():
         key, _, value = (part.strip() for part in line.partition(":"))
         if key in ("model name", "Model", "Hardware") and model == "unknown":

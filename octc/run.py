@@ -52,6 +52,8 @@ class Run:
         """run.json as a dictionary (OctcError E107 when it cannot be read)."""
         try:
             value: dict[str, Any] = read_json(self.path / RUN)
+            if not isinstance(value, dict):
+                raise ValueError("not a table of keys")
         except (OSError, ValueError) as error:
             raise OctcError("OCT-E107", f"not a run: {self.path}", mend="octc list runs", place=str(self.path)) from error
         return value

@@ -46,11 +46,9 @@ def parameters(name: str) -> dict[str, Any]:
         words = "/".join((*parameter.opts, *parameter.secondary_opts))
         kind = "count" if parameter.count else "flag" if parameter.is_flag else spelled(types[parameter.name])
         many = " (repeated)" if parameter.multiple else ""
-        default = (
-            ""
-            if parameter.default in (None, (), [], False) or parameter.count or callable(parameter.default)
-            else f" = {parameter.default}"
-        )
+        off = parameter.is_flag and parameter.default is False
+        silent = off or parameter.count or parameter.default in (None, (), []) or callable(parameter.default)
+        default = "" if silent else f" = {parameter.default}"
         options[words] = f"{kind}{many}{default}"
     return {"arguments": arguments, "options": dict(sorted(options.items()))}
 

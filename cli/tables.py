@@ -1,0 +1,53 @@
+"""Tables for any width: columns where they fit without breaking a word, else one block of lines for each row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A table that `Session.result` prints. Cells are plain text: a name in brackets is never taken for markup."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    title: str = ""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.measure import Measurement
+
+        table = self._table()
+        if Measurement.get(console, options.update(width=10_000), table).minimum <= options.max_width:
+            yield table
+        else:
+            yield from self._blocks()
+
+    def _table(self) -> Any:
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=Text(self.title) if self.title else None, title_justify="left", box=SIMPLE_HEAD)
+        for name in self.columns:
+            table.add_column(name)
+        for row in self.rows:
+            table.add_row(*map(Text, row))
+        return table
+
+    def _blocks(self) -> RenderResult:
+        """`name: cell` lines; the first cell heads its block, and what is too long goes on with an indent."""
+        from rich.padding import Padding
+        from rich.text import Text
+
+        if self.title:
+            yield Text(self.title)
+        for first, *rest in self.rows:
+            yield Text(first, overflow="fold")
+            for name, cell in zip(self.columns[1:], rest, strict=True):
+                yield Padding(Text(f"{name}: {cell}", overflow="fold"), (0, 0, 0, 2))
+            yield Text("")
