@@ -72,8 +72,20 @@ class Session:
         """The answer, on stdout: a text, or anything that rich can render. Nothing with `--json`."""
         if self.json:
             return
-        text = what if isinstance(what, str) else self._rendered(what)
+        text = self._marked(what) if isinstance(what, str) else self._rendered(what)
         write(sys.stdout, text if text.endswith("\n") else text + "\n")
+
+    @property
+    def width(self) -> int:
+        """Columns of stdout: 160 where it is no terminal and COLUMNS does not say, and never below 40."""
+        return max(shutil.get_terminal_size((160, 24)).columns, 40)
+
+    @property
+    def _result_colour(self) -> bool:
+        return self.color and has_colour(sys.stdout, os.environ)
+
+    def _marked(self, text: str) -> str:
+        return "\n".join(marked(line, sys.stdout, self._result_colour) for line in text.split("\n"))
 
     def report(self, data: dict[str, Any]) -> None:
         """The command's own document: `data` of the JSON envelope."""
@@ -82,14 +94,15 @@ class Session:
     def _rendered(self, what: Any) -> str:
         from rich.console import Console
 
-        colour = self.color and has_colour(sys.stdout, os.environ)
-        width = (
-            None
-            if colour or sys.stdout is None or sys.stdout.isatty()
-            else max(shutil.get_terminal_size((160, 24)).columns, 40)
-        )
+        colour = self._result_colour
         console = Console(
-            file=sys.stdout, no_color=not colour, force_terminal=colour, width=width, markup=False, highlight=False, emoji=False
+            file=sys.stdout,
+            no_color=not colour,
+            force_terminal=colour,
+            width=self.width,
+            markup=False,
+            highlight=False,
+            emoji=False,
         )
         with console.capture() as captured:
             console.print(what)

@@ -70,15 +70,15 @@ class Machine:
         }  # fmt: skip
 
 
-def read_machine(root: Path = ROOT) -> Machine:
-    """Look at the machine."""
+def read_machine(root: Path = ROOT, *, gpus: bool = True) -> Machine:
+    """Look at the machine. gpus: whether nvidia-smi is asked, which takes about a second where it is."""
     model, flags = read_flags(root)
     kind = platform.machine()
     tokens = isa_tokens(flags, kind)
     return Machine(
         name=host_name(), os=f"{platform.system()} {platform.release()}", cpu_model=model, isa=tokens,
         cpu_class=cpu_class(tokens, kind), cpus=read_cpus(root), governor=_governor(root),
-        ram_mib=memory_mib("MemTotal", root) or _ram_by_name(), virtual=_virtual(root, flags, kind), gpus=read_gpus(),
+        ram_mib=memory_mib("MemTotal", root) or _ram_by_name(), virtual=_virtual(root, flags, kind), gpus=read_gpus() if gpus else (),
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         isa_limits={name: os.environ[name] for name in ISA_LIMITS if name in os.environ},
     )  # fmt: skip

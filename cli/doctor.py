@@ -1,0 +1,255 @@
+"""`octc doctor`: what this machine can do, and for the rest the command that mends it. Changes nothing, contacts nobody."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from octc.checks import TARGETS, Check, seen_from
+from octc.cli.session import Session
+from octc.errors import OctcError
+from octc.optional import have
+
+SIGNS = {"ok": "✓", "info": "·", "warning": "!", "problem": "✗"}
+ELSEWHERE = ("192.0.2.1", 9)  # RFC 5737: an address that belongs to nobody; the guard refuses before anything is sent
+MOST = 10  # artifacts that are listed
+
+
+def doctor(
+    session: Session,
+    target: Annotated[
+        str | None, typer.Option(metavar="|".join(TARGETS), help="Look from the point of view of that kind of machine")
+    ] = None,
+) -> int:
+    """Say what this machine can do and how to mend the rest. Ends with 4 when there is a problem."""
+    if target is not None and target not in TARGETS:
+        raise OctcError("OCT-E104", f"unknown target {target!r}", mend=f"one of: {', '.join(TARGETS)}", place="--target")
+    checks = [seen_from(check, target) for check in _all_checks(session, target)]
+    counts = Counter(check.state for check in checks)
+    session.report({"target": target, "checks": [_plain(check) for check in checks], "counts": {k: counts[k] for k in SIGNS}})
+    last = f"{counts['ok']} ok · {counts['warning']} warnings · {counts['problem']} problems"
+    session.result("\n".join([*_lines(session, checks), last]))
+    if problems := [check for check in checks if check.state == "problem"]:
+        why = "; ".join(f"{check.text} [{check.code}]" if check.code else check.text for check in problems)
+        mend = next((check.mend for check in problems if check.mend), "the lines marked ✗ say how")
+        raise OctcError("OCT-E905", f"problems on this machine: {len(problems)}", why=why, mend=mend)
+    return 0
+
+
+def _all_checks(session: Session, target: str | None) -> list[Check]:
+    """Every group, in the order in which they are shown; those that wait for other programs wait together."""
+    groups: tuple[Callable[[Session], list[Check]], ...] = (
+        _packages, lambda _: _cpu(target), _memory, _gpu, _runtimes, _sensors, _data, _network, _telemetry,
+    )  # fmt: skip
+    with ThreadPoolExecutor(len(groups)) as pool:
+        return [check for found in pool.map(lambda group: group(session), groups) for check in found]
+
+
+def _packages(_session: Session) -> list[Check]:
+    from octc.cli.list import EXTRAS, missing_modules
+    from octc.host import versions
+    from octc.train.packages import PACKAGES
+
+    group, python = "Python and packages", platform.python_version()
+    old = sys.version_info < (3, 10)
+    found = [Check(group, "problem" if old else "ok", f"Python {python}", "install Python 3.10 or newer" if old else "")]
+    core = versions(("octc", "numpy", "pillow", "scipy", "rich", "typer"))
+    found.append(Check(group, "ok", ", ".join(f"{name} {number}" for name, number in core.items())))
+    without = {
+        "train": "no training here; bench works", "export": "no export here; bench works",
+        "ort": "no ONNX artifact runs here", "openvino": "no OpenVINO artifact runs here",
+    }  # fmt: skip
+    for extra in EXTRAS:
+        if lacking := missing_modules(extra):
+            text = f"{', '.join(lacking)} not installed ({without[extra]})"
+            needed = ("gpu",) if extra == "train" else ()
+            found.append(Check(group, "warning", text, f"pip install 'octc[{extra}]'", "OCT-E901", needed))
+        else:
+            names = [name for name in (m.replace("_", "-") for m in EXTRAS[extra]) if name]
+            found.append(
+                Check(group, "ok", f"extra {extra}: {', '.join(f'{n} {v}' for n, v in versions(tuple(names)).items())}")
+            )
+    small = {"weights": [package.module for package in PACKAGES.values()], "yaml": ["yaml"]}
+    for extra, modules in small.items():
+        lacking = [name for name in modules if not have(name)]
+        text = f"extra {extra}: {', '.join(lacking)} not installed" if lacking else f"extra {extra}"
+        mend = f"pip install 'octc[{extra}]'" if lacking else ""
+        found.append(Check(group, "warning" if lacking else "ok", text, mend, "OCT-E901" if lacking else None))
+    return [*found, *_conflicts(group)]
+
+
+def _conflicts(group: str) -> list[Check]:
+    from octc.conflicts import can_check, find_conflicts, same_module
+
+    if not can_check():
+        return [Check(group, "info", "versions are not checked against each other: packaging is not installed", "pip check")]
+    found = [Check(group, "problem", c.message(), c.mend(), "OCT-E902") for c in find_conflicts()]
+    for names in same_module():
+        text = f"{' and '.join(names)} overwrite each other"
+        found.append(Check(group, "warning", text, f"pip uninstall {names[0]}, then install {names[1]} again", "OCT-E902"))
+    return found or [Check(group, "ok", "installed versions fit each other")]
+
+
+def _cpu(target: str | None) -> list[Check]:
+    from octc.checks import check_cpu, check_kind
+    from octc.cpu import usable_threads
+    from octc.host import read_machine
+
+    machine = read_machine(gpus=False)
+    kind = check_kind(platform.machine(), target)
+    return [*kind, *check_cpu(machine, os.environ, usable_threads(machine.cpus))]
+
+
+def _memory(session: Session) -> list[Check]:
+    from octc.checks import check_memory
+
+    return check_memory(session.run_dir, os.environ, trains=have("torch"))
+
+
+def _gpu(_session: Session) -> list[Check]:
+    from octc.checks import check_gpu, gpu_users
+    from octc.host import read_gpus, versions
+
+    gpus = read_gpus()
+    return check_gpu(gpus, versions(("torch",)).get("torch"), gpu_users() if gpus else None)
+
+
+def _runtimes(session: Session) -> list[Check]:
+    from octc.cli.probe import ENGINES, ask
+
+    group = "Runtimes"
+    here = [name for name in ENGINES if have(name)]
+    found = []
+    with ThreadPoolExecutor(len(ENGINES)) as pool:
+        for name, said in zip(here, pool.map(ask, here), strict=True):
+            found.append(_engine(group, name, said))
+    if not {"onnxruntime", "openvino"} & set(here):
+        text = "no inference engine is installed: nothing can be measured or predicted here"
+        found.append(Check(group, "problem", text, "pip install 'octc[ort]'", "OCT-E901", matters=("x86",)))
+    if "tensorrt" not in here:
+        tool = shutil.which("trtexec") is not None
+        text = "TensorRT: trtexec is here, the Python module is not" if tool else "TensorRT not installed"
+        mend = "pip install tensorrt   (on a Jetson it is part of JetPack)"
+        found.append(Check(group, "info", text, mend, "OCT-E903", needed=("tensorrt", "jetson")))
+    return [*found, *_artifacts(session, group)]
+
+
+def _engine(group: str, name: str, said: dict[str, Any]) -> Check:
+    owners = {"onnxruntime": ("x86",), "openvino": ("x86",), "tensorrt": ("tensorrt", "jetson")}
+    if "error" in said:
+        mend = f"pip install --force-reinstall {name}"
+        return Check(
+            group, "problem", f"{name} is installed and does not start: {said['error']}", mend, "OCT-E903", (), owners[name]
+        )
+    reads = f", reads ONNX up to opset {said['opset']}, IR {said['ir']}" if said.get("opset") else ""
+    devices = (
+        f" ({', '.join(device.removesuffix('ExecutionProvider') for device in said['devices'])})" if said["devices"] else ""
+    )
+    return Check(group, "ok", f"{name} {said['version']}{devices}{reads}")
+
+
+def _artifacts(session: Session, group: str) -> list[Check]:
+    """The artifacts that `octc bench` would take, and which of them run here."""
+    from octc.find import find_artifacts
+    from octc.runtimes.table import why_not
+
+    try:
+        founds, words = find_artifacts(None, session.run_dir, os.environ)
+    except OctcError as error:
+        if error.code == "OCT-E107":
+            return [Check(group, "info", "no artifact here yet", "octc export, or copy one to ./bundles")]
+        return [Check(group, "problem", error.message, error.mend, error.code)]
+    checks = []
+    for found in founds[:MOST]:
+        reason = why_not(found.artifact)
+        text = f"artifact {found.artifact.name} {'runs here' if reason is None else 'does not run here: ' + reason}"
+        checks.append(Check(group, "ok" if reason is None else "info", text))
+    if len(founds) > MOST:
+        checks.append(Check(group, "info", f"… and {len(founds) - MOST} more artifacts"))
+    if "passed over: " in words:
+        text = f"damaged: {words.partition('passed over: ')[2]}"
+        checks.append(Check(group, "problem", text, "copy it again from where it was made", "OCT-E501"))
+    return checks
+
+
+def _sensors(_session: Session) -> list[Check]:
+    from octc.checks import check_sensors
+
+    return check_sensors()
+
+
+def _data(session: Session) -> list[Check]:
+    from octc.datasets.table import DATASETS, find_root
+    from octc.run import scan_runs
+
+    found = []
+    for name, spec in DATASETS.items():
+        if spec.default_root is None:
+            continue
+        try:
+            root = find_root(name, session.data, os.environ)
+        except OctcError as error:
+            found.append(Check("Data", "info", f"{name} not here", error.mend, error.code))
+            continue
+        place = spec.default_root if str(root) == spec.default_root.removeprefix("./") else "where --data or OCTC_DATA says"
+        runs = scan_runs(session.run_dir, dataset=name)
+        digest = str(runs[0].read().get("split_digest") or "") if runs else ""
+        split = f"split {digest[:12]} of {runs[0].id}" if digest else "no run on it yet"
+        found.append(Check("Data", "ok", f"{name}: {place}, {split}", f"octc data check {name}"))
+    return found
+
+
+def _network(session: Session) -> list[Check]:
+    from octc.checks import check_network
+
+    found = check_network(os.environ, offline=session.offline)
+    return [*found, _proof()] if session.offline else found
+
+
+def _proof() -> Check:
+    """Try to connect under the guard. It must be refused."""
+    try:
+        socket.create_connection(ELSEWHERE, timeout=0.5).close()
+    except OctcError as error:
+        return Check("Network", "ok", f"a connection was tried under --offline and refused ({error.code})")
+    except OSError:
+        pass
+    return Check("Network", "problem", "a connection was tried under --offline and not refused", "report this", "OCT-E990")
+
+
+def _telemetry(_session: Session) -> list[Check]:
+    from octc.checks import check_telemetry
+    from octc.host import versions
+
+    return check_telemetry(versions(("openvino-telemetry", "huggingface-hub")), os.environ)
+
+
+def _plain(check: Check) -> dict[str, Any]:
+    shown = ("group", "state", "text", "mend", "code")
+    return {key: value or None for key, value in asdict(check).items() if key in shown}
+
+
+def _lines(session: Session, checks: list[Check]) -> list[str]:
+    """Groups with their lines, wrapped to the width of stdout."""
+    lines: list[str] = []
+    for place, check in enumerate(checks):
+        if not place or check.group != checks[place - 1].group:
+            lines.append(check.group)
+        text = f"{SIGNS[check.state]} {check.text}"
+        lines += textwrap.wrap(text, session.width, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
+        if check.mend and check.state != "ok":
+            lines += textwrap.wrap(
+                f"→ {check.mend}", session.width, initial_indent="    ", subsequent_indent="      ", break_on_hyphens=False
+            )
+    return lines

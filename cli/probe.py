@@ -1,0 +1,108 @@
+"""An inference engine asked in a process of its own: what it is, and what it can read. One JSON document on stdout.
+
+A library that crashes, or hangs, then does so there and not in `octc doctor`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+from octc.offline import go_offline
+from octc.optional import need
+
+SECONDS = 4.0
+NEWEST_OPSET, NEWEST_IR = 40, 30  # where the search for what an engine reads begins
+
+
+def ask(engine: str, seconds: float = SECONDS) -> dict[str, Any]:
+    """What an installed engine says of itself; {"error": why} where it does not start."""
+    code = f"from octc.cli.probe import answer; answer({engine!r})"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return {"error": f"no answer within {seconds:g} s"}
+    try:
+        value: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        return {"error": lines[-1][:200] if lines else f"it ended with {done.returncode}"}
+    return value
+
+
+def answer(engine: str) -> None:
+    """In the process of its own: print what the engine says."""
+    if os.environ.get("OCTC_OFFLINE") == "1":
+        go_offline()
+    sys.stdout.write("\n" + json.dumps(ENGINES[engine]()) + "\n")
+
+
+def _onnxruntime() -> dict[str, Any]:
+    ort = need("onnxruntime")
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+
+    def reads(ir: int, opset: int) -> bool:
+        try:
+            ort.InferenceSession(smallest_onnx(ir, opset), options, providers=["CPUExecutionProvider"])
+        except Exception:  # onnxruntime's errors share no base class
+            return False
+        return True
+
+    return {
+        "version": ort.__version__,
+        "devices": ort.get_available_providers(),
+        "opset": next((opset for opset in range(NEWEST_OPSET, 6, -1) if reads(8, opset)), None),
+        "ir": next((ir for ir in range(NEWEST_IR, 2, -1) if reads(ir, 13)), None),
+    }
+
+
+def _openvino() -> dict[str, Any]:
+    openvino = need("openvino")
+    core = openvino.Core()
+    return {"version": openvino.__version__.split("-")[0], "devices": list(core.available_devices)}
+
+
+def _tensorrt() -> dict[str, Any]:
+    return {"version": str(importlib.import_module("tensorrt").__version__), "devices": []}
+
+
+ENGINES = {"onnxruntime": _onnxruntime, "openvino": _openvino, "tensorrt": _tensorrt}
+
+
+def smallest_onnx(ir: int, opset: int) -> bytes:
+    """An ONNX file of one Identity, float [1] -> float [1], written without the onnx package (it is not on an edge box).
+
+    Field numbers as in onnx.proto: ModelProto ir_version 1, graph 7, opset_import 8; GraphProto node 1, name 2, input 11,
+    output 12; NodeProto input 1, output 2, op_type 4; ValueInfoProto name 1, type 2.
+    """
+    shape = _message(1, _number(1, 1))
+    tensor = _number(1, 1) + _message(2, shape)
+    values = {name: _message(1, name) + _message(2, _message(1, tensor)) for name in (b"x", b"y")}
+    node = _message(1, b"x") + _message(2, b"y") + _message(4, b"Identity")
+    graph = _message(1, node) + _message(2, b"g") + _message(11, values[b"x"]) + _message(12, values[b"y"])
+    return _number(1, ir) + _message(7, graph) + _message(8, _number(2, opset))
+
+
+def _varint(value: int) -> bytes:
+    low, rest = value & 127, value >> 7
+    return bytes([low | 128]) + _varint(rest) if rest else bytes([low])
+
+
+def _number(field: int, value: int) -> bytes:
+    return _varint(field << 3) + _varint(value)
+
+
+def _message(field: int, data: bytes) -> bytes:
+    return _varint(field << 3 | 2) + _varint(len(data)) + data
