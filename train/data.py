@@ -50,6 +50,8 @@ def _write_cache(path: Path, root: Path, samples: Sequence[Sample], preprocess: 
 
     with replacing(path) as temporary:
         array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+        with temporary.open("r+b") as stream:  # a full disk is an error now; met while writing to the map it kills the process
+            os.posix_fallocate(stream.fileno(), 0, temporary.stat().st_size)
         failed: list[OctcError] = []
         with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
             for index, image in enumerate(pool.map(prepare, samples)):
@@ -79,11 +81,14 @@ class ImageSet(Dataset[tuple[torch.Tensor, int, int]]):
 
 
 class EpochBatches(Sampler[list[int]]):
-    """Batches of one epoch: a permutation that only seed and epoch decide; the last incomplete batch is dropped."""
+    """Batches of one epoch: a permutation that only seed and epoch decide; what does not fill a batch for every process is
+    dropped. A batch larger than a process's share of the images is made smaller (E104 when there is less than one)."""
 
-    def __init__(self, count: int, batch: int, seed: int) -> None:
+    def __init__(self, count: int, batch: int, seed: int, processes: int = 1) -> None:
+        if count < processes:
+            raise OctcError("OCT-E104", f"{count} training images for {processes} processes", mend="start fewer processes")
         self.count = count
-        self.batch = min(batch, count)
+        self.batch = min(batch, count // processes)
         self.batch_size = self.batch  # accelerate shards by this name
         self.drop_last = True
         self.seed = seed

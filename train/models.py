@@ -13,10 +13,24 @@ from octc.image import Preprocess
 
 
 def build_model(name: str, num_classes: int, **kwargs: Any) -> nn.Module:
-    """A timm network with random weights and `num_classes` outputs (OctcError E307 for an unknown name)."""
+    """A timm network with random weights and `num_classes` outputs.
+
+    Raises:
+        OctcError: E307 for an unknown name, one that points elsewhere ("hf-hub:...", "local-dir:..."), or options that the
+            network does not take or that would read a file. Names and options may come from a checkpoint of someone else.
+    """
+    reading = sorted(key for key in kwargs if key.startswith(("pretrained", "checkpoint", "cache_dir")))
+    if reading:
+        text = f"{name} may not be built with {', '.join(reading)}: weights are read by octc alone"
+        raise OctcError("OCT-E307", text, mend="--weights FILE, or `weights` of the recipe")
+    if ":" in name or "/" in name:
+        raise OctcError("OCT-E307", f"{name!r} points outside timm's own networks", mend="octc list models")
     try:
         model: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, **kwargs)
-    except RuntimeError as error:
+    except TypeError as error:
+        text = f"{name} cannot be built with {kwargs}: {error}"
+        raise OctcError("OCT-E307", text, mend="change model_kwargs of the recipe") from error
+    except (RuntimeError, ValueError) as error:
         near = ", ".join(timm.list_models(f"{name.split('.', maxsplit=1)[0][:8]}*")[:5])
         raise OctcError("OCT-E307", f"timm knows no network {name!r}", mend=f"near: {near or 'octc list models'}") from error
     return model

@@ -23,7 +23,7 @@ def start_weights(model: torch.nn.Module, stage: Stage, file: Path | None, fetch
     """Load start weights into `model` (its classifier stays random) and say where they came from and their licence.
 
     Raises:
-        OctcError: E310 not on disk, E901 the package is not installed, E307 / E308 / E501 the file does not fit or is unsafe.
+        OctcError: E310 not on disk or not installed, E307 / E308 / E501 the file does not fit or is unsafe.
     """
     if file is not None:
         state = read_weights(file)
@@ -33,11 +33,16 @@ def start_weights(model: torch.nn.Module, stage: Stage, file: Path | None, fetch
         return {"source": "random", "licence": "none"}
     if stage.weights == "package":
         return _from_package(model, stage.model)
-    return _from_hub(model, stage.model, fetch)
+    if stage.weights == "hub":
+        return _from_hub(model, stage.model, fetch)
+    raise OctcError("OCT-E104", f"weights = {stage.weights!r}", mend="one of: package, hub, none", place="weights")
 
 
 def _from_package(model: torch.nn.Module, name: str) -> dict[str, Any]:
-    package = PACKAGES[name]
+    package = PACKAGES.get(name)
+    if package is None:
+        text = f"no package carries weights of {name} (known: {', '.join(PACKAGES)})"
+        raise OctcError("OCT-E310", text, mend="--weights FILE, or another `weights` in the recipe: hub, none")
     spec = importlib.util.find_spec(package.module)
     if spec is None or spec.origin is None:
         text = f"ImageNet weights of {name} are not installed"
@@ -56,12 +61,15 @@ def _from_package(model: torch.nn.Module, name: str) -> dict[str, Any]:
 
 
 def _from_hub(model: torch.nn.Module, name: str, fetch: bool) -> dict[str, Any]:
+    mend = "--fetch-weights downloads them from timm's hub once; --weights FILE takes a safetensors file"
+    known: Any = timm.get_pretrained_cfg(name)
+    if known is None or not known.hf_hub_id:  # other sources would be downloaded whatever the hub's switch says
+        raise OctcError("OCT-E310", f"timm's hub has no weights of {name}", mend="--weights FILE takes a safetensors file")
     with _network(fetch):
         try:
             source = timm.create_model(name, pretrained=True)
         except (OSError, RuntimeError, ValueError) as error:
             text = f"pretrained weights of {name} are not on disk"
-            mend = "--fetch-weights downloads them from timm's hub once; --weights FILE takes a safetensors file"
             raise OctcError("OCT-E310", text, mend=mend, why=str(error).splitlines()[0][:200]) from error
     _load_body(model, source.state_dict(), name)
     config: Any = source.pretrained_cfg
@@ -84,10 +92,13 @@ def _network(allowed: bool) -> Iterator[None]:
 def _load_body(model: torch.nn.Module, state: dict[str, torch.Tensor], place: str) -> None:
     """Load everything but a classifier of another width; any other difference is an error."""
     own = model.state_dict()
-    head = {name for name in own if name in state and state[name].shape != own[name].shape and _is_head(name)}
+    heads = _heads(model)
+    head = {name for name in own if name in state and state[name].shape != own[name].shape and name.startswith(heads)}
     kept = {name: own[name] if name in head else tensor for name, tensor in state.items()}
     load_strictly(model, kept, place)
 
 
-def _is_head(name: str) -> bool:
-    return name.split(".", maxsplit=1)[0] in ("classifier", "fc", "head")
+def _heads(model: torch.nn.Module) -> tuple[str, ...]:
+    """Names of the classifiers as timm knows them ("head.fc", or "head" and "head_dist")."""
+    named: Any = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
+    return tuple(f"{name}." for name in ([named] if isinstance(named, str) else named))

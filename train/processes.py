@@ -1,0 +1,71 @@
+"""What several training processes must agree on. With one process everything here is free of cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from accelerate import Accelerator
+from torch import distributed, nn
+
+from octc.errors import OctcError
+from octc.image import Preprocess
+from octc.train.evaluate import logits_of
+
+# how torch's backends say that another process is gone
+LOST = (
+    "connection closed",
+    "connection reset",
+    "connection refused",
+    "broken pipe",
+    "timed out",
+    "remote process",
+    "gloo",
+    "nccl",
+)
+
+
+def agreed(accelerator: Accelerator, number: int) -> int:
+    """The largest of all processes' numbers: all leave at the same step when one of them got a signal."""
+    if accelerator.num_processes == 1:
+        return number
+    tensor = torch.tensor([number], device=accelerator.device)
+    distributed.all_reduce(tensor, op=distributed.ReduceOp.MAX)
+    return int(tensor)
+
+
+def shared_logits(
+    model: nn.Module, images: npt.NDArray[np.uint8], pre: Preprocess, accelerator: Accelerator, stop: Callable[[], object]
+) -> torch.Tensor:
+    """`logits_of` the main process's network: every process takes its share of the images, all get the same rows."""
+    count, rank = accelerator.num_processes, accelerator.process_index
+    if count == 1:
+        return logits_of(model, images, pre, accelerator.device, stop=stop)
+    for tensor in model.state_dict().values():  # BatchNorm's statistics are each process's own
+        distributed.broadcast(tensor, 0)
+    share = images[rank::count]
+    mine = logits_of(model, share, pre, accelerator.device).numpy() if len(share) else None
+    parts: list[Any] = [None] * count
+    distributed.all_gather_object(parts, mine)
+    rows = np.empty((len(images), parts[0].shape[1]), np.float32)
+    for place, part in enumerate(parts):
+        if part is not None:
+            rows[place::count] = part
+    return torch.from_numpy(rows)
+
+
+@contextmanager
+def watching_peers(accelerator: Accelerator) -> Iterator[None]:
+    """A broken connection to another process becomes E305."""
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        if accelerator.num_processes == 1 or not any(word in str(error).lower() for word in LOST):
+            raise
+        text = f"process {accelerator.process_index} lost another one of {accelerator.num_processes}"
+        mend = "look at the first error of the other processes' logs; --resume continues from the last state"
+        raise OctcError("OCT-E305", text, mend=mend, why=str(error).splitlines()[0][:200]) from error
