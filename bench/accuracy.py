@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ class Records:
         logits: float32 [n, views, K], as the runtime delivered them.
         views: names out of `octc.image.VIEWS`.
         artifact: sum of the artifact's manifest; preprocess: `Preprocess.to_json()`.
+        facts: of the runtime and the machine that gave the logits, and when.
     """
 
     ids: tuple[str, ...]
@@ -43,6 +45,7 @@ class Records:
     views: tuple[str, ...]
     artifact: str
     preprocess: dict[str, Any]
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def only(self, views: Sequence[str]) -> Records:
         """The same records with these views alone."""
@@ -110,12 +113,14 @@ def measure_all(
 
 
 def records_of(
-    samples: Sequence[Sample], logits: Float32, views: Sequence[str], artifact: str, preprocess: Preprocess
+    samples: Sequence[Sample], logits: Float32, views: Sequence[str], artifact: str, preprocess: Preprocess,
+    facts: Mapping[str, Any] | None = None,
 ) -> Records:  # fmt: skip
     """Records from logits [n, views, K] in the order of `samples`."""
     return Records(
         ids=image_ids(samples), labels=tuple(s.label for s in samples), patients=tuple(s.patient for s in samples),
-        logits=logits, views=tuple(views), artifact=artifact, preprocess=preprocess.to_json(),
+        logits=logits, views=tuple(views), artifact=artifact, preprocess=json.loads(canonical_json(preprocess.to_json())),
+        facts=json.loads(canonical_json(dict(facts or {}))),
     )  # fmt: skip
 
 
@@ -130,13 +135,13 @@ def measure(
 
 def write_records(path: Path, records: Records) -> None:
     """Write records as npz, atomically (plain arrays; a missing patient is an empty string)."""
-    text = {name: np.array(getattr(records, name)) for name in ("ids", "views")}
     patients = np.array([patient or "" for patient in records.patients])
-    head = np.frombuffer(canonical_json({"artifact": records.artifact, "preprocess": records.preprocess}), np.uint8)
+    head = {name: getattr(records, name) for name in ("artifact", "preprocess", "facts")}
     with replacing(path) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(
-            stream, labels=np.array(records.labels), patients=patients, logits=records.logits, head=head, **text
-        )
+            stream, ids=np.array(records.ids), labels=np.array(records.labels), patients=patients, logits=records.logits,
+            views=np.array(records.views), head=np.frombuffer(canonical_json(head), np.uint8),
+        )  # fmt: skip
 
 
 def read_records(path: Path) -> Records:
@@ -146,8 +151,9 @@ def read_records(path: Path) -> Records:
             head = json.loads(data["head"].tobytes())
             logits: npt.NDArray[np.float32] = data["logits"].astype(np.float32)
             return Records(
-                tuple(data["ids"].tolist()), tuple(data["labels"].tolist()), tuple(p or None for p in data["patients"].tolist()),
-                logits, tuple(data["views"].tolist()), head["artifact"], head["preprocess"],
+                tuple(data["ids"].tolist()), tuple(data["labels"].tolist()),
+                tuple(p or None for p in data["patients"].tolist()), logits, tuple(data["views"].tolist()),
+                head["artifact"], head["preprocess"], head["facts"],
             )  # fmt: skip
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise OctcError("OCT-E708", f"records cannot be read: {error}", mend="measure them again", place=str(path)) from error

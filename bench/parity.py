@@ -2,47 +2,71 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from octc.bench.accuracy import Records
 from octc.bench.parity_json import report_json
-from octc.bench.parity_text import report_text
+from octc.bench.parity_text import golden_words, report_text
 from octc.compare import Comparison, compare_logits, nonfinite
 from octc.errors import OctcError, shorten
 from octc.files import canonical_json, sha256_bytes
 from octc.plan import ParityOptions
-from octc.verdict import Part, Verdict, golden_part, judge, judge_nonfinite
+from octc.runtimes.golden import TOLERANCES, Tolerance
+from octc.verdict import Part, Verdict, finite_part, golden_part, judge, judge_nonfinite
 
-# Section 13: how far logits may lie apart as a share of their spread, by the precision of the candidate.
-NEAR = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.25}
-BACKEND = {"fp32": ("K1", 1e-6, 1.0), "fp16": ("K4", 1e-4, 0.999), "int8": ("K10", 5e-3, 0.995)}  # id, mean KL, agreement
+# Section 13: the row for a candidate of this target and precision against the FP32 student, on any other backend.
+ROWS = {
+    ("onnx", "fp32"): "K1", ("torch", "fp32"): "K1", ("openvino", "fp32"): "K2", ("tensorrt", "fp32"): "K3",
+    ("onnx", "fp16"): "K4", ("openvino", "fp16"): "K4", ("tensorrt", "fp16"): "K4",
+    ("onnx", "int8"): "K10", ("openvino", "int8"): "K10", ("tensorrt", "int8"): "K10",
+}  # fmt: skip
+
+
+def row_of(candidate: Side, against: str) -> Tolerance | None:
+    """The row of section 13 for a candidate against its FP32 reference; None where the table has no such pair."""
+    return TOLERANCES.get(ROWS.get((candidate.target, candidate.precision), "")) if against == "fp32" else None
 
 
 @dataclass(frozen=True)
 class Side:
-    """Who is compared: name, sum, runtime and its facts, precision, role and model, preprocessing sum."""
+    """Who is compared.
+
+    Attributes:
+        artifact_sha256: of the manifest; model_sha256: of the main file.
+        facts: of the runtime and the machine, as they were when it ran.
+        source: "measured now", or when the records that were read back were measured.
+    """
 
     name: str
     artifact_sha256: str
     precision: str
+    target: str = "onnx"
+    model_sha256: str = ""
     role: str = "student"
     model: str = ""
     runtime: str = ""
     facts: tuple[tuple[str, Any], ...] = ()
     preprocess_sha256: str = ""
+    source: str = "measured now"
 
 
 @dataclass(frozen=True)
 class SetInfo:
-    """The set: its name ("test" or "select"), the protocol in words, how often test was used, when the plan was locked."""
+    """The set: its name ("test" or "select"), the protocol in words, how often test was used, when the plan was locked.
+
+    `exploratory` says why a verdict is no claim that was planned; `note` is printed beside every number of this data set.
+    """
 
     name: str = "test"
     protocol: str = ""
     uses_of_test: int | None = None
     locked_at: str | None = None
     exploratory: str | None = None
+    note: str = ""
+    leakage: str = "not_checked"
 
 
 @dataclass(frozen=True)
@@ -80,16 +104,15 @@ class ParityReport:
 
     def backend(self) -> dict[str, Any] | None:
         """The row of section 13 for these two on the whole set: information, it gates only on the golden images."""
-        if self.comparison is None or self.candidate.precision not in BACKEND or self.against != "fp32":
+        row = row_of(self.candidate, self.against)
+        if self.comparison is None or row is None:
             return None
-        pair_id, kl, least = BACKEND[self.candidate.precision]
         found = self.comparison.agreement
         delta = found["dlogit_max"] / found["s"] if found["s"] > 0 else None
-        same = found["rate"] if found["near_tie_flips"] is None else (found["count"] + found["near_tie_flips"]) / self.n
-        ok = delta is not None and delta <= NEAR[self.candidate.precision] and found["kl_mean"] <= kl and same >= least
-        return {
-            "pair_id": pair_id, "delta_over_s": delta, "kl_mean": found["kl_mean"], "agreement": found["rate"], "ok": ok,
-        }  # fmt: skip
+        excused = (found["near_tie_flips"] or 0) if row.near_ties else 0
+        same = (found["count"] + excused) / self.n
+        ok = delta is not None and delta <= row.delta_over_s and found["kl_mean"] <= row.kl_mean and same >= row.agreement
+        return {"pair_id": row.id, "delta_over_s": delta, "kl_mean": found["kl_mean"], "agreement": found["rate"], "ok": ok}
 
     def to_json(self) -> dict[str, Any]:
         """Section 16 of the contract; percent and percentage points; null with a reason instead of NaN."""
@@ -111,8 +134,7 @@ def join(reference: Records, candidate: Records) -> Records:
         OctcError: E706 for duplicate ids, different sets of ids (up to ten of each side are named), labels or views.
     """
     for name, one in (("reference", reference), ("candidate", candidate)):
-        if len(set(one.ids)) != len(one.ids):
-            twice = sorted({i for i in one.ids if one.ids.count(i) > 1}) if len(one.ids) < 5000 else []
+        if twice := sorted(i for i, count in Counter(one.ids).items() if count > 1):
             raise _mismatch(f"image ids occur twice in the {name}: {shorten(twice)}")
     if set(reference.ids) != set(candidate.ids):
         alone = [
@@ -173,7 +195,7 @@ def compare(
 
     Args:
         against: "fp32" or "teacher"; the teacher may have another preprocessing.
-        golden: result of the golden replay of the candidate (`ok` decides), or None when it was not replayed.
+        golden: `GoldenReport` of the candidate as a dictionary (`ok` decides), or None when it was not replayed.
         select: `Comparison.facts` of the same pair on the select set, for discordance and correlation of the plan.
 
     Raises:
@@ -186,18 +208,20 @@ def compare(
     r_side = replace(r_side, preprocess_sha256=reference.preprocess_sha256)
     c_side = replace(c_side, preprocess_sha256=candidate.preprocess_sha256)
     same = bool(reference.artifact) and reference.artifact == candidate.artifact
-    extra = golden_part(None if golden is None else bool(golden["ok"]))
+    same = same or (bool(r_side.model_sha256) and r_side.model_sha256 == c_side.model_sha256)
+    extra = [] if golden is None else golden_part(bool(golden["ok"]), golden_words(golden))
     if same:
         text = "reference and candidate are one artifact"
         extra.append(Part("two artifacts", False, "inconclusive", "self_comparison", text, "OCT-E705"))
     bad = nonfinite(joined.ids, joined.logits)
     if bad:
-        comparison, verdict = None, judge_nonfinite(bad, len(joined.ids), extra)
+        comparison, verdict = None, judge_nonfinite(bad, len(joined.ids), extra, info.exploratory is not None)
     else:
-        extra.append(Part("finite", True, "fail", "not_finite", "all logits are finite", "OCT-E701"))
+        extra.insert(0, finite_part((), len(joined.ids)))
+        row = row_of(c_side, against)
         comparison = compare_logits(
             joined.ids, joined.labels, reference.patients, reference.logits, joined.logits, classes, options,
-            select=select, near=NEAR.get(c_side.precision),
+            select=select, near=None if row is None else row.delta_over_s,
         )  # fmt: skip
         verdict = judge(comparison, options, extra, exploratory=info.exploratory is not None)
     known = {patient for patient in reference.patients if patient is not None}

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from octc.compare import ClassResult, Comparison
 from octc.metrics import Figures
 from octc.plan import ParityOptions
@@ -16,6 +18,11 @@ if TYPE_CHECKING:
     from octc.bench.parity import ParityReport, Side
 
 SCHEMA = "1.0"
+UNITS = "percent and percentage points; agreement, ECE, Brier, KL and p as fractions"
+# blocks that are null where the candidate's logits are not finite
+MEASURED = (
+    "counts", "accuracy", "tiers", "classes", "macro", "confusion", "auc", "calibration", "agreement", "facts",
+)  # fmt: skip
 
 
 def percent(value: float | None) -> float | None:
@@ -28,19 +35,32 @@ def both(limits: Interval | None) -> list[float] | None:
 
 
 def _side(side: Side) -> dict[str, Any]:
-    names = ("name", "artifact_sha256", "role", "model", "precision", "runtime", "preprocess_sha256")
-    return {**{name: getattr(side, name) for name in names}, "facts": dict(side.facts), "temperature": 1.0}
+    names = ("name", "artifact_sha256", "role", "model", "target", "precision", "runtime")
+    facts = dict(side.facts)
+    known = {name: facts.pop(name, None) for name in ("version", "device", "cpu_isa", "threads")}
+    return {
+        **{name: getattr(side, name) for name in names}, **known, "preprocess_sha256": side.preprocess_sha256,
+        "temperature": 1.0, "source": side.source, "facts": facts,
+    }  # fmt: skip
 
 
-def _plan(comparison: Comparison, options: ParityOptions, locked_at: str | None) -> dict[str, Any]:
-    plan = comparison.plan
+def plan_json(options: ParityOptions, locked_at: str | None) -> dict[str, Any]:
+    """What was fixed before the candidate was looked at."""
     return {
         "alpha": options.alpha, "margin_pp": options.margin, "class_margin_pp": options.class_margin, "claim": options.claim,
-        "tier": options.tier, "ece_slack": options.ece_slack, "d_plan": percent(plan.discordance),
-        "d_plan_source": plan.discordance_source, "icc": plan.icc, "icc_source": plan.icc_source, "deff_plan": plan.deff,
-        "n_eff": plan.n_eff, "power": plan.power, "needed_n_60": plan.needed_60, "needed_n_80": plan.needed_80,
-        "smallest_n": plan.smallest, "locked_at": locked_at,
-        "bootstrap": {"resamples": options.bootstrap, "seed": options.seed, "generator": GENERATOR},
+        "tier": options.tier, "ece_slack": options.ece_slack, "locked_at": locked_at,
+        "bootstrap": {
+            "resamples": options.bootstrap, "seed": options.seed, "generator": GENERATOR, "numpy": np.__version__
+        },
+    }  # fmt: skip
+
+
+def _power(comparison: Comparison) -> dict[str, Any]:
+    plan = comparison.plan
+    return {
+        "d_plan": percent(plan.discordance), "d_plan_source": plan.discordance_source, "icc": plan.icc,
+        "icc_source": plan.icc_source, "deff_plan": plan.deff, "n_eff": plan.n_eff, "power": plan.power,
+        "needed_n_60": plan.needed_60, "needed_n_80": plan.needed_80, "smallest_n": plan.smallest,
     }  # fmt: skip
 
 
@@ -128,7 +148,7 @@ def _agreement(comparison: Comparison) -> dict[str, Any]:
 def _measured(report: ParityReport, comparison: Comparison) -> dict[str, Any]:
     pair, options, backend = comparison.pair, report.options, report.backend()
     return {
-        "plan": _plan(comparison, options, report.set.locked_at),
+        "plan": {**plan_json(options, report.set.locked_at), **_power(comparison)},
         "counts": {
             "both_right": comparison.both_right, "lost": pair.lost, "gained": pair.gained,
             "both_wrong": comparison.both_wrong, "ties": comparison.ties,
@@ -142,23 +162,28 @@ def _measured(report: ParityReport, comparison: Comparison) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _golden(golden: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return None if golden is None else dict(golden)
+def golden_json(golden: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The golden replay; `max_delta_over_s` is its largest difference."""
+    return None if golden is None else {**golden, "max_delta_over_s": golden.get("delta_over_s")}
 
 
 def report_json(report: ParityReport) -> dict[str, Any]:
     """The document of one claim."""
     info, verdict = report.set, report.verdict
-    measured: dict[str, Any] = {"plan": report.options.to_json(), "not_finite": list(report.not_finite), "accuracy": None}
+    unmeasured: dict[str, Any] = {
+        "plan": plan_json(report.options, info.locked_at), **dict.fromkeys(MEASURED), "backends": [],
+        "not_finite": list(report.not_finite),
+    }  # fmt: skip
     return {
-        "schema_version": SCHEMA, "command": "verify", "units": "percent and percentage points; ECE, Brier, KL as fractions",
+        "schema_version": SCHEMA, "command": "verify", "units": UNITS,
         "against": report.against, "reference": _side(report.reference), "candidate": _side(report.candidate),
         "set": {
             "name": info.name, "n": report.n, "patients": report.patients, "sha256_of_ids": report.ids_sha256,
-            "uses_of_test": info.uses_of_test, "leakage": "none", "protocol": info.protocol, "tta": report.tta,
+            "uses_of_test": info.uses_of_test, "leakage": info.leakage, "protocol": info.protocol, "tta": report.tta,
+            "note": info.note,
         },
-        **(measured if report.comparison is None else _measured(report, report.comparison)),
-        "golden": _golden(report.golden),
+        **(unmeasured if report.comparison is None else _measured(report, report.comparison)),
+        "golden": golden_json(report.golden),
         "verdict": {
             "word": report.word, "withheld": report.withheld, "reasons": list(verdict.reasons), "better": verdict.better,
             "loss_shown": verdict.loss_shown, "exploratory": info.exploratory is not None, "exit_code": report.exit_code,

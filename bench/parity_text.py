@@ -5,8 +5,8 @@ The words of a positive verdict are used only with one, and always with margin, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from octc.bench.parity_json import class_specificity
 from octc.compare import Comparison
@@ -28,25 +28,31 @@ HEAD = {
 SHOWN_FLIPS = 10
 
 
-def rate(hits: float, n: int, alpha: float) -> str:
-    """A proportion with its Wilson interval and its count."""
+def rate(hits: float, n: int, alpha: float, deff: float | None = None) -> str:
+    """A proportion with its Wilson interval and its count; with a design effect, the wider interval of patients too."""
     limits = wilson(hits, n, alpha)
     if limits is None:
         return "null (no image)"
-    return f"{100 * hits / n:.2f} % [{100 * limits[0]:.2f}, {100 * limits[1]:.2f}] ({hits:g}/{n})"
+    wider = None if deff is None else wilson(hits / deff, n / deff, alpha)
+    more = "" if wider is None else f", by patient {percents(wider)}"
+    return f"{100 * hits / n:.2f} % {percents(limits)}{more} ({hits:g}/{n})"
+
+
+def percents(limits: Interval) -> str:
+    """An interval of a proportion in percent."""
+    return f"[{100 * limits[0]:.2f}, {100 * limits[1]:.2f}]"
 
 
 def span(limits: Interval | None) -> str:
+    """An interval of a difference in percentage points."""
     return "null" if limits is None else f"[{pp(limits[0])}, {pp(limits[1])}]"
 
 
 def conditions(report: ParityReport) -> str:
     """Margin, level, set, n, patients: what every verdict is printed with."""
     options, people = report.options, "no patient ids" if report.patients is None else f"{report.patients} patients"
-    if options.alpha == 0.05:
-        level = ""
-    else:
-        level = f" ({100 * (1 - options.alpha):g} % interval, one-sided {options.alpha / 2:g})"
+    usual = options.alpha == 0.05
+    level = "" if usual else f" ({100 * (1 - options.alpha):g} % interval, one-sided {options.alpha / 2:g})"
     claim = " (two one-sided tests)" if options.claim == "tost" else ""
     return (
         f"margin {options.margin:g} pp, class margin {options.class_margin:g} pp, alpha {options.alpha:g}{level}{claim}, "
@@ -57,15 +63,17 @@ def conditions(report: ParityReport) -> str:
 def _accuracy(comparison: Comparison, options: ParityOptions) -> Iterator[str]:
     pair = comparison.pair
     k_r, k_c = comparison.hits("reference"), comparison.hits("candidate")
-    deff = "" if pair.patients is None else f", design effect {pair.deff:.3f}"
+    by = None if pair.patients is None else pair.deff
+    deff = "" if by is None else f", design effect {by:.3f}"
     yield f"  deciding     {span(pair.deciding)} pp around {pp(pair.difference)} pp ({pair.decided_by}{deff})"
-    yield f"  accuracy     reference {rate(k_r, comparison.n, options.alpha)}"
-    yield f"               candidate {rate(k_c, comparison.n, options.alpha)}"
+    yield f"  accuracy     reference {rate(k_r, comparison.n, options.alpha, by)}"
+    yield f"               candidate {rate(k_c, comparison.n, options.alpha, by)}"
     seen = f"exact {mcnemar_exact(pair.lost, pair.gained):.4f}, mid-p {mcnemar_midp(pair.lost, pair.gained):.4f}"
     yield f"  pairs        lost {pair.lost}, gained {pair.gained}, both wrong {comparison.both_wrong}; McNemar {seen}"
     n_eff = pair.effective
     tests = f"{p_non_inferior(*n_eff, options.delta):.5f} one-sided, {p_tost(*n_eff, options.delta):.5f} two one-sided"
-    yield f"  intervals    Tango {span(pair.tango)}, scaled {span(pair.scaled)}, patient bootstrap {span(pair.bootstrap)} pp"
+    drawn = span(pair.bootstrap) if pair.bootstrap_reason is None else f"null ({pair.bootstrap_reason})"
+    yield f"  intervals    Tango {span(pair.tango)}, scaled {span(pair.scaled)}, patient bootstrap {drawn} pp"
     yield f"  p at margin  {tests}"
     tiers = ", ".join(f"{t} % {'reached' if tier_reached(k_r, k_c, t) else 'not reached'}" for t in ("99", "99.9"))
     yield f"  tiers        {tiers}"
@@ -77,13 +85,13 @@ def _classes(comparison: Comparison, options: ParityOptions) -> Iterator[str]:
         if pair is None:
             yield f"  {result.name:<12} null (no image of this class)"
             continue
-        rows = []
-        for figures in (comparison.figures["reference"], comparison.figures["candidate"]):
-            tn, others = class_specificity(figures, k)
-            rows.append((rate(figures.per_class[k].tp, result.n, options.alpha), rate(tn, others, options.alpha)))
-        guard = "holds" if result.guard else f"open ({result.guard_reason})"
-        yield f"  {result.name:<12} sensitivity  {rows[0][0]} -> {rows[1][0]}"
-        yield f"               specificity  {rows[0][1]} -> {rows[1][1]}"
+        by = None if pair.patients is None else pair.deff
+        before, after = (comparison.figures[model] for model in ("reference", "candidate"))
+        guard = "holds" if result.guard else f"open: {result.guard_reason}"
+        yield f"  {result.name:<12} sensitivity  {rate(before.per_class[k].tp, result.n, options.alpha, by)}"
+        yield f"{'':<25}to {rate(after.per_class[k].tp, result.n, options.alpha, by)}"
+        specificity = [rate(*class_specificity(figures, k), options.alpha) for figures in (before, after)]
+        yield f"               specificity  {specificity[0]} -> {specificity[1]}"
         counts = f"lost {pair.lost}, gained {pair.gained}"
         screen = f"mid-p {result.p:.4f}, Holm over {sum(one.n > 0 for one in comparison.per_class)}: {result.p_holm:.4f}"
         yield f"               {counts}; {pp(pair.difference)} {span(pair.deciding)} pp; guard {guard}; {screen}"
@@ -91,16 +99,17 @@ def _classes(comparison: Comparison, options: ParityOptions) -> Iterator[str]:
 
 def _quality(comparison: Comparison) -> Iterator[str]:
     r, c = comparison.calibration["reference"], comparison.calibration["candidate"]
-    yield (
-        f"  calibration  ECE {r['ece_mass']:.4f} -> {c['ece_mass']:.4f} (equal width {r['ece_width']:.4f} -> {c['ece_width']:.4f}), "
-        f"Brier {r['brier']:.4f} -> {c['brier']:.4f}, NLL {r['nll']:.4f} -> {c['nll']:.4f}"
-    )
+    for name, key in (("sensitivity", "macro_sensitivity"), ("specificity", "macro_specificity")):
+        rows = [_macro(comparison, model, key) for model in ("reference", "candidate")]
+        yield f"  {'macro' if name == 'sensitivity' else '':<12} {name}  {rows[0]} -> {rows[1]}"
+    width = f"equal width {r['ece_width']:.4f} -> {c['ece_width']:.4f}"
+    scores = f"Brier {r['brier']:.4f} -> {c['brier']:.4f}, NLL {r['nll']:.4f} -> {c['nll']:.4f}"
+    yield f"  calibration  ECE {r['ece_mass']:.4f} -> {c['ece_mass']:.4f} ({width}), {scores}"
     found = comparison.agreement
     low, high = found["wilson"]
     near = "" if found["near_tie_flips"] is None else f", {found['near_tie_flips']} of the flips near ties"
-    yield (
-        f"  agreement    {100 * found['rate']:.3f} % [{100 * low:.3f}, {100 * high:.3f}] ({found['count']}/{comparison.n}){near}"
-    )
+    share = f"{100 * found['rate']:.3f} % [{100 * low:.3f}, {100 * high:.3f}]"
+    yield f"  agreement    {share} ({found['count']}/{comparison.n}){near}"
     yield (
         f"  logits       KL mean {found['kl_mean']:.2e}, p95 {found['kl_p95']:.2e}, max {found['kl_max']:.2e} nats; "
         f"largest difference {found['dlogit_max']:.3f} (spread {found['s']:.3f})"
@@ -113,6 +122,14 @@ def _quality(comparison: Comparison) -> Iterator[str]:
         yield f"    … and {len(flips) - SHOWN_FLIPS} more (--json for all)"
 
 
+def _macro(comparison: Comparison, model: str, key: str) -> str:
+    value = getattr(comparison.figures[model], key)
+    if value is None:
+        return "null (single class)"
+    limits = comparison.intervals[model][key]
+    return f"{100 * value:.2f} % {'[null]' if limits is None else percents(limits)}"
+
+
 def _plan(report: ParityReport, comparison: Comparison) -> Iterator[str]:
     plan = comparison.plan
     yield (
@@ -120,12 +137,39 @@ def _plan(report: ParityReport, comparison: Comparison) -> Iterator[str]:
         f"correlation {plan.icc:.2f} ({plan.icc_source}), effective n {plan.n_eff}"
     )
     if report.word in ("inconclusive", "not_tested"):
-        numbers = [f"{n:,} images for {p}" if n else f"more than 10,000,000 for {p}" for n, p in
-                   ((plan.needed_60, "power 0.60"), (plan.needed_80, "power 0.80"))]  # fmt: skip
-        yield f"  would settle a patient-disjoint set like this one: {', '.join(numbers)}, at this margin"
-        short = [f"{one.name} {one.needed}" for one in comparison.per_class if one.needed is not None]
+        numbers = [
+            f"{'more than 10,000,000' if n is None else f'{n:,}'} images for power {power}"
+            for n, power in ((plan.needed_60, "0.60"), (plan.needed_80, "0.80"))
+        ]
+        yield f"  would settle a patient-disjoint set like this one of {', '.join(numbers)}, at this margin"
+        short = [f"{one.name} {one.needed:,}" for one in comparison.per_class if one.needed is not None]
         if short:
-            yield f"               and for the class margin at least (images): {', '.join(short)}"
+            yield f"               and for the class margin, power 0.80: {', '.join(short)} images"
+
+
+def times(count: int) -> str:
+    """1 time, 2 times."""
+    return f"{count} time{'' if count == 1 else 's'}"
+
+
+def golden_words(golden: Mapping[str, Any]) -> str:
+    """The golden replay in words: images, largest difference, its limit."""
+    delta, limit = golden.get("delta_over_s"), golden.get("tolerance")
+    words = f"{golden.get('images')} golden images replayed"
+    return words if limit is None else f"{words}, delta over s {'null' if delta is None else f'{delta:.2g}'} (limit {limit:g})"
+
+
+def head_word(report: ParityReport) -> str:
+    """The verdict's word; on the select set it is only used together with that set's name."""
+    word = HEAD[report.word] + (" on select" if report.set.name == "select" else "")
+    return f"{word} (exploratory)" if report.set.exploratory and not report.withheld else word
+
+
+def claim_of(report: ParityReport) -> str:
+    """Who against whom, with which views."""
+    what = {"fp32": "its FP32 reference", "teacher": "its teacher"}[report.against]
+    views = "" if report.tta == "none" else f" with TTA {report.tta}"
+    return f"{report.candidate.name} against {what} {report.reference.name}{views}"
 
 
 def report_text(report: ParityReport) -> str:
@@ -133,25 +177,56 @@ def report_text(report: ParityReport) -> str:
     return "\n".join(_lines(report))
 
 
-def _lines(report: ParityReport) -> Iterator[str]:
-    verdict, comparison, info = report.verdict, report.comparison, report.set
-    what = {"fp32": "FP32 reference", "teacher": "teacher"}[report.against]
-    views = "" if report.tta == "none" else f" with TTA {report.tta}"
-    yield f"{HEAD[report.word]}: {report.candidate.name} against its {what} {report.reference.name}{views} · {conditions(report)}"
+def brief_text(report: ParityReport) -> str:
+    """The lines that decide, for a report among others."""
+    return "\n".join(_brief(report))
+
+
+def _brief(report: ParityReport) -> Iterator[str]:
+    yield from _head(report)
+    comparison, options = report.comparison, report.options
+    if comparison is None or report.withheld:
+        return
+    pair = comparison.pair
+    pairs = f"lost {pair.lost}, gained {pair.gained}, both wrong {comparison.both_wrong} of {comparison.n}"
+    yield f"  deciding     {span(pair.deciding)} pp around {pp(pair.difference)} pp ({pair.decided_by}); {pairs}"
+    for k, result in enumerate(comparison.per_class):
+        one = comparison.figures["candidate"].per_class[k]
+        sensitivity = rate(one.tp, result.n, options.alpha)
+        specificity = rate(*class_specificity(comparison.figures["candidate"], k), options.alpha)
+        guard = "guard holds" if result.guard else f"guard open: {result.guard_reason}"
+        yield f"  {result.name:<12} sensitivity {sensitivity}, specificity {specificity}; {guard}"
+    yield from _plan(report, comparison)
+
+
+def _head(report: ParityReport) -> Iterator[str]:
+    """The verdict, why, and the protocol."""
+    verdict, info = report.verdict, report.set
+    yield f"{head_word(report)}: {claim_of(report)} · {conditions(report)}"
+    if info.exploratory:
+        yield f"  exploratory  {info.exploratory}"
     if report.withheld:
-        yield f"  not tested   {report.withheld}; the numbers below are descriptive"
+        yield f"  not tested   {report.withheld}; its numbers are descriptive"
     elif verdict.reasons:
         yield f"  reasons      {', '.join(verdict.reasons)}"
-    if report.verdict.loss_shown and comparison is not None:
+    if verdict.loss_shown:
         yield "  note         a loss was shown: the whole interval lies below zero"
-    if report.verdict.better:
+    if verdict.better:
         yield "  note         better: the whole interval lies above zero"
-    uses = "" if info.uses_of_test is None else f"; test set used {info.uses_of_test} times by this run"
+    uses = "" if info.uses_of_test is None else f"; test set used {times(info.uses_of_test)} by this run"
     yield f"  protocol     {info.protocol or 'as given'}; TTA {report.tta}; single model{uses}"
-    if comparison is None:
+    if info.note:
+        yield f"  note         {info.note}"
+    if report.comparison is None:
         shown = ", ".join(one[:12] for one in report.not_finite[:SHOWN_FLIPS])
         yield f"  not finite   {len(report.not_finite)} of {report.n} images: {shown}"
-    else:
+
+
+def _lines(report: ParityReport) -> Iterator[str]:
+    comparison = report.comparison
+    yield from _head(report)
+    yield f"  measured     reference {report.reference.source}; candidate {report.candidate.source}"
+    if comparison is not None:
         yield from _accuracy(comparison, report.options)
         yield from _classes(comparison, report.options)
         yield from _quality(comparison)
@@ -159,8 +234,10 @@ def _lines(report: ParityReport) -> Iterator[str]:
     backend = report.backend()
     if backend is not None and comparison is not None:
         held = "within" if backend["ok"] else "beyond"
-        yield f"  backend      {backend['pair_id']}: {held} its row (information; {report.candidate.runtime or 'runtime not named'})"
+        on = report.candidate.runtime or "runtime not named"
+        yield f"  backend      {backend['pair_id']}: {held} its row (information; {on})"
     if report.golden is not None:
-        yield f"  golden       {report.golden.get('images')} images replayed: {'as exported' if report.golden['ok'] else 'DIFFERENT'}"
+        yield f"  golden       {golden_words(report.golden)}: {'as exported' if report.golden['ok'] else 'DIFFERENT'}"
     for warning in report.warnings:
-        yield f"  warning      {warning}"
+        if not warning.startswith("exploratory"):  # said in the first lines
+            yield f"  warning      {warning}"

@@ -15,9 +15,10 @@ from octc.compress.qat import calibrated, calibration_indices, check_calibration
 from octc.datasets.base import Progress, Sample
 from octc.datasets.split import Split, read_split
 from octc.errors import OctcError
-from octc.export.golden import choose_golden, golden_candidates
+from octc.export.golden import SEED, choose_golden, golden_candidates
 from octc.files import canonical_json, sha256_bytes
 from octc.image import Float32, UInt8, read_image
+from octc.likeness import InputStatistics, describe, fit_statistics
 from octc.run import Run
 from octc.train.checkpoint import META, Checkpoint, load_strictly, read_checkpoint
 from octc.train.data import cached_images
@@ -26,11 +27,15 @@ from octc.train.models import build_model
 from octc.train.recipes import Quantisation
 
 BATCH = 8
+DESCRIBED = 256  # training images whose statistics travel with an artifact
 
 
 @dataclass(frozen=True)
 class Source:
-    """A run as an export sees it. `checkpoint` and `model` are the float ones, in eval mode; root: of the data set."""
+    """A run as an export sees it. `checkpoint` and `model` are the float ones, in eval mode; root: of the data set.
+
+    statistics: what its training images look like, so that a device can tell what is none; None for a tiny data set.
+    """
 
     run: Run
     root: Path
@@ -38,6 +43,7 @@ class Source:
     model: nn.Module
     split: Split
     golden: UInt8
+    statistics: InputStatistics | None = None
 
     @property
     def cache(self) -> Path:
@@ -87,7 +93,14 @@ def read_source(run: Run, root: Path) -> Source:
     candidates = golden_candidates(split.parts["train"], len(checkpoint.classes))
     images = np.concatenate([pre.prepare(read_image(root / s.path).image) for s in candidates])
     chosen = choose_golden([s.label for s in candidates], logits_of(model, images, pre, "cpu", batch=BATCH).numpy())
-    return Source(run, root, checkpoint, model, split, images[chosen])
+    return Source(run, root, checkpoint, model, split, images[chosen], read_statistics(split.parts["train"], root))
+
+
+def read_statistics(train: Sequence[Sample], root: Path) -> InputStatistics | None:
+    """Statistics of up to 256 training images, the same number of every class (a second or two)."""
+    chosen = calibration_indices([s.label for s in train], DESCRIBED, SEED)
+    known = (describe(read_image(root / train[int(i)].path).image) for i in chosen)
+    return fit_statistics([values for values in known if values is not None])
 
 
 def read_select(source: Source, progress: Progress | None = None) -> Select:
@@ -156,5 +169,6 @@ def _facts(method: str, facts: dict[str, Any], calibration: Sequence[str], metri
     return {
         "method": metrics.get("chosen", method), "observer": facts["observer"], "observers": facts["observers"],
         "calibration_images": len(calibration), "calibration_digest": sha256_bytes(canonical_json(sorted(calibration))),
+        "calibration": sorted(calibration),
         "placement": facts["counts"],
     }  # fmt: skip

@@ -29,11 +29,11 @@ from octc.metrics import (
     nll_scores,
     top_two_margin,
 )
-from octc.plan import ParityOptions, Plan, icc_of, make_plan
+from octc.plan import ParityOptions, Plan, discordance_of, icc_of, make_plan
 from octc.stats import Interval, holm, mcnemar_midp, p_non_inferior, wilson
 from octc.stats_cluster import Paired, cluster_index, mean_cluster_size, paired
 from octc.stats_figures import BINS, Outcome, figure_intervals
-from octc.stats_power import smallest_n
+from octc.stats_power import needed_n, smallest_n
 
 Logits = npt.NDArray[np.float32]
 
@@ -42,7 +42,8 @@ Logits = npt.NDArray[np.float32]
 class ClassResult:
     """One class: the paired sensitivity on its images, the harm screen and the guard.
 
-    `pair` is None (and everything after it) for a class without images. `guard_reason` says why the guard does not hold.
+    `pair` is None (and everything after it) for a class without images. `guard_reason` says why the guard does not hold;
+    `needed` is then the number of images of this class, on a grid of 100, that would settle it (planned power 0.80).
     """
 
     name: str
@@ -158,21 +159,25 @@ def _classes(
     p = [mcnemar_midp(pair.lost, pair.gained) for pair in pairs.values()]
     p_ni = [p_non_inferior(*pair.effective, options.class_delta) for pair in pairs.values()]
     rows = dict(zip(pairs, zip(p, holm(p), p_ni, holm(p_ni), strict=True), strict=True))
+    discordance = discordance_of(options, select)[0]
     return tuple(
-        _class_result(name, pairs[k], rows[k], options) if k in pairs else ClassResult(name, 0) for k, name in enumerate(names)
+        _class_result(name, pairs[k], rows[k], options, discordance) if k in pairs else ClassResult(name, 0)
+        for k, name in enumerate(names)
     )
 
 
-def _class_result(name: str, pair: Paired, row: tuple[float, float, float, float], options: ParityOptions) -> ClassResult:
-    least = smallest_n(options.class_delta, options.alpha)
+def _class_result(
+    name: str, pair: Paired, row: tuple[float, float, float, float], options: ParityOptions, discordance: float
+) -> ClassResult:
     if pair.deciding is None:
         why: str | None = "one_cluster"
-    elif pair.n < least:
+    elif pair.n < smallest_n(options.class_delta, options.alpha):
         why = "too_few_images"
     else:
         why = None if pair.deciding[0] > -options.class_delta else "interval_crosses_margin"
     harm = row[1] < options.alpha and pair.lost > pair.gained
-    needed = None if why is None else int(np.ceil(least * max(pair.deff, pair.deff_plan or 1.0)))
+    level = (discordance, options.class_delta, options.alpha)
+    needed = None if why is None else needed_n(0.80, *level, max(1.0, pair.deff_plan or 1.0))
     return ClassResult(name, pair.n, pair, *row, harm=harm, guard=why is None, guard_reason=why, needed=needed)
 
 
@@ -223,8 +228,8 @@ def compare_logits(
 
 def _check_reference(labels: Int64, reference: Outcome, alpha: float) -> None:
     share = float(np.bincount(labels).max() / len(labels))
-    limits = wilson(int((reference.predictions == labels).sum()), len(labels), alpha)
-    if share < 1 and limits is not None and (limits[0] <= share or len(np.unique(reference.predictions)) < 2):
-        hits = int((reference.predictions == labels).sum())
+    hits = int((reference.predictions == labels).sum())
+    lower = (wilson(hits, len(labels), alpha) or (0.0, 0.0))[0]
+    if hits == 0 or (share < 1 and (lower <= share or len(np.unique(reference.predictions)) < 2)):
         text = f"the reference is at chance: {hits} of {len(labels)} right, the largest class has {round(share * len(labels))}"
         raise OctcError("OCT-E708", text, mend="a reference that has learned the classes: train longer, or another run")

@@ -72,8 +72,8 @@ class ParityOptions:
         return asdict(self)
 
     def locked(self) -> dict[str, Any]:
-        """What may not change between looks at the test set."""
-        return {"margin": self.margin, "class_margin": self.class_margin, "alpha": self.alpha, "claim": self.claim}
+        """What decides, and may therefore not change between looks at the test set."""
+        return {name: value for name, value in asdict(self).items() if name not in ("bootstrap", "seed")}
 
 
 def _share(value: float | None) -> bool:
@@ -105,17 +105,21 @@ def icc_of(options: ParityOptions, facts: Mapping[str, Any] | None) -> float:
     return planned_icc(facts) if options.plan_icc is None else options.plan_icc
 
 
+def discordance_of(options: ParityOptions, select: Mapping[str, Any] | None) -> tuple[float, str]:
+    """The planned share of discordant pairs and where it comes from: option, select set, or assumed."""
+    if options.plan_discordance is not None:
+        return options.plan_discordance, "option"
+    if select is None:
+        return planned_discordance(None), "assumed"
+    discordant, n = int(select["lost"]) + int(select["gained"]), int(select["n"])
+    return planned_discordance(discordant, n), f"select set, {discordant} discordant of {n}"
+
+
 def make_plan(n: int, mean_size: float | None, options: ParityOptions, select: Mapping[str, Any] | None) -> Plan:
     """The plan for n images whose patients have `mean_size` images (None without patients); `select`: facts of that set."""
     icc = icc_of(options, select)
     deff = 1.0 if mean_size is None else 1 + (mean_size - 1) * icc
-    if options.plan_discordance is not None:
-        discordance, source = options.plan_discordance, "option"
-    elif select is not None:
-        discordance = planned_discordance(int(select["lost"]) + int(select["gained"]), int(select["n"]))
-        source = f"select set, {int(select['lost']) + int(select['gained'])} discordant of {int(select['n'])}"
-    else:
-        discordance, source = planned_discordance(None), "assumed"
+    discordance, source = discordance_of(options, select)
     told = "option" if options.plan_icc is not None else "select set" if select and icc != planned_icc(None) else "assumed"
     n_eff = math.floor(n / deff)
     level = (discordance, options.delta, options.alpha)

@@ -53,9 +53,9 @@ def _floor_parts(comparison: Comparison, options: ParityOptions) -> Iterator[Par
     said, share = comparison.predicted_classes, comparison.largest_share
     lower = (wilson(k_c, n, options.alpha) or (0.0, 0.0))[0]
     several = said["candidate"] > 1 or said["reference"] == 1
-    above = share == 1 or lower > share  # with one class in the labels a constant answer is right, chance says nothing
+    holds = share == 1 or (several and lower > share)  # with one class in the labels a constant answer is right
     text = f"{said['candidate']} classes predicted, lower limit {100 * lower:.3f} %, largest class {100 * share:.3f} %"
-    yield Part("not at chance", several and above, "fail", "chance_level", text, "OCT-E702")
+    yield Part("not at chance", holds, "fail", "chance_level", text, "OCT-E702")
     for tier in {"99": ("99",), "99.9": ("99", "99.9")}[options.tier]:
         text = f"{k_c} right, {tier_needed(k_r, tier)} needed ({k_r} in the reference)"
         yield Part(f"tier {tier} %", tier_reached(k_r, k_c, tier), "fail", f"tier_{tier}", text, "OCT-E703")
@@ -87,8 +87,8 @@ def _class_parts(comparison: Comparison, options: ParityOptions) -> Iterator[Par
         text = f"lost {pair.lost}, gained {pair.gained} of {result.n}, Holm-adjusted mid-p {result.p_holm:.4f}"
         yield Part(f"harm {result.name}", not result.harm, "inferior", f"harm:{result.name}", text, CODES["inferior"])
         shown = "null" if pair.deciding is None else f"[{pp(pair.deciding[0])}, {pp(pair.deciding[1])}]"
-        needed = "" if result.needed is None else f"; at least {result.needed} images of this class are needed"
-        text = f"{shown} pp, margin {options.class_margin:g} pp, {result.guard_reason or 'holds'}{needed}"
+        needed = "" if result.needed is None else f"; about {result.needed:,} images of this class would settle it"
+        text = f"{shown} pp, class margin {options.class_margin:g} pp, {result.guard_reason or 'holds'}{needed}"
         yield Part(f"class {result.name}", result.guard, "inconclusive", f"class:{result.name}", text, CODES["inconclusive"])
 
 
@@ -130,11 +130,18 @@ def judge(comparison: Comparison, options: ParityOptions, extra: Sequence[Part] 
     )  # fmt: skip
 
 
-def judge_nonfinite(bad: Sequence[str], total: int, extra: Sequence[Part] = ()) -> Verdict:
+def finite_part(bad: Sequence[str], total: int) -> Part:
+    """The part of finite logits: `bad` are the ids of the images with a NaN or an infinity."""
+    text = (
+        f"NaN or infinity in the logits of {len(bad)} of {total} images" if bad else f"all logits of {total} images are finite"
+    )
+    return Part("finite", not bad, "fail", "not_finite", text, "OCT-E701")
+
+
+def judge_nonfinite(bad: Sequence[str], total: int, extra: Sequence[Part] = (), exploratory: bool = False) -> Verdict:
     """The verdict for a candidate with NaN or infinity among its logits: fail, and no statistic."""
-    text = f"NaN or infinity in the logits of {len(bad)} of {total} images"
-    part = Part("finite", False, "fail", "not_finite", text, "OCT-E701")
-    return Verdict("fail", ("not_finite",), (*extra, part), better=False, loss_shown=False, exploratory=False, exit_code=1)
+    parts = (finite_part(bad, total), *extra)
+    return Verdict("fail", ("not_finite",), parts, better=False, loss_shown=False, exploratory=exploratory, exit_code=1)
 
 
 @dataclass(frozen=True)

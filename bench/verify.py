@@ -1,0 +1,250 @@
+"""`octc verify`: golden images first, then the labelled set, then a verdict on every claim. The terminal is the caller's.
+
+The order is fixed: nothing runs on the test set before its images were checked, the artifact reproduces its golden images
+and the plan is written down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from octc.bench.accuracy import Records, measure_all, records_of
+from octc.bench.parity import ParityReport, SetInfo, Side, compare, withhold
+from octc.bench.verify_lock import Standing, register_use
+from octc.bench.verify_open import Bars, Opened, Say, open_candidates, open_references, sha_of
+from octc.bench.verify_records import MEASURED, store_records, stored_records
+from octc.bench.verify_set import LabelledSet, check_artifact, check_images, is_here, read_set, root_of, run_of
+from octc.bench.verify_who import Parties
+from octc.datasets.split import Split, read_split
+from octc.errors import OctcError
+from octc.files import canonical_json
+from octc.find import Found
+from octc.image import VIEWS
+from octc.plan import ParityOptions
+from octc.run import Run
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked for. against: "fp32", "teacher", or None: FP32 first, then the teacher where it is here."""
+
+    options: ParityOptions
+    set_name: str = "test"
+    against: str | None = None
+    tta: str = "none"
+    threads: int | None = None
+    require_set: bool = False
+
+    @property
+    def rows(self) -> dict[str, tuple[str, ...]]:
+        """Names and views of the rows: the headline "none", and the one with test-time augmentation if asked for."""
+        return {name: VIEWS[name] for name in dict.fromkeys(("none", self.tta))}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this happens: run_dir, `--data`, environment, facts of the machine that go into every record, the time."""
+
+    run_dir: Path
+    data: str | None
+    environ: Mapping[str, str]
+    machine: Mapping[str, Any]
+    now: str
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What came of one candidate.
+
+    claims: with the headline's views, in the fixed order; tta: the same with test-time augmentation. Both are empty when the
+    golden images differ, or where there are no images of the set. error: why it could not be opened.
+    """
+
+    found: Found
+    sha256: str
+    golden: dict[str, Any] | None
+    claims: tuple[ParityReport, ...] = ()
+    tta: tuple[ParityReport, ...] = ()
+    error: OctcError | None = None
+
+    @property
+    def word(self) -> str:
+        """Of the first claim; "fail" for golden images that differ, "golden_only" where nothing else could be checked."""
+        if self.claims:
+            return self.claims[0].word
+        return "golden_only" if self.golden is not None and self.golden["ok"] else "fail"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a call. no_set: why there are no images to judge on, or None; standing: None unless on the test set."""
+
+    run: Run | None
+    judged: tuple[Judged, ...]
+    labelled: LabelledSet | None = None
+    no_set: str | None = None
+    standing: Standing | None = None
+    notes: tuple[str, ...] = field(default=())
+
+
+def verify_all(asked: Asked, parties: Parties, place: Place, bars: Bars, say: Say) -> Result:
+    """Verify every candidate.
+
+    Raises:
+        OctcError: E708 no usable reference, E216, E214, E212, E210, E309 of the set, E230 without images when `require_set`,
+            and what opening raises where no candidate can be opened (E508, E50x).
+    """
+    first = parties.candidates[0]
+    run = run_of(first.folder, first.artifact, place.run_dir)
+    with ExitStack() as stack:
+        opened, broken = open_candidates(parties.candidates, asked.threads, stack, bars, say)
+        labelled, split, why = _find_set(asked, run, place)
+        lost = tuple(Judged(found, sha_of(found), None, error=error) for found, error in broken)
+        if labelled is None or split is None or run is None:
+            if asked.require_set:
+                raise OctcError("OCT-E230", f"--require-set: {why}", mend="--data DIR and --run-dir DIR of the training")
+            alone = tuple(Judged(one.found, one.sha256, one.golden) for one in opened)
+            return Result(run, (*alone, *lost), no_set=why)
+        for one in opened:
+            check_artifact(one.found.artifact, split)
+        with bars(f"sums of the {labelled.name} set", len(labelled.samples)) as step:
+            check_images(labelled, split, step)
+        _say_set(labelled, say)
+        good = [one for one in opened if one.golden["ok"]]
+        claims, notes = open_references(asked.against, asked.threads, parties, split, stack, bars, say) if good else ({}, ())
+        standing = _register(asked, run, claims, good, parties, place) if good and labelled.name == "test" else None
+        if standing is not None:
+            _say_plan(asked.options, standing, say)
+        records = _measure(asked, run, labelled, [*claims.values(), *good], place, bars, say)
+        total = len(good) * len(claims) * len(asked.rows)
+        with bars("statistics", total) as step:
+            judge = _Judge(asked, labelled, claims, records, standing, step)
+            judged = [judge(one) if one.golden["ok"] else Judged(one.found, one.sha256, one.golden) for one in opened]
+    return Result(run, (*judged, *lost), labelled, standing=standing, notes=notes)
+
+
+def _find_set(asked: Asked, run: Run | None, place: Place) -> tuple[LabelledSet | None, Split | None, str]:
+    """The labelled set with its split, or why it is not on this machine."""
+    if run is None:
+        return None, None, "the run of this artifact, with its split, is not on this machine"
+    root = root_of(run, place.data, place.environ)
+    if root is None:
+        return None, None, f"the images of {run.read().get('dataset')} are not on this machine (--data DIR)"
+    labelled = read_set(run, root, asked.set_name)
+    if place.data is None and not is_here(labelled):
+        return None, None, f"the images of the {asked.set_name} set are not on this machine (--data DIR)"
+    return labelled, read_split(run.split), ""
+
+
+def _register(
+    asked: Asked, run: Run, claims: Mapping[str, Opened], good: Sequence[Opened], parties: Parties, place: Place
+) -> Standing:  # fmt: skip
+    family = {f.artifact.name: sha_of(f) for f in (*parties.candidates, *(f for f, _ in parties.absent))}
+    more = {"against": list(claims), "tta": asked.tta}
+    return register_use(run, asked.options.locked(), more, {one.name: one.sha256 for one in good}, family, place.now)
+
+
+def _say_set(labelled: LabelledSet, say: Say) -> None:
+    people = len({s.patient for s in labelled.samples if s.patient is not None})
+    whose = f"{people} patients" if people else "no patient ids"
+    say(f"  ✓ set      {labelled.name}, {len(labelled.samples)} images, {whose}, sums as split · leakage: none")
+
+
+def _say_plan(options: ParityOptions, standing: Standing, say: Say) -> None:
+    plan = f"margin {options.margin:g} pp, class margin {options.class_margin:g} pp, alpha {options.alpha:g}, {options.claim}"
+    say(f"  ✓ plan     {plan} · locked {standing.locked_at} · look {standing.uses} at the test set by this run")
+
+
+def _measure(
+    asked: Asked, run: Run, labelled: LabelledSet, everyone: Sequence[Opened], place: Place, bars: Bars, say: Say
+) -> dict[str, Records]:  # fmt: skip
+    """Records of everyone by manifest sum, with the widest views: read back, else measured and stored.
+
+    Every picture is decoded once for all that share a preprocessing.
+    """
+    views = max(asked.rows.values(), key=len)
+    records: dict[str, Records] = {}
+    groups: dict[bytes, dict[str, Opened]] = {}
+    for one in everyone:
+        artifact = one.found.artifact
+        found = stored_records(run.path, labelled, one.name, one.sha256, artifact.preprocess, views, _facts(one, place))
+        if found is not None:
+            records[one.sha256] = found
+        else:
+            groups.setdefault(canonical_json(artifact.preprocess.to_json()), {})[one.sha256] = one
+    if read := sorted({one.name for one in everyone if one.sha256 in records}):
+        say(f"  ✓ records  of {', '.join(read)} are read back: artifact, images, runtime and machine are as they were")
+    for group in groups.values():
+        preprocess = next(iter(group.values())).found.artifact.preprocess
+        label = f"{labelled.name} set, {len(group)} artifacts" if len(group) > 1 else f"{labelled.name} set"
+        with bars(label, len(labelled.samples)) as step:
+            models = {sha: one.runtime for sha, one in group.items()}
+            logits = measure_all(models, preprocess, labelled.samples, labelled.root, views, step)
+        for sha, one in group.items():
+            facts = {**_facts(one, place), MEASURED: place.now}
+            records[sha] = records_of(labelled.samples, logits[sha], views, sha, preprocess, facts)
+            store_records(run.path, labelled, one.name, records[sha])
+    return records
+
+
+def _facts(one: Opened, place: Place) -> dict[str, Any]:
+    """What the logits depend on besides the artifact: runtime with version and threads, and the machine."""
+    return {**one.runtime.facts, **place.machine}
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Every claim on one candidate. step: told after each comparison."""
+
+    asked: Asked
+    labelled: LabelledSet
+    claims: Mapping[str, Opened]
+    records: Mapping[str, Records]
+    standing: Standing | None
+    step: Callable[[int], None]
+
+    def __call__(self, one: Opened) -> Judged:
+        rows = {name: tuple(self._reports(one, name, views)) for name, views in self.asked.rows.items()}
+        more = tuple(report for name, reports in rows.items() if name != "none" for report in reports)
+        return Judged(one.found, one.sha256, one.golden, rows["none"], more)
+
+    def _reports(self, one: Opened, tta: str, views: tuple[str, ...]) -> Iterator[ParityReport]:
+        before: ParityReport | None = None
+        for against, reference in self.claims.items():
+            report = self._report(one, reference, against, tta, views)
+            if before is not None and before.exit_code != 0:
+                shown = "is withheld" if before.withheld else f"is {before.word}"
+                report = withhold(report, f"the claim against {before.reference.name} {shown}, so this one is not tested")
+            self.step(1)
+            yield report
+            before = report
+
+    def _report(self, one: Opened, reference: Opened, against: str, tta: str, views: tuple[str, ...]) -> ParityReport:
+        sides = self._side(reference), self._side(one)
+        gate = one.found.artifact.details.get("gate") or {}
+        select = gate.get("facts") if against == "fp32" and self.labelled.name == "test" else None
+        return compare(
+            self.records[reference.sha256].only(views), self.records[one.sha256].only(views), self.labelled.classes,
+            self.asked.options, against=against, sides=sides, info=self._info(one.sha256), tta=tta, golden=one.golden,
+            select=select,
+        )  # fmt: skip
+
+    def _info(self, sha256: str) -> SetInfo:
+        known, labelled = self.standing, self.labelled
+        info = SetInfo(labelled.name, labelled.protocol, note=labelled.note, leakage="none")
+        if known is None:
+            return info
+        return replace(info, uses_of_test=known.uses, locked_at=known.locked_at, exploratory=known.reasons.get(sha256))
+
+    def _side(self, one: Opened) -> Side:
+        artifact, records = one.found.artifact, self.records[one.sha256]
+        facts = dict(records.facts)
+        when = facts.pop(MEASURED, None)
+        return Side(
+            one.name, one.sha256, artifact.precision, artifact.target, artifact.files[artifact.main_file].sha256, artifact.role,
+            artifact.model, str(facts.pop("runtime", "")), tuple(facts.items()), source=f"measured {when}",
+        )  # fmt: skip
