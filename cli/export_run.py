@@ -148,7 +148,7 @@ def _line(published: Published) -> str:
 
 
 def _document(published: Published) -> dict[str, Any]:
-    details = {k: v for k, v in published.artifact.details.items() if k != "operators"}
+    details = {k: v for k, v in published.artifact.details.items() if k not in ("operators", "input_statistics")}
     return {
         "folder": str(published.folder),
         "name": published.artifact.name,

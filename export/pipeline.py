@@ -168,9 +168,11 @@ def _artifact(shop: Workshop, job: Job, made: Made) -> Artifact:
         "checkpoint": known.sha256, "quantised_checkpoint": tuned,
         "parent": known.parent, "weights": known.weights, "versions": versions(), "exported": utc_now(),
     }  # fmt: skip
+    known_inputs = shop.source.statistics
+    details = {**made.facts, "input_statistics": None if known_inputs is None else known_inputs.to_json()}
     return Artifact(
         name=f"{job.target}-{job.precision}", role=known.role, model=known.model, target=job.target, precision=job.precision,
-        classes=known.classes, preprocess=known.preprocess, lineage=lineage, details=made.facts, main_file=made.main_file,
+        classes=known.classes, preprocess=known.preprocess, lineage=lineage, details=details, main_file=made.main_file,
     )  # fmt: skip
 
 
