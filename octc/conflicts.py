@@ -101,7 +101,7 @@ def _requirements(found: Distribution, extras: frozenset[str], *, every: bool) -
     """(requirement, whether an extra brings it) of a distribution on this machine."""
     from packaging.requirements import InvalidRequirement, Requirement
 
-    own = {extra.lower() for extra in found.metadata.get_all("Provides-Extra") or ()} if every else set()
+    own = {*(found.metadata.get_all("Provides-Extra") or ())} - {"dev"} if every else set()
     for text in found.requires or ():
         try:
             requirement = Requirement(text)
