@@ -20,10 +20,11 @@ from octc.errors import OctcError, shorten
 from octc.image import Preprocess
 from octc.train.checkpoint import Checkpoint, load_strictly, read_checkpoint, write_checkpoint
 from octc.train.data import eval_batches
-from octc.train.loop import Data, Fitted, Loss, fit, logits_of
+from octc.train.focal import Loss
+from octc.train.loop import Data, Fitted, fit, logits_of
 from octc.train.losses import soft_loss
 from octc.train.models import build_model, normalise
-from octc.train.recipes import Augment, Quantisation
+from octc.train.recipes import Augment, Quantisation, plain
 from octc.train.stages import Context, key_of, load_data, load_teacher, preprocess_of
 
 MINIMUM = 16  # calibration images
@@ -125,7 +126,9 @@ def quantise_student(ctx: Context, teacher_folder: Path | None) -> Checkpoint:
     kept, chosen_by = ptq, "ptq"
     judged = {"ptq": _judge(reference, quantised, data, device)}
     if how.epochs:
-        gentle = replace(stage, epochs=how.epochs, lr=how.lr, batch=how.batch, warmup=0.5, decay=0.0, ema=0.0, select="loss")
+        gentle = replace(
+            plain(stage), epochs=how.epochs, lr=how.lr, batch=how.batch, warmup=0.5, decay=0.0, ema=0.0, select="loss"
+        )
         gentle = replace(gentle, augment=_gentle(stage.augment), patience=how.epochs + 1)
         teacher = load_teacher(teacher_folder, ctx.split, device)[0] if teacher_folder else None
         fitted = _tune(ctx, quantised, gentle, data, anchored_loss(student, teacher, how), checkpoint.sha256)

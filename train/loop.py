@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,27 +15,29 @@ import numpy.typing as npt
 import torch
 from accelerate import Accelerator
 from torch import nn
-from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from octc.errors import OctcError, shorten
-from octc.files import sha256_file, write_bytes
 from octc.image import Preprocess
 from octc.train.augment import augment, draw
+from octc.train.averaging import average_epochs, average_steps, refresh_norms
 from octc.train.checkpoint import read_weights
+from octc.train.config import Stage
 from octc.train.data import EpochBatches, ImageSet, eval_batches
+from octc.train.epoch import Judgement, drop_old_best, finish_epoch, goes_on, judge
+from octc.train.focal import Loss
 from octc.train.history import write_history
-from octc.train.losses import learning_rate
+from octc.train.mix import draw_mixing, mix_images, mix_targets
 from octc.train.models import normalise
-from octc.train.recipes import Stage
+from octc.train.optim import accumulation, backbone_of, drop_gradients, hold, parameter_groups, set_rates
+from octc.train.signals import deferred_signals, leave
 from octc.train.state import Progress, load_optimizer, optimizer_tensors, pack, read_state, unpack, write_state
+from octc.train.views import picture_views
 
 log = logging.getLogger(__name__)
 SAVE_SECONDS = 300.0  # the most that a killed process loses, besides the end of every epoch
 BAD_STEPS = 3  # gradients that are not finite, in a row
 
-# logits, normalised input, labels -> loss and its parts for the history
-Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, dict[str, torch.Tensor]]]
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -100,48 +100,61 @@ def fit(
     Raises:
         OctcError: E301 gradients not finite several times in a row, E110 the state to resume is another training's.
     """
-    optimizer = torch.optim.AdamW(_groups(model, stage.decay), lr=stage.lr)
+    optimizer = torch.optim.AdamW(parameter_groups(model, stage), lr=stage.lr)
+    backbone = backbone_of(optimizer)
     sampler = EpochBatches(len(data.labels), stage.batch, seed)
     loader: Any = DataLoader(ImageSet(data.images, data.labels), batch_sampler=sampler)
     net, optim, loader = accelerator.prepare(model.to(memory_format=torch.channels_last), optimizer, loader)
     plain: nn.Module = accelerator.unwrap_model(net)
-    ema = copy.deepcopy(plain).requires_grad_(False) if stage.ema else None
+    averages = {"ema": stage.ema > 0, "swa": stage.swa.start > 0}
+    copies = {name: copy.deepcopy(plain).requires_grad_(False) for name, on in averages.items() if on}
     serial, progress = 0, Progress()
     if resume and (found := read_state(folder, None if allow_change else key)):
         serial, progress, tensors, damaged = found
         for text in damaged:
             report({"warning": text})
-        _restore(plain, ema, optimizer, tensors)
+        _restore(plain, copies, optimizer, tensors)
         tick(progress.epoch * len(loader) + progress.step)
     steps = len(loader)
+    _check_steps(stage, steps)
+    alone, rank = accelerator.num_processes == 1, accelerator.process_index
 
     def save() -> None:
         nonlocal serial
         serial += 1
         if accelerator.is_main_process:
             parts = {"model": plain.state_dict(), "optim": optimizer_tensors(optimizer)}
-            write_state(folder, key, serial, progress, pack({**parts, **({"ema": ema.state_dict()} if ema else {})}))
-            _drop_old_best(folder, progress.best_epoch)
+            write_state(folder, key, serial, progress, pack({**parts, **{k: m.state_dict() for k, m in copies.items()}}))
+            drop_old_best(folder, progress.best_epoch)
 
-    with _deferred_signals() as pending:
+    with deferred_signals() as pending:
         saved = time.monotonic()
-        while progress.epoch < stage.epochs and progress.bad < stage.patience:
+        while goes_on(progress, stage):
             started = time.monotonic()
             sampler.epoch = progress.epoch
             batches = accelerator.skip_first_batches(loader, progress.step) if progress.step else loader
-            bad = 0
+            bad, frozen = 0, progress.epoch < stage.freeze
+            hold(backbone, frozen and alone)
+            if stage.restart and progress.epoch == stage.freeze and progress.step == 0:
+                optimizer.state.clear()
+                progress.bad = 0
+            optim.zero_grad()
+            losses = [float(row["val_loss"]) for row in progress.history]
             for images, labels, indices in batches:
-                _seed_step(seed, progress.epoch, progress.step, accelerator.process_index)
-                _set_rate(optimizer, stage, progress.epoch + (progress.step + 1) / steps)
+                _seed_step(seed, progress.epoch, progress.step, rank)
+                set_rates(optimizer, stage, progress.epoch, progress.step, steps, losses)
                 net.train()
-                uniform = torch.from_numpy(draw(seed, progress.epoch, indices.cpu().numpy()))
-                inputs = _input(augment(images, uniform, stage.augment), data.preprocess)
-                group = _accumulation(progress.step, steps, stage.accumulate)
+                inputs = _views(images, indices, stage, data.preprocess, seed, progress.epoch)
+                mixing = draw_mixing(stage.mix, (seed, progress.epoch, progress.step, rank), len(images), stage.size)
+                inputs = mix_images(inputs, mixing)
+                group = accumulation(progress.step, steps, stage.accumulate, stage.drop_rest)
                 with accelerator.autocast():
                     logits = net(inputs)
-                value, parts = loss(logits.float(), inputs, labels)
+                value, parts = loss(logits.float(), inputs, mix_targets(labels, mixing, logits.shape[1]))
                 accelerator.backward(value / group.size)
                 if group.last:
+                    if frozen and not alone:
+                        drop_gradients(backbone)
                     norm = float(accelerator.clip_grad_norm_(net.parameters(), stage.clip or float("inf")))
                     bad = 0 if np.isfinite(norm) else bad + 1
                     if bad >= BAD_STEPS:
@@ -149,8 +162,9 @@ def fit(
                     if bad == 0 or accelerator.scaler is not None:
                         optim.step()
                     optim.zero_grad()
-                    if ema is not None:
-                        _average(ema, plain, stage.ema, progress.epoch * steps + progress.step)
+                    if "ema" in copies:
+                        done = progress.epoch * steps + progress.step
+                        average_steps(copies["ema"], plain, stage.ema, done, warmup=stage.ema_warmup)
                 _add(progress.sums, {"loss": value, **parts, "acc": (logits.argmax(1) == labels).float().mean()})
                 progress.step += 1
                 tick(1)
@@ -159,15 +173,27 @@ def fit(
                         save()
                         saved = time.monotonic()
                     if pending and group.last:
-                        return _leave(pending[0])
-            row = _finish_epoch(progress, ema or plain, stage, data, accelerator, folder, steps)
+                        return leave(pending[0])
+            if "swa" in copies and progress.epoch >= stage.swa.start:
+                average_epochs(copies["swa"], plain, progress.averaged)
+                progress.averaged += 1
+            judged = _judge(copies.get("ema", plain), stage, data, accelerator)
+            row = finish_epoch(progress, copies.get("ema", plain), judged, stage, accelerator, folder, steps)
             row["seconds"] = round(time.monotonic() - started, 1)
             save()
             saved = time.monotonic()
             write_history(folder, progress.history)
             report(row)
             if pending:
-                return _leave(pending[0])
+                return leave(pending[0])
+    hold(backbone, False)
+    return _kept(progress, stage, data, copies.get("swa"), accelerator, folder, seed)
+
+
+def _kept(
+    progress: Progress, stage: Stage, data: Data, swa: nn.Module | None, accelerator: Accelerator, folder: Path, seed: int
+) -> Fitted:
+    """The best epoch, or the average of the last ones where that is better on val. Repeats itself on a finished state."""
     best = progress.history[progress.best_epoch]
     state = read_weights(folder / f"best-{progress.best_epoch:04d}.safetensors", best["sha256"])
     metrics = {
@@ -175,28 +201,47 @@ def fit(
         "epochs": progress.epoch,
         "select": stage.select,
         "val_n": len(data.val_labels),
+        "val_accuracy": best["val_acc"],
+        "val_loss": best["val_loss"],
     }
-    return Fitted(state, {**metrics, "val_accuracy": best["val_acc"], "val_loss": best["val_loss"]}, progress.history)
+    if swa is None or not stage.swa.judged or not progress.averaged:
+        return Fitted(state, metrics, progress.history)
+    chunks = (np.arange(i, min(i + stage.batch, len(data.labels))) for i in range(0, len(data.labels), stage.batch))
+    device = accelerator.device
+    refresh_norms(swa, (_train_views(data, chunk, stage, seed, progress.epoch, device) for chunk in chunks))
+    judged = _judge(swa, stage, data, accelerator)
+    better = judged.criterion < progress.best
+    found = {"epochs": progress.averaged, "val_accuracy": judged.accuracy, "val_loss": judged.loss, "kept": better}
+    if better:
+        state = {name: tensor.detach().cpu().clone() for name, tensor in swa.state_dict().items()}
+        metrics |= {"epoch": progress.epoch, "val_accuracy": judged.accuracy, "val_loss": judged.loss}
+    return Fitted(state, {**metrics, "swa": found}, progress.history)
 
 
-@dataclass(frozen=True)
-class _Group:
-    size: int  # micro-batches that share this update; the last group of an epoch may be smaller
-    last: bool
+def _judge(model: nn.Module, stage: Stage, data: Data, accelerator: Accelerator) -> Judgement:
+    logits = logits_of(model, data.val_images, data.preprocess, accelerator.device)
+    return judge(stage, logits, data.val_labels, data.labels)
 
 
-def _accumulation(step: int, steps: int, accumulate: int) -> _Group:
-    first = step - step % accumulate
-    size = min(accumulate, steps - first)
-    return _Group(size, step == first + size - 1)
+def _views(images: torch.Tensor, indices: torch.Tensor, stage: Stage, pre: Preprocess, seed: int, epoch: int) -> torch.Tensor:
+    """Augmented, normalised input [N, 3, size, size] of training images uint8 [N, C, side, side] with these indices."""
+    if stage.views:
+        return _input(picture_views(images, indices, stage, seed, epoch), pre)
+    uniform = torch.from_numpy(draw(seed, epoch, indices.cpu().numpy()))
+    return _input(augment(images, uniform, stage.augment), pre)
 
 
-def _groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    return [
-        {"params": [p for _, p in named if p.ndim > 1], "weight_decay": decay},
-        {"params": [p for _, p in named if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+def _train_views(
+    data: Data, chunk: npt.NDArray[np.int64], stage: Stage, seed: int, epoch: int, device: torch.device
+) -> torch.Tensor:
+    images = torch.from_numpy(np.array(data.images[chunk])).to(device)
+    return _views(images, torch.from_numpy(chunk), stage, data.preprocess, seed, epoch)
+
+
+def _check_steps(stage: Stage, steps: int) -> None:
+    if stage.drop_rest and steps < stage.accumulate:
+        text = f"{steps} batches an epoch are fewer than the {stage.accumulate} of one update, and the rest is dropped"
+        raise OctcError("OCT-E104", text, mend="a smaller --batch, or a recipe that keeps the rest")
 
 
 def _seed_step(seed: int, epoch: int, step: int, rank: int) -> None:
@@ -204,67 +249,17 @@ def _seed_step(seed: int, epoch: int, step: int, rank: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence([seed, epoch, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, stage: Stage, done: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = stage.lr * learning_rate(done, stage.epochs, stage.warmup, stage.floor)
-
-
-@torch.no_grad()
-def _average(ema: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """Exponential moving average of weights and buffers, with the usual warm-up of the decay."""
-    rate = 1 - min(decay, (1 + step) / (10 + step))
-    for kept, live in zip(ema.state_dict().values(), model.state_dict().values(), strict=True):
-        if kept.dtype.is_floating_point:
-            kept.lerp_(live, rate)
-        else:
-            kept.copy_(live)
-
-
 def _add(sums: dict[str, float], values: dict[str, torch.Tensor]) -> None:
     for name, value in values.items():
         sums[name] = sums.get(name, 0.0) + float(value.detach())
 
 
-def _finish_epoch(
-    progress: Progress, model: nn.Module, stage: Stage, data: Data, accelerator: Accelerator, folder: Path, steps: int
-) -> dict[str, Any]:
-    """Evaluate on val, keep the weights if they are the best, advance to the next epoch."""
-    logits = logits_of(model, data.val_images, data.preprocess, accelerator.device)
-    labels = torch.tensor(list(data.val_labels))
-    nll = float(functional.cross_entropy(logits, labels))
-    trained = float(functional.cross_entropy(logits, labels, label_smoothing=stage.smoothing))  # smoothed as in training: the
-    accuracy = float((logits.argmax(1) == labels).double().mean())  # plain loss would punish the confidence that it asks for
-    criterion = trained if stage.select == "loss" else (1 - accuracy) + 1e-6 * min(nll, 100.0)
-    means = {f"train_{name}": total / steps for name, total in progress.sums.items()}
-    row: dict[str, Any] = {"epoch": progress.epoch + 1, **means, "val_loss": nll, "val_acc": accuracy}
-    row["lr"] = stage.lr * learning_rate(progress.epoch + 1, stage.epochs, stage.warmup, stage.floor)
-    progress.bad += 1
-    if np.isfinite(criterion) and criterion < progress.best:
-        path = folder / f"best-{progress.epoch:04d}.safetensors"
-        if accelerator.is_main_process:
-            from safetensors.torch import save
-
-            write_bytes(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}))
-        accelerator.wait_for_everyone()
-        row["sha256"] = sha256_file(path)
-        progress.best, progress.best_epoch, progress.bad = criterion, progress.epoch, 0
-    progress.history.append(row)
-    progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
-    return dict(row)
-
-
-def _drop_old_best(folder: Path, keep: int) -> None:
-    for path in folder.glob("best-*.safetensors"):
-        if path.name != f"best-{keep:04d}.safetensors":
-            path.unlink(missing_ok=True)
-
-
 def _restore(
-    model: nn.Module, ema: nn.Module | None, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]
+    model: nn.Module, copies: dict[str, nn.Module], optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]
 ) -> None:
     model.load_state_dict(unpack(tensors, "model"))
-    if ema is not None:
-        ema.load_state_dict(unpack(tensors, "ema"))
+    for name, average in copies.items():
+        average.load_state_dict(unpack(tensors, name))
     load_optimizer(optimizer, unpack(tensors, "optim"))
 
 
@@ -272,33 +267,3 @@ def _refuse(progress: Progress, names: list[str]) -> None:
     text = f"gradients not finite in {BAD_STEPS} steps in a row (epoch {progress.epoch + 1}, step {progress.step + 1})"
     mend = "lower --lr (config train.lr); --resume continues from the last good state"
     raise OctcError("OCT-E301", text, mend=mend, place=shorten(names), why="the files of the last batch are named")
-
-
-@contextmanager
-def _deferred_signals() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM let the step finish and the state be saved; a second one acts at once."""
-    pending: list[int] = []
-    before: dict[int, Any] = {}
-
-    def note(number: int, _frame: Any) -> None:
-        pending.append(number)
-        for other, handler in before.items():
-            signal.signal(other, handler)
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    try:
-        for number in numbers:
-            before[number] = signal.signal(number, note)
-    except ValueError:  # not the main thread: the caller's handlers stay
-        before.clear()
-    try:
-        yield pending
-    finally:
-        for known, handler in before.items():
-            signal.signal(known, handler)
-
-
-def _leave(number: int) -> Fitted:
-    """State is saved: hand the signal to whoever handled it before."""
-    signal.raise_signal(number)
-    raise KeyboardInterrupt

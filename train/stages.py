@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import nn
-from torch.nn import functional
 
 from octc.datasets.split import Split
 from octc.errors import OctcError
@@ -18,11 +17,12 @@ from octc.files import canonical_json, sha256_bytes
 from octc.image import Preprocess
 from octc.run import Run
 from octc.train.checkpoint import Checkpoint, load_strictly, read_checkpoint, write_checkpoint
+from octc.train.config import Distillation, Recipe, Stage
 from octc.train.data import cached_images
-from octc.train.loop import Data, Fitted, Loss, Report, fit
+from octc.train.focal import Loss, label_loss
+from octc.train.loop import Data, Fitted, Report, fit
 from octc.train.losses import soft_loss
 from octc.train.models import build_model
-from octc.train.recipes import Distillation, Recipe, Stage
 from octc.train.weights import start_weights
 
 
@@ -54,35 +54,26 @@ class Context:
 
 def preprocess_of(stage: Stage) -> Preprocess:
     """The preprocessing that a stage's network is trained with."""
-    return Preprocess(size=stage.size, mean=stage.mean, std=stage.std)
+    return Preprocess(size=stage.size, resize=stage.resize, mean=stage.mean, std=stage.std)
 
 
-def load_data(ctx: Context, pre: Preprocess) -> Data:
-    """Train and val, decoded once into the run folder's cache."""
+def load_data(ctx: Context, pre: Preprocess, canvas: Preprocess | None = None) -> Data:
+    """Train (as `canvas` where it is given) and val, decoded once into the run folder's cache."""
     cache = ctx.run.path.parent / ".cache"
     train, val = ctx.split.parts["train"], ctx.split.parts["val"]
     with ctx.accelerator.main_process_first():  # one process decodes, the others find it done
-        images = cached_images(cache, ctx.root, train, pre, ctx.decoding)
+        images = cached_images(cache, ctx.root, train, canvas or pre, ctx.decoding)
         val_images = cached_images(cache, ctx.root, val, pre, ctx.decoding)
     return Data(images, [s.label for s in train], val_images, [s.label for s in val], pre, [s.path for s in train])
 
 
-def hard_loss(smoothing: float) -> Loss:
-    """Cross-entropy with label smoothing."""
-
-    def loss(logits: torch.Tensor, _x: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        return functional.cross_entropy(logits, labels, label_smoothing=smoothing), {}
-
-    return loss
-
-
-def distilled_loss(teacher: nn.Module, how: Distillation, autocast: Callable[[], Any]) -> Loss:
-    """alpha * T^2 * KL + (1 - alpha) * CE against a frozen teacher that sees the same augmented tensor."""
+def distilled_loss(teacher: nn.Module, how: Distillation, autocast: Callable[[], Any], on_labels: Loss) -> Loss:
+    """alpha * T^2 * KL + (1 - alpha) * loss on labels, against a frozen teacher that sees the same augmented tensor."""
 
     def loss(logits: torch.Tensor, x: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         with torch.no_grad(), autocast():
             target = teacher(x).float()
-        soft, hard = soft_loss(logits, target, how.temperature), functional.cross_entropy(logits, labels)
+        soft, (hard, _) = soft_loss(logits, target, how.temperature), on_labels(logits, x, labels)
         return how.alpha * soft + (1 - how.alpha) * hard, {"soft": soft, "hard": hard}
 
     return loss
@@ -99,7 +90,7 @@ def train_teacher(ctx: Context) -> Checkpoint:
     stage = ctx.recipe.teacher
     model = build_model(stage.model, len(ctx.split.classes), **stage.model_kwargs)
     source = start_weights(model, stage, ctx.weights, ctx.fetch)
-    fitted = _fit(ctx, model, stage, "teacher", hard_loss(stage.smoothing), ctx.run.path / "train")
+    fitted = _fit(ctx, model, stage, "teacher", _label_loss(ctx, stage), ctx.run.path / "train")
     return _write(ctx, "teacher", stage, fitted, source, None, ctx.run.path / "train")
 
 
@@ -126,12 +117,12 @@ def train_student(ctx: Context, teacher_folder: Path | None) -> Checkpoint:
     stage = ctx.recipe.student
     model = build_model(stage.model, len(ctx.split.classes), **stage.model_kwargs)
     source = start_weights(model, stage, ctx.weights, ctx.fetch)
-    loss, parent = hard_loss(stage.smoothing), None
+    loss, parent = _label_loss(ctx, stage), None
     if teacher_folder is not None:
         teacher, known = load_teacher(teacher_folder, ctx.split, ctx.accelerator.device)
         same = (known.preprocess.mean, known.preprocess.std) == (stage.mean, stage.std)
         seen = teacher if same else Renormalise(teacher, preprocess_of(stage), known.preprocess).to(ctx.accelerator.device)
-        loss = distilled_loss(seen, ctx.recipe.distillation, ctx.accelerator.autocast)
+        loss = distilled_loss(seen, ctx.recipe.distillation, ctx.accelerator.autocast, loss)
         parent = {"model": known.model, "sha256": known.sha256, "weights": known.weights}
     fitted = _fit(ctx, model, stage, "student", loss, ctx.run.path / "train", parent)
     return _write(ctx, "student", stage, fitted, source, parent, ctx.run.path / "train")
@@ -157,11 +148,28 @@ class Renormalise(nn.Module):
 
 
 def _fit(ctx: Context, model: nn.Module, stage: Stage, role: str, loss: Loss, folder: Path, extra: Any = None) -> Fitted:
-    data = load_data(ctx, preprocess_of(stage))
+    pre = preprocess_of(stage)
+    data = load_data(ctx, pre, Preprocess(size=round(stage.size * stage.canvas)) if stage.views else None)
+    _checkpoint_activations(model, stage)
     return fit(
         model, stage, data, loss, folder=folder, key=key_of(ctx, stage, role, extra), seed=ctx.seed,
         accelerator=ctx.accelerator, resume=ctx.resume, allow_change=ctx.allow_change, tick=ctx.tick, report=ctx.report,
     )  # fmt: skip
+
+
+def _label_loss(ctx: Context, stage: Stage) -> Loss:
+    return label_loss(stage.objective, stage.smoothing, [s.label for s in ctx.split.parts["train"]], len(ctx.split.classes))
+
+
+def _checkpoint_activations(model: nn.Module, stage: Stage) -> None:
+    """Gradient checkpointing, where the recipe asks for it (E307 where the network cannot)."""
+    if not stage.checkpointing:
+        return
+    switch = getattr(model, "set_grad_checkpointing", None)
+    if switch is None:
+        text = f"{stage.model} has no gradient checkpointing"
+        raise OctcError("OCT-E307", text, mend="a recipe with checkpointing = False")
+    switch(True)
 
 
 def _write(

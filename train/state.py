@@ -25,6 +25,7 @@ class Progress:
     Attributes:
         epoch, step: the next step to do (step within the epoch).
         best: value of the criterion at the best epoch (lower is better), best_epoch, bad: epochs since.
+        averaged: epochs in the average of SWA.
         sums: running sums of this epoch's losses, so that a resumed epoch reports the same means.
         history: one row an epoch.
     """
@@ -34,6 +35,7 @@ class Progress:
     best: float = float("inf")
     best_epoch: int = -1
     bad: int = 0
+    averaged: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
 

@@ -1,0 +1,95 @@
+"""The end of an epoch: what it is judged by, which weights are kept, its row of the history."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.nn import functional
+
+from octc.files import sha256_file, write_bytes
+from octc.metrics import confusion_matrix, figures_of
+from octc.train.config import Stage
+from octc.train.focal import class_weights, objective
+from octc.train.optim import rate
+from octc.train.state import Progress
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """val of one set of weights; `criterion` decides, lower is better."""
+
+    loss: float
+    accuracy: float
+    criterion: float
+
+
+def judge(stage: Stage, logits: torch.Tensor, labels: Sequence[int], train_labels: Sequence[int]) -> Judgement:
+    """Judge logits [N, K] of val by `stage.select`. Nearly equal accuracies or recalls are told apart by the loss."""
+    targets = torch.tensor(list(labels))
+    nll = float(functional.cross_entropy(logits, targets))
+    accuracy = float((logits.argmax(1) == targets).double().mean())
+    measures: dict[str, Callable[[], float]] = {
+        "loss": lambda: nll,
+        "accuracy": lambda: (1 - accuracy) + 1e-6 * min(nll, 100.0),
+        "recall": lambda: (1 - _recall(logits, labels, accuracy)) + 1e-6 * min(nll, 100.0),
+        "objective": lambda: _objective(stage, logits, targets, train_labels, len(targets)),
+        "batches": lambda: _objective(stage, logits, targets, train_labels, stage.batch),
+    }
+    return Judgement(nll, accuracy, measures[stage.select]())
+
+
+def _recall(logits: torch.Tensor, labels: Sequence[int], accuracy: float) -> float:
+    matrix = confusion_matrix(list(labels), logits.argmax(1).numpy(), logits.shape[1])
+    recall = figures_of(matrix).macro_sensitivity
+    return accuracy if recall is None else recall  # of one class alone both are the same
+
+
+def _objective(stage: Stage, logits: torch.Tensor, targets: torch.Tensor, train: Sequence[int], batch: int) -> float:
+    """The training loss without smoothing, as the mean over batches."""
+    weights = class_weights(stage.objective.weights, train, logits.shape[1])
+    pairs = zip(logits.split(batch), targets.split(batch), strict=True)
+    values = [float(objective(stage.objective, z, y, weights, 0.0)) for z, y in pairs]
+    return sum(values) / len(values)
+
+
+def finish_epoch(
+    progress: Progress, model: nn.Module, judged: Judgement, stage: Stage, accelerator: Accelerator, folder: Path, steps: int
+) -> dict[str, Any]:
+    """Keep the weights if they are the best, write the row, advance to the next epoch. The loss of the row is that on val."""
+    means = {f"train_{name}": total / steps for name, total in progress.sums.items()}
+    row: dict[str, Any] = {"epoch": progress.epoch + 1, **means, "val_loss": judged.loss, "val_acc": judged.accuracy}
+    losses = [*(float(known["val_loss"]) for known in progress.history), judged.loss]
+    row["lr"] = rate(stage, "head", progress.epoch + 1, -1, steps, losses)  # after this epoch
+    progress.bad += 1
+    if np.isfinite(judged.criterion) and judged.criterion < progress.best:
+        path = folder / f"best-{progress.epoch:04d}.safetensors"
+        if accelerator.is_main_process:
+            from safetensors.torch import save
+
+            write_bytes(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}))
+        accelerator.wait_for_everyone()
+        row["sha256"] = sha256_file(path)
+        progress.best, progress.best_epoch, progress.bad = judged.criterion, progress.epoch, 0
+    progress.history.append(row)
+    progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
+    return dict(row)
+
+
+def goes_on(progress: Progress, stage: Stage) -> bool:
+    """Epochs are left, and patience too; while a stage that restarts is frozen, it does not stop early."""
+    early = progress.bad >= stage.patience and not (stage.restart and progress.epoch < stage.freeze)
+    return progress.epoch < stage.epochs and not early
+
+
+def drop_old_best(folder: Path, keep: int) -> None:
+    """Remove the weights of earlier best epochs."""
+    for path in folder.glob("best-*.safetensors"):
+        if path.name != f"best-{keep:04d}.safetensors":
+            path.unlink(missing_ok=True)
