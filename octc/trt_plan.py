@@ -1,0 +1,135 @@
+"""What is to be built with TensorRT, as pure data: names and numbers. One plan for the worker, the bindings and trtexec."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+SCHEMA = "octc.trt-plan/1"
+CLASSIC, RTX = "tensorrt", "tensorrt_rtx"
+WEAK, STRONG = "weak", "strong"
+# 10.0 - 10.11 take precision as builder flags; from 10.12 on (and in TensorRT for RTX) precision lives in the ONNX file alone
+FLAGS = {(WEAK, "int8"): ("INT8", "FP16"), (WEAK, "fp16"): ("FP16",)}
+ONNX_FILES = {
+    (WEAK, "int8"): "model.onnx", (STRONG, "int8"): "model.int8fp16.onnx",
+    (WEAK, "fp16"): "model.fp16.onnx", (STRONG, "fp16"): "model.fp16.onnx",
+}  # fmt: skip
+VARIANTS = {"model.onnx": "int8", "model.int8fp16.onnx": "int8fp16", "model.fp16.onnx": "fp16"}
+RTX_CAPABILITIES = ("SM86", "SM89")  # the nearest relatives of Orin that it compiles for; it has none for Orin, Thor or H100
+LARGEST_BATCH = 8
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """One build.
+
+    Attributes:
+        module: Python module of TensorRT. precision: what was asked for. variant: what the ONNX file is.
+        network_flags, builder_flags, compute_capabilities: names of enum members (their numbers differ between versions).
+        profiles: input name -> {"min", "opt", "max"} shapes.
+        promised: convolutions that must run in INT8. depthwise: those of them that the fallback may put into FP16.
+        dequantize: convolutions that are taken off their Q/DQ before the build.
+        output, layers, result, timing_cache: files to write, relative to the plan.
+        golden: file, and limits of delta_over_s and agreement. bench: batch, graph, warmup_s, seconds, queries.
+    """
+
+    module: str
+    precision: str
+    typing: str
+    variant: str
+    onnx: str
+    onnx_sha256: str
+    network_flags: tuple[str, ...]
+    builder_flags: tuple[str, ...]
+    profiles: tuple[dict[str, dict[str, list[int]]], ...]
+    promised: tuple[str, ...] = ()
+    depthwise: tuple[str, ...] = ()
+    dequantize: tuple[str, ...] = ()
+    compute_capabilities: tuple[str, ...] = ()
+    device: str = "GPU"
+    workspace_mb: int = 1024
+    opt_level: int = 3
+    profiling_verbosity: str = "DETAILED"
+    timing_cache: str | None = None
+    output: str = "model.engine"
+    layers: str = "layers.txt"
+    result: str = "result.json"
+    timeout_s: int = 1800
+    golden: dict[str, Any] | None = None
+    bench: dict[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"schema": SCHEMA, **asdict(self)}
+
+
+def plan_from_json(value: dict[str, Any]) -> BuildPlan:
+    """A plan as it stands in a file (ValueError, KeyError or TypeError when it is none)."""
+    if value.get("schema") != SCHEMA:
+        raise ValueError(f"schema {value.get('schema')!r}, this octc reads {SCHEMA}")
+    given = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items() if key != "schema"}
+    return BuildPlan(**given)
+
+
+def make_plan(
+    precision: str, typing: str, sums: dict[str, str], shape: Sequence[int], *, promised: Sequence[str] = (),
+    depthwise: Sequence[str] = (), module: str = CLASSIC, largest: int = LARGEST_BATCH, input_name: str = "image",
+    golden: dict[str, Any] | None = None,
+) -> BuildPlan:  # fmt: skip
+    """The plan for one precision ("int8", "fp16") and one typing.
+
+    Args:
+        sums: ONNX file name -> sha256. shape: of one image, [channels, height, width]. largest: batch of the profile.
+    """
+    onnx, one = ONNX_FILES[typing, precision], list(shape)
+    kind = "rtx" if module == RTX else typing
+    name = f"{precision}-{kind}"
+    return BuildPlan(
+        module=module, precision=precision, typing=typing, variant=VARIANTS[onnx], onnx=onnx, onnx_sha256=sums[onnx],
+        network_flags=("STRONGLY_TYPED",) if typing == STRONG else (), builder_flags=FLAGS.get((typing, precision), ()),
+        profiles=({input_name: {"min": [1, *one], "opt": [1, *one], "max": [largest, *one]}},),
+        promised=tuple(promised) if precision == "int8" else (), depthwise=tuple(depthwise) if precision == "int8" else (),
+        compute_capabilities=RTX_CAPABILITIES if module == RTX else (),
+        timing_cache=None if module == RTX else f"{name}.timing.cache", output=f"{name}.engine", layers=f"{name}.layers.txt",
+        result=f"{name}.result.json", golden=golden,
+        bench={"batch": 1, "graph": True, "warmup_s": 2.0, "seconds": 10.0, "queries": 1024},
+    )  # fmt: skip
+
+
+def both_typings(precision: str, sums: dict[str, str], shape: Sequence[int], **more: Any) -> dict[str, BuildPlan]:
+    """The plans of an artifact that does not know its device yet: {"weak": ..., "strong": ...}."""
+    return {typing: make_plan(precision, typing, sums, shape, **more) for typing in (WEAK, STRONG)}
+
+
+def plans_text(plans: dict[str, BuildPlan]) -> str:
+    """What stands in build-int8.json and build-fp16.json."""
+    return json.dumps({name: plan.to_json() for name, plan in plans.items()}, indent=1, sort_keys=True) + "\n"
+
+
+def without(plan: BuildPlan, names: Sequence[str]) -> BuildPlan:
+    """The plan with more convolutions in float."""
+    left = tuple(sorted({*plan.dequantize, *names}))
+    return replace(plan, dequantize=left, promised=tuple(name for name in plan.promised if name not in left))
+
+
+def trtexec_argv(plan: BuildPlan, version: tuple[int, ...], program: str = "trtexec") -> list[str]:
+    """The same build as a command line.
+
+    Precision arguments: weakly typed builds have theirs; from 10.12 on --stronglyTyped stands alone (with --int8 or --fp16 it
+    is refused); 11 has none. Shapes are only given because the batch axis of octc's files is dynamic.
+    """
+    precision = [f"--{flag.lower()}" for flag in plan.builder_flags]
+    if plan.typing == STRONG and version < (11,):
+        precision = ["--stronglyTyped"]
+    shapes = [
+        f"--{side}Shapes=" + ",".join(f"{name}:{'x'.join(map(str, shape[side]))}" for name, shape in profile.items())
+        for profile in plan.profiles
+        for side in ("min", "opt", "max")
+    ]
+    cache = [f"--timingCacheFile={plan.timing_cache}"] if plan.timing_cache else []
+    return [
+        program, f"--onnx={plan.onnx}", f"--saveEngine={plan.output}", *precision, *shapes,
+        f"--memPoolSize=workspace:{plan.workspace_mb}", f"--builderOptimizationLevel={plan.opt_level}", *cache,
+        f"--profilingVerbosity={plan.profiling_verbosity.lower()}", f"--exportLayerInfo={plan.layers}", "--skipInference",
+    ]  # fmt: skip

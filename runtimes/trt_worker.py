@@ -1,0 +1,299 @@
+"""Builds and runs TensorRT engines under the Python that has TensorRT. One file: standard library, numpy and tensorrt.
+
+    python3.10 trt_worker.py build|inspect|verify|bench|probe PLAN.json
+
+A plan is JSON; its paths are relative to it. Where it holds a "weak" and a "strong" plan, the version found here decides. The
+result is JSON on the file that the plan names, the log goes to stderr. Exit codes: 0 ok, 2 build failed or outputs differ,
+3 bad plan, 4 environment. octc starts this file as a process; it needs nothing of octc: copy it with plan and ONNX and run it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import importlib
+import json
+import platform
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+OK, FAILED, BAD_PLAN, ENVIRONMENT = 0, 2, 3, 4
+OLDEST, STRONG_FROM = (10, 0), (10, 12)  # no feature tells 10.11 from 10.12, where strong typing became complete
+LAYERS = "Layers:"  # what TensorRT for RTX prints while it builds; its inspector needs a GPU
+TO_DEVICE, TO_HOST, RELAXED = 1, 2, 2  # cudaMemcpyKind, cudaStreamCaptureMode
+
+
+class WorkerError(Exception):
+    """code: exit code. stage: environment, plan, parse, build, load or run. details: what TensorRT said, as data."""
+
+    def __init__(self, code: int, stage: str, message: str, details: Any = ()) -> None:
+        super().__init__(message)
+        self.code, self.stage, self.details = code, stage, list(details)
+
+
+def typing_for(version: str, is_rtx: bool = False) -> str | None:
+    """ "weak" or "strong" for a version such as "10.3.0"; None where octc does not support it."""
+    numbers = tuple(int(part) for part in version.split(".")[:2])
+    return "strong" if is_rtx or numbers >= STRONG_FROM else "weak" if numbers >= OLDEST else None
+
+
+def choose(plan: dict[str, Any], trt: Any) -> dict[str, Any]:
+    """The plan for this version; refuses one that it cannot build."""
+    typing, version = typing_for(trt.__version__, hasattr(trt, "ComputeCapability")), trt.__version__
+    if typing is None:
+        raise WorkerError(ENVIRONMENT, "environment", f"TensorRT {version} is not supported: octc builds with 10.0 and later")
+    plan = plan.get(typing, plan)
+    if plan["typing"] != typing:
+        raise WorkerError(BAD_PLAN, "plan", f"TensorRT {version} needs a {typing}-typed plan, not a {plan['typing']}-typed one")
+    missing = [name for name in plan["builder_flags"] if not hasattr(trt.BuilderFlag, name)]
+    if missing:
+        raise WorkerError(BAD_PLAN, "plan", f"TensorRT {version} has no builder flag {', '.join(missing)}")
+    return plan
+
+
+def make_log(trt: Any, lines: list[tuple[str, str]]) -> Any:
+    """A logger that keeps (severity, message); VERBOSE ones only where they list the layers."""
+
+    class Log(trt.ILogger):  # type: ignore[misc]
+        def log(self, severity: Any, message: str) -> None:
+            name = str(severity).rsplit(".", maxsplit=1)[-1]
+            if name != "VERBOSE" or message.startswith(LAYERS):
+                lines.append((name, message))
+            if name != "VERBOSE":
+                sys.stderr.write(f"[{name}] {message}\n")
+
+    return Log()
+
+
+def build(trt: Any, plan: dict[str, Any], base: Path) -> dict[str, Any]:
+    """Parse and build; writes the engine, the dump of its layers and the timing cache. Returns facts."""
+    lines: list[tuple[str, str]] = []
+    started, logger, onnx = time.monotonic(), make_log(trt, lines), base / plan["onnx"]
+    if plan.get("onnx_sha256") not in (None, hashlib.sha256(onnx.read_bytes()).hexdigest()):
+        raise WorkerError(BAD_PLAN, "plan", f"{plan['onnx']} is not the file that the plan was made for")
+    builder = trt.Builder(logger)
+    kinds = [getattr(trt.NetworkDefinitionCreationFlag, name) for name in plan["network_flags"]]
+    network = builder.create_network(sum(1 << int(kind) for kind in kinds))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(onnx)):
+        errors = [parser.get_error(i) for i in range(parser.num_errors)]  # their fields are methods
+        found = [{"text": e.desc(), "node": e.node_name(), "operator": e.node_operator(), "line": e.line()} for e in errors]
+        said = [f"{one['node'] or 'graph'} ({one['operator'] or '?'}): {one['text']}" for one in found]
+        raise WorkerError(FAILED, "parse", said[0] if said else last_error(lines), found)
+    floats = dequantise(trt, network, plan["dequantize"])
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(plan["workspace_mb"]) << 20)
+    config.builder_optimization_level = int(plan["opt_level"])
+    config.profiling_verbosity = getattr(trt.ProfilingVerbosity, plan["profiling_verbosity"])
+    for name in plan["builder_flags"]:
+        config.set_flag(getattr(trt.BuilderFlag, name))
+    if hasattr(config, "num_compute_capabilities") and plan["compute_capabilities"]:  # else TensorRT for RTX asks a GPU
+        config.num_compute_capabilities = len(plan["compute_capabilities"])
+        for place, name in enumerate(plan["compute_capabilities"]):
+            config.set_compute_capability(getattr(trt.ComputeCapability, name), place)
+    for shapes in plan["profiles"]:
+        profile = builder.create_optimization_profile()
+        for name, shape in shapes.items():
+            profile.set_shape(name, shape["min"], shape["opt"], shape["max"])
+        config.add_optimization_profile(profile)
+    cache = base / plan["timing_cache"] if plan["timing_cache"] else None
+    known = cache.read_bytes() if cache and cache.is_file() else b""
+    if cache:
+        config.set_timing_cache(config.create_timing_cache(known), False)
+    serialized = builder.build_serialized_network(network, config)
+    if serialized is None:  # it does not raise
+        raise WorkerError(FAILED, "build", last_error(lines), [text for name, text in lines if "ERROR" in name])
+    data = bytes(memoryview(serialized))
+    write(base / plan["output"], data)
+    if cache:
+        write(cache, bytes(memoryview(config.get_timing_cache().serialize())))
+    printed = [text for _, text in lines if text.startswith(LAYERS)]
+    if printed:
+        write(base / plan["layers"], printed[-1].encode())
+    else:
+        inspect(trt, plan, base, logger)
+    return {
+        **{key: plan[key] for key in ("typing", "variant", "onnx", "layers", "network_flags", "builder_flags")},
+        "engine": plan["output"], "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "dequantized": floats,
+        "timing_cache": ("read" if known else "new") if cache else None, "seconds": round(time.monotonic() - started, 3),
+        "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
+        "warnings": sorted({text for name, text in lines if name == "WARNING"}),
+    }  # fmt: skip
+
+
+def dequantise(trt: Any, network: Any, names: Any) -> list[str]:
+    """Take convolutions off the Q/DQ pair in front of them, so that they run in float. The names that were found."""
+    layers = [network.get_layer(i) for i in range(network.num_layers)] if names else []
+    makers = {layer.get_output(k).name: layer for layer in layers for k in range(layer.num_outputs)}
+    done = []
+    for layer in [found for found in layers if found.name in names and found.type == trt.LayerType.CONVOLUTION]:
+        back = makers.get(layer.get_input(0).name)
+        front = makers.get(back.get_input(0).name) if back is not None and back.type == trt.LayerType.DEQUANTIZE else None
+        if front is not None and front.type == trt.LayerType.QUANTIZE:
+            layer.set_input(0, front.get_input(0))
+            done.append(layer.name)
+    return sorted(done)
+
+
+def last_error(lines: list[tuple[str, str]]) -> str:
+    """The cause in one line: the last error of the log."""
+    said = [text for name, text in lines if "ERROR" in name]
+    return said[-1] if said else "TensorRT returned nothing and said nothing"
+
+
+def inspect(trt: Any, plan: dict[str, Any], base: Path, logger: Any = None) -> dict[str, Any]:
+    """Write the layers of an engine that exists."""
+    engine = trt.Runtime(logger or make_log(trt, [])).deserialize_cuda_engine((base / plan["output"]).read_bytes())
+    if engine is None:
+        raise WorkerError(ENVIRONMENT, "load", "the engine cannot be loaded here")
+    text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+    write(base / plan["layers"], text.encode())
+    return {"layers": plan["layers"]}
+
+
+def cudart() -> Any:
+    for name in ("libcudart.so.13", "libcudart.so.12", "libcudart.so"):
+        with contextlib.suppress(OSError):
+            return ctypes.CDLL(name)
+    raise WorkerError(ENVIRONMENT, "environment", "libcudart (CUDA 12 or 13) cannot be loaded")
+
+
+class Engine:
+    """A loaded engine with one input and one output: one context, one stream, one batch size, a CUDA graph on request."""
+
+    def __init__(self, trt: Any, data: bytes, batch: int, graph: bool = False) -> None:
+        lines: list[tuple[str, str]] = []
+        self.lib = cudart()
+        self.log, numpy = make_log(trt, lines), importlib.import_module("numpy")
+        self.runtime = trt.Runtime(self.log)
+        self.engine = self.runtime.deserialize_cuda_engine(data)
+        if self.engine is None:
+            raise WorkerError(ENVIRONMENT, "load", f"the engine cannot be loaded: {last_error(lines)}")
+        self.context = self.engine.create_execution_context()
+        self.stream, self.graph = self.make("cudaStreamCreate"), ctypes.c_void_p()
+        self.sides: dict[str, tuple[Any, ...]] = {}
+        for name in [self.engine.get_tensor_name(i) for i in range(self.engine.num_io_tensors)]:
+            shape = [batch, *list(self.engine.get_tensor_shape(name))[1:]]
+            host = numpy.zeros(shape, trt.nptype(self.engine.get_tensor_dtype(name)))
+            side = "input" if self.engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT else "output"
+            if side == "input" and not self.context.set_input_shape(name, shape):
+                raise WorkerError(BAD_PLAN, "run", f"batch {batch} lies outside the profile of the engine")
+            device = self.make("cudaMalloc", ctypes.c_size_t(host.nbytes))
+            self.context.set_tensor_address(name, device.value)
+            self.sides[side] = (host, device, ctypes.c_void_p(host.ctypes.data), ctypes.c_size_t(host.nbytes))
+        self.launch(wait=True)  # what is lazy happens before a capture
+        if graph:
+            self.call("cudaStreamBeginCapture", self.stream, RELAXED)
+            self.launch()
+            captured = ctypes.c_void_p()
+            self.call("cudaStreamEndCapture", self.stream, ctypes.byref(captured))
+            self.graph = self.make("cudaGraphInstantiateWithFlags", captured, ctypes.c_ulonglong(0))
+
+    def call(self, name: str, *values: Any) -> None:
+        status = getattr(self.lib, name)(*values)
+        if status != 0:
+            raise WorkerError(ENVIRONMENT, "run", f"{name} returned cudaError {status}")
+
+    def make(self, name: str, *values: Any) -> Any:
+        handle = ctypes.c_void_p()
+        self.call(name, ctypes.byref(handle), *values)
+        return handle
+
+    def launch(self, wait: bool = False) -> None:
+        """Compute on what lies on the device; returns at once unless told to wait."""
+        if self.graph:
+            self.call("cudaGraphLaunch", self.graph, self.stream)
+        elif not self.context.execute_async_v3(self.stream.value):
+            raise WorkerError(FAILED, "run", "execute_async_v3 returned False")
+        if wait:
+            self.call("cudaStreamSynchronize", self.stream)
+
+    def __call__(self, batch: Any) -> Any:
+        """Copy in, compute, copy out: an array of its own."""
+        (host, device, at, size), (result, back, there, length) = self.sides["input"], self.sides["output"]
+        host[...] = batch
+        self.call("cudaMemcpyAsync", device, at, size, TO_DEVICE, self.stream)
+        self.launch()
+        self.call("cudaMemcpyAsync", there, back, length, TO_HOST, self.stream)
+        self.call("cudaStreamSynchronize", self.stream)
+        return result.copy()
+
+
+def verify(trt: Any, plan: dict[str, Any], base: Path) -> dict[str, Any]:
+    """Replay the golden images one by one and compare."""
+    numpy, rule = importlib.import_module("numpy"), plan["golden"]
+    with numpy.load(base / rule["file"], allow_pickle=False) as record:
+        images, wanted = record["inputs"], record["logits"].astype("float64")
+    engine = Engine(trt, (base / plan["output"]).read_bytes(), 1)
+    found = numpy.concatenate([engine(image[None]) for image in images]).astype("float64")
+    delta = float(numpy.abs(found - wanted).max()) / (float(numpy.ptp(wanted, axis=1).mean()) or 1.0)
+    agreement = float((found.argmax(1) == wanted.argmax(1)).mean())
+    facts = {"images": len(images), "delta_over_s": delta, "agreement": agreement, "logits": found.tolist()}
+    if not numpy.isfinite(found).all() or delta > rule["delta_over_s"] or agreement < rule["agreement"]:
+        raise WorkerError(FAILED, "run", f"golden outputs differ: delta over s {delta:.3g}, agreement {agreement:.3f}", [facts])
+    return facts
+
+
+def bench(trt: Any, plan: dict[str, Any], base: Path) -> dict[str, Any]:
+    """Nanoseconds per query: device (launch to end, without copies) and end to end (with both copies)."""
+    numpy, how = importlib.import_module("numpy"), plan["bench"]
+    engine = Engine(trt, (base / plan["output"]).read_bytes(), how["batch"], how["graph"])
+    images = numpy.random.default_rng(0).integers(0, 256, (64, *engine.sides["input"][0].shape), dtype="uint8")
+    rows: dict[str, Any] = {}
+    for kind, work in (("device", lambda _batch: engine.launch(wait=True)), ("end_to_end", engine)):
+        samples: list[int] = []
+        first, count = time.monotonic(), 0
+        while time.monotonic() - first < how["warmup_s"] + how["seconds"] or len(samples) < how["queries"]:
+            started = time.perf_counter_ns()
+            work(images[count % 64])
+            count += 1
+            if time.monotonic() - first >= how["warmup_s"]:
+                samples.append(time.perf_counter_ns() - started)
+        rows[kind] = samples
+    return {"batch": how["batch"], "cuda_graph": how["graph"], "samples_ns": rows}
+
+
+def write(path: Path, data: bytes) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(data)
+    part.replace(path)
+
+
+VERBS = {"build": build, "inspect": inspect, "verify": verify, "bench": bench}
+
+
+def main(given: list[str]) -> int:
+    """Run one verb; the exit code."""
+    if len(given) != 2 or given[0] not in (*VERBS, "probe"):
+        sys.stderr.write(f"use: trt_worker.py {'|'.join(VERBS)}|probe PLAN.json\n")
+        return BAD_PLAN
+    base, to = Path(given[1]).resolve().parent, None
+    result: dict[str, Any] = {"schema": "octc.trt-result/1", "verb": given[0], "ok": True, "exit": OK, "error": None}
+    try:
+        plan = json.loads(Path(given[1]).read_text("utf-8"))
+        one = next((plan[kind] for kind in ("strong", "weak") if kind in plan), plan)
+        to = base / one["result"]
+        try:
+            trt = importlib.import_module(one["module"])
+        except Exception as error:  # a missing library is OSError or ImportError, a broken binding anything
+            raise WorkerError(ENVIRONMENT, "environment", f"{one['module']} cannot be imported: {error}") from error
+        result["environment"] = {"module": trt.__name__, "version": trt.__version__, "python": platform.python_version()}
+        if given[0] != "probe":
+            result.update(VERBS[given[0]](trt, choose(plan, trt), base))
+    except WorkerError as error:
+        result.update(ok=False, exit=error.code, error={"stage": error.stage, "text": str(error), "details": error.details})
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        result.update(ok=False, exit=BAD_PLAN, error={"stage": "plan", "text": repr(error), "details": []})
+    if result["error"]:
+        sys.stderr.write(f"{result['error']['stage']}: {result['error']['text']}\n")
+    if to is not None:
+        write(to, (json.dumps(result, indent=1, sort_keys=True) + "\n").encode())
+    return int(result["exit"])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
