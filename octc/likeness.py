@@ -138,7 +138,7 @@ def _fit(data: Floats) -> tuple[Floats, Floats, Floats]:
     mean, spread = data.mean(axis=0), data.std(axis=0) + FLOOR
     scaled = (data - mean) / spread
     covariance = (1 - SHRINK) * np.cov(scaled.T) + SHRINK * np.eye(data.shape[1])
-    return mean, spread, np.linalg.inv(covariance)
+    return mean, spread, np.asarray(np.linalg.inv(covariance), np.float64)
 
 
 def _distances(data: Floats, mean: Floats, spread: Floats, inverse: Floats) -> Floats:

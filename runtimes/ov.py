@@ -47,6 +47,9 @@ class OvRuntime:
         return np.concatenate([self._run(batch[start : start + size]) for start in range(0, len(batch), size)])
 
     def _run(self, images: UInt8) -> Float32:
+        if self._batch is not None and len(images) < self._batch:  # the last part is filled up rather than compiled for
+            filled = np.concatenate([images, np.repeat(images[-1:], self._batch - len(images), axis=0)])
+            return self._run(filled)[: len(images)]
         request = self._request(len(images))
         try:
             found = request.infer({0: np.ascontiguousarray(images)}, share_inputs=True)[0]
