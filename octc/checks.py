@@ -19,7 +19,7 @@ from octc.host import ISA_LIMITS, Gpu, Machine, memory_mib
 TARGETS = ("x86", "jetson", "gpu", "tensorrt")
 X86 = ("x86_64", "amd64", "i686", "i386")
 GIB = 1 << 30
-SHM_MIB, RAM_MIB = 256, 1024  # below these a training, or anything, is likely to fail
+SHM_MIB, RAM_MIB = 256, 1024  # less than these is likely to be too little
 DISK_PROBLEM, DISK_WARNING = 1, 5  # GiB
 RAPL = "sys/class/powercap/intel-rapl:0/energy_uj"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -104,11 +104,11 @@ def check_memory(run_dir: Path, environ: Mapping[str, str], *, trains: bool, roo
     shm = root / "dev/shm"
     if shm.is_dir():
         mib = shutil.disk_usage(shm).free >> 20
-        mend = "OCTC_TRAIN__WORKERS=0, or start the container with --shm-size=1g"
         short = mib < SHM_MIB
-        state = "ok" if not short else "problem" if trains else "info"
-        code = "OCT-E303" if short else None
-        found.append(Check(group, state, f"/dev/shm {mib} MiB free", mend if short else "", code, matters=("gpu",)))
+        state = "ok" if not short else "warning" if trains else "info"
+        text = f"/dev/shm {mib} MiB free{': several GPUs share memory through it' if short else ''}"
+        mend = "start the container with --shm-size=1g" if short else ""
+        found.append(Check(group, state, text, mend, "OCT-E303" if short else None, matters=("gpu",)))
     places = (("run folder", run_dir), ("bundle folder", Path("bundles")), ("temporary folder", Path(tempfile.gettempdir())))
     found += [_check_folder(name, place) for name, place in places]
     home = environ.get("HOME")

@@ -6,6 +6,7 @@ Ids are never reused, and one process owns a run while it writes.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -19,10 +20,11 @@ from typing import Any
 
 from octc.artifact import MANIFEST
 from octc.errors import OctcError
-from octc.files import read_json, write_json
+from octc.files import read_json, write_bytes, write_json
 
 RUN = "run.json"
 LOCK = "lock.json"
+LAST = ".last-number"
 ID = re.compile(r"^r-(\d{4,})")
 
 
@@ -78,20 +80,38 @@ def create_run(run_dir: Path, kind: str, dataset: str, **fields: Any) -> Run:
     """Make runs/r-NNNN-<kind>-<dataset>/ with a fresh number (OctcError E109 when the folder cannot be written)."""
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        number = 1 + max((int(m[1]) for p in run_dir.iterdir() if (m := ID.match(p.name))), default=0)
-        while True:
+        with _alone(run_dir):
+            there = max((int(m[1]) for p in run_dir.iterdir() if (m := ID.match(p.name))), default=0)
+            number = 1 + max(there, _last_number(run_dir))
+            write_bytes(run_dir / LAST, b"%d\n" % number)
             path = run_dir / f"r-{number:04d}-{kind}-{dataset}"
-            if not any(run_dir.glob(f"r-{number:04d}-*")):
-                with contextlib.suppress(FileExistsError):
-                    path.mkdir()
-                    break
-            number += 1
+            path.mkdir()
         head = {"id": path.name, "kind": kind, "dataset": dataset, "created": utc_now(), "status": "running"}
         write_json(path / RUN, {**head, **fields, "stages": []})
     except OSError as error:
         text = f"run folder {run_dir} cannot be written: {error.strerror}"
         raise OctcError("OCT-E109", text, mend="--run-dir DIR with a writable folder", place=str(run_dir)) from error
     return Run(path)
+
+
+def _last_number(run_dir: Path) -> int:
+    """The highest number that was ever given here; its run may have been deleted since."""
+    try:
+        return int((run_dir / LAST).read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time, by a lock on the folder itself; where the file system has no locks, without one."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def scan_runs(run_dir: Path, kind: str | None = None, dataset: str | None = None) -> list[Run]:

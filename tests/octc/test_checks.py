@@ -82,7 +82,7 @@ def test_memory_and_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     found = check_memory(tmp_path / "runs", {"HOME": str(tmp_path)}, trains=True, root=tmp_path)
     assert found[0].state == "warning"
     assert found[0].text == "memory 4.0 GiB, 0.5 GiB available"
-    assert found[1].state == "problem"
+    assert found[1].state == "warning"
     assert found[1].code == "OCT-E303"
     assert "--shm-size=1g" in found[1].mend
     assert check_memory(tmp_path, {}, trains=False, root=tmp_path)[1].state == "info"

@@ -1,0 +1,197 @@
+"""Configuration: what stands above what, where each value came from, and every way to write it wrong."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from octc.config import KEYS, Key, bool_of, config_option, read_settings
+from octc.errors import MissingExtra, OctcError
+
+LEVELS = ("user", "embedded", "project", "file", "env")
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def levels(tmp_path: Path) -> Callable[..., tuple[dict[str, dict[str, tuple[object, str]]], list[str], Path]]:
+    """Settings of a folder where the named levels set train.epochs to 1, 2, 3, ... in the order of LEVELS."""
+
+    def read(*names: str) -> tuple[dict[str, dict[str, tuple[object, str]]], list[str], Path]:
+        folder = tmp_path / "-".join(("at", *names))
+        folder.mkdir()
+        environ = {"HOME": str(folder / "home")}
+        if "user" in names:
+            write(folder / "home/.config/octc/config.toml", "[train]\nseed = 5\nepochs = 1\n")
+        if "embedded" in names:
+            write(folder / "pyproject.toml", '[project]\nname = "x"\n\n[tool.octc.train]\nepochs = 2\n')
+        if "project" in names:
+            write(folder / "octc.toml", "# mine\n[train]\nepochs = 3\n")
+        if "env" in names:
+            environ["OCTC_TRAIN__EPOCHS"] = "5"
+        chosen = str(write(folder / "other.toml", "train.epochs = 4\n")) if "file" in names else None
+        return (*read_settings(chosen, environ, folder), folder)
+
+    return read
+
+
+def test_each_level_stands_above_those_before_it(levels: Callable[..., tuple[dict[str, object], list[str], Path]]) -> None:
+    origins = []
+    for count in range(1, len(LEVELS) + 1):
+        settings, _, folder = levels(*LEVELS[:count])
+        value, origin = settings["train"]["epochs"]  # type: ignore[index]
+        assert value == count
+        assert settings["train"]["seed"][0] == 5  # type: ignore[index]  # merged key by key
+        origins.append(origin.replace(str(folder), "."))
+    assert origins == [
+        "user:./home/.config/octc/config.toml:3", "project:pyproject.toml:5", "project:octc.toml:3", "file:./other.toml:1",
+        "env:OCTC_TRAIN__EPOCHS",
+    ]  # fmt: skip
+
+
+def test_two_project_files_are_said(levels: Callable[..., tuple[dict[str, object], list[str], Path]]) -> None:
+    assert levels("project")[1] == []
+    assert levels("embedded")[1] == []
+    assert "passed over" in levels("embedded", "project")[1][0]
+
+
+def test_nothing_is_read_where_nothing_is(tmp_path: Path) -> None:
+    assert read_settings(None, {}, tmp_path) == ({}, [])
+    write(tmp_path / "pyproject.toml", "this is [not TOML, and not ours to judge")
+    assert read_settings(None, {}, tmp_path) == ({}, [])
+
+
+def test_the_plain_variables(tmp_path: Path) -> None:
+    chosen = write(tmp_path / "mine.toml", "offline = false\n[bench]\nthreads = 2\n")
+    settings, _ = read_settings(None, {"OCTC_CONFIG": str(chosen), "OCTC_OFFLINE": "1", "OCTC_BUNDLE": "b"}, tmp_path)
+    assert settings[""]["offline"] == (True, "env:OCTC_OFFLINE")
+    assert bool_of(settings, "offline")
+    assert settings["bench"]["threads"] == (2, f"file:{chosen}:3")
+    assert not bool_of({}, "offline")
+
+
+def test_yaml_has_the_same_keys(tmp_path: Path) -> None:
+    chosen = write(tmp_path / "c.yaml", "# a comment\ntrain:\n  epochs: 7\n  lr: 0.5\nverify:\n  alpha: 0.01\n")
+    settings, _ = read_settings(str(chosen), {}, tmp_path)
+    assert settings["train"] == {"epochs": (7, f"file:{chosen}:3"), "lr": (0.5, f"file:{chosen}:4")}
+    assert settings["verify"]["alpha"] == (0.01, f"file:{chosen}:6")
+
+
+def test_yaml_without_its_extra_says_the_pip_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(MissingExtra) as caught:
+        read_settings(str(write(tmp_path / "c.yml", "train: {}\n")), {}, tmp_path)
+    assert caught.value.mend == "pip install 'octc[yaml]'"
+
+
+WRONG = {
+    "unknown key": ("[train]\nepoch = 3\n", "OCT-E103", "epochs", ":2  train.epoch"),
+    "unknown section": ("[trian]\nepochs = 3\n", "OCT-E103", "did you mean", "trian"),
+    "unknown and far from all": ("zzzzzz = 1\n", "OCT-E103", "known keys", ":1  zzzzzz"),
+    "wrong type": ('[train]\nepochs = "many"\n', "OCT-E104", "a whole number", ":2  train.epochs"),
+    "a switch for a number": ("[train]\nepochs = true\n", "OCT-E104", "a whole number", "train.epochs"),
+    "a number for a switch": ("offline = 1\n", "OCT-E104", "true or false", ":1  offline"),
+    "negative": ("[train]\nseed = 1\nepochs = -1\n", "OCT-E104", "at least 1", ":3  train.epochs"),
+    "not a number": ("[train]\nlr = nan\n", "OCT-E104", "finite", ":2  train.lr"),
+    "infinite": ("[train]\nlr = inf\n", "OCT-E104", "finite", "train.lr"),
+    "on the edge": ("[verify]\nalpha = 0.5\n", "OCT-E104", "below 0.5", "verify.alpha"),
+    "empty name": ('[train]\nrecipe = "  "\n', "OCT-E104", "not empty", "train.recipe"),
+    "a value for a section": ("train = 3\n", "OCT-E104", "[train]", "train"),
+    "syntax": ("[train]\nepochs = \n", "OCT-E105", "mend this line", ":2:10"),
+    "syntax at the end": ("[train", "OCT-E105", "mend this line", ":1:"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_c01_a_wrong_file_names_file_line_field_and_mend(case: str, tmp_path: Path) -> None:
+    text, code, mend, place = WRONG[case]
+    write(tmp_path / "octc.toml", text)
+    with pytest.raises(OctcError) as caught:
+        read_settings(None, {}, tmp_path)
+    assert caught.value.code == code
+    assert caught.value.exit_code == 2
+    assert mend in caught.value.mend
+    assert place in str(caught.value.place)
+    assert "octc.toml" in str(caught.value.place)
+
+
+def test_c01_yaml_syntax_and_files_that_cannot_be_read(tmp_path: Path) -> None:
+    cases = {
+        str(write(tmp_path / "a.yaml", "train:\n  epochs: [1\n")): "a.yaml:3:1",
+        str(write(tmp_path / "b.yaml", "- a\n- b\n")): "b.yaml:1:1",
+        str(tmp_path / "absent.toml"): "absent.toml",
+        str(tmp_path): str(tmp_path),
+    }
+    (tmp_path / "latin.toml").write_bytes(b"[train]\nrecipe = '\xe9'\n")
+    for chosen, place in {**cases, str(tmp_path / "latin.toml"): "latin.toml"}.items():
+        with pytest.raises(OctcError) as caught:
+            read_settings(chosen, {}, tmp_path)
+        assert caught.value.code == "OCT-E105"
+        assert place in str(caught.value.place)
+
+
+def test_yaml_is_read_without_making_objects(tmp_path: Path) -> None:
+    chosen = write(tmp_path / "c.yaml", "train: !!python/object/apply:os.system ['touch touched']\n")
+    with pytest.raises(OctcError, match="not YAML"):
+        read_settings(str(chosen), {}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "code"),
+    [
+        ("OCTC_TRAIN__EPOCH", "3", "OCT-E103"), ("OCTC_TRAIN__EPOCHS", "three", "OCT-E104"),
+        ("OCTC_TRAIN__EPOCHS", "3.5", "OCT-E104"), ("OCTC_TRAIN__LR", "nan", "OCT-E104"), ("OCTC_OFFLINE", "maybe", "OCT-E104"),
+        ("OCTC_TRAIN__RECIPE", "", "OCT-E104"), ("OCTC_NOSUCH__KEY", "1", "OCT-E103"),
+    ],
+)  # fmt: skip
+def test_c01_a_wrong_variable_is_named(variable: str, text: str, code: str, tmp_path: Path) -> None:
+    with pytest.raises(OctcError) as caught:
+        read_settings(None, {variable: text}, tmp_path)
+    assert caught.value.code == code
+    assert f"env:{variable}" in str(caught.value.place)
+
+
+def test_variables_of_others_are_left_alone(tmp_path: Path) -> None:
+    assert read_settings(None, {"OCTC_TEST_UCSD": "x", "OCTC_DATA": "y", "PATH": "z", "TRAIN__EPOCHS": "1"}, tmp_path)[0] == {}
+
+
+def test_keys_feed_the_options_they_say() -> None:
+    assert config_option("export", "margin") == "margin_pp"
+    assert config_option("verify", "class_margin") == "class_margin_pp"
+    assert config_option("train", "epochs") == "epochs"
+    assert config_option("train", "no_such") is None
+    assert config_option("list", "what") is None
+
+
+def test_every_key_says_what_it_allows_and_takes_it() -> None:
+    for keys in KEYS.values():
+        for key in keys.values():
+            assert key.allowed()
+    assert Key(float, above=0).fits(1)  # a whole number is a number
+    assert not Key(int).fits(1.0)
+    assert Key(str, choices=("a", "b")).fits("a")
+    assert not Key(str, choices=("a", "b")).fits("c")
+    assert Key(str, choices=("a", "b")).allowed() == "one of: a, b"
+
+
+def test_every_key_feeds_an_option_or_is_read_by_name() -> None:
+    """A key that nothing reads would be a promise that is not kept."""
+    from tests.house.test_options import current
+
+    by_name = {"offline", "data.root", "run.dir", "train.lr", "train.size", "train.val"}
+    verbs = current()["verbs"]
+    for section, keys in KEYS.items():
+        options = {
+            w for name, verb in verbs.items() if name.split()[0] == section for o in verb["options"] for w in o.split("/")
+        }
+        for name, key in keys.items():
+            path = f"{section}.{name}" if section else name
+            option = f"--{(key.option or name).replace('_', '-')}"
+            assert path in by_name or option in options, f"{path} feeds nothing"

@@ -1,0 +1,168 @@
+"""Files and folders that are whole or not there, whatever ends the process that writes them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from octc.errors import OctcError
+from octc.files import (
+    TEMPORARY,
+    canonical_json,
+    publishing,
+    read_json,
+    replacing,
+    sha256_bytes,
+    sha256_file,
+    write_bytes,
+    write_json,
+)  # fmt: skip
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_sums(tmp_path: Path) -> None:
+    data = os.urandom(3 << 20)
+    (tmp_path / "a").write_bytes(data)
+    assert sha256_file(tmp_path / "a") == sha256_bytes(data) == hashlib.sha256(data).hexdigest()
+
+
+def test_one_spelling_of_json() -> None:
+    assert canonical_json({"b": 1, "a": ["é", None]}) == '{"a":["é",null],"b":1}'.encode()
+    assert canonical_json({"a": 1, "b": 2}) == canonical_json({"b": 2, "a": 1})
+    assert canonical_json("\udcff")  # a file name with a stray byte
+    with pytest.raises(ValueError, match="Out of range"):
+        canonical_json(float("nan"))
+
+
+def test_replacing_keeps_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "er" / "a.txt"
+    write_bytes(path, b"old")
+
+    def fail() -> None:
+        with replacing(path) as temporary:
+            temporary.write_bytes(b"ne")
+            assert path.read_bytes() == b"old"
+            assert temporary.parent == path.parent
+            assert temporary.name.startswith(TEMPORARY)
+            raise RuntimeError("half")
+
+    with pytest.raises(RuntimeError, match="half"):
+        fail()
+    assert path.read_bytes() == b"old"
+    assert names(path.parent) == ["a.txt"]
+    write_bytes(path, b"new")
+    assert path.read_bytes() == b"new"
+
+
+def test_json_round_trip_and_what_json_has_not(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    value = {"name": "眼\udce9", "numbers": [1, 2.5, None]}
+    write_json(path, value)
+    assert read_json(path) == value
+    with pytest.raises(ValueError, match="Out of range"):
+        write_json(path, {"x": float("inf")})
+    assert read_json(path) == value
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_publishing_a_folder(tmp_path: Path) -> None:
+    target = tmp_path / "out" / "artifact"
+    with publishing(target) as folder:
+        (folder / "sub").mkdir()
+        (folder / "sub" / "a").write_text("1")
+        assert not target.exists()
+    assert (target / "sub" / "a").read_text() == "1"
+    assert names(target.parent) == ["artifact"]
+
+
+def test_x14_an_output_that_exists_is_refused_and_force_swaps(tmp_path: Path) -> None:
+    target = tmp_path / "artifact"
+    with publishing(target) as folder:
+        (folder / "a").write_text("old")
+    with pytest.raises(OctcError) as caught, publishing(target):
+        pass
+    assert caught.value.code == "OCT-E106"
+    assert "--force" in caught.value.mend
+    with publishing(target, force=True) as folder:
+        (folder / "b").write_text("new")
+        assert (target / "a").read_text() == "old"
+    assert names(target) == ["b"]
+    assert names(tmp_path) == ["artifact"]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_failure_leaves_what_was_there(tmp_path: Path, force: bool) -> None:
+    target = tmp_path / "artifact"
+    if force:
+        with publishing(target) as folder:
+            (folder / "a").write_text("old")
+
+    def fail() -> None:
+        with publishing(target, force=force) as folder:
+            (folder / "a").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert names(tmp_path) == (["artifact"] if force else [])
+    assert not force or (target / "a").read_text() == "old"
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from octc.files import {kind}
+with {kind}(Path({target!r}), **{more!r}) as place:
+    inside = place / "a" if {kind!r} == "publishing" else place
+    inside.write_bytes(b"half")
+    Path({target!r} + ".started").touch()
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("kind", "more"), [("replacing", {}), ("publishing", {"force": True})])
+def test_a_killed_writer_leaves_the_old_one_intact_and_the_next_one_succeeds(
+    kind: str, more: dict[str, bool], tmp_path: Path
+) -> None:
+    target = tmp_path / "thing"
+    if kind == "publishing":
+        target.mkdir()
+        (target / "a").write_text("old")
+    else:
+        target.write_text("old")
+    writer = subprocess.Popen([sys.executable, "-c", WRITER.format(kind=kind, target=str(target), more=more)])
+    end = time.monotonic() + 30
+    while not Path(f"{target}.started").exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    writer.send_signal(signal.SIGKILL)
+    writer.wait(30)
+    old = (target / "a" if kind == "publishing" else target).read_text()
+    assert old == "old"
+    left = [name for name in names(tmp_path) if name not in ("thing", "thing.started")]
+    assert all(name.startswith(TEMPORARY) for name in left)  # which every scan passes over
+    if kind == "publishing":
+        with publishing(target, force=True) as folder:
+            (folder / "a").write_text("new")
+        assert (target / "a").read_text() == "new"
+    else:
+        write_bytes(target, b"new")
+        assert target.read_text() == "new"
+
+
+def test_what_octc_writes_is_plain_json(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"é": 1})
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert text.endswith("}\n")
+    assert "é" in text
+    assert json.loads(text) == {"é": 1}

@@ -1,0 +1,182 @@
+"""Run folders: ids that are never used twice, what "newest" means, and one owner at a time. Owners are real processes."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from octc.errors import OctcError
+from octc.run import LOCK, RUN, Run, create_run, find_run, newest_run, owning, scan_runs
+
+
+def finished(run_dir: Path, kind: str = "student", dataset: str = "ucsd", status: str = "done", artifact: bool = False) -> Run:
+    run = create_run(run_dir, kind, dataset, recipe={"name": "edge"})
+    run.update(status=status)
+    if artifact:
+        (run.artifacts / "onnx-fp32").mkdir(parents=True)
+        (run.artifacts / "onnx-fp32" / "artifact.json").write_text("{}")
+    return run
+
+
+def test_a_run_and_its_log(tmp_path: Path) -> None:
+    run = create_run(tmp_path / "runs", "student", "ucsd", seed=3)
+    run.log_stage("train", epochs=2)
+    run.log_stage("qat")
+    value = run.read()
+    assert run.id == value["id"] == "r-0001-student-ucsd"
+    assert (value["kind"], value["dataset"], value["status"], value["seed"]) == ("student", "ucsd", "running", 3)
+    assert [stage["stage"] for stage in value["stages"]] == ["train", "qat"]
+    assert value["stages"][0]["epochs"] == 2
+    assert value["created"].endswith("Z")
+    assert (run.artifacts.name, run.split.name) == ("artifacts", "split.json")
+
+
+def test_numbers_are_not_used_again_even_after_a_gap(tmp_path: Path) -> None:
+    assert [create_run(tmp_path, "teacher", "a").id for _ in range(3)][-1] == "r-0003-teacher-a"
+    for number in ("r-0001", "r-0003"):  # the newest too
+        shutil.rmtree(tmp_path / f"{number}-teacher-a")
+    assert create_run(tmp_path, "student", "b").id == "r-0004-student-b"
+    (tmp_path / "r-12345-student-x").mkdir()  # without run.json: a number all the same
+    assert create_run(tmp_path, "student", "b").id == "r-12346-student-b"
+
+
+def make_one(asked: tuple[str, str]) -> str:
+    return create_run(Path(asked[0]), asked[1], "x").id
+
+
+def test_numbers_are_not_shared_by_processes_that_begin_together(tmp_path: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        ids = pool.map(make_one, [(str(tmp_path), kind) for kind in ("student", "teacher", "other")] * 20, chunksize=1)
+    assert len({run_id[:6] for run_id in ids}) == 60
+    assert sorted(run.id for run in scan_runs(tmp_path)) == sorted(ids)
+
+
+def test_t05_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OctcError) as caught:
+        create_run(tmp_path / "file" / "runs", "student", "x")
+    assert caught.value.code == "OCT-E109"
+    assert "--run-dir" in caught.value.mend
+
+
+def test_scanning_is_newest_first_and_passes_over_what_is_no_run(tmp_path: Path) -> None:
+    for kind, dataset in (("teacher", "ucsd"), ("student", "ucsd"), ("student", "phantom")):
+        finished(tmp_path, kind, dataset)
+    (tmp_path / "r-0009-broken").mkdir()
+    (tmp_path / "r-0009-broken" / RUN).write_text("{ not json")
+    (tmp_path / "r-0010-list").mkdir()
+    (tmp_path / "r-0010-list" / RUN).write_text("[1]")
+    (tmp_path / "notes").mkdir()
+    assert [run.id[:6] for run in scan_runs(tmp_path)] == ["r-0003", "r-0002", "r-0001"]
+    assert [run.id[:6] for run in scan_runs(tmp_path, "student", "ucsd")] == ["r-0002"]
+    assert scan_runs(tmp_path / "absent") == []
+    with pytest.raises(OctcError, match="not a run"):
+        Run(tmp_path / "r-0010-list").read()
+
+
+def test_the_newest_is_the_newest_that_is_done(tmp_path: Path) -> None:
+    first = finished(tmp_path, artifact=True)
+    second = finished(tmp_path)
+    finished(tmp_path, status="failed")
+    finished(tmp_path, "teacher")
+    assert newest_run(tmp_path, "student") == second
+    assert newest_run(tmp_path, "student", artifacts=True) == first
+
+
+def test_x01_no_run_lists_candidates_and_the_command_that_makes_one(tmp_path: Path) -> None:
+    with pytest.raises(OctcError) as caught:
+        newest_run(tmp_path, "student", "ucsd")
+    assert caught.value.code == "OCT-E107"
+    assert caught.value.mend == "octc train student --dataset ucsd"
+    run = finished(tmp_path, status="interrupted")
+    with pytest.raises(OctcError) as caught:
+        newest_run(tmp_path, "student")
+    assert f"{run.id} (interrupted)" in str(caught.value.why)
+    with pytest.raises(OctcError) as caught:
+        newest_run(tmp_path, "student", artifacts=True)
+    assert caught.value.mend == "octc export"
+
+
+def test_finding_by_path_id_and_beginning(tmp_path: Path) -> None:
+    runs = [finished(tmp_path), finished(tmp_path, "teacher")]
+    assert find_run(tmp_path, runs[0].id) == runs[0]
+    assert find_run(tmp_path, "r-0002") == runs[1]
+    assert find_run(tmp_path / "elsewhere", str(runs[0].path)) == runs[0]
+    for name in ("r-000", "r-0007"):
+        with pytest.raises(OctcError) as caught:
+            find_run(tmp_path, name)
+        assert caught.value.code == "OCT-E107"
+        assert all(run.id in str(caught.value.why) for run in runs)
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from octc.run import Run, owning
+with owning(Run(Path(sys.argv[1]))):
+    print("mine", flush=True)
+    time.sleep(60)
+"""
+
+
+def hold(run: Run) -> subprocess.Popen[str]:
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(run.path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "mine\n"
+    return process
+
+
+def test_t06_two_processes_in_one_run_and_a_stale_lock(tmp_path: Path) -> None:
+    run = finished(tmp_path)
+    process = hold(run)
+    with pytest.raises(OctcError) as caught, owning(run):
+        pass
+    assert caught.value.code == "OCT-E108"
+    assert str(process.pid) in caught.value.message
+    assert socket.gethostname() in caught.value.message
+    process.kill()
+    process.communicate()
+    assert (run.path / LOCK).exists()
+    with owning(run) as said:
+        assert str(process.pid) in str(said)
+        assert (run.path / LOCK).exists()
+    assert not (run.path / LOCK).exists()
+    with owning(run) as said:
+        assert said is None
+
+
+def test_a_lock_of_another_machine_is_respected_and_one_of_a_reused_pid_is_not(tmp_path: Path) -> None:
+    run = finished(tmp_path)
+    lock = run.path / LOCK
+    lock.write_text(json.dumps({"pid": 1, "host": "another-machine", "since": "then", "start": "1"}))
+    with pytest.raises(OctcError, match="another-machine"), owning(run):
+        pass
+    lock.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": "then", "start": "1"}))
+    with owning(run) as said:
+        assert said is not None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": "x", "host": "y"}'])
+def test_a_damaged_lock_is_stale(text: str, tmp_path: Path) -> None:
+    run = finished(tmp_path)
+    (run.path / LOCK).write_text(text)
+    with owning(run) as said:
+        assert "stale" in str(said)
+
+
+def test_the_lock_goes_when_the_work_fails(tmp_path: Path) -> None:
+    run = finished(tmp_path)
+    start = time.monotonic()
+    with pytest.raises(RuntimeError), owning(run):
+        raise RuntimeError
+    assert not (run.path / LOCK).exists()
+    assert time.monotonic() - start < 5
