@@ -147,7 +147,7 @@ def write_records(path: Path, records: Records) -> None:
 def read_records(path: Path) -> Records:
     """Read what `write_records` wrote; no pickle (OctcError E708 when it cannot be read)."""
     try:
-        with np.load(path, allow_pickle=False) as data:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as data:  # numpy leaves its own open on damage
             head = json.loads(data["head"].tobytes())
             logits: npt.NDArray[np.float32] = data["logits"].astype(np.float32)
             return Records(
