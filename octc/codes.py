@@ -109,8 +109,8 @@ CODES: dict[str, tuple[int, str]] = {
     "OCT-W405": (0, "parity not shown yet on the select set"),
     "OCT-W610": (0, "8-bit weights on a CPU without VNNI may saturate"),
     "OCT-W611": (0, "INT8 slower or no faster than another artifact"),
+    "OCT-W701": (0, "result of a verification could not be stored"),
     "OCT-W801": (0, "input unlike the training images: no label"),
     "OCT-W802": (0, "no class reaches one half"),
     "OCT-W803": (0, "likeness to the training images not checked"),
-    "OCT-W701": (0, "result of a verification could not be stored"),
 }
