@@ -64,10 +64,8 @@ def refused_attempts() -> int:
 
 
 def is_local(address: Any) -> bool:
-    """Whether an address, host name or (host, port) is this machine: loopback, a local socket, or nothing at all."""
+    """Whether an IP address, host name or (host, port) is this machine: loopback, or nothing at all."""
     host = address[0] if isinstance(address, tuple) and address else address
-    if isinstance(address, (str, bytes)) and b"/" in os.fsencode(address):
-        return True  # the path of a local socket
     if host is None or host in ("", b"", 0):
         return True
     text = os.fsdecode(host) if isinstance(host, (str, bytes)) else str(host)
