@@ -61,6 +61,13 @@ def sampled(x: torch.Tensor) -> torch.Tensor:
     return flat if len(flat) < LARGE else flat[::step]
 
 
+def half_up(scale: torch.Tensor) -> torch.Tensor:
+    """Positive scales, rounded up to the next FP16 number (at least 6e-8), as float32: no code leaves its range by it."""
+    near = scale.detach().float().clamp_min(2.0**-24).to(torch.float16)
+    above = (near.view(torch.int16) + 1).view(torch.float16)  # the bits of positive numbers are in order
+    return torch.where(near.float() < scale, above, near).float()
+
+
 class QuantConv2d(nn.Module):
     """A convolution whose weight is fake-quantised: s_c = max(max|w_c| / 127, 1e-8), from the live weight at every step."""
 
@@ -69,6 +76,7 @@ class QuantConv2d(nn.Module):
         self.conv = conv
         self.same = isinstance(conv, Conv2dSame)
         self.enabled = False
+        self.half_scales = False  # scales that FP16 holds exactly
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.convolve(x, self.quantised_weight() if self.enabled else self.conv.weight)
@@ -88,7 +96,8 @@ class QuantConv2d(nn.Module):
 
     def weight_scale(self) -> torch.Tensor:
         """float32 [out channels]."""
-        return (self.conv.weight.detach().abs().amax(dim=(1, 2, 3)) / 127).clamp_min(1e-8)
+        scale = (self.conv.weight.detach().abs().amax(dim=(1, 2, 3)) / 127).clamp_min(1e-8)
+        return half_up(scale) if self.half_scales else scale
 
     def quantised_weight(self) -> torch.Tensor:
         """The weight on its int8 grid, as float, differentiable."""

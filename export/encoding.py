@@ -1,6 +1,7 @@
-"""Two spellings of the same trained quantisers, the torch reference of each, and the graph that is written as Q/DQ.
+"""Three spellings of the same trained quantisers, the torch reference of each, and the graph that is written as Q/DQ.
 
-int8    codes -128..127, zero-point 0, no quantiser on the convolution side of an addition: TensorRT and OpenVINO
+int8    codes -128..127, zero-point 0, no quantiser on the convolution side of an addition: OpenVINO
+half    the same with scales that FP16 holds exactly, so that the files with an FP32 and an FP16 remainder agree: TensorRT
 uint8   the residual quantisers too; behind ReLU zero-point 0 with scale s * 127 / 255 (same range, finer grid), elsewhere
         zero-point 128 with the same scale (the same values bit for bit): onnxruntime's CPU kernels, ReLU networks only
 """
@@ -17,7 +18,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from octc.compress.fake_quant import ActivationQuantiser, QuantConv2d
+from octc.compress.fake_quant import ActivationQuantiser, QuantConv2d, half_up
 from octc.compress.placement import ADDITIONS
 from octc.compress.trace import set_module
 from octc.errors import OctcError
@@ -30,14 +31,22 @@ LINEAR_CALLS = (*ADDITIONS, operator.sub, torch.cat)
 
 @dataclass(frozen=True)
 class Encoding:
-    """signed: int8 with zero-point 0, else uint8. residual: also Q/DQ on convolution outputs that go into an addition."""
+    """signed: int8 with zero-point 0, else uint8. residual: also Q/DQ on convolution outputs that go into an addition.
+
+    half: scales are FP16 numbers (rounded up).
+    """
 
     name: str
     signed: bool
     residual: bool
+    half: bool = False
 
 
-ENCODINGS = {"int8": Encoding("int8", signed=True, residual=False), "uint8": Encoding("uint8", signed=False, residual=True)}
+ENCODINGS = {
+    "int8": Encoding("int8", signed=True, residual=False),
+    "half": Encoding("half", signed=True, residual=False, half=True),
+    "uint8": Encoding("uint8", signed=False, residual=True),
+}
 
 
 @dataclass(frozen=True)
@@ -115,7 +124,9 @@ def is_rectified(quantised: fx.GraphModule) -> bool:
 
 
 def encoding_for(quantised: fx.GraphModule, target: str) -> Encoding:
-    """uint8 for onnxruntime where it gains from it (ReLU networks), int8 for everything else."""
+    """uint8 for onnxruntime where it gains from it (ReLU networks), int8 for everything else (TensorRT: FP16 scales)."""
+    if target.startswith("tensorrt"):
+        return ENCODINGS["half"]
     return ENCODINGS["uint8" if target == "onnx" and is_rectified(quantised) else "int8"]
 
 
@@ -139,7 +150,7 @@ def encode(
             written = _FakeActivation(grid) if opset is None else _WrittenActivation(grid, opset)
             set_module(module, str(node.target), written)
     for name, conv in [(n, m) for n, m in module.named_modules() if isinstance(m, QuantConv2d)]:
-        conv.enabled = name not in floats
+        conv.enabled, conv.half_scales = name not in floats, encoding.half
         if opset is not None and name not in floats:
             set_module(module, name, _WrittenConv(conv, opset))
     module.delete_all_unused_submodules()
@@ -161,6 +172,8 @@ def _grid(module: fx.GraphModule, node: fx.Node, source: fx.Node, encoding: Enco
     if not scale > 0:
         text = f"quantiser {node.target} has no range"
         raise OctcError("OCT-E404", text, mend="calibrate first: octc train student without --no-qat", place=str(node.target))
+    if encoding.half:
+        scale = float(half_up(quantiser.scale))
     if encoding.signed:
         return Grid(scale, 0, -128, 127)
     return Grid(scale * 127 / 255, 0, 0, 255) if _nonnegative(module, source) else Grid(scale, 128, 0, 255)

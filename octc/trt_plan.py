@@ -68,7 +68,7 @@ def plan_from_json(value: dict[str, Any]) -> BuildPlan:
     """A plan as it stands in a file (ValueError, KeyError or TypeError when it is none)."""
     if value.get("schema") != SCHEMA:
         raise ValueError(f"schema {value.get('schema')!r}, this octc reads {SCHEMA}")
-    given = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items() if key != "schema"}
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items() if k != "schema"}
     return BuildPlan(**given)
 
 

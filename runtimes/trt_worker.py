@@ -76,11 +76,11 @@ def build(trt: Any, plan: dict[str, Any], base: Path) -> dict[str, Any]:
     if plan.get("onnx_sha256") not in (None, hashlib.sha256(onnx.read_bytes()).hexdigest()):
         raise WorkerError(BAD_PLAN, "plan", f"{plan['onnx']} is not the file that the plan was made for")
     builder = trt.Builder(logger)
-    kinds = [getattr(trt.NetworkDefinitionCreationFlag, name) for name in plan["network_flags"]]
-    network = builder.create_network(sum(1 << int(kind) for kind in kinds))
+    kinds = trt.NetworkDefinitionCreationFlag
+    network = builder.create_network(sum(1 << int(getattr(kinds, name)) for name in plan["network_flags"]))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(onnx)):
-        errors = [parser.get_error(i) for i in range(parser.num_errors)]  # their fields are methods
+        errors = map(parser.get_error, range(parser.num_errors))  # their fields are methods
         found = [{"text": e.desc(), "node": e.node_name(), "operator": e.node_operator(), "line": e.line()} for e in errors]
         said = [f"{one['node'] or 'graph'} ({one['operator'] or '?'}): {one['text']}" for one in found]
         raise WorkerError(FAILED, "parse", said[0] if said else last_error(lines), found)
@@ -112,10 +112,10 @@ def build(trt: Any, plan: dict[str, Any], base: Path) -> dict[str, Any]:
     if cache:
         write(cache, bytes(memoryview(config.get_timing_cache().serialize())))
     printed = [text for _, text in lines if text.startswith(LAYERS)]
-    if printed:
-        write(base / plan["layers"], printed[-1].encode())
-    else:
+    if not printed:
         inspect(trt, plan, base, logger)
+    for text in printed[-1:]:
+        write(base / plan["layers"], text.encode())
     return {
         **{key: plan[key] for key in ("typing", "variant", "onnx", "layers", "network_flags", "builder_flags")},
         "engine": plan["output"], "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "dequantized": floats,
@@ -140,9 +140,8 @@ def dequantise(trt: Any, network: Any, names: Any) -> list[str]:
 
 
 def last_error(lines: list[tuple[str, str]]) -> str:
-    """The cause in one line: the last error of the log."""
-    said = [text for name, text in lines if "ERROR" in name]
-    return said[-1] if said else "TensorRT returned nothing and said nothing"
+    """The cause in one line."""
+    return next((text for name, text in reversed(lines) if "ERROR" in name), "TensorRT returned nothing and said nothing")
 
 
 def inspect(trt: Any, plan: dict[str, Any], base: Path, logger: Any = None) -> dict[str, Any]:
@@ -150,8 +149,11 @@ def inspect(trt: Any, plan: dict[str, Any], base: Path, logger: Any = None) -> d
     engine = trt.Runtime(logger or make_log(trt, [])).deserialize_cuda_engine((base / plan["output"]).read_bytes())
     if engine is None:
         raise WorkerError(ENVIRONMENT, "load", "the engine cannot be loaded here")
-    text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
-    write(base / plan["layers"], text.encode())
+    looker, context = engine.create_engine_inspector(), engine.create_execution_context()
+    for name, shape in plan["profiles"][0].items():
+        context.set_input_shape(name, shape["opt"])
+    looker.execution_context = context  # without it a dynamic batch axis hides every data type
+    write(base / plan["layers"], looker.get_engine_information(trt.LayerInformationFormat.JSON).encode())
     return {"layers": plan["layers"]}
 
 
@@ -280,7 +282,7 @@ def main(given: list[str]) -> int:
         try:
             trt = importlib.import_module(one["module"])
         except Exception as error:  # a missing library is OSError or ImportError, a broken binding anything
-            raise WorkerError(ENVIRONMENT, "environment", f"{one['module']} cannot be imported: {error}") from error
+            raise WorkerError(ENVIRONMENT, "environment", f"{one['module']} cannot be imported: {error}") from None
         result["environment"] = {"module": trt.__name__, "version": trt.__version__, "python": platform.python_version()}
         if given[0] != "probe":
             result.update(VERBS[given[0]](trt, choose(plan, trt), base))
