@@ -55,14 +55,16 @@ def choose(plan: dict[str, Any], trt: Any) -> dict[str, Any]:
     return plan
 
 
-def make_log(trt: Any, lines: list[tuple[str, str]]) -> Any:
-    """A logger that keeps (severity, message); VERBOSE ones only where they list the layers."""
+def make_log(trt: Any) -> Any:
+    """A logger whose `lines` are (severity, message); VERBOSE ones only where they list the layers."""
 
     class Log(trt.ILogger):  # type: ignore[misc]
+        lines: list[tuple[str, str]] = []  # noqa: RUF012  (every call makes a class of its own)
+
         def log(self, severity: Any, message: str) -> None:
             name = str(severity).rsplit(".", maxsplit=1)[-1]
             if name != "VERBOSE" or message.startswith(LAYERS):
-                lines.append((name, message))
+                self.lines.append((name, message))
             if name != "VERBOSE":
                 sys.stderr.write(f"[{name}] {message}\n")
 
@@ -71,8 +73,7 @@ def make_log(trt: Any, lines: list[tuple[str, str]]) -> Any:
 
 def build(trt: Any, plan: dict[str, Any], base: Path) -> dict[str, Any]:
     """Parse and build; writes the engine, the dump of its layers and the timing cache. Returns facts."""
-    lines: list[tuple[str, str]] = []
-    started, logger, onnx = time.monotonic(), make_log(trt, lines), base / plan["onnx"]
+    started, logger, onnx = time.monotonic(), make_log(trt), base / plan["onnx"]
     if plan.get("onnx_sha256") not in (None, hashlib.sha256(onnx.read_bytes()).hexdigest()):
         raise WorkerError(BAD_PLAN, "plan", f"{plan['onnx']} is not the file that the plan was made for")
     builder = trt.Builder(logger)
@@ -83,7 +84,7 @@ def build(trt: Any, plan: dict[str, Any], base: Path) -> dict[str, Any]:
         errors = map(parser.get_error, range(parser.num_errors))  # their fields are methods
         found = [{"text": e.desc(), "node": e.node_name(), "operator": e.node_operator(), "line": e.line()} for e in errors]
         said = [f"{one['node'] or 'graph'} ({one['operator'] or '?'}): {one['text']}" for one in found]
-        raise WorkerError(FAILED, "parse", said[0] if said else last_error(lines), found)
+        raise WorkerError(FAILED, "parse", said[0] if said else last_error(logger.lines), found)
     floats = dequantise(trt, network, plan["dequantize"])
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(plan["workspace_mb"]) << 20)
@@ -106,12 +107,12 @@ def build(trt: Any, plan: dict[str, Any], base: Path) -> dict[str, Any]:
         config.set_timing_cache(config.create_timing_cache(known), False)
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:  # it does not raise
-        raise WorkerError(FAILED, "build", last_error(lines), [text for name, text in lines if "ERROR" in name])
+        raise WorkerError(FAILED, "build", last_error(logger.lines), [text for name, text in logger.lines if "ERROR" in name])
     data = bytes(memoryview(serialized))
     write(base / plan["output"], data)
     if cache:
         write(cache, bytes(memoryview(config.get_timing_cache().serialize())))
-    printed = [text for _, text in lines if text.startswith(LAYERS)]
+    printed = [text for _, text in logger.lines if text.startswith(LAYERS)]
     if not printed:
         inspect(trt, plan, base, logger)
     for text in printed[-1:]:
@@ -121,7 +122,7 @@ def build(trt: Any, plan: dict[str, Any], base: Path) -> dict[str, Any]:
         "engine": plan["output"], "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "dequantized": floats,
         "timing_cache": ("read" if known else "new") if cache else None, "seconds": round(time.monotonic() - started, 3),
         "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
-        "warnings": sorted({text for name, text in lines if name == "WARNING"}),
+        "warnings": sorted({text for name, text in logger.lines if name == "WARNING"}),
     }  # fmt: skip
 
 
@@ -146,7 +147,7 @@ def last_error(lines: list[tuple[str, str]]) -> str:
 
 def inspect(trt: Any, plan: dict[str, Any], base: Path, logger: Any = None) -> dict[str, Any]:
     """Write the layers of an engine that exists."""
-    engine = trt.Runtime(logger or make_log(trt, [])).deserialize_cuda_engine((base / plan["output"]).read_bytes())
+    engine = trt.Runtime(logger or make_log(trt)).deserialize_cuda_engine((base / plan["output"]).read_bytes())
     if engine is None:
         raise WorkerError(ENVIRONMENT, "load", "the engine cannot be loaded here")
     looker, context = engine.create_engine_inspector(), engine.create_execution_context()
@@ -168,13 +169,12 @@ class Engine:
     """A loaded engine with one input and one output: one context, one stream, one batch size, a CUDA graph on request."""
 
     def __init__(self, trt: Any, data: bytes, batch: int, graph: bool = False) -> None:
-        lines: list[tuple[str, str]] = []
         self.lib = cudart()
-        self.log, numpy = make_log(trt, lines), importlib.import_module("numpy")
+        self.log, numpy = make_log(trt), importlib.import_module("numpy")
         self.runtime = trt.Runtime(self.log)
         self.engine = self.runtime.deserialize_cuda_engine(data)
         if self.engine is None:
-            raise WorkerError(ENVIRONMENT, "load", f"the engine cannot be loaded: {last_error(lines)}")
+            raise WorkerError(ENVIRONMENT, "load", f"the engine cannot be loaded: {last_error(self.log.lines)}")
         self.context = self.engine.create_execution_context()
         self.stream, self.graph = self.make("cudaStreamCreate"), ctypes.c_void_p()
         self.sides: dict[str, tuple[Any, ...]] = {}
