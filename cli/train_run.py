@@ -28,8 +28,8 @@ def run_training(session: Session, asked: Request, dry_run: bool) -> int:
     spec_of(asked.dataset)
     for module in ("torch", "timm", "safetensors", "accelerate"):
         need(module)
-    from octc.train.loop import make_accelerator
     from octc.train.memory import keep_memory
+    from octc.train.processes import make_accelerator
 
     keep_memory()
     accelerator = make_accelerator(asked.device, asked.precision)

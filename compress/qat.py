@@ -18,14 +18,16 @@ from octc.compress.placement import counts, prepare, set_mode
 from octc.datasets.base import Progress, Sample
 from octc.errors import OctcError, shorten
 from octc.image import Preprocess
-from octc.train.checkpoint import Checkpoint, load_strictly, read_checkpoint, write_checkpoint
+from octc.train.checkpoint import Checkpoint, load_strictly, read_checkpoint
 from octc.train.data import eval_batches
+from octc.train.evaluate import logits_of
 from octc.train.focal import Loss
-from octc.train.loop import Data, Fitted, fit, logits_of
+from octc.train.loop import fit
 from octc.train.losses import soft_loss
 from octc.train.models import build_model, normalise
 from octc.train.recipes import Augment, Quantisation, plain
-from octc.train.stages import Context, key_of, load_data, load_teacher, preprocess_of
+from octc.train.stages import Context, facts_of, load_data, load_teacher, preprocess_of, written
+from octc.train.training import Data, Fitted
 
 MINIMUM = 16  # calibration images
 
@@ -130,7 +132,7 @@ def quantise_student(ctx: Context, teacher_folder: Path | None) -> Checkpoint:
             plain(stage), epochs=how.epochs, lr=how.lr, batch=how.batch, warmup=0.5, decay=0.0, ema=0.0, select="loss"
         )
         gentle = replace(gentle, augment=_gentle(stage.augment), patience=how.epochs + 1)
-        teacher = load_teacher(teacher_folder, ctx.split, device)[0] if teacher_folder else None
+        teacher = load_teacher(teacher_folder, ctx.split, data.preprocess, device)[0] if teacher_folder else None
         fitted = _tune(ctx, quantised, gentle, data, anchored_loss(student, teacher, how), checkpoint.sha256)
         quantised.load_state_dict(fitted.state)
         judged["qat"] = _judge(reference, quantised, data, device)
@@ -146,7 +148,7 @@ def quantise_student(ctx: Context, teacher_folder: Path | None) -> Checkpoint:
         checkpoint, quantisation={**asdict(how), **facts}, parent=parent, recipe=asdict(ctx.recipe),
         metrics={**judged, "chosen": chosen_by, **judged[chosen_by], "val_n": len(data.val_labels)},
     )  # fmt: skip
-    return write_checkpoint(ctx.run.path / "qat", kept, new) if ctx.accelerator.is_main_process else new
+    return written(ctx, ctx.run.path / "qat", kept, new)
 
 
 def anchored_loss(student: nn.Module, teacher: nn.Module | None, how: Quantisation) -> Loss:
@@ -165,8 +167,9 @@ def anchored_loss(student: nn.Module, teacher: nn.Module | None, how: Quantisati
 
 def _tune(ctx: Context, quantised: fx.GraphModule, stage: Any, data: Data, loss: Loss, parent: str) -> Fitted:
     return fit(
-        quantised, stage, data, loss, folder=ctx.run.path / "qat", key=key_of(ctx, stage, "qat", parent), seed=ctx.seed + 1,
-        accelerator=ctx.accelerator, resume=ctx.resume, allow_change=ctx.allow_change, tick=ctx.tick, report=ctx.report,
+        quantised, stage, data, loss, folder=ctx.run.path / "qat", facts=facts_of(ctx, stage, "qat", parent),
+        seed=ctx.seed + 1, accelerator=ctx.accelerator, resume=ctx.resume, allow_change=ctx.allow_change, tick=ctx.tick,
+        report=ctx.report, exact=True,
     )  # fmt: skip
 
 

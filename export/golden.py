@@ -14,7 +14,7 @@ from octc.compress.qat import calibration_indices
 from octc.datasets.base import Sample
 from octc.datasets.phantom import draw_phantom
 from octc.image import Float32, Preprocess, UInt8
-from octc.train.loop import logits_of
+from octc.train.evaluate import logits_of
 
 LEAST = 8
 SEED = 0x601D

@@ -22,9 +22,10 @@ from octc.likeness import InputStatistics, describe, fit_statistics
 from octc.run import Run
 from octc.train.checkpoint import META, Checkpoint, load_strictly, read_checkpoint
 from octc.train.data import cached_images
-from octc.train.loop import Data, logits_of
+from octc.train.evaluate import logits_of
 from octc.train.models import build_model
 from octc.train.recipes import Quantisation
+from octc.train.training import Data
 
 BATCH = 8
 DESCRIBED = 256  # training images whose statistics travel with an artifact

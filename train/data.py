@@ -28,7 +28,8 @@ def cached_images(
     """
     key = sha256_bytes(canonical_json([preprocess.to_json(), [s.sha256 for s in samples]]))[:24]
     path = folder / f"{key}.npy"
-    if not path.is_file():
+    shape = (len(samples), preprocess.channels, preprocess.size, preprocess.size)
+    if not _is_whole(path, shape):
         try:
             _write_cache(path, root, samples, preprocess, progress)
         except OSError as error:
@@ -36,6 +37,14 @@ def cached_images(
             raise OctcError("OCT-E904", text, mend="free disk space, or --run-dir DIR elsewhere", place=str(folder)) from error
     array: npt.NDArray[np.uint8] = np.load(path, mmap_mode="r")
     return array
+
+
+def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
+    """Whether a cache of that shape is there; one that was cut off is not."""
+    try:
+        return bool(np.load(path, mmap_mode="r").shape == shape)
+    except (OSError, ValueError):
+        return False
 
 
 def _write_cache(path: Path, root: Path, samples: Sequence[Sample], preprocess: Preprocess, progress: Progress | None) -> None:

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from octc.files import sha256_file, write_bytes
 from octc.metrics import confusion_matrix, figures_of
+from octc.train.checkpoint import tensors_as_bytes
 from octc.train.config import Stage
 from octc.train.focal import class_weights, objective
 from octc.train.optim import rate
@@ -31,12 +32,15 @@ class Judgement:
 
 
 def judge(stage: Stage, logits: torch.Tensor, labels: Sequence[int], train_labels: Sequence[int]) -> Judgement:
-    """Judge logits [N, K] of val by `stage.select`. Nearly equal accuracies or recalls are told apart by the loss."""
+    """Judge logits [N, K] of val by `stage.select`. Nearly equal accuracies or recalls are told apart by the loss.
+
+    "loss" is smoothed as in training: the plain loss would punish the confidence that it asks for.
+    """
     targets = torch.tensor(list(labels))
     nll = float(functional.cross_entropy(logits, targets))
     accuracy = float((logits.argmax(1) == targets).double().mean())
     measures: dict[str, Callable[[], float]] = {
-        "loss": lambda: nll,
+        "loss": lambda: float(functional.cross_entropy(logits, targets, label_smoothing=stage.smoothing)),
         "accuracy": lambda: (1 - accuracy) + 1e-6 * min(nll, 100.0),
         "recall": lambda: (1 - _recall(logits, labels, accuracy)) + 1e-6 * min(nll, 100.0),
         "objective": lambda: _objective(stage, logits, targets, train_labels, len(targets)),
@@ -63,17 +67,16 @@ def finish_epoch(
     progress: Progress, model: nn.Module, judged: Judgement, stage: Stage, accelerator: Accelerator, folder: Path, steps: int
 ) -> dict[str, Any]:
     """Keep the weights if they are the best, write the row, advance to the next epoch. The loss of the row is that on val."""
-    means = {f"train_{name}": total / steps for name, total in progress.sums.items()}
+    counted = progress.sums.pop("steps")  # those whose loss was finite
+    means = {f"train_{name}": total / counted for name, total in progress.sums.items()}
     row: dict[str, Any] = {"epoch": progress.epoch + 1, **means, "val_loss": judged.loss, "val_acc": judged.accuracy}
     losses = [*(float(known["val_loss"]) for known in progress.history), judged.loss]
     row["lr"] = rate(stage, "head", progress.epoch + 1, -1, steps, losses)  # after this epoch
     progress.bad += 1
     if np.isfinite(judged.criterion) and judged.criterion < progress.best:
-        path = folder / f"best-{progress.epoch:04d}.safetensors"
+        path = best_path(folder, progress.epoch)
         if accelerator.is_main_process:
-            from safetensors.torch import save
-
-            write_bytes(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}))
+            write_bytes(path, tensors_as_bytes(model.state_dict()))
         accelerator.wait_for_everyone()
         row["sha256"] = sha256_file(path)
         progress.best, progress.best_epoch, progress.bad = judged.criterion, progress.epoch, 0
@@ -88,8 +91,12 @@ def goes_on(progress: Progress, stage: Stage) -> bool:
     return progress.epoch < stage.epochs and not early
 
 
-def drop_old_best(folder: Path, keep: int) -> None:
-    """Remove the weights of earlier best epochs."""
-    for path in folder.glob("best-*.safetensors"):
-        if path.name != f"best-{keep:04d}.safetensors":
-            path.unlink(missing_ok=True)
+def best_path(folder: Path, epoch: int) -> Path:
+    """Where the weights of an epoch lie that was the best so far."""
+    return folder / f"best-{epoch:04d}.safetensors"
+
+
+def drop_old_best(folder: Path, *keep: int) -> None:
+    """Remove the weights of other epochs than these."""
+    for path in set(folder.glob("best-*.safetensors")) - {best_path(folder, epoch) for epoch in keep}:
+        path.unlink(missing_ok=True)

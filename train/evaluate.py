@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.nn import functional
 
 from octc.image import Preprocess
 from octc.train.data import eval_batches
@@ -34,12 +33,3 @@ def logits_of(
         if stop is not None and stop():
             break
     return torch.cat(rows)
-
-
-def scores(logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> tuple[float, float, float]:
-    """Mean cross-entropy (nats), the same with smoothed labels, and accuracy of logits [N, K] against labels [N].
-
-    The smoothed one is what training asks for: the plain one would punish the confidence that it is taught.
-    """
-    smoothed = float(functional.cross_entropy(logits, labels, label_smoothing=smoothing))
-    return float(functional.cross_entropy(logits, labels)), smoothed, float((logits.argmax(1) == labels).double().mean())

@@ -1,7 +1,8 @@
-"""Networks by their timm name, and the wrapper that lets a graph take uint8 and normalise inside."""
+"""Networks by name (timm's, and those of train/nets), and the wrapper that lets a graph take uint8 and normalise inside."""
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Any
 
 import timm
@@ -10,6 +11,7 @@ from torch import nn
 
 from octc.errors import OctcError
 from octc.image import Preprocess
+from octc.train.nets.table import NETWORKS
 
 
 def build_model(name: str, num_classes: int, **kwargs: Any) -> nn.Module:
@@ -31,7 +33,7 @@ def build_model(name: str, num_classes: int, **kwargs: Any) -> nn.Module:
         text = f"{name} cannot be built with {kwargs}: {error}"
         raise OctcError("OCT-E307", text, mend="change model_kwargs of the recipe") from error
     except (RuntimeError, ValueError) as error:
-        near = ", ".join(timm.list_models(f"{name.split('.', maxsplit=1)[0][:8]}*")[:5])
+        near = ", ".join(get_close_matches(name, timm.list_models(), n=3))
         raise OctcError("OCT-E307", f"timm knows no network {name!r}", mend=f"near: {near or 'octc list models'}") from error
     return model
 

@@ -150,6 +150,11 @@ class Group:
     last: bool
 
 
+def updates_before(epoch: int, step: int, steps: int, accumulate: int) -> int:
+    """Updates of the weights before the one that this step belongs to."""
+    return epoch * -(-steps // accumulate) + step // accumulate
+
+
 def accumulation(step: int, steps: int, accumulate: int, drop_rest: bool = False) -> Group:
     """The group of a step. An epoch's last group may be smaller; with `drop_rest` it makes no step."""
     first = step - step % accumulate
@@ -157,3 +162,14 @@ def accumulation(step: int, steps: int, accumulate: int, drop_rest: bool = False
     if drop_rest and size < accumulate:
         return Group(accumulate, False)
     return Group(size, step == first + size - 1)
+
+
+def scaler_tensors(scaler: Any) -> dict[str, torch.Tensor]:
+    """The state of fp16's loss scaling; nothing without it."""
+    return {} if scaler is None else {name: torch.as_tensor(value) for name, value in scaler.state_dict().items()}
+
+
+def load_scaler(scaler: Any, tensors: dict[str, torch.Tensor]) -> None:
+    """Put it back."""
+    if scaler is not None and tensors:
+        scaler.load_state_dict({name: tensor.item() for name, tensor in tensors.items()})

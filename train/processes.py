@@ -1,4 +1,4 @@
-"""What several training processes must agree on. With one process everything here is free of cost."""
+"""The processes of a training: their device, and what they must agree on (free of cost where there is one alone)."""
 
 from __future__ import annotations
 
@@ -27,6 +27,25 @@ LOST = (
     "gloo",
     "nccl",
 )
+
+
+def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerator:
+    """The device and precision of this process: bf16 or fp16 on a GPU, fp32 on a CPU (where bf16 is slower).
+
+    Raises:
+        OctcError: E903 the device is not there, or cannot compute in that precision.
+    """
+    if device not in ("auto", "cpu"):
+        index = torch.device(device).index or 0
+        if not torch.cuda.is_available() or index >= torch.cuda.device_count():
+            raise OctcError("OCT-E903", f"device {device} is not available", mend="--device cpu   (octc doctor)")
+        torch.cuda.set_device(torch.device(device))
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    gpu_precision = "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "fp16"
+    chosen = (gpu_precision if on_gpu else "no") if precision == "auto" else {"fp32": "no"}.get(precision, precision)
+    if chosen == "fp16" and not on_gpu:
+        raise OctcError("OCT-E903", "fp16 trains on a GPU only", mend="--precision auto")
+    return Accelerator(cpu=device == "cpu", mixed_precision=chosen)
 
 
 def agreed(accelerator: Accelerator, number: int) -> int:

@@ -1,38 +1,49 @@
-"""SIGINT and SIGTERM in a training: the step finishes, the state is saved, then whoever handled them before does."""
+"""SIGINT and SIGTERM while training: the step is finished and the state saved before they act."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 
+@dataclass
+class Deferred:
+    """number: the signal that came, or 0. before: the handlers that it belongs to."""
+
+    number: int = 0
+    before: dict[int, Any] = field(default_factory=dict)
+
+    def note(self, number: int, _frame: Any) -> None:
+        """The handler meanwhile: a second signal acts at once."""
+        self.number = number
+        self.release()
+
+    def release(self) -> None:
+        """Put the handlers back."""
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def leave(self, number: int) -> NoReturn:
+        """The state is saved: hand the signal to whoever handled it before."""
+        self.release()
+        signal.raise_signal(number)
+        raise KeyboardInterrupt
+
+
 @contextmanager
-def deferred_signals() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM let the step finish and the state be saved; a second one acts at once."""
-    pending: list[int] = []
-    before: dict[int, Any] = {}
-
-    def note(number: int, _frame: Any) -> None:
-        pending.append(number)
-        for other, handler in before.items():
-            signal.signal(other, handler)
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
+def deferred_signals() -> Iterator[Deferred]:
+    """Note the first SIGINT or SIGTERM instead of acting on it. One that was ignored stays ignored."""
+    deferred = Deferred()
     try:
-        for number in numbers:
-            before[number] = signal.signal(number, note)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                deferred.before[number] = signal.signal(number, deferred.note)
     except ValueError:  # not the main thread: the caller's handlers stay
-        before.clear()
+        deferred.before.clear()
     try:
-        yield pending
+        yield deferred
     finally:
-        for known, handler in before.items():
-            signal.signal(known, handler)
-
-
-def leave(number: int) -> NoReturn:
-    """State is saved: hand the signal to whoever handled it before."""
-    signal.raise_signal(number)
-    raise KeyboardInterrupt
+        deferred.release()

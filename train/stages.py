@@ -10,19 +10,21 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import nn
+from torch.nn import functional
 
 from octc.datasets.split import Split
 from octc.errors import OctcError
-from octc.files import canonical_json, sha256_bytes
 from octc.image import Preprocess
 from octc.run import Run
 from octc.train.checkpoint import Checkpoint, load_strictly, read_checkpoint, write_checkpoint
 from octc.train.config import Distillation, Recipe, Stage
 from octc.train.data import cached_images
 from octc.train.focal import Loss, label_loss
-from octc.train.loop import Data, Fitted, Report, fit
+from octc.train.loop import fit
 from octc.train.losses import soft_loss
 from octc.train.models import build_model
+from octc.train.state import flat
+from octc.train.training import Data, Fitted, Report
 from octc.train.weights import start_weights
 
 
@@ -79,23 +81,30 @@ def distilled_loss(teacher: nn.Module, how: Distillation, autocast: Callable[[],
     return loss
 
 
-def key_of(ctx: Context, stage: Stage, role: str, extra: Any = None) -> str:
-    """Digest of everything that decides a training's result."""
-    parts = [role, asdict(stage), asdict(ctx.recipe), ctx.seed, ctx.split.digest, ctx.accelerator.num_processes, extra]
-    return sha256_bytes(canonical_json(parts))
+def facts_of(ctx: Context, stage: Stage, role: str, extra: Any = None) -> dict[str, Any]:
+    """Everything that decides a training's result, flat: {"stage.lr": 0.001, "seed": 0, ...}."""
+    machine = {"processes": ctx.accelerator.num_processes, "precision": str(ctx.accelerator.mixed_precision)}
+    made_of = {"role": role, "stage": asdict(stage), "recipe": asdict(ctx.recipe), "from": extra}
+    return flat({**made_of, "seed": ctx.seed, "split": ctx.split.digest, **machine})
+
+
+def new_network(ctx: Context, stage: Stage) -> nn.Module:
+    """The stage's network with random weights that the seed decides (the same ones in every process and at every resume)."""
+    torch.manual_seed(ctx.seed)
+    return build_model(stage.model, len(ctx.split.classes), **stage.model_kwargs)
 
 
 def train_teacher(ctx: Context) -> Checkpoint:
     """Fine-tune the teacher on hard labels; writes train/model.safetensors and checkpoint.json."""
     stage = ctx.recipe.teacher
-    model = build_model(stage.model, len(ctx.split.classes), **stage.model_kwargs)
+    model = new_network(ctx, stage)
     source = start_weights(model, stage, ctx.weights, ctx.fetch)
     fitted = _fit(ctx, model, stage, "teacher", _label_loss(ctx, stage), ctx.run.path / "train")
     return _write(ctx, "teacher", stage, fitted, source, None, ctx.run.path / "train")
 
 
-def load_teacher(folder: Path, split: Split, device: Any) -> tuple[nn.Module, Checkpoint]:
-    """A frozen teacher in eval mode.
+def load_teacher(folder: Path, split: Split, student: Preprocess, device: Any) -> tuple[nn.Module, Checkpoint]:
+    """A frozen teacher in eval mode, that takes the student's normalised input.
 
     Raises:
         OctcError: E309 another class order, E212 another split, E107 / E307 / E501 as the checkpoint's reader.
@@ -109,27 +118,28 @@ def load_teacher(folder: Path, split: Split, device: Any) -> tuple[nn.Module, Ch
         raise OctcError("OCT-E212", text, mend="octc train teacher on this split, or name a teacher of it", place=str(folder))
     model = build_model(checkpoint.model, len(checkpoint.classes), **checkpoint.model_kwargs)
     load_strictly(model, state, str(folder))
+    known = checkpoint.preprocess
+    if (known.size, known.mean, known.std) != (student.size, student.mean, student.std):
+        model = SameView(model, student, known)
     return model.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False), checkpoint
 
 
 def train_student(ctx: Context, teacher_folder: Path | None) -> Checkpoint:
     """Distil the student from a frozen teacher (or train it on labels alone when there is none)."""
     stage = ctx.recipe.student
-    model = build_model(stage.model, len(ctx.split.classes), **stage.model_kwargs)
+    model = new_network(ctx, stage)
     source = start_weights(model, stage, ctx.weights, ctx.fetch)
     loss, parent = _label_loss(ctx, stage), None
     if teacher_folder is not None:
-        teacher, known = load_teacher(teacher_folder, ctx.split, ctx.accelerator.device)
-        same = (known.preprocess.mean, known.preprocess.std) == (stage.mean, stage.std)
-        seen = teacher if same else Renormalise(teacher, preprocess_of(stage), known.preprocess).to(ctx.accelerator.device)
-        loss = distilled_loss(seen, ctx.recipe.distillation, ctx.accelerator.autocast, loss)
+        teacher, known = load_teacher(teacher_folder, ctx.split, preprocess_of(stage), ctx.accelerator.device)
+        loss = distilled_loss(teacher, ctx.recipe.distillation, ctx.accelerator.autocast, loss)
         parent = {"model": known.model, "sha256": known.sha256, "weights": known.weights}
     fitted = _fit(ctx, model, stage, "student", loss, ctx.run.path / "train", parent)
     return _write(ctx, "student", stage, fitted, source, parent, ctx.run.path / "train")
 
 
-class Renormalise(nn.Module):
-    """Feeds a network that was trained with one normalisation the tensor of another; the picture is the same."""
+class SameView(nn.Module):
+    """Feeds a network the picture that another one sees, in the size and the normalisation that it was trained with."""
 
     scale: torch.Tensor
     shift: torch.Tensor
@@ -137,12 +147,15 @@ class Renormalise(nn.Module):
     def __init__(self, model: nn.Module, given: Preprocess, wanted: Preprocess) -> None:
         super().__init__()
         self.model = model
+        self.size = None if given.size == wanted.size else (wanted.size, wanted.size)
         scale = [g / w for g, w in zip(given.std, wanted.std, strict=True)]
         shift = [(g - w) / s for g, w, s in zip(given.mean, wanted.mean, wanted.std, strict=True)]
         self.register_buffer("scale", torch.tensor(scale).view(1, 3, 1, 1))
         self.register_buffer("shift", torch.tensor(shift).view(1, 3, 1, 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.size is not None:
+            x = functional.interpolate(x, self.size, mode="bilinear", antialias=True)
         logits: torch.Tensor = self.model(x * self.scale + self.shift)
         return logits
 
@@ -152,7 +165,7 @@ def _fit(ctx: Context, model: nn.Module, stage: Stage, role: str, loss: Loss, fo
     data = load_data(ctx, pre, Preprocess(size=round(stage.size * stage.canvas)) if stage.views else None)
     _checkpoint_activations(model, stage)
     return fit(
-        model, stage, data, loss, folder=folder, key=key_of(ctx, stage, role, extra), seed=ctx.seed,
+        model, stage, data, loss, folder=folder, facts=facts_of(ctx, stage, role, extra), seed=ctx.seed,
         accelerator=ctx.accelerator, resume=ctx.resume, allow_change=ctx.allow_change, tick=ctx.tick, report=ctx.report,
     )  # fmt: skip
 
@@ -181,7 +194,14 @@ def _write(
         split_digest=ctx.split.digest, data_digest=ctx.data_digest,
         metrics=fitted.metrics, weights=source, parent=parent,
     )  # fmt: skip
-    return write_checkpoint(folder, fitted.state, checkpoint) if ctx.accelerator.is_main_process else checkpoint
+    return written(ctx, folder, fitted.state, checkpoint)
+
+
+def written(ctx: Context, folder: Path, state: dict[str, torch.Tensor], checkpoint: Checkpoint) -> Checkpoint:
+    """Written by the main process; all go on when it is there."""
+    made = write_checkpoint(folder, state, checkpoint) if ctx.accelerator.is_main_process else checkpoint
+    ctx.accelerator.wait_for_everyone()
+    return made
 
 
 def _built_with(stage: Stage) -> dict[str, Any]:

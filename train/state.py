@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from octc.errors import OctcError
-from octc.files import read_json, sha256_bytes, write_bytes, write_json
+from octc.errors import OctcError, shorten
+from octc.files import canonical_json, read_json, sha256_bytes, write_bytes, write_json
 
-log = logging.getLogger(__name__)
 SLOTS = ("a", "b")
 
 
@@ -40,55 +39,89 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-def write_state(folder: Path, key: str, serial: int, progress: Progress, tensors: dict[str, torch.Tensor]) -> None:
-    """Write slot `serial` mod 2: the tensors, then state.json with their sum.
+@dataclass(frozen=True)
+class Saved:
+    """A training state that was read, and what there is to say about it (damaged slots, changes that were allowed)."""
+
+    serial: int
+    progress: Progress
+    tensors: dict[str, torch.Tensor]
+    warnings: tuple[str, ...]
+
+
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one: {"stage.lr": 0.001}. Sequences become lists, as JSON gives them back."""
+    if isinstance(value, Mapping):
+        return {key: leaf for name, inner in value.items() for key, leaf in flat(inner, f"{path}.{name}".lstrip(".")).items()}
+    return {path: list(value) if isinstance(value, (list, tuple)) else value}
+
+
+def write_state(
+    folder: Path, facts: Mapping[str, Any], serial: int, progress: Progress, tensors: dict[str, torch.Tensor]
+) -> None:
+    """Write slot `serial` mod 2: the tensors, then state.json with their sum and its own.
 
     Args:
-        key: digest of what this training is; a state of another training is not read back.
+        facts: all that decides the result (`flat`); a state with other facts is not read back unasked.
         serial: counts the writes; the newest intact slot is read.
     """
     slot = folder / f"state-{SLOTS[serial % 2]}"
     data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     values = {**vars(progress), "best": None if progress.best == float("inf") else progress.best}
+    head = {"facts": dict(facts), "serial": serial, "sha256": sha256_bytes(data), "progress": values}
     (slot / "state.json").unlink(missing_ok=True)
     write_bytes(slot / "state.safetensors", data)
-    write_json(slot / "state.json", {"key": key, "serial": serial, "sha256": sha256_bytes(data), "progress": values})
+    write_json(slot / "state.json", {**head, "json_sha256": sha256_bytes(canonical_json(head))})
 
 
-def read_state(folder: Path, key: str | None) -> tuple[int, Progress, dict[str, torch.Tensor], list[str]] | None:
-    """The newest intact state: serial, progress, tensors, and a sentence for each damaged slot. None: nothing to resume.
-
-    key: of the training that goes on; None takes the state of any.
+def read_state(folder: Path, facts: Mapping[str, Any], allow_change: bool = False) -> Saved | None:
+    """The newest intact state, or None where none was written yet. With allowed changes its epoch begins anew.
 
     Raises:
-        OctcError: E110 when the state belongs to another configuration.
+        OctcError: E110 the facts differ (all are named), E501 states were written, and none of them is intact.
     """
-    found: list[tuple[int, Progress, dict[str, torch.Tensor]]] = []
+    found: list[tuple[int, dict[str, Any], dict[str, torch.Tensor]]] = []
     damaged: list[str] = []
     for name in SLOTS:
         slot = folder / f"state-{name}"
-        if not (slot / "state.safetensors").is_file():
+        if not (slot / "state.json").is_file():  # never written, or killed while it was
             continue
         try:
-            value = read_json(slot / "state.json")
-            data = (slot / "state.safetensors").read_bytes()
-            if sha256_bytes(data) != value["sha256"]:
-                raise ValueError("sha256 mismatch")
-            tensors = load(data)
+            found.append(_read_slot(slot))
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             damaged.append(f"damaged training state {slot} skipped ({error})")
-            continue
-        if key is not None and value["key"] != key:
-            text = "the training state belongs to another configuration"
-            raise OctcError("OCT-E110", text, mend="train anew without --resume", place=str(slot))
-        progress = Progress(**{**value["progress"], "best": value["progress"]["best"] or float("inf")})
-        if value["progress"]["best"] is not None:
-            progress.best = float(value["progress"]["best"])
-        found.append((int(value["serial"]), progress, tensors))
     if not found:
+        if damaged:
+            text = "no training state is intact"
+            raise OctcError("OCT-E501", text, mend="train anew without --resume", place=str(folder), why="; ".join(damaged))
         return None
-    serial, progress, tensors = max(found, key=lambda entry: entry[0])
-    return serial, progress, tensors, damaged
+    serial, value, tensors = max(found, key=lambda entry: entry[0])
+    progress = Progress(**{k: v for k, v in value["progress"].items() if v is not None})
+    changes = differences(value["facts"], facts)
+    if changes and not allow_change:
+        text = f"the training state belongs to another configuration: {shorten(changes)}"
+        raise OctcError("OCT-E110", text, mend="--allow-change, or train anew without --resume", place=str(folder))
+    if changes:
+        progress.step, progress.sums = 0, {}
+        damaged.append(f"training state resumed from its epoch's start although it began otherwise: {shorten(changes)}")
+    return Saved(serial, progress, tensors, tuple(damaged))
+
+
+def _read_slot(slot: Path) -> tuple[int, dict[str, Any], dict[str, torch.Tensor]]:
+    value: dict[str, Any] = read_json(slot / "state.json")
+    stated = value.pop("json_sha256")
+    if sha256_bytes(canonical_json(value)) != stated:
+        raise ValueError("sha256 mismatch of state.json")
+    data = (slot / "state.safetensors").read_bytes()
+    if sha256_bytes(data) != value["sha256"]:
+        raise ValueError("sha256 mismatch of state.safetensors")
+    return int(value["serial"]), value, load(data)
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What changed between two flat dictionaries, a text each: "stage.lr 0.001 -> 0.01"."""
+    names = sorted({*before, *now})
+    return [f"{name} {before.get(name)} -> {now.get(name)}" for name in names if before.get(name) != now.get(name)]
 
 
 def pack(parts: dict[str, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

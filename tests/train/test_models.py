@@ -1,0 +1,72 @@
+"""Networks by name: what timm knows, and nothing that a foreign checkpoint could point elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from octc.errors import OctcError
+from octc.image import Preprocess
+from octc.train.models import WithInput, build_model, normalise, parameter_count
+
+
+def refused(name: str, **kwargs: Any) -> OctcError:
+    with pytest.raises(OctcError) as caught:
+        build_model(name, 3, **kwargs)
+    return caught.value
+
+
+def test_networks_of_several_families_have_the_asked_classes() -> None:
+    for name, kwargs in (("test_resnet", {}), ("test_efficientnet", {"drop_rate": 0.3}), ("test_vit", {"img_size": 64})):
+        logits = build_model(name, 5, **kwargs).eval()(torch.zeros(2, 3, 64, 64))
+        assert logits.shape == (2, 5)
+
+
+def test_unknown_name_gets_near_ones() -> None:
+    error = refused("tf_efficientnet_lite9")
+    assert error.code == "OCT-E307"
+    assert "tf_efficientnet_lite4" in error.mend
+    assert refused("test_resnet.no_such_tag").code == "OCT-E307"
+
+
+@pytest.mark.parametrize("name", ["hf-hub:someone/else", "hf_hub:someone/else", "local-dir:/etc", "../x", "a/b"])
+def test_names_that_point_outside_timm_are_refused_without_a_look(name: str) -> None:
+    error = refused(name)
+    assert error.code == "OCT-E307"
+    assert "outside" in error.message
+
+
+@pytest.mark.parametrize("key", ["checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"])
+def test_t09_options_that_read_a_file_are_refused(tmp_path: Path, key: str) -> None:
+    bad = tmp_path / "bad.pth"
+    bad.write_bytes(b"")
+    error = refused("test_resnet", **{key: str(bad)})
+    assert error.code == "OCT-E307"
+    assert key in error.message
+
+
+def test_options_that_the_network_does_not_take_are_refused_by_name() -> None:
+    error = refused("test_resnet", no_such_option=3)
+    assert error.code == "OCT-E307"
+    assert "no_such_option" in error.message
+
+
+def test_parameter_count_is_that_of_the_specification() -> None:
+    with torch.device("meta"):
+        assert parameter_count(build_model("efficientnet_b2", 4)) == pytest.approx(7.707e6, rel=1e-4)
+        assert parameter_count(build_model("convnextv2_large.fcmae_ft_in22k_in1k", 3)) == pytest.approx(196.424e6, rel=1e-5)
+
+
+def test_normalisation_in_the_graph_equals_the_one_of_every_runtime() -> None:
+    pre = Preprocess(16)
+    images = np.random.default_rng(0).integers(0, 256, (4, 1, 16, 16)).astype(np.uint8)
+    expected = pre.normalise(images)
+    found = normalise(torch.from_numpy(images), pre).numpy()
+    assert found.shape == (4, 3, 16, 16)
+    assert np.abs(found - expected).max() < 2e-6
+    inside = WithInput(torch.nn.Identity(), pre)(torch.from_numpy(images)).numpy()
+    assert np.abs(inside - expected).max() < 2e-6
