@@ -122,8 +122,7 @@ def split(
 
 def _place(session: Session, what: str) -> tuple[str, Path]:
     """A data set's name and root, from a name or a folder; which was chosen is said."""
-    from octc.datasets.layout import guess_layout
-    from octc.datasets.table import DATASETS, find_root, spec_of
+    from octc.datasets.table import DATASETS, find_root, guess_layout, spec_of
 
     if what in DATASETS or not Path(what).is_dir():
         name, root = spec_of(what).name, find_root(what, session.data, os.environ)

@@ -5,55 +5,21 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from octc.datasets.base import DatasetSpec, Progress, Sample, Samples
-from octc.datasets.near import Bits, near_pairs, signs_of
+from octc.datasets.base import DatasetSpec, Finding, Progress, Sample, Samples
+from octc.datasets.facts import BORDER, ImageFacts, read_facts, sizes_of, tell_release
+from octc.datasets.near import near_pairs
 from octc.datasets.split import groups_of, shared_patients
-from octc.datasets.table import scan_dataset, spec_of
-from octc.errors import OctcError, shorten
-from octc.image import quality_notes, read_image
+from octc.datasets.table import UCSD_LAYOUT, scan_dataset, spec_of
+from octc.errors import OctcError
 
 NEAR = ("error", "warn", "off")
 EXPECT = ("subset", "published")
-WHITE, BORDER = 250, 0.02  # grey level, share of the pixels from which an image counts as having a white border
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was found: its code, what it is in words, all it concerns, and the mend."""
-
-    code: str
-    message: str
-    items: tuple[str, ...]
-    mend: str
-
-    def error(self) -> OctcError:
-        """As an error that a command can end with; at most ten items are spelt out."""
-        return OctcError(self.code, self.message, mend=self.mend, place=self.place)
-
-    @property
-    def place(self) -> str | None:
-        """The first ten items in one line; line breaks in file names are spelt."""
-        return shorten([item.replace("\n", "\\n") for item in self.items]) if self.items else None
-
-
-@dataclass(frozen=True)
-class ImageFacts:
-    """What decoding one image told; `failure` is (code, message) where it could not be read."""
-
-    size: tuple[int, int] = (0, 0)
-    mode: str = ""
-    white: float = 0.0
-    signs: Bits | None = None
-    failure: tuple[str, str] | None = None
-    notes: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,6 +30,7 @@ class AuditReport:
         counts: part -> class -> images; patients: part -> class -> patients. The part is "all" without an official split.
         sizes, modes: "512x496" -> images.
         white: class -> share of its images that have a white border (a class that differs can be told by it).
+        release: of the published data set that the test part comes from, as far as it can be told.
         findings: end with exit code 1, or 3 for files that cannot be read. warnings end with 0.
         others: files in the tree that are no image by their name.
     """
@@ -79,6 +46,7 @@ class AuditReport:
     findings: tuple[Finding, ...]
     warnings: tuple[Finding, ...]
     others: tuple[str, ...]
+    release: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -107,7 +75,7 @@ def audit(
             raise OctcError("OCT-E104", f"{option} {value}", mend=f"one of: {', '.join(allowed)}", place=option)
     spec = spec_of(name)
     samples = scan_dataset(name, root, progress=scanned)
-    facts = read_facts(samples, read)
+    facts = read_facts(root, samples.items, read)
     good = [(s, f) for s, f in zip(samples.items, facts, strict=True) if f.failure is None]
     items = [s for s, _ in good]
     found = [
@@ -117,6 +85,7 @@ def audit(
         *(_near(good, near) if near != "off" else ()),
         *_published(spec, samples, expect),
         *_noted(good),
+        *samples.notes,
     ]
     return AuditReport(
         dataset=name,
@@ -124,40 +93,17 @@ def audit(
         digest=samples.digest,
         counts=_table(samples, len),
         patients=_table(samples, lambda chosen: len({s.patient or s.path for s in chosen})),
-        sizes=dict(Counter(f"{f.size[0]}x{f.size[1]}" for _, f in good).most_common()),
+        sizes=sizes_of(facts),
         modes=dict(Counter(f.mode for _, f in good).most_common()),
         white={
-            kind: float(np.mean([f.white > BORDER for s, f in good if s.label == k] or [False]))
+            kind: float(np.mean([f.edge > BORDER for s, f in good if s.label == k] or [False]))
             for k, kind in enumerate(samples.classes)
         },
         findings=tuple(f for f in found if f.code.startswith("OCT-E")),
         warnings=tuple(f for f in found if f.code.startswith("OCT-W")),
-        others=tuple(_others(root, {s.path for s in samples.items})),
+        others=tuple(_others(root, {s.path for s in (*samples.items, *samples.left_out)})),
+        release=tell_release(samples.items, facts) if spec.layout == UCSD_LAYOUT else "",
     )
-
-
-def read_facts(samples: Samples, progress: Progress | None = None) -> list[ImageFacts]:
-    """Decode every image once, in threads (Pillow lets go of the interpreter)."""
-    facts: list[ImageFacts] = []
-    with ThreadPoolExecutor(max_workers=max(2, len(os.sched_getaffinity(0)))) as pool:
-        for fact in pool.map(partial(_facts, samples.root), samples.items):
-            facts.append(fact)
-            if progress is not None:
-                progress(len(facts), len(samples.items))
-    return facts
-
-
-def _facts(root: Path, sample: Sample) -> ImageFacts:
-    try:
-        decoded = read_image(root / sample.path)
-    except OctcError as error:
-        return ImageFacts(failure=(error.code, error.message))
-    grey = decoded.image.convert("L")
-    pixels = np.asarray(grey)
-    quality = quality_notes(pixels[None, None])
-    notes = decoded.notes if quality is None else (*decoded.notes, ("OCT-W211", f"{Path(sample.path).name}: {quality}"))
-    white = float((pixels >= WHITE).mean())
-    return ImageFacts(grey.size, decoded.image.mode, white, None if quality else signs_of(grey), notes=notes)
 
 
 def _table(samples: Samples, measure: Callable[[list[Sample]], int]) -> dict[str, dict[str, int]]:
@@ -220,29 +166,41 @@ def _patients(items: Sequence[Sample]) -> Iterator[Finding]:
 
 
 def _near(good: Sequence[tuple[Sample, ImageFacts]], near: str) -> Iterator[Finding]:
-    """Across train and test; without an official split, across the groups that a split keeps together."""
+    """Across train and test; without an official split, and inside each official part, across patients."""
     seen = [(s, f.signs) for s, f in good if f.signs is not None]
-    train = [pair for pair in seen if pair[0].part != "test"]
-    test = [pair for pair in seen if pair[0].part == "test"]
-    if test:
-        pairs = near_pairs([b for _, b in train], [b for _, b in test])
-        sides = [(train[i][0], test[j][0], d) for i, j, d in pairs]
-    else:
-        pairs = near_pairs([b for _, b in train], groups=groups_of([s for s, _ in train]))
-        sides = [(train[i][0], train[j][0], d) for i, j, d in pairs]
-    listed = tuple(f"{a.path} ~ {b.path} ({d} of 255 signs differ)" for a, b, d in sides if a.sha256 != b.sha256)
-    if listed:
-        where = "of train and test" if test else "of different patients (a split may separate them)"
-        text = f"{len(listed)} pairs {where} look the same"
-        mend = "remove one of each pair, or --near-duplicates warn"
-        yield Finding("OCT-E211" if near == "error" else "OCT-W213", text, listed, mend)
+    parts = [[pair for pair in seen if (pair[0].part == "test") == test] for test in (False, True)]
+    inside: list[tuple[Sample, Sample, int]] = []
+    for part in parts:
+        pairs = near_pairs([b for _, b in part], groups=groups_of([s for s, _ in part]))
+        inside += [(part[i][0], part[j][0], d) for i, j, d in pairs]
+    train, test = parts
+    pairs = near_pairs([b for _, b in train], [b for _, b in test])
+    across = [(train[i][0], test[j][0], d) for i, j, d in pairs]
+    mend = "remove one of each pair, or --near-duplicates warn"
+    if listed := tuple(_alike(across)):
+        code = "OCT-E211" if near == "error" else "OCT-W213"
+        yield Finding(code, f"{len(listed)} pairs of train and test look the same", listed, mend)
+    if listed := tuple(_alike(inside)):
+        official = bool(parts[1])
+        where = "of different patients in one part (a fold may separate them)" if official else (
+            "of different patients (a split may separate them)"
+        )  # fmt: skip
+        code = "OCT-E211" if near == "error" and not official else "OCT-W213"
+        yield Finding(code, f"{len(listed)} pairs {where} look the same", listed, mend)
+
+
+def _alike(pairs: Sequence[tuple[Sample, Sample, int]]) -> Iterator[str]:
+    """Pairs in words; the same bytes are another finding."""
+    for one, other, differing in pairs:
+        if one.sha256 != other.sha256:
+            yield f"{one.path} ~ {other.path} ({differing} of 255 signs differ)"
 
 
 def _published(spec: DatasetSpec, samples: Samples, expect: str) -> Iterator[Finding]:
     """Fewer images than published are a subset (or an archive half unpacked); more are another data set."""
     if spec.published is None:
         return
-    found = _table(samples, len)
+    found = _table(replace(samples, items=(*samples.items, *samples.left_out)), len)  # as it was released
     listed, more = [], False
     for part, classes in spec.published.items():
         for kind, count in classes.items():
@@ -252,7 +210,7 @@ def _published(spec: DatasetSpec, samples: Samples, expect: str) -> Iterator[Fin
                 listed.append(f"{part}/{kind}: expected {count}, found {have}")
     if listed:
         total = sum(sum(classes.values()) for classes in spec.published.values())
-        text = f"{len(samples.items)} images, {total} were published"
+        text = f"{len(samples.items) + len(samples.left_out)} images, {total} were published"
         finding = more or expect == "published"
         mend = "unpack the whole archive" if finding and not more else "results are not comparable with published ones"
         yield Finding("OCT-E215" if finding else "OCT-W215", text, tuple(listed), mend)

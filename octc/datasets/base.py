@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from octc.errors import OctcError, shorten
 from octc.files import canonical_json, sha256_bytes
 
 
@@ -31,16 +32,40 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """One thing that was found in a data set: its code, what it is in words, all it concerns, and the mend."""
+
+    code: str
+    message: str
+    items: tuple[str, ...]
+    mend: str
+
+    def error(self) -> OctcError:
+        """As an error that a command can end with; at most ten items are spelt out."""
+        return OctcError(self.code, self.message, mend=self.mend, place=self.place)
+
+    @property
+    def place(self) -> str | None:
+        """The first ten items in one line; line breaks in file names are spelt."""
+        return shorten([item.replace("\n", "\\n") for item in self.items]) if self.items else None
+
+
+@dataclass(frozen=True)
 class Samples:
     """A scanned data set: the classes in order and every image, sorted by path.
 
-    `skipped` are the unreadable files that `--skip-bad` left out: (path, why).
+    Attributes:
+        skipped: the unreadable files that `--skip-bad` left out: (path, why).
+        left_out: images that the scan itself left out (copies, contradicting labels); what was released holds them.
+        notes: warnings (OCT-W...) about what was left out, linked or looks wrong.
     """
 
     root: Path
     classes: tuple[str, ...]
     items: tuple[Sample, ...]
     skipped: tuple[tuple[str, str], ...] = ()
+    left_out: tuple[Sample, ...] = ()
+    notes: tuple[Finding, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -60,6 +85,7 @@ class DatasetSpec:
         scan: root, classes, progress -> Samples; raises OctcError (E206, E218, E230, ...).
         default_root: where it is looked for without `--data` and `OCTC_DATA`; None: it must be given.
         note: printed beside every number that is measured on it, or empty.
+        fetched_as: the name that `octc data fetch` knows it by, or empty.
     """
 
     name: str
@@ -72,3 +98,4 @@ class DatasetSpec:
     source: str
     note: str = ""
     published: dict[str, Any] | None = None  # counts of the published release: {"train": {...}, "test": {...}}
+    fetched_as: str = ""

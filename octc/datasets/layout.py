@@ -28,13 +28,6 @@ def find_ucsd(root: Path) -> Path:
     raise OctcError("OCT-E230", text, mend="--data DIR with CellData/OCT/{train,test}/CLASS/ in it", place=str(root))
 
 
-def guess_layout(root: Path) -> str:
-    """Which data set a folder looks like: "phantom" if octc drew it, "ucsd" by its folders, else "folder"."""
-    if (root / PHANTOM_MARK).is_file():
-        return "phantom"
-    return "ucsd" if (root / "CellData" / "OCT").is_dir() or (root / "OCT" / "train").is_dir() else "folder"
-
-
 def scan_ucsd(root: Path, classes: Sequence[str] | None, progress: Progress | None = None) -> Samples:
     """CellData/OCT/{train,test}/CLASS/CLASS-PATIENT-INDEX.jpeg. The number alone is the patient (never class and number).
 
@@ -43,7 +36,7 @@ def scan_ucsd(root: Path, classes: Sequence[str] | None, progress: Progress | No
     """
     top = find_ucsd(root)
     expected = tuple(classes or ())
-    _check_train(_folders(top / "train") & set(expected), _folders(top / "test") & set(expected), top)
+    check_train(_folders(top / "train") & set(expected), _folders(top / "test") & set(expected), top)
     rows = [(part, *entry) for part in PARTS for entry in _class_files(top / part, expected, root)]
     return _samples(root, expected, rows, progress)
 
@@ -70,12 +63,13 @@ def scan_folder(root: Path, classes: Sequence[str] | None, progress: Progress | 
         text = f"{len(names)} class folders under {root}, at least two are needed"
         raise OctcError("OCT-E206", text, mend="root/CLASS/IMAGE or root/{train,test}/CLASS/IMAGE", place=str(root))
     if split:
-        _check_train(_folders(root / "train"), _folders(root / "test"), root)
+        check_train(_folders(root / "train"), _folders(root / "test"), root)
     rows = [(part, *entry) for part, top in tops for entry in _class_files(top, names, root)]
     return _samples(root, names, rows, progress)
 
 
-def _check_train(train: set[str], test: set[str], top: Path) -> None:
+def check_train(train: set[str], test: set[str], top: Path) -> None:
+    """Refuse a class of test that train lacks (OctcError E207)."""
     if alone := sorted(test - train):
         text = f"in test but absent from train: {shorten(alone)}"
         raise OctcError(
@@ -96,15 +90,15 @@ def _class_files(top: Path, expected: Sequence[str], root: Path) -> Iterator[tup
         raise OctcError("OCT-E206", text, mend="rename or move the folders, or use --dataset folder", place=str(top))
     inside = root.resolve()
     for name in expected:
-        _check_link(top / name, inside)
-        files = sorted(_images(top / name, root), key=lambda p: p.as_posix())
+        check_link(top / name, inside)
+        files = sorted(images_below(top / name, root), key=lambda p: p.as_posix())
         if not files:
             text = f"class {name} has no image in {top.relative_to(root).as_posix()}"
             raise OctcError("OCT-E206", text, mend="add its images, or remove the class everywhere", place=str(top / name))
         yield from ((name, path) for path in files)
 
 
-def _images(folder: Path, root: Path) -> Iterator[Path]:
+def images_below(folder: Path, root: Path) -> Iterator[Path]:
     """Image files below a class folder, hidden ones left out (`._a.jpeg` of a Mac archive).
 
     Links to folders are not followed; a link that leaves the root is an error.
@@ -115,12 +109,13 @@ def _images(folder: Path, root: Path) -> Iterator[Path]:
         for name in [*names, *(d for d in folders if (Path(place) / d).is_symlink())]:
             path = Path(place) / name
             if path.is_symlink():
-                _check_link(path, inside)
+                check_link(path, inside)
             if path.suffix.lower() in SUFFIXES and not name.startswith(".") and path.is_file():
                 yield path
 
 
-def _check_link(path: Path, inside: Path) -> None:
+def check_link(path: Path, inside: Path) -> None:
+    """Refuse a path that leads out of `inside` (resolved), or a link that leads nowhere (OctcError E205)."""
     try:
         target = path.resolve(strict=False)
         good = target.is_relative_to(inside)
@@ -135,14 +130,22 @@ def _check_link(path: Path, inside: Path) -> None:
 def _samples(
     root: Path, classes: Sequence[str], rows: Sequence[tuple[str | None, str, Path]], progress: Progress | None
 ) -> Samples:
-    items = []
-    with ThreadPoolExecutor(max_workers=4) as pool:  # hashing lets go of the interpreter
-        for number, ((part, name, path), digest) in enumerate(zip(rows, pool.map(_sum, [r[2] for r in rows]), strict=True), 1):
-            patient = patient_of(path.stem, name)
-            items.append(Sample(path.relative_to(root).as_posix(), classes.index(name), patient, part, digest))
-            if progress is not None:
-                progress(number, len(rows))
+    items = [
+        Sample(path.relative_to(root).as_posix(), classes.index(name), patient_of(path.stem, name), part, digest)
+        for (part, name, path), digest in zip(rows, sums_of([path for _, _, path in rows], progress), strict=True)
+    ]
     return Samples(root, tuple(classes), tuple(sorted(items, key=lambda s: s.path)))
+
+
+def sums_of(paths: Sequence[Path], progress: Progress | None = None) -> list[str]:
+    """The sha256 of each file, "" where it cannot be read."""
+    sums: list[str] = []
+    with ThreadPoolExecutor(max_workers=4) as pool:  # hashing lets go of the interpreter
+        for digest in pool.map(_sum, paths):
+            sums.append(digest)
+            if progress is not None:
+                progress(len(sums), len(paths))
+    return sums
 
 
 def patient_of(stem: str, name: str) -> str | None:

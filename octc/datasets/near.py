@@ -19,7 +19,7 @@ SIDE, KEPT = 32, 16
 SIGNS = KEPT * KEPT - 1
 MOST = 32  # differing signs up to which two pictures are called near-duplicates
 FLAT = 2.0  # grey levels; below this deviation a thumbnail's signs are noise
-BLOCK = 1024
+BLOCK = 2048
 
 _STEPS = np.pi * (2 * np.arange(SIDE)[None] + 1) / (2 * SIDE)
 _BASIS = np.cos(_STEPS * np.arange(KEPT)[:, None])
@@ -44,16 +44,20 @@ def near_pairs(
     """
     if not len(one) or (other is not None and not len(other)):
         return []
-    left = np.where(np.asarray(one), np.float32(1), np.float32(-1))
-    right = left if other is None else np.where(np.asarray(other), np.float32(1), np.float32(-1))
+    left = _plus_minus(one)
+    right = left if other is None else _plus_minus(other)
     group = np.asarray(groups if len(groups) else range(len(one)))
     found: list[tuple[int, int, int]] = []
-    for start in range(0, len(left), BLOCK):
-        differing = (SIGNS - left[start : start + BLOCK] @ right.T) / 2
-        rows, columns = np.nonzero(differing <= most)
-        for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
-            i = start + row
-            if other is None and (column <= i or group[i] == group[column]):
-                continue
-            found.append((i, column, int(differing[row, column])))
+    for top in range(0, len(left), BLOCK):
+        for side in range(0 if other is not None else top, len(right), BLOCK):
+            differing = (SIGNS - left[top : top + BLOCK] @ right[side : side + BLOCK].T) / 2
+            rows, columns = np.nonzero(differing <= most)
+            for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+                i, j = top + row, side + column
+                if other is not None or (i < j and group[i] != group[j]):
+                    found.append((i, j, int(differing[row, column])))
     return sorted(found, key=lambda pair: (pair[2], pair[0], pair[1]))
+
+
+def _plus_minus(signs: Sequence[Bits]) -> npt.NDArray[np.float32]:
+    return np.where(np.asarray(signs), np.float32(1), np.float32(-1))

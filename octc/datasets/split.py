@@ -1,10 +1,14 @@
-"""One split per run: grouped by patient, stratified by class, seeded, with a digest. A split that shares a patient raises."""
+"""One split per run: grouped by patient, stratified by class, seeded, with a digest. A split that shares a patient raises.
+
+Only a split of another protocol than "clean" (octc/datasets/released.py) may leak; it says so wherever it is shown.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +19,51 @@ from octc.errors import OctcError, shorten
 from octc.files import canonical_json, read_json, sha256_bytes, write_json
 
 PARTS = ("train", "val", "test")
+OFFICIAL = "official"  # a fourth part, of folds only: the fixed official test, which no fold trains or chooses on
+CLEAN, RELEASED, RELEASED_TEACHER = "clean", "as-released", "as-released-teacher"
+PROTOCOLS = (CLEAN, RELEASED, RELEASED_TEACHER)
 
 
 @dataclass(frozen=True)
 class Split:
-    """Which image is used for what. `dropped` counts training images that share a patient or content with the official test."""
+    """Which image is used for what.
+
+    Attributes:
+        dropped: training images that are left out because they share a patient or content with the official test (of a
+            released fold: because nobody uses them).
+        protocol: "clean" shares no patient and no content between parts; the others repeat what KD-OCT released, with leaks.
+        fold: (number from 1, of how many), or None. The test part of a fold is what it holds out.
+    """
 
     dataset: str
     classes: tuple[str, ...]
     seed: int
     parts: dict[str, tuple[Sample, ...]]
     dropped: int = 0
+    protocol: str = CLEAN
+    fold: tuple[int, int] | None = None
 
     @property
     def digest(self) -> str:
-        """Digest over the classes and, per part, the sorted (sum, label) pairs."""
+        """Digest over the classes and, per part, the sorted (sum, label) pairs; over the protocol too unless it is clean."""
         content = {part: sorted([s.sha256, s.label] for s in items) for part, items in self.parts.items()}
-        return sha256_bytes(canonical_json([self.classes, content]))
+        more = [] if self.protocol == CLEAN else [self.protocol]
+        return sha256_bytes(canonical_json([self.classes, content, *more]))
+
+    @property
+    def note(self) -> str:
+        """What has to stand beside every number of this split; empty for a clean one."""
+        if self.protocol == CLEAN:
+            return ""
+        return f"LEAKY split ({self.protocol}): for comparison with published numbers only, no measure of accuracy"
 
     def write(self, path: Path) -> None:
         """Write split.json."""
         parts = {part: [asdict(s) for s in items] for part, items in self.parts.items()}
-        head = {"dataset": self.dataset, "classes": self.classes, "seed": self.seed, "dropped": self.dropped}
+        head = {
+            "dataset": self.dataset, "classes": self.classes, "seed": self.seed, "dropped": self.dropped,
+            "protocol": self.protocol, "fold": self.fold,
+        }  # fmt: skip
         write_json(path, {**head, "digest": self.digest, "parts": parts})
 
     def counts(self) -> dict[str, dict[str, int]]:
@@ -46,14 +73,26 @@ class Split:
             for part, items in self.parts.items()
         }
 
+    def patients(self) -> dict[str, dict[str, int]]:
+        """Patients per part and class; an image without a patient is its own."""
+        return {
+            part: {name: len({s.patient or s.path for s in items if s.label == k}) for k, name in enumerate(self.classes)}
+            for part, items in self.parts.items()
+        }
+
 
 def read_split(path: Path) -> Split:
     """Read split.json and check its digest (OctcError E216 when it does not hold)."""
     try:
         value: dict[str, Any] = read_json(path)
-        parts = {part: tuple(Sample(**s) for s in value["parts"][part]) for part in PARTS}
-        split = Split(value["dataset"], tuple(value["classes"]), value["seed"], parts, value["dropped"])
-        good = split.digest == value["digest"]
+        names = (*PARTS, *(name for name in value["parts"] if name == OFFICIAL))
+        parts = {part: tuple(Sample(**s) for s in value["parts"][part]) for part in names}
+        fold = value.get("fold")
+        split = Split(
+            value["dataset"], tuple(value["classes"]), value["seed"], parts, value["dropped"],
+            value.get("protocol", CLEAN), None if fold is None else (int(fold[0]), int(fold[1])),
+        )  # fmt: skip
+        good = split.digest == value["digest"] and split.protocol in PROTOCOLS
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OctcError("OCT-E216", f"split cannot be read: {error}", mend="train again", place=str(path)) from error
     if not good:
@@ -73,7 +112,8 @@ def groups_of(items: Sequence[Sample]) -> list[int]:
 
     first: dict[tuple[str, str], int] = {}
     for i, sample in enumerate(items):
-        keys = [("content", sample.sha256)] + ([("patient", sample.patient)] if sample.patient is not None else [])
+        keys = [("content", sample.sha256)] if sample.sha256 else []  # a file that cannot be read is like no other
+        keys += [("patient", sample.patient)] if sample.patient is not None else []
         for key in keys:
             parent[root(i)] = root(first.setdefault(key, i))
     return [root(i) for i in range(len(items))]
@@ -123,27 +163,33 @@ def make_split(samples: Samples, dataset: str, seed: int, val: float = 0.2, test
         OctcError: E207 a class absent from train, E212 / E210 if parts share a patient or content (never, by construction).
     """
     rng = np.random.default_rng([seed, 0x5011])
-    official = [s for s in samples.items if s.part == "test"]
-    rest = [s for s in samples.items if s.part != "test"]
-    dropped = 0
-    if official:
-        patients = {s.patient for s in official if s.patient is not None}
-        sums = {s.sha256 for s in official}
-        kept = [s for s in rest if s.patient not in patients and s.sha256 not in sums]
-        dropped, rest = len(rest) - len(kept), kept
-    else:
-        chosen = _take(rest, test, len(samples.classes), rng)
-        official = [s for i, s in enumerate(rest) if i in chosen]
-        rest = [s for i, s in enumerate(rest) if i not in chosen]
-    chosen = _take(rest, val, len(samples.classes), rng)
-    parts = {
-        "train": tuple(s for i, s in enumerate(rest) if i not in chosen),
-        "val": tuple(s for i, s in enumerate(rest) if i in chosen),
-        "test": tuple(official),
-    }
-    split = Split(dataset, samples.classes, seed, parts, dropped)
+    rest, official, dropped = apart(samples)
+    if not official:
+        rest, official = drawn(rest, test, len(samples.classes), rng)
+    train, chosen = drawn(rest, val, len(samples.classes), rng)
+    split = Split(dataset, samples.classes, seed, {"train": train, "val": chosen, "test": official}, dropped)
     check_split(split)
     return split
+
+
+def apart(samples: Samples) -> tuple[tuple[Sample, ...], tuple[Sample, ...], int]:
+    """Images to train on, the official test, and how many training images were dropped for their patient or content.
+
+    Links count through others: a patient whose scan stands under a patient of the test part too is dropped as a whole.
+    """
+    groups = groups_of(samples.items)
+    tested = {group for s, group in zip(samples.items, groups, strict=True) if s.part == "test"}
+    official = tuple(s for s in samples.items if s.part == "test")
+    kept = tuple(s for s, group in zip(samples.items, groups, strict=True) if group not in tested)
+    return kept, official, len(samples.items) - len(official) - len(kept)
+
+
+def drawn(
+    items: Sequence[Sample], share: float, classes: int, rng: np.random.Generator
+) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """What stays, and about `share` of each class in whole groups."""
+    chosen = _take(items, share, classes, rng)
+    return tuple(s for i, s in enumerate(items) if i not in chosen), tuple(items[i] for i in sorted(chosen))
 
 
 def shared_patients(one: Iterable[Sample], other: Iterable[Sample]) -> list[str]:
@@ -151,26 +197,38 @@ def shared_patients(one: Iterable[Sample], other: Iterable[Sample]) -> list[str]
     return sorted({s.patient for s in one if s.patient is not None} & {s.patient for s in other if s.patient is not None})
 
 
+def shared_content(one: Iterable[Sample], other: Iterable[Sample]) -> list[str]:
+    """Paths of `one` whose content is in `other` too."""
+    sums = {s.sha256 for s in other if s.sha256}
+    return sorted(s.path for s in one if s.sha256 in sums)
+
+
+def leaks_of(split: Split) -> list[dict[str, Any]]:
+    """What two parts share: {"parts", "patients", "images"}, of every pair of parts that shares something."""
+    found = []
+    for one, other in combinations(split.parts, 2):
+        patients = shared_patients(split.parts[one], split.parts[other])
+        images = shared_content(split.parts[one], split.parts[other])
+        if patients or images:
+            found.append({"parts": [one, other], "patients": patients, "images": images})
+    return found
+
+
 def check_split(split: Split) -> None:
-    """Raise on a shared patient (E212), shared content (E210), or a class that train does not have (E207)."""
-    for i, first in enumerate(PARTS):
-        for second in PARTS[i + 1 :]:
-            mend = "train again with a new split"
-            if patients := shared_patients(split.parts[first], split.parts[second]):
-                text = f"{len(patients)} patients in both {first} and {second}: {shorten(patients)}"
-                raise OctcError("OCT-E212", text, mend=mend)
-            same = {s.sha256 for s in split.parts[first]} & {s.sha256 for s in split.parts[second]}
-            if same:
-                paths = sorted(s.path for s in split.parts[first] if s.sha256 in same)
-                raise OctcError("OCT-E210", f"{len(same)} images in both {first} and {second}: {shorten(paths)}", mend=mend)
+    """Raise on a shared patient (E212), shared content (E210), or a class that train does not have (E207).
+
+    Only a clean split is refused for sharing something.
+    """
+    for leak in leaks_of(split) if split.protocol == CLEAN else ():
+        where = f"in both {leak['parts'][0]} and {leak['parts'][1]}"
+        mend = "train again with a new split"
+        if patients := leak["patients"]:
+            raise OctcError("OCT-E212", f"{len(patients)} patients {where}: {shorten(patients)}", mend=mend)
+        raise OctcError("OCT-E210", f"{len(leak['images'])} images {where}: {shorten(leak['images'])}", mend=mend)
+    present = {s.label for s in split.parts["train"]}
+    if missing := [name for k, name in enumerate(split.classes) if k not in present]:
+        mend = "add images of these classes, from other patients"
+        raise OctcError("OCT-E207", f"classes absent from train: {', '.join(missing)}", mend=mend)
     for part in PARTS:
-        present = {s.label for s in split.parts[part]}
-        missing = [name for k, name in enumerate(split.classes) if k not in present]
-        if missing and part == "train":
-            raise OctcError(
-                "OCT-E207",
-                f"classes absent from train: {', '.join(missing)}",
-                mend="add images of these classes, from other patients",
-            )
         if not split.parts[part]:
             raise OctcError("OCT-E207", f"no image is left for {part}", mend="add patients: each part needs whole patients")

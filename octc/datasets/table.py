@@ -9,11 +9,18 @@ from functools import partial
 from pathlib import Path
 
 from octc.datasets.base import DatasetSpec, Progress, Sample, Samples
-from octc.datasets.layout import scan_folder, scan_ucsd
+from octc.datasets.csv_layout import find_csv, scan_csv
+from octc.datasets.layout import PHANTOM_MARK, scan_folder, scan_ucsd
+from octc.datasets.neh import CLASSES as NEH
+from octc.datasets.neh import find_table, scan_neh, scan_neh_all
 from octc.errors import OctcError
 from octc.image import read_image
 
 UCSD = ("CNV", "DME", "DRUSEN", "NORMAL")
+UCSD_LAYOUT = "CellData/OCT/{train,test}/CLASS/CLASS-PATIENT-INDEX.jpeg"
+NEH_LAYOUT = "data_information.csv and NEH_UT_2021RetinalOCTDataset/CLASS/PATIENT/[OD|OS]/INDEX_LABEL.jpg"
+NEH_SOURCE = "Sotoudeh-Paima, Hajizadeh, Soltanian-Zadeh 2021, Mendeley Data, doi:10.17632/8kt969dhx6.1"
+OCTMNIST_MARK = "octmnist.json"  # beside the parts: which file of MedMNIST they were written from
 
 DATASETS: dict[str, DatasetSpec] = {
     "ucsd": DatasetSpec(
@@ -22,7 +29,7 @@ DATASETS: dict[str, DatasetSpec] = {
         classes=UCSD,
         scan=scan_ucsd,
         default_root="./Dataset/UCSD",
-        layout="CellData/OCT/{train,test}/CLASS/CLASS-PATIENT-INDEX.jpeg",
+        layout=UCSD_LAYOUT,
         licence="CC BY 4.0",
         source="Kermany, Zhang, Goldbaum 2018, Mendeley Data, doi:10.17632/rscbjbr9sj",
         note="a subset of the published data set: not comparable with published numbers",
@@ -30,6 +37,53 @@ DATASETS: dict[str, DatasetSpec] = {
             "train": {"CNV": 37206, "DME": 11349, "DRUSEN": 8617, "NORMAL": 51140},
             "test": {"CNV": 250, "DME": 250, "DRUSEN": 250, "NORMAL": 250},
         },
+        fetched_as="ucsd",
+    ),
+    "neh": DatasetSpec(
+        name="neh",
+        title="Noor Eye Hospital B-scans whose label is the diagnosis of their patient: normal, drusen, CNV",
+        classes=NEH,
+        scan=scan_neh,
+        default_root="./Dataset/NEH",
+        layout=NEH_LAYOUT,
+        licence="as its source states",
+        source=NEH_SOURCE,
+        note="B-scans whose label differs from the diagnosis are left out, which makes the task easier",
+        published={"all": {"NORMAL": 5667, "DRUSEN": 3742, "CNV": 3240}},
+        fetched_as="neh",
+    ),
+    "neh-all": DatasetSpec(
+        name="neh-all",
+        title="Noor Eye Hospital B-scans, all of them by their own label",
+        classes=NEH,
+        scan=scan_neh_all,
+        default_root="./Dataset/NEH",
+        layout=NEH_LAYOUT,
+        licence="as its source states",
+        source=NEH_SOURCE,
+        fetched_as="neh",
+    ),
+    "octmnist": DatasetSpec(
+        name="octmnist",
+        title="OCTMNIST (MedMNIST): UCSD cropped and made small",
+        classes=UCSD,
+        scan=scan_folder,
+        default_root="./Dataset/OCTMNIST",
+        layout="{train,val,test}/CLASS/NUMBER.png, which octc data fetch octmnist writes",
+        licence="CC BY 4.0",
+        source="Yang et al. 2023, MedMNIST v2, Zenodo, doi:10.5281/zenodo.10519652",
+        note="its files name no patients: images of one patient are in several parts, figures are too good",
+        fetched_as="octmnist",
+    ),
+    "csv": DatasetSpec(
+        name="csv",
+        title="any images that a table names",
+        classes=None,
+        scan=scan_csv,
+        default_root=None,
+        layout="labels.csv with the columns path, label, patient (and part)",
+        licence="yours",
+        source="yours",
     ),
     "folder": DatasetSpec(
         name="folder",
@@ -62,6 +116,18 @@ def spec_of(name: str) -> DatasetSpec:
     return DATASETS[name]
 
 
+def guess_layout(root: Path) -> str:
+    """Which data set a folder looks like: by the marks that octc leaves, else by its tables and folders, else "folder"."""
+    signs = {
+        "phantom": (root / PHANTOM_MARK).is_file(),
+        "octmnist": (root / OCTMNIST_MARK).is_file(),
+        "ucsd": (root / "CellData" / "OCT").is_dir() or (root / "OCT" / "train").is_dir(),
+        "neh": find_table(root) is not None,
+        "csv": find_csv(root) is not None,
+    }
+    return next((name for name, here in signs.items() if here), "folder")
+
+
 def find_root(name: str, data: str | None, environ: Mapping[str, str]) -> Path:
     """Where the data set lies: `--data`, else OCTC_DATA, else its default (OctcError E230 when nothing is there)."""
     spec = spec_of(name)
@@ -71,7 +137,9 @@ def find_root(name: str, data: str | None, environ: Mapping[str, str]) -> Path:
         raise OctcError("OCT-E230", f"data set {name} needs a place", mend="--data DIR, or set OCTC_DATA")
     root = Path(chosen)
     if not root.is_dir():
-        get = "octc data phantom draws it" if name == "phantom" else f"download it ({spec.source}) and give --data DIR"
+        get = "octc data phantom draws it" if name == "phantom" else "give --data DIR"
+        if spec.fetched_as:
+            get = f"octc data fetch {spec.fetched_as}, or --data DIR"
         raise OctcError("OCT-E230", f"data set {name} not found at {root}", mend=get, place=str(root))
     return root
 

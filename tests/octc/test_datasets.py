@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from octc.datasets.layout import guess_layout, patient_of
+from octc.datasets.layout import patient_of
 from octc.datasets.phantom import write_phantoms
-from octc.datasets.table import DATASETS, find_root, scan_dataset
+from octc.datasets.table import DATASETS, find_root, guess_layout, scan_dataset
 from octc.errors import OctcError
 from octc.files import sha256_file
 

@@ -1,0 +1,75 @@
+"""Cross-validation by patient: every image that may be trained on is held out exactly once."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from octc.datasets.base import Sample, Samples
+from octc.datasets.split import OFFICIAL, Split, apart, check_split, drawn, groups_of
+from octc.errors import OctcError
+
+INNER = 0.2  # share of what a fold trains on that chooses the epoch
+
+
+def make_folds(samples: Samples, dataset: str, k: int, seed: int) -> list[Split]:
+    """`k` patient-grouped stratified folds, each a Split: `test` is what the fold holds out, `val` an inner 20 % of the rest.
+
+    Where the layout has an official test part, folds are made inside train (without images of its patients, which are
+    dropped), and every fold carries the official test as the part "official": out-of-fold figures and figures on the fixed
+    test are two things and are named so.
+
+    Raises:
+        OctcError: E104 fewer than two folds, E207 a class that too few patients have.
+    """
+    if k < 2:
+        raise OctcError("OCT-E104", f"{k} folds", mend="--folds 5: at least 2", place="--folds")
+    rest, official, dropped = apart(samples)
+    rng = np.random.default_rng([seed, 0xF01D, k])
+    number = _numbers(rest, samples.classes, k, rng)
+    folds = []
+    for fold in range(k):
+        held = tuple(s for s, n in zip(rest, number, strict=True) if n == fold)
+        others = [s for s, n in zip(rest, number, strict=True) if n != fold]
+        inner = np.random.default_rng([seed, 0xF01D, k, fold])
+        train, val = drawn(others, INNER, len(samples.classes), inner)
+        parts = {"train": train, "val": val, "test": held}
+        if official:
+            parts[OFFICIAL] = official
+        split = Split(dataset, samples.classes, seed, parts, dropped, fold=(fold + 1, k))
+        check_split(split)
+        folds.append(split)
+    return folds
+
+
+def _numbers(items: Sequence[Sample], classes: Sequence[str], k: int, rng: np.random.Generator) -> list[int]:
+    """The fold of each image. Groups come largest first (ties in random order), each into the fold that has least of its
+    classes so far: that is where the sum of squared class shares grows least. Every fold gets busy and quiet patients."""
+    members: dict[int, list[int]] = defaultdict(list)
+    for i, group in enumerate(groups_of(items)):
+        members[group].append(i)
+    groups = [(chosen, Counter(items[i].label for i in chosen)) for _, chosen in sorted(members.items())]
+    people = Counter(label for _, counts in groups for label in counts)
+    if few := [f"{name} ({people[label]})" for label, name in enumerate(classes) if people[label] < k]:
+        text = f"{k} folds need {k} patients of each class; too few: {', '.join(few)}"
+        least = min(people[label] for label in range(len(classes)))
+        mend = f"--folds {least}" if least >= 2 else "add patients: a fold holds out whole patients"
+        raise OctcError("OCT-E207", text, mend=mend, place="--folds")
+    totals = Counter(s.label for s in items)
+    held = [[0.0] * len(classes) for _ in range(k)]  # share of each class that a fold has
+    images = [0] * k
+    number = [0] * len(items)
+    order = [groups[j] for j in rng.permutation(len(groups))]
+    ties = rng.permuted(np.tile(np.arange(k), (len(groups), 1)), axis=1).tolist()
+    for (chosen, counts), tie in zip(sorted(order, key=lambda group: -len(group[0])), ties, strict=True):
+        own = {label: count / totals[label] for label, count in counts.items()}
+        loads = [sum(row[label] * share for label, share in own.items()) for row in held]
+        fold = min(range(k), key=lambda f: (round(loads[f], 12), images[f], tie[f]))
+        for label, share in own.items():
+            held[fold][label] += share
+        images[fold] += len(chosen)
+        for i in chosen:
+            number[i] = fold
+    return number
