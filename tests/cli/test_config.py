@@ -1,0 +1,176 @@
+"""Configuration as its user meets it: the value that reaches a verb, and one error for each way to be wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from octc.cli.main import main
+from octc.cli.verbs import COMMON, apply_settings, open_session
+from octc.config import read_settings
+from octc.datasets.phantom import write_phantoms
+
+Octc = Callable[..., "subprocess.CompletedProcess[str]"]
+DRY = ("train", "student", "--dataset", "phantom", "--recipe", "smoke", "--teacher", "none", "--dry-run", "--json")
+
+
+@pytest.fixture
+def phantoms(tmp_path: Path) -> Path:
+    write_phantoms(tmp_path / "Dataset" / "phantom", 6, 6, 0, size=(96, 96))
+    return tmp_path
+
+
+def resolved(capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, Any]:
+    """The recipe that a training would take. In this process: torch is loaded once."""
+    assert main([*DRY, *more]) == 0
+    recipe: dict[str, Any] = json.loads(capsys.readouterr().out)["data"]["recipe"]
+    return recipe
+
+
+def test_the_higher_origin_wins_up_to_the_command_line(
+    phantoms: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(phantoms)
+
+    def epochs(*more: str) -> int:
+        return int(resolved(capsys, *more)["student"]["epochs"])
+
+    assert epochs() not in (31, 32, 33, 34)
+    (phantoms / "octc.toml").write_text("[train]\nepochs = 31\n")
+    (phantoms / "mine.toml").write_text("[train]\nepochs = 32\n")
+    assert epochs() == 31
+    assert epochs("--config", "mine.toml") == 32
+    monkeypatch.setenv("OCTC_TRAIN__EPOCHS", "33")
+    assert epochs("--config", "mine.toml") == 33
+    assert epochs("--config", "mine.toml", "--epochs", "34") == 34
+
+
+def test_keys_without_an_option_reach_the_recipe(
+    phantoms: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(phantoms)
+    (phantoms / "octc.toml").write_text("[train]\nlr = 0.25\nsize = 64\nval = 0.34\n")
+    recipe = resolved(capsys)
+    assert (recipe["student"]["lr"], recipe["student"]["size"], recipe["val"]) == (0.25, 64, 0.34)
+
+
+def shared(**given: Any) -> dict[str, Any]:
+    return {**{key: default for key, (_, default) in COMMON.items()}, **given}
+
+
+def test_common_options_from_a_file_give_way_to_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OCTC_DATA", "to be restored")
+    monkeypatch.delenv("OCTC_DATA")
+    (tmp_path / "octc.toml").write_text('offline = true\n[run]\ndir = "there"\n[data]\nroot = "images"\n')
+    settings, _ = read_settings(None, {}, tmp_path)
+    session = open_session("list", shared())
+    apply_settings(session, shared(), settings)
+    assert (session.offline, session.run_dir) == (True, Path("there"))
+    assert os.environ["OCTC_DATA"] == "images"  # for the real images; phantoms stay where they are drawn
+    given = shared(run_dir="mine", data="own")
+    session = open_session("list", given)
+    apply_settings(session, given, settings)
+    assert (session.run_dir, session.data) == (Path("mine"), "own")  # --data stands above OCTC_DATA
+
+
+def test_a_data_root_in_the_configuration_gives_way_to_the_variable(tmp_path: Path, octc: Octc) -> None:
+    for name in ("one", "two"):
+        write_phantoms(tmp_path / name, 2, 2, 0, size=(96, 96))
+    (tmp_path / "octc.toml").write_text('[data]\nroot = "one"\n')
+    said = octc("data", "check", "ucsd")
+    assert "using data set ucsd in one" in said.stderr
+    assert "using data set ucsd in two" in octc("data", "check", "ucsd", env={"OCTC_DATA": "two"}).stderr
+
+
+def test_offline_in_a_file_switches_the_guard_on(tmp_path: Path, octc: Octc) -> None:
+    (tmp_path / "octc.toml").write_text("offline = true\n")
+    done = octc("list", "recipes", "--json", env={"OCTC_OFFLINE": ""})
+    assert "offline" not in json.loads(done.stdout)  # the variable stands above the file
+    octc_environment = {"OCTC_OFFLINE": "1"}
+    assert json.loads(octc("list", "recipes", "--json", env=octc_environment).stdout)["offline"]["requested"]
+
+
+def test_two_project_files_are_a_warning(tmp_path: Path, octc: Octc) -> None:
+    (tmp_path / "octc.toml").write_text("[train]\nepochs = 1\n")
+    (tmp_path / "pyproject.toml").write_text("[tool.octc.train]\nepochs = 2\n")
+    done = octc("list", "recipes", "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["warnings"][0]["code"] == "OCT-W101"
+    assert "warning[OCT-W101]" in done.stderr
+
+
+# name -> (octc.toml, code, words of the help, place)
+WRONG = {
+    "unknown key": ("[train]\nepoch = 3\n", "OCT-E103", "`train.epochs`", ("project:octc.toml:2", "train.epoch")),
+    "wrong type": ('[train]\nepochs = "x"\n', "OCT-E104", "a whole number", ("project:octc.toml:2", "train.epochs")),
+    "negative epochs": ("[train]\nepochs = -5\n", "OCT-E104", "at least 1", ("project:octc.toml:2", "train.epochs")),
+    "lr is not a number": ("[train]\nlr = nan\n", "OCT-E104", "finite", ("project:octc.toml:2", "train.lr")),
+    "syntax": ("[train\nepochs = 1\n", "OCT-E105", "mend this line", ("octc.toml:1:7", None)),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_c01_each_way_to_be_wrong(case: str, tmp_path: Path, octc: Octc) -> None:
+    text, code, help_text, (path, field) = WRONG[case]
+    (tmp_path / "octc.toml").write_text(text)
+    done = octc("train", "teacher", "--dataset", "phantom", "--json")
+    assert done.returncode == 2
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == code
+    assert help_text in error["help"]
+    assert str(error["path"]).endswith(path)
+    assert error["field"] == field
+    assert f"error[{code}]" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_c01_yaml_syntax_and_a_file_that_is_absent(tmp_path: Path, octc: Octc) -> None:
+    (tmp_path / "c.yaml").write_text("train:\n  epochs: [1\n")
+    for name, place in (("c.yaml", "c.yaml:3:1"), ("absent.toml", "absent.toml")):
+        done = octc("list", "--config", name)
+        assert done.returncode == 2
+        assert "error[OCT-E105]" in done.stderr
+        assert place in done.stderr
+        assert "help:" in done.stderr
+
+
+def test_c01_a_variable_is_named_by_its_own_name(octc: Octc) -> None:
+    done = octc("list", env={"OCTC_TRAIN__EPOCHS": "-5"})
+    assert done.returncode == 2
+    assert "--> env:OCTC_TRAIN__EPOCHS  train.epochs" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [["--epochs", "-5"], ["--epochs", "many"], ["--seed", "-1"], ["--batch", "0"], ["--batch", "x"]]
+)
+def test_c01_options_out_of_range_are_refused_before_any_work(words: list[str], tmp_path: Path, octc: Octc) -> None:
+    done = octc("train", "teacher", "--dataset", "phantom", "--recipe", "smoke", *words)
+    assert done.returncode == 2
+    assert "error[OCT-E104]" in done.stderr
+    assert words[0] in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["export", "--int8", "--fp16"], ("--int8", "--fp16")),
+        (["export", "--fp32", "--fp16", "--int8", "--target", "openvino"], ("--fp32", "--fp16", "--int8")),
+        (["train", "student", "--dataset", "phantom", "--with-teacher", "--teacher", "none"], ("--with-teacher", "--teacher")),
+    ],
+    ids=" ".join,
+)
+def test_c02_options_that_contradict_each_other_are_both_named(words: list[str], named: tuple[str, ...], octc: Octc) -> None:
+    done = octc(*words, "--json")
+    assert done.returncode == 2
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == "OCT-E102"
+    assert all(option in error["message"] for option in named)
+    assert error["help"]
