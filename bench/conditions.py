@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from octc.host import Machine, cpu_times
 DROP = 0.95  # median clock of the last tenth against the first
 DRIFT = 1.05  # p50 of the last tenth against the first, where no clock can be read
 STEAL, STEAL_WARNING = 5.0, 1.0  # percent
+COOL_DEGREES, COOL_SECONDS = 5.0, 120.0
 READINGS = 10  # fewer clock readings than this have no tenths
 
 
@@ -130,6 +131,20 @@ def power_reason(machine: Machine, root: Path = ROOT) -> tuple[str, str]:
     if counters:
         return "no_permission", "sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"
     return ("virtual_machine", "measure on the machine itself") if machine.virtual else ("no_sensor", "use a meter")
+
+
+def cool_down(
+    first_c: float | None, read_c: Callable[[], float | None], sleep: Callable[[float], None], most_s: float = COOL_SECONDS
+) -> float:  # fmt: skip
+    """Wait until the machine is within 5 degrees of how warm it was before the first row; the seconds that it took."""
+    waited = 0.0
+    while first_c is not None and waited < most_s:
+        now = read_c()
+        if now is None or now <= first_c + COOL_DEGREES:
+            break
+        sleep(1.0)
+        waited += 1.0
+    return waited
 
 
 def _supplies(root: Path) -> list[Path]:

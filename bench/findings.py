@@ -1,0 +1,113 @@
+"""What the numbers mean on this machine: INT8 faster or not, saturation, instruction set, which artifact to take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from octc.bench.compare import INT8_WORDS, Comparison, int8_finding
+from octc.bench.latency import Measure, spell
+from octc.bench.plan import Subject
+from octc.bench.profiles import CANDIDATE
+from octc.bench.state import State
+from octc.bench.verdicts import verdict_word
+from octc.cpu import FAST_INT8
+
+GOOD = ("equivalent", "non_inferior")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """level: info, warn or fail. warning: the code that stderr names it by, or empty."""
+
+    code: str
+    level: str
+    text: str
+    rows: tuple[str, ...] = ()
+    warning: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"code": self.code, "level": self.level, "text": self.text, "rows": list(self.rows)}
+
+
+def find_all(state: State) -> list[Finding]:
+    """Findings in the order of a report: what was compared, what may go wrong, what to take."""
+    found = [_int8(state, c) for c in state.comparisons if c.kind == "int8_vs_other" and c.status == "VALID"]
+    found += _saturation(state)
+    found += _instruction_set(state)
+    found += _computed(state)
+    if any(c.interleave == "reload" for c in state.comparisons):
+        found.append(Finding("reload", "info", "both models do not fit into memory: their blocks were loaded in turns"))
+    return [*found, *_take(state)]
+
+
+def _measured(state: State) -> list[Subject]:
+    ids = {row.plan.subject for row in state.rows.values() if row.latency is not None}
+    return [s for s in state.plan.subjects if s.id in ids and s.role == CANDIDATE]
+
+
+def _int8(state: State, one: Comparison) -> Finding:
+    word = int8_finding(one.ratio)
+    reasons = [] if word == "int8_faster" else _observed(state, one.candidate_row)
+    text = one.text + (f" Observed: {'; '.join(reasons)}." if reasons else "")
+    warning = "" if word == "int8_faster" else "OCT-W611"
+    return Finding(word, INT8_WORDS[word], text, (one.candidate_row, one.reference_row), warning)
+
+
+def _observed(state: State, row: str) -> list[str]:
+    """Reasons that were read back, never guessed."""
+    subject = next(s for s in _measured(state) if row.startswith(f"{s.id}-"))
+    precision = state.facts[subject.id].precision
+    floats = sum(count for name, count in precision.items() if name != "int8")
+    reasons = [] if _fast_int8(state) else [f"{state.machine.cpu_class} has no INT8 dot product"]
+    return reasons + ([f"{floats} of {floats + precision.get('int8', 0)} convolutions do not run in INT8"] if floats else [])
+
+
+def _fast_int8(state: State) -> bool:
+    return bool(set(state.machine.isa) & set(FAST_INT8)) or "unknown" in state.machine.isa
+
+
+def _saturation(state: State) -> list[Finding]:
+    """Unsigned activations times signed 8-bit weights are summed in pairs of 16 bits on x86 without VNNI."""
+    if not state.machine.cpu_class.startswith("x86") or _fast_int8(state):
+        return []
+    found = []
+    for subject in _measured(state):
+        artifact = subject.found.artifact
+        if artifact.precision == "int8" and artifact.details.get("encoding") is not None:
+            text = f"{subject.id}: 8-bit weights on {state.machine.cpu_class}, without VNNI: sums may saturate, results differ"
+            found.append(Finding("int8_saturation", "warn", text, (), "OCT-W610"))
+    return found
+
+
+def _instruction_set(state: State) -> list[Finding]:
+    if _fast_int8(state) or not any(s.found.artifact.precision == "int8" for s in _measured(state)):
+        return []
+    text = f"INT8 may be no faster than FP32 here ({state.machine.cpu_class})"
+    return [Finding("isa_without_int8", "info", text)]
+
+
+def _computed(state: State) -> list[Finding]:
+    """FP16 files whose convolutions run in FP32."""
+    found = []
+    for subject in _measured(state):
+        precision = state.facts[subject.id].precision
+        if subject.found.artifact.precision == "fp16" and precision.get("fp32") and not precision.get("fp16"):
+            found.append(Finding("computed_in_fp32", "info", f"{subject.id}: FP16 file, computed in FP32 on this CPU"))
+    return found
+
+
+def _take(state: State) -> list[Finding]:
+    """The fastest artifact among those that passed verify; where none was verified, the fastest, and that it was not."""
+    batch = state.options.batch or 1
+    rows = [(s, state.rows.get(f"{s.id}-device-{batch}")) for s in _measured(state)]
+    times = sorted((row.p50, s.id) for s, row in rows if row is not None and row.status == "VALID" and row.p50 is not None)
+    if not times:
+        return []
+    words = {s.id: verdict_word(s.found) for s in _measured(state)}
+    verified = [pair for pair in times if words[pair[1]] in GOOD]
+    p50, name = (verified or times)[0]
+    shown = f"{name} ({spell(Measure(p50))} ms)"
+    if verified:
+        return [Finding("recommended", "info", f"fastest that passed verify: {shown}")]
+    return [Finding("recommended", "info", f"fastest: {shown}, not verified here (octc verify)")]

@@ -1,0 +1,77 @@
+"""Which pictures are timed: a folder that was named, the run's own validation images, or drawn ones."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from octc.bench.queries import INPUTS
+from octc.datasets.phantom import CLASSES, QUALITY, draw_phantom
+from octc.datasets.split import read_split
+from octc.datasets.table import find_root
+from octc.errors import OctcError
+from octc.find import Found
+from octc.image import SUFFIXES
+from octc.run import RUN, Run
+
+
+def choose_pictures(
+    folder: str | None, found: Found, run_dir: Path, data: str | None, environ: Mapping[str, str], scratch: Path
+) -> tuple[list[str], str]:  # fmt: skip
+    """64 different pictures as files, and where they come from in words.
+
+    Raises:
+        OctcError: E230 the named folder is not there, E104 it holds fewer than 64 images.
+    """
+    if folder is not None:
+        return _of_folder(Path(folder)), folder
+    if (mine := _of_run(found, run_dir, data, environ)) is not None:
+        return mine
+    return _drawn(scratch), f"{INPUTS} drawn pictures (the run's data set is not here)"
+
+
+def _of_folder(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        raise OctcError("OCT-E230", f"no folder of images: {folder}", mend="--images DIR", place=str(folder))
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith("."))
+    if len(paths) < INPUTS:
+        text = f"{folder} holds {len(paths)} images, {INPUTS} different ones are needed"
+        raise OctcError("OCT-E104", text, mend="more images, or without --images drawn ones are used", place="--images")
+    return [str(p.resolve()) for p in spread(paths)]
+
+
+def _of_run(found: Found, run_dir: Path, data: str | None, environ: Mapping[str, str]) -> tuple[list[str], str] | None:
+    """Validation images of the run that made the artifact, then training images; None where they are not here."""
+    beside = found.folder.resolve().parent.parent
+    run = Run(beside if (beside / RUN).is_file() else run_dir / str(found.artifact.lineage.get("run")))
+    try:
+        facts, split = run.read(), read_split(run.split)
+        stored = facts.get("data_root")
+        here = data is None and isinstance(stored, str) and Path(stored).is_dir()
+        root = Path(str(stored)) if here else find_root(str(facts["dataset"]), data, environ)
+    except (OctcError, KeyError):
+        return None
+    for parts in (("val",), ("val", "train")):
+        paths = [root / s.path for part in parts for s in split.parts[part] if (root / s.path).is_file()]
+        if len(paths) >= INPUTS:
+            words = f"{INPUTS} {' and '.join(parts)} images of {facts['dataset']}"
+            return [str(path.resolve()) for path in spread(paths)], words
+    return None
+
+
+def spread(paths: Sequence[Path], count: int = INPUTS) -> list[Path]:
+    """`count` of them at even distances, so that every class and patient has its share."""
+    return [paths[i * len(paths) // count] for i in range(count)]
+
+
+def _drawn(scratch: Path) -> list[str]:
+    folder = scratch / "pictures"
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number in range(INPUTS):
+        kind = CLASSES[number % len(CLASSES)]
+        path = folder / f"{kind}-{number}.jpeg"
+        draw_phantom(kind, number, number).save(path, "JPEG", quality=QUALITY)
+        paths.append(os.fspath(path.resolve()))
+    return paths

@@ -1,0 +1,158 @@
+"""The first screen: machine, settings, table, findings, ratios, result (section 18 of the method)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from octc.bench.findings import Finding
+from octc.bench.footprint import file_mib
+from octc.bench.judge import Judgement
+from octc.bench.latency import Measure, spell, spell_number
+from octc.bench.plan import Plan, RowPlan
+from octc.bench.profiles import CANDIDATE, REFERENCE, Options
+from octc.bench.rows import Row
+from octc.bench.state import State
+from octc.bench.verdicts import verdict_word
+
+COLUMNS = ("artifact", "row", "n", "p50", "p90", "p99", "img/s", "MiB", "file", "mJ/img", "verify", "status")
+EMPTY = ("",) * 7
+SCENARIOS = {"single_stream": "single stream", "offline": "offline"}
+SCOPES = {"device": "device", "host": "host", "end_to_end": "end to end"}
+SOURCES = {"option": "--threads", "quota": "quota", "affinity": "usable cores", "physical_cores": "physical cores"}
+KINDS = {"as_shipped": "as shipped", "same_precision": "same precision", "int8_vs_other": "INT8"}
+
+
+def row_name(row: RowPlan) -> str:
+    """ "device", "end to end, batch 4"."""
+    name = SCOPES[row.scope] if row.scenario == "single_stream" else "throughput"
+    return name if row.batch == 1 else f"{name}, batch {row.batch or 'best'}"
+
+
+def plan_rows(plan: Plan, options: Options) -> list[tuple[str, str, str, str]]:
+    """The plan as a table: artifact, row, least seconds, least queries."""
+    rows = []
+    for row in plan.rows:
+        if row.hidden:
+            continue
+        if row.na is not None:
+            rows.append((row.subject, row_name(row), "-", f"NA: {row.na}"))
+            continue
+        limits = options.limits(plan.subject(row.subject).role)
+        rows.append((row.subject, row_name(row), f"{limits.duration_s:g}", str(limits.min_queries)))
+    for versus in plan.versus:
+        others = " or ".join(versus.others)
+        what = f"{KINDS[versus.kind]}, {SCOPES[versus.scope]}, against {others}"
+        profile = options.profile
+        blocks = (f"{2 * profile.pairs * profile.block_s:g}", f"{profile.pairs} pairs of blocks")
+        rows.append((versus.candidate, what, *(blocks if versus.na is None else ("-", f"NA: {versus.na}"))))
+    return rows
+
+
+def head(state: State) -> list[str]:
+    """The profile, the machine line and the settings line."""
+    machine, options = state.machine, state.options
+    measured = [row for row in state.rows.values() if row.conditions is not None]
+    temperatures = [c for row in measured if row.conditions is not None for c in _temperatures(row)]
+    degrees = f"{temperatures[0]:.0f} → {temperatures[-1]:.0f} °C" if temperatures else "no temperature sensor"
+    told = [row.conditions.throttled for row in measured if row.conditions is not None]
+    throttled = "yes" if True in told else "no" if told and None not in told else "not readable"
+    clocks = [row.conditions.clocks() for row in measured if row.conditions is not None]
+    read = [pair for pair in clocks if pair is not None]
+    clock = f"clock {read[0][0]:.0f} → {read[-1][1]:.0f} MHz" if read else "clocks not readable"
+    settled = sum(bool(row.warmup and row.warmup["settled"]) for row in measured)
+    virtual = " (virtual machine)" if machine.virtual else ""
+    mode = f"governor {machine.governor}" if machine.governor else "power mode not readable"
+    batches = sorted({row.plan.batch for row in measured})
+    limits = options.limits(CANDIDATE)
+    profile = f"{limits.duration_s:g} s and {limits.min_queries} queries"
+    warm = f"warm-up settled in {settled} of {len(measured)} rows"
+    threads = f"threads {options.threads} ({SOURCES[options.threads_source]})"
+    shown = f"batch {', '.join(map(str, batches)) or '-'}"
+    who = f"{machine.name}{virtual} · {machine.cpu_model} · {' '.join(machine.isa)}"
+    return [
+        *state.plan.notes[:1], f"machine   {who} · {mode} · {clock} · {degrees} · throttling {throttled}",
+        f"settings  {SCENARIOS[options.scenario]} · {shown} · {warm} · {profile} · {threads} · images: {options.images_from}",
+    ]  # fmt: skip
+
+
+def _temperatures(row: Row) -> list[float]:
+    looks = () if row.conditions is None else row.conditions.looks
+    return [look.temp_c for look in looks if look.temp_c is not None]
+
+
+def table(state: State, struck: tuple[str, str] = ("(", ")")) -> list[tuple[str, ...]]:
+    """Rows of the table; numbers that are not valid stand between the two signs of `struck`."""
+    made, before = [], ""
+    for row in (state.rows[p.id] for p in state.plan.rows if p.id in state.rows and not p.hidden):
+        made.append(_cells(state, row, struck, first=row.plan.subject != before))
+        before = row.plan.subject
+    return made
+
+
+def _cells(state: State, row: Row, struck: tuple[str, str], first: bool) -> tuple[str, ...]:
+    subject = next((s for s in state.plan.subjects if s.id == row.plan.subject), None)
+    name = row.plan.subject
+    words = "reference" if subject is not None and subject.role == REFERENCE else ""
+    if subject is not None and subject.role != REFERENCE:
+        words = verdict_word(subject.found).replace("_", " ")
+        words = "not verified here" if words == "not verified" else words
+    size = "" if subject is None or not first else f"{file_mib(subject.found.artifact):.2f}"
+    if row.latency is None:
+        return name, row_name(row.plan), *EMPTY[:6], size, "", words if first else "", row.status
+    percentiles = row.latency.percentiles
+    numbers = [spell(percentiles[p]) for p in ("p50", "p90", "p99")]
+    numbers += [spell(row.rate) if row.rate is not None else "null"]
+    if row.status == "INVALID":
+        numbers = [f"{struck[0]}{number}{struck[1]}" if number[:1].isdigit() else number for number in numbers]
+    memory = "null" if row.rss_peak_mib is None or row.rss_peak_mib.value is None else f"{row.rss_peak_mib.value:.0f}"
+    return (name, row_name(row.plan), f"{row.n:,}", *numbers, memory, size, "null", words if first else "", row.status)
+
+
+def reasons(state: State) -> list[str]:
+    """Why a row is INVALID or NA, one line for each."""
+    shown = [state.rows[p.id] for p in state.plan.rows if p.id in state.rows and not p.hidden]
+    lines = [f"{r.status:<9} {r.plan.subject}, {row_name(r.plan)}: {', '.join(r.reasons)}" for r in shown if r.reasons]
+    return list(dict.fromkeys(lines))
+
+
+def tail(state: State, verdict: Judgement, findings: Sequence[Finding], files: Sequence[Path]) -> list[str]:
+    """Findings, ratios, gates and the result line."""
+    lines = [f"{'finding' if f.level == 'info' else 'FINDING':<9} {f.text}" for f in findings]
+    for one in state.comparisons:
+        if one.kind != "int8_vs_other":
+            lines.append(f"ratio     {KINDS[one.kind]}: {_pair(one.candidate_row, one.reference_row)}: {one.text}")
+        elif one.status != "VALID":
+            lines.append(f"ratio     {one.text}")
+    lines += [f"gate      {gate.text}: {'met' if gate.holds else 'MISSED'}" for gate in verdict.gates]
+    lines += energy(state)
+    gates = f"{sum(g.holds for g in verdict.gates)} of {len(verdict.gates)} gates met" if verdict.gates else "no gate set"
+    written = f" · {brace(files)}" if files else ""
+    return [*lines, f"RESULT: {verdict.status} · {gates}{written} · exit {verdict.exit_code}"]
+
+
+def energy(state: State) -> list[str]:
+    """Why there is no energy."""
+    powers = {row.power for row in state.rows.values() if row.latency is not None}
+    return [f"energy    null ({power})" for power in sorted(powers)]
+
+
+def _pair(candidate: str, reference: str) -> str:
+    """Two rows as "openvino-int8 and teacher-torch-fp32, end to end"."""
+    for scope, words in SCOPES.items():
+        one, sign, batch = candidate.partition(f"-{scope}-")
+        if sign:
+            other = reference.partition(f"-{scope}-")[0]
+            return f"{one} and {other}, {words}{'' if batch == '1' else f', batch {batch}'}"
+    return f"{candidate} and {reference}"
+
+
+def brace(files: Sequence[Path]) -> str:
+    """reports/bench-1.{json,md}."""
+    endings = ",".join(path.suffix[1:] for path in files)
+    return f"{files[0].with_suffix('')}.{{{endings}}}" if len(files) > 1 else str(files[0])
+
+
+def spell_measure(measure: Measure, unit: str = "") -> str:
+    """A number with its unit, or its reason."""
+    return f"{spell_number(measure.value)}{unit}" if measure.value is not None else f"null ({measure.reason})"

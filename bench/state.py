@@ -1,0 +1,136 @@
+"""What a running bench knows so far; every part of the runner writes into it, and it is what an interruption saves."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from octc.bench.compare import Comparison
+from octc.bench.conditions import Snapshot, read_snapshot
+from octc.bench.plan import Plan, Subject
+from octc.bench.process import Worker
+from octc.bench.profiles import Options
+from octc.bench.rows import Row
+from octc.cpu import ROOT
+from octc.errors import OctcError
+from octc.host import Machine
+from octc.runtimes.golden import GoldenReport, require_golden
+
+OPEN_S = 900.0  # a large network on a slow box takes minutes to compile; longer than this it hangs
+SLOW_MS = 200.0  # a call that takes longer needs fewer of its kind
+
+
+@dataclass
+class Facts:
+    """What opening an artifact told: times of every fresh process, ms; the engine's own facts; precisions it runs in."""
+
+    import_ms: list[float] = field(default_factory=list)
+    load_ms: list[float] = field(default_factory=list)
+    first_ms: list[float] = field(default_factory=list)
+    engine: dict[str, Any] = field(default_factory=dict)
+    precision: dict[str, int] = field(default_factory=dict)
+    golden: GoldenReport | None = None
+
+
+@dataclass
+class State:
+    """One bench.
+
+    Attributes:
+        run_id: of this bench; names its report and its samples. started: UTC.
+        scratch: an empty folder of this process. logs: where the log of a crashed worker is kept.
+        tell: takes a line for people. step: called after every row and comparison.
+        failed: artifact -> why nothing more of it is measured ("output_mismatch" or "incomplete").
+    """
+
+    plan: Plan
+    options: Options
+    machine: Machine
+    run_id: str
+    started: str
+    scratch: Path
+    logs: Path
+    tell: Callable[[str], None]
+    step: Callable[[int], None]
+    root: Path = ROOT
+    rows: dict[str, Row] = field(default_factory=dict)
+    comparisons: list[Comparison] = field(default_factory=list)
+    facts: dict[str, Facts] = field(default_factory=dict)
+    errors: list[OctcError] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    first_c: float | None = None
+    interrupted: BaseException | None = None
+
+    def look(self) -> Snapshot:
+        return read_snapshot(self.root)
+
+    def keep_log(self, log: Path) -> Path:
+        """A worker's log, out of the scratch folder."""
+        self.logs.mkdir(parents=True, exist_ok=True)
+        kept = self.logs / f"bench-{self.run_id}-{log.name}"
+        shutil.copyfile(log, kept)
+        return kept
+
+    def fail(self, subject: Subject, error: OctcError) -> None:
+        """Nothing more is measured of this artifact."""
+        if subject.id in self.failed:
+            return
+        self.failed[subject.id] = "output_mismatch" if error.code in ("OCT-E506", "OCT-E508") else "incomplete"
+        self.errors.append(error)
+        self.tell(f"  ✗ {subject.id}: {error.message}")
+
+
+@contextmanager
+def opened(state: State, subject: Subject, batch: int) -> Iterator[Worker]:
+    """A fresh process with the artifact open; its golden images come first, once per artifact and batch.
+
+    Raises:
+        OctcError: what opening raises, E506 or E508 when this machine computes something else, E609 when the process died.
+    """
+    worker = Worker(subject.id, state.scratch, state.options.threads, state.keep_log)
+    known = state.facts.setdefault(subject.id, Facts())
+    try:
+        fast = state.machine.cpus.fast
+        cpus = [cpu for cpu in state.machine.cpus.usable if cpu in fast] if fast else []
+        asked = {"folder": str(subject.found.folder.resolve()), "threads": state.options.threads, "batch": batch, "cpus": cpus}
+        answer, _ = worker.ask({"do": "open", **asked}, OPEN_S)
+        report, _ = worker.ask({"do": "golden"}, OPEN_S)
+        precision = report.pop("precision_found")
+        golden = GoldenReport(**report)
+        require_golden(golden, subject.found.artifact)
+        known.golden = golden
+        if batch == (state.options.batch or 1) or not known.engine:
+            known.engine, known.precision = answer["facts"], precision
+        if batch == (state.options.batch or 1):
+            known.import_ms.append(answer["import_ms"])
+            known.load_ms.append(answer["load_ms"])
+            known.first_ms.append(answer["first_inference_ms"])
+        yield worker
+        worker.close()
+    except OctcError as error:  # the worker was given the whole path; people gave their own
+        raise _with_own_path(error, subject.found.folder) from error
+    finally:
+        worker.kill()
+
+
+def _with_own_path(error: OctcError, folder: Path) -> OctcError:
+    whole = str(folder.resolve())
+    texts = [text if text is None else text.replace(whole, str(folder)) for text in (error.message, error.mend, error.place)]
+    return OctcError(error.code, str(texts[0]), mend=str(texts[1]), place=texts[2], why=error.why)
+
+
+def warm_request(state: State, slow: bool) -> dict[str, Any]:
+    """The part of a message that says how to warm up; before blocks a slow model is called less often."""
+    profile = state.options.profile
+    least = min(10, profile.warm_least) if slow else profile.warm_least
+    return {"warm_least": least, "warm_most": profile.warm_most, "warm_s": profile.warm_s}
+
+
+def first_s(state: State, subject: Subject) -> float:
+    """How long the slowest first call took, seconds; what a time limit is reckoned from."""
+    return max(state.facts[subject.id].first_ms, default=1000.0) / 1e3

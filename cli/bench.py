@@ -1,0 +1,197 @@
+"""`octc bench`: how fast, how large and how hungry an artifact is on this machine, and compared with its teacher."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from octc.cli.session import Session
+from octc.cli.tables import Rows
+from octc.errors import OctcError, Several
+
+if TYPE_CHECKING:
+    from octc.bench.plan import Plan
+    from octc.bench.profiles import Options
+    from octc.bench.state import State
+    from octc.find import Found
+    from octc.host import Machine
+
+
+def bench(
+    session: Session,
+    bundles: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[BUNDLE...]", help="Artifacts, folders of artifacts, or runs; newest student run with artifacts"
+        ),
+    ] = None,
+    scenario: Annotated[
+        str, typer.Option(help="single (latency, one query after the other) or offline (throughput)")
+    ] = "single",
+    batch: Annotated[
+        int | None, typer.Option(help="Batch size (single: 1 and 8; offline: the best)", show_default=False)
+    ] = None,
+    duration: Annotated[
+        str | None, typer.Option(help="Least time of a row, for example 90s (60s; with --quick 10s)", show_default=False)
+    ] = None,
+    min_queries: Annotated[
+        int | None, typer.Option(help="Least queries of a row (1024; with --quick 459)", show_default=False)
+    ] = None,
+    max_duration: Annotated[str | None, typer.Option(help="Longest time of a row (600s)", show_default=False)] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A short profile: not comparable, not for publication")] = False,
+    threads: Annotated[int | None, typer.Option(help="Threads of every engine (physical cores within the quota)")] = None,
+    vs: Annotated[str, typer.Option(help="teacher or none: what the artifacts are compared with")] = "teacher",
+    images: Annotated[str | None, typer.Option(metavar="DIR", help="At least 64 images to time (the run's own)")] = None,
+    max_p50: Annotated[str | None, typer.Option(help="Gate, for example 30ms")] = None,
+    max_p90: Annotated[str | None, typer.Option(help="Gate, for example 30ms")] = None,
+    max_p99: Annotated[str | None, typer.Option(help="Gate, for example 50ms")] = None,
+    min_throughput: Annotated[float | None, typer.Option(help="Gate, images per second (--scenario offline)")] = None,
+    require_speedup: Annotated[float | None, typer.Option(help="Gate: INT8 at least so many times as fast as float")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop")] = False,
+) -> int:
+    """Measure latency, throughput, load time, memory and size of artifacts, and the ratio to their teacher.
+
+    Each artifact runs in a process of its own; comparisons alternate between two. Ends with 1 when a row is INVALID or a gate
+    is missed: a gate looks at the limit of the interval. Gates are judged on the artifacts that were named by their folder,
+    else on the one that `octc predict` takes.
+    """
+    values = {
+        "scenario": scenario, "batch": batch, "duration": duration, "min_queries": min_queries, "max_duration": max_duration,
+        "quick": quick, "threads": threads, "vs": vs, "max_p50": max_p50, "max_p90": max_p90, "max_p99": max_p99,
+        "min_throughput": min_throughput, "require_speedup": require_speedup,
+    }  # fmt: skip
+    from octc.bench.plan import QUICK_NOTE, make_plan
+    from octc.cli.bench_options import make_options
+    from octc.host import read_machine
+
+    machine = read_machine()
+    options = make_options(values, machine.cpus, session.origins)
+    if quick:
+        session.say(QUICK_NOTE)
+    founds, named = _find(session, bundles or [])
+    teachers, why = _teachers(founds, session.run_dir) if options.vs == "teacher" else ([], None)
+    plan = make_plan(founds, teachers, options, named, why)
+    _say_plan(session, plan, options)
+    if dry_run:
+        return _dry(session, plan, options)
+    _check_writable([subject.found.folder for subject in plan.subjects])
+    with tempfile.TemporaryDirectory(prefix="octc-bench-") as scratch:
+        from octc.bench.pictures import choose_pictures
+
+        paths, words = choose_pictures(images, founds[0], session.run_dir, session.data, os.environ, Path(scratch))
+        return _run(session, plan, replace(options, images=tuple(paths), images_from=words), machine, Path(scratch))
+
+
+def _find(session: Session, bundles: list[str]) -> tuple[list[Found], list[bool]]:
+    """The artifacts, and for each whether it was given by its own folder."""
+    from octc.find import find_artifacts
+
+    founds: dict[Path, tuple[Found, bool]] = {}
+    places: list[str | None] = [*bundles] or [None]
+    for place in places:
+        more, words = find_artifacts(place, session.run_dir, os.environ)
+        session.say(words)
+        for one in more:
+            known = founds.get(one.folder.resolve())
+            founds[one.folder.resolve()] = (one, len(more) == 1 or (known is not None and known[1]))
+    return [one for one, _ in founds.values()], [exact for _, exact in founds.values()]
+
+
+def _teachers(founds: list[Found], run_dir: Path) -> tuple[list[Found], str | None]:
+    """Artifacts of the teacher, or why there are none and the mend; neither for artifacts of teachers alone."""
+    from octc.find import read_teacher
+
+    student = next((one for one in founds if one.artifact.role == "student"), None)
+    if student is None:
+        return [], None
+    name = student.artifact.lineage.get("teacher_run")
+    if not name:
+        return [], "it was trained without a teacher; --vs none says so"
+    known = [one for one in read_teacher(student, run_dir) if one.folder.resolve() not in {f.folder.resolve() for f in founds}]
+    return (
+        known,
+        None if known else f"no artifact of its teacher {name} is here; where that run is: octc export {name} --target all",
+    )
+
+
+def _say_plan(session: Session, plan: Plan, options: Options) -> None:
+    from octc.cli.session import spell_seconds
+
+    for note in plan.notes[1:]:
+        session.say(note)
+    count = len(plan.measured())
+    ratios = sum(versus.na is None for versus in plan.versus)
+    session.say(f"plan: {count} rows, {ratios} comparisons, at least {spell_seconds(plan.seconds(options))}")
+    if options.gates:
+        session.say(f"gates on {', '.join(plan.gated)} (name a folder to choose)")
+
+
+def _dry(session: Session, plan: Plan, options: Options) -> int:
+    from octc.bench.report import plan_rows
+
+    rows = plan_rows(plan, options)
+    columns = ("artifact", "row", "seconds", "queries")
+    for note in plan.notes:
+        session.result(note)
+    session.result(Rows(columns, rows))
+    listed = [dict(zip(columns, row, strict=True)) for row in rows]
+    head = {"profile": options.profile.name, "threads": options.threads, "threads_source": options.threads_source}
+    session.report({**head, "plan": listed, "seconds": plan.seconds(options), "gated": list(plan.gated)})
+    return 0
+
+
+def _check_writable(folders: list[Path]) -> None:
+    """Before minutes of measuring: can the results be written?"""
+    for folder in folders:
+        if not os.access(folder, os.W_OK):
+            text = f"results cannot be written beside the artifact: {folder}"
+            raise OctcError("OCT-E109", text, mend="make the folder writable, or bench a copy", place=str(folder))
+
+
+def _run(session: Session, plan: Plan, options: Options, machine: Machine, scratch: Path) -> int:
+    from octc.bench.runner import run_bench
+    from octc.bench.state import State
+    from octc.run import utc_now
+
+    started = utc_now()
+    run_id = f"b-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
+    session.run_id = run_id
+    reports = session.run_dir.parent / "reports"
+    with session.progress("bench", len(plan.measured()) + len(plan.versus)) as step:
+        state = State(plan, options, machine, run_id, started, scratch, reports, session.say, step)
+        run_bench(state)
+    return _finish(session, state, reports)
+
+
+def _finish(session: Session, state: State, reports: Path) -> int:
+    """Write what was measured, print it, and end as the numbers say."""
+    from octc.bench.findings import find_all
+    from octc.bench.judge import judge
+    from octc.bench.report import COLUMNS, head, reasons, table, tail
+    from octc.bench.report_md import markdown
+    from octc.bench.result import document, write_results
+
+    verdict, findings = judge(state), find_all(state)
+    files = write_results(state, verdict, findings, reports, markdown(state, verdict, findings))
+    session.report(document(state, verdict, findings))
+    for finding in findings:
+        if finding.warning:
+            session.warn(finding.warning, finding.text)
+    session.result("\n".join(head(state)))
+    session.result(Rows(COLUMNS, table(state)))
+    session.result("\n".join([*reasons(state), *tail(state, verdict, findings, files)]))
+    if state.interrupted is not None:
+        raise state.interrupted
+    return _end(verdict.errors, verdict.exit_code)
+
+
+def _end(errors: Any, code: int) -> int:
+    if errors:
+        raise errors[0] if len(errors) == 1 else Several(errors)
+    return code

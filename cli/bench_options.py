@@ -1,0 +1,90 @@
+"""What the options of `octc bench` mean: units, ranges, profile, threads, gates."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from octc.errors import OctcError
+
+if TYPE_CHECKING:
+    from octc.bench.profiles import Options
+    from octc.cpu import Cpus
+
+SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([a-z]*)")
+SCENARIOS = {"single": "single_stream", "offline": "offline"}
+
+
+def quantity(value: Any, units: Mapping[str, float], plain: str, option: str) -> float | None:
+    """A number with a unit ("30ms", "60s"); a bare one has the unit `plain`. None stays None.
+
+    Raises:
+        OctcError: E104 not a positive number, or an unknown unit.
+    """
+    if value is None:
+        return None
+    found = QUANTITY.fullmatch(str(value).strip().lower())
+    unit = (found[2] or plain) if found else ""
+    number = float(found[1]) * units[unit] if found and unit in units else math.nan
+    if not number > 0:
+        mend = f"{option} with a positive number and one of {', '.join(units)} (plain: {plain})"
+        raise OctcError("OCT-E104", f"{option} {value} is not a time", mend=mend, place=option)
+    return number
+
+
+def positive(value: float | None, option: str) -> float | None:
+    """A positive finite number, or None (E104)."""
+    if value is not None and not (math.isfinite(value) and value > 0):
+        raise OctcError("OCT-E104", f"{option} {value} is out of range", mend=f"{option}: above 0", place=option)
+    return value
+
+
+def threads_of(asked: int | None, cpus: Cpus) -> tuple[int, str]:
+    """Threads for every runtime, and what decided (E104 for more than this process may use)."""
+    from octc.cpu import usable_threads
+
+    if asked is None:
+        return usable_threads(cpus)
+    usable = len(cpus.usable)
+    if not 1 <= asked <= usable:
+        text = f"--threads {asked}: this process may use {usable}"
+        raise OctcError("OCT-E104", text, mend=f"--threads 1 to {usable}", place="--threads")
+    return asked, "option"
+
+
+def make_options(values: Mapping[str, Any], cpus: Cpus, origins: Mapping[str, str]) -> Options:
+    """The options of the bench from those of the command.
+
+    Raises:
+        OctcError: E104 a value out of range, E102 gates that cannot be judged.
+    """
+    from octc.bench import profiles
+    from octc.bench.plan import check_gates
+
+    for option, value, known in (("--scenario", values["scenario"], SCENARIOS), ("--vs", values["vs"], ("teacher", "none"))):
+        if value not in known:
+            raise OctcError("OCT-E104", f"{option} {value} is not known", mend=f"one of: {', '.join(known)}", place=option)
+    for option in ("batch", "min_queries"):
+        positive(values[option], f"--{option.replace('_', '-')}")
+    gates = {
+        "max_p50_ms": quantity(values["max_p50"], MILLISECONDS, "ms", "--max-p50"),
+        "max_p90_ms": quantity(values["max_p90"], MILLISECONDS, "ms", "--max-p90"),
+        "max_p99_ms": quantity(values["max_p99"], MILLISECONDS, "ms", "--max-p99"),
+        "min_images_per_s": positive(values["min_throughput"], "--min-throughput"),
+        "require_speedup": positive(values["require_speedup"], "--require-speedup"),
+    }
+    threads, source = threads_of(values["threads"], cpus)
+    options = profiles.Options(
+        profile=profiles.QUICK if values["quick"] else profiles.STANDARD, threads=threads, threads_source=source,
+        scenario=SCENARIOS[values["scenario"]], batch=values["batch"],
+        duration_s=quantity(values["duration"], SECONDS, "s", "--duration"), min_queries=values["min_queries"],
+        max_duration_s=quantity(values["max_duration"], SECONDS, "s", "--max-duration"), vs=values["vs"],
+        gates={name: limit for name, limit in gates.items() if limit is not None},
+        origins={name: origin for name, origin in origins.items() if origin != "default"},
+    )  # fmt: skip
+    check_gates(options)
+    return options
