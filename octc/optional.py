@@ -18,9 +18,11 @@ EXTRAS = {
     "onnxscript": "export",
     "openvino": "openvino",
     "safetensors": "train",
+    "sklearn": "baselines",
     "timm": "train",
     "torch": "train",
     "torchvision": "train",
+    "transformers": "baselines",
     "yaml": "yaml",
 }
 # module -> the telemetry package that it would import; without it, it takes its own stub

@@ -110,8 +110,8 @@ class Stage:
             restart: optimiser, schedule and patience begin anew when the rest is released.
         ema: decay of the weight average that is evaluated and kept, 0 for none; ema_warmup: it starts lower.
         clip: largest gradient norm, 0 for none. checkpointing: activations are computed twice instead of kept.
-        select: what decides on val which epoch is kept: "loss", "accuracy", "recall" (macro), "objective" (the training
-            loss), "batches" (its mean over batches, as KD-OCT does).
+        select: what decides on val which epoch is kept: "loss" (cross-entropy, smoothed as in training), "accuracy", "recall"
+            (macro), "objective" (the training loss without smoothing), "batches" (its mean over batches, as KD-OCT does).
         views: name of a per-image pipeline of train/views.py instead of `augment`; canvas: side it is given, times `size`.
     """
 

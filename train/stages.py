@@ -23,7 +23,9 @@ from octc.train.focal import Loss, label_loss
 from octc.train.loop import fit
 from octc.train.losses import soft_loss
 from octc.train.models import build_model
+from octc.train.nets.hog import HogSvm
 from octc.train.state import flat
+from octc.train.svm import fit_svm
 from octc.train.training import Data, Fitted, Report
 from octc.train.weights import start_weights
 
@@ -163,6 +165,8 @@ class SameView(nn.Module):
 def _fit(ctx: Context, model: nn.Module, stage: Stage, role: str, loss: Loss, folder: Path, extra: Any = None) -> Fitted:
     pre = preprocess_of(stage)
     data = load_data(ctx, pre, Preprocess(size=round(stage.size * stage.canvas)) if stage.views else None)
+    if isinstance(model, HogSvm):
+        return fit_svm(model, stage, data, folder=folder, seed=ctx.seed, tick=ctx.tick, report=ctx.report)
     _checkpoint_activations(model, stage)
     return fit(
         model, stage, data, loss, folder=folder, facts=facts_of(ctx, stage, role, extra), seed=ctx.seed,

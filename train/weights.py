@@ -15,7 +15,8 @@ import torch
 from octc.errors import OctcError
 from octc.files import sha256_file
 from octc.train.checkpoint import load_strictly, read_weights
-from octc.train.packages import PACKAGES
+from octc.train.nets.medsiglip import HUB, LICENCE, read_hub, tower_of
+from octc.train.packages import PACKAGES, TRUNKS, hub_name
 from octc.train.recipes import Stage
 
 
@@ -26,16 +27,29 @@ def start_weights(model: torch.nn.Module, stage: Stage, file: Path | None, fetch
         OctcError: E310 not on disk or not installed, E307 / E308 / E501 the file does not fit or is unsafe.
     """
     if file is not None:
-        state = read_weights(file)
-        _load_body(model, state, str(file))
-        return {"source": f"file {file.name}", "sha256": sha256_file(file), "licence": "unknown: see where the file came from"}
+        return _from_file(model, stage.model, file / "model.safetensors" if file.is_dir() else file)
     if stage.weights == "none":
         return {"source": "random", "licence": "none"}
     if stage.weights == "package":
         return _from_package(model, stage.model)
+    if stage.weights == "hub" and stage.model == "medsiglip":
+        with _network(fetch):
+            _load_trunk(model, read_hub(fetch), HUB)
+        return {"source": HUB, "licence": LICENCE}
     if stage.weights == "hub":
         return _from_hub(model, stage.model, fetch)
     raise OctcError("OCT-E104", f"weights = {stage.weights!r}", mend="one of: package, hub, none", place="weights")
+
+
+def _from_file(model: torch.nn.Module, name: str, file: Path) -> dict[str, Any]:
+    """A checkpoint of the whole network, or (networks of train/nets) the published weights of its trunk."""
+    state = read_weights(file)
+    licence = LICENCE if name == "medsiglip" else "unknown: see where the file came from"
+    if name not in TRUNKS or any(key.startswith("trunk.") for key in state):
+        _load_body(model, state, str(file))
+    else:
+        _load_trunk(model, tower_of(state, str(file)) if name == "medsiglip" else state, str(file))
+    return {"source": f"file {file.name}", "sha256": sha256_file(file), "licence": licence}
 
 
 def _from_package(model: torch.nn.Module, name: str) -> dict[str, Any]:
@@ -62,18 +76,22 @@ def _from_package(model: torch.nn.Module, name: str) -> dict[str, Any]:
 
 def _from_hub(model: torch.nn.Module, name: str, fetch: bool) -> dict[str, Any]:
     mend = "--fetch-weights downloads them from timm's hub once; --weights FILE takes a safetensors file"
-    known: Any = timm.get_pretrained_cfg(name)
+    timms = hub_name(name).removeprefix("timm/")
+    known: Any = timm.get_pretrained_cfg(timms)
     if known is None or not known.hf_hub_id:  # other sources would be downloaded whatever the hub's switch says
         raise OctcError("OCT-E310", f"timm's hub has no weights of {name}", mend="--weights FILE takes a safetensors file")
     with _network(fetch):
         try:
-            source = timm.create_model(name, pretrained=True)
+            source = timm.create_model(timms, pretrained=True)
         except (OSError, RuntimeError, ValueError) as error:
             text = f"pretrained weights of {name} are not on disk"
             raise OctcError("OCT-E310", text, mend=mend, why=str(error).splitlines()[0][:200]) from error
-    _load_body(model, source.state_dict(), name)
+    if name in TRUNKS:
+        _load_trunk(model, source.state_dict(), timms)
+    else:
+        _load_body(model, source.state_dict(), name)
     config: Any = source.pretrained_cfg
-    return {"source": f"timm {name}", "licence": str(config.get("license") or "unknown")}
+    return {"source": f"timm {timms}", "licence": str(config.get("license") or "unknown")}
 
 
 @contextmanager
@@ -89,6 +107,12 @@ def _network(allowed: bool) -> Iterator[None]:
         constants.HF_HUB_OFFLINE = before
 
 
+def _load_trunk(model: torch.nn.Module, state: dict[str, torch.Tensor], place: str) -> None:
+    """Load all of `model.trunk` from a network that has more (its own classifier)."""
+    trunk: Any = model.trunk
+    load_strictly(trunk, {name: state[name] for name in trunk.state_dict() if name in state}, place)
+
+
 def _load_body(model: torch.nn.Module, state: dict[str, torch.Tensor], place: str) -> None:
     """Load everything but a classifier of another width; any other difference is an error."""
     own = model.state_dict()
@@ -100,5 +124,5 @@ def _load_body(model: torch.nn.Module, state: dict[str, torch.Tensor], place: st
 
 def _heads(model: torch.nn.Module) -> tuple[str, ...]:
     """Names of the classifiers as timm knows them ("head.fc", or "head" and "head_dist")."""
-    named: Any = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
+    named: Any = getattr(model, "pretrained_cfg", {"classifier": "head"}).get("classifier") or ()
     return tuple(f"{name}." for name in ([named] if isinstance(named, str) else named))

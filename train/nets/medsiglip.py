@@ -6,7 +6,7 @@ The weights are gated: their terms must be accepted on the hub. They come from i
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -14,7 +14,6 @@ from torch import nn
 
 from octc.errors import OctcError
 from octc.optional import need
-from octc.train.checkpoint import read_weights
 
 HUB = "google/medsiglip-448"
 LICENCE = "Health AI Developer Foundations terms (gated; no redistribution by octc)"
@@ -34,7 +33,7 @@ class MedSigLip(nn.Module):
         config = transformers.SiglipVisionConfig(**{**TOWER, **kwargs})
         self.trunk = transformers.SiglipVisionModel(config)
         widths, layers = (config.hidden_size, 1024, 512, 256), []
-        for place, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+        for place, (before, after) in enumerate(pairwise(widths)):
             drop = drop_rate / 2 if place == 2 else drop_rate
             layers += [nn.Linear(before, after), nn.LayerNorm(after), nn.GELU(), nn.Dropout(drop)]
         self.head = nn.Sequential(*layers, nn.Linear(widths[-1], classes))
@@ -49,15 +48,6 @@ class MedSigLip(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.head(self.trunk(pixel_values=x).pooler_output)
         return logits
-
-
-def read_tower(place: Path) -> dict[str, torch.Tensor]:
-    """The vision tower out of a downloaded model: its folder, or its model.safetensors (the text tower is passed over).
-
-    Raises:
-        OctcError: E307 no vision tower in there, E308 a pickle, E310 not on disk.
-    """
-    return tower_of(read_weights(place / "model.safetensors" if place.is_dir() else place), str(place))
 
 
 def tower_of(state: dict[str, torch.Tensor], place: str) -> dict[str, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -65,7 +66,7 @@ class SfNet(nn.Module):
         maps = [adapt(level) for adapt, level in zip(self.adapt, scaled, strict=True)]
         fused = [
             own + functional.interpolate(following, size=own.shape[2:], mode="bilinear", align_corners=False)
-            for own, following in zip(maps, maps[1:], strict=False)
+            for own, following in pairwise(maps)
         ]
         pooled = [level.amax((2, 3)) for level in (*fused, maps[-1])]
         logits: torch.Tensor = self.head(torch.cat(pooled, 1))
