@@ -119,6 +119,8 @@ def scan_ir(data: bytes, weights: int) -> list[tuple[str, str]]:
         seen += 1
         if seen > MOST_ELEMENTS:
             raise _Stop(f"more than {MOST_ELEMENTS} elements")
+        if seen == 1 and name != "net":
+            raise _Stop(f"no network: the document is {name[:50]!r}")
         if name == "layer":
             problems.extend(("refused", text) for text in _layer(attributes))
         elif name == "data":
@@ -138,7 +140,7 @@ def scan_ir(data: bytes, weights: int) -> list[tuple[str, str]]:
         problems += [("refused", str(error))] if str(error) else []
     except (expat.ExpatError, ValueError) as error:
         problems.append(("refused", f"not well-formed XML ({error})"))
-    return problems if seen or problems else [("refused", "an empty document")]
+    return problems
 
 
 def _layer(attributes: dict[str, str]) -> list[str]:

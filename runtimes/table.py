@@ -79,14 +79,16 @@ def why_not(artifact: Artifact) -> str | None:
 
 
 def prefer(founds: Sequence[Found]) -> Found:
-    """The artifact that predict takes among several: the smallest precision whose engine is installed.
+    """The artifact that predict takes among several: a student's, in the smallest precision whose engine is installed.
 
     Raises:
         OctcError: E901 when no engine for any of them is installed, E903 when only TensorRT artifacts are there.
     """
-    for target, precision in PREFERRED:
-        for found in founds:
-            if (found.artifact.target, found.artifact.precision) == (target, precision) and why_not(found.artifact) is None:
+    able = [found for found in founds if why_not(found.artifact) is None]
+    students = [found for found in able if found.artifact.role == "student"] or able
+    for pair in PREFERRED:
+        for found in students:
+            if (found.artifact.target, found.artifact.precision) == pair:
                 return found
     reasons = "; ".join(f"{found.artifact.name}: {why_not(found.artifact)}" for found in founds)
     wanted = next((missing for found in founds if (missing := _missing(ENGINES[found.artifact.target]))), None)

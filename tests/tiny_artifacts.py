@@ -1,0 +1,69 @@
+"""Real artifacts of the tiny run, made once for all tests of a process by the export code. Whoever changes one takes a copy."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_run import make_run, write_patterns
+
+from octc.artifact import MANIFEST
+from octc.export.makers import Job, Workshop
+from octc.export.pipeline import Device, export_artifact
+from octc.export.source import quantise, read_source
+from octc.export.to_onnx import choose_opset
+from octc.files import sha256_file
+from octc.run import Run
+from octc.runtimes.golden import replay
+from octc.runtimes.table import open_runtime
+
+PAIRS = (
+    ("torch", "fp32"), ("onnx", "fp32"), ("onnx", "fp16"), ("onnx", "int8"), ("openvino", "fp16"), ("openvino", "int8"),
+)  # fmt: skip
+DEVICE = Device(open=open_runtime, replay=lambda runtime, golden, artifact: asdict(replay(runtime, golden, artifact)))
+
+
+def shared_run(factory: pytest.TempPathFactory) -> Run:
+    """The finished student run with one artifact of every pair; its pictures lie under `patterns` beside its run folder."""
+    base = factory.getbasetemp() / "tiny-artifacts"
+    if not base.exists():
+        torch.set_num_threads(1)
+        write_patterns(base / "patterns", patients=6, images=8)
+        run = make_run(base / "runs", base / "patterns")
+        source = read_source(run, base / "patterns")
+        shop = Workshop(source, base, quantise(source))
+        for target, precision in PAIRS:
+            opset = None if target == "torch" else choose_opset(target, None)
+            export_artifact(shop, Job(target, precision, opset), DEVICE)
+        tensorrt = shutil.copytree(run.artifacts / "onnx-int8", run.artifacts / "tensorrt-int8")
+        resign(Path(tensorrt), _as_tensorrt)  # what export writes there, but for the encoding: Q/DQ, and no engine
+    return Run(next((base / "runs").glob("r-*")))
+
+
+def _as_tensorrt(value: dict[str, Any]) -> None:
+    value.update(name="tensorrt-int8", target="tensorrt")
+    value["details"].update(engine=None, engine_recipe="BUILD.txt")
+
+
+def resign(folder: Path, change: Callable[[dict[str, Any]], None] | None = None) -> None:
+    """Write sums of what lies in an artifact folder into its manifest, after `change` of the manifest: a careful attacker."""
+    value = json.loads((folder / MANIFEST).read_text())
+    value["files"] = {
+        path.relative_to(folder).as_posix(): {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+    if change is not None:
+        change(value)
+    (folder / MANIFEST).write_text(json.dumps(value))
+
+
+def copied(run: Run, name: str, place: Path) -> Path:
+    """A copy of one artifact that a test may spoil."""
+    return Path(shutil.copytree(run.artifacts / name, place / name))
