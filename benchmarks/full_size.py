@@ -18,8 +18,9 @@ from octc.datasets.split import make_split
 from octc.datasets.table import scan_dataset
 from octc.run import Run, create_run
 from octc.train.checkpoint import Checkpoint, write_checkpoint
+from octc.train.kd_oct import kd_oct
 from octc.train.models import build_model, parameter_count
-from octc.train.recipes import Stage, kd_oct
+from octc.train.recipes import Stage
 from octc.train.stages import preprocess_of
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from octc.train import baselines, kd_oct
 from octc.train.config import (
     HALF,
     IMAGENET,
@@ -19,11 +20,10 @@ from octc.train.config import (
     recipe_from_json,
     with_fields,
 )
-from octc.train.kd_oct import kd_oct
 
 __all__ = [
-    "DEFAULT", "HALF", "IMAGENET", "RECIPES", "Augment", "Distillation", "Mix", "Objective", "Quantisation", "Recipe", "Stage",
-    "Swa", "edge", "kd_oct", "plain", "recipe_from_json", "smoke", "with_fields",
+    "BASELINES", "DEFAULT", "HALF", "IMAGENET", "RECIPES", "Augment", "Distillation", "Mix", "Objective", "Quantisation",
+    "Recipe", "Stage", "Swa", "edge", "plain", "recipe_from_json", "smoke", "with_fields",
 ]  # fmt: skip
 
 EDGE_VIEWS = Augment(
@@ -74,5 +74,16 @@ def smoke() -> Recipe:
     return Recipe("smoke", teacher, student, quantisation=Quantisation(epochs=1, calibration=64))
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"edge": edge, "kd-oct": kd_oct, "smoke": smoke}
+BASELINES: dict[str, Callable[[], Recipe]] = {
+    "densenet121": baselines.densenet121, "efficientnet-b0": baselines.efficientnet_b0,
+    "fpn-densenet121": baselines.fpn_densenet121, "fpn-resnet50": baselines.fpn_resnet50, "fpn-vgg16": baselines.fpn_vgg16,
+    "hog-svm": baselines.hog_svm, "medsiglip": baselines.medsiglip, "medsiglip-as-released": baselines.medsiglip_as_released,
+    "resnet50": baselines.resnet50, "sfnet": baselines.sfnet, "sfnet-as-released": baselines.sfnet_as_released,
+    "vgg16": baselines.vgg16,
+}  # fmt: skip
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "edge": edge, "kd-oct": kd_oct.kd_oct, "kd-oct-ucsd": kd_oct.kd_oct_ucsd, "kd-oct-neh": kd_oct.kd_oct_neh,
+    "kd-oct-open": kd_oct.kd_oct_open, "kd-oct-ucsd-as-released": kd_oct.kd_oct_ucsd_as_released,
+    "kd-oct-neh-as-released": kd_oct.kd_oct_neh_as_released, **BASELINES, "smoke": smoke,
+}  # fmt: skip
 DEFAULT = "edge"
