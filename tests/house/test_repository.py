@@ -136,7 +136,7 @@ def test_what_optional_says_is_what_the_extras_bring() -> None:
     from octc.cli.list import EXTRAS as LISTED
     from octc.optional import EXTRAS
 
-    names = {"yaml": "pyyaml"}
+    names = {"yaml": "pyyaml", "sklearn": "scikit-learn"}
     for module, extra in EXTRAS.items():
         assert names.get(module, module.replace("_", "-")) in resolved(extra), module
     for extra, modules in LISTED.items():

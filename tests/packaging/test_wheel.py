@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.house.tree import FLOORS, MAKER, ROOT, files, module_of, pyproject, sources
+from tests.house.tree import FLOORS, MAKER, ROOT, files, pyproject, sources
 from tests.packaging.interpreters import make_environment, outside, pip
 
 VERSIONS = ("3.10", "3.11")
+PATTERNS = ("bright", "dark", "lying", "upright")  # of tests/tiny_run.py
 NOT_ON_AN_EDGE_BOX = ("torch", "torchvision", "timm", "accelerate", "safetensors", "onnx", "openvino")
 
 
@@ -103,9 +104,14 @@ def test_an_edge_box_gets_no_torch_and_the_pinned_versions(box: Box) -> None:
 
 
 def test_every_module_of_the_devices_wing_starts_there(box: Box) -> None:
-    modules = [module_of(path) for path in sources("octc", "runtimes", "bench", "cli")]
-    code = f"import importlib\nfor name in {modules!r}: importlib.import_module(name)\nprint('all')"
-    assert box.run("python", "-c", code).strip() == "all"
+    code = (
+        "import importlib, pkgutil, octc\n"
+        f"makers = {tuple(f'octc.{name}' for name in MAKER)!r}\n"
+        "names = [found.name for found in pkgutil.walk_packages(octc.__path__, 'octc.')]\n"
+        "print(*[importlib.import_module(name).__name__ for name in names if not name.startswith(makers)])"
+    )
+    started = box.run("python", "-c", code).split()
+    assert {"octc.image", "octc.datasets.audit", "octc.runtimes.ort", "octc.bench.load", "octc.cli.main"} <= set(started)
 
 
 def test_the_makers_wing_is_valid_for_that_python(box: Box) -> None:
@@ -144,6 +150,31 @@ def test_version_help_list_and_doctor(box: Box) -> None:
     assert any("torch" in text and "not installed (no training here; bench works)" in text for text in texts)
     assert any(text.startswith("onnxruntime ") for text in texts)
     assert doctor["counts"]["problem"] == 0
+
+
+@pytest.fixture(scope="module")
+def shipped_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Made here, with torch: the images of a run that learned four patterns, and its ONNX artifacts."""
+    from octc.cli.main import main
+    from tests.tiny_run import make_run, write_patterns
+
+    folder = tmp_path_factory.mktemp("made")
+    write_patterns(folder / "images")
+    run = make_run(folder / "runs", folder / "images")
+    assert main(["export", run.id, "--run-dir", str(folder / "runs"), "--target", "onnx", "-q"]) == 0
+    return folder / "images", run.artifacts
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_an_artifact_that_was_copied_there_predicts(box: Box, shipped_run: tuple[Path, Path], precision: str) -> None:
+    images, artifacts = shipped_run
+    place = box.home / f"copied-{precision}"
+    shutil.copytree(artifacts / f"onnx-{precision}", place)
+    chosen = [sorted((images / name).iterdir())[-1] for name in PATTERNS]
+    done = json.loads(box.run("octc", "predict", place, *chosen, "--json"))
+    records = done["data"]["records"]
+    assert [record["label"] for record in records] == list(PATTERNS)
+    assert all(0.99 < sum(record["probabilities"].values()) < 1.01 for record in records)
 
 
 def test_what_needs_torch_says_the_pip_line(box: Box) -> None:
