@@ -1,0 +1,104 @@
+"""Several processes (gloo, on the CPU): the same weights as one, one signal for all, and no hang when one dies (T14)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from octc.train.state import read_state
+from tests.train.tiny import STAGE, facts, train
+
+LIMIT = 120.0  # seconds; far less than the timeouts of the backends
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", **more}
+
+
+@contextmanager
+def two(folder: Path, options: dict[str, Any]) -> Iterator[list[subprocess.Popen[str]]]:
+    """Two processes of one training, without an agent that would end one when the other dies."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    words = [sys.executable, "-m", "tests.train.tiny", str(folder), json.dumps(options)]
+    started = [
+        subprocess.Popen(
+            words, env=environment(RANK=str(rank), LOCAL_RANK=str(rank), **places), stderr=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
+    ]
+    try:
+        yield started
+    finally:
+        for process in started:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+
+
+def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], buffers: bool) -> float:
+    """Over the parameters, or over the statistics of BatchNorm."""
+    names = [name for name in one if ("running" in name) == buffers and one[name].is_floating_point()]
+    return max(float((one[name] - other[name]).abs().max()) for name in names)
+
+
+def test_two_processes_give_the_weights_of_one_that_accumulates(tmp_path: Path) -> None:
+    """Through torchrun. A batch of 4 on each of two is one update of 2 x 4: gradients, clipping, rates and the average agree.
+
+    BatchNorm's running statistics are those of the first process's half, as everywhere without synchronised norms.
+    """
+    options: dict[str, Any] = {"epochs": 1, "model_kwargs": {}, "batch": 4, "clip": 0.5}
+    alone = train(tmp_path / "one", accumulate=2, **options)
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "tests.train.tiny"]
+    made = subprocess.run(
+        [*words, str(tmp_path / "two"), json.dumps(options)], env=environment(), capture_output=True, text=True, timeout=LIMIT,
+        check=False,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    together = load_file(tmp_path / "two" / "best-0000.safetensors")
+    assert largest_difference(alone.state, together, buffers=False) < 1e-6
+    assert largest_difference(alone.state, together, buffers=True) > 1e-3
+    state = json.loads((tmp_path / "two" / "state-b" / "state.json").read_text())
+    assert state["progress"]["epoch"] == 1
+    assert len(list((tmp_path / "two").glob("*.csv"))) == 1
+
+
+def test_t14_when_one_dies_the_other_ends_with_an_error_that_says_so(tmp_path: Path) -> None:
+    start = time.monotonic()
+    with two(tmp_path, {"die": [3, 1], "epochs": 50}) as (first, second):
+        assert second.wait(LIMIT) == -signal.SIGKILL
+        _, told = first.communicate(timeout=LIMIT)
+    assert first.returncode == 1
+    assert "OctcError: process 0 lost another one of 2" in told
+    assert time.monotonic() - start < LIMIT
+
+
+def test_a_signal_to_one_stops_both_after_the_same_step_with_the_state_saved(tmp_path: Path) -> None:
+    """Only the process that does not write is told; the other one must save before the pair breaks up."""
+    with two(tmp_path, {"epochs": 500, "model_kwargs": {}}) as (first, second):
+        deadline = time.monotonic() + LIMIT
+        while not (tmp_path / "history.csv").exists():
+            assert first.poll() is None, first.communicate()[1]
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        second.send_signal(signal.SIGTERM)
+        assert second.wait(30) == -signal.SIGTERM
+        assert first.wait(30) == -signal.SIGTERM
+    saved = read_state(tmp_path, facts(STAGE))
+    assert saved is not None
+    assert saved.warnings == ()
+    assert saved.progress.epoch >= 1
