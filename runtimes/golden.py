@@ -30,7 +30,6 @@ TOLERANCES = {
     "K1": Tolerance("K1", 1e-4, 1e-6, 1.0, near_ties=True),
     "K2": Tolerance("K2", 1e-4, 1e-6, 1.0, near_ties=True),
     "K3": Tolerance("K3", 1e-3, 1e-5, 1.0, near_ties=True),
-    "K3": Tolerance("K3", 1e-3, 1e-5, 1.0, near_ties=True),
     "K4": Tolerance("K4", 1e-2, 1e-4, 0.999, near_ties=False),
     "K7": Tolerance("K7", 5e-2, 5e-4, 0.999, near_ties=False),
     "K10": Tolerance("K10", 0.25, 5e-3, 0.995, near_ties=False),  # information only: the verdict decides

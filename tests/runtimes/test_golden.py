@@ -69,7 +69,7 @@ def test_a_reference_without_any_range() -> None:
 def test_every_artifact_that_can_be_has_a_row() -> None:
     pairs = {(t, p) for t in TARGETS for p in PRECISIONS if t != "torch" or p == "fp32"}
     assert set(ROWS) == pairs
-    assert set(ROWS.values()) == set(TOLERANCES)
+    assert set(ROWS.values()) <= set(TOLERANCES)
 
 
 def golden_of(pre: Preprocess) -> Golden:
