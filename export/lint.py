@@ -1,110 +1,190 @@
-"""Static checks of a Q/DQ graph: what an engine would reject, mis-scale or run in float without a word. onnx and numpy only.
+"""Static checks of an ONNX graph: what TensorRT would reject, run in float, mis-scale or run slowly. onnx and numpy only.
 
-A floor, not all of it: the rules here guard what octc itself writes.
+E  will not build, or computes something else than the file says      W  silently in float, or slow      I  advice
+A file is clean without E and W. Rules were compared with NVIDIA's compiler (TensorRT for RTX 1.7.1); where they are stricter on
+purpose, `Rule.stricter` says why.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import onnx
-from onnx import numpy_helper, shape_inference
 
 from octc.errors import OctcError, shorten
+from octc.export import lint_place as place
+from octc.export import lint_values as values
+from octc.export.lint_graph import DQ, Graph, Q, graphs_of
 
-ACTIVATIONS = {
-    "Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "PRelu", "Relu", "Sigmoid", "Softplus", "Swish",
-    "Tanh",
-}  # fmt: skip
-DECIDERS = {"Sigmoid", "Softmax", "HardSigmoid", "LogSoftmax"}
-INTEGER = {"QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"}
+WEAK, STRONG, RTX = "tensorrt", "tensorrt-strong", "tensorrt-rtx"
+TENSORRT = (WEAK, STRONG, RTX)
+TARGETS = (*TENSORRT, "openvino", "onnx")
+HIGHEST = {WEAK: 20, STRONG: 25, RTX: 25}  # opsets; TensorRT 10.0 documents 9 to 20, 11 documents 9 to 25
+Check = Callable[[Graph], Iterator[values.Hit]]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One violation. code: of octc/codes.py. rule: short name. node: the node's name in the file."""
+    """rule: id ("E01"). severity: E, W or I. node: its name in the file. code: of octc/codes.py. fix: what to do."""
 
-    code: str
     rule: str
+    name: str
+    severity: str
     node: str
     message: str
+    fix: str
+    code: str
+
+    def to_json(self) -> dict[str, str]:
+        return asdict(self)
 
 
-@dataclass
-class _Graph:
-    """A graph with its wires: who makes a tensor, who reads it, constants, and shapes where they are known."""
+@dataclass(frozen=True)
+class Rule:
+    """stricter: why this one fires on graphs that NVIDIA's compiler takes ("" where they agree)."""
 
-    proto: onnx.ModelProto
-    made: dict[str, Any] = field(default_factory=dict)
-    read: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
-    constants: dict[str, Any] = field(default_factory=dict)
-    shapes: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        graph = self.proto.graph
-        self.constants = {t.name: t for t in graph.initializer}
-        for node in graph.node:
-            for name in node.output:
-                self.made[name] = node
-            for name in node.input:
-                self.read[name].append(node)
-            if node.op_type == "Constant":
-                self.constants.update((node.output[0], a.t) for a in node.attribute if a.name == "value")
-        try:
-            inferred = shape_inference.infer_shapes(self.proto).graph
-        except (shape_inference.InferenceError, ValueError, RuntimeError):
-            inferred = graph  # a broken graph is still linted, without the rules that need shapes
-        for value in (*inferred.value_info, *inferred.input, *inferred.output):
-            dims = value.type.tensor_type.shape.dim
-            self.shapes[value.name] = tuple(d.dim_value or None for d in dims)
-
-    def array(self, name: str) -> Any:
-        return numpy_helper.to_array(self.constants[name]) if name in self.constants else None
-
-    def of(self, *kinds: str) -> Iterator[Any]:
-        return (node for node in self.proto.graph.node if node.op_type in kinds)
-
-    def maker(self, name: str) -> str:
-        return self.made[name].op_type if name in self.made else ""
+    id: str
+    name: str
+    check: Check
+    fix: str
+    targets: tuple[str, ...] = TENSORRT
+    stricter: str = ""
+    code: str = "OCT-E404"
 
 
-def lint(proto: onnx.ModelProto, target: str) -> list[Finding]:
-    """All findings for a target ("tensorrt" also refuses every zero-point other than 0)."""
-    graph = _Graph(proto)
-    rules = RULES + (TENSORRT if target == "tensorrt" else ())
-    return [finding for rule in rules for finding in rule(graph)]
+CLASSIC = "classic TensorRT has fewer INT8 kernels than TensorRT for RTX"
+WRONG = "compiled without a word, but the numbers are not those of the file"
+SLOW = "runs, but slowly"
+RULES = (
+    Rule(
+        "E01",
+        "zero-point",
+        values.zero_points,
+        "--fix where it is uint8 with 128; else calibrate symmetrically",
+        code="OCT-E403",
+    ),
+    Rule("E02", "type of codes", values.code_types, "store int8 codes"),
+    Rule("E03", "bias", values.quantised_bias, "--fix keeps it in float", TARGETS, WRONG + " (int8 bias)"),
+    Rule("E04", "scale source", values.scale_sources, "freeze the scale into the file", TARGETS),
+    Rule("E05", "scale", values.scale_values, "calibrate again", TARGETS, WRONG),
+    Rule(
+        "E06", "mixed types", values.mixed_types, "give scales the type of the tensor", stricter="not valid ONNX below opset 23"
+    ),
+    Rule("E07", "operator", values.integer_operators, "export with QuantizeLinear and DequantizeLinear", TARGETS),
+    Rule("E08", "missing operator", values.missing_operators, "export with other operators"),
+    Rule("E09", "open shape", values.dynamic_shapes, "fix every axis but the batch", stricter="octc builds for one image size"),
+    Rule("E10", "FP16 range", values.half_constants, "keep these operators in FP32", (WEAK, STRONG), WRONG + " in FP16"),
+    Rule("E11", "unsigned", values.unsigned, "calibrate symmetrically with int8 and zero-point 0", stricter=WRONG),
+    Rule("E12", "scale shape", values.scale_shapes, "one scale, or one for each output channel", TARGETS),
+    Rule("E13", "not finite", values.not_finite, "look at the training", TARGETS, WRONG),
+    Rule("E14", "float64", values.doubles, "export in float32", stricter=WRONG),
+    Rule("W20", "one-sided", place.one_sided, "quantise both inputs, or --fix where only the weight is", TARGETS, CLASSIC),
+    Rule("W21", "axis", place.wrong_axis, "scales on the output channels", TARGETS),
+    Rule("W22", "weight path", place.weight_path, "fold what stands between", stricter=CLASSIC),
+    Rule("W23", "channels", place.narrow, "leave this convolution in float", stricter=CLASSIC),
+    Rule("W24", "transposed convolution", place.transposed, "leave it in float, or use Resize and Conv"),
+    Rule("W25", "FP16 opset", values.early_half, "export with opset 19", stricter="not valid ONNX"),
+    Rule("W26", "float convolution", place.bare, "quantise it, or leave it in float on purpose", TARGETS, SLOW),
+    Rule("W27", "activation scales", place.vector_scales, "one scale for each activation"),
+    Rule("W28", "other scale", place.other_scales, "the same scale for Q and its DQ", stricter="legal, and hardly ever meant"),
+    Rule("W29", "logits", place.outputs, "leave outputs in float", TARGETS, SLOW),
+    Rule("W30", "between", place.between, "move Q behind the activation", TARGETS, SLOW),
+    Rule("W31", "shortcut", place.residuals, "--fix takes the block's own quantiser", stricter=SLOW),
+    Rule("W32", "second quantiser", place.second_quantisers, "one quantiser for each tensor", stricter=SLOW),
+    Rule("W33", "squeeze-excite", place.squeeze_excite, "all three or none", stricter=SLOW),
+    Rule("W34", "decider", place.deciders, "leave it in float", TARGETS, SLOW),
+    Rule("W35", "concatenation", place.concatenated, "one scale for all inputs", stricter=SLOW),
+    Rule("W36", "needless pair", place.needless, "one pair is enough", stricter=SLOW),
+    Rule("W37", "requantised", place.chains, "one scale", stricter=SLOW),
+    Rule("W38", "FP32 remainder", place.float_remainder, "use the file with the FP16 remainder", (STRONG,), SLOW),
+    Rule("W39", "SiLU", place.inside_silu, "move Q behind the product", TARGETS, SLOW),
+    Rule("W40", "codes", place.on_codes, "dequantise first", stricter=WRONG),
+    Rule("W41", "FP16 norm", values.decomposed_norms, "keep norms in FP32", stricter=WRONG),
+    Rule("I40", "BatchNorm", place.batch_norms, "--fix folds it", TARGETS),
+    Rule("I41", "depthwise", place.depthwise, "the fallback ladder puts them into FP16"),
+    Rule("I42", "share", place.share, ""),
+    Rule("I43", "both branches", place.both_branches, "leave the convolution's side in float"),
+)
+MODEL_RULES = {
+    "E08": Rule(
+        "E08", "opset", lambda _: iter(()), "export with --opset 19", stricter="TensorRT 10.0 to 10.3 document up to 20"
+    ),
+    "E15": Rule("E15", "not valid", lambda _: iter(()), "export again", stricter="the parser is lenient"),
+}
 
 
-def require_clean(proto: onnx.ModelProto, target: str, floats: frozenset[str] = frozenset()) -> dict[str, int]:
-    """Raise on the first kind of finding; count what is quantised.
+def lint(proto: onnx.ModelProto, target: str = WEAK) -> list[Finding]:
+    """All findings for a target, advice included; the worst first."""
+    main, *inner = graphs_of(proto)
+    found = [
+        _finding(rule, hit)
+        for rule in RULES
+        if target in rule.targets
+        for graph in (main, *inner)
+        for hit in _guarded(rule.check, graph)
+    ]
+    if target in TENSORRT:
+        found += [_finding(MODEL_RULES["E08"], hit) for hit in values.opset_range(main, HIGHEST[target])]
+        if not any(f.severity == "E" for f in found):
+            found += [_finding(MODEL_RULES["E15"], hit) for hit in values.validity(proto)]
+    unique = dict.fromkeys(found)
+    return sorted(unique, key=lambda f: ("EWI".index(f.severity), f.rule))
+
+
+def _guarded(check: Check, graph: Graph) -> list[values.Hit]:
+    """A rule on a graph that may be malformed: nodes without inputs, tensors without makers."""
+    try:
+        return list(check(graph))
+    except (IndexError, KeyError, ValueError, TypeError, AttributeError) as error:
+        return [("model", f"cannot be examined ({type(error).__name__}: {error})")]
+
+
+def _finding(rule: Rule, hit: values.Hit) -> Finding:
+    node, message = hit
+    name = node if isinstance(node, str) else str(node.name or (node.output[0] if node.output else node.op_type))
+    return Finding(rule.id, rule.name, rule.id[0], name, message, rule.fix, rule.code)
+
+
+def to_mend(findings: list[Finding]) -> list[Finding]:
+    """Errors and warnings; advice is none of them."""
+    return [f for f in findings if f.severity in "EW"]
+
+
+def require_clean(
+    proto: onnx.ModelProto, target: str, floats: frozenset[str] = frozenset(), *, quantised: bool = True
+) -> dict[str, int]:
+    """Raise on anything to mend; count what is quantised.
 
     Args:
         floats: convolutions (by their name in the network) that were left in float on purpose.
+        quantised: whether the file must hold Q/DQ.
 
     Raises:
         OctcError: E403 a zero-point other than 0, E404 Q/DQ misplaced or missing; nodes are named.
     """
     allowed = [name.replace(".", "_") for name in floats]
-    found = [f for f in lint(proto, target) if f.rule != "float convolution" or not _named(proto, f.node, allowed)]
+    found = [f for f in to_mend(lint(proto, target)) if f.rule != "W26" or not _named(proto, f.node, allowed)]
     if found:
         same = [f for f in found if f.code == found[0].code]
         text = f"{len(same)} findings for {target}: {shorten([f'{f.node}: {f.message}' for f in same], 5)}"
         raise OctcError(found[0].code, text, mend="octc export again with this version; report the model", place=same[0].node)
-    return counts(proto)
+    result = counts(proto)
+    if quantised and not result["int8_convolutions"]:
+        raise OctcError("OCT-E404", "no convolution stands between Q/DQ", mend="octc export --fp16")
+    return result
 
 
 def counts(proto: onnx.ModelProto) -> dict[str, int]:
     """Convolutions in INT8 (both inputs from a DequantizeLinear) and in float, and the Q and DQ nodes."""
-    graph = _Graph(proto)
+    graph = Graph(proto.graph, 0)
     convs = list(graph.of("Conv"))
-    int8 = sum(all(graph.maker(name) == "DequantizeLinear" for name in conv.input[:2]) for conv in convs)
+    int8 = sum(all(graph.maker(name) == DQ for name in conv.input[:2]) for conv in convs)
     return {
         "int8_convolutions": int8, "float_convolutions": len(convs) - int8,
-        "quantize_nodes": len(list(graph.of("QuantizeLinear"))), "dequantize_nodes": len(list(graph.of("DequantizeLinear"))),
+        "quantize_nodes": len(list(graph.of(Q))), "dequantize_nodes": len(list(graph.of(DQ))),
     }  # fmt: skip
 
 
@@ -113,73 +193,12 @@ def _named(proto: onnx.ModelProto, node: str, allowed: list[str]) -> bool:
     return any(name.replace(".", "_").endswith(f"{one}_conv_weight") for name in weights for one in allowed)
 
 
-def _zero_points(graph: _Graph) -> Iterator[Finding]:
-    for node in graph.of("QuantizeLinear", "DequantizeLinear"):
-        zero = graph.array(node.input[2]) if len(node.input) > 2 and node.input[2] else None
-        if zero is not None and np.any(zero != 0):
-            yield Finding(
-                "OCT-E403", "zero-point", node.name, f"zero-point {int(zero.ravel()[np.flatnonzero(zero.ravel())[0]])}"
-            )
+@functools.cache
+def stricter() -> dict[str, str]:
+    """Rules that fire where NVIDIA's compiler says nothing, and why."""
+    return {rule.id: rule.stricter for rule in (*RULES, *MODEL_RULES.values()) if rule.stricter}
 
 
-def _scales(graph: _Graph) -> Iterator[Finding]:
-    for node in graph.of("QuantizeLinear", "DequantizeLinear"):
-        scale = graph.array(node.input[1])
-        if scale is None:
-            yield Finding("OCT-E404", "scale", node.name, "scale is computed at run time")
-        elif not (np.isfinite(scale).all() and (scale > 0).all()):
-            yield Finding("OCT-E404", "scale", node.name, "scale is not finite and positive")
-
-
-def _integer(graph: _Graph) -> Iterator[Finding]:
-    for node in graph.proto.graph.node:
-        if node.op_type in INTEGER or node.domain == "com.microsoft":
-            yield Finding("OCT-E404", "operator", node.name, f"{node.op_type} is not portable")
-        first = graph.constants.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
-        if first is not None and first.data_type == onnx.TensorProto.INT32:
-            yield Finding("OCT-E404", "bias", node.name, "quantised bias")
-
-
-def _convolutions(graph: _Graph) -> Iterator[Finding]:
-    for conv in graph.of("Conv"):
-        quantised = [graph.maker(name) == "DequantizeLinear" for name in conv.input[:2]]
-        if quantised[0] != quantised[1]:
-            side = "activation" if quantised[0] else "weight"
-            yield Finding("OCT-E404", "one-sided", conv.name, f"only the {side} is quantised: runs in float")
-        elif not quantised[0] and graph.shapes.get(conv.input[0], ())[2:] != (1, 1):
-            yield Finding("OCT-E404", "float convolution", conv.name, "convolution without Q/DQ")
-        elif quantised[1]:
-            weight = graph.made[conv.input[1]]
-            axis = next((a.i for a in weight.attribute if a.name == "axis"), 1)
-            scale = graph.array(weight.input[1])
-            if scale is not None and scale.size > 1 and axis != 0:
-                yield Finding("OCT-E404", "axis", weight.name, f"weight scales on axis {axis}, not on the output channels")
-
-
-def _between(graph: _Graph) -> Iterator[Finding]:
-    """Q between a convolution and its activation, and anywhere inside a SiLU (x and sigmoid(x) on their way to the product)."""
-    for node in graph.of("QuantizeLinear"):
-        users = [user for dq in graph.read[node.output[0]] for name in dq.output for user in graph.read[name]]
-        behind = graph.maker(node.input[0])
-        if behind == "Conv" and any(user.op_type in ACTIVATIONS for user in users):
-            yield Finding("OCT-E404", "between", node.name, "Q between a convolution and its activation")
-        elif any(user.op_type in DECIDERS for user in users):
-            yield Finding("OCT-E404", "decider", node.name, "quantised input of a Sigmoid or Softmax")
-        elif behind == "Sigmoid" or _feeds_silu(graph, node, users):
-            yield Finding("OCT-E404", "SiLU", node.name, "Q inside a SiLU")
-
-
-def _feeds_silu(graph: _Graph, node: Any, users: list[Any]) -> bool:
-    gates = {out for user in graph.read[node.input[0]] if user.op_type == "Sigmoid" for out in user.output}
-    return any(user.op_type == "Mul" and gates & set(user.input) for user in users)
-
-
-def _outputs(graph: _Graph) -> Iterator[Finding]:
-    for value in graph.proto.graph.output:
-        if graph.maker(value.name) == "DequantizeLinear":
-            yield Finding("OCT-E404", "logits", graph.made[value.name].name, "quantised logits")
-
-
-Rule = Callable[[_Graph], Iterator[Finding]]
-RULES: tuple[Rule, ...] = (_scales, _integer, _convolutions, _between, _outputs)
-TENSORRT: tuple[Rule, ...] = (_zero_points,)
+def rule_table() -> list[dict[str, Any]]:
+    """The rules as data, for --json and the docs."""
+    return [{"id": r.id, "name": r.name, "fix": r.fix, "targets": list(r.targets), "stricter": r.stricter} for r in RULES]
