@@ -31,10 +31,10 @@ class Parties:
     without: tuple[str, str]
 
 
-def choose_parties(founds: Sequence[Found], run_dir: Path, against: str | None) -> Parties:
+def choose_parties(founds: Sequence[Found], run_dir: Path, against: str | None, *, named: bool = False) -> Parties:
     """Sort the artifacts that a call was given (at least one).
 
-    One artifact is a candidate whatever it is; of several, the FP32 reference is not compared with itself.
+    An artifact that was named is a candidate whatever it is; of a run's, the FP32 reference is not compared with itself.
 
     Raises:
         OctcError: E107 artifacts of several runs, nothing but the reference, or no teacher where `against` asks for it;
@@ -46,7 +46,7 @@ def choose_parties(founds: Sequence[Found], run_dir: Path, against: str | None) 
         raise OctcError(
             "OCT-E107", f"artifacts of several runs: {shorten(runs)}", mend=f"name one: octc verify {mine[0].folder}"
         )
-    alone = len(mine) == 1
+    alone = named and len(mine) == 1
     family = _siblings(mine[0], run_dir) if alone else mine
     floats = _floats(family)
     reference = next((f for f in floats if not alone or not _same(f, mine[0])), floats[0] if floats else None)

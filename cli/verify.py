@@ -65,14 +65,16 @@ def verify(
 
 def _verify(session: Session, bundle: str | None, asked: Asked) -> int:
     import os
+    from pathlib import Path
 
     from octc.bench.verify import verify_all
     from octc.bench.verify_who import choose_parties
-    from octc.find import find_artifacts
+    from octc.find import VARIABLE, find_artifacts
 
     founds, words = find_artifacts(bundle, session.run_dir, os.environ)
     session.say(words)
-    parties = choose_parties(founds, session.run_dir, asked.against)
+    named = founds[0].folder in (Path(), Path(bundle or ""), Path(os.environ.get(VARIABLE, "")))
+    parties = choose_parties(founds, session.run_dir, asked.against, named=named)
     session.run_id = str(parties.candidates[0].artifact.lineage.get("run"))
     for found, why in parties.absent:
         session.say(f"  ! NA       {found.artifact.name}: {why}")

@@ -63,7 +63,7 @@ def test_non_inferior_and_better_but_not_equivalent() -> None:
 
 
 def test_a_loss_that_was_shown_within_the_margin_is_said() -> None:
-    one = word(5000, 15, 0, options(class_margin=5))
+    one = word(3000, 8, 0, options(class_margin=5))
     assert (one.word, one.loss_shown) == ("equivalent", True)
 
 
@@ -78,7 +78,7 @@ def test_all_pairs_lost_is_worse_than_the_margin() -> None:
 
 
 def test_inferior_where_the_interval_lies_beyond_the_margin_although_the_floor_holds() -> None:
-    one = word(20_000, 199, 0, options(margin=0.25, class_margin=5))
+    one = word(6000, 55, 0, options(margin=0.25, class_margin=5, ece_slack=0.1))
     assert (one.word, one.reasons[0], one.exit_code) == ("inferior", "accuracy", 1)
     assert all(part.holds for part in one.parts if part.name == "tier 99 %")
 
