@@ -98,6 +98,6 @@ def test_unknown_fields_of_a_stored_recipe_are_an_error() -> None:
 
 
 def test_recipes_are_listed_without_torch() -> None:
-    code = "import sys; from octc.train.recipes import RECIPES; [make() for make in RECIPES.values()]; print('torch' in sys.modules)"
+    code = "import sys; from octc.train.recipes import RECIPES; [r() for r in RECIPES.values()]; print('torch' in sys.modules)"
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert made.stdout.strip() == "False"
