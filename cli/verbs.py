@@ -40,15 +40,19 @@ class Verb:
     help: str
 
 
-GROUPS = {"train": "Train a teacher, then its student.", "data": "Look at, check and draw data sets."}
+GROUPS = {"train": "Train a teacher, then its student.", "data": "Fetch, check, split and draw data sets."}
 VERBS = (
     Verb("data list", "octc.cli.data:list_", "Known data sets, and which of them are on this machine."),
     Verb("data check", "octc.cli.data:check", "Counts, unreadable files, duplicates, patients across splits."),
+    Verb("data audit", "octc.cli.data:check", "The same as octc data check."),
+    Verb("data fetch", "octc.cli.data_fetch:fetch", "Download a data set, check its sum and unpack it."),
     Verb("data phantom", "octc.cli.data:phantom", "Draw synthetic B-scans."),
-    Verb("data split", "octc.cli.data:split", "Show the patient-level split."),
+    Verb("data split", "octc.cli.data_split:split", "Show the patient-level split, or the folds of a cross-validation."),
+    Verb("data stats", "octc.cli.data_split:stats", "Counts, sizes, mean and deviation of the training pixels."),
     Verb("train teacher", "octc.cli.train:teacher", "Train the large network of a recipe."),
     Verb("train student", "octc.cli.train:student", "Distil the teacher into the small network, then quantisation-aware."),
     Verb("export", "octc.cli.export:export", "Write ONNX, OpenVINO and TensorRT artifacts of a run."),
+    Verb("lint", "octc.cli.lint:lint", "Check an ONNX graph for what engines reject, run in float or mis-scale."),
     Verb("verify", "octc.cli.verify:verify", "Prove that an artifact is as good as its reference."),
     Verb("bench", "octc.cli.bench:bench", "Measure latency, throughput, memory and size."),
     Verb("predict", "octc.cli.predict:predict", "Classify images with an artifact."),

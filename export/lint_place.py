@@ -23,12 +23,13 @@ LEAST = 16  # channels; below it INT8 kernels of classic TensorRT are padded or 
 def one_sided(graph: Graph) -> Iterator[Hit]:
     """Both inputs of a layer must come from Q/DQ, else it runs in float."""
     for node in graph.of("Conv", "Gemm", "MatMul"):
-        sides = _sides(graph, node)
-        if sides[0] != sides[1]:
-            yield node, f"only the {'activation' if sides[0] else 'weight'} is quantised: runs in float"
+        activation, weight = sides(graph, node)
+        if activation != weight:
+            yield node, f"only the {'activation' if activation else 'weight'} is quantised: runs in float"
 
 
-def _sides(graph: Graph, node: Any) -> tuple[bool, bool]:
+def sides(graph: Graph, node: Any) -> tuple[bool, bool]:
+    """Whether activation and weight of a layer are quantised."""
     first, second = (*node.input, "", "")[:2]
     weight = graph.dq_of(second) is not None if second not in graph.constants else False
     return graph.quantised(first), weight or graph.quantised(second)
@@ -70,7 +71,7 @@ def weight_path(graph: Graph) -> Iterator[Hit]:
 
 def transposed(graph: Graph) -> Iterator[Hit]:
     for node in graph.of("ConvTranspose"):
-        if any(_sides(graph, node)):
+        if any(sides(graph, node)):
             yield node, "a quantised ConvTranspose runs in float"
 
 
@@ -87,7 +88,7 @@ def narrow(graph: Graph) -> Iterator[Hit]:
     """Channel counts that NVIDIA's own quantiser leaves in float: classic TensorRT has no INT8 kernels for them."""
     for node in graph.of("Conv"):
         shape = graph.shapes.get(node.input[1]) if len(node.input) > 1 else None
-        if shape and len(shape) > 2 and all(_sides(graph, node)) and not fits_int8(graph, node, shape):
+        if shape and len(shape) > 2 and all(sides(graph, node)) and not fits_int8(graph, node, shape):
             yield (
                 node,
                 f"{shape[0]} output and {shape[1]} input channels per group, kernel {list(shape[2:])}: too narrow for INT8",
@@ -122,7 +123,7 @@ def bare(graph: Graph) -> Iterator[Hit]:
     for node in graph.of("Conv"):
         shape = graph.shapes.get(node.input[1], ()) if len(node.input) > 1 else ()
         on_map = graph.shapes.get(node.input[0], ())[2:] != (1, 1)
-        if on_map and not any(_sides(graph, node)) and (not shape or fits_int8(graph, node, shape)):
+        if on_map and not any(sides(graph, node)) and (not shape or fits_int8(graph, node, shape)):
             yield node, "convolution without Q/DQ"
 
 
@@ -171,7 +172,7 @@ def residuals(graph: Graph) -> Iterator[Hit]:
             continue
         conv = graph.made[node.input[makers.index("Conv")]]
         other = node.input[1 - makers.index("Conv")]
-        if all(_sides(graph, conv)) and not graph.is_constant(other) and graph.rank(other) == 4:
+        if all(sides(graph, conv)) and not graph.is_constant(other) and graph.rank(other) == 4:
             yield node, "the shortcut of this addition is not quantised: it runs in float"
 
 
@@ -195,9 +196,9 @@ def squeeze_excite(graph: Graph) -> Iterator[Hit]:
         pool = next((p for p in _ancestors(graph, gate) if graph.maker(p) in ("ReduceMean", "GlobalAveragePool")), None)
         if pool is None or graph.back(graph.made[pool].input[0], (DQ, Q)) != graph.back(other, (DQ, Q)):
             continue
-        sides = [graph.maker(gate) == DQ, graph.maker(other) == DQ, graph.maker(graph.made[pool].input[0]) == DQ]
-        if len(set(sides)) > 1:
-            yield node, f"squeeze-excite is half quantised ({sum(sides)} of gate, map and pooling)"
+        behind = [graph.maker(gate) == DQ, graph.maker(other) == DQ, graph.maker(graph.made[pool].input[0]) == DQ]
+        if len(set(behind)) > 1:
+            yield node, f"squeeze-excite is half quantised ({sum(behind)} of gate, map and pooling)"
 
 
 def concatenated(graph: Graph) -> Iterator[Hit]:
@@ -254,7 +255,7 @@ def batch_norms(graph: Graph) -> Iterator[Hit]:
 
 
 def depthwise(graph: Graph) -> Iterator[Hit]:
-    found = [n for n in graph.of("Conv") if attribute(n, "group", 1) > 1 and all(_sides(graph, n))]
+    found = [n for n in graph.of("Conv") if attribute(n, "group", 1) > 1 and all(sides(graph, n))]
     if graph.outer is None and found:
         yield (
             found[0],
@@ -271,7 +272,7 @@ def share(graph: Graph) -> Iterator[Hit]:
             continue
         places = math.prod(s or 1 for s in (out or ())[2:]) if node.op_type == "Conv" else 1
         macs = math.prod(s or 1 for s in weight) * places
-        total, inside = total + macs, inside + macs * all(_sides(graph, node))
+        total, inside = total + macs, inside + macs * all(sides(graph, node))
     if graph.outer is None and inside:
         yield "model", f"{100 * inside / total:.1f} % of the multiply-accumulates stand between Q/DQ"
 
