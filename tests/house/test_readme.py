@@ -1,0 +1,115 @@
+"""The README tells the truth: its commands run, its tables are those of the house."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from octc.codes import CODES
+from octc.datasets.table import DATASETS
+from tests.house.tree import ROOT, files, pyproject
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"```sh\n(.*?)```", re.S)
+
+
+def marked() -> list[str]:
+    """Blocks of commands that stand below `<!-- test -->`."""
+    return re.findall(r"<!-- test -->\s*```sh\n(.*?)```", README, re.S)
+
+
+def rows(heading: str) -> list[list[str]]:
+    """Cells of the first table below a heading, without its head."""
+    text = README.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+@pytest.mark.parametrize("block", marked(), ids=lambda block: block.split("\n")[0])
+def test_the_commands_run(block: str, tmp_path: Path) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = ["sh", "-eu", "-c", block]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=400, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "error[" not in done.stderr
+    assert "Traceback" not in done.stderr
+    for word in block.split():
+        if word.startswith("Dataset/"):
+            assert word in done.stdout
+
+
+def test_there_are_commands_to_run() -> None:
+    assert len(marked()) == README.count("<!-- test -->") > 0
+    assert all("octc " in block for block in marked())
+
+
+def test_the_three_commands_stand_there_as_they_are() -> None:
+    block = BLOCK.findall(README.partition("\n## The three commands\n")[2])[0]
+    assert block.split("\n")[:3] == ["octc train student --dataset ucsd", "octc export --int8 --target openvino", "octc bench"]
+    assert "octc export --int8 --target tensorrt" in README
+
+
+def test_the_whole_way_is_what_the_demo_does() -> None:
+    demo = re.findall(r"^octc .+$", (ROOT / "benchmarks" / "demo.sh").read_text(), re.M)
+    block = next(block for block in BLOCK.findall(README) if "octc verify --margin 20" in block)
+    ours = block.strip().split("\n")
+    assert [line for line in demo if line in ours] == ours
+
+
+def test_every_command_of_the_readme_is_one_that_octc_has() -> None:
+    from octc.cli.main import _arranged, _chosen
+
+    lines = [line for block in BLOCK.findall(README) for line in block.split("\n") if line.startswith("octc ")]
+    assert len(lines) > 10
+    for line in [*lines, *re.findall(r"`(octc [a-z][^`]*)`", README)]:
+        assert _chosen(_arranged(line.split()[1:])) is not None, line
+
+
+def test_the_table_of_folders_is_the_folders() -> None:
+    listed = [row[0].strip("`/") for row in rows("The house")]
+    assert len(listed) == len(set(listed))
+    folders = {path.relative_to(ROOT).parts[0] for path in files() if path.parent != ROOT}
+    assert set(listed) == {name for name in folders if not name.startswith(".")}
+    rules = (ROOT / "CONTRIBUTING.md").read_text()
+    contributing = dict(re.findall(r"^\| `(\w+)` \| .+? \| (.+?) \|$", rules, re.M))
+    for name, what in ((row[0].strip("`/"), row[1]) for row in rows("The house")):
+        assert contributing.get(name, what) == what or name == "cli"
+
+
+def test_the_table_of_data_sets_is_the_data_sets() -> None:
+    table = {row[0].strip("`"): row for row in rows("Data sets")}
+    assert set(table) == set(DATASETS)
+    for name, spec in DATASETS.items():
+        assert table[name][2] == spec.licence
+        for doi in re.findall(r"doi:(\S+)", spec.source):
+            assert doi.rstrip(".,") in table[name][3] or table[name][3] == "the same"
+
+
+def test_the_table_of_exit_codes_holds_every_one() -> None:
+    listed = {int(number) for row in rows("What an exit code means") for number in row[0].split(",")}
+    assert listed == {exit_code for exit_code, _ in CODES.values()} | {130, 141, 143}
+
+
+def test_every_extra_has_its_machine() -> None:
+    text = " ".join(row[1] for row in rows("Set up")) + README
+    for extra in pyproject()["project"]["optional-dependencies"]:
+        assert re.search(rf"\[[a-z,]*\b{extra}\b[a-z,]*\]", text), extra
+
+
+def test_files_and_targets_that_are_named_exist() -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+    makefile = (ROOT / "Makefile").read_text()
+    for name in re.findall(r"`?make ([a-z]+)", README):
+        assert re.search(rf"^{name}:", makefile, re.M), name
+
+
+def test_it_says_what_octc_is_not() -> None:
+    assert "not a medical device" in README
