@@ -1,9 +1,9 @@
-"""`octc data list | check | phantom | split`."""
+"""`octc data list | check | phantom`, and what every verb about data needs."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +16,7 @@ from octc.errors import OctcError, Several
 
 if TYPE_CHECKING:
     from octc.datasets.audit import AuditReport
+    from octc.datasets.base import Finding
 
 NAME = "name of a data set (octc data list), or a folder"
 
@@ -56,14 +57,13 @@ def check(
     """
     from octc.datasets.audit import audit
 
-    name, root = _place(session, what)
-    with _ticking(session, "sums") as scanned, _ticking(session, "images") as read:
+    name, root = place_of(session, what)
+    with ticking(session, "sums") as scanned, ticking(session, "images") as read:
         report = audit(name, root, near_duplicates, expect, scanned, read)
     session.report(report.to_json())
     session.result(_audit_table(report))
     _say_facts(session, report)
-    for found in report.warnings:
-        session.warn(found.code, found.message, found.place)
+    warn_notes(session, report.warnings)
     if report.findings:
         raise Several([found.error() for found in report.findings])
     session.say("✓ nothing found: every file is readable, no image and no patient is on both sides")
@@ -84,7 +84,7 @@ def phantom(
 
     root = Path(folder or session.data or str(spec_of("phantom").default_root))
     people = patients or max(2, images // 2)
-    with _ticking(session, "drawing") as step:
+    with ticking(session, "drawing") as step:
         total = write_phantoms(root, images, people, seed, force=force, progress=step)
     session.report({"root": str(root), "images": total, "patients": 4 * people, "seed": seed})
     session.result(f"{total} images of {4 * people} synthetic patients in {root}")
@@ -93,34 +93,7 @@ def phantom(
     return 0
 
 
-def split(
-    session: Session,
-    what: Annotated[str, typer.Argument(metavar="[NAME|PATH]", help=NAME)] = "ucsd",
-    seed: Annotated[int, typer.Option(min=0, help="another seed draws another validation part")] = 0,
-) -> int:
-    """Show the patient-level split that a run with this seed trains on. Nothing is written."""
-    from octc.datasets.split import make_split
-    from octc.datasets.table import scan_dataset
-
-    name, root = _place(session, what)
-    with _ticking(session, "sums") as step:
-        samples = scan_dataset(name, root, progress=step)
-    made = make_split(samples, name, seed)
-    counts = made.counts()
-    people = {part: len({s.patient or s.path for s in items}) for part, items in made.parts.items()}
-    cells = [(part, *map(str, row.values()), str(sum(row.values())), str(people[part])) for part, row in counts.items()]
-    session.report(
-        {"dataset": name, "root": str(root), "seed": seed, "digest": made.digest, "dropped": made.dropped, "counts": counts,
-         "patients": people}
-    )  # fmt: skip
-    session.result(Rows(("part", *made.classes, "images", "patients"), cells))
-    session.result(f"digest {made.digest}\nleakage: none (no patient and no image in two parts)")
-    if made.dropped:
-        session.say(f"{made.dropped} training images share a patient or their content with test and are left out")
-    return 0
-
-
-def _place(session: Session, what: str) -> tuple[str, Path]:
+def place_of(session: Session, what: str) -> tuple[str, Path]:
     """A data set's name and root, from a name or a folder; which was chosen is said."""
     from octc.datasets.table import DATASETS, find_root, guess_layout, spec_of
 
@@ -135,7 +108,7 @@ def _place(session: Session, what: str) -> tuple[str, Path]:
 
 
 @contextmanager
-def _ticking(session: Session, label: str) -> Iterator[Callable[[int, int], None]]:
+def ticking(session: Session, label: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar whose total is known at the first step."""
     with ExitStack() as stack:
         steps: list[Step] = []
@@ -148,6 +121,12 @@ def _ticking(session: Session, label: str) -> Iterator[Callable[[int, int], None
             last[0] = done
 
         yield tick
+
+
+def warn_notes(session: Session, notes: Iterable[Finding]) -> None:
+    """Say what a scan left out, linked or wondered about."""
+    for note in notes:
+        session.warn(note.code, note.message, note.place)
 
 
 def _audit_table(report: AuditReport) -> Rows:
@@ -165,4 +144,6 @@ def _say_facts(session: Session, report: AuditReport) -> None:
     session.say(f"sizes: {', '.join(sizes[:5])}{more}")
     white = ", ".join(f"{kind} {100 * share:.0f} %" for kind, share in report.white.items())
     session.say(f"images with a white border: {white}")
+    if report.release:
+        session.say(f"release of the test part: {report.release}")
     session.say(f"digest {report.digest}")

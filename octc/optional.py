@@ -12,11 +12,14 @@ from octc.errors import MissingExtra
 # module -> the extra of octc that brings it
 EXTRAS = {
     "accelerate": "train",
+    "medmnist": "octmnist",
     "onnx": "export",
     "onnxconverter_common": "export",
     "onnxruntime": "ort",
     "onnxscript": "export",
     "openvino": "openvino",
+    "pooch": "fetch",
+    "requests": "fetch",
     "safetensors": "train",
     "sklearn": "baselines",
     "timm": "train",

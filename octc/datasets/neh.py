@@ -211,13 +211,13 @@ def _contradictions(row: Row) -> Iterator[str]:
     label = name.rpartition(".")[0].rpartition("_")[2]
     known = {kind.lower() for kind in CLASSES}
     told = {
-        "Class": ([part for part in folders if part in known], row.folder.lower()),
+        "Class": ([part for part in folders if part in known], row.folder),
         "Patient ID": ([str(int(part)) for part in folders if part.isascii() and part.isdigit()], str(row.number)),
-        "Eye": ([part for part in folders if part in ("od", "os")], row.eye.lower()),
-        "Label": ([label] if label in known else [], row.label.lower()),
+        "Eye": ([part for part in folders if part in ("od", "os")], row.eye),
+        "Label": ([label] if label in known else [], row.label),
     }
     for column, (found, written) in told.items():
-        if len(found) == 1 and found[0] != written:
+        if len(found) == 1 and found[0] != written.lower():
             yield f"{column} {written or '(empty)'}, path {found[0]}"
 
 

@@ -13,6 +13,7 @@ from octc.datasets.csv_layout import find_csv, scan_csv
 from octc.datasets.layout import PHANTOM_MARK, scan_folder, scan_ucsd
 from octc.datasets.neh import CLASSES as NEH
 from octc.datasets.neh import find_table, scan_neh, scan_neh_all
+from octc.datasets.octmnist import MARK as OCTMNIST_MARK
 from octc.errors import OctcError
 from octc.image import read_image
 
@@ -20,7 +21,6 @@ UCSD = ("CNV", "DME", "DRUSEN", "NORMAL")
 UCSD_LAYOUT = "CellData/OCT/{train,test}/CLASS/CLASS-PATIENT-INDEX.jpeg"
 NEH_LAYOUT = "data_information.csv and NEH_UT_2021RetinalOCTDataset/CLASS/PATIENT/[OD|OS]/INDEX_LABEL.jpg"
 NEH_SOURCE = "Sotoudeh-Paima, Hajizadeh, Soltanian-Zadeh 2021, Mendeley Data, doi:10.17632/8kt969dhx6.1"
-OCTMNIST_MARK = "octmnist.json"  # beside the parts: which file of MedMNIST they were written from
 
 DATASETS: dict[str, DatasetSpec] = {
     "ucsd": DatasetSpec(

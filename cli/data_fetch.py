@@ -1,0 +1,55 @@
+"""`octc data fetch`."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from octc.cli.data import ticking
+from octc.cli.session import Session
+from octc.errors import OctcError
+
+
+def fetch(
+    session: Session,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="ucsd, neh or octmnist")],
+    place: Annotated[
+        str | None, typer.Option("--from", metavar="URL|FILE", help="another address, or a file that is here")
+    ] = None,
+    sha256: Annotated[str | None, typer.Option(help="sum that the file of --from must have")] = None,
+    size: Annotated[int | None, typer.Option(help="octmnist: 64, 128 or 224 pixels (64)")] = None,
+    force: Annotated[bool, typer.Option("--force", help="fetch again what was fetched before")] = False,
+) -> int:
+    """Download a data set, check it and unpack it. Source, licence, size and sum are said before anything is downloaded.
+
+    A download that broke off goes on when the command is repeated. The folder appears when everything is in it.
+    """
+    from octc.datasets.fetch import fetch as fetch_source
+    from octc.datasets.sources import SIZES, source_of
+    from octc.datasets.table import spec_of
+
+    source = source_of(name)
+    if sha256 is not None and place is None:
+        raise OctcError("OCT-E102", "--sha256 without --from", mend="leave it out: the source states its own sum")
+    if sha256 is not None and (len(sha256) != 64 or not set(sha256.lower()) <= set("0123456789abcdef")):
+        raise OctcError("OCT-E104", f"--sha256 {sha256}", mend="64 hexadecimal digits", place="--sha256")
+    if size is not None and (name != "octmnist" or place is not None):
+        raise OctcError("OCT-E102", "--size is of octmnist as its source has it", mend="leave --size out")
+    if size is not None and size not in SIZES:
+        mend = f"one of: {', '.join(map(str, SIZES))} (octc takes no image below 32 pixels)"
+        raise OctcError("OCT-E104", f"--size {size}", mend=mend, place="--size")
+    root = Path(session.data or str(spec_of(name).default_root))
+    with ExitStack() as stack:
+        done = fetch_source(
+            source, root, session.say, lambda label: stack.enter_context(ticking(session, label)), place=place, sha256=sha256,
+            size=size or SIZES[0], force=force, offline=session.offline,
+        )  # fmt: skip
+    session.report(asdict(done))
+    session.result(f"{done.written} files of {name} in {root}")
+    chosen = "" if session.data is None else f" --data {root}"
+    session.say(f"licence: {done.licence}\nnext: octc data check {name}{chosen}")
+    return 0

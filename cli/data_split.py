@@ -1,0 +1,131 @@
+"""`octc data split | stats`: which image is used for what, and what the images are like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from octc.cli.data import NAME, place_of, ticking, warn_notes
+from octc.cli.session import Session
+from octc.cli.tables import Rows
+
+if TYPE_CHECKING:
+    from octc.datasets.split import Split
+
+
+def split(
+    session: Session,
+    what: Annotated[str, typer.Argument(metavar="[NAME|PATH]", help=NAME)] = "ucsd",
+    folds: Annotated[int | None, typer.Option(min=2, help="this many folds by patient, each with an inner 80/20")] = None,
+    protocol: Annotated[
+        str, typer.Option(help="clean; as-released or as-released-teacher: what KD-OCT used, leaks included")
+    ] = "clean",
+    seed: Annotated[int | None, typer.Option(min=0, help="another seed draws other parts (0; as released 43)")] = None,
+    out: Annotated[str | None, typer.Option("--out", "-o", metavar="DIR", help="write split.json or fold-I-of-K.json")] = None,
+) -> int:
+    """Show the patient-level split that a run with this seed trains on, or the folds of a cross-validation."""
+    from octc.datasets.released import make_splits
+    from octc.datasets.table import scan_dataset
+
+    name, root = place_of(session, what)
+    with ticking(session, "sums") as step:
+        samples = scan_dataset(name, root, progress=step)
+    warn_notes(session, samples.notes)
+    made = make_splits(samples, name, protocol, folds, seed)
+    written = _write(made, Path(out)) if out else []
+    rows = [_row(one, part) for one in made for part in one.parts]
+    several = len(made) > 1
+    session.report(
+        {"dataset": name, "root": str(root), "seed": made[0].seed, "protocol": protocol, "splits": [_json(one) for one in made],
+         "written": written, **_json(made[0], single=True)}
+    )  # fmt: skip
+    heads = (*(("fold",) if several else ()), "part", *made[0].classes, "images", "patients")
+    session.result(Rows(heads, [row if several else row[1:] for row in rows], made[0].note))
+    for one in made:
+        _say(session, one, several)
+    for path in written:
+        session.say(f"written: {path}")
+    return 0
+
+
+def stats(
+    session: Session,
+    what: Annotated[str, typer.Argument(metavar="[NAME|PATH]", help=NAME)] = "ucsd",
+    seed: Annotated[int, typer.Option(min=0, help="of the split whose training part the pixels are taken from")] = 0,
+) -> int:
+    """Images and patients of each class, sizes, and the mean and deviation of the pixels (training images only)."""
+    from octc.datasets.split import make_split
+    from octc.datasets.stats import read_stats
+    from octc.datasets.table import scan_dataset, spec_of
+
+    name, root = place_of(session, what)
+    with ticking(session, "sums") as step:
+        samples = scan_dataset(name, root, progress=step)
+    warn_notes(session, samples.notes)
+    with ticking(session, "images") as step:
+        found = read_stats(samples, make_split(samples, name, seed), step)
+    session.report({"root": str(root), "seed": seed, "dataset_note": spec_of(name).note, **found.to_json()})
+    rows = [
+        (part, kind, str(count), str(found.patients[part][kind]))
+        for part, row in found.images.items()
+        for kind, count in row.items()
+    ]
+    session.result(Rows(("part", "class", "images", "patients"), rows, f"{name}: {root}"))
+    spelt = ["  ".join(f"{value:.4f}" for value in values) for values in (found.mean, found.std)]
+    weights = ", ".join(f"{kind} {weight:.4f}" for kind, weight in found.weights.items())
+    sizes = ", ".join(f"{size} ({count})" for size, count in list(found.sizes.items())[:5])
+    session.result(f"mean  {spelt[0]}\nstd   {spelt[1]}\nbalanced weights  {weights}\nsizes  {sizes}")
+    session.say("mean and deviation are of the training part only, every image counting alike; values from 0 to 1")
+    return 0
+
+
+def _row(one: Split, part: str) -> tuple[str, ...]:
+    counts = one.counts()[part]
+    people = len({s.patient or s.path for s in one.parts[part]})
+    return (str(one.fold[0] if one.fold else ""), part, *map(str, counts.values()), str(sum(counts.values())), str(people))
+
+
+def _say(session: Session, one: Split, several: bool) -> None:
+    """Digest and leakage of one split."""
+    from octc.datasets.split import CLEAN, leaks_of
+
+    head = f"fold {one.fold[0]}  " if several and one.fold else ""
+    session.result(f"{head}digest {one.digest}")
+    leaks = leaks_of(one)
+    for leak in leaks:
+        text = f"{len(leak['patients'])} patients and {len(leak['images'])} images are in both {' and '.join(leak['parts'])}"
+        session.warn("OCT-W219", f"{head}{text}")
+    if one.protocol == CLEAN:
+        session.result(f"{head}leakage: none (no patient and no image in two parts)")
+    elif not leaks:
+        session.warn("OCT-W219", f"{head}{one.note}")
+    if one.dropped and one.protocol == CLEAN:
+        session.say(f"{head}{one.dropped} training images share a patient or their content with test and are left out")
+    elif one.dropped:
+        session.say(f"{head}{one.dropped} training images are used by nobody, as released")
+
+
+def _json(one: Split, *, single: bool = False) -> dict[str, object]:
+    from octc.datasets.split import leaks_of
+
+    people = {part: len({s.patient or s.path for s in items}) for part, items in one.parts.items()}
+    value: dict[str, object] = {
+        "digest": one.digest, "dropped": one.dropped, "counts": one.counts(), "patients": people,
+        "leaks": [{**leak, "patients": len(leak["patients"]), "images": len(leak["images"])} for leak in leaks_of(one)],
+    }  # fmt: skip
+    return value if single else {"fold": one.fold, "note": one.note, **value}
+
+
+def _write(made: Sequence[Split], folder: Path) -> list[str]:
+    """One manifest for each split; nothing is overwritten."""
+    from octc.errors import OctcError
+
+    paths = [folder / (f"fold-{one.fold[0]}-of-{one.fold[1]}.json" if one.fold else "split.json") for one in made]
+    if there := [str(path) for path in paths if path.exists()]:
+        raise OctcError("OCT-E106", f"{there[0]} exists", mend="another --out", place="--out")
+    for one, path in zip(made, paths, strict=True):
+        one.write(path)
+    return [str(path) for path in paths]
