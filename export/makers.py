@@ -16,7 +16,7 @@ from octc.export.source import Quantised, Source
 from octc.export.to_fp16 import write_fp16
 from octc.export.to_onnx import check_batches, read_onnx, write_onnx
 from octc.export.to_openvino import MAIN, write_openvino
-from octc.export.trtexec import RECIPE, recipe_text
+from octc.export.trt_variants import MODULES, narrow, write_half, write_int8
 from octc.files import write_bytes
 from octc.train.checkpoint import WEIGHTS
 
@@ -110,9 +110,19 @@ def _openvino_int8(shop: Workshop, job: Job, folder: Path) -> Made:
 
 
 def _tensorrt_int8(shop: Workshop, job: Job, folder: Path) -> Made:
-    made = _copied(_int8(shop, job), folder)
-    write_bytes(folder / RECIPE, recipe_text(shop.source.checkpoint.preprocess).encode())
-    return Made(made.main_file, made.reference, {**made.facts, "engine": None, "engine_recipe": RECIPE})
+    made, plain, source = _int8(shop, job), shop.float_onnx(_opset(job)), shop.source
+    facts = write_int8(
+        Path(made.main_file), Path(plain.main_file), folder, (made.reference, source.model), source.checkpoint.preprocess,
+        source.golden, frozenset(made.facts["float_layers"]), MODULES[job.target],
+    )  # fmt: skip
+    return Made(ONNX, made.reference, {**made.facts, **facts})
+
+
+def _tensorrt_fp16(shop: Workshop, job: Job, folder: Path) -> Made:
+    plain, source = shop.float_onnx(_opset(job)), shop.source
+    pre, module = source.checkpoint.preprocess, MODULES[job.target]
+    facts = write_half(Path(plain.main_file), folder, source.model, pre, source.golden, module)
+    return Made("model.fp16.onnx", plain.reference, {**plain.facts, **facts})
 
 
 def _torch_fp32(shop: Workshop, job: Job, folder: Path) -> Made:
@@ -126,7 +136,8 @@ def _torch_fp32(shop: Workshop, job: Job, folder: Path) -> Made:
 def _int8(shop: Workshop, job: Job) -> Made:
     assert shop.quantised is not None  # export_artifact sees to it
     encoding = encoding_for(shop.quantised.module, job.target)
-    return shop.int8_onnx(_opset(job), encoding, job.floats, job.target)
+    floats = job.floats | narrow(shop.quantised.module) if job.target in MODULES else job.floats
+    return shop.int8_onnx(_opset(job), encoding, floats, job.target)
 
 
 def _copied(made: Made, folder: Path) -> Made:
@@ -151,6 +162,9 @@ MAKERS: dict[tuple[str, str], Maker] = {
     ("openvino", "fp16"): _openvino_fp16,
     ("openvino", "int8"): _openvino_int8,
     ("tensorrt", "int8"): _tensorrt_int8,
+    ("tensorrt", "fp16"): _tensorrt_fp16,
+    ("tensorrt-rtx", "int8"): _tensorrt_int8,
+    ("tensorrt-rtx", "fp16"): _tensorrt_fp16,
     ("torch", "fp32"): _torch_fp32,
 }
 SENSIBLE = tuple(pair for pair in MAKERS if pair != ("openvino", "fp32"))  # FP16 is the same on a CPU and half the size

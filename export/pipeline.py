@@ -171,7 +171,8 @@ def _artifact(shop: Workshop, job: Job, made: Made) -> Artifact:
     known_inputs = shop.source.statistics
     details = {**made.facts, "input_statistics": None if known_inputs is None else known_inputs.to_json()}
     return Artifact(
-        name=f"{job.target}-{job.precision}", role=known.role, model=known.model, target=job.target, precision=job.precision,
+        name=f"{job.target}-{job.precision}", role=known.role, model=known.model, precision=job.precision,
+        target="tensorrt" if job.target == "tensorrt-rtx" else job.target,
         classes=known.classes, preprocess=known.preprocess, lineage=lineage, details=details, main_file=made.main_file,
     )  # fmt: skip
 

@@ -38,7 +38,11 @@ class Reads:
 
 
 # dynamo writes 18 and above (17 comes out as 18). onnxruntime 1.20 and OpenVINO 2025.0 read 21; TensorRT 10 reads 20.
-READS = {"onnx": Reads(20, 18, 21, 10), "openvino": Reads(20, 18, 21, 10), "tensorrt": Reads(19, 18, 20, 10)}
+# FP16 scales are legal from 19 on.
+READS = {
+    "onnx": Reads(20, 18, 21, 10), "openvino": Reads(20, 18, 21, 10), "tensorrt": Reads(19, 19, 20, 10),
+    "tensorrt-rtx": Reads(19, 19, 21, 10),
+}  # fmt: skip
 
 
 def choose_opset(target: str, asked: int | None) -> int:
@@ -47,9 +51,7 @@ def choose_opset(target: str, asked: int | None) -> int:
     opset = asked or reads.opset
     if not reads.lowest <= opset <= reads.highest:
         side = (
-            f"{target} reads up to {reads.highest}"
-            if opset > reads.highest
-            else f"the exporter writes {reads.lowest} and above"
+            f"{target} reads up to {reads.highest}" if opset > reads.highest else f"octc writes {reads.lowest} and above for it"
         )
         mend = f"--opset {reads.lowest} to {reads.highest}, or leave it out ({reads.opset})"
         raise OctcError("OCT-E401", f"opset {opset} cannot be had for {target}: {side}", mend=mend, place="--opset")

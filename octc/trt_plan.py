@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-SCHEMA = "octc.trt-plan/1"
+SCHEMA, SIDECAR_SCHEMA = "octc.trt-plan/1", "octc.trt-engine/1"
 CLASSIC, RTX = "tensorrt", "tensorrt_rtx"
 WEAK, STRONG = "weak", "strong"
 # 10.0 - 10.11 take precision as builder flags; from 10.12 on (and in TensorRT for RTX) precision lives in the ONNX file alone
@@ -17,7 +17,7 @@ ONNX_FILES = {
     (WEAK, "fp16"): "model.fp16.onnx", (STRONG, "fp16"): "model.fp16.onnx",
 }  # fmt: skip
 VARIANTS = {"model.onnx": "int8", "model.int8fp16.onnx": "int8fp16", "model.fp16.onnx": "fp16"}
-RTX_CAPABILITIES = ("SM86", "SM89")  # the nearest relatives of Orin that it compiles for; it has none for Orin, Thor or H100
+RTX_CAPABILITIES = ("SM86",)  # the nearest relative of Orin that it compiles for; it has nothing for Orin, Thor or H100
 LARGEST_BATCH = 8
 
 
@@ -29,6 +29,7 @@ class BuildPlan:
         module: Python module of TensorRT. precision: what was asked for. variant: what the ONNX file is.
         network_flags, builder_flags, compute_capabilities: names of enum members (their numbers differ between versions).
         profiles: input name -> {"min", "opt", "max"} shapes.
+        convolutions: every convolution -> multiply-accumulates for one image.
         promised: convolutions that must run in INT8. depthwise: those of them that the fallback may put into FP16.
         dequantize: convolutions that are taken off their Q/DQ before the build.
         output, layers, result, timing_cache: files to write, relative to the plan.
@@ -44,6 +45,7 @@ class BuildPlan:
     network_flags: tuple[str, ...]
     builder_flags: tuple[str, ...]
     profiles: tuple[dict[str, dict[str, list[int]]], ...]
+    convolutions: dict[str, int]
     promised: tuple[str, ...] = ()
     depthwise: tuple[str, ...] = ()
     dequantize: tuple[str, ...] = ()
@@ -73,7 +75,8 @@ def plan_from_json(value: dict[str, Any]) -> BuildPlan:
 
 
 def make_plan(
-    precision: str, typing: str, sums: dict[str, str], shape: Sequence[int], *, promised: Sequence[str] = (),
+    precision: str, typing: str, sums: dict[str, str], shape: Sequence[int], convolutions: dict[str, int], *,
+    promised: Sequence[str] = (),
     depthwise: Sequence[str] = (), module: str = CLASSIC, largest: int = LARGEST_BATCH, input_name: str = "image",
     golden: dict[str, Any] | None = None,
 ) -> BuildPlan:  # fmt: skip
@@ -85,11 +88,12 @@ def make_plan(
     onnx, one = ONNX_FILES[typing, precision], list(shape)
     kind = "rtx" if module == RTX else typing
     name = f"{precision}-{kind}"
+    int8 = precision == "int8"
     return BuildPlan(
         module=module, precision=precision, typing=typing, variant=VARIANTS[onnx], onnx=onnx, onnx_sha256=sums[onnx],
         network_flags=("STRONGLY_TYPED",) if typing == STRONG else (), builder_flags=FLAGS.get((typing, precision), ()),
-        profiles=({input_name: {"min": [1, *one], "opt": [1, *one], "max": [largest, *one]}},),
-        promised=tuple(promised) if precision == "int8" else (), depthwise=tuple(depthwise) if precision == "int8" else (),
+        profiles=({input_name: {"min": [1, *one], "opt": [1, *one], "max": [largest, *one]}},), convolutions=convolutions,
+        promised=tuple(promised) if int8 else (), depthwise=tuple(depthwise) if int8 else (),
         compute_capabilities=RTX_CAPABILITIES if module == RTX else (),
         timing_cache=None if module == RTX else f"{name}.timing.cache", output=f"{name}.engine", layers=f"{name}.layers.txt",
         result=f"{name}.result.json", golden=golden,
@@ -97,9 +101,9 @@ def make_plan(
     )  # fmt: skip
 
 
-def both_typings(precision: str, sums: dict[str, str], shape: Sequence[int], **more: Any) -> dict[str, BuildPlan]:
+def both_typings(precision: str, *given: Any, **more: Any) -> dict[str, BuildPlan]:
     """The plans of an artifact that does not know its device yet: {"weak": ..., "strong": ...}."""
-    return {typing: make_plan(precision, typing, sums, shape, **more) for typing in (WEAK, STRONG)}
+    return {typing: make_plan(precision, typing, *given, **more) for typing in (WEAK, STRONG)}
 
 
 def plans_text(plans: dict[str, BuildPlan]) -> str:

@@ -169,8 +169,7 @@ class Engine:
     """A loaded engine with one input and one output: one context, one stream, one batch size, a CUDA graph on request."""
 
     def __init__(self, trt: Any, data: bytes, batch: int, graph: bool = False) -> None:
-        self.lib = cudart()
-        self.log, numpy = make_log(trt), importlib.import_module("numpy")
+        self.lib, self.log, numpy = cudart(), make_log(trt), importlib.import_module("numpy")
         self.runtime = trt.Runtime(self.log)
         self.engine = self.runtime.deserialize_cuda_engine(data)
         if self.engine is None:
