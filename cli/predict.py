@@ -135,7 +135,7 @@ def _choose(session: Session, place: str | None) -> Found:
     from octc.runtimes.table import prefer
 
     founds, words = find_artifacts(place, session.run_dir, os.environ)
-    found = prefer(founds)
+    found = founds[0] if len(founds) == 1 else prefer(founds)
     session.say(words if len(founds) == 1 else f"{words}: {found.folder.name}, the smallest that runs here")
     session.run_id = str(found.artifact.lineage.get("run") or "") or None
     return found
