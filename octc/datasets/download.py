@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import importlib.metadata
-import logging
 import os
 import re
 import shutil
@@ -28,7 +27,7 @@ from octc.optional import need
 
 TIMEOUT = (10.0, 30.0)  # seconds to connect, and between two pieces
 PAUSES = (1.0, 4.0, 10.0)  # seconds before a source is asked again
-BLOCK = 1 << 20
+BLOCK = 1 << 16
 Say = Callable[[str], None]
 
 
@@ -52,7 +51,7 @@ def fetch_file(file: RemoteFile, folder: Path, page: str, say: Say, progress: Pr
             kept), E904 disk full, E901 without pooch.
     """
     pooch = need("pooch")
-    logging.getLogger("pooch").setLevel(logging.ERROR)
+    pooch.get_logger().setLevel("ERROR")  # what is downloaded was said already
     part = folder / f"{file.name}.part"
 
     def downloader(url: str, output: str, _pooch: Any) -> None:
