@@ -6,12 +6,15 @@ import copy
 from typing import Any
 
 import torch
+from timm.layers.conv2d_same import Conv2dSame
 from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from octc.errors import OctcError
 
+MEND = "choose a convolutional student (octc list models)"
+PLAIN = (nn.Conv2d, Conv2dSame)
 SMALLEST = 64  # pixels; below this the last stages shrink to 1 x 1 and could not be told from squeeze-excite
 
 
@@ -29,7 +32,8 @@ def trace_folded(model: nn.Module, size: int) -> fx.GraphModule:
     w' = w * gamma / sqrt(var + eps), b' = (b - mean) * gamma / sqrt(var + eps) + beta, per output channel.
 
     Raises:
-        OctcError: E404 when the network cannot be traced, or a BatchNorm does not follow a convolution of its own.
+        OctcError: E404 when the network cannot be traced or run at that size, a BatchNorm does not follow a convolution of
+            its own, or a convolution makes its weight itself.
     """
     plain = copy.deepcopy(model).cpu().eval()
     tracer = _Tracer()
@@ -37,9 +41,13 @@ def trace_folded(model: nn.Module, size: int) -> fx.GraphModule:
         graph = tracer.trace(plain)
     except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
         text = f"{type(model).__name__} cannot be traced: {error}"
-        raise OctcError("OCT-E404", text, mend="choose a convolutional student (octc list models)") from error
+        raise OctcError("OCT-E404", text, mend=MEND) from error
     module = fx.GraphModule(tracer.root, graph)
     modules = dict(module.named_modules())
+    for name, conv in modules.items():
+        if isinstance(conv, nn.Conv2d) and type(conv) not in PLAIN:  # weight standardisation: the weight is not what is used
+            text = f"convolution {name} is a {type(conv).__name__}, which makes its weight anew at every step"
+            raise OctcError("OCT-E404", text, mend=MEND, place=name)
     for node in list(module.graph.nodes):
         norm = modules.get(node.target) if node.op == "call_module" else None
         if not isinstance(norm, nn.BatchNorm2d):
@@ -48,7 +56,7 @@ def trace_folded(model: nn.Module, size: int) -> fx.GraphModule:
         conv = modules.get(source.target) if isinstance(source, fx.Node) and source.op == "call_module" else None
         if not isinstance(conv, nn.Conv2d) or len(source.users) != 1:
             text = f"BatchNorm {node.target} does not follow a convolution of its own"
-            raise OctcError("OCT-E404", text, mend="choose a convolutional student (octc list models)", place=str(node.target))
+            raise OctcError("OCT-E404", text, mend=MEND, place=str(node.target))
         _replace(module, source.target, fuse_conv_bn_eval(conv, norm))
         activation = getattr(norm, "act", None)
         _replace(module, node.target, nn.Identity() if activation is None else activation)
@@ -59,9 +67,14 @@ def trace_folded(model: nn.Module, size: int) -> fx.GraphModule:
     module.delete_all_unused_submodules()
     module.recompile()
     side = max(size, SMALLEST)
-    with torch.no_grad():
-        kind = next(module.parameters()).dtype
-        ShapeProp(module).propagate(torch.zeros(1, 3, side, side, dtype=kind))
+    image = torch.zeros(1, 3, side, side, dtype=next(module.parameters()).dtype)
+    try:
+        with torch.no_grad():
+            fx.Interpreter(module).run(image)  # by itself: ShapeProp prints what goes wrong
+            ShapeProp(module).propagate(image)
+    except RuntimeError as error:
+        text = f"{type(model).__name__} does not run at {side} px: {str(error).splitlines()[0]}"
+        raise OctcError("OCT-E404", text, mend=f"another size, or {MEND}") from error
     return module
 
 

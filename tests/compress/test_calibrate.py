@@ -1,0 +1,161 @@
+"""Calibration against numpy: the three observers on tensors whose right answer is known otherwise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from octc.compress.calibrate import OBSERVERS, PERCENTILE, observe, set_ranges
+from octc.compress.fake_quant import BINS, LARGE
+from octc.compress.placement import prepare, quantisers, set_mode
+from octc.errors import OctcError
+from octc.train.models import build_model
+
+
+class Chain(nn.Module):
+    """Two convolutions with a ReLU between: three tensors of different ranges."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.act, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.second(self.act(self.first(x)))
+        return y
+
+
+def observed(x: torch.Tensor, batch: int = 4) -> tuple[nn.Module, dict[str, np.ndarray]]:
+    """A calibrated chain, and what its quantisers met, computed here: |values| of input and activation."""
+    torch.manual_seed(0)
+    chain = Chain().eval()
+    module = prepare(chain, 64)
+    observe(module, lambda: x.split(batch))
+    with torch.no_grad():
+        hidden = chain.act(chain.first(x))
+    first, second = quantisers(module)
+    return module, {first: np.abs(x.numpy()).ravel(), second: np.abs(hidden.numpy()).ravel()}
+
+
+def scales(module: nn.Module, observer: str) -> dict[str, float]:
+    set_ranges(module, observer)
+    return {name: float(q.scale) for name, q in quantisers(module).items()}
+
+
+@pytest.fixture
+def pictures() -> torch.Tensor:
+    torch.manual_seed(1)
+    x = torch.randn(12, 3, 24, 24)
+    x[5, 1, 3, 3] = 30.0  # one far outlier
+    return x
+
+
+def test_max_is_numpys(pictures: torch.Tensor) -> None:
+    module, met = observed(pictures)
+    for name, scale in scales(module, "max").items():
+        assert scale == pytest.approx(met[name].max() / 127, rel=1e-6)
+
+
+def test_percentile_is_numpys_within_a_bin(pictures: torch.Tensor) -> None:
+    module, met = observed(pictures)
+    for name, scale in scales(module, "percentile").items():
+        values = np.sort(met[name])
+        width = values[-1] / BINS
+        exact = values[int(np.ceil(PERCENTILE / 100 * len(values))) - 1]
+        assert exact - 1e-5 <= scale * 127 <= exact + width + 1e-5
+
+
+def test_mse_is_the_least_of_all_clippings_on_the_values_themselves(pictures: torch.Tensor) -> None:
+    module, met = observed(pictures)
+
+    def error(values: np.ndarray, top: float) -> float:
+        codes = np.clip(np.round(values / (top / 127)), None, 127)
+        return float(((values - codes * top / 127) ** 2).mean())
+
+    for name, scale in scales(module, "mse").items():
+        values = met[name].astype(np.float64)
+        tops = np.linspace(0.3, 1.0, 141) * values.max()
+        best = min(error(values, top) for top in tops)
+        assert error(values, scale * 127) <= best * 1.02
+    outlier = next(iter(met))
+    assert scales(module, "mse")[outlier] < 0.95 * scales(module, "max")[outlier]
+
+
+def test_batches_do_not_matter(pictures: torch.Tensor) -> None:
+    found = [scales(observed(pictures, batch)[0], name) for name in OBSERVERS for batch in (12, 5, 1)]
+    for row in range(0, 9, 3):
+        for other in found[row + 1 : row + 3]:
+            assert other == pytest.approx(found[row], rel=1e-5)
+
+
+def test_large_maps_are_sampled_close_to_the_whole() -> None:
+    torch.manual_seed(2)
+    x = torch.randn(4, 3, 160, 160)
+    assert x.numel() > LARGE
+    module, met = observed(x, batch=4)
+    name = next(iter(met))
+    found = scales(module, "percentile")[name] * 127
+    assert found == pytest.approx(float(np.quantile(met[name], PERCENTILE / 100)), rel=0.03)
+    assert scales(module, "max")[name] * 127 == pytest.approx(met[name].max(), rel=1e-6)  # the range takes every value
+
+
+def test_images_are_run_twice_and_observing_leaves_everything_off(pictures: torch.Tensor) -> None:
+    module = prepare(Chain().eval(), 64)
+    seen: list[int] = []
+
+    def batches() -> list[torch.Tensor]:
+        seen.append(len(pictures))
+        return list(pictures.split(4))
+
+    observe(module, batches)
+    assert seen == [12, 12]
+    assert {q.mode for q in quantisers(module).values()} == {"off"}
+    counted = {name: q.histogram.sum().item() for name, q in quantisers(module).items()}
+    assert list(counted.values()) == [pictures.numel(), 12 * 8 * 24 * 24]
+
+
+def test_a_second_calibration_forgets_the_first(pictures: torch.Tensor) -> None:
+    module, _ = observed(pictures * 100)
+    observe(module, lambda: [pictures])
+    fresh, _ = observed(pictures)
+    assert scales(module, "max") == pytest.approx(scales(fresh, "max"), rel=1e-6)
+
+
+def test_t20_ranges_stay_where_they_are_when_the_network_runs(pictures: torch.Tensor) -> None:
+    module, _ = observed(pictures)
+    before = scales(module, "mse")
+    set_mode(module, "on")
+    x = pictures * 50
+    with torch.no_grad():
+        first = module(x)
+        second = module(x)
+    assert torch.equal(first, second)
+    module.train()
+    module(x).sum().backward()
+    assert {name: float(q.scale) for name, q in quantisers(module).items()} == before
+    assert all(q.amax < 60 for q in quantisers(module).values())
+
+
+def test_calibration_of_a_real_network_is_reproducible() -> None:
+    torch.manual_seed(0)
+    model = build_model("test_efficientnet", 4).eval()
+    x = torch.randn(8, 3, 64, 64)
+    found = []
+    for _ in range(2):
+        module = prepare(model, 64)
+        observe(module, lambda: x.split(4))
+        found.append([scales(module, name) for name in OBSERVERS])
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_activation_that_is_not_finite_is_named(value: float, pictures: torch.Tensor) -> None:
+    chain = Chain().eval()
+    with torch.no_grad():
+        chain.first.bias[0] = value  # type: ignore[index]
+    module = prepare(chain, 64)
+    with pytest.raises(OctcError) as caught:
+        observe(module, lambda: [pictures])
+    assert caught.value.code == "OCT-E701"
+    assert "act" in str(caught.value.place)
