@@ -19,3 +19,9 @@ def write_history(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_bytes(folder / "history.csv", text.getvalue().encode())
+
+
+def read_history(folder: Path) -> list[dict[str, float]]:
+    """The rows of history.csv."""
+    with (folder / "history.csv").open(newline="", encoding="utf-8") as stream:
+        return [{name: float(value) for name, value in row.items() if value != ""} for row in csv.DictReader(stream)]

@@ -16,6 +16,7 @@ from octc.datasets.split import Split
 from octc.errors import OctcError
 from octc.image import Preprocess
 from octc.run import Run
+from octc.train.assess import evaluate_run
 from octc.train.checkpoint import Checkpoint, load_strictly, read_checkpoint, write_checkpoint
 from octc.train.config import Distillation, Recipe, Stage
 from octc.train.data import cached_images
@@ -24,6 +25,7 @@ from octc.train.loop import fit
 from octc.train.losses import soft_loss
 from octc.train.models import build_model
 from octc.train.nets.hog import HogSvm
+from octc.train.outcome_files import write_curves
 from octc.train.state import flat
 from octc.train.svm import fit_svm
 from octc.train.training import Data, Fitted, Report
@@ -198,7 +200,11 @@ def _write(
         split_digest=ctx.split.digest, data_digest=ctx.data_digest,
         metrics=fitted.metrics, weights=source, parent=parent,
     )  # fmt: skip
-    return written(ctx, folder, fitted.state, checkpoint)
+    made = written(ctx, folder, fitted.state, checkpoint)
+    if ctx.accelerator.is_main_process:
+        write_curves(folder, f"{ctx.run.id} · {stage.model}")
+        evaluate_run(ctx.run, ctx.root, "val", device=ctx.accelerator.device)
+    return made
 
 
 def written(ctx: Context, folder: Path, state: dict[str, torch.Tensor], checkpoint: Checkpoint) -> Checkpoint:

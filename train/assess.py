@@ -1,0 +1,113 @@
+"""A finished training on a part of its split: every image once, written as an evaluation (train/outcome_files.py)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from octc.datasets.base import Progress, Sample
+from octc.datasets.split import read_split
+from octc.errors import OctcError
+from octc.image import VIEWS, Preprocess, UInt8, read_image
+from octc.run import Run
+from octc.train.checkpoint import Checkpoint, load_strictly, read_checkpoint
+from octc.train.data import cached_images
+from octc.train.evaluate import logits_of
+from octc.train.models import build_model
+from octc.train.outcome import Evaluation, Predictions
+from octc.train.outcome_files import write_evaluation
+
+CHUNK = 32  # pictures decoded at once
+FOLDER = "eval"
+HELD_OUT = ("test", "official")
+
+
+def predict(
+    model: nn.Module, chunks: Iterator[UInt8], pre: Preprocess, device: Any, progress: Progress | None, total: int
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Logits float32 [n, views, K] of prepared pictures, uint8 [<= CHUNK, views, channels, size, size] at a time."""
+    rows, done = [], 0
+    for chunk in chunks:
+        flat = logits_of(model, chunk.reshape(-1, *chunk.shape[2:]), pre, device)
+        rows.append(flat.numpy().reshape(*chunk.shape[:2], -1))
+        done += len(chunk)
+        if progress is not None:
+            progress(done, total)
+    return np.concatenate(rows)
+
+
+def prepared(samples: Sequence[Sample], root: Path, pre: Preprocess, views: Sequence[str]) -> Iterator[UInt8]:
+    """Decode and prepare pictures in their order.
+
+    Raises:
+        OctcError: of `read_image`, for the first picture that cannot be read.
+    """
+
+    def one(sample: Sample) -> UInt8:
+        return pre.prepare(read_image(root / sample.path).image, views)
+
+    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+        for start in range(0, len(samples), CHUNK):
+            yield np.stack(list(pool.map(one, samples[start : start + CHUNK])))
+
+
+def from_cache(images: UInt8) -> Iterator[UInt8]:
+    """The one plain view of pictures that are prepared already."""
+    for start in range(0, len(images), CHUNK):
+        yield np.array(images[start : start + CHUNK])[:, None]
+
+
+def evaluate_run(
+    run: Run, root: Path, part: str, *, tta: str = "none", combine: str = "probabilities", device: Any = "cpu",
+    progress: Progress | None = None,
+) -> Evaluation:  # fmt: skip
+    """Evaluate a run's network on a part of its split; writes eval/PART-TTA/, and logs every reading of test.
+
+    Args:
+        root: of the data set. part: "train", "val" or "test" (of folds "official" too).
+        tta: "none", "hflip" or "5" views (octc.image.VIEWS), the same for teacher and student.
+        combine: mean of the views' "probabilities" or "logits".
+
+    Raises:
+        OctcError: E107 / E307 / E501 no checkpoint that can be used, E216 the split is another one, E201... a picture.
+    """
+    checkpoint, state = read_checkpoint(run.path / "train")
+    split = read_split(run.split)
+    if split.digest != checkpoint.split_digest:
+        text = "the run's split is not the one that it was trained on"
+        raise OctcError("OCT-E216", text, mend="train again", place=str(run.split))
+    model = build_model(checkpoint.model, len(checkpoint.classes), **checkpoint.model_kwargs)
+    load_strictly(model, state, str(run.path / "train"))
+    model.to(device).to(memory_format=torch.channels_last)
+    samples, pre = split.parts[part], checkpoint.preprocess
+    if tta == "none":
+        chunks = from_cache(cached_images(run.path.parent / ".cache", root, samples, pre))
+    else:
+        chunks = prepared(samples, root, pre, VIEWS[tta])
+    logits = predict(model, chunks, pre, device, progress, len(samples))
+    facts = {"run": run.id, "part": part, "tta": tta, "warning": split.note, "fold": split.fold}
+    found = write_evaluation(run.path / FOLDER / f"{part}-{tta}", records(facts, checkpoint, samples, logits), combine)
+    if part in HELD_OUT:
+        run.log_stage("evaluated", part=part, tta=tta, sha256=checkpoint.sha256, accuracy=found.figures.accuracy)
+    return found
+
+
+def records(facts: dict[str, Any], checkpoint: Checkpoint, samples: Sequence[Sample], logits: Any) -> Predictions:
+    """Logits with whose they are. facts: run, part, tta, and what must be said of the split."""
+    whose = {
+        "role": checkpoint.role, "model": checkpoint.model, "dataset": checkpoint.dataset, "weights": checkpoint.weights,
+        "checkpoint_sha256": checkpoint.sha256, "split_digest": checkpoint.split_digest,
+        "data_digest": checkpoint.data_digest, "chose_the_epoch": facts["part"] == "val",
+    }  # fmt: skip
+    return Predictions(
+        paths=tuple(s.path for s in samples), sums=tuple(s.sha256 for s in samples),
+        patients=tuple(s.patient for s in samples), labels=tuple(s.label for s in samples), logits=logits,
+        views=VIEWS[facts["tta"]], classes=checkpoint.classes, facts={**facts, **whose},
+    )  # fmt: skip

@@ -1,0 +1,204 @@
+"""What a network said of every image of a set, as a file; every table and figure of an evaluation comes out of that file."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from octc.errors import OctcError
+from octc.files import read_json, sha256_file
+from octc.metrics import (
+    Figures,
+    Float64,
+    combine_views,
+    confidence_order,
+    confusion_matrix,
+    ece_mass,
+    figures_of,
+    find_normal,
+    log_softmax,
+    nll_scores,
+)
+from octc.roc import Roc, average_precision, roc
+from octc.stats import Interval, wilson
+from octc.stats_cluster import bootstrap_sums, cluster_index, percentile_interval
+
+PREDICTIONS, FACTS = "predictions.csv", "figures.json"
+COMBINE = ("probabilities", "logits")
+RESAMPLES, SEED = 2000, 0
+COLUMNS = ("path", "sha256", "patient", "label")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Logits of every image.
+
+    Attributes:
+        labels: index into classes. patients: id, or None. logits: float32 [n, views, K]; views: names of octc.image.VIEWS.
+        facts: where they come from (run, part, checkpoint, split), as they are to stand beside every figure.
+    """
+
+    paths: tuple[str, ...]
+    sums: tuple[str, ...]
+    patients: tuple[str | None, ...]
+    labels: tuple[int, ...]
+    logits: npt.NDArray[np.float32]
+    views: tuple[str, ...]
+    classes: tuple[str, ...]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def combined(predictions: Predictions, how: str = "probabilities") -> tuple[Float64, Float64]:
+    """Probabilities [n, K] and their logarithms: the mean of the views' probabilities, or (as KD-OCT) of their logits."""
+    if how == "probabilities":
+        return combine_views(predictions.logits)
+    logs = log_softmax(predictions.logits.astype(np.float64).mean(axis=1))
+    return np.exp(logs), logs
+
+
+def csv_bytes(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    """A CSV file; None is an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([["" if cell is None else cell for cell in row] for row in rows])
+    return text.getvalue().encode()
+
+
+def predictions_csv(predictions: Predictions) -> bytes:
+    """One row an image: path, sum, patient, label, and "logit VIEW CLASS" of each view and class, exactly."""
+    names = [f"logit {view} {name}" for view in predictions.views for name in predictions.classes]
+    flat = predictions.logits.reshape(len(predictions.labels), -1).astype(np.float64)
+    who = zip(predictions.paths, predictions.sums, predictions.patients, predictions.labels, flat, strict=True)
+    rows = ([path, sha, patient, predictions.classes[k], *map(repr, row.tolist())] for path, sha, patient, k, row in who)
+    return csv_bytes([*COLUMNS, *names], rows)
+
+
+def read_predictions(folder: Path) -> Predictions:
+    """Read an evaluation's folder (OctcError E107 there is none, E501 the file is not the one that was written)."""
+    if not (folder / FACTS).is_file() or not (folder / PREDICTIONS).is_file():
+        raise OctcError("OCT-E107", f"no evaluation in {folder}", mend="evaluate the run again", place=str(folder))
+    head = read_json(folder / FACTS)
+    if sha256_file(folder / PREDICTIONS) != head["predictions_sha256"]:
+        text = f"{PREDICTIONS} does not match its sha256"
+        raise OctcError("OCT-E501", text, mend="evaluate the run again", place=str(folder / PREDICTIONS))
+    with (folder / PREDICTIONS).open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.reader(stream))[1:]
+    classes, views = tuple(head["classes"]), tuple(head["views"])
+    logits = np.array([[float(v) for v in row[len(COLUMNS) :]] for row in rows], np.float32)
+    columns = list(zip(*rows, strict=True))
+    return Predictions(
+        columns[0], columns[1], tuple(p or None for p in columns[2]), tuple(classes.index(name) for name in columns[3]),
+        logits.reshape(len(rows), len(views), len(classes)), views, classes, head["facts"],
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that the tables and figures say. rocs, precisions: one class against the rest, None where undefined."""
+
+    matrix: npt.NDArray[np.int64]
+    figures: Figures
+    loss: float
+    ece: float
+    rocs: tuple[Roc | None, ...]
+    precisions: tuple[float | None, ...]
+    accuracy_wilson: Interval | None
+    accuracy_patients: Interval | None
+    recall_patients: Interval | None
+
+
+def evaluate(predictions: Predictions, how: str = "probabilities") -> Evaluation:
+    """All figures of stored predictions; the loss is the sample mean of the negative log likelihood, nats."""
+    probabilities, logs = combined(predictions, how)
+    labels = np.asarray(predictions.labels, np.int64)
+    said = probabilities.argmax(1)
+    matrix = confusion_matrix(labels, said, len(predictions.classes))
+    confidence, right = probabilities.max(1), said == labels
+    order = confidence_order(
+        confidence, [f"{sha} {path}" for sha, path in zip(predictions.sums, predictions.paths, strict=True)]
+    )
+    accuracy, recall = _intervals(predictions, said)
+    classes = range(len(predictions.classes))
+    return Evaluation(
+        matrix=matrix, figures=figures_of(matrix, find_normal(predictions.classes)),
+        loss=float(nll_scores(logs, labels).mean()), ece=ece_mass(confidence[order], right[order]),
+        rocs=tuple(roc(probabilities[:, k], labels == k) for k in classes),
+        precisions=tuple(average_precision(probabilities[:, k], labels == k) for k in classes),
+        accuracy_wilson=wilson(int(right.sum()), len(labels)), accuracy_patients=accuracy, recall_patients=recall,
+    )  # fmt: skip
+
+
+def _intervals(predictions: Predictions, said: npt.NDArray[np.int64]) -> tuple[Interval | None, Interval | None]:
+    """95 % bootstrap intervals over patients of accuracy and macro recall; None without patients or with one."""
+    clusters = cluster_index(predictions.patients)
+    if clusters is None or int(clusters.max()) == 0:
+        return None, None
+    classes, labels = len(predictions.classes), np.asarray(predictions.labels)
+    truth = np.eye(classes)[labels]
+    sums = np.zeros((int(clusters.max()) + 1, 2 * classes))
+    np.add.at(sums, clusters, np.concatenate([truth, truth * (said == labels)[:, None]], axis=1))
+    drawn = bootstrap_sums(sums, lambda total: total, RESAMPLES, SEED)
+    support, hits = drawn[:, :classes], drawn[:, classes:]
+    present = np.unique(labels)
+    with np.errstate(invalid="ignore"):
+        recalls = (hits / support)[:, present].mean(1)
+    recalls = recalls[np.isfinite(recalls)]
+    enough = len(recalls) >= 0.99 * len(drawn) and len(present) > 1
+    accuracy = percentile_interval(hits.sum(1) / support.sum(1), 0.05)
+    return accuracy, percentile_interval(recalls, 0.05) if enough else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def _harmonic(one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return None
+    return 2 * one * other / (one + other) if one + other else 0.0
+
+
+CLASS_COLUMNS = ("class", "precision", "recall", "specificity", "f1", "f1_ss", "accuracy", "auc", "ap", "support", "predicted")
+
+
+def class_rows(found: Evaluation, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """One row a class. f1_ss is the harmonic mean of sensitivity and specificity; accuracy is that of one class or not."""
+    rows = []
+    for k, (name, one) in enumerate(zip(classes, found.figures.per_class, strict=True)):
+        curve = found.rocs[k]
+        right = (one.tp + one.tn) / found.figures.n if found.figures.n else None
+        cells = (
+            name, one.precision, one.sensitivity, one.specificity, one.f1, _harmonic(one.sensitivity, one.specificity), right,
+            None if curve is None else curve.area, found.precisions[k], one.support, one.predicted,
+        )  # fmt: skip
+        rows.append(dict(zip(CLASS_COLUMNS, cells, strict=True)))
+    return rows
+
+
+def figures_json(predictions: Predictions, found: Evaluation, how: str) -> dict[str, Any]:
+    """The figures with their conditions, as fractions; what is not defined is null."""
+    figures = asdict(found.figures)
+    del figures["per_class"]
+    present = [k for k, one in enumerate(found.figures.per_class) if one.support]
+    curves = [found.rocs[k] for k in present]
+    areas = [None if curve is None else curve.area for curve in curves]
+    patients = {p for p in predictions.patients if p is not None}
+    return {
+        "facts": predictions.facts, "classes": predictions.classes, "views": predictions.views, "combine": how,
+        "patients": len(patients) or None, "figures": {
+            **figures, "loss": found.loss, "ece_mass_15": found.ece, "macro_auc": _mean(areas),
+            "map": _mean([found.precisions[k] for k in present]),
+            "accuracy_wilson_95": found.accuracy_wilson, "accuracy_patient_bootstrap_95": found.accuracy_patients,
+            "macro_sensitivity_patient_bootstrap_95": found.recall_patients,
+        },
+        "per_class": class_rows(found, predictions.classes), "confusion": found.matrix.tolist(),
+    }  # fmt: skip
