@@ -84,11 +84,14 @@ def describe(picture: Image.Image) -> Floats | None:
 
     how = Image.Resampling.BOX if min(picture.size) >= SIDE else Image.Resampling.BILINEAR
     small = picture.resize((SIDE, SIDE), how)
-    rgb = np.asarray(small.convert("RGB"), np.float64) / 255
-    padding = _padding(np.asarray(small.convert("L"), np.float64) / 255)
+    colour = 0.0
+    if small.mode != "L":
+        rgb = np.asarray(small.convert("RGB"), np.float64) / 255
+        colour = float((rgb.max(axis=2) - rgb.min(axis=2)).mean())
+    grey = np.asarray(small.convert("L"), np.float64) / 255
+    padding = _padding(grey)
     if padding.mean() > MOST_WHITE:
         return None
-    grey = np.asarray(small.convert("L"), np.float64) / 255
     if padding.any():
         grey = np.where(padding, np.quantile(grey[~padding], 0.2), grey)
     p5, p50, p95 = np.quantile(grey, (0.05, 0.5, 0.95))
@@ -102,7 +105,7 @@ def describe(picture: Image.Image) -> Floats | None:
     profiles = (profiles - profiles.mean(axis=0)) / (profiles.std(axis=0) + 1e-3)
     middle = (smooth.max(axis=0) + np.median(smooth, axis=0)) / 2
     values = (
-        (rgb.max(axis=2) - rgb.min(axis=2)).mean(), grey.mean(), p5, p50, p95, math.sqrt(variance),
+        colour, grey.mean(), p5, p50, p95, math.sqrt(variance),
         rows.var() / variance, columns.var() / variance, math.log(down / across), math.log(fine + 1e-3),
         min(rows[:16].mean(), rows[-16:].mean()), course.std(), (np.abs(np.diff(course)) > 0.06).mean(),
         (profiles[:, :-16] * profiles[:, 16:]).mean(), (profiles[:, :-64] * profiles[:, 64:]).mean(), (smooth > middle).mean(),

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_run import make_run, write_patterns
 
 from octc.artifact import MANIFEST
 from octc.export.makers import Job, Workshop
@@ -22,6 +21,7 @@ from octc.files import sha256_file
 from octc.run import Run
 from octc.runtimes.golden import replay
 from octc.runtimes.table import open_runtime
+from tests.tiny_run import make_run, write_patterns
 
 PAIRS = (
     ("torch", "fp32"), ("onnx", "fp32"), ("onnx", "fp16"), ("onnx", "int8"), ("openvino", "fp16"), ("openvino", "int8"),

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
-from tiny_artifacts import copied, resign, shared_run
 
 from octc.artifact import read_artifact
 from octc.cli.main import main
@@ -24,6 +23,7 @@ from octc.image import VIEWS, read_image
 from octc.metrics import combine_views
 from octc.run import Run
 from octc.runtimes.table import open_runtime
+from tests.tiny_artifacts import copied, resign, shared_run
 
 Said = Callable[..., tuple[int, str, str]]
 CLASSES = ["bright", "dark", "lying", "upright"]

@@ -13,11 +13,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from tiny_artifacts import copied, resign, shared_run
 
 from octc.artifact import read_golden, write_golden
 from octc.cli.main import main
 from octc.run import Run
+from tests.tiny_artifacts import copied, resign, shared_run
 
 OCTC = (sys.executable, "-m", "octc.cli.main")
 

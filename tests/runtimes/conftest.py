@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from tiny_artifacts import shared_run
 
 from octc.run import Run
+from tests.tiny_artifacts import shared_run
 
 
 @pytest.fixture(scope="session")

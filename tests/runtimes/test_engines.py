@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import openvino
 import pytest
-from tiny_artifacts import copied, resign
 
 from octc.artifact import read_artifact, read_golden
 from octc.cpu import read_cpus
@@ -22,6 +21,7 @@ from octc.runtimes import ov
 from octc.runtimes.base import FakeRuntime
 from octc.runtimes.ort import OrtRuntime, require_providers
 from octc.runtimes.table import choose_threads, open_runtime, prefer, why_not
+from tests.tiny_artifacts import copied, resign
 
 RUNNABLE = ("torch-fp32", "onnx-fp32", "onnx-fp16", "onnx-int8", "openvino-fp16", "openvino-int8")
 PRECISION = {"torch": "fp32", "onnx": "fp32", "openvino": "fp32"}  # a CPU computes FP16 files in FP32

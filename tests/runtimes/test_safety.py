@@ -11,7 +11,6 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from tiny_artifacts import copied, resign
 
 from octc.artifact import Artifact, read_artifact
 from octc.errors import OctcError
@@ -20,6 +19,7 @@ from octc.runtimes import onnx_file, safety
 from octc.runtimes.onnx_file import walk_model
 from octc.runtimes.safety import check_model, scan_ir
 from octc.runtimes.table import open_runtime
+from tests.tiny_artifacts import copied, resign
 
 
 def simple(*nodes: onnx.NodeProto, **more: object) -> onnx.ModelProto:
