@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from octc.datasets.base import Progress, Sample
-from octc.datasets.split import read_split
+from octc.datasets.split import Split, read_split
 from octc.errors import OctcError
 from octc.image import VIEWS, Preprocess, UInt8, read_image
 from octc.run import Run
@@ -85,6 +85,14 @@ def evaluate_run(
         raise OctcError("OCT-E216", text, mend="train again", place=str(run.split))
     model = build_model(checkpoint.model, len(checkpoint.classes), **checkpoint.model_kwargs)
     load_strictly(model, state, str(run.path / "train"))
+    return assess(model, checkpoint, split, run, root, part, tta=tta, combine=combine, device=device, progress=progress)
+
+
+def assess(
+    model: nn.Module, checkpoint: Checkpoint, split: Split, run: Run, root: Path, part: str, *, tta: str = "none",
+    combine: str = "probabilities", device: Any = "cpu", progress: Progress | None = None,
+) -> Evaluation:  # fmt: skip
+    """`evaluate_run` of a network with its weights in."""
     model.to(device).to(memory_format=torch.channels_last)
     samples, pre = split.parts[part], checkpoint.preprocess
     if tta == "none":

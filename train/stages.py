@@ -16,7 +16,7 @@ from octc.datasets.split import Split
 from octc.errors import OctcError
 from octc.image import Preprocess
 from octc.run import Run
-from octc.train.assess import evaluate_run
+from octc.train.assess import assess
 from octc.train.checkpoint import Checkpoint, load_strictly, read_checkpoint, write_checkpoint
 from octc.train.config import Distillation, Recipe, Stage
 from octc.train.data import cached_images
@@ -104,7 +104,7 @@ def train_teacher(ctx: Context) -> Checkpoint:
     model = new_network(ctx, stage)
     source = start_weights(model, stage, ctx.weights, ctx.fetch)
     fitted = _fit(ctx, model, stage, "teacher", _label_loss(ctx, stage), ctx.run.path / "train")
-    return _write(ctx, "teacher", stage, fitted, source, None, ctx.run.path / "train")
+    return _write(ctx, "teacher", stage, model, fitted, source, None)
 
 
 def load_teacher(folder: Path, split: Split, student: Preprocess, device: Any) -> tuple[nn.Module, Checkpoint]:
@@ -139,7 +139,7 @@ def train_student(ctx: Context, teacher_folder: Path | None) -> Checkpoint:
         loss = distilled_loss(teacher, ctx.recipe.distillation, ctx.accelerator.autocast, loss)
         parent = {"model": known.model, "sha256": known.sha256, "weights": known.weights}
     fitted = _fit(ctx, model, stage, "student", loss, ctx.run.path / "train", parent)
-    return _write(ctx, "student", stage, fitted, source, parent, ctx.run.path / "train")
+    return _write(ctx, "student", stage, model, fitted, source, parent)
 
 
 class SameView(nn.Module):
@@ -192,8 +192,11 @@ def _checkpoint_activations(model: nn.Module, stage: Stage) -> None:
 
 
 def _write(
-    ctx: Context, role: str, stage: Stage, fitted: Fitted, source: dict[str, Any], parent: dict[str, Any] | None, folder: Path
-) -> Checkpoint:
+    ctx: Context, role: str, stage: Stage, model: nn.Module, fitted: Fitted, source: dict[str, Any],
+    parent: dict[str, Any] | None,
+) -> Checkpoint:  # fmt: skip
+    """The checkpoint, the curves, and the evaluation on val; `model` is given the kept weights."""
+    folder = ctx.run.path / "train"
     checkpoint = Checkpoint(
         role=role, model=stage.model, model_kwargs=_built_with(stage), classes=ctx.split.classes,
         preprocess=preprocess_of(stage), recipe=asdict(ctx.recipe), dataset=ctx.split.dataset,
@@ -203,7 +206,8 @@ def _write(
     made = written(ctx, folder, fitted.state, checkpoint)
     if ctx.accelerator.is_main_process:
         write_curves(folder, f"{ctx.run.id} · {stage.model}")
-        evaluate_run(ctx.run, ctx.root, "val", device=ctx.accelerator.device)
+        load_strictly(model, fitted.state, str(folder))
+        assess(model, made, ctx.split, ctx.run, ctx.root, "val", device=ctx.accelerator.device)
     return made
 
 
