@@ -43,7 +43,9 @@ def split(
          "written": written, **_json(made[0], single=True)}
     )  # fmt: skip
     heads = (*(("fold",) if several else ()), "part", *made[0].classes, "images", "patients")
-    session.result(Rows(heads, [row if several else row[1:] for row in rows], made[0].note))
+    if made[0].note:
+        session.result(made[0].note)
+    session.result(Rows(heads, [row if several else row[1:] for row in rows]))
     for one in made:
         _say(session, one, several)
     for path in written:
@@ -73,7 +75,7 @@ def stats(
         for part, row in found.images.items()
         for kind, count in row.items()
     ]
-    session.result(Rows(("part", "class", "images", "patients"), rows, f"{name}: {root}"))
+    session.result(Rows(("part", "class", "images", "patients"), rows))
     spelt = ["  ".join(f"{value:.4f}" for value in values) for values in (found.mean, found.std)]
     weights = ", ".join(f"{kind} {weight:.4f}" for kind, weight in found.weights.items())
     sizes = ", ".join(f"{size} ({count})" for size, count in list(found.sizes.items())[:5])
