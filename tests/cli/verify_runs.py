@@ -11,12 +11,12 @@ import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
-from tiny_run import make_run, write_patterns
 
 from octc.artifact import Golden, read_artifact, read_golden, write_golden, write_manifest
 from octc.cli.main import main
 from octc.run import Run
 from octc.runtimes.table import open_runtime
+from tests.tiny_run import make_run, write_patterns
 
 DECIDABLE = ("--margin", "30", "--class-margin", "60", "--plan-discordance", "0.5", "--bootstrap", "1000")  # for 32 images
 

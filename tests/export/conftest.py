@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_run import make_run, write_patterns
 
 from octc.run import Run
+from tests.tiny_run import make_run, write_patterns
 
 
 @pytest.fixture(scope="session", autouse=True)
