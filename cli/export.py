@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,20 +13,22 @@ from octc.errors import OctcError
 if TYPE_CHECKING:
     from octc.run import Run
 
-TARGETS = ("onnx", "openvino", "tensorrt")
+TARGETS = ("onnx", "openvino", "tensorrt", "tensorrt-rtx", "torch")
 PRECISIONS = ("fp32", "fp16", "int8")
 # what can be made, and what `--target all` makes when no precision is named
 PAIRS = (
     ("onnx", "fp32"), ("onnx", "fp16"), ("onnx", "int8"), ("openvino", "fp32"), ("openvino", "fp16"), ("openvino", "int8"),
-    ("tensorrt", "int8"), ("torch", "fp32"),
+    ("tensorrt", "int8"), ("tensorrt", "fp16"), ("tensorrt-rtx", "int8"), ("tensorrt-rtx", "fp16"), ("torch", "fp32"),
 )  # fmt: skip
-UNASKED = (("openvino", "fp32"),)  # FP16 files run in FP32 on a CPU and are half as large
+# FP16 files of OpenVINO run in FP32 on a CPU and are half as large; an INT8 artifact for TensorRT holds the FP16 file too
+UNASKED = (("openvino", "fp32"), ("tensorrt", "fp16"), ("tensorrt-rtx", "fp16"))
+ALONE = "tensorrt-rtx"  # only by name: it compiles an engine
 
 
 def export(
     session: Session,
     run: Annotated[str | None, typer.Argument(help="Run (id, its beginning, or path); newest successful student")] = None,
-    target: Annotated[str, typer.Option(help="onnx, openvino, tensorrt, torch or all")] = "all",
+    target: Annotated[str, typer.Option(help="onnx, openvino, tensorrt, tensorrt-rtx, torch or all")] = "all",
     fp32: Annotated[bool, typer.Option("--fp32", help="FP32 only")] = False,
     fp16: Annotated[bool, typer.Option("--fp16", help="FP16 only")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="INT8 only")] = False,
@@ -35,14 +38,24 @@ def export(
     gate: Annotated[bool, typer.Option("--gate/--no-gate", help="Judge INT8 on the select set before publishing")] = True,
     allow_fallback: Annotated[bool, typer.Option("--allow-fallback", help="FP16 where INT8 is rejected")] = False,
     require_engine: Annotated[bool, typer.Option("--require-engine", help="Fail unless a TensorRT engine is built")] = False,
+    from_bundle: Annotated[
+        Path | None,
+        typer.Option("--from-bundle", metavar="DIR", help="Build the engine of a TensorRT artifact here"),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and stop")] = False,
 ) -> int:
     """Write ONNX, OpenVINO, TensorRT (Q/DQ) or torch artifacts of a run."""
     precision = _precision(fp32, fp16, int8)
-    if target not in (*TARGETS, "torch", "all"):
-        raise OctcError("OCT-E104", f"unknown target {target!r}", mend="one of: onnx, openvino, tensorrt, torch, all")
-    if require_engine:
-        _require_engine()
+    if target not in (*TARGETS, "all"):
+        raise OctcError("OCT-E104", f"unknown target {target!r}", mend=f"one of: {', '.join(TARGETS)}, all")
+    from octc.cli.export_engine import build_bundle, find_backends
+
+    if from_bundle is not None:
+        if run is not None or precision is not None or target not in ("all", "tensorrt", "tensorrt-rtx"):
+            text = "--from-bundle builds the engine of one artifact: RUN, precision and other targets do not go with it"
+            raise OctcError("OCT-E102", text, mend="octc export --from-bundle DIR --target tensorrt")
+        return build_bundle(session, from_bundle, force=force, allow_fallback=allow_fallback)
+    backends = find_backends(target, require_engine)
     from octc.plan import ParityOptions
 
     options = ParityOptions(margin=margin)
@@ -61,7 +74,7 @@ def export(
         return 0
     from octc.cli.export_run import export_all
 
-    return export_all(session, chosen, jobs, options, force=force, gate=gate, allow_fallback=allow_fallback)
+    return export_all(session, chosen, jobs, options, force=force, gate=gate, allow_fallback=allow_fallback, backends=backends)
 
 
 def wanted(target: str, precision: str | None, kind: str) -> list[tuple[str, str]]:
@@ -69,13 +82,14 @@ def wanted(target: str, precision: str | None, kind: str) -> list[tuple[str, str
 
     Without a precision: every sensible one, and INT8 for students only.
     """
-    fits = [(t, p) for t, p in PAIRS if target in (t, "all") and precision in (p, None)]
+    fits = [(t, p) for t, p in PAIRS if (target == t or (target == "all" and t != ALONE)) and precision in (p, None)]
     if not fits:
         have = ", ".join(f"--{p}" for t, p in PAIRS if t == target)
         text = f"{target} has no {precision} artifact"
-        raise OctcError("OCT-E104", text, mend=f"--target {target} with {have}; FP16 for TensorRT is --target onnx --fp16")
+        raise OctcError("OCT-E104", text, mend=f"--target {target} with {have}")
     if precision is None:
-        return [pair for pair in fits if pair not in UNASKED and (kind != "teacher" or pair[1] != "int8")] or fits
+        able = [pair for pair in fits if kind != "teacher" or pair[1] != "int8"]
+        return [pair for pair in able if pair not in UNASKED] or able
     return fits
 
 
@@ -87,17 +101,6 @@ def _precision(fp32: bool, fp16: bool, int8: bool) -> str | None:
             "OCT-E102", f"{text} contradict each other", mend="name one precision; without one all sensible ones are made"
         )
     return asked[0] if asked else None
-
-
-def _require_engine() -> None:
-    from octc.optional import have
-
-    found = "is installed, but this octc builds no engines" if have("tensorrt") else "is not installed here"
-    raise OctcError(
-        "OCT-E410",
-        f"--require-engine: TensorRT {found}",
-        mend="leave out --require-engine: the Q/DQ file and the build recipe are written, and trtexec builds on the device",
-    )
 
 
 def _find(session: Session, name: str | None) -> Run:

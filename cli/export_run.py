@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from octc.cli.export_engine import Backends, say_engine
 from octc.cli.session import Session
 from octc.errors import OctcError, Several
 
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 
 
 def export_all(
-    session: Session, run: Run, jobs: list[Job], options: ParityOptions, *, force: bool, gate: bool, allow_fallback: bool
-) -> int:
+    session: Session, run: Run, jobs: list[Job], options: ParityOptions, *, force: bool, gate: bool, allow_fallback: bool,
+    backends: Backends,
+) -> int:  # fmt: skip
     """Make every artifact of `jobs`; one that is refused does not stop the others, and is raised at the end."""
     import tempfile
 
@@ -50,11 +52,12 @@ def export_all(
             while queue:
                 job = queue.pop(0)
                 try:
-                    done.append(_one(session, run, shop, job, select, options, force))
+                    device = _device(session, backends, allow_fallback)
+                    done.append(_one(session, run, shop, job, select, options, force, device))
                 except OctcError as error:
                     errors.append(error)
                     if allow_fallback and error.code == "OCT-E405":
-                        instead = "onnx" if job.target == "tensorrt" else job.target
+                        instead = job.target
                         if not any((j.target, j.precision) == (instead, "fp16") for j in jobs):
                             queue.append(Job(instead, "fp16", choose_opset(instead, None)))
                 step(1)
@@ -98,13 +101,14 @@ def _quantised(session: Session, source: Source) -> Quantised:
 
 
 def _one(
-    session: Session, run: Run, shop: Workshop, job: Job, select: Select | None, options: ParityOptions, force: bool
-) -> Published:
+    session: Session, run: Run, shop: Workshop, job: Job, select: Select | None, options: ParityOptions, force: bool,
+    device: Device,
+) -> Published:  # fmt: skip
     from octc.export.pipeline import export_artifact
 
     say = session.say
     published = export_artifact(
-        shop, job, _device(), select=select, options=options, force=force, say=lambda text: say(f"  ! {text}")
+        shop, job, device, select=select, options=options, force=force, say=lambda text: say(f"  ! {text}")
     )
     name, details = published.artifact.name, published.artifact.details
     say(f"  ✓ {name}: {_facts(details)}")
@@ -114,8 +118,8 @@ def _one(
         if result.word == "parity not shown yet":
             more = f"; about {result.needed} images would settle it" if result.needed else ""
             session.warn("OCT-W405", f"{name}: parity not shown yet on the select set{more}", path=str(published.folder))
-    if job.target == "tensorrt":
-        say(f"  ! no engine was built on this machine; {published.folder / details['engine_recipe']} says how to on the device")
+    if published.artifact.target == "tensorrt":
+        say_engine(session, published.folder, details)
     run.log_stage("export", artifact=name, sums={n: e.sha256 for n, e in published.artifact.files.items()})
     return published
 
@@ -169,9 +173,14 @@ def _root(session: Session, run: Run) -> Path:
     return find_root(str(facts["dataset"]), session.data, os.environ)
 
 
-def _device() -> Device:
+def _device(session: Session, backends: Backends, allow_fallback: bool) -> Device:
+    from octc.cli.export_engine import engine_builder
     from octc.export.pipeline import Device
     from octc.runtimes.golden import replay
     from octc.runtimes.table import open_runtime
 
-    return Device(open=open_runtime, replay=lambda runtime, golden, artifact: asdict(replay(runtime, golden, artifact)))
+    return Device(
+        open=open_runtime,
+        replay=lambda runtime, golden, artifact: asdict(replay(runtime, golden, artifact)),
+        build=engine_builder(session, backends, allow_fallback),
+    )

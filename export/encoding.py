@@ -44,7 +44,7 @@ class Encoding:
 
 ENCODINGS = {
     "int8": Encoding("int8", signed=True, residual=False),
-    "half": Encoding("half", signed=True, residual=False, half=True),
+    "half": Encoding("int8", signed=True, residual=False, half=True),
     "uint8": Encoding("uint8", signed=False, residual=True),
 }
 

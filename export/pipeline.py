@@ -39,10 +39,12 @@ class Device:
 
     open: an artifact folder -> something that takes uint8 [N, C, S, S], gives logits float32 [N, K] and has `close`.
     replay: that, its golden record and the artifact -> a report with `ok` and numbers (a dataclass).
+    build: folder of a TensorRT artifact, the artifact and the target -> facts of the engine that now lies there, or None.
     """
 
     open: Callable[[Path, Artifact], Any]
     replay: Callable[[Any, Golden, Artifact], dict[str, Any]]
+    build: Callable[[Path, Artifact, str], dict[str, Any] | None] = lambda _folder, _artifact, _target: None
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ def export_artifact(
                 reasons = [] if passed else list(result.reasons if result is not None else ["golden"])
                 tried.append({"step": label, "accepted": passed, "reasons": reasons})
                 facts = {"golden": report, "gate": None if result is None else result.to_json(), "ladder": list(tried)}
+                if passed and artifact.target == "tensorrt":
+                    facts["engine"] = device.build(temporary, artifact, job.target)
                 artifact = write_manifest(temporary, replace(artifact, details={**artifact.details, **facts}))
                 if not passed:
                     _keep(temporary, rejected)

@@ -22,6 +22,8 @@ EXTRAS = {
     "requests": "fetch",
     "safetensors": "train",
     "sklearn": "baselines",
+    "tensorrt": "tensorrt",
+    "tensorrt_rtx": "trt-oracle",
     "timm": "train",
     "torch": "train",
     "torchvision": "train",

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from octc.errors import OctcError
+from octc.host import read_gpus
 from octc.optional import have
 from octc.runtimes import trt_worker
 from octc.trt_plan import RTX, BuildPlan, trtexec_argv
@@ -179,8 +180,6 @@ def find_backend(module: str, environ: Mapping[str, str]) -> Backend | None:
 
 def has_gpu() -> bool:
     """A GPU that TensorRT could use: nvidia-smi names one, or this is a Jetson."""
-    from octc.host import read_gpus
-
     return TEGRA.is_file() or bool(read_gpus())
 
 

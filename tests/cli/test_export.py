@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_run import make_run, write_patterns
 
 from octc.artifact import read_artifact
 from octc.cli.export import wanted
@@ -18,6 +17,7 @@ from octc.compress.placement import counts, quantisers
 from octc.export.source import quantise, read_source
 from octc.run import Run, create_run
 from octc.train.checkpoint import read_checkpoint, write_checkpoint
+from tests.tiny_run import make_run, write_patterns
 
 Said = Callable[..., tuple[int, str, str]]
 
@@ -140,7 +140,7 @@ def test_x01_named_run_does_not_exist_or_none_succeeded(tmp_path: Path, said: Sa
     (("--target", "tensorrt", "--int8", "--opset", "25"), 2, "OCT-E401"),
     (("--target", "onnx", "--opset", "17"), 2, "OCT-E401"),
     (("--target", "coreml"), 2, "OCT-E104"),
-    (("--target", "tensorrt", "--fp16"), 2, "OCT-E104"),
+    (("--target", "torch", "--fp16"), 2, "OCT-E104"),
     (("--margin", "0"), 2, "OCT-E104"),
 ])  # fmt: skip
 def test_x02_what_cannot_be_had_is_refused_before_any_work(
