@@ -151,7 +151,7 @@ def _register(
 def _say_set(labelled: LabelledSet, say: Say) -> None:
     people = len({s.patient for s in labelled.samples if s.patient is not None})
     whose = f"{people} patients" if people else "no patient ids"
-    say(f"  ✓ set      {labelled.name}, {len(labelled.samples)} images, {whose}, sums as split · leakage: none")
+    say(f"  ✓ set      {labelled.name}, {len(labelled.samples)} images, {whose}, sums as split · leakage: {labelled.leakage}")
 
 
 def _say_plan(options: ParityOptions, standing: Standing, say: Say) -> None:
@@ -235,7 +235,7 @@ class _Judge:
 
     def _info(self, sha256: str) -> SetInfo:
         known, labelled = self.standing, self.labelled
-        info = SetInfo(labelled.name, labelled.protocol, note=labelled.note, leakage="none")
+        info = SetInfo(labelled.name, labelled.protocol, note=labelled.note, leakage=labelled.leakage)
         if known is None:
             return info
         return replace(info, uses_of_test=known.uses, locked_at=known.locked_at, exploratory=known.reasons.get(sha256))

@@ -23,7 +23,8 @@ PARTS = {"test": "test", "select": "val"}  # the name of a set -> the part of th
 class LabelledSet:
     """Images with labels. samples: in the order of the split; `patient` links patients that share a picture.
 
-    protocol: which split this is, in words; note: what must be said beside numbers of this data set.
+    protocol: which split this is, in words; note: what must be said beside numbers of this data set;
+    leakage: "none", or what a split of another protocol than "clean" says of itself.
     """
 
     name: str
@@ -32,6 +33,7 @@ class LabelledSet:
     samples: tuple[Sample, ...]
     protocol: str
     note: str
+    leakage: str = "none"
 
 
 def run_of(folder: Path, artifact: Artifact, run_dir: Path) -> Run | None:
@@ -69,10 +71,13 @@ def read_set(run: Run, root: Path, name: str) -> LabelledSet:
     check_split(split)
     samples = linked(split.parts[PARTS[name]])
     spec = DATASETS.get(split.dataset)
-    return LabelledSet(name, root, split.classes, samples, _protocol(split, name), spec.note if spec else "")
+    note = "; ".join(text for text in (split.note, spec.note if spec else "") if text)
+    return LabelledSet(name, root, split.classes, samples, _protocol(split, name), note, split.note or "none")
 
 
 def _protocol(split: Split, name: str) -> str:
+    if split.note:
+        return f"{split.protocol} {name} set"
     if name == "select":
         return "select set: patients that were not trained on"
     if any(sample.part == "test" for sample in split.parts["test"]):
