@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from octc.cli.session import Session
+from octc.cli.train_request import Request, find_unfinished
 from octc.errors import OctcError
 
 if TYPE_CHECKING:
@@ -33,28 +34,6 @@ SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that
 Weights = Annotated[Path | None, typer.Option(metavar="FILE", help="Start weights (safetensors) instead of the recipe's")]
 Fetch = Annotated[bool, typer.Option("--fetch-weights", help="Download the recipe's start weights from timm's hub")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop")]
-
-
-@dataclass(frozen=True)
-class Request:
-    """A training as it was asked for. teacher: a run, a file or "none"; None takes the newest fitting run."""
-
-    kind: str
-    dataset: str
-    recipe: Recipe
-    seed: int
-    changes: dict[str, Any]
-    device: str
-    precision: str
-    auto_batch: bool
-    resume: str | None
-    allow_change: bool
-    skip_bad: bool
-    weights: Path | None
-    fetch: bool
-    teacher: str | None = None
-    with_teacher: bool = False
-    qat: bool = True
 
 
 def teacher(
@@ -124,22 +103,6 @@ def _stored(session: Session, kind: str, resume: str | None) -> dict[str, Any]:
         text = f"run {run.id} is a {stored.get('kind')} run"
         raise OctcError("OCT-E107", text, mend=f"octc train {stored.get('kind')} --resume {run.id}", place=str(run.path))
     return stored
-
-
-def find_unfinished(session: Session, kind: str, name: str) -> Any:
-    """The run that `--resume` means: by name, or the newest unfinished one of its kind."""
-    from octc.run import find_run, scan_runs
-
-    if name != "newest":
-        return find_run(session.run_dir, name)
-    runs = scan_runs(session.run_dir, kind)
-    for run in runs:
-        if run.read().get("status") != "done":
-            session.say(f"using run {run.id} (newest unfinished {kind}; choose with --resume RUN)")
-            return run
-    listed = ", ".join(run.id for run in runs[:10]) or "none"
-    text = f"no unfinished {kind} run"
-    raise OctcError("OCT-E107", text, mend=f"octc train {kind} --dataset NAME", why=f"finished: {listed}")
 
 
 def _recipe(name: str | None, stored: dict[str, Any], changes: dict[str, Any]) -> Recipe:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from octc.cli.session import Session
-from octc.cli.train import Request
+from octc.cli.train_request import Request
 from octc.errors import OctcError, shorten
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from octc.cli.session import Session
-from octc.cli.train import Request
+from octc.cli.train_request import Request
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -77,7 +77,7 @@ def _train(
 def _resumed(session: Session, asked: Request) -> Run | None:
     if asked.resume is None:
         return None
-    from octc.cli.train import find_unfinished
+    from octc.cli.train_request import find_unfinished
 
     run: Run = find_unfinished(session, asked.kind, asked.resume)
     return run

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from octc.cli.session import Session
-from octc.cli.train import Request
+from octc.cli.train_request import Request
 from octc.errors import OctcError, shorten
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _newest(session: Session, asked: Request) -> Teacher:
 
 def _of_resumed(session: Session, asked: Request) -> Teacher | None:
     """The teacher that an unfinished run began with."""
-    from octc.cli.train import find_unfinished
+    from octc.cli.train_request import find_unfinished
     from octc.run import find_run
 
     stored = find_unfinished(session, "student", str(asked.resume)).read()
