@@ -232,6 +232,8 @@ def test_real_subset_passes(ucsd: Path) -> None:
     report = audit("ucsd", ucsd)
     assert report.findings == ()
     assert [f.code for f in report.warnings] == ["OCT-W215"]
+    assert report.release.startswith("v3 (a subset; most are 1024x496")
+    assert 0.7 < min(report.white.values()) < max(report.white.values()) < 0.95
     paths = sorted(ucsd.rglob("*.jpeg"))[::40]
     pictures = [Image.open(path).convert("L") for path in paths]
     for picture in pictures:
