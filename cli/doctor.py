@@ -24,6 +24,7 @@ from octc.optional import have
 SIGNS = {"ok": "✓", "info": "·", "warning": "!", "problem": "✗"}
 ELSEWHERE = ("192.0.2.1", 9)  # RFC 5737: an address that belongs to nobody; the guard refuses before anything is sent
 MOST = 10  # artifacts that are listed
+DISTRIBUTIONS = {"sklearn": "scikit-learn"}  # modules whose packages are called otherwise
 
 
 def doctor(
@@ -70,16 +71,14 @@ def _packages(_session: Session) -> list[Check]:
         "train": "no training here; bench works", "export": "no export here; bench works",
         "ort": "no ONNX artifact runs here", "openvino": "no OpenVINO artifact runs here",
     }  # fmt: skip
-    for extra in EXTRAS:
+    for extra, modules in EXTRAS.items():
         if lacking := missing_modules(extra):
-            text = f"{', '.join(lacking)} not installed ({without[extra]})"
+            text = f"{', '.join(lacking)} not installed ({without.get(extra, f'extra {extra}')})"
             needed = ("gpu",) if extra == "train" else ()
             found.append(Check(group, "warning", text, f"pip install 'octc[{extra}]'", "OCT-E901", needed))
         else:
-            names = [name for name in (m.replace("_", "-") for m in EXTRAS[extra]) if name]
-            found.append(
-                Check(group, "ok", f"extra {extra}: {', '.join(f'{n} {v}' for n, v in versions(tuple(names)).items())}")
-            )
+            known = versions(tuple(DISTRIBUTIONS.get(name, name.replace("_", "-")) for name in modules))
+            found.append(Check(group, "ok", f"extra {extra}: {', '.join(f'{n} {v}' for n, v in known.items())}"))
     small = {"weights": [package.module for package in PACKAGES.values()], "yaml": ["yaml"]}
     for extra, modules in small.items():
         lacking = [name for name in modules if not have(name)]
@@ -140,7 +139,7 @@ def _runtimes(session: Session) -> list[Check]:
     if "tensorrt" not in here:
         tool = shutil.which("trtexec") is not None
         text = "TensorRT: trtexec is here, the Python module is not" if tool else "TensorRT not installed"
-        mend = "pip install tensorrt   (on a Jetson it is part of JetPack)"
+        mend = "pip install 'octc[tensorrt]'   (on a Jetson it is part of JetPack)"
         found.append(Check(group, "info", text, mend, "OCT-E903", needed=("tensorrt", "jetson")))
     return [*found, *_artifacts(session, group)]
 

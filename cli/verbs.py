@@ -40,7 +40,12 @@ class Verb:
     help: str
 
 
-GROUPS = {"train": "Train a teacher, then its student.", "data": "Fetch, check, split and draw data sets."}
+GROUPS = {
+    "train": "Train a teacher, then its student.",
+    "data": "Fetch, check, split and draw data sets.",
+    "runs": "What was trained on this machine.",
+    "config": "Show, begin and check the configuration.",
+}
 VERBS = (
     Verb("data list", "octc.cli.data:list_", "Known data sets, and which of them are on this machine."),
     Verb("data check", "octc.cli.data:check", "Counts, unreadable files, duplicates, patients across splits."),
@@ -58,6 +63,11 @@ VERBS = (
     Verb("predict", "octc.cli.predict:predict", "Classify images with an artifact."),
     Verb("list", "octc.cli.list:list_", "Models, data sets, recipes and runs, and what is missing for each."),
     Verb("doctor", "octc.cli.doctor:doctor", "Say what this machine can do and how to mend the rest."),
+    Verb("runs list", "octc.cli.runs:list_runs", "Runs, newest first, and what is missing for each."),
+    Verb("runs show", "octc.cli.runs:show", "One run: what it was made of, its stages, its artifacts."),
+    Verb("config show", "octc.cli.config:show", "Every key with the value that counts here, and its origin."),
+    Verb("config init", "octc.cli.config:init", "Write a configuration file to begin with."),
+    Verb("config validate", "octc.cli.config:validate", "Check the configuration without running anything."),
 )
 
 Option = typer.Option

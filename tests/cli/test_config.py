@@ -174,3 +174,54 @@ def test_c02_options_that_contradict_each_other_are_both_named(words: list[str],
     assert error["code"] == "OCT-E102"
     assert all(option in error["message"] for option in named)
     assert error["help"]
+
+
+def test_show_says_value_and_origin_of_every_key(tmp_path: Path, octc: Octc) -> None:
+    from octc.config import KEYS
+
+    (tmp_path / "octc.toml").write_text("[verify]\nmargin_pp = 2\n")
+    done = octc("config", "show", "--origins", "--json", env={"OCTC_BENCH__THREADS": "3"})
+    rows = {row["key"]: (row["value"], row["origin"]) for row in json.loads(done.stdout)["data"]["settings"]}
+    assert set(rows) == {f"{section}.{name}".lstrip(".") for section, keys in KEYS.items() for name in keys}
+    assert rows["verify.margin_pp"] == (2.0, "project:octc.toml:2")
+    assert rows["bench.threads"] == (3, "env:OCTC_BENCH__THREADS")
+    assert rows["export.margin_pp"] == (1.0, "default")
+    assert rows["train.epochs"] == (None, "recipe")
+    shown = octc("config", "show", "--origins").stdout
+    assert [line.split() for line in shown.splitlines() if "margin_pp" in line][1] == [
+        "verify.margin_pp",
+        "2.0",
+        "project:octc.toml:2",
+    ]
+    assert "project" not in octc("config", "show").stdout
+
+
+def test_the_template_holds_every_key_with_a_value_that_is_allowed(tmp_path: Path) -> None:
+    from octc.cli.config import template
+    from octc.config import KEYS
+
+    path = tmp_path / "octc.toml"
+    path.write_text(template())
+    assert read_settings(None, {}, tmp_path) == ({}, [])
+    lines = [line.removeprefix("# ") if " = " in line else line for line in template().splitlines()]
+    path.write_text("\n".join(lines))
+    settings, _ = read_settings(None, {}, tmp_path)
+    assert {section: set(keys) for section, keys in settings.items()} == {section: set(keys) for section, keys in KEYS.items()}
+
+
+def test_init_writes_once_and_validate_checks(tmp_path: Path, octc: Octc) -> None:
+    assert octc("config", "init").stdout == "octc.toml\n"
+    text = (tmp_path / "octc.toml").read_text()
+    done = octc("config", "init")
+    assert done.returncode == 2
+    assert "error[OCT-E106]" in done.stderr
+    assert (tmp_path / "octc.toml").read_text() == text
+    assert octc("config", "init", "other.toml").returncode == 0
+    (tmp_path / "octc.toml").write_text("[train]\nepochs = 3\n")
+    done = octc("config", "validate", "--json")
+    assert {row["key"]: row["origin"] for row in json.loads(done.stdout)["data"]["values"]}[
+        "train.epochs"
+    ] == "project:octc.toml:2"
+    assert octc("config", "validate").stdout.startswith("valid: ")
+    (tmp_path / "octc.toml").write_text("[train]\nepoch = 3\n")
+    assert octc("config", "validate").returncode == 2

@@ -1,0 +1,116 @@
+"""`octc config show | init | validate`: what is configured, where it comes from, and a file to begin with."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from octc.cli.session import Session
+from octc.cli.tables import Rows
+from octc.config import KEYS, Key
+from octc.errors import OctcError
+from octc.files import write_bytes
+
+FILE = "octc.toml"
+# keys that no option of a verb has: their defaults
+PLAIN = {"offline": False, "data.root": None, "run.dir": "runs"}
+# what the template shows where there is no default
+EXAMPLES: dict[str, Any] = {
+    "data.root": "Dataset/UCSD", "train.recipe": "edge", "train.epochs": 30, "train.lr": 0.001, "train.batch": 32,
+    "train.seed": 0, "train.size": 224, "train.val": 0.15, "export.opset": 17, "bench.duration": 60.0,
+    "bench.min_queries": 1024, "bench.threads": 2,
+}  # fmt: skip
+HEAD = """# Configuration of octc, for this folder. Above it: `--config FILE`, OCTC_<SECTION>__<KEY>, options. Below it:
+# ~/.config/octc/config.toml, the recipe, the defaults. `octc config show --origins` says what counts.
+"""
+
+
+def show(
+    session: Session,
+    origins: Annotated[bool, typer.Option("--origins", help="Also where each value comes from")] = False,
+) -> int:
+    """Every key with the value that counts here; `-` is left to the recipe or to the verb."""
+    rows = []
+    for path, key in _keys():
+        section, _, name = path.rpartition(".")
+        value, origin = session.settings.get(section, {}).get(name, (_default(path, key), _source(path)))
+        rows.append({"key": path, "value": value, "origin": origin})
+    session.report({"settings": rows})
+    columns = ("key", "value", "origin") if origins else ("key", "value")
+    session.result(Rows(columns, [[_spelled(row[name]) for name in columns] for row in rows]))
+    return 0
+
+
+def init(
+    session: Session,
+    file: Annotated[str, typer.Argument(metavar="[FILE]", help="Where to (./octc.toml)")] = FILE,
+) -> int:
+    """Write a configuration file with every key as a comment. Never over an existing one."""
+    path = Path(file)
+    if path.exists():
+        text = f"output exists: {path}"
+        raise OctcError("OCT-E106", text, mend="edit it, or name another file: octc config init FILE", place=str(path))
+    write_bytes(path, template().encode())
+    session.report({"file": str(path)})
+    session.result(str(path))
+    return 0
+
+
+def validate(session: Session) -> int:
+    """Check files and variables without running anything; what is wrong has its line, and the exit code is 2."""
+    found = [
+        (origin, f"{section}.{name}".lstrip("."))
+        for section, keys in session.settings.items()
+        for name, (_, origin) in keys.items()
+    ]
+    session.report({"values": [{"key": key, "origin": origin} for origin, key in sorted(found)]})
+    session.result(f"valid: {len(found)} values configured")
+    return 0
+
+
+def template() -> str:
+    """Every key with what it allows, as comments in TOML."""
+    lines = [HEAD.rstrip()]
+    for section, keys in KEYS.items():
+        lines += ["", f"[{section}]"] if section else [""]
+        for name, key in keys.items():
+            path = f"{section}.{name}".lstrip(".")
+            default = _default(path, key)
+            value = json.dumps(EXAMPLES[path] if default is None else default)
+            lines.append(f"# {name} = {value}   # {key.allowed()}")
+    return "\n".join(lines) + "\n"
+
+
+def _keys() -> list[tuple[str, Key]]:
+    return [(f"{section}.{name}".lstrip("."), key) for section, keys in KEYS.items() for name, key in keys.items()]
+
+
+def _default(path: str, key: Key) -> Any:
+    """What counts where nothing is configured: the option's own default, or None."""
+    if path in PLAIN:
+        return PLAIN[path]
+    section, _, name = path.partition(".")
+    from octc.cli.verbs import VERBS
+
+    for entry in VERBS:
+        if entry.name.split()[0] != section:
+            continue
+        module, _, function = entry.where.partition(":")
+        options = inspect.signature(getattr(importlib.import_module(module), function)).parameters
+        if (key.option or name) in options:
+            default = options[key.option or name].default
+            return None if default == "auto" else default
+    return None
+
+
+def _source(path: str) -> str:
+    return "recipe" if path.startswith("train.") and path not in ("train.recipe", "train.seed") else "default"
+
+
+def _spelled(value: Any) -> str:
+    return "-" if value is None else value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,45 @@
+"""`octc runs list | show`: what was trained here, and what one run has in it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from octc.artifact import MANIFEST
+from octc.cli.list import list_
+from octc.cli.session import Session
+from octc.run import find_run
+
+FIRST = ("id", "kind", "dataset", "status", "created", "seed", "teacher_run", "split_digest", "data_digest")
+
+
+def list_runs(session: Session) -> int:
+    """Runs, newest first, and what is missing for each (as octc list runs)."""
+    return list_(session, "runs")
+
+
+def show(
+    session: Session,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Id, the beginning of one, or a path")],
+) -> int:
+    """One run: what it was made of, its stages, its artifacts."""
+    chosen = find_run(session.run_dir, run)
+    session.run_id = chosen.id
+    value = chosen.read()
+    artifacts = sorted(path.parent.name for path in chosen.artifacts.glob(f"*/{MANIFEST}"))
+    session.report({**value, "artifacts": artifacts})
+    recipe = value.get("recipe")
+    lines = [f"{name:<13} {value[name]}" for name in FIRST if value.get(name) is not None]
+    if isinstance(recipe, dict) and "name" in recipe:
+        lines.append(f"{'recipe':<13} {recipe['name']}")
+    for stage in value.get("stages") or ():
+        facts = ", ".join(
+            f"{key} {item}"
+            for key, item in stage.items()
+            if isinstance(item, (str, int, float)) and key not in ("stage", "time_utc")
+        )
+        lines.append(f"{stage.get('time_utc', '?')}  {stage.get('stage', '?')}{': ' + facts if facts else ''}")
+    lines += [f"{'artifact':<13} {name}" for name in artifacts]
+    session.result("\n".join(lines))
+    return 0
