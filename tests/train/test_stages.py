@@ -14,15 +14,15 @@ from octc.datasets.layout import scan_folder
 from octc.datasets.split import Split, make_split
 from octc.errors import OctcError
 from octc.image import Preprocess
-from octc.run import create_run
 from octc.train.checkpoint import read_checkpoint, write_checkpoint
 from octc.train.config import Augment, Recipe, Stage
 from octc.train.evaluate import network_input
 from octc.train.models import build_model
 from octc.train.processes import make_accelerator
 from octc.train.recipes import RECIPES, with_fields
-from octc.train.stages import Context, SameView, facts_of, load_teacher, preprocess_of, train_student, train_teacher
+from octc.train.stages import SameView, facts_of, load_teacher, preprocess_of, train_student, train_teacher
 from tests.tiny_run import write_patterns
+from tests.train.contexts import new_context
 
 STAGE = Stage(
     model="test_resnet", weights="none", size=64, epochs=2, lr=3e-3, batch=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5),
@@ -43,18 +43,9 @@ def split(root: Path) -> Split:
     return make_split(scan_folder(root, None), "folder", 0)
 
 
-def context(folder: Path, root: Path, split: Split, kind: str = "teacher", recipe: Recipe = RECIPE, **more: Any) -> Context:
-    run = create_run(folder, kind, "folder", data_root=str(root))
-    ticks: list[int] = []
-    return Context(
-        run=run, root=root, split=split, data_digest="d" * 64, recipe=recipe, seed=3, accelerator=make_accelerator("cpu"),
-        tick=ticks.append, report=lambda _: None, decoding=lambda _done, _total: None, **more,
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory, root: Path, split: Split) -> Path:
-    ctx = context(tmp_path_factory.mktemp("teacher"), root, split)
+    ctx = new_context(tmp_path_factory.mktemp("teacher"), root, split, RECIPE)
     train_teacher(ctx)
     return ctx.run.path / "train"
 
@@ -75,7 +66,7 @@ def test_teacher_leaves_a_checkpoint_that_says_what_it_is(teacher: Path, split: 
 
 def test_student_learns_from_the_teacher_and_says_from_which(tmp_path: Path, root: Path, split: Split, teacher: Path) -> None:
     rows: list[dict[str, Any]] = []
-    ctx = replace(context(tmp_path, root, split, "student"), report=rows.append)
+    ctx = replace(new_context(tmp_path, root, split, RECIPE, "student"), report=rows.append)
     made = train_student(ctx, teacher)
     assert made.parent is not None
     assert made.parent["sha256"] == read_checkpoint(teacher)[0].sha256
@@ -86,7 +77,7 @@ def test_student_learns_from_the_teacher_and_says_from_which(tmp_path: Path, roo
 
 def test_student_without_a_teacher_learns_from_labels_alone(tmp_path: Path, root: Path, split: Split) -> None:
     rows: list[dict[str, Any]] = []
-    made = train_student(replace(context(tmp_path, root, split, "student"), report=rows.append), None)
+    made = train_student(replace(new_context(tmp_path, root, split, RECIPE, "student"), report=rows.append), None)
     assert made.parent is None
     assert "train_soft" not in rows[0]
 
@@ -96,7 +87,7 @@ def test_same_seed_same_weights_other_seed_other_weights(tmp_path: Path, root: P
     sums = []
     for place, seed in enumerate((3, 3, 4)):
         torch.manual_seed(place)
-        ctx = replace(context(tmp_path / str(place), root, split, recipe=with_fields(RECIPE, epochs=1)), seed=seed)
+        ctx = replace(new_context(tmp_path / str(place), root, split, with_fields(RECIPE, epochs=1)), seed=seed)
         sums.append(train_teacher(ctx).sha256)
     assert sums[0] == sums[1] != sums[2]
 
@@ -111,9 +102,9 @@ def test_any_pair_of_timm_trains_by_replacing_names(tmp_path: Path, root: Path, 
     recipe = replace(
         smoke, teacher=replace(smoke.teacher, model=first, model_kwargs=kwargs), student=replace(smoke.student, model=second)
     )
-    ctx = context(tmp_path / "t", root, split, recipe=recipe)
+    ctx = new_context(tmp_path / "t", root, split, recipe)
     train_teacher(ctx)
-    made = train_student(context(tmp_path / "s", root, split, "student", recipe), ctx.run.path / "train")
+    made = train_student(new_context(tmp_path / "s", root, split, recipe, "student"), ctx.run.path / "train")
     assert made.model == second
     assert made.parent is not None
     assert made.parent["model"] == first
@@ -145,9 +136,9 @@ def test_fixed_size_teacher_takes_a_smaller_student(tmp_path: Path, root: Path, 
     smoke = with_fields(RECIPES["smoke"](), epochs=1, size=64)
     teacher = replace(smoke.teacher, model="test_vit", model_kwargs={"img_size": 96}, size=96)
     recipe = replace(smoke, teacher=teacher, student=replace(smoke.student, model="test_resnet"))
-    ctx = context(tmp_path / "t", root, split, recipe=recipe)
+    ctx = new_context(tmp_path / "t", root, split, recipe)
     train_teacher(ctx)
-    train_student(context(tmp_path / "s", root, split, "student", recipe), ctx.run.path / "train")
+    train_student(new_context(tmp_path / "s", root, split, recipe, "student"), ctx.run.path / "train")
 
 
 def altered(teacher: Path, folder: Path, **fields: Any) -> Path:
@@ -189,7 +180,7 @@ def test_t08_teacher_of_another_architecture_or_class_count_is_refused(tmp_path:
 
 
 def test_facts_name_all_that_decides_a_result(tmp_path: Path, root: Path, split: Split) -> None:
-    ctx = context(tmp_path, root, split)
+    ctx = new_context(tmp_path, root, split, RECIPE)
     facts = facts_of(ctx, RECIPE.teacher, "teacher")
     assert facts["stage.lr"] == RECIPE.teacher.lr
     assert facts["split"] == split.digest

@@ -1,0 +1,288 @@
+"""Quantisation-aware tuning: what calibrates, what is kept, that it repeats itself, and that it computes on the whole grid."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from octc.compress import qat
+from octc.compress.placement import counts, set_mode
+from octc.compress.qat import (
+    anchored_loss,
+    calibrated,
+    calibration_indices,
+    check_calibration,
+    load_quantised,
+    quantise_student,
+)
+from octc.datasets.base import Sample
+from octc.datasets.split import Split, read_split
+from octc.errors import OctcError
+from octc.run import Run
+from octc.train.checkpoint import load_strictly, read_checkpoint, write_checkpoint
+from octc.train.config import Quantisation, Recipe, Stage
+from octc.train.evaluate import logits_of, network_input
+from octc.train.models import build_model
+from octc.train.processes import make_accelerator
+from octc.train.stages import Context, SameView, load_data
+from octc.train.training import Data
+from tests.tiny_run import MODEL, SIZE, make_run, write_patterns
+from tests.train.contexts import make_context
+
+STAGE = Stage(model=MODEL, weights="none", size=SIZE, epochs=1, lr=1e-3, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+HOW = Quantisation(epochs=1, lr=1e-5, batch=32, calibration=64)
+RECIPE = Recipe("tiny", STAGE, STAGE, quantisation=HOW)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
+    """A student that tells four patterns apart, and its images."""
+    place = tmp_path_factory.mktemp("qat")
+    write_patterns(place / "set")
+    return make_run(place / "runs", place / "set"), place / "set"
+
+
+@pytest.fixture
+def ctx(made: tuple[Run, Path], tmp_path: Path) -> Context:
+    """The stage before tuning, in a folder of its own; the decoded images are shared."""
+    run, root = made
+    mine = Run(run.path.parent / f"r-{9000 + abs(hash(tmp_path)) % 999}-student-folder")
+    checkpoint, state = read_checkpoint(run.path / "train")
+    write_checkpoint(mine.path / "train", state, checkpoint)
+    return make_context(mine, root, read_split(run.split), RECIPE)
+
+
+def with_how(ctx: Context, **fields: Any) -> Context:
+    return replace(ctx, recipe=replace(RECIPE, quantisation=replace(HOW, **fields)))
+
+
+def student_of(ctx: Context) -> torch.nn.Module:
+    checkpoint, state = read_checkpoint(ctx.run.path / "train")
+    model = build_model(checkpoint.model, len(checkpoint.classes))
+    load_strictly(model, state, "")
+    return model.eval().requires_grad_(False)
+
+
+def data_of(ctx: Context) -> Data:
+    return load_data(ctx, read_checkpoint(ctx.run.path / "train")[0].preprocess)
+
+
+def test_calibration_draw_is_stratified_seeded_and_without_repeats() -> None:
+    labels = [0] * 100 + [1] * 50 + [2] * 5
+    chosen = calibration_indices(labels, 60, 0)
+    assert len(chosen) == len(set(chosen.tolist())) == 60
+    assert chosen.tolist() == sorted(chosen.tolist())
+    assert Counter(labels[i] for i in chosen) == {0: 28, 1: 27, 2: 5}
+    assert np.array_equal(chosen, calibration_indices(labels, 60, 0))
+    assert not np.array_equal(chosen, calibration_indices(labels, 60, 1))
+    assert len(calibration_indices(labels, 999, 0)) == 155
+
+
+def sample(name: str, label: int = 0) -> Sample:
+    return Sample(path=f"A/{name}.png", label=label, patient=name, part=None, sha256=name)
+
+
+def test_d25_calibration_images_that_stand_in_val_or_test_are_refused_by_name() -> None:
+    good = [sample(f"t{i}", i % 2) for i in range(20)]
+    check_calibration(good, {"val": (sample("v"),), "test": (sample("w"),)})
+    for part in ("val", "test"):
+        other = {"val": (sample("v"),), "test": (sample("w"),), part: (replace(good[3], path="B/copy.png"), sample("x"))}
+        with pytest.raises(OctcError) as caught:
+            check_calibration(good, other)
+        assert caught.value.code == "OCT-E214"
+        assert caught.value.exit_code == 3
+        assert f"overlap the {part} split (1 files" in caught.value.message
+        assert "A/t3.png" in caught.value.message
+
+
+@pytest.mark.parametrize("images", [[sample(f"t{i}", i % 2) for i in range(15)], [sample(f"t{i}") for i in range(40)], []])
+def test_calibration_set_that_cannot_do_is_refused(images: list[Sample]) -> None:
+    with pytest.raises(OctcError) as caught:
+        check_calibration(images, {})
+    assert caught.value.code == "OCT-E214"
+
+
+def test_the_observer_that_agrees_best_is_kept_and_the_student_stays_as_it_was(ctx: Context) -> None:
+    student, data = student_of(ctx), data_of(ctx)
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    seen: list[tuple[int, int]] = []
+    quantised, facts = calibrated(student, HOW, data, SIZE, 3, progress=lambda done, total: seen.append((done, total)))
+    table = facts["observers"]
+    assert set(table) == {"max", "percentile", "mse"}
+    best = max(table, key=lambda name: (table[name]["agreement"], -table[name]["kl"]))
+    assert facts["observer"] == best
+    found = qat.closeness(
+        logits_of(student, data.val_images, data.preprocess, "cpu"),
+        logits_of(quantised, data.val_images, data.preprocess, "cpu"),
+    )
+    assert found == table[best]
+    assert found["agreement"] > 0.9
+    assert 0 < found["kl"] < 0.1
+    assert facts["counts"] == counts(quantised)
+    assert facts["counts"]["int8_convolutions"] == 15
+    assert seen[-1][0] == seen[-1][1]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in student.state_dict().items())
+
+
+def test_fake_quantisation_acts_and_passes_gradients(ctx: Context) -> None:
+    data = data_of(ctx)
+    quantised, _ = calibrated(student_of(ctx), HOW, data, SIZE, 3)
+    x = network_input(torch.from_numpy(np.array(data.val_images[:4])), data.preprocess)
+    with torch.no_grad():
+        on = quantised(x)
+        set_mode(quantised, "off")
+        off = quantised(x)
+    assert float((on - off).abs().max()) > 1e-4
+    assert torch.allclose(off, student_of(ctx)(x), atol=1e-5)
+    set_mode(quantised, "on")
+    quantised(x).square().sum().backward()
+    for name, parameter in quantised.named_parameters():
+        assert parameter.grad is not None, name
+        assert float(parameter.grad.abs().max()) > 0, name
+
+
+def test_loss_is_the_anchor_and_the_teacher_both_softened() -> None:
+    torch.manual_seed(0)
+    own, taught, z = torch.randn(5, 4), torch.randn(5, 4), torch.randn(5, 4, requires_grad=True)
+    how = Quantisation(anchor=0.25, temperature=3.0)
+
+    class Says(torch.nn.Module):
+        def __init__(self, logits: torch.Tensor) -> None:
+            super().__init__()
+            self.logits = logits
+
+        def forward(self, _x: torch.Tensor) -> torch.Tensor:
+            return self.logits
+
+    def kl(target: torch.Tensor) -> float:
+        p, q = (torch.softmax(v.detach() / 3, 1).double() for v in (target, z))
+        return 9 * float((p * (p.log() - q.log())).sum(1).mean())
+
+    value, parts = anchored_loss(Says(own), Says(taught), how)(z, torch.zeros(1), torch.zeros(5, dtype=torch.long))
+    assert value.item() == pytest.approx(0.25 * kl(own) + 0.75 * kl(taught), rel=1e-5)
+    assert parts["anchor"].item() == pytest.approx(kl(own), rel=1e-5)
+    alone, _ = anchored_loss(Says(own), None, how)(z, torch.zeros(1), torch.zeros(5, dtype=torch.long))
+    assert alone.item() == pytest.approx(kl(own), rel=1e-5)
+
+
+def test_tuned_student_comes_back_from_its_checkpoint_with_the_numbers_that_it_states(ctx: Context) -> None:
+    made = quantise_student(ctx, None)
+    checkpoint, network = load_quantised(ctx.run.path / "qat")
+    assert (checkpoint.sha256, checkpoint.metrics, checkpoint.parent) == (made.sha256, made.metrics, made.parent)
+    data = data_of(ctx)
+    logits = logits_of(network, data.val_images, data.preprocess, "cpu")
+    assert torch.equal(logits, logits_of(network, data.val_images, data.preprocess, "cpu"))  # T20
+    assert torch.equal(logits, logits_of(network.train(), data.val_images, data.preprocess, "cpu"))
+    judged = qat._judge(logits_of(student_of(ctx), data.val_images, data.preprocess, "cpu"), network, data, "cpu")
+    assert judged == made.metrics[made.metrics["chosen"]]
+    ranks = {name: qat._rank(made.metrics[name]) for name in ("ptq", "qat")}
+    assert ranks[made.metrics["chosen"]] == max(ranks.values())
+    assert made.parent is not None
+    assert made.parent["sha256"] == read_checkpoint(ctx.run.path / "train")[0].sha256
+    assert made.quantisation is not None
+    train = {s.sha256 for s in ctx.split.parts["train"]}
+    assert len(made.quantisation["calibration"]) == 64
+    assert set(made.quantisation["calibration"]) <= train
+
+
+def test_tuning_that_harms_is_thrown_away(ctx: Context) -> None:
+    """A rate that destroys the network: what comes out is the calibrated one, bit for bit."""
+    plain = quantise_student(with_how(ctx, epochs=0), None)
+    assert plain.metrics["chosen"] == "ptq"
+    assert "qat" not in plain.metrics
+    harmed = quantise_student(with_how(ctx, lr=0.3), None)
+    assert harmed.metrics["qat"]["val_accuracy"] < harmed.metrics["ptq"]["val_accuracy"]
+    assert harmed.metrics["chosen"] == "ptq"
+    assert harmed.sha256 == plain.sha256
+
+
+def test_tuning_that_helps_is_kept(ctx: Context) -> None:
+    """The same function with four channels sixty times larger between two convolutions: their int8 codes lose the rest."""
+    before, data = student_of(ctx), data_of(ctx)
+    checkpoint, state = read_checkpoint(ctx.run.path / "train")
+    for name in ("conv1.1.weight", "conv1.1.bias"):
+        state[name][:4] *= 60
+    state["conv1.3.weight"][:, :4] /= 60
+    write_checkpoint(ctx.run.path / "train", state, checkpoint)
+    rows = [logits_of(model, data.val_images, data.preprocess, "cpu") for model in (before, student_of(ctx))]
+    assert torch.allclose(rows[0], rows[1], atol=1e-4)
+    made = quantise_student(with_how(ctx, epochs=2, lr=1e-4, observers=("max",)), None)
+    assert made.metrics["qat"]["kl"] < made.metrics["ptq"]["kl"] / 2
+    assert made.metrics["chosen"] == "qat"
+
+
+def test_stopped_and_resumed_tuning_gives_the_same_bits(ctx: Context) -> None:
+    steps: list[int] = []
+    whole = quantise_student(replace(with_how(ctx, epochs=2), tick=steps.append), None)
+    qat_folder = ctx.run.path / "qat"
+    for path in qat_folder.rglob("*"):
+        if path.is_file():
+            path.unlink()
+    count = 0
+
+    def tick(_steps: int) -> None:
+        nonlocal count
+        count += 1
+        if count == len(steps) // 2 + 1:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        quantise_student(replace(with_how(ctx, epochs=2), tick=tick), None)
+    assert not (qat_folder / "checkpoint.json").exists()
+    resumed = quantise_student(replace(with_how(ctx, epochs=2), resume=True), None)
+    assert (resumed.sha256, resumed.metrics) == (whole.sha256, whole.metrics)
+
+
+def test_short_floats_never_reach_the_grid(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """bf16 has fewer digits than int8 codes need: with it, the tuned weights are those of float32."""
+    from accelerate.state import AcceleratorState
+
+    expected = quantise_student(ctx, None)
+    try:
+        AcceleratorState._reset_state()
+        short = quantise_student(replace(ctx, accelerator=make_accelerator("cpu", "bf16")), None)
+    finally:
+        AcceleratorState._reset_state()
+    assert short.sha256 == expected.sha256
+    assert short.metrics == expected.metrics
+
+
+def test_teacher_with_another_normalisation_sees_the_same_picture(
+    ctx: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint, state = read_checkpoint(ctx.run.path / "train")
+    other = replace(checkpoint, role="teacher", preprocess=replace(checkpoint.preprocess, mean=(0.4, 0.4, 0.4)))
+    write_checkpoint(tmp_path / "teacher", state, other)
+    seen: list[torch.nn.Module | None] = []
+    real = anchored_loss
+    monkeypatch.setattr(qat, "anchored_loss", lambda s, teacher, how: seen.append(teacher) or real(s, teacher, how))
+    made = quantise_student(ctx, tmp_path / "teacher")
+    assert isinstance(seen[0], SameView)
+    assert made.metrics["chosen"] in ("ptq", "qat")
+
+
+def test_calibration_uses_no_image_that_the_split_keeps_for_val_or_test(ctx: Context) -> None:
+    """The same pixels under another name in test: the split would never make this, a hand-made one may."""
+    parts = dict(ctx.split.parts)
+    parts["test"] = (*parts["test"], *(replace(s, path=f"copy/{i}.png") for i, s in enumerate(parts["train"])))
+    torn = Split(ctx.split.dataset, ctx.split.classes, ctx.split.seed, parts)
+    with pytest.raises(OctcError) as caught:
+        quantise_student(replace(ctx, split=torn), None)
+    assert caught.value.code == "OCT-E214"
+    assert "test split" in caught.value.message
