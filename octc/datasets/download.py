@@ -108,6 +108,8 @@ def _pieces(file: RemoteFile, part: Path, page: str, say: Say, progress: Progres
                 say(f"going on with {file.name} at {start} of {total or 'unknown'} bytes")
             elif have:
                 say(f"{file.name} cannot be continued and begins anew")
+            elif file.size is None:
+                say(f"{file.name} has {'an unknown size' if total is None else spell_bytes(total)}")
             tags = {"etag": response.headers.get("ETag"), "modified": response.headers.get("Last-Modified")}
             write_json(part.with_name(f"{part.name}.json"), {"url": file.url, "total": total, **tags})
             _check_disk(part, (total or 0) - start)
@@ -254,3 +256,12 @@ def _size(part: Path) -> int:
 def _forget(part: Path) -> None:
     part.unlink(missing_ok=True)
     part.with_name(f"{part.name}.json").unlink(missing_ok=True)
+
+
+def spell_bytes(count: int) -> str:
+    """A size for people, with the exact number."""
+    value, unit = float(count), "bytes"
+    for larger in ("kB", "MB", "GB"):
+        if value >= 1000:
+            value, unit = value / 1000, larger
+    return f"{count:,} bytes" if unit == "bytes" else f"{value:.2f} {unit} ({count:,} bytes)"

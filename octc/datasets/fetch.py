@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from octc.datasets.base import Progress
-from octc.datasets.download import Say, fetch_file, read_answer
+from octc.datasets.download import Say, fetch_file, read_answer, spell_bytes
 from octc.datasets.octmnist import write_octmnist
 from octc.datasets.sources import SIZES, RemoteFile, Source
 from octc.datasets.unpack import unpack
@@ -45,26 +48,56 @@ def fetch(
         sha256: what the file of `place` must have. size: of OCTMNIST, in pixels.
 
     Raises:
-        OctcError: E106 `root` exists without `force`, or holds what octc did not fetch; E990 offline; and what downloading
-            and unpacking raise.
+        OctcError: E106 `root` exists without `force`, or holds what octc did not fetch; E108 another process fetches it;
+            E990 offline; and what downloading and unpacking raise.
     """
+    root = root if root.name not in ("", "..") else root.resolve()
     _check_root(source, root, force)
     say(f"{source.title}\n  licence  {source.licence}")
-    here = Path(place) if place is not None and "://" not in place else None
+    if place is not None and "://" not in place:
+        return _placed(source, root, [_given(Path(place), sha256, say)], ticking)
     scratch = root.with_name(f"{TEMPORARY}fetch-{root.name}")
-    archives = [_given(here, sha256, say)] if here else _downloaded(source, scratch, say, ticking, place, sha256, size, offline)
-    with publishing(root, force=root.is_dir()) as folder:  # what may be replaced was looked at above
+    files = _listed(source, say, place, sha256, size, offline)
+    with _alone(scratch):
+        archives = [fetch_file(file, scratch, source.page, say, ticking(file.name)) for file in files]
         try:
-            written = sum(_write(source, archive, folder, ticking) for archive in archives)
+            done = _placed(source, root, archives, ticking)
         except OctcError as error:
-            if here is None and error.code != "OCT-E904":  # a bad archive would be found bad again
+            if error.code != "OCT-E904":  # a bad archive would be found bad again
                 shutil.rmtree(scratch, ignore_errors=True)
             raise
+        shutil.rmtree(scratch, ignore_errors=True)
+    return done
+
+
+def _placed(source: Source, root: Path, archives: Sequence[Path], ticking: Ticking) -> Fetched:
+    """The data set, in one step, with its receipt."""
+    with publishing(root, force=root.is_dir()) as folder:  # what may be replaced was looked at before
+        written = sum(_write(source, archive, folder, ticking) for archive in archives)
         files = tuple({"name": a.name, "bytes": a.stat().st_size, "sha256": sha256_file(a)} for a in archives)
-        fetched = Fetched(source.name, str(root), source.licence, source.page, files, written)
-        write_json(folder / RECEIPT, {key: value for key, value in asdict(fetched).items() if key != "root"})
-    shutil.rmtree(scratch, ignore_errors=True)
-    return fetched
+        done = Fetched(source.name, str(root), source.licence, source.page, files, written)
+        write_json(folder / RECEIPT, {key: value for key, value in asdict(done).items() if key != "root"})
+    return done
+
+
+@contextmanager
+def _alone(scratch: Path) -> Iterator[None]:
+    """The folder that downloads go to, for one process at a time (OctcError E108)."""
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+        handle = os.open(scratch, os.O_RDONLY)
+    except OSError as error:
+        raise OctcError("OCT-E109", f"cannot be written: {error.strerror}", mend="--data DIR", place=str(scratch)) from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        text = "another octc data fetch downloads to the same place"
+        raise OctcError("OCT-E108", text, mend="wait for it, or --data DIR elsewhere", place=str(scratch)) from error
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 def _check_root(source: Source, root: Path, force: bool) -> None:
@@ -93,10 +126,10 @@ def _given(archive: Path, sha256: str | None, say: Say) -> Path:
     return archive
 
 
-def _downloaded(
-    source: Source, scratch: Path, say: Say, ticking: Ticking, place: str | None, sha256: str | None, size: int, offline: bool
-) -> list[Path]:
-    """Every file of the source in `scratch`; address, size and sum are said before the first byte of any."""
+def _listed(
+    source: Source, say: Say, place: str | None, sha256: str | None, size: int, offline: bool
+) -> list[RemoteFile]:  # fmt: skip
+    """The files to download; address, size and sum of each are said before the first byte of any."""
     if place is not None:
         files = [RemoteFile(_name_of(place), place, None, None if sha256 is None else f"sha256:{sha256.lower()}")]
         _check_address(place, offline, source)
@@ -112,11 +145,7 @@ def _downloaded(
         algorithm, _, value = (file.digest or "").partition(":")
         say(f"  address  {file.url}\n  size     {stated}")
         say(f"  {algorithm:8} {value}" if value else "  sum      none was stated; the file cannot be checked")
-    try:
-        scratch.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OctcError("OCT-E109", f"cannot be written: {error.strerror}", mend="--data DIR", place=str(scratch)) from error
-    return [fetch_file(file, scratch, source.page, say, ticking(file.name)) for file in files]
+    return files
 
 
 def _write(source: Source, archive: Path, folder: Path, ticking: Ticking) -> int:
@@ -147,12 +176,3 @@ def _name_of(url: str) -> str:
     """A file name for an address."""
     name = re.sub(r"[^\w.-]", "_", Path(unquote(urlsplit(url).path)).name).lstrip(".")
     return name or "download"
-
-
-def spell_bytes(count: int) -> str:
-    """A size for people, with the exact number."""
-    value, unit = float(count), "bytes"
-    for larger in ("kB", "MB", "GB"):
-        if value >= 1000:
-            value, unit = value / 1000, larger
-    return f"{count:,} bytes" if unit == "bytes" else f"{value:.2f} {unit} ({count:,} bytes)"

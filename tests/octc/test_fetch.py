@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from octc.datasets import download
-from octc.datasets.fetch import RECEIPT, Fetched, fetch, spell_bytes
+from octc.datasets.download import spell_bytes
+from octc.datasets.fetch import RECEIPT, Fetched, _alone, fetch
 from octc.datasets.phantom import write_phantoms
 from octc.datasets.sources import SOURCES, RemoteFile, Source, mendeley_files, source_of
 from octc.datasets.table import scan_dataset
@@ -161,6 +162,14 @@ def test_an_existing_folder_is_kept_unless_it_was_fetched_before(web: Web, archi
     assert names(root) == ["CellData"]
 
 
+def test_two_at_once_are_refused(web: Web, archive: bytes, tmp_path: Path) -> None:
+    known = source(web, archive)
+    with _alone(tmp_path / ".tmp-fetch-UCSD"):
+        error = refused("OCT-E108", known, tmp_path / "UCSD")
+    assert error.exit_code == 2
+    assert run(known, tmp_path / "UCSD").written == 16
+
+
 def test_offline_names_the_way_without_a_network(tmp_path: Path) -> None:
     for name in ("ucsd", "neh", "octmnist"):
         error = refused("OCT-E990", source_of(name), tmp_path / "x", offline=True)
@@ -213,6 +222,7 @@ def test_octmnist_comes_as_medmnist_states_it(web: Web, tmp_path: Path) -> None:
     done = run(replace(SOURCES["octmnist"], files=files), tmp_path / "OCTMNIST", said)
     assert done.written == 44
     assert page.md5 in "\n".join(said)
+    assert f"octmnist_64.npz has {spell_bytes(len(page.body))}" in said
     assert len(scan_dataset("octmnist", tmp_path / "OCTMNIST").items) == 44
 
 
