@@ -21,6 +21,7 @@ from octc.host import Machine, cpu_times
 DROP = 0.95  # median clock of the last tenth against the first
 DRIFT = 1.05  # p50 of the last tenth against the first, where no clock can be read
 STEAL, STEAL_WARNING = 5.0, 1.0  # percent
+BUSY = 0.5  # load average per processor
 COOL_DEGREES, COOL_SECONDS = 5.0, 120.0
 READINGS = 10  # fewer clock readings than this have no tenths
 
@@ -116,6 +117,8 @@ def machine_warnings(machine: Machine, root: Path = ROOT) -> list[str]:
     quota = machine.cpus.quota
     if quota is not None and quota != int(quota):
         found.append(f"quota of {quota:g} processors: throttling by the scheduler is part of the result")
+    if machine.load is not None and machine.load > BUSY * len(machine.cpus.usable):
+        found.append(f"load average {machine.load:.1f} before the start: other programs are running")
     supplies = [(read_text(p / "type").strip(), read_text(p / "online").strip()) for p in _supplies(root)]
     if any(kind == "Battery" for kind, _ in supplies) and not any(on == "1" for kind, on in supplies if kind != "Battery"):
         found.append("running on battery")

@@ -50,8 +50,8 @@ class Judgement:
     errors: tuple[OctcError, ...]
 
 
-def judge(state: State) -> Judgement:
-    """The end of a bench."""
+def judge(state: State, stopped: int = INTERRUPTED) -> Judgement:
+    """The end of a bench. stopped: the exit code where it was interrupted."""
     gates = tuple(_gates(state))
     missed = [
         OctcError("OCT-E604", f"gate missed: {g.text}", mend=GATE_MEND, place=g.about)
@@ -62,7 +62,7 @@ def judge(state: State) -> Judgement:
     wrong = any(reason in WRONG for row in state.rows.values() for reason in row.reasons)
     bad = any(row.status == "INVALID" for row in state.rows.values())
     if state.interrupted is not None:
-        return Judgement("INTERRUPTED", int(getattr(state.interrupted, "exit_code", INTERRUPTED)), gates, tuple(errors))
+        return Judgement("INTERRUPTED", stopped, gates, tuple(errors))
     status = "FAIL" if missed or wrong or state.errors else "INVALID" if bad else "PASS"
     code = errors[0].exit_code if errors else (1 if bad else 0)
     return Judgement(status, code, gates, tuple(errors))

@@ -112,7 +112,7 @@ def make_plan(
         versus += _int8(candidates, measured)
         if options.vs == "teacher":
             references = _subjects(teachers, REFERENCE, "teacher-")
-            more, against = _teacher(references, candidates, measured, headline, options, no_teacher)
+            more, against = _teacher(references, candidates, measured, full, headline, options, no_teacher)
             rows, versus = [*rows, *more], [*against, *versus]
     kept = {row.subject for row in rows}
     subjects = tuple(s for s in (*candidates, *references) if s.id in kept)
@@ -180,8 +180,8 @@ def _int8(candidates: Sequence[Subject], measured: Sequence[str]) -> list[Versus
 
 
 def _teacher(
-    references: Sequence[Subject], candidates: Sequence[Subject], measured: Sequence[str], headline: str, options: Options,
-    no_teacher: str | None,
+    references: Sequence[Subject], candidates: Sequence[Subject], measured: Sequence[str], full: Sequence[str], headline: str,
+    options: Options, no_teacher: str | None,
 ) -> tuple[list[RowPlan], list[Versus]]:  # fmt: skip
     """Rows of the teacher, and the ratios: as shipped (its trained form) and same precision (same format on both sides)."""
     if not references and no_teacher is None:
@@ -197,7 +197,7 @@ def _teacher(
     quick = options.profile.name == "quick"
     rows += [_row(trained, "device", batch), _row(trained, "end_to_end", batch, ONLY_BLOCKS if quick else None)]
     versus = [Versus("as_shipped", headline, (trained,), scope) for scope in ("device", "end_to_end")]
-    versus += [Versus("as_shipped", name, (trained,), "device") for name in measured if name != headline and not quick]
+    versus += [Versus("as_shipped", name, (trained,), "device") for name in full if name != headline]
     students = {_kind(s): s.id for s in reversed(candidates) if s.id in measured}
     same = next((kind for kind in SAME if kind in students and kind in runnable), None)
     if same is not None:

@@ -37,7 +37,8 @@ class Worker:
         self._keep_log = keep_log
         self._log = scratch / f"{name}.log"
         self._rest = b""
-        environment = {**os.environ, **dict.fromkeys(POOLS, str(threads)), "PYTHONUNBUFFERED": "1"}
+        self._busy = False
+        environment = {**os.environ, **dict.fromkeys(POOLS, str(threads))}
         with self._log.open("wb") as log:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "octc.bench.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
@@ -57,6 +58,7 @@ class Worker:
             OctcError: what the worker refused, or E609 when it died or did not answer in time.
         """
         assert self._child.stdin is not None
+        self._busy = True
         with contextlib.suppress(BrokenPipeError):  # its end is seen below
             self._child.stdin.write(json.dumps(message).encode() + b"\n")
         looks: list[Snapshot] = []
@@ -75,13 +77,14 @@ class Worker:
                 if look is not None:
                     looks.append(look())
                 continue
+            self._busy = False
             if "error" in answer:
                 raise OctcError(**answer["error"])
             return answer, tuple(looks)
 
     def close(self) -> None:
-        """Let it end, and end it where it does not."""
-        if self._child.poll() is None:
+        """Let it end, and end it where it does not; one that is still at work is ended at once."""
+        if self._child.poll() is None and not self._busy:
             with contextlib.suppress(OSError):
                 if self._child.stdin is not None:
                     self._child.stdin.close()

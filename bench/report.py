@@ -8,14 +8,14 @@ from pathlib import Path
 from octc.bench.findings import Finding
 from octc.bench.footprint import file_mib
 from octc.bench.judge import Judgement
-from octc.bench.latency import Measure, spell, spell_number
+from octc.bench.latency import median_of, spell, spell_number
 from octc.bench.plan import Plan, RowPlan
 from octc.bench.profiles import CANDIDATE, REFERENCE, Options
 from octc.bench.rows import Row
 from octc.bench.state import State
 from octc.bench.verdicts import verdict_word
 
-COLUMNS = ("artifact", "row", "n", "p50", "p90", "p99", "img/s", "MiB", "file", "mJ/img", "verify", "status")
+COLUMNS = ("artifact", "row", "n", "p50", "p90", "p99", "img/s", "MiB", "file MiB", "mJ/img", "verify", "status")
 EMPTY = ("",) * 7
 SCENARIOS = {"single_stream": "single stream", "offline": "offline"}
 SCOPES = {"device": "device", "host": "host", "end_to_end": "end to end"}
@@ -116,6 +116,20 @@ def reasons(state: State) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
+def loads(state: State) -> list[str]:
+    """Load, first call and cold start of every artifact that was opened."""
+    lines = []
+    for name, known in state.facts.items():
+        if known.load_ms:
+            cold = median_of([sum(t) for t in zip(known.import_ms, known.load_ms, known.first_ms, strict=True)])
+            middle, most, first = (
+                spell_number(t) for t in (median_of(known.load_ms), max(known.load_ms), median_of(known.first_ms))
+            )
+            times = f"{middle} ms (largest {most} of {len(known.load_ms)}), first call {first} ms"
+            lines.append(f"load      {name}: {times}, cold start {spell_number(cold)} ms")
+    return lines
+
+
 def tail(state: State, verdict: Judgement, findings: Sequence[Finding], files: Sequence[Path]) -> list[str]:
     """Findings, ratios, gates and the result line."""
     lines = [f"{'finding' if f.level == 'info' else 'FINDING':<9} {f.text}" for f in findings]
@@ -125,7 +139,7 @@ def tail(state: State, verdict: Judgement, findings: Sequence[Finding], files: S
         elif one.status != "VALID":
             lines.append(f"ratio     {one.text}")
     lines += [f"gate      {gate.text}: {'met' if gate.holds else 'MISSED'}" for gate in verdict.gates]
-    lines += energy(state)
+    lines += [*loads(state), *energy(state)]
     gates = f"{sum(g.holds for g in verdict.gates)} of {len(verdict.gates)} gates met" if verdict.gates else "no gate set"
     written = f" · {brace(files)}" if files else ""
     return [*lines, f"RESULT: {verdict.status} · {gates}{written} · exit {verdict.exit_code}"]
@@ -151,8 +165,3 @@ def brace(files: Sequence[Path]) -> str:
     """reports/bench-1.{json,md}."""
     endings = ",".join(path.suffix[1:] for path in files)
     return f"{files[0].with_suffix('')}.{{{endings}}}" if len(files) > 1 else str(files[0])
-
-
-def spell_measure(measure: Measure, unit: str = "") -> str:
-    """A number with its unit, or its reason."""
-    return f"{spell_number(measure.value)}{unit}" if measure.value is not None else f"null ({measure.reason})"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from octc.cli.errors import INTERRUPTED, TERMINATED, Terminated
 from octc.cli.session import Session
 from octc.cli.tables import Rows
 from octc.errors import OctcError, Several
@@ -75,7 +76,8 @@ def bench(
     if quick:
         session.say(QUICK_NOTE)
     founds, named = _find(session, bundles or [])
-    teachers, why = _teachers(founds, session.run_dir) if options.vs == "teacher" else ([], None)
+    founds, named, given = _sort(founds, named)
+    teachers, why = _teachers(founds, given, session.run_dir) if options.vs == "teacher" else ([], None)
     plan = make_plan(founds, teachers, options, named, why)
     _say_plan(session, plan, options)
     if dry_run:
@@ -103,7 +105,15 @@ def _find(session: Session, bundles: list[str]) -> tuple[list[Found], list[bool]
     return [one for one, _ in founds.values()], [exact for _, exact in founds.values()]
 
 
-def _teachers(founds: list[Found], run_dir: Path) -> tuple[list[Found], str | None]:
+def _sort(founds: list[Found], named: list[bool]) -> tuple[list[Found], list[bool], list[Found]]:
+    """What is measured, and the teacher's artifacts among what was given: those are what it is compared with."""
+    teachers = {f.artifact.lineage.get("teacher_run") for f in founds if f.artifact.role == "student"} - {None}
+    references = [f for f in founds if f.artifact.role == "teacher" and f.artifact.lineage.get("run") in teachers]
+    mine = [(f, exact) for f, exact in zip(founds, named, strict=True) if f not in references]
+    return [f for f, _ in mine], [exact for _, exact in mine], references
+
+
+def _teachers(founds: list[Found], given: list[Found], run_dir: Path) -> tuple[list[Found], str | None]:
     """Artifacts of the teacher, or why there are none and the mend; neither for artifacts of teachers alone."""
     from octc.find import read_teacher
 
@@ -113,7 +123,7 @@ def _teachers(founds: list[Found], run_dir: Path) -> tuple[list[Found], str | No
     name = student.artifact.lineage.get("teacher_run")
     if not name:
         return [], "it was trained without a teacher; --vs none says so"
-    known = [one for one in read_teacher(student, run_dir) if one.folder.resolve() not in {f.folder.resolve() for f in founds}]
+    known = given or read_teacher(student, run_dir)
     return (
         known,
         None if known else f"no artifact of its teacher {name} is here; where that run is: octc export {name} --target all",
@@ -177,7 +187,8 @@ def _finish(session: Session, state: State, reports: Path) -> int:
     from octc.bench.report_md import markdown
     from octc.bench.result import document, write_results
 
-    verdict, findings = judge(state), find_all(state)
+    verdict = judge(state, TERMINATED if isinstance(state.interrupted, Terminated) else INTERRUPTED)
+    findings = find_all(state)
     files = write_results(state, verdict, findings, reports, markdown(state, verdict, findings))
     session.report(document(state, verdict, findings))
     for finding in findings:

@@ -1,0 +1,184 @@
+"""Faults that are injected into a bench of real engines: golden images, short runs, heat, quotas, crashes, hangs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from octc.artifact import read_golden, write_golden
+from octc.bench.conditions import Snapshot
+from octc.bench.findings import find_all
+from octc.bench.judge import judge
+from octc.bench.process import Worker
+from octc.bench.report import table
+from octc.bench.result import document
+from octc.bench.runner import run_bench
+from octc.cpu import read_cpus, usable_threads
+from octc.errors import OctcError
+from octc.host import read_machine
+from octc.run import Run
+from tests.bench_tools import benched, check_schema, new_state, pretend_quiet, tiny_options
+from tests.tiny_artifacts import resign, shared_run
+
+
+@pytest.fixture
+def run(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Run:
+    """A copy of the run: a bench writes into it."""
+    shared = shared_run(tmp_path_factory)
+    shutil.copytree(shared.path.parent, tmp_path / "runs")
+    return Run(tmp_path / "runs" / shared.id)
+
+
+def test_b08_golden_images_that_differ_end_it_before_any_timing(run: Run, tmp_path: Path) -> None:
+    folder = run.artifacts / "onnx-fp32"
+    golden = read_golden(folder)
+    write_golden(folder, replace(golden, logits=golden.logits + np.float32(3) * np.eye(4, dtype=np.float32)[0]))
+    resign(folder)
+    state = benched(run, ("onnx-fp32",), tmp_path / "scratch")
+    verdict = judge(state)
+    assert (verdict.status, verdict.exit_code, [e.code for e in verdict.errors]) == ("FAIL", 1, ["OCT-E506"])
+    assert {row.status for row in state.rows.values() if not row.plan.hidden} == {"INVALID"}
+    assert {row.reasons for row in state.rows.values() if not row.plan.hidden} == {("output_mismatch",)}
+    assert not (folder / "samples").exists()
+    check_schema(document(state, verdict, find_all(state)))
+
+
+def test_r02_too_short_a_run_is_invalid_and_ends_with_one(run: Run, tmp_path: Path) -> None:
+    options = tiny_options(run, min_queries=20, duration_s=0.02, vs="none")
+    state = benched(run, ("onnx-fp32",), tmp_path, options=options)
+    verdict = judge(state)
+    assert (verdict.status, verdict.exit_code) == ("INVALID", 1)
+    assert "OCT-E602" in {e.code for e in verdict.errors}
+    assert all("below_minimum" in row.reasons for row in state.rows.values() if not row.plan.hidden)
+    assert "(" in table(state)[0][3], "numbers that are not valid stand in brackets"
+
+
+def test_r03_throttle_counter_that_rises_during_a_row(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_quiet(monkeypatch)
+    counter = tmp_path / "sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count"
+    counter.parent.mkdir(parents=True)
+    counter.write_text("0\n")
+    over = threading.Event()
+
+    def heat() -> None:
+        number = 0
+        while not over.wait(0.02):
+            number += 1
+            counter.write_text(f"{number}\n")
+
+    thread = threading.Thread(target=heat)
+    thread.start()
+    try:
+        state = benched(run, ("onnx-fp32",), tmp_path / "s", root=tmp_path, options=tiny_options(run, vs="none", batch=1))
+    finally:
+        over.set()
+        thread.join()
+    row = state.rows["onnx-fp32-device-1"]
+    assert row.status == "INVALID"
+    assert "thermal_throttle" in row.reasons
+    assert row.to_json()["conditions"]["throttled"] is True
+    assert "OCT-E603" in {e.code for e in judge(state).errors}
+
+
+@pytest.mark.parametrize(
+    ("quota", "cpuset", "threads", "source"), [("50000 100000", "0-7", 1, "quota"), ("max 100000", "2", 1, "affinity")]
+)
+def test_r05_threads_follow_quota_and_cpuset_and_are_recorded(
+    run: Run, tmp_path: Path, quota: str, cpuset: str, threads: int, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_quiet(monkeypatch)
+    files = {"proc/self/cgroup": "0::/box", "sys/fs/cgroup/box/cpu.max": quota, "sys/devices/system/cpu/online": "0-7"}
+    for name, text in {**files, "sys/fs/cgroup/box/cpuset.cpus.effective": cpuset}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n")
+    machine = replace(read_machine(tmp_path), cpus=read_cpus(tmp_path, range(8)))
+    assert usable_threads(machine.cpus) == (threads, source)
+    options = tiny_options(run, vs="none", threads=threads, threads_source=source, batch=1)
+    state = benched(run, ("onnx-fp32",), tmp_path / "s", options=options, machine=machine)
+    found = document(state, judge(state), [])
+    assert (found["settings"]["threads"], found["settings"]["threads_source"]) == (threads, source)
+    assert found["machine"]["cgroup_quota"] == (0.5 if quota.startswith("5") else None)
+    assert state.facts["onnx-fp32"].engine["threads"] == threads
+    assert found["exit_code"] == 0
+    assert any("quota of 0.5" in text for text in found["warnings"]) == quota.startswith("5")
+
+
+def children() -> list[int]:
+    """Workers of this process."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((path / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            if parent == os.getpid() and b"octc.bench.worker" in (path / "cmdline").read_bytes():
+                found.append(int(path.name))
+        except (OSError, IndexError):
+            continue
+    return found
+
+
+def test_worker_that_crashes_ends_with_five_and_names_artifact_and_log(run: Run, tmp_path: Path) -> None:
+    def shoot(line: str) -> None:
+        """When the first row is done the worker waits or times the second: it is there."""
+        if "onnx-fp32-device-1" in line:
+            for pid in children():
+                os.kill(pid, signal.SIGSEGV)
+
+    state = new_state(run, ("onnx-fp32", "onnx-int8"), tmp_path, options=tiny_options(run, vs="none"), tell=shoot)
+    run_bench(state)
+    verdict = judge(state)
+    crash = verdict.errors[0]
+    assert (verdict.status, verdict.exit_code, crash.code) == ("FAIL", 5, "OCT-E609")
+    assert crash.message.startswith("onnx-fp32: the runtime crashed while it was measured: signal SIGSEGV")
+    assert crash.place is not None
+    assert Path(crash.place).is_file()
+    assert state.rows["onnx-fp32-device-1"].latency is not None
+    assert state.rows["onnx-fp32-end_to_end-1"].reasons == ("incomplete",)
+    assert state.rows["onnx-int8-device-1"].latency is not None, "the others are measured all the same"
+    assert not children()
+    check_schema(document(state, verdict, find_all(state)))
+
+
+def test_worker_that_does_not_answer_is_ended(tmp_path: Path) -> None:
+    worker = Worker("onnx-fp32", tmp_path, 1, lambda log: log)
+    os.kill(worker.pid, signal.SIGSTOP)
+    start = time.monotonic()
+    with pytest.raises(OctcError, match="no answer within 1 s") as caught:
+        worker.ask({"do": "golden"}, 0.6)
+    assert caught.value.exit_code == 5
+    assert time.monotonic() - start < 30
+    assert not children()
+
+
+def test_what_a_worker_refuses_is_an_error_with_its_own_code(run: Run, tmp_path: Path) -> None:
+    state = new_state(run, ("onnx-fp32",), tmp_path)
+    (run.artifacts / "onnx-fp32" / "model.onnx").rename(tmp_path / "away")
+    try:
+        run_bench(state)
+    finally:
+        (tmp_path / "away").rename(run.artifacts / "onnx-fp32" / "model.onnx")
+    assert [error.code for error in state.errors] == ["OCT-E502"]
+    assert judge(state).exit_code == 3
+
+
+def test_looks_at_the_machine_are_taken_while_the_timed_part_runs(run: Run, tmp_path: Path) -> None:
+    state = new_state(run, ("onnx-fp32",), tmp_path)
+    worker = Worker("onnx-fp32", tmp_path, 1, lambda log: log)
+    folder = str(state.plan.subject("onnx-fp32").found.folder.resolve())
+    try:
+        worker.ask({"do": "open", "folder": folder, "threads": 1, "batch": 1, "cpus": []}, 120)
+        asked = {"do": "block", "scope": "device", "images": list(state.options.images), "block_s": 0.5, "block_calls": 3,
+                 "slow_calls": 3}  # fmt: skip
+        answer, looks = worker.ask(asked, 60, lambda: Snapshot(None, 20.0, None, None, None), 0.05)
+    finally:
+        worker.close()
+    assert sum(answer["durations_ns"]) <= 60e9
+    assert len(looks) >= 2 + 3, "one before, one after, and some between"
+    assert not children()

@@ -1,0 +1,191 @@
+"""Real engines in real processes with short profiles: what a bench writes, and the faults that are injected into it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from octc.bench.findings import find_all
+from octc.bench.judge import judge
+from octc.bench.profiles import CANDIDATE
+from octc.bench.report import COLUMNS, head, reasons, table, tail
+from octc.bench.report_md import markdown
+from octc.bench.result import document, write_results
+from octc.bench.state import State
+from octc.bench.verdicts import artifact_sum
+from octc.host import host_name
+from octc.run import Run
+from tests.bench_tools import NOISE, TINY, benched, check_schema, new_state, pretend_quiet, tiny_options, with_teacher
+from tests.tiny_artifacts import shared_run
+
+INT8, FLOAT = "openvino-int8", "openvino-fp16"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return with_teacher(shared_run(tmp_path_factory), tmp_path_factory.mktemp("bench"))
+
+
+@pytest.fixture(scope="module")
+def quiet_module() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        pretend_quiet(patch)
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def whole(run: Run, quiet_module: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> State:
+    """INT8, its float artifact and the teacher, with every comparison."""
+    return benched(run, (INT8, FLOAT, "onnx-fp32", "tensorrt-int8"), tmp_path_factory.mktemp("whole"), teacher=True)
+
+
+def test_every_row_has_numbers_and_follows_the_schema(whole: State, run: Run) -> None:
+    found = document(whole, judge(whole), find_all(whole))
+    check_schema(found)
+    assert (found["status"], found["exit_code"], found["error"]) == ("PASS", 0, None)
+    rows = {row["id"]: row for row in found["rows"]}
+    for name in (INT8, FLOAT, "onnx-fp32"):
+        for scope, batch in (("device", 1), ("end_to_end", 1), ("device", 8)):
+            row = rows[f"{name}-{scope}-{batch}"]
+            assert row["status"] == "VALID"
+            assert row["n"] >= TINY.min_queries
+            assert row["latency_ms"]["p50"]["value"] > 0
+            assert row["memory"]["rss_peak_mib"]["value"] > row["memory"]["rss_delta_mib"]["value"] > 0
+            assert (set(row.get("parts_ms", {})) == {"decode", "preprocess", "infer", "post"}) == (scope == "end_to_end")
+        assert rows[f"{name}-host-1"]["reasons"] == ["same_as_device"]
+    assert rows["tensorrt-int8-device-1"]["status"] == "NA"
+    assert rows["teacher-torch-fp32-end_to_end-1"]["n"] >= TINY.reference_queries
+    artifacts = {artifact["id"]: artifact for artifact in found["artifacts"]}
+    assert artifacts[INT8]["precision_found"]["int8"] > 0
+    assert artifacts[INT8]["runtime"]["precision_hint"] == "f32"
+    assert artifacts[INT8]["file_mib"] < artifacts[FLOAT]["file_mib"]
+    assert artifacts["teacher-torch-fp32"]["role"] == "reference"
+    for artifact in artifacts.values():
+        if artifact["target"] != "tensorrt":
+            assert artifact["cold_start_ms"]["value"] > artifact["load_ms"]["value"] > 0
+            assert artifact["verify"] == "not_verified"
+
+
+def test_samples_on_disk_give_the_numbers_again(whole: State, run: Run) -> None:
+    row = whole.rows[f"{INT8}-device-1"]
+    assert row.samples is not None
+    path = run.artifacts / INT8 / row.samples[0]
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == row.samples[1]
+    samples = np.loadtxt(path, delimiter=",", skiprows=1, dtype=np.int64)
+    assert len(samples) == row.n
+    assert np.sort(samples[:, 2])[-(-row.n // 2) - 1] / 1e6 == row.p50
+    assert (np.diff(samples[:, 1]) >= samples[:-1, 2]).all(), "no query starts before the one before it has ended"
+
+
+def test_ratios_come_from_interleaved_blocks_of_two_processes(whole: State) -> None:
+    kinds = {(c.kind, c.candidate_row, c.reference_row): c for c in whole.comparisons}
+    assert ("as_shipped", f"{INT8}-device-1", "teacher-torch-fp32-device-1") in kinds
+    assert ("as_shipped", f"{INT8}-end_to_end-1", "teacher-torch-fp32-end_to_end-1") in kinds
+    assert ("same_precision", "onnx-fp32-device-1", "teacher-onnx-fp32-device-1") in kinds
+    assert ("int8_vs_other", f"{INT8}-device-1", f"{FLOAT}-device-1") in kinds
+    for one in whole.comparisons:
+        assert (one.status, one.interleave, one.pairs) == ("VALID", "blocks", TINY.pairs)
+        assert one.ratio.value is not None
+        assert one.ratio.ci95 is not None
+        assert 0 < one.ratio.ci95[0] <= one.ratio.value <= one.ratio.ci95[1]
+    assert any(f.code.startswith("int8_") for f in find_all(whole))
+
+
+def test_report_has_the_first_screen_in_its_order(whole: State, tmp_path: Path) -> None:
+    verdict, findings = judge(whole), find_all(whole)
+    lines = [*head(whole), *reasons(whole), *tail(whole, verdict, findings, [tmp_path / "b.json", tmp_path / "b.md"])]
+    starts = [line.split()[0] for line in lines]
+    assert starts[:2] == ["machine", "settings"]
+    assert lines[-1].startswith("RESULT: PASS · no gate set · ")
+    assert lines[-1].endswith("b.{json,md} · exit 0")
+    assert any("as shipped" in line and "the teacher takes" in line for line in lines)
+    assert next(line for line in lines if line.startswith("NA")).startswith("NA        tensorrt-int8, device: no TensorRT")
+    rows = table(whole)
+    assert {len(row) for row in rows} == {len(COLUMNS)}
+    assert not any("host" in row[1] for row in rows)
+    text = markdown(whole, verdict, findings)
+    for part in ("## Latency", "## Load and memory", "## Engines", "## Warnings", "Samples: `samples/b-1/", "energy null"):
+        assert part in text
+
+
+def test_earlier_result_is_kept_under_its_run_id(whole: State, run: Run, tmp_path: Path) -> None:
+    verdict, findings = judge(whole), find_all(whole)
+    place = run.artifacts / INT8 / f"bench-{host_name()}.json"
+    for run_id in ("b-1", "b-2"):
+        files = write_results(replace(whole, run_id=run_id), verdict, findings, tmp_path / "reports", "text")
+        assert [path.name for path in files] == [f"bench-{run_id}.json", f"bench-{run_id}.md"]
+    assert json.loads(place.read_text())["run_id"] == "b-2"
+    earlier = json.loads(place.with_name(f"bench-{host_name()}-b-1.json").read_text())
+    for written in (json.loads(place.read_text()), earlier, json.loads(files[0].read_text())):
+        check_schema(written)
+    beside = {artifact["id"] for artifact in earlier["artifacts"]}
+    assert INT8 in beside
+    assert "onnx-fp32" not in beside, "beside an artifact lie its own rows and those that it was compared with"
+    new_state(run, (INT8,), tmp_path / "again")  # the folder is still a valid artifact
+
+
+def test_r10_w611_findings_of_int8(whole: State) -> None:
+    weak = replace(whole.machine, isa=("avx2",), cpu_class="x86-avx2")
+    found = {f.code: f for f in find_all(replace(whole, machine=weak))}
+    assert found["int8_saturation"].warning == "OCT-W610"
+    assert INT8 in found["int8_saturation"].text
+    assert "x86-avx2" in found["isa_without_int8"].text
+    strong = {f.code for f in find_all(replace(whole, machine=replace(weak, isa=("avx2", "vnni"), cpu_class="x86-vnni")))}
+    assert not strong & {"int8_saturation", "isa_without_int8"}
+    one = next(c for c in whole.comparisons if c.kind == "int8_vs_other")
+    slow = replace(one, ratio=replace(one.ratio, value=1.2, ci95=(1.1, 1.3)), text="INT8 is slower")
+    finding = find_all(replace(whole, machine=weak, comparisons=[slow]))[0]
+    assert (finding.code, finding.level, finding.warning) == ("int8_slower", "warn", "OCT-W611")
+    assert "Observed: x86-avx2 has no INT8 dot product" in finding.text
+
+
+def test_verdict_beside_the_speed_is_that_of_the_same_files(whole: State, run: Run) -> None:
+    subject = next(s for s in whole.plan.subjects if s.id == "onnx-fp32")
+    place = subject.found.folder / "verify.json"
+    value = {"schema_version": "1.0", "artifact": "onnx-fp32", "test": {"verdict": {"word": "non_inferior"}}, "select": None,
+             "golden": None}  # fmt: skip
+    try:
+        for sum_, word in ((artifact_sum(subject.found), "non_inferior"), ("0" * 64, "not_verified")):
+            place.write_text(json.dumps({**value, "artifact_sha256": sum_}))
+            listed = document(whole, judge(whole), [])["artifacts"]
+            assert next(a["verify"] for a in listed if a["id"] == "onnx-fp32") == word
+            taken = next(f.text for f in find_all(whole) if f.code == "recommended")
+            assert ("onnx-fp32" in taken) or word == "not_verified"
+    finally:
+        place.unlink()
+
+
+def test_offline_chooses_its_batch_and_gives_images_per_second(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_quiet(monkeypatch)
+    monkeypatch.setattr("octc.bench.measure.OFFLINE_BATCHES", (1, 4))
+    state = benched(run, ("onnx-fp32",), tmp_path, options=tiny_options(run, scenario="offline", vs="none"))
+    row = state.rows["onnx-fp32-offline"]
+    assert row.status == "VALID"
+    assert row.plan.batch in (1, 4)
+    assert row.rate is not None
+    assert row.rate.ci95 is not None
+    check_schema(document(state, judge(state), []))
+
+
+def test_models_that_do_not_fit_together_are_loaded_in_turns(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_quiet(monkeypatch)
+    monkeypatch.setattr("octc.bench.runner.memory_mib", lambda name, root: 100)
+    monkeypatch.setattr("octc.bench.runner.RELOADS", 2)
+    state = benched(run, ("onnx-int8", "onnx-fp32"), tmp_path, options=tiny_options(run, vs="none", batch=1))
+    assert [(c.interleave, c.pairs, c.status) for c in state.comparisons] == [("reload", 2, "VALID")]
+    assert len(state.facts["onnx-int8"].load_ms) == 3
+    assert "reload" in {f.code for f in find_all(state)}
+
+
+def test_noise_is_all_that_a_real_machine_says_against_a_row(run: Run, tmp_path: Path) -> None:
+    state = benched(run, ("onnx-fp32",), tmp_path, options=tiny_options(run, vs="none", batch=1))
+    assert {reason for row in state.rows.values() if not row.plan.hidden for reason in row.reasons} <= NOISE
+    assert state.plan.subjects[0].role == CANDIDATE

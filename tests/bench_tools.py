@@ -1,0 +1,175 @@
+"""What the tests of the bench share: a run with its teacher, short profiles, a pretended quiet machine, a schema check."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from octc.bench import conditions, measure, profiles
+from octc.bench.plan import make_plan
+from octc.bench.profiles import QUICK, STANDARD, Options, Profile
+from octc.bench.result import read_schema
+from octc.bench.rows import judge_row
+from octc.bench.runner import run_bench
+from octc.bench.state import State
+from octc.find import find_artifacts, read_teacher
+from octc.host import Machine, read_machine
+from octc.run import Run, create_run
+from tests.tiny_artifacts import resign
+
+TEACHER = "r-0002-teacher-folder"
+NOISE = {"warmup_unstable", "drift", "steal"}  # what a busy machine does to a row
+SHORT: Mapping[str, Any] = {
+    "duration_s": 0.15, "min_queries": 64, "reference_queries": 20, "reference_least": 10, "pairs": 3, "block_s": 0.01,
+    "block_calls": 5, "slow_calls": 2, "loads": 1, "tune_s": 0.01, "max_duration_s": 20.0, "warm_most": 60, "look_s": 0.05,
+}  # fmt: skip
+TINY = replace(STANDARD, **SHORT)
+TINY_QUICK = replace(QUICK, **SHORT)
+
+
+def with_teacher(run: Run, place: Path) -> Run:
+    """A copy of the run under `place`/runs with a teacher: its own float artifacts under another role and run."""
+    shutil.copytree(run.path.parent, place / "runs")
+    copy = Run(place / "runs" / run.id)
+    for folder in copy.artifacts.iterdir():
+        resign(folder, lambda value: value["lineage"].update(teacher_run=TEACHER))
+    teacher = create_run(place / "runs", "teacher", "folder", data_root=str(run.path.parent.parent / "patterns"))
+    assert teacher.id == TEACHER
+    for name in ("torch-fp32", "onnx-fp32"):
+        shutil.copytree(run.artifacts / name, teacher.artifacts / name)
+        resign(teacher.artifacts / name, lambda value: (value.update(role="teacher"), value["lineage"].update(run=TEACHER)))
+    teacher.update(status="done")
+    return copy
+
+
+def pretend_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if nothing else ran on this machine: what noise alone says against a row is not asked. All else is real."""
+
+    def judged(row: Any, role: Any, options: Any, answer: dict[str, Any], looks: Any, **more: Any) -> Any:
+        settled = {**answer, "warmup": {**answer["warmup"], "settled": True}}
+        return judge_row(row, role, options, settled, looks, **more)
+
+    monkeypatch.setattr(measure, "judge_row", judged)
+    monkeypatch.setattr(conditions, "DRIFT", 1e9)
+    monkeypatch.setattr(conditions, "STEAL", 101.0)
+    monkeypatch.setattr("octc.bench.compare.STEAL", 101.0)
+
+
+def short_profiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two profiles of the command, shortened."""
+    monkeypatch.setattr(profiles, "STANDARD", TINY)
+    monkeypatch.setattr(profiles, "QUICK", TINY_QUICK)
+
+
+def pictures_of(run: Run) -> tuple[str, ...]:
+    """64 of the run's own pictures."""
+    root = Path(str(run.read()["data_root"]))
+    return tuple(str(path) for path in sorted(root.rglob("*.png"))[:64])
+
+
+def tiny_options(run: Run, profile: Profile = TINY, **more: Any) -> Options:
+    given = {"threads": 1, "threads_source": "option", "images": pictures_of(run), "images_from": "patterns", **more}
+    return Options(profile, **given)
+
+
+def new_state(
+    run: Run, names: tuple[str, ...], scratch: Path, *, options: Options | None = None, machine: Machine | None = None,
+    teacher: bool = False, root: Path = Path("/"), tell: Callable[[str], None] = lambda _: None,
+) -> State:  # fmt: skip
+    """A bench of some artifacts of a run, before it runs."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    founds = [find_artifacts(str(run.artifacts / name), run.path.parent, {})[0][0] for name in names]
+    teachers = read_teacher(founds[0], run.path.parent) if teacher else []
+    options = options or tiny_options(run, vs="teacher" if teacher else "none")
+    plan = make_plan(founds, teachers, options, [True] * len(founds), None)
+    known = machine or read_machine()
+    return State(plan, options, known, "b-1", "2026-11-25T09:00:00Z", scratch, scratch / "logs", tell, lambda _: None, root)
+
+
+def benched(*given: Any, **more: Any) -> State:
+    state = new_state(*given, **more)
+    run_bench(state)
+    return state
+
+
+class SchemaError(AssertionError):
+    """A document that does not follow the schema."""
+
+
+KINDS: dict[str, Callable[[Any], bool]] = {
+    "object": lambda v: isinstance(v, dict), "array": lambda v: isinstance(v, list), "string": lambda v: isinstance(v, str),
+    "boolean": lambda v: isinstance(v, bool), "null": lambda v: v is None,
+    "integer": lambda v: isinstance(v, int) and not isinstance(v, bool),
+    "number": lambda v: isinstance(v, (int, float)) and not isinstance(v, bool),
+}  # fmt: skip
+LIMITS: dict[str, Callable[[Any, Any], bool]] = {
+    "const": lambda v, limit: v == limit, "enum": lambda v, limit: v in limit,
+    "minimum": lambda v, limit: v >= limit, "maximum": lambda v, limit: v <= limit,
+    "exclusiveMinimum": lambda v, limit: v > limit,
+    "minLength": lambda v, limit: len(v) >= limit, "pattern": lambda v, limit: re.search(limit, v) is not None,
+    "minItems": lambda v, limit: len(v) >= limit, "maxItems": lambda v, limit: len(v) <= limit,
+    "uniqueItems": lambda v, limit: not limit or len({repr(item) for item in v}) == len(v),
+    "required": lambda v, limit: set(limit) <= set(v),
+}  # fmt: skip
+FITS = {"minimum": "number", "maximum": "number", "exclusiveMinimum": "number", "minLength": "string", "pattern": "string",
+        "minItems": "array", "maxItems": "array", "uniqueItems": "array", "required": "object"}  # fmt: skip
+OTHERS = {
+    "$schema",
+    "$id",
+    "title",
+    "$defs",
+    "$ref",
+    "type",
+    "properties",
+    "additionalProperties",
+    "items",
+    "allOf",
+    "if",
+    "then",
+}
+
+
+def check_schema(
+    value: Any, schema: Mapping[str, Any] | None = None, root: Mapping[str, Any] | None = None, at: str = ""
+) -> None:
+    """Raise SchemaError unless `value` follows the schema (the words of JSON Schema that ours uses, and no other)."""
+    root = root or read_schema()
+    schema = root if schema is None else schema
+    assert set(schema) <= OTHERS | set(LIMITS), f"this check does not know {set(schema) - OTHERS - set(LIMITS)}"
+    if "$ref" in schema:
+        check_schema(value, root["$defs"][schema["$ref"].rsplit("/", 1)[1]], root, at)
+    kinds = [schema["type"]] if isinstance(schema.get("type"), str) else schema.get("type", [])
+    if kinds and not any(KINDS[kind](value) for kind in kinds):
+        raise SchemaError(f"{at}: {value!r} is not {kinds}")
+    for word, holds in LIMITS.items():
+        if word in schema and (word not in FITS or KINDS[FITS[word]](value)) and not holds(value, schema[word]):
+            raise SchemaError(f"{at}: {value!r} breaks {word} {schema[word]!r}")
+    if isinstance(value, dict):
+        known = schema.get("properties", {})
+        for name, item in value.items():
+            inner = known.get(name, schema.get("additionalProperties", True))
+            if inner is False:
+                raise SchemaError(f"{at}: unknown field {name!r}")
+            if isinstance(inner, Mapping):
+                check_schema(item, inner, root, f"{at}.{name}")
+    if isinstance(value, list) and "items" in schema:
+        for number, item in enumerate(value):
+            check_schema(item, schema["items"], root, f"{at}[{number}]")
+    for part in schema.get("allOf", ()):
+        check_schema(value, part, root, at)
+    if "if" in schema and _follows(value, schema["if"], root):
+        check_schema(value, schema["then"], root, at)
+
+
+def _follows(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> bool:
+    try:
+        check_schema(value, schema, root)
+    except SchemaError:
+        return False
+    return True
