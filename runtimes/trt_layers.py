@@ -20,7 +20,8 @@ WORDS = {INT8: ("int8",), FP16: ("half", "fp16", "float16"), FP32: ("float", "fp
 COMPUTE = re.compile(r"conv|correlation|gemm|runtime_fusion|matrix|deconv", re.IGNORECASE)
 REFORMAT = re.compile(r"reformat|copy", re.IGNORECASE)
 ONNX_NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
-WRAPPED = re.compile(r"^(?:PWN|\{ForeignNode)\W*|[\]})]+$")
+DEQUANTISES = re.compile(r"Cast\w*(Fc|Gemm|Conv)")  # codes times scales inside the kernel: its product is one of floats
+WRAPPED = re.compile(r"^(?:PWN|\{ForeignNode)?[(\[{]+|[\]})]+$")
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,9 @@ def _from_log(line: str) -> Kernel | None:
     inputs = line.partition("Inputs:")[2].partition("Constants:")[0].partition("Outputs:")[0]
     types = re.findall(r"Datatype: (\w+)", inputs)
     lowest = INT8 if "Int8" in types else _of(types[0]) if types else UNKNOWN
+    if lowest == INT8 and name and DEQUANTISES.search(name[1]):
+        made = re.search(r"Outputs: .*?Datatype: (\w+)", line)
+        lowest = _of(made[1]) if made else UNKNOWN
     return Kernel(name[1] if name else "", kind[1], tuple(ONNX_NODE.findall(line)), lowest)
 
 

@@ -131,7 +131,7 @@ def dequantise(trt: Any, network: Any, names: Any) -> list[str]:
     layers = [network.get_layer(i) for i in range(network.num_layers)] if names else []
     makers = {layer.get_output(k).name: layer for layer in layers for k in range(layer.num_outputs)}
     done = []
-    for layer in [found for found in layers if found.name in names and found.type == trt.LayerType.CONVOLUTION]:
+    for layer in [layer for layer in layers if layer.name in names and layer.type == trt.LayerType.CONVOLUTION]:
         back = makers.get(layer.get_input(0).name)
         front = makers.get(back.get_input(0).name) if back is not None and back.type == trt.LayerType.DEQUANTIZE else None
         if front is not None and front.type == trt.LayerType.QUANTIZE:
@@ -229,8 +229,8 @@ def verify(trt: Any, plan: dict[str, Any], base: Path) -> dict[str, Any]:
     numpy, rule = importlib.import_module("numpy"), plan["golden"]
     with numpy.load(base / rule["file"], allow_pickle=False) as record:
         images, wanted = record["inputs"], record["logits"].astype("float64")
-    engine = Engine(trt, (base / plan["output"]).read_bytes(), 1)
-    found = numpy.concatenate([engine(image[None]) for image in images]).astype("float64")
+    loaded = Engine(trt, (base / plan["output"]).read_bytes(), 1)
+    found = numpy.concatenate([loaded(image[None]) for image in images]).astype("float64")
     delta = float(numpy.abs(found - wanted).max()) / (float(numpy.ptp(wanted, axis=1).mean()) or 1.0)
     agreement = float((found.argmax(1) == wanted.argmax(1)).mean())
     facts = {"images": len(images), "delta_over_s": delta, "agreement": agreement, "logits": found.tolist()}
@@ -242,10 +242,10 @@ def verify(trt: Any, plan: dict[str, Any], base: Path) -> dict[str, Any]:
 def bench(trt: Any, plan: dict[str, Any], base: Path) -> dict[str, Any]:
     """Nanoseconds per query: device (launch to end, without copies) and end to end (with both copies)."""
     numpy, how = importlib.import_module("numpy"), plan["bench"]
-    engine = Engine(trt, (base / plan["output"]).read_bytes(), how["batch"], how["graph"])
-    images = numpy.random.default_rng(0).integers(0, 256, (64, *engine.sides["input"][0].shape), dtype="uint8")
+    loaded = Engine(trt, (base / plan["output"]).read_bytes(), how["batch"], how["graph"])
+    images = numpy.random.default_rng(0).integers(0, 256, (64, *loaded.sides["input"][0].shape), dtype="uint8")
     rows: dict[str, Any] = {}
-    for kind, work in (("device", lambda _batch: engine.launch(wait=True)), ("end_to_end", engine)):
+    for kind, work in (("device", lambda _batch: loaded.launch(wait=True)), ("end_to_end", loaded)):
         samples: list[int] = []
         first, count = time.monotonic(), 0
         while time.monotonic() - first < how["warmup_s"] + how["seconds"] or len(samples) < how["queries"]:
@@ -264,35 +264,35 @@ def write(path: Path, data: bytes) -> None:
     part.replace(path)
 
 
-VERBS = {"build": build, "inspect": inspect, "verify": verify, "bench": bench}
+VERBS = {"build": build, "inspect": inspect, "verify": verify, "bench": bench, "probe": lambda *_: {}}
 
 
 def main(given: list[str]) -> int:
     """Run one verb; the exit code."""
-    if len(given) != 2 or given[0] not in (*VERBS, "probe"):
-        sys.stderr.write(f"use: trt_worker.py {'|'.join(VERBS)}|probe PLAN.json\n")
+    if len(given) != 2 or given[0] not in VERBS:
+        sys.stderr.write(f"use: trt_worker.py {'|'.join(VERBS)} PLAN.json\n")
         return BAD_PLAN
-    base, to = Path(given[1]).resolve().parent, None
+    path = Path(given[1]).resolve()
+    to = path.with_suffix(".result.json")
     result: dict[str, Any] = {"schema": "octc.trt-result/1", "verb": given[0], "ok": True, "exit": OK, "error": None}
     try:
-        plan = json.loads(Path(given[1]).read_text("utf-8"))
+        plan = json.loads(path.read_text("utf-8"))
         one = next((plan[kind] for kind in ("strong", "weak") if kind in plan), plan)
-        to = base / one["result"]
+        name, to = one["module"], path.parent / one["result"]
         try:
-            trt = importlib.import_module(one["module"])
+            trt = importlib.import_module(name)
         except Exception as error:  # a missing library is OSError or ImportError, a broken binding anything
-            raise WorkerError(ENVIRONMENT, "environment", f"{one['module']} cannot be imported: {error}") from None
+            raise WorkerError(ENVIRONMENT, "environment", f"{name} cannot be imported: {error}") from None
         result["environment"] = {"module": trt.__name__, "version": trt.__version__, "python": platform.python_version()}
-        if given[0] != "probe":
-            result.update(VERBS[given[0]](trt, choose(plan, trt), base))
+        plan = choose(plan, trt)
+        to = path.parent / plan["result"]
+        result.update(VERBS[given[0]](trt, plan, path.parent))
     except WorkerError as error:
         result.update(ok=False, exit=error.code, error={"stage": error.stage, "text": str(error), "details": error.details})
     except (KeyError, TypeError, ValueError, OSError) as error:
         result.update(ok=False, exit=BAD_PLAN, error={"stage": "plan", "text": repr(error), "details": []})
-    if result["error"]:
-        sys.stderr.write(f"{result['error']['stage']}: {result['error']['text']}\n")
-    if to is not None:
-        write(to, (json.dumps(result, indent=1, sort_keys=True) + "\n").encode())
+    sys.stderr.write(f"{result['error']}\n" if result["error"] else "")
+    write(to, (json.dumps(result, indent=1, sort_keys=True) + "\n").encode())
     return int(result["exit"])
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-from qdq_graphs import Knobs, model
+
+from tests.export.qdq_graphs import Knobs, model
 
 CHANNELS = (8, 16, 24, 32, 48, 64)
 LEGAL: tuple[dict[str, Any], ...] = (
