@@ -146,6 +146,9 @@ def _runtimes(session: Session) -> list[Check]:
 
 def _engine(group: str, name: str, said: dict[str, Any]) -> Check:
     owners = {"onnxruntime": ("x86",), "openvino": ("x86",), "tensorrt": ("tensorrt", "jetson")}
+    if "slow" in said:
+        mend = "octc doctor again when this machine is less busy"
+        return Check(group, "warning", f"{name}: {said['slow']}", mend, "OCT-E903", (), owners[name])
     if "error" in said:
         mend = f"pip install --force-reinstall {name}"
         return Check(

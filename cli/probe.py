@@ -20,7 +20,7 @@ NEWEST_OPSET, NEWEST_IR = 40, 30  # where the search for what an engine reads be
 
 
 def ask(engine: str, seconds: float = SECONDS) -> dict[str, Any]:
-    """What an installed engine says of itself; {"error": why} where it does not start."""
+    """What an installed engine says of itself; {"error": why} where it does not start, {"slow": why} after `seconds`."""
     code = f"from octc.cli.probe import answer; answer({engine!r})"
     try:
         done = subprocess.run(
@@ -32,7 +32,7 @@ def ask(engine: str, seconds: float = SECONDS) -> dict[str, Any]:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return {"error": f"no answer within {seconds:g} s"}
+        return {"slow": f"no answer within {seconds:g} s"}
     try:
         value: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
