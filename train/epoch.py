@@ -86,8 +86,8 @@ def finish_epoch(
 
 
 def goes_on(progress: Progress, stage: Stage) -> bool:
-    """Epochs are left, and patience too; while a stage that restarts is frozen, it does not stop early."""
-    early = progress.bad >= stage.patience and not (stage.restart and progress.epoch < stage.freeze)
+    """Epochs are left, and patience too; a stage that restarts does not stop early before its second part has begun."""
+    early = progress.bad >= stage.patience and not (stage.restart and progress.epoch <= stage.freeze)
     return progress.epoch < stage.epochs and not early
 
 

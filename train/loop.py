@@ -31,6 +31,7 @@ from octc.train.mix import draw_mixing, mix_images, mix_targets
 from octc.train.optim import accumulation, backbone_of, drop_gradients, hold, parameter_groups, set_rates
 from octc.train.processes import agreed, shared_logits, watching_peers
 from octc.train.signals import Deferred, deferred_signals
+from octc.train.tensorboard import write_events
 from octc.train.training import Data, Fitted, Report, Training, add_values, go_on, refuse, save_state, update
 from octc.train.views import picture_views
 
@@ -117,6 +118,7 @@ def fit(
             written = time.monotonic()
             if accelerator.is_main_process:
                 write_history(folder, progress.history)
+                write_events(folder / "tensorboard", progress.history)
             report(row)
             if stop := agreed(accelerator, signals.number):
                 signals.leave(stop)

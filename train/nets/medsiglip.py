@@ -40,10 +40,12 @@ class MedSigLip(nn.Module):
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Compute the tower's activations twice instead of keeping them."""
+        trunk: Any = self.trunk
+        prefix = "activation" if hasattr(trunk, "activation_checkpointing_enable") else "gradient"  # its older name
         if enable:
-            self.trunk.gradient_checkpointing_enable({"use_reentrant": False})
+            getattr(trunk, f"{prefix}_checkpointing_enable")({"use_reentrant": False})
         else:
-            self.trunk.gradient_checkpointing_disable()
+            getattr(trunk, f"{prefix}_checkpointing_disable")()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.head(self.trunk(pixel_values=x).pooler_output)
