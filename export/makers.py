@@ -16,7 +16,7 @@ from octc.export.source import Quantised, Source
 from octc.export.to_fp16 import write_fp16
 from octc.export.to_onnx import check_batches, read_onnx, write_onnx
 from octc.export.to_openvino import MAIN, write_openvino
-from octc.export.trt_variants import MODULES, narrow, write_half, write_int8
+from octc.export.trt_variants import MODULES, narrow, require_agreement, write_half, write_int8
 from octc.files import write_bytes
 from octc.train.checkpoint import WEIGHTS
 
@@ -115,6 +115,7 @@ def _tensorrt_int8(shop: Workshop, job: Job, folder: Path) -> Made:
         Path(made.main_file), Path(plain.main_file), folder, (made.reference, source.model), source.checkpoint.preprocess,
         source.golden, frozenset(made.facts["float_layers"]), MODULES[job.target],
     )  # fmt: skip
+    require_agreement(facts["variants"])
     return Made(ONNX, made.reference, {**made.facts, **facts})
 
 
@@ -122,6 +123,7 @@ def _tensorrt_fp16(shop: Workshop, job: Job, folder: Path) -> Made:
     plain, source = shop.float_onnx(_opset(job)), shop.source
     pre, module = source.checkpoint.preprocess, MODULES[job.target]
     facts = write_half(Path(plain.main_file), folder, source.model, pre, source.golden, module)
+    require_agreement(facts["variants"])
     return Made("model.fp16.onnx", plain.reference, {**plain.facts, **facts})
 
 

@@ -99,7 +99,8 @@ LEGAL = {
     "float weight with Q": Knobs(weight="q"), "one scale": Knobs(axis=None), "axis -4": Knobs(axis=-4),
     "no bias": Knobs(bias="none"), "constant scale": Knobs(scale="constant"), "scale behind Identity": Knobs(scale="identity"),
     "depthwise": Knobs(group=16), "5 x 5 depthwise": Knobs(group=16, kernel=(5, 5)), "1 x 1": Knobs(kernel=(1, 1)),
-    "SiLU": Knobs(act="Silu"), "ReLU": Knobs(act="Relu"), "pooling between Q and DQ": Knobs(inner="MaxPool"), "pooling behind DQ": Knobs(between="MaxPool"), "Gemm": Knobs(op="Gemm"),
+    "SiLU": Knobs(act="Silu"), "ReLU": Knobs(act="Relu"),
+    "pooling between Q and DQ": Knobs(inner="MaxPool"), "pooling behind DQ": Knobs(between="MaxPool"), "Gemm": Knobs(op="Gemm"),
     "stem": Knobs(cin=3, cout=32),
 }  # fmt: skip
 
