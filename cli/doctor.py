@@ -79,7 +79,7 @@ def _packages(_session: Session) -> list[Check]:
         else:
             known = versions(tuple(DISTRIBUTIONS.get(name, name.replace("_", "-")) for name in modules))
             found.append(Check(group, "ok", f"extra {extra}: {', '.join(f'{n} {v}' for n, v in known.items())}"))
-    small = {"weights": [package.module for package in PACKAGES.values()], "yaml": ["yaml"]}
+    small = {"weights": tuple(package.module for package in PACKAGES.values()), "yaml": ("yaml",)}
     for extra, modules in small.items():
         lacking = [name for name in modules if not have(name)]
         text = f"extra {extra}: {', '.join(lacking)} not installed" if lacking else f"extra {extra}"
