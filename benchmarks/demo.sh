@@ -10,8 +10,8 @@ set -x
 octc doctor || true
 octc data phantom
 octc data check phantom
-octc train teacher --dataset phantom --recipe smoke
-octc train student --dataset phantom --recipe smoke
+octc train teacher --dataset phantom --recipe demo
+octc train student --dataset phantom --recipe demo
 octc export --target all
 octc verify --margin 20 --class-margin 40
 octc bench --quick

@@ -83,8 +83,8 @@ def demo() -> Recipe:
     """
     views = Augment(rotate=5, translate=0.05, scale=0.1, hflip=0.5, brightness=0.2, contrast=0.2)
     teacher = Stage(
-        model="tf_efficientnet_lite2", weights="package", size=128, epochs=6, lr=3e-4, smoothing=0.1, ema=0.9, mean=HALF[0],
-        std=HALF[1], augment=views,
+        model="tf_efficientnet_lite2", weights="package", size=128, epochs=6, lr=1e-3, smoothing=0.05, ema=0.9, mean=HALF[0],
+        std=HALF[1], augment=views, model_kwargs={"bn_momentum": 0.1},  # a hundred steps: the networks' own 0.01 is too slow
     )  # fmt: skip
     return Recipe(
         "demo", teacher, replace(teacher, model="tf_efficientnet_lite0"), quantisation=Quantisation(epochs=1, calibration=128)
