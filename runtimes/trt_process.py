@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from octc.cpu import read_text
 from octc.errors import OctcError
 from octc.host import read_gpus
 from octc.optional import have
@@ -64,18 +65,19 @@ class Backend:
 
 def run_process(command: Sequence[str], folder: Path, log: Path, seconds: float) -> tuple[int | None, float, int]:
     """Run in `folder`; stdout and stderr go to `log`. Returns (exit code, None when it ran out of time), seconds, peak MiB."""
-    started = time.monotonic()
+    started, peak = time.monotonic(), 0
     with log.open("wb") as stream:
         process = subprocess.Popen(
             list(command), cwd=folder, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True
         )
         try:
             while True:
-                pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+                peak = max(peak, _peak_mib(process.pid))
+                pid, status = os.waitpid(process.pid, os.WNOHANG)
                 late = time.monotonic() - started > seconds
                 if pid == 0 and late:
                     os.killpg(process.pid, signal.SIGKILL)
-                    _, status, usage = os.wait4(process.pid, 0)
+                    _, status = os.waitpid(process.pid, 0)
                 if pid or late:
                     break
                 time.sleep(STEP)
@@ -85,7 +87,13 @@ def run_process(command: Sequence[str], folder: Path, log: Path, seconds: float)
             raise
     process.returncode = os.waitstatus_to_exitcode(status)
     code = None if pid == 0 else process.returncode
-    return code, time.monotonic() - started, usage.ru_maxrss // 1024
+    return code, time.monotonic() - started, peak
+
+
+def _peak_mib(pid: int) -> int:
+    """Largest resident memory of a process so far (getrusage would count what this process had when it forked)."""
+    found = re.search(r"^VmHWM:\s+(\d+) kB", read_text(Path(f"/proc/{pid}/status")), re.MULTILINE)
+    return int(found[1]) // 1024 if found else 0
 
 
 def run_worker(folder: Path, plan: BuildPlan, verb: str, python: str = sys.executable) -> Ran:
@@ -100,7 +108,7 @@ def run_worker(folder: Path, plan: BuildPlan, verb: str, python: str = sys.execu
     result = json.loads(result_file.read_text()) if result_file.is_file() else {}
     outcome = _outcome(code)
     error = "" if outcome == "ok" else str((result.get("error") or {}).get("text") or _cause(outcome, code, plan, peak))
-    return Ran(outcome, error, seconds, peak, text, result)
+    return Ran(outcome, error, seconds, max(peak, int(result.get("peak_rss_mib", 0))), text, result)
 
 
 def _outcome(code: int | None) -> str:

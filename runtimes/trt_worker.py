@@ -15,7 +15,6 @@ import hashlib
 import importlib
 import json
 import platform
-import resource
 import sys
 import time
 from pathlib import Path
@@ -112,6 +111,7 @@ def build(trt: Any, plan: dict[str, Any], base: Path) -> dict[str, Any]:
     write(base / plan["output"], data)
     if cache:
         write(cache, bytes(memoryview(config.get_timing_cache().serialize())))
+    peak = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
     printed = [text for _, text in logger.lines if text.startswith(LAYERS)]
     if not printed:
         inspect(trt, plan, base, logger)
@@ -121,7 +121,7 @@ def build(trt: Any, plan: dict[str, Any], base: Path) -> dict[str, Any]:
         **{key: plan[key] for key in ("typing", "variant", "onnx", "layers", "network_flags", "builder_flags")},
         "engine": plan["output"], "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "dequantized": floats,
         "timing_cache": ("read" if known else "new") if cache else None, "seconds": round(time.monotonic() - started, 3),
-        "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
+        "peak_rss_mib": int(peak[0].split()[1]) >> 10,
         "warnings": sorted({text for name, text in logger.lines if name == "WARNING"}),
     }  # fmt: skip
 
