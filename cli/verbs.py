@@ -60,6 +60,7 @@ VERBS = (
     Verb("lint", "octc.cli.lint:lint", "Check an ONNX graph for what engines reject, run in float or mis-scale."),
     Verb("verify", "octc.cli.verify:verify", "Prove that an artifact is as good as its reference."),
     Verb("bench", "octc.cli.bench:bench", "Measure latency, throughput, memory and size."),
+    Verb("serve-config", "octc.cli.serve:serve_config", "Write a model repository for a server (triton)."),
     Verb("predict", "octc.cli.predict:predict", "Classify images with an artifact."),
     Verb("list", "octc.cli.list:list_", "Models, data sets, recipes and runs, and what is missing for each."),
     Verb("doctor", "octc.cli.doctor:doctor", "Say what this machine can do and how to mend the rest."),

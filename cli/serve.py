@@ -1,0 +1,31 @@
+"""`octc serve-config`: what a model server needs, from an artifact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from octc.cli.session import Session
+from octc.errors import OctcError
+
+
+def serve_config(
+    session: Session,
+    server: Annotated[str, typer.Argument(help="triton")],
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Artifact folder")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Model repository; one folder is added")],
+    force: Annotated[bool, typer.Option("--force", help="Replace the model's folder")] = False,
+) -> int:
+    """Write a model repository: config.pbtxt, labels and the model file."""
+    if server != "triton":
+        raise OctcError("OCT-E104", f"unknown server {server!r}", mend="octc serve-config triton BUNDLE -o DIR")
+    from octc.artifact import read_artifact
+    from octc.export.triton import write_repository
+
+    place = write_repository(bundle, read_artifact(bundle), out, force=force)
+    session.report({"server": server, "model": str(place), "config": str(place / "config.pbtxt")})
+    session.result(str(place))
+    session.say(f"next: tritonserver --model-repository={out}")
+    return 0

@@ -1,0 +1,132 @@
+"""A model repository for Triton Inference Server from an artifact: TensorRT engine, ONNX file or OpenVINO file.
+
+Layout and fields: https://github.com/triton-inference-server/common/blob/main/protobuf/model_config.proto
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from octc.artifact import Artifact
+from octc.errors import OctcError
+from octc.files import publishing, write_bytes
+from octc.trt_plan import LARGEST_BATCH
+
+INPUT, OUTPUT, LABELS = "image", "logits", "labels.txt"
+TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
+
+
+@dataclass(frozen=True)
+class Backend:
+    """key and value: the line that names the backend; file: what Triton looks for in the version's folder; kind: device."""
+
+    key: str
+    value: str
+    file: str
+    kind: str
+
+
+BACKENDS = {
+    "tensorrt": Backend("platform", "tensorrt_plan", "model.plan", "KIND_GPU"),
+    "onnx": Backend("backend", "onnxruntime", "model.onnx", "KIND_CPU"),
+    "openvino": Backend("backend", "openvino", "model.xml", "KIND_CPU"),
+}
+
+
+def write_repository(folder: Path, artifact: Artifact, out: Path, *, force: bool = False) -> Path:
+    """Write OUT/<name>/config.pbtxt, labels.txt, README.txt and 1/<model>; the model's folder.
+
+    Raises:
+        OctcError: E104 Triton has no backend for it, E410 a TensorRT artifact without an engine, E106 the folder exists.
+    """
+    backend, source = _source(folder, artifact)
+    place = out / artifact.name
+    out.mkdir(parents=True, exist_ok=True)
+    with publishing(place, force=force) as temporary:
+        (temporary / "1").mkdir()
+        shutil.copyfile(folder / source, temporary / "1" / backend.file)
+        if artifact.target == "openvino":
+            shutil.copyfile(folder / Path(source).with_suffix(".bin"), temporary / "1" / "model.bin")
+        write_bytes(temporary / "config.pbtxt", text_format(config_of(artifact, backend)).encode())
+        write_bytes(temporary / LABELS, ("\n".join(artifact.classes) + "\n").encode())
+        write_bytes(temporary / "README.txt", readme(artifact).encode())
+    return place
+
+
+def _source(folder: Path, artifact: Artifact) -> tuple[Backend, str]:
+    if artifact.target not in BACKENDS:
+        text = f"Triton has no backend for {artifact.target} artifacts of octc"
+        raise OctcError("OCT-E104", text, mend=f"an artifact for one of: {', '.join(BACKENDS)}", place=str(folder))
+    if artifact.target != "tensorrt":
+        return BACKENDS[artifact.target], artifact.main_file
+    engine = artifact.details.get("engine")
+    if not isinstance(engine, dict):
+        mend = f"on the device: octc export --from-bundle {folder} --target tensorrt; or serve its ONNX sister"
+        raise OctcError("OCT-E410", f"{artifact.name} holds no engine", mend=mend, place=str(folder))
+    if engine["package"] != "tensorrt":
+        text = f"{artifact.name}: Triton does not load engines of {engine['package']}"
+        raise OctcError("OCT-E505", text, mend="octc export --target tensorrt, built on the server's GPU", place=str(folder))
+    return BACKENDS["tensorrt"], str(engine["file"])
+
+
+def config_of(artifact: Artifact, backend: Backend) -> dict[str, Any]:
+    """The message ModelConfig as nested dicts and lists; enum values are `Word`."""
+    pre = artifact.preprocess
+    image = {"name": INPUT, "data_type": Word(TYPES["uint8"]), "dims": [pre.channels, pre.size, pre.size]}
+    logits = {"name": OUTPUT, "data_type": Word(TYPES["float32"]), "dims": [len(artifact.classes)], "label_filename": LABELS}
+    return {
+        "name": artifact.name, backend.key: backend.value, "max_batch_size": LARGEST_BATCH, "input": [image], "output": [logits],
+        "instance_group": [{"count": 1, "kind": Word(backend.kind)}], "dynamic_batching": {},
+        "version_policy": {"specific": {"versions": [1]}},
+        "parameters": [
+            {"key": "octc_sha256", "value": {"string_value": artifact.files[artifact.main_file].sha256}},
+            {"key": "octc_resize", "value": {"string_value": f"{pre.size} px, {pre.channels} channel(s), not normalised"}},
+        ],
+    }  # fmt: skip
+
+
+class Word(str):
+    """A value that text format writes without quotes."""
+
+    __slots__ = ()
+
+
+def text_format(message: dict[str, Any], indent: str = "") -> str:
+    """protobuf text format: repeated messages are written one by one, repeated scalars as a list."""
+    lines = []
+    for key, value in message.items():
+        if isinstance(value, dict):
+            body = text_format(value, indent + "  ")
+            lines.append(f"{indent}{key} {{\n{body}{indent}}}" if body else f"{indent}{key} {{ }}")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            lines += [f"{indent}{key} {{\n{text_format(one, indent + '  ')}{indent}}}" for one in value]
+        elif isinstance(value, list):
+            lines.append(f"{indent}{key}: [ {', '.join(map(_scalar, value))} ]")
+        else:
+            lines.append(f"{indent}{key}: {_scalar(value)}")
+    return "".join(line + "\n" for line in lines)
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, Word) or not isinstance(value, str):
+        return str(value).lower() if isinstance(value, bool) else str(value)
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
+
+
+def readme(artifact: Artifact) -> str:
+    """What a person who runs the server must know."""
+    pre, engine = artifact.preprocess, artifact.details.get("engine")
+    lines = [
+        f"{artifact.name}: {artifact.model}, classes {', '.join(artifact.classes)}",
+        f"Input {INPUT}: uint8 [N, {pre.channels}, {pre.size}, {pre.size}], decoded and resized as octc does, not normalised.",
+        f"Output {OUTPUT}: float32 [N, {len(artifact.classes)}], before softmax; {LABELS} names the columns.",
+    ]
+    if isinstance(engine, dict):
+        built = f"TensorRT {engine['tensorrt']} for compute capability {engine['sm']}"
+        lines.append(f"The engine was built with {built}: the container of Triton must hold this version of TensorRT.")
+    lines.append("Start: tritonserver --model-repository=THE FOLDER ABOVE THIS ONE")
+    return "\n".join(lines) + "\n"
