@@ -78,7 +78,8 @@ def config_of(artifact: Artifact, backend: Backend) -> dict[str, Any]:
     image = {"name": INPUT, "data_type": Word(TYPES["uint8"]), "dims": [pre.channels, pre.size, pre.size]}
     logits = {"name": OUTPUT, "data_type": Word(TYPES["float32"]), "dims": [len(artifact.classes)], "label_filename": LABELS}
     return {
-        "name": artifact.name, backend.key: backend.value, "max_batch_size": LARGEST_BATCH, "input": [image], "output": [logits],
+        "name": artifact.name, backend.key: backend.value, "max_batch_size": LARGEST_BATCH,
+        "input": [image], "output": [logits],
         "instance_group": [{"count": 1, "kind": Word(backend.kind)}], "dynamic_batching": {},
         "version_policy": {"specific": {"versions": [1]}},
         "parameters": [

@@ -1,0 +1,73 @@
+"""`octc lint` as a person types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from octc.cli.main import main
+from tests.export.qdq_graphs import Knobs, model
+
+Captured = pytest.CaptureFixture[str]
+
+
+def write(path: Path, *layers: Knobs) -> Path:
+    onnx.save(model(list(layers)), str(path))
+    return path
+
+
+def test_clean_is_0_and_anything_to_mend_is_1(tmp_path: Path, capsys: Captured) -> None:
+    assert main(["lint", str(write(tmp_path / "good.onnx", Knobs()))]) == 0
+    assert "clean" in capsys.readouterr().out
+    assert main(["lint", str(write(tmp_path / "bad.onnx", Knobs(zero=3)))]) == 1
+    out = capsys.readouterr().out
+    assert "E01 zero-point" in out
+    assert "QuantizeLinear_3: zero-point 3" in out
+    assert "mend:" in out
+    assert main(["lint", str(write(tmp_path / "slow.onnx", Knobs(pairs="activation")))]) == 1
+
+
+def test_json_names_rule_severity_node_and_fix(tmp_path: Path, capsys: Captured) -> None:
+    assert main(["lint", str(write(tmp_path / "bad.onnx", Knobs(bias="int32"))), "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    worst = document["data"]["findings"][0]
+    assert (worst["rule"], worst["severity"]) == ("E03", "E")
+    assert worst["node"].startswith("DequantizeLinear_")
+    assert worst["fix"]
+    assert (document["exit_code"], document["data"]["clean"]) == (1, False)
+
+
+def test_fix_writes_a_file_beside_and_says_what_it_did(tmp_path: Path, capsys: Captured) -> None:
+    bad = write(tmp_path / "bad.onnx", Knobs(code=np.uint8, zero=128, bias="int32"))
+    before = bad.read_bytes()
+    assert main(["lint", str(bad), "--fix"]) == 0
+    err = capsys.readouterr().err
+    assert err.count("mended:") == 3
+    fixed = tmp_path / "bad.fixed.onnx"
+    assert main(["lint", str(fixed)]) == 0
+    assert bad.read_bytes() == before
+    capsys.readouterr()
+    assert main(["lint", str(bad), "--fix"]) == 2  # nothing is overwritten
+    assert "OCT-E106" in capsys.readouterr().err
+    assert main(["lint", str(bad), "--fix", "--force"]) == 0
+
+
+def test_targets_differ(tmp_path: Path, capsys: Captured) -> None:
+    bad = str(write(tmp_path / "bad.onnx", Knobs(code=np.uint8, zero=128)))
+    assert main(["lint", bad, "--target", "onnx"]) == 0
+    assert main(["lint", bad, "--target", "tensorrt-rtx"]) == 1
+    assert main(["lint", bad, "--target", "coreml"]) == 2
+    assert "tensorrt-strong" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("content", "code"), [(None, 2), (b"", 1), (b"no onnx at all", 3)])
+def test_files_that_are_none(tmp_path: Path, capsys: Captured, content: bytes | None, code: int) -> None:
+    path = tmp_path / "x.onnx"
+    if content is not None:
+        path.write_bytes(content)
+    assert main(["lint", str(path)]) == code
+    assert "Traceback" not in capsys.readouterr().err
