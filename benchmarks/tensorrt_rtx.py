@@ -24,7 +24,7 @@ def main(words: list[str]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             started = time.monotonic()
             one = write_network(name, int(size), Path(folder) / "net")
-            print(f"{name} {size} px: exported in {time.monotonic() - started:.1f} s, {one.promised} convolutions promised")
+            say(f"{name} {size} px: exported in {time.monotonic() - started:.1f} s, {one.promised} convolutions promised")
             wide = {"onnx": "model.onnx", "onnx_sha256": sha256_file(one.folder / "model.onnx")}
             plans = {"int8fp16": one.plan("int8"), "int8 (FP32 rest)": one.plan("int8", **wide), "fp16": one.plan("fp16")}
             for variant, plan in plans.items():
@@ -32,10 +32,15 @@ def main(words: list[str]) -> None:
                 counts = ", ".join(f"{count} {kind}" for kind, count in report.counts().items())
                 shares = ", ".join(f"{100 * share:.1f} % {kind}" for kind, share in report.macs.items())
                 size_mb = ran.result["bytes"] / 1e6
-                print(
+                say(
                     f"  {variant}: {size_mb:.1f} MB engine, {ran.seconds:.1f} s, {ran.peak_rss_mib} MiB; convolutions {counts}; "
-                    f"multiply-accumulates {shares}; missing {len(report.missing)}; {report.kernels} kernels"
+                    f"multiply-accumulates {shares}; missing {len(report.missing)}; kernels {report.kernels}"
                 )
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def say_engine(session: Session, folder: Path, details: dict[str, Any]) -> None:
         speed = f"{timed['device']['p50_ms']:.3f} ms" if timed else f"not timed ({one['measured']['reason']})"
         session.say(f"    {one['engine']}: {one['bytes'] / 1e6:.1f} MB, convolutions {counts}; {speed}")
     if engine["fell_back"]:
-        session.warn("OCT-W405", f"the engine is not what was asked for: {engine['sidecar']} lists the steps of the fallback")
+        session.warn("OCT-W406", f"the engine is not what was asked for: {engine['sidecar']} lists the steps of the fallback")
     if any(one["measured"]["value"] for one in engine["built"]):
         session.say(f"    used: {engine['file']} (the quickest whose golden images agree)")
 

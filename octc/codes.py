@@ -107,6 +107,7 @@ CODES: dict[str, tuple[int, str]] = {
     "OCT-W219": (0, "leaky split, for comparison only"),
     "OCT-W306": (0, "damaged checkpoint skipped, previous one used"),
     "OCT-W405": (0, "parity not shown yet on the select set"),
+    "OCT-W406": (0, "engine built by a fallback"),
     "OCT-W610": (0, "8-bit weights on a CPU without VNNI may saturate"),
     "OCT-W611": (0, "INT8 slower or no faster than another artifact"),
     "OCT-W701": (0, "result of a verification could not be stored"),
