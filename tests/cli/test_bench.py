@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,7 @@ def bench(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     """Run `octc bench WORDS...` in tmp_path with short profiles: exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("OCTC_BENCH__THREADS", "1")
     short_profiles(monkeypatch)
 
     def call(*words: str | Path) -> tuple[int, str, str]:
@@ -59,6 +61,9 @@ def only(run: Run, *names: str) -> None:
 def test_the_command_as_it_stands_in_the_readme(run: Run, bench: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_quiet(monkeypatch)
     only(run, "onnx-int8", "onnx-fp32", "tensorrt-int8")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     code, out, err = bench()
     assert code == 0, err
     assert err.startswith(f"using {Path('runs') / run.id / 'artifacts'} (newest valid; choose with BUNDLE)")
@@ -75,7 +80,7 @@ def test_the_command_as_it_stands_in_the_readme(run: Run, bench: Said, tmp_path:
     report = next((tmp_path / "reports").glob("*.md")).read_text()
     assert "teacher-torch-fp32" in report
     assert str(tmp_path) not in report, "no path of this machine"
-    assert not list(Path(os.environ.get("TMPDIR", "/tmp")).glob("octc-bench-*"))
+    assert not list(scratch.iterdir())
 
 
 def test_quick_says_so_first_and_json_is_one_document(run: Run, bench: Said, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +93,8 @@ def test_quick_says_so_first_and_json_is_one_document(run: Run, bench: Said, mon
     check_schema(value["data"])
     assert value["run_id"] == value["data"]["run_id"]
     assert value["data"]["warnings"][0] == "quick profile: not comparable, not for publication"
-    assert value["data"]["settings"]["profile"] == "quick"
+    settings = value["data"]["settings"]
+    assert (settings["profile"], settings["origins"]["bench.threads"]) == ("quick", "env:OCTC_BENCH__THREADS")
     na = {row["id"]: row["reasons"] for row in value["data"]["rows"] if row["status"] == "NA"}
     assert "name its folder" in na["onnx-fp16-device-1"][0]
     kinds = [c["kind"] for c in value["data"]["comparisons"]]
@@ -193,7 +199,7 @@ def test_r05_restricted_affinity_of_a_real_process(run: Run, octc: Octc) -> None
 
 
 def test_r02_lowered_minimum_of_a_real_process(run: Run, octc: Octc) -> None:
-    words = ("--vs", "none", "--batch", "1", "--duration", "0.1s", "--min-queries", "20", "--json")
+    words = ("--vs", "none", "--batch", "1", "--duration", "0.1s", "--min-queries", "20", "--quick", "--json")
     done = octc("bench", run.artifacts / "onnx-fp32", *words)
     value = json.loads(done.stdout)
     assert (done.returncode, value["status"], value["data"]["status"]) == (1, "gate_failed", "INVALID")
@@ -232,7 +238,7 @@ run()
 
 def started(tmp_path: Path, *words: str) -> subprocess.Popen[str]:
     """`octc bench` with rows of three seconds, as a process."""
-    code = START.format(short=dict(SHORT), words=[*words])
+    code = START.format(short=dict(SHORT), words=[*words, "--threads", "1"])
     return subprocess.Popen(
         [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
     )
