@@ -33,8 +33,8 @@ def main(words: list[str]) -> None:
                 shares = ", ".join(f"{100 * share:.1f} % {kind}" for kind, share in report.macs.items())
                 size_mb = ran.result["bytes"] / 1e6
                 say(
-                    f"  {variant}: {size_mb:.1f} MB engine, {ran.seconds:.1f} s, {ran.peak_rss_mib} MiB; convolutions {counts}; "
-                    f"multiply-accumulates {shares}; missing {len(report.missing)}; kernels {report.kernels}"
+                    f"  {variant}: {size_mb:.1f} MB engine, {ran.seconds:.1f} s, {ran.peak_rss_mib} MiB; "
+                    f"convolutions {counts}; multiply-accumulates {shares}; missing {len(report.missing)}"
                 )
 
 
