@@ -201,7 +201,8 @@ def _work(
             reporter.stage("qat", tuned)
             say_tuned(session, tuned)
     nexts = {"teacher": f"octc train student --dataset {asked.dataset}", "student": "octc export && octc verify && octc bench"}
-    session.result(str(run.path))
+    if accelerator.is_main_process:
+        session.result(str(run.path))
     session.say(f"next: {nexts[asked.kind]}")
 
 

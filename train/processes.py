@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -33,7 +34,7 @@ def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerat
     """The device and precision of this process: bf16 or fp16 on a GPU, fp32 on a CPU (where bf16 is slower).
 
     Raises:
-        OctcError: E903 the device is not there, or cannot compute in that precision.
+        OctcError: E903 the device is not there, cannot compute in that precision, or torchrun's processes cannot join.
     """
     if device not in ("auto", "cpu"):
         index = torch.device(device).index or 0
@@ -45,7 +46,14 @@ def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerat
     chosen = (gpu_precision if on_gpu else "no") if precision == "auto" else {"fp32": "no"}.get(precision, precision)
     if chosen == "fp16" and not on_gpu:
         raise OctcError("OCT-E903", "fp16 trains on a GPU only", mend="--precision auto")
-    return Accelerator(cpu=device == "cpu", mixed_precision=chosen)
+    other = device == "auto" and torch.backends.mps.is_available()
+    # told to use the CPU, several processes join through gloo; without a GPU and untold, each would train alone
+    accelerator = Accelerator(cpu=not (on_gpu or other), mixed_precision=chosen)
+    wanted = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != wanted:
+        text = f"{wanted} processes were started, and this one sees {accelerator.num_processes}"
+        raise OctcError("OCT-E903", text, mend="--device cpu, or torchrun with one process a GPU")
+    return accelerator
 
 
 def agreed(accelerator: Accelerator, number: int) -> int:

@@ -123,7 +123,7 @@ def test_accumulated_micro_batches_are_stopped_only_between_updates(tmp_path: Pa
 def test_t03_killed_in_mid_epoch_and_resumed_gives_the_same_bits(tmp_path: Path, whole: Fitted) -> None:
     """SIGKILL of a real process in the second epoch; what it had written at the end of the first one is taken up."""
     words = [sys.executable, "-m", "tests.train.tiny", str(tmp_path), '{"die": [7, 0]}']
-    killed = subprocess.run(words, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    killed = subprocess.run(words, check=False, env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
     assert killed.returncode == -signal.SIGKILL
     steps: list[int] = []
     resumed = train(tmp_path, resume=True, tick=steps.append)

@@ -24,7 +24,7 @@ LIMIT = 120.0  # seconds; far less than the timeouts of the backends
 
 
 def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", **more}
+    return {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": "", **more}
 
 
 @contextmanager
@@ -96,8 +96,8 @@ def test_a_signal_to_one_stops_both_after_the_same_step_with_the_state_saved(tmp
             assert time.monotonic() < deadline
             time.sleep(0.02)
         second.send_signal(signal.SIGTERM)
-        assert second.wait(30) == -signal.SIGTERM
-        assert first.wait(30) == -signal.SIGTERM
+        assert second.wait(LIMIT) == -signal.SIGTERM
+        assert first.wait(LIMIT) == -signal.SIGTERM
     saved = read_state(tmp_path, facts(STAGE))
     assert saved is not None
     assert saved.warnings == ()

@@ -94,7 +94,7 @@ def test_same_seed_same_weights_other_seed_other_weights(tmp_path: Path, root: P
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [("test_vit", "test_resnet"), ("test_convnext", "test_byobnet"), ("test_resnet", "test_convnext")],
+    [("test_vit", "test_resnet"), ("test_convnext", "test_byobnet")],
 )
 def test_any_pair_of_timm_trains_by_replacing_names(tmp_path: Path, root: Path, split: Split, first: str, second: str) -> None:
     smoke = with_fields(RECIPES["smoke"](), epochs=1, size=64)
@@ -208,3 +208,13 @@ def test_device_or_precision_that_is_not_there_is_refused(device: str, precision
     with pytest.raises(OctcError) as caught:
         make_accelerator(device, precision)
     assert caught.value.code == "OCT-E903"
+
+
+def test_process_that_cannot_join_the_others_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise each of torchrun's processes would train a network of its own."""
+    make_accelerator("cpu")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(OctcError) as caught:
+        make_accelerator("cpu")
+    assert caught.value.code == "OCT-E903"
+    assert "2 processes were started, and this one sees 1" in caught.value.message

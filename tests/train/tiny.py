@@ -49,11 +49,12 @@ def facts(stage: Stage) -> dict[str, Any]:
 def train(
     folder: Path, *, resume: bool = False, tick: Callable[[int], None] = lambda _: None, data: Data | None = None,
     report: Callable[[dict[str, Any]], None] = lambda _: None, allow_change: bool = False, precision: str = "auto",
+    device: str = "cpu",
     **fields: Any,
 ) -> Fitted:  # fmt: skip
     """The tiny stage with these fields changed."""
     stage = replace(STAGE, **fields)
-    accelerator = make_accelerator("cpu", precision)
+    accelerator = make_accelerator(device, precision)
     torch.manual_seed(7)
     model = build_model(stage.model, CLASSES, **stage.model_kwargs)
     return fit(
@@ -73,7 +74,7 @@ def _main(folder: Path, options: dict[str, Any]) -> None:
         if steps == die_step and int(os.environ.get("RANK", "0")) == die_rank:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    fitted = train(folder, tick=tick, **options)
+    fitted = train(folder, tick=tick, device="auto", **options)
     if os.environ.get("RANK", "0") == "0":
         torch.save(fitted.state, folder / "result.pt")
 
