@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 
 from octc.artifact import read_golden, write_golden
-from octc.bench.conditions import Snapshot
+from octc.bench.conditions import Snapshot, read_snapshot
 from octc.bench.findings import find_all
 from octc.bench.judge import judge
 from octc.bench.process import Worker
@@ -65,22 +64,17 @@ def test_r03_throttle_counter_that_rises_during_a_row(run: Run, tmp_path: Path, 
     pretend_quiet(monkeypatch)
     counter = tmp_path / "sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count"
     counter.parent.mkdir(parents=True)
-    counter.write_text("0\n")
-    over = threading.Event()
+    looked = 0
 
-    def heat() -> None:
-        number = 0
-        while not over.wait(0.02):
-            number += 1
-            counter.write_text(f"{number}\n")
+    def heated(root: Path) -> Snapshot:
+        """Every look finds the counter higher than the one before."""
+        nonlocal looked
+        looked += 1
+        counter.write_text(f"{looked}\n")
+        return read_snapshot(root)
 
-    thread = threading.Thread(target=heat)
-    thread.start()
-    try:
-        state = benched(run, ("onnx-fp32",), tmp_path / "s", root=tmp_path, options=tiny_options(run, vs="none", batch=1))
-    finally:
-        over.set()
-        thread.join()
+    monkeypatch.setattr("octc.bench.state.read_snapshot", heated)
+    state = benched(run, ("onnx-fp32",), tmp_path / "s", root=tmp_path, options=tiny_options(run, vs="none", batch=1))
     row = state.rows["onnx-fp32-device-1"]
     assert row.status == "INVALID"
     assert "thermal_throttle" in row.reasons
