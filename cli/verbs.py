@@ -56,6 +56,7 @@ VERBS = (
     Verb("data stats", "octc.cli.data_split:stats", "Counts, sizes, mean and deviation of the training pixels."),
     Verb("train teacher", "octc.cli.train:teacher", "Train the large network of a recipe."),
     Verb("train student", "octc.cli.train:student", "Distil the teacher into the small network, then quantisation-aware."),
+    Verb("eval", "octc.cli.eval:evaluate", "Evaluate a run on its select or test part: tables, figures, intervals."),
     Verb("export", "octc.cli.export:export", "Write ONNX, OpenVINO and TensorRT artifacts of a run."),
     Verb("lint", "octc.cli.lint:lint", "Check an ONNX graph for what engines reject, run in float or mis-scale."),
     Verb("verify", "octc.cli.verify:verify", "Prove that an artifact is as good as its reference."),

@@ -14,7 +14,8 @@ from torch import nn
 
 from octc.datasets.base import Progress, Sample
 from octc.datasets.split import Split, read_split
-from octc.errors import OctcError
+from octc.errors import OctcError, shorten
+from octc.files import sha256_file
 from octc.image import VIEWS, Preprocess, UInt8, read_image
 from octc.run import Run
 from octc.train.checkpoint import Checkpoint, load_strictly, read_checkpoint
@@ -64,6 +65,30 @@ def from_cache(images: UInt8) -> Iterator[UInt8]:
         yield np.array(images[start : start + CHUNK])[:, None]
 
 
+def part_of(run: Run, part: str) -> tuple[Split, tuple[Sample, ...]]:
+    """A run's split, and one part of it (E104 where it has none of that name or no image in it)."""
+    split = read_split(run.split)
+    samples = split.parts.get(part, ())
+    if not samples:
+        known = ", ".join(name for name, items in split.parts.items() if items)
+        raise OctcError("OCT-E104", f"the split of {run.id} has no images in {part!r}", mend=f"one of: {known}")
+    return split, samples
+
+
+def check_files(root: Path, samples: Sequence[Sample]) -> None:
+    """Refuse images that are gone or not those of the split (E216), by their sums."""
+
+    def same(sample: Sample) -> bool:
+        path = root / sample.path
+        return path.is_file() and sha256_file(path) == sample.sha256
+
+    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+        wrong = [s.path for s, good in zip(samples, pool.map(same, samples), strict=True) if not good]
+    if wrong:
+        text = f"{len(wrong)} images are gone or changed since the split: {shorten(wrong)}"
+        raise OctcError("OCT-E216", text, mend="restore the images, or name their folder: --data DIR", place=str(root))
+
+
 def evaluate_run(
     run: Run, root: Path, part: str, *, tta: str = "none", combine: str = "probabilities", device: Any = "cpu",
     progress: Progress | None = None,
@@ -79,10 +104,11 @@ def evaluate_run(
         OctcError: E107 / E307 / E501 no checkpoint that can be used, E216 the split is another one, E201... a picture.
     """
     checkpoint, state = read_checkpoint(run.path / "train")
-    split = read_split(run.split)
+    split, samples = part_of(run, part)
     if split.digest != checkpoint.split_digest:
         text = "the run's split is not the one that it was trained on"
         raise OctcError("OCT-E216", text, mend="train again", place=str(run.split))
+    check_files(root, samples)
     model = build_model(checkpoint.model, len(checkpoint.classes), **checkpoint.model_kwargs)
     load_strictly(model, state, str(run.path / "train"))
     return assess(model, checkpoint, split, run, root, part, tta=tta, combine=combine, device=device, progress=progress)

@@ -113,6 +113,7 @@ class Evaluation:
     accuracy_wilson: Interval | None
     accuracy_patients: Interval | None
     recall_patients: Interval | None
+    note: str = ""  # what must be said of the split
 
 
 def evaluate(predictions: Predictions, how: str = "probabilities") -> Evaluation:
@@ -133,6 +134,7 @@ def evaluate(predictions: Predictions, how: str = "probabilities") -> Evaluation
         rocs=tuple(roc(probabilities[:, k], labels == k) for k in classes),
         precisions=tuple(average_precision(probabilities[:, k], labels == k) for k in classes),
         accuracy_wilson=wilson(int(right.sum()), len(labels)), accuracy_patients=accuracy, recall_patients=recall,
+        note=str(predictions.facts.get("warning") or ""),
     )  # fmt: skip
 
 

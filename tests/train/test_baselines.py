@@ -17,8 +17,8 @@ from octc.train.outcome import read_predictions
 from octc.train.recipes import BASELINES, RECIPES
 from octc.train.stages import Context, train_student, train_teacher
 from tests.tiny_run import write_patterns
+from tests.train.contexts import new_context
 from tests.train.test_nets import TINY_TOWER
-from tests.train.test_stages import context
 
 KD = [name for name in RECIPES if name.startswith("kd-oct")]
 NEEDS = {"hog-svm": "sklearn", "medsiglip": "transformers"}
@@ -30,6 +30,11 @@ STAND_INS: dict[str, dict[str, Any]] = {
     "medsiglip": {"model_kwargs": TINY_TOWER},
     "sfnet": {"model_kwargs": {"trunk": "test_convnext", "drop_rate": 0.3}},
     "hog-svm": {"size": 64, "model_kwargs": {"size": 64}},
+    "resnet50.tv_in1k": {"model": "test_resnet"},
+    "densenet121.tv_in1k": {"model": "test_efficientnet"},
+    "efficientnet_b0.ra_in1k": {"model": "test_efficientnet"},
+    "fpn-resnet50": {"model_kwargs": {"trunk": "resnet18", "widths": (64, 64, 128, 256, 512)}},
+    **{key: {"epochs": 1} for key in ("vgg16-gap", "fpn-vgg16", "fpn-densenet121")},
 }
 
 
@@ -73,13 +78,13 @@ def test_f75_every_recipe_trains_evaluates_and_resumes(name: str, tmp_path: Path
     full = RECIPES[name]()
     need(full.teacher)
     stage = tiny(full.teacher)
-    ctx = context(tmp_path, root, split, recipe=replace(full, teacher=stage, student=tiny(full.student)))
-    resumes = name not in ("hog-svm", "fpn-vgg16", "fpn-densenet121", "fpn-resnet50", "resnet50", "densenet121", "vgg16")
+    ctx = new_context(tmp_path, root, split, replace(full, teacher=stage, student=tiny(full.student)))
+    resumes = stage.epochs == 2 and name != "hog-svm"
     if resumes:
         with pytest.raises(KeyboardInterrupt):
             train_teacher(stopping(ctx, 1))
     made = train_teacher(replace(ctx, resume=resumes))
-    assert made.metrics["epochs"] == (1 if name == "hog-svm" else 2)
+    assert made.metrics["epochs"] == (1 if name == "hog-svm" else stage.epochs)
     assert (made.metrics.get("swa") is not None) == (stage.swa.start > 0 and stage.swa.judged)
     checkpoint, state = read_checkpoint(ctx.run.path / "train")
     assert checkpoint.model == stage.model
@@ -96,10 +101,10 @@ def test_f75_every_recipe_trains_evaluates_and_resumes(name: str, tmp_path: Path
 def test_f18_the_student_of_kd_oct_learns_from_its_teacher(name: str, tmp_path: Path, root: Path, split: Split) -> None:
     full = RECIPES[name]()
     recipe = replace(full, teacher=tiny(full.teacher), student=tiny(full.student))
-    teacher = context(tmp_path, root, split, recipe=recipe)
+    teacher = new_context(tmp_path, root, split, recipe)
     train_teacher(teacher)
     rows: list[dict[str, Any]] = []
-    ctx = replace(context(tmp_path, root, split, "student", recipe=recipe), report=rows.append)
+    ctx = replace(new_context(tmp_path, root, split, recipe, "student"), report=rows.append)
     made = train_student(ctx, teacher.run.path / "train")
     assert made.parent is not None
     for row in rows:

@@ -176,7 +176,7 @@ def test_trunk_starts_from_a_file_of_timms_network_and_the_head_stays(tmp_path: 
 def test_another_network_does_not_pass_for_the_trunk(tmp_path: Path) -> None:
     save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "other.safetensors")
     with pytest.raises(OctcError, match="missing keys") as caught:
-        start_weights(build_model("vgg16-gap", 4), _stage("vgg16-gap"), tmp_path / "other.safetensors", fetch=False)
+        start_weights(build_model("fpn-resnet50", 4), _stage("fpn-resnet50"), tmp_path / "other.safetensors", fetch=False)
     assert caught.value.code == "OCT-E307"
 
 

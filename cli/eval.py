@@ -1,0 +1,113 @@
+"""`octc eval`: a run's network on the select or the test part of its split, with every table and figure as a file."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from octc.cli.session import Session
+from octc.errors import OctcError
+from octc.image import VIEWS
+
+if TYPE_CHECKING:
+    from octc.run import Run
+    from octc.train.outcome import Evaluation
+
+PARTS = {"select": "val", "test": "test", "official": "official"}
+COMBINE = ("probabilities", "logits")
+
+
+def evaluate(
+    session: Session,
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Run; the newest finished one without it")] = None,
+    split: Annotated[str, typer.Option(help=f"Part: {', '.join(PARTS)} (of folds); reading test is logged")] = "select",
+    tta: Annotated[str, typer.Option(help="Views that are averaged: none, hflip or 5")] = "none",
+    average: Annotated[str, typer.Option(help="What is averaged over views: probabilities, or logits (as KD-OCT)")] = COMBINE[
+        0
+    ],
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
+) -> int:
+    """Evaluate a run's network. Writes runs/<id>/eval/."""
+    for name, value, known in (("--split", split, tuple(PARTS)), ("--tta", tta, tuple(VIEWS)), ("--average", average, COMBINE)):
+        if value not in known:
+            raise OctcError("OCT-E104", f"{name} {value!r} is not known", mend=f"one of: {', '.join(known)}", place=name)
+    chosen = _chosen(session, run)
+    stored = chosen.read()
+    from octc.datasets.table import find_root
+    from octc.optional import need
+
+    for module in ("torch", "timm", "safetensors"):
+        need(module)
+    root = find_root(stored["dataset"], session.data or stored.get("data_root"), os.environ)
+    from octc.train.assess import FOLDER, evaluate_run, part_of
+
+    part = PARTS[split]
+    total = len(part_of(chosen, part)[1])
+    done = 0
+    with session.progress("evaluating", total) as step:
+
+        def tell(now: int, _total: int) -> None:
+            nonlocal done
+            step(now - done)
+            done = now
+
+        found = evaluate_run(chosen, root, part, tta=tta, combine=average, device=_device(device), progress=tell)
+    _say(session, found, part, split)
+    folder = chosen.path / FOLDER / f"{part}-{tta}"
+    session.report({"folder": str(folder), "part": split, "tta": tta, "combine": average, **_document(found)})
+    session.result(_report(found, chosen, folder))
+    return 0
+
+
+def _chosen(session: Session, name: str | None) -> Run:
+    from octc.run import find_run, newest_run
+
+    if name is not None:
+        chosen = find_run(session.run_dir, name)
+    else:
+        chosen = newest_run(session.run_dir)
+        session.say(f"using run {chosen.id} (newest finished; choose with RUN)")
+    session.run_id = chosen.id
+    return chosen
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name != "cpu" and not (name == "cuda" or name.removeprefix("cuda:").isdigit()):
+        raise OctcError("OCT-E104", f"--device {name}", mend="auto, cpu, cuda or cuda:N", place="--device")
+    if name != "cpu" and not torch.cuda.is_available():
+        raise OctcError("OCT-E903", f"device {name} is not available", mend="--device cpu")
+    return name
+
+
+def _say(session: Session, found: Evaluation, part: str, split: str) -> None:
+    """Accuracy with its intervals, and what kind of number it is."""
+    figures = found.figures
+    low, high = found.accuracy_wilson or (0.0, 1.0)
+    patients = found.accuracy_patients
+    over = f"; over patients [{100 * patients[0]:.2f}, {100 * patients[1]:.2f}]" if patients else ""
+    accuracy = 100 * (figures.accuracy or 0.0)
+    session.say(f"✓ {split} accuracy {accuracy:.2f} [{100 * low:.2f}, {100 * high:.2f}], n={figures.n:,}{over}")
+    if found.note:
+        session.warn("OCT-W219", found.note)
+    if part == "val":
+        session.say("  it chose the epoch: no claim   (octc eval --split test reads the test part)")
+
+
+def _document(found: Evaluation) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    figures = asdict(found.figures)
+    return {**figures, "loss": found.loss, "ece_mass_15": found.ece, "confusion": found.matrix.tolist()}
+
+
+def _report(found: Evaluation, run: Run, folder: Any) -> str:
+    from octc.datasets.split import read_split
+    from octc.train.outcome_files import report_text
+
+    return f"{report_text(found, read_split(run.split).classes)}\n{folder}"

@@ -1,0 +1,87 @@
+"""`octc eval`: figures of a run on its parts, files beside it, refusals."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from octc.run import Run
+from octc.train.outcome import evaluate, read_predictions
+from tests.tiny_run import make_run, write_patterns
+
+Octc = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a set and a run on it."""
+    folder = tmp_path_factory.mktemp("eval")
+    write_patterns(folder / "set", patients=6, images=2)
+    make_run(folder / "runs", folder / "set")
+    return folder
+
+
+@pytest.fixture
+def run(place: Path) -> Run:
+    return Run(next((place / "runs").glob("r-0001*")))
+
+
+def test_the_newest_run_on_its_select_part(place: Path, run: Run, octc: Octc) -> None:
+    done = octc("eval", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert f"using run {run.id}" in done.stderr
+    assert "it chose the epoch: no claim" in done.stderr
+    found = evaluate(read_predictions(run.path / "eval" / "val-none"))
+    assert f"select accuracy {100 * (found.figures.accuracy or 0):.2f}" in done.stderr
+    assert "macro avg" in done.stdout
+    assert done.stdout.splitlines()[-1].endswith("eval/val-none")
+
+
+def test_test_with_views_as_json_and_in_the_log(place: Path, run: Run, octc: Octc) -> None:
+    done = octc("eval", run.id, "--split", "test", "--tta", "hflip", "--average", "logits", "--json", cwd=place)
+    assert done.returncode == 0, done.stderr
+    value: dict[str, Any] = json.loads(done.stdout)
+    assert value["run_id"] == run.id
+    stored = read_predictions(run.path / "eval" / "test-hflip")
+    found = evaluate(stored, "logits")
+    assert value["data"]["confusion"] == found.matrix.tolist()
+    assert value["data"]["accuracy"] == found.figures.accuracy
+    assert stored.views == ("identity", "hflip")
+    entry = run.read()["stages"][-1]
+    assert (entry["stage"], entry["part"], entry["tta"]) == ("evaluated", "test", "hflip")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("--split", "train"), "OCT-E104"),
+        (("--tta", "7"), "OCT-E104"),
+        (("r-0099",), "OCT-E107"),
+        (("--device", "tpu"), "OCT-E104"),
+        (("--split", "official"), "OCT-E104"),
+    ],
+)
+def test_what_is_not_there_is_a_mistake_of_the_command(place: Path, octc: Octc, words: tuple[str, ...], code: str) -> None:
+    done = octc("eval", *words, cwd=place)
+    assert done.returncode == 2, done.stderr
+    assert f"error[{code}]" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_image_that_changed_since_the_split_is_named(place: Path, run: Run, octc: Octc) -> None:
+    samples = json.loads(run.split.read_text())["parts"]["val"]
+    path = place / "set" / samples[0]["path"]
+    kept = path.read_bytes()
+    try:
+        path.write_bytes(kept + b"x")
+        done = octc("eval", run.id, cwd=place)
+    finally:
+        path.write_bytes(kept)
+    assert done.returncode == 3
+    assert "error[OCT-E216]" in done.stderr
+    assert samples[0]["path"] in done.stderr
