@@ -12,8 +12,9 @@ import torch
 
 from octc.artifact import read_artifact
 from octc.cli.main import main
+from octc.errors import OctcError
 from octc.run import Run
-from octc.runtimes.table import why_not
+from octc.runtimes.table import open_runtime, why_not
 from tests.export.oracle import need_oracle
 from tests.tiny_run import make_run, write_patterns
 
@@ -90,14 +91,17 @@ def test_with_the_compiler_a_real_engine_is_built_and_its_layers_are_as_promised
     assert sidecar["output"]["classes"] == list(artifact.classes)
     assert sidecar["attempts"][0]["peak_rss_mib"] < 1000
     assert "another machine" in str(why_not(artifact))  # B07: no GPU, or another one
-    code, _, err = said("predict", str(folder), str(run.path))
-    assert code == 4
+    with pytest.raises(OctcError) as caught:
+        open_runtime(folder, artifact)
+    assert (caught.value.code, caught.value.exit_code) == ("OCT-E505", 4)
+    assert "--force" in caught.value.mend
     code, _, err = said("export", "--from-bundle", str(folder), "--target", "tensorrt-rtx")
     assert (code, "OCT-E106" in err) == (2, True)
     code, out, err = said("export", "--from-bundle", str(folder), "--target", "tensorrt-rtx", "--force")
     assert code == 0, err
     assert out.strip().endswith("int8-rtx.engine")
-    assert read_artifact(folder).files["int8-rtx.engine"] == artifact.files["int8-rtx.engine"]  # byte for byte
+    again = read_artifact(folder).details["engine"]["built"]
+    assert [row["convolutions"] for row in again] == [row["convolutions"] for row in engine["built"]]
 
 
 def test_fp16_has_an_artifact_of_its_own(run: Run, said: Said) -> None:
