@@ -228,6 +228,14 @@ def test_tuning_that_helps_is_kept(ctx: Context) -> None:
 
 
 def test_stopped_and_resumed_tuning_gives_the_same_bits(ctx: Context) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process may have begun without it
+    try:
+        _stop_and_resume(ctx)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _stop_and_resume(ctx: Context) -> None:
     steps: list[int] = []
     whole = quantise_student(replace(with_how(ctx, epochs=2), tick=steps.append), None)
     qat_folder = ctx.run.path / "qat"
