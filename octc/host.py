@@ -78,7 +78,8 @@ def read_machine(root: Path = ROOT, *, gpus: bool = True) -> Machine:
     return Machine(
         name=host_name(), os=f"{platform.system()} {platform.release()}", cpu_model=model, isa=tokens,
         cpu_class=cpu_class(tokens, kind), cpus=read_cpus(root), governor=_governor(root),
-        ram_mib=memory_mib("MemTotal", root) or _ram_by_name(), virtual=_virtual(root, flags, kind), gpus=read_gpus() if gpus else (),
+        ram_mib=memory_mib("MemTotal", root) or _ram_by_name(), virtual=_virtual(root, flags, kind),
+        gpus=read_gpus() if gpus else (),
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         isa_limits={name: os.environ[name] for name in ISA_LIMITS if name in os.environ},
     )  # fmt: skip
