@@ -29,7 +29,7 @@ from octc.train.focal import Loss
 from octc.train.history import write_history
 from octc.train.mix import draw_mixing, mix_images, mix_targets
 from octc.train.optim import accumulation, backbone_of, drop_gradients, hold, parameter_groups, set_rates
-from octc.train.processes import agreed, shared_logits, watching_peers
+from octc.train.processes import agreed, named_failures, shared_logits
 from octc.train.signals import Deferred, deferred_signals
 from octc.train.tensorboard import write_events
 from octc.train.training import Data, Fitted, Report, Training, add_values, go_on, refuse, save_state, update
@@ -53,7 +53,7 @@ def fit(
 
     Raises:
         OctcError: E301 gradients or validation not finite, E110 / E501 the state cannot be resumed, E104 fewer images than
-            processes, E305 another process is lost.
+            processes, E302 the GPU is too small, E305 another process is lost.
     """
     optimizer = torch.optim.AdamW(parameter_groups(model, stage), lr=stage.lr)
     backbone = backbone_of(optimizer)
@@ -72,7 +72,7 @@ def fit(
     progress = at.progress
     alone, rank = accelerator.num_processes == 1, accelerator.process_index
 
-    with deferred_signals() as signals, watching_peers(accelerator):
+    with deferred_signals() as signals, named_failures(accelerator, stage.batch):
         written = time.monotonic()
         while goes_on(progress, stage):
             started = time.monotonic()

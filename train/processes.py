@@ -86,10 +86,14 @@ def shared_logits(
 
 
 @contextmanager
-def watching_peers(accelerator: Accelerator) -> Iterator[None]:
-    """A broken connection to another process becomes E305."""
+def named_failures(accelerator: Accelerator, batch: int) -> Iterator[None]:
+    """A GPU that is too small becomes E302 with a batch to try, a broken connection to another process E305."""
     try:
         yield
+    except torch.OutOfMemoryError as error:
+        text = f"GPU memory is exhausted with {batch} images a step"
+        mend = f"--batch {max(1, batch // 2)}   (a resumed run: with --allow-change)"
+        raise OctcError("OCT-E302", text, mend=mend, why=str(error).splitlines()[0][:200]) from error
     except (RuntimeError, OSError) as error:
         if accelerator.num_processes == 1 or not any(word in str(error).lower() for word in LOST):
             raise

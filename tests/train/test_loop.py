@@ -263,3 +263,17 @@ def test_short_floats_train_and_the_average_of_the_weights_is_what_is_judged(tmp
     fitted = train(tmp_path, data=data, precision="bf16", ema=0.999)
     assert all(tensor.dtype != torch.bfloat16 for tensor in fitted.state.values())
     assert fitted.metrics["epochs"] == 3
+
+
+def test_t11_gpu_that_is_too_small_gets_a_batch_to_try(tmp_path: Path) -> None:
+    """Torch's own exception, raised here: no GPU can be filled in a test."""
+
+    def full() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    with pytest.raises(OctcError) as caught:
+        train(tmp_path, tick=stop_at(2, full))
+    assert caught.value.code == "OCT-E302"
+    assert caught.value.exit_code == 4
+    assert "8 images a step" in caught.value.message
+    assert "--batch 4" in caught.value.mend
