@@ -148,7 +148,7 @@ def test_version_help_list_and_doctor(box: Box) -> None:
     texts = [check["text"] for check in doctor["checks"]]
     assert f"Python {box.version}" in " ".join(texts)
     assert any("torch" in text and "not installed (no training here; bench works)" in text for text in texts)
-    assert any(text.startswith("onnxruntime ") for text in texts)
+    assert any(text.startswith("onnxruntime") for text in texts)  # with its version, unless the machine is busy
     assert doctor["counts"]["problem"] == 0
 
 
