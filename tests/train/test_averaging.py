@@ -19,7 +19,7 @@ from octc.train.config import Augment, Mix, Swa
 from octc.train.evaluate import logits_of
 from octc.train.models import build_model
 from octc.train.state import read_state
-from octc.train.training import Data
+from octc.train.training import Data, Fitted
 from tests.train.test_loop import equal, stop_at
 from tests.train.tiny import make_data, train
 
@@ -110,10 +110,14 @@ EVERYTHING: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("step", [3, 5, 8, 13, 19])
-def test_every_new_state_goes_on_bitwise(tmp_path: Path, step: int) -> None:
-    """In the frozen epoch, on its last step, after the restart, in the averaged epochs, before the end."""
-    whole = train(tmp_path / "whole", **EVERYTHING)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Fitted:
+    return train(tmp_path_factory.mktemp("whole"), **EVERYTHING)
+
+
+@pytest.mark.parametrize("step", [3, 5, 13, 19])
+def test_every_new_state_goes_on_bitwise(tmp_path: Path, whole: Fitted, step: int) -> None:
+    """In the frozen epoch, on its last step, in the averaged epochs, before the end."""
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "cut", tick=stop_at(step, lambda: signal.raise_signal(signal.SIGINT)), **EVERYTHING)
     resumed = train(tmp_path / "cut", resume=True, **EVERYTHING)
@@ -122,8 +126,9 @@ def test_every_new_state_goes_on_bitwise(tmp_path: Path, step: int) -> None:
     assert [{**row, "seconds": 0} for row in resumed.history] == [{**row, "seconds": 0} for row in whole.history]
 
 
-def test_a_finished_training_judges_its_average_again_alike(tmp_path: Path) -> None:
+def test_a_finished_training_judges_its_average_again_alike(tmp_path: Path, whole: Fitted) -> None:
     first = train(tmp_path, **EVERYTHING)
+    assert equal(first, whole)
     again = train(tmp_path, resume=True, **EVERYTHING)
     assert again.metrics == first.metrics
     assert equal(again, first)

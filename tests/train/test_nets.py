@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -46,22 +47,25 @@ SIZES = [
 ]
 
 
+@functools.cache
+def full_size(name: str, classes: int) -> nn.Module:
+    """On the meta device: shapes without memory."""
+    with torch.device("meta"):
+        return build_model(name, classes)
+
+
 @pytest.mark.parametrize(("recipe", "role", "classes", "side", "millions", "gmac"), SIZES)
 def test_full_size_is_that_of_the_specification(
     recipe: str, role: str, classes: int, side: int, millions: float, gmac: float | None
 ) -> None:
-    stage: Stage = getattr(RECIPES[recipe](), role)
-    with torch.device("meta"):
-        model = build_model(stage.model, classes, **stage.model_kwargs)
+    model = full_size(getattr(RECIPES[recipe](), role).model, classes)
     assert parameter_count(model) / 1e6 == pytest.approx(millions, abs=0.0006)
     if gmac is not None:
         assert count_macs(model, side) / 1e9 == pytest.approx(gmac, abs=0.005)
 
 
 def test_exact_counts_and_batch_norm_buffers() -> None:
-    with torch.device("meta"):
-        vgg, dense = build_model("fpn-vgg16", 3), build_model("fpn-densenet121", 3)
-        siglip = build_model("medsiglip", 3)
+    vgg, dense, siglip = (full_size(name, 3) for name in ("fpn-vgg16", "fpn-densenet121", "medsiglip"))
     assert parameter_count(vgg) == 21_651_011
     assert parameter_count(dense) == 14_250_627
     floats = sum(b.numel() for b in dense.buffers() if b.is_floating_point() or b.is_meta)
@@ -72,9 +76,7 @@ def test_exact_counts_and_batch_norm_buffers() -> None:
 
 
 def test_sfnet_saves_the_maps_that_the_released_code_computes_twice() -> None:
-    stage = RECIPES["sfnet"]().teacher
-    with torch.device("meta"):
-        model = build_model(stage.model, 3, **stage.model_kwargs)
+    model = full_size(RECIPES["sfnet"]().teacher.model, 3)
     assert parameter_count(model) == 29_262_051
     twice = sum(width * 384 * side**2 for width, side in ((192, 28), (384, 14), (768, 7)))
     assert (count_macs(model, 224) + twice) / 1e9 == pytest.approx(4.774, abs=0.001)
