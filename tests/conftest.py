@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +15,8 @@ for variable in [name for name in os.environ if name.startswith("OCTC_") and not
     del os.environ[variable]
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
+if signal.getsignal(signal.SIGINT) != signal.default_int_handler:  # a shell starts what it puts behind itself without it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.pop("NO_COLOR", None)
 os.environ.pop("COLUMNS", None)
 

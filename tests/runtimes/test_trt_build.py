@@ -118,7 +118,8 @@ def test_x11_real_processes_time_out_crash_and_are_killed(tmp_path: Path) -> Non
     assert run("import os, signal; os.kill(os.getpid(), signal.SIGKILL)") == -9
     assert run("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)") == -11
     assert run("raise SystemExit(2)") == 2
-    assert run_process([sys.executable, "-c", "x = bytearray(60 << 20)"], tmp_path, tmp_path / "log", 60)[2] > 50
+    heavy = "import time; x = bytearray(b'1' * (60 << 20)); time.sleep(3)"
+    assert run_process([sys.executable, "-c", heavy], tmp_path, tmp_path / "log", 60)[2] > 50
 
 
 def test_the_worker_as_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
