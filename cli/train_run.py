@@ -186,7 +186,7 @@ def _work(
             tick=reporter.tick, report=reporter.row, decoding=reporter.decoding, resume=asked.resume is not None,
             weights=asked.weights, fetch=asked.fetch, allow_change=asked.allow_change,
         )  # fmt: skip
-        finished = asked.resume is not None and (run.path / "train" / META).is_file()
+        finished = asked.resume is not None and not asked.allow_change and (run.path / "train" / META).is_file()
         if not finished:
             reporter.begin(stage.model, stage.epochs, stage.batch, len(split.parts["train"]))
             made = train_teacher(context) if asked.kind == "teacher" else train_student(context, teacher)

@@ -27,6 +27,7 @@ from octc.train.losses import soft_loss
 from octc.train.models import build_model, normalise
 from octc.train.recipes import Augment, Quantisation, plain
 from octc.train.stages import Context, facts_of, load_data, load_teacher, preprocess_of, written
+from octc.train.state import made_from
 from octc.train.training import Data, Fitted
 
 MINIMUM = 16  # calibration images
@@ -166,10 +167,12 @@ def anchored_loss(student: nn.Module, teacher: nn.Module | None, how: Quantisati
 
 
 def _tune(ctx: Context, quantised: fx.GraphModule, stage: Any, data: Data, loss: Loss, parent: str) -> Fitted:
+    """A tuning that was begun goes on, unless it began from another student."""
+    folder = ctx.run.path / "qat"
+    same = ctx.resume and made_from(folder) in (None, parent)
     return fit(
-        quantised, stage, data, loss, folder=ctx.run.path / "qat", facts=facts_of(ctx, stage, "qat", parent),
-        seed=ctx.seed + 1, accelerator=ctx.accelerator, resume=ctx.resume, allow_change=ctx.allow_change, tick=ctx.tick,
-        report=ctx.report, exact=True,
+        quantised, stage, data, loss, folder=folder, facts=facts_of(ctx, stage, "qat", parent), seed=ctx.seed + 1,
+        accelerator=ctx.accelerator, resume=same, allow_change=ctx.allow_change, tick=ctx.tick, report=ctx.report, exact=True,
     )  # fmt: skip
 
 

@@ -107,6 +107,16 @@ def read_state(folder: Path, facts: Mapping[str, Any], allow_change: bool = Fals
     return Saved(serial, progress, tensors, tuple(damaged))
 
 
+def made_from(folder: Path) -> Any:
+    """What the states in a folder say that their training began from; None where there is none, or they say nothing."""
+    for name in SLOTS:
+        try:
+            return read_json(folder / f"state-{name}" / "state.json")["facts"]["from"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
 def _read_slot(slot: Path) -> tuple[int, dict[str, Any], dict[str, torch.Tensor]]:
     value: dict[str, Any] = read_json(slot / "state.json")
     stated = value.pop("json_sha256")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,8 @@ from torch import nn
 from octc.compress.calibrate import OBSERVERS, PERCENTILE, observe, set_ranges
 from octc.compress.fake_quant import BINS, LARGE
 from octc.compress.placement import prepare, quantisers, set_mode
+from octc.compress.qat import calibration_indices, check_calibration
+from octc.datasets.base import Sample
 from octc.errors import OctcError
 from octc.train.models import build_model
 
@@ -159,3 +164,38 @@ def test_activation_that_is_not_finite_is_named(value: float, pictures: torch.Te
         observe(module, lambda: [pictures])
     assert caught.value.code == "OCT-E701"
     assert "act" in str(caught.value.place)
+
+
+def test_calibration_draw_is_stratified_seeded_and_without_repeats() -> None:
+    labels = [0] * 100 + [1] * 50 + [2] * 5
+    chosen = calibration_indices(labels, 60, 0)
+    assert len(chosen) == len(set(chosen.tolist())) == 60
+    assert chosen.tolist() == sorted(chosen.tolist())
+    assert Counter(labels[i] for i in chosen) == {0: 28, 1: 27, 2: 5}
+    assert np.array_equal(chosen, calibration_indices(labels, 60, 0))
+    assert not np.array_equal(chosen, calibration_indices(labels, 60, 1))
+    assert len(calibration_indices(labels, 999, 0)) == 155
+
+
+def sample(name: str, label: int = 0) -> Sample:
+    return Sample(path=f"A/{name}.png", label=label, patient=name, part=None, sha256=name)
+
+
+def test_d25_calibration_images_that_stand_in_val_or_test_are_refused_by_name() -> None:
+    good = [sample(f"t{i}", i % 2) for i in range(20)]
+    check_calibration(good, {"val": (sample("v"),), "test": (sample("w"),)})
+    for part in ("val", "test"):
+        other = {"val": (sample("v"),), "test": (sample("w"),), part: (replace(good[3], path="B/copy.png"), sample("x"))}
+        with pytest.raises(OctcError) as caught:
+            check_calibration(good, other)
+        assert caught.value.code == "OCT-E214"
+        assert caught.value.exit_code == 3
+        assert f"overlap the {part} split (1 files" in caught.value.message
+        assert "A/t3.png" in caught.value.message
+
+
+@pytest.mark.parametrize("images", [[sample(f"t{i}", i % 2) for i in range(15)], [sample(f"t{i}") for i in range(40)], []])
+def test_calibration_set_that_cannot_do_is_refused(images: list[Sample]) -> None:
+    with pytest.raises(OctcError) as caught:
+        check_calibration(images, {})
+    assert caught.value.code == "OCT-E214"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +17,9 @@ from octc.compress.placement import counts, set_mode
 from octc.compress.qat import (
     anchored_loss,
     calibrated,
-    calibration_indices,
-    check_calibration,
     load_quantised,
     quantise_student,
 )
-from octc.datasets.base import Sample
 from octc.datasets.split import Split, read_split
 from octc.errors import OctcError
 from octc.run import Run
@@ -81,41 +77,6 @@ def student_of(ctx: Context) -> torch.nn.Module:
 
 def data_of(ctx: Context) -> Data:
     return load_data(ctx, read_checkpoint(ctx.run.path / "train")[0].preprocess)
-
-
-def test_calibration_draw_is_stratified_seeded_and_without_repeats() -> None:
-    labels = [0] * 100 + [1] * 50 + [2] * 5
-    chosen = calibration_indices(labels, 60, 0)
-    assert len(chosen) == len(set(chosen.tolist())) == 60
-    assert chosen.tolist() == sorted(chosen.tolist())
-    assert Counter(labels[i] for i in chosen) == {0: 28, 1: 27, 2: 5}
-    assert np.array_equal(chosen, calibration_indices(labels, 60, 0))
-    assert not np.array_equal(chosen, calibration_indices(labels, 60, 1))
-    assert len(calibration_indices(labels, 999, 0)) == 155
-
-
-def sample(name: str, label: int = 0) -> Sample:
-    return Sample(path=f"A/{name}.png", label=label, patient=name, part=None, sha256=name)
-
-
-def test_d25_calibration_images_that_stand_in_val_or_test_are_refused_by_name() -> None:
-    good = [sample(f"t{i}", i % 2) for i in range(20)]
-    check_calibration(good, {"val": (sample("v"),), "test": (sample("w"),)})
-    for part in ("val", "test"):
-        other = {"val": (sample("v"),), "test": (sample("w"),), part: (replace(good[3], path="B/copy.png"), sample("x"))}
-        with pytest.raises(OctcError) as caught:
-            check_calibration(good, other)
-        assert caught.value.code == "OCT-E214"
-        assert caught.value.exit_code == 3
-        assert f"overlap the {part} split (1 files" in caught.value.message
-        assert "A/t3.png" in caught.value.message
-
-
-@pytest.mark.parametrize("images", [[sample(f"t{i}", i % 2) for i in range(15)], [sample(f"t{i}") for i in range(40)], []])
-def test_calibration_set_that_cannot_do_is_refused(images: list[Sample]) -> None:
-    with pytest.raises(OctcError) as caught:
-        check_calibration(images, {})
-    assert caught.value.code == "OCT-E214"
 
 
 def test_the_observer_that_agrees_best_is_kept_and_the_student_stays_as_it_was(ctx: Context) -> None:
@@ -255,6 +216,21 @@ def _stop_and_resume(ctx: Context) -> None:
     assert not (qat_folder / "checkpoint.json").exists()
     resumed = quantise_student(replace(with_how(ctx, epochs=2), resume=True), None)
     assert (resumed.sha256, resumed.metrics) == (whole.sha256, whole.metrics)
+
+
+def test_tuning_of_another_student_begins_anew(ctx: Context) -> None:
+    """A finished tuning is not passed off as that of a student that was trained further."""
+    quantise_student(ctx, None)
+    checkpoint, state = read_checkpoint(ctx.run.path / "train")
+    state["fc.bias"] += torch.tensor([0.5, -0.5, 0.25, 0.0])
+    write_checkpoint(ctx.run.path / "train", state, checkpoint)
+    steps: list[int] = []
+    made = quantise_student(replace(ctx, resume=True, allow_change=True, tick=steps.append), None)
+    assert len(steps) == len(ctx.split.parts["train"]) // 32
+    _, network = load_quantised(ctx.run.path / "qat")
+    assert torch.allclose(network.get_submodule("fc").bias, state["fc.bias"], atol=0.01)
+    assert made.parent is not None
+    assert made.parent["sha256"] == read_checkpoint(ctx.run.path / "train")[0].sha256
 
 
 def test_short_floats_never_reach_the_grid(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,6 +131,22 @@ def test_t03_killed_in_mid_epoch_and_resumed_gives_the_same_bits(tmp_path: Path,
     assert equal(resumed, whole)
 
 
+def test_state_is_saved_within_an_epoch_too(tmp_path: Path, whole: Fitted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the long epochs; here after every update."""
+    from octc.train import loop
+
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+
+    def die() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        train(tmp_path, tick=stop_at(9, die))
+    steps: list[int] = []
+    assert equal(train(tmp_path, resume=True, tick=steps.append), whole)
+    assert steps[0] == 8
+
+
 def test_finished_training_resumed_does_nothing_and_gives_the_same(tmp_path: Path, whole: Fitted) -> None:
     train(tmp_path)
     rows: list[dict[str, Any]] = []
