@@ -60,7 +60,7 @@ class Reporter:
     def row(self, row: dict[str, Any]) -> None:
         """An epoch's row, or a warning."""
         if "warning" in row:
-            self.session.warn("OCT-W306", str(row["warning"]), str(self.run.path))
+            self.session.warn(str(row.get("code", "OCT-W306")), str(row["warning"]), str(self.run.path))
             return
         if not self.accelerator.is_main_process:
             return

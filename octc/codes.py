@@ -106,6 +106,7 @@ CODES: dict[str, tuple[int, str]] = {
     "OCT-W218": (0, "copies of an image left out"),
     "OCT-W219": (0, "leaky split, for comparison only"),
     "OCT-W306": (0, "damaged checkpoint skipped, previous one used"),
+    "OCT-W310": (0, "student larger than an edge box likes"),
     "OCT-W405": (0, "parity not shown yet on the select set"),
     "OCT-W406": (0, "engine built by a fallback"),
     "OCT-W610": (0, "8-bit weights on a CPU without VNNI may saturate"),

@@ -23,13 +23,16 @@ from octc.train.data import cached_images
 from octc.train.focal import Loss, label_loss
 from octc.train.loop import fit
 from octc.train.losses import soft_loss
-from octc.train.models import build_model
+from octc.train.macs import count_macs
+from octc.train.models import build_model, parameter_count
 from octc.train.nets.hog import HogSvm
 from octc.train.outcome_files import write_curves
 from octc.train.state import flat
 from octc.train.svm import fit_svm
 from octc.train.training import Data, Fitted, Report
 from octc.train.weights import start_weights
+
+LARGE = 20_000_000  # parameters above which a student is warned about (KD-OCT's limit)
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,9 @@ def train_student(ctx: Context, teacher_folder: Path | None) -> Checkpoint:
     stage = ctx.recipe.student
     model = new_network(ctx, stage)
     source = start_weights(model, stage, ctx.weights, ctx.fetch)
+    if (count := parameter_count(model)) > LARGE and not ctx.resume:
+        text = f"{stage.model} has {count / 1e6:.1f} million parameters: large for a student"
+        ctx.report({"warning": text, "code": "OCT-W310"})
     loss, parent = _label_loss(ctx, stage), None
     if teacher_folder is not None:
         teacher, known = load_teacher(teacher_folder, ctx.split, preprocess_of(stage), ctx.accelerator.device)
@@ -197,11 +203,12 @@ def _write(
 ) -> Checkpoint:  # fmt: skip
     """The checkpoint, the curves, and the evaluation on val; `model` is given the kept weights."""
     folder = ctx.run.path / "train"
+    size = {"parameters": parameter_count(model), "macs": count_macs(model, stage.size)}
     checkpoint = Checkpoint(
         role=role, model=stage.model, model_kwargs=_built_with(stage), classes=ctx.split.classes,
         preprocess=preprocess_of(stage), recipe=asdict(ctx.recipe), dataset=ctx.split.dataset,
         split_digest=ctx.split.digest, data_digest=ctx.data_digest,
-        metrics=fitted.metrics, weights=source, parent=parent,
+        metrics={**fitted.metrics, **size}, weights=source, parent=parent,
     )  # fmt: skip
     made = written(ctx, folder, fitted.state, checkpoint)
     if ctx.accelerator.is_main_process:

@@ -20,6 +20,7 @@ from octc.train.data import eval_batches
 from octc.train.evaluate import logits_of, network_input
 from octc.train.history import write_history
 from octc.train.nets.hog import HogSvm
+from octc.train.tensorboard import write_events
 from octc.train.training import Data, Fitted, Report
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ def fit_svm(
     row = _judge(model, stage, data, standardised @ weights.T + bias)
     row["seconds"] = round(time.monotonic() - started, 1)
     write_history(folder, [row])
+    write_events(folder / "tensorboard", [row])
     report(row)
     metrics = {"epoch": 1, "epochs": 1, "select": "none: one solution", "val_n": len(data.val_labels)}
     metrics |= {"val_accuracy": row["val_acc"], "val_loss": row["val_loss"], "converged": int(classifier.n_iter_) < ROUNDS}

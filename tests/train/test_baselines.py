@@ -11,11 +11,15 @@ import torch
 
 from octc.datasets.layout import scan_folder
 from octc.datasets.split import Split, make_split
+from octc.errors import OctcError
+from octc.run import create_run
+from octc.train import stages
 from octc.train.checkpoint import read_checkpoint
 from octc.train.config import IMAGENET, Mix, Objective, Recipe, Stage, Swa, plain
 from octc.train.outcome import read_predictions
 from octc.train.recipes import BASELINES, RECIPES
 from octc.train.stages import Context, train_student, train_teacher
+from octc.train.tensorboard import FILE
 from tests.tiny_run import write_patterns
 from tests.train.contexts import new_context
 from tests.train.test_nets import TINY_TOWER
@@ -89,11 +93,13 @@ def test_f75_every_recipe_trains_evaluates_and_resumes(name: str, tmp_path: Path
     checkpoint, state = read_checkpoint(ctx.run.path / "train")
     assert checkpoint.model == stage.model
     assert all(bool(torch.isfinite(t).all()) for t in state.values() if t.is_floating_point())
+    assert made.metrics["parameters"] > 1000
+    assert made.metrics["macs"] > 0
     stored = read_predictions(ctx.run.path / "eval" / "val-none")
     right = sum(int(row[0].argmax()) == k for row, k in zip(stored.logits, stored.labels, strict=True))
     assert right == round(made.metrics["val_accuracy"] * made.metrics["val_n"])
     assert stored.facts["chose_the_epoch"] is True
-    for file in ("history.csv", "curves.svg", "curves.png"):
+    for file in ("history.csv", "curves.svg", "curves.png", f"tensorboard/{FILE}"):
         assert (ctx.run.path / "train" / file).is_file(), file
 
 
@@ -110,6 +116,23 @@ def test_f18_the_student_of_kd_oct_learns_from_its_teacher(name: str, tmp_path: 
     for row in rows:
         total = 0.7 * row["train_soft"] + 0.3 * row["train_hard"]
         assert row["train_loss"] == pytest.approx(total, rel=1e-4)  # F33
+
+
+def test_f60_a_large_student_is_warned_about(tmp_path: Path, root: Path, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[dict[str, Any]] = []
+    stage = replace(tiny(RECIPES["kd-oct"]().student), epochs=1)
+    ctx = replace(new_context(tmp_path, root, split, Recipe("r", stage, stage), "student"), report=rows.append)
+    train_student(ctx, None)
+    assert not any("warning" in row for row in rows)
+    monkeypatch.setattr(stages, "LARGE", 100)
+    train_student(replace(ctx, run=create_run(tmp_path, "student", "folder")), None)
+    assert [row["code"] for row in rows if "warning" in row] == ["OCT-W310"]
+
+
+def test_a_network_that_cannot_checkpoint_activations_is_refused(tmp_path: Path, root: Path, split: Split) -> None:
+    stage = replace(tiny(RECIPES["fpn-resnet50"]().teacher), checkpointing=True)
+    with pytest.raises(OctcError, match="no gradient checkpointing"):
+        train_teacher(new_context(tmp_path, root, split, Recipe("r", stage, stage)))
 
 
 def test_hyper_parameters_that_both_presets_share() -> None:

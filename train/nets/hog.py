@@ -23,7 +23,7 @@ def hog(images: torch.Tensor) -> torch.Tensor:
     rows, columns = torch.zeros_like(images), torch.zeros_like(images)
     rows[:, 1:-1] = images[:, 2:] - images[:, :-2]
     columns[:, :, 1:-1] = images[:, :, 2:] - images[:, :, :-2]
-    magnitude = torch.hypot(rows, columns)
+    magnitude = torch.sqrt(rows**2 + columns**2)  # torch.hypot has no ONNX operator
     degrees = torch.remainder(torch.rad2deg(torch.atan2(rows, columns)), 180.0)
     place = (degrees / (180.0 / ORIENTATIONS)).floor().long() % ORIENTATIONS  # 180 itself, by rounding, is 0
     parts = functional.one_hot(place, ORIENTATIONS).to(images.dtype) * magnitude[..., None]

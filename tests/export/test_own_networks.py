@@ -1,0 +1,43 @@
+"""Networks of train/nets as ONNX: the file says what torch says; what cannot be exported is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from octc.errors import OctcError
+from octc.export.to_onnx import choose_opset, write_onnx
+from octc.image import Preprocess
+from octc.train.models import WithInput, build_model
+
+onnxruntime = pytest.importorskip("onnxruntime")
+PRE = Preprocess(64)
+SMALL: dict[str, dict[str, Any]] = {
+    "sfnet": {"trunk": "test_convnext"},
+    "fpn-resnet50": {"trunk": "resnet18", "widths": (64, 64, 128, 256, 512)},
+    "hog-svm": {"size": 64},
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_file_says_what_torch_says(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = build_model(name, 3, **SMALL[name]).eval()
+    write_onnx(model, PRE, tmp_path / "m.onnx", choose_opset("onnx", None))
+    images = np.random.default_rng(0).integers(0, 256, (3, 1, 64, 64), dtype=np.uint8)
+    session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: images})
+    with torch.no_grad():
+        expected = WithInput(model, PRE)(torch.from_numpy(images)).numpy()
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_norms_before_their_convolution_are_refused(tmp_path: Path) -> None:
+    """DenseNet's cannot be folded into a convolution."""
+    with pytest.raises(OctcError, match="BatchNorm left behind"):
+        write_onnx(build_model("fpn-densenet121", 3).eval(), PRE, tmp_path / "m.onnx", choose_opset("onnx", None))
+    assert not (tmp_path / "m.onnx").exists()
