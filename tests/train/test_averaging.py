@@ -21,6 +21,7 @@ from octc.train.models import build_model
 from octc.train.state import read_state
 from octc.train.training import Data, Fitted
 from tests.train.test_loop import equal, stop_at
+from tests.train.test_processes import LIMIT, largest_difference, two
 from tests.train.tiny import make_data, train
 
 
@@ -159,3 +160,20 @@ def test_early_stopping_waits_for_the_release_where_everything_restarts(tmp_path
     stuck: dict[str, Any] = {"lr": 0.0, "epochs": 6, "patience": 1, "ema": 0.0, "decay": 0.0, "select": "accuracy"}
     assert train(tmp_path / "a", **stuck).metrics["epochs"] < 4
     assert train(tmp_path / "b", freeze=4, restart=True, **stuck).metrics["epochs"] >= 5
+
+
+def test_two_processes_freeze_as_one_does(tmp_path: Path) -> None:
+    """There the gradients of the backbone are computed and thrown away, since every process waits for all of them."""
+    options: dict[str, Any] = {
+        "epochs": 2, "model_kwargs": {}, "batch": 4, "freeze": 1, "backbone": 0.3, "restart": True, "ema": 0.0,
+    }  # fmt: skip
+    train(tmp_path / "one", accumulate=2, **options)
+    with two(tmp_path / "two", options) as processes:
+        for process in processes:
+            _, said = process.communicate(timeout=LIMIT)
+            assert process.returncode == 0, said
+    states = [read_state(tmp_path / name, {}, allow_change=True) for name in ("one", "two")]
+    alone, together = (
+        {n.removeprefix("model/"): t for n, t in s.tensors.items() if n.startswith("model/")} for s in states if s
+    )
+    assert largest_difference(alone, together, buffers=False) < 1e-5
