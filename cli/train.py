@@ -31,7 +31,9 @@ Precision = Annotated[str, typer.Option(help=", ".join(PRECISIONS))]
 Resume = Annotated[str | None, typer.Option(metavar="[RUN]", help="Go on with an unfinished run (the newest without RUN)")]
 AllowChange = Annotated[bool, typer.Option("--allow-change", help="Resume although options differ; they are listed")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be read; they are listed")]
-Weights = Annotated[Path | None, typer.Option(metavar="FILE", help="Start weights (safetensors) instead of the recipe's")]
+Weights = Annotated[
+    Path | None, typer.Option(metavar="FILE|none", help="Start weights (safetensors), or none, instead of the recipe's")
+]
 Fetch = Annotated[bool, typer.Option("--fetch-weights", help="Download the recipe's start weights from timm's hub")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop")]
 

@@ -19,16 +19,20 @@ from octc.train.nets.medsiglip import HUB, LICENCE, read_hub, tower_of
 from octc.train.packages import PACKAGES, TRUNKS, hub_name
 from octc.train.recipes import Stage
 
+RANDOM = "none"  # instead of a file
+
 
 def start_weights(model: torch.nn.Module, stage: Stage, file: Path | None, fetch: bool) -> dict[str, Any]:
     """Load start weights into `model` (its classifier stays random) and say where they came from and their licence.
 
+    file: instead of the recipe's source: a safetensors file, a folder with model.safetensors, or "none" to start at random.
+
     Raises:
         OctcError: E310 not on disk or not installed, E307 / E308 / E501 the file does not fit or is unsafe.
     """
-    if file is not None:
+    if file is not None and str(file) != RANDOM:
         return _from_file(model, stage.model, file / "model.safetensors" if file.is_dir() else file)
-    if stage.weights == "none":
+    if file is not None or stage.weights == "none":
         return {"source": "random", "licence": "none"}
     if stage.weights == "package":
         return _from_package(model, stage.model)

@@ -171,3 +171,11 @@ def test_file_of_another_network_is_refused_with_the_difference(tmp_path: Path) 
 def test_t09_pickle_given_as_weights_is_refused(tmp_path: Path) -> None:
     torch.save(build_model("test_resnet", 4).state_dict(), tmp_path / "w.pth")
     assert refused(build_model("test_resnet", 4), stage(), tmp_path / "w.pth").code == "OCT-E308"
+
+
+def test_none_instead_of_a_file_starts_at_random() -> None:
+    stage = Stage(model="test_resnet", weights="hub", size=32, epochs=1, lr=1e-3)
+    model = build_model("test_resnet", 3)
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    assert start_weights(model, stage, Path("none"), fetch=False) == {"source": "random", "licence": "none"}
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
