@@ -122,9 +122,10 @@ def say_plan(session: Session, asked: Request, split: Split, root: Path, acceler
     precision = {"no": "fp32"}.get(str(accelerator.mixed_precision), str(accelerator.mixed_precision))
     several = f" · {accelerator.num_processes} processes" if accelerator.num_processes > 1 else ""
     qat = f" + {asked.recipe.quantisation.epochs} of QAT" if asked.kind == "student" and asked.qat else ""
+    more = f" x {stage.accumulate} = {stage.batch * stage.accumulate} an update" if stage.accumulate > 1 else ""
     session.say(
-        f"✓ plan      {stage.model} at {stage.size} px · {stage.epochs} epochs{qat} · batch {stage.batch} · {precision} on "
-        f"{accelerator.device}{several}"
+        f"✓ plan      {stage.model} at {stage.size} px · {stage.epochs} epochs{qat} · batch {stage.batch}{more} · "
+        f"{precision} on {accelerator.device}{several}"
     )
 
 
