@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from octc.figure import Figure, to_png, to_svg
 from octc.files import publishing, sha256_bytes, write_bytes, write_json
-from octc.train.figure import Figure, to_png, to_svg
+from octc.plots import confusion_figure, curves_figure, per_class_figure, roc_figure
 from octc.train.history import read_history
 from octc.train.outcome import (
     CLASS_COLUMNS,
@@ -21,7 +22,6 @@ from octc.train.outcome import (
     figures_json,
     predictions_csv,
 )
-from octc.train.plots import confusion_figure, curves_figure, per_class_figure, roc_figure
 
 
 def write_evaluation(folder: Path, predictions: Predictions, how: str = "probabilities") -> Evaluation:

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from octc.figure import Axes, Box, Figure, Line, Words, shade, ticks, to_png, to_svg
 from octc.metrics import figures_of
+from octc.plots import confusion_figure, curves_figure, per_class_figure, roc_figure
 from octc.roc import roc
-from octc.train.figure import Axes, Box, Figure, Line, Words, shade, ticks, to_png, to_svg
 from octc.train.history import read_history, write_history
 from octc.train.outcome_files import write_curves
-from octc.train.plots import confusion_figure, curves_figure, per_class_figure, roc_figure
 
 SVG = "{http://www.w3.org/2000/svg}"
 CLASSES = ("cnv", "drusen & <more>", "normal")

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from octc.figure import COLOURS, GREY, ON_DARK, ON_LIGHT, PAPER, Axes, Box, Figure, Line, Words, shade
 from octc.metrics import ClassFigures
 from octc.roc import Roc
-from octc.train.figure import COLOURS, GREY, INK, PAPER, Axes, Box, Figure, Line, Words, shade
 
 Parts = list[Box | Line | Words]
 
@@ -25,7 +25,7 @@ def confusion_figure(matrix: npt.ArrayLike, classes: Sequence[str], title: str) 
         parts.append(Words(left - 10, middle, classes[i], anchor="end"))
         for j, value in enumerate(row):
             share = float(value / row.sum()) if row.sum() else 0.0
-            ink = PAPER if share > 0.5 else INK
+            ink = ON_DARK if share > 0.5 else ON_LIGHT
             centre = left + cell * (j + 0.5)
             parts += [
                 Box(left + cell * j + 1, top + cell * i + 1, cell - 2, cell - 2, shade(share)),

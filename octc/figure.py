@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
 from PIL import Image, ImageDraw, ImageFont
 
 INK, GREY, PAPER = "#222222", "#cccccc", "#ffffff"
+ON_LIGHT, ON_DARK = "#1a1a1a", "#fefefe"  # words on a filled box, whatever the page's own colours are
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")  # Okabe and Ito
 
 
@@ -54,6 +55,19 @@ class Figure:
     width: int
     height: int
     parts: tuple[Box | Line | Words, ...]
+
+
+def to_inline(figure: Figure, label: str, theme: Mapping[str, str]) -> str:
+    """The figure as an element of a page: it shrinks to the page's width, is read out as `label`, and its colours (of ink,
+    grid and paper) are those of the page.
+
+    theme: colour -> what stands for it, for example INK -> "var(--ink)".
+    """
+    size = f'viewBox="0 0 {figure.width} {figure.height}" style="max-width:{figure.width}px"'
+    body = "\n".join(_element(part) for part in figure.parts)
+    for colour, word in theme.items():
+        body = body.replace(f'"{colour}"', f'"{word}"')
+    return f'<svg {size} role="img" aria-label="{escape(label)}">\n{body}\n</svg>'
 
 
 def to_svg(figure: Figure) -> bytes:
