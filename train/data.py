@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -75,17 +76,17 @@ def _write_cache(path: Path, root: Path, samples: Sequence[Sample], preprocess: 
         array.flush()
 
 
-class ImageSet(Dataset[tuple[torch.Tensor, int, int]]):
-    """uint8 image [channels, size, size], label, index."""
+class ImageSet(Dataset[tuple[torch.Tensor, Any, int]]):
+    """uint8 image [channels, size, size], label (an index, or a tensor), index."""
 
-    def __init__(self, images: npt.NDArray[np.uint8], labels: Sequence[int]) -> None:
+    def __init__(self, images: npt.NDArray[np.uint8], labels: Sequence[Any]) -> None:
         self.images = images
         self.labels = list(labels)
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int, int]:
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, Any, int]:
         return torch.from_numpy(np.array(self.images[index])), self.labels[index], index
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,17 @@ from octc.train.focal import class_weights, objective
 from octc.train.optim import rate
 from octc.train.state import Progress
 
+CRITERION = "val_criterion"  # in the row of an epoch, where it is not the loss
+
 
 @dataclass(frozen=True)
 class Judgement:
-    """val of one set of weights; `criterion` decides, lower is better."""
+    """val of one set of weights; `criterion` decides, lower is better. more: other figures for the row of the epoch."""
 
     loss: float
     accuracy: float
     criterion: float
+    more: dict[str, float] = field(default_factory=dict)
 
 
 def judge(stage: Stage, logits: torch.Tensor, labels: Sequence[int], train_labels: Sequence[int]) -> Judgement:
@@ -70,8 +73,8 @@ def finish_epoch(
     counted = progress.sums.pop("steps")  # those whose loss was finite
     means = {f"train_{name}": total / counted for name, total in progress.sums.items()}
     row: dict[str, Any] = {"epoch": progress.epoch + 1, **means, "val_loss": judged.loss, "val_acc": judged.accuracy}
-    losses = [*(float(known["val_loss"]) for known in progress.history), judged.loss]
-    row["lr"] = rate(stage, "head", progress.epoch + 1, -1, steps, losses)  # after this epoch
+    row |= judged.more
+    row["lr"] = rate(stage, "head", progress.epoch + 1, -1, steps, criteria([*progress.history, row]))  # after this epoch
     progress.bad += 1
     if np.isfinite(judged.criterion) and judged.criterion < progress.best:
         path = best_path(folder, progress.epoch)
@@ -83,6 +86,11 @@ def finish_epoch(
     progress.history.append(row)
     progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
     return dict(row)
+
+
+def criteria(history: Sequence[dict[str, Any]]) -> list[float]:
+    """What a schedule that waits for better epochs looks at, one value an epoch, lower is better: the loss on val."""
+    return [float(row.get(CRITERION, row["val_loss"])) for row in history]
 
 
 def goes_on(progress: Progress, stage: Stage) -> bool:

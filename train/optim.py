@@ -16,6 +16,8 @@ from octc.train.losses import learning_rate
 
 HEADS = ("head", "fc", "classifier", "classif")  # the attributes that KD-OCT looks for, in its order
 HALVE_AFTER = 3  # epochs without a better loss ("plateau")
+HALVE_EVERY, HALVE_FROM = 5, 6  # bad epochs a halving, and the first epoch (index) that counts as one ("halving")
+CONSTANT = "teacher"  # the part of an optimiser that keeps the peak rate: a teacher that learns beside its student
 
 
 def head_names(model: nn.Module) -> set[str]:
@@ -96,10 +98,28 @@ def plateau(losses: Sequence[float], floor: float) -> float:
     return max(factor, floor)
 
 
+def halving(values: Sequence[float], floor: float) -> float:
+    """Factor of the rate after these values, one an epoch: halved at every fifth bad epoch in a row, from the seventh epoch on.
+
+    The plateau rule of QD-RetNet (its section 4), which counts on where the rate was halved.
+    """
+    best, waited, share = math.inf, 0, 1.0
+    for epoch, value in enumerate(values):
+        if value < best:
+            best, waited = value, 0
+        elif epoch >= HALVE_FROM:
+            waited += 1
+            share = share / 2 if waited % HALVE_EVERY == 0 else share
+    return max(share, floor)
+
+
+PATIENT: dict[str, Callable[[Sequence[float], float], float]] = {"plateau": plateau, "halving": halving}
+
+
 def factor(stage: Stage, epoch: int, step: int, steps: int, losses: Sequence[float]) -> float:
     """Share of the peak rate in this step. losses: on val, of the epochs before."""
-    if stage.schedule == "plateau":
-        return plateau(losses, stage.floor)
+    if stage.schedule in PATIENT:
+        return PATIENT[stage.schedule](losses, stage.floor)
     begin, total = 0, stage.epochs
     if stage.restart:
         begin, total = (0, stage.freeze) if epoch < stage.freeze else (stage.freeze, stage.epochs - stage.freeze)
@@ -107,7 +127,9 @@ def factor(stage: Stage, epoch: int, step: int, steps: int, losses: Sequence[flo
 
 
 def rate(stage: Stage, part: str, epoch: int, step: int, steps: int, losses: Sequence[float]) -> float:
-    """Learning rate of a group ("all", "backbone", "head"). From swa.start on it anneals to swa.lr (formula 9.2)."""
+    """Learning rate of a group ("all", "backbone", "head", "teacher"). From swa.start on it anneals to swa.lr (formula 9.2)."""
+    if part == CONSTANT:
+        return stage.lr
     share = stage.backbone if part == "backbone" else 1.0
     swa = stage.swa
     if not swa.start or epoch < swa.start:
