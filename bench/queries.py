@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from octc.errors import OctcError
 from octc.image import Float32, Preprocess, UInt8, decode_image
+from octc.metrics import softmax
 
 INPUTS = 64  # different inputs in rotation, so that neither caches nor early exits help
 PARTS = ("decode", "preprocess", "infer", "post")
@@ -97,12 +97,6 @@ def end_to_end_query(
         return labels, probabilities
 
     return query
-
-
-def softmax(logits: Float32) -> npt.NDArray[np.float64]:
-    """Probabilities [N, K] in float64."""
-    raised = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return np.asarray(raised / raised.sum(axis=1, keepdims=True))
 
 
 def same_output(one: Any, other: Any) -> bool:

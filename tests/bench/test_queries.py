@@ -19,12 +19,12 @@ from octc.bench.queries import (
     in_batches,
     read_pictures,
     same_output,
-    softmax,
     tensors,
 )
 from octc.errors import OctcError
 from octc.find import Found, find_artifacts
 from octc.image import Float32, Preprocess, UInt8, decode_image
+from octc.metrics import softmax
 from octc.run import Run
 from tests.tiny_artifacts import copied, shared_run
 

@@ -12,7 +12,6 @@ import torch
 
 from octc.artifact import read_artifact
 from octc.cli.export import wanted
-from octc.cli.main import main
 from octc.compress.placement import counts, quantisers
 from octc.export.source import quantise, read_source
 from octc.run import Run, create_run
@@ -39,19 +38,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory, patterns: Path) -> Run:
 def run(trained: Run, tmp_path: Path) -> Run:
     shutil.copytree(trained.path.parent, tmp_path / "runs")
     return Run(tmp_path / "runs" / trained.id)
-
-
-@pytest.fixture
-def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Said:
-    """Run `octc WORDS...` in tmp_path: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words: str) -> tuple[int, str, str]:
-        code = main(words)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def write_quantised(run: Run, patterns: Path, scale: float = 1.0, **facts: Any) -> None:
