@@ -1,6 +1,10 @@
 """Fake quantisation: int8 weights per output channel, int8 activations per tensor, both symmetric, straight-through gradient.
 
+Weights take codes of 7 bits, -63..63: x86 without VNNI adds pairs of uint8 * int8 products in 16 bits, where those of 8 bits
+saturate (255 * 127 * 2 > 32767) and give other answers than everywhere else. One file is then right on every processor.
+
 Rounding is half to even, the gradient is 1 inside the range and 0 outside (torch's own kernels). Biases stay float.
+`learn_steps` turns the scales into parameters (LSQ, Esser et al. 2020, arXiv 1902.08153).
 """
 
 from __future__ import annotations
@@ -13,9 +17,11 @@ from timm.layers.padding import pad_same
 from torch import nn
 from torch.nn import functional
 
-BINS = 4096
+WIDEST = 63  # code of a weight
+BINS = 2048
 STEP = 5
 LARGE = 1 << 16  # values; smaller maps are taken whole
+LEAST_SCALE = 1e-8
 
 
 class ActivationQuantiser(nn.Module):
@@ -24,7 +30,7 @@ class ActivationQuantiser(nn.Module):
     Attributes:
         kind: "input" feeds a convolution; "residual" is a convolution's output on its way into an addition.
         mode: "off" passes through, "range" and "histogram" observe (and pass through), "on" quantises.
-        scale: float32 scalar; 0 until calibrated.
+        scale: float32 scalar; 0 until calibrated. learned: it is a parameter.
     """
 
     scale: torch.Tensor
@@ -34,14 +40,17 @@ class ActivationQuantiser(nn.Module):
         super().__init__()
         self.kind = kind
         self.mode = "off"
+        self.learned = False
         self.register_buffer("scale", torch.zeros(()))
         self.register_buffer("zero", torch.zeros((), dtype=torch.int32), persistent=False)
         self.amax = 0.0
         self.histogram = torch.zeros(BINS, dtype=torch.float64)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.mode == "on" and self.learned and torch.is_grad_enabled():
+            return learned_step(x, self.scale.abs().clamp_min(LEAST_SCALE), -128, 127)
         if self.mode == "on":
-            return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero, -128, 127)
+            return torch.fake_quantize_per_tensor_affine(x, self.step(), self.zero, -128, 127)
         if self.mode == "range":
             low, high = torch.aminmax(x.detach())
             self.amax = float(torch.stack((-low, high, low.new_tensor(self.amax))).max())  # NaN stays NaN
@@ -49,6 +58,10 @@ class ActivationQuantiser(nn.Module):
             counts = torch.histc(sampled(x.detach()).abs().float(), BINS, 0.0, self.amax)
             self.histogram += counts.cpu().double()
         return x
+
+    def step(self) -> torch.Tensor:
+        """The scale as it acts: one that is learned may have crossed zero."""
+        return self.scale.detach().abs().clamp_min(LEAST_SCALE) if self.learned else self.scale
 
 
 def sampled(x: torch.Tensor) -> torch.Tensor:
@@ -61,6 +74,30 @@ def sampled(x: torch.Tensor) -> torch.Tensor:
     return flat if len(flat) < LARGE else flat[::step]
 
 
+def learned_step(x: torch.Tensor, scale: torch.Tensor, low: int, high: int) -> torch.Tensor:
+    """x on its grid, differentiable in x and in the scale (a scalar, or one that broadcasts over x).
+
+    The scale's gradient is that of LSQ, equations 3 and 4: round(v) - v inside the range and the bound outside (v = x / s),
+    times 1 / sqrt(values that share the scale * high).
+    """
+    damp = 1.0 / math.sqrt(x.numel() / scale.numel() * high)
+    step = (scale - scale * damp).detach() + scale * damp
+    v = torch.clamp(x / step, low, high)
+    return ((torch.round(v) - v).detach() + v) * step
+
+
+def learn_steps(module: nn.Module) -> None:
+    """Make parameters of all scales, under the names that they have as buffers; weights get one of their own, "step"."""
+    for part in module.modules():
+        if isinstance(part, ActivationQuantiser) and not part.learned:
+            scale = part.scale
+            del part.scale
+            part.scale = nn.Parameter(scale.detach().clone())
+            part.learned = True
+        elif isinstance(part, QuantConv2d) and part.step is None:
+            part.step = nn.Parameter(part.weight_scale().clone())
+
+
 def half_up(scale: torch.Tensor) -> torch.Tensor:
     """Positive scales, rounded up to the next FP16 number (at least 6e-8), as float32: no code leaves its range by it."""
     near = scale.detach().float().clamp_min(2.0**-24).to(torch.float16)
@@ -69,7 +106,9 @@ def half_up(scale: torch.Tensor) -> torch.Tensor:
 
 
 class QuantConv2d(nn.Module):
-    """A convolution whose weight is fake-quantised: s_c = max(max|w_c| / 127, 1e-8), from the live weight at every step."""
+    """A convolution whose weight is fake-quantised: s_c = max(max|w_c| / 63, 1e-8), from the live weight at every step."""
+
+    step: nn.Parameter | None
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -77,6 +116,8 @@ class QuantConv2d(nn.Module):
         self.same = isinstance(conv, Conv2dSame)
         self.enabled = False
         self.half_scales = False  # scales that FP16 holds exactly
+        self.coarse = False  # every second code only: 7-bit weights
+        self.register_parameter("step", None)  # learned scales, where there are any
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.convolve(x, self.quantised_weight() if self.enabled else self.conv.weight)
@@ -96,17 +137,23 @@ class QuantConv2d(nn.Module):
 
     def weight_scale(self) -> torch.Tensor:
         """float32 [out channels]."""
-        scale = (self.conv.weight.detach().abs().amax(dim=(1, 2, 3)) / 127).clamp_min(1e-8)
+        found = self.conv.weight.detach().abs().amax(dim=(1, 2, 3)) / WIDEST if self.step is None else self.step.detach().abs()
+        scale = found.clamp_min(LEAST_SCALE)
         return half_up(scale) if self.half_scales else scale
 
     def quantised_weight(self) -> torch.Tensor:
         """The weight on its int8 grid, as float, differentiable."""
+        if self.step is not None and torch.is_grad_enabled():
+            return learned_step(self.conv.weight, self.step.abs().clamp_min(LEAST_SCALE).view(-1, 1, 1, 1), -WIDEST, WIDEST)
         scale = self.weight_scale()
+        if self.coarse:
+            codes, scale = self.weight_codes()
+            return codes.float() * scale.view(-1, 1, 1, 1)
         zero = torch.zeros(len(scale), dtype=torch.int32, device=scale.device)
-        return torch.fake_quantize_per_channel_affine(self.conv.weight, scale, zero, 0, -128, 127)
+        return torch.fake_quantize_per_channel_affine(self.conv.weight, scale, zero, 0, -WIDEST, WIDEST)
 
     def weight_codes(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """int8 codes like the weight (-127..127), and the scales."""
+        """int8 codes like the weight (-63..63), and the scales."""
         scale = self.weight_scale()
-        codes = torch.round(self.conv.weight.detach() / scale.view(-1, 1, 1, 1)).clamp(-127, 127).to(torch.int8)
+        codes = torch.round(self.conv.weight.detach() / scale.view(-1, 1, 1, 1)).clamp(-WIDEST, WIDEST).to(torch.int8)
         return codes, scale
