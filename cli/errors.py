@@ -16,7 +16,7 @@ from octc.errors import OctcError, Several
 
 INTERRUPTED, TERMINATED, BROKEN_PIPE = 130, 143, 141
 READ_ONLY = (errno.EACCES, errno.EROFS, errno.EPERM)
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: a limit on the size of a file
 
 
 class Terminated(KeyboardInterrupt):

@@ -11,6 +11,7 @@ import typer
 
 from octc.cli.errors import BROKEN_PIPE, INTERRUPTED, error_text, sort_error, unknown_word, usage_error
 from octc.cli.session import Session
+from octc.cli.shorthand import recipe_names, spelt_out
 from octc.cli.terminal import ClosedPipe, drop_pipes, prepare_streams, write
 from octc.cli.verbs import GROUPS, VERBS, Verb, bounded, load
 from octc.errors import OctcError
@@ -61,7 +62,8 @@ def main(words: Sequence[str]) -> int:
 
 
 def _arranged(words: list[str]) -> list[str]:
-    """`octc --json list` is `octc list --json`; `octc split` is `octc data split`; `--resume` alone is the newest run."""
+    """`octc --json list` is `octc list --json`; `octc split` is `octc data split`; `octc train RECIPE` is spelt out; `--resume`
+    alone is the newest run."""
     follows = [*words[1:], "-"]  # one more than there are words where there is none
     words = [f"{w}={BARE[w]}" if w in BARE and n.startswith("-") else w for w, n in zip(words, follows, strict=False)]
     first = next((i for i, word in enumerate(words) if not word.startswith("-")), len(words))
@@ -69,6 +71,7 @@ def _arranged(words: list[str]) -> list[str]:
     rest = words[first:]
     if rest and rest[0] in ALIASES:
         rest = [*ALIASES[rest[0]].split(), *rest[1:]]
+    rest = spelt_out(rest)
     if not rest or any(word not in MOVABLE for word in leading):
         return [*leading, *rest]
     verb = _chosen(rest)
@@ -94,6 +97,7 @@ def _unknown_verb(words: list[str]) -> OctcError | None:
         known = [entry.name.split()[1] for entry in VERBS if entry.name.startswith(plain[0] + " ")]
         if len(plain) < 2 or plain[1] in known:
             return None
+        known += recipe_names() if plain[0] == "train" else []
         return unknown_word(f"word after `octc {plain[0]}`", plain[1], known, f"octc {plain[0]} --help")
     if plain[0] != words[0]:
         return None

@@ -76,15 +76,15 @@ def utc_now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def create_run(run_dir: Path, kind: str, dataset: str, **fields: Any) -> Run:
-    """Make runs/r-NNNN-<kind>-<dataset>/ with a fresh number (OctcError E109 when the folder cannot be written)."""
+def create_run(run_dir: Path, kind: str, dataset: str, *, suffix: str = "", **fields: Any) -> Run:
+    """Make runs/r-NNNN-<kind>-<dataset><suffix>/ with a fresh number (OctcError E109 when the folder cannot be written)."""
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         with _alone(run_dir):
             there = max((int(m[1]) for p in run_dir.iterdir() if (m := ID.match(p.name))), default=0)
             number = 1 + max(there, _last_number(run_dir))
             write_bytes(run_dir / LAST, b"%d\n" % number)
-            path = run_dir / f"r-{number:04d}-{kind}-{dataset}"
+            path = run_dir / f"r-{number:04d}-{kind}-{dataset}{suffix}"
             path.mkdir()
         head = {"id": path.name, "kind": kind, "dataset": dataset, "created": utc_now(), "status": "running"}
         write_json(path / RUN, {**head, **fields, "stages": []})

@@ -7,7 +7,8 @@ Each comes twice. The plain one is the published set of values with its errors m
 "-as-released" repeats what the released code does:
     focal loss with the weight inside the exponent, no mixing and no smoothing; SWA that raises the backbone's rate and is
     never used; remainders dropped; the teacher is selected by the mean of its batches' losses, the student by accuracy;
-    Pillow pipelines in their exact order. It trained in fp16: add --precision fp16. Its splits are not repeated here.
+    Pillow pipelines in their exact order. It trained in fp16: add --precision fp16. Its splits, which leak, are
+    --protocol as-released and as-released-teacher.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from octc.errors import OctcError
 INNER = 0.2  # share of what a fold trains on that chooses the epoch
 
 
-def make_folds(samples: Samples, dataset: str, k: int, seed: int) -> list[Split]:
-    """`k` patient-grouped stratified folds, each a Split: `test` is what the fold holds out, `val` an inner 20 % of the rest.
+def make_folds(samples: Samples, dataset: str, k: int, seed: int, val: float = INNER) -> list[Split]:
+    """`k` patient-grouped stratified folds, each a Split: `test` is what the fold holds out, `val` an inner share of the rest.
 
     Where the layout has an official test part, folds are made inside train (without images of its patients, which are
     dropped), and every fold carries the official test as the part "official": out-of-fold figures and figures on the fixed
@@ -34,8 +34,8 @@ def make_folds(samples: Samples, dataset: str, k: int, seed: int) -> list[Split]
         held = tuple(s for s, n in zip(rest, number, strict=True) if n == fold)
         others = [s for s, n in zip(rest, number, strict=True) if n != fold]
         inner = np.random.default_rng([seed, 0xF01D, k, fold])
-        train, val = drawn(others, INNER, len(samples.classes), inner)
-        parts = {"train": train, "val": val, "test": held}
+        train, chosen = drawn(others, val, len(samples.classes), inner)
+        parts = {"train": train, "val": chosen, "test": held}
         if official:
             parts[OFFICIAL] = official
         split = Split(dataset, samples.classes, seed, parts, dropped, fold=(fold + 1, k))

@@ -30,9 +30,11 @@ Three = tuple[list[int], list[int], list[int]]  # positions of train, val and te
 
 
 def make_splits(
-    samples: Samples, dataset: str, protocol: str = CLEAN, folds: int | None = None, seed: int | None = None
+    samples: Samples, dataset: str, protocol: str = CLEAN, folds: int | None = None, seed: int | None = None, val: float = SHARE
 ) -> list[Split]:
     """The splits of a protocol: one, or one for each fold. Without a seed it is 0 for "clean" and 43, as released, else.
+
+    val: share of what may be trained on that chooses the epoch; of "clean", the others have a fifth.
 
     Raises:
         OctcError: E104 unknown protocol, E102 a protocol that this data set does not have, E901 without scikit-learn (torch
@@ -44,8 +46,8 @@ def make_splits(
     if protocol != CLEAN:
         return _released(samples, dataset, protocol, folds, SEED if seed is None else seed)
     if folds is None:
-        return [make_split(samples, dataset, seed or 0)]
-    return make_folds(samples, dataset, folds, seed or 0)
+        return [make_split(samples, dataset, seed or 0, val=val)]
+    return make_folds(samples, dataset, folds, seed or 0, val)
 
 
 def _released(samples: Samples, dataset: str, protocol: str, folds: int | None, seed: int) -> list[Split]:
