@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from octc.clahe import equalise
 from octc.errors import OctcError
 
 UInt8 = npt.NDArray[np.uint8]
@@ -67,6 +68,7 @@ class Preprocess:
         channels: 1 (grey; the graph repeats it to three) or 3.
         resize: "bilinear" or "bicubic", antialiased, in Pillow.
         mean, std: per network channel, of values in [0, 1].
+        clahe: clip limit of the contrast equalisation before resizing (octc/clahe.py), 0 for none; clahe_grid: its tiles.
     """
 
     size: int
@@ -74,10 +76,14 @@ class Preprocess:
     resize: str = "bilinear"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    clahe: float = 0.0
+    clahe_grid: tuple[int, int] = (8, 8)
 
     def prepare(self, image: Image.Image, views: Sequence[str] = ("identity",)) -> UInt8:
         """A decoded picture -> uint8 [views, channels, size, size]."""
         picture = image.convert("L" if self.channels == 1 else "RGB")
+        if self.clahe:
+            picture = equalise(picture, self.clahe, self.clahe_grid)
         return np.stack([_to_array(_view(picture, name, self)) for name in views])
 
     def normalise(self, batch: UInt8) -> Float32:
@@ -87,13 +93,17 @@ class Preprocess:
         return (batch.astype(np.float32) / np.float32(255) - mean) / std
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Without the equalisation where there is none."""
+        value = asdict(self)
+        return value if self.clahe else {key: value[key] for key in value if not key.startswith("clahe")}
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> Preprocess:
+        rows, columns = (int(side) for side in value.get("clahe_grid", (8, 8)))
         return Preprocess(
             size=int(value["size"]), channels=int(value["channels"]), resize=str(value["resize"]),
-            mean=_three(value["mean"]), std=_three(value["std"]),
+            mean=_three(value["mean"]), std=_three(value["std"]), clahe=float(value.get("clahe", 0.0)),
+            clahe_grid=(rows, columns),
         )  # fmt: skip
 
 

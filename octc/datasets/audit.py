@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from octc.datasets.base import DatasetSpec, Finding, Progress, Sample, Samples
+from octc.datasets.base import DatasetSpec, Finding, Progress, Sample, Samples, patient_count
 from octc.datasets.facts import BORDER, ImageFacts, read_facts, sizes_of, tell_release
 from octc.datasets.near import near_pairs
 from octc.datasets.split import groups_of, shared_patients
@@ -92,11 +92,11 @@ def audit(
         root=str(root),
         digest=samples.digest,
         counts=_table(samples, len),
-        patients=_table(samples, lambda chosen: len({s.patient or s.path for s in chosen})),
+        patients=_table(samples, patient_count),
         sizes=sizes_of(facts),
         modes=dict(Counter(f.mode for _, f in good).most_common()),
         white={
-            kind: float(np.mean([f.edge > BORDER for s, f in good if s.label == k] or [False]))
+            kind: float(np.mean([f.edge > BORDER for s, f in good if s.has(k)] or [False]))
             for k, kind in enumerate(samples.classes)
         },
         findings=tuple(f for f in found if f.code.startswith("OCT-E")),
@@ -107,13 +107,13 @@ def audit(
 
 
 def _table(samples: Samples, measure: Callable[[list[Sample]], int]) -> dict[str, dict[str, int]]:
-    parts = sorted({s.part or "all" for s in samples.items}, reverse=True)
+    several = len({s.modality for s in samples.items}) > 1
+    groups: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples.items:
+        groups[f"{sample.part or 'all'} {sample.modality}" if several else sample.part or "all"].append(sample)
     return {
-        part: {
-            kind: measure([s for s in samples.items if (s.part or "all") == part and s.label == k])
-            for k, kind in enumerate(samples.classes)
-        }
-        for part in parts
+        part: {kind: measure([s for s in groups[part] if s.has(k)]) for k, kind in enumerate(samples.classes)}
+        for part in sorted(groups, reverse=True)
     }
 
 
@@ -134,9 +134,9 @@ def _copies(classes: Sequence[str], items: Sequence[Sample]) -> Iterator[Finding
     for sample in items:
         by_sum[sample.sha256].append(sample)
     copies = [same for same in by_sum.values() if len(same) > 1]
-    conflicts = [same for same in copies if len({s.label for s in same}) > 1]
+    conflicts = [same for same in copies if len({(s.label, s.targets) for s in same}) > 1]
     leaks = [same for same in copies if len({s.part for s in same}) > 1]
-    inside = [same for same in copies if len({s.label for s in same}) == 1 and len({s.part for s in same}) == 1]
+    inside = [same for same in copies if len({(s.label, s.targets) for s in same}) == 1 and len({s.part for s in same}) == 1]
     patients = sum(len({s.patient for s in same}) > 1 for same in copies)
     of_two = f", {patients} of them under two patients" if patients else ""
     if conflicts:

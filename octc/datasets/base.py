@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from octc.errors import OctcError, shorten
 from octc.files import canonical_json, sha256_bytes
+
+MODALITIES = ("oct", "fundus")
+EXTRA: dict[str, Any] = {"targets": None, "eye": None, "modality": "oct"}  # fields of a sample, and what most have there
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,10 @@ class Sample:
         part: "train" or "test" where the layout has an official split, else None.
         sha256: of the file; the identity of an image (names are reused between releases). Empty for a file that cannot
             be read, which `octc.image.read_image` then refuses by name.
+        targets: indices of all its classes, where classes do not exclude each other (`label` is then the rarest of them, by
+            which a split is stratified); None where an image has one class.
+        eye: the eye's id, where images are judged together by eye.
+        modality: one of MODALITIES.
     """
 
     path: str
@@ -29,6 +36,23 @@ class Sample:
     patient: str | None
     part: str | None
     sha256: str
+    targets: tuple[int, ...] | None = None
+    eye: str | None = None
+    modality: str = "oct"
+
+    def has(self, k: int) -> bool:
+        """Whether the image is of class k."""
+        return self.label == k if self.targets is None else k in self.targets
+
+    def to_json(self) -> dict[str, Any]:
+        """Without the fields that only some data sets have, where this one has them not."""
+        value = asdict(self)
+        return {key: value[key] for key in value if key not in EXTRA or value[key] != EXTRA[key]}
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> Sample:
+        targets = value.get("targets")
+        return Sample(**{**value, "targets": None if targets is None else tuple(targets)})
 
 
 @dataclass(frozen=True)
@@ -48,6 +72,11 @@ class Finding:
     def place(self) -> str | None:
         """The first ten items in one line; line breaks in file names are spelt."""
         return shorten([item.replace("\n", "\\n") for item in self.items]) if self.items else None
+
+
+def patient_count(samples: Iterable[Sample]) -> int:
+    """Different patients; an image without a patient is its own."""
+    return len({sample.patient or sample.path for sample in samples})
 
 
 @dataclass(frozen=True)
@@ -70,7 +99,8 @@ class Samples:
     @property
     def digest(self) -> str:
         """Digest of the content: classes, and path and sum of every image."""
-        return sha256_bytes(canonical_json([self.classes, [[s.path, s.label, s.sha256] for s in self.items]]))
+        rows = [[s.path, s.label, s.sha256, *([list(s.targets)] if s.targets is not None else [])] for s in self.items]
+        return sha256_bytes(canonical_json([self.classes, rows]))
 
 
 Progress = Callable[[int, int], None]  # done, total
@@ -86,6 +116,8 @@ class DatasetSpec:
         default_root: where it is looked for without `--data` and `OCTC_DATA`; None: it must be given.
         note: printed beside every number that is measured on it, or empty.
         fetched_as: the name that `octc data fetch` knows it by, or empty.
+        task: "multiclass" or "multilabel". modalities: of its images; two of them are for
+            octc train retnet-teacher and retnet-student.
     """
 
     name: str
@@ -99,3 +131,5 @@ class DatasetSpec:
     note: str = ""
     published: dict[str, Any] | None = None  # counts of the published release: {"train": {...}, "test": {...}}
     fetched_as: str = ""
+    task: str = "multiclass"
+    modalities: tuple[str, ...] = ("oct",)

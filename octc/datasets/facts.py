@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from octc.datasets.base import Progress, Sample
-from octc.datasets.near import Bits, signs_of
+from octc.datasets.near import Bits, signs_of, signs_of_fundus
 from octc.errors import OctcError
 from octc.image import quality_notes, read_image
 
@@ -63,7 +63,8 @@ def _facts(root: Path, sample: Sample) -> ImageFacts:
     quality = quality_notes(pixels[None, None])
     notes = decoded.notes if quality is None else (*decoded.notes, ("OCT-W211", f"{Path(sample.path).name}: {quality}"))
     mean, square = _moments(np.asarray(decoded.image))
-    signs = None if quality else signs_of(grey)
+    hashed = signs_of_fundus if sample.modality == "fundus" else signs_of
+    signs = None if quality else hashed(grey)
     return ImageFacts(grey.size, decoded.image.mode, _white_edge(pixels), mean, square, signs, notes=notes)
 
 

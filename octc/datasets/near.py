@@ -35,6 +35,19 @@ def signs_of(picture: Image.Image) -> Bits | None:
     return signs
 
 
+def signs_of_fundus(picture: Image.Image) -> Bits | None:
+    """The same of a fundus image: of the square inside its round border, without what is smooth (all of them share both)."""
+    width, height = picture.size
+    half = 0.32 * min(width, height)
+    middle = picture.crop((int(width / 2 - half), int(height / 2 - half), int(width / 2 + half), int(height / 2 + half)))
+    small = middle.resize((96, 96), Image.Resampling.BOX)
+    smooth = middle.resize((6, 6), Image.Resampling.BOX).resize((96, 96), Image.Resampling.BICUBIC)
+    detail = np.asarray(small, np.float64) - np.asarray(smooth, np.float64)
+    if detail.std() < FLAT / 2:
+        return None
+    return signs_of(Image.fromarray(np.clip(128 + detail * (40 / detail.std()), 0, 255).astype(np.uint8)))
+
+
 def near_pairs(
     one: Sequence[Bits], other: Sequence[Bits] | None = None, groups: Sequence[int] = (), most: int = MOST
 ) -> list[tuple[int, int, int]]:

@@ -7,6 +7,7 @@ from the seeds; the same seeds, versions and machine type give the same bytes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +29,23 @@ Field = npt.NDArray[np.float32]
 
 def draw_phantom(kind: str, patient_seed: int, image_seed: int, size: tuple[int, int] = SIZE) -> Image.Image:
     """One B-scan, mode L, of `size` (width, height). `kind` is one of CLASSES (KeyError otherwise)."""
+    return draw_scan(partial(draw_findings, kind), patient_seed, image_seed, size)
+
+
+def draw_scan(
+    find: Callable[[Eye, Array, np.random.Generator], Findings],
+    patient_seed: int,
+    image_seed: int,
+    size: tuple[int, int] = SIZE,
+) -> Image.Image:
+    """One B-scan with the findings that `find` draws for the eye of the patient at columns [width]."""
     eye = draw_eye(np.random.default_rng([patient_seed, 1]))
     rng = np.random.default_rng([patient_seed, image_seed, 2])
     width, height = size
     zoom = width / SIZE[0]
     fovea = rng.normal(0.5, 0.10) * width
     x: Array = (np.arange(width, dtype=np.float64) - fovea) * (eye.across / zoom)
-    findings = draw_findings(kind, eye, x, rng)
+    findings = find(eye, x, rng)
     scale = eye.scale * zoom * rng.uniform(0.96, 1.04)  # pixels per micrometre of depth
     edges = _edges(eye, findings, x, scale, height, rng)
     picture = _reflect(eye, findings, edges, height)

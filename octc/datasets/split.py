@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from octc.datasets.base import Sample, Samples
+from octc.datasets.base import Sample, Samples, patient_count
 from octc.errors import OctcError, shorten
 from octc.files import canonical_json, read_json, sha256_bytes, write_json
 
@@ -46,7 +46,7 @@ class Split:
     @property
     def digest(self) -> str:
         """Digest over the classes and, per part, the sorted (sum, label) pairs; over the protocol too unless it is clean."""
-        content = {part: sorted([s.sha256, s.label] for s in items) for part, items in self.parts.items()}
+        content = {part: sorted([s.sha256, s.label, *(s.targets or ())] for s in items) for part, items in self.parts.items()}
         more = [] if self.protocol == CLEAN else [self.protocol]
         return sha256_bytes(canonical_json([self.classes, content, *more]))
 
@@ -59,7 +59,7 @@ class Split:
 
     def write(self, path: Path) -> None:
         """Write split.json."""
-        parts = {part: [asdict(s) for s in items] for part, items in self.parts.items()}
+        parts = {part: [s.to_json() for s in items] for part, items in self.parts.items()}
         head = {
             "dataset": self.dataset, "classes": self.classes, "seed": self.seed, "dropped": self.dropped,
             "protocol": self.protocol, "fold": self.fold,
@@ -69,14 +69,18 @@ class Split:
     def counts(self) -> dict[str, dict[str, int]]:
         """Images per part and class."""
         return {
-            part: {name: sum(s.label == k for s in items) for k, name in enumerate(self.classes)}
+            part: {name: sum(s.has(k) for s in items) for k, name in enumerate(self.classes)}
             for part, items in self.parts.items()
         }
+
+    def people(self) -> dict[str, int]:
+        """Patients per part."""
+        return {part: patient_count(items) for part, items in self.parts.items()}
 
     def patients(self) -> dict[str, dict[str, int]]:
         """Patients per part and class; an image without a patient is its own."""
         return {
-            part: {name: len({s.patient or s.path for s in items if s.label == k}) for k, name in enumerate(self.classes)}
+            part: {name: patient_count(s for s in items if s.has(k)) for k, name in enumerate(self.classes)}
             for part, items in self.parts.items()
         }
 
@@ -86,7 +90,7 @@ def read_split(path: Path) -> Split:
     try:
         value: dict[str, Any] = read_json(path)
         names = (*PARTS, *(name for name in value["parts"] if name == OFFICIAL))
-        parts = {part: tuple(Sample(**s) for s in value["parts"][part]) for part in names}
+        parts = {part: tuple(Sample.from_json(s) for s in value["parts"][part]) for part in names}
         fold = value.get("fold")
         split = Split(
             value["dataset"], tuple(value["classes"]), value["seed"], parts, value["dropped"],
@@ -225,8 +229,8 @@ def check_split(split: Split) -> None:
         if patients := leak["patients"]:
             raise OctcError("OCT-E212", f"{len(patients)} patients {where}: {shorten(patients)}", mend=mend)
         raise OctcError("OCT-E210", f"{len(leak['images'])} images {where}: {shorten(leak['images'])}", mend=mend)
-    present = {s.label for s in split.parts["train"]}
-    if missing := [name for k, name in enumerate(split.classes) if k not in present]:
+    train = split.parts["train"]
+    if missing := [name for k, name in enumerate(split.classes) if not any(s.has(k) for s in train)]:
         mend = "add images of these classes, from other patients"
         raise OctcError("OCT-E207", f"classes absent from train: {', '.join(missing)}", mend=mend)
     for part in PARTS:

@@ -8,12 +8,19 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from octc.datasets.base import DatasetSpec, Progress, Sample, Samples
+from octc.datasets.base import MODALITIES, DatasetSpec, Progress, Sample, Samples
 from octc.datasets.csv_layout import find_csv, scan_csv
 from octc.datasets.layout import PHANTOM_MARK, scan_folder, scan_ucsd
+from octc.datasets.mmc import CLASSES as MMC
+from octc.datasets.mmc import find_mmc, scan_mmc, scan_mmc_eyes
+from octc.datasets.multieye import CLASSES as MULTIEYE
+from octc.datasets.multieye import find_multieye, scan_multieye
 from octc.datasets.neh import CLASSES as NEH
 from octc.datasets.neh import find_table, scan_neh, scan_neh_all
 from octc.datasets.octmnist import MARK as OCTMNIST_MARK
+from octc.datasets.paired_phantom import CLASSES as PAIRED
+from octc.datasets.topcon import CLASSES as TOPCON
+from octc.datasets.topcon import find_topcon, scan_topcon
 from octc.errors import OctcError
 from octc.image import read_image
 
@@ -21,6 +28,9 @@ UCSD = ("CNV", "DME", "DRUSEN", "NORMAL")
 UCSD_LAYOUT = "CellData/OCT/{train,test}/CLASS/CLASS-PATIENT-INDEX.jpeg"
 NEH_LAYOUT = "data_information.csv and NEH_UT_2021RetinalOCTDataset/CLASS/PATIENT/[OD|OS]/INDEX_LABEL.jpg"
 NEH_SOURCE = "Sotoudeh-Paima, Hajizadeh, Soltanian-Zadeh 2021, Mendeley Data, doi:10.17632/8kt969dhx6.1"
+MMC_LAYOUT = "ImageData/{cfp-clahe,oct-median3x3}-448x448/ and mmc-amd-split{A,AP}-{train,val,test}/ImageSets/{cfp,oct}.txt"
+MMC_SOURCE = "Wang et al. 2022, MMC-AMD"
+DRAWN = {"phantom": "octc data phantom", "paired-phantom": "octc data paired-phantom"}
 
 DATASETS: dict[str, DatasetSpec] = {
     "ucsd": DatasetSpec(
@@ -106,6 +116,67 @@ DATASETS: dict[str, DatasetSpec] = {
         source="octc",
         note="synthetic images: says nothing about patients",
     ),
+    "topcon-mm": DatasetSpec(
+        name="topcon-mm",
+        title="OCT and fundus images of the same eyes, eleven labels that do not exclude each other",
+        classes=TOPCON,
+        scan=scan_topcon,
+        default_root="./Dataset/topcon-mm",
+        layout="{train,val,test}/{cfp,oct}.txt and train/Images/{fundus,oct}_images/NAME.png",
+        licence="as its source states",
+        source="Wang et al. 2023 (FDDM), Guangdong Provincial Hospital of Integrated Traditional Chinese and Western Medicine",
+        note="86 test eyes, classes with 4 to 7 of them: look at the intervals",
+        task="multilabel",
+        modalities=MODALITIES,
+    ),
+    "mmc-amd": DatasetSpec(
+        name="mmc-amd",
+        title="OCT and fundus images: normal, dry AMD, PCV, wet AMD; released split by patient (AP)",
+        classes=MMC,
+        scan=scan_mmc,
+        default_root="./Dataset/mmc-amd",
+        layout=MMC_LAYOUT,
+        licence="on request, for research",
+        source=MMC_SOURCE,
+        modalities=MODALITIES,
+    ),
+    "mmc-amd-a": DatasetSpec(
+        name="mmc-amd-a",
+        title="MMC-AMD with its released split by eye (A)",
+        classes=MMC,
+        scan=scan_mmc_eyes,
+        default_root="./Dataset/mmc-amd",
+        layout=MMC_LAYOUT,
+        licence="on request, for research",
+        source=MMC_SOURCE,
+        note="split by eye: two eyes of one patient may be in train and test",
+        modalities=MODALITIES,
+    ),
+    "multieye": DatasetSpec(
+        name="multieye",
+        title="MultiEYE: unpaired fundus and OCT images of nine classes",
+        classes=MULTIEYE,
+        scan=scan_multieye,
+        default_root="./Dataset/multieye",
+        layout="assemble{,_oct}/{train,dev,test}/large9cls.txt and their train/ImageData/",
+        licence="as its source states",
+        source="Wang et al. 2025, MultiEYE",
+        note="its files name no patients: leakage between its images cannot be excluded",
+        modalities=MODALITIES,
+    ),
+    "paired-phantom": DatasetSpec(
+        name="paired-phantom",
+        title="synthetic OCT and fundus images of the same eyes, six labels (octc data paired-phantom)",
+        classes=PAIRED,
+        scan=scan_topcon,
+        default_root="./Dataset/paired-phantom",
+        layout="as topcon-mm",
+        licence="MIT",
+        source="octc",
+        note="synthetic images: says nothing about patients",
+        task="multilabel",
+        modalities=MODALITIES,
+    ),
 }
 
 
@@ -119,10 +190,14 @@ def spec_of(name: str) -> DatasetSpec:
 def guess_layout(root: Path) -> str:
     """Which data set a folder looks like: by the marks that octc leaves, else by its tables and folders, else "folder"."""
     signs = {
+        "paired-phantom": (root / PHANTOM_MARK).is_file() and find_topcon(root),
         "phantom": (root / PHANTOM_MARK).is_file(),
         "octmnist": (root / OCTMNIST_MARK).is_file(),
         "ucsd": (root / "CellData" / "OCT").is_dir() or (root / "OCT" / "train").is_dir(),
         "neh": find_table(root) is not None,
+        "topcon-mm": find_topcon(root),
+        "mmc-amd": find_mmc(root),
+        "multieye": find_multieye(root),
         "csv": find_csv(root) is not None,
     }
     return next((name for name, here in signs.items() if here), "folder")
@@ -132,12 +207,12 @@ def find_root(name: str, data: str | None, environ: Mapping[str, str]) -> Path:
     """Where the data set lies: `--data`, else OCTC_DATA, else its default (OctcError E230 when nothing is there)."""
     spec = spec_of(name)
     default = spec.default_root
-    chosen = data or (None if name == "phantom" else environ.get("OCTC_DATA")) or default
+    chosen = data or (None if name in DRAWN else environ.get("OCTC_DATA")) or default
     if chosen is None:
         raise OctcError("OCT-E230", f"data set {name} needs a place", mend="--data DIR, or set OCTC_DATA")
     root = Path(chosen)
     if not root.is_dir():
-        get = "octc data phantom draws it" if name == "phantom" else "give --data DIR"
+        get = f"{DRAWN[name]} draws it" if name in DRAWN else "give --data DIR"
         if spec.fetched_as:
             get = f"octc data fetch {spec.fetched_as}, or --data DIR"
         raise OctcError("OCT-E230", f"data set {name} not found at {root}", mend=get, place=str(root))
@@ -170,8 +245,7 @@ def without_bad(samples: Samples, progress: Progress | None = None) -> Samples:
                 bad.append((sample.path, why))
             if progress is not None:
                 progress(done, len(samples.items))
-    kept = {s.label for s in good}
-    if empty := [name for label, name in enumerate(samples.classes) if label not in kept]:
+    if empty := [name for k, name in enumerate(samples.classes) if not any(s.has(k) for s in good)]:
         text = f"no readable image is left of {', '.join(empty)}"
         raise OctcError("OCT-E206", text, mend="fetch the files again", place=str(samples.root))
     return replace(samples, items=tuple(good), skipped=tuple(bad))
