@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -53,11 +55,29 @@ def evaluate(
             step(now - done)
             done = now
 
+        if stored.get("task") == "multilabel":
+            return _eyes(session, chosen, root, (part, tta), _device(device), tell)
         found = evaluate_run(chosen, root, part, tta=tta, combine=average, device=_device(device), progress=tell)
     _say(session, found, part, split)
     folder = chosen.path / FOLDER / f"{part}-{tta}"
     session.report({"folder": str(folder), "part": split, "tta": tta, "combine": average, **_document(found)})
     session.result(_report(found, chosen, folder))
+    return 0
+
+
+def _eyes(session: Session, run: Run, root: Path, what: tuple[str, str], device: Any, tell: Callable[[int, int], None]) -> int:
+    """A run whose classes do not exclude each other: figures by eye, at thresholds of the select set."""
+    from octc.train.retnet_eval import evaluate_eye_run, eye_report
+
+    part, tta = what
+    found = evaluate_eye_run(run, root, part, tta=tta, device=device, progress=tell)
+    folder = run.path / "eval" / f"{part}-{tta}"
+    if warning := found["facts"]["warning"]:
+        session.warn("OCT-W219", warning)
+    if found["facts"]["chose_the_epoch"]:
+        session.say("  it chose the epoch: no claim   (octc eval --split test reads the test part)")
+    session.report({"folder": str(folder), **found})
+    session.result(f"{eye_report(found)}{folder}")
     return 0
 
 

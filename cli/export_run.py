@@ -137,7 +137,7 @@ def _facts(details: dict[str, Any]) -> str:
 def _gate_line(result: GateResult, options: ParityOptions) -> str:
     one = result.comparison
     if one is None:
-        return result.word
+        return _eye_line(result) if getattr(result, "found", None) else result.word
     before, after = (100 * one.hits(name) / one.n for name in ("reference", "candidate"))
     limits = one.pair.deciding
     between = "" if limits is None else f" [{100 * limits[0]:+.3f}, {100 * limits[1]:+.3f}]"
@@ -145,6 +145,18 @@ def _gate_line(result: GateResult, options: ParityOptions) -> str:
         f"n={one.n}, margin {options.margin:g} pp, accuracy {before:.2f} -> {after:.2f}, "
         f"D {100 * one.pair.difference:+.2f}{between}, agreement {100 * one.agreement['rate']:.2f} %: {result.word}"
     )
+
+
+def _eye_line(result: GateResult) -> str:
+    """Where classes do not exclude each other: mAP and decisions."""
+    found: dict[str, Any] = getattr(result, "found", {})
+    between = found["map_difference_interval_pp"]
+    limits = "" if between is None else f" [{between[0]:+.3f}, {between[1]:+.3f}]"
+    known = [found["map"][name] for name in ("reference", "candidate")]
+    shown = " -> ".join("n/a" if value is None else f"{value:.2f}" for value in known)
+    drop = found["map_difference_pp"]
+    change = "" if drop is None else f", D {drop:+.2f}{limits}"
+    return f"{found['eyes']} eyes, mAP {shown}{change}, decisions equal {100 * found['agreement']:.2f} %: {result.word}"
 
 
 def _line(published: Published) -> str:

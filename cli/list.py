@@ -86,9 +86,10 @@ def _in_hub_cache(repository: str) -> bool:
 
 def _models(_session: Session) -> list[Row]:
     from octc.train.recipes import RECIPES
+    from octc.train.retnet_config import EYE_RECIPES
 
     rows = []
-    for name, make in RECIPES.items():
+    for name, make in {**RECIPES, **EYE_RECIPES}.items():
         recipe = make()
         for role, stage in (("teacher", recipe.teacher), ("student", recipe.student)):
             needs = [*_missing_extra("train"), *missing_weights(stage)]
@@ -99,9 +100,10 @@ def _models(_session: Session) -> list[Row]:
 
 def _recipes(_session: Session) -> list[Row]:
     from octc.train.recipes import RECIPES
+    from octc.train.retnet_config import EYE_RECIPES
 
     rows = []
-    for name, make in RECIPES.items():
+    for name, make in {**RECIPES, **EYE_RECIPES}.items():
         recipe = make()
         weights = [line for stage in (recipe.teacher, recipe.student) for line in missing_weights(stage)]
         needs = list(dict.fromkeys([*_missing_extra("train"), *weights]))

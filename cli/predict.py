@@ -228,6 +228,8 @@ def _row(record: Record, classes: Sequence[str]) -> list[str]:
         order = sorted(range(len(classes)), key=lambda k: -(record.probabilities or ())[k])[:3]
         cells = [", ".join(f"{classes[k]} {record.probabilities[k]:.4f}" for k in order)]
     label = "unlike" if record.unlike else classes[record.label or 0]
+    if record.labels is not None and not record.unlike:
+        label = " ".join(classes[k] for k in record.labels) or "none"
     return [_shown(record), label, f"{record.confidence:.4f}", *cells, "; ".join(code for code, _ in record.notes)]
 
 

@@ -52,10 +52,17 @@ VERBS = (
     Verb("data audit", "octc.cli.data:check", "The same as octc data check."),
     Verb("data fetch", "octc.cli.data_fetch:fetch", "Download a data set, check its sum and unpack it."),
     Verb("data phantom", "octc.cli.data:phantom", "Draw synthetic B-scans."),
+    Verb(
+        "data paired-phantom", "octc.cli.data_paired:paired_phantom", "Draw synthetic OCT and fundus images of the same eyes."
+    ),
     Verb("data split", "octc.cli.data_split:split", "Show the patient-level split, or the folds of a cross-validation."),
     Verb("data stats", "octc.cli.data_split:stats", "Counts, sizes, mean and deviation of the training pixels."),
     Verb("train teacher", "octc.cli.train:teacher", "Train the large network of a recipe."),
     Verb("train student", "octc.cli.train:student", "Distil the teacher into the small network, then quantisation-aware."),
+    Verb(
+        "train retnet-teacher", "octc.cli.train_retnet:teacher", "Train a teacher of OCT or fundus images, several labels each."
+    ),
+    Verb("train retnet-student", "octc.cli.train_retnet:student", "Distil it into a student of the other modality."),
     Verb("eval", "octc.cli.eval:evaluate", "Evaluate a run on its select or test part: tables, figures, intervals."),
     Verb("export", "octc.cli.export:export", "Write ONNX, OpenVINO and TensorRT artifacts of a run."),
     Verb("lint", "octc.cli.lint:lint", "Check an ONNX graph for what engines reject, run in float or mis-scale."),

@@ -73,6 +73,10 @@ def _verify(session: Session, bundle: str | None, asked: Asked) -> int:
 
     founds, words = find_artifacts(bundle, session.run_dir, os.environ)
     session.say(words)
+    if founds[0].artifact.task == "multilabel":
+        from octc.cli.verify_eyes import verify_eyes
+
+        return verify_eyes(session, founds, bundle, asked, _place(session))
     named = founds[0].folder in (Path(), Path(bundle or ""), Path(os.environ.get(VARIABLE, "")))
     parties = choose_parties(founds, session.run_dir, asked.against, named=named)
     session.run_id = str(parties.candidates[0].artifact.lineage.get("run"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from octc.train.state import made_from
 from octc.train.training import Data, Fitted
 
 MINIMUM = 16  # calibration images
+Near = Callable[[torch.Tensor, torch.Tensor], dict[str, float]]
 
 
 def calibration_indices(labels: list[int], wanted: int, seed: int) -> npt.NDArray[np.int64]:
@@ -65,8 +66,11 @@ def calibrated(
     seed: int,
     device: Any = "cpu",
     progress: Progress | None = None,
+    near: Near | None = None,
 ) -> tuple[fx.GraphModule, dict[str, Any]]:
     """Fold, insert quantisers and calibrate with each observer; keep the one that agrees best with the float student on val.
+
+    near: how close logits are to reference logits, with "agreement" and "kl"; `closeness` by default.
 
     Returns: the quantised network (quantisers on) and the table of what each observer gave.
     """
@@ -94,7 +98,7 @@ def calibrated(
     for observer in how.observers:
         set_ranges(quantised, observer)
         set_mode(quantised, "on")
-        table[observer] = closeness(reference, logits_of(quantised, data.val_images, pre, device))
+        table[observer] = (near or closeness)(reference, logits_of(quantised, data.val_images, pre, device))
         tell(len(data.val_images))
     best = max(table, key=lambda name: (table[name]["agreement"], -table[name]["kl"]))
     set_ranges(quantised, best)

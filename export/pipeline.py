@@ -21,6 +21,8 @@ from octc.export.makers import MAKERS, Job, Made, Workshop
 from octc.export.source import Quantised, Select
 from octc.files import publishing
 from octc.image import Float32, UInt8
+from octc.multilabel import thresholds_of
+from octc.multilabel_gate import gate_decisions
 from octc.plan import ParityOptions
 from octc.run import utc_now
 from octc.train.data import eval_batches
@@ -133,6 +135,13 @@ def _judge(
     if select is None or logits is None:
         return report, None
     samples = select.samples
+    if artifact.task == "multilabel":
+        thresholds = thresholds_of(artifact.details, len(artifact.classes))
+        return report, gate_decisions(
+            samples, select.reference, logits, artifact.classes, thresholds, options,
+            truth=str(artifact.details.get("truth", "union")), golden_ok=bool(report["ok"]),
+            golden_detail=f"delta over s {report.get('delta_over_s')}",
+        )  # fmt: skip
     ids = [f"{s.sha256}:{s.path}" for s in samples]
     result = gate(
         ids, [s.label for s in samples], [s.patient for s in samples], select.reference, logits, artifact.classes, options,
@@ -173,12 +182,23 @@ def _artifact(shop: Workshop, job: Job, made: Made) -> Artifact:
         "parent": known.parent, "weights": known.weights, "versions": versions(), "exported": utc_now(),
     }  # fmt: skip
     known_inputs = shop.source.statistics
-    details = {**made.facts, "input_statistics": None if known_inputs is None else known_inputs.to_json()}
+    task = str(known.recipe.get("task", "multiclass"))
+    details = {**made.facts, **eye_details(known.recipe, known.metrics)}
+    details["input_statistics"] = None if known_inputs is None else known_inputs.to_json()
     return Artifact(
         name=f"{job.target}-{job.precision}", role=known.role, model=known.model, precision=job.precision,
         target="tensorrt" if job.target == "tensorrt-rtx" else job.target,
         classes=known.classes, preprocess=known.preprocess, lineage=lineage, details=details, main_file=made.main_file,
+        task=task,
     )  # fmt: skip
+
+
+def eye_details(recipe: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
+    """What a device needs to decide where classes do not exclude each other: modality, thresholds, how an eye is labelled."""
+    if recipe.get("task") != "multilabel":
+        return {}
+    thresholds = metrics.get("thresholds")
+    return {"modality": recipe["modality"], "thresholds": thresholds, "thresholds_from": "val", "truth": recipe["truth"]}
 
 
 def versions() -> dict[str, str]:

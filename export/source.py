@@ -12,6 +12,7 @@ from torch import fx, nn
 
 from octc.compress.placement import convolutions
 from octc.compress.qat import calibrated, calibration_indices, check_calibration, load_quantised
+from octc.compress.retnet_qat import decision_closeness
 from octc.datasets.base import Progress, Sample
 from octc.datasets.split import Split, read_split
 from octc.errors import OctcError
@@ -151,7 +152,9 @@ def quantise(source: Source, seed: int = 0, progress: Progress | None = None) ->
         cached_images(source.cache, source.root, chosen, pre), [s.label for s in chosen],
         cached_images(source.cache, source.root, val, pre), [s.label for s in val], pre, [s.path for s in chosen],
     )  # fmt: skip
-    module, facts = calibrated(source.model, replace(how, calibration=len(chosen)), data, pre.size, seed, progress=progress)
+    near = decision_closeness if source.checkpoint.recipe.get("task") == "multilabel" else None
+    short = replace(how, calibration=len(chosen))
+    module, facts = calibrated(source.model, short, data, pre.size, seed, progress=progress, near=near)
     return Quantised(module, source.checkpoint.sha256, _facts("ptq", facts, [s.sha256 for s in chosen], {}))
 
 

@@ -32,6 +32,8 @@ LARGEST = 2_000_000_000  # bytes of one file; protobuf ends at 2 GiB
 MOST_MANIFEST = 16 << 20
 MOST_GOLDEN = 256 << 20  # bytes, unpacked
 MOST_SIDE = 4096
+MOST_CLIP, MOST_TILES = 256.0, 64  # of CLAHE
+TASKS = ("multiclass", "multilabel")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 # what numpy, zipfile and zlib were seen to raise on altered bytes
@@ -58,7 +60,7 @@ class Artifact:
         role: "student" or "teacher".
         model: timm name of the network.
         preprocess: what `Preprocess.prepare` must be told; the graph takes uint8 [N, channels, size, size].
-        output: logits float32 [N, classes].
+        output: logits float32 [N, classes]. task: one of TASKS: what they are turned into probabilities by (softmax, sigmoid).
         lineage: run, recipe, dataset, split_digest, data_digest, checkpoint sum, versions, licence of the weights.
         details: facts of the export (opset, placement, quantised convolutions, gate, fallback steps, size).
         files: every file but the manifest, by name.
@@ -75,6 +77,7 @@ class Artifact:
     details: dict[str, Any] = field(default_factory=dict)
     files: dict[str, FileEntry] = field(default_factory=dict)
     main_file: str = ""
+    task: str = "multiclass"
 
     def to_json(self) -> dict[str, Any]:
         return {"schema_version": SCHEMA, **asdict(self)}
@@ -220,6 +223,7 @@ def _from_json(value: Any) -> Artifact:
         lineage=_object(value, "lineage"), details=_object(value, "details"),
         files={name: _entry(name, entry) for name, entry in _object(value, "files").items()},
         main_file=_text(value["main_file"], "main_file"),
+        task=_one_of({"task": value.get("task", TASKS[0])}, "task", TASKS),
     )  # fmt: skip
 
 
@@ -258,6 +262,8 @@ def _preprocess(value: Any) -> Preprocess:
     if not all(_is_number(number, (int, float)) and math.isfinite(number) for number in numbers) or len(numbers) != 6:
         raise ValueError("preprocess.mean and std must be three numbers each")
     pre = Preprocess.from_json(value)
+    if not 0 <= pre.clahe <= MOST_CLIP or not all(1 <= side <= MOST_TILES for side in pre.clahe_grid):
+        raise ValueError(f"preprocess.clahe out of range: {pre}")
     if not 8 <= pre.size <= MOST_SIDE or pre.channels not in (1, 3) or pre.resize not in RESAMPLE or min(pre.std) <= 0:
         raise ValueError(f"preprocess out of range: {pre}")
     return pre

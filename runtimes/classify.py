@@ -16,6 +16,7 @@ from octc.errors import OctcError
 from octc.image import VIEWS, UInt8, quality_notes, read_image
 from octc.likeness import InputStatistics, Likeness, compare_picture
 from octc.metrics import combine_views
+from octc.multilabel import thresholds_of, view_scores
 from octc.runtimes.base import Runtime
 
 Note = tuple[str, str]  # code, text
@@ -30,6 +31,7 @@ class Record:
     Attributes:
         probabilities: of every class, float64; None where there was an error.
         label: index of the likeliest class; None where there was an error, or the picture is unlike the training images.
+        labels: indices of all classes that reach their threshold, where classes do not exclude each other; else None.
         likeness: None where the artifact does not know its training images.
         notes: warnings (code, text).
     """
@@ -40,6 +42,7 @@ class Record:
     likeness: Likeness | None = None
     notes: tuple[Note, ...] = ()
     error: OctcError | None = None
+    labels: tuple[int, ...] | None = None
 
     @property
     def confidence(self) -> float | None:
@@ -57,6 +60,7 @@ class Record:
             "file": str(self.path),
             "status": "error" if error else "unlike" if self.unlike else "ok",
             "label": None if self.label is None else classes[self.label],
+            **({} if self.labels is None else {"labels": [classes[k] for k in self.labels]}),
             "confidence": self.confidence,
             "probabilities": None if self.probabilities is None else dict(zip(classes, self.probabilities, strict=True)),
             "out_of_distribution": None if self.likeness is None else self.unlike,
@@ -100,9 +104,9 @@ def classify(
     for one in _prepared(artifact, paths, names, known, each, threads):
         waiting.append(one)
         if sum(entry.images is not None for entry in waiting) == each:
-            yield from _run(runtime, waiting, batch)
+            yield from _run(runtime, waiting, batch, artifact)
             waiting = []
-    yield from _run(runtime, waiting, batch)
+    yield from _run(runtime, waiting, batch, artifact)
 
 
 def _prepared(
@@ -143,7 +147,7 @@ def _notes(images: UInt8, likeness: Likeness | None) -> list[Note]:
     return notes
 
 
-def _run(runtime: Runtime, waiting: Sequence[_Prepared], batch: int) -> Iterator[Record]:
+def _run(runtime: Runtime, waiting: Sequence[_Prepared], batch: int, artifact: Artifact) -> Iterator[Record]:
     """Records of a group: its images go through the runtime together, its errors keep their place."""
     images = [one.images for one in waiting if one.images is not None]
     if not images:
@@ -153,14 +157,16 @@ def _run(runtime: Runtime, waiting: Sequence[_Prepared], batch: int) -> Iterator
     logits = np.concatenate([runtime(flat[start : start + batch]) for start in range(0, len(flat), batch)])
     answers = iter(logits.reshape(len(images), -1, logits.shape[1]))
     for one in waiting:
-        yield one.record if one.images is None else _answered(one.record, next(answers))
+        yield one.record if one.images is None else _answered(one.record, next(answers), artifact)
 
 
-def _answered(record: Record, logits: Any) -> Record:
+def _answered(record: Record, logits: Any, artifact: Artifact) -> Record:
     """A record with its probabilities; logits float32 [views, K]."""
     if not np.isfinite(logits).all():
         error = OctcError("OCT-E701", "outputs are not finite", mend="octc verify this artifact", place=str(record.path))
         return replace(record, error=error)
+    if artifact.task == "multilabel":
+        return _decided(record, view_scores(logits[None])[0], thresholds_of(artifact.details, len(artifact.classes)))
     probabilities = combine_views(logits[None])[0][0]
     notes = record.notes
     if probabilities.max() < UNSURE:
@@ -170,3 +176,10 @@ def _answered(record: Record, logits: Any) -> Record:
         )
     label = None if record.unlike else int(probabilities.argmax())
     return replace(record, probabilities=tuple(map(float, probabilities)), label=label, notes=notes)
+
+
+def _decided(record: Record, scores: Any, thresholds: Sequence[float]) -> Record:
+    """A record of classes that do not exclude each other; scores float64 [K]. No class of an unlike picture is said."""
+    own = tuple(k for k, at in enumerate(thresholds) if scores[k] >= at)
+    label = None if record.unlike or not own else max(own, key=lambda k: scores[k])
+    return replace(record, probabilities=tuple(map(float, scores)), label=label, labels=() if record.unlike else own)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import PIL
 
 from octc.artifact import Artifact, Golden
 from octc.errors import OctcError
 from octc.image import Float32, Preprocess, decode_image
+from octc.metrics import kl_scores, log_softmax
+from octc.multilabel import thresholds_of
 from octc.runtimes.base import Runtime
 
 
@@ -70,7 +72,39 @@ def replay(runtime: Runtime, golden: Golden, artifact: Artifact) -> GoldenReport
         shapes = f"{list(golden.inputs.shape)} and {list(golden.logits.shape)}"
         text = f"golden images and logits have shapes {shapes}, {artifact.name} takes {pre.size} px and knows {classes} classes"
         raise OctcError("OCT-E502", text, mend="do not use this artifact; copy it again from where it was made")
-    return compare_logits(runtime(golden.inputs), golden.logits, TOLERANCES[ROWS[artifact.target, artifact.precision]])
+    row = TOLERANCES[ROWS[artifact.target, artifact.precision]]
+    if artifact.task == "multilabel":
+        return compare_decisions(runtime(golden.inputs), golden.logits, row, _thresholds(artifact))
+    return compare_logits(runtime(golden.inputs), golden.logits, row)
+
+
+def _thresholds(artifact: Artifact) -> tuple[float, ...]:
+    try:
+        return thresholds_of(artifact.details, len(artifact.classes))
+    except (ValueError, TypeError) as error:
+        text = f"thresholds in the manifest are not valid: {error}"
+        raise OctcError("OCT-E502", text, mend="do not use this artifact", place="artifact.json") from error
+
+
+def compare_decisions(found: Float32, reference: Float32, row: Tolerance, thresholds: Sequence[float]) -> GoldenReport:
+    """The same where classes do not exclude each other: agreement is over the decisions of every class of every image, a
+    decision whose reference logit lies within twice the tolerance of its threshold is excused, and KL is that of Bernoullis."""
+    ours, theirs = found.astype(np.float64), reference.astype(np.float64)
+    p = np.clip(np.asarray(thresholds, np.float64), 1e-9, 1 - 1e-9)
+    cuts = np.log(p / (1 - p))
+    same = (ours >= cuts) == (theirs >= cuts)
+    agreement = float(same.mean())
+    if not np.isfinite(ours).all():
+        return GoldenReport(len(theirs), None, None, agreement, 0, row.id, row.delta_over_s, ok=False)
+    spread = float(np.ptp(theirs, axis=1).mean())
+    excused = int((~same & (np.abs(theirs - cuts) < 2 * row.delta_over_s * spread)).sum())
+    largest = float(np.abs(ours - theirs).max())
+    delta = largest / spread if spread > 0 else (0.0 if largest == 0 else None)
+    pairs = [np.stack([np.zeros_like(values), values], axis=-1).reshape(-1, 2) for values in (theirs, ours)]
+    kl = float(kl_scores(*(log_softmax(pair) for pair in pairs)).mean())
+    agrees = (int(same.sum()) + excused) / same.size >= row.agreement
+    ok = delta is not None and delta <= row.delta_over_s and kl <= row.kl_mean and agrees
+    return GoldenReport(len(theirs), delta, kl, agreement, excused, row.id, row.delta_over_s, ok)
 
 
 def compare_logits(found: Float32, reference: Float32, row: Tolerance) -> GoldenReport:
@@ -86,7 +120,7 @@ def compare_logits(found: Float32, reference: Float32, row: Tolerance) -> Golden
     excused = int((~same & tied).sum()) if row.near_ties else 0
     largest = float(np.abs(ours - theirs).max())
     delta = largest / spread if spread > 0 else (0.0 if largest == 0 else None)
-    kl = float(_kl(theirs, ours).mean())
+    kl = float(kl_scores(log_softmax(theirs), log_softmax(ours)).mean())
     agrees = float((int(same.sum()) + excused) / len(same)) >= row.agreement
     ok = delta is not None and delta <= row.delta_over_s and kl <= row.kl_mean and agrees
     return GoldenReport(len(theirs), delta, kl, agreement, excused, row.id, row.delta_over_s, ok)
@@ -121,14 +155,3 @@ def check_input(golden: Golden, preprocess: Preprocess) -> None:
         return
     mend = "install the Pillow version that artifact.json names under lineage.versions, or export again here"
     raise OctcError("OCT-E508", text, mend=mend, place="golden.npz", why=f"Pillow {PIL.__version__} is installed")
-
-
-def _kl(reference: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """KL(reference || other) per image, of logits, in nats."""
-    log_p, log_q = _log_softmax(reference), _log_softmax(other)
-    return np.asarray((np.exp(log_p) * (log_p - log_q)).sum(axis=1), np.float64)
-
-
-def _log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)), np.float64)

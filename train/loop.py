@@ -23,29 +23,31 @@ from octc.train.averaging import average_epochs, refresh_norms
 from octc.train.checkpoint import read_weights
 from octc.train.config import Stage
 from octc.train.data import EpochBatches, ImageSet
-from octc.train.epoch import Judgement, best_path, finish_epoch, goes_on, judge
+from octc.train.epoch import best_path, criteria, finish_epoch, goes_on
 from octc.train.evaluate import network_input
 from octc.train.focal import Loss
 from octc.train.history import write_history
-from octc.train.mix import draw_mixing, mix_images, mix_targets
-from octc.train.optim import accumulation, backbone_of, drop_gradients, hold, parameter_groups, set_rates
+from octc.train.mix import draw_mixing, mix_images
+from octc.train.optim import accumulation, backbone_of, drop_gradients, hold, set_rates
 from octc.train.processes import agreed, named_failures, shared_logits
 from octc.train.signals import Deferred, deferred_signals
 from octc.train.tensorboard import write_events
 from octc.train.training import Data, Fitted, Report, Training, add_values, go_on, refuse, save_state, update
 from octc.train.views import picture_views
+from octc.train.ways import Batch, Ways, plain_ways
 
 SAVE_SECONDS = 300.0  # the most that a killed process loses, besides the end of every epoch
 
 
 def fit(
-    model: nn.Module, stage: Stage, data: Data, loss: Loss, *, folder: Path, facts: Mapping[str, Any], seed: int,
+    model: nn.Module, stage: Stage, data: Data, loss: Loss | Ways, *, folder: Path, facts: Mapping[str, Any], seed: int,
     accelerator: Accelerator, resume: bool, tick: Callable[[int], None], report: Report, allow_change: bool = False,
     exact: bool = False,
 ) -> Fitted:  # fmt: skip
     """Train, keep the best epoch by `stage.select`, save the state as it goes.
 
     Args:
+        loss: on labels, or all that a training does in its own way (`Ways`).
         folder: where the state lies; facts: everything that decides the result (a resume must have the same).
         allow_change: resume a state whatever its facts are.
         exact: compute in float32 even where the accelerator has a shorter type (fake quantisation needs its grid whole).
@@ -55,7 +57,8 @@ def fit(
         OctcError: E301 gradients or validation not finite, E110 / E501 the state cannot be resumed, E104 fewer images than
             processes, E302 the GPU is too small, E305 another process is lost.
     """
-    optimizer = torch.optim.AdamW(parameter_groups(model, stage), lr=stage.lr)
+    ways = loss if isinstance(loss, Ways) else plain_ways(loss)
+    optimizer = ways.optimizer(model, stage)
     backbone = backbone_of(optimizer)
     sampler = EpochBatches(len(data.labels), stage.batch, seed, accelerator.num_processes)
     loader: Any = DataLoader(ImageSet(data.images, data.labels), batch_sampler=sampler)
@@ -64,13 +67,18 @@ def fit(
     plain: nn.Module = accelerator.unwrap_model(net, keep_fp32_wrapper=False)
     averages = {"ema": stage.ema > 0, "swa": stage.swa.start > 0}
     copies = {name: copy.deepcopy(plain).requires_grad_(False) for name, on in averages.items() if on}
-    at = Training(net, plain, copies, optimizer, stage, data, folder, facts, seed, accelerator)
+    at = Training(net, plain, copies, optimizer, stage, data, folder, facts, seed, accelerator, ways)
     steps = len(loader)
     _check_steps(stage, steps)
     if resume:
         go_on(at, steps, allow_change, tick, report)
     progress = at.progress
     alone, rank = accelerator.num_processes == 1, accelerator.process_index
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        with nullcontext() if exact else accelerator.autocast():
+            logits: torch.Tensor = net(x)
+        return logits.float()
 
     with deferred_signals() as signals, named_failures(accelerator, stage.batch):
         written = time.monotonic()
@@ -84,7 +92,7 @@ def fit(
                 optimizer.state.clear()
                 progress.bad = 0
             optim.zero_grad()
-            losses = [float(row["val_loss"]) for row in progress.history]
+            losses = criteria(progress.history)
             for images, labels, indices in batches:
                 _seed_step(seed, progress.epoch, progress.step, rank)
                 set_rates(optimizer, stage, progress.epoch, progress.step, steps, losses)
@@ -93,16 +101,14 @@ def fit(
                 mixing = draw_mixing(stage.mix, (seed, progress.epoch, progress.step, rank), len(images), stage.size)
                 inputs = mix_images(inputs, mixing)
                 group = accumulation(progress.step, steps, stage.accumulate, stage.drop_rest)
-                with nullcontext() if exact else accelerator.autocast():
-                    logits = net(inputs)
-                value, parts = loss(logits.float(), inputs, mix_targets(labels, mixing, logits.shape[1]))
+                value, parts = ways.step(forward, Batch(inputs, labels, mixing, indices.tolist(), progress.epoch))
                 accelerator.backward(value / group.size)
                 at.suspects += indices.tolist()
                 if group.last:
                     if frozen and not alone:
                         drop_gradients(backbone)
                     update(at, optim, steps)
-                add_values(progress.sums, {"loss": value, **parts, "acc": (logits.argmax(1) == labels).float().mean()})
+                add_values(progress.sums, {"loss": value, **parts})
                 progress.step += 1
                 tick(1)
                 if group.last:
@@ -142,7 +148,7 @@ def _end_of_epoch(at: Training, steps: int, signals: Deferred) -> dict[str, Any]
     if "swa" in at.copies and progress.epoch >= stage.swa.start:
         average_epochs(at.copies["swa"], at.plain, progress.averaged)
         progress.averaged += 1
-    judged = judge(stage, logits, data.val_labels, data.labels)
+    judged = at.ways.judge(stage, logits, data.val_labels, data.labels)
     return finish_epoch(progress, at.judged, judged, stage, at.accelerator, at.folder, steps)
 
 
@@ -165,7 +171,7 @@ def _kept(at: Training) -> Fitted:
     chunks = (np.arange(i, min(i + stage.batch, len(data.labels))) for i in range(0, len(data.labels), stage.batch))
     refresh_norms(swa, (_train_views(at, chunk) for chunk in chunks))
     logits = shared_logits(swa, data.val_images, data.preprocess, at.accelerator, lambda: 0)
-    judged: Judgement = judge(stage, logits, data.val_labels, data.labels)
+    judged = at.ways.judge(stage, logits, data.val_labels, data.labels)
     better = judged.criterion < progress.best
     found = {"epochs": progress.averaged, "val_accuracy": judged.accuracy, "val_loss": judged.loss, "kept": better}
     if better:

@@ -33,6 +33,7 @@ TRUNKS = {
     "fpn-vgg16": "timm/vgg16.tv_in1k",
     "fpn-densenet121": "timm/densenet121.tv_in1k",
     "fpn-resnet50": "timm/resnet50.tv_in1k",
+    "qd-resnet50": "timm/resnet50.tv_in1k",
     "sfnet": "timm/convnext_tiny.in12k_ft_in1k",
     "medsiglip": "google/medsiglip-448",
 }

@@ -22,6 +22,7 @@ from octc.train.config import Stage
 from octc.train.epoch import drop_old_best
 from octc.train.optim import load_scaler, scaler_tensors, updates_before
 from octc.train.state import Progress, load_optimizer, optimizer_tensors, pack, read_state, unpack, write_state
+from octc.train.ways import Ways
 
 BAD_UPDATES = 3  # gradients that are not finite, in a row
 BAD_SCALED = 20  # the same with fp16, whose loss scale starts at 2^16 and is halved by each of them
@@ -31,12 +32,15 @@ Report = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Data:
-    """Prepared images uint8 [N, channels, size, size] and labels of train and val; names are for error messages."""
+    """Prepared images uint8 [N, channels, size, size] and labels of train and val; names are for error messages.
+
+    A label is an index, or (several labels an image, octc.train.retnet) a float32 tensor [K] of zeros and ones.
+    """
 
     images: npt.NDArray[np.uint8]
-    labels: Sequence[int]
+    labels: Sequence[Any]
     val_images: npt.NDArray[np.uint8]
-    val_labels: Sequence[int]
+    val_labels: Sequence[Any]
     preprocess: Preprocess
     names: Sequence[str] = field(default_factory=list)
 
@@ -64,6 +68,7 @@ class Training:
     facts: Mapping[str, Any]
     seed: int
     accelerator: Accelerator
+    ways: Ways
     progress: Progress = field(default_factory=Progress)
     serial: int = 0
     kept_before: int = -1  # best epoch of the state before this one

@@ -14,6 +14,7 @@ from torch import nn
 from octc.train.nets.fpn import Pyramid
 from octc.train.nets.hog import HogSvm
 from octc.train.nets.medsiglip import MedSigLip
+from octc.train.nets.retnet import KeptClassifier
 from octc.train.nets.sfnet import SfNet
 from octc.train.nets.trunk import Pooled, densenet_levels, resnet_levels, vgg_levels
 
@@ -27,6 +28,8 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "fpn-vgg16": partial(Pyramid, **VGG, widths=(64, 128, 256, 512, 512)),
     "fpn-densenet121": partial(Pyramid, **DENSE, widths=(64, 256, 512, 1024, 1024)),
     "fpn-resnet50": partial(Pyramid, **RES, widths=(64, 256, 512, 1024, 2048)),
+    "qd-resnet50": partial(KeptClassifier, "resnet50"),
+    "qd-tiny": partial(KeptClassifier, "test_resnet"),
     "sfnet": SfNet,
     "medsiglip": MedSigLip,
     "hog-svm": HogSvm,

@@ -1,0 +1,210 @@
+"""`octc verify` where classes do not exclude each other: golden images, then decisions by class and mAP over eyes.
+
+The order is that of every verification: images checked, golden images reproduced, the plan written down, then the test set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from octc.bench.accuracy import measure_all
+from octc.bench.verify_lock import Standing, register_use
+from octc.bench.verify_open import Bars, Opened, Say, open_candidates, open_references, sha_of
+from octc.bench.verify_set import LabelledSet, check_artifact, check_images, is_here, read_set, root_of, run_of
+from octc.bench.verify_who import Parties
+from octc.datasets.split import Split, read_split
+from octc.errors import OctcError
+from octc.files import canonical_json
+from octc.find import Found
+from octc.image import Float32
+from octc.multilabel import thresholds_of
+from octc.multilabel_gate import COLUMNS, Decisions, all_finite, compare_decisions, judge_decisions
+from octc.run import Run
+from octc.verdict import Part, Verdict, golden_part
+
+if TYPE_CHECKING:
+    from octc.bench.verify_result import Asked, Place
+
+
+@dataclass(frozen=True)
+class EyeVerdict:
+    """What came of one candidate. found, verdict: None where the images are not here, or the golden images differ."""
+
+    one: Found
+    sha256: str
+    golden: dict[str, Any] | None
+    found: Decisions | None = None
+    verdict: Verdict | None = None
+    error: OctcError | None = None
+
+    @property
+    def word(self) -> str:
+        if self.verdict is not None:
+            return self.verdict.word
+        return "golden_only" if self.golden is not None and self.golden["ok"] else "fail"
+
+
+@dataclass(frozen=True)
+class EyeResult:
+    """What came of a call. no_set: why there are no images to judge on, or None."""
+
+    run: Run | None
+    judged: tuple[EyeVerdict, ...]
+    labelled: LabelledSet | None = None
+    no_set: str | None = None
+    standing: Standing | None = None
+    reference: str | None = None
+
+
+def verify_eye_artifacts(asked: Asked, parties: Parties, place: Place, bars: Bars, say: Say) -> EyeResult:
+    """Verify every candidate against the FP32 artifact of its run.
+
+    Raises:
+        OctcError: E104 views or a reference that this cannot do, E708 no usable reference, E216, E214, E212, E210, E309 of the
+            set, E230 without images when `require_set`, and what opening raises where no candidate can be opened.
+    """
+    if asked.against == "teacher" or asked.tta != "none":
+        text = "an artifact whose classes do not exclude each other is compared with FP32, without test-time augmentation"
+        raise OctcError("OCT-E104", text, mend="leave out --against and --tta", place="octc verify")
+    first = parties.candidates[0]
+    run = run_of(first.folder, first.artifact, place.run_dir)
+    with ExitStack() as stack:
+        opened, broken = open_candidates(parties.candidates, asked.threads, stack, bars, say)
+        lost = tuple(EyeVerdict(found, sha_of(found), None, error=error) for found, error in broken)
+        labelled, split, why = _find_set(asked, run, place)
+        if labelled is None or split is None or run is None:
+            if asked.require_set:
+                raise OctcError("OCT-E230", f"--require-set: {why}", mend="--data DIR and --run-dir DIR of the training")
+            alone = tuple(EyeVerdict(one.found, one.sha256, one.golden) for one in opened)
+            return EyeResult(run, (*alone, *lost), no_set=why)
+        for one in opened:
+            check_artifact(one.found.artifact, split)
+        with bars(f"sums of the {labelled.name} set", len(labelled.samples)) as step:
+            check_images(labelled, split, step)
+        good = [one for one in opened if one.golden["ok"]]
+        if not good:
+            return EyeResult(run, (*(EyeVerdict(o.found, o.sha256, o.golden) for o in opened), *lost), labelled)
+        reference = open_references("fp32", asked.threads, parties, split, stack, bars, say)[0]["fp32"]
+        standing = _register(asked, run, good, parties, place) if labelled.name == "test" else None
+        logits = _measure(labelled, [reference, *good], bars)
+        judged = [_judge(asked, labelled, one, reference, logits, standing) for one in opened]
+    return EyeResult(run, (*judged, *lost), labelled, standing=standing, reference=reference.name)
+
+
+def _find_set(asked: Asked, run: Run | None, place: Place) -> tuple[LabelledSet | None, Split | None, str]:
+    if run is None:
+        return None, None, "the run of this artifact, with its split, is not on this machine"
+    root = root_of(run, place.data, place.environ)
+    if root is None:
+        return None, None, f"the images of {run.read().get('dataset')} are not on this machine (--data DIR)"
+    labelled = read_set(run, root, asked.set_name)
+    if place.data is None and not is_here(labelled):
+        return None, None, f"the images of the {asked.set_name} set are not on this machine (--data DIR)"
+    return labelled, read_split(run.split), ""
+
+
+def _register(asked: Asked, run: Run, good: Sequence[Opened], parties: Parties, place: Place) -> Standing:
+    family = {f.artifact.name: sha_of(f) for f in (*parties.candidates, *(f for f, _ in parties.absent))}
+    more = {"against": ["fp32"], "tta": asked.tta}
+    return register_use(run, asked.options.locked(), more, {one.name: one.sha256 for one in good}, family, place.now)
+
+
+def _measure(labelled: LabelledSet, everyone: Sequence[Opened], bars: Bars) -> dict[str, Float32]:
+    """Logits [n, 1, K] by manifest sum; every picture is decoded once for all that share a preprocessing."""
+    groups: dict[bytes, dict[str, Opened]] = {}
+    for one in everyone:
+        groups.setdefault(canonical_json(one.found.artifact.preprocess.to_json()), {})[one.sha256] = one
+    logits: dict[str, Float32] = {}
+    for group in groups.values():
+        preprocess = next(iter(group.values())).found.artifact.preprocess
+        with bars(f"{labelled.name} set", len(labelled.samples)) as step:
+            models = {sha: one.runtime for sha, one in group.items()}
+            logits |= measure_all(models, preprocess, labelled.samples, labelled.root, ("identity",), step)
+    return logits
+
+
+def _judge(
+    asked: Asked,
+    labelled: LabelledSet,
+    one: Opened,
+    reference: Opened,
+    logits: Mapping[str, Float32],
+    standing: Standing | None,
+) -> EyeVerdict:
+    if not one.golden["ok"]:
+        return EyeVerdict(one.found, one.sha256, one.golden)
+    artifact, samples = one.found.artifact, labelled.samples
+    extra: list[Part] = [*golden_part(bool(one.golden["ok"])), all_finite(samples, logits[one.sha256])]
+    exploratory = standing is not None and standing.reasons.get(one.sha256) is not None
+    if not extra[-1].holds:
+        verdict = Verdict("fail", ("not_finite",), tuple(extra), False, False, exploratory, 1)
+        return EyeVerdict(one.found, one.sha256, one.golden, None, verdict)
+    found = compare_decisions(
+        samples, logits[reference.sha256], logits[one.sha256], labelled.classes,
+        thresholds_of(artifact.details, len(artifact.classes)), truth=str(artifact.details.get("truth", "union")),
+        alpha=asked.options.alpha, seed=asked.options.seed,
+    )  # fmt: skip
+    return EyeVerdict(
+        one.found, one.sha256, one.golden, found, judge_decisions(found, asked.options, extra, exploratory=exploratory)
+    )
+
+
+def eye_document(one: EyeVerdict, result: EyeResult, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What verify.json and `--json` say of one candidate."""
+    verdict = {"word": one.word} if one.verdict is None else one.verdict.to_json()
+    labelled = result.labelled
+    about = None if labelled is None else {"name": labelled.name, "protocol": labelled.protocol, "note": labelled.note}
+    return {
+        **facts, "artifact": one.one.artifact.name, "artifact_sha256": one.sha256, "task": "multilabel", "golden": one.golden,
+        "reference": result.reference, "set": about, "verdict": verdict,
+        "decisions": None if one.found is None else one.found.to_json(),
+        "uses_of_test": None if result.standing is None else result.standing.uses,
+        "error": None if one.error is None else one.error.message,
+    }  # fmt: skip
+
+
+def eye_text(one: EyeVerdict, result: EyeResult) -> str:
+    """One candidate in words: the verdict, its numbers, a row for each class."""
+    name = one.one.artifact.name
+    if one.error is not None:
+        return f"{name}: {one.error.message}"
+    lines = [f"{name}: {one.word.replace('_', '-')}"]
+    if one.verdict is not None:
+        lines += [f"  {'✓' if part.holds else '✗'} {part.detail or part.name}" for part in one.verdict.parts]
+    if one.found is not None:
+        found = one.found
+        lines.append(f"  decisions equal: {100 * found.agreement:.3f} % of {found.n} images x {len(found.per_class)} classes")
+        lines.append("  " + " ".join(f"{column[:12]:>12}" for column in COLUMNS))
+        lines += ["  " + " ".join(_cell(row[column]) for column in COLUMNS) for row in found.per_class]
+    if result.no_set:
+        lines.append(f"  golden images only: {result.no_set}")
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:>12.4f}"
+    return f"{'n/a' if value is None else value:>12}"
+
+
+def eye_failures(result: EyeResult) -> Iterator[OctcError]:
+    """What did not hold, as errors that decide the exit code."""
+    for one in result.judged:
+        name, place = one.one.artifact.name, str(one.one.folder)
+        if one.error is not None:
+            yield one.error
+        elif one.golden is not None and not one.golden["ok"]:
+            yield OctcError(
+                "OCT-E506", f"{name}: golden outputs differ", mend="export it again: octc export --force", place=place
+            )
+        elif one.verdict is not None and one.verdict.exit_code:
+            part = next(part for part in one.verdict.parts if not part.holds)
+            mend = (
+                "more images of more patients, or a wider --margin stated before"
+                if part.word == "inconclusive"
+                else "do not use it"
+            )
+            yield OctcError(part.code, f"{name}: {one.word}: {part.detail}", mend=mend, place=place)

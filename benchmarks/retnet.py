@@ -1,0 +1,126 @@
+"""Does a student gain from a teacher of the other modality? Drawn images, single against cross-modal, paired by eye.
+
+python benchmarks/retnet.py --place DIR [--patients 120] [--images 1] [--seeds 1] [--recipe retnet-edge] [--epochs N] [--int8]
+
+Draws paired phantoms, trains for every seed a fundus teacher, an OCT student on labels alone and an OCT student of that
+teacher, reads the test part once for each, and prints mAP and the paired patient bootstrap of their difference. --int8 tunes
+the cross-modal student of the last seed quantisation-aware, exports FP32 and INT8, verifies on the test part, and prints sizes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from octc.multilabel import Eyes, by_eye, mean_ap, sigmoid
+from octc.stats_map import map_difference, map_interval
+
+NAME = "paired-phantom"
+
+
+def say(text: str) -> None:
+    """A line of the result, at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def octc(place: Path, *words: str) -> dict[str, Any]:
+    """Run a verb in `place`; its document. A verb that fails ends the benchmark, unless it is a verdict (exit code 1)."""
+    command = [sys.executable, "-m", "octc.cli.main", *words, "--json", "--quiet"]
+    done = subprocess.run(command, cwd=place, env=os.environ, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 1):
+        sys.exit(f"{' '.join(words)}\n{done.stderr[-2000:]}{done.stdout[-2000:]}")
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def eyes_of(folder: Path) -> Eyes:
+    """Stored predictions of an evaluation, by eye."""
+    with (folder / "predictions.csv").open(newline="", encoding="utf-8") as stream:
+        head, *rows = list(csv.reader(stream))
+    classes = [name.split(" ")[-1] for name in head[5:]]
+    logits = np.array([[float(cell) for cell in row[5:]] for row in rows])
+    truth = np.array([[name in row[4].split(" ") for name in classes] for row in rows])
+    return by_eye(sigmoid(logits), truth, [row[2] for row in rows], [row[3] for row in rows])
+
+
+def mean_of(several: list[Eyes]) -> Eyes:
+    """The scores of several seeds' students on the same eyes, averaged."""
+    first = several[0]
+    return Eyes(first.names, np.mean([one.scores for one in several], axis=0), first.truth, first.patients)
+
+
+def line(name: str, eyes: Eyes) -> str:
+    low, high = map_interval(eyes) or (0.0, 0.0)
+    return f"{name:<28} mAP {100 * (mean_ap(eyes.scores, eyes.truth) or 0):6.2f} [{100 * low:.2f}, {100 * high:.2f}]"
+
+
+def compared(one: Eyes, other: Eyes) -> str:
+    difference, interval = map_difference(one, other)
+    low, high = interval or (0.0, 0.0)
+    return f"cross-modal minus single: {100 * (difference or 0):+.2f} [{100 * low:+.2f}, {100 * high:+.2f}] points of mAP"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--place", type=Path, required=True)
+    for option, default in (("patients", 120), ("images", 1), ("seeds", 1), ("epochs", 0)):
+        parser.add_argument(f"--{option}", type=int, default=default)
+    parser.add_argument("--recipe", default="retnet-edge")
+    parser.add_argument("--int8", action="store_true")
+    asked = parser.parse_args()
+    asked.place.mkdir(parents=True, exist_ok=True)
+    if not (asked.place / "Dataset" / NAME).is_dir():
+        octc(asked.place, "data", NAME, "--patients", str(asked.patients), "--images", str(asked.images))
+    more = ["--epochs", str(asked.epochs)] if asked.epochs else []
+    found: dict[str, list[Eyes]] = {"single": [], "cross": []}
+    last = ""
+    for seed in range(asked.seeds):
+        common = ["--dataset", NAME, "--recipe", asked.recipe, "--seed", str(seed), *more]
+        teacher = octc(asked.place, "train", "retnet-teacher", *common, "--modality", "fundus")["run_id"]
+        held = octc(asked.place, "eval", teacher, "--split", "test")["data"]["folder"]
+        say(line(f"seed {seed} fundus teacher", eyes_of(asked.place / held)))
+        for kind, how in (("single", ["--teacher", "none"]), ("cross", ["--teacher", teacher])):
+            qat = ["--qat"] if asked.int8 and kind == "cross" and seed == asked.seeds - 1 else []
+            run = octc(asked.place, "train", "retnet-student", *common, "--modality", "oct", *how, *qat)["run_id"]
+            held = octc(asked.place, "eval", run, "--split", "test")["data"]["folder"]
+            found[kind].append(eyes_of(asked.place / held))
+            say(line(f"seed {seed} OCT student, {kind}", found[kind][-1]))
+            last = run
+        say(compared(found["single"][-1], found["cross"][-1]))
+    if asked.seeds > 1:
+        say(f"scores averaged over {asked.seeds} seeds: {compared(mean_of(found['single']), mean_of(found['cross']))}")
+    if asked.int8:
+        report_int8(asked.place, last)
+
+
+def report_int8(place: Path, run: str) -> None:
+    """Sizes, decisions and mAP of the exported files."""
+    for words in (("--fp32",), ("--int8",)):
+        octc(place, "export", run, "--target", "openvino", *words)
+    octc(place, "export", run, "--target", "onnx", "--fp32")
+    folder = place / "runs" / run / "artifacts"
+    sizes = {p: sum(f.stat().st_size for f in (folder / f"openvino-{p}").glob("model.*")) for p in ("fp32", "int8")}
+    say(
+        f"OpenVINO files: FP32 {sizes['fp32']:,} bytes, INT8 {sizes['int8']:,} bytes, ratio {sizes['int8'] / sizes['fp32']:.3f}"
+    )
+    document = octc(place, "verify", str(folder / "openvino-int8"))
+    one = document["data"]["artifacts"][0]
+    shown = one["decisions"]
+    say(
+        f"INT8 against FP32 on test: mAP {shown['map']['reference']:.2f} -> {shown['map']['candidate']:.2f}, "
+        f"D {shown['map_difference_pp']:+.2f} {shown['map_difference_interval_pp']}, decisions equal "
+        f"{100 * shown['agreement']:.2f} %, verdict {one['verdict']['word']}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""`octc data paired-phantom`: synthetic OCT and fundus images of the same eyes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from octc.cli.data import ticking
+from octc.cli.session import Session
+
+
+def paired_phantom(
+    session: Session,
+    folder: Annotated[str | None, typer.Argument(metavar="[DIR]", help="where to (./Dataset/paired-phantom)")] = None,
+    patients: Annotated[int, typer.Option(min=8, help="patients, each with two eyes")] = 120,
+    images: Annotated[int, typer.Option(min=1, help="images of each eye and modality")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="the same seed draws the same images")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="replace phantoms that are there")] = False,
+) -> int:
+    """Draw OCT and fundus images of the same eyes, six labels that do not exclude each other, in the layout of TOPCON-MM.
+
+    They say nothing about patients; a quarter of them is the test part.
+    """
+    from octc.datasets.paired_phantom import write_paired
+    from octc.datasets.table import spec_of
+
+    root = Path(folder or session.data or str(spec_of("paired-phantom").default_root))
+    with ticking(session, "drawing") as step:
+        total = write_paired(root, patients, images, seed, force=force, progress=step)
+    session.report({"root": str(root), "images": total, "patients": patients, "seed": seed})
+    session.result(f"{total} images of {2 * patients} synthetic eyes in {root}")
+    chosen = "" if root == Path(str(spec_of("paired-phantom").default_root)) else f" --data {root}"
+    session.say(f"next: octc train retnet-teacher --dataset paired-phantom --modality fundus --recipe retnet-edge{chosen}")
+    return 0
