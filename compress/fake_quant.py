@@ -116,7 +116,6 @@ class QuantConv2d(nn.Module):
         self.same = isinstance(conv, Conv2dSame)
         self.enabled = False
         self.half_scales = False  # scales that FP16 holds exactly
-        self.coarse = False  # every second code only: 7-bit weights
         self.register_parameter("step", None)  # learned scales, where there are any
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -146,9 +145,6 @@ class QuantConv2d(nn.Module):
         if self.step is not None and torch.is_grad_enabled():
             return learned_step(self.conv.weight, self.step.abs().clamp_min(LEAST_SCALE).view(-1, 1, 1, 1), -WIDEST, WIDEST)
         scale = self.weight_scale()
-        if self.coarse:
-            codes, scale = self.weight_codes()
-            return codes.float() * scale.view(-1, 1, 1, 1)
         zero = torch.zeros(len(scale), dtype=torch.int32, device=scale.device)
         return torch.fake_quantize_per_channel_affine(self.conv.weight, scale, zero, 0, -WIDEST, WIDEST)
 

@@ -14,7 +14,8 @@ from torch import fx, nn
 from torch.nn import functional
 
 from octc.compress.calibrate import observe, set_ranges
-from octc.compress.placement import counts, prepare, set_mode
+from octc.compress.fake_quant import learn_steps
+from octc.compress.placement import convolutions, counts, prepare, set_mode
 from octc.datasets.base import Progress, Sample
 from octc.errors import OctcError, shorten
 from octc.image import Preprocess
@@ -103,6 +104,8 @@ def calibrated(
     best = max(table, key=lambda name: (table[name]["agreement"], -table[name]["kl"]))
     set_ranges(quantised, best)
     set_mode(quantised, "on")
+    if how.learned_steps:
+        learn_steps(quantised)
     facts = {"observer": best, "observers": table, "calibration_images": len(chosen), "counts": counts(quantised)}
     return quantised, facts
 
@@ -138,7 +141,7 @@ def quantise_student(ctx: Context, teacher_folder: Path | None) -> Checkpoint:
         )
         gentle = replace(gentle, augment=_gentle(stage.augment), patience=how.epochs + 1)
         teacher = load_teacher(teacher_folder, ctx.split, data.preprocess, device)[0] if teacher_folder else None
-        fitted = _tune(ctx, quantised, gentle, data, anchored_loss(student, teacher, how), checkpoint.sha256)
+        fitted = _tune(ctx, quantised, gentle, data, anchored_loss(student, teacher, how, quantised), checkpoint.sha256)
         quantised.load_state_dict(fitted.state)
         judged["qat"] = _judge(reference, quantised, data, device)
         if _rank(judged["qat"]) >= _rank(judged["ptq"]):
@@ -156,8 +159,8 @@ def quantise_student(ctx: Context, teacher_folder: Path | None) -> Checkpoint:
     return written(ctx, ctx.run.path / "qat", kept, new)
 
 
-def anchored_loss(student: nn.Module, teacher: nn.Module | None, how: Quantisation) -> Loss:
-    """anchor * KL to the float student + (1 - anchor) * KL to the teacher, both T^2-scaled; no hard labels."""
+def anchored_loss(student: nn.Module, teacher: nn.Module | None, how: Quantisation, quantised: nn.Module) -> Loss:
+    """anchor * KL to the float student + (1 - anchor) * KL to the teacher, both T^2-scaled, + damping; no hard labels."""
 
     def loss(logits: torch.Tensor, x: torch.Tensor, _labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         with torch.no_grad():
@@ -165,9 +168,25 @@ def anchored_loss(student: nn.Module, teacher: nn.Module | None, how: Quantisati
             target = own if teacher is None else teacher(x)
         anchor = soft_loss(logits, own, how.temperature)
         soft = soft_loss(logits, target, how.temperature)
-        return how.anchor * anchor + (1 - how.anchor) * soft, {"anchor": anchor, "soft": soft}
+        total, parts = how.anchor * anchor + (1 - how.anchor) * soft, {"anchor": anchor, "soft": soft}
+        if not how.damping:
+            return total, parts
+        parts["damping"] = damping_loss(quantised)
+        return total + how.damping * parts["damping"], parts
 
     return loss
+
+
+def damping_loss(quantised: nn.Module) -> torch.Tensor:
+    """Mean squared distance of the weights from their grid points, in steps: what keeps them from oscillating between two.
+
+    Nagel et al. 2022, "Overcoming Oscillations in Quantization-Aware Training", equation 5, on the grid's own scale.
+    """
+    distances = []
+    for conv in convolutions(quantised).values():
+        scale = conv.weight_scale().view(-1, 1, 1, 1)
+        distances.append((((conv.quantised_weight().detach() - conv.conv.weight) / scale) ** 2).mean())
+    return torch.stack(distances).mean()
 
 
 def _tune(ctx: Context, quantised: fx.GraphModule, stage: Any, data: Data, loss: Loss, parent: str) -> Fitted:
@@ -202,6 +221,8 @@ def load_quantised(folder: Path) -> tuple[Checkpoint, fx.GraphModule]:
     checkpoint, state = read_checkpoint(folder)
     plain = build_model(checkpoint.model, len(checkpoint.classes), **checkpoint.model_kwargs)
     quantised = prepare(plain, checkpoint.preprocess.size)
+    if (checkpoint.quantisation or {}).get("learned_steps"):
+        learn_steps(quantised)
     load_strictly(quantised, state, str(folder))
     set_mode(quantised, "on")
     return checkpoint, quantised

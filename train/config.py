@@ -174,15 +174,19 @@ class Quantisation:
         observers: calibrators that are tried; the one whose network agrees best with the float student on val is kept.
         calibration: images, stratified, from train only.
         anchor: weight of the KL to the float student; the rest is the distillation loss with the teacher on.
+        learned_steps: the scales are trained too (LSQ), starting from the calibrated ones.
+        damping: weight of the weights' distance from their grid, against oscillation; 0 for none (about 0.01 acts).
     """
 
     epochs: int = 4
     lr: float = 2e-5
     batch: int = 16
-    observers: tuple[str, ...] = ("max", "percentile", "mse")
+    observers: tuple[str, ...] = ("max", "percentile", "entropy", "mse")
     calibration: int = 512
     anchor: float = 0.5
     temperature: float = 2.0
+    learned_steps: bool = False
+    damping: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
+import warnings
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from torch import nn
 
 from octc.compress.calibrate import OBSERVERS, PERCENTILE, observe, set_ranges
-from octc.compress.fake_quant import BINS, LARGE
+from octc.compress.fake_quant import BINS, LARGE, ActivationQuantiser
 from octc.compress.placement import prepare, quantisers, set_mode
 from octc.compress.qat import calibration_indices, check_calibration
 from octc.datasets.base import Sample
@@ -89,7 +92,7 @@ def test_mse_is_the_least_of_all_clippings_on_the_values_themselves(pictures: to
 
 def test_batches_do_not_matter(pictures: torch.Tensor) -> None:
     found = [scales(observed(pictures, batch)[0], name) for name in OBSERVERS for batch in (12, 5, 1)]
-    for row in range(0, 9, 3):
+    for row in range(0, 3 * len(OBSERVERS), 3):
         for other in found[row + 1 : row + 3]:
             assert other == pytest.approx(found[row], rel=1e-5)
 
@@ -199,3 +202,75 @@ def test_calibration_set_that_cannot_do_is_refused(images: list[Sample]) -> None
     with pytest.raises(OctcError) as caught:
         check_calibration(images, {})
     assert caught.value.code == "OCT-E214"
+
+
+def entropy_by_definition(counts: np.ndarray, amax: float) -> float:
+    """The search in words of its definition: merge into 128 levels, spread over filled bins, Kullback-Leibler divergence."""
+    bins = counts.astype(float).copy()
+    bins[0] = bins[1]
+    found = []
+    for kept in range(128, len(bins) + 1):
+        level = np.digitize(np.arange(kept), np.linspace(0, kept, 129)) - 1
+        filled = bins[:kept] > 0
+        mean = np.bincount(level, bins[:kept], 128) / np.maximum(np.bincount(level, filled, 128), 1)
+        merged = np.where(filled, mean[level], 0.0)
+        clipped = bins[:kept].copy()
+        clipped[-1] += bins[kept:].sum()
+        found.append(scipy.stats.entropy(clipped, merged) if merged.any() else np.inf)
+    return (128 + len(found) - 1 - int(np.argmin(found[::-1]))) * amax / len(bins)
+
+
+def met(values: np.ndarray) -> ActivationQuantiser:
+    """A quantiser that has seen these 20,000 values."""
+    quantiser = ActivationQuantiser("input")
+    for quantiser.mode in ("range", "histogram"):
+        quantiser(torch.from_numpy(values).float().view(1, 1, 100, 200))
+    return quantiser
+
+
+def test_entropy_is_its_definition() -> None:
+    """Zeros of a ReLU, empty bins and a far outlier."""
+    values = np.maximum(np.round(np.random.default_rng(4).normal(0, 10, 20_000)) / 10, 0)
+    values[0] = 60.0
+    quantiser = met(values)
+    found = OBSERVERS["entropy"](quantiser)
+    assert found == pytest.approx(entropy_by_definition(quantiser.histogram.numpy(), quantiser.amax))
+    assert 0 < found <= quantiser.amax
+
+
+@pytest.mark.parametrize("name", OBSERVERS)
+def test_x_constant_and_zero_activations_have_a_grid(name: str) -> None:
+    """A constant is kept to half a step, and zero is exact; no scale is zero, infinite or NaN."""
+    constant = met(np.full(20_000, 2.5))
+    top = OBSERVERS[name](constant)
+    assert top == pytest.approx(2.5, rel=1 / BINS)
+    module, _ = observed(torch.zeros(4, 3, 24, 24))
+    found = scales(module, name)
+    assert all(0 < scale < 1e6 for scale in found.values())
+    set_mode(module, "on")
+    with torch.no_grad():
+        assert torch.isfinite(module(torch.zeros(1, 3, 24, 24))).all()
+
+
+def test_calibrator_that_is_not_known_is_refused(pictures: torch.Tensor) -> None:
+    module, _ = observed(pictures)
+    with pytest.raises(OctcError, match="unknown calibrator 'median'"):
+        set_ranges(module, "median")
+
+
+def test_observers_are_nvidias(pictures: torch.Tensor) -> None:
+    """Against ModelOpt's HistogramCalibrator, which is pytorch-quantization's: within one bin."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = importlib.import_module("modelopt.torch.quantization.calib.histogram")
+    quantiser = ActivationQuantiser("input")
+    torch.manual_seed(3)
+    x = torch.randn(8, 4, 40, 40) ** 3
+    calibrator = theirs.HistogramCalibrator()
+    calibrator.collect(x)
+    for mode in ("range", "histogram"):
+        quantiser.mode = mode
+        quantiser(x)
+    for name in ("percentile", "entropy"):  # the curve of mse is flat, and theirs is computed in float32
+        expected = float(calibrator.compute_amax(name))
+        assert OBSERVERS[name](quantiser) == pytest.approx(expected, abs=1.01 * quantiser.amax / BINS), name
