@@ -7,14 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from octc.bench.accuracy import Records
 from octc.bench.parity_json import report_json
 from octc.bench.parity_text import golden_words, report_text
-from octc.compare import Comparison, compare_logits, nonfinite
+from octc.compare import Comparison, compare_logits, nonfinite, outcome_of
 from octc.errors import OctcError, shorten
 from octc.files import canonical_json, sha256_bytes
 from octc.plan import ParityOptions
 from octc.runtimes.golden import TOLERANCES, Tolerance
+from octc.stats_cluster import cluster_index
+from octc.stats_subgroups import Subgroup, subgroups
+from octc.stats_temperature import Temperature
 from octc.verdict import Part, Verdict, finite_part, golden_part, judge, judge_nonfinite
 
 # Section 13: the row for a candidate of this target and precision against the FP32 student, on any other backend.
@@ -38,6 +43,7 @@ class Side:
         artifact_sha256: of the manifest; model_sha256: of the main file.
         facts: of the runtime and the machine, as they were when it ran.
         source: "measured now", or when the records that were read back were measured.
+        temperature: what the logits were divided by when it was exported (it stands in the last layer), else 1.
     """
 
     name: str
@@ -51,6 +57,7 @@ class Side:
     facts: tuple[tuple[str, Any], ...] = ()
     preprocess_sha256: str = ""
     source: str = "measured now"
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,7 @@ class ParityReport:
     not_finite: tuple[str, ...] = ()
     withheld: str | None = None
     warnings: tuple[str, ...] = ()
+    subgroups: tuple[Subgroup, ...] = ()
 
     @property
     def word(self) -> str:
@@ -190,6 +198,7 @@ def compare(
     reference: Records, candidate: Records, classes: Sequence[str], options: ParityOptions, *,
     against: str = "fp32", sides: tuple[Side, Side] | None = None, info: SetInfo | None = None, tta: str = "none",
     golden: Mapping[str, Any] | None = None, select: Mapping[str, Any] | None = None,
+    temperatures: Mapping[str, Temperature] | None = None, groups: Mapping[str, Mapping[str, str | None]] | None = None,
 ) -> ParityReport:  # fmt: skip
     """Compare two records and judge.
 
@@ -197,6 +206,8 @@ def compare(
         against: "fp32" or "teacher"; the teacher may have another preprocessing.
         golden: `GoldenReport` of the candidate as a dictionary (`ok` decides), or None when it was not replayed.
         select: `Comparison.facts` of the same pair on the select set, for discordance and correlation of the plan.
+        temperatures: of "reference" and "candidate", fitted on the select set.
+        groups: column -> image id -> value: the same comparison on each of these parts.
 
     Raises:
         OctcError: E706 different sets, E309 different classes, E708 the reference is at chance or not finite.
@@ -204,6 +215,7 @@ def compare(
     info = info or SetInfo()
     joined = join(reference, candidate)
     _check_sides(reference, joined, classes, against)
+    reference, joined = (one.in_order(sorted(reference.ids)) for one in (reference, joined))
     r_side, c_side = sides or (Side("reference", reference.artifact, "fp32"), Side("candidate", candidate.artifact, "int8"))
     r_side = replace(r_side, preprocess_sha256=reference.preprocess_sha256)
     c_side = replace(c_side, preprocess_sha256=candidate.preprocess_sha256)
@@ -221,7 +233,8 @@ def compare(
         row = row_of(c_side, against)
         comparison = compare_logits(
             joined.ids, joined.labels, reference.patients, reference.logits, joined.logits, classes, options,
-            select=select, near=None if row is None else row.delta_over_s,
+            select=select, near=None if row is None else row.delta_over_s, temperatures=temperatures,
+            folded=(r_side.temperature, c_side.temperature),
         )  # fmt: skip
         verdict = judge(comparison, options, extra, exploratory=info.exploratory is not None)
     known = {patient for patient in reference.patients if patient is not None}
@@ -230,7 +243,18 @@ def compare(
         against=against, reference=r_side, candidate=c_side, set=info, options=options, n=len(joined.ids), patients=patients,
         ids_sha256=sha256_bytes(canonical_json(sorted(joined.ids))), tta=tta, verdict=verdict, comparison=comparison,
         golden=golden, not_finite=tuple(bad), warnings=tuple(_warnings(joined, comparison, same, info)),
+        subgroups=() if bad else _subgroups(reference, joined, groups or {}, options),
     )  # fmt: skip
+
+
+def _subgroups(
+    reference: Records, joined: Records, groups: Mapping[str, Mapping[str, str | None]], options: ParityOptions
+) -> tuple[Subgroup, ...]:
+    """Columns with one value only say what the whole says, and are left out."""
+    columns = {name: [values.get(one) for one in joined.ids] for name, values in groups.items()}
+    said = outcome_of(reference.logits).predictions, outcome_of(joined.logits).predictions
+    kept = {name: values for name, values in columns.items() if len(set(values)) > 1}
+    return subgroups(np.asarray(joined.labels, np.int64), said, cluster_index(reference.patients), kept, options)
 
 
 def withhold(report: ParityReport, why: str) -> ParityReport:

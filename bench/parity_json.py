@@ -13,12 +13,13 @@ from octc.metrics import Figures
 from octc.plan import ParityOptions
 from octc.stats import Interval, mcnemar_exact, mcnemar_midp, p_non_inferior, p_tost, tier_needed, tier_reached, wilson
 from octc.stats_cluster import GENERATOR
+from octc.stats_subgroups import Subgroup
 
 if TYPE_CHECKING:
     from octc.bench.parity import ParityReport, Side
 
 SCHEMA = "1.0"
-UNITS = "percent and percentage points; agreement, ECE, Brier, KL and p as fractions"
+UNITS = "percent and percentage points; areas, agreement, ECE, Brier, KL and p as fractions"
 # blocks that are null where the candidate's logits are not finite
 MEASURED = (
     "counts", "accuracy", "tiers", "classes", "macro", "confusion", "auc", "calibration", "agreement", "facts",
@@ -40,7 +41,7 @@ def _side(side: Side) -> dict[str, Any]:
     known = {name: facts.pop(name, None) for name in ("version", "device", "cpu_isa", "threads")}
     return {
         **{name: getattr(side, name) for name in names}, **known, "preprocess_sha256": side.preprocess_sha256,
-        "temperature": 1.0, "source": side.source, "facts": facts,
+        "temperature": side.temperature, "source": side.source, "facts": facts,
     }  # fmt: skip
 
 
@@ -48,7 +49,7 @@ def plan_json(options: ParityOptions, locked_at: str | None) -> dict[str, Any]:
     """What was fixed before the candidate was looked at."""
     return {
         "alpha": options.alpha, "margin_pp": options.margin, "class_margin_pp": options.class_margin, "claim": options.claim,
-        "tier": options.tier, "ece_slack": options.ece_slack, "locked_at": locked_at,
+        "tier": options.tier, "ece_slack": options.ece_slack, "auc_margin_points": options.auc_margin, "locked_at": locked_at,
         "bootstrap": {
             "resamples": options.bootstrap, "seed": options.seed, "generator": GENERATOR, "numpy": np.__version__
         },
@@ -107,6 +108,8 @@ def _class(comparison: Comparison, k: int, result: ClassResult, options: ParityO
             "sens_wilson_deff": both(wilson(one.tp / pair.deff, one.support / pair.deff, options.alpha)),
             "tn": tn, "others": others, "spec": percent(one.specificity),
             "spec_reason": None if others else "single_class", "spec_wilson": both(wilson(tn, others, options.alpha)),
+            "sens_interval": both(comparison.intervals[name].get(f"sensitivity:{k}")),
+            "spec_interval": both(comparison.intervals[name].get(f"specificity:{k}")),
             "ppv": percent(one.precision), "f1": percent(one.f1),
         }  # fmt: skip
     return {
@@ -133,7 +136,28 @@ def _macro(comparison: Comparison, name: str) -> dict[str, Any]:
 def _calibration(comparison: Comparison, name: str) -> dict[str, Any]:
     intervals = {key: limits for key, limits in comparison.intervals[name].items() if key in ("ece_mass", "brier", "nll")}
     shown = {key: None if limits is None else list(limits) for key, limits in intervals.items()}
-    return {**comparison.calibration[name], "intervals": shown, "temperature": 1.0}
+    fitted = comparison.temperatures[name]
+    return {
+        **comparison.calibration[name], "intervals": shown, "temperature": fitted.value, "temperature_fit": fitted.to_json(),
+        "after_temperature": comparison.tempered[name],
+    }  # fmt: skip
+
+
+def _auc(comparison: Comparison) -> dict[str, Any]:
+    """Areas as fractions; classes and their mean."""
+    *classes, macro = [row.to_json() for row in comparison.auc]
+    return {"classes": classes, "macro": macro}
+
+
+def _subgroup(one: Subgroup, alpha: float) -> dict[str, Any]:
+    (before, low), (after, high) = one.accuracy("reference", alpha), one.accuracy("candidate", alpha)
+    return {
+        "column": one.column, "value": one.value, "n": one.n, "patients": one.patients,
+        "accuracy": {"reference": percent(before), "candidate": percent(after)},
+        "wilson": {"reference": both(low), "candidate": both(high)}, "lost": one.lost, "gained": one.gained,
+        "D_pp": percent(one.difference), "deciding": both(one.deciding), "agreement": one.agreement, "p": one.p,
+        "p_holm": one.p_holm, "loss": one.loss,
+    }  # fmt: skip
 
 
 def _agreement(comparison: Comparison) -> dict[str, Any]:
@@ -156,7 +180,7 @@ def _measured(report: ParityReport, comparison: Comparison) -> dict[str, Any]:
         "accuracy": _accuracy(comparison, options), "tiers": _tiers(comparison),
         "classes": [_class(comparison, k, result, options) for k, result in enumerate(comparison.per_class)],
         "macro": {name: _macro(comparison, name) for name in comparison.figures},
-        "confusion": comparison.matrices, "auc": None, "auc_reason": "not_measured",
+        "confusion": comparison.matrices, "auc": _auc(comparison),
         "calibration": {name: _calibration(comparison, name) for name in comparison.calibration},
         "agreement": _agreement(comparison), "backends": [] if backend is None else [backend], "facts": comparison.facts(),
     }  # fmt: skip
@@ -183,6 +207,7 @@ def report_json(report: ParityReport) -> dict[str, Any]:
             "note": info.note,
         },
         **(unmeasured if report.comparison is None else _measured(report, report.comparison)),
+        "subgroups": [_subgroup(one, report.options.alpha) for one in report.subgroups],
         "golden": golden_json(report.golden),
         "verdict": {
             "word": report.word, "withheld": report.withheld, "reasons": list(verdict.reasons), "better": verdict.better,

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from octc.bench.parity_json import class_specificity
+from octc.bench.parity_more import areas, subgroup_lines, temperatures
 from octc.compare import Comparison
 from octc.plan import ParityOptions
 from octc.stats import Interval, mcnemar_exact, mcnemar_midp, p_non_inferior, p_tost, tier_reached, wilson
@@ -90,8 +91,11 @@ def _classes(comparison: Comparison, options: ParityOptions) -> Iterator[str]:
         guard = "holds" if result.guard else f"open: {result.guard_reason}"
         yield f"  {result.name:<12} sensitivity  {rate(before.per_class[k].tp, result.n, options.alpha, by)}"
         yield f"{'':<25}to {rate(after.per_class[k].tp, result.n, options.alpha, by)}"
-        specificity = [rate(*class_specificity(figures, k), options.alpha) for figures in (before, after)]
-        yield f"               specificity  {specificity[0]} -> {specificity[1]}"
+        for model, word in (("reference", "specificity "), ("candidate", "         to ")):
+            drawn = comparison.intervals[model].get(f"specificity:{k}")
+            people = "" if by is None else f", by patient {'[null]' if drawn is None else percents(drawn)}"
+            counted = rate(*class_specificity(comparison.figures[model], k), options.alpha)
+            yield f"               {word} {counted}{people}"
         counts = f"lost {pair.lost}, gained {pair.gained}"
         screen = f"mid-p {result.p:.4f}, Holm over {sum(one.n > 0 for one in comparison.per_class)}: {result.p_holm:.4f}"
         yield f"               {counts}; {pp(pair.difference)} {span(pair.deciding)} pp; guard {guard}; {screen}"
@@ -104,7 +108,9 @@ def _quality(comparison: Comparison) -> Iterator[str]:
         yield f"  {'macro' if name == 'sensitivity' else '':<12} {name}  {rows[0]} -> {rows[1]}"
     width = f"equal width {r['ece_width']:.4f} -> {c['ece_width']:.4f}"
     scores = f"Brier {r['brier']:.4f} -> {c['brier']:.4f}, NLL {r['nll']:.4f} -> {c['nll']:.4f}"
+    yield from areas(comparison)
     yield f"  calibration  ECE {r['ece_mass']:.4f} -> {c['ece_mass']:.4f} ({width}), {scores}"
+    yield from temperatures(comparison)
     found = comparison.agreement
     low, high = found["wilson"]
     near = "" if found["near_tie_flips"] is None else f", {found['near_tie_flips']} of the flips near ties"
@@ -196,7 +202,9 @@ def _brief(report: ParityReport) -> Iterator[str]:
         specificity = rate(*class_specificity(comparison.figures["candidate"], k), options.alpha)
         guard = "guard holds" if result.guard else f"guard open: {result.guard_reason}"
         yield f"  {result.name:<12} sensitivity {sensitivity}, specificity {specificity}; {guard}"
+    yield from list(areas(comparison))[:1]
     yield from _plan(report, comparison)
+    yield from subgroup_lines([one for one in report.subgroups if one.loss])
 
 
 def _head(report: ParityReport) -> Iterator[str]:
@@ -231,6 +239,7 @@ def _lines(report: ParityReport) -> Iterator[str]:
         yield from _classes(comparison, report.options)
         yield from _quality(comparison)
         yield from _plan(report, comparison)
+        yield from subgroup_lines(report.subgroups)
     backend = report.backend()
     if backend is not None and comparison is not None:
         held = "within" if backend["ok"] else "beyond"

@@ -9,86 +9,35 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
 
-from octc.bench.accuracy import Records, measure_all, records_of
+from octc.artifact import read_golden
+from octc.bench.accuracy import Records
 from octc.bench.parity import ParityReport, SetInfo, Side, compare, withhold
+from octc.bench.verify_groups import SIZE, Groups, picture_sizes, read_groups
 from octc.bench.verify_lock import Standing, register_use
+from octc.bench.verify_measure import measure_everyone, measure_robustness, temperatures_of
 from octc.bench.verify_open import Bars, Opened, Say, open_candidates, open_references, sha_of
-from octc.bench.verify_records import MEASURED, store_records, stored_records
-from octc.bench.verify_set import LabelledSet, check_artifact, check_images, is_here, read_set, root_of, run_of
+from octc.bench.verify_records import MEASURED
+from octc.bench.verify_result import Asked, Judged, Place, Result
+from octc.bench.verify_set import (
+    LabelledSet,
+    check_artifact,
+    check_images,
+    folded_temperature,
+    is_here,
+    read_set,
+    root_of,
+    run_of,
+)
 from octc.bench.verify_who import Parties
 from octc.datasets.split import Split, read_split
 from octc.errors import OctcError
-from octc.files import canonical_json
 from octc.find import Found
-from octc.image import VIEWS
 from octc.plan import ParityOptions
 from octc.run import Run
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What was asked for. against: "fp32", "teacher", or None: FP32 first, then the teacher where it is here."""
-
-    options: ParityOptions
-    set_name: str = "test"
-    against: str | None = None
-    tta: str = "none"
-    threads: int | None = None
-    require_set: bool = False
-
-    @property
-    def rows(self) -> dict[str, tuple[str, ...]]:
-        """Names and views of the rows: the headline "none", and the one with test-time augmentation if asked for."""
-        return {name: VIEWS[name] for name in dict.fromkeys(("none", self.tta))}
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where this happens: run_dir, `--data`, environment, facts of the machine that go into every record, the time."""
-
-    run_dir: Path
-    data: str | None
-    environ: Mapping[str, str]
-    machine: Mapping[str, Any]
-    now: str
-
-
-@dataclass(frozen=True)
-class Judged:
-    """What came of one candidate.
-
-    claims: with the headline's views, in the fixed order; tta: the same with test-time augmentation. Both are empty when the
-    golden images differ, or where there are no images of the set. error: why it could not be opened.
-    """
-
-    found: Found
-    sha256: str
-    golden: dict[str, Any] | None
-    claims: tuple[ParityReport, ...] = ()
-    tta: tuple[ParityReport, ...] = ()
-    error: OctcError | None = None
-
-    @property
-    def word(self) -> str:
-        """Of the first claim; "fail" for golden images that differ, "golden_only" where nothing else could be checked."""
-        if self.claims:
-            return self.claims[0].word
-        return "golden_only" if self.golden is not None and self.golden["ok"] else "fail"
-
-
-@dataclass(frozen=True)
-class Result:
-    """What came of a call. no_set: why there are no images to judge on, or None; standing: None unless on the test set."""
-
-    run: Run | None
-    judged: tuple[Judged, ...]
-    labelled: LabelledSet | None = None
-    no_set: str | None = None
-    standing: Standing | None = None
-    notes: tuple[str, ...] = field(default=())
+from octc.runtimes.layers import layer_gaps
+from octc.stats_robust import Robustness
+from octc.stats_temperature import Temperature
 
 
 def verify_all(asked: Asked, parties: Parties, place: Place, bars: Bars, say: Say) -> Result:
@@ -107,23 +56,33 @@ def verify_all(asked: Asked, parties: Parties, place: Place, bars: Bars, say: Sa
         if labelled is None or split is None or run is None:
             if asked.require_set:
                 raise OctcError("OCT-E230", f"--require-set: {why}", mend="--data DIR and --run-dir DIR of the training")
-            alone = tuple(Judged(one.found, one.sha256, one.golden) for one in opened)
+            alone = tuple(_located(Judged(one.found, one.sha256, one.golden), parties.reference) for one in opened)
             return Result(run, (*alone, *lost), no_set=why)
         for one in opened:
             check_artifact(one.found.artifact, split)
         with bars(f"sums of the {labelled.name} set", len(labelled.samples)) as step:
             check_images(labelled, split, step)
+        groups: Groups = {SIZE: picture_sizes(labelled.samples, labelled.root)}
+        if asked.subgroups is not None:
+            groups = {**groups, **read_groups(asked.subgroups, labelled.samples)}
         _say_set(labelled, say)
         good = [one for one in opened if one.golden["ok"]]
         claims, notes = open_references(asked.against, asked.threads, parties, split, stack, bars, say) if good else ({}, ())
         standing = _register(asked, run, claims, good, parties, place) if good and labelled.name == "test" else None
         if standing is not None:
             _say_plan(asked.options, standing, say)
-        records = _measure(asked, run, labelled, [*claims.values(), *good], place, bars, say)
+        everyone = [*claims.values(), *good]
+        views = max(asked.rows.values(), key=len)
+        records = measure_everyone(views, run, labelled, everyone, place, bars, say)
+        tempered = temperatures_of(run, labelled, split, everyone, place, bars, say) if good else {}
+        worse: dict[str, Robustness] = {}
+        if asked.robustness and good:
+            worse = measure_robustness(next(iter(claims.values())), good, records, labelled, asked.options, bars)
         total = len(good) * len(claims) * len(asked.rows)
         with bars("statistics", total) as step:
-            judge = _Judge(asked, labelled, claims, records, standing, step)
+            judge = _Judge(asked, labelled, claims, records, standing, step, tempered, groups)
             judged = [judge(one) if one.golden["ok"] else Judged(one.found, one.sha256, one.golden) for one in opened]
+        judged = [_located(replace(one, robustness=worse.get(one.sha256)), parties.reference) for one in judged]
     return Result(run, (*judged, *lost), labelled, standing=standing, notes=notes)
 
 
@@ -140,11 +99,25 @@ def _find_set(asked: Asked, run: Run | None, place: Place) -> tuple[LabelledSet 
     return labelled, read_split(run.split), ""
 
 
+def _located(one: Judged, reference: Found | None) -> Judged:
+    """Of a candidate that did not pass: every layer beside its FP32 reference, on the golden images; or why not."""
+    if one.passed or one.golden is None:
+        return one
+    if reference is None:
+        return replace(one, no_layers="no FP32 artifact of its run is here")
+    try:
+        images = read_golden(one.found.folder).inputs
+        pair = (reference.folder, reference.artifact), (one.found.folder, one.found.artifact)
+        return replace(one, layers=layer_gaps(*pair, images))
+    except OctcError as error:
+        return replace(one, no_layers=error.message)
+
+
 def _register(
     asked: Asked, run: Run, claims: Mapping[str, Opened], good: Sequence[Opened], parties: Parties, place: Place
 ) -> Standing:  # fmt: skip
     family = {f.artifact.name: sha_of(f) for f in (*parties.candidates, *(f for f, _ in parties.absent))}
-    more = {"against": list(claims), "tta": asked.tta}
+    more = {"against": list(claims), "tta": asked.tta, **({"robustness": True} if asked.robustness else {})}
     return register_use(run, asked.options.locked(), more, {one.name: one.sha256 for one in good}, family, place.now)
 
 
@@ -159,43 +132,6 @@ def _say_plan(options: ParityOptions, standing: Standing, say: Say) -> None:
     say(f"  ✓ plan     {plan} · locked {standing.locked_at} · look {standing.uses} at the test set by this run")
 
 
-def _measure(
-    asked: Asked, run: Run, labelled: LabelledSet, everyone: Sequence[Opened], place: Place, bars: Bars, say: Say
-) -> dict[str, Records]:  # fmt: skip
-    """Records of everyone by manifest sum, with the widest views: read back, else measured and stored.
-
-    Every picture is decoded once for all that share a preprocessing.
-    """
-    views = max(asked.rows.values(), key=len)
-    records: dict[str, Records] = {}
-    groups: dict[bytes, dict[str, Opened]] = {}
-    for one in everyone:
-        artifact = one.found.artifact
-        found = stored_records(run.path, labelled, one.name, one.sha256, artifact.preprocess, views, _facts(one, place))
-        if found is not None:
-            records[one.sha256] = found
-        else:
-            groups.setdefault(canonical_json(artifact.preprocess.to_json()), {})[one.sha256] = one
-    if read := sorted({one.name for one in everyone if one.sha256 in records}):
-        say(f"  ✓ records  of {', '.join(read)} are read back: artifact, images, runtime and machine are as they were")
-    for group in groups.values():
-        preprocess = next(iter(group.values())).found.artifact.preprocess
-        label = f"{labelled.name} set, {len(group)} artifacts" if len(group) > 1 else f"{labelled.name} set"
-        with bars(label, len(labelled.samples)) as step:
-            models = {sha: one.runtime for sha, one in group.items()}
-            logits = measure_all(models, preprocess, labelled.samples, labelled.root, views, step)
-        for sha, one in group.items():
-            facts = {**_facts(one, place), MEASURED: place.now}
-            records[sha] = records_of(labelled.samples, logits[sha], views, sha, preprocess, facts)
-            store_records(run.path, labelled, one.name, records[sha])
-    return records
-
-
-def _facts(one: Opened, place: Place) -> dict[str, Any]:
-    """What the logits depend on besides the artifact: runtime with version and threads, and the machine."""
-    return {**one.runtime.facts, **place.machine}
-
-
 @dataclass(frozen=True)
 class _Judge:
     """Every claim on one candidate. step: told after each comparison."""
@@ -206,6 +142,8 @@ class _Judge:
     records: Mapping[str, Records]
     standing: Standing | None
     step: Callable[[int], None]
+    tempered: Mapping[str, Temperature] = field(default_factory=dict)
+    groups: Groups = field(default_factory=dict)
 
     def __call__(self, one: Opened) -> Judged:
         rows = {name: tuple(self._reports(one, name, views)) for name, views in self.asked.rows.items()}
@@ -230,7 +168,11 @@ class _Judge:
         return compare(
             self.records[reference.sha256].only(views), self.records[one.sha256].only(views), self.labelled.classes,
             self.asked.options, against=against, sides=sides, info=self._info(one.sha256), tta=tta, golden=one.golden,
-            select=select,
+            select=select, groups=self.groups,
+            temperatures={
+                name: self.tempered.get(who.sha256, Temperature(reason="not_given"))
+                for name, who in (("reference", reference), ("candidate", one))
+            },
         )  # fmt: skip
 
     def _info(self, sha256: str) -> SetInfo:
@@ -247,4 +189,5 @@ class _Judge:
         return Side(
             one.name, one.sha256, artifact.precision, artifact.target, artifact.files[artifact.main_file].sha256, artifact.role,
             artifact.model, str(facts.pop("runtime", "")), tuple(facts.items()), source=f"measured {when}",
+            temperature=folded_temperature(artifact),
         )  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any
 
 from octc.bench.parity import ParityReport
 from octc.bench.parity_json import SCHEMA, golden_json
+from octc.bench.parity_more import layer_lines, robust_lines
 from octc.bench.parity_text import (
     brief_text,
     claim_of,
@@ -18,10 +19,11 @@ from octc.bench.parity_text import (
     span,
     times,
 )
-from octc.bench.verify import Judged, Result
 from octc.bench.verify_files import read_verdict
+from octc.bench.verify_result import Judged, Result
 from octc.compare import Comparison
 from octc.errors import OctcError
+from octc.runtimes.layers import LayerGap, suspects
 from octc.stats import wilson
 from octc.verdict import WORDS, pp
 
@@ -98,20 +100,47 @@ def _row(report: ParityReport) -> tuple[str, ...]:
 
 
 def text_of(one: Judged, result: Result, *, brief: bool = False) -> str:
-    """The report of a candidate: the headline's claims, then those with test-time augmentation."""
+    """The report of a candidate: the headline's claims, those with test-time augmentation, worse pictures, layers."""
     if one.claims:
         spell = brief_text if brief else report_text
-        return "\n\n".join(spell(report) for report in (*one.claims, *one.tta))
+        first, *others = [spell(report) for report in (*one.claims, *one.tta)]
+        return "\n\n".join(["\n".join([first, *_robust(one), *_where(one)]), *others])
     name = one.found.artifact.name
     if one.golden is None:
         return f"NOT OPENED: {name}: {one.error.message if one.error else ''}"
     if one.word == "fail":
-        return f"FAIL: {name}: golden outputs differ on this machine: {golden_words(one.golden)}; nothing else was run"
+        head = f"FAIL: {name}: golden outputs differ on this machine: {golden_words(one.golden)}; nothing else was run"
+        return "\n".join([head, *_where(one)])
     lines = [
         f"GOLDEN ONLY: {name}: {golden_words(one.golden)}, as exported",
         f"  not measured here: accuracy and everything else that needs labelled images: {result.no_set}",
     ]
     return "\n".join([*lines, *_elsewhere(one)])
+
+
+def _robust(one: Judged) -> Iterator[str]:
+    if one.robustness is not None:
+        yield from robust_lines(one.robustness, one.found.artifact.name, one.claims[0].options.margin)
+
+
+def _where(one: Judged) -> Iterator[str]:
+    """In which layers a candidate that did not pass departs from its FP32 reference."""
+    if one.layers:
+        yield from layer_lines(one.layers, suspects(one.layers))
+    elif one.no_layers is not None:
+        yield f"  layers       not looked at: {one.no_layers}"
+
+
+def _layers(one: Judged) -> dict[str, Any]:
+    """For the document: every layer, and the names of those that stand out."""
+
+    def spelled(gap: LayerGap) -> dict[str, Any]:
+        return {"name": gap.name, "error": gap.error, "added": gap.added, "gain": gap.gain}
+
+    return {
+        "layers": [spelled(gap) for gap in one.layers], "layers_reason": one.no_layers,
+        "suspects": [gap.name for gap in suspects(one.layers)],
+    }  # fmt: skip
 
 
 def _elsewhere(one: Judged) -> Iterator[str]:
@@ -135,7 +164,8 @@ def document(one: Judged, result: Result, facts: dict[str, Any]) -> dict[str, An
     facts: run_id, time_utc, octc, machine.
     """
     artifact = one.found.artifact
-    more = {**facts, "artifact": artifact.name, "claims": [], "tta": []}
+    worse = None if one.robustness is None else one.robustness.to_json()
+    more = {**facts, "artifact": artifact.name, "claims": [], "tta": [], "robustness": worse, **_layers(one)}
     if one.claims:
         first, *others = [report.to_json() for report in one.claims]
         return {**first, **more, "claims": others, "tta": [report.to_json() for report in one.tta]}
@@ -158,6 +188,7 @@ def failures(result: Result) -> Iterator[OctcError]:
             yield one.error
         elif not one.claims and one.word == "fail" and one.golden is not None:
             text = f"{one.found.artifact.name}: golden outputs differ on this machine: {golden_words(one.golden)}"
+            text += "".join(f"; layer {gap.name} stands out" for gap in suspects(one.layers)[:1])
             yield OctcError("OCT-E506", text, mend=MENDS["OCT-E506"], place=str(one.found.folder))
         for report in one.claims:
             if report.exit_code and not report.withheld:

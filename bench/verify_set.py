@@ -165,3 +165,9 @@ def check_artifact(artifact: Artifact, split: Split) -> None:
         )
         why = "parity measured on images seen in calibration is not evidence"
         raise OctcError("OCT-E214", text, mend="octc train student again: the split is made anew", why=why)
+
+
+def folded_temperature(artifact: Artifact) -> float:
+    """What the logits of an artifact were divided by when it was exported; 1 where nothing was."""
+    value = (artifact.details.get("temperature") or {}).get("folded", 1.0)
+    return float(value) if isinstance(value, (int, float)) and value > 0 else 1.0

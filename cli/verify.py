@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,7 +11,7 @@ from octc.cli.session import Session
 from octc.errors import OctcError, Several
 
 if TYPE_CHECKING:
-    from octc.bench.verify import Asked, Place, Result
+    from octc.bench.verify_result import Asked, Place, Result
     from octc.bench.verify_who import Parties
 
 CHOICES = {"--against": ("fp32", "teacher"), "--set": ("test", "select"), "--tta": ("none", "hflip", "5")}
@@ -42,6 +43,17 @@ def verify(
         float | None, typer.Option(help="Planned correlation within a patient (from the select set, else 0.5)")
     ] = None,
     ece_slack: Annotated[float, typer.Option(help="How far the calibration error may rise, as a fraction")] = 0.005,
+    auc_margin: Annotated[
+        float | None,
+        typer.Option(help="Largest acceptable loss of the mean AUC, percentage points; without it AUC decides nothing"),
+    ] = None,
+    subgroups: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="CSV: path, sha256 or patient, and columns whose values are compared apart"),
+    ] = None,
+    robustness: Annotated[
+        bool, typer.Option("--robustness", help="Also on pictures made worse: noise, speckle, brightness, blur, JPEG, resizing")
+    ] = False,
     bootstrap: Annotated[int, typer.Option(help="Patient resamples")] = 10_000,
     seed: Annotated[int, typer.Option(help="Seed of the resamples")] = 0,
     require_set: Annotated[bool, typer.Option("--require-set", help="Fail where the images are not on this machine")] = False,
@@ -55,17 +67,16 @@ def verify(
     for name, value in (("--against", against), ("--set", set_), ("--tta", tta)):
         if value is not None and value not in CHOICES[name]:
             raise OctcError("OCT-E104", f"{name} {value} is not known", mend=f"one of: {', '.join(CHOICES[name])}", place=name)
-    from octc.bench.verify import Asked
+    from octc.bench.verify_result import Asked
     from octc.plan import ParityOptions
 
     share = None if plan_discordance is None else plan_discordance / 100
-    options = ParityOptions(alpha, margin, class_margin, test, tier, ece_slack, bootstrap, seed, share, plan_icc)
-    return _verify(session, bundle, Asked(options, set_, against, tta, threads, require_set))
+    options = ParityOptions(alpha, margin, class_margin, test, tier, ece_slack, bootstrap, seed, share, plan_icc, auc_margin)
+    return _verify(session, bundle, Asked(options, set_, against, tta, threads, require_set, subgroups, robustness))
 
 
 def _verify(session: Session, bundle: str | None, asked: Asked) -> int:
     import os
-    from pathlib import Path
 
     from octc.bench.verify import verify_all
     from octc.bench.verify_who import choose_parties
@@ -92,7 +103,7 @@ def _verify(session: Session, bundle: str | None, asked: Asked) -> int:
 def _place(session: Session) -> Place:
     import os
 
-    from octc.bench.verify import Place
+    from octc.bench.verify_result import Place
     from octc.host import read_machine
     from octc.run import utc_now
 

@@ -31,11 +31,14 @@ from octc.metrics import (
 )
 from octc.plan import ParityOptions, Plan, discordance_of, icc_of, make_plan
 from octc.stats import Interval, holm, mcnemar_midp, p_non_inferior, wilson
+from octc.stats_auc import AucRow, compare_areas
 from octc.stats_cluster import Paired, cluster_index, mean_cluster_size, paired
 from octc.stats_figures import BINS, Outcome, figure_intervals
 from octc.stats_power import needed_n, smallest_n
+from octc.stats_temperature import Temperature
 
 Logits = npt.NDArray[np.float32]
+AnyLogits = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,11 @@ class ClassResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Reference R and candidate C on n images. `figures`, `calibration` have the keys "reference" and "candidate"."""
+    """Reference R and candidate C on n images. `figures`, `calibration` have the keys "reference" and "candidate".
+
+    temperatures: of the select set, where they were given; tempered: calibration after each model's own one (the figures of
+    `calibration`, which are as shipped, where its temperature is 1).
+    """
 
     classes: tuple[str, ...]
     n: int
@@ -77,6 +84,9 @@ class Comparison:
     intervals: dict[str, dict[str, Interval | None]]
     agreement: dict[str, Any]
     plan: Plan
+    auc: tuple[AucRow, ...]
+    temperatures: dict[str, Temperature]
+    tempered: dict[str, dict[str, float]]
 
     def hits(self, model: str) -> int:
         """Images that "reference" or "candidate" gets right."""
@@ -98,7 +108,7 @@ def nonfinite(ids: Sequence[str], logits: Logits) -> list[str]:
     return [one for one, finite in zip(ids, good.tolist(), strict=True) if not finite]
 
 
-def outcome_of(logits: Logits) -> Outcome:
+def outcome_of(logits: AnyLogits) -> Outcome:
     """Logits [n, views, K] of one model -> what it said. The largest score wins, the lowest index on a tie."""
     probabilities, logs = combine_views(logits)
     scores = np.asarray(logits[:, 0], np.float64) if logits.shape[1] == 1 else probabilities
@@ -117,9 +127,20 @@ def _calibration(outcome: Outcome, labels: Int64, ids: Sequence[str]) -> dict[st
     }
 
 
+def _tempered(logits: Logits, temperature: float, labels: Int64, ids: Sequence[str]) -> dict[str, float] | None:
+    """Calibration of logits [n, views, K] / T; None for T = 1."""
+    scaled = np.asarray(logits, np.float64) / temperature
+    return None if temperature == 1 else _calibration(outcome_of(scaled), labels, ids)
+
+
+def _unfolded(reference: Logits, candidate: Logits, folded: tuple[float, float]) -> tuple[AnyLogits, AnyLogits]:
+    r, c = (np.asarray(a, np.float64) * t if t != 1 else a for a, t in zip((reference, candidate), folded, strict=True))
+    return r, c
+
+
 def _agreement(
-    ids: Sequence[str], labels: Int64, r: Outcome, c: Outcome, raw: tuple[Logits, Logits], near: float | None, alpha: float,
-    classes: Sequence[str],
+    ids: Sequence[str], labels: Int64, r: Outcome, c: Outcome, raw: tuple[AnyLogits, AnyLogits], near: float | None,
+    alpha: float, classes: Sequence[str],
 ) -> dict[str, Any]:  # fmt: skip
     same = r.predictions == c.predictions
     kl = kl_scores(r.logs, c.logs)
@@ -184,21 +205,26 @@ def _class_result(
 def compare_logits(
     ids: Sequence[str], labels: Sequence[int], patients: Sequence[str | None], reference: Logits, candidate: Logits,
     classes: Sequence[str], options: ParityOptions, *, select: Mapping[str, Any] | None = None, near: float | None = None,
+    temperatures: Mapping[str, Temperature] | None = None, folded: tuple[float, float] = (1.0, 1.0),
 ) -> Comparison:  # fmt: skip
-    """Compare finite logits [n, views, K] of the same images in the same order.
+    """Compare finite logits [n, views, K] of the same images in the same order; which order does not matter.
 
     Args:
         ids: one per image, unique; ties of confidence are ordered by it.
         patients: cluster of each image, or None.
         select: `Comparison.facts` of the select set, for the plan.
         near: tolerance of section 13 as a share of `s`; flips with a reference margin below twice that are near ties.
+        temperatures: of "reference" and "candidate", fitted on the select set to these very artifacts.
+        folded: temperatures that stand in the heads already (reference, candidate); logits are compared without them.
 
     Raises:
         OctcError: E708 when there is no image, or the reference is at chance: nothing worth preserving.
     """
     if not len(ids):
         raise OctcError("OCT-E708", "no image to compare", mend="a set with images")
-    true = np.asarray(labels, np.int64)
+    order = np.argsort(np.asarray(ids), kind="stable")  # resampling numbers patients as they come
+    ids, patients = [ids[i] for i in order], [patients[i] for i in order]
+    true, reference, candidate = np.asarray(labels, np.int64)[order], reference[order], candidate[order]
     r, c = outcome_of(reference), outcome_of(candidate)
     clusters = cluster_index(patients)
     size = None if clusters is None else mean_cluster_size(clusters)
@@ -209,6 +235,8 @@ def compare_logits(
         resamples=options.bootstrap, seed=options.seed,
     )  # fmt: skip
     models = {"reference": r, "candidate": c}
+    fitted = {name: (temperatures or {}).get(name, Temperature(reason="not_given")) for name in models}
+    calibration = {name: _calibration(model, true, ids) for name, model in models.items()}
     matrices = {name: confusion_matrix(true, model.predictions, len(classes)) for name, model in models.items()}
     return Comparison(
         classes=tuple(classes), n=len(true), both_right=int((right_r & right_c).sum()),
@@ -217,12 +245,20 @@ def compare_logits(
         per_class=_classes(true, r, c, clusters, classes, options, select),
         matrices={name: table.tolist() for name, table in matrices.items()},
         figures={name: figures_of(table, find_normal(classes)) for name, table in matrices.items()},
-        calibration={name: _calibration(model, true, ids) for name, model in models.items()},
+        calibration=calibration,
         intervals=figure_intervals(
             ids, true, clusters, models, len(classes), alpha=options.alpha, resamples=options.bootstrap, seed=options.seed
         ),
-        agreement=_agreement(ids, true, r, c, (reference, candidate), near, options.alpha, classes),
+        agreement=_agreement(ids, true, r, c, _unfolded(reference, candidate, folded), near, options.alpha, classes),
         plan=make_plan(len(true), size, options, select),
+        auc=compare_areas(
+            true, clusters, (r, c), classes, alpha=options.alpha, resamples=options.bootstrap, seed=options.seed
+        ),
+        temperatures=fitted,
+        tempered={
+            name: _tempered(logits, fitted[name].value, true, ids) or calibration[name]
+            for name, logits in (("reference", reference), ("candidate", candidate))
+        },
     )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ class ParityOptions:
         bootstrap, seed: patient resamples and their seed.
         plan_discordance: planned share of discordant pairs as a fraction; None takes it from the select set, else 2 %.
         plan_icc: planned intra-patient correlation; None as above, else 0.5.
+        auc_margin: largest acceptable loss of the mean area under the ROC curves, percentage points; None: it does not decide.
     """
 
     alpha: float = 0.05
@@ -40,6 +41,7 @@ class ParityOptions:
     seed: int = 0
     plan_discordance: float | None = None
     plan_icc: float | None = None
+    auc_margin: float | None = None
 
     def __post_init__(self) -> None:
         rules = (
@@ -52,6 +54,7 @@ class ParityOptions:
             ("--bootstrap", self.bootstrap, 1000 <= self.bootstrap <= 1_000_000, "1000 to 1000000 resamples"),
             ("--seed", self.seed, self.seed >= 0, "0 or above"),
             ("--plan-discordance", self.plan_discordance, _share(self.plan_discordance), "percent above 0 and below 100"),
+            ("--auc-margin", self.auc_margin, _margin(self.auc_margin), "percentage points above 0 and below 100"),
             ("--plan-icc", self.plan_icc, self.plan_icc is None or 0 <= self.plan_icc <= 1, "0 to 1"),
         )
         for name, value, holds, allowed in rules:
@@ -74,6 +77,10 @@ class ParityOptions:
     def locked(self) -> dict[str, Any]:
         """What decides, and may therefore not change between looks at the test set."""
         return {name: value for name, value in asdict(self).items() if name not in ("bootstrap", "seed")}
+
+
+def _margin(value: float | None) -> bool:
+    return value is None or 0 < value < 100
 
 
 def _share(value: float | None) -> bool:

@@ -51,7 +51,10 @@ def _model_columns(outcome: Outcome, labels: Int64, classes: int) -> Float64:
 
 
 def _figures(total: Float64, n: Float64, support: Float64, present: Int64) -> Float64:
-    """Sums of one model over resamples [B, 2K + 2] -> macro sensitivity, macro specificity, Brier, NLL [B, 4]."""
+    """Sums of one model over resamples [B, 2K + 2] -> macro sensitivity, macro specificity, Brier, NLL, and both by class.
+
+    [B, 4 + 2P] for P classes with images: their sensitivities, then their specificities.
+    """
     classes = support.shape[1]
     hits, said = total[:, :classes], total[:, classes : 2 * classes]
     others = n[:, None] - support
@@ -59,7 +62,7 @@ def _figures(total: Float64, n: Float64, support: Float64, present: Int64) -> Fl
         sensitivity = (hits / support)[:, present]
         specificity = ((others - (said - hits)) / others)[:, present]
     scores = total[:, 2 * classes :] / n[:, None]
-    return np.column_stack([sensitivity.mean(axis=1), specificity.mean(axis=1), scores])
+    return np.column_stack([sensitivity.mean(axis=1), specificity.mean(axis=1), scores, sensitivity, specificity])
 
 
 def _ece_of(weights: Float64, outcome: Outcome, labels: Int64, order: Int64) -> Float64:
@@ -84,22 +87,28 @@ def _interval(values: Float64, alpha: float) -> Interval | None:
     return percentile_interval(good, alpha) if len(good) >= (1 - MOST_LEFT_OUT) * len(values) else None
 
 
-NAMES = ("macro_sensitivity", "macro_specificity", "brier", "nll", "ece_mass")
+NAMES = ("macro_sensitivity", "macro_specificity", "brier", "nll")
+
+
+def class_names(present: Int64) -> list[str]:
+    """Keys of the intervals of single classes: "sensitivity:2", "specificity:2" for the third class."""
+    return [f"{figure}:{k}" for figure in ("sensitivity", "specificity") for k in present.tolist()]
 
 
 def figure_intervals(
     ids: Sequence[str], labels: Int64, clusters: Int64 | None, models: dict[str, Outcome], classes: int,
     *, alpha: float, resamples: int, seed: int,
 ) -> dict[str, dict[str, Interval | None]]:  # fmt: skip
-    """Patient-bootstrap intervals, as fractions: for each model the NAMES, and under "agreement" the rate of equal answers.
+    """Patient-bootstrap intervals, as fractions: for each model NAMES, `class_names` and ece_mass; "agreement": equal answers.
 
     Images are resampled where there are no patients. An interval is None with one cluster, or when more than 1 % of the
     resamples lacked a class that it needs.
     """
     groups = np.arange(len(labels)) if clusters is None else np.unique(clusters, return_inverse=True)[1].astype(np.int64)
-    if int(groups.max()) == 0:
-        return {**{name: dict.fromkeys(NAMES) for name in models}, "agreement": {"rate": None}}
     present = np.unique(labels)
+    keys = [*NAMES, *class_names(present), "ece_mass"]
+    if int(groups.max()) == 0:
+        return {**{name: dict.fromkeys(keys) for name in models}, "agreement": {"rate": None}}
     first, second = models.values()
     same = (first.predictions == second.predictions).astype(np.float64)
     common = np.column_stack([np.ones(len(labels)), same, np.eye(classes)[labels]])
@@ -117,7 +126,7 @@ def figure_intervals(
             drawn[name].append(np.column_stack([figures, _ece_of(images, model, labels, orders[name])]))
     values = {name: np.concatenate(rows) for name, rows in drawn.items()}
     result: dict[str, dict[str, Interval | None]] = {
-        name: {key: _interval(values[name][:, j], alpha) for j, key in enumerate(NAMES)} for name in models
+        name: {key: _interval(values[name][:, j], alpha) for j, key in enumerate(keys)} for name in models
     }
     if len(present) < 2:
         for name in models:

@@ -62,9 +62,11 @@ def _floor_parts(comparison: Comparison, options: ParityOptions) -> Iterator[Par
 
 
 def _ece_part(comparison: Comparison, options: ParityOptions) -> Part:
-    before, after = (comparison.calibration[name]["ece_mass"] for name in ("reference", "candidate"))
+    before, after = (comparison.tempered[name]["ece_mass"] for name in ("reference", "candidate"))
     holds = after <= before + options.ece_slack
+    own = any(one.value != 1 for one in comparison.temperatures.values())
     text = f"ECE {before:.4f} to {after:.4f}, allowed up to {before + options.ece_slack:.4f}"
+    text += ", each with its own temperature" if own else ""
     return Part("ECE", holds, "fail", "ece", text, "OCT-E707")
 
 
@@ -76,6 +78,22 @@ def _accuracy_parts(comparison: Comparison, options: ParityOptions) -> Iterator[
     text = f"difference {pp(comparison.pair.difference)} pp [{pp(limits[0])}, {pp(limits[1])}], margin {options.margin:g} pp"
     yield Part("not worse than the margin", limits[1] >= -delta, "inferior", "accuracy", text, CODES["inferior"])
     yield Part("non-inferiority", limits[0] > -delta, "inconclusive", "interval_crosses_margin", text, CODES["inconclusive"])
+
+
+def _auc_parts(comparison: Comparison, options: ParityOptions) -> Iterator[Part]:
+    """Only where a margin was stated (section 8)."""
+    if options.auc_margin is None:
+        return
+    row, name, code = comparison.auc[-1], "area under the ROC curves", CODES["inconclusive"]
+    if row.difference_interval is None:
+        yield Part(name, False, "inconclusive", "auc", f"no interval: {row.reason}", code)
+        return
+    low, high = row.difference_interval
+    text = f"difference {pp(row.difference or 0.0)} points [{pp(low)}, {pp(high)}], margin {options.auc_margin:g} points"
+    if high < -options.auc_margin / 100:
+        yield Part(name, False, "inferior", "auc", text, CODES["inferior"])
+    else:
+        yield Part(name, low > -options.auc_margin / 100, "inconclusive", "auc", text, code)
 
 
 def _class_parts(comparison: Comparison, options: ParityOptions) -> Iterator[Part]:

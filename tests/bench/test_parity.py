@@ -154,7 +154,8 @@ def test_the_document_has_the_blocks_of_the_contract_and_only_finite_numbers() -
         document["accuracy"]
     )
     assert document["golden"]["max_delta_over_s"] == 0.01
-    assert document["auc_reason"] == "not_measured"
+    assert [row["name"] for row in document["auc"]["classes"]] == list(CLASSES)
+    assert document["auc"]["macro"]["method"] == "patient bootstrap"
     text = json.dumps(document, allow_nan=False)
     assert all(math.isfinite(value) for value in numbers(json.loads(text)))
 
