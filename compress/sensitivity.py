@@ -163,7 +163,7 @@ def _logits(module: fx.GraphModule, batch: torch.Tensor, mode: str, floats: froz
     known = quantisers(module)
     for node in module.graph.nodes:
         if node.op == "call_module" and node.target in floats:
-            module.get_submodule(node.target).enabled = False  # type: ignore[assignment, union-attr]
+            module.get_submodule(node.target).enabled = False  # type: ignore[assignment]
             source = node.args[0]
             readers = {str(user.target) for user in source.users if _quantised(module, user)}
             if isinstance(source, fx.Node) and source.target in known and readers <= floats:

@@ -13,6 +13,8 @@ from octc.errors import MissingExtra
 EXTRAS = {
     "accelerate": "train",
     "medmnist": "octmnist",
+    "modelopt": "ptq",
+    "nncf": "ptq",
     "onnx": "export",
     "onnxconverter_common": "export",
     "onnxruntime": "ort",
@@ -31,7 +33,7 @@ EXTRAS = {
     "yaml": "yaml",
 }
 # module -> the telemetry package that it would import; without it, it takes its own stub
-TALKERS = {"openvino": "openvino_telemetry"}
+TALKERS = {"nncf": "openvino_telemetry", "openvino": "openvino_telemetry"}
 
 
 def need(module: str) -> ModuleType:

