@@ -49,6 +49,7 @@ CODES: dict[str, tuple[int, str]] = {
     "OCT-E308": (3, "pickle refused"),
     "OCT-E309": (3, "class order differs"),
     "OCT-E310": (4, "weights not on disk"),
+    "OCT-E311": (3, "cached logits of another teacher, split or view"),
     "OCT-E401": (2, "opset or IR above the target"),
     "OCT-E402": (5, "exported batch is frozen"),
     "OCT-E403": (5, "zero-point other than 0"),

@@ -160,10 +160,41 @@ def plain(stage: Stage) -> Stage:
 
 @dataclass(frozen=True)
 class Distillation:
-    """total = alpha * T^2 * KL(teacher || student) + (1 - alpha) * CE, both at temperature T (spec of KD-OCT, section 8.2)."""
+    """How the teacher teaches; train/losses.py has the formulas. "kl": total = alpha * soft + (1 - alpha) * loss on labels.
+
+    Attributes:
+        kind: "kl" (Hinton; KD-OCT's, section 8.2 of its specification), "dist" or "dkd". The last two are added whole to the
+            whole loss on labels, as published: `alpha` is not theirs.
+        temperature: T of the soft loss.
+        inter, intra: weights of DIST along an image's classes, and along a class's images.
+        target, others: weights of DKD's binary part and of its part among the other classes.
+        standardise: logits of both are standardised first (its authors take T = 2 and alpha = 0.9).
+        calibrate: each teacher's logits are divided by the temperature that fits val best.
+        views: 0 asks the teacher at every step. N > 0 caches its logits of N views an image: epoch e has view e mod N.
+        view_seed: of those views. It is not the training's own, so that trainings of several seeds share one cache.
+        any_teacher: one that is at chance on val may teach too; only a recipe that shows the way and not the goal allows it.
+    """
 
     temperature: float = 4.0
     alpha: float = 0.7
+    any_teacher: bool = False
+    kind: str = "kl"
+    inter: float = 2.0
+    intra: float = 2.0
+    target: float = 1.0
+    others: float = 8.0
+    standardise: bool = False
+    calibrate: bool = False
+    views: int = 0
+    view_seed: int = 0
+
+
+# what a name of `--distil` sets besides the kind: the values of the papers (ImageNet's for DIST, CIFAR's for DKD)
+DISTILLATIONS: dict[str, dict[str, Any]] = {
+    "kl": {},
+    "dist": {"kind": "dist", "temperature": 1.0, "inter": 2.0, "intra": 2.0},
+    "dkd": {"kind": "dkd", "temperature": 4.0, "target": 1.0, "others": 8.0},
+}
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset, Sampler
 
+from octc.cpu import usable_threads
 from octc.datasets.base import Progress, Sample
 from octc.errors import OctcError, Several
 from octc.files import canonical_json, replacing, sha256_bytes
@@ -63,7 +64,7 @@ def _write_cache(path: Path, root: Path, samples: Sequence[Sample], preprocess: 
         with temporary.open("r+b") as stream:  # a full disk is an error now; met while writing to the map it kills the process
             os.posix_fallocate(stream.fileno(), 0, temporary.stat().st_size)
         failed: list[OctcError] = []
-        with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(max_workers=usable_threads()[0]) as pool:
             for index, image in enumerate(pool.map(prepare, samples)):
                 if isinstance(image, OctcError):
                     failed.append(image)

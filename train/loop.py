@@ -17,23 +17,20 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from octc.errors import OctcError
-from octc.image import Preprocess
-from octc.train.augment import augment, draw
 from octc.train.averaging import average_epochs, refresh_norms
 from octc.train.checkpoint import read_weights
 from octc.train.config import Stage
 from octc.train.data import EpochBatches, ImageSet
 from octc.train.epoch import best_path, criteria, finish_epoch, goes_on
-from octc.train.evaluate import network_input
 from octc.train.focal import Loss
 from octc.train.history import write_history
+from octc.train.inputs import training_views
 from octc.train.mix import draw_mixing, mix_images
 from octc.train.optim import accumulation, backbone_of, drop_gradients, hold, set_rates
 from octc.train.processes import agreed, named_failures, shared_logits
 from octc.train.signals import Deferred, deferred_signals
 from octc.train.tensorboard import write_events
 from octc.train.training import Data, Fitted, Report, Training, add_values, go_on, refuse, save_state, update
-from octc.train.views import picture_views
 from octc.train.ways import Batch, Ways, plain_ways
 
 SAVE_SECONDS = 300.0  # the most that a killed process loses, besides the end of every epoch
@@ -61,7 +58,9 @@ def fit(
     optimizer = ways.optimizer(model, stage)
     backbone = backbone_of(optimizer)
     sampler = EpochBatches(len(data.labels), stage.batch, seed, accelerator.num_processes)
-    loader: Any = DataLoader(ImageSet(data.images, data.labels), batch_sampler=sampler)
+    loader: Any = DataLoader(
+        ImageSet(data.images, data.labels), batch_sampler=sampler, pin_memory=accelerator.device.type == "cuda"
+    )
     net, optim, loader = accelerator.prepare(model.to(memory_format=torch.channels_last), optimizer, loader)
     # without Accelerate's own autocast around `forward`: validation, and `exact` training, compute in float32
     plain: nn.Module = accelerator.unwrap_model(net, keep_fp32_wrapper=False)
@@ -97,7 +96,7 @@ def fit(
                 _seed_step(seed, progress.epoch, progress.step, rank)
                 set_rates(optimizer, stage, progress.epoch, progress.step, steps, losses)
                 net.train()
-                inputs = _views(images, indices, stage, data.preprocess, seed, progress.epoch)
+                inputs = training_views(images, indices, stage, data.preprocess, *ways.view(seed, progress.epoch))
                 mixing = draw_mixing(stage.mix, (seed, progress.epoch, progress.step, rank), len(images), stage.size)
                 inputs = mix_images(inputs, mixing)
                 group = accumulation(progress.step, steps, stage.accumulate, stage.drop_rest)
@@ -180,17 +179,10 @@ def _kept(at: Training) -> Fitted:
     return Fitted(state, {**metrics, "swa": found}, progress.history)
 
 
-def _views(images: torch.Tensor, indices: torch.Tensor, stage: Stage, pre: Preprocess, seed: int, epoch: int) -> torch.Tensor:
-    """Augmented, normalised input [N, 3, size, size] of training images uint8 [N, C, side, side] with these indices."""
-    if stage.views:
-        return network_input(picture_views(images, indices, stage, seed, epoch), pre)
-    uniform = torch.from_numpy(draw(seed, epoch, indices.cpu().numpy()))
-    return network_input(augment(images, uniform, stage.augment), pre)
-
-
 def _train_views(at: Training, chunk: npt.NDArray[np.int64]) -> torch.Tensor:
     images = torch.from_numpy(np.array(at.data.images[chunk])).to(at.accelerator.device)
-    return _views(images, torch.from_numpy(chunk), at.stage, at.data.preprocess, at.seed, at.progress.epoch)
+    drawn = at.ways.view(at.seed, at.progress.epoch)
+    return training_views(images, torch.from_numpy(chunk), at.stage, at.data.preprocess, *drawn)
 
 
 def _check_steps(stage: Stage, steps: int) -> None:

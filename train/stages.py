@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,30 @@ from octc.errors import OctcError
 from octc.image import Preprocess
 from octc.run import Run
 from octc.train.assess import assess
+from octc.train.cached import Drawn, Logits
 from octc.train.checkpoint import Checkpoint, load_strictly, read_checkpoint, write_checkpoint
-from octc.train.config import Distillation, Recipe, Stage
+from octc.train.config import Recipe, Stage
 from octc.train.data import cached_images
 from octc.train.focal import Loss, label_loss
 from octc.train.loop import fit
-from octc.train.losses import soft_loss
 from octc.train.macs import count_macs
 from octc.train.models import build_model, parameter_count
 from octc.train.nets.hog import HogSvm
 from octc.train.outcome_files import write_curves
 from octc.train.state import flat
 from octc.train.svm import fit_svm
+from octc.train.teachers import (
+    Teacher,
+    asked,
+    cache_of,
+    cached_ways,
+    calibrated,
+    check_distillation,
+    distilled_loss,
+    fast,
+)
 from octc.train.training import Data, Fitted, Report
+from octc.train.ways import Ways
 from octc.train.weights import start_weights
 
 LARGE = 20_000_000  # parameters above which a student is warned about (KD-OCT's limit)
@@ -43,6 +54,7 @@ class Context:
         root: of the data set. tick: called with the steps done. report: called with each epoch's row or a warning.
         weights: a file with start weights instead of the recipe's source; fetch: whether the hub may be asked.
         allow_change: whether a state that another configuration left may be resumed.
+        more_teachers: checkpoint folders of the teachers besides the first one.
     """
 
     run: Run
@@ -59,6 +71,7 @@ class Context:
     weights: Path | None = None
     fetch: bool = False
     allow_change: bool = False
+    more_teachers: tuple[Path, ...] = ()
 
 
 def preprocess_of(stage: Stage) -> Preprocess:
@@ -74,18 +87,6 @@ def load_data(ctx: Context, pre: Preprocess, canvas: Preprocess | None = None) -
         images = cached_images(cache, ctx.root, train, canvas or pre, ctx.decoding)
         val_images = cached_images(cache, ctx.root, val, pre, ctx.decoding)
     return Data(images, [s.label for s in train], val_images, [s.label for s in val], pre, [s.path for s in train])
-
-
-def distilled_loss(teacher: nn.Module, how: Distillation, autocast: Callable[[], Any], on_labels: Loss) -> Loss:
-    """alpha * T^2 * KL + (1 - alpha) * loss on labels, against a frozen teacher that sees the same augmented tensor."""
-
-    def loss(logits: torch.Tensor, x: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        with torch.no_grad(), autocast():
-            target = teacher(x).float()
-        soft, (hard, _) = soft_loss(logits, target, how.temperature), on_labels(logits, x, labels)
-        return how.alpha * soft + (1 - how.alpha) * hard, {"soft": soft, "hard": hard}
-
-    return loss
 
 
 def facts_of(ctx: Context, stage: Stage, role: str, extra: Any = None) -> dict[str, Any]:
@@ -139,13 +140,47 @@ def train_student(ctx: Context, teacher_folder: Path | None) -> Checkpoint:
     if (count := parameter_count(model)) > LARGE and not ctx.resume:
         text = f"{stage.model} has {count / 1e6:.1f} million parameters: large for a student"
         ctx.report({"warning": text, "code": "OCT-W310"})
-    loss, parent = _label_loss(ctx, stage), None
+    loss: Loss | Ways = _label_loss(ctx, stage)
+    parent: dict[str, Any] | None = None
     if teacher_folder is not None:
-        teacher, known = load_teacher(teacher_folder, ctx.split, preprocess_of(stage), ctx.accelerator.device)
-        loss = distilled_loss(teacher, ctx.recipe.distillation, ctx.accelerator.autocast, loss)
-        parent = {"model": known.model, "sha256": known.sha256, "weights": known.weights}
+        loss, parent = taught(ctx, stage, (teacher_folder, *ctx.more_teachers), _label_loss(ctx, stage))
     fitted = _fit(ctx, model, stage, "student", loss, ctx.run.path / "train", parent)
     return _write(ctx, "student", stage, model, fitted, source, parent)
+
+
+def taught(ctx: Context, stage: Stage, folders: Sequence[Path], on_labels: Loss) -> tuple[Loss | Ways, dict[str, Any]]:
+    """How a stage learns from the teachers in these folders, by `ctx.recipe.distillation`; and who they are, for the lineage.
+
+    Raises:
+        OctcError: of `load_teacher` and `cache_of`; E104 what cannot be had together.
+    """
+    how, device = ctx.recipe.distillation, ctx.accelerator.device
+    check_distillation(how, stage)
+    data = _data(ctx, stage) if how.views or how.calibrate else None
+    teachers: list[Teacher] = []
+    lineage: list[dict[str, Any]] = []
+    for folder in folders:
+        net, known = load_teacher(folder, ctx.split, preprocess_of(stage), device)
+        teacher = Teacher(fast(net, stage.size, device), known.sha256)
+        facts: dict[str, Any] = {"model": known.model, "sha256": known.sha256, "weights": known.weights}
+        if how.calibrate and data is not None:
+            teacher, facts["temperature"] = calibrated(teacher, data, device)
+        teachers.append(teacher)
+        lineage.append(facts)
+    parent = lineage[0] if len(lineage) == 1 else {**lineage[0], "teachers": lineage}
+    if not how.views or data is None:
+        return distilled_loss(asked(teachers, ctx.accelerator.autocast), how, on_labels), parent
+    caches = cached_logits(ctx, stage, teachers, data)
+    return cached_ways(caches, [t.temperature for t in teachers], how, on_labels), parent
+
+
+def cached_logits(ctx: Context, stage: Stage, teachers: Sequence[Teacher], data: Data) -> list[Logits]:
+    """What each teacher says of the views that the stage's epochs show; computed where no run beside this one has."""
+    how, accelerator = ctx.recipe.distillation, ctx.accelerator
+    views = min(how.views, stage.epochs)
+    drawn = Drawn(stage, views, how.view_seed, accelerator.device.type, str(accelerator.mixed_precision))
+    cache = ctx.run.path.parent / ".cache"
+    return [cache_of(t, ctx.split.digest, data, drawn, cache, accelerator, ctx.decoding) for t in teachers]
 
 
 class SameView(nn.Module):
@@ -170,9 +205,14 @@ class SameView(nn.Module):
         return logits
 
 
-def _fit(ctx: Context, model: nn.Module, stage: Stage, role: str, loss: Loss, folder: Path, extra: Any = None) -> Fitted:
-    pre = preprocess_of(stage)
-    data = load_data(ctx, pre, Preprocess(size=round(stage.size * stage.canvas)) if stage.views else None)
+def _data(ctx: Context, stage: Stage) -> Data:
+    return load_data(ctx, preprocess_of(stage), Preprocess(size=round(stage.size * stage.canvas)) if stage.views else None)
+
+
+def _fit(
+    ctx: Context, model: nn.Module, stage: Stage, role: str, loss: Loss | Ways, folder: Path, extra: Any = None
+) -> Fitted:  # fmt: skip
+    data = _data(ctx, stage)
     if isinstance(model, HogSvm):
         return fit_svm(model, stage, data, folder=folder, seed=ctx.seed, tick=ctx.tick, report=ctx.report)
     _checkpoint_activations(model, stage)

@@ -8,10 +8,9 @@ the side instead of a tenth of a pixel, and no saturation on grey pictures. Draw
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from typing import Any, cast
 
 import numpy as np
@@ -20,6 +19,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode, functional
 
+from octc.cpu import usable_threads
 from octc.train.config import Stage
 
 Rng = np.random.Generator
@@ -197,6 +197,12 @@ PIPELINES: dict[str, tuple[Callable[[int, bool], list[Step]], float, float, bool
 AS_RELEASED = "-as-released"
 
 
+@cache
+def _workers() -> int:
+    """Threads that the quota leaves; read once."""
+    return usable_threads()[0]
+
+
 def picture_views(images: torch.Tensor, indices: torch.Tensor, stage: Stage, seed: int, epoch: int) -> torch.Tensor:
     """uint8 [N, C, side, side] of the canvas -> float32 [N, 3, size, size] in 0..255, by the pipeline `stage.views`."""
     make, p, largest, late = PIPELINES[stage.views.removesuffix(AS_RELEASED)]
@@ -211,6 +217,6 @@ def picture_views(images: torch.Tensor, indices: torch.Tensor, stage: Stage, see
         pixels = np.asarray(picture.convert("RGB"), np.float32).transpose(2, 0, 1)
         return erase(pixels, rng, p, largest, fill)
 
-    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(max_workers=_workers()) as pool:
         rows = list(pool.map(one, images.cpu().numpy(), indices.tolist()))
     return torch.from_numpy(np.stack(rows)).to(images.device)

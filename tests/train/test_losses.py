@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
-from octc.train.config import Objective
+from octc.train.config import DISTILLATIONS, Objective
 from octc.train.focal import label_loss
-from octc.train.losses import learning_rate, soft_loss
+from octc.train.losses import dist_loss, dkd_loss, learning_rate, soft_loss, standardised, teacher_loss
 from octc.train.recipes import Distillation
-from octc.train.stages import distilled_loss
+from octc.train.teachers import Teacher, asked, distilled_loss
 
 Z = torch.tensor([[2, 0.5, -1], [0, 1, 0.5], [-0.5, 0.25, 1.5], [1, 1, 1]], dtype=torch.float64)
 ZT = torch.tensor([[3, 0, -2], [-1, 2, 0], [-1, 0, 2.5], [0.5, 1.5, 1]], dtype=torch.float64)
@@ -32,6 +34,10 @@ class Fixed(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.seen.append(x)
         return self.logits
+
+
+def taught_by(teacher: Fixed) -> Callable[[torch.Tensor], torch.Tensor]:
+    return asked([Teacher(teacher, "")], nullcontext)
 
 
 def softmax(z: np.ndarray) -> np.ndarray:
@@ -62,7 +68,7 @@ def test_distillation_has_the_value_of_the_specification_and_shows_the_teacher_t
     teacher = Fixed(ZT.float())
     student = Z.float().requires_grad_(True)
     x = torch.randn(4, 3, 8, 8)
-    value, parts = distilled_loss(teacher, Distillation(), nullcontext, LABELS)(student, x, Y)
+    value, parts = distilled_loss(taught_by(teacher), Distillation(), LABELS)(student, x, Y)
     assert value.item() == pytest.approx(0.3653495688, abs=1e-6)
     assert parts["soft"].item() == pytest.approx(0.2677695498, abs=1e-6)
     assert parts["hard"].item() == pytest.approx(0.5930362799, abs=1e-6)
@@ -70,15 +76,94 @@ def test_distillation_has_the_value_of_the_specification_and_shows_the_teacher_t
 
 
 def test_gradient_of_distillation_reaches_the_student_and_never_the_teacher() -> None:
-    teacher = Fixed(ZT)
-    student = Z.clone().requires_grad_(True)
-    value, _ = distilled_loss(teacher, Distillation(), nullcontext, LABELS)(student, torch.zeros(1), Y)
+    teacher = Fixed(ZT.float())
+    student = Z.float().clone().requires_grad_(True)
+    value, _ = distilled_loss(taught_by(teacher), Distillation(), LABELS)(student, torch.zeros(1), Y)
     value.backward()
     assert teacher.logits.grad is None
     p, q = softmax(ZT.numpy() / 4), softmax(Z.numpy() / 4)
     hard = softmax(Z.numpy()) - np.eye(3)[Y.numpy()]
     assert student.grad is not None
-    assert np.allclose(student.grad.numpy(), (0.7 * 4 * (q - p) + 0.3 * hard) / 4)
+    assert np.allclose(student.grad.numpy(), (0.7 * 4 * (q - p) + 0.3 * hard) / 4, atol=1e-6)
+
+
+RNG = np.random.default_rng(5)
+S, T = RNG.normal(0, 3, (9, 4)), RNG.normal(0, 3, (9, 4))
+CLASS = RNG.integers(0, 4, 9)
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean of Pearson's r of each row with the same row, by numpy's own corrcoef."""
+    return float(np.mean([np.corrcoef(x, y)[0, 1] for x, y in zip(a, b, strict=True)]))
+
+
+@pytest.mark.parametrize(("t", "inter", "intra"), [(1.0, 2.0, 2.0), (4.0, 1.0, 0.5)])
+def test_dist_equals_numpy(t: float, inter: float, intra: float) -> None:
+    """Huang et al., NeurIPS 2022, equations 8 to 11."""
+    p, q = softmax(S / t), softmax(T / t)
+    expected = t**2 * (inter * (1 - correlation(p, q)) + intra * (1 - correlation(p.T, q.T)))
+    found = dist_loss(torch.tensor(S), torch.tensor(T), t, inter, intra)
+    assert float(found) == pytest.approx(expected, rel=1e-9)
+
+
+def test_dist_asks_for_order_and_not_for_equal_probabilities() -> None:
+    """A linear change of the teacher's probabilities costs nothing along the classes, where KL does."""
+    q = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3]], dtype=torch.float64)
+    flat = 0.5 * q + 0.5 / 3
+    assert float(dist_loss(flat.log(), q.log(), 1.0, 1.0, 0.0)) == pytest.approx(0, abs=1e-12)
+    assert float(soft_loss(flat.log(), q.log(), 1.0)) > 0.05
+    assert torch.isfinite(dist_loss(torch.zeros(4, 3), ZT.float(), 1.0, 2.0, 2.0))  # a constant row has no correlation
+
+
+@pytest.mark.parametrize(("t", "target", "others"), [(4.0, 1.0, 8.0), (1.0, 0.5, 2.0)])
+def test_dkd_equals_numpy(t: float, target: float, others: float) -> None:
+    """Zhao et al., CVPR 2022, equation 7: the binary part, and the part among the other classes."""
+    p, q = softmax(T / t), softmax(S / t)
+    tckd, nckd = 0.0, 0.0
+    for i, y in enumerate(CLASS):
+        rest = [k for k in range(4) if k != y]
+        pair_p, pair_q = np.array([p[i, y], p[i, rest].sum()]), np.array([q[i, y], q[i, rest].sum()])
+        hat_p, hat_q = p[i, rest] / p[i, rest].sum(), q[i, rest] / q[i, rest].sum()
+        tckd += float((pair_p * np.log(pair_p / pair_q)).sum())
+        nckd += float((hat_p * np.log(hat_p / hat_q)).sum())
+    expected = t**2 * (target * tckd + others * nckd) / 9
+    found = dkd_loss(torch.tensor(S), torch.tensor(T), torch.tensor(CLASS), t, target, others)
+    assert float(found) == pytest.approx(expected, rel=1e-9)
+
+
+def test_dkd_with_the_teachers_doubt_as_its_weight_is_kl() -> None:
+    """KL = TCKD + (1 - p_true) NCKD, image by image (the paper's equation 5)."""
+    for i in range(9):
+        doubt = float(1 - softmax(T[i : i + 1] / 4)[0, CLASS[i]])
+        s, t, y = torch.tensor(S[i : i + 1]), torch.tensor(T[i : i + 1]), torch.tensor(CLASS[i : i + 1])
+        assert float(dkd_loss(s, t, y, 4.0, 1.0, doubt)) == pytest.approx(float(soft_loss(s, t, 4.0)), rel=1e-9)
+
+
+def test_standardised_equals_numpy_and_leaves_the_scale_behind() -> None:
+    """Sun et al., CVPR 2024, algorithm 1."""
+    expected = (S - S.mean(1, keepdims=True)) / S.std(1, keepdims=True)
+    assert np.allclose(standardised(torch.tensor(S)).numpy(), expected, atol=1e-6)
+    how = Distillation(standardise=True, temperature=2.0)
+    found = teacher_loss(torch.tensor(3 * T + 7), torch.tensor(T), torch.tensor(CLASS), how)
+    assert float(found) == pytest.approx(0, abs=1e-9)
+    z, zt = (expected, (T - T.mean(1, keepdims=True)) / T.std(1, keepdims=True))
+    p, q = softmax(zt / 2), softmax(z / 2)
+    kl = 4 * (p * np.log(p / q)).sum(1).mean()
+    assert float(teacher_loss(torch.tensor(S), torch.tensor(T), torch.tensor(CLASS), how)) == pytest.approx(kl, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(DISTILLATIONS))
+def test_every_kind_sends_its_gradient_to_the_student(name: str) -> None:
+    how = replace(Distillation(), **DISTILLATIONS[name])
+    student = torch.tensor(S, requires_grad=True)
+    loss = distilled_loss(lambda _: torch.tensor(T), how, label_loss(Objective(), 0.0, [], 4))
+    value, parts = loss(student, torch.zeros(1), torch.tensor(CLASS))
+    value.backward()
+    assert student.grad is not None
+    assert torch.isfinite(student.grad).all()
+    assert float(student.grad.abs().max()) > 0
+    whole = 0.7 * parts["soft"] + 0.3 * parts["hard"] if name == "kl" else parts["soft"] + parts["hard"]
+    assert value.item() == pytest.approx(whole.item())
 
 
 def test_loss_on_labels_smooths_as_pytorch_does() -> None:

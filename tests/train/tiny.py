@@ -49,7 +49,7 @@ def facts(stage: Stage) -> dict[str, Any]:
 def train(
     folder: Path, *, resume: bool = False, tick: Callable[[int], None] = lambda _: None, data: Data | None = None,
     report: Callable[[dict[str, Any]], None] = lambda _: None, allow_change: bool = False, precision: str = "auto",
-    device: str = "cpu",
+    device: str = "cpu", loss: Any = None,
     **fields: Any,
 ) -> Fitted:  # fmt: skip
     """The tiny stage with these fields changed."""
@@ -58,8 +58,8 @@ def train(
     torch.manual_seed(7)
     model = build_model(stage.model, CLASSES, **stage.model_kwargs)
     return fit(
-        model, stage, data or make_data(), label_loss(Objective(), 0.05, [], CLASSES), folder=folder, facts=facts(stage),
-        seed=7, accelerator=accelerator, resume=resume, tick=tick, report=report, allow_change=allow_change,
+        model, stage, data or make_data(), loss or label_loss(Objective(), 0.05, [], CLASSES), folder=folder,
+        facts=facts(stage), seed=7, accelerator=accelerator, resume=resume, tick=tick, report=report, allow_change=allow_change,
     )  # fmt: skip
 
 
