@@ -86,7 +86,7 @@ def stats(
 
 def _row(one: Split, part: str) -> tuple[str, ...]:
     counts = one.counts()[part]
-    people = len({s.patient or s.path for s in one.parts[part]})
+    people = one.people()[part]
     return (str(one.fold[0] if one.fold else ""), part, *map(str, counts.values()), str(sum(counts.values())), str(people))
 
 
@@ -113,9 +113,8 @@ def _say(session: Session, one: Split, several: bool) -> None:
 def _json(one: Split, *, single: bool = False) -> dict[str, object]:
     from octc.datasets.split import leaks_of
 
-    people = {part: len({s.patient or s.path for s in items}) for part, items in one.parts.items()}
     value: dict[str, object] = {
-        "digest": one.digest, "dropped": one.dropped, "counts": one.counts(), "patients": people,
+        "digest": one.digest, "dropped": one.dropped, "counts": one.counts(), "patients": one.people(),
         "leaks": [{**leak, "patients": len(leak["patients"]), "images": len(leak["images"])} for leak in leaks_of(one)],
     }  # fmt: skip
     return value if single else {"fold": one.fold, "note": one.note, **value}

@@ -29,6 +29,9 @@ def evaluate(
     average: Annotated[str, typer.Option(help="What is averaged over views: probabilities, or logits (as KD-OCT)")] = COMBINE[
         0
     ],
+    maps: Annotated[
+        int, typer.Option(min=0, max=256, help="Draw where the network looks (Grad-CAM) on this many images, wrong ones first")
+    ] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
 ) -> int:
     """Evaluate a run's network. Writes runs/<id>/eval/."""
@@ -37,6 +40,9 @@ def evaluate(
             raise OctcError("OCT-E104", f"{name} {value!r} is not known", mend=f"one of: {', '.join(known)}", place=name)
     chosen = _chosen(session, run)
     stored = chosen.read()
+    if maps and stored.get("task") == "multilabel":
+        text = "--maps shows the evidence for one class, and this run has several for an eye"
+        raise OctcError("OCT-E102", text, mend="leave --maps out", place="--maps")
     from octc.datasets.table import find_root
     from octc.optional import need
 
@@ -60,7 +66,14 @@ def evaluate(
         found = evaluate_run(chosen, root, part, tta=tta, combine=average, device=_device(device), progress=tell)
     _say(session, found, part, split)
     folder = chosen.path / FOLDER / f"{part}-{tta}"
-    session.report({"folder": str(folder), "part": split, "tta": tta, "combine": average, **_document(found)})
+    drawn = None
+    if maps:
+        from octc.train.maps import write_maps
+
+        drawn = str(write_maps(chosen, root, part, tta, maps, _device(device)))
+        session.say(f"✓ maps      {drawn}")
+    head = {"folder": str(folder), "maps": drawn, "part": split, "tta": tta, "combine": average}
+    session.report({**head, **_document(found)})
     session.result(_report(found, chosen, folder))
     return 0
 

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from octc.cli.session import Session
+from octc.cli.train_distil import CachedViews, Calibrate, Distil, Standardise, several, with_distillation
 from octc.cli.train_request import Request, find_unfinished
 from octc.errors import OctcError
 
 if TYPE_CHECKING:
+    from octc.run import Run
     from octc.train.recipes import Recipe
 
 DEVICES = "auto, cpu, cuda or cuda:N"
@@ -25,7 +27,7 @@ Dataset = Annotated[str | None, typer.Option(metavar="NAME", help="Data set (oct
 RecipeName = Annotated[str | None, typer.Option(metavar="NAME", help="Recipe (octc list recipes)")]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Epochs instead of the recipe's")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of the split and of the training (0)")]
-Batch = Annotated[str, typer.Option(metavar="auto|N", help="Images per step; auto halves it where the GPU is too small")]
+Batch = Annotated[str, typer.Option(metavar="auto|N", help="Images per step; auto halves it where memory is short")]
 Device = Annotated[str, typer.Option(help=DEVICES)]
 Precision = Annotated[str, typer.Option(help=", ".join(PRECISIONS))]
 Resume = Annotated[str | None, typer.Option(metavar="[RUN]", help="Go on with an unfinished run (the newest without RUN)")]
@@ -35,6 +37,14 @@ Weights = Annotated[
     Path | None, typer.Option(metavar="FILE|none", help="Start weights (safetensors), or none, instead of the recipe's")
 ]
 Fetch = Annotated[bool, typer.Option("--fetch-weights", help="Download the recipe's start weights from timm's hub")]
+Folds = Annotated[
+    int | None,
+    typer.Option(min=2, metavar="K", help="Cross-validation by patient: K runs and their summary; repeated, it goes on"),
+]
+Fold = Annotated[int | None, typer.Option(min=1, metavar="I", help="Only this fold of --folds, as another machine may do")]
+Protocol = Annotated[
+    str, typer.Option(help="Split: clean; as-released or as-released-teacher (KD-OCT's, leaks included)", metavar="NAME")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop")]
 
 
@@ -42,7 +52,7 @@ def teacher(
     session: Session, dataset: Dataset = None, recipe: RecipeName = None, epochs: Epochs = None, seed: Seed = None,
     batch: Batch = "auto", device: Device = "auto", precision: Precision = "auto", resume: Resume = None,
     allow_change: AllowChange = False, skip_bad: SkipBad = False, weights: Weights = None, fetch_weights: Fetch = False,
-    dry_run: DryRun = False,
+    folds: Folds = None, fold: Fold = None, protocol: Protocol = "clean", dry_run: DryRun = False,
 ) -> int:  # fmt: skip
     """Train the large network of a recipe on labels. Writes runs/<id>/."""
     asked = _request(session, "teacher", locals())
@@ -51,18 +61,25 @@ def teacher(
 
 def student(
     session: Session, dataset: Dataset = None, recipe: RecipeName = None,
-    teacher: Annotated[str | None, typer.Option(metavar="RUN|FILE|none", help="Teacher; newest fitting run without it")] = None,
+    teacher: Annotated[str | None, typer.Option(metavar="RUN[,RUN]|FILE|none", help="Teacher(s); newest fitting run")] = None,
     with_teacher: Annotated[bool, typer.Option("--with-teacher", help="Train the teacher first, in one go")] = False,
     qat: Annotated[bool, typer.Option("--qat/--no-qat", help="Quantisation-aware tuning afterwards")] = True,
     epochs: Epochs = None, seed: Seed = None, batch: Batch = "auto", device: Device = "auto", precision: Precision = "auto",
     resume: Resume = None, allow_change: AllowChange = False, skip_bad: SkipBad = False, weights: Weights = None,
-    fetch_weights: Fetch = False, dry_run: DryRun = False,
+    fetch_weights: Fetch = False, folds: Folds = None, fold: Fold = None, protocol: Protocol = "clean",
+    distil: Distil = None, standardise: Standardise = None, calibrate: Calibrate = None, cached_views: CachedViews = None,
+    dry_run: DryRun = False,
 ) -> int:  # fmt: skip
     """Distil a frozen teacher into the small network, then tune it quantisation-aware. Writes runs/<id>/."""
     if with_teacher and teacher is not None:
         raise OctcError("OCT-E102", "--with-teacher and --teacher contradict each other", mend="leave out one of them")
-    asked = _request(session, "student", locals())
-    return _go(session, replace(asked, teacher=teacher, with_teacher=with_teacher, qat=qat), dry_run)
+    if teacher not in (None, "none") and folds is not None and fold is None:
+        text = "--teacher gives one teacher to all folds: it has seen what the other folds hold out"
+        raise OctcError("OCT-E102", text, mend="leave --teacher out (octc train teacher --folds K makes one for each fold)")
+    given = locals()
+    asked = with_distillation(_request(session, "student", given), given)
+    first, more = several(teacher)
+    return _go(session, replace(asked, teacher=first, more=more, with_teacher=with_teacher, qat=qat), dry_run)
 
 
 def _go(session: Session, asked: Request, dry_run: bool) -> int:
@@ -73,8 +90,11 @@ def _go(session: Session, asked: Request, dry_run: bool) -> int:
 
 def _request(session: Session, kind: str, given: dict[str, Any]) -> Request:
     """Options and configuration as one request (E104 for what is out of range, before any work)."""
-    resume = given["resume"]
-    stored = _stored(session, kind, resume)
+    from octc.datasets.released import SEED as RELEASED_SEED
+    from octc.datasets.split import CLEAN
+
+    resume = None if given["resume"] is None else find_unfinished(session, kind, given["resume"])
+    stored = {} if resume is None else _stored(resume, kind)
     dataset = given["dataset"] or stored.get("dataset")
     if dataset is None:
         raise OctcError("OCT-E104", "no data set named", mend="--dataset NAME   (octc data list)", place="--dataset")
@@ -86,20 +106,41 @@ def _request(session: Session, kind: str, given: dict[str, Any]) -> Request:
     configured = {key: value for key in ("lr", "size", "val") if (value := _configured(session, key)) is not None}
     changes = {"epochs": given["epochs"], "batch": batch, **configured}
     changes = {key: value for key, value in changes.items() if value is not None}
+    split = _split(given, stored)
     recipe = _recipe(given["recipe"], stored, changes)
-    seed = given["seed"] if given["seed"] is not None else stored.get("seed", SEED)
+    default = SEED if split["protocol"] == CLEAN else RELEASED_SEED
+    seed = given["seed"] if given["seed"] is not None else stored.get("seed", default)
     return Request(
         kind=kind, dataset=dataset, recipe=recipe, seed=seed, changes=changes, device=given["device"],
-        precision=given["precision"], auto_batch=batch is None, resume=resume, allow_change=given["allow_change"],
+        precision=given["precision"], resume=resume, allow_change=given["allow_change"],
         skip_bad=given["skip_bad"] or bool(stored.get("skip_bad")), weights=given["weights"], fetch=given["fetch_weights"],
+        auto_batch=batch is None, **split,
     )  # fmt: skip
 
 
-def _stored(session: Session, kind: str, resume: str | None) -> dict[str, Any]:
-    """run.json of the run that is to be resumed, or nothing."""
-    if resume is None:
-        return {}
-    run = find_unfinished(session, kind, resume)
+def _split(given: dict[str, Any], stored: dict[str, Any]) -> dict[str, Any]:
+    """folds, fold and protocol: as asked, or those of the run that goes on."""
+    from octc.datasets.split import PROTOCOLS
+
+    folds, fold, protocol = given["folds"], given["fold"], given["protocol"]
+    if stored:
+        if folds is not None or fold is not None:
+            mend = "leave --resume out (the same --folds command goes on where it stopped), or leave --folds out"
+            raise OctcError("OCT-E102", "--resume and --folds contradict each other", mend=mend)
+        fold, folds = stored.get("fold") or (None, None)
+        return {"folds": folds, "fold": fold, "protocol": stored.get("protocol", PROTOCOLS[0]), "job": stored.get("job")}
+    if protocol not in PROTOCOLS:
+        mend = f"one of: {', '.join(PROTOCOLS)}"
+        raise OctcError("OCT-E104", f"unknown protocol {protocol!r}", mend=mend, place="--protocol")
+    if fold is not None and folds is None:
+        raise OctcError("OCT-E102", "--fold without --folds", mend=f"--folds 5 --fold {fold}", place="--fold")
+    if fold is not None and fold > folds:
+        raise OctcError("OCT-E104", f"--fold {fold} of {folds}", mend=f"1 to {folds}", place="--fold")
+    return {"folds": folds, "fold": fold, "protocol": protocol}
+
+
+def _stored(run: Run, kind: str) -> dict[str, Any]:
+    """run.json of the run that is to be resumed (E107 when it is of the other kind)."""
     stored: dict[str, Any] = run.read()
     if stored.get("kind") != kind:
         text = f"run {run.id} is a {stored.get('kind')} run"

@@ -50,24 +50,38 @@ def scan_and_check(session: Session, asked: Request, root: Path) -> Samples:
     return samples
 
 
-def split_for(
-    session: Session, asked: Request, samples: Samples, resumed: Run | None, teacher: Teacher | None
-) -> Split:  # fmt: skip
+def new_splits(asked: Request, samples: Samples) -> list[Split]:
+    """The split that is asked for, or all folds of it (E102 where a protocol has folds and none were asked for)."""
+    from octc.datasets.released import make_splits
+
+    made = make_splits(samples, asked.dataset, asked.protocol, asked.folds, asked.seed, asked.recipe.val)
+    if asked.folds is None and len(made) > 1:
+        text = f"the {asked.protocol} split of {asked.dataset} has {len(made)} folds"
+        raise OctcError("OCT-E102", text, mend=f"--folds {len(made)}", place="--protocol")
+    return made
+
+
+def split_for(session: Session, asked: Request, samples: Samples, teacher: Teacher | None) -> Split:
     """A resumed run's split, else that of the teacher's run (both were made from these very images), else a new one.
 
     Raises:
-        OctcError: E216 the images are not those that the split was made from.
+        OctcError: E216 the images are not those that the split was made from, E102 the teacher's split is of another protocol.
     """
-    from octc.datasets.split import make_split, read_split
+    from octc.datasets.split import CLEAN, read_split
 
+    resumed = asked.resume
     before = resumed or (None if teacher is None else teacher.run)
     if before is None:
-        return make_split(samples, asked.dataset, asked.seed, val=asked.recipe.val)
+        return new_splits(asked, samples)[0]
     stored = before.read()
     if stored.get("dataset") == asked.dataset and stored.get("data_digest") == samples.digest:
         if resumed is None:
             session.say(f"  the split is that of {before.id}")
-        return read_split(before.split)
+        found = read_split(before.split)
+        if asked.protocol not in (CLEAN, found.protocol):
+            text = f"--protocol {asked.protocol}, and the teacher {before.id} was trained on a {found.protocol} split"
+            raise OctcError("OCT-E102", text, mend=f"octc train teacher --protocol {asked.protocol} first")
+        return found
     split = read_split(before.split)
     changes = list(drift(split, samples))
     text = f"the images changed since {before.id} was split: {shorten(changes, 5) if changes else 'another data set'}"
@@ -86,8 +100,11 @@ def drift(split: Split, samples: Samples) -> Iterator[str]:
 
 def check_resumed(session: Session, asked: Request, run: Run, samples: Samples) -> None:
     """A run goes on as it began (E110 with every difference), or with `--allow-change` as it is now, which is recorded."""
+    from octc.train.config import recipe_from_json
+
     stored = run.read()
-    changes = [*_differences("recipe", stored["recipe"], _plain(asdict(asked.recipe)))]
+    before = _plain(asdict(recipe_from_json(stored["recipe"])))  # with the fields that recipes were given since
+    changes = [*_differences("recipe", before, _plain(asdict(asked.recipe)))]
     if stored.get("seed") != asked.seed:
         changes.append(f"seed {stored.get('seed')} -> {asked.seed}")
     if stored.get("dataset") != asked.dataset:

@@ -10,12 +10,18 @@ from octc.cli.session import Session
 from octc.errors import OctcError
 
 if TYPE_CHECKING:
+    from octc.run import Run
     from octc.train.recipes import Recipe
 
 
 @dataclass(frozen=True)
 class Request:
-    """A training as it was asked for. teacher: a run, a file or "none"; None takes the newest fitting run."""
+    """A training as it was asked for. resume: the unfinished run that goes on. auto_batch: the batch may be halved.
+
+    teacher: a run, a file or "none"; None takes the newest fitting run. folds: of a cross-validation, or None; fold: the one
+    that is trained (from 1), None for all. protocol: of the split. job: name of the cross-validation that a fold belongs to;
+    member: it is trained by the command of that job. more: teachers besides the first one.
+    """
 
     kind: str
     dataset: str
@@ -24,8 +30,7 @@ class Request:
     changes: dict[str, Any]
     device: str
     precision: str
-    auto_batch: bool
-    resume: str | None
+    resume: Run | None
     allow_change: bool
     skip_bad: bool
     weights: Path | None
@@ -33,9 +38,25 @@ class Request:
     teacher: str | None = None
     with_teacher: bool = False
     qat: bool = True
+    folds: int | None = None
+    fold: int | None = None
+    protocol: str = "clean"
+    job: str | None = None
+    member: bool = False
+    auto_batch: bool = False
+    more: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> tuple[int, int] | None:
+        """Fold and how many, where it is one fold that is trained."""
+        return None if self.folds is None or self.fold is None else (self.fold, self.folds)
+
+    def again(self, run: str) -> str:
+        """How an interrupted training goes on."""
+        return "the same command" if self.member else f"octc train {self.kind} --resume {run}"
 
 
-def find_unfinished(session: Session, kind: str, name: str) -> Any:
+def find_unfinished(session: Session, kind: str, name: str) -> Run:
     """The run that `--resume` means: by name, or the newest unfinished one of its kind."""
     from octc.run import find_run, scan_runs
 

@@ -5,23 +5,37 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from octc.cli.session import Session
 from octc.cli.train_request import Request
+from octc.cli.train_say import say_outcome, say_plan, say_tuned
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from octc.cli.train_report import Reporter
+    from octc.datasets.base import Samples
     from octc.datasets.split import Split
     from octc.run import Run
     from octc.train.checkpoint import Checkpoint
+    from octc.train.stages import Context
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a training happens: the images that were scanned, their folder, the processes."""
+
+    samples: Samples
+    root: Path
+    accelerator: Accelerator
 
 
 def run_training(session: Session, asked: Request, dry_run: bool) -> int:
     """Resolve, say the plan, train. `--with-teacher` trains the teacher in the same command first."""
+    from octc.cli.train_data import scan_and_check
     from octc.datasets.table import find_root, spec_of
     from octc.optional import need
 
@@ -35,111 +49,93 @@ def run_training(session: Session, asked: Request, dry_run: bool) -> int:
     accelerator = make_accelerator(asked.device, asked.precision)
     session.quiet = session.quiet or not accelerator.is_main_process
     root = find_root(asked.dataset, session.data, os.environ)
+    place = Place(scan_and_check(session, asked, root), root, accelerator)
+    if asked.folds is not None and asked.resume is None:
+        from octc.cli.train_folds import run_folds
+
+        return run_folds(session, asked, place, dry_run)
     teacher = None
     if asked.kind == "student" and asked.with_teacher and not dry_run:
-        teacher = _train(session, as_teacher(asked), root, accelerator, None, dry_run=False)
-        if teacher is None:
-            return 0
-    _train(session, asked, root, accelerator, teacher, dry_run=dry_run)
+        teacher = train_one(session, as_teacher(asked), place)
+    train_one(session, asked, place, teacher=teacher, dry_run=dry_run)
     return 0
 
 
 def as_teacher(asked: Request) -> Request:
     """The same request for the teacher of the recipe."""
-    from dataclasses import replace
-
     return replace(asked, kind="teacher", resume=None)
 
 
-def _train(
-    session: Session, asked: Request, root: Path, accelerator: Accelerator, teacher: Run | None, *, dry_run: bool
-) -> Run | None:
-    from octc.cli.train_data import check_resumed, scan_and_check, split_for
-    from octc.cli.train_teacher import choose_teacher
+def train_one(
+    session: Session, asked: Request, place: Place, *, split: Split | None = None, teacher: Run | None = None,
+    dry_run: bool = False,
+) -> Run | None:  # fmt: skip
+    """One run, begun or gone on with; None of a dry run. split: of a fold. teacher: a run that was just trained."""
+    from octc.cli.train_data import check_resumed, split_for
+    from octc.cli.train_distil import more_teachers, note_more
+    from octc.cli.train_teacher import check_taught, choose_teacher
 
-    samples = scan_and_check(session, asked, root)
-    chosen = choose_teacher(session, asked, teacher) if asked.kind == "student" else None
-    resumed = _resumed(session, asked)
-    split = split_for(session, asked, samples, resumed, chosen)
+    chosen = choose_teacher(session, asked, teacher, split) if asked.kind == "student" else None
+    whole = split or split_for(session, asked, place.samples, chosen)
+    if chosen is not None and not asked.recipe.distillation.any_teacher:
+        check_taught(chosen, whole)
+    more = () if chosen is None else more_teachers(session, asked, whole)
+    resumed = asked.resume
     if resumed is not None:
-        check_resumed(session, asked, resumed, samples)
-    say_plan(session, asked, split, root, accelerator)
+        check_resumed(session, asked, resumed, place.samples)
+    say_plan(session, asked, whole, place.root, place.accelerator)
     if dry_run:
-        session.report({"dry_run": True, "recipe": asdict(asked.recipe), "split": split.digest, "counts": split.counts()})
+        session.report({"dry_run": True, "recipe": asdict(asked.recipe), "split": whole.digest, "counts": whole.counts()})
         session.result("dry run: nothing was written")
         return None
-    run = resumed or _create(session, asked, split, root, samples.digest, chosen, accelerator)
+    run = resumed or _create(session, asked, whole, place, chosen)
     session.run_id = run.id
-    _stages(session, asked, run, root, split, samples.digest, accelerator, None if chosen is None else chosen.folder)
+    if place.accelerator.is_main_process:
+        note_more(run, more)
+    asked = replace(asked, more=tuple(str(folder) for folder in more))
+    _stages(session, asked, run, whole, place, None if chosen is None else chosen.folder)
     return run
 
 
-def _resumed(session: Session, asked: Request) -> Run | None:
-    if asked.resume is None:
-        return None
-    from octc.cli.train_request import find_unfinished
-
-    run: Run = find_unfinished(session, asked.kind, asked.resume)
-    return run
-
-
-def _create(
-    session: Session, asked: Request, split: Split, root: Path, digest: str, teacher: Any, accelerator: Accelerator
-) -> Run:
-    """The run folder, made by the first process and named to the others."""
+def told(accelerator: Accelerator, value: Any) -> Any:
+    """What the first process says, in every process."""
     from accelerate.utils import broadcast_object_list
 
+    box = [value]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(box)
+    return box[0]
+
+
+def _create(session: Session, asked: Request, split: Split, place: Place, teacher: Any) -> Run:
+    """The run folder, made by the first process and named to the others."""
     from octc.cli.train_data import write_lock
     from octc.run import Run, create_run
 
-    place: list[Any] = [None]
-    if accelerator.is_main_process:
+    path = None
+    if place.accelerator.is_main_process:
         run = create_run(
-            session.run_dir, asked.kind, asked.dataset, data_root=str(root.resolve()), data_digest=digest,
-            split_digest=split.digest, recipe=asdict(asked.recipe), seed=asked.seed, skip_bad=asked.skip_bad,
-            teacher_run=None if teacher is None else teacher.run_id,
+            session.run_dir, asked.kind, asked.dataset, suffix="" if split.fold is None else f"-f{split.fold[0]}",
+            data_root=str(place.root.resolve()), data_digest=place.samples.digest, split_digest=split.digest,
+            recipe=asdict(asked.recipe), seed=asked.seed, skip_bad=asked.skip_bad, fold=split.fold, protocol=split.protocol,
+            job=asked.job, teacher_run=None if teacher is None else teacher.run_id,
             teacher_sha256=None if teacher is None else teacher.sha256,
         )  # fmt: skip
         split.write(run.split)
         write_lock(run, asked)
-        place[0] = str(run.path)
-    if accelerator.num_processes > 1:
-        broadcast_object_list(place)
-    return Run(Path(place[0]))
+        path = str(run.path)
+    return Run(Path(told(place.accelerator, path)))
 
 
-def say_plan(session: Session, asked: Request, split: Split, root: Path, accelerator: Accelerator) -> None:
-    """Every default that was chosen."""
-    stage = asked.recipe.teacher if asked.kind == "teacher" else asked.recipe.student
-    counts = {part: sum(row.values()) for part, row in split.counts().items()}
-    people = {part: len({s.patient or s.path for s in items}) for part, items in split.parts.items()}
-    total = sum(counts.values())
-    session.say(f"octc train {asked.kind} · recipe {asked.recipe.name} · seed {asked.seed}")
-    session.say(f"✓ dataset {asked.dataset}   {total:,} images in {root} (choose with --data DIR)")
-    shown = "/".join(f"{counts[part]} ({people[part]} patients)" for part in ("train", "val", "test"))
-    left = f" · {split.dropped} training images share a patient or content with test and are left out" if split.dropped else ""
-    session.say(f"✓ split     patient-level · train/val/test {shown} · leakage: none{left}")
-    precision = {"no": "fp32"}.get(str(accelerator.mixed_precision), str(accelerator.mixed_precision))
-    several = f" · {accelerator.num_processes} processes" if accelerator.num_processes > 1 else ""
-    qat = f" + {asked.recipe.quantisation.epochs} of QAT" if asked.kind == "student" and asked.qat else ""
-    more = f" x {stage.accumulate} = {stage.batch * stage.accumulate} an update" if stage.accumulate > 1 else ""
-    session.say(
-        f"✓ plan      {stage.model} at {stage.size} px · {stage.epochs} epochs{qat} · batch {stage.batch}{more} · "
-        f"{precision} on {accelerator.device}{several}"
-    )
-
-
-def _stages(
-    session: Session, asked: Request, run: Run, root: Path, split: Split, digest: str, accelerator: Accelerator,
-    teacher: Path | None,
-) -> None:  # fmt: skip
+def _stages(session: Session, asked: Request, run: Run, split: Split, place: Place, teacher: Path | None) -> None:
     """Train (and tune) inside the run's lock; its status says how that ended."""
+    accelerator = place.accelerator
     with _owned(session, run, accelerator):
         try:
-            _work(session, asked, run, root, split, digest, accelerator, teacher)
+            _work(session, asked, run, split, place, teacher)
         except KeyboardInterrupt:
             _status(run, accelerator, "interrupted")
-            session.say(f"state is saved; go on with: octc train {asked.kind} --resume {run.id}")
+            session.say(f"state is saved; go on with: {asked.again(run.id)}")
             raise
         except BaseException:
             _status(run, accelerator, "failed")
@@ -165,73 +161,85 @@ def _owned(session: Session, run: Run, accelerator: Accelerator) -> Iterator[Non
         yield
 
 
-def _work(
-    session: Session, asked: Request, run: Run, root: Path, split: Split, digest: str, accelerator: Accelerator,
-    teacher: Path | None,
-) -> None:  # fmt: skip
+def _work(session: Session, asked: Request, run: Run, split: Split, place: Place, teacher: Path | None) -> None:
     import torch
 
     from octc.cli.train_report import Reporter
     from octc.host import usable_threads
-    from octc.train.checkpoint import META
-    from octc.train.stages import Context, train_student, train_teacher
+    from octc.train.stages import Context
 
+    accelerator = place.accelerator
     if accelerator.device.type == "cpu":
         torch.set_num_threads(max(1, usable_threads()[0] // max(1, accelerator.num_processes)))
     _status(run, accelerator, "running")
-    recipe = asked.recipe
-    stage = recipe.teacher if asked.kind == "teacher" else recipe.student
     with Reporter(session, run, accelerator) as reporter:
         context = Context(
-            run=run, root=root, split=split, data_digest=digest, recipe=recipe, seed=asked.seed, accelerator=accelerator,
-            tick=reporter.tick, report=reporter.row, decoding=reporter.decoding, resume=asked.resume is not None,
-            weights=asked.weights, fetch=asked.fetch, allow_change=asked.allow_change,
+            run=run, root=place.root, split=split, data_digest=place.samples.digest, recipe=asked.recipe, seed=asked.seed,
+            accelerator=accelerator, tick=reporter.tick, report=reporter.row, decoding=reporter.decoding,
+            resume=asked.resume is not None, weights=asked.weights, fetch=asked.fetch, allow_change=asked.allow_change,
+            more_teachers=tuple(Path(folder) for folder in asked.more),
         )  # fmt: skip
-        finished = asked.resume is not None and not asked.allow_change and (run.path / "train" / META).is_file()
-        if not finished:
-            reporter.begin(stage.model, stage.epochs, stage.batch, len(split.parts["train"]))
-            made = train_teacher(context) if asked.kind == "teacher" else train_student(context, teacher)
-            reporter.stage("train", made)
-            say_outcome(session, made, split)
+        context = _train(session, asked, context, reporter, teacher)
         if asked.kind == "student" and asked.qat:
             from octc.compress.qat import quantise_student
 
-            how = recipe.quantisation
+            how = context.recipe.quantisation
             reporter.begin("QAT", how.epochs, how.batch, len(split.parts["train"]))
             tuned = quantise_student(context, teacher)
             reporter.stage("qat", tuned)
             say_tuned(session, tuned)
+    if asked.member:
+        return
     nexts = {"teacher": f"octc train student --dataset {asked.dataset}", "student": "octc export && octc verify && octc bench"}
     if accelerator.is_main_process:
         session.result(str(run.path))
     session.say(f"next: {nexts[asked.kind]}")
 
 
-def say_outcome(session: Session, made: Checkpoint, split: Split) -> None:
-    """Accuracy on the select set with its interval; it chose the epoch, so it is no claim."""
-    from octc.stats import wilson
+def _train(session: Session, asked: Request, context: Context, reporter: Reporter, teacher: Path | None) -> Context:
+    """The first stage, or what a kill left undone after it; with the recipe that it ended with."""
+    from octc.train.assess import complete
+    from octc.train.checkpoint import META
 
-    metrics = made.metrics
-    n = int(metrics["val_n"])
-    hits = round(float(metrics["val_accuracy"]) * n)
-    low, high = wilson(hits, n) or (0.0, 1.0)
-    people = len({s.patient or s.path for s in split.parts["val"]})
-    session.say(
-        f"✓ best epoch {metrics['epoch']} of {metrics['epochs']} by {metrics['select']} (sha256 {made.sha256[:8]})\n"
-        f"  val accuracy {100 * hits / n:.2f} [{100 * low:.2f}, {100 * high:.2f}] ({hits}/{n}), {people} patients; "
-        f"it chose the epoch: no claim"
-    )
-    source, licence = made.weights.get("source", "unknown"), made.weights.get("licence", "unknown")
-    session.say(f"  start weights: {source}; licence: {licence}")
+    run = context.run
+    if asked.resume is not None and not asked.allow_change and (run.path / "train" / META).is_file():
+        if context.accelerator.is_main_process:
+            made = complete(run, context.root, context.accelerator.device)
+            if not any(entry["stage"] == "train" and entry.get("sha256") == made.sha256 for entry in run.read()["stages"]):
+                reporter.stage("train", made)
+        context.accelerator.wait_for_everyone()
+        return context
+    context, made = _fitted(session, asked, context, reporter, teacher)
+    reporter.stage("train", made)
+    say_outcome(session, made, context.split)
+    return context
 
 
-def say_tuned(session: Session, tuned: Checkpoint) -> None:
-    """PTQ and QAT on the select set, and which was kept."""
-    for name in ("ptq", "qat"):
-        found = tuned.metrics.get(name)
-        if found:
-            mark = "✓" if tuned.metrics["chosen"] == name else " "
-            session.say(
-                f"{mark} {name.upper()}   val accuracy {100 * found['val_accuracy']:.2f}, agreement with the float student "
-                f"{100 * found['agreement']:.2f} %, KL {found['kl']:.5f}"
-            )
+def _fitted(
+    session: Session, asked: Request, context: Context, reporter: Reporter, teacher: Path | None
+) -> tuple[Context, Checkpoint]:
+    """Train; where memory is short and the batch is `auto`, it is halved until it fits, with as many images an update.
+
+    Raises:
+        OctcError: E302 with every batch that was tried, when that one was asked for, or when one image does not fit.
+    """
+    from octc.cli.train_batch import halved, too_large
+    from octc.errors import OctcError
+    from octc.train.stages import train_student, train_teacher
+
+    tried: list[int] = []
+    while True:
+        stage = context.recipe.teacher if asked.kind == "teacher" else context.recipe.student
+        reporter.begin(stage.model, stage.epochs, stage.batch, len(context.split.parts["train"]))
+        try:
+            made = train_teacher(context) if asked.kind == "teacher" else train_student(context, teacher)
+        except OctcError as error:
+            if error.code != "OCT-E302":
+                raise
+            tried.append(stage.batch)
+            why = error.why  # the error itself holds the frames that hold the memory
+        else:
+            return context, made
+        if not asked.auto_batch or stage.batch == 1 or context.accelerator.num_processes > 1:
+            raise too_large(why, tried, auto=asked.auto_batch)
+        context = halved(session, asked, context)

@@ -11,6 +11,7 @@ from octc.cli.train_request import Request
 from octc.errors import OctcError, shorten
 
 if TYPE_CHECKING:
+    from octc.datasets.split import Split
     from octc.run import Run
 
 
@@ -27,8 +28,8 @@ class Teacher:
         return None if self.run is None else self.run.id
 
 
-def choose_teacher(session: Session, asked: Request, trained: Run | None) -> Teacher | None:
-    """The teacher of a student; said, with how to choose another.
+def choose_teacher(session: Session, asked: Request, trained: Run | None, split: Split | None = None) -> Teacher | None:
+    """The teacher of a student; said, with how to choose another. split: of the fold that is trained.
 
     Raises:
         OctcError: E107 none there, E308 a pickle, E307 / E501 not a checkpoint of octc.
@@ -39,7 +40,7 @@ def choose_teacher(session: Session, asked: Request, trained: Run | None) -> Tea
     if trained is not None:
         return _of_run(session, trained, "just trained")
     if asked.resume is not None and asked.teacher is None:
-        return _of_resumed(session, asked)
+        return _of_resumed(session, asked, asked.resume)
     if asked.teacher is not None:
         place = Path(asked.teacher)
         if place.is_file() or (place / "checkpoint.json").is_file():
@@ -47,17 +48,31 @@ def choose_teacher(session: Session, asked: Request, trained: Run | None) -> Tea
         from octc.run import find_run
 
         return _of_run(session, find_run(session.run_dir, asked.teacher), "as asked")
-    return _newest(session, asked)
+    return _newest(session, asked, split)
 
 
-def _newest(session: Session, asked: Request) -> Teacher:
+def fitting(session: Session, asked: Request, split: Split | None) -> Run | None:
+    """The newest successful teacher of the recipe on the data set: of no fold, or of the very split of one."""
     from octc.run import scan_runs
 
-    runs = scan_runs(session.run_dir, "teacher", asked.dataset)
-    for run in runs:
+    for run in scan_runs(session.run_dir, "teacher", asked.dataset):
         known = run.read()
-        if known.get("status") == "done" and known.get("recipe", {}).get("name") == asked.recipe.name:
-            return _of_run(session, run, f"newest successful teacher of {asked.recipe.name} on {asked.dataset}")
+        same = known.get("fold") is None and known.get("protocol", asked.protocol) == asked.protocol
+        if split is not None:
+            same = known.get("split_digest") == split.digest
+        if same and known.get("status") == "done" and known.get("recipe", {}).get("name") == asked.recipe.name:
+            return run
+    return None
+
+
+def _newest(session: Session, asked: Request, split: Split | None) -> Teacher:
+    from octc.run import scan_runs
+
+    run = fitting(session, asked, split)
+    if run is not None:
+        of = "" if split is None or split.fold is None else f", fold {split.fold[0]} of {split.fold[1]}"
+        return _of_run(session, run, f"newest successful teacher of {asked.recipe.name} on {asked.dataset}{of}")
+    runs = scan_runs(session.run_dir, "teacher", asked.dataset)
     found = [f"{r.id} ({v.get('recipe', {}).get('name')}, {v.get('status')})" for r in runs for v in (r.read(),)]
     mend = f"octc train teacher --dataset {asked.dataset} --recipe {asked.recipe.name}; or --with-teacher; or --teacher none"
     why = f"candidates: {shorten(found)}" if found else f"no teacher run lies in {session.run_dir}"
@@ -65,12 +80,11 @@ def _newest(session: Session, asked: Request) -> Teacher:
     raise OctcError("OCT-E107", text, mend=mend, why=why)
 
 
-def _of_resumed(session: Session, asked: Request) -> Teacher | None:
+def _of_resumed(session: Session, asked: Request, resumed: Run) -> Teacher | None:
     """The teacher that an unfinished run began with."""
-    from octc.cli.train_request import find_unfinished
     from octc.run import find_run
 
-    stored = find_unfinished(session, "student", str(asked.resume)).read()
+    stored = resumed.read()
     name, sha256 = stored.get("teacher_run"), stored.get("teacher_sha256")
     if sha256 is None:
         return None
@@ -106,3 +120,36 @@ def _of_file(session: Session, place: Path) -> Teacher:
     checkpoint, _ = read_checkpoint(folder)
     session.say(f"✓ teacher   {folder}, {checkpoint.model} (as asked)")
     return Teacher(folder, checkpoint.sha256, None)
+
+
+def check_taught(teacher: Teacher, split: Split) -> None:
+    """Refuse a teacher that knows no more than the largest class (E702, with its answers on val where they are stored)."""
+    from octc.files import read_json
+    from octc.stats import wilson
+    from octc.train.checkpoint import META
+
+    metrics = read_json(teacher.folder / META)["metrics"]
+    n, accuracy = metrics.get("val_n"), metrics.get("val_accuracy")
+    counts = split.counts()["val"]
+    if not n or accuracy is None:
+        return
+    hits = round(n * accuracy)
+    low, _ = wilson(hits, n) or (0.0, 1.0)
+    name, largest = max(counts.items(), key=lambda row: row[1])
+    if low > largest / sum(counts.values()):
+        return
+    text = f"the teacher is at chance: {hits} of {n} right on val, where {largest} are {name}"
+    mend = "train it longer (octc train teacher --epochs N), name another (--teacher RUN), or --teacher none"
+    raise OctcError("OCT-E702", text, mend=mend, place=str(teacher.folder), why=_answers(teacher, tuple(counts)))
+
+
+def _answers(teacher: Teacher, classes: tuple[str, ...]) -> str | None:
+    """How often it said each class on val, from the evaluation of its run."""
+    from octc.files import read_json
+
+    path = teacher.folder.parent / "eval" / "val-none" / "figures.json"
+    if teacher.run is None or not path.is_file():
+        return None
+    matrix = read_json(path)["confusion"]
+    said = [sum(row[k] for row in matrix) for k in range(len(classes))]
+    return "it said " + ", ".join(f"{name} {count}" for name, count in zip(classes, said, strict=True))

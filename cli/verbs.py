@@ -44,6 +44,7 @@ GROUPS = {
     "train": "Train a teacher, then its student.",
     "data": "Fetch, check, split and draw data sets.",
     "runs": "What was trained on this machine.",
+    "bundle": "Sign artifacts, and check who signed them.",
     "config": "Show, begin and check the configuration.",
 }
 VERBS = (
@@ -64,16 +65,25 @@ VERBS = (
     ),
     Verb("train retnet-student", "octc.cli.train_retnet:student", "Distil it into a student of the other modality."),
     Verb("eval", "octc.cli.eval:evaluate", "Evaluate a run on its select or test part: tables, figures, intervals."),
+    Verb("compare", "octc.cli.compare:compare", "Two runs, cross-validations or artifacts on the same images."),
     Verb("export", "octc.cli.export:export", "Write ONNX, OpenVINO and TensorRT artifacts of a run."),
+    Verb("analyze", "octc.cli.analyze:analyze", "Rank the layers of a run by what INT8 costs each."),
+    Verb("ptq", "octc.cli.ptq:ptq", "Compare PTQ engines on one checkpoint."),
     Verb("lint", "octc.cli.lint:lint", "Check an ONNX graph for what engines reject, run in float or mis-scale."),
     Verb("verify", "octc.cli.verify:verify", "Prove that an artifact is as good as its reference."),
     Verb("bench", "octc.cli.bench:bench", "Measure latency, throughput, memory and size."),
+    Verb("report", "octc.cli.report:report", "One page about a run: verdicts, figures, latencies, model card."),
+    Verb("bundle sign", "octc.cli.bundle:sign", "Sign artifacts with an Ed25519 key."),
+    Verb("bundle verify", "octc.cli.bundle:verify", "Check sums and signatures of artifacts."),
     Verb("serve-config", "octc.cli.serve:serve_config", "Write a model repository for a server (triton)."),
     Verb("predict", "octc.cli.predict:predict", "Classify images with an artifact."),
     Verb("list", "octc.cli.list:list_", "Models, data sets, recipes and runs, and what is missing for each."),
     Verb("doctor", "octc.cli.doctor:doctor", "Say what this machine can do and how to mend the rest."),
     Verb("runs list", "octc.cli.runs:list_runs", "Runs, newest first, and what is missing for each."),
     Verb("runs show", "octc.cli.runs:show", "One run: what it was made of, its stages, its artifacts."),
+    Verb("runs prune", "octc.cli.prune:prune", "List unfinished runs and leftovers; delete them with --yes."),
+    Verb("explain", "octc.cli.explain:explain", "What a code or a word of a verdict means, and what to do."),
+    Verb("completion", "octc.cli.completion:completion", "Print the completion script of a shell."),
     Verb("config show", "octc.cli.config:show", "Every key with the value that counts here, and its origin."),
     Verb("config init", "octc.cli.config:init", "Write a configuration file to begin with."),
     Verb("config validate", "octc.cli.config:validate", "Check the configuration without running anything."),
@@ -163,6 +173,8 @@ def apply_settings(session: Session, shared: dict[str, Any], settings: Settings)
     session.offline = shared["offline"] or bool(bool_of(settings, "offline"))
     if shared["run_dir"] is None and "dir" in settings.get("run", {}):
         session.run_dir = Path(settings["run"]["dir"][0])
+    for key, (value, _) in settings.get("bundle", {}).items():  # every reader asks the environment, in children too
+        os.environ[f"OCTC_BUNDLE__{key.upper()}"] = str(value)
     if "root" in settings.get("data", {}):
         os.environ.setdefault("OCTC_DATA", str(settings["data"]["root"][0]))
 

@@ -15,15 +15,15 @@ from torch import nn
 from octc.datasets.base import Progress, Sample
 from octc.datasets.split import Split, read_split
 from octc.errors import OctcError, shorten
-from octc.files import sha256_file
+from octc.files import read_json, sha256_file
 from octc.image import VIEWS, Preprocess, UInt8, read_image
 from octc.run import Run
 from octc.train.checkpoint import Checkpoint, load_strictly, read_checkpoint
 from octc.train.data import cached_images
 from octc.train.evaluate import logits_of
 from octc.train.models import build_model
-from octc.train.outcome import Evaluation, Predictions
-from octc.train.outcome_files import write_evaluation
+from octc.train.outcome import FACTS, Evaluation, Predictions
+from octc.train.outcome_files import write_curves, write_evaluation
 
 CHUNK = 32  # pictures decoded at once
 FOLDER = "eval"
@@ -112,6 +112,24 @@ def evaluate_run(
     model = build_model(checkpoint.model, len(checkpoint.classes), **checkpoint.model_kwargs)
     load_strictly(model, state, str(run.path / "train"))
     return assess(model, checkpoint, split, run, root, part, tta=tta, combine=combine, device=device, progress=progress)
+
+
+def is_evaluated(run: Run, part: str, sha256: str, tta: str = "none") -> bool:
+    """Whether the evaluation of a part is there, and is that of these weights."""
+    try:
+        return bool(read_json(run.path / FOLDER / f"{part}-{tta}" / FACTS)["facts"]["checkpoint_sha256"] == sha256)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def complete(run: Run, root: Path, device: Any) -> Checkpoint:
+    """What stands behind the checkpoint of a training, made where a kill came between: its curves, its evaluation on val."""
+    checkpoint, _ = read_checkpoint(run.path / "train")
+    if not (run.path / "train" / "curves.png").is_file():
+        write_curves(run.path / "train", f"{run.id} · {checkpoint.model}")
+    if not is_evaluated(run, "val", checkpoint.sha256):
+        evaluate_run(run, root, "val", device=device)
+    return checkpoint
 
 
 def assess(

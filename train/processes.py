@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DataLoaderConfiguration
 from torch import distributed, nn
 
 from octc.errors import OctcError
@@ -28,6 +30,10 @@ LOST = (
     "gloo",
     "nccl",
 )
+NO_MEMORY = ("can't allocate memory", "not enough memory: you tried to allocate")  # torch's allocator on a CPU
+WORKER = ("dataloader worker", "out of shared memory")
+GONE = ("unspecified launch failure", "device is lost", "no longer available", "fallen off the bus", "devices are busy or un",
+        "uncorrectable ecc", "driver shutting down")  # fmt: skip
 
 
 def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerator:
@@ -48,7 +54,8 @@ def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerat
         raise OctcError("OCT-E903", "fp16 trains on a GPU only", mend="--precision auto")
     other = device == "auto" and torch.backends.mps.is_available()
     # told to use the CPU, several processes join through gloo; without a GPU and untold, each would train alone
-    accelerator = Accelerator(cpu=not (on_gpu or other), mixed_precision=chosen)
+    loading = DataLoaderConfiguration(non_blocking=on_gpu)
+    accelerator = Accelerator(cpu=not (on_gpu or other), mixed_precision=chosen, dataloader_config=loading)
     wanted = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != wanted:
         text = f"{wanted} processes were started, and this one sees {accelerator.num_processes}"
@@ -87,16 +94,54 @@ def shared_logits(
 
 @contextmanager
 def named_failures(accelerator: Accelerator, batch: int) -> Iterator[None]:
-    """A GPU that is too small becomes E302 with a batch to try, a broken connection to another process E305."""
+    """What torch says as RuntimeError, by name: memory that is too small E302, with a batch to try; a data worker that was
+    killed E303, a GPU that is gone E304, a broken connection to another process E305."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        text = f"GPU memory is exhausted with {batch} images a step"
-        mend = f"--batch {max(1, batch // 2)}   (a resumed run: with --allow-change)"
-        raise OctcError("OCT-E302", text, mend=mend, why=str(error).splitlines()[0][:200]) from error
+        raise _too_small(f"GPU memory is exhausted with {batch} images a step", batch, error) from error
     except (RuntimeError, OSError) as error:
-        if accelerator.num_processes == 1 or not any(word in str(error).lower() for word in LOST):
+        named = _named(str(error).lower(), accelerator, batch, error)
+        if named is None:
             raise
+        raise named from error
+
+
+def _too_small(text: str, batch: int, error: BaseException) -> OctcError:
+    mend = f"--batch {max(1, batch // 2)}   (a resumed run: with --allow-change)"
+    return OctcError("OCT-E302", text, mend=mend, why=_first_line(error))
+
+
+def _named(said: str, accelerator: Accelerator, batch: int, error: BaseException) -> OctcError | None:
+    """The error that it is, by what it says; None for one that octc does not know."""
+    if any(words in said for words in NO_MEMORY):
+        return _too_small(f"memory is exhausted with {batch} images a step", batch, error)
+    if any(words in said for words in WORKER):
+        text = f"a data-loading worker was killed: {_short_of()}"
+        mend = "a smaller --batch, more memory, or a larger /dev/shm (a container: --shm-size=1g); then --resume"
+        return OctcError("OCT-E303", text, mend=mend, why=_first_line(error))
+    if any(words in said for words in GONE):
+        text = "the GPU is lost: its driver took it away in the middle of a step"
+        mend = "look for its Xid line (dmesg, nvidia-smi); then --resume goes on from the last state"
+        return OctcError("OCT-E304", text, mend=mend, why=_first_line(error))
+    if accelerator.num_processes > 1 and any(word in said for word in LOST):
         text = f"process {accelerator.process_index} lost another one of {accelerator.num_processes}"
         mend = "look at the first error of the other processes' logs; --resume continues from the last state"
-        raise OctcError("OCT-E305", text, mend=mend, why=str(error).splitlines()[0][:200]) from error
+        return OctcError("OCT-E305", text, mend=mend, why=_first_line(error))
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0][:200]
+
+
+def _short_of() -> str:
+    """How much is left of what workers are killed for: shared memory, and RAM."""
+    parts = []
+    with suppress(OSError):
+        shared = os.statvfs("/dev/shm")
+        parts.append(f"/dev/shm has {shared.f_bavail * shared.f_frsize >> 20:,} MiB free")
+    with suppress(OSError, StopIteration, ValueError, IndexError):
+        line = next(row for row in Path("/proc/meminfo").read_text().splitlines() if row.startswith("MemAvailable"))
+        parts.append(f"RAM {int(line.split()[1]) >> 10:,} MiB")
+    return " and ".join(parts) or "shared memory or RAM is short"

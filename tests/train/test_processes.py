@@ -14,9 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils.data import DataLoader, Dataset
 
+from octc.errors import OctcError
+from octc.train.processes import make_accelerator, named_failures
 from octc.train.state import read_state
 from tests.train.tiny import STAGE, facts, train
 
@@ -102,3 +106,43 @@ def test_a_signal_to_one_stops_both_after_the_same_step_with_the_state_saved(tmp
     assert saved is not None
     assert saved.warnings == ()
     assert saved.progress.epoch >= 1
+
+
+class Killing(Dataset[int]):
+    """A data set whose worker the system kills."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> int:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return index
+
+
+def test_t12_a_data_worker_that_is_killed_is_named_with_what_is_short() -> None:
+    with pytest.raises(OctcError) as caught, named_failures(make_accelerator("cpu"), 8):
+        list(DataLoader(Killing(), num_workers=1))
+    assert caught.value.code == "OCT-E303"
+    assert "/dev/shm has " in caught.value.message
+    assert "RAM " in caught.value.message
+    assert "--shm-size" in caught.value.mend
+
+
+def test_t13_a_gpu_that_is_lost_is_named_and_the_way_on() -> None:
+    with pytest.raises(OctcError) as caught, named_failures(make_accelerator("cpu"), 8):
+        raise RuntimeError("CUDA error: unspecified launch failure\nCUDA kernel errors might be reported later")
+    assert (caught.value.code, caught.value.exit_code) == ("OCT-E304", 4)
+    assert "--resume" in caught.value.mend
+    assert caught.value.why == "CUDA error: unspecified launch failure"
+
+
+def test_t11_memory_of_the_machine_that_is_too_small_gets_a_batch_to_try() -> None:
+    with pytest.raises(OctcError) as caught, named_failures(make_accelerator("cpu"), 8):
+        torch.empty(1 << 50, dtype=torch.uint8)
+    assert (caught.value.code, caught.value.exit_code) == ("OCT-E302", 4)
+    assert "--batch 4" in caught.value.mend
+
+
+def test_an_error_that_is_not_known_is_not_renamed() -> None:
+    with pytest.raises(RuntimeError, match="mat1 and mat2"), named_failures(make_accelerator("cpu"), 8):
+        torch.zeros(2, 3) @ torch.zeros(2, 3)

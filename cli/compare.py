@@ -1,0 +1,153 @@
+"""`octc compare`: two runs, cross-validations or artifacts beside each other, on the same images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from octc.cli.compare_side import PARTS, read_side
+from octc.cli.session import Session
+from octc.cli.tables import Rows
+from octc.errors import OctcError
+from octc.image import VIEWS
+
+if TYPE_CHECKING:
+    from octc.versus import Versus
+
+WHAT = "A run, the folder of a cross-validation (runs/cv-...), or an artifact"
+FIGURES = {
+    "accuracy": "accuracy, %", "macro_sensitivity": "macro sensitivity, %", "macro_specificity": "macro specificity, %",
+    "macro_f1": "macro F1, %", "disease_vs_normal_sensitivity": "disease against normal: sensitivity, %",
+    "disease_vs_normal_specificity": "disease against normal: specificity, %",
+}  # fmt: skip
+SIZES = {"parameters": ("parameters, M", 1e6), "macs": ("MACs of an image, G", 1e9), "file_mib": ("file, MiB", 1.0)}
+
+
+def compare(
+    session: Session,
+    reference: Annotated[str, typer.Argument(metavar="REFERENCE", help=WHAT)],
+    candidate: Annotated[str, typer.Argument(metavar="CANDIDATE", help="The one that is to replace it")],
+    split: Annotated[str, typer.Option(help=f"Part: {', '.join(PARTS)}; test of a cross-validation is out of fold")] = "test",
+    tta: Annotated[str, typer.Option(help="Views that are averaged: none, hflip or 5")] = "none",
+) -> int:
+    """Accuracy gap with interval and McNemar test, parameters, MACs, file size, latency. Writes reports/compare-<time>/."""
+    from octc.versus import versus
+
+    for name, value, known in (("--split", split, tuple(PARTS)), ("--tta", tta, tuple(VIEWS))):
+        if value not in known:
+            raise OctcError("OCT-E104", f"{name} {value!r} is not known", mend=f"one of: {', '.join(known)}", place=name)
+    sides = [read_side(session, word, split, tta) for word in (reference, candidate)]
+    if [side.role for side in sides] == ["student", "teacher"]:
+        session.say(f"  the teacher {sides[1].name} is the reference")
+        sides.reverse()
+    found = versus(sides[0], sides[1])
+    folder = _write(session, found, split, tta)
+    for note in {str(side.facts["note"]) for side in sides if side.facts.get("note")}:
+        session.warn("OCT-W219", note)
+    session.result(Rows(("figure", *(side.name for side in sides), "difference"), rows_of(found)))
+    session.result(Rows(("class", "n", *(side.name for side in sides), "difference", "p, Holm"), class_rows(found)))
+    session.result("\n".join(words_of(found)))
+    session.result(str(folder))
+    if split == "select":
+        session.say("  these images chose the epoch of both: no claim   (--split test)")
+    for side in found.sides:
+        if not side.latency:
+            session.say(f"  no latency of {side.name}: octc export {side.facts.get('run') or 'RUN'} && octc bench")
+    return 0
+
+
+def rows_of(found: Versus) -> list[tuple[str, ...]]:
+    """Figures, losses, sizes and times of both."""
+    one, other = found.figures
+    rows = []
+    for name, words in FIGURES.items():
+        values = (getattr(one, name), getattr(other, name))
+        if None not in values:
+            rows.append((words, *(f"{100 * v:.2f}" for v in values), f"{100 * (values[1] - values[0]):+.2f}"))
+    rows.append(("loss, nats", *(f"{v:.4f}" for v in found.losses), f"{found.losses[1] - found.losses[0]:+.4f}"))
+    for name, (words, unit) in SIZES.items():
+        left, right = (side.size.get(name) for side in found.sides)
+        rows.append((words, *(_number(v, unit) for v in (left, right)), _smaller(left, right)))
+    rows += [(f"{row['artifact']} p50, ms ({row['host']})", *_times(found, k, row), "") for k, row in _measured(found)]
+    return rows
+
+
+def _measured(found: Versus) -> list[tuple[int, dict[str, Any]]]:
+    return [(k, row) for k, side in enumerate(found.sides) for row in side.latency]
+
+
+def _times(found: Versus, k: int, row: dict[str, Any]) -> tuple[str, str]:
+    cells = ["", ""]
+    cells[k] = f"{row['p50_ms']['value']:.2f}" if row["p50_ms"].get("value") is not None else "null"
+    return cells[0], cells[1]
+
+
+def _number(value: float | None, unit: float) -> str:
+    return "unknown" if value is None else f"{value / unit:,.3f}"
+
+
+def _smaller(one: float | None, other: float | None) -> str:
+    if not one or not other:
+        return "unknown"
+    return (
+        f"{one / other:.1f} times smaller ({100 * (1 - other / one):.1f} % less)"
+        if other <= one
+        else f"{other / one:.1f} times"
+    )
+
+
+def class_rows(found: Versus) -> list[tuple[str, ...]]:
+    """Sensitivity of each class with the paired interval."""
+    rows = []
+    for row in found.per_class:
+        values = [f"{100 * v:.2f}" if v is not None else "-" for v in (row.reference, row.candidate)]
+        limits = "-" if row.pair is None else f"{100 * row.pair.difference:+.2f} {_span(row.pair.deciding)}"
+        rows.append((row.name, f"{row.n:,}", *values, limits, "-" if row.p_holm is None else f"{row.p_holm:.4f}"))
+    return rows
+
+
+def _span(limits: tuple[float, float] | None) -> str:
+    return "[no interval: one patient]" if limits is None else f"[{100 * limits[0]:+.2f}, {100 * limits[1]:+.2f}]"
+
+
+def words_of(found: Versus) -> list[str]:
+    """The paired result in words."""
+    pair = found.pair
+    over = f" of {found.patients:,} patients" if found.patients else ""
+    how = f"{_span(pair.deciding)} on {found.n:,} images{over} ({pair.decided_by.replace('_', ' ')})"
+    agree = f"lost {pair.lost}, gained {pair.gained}, equal answers {100 * found.agreement:.2f} %"
+    tests = f"McNemar mid-p {found.mcnemar_midp:.4f} (exact {found.mcnemar_exact:.4f})"
+    lines = [
+        f"accuracy difference {100 * pair.difference:+.2f} points {how}; {agree}",
+        f"{tests}: it counts images, not patients; a large p shows nothing",
+    ]
+    first, second = (side.facts.get("mean_accuracy") for side in found.sides)
+    if first is not None and second is not None:
+        spelt = [f"{100 * side.facts['mean_accuracy']:.2f} ± {100 * side.facts['std_ddof0']:.2f}" for side in found.sides]
+        lines.append(f"mean over folds ± std (ddof 0): {spelt[0]} and {spelt[1]}, gap {100 * (first - second):+.2f} points")
+    together = [side.ensemble for side in found.sides]
+    if together[0] is not None and together[1] is not None:
+        lines.append(f"ensembles on the official test: {100 * together[0]:.2f} and {100 * together[1]:.2f}")
+    return lines
+
+
+def _write(session: Session, found: Versus, split: str, tta: str) -> Path:
+    """reports/compare-<time>/ with compare.json and model_comparison.csv; never over an older one."""
+    import time
+
+    from octc.files import publishing, write_bytes, write_json
+    from octc.run import utc_now
+    from octc.train.outcome import csv_bytes
+    from octc.versus import CSV_COLUMNS, csv_row, versus_json
+
+    document = {"schema_version": "1.0", "time_utc": utc_now(), "split": split, "tta": tta, **versus_json(found)}
+    stem = time.strftime("compare-%Y%m%d-%H%M%S", time.gmtime())
+    reports = session.run_dir.parent / "reports"
+    folder = next(p for k in range(1000) if not (p := reports / (f"{stem}-{k}" if k else stem)).exists())
+    with publishing(folder) as new:
+        write_json(new / "compare.json", document)
+        write_bytes(new / "model_comparison.csv", csv_bytes(CSV_COLUMNS, [csv_row(found)]))
+    session.report({**document, "folder": str(folder)})
+    return folder

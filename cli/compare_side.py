@@ -1,0 +1,190 @@
+"""What `octc compare` compares: a run, a cross-validation's folder or an artifact, with its answers, its sizes, its times."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from octc.artifact import MANIFEST, read_artifact
+from octc.cli.session import Session
+from octc.errors import OctcError
+from octc.files import read_json
+
+if TYPE_CHECKING:
+    from octc.run import Run
+    from octc.train.outcome import Predictions
+    from octc.versus import Side
+
+PARTS = {"select": "val", "test": "test", "official": "official"}
+SUMMARY = "summary.json"
+
+
+def read_side(session: Session, word: str, split: str, tta: str) -> Side:
+    """One side by its name: a folder with artifact.json or summary.json, or a run.
+
+    Raises:
+        OctcError: E107 nothing of that name, E104 a part that it does not have, and what its evaluation raises.
+    """
+    for place in (Path(word), session.run_dir / word):
+        if (place / MANIFEST).is_file():
+            return _of_artifact(session, place, split, tta)
+        if (place / SUMMARY).is_file():
+            return _of_job(place, split, tta)
+    from octc.run import find_run
+
+    return _of_run(session, find_run(session.run_dir, word), split, tta)
+
+
+def _side(name: str, role: str, model: str, answers: Predictions, combine: str = "probabilities", **more: Any) -> Side:
+    from octc.train.outcome import combined
+    from octc.versus import Side
+
+    probabilities, logs = combined(answers, combine)
+    ids = tuple(zip(answers.sums, answers.paths, strict=True))
+    return Side(name, role, model, answers.classes, ids, answers.labels, answers.patients, probabilities, logs, **more)
+
+
+def _of_run(session: Session, run: Run, split: str, tta: str) -> Side:
+    """Stored answers of these very weights, or new ones."""
+    from octc.train.checkpoint import read_checkpoint
+    from octc.train.outcome import read_predictions
+
+    checkpoint, _ = read_checkpoint(run.path / "train")
+    part = PARTS[split]
+    folder = run.path / "eval" / f"{part}-{tta}"
+    from octc.train.assess import is_evaluated
+
+    if not is_evaluated(run, part, checkpoint.sha256, tta):
+        _evaluate(session, run, part, tta)
+    else:
+        session.say(f"  {run.id}: stored answers of {folder}")
+    answers = read_predictions(folder)
+    size = {**_counted(checkpoint.metrics), "file_mib": _mib(run.path / "train" / "model.safetensors")}
+    facts = {
+        "run": run.id, "part": part, "tta": tta, "checkpoint_sha256": checkpoint.sha256, "weights": checkpoint.weights,
+        "split_digest": checkpoint.split_digest, "note": answers.facts.get("warning"),
+    }  # fmt: skip
+    return _side(
+        run.id, checkpoint.role, checkpoint.model, answers, size=size, latency=tuple(_times(run)), facts=facts
+    )  # fmt: skip
+
+
+def _evaluate(session: Session, run: Run, part: str, tta: str) -> None:
+    from octc.datasets.table import find_root
+    from octc.optional import need
+
+    for module in ("torch", "timm", "safetensors"):
+        need(module)
+    from octc.train.assess import evaluate_run, part_of
+
+    known = run.read()
+    root = find_root(known["dataset"], session.data or known.get("data_root"), os.environ)
+    done = 0
+    with session.progress(f"evaluating {run.id}", len(part_of(run, part)[1])) as step:
+
+        def tell(now: int, _total: int) -> None:
+            nonlocal done
+            step(now - done)
+            done = now
+
+        evaluate_run(run, root, part, tta=tta, progress=tell)
+
+
+def _of_job(folder: Path, split: str, tta: str) -> Side:
+    """A cross-validation: every image by the fold that did not see it; "official" are the folds together."""
+    from octc.train.outcome import read_predictions
+
+    if split == "select" or tta != "none":
+        text = f"{folder.name} is a cross-validation: it has answers on what its folds hold out, without views"
+        raise OctcError("OCT-E104", text, mend="--split test (or official) --tta none", place="--split")
+    summary = read_json(folder / SUMMARY)
+    place = folder / ("out-of-fold" if split == "test" else "ensemble")
+    answers = read_predictions(place)
+    first = folder.parent / summary["folds"][0]["run"]
+    metrics = _metrics(first)
+    together = summary["ensemble"]
+    facts = {
+        "job": folder.name, "part": answers.facts.get("part"), "runs": [fold["run"] for fold in summary["folds"]],
+        "weights": answers.facts.get("weights"), "note": summary["note"],
+        "mean_accuracy": summary["spread"]["accuracy"]["mean"], "std_ddof0": summary["spread"]["accuracy"]["std_population"],
+    }  # fmt: skip
+    size = {**_counted(metrics), "file_mib": _mib(first / "train" / "model.safetensors")}
+    ensemble = None if together is None else together["figures"]["accuracy"]
+    return _side(folder.name, summary["kind"], summary["model"], answers, size=size, facts=facts, ensemble=ensemble)
+
+
+def _of_artifact(session: Session, folder: Path, split: str, tta: str) -> Side:
+    """An exported file, run here on the images of its run's split."""
+    from octc.bench.accuracy import measure
+    from octc.bench.footprint import file_mib
+    from octc.bench.verify_set import check_artifact, read_set, root_of, run_of
+    from octc.datasets.split import read_split
+    from octc.image import VIEWS
+    from octc.runtimes.table import open_runtime
+    from octc.train.outcome import Predictions
+
+    artifact = read_artifact(folder)
+    run = run_of(folder, artifact, session.run_dir)
+    if run is None:
+        text = f"the run of {artifact.name} is not here: its split says which images it never saw"
+        raise OctcError("OCT-E107", text, mend="--run-dir DIR with the run", place=str(folder))
+    root = root_of(run, session.data, os.environ)
+    if root is None:
+        raise OctcError("OCT-E230", f"the images of {run.id} are not here", mend="--data DIR", place=str(run.path))
+    if split == "official":
+        raise OctcError("OCT-E104", "an artifact is judged on select or test", mend="--split test", place="--split")
+    chosen, whole = read_set(run, root, split), read_split(run.split)
+    check_artifact(artifact, whole)
+    runtime = open_runtime(folder, artifact)
+    try:
+        with session.progress(f"running {artifact.name}", len(chosen.samples)) as step:
+            found = measure(runtime, artifact.preprocess, chosen.samples, root, VIEWS[tta], step)
+    finally:
+        runtime.close()
+    answers = Predictions(
+        tuple(s.path for s in chosen.samples), tuple(s.sha256 for s in chosen.samples),
+        tuple(s.patient for s in chosen.samples), tuple(s.label for s in chosen.samples), found.logits, VIEWS[tta],
+        artifact.classes,
+    )  # fmt: skip
+    metrics = _metrics(run.path)
+    facts = {"artifact": artifact.name, "run": run.id, "part": PARTS[split], "tta": tta, "note": whole.note or None}
+    facts |= {"weights": artifact.lineage.get("weights"), "target": artifact.target, "precision": artifact.precision}
+    size = {**_counted(metrics), "file_mib": file_mib(artifact)}
+    rows = tuple(row for row in _times(run) if row["artifact"] == folder.name)
+    name = f"{run.id}/{folder.name}"
+    return _side(name, artifact.role, artifact.name, answers, size=size, latency=rows, facts=facts)
+
+
+def _metrics(run: Path) -> dict[str, Any]:
+    """What a run's checkpoint says of itself, {} where it is not here."""
+    try:
+        found: dict[str, Any] = read_json(run / "train" / "checkpoint.json")["metrics"]
+    except (OSError, ValueError, KeyError):
+        return {}
+    return found
+
+
+def _counted(metrics: dict[str, Any]) -> dict[str, float | None]:
+    return {name: metrics.get(name) for name in ("parameters", "macs")}
+
+
+def _mib(path: Path) -> float | None:
+    return path.stat().st_size / 2**20 if path.is_file() else None
+
+
+def _times(run: Run) -> Iterator[dict[str, Any]]:
+    """Valid times of a run's exported files, one picture at a time, from the bench-<host>.json beside them."""
+    for path in sorted(run.artifacts.glob("*/bench-*.json")):
+        try:
+            found = read_json(path)
+            for row in found["rows"]:
+                single = (row["scenario"], row["scope"], row["batch"], row["status"]) == ("single_stream", "device", 1, "VALID")
+                if single and row["artifact"] == path.parent.name:
+                    yield {
+                        "artifact": path.parent.name, "host": found["machine"].get("name"), "p50_ms": row["latency_ms"]["p50"],
+                        "measured_utc": found.get("started_utc"),
+                    }  # fmt: skip
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue

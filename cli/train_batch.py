@@ -1,0 +1,47 @@
+"""A batch that memory has no room for: what was tried, and half of it with twice as many steps an update."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
+
+from octc.cli.session import Session
+from octc.cli.train_request import Request
+from octc.errors import OctcError
+
+if TYPE_CHECKING:
+    from octc.train.stages import Context
+
+
+def too_large(why: str | None, tried: Sequence[int], *, auto: bool) -> OctcError:
+    """E302 with every batch that was tried and what to try next."""
+    listed = ", ".join(map(str, tried))
+    text = f"memory is exhausted; batches tried: {listed}"
+    least = tried[-1]
+    smaller = f"--batch {max(1, least // 2)}   (--batch auto halves it until it fits)"
+    mend = smaller if least > 1 and not auto else "a smaller size (train.size in octc.toml), another recipe, or --device cpu"
+    if auto and least > 1:  # several processes do not change it together
+        mend = f"--batch {least // 2}, in every process"
+    return OctcError("OCT-E302", text, mend=mend, why=why)
+
+
+def halved(session: Session, asked: Request, context: Context) -> Context:
+    """The same training with half the batch, as many images an update where that is even; said, and written into the run."""
+    import gc
+
+    import torch
+
+    recipe = context.recipe
+    stage = recipe.teacher if asked.kind == "teacher" else recipe.student
+    small = replace(stage, batch=stage.batch // 2, accumulate=2 * stage.accumulate)
+    recipe = replace(recipe, teacher=small) if asked.kind == "teacher" else replace(recipe, student=small)
+    change = f"batch {stage.batch} -> {small.batch}, {small.batch * small.accumulate} images an update"
+    session.warn("OCT-W302", f"memory is exhausted: {change} (choose with --batch)", str(context.run.path))
+    context.run.update(recipe=asdict(recipe))
+    context.run.log_stage("changed", changes=[change])
+    context.accelerator.free_memory()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return replace(context, recipe=recipe, resume=True, allow_change=True)  # from the last state, where one was saved

@@ -1,0 +1,75 @@
+"""The table of a cross-validation on the terminal: figures down, folds across."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from octc.cli.session import Session
+from octc.cli.tables import Rows
+
+SHOWN = {
+    "accuracy": "accuracy, %", "macro_sensitivity": "macro sensitivity, %", "macro_specificity": "macro specificity, %",
+    "macro_f1": "macro F1, %", "disease_vs_normal_sensitivity": "disease: sensitivity, %",
+    "disease_vs_normal_specificity": "disease: specificity, %",
+}  # fmt: skip
+WORDS = (
+    "std0, std1: deviation over folds with ddof 0 (as KD-OCT prints) and 1; out-of-fold: every image once, by the network "
+    "that did not see it; 95%: whole patients drawn"
+)
+
+
+def say_summary(session: Session, found: dict[str, Any], folder: Path) -> None:
+    """Every fold, the spread over folds, the out-of-fold figures with intervals, and the ensemble on held-out data."""
+    folds, held, together = found["folds"], found["out_of_fold"], found["ensemble"]
+    heads = ["figure", *(f"f{fold['fold']}" for fold in folds), "mean", "std0", "std1"]
+    heads += [*(["out-of-fold", "95%"] if held else []), *(["ensemble"] if together else [])]
+    rows = [_row(found, name, words) for name, words in SHOWN.items() if folds[0]["figures"][name] is not None]
+    losses = [f"{fold['loss']:.4f}" for fold in folds]
+    spread = ["-" if found["loss"][key] is None else f"{found['loss'][key]:.4f}" for key in ("mean", *STD)]
+    rows.append(
+        ["loss, nats", *losses, *spread, *(["", ""] if held else []), *([f"{together['loss']:.4f}"] if together else [])]
+    )
+    facts = {
+        "val accuracy, %": [_percent(fold["val_accuracy"]) for fold in folds],
+        "images": [f"{fold['n']:,}" for fold in folds],
+        "patients": [f"{fold['patients'] or '-'}" for fold in folds],
+        "epochs": [str(fold["epochs"]) for fold in folds], "hours": [f"{fold['hours']:.2f}" for fold in folds],
+    }  # fmt: skip
+    rows += [[name, *cells, *[""] * (len(heads) - 1 - len(cells))] for name, cells in facts.items()]
+    session.result(Rows(heads, rows, f"{found['model']} on {found['dataset']}, {found['of']} folds"))
+    session.result(str(folder))
+    _say(session, found)
+
+
+STD = ("std_population", "std_sample")
+
+
+def _row(found: dict[str, Any], name: str, words: str) -> list[str]:
+    spread, held, together = found["spread"][name], found["out_of_fold"], found["ensemble"]
+    cells = [words, *(_percent(fold["figures"][name]) for fold in found["folds"])]
+    cells += [_percent(spread[key]) for key in ("mean", *STD)]
+    if held:
+        limits = held["patient_bootstrap_95"].get(name)
+        cells += [_percent(held["figures"][name]), "-" if limits is None else f"{100 * limits[0]:.2f}..{100 * limits[1]:.2f}"]
+    return [*cells, _percent(together["figures"][name])] if together else cells
+
+
+def _say(session: Session, found: dict[str, Any]) -> None:
+    """What has to stand beside the table."""
+    held, together = found["out_of_fold"], found["ensemble"]
+    session.say(f"  {WORDS}")
+    if held:
+        session.say(f"  out of fold: {held['n']:,} images, {held['patients'] or 'unknown'} patients")
+    if found["note"]:
+        session.warn("OCT-W219", found["note"])
+    if together:
+        session.say(f"  the ensemble is judged on: {together['part']}, {together['n']:,} images")
+    else:
+        session.say(f"  no ensemble: {found['no_ensemble']}")
+    if found["kind"] == "student":
+        session.say("  figures are those of the float students (train/), before any quantisation")
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
