@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from octc.bench.conditions import STEAL, Conditions, Snapshot
+from octc.bench import conditions as machine
+from octc.bench.conditions import Conditions, Snapshot, foreign_percent
 from octc.bench.latency import Measure, median_of, missing, ratio, spell_number
 from octc.bench.profiles import Profile
 
 DROPPED_SHARE = 0.20  # of the pairs; more and the comparison is INVALID
+UNSTEADY = 1.10  # upper limit of a ratio's interval over the lower one: more, and another run may differ by more than 10 %
 INT8_WORDS = {"int8_faster": "info", "int8_no_gain": "warn", "int8_slower": "warn"}
 
 Block = Callable[[], "tuple[Sequence[int], Sequence[Snapshot]]"]  # durations in ns, looks at the machine
@@ -42,12 +44,16 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Block medians of both sides, ms, pair by pair; how many pairs were dropped, and what the machine did overall."""
+    """Block medians of both sides, ms, pair by pair; how many pairs were dropped, and what the machine did overall.
+
+    foreign: percent of the usable processors that other programs took during the blocks.
+    """
 
     reference: tuple[float, ...]
     candidate: tuple[float, ...]
     dropped: int
     conditions: Conditions | None
+    foreign: float = 0.0
 
     @property
     def reason(self) -> str | None:
@@ -56,7 +62,9 @@ class Pairs:
         if self.dropped > DROPPED_SHARE * total or len(self.reference) < 2:
             return "thermal_throttle"
         steal = None if self.conditions is None else self.conditions.steal_percent
-        return "steal" if steal is not None and steal > STEAL else None
+        if steal is not None and steal > machine.STEAL:
+            return "steal"
+        return "foreign_load" if self.foreign > machine.FOREIGN else None
 
 
 def run_pairs(reference: Block, candidate: Block, profile: Profile) -> Pairs:
@@ -66,6 +74,7 @@ def run_pairs(reference: Block, candidate: Block, profile: Profile) -> Pairs:
     """
     kept: list[tuple[float, float]] = []
     looks: list[Snapshot] = []
+    blocks: list[Conditions] = []
     dropped = 0
     while len(kept) < profile.pairs and dropped <= DROPPED_SHARE * profile.pairs:
         sides: dict[str, float] = {}
@@ -75,13 +84,15 @@ def run_pairs(reference: Block, candidate: Block, profile: Profile) -> Pairs:
             durations, seen = run()
             sides[name] = median_of(np.asarray(durations) / 1e6)
             looks += seen
-            throttled = throttled or (len(seen) > 1 and Conditions(tuple(seen)).throttled is True)
+            if len(seen) > 1:
+                blocks.append(Conditions(tuple(seen)))
+                throttled = throttled or blocks[-1].throttled is True
         if throttled:
             dropped += 1
         else:
             kept.append((sides["r"], sides["c"]))
     conditions = Conditions(tuple(looks)) if len(looks) > 1 else None
-    return Pairs(tuple(r for r, _ in kept), tuple(c for _, c in kept), dropped, conditions)
+    return Pairs(tuple(r for r, _ in kept), tuple(c for _, c in kept), dropped, conditions, foreign_percent(blocks))
 
 
 def compared(kind: str, rows: tuple[str, str], names: tuple[str, str], pairs: Pairs, interleave: str) -> Comparison:
@@ -96,6 +107,11 @@ def compared(kind: str, rows: tuple[str, str], names: tuple[str, str], pairs: Pa
         return Comparison(*head, missing(reason), len(pairs.reference), pairs.dropped, interleave, "INVALID", text)
     over = (pairs.candidate, pairs.reference) if kind == "int8_vs_other" else (pairs.reference, pairs.candidate)
     found = ratio(*over)
+    _, low, high = _limits(found)
+    if high > UNSTEADY * low:
+        limits = f"[{spell_ratio(low)}, {spell_ratio(high)}]"
+        text = f"{names[0]} against {names[1]}: INVALID (unsteady: {limits} is wider than {100 * (UNSTEADY - 1):.0f} %)"
+        return Comparison(*head, missing("unsteady"), len(pairs.reference), pairs.dropped, interleave, "INVALID", text)
     words = int8_text(found, *names) if kind == "int8_vs_other" else teacher_text(found)
     return Comparison(*head, found, len(pairs.reference), pairs.dropped, interleave, "VALID", words)
 

@@ -36,6 +36,7 @@ def find_all(state: State) -> list[Finding]:
     found += _saturation(state)
     found += _instruction_set(state)
     found += _computed(state)
+    found += _gpu(state)
     if any(c.interleave == "reload" for c in state.comparisons):
         found.append(Finding("reload", "info", "both models do not fit into memory: their blocks were loaded in turns"))
     return [*found, *_take(state)]
@@ -94,6 +95,21 @@ def _computed(state: State) -> list[Finding]:
         precision = state.facts[subject.id].precision
         if subject.found.artifact.precision == "fp16" and precision.get("fp32") and not precision.get("fp16"):
             found.append(Finding("computed_in_fp32", "info", f"{subject.id}: FP16 file, computed in FP32 on this CPU"))
+    return found
+
+
+def _gpu(state: State) -> list[Finding]:
+    """What GPU rows hold, and power caps that were allowed."""
+    rows = [row for row in state.rows.values() if row.latency is not None]
+    engines = {s.id for s in _measured(state) if s.found.artifact.target == "tensorrt"}
+    mine = tuple(row.plan.id for row in rows if row.plan.subject in engines and row.plan.scope == "device")
+    capped = tuple(r.plan.id for r in rows if r.conditions is not None and r.conditions.power_capped and r.status == "VALID")
+    found = []
+    if mine:
+        text = "TensorRT rows hold the copies to and from the GPU: a call ends when its logits are on the host"
+        found.append(Finding("device_with_copies", "info", text, mine))
+    if capped:
+        found.append(Finding("power_capped", "warn", "the GPU ran at its power cap (allowed)", capped))
     return found
 
 

@@ -13,7 +13,7 @@ from octc.errors import OctcError, shorten
 
 PERCENTILE_GATES = {"max_p50_ms": "p50", "max_p90_ms": "p90", "max_p99_ms": "p99"}
 SPELT = {"max_p50_ms": "--max-p50", "max_p90_ms": "--max-p90", "max_p99_ms": "--max-p99",
-         "min_images_per_s": "--min-throughput", "require_speedup": "--require-speedup"}  # fmt: skip
+         "min_images_per_s": "--min-throughput", "max_mj": "--max-mj", "require_speedup": "--require-speedup"}  # fmt: skip
 # reason of an INVALID row -> its code and mend
 REASONS = {
     "below_minimum": ("OCT-E602", "leave --duration, --min-queries and --max-duration at least at the profile's"),
@@ -21,6 +21,9 @@ REASONS = {
     "clock_drop": ("OCT-E603", "let the machine cool down, or fix its clock (octc never sets it)"),
     "warmup_unstable": ("OCT-E607", "end other programs and run it again"),
     "drift": ("OCT-E607", "end other programs and run it again"),
+    "foreign_load": ("OCT-E607", "end other programs and run it again"),
+    "power_throttle": ("OCT-E603", "a higher power mode, or --allow-power-cap where the cap is meant"),
+    "unsteady": ("OCT-E607", "end other programs and run it again; the standard profile has more blocks than --quick"),
     "steal": ("OCT-E607", "the host of this virtual machine is busy: run it again, or on a machine of its own"),
     "output_mismatch": ("OCT-E608", "octc verify; do not use this artifact with this runtime here"),
     "precision_mismatch": ("OCT-E406", "octc doctor shows the runtimes; the row's numbers are of another precision"),
@@ -60,7 +63,8 @@ def judge(state: State, stopped: int = INTERRUPTED) -> Judgement:
     invalid = list(_invalid(state))
     errors = sorted([*state.errors, *invalid, *missed], key=lambda error: EXIT_ORDER.index(error.exit_code))
     wrong = any(reason in WRONG for row in state.rows.values() for reason in row.reasons)
-    bad = any(row.status == "INVALID" for row in state.rows.values())
+    statuses = [row.status for row in state.rows.values()] + [one.status for one in state.comparisons]
+    bad = "INVALID" in statuses
     if state.interrupted is not None:
         return Judgement("INTERRUPTED", stopped, gates, tuple(errors))
     status = "FAIL" if missed or wrong or state.errors else "INVALID" if bad else "PASS"
@@ -75,11 +79,17 @@ def _invalid(state: State) -> Iterator[OctcError]:
             r.plan.id for r in state.rows.values() if r.status == "INVALID" and reason in r.reasons and r.latency is not None
         ]
         if rows:
-            yield OctcError(code, f"{_count(len(rows))} INVALID ({reason}): {shorten(rows)}", mend=mend)
+            yield OctcError(code, f"{_count(len(rows), 'row')} INVALID ({reason}): {shorten(rows)}", mend=mend)
+        pairs = [
+            f"{c.candidate_row} and {c.reference_row}"
+            for c in state.comparisons if c.status == "INVALID" and c.ratio.reason == reason
+        ]  # fmt: skip
+        if pairs:
+            yield OctcError(code, f"{_count(len(pairs), 'comparison')} INVALID ({reason}): {shorten(pairs)}", mend=mend)
 
 
-def _count(rows: int) -> str:
-    return "1 row is" if rows == 1 else f"{rows} rows are"
+def _count(number: int, what: str) -> str:
+    return f"1 {what} is" if number == 1 else f"{number} {what}s are"
 
 
 def _gates(state: State) -> Iterator[Gate]:
@@ -88,6 +98,8 @@ def _gates(state: State) -> Iterator[Gate]:
         for subject in state.plan.gated:
             if name in PERCENTILE_GATES:
                 yield from (_percentile(name, limit, row) for row in _single(state, subject))
+            elif name == "max_mj":
+                yield _energy(name, limit, _single(state, subject), subject)
             elif name == "min_images_per_s":
                 yield _throughput(name, limit, state.rows.get(f"{subject}-offline"), subject)
             else:
@@ -112,6 +124,17 @@ def _percentile(name: str, limit: float, row: Row) -> Gate:
     if found.ci95[1] <= limit:
         return Gate(name, row.plan.id, text, True)
     return Gate(name, row.plan.id, f"{text}, not shown" if found.value <= limit else text, False)
+
+
+def _energy(name: str, limit: float, rows: list[Row], subject: str) -> Gate:
+    """Gross energy of the row from file to label, else of the device row. A sum over one loop: it has no interval."""
+    row = rows[-1] if rows else None
+    head = f"{SPELT[name]} {limit:g} on {subject if row is None else row.plan.id}"
+    if row is None or row.status != "VALID" or row.energy is None or row.energy.gross.value is None:
+        reason = "no valid row" if row is None or row.energy is None or row.status != "VALID" else row.energy.gross.reason
+        return Gate(name, subject, f"{head}: not shown ({reason})", False)
+    found = row.energy.gross.value
+    return Gate(name, row.plan.id, f"{head}: {spell_number(found)} mJ/image ({row.energy.scope})", found <= limit)
 
 
 def _throughput(name: str, limit: float, row: Row | None, subject: str) -> Gate:

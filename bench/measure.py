@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from octc.bench.conditions import cool_down, power_reason
-from octc.bench.latency import spell
+from octc.bench.conditions import Conditions, Snapshot, cool_down, steal_warning
+from octc.bench.energy import Energy, energy_of, no_energy, read_power_csv
+from octc.bench.latency import Measure, missing, spell
 from octc.bench.plan import RowPlan, Subject
+from octc.bench.power import GPU_SOURCES, HOST_SOURCES, READ_S, no_power
 from octc.bench.process import Worker
 from octc.bench.rows import Row, broken_row, judge_row, not_measured, precision_holds, samples_csv
 from octc.bench.state import State, first_s, opened, warm_request
@@ -55,18 +58,58 @@ def _measure_row(state: State, subject: Subject, row: RowPlan, worker: Worker) -
         "do": "row", "scope": row.scope, "images": list(options.images), "seed": options.seed,
         "duration_s": limits.duration_s, "max_duration_s": limits.max_duration_s,
         "min_queries": max(10, -(-limits.min_queries // row.batch)) if offline else limits.min_queries,
-        **warm_request(state, slow=False),
+        "idle_s": options.profile.idle_s if _source(state, subject) else 0.0, **warm_request(state, slow=False),
     }  # fmt: skip
     longest = SLACK_S + options.profile.warm_s + 1.2 * limits.max_duration_s + 200 * first_s(state, subject)
     answer, looks = worker.ask(asked, longest, state.look, options.profile.look_s)
     holds = precision_holds(subject.found.artifact.precision, state.facts[subject.id].precision)
     made = judge_row(
-        row, subject.role, options, answer, looks, power=power_reason(state.machine, state.root)[0], precision_holds=holds,
+        row, subject.role, options, answer, looks, precision_holds=holds,
+        energy=_energy(state, subject, looks, len(answer["durations_ns"]) * row.batch),
+        gpu_mib=_gpu_mib(state, subject, worker),
         samples=_write_samples(state, subject.found.folder, row.id, samples_csv(answer)),
     )  # fmt: skip
     if made.clock_note:
         state.warnings.append(made.clock_note)
+    if made.conditions is not None and (steal := steal_warning(Conditions(tuple(looks)))) is not None:
+        state.warnings.append(f"{row.id}: {steal:.1f} % of the time was stolen by the host")
     return made
+
+
+def _source(state: State, subject: Subject) -> str | None:
+    """What tells the energy of an artifact: a meter, the board that it runs on, else the module or the package."""
+    if state.options.power_csv is not None:
+        return "external"
+    wanted = (*GPU_SOURCES, "tegra") if on_gpu(subject) else HOST_SOURCES
+    return next((name for name in wanted if name in state.sources), None) if state.meter is not None else None
+
+
+def on_gpu(subject: Subject) -> bool:
+    return subject.found.artifact.target == "tensorrt"
+
+
+def _energy(state: State, subject: Subject, looks: Sequence[Snapshot], images: int) -> Energy:
+    options, source = state.options, _source(state, subject)
+    if not options.power:
+        return no_energy("not_requested")
+    if source is None:
+        wanted = (*GPU_SOURCES, "tegra") if on_gpu(subject) else HOST_SOURCES
+        there = any(name in state.sources for name in wanted)
+        return no_energy("too_short" if there else no_power(state.machine, on_gpu(subject), state.root)[0])
+    if options.power_csv is not None:
+        series = read_power_csv(Path(options.power_csv))
+    else:
+        assert state.meter is not None  # else there is no source
+        time.sleep(2 * READ_S)  # the reading after the end of the loop
+        series = state.meter.series(source)
+    return energy_of(source, series, looks[0].at_ns, looks[-1].at_ns, options.profile.idle_s, images)
+
+
+def _gpu_mib(state: State, subject: Subject, worker: Worker) -> Measure | None:
+    if not on_gpu(subject):
+        return None
+    found = None if state.nvml is None else state.nvml.process_mib(worker.pid)
+    return missing("not_readable") if found is None else Measure(found)
 
 
 def _write_samples(state: State, folder: Path, row: str, data: bytes) -> tuple[str, str]:

@@ -22,7 +22,7 @@ class Profile:
         pairs: pairs of blocks; a block has `block_s` and `block_calls`, `slow_calls` where a call takes over 200 ms.
         loads: fresh processes that load an artifact. tune_s: length of each short run that chooses the offline batch.
         warm_least, warm_most, warm_s: fewest and most calls of a warm-up, and its seconds. look_s: time between two looks at
-            the machine during a row.
+            the machine during a row. idle_s: rest before a loop whose energy is read, for the power of a machine that waits.
     """
 
     name: str
@@ -41,10 +41,11 @@ class Profile:
     warm_most: int = 500
     warm_s: float = 30.0
     look_s: float = 0.5
+    idle_s: float = 10.0
 
 
 STANDARD = Profile("standard", 60.0, 1024, 1024, 100, pairs=10, block_s=1.0, block_calls=20, slow_calls=5, loads=5, tune_s=2.0)
-QUICK = Profile("quick", 10.0, 459, 20, 20, pairs=5, block_s=0.2, block_calls=3, slow_calls=3, loads=2, tune_s=0.5)
+QUICK = Profile("quick", 10.0, 459, 20, 20, pairs=5, block_s=0.2, block_calls=3, slow_calls=3, loads=2, tune_s=0.5, idle_s=0.0)
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ class Options:
         threads, threads_source: for every runtime, and where the number comes from.
         vs: "teacher" or "none".
         images: files of compressed pictures, at least 64, and `images_from` in words.
-        gates: "max_p50_ms", "max_p90_ms", "max_p99_ms", "min_images_per_s", "require_speedup" -> limit.
+        gates: "max_p50_ms", "max_p90_ms", "max_p99_ms", "min_images_per_s", "max_mj", "require_speedup" -> limit.
+        power: whether energy is wanted. power_csv: readings of a meter. allow_cap: a GPU at its power cap stays VALID.
         origins: option -> where its value comes from.
     """
 
@@ -75,6 +77,9 @@ class Options:
     gates: dict[str, float] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
     seed: int = 0
+    power: bool = True
+    power_csv: str | None = None
+    allow_cap: bool = False
 
     def limits(self, role: str) -> Limits:
         """When the timed loop of a row ends."""

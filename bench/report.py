@@ -20,6 +20,7 @@ EMPTY = ("",) * 7
 SCENARIOS = {"single_stream": "single stream", "offline": "offline"}
 SCOPES = {"device": "device", "host": "host", "end_to_end": "end to end"}
 SOURCES = {"option": "--threads", "quota": "quota", "affinity": "usable cores", "physical_cores": "physical cores"}
+SCOPE_WORDS = {"gpu_board": "GPU board", "jetson_module": "Jetson module", "cpu_package": "CPU package", "wall": "wall"}
 KINDS = {"as_shipped": "as shipped", "same_precision": "same precision", "int8_vs_other": "INT8"}
 
 
@@ -62,7 +63,7 @@ def head(state: State) -> list[str]:
     clock = f"clock {read[0][0]:.0f} → {read[-1][1]:.0f} MHz" if read else "clocks not readable"
     settled = sum(bool(row.warmup and row.warmup["settled"]) for row in measured)
     virtual = " (virtual machine)" if machine.virtual else ""
-    mode = f"governor {machine.governor}" if machine.governor else "power mode not readable"
+    mode = machine.jetson["power_mode"] or (f"governor {machine.governor}" if machine.governor else "power mode not readable")
     batches = sorted({row.plan.batch for row in measured})
     limits = options.limits(CANDIDATE)
     profile = f"{limits.duration_s:g} s and {limits.min_queries} queries"
@@ -106,7 +107,8 @@ def _cells(state: State, row: Row, struck: tuple[str, str], first: bool) -> tupl
     if row.status == "INVALID":
         numbers = [f"{struck[0]}{number}{struck[1]}" if number[:1].isdigit() else number for number in numbers]
     memory = "null" if row.rss_peak_mib is None or row.rss_peak_mib.value is None else f"{row.rss_peak_mib.value:.0f}"
-    return (name, row_name(row.plan), f"{row.n:,}", *numbers, memory, size, "null", words if first else "", row.status)
+    spent = "null" if row.energy is None or row.energy.gross.value is None else spell(row.energy.gross)
+    return (name, row_name(row.plan), f"{row.n:,}", *numbers, memory, size, spent, words if first else "", row.status)
 
 
 def reasons(state: State) -> list[str]:
@@ -146,9 +148,18 @@ def tail(state: State, verdict: Judgement, findings: Sequence[Finding], files: S
 
 
 def energy(state: State) -> list[str]:
-    """Why there is no energy."""
-    powers = {row.power for row in state.rows.values() if row.latency is not None}
-    return [f"energy    null ({power})" for power in sorted(powers)]
+    """Energy for each image with its scope, or why there is none."""
+    lines = []
+    for row in state.rows.values():
+        if row.energy is None:
+            continue
+        scope = SCOPE_WORDS.get(row.energy.scope, row.energy.scope)
+        if row.energy.gross.value is None:
+            lines.append(f"energy    null ({row.energy.gross.reason})")
+            continue
+        numbers = f"{spell(row.energy.gross)} mJ/image, net {spell(row.energy.net)}, idle {spell(row.energy.idle_w)} W"
+        lines.append(f"energy    {row.plan.subject}, {row_name(row.plan)}: {numbers} ({scope}, {row.energy.source})")
+    return list(dict.fromkeys(lines))
 
 
 def _pair(candidate: str, reference: str) -> str:

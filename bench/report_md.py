@@ -58,7 +58,7 @@ def _latencies(state: State) -> list[str]:
                      f"{spell(row.rate) if row.rate is not None else 'null'}.")  # fmt: skip
         if row.parts:
             parts = ", ".join(f"{name} {spell(m)} {spell_interval(m)}".strip() for name, m in row.parts.items())
-            lines.append(f"Medians of the parts: {parts} (they need not add up).")
+            lines.append(f"Medians of the parts: {parts} (they need not add up; reading the file is not in the row).")
         if row.samples is not None:
             lines.append(f"Samples: `{row.samples[0]}` in the artifact's folder, sha256 `{row.samples[1]}`.")
         lines.append("")

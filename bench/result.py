@@ -7,12 +7,13 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from octc.bench.conditions import machine_warnings, power_reason
+from octc.bench.conditions import machine_warnings
 from octc.bench.findings import Finding
 from octc.bench.footprint import file_mib
 from octc.bench.judge import Judgement
 from octc.bench.latency import Measure, median_of, missing
 from octc.bench.plan import Subject
+from octc.bench.power import no_power
 from octc.bench.profiles import CANDIDATE
 from octc.bench.state import Facts, State
 from octc.bench.verdicts import artifact_sum, verdict_word
@@ -59,9 +60,15 @@ def document(
 
 def warnings(state: State) -> list[str]:
     """Sentences about the machine, the profile and what happened."""
-    power = power_reason(state.machine, state.root)
-    return [*state.plan.notes, *machine_warnings(state.machine, state.root), f"energy null ({power[0]}): {power[1]}",
-            *state.warnings]  # fmt: skip
+    return [*state.plan.notes, *machine_warnings(state.machine, state.root), *_power(state), *state.warnings]
+
+
+def _power(state: State) -> list[str]:
+    """Where no sensor answers: why, and the mend."""
+    told = {row.energy.gross.reason for row in state.rows.values() if row.energy is not None}
+    on_gpu = any(s.why_not is None and s.found.artifact.target == "tensorrt" for s in state.plan.subjects)
+    reason, mend = no_power(state.machine, on_gpu, state.root)
+    return [f"energy null ({reason}): {mend}"] if reason in told else []
 
 
 def _in_order(state: State) -> list[dict[str, Any]]:
@@ -74,7 +81,8 @@ def _settings(state: State) -> dict[str, Any]:
     return {
         "profile": options.profile.name, "threads": options.threads, "threads_source": options.threads_source, "pinned": False,
         "duration_s": limits.duration_s, "min_queries": limits.min_queries, "max_duration_s": limits.max_duration_s,
-        "warmup_min": options.profile.warm_least, "seed": options.seed, "power_reader": "off", "gates": dict(options.gates),
+        "warmup_min": options.profile.warm_least, "seed": options.seed,
+        "power_reader": "off" if state.meter is None else "on", "gates": dict(options.gates),
         "origins": {**options.origins, "images": options.images_from},
     }  # fmt: skip
 
@@ -127,7 +135,7 @@ def write_results(
     for subject in state.plan.subjects:
         if subject.role == CANDIDATE and subject.id in measured:
             place = subject.found.folder / f"bench-{host_name()}.json"
-            _keep_earlier(place)
+            keep_earlier(place)
             write_json(place, document(state, verdict, findings, [subject.id]))
     whole, text = reports / f"bench-{state.run_id}.json", reports / f"bench-{state.run_id}.md"
     write_json(whole, document(state, verdict, findings))
@@ -135,7 +143,7 @@ def write_results(
     return [whole, text]
 
 
-def _keep_earlier(place: Path) -> None:
+def keep_earlier(place: Path) -> None:
     """Keep an earlier result under its own run id; what cannot be read keeps its time as a name."""
     if not place.exists():
         return

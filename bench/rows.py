@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from octc.bench.conditions import Conditions, drifted, signs
+from octc.bench.energy import Energy, no_energy
 from octc.bench.latency import MLPERF, LatencyReport, Measure, missing, percentile, summarise
 from octc.bench.plan import RowPlan
 from octc.bench.profiles import Options, reaches_minimum
@@ -25,6 +26,7 @@ class Row:
     Attributes:
         rate: images per second. parts: medians of decode, preprocess, infer and post, ms.
         rss_peak_mib, rss_delta_mib: the most memory of the process, and without what it held before the runtime came.
+        gpu_mib: of the process on the GPU, None where it runs on the CPU.
         samples: "samples/..." beside the artifact, and its sum.
         clock_note: a sentence where the clock is not negligible, else empty.
     """
@@ -41,7 +43,8 @@ class Row:
     rss_peak_mib: Measure | None = None
     rss_delta_mib: Measure | None = None
     conditions: Conditions | None = None
-    power: str = "not_requested"
+    energy: Energy | None = None
+    gpu_mib: Measure | None = None
     samples: tuple[str, str] | None = None
     clock_note: str = ""
 
@@ -59,14 +62,14 @@ class Row:
         }  # fmt: skip
         if self.latency is None or self.conditions is None or self.warmup is None or self.rss_peak_mib is None:
             return head
-        unread = missing(self.power).to_json()
         head |= {
             "n": self.n, "duration_s": self.wall_s, "mlperf_sample_size": self.n >= MLPERF, "warmup": dict(self.warmup),
             "latency_ms": self.latency.to_json(),
             "memory": {
-                "rss_peak_mib": self.rss_peak_mib.to_json(), "gpu_mib": missing("runs on the CPU").to_json(), "unified": False,
+                "rss_peak_mib": self.rss_peak_mib.to_json(), "unified": False,
+                "gpu_mib": (self.gpu_mib or missing("runs on the CPU")).to_json(),
             },
-            "energy": {"source": "none", "scope": "none", "gross_mj": unread, "net_mj": unread, "idle_w": unread},
+            "energy": (self.energy or no_energy("not_requested")).to_json(),
             "conditions": self.conditions.to_json(),
             "samples_file": None if self.samples is None else self.samples[0],
             "samples_sha256": None if self.samples is None else self.samples[1],
@@ -91,8 +94,8 @@ def broken_row(plan: RowPlan, reason: str) -> Row:
 
 
 def judge_row(
-    plan: RowPlan, role: str, options: Options, answer: Mapping[str, Any], looks: Sequence[Any], *, power: str,
-    precision_holds: bool, samples: tuple[str, str] | None,
+    plan: RowPlan, role: str, options: Options, answer: Mapping[str, Any], looks: Sequence[Any], *,
+    precision_holds: bool, samples: tuple[str, str] | None, energy: Energy | None = None, gpu_mib: Measure | None = None,
 ) -> Row:  # fmt: skip
     """A row from what its worker answered and what the machine did meanwhile."""
     durations = [int(d) for d in answer["durations_ns"]]
@@ -102,7 +105,7 @@ def judge_row(
     found = {
         "below_minimum": not reaches_minimum(options, role, images, wall),
         "warmup_unstable": not answer["warmup"]["settled"],
-        **dict.fromkeys(signs(conditions), True),
+        **dict.fromkeys(signs(conditions, allow_cap=options.allow_cap), True),
         "drift": drifted(durations, conditions),
         "output_mismatch": bool(answer["differ"]),
         "precision_mismatch": not precision_holds,
@@ -113,13 +116,19 @@ def judge_row(
     share = answer["clock_ns"] / 1e6 / p50
     return Row(
         plan, "INVALID" if reasons else "VALID", reasons, len(durations), wall, answer["warmup"], latency,
-        rate=_rate(plan, answer), parts={name: percentile(np.sort(np.asarray(times) / 1e6), "0.5")
-                                         for name, times in answer["parts_ns"].items()},
+        rate=_rate(plan, answer), parts=_parts(answer),
         rss_peak_mib=missing("not_readable") if peak is None else Measure(peak),
         rss_delta_mib=None if peak is None or before is None else Measure(peak - before),
-        conditions=conditions, power=power, samples=samples,
+        conditions=conditions, samples=samples, energy=energy, gpu_mib=gpu_mib,
         clock_note=f"{plan.id}: reading the clock is {100 * share:.1f} % of p50" if share > CLOCK_SHARE else "",
     )  # fmt: skip
+
+
+def _parts(answer: Mapping[str, Any]) -> dict[str, Measure]:
+    """Medians of the parts of the end-to-end time, and of reading a file, which is in none of them."""
+    parts = {name: percentile(np.sort(np.asarray(times) / 1e6), "0.5") for name, times in answer["parts_ns"].items()}
+    read = answer.get("read_ms")
+    return {**parts, "read": Measure(read)} if parts and read is not None else parts
 
 
 def _rate(plan: RowPlan, answer: Mapping[str, Any]) -> Measure:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from octc.bench.compare import Block, compared, no_comparison, run_pairs
 from octc.bench.conditions import Snapshot
-from octc.bench.measure import SLACK_S, load_again, measure_rows
+from octc.bench.energy import LEAST_S, metering
+from octc.bench.measure import SLACK_S, load_again, measure_rows, on_gpu
+from octc.bench.nvml import open_nvml
 from octc.bench.plan import Subject, Versus
+from octc.bench.power import open_sources, tegrastats_command
 from octc.bench.process import Worker
 from octc.bench.rows import broken_row
 from octc.bench.state import SLOW_MS, State, first_s, opened, warm_request
@@ -49,10 +52,11 @@ class Pool:
 def run_bench(state: State) -> None:
     """Measure everything; an interruption is kept in `state.interrupted`, and what was finished stays."""
     try:
-        state.first_c = state.look().temp_c
-        measure_rows(state)
-        _compare(state)
-        load_again(state)
+        with _reading(state):
+            state.first_c = state.look().temp_c
+            measure_rows(state)
+            _compare(state)
+            load_again(state)
     except KeyboardInterrupt as stopped:  # SIGTERM comes as one too
         state.interrupted = stopped
         for row in state.plan.measured():
@@ -61,6 +65,26 @@ def run_bench(state: State) -> None:
         for versus in state.plan.versus[done:]:
             rows = _rows(state, versus, versus.others[0])
             state.comparisons.append(no_comparison(versus.kind, rows, "incomplete", "INVALID"))
+
+
+@contextmanager
+def _reading(state: State) -> Iterator[None]:
+    """Open what tells power and, where rows are long enough for it, read it meanwhile in a process of its own."""
+    subjects = [s for s in state.plan.subjects if s.why_not is None]
+    state.nvml = open_nvml() if any(on_gpu(s) for s in subjects) else None
+    if not state.options.power or state.options.power_csv is not None:
+        yield
+        return
+    tool = ("tegra",) if tegrastats_command() else ()
+    state.sources = (*(one.name for one in open_sources(state.root)), *tool)
+    if not state.sources or all(state.options.limits(s.role).duration_s < LEAST_S for s in subjects):
+        yield
+        return
+    usable = state.machine.cpus.usable
+    with metering(state.scratch, usable[-1] if len(usable) > state.options.threads else -1, state.root) as meter:
+        state.meter = meter
+        state.pids.add(meter.pid)
+        yield
 
 
 def _compare(state: State) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from octc.bench.compare import Comparison
 from octc.bench.conditions import Snapshot, read_snapshot
+from octc.bench.energy import Meter
+from octc.bench.nvml import Nvml
 from octc.bench.plan import Plan, Subject
 from octc.bench.process import Worker
 from octc.bench.profiles import Options
@@ -47,6 +50,8 @@ class State:
         run_id: of this bench; names its report and its samples. started: UTC.
         scratch: an empty folder of this process. logs: where the log of a crashed worker is kept.
         tell: takes a line for people. step: called after every row and comparison.
+        sources: of power, those that answer here. meter: reads them while the bench runs. nvml: the GPU, where it is looked at.
+        pids: processes of this bench, which are no foreign load.
         failed: artifact -> why nothing more of it is measured ("output_mismatch" or "incomplete").
     """
 
@@ -67,10 +72,15 @@ class State:
     failed: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     first_c: float | None = None
+    sources: tuple[str, ...] = ()
+    meter: Meter | None = None
+    nvml: Nvml | None = None
+    pids: set[int] = field(default_factory=lambda: {os.getpid()})
     interrupted: BaseException | None = None
 
     def look(self) -> Snapshot:
-        return read_snapshot(self.root)
+        seen = read_snapshot(self.root, self.machine.cpus.usable, self.pids)
+        return seen if self.nvml is None else replace(seen, gpu=self.nvml.look())
 
     def keep_log(self, log: Path) -> Path:
         """A worker's log, out of the scratch folder."""
@@ -97,6 +107,7 @@ def opened(state: State, subject: Subject, batch: int) -> Iterator[Worker]:
     """
     worker = Worker(subject.id, state.scratch, state.options.threads, state.keep_log)
     known = state.facts.setdefault(subject.id, Facts())
+    state.pids.add(worker.pid)
     try:
         fast = state.machine.cpus.fast
         cpus = [cpu for cpu in state.machine.cpus.usable if cpu in fast] if fast else []
@@ -118,6 +129,7 @@ def opened(state: State, subject: Subject, batch: int) -> Iterator[Worker]:
         raise _with_own_path(error, subject.found.folder) from error
     finally:
         worker.kill()
+        state.pids.discard(worker.pid)
 
 
 def _with_own_path(error: OctcError, folder: Path) -> OctcError:

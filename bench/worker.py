@@ -164,6 +164,7 @@ def _row(bench: Bench, asked: dict[str, Any]) -> dict[str, Any]:
     warmed = _warmed(query, asked)
     bench.parts.clear()
     keep = choose_kept(asked["min_queries"], asked["seed"])
+    time.sleep(asked["idle_s"])  # what the machine draws when it waits
     bench.say({"event": "timing"})
     limits = Limits(asked["duration_s"], asked["min_queries"], asked["max_duration_s"])
     timed = timed_loop(query, limits, keep)

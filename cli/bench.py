@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from octc.cli.errors import INTERRUPTED, TERMINATED, Terminated
 from octc.cli.session import Session
 from octc.cli.tables import Rows
-from octc.errors import OctcError, Several
+from octc.errors import OctcError
 
 if TYPE_CHECKING:
     from octc.bench.plan import Plan
     from octc.bench.profiles import Options
-    from octc.bench.state import State
     from octc.find import Found
-    from octc.host import Machine
 
 
 def bench(
@@ -53,7 +49,14 @@ def bench(
     max_p90: Annotated[str | None, typer.Option(help="Gate, for example 30ms")] = None,
     max_p99: Annotated[str | None, typer.Option(help="Gate, for example 50ms")] = None,
     min_throughput: Annotated[float | None, typer.Option(help="Gate, images per second (--scenario offline)")] = None,
+    max_mj: Annotated[float | None, typer.Option(help="Gate, millijoules per image")] = None,
     require_speedup: Annotated[float | None, typer.Option(help="Gate: INT8 at least so many times as fast as float")] = None,
+    power: Annotated[bool, typer.Option("--power/--no-power", help="Read power where a sensor is")] = True,
+    power_csv: Annotated[str | None, typer.Option(metavar="FILE", help="Readings of a meter: time, watts")] = None,
+    allow_power_cap: Annotated[bool, typer.Option("--allow-power-cap", help="Rows at the GPU's power cap stay valid")] = False,
+    on: Annotated[str | None, typer.Option(metavar="USER@HOST", help="Measure on another machine, over your own ssh")] = None,
+    pareto: Annotated[bool, typer.Option("--pareto", help="Draw accuracy against latency (needs octc verify)")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="Compare two results: --compare A.json B.json")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop")] = False,
 ) -> int:
     """Measure latency, throughput, load time, memory and size of artifacts, and the ratio to their teacher.
@@ -65,19 +68,32 @@ def bench(
     values = {
         "scenario": scenario, "batch": batch, "duration": duration, "min_queries": min_queries, "max_duration": max_duration,
         "quick": quick, "threads": threads, "vs": vs, "max_p50": max_p50, "max_p90": max_p90, "max_p99": max_p99,
-        "min_throughput": min_throughput, "require_speedup": require_speedup,
+        "min_throughput": min_throughput, "max_mj": max_mj, "require_speedup": require_speedup, "power": power,
+        "power_csv": power_csv, "allow_power_cap": allow_power_cap,
     }  # fmt: skip
+    if compare:
+        from octc.cli.bench_compare import compare_results
+
+        return compare_results(session, bundles or [])
     from octc.bench.plan import QUICK_NOTE, make_plan
     from octc.cli.bench_options import make_options
     from octc.host import read_machine
 
     machine = read_machine()
-    options = make_options(values, machine.cpus, session.origins)
+    local = values if on is None else {**values, "threads": None}  # the far end knows how many it has
+    options = make_options(local, machine.cpus, session.origins)
     if quick:
         session.say(QUICK_NOTE)
     founds, named = _find(session, bundles or [])
     founds, named, given = _sort(founds, named)
     teachers, why = _teachers(founds, given, session.run_dir) if options.vs == "teacher" else ([], None)
+    if on is not None:
+        from octc.cli.bench_remote import bench_on
+
+        if dry_run:
+            raise OctcError("OCT-E102", "--dry-run and --on: the plan is made there", mend="leave one of them out")
+        _check_writable([found.folder for found in founds])
+        return bench_on(session, on, founds, teachers, named, {**values, "threads": threads}, images)
     plan = make_plan(founds, teachers, options, named, why)
     _say_plan(session, plan, options)
     if dry_run:
@@ -85,9 +101,11 @@ def bench(
     _check_writable([subject.found.folder for subject in plan.subjects])
     with tempfile.TemporaryDirectory(prefix="octc-bench-") as scratch:
         from octc.bench.pictures import choose_pictures
+        from octc.cli.bench_run import run_plan
 
         paths, words = choose_pictures(images, founds[0], session.run_dir, session.data, os.environ, Path(scratch))
-        return _run(session, plan, replace(options, images=tuple(paths), images_from=words), machine, Path(scratch))
+        chosen = replace(options, images=tuple(paths), images_from=words)
+        return run_plan(session, plan, chosen, machine, Path(scratch), pareto=pareto)
 
 
 def _find(session: Session, bundles: list[str]) -> tuple[list[Found], list[bool]]:
@@ -162,47 +180,3 @@ def _check_writable(folders: list[Path]) -> None:
         if not os.access(folder, os.W_OK):
             text = f"results cannot be written beside the artifact: {folder}"
             raise OctcError("OCT-E109", text, mend="make the folder writable, or bench a copy", place=str(folder))
-
-
-def _run(session: Session, plan: Plan, options: Options, machine: Machine, scratch: Path) -> int:
-    from octc.bench.runner import run_bench
-    from octc.bench.state import State
-    from octc.run import utc_now
-
-    started = utc_now()
-    run_id = f"b-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
-    session.run_id = run_id
-    reports = session.run_dir.parent / "reports"
-    with session.progress("bench", len(plan.measured()) + len(plan.versus)) as step:
-        state = State(plan, options, machine, run_id, started, scratch, reports, session.say, step)
-        run_bench(state)
-    return _finish(session, state, reports)
-
-
-def _finish(session: Session, state: State, reports: Path) -> int:
-    """Write what was measured, print it, and end as the numbers say."""
-    from octc.bench.findings import find_all
-    from octc.bench.judge import judge
-    from octc.bench.report import COLUMNS, head, reasons, table, tail
-    from octc.bench.report_md import markdown
-    from octc.bench.result import document, write_results
-
-    verdict = judge(state, TERMINATED if isinstance(state.interrupted, Terminated) else INTERRUPTED)
-    findings = find_all(state)
-    files = write_results(state, verdict, findings, reports, markdown(state, verdict, findings))
-    session.report(document(state, verdict, findings))
-    for finding in findings:
-        if finding.warning:
-            session.warn(finding.warning, finding.text)
-    session.result("\n".join(head(state)))
-    session.result(Rows(COLUMNS, table(state)))
-    session.result("\n".join([*reasons(state), *tail(state, verdict, findings, files)]))
-    if state.interrupted is not None:
-        raise state.interrupted
-    return _end(verdict.errors, verdict.exit_code)
-
-
-def _end(errors: Any, code: int) -> int:
-    if errors:
-        raise errors[0] if len(errors) == 1 else Several(errors)
-    return code

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from octc.errors import OctcError
@@ -63,7 +64,7 @@ def make_options(values: Mapping[str, Any], cpus: Cpus, origins: Mapping[str, st
         OctcError: E104 a value out of range, E102 gates that cannot be judged.
     """
     from octc.bench import profiles
-    from octc.bench.plan import check_gates
+    from octc.bench.plan import check_gates, check_power
 
     for option, value, known in (("--scenario", values["scenario"], SCENARIOS), ("--vs", values["vs"], ("teacher", "none"))):
         if value not in known:
@@ -75,6 +76,7 @@ def make_options(values: Mapping[str, Any], cpus: Cpus, origins: Mapping[str, st
         "max_p90_ms": quantity(values["max_p90"], MILLISECONDS, "ms", "--max-p90"),
         "max_p99_ms": quantity(values["max_p99"], MILLISECONDS, "ms", "--max-p99"),
         "min_images_per_s": positive(values["min_throughput"], "--min-throughput"),
+        "max_mj": positive(values["max_mj"], "--max-mj"),
         "require_speedup": positive(values["require_speedup"], "--require-speedup"),
     }
     threads, source = threads_of(values["threads"], cpus)
@@ -84,7 +86,19 @@ def make_options(values: Mapping[str, Any], cpus: Cpus, origins: Mapping[str, st
         duration_s=quantity(values["duration"], SECONDS, "s", "--duration"), min_queries=values["min_queries"],
         max_duration_s=quantity(values["max_duration"], SECONDS, "s", "--max-duration"), vs=values["vs"],
         gates={name: limit for name, limit in gates.items() if limit is not None},
+        power=values["power"], power_csv=_file(values["power_csv"]), allow_cap=values["allow_power_cap"],
         origins={name: origin for name, origin in origins.items() if origin != "default"},
     )  # fmt: skip
     check_gates(options)
+    check_power(options)
     return options
+
+
+def _file(name: str | None) -> str | None:
+    """A file that is there, as a whole path: workers and remote ends have other folders."""
+    if name is None:
+        return None
+    if not Path(name).is_file():
+        text = f"no file of power readings: {name}"
+        raise OctcError("OCT-E104", text, mend="start the meter's log before the bench", place="--power-csv")
+    return str(Path(name).resolve())

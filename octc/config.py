@@ -100,6 +100,7 @@ def config_option(section: str, parameter: str) -> str | None:
     """The key that feeds a verb's parameter, or None."""
     for name, key in KEYS.get(section, {}).items():
         if (key.option or name) == parameter:
+        "remote_python": Key(str),
             return name
     return None
 

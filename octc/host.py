@@ -11,12 +11,13 @@ import re
 import shutil
 import socket
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from octc.cpu import ROOT, SYSTEM_CPUS, Cpus, cpu_class, isa_tokens, read_cpus, read_flags, read_text, usable_threads
+from octc.jetson import UNKNOWN, read_jetson
 
 __all__ = ["Gpu", "Machine", "cpu_times", "host_name", "memory_mib", "read_gpus", "read_machine", "usable_threads", "versions"]
 
@@ -56,6 +57,7 @@ class Machine:
     gpus: tuple[Gpu, ...]
     load: float | None
     isa_limits: dict[str, str]
+    jetson: dict[str, Any] = field(default_factory=lambda: dict(UNKNOWN))
 
     def to_json(self) -> dict[str, Any]:
         """The `machine` object of a bench result (section 17)."""
@@ -64,7 +66,7 @@ class Machine:
             "cores_logical": len(self.cpus.logical), "cores_physical": self.cpus.physical,
             "affinity": list(self.cpus.usable), "cgroup_quota": self.cpus.quota, "smt": self.cpus.smt,
             "governor": self.governor, "ram_mib": self.ram_mib, "virtual": self.virtual,
-            "gpus": [vars(gpu) for gpu in self.gpus], "power_mode": None, "jetson_clocks": None, "jetpack": None,
+            "gpus": [vars(gpu) for gpu in self.gpus], **self.jetson,
             "load_before": {"value": self.load} if self.load is not None else {"value": None, "reason": "not_readable"},
             "remote_host": None,
         }  # fmt: skip
@@ -82,6 +84,7 @@ def read_machine(root: Path = ROOT, *, gpus: bool = True) -> Machine:
         gpus=read_gpus() if gpus else (),
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         isa_limits={name: os.environ[name] for name in ISA_LIMITS if name in os.environ},
+        jetson=read_jetson(root),
     )  # fmt: skip
 
 

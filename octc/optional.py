@@ -22,6 +22,7 @@ EXTRAS = {
     "openvino": "openvino",
     "pooch": "fetch",
     "requests": "fetch",
+    "pynvml": "power",
     "safetensors": "train",
     "sklearn": "baselines",
     "tensorrt": "tensorrt",

@@ -24,10 +24,11 @@ from octc.run import Run, create_run
 from tests.tiny_artifacts import resign
 
 TEACHER = "r-0002-teacher-folder"
-NOISE = {"warmup_unstable", "drift", "steal"}  # what a busy machine does to a row
+NOISE = {"warmup_unstable", "drift", "steal", "foreign_load"}  # what a busy machine does to a row
 SHORT: Mapping[str, Any] = {
     "duration_s": 0.15, "min_queries": 64, "reference_queries": 20, "reference_least": 10, "pairs": 3, "block_s": 0.01,
     "block_calls": 5, "slow_calls": 2, "loads": 1, "tune_s": 0.01, "max_duration_s": 20.0, "warm_most": 60, "look_s": 0.05,
+    "idle_s": 0.0,
 }  # fmt: skip
 TINY = replace(STANDARD, **SHORT)
 TINY_QUICK = replace(QUICK, **SHORT)
@@ -58,7 +59,8 @@ def pretend_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "judge_row", judged)
     monkeypatch.setattr(conditions, "DRIFT", 1e9)
     monkeypatch.setattr(conditions, "STEAL", 101.0)
-    monkeypatch.setattr("octc.bench.compare.STEAL", 101.0)
+    monkeypatch.setattr(conditions, "FOREIGN", 101.0)
+    monkeypatch.setattr("octc.bench.compare.UNSTEADY", 1e9)
 
 
 def short_profiles(monkeypatch: pytest.MonkeyPatch) -> None:

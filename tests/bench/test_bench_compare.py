@@ -182,3 +182,14 @@ def test_no_ratio_says_why() -> None:
     found = no_comparison("as_shipped", ("s", "teacher"), "torch is not installed").to_json()
     assert (found["status"], found["interleave"], found["pairs"]) == ("NA", "none", 0)
     assert found["ratio"] == {"value": None, "reason": "torch is not installed"}
+
+
+def test_interval_wider_than_ten_percent_is_unsteady_and_ends_with_one() -> None:
+    wild = Pairs((4.0, 4.4, 3.8, 4.6), (3.0, 2.9, 3.2, 3.0), 0, None)
+    found = compared("as_shipped", ("s-device-1", "t-device-1"), ("S", "T"), wild, "blocks")
+    assert (found.status, found.ratio.value, found.ratio.reason) == ("INVALID", None, "unsteady")
+    busy = Pairs((4.0, 4.0), (3.0, 3.0), 0, None, foreign=7.0)
+    assert compared("as_shipped", ("s", "t"), ("S", "T"), busy, "blocks").ratio.reason == "foreign_load"
+    verdict = judge(Known({}, comparisons=(found,)))  # type: ignore[arg-type]
+    assert (verdict.status, verdict.exit_code, [e.code for e in verdict.errors]) == ("INVALID", 1, ["OCT-E607"])
+    assert "1 comparison is INVALID (unsteady): s-device-1 and t-device-1" in verdict.errors[0].message

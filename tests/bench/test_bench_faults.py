@@ -66,7 +66,7 @@ def test_r03_throttle_counter_that_rises_during_a_row(run: Run, tmp_path: Path, 
     counter.parent.mkdir(parents=True)
     looked = 0
 
-    def heated(root: Path) -> Snapshot:
+    def heated(root: Path, *_: object) -> Snapshot:
         """Every look finds the counter higher than the one before."""
         nonlocal looked
         looked += 1

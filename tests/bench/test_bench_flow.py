@@ -57,7 +57,9 @@ def test_every_row_has_numbers_and_follows_the_schema(whole: State, run: Run) ->
             assert row["n"] >= TINY.min_queries
             assert row["latency_ms"]["p50"]["value"] > 0
             assert row["memory"]["rss_peak_mib"]["value"] > row["memory"]["rss_delta_mib"]["value"] > 0
-            assert (set(row.get("parts_ms", {})) == {"decode", "preprocess", "infer", "post"}) == (scope == "end_to_end")
+            assert (set(row.get("parts_ms", {})) == {"decode", "preprocess", "infer", "post", "read"}) == (
+                scope == "end_to_end"
+            )
         assert rows[f"{name}-host-1"]["reasons"] == ["same_as_device"]
     assert rows["tensorrt-int8-device-1"]["status"] == "NA"
     assert rows["teacher-torch-fp32-end_to_end-1"]["n"] >= TINY.reference_queries

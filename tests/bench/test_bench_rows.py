@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from octc.bench.conditions import Snapshot
+from octc.bench.energy import no_energy
 from octc.bench.plan import RowPlan
 from octc.bench.profiles import CANDIDATE, REFERENCE, STANDARD, Options
 from octc.bench.result import read_schema
@@ -32,7 +33,12 @@ def answer(n: int = 6100, ms: float = 10.0, **more: Any) -> dict[str, Any]:
 
 
 def row(found: dict[str, Any], looks: tuple[Snapshot, ...] = (STEADY, STEADY), **more: Any) -> Row:
-    given = {"power": "virtual_machine", "precision_holds": True, "samples": ("samples/b-1/x.csv", "0" * 64), **more}
+    given = {
+        "energy": no_energy("virtual_machine"),
+        "precision_holds": True,
+        "samples": ("samples/b-1/x.csv", "0" * 64),
+        **more,
+    }
     return judge_row(given.pop("plan", PLAN), given.pop("role", CANDIDATE), OPTIONS, found, looks, **given)
 
 
@@ -121,7 +127,7 @@ def test_parts_of_an_end_to_end_row_are_medians_with_intervals() -> None:
 
 def test_few_samples_of_a_teacher_give_few_percentiles() -> None:
     made = judge_row(
-        PLAN, REFERENCE, replace(OPTIONS, max_duration_s=600.0), answer(150, 4000.0), (STEADY, STEADY), power="no_sensor",
+        PLAN, REFERENCE, replace(OPTIONS, max_duration_s=600.0), answer(150, 4000.0), (STEADY, STEADY),
         precision_holds=True, samples=None,
     )  # fmt: skip
     assert made.status == "VALID"

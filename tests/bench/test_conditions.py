@@ -13,12 +13,14 @@ from octc.bench.conditions import (
     cool_down,
     drifted,
     machine_warnings,
-    power_reason,
     read_snapshot,
     signs,
+    steal_warning,
 )
 from octc.bench.footprint import rss_peak_mib
+from octc.bench.nvml import GpuLook
 from octc.host import read_machine
+from octc.jetson import read_jetson
 
 LOOK = Snapshot(None, None, None, None, None)
 
@@ -88,22 +90,70 @@ def test_r05_quota_battery_and_limits_on_the_instruction_set_are_said(tmp_path: 
     assert "running on battery" not in machine_warnings(read_machine(tmp_path), tmp_path)
 
 
-def test_r06_why_there_is_no_energy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    machine = read_machine(tmp_path)
-    assert power_reason(replace(machine, virtual=False), tmp_path)[0] == "no_sensor"
-    assert power_reason(replace(machine, virtual=True), tmp_path)[0] == "virtual_machine"
-    write(tmp_path, "sys/class/powercap/intel-rapl:0/energy_uj", 1)
-    monkeypatch.setattr("octc.bench.conditions.os.access", lambda path, mode: False)
-    reason, mend = power_reason(machine, tmp_path)
-    assert reason == "no_permission"
-    assert mend.startswith("sudo chmod")
-    monkeypatch.setattr("octc.bench.conditions.os.access", lambda path, mode: True)
-    assert power_reason(machine, tmp_path)[0] == "not_requested"
-
-
 def test_largest_size_of_a_process(tmp_path: Path) -> None:
     write(tmp_path, "proc/self/status", "Name:\tx\nVmHWM:\t  20480 kB")
     assert rss_peak_mib(tmp_path) == 20.0
     here = rss_peak_mib()
     assert here is not None
     assert 10 < here < 1e5
+
+
+def stat(busy: tuple[int, int], idle: int = 0) -> str:
+    rows = [f"cpu{k} {ticks} 0 0 {idle} 0 0 0 0 0 0" for k, ticks in enumerate(busy)]
+    return "\n".join([f"cpu  {sum(busy)} 0 0 {2 * idle} 0 0 0 0 0 0", *rows])
+
+
+def test_work_of_other_programs_is_told_from_the_bench_s_own(tmp_path: Path) -> None:
+    write(tmp_path, "proc/stat", stat((100, 100), 1000))
+    write(tmp_path, "proc/7/stat", "7 (a) b) S 1 1 1 0 -1 0 0 0 0 0 40 10 0 0")
+    first = read_snapshot(tmp_path, (0, 1), (7,))
+    assert first.work == (200, 2200, 50)
+    write(tmp_path, "proc/stat", stat((190, 130), 1040))
+    write(tmp_path, "proc/7/stat", "7 (a) b) S 1 1 1 0 -1 0 0 0 0 0 110 30 0 0")
+    conditions = Conditions((first, read_snapshot(tmp_path, (0, 1), (7,))))
+    assert conditions.foreign == (30, 200)
+    assert "foreign_load" in signs(conditions)
+    mine = Conditions((first, replace(first, work=(310, 2400, 155))))
+    assert "foreign_load" not in signs(mine), "its own 105 of 110 ticks"
+
+
+def test_r03_what_holds_a_machine_back_now(tmp_path: Path) -> None:
+    assert read_snapshot(tmp_path).slowed is None
+    write(tmp_path, "sys/devices/platform/soc/soc:firmware/get_throttled", "50000")
+    assert read_snapshot(tmp_path).slowed is False, "it was held back once, before the row"
+    write(tmp_path, "sys/devices/platform/soc/soc:firmware/get_throttled", "50005")
+    seen = read_snapshot(tmp_path)
+    assert seen.slowed is True
+    assert signs(Conditions((seen, seen))) == ["thermal_throttle"]
+
+
+def test_r03_jetson_clock_below_the_value_it_is_locked_to(tmp_path: Path) -> None:
+    for name, clock in (("min_freq", 900), ("max_freq", 900), ("cur_freq", 900)):
+        write(tmp_path, f"sys/class/devfreq/17000000.gpu/{name}", clock)
+    write(tmp_path, "sys/class/hwmon/hwmon4/oc1_event_cnt", 2)
+    first = read_snapshot(tmp_path)
+    assert (first.slowed, first.throttles) == (False, 2)
+    write(tmp_path, "sys/class/devfreq/17000000.gpu/cur_freq", 600)
+    assert read_snapshot(tmp_path).slowed is True
+    write(tmp_path, "etc/nv_tegra_release", "# R36 (release), REVISION: 4.3, GCID: 1, BOARD: generic")
+    found = read_jetson(tmp_path)
+    assert (found["jetson_clocks"], found["jetpack"]) == (True, "L4T 36.4.3")
+    assert read_machine(tmp_path, gpus=False).to_json()["jetpack"] == "L4T 36.4.3"
+
+
+@pytest.mark.parametrize(
+    ("bits", "reasons", "allowed"),
+    [(0, [], []), (0x1, [], []), (0x40, ["thermal_throttle"], ["thermal_throttle"]),
+     (0x80, ["power_throttle"], ["power_throttle"]), (0x4, ["power_throttle"], [])],
+)  # fmt: skip
+def test_r03_reasons_of_a_gpu(bits: int, reasons: list[str], allowed: list[str]) -> None:
+    looks = (replace(LOOK, gpu=GpuLook(1000.0, 60.0, 0)), replace(LOOK, gpu=GpuLook(1000.0, 61.0, bits)))
+    assert signs(Conditions(looks)) == reasons
+    assert signs(Conditions(looks), allow_cap=True) == allowed
+    assert Conditions(looks).power_capped is (bits == 0x4)
+
+
+def test_stolen_time_of_one_to_five_percent_is_worth_a_warning() -> None:
+    first = replace(LOOK, steal=(0, 0))
+    found = [steal_warning(Conditions((first, replace(LOOK, steal=(ticks, 1000))))) for ticks in (5, 30, 80)]
+    assert found == [None, 3.0, None]

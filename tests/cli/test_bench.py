@@ -74,7 +74,7 @@ def test_the_command_as_it_stands_in_the_readme(run: Run, bench: Said, tmp_path:
         assert word in out
     assert re.search(r"ratio +as shipped: onnx-int8 and teacher-onnx-fp32, device: .*the teacher takes", out)
     assert re.search(r"NA +tensorrt-int8, device: no TensorRT engine", out)
-    assert re.search(r"RESULT: PASS · no gate set · reports/bench-b-\S+\.{json,md} · exit 0\n$", out)
+    assert re.search(r"RESULT: PASS · no gate set · reports/bench-b-\S+\.{json,md,html} · exit 0\n$", out)
     for name in ("onnx-int8", "onnx-fp32"):
         check_schema(json.loads((run.artifacts / name / f"bench-{host_name()}.json").read_text()))
     assert not (run.artifacts / "tensorrt-int8" / f"bench-{host_name()}.json").exists()

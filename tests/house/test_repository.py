@@ -139,7 +139,13 @@ def test_what_optional_says_is_what_the_extras_bring() -> None:
     from octc.cli.list import EXTRAS as LISTED
     from octc.optional import EXTRAS
 
-    names = {"modelopt": "nvidia-modelopt", "sklearn": "scikit-learn", "tensorrt_rtx": "tensorrt-rtx-cu12", "yaml": "pyyaml"}
+    names = {
+        "modelopt": "nvidia-modelopt",
+        "sklearn": "scikit-learn",
+        "pynvml": "nvidia-ml-py",
+        "tensorrt_rtx": "tensorrt-rtx-cu12",
+        "yaml": "pyyaml",
+    }
     for module, extra in EXTRAS.items():
         assert names.get(module, module.replace("_", "-")) in resolved(extra), module
     for extra, modules in LISTED.items():

@@ -1,0 +1,119 @@
+"""The model card of a report, and the facts that reporting checklists ask for. What octc cannot know is left to the maker."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from octc.bench.dossier import Dossier
+from octc.bench.dossier_accuracy import leading, percent
+from octc.bench.dossier_speed import NOT_A_DEVICE
+from octc.bench.page import Block, Section, Table, Text
+
+CARD_KEYS = ("model", "preprocess", "output", "data", "split", "training", "start", "selection", "software")
+TO_FILL = "to be written by the maker: what it is for, for whom, and what it must not be used for"
+
+
+def licences(dossier: Dossier) -> list[tuple[str, str, str]]:
+    """(what, licence, source) of the data and of the start weights."""
+    from octc.datasets.table import DATASETS
+
+    lineage = dossier.first.artifact.lineage
+    name = str(lineage.get("dataset"))
+    spec = DATASETS.get(name)
+    rows = [(f"data set {name}", spec.licence if spec else "not known", spec.source if spec else "")]
+    weights = lineage.get("weights")
+    if isinstance(weights, dict) and weights:
+        rows.append(("start weights", str(weights.get("licence", "not known")), str(weights.get("source", ""))))
+    return rows
+
+
+def facts(dossier: Dossier) -> dict[str, str]:
+    """What is known, as sentences, by the keys of the checklists."""
+    artifact, run = dossier.first.artifact, dossier.facts
+    lineage, pre = artifact.lineage, artifact.preprocess
+    recipe = run.get("recipe") if isinstance(run.get("recipe"), dict) else {}
+    pairs = leading(dossier)
+    found = {
+        "kind": f"classification of retinal OCT B-scans by a neural network ({artifact.model}), compressed for edge devices",
+        "data": f"data set {lineage.get('dataset')}; digest {str(lineage.get('data_digest'))[:16]}",
+        "labels": "labels as the data set gives them",
+        "excluded": "images that cannot be read are refused; what was skipped stands in run.json",
+        "preprocess": f"resize to {pre.size} px ({pre.resize}), {pre.channels} channel(s), mean {_few(pre.mean)}, "
+        f"deviation {_few(pre.std)}",
+        "missing": "an image has no missing predictor; unreadable images are refused, never replaced",
+        "split": f"patient-level split, digest {str(lineage.get('split_digest'))[:16]}",
+        "disjoint": "no patient and no image is in two parts; checked before anything is trained or judged",
+        "model": f"{artifact.model}, {pre.size} px, classes {', '.join(artifact.classes)}",
+        "output": f"logits of {', '.join(artifact.classes)}; probabilities by softmax, the largest is the label",
+        "software": ", ".join(f"{k} {v}" for k, v in (lineage.get("versions") or {}).items()),
+        "start": _start(lineage), "selection": "best epoch on validation patients; the test part is read by verify alone",
+        "compression": ", ".join(f"{f.artifact.target} {f.artifact.precision}" for f in dossier.found),
+        "metrics": "accuracy, sensitivity and specificity of each class and macro, AUC, ECE, Brier, agreement",
+        "uncertainty": "Wilson, Tango and patient-bootstrap intervals; McNemar; non-inferiority at a margin; Holm over classes",
+        "details": "recipe, split and sums stand in the run folder and in artifact.json",
+        "availability": "octc is MIT licensed; data and weights: see licences",
+        "quality": "images outside the quality gate or unlike the training images get no label (octc predict)",
+        "limits": limits_text(dossier),
+    }  # fmt: skip
+    if recipe:
+        taught = lineage.get("teacher_run") or "none"
+        found["training"] = f"recipe {recipe.get('name')}, seed {run.get('seed', recipe.get('seed'))}, teacher {taught}"
+    if pairs:
+        found |= _measured(pairs[0].document)
+        found["results"] = "; ".join(_result(p.name, p.document) for p in pairs)
+    return {key: value for key, value in found.items() if value}
+
+
+def _start(lineage: dict[str, Any]) -> str:
+    weights = lineage.get("weights") or {}
+    return f"start weights: {weights.get('source')} ({weights.get('licence')})" if weights else ""
+
+
+def _few(numbers: Any) -> str:
+    return "/".join(f"{n:.3g}" for n in numbers)
+
+
+def _measured(document: dict[str, Any]) -> dict[str, str]:
+    used, plan = document["set"], document["plan"]
+    counts = f"{used['n']:,} images" + ("" if used["patients"] is None else f" of {used['patients']:,} patients")
+    margins = f"margin {plan['margin_pp']:g} points, {plan['class_margin_pp']:g} for a class"
+    wrong = document["counts"]
+    return {
+        "claim": f"the compressed model is {plan['claim'].replace('_', ' ')} to its reference at a {margins}",
+        "counts": f"{used['name']} set: {counts}", "internal": f"{used['name']} part of the same data set, patients apart",
+        "power": f"planned power {plan.get('power')}, needed for 0.80: {plan.get('needed_n_80')} images",
+        "failures": f"lost {wrong['lost']}, gained {wrong['gained']}, both wrong {wrong['both_wrong']}; listed in the report",
+    }  # fmt: skip
+
+
+def _result(name: str, document: dict[str, Any]) -> str:
+    accuracy = document["accuracy"]
+    shown = percent(accuracy["candidate"], accuracy["wilson"]["candidate"])
+    word = document["verdict"]["word"].replace("_", " ")
+    return f"{name}: accuracy {shown} %, difference {accuracy['difference_pp']:+.2f} points, {word}"
+
+
+def limits_text(dossier: Dossier) -> str:
+    """What these numbers do not say."""
+    found = ["one data set: devices, sites and populations that are not in it were not looked at"]
+    if not any(True for _ in leading(dossier)):
+        found.append("not verified on labelled images here")
+    found += sorted({w for pair in leading(dossier) for w in pair.document.get("warnings", ())})
+    if any(t.document["settings"]["profile"] == "quick" for t in dossier.timings.values()):
+        found.append("latencies of the quick profile: not comparable, not for publication")
+    return "; ".join(found)
+
+
+def card_section(dossier: Dossier) -> Section:
+    """Intended use, licences, lineage, limits."""
+    artifact, known = dossier.first.artifact, facts(dossier)
+    lineage = {k: v for k, v in artifact.lineage.items() if isinstance(v, (str, int, float)) and v != ""}
+    blocks: list[Block] = [
+        Text(NOT_A_DEVICE, "lead"), Text(f"Intended use: {TO_FILL}.", "warn"),
+        Table(("", ""), [(key, known[key]) for key in CARD_KEYS if key in known]),
+        Table(("what", "licence", "source"), licences(dossier)),
+        Table(("lineage", ""), [(key.replace("_", " "), str(value)) for key, value in lineage.items()]),
+        Table(("artifact", "sha256 of its manifest"), list(dossier.sums.items())),
+        Text(f"Limits: {known['limits']}."),
+    ]  # fmt: skip
+    return Section("card", "Model card", blocks, {**known, "licences": licences(dossier), "sums": dossier.sums})

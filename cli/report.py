@@ -1,0 +1,73 @@
+"""`octc report`: one page about a run, from what train, verify and bench stored."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from octc.cli.session import Session
+from octc.errors import OctcError
+
+if TYPE_CHECKING:
+    from octc.bench.dossier import Dossier
+
+CHECKLISTS = ("claim", "tripod-ai")
+
+
+def report(
+    session: Session,
+    bundle: Annotated[
+        str | None, typer.Argument(metavar="[RUN|BUNDLE]", help="Run or artifacts; newest student run with artifacts")
+    ] = None,
+    html: Annotated[bool, typer.Option("--html", help="The page (and not the Markdown)")] = False,
+    md: Annotated[bool, typer.Option("--md", help="The Markdown with its figures (and not the page)")] = False,
+    checklist: Annotated[str | None, typer.Option(help="claim or tripod-ai, with what octc knows filled in")] = None,
+    sbom: Annotated[bool, typer.Option("--sbom", help="A bill of materials (CycloneDX) beside the report")] = False,
+    photos: Annotated[bool, typer.Option("--photos", help="Show the images whose label changed")] = False,
+    redact_ids: Annotated[bool, typer.Option("--redact-ids", help="Images by keyed sums instead of their names")] = False,
+    out: Annotated[str | None, typer.Option("-o", "--out", metavar="DIR", help="Where to (reports/report-<time>)")] = None,
+) -> int:
+    """Write report.html, report.md, report.json and a model card of a run. Nothing is measured and nothing is fetched."""
+    if checklist is not None and checklist not in CHECKLISTS:
+        mend = f"one of: {', '.join(CHECKLISTS)}"
+        raise OctcError("OCT-E104", f"--checklist {checklist} is not known", mend=mend, place="--checklist")
+    if photos and redact_ids:
+        raise OctcError("OCT-E102", "--photos and --redact-ids: an image shows whose it is", mend="leave one of them out")
+    from octc.bench.dossier import read_dossier
+    from octc.bench.dossier_files import Wanted, write_report
+    from octc.find import find_artifacts
+    from octc.run import utc_now
+
+    founds, words = find_artifacts(bundle, session.run_dir, os.environ)
+    session.say(words)
+    dossier = read_dossier(founds, session.run_dir)
+    session.run_id = str(dossier.first.artifact.lineage.get("run"))
+    both = html == md
+    wanted = Wanted(html or both, md or both, redact_ids, _root(session, dossier) if photos else None, checklist, sbom)
+    folder = Path(out) if out else _free(session.run_dir.parent / "reports")
+    names, document = write_report(folder, dossier, wanted, utc_now())
+    session.report({"folder": str(folder), "files": names, "report": document})
+    for name in names:
+        if not name.startswith("figures/"):
+            session.result(str(folder / name))
+    return 0
+
+
+def _root(session: Session, dossier: Dossier) -> Path:
+    """Root of the data set whose images are shown (E230 where it is not here)."""
+    from octc.datasets.table import find_root
+
+    stored = dossier.facts.get("data_root")
+    name = str(dossier.first.artifact.lineage.get("dataset"))
+    return find_root(name, session.data or (str(stored) if stored else None), os.environ)
+
+
+def _free(place: Path) -> Path:
+    """reports/report-<time>, a name that nothing has yet."""
+    stem = place / f"report-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    names = (stem if number == 0 else stem.with_name(f"{stem.name}-{number}") for number in range(1000))
+    return next(path for path in names if not path.exists())

@@ -1,0 +1,288 @@
+"""`octc bench --on user@host` against a real sshd on this machine, and every way in which that may fail (R08)."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from octc.cli.main import main
+from octc.run import Run
+from tests.bench_tools import check_schema
+from tests.tiny_artifacts import shared_run
+
+SSHD = shutil.which("sshd") or ("/usr/sbin/sshd" if Path("/usr/sbin/sshd").is_file() else None)
+TOOLS = ("sh", "mktemp", "rm", "df", "awk", "head", "tar", "cat", "find", "uname", "kill", "env")
+QUICK = ("--quick", "--duration", "0.2s", "--min-queries", "30", "--batch", "1", "--vs", "none", "--threads", "1", "--no-power")
+Octc = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@dataclass
+class Far:
+    """A machine that is this one: its address, its folder for temporary files, and the settings that the test may change."""
+
+    place: Path
+    port: int
+    temporary: Path
+    server: subprocess.Popen[bytes]
+    environment: dict[str, str]
+
+    @property
+    def address(self) -> str:
+        return f"{getpass.getuser()}@box"
+
+    def left(self) -> list[str]:
+        """What lies there still."""
+        return sorted(path.name for path in self.temporary.iterdir())
+
+
+def started(place: Path, path: str | None = None, shell: dict[str, str] | None = None) -> Far:
+    """sshd on a free port of the loopback address, with keys of its own, and an `ssh` that knows only those."""
+    if SSHD is None:
+        pytest.skip("no sshd here (Debian: apt-get install openssh-server)")
+    place.mkdir(parents=True)
+    temporary = place / "far-tmp"
+    temporary.mkdir()
+    for name in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(place / name)], check=True)
+    (place / "authorized").write_text((place / "user.pub").read_text())
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shown = {"TMPDIR": str(temporary), **({} if path is None else {"PATH": path}), **(shell or {})}
+    settings = [
+        f"Port {port}", "ListenAddress 127.0.0.1", f"HostKey {place / 'host'}", f"AuthorizedKeysFile {place / 'authorized'}",
+        "StrictModes no", "UsePAM no", "PasswordAuthentication no", "PermitRootLogin prohibit-password",
+        f"PidFile {place / 'pid'}",
+        "SetEnv " + " ".join(f"{name}={value}" for name, value in shown.items()),
+    ]  # fmt: skip
+    (place / "sshd").write_text("\n".join(settings) + "\n")
+    if os.getuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)
+    server = subprocess.Popen([str(SSHD), "-D", "-e", "-f", str(place / "sshd")], stderr=(place / "log").open("wb"))
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and server.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.05)
+    assert server.poll() is None, (place / "log").read_text()
+    known = (place / "host.pub").read_text().split()
+    (place / "known").write_text(f"[127.0.0.1]:{port} {known[0]} {known[1]}\n")
+    config = [
+        "Host box", "HostName 127.0.0.1", f"Port {port}", f"IdentityFile {place / 'user'}", "IdentitiesOnly yes",
+        f"UserKnownHostsFile {place / 'known'}", "GlobalKnownHostsFile /dev/null", "StrictHostKeyChecking yes",
+    ]  # fmt: skip
+    (place / "config").write_text("\n".join(config) + "\n")
+    wrapper = place / "bin" / "ssh"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {place / "config"} "$@"\n')
+    wrapper.chmod(0o755)
+    environment = {"PATH": f"{wrapper.parent}{os.pathsep}{os.environ['PATH']}", "OCTC_OFFLINE": "0",
+                   "OCTC_BENCH__REMOTE_PYTHON": sys.executable}  # fmt: skip
+    return Far(place, port, temporary, server, environment)
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Far]:
+    far = started(tmp_path_factory.mktemp("ssh") / "box")
+    yield far
+    far.server.terminate()
+    far.server.wait()
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Callable[..., Far]]:
+    """Start another one, with fewer tools or another environment."""
+    made: list[Far] = []
+
+    def start(**more: object) -> Far:
+        made.append(started(tmp_path / f"other-{len(made)}", **more))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield start
+    for far in made:
+        far.server.terminate()
+        far.server.wait()
+
+
+@pytest.fixture
+def run(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Run:
+    shared = shared_run(tmp_path_factory)
+    shutil.copytree(shared.path.parent, tmp_path / "runs")
+    found = Run(tmp_path / "runs" / shared.id)
+    for folder in found.artifacts.iterdir():
+        if folder.name != "onnx-int8":
+            shutil.rmtree(folder)
+    return found
+
+
+def on(octc: Octc, far: Far, *words: str) -> tuple[int, str, str]:
+    done = octc("bench", "--on", far.address, *words, env=far.environment)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_results_come_back_and_nothing_stays_there(run: Run, box: Far, octc: Octc) -> None:
+    code, out, err = on(octc, box, *QUICK, "--json")
+    value = json.loads(out)
+    assert code == 1, err  # shorter than the quick profile asks: INVALID, as it would be here
+    assert value["data"]["status"] == "INVALID"
+    assert value["error"]["code"] == "OCT-E602"
+    check_schema(value["data"])
+    assert value["data"]["machine"]["remote_host"] == "box"
+    folder = run.artifacts / "onnx-int8"
+    (beside,) = folder.glob("bench-*.json")
+    stored = json.loads(beside.read_text())
+    check_schema(stored)
+    assert stored["machine"]["remote_host"] == "box"
+    row = next(r for r in stored["rows"] if r["id"] == "onnx-int8-device-1")
+    assert row["n"] >= 30
+    samples = (folder / row["samples_file"]).read_text().splitlines()
+    assert len(samples) == row["n"] + 1
+    assert list((run.path.parent.parent / "reports").glob("bench-*.md"))
+    assert box.left() == []
+    assert "✓" in err or "onnx-int8-device-1" in err, "what goes on there is told here"
+
+
+def test_r08_host_key_changed(run: Run, box: Far, octc: Octc) -> None:
+    kept = (box.place / "known").read_text()
+    try:
+        stranger = (box.place / "user.pub").read_text().split()
+        (box.place / "known").write_text(f"[127.0.0.1]:{box.port} {stranger[0]} {stranger[1]}\n")
+        code, _, err = on(octc, box, *QUICK)
+    finally:
+        (box.place / "known").write_text(kept)
+    assert code == 6
+    assert "error[OCT-E606]" in err
+    assert "host key is not the one that is known" in err
+    assert box.left() == []
+
+
+def test_r08_login_refused(run: Run, box: Far, octc: Octc) -> None:
+    kept = (box.place / "authorized").read_text()
+    try:
+        (box.place / "authorized").write_text((box.place / "host.pub").read_text())
+        code, _, err = on(octc, box, *QUICK)
+    finally:
+        (box.place / "authorized").write_text(kept)
+    assert (code, "login refused" in err) == (6, True)
+
+
+def tools(place: Path, **scripts: str) -> str:
+    """A PATH with the few tools that the far end needs, and none of its Pythons."""
+    folder = place / "tools"
+    folder.mkdir()
+    for name in TOOLS:
+        found = shutil.which(name)
+        if found is not None and name not in scripts:
+            (folder / name).symlink_to(found)
+    for name, text in scripts.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("scripts", "python", "words"),
+    [({}, "python3", "no Python of at least 3.10"),
+     ({"uname": "echo armv6l"}, sys.executable, "no engine runs on that processor"),
+     ({"tar": "echo 'tar: No space left on device' >&2; exit 2"}, sys.executable, "the copy broke off"),
+     ({}, "/bin/false", "no Python of at least 3.10")],
+)  # fmt: skip
+def test_r08_far_end_lacks_something(
+    run: Run, other: Callable[..., Far], octc: Octc, tmp_path: Path, scripts: dict[str, str], python: str, words: str
+) -> None:
+    far = other(path=tools(tmp_path, **scripts))
+    far.environment["OCTC_BENCH__REMOTE_PYTHON"] = python
+    code, _, err = on(octc, far, *QUICK)
+    assert code == 6, err
+    assert words in err
+    assert "help:" in err
+    assert far.left() == []
+
+
+def test_r08_disk_there_is_full(run: Run, other: Callable[..., Far], octc: Octc) -> None:
+    far = other()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(far.temporary)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("this user may not mount a small file system")
+    try:
+        code, _, err = on(octc, far, *QUICK)
+        assert code == 6, err
+        assert "the disk there is full" in err
+        assert far.left() == []
+    finally:
+        subprocess.run(["umount", "-l", str(far.temporary)], check=True)
+
+
+def test_r08_connection_lost_midway_leaves_the_partial_result(run: Run, box: Far, tmp_path: Path) -> None:
+    words = ["bench", "--on", box.address, *QUICK]
+    words[words.index("0.2s")] = "3s"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "octc.cli.main", *words], cwd=tmp_path, env={**os.environ, **box.environment},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8",
+    )  # fmt: skip
+    assert process.stderr is not None
+    told = []
+    for line in process.stderr:
+        told.append(line)
+        if "onnx-int8-device-1:" in line:
+            break
+    time.sleep(0.5)
+    for pid in sessions_of(box.server.pid):
+        os.kill(pid, signal.SIGKILL)
+    _, rest = process.communicate(timeout=120)
+    assert process.returncode == 6, "".join(told) + rest
+    assert "connection lost" in rest
+    (beside,) = (run.artifacts / "onnx-int8").glob("bench-*.json")
+    value = json.loads(beside.read_text())
+    check_schema(value)
+    assert (value["status"], value["exit_code"]) == ("INVALID", 6)
+    rows = {row["id"]: row for row in value["rows"]}
+    assert rows["onnx-int8-device-1"]["n"] > 0
+    assert rows["onnx-int8-end_to_end-1"]["reasons"] == ["incomplete"]
+    deadline = time.monotonic() + 60
+    while box.left() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert box.left() == [], "the far end removes its folder"
+
+
+def sessions_of(server: int) -> list[int]:
+    """Processes of sshd below the listening one."""
+    parents: dict[int, int] = {}
+    names: dict[int, str] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            head, _, rest = path.read_text().rpartition(")")
+        except OSError:
+            continue
+        parents[int(path.parent.name)] = int(rest.split()[1])
+        names[int(path.parent.name)] = head.partition("(")[2]
+
+    def below(pid: int) -> bool:
+        while pid in parents and pid != server:
+            pid = parents[pid]
+        return pid == server
+
+    return [pid for pid in parents if pid != server and names[pid].startswith("sshd") and below(pid)]
+
+
+def test_addresses_and_contradictions_that_are_refused(
+    run: Run, octc: Octc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench", "--on", "me@box", "--offline"]) == 2
+    for words in (("--on", "-oProxyCommand=touch x"), ("--on", "a b"), ("--on", "me@box", "--power-csv", "nowhere.csv")):
+        assert octc("bench", *words, env={"OCTC_OFFLINE": "0"}).returncode == 2
+    assert not (tmp_path / "x").exists()
