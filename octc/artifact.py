@@ -1,10 +1,12 @@
 """The artifact: a folder that is complete by itself. Model files, artifact.json with their sums, golden.npz.
 
-`verify.json`, `bench-<host>.json` and `samples/` may be added later where they are measured; nothing else may lie there.
+`verify.json`, `bench-<host>.json` and `samples/` may be added later where they are measured, and `artifact.sig.json` where it
+is signed; nothing else may lie there.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import struct
@@ -19,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from octc.errors import OctcError
-from octc.files import read_json, sha256_file, write_json
+from octc.files import sha256_bytes, sha256_file, write_json
 from octc.image import RESAMPLE, Preprocess
+from octc.signature import check_signature
 
 SCHEMA = "1.0"
 MANIFEST = "artifact.json"
@@ -145,7 +148,7 @@ def read_artifact(folder: Path) -> Artifact:
 
     Raises:
         OctcError: E107 no manifest, E502 the manifest is not valid, or a file is missing, unlisted, a link, not readable or
-            outside the folder, E504 a file is too large, E501 a sum differs.
+            outside the folder, E504 a file is too large, E501 a sum differs, E507 the signature does not hold.
     """
     manifest = folder / MANIFEST
     if not manifest.is_file():
@@ -153,7 +156,8 @@ def read_artifact(folder: Path) -> Artifact:
     try:
         if manifest.stat().st_size > MOST_MANIFEST:
             raise ValueError(f"{manifest.stat().st_size} bytes, the limit is {MOST_MANIFEST}")
-        artifact = _from_json(read_json(manifest))
+        data = manifest.read_bytes()
+        artifact = _from_json(json.loads(data))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         missing = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise _bad("OCT-E502", f"manifest is not valid: {missing[:300]}", manifest) from error
@@ -162,6 +166,7 @@ def read_artifact(folder: Path) -> Artifact:
         _check_sums(folder, artifact)
     except OSError as error:
         raise _bad("OCT-E502", f"{error.filename} cannot be read: {error.strerror}", folder) from error
+    check_signature(folder, sha256_bytes(data))
     return artifact
 
 

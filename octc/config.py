@@ -92,6 +92,10 @@ KEYS: dict[str, dict[str, Key]] = {
         "duration": Key(float, above=0),
         "min_queries": Key(int, low=1),
         "threads": Key(int, low=1),
+    "bundle": {
+        "signature": Key(str, choices=("optional", "required")),
+        "trusted": Key(str),
+    },
     },
 }
 

@@ -12,6 +12,7 @@ from octc.errors import MissingExtra
 # module -> the extra of octc that brings it
 EXTRAS = {
     "accelerate": "train",
+    "cryptography": "sign",
     "medmnist": "octmnist",
     "modelopt": "ptq",
     "nncf": "ptq",
