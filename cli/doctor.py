@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -32,11 +33,18 @@ def doctor(
     target: Annotated[
         str | None, typer.Option(metavar="|".join(TARGETS), help="Look from the point of view of that kind of machine")
     ] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            "--log", metavar="FILE", help="What pip, Python or TensorRT said when it failed: explained too (- is stdin)"
+        ),
+    ] = None,
 ) -> int:
     """Say what this machine can do and how to mend the rest. Ends with 4 when there is a problem."""
     if target is not None and target not in TARGETS:
         raise OctcError("OCT-E104", f"unknown target {target!r}", mend=f"one of: {', '.join(TARGETS)}", place="--target")
     checks = [seen_from(check, target) for check in _all_checks(session, target)]
+    checks += [] if log is None else [_explained(log)]
     counts = Counter(check.state for check in checks)
     session.report({"target": target, "checks": [_plain(check) for check in checks], "counts": {k: counts[k] for k in SIGNS}})
     last = f"{counts['ok']} ok · {counts['warning']} warnings · {counts['problem']} problems"
@@ -51,7 +59,8 @@ def doctor(
 def _all_checks(session: Session, target: str | None) -> list[Check]:
     """Every group, in the order in which they are shown; those that wait for other programs wait together."""
     groups: tuple[Callable[[Session], list[Check]], ...] = (
-        _packages, lambda _: _cpu(target), _memory, _gpu, _runtimes, _sensors, _data, _network, _telemetry,
+        _packages, lambda _: _cpu(target), _memory, _gpu, lambda _: _runtimes(session, target), _sensors, _data, _network,
+        _telemetry,
     )  # fmt: skip
     with ThreadPoolExecutor(len(groups)) as pool:
         return [check for found in pool.map(lambda group: group(session), groups) for check in found]
@@ -119,16 +128,26 @@ def _memory(session: Session) -> list[Check]:
 def _gpu(_session: Session) -> list[Check]:
     from octc.checks import check_gpu, gpu_users
     from octc.host import read_gpus, versions
+    from octc.jetson import read_jetson
 
     gpus = read_gpus()
-    return check_gpu(gpus, versions(("torch",)).get("torch"), gpu_users() if gpus else None)
+    others = gpu_users() if gpus else None
+    return check_gpu(gpus, versions(("torch",)).get("torch"), others, read_jetson()["jetpack"])
 
 
-def _runtimes(session: Session) -> list[Check]:
+def _explained(log: Path) -> Check:
+    from octc.runtimes.trt_doctor import explain_log
+
+    if str(log) != "-" and not log.is_file():
+        raise OctcError("OCT-E107", f"no file {log}", mend="pip install ... 2>&1 | tee FILE", place="--log")
+    return explain_log(sys.stdin.read() if str(log) == "-" else log.read_text(errors="replace"))
+
+
+def _runtimes(session: Session, target: str | None) -> list[Check]:
     from octc.cli.probe import ENGINES, ask
 
-    group = "Runtimes"
-    here = [name for name in ENGINES if have(name)]
+    group, closer = "Runtimes", target in ("tensorrt", "jetson")
+    here = [name for name in ENGINES if have(name) and not (closer and name == "tensorrt")]
     found = []
     with ThreadPoolExecutor(len(ENGINES)) as pool:
         for name, said in zip(here, pool.map(ask, here), strict=True):
@@ -136,7 +155,11 @@ def _runtimes(session: Session) -> list[Check]:
     if not {"onnxruntime", "openvino"} & set(here):
         text = "no inference engine is installed: nothing can be measured or predicted here"
         found.append(Check(group, "problem", text, "pip install 'octc[ort]'", "OCT-E901", matters=("x86",)))
-    if "tensorrt" not in here:
+    if closer:
+        from octc.runtimes.trt_doctor import check_tensorrt
+
+        found += check_tensorrt(os.environ)
+    elif "tensorrt" not in here:
         tool = shutil.which("trtexec") is not None
         text = "TensorRT: trtexec is here, the Python module is not" if tool else "TensorRT not installed"
         mend = "pip install 'octc[tensorrt]'   (on a Jetson it is part of JetPack)"

@@ -131,9 +131,16 @@ def _check_folder(name: str, place: Path) -> Check:
     return Check(group, "ok", text)
 
 
-def check_gpu(gpus: tuple[Gpu, ...], torch: str | None, others: int | None) -> list[Check]:
-    """NVIDIA GPUs, other programs on them, and a torch that cannot use them. torch: its version; others: processes."""
+def check_gpu(
+    gpus: tuple[Gpu, ...], torch: str | None, others: int | None, jetpack: str | None = None
+) -> list[Check]:  # fmt: skip
+    """NVIDIA GPUs, other programs on them, and a torch that cannot use them. torch: its version; others: processes.
+
+    jetpack: release of a Jetson, whose GPU nvidia-smi may not name.
+    """
     group = "GPU"
+    if not gpus and jetpack is not None:
+        return [Check(group, "ok", "the GPU of this Jetson (nvidia-smi does not name it)")]
     if not gpus:
         mend = "a machine with an NVIDIA GPU and its driver"
         return [Check(group, "info", "no NVIDIA GPU: training takes the CPU", mend, "OCT-E903", needed=("gpu", "tensorrt"))]

@@ -30,6 +30,7 @@ TEGRA = Path("/etc/nv_tegra_release")
 TRTEXEC = "/usr/src/tensorrt/bin/trtexec"  # where the apt package of JetPack puts it
 SYSTEM_PYTHON = "/usr/bin/python3"  # JetPack 6 has TensorRT for its own Python alone
 PYTHON_VARIABLE = "OCTC_TENSORRT_PYTHON"
+FIRST_ON_JETSON = (11, 4, 1)  # of the 11 series
 OUTCOMES = {
     trt_worker.OK: "ok", trt_worker.FAILED: "failed", trt_worker.BAD_PLAN: "bad plan", trt_worker.ENVIRONMENT: "environment",
 }  # fmt: skip
@@ -209,7 +210,17 @@ def _module_version(python: str, module: str) -> str | None:
     return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else None
 
 
-def _require_supported(version: str, is_rtx: bool) -> None:
+def why_unsupported(version: str, is_rtx: bool = False) -> str | None:
+    """Why octc does not build with this version, in one sentence; None where it does."""
     if trt_worker.typing_for(version, is_rtx) is None:
-        text = f"TensorRT {version} is not supported: octc builds with 10.0 and later (JetPack 6.1 and later)"
-        raise OctcError("OCT-E409", text, mend="move this machine to JetPack 6.1 or later, or to TensorRT 10 or later")
+        return f"TensorRT {version} is not supported: octc builds with 10.0 and later (JetPack 6.1 and later)"
+    numbers = tuple(int(part) for part in version.split(".")[:3])
+    if TEGRA.is_file() and (11,) <= numbers < FIRST_ON_JETSON:
+        return f"TensorRT {version} is not supported: 11.0 to 11.4.0 do not exist for a Jetson, 11.4.1 is the first"
+    return None
+
+
+def _require_supported(version: str, is_rtx: bool) -> None:
+    reason = why_unsupported(version, is_rtx)
+    if reason is not None:
+        raise OctcError("OCT-E409", reason, mend="move this machine to JetPack 6.1 or later, or to TensorRT 10 or later")
