@@ -44,7 +44,7 @@ DAMAGE = (
     OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, OverflowError, MemoryError,
     NotImplementedError, RuntimeError, SyntaxError, tokenize.TokenError, struct.error, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
-LATER = re.compile(r"^(verify\.json|bench-[A-Za-z0-9._-]+\.json|samples/.+)$")
+LATER = re.compile(r"^(verify(-device)?\.json|artifact\.sig\.json|bench-[A-Za-z0-9._-]+\.json|samples/.+)$")
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,10 @@ KEYS: dict[str, dict[str, Key]] = {
         "seed": Key(int, low=0),
         "size": Key(int, low=32),
         "val": Key(float, above=0, below=1),
+        "distil": Key(str, choices=("kl", "dist", "dkd")),
+        "standardise": Key(bool),
+        "calibrate": Key(bool),
+        "cached_views": Key(int, low=0),
     },
     "export": {
         "margin_pp": Key(float, above=0, option="margin"),
@@ -88,14 +92,15 @@ KEYS: dict[str, dict[str, Key]] = {
         "class_margin_pp": Key(float, above=0, option="class_margin"),
         "alpha": Key(float, above=0, below=0.5),
     },
-    "bench": {
-        "duration": Key(float, above=0),
-        "min_queries": Key(int, low=1),
-        "threads": Key(int, low=1),
     "bundle": {
         "signature": Key(str, choices=("optional", "required")),
         "trusted": Key(str),
     },
+    "bench": {
+        "duration": Key(float, above=0),
+        "min_queries": Key(int, low=1),
+        "threads": Key(int, low=1),
+        "remote_python": Key(str),
     },
 }
 
@@ -104,7 +109,6 @@ def config_option(section: str, parameter: str) -> str | None:
     """The key that feeds a verb's parameter, or None."""
     for name, key in KEYS.get(section, {}).items():
         if (key.option or name) == parameter:
-        "remote_python": Key(str),
             return name
     return None
 
