@@ -22,8 +22,9 @@ PLAIN = {"offline": False, "data.root": None, "run.dir": "runs"}
 # what the template shows where there is no default
 EXAMPLES: dict[str, Any] = {
     "data.root": "Dataset/UCSD", "train.recipe": "edge", "train.epochs": 30, "train.lr": 0.001, "train.batch": 32,
-    "train.seed": 0, "train.size": 224, "train.val": 0.15, "export.opset": 17, "bench.duration": 60.0,
-    "bench.min_queries": 1024, "bench.threads": 2,
+    "train.seed": 0, "train.size": 224, "train.val": 0.15, "train.distil": "kl", "train.standardise": False,
+    "train.calibrate": False, "train.cached_views": 0, "export.opset": 17, "bench.duration": 60.0, "bench.min_queries": 1024,
+    "bench.threads": 2, "bench.remote_python": "python3", "bundle.signature": "optional", "bundle.trusted": "maker.pub",
 }  # fmt: skip
 HEAD = """# Configuration of octc, for this folder. Above it: `--config FILE`, OCTC_<SECTION>__<KEY>, options. Below it:
 # ~/.config/octc/config.toml, the recipe, the defaults. `octc config show --origins` says what counts.

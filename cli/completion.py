@@ -1,0 +1,40 @@
+"""`octc completion SHELL`: the script that teaches a shell octc's words. Printed, never installed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Annotated
+
+import typer
+
+from octc.cli.session import Session
+from octc.errors import OctcError
+
+# shell -> how its user takes it in, for this session
+SHELLS = {
+    "bash": 'eval "$(octc completion bash)"',
+    "zsh": 'eval "$(octc completion zsh)"',
+    "fish": "octc completion fish | source",
+    "powershell": "octc completion powershell | Out-String | Invoke-Expression",
+}
+
+
+def completion(
+    session: Session, shell: Annotated[str, typer.Argument(metavar="|".join(SHELLS), help="Which shell")]
+) -> int:  # fmt: skip
+    """Print the completion script of a shell. Put the line that is said on stderr into the shell's start file to keep it."""
+    if shell not in SHELLS:
+        raise OctcError("OCT-E104", f"unknown shell {shell!r}", mend=f"one of: {', '.join(SHELLS)}", place="SHELL")
+    name = "pwsh" if shell == "powershell" else shell
+    done = subprocess.run(
+        [sys.executable, "-m", "octc.cli.main"], env={**os.environ, "_OCTC_COMPLETE": f"source_{name}"},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    if done.returncode or not done.stdout.strip():
+        raise OctcError("OCT-E407", f"no script for {shell}: {done.stderr.strip()[:200]}", mend="pip install -U typer")
+    session.report({"shell": shell, "script": done.stdout, "use": SHELLS[shell]})
+    session.result(done.stdout)
+    session.say(f"to use it: {SHELLS[shell]}")
+    return 0

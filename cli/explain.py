@@ -1,0 +1,99 @@
+"""`octc explain CODE|WORD`: what it means, why it matters, usual causes, what to do. Offline; the texts are in the package."""
+
+from __future__ import annotations
+
+import json
+import sys
+from difflib import get_close_matches
+from functools import cache
+from importlib.resources import files
+from typing import Annotated, Any
+
+import typer
+
+from octc.cli.session import Session
+from octc.codes import CODES
+from octc.errors import OctcError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+TEXTS = "explain.toml"
+
+
+def explain(
+    session: Session,
+    word: Annotated[str | None, typer.Argument(metavar="CODE|WORD", help="OCT-E705, E705, or a word of a verdict")] = None,
+    every: Annotated[bool, typer.Option("--list", help="All codes and words")] = False,
+    schema: Annotated[
+        str | None, typer.Option(metavar="COMMAND", help="The JSON Schema of what that command prints with --json")
+    ] = None,
+) -> int:
+    """Explain an error or warning code, a word of a verdict or a measurement, or the JSON of a command."""
+    asked = [every, word is not None, schema is not None]
+    if sum(asked) != 1:
+        text = "give one code or word, --list or --schema COMMAND" + (", not several of them" if any(asked) else "")
+        raise OctcError("OCT-E102" if any(asked) else "OCT-E104", text, mend="octc explain OCT-E705, or octc explain --list")
+    if schema is not None:
+        from octc.cli.json_schema import schema_of
+
+        document = schema_of(schema)
+        session.report({"schema": document})
+        session.result(json.dumps(document, indent=1))
+        return 0
+    if word is None:
+        return _all(session)
+    entry = entry_of(word)
+    session.report(entry)
+    session.result("\n".join(lines(entry)))
+    return 0
+
+
+@cache
+def texts() -> dict[str, dict[str, Any]]:
+    """Every text by code or word."""
+    known: dict[str, dict[str, Any]] = tomllib.loads((files("octc.cli") / TEXTS).read_text(encoding="utf-8"))
+    return known
+
+
+def entry_of(word: str) -> dict[str, Any]:
+    """What is known of a code (with or without OCT-) or a word, in any case. E101 when it is neither."""
+    names = {name.lower(): name for name in (*CODES, *texts())}
+    spelled = word.strip().lower().replace(" ", "_").replace("non-inferior", "non_inferior")
+    name = names.get(spelled) or names.get(f"oct-{spelled}")
+    if name is None:
+        near = get_close_matches(spelled, names, 1) or get_close_matches(f"oct-{spelled}", names, 1)
+        mend = f"did you mean {names[near[0]]}? octc explain {names[near[0]]}" if near else "octc explain --list"
+        raise OctcError("OCT-E101", f"no such code or word: {word}", mend=mend, place="CODE|WORD")
+    text = texts().get(name, {})
+    exit_code, means = CODES.get(name, (None, name.replace("_", " ")))
+    return {
+        "name": name, "exit_code": exit_code, "means": means, "why": text.get("why"), "causes": text.get("causes", []),
+        "mend": text.get("mend", []), "related": text.get("related", []),
+    }  # fmt: skip
+
+
+def lines(entry: dict[str, Any]) -> list[str]:
+    """An entry as text."""
+    kind = (
+        "" if entry["exit_code"] is None else "  (a warning)" if entry["exit_code"] == 0 else f"  (exit {entry['exit_code']})"
+    )
+    out = [f"{entry['name']}{kind}: {entry['means']}"]
+    out += [f"  why      {entry['why']}"] if entry["why"] else []
+    for head, items in (("causes", entry["causes"]), ("mend", entry["mend"])):
+        out += [f"  {head if i == 0 else '':<8} {'- ' if len(items) > 1 else ''}{item}" for i, item in enumerate(items)]
+    return out + ([f"  related  {', '.join(entry['related'])}"] if entry["related"] else [])
+
+
+def _all(session: Session) -> int:
+    from octc.cli.tables import Rows
+
+    words = [name for name in texts() if name not in CODES]
+    rows = [(name, str(code), means) for name, (code, means) in CODES.items()] + [
+        (name, "", texts()[name]["why"]) for name in words
+    ]
+    session.report({"entries": [entry_of(name) for name in (*CODES, *words)]})
+    session.result(Rows(("name", "exit", "meaning"), rows))
+    return 0

@@ -1,0 +1,95 @@
+"""`octc runs prune`: runs that did not finish and what half-done exports left. Lists them; deletes only with --yes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from octc.cli.session import Session
+from octc.cli.tables import Rows
+from octc.errors import OctcError
+from octc.files import TEMPORARY, read_json
+from octc.find import BUNDLES, artifact_folders
+from octc.run import LOCK, Run, owning, scan_runs
+
+LINKS = ("run", "teacher_run")  # what the lineage of an artifact says of runs
+LEFT = ("rejected",)
+
+
+def prune(
+    session: Session,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete what is listed; without it nothing is")] = False,
+) -> int:
+    """List (with --yes: delete) unfinished runs that nothing refers to, and what half-done or rejected exports left.
+
+    A run that finished stays, and so does one that is in use, that has an artifact, that taught another run or that an artifact
+    here or under ./bundles comes from.
+    """
+    runs = scan_runs(session.run_dir)
+    needed = _needed(runs)
+    found: list[dict[str, Any]] = []
+    for run in runs:
+        if run.read().get("status") != "done" and run.id not in needed and not _in_use(run):
+            found.append({"path": str(run.path), "what": f"run, {run.read().get('status')}", "bytes": _size(run.path)})
+        elif not _in_use(run):
+            found += [{"path": str(path), "what": "left by an export", "bytes": _size(path)} for path in _leftovers(run)]
+    for row in found if yes else ():
+        _delete(Path(row["path"]))
+    total = sum(row["bytes"] for row in found)
+    session.report({"deleted": yes, "bytes": total, "found": found})
+    session.result(Rows(("path", "what", "MiB"), [(r["path"], r["what"], f"{r['bytes'] / (1 << 20):.1f}") for r in found]))
+    if not found:
+        session.say("nothing to delete")
+    elif yes:
+        session.say(f"deleted {total / (1 << 20):.1f} MiB")
+    else:
+        session.say(f"{total / (1 << 20):.1f} MiB could go: octc runs prune --yes")
+    return 0
+
+
+def _needed(runs: list[Run]) -> set[str]:
+    """Runs that another run or an artifact names, or that hold an artifact."""
+    named = {str(run.read().get("teacher_run")) for run in runs}
+    places = [run.artifacts for run in runs] + [BUNDLES, *(path for path in BUNDLES.glob("*") if path.is_dir())]
+    for place in places:
+        for folder in artifact_folders(place):
+            try:
+                lineage = read_json(folder / "artifact.json").get("lineage") or {}
+            except (OSError, ValueError, AttributeError):
+                lineage = {}  # damaged: what it came from is not known, but the run around it stays
+            named |= {str(lineage.get(key)) for key in LINKS}
+    return named | {run.id for run in runs if artifact_folders(run.artifacts)}
+
+
+def _in_use(run: Run) -> bool:
+    """Whether a process owns the run now; a lock of a process that has gone does not count."""
+    if not (run.path / LOCK).exists():
+        return False
+    try:
+        with owning(run):
+            return False
+    except OctcError:
+        return True
+
+
+def _leftovers(run: Run) -> list[Path]:
+    hidden = [path for place in (run.path, run.artifacts) for path in place.glob(f"{TEMPORARY}*") if path.is_dir()]
+    return sorted(hidden + [run.path / name for name in LEFT if (run.path / name).is_dir()])
+
+
+def _size(path: Path) -> int:
+    return sum(one.lstat().st_size for one in path.rglob("*") if one.is_file() or one.is_symlink())
+
+
+def _delete(path: Path) -> None:
+    """Renamed first, so that a half-deleted run is never taken for one."""
+    gone = path.with_name(f"{TEMPORARY}gone-{path.name}")
+    try:
+        path.rename(gone)
+        shutil.rmtree(gone)
+    except OSError as error:
+        text = f"{path} cannot be deleted: {error.strerror}"
+        raise OctcError("OCT-E109", text, mend="check who owns it", place=str(path)) from error

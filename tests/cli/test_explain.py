@@ -1,0 +1,210 @@
+"""`octc explain`, `octc completion`, `octc runs prune`, and the schemas of what every command prints with --json."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from octc.cli.explain import texts
+from octc.cli.json_schema import schema_names, schema_of
+from octc.cli.main import main
+from octc.cli.verbs import VERBS
+from octc.codes import CODES
+from octc.run import create_run, owning
+
+Said = Callable[..., "tuple[int, str, str]"]
+
+
+@pytest.fixture
+def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Said:
+    """octc WORDS in this process: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        code = main(list(words))
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def document(said: Said, *words: str) -> tuple[int, Any]:
+    """The --json document of a command, which fits its schema."""
+    code, out, _ = said(*words, "--json")
+    value = json.loads(out)
+    jsonschema.validate(value, schema_of(value["command"]))
+    assert value["exit_code"] == code
+    return code, value
+
+
+def test_every_code_is_explained() -> None:
+    known = texts()
+    assert not sorted(set(CODES) - set(known))
+    for name, entry in known.items():
+        assert set(entry) <= {"why", "causes", "mend", "related"}, name
+        assert entry["why"].endswith((".", "!", "?")), name
+        assert entry["mend"], name
+        assert name not in CODES or entry["causes"], name
+        assert all(one in known for one in entry.get("related", [])), name
+
+
+@pytest.mark.parametrize("word", ["OCT-E705", "e705", "E705"])
+def test_a_code_is_explained_however_it_is_written(said: Said, word: str) -> None:
+    code, out, _ = said("explain", word)
+    assert code == 0
+    assert out.startswith("OCT-E705  (exit 1): inconclusive")
+    for head in ("why", "causes", "mend", "related"):
+        assert f"\n  {head}" in out
+
+
+@pytest.mark.parametrize("word", ["inconclusive", "INVALID", "non_inferior", "non-inferior", "clock_drop"])
+def test_words_of_verdicts_and_measurements_are_explained(said: Said, word: str) -> None:
+    code, value = document(said, "explain", word)
+    assert (code, value["data"]["exit_code"]) == (0, None)
+    assert value["data"]["why"]
+
+
+def test_all_are_listed_and_an_unknown_word_gets_a_near_one(said: Said) -> None:
+    code, value = document(said, "explain", "--list")
+    assert code == 0
+    assert set(CODES) <= {entry["name"] for entry in value["data"]["entries"]}
+    code, _, err = said("explain", "inconclusiv")
+    assert code == 2
+    assert "error[OCT-E101]" in err
+    assert "octc explain inconclusive" in err
+    assert said("explain")[0] == said("explain", "E705", "--list")[0] == 2
+
+
+def test_every_command_has_a_schema_that_is_one() -> None:
+    verbs = {entry.name for entry in VERBS}
+    assert not sorted((verbs | {"version"}) - set(schema_names()))
+    for name in schema_names():
+        schema = schema_of(name)
+        jsonschema.Draft202012Validator.check_schema(schema)
+        assert schema["$id"] == f"octc:command:{name.replace(' ', '-')}:1"
+
+
+def test_a_schema_is_printed_and_refuses_what_does_not_fit(said: Said) -> None:
+    code, out, _ = said("explain", "--schema", "runs prune")
+    assert code == 0
+    schema = json.loads(out)
+    good = {
+        "schema_version": "1.0", "command": "runs prune", "status": "ok", "exit_code": 0, "run_id": None,
+        "data": {"deleted": False, "bytes": 0, "found": []}, "warnings": [], "error": None,
+    }  # fmt: skip
+    jsonschema.validate(good, schema)
+    failed = {**good, "status": "error", "exit_code": 2, "data": {}}
+    jsonschema.validate(
+        {**failed, "error": dict.fromkeys(("why", "path", "field")) | {"code": "OCT-E107", "message": "m", "help": "h"}}, schema
+    )
+    for bad in ({**good, "data": {}}, {**good, "data": {"deleted": 1, "bytes": 0, "found": []}}, {**good, "more": 1}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(bad, schema)
+    assert said("explain", "--schema", "nothing")[0] == 2
+
+
+COMMANDS = (
+    ("--version", 0), ("runs list", 0), ("list runs", 0), ("data list", 0), ("config show --origins", 0), ("config init", 0),
+    ("config validate", 0), ("completion bash", 0), ("runs prune", 0), ("data phantom --images 4", 0), ("runs show r-1", 2),
+    ("verify", 2), ("bench", 2), ("predict nowhere x.png", 2), ("data check nowhere", 2), ("verify --margin 0", 2),
+    ("verify --no-such-option", 2), ("eval", 2),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "expected"), COMMANDS, ids=[line for line, _ in COMMANDS])
+def test_what_commands_print_fits_their_schemas(said: Said, line: str, expected: int) -> None:
+    code, value = document(said, *line.split())
+    assert code == expected
+    assert (value["error"] is None) == (code == 0)
+    if code:
+        assert value["error"]["help"]
+
+
+def test_a_runs_document_fits_too(said: Said, tmp_path: Path) -> None:
+    create_run(tmp_path / "runs", "student", "phantom", recipe={"name": "smoke"}).log_stage("train", epochs=2)
+    assert document(said, "runs", "show", "r-0001")[0] == 0
+
+
+def test_the_doctors_document_fits_too(octc: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    value = json.loads(octc("doctor", "--json").stdout)
+    jsonschema.validate(value, schema_of("doctor"))
+    assert sum(value["data"]["counts"].values()) == len(value["data"]["checks"])
+
+
+@pytest.mark.parametrize(
+    ("shell", "word"),
+    [
+        ("bash", "complete"),
+        ("zsh", "compdef"),
+        ("fish", "complete --command octc"),
+        ("powershell", "Register-ArgumentCompleter"),
+    ],
+)
+def test_completion_is_printed_and_not_installed(said: Said, tmp_path: Path, shell: str, word: str) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = said("completion", shell)
+    assert code == 0
+    assert word in out
+    assert "octc completion" in err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_script_completes_in_a_real_bash(tmp_path: Path) -> None:
+    """Words of octc as bash would offer them, through the very script."""
+    (tmp_path / "octc").write_text(f'#!/bin/sh\nexec {sys.executable} -m octc.cli.main "$@"\n')
+    (tmp_path / "octc").chmod(0o755)
+    script = (
+        'eval "$(octc completion bash 2>/dev/null)"; COMP_WORDS=(octc comple); COMP_CWORD=1; '
+        'name=$(complete -p octc | sed "s/.*-F \\([^ ]*\\).*/\\1/"); $name octc; echo "${COMPREPLY[@]}"'
+    )
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.split() == ["completion"], done.stderr
+
+
+def test_an_unknown_shell_is_refused(said: Said) -> None:
+    code, _, err = said("completion", "tcsh")
+    assert code == 2
+    assert "bash, zsh, fish, powershell" in err
+
+
+def test_prune_lists_and_deletes_only_what_nothing_refers_to(said: Said, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    teacher, done, failed, used, mine = (create_run(runs, kind, "phantom") for kind in ("teacher", *["student"] * 4))
+    done.update(status="done", teacher_run=teacher.id)
+    (done.path / "rejected" / "onnx-int8").mkdir(parents=True)
+    (done.artifacts / ".tmp-7-onnx-int8").mkdir(parents=True)
+    failed.update(status="failed")
+    (failed.path / "big.bin").write_bytes(bytes(5000))
+    used.update(status="interrupted")
+    copied = tmp_path / "bundles" / "onnx-int8"
+    copied.mkdir(parents=True)
+    (copied / "artifact.json").write_text(json.dumps({"lineage": {"run": used.id}}))
+    with owning(mine):
+        code, value = document(said, "runs", "prune")
+        listed = {Path(row["path"]).name for row in value["data"]["found"]}
+        assert (code, value["data"]["deleted"]) == (0, False)
+        assert listed == {failed.id, "rejected", ".tmp-7-onnx-int8"}
+        assert value["data"]["bytes"] >= 5000
+        assert failed.path.is_dir()
+        assert document(said, "runs", "prune", "--yes")[1]["data"]["deleted"]
+    left = {path.name for path in runs.iterdir() if path.is_dir()}
+    assert left == {teacher.id, done.id, used.id, mine.id}
+    assert not (done.path / "rejected").exists()
+    assert not list(done.artifacts.iterdir())
