@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Backends = dict[str, "Backend | None"]  # by target
 Build = Callable[[Path, "Artifact", str], "dict[str, Any] | None"]
+CACHE = ".timing.cache"
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
 
@@ -79,11 +80,7 @@ def say_engine(session: Session, folder: Path, details: dict[str, Any]) -> None:
 
 def build_bundle(session: Session, place: Path, *, force: bool, allow_fallback: bool) -> int:
     """Build the engines of an artifact on this machine; the folder is replaced as a whole."""
-    import shutil
-    from dataclasses import replace
-
-    from octc.artifact import MANIFEST, read_artifact, write_manifest
-    from octc.files import publishing
+    from octc.artifact import MANIFEST, read_artifact
     from octc.runtimes.trt_process import find_backend
 
     artifact = read_artifact(place)
@@ -98,16 +95,35 @@ def build_bundle(session: Session, place: Path, *, force: bool, allow_fallback: 
         text = "TensorRT or a GPU is not here: no engine can be built"
         mend = "run this on the device (octc doctor --target tensorrt says what is missing)"
         raise OctcError("OCT-E410" if target == "tensorrt" else "OCT-E903", text, mend=mend)
-    old = {str(one[key]) for one in (artifact.details.get("engine") or {}).get("built", []) for key in ("engine",)}
+    built = rebuild_engines(session, place, artifact, target, backend, allow_fallback)
+    facts = built.details["engine"]
+    say_engine(session, place, built.details)
+    session.report({"folder": str(place), "engine": facts, "manifest": MANIFEST})
+    session.result(str(place / str(facts["file"])))
+    return 0
+
+
+def rebuild_engines(
+    session: Session, place: Path, artifact: Artifact, target: str, backend: Backend, allow_fallback: bool
+) -> Artifact:
+    """Build the engines of an artifact anew; the folder is replaced as a whole, without what was measured there before.
+
+    Timing caches are kept: they make the next build quick.
+
+    Raises:
+        OctcError: as `octc.runtimes.trt_build.build_engine`.
+    """
+    import shutil
+    from dataclasses import replace
+
+    from octc.artifact import write_manifest
+    from octc.files import publishing
+
+    old = {str(one["engine"]) for one in (artifact.details.get("engine") or {}).get("built", [])}
     with publishing(place, force=True) as temporary:
         for name in artifact.files:
-            if not any(name.startswith(Path(engine).stem) for engine in old):
+            if name.endswith(CACHE) or not any(name.startswith(Path(engine).stem) for engine in old):
                 (temporary / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(place / name, temporary / name)
         facts = engine_builder(session, {target: backend}, allow_fallback)(temporary, artifact, target)
-        details = {**artifact.details, "engine": facts}
-        built = write_manifest(temporary, replace(artifact, details=details))
-    say_engine(session, place, built.details)
-    session.report({"folder": str(place), "engine": facts, "manifest": MANIFEST})
-    session.result(str(place / str((facts or {})["file"])))
-    return 0
+        return write_manifest(temporary, replace(artifact, details={**artifact.details, "engine": facts}))

@@ -58,12 +58,29 @@ def verify(
     seed: Annotated[int, typer.Option(help="Seed of the resamples")] = 0,
     require_set: Annotated[bool, typer.Option("--require-set", help="Fail where the images are not on this machine")] = False,
     threads: Annotated[int | None, typer.Option(help="Threads of the engine (physical cores)")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="tensorrt or tensorrt-rtx: build and judge the engines of BUNDLE here, or judge a report")
+    ] = None,
+    on_device: Annotated[
+        bool, typer.Option("--on-device", help="With --target: this is the machine that will run them")
+    ] = False,
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="With --target: labelled pictures, DIR/<class>/*, for INT8 against FP16")
+    ] = None,
+    allow_fallback: Annotated[
+        bool, typer.Option("--allow-fallback", help="With --target: layers that cannot be INT8 go to float, and it is recorded")
+    ] = False,
 ) -> int:
     """Replay the golden images, then compare with the FP32 reference and the teacher on labelled images of other patients.
 
     Ends with 0 only when every claim is shown: non-inferior at the margins that were stated before. The margins are written
     down (verify-plan.json of the run) before the first look at the test set; a later look with others is exploratory.
     """
+    if target is not None or on_device or images is not None:
+        from octc.cli.verify_device import verify_device
+
+        more = {"images": images, "margin": margin, "allow_fallback": allow_fallback}
+        return verify_device(session, bundle, target or "tensorrt", on_device=on_device, **more)
     for name, value in (("--against", against), ("--set", set_), ("--tta", tta)):
         if value is not None and value not in CHOICES[name]:
             raise OctcError("OCT-E104", f"{name} {value} is not known", mend=f"one of: {', '.join(CHOICES[name])}", place=name)

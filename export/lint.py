@@ -15,6 +15,7 @@ from typing import Any
 import onnx
 
 from octc.errors import OctcError, shorten
+from octc.export import lint_forms as forms
 from octc.export import lint_place as place
 from octc.export import lint_values as values
 from octc.export.lint_graph import DQ, Graph, Q, graphs_of
@@ -22,6 +23,7 @@ from octc.export.lint_graph import DQ, Graph, Q, graphs_of
 WEAK, STRONG, RTX = "tensorrt", "tensorrt-strong", "tensorrt-rtx"
 TENSORRT = (WEAK, STRONG, RTX)
 TARGETS = (*TENSORRT, "openvino", "onnx")
+MEANT = "octc.float_convolutions"
 HIGHEST = {WEAK: 20, STRONG: 25, RTX: 25}  # opsets; TensorRT 10.0 documents 9 to 20, 11 documents 9 to 25
 Check = Callable[[Graph], Iterator[values.Hit]]
 
@@ -57,6 +59,7 @@ class Rule:
 
 CLASSIC = "classic TensorRT has fewer INT8 kernels than TensorRT for RTX"
 WRONG = "compiled without a word, but the numbers are not those of the file"
+FOREIGN = "other parsers and engines know the operators of ONNX alone"
 SLOW = "runs, but slowly"
 RULES = (
     Rule(
@@ -73,7 +76,7 @@ RULES = (
     Rule(
         "E06", "mixed types", values.mixed_types, "give scales the type of the tensor", stricter="not valid ONNX below opset 23"
     ),
-    Rule("E07", "operator", values.integer_operators, "export with QuantizeLinear and DequantizeLinear", TARGETS),
+    Rule("E07", "operator", values.integer_operators, "export with QuantizeLinear and DequantizeLinear", TARGETS, FOREIGN),
     Rule("E08", "missing operator", values.missing_operators, "export with other operators"),
     Rule("E09", "open shape", values.dynamic_shapes, "fix every axis but the batch", stricter="octc builds for one image size"),
     Rule("E10", "FP16 range", values.half_constants, "keep these operators in FP32", (WEAK, STRONG), WRONG + " in FP16"),
@@ -81,6 +84,7 @@ RULES = (
     Rule("E12", "scale shape", values.scale_shapes, "one scale, or one for each output channel", TARGETS),
     Rule("E13", "not finite", values.not_finite, "look at the training", TARGETS, WRONG),
     Rule("E14", "float64", values.doubles, "export in float32", stricter=WRONG),
+    Rule("E16", "form", forms.forms, "export with another form of the operator"),
     Rule("W20", "one-sided", place.one_sided, "quantise both inputs, or --fix where only the weight is", TARGETS, CLASSIC),
     Rule("W21", "axis", place.wrong_axis, "scales on the output channels", TARGETS),
     Rule("W22", "weight path", place.weight_path, "fold what stands between", stricter=CLASSIC),
@@ -112,6 +116,9 @@ MODEL_RULES = {
     "E08": Rule(
         "E08", "opset", lambda _: iter(()), "export with --opset 19", stricter="TensorRT 10.0 to 10.3 document up to 20"
     ),
+    "E17": Rule(
+        "E17", "shapes", lambda _: iter(()), "export again", stricter="the parser is lenient where nothing depends on it"
+    ),
     "E15": Rule("E15", "not valid", lambda _: iter(()), "export again", stricter="the parser is lenient"),
 }
 
@@ -130,15 +137,31 @@ def lint(proto: onnx.ModelProto, target: str = WEAK) -> list[Finding]:
         found += [_finding(MODEL_RULES["E08"], hit) for hit in values.opset_range(main, HIGHEST[target])]
         if not any(f.severity == "E" for f in found):
             found += [_finding(MODEL_RULES["E15"], hit) for hit in values.validity(proto)]
-    unique = dict.fromkeys(found)
+            if not any(f.rule in ("W25", "E15") for f in found):  # FP16 scales in an old opset: types that no checker knows
+                found += [_finding(MODEL_RULES["E17"], hit) for hit in forms.impossible(proto)]
+    meant = meant_float(proto)
+    unique = dict.fromkeys(f for f in found if f.rule != "W26" or f.node not in meant)
     return sorted(unique, key=lambda f: ("EWI".index(f.severity), f.rule))
+
+
+def meant_float(proto: onnx.ModelProto) -> frozenset[str]:
+    """Nodes of convolutions that the file says were left in float on purpose (a step of the export's ladder)."""
+    return frozenset(name for entry in proto.metadata_props if entry.key == MEANT for name in entry.value.split())
+
+
+def mark_float(proto: onnx.ModelProto, floats: frozenset[str]) -> None:
+    """Write into the file which convolutions (by their name in the network) were left in float on purpose."""
+    allowed = [name.replace(".", "_") for name in floats]
+    names = [node.name for node in proto.graph.node if node.op_type == "Conv" and _named(proto, node.name, allowed)]
+    if names:
+        proto.metadata_props.add(key=MEANT, value=" ".join(names))
 
 
 def _guarded(check: Check, graph: Graph) -> list[values.Hit]:
     """A rule on a graph that may be malformed: nodes without inputs, tensors without makers."""
     try:
         return list(check(graph))
-    except (IndexError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except (IndexError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         return [("model", f"cannot be examined ({type(error).__name__}: {error})")]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,8 +14,25 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 Q, DQ = "QuantizeLinear", "DequantizeLinear"
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-# TensorRT folds these where all inputs are constants (each was tried with the compiler)
-FOLDED = ("Identity", "Abs", "Cast", "Reshape", "Unsqueeze", "Squeeze", "Constant")
+# TensorRT folds these where all inputs are constants; others crash its parser when they make a scale (each was tried)
+ARITHMETIC = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide, "Max": np.maximum, "Min": np.minimum}
+SAME = ("Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten")
+SIGNS = {"Neg": np.negative, "Abs": np.abs, "Exp": np.exp, "Sqrt": np.sqrt}
+FOLDED = (
+    *ARITHMETIC,
+    *SAME,
+    *SIGNS,
+    "Cast",
+    "Gather",
+    "Concat",
+    "Clip",
+    "ConstantOfShape",
+    "Expand",
+    "Slice",
+    "Where",
+    "Constant",
+)
+PLAIN = ("value_float", "value_floats", "value_int", "value_ints")  # attributes of a Constant
 # these move through Q and DQ without a change of any value
 MOVERS = (
     "MaxPool",
@@ -25,10 +43,13 @@ MOVERS = (
     "Squeeze",
     "Unsqueeze",
     "Slice",
+    "Split",
+    "DepthToSpace",
     "Identity",
     "Concat",
     "Pad",
 )
+SINGLE = tuple(name for name in MOVERS if name != "Concat")
 FLOAT_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 
 
@@ -59,6 +80,8 @@ class Graph:
                     self.read[name].append(node)
             if node.op_type == "Constant" and node.output:
                 self.constants.update((node.output[0], a.t) for a in node.attribute if a.name == "value")
+                plain = [helper.get_attribute_value(a) for a in node.attribute if a.name in PLAIN]
+                self.constants.update((node.output[0], _tensor(value)) for value in plain)
 
     @property
     def nodes(self) -> Any:
@@ -77,23 +100,23 @@ class Graph:
             except (ValueError, TypeError, OSError, KeyError, IndexError):
                 return None  # external or damaged data
         maker = self.made.get(name)
-        if maker is None or maker.op_type not in FOLDED or depth == 0:
+        if maker is None or depth == 0 or not maker.input:
             return None
-        source = self._array(maker.input[0], depth - 1) if maker.input else None
-        if source is None or maker.op_type == "Abs":
-            return source if source is None else np.abs(source)
-        to = attribute(maker, "to") if maker.op_type == "Cast" else None
-        return source if to is None else source.astype(helper.tensor_dtype_to_np_dtype(to))
+        parts = [self._array(one, depth - 1) for one in maker.input]
+        if maker.op_type in SAME and parts[0] is not None:
+            shape = self.shapes.get(name)
+            return parts[0].reshape(shape) if shape is not None and None not in shape else parts[0]
+        return None if any(part is None for part in parts) else _folded(maker, parts)
 
-    def is_constant(self, name: str) -> bool:
-        """Whether a tensor is known before the engine runs: an initialiser, or computed from such ones alone."""
+    def is_constant(self, name: str, kinds: tuple[str, ...] | None = None) -> bool:
+        """Whether a tensor is known before the engine runs: an initialiser, or computed from such ones alone (by `kinds`)."""
         pending, seen = [name], set()
         while pending:
             one = pending.pop()
             if one in self.constants or one in seen or not one:
                 continue
             seen.add(one)
-            if one not in self.made or not self.made[one].input:
+            if one not in self.made or not self.made[one].input or (kinds and self.made[one].op_type not in kinds):
                 return False
             pending += self.made[one].input
         return True
@@ -114,8 +137,15 @@ class Graph:
         return name
 
     def quantised(self, name: str) -> bool:
-        """Whether an activation reaches a layer in INT8: a DQ, perhaps behind operators that move through it."""
-        return self.maker(self.back(name, (*MOVERS, "Cast"))) == DQ
+        """Whether an activation reaches a layer in INT8: a DQ, perhaps behind operators that move through it.
+
+        All inputs of a concatenation must do so.
+        """
+        end = self.back(name, (*SINGLE, "Cast"))
+        node = self.made.get(end)
+        if node is not None and node.op_type == "Concat":
+            return bool(node.input) and all(self.quantised(one) for one in node.input)
+        return self.maker(end) == DQ
 
     def dq_of(self, name: str) -> Any:
         """The DQ that a weight comes from, through operators that are folded; None without."""
@@ -131,6 +161,26 @@ class Graph:
 
     def zero_point(self, node: Any) -> Any:
         return self.array(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+
+
+def _folded(node: Any, parts: list[Any]) -> Any:
+    """A constant expression that TensorRT folds; None for any other."""
+    if node.op_type in ARITHMETIC:
+        with np.errstate(all="ignore"):
+            return functools.reduce(ARITHMETIC[node.op_type], parts)
+    if node.op_type in SIGNS:
+        with np.errstate(all="ignore"):
+            return SIGNS[node.op_type](parts[0])
+    if node.op_type == "Cast":
+        return parts[0].astype(helper.tensor_dtype_to_np_dtype(attribute(node, "to")))
+    if node.op_type == "Gather":
+        return np.take(parts[0], parts[1], attribute(node, "axis", 0))
+    return np.concatenate(parts, attribute(node, "axis", 0)) if node.op_type == "Concat" else None
+
+
+def _tensor(value: Any) -> Any:
+    kind = np.int64 if np.asarray(value).dtype.kind == "i" else np.float32
+    return numpy_helper.from_array(np.asarray(value, kind))
 
 
 def attribute(node: Any, name: str, default: Any = None) -> Any:

@@ -79,9 +79,9 @@ def vector_scales(graph: Graph) -> Iterator[Hit]:
     """An activation has one scale; a vector makes the layer behind it run in float."""
     for node in [n for n in graph.of(Q) if len(n.input) > 1 and not graph.is_constant(n.input[0])]:
         scale = graph.array(node.input[1])
-        listed = node.input[1] in graph.constants and bool(graph.constants[node.input[1]].dims)
-        if scale is not None and (scale.size > 1 or (listed and graph.rank(node.input[0]) != 2)):
-            yield node, f"{scale.size} scales for an activation"
+        listed = bool(graph.shapes.get(node.input[1]))
+        if (scale is not None and scale.size > 1) or (listed and graph.rank(node.input[0]) != 2):
+            yield node, f"a list of {scale.size if scale is not None else 'some'} scales for an activation"
 
 
 def narrow(graph: Graph) -> Iterator[Hit]:

@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from octc.export.lint_graph import DQ, FLOAT_TYPES, LAYERS, Graph, Q, attribute
+from octc.export.lint_graph import DQ, FLOAT_TYPES, FOLDED, LAYERS, Graph, Q, attribute
 
 Hit = tuple[Any, str]  # the node (or a name), and what is wrong with it
 INTEGER = {"QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"}
 CODES = (TensorProto.INT8, TensorProto.UINT8)
-OTHER_CODES = tuple(getattr(TensorProto, n) for n in ("FLOAT8E4M3FN", "INT4", "FLOAT4E2M1") if hasattr(TensorProto, n))
+OTHER_CODES = tuple(getattr(TensorProto, n) for n in ("FLOAT8E4M3FN",) if hasattr(TensorProto, n))
 # asked of NVIDIA's parser (TensorRT for RTX 1.7.1), which knows more than older ones do
 MISSING = frozenset({
     "AffineGrid", "Bernoulli", "BitCast", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor",
@@ -24,6 +24,7 @@ MISSING = frozenset({
     "SequenceErase", "SequenceInsert", "SequenceLength", "SequenceMap", "SoftmaxCrossEntropyLoss", "SplitToSequence",
     "StringConcat", "StringNormalizer", "StringSplit", "SwiGLU", "TfIdfVectorizer", "Unique",
 })  # fmt: skip
+BOUNDS = ("Clip", "Where", "Min", "Max")  # an infinity there is no number to compute with
 SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
 HALF_MAX, HALF_LEAST = 65504.0, 6e-8
 
@@ -66,14 +67,18 @@ def quantised_bias(graph: Graph) -> Iterator[Hit]:
 
 def scale_sources(graph: Graph) -> Iterator[Hit]:
     for node in pairs(graph):
-        if graph.array(node.input[1]) is None and not graph.is_constant(node.input[1]):
-            yield node, "scale is computed at run time"
+        if graph.array(node.input[1]) is None and not graph.is_constant(node.input[1], FOLDED):
+            known = graph.is_constant(node.input[1])
+            yield node, "scale is computed in a way that the parser does not fold" if known else "scale is computed at run time"
 
 
 def scale_values(graph: Graph) -> Iterator[Hit]:
     for node in pairs(graph):
         scale = graph.array(node.input[1])
-        if scale is None or scale.dtype.kind not in "fV":
+        if scale is None or scale.dtype.kind == "V":
+            continue
+        if scale.dtype.kind != "f":
+            yield node, f"scale of type {scale.dtype}"
             continue
         wide = scale.astype(np.float64)
         if not (np.isfinite(wide).all() and (wide > 0).all()):
@@ -94,13 +99,16 @@ def scale_shapes(graph: Graph) -> Iterator[Hit]:
         if attribute(node, "block_size", 0):
             yield node, "blocked scales are not INT8 convolutions"
             continue
+        if scale is not None and (scale.ndim > 1 or not scale.size):
+            yield node, f"scale of shape {list(scale.shape)}"
+            continue
         zero = graph.zero_point(node)
         if scale is not None and zero is not None and zero.size not in (scale.size, 1):
             yield node, f"{zero.size} zero-points for {scale.size} scales"
         if scale is None or scale.size <= 1 or shape is None:
             continue
         axis = attribute(node, "axis", 1)
-        if scale.ndim != 1 or not -len(shape) <= axis < len(shape):
+        if not -len(shape) <= axis < len(shape):
             yield node, f"scales of shape {list(scale.shape)} on axis {axis} of a tensor with {len(shape)} axes"
         elif shape[axis] not in (None, scale.size):
             yield node, f"{scale.size} scales for {shape[axis]} channels"
@@ -161,7 +169,7 @@ def half_constants(graph: Graph) -> Iterator[Hit]:
 def not_finite(graph: Graph) -> Iterator[Hit]:
     for node in graph.nodes:
         for name in node.input:
-            array = graph.array(name) if name in graph.constants and node.op_type not in (Q, DQ, "Clip", "Where") else None
+            array = graph.array(name) if name in graph.constants and node.op_type not in (Q, DQ, *BOUNDS) else None
             if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
                 yield node, "a constant is not finite"
 
@@ -210,8 +218,23 @@ def opset_range(graph: Graph, highest: int) -> Iterator[Hit]:
 
 
 def validity(proto: onnx.ModelProto) -> Iterator[Hit]:
+    why = _invalid(proto)
+    if "'shape' of 'type'" in why or "'name' of 'graph'" in why:  # every engine does without these
+        copy = onnx.ModelProto()
+        copy.CopyFrom(proto)
+        copy.graph.name = copy.graph.name or "graph"
+        for value in (*copy.graph.input, *copy.graph.output, *copy.graph.value_info):
+            if value.type.HasField("tensor_type"):
+                value.type.tensor_type.shape.SetInParent()
+        why = _invalid(copy)
+    if why:
+        yield "model", f"not valid ONNX: {why}"
+
+
+def _invalid(proto: onnx.ModelProto) -> str:
+    """What the checker says, in one line; "" when it has nothing to say."""
     try:
         onnx.checker.check_model(proto)
     except Exception as error:  # protobuf and the checker raise what they like
-        text = str(error).strip().splitlines()
-        yield "model", f"not valid ONNX: {text[0][:200] if text else type(error).__name__}"
+        return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return ""

@@ -19,11 +19,11 @@ from torch import fx, nn
 from octc.artifact import GOLDEN
 from octc.compress.placement import convolutions
 from octc.errors import OctcError
-from octc.export.lint import require_clean
+from octc.export.lint import mark_float, require_clean
 from octc.export.lint_graph import graphs_of
 from octc.export.lint_place import LEAST
 from octc.export.to_fp16 import write_fp16
-from octc.export.to_onnx import INPUT, OUTPUT, read_onnx
+from octc.export.to_onnx import INPUT, OUTPUT, read_onnx, save
 from octc.export.trtexec import RECIPE, recipe_text
 from octc.files import sha256_file, write_bytes, write_json
 from octc.image import Preprocess, UInt8
@@ -31,7 +31,7 @@ from octc.optional import need
 from octc.train.evaluate import logits_of
 from octc.trt_plan import CLASSIC, ONNX_FILES, RTX, SIDECAR_SCHEMA, STRONG, VARIANTS, both_typings, make_plan, plans_text
 
-WORKER, SIDECAR = "trt_worker.py", "engine.json"
+WORKER, SIDECAR, FLOAT_GOLDEN = "trt_worker.py", "engine.json", "golden-fp16.npz"
 MODULES = {"tensorrt": CLASSIC, "tensorrt-rtx": RTX}  # target of an export -> Python module of TensorRT
 STRONG_TARGET = "tensorrt-strong"
 CHECKED = 4  # golden images that every variant is run on; onnxruntime is slow in FP16
@@ -52,6 +52,10 @@ def write_int8(
     """
     write_bytes(folder / "model.onnx", qdq.read_bytes())
     write_fp16(qdq, folder / "model.int8fp16.onnx", images)
+    for name in ("model.onnx", "model.int8fp16.onnx") if floats else ():
+        marked = read_onnx(folder / name)
+        mark_float(marked, floats)
+        save(marked, folder / name)
     write_fp16(plain, folder / "model.fp16.onnx", images)
     quantised, network = references
     proto = read_onnx(folder / "model.int8fp16.onnx")
@@ -63,7 +67,9 @@ def write_int8(
     }
     promised, depthwise = promises(proto)
     write_plans(folder, "int8", pre, module, promised=promised, depthwise=depthwise)
-    write_plans(folder, "fp16", pre, module)
+    wanted = logits_of(network, images, pre, "cpu", batch=8).numpy()  # golden.npz holds those of the quantised network
+    np.savez_compressed(folder / FLOAT_GOLDEN, inputs=images, logits=wanted)
+    write_plans(folder, "fp16", pre, module, golden=FLOAT_GOLDEN)
     return {**counts, "promised": len(promised), "depthwise": len(depthwise), **_common(folder, pre, compared)}
 
 
@@ -85,13 +91,13 @@ def _common(folder: Path, pre: Preprocess, compared: dict[str, Any]) -> dict[str
     return {"variants": compared, "engine": None, "engine_recipe": RECIPE, "worker": WORKER}
 
 
-def write_plans(folder: Path, precision: str, pre: Preprocess, module: str, **more: Any) -> None:
+def write_plans(folder: Path, precision: str, pre: Preprocess, module: str, golden: str = GOLDEN, **more: Any) -> None:
     """build-<precision>.json: the plan for weakly and the one for strongly typed builds, or the one for TensorRT for RTX."""
     names = {name for (_, kind), name in ONNX_FILES.items() if kind == precision}
     sums = {name: sha256_file(folder / name) for name in names}
     macs = convolution_macs(read_onnx(folder / sorted(names)[0]))
     given = (sums, [pre.channels, pre.size, pre.size], macs)
-    more = {**more, "golden": {"file": GOLDEN, **LIMITS[precision]}}
+    more = {**more, "golden": {"file": golden, **LIMITS[precision]}}
     if module == RTX:
         plans = {STRONG: make_plan(precision, STRONG, *given, module=RTX, **more)}
     else:

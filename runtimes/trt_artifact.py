@@ -10,9 +10,10 @@ from typing import Any
 from octc.artifact import Artifact
 from octc.files import sha256_file, write_json
 from octc.host import read_gpus, versions
+from octc.jetson import UNKNOWN, read_jetson
 from octc.run import utc_now
 from octc.runtimes.trt_build import Built, Say, build_engine, read_plans
-from octc.runtimes.trt_process import TEGRA, Backend
+from octc.runtimes.trt_process import Backend
 from octc.trt_plan import RTX, SIDECAR_SCHEMA, BuildPlan
 
 
@@ -44,7 +45,9 @@ def build_artifact(
 
 
 def _summary(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: row[key] for key in ("engine", "precision", "bytes", "measured")} | {
+    measured = {key: value for key, value in row["measured"].items() if key != "golden"}
+    return {key: row[key] for key in ("engine", "precision", "bytes")} | {
+        "measured": measured,
         "convolutions": row["layers"]["convolutions"], "missing": list(row["layers"]["missing"]),
         "attempts": len(row["attempts"]),
     }  # fmt: skip
@@ -58,18 +61,20 @@ def measure(folder: Path, plan: BuildPlan, backend: Backend) -> dict[str, Any]:
         return {"value": None, "reason": "trtexec built it; golden images need the Python bindings"}
     checked = backend.run(folder, plan, "verify")
     if checked.outcome != "ok":
-        return {"value": None, "reason": f"golden images: {checked.error}", "golden_ok": False}
+        details = (checked.result.get("error") or {}).get("details") or [None]
+        return {"value": None, "reason": f"golden images: {checked.error}", "golden_ok": False, "golden": details[0]}
     timed = backend.run(folder, plan, "bench")
     for verb in ("verify", "bench"):
         (folder / f"{Path(plan.output).stem}.{verb}.log").unlink(missing_ok=True)
-    golden = {key: checked.result[key] for key in ("images", "delta_over_s", "agreement")}
+    golden = {key: checked.result[key] for key in ("images", "delta_over_s", "agreement", "logits")}
     if timed.outcome != "ok":
         return {"value": None, "reason": timed.error, "golden": golden, "golden_ok": True}
     samples = {kind: sorted(values) for kind, values in timed.result["samples_ns"].items()}
     value = {
-        kind: {"p50_ms": v[len(v) // 2] / 1e6, "p99_ms": v[len(v) * 99 // 100] / 1e6, "n": len(v)}
+        kind: {"p50_ms": v[len(v) // 2] / 1e6, "p90_ms": v[len(v) * 9 // 10] / 1e6, "p99_ms": v[len(v) * 99 // 100] / 1e6,
+               "n": len(v)}
         for kind, v in samples.items()
-    }
+    }  # fmt: skip
     return {"value": value, "golden": golden, "golden_ok": True, "cuda_graph": timed.result["cuda_graph"], "batch": 1}
 
 
@@ -108,7 +113,7 @@ def _sidecar(folder: Path, built: Built, artifact: Artifact, backend: Backend, m
 def _machine(plan: BuildPlan, gpus: Any) -> dict[str, Any]:
     if plan.module == RTX:  # it compiles for named capabilities, whatever machine this is
         first = plan.compute_capabilities[0].removeprefix("SM")
-        return {"gpu": None, "sm": f"{first[:-1]}.{first[-1]}", "driver": None, "l4t": None}
-    l4t = TEGRA.read_text(errors="replace").strip() if TEGRA.is_file() else None
+        return {"gpu": None, "sm": f"{first[:-1]}.{first[-1]}", "driver": None, **UNKNOWN}
     one = gpus[0] if gpus else None
-    return {"gpu": one.name if one else None, "sm": one.sm if one else None, "driver": one.driver if one else None, "l4t": l4t}
+    known = {"gpu": one.name if one else None, "sm": one.sm if one else None, "driver": one.driver if one else None}
+    return {**known, **read_jetson()}

@@ -10,6 +10,7 @@ from typing import Any
 
 from octc.errors import OctcError, shorten
 from octc.files import read_json
+from octc.runtimes.trt_faults import explained
 from octc.runtimes.trt_layers import LayerReport, name_parts, report_layers
 from octc.runtimes.trt_process import TAIL, Backend, Ran
 from octc.runtimes.trt_worker import typing_for
@@ -143,6 +144,11 @@ def _try(folder: Path, plan: BuildPlan, backend: Backend) -> tuple[Ran, LayerRep
 
 
 def _refusal(plan: BuildPlan, ran: Ran, layers: LayerReport | None, error: str) -> OctcError:
+    made = _plain_refusal(plan, ran, layers, error)
+    return explained(made, f"{error}\n{ran.log}") if ran.outcome in ("environment", "failed") else made
+
+
+def _plain_refusal(plan: BuildPlan, ran: Ran, layers: LayerReport | None, error: str) -> OctcError:
     tail = "\n".join(ran.log.splitlines()[-TAIL:])
     if layers is not None:
         mend = "--allow-fallback leaves these in float (recorded in the sidecar), or octc export --fp16"

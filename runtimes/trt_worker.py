@@ -2,9 +2,9 @@
 
     python3.10 trt_worker.py build|inspect|verify|bench|probe PLAN.json
 
-A plan is JSON; its paths are relative to it. Where it holds a "weak" and a "strong" plan, the version found here decides. The
-result is JSON on the file that the plan names, the log goes to stderr. Exit codes: 0 ok, 2 build failed or outputs differ,
-3 bad plan, 4 environment. octc starts this file as a process; it needs nothing of octc: copy it with plan and ONNX and run it.
+A plan is JSON, its paths are relative to it; of a "weak" and a "strong" plan the version found here decides. The result is JSON
+on the file that the plan names, the log goes to stderr. Exit codes: 0 ok, 2 build failed or outputs differ, 3 bad plan,
+4 environment. It needs nothing of octc: copy it with plan and ONNX and run it.
 """
 
 from __future__ import annotations
@@ -46,9 +46,11 @@ def choose(plan: dict[str, Any], trt: Any) -> dict[str, Any]:
     if typing is None:
         raise WorkerError(ENVIRONMENT, "environment", f"TensorRT {version} is not supported: octc builds with 10.0 and later")
     plan = plan.get(typing, plan)
+    missing = [name for name in plan["builder_flags"] if not hasattr(trt.BuilderFlag, name)]
     if plan["typing"] != typing:
         raise WorkerError(BAD_PLAN, "plan", f"TensorRT {version} needs a {typing}-typed plan, not a {plan['typing']}-typed one")
-    missing = [name for name in plan["builder_flags"] if not hasattr(trt.BuilderFlag, name)]
+    if plan["device"] != "GPU":
+        raise WorkerError(BAD_PLAN, "plan", f"octc does not build for {plan['device']}: DLA has no explicit INT8")
     if missing:
         raise WorkerError(BAD_PLAN, "plan", f"TensorRT {version} has no builder flag {', '.join(missing)}")
     return plan
@@ -91,9 +93,9 @@ def build(trt: Any, plan: dict[str, Any], base: Path) -> dict[str, Any]:
     config.profiling_verbosity = getattr(trt.ProfilingVerbosity, plan["profiling_verbosity"])
     for name in plan["builder_flags"]:
         config.set_flag(getattr(trt.BuilderFlag, name))
-    if hasattr(config, "num_compute_capabilities") and plan["compute_capabilities"]:  # else TensorRT for RTX asks a GPU
-        config.num_compute_capabilities = len(plan["compute_capabilities"])
-        for place, name in enumerate(plan["compute_capabilities"]):
+    if hasattr(config, "num_compute_capabilities") and (named := plan["compute_capabilities"]):  # else it asks a GPU
+        config.num_compute_capabilities = len(named)
+        for place, name in enumerate(named):
             config.set_compute_capability(getattr(trt.ComputeCapability, name), place)
     for shapes in plan["profiles"]:
         profile = builder.create_optimization_profile()
@@ -113,10 +115,7 @@ def build(trt: Any, plan: dict[str, Any], base: Path) -> dict[str, Any]:
         write(cache, bytes(memoryview(config.get_timing_cache().serialize())))
     peak = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
     printed = [text for _, text in logger.lines if text.startswith(LAYERS)]
-    if not printed:
-        inspect(trt, plan, base, logger)
-    for text in printed[-1:]:
-        write(base / plan["layers"], text.encode())
+    write(base / plan["layers"], printed[-1].encode()) if printed else inspect(trt, plan, base, logger)
     return {
         **{key: plan[key] for key in ("typing", "variant", "onnx", "layers", "network_flags", "builder_flags")},
         "engine": plan["output"], "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "dequantized": floats,
@@ -141,12 +140,10 @@ def dequantise(trt: Any, network: Any, names: Any) -> list[str]:
 
 
 def last_error(lines: list[tuple[str, str]]) -> str:
-    """The cause in one line."""
     return next((text for name, text in reversed(lines) if "ERROR" in name), "TensorRT returned nothing and said nothing")
 
 
 def inspect(trt: Any, plan: dict[str, Any], base: Path, logger: Any = None) -> dict[str, Any]:
-    """Write the layers of an engine that exists."""
     engine = trt.Runtime(logger or make_log(trt)).deserialize_cuda_engine((base / plan["output"]).read_bytes())
     if engine is None:
         raise WorkerError(ENVIRONMENT, "load", "the engine cannot be loaded here")
@@ -159,7 +156,9 @@ def inspect(trt: Any, plan: dict[str, Any], base: Path, logger: Any = None) -> d
 
 
 def cudart() -> Any:
-    for name in ("libcudart.so.13", "libcudart.so.12", "libcudart.so"):
+    """libcudart of CUDA 12 or 13: where the loader looks, else where pip puts it."""
+    packed = [str(path) for place in sys.path for path in Path(place or ".").glob("nvidia/*/lib/libcudart.so.1[23]")]
+    for name in ("libcudart.so.13", "libcudart.so.12", "libcudart.so", *packed):
         with contextlib.suppress(OSError):
             return ctypes.CDLL(name)
     raise WorkerError(ENVIRONMENT, "environment", "libcudart (CUDA 12 or 13) cannot be loaded")
@@ -186,12 +185,12 @@ class Engine:
             device = self.make("cudaMalloc", ctypes.c_size_t(host.nbytes))
             self.context.set_tensor_address(name, device.value)
             self.sides[side] = (host, device, ctypes.c_void_p(host.ctypes.data), ctypes.c_size_t(host.nbytes))
+        self.marks = [self.make("cudaEventCreate") for _ in range(2)]
         self.launch(wait=True)  # what is lazy happens before a capture
         if graph:
             self.call("cudaStreamBeginCapture", self.stream, RELAXED)
             self.launch()
-            captured = ctypes.c_void_p()
-            self.call("cudaStreamEndCapture", self.stream, ctypes.byref(captured))
+            self.call("cudaStreamEndCapture", self.stream, ctypes.byref(captured := ctypes.c_void_p()))
             self.graph = self.make("cudaGraphInstantiateWithFlags", captured, ctypes.c_ulonglong(0))
 
     def call(self, name: str, *values: Any) -> None:
@@ -199,13 +198,11 @@ class Engine:
         if status != 0:
             raise WorkerError(ENVIRONMENT, "run", f"{name} returned cudaError {status}")
 
-    def make(self, name: str, *values: Any) -> Any:
-        handle = ctypes.c_void_p()
-        self.call(name, ctypes.byref(handle), *values)
-        return handle
+    def make(self, name: str, *values: Any, kind: Any = ctypes.c_void_p) -> Any:
+        self.call(name, ctypes.byref(made := kind()), *values)
+        return made
 
     def launch(self, wait: bool = False) -> None:
-        """Compute on what lies on the device; returns at once unless told to wait."""
         if self.graph:
             self.call("cudaGraphLaunch", self.graph, self.stream)
         elif not self.context.execute_async_v3(self.stream.value):
@@ -213,8 +210,15 @@ class Engine:
         if wait:
             self.call("cudaStreamSynchronize", self.stream)
 
+    def device_ns(self) -> int:
+        """One launch between two events of the device: the time of the GPU alone."""
+        self.call("cudaEventRecord", self.marks[0], self.stream)
+        self.launch()
+        self.call("cudaEventRecord", self.marks[1], self.stream)
+        self.call("cudaEventSynchronize", self.marks[1])
+        return int(self.make("cudaEventElapsedTime", *self.marks, kind=ctypes.c_float).value * 1e6)
+
     def __call__(self, batch: Any) -> Any:
-        """Copy in, compute, copy out: an array of its own."""
         (host, device, at, size), (result, back, there, length) = self.sides["input"], self.sides["output"]
         host[...] = batch
         self.call("cudaMemcpyAsync", device, at, size, TO_DEVICE, self.stream)
@@ -225,7 +229,6 @@ class Engine:
 
 
 def verify(trt: Any, plan: dict[str, Any], base: Path) -> dict[str, Any]:
-    """Replay the golden images one by one and compare."""
     numpy, rule = importlib.import_module("numpy"), plan["golden"]
     with numpy.load(base / rule["file"], allow_pickle=False) as record:
         images, wanted = record["inputs"], record["logits"].astype("float64")
@@ -240,21 +243,19 @@ def verify(trt: Any, plan: dict[str, Any], base: Path) -> dict[str, Any]:
 
 
 def bench(trt: Any, plan: dict[str, Any], base: Path) -> dict[str, Any]:
-    """Nanoseconds per query: device (launch to end, without copies) and end to end (with both copies)."""
+    """Nanoseconds per query: device (events around the launch), host (launch to end), end to end (with both copies)."""
     numpy, how = importlib.import_module("numpy"), plan["bench"]
-    loaded = Engine(trt, (base / plan["output"]).read_bytes(), how["batch"], how["graph"])
-    images = numpy.random.default_rng(0).integers(0, 256, (64, *loaded.sides["input"][0].shape), dtype="uint8")
-    rows: dict[str, Any] = {}
-    for kind, work in (("device", lambda _batch: loaded.launch(wait=True)), ("end_to_end", loaded)):
-        samples: list[int] = []
-        first, count = time.monotonic(), 0
-        while time.monotonic() - first < how["warmup_s"] + how["seconds"] or len(samples) < how["queries"]:
+    ready = Engine(trt, (base / plan["output"]).read_bytes(), how["batch"], how["graph"])
+    images = numpy.random.default_rng(0).integers(0, 256, (64, *ready.sides["input"][0].shape), dtype="uint8")
+    works: dict[str, Any] = {"device": lambda _: ready.device_ns(), "host": lambda _: ready.launch(True), "end_to_end": ready}
+    rows: dict[str, Any] = {kind: [] for kind in works}
+    for kind, work in works.items():
+        first = time.monotonic()
+        while time.monotonic() - first < how["warmup_s"] + how["seconds"] or len(rows[kind]) < how["queries"]:
             started = time.perf_counter_ns()
-            work(images[count % 64])
-            count += 1
+            given = work(images[len(rows[kind]) % 64])
             if time.monotonic() - first >= how["warmup_s"]:
-                samples.append(time.perf_counter_ns() - started)
-        rows[kind] = samples
+                rows[kind].append(given if kind == "device" else time.perf_counter_ns() - started)
     return {"batch": how["batch"], "cuda_graph": how["graph"], "samples_ns": rows}
 
 
@@ -287,10 +288,9 @@ def main(given: list[str]) -> int:
         plan = choose(plan, trt)
         to = path.parent / plan["result"]
         result.update(VERBS[given[0]](trt, plan, path.parent))
-    except WorkerError as error:
-        result.update(ok=False, exit=error.code, error={"stage": error.stage, "text": str(error), "details": error.details})
-    except (KeyError, TypeError, ValueError, OSError) as error:
-        result.update(ok=False, exit=BAD_PLAN, error={"stage": "plan", "text": repr(error), "details": []})
+    except (WorkerError, KeyError, TypeError, ValueError, OSError) as error:
+        known = error if isinstance(error, WorkerError) else WorkerError(BAD_PLAN, "plan", repr(error))
+        result.update(ok=False, exit=known.code, error={"stage": known.stage, "text": str(known), "details": known.details})
     sys.stderr.write(f"{result['error']}\n" if result["error"] else "")
     write(to, (json.dumps(result, indent=1, sort_keys=True) + "\n").encode())
     return int(result["exit"])

@@ -21,7 +21,7 @@ from tests.tiny_run import make_run, write_patterns
 Said = Callable[..., tuple[int, str, str]]
 FILES = {
     "model.onnx", "model.int8fp16.onnx", "model.fp16.onnx", "build-int8.json", "build-fp16.json", "trt_worker.py", "BUILD.txt",
-    "engine.json", "golden.npz",
+    "engine.json", "golden.npz", "golden-fp16.npz",
 }  # fmt: skip
 
 
@@ -37,18 +37,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def run(made: Run, tmp_path: Path) -> Run:
     shutil.copytree(made.path.parent, tmp_path / "runs")
     return Run(tmp_path / "runs" / made.id)
-
-
-@pytest.fixture
-def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Said:
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words: str) -> tuple[int, str, str]:
-        code = main(words)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def test_x15_without_a_gpu_variants_plans_worker_and_sidecar_are_written(run: Run, said: Said, tmp_path: Path) -> None:

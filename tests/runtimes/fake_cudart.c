@@ -20,3 +20,8 @@ int cudaGraphInstantiateWithFlags(void **made, void *graph, unsigned long long f
     return graph == (void *)0x61 && flags == 0 ? 0 : 1;
 }
 int cudaGraphLaunch(void *graph, void *stream) { graphs++; return graph == (void *)0x71 && stream == (void *)0x51 ? 0 : 1; }
+
+int cudaEventCreate(void **event) { *event = (void *)0x81; return 0; }
+int cudaEventRecord(void *event, void *stream) { return event == (void *)0x81 && stream == (void *)0x51 ? 0 : 1; }
+int cudaEventSynchronize(void *event) { return event == (void *)0x81 ? 0 : 1; }
+int cudaEventElapsedTime(float *out, void *start, void *end) { *out = 0.25f; return start == end ? 0 : 1; }

@@ -6,6 +6,7 @@ compiles: that is what NVIDIA's compiler is for. Copied as tensorrt.py into a fo
 
 import ctypes
 import json
+import math
 import os
 from pathlib import Path
 
@@ -135,8 +136,9 @@ def _runtime(_logger):
 
     def run(_stream):
         batch = sizes["image"][0]
-        pixels = bytes(ctypes.string_at(where["image"], batch * 16))
-        rows = [[pixels[16 * i + k] * 0.5 for k in range(shapes["logits"][1])] for i in range(batch)]
+        size = math.prod(shapes["image"][1:])
+        pixels = bytes(ctypes.string_at(where["image"], batch * size))
+        rows = [[pixels[size * i + k] * 0.5 for k in range(shapes["logits"][1])] for i in range(batch)]
         flat = [value for row in rows for value in row]
         ctypes.memmove(where["logits"], (ctypes.c_float * len(flat))(*flat), 4 * len(flat))
         return SETTINGS.get("executes", True)
@@ -163,7 +165,7 @@ def _runtime(_logger):
 def _nptype(kind):
     import numpy
 
-    return getattr(numpy, kind)
+    return getattr(numpy, kind) if isinstance(kind, str) else numpy.float32
 
 
 MADE = {"Builder": _builder, "OnnxParser": _parser, "Runtime": _runtime}
@@ -172,7 +174,7 @@ MADE = {"Builder": _builder, "OnnxParser": _parser, "Runtime": _runtime}
 def __getattr__(name):
     if name not in NAMES["module"]:
         raise AttributeError("tensorrt " + SETTINGS["version"] + " has no " + name)
-    if name == "ILogger":
+    if name in ("ILogger", "Logger"):
         return _ILogger
     if name == "nptype":
         return _nptype
