@@ -36,7 +36,7 @@ def judge(models: Mapping[str, onnx.ModelProto], folder: Path) -> dict[str, str]
     """For each graph: reject, fail, crash, or what its promised layers run in (int8 only when all of them do)."""
     for name, model in models.items():
         onnx.save(model, str(folder / f"{name}.onnx"))
-    subprocess.run([sys.executable, str(PROBE), str(folder)], check=True, timeout=600)
+    subprocess.run([sys.executable, str(PROBE), str(folder)], check=True, timeout=1200)
     verdicts = json.loads((folder / "verdicts.json").read_text())
     return {name: _verdict(verdicts[f"{name}.onnx"], promised(model)) for name, model in models.items()}
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import sys
 from pathlib import Path
 
 import tensorrt_rtx as trt
 
-SECONDS = 60
+SECONDS, LONGEST = 60, 600  # of the processor, and of the clock: a busy machine is no hanging compiler
 COMPUTE = ("correlation", "gemm", "runtime_fusion", "deconv")
 # "CastMulCastMulCastFc": the codes are multiplied by their scales inside the kernel, and the product is one of floats
 DEQUANTISES = re.compile(r"Name: \w*Cast\w*(Fc|Gemm|Conv)")
@@ -66,7 +67,8 @@ def in_child(path: Path) -> dict[str, object]:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        signal.alarm(SECONDS)
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+        signal.alarm(LONGEST)
         os.close(reader)
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)

@@ -14,7 +14,7 @@ from octc.compress.calibrate import observe, set_ranges
 from octc.compress.placement import convolutions, prepare, set_mode
 from octc.errors import OctcError
 from octc.export.encoding import ENCODINGS, encode
-from octc.export.lint import Finding, counts, lint, require_clean, to_mend
+from octc.export.lint import Finding, counts, lint, mark_float, require_clean, to_mend
 from octc.export.to_onnx import read_onnx, write_onnx
 from octc.image import Preprocess
 from octc.train.models import build_model
@@ -63,6 +63,9 @@ def test_convolutions_left_in_float_on_purpose_are_allowed(tmp_path: Path) -> No
     with pytest.raises(OctcError) as caught:
         require_clean(proto, "tensorrt", frozenset(list(floats)[:1]))
     assert caught.value.code == "OCT-E404"
+    assert rules(proto) == {"W26"}
+    mark_float(proto, floats)  # the file itself says so: whoever lints it later is not told again
+    assert rules(proto) == set()
 
 
 def changed(proto: onnx.ModelProto, change: Callable[[onnx.ModelProto], None]) -> onnx.ModelProto:
