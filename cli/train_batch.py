@@ -14,15 +14,18 @@ if TYPE_CHECKING:
     from octc.train.stages import Context
 
 
+LEAST = 2  # images: BatchNorm has nothing to compare one with
+
+
 def too_large(why: str | None, tried: Sequence[int], *, auto: bool) -> OctcError:
     """E302 with every batch that was tried and what to try next."""
     listed = ", ".join(map(str, tried))
     text = f"memory is exhausted; batches tried: {listed}"
     least = tried[-1]
-    smaller = f"--batch {max(1, least // 2)}   (--batch auto halves it until it fits)"
-    mend = smaller if least > 1 and not auto else "a smaller size (train.size in octc.toml), another recipe, or --device cpu"
-    if auto and least > 1:  # several processes do not change it together
-        mend = f"--batch {least // 2}, in every process"
+    mend = "a smaller size (train.size in octc.toml), another recipe, or --device cpu"
+    if least > LEAST:  # with auto: several processes, which do not change it together
+        more = ", in every process" if auto else "   (--batch auto halves it until it fits)"
+        mend = f"--batch {max(LEAST, least // 2)}{more}"
     return OctcError("OCT-E302", text, mend=mend, why=why)
 
 
@@ -34,7 +37,7 @@ def halved(session: Session, asked: Request, context: Context) -> Context:
 
     recipe = context.recipe
     stage = recipe.teacher if asked.kind == "teacher" else recipe.student
-    small = replace(stage, batch=stage.batch // 2, accumulate=2 * stage.accumulate)
+    small = replace(stage, batch=max(LEAST, stage.batch // 2), accumulate=2 * stage.accumulate)
     recipe = replace(recipe, teacher=small) if asked.kind == "teacher" else replace(recipe, student=small)
     change = f"batch {stage.batch} -> {small.batch}, {small.batch * small.accumulate} images an update"
     session.warn("OCT-W302", f"memory is exhausted: {change} (choose with --batch)", str(context.run.path))

@@ -221,9 +221,9 @@ def _fitted(
     """Train; where memory is short and the batch is `auto`, it is halved until it fits, with as many images an update.
 
     Raises:
-        OctcError: E302 with every batch that was tried, when that one was asked for, or when one image does not fit.
+        OctcError: E302 with every batch that was tried, when that one was asked for, or when two images do not fit.
     """
-    from octc.cli.train_batch import halved, too_large
+    from octc.cli.train_batch import LEAST, halved, too_large
     from octc.errors import OctcError
     from octc.train.stages import train_student, train_teacher
 
@@ -240,6 +240,6 @@ def _fitted(
             why = error.why  # the error itself holds the frames that hold the memory
         else:
             return context, made
-        if not asked.auto_batch or stage.batch == 1 or context.accelerator.num_processes > 1:
+        if not asked.auto_batch or stage.batch <= LEAST or context.accelerator.num_processes > 1:
             raise too_large(why, tried, auto=asked.auto_batch)
         context = halved(session, asked, context)
