@@ -70,7 +70,8 @@ def started(place: Path, path: str | None = None, shell: dict[str, str] | None =
     (place / "sshd").write_text("\n".join(settings) + "\n")
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)
-    server = subprocess.Popen([str(SSHD), "-D", "-e", "-f", str(place / "sshd")], stderr=(place / "log").open("wb"))
+    with (place / "log").open("wb") as log:
+        server = subprocess.Popen([str(SSHD), "-D", "-e", "-f", str(place / "sshd")], stderr=log)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and server.poll() is None:
         with socket.socket() as probe:
