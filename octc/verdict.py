@@ -127,7 +127,7 @@ def parts_of(comparison: Comparison, options: ParityOptions) -> list[Part]:
     """Every rule of section 4.1, in order; finiteness and golden images are the caller's."""
     return [
         *_floor_parts(comparison, options), _ece_part(comparison, options), *_accuracy_parts(comparison, options),
-        *_class_parts(comparison, options), *_plan_parts(comparison),
+        *_class_parts(comparison, options), *_auc_parts(comparison, options), *_plan_parts(comparison),
     ]  # fmt: skip
 
 
