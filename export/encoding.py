@@ -9,6 +9,7 @@ uint8   the residual quantisers too; behind ReLU zero-point 0 with scale s * 127
 from __future__ import annotations
 
 import copy
+import math
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from octc.compress.fake_quant import ActivationQuantiser, QuantConv2d, half_up
 from octc.compress.placement import ADDITIONS
 from octc.compress.trace import set_module
 from octc.errors import OctcError
+from octc.export.pack import round_weights
 
 RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid)
 RECTIFIER_CALLS = (torch.relu, functional.relu, functional.relu6, torch.sigmoid, functional.hardsigmoid)
@@ -33,17 +35,18 @@ LINEAR_CALLS = (*ADDITIONS, operator.sub, torch.cat)
 class Encoding:
     """signed: int8 with zero-point 0, else uint8. residual: also Q/DQ on convolution outputs that go into an addition.
 
-    half: scales are FP16 numbers (rounded up).
+    half: scales are FP16 numbers (rounded up). packed: large weights of float convolutions are stored as codes too (pack.py).
     """
 
     name: str
     signed: bool
     residual: bool
     half: bool = False
+    packed: bool = False
 
 
 ENCODINGS = {
-    "int8": Encoding("int8", signed=True, residual=False),
+    "int8": Encoding("int8", signed=True, residual=False, packed=True),
     "half": Encoding("int8", signed=True, residual=False, half=True),
     "uint8": Encoding("uint8", signed=False, residual=True),
 }
@@ -150,9 +153,12 @@ def encode(
             written = _FakeActivation(grid) if opset is None else _WrittenActivation(grid, opset)
             set_module(module, str(node.target), written)
     for name, conv in [(n, m) for n, m in module.named_modules() if isinstance(m, QuantConv2d)]:
+        _check_weight(name, conv)
         conv.enabled, conv.half_scales = name not in floats, encoding.half
         if opset is not None and name not in floats:
             set_module(module, name, _WrittenConv(conv, opset))
+    if encoding.packed:
+        round_weights(module, floats)
     module.delete_all_unused_submodules()
     module.graph.lint()
     module.recompile()
@@ -168,15 +174,21 @@ def _sources(module: fx.GraphModule, kind: str) -> Iterator[tuple[fx.Node, fx.No
 
 def _grid(module: fx.GraphModule, node: fx.Node, source: fx.Node, encoding: Encoding) -> Grid:
     quantiser: Any = module.get_submodule(str(node.target))
-    scale = float(quantiser.scale)
-    if not scale > 0:
-        text = f"quantiser {node.target} has no range"
+    scale = float(quantiser.step())
+    if not 0 < scale < math.inf:
+        text = f"quantiser {node.target} has {'no range' if scale == 0 else f'the scale {scale}'}"
         raise OctcError("OCT-E404", text, mend="calibrate first: octc train student without --no-qat", place=str(node.target))
     if encoding.half:
-        scale = float(half_up(quantiser.scale))
+        scale = float(half_up(quantiser.step()))
     if encoding.signed:
         return Grid(scale, 0, -128, 127)
     return Grid(scale * 127 / 255, 0, 0, 255) if _nonnegative(module, source) else Grid(scale, 128, 0, 255)
+
+
+def _check_weight(name: str, conv: QuantConv2d) -> None:
+    if not (torch.isfinite(conv.weight_scale()).all() and torch.isfinite(conv.conv.weight).all()):
+        text = f"weights of {name} are not finite: they have no scale"
+        raise OctcError("OCT-E701", text, mend="train the student again", place=name)
 
 
 def _leave_float(module: fx.GraphModule, floats: frozenset[str]) -> None:

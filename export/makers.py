@@ -12,12 +12,14 @@ from torch import nn
 
 from octc.export.encoding import Encoding, encode, encoding_for
 from octc.export.lint import require_clean
+from octc.export.pack import pack_weights
 from octc.export.source import Quantised, Source
 from octc.export.to_fp16 import write_fp16
 from octc.export.to_onnx import check_batches, read_onnx, write_onnx
 from octc.export.to_openvino import MAIN, write_openvino
 from octc.export.trt_variants import MODULES, narrow, require_agreement, write_half, write_int8
 from octc.files import write_bytes
+from octc.image import Float32
 from octc.train.checkpoint import WEIGHTS
 
 ONNX = "model.onnx"
@@ -25,11 +27,15 @@ ONNX = "model.onnx"
 
 @dataclass(frozen=True)
 class Made:
-    """Model files lie in the folder: the main one, the torch network they must agree with, and facts for the manifest."""
+    """Model files lie in the folder: the main one, the torch network they must agree with, and facts for the manifest.
+
+    golden: logits of the golden images where no torch network gives them (files that another library made).
+    """
 
     main_file: str
     reference: nn.Module
     facts: dict[str, Any]
+    golden: Float32 | None = None
 
 
 @dataclass
@@ -43,7 +49,7 @@ class Workshop:
 
     def float_onnx(self, opset: int) -> Made:
         """The float network as FP32 ONNX; batches of 1, 2 and 5 were run."""
-        return self._once(("float", opset), lambda path: self._write(self.source.model, self.source.model, path, opset))
+        return self.once(("float", opset), lambda path: self._write(self.source.model, self.source.model, path, opset))
 
     def int8_onnx(self, opset: int, encoding: Encoding, floats: frozenset[str], target: str) -> Made:
         """The quantised network as Q/DQ ONNX, linted for `target`."""
@@ -54,17 +60,25 @@ class Workshop:
             reference = encode(self.quantised.module, encoding, floats=floats)
             made = self._write(written, reference, path, opset)
             made.facts.update(require_clean(read_onnx(path), target, floats))
-            made.facts.update(encoding=encoding.name, float_layers=sorted(floats), quantisation=self.quantised.facts)
+            if encoding.packed:
+                made.facts.update(pack_weights(path))
+            made.facts.update(
+                encoding=encoding.name,
+                weight_bits=7,
+                float_layers=sorted(floats),
+                quantisation=self.quantised.facts,
+            )
             return made
 
-        return self._once(("int8", opset, encoding.name, floats, target), write)
+        return self.once(("int8", opset, encoding.name, floats, target), write)
 
     def _write(self, model: nn.Module, reference: nn.Module, path: Path, opset: int) -> Made:
         pre = self.source.checkpoint.preprocess
         facts = write_onnx(model, pre, path, opset)
         return Made(str(path), reference, {**facts, "batches_run": check_batches(path, pre)})
 
-    def _once(self, key: tuple[Any, ...], write: Callable[[Path], Made]) -> Made:
+    def once(self, key: tuple[Any, ...], write: Callable[[Path], Made]) -> Made:
+        """What `write` makes of a path in the folder; made once a key."""
         if key not in self.made:
             self.made[key] = write(self.folder / f"{len(self.made)}.onnx")
         return self.made[key]
@@ -72,12 +86,21 @@ class Workshop:
 
 @dataclass(frozen=True)
 class Job:
-    """One artifact: opset is None where no ONNX is involved; floats: convolutions that stay in float."""
+    """One artifact: opset is None where no ONNX is involved; floats: convolutions that stay in float.
+
+    engine: who quantises after training (a key of `octc.export.ptq.ENGINES`); "" takes what the run has.
+    """
 
     target: str
     precision: str
     opset: int | None
     floats: frozenset[str] = frozenset()
+    engine: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of the artifact, and of its folder."""
+        return "-".join(filter(None, (self.target, self.precision, self.engine)))
 
 
 Maker = Callable[[Workshop, Job, Path], Made]
