@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from octc.bench.conditions import Conditions, Snapshot, cool_down, steal_warning
+from octc.bench.conditions import Conditions, cool_down, steal_warning
 from octc.bench.energy import Energy, energy_of, no_energy, read_power_csv
 from octc.bench.latency import Measure, missing, spell
 from octc.bench.plan import RowPlan, Subject
@@ -65,7 +65,7 @@ def _measure_row(state: State, subject: Subject, row: RowPlan, worker: Worker) -
     holds = precision_holds(subject.found.artifact.precision, state.facts[subject.id].precision)
     made = judge_row(
         row, subject.role, options, answer, looks, precision_holds=holds,
-        energy=_energy(state, subject, looks, len(answer["durations_ns"]) * row.batch),
+        energy=_energy(state, subject, answer["loop_ns"], len(answer["durations_ns"]) * row.batch),
         gpu_mib=_gpu_mib(state, subject, worker),
         samples=_write_samples(state, subject.found.folder, row.id, samples_csv(answer)),
     )  # fmt: skip
@@ -88,7 +88,7 @@ def on_gpu(subject: Subject) -> bool:
     return subject.found.artifact.target == "tensorrt"
 
 
-def _energy(state: State, subject: Subject, looks: Sequence[Snapshot], images: int) -> Energy:
+def _energy(state: State, subject: Subject, loop_ns: Sequence[int], images: int) -> Energy:
     options, source = state.options, _source(state, subject)
     if not options.power:
         return no_energy("not_requested")
@@ -102,7 +102,7 @@ def _energy(state: State, subject: Subject, looks: Sequence[Snapshot], images: i
         assert state.meter is not None  # else there is no source
         time.sleep(2 * READ_S)  # the reading after the end of the loop
         series = state.meter.series(source)
-    return energy_of(source, series, looks[0].at_ns, looks[-1].at_ns, options.profile.idle_s, images)
+    return energy_of(source, series, loop_ns[0], loop_ns[1], options.profile.idle_s, images)
 
 
 def _gpu_mib(state: State, subject: Subject, worker: Worker) -> Measure | None:

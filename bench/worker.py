@@ -167,14 +167,17 @@ def _row(bench: Bench, asked: dict[str, Any]) -> dict[str, Any]:
     time.sleep(asked["idle_s"])  # what the machine draws when it waits
     bench.say({"event": "timing"})
     limits = Limits(asked["duration_s"], asked["min_queries"], asked["max_duration_s"])
+    begin = time.monotonic_ns()
     timed = timed_loop(query, limits, keep)
+    loop_ns = (begin, time.monotonic_ns())  # of the clock that power is read by, whenever the parent hears of it
     bench.say({"event": "timed"})
     peak = rss_peak_mib()
     parts = {name: list(times) for name, times in bench.parts.times.items()} if asked["scope"] == "end_to_end" else {}
     differ = [number for number, output in timed.kept.items() if not same_output(output, query(number))]
     return {
         "warmup": dataclasses.asdict(warmed), "starts_ns": list(timed.starts_ns), "durations_ns": list(timed.durations_ns),
-        "wall_s": timed.wall_s, "parts_ns": parts, "kept": len(timed.kept), "differ": differ, "rss_peak_mib": peak,
+        "wall_s": timed.wall_s, "loop_ns": loop_ns,
+        "parts_ns": parts, "kept": len(timed.kept), "differ": differ, "rss_peak_mib": peak,
         "rss_before_mib": bench.before_mib, "read_ms": bench.read_ms, "clock_ns": clock_overhead_ns(),
     }  # fmt: skip
 
