@@ -97,9 +97,9 @@ def cached_ways(caches: Sequence[Logits], temperatures: Sequence[float], how: Di
     """Distillation from cached logits; epoch e shows view e mod `how.views`, drawn from `how.view_seed`."""
 
     def step(forward: Forward, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        target = cached_target(caches, temperatures, how, batch)
         logits = forward(batch.inputs)
         labels = mix_targets(batch.labels, batch.mixing, logits.shape[1])
-        target = cached_target(caches, temperatures, how, batch)
         value, parts = total(logits, target, batch.inputs, labels, how, on_labels)
         return value, {**parts, "acc": (logits.argmax(1) == batch.labels).float().mean()}
 

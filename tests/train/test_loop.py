@@ -217,16 +217,16 @@ def test_t10_gradients_that_explode_stop_with_the_files_and_keep_the_last_good_s
 
 
 def test_t10_one_bad_batch_is_skipped_and_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from octc.train import loop
+    from octc.train import inputs
 
-    real, seen = loop.network_input, []
+    real, seen = inputs.network_input, []
 
     def poison(images: torch.Tensor, pre: Any) -> torch.Tensor:
         seen.append(len(images))
         out = real(images, pre)
         return out * float("nan") if len(seen) == 2 else out  # the second batch of the first epoch
 
-    monkeypatch.setattr(loop, "network_input", poison)
+    monkeypatch.setattr(inputs, "network_input", poison)
     with pytest.raises(OctcError) as caught:  # BatchNorm's running mean has met it: validation shows that
         train(tmp_path, epochs=1)
     assert caught.value.code == "OCT-E301"
