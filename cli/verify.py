@@ -79,8 +79,10 @@ def verify(
     if target is not None or on_device or images is not None:
         from octc.cli.verify_device import verify_device
 
-        more = {"images": images, "margin": margin, "allow_fallback": allow_fallback}
-        return verify_device(session, bundle, target or "tensorrt", on_device=on_device, **more)
+        return verify_device(
+            session, bundle, target or "tensorrt", on_device=on_device, images=images, margin=margin,
+            allow_fallback=allow_fallback,
+        )  # fmt: skip
     for name, value in (("--against", against), ("--set", set_), ("--tta", tta)):
         if value is not None and value not in CHOICES[name]:
             raise OctcError("OCT-E104", f"{name} {value} is not known", mend=f"one of: {', '.join(CHOICES[name])}", place=name)

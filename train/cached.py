@@ -128,7 +128,8 @@ def read_logits(folder: Path, key: dict[str, Any], views: int, count: int) -> Lo
     Raises:
         OctcError: E311 logits of another teacher, split or way of drawing, E501 a damaged file.
     """
-    values, sums = [], {}
+    values: list[torch.Tensor] = []
+    sums: dict[tuple[int, int], bytes] = {}
     for view in range(views):
         path = _path(folder, view)
         try:
