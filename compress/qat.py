@@ -16,6 +16,7 @@ from torch.nn import functional
 from octc.compress.calibrate import observe, set_ranges
 from octc.compress.fake_quant import learn_steps
 from octc.compress.placement import convolutions, counts, prepare, set_mode
+from octc.compress.qat_cached import cached_ways
 from octc.datasets.base import Progress, Sample
 from octc.errors import OctcError, shorten
 from octc.image import Preprocess
@@ -30,6 +31,7 @@ from octc.train.recipes import Augment, Quantisation, plain
 from octc.train.stages import Context, facts_of, load_data, load_teacher, preprocess_of, written
 from octc.train.state import made_from
 from octc.train.training import Data, Fitted
+from octc.train.ways import Ways
 
 MINIMUM = 16  # calibration images
 Near = Callable[[torch.Tensor, torch.Tensor], dict[str, float]]
@@ -140,8 +142,13 @@ def quantise_student(ctx: Context, teacher_folder: Path | None) -> Checkpoint:
             plain(stage), epochs=how.epochs, lr=how.lr, batch=how.batch, warmup=0.5, decay=0.0, ema=0.0, select="loss"
         )
         gentle = replace(gentle, augment=_gentle(stage.augment), patience=how.epochs + 1)
-        teacher = load_teacher(teacher_folder, ctx.split, data.preprocess, device)[0] if teacher_folder else None
-        fitted = _tune(ctx, quantised, gentle, data, anchored_loss(student, teacher, how, quantised), checkpoint.sha256)
+        loss: Loss | Ways
+        if teacher_folder is not None and ctx.recipe.distillation.views:
+            loss = cached_ways(ctx, gentle, data, teacher_folder, lambda said: anchored_loss(student, said, how, quantised))
+        else:
+            teacher = load_teacher(teacher_folder, ctx.split, data.preprocess, device)[0] if teacher_folder else None
+            loss = anchored_loss(student, teacher, how, quantised)
+        fitted = _tune(ctx, quantised, gentle, data, loss, checkpoint.sha256)
         quantised.load_state_dict(fitted.state)
         judged["qat"] = _judge(reference, quantised, data, device)
         if _rank(judged["qat"]) >= _rank(judged["ptq"]):
@@ -159,7 +166,9 @@ def quantise_student(ctx: Context, teacher_folder: Path | None) -> Checkpoint:
     return written(ctx, ctx.run.path / "qat", kept, new)
 
 
-def anchored_loss(student: nn.Module, teacher: nn.Module | None, how: Quantisation, quantised: nn.Module) -> Loss:
+def anchored_loss(
+    student: nn.Module, teacher: Callable[[torch.Tensor], torch.Tensor] | None, how: Quantisation, quantised: nn.Module
+) -> Loss:
     """anchor * KL to the float student + (1 - anchor) * KL to the teacher, both T^2-scaled, + damping; no hard labels."""
 
     def loss(logits: torch.Tensor, x: torch.Tensor, _labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -189,7 +198,7 @@ def damping_loss(quantised: nn.Module) -> torch.Tensor:
     return torch.stack(distances).mean()
 
 
-def _tune(ctx: Context, quantised: fx.GraphModule, stage: Any, data: Data, loss: Loss, parent: str) -> Fitted:
+def _tune(ctx: Context, quantised: fx.GraphModule, stage: Any, data: Data, loss: Loss | Ways, parent: str) -> Fitted:
     """A tuning that was begun goes on, unless it began from another student."""
     folder = ctx.run.path / "qat"
     same = ctx.resume and made_from(folder) in (None, parent)

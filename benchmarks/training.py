@@ -1,0 +1,247 @@
+"""Throughput of distillation: KD-OCT's loop as specified against octc's, teacher on line and teacher's logits cached.
+
+    python benchmarks/training.py [--data DIR] [--rounds 3] [--steps 8] [--full] [--quick] [--json]
+
+One process; the loops take turns (ABCD, DCBA, ...), so that a slow phase of the machine meets all of them. Same networks,
+size and batch, random weights, no mixing of images (KD-OCT has none, and a mixed image has no cached view). The images are
+drawn at the sizes of UCSD's JPEGs (512 x 496 and 768 x 496), or those in DIR.
+A turn is timed from the making of its loader and optimiser to the end of its last step; validation is in none of them.
+
+seed           KD-OCT's loop (benchmarks/seed_loop.py) with glibc's own memory thresholds, as it would run by itself
+seed, kept     the same with the memory setting that octc uses (train/memory.py)
+online         octc.train.loop.fit, the teacher asked at every step
+cached         octc.train.loop.fit with cached views (`--cached-views`): without the time that filled the cache, which is
+               printed beside it together with that of the image cache
+
+--full: one step of ConvNeXtV2-Large and EfficientNet-B2 at 384 px a turn. --quick: tiny sizes, to see that it works.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import ctypes
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import seed_loop
+import torch
+from accelerate import Accelerator
+
+from octc.datasets.base import Sample
+from octc.datasets.phantom import CLASSES, draw_phantom
+from octc.files import sha256_file
+from octc.host import read_machine, usable_threads
+from octc.image import Preprocess
+from octc.train.cached import Drawn
+from octc.train.config import Distillation, Mix, Objective, Stage
+from octc.train.data import cached_images
+from octc.train.focal import label_loss
+from octc.train.kd_oct import kd_oct_ucsd
+from octc.train.loop import fit
+from octc.train.memory import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, keep_memory
+from octc.train.models import build_model
+from octc.train.processes import make_accelerator
+from octc.train.recipes import edge
+from octc.train.stages import preprocess_of
+from octc.train.teachers import Teacher, asked, cache_of, cached_ways, distilled_loss, fast
+from octc.train.training import Data
+
+SIZES = ((512, 496), (768, 496))
+SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".bmp")
+VIEWS = 1
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all loops work on."""
+
+    teacher: Stage
+    student: Stage
+    files: list[Path]
+    labels: list[int]
+    folder: Path
+    steps: int
+    workers: int
+    accelerator: Accelerator
+
+
+def glibc_memory() -> None:
+    """Where glibc's own thresholds end up in a process that uses large blocks: 32 MiB, and twice that."""
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
+        libc.mallopt(M_TRIM_THRESHOLD, 64 << 20)
+
+
+def drawn_files(folder: Path, count: int) -> list[Path]:
+    """Phantoms as JPEG, of both sizes."""
+    files = []
+    for i in range(count):
+        path = folder / f"{i:04d}.jpeg"
+        draw_phantom(CLASSES[i % len(CLASSES)], i, i, SIZES[i // len(CLASSES) % 2]).save(path, quality=92)
+        files.append(path)
+    return files
+
+
+def seed_turn(work: Work) -> Callable[[], float]:
+    """KD-OCT's loop."""
+    device = work.accelerator.device
+    teacher, student = _networks(work)
+    pictures = seed_loop.Pictures(work.files, work.labels, work.student.size)
+    return lambda: seed_loop.train(
+        student.to(device), teacher.to(device), pictures, work.steps, work.student.batch, work.workers, device
+    )  # fmt: skip
+
+
+def octc_turns(work: Work) -> tuple[Callable[[], float], Callable[[], float], dict[str, float]]:
+    """octc's loop on line and with cached logits, and the seconds of what is done once."""
+    device, pre = work.accelerator.device, preprocess_of(work.student)
+    data, once = _data(work, pre)
+    net, student = _networks(work)
+    teacher = Teacher(fast(net.to(device).to(memory_format=torch.channels_last), pre.size, device), "b" * 64)
+    on_labels = label_loss(Objective(), 0.0, work.labels, len(CLASSES))
+    how = Distillation(views=VIEWS)
+    start = time.perf_counter()
+    drawn = Drawn(work.student, VIEWS, 0, device.type, str(work.accelerator.mixed_precision))
+    cache = cache_of(teacher, "b" * 64, data, drawn, work.folder / "cache", work.accelerator)
+    once["fill one view"] = time.perf_counter() - start
+    online = distilled_loss(asked([teacher], work.accelerator.autocast), Distillation(), on_labels)
+    cached = cached_ways([cache], [1.0], how, on_labels)
+
+    def turn(loss: Any) -> float:
+        return _fit_seconds(work, copy.deepcopy(student), data, loss)
+
+    return lambda: turn(online), lambda: turn(cached), once
+
+
+def _networks(work: Work) -> tuple[torch.nn.Module, torch.nn.Module]:
+    torch.manual_seed(0)
+    teacher = build_model(work.teacher.model, len(CLASSES)).eval().requires_grad_(False)
+    return teacher, build_model(work.student.model, len(CLASSES), **work.student.model_kwargs)
+
+
+def _data(work: Work, pre: Preprocess) -> tuple[Data, dict[str, float]]:
+    root = work.files[0].parent
+    samples = [
+        Sample(path=str(file.relative_to(root)), label=label, patient=str(i), part=None, sha256=sha256_file(file))
+        for i, (file, label) in enumerate(zip(work.files, work.labels, strict=True))
+    ]
+    start = time.perf_counter()
+    images = cached_images(work.folder / "cache", root, samples, pre)
+    once = {"decode every image": time.perf_counter() - start}
+    return Data(images, work.labels, images[:1], work.labels[:1], pre), once
+
+
+def _fit_seconds(work: Work, student: torch.nn.Module, data: Data, loss: Any) -> float:
+    """One epoch of `fit`, which has as many steps as a turn; the time to the end of the last one."""
+    stage = replace(work.student, epochs=1)
+    ends: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        fit(
+            student, stage, data, loss, folder=Path(folder), facts={}, seed=0, accelerator=work.accelerator, resume=False,
+            tick=lambda _: ends.append(time.perf_counter()), report=lambda _: None,
+        )  # fmt: skip
+    return ends[work.steps - 1] - start
+
+
+def measure(work: Work, rounds: int) -> dict[str, Any]:
+    """Images/s of each loop in every round, medians, and the medians of the rounds' ratios."""
+    seed = seed_turn(work)
+    online, cached, once = octc_turns(work)
+    turns: dict[str, tuple[Callable[[], float], Callable[[], object]]] = {
+        "seed": (seed, glibc_memory), "seed, kept": (seed, keep_memory), "online": (online, keep_memory),
+        "cached": (cached, keep_memory),
+    }  # fmt: skip
+    found: dict[str, list[float]] = {name: [] for name in turns}
+    for number in range(rounds + 1):  # the first one warms up
+        order = list(turns) if number % 2 else list(turns)[::-1]
+        for name in order:
+            run, memory = turns[name]
+            memory()
+            rate = work.steps * work.student.batch / run()
+            if number:
+                found[name].append(rate)
+            sys.stderr.write(f"{'round ' + str(number) if number else 'warm-up'} {name}: {rate:.2f} images/s\n")
+    rates = {name: round(statistics.median(values), 3) for name, values in found.items()}
+
+    def ratio(name: str, base: str) -> float:
+        return round(statistics.median(a / b for a, b in zip(found[name], found[base], strict=True)), 3)
+
+    return {
+        "images_per_s": rates,
+        "rounds": {name: [round(rate, 3) for rate in values] for name, values in found.items()},
+        "ratio_online_vs_seed": ratio("online", "seed"), "ratio_cached_vs_seed": ratio("cached", "seed"),
+        "ratio_online_vs_seed_same_memory": ratio("online", "seed, kept"),
+        "ratio_cached_vs_seed_same_memory": ratio("cached", "seed, kept"),
+        "once_s": {name: round(seconds, 2) for name, seconds in once.items()},
+    }  # fmt: skip
+
+
+def stages(chosen: argparse.Namespace) -> tuple[Stage, Stage, int]:
+    """Teacher, student and steps a turn."""
+    recipe = kd_oct_ucsd() if chosen.full else edge()
+    batch = chosen.batch or (4 if chosen.full or chosen.quick else recipe.student.batch)
+    steps = chosen.steps or (1 if chosen.full else 2 if chosen.quick else 8)
+    size = 64 if chosen.quick else recipe.student.size
+    return recipe.teacher, replace(recipe.student, batch=batch, size=size, accumulate=1, mix=Mix()), steps
+
+
+def files_of(chosen: argparse.Namespace, folder: Path, count: int) -> list[Path]:
+    """Enough images for the steps of a turn."""
+    if chosen.data is None:
+        return drawn_files(folder, count)
+    found: Sequence[Path] = sorted(path for path in chosen.data.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if len(found) < count:
+        sys.exit(f"{len(found)} images in {chosen.data}, {count} are needed")
+    return list(found[:: len(found) // count][:count])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="a folder with images, at any depth")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, help="steps a turn (8)")
+    parser.add_argument("--batch", type=int, help="images a step (the recipe's; 4 with --full)")
+    parser.add_argument("--workers", type=int, default=usable_threads()[0], help="data-loading workers of the seed's loop")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or auto")
+    parser.add_argument("--full", action="store_true", help="the full-size pair")
+    parser.add_argument("--quick", action="store_true", help="64 px, to see that it works")
+    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    chosen = parser.parse_args()
+    accelerator = make_accelerator(chosen.device)
+    if accelerator.device.type == "cpu":
+        torch.set_num_threads(usable_threads()[0])
+    teacher, student, steps = stages(chosen)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        files = files_of(chosen, folder, steps * student.batch)
+        labels = [i % len(CLASSES) for i in range(len(files))]
+        work = Work(teacher, student, files, labels, folder, steps, chosen.workers, accelerator)
+        found = measure(work, max(1, 1 if chosen.quick else chosen.rounds))
+    machine = read_machine()
+    facts = {
+        "teacher": teacher.model, "student": student.model, "size": student.size, "batch": student.batch, "steps": steps,
+        "workers_of_seed": chosen.workers, "threads": torch.get_num_threads(), "torch": torch.__version__,
+        "device": str(accelerator.device), "cpu": machine.cpu_model, "isa": list(machine.isa), "load_before": machine.load,
+    }  # fmt: skip
+    for name, rate in found["images_per_s"].items():
+        sys.stdout.write(f"{name:<12} {rate:8.2f} images/s\n")
+    for name in ("online", "cached"):
+        same = found[f"ratio_{name}_vs_seed_same_memory"]
+        sys.stdout.write(f"{name} / seed: {found[f'ratio_{name}_vs_seed']:.2f}   (same memory setting: {same:.2f})\n")
+    if chosen.json:
+        sys.stdout.write(json.dumps({**found, **facts}) + "\n")
+
+
+if __name__ == "__main__":
+    main()
