@@ -73,7 +73,8 @@ def smoke() -> Recipe:
         model="mobilenetv4_conv_small_050", weights="none", size=96, epochs=8, lr=3e-3, ema=0.9, mean=HALF[0], std=HALF[1],
         augment=views,
     )  # fmt: skip
-    return Recipe("smoke", teacher, student, quantisation=Quantisation(epochs=1, calibration=64))
+    taught = Distillation(any_teacher=True)
+    return Recipe("smoke", teacher, student, taught, quantisation=Quantisation(epochs=1, calibration=64))
 
 
 def demo() -> Recipe:
