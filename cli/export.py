@@ -34,6 +34,16 @@ def export(
     int8: Annotated[bool, typer.Option("--int8", help="INT8 only")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace artifacts that exist")] = False,
     opset: Annotated[int | None, typer.Option(help="ONNX opset instead of the target's default")] = None,
+    ptq: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ENGINE", help="Quantise after training, with octc, onnxruntime, nncf or modelopt (octc ptq compares)"
+        ),
+    ] = None,
+    amax: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Activation ranges of pytorch-quantization (safetensors), with --ptq octc"),
+    ] = None,
     margin: Annotated[float, typer.Option(help="Largest loss of accuracy that the gate accepts, percentage points")] = 1.0,
     gate: Annotated[bool, typer.Option("--gate/--no-gate", help="Judge INT8 on the select set before publishing")] = True,
     allow_fallback: Annotated[bool, typer.Option("--allow-fallback", help="FP16 where INT8 is rejected")] = False,
@@ -55,26 +65,46 @@ def export(
             text = "--from-bundle builds the engine of one artifact: RUN, precision and other targets do not go with it"
             raise OctcError("OCT-E102", text, mend="octc export --from-bundle DIR --target tensorrt")
         return build_bundle(session, from_bundle, force=force, allow_fallback=allow_fallback)
+    _check_ptq(ptq, amax, target, precision)
     backends = find_backends(target, require_engine)
     from octc.plan import ParityOptions
 
     options = ParityOptions(margin=margin)
-    chosen = _find(session, run)
+    chosen = find_student(session, run)
     session.run_id = chosen.id
     pairs = wanted(target, precision, str(chosen.read().get("kind")))
     from octc.export.makers import Job
     from octc.export.to_onnx import choose_opset
 
-    jobs = [Job(t, p, None if t == "torch" else choose_opset(t, opset)) for t, p in pairs]
-    _check_room(chosen, [f"{j.target}-{j.precision}" for j in jobs], force)
+    jobs = [Job(t, p, None if t == "torch" else choose_opset(t, opset), engine=ptq or "") for t, p in pairs]
+    _check_room(chosen, [j.name for j in jobs], force)
     if dry_run:
-        plan = [{"target": j.target, "precision": j.precision, "opset": j.opset} for j in jobs]
+        plan = [{"target": j.target, "precision": j.precision, "opset": j.opset, "engine": j.engine} for j in jobs]
         session.report({"run": chosen.id, "plan": plan})
-        session.result("\n".join(f"would write {chosen.artifacts / (j.target + '-' + j.precision)}" for j in jobs))
+        session.result("\n".join(f"would write {chosen.artifacts / j.name}" for j in jobs))
         return 0
     from octc.cli.export_run import export_all
 
-    return export_all(session, chosen, jobs, options, force=force, gate=gate, allow_fallback=allow_fallback, backends=backends)
+    return export_all(
+        session, chosen, jobs, options, force=force, gate=gate, allow_fallback=allow_fallback, backends=backends, amax=amax
+    )
+
+
+def _check_ptq(engine: str | None, amax: Path | None, target: str, precision: str | None) -> None:
+    """Refuse what does not go together, and an engine that is not here, before anything is read."""
+    if amax is not None and engine != "octc":
+        text = "--amax sets the ranges of octc's own quantisers"
+        raise OctcError("OCT-E102", text, mend="--int8 --ptq octc --amax FILE", place="--amax")
+    if engine is None:
+        return
+    if precision != "int8":
+        raise OctcError("OCT-E102", "--ptq makes INT8 artifacts", mend=f"--int8 --ptq {engine}", place="--ptq")
+    if target == "all" and engine != "octc":
+        text = f"--ptq {engine} makes no artifact for every target"
+        raise OctcError("OCT-E102", text, mend="--target onnx or --target openvino", place="--target")
+    from octc.export.ptq import find_engine
+
+    find_engine(engine, target)
 
 
 def wanted(target: str, precision: str | None, kind: str) -> list[tuple[str, str]]:
@@ -103,7 +133,8 @@ def _precision(fp32: bool, fp16: bool, int8: bool) -> str | None:
     return asked[0] if asked else None
 
 
-def _find(session: Session, name: str | None) -> Run:
+def find_student(session: Session, name: str | None) -> Run:
+    """The named run, or the newest successful student."""
     from octc.run import find_run, newest_run
 
     if name is not None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def export_all(
     session: Session, run: Run, jobs: list[Job], options: ParityOptions, *, force: bool, gate: bool, allow_fallback: bool,
-    backends: Backends,
+    backends: Backends, amax: Path | None = None,
 ) -> int:  # fmt: skip
     """Make every artifact of `jobs`; one that is refused does not stop the others, and is raised at the end."""
     import tempfile
@@ -37,14 +37,15 @@ def export_all(
     with owning(run) as recovered, tempfile.TemporaryDirectory(dir=run.path, prefix=".tmp-export-") as folder:
         if recovered:
             session.say(recovered)
-        source = read_source(run, _root(session, run))
+        source = read_source(run, find_data(session, run))
         shop = Workshop(source, Path(folder))
         select = None
         if any(job.precision == "int8" for job in jobs):
-            shop.quantised = _quantised(session, source)
+            if any(job.engine in ("", "octc") for job in jobs):
+                shop.quantised = _quantised(session, source, after=bool(jobs[0].engine), amax=amax)
             if gate:
                 with session.progress("select set", 2 * len(source.split.parts["val"])) as step:
-                    select = read_select(source, _absolute(step))
+                    select = read_select(source, absolute(step))
             else:
                 session.warn("OCT-W405", "--no-gate: INT8 is published without being judged on the select set")
         queue = list(jobs)
@@ -74,7 +75,7 @@ def export_all(
     return 0
 
 
-def _absolute(step: Callable[[int], None]) -> Callable[[int, int], None]:
+def absolute(step: Callable[[int], None]) -> Callable[[int, int], None]:
     """A bar that takes steps, for work that tells how far it is."""
     before = 0
 
@@ -86,14 +87,15 @@ def _absolute(step: Callable[[int], None]) -> Callable[[int, int], None]:
     return tell
 
 
-def _quantised(session: Session, source: Source) -> Quantised:
+def _quantised(session: Session, source: Source, *, after: bool, amax: Path | None) -> Quantised:
     from octc.export.source import calibration_work, quantise
 
-    with session.progress("calibration", calibration_work(source) or None) as step:
-        quantised = quantise(source, progress=_absolute(step))
+    with session.progress("calibration", calibration_work(source, after=after) or None) as step:
+        quantised = quantise(source, progress=absolute(step), after=after, amax=amax)
     facts, counts = quantised.facts, quantised.facts["placement"]
     how = "trained (QAT)" if facts["method"] == "qat" else "calibrated after training (PTQ)"
-    where = "qat/ of the run" if (source.run.path / "qat").is_dir() else "calibrated now: the run has no qat stage"
+    trained = not after and (source.run.path / "qat").is_dir()
+    where = "qat/ of the run" if trained else "calibrated now" + ("" if after else ": the run has no qat stage")
     session.say(f"  quantisation   {how}, {where}; observer {facts['observer']}")
     session.say(f"  calibration    {facts['calibration_images']} images, train only, 0 shared with val or test")
     session.say(f"  graph          Q/DQ on {counts['int8_convolutions']} convolutions, {counts['float_convolutions']} in float")
@@ -173,7 +175,8 @@ def _document(published: Published) -> dict[str, Any]:
     }
 
 
-def _root(session: Session, run: Run) -> Path:
+def find_data(session: Session, run: Run) -> Path:
+    """Where a run's images lie now."""
     import os
 
     from octc.datasets.table import find_root

@@ -44,13 +44,16 @@ def choose_golden(labels: Sequence[int], logits: Float32) -> list[int]:
     return sorted(kept)
 
 
-def make_golden(reference: nn.Module, pre: Preprocess, images: UInt8) -> Golden:
-    """Golden record of a reference network; the picture that proves decoding and resizing is a drawn one."""
+def make_golden(reference: nn.Module, pre: Preprocess, images: UInt8, logits: Float32 | None = None) -> Golden:
+    """Golden record of a reference network; the picture that proves decoding and resizing is a drawn one.
+
+    Args:
+        logits: float32 [N, K] of the images where the reference is no torch network.
+    """
     picture = draw_phantom("NORMAL", 1, 1)
     stream = io.BytesIO()
     picture.save(stream, format="PNG")
     data = stream.getvalue()
     source = pre.prepare(Image.open(io.BytesIO(data)))
-    return Golden(
-        images, logits_of(reference, images, pre, "cpu", batch=8).numpy(), np.frombuffer(data, dtype=np.uint8), source
-    )
+    known = logits_of(reference, images, pre, "cpu", batch=8).numpy() if logits is None else logits
+    return Golden(images, known, np.frombuffer(data, dtype=np.uint8), source)

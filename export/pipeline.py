@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,11 @@ from octc.compress.placement import convolutions
 from octc.errors import OctcError
 from octc.export.golden import make_golden
 from octc.export.makers import MAKERS, Job, Made, Workshop
+from octc.export.ptq import OWN, make_foreign
+from octc.export.sensitive import sensitivity_of
 from octc.export.source import Quantised, Select
 from octc.files import publishing
+from octc.host import versions as installed
 from octc.image import Float32, UInt8
 from octc.multilabel import thresholds_of
 from octc.multilabel_gate import gate_decisions
@@ -59,21 +61,26 @@ class Published:
     steps: tuple[dict[str, Any], ...]
 
 
-def ladder(quantised: Quantised) -> list[tuple[str, frozenset[str]]]:
-    """Steps of the fallback: more and more convolutions stay in float. Names and what each leaves out."""
+def ladder(quantised: Quantised, sensitive: Callable[[], frozenset[str]]) -> Iterator[tuple[str, frozenset[str]]]:
+    """Steps of the fallback: more and more convolutions stay in float. Names and what each leaves out.
+
+    Args:
+        sensitive: the layers to keep in float; asked only when the first step was rejected.
+    """
+    yield "every convolution in INT8", frozenset()
     names, known = quantised.names, convolutions(quantised.module)
-    ends = frozenset({names[0], names[-1]})
-    depthwise = frozenset(name for name in names if known[name].conv.groups > 1)
-    steps = [("every convolution in INT8", frozenset[str]()), ("stem and last convolution in float", ends)]
-    wider = ends | depthwise
-    return steps + ([("depthwise convolutions in float too", wider)] if ends < wider < frozenset(names) else [])
+    kept = sensitive()
+    yield f"{len(kept)} sensitive of {len(names)} convolutions in float", kept
+    wider = kept | {names[0], names[-1]} | {name for name in names if known[name].conv.groups > 1}
+    if kept < wider < frozenset(names):
+        yield "depthwise, first and last convolution in float too", frozenset(wider)
 
 
 def export_artifact(
     shop: Workshop, job: Job, device: Device, *, select: Select | None = None, options: ParityOptions | None = None,
     force: bool = False, say: Callable[[str], None] = log.info,
 ) -> Published:  # fmt: skip
-    """Write runs/<id>/artifacts/<target>-<precision>/, or nothing.
+    """Write runs/<id>/artifacts/<target>-<precision>/ (and -<engine>), or nothing.
 
     Args:
         select: for INT8, the set that the gate decides on; None skips the gate (and the manifest says so).
@@ -83,33 +90,24 @@ def export_artifact(
         OctcError: E106 the artifact exists, E405 no step passed the gate (files under rejected/), E506 golden images differ,
             and what the makers raise (E401 to E408).
     """
-    name = f"{job.target}-{job.precision}"
-    folder = shop.source.run.artifacts / name
-    steps = [("as trained", job.floats)]
-    if job.precision == "int8":
-        if shop.quantised is None:
-            raise OctcError("OCT-E404", "INT8 needs a quantised network", mend="octc export --int8")
-        steps = ladder(shop.quantised)
+    name, folder = job.name, shop.source.run.artifacts / job.name
     tried: list[dict[str, Any]] = []
-    rejected = shop.source.run.path / REJECTED / name
     refusal = None
-    for label, floats in steps:
+    for label, floats in _steps(shop, job, select, say):
         try:
             with publishing(folder, force=force) as temporary:
-                made = MAKERS[job.target, job.precision](shop, replace(job, floats=floats), temporary)
-                golden = make_golden(made.reference, shop.source.checkpoint.preprocess, shop.source.golden)
-                write_golden(temporary, golden)
-                artifact = write_manifest(temporary, _artifact(shop, job, made))
+                golden, artifact = write_files(shop, replace(job, floats=floats), temporary)
                 judged_on = select if job.precision == "int8" else None
                 report, result = _judge(temporary, artifact, golden, device, judged_on, options)
                 passed = result.accepted if result is not None else bool(report["ok"])
                 reasons = [] if passed else list(result.reasons if result is not None else ["golden"])
-                tried.append({"step": label, "accepted": passed, "reasons": reasons})
+                tried.append({"step": label, "accepted": passed, "reasons": reasons, "float_layers": sorted(floats)})
                 facts = {"golden": report, "gate": None if result is None else result.to_json(), "ladder": list(tried)}
                 if passed and artifact.target == "tensorrt":
                     facts["engine"] = device.build(temporary, artifact, job.target)
                 artifact = write_manifest(temporary, replace(artifact, details={**artifact.details, **facts}))
                 if not passed:
+                    rejected = shop.source.run.path / REJECTED / name
                     _keep(temporary, rejected)
                     raise _refusal(name, rejected, report, result)
             return Published(folder, artifact, result, tuple(tried))
@@ -120,6 +118,33 @@ def export_artifact(
             say(f"{name}: rejected ({label}): {', '.join(reasons)}")
     assert refusal is not None  # there is always a step
     raise refusal
+
+
+def write_files(shop: Workshop, job: Job, folder: Path) -> tuple[Golden, Artifact]:
+    """Model files, golden record and manifest of a job, unjudged, into an empty folder."""
+    make = make_foreign if job.engine not in ("", OWN) else MAKERS[job.target, job.precision]
+    made = make(shop, job, folder)
+    golden = make_golden(made.reference, shop.source.checkpoint.preprocess, shop.source.golden, made.golden)
+    write_golden(folder, golden)
+    return golden, write_manifest(folder, _artifact(shop, job, made))
+
+
+def _steps(
+    shop: Workshop, job: Job, select: Select | None, say: Callable[[str], None]
+) -> Iterator[tuple[str, frozenset[str]]]:  # fmt: skip
+    if job.precision != "int8":
+        return iter([("as trained", job.floats)])
+    if job.engine not in ("", OWN):
+        return iter([(f"as {job.engine} quantised it", job.floats)])
+    quantised = shop.quantised
+    if quantised is None:
+        raise OctcError("OCT-E404", "INT8 needs a quantised network", mend="octc export --int8")
+
+    def sensitive() -> frozenset[str]:
+        images = shop.source.golden if select is None else select.images
+        return frozenset(sensitivity_of(shop.source, quantised, images, say).keep)
+
+    return ladder(quantised, sensitive)
 
 
 def _judge(
@@ -174,7 +199,8 @@ def _refusal(name: str, rejected: Path, report: dict[str, Any], result: GateResu
 
 def _artifact(shop: Workshop, job: Job, made: Made) -> Artifact:
     known, run = shop.source.checkpoint, shop.source.run.read()
-    tuned = shop.quantised.sha256 if job.precision == "int8" and shop.quantised is not None else None
+    own = job.precision == "int8" and job.engine in ("", OWN)
+    tuned = shop.quantised.sha256 if own and shop.quantised is not None else None
     lineage = {
         "run": shop.source.run.id, "teacher_run": run.get("teacher_run"), "recipe": known.recipe.get("name"),
         "dataset": known.dataset, "split_digest": known.split_digest, "data_digest": known.data_digest,
@@ -186,7 +212,7 @@ def _artifact(shop: Workshop, job: Job, made: Made) -> Artifact:
     details = {**made.facts, **eye_details(known.recipe, known.metrics)}
     details["input_statistics"] = None if known_inputs is None else known_inputs.to_json()
     return Artifact(
-        name=f"{job.target}-{job.precision}", role=known.role, model=known.model, precision=job.precision,
+        name=job.name, role=known.role, model=known.model, precision=job.precision,
         target="tensorrt" if job.target == "tensorrt-rtx" else job.target,
         classes=known.classes, preprocess=known.preprocess, lineage=lineage, details=details, main_file=made.main_file,
         task=task,
@@ -203,10 +229,4 @@ def eye_details(recipe: dict[str, Any], metrics: dict[str, Any]) -> dict[str, An
 
 def versions() -> dict[str, str]:
     """What the export was made with."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {"python": platform.python_version(), **installed(PACKAGES)}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import fx, nn
 
+from octc.compress.amax import apply_amax, read_amax
 from octc.compress.placement import convolutions
 from octc.compress.qat import calibrated, calibration_indices, check_calibration, load_quantised
 from octc.compress.retnet_qat import decision_closeness
@@ -17,7 +18,7 @@ from octc.datasets.base import Progress, Sample
 from octc.datasets.split import Split, read_split
 from octc.errors import OctcError
 from octc.export.golden import SEED, choose_golden, golden_candidates
-from octc.files import canonical_json, sha256_bytes
+from octc.files import canonical_json, sha256_bytes, sha256_file
 from octc.image import Float32, UInt8, read_image
 from octc.likeness import InputStatistics, describe, fit_statistics
 from octc.run import Run
@@ -118,23 +119,48 @@ def read_select(source: Source, progress: Progress | None = None) -> Select:
     return Select(samples, images, np.concatenate(rows))
 
 
-def calibration_work(source: Source) -> int:
+def calibration_work(source: Source, *, after: bool = False) -> int:
     """How many times an image is looked at in `quantise`; 0 where the run was quantised in training."""
-    if (source.run.path / "qat" / META).is_file():
+    if (source.run.path / "qat" / META).is_file() and not after:
         return 0
-    how = Quantisation(**source.checkpoint.recipe.get("quantisation", {}))
+    how = quantisation_of(source)
     parts = source.split.parts
     return 2 * min(how.calibration, len(parts["train"])) + len(how.observers) * len(parts["val"])
 
 
-def quantise(source: Source, seed: int = 0, progress: Progress | None = None) -> Quantised:
-    """The run's quantisation-aware checkpoint, or, where it has none, octc's own calibration of the float network.
+def calibration_set(source: Source, seed: int = 0) -> tuple[list[Sample], UInt8]:
+    """Calibration samples of the training part, stratified, and their prepared images.
 
     Raises:
-        OctcError: E214 when a calibration image stands in val or test; E404 when the network cannot be quantised.
+        OctcError: E214 when one of them stands in val or test, or they are too few or of one class.
+    """
+    train = source.split.parts["train"]
+    how = quantisation_of(source)
+    chosen = [train[int(i)] for i in calibration_indices([s.label for s in train], how.calibration, seed)]
+    check_calibration(chosen, {part: source.split.parts[part] for part in ("val", "test")})
+    return chosen, cached_images(source.cache, source.root, chosen, source.checkpoint.preprocess)
+
+
+def quantisation_of(source: Source) -> Quantisation:
+    """What the run's recipe says about quantisation."""
+    return Quantisation(**source.checkpoint.recipe.get("quantisation", {}))
+
+
+def quantise(
+    source: Source, seed: int = 0, progress: Progress | None = None, *, after: bool = False, amax: Path | None = None
+) -> Quantised:
+    """The run's quantisation-aware checkpoint, or, where it has none, octc's own calibration of the float network.
+
+    Args:
+        after: calibrate the float network even where there is a quantisation-aware checkpoint.
+        amax: a safetensors file with activation ranges of pytorch-quantization, instead of those found here.
+
+    Raises:
+        OctcError: E214 when a calibration image stands in val or test; E404 when the network cannot be quantised;
+            E307, E308, E310, E404 the file of ranges.
     """
     folder = source.run.path / "qat"
-    if (folder / META).is_file():
+    if (folder / META).is_file() and not after:
         checkpoint, module = load_quantised(folder)
         if (checkpoint.parent or {}).get("sha256") != source.checkpoint.sha256:
             text = "the quantised checkpoint was made from other weights than train/"
@@ -142,20 +168,21 @@ def quantise(source: Source, seed: int = 0, progress: Progress | None = None) ->
         kept = checkpoint.quantisation or {}
         require_disjoint(kept.get("calibration", []), source.split)
         return Quantised(module, checkpoint.sha256, _facts("qat", kept, kept.get("calibration", []), checkpoint.metrics))
-    train = source.split.parts["train"]
-    how = Quantisation(**source.checkpoint.recipe.get("quantisation", {}))
-    chosen = [train[int(i)] for i in calibration_indices([s.label for s in train], how.calibration, seed)]
-    check_calibration(chosen, {part: source.split.parts[part] for part in ("val", "test")})
-    pre = source.checkpoint.preprocess
-    val = source.split.parts["val"]
+    ranges = None if amax is None else read_amax(amax)
+    chosen, images = calibration_set(source, seed)
+    how, pre, val = quantisation_of(source), source.checkpoint.preprocess, source.split.parts["val"]
     data = Data(
-        cached_images(source.cache, source.root, chosen, pre), [s.label for s in chosen],
-        cached_images(source.cache, source.root, val, pre), [s.label for s in val], pre, [s.path for s in chosen],
+        images, [s.label for s in chosen], cached_images(source.cache, source.root, val, pre), [s.label for s in val], pre,
+        [s.path for s in chosen],
     )  # fmt: skip
     near = decision_closeness if source.checkpoint.recipe.get("task") == "multilabel" else None
     short = replace(how, calibration=len(chosen))
     module, facts = calibrated(source.model, short, data, pre.size, seed, progress=progress, near=near)
-    return Quantised(module, source.checkpoint.sha256, _facts("ptq", facts, [s.sha256 for s in chosen], {}))
+    told = _facts("ptq", facts, [s.sha256 for s in chosen], {})
+    if amax is not None and ranges is not None:
+        told["amax"] = {"file": amax.name, "sha256": sha256_file(amax), **apply_amax(module, ranges)}
+        told["observer"] = f"{amax.name}, else {told['observer']}"
+    return Quantised(module, source.checkpoint.sha256, told)
 
 
 def require_disjoint(calibration: Sequence[str], split: Split) -> None:
@@ -171,8 +198,16 @@ def require_disjoint(calibration: Sequence[str], split: Split) -> None:
 
 def _facts(method: str, facts: dict[str, Any], calibration: Sequence[str], metrics: dict[str, Any]) -> dict[str, Any]:
     return {
-        "method": metrics.get("chosen", method), "observer": facts["observer"], "observers": facts["observers"],
-        "calibration_images": len(calibration), "calibration_digest": sha256_bytes(canonical_json(sorted(calibration))),
-        "calibration": sorted(calibration),
-        "placement": facts["counts"],
+        "method": metrics.get("chosen", method), "engine": "octc", "observer": facts["observer"],
+        "observers": facts["observers"], **_calibration(calibration), "placement": facts["counts"],
     }  # fmt: skip
+
+
+def describe_calibration(samples: Sequence[Sample]) -> dict[str, Any]:
+    """The calibration images as facts of a manifest: how many, which."""
+    return _calibration([s.sha256 for s in samples])
+
+
+def _calibration(sums: Sequence[str]) -> dict[str, Any]:
+    digest = sha256_bytes(canonical_json(sorted(sums)))
+    return {"calibration_images": len(sums), "calibration_digest": digest, "calibration": sorted(sums)}
