@@ -83,7 +83,7 @@ def student(
 
 
 def _go(session: Session, asked: Request, dry_run: bool) -> int:
-    from octc.cli.train_run import run_training
+    from octc.cli.train_start import run_training
 
     return run_training(session, asked, dry_run)
 

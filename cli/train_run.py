@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -31,34 +30,6 @@ class Place:
     samples: Samples
     root: Path
     accelerator: Accelerator
-
-
-def run_training(session: Session, asked: Request, dry_run: bool) -> int:
-    """Resolve, say the plan, train. `--with-teacher` trains the teacher in the same command first."""
-    from octc.cli.train_data import scan_and_check
-    from octc.datasets.table import find_root, spec_of
-    from octc.optional import need
-
-    spec_of(asked.dataset)
-    for module in ("torch", "timm", "safetensors", "accelerate"):
-        need(module)
-    from octc.train.memory import keep_memory
-    from octc.train.processes import make_accelerator
-
-    keep_memory()
-    accelerator = make_accelerator(asked.device, asked.precision)
-    session.quiet = session.quiet or not accelerator.is_main_process
-    root = find_root(asked.dataset, session.data, os.environ)
-    place = Place(scan_and_check(session, asked, root), root, accelerator)
-    if asked.folds is not None and asked.resume is None:
-        from octc.cli.train_folds import run_folds
-
-        return run_folds(session, asked, place, dry_run)
-    teacher = None
-    if asked.kind == "student" and asked.with_teacher and not dry_run:
-        teacher = train_one(session, as_teacher(asked), place)
-    train_one(session, asked, place, teacher=teacher, dry_run=dry_run)
-    return 0
 
 
 def as_teacher(asked: Request) -> Request:

@@ -99,6 +99,8 @@ class Preprocess:
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> Preprocess:
+        if ("clahe" in value) != ("clahe_grid" in value):
+            raise KeyError("clahe and clahe_grid stand together, or not at all")
         rows, columns = (int(side) for side in value.get("clahe_grid", (8, 8)))
         return Preprocess(
             size=int(value["size"]), channels=int(value["channels"]), resize=str(value["resize"]),

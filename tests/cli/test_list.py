@@ -44,9 +44,10 @@ def test_all_four_kinds_or_the_one_that_is_asked_for(octc: Octc) -> None:
 
 def test_every_recipe_and_its_two_models(octc: Octc) -> None:
     from octc.train.recipes import RECIPES
+    from octc.train.retnet_config import EYE_RECIPES
 
     recipes = {row["recipe"]: row for row in rows(octc("list", "recipes", "--json"), "recipes")}
-    assert set(recipes) == set(RECIPES)
+    assert set(recipes) == {*RECIPES, *EYE_RECIPES}
     models = rows(octc("list", "models", "--json"), "models")
     for name, make in RECIPES.items():
         recipe = make()

@@ -85,7 +85,7 @@ def test_the_observer_that_agrees_best_is_kept_and_the_student_stays_as_it_was(c
     seen: list[tuple[int, int]] = []
     quantised, facts = calibrated(student, HOW, data, SIZE, 3, progress=lambda done, total: seen.append((done, total)))
     table = facts["observers"]
-    assert set(table) == {"max", "percentile", "mse"}
+    assert set(table) == {"max", "percentile", "entropy", "mse"}
     best = max(table, key=lambda name: (table[name]["agreement"], -table[name]["kl"]))
     assert facts["observer"] == best
     found = qat.closeness(
@@ -135,10 +135,12 @@ def test_loss_is_the_anchor_and_the_teacher_both_softened() -> None:
         p, q = (torch.softmax(v.detach() / 3, 1).double() for v in (target, z))
         return 9 * float((p * (p.log() - q.log())).sum(1).mean())
 
-    value, parts = anchored_loss(Says(own), Says(taught), how)(z, torch.zeros(1), torch.zeros(5, dtype=torch.long))
+    value, parts = anchored_loss(Says(own), Says(taught), how, torch.nn.Identity())(
+        z, torch.zeros(1), torch.zeros(5, dtype=torch.long)
+    )
     assert value.item() == pytest.approx(0.25 * kl(own) + 0.75 * kl(taught), rel=1e-5)
     assert parts["anchor"].item() == pytest.approx(kl(own), rel=1e-5)
-    alone, _ = anchored_loss(Says(own), None, how)(z, torch.zeros(1), torch.zeros(5, dtype=torch.long))
+    alone, _ = anchored_loss(Says(own), None, how, torch.nn.Identity())(z, torch.zeros(1), torch.zeros(5, dtype=torch.long))
     assert alone.item() == pytest.approx(kl(own), rel=1e-5)
 
 
@@ -256,7 +258,7 @@ def test_teacher_with_another_normalisation_sees_the_same_picture(
     write_checkpoint(tmp_path / "teacher", state, other)
     seen: list[torch.nn.Module | None] = []
     real = anchored_loss
-    monkeypatch.setattr(qat, "anchored_loss", lambda s, teacher, how: seen.append(teacher) or real(s, teacher, how))
+    monkeypatch.setattr(qat, "anchored_loss", lambda s, teacher, *more: seen.append(teacher) or real(s, teacher, *more))
     made = quantise_student(ctx, tmp_path / "teacher")
     assert isinstance(seen[0], SameView)
     assert made.metrics["chosen"] in ("ptq", "qat")

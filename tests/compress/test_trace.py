@@ -78,7 +78,7 @@ def test_folded_network_equals_its_network_in_float32(name: str, size: int) -> N
     x = torch.randn(2, 3, size, size)
     with torch.no_grad():
         expected, found = model(x), folded(x)
-    assert float((expected - found).abs().max()) <= 1e-5 * max(1.0, float(expected.abs().max()))
+    assert float((expected - found).abs().max()) <= 2e-5 * max(1.0, float(expected.abs().max()))
 
 
 def test_folded_lite0_with_real_weights_equals_its_network_at_an_odd_size() -> None:
@@ -91,7 +91,7 @@ def test_folded_lite0_with_real_weights_equals_its_network_at_an_odd_size() -> N
         x = torch.rand(2, 3, size, size) * 2 - 1
         with torch.no_grad():
             expected = model(x)
-            assert float((expected - folded(x)).abs().max()) <= 1e-5 * max(1.0, float(expected.abs().max()))
+            assert float((expected - folded(x)).abs().max()) <= 2e-5 * max(1.0, float(expected.abs().max()))
 
 
 def test_the_network_itself_is_left_as_it_was() -> None:

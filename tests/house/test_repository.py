@@ -20,7 +20,7 @@ BINARY = re.compile(
 )
 PYTHONS = ("3.10", "3.11", "3.12")
 # extras that only some machines can have, so that `all` leaves them out; the version of tensorrt is that of the device
-SPECIAL = ("tensorrt", "trt-oracle")
+SPECIAL = ("tensorrt", "trt-oracle", "ptq")
 UNPINNED = ("tensorrt",)
 
 
