@@ -101,10 +101,12 @@ class Preprocess:
     def from_json(value: dict[str, Any]) -> Preprocess:
         if ("clahe" in value) != ("clahe_grid" in value):
             raise KeyError("clahe and clahe_grid stand together, or not at all")
-        rows, columns = (int(side) for side in value.get("clahe_grid", (8, 8)))
+        clip, (rows, columns) = value.get("clahe", 0.0), value.get("clahe_grid", (8, 8))
+        if not isinstance(clip, int | float) or type(rows) is not int or type(columns) is not int:
+            raise TypeError("clahe is a number, clahe_grid two whole numbers")
         return Preprocess(
             size=int(value["size"]), channels=int(value["channels"]), resize=str(value["resize"]),
-            mean=_three(value["mean"]), std=_three(value["std"]), clahe=float(value.get("clahe", 0.0)),
+            mean=_three(value["mean"]), std=_three(value["std"]), clahe=float(clip),
             clahe_grid=(rows, columns),
         )  # fmt: skip
 
