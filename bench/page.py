@@ -145,9 +145,9 @@ def _html_table(table: Table) -> str:
 
 def to_markdown(title: str, sections: Sequence[Section], foot: str, figures: str = "") -> str:
     """The same in Markdown. figures: folder of the figures as files ("" leaves their captions alone)."""
-    parts = [f"# {title}", ""]
+    parts = [f"# {plain(title)}", ""]
     for section in sections:
-        parts += [f"## {section.title}", ""]
+        parts += [f"## {plain(section.title)}", ""]
         number = 0
         for block in section.blocks:
             if isinstance(block, Text):
