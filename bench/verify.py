@@ -23,14 +23,11 @@ from octc.bench.verify_set import (
     LabelledSet,
     check_artifact,
     check_images,
+    find_set,
     folded_temperature,
-    is_here,
-    read_set,
-    root_of,
     run_of,
 )
 from octc.bench.verify_who import Parties
-from octc.datasets.split import Split, read_split
 from octc.errors import OctcError
 from octc.find import Found
 from octc.plan import ParityOptions
@@ -51,7 +48,7 @@ def verify_all(asked: Asked, parties: Parties, place: Place, bars: Bars, say: Sa
     run = run_of(first.folder, first.artifact, place.run_dir)
     with ExitStack() as stack:
         opened, broken = open_candidates(parties.candidates, asked.threads, stack, bars, say)
-        labelled, split, why = _find_set(asked, run, place)
+        labelled, split, why = find_set(run, asked.set_name, place.data, place.environ)
         lost = tuple(Judged(found, sha_of(found), None, error=error) for found, error in broken)
         if labelled is None or split is None or run is None:
             if asked.require_set:
@@ -84,19 +81,6 @@ def verify_all(asked: Asked, parties: Parties, place: Place, bars: Bars, say: Sa
             judged = [judge(one) if one.golden["ok"] else Judged(one.found, one.sha256, one.golden) for one in opened]
         judged = [_located(replace(one, robustness=worse.get(one.sha256)), parties.reference) for one in judged]
     return Result(run, (*judged, *lost), labelled, standing=standing, notes=notes)
-
-
-def _find_set(asked: Asked, run: Run | None, place: Place) -> tuple[LabelledSet | None, Split | None, str]:
-    """The labelled set with its split, or why it is not on this machine."""
-    if run is None:
-        return None, None, "the run of this artifact, with its split, is not on this machine"
-    root = root_of(run, place.data, place.environ)
-    if root is None:
-        return None, None, f"the images of {run.read().get('dataset')} are not on this machine (--data DIR)"
-    labelled = read_set(run, root, asked.set_name)
-    if place.data is None and not is_here(labelled):
-        return None, None, f"the images of the {asked.set_name} set are not on this machine (--data DIR)"
-    return labelled, read_split(run.split), ""
 
 
 def _located(one: Judged, reference: Found | None) -> Judged:

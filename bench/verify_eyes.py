@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 from octc.bench.accuracy import measure_all
 from octc.bench.verify_lock import Standing, register_use
 from octc.bench.verify_open import Bars, Opened, Say, open_candidates, open_references, sha_of
-from octc.bench.verify_set import LabelledSet, check_artifact, check_images, is_here, read_set, root_of, run_of
+from octc.bench.verify_set import LabelledSet, check_artifact, check_images, find_set, run_of
 from octc.bench.verify_who import Parties
-from octc.datasets.split import Split, read_split
 from octc.errors import OctcError
 from octc.files import canonical_json
 from octc.find import Found
@@ -74,7 +73,7 @@ def verify_eye_artifacts(asked: Asked, parties: Parties, place: Place, bars: Bar
     with ExitStack() as stack:
         opened, broken = open_candidates(parties.candidates, asked.threads, stack, bars, say)
         lost = tuple(EyeVerdict(found, sha_of(found), None, error=error) for found, error in broken)
-        labelled, split, why = _find_set(asked, run, place)
+        labelled, split, why = find_set(run, asked.set_name, place.data, place.environ)
         if labelled is None or split is None or run is None:
             if asked.require_set:
                 raise OctcError("OCT-E230", f"--require-set: {why}", mend="--data DIR and --run-dir DIR of the training")
@@ -92,18 +91,6 @@ def verify_eye_artifacts(asked: Asked, parties: Parties, place: Place, bars: Bar
         logits = _measure(labelled, [reference, *good], bars)
         judged = [_judge(asked, labelled, one, reference, logits, standing) for one in opened]
     return EyeResult(run, (*judged, *lost), labelled, standing=standing, reference=reference.name)
-
-
-def _find_set(asked: Asked, run: Run | None, place: Place) -> tuple[LabelledSet | None, Split | None, str]:
-    if run is None:
-        return None, None, "the run of this artifact, with its split, is not on this machine"
-    root = root_of(run, place.data, place.environ)
-    if root is None:
-        return None, None, f"the images of {run.read().get('dataset')} are not on this machine (--data DIR)"
-    labelled = read_set(run, root, asked.set_name)
-    if place.data is None and not is_here(labelled):
-        return None, None, f"the images of the {asked.set_name} set are not on this machine (--data DIR)"
-    return labelled, read_split(run.split), ""
 
 
 def _register(asked: Asked, run: Run, good: Sequence[Opened], parties: Parties, place: Place) -> Standing:

@@ -171,3 +171,18 @@ def folded_temperature(artifact: Artifact) -> float:
     """What the logits of an artifact were divided by when it was exported; 1 where nothing was."""
     value = (artifact.details.get("temperature") or {}).get("folded", 1.0)
     return float(value) if isinstance(value, (int, float)) and value > 0 else 1.0
+
+
+def find_set(
+    run: Run | None, name: str, data: str | None, environ: Mapping[str, str]
+) -> tuple[LabelledSet | None, Split | None, str]:
+    """The labelled set of this name with its split, or why it is not on this machine."""
+    if run is None:
+        return None, None, "the run of this artifact, with its split, is not on this machine"
+    root = root_of(run, data, environ)
+    if root is None:
+        return None, None, f"the images of {run.read().get('dataset')} are not on this machine (--data DIR)"
+    labelled = read_set(run, root, name)
+    if data is None and not is_here(labelled):
+        return None, None, f"the images of the {name} set are not on this machine (--data DIR)"
+    return labelled, read_split(run.split), ""

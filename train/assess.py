@@ -75,6 +75,23 @@ def part_of(run: Run, part: str) -> tuple[Split, tuple[Sample, ...]]:
     return split, samples
 
 
+def trained(run: Run, root: Path, part: str) -> tuple[nn.Module, Checkpoint, Split]:
+    """A run's network with its weights, and the split that it was trained on; the files of `part` are there.
+
+    Raises:
+        OctcError: E107 / E307 / E501 no checkpoint that can be used, E216 the split is another one.
+    """
+    checkpoint, state = read_checkpoint(run.path / "train")
+    split, samples = part_of(run, part)
+    if split.digest != checkpoint.split_digest:
+        text = "the run's split is not the one that it was trained on"
+        raise OctcError("OCT-E216", text, mend="train again", place=str(run.split))
+    check_files(root, samples)
+    model = build_model(checkpoint.model, len(checkpoint.classes), **checkpoint.model_kwargs)
+    load_strictly(model, state, str(run.path / "train"))
+    return model, checkpoint, split
+
+
 def check_files(root: Path, samples: Sequence[Sample]) -> None:
     """Refuse images that are gone or not those of the split (E216), by their sums."""
 
@@ -103,14 +120,7 @@ def evaluate_run(
     Raises:
         OctcError: E107 / E307 / E501 no checkpoint that can be used, E216 the split is another one, E201... a picture.
     """
-    checkpoint, state = read_checkpoint(run.path / "train")
-    split, samples = part_of(run, part)
-    if split.digest != checkpoint.split_digest:
-        text = "the run's split is not the one that it was trained on"
-        raise OctcError("OCT-E216", text, mend="train again", place=str(run.split))
-    check_files(root, samples)
-    model = build_model(checkpoint.model, len(checkpoint.classes), **checkpoint.model_kwargs)
-    load_strictly(model, state, str(run.path / "train"))
+    model, checkpoint, split = trained(run, root, part)
     return assess(model, checkpoint, split, run, root, part, tta=tta, combine=combine, device=device, progress=progress)
 
 

@@ -14,7 +14,6 @@ from torch import nn
 from octc.datasets.base import Progress, Sample
 from octc.datasets.paired import targets_of
 from octc.datasets.split import Split
-from octc.errors import OctcError
 from octc.files import publishing, sha256_bytes, write_bytes, write_json
 from octc.image import VIEWS
 from octc.multilabel import (
@@ -30,10 +29,9 @@ from octc.multilabel import (
 )
 from octc.run import Run
 from octc.stats_map import RESAMPLES, map_interval
-from octc.train.assess import FOLDER, HELD_OUT, check_files, from_cache, part_of, predict, prepared
-from octc.train.checkpoint import Checkpoint, load_strictly, read_checkpoint
+from octc.train.assess import FOLDER, HELD_OUT, from_cache, predict, prepared, trained
+from octc.train.checkpoint import Checkpoint
 from octc.train.data import cached_images
-from octc.train.models import build_model
 from octc.train.outcome import FACTS, PREDICTIONS, csv_bytes
 
 HALF = 0.5
@@ -48,14 +46,7 @@ def evaluate_eye_run(
     Raises:
         OctcError: E107 / E307 / E501 no checkpoint that can be used, E216 another split or other images, E201... a picture.
     """
-    checkpoint, state = read_checkpoint(run.path / "train")
-    split, samples = part_of(run, part)
-    if split.digest != checkpoint.split_digest:
-        text = "the run's split is not the one that it was trained on"
-        raise OctcError("OCT-E216", text, mend="train again", place=str(run.split))
-    check_files(root, samples)
-    model = build_model(checkpoint.model, len(checkpoint.classes), **checkpoint.model_kwargs)
-    load_strictly(model, state, str(run.path / "train"))
+    model, checkpoint, split = trained(run, root, part)
     return evaluate_eyes(model, checkpoint, split, run, root, part, tta=tta, pool=pool, device=device, progress=progress)
 
 
