@@ -1,8 +1,10 @@
-"""Real artifacts of the tiny run, made once for all tests of a process by the export code. Whoever changes one takes a copy."""
+"""Real artifacts of the tiny run, made once for all tests by the export code. Whoever changes one takes a copy."""
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
@@ -30,9 +32,19 @@ DEVICE = Device(open=open_runtime, replay=lambda runtime, golden, artifact: asdi
 
 
 def shared_run(factory: pytest.TempPathFactory) -> Run:
-    """The finished student run with one artifact of every pair; its pictures lie under `patterns` beside its run folder."""
-    base = factory.getbasetemp() / "tiny-artifacts"
-    if not base.exists():
+    """The finished student run with one artifact of every pair; its pictures lie under `patterns` beside its run folder.
+
+    Workers of pytest-xdist share it: the first one that needs it makes it, under a lock.
+    """
+    own = factory.getbasetemp()
+    place = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    with (place / "tiny-artifacts.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _made(place / "tiny-artifacts")
+
+
+def _made(base: Path) -> Run:
+    if not (base / "done").exists():
         torch.set_num_threads(1)
         write_patterns(base / "patterns", patients=6, images=8)
         run = make_run(base / "runs", base / "patterns")
@@ -43,6 +55,7 @@ def shared_run(factory: pytest.TempPathFactory) -> Run:
             export_artifact(shop, Job(target, precision, opset), DEVICE)
         tensorrt = shutil.copytree(run.artifacts / "onnx-int8", run.artifacts / "tensorrt-int8")
         resign(Path(tensorrt), _as_tensorrt)  # what export writes there, but for the encoding: Q/DQ, and no engine
+        (base / "done").touch()
     return Run(next((base / "runs").glob("r-*")))
 
 

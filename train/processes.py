@@ -43,10 +43,7 @@ def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerat
         OctcError: E903 the device is not there, cannot compute in that precision, or torchrun's processes cannot join.
     """
     if device not in ("auto", "cpu"):
-        index = torch.device(device).index or 0
-        if not torch.cuda.is_available() or index >= torch.cuda.device_count():
-            raise OctcError("OCT-E903", f"device {device} is not available", mend="--device cpu   (octc doctor)")
-        torch.cuda.set_device(torch.device(device))
+        _take_gpu(device)
     on_gpu = device != "cpu" and torch.cuda.is_available()
     gpu_precision = "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "fp16"
     chosen = (gpu_precision if on_gpu else "no") if precision == "auto" else {"fp32": "no"}.get(precision, precision)
@@ -61,6 +58,15 @@ def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerat
         text = f"{wanted} processes were started, and this one sees {accelerator.num_processes}"
         raise OctcError("OCT-E903", text, mend="--device cpu, or torchrun with one process a GPU")
     return accelerator
+
+
+def _take_gpu(device: str) -> None:
+    """Make "cuda:N" this process's GPU; of "cuda", Accelerate takes the one of its rank."""
+    index = torch.device(device).index
+    if not torch.cuda.is_available() or (index or 0) >= torch.cuda.device_count():
+        raise OctcError("OCT-E903", f"device {device} is not available", mend="--device cpu   (octc doctor)")
+    if index is not None:
+        torch.cuda.set_device(index)
 
 
 def agreed(accelerator: Accelerator, number: int) -> int:

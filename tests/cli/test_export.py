@@ -154,6 +154,7 @@ def test_x08_spoilt_int8_is_not_published(run: Run, patterns: Path, said: Said) 
     code, out, err = said("export", "--int8", "--target", "onnx", "--json")
     assert code == 1
     assert json.loads(out)["error"]["code"] == "OCT-E405"
+    assert "chance_level" in json.loads(out)["error"]["message"]
     steps = re.findall(r"onnx-int8: rejected \(([^)]*)\)", err)
     assert len(steps) == len(set(steps)) >= 2, "every step of the ladder is tried and told once"
     assert not (run.artifacts / "onnx-int8").exists()

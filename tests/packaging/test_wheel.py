@@ -154,15 +154,11 @@ def test_version_help_list_and_doctor(box: Box) -> None:
 
 @pytest.fixture(scope="module")
 def shipped_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Made here, with torch: the images of a run that learned four patterns, and its ONNX artifacts."""
-    from octc.cli.main import main
-    from tests.tiny_run import make_run, write_patterns
+    """Made here, with torch: the images of a run that learned four patterns, and its artifacts."""
+    from tests.tiny_artifacts import shared_run
 
-    folder = tmp_path_factory.mktemp("made")
-    write_patterns(folder / "images")
-    run = make_run(folder / "runs", folder / "images")
-    assert main(["export", run.id, "--run-dir", str(folder / "runs"), "--target", "onnx", "-q"]) == 0
-    return folder / "images", run.artifacts
+    run = shared_run(tmp_path_factory)
+    return run.path.parent.parent / "patterns", run.artifacts
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader, Dataset
 
 from octc.errors import OctcError
+from octc.train import processes
 from octc.train.processes import make_accelerator, named_failures
 from octc.train.state import read_state
 from tests.train.tiny import STAGE, facts, train
@@ -146,3 +148,18 @@ def test_t11_memory_of_the_machine_that_is_too_small_gets_a_batch_to_try() -> No
 def test_an_error_that_is_not_known_is_not_renamed() -> None:
     with pytest.raises(RuntimeError, match="mat1 and mat2"), named_failures(make_accelerator("cpu"), 8):
         torch.zeros(2, 3) @ torch.zeros(2, 3)
+
+
+@pytest.mark.parametrize(("device", "chosen"), [("cuda", []), ("cuda:0", [0]), ("cuda:1", [1])])
+def test_a_gpu_is_chosen_where_it_is_named_by_number(device: str, chosen: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch refuses set_device("cuda"); without a number Accelerate takes the GPU of the rank (seen on an H100, 2026-11-27)."""
+    took: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", took.append)
+    monkeypatch.setattr(processes, "Accelerator", lambda **_: SimpleNamespace(num_processes=1))
+    make_accelerator(device)
+    assert took == chosen
+    with pytest.raises(OctcError, match="device cuda:2 is not available"):
+        make_accelerator("cuda:2")
