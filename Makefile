@@ -32,11 +32,8 @@ check: dev ## format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p octc
 
-# Two processes, each file in one of them, so that what a file makes once is made once. Tests that send a signal to their own
-# process come first, in this one: workers of pytest-xdist have died of them. 5 is pytest's word for none chosen (by ARGS).
 test: dev ## all tests (pytest options: make test ARGS='-k cli')
-	$(BIN)/python -m pytest -m alone $(ARGS) || test $$? -eq 5
-	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 -m 'not alone' $(ARGS)
+	$(BIN)/python tests/run.py $(ARGS)
 
 demo: dev ## the main job on synthetic images, in a few minutes
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh benchmarks/demo.sh
