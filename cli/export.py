@@ -46,6 +46,9 @@ def export(
     ] = None,
     margin: Annotated[float, typer.Option(help="Largest loss of accuracy that the gate accepts, percentage points")] = 1.0,
     gate: Annotated[bool, typer.Option("--gate/--no-gate", help="Judge INT8 on the select set before publishing")] = True,
+    temperature: Annotated[
+        bool, typer.Option("--temperature", help="Fold the temperature that fits the select set into the last layer")
+    ] = False,
     allow_fallback: Annotated[bool, typer.Option("--allow-fallback", help="FP16 where INT8 is rejected")] = False,
     require_engine: Annotated[bool, typer.Option("--require-engine", help="Fail unless a TensorRT engine is built")] = False,
     from_bundle: Annotated[
@@ -61,8 +64,8 @@ def export(
     from octc.cli.export_engine import build_bundle, find_backends
 
     if from_bundle is not None:
-        if run is not None or precision is not None or target not in ("all", "tensorrt", "tensorrt-rtx"):
-            text = "--from-bundle builds the engine of one artifact: RUN, precision and other targets do not go with it"
+        if run is not None or precision is not None or temperature or target not in ("all", "tensorrt", "tensorrt-rtx"):
+            text = "--from-bundle builds the engine of one artifact: what decides what is in it does not go with it"
             raise OctcError("OCT-E102", text, mend="octc export --from-bundle DIR --target tensorrt")
         return build_bundle(session, from_bundle, force=force, allow_fallback=allow_fallback)
     _check_ptq(ptq, amax, target, precision)
@@ -86,8 +89,9 @@ def export(
     from octc.cli.export_run import export_all
 
     return export_all(
-        session, chosen, jobs, options, force=force, gate=gate, allow_fallback=allow_fallback, backends=backends, amax=amax
-    )
+        session, chosen, jobs, options, force=force, gate=gate, allow_fallback=allow_fallback, backends=backends, amax=amax,
+        temperature=temperature,
+    )  # fmt: skip
 
 
 def _check_ptq(engine: str | None, amax: Path | None, target: str, precision: str | None) -> None:

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 
 def export_all(
     session: Session, run: Run, jobs: list[Job], options: ParityOptions, *, force: bool, gate: bool, allow_fallback: bool,
-    backends: Backends, amax: Path | None = None,
+    backends: Backends, amax: Path | None = None, temperature: bool = False,
 ) -> int:  # fmt: skip
     """Make every artifact of `jobs`; one that is refused does not stop the others, and is raised at the end."""
     import tempfile
 
     from octc.export.makers import Job, Workshop
     from octc.export.source import read_select, read_source
+    from octc.export.temper import spell_temperatures, temper
     from octc.export.to_onnx import choose_opset
     from octc.run import owning
 
@@ -43,11 +44,15 @@ def export_all(
         if any(job.precision == "int8" for job in jobs):
             if any(job.engine in ("", "octc") for job in jobs):
                 shop.quantised = _quantised(session, source, after=bool(jobs[0].engine), amax=amax)
-            if gate:
-                with session.progress("select set", 2 * len(source.split.parts["val"])) as step:
-                    select = read_select(source, absolute(step))
-            else:
+            if not gate:
                 session.warn("OCT-W405", "--no-gate: INT8 is published without being judged on the select set")
+        if temperature or (gate and any(job.precision == "int8" for job in jobs)):
+            with session.progress("select set", 2 * len(source.split.parts["val"])) as step:
+                select = read_select(source, absolute(step))
+            if temperature:
+                select, shop.temperatures = temper(shop, select)
+                session.say(f"  temperature    {spell_temperatures(shop.temperatures)}")
+            select = select if gate else None
         queue = list(jobs)
         with session.progress("artifacts", len(queue)) as step:
             while queue:

@@ -20,6 +20,7 @@ from octc.export.to_openvino import MAIN, write_openvino
 from octc.export.trt_variants import MODULES, narrow, require_agreement, write_half, write_int8
 from octc.files import write_bytes
 from octc.image import Float32
+from octc.stats_temperature import Temperature
 from octc.train.checkpoint import WEIGHTS
 
 ONNX = "model.onnx"
@@ -40,12 +41,16 @@ class Made:
 
 @dataclass
 class Workshop:
-    """ONNX files that several artifacts of one command share, each exported and checked once. `folder` is temporary."""
+    """ONNX files that several artifacts of one command share, each exported and checked once. `folder` is temporary.
+
+    temperatures: what the last layers were divided by (export/temper.py), of the "float" and of the "quantised" network.
+    """
 
     source: Source
     folder: Path
     quantised: Quantised | None = None
     made: dict[tuple[Any, ...], Made] = field(default_factory=dict)
+    temperatures: dict[str, Temperature] = field(default_factory=dict)
 
     def float_onnx(self, opset: int) -> Made:
         """The float network as FP32 ONNX; batches of 1, 2 and 5 were run."""

@@ -20,6 +20,7 @@ from octc.export.makers import MAKERS, Job, Made, Workshop
 from octc.export.ptq import OWN, make_foreign
 from octc.export.sensitive import sensitivity_of
 from octc.export.source import Quantised, Select
+from octc.export.temper import temperature_facts
 from octc.files import publishing
 from octc.host import versions as installed
 from octc.image import Float32, UInt8
@@ -209,7 +210,7 @@ def _artifact(shop: Workshop, job: Job, made: Made) -> Artifact:
     }  # fmt: skip
     known_inputs = shop.source.statistics
     task = str(known.recipe.get("task", "multiclass"))
-    details = {**made.facts, **eye_details(known.recipe, known.metrics)}
+    details = {**made.facts, **eye_details(known.recipe, known.metrics), **temperature_facts(shop, own)}
     details["input_statistics"] = None if known_inputs is None else known_inputs.to_json()
     return Artifact(
         name=job.name, role=known.role, model=known.model, precision=job.precision,

@@ -149,6 +149,15 @@ def test_x14_existing_output_is_refused_before_any_work(run: Run, said: Said) ->
     assert not (run.artifacts / "torch-fp32" / "bench-old.json").exists()
 
 
+def test_temperature_is_fitted_or_the_reason_is_told_and_recorded(run: Run, said: Said) -> None:
+    code, _, err = said("export", "--target", "torch", "--temperature")
+    assert code == 0, err
+    assert "temperature    float none: too_few_images" in err
+    told = read_artifact(run.artifacts / "torch-fp32").details["temperature"]
+    assert (told["folded"], told["reason"], told["set"]) == (1.0, "too_few_images", "select")
+    assert said("export", "--from-bundle", str(run.artifacts / "torch-fp32"), "--temperature")[0] == 2
+
+
 def test_x08_spoilt_int8_is_not_published(run: Run, patterns: Path, said: Said) -> None:
     write_quantised(run, patterns, scale=1e-3)
     code, out, err = said("export", "--int8", "--target", "onnx", "--json")
