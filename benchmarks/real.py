@@ -35,6 +35,9 @@ def steps(teacher: str, student: str) -> list[tuple[str, tuple[str, ...], tuple[
         ("student", ("train", "student", "--dataset", DATASET, "--recipe", "edge"), (0,)),
         ("export teacher", ("export", teacher, "--target", "all"), (0,)),
         ("export student", ("export", student, "--target", "all"), (0,)),
+        # what tuning buys: the same network calibrated after training, by octc and by NNCF; 1: the gate refused it
+        ("export ptq", ("export", student, "--int8", "--target", "openvino", "--ptq", "octc"), (0, 1)),
+        ("export nncf", ("export", student, "--int8", "--target", "openvino", "--ptq", "nncf"), (0, 1)),
         ("verify", ("verify", student, *MARGINS, "--tta", "5"), (0, 1)),
         ("bench", ("bench", student, "--quick"), (0, 1)),
     ]
