@@ -20,6 +20,7 @@ GROUPS = (
     ("tests/octc", "tests/train", "tests/compress", "tests/export"),
     ("tests/runtimes", "tests/bench", "tests/cli", "tests/house", "tests/packaging"),
 )
+PLACE = re.compile(r"tests/|.*\.py(::|$)")  # an option that says which tests, instead of the groups
 NONE_CHOSEN = 5  # pytest's word for it: ARGS may choose tests of one group alone
 KILLED = "node down: Not properly terminated"
 
@@ -47,7 +48,7 @@ def only_killed(output: str) -> bool:
 
 def main(more: tuple[str, ...]) -> int:
     start, counts, worst = time.monotonic(), Counter[str](), 0
-    groups = ((),) if any(Path(word.partition("::")[0]).exists() for word in more) else GROUPS
+    groups = ((),) if any(PLACE.match(word) and Path(word.partition("::")[0]).exists() for word in more) else GROUPS
     for words in ((*ALONE, *more), *((*WORKERS, *more, *group) for group in groups)):
         code, output = run(words)
         if code and only_killed(output):
