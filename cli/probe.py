@@ -13,7 +13,7 @@ import sys
 from typing import Any
 
 from octc.offline import go_offline
-from octc.optional import need
+from octc.optional import need, openvino_core
 
 SECONDS = 4.0
 NEWEST_OPSET, NEWEST_IR = 40, 30  # where the search for what an engine reads begins
@@ -70,8 +70,7 @@ def _onnxruntime() -> dict[str, Any]:
 
 def _openvino() -> dict[str, Any]:
     openvino = need("openvino")
-    core = openvino.Core()
-    return {"version": openvino.__version__.split("-")[0], "devices": list(core.available_devices)}
+    return {"version": openvino.__version__.split("-")[0], "devices": list(openvino_core().available_devices)}
 
 
 def _tensorrt() -> dict[str, Any]:

@@ -30,7 +30,7 @@ from octc.export.source import calibration_set, describe_calibration
 from octc.export.to_onnx import INPUT, OUTPUT, check_batches, facts_of, opset_of, read_onnx, save, strip
 from octc.export.to_openvino import MAIN, write_openvino
 from octc.image import Float32, UInt8
-from octc.optional import have, need
+from octc.optional import have, need, openvino_core, signal_stack_kept
 from octc.train.data import eval_batches
 from octc.train.evaluate import network_input
 from octc.train.models import WithInput
@@ -85,7 +85,7 @@ def _nncf(_shop: Workshop, source: Path, path: Path, images: UInt8, _opset: int)
 def nncf_default(source: Path, path: Path, images: UInt8) -> None:
     """NNCF with nothing but its defaults on the OpenVINO model (static shape): writes an IR. Slow around squeeze-excite."""
     nncf, openvino = need("nncf"), need("openvino")
-    model = openvino.Core().read_model(str(source))
+    model = openvino_core().read_model(str(source))
     model.reshape([1, *images.shape[1:]])
     with quiet():
         made = nncf.quantize(model, nncf.Dataset([image[None] for image in images]), subset_size=len(images))
@@ -211,7 +211,7 @@ def quiet() -> Iterator[None]:
         sys.stdout = sys.stderr  # progress bars and prints: stdout is for the result
         for logger in loggers:
             logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), signal_stack_kept():
             warnings.simplefilter("ignore")
             yield
     finally:

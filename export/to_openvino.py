@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from octc.errors import OctcError
-from octc.optional import need
+from octc.optional import need, openvino_core
 
 MAIN = "model.xml"
 
@@ -21,7 +21,7 @@ def write_openvino(source: Path, folder: Path, *, half: bool) -> dict[str, Any]:
     """
     openvino = need("openvino")
     try:
-        model = openvino.Core().read_model(str(source))
+        model = openvino_core().read_model(str(source))
         openvino.save_model(model, str(folder / MAIN), compress_to_fp16=half)
     except RuntimeError as error:
         lines = str(error).splitlines()

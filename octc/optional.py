@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.util
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from types import ModuleType
+from typing import Any
 
 from octc.errors import MissingExtra
 
@@ -48,6 +53,32 @@ def need(module: str) -> ModuleType:
         if error.name is None or error.name.split(".")[0] != module.split(".", maxsplit=1)[0]:
             raise
         raise MissingExtra(module, EXTRAS[module.split(".", maxsplit=1)[0]]) from error
+
+
+@cache
+def openvino_core() -> Any:
+    """The one Core of this process, kept until its end.
+
+    OpenVINO's CPU plugin gives the thread a signal stack of its own, and the end of a Core puts back the one that it found. Of
+    two Cores that end in the order in which they were made, the second puts back the first one's, which is gone by then: the
+    next signal (Ctrl-C) ends the process with SIGSEGV (LOG.md, 2026-11-27).
+    """
+    return need("openvino").Core()
+
+
+@contextmanager
+def signal_stack_kept() -> Iterator[None]:
+    """Around other libraries that make Cores: afterwards the thread has the signal stack that it had before (Linux)."""
+    if sys.platform != "linux":
+        yield
+        return
+    kept = ctypes.create_string_buffer(24)  # stack_t: pointer, flags, size
+    change = ctypes.CDLL(None).sigaltstack
+    change(None, kept)
+    try:
+        yield
+    finally:
+        change(kept, None)
 
 
 def have(module: str) -> bool:

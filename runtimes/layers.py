@@ -18,7 +18,7 @@ import numpy.typing as npt
 from octc.artifact import Artifact
 from octc.errors import OctcError
 from octc.image import UInt8
-from octc.optional import need
+from octc.optional import need, openvino_core
 from octc.runtimes.base import broken
 from octc.runtimes.onnx_file import GRAPH_NODE, MODEL_GRAPH, NODE_INPUT, NODE_OPERATOR
 from octc.runtimes.safety import check_model
@@ -156,7 +156,7 @@ def _number(value: int) -> bytes:
 
 
 def _open_ir(path: Path, artifact: Artifact) -> tuple[list[str], Run]:
-    core: Any = need("openvino").Core()
+    core = openvino_core()
     model = core.read_model(str(path))
     layers = [one for one in model.get_ordered_ops() if one.get_type_name() in LAYERS and _is_layer(one)]
     model.add_outputs([one.output(0) for one in layers])

@@ -11,7 +11,7 @@ import numpy as np
 from octc.artifact import Artifact
 from octc.errors import OctcError
 from octc.image import Float32, UInt8
-from octc.optional import need
+from octc.optional import need, openvino_core
 from octc.runtimes.base import broken, check_batch, check_logits, closed, no_facts
 
 HINT = "f32"
@@ -30,7 +30,7 @@ class OvRuntime:
         self.name = artifact.name
         self._artifact = artifact
         self._threads, self._batch = threads, batch
-        self._core: Any = openvino.Core()
+        self._core: Any = openvino_core()
         self._path = str(folder / artifact.main_file)
         self._compiled: OrderedDict[int, Any] = OrderedDict()
         request = self._request(batch or 1)

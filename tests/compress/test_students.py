@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-import openvino
 import pytest
 import torch
 from torch import nn
@@ -19,6 +18,7 @@ from octc.export.encoding import encode, encoding_for
 from octc.export.pack import pack_weights
 from octc.export.to_onnx import write_onnx
 from octc.image import Preprocess
+from octc.optional import openvino_core
 from octc.train.models import WithInput, build_model, normalise
 from octc.train.recipes import RECIPES
 
@@ -58,7 +58,7 @@ def test_a_student_is_tuned_with_its_teacher_and_runs_on_both_engines(recipe: st
         assert pack_weights(path)["packed_weights"] > 0
     with torch.no_grad():
         expected = WithInput(encode(module, encoding), pre)(torch.from_numpy(IMAGES)).numpy()
-    compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     answers = (onnxruntime.InferenceSession(str(path)).run(None, {"image": IMAGES})[0], np.array(compiled(IMAGES)[0]))
     for found in answers:
         assert found.shape == (4, 4)

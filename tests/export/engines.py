@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-import openvino
 import torch
 
 from octc.artifact import Artifact, Golden
 from octc.export.pipeline import Device
 from octc.image import Float32, UInt8
+from octc.optional import openvino_core
 from octc.train.checkpoint import read_weights
 from octc.train.models import WithInput, build_model
 
@@ -40,7 +40,7 @@ def open_engine(folder: Path, artifact: Artifact) -> Engine:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         return Engine(lambda batch: session.run(None, {"image": batch})[0])
     if artifact.target == "openvino":
-        model = openvino.Core().compile_model(openvino.Core().read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        model = openvino_core().compile_model(openvino_core().read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         return Engine(lambda batch: np.array(model(batch)[0]))
     network = build_model(artifact.model, len(artifact.classes), **artifact.details["model_kwargs"])
     network.load_state_dict(read_weights(Path(path)))

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-import openvino
 import pytest
 import torch
 from torch import fx
@@ -16,6 +15,7 @@ from octc.errors import OctcError
 from octc.export.encoding import ENCODINGS, Encoding, encode, encoding_for, is_rectified
 from octc.export.to_onnx import write_onnx
 from octc.image import Preprocess
+from octc.optional import openvino_core
 from octc.train.models import WithInput, build_model, normalise
 
 PRE = Preprocess(64)
@@ -108,9 +108,9 @@ def test_onnxruntime_fuses_the_unsigned_graph_into_integer_kernels(resnet: fx.Gr
 
 def test_openvino_runs_every_quantised_convolution_in_int8(resnet: fx.GraphModule, tmp_path: Path) -> None:
     write_onnx(encode(resnet, ENCODINGS["int8"], opset=20), PRE, tmp_path / "m.onnx", 20)
-    model = openvino.Core().read_model(str(tmp_path / "m.onnx"))
+    model = openvino_core().read_model(str(tmp_path / "m.onnx"))
     model.reshape({"image": [1, 1, 64, 64]})
-    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     kinds = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
     precisions = [k["runtimePrecision"].astype(str) for k in kinds if k["layerType"].astype(str) == "Convolution"]
     assert len(precisions) == 15

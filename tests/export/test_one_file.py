@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-import openvino
 import pytest
 import torch
 
@@ -14,6 +13,7 @@ from octc.export.encoding import encode, encoding_for
 from octc.export.makers import Job, Workshop
 from octc.export.pipeline import write_files
 from octc.export.source import quantise, read_source
+from octc.optional import openvino_core
 from octc.run import Run
 from octc.train.data import cached_images
 from octc.train.models import WithInput
@@ -37,7 +37,7 @@ def test_top1_is_the_same_on_three_engines(trained: Run, patterns: Path, tmp_pat
     with torch.no_grad():
         answers = {"torch": whole(torch.from_numpy(images)).numpy()}
     answers["onnxruntime"] = onnxruntime.InferenceSession(written).run(None, {"image": images})[0]
-    compiled = openvino.Core().compile_model(written, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(written, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     answers["openvino"] = np.array(compiled(images)[0])
     top1 = {name: logits.argmax(1) for name, logits in answers.items()}
     assert len(set(top1["torch"].tolist())) == 4

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-import openvino
 import pytest
 import torch
 
@@ -16,6 +15,7 @@ from octc.export.encoding import ENCODINGS, encode
 from octc.export.pack import pack_weights, round_weights
 from octc.export.to_onnx import write_onnx
 from octc.image import Preprocess
+from octc.optional import openvino_core
 from octc.train.models import WithInput, build_model, normalise
 
 PRE = Preprocess(64)
@@ -46,7 +46,7 @@ def test_squeeze_excite_weights_are_stored_as_codes_and_nothing_changes(
     proto = onnx.load(str(path))
     wide = [t.name for t in proto.graph.initializer if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) == 4]
     assert not [name for name in wide if np.prod(next(t.dims for t in proto.graph.initializer if t.name == name)) >= 64]
-    compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     assert np.abs(np.array(compiled(IMAGES)[0]) - reference).max() <= 5e-2 * np.ptp(reference)
     assert pack_weights(path)["packed_weights"] == 0  # what is packed already stays
 

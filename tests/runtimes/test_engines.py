@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino
 import pytest
 
 from octc.artifact import read_artifact, read_golden
 from octc.cpu import read_cpus
 from octc.errors import MissingExtra, OctcError
 from octc.find import Found
+from octc.optional import openvino_core
 from octc.run import Run
 from octc.runtimes import ov
 from octc.runtimes.base import FakeRuntime
@@ -109,10 +109,10 @@ def test_r01_a_provider_that_fell_back_is_an_error(found: tuple[str, ...]) -> No
 
 def test_openvino_in_another_precision_than_asked_is_refused(run: Run) -> None:
     """Compiled for bf16 for real: where the processor has it, the network says so and is refused."""
-    model = openvino.Core().read_model(str(run.artifacts / "openvino-fp16" / "model.xml"))
+    model = openvino_core().read_model(str(run.artifacts / "openvino-fp16" / "model.xml"))
     model.reshape([1, 1, 64, 64])
     settings = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY"}
-    found = ov.read_back(openvino.Core().compile_model(model, "CPU", settings))
+    found = ov.read_back(openvino_core().compile_model(model, "CPU", settings))
     ov.require_settings({**found, "precision_hint": "f32"}, 1)
     for hint in {found["precision_hint"], "bf16", "f16"} - {"f32"}:
         with pytest.raises(OctcError) as caught:
@@ -228,3 +228,42 @@ def test_golden_images_agree_on_every_engine(run: Run) -> None:
         report = replay(runtime, golden, artifact)
         assert (report.ok, report.tolerance_id, report.images) == (True, row, 8), report
         runtime.close()
+
+
+ENDED_IN_ORDER = """
+import faulthandler, gc, signal, sys
+from pathlib import Path
+faulthandler.enable()  # as pytest does: handlers run on a stack of their own
+from octc.artifact import read_artifact
+from octc.optional import need, signal_stack_kept
+from octc.runtimes.table import open_runtime
+folder = Path(sys.argv[2])
+def ours():
+    return open_runtime(folder, read_artifact(folder), threads=1, batch=1)
+def others():
+    core = need("openvino").Core()
+    core.get_property("CPU", "FULL_DEVICE_NAME")
+    return core
+ours()
+if sys.argv[1] == "ours":
+    first, second = ours(), ours()
+else:
+    with signal_stack_kept():
+        first, second = others(), others()
+del first
+gc.collect()
+del second
+gc.collect()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("whose", ["ours", "others"])
+def test_t06_a_signal_after_openvino_ended_is_heard(run: Run, whose: str) -> None:
+    """Of two Cores that end in the order in which they were made, the second leaves a stack for signals that is gone."""
+    words = [sys.executable, "-c", ENDED_IN_ORDER, whose, str(run.artifacts / "openvino-fp16")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr

@@ -116,7 +116,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Fitted:
     return train(tmp_path_factory.mktemp("whole"), **EVERYTHING)
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("step", [3, 5, 13, 19])
 def test_every_new_state_goes_on_bitwise(tmp_path: Path, whole: Fitted, step: int) -> None:
     """In the frozen epoch, on its last step, in the averaged epochs, before the end."""
@@ -136,7 +135,6 @@ def test_a_finished_training_judges_its_average_again_alike(tmp_path: Path, whol
     assert equal(again, first)
 
 
-@pytest.mark.alone
 def test_published_views_go_on_bitwise(tmp_path: Path) -> None:
     options: dict[str, Any] = {"views": "kd-student", "epochs": 2}
     whole = train(tmp_path / "whole", **options)

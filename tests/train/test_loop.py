@@ -68,7 +68,6 @@ def test_two_runs_of_one_seed_are_the_same_bits(tmp_path: Path, whole: Fitted) -
     assert equal(train(tmp_path), whole)
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("step", [1, 7, 10, 14])
 def test_t01_t02_stopped_by_a_signal_and_resumed_gives_the_same_bits(tmp_path: Path, whole: Fitted, step: int) -> None:
     """In the first epoch, in mid-epoch, on the last step of an epoch, just before the end."""
@@ -82,7 +81,6 @@ def test_t01_t02_stopped_by_a_signal_and_resumed_gives_the_same_bits(tmp_path: P
     assert [{**row, "seconds": 0} for row in resumed.history] == [{**row, "seconds": 0} for row in whole.history]
 
 
-@pytest.mark.alone
 def test_handlers_are_as_before_and_sigterm_goes_to_the_callers(tmp_path: Path) -> None:
     class Told(Exception):
         pass
@@ -100,7 +98,6 @@ def test_handlers_are_as_before_and_sigterm_goes_to_the_callers(tmp_path: Path) 
     assert (tmp_path / "state-b" / "state.json").is_file()
 
 
-@pytest.mark.alone
 def test_second_signal_acts_at_once(tmp_path: Path) -> None:
     """Two in one step: the second is not deferred to the state's being written."""
 
@@ -113,7 +110,6 @@ def test_second_signal_acts_at_once(tmp_path: Path) -> None:
     assert not (tmp_path / "state-b").exists()
 
 
-@pytest.mark.alone
 def test_accumulated_micro_batches_are_stopped_only_between_updates(tmp_path: Path) -> None:
     options: dict[str, Any] = {"accumulate": 2, "epochs": 2}
     expected = train(tmp_path / "whole", **options)
@@ -158,7 +154,6 @@ def test_finished_training_resumed_does_nothing_and_gives_the_same(tmp_path: Pat
     assert rows == []
 
 
-@pytest.mark.alone
 def test_t07_damaged_newest_state_is_passed_over_with_a_warning(tmp_path: Path, whole: Fitted) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, tick=stop_at(12, lambda: signal.raise_signal(signal.SIGINT)))
@@ -198,7 +193,6 @@ def test_t08_state_of_another_network_is_refused_with_the_difference(tmp_path: P
     assert "missing keys" in caught.value.message
 
 
-@pytest.mark.alone
 def test_t10_gradients_that_explode_stop_with_the_files_and_keep_the_last_good_state(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, tick=stop_at(3, lambda: signal.raise_signal(signal.SIGINT)))
