@@ -262,7 +262,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize("whose", ["ours", "others"])
-def test_t06_a_signal_after_openvino_ended_is_heard(run: Run, whose: str) -> None:
+def test_a_signal_after_openvino_ended_is_heard(run: Run, whose: str) -> None:
     """Of two Cores that end in the order in which they were made, the second leaves a stack for signals that is gone."""
     words = [sys.executable, "-c", ENDED_IN_ORDER, whose, str(run.artifacts / "openvino-fp16")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
