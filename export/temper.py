@@ -60,10 +60,12 @@ def temper(shop: Workshop, select: Select) -> tuple[Select, dict[str, Temperatur
     if source.checkpoint.recipe.get("task") == "multilabel":
         text = "one temperature is for classes that exclude each other, and this network's labels do not"
         raise OctcError("OCT-E102", text, mend="octc export without --temperature", place="--temperature")
-    found = {FLOAT: _temper(source, source.model, select, labels)}
+    of_float, reference = _temper(source, source.model, select.reference, select, labels)
+    found = {FLOAT: of_float}
     if shop.quantised is not None:
-        found[QUANTISED] = _temper(source, shop.quantised.module, select, labels)
-    return replace(select, reference=_logits(source, source.model, select)), found
+        module = shop.quantised.module
+        found[QUANTISED], _ = _temper(source, module, _logits(source, module, select), select, labels)
+    return replace(select, reference=reference), found
 
 
 def temperature_facts(shop: Workshop, own: bool) -> dict[str, Any]:
@@ -80,13 +82,17 @@ def spell_temperatures(found: dict[str, Temperature]) -> str:
     )
 
 
-def _temper(source: Source, model: nn.Module, select: Select, labels: Sequence[int]) -> Temperature:
-    before = _logits(source, model, select)
+def _temper(
+    source: Source, model: nn.Module, before: Float32, select: Select, labels: Sequence[int]
+) -> tuple[Temperature, Float32]:
+    """The temperature of a network that says `before` of the select set, folded into it, and what it says then."""
     found = fit_temperature(before, labels)
-    if found.reason is None:
-        fold(model, len(source.checkpoint.classes), found.value)
-        _check(before.astype(np.float64) / found.value, _logits(source, model, select).astype(np.float64))
-    return found
+    if found.reason is not None:
+        return found, before
+    fold(model, len(source.checkpoint.classes), found.value)
+    after = _logits(source, model, select)
+    _check(before.astype(np.float64) / found.value, after.astype(np.float64))
+    return found, after
 
 
 def _check(expected: Any, after: Any) -> None:
