@@ -112,6 +112,8 @@ class Stage:
         clip: largest gradient norm, 0 for none. checkpointing: activations are computed twice instead of kept.
         select: what decides on val which epoch is kept: "loss" (cross-entropy, smoothed as in training), "accuracy", "recall"
             (macro), "objective" (the training loss without smoothing), "batches" (its mean over batches, as KD-OCT does).
+        head_std: standard deviation of a fresh classifier's weights (its bias is 0); 0: as the network draws them. timm's
+            EfficientNets draw from +-0.5 where there are four classes, which makes first logits of ten and more.
         views: name of a per-image pipeline of train/views.py instead of `augment`; canvas: side it is given, times `size`.
     """
 
@@ -138,6 +140,7 @@ class Stage:
     patience: int = 20
     select: str = "loss"
     checkpointing: bool = False
+    head_std: float = 0.0
     mean: tuple[float, float, float] = IMAGENET[0]
     std: tuple[float, float, float] = IMAGENET[1]
     resize: str = "bilinear"

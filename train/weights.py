@@ -30,6 +30,8 @@ def start_weights(model: torch.nn.Module, stage: Stage, file: Path | None, fetch
     Raises:
         OctcError: E310 not on disk or not installed, E307 / E308 / E501 the file does not fit or is unsafe.
     """
+    if stage.head_std:
+        draw_head(model, stage.head_std)
     if file is not None and str(file) != RANDOM:
         return _from_file(model, stage.model, file / "model.safetensors" if file.is_dir() else file)
     if file is not None or stage.weights == "none":
@@ -43,6 +45,13 @@ def start_weights(model: torch.nn.Module, stage: Stage, file: Path | None, fetch
     if stage.weights == "hub":
         return _from_hub(model, stage.model, fetch)
     raise OctcError("OCT-E104", f"weights = {stage.weights!r}", mend="one of: package, hub, none", place="weights")
+
+
+def draw_head(model: torch.nn.Module, std: float) -> None:
+    """Draw the classifier anew: weights from N(0, std^2), biases 0. Before loading, so that a classifier that fits is kept."""
+    for name, parameter in model.named_parameters():
+        if name.startswith(_heads(model)):
+            torch.nn.init.normal_(parameter, std=std) if parameter.ndim > 1 else torch.nn.init.zeros_(parameter)
 
 
 def _from_file(model: torch.nn.Module, name: str, file: Path) -> dict[str, Any]:

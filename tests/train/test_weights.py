@@ -37,6 +37,19 @@ def refused(model: torch.nn.Module, how: Stage, file: Path | None = None, fetch:
     return caught.value
 
 
+def test_a_fresh_classifier_is_drawn_small_where_asked_and_a_loaded_one_is_kept(tmp_path: Path) -> None:
+    how = replace(stage(LITE), head_std=0.01)
+    drawn = build_model(LITE, 4)
+    start_weights(drawn, how, None, False)
+    assert 0.009 < drawn.classifier.weight.std().item() < 0.011
+    assert not drawn.classifier.bias.any()
+    assert build_model(LITE, 4).classifier.weight.std().item() > 0.2  # as timm draws it
+    file = tmp_path / "four.safetensors"
+    save_file(build_model(LITE, 4).state_dict(), file)
+    start_weights(drawn, how, file, False)
+    assert drawn.classifier.weight.std().item() > 0.2
+
+
 def test_random_weights_are_said_to_be_random() -> None:
     model = build_model("test_resnet", 4)
     before = model.fc.weight.clone()
