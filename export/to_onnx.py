@@ -70,8 +70,10 @@ def write_onnx(model: nn.Module, pre: Preprocess, path: Path, opset: int) -> dic
     """
     wrapped = WithInput(model, pre).cpu().eval()
     for module in wrapped.modules():
-        if getattr(module, "inplace", False) is True:
-            module.inplace = False  # same numbers; the exporter takes a third longer where an activation writes over its input
+        if vars(module).get("inplace"):
+            vars(module)["inplace"] = (
+                False  # same numbers; the exporter takes a third longer where an activation writes over its input
+            )
     example = torch.zeros((2, pre.channels, pre.size, pre.size), dtype=torch.uint8)
     try:
         with _quiet(), torch.no_grad():

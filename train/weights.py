@@ -49,9 +49,11 @@ def start_weights(model: torch.nn.Module, stage: Stage, file: Path | None, fetch
 
 def draw_head(model: torch.nn.Module, std: float) -> None:
     """Draw the classifier anew: weights from N(0, std^2), biases 0. Before loading, so that a classifier that fits is kept."""
-    for name, parameter in model.named_parameters():
-        if name.startswith(_heads(model)):
-            torch.nn.init.normal_(parameter, std=std) if parameter.ndim > 1 else torch.nn.init.zeros_(parameter)
+    head = [parameter for name, parameter in model.named_parameters() if name.startswith(_heads(model))]
+    if not head:
+        raise OctcError("OCT-E307", "head_std: this network does not say which layer classifies", mend="head_std = 0")
+    for parameter in head:
+        torch.nn.init.normal_(parameter, std=std) if parameter.ndim > 1 else torch.nn.init.zeros_(parameter)
 
 
 def _from_file(model: torch.nn.Module, name: str, file: Path) -> dict[str, Any]:
