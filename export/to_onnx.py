@@ -69,11 +69,9 @@ def write_onnx(model: nn.Module, pre: Preprocess, path: Path, opset: int) -> dic
         OctcError: E407 the exporter failed, E401 the file has another opset than asked, E402 its batch is frozen.
     """
     wrapped = WithInput(model, pre).cpu().eval()
-    for module in wrapped.modules():
+    for module in wrapped.modules():  # same numbers; in place, the exporter takes half as long again
         if vars(module).get("inplace"):
-            vars(module)["inplace"] = (
-                False  # same numbers; the exporter takes a third longer where an activation writes over its input
-            )
+            vars(module)["inplace"] = False
     example = torch.zeros((2, pre.channels, pre.size, pre.size), dtype=torch.uint8)
     try:
         with _quiet(), torch.no_grad():
