@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from octc.compress.fake_quant import QuantConv2d
 from octc.compress.placement import convolutions, quantisers, set_mode
+from octc.train.models import out_of_place
 
 Batches = Callable[[], Iterable[torch.Tensor]]
 GROWTH = 2  # each trial of `keep_float` leaves so many times the layers of the one before in float
@@ -80,9 +81,7 @@ def analyse(module: fx.GraphModule, batches: Batches, tick: Callable[[int], None
 def without_inplace(module: fx.GraphModule) -> fx.GraphModule:
     """A copy that never writes into a tensor that it was given: what is cached must stay what it was."""
     module = copy.deepcopy(module).eval()
-    for part in module.modules():
-        if getattr(part, "inplace", False) is True:
-            part.inplace = False  # type: ignore[assignment]
+    out_of_place(module)
     for node in module.graph.nodes:
         node.target = PURE.get(node.target, node.target)
         if node.kwargs.get("inplace"):

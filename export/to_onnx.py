@@ -20,7 +20,7 @@ from octc.errors import OctcError
 from octc.files import sha256_file
 from octc.image import Preprocess
 from octc.optional import need
-from octc.train.models import WithInput
+from octc.train.models import WithInput, out_of_place
 
 INPUT, OUTPUT = "image", "logits"
 BATCHES = (1, 2, 5)
@@ -69,9 +69,7 @@ def write_onnx(model: nn.Module, pre: Preprocess, path: Path, opset: int) -> dic
         OctcError: E407 the exporter failed, E401 the file has another opset than asked, E402 its batch is frozen.
     """
     wrapped = WithInput(model, pre).cpu().eval()
-    for module in wrapped.modules():  # same numbers; in place, the exporter takes half as long again
-        if vars(module).get("inplace"):
-            vars(module)["inplace"] = False
+    out_of_place(wrapped)  # in place, the exporter takes half as long again
     example = torch.zeros((2, pre.channels, pre.size, pre.size), dtype=torch.uint8)
     try:
         with _quiet(), torch.no_grad():

@@ -53,6 +53,13 @@ def parameter_count(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
+def out_of_place(model: nn.Module) -> None:
+    """From now on no activation of `model` writes over its input. Same numbers."""
+    for module in model.modules():
+        if vars(module).get("inplace"):
+            vars(module)["inplace"] = False
+
+
 def normalise(images: torch.Tensor, pre: Preprocess) -> torch.Tensor:
     """uint8 or float [N, C, H, W] in 0..255 -> float32 [N, 3, H, W]: x * (1/255/std) - mean/std, grey repeated."""
     scale = torch.tensor([1 / 255 / s for s in pre.std], device=images.device).view(1, 3, 1, 1)
