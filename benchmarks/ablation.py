@@ -178,6 +178,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--arms", default="; ".join(ARMS), help="names with a semicolon between them (all)")
     parser.add_argument("--val", type=float, default=0.2)
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda:0 (in bf16)")
     chosen = parser.parse_args()
     arms = [name.strip() for name in chosen.arms.split(";")]
     if unknown := [name for name in arms if name not in ARMS]:
@@ -193,7 +194,7 @@ def main() -> None:
         student=replace(recipe.student, epochs=chosen.epochs, mix=Mix()), val=chosen.val,
     )  # fmt: skip
     chosen.place.mkdir(parents=True, exist_ok=True)
-    place = Place(chosen.data, chosen.place, split, samples.digest, recipe, make_accelerator("cpu"))
+    place = Place(chosen.data, chosen.place, split, samples.digest, recipe, make_accelerator(chosen.device))
     teacher = trained(place, "teacher", "teacher", recipe, 0, None) / "train"
     runs: dict[str, list[Path]] = {arm: [] for arm in arms}
     for seed in range(chosen.seeds):

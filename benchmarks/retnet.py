@@ -1,10 +1,12 @@
 """Does a student gain from a teacher of the other modality? Drawn images, single against cross-modal, paired by eye.
 
 python benchmarks/retnet.py --place DIR [--patients 120] [--images 1] [--seeds 1] [--recipe retnet-edge] [--epochs N] [--int8]
+python benchmarks/retnet.py --place DIR --full
 
 Draws paired phantoms, trains for every seed a fundus teacher, an OCT student on labels alone and an OCT student of that
 teacher, reads the test part once for each, and prints mAP and the paired patient bootstrap of their difference. --int8 tunes
-the cross-modal student of the last seed quantisation-aware, exports FP32 and INT8, verifies on the test part, and prints sizes.
+the cross-modal student of the last seed quantisation-aware, exports FP32 and INT8, verifies on the test part, and prints sizes
+and the ratio of their latencies. --full prints those of QD-RetNet's student as specified (ResNet-50 at 448 px, random weights).
 """
 
 from __future__ import annotations
@@ -20,8 +22,14 @@ from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from full_size import random_run
+
+from octc.datasets.phantom import write_phantoms
 from octc.multilabel import Eyes, by_eye, mean_ap, sigmoid
 from octc.stats_map import map_difference, map_interval
+from octc.train.retnet_config import retnet
 
 NAME = "paired-phantom"
 
@@ -76,8 +84,13 @@ def main() -> None:
         parser.add_argument(f"--{option}", type=int, default=default)
     parser.add_argument("--recipe", default="retnet-edge")
     parser.add_argument("--int8", action="store_true")
+    parser.add_argument("--full", action="store_true", help="only sizes and latencies of the full-size student")
     asked = parser.parse_args()
     asked.place.mkdir(parents=True, exist_ok=True)
+    if asked.full:
+        write_phantoms(asked.place / "phantoms", 24, 12, 0)
+        report_files(asked.place, random_run(asked.place, "student", retnet().student, None).id, "--no-gate")
+        return
     if not (asked.place / "Dataset" / NAME).is_dir():
         octc(asked.place, "data", NAME, "--patients", str(asked.patients), "--images", str(asked.images))
     more = ["--epochs", str(asked.epochs)] if asked.epochs else []
@@ -102,17 +115,25 @@ def main() -> None:
         report_int8(asked.place, last)
 
 
-def report_int8(place: Path, run: str) -> None:
-    """Sizes, decisions and mAP of the exported files."""
-    for words in (("--fp32",), ("--int8",)):
-        octc(place, "export", run, "--target", "openvino", *words)
-    octc(place, "export", run, "--target", "onnx", "--fp32")
+def report_files(place: Path, run: str, *more: str) -> Path:
+    """Export FP32 and INT8; their sizes, and their latencies in turns. Returns the INT8 artifact."""
+    for target, precision in (("openvino", "--fp32"), ("openvino", "--int8"), ("onnx", "--fp32"), ("onnx", "--int8")):
+        octc(place, "export", run, "--target", target, precision, *(more if precision == "--int8" else ()))
     folder = place / "runs" / run / "artifacts"
-    sizes = {p: sum(f.stat().st_size for f in (folder / f"openvino-{p}").glob("model.*")) for p in ("fp32", "int8")}
-    say(
-        f"OpenVINO files: FP32 {sizes['fp32']:,} bytes, INT8 {sizes['int8']:,} bytes, ratio {sizes['int8'] / sizes['fp32']:.3f}"
-    )
-    document = octc(place, "verify", str(folder / "openvino-int8"))
+    for target in ("openvino", "onnx"):
+        sizes = {p: sum(f.stat().st_size for f in (folder / f"{target}-{p}").glob("model.*")) for p in ("fp32", "int8")}
+        share = sizes["int8"] / sizes["fp32"]
+        say(f"{target}: FP32 {sizes['fp32']:,} bytes, INT8 {sizes['int8']:,} bytes, ratio {share:.3f}")
+        pair = [str(folder / f"{target}-{precision}") for precision in ("fp32", "int8")]
+        timed = octc(place, "bench", *pair, "--vs", "none", "--quick", "--batch", "1")["data"]
+        for one in timed["comparisons"]:
+            say(f"{target}: {one['text']} ({one['candidate_row']}, {one['status']})")
+    return folder / "openvino-int8"
+
+
+def report_int8(place: Path, run: str) -> None:
+    """Sizes, latencies, decisions and mAP of the exported files."""
+    document = octc(place, "verify", str(report_files(place, run)))
     one = document["data"]["artifacts"][0]
     shown = one["decisions"]
     say(

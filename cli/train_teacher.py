@@ -52,15 +52,18 @@ def choose_teacher(session: Session, asked: Request, trained: Run | None, split:
 
 
 def fitting(session: Session, asked: Request, split: Split | None) -> Run | None:
-    """The newest successful teacher of the recipe on the data set: of no fold, or of the very split of one."""
+    """The newest successful teacher of the recipe, or of one with the same teacher, on the data set: of no fold, or of the
+    very split of one."""
     from octc.run import scan_runs
+    from octc.train.recipes import with_same_teacher
 
+    names = with_same_teacher(asked.recipe.name)
     for run in scan_runs(session.run_dir, "teacher", asked.dataset):
         known = run.read()
         same = known.get("fold") is None and known.get("protocol", asked.protocol) == asked.protocol
         if split is not None:
             same = known.get("split_digest") == split.digest
-        if same and known.get("status") == "done" and known.get("recipe", {}).get("name") == asked.recipe.name:
+        if same and known.get("status") == "done" and known.get("recipe", {}).get("name") in names:
             return run
     return None
 

@@ -26,7 +26,7 @@ from octc.train.edge import edge
 
 __all__ = [
     "BASELINES", "DEFAULT", "HALF", "IMAGENET", "RECIPES", "Augment", "Distillation", "Mix", "Objective", "Quantisation",
-    "Recipe", "Stage", "Swa", "demo", "edge", "plain", "recipe_from_json", "smoke", "with_fields",
+    "Recipe", "Stage", "Swa", "demo", "edge", "plain", "recipe_from_json", "smoke", "with_fields", "with_same_teacher",
 ]  # fmt: skip
 
 
@@ -90,3 +90,11 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "kd-oct-neh-as-released": kd_oct.kd_oct_neh_as_released, **BASELINES, "smoke": smoke,
 }  # fmt: skip
 DEFAULT = "edge"
+
+
+def with_same_teacher(name: str) -> set[str]:
+    """Names of the recipes that share their teacher with that one, itself among them: one teacher run serves them all."""
+    if name not in RECIPES:
+        return {name}
+    teacher = RECIPES[name]().teacher
+    return {other for other, recipe in RECIPES.items() if recipe().teacher == teacher}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +174,13 @@ def test_student_without_a_teacher_says_how_to_get_one(said: Said) -> None:
     assert (code, "OCT-E107" in err) == (2, True)
     for way in ("octc train teacher", "--with-teacher", "--teacher none"):
         assert way in err
+
+
+def test_recipes_that_share_a_teacher_take_one_run_of_it(said: Said, done: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "shared"
+    shutil.copytree(done, runs)
+    (teacher,) = scan_runs(runs, "teacher")
+    for name, told in (("edge", f"{teacher.id}, mobilenetv4_conv_small (newest successful"), ("kd-oct", "OCT-E107")):
+        teacher.update(recipe={**teacher.read()["recipe"], "name": name})
+        err = said("student", "--dataset", "folder", "--recipe", "edge-b2", "--dry-run", "--run-dir", str(runs))[2]
+        assert (told in err, "OCT-E107" in err) == (True, name == "kd-oct"), err
