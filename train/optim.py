@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from octc.errors import OctcError
 from octc.train.config import Stage
@@ -37,6 +37,20 @@ def head_names(model: nn.Module) -> set[str]:
         text = "the network has no classifier that could learn at its own rate"
         raise OctcError("OCT-E307", text, mend="a recipe with backbone = 1 and freeze = 0")
     return names
+
+
+def classifier_of(model: nn.Module) -> str:
+    """Name of the last linear layer: of the classifier, where the network shows one (a traced graph shows none).
+
+    Raises:
+        OctcError: E307 when the network shows no classifier, or none that is linear.
+    """
+    matrices = {name for name, p in model.named_parameters() if p.ndim == 2}
+    named = [name for name in head_names(model) if name in matrices] if not isinstance(model, fx.GraphModule) else []
+    ordered = [name for name, _ in model.named_parameters() if name in (named or matrices)]
+    if not ordered:
+        raise OctcError("OCT-E307", "the network has no linear classifier", mend="a network with one (octc list models)")
+    return ordered[-1].removesuffix(".weight")
 
 
 def parameter_groups(model: nn.Module, stage: Stage) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import fx, nn
+from torch import nn
 from torch.nn import functional
 
 from octc.image import Preprocess
@@ -18,7 +18,7 @@ from octc.train.augment import augment, draw
 from octc.train.config import Augment, Stage
 from octc.train.epoch import CRITERION, Judgement
 from octc.train.evaluate import network_input
-from octc.train.optim import CONSTANT, head_names
+from octc.train.optim import CONSTANT, classifier_of
 from octc.train.retnet_config import CrossModal, EyeStage
 from octc.train.retnet_losses import Side, cross_modal, mutual_divergence
 from octc.train.retnet_pairs import Partners
@@ -62,14 +62,6 @@ class Lesson:
     seed: int
     own_teacher: nn.Module | None = None
     own_preprocess: Preprocess | None = None
-
-
-def classifier_of(model: nn.Module) -> str:
-    """Name of the last linear layer."""
-    matrices = {name for name, p in model.named_parameters() if p.ndim == 2}
-    named = [name for name in head_names(model) if name in matrices] if not isinstance(model, fx.GraphModule) else []
-    ordered = [name for name, _ in model.named_parameters() if name in (named or matrices)]
-    return ordered[-1].removesuffix(".weight")
 
 
 def with_features(model: nn.Module, run: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:

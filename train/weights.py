@@ -16,6 +16,7 @@ from octc.errors import OctcError
 from octc.files import sha256_file
 from octc.train.checkpoint import load_strictly, read_weights
 from octc.train.nets.medsiglip import HUB, LICENCE, read_hub, tower_of
+from octc.train.optim import classifier_of
 from octc.train.packages import PACKAGES, TRUNKS, hub_name
 from octc.train.recipes import Stage
 
@@ -48,12 +49,15 @@ def start_weights(model: torch.nn.Module, stage: Stage, file: Path | None, fetch
 
 
 def draw_head(model: torch.nn.Module, std: float) -> None:
-    """Draw the classifier anew: weights from N(0, std^2), biases 0. Before loading, so that a classifier that fits is kept."""
-    head = [parameter for name, parameter in model.named_parameters() if name.startswith(_heads(model))]
-    if not head:
-        raise OctcError("OCT-E307", "head_std: this network does not say which layer classifies", mend="head_std = 0")
-    for parameter in head:
-        torch.nn.init.normal_(parameter, std=std) if parameter.ndim > 1 else torch.nn.init.zeros_(parameter)
+    """Draw the classifier's linear layer anew: weights from N(0, std^2), biases 0. Before loading: one that fits is kept.
+
+    Raises:
+        OctcError: E307 when the network has no linear classifier.
+    """
+    last: Any = model.get_submodule(classifier_of(model))
+    torch.nn.init.normal_(last.weight, std=std)
+    if last.bias is not None:
+        torch.nn.init.zeros_(last.bias)
 
 
 def _from_file(model: torch.nn.Module, name: str, file: Path) -> dict[str, Any]:

@@ -18,14 +18,13 @@ from octc.image import Preprocess
 from octc.train.config import Augment
 from octc.train.macs import count_macs
 from octc.train.models import build_model, parameter_count
-from octc.train.optim import halving, rate
+from octc.train.optim import classifier_of, halving, rate
 from octc.train.retnet_config import EYE_RECIPES, CrossModal, EyeRecipe, EyeStage, eye_recipe_from_json
 from octc.train.retnet_pairs import make_partners
 from octc.train.retnet_ways import (
     Lesson,
     Pair,
     align_mlp,
-    classifier_of,
     feature_width,
     judge_by,
     make_optimiser,

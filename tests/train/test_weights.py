@@ -44,6 +44,9 @@ def test_a_fresh_classifier_is_drawn_small_where_asked_and_a_loaded_one_is_kept(
     assert 0.009 < drawn.classifier.weight.std().item() < 0.011
     assert not drawn.classifier.bias.any()
     assert build_model(LITE, 4).classifier.weight.std().item() > 0.2  # as timm draws it
+    normed = build_model("convnextv2_atto", 4)  # a norm stands in its head
+    start_weights(normed, replace(stage("convnextv2_atto"), head_std=0.01), None, False)
+    assert (normed.head.norm.weight.min().item(), normed.head.fc.weight.std().item() < 0.02) == (1.0, True)
     file = tmp_path / "four.safetensors"
     save_file(build_model(LITE, 4).state_dict(), file)
     start_weights(drawn, how, file, False)
