@@ -1,4 +1,4 @@
-"""One exported INT8 file, the answers of onnxruntime, of OpenVINO and of the fake-quantised torch network on a run's test images.
+"""One exported INT8 file: the answers of onnxruntime, OpenVINO and the fake-quantised torch network on a run's test images.
 
     python benchmarks/one_file.py RUN_FOLDER --data DIR [--target onnx]
 
