@@ -72,7 +72,8 @@ def main() -> None:
     octc(chosen.place, "export", student.id, "--target", "onnx", "--fp32")
     octc(chosen.place, "export", student.id, "--target", "openvino", "--fp32")
     octc(chosen.place, "export", student.id, "--target", "openvino", "--int8", "--no-gate")
-    octc(chosen.place, "bench", student.id, *(["--quick"] if chosen.quick else []))
+    more = ("--quick", "--max-duration", "60s") if chosen.quick else ("--max-duration", "240s")
+    octc(chosen.place, "bench", student.id, "--batch", "1", *more)  # the teacher takes seconds a query
 
 
 if __name__ == "__main__":
