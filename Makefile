@@ -7,7 +7,7 @@ FOLDERS := octc bench cli runtimes train compress export
 DATA ?= ./Dataset/UCSD
 
 .DEFAULT_GOAL := help
-.PHONY: help dev links check test demo real wheel clean
+.PHONY: help dev links check test slow demo real wheel clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-7s %s\n", $$1, $$2}'
@@ -33,8 +33,13 @@ check: dev ## format, lint and types
 	$(BIN)/mypy -p octc
 
 # Two processes, each file in one of them, so that what a file makes once is made once. A worker that dies ends the run.
-test: dev ## all tests (pytest options: make test ARGS='-k cli')
-	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 $(ARGS)
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0
+
+test: dev ## all tests but the slow ones (pytest options: make test ARGS='-k cli')
+	$(PYTEST) -m 'not slow' $(ARGS)
+
+slow: dev ## the slow tests: wheels in fresh environments, NVIDIA's compiler, killed and resumed commands
+	$(PYTEST) -m slow $(ARGS)
 
 demo: dev ## the main job on synthetic images, in a few minutes
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh benchmarks/demo.sh

@@ -53,6 +53,7 @@ def test_analyze_names_the_ruined_layer_and_writes_the_list(run: Run, said: Said
     assert f"float by the ladder: {layer}" in err
 
 
+@pytest.mark.slow
 def test_ptq_prints_every_engine_that_is_here(run: Run, said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two of them: tests/export/test_ptq.py runs all."""
     monkeypatch.setattr(compare, "missing_of", lambda engine: None if engine.package in HERE else engine.package)
@@ -68,6 +69,7 @@ def test_ptq_prints_every_engine_that_is_here(run: Run, said: Said, monkeypatch:
     assert not run.artifacts.exists()
 
 
+@pytest.mark.slow
 def test_export_with_an_engine_and_with_ranges_of_a_file(run: Run, said: Said) -> None:
     code, _, err = said("export", "--int8", "--target", "openvino", "--ptq", "onnxruntime")
     assert code == 0, err

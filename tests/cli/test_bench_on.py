@@ -134,6 +134,7 @@ def on(octc: Octc, far: Far, *words: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_results_come_back_and_nothing_stays_there(run: Run, box: Far, octc: Octc) -> None:
     code, out, err = on(octc, box, *QUICK, "--json")
     value = json.loads(out)
@@ -227,6 +228,7 @@ def test_r08_disk_there_is_full(run: Run, other: Callable[..., Far], octc: Octc)
         subprocess.run(["umount", "-l", str(far.temporary)], check=True)
 
 
+@pytest.mark.slow
 def test_r08_connection_lost_midway_leaves_the_partial_result(run: Run, box: Far, tmp_path: Path) -> None:
     words = ["bench", "--on", box.address, *QUICK]
     words[words.index("0.2s")] = "3s"

@@ -67,6 +67,7 @@ def test_the_command_of_the_readme_in_a_process_of_its_own(run: Run, octc: Any) 
     assert [stage["artifact"] for stage in stages] == ["openvino-int8"]
 
 
+@pytest.mark.slow
 def test_everything_sensible_without_options(run: Run, patterns: Path, said: Said) -> None:
     write_quantised(run, patterns)
     code, out, err = said("export", "--json")
@@ -81,6 +82,7 @@ def test_everything_sensible_without_options(run: Run, patterns: Path, said: Sai
     assert not [p for p in run.path.iterdir() if p.name.startswith(".tmp")]
 
 
+@pytest.mark.slow
 def test_x15_without_tensorrt_the_portable_file_and_the_recipe_are_written(run: Run, said: Said) -> None:
     code, _, err = said("export", "--int8", "--target", "tensorrt")
     assert code == 0
@@ -158,6 +160,7 @@ def test_temperature_is_fitted_or_the_reason_is_told_and_recorded(run: Run, said
     assert said("export", "--from-bundle", str(run.artifacts / "torch-fp32"), "--temperature")[0] == 2
 
 
+@pytest.mark.slow
 def test_x08_spoilt_int8_is_not_published(run: Run, patterns: Path, said: Said) -> None:
     write_quantised(run, patterns, scale=1e-3)
     code, out, err = said("export", "--int8", "--target", "onnx", "--json")
@@ -170,6 +173,7 @@ def test_x08_spoilt_int8_is_not_published(run: Run, patterns: Path, said: Said) 
     assert (run.path / "rejected" / "onnx-int8" / "model.onnx").is_file()
 
 
+@pytest.mark.slow
 def test_x08_fallback_is_delivered_only_when_allowed_and_under_its_own_name(run: Run, patterns: Path, said: Said) -> None:
     write_quantised(run, patterns, scale=1e-3)
     code, _, err = said("export", "--int8", "--target", "openvino", "--allow-fallback")
@@ -193,6 +197,7 @@ def test_dry_run_writes_nothing(run: Run, said: Said) -> None:
     assert sorted(p for p in run.path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_teacher_is_exported_by_name_and_without_int8(run: Run, patterns: Path, said: Said) -> None:
     teacher = make_run(run.path.parent, patterns, kind="teacher", model="test_efficientnet")
     code, out, _ = said("export", teacher.id, "--dry-run")

@@ -61,6 +61,7 @@ def test_x15_without_a_gpu_variants_plans_worker_and_sidecar_are_written(run: Ru
     assert (code, "OCT-E410" in err) == (4, True)
 
 
+@pytest.mark.slow
 def test_with_the_compiler_a_real_engine_is_built_and_its_layers_are_as_promised(run: Run, said: Said) -> None:
     need_oracle()
     code, _, err = said("export", "--int8", "--target", "tensorrt-rtx", "--no-gate")

@@ -32,6 +32,7 @@ cp -r runs kept
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_with_4_and_with_room_it_goes_on(tmp_path: Path, patterns: Path) -> None:
     """A file system of 18 MB, in a mount space of its own; where those are not allowed, a limit on the size of files."""
     octc = [sys.executable, "-m", "octc.cli.main"]
@@ -60,6 +61,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_a_kill_between_the_checkpoint_and_its_evaluation_loses_nothing(tmp_path: Path, patterns: Path, said: Said) -> None:
     words = [sys.executable, "-c", KILLED, "train", "teacher", *SMOKE, "--epochs", "1"]
     environment = {**os.environ, "OCTC_DATA": str(patterns)}
@@ -98,6 +100,7 @@ def short_of_memory(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     monkeypatch.setattr(stages, "label_loss", make)
 
 
+@pytest.mark.slow
 def test_t11_auto_halves_the_batch_until_it_fits_and_keeps_the_update(
     said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +115,7 @@ def test_t11_auto_halves_the_batch_until_it_fits_and_keeps_the_update(
     assert said("teacher", "--resume", TEACHER)[0] == 0  # the recipe of the run is the one that fitted
 
 
+@pytest.mark.slow
 def test_t11_a_batch_that_was_asked_for_is_not_changed_and_the_error_says_what_to_try(
     said: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +130,7 @@ def test_t11_a_batch_that_was_asked_for_is_not_changed_and_the_error_says_what_t
     assert (code, "batches tried: 16, 8, 4, 2\n" in err) == (4, True)
 
 
+@pytest.mark.slow
 def test_a_teacher_at_chance_does_not_teach(said: Said, tmp_path: Path) -> None:
     """A network that learned nothing: one epoch at a rate of nothing. Only `smoke`, which shows the way, takes it."""
     (tmp_path / "octc.toml").write_text("[train]\nlr = 1e-12\n")

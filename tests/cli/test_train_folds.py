@@ -111,6 +111,7 @@ def test_a_plain_student_does_not_take_the_teacher_of_a_fold(done: Path, said: S
     assert (code, "OCT-E107" in err) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_killed_job_goes_on_with_the_same_command_and_ends_as_if_it_had_not(
     done: Path, tmp_path: Path, patterns: Path, said: Said
 ) -> None:
@@ -135,6 +136,7 @@ def test_a_killed_job_goes_on_with_the_same_command_and_ends_as_if_it_had_not(
     assert one.read_bytes() == other.read_bytes()
 
 
+@pytest.mark.slow
 def test_folds_of_other_machines_are_copied_beside_and_summed_up(done: Path, tmp_path: Path, said: Said) -> None:
     for run in scan_runs(done, "teacher"):
         if not run.id.endswith("f2"):

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from resource import RUSAGE_CHILDREN, getrusage
 
+import pytest
+
 from octc.run import scan_runs
 from octc.train.checkpoint import read_checkpoint
 from tests.cli.train_words import SMOKE, Said, one_processor, patterns, said
@@ -58,6 +60,7 @@ def computed(pid: int) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
+@pytest.mark.slow
 def test_t01_t02_t03_t06_interrupted_terminated_killed_and_resumed_ends_with_the_same_weights(
     tmp_path: Path, patterns: Path, said: Said
 ) -> None:
@@ -94,6 +97,7 @@ def test_t01_t02_t03_t06_interrupted_terminated_killed_and_resumed_ends_with_the
     assert one.metrics == other.metrics
 
 
+@pytest.mark.slow
 def test_two_processes_of_torchrun_make_one_run(tmp_path: Path, patterns: Path) -> None:
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "octc.cli.main"]
     environment = {"OCTC_DATA": str(patterns), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}

@@ -190,6 +190,7 @@ def test_tuning_that_helps_is_kept(ctx: Context) -> None:
     assert made.metrics["chosen"] == "qat"
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_tuning_gives_the_same_bits(ctx: Context) -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process may have begun without it
     try:

@@ -36,6 +36,7 @@ def student(recipe: str) -> nn.Module:
     return build_model(stage.model, 4, **stage.model_kwargs).eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["edge-b2-hardswish", "edge-mnv4-small"])
 def test_a_student_is_tuned_with_its_teacher_and_runs_on_both_engines(recipe: str, tmp_path: Path) -> None:
     pre, x = Preprocess(64), normalise(torch.from_numpy(IMAGES), Preprocess(64))

@@ -92,6 +92,7 @@ def test_onnxruntime_without_optimisation_computes_the_reference(resnet: fx.Grap
     assert float(np.abs(found - reference).max()) <= 1e-2 * float(np.ptp(reference, axis=1).mean())
 
 
+@pytest.mark.slow
 def test_onnxruntime_fuses_the_unsigned_graph_into_integer_kernels(resnet: fx.GraphModule, tmp_path: Path) -> None:
     found = {}
     for encoding in ENCODINGS.values():

@@ -40,6 +40,7 @@ def test_every_weight_is_fp16_and_the_answer_is_close(name: str, tmp_path: Path)
     assert float(np.abs(one - two).max()) <= 1e-2 * float(np.ptp(one, axis=1).mean())
 
 
+@pytest.mark.slow
 def test_norms_and_grn_stay_fp32(tmp_path: Path) -> None:
     write_onnx(network("convnextv2_atto"), PRE, tmp_path / "a.onnx", 20)
     before = read_onnx(tmp_path / "a.onnx")

@@ -27,6 +27,7 @@ def ruined(run: Run, patterns: Path, tmp_path: Path) -> tuple[Workshop, Select, 
     return Workshop(source, tmp_path / "shop", quantise(source)), read_select(source), layer
 
 
+@pytest.mark.slow
 def test_ruined_layer_is_found_and_the_ladder_recovers_parity(ruined: tuple[Workshop, Select, str]) -> None:
     shop, select, layer = ruined
     labels = np.array([s.label for s in select.samples])

@@ -46,6 +46,7 @@ def silu(tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
     return read_onnx(path)
 
 
+@pytest.mark.slow
 def test_what_octc_writes_is_clean(written: tuple[fx.GraphModule, onnx.ModelProto]) -> None:
     module, proto = written
     found = require_clean(proto, "tensorrt")

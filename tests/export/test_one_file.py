@@ -19,6 +19,7 @@ from octc.train.data import cached_images
 from octc.train.models import WithInput
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
 def test_top1_is_the_same_on_three_engines(trained: Run, patterns: Path, tmp_path: Path, target: str) -> None:
     source = read_source(trained, patterns)

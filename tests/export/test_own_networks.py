@@ -36,6 +36,7 @@ def test_the_file_says_what_torch_says(name: str, tmp_path: Path) -> None:
     assert found == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_norms_before_their_convolution_are_refused(tmp_path: Path) -> None:
     """DenseNet's cannot be folded into a convolution."""
     with pytest.raises(OctcError, match="BatchNorm left behind"):

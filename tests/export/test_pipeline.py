@@ -51,6 +51,7 @@ def spoiled(change: Callable[[Float32], Float32]) -> Device:
     return Device(opened, lambda *_: {"ok": True, "delta_over_s": 0.0})
 
 
+@pytest.mark.slow
 def test_every_artifact_is_complete_and_agrees_with_its_reference(shop: Workshop, select: Select, run: Run) -> None:
     for target, precision in MAKERS:
         published = export_artifact(into(shop, run.path), job(target, precision), DEVICE, select=select)
@@ -90,6 +91,7 @@ def test_manifest_has_no_path_of_this_machine(shop: Workshop, run: Run) -> None:
         assert b"site-packages" not in path.read_bytes()
 
 
+@pytest.mark.slow
 def test_x08_int8_below_the_margin_is_rejected(shop: Workshop, select: Select, run: Run) -> None:
     def worse(logits: Float32) -> Float32:
         changed = logits.copy()

@@ -18,6 +18,8 @@ from octc.trt_plan import without
 from tests.export.oracle import need_oracle
 from tests.export.trt_networks import Written, write_network
 
+pytestmark = pytest.mark.slow
+
 ALLOWED = ("Converting conv activation scales to fp32.", "Converting conv weight scales to fp32.")
 # network, size, promised convolutions, float ones (squeeze-excite), depthwise ones
 NETWORKS = {

@@ -206,5 +206,6 @@ def test_the_linter_allows(case: str) -> None:
 def test_ci_runs_what_a_developer_runs() -> None:
     text = (ROOT / ".ci/run").read_text()
     assert re.search(r"^make test\b", text, re.M)
+    assert re.search(r"^make slow\b", text, re.M)  # what `make test` leaves out
     assert re.search(r"^make check$", text, re.M)
     assert "set -euo pipefail" in text

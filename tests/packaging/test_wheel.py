@@ -16,6 +16,8 @@ import pytest
 from tests.house.tree import FLOORS, MAKER, ROOT, files, pyproject, sources
 from tests.packaging.interpreters import make_environment, outside, pip
 
+pytestmark = pytest.mark.slow
+
 VERSIONS = ("3.10", "3.11")
 PATTERNS = ("bright", "dark", "lying", "upright")  # of tests/tiny_run.py
 NOT_ON_AN_EDGE_BOX = ("torch", "torchvision", "timm", "accelerate", "safetensors", "onnx", "openvino")

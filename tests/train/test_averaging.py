@@ -162,6 +162,7 @@ def test_early_stopping_waits_for_the_release_where_everything_restarts(tmp_path
     assert train(tmp_path / "b", freeze=4, restart=True, **stuck).metrics["epochs"] >= 5
 
 
+@pytest.mark.slow
 def test_two_processes_freeze_as_one_does(tmp_path: Path) -> None:
     """There the gradients of the backbone are computed and thrown away, since every process waits for all of them."""
     options: dict[str, Any] = {

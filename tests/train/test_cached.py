@@ -99,6 +99,7 @@ def ways_of(cache: Logits) -> Ways:
     return cached_ways([cache], [1.0], HOW, ON_LABELS)
 
 
+@pytest.mark.slow
 def test_learning_from_the_cache_is_learning_from_the_teacher(
     tmp_path: Path, cache: Logits, teacher: Teacher, data: Data
 ) -> None:  # fmt: skip
@@ -129,6 +130,7 @@ def stop_at(step: int) -> Callable[[int], None]:
     return tick
 
 
+@pytest.mark.slow
 def test_a_student_of_cached_logits_goes_on_with_the_same_bits(
     tmp_path: Path, cache: Logits, teacher: Teacher, data: Data
 ) -> None:  # fmt: skip

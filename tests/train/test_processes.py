@@ -62,6 +62,7 @@ def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tens
     return max(float((one[name] - other[name]).abs().max()) for name in names)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_weights_of_one_that_accumulates(tmp_path: Path) -> None:
     """Through torchrun. A batch of 4 on each of two is one update of 2 x 4: gradients, clipping, rates and the average agree.
 
@@ -83,6 +84,7 @@ def test_two_processes_give_the_weights_of_one_that_accumulates(tmp_path: Path) 
     assert len(list((tmp_path / "two").glob("*.csv"))) == 1
 
 
+@pytest.mark.slow
 def test_t14_when_one_dies_the_other_ends_with_an_error_that_says_so(tmp_path: Path) -> None:
     start = time.monotonic()
     with two(tmp_path, {"die": [3, 1], "epochs": 50}) as (first, second):
