@@ -15,17 +15,17 @@ from octc.compress.placement import convolutions
 from octc.compress.qat import calibrated, calibration_indices, check_calibration, load_quantised
 from octc.compress.retnet_qat import decision_closeness
 from octc.datasets.base import Progress, Sample
-from octc.datasets.split import Split, read_split
+from octc.datasets.split import Split
 from octc.errors import OctcError
 from octc.export.golden import SEED, choose_golden, golden_candidates
 from octc.files import canonical_json, sha256_bytes, sha256_file
 from octc.image import Float32, UInt8, read_image
 from octc.likeness import InputStatistics, describe, fit_statistics
 from octc.run import Run
-from octc.train.checkpoint import META, Checkpoint, load_strictly, read_checkpoint
+from octc.train.assess import network_of
+from octc.train.checkpoint import META, Checkpoint
 from octc.train.data import cached_images
 from octc.train.evaluate import logits_of
-from octc.train.models import build_model
 from octc.train.recipes import Quantisation
 from octc.train.training import Data
 
@@ -83,14 +83,7 @@ def read_source(run: Run, root: Path) -> Source:
     Raises:
         OctcError: E107 no checkpoint, E216 the split is not the one that was trained on, E307, E501, E201... a golden image.
     """
-    checkpoint, state = read_checkpoint(run.path / "train")
-    split = read_split(run.split)
-    if split.digest != checkpoint.split_digest:
-        raise OctcError(
-            "OCT-E216", "the run's split is not the one that it was trained on", mend="train again", place=str(run.split)
-        )
-    model = build_model(checkpoint.model, len(checkpoint.classes), **checkpoint.model_kwargs)
-    load_strictly(model, state, str(run.path / "train"))
+    model, checkpoint, split = network_of(run)
     model.eval().requires_grad_(False)
     pre = checkpoint.preprocess
     candidates = golden_candidates(split.parts["train"], len(checkpoint.classes))

@@ -75,21 +75,27 @@ def part_of(run: Run, part: str) -> tuple[Split, tuple[Sample, ...]]:
     return split, samples
 
 
-def trained(run: Run, root: Path, part: str) -> tuple[nn.Module, Checkpoint, Split]:
-    """A run's network with its weights, and the split that it was trained on; the files of `part` are there.
+def network_of(run: Run) -> tuple[nn.Module, Checkpoint, Split]:
+    """A run's network with its weights (of the float training), and the split that it was trained on.
 
     Raises:
         OctcError: E107 / E307 / E501 no checkpoint that can be used, E216 the split is another one.
     """
     checkpoint, state = read_checkpoint(run.path / "train")
-    split, samples = part_of(run, part)
+    split = read_split(run.split)
     if split.digest != checkpoint.split_digest:
         text = "the run's split is not the one that it was trained on"
         raise OctcError("OCT-E216", text, mend="train again", place=str(run.split))
-    check_files(root, samples)
     model = build_model(checkpoint.model, len(checkpoint.classes), **checkpoint.model_kwargs)
     load_strictly(model, state, str(run.path / "train"))
     return model, checkpoint, split
+
+
+def trained(run: Run, root: Path, part: str) -> tuple[nn.Module, Checkpoint, Split]:
+    """`network_of` a run; the files of `part` are there."""
+    found = network_of(run)
+    check_files(root, part_of(run, part)[1])
+    return found
 
 
 def check_files(root: Path, samples: Sequence[Sample]) -> None:
