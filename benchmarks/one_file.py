@@ -56,7 +56,7 @@ def main() -> None:
             "openvino": [],
         }
         for start in range(0, len(images), BATCH):
-            chunk = np.ascontiguousarray(images[start : start + BATCH])
+            chunk = np.array(images[start : start + BATCH])
             with torch.no_grad():
                 top1["torch"].append(whole(torch.from_numpy(chunk)).numpy().argmax(1))
             top1["onnxruntime"].append(session.run(None, {"image": chunk})[0].argmax(1))
