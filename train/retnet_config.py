@@ -131,7 +131,7 @@ def retnet_edge() -> EyeRecipe:
     """
     stage = EyeStage(
         model="tf_efficientnet_lite0", weights="package", size=128, epochs=10, lr=1e-3, batch=16, decay=0.02, warmup=1,
-        select="map", optimizer="adamw", ema=0.9, mean=HALF[0], std=HALF[1], model_kwargs={"drop_rate": 0.2},
+        select="map", optimizer="adamw", ema=0.9, head_std=0.01, mean=HALF[0], std=HALF[1], model_kwargs={"drop_rate": 0.2},
         augment=Augment(rotate=8, translate=0.05, scale=0.1, hflip=0.5, brightness=0.2, contrast=0.2),
     )  # fmt: skip
     return EyeRecipe("retnet-edge", stage, stage, quantisation=Quantisation(epochs=2, calibration=128))
