@@ -22,6 +22,8 @@ from tests.cli.conftest import Said
 from tests.tiny_artifacts import DEVICE
 from tests.tiny_run import make_run, write_patterns
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:

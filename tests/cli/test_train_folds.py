@@ -19,6 +19,8 @@ from octc.train.outcome import read_predictions
 from tests.cli.test_train_stopped import rows_of, started
 from tests.cli.train_words import SMOKE, Said, one_processor, patterns, said
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["one_processor", "patterns", "said"]  # fixtures
 FOLDS = ("--folds", "3", "--epochs", "1")
 
@@ -111,7 +113,6 @@ def test_a_plain_student_does_not_take_the_teacher_of_a_fold(done: Path, said: S
     assert (code, "OCT-E107" in err) == (2, True)
 
 
-@pytest.mark.slow
 def test_a_killed_job_goes_on_with_the_same_command_and_ends_as_if_it_had_not(
     done: Path, tmp_path: Path, patterns: Path, said: Said
 ) -> None:
@@ -136,7 +137,6 @@ def test_a_killed_job_goes_on_with_the_same_command_and_ends_as_if_it_had_not(
     assert one.read_bytes() == other.read_bytes()
 
 
-@pytest.mark.slow
 def test_folds_of_other_machines_are_copied_beside_and_summed_up(done: Path, tmp_path: Path, said: Said) -> None:
     for run in scan_runs(done, "teacher"):
         if not run.id.endswith("f2"):

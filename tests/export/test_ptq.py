@@ -19,6 +19,8 @@ from octc.export.source import Select, quantise, read_select, read_source
 from octc.run import Run
 from tests.export.engines import DEVICE, Engine, open_engine
 
+pytestmark = pytest.mark.slow
+
 
 def exactly(folder: Path, artifact: Artifact) -> Engine:
     """What the file says: kernels of x86 without VNNI overflow on 8-bit weights, and ModelOpt has no others."""
@@ -39,7 +41,6 @@ def select(shop: Workshop) -> Select:
     return read_select(shop.source)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("engine", [name for name, one in ENGINES.items() if one.exported])
 def test_every_engine_makes_an_artifact_that_says_who_made_it(shop: Workshop, select: Select, engine: str) -> None:
     published = export_artifact(shop, Job("onnx", "int8", 20, engine=engine), EXACT, select=select)
@@ -60,7 +61,6 @@ def test_every_engine_makes_an_artifact_that_says_who_made_it(shop: Workshop, se
     assert (exactly(published.folder, artifact)(golden.inputs).argmax(1) == golden.logits.argmax(1)).all()
 
 
-@pytest.mark.slow
 def test_all_engines_side_by_side(shop: Workshop, select: Select, tmp_path: Path) -> None:
     entries, absent = write_entries(shop, None, tmp_path, ("openvino",), lambda _: None)
     assert absent == {}

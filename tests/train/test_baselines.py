@@ -77,6 +77,7 @@ def stopping(ctx: Context, epoch: int) -> Context:
     return replace(ctx, report=report)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*BASELINES, *KD])
 def test_f75_every_recipe_trains_evaluates_and_resumes(name: str, tmp_path: Path, root: Path, split: Split) -> None:
     full = RECIPES[name]()
