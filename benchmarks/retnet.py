@@ -116,10 +116,12 @@ def main() -> None:
 
 
 def report_files(place: Path, run: str, *more: str) -> Path:
-    """Export FP32 and INT8; their sizes, and their latencies in turns. Returns the INT8 artifact."""
+    """Export FP32 and INT8; their sizes, and their latencies in turns. Returns the INT8 artifact for OpenVINO."""
+    folder = place / "runs" / run / "artifacts"
     for target, precision in (("openvino", "--fp32"), ("openvino", "--int8"), ("onnx", "--fp32"), ("onnx", "--int8")):
         octc(place, "export", run, "--target", target, precision, *(more if precision == "--int8" else ()))
-    folder = place / "runs" / run / "artifacts"
+        if not (folder / f"{target}-{precision.removeprefix('--')}").is_dir():
+            sys.exit(f"the gate refused {target} {precision}: there is nothing to measure")
     for target in ("openvino", "onnx"):
         sizes = {p: sum(f.stat().st_size for f in (folder / f"{target}-{p}").glob("model.*")) for p in ("fp32", "int8")}
         share = sizes["int8"] / sizes["fp32"]

@@ -68,11 +68,15 @@ def from_cache(images: UInt8) -> Iterator[UInt8]:
 def part_of(run: Run, part: str) -> tuple[Split, tuple[Sample, ...]]:
     """A run's split, and one part of it (E104 where it has none of that name or no image in it)."""
     split = read_split(run.split)
+    return split, _samples(run, split, part)
+
+
+def _samples(run: Run, split: Split, part: str) -> tuple[Sample, ...]:
     samples = split.parts.get(part, ())
     if not samples:
         known = ", ".join(name for name, items in split.parts.items() if items)
         raise OctcError("OCT-E104", f"the split of {run.id} has no images in {part!r}", mend=f"one of: {known}")
-    return split, samples
+    return samples
 
 
 def network_of(run: Run) -> tuple[nn.Module, Checkpoint, Split]:
@@ -93,9 +97,9 @@ def network_of(run: Run) -> tuple[nn.Module, Checkpoint, Split]:
 
 def trained(run: Run, root: Path, part: str) -> tuple[nn.Module, Checkpoint, Split]:
     """`network_of` a run; the files of `part` are there."""
-    found = network_of(run)
-    check_files(root, part_of(run, part)[1])
-    return found
+    model, checkpoint, split = network_of(run)
+    check_files(root, _samples(run, split, part))
+    return model, checkpoint, split
 
 
 def check_files(root: Path, samples: Sequence[Sample]) -> None:

@@ -75,9 +75,7 @@ def test_f22_f23_f24_every_scheme_is_one_command(place: Path, scheme: str) -> No
         assert main(("eval", run.id, "--split", "test", "--quiet")) == 0
 
 
-def test_as_released_the_teacher_learns_beside_and_the_figures_are_marked(
-    place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_as_released_says_that_the_test_part_chooses_the_epoch(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--dataset", "paired-phantom", "--recipe", "retnet-as-released", "--modality", "oct", "--teacher", "none")
     capsys.readouterr()
     assert main(("train", "retnet-student", *words, "--dry-run", "--json")) == 0
