@@ -39,7 +39,7 @@ from octc.image import UInt8
 from octc.offline import go_offline
 from octc.optional import need
 from octc.runtimes.base import Runtime
-from octc.runtimes.golden import ROWS, TOLERANCES, check_input, compare_logits
+from octc.runtimes.golden import check_input, replay
 from octc.runtimes.table import ENGINES, open_runtime
 
 DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
@@ -135,9 +135,8 @@ def _open(bench: Bench, _asked: dict[str, Any]) -> dict[str, Any]:
 def _golden(bench: Bench, _asked: dict[str, Any]) -> dict[str, Any]:
     golden = read_golden(bench.folder)
     check_input(golden, bench.artifact.preprocess)
-    logits = in_batches(bench.model, bench.batch)(golden.inputs)  # a larger batch would count as this artifact's memory
-    row = TOLERANCES[ROWS[bench.artifact.target, bench.artifact.precision]]
-    return dataclasses.asdict(compare_logits(logits, golden.logits, row))
+    model = in_batches(bench.model, bench.batch)  # a larger batch would count as this artifact's memory
+    return dataclasses.asdict(replay(model, golden, bench.artifact))
 
 
 def _query(bench: Bench, asked: dict[str, Any]) -> Query:

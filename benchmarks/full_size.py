@@ -38,6 +38,9 @@ def random_run(place: Path, kind: str, stage: Stage, teacher: Run | None) -> Run
     )  # fmt: skip
     split.write(run.split)
     model = build_model(stage.model, len(split.classes))
+    for weight in (m.weight for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        if not weight.any():  # timm starts a ResNet's branches at nothing, and an exporter would drop them
+            torch.nn.init.constant_(weight, 0.25)
     sys.stderr.write(f"{stage.model}: {parameter_count(model) / 1e6:.2f} million parameters\n")
     checkpoint = Checkpoint(
         role=kind, model=stage.model, model_kwargs={}, classes=split.classes, preprocess=preprocess_of(stage),

@@ -1,6 +1,6 @@
 """Does a student gain from a teacher of the other modality? Drawn images, single against cross-modal, paired by eye.
 
-python benchmarks/retnet.py --place DIR [--patients 120] [--images 1] [--seeds 1] [--recipe retnet-edge] [--epochs N] [--int8]
+python benchmarks/retnet.py --place DIR [--patients 120] [--images 1] [--seeds 1] [--first-seed 0] [--epochs N] [--int8]
 python benchmarks/retnet.py --place DIR --full
 
 Draws paired phantoms, trains for every seed a fundus teacher, an OCT student on labels alone and an OCT student of that
@@ -80,7 +80,7 @@ def compared(one: Eyes, other: Eyes) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--place", type=Path, required=True)
-    for option, default in (("patients", 120), ("images", 1), ("seeds", 1), ("epochs", 0)):
+    for option, default in (("patients", 120), ("images", 1), ("seeds", 1), ("first-seed", 0), ("epochs", 0)):
         parser.add_argument(f"--{option}", type=int, default=default)
     parser.add_argument("--recipe", default="retnet-edge")
     parser.add_argument("--int8", action="store_true")
@@ -96,13 +96,13 @@ def main() -> None:
     more = ["--epochs", str(asked.epochs)] if asked.epochs else []
     found: dict[str, list[Eyes]] = {"single": [], "cross": []}
     last = ""
-    for seed in range(asked.seeds):
+    for seed in range(asked.first_seed, asked.first_seed + asked.seeds):
         common = ["--dataset", NAME, "--recipe", asked.recipe, "--seed", str(seed), *more]
         teacher = octc(asked.place, "train", "retnet-teacher", *common, "--modality", "fundus")["run_id"]
         held = octc(asked.place, "eval", teacher, "--split", "test")["data"]["folder"]
         say(line(f"seed {seed} fundus teacher", eyes_of(asked.place / held)))
         for kind, how in (("single", ["--teacher", "none"]), ("cross", ["--teacher", teacher])):
-            qat = ["--qat"] if asked.int8 and kind == "cross" and seed == asked.seeds - 1 else []
+            qat = ["--qat"] if asked.int8 and kind == "cross" and seed == asked.first_seed + asked.seeds - 1 else []
             run = octc(asked.place, "train", "retnet-student", *common, "--modality", "oct", *how, *qat)["run_id"]
             held = octc(asked.place, "eval", run, "--split", "test")["data"]["folder"]
             found[kind].append(eyes_of(asked.place / held))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +10,9 @@ import PIL
 
 from octc.artifact import Artifact, Golden
 from octc.errors import OctcError
-from octc.image import Float32, Preprocess, decode_image
+from octc.image import Float32, Preprocess, UInt8, decode_image
 from octc.metrics import kl_scores, log_softmax
 from octc.multilabel import thresholds_of
-from octc.runtimes.base import Runtime
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class GoldenReport:
     ok: bool
 
 
-def replay(runtime: Runtime, golden: Golden, artifact: Artifact) -> GoldenReport:
+def replay(runtime: Callable[[UInt8], Float32], golden: Golden, artifact: Artifact) -> GoldenReport:
     """Run the golden images and compare with their recorded logits (E502 when they cannot belong to this artifact)."""
     pre, classes = artifact.preprocess, len(artifact.classes)
     if golden.inputs.shape[1:] != (pre.channels, pre.size, pre.size) or golden.logits.shape[1] != classes:
@@ -131,9 +130,11 @@ def require_golden(report: GoldenReport, artifact: Artifact) -> None:
     if report.ok:
         return
     delta = "not finite" if report.delta_over_s is None else f"{report.delta_over_s:.2g}"
+    kl = "not finite" if report.kl_mean is None else f"{report.kl_mean:.2g}"
     text = (
         f"{artifact.name}: golden outputs differ on this machine: delta over s {delta} (limit {report.tolerance:g}, "
-        f"{report.tolerance_id}), {round(report.images * report.agreement)} of {report.images} classes agree"
+        f"{report.tolerance_id}), KL {kl} (limit {TOLERANCES[report.tolerance_id].kl_mean:g}), "
+        f"{100 * report.agreement:.4g} % of decisions agree"
     )
     raise OctcError("OCT-E506", text, mend="make it again: octc export --force, or use another artifact (octc verify)")
 

@@ -57,9 +57,9 @@ def find_all(findings: dict[str, float], eye: Eye, x: Array, rng: np.random.Gene
         if name in findings:
             severity = float(np.clip(findings[name] + rng.normal(0, 0.1), 0.05, 1.0))
             found = DISEASES[kind](found, eye, x, severity, rng)
-    if "HEM" in findings:  # specks of blood in the inner retina, hard to see here
-        count = 1 + int(rng.poisson(3 * findings["HEM"]))
-        specks = [(rng.uniform(x[0], x[-1]), rng.uniform(0.1, 0.45), rng.uniform(6, 14)) for _ in range(count)]
+    if "HEM" in findings:  # specks of blood in the inner retina, harder to see here than in the fundus
+        count = 2 + int(rng.poisson(5 * findings["HEM"]))
+        specks = [(rng.uniform(x[0], x[-1]), rng.uniform(0.1, 0.45), rng.uniform(10, 22)) for _ in range(count)]
         found = replace(found, foci=[*found.foci, *specks])
     return found
 
@@ -72,16 +72,19 @@ def draw_oct(findings: dict[str, float], eye_seed: int, image_seed: int, size: i
     rng = np.random.default_rng([eye_seed, image_seed, 5])
     pixels = np.asarray(scan, np.float32)
     smooth = np.asarray(scan.resize((size // 4, size // 4), Image.Resampling.BOX).resize(scan.size), np.float32)
-    tissue = smooth > 0.5 * smooth[smooth < 250].mean() + 0.25 * smooth[smooth < 250].max()
+    rows = np.arange(size)[:, None]
+    white = int(np.logical_and.accumulate(pixels[: size // 4] > 250, axis=0).sum(axis=0).max())  # corners, as scanners leave
+    bound = 0.5 * smooth[smooth < 250].mean() + 0.18 * smooth[smooth < 250].max()
+    tissue = (smooth > bound) & (rows >= (white + 8 if white else 0))
     surface = np.where(tissue.any(axis=0), tissue.argmax(axis=0), size // 3).astype(np.float64)
     columns = np.arange(size)
     left = rng.uniform(0.0, 0.5) * size
     right = left + (0.25 + 0.5 * findings["MEM"]) * size
     wave = 2.0 * np.sin(columns / rng.uniform(3, 7) + rng.uniform(0, 6)) * findings["MEM"]
-    line = np.interp(columns, columns[::16], surface[::16]) - 3 - wave
+    strips = np.percentile(surface[: size // 16 * 16].reshape(-1, 16), 25, axis=1)  # shadows of vessels hide the surface
+    line = np.interp(columns, columns[8::16][: len(strips)], strips) - 3 - wave
     here = np.clip(np.minimum(columns - left, right - columns) / 8, 0, 1)
-    rows = np.arange(size)[:, None]
-    bright = 190 * here * np.exp(-(((rows - line) / 1.3) ** 2)) * (0.5 + 0.5 * findings["MEM"])
+    bright = 235 * here * np.exp(-(((rows - line) / 1.9) ** 2)) * (0.65 + 0.35 * findings["MEM"])
     return Image.fromarray(np.clip(np.maximum(pixels, bright), 0, 255).astype(np.uint8))
 
 

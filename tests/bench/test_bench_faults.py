@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from octc.artifact import read_golden, write_golden
+from octc.artifact import read_artifact, read_golden, write_golden
 from octc.bench.conditions import Snapshot, read_snapshot
 from octc.bench.findings import find_all
 from octc.bench.judge import judge
 from octc.bench.process import Worker
+from octc.bench.queries import in_batches
 from octc.bench.report import table
 from octc.bench.result import document
 from octc.bench.runner import run_bench
@@ -24,6 +25,8 @@ from octc.cpu import read_cpus, usable_threads
 from octc.errors import OctcError
 from octc.host import read_machine
 from octc.run import Run
+from octc.runtimes.golden import GoldenReport, replay
+from octc.runtimes.table import open_runtime
 from tests.bench_tools import benched, check_schema, new_state, pretend_quiet, tiny_options
 from tests.tiny_artifacts import resign, shared_run
 
@@ -160,6 +163,22 @@ def test_what_a_worker_refuses_is_an_error_with_its_own_code(run: Run, tmp_path:
         (tmp_path / "away").rename(run.artifacts / "onnx-fp32" / "model.onnx")
     assert [error.code for error in state.errors] == ["OCT-E502"]
     assert judge(state).exit_code == 3
+
+
+def test_golden_images_of_a_network_of_several_findings_are_judged_by_its_decisions(run: Run, tmp_path: Path) -> None:
+    folder = run.artifacts / "onnx-int8"
+    resign(folder, lambda value: value.update(task="multilabel"))
+    artifact, golden = read_artifact(folder), read_golden(folder)
+    worker = Worker("onnx-int8", tmp_path, 1, lambda log: log)
+    try:
+        worker.ask({"do": "open", "folder": str(folder), "threads": 1, "batch": 1, "cpus": []}, 120)
+        found = GoldenReport(**worker.ask({"do": "golden"}, 60)[0])
+    finally:
+        worker.close()
+    runtime = open_runtime(folder, artifact, threads=1, batch=1)
+    assert found == replay(in_batches(runtime, 1), golden, artifact)
+    softmax = replay(in_batches(runtime, 1), golden, replace(artifact, task="multiclass"))
+    assert found.kl_mean != softmax.kl_mean
 
 
 def test_looks_at_the_machine_are_taken_while_the_timed_part_runs(run: Run, tmp_path: Path) -> None:
