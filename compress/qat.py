@@ -17,6 +17,7 @@ from octc.compress.calibrate import observe, set_ranges
 from octc.compress.fake_quant import learn_steps
 from octc.compress.placement import convolutions, counts, prepare, set_mode
 from octc.compress.qat_cached import cached_ways
+from octc.compress.rounding import round_weights
 from octc.datasets.base import Progress, Sample
 from octc.errors import OctcError, shorten
 from octc.image import Preprocess
@@ -71,14 +72,15 @@ def calibrated(
     progress: Progress | None = None,
     near: Near | None = None,
 ) -> tuple[fx.GraphModule, dict[str, Any]]:
-    """Fold, insert quantisers and calibrate with each observer; keep the one that agrees best with the float student on val.
+    """Fold, insert quantisers, calibrate with each observer and round the weights; keep what agrees best with the float
+    student on val.
 
     near: how close logits are to reference logits, with "agreement" and "kl"; `closeness` by default.
 
     Returns: the quantised network (quantisers on) and the table of what each observer gave.
     """
     pre = data.preprocess
-    total, done = 2 * min(how.calibration, len(data.labels)) + len(how.observers) * len(data.val_images), 0
+    total, done = looks_of(how, len(data.labels), len(data.val_images)), 0
 
     def tell(images: int) -> None:
         nonlocal done
@@ -105,11 +107,26 @@ def calibrated(
         tell(len(data.val_images))
     best = max(table, key=lambda name: (table[name]["agreement"], -table[name]["kl"]))
     set_ranges(quantised, best)
+    facts = {"observer": best, "observers": table, "calibration_images": len(chosen), "counts": counts(quantised)}
+    if how.rounding:
+        nearest = {name: tensor.clone() for name, tensor in quantised.state_dict().items()}
+        round_weights(quantised, batches)
+        set_mode(quantised, "on")
+        found = (near or closeness)(reference, logits_of(quantised, data.val_images, pre, device))
+        tell(len(data.val_images))
+        better = (found["agreement"], -found["kl"]) >= (table[best]["agreement"], -table[best]["kl"])
+        facts["rounding"] = {**found, "chosen": "gptq" if better else "nearest"}
+        if not better:
+            quantised.load_state_dict(nearest)
     set_mode(quantised, "on")
     if how.learned_steps:
         learn_steps(quantised)
-    facts = {"observer": best, "observers": table, "calibration_images": len(chosen), "counts": counts(quantised)}
     return quantised, facts
+
+
+def looks_of(how: Quantisation, train: int, val: int) -> int:
+    """How many times `calibrated` looks at an image, of so many of either part."""
+    return (2 + how.rounding) * min(how.calibration, train) + (len(how.observers) + how.rounding) * val
 
 
 def closeness(reference: torch.Tensor, logits: torch.Tensor) -> dict[str, float]:

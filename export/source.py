@@ -12,7 +12,7 @@ from torch import fx, nn
 
 from octc.compress.amax import apply_amax, read_amax
 from octc.compress.placement import convolutions
-from octc.compress.qat import calibrated, calibration_indices, check_calibration, load_quantised
+from octc.compress.qat import calibrated, calibration_indices, check_calibration, load_quantised, looks_of
 from octc.compress.retnet_qat import decision_closeness
 from octc.datasets.base import Progress, Sample
 from octc.datasets.split import Split
@@ -116,9 +116,8 @@ def calibration_work(source: Source, *, after: bool = False) -> int:
     """How many times an image is looked at in `quantise`; 0 where the run was quantised in training."""
     if (source.run.path / "qat" / META).is_file() and not after:
         return 0
-    how = quantisation_of(source)
     parts = source.split.parts
-    return 2 * min(how.calibration, len(parts["train"])) + len(how.observers) * len(parts["val"])
+    return looks_of(quantisation_of(source), len(parts["train"]), len(parts["val"]))
 
 
 def calibration_set(source: Source, seed: int = 0) -> tuple[list[Sample], UInt8]:
@@ -190,8 +189,9 @@ def require_disjoint(calibration: Sequence[str], split: Split) -> None:
 
 
 def _facts(method: str, facts: dict[str, Any], calibration: Sequence[str], metrics: dict[str, Any]) -> dict[str, Any]:
+    rounding = {"rounding": facts["rounding"]} if "rounding" in facts else {}
     return {
-        "method": metrics.get("chosen", method), "engine": "octc", "observer": facts["observer"],
+        "method": metrics.get("chosen", method), "engine": "octc", "observer": facts["observer"], **rounding,
         "observers": facts["observers"], **_calibration(calibration), "placement": facts["counts"],
     }  # fmt: skip
 

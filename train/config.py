@@ -209,6 +209,8 @@ class Quantisation:
         calibration: images, stratified, from train only.
         anchor: weight of the KL to the float student; the rest is the distillation loss with the teacher on.
         learned_steps: the scales are trained too (LSQ), starting from the calibrated ones.
+        rounding: weights are put on their grid one by one, the later ones making up for the earlier (GPTQ), where that agrees
+            better on val than rounding each to the nearest code.
         damping: weight of the weights' distance from their grid, against oscillation; 0 for none (about 0.01 acts).
     """
 
@@ -221,6 +223,7 @@ class Quantisation:
     temperature: float = 2.0
     learned_steps: bool = False
     damping: float = 0.0
+    rounding: bool = True
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,8 @@ def test_the_observer_that_agrees_best_is_kept_and_the_student_stays_as_it_was(c
         logits_of(student, data.val_images, data.preprocess, "cpu"),
         logits_of(quantised, data.val_images, data.preprocess, "cpu"),
     )
-    assert found == table[best]
+    assert facts["rounding"] == {**found, "chosen": "gptq"}
+    assert found["kl"] < table[best]["kl"], "than with nearest codes"
     assert found["agreement"] > 0.9
     assert 0 < found["kl"] < 0.1
     assert facts["counts"] == counts(quantised)
@@ -101,9 +102,22 @@ def test_the_observer_that_agrees_best_is_kept_and_the_student_stays_as_it_was(c
     assert all(torch.equal(tensor, before[name]) for name, tensor in student.state_dict().items())
 
 
+def test_rounding_that_agrees_less_on_val_is_taken_back(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoil(module: torch.nn.Module, _batches: object) -> None:
+        for parameter in module.parameters():
+            parameter.data.zero_()
+
+    plain, _ = calibrated(student_of(ctx), replace(HOW, rounding=False), data_of(ctx), SIZE, 3)
+    monkeypatch.setattr(qat, "round_weights", spoil)
+    kept, facts = calibrated(student_of(ctx), HOW, data_of(ctx), SIZE, 3)
+    assert facts["rounding"]["chosen"] == "nearest"
+    assert facts["rounding"]["agreement"] < 0.9
+    assert all(torch.equal(tensor, plain.state_dict()[name]) for name, tensor in kept.state_dict().items())
+
+
 def test_fake_quantisation_acts_and_passes_gradients(ctx: Context) -> None:
     data = data_of(ctx)
-    quantised, _ = calibrated(student_of(ctx), HOW, data, SIZE, 3)
+    quantised, _ = calibrated(student_of(ctx), replace(HOW, rounding=False), data, SIZE, 3)
     x = network_input(torch.from_numpy(np.array(data.val_images[:4])), data.preprocess)
     with torch.no_grad():
         on = quantised(x)

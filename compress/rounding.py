@@ -1,0 +1,97 @@
+"""Rounding of weights that lets later weights make up for the error of earlier ones (GPTQ), one convolution at a time.
+
+Frantar et al. 2022, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers", arXiv 2210.17323,
+algorithm 1, on the columns that a convolution sees; each layer is solved on the float network's own inputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from octc.compress.fake_quant import WIDEST, QuantConv2d
+from octc.compress.placement import convolutions, set_mode
+
+DAMP = 0.1  # of the mean diagonal, added to it: keeps what few images do not show from deciding
+PLACES = 400  # of an image's positions that a layer's second moments are taken at
+BLOCK = 64  # columns whose error is carried on at once
+
+
+def round_weights(module: nn.Module, batches: Callable[[], Iterable[torch.Tensor]]) -> None:
+    """Put the weights of every quantised convolution on their int8 grid, so that its outputs change least.
+
+    The scales stay as they are (each channel's largest weight keeps its code): rounding to nearest afterwards changes nothing.
+
+    Args:
+        module: a network that `placement.prepare` made, with scales in its weights alone (no learned steps).
+        batches: normalised float images [N, 3, H, W], run once with all quantisers off.
+    """
+    moments: dict[str, torch.Tensor] = {}
+    handles = [conv.register_forward_pre_hook(_second_moments(moments, name)) for name, conv in convolutions(module).items()]
+    set_mode(module, "off")
+    try:
+        with torch.no_grad():
+            for batch in batches():
+                module(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name, conv in convolutions(module).items():
+        if name in moments:
+            conv.conv.weight.data.copy_(solved(conv, moments.pop(name)))
+
+
+def _second_moments(store: dict[str, torch.Tensor], name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
+    def hook(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        assert isinstance(layer, QuantConv2d)
+        found = columns(layer, inputs[0])
+        total = found @ found.transpose(1, 2)
+        store[name] = store[name] + total if name in store else total
+
+    return hook
+
+
+def columns(layer: QuantConv2d, x: torch.Tensor) -> torch.Tensor:
+    """float32 [groups, inputs of an output, positions]: what the convolution multiplies its weights with, at some positions."""
+    conv = layer.conv
+    padding: tuple[int, ...] = (0, 0)
+    if layer.same:
+        x = layer.padded(x)
+    else:
+        assert not isinstance(conv.padding, str)
+        padding = conv.padding
+    places = math.prod(x.shape[2:]) / math.prod(conv.stride)
+    skip = max(1, math.isqrt(int(places / PLACES)))
+    wide = [step * skip for step in conv.stride]
+    cut = functional.unfold(x.float(), conv.kernel_size, conv.dilation, padding, wide)  # type: ignore[arg-type]
+    found: torch.Tensor = cut.unflatten(1, (conv.groups, -1)).permute(1, 2, 0, 3).flatten(2)
+    return found
+
+
+def solved(layer: QuantConv2d, moments: torch.Tensor) -> torch.Tensor:
+    """The weight on its grid, float32, for second moments [groups, inputs, inputs] of its columns."""
+    weight, groups = layer.conv.weight.detach().cpu().float(), layer.conv.groups
+    scale = layer.weight_scale().cpu().view(groups, -1, 1)
+    left = weight.reshape(groups, len(weight) // groups, -1).clone()
+    count = left.shape[2]
+    h = moments.cpu().double()
+    damp = DAMP * h.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
+    h = h + damp.view(-1, 1, 1) * torch.eye(count, dtype=torch.float64)
+    carry = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True).float()
+    done = torch.empty_like(left)
+    for start in range(0, count, BLOCK):
+        end = min(start + BLOCK, count)
+        errors = torch.empty(*left.shape[:2], end - start)
+        for k in range(start, end):
+            column = left[..., k : k + 1]
+            done[..., k : k + 1] = torch.round(column / scale).clamp(-WIDEST, WIDEST) * scale
+            errors[..., k - start : k - start + 1] = (column - done[..., k : k + 1]) / carry[:, None, k, k, None]
+            left[..., k + 1 : end] -= errors[..., k - start : k - start + 1] * carry[:, None, k, k + 1 : end]
+        left[..., end:] -= errors @ carry[:, start:end, end:]
+    flat, result = weight.flatten(1), done.reshape(len(weight), -1)
+    largest = flat.abs().argmax(dim=1, keepdim=True)
+    return result.scatter(1, largest, flat.gather(1, largest)).view_as(weight)
