@@ -89,7 +89,7 @@ def main() -> None:
     asked.place.mkdir(parents=True, exist_ok=True)
     if asked.full:
         write_phantoms(asked.place / "phantoms", 24, 12, 0)
-        report_files(asked.place, random_run(asked.place, "student", retnet().student, None).id, "--no-gate")
+        report_files(asked.place, random_run(asked.place, "student", retnet().student, None).id, full=True)
         return
     if not (asked.place / "Dataset" / NAME).is_dir():
         octc(asked.place, "data", NAME, "--patients", str(asked.patients), "--images", str(asked.images))
@@ -115,11 +115,15 @@ def main() -> None:
         report_int8(asked.place, last)
 
 
-def report_files(place: Path, run: str, *more: str) -> Path:
-    """Export FP32 and INT8; their sizes, and their latencies in turns. Returns the INT8 artifact for OpenVINO."""
+def report_files(place: Path, run: str, *, full: bool = False) -> Path:
+    """Export FP32 and INT8; their sizes, and their latencies in turns. Returns the INT8 artifact for OpenVINO.
+
+    full: a network of random weights, which no gate judges, and whose rows end after 45 s (the ratio has its own blocks).
+    """
+    gate, limit = (("--no-gate",), ("--max-duration", "45s")) if full else ((), ())
     folder = place / "runs" / run / "artifacts"
     for target, precision in (("openvino", "--fp32"), ("openvino", "--int8"), ("onnx", "--fp32"), ("onnx", "--int8")):
-        octc(place, "export", run, "--target", target, precision, *(more if precision == "--int8" else ()))
+        octc(place, "export", run, "--target", target, precision, *(gate if precision == "--int8" else ()))
         if not (folder / f"{target}-{precision.removeprefix('--')}").is_dir():
             sys.exit(f"the gate refused {target} {precision}: there is nothing to measure")
     for target in ("openvino", "onnx"):
@@ -127,7 +131,7 @@ def report_files(place: Path, run: str, *more: str) -> Path:
         share = sizes["int8"] / sizes["fp32"]
         say(f"{target}: FP32 {sizes['fp32']:,} bytes, INT8 {sizes['int8']:,} bytes, ratio {share:.3f}")
         pair = [str(folder / f"{target}-{precision}") for precision in ("fp32", "int8")]
-        timed = octc(place, "bench", *pair, "--vs", "none", "--quick", "--batch", "1")["data"]
+        timed = octc(place, "bench", *pair, "--vs", "none", "--quick", "--batch", "1", *limit)["data"]
         for one in timed["comparisons"]:
             say(f"{target}: {one['text']} ({one['candidate_row']}, {one['status']})")
     return folder / "openvino-int8"

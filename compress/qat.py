@@ -35,6 +35,7 @@ from octc.train.training import Data, Fitted
 from octc.train.ways import Ways
 
 MINIMUM = 16  # calibration images
+ROUNDING = 128  # of them or a few more are looked at for the rounding of weights
 Near = Callable[[torch.Tensor, torch.Tensor], dict[str, float]]
 
 
@@ -92,8 +93,8 @@ def calibrated(
     quantised = prepare(student, size).requires_grad_(True)
     quantised.to(device).to(memory_format=torch.channels_last)
 
-    def batches() -> Iterator[torch.Tensor]:
-        for chunk in eval_batches(data.images[chosen], 32):
+    def batches(step: int = 1) -> Iterator[torch.Tensor]:
+        for chunk in eval_batches(data.images[chosen[::step]], 32):
             yield normalise(chunk.to(device), pre).contiguous(memory_format=torch.channels_last)
             tell(len(chunk))
 
@@ -110,7 +111,7 @@ def calibrated(
     facts = {"observer": best, "observers": table, "calibration_images": len(chosen), "counts": counts(quantised)}
     if how.rounding:
         nearest = {name: tensor.clone() for name, tensor in quantised.state_dict().items()}
-        round_weights(quantised, batches)
+        round_weights(quantised, lambda: batches(_thin(len(chosen))))
         set_mode(quantised, "on")
         found = (near or closeness)(reference, logits_of(quantised, data.val_images, pre, device))
         tell(len(data.val_images))
@@ -126,7 +127,13 @@ def calibrated(
 
 def looks_of(how: Quantisation, train: int, val: int) -> int:
     """How many times `calibrated` looks at an image, of so many of either part."""
-    return (2 + how.rounding) * min(how.calibration, train) + (len(how.observers) + how.rounding) * val
+    count = min(how.calibration, train)
+    return 2 * count + how.rounding * -(-count // _thin(count)) + (len(how.observers) + how.rounding) * val
+
+
+def _thin(count: int) -> int:
+    """Every how many calibration images one is enough for rounding."""
+    return max(1, count // ROUNDING)
 
 
 def closeness(reference: torch.Tensor, logits: torch.Tensor) -> dict[str, float]:
