@@ -109,6 +109,7 @@ class QuantConv2d(nn.Module):
     """A convolution whose weight is fake-quantised: s_c = max(max|w_c| / 63, 1e-8), from the live weight at every step."""
 
     step: nn.Parameter | None
+    plain: torch.Tensor | None
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -117,9 +118,14 @@ class QuantConv2d(nn.Module):
         self.enabled = False
         self.half_scales = False  # scales that FP16 holds exactly
         self.register_parameter("step", None)  # learned scales, where there are any
+        self.register_buffer("plain", None, persistent=False)  # the float weight, where `conv.weight` was moved to other codes
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.convolve(x, self.quantised_weight() if self.enabled else self.conv.weight)
+        return self.convolve(x, self.quantised_weight() if self.enabled else self.float_weight())
+
+    def float_weight(self) -> torch.Tensor:
+        """The weight that the layer has in float."""
+        return self.conv.weight if self.plain is None else self.plain
 
     def convolve(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """The convolution with another weight, padded as the network pads."""

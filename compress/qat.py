@@ -17,7 +17,7 @@ from octc.compress.calibrate import observe, set_ranges
 from octc.compress.fake_quant import learn_steps
 from octc.compress.placement import convolutions, counts, prepare, set_mode
 from octc.compress.qat_cached import cached_ways
-from octc.compress.rounding import round_weights
+from octc.compress.rounding import forget_floats, round_with_compensation
 from octc.datasets.base import Progress, Sample
 from octc.errors import OctcError, shorten
 from octc.image import Preprocess
@@ -35,7 +35,7 @@ from octc.train.training import Data, Fitted
 from octc.train.ways import Ways
 
 MINIMUM = 16  # calibration images
-ROUNDING = 128  # of them or a few more are looked at for the rounding of weights
+ROUNDING = 128  # of them at most are looked at for the rounding of weights
 Near = Callable[[torch.Tensor, torch.Tensor], dict[str, float]]
 
 
@@ -111,14 +111,15 @@ def calibrated(
     facts = {"observer": best, "observers": table, "calibration_images": len(chosen), "counts": counts(quantised)}
     if how.rounding:
         nearest = {name: tensor.clone() for name, tensor in quantised.state_dict().items()}
-        round_weights(quantised, lambda: batches(_thin(len(chosen))))
+        round_with_compensation(quantised, lambda: batches(_thin(len(chosen))))
         set_mode(quantised, "on")
         found = (near or closeness)(reference, logits_of(quantised, data.val_images, pre, device))
         tell(len(data.val_images))
         better = (found["agreement"], -found["kl"]) >= (table[best]["agreement"], -table[best]["kl"])
-        facts["rounding"] = {**found, "chosen": "gptq" if better else "nearest"}
+        facts["rounded"] = {**found, "chosen": "gptq" if better else "nearest"}
         if not better:
             quantised.load_state_dict(nearest)
+            forget_floats(quantised)
     set_mode(quantised, "on")
     if how.learned_steps:
         learn_steps(quantised)
@@ -133,7 +134,7 @@ def looks_of(how: Quantisation, train: int, val: int) -> int:
 
 def _thin(count: int) -> int:
     """Every how many calibration images one is enough for rounding."""
-    return max(1, count // ROUNDING)
+    return -(-count // ROUNDING)
 
 
 def closeness(reference: torch.Tensor, logits: torch.Tensor) -> dict[str, float]:

@@ -17,14 +17,16 @@ from octc.compress.fake_quant import WIDEST, QuantConv2d
 from octc.compress.placement import convolutions, set_mode
 
 DAMP = 0.1  # of the mean diagonal, added to it: keeps what few images do not show from deciding
-PLACES = 400  # of an image's positions that a layer's second moments are taken at
+PLACES = 400  # of an image's positions at most that a layer's second moments are taken at
+NEAR = 0.4  # of a step that a weight may lie from its code's middle: it keeps its code when FP16 rounds the scale
 BLOCK = 64  # columns whose error is carried on at once
 
 
-def round_weights(module: nn.Module, batches: Callable[[], Iterable[torch.Tensor]]) -> None:
-    """Put the weights of every quantised convolution on their int8 grid, so that its outputs change least.
+def round_with_compensation(module: nn.Module, batches: Callable[[], Iterable[torch.Tensor]]) -> None:
+    """Move the weights of every quantised convolution to codes that change its outputs least.
 
-    The scales stay as they are (each channel's largest weight keeps its code): rounding to nearest afterwards changes nothing.
+    The scales stay as they are (each channel's largest weight keeps its code), and a weight stays near where it was, so that
+    rounding to nearest finds the code and tuning can still change it. `plain` keeps the float weight.
 
     Args:
         module: a network that `placement.prepare` made, with scales in its weights alone (no learned steps).
@@ -42,7 +44,24 @@ def round_weights(module: nn.Module, batches: Callable[[], Iterable[torch.Tensor
             handle.remove()
     for name, conv in convolutions(module).items():
         if name in moments:
+            plain = conv.conv.weight.detach().clone()
             conv.conv.weight.data.copy_(solved(conv, moments.pop(name)))
+            conv.plain = plain
+
+
+def remember_floats(module: nn.Module, floats: nn.Module) -> None:
+    """The float weights of a rounded network, from the network that it was made of (both as `placement.prepare` makes them)."""
+    known = convolutions(floats)
+    for name, conv in convolutions(module).items():
+        conv.plain = known[name].conv.weight.detach().clone()
+
+
+def forget_floats(module: nn.Module, back: Iterable[str] = ()) -> None:
+    """Drop the float weights; the layers `back` compute with theirs from now on."""
+    for name, conv in convolutions(module).items():
+        if conv.plain is not None and name in back:
+            conv.conv.weight.data.copy_(conv.plain)
+        conv.plain = None
 
 
 def _second_moments(store: dict[str, torch.Tensor], name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
@@ -50,7 +69,10 @@ def _second_moments(store: dict[str, torch.Tensor], name: str) -> Callable[[nn.M
         assert isinstance(layer, QuantConv2d)
         found = columns(layer, inputs[0])
         total = found @ found.transpose(1, 2)
-        store[name] = store[name] + total if name in store else total
+        if name in store:
+            store[name] += total
+        else:
+            store[name] = total
 
     return hook
 
@@ -65,7 +87,7 @@ def columns(layer: QuantConv2d, x: torch.Tensor) -> torch.Tensor:
         assert not isinstance(conv.padding, str)
         padding = conv.padding
     places = math.prod(x.shape[2:]) / math.prod(conv.stride)
-    skip = max(1, math.isqrt(int(places / PLACES)))
+    skip = max(1, math.ceil(math.sqrt(places / PLACES)))
     wide = [step * skip for step in conv.stride]
     cut = functional.unfold(x.float(), conv.kernel_size, conv.dilation, padding, wide)  # type: ignore[arg-type]
     found: torch.Tensor = cut.unflatten(1, (conv.groups, -1)).permute(1, 2, 0, 3).flatten(2)
@@ -73,10 +95,11 @@ def columns(layer: QuantConv2d, x: torch.Tensor) -> torch.Tensor:
 
 
 def solved(layer: QuantConv2d, moments: torch.Tensor) -> torch.Tensor:
-    """The weight on its grid, float32, for second moments [groups, inputs, inputs] of its columns."""
+    """The weight moved to its code, float32, for second moments [groups, inputs, inputs] of its columns."""
     weight, groups = layer.conv.weight.detach().cpu().float(), layer.conv.groups
     scale = layer.weight_scale().cpu().view(groups, -1, 1)
-    left = weight.reshape(groups, len(weight) // groups, -1).clone()
+    given = weight.reshape(groups, len(weight) // groups, -1)
+    left, largest = given.clone(), given.abs().argmax(dim=2, keepdim=True)
     count = left.shape[2]
     h = moments.cpu().double()
     damp = DAMP * h.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
@@ -88,10 +111,10 @@ def solved(layer: QuantConv2d, moments: torch.Tensor) -> torch.Tensor:
         errors = torch.empty(*left.shape[:2], end - start)
         for k in range(start, end):
             column = left[..., k : k + 1]
-            done[..., k : k + 1] = torch.round(column / scale).clamp(-WIDEST, WIDEST) * scale
+            code = torch.round(column / scale).clamp(-WIDEST, WIDEST)
+            done[..., k : k + 1] = torch.where(largest == k, given[..., k : k + 1], code * scale)
             errors[..., k - start : k - start + 1] = (column - done[..., k : k + 1]) / carry[:, None, k, k, None]
             left[..., k + 1 : end] -= errors[..., k - start : k - start + 1] * carry[:, None, k, k + 1 : end]
         left[..., end:] -= errors @ carry[:, start:end, end:]
-    flat, result = weight.flatten(1), done.reshape(len(weight), -1)
-    largest = flat.abs().argmax(dim=1, keepdim=True)
-    return result.scatter(1, largest, flat.gather(1, largest)).view_as(weight)
+    near = done + torch.minimum(torch.maximum(given - done, -NEAR * scale), NEAR * scale)
+    return near.reshape(weight.shape)

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from octc.compress.fake_quant import ActivationQuantiser, QuantConv2d, half_up
 from octc.compress.placement import ADDITIONS
+from octc.compress.rounding import forget_floats
 from octc.compress.trace import set_module
 from octc.errors import OctcError
 from octc.export.pack import round_weights
@@ -144,6 +145,7 @@ def encode(
     """
     module = copy.deepcopy(quantised).cpu().eval()
     _leave_float(module, floats)
+    forget_floats(module, floats)
     for kind in ("input", "residual"):
         for node, source in list(_sources(module, kind)):
             if kind == "residual" and not encoding.residual:

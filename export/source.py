@@ -11,9 +11,10 @@ import numpy as np
 from torch import fx, nn
 
 from octc.compress.amax import apply_amax, read_amax
-from octc.compress.placement import convolutions
+from octc.compress.placement import convolutions, prepare
 from octc.compress.qat import calibrated, calibration_indices, check_calibration, load_quantised, looks_of
 from octc.compress.retnet_qat import decision_closeness
+from octc.compress.rounding import remember_floats
 from octc.datasets.base import Progress, Sample
 from octc.datasets.split import Split
 from octc.errors import OctcError
@@ -159,6 +160,8 @@ def quantise(
             raise OctcError("OCT-E307", text, mend="octc train student again", place=str(folder))
         kept = checkpoint.quantisation or {}
         require_disjoint(kept.get("calibration", []), source.split)
+        if checkpoint.metrics.get("chosen") == "ptq":
+            remember_floats(module, prepare(source.model, checkpoint.preprocess.size))
         return Quantised(module, checkpoint.sha256, _facts("qat", kept, kept.get("calibration", []), checkpoint.metrics))
     ranges = None if amax is None else read_amax(amax)
     chosen, images = calibration_set(source, seed)
@@ -174,6 +177,8 @@ def quantise(
     if amax is not None and ranges is not None:
         told["amax"] = {"file": amax.name, "sha256": sha256_file(amax), **apply_amax(module, ranges)}
         told["observer"] = f"{amax.name}, else {told['observer']}"
+        if "rounded" in told:  # agreement and KL were those of other ranges
+            told["rounded"] = {"chosen": told["rounded"]["chosen"]}
     return Quantised(module, source.checkpoint.sha256, told)
 
 
@@ -189,9 +194,9 @@ def require_disjoint(calibration: Sequence[str], split: Split) -> None:
 
 
 def _facts(method: str, facts: dict[str, Any], calibration: Sequence[str], metrics: dict[str, Any]) -> dict[str, Any]:
-    rounding = {"rounding": facts["rounding"]} if "rounding" in facts else {}
+    rounded = {"rounded": facts["rounded"]} if "rounded" in facts else {}
     return {
-        "method": metrics.get("chosen", method), "engine": "octc", "observer": facts["observer"], **rounding,
+        "method": metrics.get("chosen", method), "engine": "octc", "observer": facts["observer"], **rounded,
         "observers": facts["observers"], **_calibration(calibration), "placement": facts["counts"],
     }  # fmt: skip
 

@@ -92,7 +92,7 @@ def test_the_observer_that_agrees_best_is_kept_and_the_student_stays_as_it_was(c
         logits_of(student, data.val_images, data.preprocess, "cpu"),
         logits_of(quantised, data.val_images, data.preprocess, "cpu"),
     )
-    assert facts["rounding"] == {**found, "chosen": "gptq"}
+    assert facts["rounded"] == {**found, "chosen": "gptq"}
     assert found["kl"] < table[best]["kl"], "than with nearest codes"
     assert found["agreement"] > 0.9
     assert 0 < found["kl"] < 0.1
@@ -108,16 +108,16 @@ def test_rounding_that_agrees_less_on_val_is_taken_back(ctx: Context, monkeypatc
             parameter.data.zero_()
 
     plain, _ = calibrated(student_of(ctx), replace(HOW, rounding=False), data_of(ctx), SIZE, 3)
-    monkeypatch.setattr(qat, "round_weights", spoil)
+    monkeypatch.setattr(qat, "round_with_compensation", spoil)
     kept, facts = calibrated(student_of(ctx), HOW, data_of(ctx), SIZE, 3)
-    assert facts["rounding"]["chosen"] == "nearest"
-    assert facts["rounding"]["agreement"] < 0.9
+    assert facts["rounded"]["chosen"] == "nearest"
+    assert facts["rounded"]["agreement"] < 0.9
     assert all(torch.equal(tensor, plain.state_dict()[name]) for name, tensor in kept.state_dict().items())
 
 
 def test_fake_quantisation_acts_and_passes_gradients(ctx: Context) -> None:
     data = data_of(ctx)
-    quantised, _ = calibrated(student_of(ctx), replace(HOW, rounding=False), data, SIZE, 3)
+    quantised, _ = calibrated(student_of(ctx), HOW, data, SIZE, 3)
     x = network_input(torch.from_numpy(np.array(data.val_images[:4])), data.preprocess)
     with torch.no_grad():
         on = quantised(x)
