@@ -53,7 +53,7 @@ def smoke() -> Recipe:
         augment=views,
     )  # fmt: skip
     taught = Distillation(any_teacher=True)
-    return Recipe("smoke", teacher, student, taught, quantisation=Quantisation(epochs=1, calibration=64))
+    return Recipe("smoke", teacher, student, taught, quantisation=Quantisation(epochs=1, calibration=64, rounding=False))
 
 
 def demo() -> Recipe:
