@@ -96,13 +96,14 @@ def main() -> None:
     more = ["--epochs", str(asked.epochs)] if asked.epochs else []
     found: dict[str, list[Eyes]] = {"single": [], "cross": []}
     last = ""
-    for seed in range(asked.first_seed, asked.first_seed + asked.seeds):
+    seeds = range(asked.first_seed, asked.first_seed + asked.seeds)
+    for seed in seeds:
         common = ["--dataset", NAME, "--recipe", asked.recipe, "--seed", str(seed), *more]
         teacher = octc(asked.place, "train", "retnet-teacher", *common, "--modality", "fundus")["run_id"]
         held = octc(asked.place, "eval", teacher, "--split", "test")["data"]["folder"]
         say(line(f"seed {seed} fundus teacher", eyes_of(asked.place / held)))
         for kind, how in (("single", ["--teacher", "none"]), ("cross", ["--teacher", teacher])):
-            qat = ["--qat"] if asked.int8 and kind == "cross" and seed == asked.first_seed + asked.seeds - 1 else []
+            qat = ["--qat"] if asked.int8 and kind == "cross" and seed == seeds[-1] else []
             run = octc(asked.place, "train", "retnet-student", *common, "--modality", "oct", *how, *qat)["run_id"]
             held = octc(asked.place, "eval", run, "--split", "test")["data"]["folder"]
             found[kind].append(eyes_of(asked.place / held))

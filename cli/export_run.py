@@ -137,7 +137,8 @@ def _facts(details: dict[str, Any]) -> str:
         parts.append(f"opset {details['opset']}")
     if "encoding" in details:
         left = f", float by the ladder: {', '.join(details['float_layers'])}" if details["float_layers"] else ""
-        parts.append(f"{details['int8_convolutions']} INT8 convolutions ({details['encoding']} activations){left}")
+        codes = "uint8 and int8" if details["encoding"] == "mixed" else details["encoding"]
+        parts.append(f"{details['int8_convolutions']} INT8 convolutions ({codes} activations){left}")
     return ", ".join(parts)
 
 

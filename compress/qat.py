@@ -100,26 +100,27 @@ def calibrated(
 
     observe(quantised, batches)
     reference = logits_of(student.to(device), data.val_images, pre, device)
-    table: dict[str, dict[str, float]] = {}
-    for observer in how.observers:
-        set_ranges(quantised, observer)
-        set_mode(quantised, "on")
-        table[observer] = (near or closeness)(reference, logits_of(quantised, data.val_images, pre, device))
-        tell(len(data.val_images))
-    best = max(table, key=lambda name: (table[name]["agreement"], -table[name]["kl"]))
-    set_ranges(quantised, best)
-    facts = {"observer": best, "observers": table, "calibration_images": len(chosen), "counts": counts(quantised)}
-    if how.rounding:
-        nearest = {name: tensor.clone() for name, tensor in quantised.state_dict().items()}
-        round_with_compensation(quantised, lambda: batches(_thin(len(chosen))))
+
+    def look() -> dict[str, float]:
         set_mode(quantised, "on")
         found = (near or closeness)(reference, logits_of(quantised, data.val_images, pre, device))
         tell(len(data.val_images))
-        better = (found["agreement"], -found["kl"]) >= (table[best]["agreement"], -table[best]["kl"])
+        return found
+
+    table: dict[str, dict[str, float]] = {}
+    for observer in how.observers:
+        set_ranges(quantised, observer)
+        table[observer] = look()
+    best = max(table, key=lambda name: _nearness(table[name]))
+    set_ranges(quantised, best)
+    facts = {"observer": best, "observers": table, "calibration_images": len(chosen), "counts": counts(quantised)}
+    if how.rounding:
+        round_with_compensation(quantised, lambda: batches(_thin(len(chosen))))
+        found = look()
+        better = _nearness(found) >= _nearness(table[best])
         facts["rounded"] = {**found, "chosen": "gptq" if better else "nearest"}
         if not better:
-            quantised.load_state_dict(nearest)
-            forget_floats(quantised)
+            forget_floats(quantised, back=convolutions(quantised))
     set_mode(quantised, "on")
     if how.learned_steps:
         learn_steps(quantised)
@@ -246,8 +247,12 @@ def _judge(reference: torch.Tensor, quantised: nn.Module, data: Data, device: An
     return {**closeness(reference, logits), "val_accuracy": float(right.double().mean())}
 
 
+def _nearness(metrics: dict[str, float]) -> tuple[float, float]:
+    return metrics["agreement"], -metrics["kl"]
+
+
 def _rank(metrics: dict[str, float]) -> tuple[float, float, float]:
-    return metrics["val_accuracy"], metrics["agreement"], -metrics["kl"]
+    return metrics["val_accuracy"], *_nearness(metrics)
 
 
 def load_quantised(folder: Path) -> tuple[Checkpoint, fx.GraphModule]:

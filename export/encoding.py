@@ -1,9 +1,11 @@
-"""Three spellings of the same trained quantisers, the torch reference of each, and the graph that is written as Q/DQ.
+"""Four spellings of the same trained quantisers, the torch reference of each, and the graph that is written as Q/DQ.
 
-int8    codes -128..127, zero-point 0, no quantiser on the convolution side of an addition: OpenVINO
+int8    codes -128..127, zero-point 0, no quantiser on the convolution side of an addition: networks with SiLU or hard-swish
 half    the same with scales that FP16 holds exactly, so that the files with an FP32 and an FP16 remainder agree: TensorRT
-uint8   the residual quantisers too; behind ReLU zero-point 0 with scale s * 127 / 255 (same range, finer grid), elsewhere
-        zero-point 128 with the same scale (the same values bit for bit): onnxruntime's CPU kernels, ReLU networks only
+mixed   as int8, but behind ReLU uint8 with zero-point 0 and scale s * 127 / 255 (same range, finer grid), which x86 kernels
+        multiply without a correction: OpenVINO, ReLU networks only
+uint8   the residual quantisers too; behind ReLU as mixed, elsewhere uint8 with zero-point 128 and the same scale (the same
+        values bit for bit): onnxruntime's CPU kernels, ReLU networks only
 """
 
 from __future__ import annotations
@@ -34,22 +36,25 @@ LINEAR_CALLS = (*ADDITIONS, operator.sub, torch.cat)
 
 @dataclass(frozen=True)
 class Encoding:
-    """signed: int8 with zero-point 0, else uint8. residual: also Q/DQ on convolution outputs that go into an addition.
+    """rectified, elsewhere: type of the codes behind a rectifier and of all others, int8 with zero-point 0 or uint8.
 
-    half: scales are FP16 numbers (rounded up). packed: large weights of float convolutions are stored as codes too (pack.py).
+    residual: also Q/DQ on convolution outputs that go into an addition. half: scales are FP16 numbers (rounded up). packed:
+    large weights of float convolutions are stored as codes too (pack.py).
     """
 
     name: str
-    signed: bool
-    residual: bool
+    rectified: str = "int8"
+    elsewhere: str = "int8"
+    residual: bool = False
     half: bool = False
     packed: bool = False
 
 
 ENCODINGS = {
-    "int8": Encoding("int8", signed=True, residual=False, packed=True),
-    "half": Encoding("int8", signed=True, residual=False, half=True),
-    "uint8": Encoding("uint8", signed=False, residual=True),
+    "int8": Encoding("int8", packed=True),
+    "half": Encoding("int8", half=True),
+    "mixed": Encoding("mixed", rectified="uint8", packed=True),
+    "uint8": Encoding("uint8", rectified="uint8", elsewhere="uint8", residual=True),
 }
 
 
@@ -128,10 +133,11 @@ def is_rectified(quantised: fx.GraphModule) -> bool:
 
 
 def encoding_for(quantised: fx.GraphModule, target: str) -> Encoding:
-    """uint8 for onnxruntime where it gains from it (ReLU networks), int8 for everything else (TensorRT: FP16 scales)."""
+    """For ReLU networks uint8 in onnxruntime and mixed in OpenVINO, for all others int8; TensorRT: int8 with FP16 scales."""
     if target.startswith("tensorrt"):
         return ENCODINGS["half"]
-    return ENCODINGS["uint8" if target == "onnx" and is_rectified(quantised) else "int8"]
+    name = {"onnx": "uint8", "openvino": "mixed"}.get(target, "int8")
+    return ENCODINGS[name if is_rectified(quantised) else "int8"]
 
 
 def encode(
@@ -182,9 +188,10 @@ def _grid(module: fx.GraphModule, node: fx.Node, source: fx.Node, encoding: Enco
         raise OctcError("OCT-E404", text, mend="calibrate first: octc train student without --no-qat", place=str(node.target))
     if encoding.half:
         scale = float(half_up(quantiser.step()))
-    if encoding.signed:
+    rectified = _nonnegative(module, source)
+    if (encoding.rectified if rectified else encoding.elsewhere) == "int8":
         return Grid(scale, 0, -128, 127)
-    return Grid(scale * 127 / 255, 0, 0, 255) if _nonnegative(module, source) else Grid(scale, 128, 0, 255)
+    return Grid(scale * 127 / 255, 0, 0, 255) if rectified else Grid(scale, 128, 0, 255)
 
 
 def _check_weight(name: str, conv: QuantConv2d) -> None:

@@ -160,7 +160,7 @@ def quantise(
             raise OctcError("OCT-E307", text, mend="octc train student again", place=str(folder))
         kept = checkpoint.quantisation or {}
         require_disjoint(kept.get("calibration", []), source.split)
-        if checkpoint.metrics.get("chosen") == "ptq":
+        if checkpoint.metrics.get("chosen") == "ptq" and kept.get("rounded", {}).get("chosen") == "gptq":
             remember_floats(module, prepare(source.model, checkpoint.preprocess.size))
         return Quantised(module, checkpoint.sha256, _facts("qat", kept, kept.get("calibration", []), checkpoint.metrics))
     ranges = None if amax is None else read_amax(amax)

@@ -15,14 +15,19 @@ MAIN = "model.xml"
 def write_openvino(source: Path, folder: Path, *, half: bool) -> dict[str, Any]:
     """Read an ONNX file and write model.xml and model.bin; `half` stores float weights as FP16 (executed in FP32 on a CPU).
 
-    INT8 codes stay INT8 in the .bin. The batch axis stays dynamic: the runtime reshapes to a static one.
+    The graph is simplified as OpenVINO's own converter does it (that one reports its use, so it is not called): constants are
+    folded, Q/DQ of activations becomes FakeQuantize. INT8 codes stay INT8 in the .bin. The batch axis stays dynamic: the
+    runtime reshapes to a static one.
 
     Raises:
         OctcError: E407 when OpenVINO cannot read the file.
     """
     openvino = need("openvino")
+    from openvino._offline_transformations import apply_moc_transformations
+
     try:
         model = openvino_core().read_model(str(source))
+        apply_moc_transformations(model, True)
         openvino.save_model(model, str(folder / MAIN), compress_to_fp16=half)
     except RuntimeError as error:
         lines = str(error).splitlines()

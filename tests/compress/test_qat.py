@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from octc.compress import qat
-from octc.compress.placement import counts, set_mode
+from octc.compress.placement import convolutions, counts, set_mode
 from octc.compress.qat import (
     anchored_loss,
     calibrated,
@@ -104,8 +104,9 @@ def test_the_observer_that_agrees_best_is_kept_and_the_student_stays_as_it_was(c
 
 def test_rounding_that_agrees_less_on_val_is_taken_back(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     def spoil(module: torch.nn.Module, _batches: object) -> None:
-        for parameter in module.parameters():
-            parameter.data.zero_()
+        for layer in convolutions(module).values():
+            layer.plain = layer.conv.weight.detach().clone()
+            layer.conv.weight.data.zero_()
 
     plain, _ = calibrated(student_of(ctx), replace(HOW, rounding=False), data_of(ctx), SIZE, 3)
     monkeypatch.setattr(qat, "round_with_compensation", spoil)

@@ -56,7 +56,7 @@ def test_relu_networks_are_told_from_silu_ones(name: str, rectified: bool) -> No
     module = prepare(build_model(name, 4), 64)
     assert is_rectified(module) == rectified
     assert encoding_for(module, "onnx").name == ("uint8" if rectified else "int8")
-    assert encoding_for(module, "openvino") is ENCODINGS["int8"]
+    assert encoding_for(module, "openvino") is ENCODINGS["mixed" if rectified else "int8"]
     assert encoding_for(module, "tensorrt") is encoding_for(module, "tensorrt-rtx") is ENCODINGS["half"]
 
 
@@ -70,8 +70,8 @@ def test_int8_reference_is_the_trained_network_without_residual_quantisers(resne
 def test_unsigned_codes_at_128_are_the_signed_ones() -> None:
     """On a network without rectifiers every tensor keeps its values, bit for bit."""
     module = calibrated("test_efficientnet")
-    signed = logits(encode(module, Encoding("s", signed=True, residual=True)))
-    assert np.array_equal(logits(encode(module, Encoding("u", signed=False, residual=True))), signed)
+    signed = logits(encode(module, Encoding("s", residual=True)))
+    assert np.array_equal(logits(encode(module, Encoding("u", "uint8", "uint8", residual=True))), signed)
 
 
 def test_encoding_leaves_the_trained_network_alone(resnet: fx.GraphModule) -> None:
@@ -81,7 +81,7 @@ def test_encoding_leaves_the_trained_network_alone(resnet: fx.GraphModule) -> No
     assert all(torch.equal(tensor, before[name]) for name, tensor in resnet.state_dict().items())
 
 
-@pytest.mark.parametrize("name", ["int8", "uint8"])
+@pytest.mark.parametrize("name", ["int8", "mixed", "uint8"])
 def test_onnxruntime_without_optimisation_computes_the_reference(resnet: fx.GraphModule, name: str, tmp_path: Path) -> None:
     encoding = ENCODINGS[name]
     write_onnx(encode(resnet, encoding, opset=20), PRE, tmp_path / "m.onnx", 20)
@@ -108,7 +108,7 @@ def test_onnxruntime_fuses_the_unsigned_graph_into_integer_kernels(resnet: fx.Gr
 
 
 def test_openvino_runs_every_quantised_convolution_in_int8(resnet: fx.GraphModule, tmp_path: Path) -> None:
-    write_onnx(encode(resnet, ENCODINGS["int8"], opset=20), PRE, tmp_path / "m.onnx", 20)
+    write_onnx(encode(resnet, ENCODINGS["mixed"], opset=20), PRE, tmp_path / "m.onnx", 20)
     model = openvino_core().read_model(str(tmp_path / "m.onnx"))
     model.reshape({"image": [1, 1, 64, 64]})
     compiled = openvino_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
