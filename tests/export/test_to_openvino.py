@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import onnx
+import openvino
+import torch
 from onnx import TensorProto, helper
 
+from octc.compress.calibrate import observe, set_ranges
+from octc.compress.placement import prepare
+from octc.export.encoding import ENCODINGS, encode
+from octc.export.to_onnx import write_onnx
 from octc.export.to_openvino import MAIN, write_openvino
+from octc.image import Preprocess
 from octc.optional import openvino_core
+from octc.train.models import build_model, normalise
+
+PRE = Preprocess(64)
+IMAGES = np.random.default_rng(0).integers(0, 256, (8, 1, 64, 64), dtype=np.uint8)
 
 
 def test_the_description_is_not_indented_and_is_read_again(tmp_path: Path) -> None:
@@ -25,3 +37,24 @@ def test_the_description_is_not_indented_and_is_read_again(tmp_path: Path) -> No
     assert facts["file_bytes"][MAIN] == len(text)
     compiled = openvino_core().compile_model(tmp_path / MAIN, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     assert np.allclose(compiled(np.float32([[1, 0, 2]]))[0], [[11, 14]])
+
+
+def test_the_graph_is_simplified_and_codes_stay_codes(tmp_path: Path) -> None:
+    """A quantised convolution: constants are folded but for the int8 weights, Q/DQ of the activation is one FakeQuantize."""
+    module = prepare(build_model("test_resnet", 4).eval(), 64)
+    observe(module, lambda: [normalise(torch.from_numpy(IMAGES), PRE)])
+    set_ranges(module, "max")
+    write_onnx(encode(module, ENCODINGS["mixed"], opset=20), PRE, tmp_path / "source.onnx", 20)
+    write_openvino(tmp_path / "source.onnx", tmp_path, half=False)
+    read, simple = (openvino_core().read_model(str(tmp_path / name)) for name in ("source.onnx", MAIN))
+    kinds = Counter(node.get_type_name() for node in simple.get_ops())
+    assert kinds["FakeQuantize"] == Counter(node.get_type_name() for node in read.get_ops())["FakeQuantize"] > 0
+    assert kinds["Convolution"] == 15
+    assert not kinds["ShapeOf"] + kinds["Subtract"] + kinds["Broadcast"]
+    weights = [node for node in simple.get_ops() if node.get_type_name() == "Constant" and len(node.shape) == 4]
+    assert sum(node.get_element_type() == openvino.Type.i8 for node in weights) == 15
+    core = openvino_core()
+    before, after = (
+        core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(IMAGES)[0] for model in (read, simple)
+    )
+    assert np.abs(before - after).max() <= 1e-3 * np.ptp(before)
