@@ -83,7 +83,11 @@ def _saturation(state: State) -> list[Finding]:
 
 
 def _instruction_set(state: State) -> list[Finding]:
-    if _fast_int8(state) or not any(s.found.artifact.precision == "int8" for s in _measured(state)):
+    """What is to be expected, unless this run has measured that INT8 is faster."""
+    ratios = [c.ratio for c in state.comparisons if c.kind == "int8_vs_other" and c.status == "VALID"]
+    if _fast_int8(state) or any(int8_finding(ratio) == "int8_faster" for ratio in ratios):
+        return []
+    if not any(s.found.artifact.precision == "int8" for s in _measured(state)):
         return []
     text = f"INT8 may be no faster than FP32 here ({state.machine.cpu_class})"
     return [Finding("isa_without_int8", "info", text)]

@@ -148,7 +148,7 @@ def test_r10_w611_findings_of_int8(whole: State) -> None:
     weak = replace(whole.machine, isa=("avx2",), cpu_class="x86-avx2")
     assert "int8_saturation" not in {f.code for f in find_all(replace(whole, machine=weak))}, "octc's weights have 7 bits"
     whole = with_wide_weights(whole)
-    found = {f.code: f for f in find_all(replace(whole, machine=weak))}
+    found = {f.code: f for f in find_all(replace(whole, machine=weak, comparisons=[]))}
     assert found["int8_saturation"].warning == "OCT-W610"
     assert INT8 in found["int8_saturation"].text
     assert "x86-avx2" in found["isa_without_int8"].text
@@ -159,6 +159,10 @@ def test_r10_w611_findings_of_int8(whole: State) -> None:
     finding = find_all(replace(whole, machine=weak, comparisons=[slow]))[0]
     assert (finding.code, finding.level, finding.warning) == ("int8_slower", "warn", "OCT-W611")
     assert "Observed: x86-avx2 has no INT8 dot product" in finding.text
+    for limits, expected in (((1.1, 1.3), True), ((0.9, 1.1), True), ((0.4, 0.6), False)):
+        measured = replace(one, ratio=replace(one.ratio, value=sum(limits) / 2, ci95=limits), status="VALID")
+        codes = {f.code for f in find_all(replace(whole, machine=weak, comparisons=[measured]))}
+        assert ("isa_without_int8" in codes) == expected, limits
 
 
 def test_verdict_beside_the_speed_is_that_of_the_same_files(whole: State, run: Run) -> None:
