@@ -25,6 +25,7 @@ from octc.runtimes.safety import check_model
 from octc.runtimes.wire import fields, messages, text
 
 LAYERS = {"Conv", "Gemm", "MatMul", "Convolution", "GroupConvolution"}
+BARE = "/WithoutBiases"  # what OpenVINO calls an ONNX layer whose bias it adds in a node of its own
 GRAPH_OUTPUT, NODE_OUTPUT, NODE_NAME, VALUE_NAME = 12, 2, 3, 1  # numbers of fields in onnx.proto
 BATCH = 2  # images at once: every layer's result is held
 SOUND = 0.04  # of the reference's size: what a sound layer adds at least, for this judgement
@@ -159,7 +160,10 @@ def _open_ir(path: Path, artifact: Artifact) -> tuple[list[str], Run]:
     core = openvino_core()
     model = core.read_model(str(path))
     layers = [one for one in model.get_ordered_ops() if one.get_type_name() in LAYERS and _is_layer(one)]
-    model.add_outputs([one.output(0) for one in layers])
+    wanted = [_with_bias(one) for one in layers]
+    model.add_outputs(wanted)  # but for the logits, which are one already
+    order = {_source(result): i for i, result in enumerate(model.get_results())}
+    places = [order[one.get_node().get_friendly_name()] for one in wanted]
     pre = artifact.preprocess
     model.reshape([BATCH, pre.channels, pre.size, pre.size])
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})
@@ -167,9 +171,23 @@ def _open_ir(path: Path, artifact: Artifact) -> tuple[list[str], Run]:
     def run(images: UInt8) -> list[Values]:
         filled = np.concatenate([images, np.repeat(images[-1:], BATCH - len(images), axis=0)])
         results = compiled([filled])
-        return [np.array(results[i + 1])[: len(images)] for i in range(len(layers))]
+        return [np.array(results[place])[: len(images)] for place in places]
 
-    return [one.get_friendly_name() for one in layers], run
+    return [one.get_friendly_name().removesuffix(BARE) for one in layers], run
+
+
+def _source(result: Any) -> str:
+    name: str = result.input_value(0).get_node().get_friendly_name()
+    return name
+
+
+def _with_bias(node: Any) -> Any:
+    """The output that ONNX gives the layer: behind the addition of its bias, where OpenVINO has split that off."""
+    if node.get_friendly_name().endswith(BARE):
+        for target in node.output(0).get_target_inputs():
+            if target.get_node().get_type_name() == "Add":
+                return target.get_node().output(0)
+    return node.output(0)
 
 
 def _is_layer(node: Any) -> bool:

@@ -17,6 +17,7 @@ from octc.export.source import Select, quantise, read_select, read_source, requi
 from octc.export.to_onnx import choose_opset, read_onnx
 from octc.image import Float32
 from octc.run import Run
+from octc.runtimes.layers import layer_gaps, suspects
 from octc.train.checkpoint import read_checkpoint, write_checkpoint
 from tests.export.engines import DEVICE, Engine, open_engine
 
@@ -227,3 +228,16 @@ def test_another_split_than_the_trained_one_is_refused(run: Run, patterns: Path)
     with pytest.raises(OctcError) as caught:
         read_source(run, patterns)
     assert caught.value.code == "OCT-E216"
+
+
+def test_layers_of_two_engines_are_compared_with_their_biases(shop: Workshop, select: Select, run: Run) -> None:
+    """ONNX adds a bias in the layer, OpenVINO behind it: `octc verify` would call every first layer of its files broken."""
+    images, found = select.images[:4], {}
+    made = [export_artifact(into(shop, run.path), job(*name), DEVICE, select=select) for name in
+            (("onnx", "fp32"), ("openvino", "fp32"), ("openvino", "int8"))]  # fmt: skip
+    for one in made[1:]:
+        found[one.artifact.name] = layer_gaps((made[0].folder, made[0].artifact), (one.folder, one.artifact), images)
+    assert len(found["openvino-fp32"]) == 16
+    assert max(gap.error for gap in found["openvino-fp32"]) < 1e-4
+    assert [gap.gain for gap in found["openvino-int8"]] == pytest.approx([1.0] * 16, abs=0.1)
+    assert not suspects(found["openvino-int8"])
