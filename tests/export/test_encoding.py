@@ -81,6 +81,7 @@ def test_encoding_leaves_the_trained_network_alone(resnet: fx.GraphModule) -> No
     assert all(torch.equal(tensor, before[name]) for name, tensor in resnet.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["int8", "mixed", "uint8"])
 def test_onnxruntime_without_optimisation_computes_the_reference(resnet: fx.GraphModule, name: str, tmp_path: Path) -> None:
     encoding = ENCODINGS[name]
