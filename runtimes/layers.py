@@ -162,8 +162,8 @@ def _open_ir(path: Path, artifact: Artifact) -> tuple[list[str], Run]:
     layers = [one for one in model.get_ordered_ops() if one.get_type_name() in LAYERS and _is_layer(one)]
     wanted = [_with_bias(one) for one in layers]
     model.add_outputs(wanted)  # but for the logits, which are one already
-    order = {_source(result): i for i, result in enumerate(model.get_results())}
-    places = [order[one.get_node().get_friendly_name()] for one in wanted]
+    order = {_maker(result.input_value(0)): i for i, result in enumerate(model.get_results())}
+    places = [order[_maker(output)] for output in wanted]
     pre = artifact.preprocess
     model.reshape([BATCH, pre.channels, pre.size, pre.size])
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})
@@ -176,8 +176,8 @@ def _open_ir(path: Path, artifact: Artifact) -> tuple[list[str], Run]:
     return [one.get_friendly_name().removesuffix(BARE) for one in layers], run
 
 
-def _source(result: Any) -> str:
-    name: str = result.input_value(0).get_node().get_friendly_name()
+def _maker(output: Any) -> str:
+    name: str = output.get_node().get_friendly_name()
     return name
 
 

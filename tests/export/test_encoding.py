@@ -108,8 +108,9 @@ def test_onnxruntime_fuses_the_unsigned_graph_into_integer_kernels(resnet: fx.Gr
     assert found["int8"] < found["uint8"]
 
 
-def test_openvino_runs_every_quantised_convolution_in_int8(resnet: fx.GraphModule, tmp_path: Path) -> None:
-    write_onnx(encode(resnet, ENCODINGS["mixed"], opset=20), PRE, tmp_path / "m.onnx", 20)
+@pytest.mark.parametrize("name", [pytest.param("int8", marks=pytest.mark.slow), "mixed"])
+def test_openvino_runs_every_quantised_convolution_in_int8(resnet: fx.GraphModule, name: str, tmp_path: Path) -> None:
+    write_onnx(encode(resnet, ENCODINGS[name], opset=20), PRE, tmp_path / "m.onnx", 20)
     model = openvino_core().read_model(str(tmp_path / "m.onnx"))
     model.reshape({"image": [1, 1, 64, 64]})
     compiled = openvino_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
