@@ -1,4 +1,4 @@
-"""The repository as a whole: nothing is left out of the wheel, files stay short, versions are pinned, guards refuse."""
+"""The repository as a whole: nothing is left out of the wheel, versions are pinned, guards refuse."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from packaging.specifiers import SpecifierSet
 
 from tests.house.tree import FLOORS, ROOT, files, pyproject, sources
 
-LONGEST = 300
 BINARY = re.compile(
     r"\.(jpe?g|png|tiff?|bmp|gif|pth?|pkl|onnx|engine|plan|safetensors|bin|npz?|zip|gz|whl|so|pyc|dcm|e2e|fda)$", re.I
 )
@@ -51,13 +50,6 @@ def test_the_makefile_and_contributing_name_the_same_folders() -> None:
     table = {name: tuple(re.findall(r"`(\w+)`", cell)) for name, cell in rows}
     assert table.pop("cli") == ()
     assert table == {name: below for name, below in FLOORS.items() if name != "cli"}
-
-
-def test_files_stay_short() -> None:
-    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in files() if path.suffix == ".py"}
-    assert len(lengths) > 50
-    long = {str(path.relative_to(ROOT)): count for path, count in lengths.items() if count > LONGEST}
-    assert not long
 
 
 def test_no_file_is_binary_or_large() -> None:
