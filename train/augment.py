@@ -34,10 +34,7 @@ def augment(images: torch.Tensor, uniform: torch.Tensor, how: Augment) -> torch.
     if how.brightness or how.contrast or how.gamma:
         out = _intensity(out, u, how)
     if how.blur:
-        kernel = torch.tensor([1.0, 2.0, 1.0], device=out.device)
-        weight = (kernel[:, None] * kernel / 16).expand(out.shape[1], 1, 3, 3)
-        soft = functional.conv2d(functional.pad(out, (1, 1, 1, 1), mode="replicate"), weight, groups=out.shape[1])
-        out = torch.where(_column(u, 11) < how.blur, soft, out)
+        out = torch.where(_column(u, 11) < how.blur, _soft(out), out)
     if how.noise:
         out = out * (1 + _speckle(out, u) * (_column(u, 12) * how.noise))
     if how.erase:
@@ -65,11 +62,21 @@ def _matrices(u: torch.Tensor, how: Augment) -> torch.Tensor:
 def _intensity(out: torch.Tensor, u: torch.Tensor, how: Augment) -> torch.Tensor:
     gain = 1 + (_column(u, 8) * 2 - 1) * how.brightness
     spread = 1 + (_column(u, 9) * 2 - 1) * how.contrast
-    mean = out.mean(dim=(1, 2, 3), keepdim=True)
+    # by rows first: the sum of one large picture would be split among the threads, that of several would not
+    mean = out.mean(dim=3, keepdim=True).mean(dim=(1, 2), keepdim=True)
     out = (((out - mean) * spread + mean) * gain).clamp(0, 255)
     if how.gamma:
-        out = 255 * (out / 255).clamp_min(1e-4) ** torch.exp((_column(u, 10) * 2 - 1) * how.gamma)
+        powers = torch.exp((_column(u, 10) * 2 - 1) * how.gamma)
+        # one picture at a time: threads cut a batch anywhere, and a power at the cut has other last bits
+        out = torch.stack([255 * (one / 255).clamp_min(1e-4) ** power for one, power in zip(out, powers, strict=True)])
     return out
+
+
+def _soft(out: torch.Tensor) -> torch.Tensor:
+    """Binomial 3 x 3 blur, the edge repeated: a convolution of one image alone has other last bits than one of a batch."""
+    wide = functional.pad(out, (1, 1, 1, 1), mode="replicate")
+    rows = wide[..., :-2, :] + 2 * wide[..., 1:-1, :] + wide[..., 2:, :]
+    return (rows[..., :-2] + 2 * rows[..., 1:-1] + rows[..., 2:]) / 16
 
 
 def _speckle(out: torch.Tensor, u: torch.Tensor) -> torch.Tensor:

@@ -28,7 +28,7 @@ from octc.train.training import Data
 
 SAMPLED = 64  # images a view whose bits are compared
 LARGEST = 60000.0  # of a float16 logit
-FORMAT = 1
+FORMAT = 2
 MEND = "delete this folder: the logits are computed anew"
 
 
