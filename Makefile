@@ -7,10 +7,10 @@ FOLDERS := octc bench cli runtimes train compress export
 DATA ?= ./Dataset/UCSD
 
 .DEFAULT_GOAL := help
-.PHONY: help dev links check test slow demo real wheel clean
+.PHONY: help dev links check test slow test-isa demo real wheel clean
 
 help: ## show this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-7s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 dev: $(READY) links ## a virtual environment with everything, and the links for editors and mypy
 
@@ -40,6 +40,9 @@ test: dev ## all tests but the slow ones (pytest options: make test ARGS='-k cli
 
 slow: dev ## the slow tests: wheels in fresh environments, NVIDIA's compiler, killed and resumed commands
 	$(PYTEST) -m slow $(ARGS)
+
+test-isa: dev ## the tests that compute, under each instruction set of this machine (tests/isa.py)
+	$(BIN)/python tests/isa.py $(PYTEST) -m 'not slow' $(ARGS)
 
 demo: dev ## the main job on synthetic images, in a few minutes
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh benchmarks/demo.sh

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.house.tree import FLOORS, ROOT, files
 
-TARGETS = ("dev", "links", "check", "test", "demo", "real", "wheel", "clean")
+TARGETS = ("dev", "links", "check", "test", "slow", "test-isa", "demo", "real", "wheel", "clean")
 
 
 def make(folder: Path, *words: str) -> str:
@@ -17,7 +17,7 @@ def make(folder: Path, *words: str) -> str:
 
 
 def test_help_lists_every_target() -> None:
-    listed = re.findall(r"^  make (\w+) +\S", make(ROOT, "help"), re.M)
+    listed = re.findall(r"^  make ([\w-]+) +\S", make(ROOT, "help"), re.M)
     assert set(TARGETS) <= set(listed)
     phony = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.M)
     assert phony is not None
@@ -25,11 +25,14 @@ def test_help_lists_every_target() -> None:
 
 
 def test_check_and_test_are_the_commands_that_ci_counts_on() -> None:
-    plan = make(ROOT, "-n", "check", "test", "ARGS=-k cli")
+    plan = make(ROOT, "-n", "check", "test", "test-isa", "ARGS=-k cli")
     assert "ruff format --check ." in plan
     assert "ruff check ." in plan
     assert "mypy -p octc" in plan
     assert re.search(r"-m pytest .*-k cli", plan)
+    assert re.search(r"tests/isa.py .*-m pytest .*-k cli", plan)
+    ci = (ROOT / ".ci" / "run").read_text()
+    assert all(re.search(rf"^make {name}\b", ci, re.M) for name in ("check", "test", "slow", "test-isa"))
 
 
 def test_links_make_one_package_of_the_house(tmp_path: Path) -> None:
