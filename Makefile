@@ -41,8 +41,8 @@ test: dev ## all tests but the slow ones (pytest options: make test ARGS='-k cli
 slow: dev ## the slow tests: wheels in fresh environments, NVIDIA's compiler, killed and resumed commands
 	$(PYTEST) -m slow $(ARGS)
 
-test-isa: dev ## the tests that compute, under each instruction set of this machine (tests/isa.py)
-	$(BIN)/python tests/isa.py $(PYTEST) -m 'not slow' $(ARGS)
+test-isa: dev ## the tests that compute, under each instruction set of this machine (some: ISA='all-sse')
+	ISA='$(ISA)' $(BIN)/python tests/isa.py $(PYTEST) -m 'not slow' $(ARGS)
 
 demo: dev ## the main job on synthetic images, in a few minutes
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh benchmarks/demo.sh

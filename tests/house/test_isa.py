@@ -20,8 +20,8 @@ ARM = "processor\t: 0\nFeatures\t: fp asimd asimddp\n"
 @pytest.mark.parametrize(
     ("cpuinfo", "runs"),
     [
-        (NEW, ["as-it-is", "default", "avx2", "avx512", "onednn-avx2", "oldest"]),
-        (OLD, ["as-it-is", "default", "avx2", "onednn-avx2", "oldest"]),
+        (NEW, ["as-it-is", "default", "avx2", "avx512", "onednn-avx2", "all-avx2", "all-sse"]),
+        (OLD, ["as-it-is", "default", "avx2", "onednn-avx2", "all-avx2", "all-sse"]),
         (ARM, ["as-it-is", "default"]),
         ("", ["as-it-is", "default"]),
     ],
@@ -63,10 +63,20 @@ def test_every_setting_is_run_or_named_and_one_failure_is_the_result() -> None:
     code = "import os, sys; sys.exit(os.environ.get('ATEN_CPU_CAPABILITY') == 'default')"
     done = subprocess.run(
         [sys.executable, "tests/isa.py", sys.executable, "-c", code],
-        cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False, timeout=300,
+        cwd=ROOT, env={**os.environ, "ISA": ""}, capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     rows = dict(re.findall(r"^(?:FAILED|passed|same|NOT RUN) +([\w-]+): (.+)$", done.stdout, re.M))
     assert set(rows) == {setting.name for setting in SETTINGS}
     assert re.search(r"^FAILED +default:", done.stdout, re.M)
     assert re.search(r"^passed +as-it-is:", done.stdout, re.M)
+
+
+def test_chosen_settings_are_known_and_the_others_are_named_as_left_out() -> None:
+    command = [sys.executable, "tests/isa.py", sys.executable, "-c", "pass"]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "ISA": "as-it-is"}, capture_output=True, text=True, check=True)
+    assert re.search(r"^passed +as-it-is:", done.stdout, re.M)
+    left = re.findall(r"^left out ([\w-]+)$", done.stdout, re.M)
+    assert left == [setting.name for setting in SETTINGS[1:]]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "ISA": "avx3"}, capture_output=True, text=True, check=False)
+    assert (done.returncode, "avx3" in done.stdout) == (2, True)

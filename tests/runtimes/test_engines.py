@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -112,7 +113,12 @@ def test_openvino_in_another_precision_than_asked_is_refused(run: Run) -> None:
     model = openvino_core().read_model(str(run.artifacts / "openvino-fp16" / "model.xml"))
     model.reshape([1, 1, 64, 64])
     settings = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY"}
-    found = ov.read_back(openvino_core().compile_model(model, "CPU", settings))
+    try:
+        found = ov.read_back(openvino_core().compile_model(model, "CPU", settings))
+    except RuntimeError:  # the plugin asks the processor whether it has bf16, and oneDNN was told to know older ones only
+        if "ONEDNN_MAX_CPU_ISA" not in os.environ:
+            raise
+        found = ov.read_back(openvino_core().compile_model(model, "CPU", {**settings, "INFERENCE_PRECISION_HINT": "f32"}))
     ov.require_settings({**found, "precision_hint": "f32"}, 1)
     for hint in {found["precision_hint"], "bf16", "f16"} - {"f32"}:
         with pytest.raises(OctcError) as caught:
