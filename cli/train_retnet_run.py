@@ -194,12 +194,14 @@ def _check_resumed(asked: Request, recipe: EyeRecipe, seed: int, split: Split) -
     """A run goes on with the images it began with (E216), and as it began (E110) unless changes are allowed."""
     import json
 
+    from octc.files import parse_json
+
     assert asked.resume is not None
     stored = asked.resume.read()
     if stored.get("split_digest") != split.digest:
         text = f"the images, or how they are split, changed since {asked.resume.id} began"
         raise OctcError("OCT-E216", text, mend="restore the images, or train anew", place=str(asked.resume.path))
-    same = json.loads(json.dumps(asdict(recipe))) == stored.get("recipe") and stored.get("seed") == seed
+    same = parse_json(json.dumps(asdict(recipe))) == stored.get("recipe") and stored.get("seed") == seed
     if not same and not asked.allow_change:
         text = f"{asked.resume.id} began with other values"
         raise OctcError("OCT-E110", text, mend="leave these options out, or --allow-change", place=str(asked.resume.path))

@@ -98,6 +98,8 @@ def _from_json(value: dict[str, Any], folder: Path) -> Checkpoint:
     if set(value) != known:
         missing, extra = sorted(known - set(value)), sorted(set(value) - known)
         raise ValueError(f"fields missing: {', '.join(missing) or 'none'}; unknown: {', '.join(extra) or 'none'}")
+    if len(set(value["classes"])) != len(value["classes"]):
+        raise ValueError(f"a class that stands twice: {', '.join(map(str, value['classes']))}"[:300])
     preprocess = Preprocess.from_json(value["preprocess"])
     return Checkpoint(**{**value, "preprocess": preprocess, "classes": tuple(value["classes"])})
 
