@@ -38,6 +38,7 @@ FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 SUFFIXES = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP",
 }  # fmt: skip
+DECODING = 2  # raised where a file is read otherwise than before, so that no cache holds pixels of the former reading
 MAX_PIXELS = 64_000_000  # a wide volume montage fits, a decompression bomb does not
 MIN_SIDE = 32  # pixels; smaller is no B-scan
 MAX_ASPECT = 16.0
