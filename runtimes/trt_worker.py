@@ -266,7 +266,7 @@ def write(path: Path, data: bytes) -> None:
 
 
 def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of a plan, in which every key stands once (octc.files.parse_json is the same; this file needs nothing of octc)."""
+    """An object of a plan, in which every key stands once (as octc.files.parse_json, of which this file may not know)."""
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
