@@ -90,9 +90,9 @@ def match(own: State, heads: tuple[str, ...], state: State, place: str, *, part:
     _check_types(own, used, place)
     refuse_not_finite({names[name]: tensor.to(own[name].dtype) for name, tensor in used.items()}, place)
     said = {names[name].removesuffix(name) for name in used} - {""}
-    left_out = (*(originals[name] for name in outside if name in under), *(names[name] for name in strange if name in beside))
+    left_out = sorted([originals[name] for name in outside if name in under] + [names[name] for name in beside])
     return Match(
-        {**found, **{name: own[name] for name in (*drawn, *counters)}}, tuple(sorted(said)[:MOST_KEPT]), left_out, drawn,
+        {**found, **{name: own[name] for name in (*drawn, *counters)}}, tuple(sorted(said)[:MOST_KEPT]), tuple(left_out), drawn,
         counters, _types(own, used),
     )  # fmt: skip
 
