@@ -147,6 +147,8 @@ def read_records(path: Path) -> Records:
     """Read what `write_records` wrote; no pickle (OctcError E708 when it cannot be read)."""
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as data:  # numpy leaves its own open on damage
+            if len(set(data.files)) != len(data.files):
+                raise ValueError("an array that stands twice")
             head = parse_json(data["head"].tobytes())
             logits: npt.NDArray[np.float32] = data["logits"].astype(np.float32)
             return Records(

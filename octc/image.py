@@ -302,7 +302,8 @@ class _Grey:
             found = found.astype(self.turned).byteswap()
         elif found.dtype.itemsize == np.dtype(self.kind).itemsize:
             found = found.view(np.dtype(self.kind).newbyteorder(found.dtype.byteorder))
-        return found.astype(np.float64)
+        with np.errstate(invalid="ignore"):  # of NaN, which is refused below
+            return found.astype(np.float64)
 
 
 def _raw(picture: Image.Image) -> tuple[str, str]:
@@ -410,7 +411,8 @@ def _see_through(picture: Image.Image, data: bytes) -> Any:
     found = picture.info.get("transparency")
     if picture.format != "PNG" or picture.mode not in ("L", "RGB") or found is None:
         return found
-    most = 2 ** data[24] - 1  # a PNG names the value before it is spread over 0 to 255; higher bits do not count
+    bits = data[24] if data[24] in (1, 2, 4) else 8
+    most = 2**bits - 1  # a PNG names the value before it is spread over 0 to 255; higher bits do not count
     return tuple(value & 255 for value in found) if isinstance(found, tuple) else (found & most) * (255 // most)
 
 

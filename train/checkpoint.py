@@ -181,13 +181,13 @@ def _bytes_of(path: Path, sha256: str | None) -> bytes:
     except OSError as error:
         mend = "--weights FILE" if sha256 is None else "train again or restore the file"
         raise OctcError("OCT-E310", f"weights are not on disk: {error.strerror}", mend=mend, place=str(path)) from error
+    if data.startswith(LFS):
+        text = f"{path.name} is a pointer of Git LFS; the weights themselves were not fetched"
+        raise OctcError("OCT-E310", text, mend="git lfs pull", place=str(path))
     if sha256 is not None and sha256_bytes(data) != sha256:
         raise OctcError(
             "OCT-E501", f"{path.name} does not match its sha256", mend="train again or restore the file", place=str(path)
         )
-    if data.startswith(LFS):
-        text = f"{path.name} is a pointer of Git LFS; the weights themselves were not fetched"
-        raise OctcError("OCT-E310", text, mend="git lfs pull", place=str(path))
     return data
 
 

@@ -146,7 +146,7 @@ def laid(values: Array) -> Array:
     return np.rint(values[..., :-1] * values[..., -1:] / 255)
 
 
-PLAIN = [(530, 3, [1, 1])]  # YCbCr: a colour for each pixel
+YCBCR = [(530, 3, [1, 1])]  # YCbCr: a colour for each pixel
 COLOURS: dict[str, tuple[int, int, tuple[int, ...], Any, int]] = {
     "RGB": (2, 3, (), lambda v: v, 0), "RGB and more": (2, 4, (0,), lambda v: v[..., :3], 0),
     "RGBA": (2, 4, (2,), laid, 1), "RGBA, premultiplied": (2, 4, (1,), lambda v: v[..., :3], 1),
@@ -170,7 +170,7 @@ def test_colour_tiff_of_every_kind_is_right_or_refused(name: str) -> None:
         if 1 in extra:  # no colour above its alpha
             values[..., -1] = 2**bits - 1 - values[..., 0] // 4
             values = np.minimum(values, values[..., -1:])
-        tags = PLAIN if photometric == 6 else []
+        tags = YCBCR if photometric == 6 else []
         data = tiff(
             values, photometric, bits, order=order, compression=compression, separate=separate, reverse=reverse, extra=extra,
             tags=tags,
@@ -213,7 +213,7 @@ def test_palette_tiff(bits: int) -> None:
 
 def test_ycbcr_tiff_that_is_not_plain_is_refused() -> None:
     wide = [(532, 5, [15, 1, 235, 1, 128, 1, 240, 1, 128, 1, 240, 1])]  # black at 15, white at 235
-    for tags in ([], [(530, 3, [2, 1])], [*PLAIN, *wide]):
+    for tags in ([], [(530, 3, [2, 1])], [*YCBCR, *wide]):
         with pytest.raises(OctcError) as caught:
             decode_image(tiff(colours(3), 6, tags=tags), "scan.tiff")
         assert caught.value.code == "OCT-E202"
@@ -346,3 +346,23 @@ def test_ycck_jpeg() -> None:
     data[at] = 2
     found = rgb_of(bytes(data), "a.jpg")
     assert np.abs(found - (255 - ramp[..., None].astype(int))).max() <= 3
+
+
+def test_bytes_of_the_new_kinds_that_were_altered_never_raise_anything_else() -> None:
+    rng = np.random.default_rng(4)
+    deep = numbers(16, UNSIGNED)
+    kinds = [
+        tiff(deep, 0, 16), tiff(numbers(12, UNSIGNED).astype(int), 1, 12, compression=DEFLATE), tiff(colours(3), 6, tags=YCBCR),
+        tiff(numbers(32, FLOAT), 0, 32, FLOAT, ">", compression=PACKBITS), png(numbers(4, UNSIGNED).astype(int), 0, 4, b"\0\3"),
+        png(colours(3), 2, 8, bytes(6)), tiff(colours(4), 5, separate=True),
+    ]  # fmt: skip
+    outcomes = {"decoded": 0, "refused": 0}
+    for turn in range(700):
+        data = bytearray(kinds[turn % len(kinds)])
+        for _ in range(int(rng.choice([1, 1, 3, 20]))):
+            tail = turn % 2 and turn % len(kinds) not in (4, 5)  # where a TIFF has its directory
+            place = int(rng.integers(len(data) - 250, len(data)) if tail else rng.integers(0, min(len(data), 200)))
+            data[place] = int(rng.integers(256))
+        code, _ = outcome(bytes(data))
+        outcomes["decoded" if code is None else "refused"] += 1
+    assert min(outcomes.values()) > 50

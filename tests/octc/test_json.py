@@ -191,3 +191,39 @@ def test_tables_with_a_column_twice_are_refused(tmp_path: Path) -> None:
         assert caught.value.code == "OCT-E209"
     (tmp_path / "t.csv").write_text("path,label,,\na,b,,\n")  # spreadsheets leave such columns behind
     assert read_table(tmp_path / "t.csv", ("path", "label"), "a table")[0][1]["label"] == "b"
+
+
+def test_other_tables_with_a_column_twice_are_refused(tmp_path: Path) -> None:
+    from octc.bench.energy import read_power_csv
+
+    rows = "1700000000,5,6\n1700000001,5,6\n"
+    (tmp_path / "p.csv").write_text(f"time,watts,watts\n{rows}")
+    with pytest.raises(OctcError) as caught:
+        read_power_csv(tmp_path / "p.csv")
+    assert caught.value.code == "OCT-E104"
+    (tmp_path / "p.csv").write_text(f"time,watts,volts\n{rows}")
+    assert read_power_csv(tmp_path / "p.csv").values == [5, 5]
+
+
+def test_a_history_with_a_column_twice_is_refused(tmp_path: Path) -> None:
+    from octc.train.history import read_history
+
+    (tmp_path / "history.csv").write_text("epoch,val_acc,val_acc\n1,0.5,0.9\n")
+    with pytest.raises(OctcError) as caught:
+        read_history(tmp_path)
+    assert caught.value.code == "OCT-E501"
+
+
+def test_records_with_an_array_twice_are_refused(tmp_path: Path) -> None:
+    import zipfile
+
+    from octc.bench.accuracy import Records, read_records, write_records
+
+    path = tmp_path / "r.npz"
+    write_records(path, Records(("a",), (0,), (None,), np.zeros((1, 1, 2), np.float32), ("identity",), "sum", {}, {}))
+    assert read_records(path).artifact == "sum"
+    with zipfile.ZipFile(path, "a") as packed, pytest.warns(UserWarning, match="Duplicate"):
+        packed.writestr("labels.npy", packed.read("labels.npy"))
+    with pytest.raises(OctcError) as caught:
+        read_records(path)
+    assert caught.value.code == "OCT-E708"
