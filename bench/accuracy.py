@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ import numpy.typing as npt
 
 from octc.datasets.base import Sample
 from octc.errors import OctcError
-from octc.files import canonical_json, replacing, sha256_bytes
+from octc.files import canonical_json, parse_json, replacing, sha256_bytes
 from octc.image import Float32, Preprocess, UInt8, read_image
 
 Model = Callable[[UInt8], Float32]  # what a Runtime is here: uint8 [N, channels, size, size] -> logits [N, K]
@@ -119,8 +118,8 @@ def records_of(
     """Records from logits [n, views, K] in the order of `samples`."""
     return Records(
         ids=image_ids(samples), labels=tuple(s.label for s in samples), patients=tuple(s.patient for s in samples),
-        logits=logits, views=tuple(views), artifact=artifact, preprocess=json.loads(canonical_json(preprocess.to_json())),
-        facts=json.loads(canonical_json(dict(facts or {}))),
+        logits=logits, views=tuple(views), artifact=artifact, preprocess=parse_json(canonical_json(preprocess.to_json())),
+        facts=parse_json(canonical_json(dict(facts or {}))),
     )  # fmt: skip
 
 
@@ -148,7 +147,9 @@ def read_records(path: Path) -> Records:
     """Read what `write_records` wrote; no pickle (OctcError E708 when it cannot be read)."""
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as data:  # numpy leaves its own open on damage
-            head = json.loads(data["head"].tobytes())
+            if len(set(data.files)) != len(data.files):
+                raise ValueError("an array that stands twice")
+            head = parse_json(data["head"].tobytes())
             logits: npt.NDArray[np.float32] = data["logits"].astype(np.float32)
             return Records(
                 tuple(data["ids"].tolist()), tuple(data["labels"].tolist()),

@@ -152,7 +152,11 @@ def read_power_csv(path: Path) -> Series:
             if row and row[0].lstrip().startswith("#"):
                 words = row[0].lstrip("# ").split()
                 offset = float(words[1]) if words[:1] == ["offset"] else offset
-            elif row and row[0].strip().lower() != "time":
+            elif row and row[0].strip().lower() == "time":
+                names = [name.strip().lower() for name in row]
+                if len(set(names)) != len(names):
+                    raise ValueError("two columns have one name")
+            elif row:
                 found.times.append(int(float(row[0]) * 1e9) - shift)
                 found.values.append(float(row[1]))
         if len(found.times) < 2 or sorted(found.times) != found.times:

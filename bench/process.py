@@ -16,6 +16,7 @@ from typing import Any
 
 from octc.bench.conditions import Snapshot
 from octc.errors import OctcError
+from octc.files import parse_json
 
 POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 CLOSE_SECONDS = 5.0
@@ -71,7 +72,7 @@ class Worker:
                 if look is not None:
                     looks.append(look())
                 continue
-            answer: dict[str, Any] = json.loads(line)
+            answer: dict[str, Any] = parse_json(line)
             if "event" in answer:
                 timing = answer["event"] == "timing"
                 if look is not None:

@@ -6,7 +6,7 @@ The far end removes its temporary folder whatever happens: when it is done, when
 
 from __future__ import annotations
 
-import json
+import contextlib
 import re
 import shlex
 import shutil
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from octc.errors import OctcError
+from octc.files import parse_json
 
 ADDRESS = re.compile(r"(?:[A-Za-z0-9._-]+@)?[A-Za-z0-9][A-Za-z0-9._:-]*")
 SETTINGS = ("BatchMode=yes", "ConnectTimeout=15", "ServerAliveInterval=15", "ServerAliveCountMax=3")
@@ -155,7 +156,8 @@ def _listen(child: subprocess.Popen[bytes], say: Callable[[str], None]) -> _Hear
     for raw in child.stderr:
         line = raw.decode(errors="replace").rstrip("\r\n")
         if line.startswith(PARTIAL):
-            heard.partial = json.loads(line[len(PARTIAL) :])
+            with contextlib.suppress(ValueError):  # cut off with the connection: what was heard before it stays
+                heard.partial = parse_json(line[len(PARTIAL) :])
             continue
         if line.startswith(ENDED):
             heard.code = int(line[len(ENDED) :])

@@ -14,7 +14,7 @@ from typing import Any
 
 from octc.artifact import MANIFEST
 from octc.bench.result import keep_earlier
-from octc.files import write_bytes, write_json
+from octc.files import parse_json, write_bytes, write_json
 from octc.find import Found
 
 PACKAGES = ("octc", "octc.datasets", "octc.runtimes", "octc.bench", "octc.cli")  # the device's wing
@@ -104,7 +104,7 @@ def host_of(address: str) -> str:
 def _from(address: str, data: bytes) -> bytes:
     """A result that names both machines."""
     try:
-        value = json.loads(data)
+        value = parse_json(data)
         value["machine"]["remote_host"] = host_of(address)
     except (ValueError, KeyError, TypeError):
         return data

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ DISTRIBUTIONS = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"
 
 def read_schema() -> dict[str, Any]:
     """The JSON schema that every result follows."""
-    found: dict[str, Any] = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    found: dict[str, Any] = read_json(SCHEMA)
     return found
 
 

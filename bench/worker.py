@@ -35,6 +35,7 @@ from octc.bench.queries import (
     tensors,
 )
 from octc.errors import OctcError
+from octc.files import parse_json
 from octc.image import UInt8
 from octc.offline import go_offline
 from octc.optional import need
@@ -82,7 +83,7 @@ def main() -> None:
 
     bench: Bench | None = None
     for line in sys.stdin.buffer:
-        asked = json.loads(line)
+        asked = parse_json(line)
         try:
             if asked["do"] == "open":
                 bench = _start(asked, say)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import os
 import subprocess
 import sys
@@ -27,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from full_size import random_run
 
 from octc.datasets.phantom import write_phantoms
+from octc.files import parse_json
 from octc.multilabel import Eyes, by_eye, mean_ap, sigmoid
 from octc.stats_map import map_difference, map_interval
 from octc.train.retnet_config import retnet
@@ -46,7 +46,7 @@ def octc(place: Path, *words: str) -> dict[str, Any]:
     done = subprocess.run(command, cwd=place, env=os.environ, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1):
         sys.exit(f"{' '.join(words)}\n{done.stderr[-2000:]}{done.stdout[-2000:]}")
-    document: dict[str, Any] = json.loads(done.stdout)
+    document: dict[str, Any] = parse_json(done.stdout)
     return document
 
 

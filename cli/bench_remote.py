@@ -58,7 +58,11 @@ def bench_on(
             for file in files:
                 session.say(f"  fetched {file}")
                 if file.suffix == ".json":
-                    _report(session, read_json(file))
+                    try:
+                        _report(session, read_json(file))
+                    except ValueError as error:
+                        text = f"{address} sent a result that cannot be read: {error}"
+                        raise OctcError("OCT-E606", text, mend="octc bench --on again", place=str(file)) from error
     if lost and far.partial is not None:
         document = far.partial
         document["machine"]["remote_host"] = host_of(address)

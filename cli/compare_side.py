@@ -99,7 +99,11 @@ def _of_job(folder: Path, split: str, tta: str) -> Side:
     if split == "select" or tta != "none":
         text = f"{folder.name} is a cross-validation: it has answers on what its folds hold out, without views"
         raise OctcError("OCT-E104", text, mend="--split test (or official) --tta none", place="--split")
-    summary = read_json(folder / SUMMARY)
+    try:
+        summary = read_json(folder / SUMMARY)
+    except (OSError, ValueError) as error:
+        text = f"the summary of {folder.name} cannot be read: {error}"
+        raise OctcError("OCT-E501", text, mend="give the same --folds command again", place=str(folder / SUMMARY)) from error
     place = folder / ("out-of-fold" if split == "test" else "ensemble")
     answers = read_predictions(place)
     first = folder.parent / summary["folds"][0]["run"]

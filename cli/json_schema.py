@@ -5,12 +5,12 @@ The files lie in cli/schemas/ of the package; that of a bench result is bench/be
 
 from __future__ import annotations
 
-import json
 from importlib.resources import files
 from typing import Any
 
 from octc.cli.verbs import GROUPS
 from octc.errors import OctcError
+from octc.files import parse_json
 
 OTHERS = {"bench": ("octc.bench", "bench-result.schema.json")}  # a schema that a command's own one refers to
 
@@ -51,5 +51,5 @@ def schema_of(command: str) -> dict[str, Any]:
 
 
 def _read(package: str, name: str) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads((files(package) / name).read_text(encoding="utf-8"))
+    value: dict[str, Any] = parse_json((files(package) / name).read_text(encoding="utf-8"))
     return value

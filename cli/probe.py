@@ -12,6 +12,7 @@ import subprocess
 import sys
 from typing import Any
 
+from octc.files import parse_json
 from octc.offline import go_offline
 from octc.optional import need, openvino_core
 
@@ -34,7 +35,7 @@ def ask(engine: str, seconds: float = SECONDS) -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         return {"slow": f"no answer within {seconds:g} s"}
     try:
-        value: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        value: dict[str, Any] = parse_json(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         return {"error": lines[-1][:200] if lines else f"it ended with {done.returncode}"}

@@ -36,6 +36,9 @@ SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that
 Weights = Annotated[
     Path | None, typer.Option(metavar="FILE|none", help="Start weights (safetensors), or none, instead of the recipe's")
 ]
+TrustPickle = Annotated[
+    bool, typer.Option("--trust-pickle", help="FILE may be of torch.save: its tensors alone are read, nothing in it is run")
+]
 Fetch = Annotated[bool, typer.Option("--fetch-weights", help="Download the recipe's start weights from timm's hub")]
 Folds = Annotated[
     int | None,
@@ -51,7 +54,8 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done,
 def teacher(
     session: Session, dataset: Dataset = None, recipe: RecipeName = None, epochs: Epochs = None, seed: Seed = None,
     batch: Batch = "auto", device: Device = "auto", precision: Precision = "auto", resume: Resume = None,
-    allow_change: AllowChange = False, skip_bad: SkipBad = False, weights: Weights = None, fetch_weights: Fetch = False,
+    allow_change: AllowChange = False, skip_bad: SkipBad = False, weights: Weights = None,
+    trust_pickle: TrustPickle = False, fetch_weights: Fetch = False,
     folds: Folds = None, fold: Fold = None, protocol: Protocol = "clean", dry_run: DryRun = False,
 ) -> int:  # fmt: skip
     """Train the large network of a recipe on labels. Writes runs/<id>/."""
@@ -66,7 +70,8 @@ def student(
     qat: Annotated[bool, typer.Option("--qat/--no-qat", help="Quantisation-aware tuning afterwards")] = True,
     epochs: Epochs = None, seed: Seed = None, batch: Batch = "auto", device: Device = "auto", precision: Precision = "auto",
     resume: Resume = None, allow_change: AllowChange = False, skip_bad: SkipBad = False, weights: Weights = None,
-    fetch_weights: Fetch = False, folds: Folds = None, fold: Fold = None, protocol: Protocol = "clean",
+    trust_pickle: TrustPickle = False, fetch_weights: Fetch = False, folds: Folds = None, fold: Fold = None,
+    protocol: Protocol = "clean",
     distil: Distil = None, standardise: Standardise = None, calibrate: Calibrate = None, cached_views: CachedViews = None,
     dry_run: DryRun = False,
 ) -> int:  # fmt: skip
@@ -113,7 +118,8 @@ def _request(session: Session, kind: str, given: dict[str, Any]) -> Request:
     return Request(
         kind=kind, dataset=dataset, recipe=recipe, seed=seed, changes=changes, device=given["device"],
         precision=given["precision"], resume=resume, allow_change=given["allow_change"],
-        skip_bad=given["skip_bad"] or bool(stored.get("skip_bad")), weights=given["weights"], fetch=given["fetch_weights"],
+        skip_bad=given["skip_bad"] or bool(stored.get("skip_bad")), weights=given["weights"], trusted=given["trust_pickle"],
+        fetch=given["fetch_weights"],
         auto_batch=batch is None, **split,
     )  # fmt: skip
 

@@ -123,7 +123,9 @@ def _plain(value: Any) -> Any:
     """As JSON would give it back."""
     import json
 
-    return json.loads(json.dumps(value))
+    from octc.files import parse_json
+
+    return parse_json(json.dumps(value))
 
 
 def _differences(path: str, one: Any, other: Any) -> Iterator[str]:

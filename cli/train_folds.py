@@ -69,7 +69,7 @@ def _job(session: Session, asked: Request, place: Place, splits: Sequence[Split]
             session.say(f"  fold {fold}    {known[fold].id} goes on ({known[fold].read().get('status')})")
     _check_teachers(session, asked, splits, [fold for fold in todo if fold not in known], dry_run)
     if dry_run:
-        _say_dry(session, asked, splits, todo)
+        _say_dry(session, asked, splits, todo, place)
         return
     for fold in todo:
         one = replace(asked, fold=fold, job=job, member=True)
@@ -163,7 +163,7 @@ def _summarise(session: Session, asked: Request, job: str, count: int, place: Pl
     say_summary(session, found, folder)
 
 
-def _say_dry(session: Session, asked: Request, splits: Sequence[Split], todo: Sequence[int]) -> None:
+def _say_dry(session: Session, asked: Request, splits: Sequence[Split], todo: Sequence[int], place: Place) -> None:
     from octc.cli.train_say import say_split
 
     for fold in todo:
@@ -171,6 +171,7 @@ def _say_dry(session: Session, asked: Request, splits: Sequence[Split], todo: Se
         say_split(session, splits[fold - 1])
     document: dict[str, Any] = {
         "dry_run": True, "recipe": asdict(asked.recipe), "splits": [split.digest for split in splits], "todo": list(todo),
+        "weights": place.weights,
     }  # fmt: skip
     session.report(document)
     session.result("dry run: nothing was written")

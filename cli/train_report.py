@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from octc.cli.session import Session, Step
+from octc.cli.verbs import finite
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -65,7 +66,7 @@ class Reporter:
         if not self.accelerator.is_main_process:
             return
         with (self.run.path / "metrics.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"stage": self.what, **row}) + "\n")
+            stream.write(json.dumps(finite({"stage": self.what, **row}), allow_nan=False) + "\n")
         rate = f", {self.images / row['seconds']:.0f} img/s" if row.get("seconds") else ""
         self.session.say(
             f"  epoch {row['epoch']}/{self.epochs}  loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  "

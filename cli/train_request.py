@@ -35,6 +35,7 @@ class Request:
     skip_bad: bool
     weights: Path | None
     fetch: bool
+    trusted: bool = False
     teacher: str | None = None
     with_teacher: bool = False
     qat: bool = True

@@ -37,6 +37,9 @@ SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that
 Weights = Annotated[
     Path | None, typer.Option(metavar="FILE|none", help="Start weights (safetensors), or none, instead of the recipe's")
 ]
+TrustPickle = Annotated[
+    bool, typer.Option("--trust-pickle", help="FILE may be of torch.save: its tensors alone are read, nothing in it is run")
+]
 Fetch = Annotated[bool, typer.Option("--fetch-weights", help="Download the recipe's start weights from timm's hub")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop")]
 
@@ -44,7 +47,8 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done,
 def teacher(
     session: Session, dataset: Dataset = None, modality: Modality = None, recipe: RecipeName = None, epochs: Epochs = None,
     seed: Seed = None, batch: Batch = None, device: Device = "auto", precision: Precision = "auto", resume: Resume = None,
-    allow_change: AllowChange = False, skip_bad: SkipBad = False, weights: Weights = None, fetch_weights: Fetch = False,
+    allow_change: AllowChange = False, skip_bad: SkipBad = False, weights: Weights = None,
+    trust_pickle: TrustPickle = False, fetch_weights: Fetch = False,
     dry_run: DryRun = False,
 ) -> int:  # fmt: skip
     """Train a network on the labels of one modality, several labels an image. Writes runs/<id>/."""
@@ -62,7 +66,7 @@ def student(
     qat: Annotated[bool, typer.Option("--qat/--no-qat", help="Quantisation-aware tuning afterwards")] = False,
     epochs: Epochs = None, seed: Seed = None, batch: Batch = None, device: Device = "auto", precision: Precision = "auto",
     resume: Resume = None, allow_change: AllowChange = False, skip_bad: SkipBad = False, weights: Weights = None,
-    fetch_weights: Fetch = False, dry_run: DryRun = False,
+    trust_pickle: TrustPickle = False, fetch_weights: Fetch = False, dry_run: DryRun = False,
 ) -> int:  # fmt: skip
     """Distil a teacher of one modality into a student of the other: FDDM (oct), ODDM (fundus), or both. Writes runs/<id>/."""
     from octc.cli.train_retnet_run import run_eye_training
@@ -113,7 +117,8 @@ def _request(session: Session, kind: str, given: dict[str, Any]) -> Request:
         kind=kind, dataset=dataset, modality=modality, recipe=_recipe(given["recipe"], stored, changes, modality),
         seed=given["seed"] if given["seed"] is not None else stored.get("seed"), device=given["device"],
         precision=given["precision"], resume=resume, allow_change=given["allow_change"],
-        skip_bad=given["skip_bad"] or bool(stored.get("skip_bad")), weights=given["weights"], fetch=given["fetch_weights"],
+        skip_bad=given["skip_bad"] or bool(stored.get("skip_bad")), weights=given["weights"], trusted=given["trust_pickle"],
+        fetch=given["fetch_weights"],
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from octc.cli.session import Session
 from octc.cli.train_report import Reporter
 from octc.cli.train_retnet_teacher import Chosen, Request, check_eye_teachers, choose_eye_teacher
+from octc.cli.train_weights import checked_weights, weights_words
 from octc.errors import OctcError, shorten
 
 if TYPE_CHECKING:
@@ -51,8 +52,11 @@ def run_eye_training(session: Session, asked: Request, dry_run: bool) -> int:
     if asked.resume is not None:
         _check_resumed(asked, recipe, seed, split)
     _say_plan(session, asked, recipe, split, seed, root, str(accelerator.device))
+    stage = recipe.teacher if asked.kind == "teacher" else recipe.student
+    weights = checked_weights(session, asked, stage, len(split.classes))
     if dry_run:
-        session.report({"dry_run": True, "recipe": asdict(recipe), "split": split.digest, "counts": split.counts()})
+        document = {"dry_run": True, "recipe": asdict(recipe), "split": split.digest, "counts": split.counts()}
+        session.report({**document, "weights": weights})
         session.result("dry run: nothing was written")
         return 0
     run = asked.resume or _create(session, asked, recipe, split, digest, seed, root, samples, teacher)
@@ -67,7 +71,7 @@ def run_eye_training(session: Session, asked: Request, dry_run: bool) -> int:
         context = Context(
             run=run, root=root, split=split, data_digest=samples.digest, recipe=recipe, seed=seed, accelerator=accelerator,
             tick=reporter.tick, report=_rows(session, reporter), decoding=reporter.decoding, resume=asked.resume is not None,
-            weights=asked.weights, fetch=asked.fetch, allow_change=asked.allow_change,
+            weights=asked.weights, trusted=asked.trusted, fetch=asked.fetch, allow_change=asked.allow_change,
         )  # fmt: skip
         try:
             run.update(status="running")
@@ -194,12 +198,14 @@ def _check_resumed(asked: Request, recipe: EyeRecipe, seed: int, split: Split) -
     """A run goes on with the images it began with (E216), and as it began (E110) unless changes are allowed."""
     import json
 
+    from octc.files import parse_json
+
     assert asked.resume is not None
     stored = asked.resume.read()
     if stored.get("split_digest") != split.digest:
         text = f"the images, or how they are split, changed since {asked.resume.id} began"
         raise OctcError("OCT-E216", text, mend="restore the images, or train anew", place=str(asked.resume.path))
-    same = json.loads(json.dumps(asdict(recipe))) == stored.get("recipe") and stored.get("seed") == seed
+    same = parse_json(json.dumps(asdict(recipe))) == stored.get("recipe") and stored.get("seed") == seed
     if not same and not asked.allow_change:
         text = f"{asked.resume.id} began with other values"
         raise OctcError("OCT-E110", text, mend="leave these options out, or --allow-change", place=str(asked.resume.path))
@@ -233,3 +239,4 @@ def _say_outcome(session: Session, context: Context, made: Checkpoint) -> None:
         f"  val mAP {100 * metrics['val_map']:.2f}, {people} patients; it chose the epoch: no claim"
     )
     session.say(f"  start weights: {made.weights.get('source', 'unknown')}; licence: {made.weights.get('licence', 'unknown')}")
+    weights_words(session, made.weights)

@@ -32,6 +32,7 @@ class Request:
     skip_bad: bool
     weights: Path | None
     fetch: bool
+    trusted: bool = False
     teacher: str | None = None
     mutual: bool = False
     qat: bool = False

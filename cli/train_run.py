@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a training happens: the images that were scanned, their folder, the processes."""
+    """Where a training happens: the images that were scanned, their folder, the processes; what was found in --weights FILE."""
 
     samples: Samples
     root: Path
     accelerator: Accelerator
+    weights: dict[str, Any] | None = None
 
 
 def as_teacher(asked: Request) -> Request:
@@ -56,7 +57,8 @@ def train_one(
         check_resumed(session, asked, resumed, place.samples)
     say_plan(session, asked, whole, place.root, place.accelerator)
     if dry_run:
-        session.report({"dry_run": True, "recipe": asdict(asked.recipe), "split": whole.digest, "counts": whole.counts()})
+        document = {"dry_run": True, "recipe": asdict(asked.recipe), "split": whole.digest, "counts": whole.counts()}
+        session.report({**document, "weights": place.weights})
         session.result("dry run: nothing was written")
         return None
     run = resumed or _create(session, asked, whole, place, chosen)
@@ -147,8 +149,8 @@ def _work(session: Session, asked: Request, run: Run, split: Split, place: Place
         context = Context(
             run=run, root=place.root, split=split, data_digest=place.samples.digest, recipe=asked.recipe, seed=asked.seed,
             accelerator=accelerator, tick=reporter.tick, report=reporter.row, decoding=reporter.decoding,
-            resume=asked.resume is not None, weights=asked.weights, fetch=asked.fetch, allow_change=asked.allow_change,
-            more_teachers=tuple(Path(folder) for folder in asked.more),
+            resume=asked.resume is not None, weights=asked.weights, trusted=asked.trusted, fetch=asked.fetch,
+            allow_change=asked.allow_change, more_teachers=tuple(Path(folder) for folder in asked.more),
         )  # fmt: skip
         context = _train(session, asked, context, reporter, teacher)
         if asked.kind == "student" and asked.qat:

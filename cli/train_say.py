@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from octc.cli.session import Session
 from octc.cli.train_request import Request
+from octc.cli.train_weights import weights_words
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -62,6 +63,7 @@ def say_outcome(session: Session, made: Checkpoint, split: Split) -> None:
     )
     source, licence = made.weights.get("source", "unknown"), made.weights.get("licence", "unknown")
     session.say(f"  start weights: {source}; licence: {licence}")
+    weights_words(session, made.weights)
     taught = (made.parent or {}).get("weights") or {}
     if taught:
         session.say(f"  its teacher's: {taught.get('source', 'unknown')}; licence: {taught.get('licence', 'unknown')}")

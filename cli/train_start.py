@@ -12,6 +12,7 @@ def run_training(session: Session, asked: Request, dry_run: bool) -> int:
     """Resolve, say the plan, train. `--with-teacher` trains the teacher in the same command first."""
     from octc.cli.train_data import scan_and_check
     from octc.cli.train_run import Place, as_teacher, train_one
+    from octc.cli.train_weights import checked_weights
     from octc.datasets.table import find_root, spec_of
     from octc.optional import need
 
@@ -25,7 +26,13 @@ def run_training(session: Session, asked: Request, dry_run: bool) -> int:
     accelerator = make_accelerator(asked.device, asked.precision)
     session.quiet = session.quiet or not accelerator.is_main_process
     root = find_root(asked.dataset, session.data, os.environ)
-    place = Place(scan_and_check(session, asked, root), root, accelerator)
+    samples = scan_and_check(session, asked, root)
+    stages = [asked.recipe.teacher] if asked.kind == "teacher" or asked.with_teacher else []
+    stages += [asked.recipe.student] if asked.kind == "student" else []
+    weights = None
+    for stage in stages:  # all of them before the first one is trained
+        weights = checked_weights(session, asked, stage, len(samples.classes))
+    place = Place(samples, root, accelerator, weights)
     if asked.folds is not None and asked.resume is None:
         from octc.cli.train_folds import run_folds
 

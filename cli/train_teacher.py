@@ -112,7 +112,7 @@ def _of_run(session: Session, run: Run, how: str) -> Teacher:
 
 def _of_file(session: Session, place: Path) -> Teacher:
     """A checkpoint folder, or the safetensors file in one. Anything else is looked at and refused, never executed."""
-    from octc.train.checkpoint import META, read_checkpoint, read_weights
+    from octc.train.checkpoint import META, WEIGHTS, read_checkpoint, read_weights
 
     folder = place if place.is_dir() else place.parent
     if place.is_file():
@@ -120,6 +120,9 @@ def _of_file(session: Session, place: Path) -> Teacher:
         if not (folder / META).is_file():
             text = f"{place.name} has no {META} beside it: which network it is cannot be told"
             raise OctcError("OCT-E307", text, mend="give a run, or a checkpoint folder of octc", place=str(place))
+        if place.name != WEIGHTS:
+            text = f"{META} beside {place.name} describes {WEIGHTS}, which is another file"
+            raise OctcError("OCT-E307", text, mend=f"--teacher {folder}", place=str(place))
     checkpoint, _ = read_checkpoint(folder)
     session.say(f"✓ teacher   {folder}, {checkpoint.model} (as asked)")
     return Teacher(folder, checkpoint.sha256, None)

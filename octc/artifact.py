@@ -6,7 +6,6 @@ is signed; nothing else may lie there.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import struct
@@ -21,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from octc.errors import OctcError
-from octc.files import sha256_bytes, sha256_file, write_json
+from octc.files import parse_json, sha256_bytes, sha256_file, write_json
 from octc.image import RESAMPLE, Preprocess
 from octc.signature import check_signature
 
@@ -125,6 +124,8 @@ def read_golden(folder: Path) -> Golden:
     try:
         with zipfile.ZipFile(folder / GOLDEN) as packed:
             size = sum(entry.file_size for entry in packed.infolist())
+            if len(set(packed.namelist())) != len(packed.namelist()):
+                raise ValueError("an array that stands twice")
         if size > MOST_GOLDEN:
             raise ValueError(f"{size} bytes unpacked, the limit is {MOST_GOLDEN}")
         with np.load(folder / GOLDEN, allow_pickle=False) as data:
@@ -157,8 +158,8 @@ def read_artifact(folder: Path) -> Artifact:
         if manifest.stat().st_size > MOST_MANIFEST:
             raise ValueError(f"{manifest.stat().st_size} bytes, the limit is {MOST_MANIFEST}")
         data = manifest.read_bytes()
-        artifact = _from_json(json.loads(data))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        artifact = _from_json(parse_json(data, MOST_MANIFEST))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         missing = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise _bad("OCT-E502", f"manifest is not valid: {missing[:300]}", manifest) from error
     try:

@@ -175,6 +175,8 @@ def _read_embedded(path: Path) -> Settings:
 def _parse_toml(text: str, path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
+    except RecursionError as error:
+        raise OctcError("OCT-E105", "not TOML: nested too deep", mend="write plain sections", place=f"{path}:1:1") from error
     except tomllib.TOMLDecodeError as error:
         where = re.search(r"line (\d+), column (\d+)", str(error))
         place = f"{path}:{where[1]}:{where[2]}" if where else f"{path}:{len(text.splitlines()) or 1}:1"
@@ -186,7 +188,9 @@ def _parse_toml(text: str, path: Path) -> dict[str, Any]:
 def _parse_yaml(text: str, path: Path) -> dict[str, Any]:
     yaml = need("yaml")
     try:
-        tree = yaml.safe_load(text)
+        tree = yaml.load(text, Loader=_yaml_loader(yaml))
+    except RecursionError as error:
+        raise OctcError("OCT-E105", "not YAML: nested too deep", mend="write plain sections", place=f"{path}:1:1") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
@@ -195,6 +199,22 @@ def _parse_yaml(text: str, path: Path) -> dict[str, Any]:
     if not isinstance(tree, (dict, type(None))):
         raise OctcError("OCT-E105", "not a table of keys", mend="write `section:` and keys under it", place=f"{path}:1:1")
     return tree or {}
+
+
+def _yaml_loader(yaml: Any) -> Any:
+    """PyYAML's safe loader, which takes the last of two keys of one name; here the second one is refused, as TOML does."""
+
+    class Once(yaml.SafeLoader):  # type: ignore[misc]
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            seen: set[Any] = set()
+            for key, _ in node.value:
+                name = key.value if isinstance(key, yaml.ScalarNode) else None
+                if name is not None and name in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"the key {name} stands twice", key.start_mark)
+                seen.add(name)
+            return super().construct_mapping(node, deep)
+
+    return Once
 
 
 def _checked(tree: Mapping[str, Any], text: str, origin: str, prefix: str = "") -> Settings:
@@ -253,6 +273,9 @@ def _read_environment(environ: Mapping[str, str]) -> Settings:
         else:
             continue
         origin = f"env:{variable}"
+        if name in found.get(section, {}):
+            other = found[section][name][1].removeprefix("env:")
+            raise OctcError("OCT-E102", f"{other} and {variable} set the same key", mend=f"unset {variable}", place=variable)
         key = KEYS.get(section, {}).get(name)
         value = text if key is None else _from_text(text, key.kind)
         found.setdefault(section, {})[name] = (_check(section, name, value, origin), origin)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
+import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from octc.errors import OctcError
 
+MOST_JSON = 256 << 20  # bytes
+MOST_DEPTH = 64  # objects and lists in one another
 TEMPORARY = ".tmp-"  # what is half-written begins so, and every scan passes it over
 
 
@@ -75,12 +80,68 @@ def write_json(path: Path, value: Any) -> None:
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_bytes(
         path, text.encode(errors="surrogatepass")
-    )  # file names may hold bytes that are not UTF-8; json.loads takes them
+    )  # file names may hold bytes that are not UTF-8; parse_json takes them
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file that octc wrote. The caller turns ValueError into an error of its own area."""
-    return json.loads(path.read_bytes())
+def parse_json(data: bytes | str, most: int = MOST_JSON) -> Any:
+    """The one reader of JSON: UTF-8 (a byte order mark is passed over), every key once, finite numbers.
+
+    A second key of one name would win over the first without a word: another order of classes is another diagnosis.
+
+    Args:
+        most: bytes (characters of a text) that are taken at most.
+
+    Raises:
+        ValueError: not such JSON, larger than `most`, or nested more than MOST_DEPTH deep. The caller makes an error of its
+            own area of it.
+    """
+    if len(data) > most:
+        raise ValueError(f"{len(data)} bytes of JSON, the limit is {most}")
+    if isinstance(data, bytes | bytearray):
+        if not json.detect_encoding(data).startswith("utf-8"):
+            raise ValueError("JSON that is not UTF-8")
+        data = data.removeprefix(codecs.BOM_UTF8).decode(errors="surrogatepass")
+    try:
+        value = json.loads(data, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
+    except RecursionError as error:
+        raise ValueError(f"JSON that is nested more than {MOST_DEPTH} deep") from error
+    level = [value]
+    for _ in range(MOST_DEPTH):
+        inner = (child for node in level for child in _children(node))
+        level = [child for child in inner if isinstance(child, dict | list)]
+        if not level:
+            return value
+    raise ValueError(f"JSON that is nested more than {MOST_DEPTH} deep")
+
+
+def _children(node: Any) -> Iterable[Any]:
+    return node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = sorted(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"a key that stands twice: {', '.join(repr(name[:100]) for name in twice[:3])}")
+    return found
+
+
+def _no_number(word: str) -> Any:
+    raise ValueError(f"{word} where JSON has a number or null")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text[:30]} is too large")
+    return value
+
+
+def read_json(path: Path, most: int = MOST_JSON) -> Any:
+    """Read a JSON file, as strictly as `parse_json`. The caller turns ValueError into an error of its own area."""
+    if (size := path.stat().st_size) > most:
+        raise ValueError(f"{size} bytes of JSON, the limit is {most}")
+    return parse_json(path.read_bytes(), most)
 
 
 @contextmanager

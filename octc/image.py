@@ -3,19 +3,22 @@
 Training, calibration, golden files, evaluation and every runtime go through `read_image` and `Preprocess.prepare`.
 Exported graphs take what `prepare` returns (uint8) and normalise inside, so no deployer can get mean and std wrong.
 
-How a file becomes mode L or RGB, whatever it holds: 16-bit grey is scaled by 255/65535 (32-bit and float by their own
-range), never clipped at 255; transparency is laid over black; palette, CMYK and 1-bit become RGB or L; an EXIF orientation
-is applied, so that the picture stands as every viewer shows it; colour profiles are ignored.
+How a file becomes mode L or RGB, whatever it holds: 16-bit grey is scaled by 255/65535, 12-bit grey by 255/4095 (32-bit and
+float by their own range), never clipped at 255; in signed types the lowest value below zero is black; where a TIFF says that 0
+is white, its grey is turned over; transparency is laid over black; palette, CMYK and 1-bit become RGB or L; an EXIF orientation
+is applied, so that the picture stands as every viewer shows it; colour profiles are ignored. What cannot be read with certainty
+(a TIFF that does not say whether 0 is white, CIELab, ...) is refused with E202.
 """
 
 from __future__ import annotations
 
 import io
 import struct
+import sys
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from octc.clahe import equalise
 from octc.errors import OctcError
@@ -35,6 +38,7 @@ FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 SUFFIXES = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP",
 }  # fmt: skip
+DECODING = 2  # raised where a file is read otherwise than before, so that no cache holds pixels of the former reading
 MAX_PIXELS = 64_000_000  # a wide volume montage fits, a decompression bomb does not
 MIN_SIDE = 32  # pixels; smaller is no B-scan
 MAX_ASPECT = 16.0
@@ -56,6 +60,25 @@ TURNS = {
 }  # fmt: skip
 # What Pillow's parsers were seen to raise on altered bytes (UnidentifiedImageError is an OSError).
 DAMAGE = (OSError, SyntaxError, ValueError, IndexError, KeyError, TypeError, EOFError, OverflowError, struct.error, zlib.error)
+# TIFF tags that decide what the numbers of a file mean
+PHOTOMETRIC, COMPRESSION, PLANAR, FILL_ORDER, SAMPLE_FORMAT, EXTRA = 262, 259, 284, 266, 339, 338
+BITS, SAMPLES, COLOUR_MAP, INK_SET, COEFFICIENTS, SUBSAMPLING, BLACK_WHITE = 258, 277, 320, 332, 529, 530, 532
+WHITE_IS_0 = 0
+PHOTOMETRICS = {
+    0: "grey, 0 is white", 1: "grey, 0 is black", 2: "RGB", 3: "palette", 4: "mask", 5: "CMYK", 6: "YCbCr", 8: "CIELab",
+    9: "ICCLab", 10: "ITULab", 32803: "colour filter array", 34892: "linear raw",
+}  # fmt: skip
+# How Pillow names deep grey in a file -> the type of its numbers, and the largest one that is white in every file of the kind.
+# In none of these does Pillow turn a "0 is white" over (in "L" and "1" it does).
+DEEP = {
+    "I;16": ("u2", 65535.0), "I;16N": ("u2", 65535.0), "I;16B": ("u2", 65535.0), "I;16R": ("u2", 65535.0),
+    "I;12": ("u2", 4095.0), "I;16S": ("i4", 65535.0), "I;16BS": ("i4", 65535.0), "I;32N": ("u4", 65535.0),
+    "I;32S": ("i4", 65535.0), "I;32BS": ("i4", 65535.0), "F;32F": ("f4", 1.0), "F;32BF": ("f4", 1.0),
+}  # fmt: skip
+# libtiff gives these in the order of this machine, and Pillow turns their bytes round as if it had not -> the type in the file
+TURNED = {"I;16BS": "i2", "I;32BS": "i4", "F;32BF": "f4"}
+TURNED_OVER = frozenset(("1;I", "1;IR", "L;I", "L;2I", "L;2IR", "L;4I", "L;4IR"))
+PLAIN = "save it as PNG or as a plain TIFF (grey or RGB, 8 or 16 bits) with the program that wrote it"
 _WARNINGS = threading.Lock()  # the warnings filter belongs to the process, and images are decoded in threads
 
 
@@ -192,6 +215,8 @@ def decode_image(data: bytes, place: str) -> Decoded:
     except Image.DecompressionBombError as error:
         raise refuse("OCT-E203", f"image is too large: {error}", f"the limit is {MAX_PIXELS} pixels") from error
     except UnidentifiedImageError as error:
+        if kind := _tiff_words(data):
+            raise refuse("OCT-E202", f"TIFF of a kind that cannot be read here: {kind}", PLAIN) from error
         raise refuse("OCT-E202", "not an image (PNG, JPEG, TIFF or BMP, judged by content)", "replace the file") from error
     except DAMAGE as error:
         text = f"cannot be read as an image (PNG, JPEG, TIFF or BMP, judged by content): {error}"
@@ -208,13 +233,22 @@ def decode_image(data: bytes, place: str) -> Decoded:
         )  # fmt: skip
     kind = picture.format
     try:
+        grey, doubt = _grey_of(picture), _doubt(picture, data)
+    except DAMAGE as error:
+        raise refuse("OCT-E201", f"image is damaged or cut off: {error}", "fetch the file again") from error
+    if doubt is not None:
+        raise refuse("OCT-E202", doubt, PLAIN)
+    try:
         if kind == "PNG":
             Image.open(io.BytesIO(data), formats=("PNG",)).verify()  # sums of the chunks, which loading does not look at
         with _muted() if kind == "TIFF" else nullcontext():  # the others are silent here and need not wait for each other
             picture.load()
         turn = _orientation(picture)
-        converted, rule = _by_rule(picture)
+        converted, rule = _by_rule(picture, grey, _see_through(picture, data))
     except DAMAGE as error:
+        if str(error).startswith("unknown raw mode"):  # Pillow knows this layout by name and cannot unpack it
+            text = f"{kind} of a kind that cannot be read here: {_tiff_words(data) or _raw(picture)[1]}"
+            raise refuse("OCT-E202", text, PLAIN) from error
         raise refuse("OCT-E201", f"image is damaged or cut off: {error}", "fetch the file again") from error
     rules = [rule] if rule else []
     if turn in TURNS and kind != "TIFF":  # Pillow turns TIFF itself
@@ -249,26 +283,179 @@ def _orientation(picture: Image.Image) -> int:
             return 1
 
 
-def _by_rule(picture: Image.Image) -> tuple[Image.Image, str | None]:
+@dataclass(frozen=True)
+class _Grey:
+    """How the numbers of deep grey are meant.
+
+    kind: their type in the file. top: what becomes 255 at least. turned: the type whose bytes Pillow turned round, or None.
+    """
+
+    kind: str
+    top: float
+    turned: str | None = None
+    white_is_0: bool = False
+
+    def values(self, picture: Image.Image) -> npt.NDArray[np.float64]:
+        """float64 [H, W], as the file means them."""
+        found = np.asarray(picture)
+        if self.turned is not None:
+            found = found.astype(self.turned).byteswap()
+        elif found.dtype.itemsize == np.dtype(self.kind).itemsize:
+            found = found.view(np.dtype(self.kind).newbyteorder(found.dtype.byteorder))
+        with np.errstate(invalid="ignore"):  # of NaN, which is refused below
+            return found.astype(np.float64)
+
+
+def _raw(picture: Image.Image) -> tuple[str, str]:
+    """Of a picture that is not loaded: Pillow's decoder and its name for the layout of the pixels ("" where there is none)."""
+    if not picture.tile:  # type: ignore[attr-defined]
+        return "", ""
+    codec, _, _, words = picture.tile[0]  # type: ignore[attr-defined]
+    return str(codec), str(words[0] if isinstance(words, tuple) else words)
+
+
+def _grey_of(picture: Image.Image) -> _Grey | None:
+    """How a picture's deep grey is to be read (of a TIFF: before it is loaded); None for all other modes."""
+    if picture.format != "TIFF":
+        top = 1.0 if picture.mode == "F" else 65535.0
+        deep = picture.mode in ("I", "F") or picture.mode.startswith("I;16")
+        return _Grey(np.asarray(Image.new(picture.mode, (1, 1))).dtype.str[1:], top) if deep else None
+    tags, (codec, raw) = _tags(picture), _raw(picture)
+    white = tags.get(PHOTOMETRIC) == WHITE_IS_0
+    if raw in ("L", "L;R") and _first(tags, SAMPLE_FORMAT, 1) == 2:
+        return _Grey("i1", 255.0, white_is_0=white)
+    if raw not in DEEP:
+        return None
+    swapped = codec == "libtiff" and sys.byteorder == "little"
+    return _Grey(*DEEP[raw], TURNED.get(raw) if swapped else None, white)
+
+
+def _tags(picture: Image.Image) -> Mapping[int, Any]:
+    found: Mapping[int, Any] = picture.tag_v2  # type: ignore[attr-defined]
+    return found
+
+
+def _first(tags: Mapping[int, Any], tag: int, default: Any) -> Any:
+    value = tags.get(tag, default)
+    return value[0] if isinstance(value, tuple) and value else value
+
+
+def _doubt(picture: Image.Image, data: bytes) -> str | None:
+    """Why a picture that Pillow would decode cannot be read with certainty, or None."""
+    if picture.format == "TIFF":
+        return _tiff_doubt(picture)
+    if picture.format == "JPEG" and picture.mode == "CMYK" and "adobe" not in picture.info:
+        return "CMYK JPEG without Adobe's marker: programs differ in whether its ink is stored upside down"
+    if picture.format == "PNG" and data[24:26] == b"\x10\x02" and "transparency" in picture.info:
+        return "PNG with 16 bits a colour and a transparent colour"
+    return None
+
+
+def _tiff_doubt(picture: Image.Image) -> str | None:
+    tags, (codec, raw), mode = _tags(picture), _raw(picture), picture.mode
+    kind, samples = tags.get(PHOTOMETRIC), _first(tags, SAMPLES, 1)
+    separate = _first(tags, PLANAR, 1) == 2 and samples > 1
+    plain = codec == "raw"
+    if kind is None:
+        return "TIFF that does not say whether 0 is black or white (it has no PhotometricInterpretation)"
+    if mode in ("I", "F") or mode.startswith("I;16"):
+        return None if raw in DEEP else f"TIFF with grey of a kind that is not known here ({raw})"
+    if kind == WHITE_IS_0 and raw not in TURNED_OVER:
+        return f"TIFF in which 0 is white, of a kind that is not known here ({raw})"
+    if mode == "LAB":
+        return "TIFF in CIELab"
+    if separate and plain and (_first(tags, BITS, 1) != 8 or _first(tags, FILL_ORDER, 1) != 1):
+        return "TIFF with separate planes that are not plain bytes"
+    if separate and (mode in ("LA", "La", "PA") or (mode == "RGBA" and EXTRA not in tags and not plain)):
+        return "TIFF with separate planes, one of which is transparency"
+    if kind == 5 and _first(tags, INK_SET, 1) != 1:
+        return "TIFF with inks other than cyan, magenta, yellow and black"
+    if kind == 6 and plain and (tuple(tags.get(SUBSAMPLING, (2, 2))) != (1, 1) or not _usual_colours(tags)):
+        return "TIFF in YCbCr, neither compressed nor one colour a pixel in the usual scale"
+    if kind == 3 and 0 < max(tags.get(COLOUR_MAP, (0,))) < 256:
+        return "TIFF with a palette of 8-bit colours (TIFF has 16-bit ones): all would be black"
+    return None
+
+
+def _usual_colours(tags: Mapping[int, Any]) -> bool:
+    """Whether YCbCr is JPEG's: the coefficients of ITU-R BT.601, all of 0 to 255."""
+    wanted = ((COEFFICIENTS, (0.299, 0.587, 0.114)), (BLACK_WHITE, (0, 255, 128, 255, 128, 255)))
+    return all(np.allclose([float(v) for v in tags.get(tag, values)], values, atol=1e-3) for tag, values in wanted)
+
+
+def _tiff_words(data: bytes) -> str | None:
+    """What a TIFF says of its pixels; None where the bytes are no TIFF, or its directory cannot be read."""
+    if data[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return None
+    try:
+        with _muted():
+            stream = io.BytesIO(data)
+            tags = TiffImagePlugin.ImageFileDirectory_v2(stream.read(16 if data[2:4] in (b"+\0", b"\0+") else 8))
+            stream.seek(tags.next)
+            tags.load(stream)
+            kind, form = tags.get(PHOTOMETRIC), _first(tags, SAMPLE_FORMAT, 1)
+            words = [
+                PHOTOMETRICS.get(int(kind or 0), f"photometric interpretation {kind}"),
+                f"{_first(tags, SAMPLES, 1)} samples of {_first(tags, BITS, 1)} bits",
+                {1: "unsigned", 2: "signed", 3: "float"}.get(form, f"sample format {form}"),
+                "little-endian" if data[:1] == b"I" else "big-endian",
+                f"compression {_first(tags, COMPRESSION, 1)}",
+            ]
+    except DAMAGE:
+        return None
+    return ", ".join(words) if BITS in tags or PHOTOMETRIC in tags else None
+
+
+def _see_through(picture: Image.Image, data: bytes) -> Any:
+    """What a picture calls transparent: a grey value or a colour as it holds them, or a palette's; None for nothing."""
+    found = picture.info.get("transparency")
+    if picture.format != "PNG" or picture.mode not in ("L", "RGB") or found is None:
+        return found
+    bits = data[24] if data[24] in (1, 2, 4) else 8
+    most = 2**bits - 1  # a PNG names the value before it is spread over 0 to 255; higher bits do not count
+    return tuple(value & 255 for value in found) if isinstance(found, tuple) else (found & most) * (255 // most)
+
+
+def _by_rule(picture: Image.Image, grey: _Grey | None, see_through: Any) -> tuple[Image.Image, str | None]:
     """Any mode -> L or RGB, with the rule that was applied (None: nothing to say)."""
     mode = picture.mode
-    if mode in ("L", "RGB"):
+    if grey is not None:
+        return _scaled(picture, grey, see_through)
+    if mode in ("L", "RGB") and see_through is None:
         return picture.copy(), None
-    if mode in ("I", "F") or mode.startswith("I;16"):
-        values = np.asarray(picture, dtype=np.float64)
-        if not np.isfinite(values).all():
-            raise ValueError("pixel values that are not finite")
-        low, high = min(0.0, float(values.min())), float(values.max())
-        top = max(high, 1.0 if mode == "F" else 65535.0)
-        scaled = np.rint((values - low) * (255.0 / (top - low))).astype(np.uint8)
-        return Image.fromarray(scaled), f"{mode} scaled to 8 bits ({low:g} to {top:g} become 0 to 255)"
-    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
-        layer = picture.convert("RGBA")
+    if mode in ("L", "RGB"):
+        return _without_colour(np.array(picture), see_through), f"{mode} laid over black"
+    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or see_through is not None:
+        layer = (picture.convert("LA") if mode == "La" else picture).convert("RGBA")
         black = Image.new("RGBA", layer.size, (0, 0, 0, 255))
         return Image.alpha_composite(black, layer).convert("RGB"), f"{mode} laid over black"
     if mode == "1":
         return picture.convert("L"), "1-bit image as 0 and 255"
     return picture.convert("RGB"), f"{mode} converted to RGB"
+
+
+def _scaled(picture: Image.Image, grey: _Grey, see_through: int | None) -> tuple[Image.Image, str | None]:
+    """Deep grey to 8 bits. A transparent value is black."""
+    values, mode = grey.values(picture), picture.mode
+    if not np.isfinite(values).all():
+        raise ValueError("pixel values that are not finite")
+    low, high = min(0.0, float(values.min())), float(values.max())
+    top = max(high, grey.top)
+    scaled = np.rint((values - low) * (255.0 / (top - low))).astype(np.uint8)
+    if grey.white_is_0:
+        scaled = 255 - scaled
+    if see_through is not None:
+        scaled[values == see_through] = 0
+    ends = "255 to 0: 0 is white" if grey.white_is_0 else "0 to 255"
+    over = ", laid over black" if see_through is not None else ""
+    return Image.fromarray(scaled), f"{mode} scaled to 8 bits ({low:g} to {top:g} become {ends}){over}"
+
+
+def _without_colour(pixels: UInt8, colour: Any) -> Image.Image:
+    """Pixels [H, W] or [H, W, 3] of exactly the colour that a PNG calls transparent become black."""
+    hit = pixels == np.asarray(colour)
+    pixels[hit if pixels.ndim == 2 else hit.all(axis=2)] = 0
+    return Image.fromarray(pixels)
 
 
 def quality_notes(batch: UInt8) -> str | None:

@@ -201,7 +201,7 @@ def _started(pid: int) -> str | None:
 
 def _recover(path: Path, run: Run) -> str | None:
     try:
-        owner = json.loads(path.read_text())
+        owner = read_json(path)
         pid, host = int(owner["pid"]), str(owner["host"])
     except FileNotFoundError:
         return None

@@ -8,14 +8,13 @@ OCTC_BUNDLE__TRUSTED. Keys are PEM files as openssl writes them. Needs the extra
 from __future__ import annotations
 
 import base64
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from octc.errors import OctcError
-from octc.files import sha256_bytes, write_json
+from octc.files import read_json, sha256_bytes, write_json
 from octc.optional import have, need
 
 SIGNATURE = "artifact.sig.json"
@@ -90,14 +89,12 @@ def _refused(message: str, place: Path) -> OctcError:
 
 def _read(path: Path) -> tuple[bytes, str, bytes]:
     try:
-        if path.stat().st_size > LARGEST:
-            raise ValueError("too large")
-        value: Any = json.loads(path.read_bytes())
+        value: Any = read_json(path, LARGEST)
         if value["schema_version"] != SCHEMA or value["algorithm"] != ALGORITHM:
             raise ValueError("unknown version or algorithm")
         public, signature = (base64.b64decode(value[key], validate=True) for key in ("public_key", "signature"))
         return public, str(value["manifest_sha256"]), signature
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise _refused(f"signature cannot be read: {error}", path) from error
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from octc.artifact import Artifact
-from octc.files import sha256_file, write_json
+from octc.files import parse_json, sha256_file, write_json
 from octc.host import read_gpus, versions
 from octc.jetson import UNKNOWN, read_jetson
 from octc.run import utc_now
@@ -106,7 +106,7 @@ def _sidecar(folder: Path, built: Built, artifact: Artifact, backend: Backend, m
         "attempts": [asdict(one) for one in built.attempts], "layers": built.layers.to_json(), "measured": measured,
         "warnings": built.facts.get("warnings", []), "timing_cache": built.facts.get("timing_cache"),
     }  # fmt: skip
-    write_json(folder / f"{plan.output}.json", json.loads(json.dumps(row)))
+    write_json(folder / f"{plan.output}.json", parse_json(json.dumps(row)))
     return row
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from typing import Any
 
 from octc.checks import Check
 from octc.cpu import ROOT
+from octc.files import parse_json
 from octc.jetson import read_jetson
 from octc.runtimes import trt_process
 from octc.runtimes.trt_faults import APT, Fault, diagnose
@@ -80,7 +80,7 @@ def ask(python: str, seconds: float = SECONDS) -> dict[str, Any]:
     except OSError as error:
         return {"error": f"{type(error).__name__}: it cannot be started ({error.strerror})"}
     try:
-        said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        said: dict[str, Any] = parse_json(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
         return {"error": f"the process ended with {done.returncode}\n{done.stderr}"}
     if "error" in said:

@@ -7,12 +7,12 @@ fused name; what matches nothing is listed.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from octc.files import parse_json
 from octc.trt_plan import BuildPlan
 
 INT8, FP16, FP32, UNKNOWN = "int8", "fp16", "fp32", "unknown"
@@ -67,7 +67,7 @@ def read_kernels(text: str) -> list[Kernel]:
     if text.startswith("Layers:"):
         return [kernel for line in text.splitlines() if (kernel := _from_log(line))]
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except ValueError:
         raise ValueError("neither a build log nor the inspector's JSON") from None
     layers = value.get("Layers") if isinstance(value, dict) else value

@@ -18,6 +18,7 @@ from typing import Any
 
 from octc.cpu import read_text
 from octc.errors import OctcError
+from octc.files import read_json
 from octc.host import read_gpus
 from octc.optional import have
 from octc.runtimes import trt_worker
@@ -106,7 +107,7 @@ def run_worker(folder: Path, plan: BuildPlan, verb: str, python: str = sys.execu
     code, seconds, peak = run_process([python, str(WORKER), verb, plan_file.name], folder, log, plan.timeout_s)
     plan_file.unlink()
     text = log.read_text(errors="replace")
-    result = json.loads(result_file.read_text()) if result_file.is_file() else {}
+    result = read_json(result_file) if result_file.is_file() else {}
     outcome = _outcome(code)
     error = "" if outcome == "ok" else str((result.get("error") or {}).get("text") or _cause(outcome, code, plan, peak))
     return Ran(outcome, error, seconds, max(peak, int(result.get("peak_rss_mib", 0))), text, result)

@@ -265,6 +265,19 @@ def write(path: Path, data: bytes) -> None:
     part.replace(path)
 
 
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a plan, in which every key stands once (as octc.files.parse_json, of which this file may not know)."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"a key that stands twice: {next(name for name in names if names.count(name) > 1)}")
+    return found
+
+
+def no_number(word: str) -> Any:
+    raise ValueError(f"{word} where a plan has a number or null")
+
+
 VERBS = {"build": build, "inspect": inspect, "verify": verify, "bench": bench, "probe": lambda *_: {}}
 
 
@@ -277,7 +290,7 @@ def main(given: list[str]) -> int:
     to = path.with_suffix(".result.json")
     result: dict[str, Any] = {"schema": "octc.trt-result/1", "verb": given[0], "ok": True, "exit": OK, "error": None}
     try:
-        plan = json.loads(path.read_text("utf-8"))
+        plan = json.loads(path.read_text("utf-8"), object_pairs_hook=once, parse_constant=no_number)
         one = next((plan[kind] for kind in ("strong", "weak") if kind in plan), plan)
         name, to = one["module"], path.parent / one["result"]
         try:
@@ -288,7 +301,7 @@ def main(given: list[str]) -> int:
         plan = choose(plan, trt)
         to = path.parent / plan["result"]
         result.update(VERBS[given[0]](trt, plan, path.parent))
-    except (WorkerError, KeyError, TypeError, ValueError, OSError) as error:
+    except (WorkerError, KeyError, TypeError, ValueError, OSError, RecursionError) as error:
         known = error if isinstance(error, WorkerError) else WorkerError(BAD_PLAN, "plan", repr(error))
         result.update(ok=False, exit=known.code, error={"stage": known.stage, "text": str(known), "details": known.details})
     sys.stderr.write(f"{result['error']}\n" if result["error"] else "")

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from octc.errors import OctcError
-from octc.files import canonical_json, sha256_bytes, write_bytes
+from octc.files import canonical_json, parse_json, sha256_bytes, write_bytes
 from octc.train.config import Stage
 from octc.train.inputs import training_views
 from octc.train.training import Data
@@ -150,7 +150,10 @@ def read_logits(folder: Path, key: dict[str, Any], views: int, count: int) -> Lo
 
 
 def _check_head(head: dict[str, str], key: dict[str, Any], view: int, path: Path) -> None:
-    known = json.loads(head.get("key", "{}"))
+    try:
+        known = dict(parse_json(head.get("key", "{}")))
+    except (ValueError, TypeError) as error:
+        raise OctcError("OCT-E501", f"cached logits are damaged: {error}", mend=MEND, place=str(path)) from error
     wrong = sorted(name for name in {*known, *key} if known.get(name) != key.get(name))
     if wrong or head.get("view") != str(view):
         text = f"cached logits differ from what is wanted in: {', '.join(wrong) or 'view'}"

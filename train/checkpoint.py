@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import pickle
 import pickletools
+import struct
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -12,13 +16,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from octc.errors import OctcError
-from octc.files import canonical_json, read_json, sha256_bytes, write_bytes, write_json
+from octc.errors import OctcError, shorten
+from octc.files import canonical_json, parse_json, read_json, sha256_bytes, write_bytes, write_json
 from octc.image import Preprocess
 
 WEIGHTS = "model.safetensors"
 META = "checkpoint.json"
 SCHEMA = "1.0"
+LFS = b"version https://git-lfs.github.com/spec/"
 JSON_SUM = "json_sha256"  # of everything else in checkpoint.json
 
 State = Mapping[str, torch.Tensor]
@@ -82,7 +87,9 @@ def read_checkpoint(folder: Path) -> tuple[Checkpoint, dict[str, torch.Tensor]]:
         checkpoint = _from_json(read_json(folder / META), folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise OctcError("OCT-E307", f"checkpoint.json is not valid: {error}", mend="train again", place=str(folder)) from error
-    return checkpoint, read_weights(folder / WEIGHTS, checkpoint.sha256)
+    state = read_weights(folder / WEIGHTS, checkpoint.sha256)
+    refuse_not_finite(state, str(folder / WEIGHTS))
+    return checkpoint, state
 
 
 def _from_json(value: dict[str, Any], folder: Path) -> Checkpoint:
@@ -98,29 +105,118 @@ def _from_json(value: dict[str, Any], folder: Path) -> Checkpoint:
     if set(value) != known:
         missing, extra = sorted(known - set(value)), sorted(set(value) - known)
         raise ValueError(f"fields missing: {', '.join(missing) or 'none'}; unknown: {', '.join(extra) or 'none'}")
+    if len(set(value["classes"])) != len(value["classes"]):
+        raise ValueError(f"a class that stands twice: {', '.join(map(str, value['classes']))}"[:300])
     preprocess = Preprocess.from_json(value["preprocess"])
     return Checkpoint(**{**value, "preprocess": preprocess, "classes": tuple(value["classes"])})
 
 
 def read_weights(path: Path, sha256: str | None = None) -> dict[str, torch.Tensor]:
-    """Read a safetensors file; a pickle (.pth, .pt, .bin) is refused (E308), a wrong sum too (E501)."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        mend = "--weights FILE" if sha256 is None else "train again or restore the file"
-        raise OctcError("OCT-E310", f"weights are not on disk: {error.strerror}", mend=mend, place=str(path)) from error
-    if sha256 is not None and sha256_bytes(data) != sha256:
-        raise OctcError(
-            "OCT-E501", f"{path.name} does not match its sha256", mend="train again or restore the file", place=str(path)
-        )
+    """Read a safetensors file.
+
+    Raises:
+        OctcError: E310 there is none, or a pointer of Git LFS in its place; E501 a wrong sum; E307 not such a file, or one that
+            was cut short; E308 a pickle (.pth, .pt, .bin).
+    """
+    data = _bytes_of(path, sha256)
     try:
         return load(data)  # first: the length of a safetensors header can spell the first bytes of a pickle
     except SafetensorError as error:
         if _may_be_pickle(data):
             text, mend = "pickle refused: it could run code", "convert it to safetensors where you trust it"
             raise OctcError("OCT-E308", text, mend=mend, place=str(path)) from error
-        text = f"not a safetensors file: {error}"
-        raise OctcError("OCT-E307", text, mend="give a .safetensors file", place=str(path)) from error
+        text = f"not a safetensors file: {_cut_short(data) or error}"
+        raise OctcError("OCT-E307", text, mend="give a .safetensors file, whole", place=str(path)) from error
+
+
+def read_any_weights(path: Path, trusted: bool = False) -> dict[str, torch.Tensor]:
+    """Read a safetensors file, or (`trusted`) what torch.save wrote: tensors alone, and nothing in it is executed.
+
+    Tensors in dictionaries get the dictionaries' keys before their names ("state_dict.fc.weight"); other values are left out.
+
+    Raises:
+        OctcError: as `read_weights`; E308 also for a pickle that holds more than tensors, numbers and texts.
+    """
+    try:
+        return read_weights(path)
+    except OctcError as error:
+        if error.code != "OCT-E308":
+            raise
+        if not trusted:
+            mend = "--trust-pickle reads its tensors alone and runs nothing of it; or convert it to safetensors"
+            raise OctcError(error.code, error.message, mend=mend, place=error.place) from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the storages of older versions
+            found = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        text = "pickle refused: it holds more than tensors, or is damaged"
+        mend = "save its state_dict as safetensors where you trust it (safetensors.torch.save_file)"
+        raise OctcError("OCT-E308", text, mend=mend, place=str(path), why=_first_line(error)) from error
+    except Exception as error:  # RuntimeError, EOFError, zipfile's, KeyError ...: whatever a damaged file leads to
+        text = f"not readable as weights: {_first_line(error)}"
+        raise OctcError("OCT-E307", text, mend="fetch the file again, or save it anew", place=str(path)) from error
+    tensors: dict[str, torch.Tensor] = {}
+    _collect(found, "", tensors)
+    if not tensors:
+        raise OctcError("OCT-E307", "no tensors in this file", mend="give a file with a state_dict", place=str(path))
+    return tensors
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _collect(value: Any, prefix: str, into: dict[str, torch.Tensor]) -> None:
+    for name, item in value.items() if isinstance(value, Mapping) else ():
+        if isinstance(item, torch.Tensor):
+            into[f"{prefix}{name}"] = item.detach()
+        else:
+            _collect(item, f"{prefix}{name}.", into)
+
+
+def _bytes_of(path: Path, sha256: str | None) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        mend = "--weights FILE" if sha256 is None else "train again or restore the file"
+        raise OctcError("OCT-E310", f"weights are not on disk: {error.strerror}", mend=mend, place=str(path)) from error
+    if data.startswith(LFS):
+        text = f"{path.name} is a pointer of Git LFS; the weights themselves were not fetched"
+        raise OctcError("OCT-E310", text, mend="git lfs pull", place=str(path))
+    if sha256 is not None and sha256_bytes(data) != sha256:
+        raise OctcError(
+            "OCT-E501", f"{path.name} does not match its sha256", mend="train again or restore the file", place=str(path)
+        )
+    return data
+
+
+def _cut_short(data: bytes) -> str | None:
+    """What a safetensors file lacks at its end, or None where it is no such file, or whole."""
+    if not data:
+        return "it is empty (0 bytes)"
+    try:
+        start = 8 + struct.unpack("<Q", data[:8])[0]
+        if start > len(data):
+            return f"it has {len(data)} bytes, its header alone {start}: cut short" if data[8:9] == b"{" else None
+        ends = [entry["data_offsets"][1] for name, entry in parse_json(data[8:start]).items() if name != "__metadata__"]
+    except (struct.error, ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return None
+    whole = start + max(ends, default=0)
+    return f"it has {len(data)} bytes of {whole}: cut short" if whole > len(data) else None
+
+
+def refuse_not_finite(state: State, place: str) -> None:
+    """E307 with the tensors that hold NaN or Infinity: nothing can be learnt from them, at whatever learning rate."""
+    bad = []
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            nan, count = int(torch.isnan(tensor).sum()), int((~torch.isfinite(tensor)).sum())
+            bad.append(f"{name} ({nan} NaN and {count - nan} infinite of {tensor.numel()} values)")
+    if bad:
+        text = f"{len(bad)} tensors of the weights are not finite: {shorten(bad, 3, 'the first ones')}"
+        mend = "use a checkpoint from before the training that wrote it diverged"
+        raise OctcError("OCT-E307", text, mend=mend, place=place)
 
 
 def _may_be_pickle(data: bytes) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from octc.datasets.split import OFFICIAL, read_split
 from octc.errors import OctcError, shorten
+from octc.files import parse_json
 from octc.folds import Folds, Spread, bootstrap_figures, spread_of, summarise_folds
 from octc.metrics import find_normal
 from octc.run import Run
@@ -63,10 +63,14 @@ def _hours(run: Run, stage: str) -> float:
     """From metrics.jsonl, where an epoch that was done twice stands twice."""
     seconds: dict[int, float] = {}
     path = run.path / "metrics.jsonl"
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        row = json.loads(line)
-        if row.get("stage") == stage:
-            seconds[int(row["epoch"])] = float(row.get("seconds") or 0.0)
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.is_file() else (), 1):
+        try:
+            row = parse_json(line)
+            if row.get("stage") == stage:
+                seconds[int(row["epoch"])] = float(row.get("seconds") or 0.0)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            text = f"{path.name}, line {number}, is no row of a training: {error}"
+            raise OctcError("OCT-E501", text, mend="restore the file, or train anew", place=str(path)) from error
     return sum(seconds.values()) / 3600
 
 

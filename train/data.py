@@ -17,7 +17,7 @@ from octc.cpu import usable_threads
 from octc.datasets.base import Progress, Sample
 from octc.errors import OctcError, Several
 from octc.files import canonical_json, replacing, sha256_bytes
-from octc.image import Preprocess, read_image
+from octc.image import DECODING, Preprocess, read_image
 
 
 def cached_images(
@@ -28,7 +28,7 @@ def cached_images(
     Raises:
         OctcError: the error of each file that cannot be decoded (all of them, as `Several`), E904 when the disk is full.
     """
-    key = sha256_bytes(canonical_json([preprocess.to_json(), [s.sha256 for s in samples]]))[:24]
+    key = sha256_bytes(canonical_json([DECODING, preprocess.to_json(), [s.sha256 for s in samples]]))[:24]
     path = folder / f"{key}.npy"
     shape = (len(samples), preprocess.channels, preprocess.size, preprocess.size)
     if not _is_whole(path, shape):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from octc.errors import OctcError
 from octc.files import write_bytes
 
 
@@ -22,6 +23,11 @@ def write_history(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
-    """The rows of history.csv."""
+    """The rows of history.csv (OctcError E501 where two of its columns have one name)."""
     with (folder / "history.csv").open(newline="", encoding="utf-8") as stream:
-        return [{name: float(value) for name, value in row.items() if value != ""} for row in csv.DictReader(stream)]
+        reader = csv.DictReader(stream)
+        names = list(reader.fieldnames or ())
+        if len(set(names)) != len(names):
+            text = "two columns of history.csv have one name"
+            raise OctcError("OCT-E501", text, mend="restore the file, or train anew", place=str(folder / "history.csv"))
+        return [{name: float(value) for name, value in row.items() if value != ""} for row in reader]

@@ -85,13 +85,19 @@ def read_predictions(folder: Path) -> Predictions:
     """Read an evaluation's folder (OctcError E107 there is none, E501 the file is not the one that was written)."""
     if not (folder / FACTS).is_file() or not (folder / PREDICTIONS).is_file():
         raise OctcError("OCT-E107", f"no evaluation in {folder}", mend="evaluate the run again", place=str(folder))
-    head = read_json(folder / FACTS)
+    try:
+        head = read_json(folder / FACTS)
+        classes, views, _ = tuple(head["classes"]), tuple(head["views"]), head["facts"]
+        if len(set(classes)) != len(classes):
+            raise ValueError("a class that stands twice")
+    except (ValueError, KeyError, TypeError) as error:
+        text = f"{FACTS} cannot be read: {error}"
+        raise OctcError("OCT-E501", text, mend="evaluate the run again", place=str(folder / FACTS)) from error
     if sha256_file(folder / PREDICTIONS) != head["predictions_sha256"]:
         text = f"{PREDICTIONS} does not match its sha256"
         raise OctcError("OCT-E501", text, mend="evaluate the run again", place=str(folder / PREDICTIONS))
     with (folder / PREDICTIONS).open(newline="", encoding="utf-8") as stream:
         rows = list(csv.reader(stream))[1:]
-    classes, views = tuple(head["classes"]), tuple(head["views"])
     logits = np.array([[float(v) for v in row[len(COLUMNS) :]] for row in rows], np.float32)
     columns = list(zip(*rows, strict=True))
     return Predictions(

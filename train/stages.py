@@ -52,7 +52,8 @@ class Context:
 
     Attributes:
         root: of the data set. tick: called with the steps done. report: called with each epoch's row or a warning.
-        weights: a file with start weights instead of the recipe's source; fetch: whether the hub may be asked.
+        weights: a file with start weights instead of the recipe's source; trusted: it may be one of torch.save. fetch: whether
+            the hub may be asked.
         allow_change: whether a state that another configuration left may be resumed.
         more_teachers: checkpoint folders of the teachers besides the first one.
     """
@@ -69,6 +70,7 @@ class Context:
     decoding: Callable[[int, int], None]
     resume: bool = False
     weights: Path | None = None
+    trusted: bool = False
     fetch: bool = False
     allow_change: bool = False
     more_teachers: tuple[Path, ...] = ()
@@ -106,7 +108,7 @@ def train_teacher(ctx: Context) -> Checkpoint:
     """Fine-tune the teacher on hard labels; writes train/model.safetensors and checkpoint.json."""
     stage = ctx.recipe.teacher
     model = new_network(ctx, stage)
-    source = start_weights(model, stage, ctx.weights, ctx.fetch)
+    source = start_weights(model, stage, ctx.weights, ctx.fetch, ctx.trusted)
     fitted = _fit(ctx, model, stage, "teacher", _label_loss(ctx, stage), ctx.run.path / "train")
     return _write(ctx, "teacher", stage, model, fitted, source, None)
 
@@ -136,7 +138,7 @@ def train_student(ctx: Context, teacher_folder: Path | None) -> Checkpoint:
     """Distil the student from a frozen teacher (or train it on labels alone when there is none)."""
     stage = ctx.recipe.student
     model = new_network(ctx, stage)
-    source = start_weights(model, stage, ctx.weights, ctx.fetch)
+    source = start_weights(model, stage, ctx.weights, ctx.fetch, ctx.trusted)
     if (count := parameter_count(model)) > LARGE and not ctx.resume:
         text = f"{stage.model} has {count / 1e6:.1f} million parameters: large for a student"
         ctx.report({"warning": text, "code": "OCT-W310"})

@@ -14,35 +14,44 @@ import torch
 
 from octc.errors import OctcError
 from octc.files import sha256_file
-from octc.train.checkpoint import load_strictly, read_weights
+from octc.train.checkpoint import load_strictly, read_any_weights
+from octc.train.matching import match
+from octc.train.models import build_model
 from octc.train.nets.medsiglip import HUB, LICENCE, read_hub, tower_of
 from octc.train.optim import classifier_of
 from octc.train.packages import PACKAGES, TRUNKS, hub_name
 from octc.train.recipes import Stage
 
 RANDOM = "none"  # instead of a file
+NO_HEAD = ("\0",)  # no name begins so
 
 
-def start_weights(model: torch.nn.Module, stage: Stage, file: Path | None, fetch: bool) -> dict[str, Any]:
+def start_weights(
+    model: torch.nn.Module, stage: Stage, file: Path | None, fetch: bool, trusted: bool = False
+) -> dict[str, Any]:  # fmt: skip
     """Load start weights into `model` (its classifier stays random) and say where they came from and their licence.
 
     file: instead of the recipe's source: a safetensors file, a folder with model.safetensors, or "none" to start at random.
+    trusted: the file may be one of torch.save (tensors alone are read, nothing is executed).
+
+    Returns: source, licence, and where the tensors are not one for one those of the network, "fit": what differs
+        (`octc.train.matching.Match.facts`).
 
     Raises:
-        OctcError: E310 not on disk or not installed, E307 / E308 / E501 the file does not fit or is unsafe.
+        OctcError: E310 not on disk or not installed, E307 / E308 / E501 the file does not fit, is not finite or is unsafe.
     """
     if stage.head_std:
         draw_head(model, stage.head_std)
     if file is not None and str(file) != RANDOM:
-        return _from_file(model, stage.model, file / "model.safetensors" if file.is_dir() else file)
+        return _from_file(model, stage.model, file / "model.safetensors" if file.is_dir() else file, trusted)
     if file is not None or stage.weights == "none":
         return {"source": "random", "licence": "none"}
     if stage.weights == "package":
         return _from_package(model, stage.model)
     if stage.weights == "hub" and stage.model == "medsiglip":
         with _network(fetch):
-            _load_trunk(model, read_hub(fetch), HUB)
-        return {"source": HUB, "licence": LICENCE}
+            fit = _load_trunk(model, read_hub(fetch), HUB)
+        return {"source": HUB, "licence": LICENCE, **fit}
     if stage.weights == "hub":
         return _from_hub(model, stage.model, fetch)
     raise OctcError("OCT-E104", f"weights = {stage.weights!r}", mend="one of: package, hub, none", place="weights")
@@ -60,15 +69,21 @@ def draw_head(model: torch.nn.Module, std: float) -> None:
         torch.nn.init.zeros_(last.bias)
 
 
-def _from_file(model: torch.nn.Module, name: str, file: Path) -> dict[str, Any]:
+def check_weights(stage: Stage, classes: int, file: Path, trusted: bool = False) -> dict[str, Any]:
+    """Load a file into a network that is thrown away: what `start_weights` will return, or raise, once the training begins."""
+    with torch.random.fork_rng(devices=[]):
+        return start_weights(build_model(stage.model, classes, **stage.model_kwargs), stage, file, fetch=False, trusted=trusted)
+
+
+def _from_file(model: torch.nn.Module, name: str, file: Path, trusted: bool) -> dict[str, Any]:
     """A checkpoint of the whole network, or (networks of train/nets) the published weights of its trunk."""
-    state = read_weights(file)
+    state = read_any_weights(file, trusted)
     licence = LICENCE if name == "medsiglip" else "unknown: see where the file came from"
-    if name not in TRUNKS or any(key.startswith("trunk.") for key in state):
-        _load_body(model, state, str(file))
+    if name not in TRUNKS or any("trunk" in key.split(".") for key in state):
+        fit = _load_body(model, state, str(file))
     else:
-        _load_trunk(model, tower_of(state, str(file)) if name == "medsiglip" else state, str(file))
-    return {"source": f"file {file.name}", "sha256": sha256_file(file), "licence": licence}
+        fit = _load_trunk(model, tower_of(state, str(file)) if name == "medsiglip" else state, str(file))
+    return {"source": f"file {file.name}", "sha256": sha256_file(file), "licence": licence, **fit}
 
 
 def _from_package(model: torch.nn.Module, name: str) -> dict[str, Any]:
@@ -89,8 +104,8 @@ def _from_package(model: torch.nn.Module, name: str) -> dict[str, Any]:
     names = list(timm.create_model(name, num_classes=1000).state_dict())
     if len(names) != len(theirs):
         raise OctcError("OCT-E307", f"{package.file} has {len(theirs)} tensors, {name} {len(names)}", mend="pip install timm")
-    _load_body(model, dict(zip(names, theirs.values(), strict=True)), package.file)
-    return {"source": f"PyPI {package.pip}", "sha256": package.sha256, "licence": "Apache-2.0"}
+    fit = _load_body(model, dict(zip(names, theirs.values(), strict=True)), package.file)
+    return {"source": f"PyPI {package.pip}", "sha256": package.sha256, "licence": "Apache-2.0", **fit}
 
 
 def _from_hub(model: torch.nn.Module, name: str, fetch: bool) -> dict[str, Any]:
@@ -105,12 +120,9 @@ def _from_hub(model: torch.nn.Module, name: str, fetch: bool) -> dict[str, Any]:
         except (OSError, RuntimeError, ValueError) as error:
             text = f"pretrained weights of {name} are not on disk"
             raise OctcError("OCT-E310", text, mend=mend, why=str(error).splitlines()[0][:200]) from error
-    if name in TRUNKS:
-        _load_trunk(model, source.state_dict(), timms)
-    else:
-        _load_body(model, source.state_dict(), name)
+    fit = (_load_trunk if name in TRUNKS else _load_body)(model, source.state_dict(), timms if name in TRUNKS else name)
     config: Any = source.pretrained_cfg
-    return {"source": f"timm {timms}", "licence": str(config.get("license") or "unknown")}
+    return {"source": f"timm {timms}", "licence": str(config.get("license") or "unknown"), **fit}
 
 
 @contextmanager
@@ -126,19 +138,24 @@ def _network(allowed: bool) -> Iterator[None]:
         constants.HF_HUB_OFFLINE = before
 
 
-def _load_trunk(model: torch.nn.Module, state: dict[str, torch.Tensor], place: str) -> None:
-    """Load all of `model.trunk` from a network that has more (its own classifier)."""
+def _load_trunk(model: torch.nn.Module, state: dict[str, torch.Tensor], place: str) -> dict[str, Any]:
+    """Load all of `model.trunk` from a network that has more (its own classifier); what was not one for one, as "fit"."""
     trunk: Any = model.trunk
-    load_strictly(trunk, {name: state[name] for name in trunk.state_dict() if name in state}, place)
+    own = trunk.state_dict()
+    found = match(own, NO_HEAD, state, place, part=True)
+    load_strictly(trunk, {name: found.state[name] for name in own if name in found.state}, place)
+    return _fit({key: value for key, value in found.facts().items() if not key.startswith("left_out")})
 
 
-def _load_body(model: torch.nn.Module, state: dict[str, torch.Tensor], place: str) -> None:
-    """Load everything but a classifier of another width; any other difference is an error."""
-    own = model.state_dict()
-    heads = _heads(model)
-    head = {name for name in own if name in state and state[name].shape != own[name].shape and name.startswith(heads)}
-    kept = {name: own[name] if name in head else tensor for name, tensor in state.items()}
-    load_strictly(model, kept, place)
+def _load_body(model: torch.nn.Module, state: dict[str, torch.Tensor], place: str) -> dict[str, Any]:
+    """Load everything but a classifier of another width; what was not one for one, as "fit"; more than that is an error."""
+    found = match(model.state_dict(), _heads(model), state, place)
+    load_strictly(model, found.state, place)
+    return _fit(found.facts())
+
+
+def _fit(facts: dict[str, Any]) -> dict[str, Any]:
+    return {"fit": facts} if facts else {}
 
 
 def _heads(model: torch.nn.Module) -> tuple[str, ...]:

@@ -29,6 +29,9 @@ def read_table(path: Path, columns: Sequence[str], mend: str) -> list[Record]:
     if absent := [name for name in columns if header.count(name) != 1]:
         text = f"columns missing or doubled: {', '.join(absent)}; the table has {', '.join(header) or 'no line'}"
         raise OctcError("OCT-E209", text, mend=mend, place=f"{path}:1")
+    if twice := sorted({name for name in header if name and header.count(name) > 1}):
+        text = f"columns that stand twice: {', '.join(twice)}: which one counts cannot be told"
+        raise OctcError("OCT-E209", text, mend="leave one column of each name in the table", place=f"{path}:1")
     if torn := [f"line {line} ({len(row)} cells)" for line, row in lines[1:] if len(row) != len(header)]:
         text = f"{len(torn)} lines do not have {len(header)} cells"
         raise OctcError("OCT-E209", text, mend="quote cells that hold a comma", place=f"{path}: {shorten(torn)}")

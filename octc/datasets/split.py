@@ -96,6 +96,8 @@ def read_split(path: Path) -> Split:
             value["dataset"], tuple(value["classes"]), value["seed"], parts, value["dropped"],
             value.get("protocol", CLEAN), None if fold is None else (int(fold[0]), int(fold[1])),
         )  # fmt: skip
+        if len(set(split.classes)) != len(split.classes):
+            raise ValueError(f"a class that stands twice: {', '.join(map(str, split.classes))}"[:300])
         good = split.digest == value["digest"] and split.protocol in PROTOCOLS
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OctcError("OCT-E216", f"split cannot be read: {error}", mend="train again", place=str(path)) from error

@@ -59,6 +59,16 @@ def test_tensors_that_share_memory_or_lie_otherwise_are_written_whole(tmp_path: 
     assert all(torch.equal(tensors[name], state[name]) for name in state)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path, value: float) -> None:
+    """Of a teacher, of what is exported or evaluated: nothing can be made of them."""
+    write_checkpoint(tmp_path, {"a.weight": torch.ones(3), "b.weight": torch.tensor([1.0, value])}, MADE)
+    error = refused(tmp_path)
+    assert error.code == "OCT-E307"
+    assert "b.weight" in error.message
+    assert "a.weight" not in error.message
+
+
 def test_missing_checkpoint_names_the_command_that_makes_one(tmp_path: Path) -> None:
     error = refused(tmp_path)
     assert error.code == "OCT-E107"
@@ -99,7 +109,8 @@ def test_json_of_an_octc_that_wrote_no_sum_of_it_is_still_read(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("change", "named"),
     [({"schema_version": "2.0"}, "schema is 2.0, this octc reads 1.0"), ({"schema_version": None}, "schema"),
-     ({"invented": 1}, "unknown: invented"), ({"classes": None}, "not valid"), ({"preprocess": {"size": "x"}}, "not valid"),
+     ({"invented": 1}, "unknown: invented"), ({"classes": None}, "not valid"), ({"classes": ["CNV", "CNV"]}, "stands twice"),
+     ({"preprocess": {"size": "x"}}, "not valid"),
      ({"preprocess": []}, "not valid")],
 )  # fmt: skip
 def test_t08_newer_schema_and_other_fields_are_refused_by_name(tmp_path: Path, change: dict[str, object], named: str) -> None:
