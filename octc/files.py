@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from octc.errors import OctcError
+from octc.faults import naming
 
 TEMPORARY = ".tmp-"  # what is half-written begins so, and every scan passes it over
 
@@ -52,7 +53,8 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     try:
-        yield temporary
+        with naming(path):
+            yield temporary
         handle = os.open(temporary, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -98,7 +100,8 @@ def publishing(folder: Path, *, force: bool = False) -> Iterator[Path]:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        yield temporary
+        with naming(folder):
+            yield temporary
         for path in temporary.rglob("*"):
             if path.is_file():
                 with path.open("rb") as stream:

@@ -20,6 +20,7 @@ from typing import Any
 
 from octc.artifact import MANIFEST
 from octc.errors import OctcError
+from octc.faults import fault_of
 from octc.files import read_json, write_bytes, write_json
 
 RUN = "run.json"
@@ -57,6 +58,8 @@ class Run:
             if not isinstance(value, dict):
                 raise ValueError("not a table of keys")
         except (OSError, ValueError) as error:
+            if (fault := fault_of(error, self.path / RUN)) is not None:
+                raise fault from error
             raise OctcError("OCT-E107", f"not a run: {self.path}", mend="octc list runs", place=str(self.path)) from error
         return value
 
@@ -89,6 +92,8 @@ def create_run(run_dir: Path, kind: str, dataset: str, *, suffix: str = "", **fi
         head = {"id": path.name, "kind": kind, "dataset": dataset, "created": utc_now(), "status": "running"}
         write_json(path / RUN, {**head, **fields, "stages": []})
     except OSError as error:
+        if (fault := fault_of(error, run_dir)) is not None:
+            raise fault from error
         text = f"run folder {run_dir} cannot be written: {error.strerror}"
         raise OctcError("OCT-E109", text, mend="--run-dir DIR with a writable folder", place=str(run_dir)) from error
     return Run(path)
@@ -181,6 +186,8 @@ def owning(run: Run) -> Iterator[str | None]:
             recovered = _recover(path, run)
             continue
         except OSError as error:
+            if (fault := fault_of(error, run.path)) is not None:
+                raise fault from error
             raise OctcError("OCT-E109", f"{run.path} cannot be written: {error.strerror}", mend="--run-dir DIR") from error
         with os.fdopen(handle, "w") as stream:
             stream.write(mine)
