@@ -1,7 +1,7 @@
 """What a machine cannot do: full disks, read-only file systems, no temporary folder, limits, memory. One table.
 
-Libraries say it in many ways: an errno, a class, or a sentence in an exception of their own (engines, Rust, the loader of shared
-libraries). Whoever turns an exception into an error about a file asks `fault_of` first, so that no file is blamed for the machine.
+Libraries say it in many ways: an errno, a class, or a sentence in an exception of their own (engines, Rust, the loader of
+shared libraries). Whoever turns an exception into an error about a file asks `fault_of` first: no file is blamed for it.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ FAULTS = (
         texts=r"No usable temporary directory",
     ),
     Fault(
-        "OCT-E904", "memory is exhausted", "close other programs, raise the limit (ulimit -v unlimited), or use a smaller batch",
+        "OCT-E904", "memory is exhausted", "close other programs, raise the limit (ulimit -v), or use a smaller batch",
         errors=("ENOMEM",),
-        texts=r"bad_alloc|bad allocation|allocate memory(?! in static TLS)|alloc(ate|ation)? .{0,40}(failed|bytes)|failed to map segment"
-        r"|[Oo]ut of memory|OutOfMemory|out_of_memory|[Nn]ot enough memory|\(os error 12\)|MemoryError",
+        texts=r"bad_alloc|bad allocation|allocate memory(?! in static TLS)|alloc(ate|ation)? .{0,40}(failed|bytes)"
+        r"|failed to map segment|[Oo]ut of memory|OutOfMemory|out_of_memory|[Nn]ot enough memory|\(os error 12\)|MemoryError",
     ),
     Fault(
         "OCT-E904", "no space left on the disk", "free some space, or give a folder on another disk: --run-dir DIR, TMPDIR=DIR",
         errors=("ENOSPC",), texts=r"No space left on device|\(os error 28\)", disk=True,
     ),
     Fault(
-        "OCT-E904", "the quota of this user is used up", "free some space, or give a folder elsewhere: --run-dir DIR, TMPDIR=DIR",
+        "OCT-E904", "the quota of this user is used up", "free some space, or give another disk: --run-dir DIR, TMPDIR=DIR",
         errors=("EDQUOT",), texts=r"[Qq]uota exceeded|\(os error 122\)", disk=True,
     ),
     Fault(

@@ -51,14 +51,14 @@ WINGS = {
 
 
 def need_wing(extra: str) -> None:
-    """Raise MissingExtra of the whole wing (`WINGS`) where any of it is absent: one pip line brings all; nothing is imported."""
+    """Raise MissingExtra of a whole wing where any of it is absent: one pip line brings all. Nothing is imported here."""
     for module in WINGS[extra]:
         if not have(module):
             raise MissingExtra(module, extra)
 
 
 def absent_extra(error: ImportError) -> OctcError | None:
-    """An import that failed, as MissingExtra where the module is one of an extra; E903 where it is there and broken; else None."""
+    """A failed import as MissingExtra, where the module is of an extra; as E903 where it is there and broken; else None."""
     top = (error.name or "").split(".")[0]
     if top not in EXTRAS:
         return None

@@ -2,8 +2,8 @@
 
     python extras_probe.py EXTRA < [["list"], ...]
 
-One JSON line a command: [exit code, error of the --json document or null, stderr]. What an extra brings is read from the metadata
-of the installed packages; every other module cannot be found.
+One JSON line a command: [exit code, error of the --json document or null, stderr]. What an extra brings is read from the
+metadata of the installed packages; every other module cannot be found.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Finder(PathFinder):
     def find_spec(  # type: ignore[override]
         cls, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        return None if fullname.split(".")[0] in cls.hidden else PathFinder.find_spec(fullname, path, target)
+        return None if fullname.split(".", maxsplit=1)[0] in cls.hidden else PathFinder.find_spec(fullname, path, target)
 
 
 def main() -> None:
