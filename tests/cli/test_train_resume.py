@@ -174,7 +174,7 @@ def test_what_a_kill_left_goes_with_the_next_owner_and_a_living_process_keeps_it
     dead, alive = writer(run.artifacts / "onnx-int8"), writer(run.artifacts / "onnx-fp32")
     try:
         dead.send_signal(signal.SIGKILL)
-        dead.wait()
+        dead.communicate()
         (run.path / f".tmp-{dead.pid}-run.json").write_text("{")
         (run.artifacts / "swapped").rename(run.artifacts / f".tmp-{dead.pid}-old-swapped")
         before = {path.name for path in run.artifacts.iterdir()}
@@ -187,7 +187,7 @@ def test_what_a_kill_left_goes_with_the_next_owner_and_a_living_process_keeps_it
             assert (run.artifacts / "swapped" / "whole").read_text() == "whole"
     finally:
         alive.kill()
-        alive.wait()
+        alive.communicate()
     with owning(run):
         assert not list(run.path.rglob(".tmp-*"))
 

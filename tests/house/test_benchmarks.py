@@ -21,12 +21,10 @@ FOLDER = ROOT / "benchmarks"
 # imported by the others; and the demo, whose commands are those of the README (tests/house/test_readme.py runs them)
 NO_SCRIPTS = {"results.py", "seed_loop.py", "demo.sh"}
 CLASSES = ("CNV", "DME", "DRUSEN", "NORMAL")
+ABLATION = "--recipe smoke --size 32 --epochs 1 --teacher-epochs 1 --batch 8 --seeds 1 --val 0.4 --device cpu --arms alone;kl"
 # script -> words of each run; {images}: a tree of several depths, {ucsd}: laid out as UCSD, {run}: a finished student
 CASES: dict[str, tuple[str, ...]] = {
-    "ablation.py": (
-        "--data {ucsd} --dataset ucsd --place ablation --recipe smoke --size 32 --epochs 1 --teacher-epochs 1 --batch 8 --seeds 1 "
-        "--val 0.4 --device cpu --arms alone;kl",
-    ),
+    "ablation.py": (f"--data {{ucsd}} --dataset ucsd --place ablation {ABLATION}",),
     "full_size.py": ("--place full --quick --tiny",),
     "gate_simulation.py": ("--quick --sets 1 --seed 1",),
     "int8.py": ("--place int8 --quick --tiny --few --rounds 1 --threads 1 --json",),
@@ -67,7 +65,7 @@ def write_trees(folder: Path) -> tuple[Path, Path]:
         for part, patients in (("train", range(10)), ("test", range(10, 14))):
             where = ucsd / "CellData" / "OCT" / part / name
             where.mkdir(parents=True)
-            for number in (number for number in patients for _ in range(1)):
+            for number in patients:
                 for index in range(3):
                     pixels = np.clip(base + rng.normal(0, 12, base.shape), 0, 255).astype(np.uint8)
                     Image.fromarray(pixels).save(where / f"{name}-{1000 * (place + 1) + number}-{index}.jpeg")
