@@ -120,6 +120,15 @@ def _told(fault: Fault, error: BaseException, place: str | Path | None) -> OctcE
     return OctcError(fault.code, fault.what, mend=fault.mend, place=None if where is None else str(where), why=why)
 
 
+def read_only(folder: Path) -> OctcError | None:
+    """E906 where a folder lies on a file system that is mounted read-only, as root finds out by writing alone; else None."""
+    try:
+        mounted = bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    except OSError as error:
+        return fault_of(error, folder)
+    return fault_of(OSError(errno.EROFS, os.strerror(errno.EROFS)), folder) if mounted else None
+
+
 def _full() -> Iterator[str]:
     """Folders that octc writes to and that have no room, as they are now."""
     for place in (".", os.environ.get("TMPDIR") or tempfile.tempdir or "/tmp"):
