@@ -112,7 +112,8 @@ def _told(fault: Fault, error: BaseException, place: str | Path | None) -> OctcE
     named = getattr(error, "filename", None) or getattr(error, "filename2", None)
     where = place if named is None else os.fsdecode(named)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    why = lines[0][:300] if lines and not isinstance(error, OSError) else None
+    telling = next((line for line in lines if re.search(fault.texts, line)), lines[0] if lines else None)
+    why = telling[:300] if telling is not None and not isinstance(error, OSError) else None
     if fault.disk and where is None:
         where = next(iter(_full()), None)
     if fault.texts.startswith("No usable"):
