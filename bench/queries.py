@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from octc.errors import OctcError
+from octc.faults import fault_of
 from octc.image import Float32, Preprocess, UInt8, decode_image
 from octc.metrics import softmax
 
@@ -52,6 +53,8 @@ def read_pictures(paths: Sequence[str]) -> tuple[list[Picture], float]:
         try:
             data = Path(path).read_bytes()
         except OSError as error:
+            if (fault := fault_of(error, path)) is not None:
+                raise fault from error
             raise OctcError("OCT-E201", f"cannot be read: {error.strerror}", mend="check the path", place=path) from error
         times.append((time.perf_counter_ns() - start) / 1e6)
         pictures.append(Picture(data, path))

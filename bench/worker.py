@@ -35,6 +35,7 @@ from octc.bench.queries import (
     tensors,
 )
 from octc.errors import OctcError
+from octc.faults import fault_of
 from octc.files import parse_json
 from octc.image import UInt8
 from octc.offline import go_offline
@@ -89,7 +90,10 @@ def main() -> None:
                 bench = _start(asked, say)
             assert bench is not None  # the parent opens first
             say(COMMANDS[asked["do"]](bench, asked))
-        except OctcError as error:
+        except (OctcError, MemoryError, OSError, RuntimeError) as caught:
+            error = caught if isinstance(caught, OctcError) else fault_of(caught)
+            if error is None:
+                raise
             facts = {"code": error.code, "message": error.message, "mend": error.mend, "place": error.place, "why": error.why}
             say({"error": facts})
 

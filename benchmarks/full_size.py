@@ -1,8 +1,9 @@
 """The full-size pair with random weights: ConvNeXtV2-Large and EfficientNet-B2 at 384 px, exported, checked and timed.
 
-    python benchmarks/full_size.py --place DIR [--quick]
+    python benchmarks/full_size.py --place DIR [--quick] [--tiny]
 
 Accuracy means nothing here; agreement of each file with its torch network, size and latency do. Uses drawn images.
+--tiny: timm's test networks at 64 px and a bench of seconds, to see that it works.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from octc.datasets.phantom import write_phantoms
@@ -22,6 +23,14 @@ from octc.train.kd_oct import kd_oct
 from octc.train.models import build_model, parameter_count
 from octc.train.recipes import Stage
 from octc.train.stages import preprocess_of
+
+# a bench of seconds, whose rows are INVALID: it shows that the commands work
+TINY_BENCH = ("--quick", "--max-duration", "1s", "--duration", "0.1s", "--min-queries", "4")
+
+
+def tiny_stage(stage: Stage) -> Stage:
+    """A network that is made in no time, in the place of a stage's own."""
+    return replace(stage, model="test_resnet", model_kwargs={}, weights="none", size=64)
 
 
 def random_run(place: Path, kind: str, stage: Stage, teacher: Run | None) -> Run:
@@ -64,10 +73,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--place", type=Path, required=True, help="an empty folder for runs and drawn images")
     parser.add_argument("--quick", action="store_true", help="the quick profile of octc bench")
+    parser.add_argument("--tiny", action="store_true", help="test networks at 64 px, to see that it works")
     chosen = parser.parse_args()
     chosen.place.mkdir(parents=True, exist_ok=True)
     write_phantoms(chosen.place / "phantoms", 24, 12, 0)
     recipe = kd_oct()
+    if chosen.tiny:
+        recipe = replace(recipe, teacher=tiny_stage(recipe.teacher), student=tiny_stage(recipe.student))
     teacher = random_run(chosen.place, "teacher", recipe.teacher, None)
     student = random_run(chosen.place, "student", recipe.student, teacher)
     for target in ("onnx", "torch"):
@@ -76,6 +88,8 @@ def main() -> None:
     octc(chosen.place, "export", student.id, "--target", "openvino", "--fp32")
     octc(chosen.place, "export", student.id, "--target", "openvino", "--int8", "--no-gate")
     more = ("--quick", "--max-duration", "60s") if chosen.quick else ("--max-duration", "240s")
+    if chosen.tiny:
+        more = TINY_BENCH
     octc(chosen.place, "bench", student.id, "--batch", "1", *more)  # the teacher takes seconds a query
 
 

@@ -5,7 +5,8 @@
 Compared at batch 1, each with the settings that octc uses: B2 as octc's INT8 artifact for OpenVINO, NNCF's default of the same
 network, B2 in FP32 on both engines, the other students in INT8, and ConvNeXtV2-Large in eager torch (FP32, channels last).
 Accuracy means nothing here: latency and size do not depend on the weights. `--place` keeps what was made, so that a second call
-only measures; `--quick` is a small rehearsal at 96 px whose ratios mean nothing. `--json` ends with one line of JSON.
+only measures; `--quick` is a small rehearsal at 96 px whose ratios mean nothing, `--tiny` one of test networks at 64 px.
+`--json` ends with one line of JSON.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from full_size import random_run
+from full_size import random_run, tiny_stage
 
 from octc.artifact import Artifact, read_artifact, write_manifest
 from octc.bench.load import block
@@ -48,6 +49,7 @@ STUDENTS = {
 }  # fmt: skip
 QUICK = (B2, "mobilenetv4_conv_small")
 FLOAT = (("onnx", "fp32"), ("openvino", "fp32"))
+TINY = 64  # px
 PACKAGES = ("torch", "timm", "onnxruntime", "openvino", "nncf")
 
 
@@ -67,8 +69,10 @@ class Item:
 
 
 def stage_of(name: str, size: int) -> Stage:
-    """The student of a recipe, at the benchmark's size, from random weights."""
+    """The student of a recipe, at the benchmark's size, from random weights; at the size of --tiny a test network for it."""
     stage = RECIPES[STUDENTS[name]]().student
+    if size == TINY:
+        return tiny_stage(stage)
     return replace(stage, model=stage.model.split(".")[0], weights="none", size=size)
 
 
@@ -238,6 +242,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--place", type=Path, help="where files are made and kept; a temporary folder without it")
     parser.add_argument("--quick", action="store_true", help="small networks at 96 px: a rehearsal")
+    parser.add_argument("--tiny", action="store_true", help="test networks at 64 px: to see that it works")
     parser.add_argument("--few", action="store_true", help="only the two students that the ratios need")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--threads", type=int, help="of every engine; the usable cores without it")
@@ -245,8 +250,12 @@ def main() -> None:
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         place = chosen.place or Path(scratch)
-        size, names = (96 if chosen.quick else 384), (QUICK if chosen.quick or chosen.few else tuple(STUDENTS))
-        teacher_model = "convnextv2_atto" if chosen.quick else TEACHER
+        small = chosen.quick or chosen.tiny
+        size, names = (
+            (TINY if chosen.tiny else 96 if chosen.quick else 384),
+            (QUICK if small or chosen.few else tuple(STUDENTS)),
+        )
+        teacher_model = "test_resnet" if chosen.tiny else "convnextv2_atto" if chosen.quick else TEACHER
         place = place / str(size)
         place.mkdir(parents=True, exist_ok=True)
         if not (place / "phantoms").is_dir():
@@ -255,7 +264,7 @@ def main() -> None:
         teacher = make_teacher(place, teacher_model, size)
         machine = read_machine(gpus=False)
         items = items_of(folders, teacher, pictures_of(place), chosen.threads or machine.cpus.physical)
-        load = measure(items, 3 if chosen.quick else chosen.rounds, 0.1 if chosen.quick else 0.4)
+        load = measure(items, 3 if small else chosen.rounds, 0.1 if small else 0.4)
     found = ratios(items, f"{teacher_model} torch-fp32")
     own = items[f"{B2} openvino-int8"]
     conditions = {

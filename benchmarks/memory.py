@@ -1,6 +1,6 @@
 """What keeping freed memory in the process is worth: training steps with glibc's own thresholds, and with `keep_memory`.
 
-    python benchmarks/memory.py [--rounds 3] [--steps 8]
+    python benchmarks/memory.py [--rounds 3] [--steps 8] [--size 224]
 
 Two processes, one of each kind, take turns (ABBA): a slow phase of the machine meets both. Prints images/s and their ratio.
 """
@@ -15,10 +15,10 @@ import sys
 import time
 from typing import IO
 
-SIZE, BATCH, MODEL = 224, 16, "tf_efficientnet_lite0"
+BATCH, MODEL = 16, "tf_efficientnet_lite0"
 
 
-def work(keep: bool) -> None:
+def work(keep: bool, size: int) -> None:
     """A process that trains `steps` steps whenever a line asks for them, and answers with the seconds."""
     from octc.train.memory import keep_memory
 
@@ -32,7 +32,7 @@ def work(keep: bool) -> None:
     torch.manual_seed(0)
     model = build_model(MODEL, 4).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    images = torch.randn(BATCH, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
+    images = torch.randn(BATCH, 3, size, size).contiguous(memory_format=torch.channels_last)
     labels = torch.arange(BATCH) % 4
     for line in sys.stdin:
         start = time.perf_counter()
@@ -62,14 +62,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--size", type=int, default=224, help="px")
     parser.add_argument("--work", choices=("keep", "plain"), help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.work:
-        work(chosen.work == "keep")
+        work(chosen.work == "keep", chosen.size)
         return
     pipes = {"text": True, "stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     kinds = ("plain", "keep")
-    running = {k: subprocess.Popen([sys.executable, __file__, "--work", k], **pipes) for k in kinds}  # type: ignore[call-overload]
+    words = [sys.executable, __file__, "--size", str(chosen.size), "--work"]
+    running = {k: subprocess.Popen([*words, k], **pipes) for k in kinds}  # type: ignore[call-overload]
     for kind in kinds:
         ask(running[kind], 3)  # the first steps prepare kernels
     rates: dict[str, list[float]] = {kind: [] for kind in kinds}

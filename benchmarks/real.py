@@ -1,9 +1,10 @@
 """The main job on real images, measured: data check, teacher, student, export, verify, bench, predict, and a table of it all.
 
-    make real DATA=DIR          (python benchmarks/real.py --data DIR [--place DIR])
+    make real DATA=DIR          (python benchmarks/real.py --data DIR [--place DIR] [--tiny])
 
 Every step is an `octc` command that is shown before it runs. A step that was finished before in the same place is passed
 over, so that an interrupted job goes on. The test images are read by `octc verify` alone, after everything was chosen.
+--tiny: the recipe `smoke`, no gate, a bench of seconds; its table means nothing, and shows that the commands work.
 """
 
 from __future__ import annotations
@@ -27,19 +28,28 @@ DATASET = "ucsd"
 MARGINS = ("--margin", "2", "--class-margin", "5")
 
 
-def steps(teacher: str, student: str) -> list[tuple[str, tuple[str, ...], tuple[int, ...]]]:
+# what --tiny adds to a command
+TINY = {
+    "recipe": ("--recipe", "smoke"), "gate": ("--no-gate", "--allow-fallback"), "verify": ("--bootstrap", "1000"),
+    "bench": ("--max-duration", "1s", "--duration", "0.1s", "--min-queries", "4"),
+}  # fmt: skip
+
+
+def steps(teacher: str, student: str, tiny: bool = False) -> list[tuple[str, tuple[str, ...], tuple[int, ...]]]:
     """(name, words of `octc`, exit codes that go on). 1 is a verdict or an INVALID row: it stands in the table."""
+    more: dict[str, tuple[str, ...]] = TINY if tiny else {"recipe": ("--recipe", "edge")}
+    recipe, gate = more["recipe"], more.get("gate", ())
     return [
         ("check", ("data", "check", DATASET), (0,)),
-        ("teacher", ("train", "teacher", "--dataset", DATASET, "--recipe", "edge"), (0,)),
-        ("student", ("train", "student", "--dataset", DATASET, "--recipe", "edge"), (0,)),
+        ("teacher", ("train", "teacher", "--dataset", DATASET, *recipe), (0,)),
+        ("student", ("train", "student", "--dataset", DATASET, *recipe), (0,)),
         ("export teacher", ("export", teacher, "--target", "all"), (0,)),
-        ("export student", ("export", student, "--target", "all"), (0,)),
+        ("export student", ("export", student, "--target", "all", *gate), (0,)),
         # what tuning buys: the same network calibrated after training, by octc and by NNCF; 1: the gate refused it
-        ("export ptq", ("export", student, "--int8", "--target", "openvino", "--ptq", "octc"), (0, 1)),
-        ("export nncf", ("export", student, "--int8", "--target", "openvino", "--ptq", "nncf"), (0, 1)),
-        ("verify", ("verify", student, *MARGINS, "--tta", "5"), (0, 1)),
-        ("bench", ("bench", student, "--quick"), (0, 1)),
+        ("export ptq", ("export", student, "--int8", "--target", "openvino", "--ptq", "octc", *gate), (0, 1)),
+        ("export nncf", ("export", student, "--int8", "--target", "openvino", "--ptq", "nncf", *gate), (0, 1)),
+        ("verify", ("verify", student, *MARGINS, "--tta", "5", *more.get("verify", ())), (0, 1)),
+        ("bench", ("bench", student, "--quick", *more.get("bench", ())), (0, 1)),
     ]
 
 
@@ -71,6 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with CellData/OCT/{train,test}/CLASS/")
     parser.add_argument("--place", type=Path, default=Path("runs/real"), help="where everything is written (runs/real)")
+    parser.add_argument("--tiny", action="store_true", help="the recipe smoke: to see that it works")
     chosen = parser.parse_args()
     place: Path = chosen.place
     place.mkdir(parents=True, exist_ok=True)
@@ -80,7 +91,8 @@ def main() -> None:
         if name in done:
             sys.stderr.write(f"{name}: done before in {done[name]['seconds']} s\n")
             continue
-        found = {step: (words, allowed) for step, words, allowed in steps(newest(place, "teacher"), newest(place, "student"))}
+        now = steps(newest(place, "teacher"), newest(place, "student"), chosen.tiny)
+        found = {step: (words, allowed) for step, words, allowed in now}
         done[name] = run_step(place, chosen.data, name, *found[name])
         write_json(log, done)
     table = results_table(place, DATASET)

@@ -1,12 +1,13 @@
 """Does a student gain from a teacher of the other modality? Drawn images, single against cross-modal, paired by eye.
 
 python benchmarks/retnet.py --place DIR [--patients 120] [--images 1] [--seeds 1] [--first-seed 0] [--epochs N] [--int8]
-python benchmarks/retnet.py --place DIR --full
+python benchmarks/retnet.py --place DIR --full [--tiny]
 
 Draws paired phantoms, trains for every seed a fundus teacher, an OCT student on labels alone and an OCT student of that
 teacher, reads the test part once for each, and prints mAP and the paired patient bootstrap of their difference. --int8 tunes
 the cross-modal student of the last seed quantisation-aware, exports FP32 and INT8, verifies on the test part, and prints sizes
 and the ratio of their latencies. --full prints those of QD-RetNet's student as specified (ResNet-50 at 448 px, random weights).
+--tiny: no gate, a bench of seconds and, with --full, a test network at 64 px: to see that it works.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from full_size import random_run
+from full_size import TINY_BENCH, random_run, tiny_stage
 
 from octc.datasets.phantom import write_phantoms
 from octc.files import parse_json
@@ -85,11 +86,13 @@ def main() -> None:
     parser.add_argument("--recipe", default="retnet-edge")
     parser.add_argument("--int8", action="store_true")
     parser.add_argument("--full", action="store_true", help="only sizes and latencies of the full-size student")
+    parser.add_argument("--tiny", action="store_true", help="a bench of seconds, to see that it works")
     asked = parser.parse_args()
     asked.place.mkdir(parents=True, exist_ok=True)
     if asked.full:
         write_phantoms(asked.place / "phantoms", 24, 12, 0)
-        report_files(asked.place, random_run(asked.place, "student", retnet().student, None).id, full=True)
+        stage = tiny_stage(retnet().student) if asked.tiny else retnet().student
+        report_files(asked.place, random_run(asked.place, "student", stage, None).id, full=True, tiny=asked.tiny)
         return
     if not (asked.place / "Dataset" / NAME).is_dir():
         octc(asked.place, "data", NAME, "--patients", str(asked.patients), "--images", str(asked.images))
@@ -113,15 +116,17 @@ def main() -> None:
     if asked.seeds > 1:
         say(f"scores averaged over {asked.seeds} seeds: {compared(mean_of(found['single']), mean_of(found['cross']))}")
     if asked.int8:
-        report_int8(asked.place, last)
+        report_int8(asked.place, last, tiny=asked.tiny)
 
 
-def report_files(place: Path, run: str, *, full: bool = False) -> Path:
+def report_files(place: Path, run: str, *, full: bool = False, tiny: bool = False) -> Path:
     """Export FP32 and INT8; their sizes, and their latencies in turns. Returns the INT8 artifact for OpenVINO.
 
     full: a network of random weights, which no gate judges, and whose rows end after 45 s (the ratio has its own blocks).
     """
-    gate, limit = (("--no-gate",), ("--max-duration", "45s")) if full else ((), ())
+    gate, limit = (("--no-gate",), ("--quick", "--max-duration", "45s")) if full else ((), ("--quick",))
+    if tiny:
+        gate, limit = ("--no-gate",), TINY_BENCH
     folder = place / "runs" / run / "artifacts"
     for target, precision in (("openvino", "--fp32"), ("openvino", "--int8"), ("onnx", "--fp32"), ("onnx", "--int8")):
         octc(place, "export", run, "--target", target, precision, *(gate if precision == "--int8" else ()))
@@ -132,15 +137,15 @@ def report_files(place: Path, run: str, *, full: bool = False) -> Path:
         share = sizes["int8"] / sizes["fp32"]
         say(f"{target}: FP32 {sizes['fp32']:,} bytes, INT8 {sizes['int8']:,} bytes, ratio {share:.3f}")
         pair = [str(folder / f"{target}-{precision}") for precision in ("fp32", "int8")]
-        timed = octc(place, "bench", *pair, "--vs", "none", "--quick", "--batch", "1", *limit)["data"]
+        timed = octc(place, "bench", *pair, "--vs", "none", "--batch", "1", *limit)["data"]
         for one in timed["comparisons"]:
             say(f"{target}: {one['text']} ({one['candidate_row']}, {one['status']})")
     return folder / "openvino-int8"
 
 
-def report_int8(place: Path, run: str) -> None:
+def report_int8(place: Path, run: str, *, tiny: bool = False) -> None:
     """Sizes, latencies, decisions and mAP of the exported files."""
-    document = octc(place, "verify", str(report_files(place, run)))
+    document = octc(place, "verify", str(report_files(place, run, tiny=tiny)))
     one = document["data"]["artifacts"][0]
     shown = one["decisions"]
     say(

@@ -15,7 +15,8 @@ cached         octc.train.loop.fit with cached views (`--cached-views`): without
 bare           the student's step alone (forward, backward, AdamW) on one batch that lies in memory: no loop that makes the
                same step can be faster than this. `bare, taught` asks the teacher too
 
---full: one step of ConvNeXtV2-Large and EfficientNet-B2 at 384 px a turn. --quick: tiny sizes, to see that it works.
+--full: one step of ConvNeXtV2-Large and EfficientNet-B2 at 384 px a turn. --quick: 64 px and the smallest ConvNeXtV2 as the
+teacher, to see that it works.
 """
 
 from __future__ import annotations
@@ -61,15 +62,17 @@ from octc.train.training import Data
 SIZES = ((512, 496), (768, 496))
 SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".bmp")
 VIEWS = 1
+SMALL = "convnextv2_atto"  # the teacher of --quick
 
 
 @dataclass(frozen=True)
 class Work:
-    """What all loops work on."""
+    """What all loops work on. files lie under root, at any depth."""
 
     teacher: Stage
     student: Stage
     files: list[Path]
+    root: Path
     labels: list[int]
     folder: Path
     steps: int
@@ -159,7 +162,7 @@ def _networks(work: Work) -> tuple[torch.nn.Module, torch.nn.Module]:
 
 
 def _data(work: Work, pre: Preprocess) -> tuple[Data, dict[str, float]]:
-    root = work.files[0].parent
+    root = work.root
     samples = [
         Sample(path=str(file.relative_to(root)), label=label, patient=str(i), part=None, sha256=sha256_file(file))
         for i, (file, label) in enumerate(zip(work.files, work.labels, strict=True))
@@ -224,7 +227,8 @@ def stages(chosen: argparse.Namespace) -> tuple[Stage, Stage, int]:
     batch = chosen.batch or (4 if chosen.full or chosen.quick else recipe.student.batch)
     steps = chosen.steps or (1 if chosen.full else 2 if chosen.quick else 8)
     size = 64 if chosen.quick else recipe.student.size
-    return recipe.teacher, replace(recipe.student, batch=batch, size=size, accumulate=1, mix=Mix()), steps
+    teacher = replace(recipe.teacher, model=SMALL) if chosen.quick else recipe.teacher
+    return teacher, replace(recipe.student, batch=batch, size=size, accumulate=1, mix=Mix()), steps
 
 
 def files_of(chosen: argparse.Namespace, folder: Path, count: int) -> list[Path]:
@@ -232,7 +236,7 @@ def files_of(chosen: argparse.Namespace, folder: Path, count: int) -> list[Path]
     if chosen.data is None:
         return drawn_files(folder, count)
     found: Sequence[Path] = sorted(path for path in chosen.data.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if len(found) < count:
+    if not found or len(found) < count:
         sys.exit(f"{len(found)} images in {chosen.data}, {count} are needed")
     return list(found[:: len(found) // count][:count])
 
@@ -257,7 +261,7 @@ def main() -> None:
         folder = Path(place)
         files = files_of(chosen, folder, steps * student.batch)
         labels = [i % len(CLASSES) for i in range(len(files))]
-        work = Work(teacher, student, files, labels, folder, steps, chosen.workers, accelerator)
+        work = Work(teacher, student, files, chosen.data or folder, labels, folder, steps, chosen.workers, accelerator)
         found = measure(work, max(1, 1 if chosen.quick else chosen.rounds))
     machine = read_machine()
     facts = {

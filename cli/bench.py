@@ -13,6 +13,7 @@ import typer
 from octc.cli.session import Session
 from octc.cli.tables import Rows
 from octc.errors import OctcError
+from octc.faults import read_only
 
 if TYPE_CHECKING:
     from octc.bench.plan import Plan
@@ -177,6 +178,8 @@ def _dry(session: Session, plan: Plan, options: Options) -> int:
 def _check_writable(folders: list[Path]) -> None:
     """Before minutes of measuring: can the results be written?"""
     for folder in folders:
+        if (fault := read_only(Path(folder))) is not None:
+            raise fault
         if not os.access(folder, os.W_OK):
             text = f"results cannot be written beside the artifact: {folder}"
             raise OctcError("OCT-E109", text, mend="make the folder writable, or bench a copy", place=str(folder))

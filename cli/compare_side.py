@@ -48,6 +48,9 @@ def _side(name: str, role: str, model: str, answers: Predictions, combine: str =
 
 def _of_run(session: Session, run: Run, split: str, tta: str) -> Side:
     """Stored answers of these very weights, or new ones."""
+    from octc.optional import need_wing
+
+    need_wing("train")
     from octc.train.checkpoint import read_checkpoint
     from octc.train.outcome import read_predictions
 

@@ -13,10 +13,11 @@ from typing import Any
 
 from octc.cli.terminal import COLOURS, PLAIN
 from octc.errors import OctcError, Several
+from octc.faults import fault_of
+from octc.optional import absent_extra
 
 INTERRUPTED, TERMINATED, BROKEN_PIPE = 130, 143, 141
-READ_ONLY = (errno.EACCES, errno.EROFS, errno.EPERM)
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: a limit on the size of a file
+FORBIDDEN = (errno.EACCES, errno.EPERM)
 
 
 class Terminated(KeyboardInterrupt):
@@ -24,19 +25,25 @@ class Terminated(KeyboardInterrupt):
 
 
 def sort_error(error: BaseException, command: str) -> OctcError:
-    """Any exception as an OctcError: disk and memory troubles by name, the rest as OCT-E999 with a trace file."""
+    """Any exception as an OctcError: what the machine lacks by name (also where it was taken for a damaged file), what is not
+    installed with its pip line, the rest as OCT-E999 with a trace file."""
+    if isinstance(error, Several):
+        return Several([sort_error(one, command) for one in error.errors])
+    if (fault := fault_of(error, error.place if isinstance(error, OctcError) else None)) is not None:
+        return fault
     if isinstance(error, OctcError):
         return error
-    if isinstance(error, MemoryError):
-        return OctcError("OCT-E904", "memory is exhausted", mend="close other programs, or use a smaller batch")
-    if isinstance(error, OSError) and error.errno in FULL:
-        return OctcError("OCT-E904", "no space left on the disk", mend="free some space", place=_file(error))
-    if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno in READ_ONLY):
+    if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno in FORBIDDEN):
         text = f"no permission: {error.strerror}"
         return OctcError("OCT-E109", text, mend="check the permissions, or give --run-dir DIR", place=_file(error))
+    if isinstance(error, ImportError) and (absent := absent_extra(error)) is not None:
+        return absent
     path = write_trace(error, command)
     text = f"internal error: {type(error).__name__}: {first_line(error)}"
-    return OctcError("OCT-E999", text, mend="report this with the trace file; -vv shows the trace here", place=path)
+    mend = "report this with the trace file; -vv shows the trace here"
+    if path is None:
+        mend = "report this with what -vv shows (no trace file could be written)"
+    return OctcError("OCT-E999", text, mend=mend, place=path)
 
 
 def _file(error: OSError) -> str | None:

@@ -68,6 +68,9 @@ def export(
             text = "--from-bundle builds the engine of one artifact: what decides what is in it does not go with it"
             raise OctcError("OCT-E102", text, mend="octc export --from-bundle DIR --target tensorrt")
         return build_bundle(session, from_bundle, force=force, allow_fallback=allow_fallback)
+    from octc.optional import need_wing
+
+    need_wing("export")
     _check_ptq(ptq, amax, target, precision)
     backends = find_backends(target, require_engine)
     from octc.plan import ParityOptions

@@ -26,6 +26,9 @@ def lint(
     force: Annotated[bool, typer.Option("--force", help="Replace MODEL.fixed.onnx")] = False,
 ) -> int:
     """Find what an engine would reject, run in float or mis-scale. Exit 0: nothing to mend."""
+    from octc.optional import need
+
+    need("onnx")
     from octc.export.lint import TARGETS
     from octc.export.lint import lint as examine
 

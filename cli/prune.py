@@ -17,6 +17,7 @@ from octc.run import LOCK, Run, owning, scan_runs
 
 LINKS = ("run", "teacher_run")  # what the lineage of an artifact says of runs
 LEFT = ("rejected",)
+GONE = f"{TEMPORARY}gone-"
 
 
 def prune(
@@ -36,6 +37,8 @@ def prune(
             found.append({"path": str(run.path), "what": f"run, {run.read().get('status')}", "bytes": _size(run.path)})
         elif not _in_use(run):
             found += [{"path": str(path), "what": "left by an export", "bytes": _size(path)} for path in _leftovers(run)]
+    for path in sorted(session.run_dir.glob(f"{GONE}*")):  # a prune that was killed
+        found.append({"path": str(path), "what": "left by octc runs prune", "bytes": _size(path)})
     for row in found if yes else ():
         _delete(Path(row["path"]))
     total = sum(row["bytes"] for row in found)
@@ -69,7 +72,7 @@ def _in_use(run: Run) -> bool:
     if not (run.path / LOCK).exists():
         return False
     try:
-        with owning(run):
+        with owning(run, tidy=False):
             return False
     except OctcError:
         return True
@@ -86,7 +89,7 @@ def _size(path: Path) -> int:
 
 def _delete(path: Path) -> None:
     """Renamed first, so that a half-deleted run is never taken for one."""
-    gone = path.with_name(f"{TEMPORARY}gone-{path.name}")
+    gone = path if path.name.startswith(GONE) else path.with_name(f"{GONE}{path.name}")
     try:
         path.rename(gone)
         shutil.rmtree(gone)

@@ -29,6 +29,9 @@ def ptq(
     import tempfile
     from pathlib import Path
 
+    from octc.optional import need_wing
+
+    need_wing("export")
     from octc.cli.export import find_student
     from octc.cli.export_run import find_data
     from octc.export.compare import TARGETS, rows_json, score, write_entries

@@ -12,6 +12,7 @@ import typer
 from octc.cli.session import Session
 from octc.cli.train_distil import CachedViews, Calibrate, Distil, Standardise, several, with_distillation
 from octc.cli.train_request import Request, find_unfinished
+from octc.cli.train_resume import REQUEST, request_of, settle
 from octc.errors import OctcError
 
 if TYPE_CHECKING:
@@ -81,10 +82,13 @@ def student(
     if teacher not in (None, "none") and folds is not None and fold is None:
         text = "--teacher gives one teacher to all folds: it has seen what the other folds hold out"
         raise OctcError("OCT-E102", text, mend="leave --teacher out (octc train teacher --folds K makes one for each fold)")
+    if with_teacher and resume is not None:
+        text = "--resume and --with-teacher contradict each other: a run goes on with the teacher that it has"
+        raise OctcError("OCT-E102", text, mend="leave --with-teacher out")
     given = locals()
     asked = with_distillation(_request(session, "student", given), given)
     first, more = several(teacher)
-    return _go(session, replace(asked, teacher=first, more=more, with_teacher=with_teacher, qat=qat), dry_run)
+    return _go(session, replace(asked, teacher=first, more=more, with_teacher=with_teacher), dry_run)
 
 
 def _go(session: Session, asked: Request, dry_run: bool) -> int:
@@ -100,6 +104,10 @@ def _request(session: Session, kind: str, given: dict[str, Any]) -> Request:
 
     resume = None if given["resume"] is None else find_unfinished(session, kind, given["resume"])
     stored = {} if resume is None else _stored(resume, kind)
+    changed: list[str] = []
+    if resume is not None:
+        settled, changed = settle(session, resume, stored, given)
+        given.update(settled)
     dataset = given["dataset"] or stored.get("dataset")
     if dataset is None:
         raise OctcError("OCT-E104", "no data set named", mend="--dataset NAME   (octc data list)", place="--dataset")
@@ -119,8 +127,9 @@ def _request(session: Session, kind: str, given: dict[str, Any]) -> Request:
         kind=kind, dataset=dataset, recipe=recipe, seed=seed, changes=changes, device=given["device"],
         precision=given["precision"], resume=resume, allow_change=given["allow_change"],
         skip_bad=given["skip_bad"] or bool(stored.get("skip_bad")), weights=given["weights"], trusted=given["trust_pickle"],
-        fetch=given["fetch_weights"],
-        auto_batch=batch is None, **split,
+        fetch=given["fetch_weights"], auto_batch=batch is None, qat=given.get("qat", True),
+        request=request_of(session, given) if resume is None or changed or REQUEST not in stored else stored[REQUEST],
+        changed=tuple(changed), **split,
     )  # fmt: skip
 
 
@@ -151,6 +160,9 @@ def _stored(run: Run, kind: str) -> dict[str, Any]:
     if stored.get("kind") != kind:
         text = f"run {run.id} is a {stored.get('kind')} run"
         raise OctcError("OCT-E107", text, mend=f"octc train {stored.get('kind')} --resume {run.id}", place=str(run.path))
+    if not isinstance(stored.get("recipe"), dict):
+        text = f"run {run.id} keeps no recipe: octc train did not make it, and cannot go on with it"
+        raise OctcError("OCT-E107", text, mend=f"octc train {kind} --dataset NAME", place=str(run.path))
     return stored
 
 
@@ -165,7 +177,8 @@ def _recipe(name: str | None, stored: dict[str, Any], changes: dict[str, Any]) -
         mend = f"did you mean `{near[0]}`?" if near else f"one of: {', '.join(RECIPES)}"
         raise OctcError("OCT-E104", f"unknown recipe {name!r}", mend=mend, place="--recipe")
     make: Callable[[], Recipe] = RECIPES[name or DEFAULT]
-    recipe = recipe_from_json(stored["recipe"]) if stored and name is None else make()
+    own = recipe_from_json(stored["recipe"]) if stored else None
+    recipe = own if own is not None and name in (None, own.name) else make()  # the same name again is no other recipe
     stages = {key: value for key, value in changes.items() if key in FIELDS}
     return replace(with_fields(recipe, **stages), val=changes.get("val", recipe.val))
 
@@ -180,7 +193,8 @@ def _batch(text: str) -> int | None:
 
 
 def _configured(session: Session, key: str) -> Any:
-    """A key of [train] that has no option of its own."""
+    """A key of [train] that has no option of its own; None where it is what the run that goes on began with."""
     value, origin = session.settings.get("train", {}).get(key, (None, "default"))
-    session.origins[f"train.{key}"] = origin
+    if session.origins.setdefault(f"train.{key}", origin) == "default":
+        return None
     return value

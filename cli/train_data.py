@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from octc.cli.session import Session
 from octc.cli.train_request import Request
+from octc.cli.train_resume import REQUEST
 from octc.errors import OctcError, shorten
 
 if TYPE_CHECKING:
@@ -98,25 +99,55 @@ def drift(split: Split, samples: Samples) -> Iterator[str]:
     yield from (f"added {path}" for path in sorted(set(now) - set(before)))
 
 
-def check_resumed(session: Session, asked: Request, run: Run, samples: Samples) -> None:
-    """A run goes on as it began (E110 with every difference), or with `--allow-change` as it is now, which is recorded."""
+def check_resumed(
+    session: Session, asked: Request, run: Run, samples: Samples, teacher: Teacher | None, more: Sequence[Path], dry_run: bool
+) -> Request:
+    """A run goes on as it began (E110 with every difference), or with `--allow-change` as it is now, which is recorded.
+
+    Returns the request, which says whether a first stage that is done goes on with what was changed.
+    """
     from octc.train.config import recipe_from_json
 
     stored = run.read()
     before = _plain(asdict(recipe_from_json(stored["recipe"])))  # with the fields that recipes were given since
-    changes = [*_differences("recipe", before, _plain(asdict(asked.recipe)))]
+    changes = [*differences("recipe", before, _plain(asdict(asked.recipe)))]
     if stored.get("seed") != asked.seed:
         changes.append(f"seed {stored.get('seed')} -> {asked.seed}")
     if stored.get("dataset") != asked.dataset:
         changes.append(f"dataset {stored.get('dataset')} -> {asked.dataset}")
+    if asked.kind == "student":
+        changes += _other_teachers(stored, teacher, more)
+    retrain = bool(changes) or any(not text.startswith(("--qat", "--no-qat")) for text in asked.changed)
+    changes += asked.changed
     if not changes:
-        return
+        if stored.get(REQUEST) != asked.request and not dry_run:
+            run.update(**{REQUEST: asked.request})
+        return replace(asked, retrain=asked.allow_change)
     if not asked.allow_change:
         text = f"{run.id} began with other values: {shorten(changes)}"
         raise OctcError("OCT-E110", text, mend="leave these options out, or --allow-change", place=str(run.path))
     session.warn("OCT-W306", f"--allow-change: {shorten(changes)}", str(run.path))
-    run.update(recipe=asdict(asked.recipe), seed=asked.seed)
+    if dry_run:
+        return asked
+    facts: dict[str, Any] = {"recipe": asdict(asked.recipe), "seed": asked.seed, REQUEST: asked.request}
+    if asked.kind == "student":
+        facts |= {"teacher_run": teacher and teacher.run_id, "teacher_sha256": teacher and teacher.sha256}
+        facts["more_teachers"] = [str(folder.resolve()) for folder in more]
+    run.update(**facts)
     run.log_stage("changed", changes=changes)
+    return replace(asked, retrain=retrain)
+
+
+def _other_teachers(stored: dict[str, Any], teacher: Teacher | None, more: Sequence[Path]) -> Iterator[str]:
+    """Teachers that are not those that the run began with; the same weights at another place are the same."""
+    before = stored.get("teacher_sha256")
+    now = None if teacher is None else teacher.sha256
+    if before != now:
+        was = "none" if before is None else stored.get("teacher_run") or f"sha256 {before[:12]}"
+        yield f"--teacher {was} -> {'none' if teacher is None else teacher.run_id or teacher.folder}"
+    one, other = list(stored.get("more_teachers", ())), [str(folder.resolve()) for folder in more]
+    if one != other:
+        yield f"--teacher ...,{','.join(one) or 'no more'} -> ...,{','.join(other) or 'no more'}"
 
 
 def _plain(value: Any) -> Any:
@@ -128,10 +159,11 @@ def _plain(value: Any) -> Any:
     return parse_json(json.dumps(value))
 
 
-def _differences(path: str, one: Any, other: Any) -> Iterator[str]:
+def differences(path: str, one: Any, other: Any) -> Iterator[str]:
+    """Each value of two trees of JSON that is not the same."""
     if isinstance(one, dict) and isinstance(other, dict):
         for key in sorted(set(one) | set(other)):
-            yield from _differences(f"{path}.{key}", one.get(key), other.get(key))
+            yield from differences(f"{path}.{key}", one.get(key), other.get(key))
     elif one != other:
         yield f"{path} {one} -> {other}"
 

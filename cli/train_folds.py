@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from octc.cli.session import Session
 from octc.cli.train_request import Request
+from octc.cli.train_resume import check_again
 from octc.cli.train_run import Place, as_teacher, told, train_one
 from octc.errors import OctcError, shorten
 from octc.files import canonical_json, sha256_bytes, sha256_file
@@ -59,6 +60,8 @@ def _job(session: Session, asked: Request, place: Place, splits: Sequence[Split]
     wanted = [asked.fold] if asked.fold is not None else list(range(1, len(splits) + 1))
     main = place.accelerator.is_main_process
     known: dict[int, Run] = told(place.accelerator, members(session.run_dir, job) if main else None)
+    for fold in (fold for fold in wanted if fold in known):
+        check_again(known[fold], asked.request, allow_change=asked.allow_change)
     ready = {fold: run for fold, run in known.items() if is_done(run, asked)}
     todo = [fold for fold in wanted if fold not in ready]
     session.say(f"octc train {asked.kind} · {len(splits)} folds · job {session.run_dir / job}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,9 @@ class Request:
 
     teacher: a run, a file or "none"; None takes the newest fitting run. folds: of a cross-validation, or None; fold: the one
     that is trained (from 1), None for all. protocol: of the split. job: name of the cross-validation that a fold belongs to;
-    member: it is trained by the command of that job. more: teachers besides the first one.
+    member: it is trained by the command of that job. more: teachers besides the first one. request: as run.json keeps it;
+    changed: what of it differs from that of the run that goes on, and was allowed to. retrain: the first
+    stage goes on too, although it is done.
     """
 
     kind: str
@@ -46,6 +48,9 @@ class Request:
     member: bool = False
     auto_batch: bool = False
     more: tuple[str, ...] = ()
+    request: dict[str, Any] = field(default_factory=dict)
+    changed: tuple[str, ...] = ()
+    retrain: bool = False
 
     @property
     def place(self) -> tuple[int, int] | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from octc.cli.session import Session
+from octc.cli.train_resume import request_of, settle
 from octc.errors import OctcError
 
 if TYPE_CHECKING:
@@ -80,14 +81,13 @@ def student(
         given = locals()
         for one in ("oct", "fundus"):
             asked = _request(session, "student", {**given, "modality": one})
-            run_eye_training(session, replace(asked, teacher=teacher, mutual=mutual, qat=qat), dry_run)
+            run_eye_training(session, replace(asked, teacher=teacher), dry_run)
         return 0
     asked = _request(session, "student", locals())
     stored = asked.resume.read() if asked.resume is not None else {}
-    mutual, qat = mutual or bool(stored.get("mutual")), qat or bool(stored.get("qat"))
     if stored and stored.get("teacher_run") is None and teacher is None:
         teacher = "none"
-    return run_eye_training(session, replace(asked, teacher=teacher, mutual=mutual, qat=qat), dry_run)
+    return run_eye_training(session, replace(asked, teacher=teacher), dry_run)
 
 
 def _request(session: Session, kind: str, given: dict[str, Any]) -> Request:
@@ -98,6 +98,10 @@ def _request(session: Session, kind: str, given: dict[str, Any]) -> Request:
 
     resume = None if given["resume"] is None else _unfinished(session, kind, given["resume"])
     stored = {} if resume is None else resume.read()
+    changed: list[str] = []
+    if resume is not None:
+        settled, changed = settle(session, resume, stored, given)
+        given.update(settled)
     dataset = given["dataset"] or stored.get("dataset")
     if dataset is None:
         raise OctcError("OCT-E104", "no data set named", mend="--dataset NAME   (octc data list)", place="--dataset")
@@ -118,7 +122,8 @@ def _request(session: Session, kind: str, given: dict[str, Any]) -> Request:
         seed=given["seed"] if given["seed"] is not None else stored.get("seed"), device=given["device"],
         precision=given["precision"], resume=resume, allow_change=given["allow_change"],
         skip_bad=given["skip_bad"] or bool(stored.get("skip_bad")), weights=given["weights"], trusted=given["trust_pickle"],
-        fetch=given["fetch_weights"],
+        fetch=given["fetch_weights"], mutual=given.get("mutual", False), qat=given.get("qat", False),
+        request=request_of(session, given), changed=tuple(changed),
     )  # fmt: skip
 
 
@@ -143,6 +148,7 @@ def _recipe(name: str | None, stored: dict[str, Any], changes: dict[str, Any], m
         near = get_close_matches(name, list(EYE_RECIPES), n=1)
         mend = f"did you mean `{near[0]}`?" if near else f"one of: {', '.join(EYE_RECIPES)}"
         raise OctcError("OCT-E104", f"unknown recipe {name!r}", mend=mend, place="--recipe")
-    recipe = eye_recipe_from_json(stored["recipe"]) if stored and name is None else EYE_RECIPES[name or EYE_DEFAULT]()
+    own = eye_recipe_from_json(stored["recipe"]) if stored else None
+    recipe = own if own is not None and name in (None, own.name) else EYE_RECIPES[name or EYE_DEFAULT]()
     stages: dict[str, Any] = {"teacher": replace(recipe.teacher, **changes), "student": replace(recipe.student, **changes)}
     return replace(recipe, **stages, modality=modality)

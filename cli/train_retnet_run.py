@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from octc.cli.session import Session
+from octc.cli.train_data import differences
 from octc.cli.train_report import Reporter
 from octc.cli.train_retnet_teacher import Chosen, Request, check_eye_teachers, choose_eye_teacher
 from octc.cli.train_weights import checked_weights, weights_words
@@ -50,7 +51,7 @@ def run_eye_training(session: Session, asked: Request, dry_run: bool) -> int:
     split, digest = _split(asked, samples, recipe, seed)
     check_eye_teachers(asked, split, teacher, own)
     if asked.resume is not None:
-        _check_resumed(asked, recipe, seed, split)
+        _check_resumed(session, asked, recipe, seed, split, teacher, dry_run)
     _say_plan(session, asked, recipe, split, seed, root, str(accelerator.device))
     stage = recipe.teacher if asked.kind == "teacher" else recipe.student
     weights = checked_weights(session, asked, stage, len(split.classes))
@@ -59,7 +60,7 @@ def run_eye_training(session: Session, asked: Request, dry_run: bool) -> int:
         session.report({**document, "weights": weights})
         session.result("dry run: nothing was written")
         return 0
-    run = asked.resume or _create(session, asked, recipe, split, digest, seed, root, samples, teacher)
+    run = asked.resume or _create(session, asked, recipe, split, digest, seed, root, samples, teacher, own)
     session.run_id = run.id
     from octc.run import owning
 
@@ -177,7 +178,7 @@ def _with_mutual(recipe: EyeRecipe) -> EyeRecipe:
 
 def _create(
     session: Session, asked: Request, recipe: EyeRecipe, split: Split, digest: str, seed: int, root: Path, samples: Samples,
-    teacher: Chosen | None,
+    teacher: Chosen | None, own: Chosen | None,
 ) -> Run:  # fmt: skip
     from octc.files import write_json
     from octc.host import read_machine, versions
@@ -187,14 +188,17 @@ def _create(
         session.run_dir, asked.kind, asked.dataset, data_root=str(root.resolve()), data_digest=samples.digest,
         split_digest=split.digest, paired_split_digest=digest, recipe=asdict(recipe), seed=seed, skip_bad=asked.skip_bad,
         task="multilabel", modality=asked.modality, mutual=asked.mutual, qat=asked.qat,
-        teacher_run=None if teacher is None else teacher.run.id,
+        teacher_run=None if teacher is None else teacher.run.id, own_run=None if own is None else own.run.id,
+        request=asked.request,
     )  # fmt: skip
     split.write(run.split)
     write_json(run.path / "env.json", {"versions": versions(), "machine": read_machine().to_json()})
     return run
 
 
-def _check_resumed(asked: Request, recipe: EyeRecipe, seed: int, split: Split) -> None:
+def _check_resumed(
+    session: Session, asked: Request, recipe: EyeRecipe, seed: int, split: Split, teacher: Chosen | None, dry_run: bool
+) -> None:  # fmt: skip
     """A run goes on with the images it began with (E216), and as it began (E110) unless changes are allowed."""
     import json
 
@@ -205,13 +209,22 @@ def _check_resumed(asked: Request, recipe: EyeRecipe, seed: int, split: Split) -
     if stored.get("split_digest") != split.digest:
         text = f"the images, or how they are split, changed since {asked.resume.id} began"
         raise OctcError("OCT-E216", text, mend="restore the images, or train anew", place=str(asked.resume.path))
-    same = parse_json(json.dumps(asdict(recipe))) == stored.get("recipe") and stored.get("seed") == seed
-    if not same and not asked.allow_change:
-        text = f"{asked.resume.id} began with other values"
+    changes = [*differences("recipe", stored.get("recipe"), parse_json(json.dumps(asdict(recipe)))), *asked.changed]
+    if stored.get("seed") != seed:
+        changes.append(f"seed {stored.get('seed')} -> {seed}")
+    now = None if teacher is None else teacher.run.id
+    if asked.kind == "student" and stored.get("teacher_run") != now:
+        changes.append(f"--teacher {stored.get('teacher_run') or 'none'} -> {now or 'none'}")
+    if changes and not asked.allow_change:
+        text = f"{asked.resume.id} began with other values: {shorten(changes)}"
         raise OctcError("OCT-E110", text, mend="leave these options out, or --allow-change", place=str(asked.resume.path))
-    if not same:
-        asked.resume.update(recipe=asdict(recipe), seed=seed)
-        asked.resume.log_stage("changed", recipe=asdict(recipe), seed=seed)
+    if changes:
+        session.warn("OCT-W306", f"--allow-change: {shorten(changes)}", str(asked.resume.path))
+    if changes and not dry_run:
+        asked.resume.update(
+            recipe=asdict(recipe), seed=seed, teacher_run=now, mutual=asked.mutual, qat=asked.qat, request=asked.request
+        )  # fmt: skip
+        asked.resume.log_stage("changed", changes=changes, recipe=asdict(recipe), seed=seed)
 
 
 def _say_plan(

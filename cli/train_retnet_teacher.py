@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """A training as it was asked for. seed: None takes the teacher's, else 0. teacher: a run, "none", or None (the newest)."""
+    """A training as it was asked for. seed: None takes the teacher's, else 0. teacher: a run, "none", or None (the newest).
+
+    request: as run.json keeps it; changed: what of it differs from that of the run that goes on, and was allowed to.
+    """
 
     kind: str
     dataset: str
@@ -36,6 +39,8 @@ class Request:
     teacher: str | None = None
     mutual: bool = False
     qat: bool = False
+    request: dict[str, Any] = field(default_factory=dict)
+    changed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,8 @@ def choose_eye_teacher(session: Session, asked: Request, modality: str, name: st
     stored = {} if asked.resume is None else asked.resume.read()
     if name is None and stored.get("teacher_run") and modality != asked.modality:
         name = str(stored["teacher_run"])
+    if name is None and stored.get("own_run") and modality == asked.modality:
+        name = str(stored["own_run"])
     if name is not None:
         run = find_run(session.run_dir, name)
         session.say(f"✓ teacher   {run.id} (as asked)")

@@ -35,7 +35,8 @@ class Place:
 
 def as_teacher(asked: Request) -> Request:
     """The same request for the teacher of the recipe."""
-    return replace(asked, kind="teacher", resume=None)
+    request = {key: value for key, value in asked.request.items() if key != "qat"}
+    return replace(asked, kind="teacher", resume=None, request=request)
 
 
 def train_one(
@@ -54,7 +55,7 @@ def train_one(
     more = () if chosen is None else more_teachers(session, asked, whole)
     resumed = asked.resume
     if resumed is not None:
-        check_resumed(session, asked, resumed, place.samples)
+        asked = check_resumed(session, asked, resumed, place.samples, chosen, more, dry_run)
     say_plan(session, asked, whole, place.root, place.accelerator)
     if dry_run:
         document = {"dry_run": True, "recipe": asdict(asked.recipe), "split": whole.digest, "counts": whole.counts()}
@@ -92,7 +93,7 @@ def _create(session: Session, asked: Request, split: Split, place: Place, teache
             data_root=str(place.root.resolve()), data_digest=place.samples.digest, split_digest=split.digest,
             recipe=asdict(asked.recipe), seed=asked.seed, skip_bad=asked.skip_bad, fold=split.fold, protocol=split.protocol,
             job=asked.job, teacher_run=None if teacher is None else teacher.run_id,
-            teacher_sha256=None if teacher is None else teacher.sha256,
+            teacher_sha256=None if teacher is None else teacher.sha256, request=asked.request,
         )  # fmt: skip
         split.write(run.split)
         write_lock(run, asked)
@@ -175,7 +176,7 @@ def _train(session: Session, asked: Request, context: Context, reporter: Reporte
     from octc.train.checkpoint import META
 
     run = context.run
-    if asked.resume is not None and not asked.allow_change and (run.path / "train" / META).is_file():
+    if asked.resume is not None and not asked.retrain and (run.path / "train" / META).is_file():
         if context.accelerator.is_main_process:
             made = complete(run, context.root, context.accelerator.device)
             if not any(entry["stage"] == "train" and entry.get("sha256") == made.sha256 for entry in run.read()["stages"]):

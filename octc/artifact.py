@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from octc.errors import OctcError
+from octc.faults import fault_of
 from octc.files import parse_json, sha256_bytes, sha256_file, write_json
 from octc.image import RESAMPLE, Preprocess
 from octc.signature import check_signature
@@ -160,12 +161,16 @@ def read_artifact(folder: Path) -> Artifact:
         data = manifest.read_bytes()
         artifact = _from_json(parse_json(data, MOST_MANIFEST))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        if (fault := fault_of(error, manifest)) is not None:
+            raise fault from error
         missing = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise _bad("OCT-E502", f"manifest is not valid: {missing[:300]}", manifest) from error
     try:
         _check_names(folder, artifact)
         _check_sums(folder, artifact)
     except OSError as error:
+        if (fault := fault_of(error, folder)) is not None:
+            raise fault from error
         raise _bad("OCT-E502", f"{error.filename} cannot be read: {error.strerror}", folder) from error
     check_signature(folder, sha256_bytes(data))
     return artifact

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from octc.cpu import FAST_INT8, ROOT, SYSTEM_CPUS, read_text
+from octc.faults import fault_of
 from octc.host import ISA_LIMITS, Gpu, Machine, memory_mib
 
 TARGETS = ("x86", "jetson", "gpu", "tensorrt")
@@ -109,7 +110,12 @@ def check_memory(run_dir: Path, environ: Mapping[str, str], *, trains: bool, roo
         text = f"/dev/shm {mib} MiB free{': several GPUs share memory through it' if short else ''}"
         mend = "start the container with --shm-size=1g" if short else ""
         found.append(Check(group, state, text, mend, "OCT-E303" if short else None, matters=("gpu",)))
-    places = (("run folder", run_dir), ("bundle folder", Path("bundles")), ("temporary folder", Path(tempfile.gettempdir())))
+    places = [("run folder", run_dir), ("bundle folder", Path("bundles"))]
+    try:
+        places.append(("temporary folder", Path(tempfile.gettempdir())))
+    except OSError as error:
+        fault = fault_of(error)
+        found.append(Check(group, "problem", "no usable temporary folder", fault.mend if fault else "TMPDIR=DIR", "OCT-E906"))
     found += [_check_folder(name, place) for name, place in places]
     home = environ.get("HOME")
     if home is None or not os.access(home, os.W_OK):

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import codecs
+import fcntl
 import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from octc.errors import OctcError
+from octc.faults import naming
 
 MOST_JSON = 256 << 20  # bytes
 MOST_DEPTH = 64  # objects and lists in one another
 TEMPORARY = ".tmp-"  # what is half-written begins so, and every scan passes it over
+WRITER = re.compile(rf"{re.escape(TEMPORARY)}(\d+)-")
+OLD = re.compile(rf"{re.escape(TEMPORARY)}\d+-old-(.+)")
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -51,13 +56,88 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def started(pid: int) -> str | None:
+    """When a process was started (Linux, in ticks since boot), so that a reused PID is not taken for it; None: none there."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except (OSError, IndexError):
+        return None
+
+
+def remove_leftovers(folder: Path) -> list[str]:
+    """Remove what killed processes left half-written anywhere in a folder that the caller owns; the names of what is gone.
+
+    `.tmp-PID-NAME` goes when process PID is not there (or was started after it) and nobody holds its lock; names without a PID
+    (`.tmp-export-...`) are made by owners alone, and go. A folder that was moved aside for its new version, which never came,
+    takes its name again.
+    """
+    gone = []
+    for place, folders, files in os.walk(folder):
+        for name in [name for name in (*folders, *files) if name.startswith(TEMPORARY)]:
+            path = Path(place) / name
+            if name in folders:
+                folders.remove(name)
+            if _in_use(path):
+                continue
+            old = OLD.match(name)
+            if old is not None and path.is_dir() and not (path.parent / old[1]).exists():
+                path.rename(path.parent / old[1])
+            elif path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+            gone.append(name)
+    return gone
+
+
+def _in_use(path: Path) -> bool:
+    """Whether the process that a temporary name tells is still there and may have made it, or anybody holds its lock."""
+    found = WRITER.match(path.name)
+    if found is None:
+        return False
+    ticks = started(int(found[1]))
+    if ticks is not None and _boot() + int(ticks) / os.sysconf("SC_CLK_TCK") <= path.lstat().st_mtime + 2:
+        return True
+    handle = None
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks: the process decides
+        return False
+    finally:
+        if handle is not None:
+            os.close(handle)
+    return False
+
+
+def _boot() -> float:
+    """When this machine was started, in seconds since 1970."""
+    lines = Path("/proc/stat").read_text().splitlines()
+    return next((float(line.split()[1]) for line in lines if line.startswith("btime")), 0.0)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder that is being written, which ends with the process; where there are no locks, none."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced and renamed onto `path`, else removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     try:
-        yield temporary
+        with naming(path):
+            yield temporary
         handle = os.open(temporary, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -159,7 +239,8 @@ def publishing(folder: Path, *, force: bool = False) -> Iterator[Path]:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        yield temporary
+        with naming(folder), _locked(temporary):
+            yield temporary
         for path in temporary.rglob("*"):
             if path.is_file():
                 with path.open("rb") as stream:

@@ -12,6 +12,7 @@ is applied, so that the picture stands as every viewer shows it; colour profiles
 
 from __future__ import annotations
 
+import errno
 import io
 import struct
 import sys
@@ -30,6 +31,7 @@ from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from octc.clahe import equalise
 from octc.errors import OctcError
+from octc.faults import fault_of
 
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
@@ -185,6 +187,8 @@ def read_image(path: Path) -> Decoded:
         size = path.stat().st_size
         data = path.read_bytes() if 0 < size <= MAX_BYTES else b""
     except OSError as error:
+        if error.errno != errno.EIO and (fault := fault_of(error, path)) is not None:  # EIO may be of this one file
+            raise fault from error
         raise OctcError("OCT-E201", f"cannot be read: {error.strerror}", mend="check the path", place=str(path)) from error
     if size > MAX_BYTES:
         raise OctcError(

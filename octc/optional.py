@@ -12,7 +12,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from octc.errors import MissingExtra
+from octc.errors import MissingExtra, OctcError
 
 # module -> the extra of octc that brings it
 EXTRAS = {
@@ -41,6 +41,32 @@ EXTRAS = {
 }
 # module -> the telemetry package that it would import; without it, it takes its own stub
 TALKERS = {"nncf": "openvino_telemetry", "openvino": "openvino_telemetry"}
+
+
+# what a wing of octc needs before any of it can be imported, and the extra that brings all of it
+WINGS = {
+    "train": ("torch", "torchvision", "timm", "safetensors", "accelerate"),
+    "export": ("torch", "timm", "safetensors", "onnx", "onnxscript", "onnxconverter_common", "onnxruntime"),
+}
+
+
+def need_wing(extra: str) -> None:
+    """Raise MissingExtra of a whole wing where any of it is absent: one pip line brings all. Nothing is imported here."""
+    for module in WINGS[extra]:
+        if not have(module):
+            raise MissingExtra(module, extra)
+
+
+def absent_extra(error: ImportError) -> OctcError | None:
+    """A failed import as MissingExtra, where the module is of an extra; as E903 where it is there and broken; else None."""
+    top = (error.name or "").split(".")[0]
+    if top not in EXTRAS:
+        return None
+    if isinstance(error, ModuleNotFoundError) and not have(top):
+        return MissingExtra(top, EXTRAS[top])
+    line = (str(error).strip().splitlines() or ["no text"])[0][:300]
+    mend = f"pip install --force-reinstall 'octc[{EXTRAS[top]}]'"
+    return OctcError("OCT-E903", f"{top} is installed and cannot be imported", mend=mend, why=line)
 
 
 def need(module: str) -> ModuleType:

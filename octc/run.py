@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import re
 import socket
@@ -20,7 +21,8 @@ from typing import Any
 
 from octc.artifact import MANIFEST
 from octc.errors import OctcError
-from octc.files import read_json, write_bytes, write_json
+from octc.faults import fault_of
+from octc.files import read_json, remove_leftovers, started, write_bytes, write_json
 
 RUN = "run.json"
 LOCK = "lock.json"
@@ -57,6 +59,8 @@ class Run:
             if not isinstance(value, dict):
                 raise ValueError("not a table of keys")
         except (OSError, ValueError) as error:
+            if (fault := fault_of(error, self.path / RUN)) is not None:
+                raise fault from error
             raise OctcError("OCT-E107", f"not a run: {self.path}", mend="octc list runs", place=str(self.path)) from error
         return value
 
@@ -89,6 +93,8 @@ def create_run(run_dir: Path, kind: str, dataset: str, *, suffix: str = "", **fi
         head = {"id": path.name, "kind": kind, "dataset": dataset, "created": utc_now(), "status": "running"}
         write_json(path / RUN, {**head, **fields, "stages": []})
     except OSError as error:
+        if (fault := fault_of(error, run_dir)) is not None:
+            raise fault from error
         text = f"run folder {run_dir} cannot be written: {error.strerror}"
         raise OctcError("OCT-E109", text, mend="--run-dir DIR with a writable folder", place=str(run_dir)) from error
     return Run(path)
@@ -165,15 +171,17 @@ def find_run(run_dir: Path, name: str) -> Run:
 
 
 @contextmanager
-def owning(run: Run) -> Iterator[str | None]:
+def owning(run: Run, *, tidy: bool = True) -> Iterator[str | None]:
     """Own a run while writing to it. Yields a sentence when a stale lock was recovered, else None.
+
+    What processes left half-written in the run when they were killed is removed first, unless `tidy` is false.
 
     Raises:
         OctcError: E108 with PID and host of the process that owns it.
     """
     path = run.path / LOCK
     recovered = None
-    mine = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": utc_now(), "start": _started(os.getpid())})
+    mine = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": utc_now(), "start": started(os.getpid())})
     while True:
         try:
             handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
@@ -181,22 +189,18 @@ def owning(run: Run) -> Iterator[str | None]:
             recovered = _recover(path, run)
             continue
         except OSError as error:
+            if (fault := fault_of(error, run.path)) is not None:
+                raise fault from error
             raise OctcError("OCT-E109", f"{run.path} cannot be written: {error.strerror}", mend="--run-dir DIR") from error
         with os.fdopen(handle, "w") as stream:
             stream.write(mine)
         break
     try:
+        if tidy and (gone := remove_leftovers(run.path)):
+            logging.getLogger("octc").info("removed what a process that was killed left: %s", ", ".join(gone))
         yield recovered
     finally:
         path.unlink(missing_ok=True)
-
-
-def _started(pid: int) -> str | None:
-    """When a process was started (Linux, in ticks since boot), so that a reused PID is not taken for the owner."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
-    except (OSError, IndexError):
-        return None
 
 
 def _recover(path: Path, run: Run) -> str | None:
@@ -208,7 +212,7 @@ def _recover(path: Path, run: Run) -> str | None:
     except (ValueError, KeyError, TypeError):
         pid, host, owner = 0, socket.gethostname(), {"since": "unknown", "start": None}
     same = host == socket.gethostname()
-    if not same or (pid and _started(pid) is not None and _started(pid) == owner.get("start")):
+    if not same or (pid and started(pid) is not None and started(pid) == owner.get("start")):
         text = f"run {run.id} is in use by process {pid} on {host} since {owner['since']}"
         raise OctcError("OCT-E108", text, mend="wait for it, or give another --run-dir", place=str(path))
     path.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ import numpy as np
 
 from octc.artifact import Artifact
 from octc.errors import OctcError
+from octc.faults import fault_of
 from octc.image import Float32, UInt8
 
 
@@ -88,7 +89,9 @@ def check_logits(logits: Float32, count: int, artifact: Artifact) -> Float32:
 
 
 def broken(artifact: Artifact, error: BaseException) -> OctcError:
-    """An engine that refuses a file which passed its sums: E502 with the engine's last line."""
+    """An engine that refuses a file which passed its sums: E502 with its last line; or what the machine lacks."""
+    if (fault := fault_of(error, artifact.name)) is not None:
+        return fault
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = f"{artifact.name}: the engine refuses {artifact.main_file}: {(lines or [type(error).__name__])[-1][:300]}"
     return OctcError("OCT-E502", text, mend="make it again: octc export --force", place=artifact.main_file)

@@ -116,6 +116,8 @@ def _prepared(
         try:
             decoded = read_image(path)
         except OctcError as error:
+            if error.exit_code == 4:  # the machine, not the image
+                raise
             return _Prepared(Record(path, error=error), None)
         likeness = None if known is None else compare_picture(decoded.image, known)
         images = artifact.preprocess.prepare(decoded.image, names)

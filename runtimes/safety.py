@@ -10,6 +10,7 @@ from xml.parsers import expat
 
 from octc.artifact import LARGEST, Artifact
 from octc.errors import OctcError, shorten
+from octc.faults import fault_of
 from octc.runtimes.onnx_file import scan_onnx
 
 SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "torch": ".safetensors"}
@@ -71,6 +72,8 @@ def _check_onnx(path: Path, artifact: Artifact) -> None:
     try:
         facts = scan_onnx(path)
     except (ValueError, OSError) as error:
+        if (fault := fault_of(error, path)) is not None:
+            raise fault from error
         raise _refuse(path, f"{path.name} is not a well-formed ONNX file: {error}") from error
     if facts.outside:
         text = f"ONNX refers to external data: {shorten(facts.outside, 3, 'see the file')}"

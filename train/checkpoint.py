@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from octc.errors import OctcError, shorten
+from octc.faults import fault_of
 from octc.files import canonical_json, parse_json, read_json, sha256_bytes, write_bytes, write_json
 from octc.image import Preprocess
 
@@ -179,6 +180,8 @@ def _bytes_of(path: Path, sha256: str | None) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
+        if (fault := fault_of(error, path)) is not None:
+            raise fault from error
         mend = "--weights FILE" if sha256 is None else "train again or restore the file"
         raise OctcError("OCT-E310", f"weights are not on disk: {error.strerror}", mend=mend, place=str(path)) from error
     if data.startswith(LFS):

@@ -183,6 +183,25 @@ def test_what_needs_torch_says_the_pip_line(box: Box) -> None:
     assert error["help"] == "pip install 'octc[train]'"
 
 
+@pytest.mark.parametrize(
+    ("words", "extra"),
+    [("lint {onnx}/model.onnx", "export"), ("lint {onnx}/model.onnx --fix --target onnx", "export"), ("export {run}", "export"),
+     ("export {run} --int8 --target onnx --ptq onnxruntime", "export"), ("ptq {run}", "export"), ("analyze {run}", "train"),
+     ("compare {run} {run}", "train"), ("eval {run} --maps 2", "train"), ("config show --config a.yaml", "yaml"),
+     ("bundle verify {onnx}", "sign"), ("data fetch octmnist", "octmnist")],
+)  # fmt: skip
+def test_every_command_that_needs_more_says_which_extra(
+    box: Box, shipped_run: tuple[Path, Path], words: str, extra: str
+) -> None:
+    run = box.home / "runs" / shipped_run[1].parent.name
+    if not run.exists():
+        shutil.copytree(shipped_run[1].parent, run)
+    (box.home / "a.yaml").write_text("train:\n  epochs: 2\n")
+    said = words.format(run=run, onnx=run / "artifacts" / "onnx-int8").split()
+    error = json.loads(box.run("octc", *said, "--json", code=4))["error"]
+    assert (error["code"], error["help"]) == ("OCT-E901", f"pip install 'octc[{extra}]'")
+
+
 def test_an_editable_install_from_a_copy_follows_its_source(tmp_path: Path) -> None:
     source = copy_house(tmp_path / "copy")
     environment = make_environment(tmp_path / "venv", f"{sys.version_info.major}.{sys.version_info.minor}")

@@ -1,0 +1,146 @@
+"""What a training was asked for is stored in its run.json, and counts when the run goes on: another request is refused.
+
+`recipe`, `seed`, `dataset` and the teacher are fields of run.json by themselves; here is the rest of the request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from octc.cli.session import Session
+from octc.errors import OctcError, shorten
+from octc.files import sha256_file
+
+if TYPE_CHECKING:
+    from octc.run import Run
+
+REQUEST = "request"
+# what may be another one when a run goes on: where and how loudly it runs, and where things lie
+FREE = (
+    "allow_change", "config", "data", "device", "dry_run", "fetch_weights", "json", "no_color", "offline", "quiet", "resume",
+    "run_dir", "verbose",
+)  # fmt: skip
+HELD = ("batch", "mutual", "precision", "qat", "skip_bad", "weights")  # in `request`, beside `settings`
+FIXED = ("dataset", "modality", "protocol")  # fields of run.json that the split hangs on: never another one
+BY_RECIPE = ("cached_views", "calibrate", "distil", "epochs", "recipe", "standardise")  # compared as the recipe that they make
+BY_ITSELF = ("fold", "folds", "seed", "teacher", "with_teacher")  # compared, or refused beside --resume, where they are read
+NOTHING = {"batch": "auto"}  # what an option is where it was not given; the others: None
+
+
+def request_of(session: Session, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The request as run.json keeps it: the held options, and the configuration that stood behind what was not asked for."""
+    kept = {key: given[key] for key in HELD if key in given}
+    if "weights" in kept:
+        kept["weights"] = _weights(kept["weights"])
+    if isinstance(kept.get("batch"), str) and kept["batch"].isdigit():
+        kept["batch"] = int(kept["batch"])
+    return {**kept, "settings": {key: value for key, (value, _) in session.settings.get("train", {}).items()}}
+
+
+def _weights(file: Path | None) -> dict[str, Any] | None:
+    """Start weights by their content; "none" has none."""
+    if file is None or str(file) == "none":
+        return None if file is None else {"file": "none", "sha256": None}
+    inner = file / "model.safetensors" if file.is_dir() else file
+    return {"file": str(file.resolve()), "sha256": sha256_file(inner) if inner.is_file() else None}
+
+
+def settle(session: Session, run: Run, stored: Mapping[str, Any], given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The options of a run that goes on: as it was asked for, with every explicit option that says otherwise.
+
+    A value of the configuration that stood there when the run began is no new request: the run's own values count.
+
+    Returns:
+        The options, and what differs (none without --allow-change).
+
+    Raises:
+        OctcError: E110 with every difference.
+    """
+    old = stored.get(REQUEST)
+    kept: dict[str, Any] = dict(old or {key: stored[key] for key in HELD if key in stored})
+    given = dict(given)
+    for key, value in kept.get("settings", {}).items():
+        if _configured(session, key) and session.settings.get("train", {}).get(key, (None,))[0] == value:
+            session.origins[f"train.{key}"] = "default"
+            if key in given:
+                given[key] = NOTHING.get(key)
+    fixed = [
+        f"--{key} {stored[key]} -> {given[key]}"
+        for key in FIXED
+        if key in given and key in stored and _explicit(session, key) and given[key] != stored[key]
+    ]
+    if fixed:
+        text = f"{run.id} began with other values: {shorten(fixed)}"
+        raise OctcError("OCT-E110", text, mend="leave these options out, or train anew without --resume", place=str(run.path))
+    changes, unknown = [], []
+    asked = request_of(session, given)
+    for key in (key for key in HELD if key in given):
+        explicit = _explicit(session, key)
+        if key not in kept:
+            unknown.append(key)
+        elif key == "weights":
+            changes += _settle_weights(given, kept[key], asked[key], explicit)
+        elif not explicit:
+            given[key] = kept[key]
+        elif key == "batch":  # a number is compared as the recipe that it makes
+            changes += [f"--batch {kept[key]} -> auto"] if asked[key] == "auto" != kept[key] else []
+        elif asked[key] != kept[key]:
+            changes.append(_spelt(key, kept[key], asked[key]))
+    if unknown:
+        words = ", ".join(f"--{key.replace('_', '-')}" for key in unknown)
+        session.say(f"! {run.id} was begun by an octc that stored less of the request: {words} as in this command")
+    if changes and not given["allow_change"]:
+        text = f"{run.id} began with other values: {shorten(changes)}"
+        mend = f"octc train {session.command.split()[-1]} --resume {run.id}   (goes on as it began), or --allow-change"
+        raise OctcError("OCT-E110", text, mend=mend, place=str(run.path))
+    return given, changes
+
+
+def _settle_weights(given: dict[str, Any], kept: Any, asked: Any, explicit: bool) -> list[str]:
+    """Files are the same by their content, wherever they lie now; one that is not named again is the one that was."""
+    if not explicit:
+        given["weights"] = None if kept is None else Path(kept["file"])
+        now = _weights(given["weights"])
+        changed = now is not None and now["sha256"] is not None and now["sha256"] != kept["sha256"]
+        return [f"--weights: {kept['file']} has another content"] if changed else []
+    same = kept is not None and asked is not None and kept["sha256"] == asked["sha256"]
+    if same and (asked["sha256"] is not None or kept["file"] == asked["file"]):
+        return []
+    return [f"--weights {'the recipe' if kept is None else kept['file']} -> {asked['file']}"]
+
+
+def check_again(run: Run, asked: Mapping[str, Any], *, allow_change: bool) -> None:
+    """A command that is given again as a whole (the folds of a job) must ask for what the run was asked for (E110).
+
+    Start weights are in the name of the job, by their content.
+    """
+    kept = run.read().get(REQUEST)
+    changes = [
+        _spelt(key, kept[key], asked[key]) for key in HELD if kept and key in kept and key in asked and kept[key] != asked[key]
+    ]
+    if changes and not allow_change:
+        text = f"{run.id} began with other values: {shorten(changes)}"
+        raise OctcError(
+            "OCT-E110", text, mend="give the options of the first time again, or --allow-change", place=str(run.path)
+        )
+
+
+def _spelt(key: str, before: Any, now: Any) -> str:
+    name = key.replace("_", "-")
+    if isinstance(before, bool) and isinstance(now, bool):
+        return f"{_switch(name, before)} -> {_switch(name, now)}"
+    return f"--{name} {before} -> {now}"
+
+
+def _switch(name: str, value: bool) -> str:
+    return f"--{name}" if value else f"--no-{name}" if name == "qat" else f"no --{name}"
+
+
+def _explicit(session: Session, key: str) -> bool:
+    return session.origins.get(f"train.{key}", "default") != "default"
+
+
+def _configured(session: Session, key: str) -> bool:
+    return session.origins.get(f"train.{key}", "") != "flag"

@@ -1,0 +1,201 @@
+"""A run goes on as it was asked for: the stored request counts, another one is refused, and what a kill left is removed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from octc.cli.train_resume import BY_ITSELF, BY_RECIPE, FIXED, FREE, HELD
+from octc.files import publishing
+from octc.run import Run, owning
+from octc.train.checkpoint import read_checkpoint, write_checkpoint
+from tests.cli.train_words import SMOKE, Said, one_processor, patterns, said
+from tests.house.tree import ROOT
+
+__all__ = ["one_processor", "patterns", "said"]  # fixtures
+NAME = "r-0001-student-folder"
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory, patterns: Path) -> Path:
+    """Runs with a student that was begun with --no-qat and an epoch fewer than the configuration that stood there."""
+    place = tmp_path_factory.mktemp("plain")
+    (place / "octc.toml").write_text("[train]\nepochs = 3\nlr = 0.01\n")
+    words = ["train", "student", *SMOKE, "--teacher", "none", "--no-qat", "--epochs", "2", "--quiet"]
+    done = subprocess.run(
+        [sys.executable, "-m", "octc.cli.main", *words], cwd=place, env={**os.environ, "OCTC_DATA": str(patterns)},
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return place
+
+
+@pytest.fixture
+def begun(plain: Path, tmp_path: Path) -> Run:
+    shutil.copytree(plain / "runs", tmp_path / "runs")
+    shutil.copy(plain / "octc.toml", tmp_path)
+    run = Run(tmp_path / "runs" / NAME)
+    run.update(status="interrupted")
+    return run
+
+
+def test_the_printed_command_adds_nothing(begun: Run, said: Said) -> None:
+    assert begun.read()["request"]["qat"] is False
+    code, _, err = said("student", "--resume", begun.id)
+    assert code == 0, err
+    assert begun.read()["status"] == "done"
+    assert not (begun.path / "qat").exists()
+    assert "QAT" not in err
+    code, out, _ = said("student", "--resume", begun.id, "--no-qat", "--recipe", "smoke", "--dry-run", "--json")
+    assert code == 0
+    assert json.loads(out)["data"]["recipe"]["student"]["epochs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [("--qat", ("--no-qat", "--qat")), ("--precision fp32", ("auto", "fp32")), ("--skip-bad", ("no --skip-bad", "--skip-bad")),
+     ("--weights none", ("--weights the recipe", "none")), ("--protocol as-released", ("clean", "as-released")),
+     ("--dataset ucsd", ("folder", "ucsd")), ("--epochs 5", ("2 -> 5",)), ("--batch 3", ("-> 3",)), ("--seed 3", ("0 -> 3",)),
+     ("--recipe edge", ("smoke -> edge",)), ("--distil dkd", ("-> dkd",)), ("--cached-views 2", ("-> 2",)),
+     ("--standardise", ("False -> True",)), ("--calibrate", ("False -> True",))],
+)  # fmt: skip
+def test_another_request_is_refused_with_both_values(begun: Run, said: Said, words: str, named: tuple[str, ...]) -> None:
+    before = (begun.path / "run.json").read_bytes()
+    code, out, err = said("student", "--resume", begun.id, *words.split(), "--json")
+    error = json.loads(out)["error"]
+    assert (code, error["code"]) == (2, "OCT-E110"), err
+    assert all(value in error["message"] for value in named), error["message"]
+    assert (begun.path / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("words", ["--with-teacher", "--folds 3"])
+def test_what_makes_another_run_contradicts_resume(begun: Run, said: Said, words: str) -> None:
+    code, out, _ = said("student", "--resume", begun.id, *words.split(), "--json")
+    assert (code, json.loads(out)["error"]["code"]) == (2, "OCT-E102")
+
+
+def test_another_teacher_is_refused(begun: Run, said: Said) -> None:
+    code, _, err = said("teacher", *SMOKE, "--epochs", "2", "--quiet")
+    assert code == 0, err
+    checkpoint, state = read_checkpoint(begun.path.parent / "r-0002-teacher-folder" / "train")
+    sure = {**checkpoint.metrics, "val_n": None}  # two epochs teach it next to nothing
+    write_checkpoint(begun.path.parent / "r-0002-teacher-folder" / "train", state, replace(checkpoint, metrics=sure))
+    before = (begun.path / "run.json").read_bytes()
+    code, out, _ = said("student", "--resume", begun.id, "--teacher", "r-0002", "--json")
+    assert (code, json.loads(out)["error"]["code"]) == (2, "OCT-E110")
+    assert "none -> r-0002" in json.loads(out)["error"]["message"]
+    assert said("student", "--resume", begun.id, "--teacher", "r-0002", "--allow-change", "--dry-run")[0] == 0
+    assert (begun.path / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "code"),
+    [("EPOCHS", "3", 0), ("EPOCHS", "2", 0), ("EPOCHS", "7", 2), ("LR", "0.01", 0), ("LR", "0.02", 2), ("SEED", "9", 2),
+     ("RECIPE", "edge", 2), ("RECIPE", "smoke", 0), ("VAL", "0.4", 2)],
+)  # fmt: skip
+def test_configuration_that_stood_there_is_no_new_request_and_another_one_is(
+    begun: Run, said: Said, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, code: int
+) -> None:
+    monkeypatch.setenv(f"OCTC_TRAIN__{variable}", value)
+    found, out, err = said("student", "--resume", begun.id, "--dry-run", "--json")
+    assert found == code, err
+    error = json.loads(out)["error"]
+    assert (error and error["code"]) == (None if code == 0 else "OCT-E110")
+
+
+def test_what_may_differ_may(begun: Run, said: Said, patterns: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(patterns, tmp_path / "moved")
+    words = ("--device", "cpu", "--data", str(moved), "--fetch-weights", "--quiet", "--no-color", "--offline", "--dry-run")
+    assert said("student", "--resume", begun.id, *words)[0] == 0
+
+
+def test_allow_change_says_it_and_keeps_it(begun: Run, said: Said) -> None:
+    before = (begun.path / "train" / "model.safetensors").read_bytes()
+    code, _, err = said("student", "--resume", begun.id, "--qat", "--allow-change")
+    assert code == 0, err
+    assert "--no-qat -> --qat" in err
+    assert begun.read()["request"]["qat"] is True
+    assert (begun.path / "qat" / "checkpoint.json").is_file()
+    assert (begun.path / "train" / "model.safetensors").read_bytes() == before
+    code, out, _ = said("student", "--resume", begun.id, "--no-qat", "--json")
+    assert (code, json.loads(out)["error"]["code"]) == (2, "OCT-E110")
+
+
+def test_a_run_of_an_older_octc_goes_on_and_that_is_said(begun: Run, said: Said) -> None:
+    value = begun.read()
+    del value["request"]
+    (begun.path / "run.json").write_text(json.dumps(value))
+    (begun.path.parent.parent / "octc.toml").unlink()
+    code, _, err = said("student", "--resume", begun.id, "--no-qat")
+    assert code == 0, err
+    assert "older octc" in err or "less of the request" in err
+    assert begun.read()["request"]["qat"] is False
+
+
+def test_every_option_of_training_is_held_or_free() -> None:
+    options = json.loads((ROOT / "tests" / "house" / "options.json").read_text())
+    names = {name for verb in options["verbs"] if verb.startswith("train ") for name in options["verbs"][verb]["options"]}
+    names |= set(options["common"])
+    plain = {name.split("/")[0].removeprefix("--").replace("-", "_") for name in names}
+    assert plain == {*FREE, *HELD, *FIXED, *BY_RECIPE, *BY_ITSELF}
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from octc.files import publishing
+with publishing(Path(sys.argv[1])) as new:
+    (new / "half").write_text("half")
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
+def writer(folder: Path) -> subprocess.Popen[str]:
+    child = subprocess.Popen([sys.executable, "-c", WRITER, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
+    return child
+
+
+def test_what_a_kill_left_goes_with_the_next_owner_and_a_living_process_keeps_its_own(tmp_path: Path) -> None:
+    run = Run(tmp_path / "r-0001-student-folder")
+    (run.path / ".tmp-export-abc" / "deep").mkdir(parents=True)
+    with publishing(run.artifacts / "swapped") as new:
+        (new / "whole").write_text("whole")
+    dead, alive = writer(run.artifacts / "onnx-int8"), writer(run.artifacts / "onnx-fp32")
+    try:
+        dead.send_signal(signal.SIGKILL)
+        dead.communicate()
+        (run.path / f".tmp-{dead.pid}-run.json").write_text("{")
+        (run.artifacts / "swapped").rename(run.artifacts / f".tmp-{dead.pid}-old-swapped")
+        before = {path.name for path in run.artifacts.iterdir()}
+        with owning(run, tidy=False):
+            assert {path.name for path in run.artifacts.iterdir()} == before
+        with owning(run):
+            left = {path.name for path in run.path.rglob(".tmp-*")}
+            assert left == {f".tmp-{alive.pid}-onnx-fp32"}
+            assert (run.artifacts / f".tmp-{alive.pid}-onnx-fp32" / "half").is_file()
+            assert (run.artifacts / "swapped" / "whole").read_text() == "whole"
+    finally:
+        alive.kill()
+        alive.communicate()
+    with owning(run):
+        assert not list(run.path.rglob(".tmp-*"))
+
+
+def test_a_reused_number_of_a_process_protects_nothing(tmp_path: Path) -> None:
+    run = Run(tmp_path / "r-0001-student-folder")
+    left = run.path / f".tmp-{os.getpid()}-train"
+    left.mkdir(parents=True)
+    os.utime(left, (1_000_000_000, 1_000_000_000))  # long before this process was started
+    with owning(run):
+        assert not left.exists()

@@ -1,0 +1,134 @@
+"""Every script under benchmarks/ runs, with every option that it has, at its smallest size. Its numbers are not looked at."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from octc.run import Run
+from tests.house.tree import ROOT
+from tests.tiny_artifacts import shared_run
+
+FOLDER = ROOT / "benchmarks"
+# imported by the others; and the demo, whose commands are those of the README (tests/house/test_readme.py runs them)
+NO_SCRIPTS = {"results.py", "seed_loop.py", "demo.sh"}
+CLASSES = ("CNV", "DME", "DRUSEN", "NORMAL")
+ABLATION = "--recipe smoke --size 32 --epochs 1 --teacher-epochs 1 --batch 8 --seeds 1 --val 0.4 --device cpu --arms alone;kl"
+# script -> words of each run; {images}: a tree of several depths, {ucsd}: laid out as UCSD, {run}: a finished student
+CASES: dict[str, tuple[str, ...]] = {
+    "ablation.py": (f"--data {{ucsd}} --dataset ucsd --place ablation {ABLATION}",),
+    "full_size.py": ("--place full --quick --tiny",),
+    "gate_simulation.py": ("--quick --sets 1 --seed 1",),
+    "int8.py": ("--place int8 --quick --tiny --few --rounds 1 --threads 1 --json",),
+    "lint_oracle.py": ("70000 2",),
+    "memory.py": ("--rounds 1 --steps 1 --size 32", "--work plain", "--work keep"),
+    "one_file.py": ("{run} --data {patterns} --target onnx",),
+    "real.py": ("--data {ucsd} --place real --tiny",),
+    "retnet.py": (
+        "--place eyes --patients 8 --images 1 --seeds 1 --first-seed 1 --epochs 1 --recipe retnet-smoke --int8 --tiny",
+        "--place large --full --tiny",
+    ),
+    "tensorrt_rtx.py": ("test_resnet 64",),
+    "training.py": (
+        "--data {images} --rounds 1 --steps 1 --batch 2 --workers 1 --device cpu --quick --json",
+        "--full --quick --steps 1 --batch 2 --workers 0",
+    ),
+}
+VERDICTS = {"gate_simulation.py": (0, 1)}  # of one simulated test set, nothing follows
+# lists a script's options instead of running it
+LISTING = """
+import argparse, json, runpy, sys
+def listed(parser, *_args, **_more):
+    print(json.dumps([word for action in parser._actions for word in action.option_strings[-1:] or [action.dest]]))
+    raise SystemExit
+argparse.ArgumentParser.parse_args = listed
+sys.argv = [sys.argv[1]]
+sys.path.insert(0, sys.argv[0].rpartition("/")[0])
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def write_trees(folder: Path) -> tuple[Path, Path]:
+    """A tree laid out as UCSD, of four patterns that a network learns at once; and one of images at several depths."""
+    ucsd, images = folder / "ucsd", folder / "images"
+    rng, stripes = np.random.default_rng(3), np.where(np.arange(96) // 8 % 2, 190.0, 60.0)
+    bases = (np.full((96, 96), 200.0), np.full((96, 96), 40.0), np.tile(stripes[:, None], (1, 96)), np.tile(stripes, (96, 1)))
+    for place, (name, base) in enumerate(zip(CLASSES, bases, strict=True)):
+        for part, patients in (("train", range(10)), ("test", range(10, 14))):
+            where = ucsd / "CellData" / "OCT" / part / name
+            where.mkdir(parents=True)
+            for number in patients:
+                for index in range(3):
+                    pixels = np.clip(base + rng.normal(0, 12, base.shape), 0, 255).astype(np.uint8)
+                    Image.fromarray(pixels).save(where / f"{name}-{1000 * (place + 1) + number}-{index}.jpeg")
+    for depth, source in enumerate(sorted((ucsd / "CellData" / "OCT" / "train").rglob("*-0.jpeg"))[::9]):
+        target = images.joinpath(*("deep",) * (depth % 3), f"{depth}.jpeg")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+    return ucsd, images
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return shared_run(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def trees(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return write_trees(tmp_path_factory.mktemp("trees"))
+
+
+def ran(words: list[str], place: Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *words], cwd=place, stdin=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=timeout, check=False,
+    )  # fmt: skip
+
+
+def test_every_script_has_a_case() -> None:
+    assert {path.name for path in FOLDER.iterdir() if path.is_file()} == {*CASES, *NO_SCRIPTS}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", [name for name in CASES if "ArgumentParser" in (FOLDER / name).read_text()])
+def test_every_option_stands_in_a_case(script: str, tmp_path: Path) -> None:
+    done = ran(["-c", LISTING, str(FOLDER / script)], tmp_path)
+    assert done.returncode == 0, done.stderr
+    options = {word for word in json.loads(done.stdout) if word.startswith("--")} - {"--help"}
+    used = {word for case in CASES[script] for word in case.split() if word.startswith("--")}
+    assert options == used
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("script", "words"), [(name, case) for name, cases in CASES.items() for case in cases])
+def test_it_runs(script: str, words: str, made: Run, trees: tuple[Path, Path], tmp_path: Path) -> None:
+    ucsd, images = trees
+    run = Path(shutil.copytree(made.path, tmp_path / made.id)) if "{run}" in words else made.path
+    patterns = made.path.parent.parent / "patterns"
+    given = [word.format(images=images, ucsd=ucsd, run=run, patterns=patterns) for word in words.split()]
+    done = ran([str(FOLDER / script), *given], tmp_path)
+    assert done.returncode in VERDICTS.get(script, (0,)), done.stdout[-2000:] + done.stderr[-3000:]
+    assert "Traceback" not in done.stderr
+    assert done.stdout or "--work" in words
+
+
+def test_training_takes_images_at_any_depth(trees: tuple[Path, Path], tmp_path: Path) -> None:
+    code = (
+        "import sys, argparse\nfrom pathlib import Path\nsys.path.insert(0, sys.argv[1])\nimport training\n"
+        "from accelerate import Accelerator\nfrom octc.image import Preprocess\n"
+        "root = Path(sys.argv[2])\nfiles = training.files_of(argparse.Namespace(data=root), root, 4)\n"
+        "assert len({file.parent for file in files}) > 1\n"
+        "work = training.Work(None, None, files, root, [0, 1, 2, 3], Path('.'), 1, 0, None)\n"
+        "data, _ = training._data(work, Preprocess(32))\nprint(len(data.images), data.images.shape[-1])\n"
+    )
+    done = ran(["-c", code, str(FOLDER), str(trees[1])], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["4", "32"]

@@ -1,0 +1,84 @@
+"""A child of test_extras.py: this environment as if only `octc[EXTRA]` was installed, and what `octc` says there.
+
+    python extras_probe.py EXTRA < [["list"], ...]
+
+One JSON line a command: [exit code, error of the --json document or null, stderr]. What an extra brings is read from the
+metadata of the installed packages; every other module cannot be found.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from importlib import metadata
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+
+from packaging.requirements import Requirement
+
+
+def plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+INSTALLED = {plain(one.metadata["Name"]): one for one in metadata.distributions()}
+
+
+def brought(extra: str) -> set[str]:
+    """Names of the distributions that `pip install octc[extra]` brings."""
+    todo, seen = [("octc", ""), ("octc", extra)], set()
+    while todo:
+        name, wanted = todo.pop()
+        if (name, wanted) in seen or name not in INSTALLED:
+            continue
+        seen.add((name, wanted))
+        for line in INSTALLED[name].requires or []:
+            one = Requirement(line)
+            if one.marker is None or one.marker.evaluate({"extra": wanted}):
+                todo += [(plain(one.name), ""), *((plain(one.name), more) for more in one.extras)]
+    return {name for name, _ in seen}
+
+
+def absent(extra: str) -> set[str]:
+    """Modules at the top that are not there with `octc[extra]` alone."""
+    there = brought(extra)
+    found = metadata.packages_distributions().items()
+    return {module for module, names in found if not {plain(name) for name in names} & there}
+
+
+class Finder(PathFinder):
+    """The path, without what is absent."""
+
+    hidden: frozenset[str] = frozenset()
+
+    @classmethod
+    def find_spec(  # type: ignore[override]
+        cls, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return None if fullname.split(".", maxsplit=1)[0] in cls.hidden else PathFinder.find_spec(fullname, path, target)
+
+
+def main() -> None:
+    Finder.hidden = frozenset(absent(sys.argv[1]))
+    sys.meta_path[:] = [Finder if one is PathFinder else one for one in sys.meta_path]
+    for name in [name for name in sys.modules if name.split(".")[0] in Finder.hidden]:
+        del sys.modules[name]
+    from octc.cli.main import main as octc
+
+    for words in json.load(sys.stdin):
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            code = octc([*words, "--json"])
+        try:
+            error = json.loads(out.getvalue())["error"]
+        except ValueError:  # help and completion are no documents
+            error = None
+        sys.__stdout__.write(json.dumps([code, error, err.getvalue()[-3000:]]) + "\n")
+
+
+if __name__ == "__main__":
+    main()

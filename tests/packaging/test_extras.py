@@ -1,0 +1,147 @@
+"""Every command where one extra alone is installed: its result, or the pip line that it needs; never an internal error."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from octc.cli.verbs import VERBS
+from octc.run import Run
+from tests.house.tree import ROOT, pyproject
+from tests.packaging.extras_probe import brought
+from tests.tiny_artifacts import shared_run
+
+PROBE = Path(__file__).with_name("extras_probe.py")
+ARTIFACTS = "runs/r-0001-student-folder/artifacts"
+# what has torch in it takes longer to import than all other tests of a file together
+HEAVY = ("all", "baselines", "export", "octmnist", "ptq", "train")
+ELSEWHERE = ("dev", "weights", "tensorrt", "trt-oracle")  # they bring no module that a command asks for by itself
+# (extra that suffices, "" for none; words; exit codes of a result there)
+Line = tuple[str, str, tuple[int, ...]]
+RETNET = "--dataset paired-phantom --data eyes --modality oct --recipe retnet-smoke --dry-run"
+LINES: tuple[Line, ...] = (
+    ("", "data list", (0,)),
+    ("", "data check folder --data patterns", (0,)),
+    ("", "data audit folder --data patterns --near-duplicates warn", (0,)),
+    ("octmnist", "data fetch octmnist --offline", (4,)),
+    ("", "data fetch neh --offline", (4,)),
+    ("", "data fetch ucsd --from nothing.zip", (3,)),
+    ("", "data phantom drawn --images 4", (0,)),
+    ("", "data paired-phantom eyes --patients 8", (0,)),
+    ("", "data split folder --data patterns --folds 3 -o folds", (0,)),
+    ("", "data stats folder --data patterns", (0,)),
+    ("train", "train teacher --dataset folder --data patterns --recipe smoke --dry-run", (0,)),
+    ("train", "train student --dataset folder --data patterns --recipe smoke --teacher none --dry-run", (0,)),
+    ("train", "train student --dataset folder --data patterns --recipe smoke --teacher none --folds 3 --dry-run", (0,)),
+    ("train", f"train retnet-teacher {RETNET}", (0,)),
+    (
+        "train",
+        f"train retnet-student {RETNET} --teacher none",
+        (0,),
+    ),
+    ("train", "eval --maps 1", (0,)),
+    ("train", "eval --split test --tta hflip --average logits", (0,)),
+    ("train", "compare r-0001 r-0001", (0,)),
+    ("ort", f"compare {ARTIFACTS}/onnx-fp32 {ARTIFACTS}/onnx-fp16", (0,)),
+    ("openvino", f"compare {ARTIFACTS}/openvino-int8 {ARTIFACTS}/openvino-fp16", (0,)),
+    ("train", f"compare r-0001 {ARTIFACTS}/torch-fp32", (0,)),
+    ("export", "export --target onnx --fp32 --dry-run --force", (0,)),
+    ("export", "export --target onnx --fp32 --force", (0,)),
+    ("export", "export --target torch --force", (0,)),
+    ("export", "export --target onnx --int8 --ptq onnxruntime --dry-run --force", (0,)),
+    ("ptq", "export --target onnx --int8 --ptq nncf --dry-run --force", (0,)),
+    ("ptq", "export --target onnx --int8 --ptq modelopt --dry-run --force", (0,)),
+    ("export", "export --target tensorrt --int8 --dry-run --force", (0,)),
+    ("export", "export --target onnx --int8 --temperature --dry-run --force", (0,)),
+    ("train", "analyze", (0, 3)),
+    ("export", "ptq --target onnx", (0,)),
+    ("export", f"lint {ARTIFACTS}/onnx-int8/model.onnx --target onnx", (0, 1)),
+    ("export", f"lint {ARTIFACTS}/onnx-fp32/model.onnx --fix --force", (0, 1)),
+    ("ort", f"verify {ARTIFACTS}/onnx-int8 --data patterns --bootstrap 1000", (0, 1)),
+    ("ort", f"verify {ARTIFACTS}/onnx-fp32 --data patterns --bootstrap 1000 --robustness", (0, 1)),
+    ("openvino", f"verify {ARTIFACTS}/openvino-fp16 --data patterns --bootstrap 1000", (0, 1)),
+    ("train", f"verify {ARTIFACTS}/torch-fp32 --data patterns --bootstrap 1000", (0, 1)),
+    ("", f"verify {ARTIFACTS}/tensorrt-int8 --on-device", (4,)),
+    ("ort", f"bench {ARTIFACTS}/onnx-fp32 --dry-run --vs none", (0,)),
+    ("openvino", f"bench {ARTIFACTS}/openvino-fp16 --dry-run --vs none", (0,)),
+    ("train", f"bench {ARTIFACTS}/torch-fp32 --dry-run --vs none", (0,)),
+    ("", "bench --compare one.json other.json", (2,)),
+    ("", f"report {ARTIFACTS}/onnx-fp32", (0,)),
+    ("", f"report {ARTIFACTS}/onnx-fp32 --md --redact-ids", (0,)),
+    ("", f"report {ARTIFACTS}/openvino-int8 --html --sbom --checklist claim", (0,)),
+    ("sign", f"bundle sign {ARTIFACTS}/onnx-fp16 --key nothing.pem", (2, 3)),
+    ("sign", f"bundle verify {ARTIFACTS}/onnx-fp16", (0, 2, 3)),
+    ("", f"serve-config triton {ARTIFACTS}/onnx-fp32 -o served", (0,)),
+    ("ort", f"predict {ARTIFACTS}/onnx-int8 patterns/bright --tta hflip", (0,)),
+    ("openvino", f"predict {ARTIFACTS}/openvino-int8 patterns/bright --format csv", (0,)),
+    ("train", f"predict {ARTIFACTS}/torch-fp32 patterns/bright", (0,)),
+    ("", "list", (0,)),
+    ("", "list recipes", (0,)),
+    ("", "doctor --target jetson", (0, 4)),
+    ("", "runs list", (0,)),
+    ("", "runs show r-0001", (0,)),
+    ("", "runs prune", (0,)),
+    ("", "explain OCT-E901", (0,)),
+    ("", "completion bash", (0,)),
+    ("", "config show --origins", (0,)),
+    ("yaml", "config show --config a.yaml", (0,)),
+    ("", "config init new.toml", (0,)),
+    ("", "config validate", (0,)),
+)
+EXTRAS = [name for name in ("", *pyproject()["project"]["optional-dependencies"]) if name not in ELSEWHERE]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return shared_run(tmp_path_factory)
+
+
+def place_of(run: Run, folder: Path) -> Path:
+    """A copy of the images and of the run, to write to."""
+    base = run.path.parent.parent
+    shutil.copytree(base / "patterns", folder / "patterns")
+    shutil.copytree(base / "runs", folder / "runs")
+    (folder / "a.yaml").write_text("train:\n  epochs: 3\n")
+    return folder
+
+
+def judge(line: Line, suffices: bool, code: int, error: dict[str, Any] | None, said: str) -> str | None:
+    """What is wrong with an answer; None where nothing is."""
+    _, words, results = line
+    if code == 70:
+        return f"octc {words}: {error}"
+    if suffices:
+        missing = (error or {}).get("code") == "OCT-E901"
+        return None if code in results and not missing else f"octc {words}: {code}, {results} expected\n{said}"
+    line_is_there = error is not None and error["code"] == "OCT-E901" and error["help"].startswith("pip install 'octc[")
+    return None if code == 4 and line_is_there else f"octc {words}: {code} without the pip line\n{said}"
+
+
+def test_every_command_stands_in_the_list() -> None:
+    absent = [verb.name for verb in VERBS if not any(f"{words} ".startswith(f"{verb.name} ") for _, words, _ in LINES)]
+    assert not absent
+
+
+@pytest.mark.parametrize(
+    "extra", [pytest.param(name, marks=[pytest.mark.slow] if name in HEAVY else [], id=name or "base") for name in EXTRAS]
+)
+def test_with_one_extra_alone_it_is_the_result_or_the_pip_line(extra: str, made: Run, tmp_path: Path) -> None:
+    folder = place_of(made, tmp_path)
+    done = subprocess.run(
+        [sys.executable, str(PROBE), extra], cwd=folder, input=json.dumps([words.split() for _, words, _ in LINES]),
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=900, check=False,
+    )  # fmt: skip
+    answers = [json.loads(row) for row in done.stdout.splitlines()]
+    assert len(answers) == len(LINES), done.stderr
+    there = brought(extra)
+    wrong = [
+        judge(line, brought(line[0]) <= there, *answer) for line, answer in zip(LINES, answers, strict=True)
+    ]  # fmt: skip
+    assert not [text for text in wrong if text], "\n".join(text for text in wrong if text)
