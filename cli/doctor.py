@@ -256,8 +256,10 @@ def _proof() -> Check:
 def _telemetry(_session: Session) -> list[Check]:
     from octc.checks import check_telemetry
     from octc.host import versions
+    from octc.telemetry import DEPENDENCIES
 
-    return check_telemetry(versions(("openvino-telemetry", "huggingface-hub")), os.environ)
+    installed = versions(tuple(name for one in DEPENDENCIES for name in one.names))
+    return check_telemetry(installed, os.environ, sys.modules, Path(os.environ.get("HOME") or os.devnull))
 
 
 def _plain(check: Check) -> dict[str, Any]:

@@ -19,7 +19,6 @@ SWITCHES = {
     "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
 }
 # audit event -> where in its arguments the address stands
 EVENTS = {

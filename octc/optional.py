@@ -39,14 +39,10 @@ EXTRAS = {
     "transformers": "baselines",
     "yaml": "yaml",
 }
-# module -> the telemetry package that it would import; without it, it takes its own stub
-TALKERS = {"nncf": "openvino_telemetry", "openvino": "openvino_telemetry"}
 
 
 def need(module: str) -> ModuleType:
-    """Import `module`, or raise MissingExtra with the exact pip line. Telemetry stays out."""
-    if module in TALKERS:
-        sys.modules.setdefault(TALKERS[module], None)  # type: ignore[arg-type]
+    """Import `module`, or raise MissingExtra with the exact pip line."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
