@@ -144,6 +144,7 @@ def _explained(log: Path) -> Check:
 
 
 def _runtimes(session: Session, target: str | None) -> list[Check]:
+    from octc.checks import check_engines
     from octc.cli.probe import ENGINES, ask
 
     group, closer = "Runtimes", target in ("tensorrt", "jetson")
@@ -152,6 +153,7 @@ def _runtimes(session: Session, target: str | None) -> list[Check]:
     with ThreadPoolExecutor(len(ENGINES)) as pool:
         for name, said in zip(here, pool.map(ask, here), strict=True):
             found.append(_engine(group, name, said))
+    found += check_engines(platform.machine(), here)
     if not {"onnxruntime", "openvino"} & set(here):
         text = "no inference engine is installed: nothing can be measured or predicted here"
         found.append(Check(group, "problem", text, "pip install 'octc[ort]'", "OCT-E901", matters=("x86",)))

@@ -1,4 +1,4 @@
-"""octc: a small classifier of retinal OCT B-scans, and how good it is. Importing it keeps dependencies from sending anything."""
+"""octc: a small classifier of retinal OCT B-scans, and how good it is. Its import keeps dependencies from sending anything."""
 
 from octc.telemetry import keep_quiet
 

@@ -9,12 +9,12 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
-from octc.cpu import FAST_INT8, ROOT, SYSTEM_CPUS, read_text
+from octc.cpu import FAST_INT8, MADE_FOR, ROOT, SYSTEM_CPUS, read_text, why_other_family
 from octc.host import ISA_LIMITS, Gpu, Machine, memory_mib
 from octc.telemetry import DEPENDENCIES, Dependency, is_quiet
 
@@ -89,6 +89,17 @@ def check_cpu(machine: Machine, environ: Mapping[str, str], threads: tuple[int, 
         if name in environ:
             found.append(Check(group, "warning", f"{name} is set: libraries may not use the whole processor", f"unset {name}"))
     return found
+
+
+def check_engines(kind: str, installed: Container[str]) -> list[Check]:
+    """What this processor means for artifacts that are made for another. kind: `platform.machine()`; installed: modules."""
+    others = [f"{t}-{p}" for (t, p), family in MADE_FOR.items() if why_other_family("", family, kind) is not None]
+    if not others:
+        return []
+    text = f"artifacts {', '.join(others)} do not run on this processor ({kind}); ONNX artifacts do, and octc takes them"
+    if "onnxruntime" in installed:
+        return [Check("Runtimes", "info", text, "octc export --int8 --target onnx, where the run is")]
+    return [Check("Runtimes", "warning", f"{text}: onnxruntime is not installed", "pip install 'octc[ort]'", "OCT-E901")]
 
 
 def check_memory(run_dir: Path, environ: Mapping[str, str], *, trains: bool, root: Path = ROOT) -> list[Check]:
@@ -228,7 +239,7 @@ def check_telemetry(
                 found.append(_telemetry_of(one, name, installed[name], is_quiet(one, environ, modules)))
         for leaf in one.leaves:
             if (home / leaf).exists():
-                text = f"~/{leaf}: left by {one.names[0]} where octc did not start it (octc writes nothing there)"
+                text = f"~/{leaf}: written by {one.names[0]} when another program, or an older octc, started it"
                 left.setdefault(leaf, Check(group, "info", text, f"rm -r ~/{leaf}"))
     return [*found, *left.values()]
 

@@ -41,7 +41,8 @@ class Dependency:
 INTEL = ("intel/openvino_ga_cid", "intel/stats")
 DEPENDENCIES = (
     Dependency(
-        "onnxruntime", ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"), ("1.23.2", "1.32.0"),
+        "onnxruntime", ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"),
+        ("1.23.2", "1.24.4", "1.26.0", "1.28.0", "1.29.0", "1.30.0", "1.31.1", "1.32.0"),
         "usage events to Microsoft, with a device id and an event store below the cache folder", True,
         {"ORT_DISABLE_TELEMETRY": "1"},
         leaves=(".cache/Microsoft/DeveloperTools/.onnxruntime",),
@@ -55,13 +56,13 @@ DEPENDENCIES = (
         {"NNCF_CI": "1"}, "openvino_telemetry", INTEL,
     ),
     Dependency(
-        "huggingface_hub", ("huggingface-hub",), ("2.4.0",), "usage events to Hugging Face when a library that uses it asks for it", False,
+        "huggingface_hub", ("huggingface-hub",), ("2.4.0",), "usage events to Hugging Face when another library asks for it", False,
         {"HF_HUB_DISABLE_TELEMETRY": "1"},
     ),
     Dependency("modelopt", ("nvidia-modelopt",), ("0.47.0",)),
     Dependency("timm", ("timm",), ("1.0.31",)),
     Dependency("torch", ("torch",), ("2.14.1",)),
-    Dependency("transformers", ("transformers",), ("5.20.2", "5.24.0")),
+    Dependency("transformers", ("transformers",), ("5.24.0",)),
     Dependency("onnx", ("onnx",), ("1.23.2",)),
     Dependency("onnxscript", ("onnxscript",), ("0.7.2",)),
     Dependency("tensorrt_rtx", ("tensorrt-rtx-cu12",), ("1.7.1.116",)),

@@ -2,10 +2,10 @@
 
     python tests/recorder.py REPORT [--keep DIR]... -- COMMAND...
 
-The command gets a network of its own, in which everything goes to the loopback device: a resolver there answers "no such name",
-and every packet is looked at. It also gets empty folders in place of those for temporary files. REPORT then holds "names" that were
-asked for, "packets" (addresses other than this machine's), "left" (what lies in the temporary folders afterwards; a folder ends with
-a slash) and "code". DIR: a place below a temporary folder that the command needs.
+The command gets a network of its own, in which everything goes to the loopback device: a resolver there answers "no such
+name", and every packet is looked at. It also gets empty folders in place of those for temporary files. REPORT then holds "names"
+that were asked for, "packets" (addresses other than this machine's), "left" (what lies in the temporary folders afterwards; a
+folder ends with a slash) and "code". DIR: a place below a temporary folder that the command needs.
 
 Exit code 3: this machine does not permit it (it wants root, or user namespaces). Only the standard library is imported, so that
 nothing here can talk itself.
@@ -62,7 +62,7 @@ def raise_loopback() -> None:
     anywhere = struct.pack("HH4s8x", socket.AF_INET, 0, bytes(4))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         fcntl.ioctl(control, SET_FLAGS, struct.pack("16sh22x", b"lo", UP | RUNNING))
-        # struct rtentry: pad, destination, gateway, mask, flags, pads, type of service, pad, metric, device, mtu, window, timeout
+        # struct rtentry: pad, destination, gateway, mask, flags, pads, tos, pad, metric, device, mtu, window, timeout
         values = (0, anywhere, anywhere, anywhere, UP, 0, 0, 0, 0, ctypes.addressof(device), 0, 0, 0)
         fcntl.ioctl(control, ADD_ROUTE, struct.pack("@L16s16s16sHhLPhPLLH", *values))
         index = struct.unpack("16si20x", fcntl.ioctl(control, INDEX, struct.pack("16s24x", b"lo")))[1]
@@ -168,7 +168,12 @@ def main(words: list[str]) -> int:
     recorder.start()
     code = subprocess.run(command, check=False).returncode
     recorder.stop()
-    found = {"names": sorted(recorder.names), "packets": sorted(recorder.packets), "left": sorted(left_behind(keep)), "code": code}
+    found = {
+        "names": sorted(recorder.names),
+        "packets": sorted(recorder.packets),
+        "left": sorted(left_behind(keep)),
+        "code": code,
+    }
     report.write_text(json.dumps(found))
     return 0
 

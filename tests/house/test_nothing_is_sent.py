@@ -1,7 +1,7 @@
 """Nothing is sent: every command in a network that records what is asked for, with a home folder that nobody has used before.
 
-Onnxruntime from 1.29.0 and OpenVINO talk as soon as they are imported, from native code and from threads, where the audit hook of
-`--offline` sees nothing; so each command is watched from outside its process (tests/recorder.py).
+Onnxruntime from 1.29.0 and OpenVINO talk as soon as they are imported, from native code and from threads, where the audit hook
+of `--offline` sees nothing; so each command is watched from outside its process (tests/recorder.py).
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ EMPTY = re.compile(r"/tmp/torchinductor_\w+/")
 ARTIFACTS = "runs/r-0002-student-phantom/artifacts"
 COMMANDS: dict[str, tuple[int, ...]] = {
     "doctor": (0, 4),  # 4: this machine may be short of something
-    "data phantom --images 24": (0,),
+    "data phantom --images 12": (0,),
     "data list": (0,),
     "data check phantom": (0,),
     "data audit phantom": (0,),
     "data split phantom": (0,),
     "data stats phantom": (0,),
     "data fetch ucsd --offline": (4,),
-    "train student --dataset phantom --recipe smoke --with-teacher --epochs 2": (0,),
+    "train student --dataset phantom --recipe smoke --with-teacher --epochs 1": (0,),
     "eval": (0,),
     "eval --maps 2 --split test": (0,),
     "export --target all --no-gate --allow-fallback": (0,),
@@ -69,7 +69,7 @@ COMMANDS: dict[str, tuple[int, ...]] = {
     "config init": (0,),
     "config show": (0,),
     "config validate": (0,),
-    "data paired-phantom --patients 12": (0,),
+    "data paired-phantom --patients 8": (0,),
     "train retnet-teacher --dataset paired-phantom --modality fundus --recipe retnet-smoke --epochs 1": (0,),
     "train retnet-student --dataset paired-phantom --modality oct --recipe retnet-smoke --epochs 1": (0,),
 }
@@ -106,7 +106,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Watch:
     (scratch / "cwd" / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     (scratch / "cwd" / "key.pub.pem").write_bytes(public)
-    kept = [word for folder in (scratch, ROOT, Path(sys.prefix), Path(sys.base_prefix), *BASES) for word in ("--keep", str(folder))]
+    kept = [
+        word for folder in (scratch, ROOT, Path(sys.prefix), Path(sys.base_prefix), *BASES) for word in ("--keep", str(folder))
+    ]
 
     def watch(command: list[str], **more: str) -> Seen:
         number = len(list(scratch.glob("home-*")))
@@ -198,7 +200,10 @@ def test_a_dependency_without_octc_does_talk(watched: Watch) -> None:
 @pytest.fixture(scope="module")
 def seen(watched: Watch) -> dict[str, Seen]:
     """What each command did: one after the other in one folder, each with a home folder of its own."""
-    return {words: watched([sys.executable, "-m", "octc.cli.main", *words.replace("ARTIFACTS", ARTIFACTS).split()]) for words in COMMANDS}
+    return {
+        words: watched([sys.executable, "-m", "octc.cli.main", *words.replace("ARTIFACTS", ARTIFACTS).split()])
+        for words in COMMANDS
+    }
 
 
 @pytest.mark.slow
@@ -214,7 +219,7 @@ def test_every_command_is_watched() -> None:
 
 
 def test_no_file_of_the_house_imports_a_talker_before_octc() -> None:
-    """Files of the packages come after octc/__init__.py, tests after tests/conftest.py; a script of benchmarks/ has to see to it."""
+    """Files of the packages come after octc/__init__.py, tests after tests/conftest.py; a script has to see to it."""
     talkers = {one.module for one in DEPENDENCIES if one.sends}
     wrong = []
     for path in (path for path in files() if path.is_relative_to(ROOT / "benchmarks") and path.suffix == ".py"):
@@ -236,11 +241,15 @@ def test_the_versions_that_were_watched_are_those_that_are_tested() -> None:
         assert all(f"`{name}={value}`" in row for name, value in one.switches.items()), row
 
 
+CHILD = """
+import subprocess, sys, octc
+subprocess.run([sys.executable, "-c", "import json, os; print(json.dumps(dict(os.environ)))"])
+"""
+
+
 def test_a_child_of_octc_has_the_switches_whatever_the_user_has_set(tmp_path: Path) -> None:
-    code = "import octc, subprocess, sys; subprocess.run([sys.executable, '-c', 'import json, os; print(json.dumps(dict(os.environ)))'])"
-    done = subprocess.run(
-        python(code), env=environment(tmp_path, **dict.fromkeys(SWITCHES, "0")), capture_output=True, text=True, check=True
-    )
+    given = environment(tmp_path, **dict.fromkeys(SWITCHES, "0"))
+    done = subprocess.run(python(CHILD), env=given, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout).items() >= SWITCHES.items()
 
 
