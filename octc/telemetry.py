@@ -56,7 +56,7 @@ DEPENDENCIES = (
         {"NNCF_CI": "1"}, "openvino_telemetry", INTEL,
     ),
     Dependency(
-        "huggingface_hub", ("huggingface-hub",), ("2.4.0",), "usage events to Hugging Face when another library asks for it", False,
+        "huggingface_hub", ("huggingface-hub",), ("2.4.0",), "usage events to Hugging Face when a library asks for it", False,
         {"HF_HUB_DISABLE_TELEMETRY": "1"},
     ),
     Dependency("modelopt", ("nvidia-modelopt",), ("0.47.0",)),

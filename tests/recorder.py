@@ -3,8 +3,8 @@
     python tests/recorder.py REPORT [--keep DIR]... -- COMMAND...
 
 The command gets a network of its own, in which everything goes to the loopback device: a resolver there answers "no such
-name", and every packet is looked at. It also gets empty folders in place of those for temporary files. REPORT then holds "names"
-that were asked for, "packets" (addresses other than this machine's), "left" (what lies in the temporary folders afterwards; a
+name", and every packet is looked at. It also gets empty folders for temporary files. REPORT then holds the "names" that were
+asked for, "packets" (addresses other than this machine's), "left" (what lies in the temporary folders afterwards; a
 folder ends with a slash) and "code". DIR: a place below a temporary folder that the command needs.
 
 Exit code 3: this machine does not permit it (it wants root, or user namespaces). Only the standard library is imported, so that
