@@ -116,7 +116,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Watch:
         home.mkdir()
         done = subprocess.run(
             [sys.executable, str(RECORDER), str(report), *kept, "--", *command],
-            cwd=scratch / "cwd", env=environment(home, **more), capture_output=True, text=True, timeout=600, check=False,
+            cwd=scratch / "cwd", env=environment(home, **more), capture_output=True, text=True, timeout=1800, check=False,
         )  # fmt: skip
         if done.returncode == NOT_PERMITTED:
             pytest.skip(f"no network namespace on this machine: {done.stderr.strip()}")
