@@ -19,6 +19,7 @@ from typing import Any
 
 from octc.errors import OctcError
 from octc.files import parse_json
+from octc.telemetry import WORDS
 
 ADDRESS = re.compile(r"(?:[A-Za-z0-9._-]+@)?[A-Za-z0-9][A-Za-z0-9._:-]*")
 SETTINGS = ("BatchMode=yes", "ConnectTimeout=15", "ServerAliveInterval=15", "ServerAliveCountMax=3")
@@ -58,6 +59,7 @@ head -c @SIZE@ | tar -xf - -C "$d" || exit 96
 cd "$d" || exit 96
 @PYTHON@ -c 'import numpy, PIL, rich, scipy, typer' || exit 97
 exec 5<&0
+export @QUIET@
 export OCTC_BENCH_PARTIAL=1 PYTHONDONTWRITEBYTECODE=1 TMPDIR="$d" PYTHONPATH="$d${PYTHONPATH:+:$PYTHONPATH}"
 @PYTHON@ -m octc.cli.main @WORDS@ >out.txt </dev/null &
 work=$!
@@ -100,7 +102,7 @@ def run_far(
         raise OctcError("OCT-E606", "no ssh on this machine", mend="install the OpenSSH client")
     size = package.stat().st_size
     values = {"PYTHON": shlex.quote(python), "NEED": str(int(size * ROOM) // 1024 + 1024), "SIZE": str(size),
-              "WORDS": shlex.join(words)}  # fmt: skip
+              "WORDS": shlex.join(words), "QUIET": WORDS}  # fmt: skip
     script = SCRIPT
     for name, value in values.items():
         script = script.replace(f"@{name}@", value)

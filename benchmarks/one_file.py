@@ -14,7 +14,6 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 
 from octc.export.encoding import encode, encoding_for
@@ -22,7 +21,7 @@ from octc.export.makers import Job, Workshop
 from octc.export.pipeline import write_files
 from octc.export.source import quantise, read_source
 from octc.export.to_onnx import choose_opset
-from octc.optional import openvino_core
+from octc.optional import need, openvino_core
 from octc.run import Run
 from octc.train.data import cached_images
 from octc.train.models import WithInput
@@ -47,7 +46,7 @@ def main() -> None:
         shop = Workshop(source, work, quantised)
         write_files(shop, Job(chosen.target, "int8", choose_opset(chosen.target, None)), made)
         (written,) = (file.main_file for key, file in shop.made.items() if key[0] == "int8")
-        session = onnxruntime.InferenceSession(written)
+        session = need("onnxruntime").InferenceSession(written)
         compiled = openvino_core().compile_model(written, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         whole = WithInput(encode(quantised.module, encoding_for(quantised.module, chosen.target)), pre)
         top1: dict[str, list[np.ndarray[tuple[int, ...], np.dtype[np.int64]]]] = {

@@ -144,6 +144,7 @@ def _explained(log: Path) -> Check:
 
 
 def _runtimes(session: Session, target: str | None) -> list[Check]:
+    from octc.checks import check_engines
     from octc.cli.probe import ENGINES, ask
 
     group, closer = "Runtimes", target in ("tensorrt", "jetson")
@@ -152,6 +153,7 @@ def _runtimes(session: Session, target: str | None) -> list[Check]:
     with ThreadPoolExecutor(len(ENGINES)) as pool:
         for name, said in zip(here, pool.map(ask, here), strict=True):
             found.append(_engine(group, name, said))
+    found += check_engines(platform.machine(), here)
     if not {"onnxruntime", "openvino"} & set(here):
         text = "no inference engine is installed: nothing can be measured or predicted here"
         found.append(Check(group, "problem", text, "pip install 'octc[ort]'", "OCT-E901", matters=("x86",)))
@@ -256,8 +258,10 @@ def _proof() -> Check:
 def _telemetry(_session: Session) -> list[Check]:
     from octc.checks import check_telemetry
     from octc.host import versions
+    from octc.telemetry import DEPENDENCIES
 
-    return check_telemetry(versions(("openvino-telemetry", "huggingface-hub")), os.environ)
+    installed = versions(tuple(name for one in DEPENDENCIES for name in one.names))
+    return check_telemetry(installed, os.environ, sys.modules, Path(os.environ.get("HOME") or os.devnull))
 
 
 def _plain(check: Check) -> dict[str, Any]:

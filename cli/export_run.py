@@ -119,6 +119,8 @@ def _one(
     )
     name, details = published.artifact.name, published.artifact.details
     say(f"  ✓ {name}: {_facts(details)}")
+    if "processors" in details:
+        say(f"    for {details['processors']} processors; elsewhere (Arm: Raspberry Pi, Jetson) use onnx-int8: --target onnx")
     result = published.gate
     if result is not None:
         say(f"    select: {_gate_line(result, options)}")

@@ -132,11 +132,13 @@ def _scan_folder(folder: Path, paths: list[Path], left_out: list[str]) -> None:
 
 def _choose(session: Session, place: str | None) -> Found:
     from octc.find import find_artifacts
-    from octc.runtimes.table import prefer
+    from octc.runtimes.table import passed_over, prefer
 
     founds, words = find_artifacts(place, session.run_dir, os.environ)
     found = founds[0] if len(founds) == 1 else prefer(founds)
     session.say(words if len(founds) == 1 else f"{words}: {found.folder.name}, the smallest that runs here")
+    if len(founds) > 1 and (others := passed_over(founds)):
+        session.say(f"  passed over    {others}")
     session.run_id = str(found.artifact.lineage.get("run") or "") or None
     return found
 

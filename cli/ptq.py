@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -43,6 +44,8 @@ def ptq(
         raise OctcError("OCT-E104", f"--target {target!r} is not known", mend="onnx, openvino or all", place="--target")
     if split not in PARTS:
         raise OctcError("OCT-E104", f"--split {split!r} is not known", mend="select or test", place="--split")
+    wanted = TARGETS if target == "all" else (target,)
+    _check_processor(wanted)
     chosen = find_student(session, run)
     session.run_id = chosen.id
     with owning(chosen) as recovered, tempfile.TemporaryDirectory(dir=chosen.path, prefix=".tmp-ptq-") as folder:
@@ -52,7 +55,6 @@ def ptq(
         own, trained = _networks(session, source)
         work = Path(folder) / "work"
         work.mkdir()
-        wanted = TARGETS if target == "all" else (target,)
         entries, absent = write_entries(Workshop(source, work, own), trained, Path(folder), wanted, session.say)
         if split == "test":
             chosen.log_stage("ptq", part="test", sha256=source.checkpoint.sha256)
@@ -67,6 +69,15 @@ def ptq(
     title = f"{chosen.id}: {len(labels)} images of {split}; ms: median, batch 1, {ROUNDS} interleaved rounds"
     session.result(Rows(COLUMNS, [_cells(row) for row in rows], title))
     return 0
+
+
+def _check_processor(targets: Sequence[str]) -> None:
+    """Refuse what cannot be measured here, before anything is quantised (E903)."""
+    from octc.cpu import MADE_FOR, why_other_family
+
+    for target in targets:
+        if (why := why_other_family(f"{target}-int8", MADE_FOR.get((target, "int8")))) is not None:
+            raise OctcError("OCT-E903", f"{why}: it cannot be measured here", mend="octc ptq --target onnx", place="--target")
 
 
 def _networks(session: Session, source: Source) -> tuple[Quantised, Quantised | None]:

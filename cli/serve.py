@@ -22,10 +22,10 @@ def serve_config(
     if server != "triton":
         raise OctcError("OCT-E104", f"unknown server {server!r}", mend="octc serve-config triton BUNDLE -o DIR")
     from octc.artifact import read_artifact
-    from octc.export.triton import write_repository
+    from octc.export.triton import start_line, write_repository
 
     place = write_repository(bundle, read_artifact(bundle), out, force=force)
     session.report({"server": server, "model": str(place), "config": str(place / "config.pbtxt")})
     session.result(str(place))
-    session.say(f"next: tritonserver --model-repository={out}")
+    session.say(f"next: {start_line(str(out))}")
     return 0

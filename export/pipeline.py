@@ -14,6 +14,7 @@ import numpy as np
 
 from octc.artifact import Artifact, Golden, write_golden, write_manifest
 from octc.compress.placement import convolutions
+from octc.cpu import MADE_FOR
 from octc.errors import OctcError
 from octc.export.golden import make_golden
 from octc.export.makers import MAKERS, Job, Made, Workshop
@@ -211,6 +212,8 @@ def _artifact(shop: Workshop, job: Job, made: Made) -> Artifact:
     known_inputs = shop.source.statistics
     task = str(known.recipe.get("task", "multiclass"))
     details = {**made.facts, **eye_details(known.recipe, known.metrics), **temperature_facts(shop, own)}
+    if (target_precision := (job.target, job.precision)) in MADE_FOR:
+        details["processors"] = MADE_FOR[target_precision]
     details["input_statistics"] = None if known_inputs is None else known_inputs.to_json()
     return Artifact(
         name=job.name, role=known.role, model=known.model, precision=job.precision,

@@ -13,9 +13,12 @@ from typing import Any
 from octc.artifact import Artifact
 from octc.errors import OctcError
 from octc.files import publishing, write_bytes
+from octc.telemetry import DEPENDENCIES
 from octc.trt_plan import LARGEST_BATCH
 
 INPUT, OUTPUT, LABELS = "image", "logits", "labels.txt"
+# of the engines that Triton's back ends load
+QUIET = [f"{name}={value}" for one in DEPENDENCIES if one.module == "onnxruntime" for name, value in one.switches.items()]
 TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
 
 
@@ -129,5 +132,12 @@ def readme(artifact: Artifact) -> str:
     if isinstance(engine, dict):
         built = f"TensorRT {engine['tensorrt']} for compute capability {engine['sm']}"
         lines.append(f"The engine was built with {built}: the container of Triton must hold this version of TensorRT.")
-    lines.append("Start: tritonserver --model-repository=THE FOLDER ABOVE THIS ONE")
+    lines.append(f"Start: {start_line('THE FOLDER ABOVE THIS ONE')}")
+    lines.append(f"In a container: docker run {' '.join(f'-e {one}' for one in QUIET)} ...")
+    lines.append("The variable keeps onnxruntime from sending usage events.")
     return "\n".join(lines) + "\n"
+
+
+def start_line(repository: str) -> str:
+    """The command that starts the server; the engines that it loads send nothing."""
+    return f"{' '.join(QUIET)} tritonserver --model-repository={repository}"

@@ -9,13 +9,15 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 
-from octc.cpu import FAST_INT8, ROOT, SYSTEM_CPUS, read_text
+from octc.cpu import FAST_INT8, MADE_FOR, ROOT, SYSTEM_CPUS, read_text, why_other_family
 from octc.faults import fault_of
 from octc.host import ISA_LIMITS, Gpu, Machine, memory_mib
+from octc.telemetry import DEPENDENCIES, Dependency, is_quiet
 
 TARGETS = ("x86", "jetson", "gpu", "tensorrt")
 X86 = ("x86_64", "amd64", "i686", "i386")
@@ -88,6 +90,17 @@ def check_cpu(machine: Machine, environ: Mapping[str, str], threads: tuple[int, 
         if name in environ:
             found.append(Check(group, "warning", f"{name} is set: libraries may not use the whole processor", f"unset {name}"))
     return found
+
+
+def check_engines(kind: str, installed: Container[str]) -> list[Check]:
+    """What this processor means for artifacts that are made for another. kind: `platform.machine()`; installed: modules."""
+    others = [f"{t}-{p}" for (t, p), family in MADE_FOR.items() if why_other_family("", family, kind) is not None]
+    if not others:
+        return []
+    text = f"artifacts {', '.join(others)} do not run on this processor ({kind}); ONNX artifacts do, and octc takes them"
+    if "onnxruntime" in installed:
+        return [Check("Runtimes", "info", text, "octc export --int8 --target onnx, where the run is")]
+    return [Check("Runtimes", "warning", f"{text}: onnxruntime is not installed", "pip install 'octc[ort]'", "OCT-E901")]
 
 
 def check_memory(run_dir: Path, environ: Mapping[str, str], *, trains: bool, root: Path = ROOT) -> list[Check]:
@@ -216,16 +229,36 @@ def check_network(environ: Mapping[str, str], *, offline: bool) -> list[Check]:
     return [*found, Check(group, "info", f"proxies set: {', '.join(proxies)}" if proxies else "no proxy is set")]
 
 
-def check_telemetry(installed: Mapping[str, str], environ: Mapping[str, str]) -> list[Check]:
-    """None in octc; the switches of dependencies that have one. installed: distribution -> version."""
+def check_telemetry(
+    installed: Mapping[str, str], environ: Mapping[str, str], modules: Mapping[str, ModuleType | None], home: Path
+) -> list[Check]:
+    """None in octc; what dependencies would send, and whether it is prevented. installed: distribution -> version.
+
+    modules: `sys.modules` of a process that imported octc. home: where earlier programs may have left files.
+    """
     group = "Telemetry"
     found = [Check(group, "ok", "octc sends nothing and has no switch to send anything")]
-    if "openvino-telemetry" in installed:
-        found.append(Check(group, "info", "openvino-telemetry is installed; octc does not call it", "opt_in_out --opt_out"))
-    if "huggingface-hub" in installed:
-        off = any(
-            environ.get(name, "").lower() in ("1", "true", "yes", "on") for name in ("HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK")
-        )
-        text = f"huggingface-hub: its own telemetry is switched {'off' if off else 'on'}"
-        found.append(Check(group, "ok" if off else "info", text, "" if off else "export HF_HUB_DISABLE_TELEMETRY=1"))
-    return found
+    left: dict[str, Check] = {}
+    for one in DEPENDENCIES:
+        for name in one.names:
+            if name in installed:
+                found.append(_telemetry_of(one, name, installed[name], is_quiet(one, environ, modules)))
+        for leaf in one.leaves:
+            if (home / leaf).exists():
+                text = f"~/{leaf}: written by {one.names[0]} when another program, or an older octc, started it"
+                left.setdefault(leaf, Check(group, "info", text, f"rm -r ~/{leaf}"))
+    return [*found, *left.values()]
+
+
+def _telemetry_of(one: Dependency, name: str, version: str, quiet: bool) -> Check:
+    group, seen = "Telemetry", ", ".join(one.seen)
+    ways = [f"{variable}={value}" for variable, value in one.switches.items()]
+    ways += [f"{one.hidden} cannot be imported"] if one.hidden else []
+    if one.sends and not quiet:
+        mend = f"export {' '.join(word for word in ways if '=' in word)}" if one.switches else "import octc before it"
+        return Check(group, "problem", f"{name} {version}: {one.sends}: not switched off", mend)
+    state = f"{one.sends}: switched off ({', '.join(ways)})" if one.sends else "sends nothing of itself"
+    if version.partition("+")[0] in one.seen:
+        return Check(group, "ok", f"{name} {version}: {state}")
+    text = f"{name} {version}: {state}, as was seen with {seen}; nobody looked at this version"
+    return Check(group, "info", text, "docs/privacy.md says how to look")

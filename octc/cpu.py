@@ -36,6 +36,9 @@ CLASSES = {
     "amx": "x86-amx", "vnni": "x86-vnni", "avx512": "x86-avx512", "avx2": "x86-avx2",
     "i8mm": "arm-i8mm", "neon-dotprod": "arm-dotprod", "neon": "arm-neon",
 }  # fmt: skip
+# (target, precision) -> family of processors that its file is made for; others run anywhere. OpenVINO's convolutions on Arm
+# take INT8 only with one code type on both sides: Cortex-A57 and A72 refuse the file, Neoverse-N1 misses the golden images.
+MADE_FOR = {("openvino", "int8"): "x86"}
 FAST_INT8 = ("vnni", "amx", "neon-dotprod")
 
 
@@ -90,6 +93,22 @@ def cpu_class(tokens: Iterable[str], machine: str) -> str:
     if found is not None:
         return found
     return "x86-baseline" if FAMILIES.get(machine.lower()) is X86 and "unknown" not in have else "unknown"
+
+
+def family_of(kind: str | None = None) -> str | None:
+    """x86, arm or None (another one). kind: `platform.machine()`, which names this machine where it is None."""
+    word = (platform.machine() if kind is None else kind).lower()
+    if word.startswith(("arm", "aarch64")):
+        return "arm"
+    return "x86" if FAMILIES.get(word) is X86 else None
+
+
+def why_other_family(name: str, made_for: str | None, kind: str | None = None) -> str | None:
+    """Why an artifact is not for this processor, in one sentence; None where it is, or nothing is known of one of the two."""
+    here = family_of(kind)
+    if made_for is None or here is None or here == made_for:
+        return None
+    return f"{name} is made for {made_for} processors and this one is {here}"
 
 
 def usable_threads(cpus: Cpus | None = None) -> tuple[int, str]:

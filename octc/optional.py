@@ -39,8 +39,6 @@ EXTRAS = {
     "transformers": "baselines",
     "yaml": "yaml",
 }
-# module -> the telemetry package that it would import; without it, it takes its own stub
-TALKERS = {"nncf": "openvino_telemetry", "openvino": "openvino_telemetry"}
 
 
 # what a wing of octc needs before any of it can be imported, and the extra that brings all of it
@@ -70,9 +68,7 @@ def absent_extra(error: ImportError) -> OctcError | None:
 
 
 def need(module: str) -> ModuleType:
-    """Import `module`, or raise MissingExtra with the exact pip line. Telemetry stays out."""
-    if module in TALKERS:
-        sys.modules.setdefault(TALKERS[module], None)  # type: ignore[arg-type]
+    """Import `module`, or raise MissingExtra with the exact pip line."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

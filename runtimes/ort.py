@@ -77,7 +77,6 @@ def require_providers(asked: tuple[str, ...], found: tuple[str, ...]) -> None:
 
 def _open(path: Path, artifact: Artifact, threads: int, providers: tuple[str, ...], optimised: Path | None = None) -> Any:
     ort = need("onnxruntime")
-    ort.disable_telemetry_events()
     absent = [name for name in providers if name not in ort.get_available_providers()]
     if absent:
         text = f"provider not in this onnxruntime: {', '.join(absent)}"

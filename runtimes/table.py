@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from octc.artifact import PRECISIONS, Artifact
-from octc.cpu import read_cpus, usable_threads
+from octc.artifact import MANIFEST, PRECISIONS, Artifact
+from octc.cpu import MADE_FOR, family_of, read_cpus, usable_threads, why_other_family
 from octc.errors import OctcError
 from octc.find import Found
 from octc.optional import EXTRAS, have
@@ -35,8 +35,16 @@ ENGINES: dict[str, Engine] = {
     "torch": Engine(("torch", "timm", "safetensors"), open_eager),
     "tensorrt": Engine((), open_trt),
 }
-# what predict takes when it may choose: small before precise, quick engines before slow ones
-PREFERRED = (*((t, p) for p in reversed(PRECISIONS) for t in ("openvino", "onnx")), ("torch", "fp32"))
+# what predict takes when it may choose: small before precise, quick engines before slow ones. On Arm the ONNX file, which gives
+# the answers of x86 there; OpenVINO's depend on the processor
+ENGINE_ORDER = {"arm": ("onnx", "openvino")}
+USUAL_ORDER = ("openvino", "onnx")
+
+
+def preferred(kind: str | None = None) -> tuple[tuple[str, str], ...]:
+    """(target, precision) in the order in which predict takes them. kind: `platform.machine()`; None: this machine."""
+    order = ENGINE_ORDER.get(family_of(kind) or "", USUAL_ORDER)
+    return (*((target, precision) for precision in reversed(PRECISIONS) for target in order), ("torch", "fp32"))
 
 
 def open_runtime(folder: Path, artifact: Artifact, *, threads: int | None = None, batch: int | None = None) -> Runtime:
@@ -47,10 +55,13 @@ def open_runtime(folder: Path, artifact: Artifact, *, threads: int | None = None
         batch: a static shape where the engine has one; None: any batch works.
 
     Raises:
-        OctcError: E901 its engine is not installed, E903 or E505 no engine for this machine, E104 threads,
+        OctcError: E901 its engine is not installed, E903 it is not for this processor, E903 or E505 no engine for this machine,
+            E104 threads,
             E503 or E504 the model file is not safe to open, and what the engine's file raises.
     """
     engine = ENGINES[artifact.target]
+    if (why := other_processor(artifact)) is not None:
+        raise OctcError("OCT-E903", f"{artifact.name} cannot run here: {why}", mend=_instead(folder), place=str(folder))
     missing = _missing(engine)
     if missing:
         text = f"{artifact.name} cannot run here: {missing} is not installed"
@@ -70,8 +81,31 @@ def choose_threads(asked: int | None) -> int:
     return asked
 
 
+def other_processor(artifact: Artifact, kind: str | None = None) -> str | None:
+    """Why an artifact is not for this processor, in one sentence; None when it is. kind: `platform.machine()`."""
+    usual = MADE_FOR.get((artifact.target, artifact.precision))
+    made_for = artifact.details.get("processors", usual)  # artifacts of before say nothing of it
+    return why_other_family(artifact.name, made_for if isinstance(made_for, str) else usual, kind)
+
+
+def _instead(folder: Path) -> str:
+    """What to do with an artifact that is not for this processor: its ONNX sister, if she lies beside it."""
+    beside = folder.resolve().parent
+    for precision in reversed(PRECISIONS):
+        if (beside / f"onnx-{precision}" / MANIFEST).is_file():
+            return f"use the ONNX artifact, which runs on every processor: {folder.parent / f'onnx-{precision}'}"
+    return "use the ONNX artifact, which runs on every processor: where the run is, octc export --int8 --target onnx"
+
+
+def passed_over(founds: Sequence[Found]) -> str:
+    """Which artifacts among several are not for this processor, for the line that says what was taken; empty when all are."""
+    return "; ".join(why for found in founds if (why := other_processor(found.artifact)) is not None)
+
+
 def why_not(artifact: Artifact) -> str | None:
     """Why an artifact cannot run on this machine, in one sentence; None when it can."""
+    if (why := other_processor(artifact)) is not None:
+        return why
     if artifact.target == "tensorrt":
         return why_no_engine(artifact)
     missing = _missing(ENGINES[artifact.target])
@@ -82,18 +116,22 @@ def prefer(founds: Sequence[Found]) -> Found:
     """The artifact that predict takes among several: a student's, in the smallest precision whose engine is installed.
 
     Raises:
-        OctcError: E901 when no engine for any of them is installed, E903 when only TensorRT artifacts are there.
+        OctcError: E901 when no engine for any of them is installed, E903 when only TensorRT artifacts are there, or none
+            for this processor.
     """
     able = [found for found in founds if why_not(found.artifact) is None]
     students = [found for found in able if found.artifact.role == "student"] or able
-    for pair in PREFERRED:
+    for pair in preferred():
         for found in students:
             if (found.artifact.target, found.artifact.precision) == pair:
                 return found
     reasons = "; ".join(f"{found.artifact.name}: {why_not(found.artifact)}" for found in founds)
-    wanted = next((missing for found in founds if (missing := _missing(ENGINES[found.artifact.target]))), None)
+    usual = [found for found in founds if other_processor(found.artifact) is None]
+    wanted = next((missing for found in usual if (missing := _missing(ENGINES[found.artifact.target]))), None)
+    if wanted is None and founds and not usual:
+        raise OctcError("OCT-E903", f"no artifact can run on this machine: {reasons}", mend=_instead(founds[0].folder))
     if wanted is None:
-        mend = rebuild(founds[0].folder, founds[0].artifact) if founds else "octc export"
+        mend = rebuild(usual[0].folder, usual[0].artifact) if usual else "octc export"
         raise OctcError("OCT-E903", f"no artifact can run on this machine: {reasons}", mend=mend)
     raise OctcError("OCT-E901", f"no artifact can run on this machine: {reasons}", mend=f"pip install 'octc[{EXTRAS[wanted]}]'")
 

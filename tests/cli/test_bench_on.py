@@ -19,6 +19,7 @@ import pytest
 
 from octc.cli.main import main
 from octc.run import Run
+from octc.telemetry import SWITCHES
 from tests.bench_tools import check_schema
 from tests.tiny_artifacts import shared_run
 
@@ -155,6 +156,16 @@ def test_results_come_back_and_nothing_stays_there(run: Run, box: Far, octc: Oct
     assert list((run.path.parent.parent / "reports").glob("bench-*.md"))
     assert box.left() == []
     assert "✓" in err or "onnx-int8-device-1" in err, "what goes on there is told here"
+
+
+def test_nothing_is_sent_from_there(run: Run, box: Far, octc: Octc, tmp_path: Path) -> None:
+    """The bench there has the switches of `octc.telemetry` in its environment, for whatever Python imports first."""
+    spy, seen = tmp_path / "python", tmp_path / "seen"
+    spy.write_text(f'#!/bin/sh\ncase "$*" in *octc.cli.main*) env >{seen}; exit 3 ;; esac\nexec {sys.executable} "$@"\n')
+    spy.chmod(0o755)
+    done = octc("bench", "--on", box.address, *QUICK, env={**box.environment, "OCTC_BENCH__REMOTE_PYTHON": str(spy)})
+    assert seen.exists(), done.stderr
+    assert set(seen.read_text().splitlines()) >= {f"{name}={value}" for name, value in SWITCHES.items()}
 
 
 def test_r08_host_key_changed(run: Run, box: Far, octc: Octc) -> None:

@@ -133,7 +133,10 @@ def test_a_repository_is_what_triton_reads(tmp_path: Path, target: str, key: tup
     source = {"tensorrt": "int8-weak.engine"}.get(target, artifact.main_file)
     assert (place / "1" / file).read_bytes() == (folder / source).read_bytes()
     assert (place / "1" / "model.bin").exists() == (target == "openvino")
-    assert ("TensorRT 10.3.0" in (place / "README.txt").read_text()) == (target == "tensorrt")
+    said = (place / "README.txt").read_text()
+    assert ("TensorRT 10.3.0" in said) == (target == "tensorrt")
+    assert "ORT_DISABLE_TELEMETRY=1 tritonserver" in said
+    assert "-e ORT_DISABLE_TELEMETRY=1" in said
     with pytest.raises(OctcError) as caught:
         write_repository(folder, artifact, tmp_path / "models")
     assert caught.value.code == "OCT-E106"

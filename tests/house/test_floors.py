@@ -107,7 +107,20 @@ def test_nothing_below_the_door_prints() -> None:
 
 def test_octc_itself_has_no_logic() -> None:
     for folder in FLOORS:
-        assert not (ROOT / folder / "__init__.py").read_text().strip()
+        if folder != "octc":
+            assert not (ROOT / folder / "__init__.py").read_text().strip()
+    # but for the switches that must be set before any dependency is imported
+    first, imported, called = tree(ROOT / "octc" / "__init__.py").body
+    assert isinstance(first, ast.Expr)
+    assert ast.unparse(imported) == "from octc.telemetry import keep_quiet"
+    assert ast.unparse(called) == "keep_quiet()"
+
+
+def test_the_switches_cost_nothing() -> None:
+    """Every program that imports anything of octc imports them first."""
+    allowed = {"__future__", "collections", "dataclasses", "logging", "os", "sys", "types"}
+    found = {module.split(".")[0] for module, *_ in imports(ROOT / "octc" / "telemetry.py")}
+    assert found <= allowed
 
 
 BLOCK = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,7 @@ from octc.checks import (
 )  # fmt: skip
 from octc.cpu import Cpus
 from octc.host import Gpu, Machine
+from octc.telemetry import DEPENDENCIES, Dependency
 
 
 def machine(*isa: str, governor: str | None = None) -> Machine:
@@ -136,13 +138,40 @@ def test_sensors(tmp_path: Path) -> None:
     assert denied[0].mend == f"sudo chmod a+r /{RAPL}"
 
 
-def test_network_and_telemetry() -> None:
+def test_network() -> None:
     assert states(check_network({}, offline=True))["--offline"] == "ok"
     proxied = check_network({"https_proxy": "http://me:secret@there"}, offline=False)[1].text
     assert "https_proxy" in proxied
     assert "secret" not in proxied
-    quiet = check_telemetry({"huggingface-hub": "2"}, {"HF_HUB_DISABLE_TELEMETRY": "1"})
-    assert [check.state for check in quiet] == ["ok", "ok"]
-    assert [check.state for check in check_telemetry({"huggingface-hub": "2", "openvino-telemetry": "1"}, {})][1:] == [
-        "info"
-    ] * 2
+
+
+def telemetry(name: str, version: str, environ: dict[str, str], modules: dict[str, Any]) -> Check:
+    (own, line) = check_telemetry({name: version}, environ, modules, Path("nowhere"))
+    assert own.state == "ok"
+    assert line.text.startswith(f"{name} {version}")
+    return line
+
+
+@pytest.mark.parametrize("one", DEPENDENCIES, ids=lambda one: one.names[0])
+def test_each_dependency_is_named_with_its_switch_and_its_state(one: Dependency) -> None:
+    """Every dependency is quiet with its switches, a problem without, and a version that nobody watched is said to be one."""
+    name, blocked = one.names[0], {one.hidden: None} if one.hidden else {}
+    quiet = telemetry(name, one.seen[-1] + "+cpu", dict(one.switches), blocked)
+    assert quiet.state == "ok"
+    assert all(f"{variable}={value}" in quiet.text for variable, value in one.switches.items())
+    assert telemetry(name, "99.0", dict(one.switches), blocked).state == "info"
+    if not one.sends:
+        assert telemetry(name, one.seen[0], {}, {}).state == "ok"
+        return
+    for environ, modules in ((dict.fromkeys(one.switches, "0"), {one.hidden: os} if one.hidden else {}), ({}, {})):
+        loud = telemetry(name, one.seen[-1], environ, modules)
+        assert loud.state == "problem"
+        assert all(f"{variable}={value}" in loud.mend for variable, value in one.switches.items())
+
+
+def test_what_a_dependency_left_in_the_home_folder_is_named(tmp_path: Path) -> None:
+    put(tmp_path, "intel/stats", "{}")
+    put(tmp_path, ".cache/Microsoft/DeveloperTools/.onnxruntime/deviceid", "x")
+    found = [check for check in check_telemetry({}, {}, {}, tmp_path) if check.state == "info"]
+    assert [check.mend for check in found] == ["rm -r ~/.cache/Microsoft/DeveloperTools/.onnxruntime", "rm -r ~/intel/stats"]
+    assert not any(str(tmp_path) in check.text for check in found)

@@ -1,0 +1,261 @@
+"""Nothing is sent: every command in a network that records what is asked for, with a home folder that nobody has used before.
+
+Onnxruntime from 1.29.0 and OpenVINO talk as soon as they are imported, from native code and from threads, where the audit hook
+of `--offline` sees nothing; so each command is watched from outside its process (tests/recorder.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from octc.cli.verbs import VERBS
+from octc.telemetry import DEPENDENCIES, SWITCHES
+from tests.house.tree import ROOT, files, imports
+from tests.recorder import NOT_PERMITTED
+
+RECORDER = ROOT / "tests" / "recorder.py"
+JUDGED = (0, 1)  # a verdict on a network that two epochs taught is no fault
+# torch makes this folder when it is imported, and leaves it empty; a file in it would be seen
+EMPTY = re.compile(r"/tmp/torchinductor_\w+/")
+
+# commands in their order: what a later one needs, an earlier one wrote; the images are drawn, the networks are the smallest
+ARTIFACTS = "runs/r-0002-student-phantom/artifacts"
+COMMANDS: dict[str, tuple[int, ...]] = {
+    "doctor": (0, 4),  # 4: this machine may be short of something
+    "data phantom --images 12": (0,),
+    "data list": (0,),
+    "data check phantom": (0,),
+    "data audit phantom": (0,),
+    "data split phantom": (0,),
+    "data stats phantom": (0,),
+    "data fetch ucsd --offline": (4,),
+    "train student --dataset phantom --recipe smoke --with-teacher --epochs 1": (0,),
+    "eval": (0,),
+    "eval --maps 2 --split test": (0,),
+    "export --target all --no-gate --allow-fallback": (0,),
+    "analyze": (0,),
+    "ptq": JUDGED,
+    "lint ARTIFACTS/onnx-int8/model.onnx --target onnx": JUDGED,
+    "verify --set select --bootstrap 1000": JUDGED,
+    "bench --quick --batch 1 --duration 1s --min-queries 16": JUDGED,
+    "bench --quick --scenario offline --batch 2 --duration 1s --min-queries 16 --vs none ARTIFACTS/onnx-int8": JUDGED,
+    "bench --dry-run": (0,),
+    "predict Dataset/phantom/CellData/OCT/test/CNV": (0,),
+    "predict ARTIFACTS/onnx-int8 Dataset/phantom/CellData/OCT/test/CNV --offline --json": (0,),
+    "predict ARTIFACTS/openvino-int8 Dataset/phantom/CellData/OCT/test/CNV": (0,),
+    "compare ARTIFACTS/onnx-fp32 ARTIFACTS/openvino-int8 --split select": JUDGED,
+    "report --sbom": (0,),
+    "bundle sign ARTIFACTS/onnx-int8 --key key.pem": (0,),
+    "bundle verify ARTIFACTS/onnx-int8 --key key.pub.pem": (0,),
+    "serve-config triton ARTIFACTS/onnx-int8 -o served": (0,),
+    "list": (0,),
+    "runs list": (0,),
+    "runs show": (0,),
+    "runs prune": (0,),
+    "explain OCT-E990": (0,),
+    "completion bash": (0,),
+    "config init": (0,),
+    "config show": (0,),
+    "config validate": (0,),
+    "data paired-phantom --patients 8": (0,),
+    "train retnet-teacher --dataset paired-phantom --modality fundus --recipe retnet-smoke --epochs 1": (0,),
+    "train retnet-student --dataset paired-phantom --modality oct --recipe retnet-smoke --epochs 1": (0,),
+}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a command asked for and left outside its folder. home: paths below its home folder; a folder ends with a slash."""
+
+    code: int
+    names: list[str]
+    packets: list[str]
+    left: list[str]
+    home: list[str]
+    said: str
+
+
+Watch = Callable[..., Seen]
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """Of a user who set nothing: no switch of this test process."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    plain = {"HOME": str(home), "PATH": path, "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    return {**plain, **more}
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Watch:
+    """Run a command in a place, with a fresh home folder, and say what it did."""
+    scratch = tmp_path_factory.mktemp("watched")
+    key = Ed25519PrivateKey.generate()
+    (scratch / "cwd").mkdir()
+    (scratch / "cwd" / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (scratch / "cwd" / "key.pub.pem").write_bytes(public)
+    kept = [
+        word for folder in (scratch, ROOT, Path(sys.prefix), Path(sys.base_prefix), *BASES) for word in ("--keep", str(folder))
+    ]
+
+    def watch(command: list[str], **more: str) -> Seen:
+        number = len(list(scratch.glob("home-*")))
+        home, report = scratch / f"home-{number}", scratch / f"report-{number}.json"
+        home.mkdir()
+        done = subprocess.run(
+            [sys.executable, str(RECORDER), str(report), *kept, "--", *command],
+            cwd=scratch / "cwd", env=environment(home, **more), capture_output=True, text=True, timeout=1800, check=False,
+        )  # fmt: skip
+        if done.returncode == NOT_PERMITTED:
+            pytest.skip(f"no network namespace on this machine: {done.stderr.strip()}")
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(report.read_text())
+        below = sorted(f"{path.relative_to(home)}{'/' if path.is_dir() else ''}" for path in home.rglob("*"))
+        return Seen(found["code"], found["names"], found["packets"], found["left"], below, done.stdout + done.stderr)
+
+    return watch
+
+
+# folders outside the environment from which Python imports
+BASES = tuple(Path(name) for name in sys.path if name and Path(name).is_dir() and not Path(name).is_relative_to(ROOT))
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def silent(seen: Seen) -> None:
+    assert seen.names == [], seen.said[-2000:]
+    assert seen.packets == [], seen.said[-2000:]
+    assert seen.home == []
+    assert [name for name in seen.left if not EMPTY.fullmatch(name)] == []
+
+
+TALK = """
+import os, socket, tempfile
+try:
+    socket.getaddrinfo("octc.invalid", 443)
+except OSError:
+    pass
+for family, address in ((socket.AF_INET, "192.0.2.7"), (socket.AF_INET6, "2001:db8::7")):
+    talking = socket.socket(family)
+    talking.settimeout(0.2)
+    try:
+        talking.connect((address, 443))
+    except OSError:
+        pass
+open(os.path.expanduser("~/file"), "w")
+open(os.path.join(tempfile.gettempdir(), "other"), "w")
+"""
+
+
+def test_the_recorder_sees_names_packets_and_files(watched: Watch) -> None:
+    seen = watched(python(TALK))
+    assert seen.names == ["octc.invalid"]
+    assert "192.0.2.7" in seen.packets
+    assert seen.home == ["file"]
+    assert seen.left == ["/tmp/other"]
+
+
+ENGINE = """
+import time
+from octc.cli.probe import smallest_onnx
+import onnxruntime
+onnxruntime.InferenceSession(smallest_onnx(8, 13))
+time.sleep({seconds})
+"""
+
+
+@pytest.mark.slow
+def test_onnxruntime_after_octc_is_silent_whatever_the_user_has_set(watched: Watch) -> None:
+    silent(watched(python(ENGINE.format(seconds=8)), ORT_DISABLE_TELEMETRY="0"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", [one.module for one in DEPENDENCIES])
+def test_a_dependency_that_is_imported_after_octc_is_silent(module: str, watched: Watch) -> None:
+    pytest.importorskip(module)
+    silent(watched(python(f"import octc, time, {module}; time.sleep(2)")))
+
+
+@pytest.mark.slow
+def test_a_dependency_without_octc_does_talk(watched: Watch) -> None:
+    """Else the tests here would prove nothing: what is switched off is really there in the versions that are tested."""
+    seen = watched(python("import openvino"))
+    assert seen.names or seen.home
+
+
+@pytest.fixture(scope="module")
+def seen(watched: Watch) -> dict[str, Seen]:
+    """What each command did: one after the other in one folder, each with a home folder of its own."""
+    return {
+        words: watched([sys.executable, "-m", "octc.cli.main", *words.replace("ARTIFACTS", ARTIFACTS).split()])
+        for words in COMMANDS
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("words", "codes"), COMMANDS.items(), ids=COMMANDS)
+def test_a_command_is_silent(words: str, codes: tuple[int, ...], seen: dict[str, Seen]) -> None:
+    silent(seen[words])
+    assert seen[words].code in codes, seen[words].said[-3000:]
+
+
+def test_every_command_is_watched() -> None:
+    names = {verb.name for verb in VERBS}
+    assert names == {name for name in names if any(f"{words} ".startswith(f"{name} ") for words in COMMANDS)}
+
+
+def test_no_file_of_the_house_imports_a_talker_before_octc() -> None:
+    """Files of the packages come after octc/__init__.py, tests after tests/conftest.py; a script has to see to it."""
+    talkers = {one.module for one in DEPENDENCIES if one.sends}
+    wrong = []
+    for path in (path for path in files() if path.is_relative_to(ROOT / "benchmarks") and path.suffix == ".py"):
+        ordered = sorted((line, module.split(".")[0]) for module, line, top, _ in imports(path) if top)
+        first = next((line for line, module in ordered if module == "octc"), 0)
+        wrong += [f"{path.name}:{line} {module}" for line, module in ordered if module in talkers and not 0 < first < line]
+    assert not wrong
+
+
+def test_the_versions_that_were_watched_are_those_that_are_tested() -> None:
+    pins = dict(re.findall(r"^([\w.-]+)==([^;\s]+)", (ROOT / "constraints.txt").read_text(), re.M))
+    plain = {name.lower().replace("_", "-"): version for name, version in pins.items()}
+    for one in DEPENDENCIES:
+        assert plain[one.names[0]] in one.seen, one.names[0]
+    text = (ROOT / "docs" / "privacy.md").read_text()
+    for one in DEPENDENCIES:
+        row = next(line for line in text.splitlines() if line.startswith(f"| {one.names[0]} "))
+        assert all(version in row for version in one.seen), row
+        assert all(f"`{name}={value}`" in row for name, value in one.switches.items()), row
+
+
+CHILD = """
+import subprocess, sys, octc
+subprocess.run([sys.executable, "-c", "import json, os; print(json.dumps(dict(os.environ)))"])
+"""
+
+
+def test_a_child_of_octc_has_the_switches_whatever_the_user_has_set(tmp_path: Path) -> None:
+    given = environment(tmp_path, **dict.fromkeys(SWITCHES, "0"))
+    done = subprocess.run(python(CHILD), env=given, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout).items() >= SWITCHES.items()
+
+
+def test_a_dependency_that_was_there_first_is_named_in_the_log(tmp_path: Path) -> None:
+    (tmp_path / "onnxruntime.py").write_text("")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import onnxruntime; import octc"
+    done = subprocess.run(python(code), env=environment(tmp_path), capture_output=True, text=True, check=True)
+    assert "onnxruntime" in done.stderr
+    assert "ORT_DISABLE_TELEMETRY=1" in done.stderr
