@@ -52,7 +52,9 @@ def run_eye_training(session: Session, asked: Request, dry_run: bool) -> int:
         _check_resumed(asked, recipe, seed, split)
     _say_plan(session, asked, recipe, split, seed, root, str(accelerator.device))
     if dry_run:
-        session.report({"dry_run": True, "recipe": asdict(recipe), "split": split.digest, "counts": split.counts()})
+        session.report(
+            {**session.document, "dry_run": True, "recipe": asdict(recipe), "split": split.digest, "counts": split.counts()}
+        )
         session.result("dry run: nothing was written")
         return 0
     run = asked.resume or _create(session, asked, recipe, split, digest, seed, root, samples, teacher)
@@ -137,12 +139,12 @@ def _scan(session: Session, asked: Request, root: Path) -> Samples:
     """Scan, and refuse one image under two labellings (E213)."""
     from collections import defaultdict
 
-    from octc.cli.data import ticking, warn_notes
+    from octc.cli.data import tell_scan, ticking
     from octc.datasets.table import scan_dataset
 
     with ticking(session, "sums") as step:
         samples = scan_dataset(asked.dataset, root, progress=step, skip_bad=asked.skip_bad)
-    warn_notes(session, samples.notes)
+    tell_scan(session, samples)
     known: dict[str, set[Any]] = defaultdict(set)
     for sample in samples.items:
         if sample.sha256:

@@ -56,7 +56,15 @@ def train_one(
         check_resumed(session, asked, resumed, place.samples)
     say_plan(session, asked, whole, place.root, place.accelerator)
     if dry_run:
-        session.report({"dry_run": True, "recipe": asdict(asked.recipe), "split": whole.digest, "counts": whole.counts()})
+        session.report(
+            {
+                **session.document,
+                "dry_run": True,
+                "recipe": asdict(asked.recipe),
+                "split": whole.digest,
+                "counts": whole.counts(),
+            }
+        )
         session.result("dry run: nothing was written")
         return None
     run = resumed or _create(session, asked, whole, place, chosen)
