@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -228,7 +229,7 @@ def test_split_stats_and_train_name_what_is_left_out(tmp_path: Path, said: Said)
     for command in (
         ("data", "split", str(root)),
         ("data", "stats", str(root)),
-        ("train", "student", *words),
+        ("train", "teacher", *words),
     ):
         code, out, err = said(*command, "--json")
         assert code == 0, err
@@ -239,3 +240,32 @@ def test_split_stats_and_train_name_what_is_left_out(tmp_path: Path, said: Said)
         assert "OCT-W220" in {one["code"] for one in document["warnings"]}
         assert "1 .webp" in err
         assert "Train/CNV/a.webp" in err
+
+
+JUDGE = """
+import sys
+from pathlib import Path
+from octc.bench.verify_set import LabelledSet, check_images
+from octc.datasets.split import read_split
+from octc.errors import OctcError
+split = read_split(Path(sys.argv[1]))
+try:
+    check_images(LabelledSet("test", Path(sys.argv[2]), split.classes, split.parts["test"], "", ""), split, lambda count: None)
+except OctcError as error:
+    print(error.code, error.message)
+"""
+
+
+def test_verify_names_a_folder_that_it_cannot_list(tmp_path: Path, closed: Closed) -> None:
+    """Its files can be read, but whether others were added to them cannot be seen."""
+    from octc.datasets.split import make_split
+    from octc.datasets.table import scan_dataset
+
+    root = write_tree(tmp_path / "set", of_parts(["train", "test"], images=6))
+    make_split(scan_dataset("folder", root), "folder", 0).write(tmp_path / "split.json")
+    words = [sys.executable, "-c", JUDGE, str(tmp_path / "split.json"), str(root)]
+    assert subprocess.run(words, preexec_fn=obey_permissions, capture_output=True, text=True, check=True).stdout == ""
+    closed(root / "test/CNV", 0o300)
+    done = subprocess.run(words, preexec_fn=obey_permissions, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("OCT-E216")
+    assert "unreadable test/CNV/" in done.stdout

@@ -16,6 +16,7 @@ from octc.datasets.split import make_split
 from octc.datasets.table import guess_layout, scan_dataset
 from octc.errors import OctcError
 from tests.class_tree import of_parts, write_tree
+from tests.paired_set import write_pairs
 
 SPELLINGS = {
     "train": ("train", "Train", "TRAIN", "training", "Training Set", "train_set", "trainset", "TrainData", "train-images",
@@ -209,3 +210,33 @@ def test_validation_images_do_not_count_as_published_ones(tmp_path: Path) -> Non
     assert report.counts["train"] == dict.fromkeys(classes, 4)
     (found,) = (f for f in report.warnings if f.code == "OCT-W215")
     assert "train/CNV: expected 37206, found 2" in found.items
+
+
+def test_parts_of_a_table_in_any_spelling(tmp_path: Path) -> None:
+    cells = ("Train", "TRAINING", "valid", "Dev", "Testing", "test")
+    write_tree(tmp_path, [*(f"scans/{n}.png" for n in range(12)), "scans/more.png"])
+    lines = [f"scans/{n}.png,{('dry', 'wet')[n % 2]},P{n},{cells[n // 2]}" for n in range(12)]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label,patient,part", *lines, ""]))
+    samples = scan_dataset("csv", tmp_path)
+    assert Counter(sample.part for sample in samples.items) == {"train": 8, "test": 4}
+    (found,) = samples.notes
+    assert (found.code, found.items) == ("OCT-W214", ("scans/more.png",))
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label,patient,part", *lines, "scans/more.png,dry,P1,eval", ""]))
+    with pytest.raises(OctcError, match="1 lines") as caught:
+        scan_dataset("csv", tmp_path)
+    assert caught.value.code == "OCT-E209"
+
+
+def test_parts_of_lists_in_any_spelling(tmp_path: Path) -> None:
+    root = write_pairs(tmp_path / "set", patients=12)
+    before = scan_dataset("paired-phantom", root)
+    (root / "test").rename(root / "Testing")
+    (root / "train").rename(root / "TRAIN")
+    (root / "TRAIN/Images/extra.png").write_bytes(b"x")
+    assert guess_layout(root) == "topcon-mm"
+    after = scan_dataset("paired-phantom", root)
+    assert Counter(s.part for s in after.items) == Counter(s.part for s in before.items)
+    assert sorted(s.path.removeprefix("TRAIN/") for s in after.items) == sorted(
+        s.path.removeprefix("train/") for s in before.items
+    )
+    assert [f.items for f in after.notes if f.code == "OCT-W214"] == [("TRAIN/Images/extra.png",)]
