@@ -12,8 +12,8 @@ from octc.datasets.split import read_split
 from octc.datasets.table import find_root
 from octc.errors import OctcError
 from octc.find import Found
-from octc.image import SUFFIXES
 from octc.run import RUN, Run
+from octc.tree import Left, is_folder, open_tree, words_left
 
 
 def choose_pictures(
@@ -22,23 +22,26 @@ def choose_pictures(
     """64 different pictures as files, and where they come from in words.
 
     Raises:
-        OctcError: E230 the named folder is not there, E104 it holds fewer than 64 images.
+        OctcError: E230 the named folder is not there, E231 a part of it cannot be read, E104 it holds fewer than 64 images.
     """
     if folder is not None:
-        return _of_folder(Path(folder)), folder
+        paths, left = _of_folder(Path(folder))
+        return paths, f"{folder} (left out: {words_left(left)})" if left else folder
     if (mine := _of_run(found, run_dir, data, environ)) is not None:
         return mine
     return _drawn(scratch), f"{INPUTS} drawn pictures (the run's data set is not here)"
 
 
-def _of_folder(folder: Path) -> list[str]:
-    if not folder.is_dir():
+def _of_folder(folder: Path) -> tuple[list[str], tuple[Left, ...]]:
+    if not is_folder(folder):
         raise OctcError("OCT-E230", f"no folder of images: {folder}", mend="--images DIR", place=str(folder))
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith("."))
+    tree = open_tree(folder)
+    paths = sorted(folder / path for path in tree.images)
     if len(paths) < INPUTS:
         text = f"{folder} holds {len(paths)} images, {INPUTS} different ones are needed"
+        text += f"; left out: {words_left(tree.left)}" if tree.left else ""
         raise OctcError("OCT-E104", text, mend="more images, or without --images drawn ones are used", place="--images")
-    return [str(p.resolve()) for p in spread(paths)]
+    return [str(p.resolve()) for p in spread(paths)], tree.left
 
 
 def _of_run(found: Found, run_dir: Path, data: str | None, environ: Mapping[str, str]) -> tuple[list[str], str] | None:

@@ -13,8 +13,9 @@ from octc.datasets.split import Split, check_split, groups_of, read_split
 from octc.datasets.table import DATASETS, find_root
 from octc.errors import OctcError, shorten
 from octc.files import sha256_file
-from octc.image import SUFFIXES, read_image
+from octc.image import read_image
 from octc.run import RUN, Run, find_run
+from octc.tree import has_folder, scan_images
 
 PARTS = {"test": "test", "select": "val"}  # the name of a set -> the part of the split
 
@@ -116,7 +117,7 @@ def check_images(one: LabelledSet, split: Split, progress: Callable[[int], None]
         except OSError as error:
             changes.append(f"unreadable {sample.path} ({error.strerror})")
         progress(1)
-    changes += [f"added {path}" for path in _added(one, split)]
+    changes += _added(one, split)
     if changes:
         text = f"{len(changes)} files of the {one.name} set are not as they were when it was split: {shorten(sorted(changes))}"
         mend = "restore these files, or train and export again: octc train student"
@@ -124,21 +125,27 @@ def check_images(one: LabelledSet, split: Split, progress: Callable[[int], None]
 
 
 def _added(one: LabelledSet, split: Split) -> list[str]:
-    """Pictures beside those of the set that the split does not know. What cannot be decoded was left out of it on purpose."""
+    """Pictures beside those of the set that the split does not know, and folders that cannot be listed. What cannot be decoded
+    was left out of it on purpose."""
     if split.dropped and not all(sample.part == "test" for sample in one.samples):
         return []  # the dropped training images lie there too, and are not listed
     known = {sample.path for items in split.parts.values() for sample in items}
     found = []
     for folder in sorted({(one.root / sample.path).parent for sample in one.samples}):
-        for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if not has_folder(folder):
+            continue
+        images, why = scan_images(folder)
+        if why:
+            found.append(f"unreadable {folder.relative_to(one.root).as_posix()}/ ({why})")
+        for path in images:
             name = path.relative_to(one.root).as_posix()
-            if path.suffix.lower() not in SUFFIXES or path.name.startswith(".") or name in known or not path.is_file():
+            if name in known:
                 continue
             try:
                 read_image(path)
             except OctcError:
                 continue
-            found.append(name)
+            found.append(f"added {name}")
     return found
 
 

@@ -16,7 +16,7 @@ from octc.errors import OctcError, Several
 
 if TYPE_CHECKING:
     from octc.datasets.audit import AuditReport
-    from octc.datasets.base import Finding
+    from octc.datasets.base import Finding, Samples
 
 NAME = "name of a data set (octc data list), or a folder"
 
@@ -62,6 +62,8 @@ def check(
         report = audit(name, root, near_duplicates, expect, scanned, read)
     session.report(report.to_json())
     session.result(_audit_table(report))
+    for line in report.lines:
+        session.say(line)
     _say_facts(session, report)
     warn_notes(session, report.warnings)
     if report.findings:
@@ -96,8 +98,9 @@ def phantom(
 def place_of(session: Session, what: str) -> tuple[str, Path]:
     """A data set's name and root, from a name or a folder; which was chosen is said."""
     from octc.datasets.table import DATASETS, find_root, guess_layout, spec_of
+    from octc.tree import is_folder
 
-    if what in DATASETS or not Path(what).is_dir():
+    if what in DATASETS or not is_folder(Path(what)):
         name, root = spec_of(what).name, find_root(what, session.data, os.environ)
         how = "choose with --data DIR"
     else:
@@ -121,6 +124,16 @@ def ticking(session: Session, label: str) -> Iterator[Callable[[int, int], None]
             last[0] = done
 
         yield tick
+
+
+def tell_scan(session: Session, samples: Samples) -> None:
+    """Say what a scan read as what, and what it left out, linked or wondered about."""
+    from octc.datasets.base import scan_json, words_of_scan
+
+    session.document["scan"] = scan_json(samples)
+    for line in words_of_scan(samples.items, samples.parts, samples.unread):
+        session.say(line)
+    warn_notes(session, samples.notes)
 
 
 def warn_notes(session: Session, notes: Iterable[Finding]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from octc.cli.data import NAME, place_of, ticking, warn_notes
+from octc.cli.data import NAME, place_of, tell_scan, ticking
 from octc.cli.session import Session
 from octc.cli.tables import Rows
 
@@ -33,13 +33,14 @@ def split(
     name, root = place_of(session, what)
     with ticking(session, "sums") as step:
         samples = scan_dataset(name, root, progress=step)
-    warn_notes(session, samples.notes)
+    tell_scan(session, samples)
     made = make_splits(samples, name, protocol, folds, seed)
     written = _write(made, Path(out)) if out else []
     rows = [_row(one, part) for one in made for part in one.parts]
     several = len(made) > 1
     session.report(
-        {"dataset": name, "root": str(root), "seed": made[0].seed, "protocol": protocol, "splits": [_json(one) for one in made],
+        {**session.document, "dataset": name, "root": str(root), "seed": made[0].seed, "protocol": protocol,
+         "splits": [_json(one) for one in made],
          "written": written, **_json(made[0], single=True)}
     )  # fmt: skip
     heads = (*(("fold",) if several else ()), "part", *made[0].classes, "images", "patients")
@@ -66,10 +67,10 @@ def stats(
     name, root = place_of(session, what)
     with ticking(session, "sums") as step:
         samples = scan_dataset(name, root, progress=step)
-    warn_notes(session, samples.notes)
+    tell_scan(session, samples)
     with ticking(session, "images") as step:
         found = read_stats(samples, make_split(samples, name, seed), step)
-    session.report({"root": str(root), "seed": seed, "dataset_note": spec_of(name).note, **found.to_json()})
+    session.report({**session.document, "root": str(root), "seed": seed, "dataset_note": spec_of(name).note, **found.to_json()})
     rows = [
         (part, kind, str(count), str(found.patients[part][kind]))
         for part, row in found.images.items()

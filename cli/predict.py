@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from octc.find import Found
     from octc.runtimes.base import Runtime
     from octc.runtimes.classify import Record
+    from octc.tree import Left
 
 FORMATS = ("table", "json", "csv")
 SHOWN = 3  # warnings of one kind that are shown one by one
@@ -52,7 +53,9 @@ def predict(
     count = choose_threads(threads)
     paths, left_out = scan_inputs(words)
     if left_out:
-        session.say(f"left out: {shorten(left_out, 5, 'no images by their names')}")
+        from octc.tree import words_left
+
+        session.say(f"left out: {words_left(left_out)}")
     views = len(VIEWS[tta])
     runtime = open_runtime(found.folder, found.artifact, threads=count, batch=min(batch, len(paths) * views))
     try:
@@ -60,7 +63,7 @@ def predict(
         records = _classify(session, found, runtime, paths, (tta, batch, count), stop=on_bad == "stop")
     finally:
         runtime.close()
-    _deliver(session, found, records, tta, format_)
+    _deliver(session, found, records, left_out, tta, format_)
     return _end(records, len(paths), stop=on_bad == "stop")
 
 
@@ -89,45 +92,15 @@ def split_inputs(words: Sequence[str], run_dir: Path) -> tuple[str | None, list[
     return words[0], list(words[1:])
 
 
-def scan_inputs(words: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """Files to classify, and what was left out of folders: other names than an image's, links to folders.
+def scan_inputs(words: Sequence[str]) -> tuple[list[Path], list[Left]]:
+    """Files to classify, and what was left out of folders: other names than an image's, links to folders, debris.
 
-    A file that is named itself is always taken. Folders are searched through in sorted order, hidden entries left out.
-
-    Raises:
-        OctcError: E201 when a folder holds no image at all.
+    As `octc.tree.scan_words` (which raises E201), without the hidden entries, which nobody expects to be read.
     """
-    paths: list[Path] = []
-    left_out: list[str] = []
-    for word in words:
-        folder = Path(word)
-        if not folder.is_dir():
-            paths.append(folder)
-            continue
-        before = len(paths)
-        _scan_folder(folder, paths, left_out)
-        if len(paths) == before:
-            raise OctcError(
-                "OCT-E201",
-                "no image in this folder",
-                mend="images end in .png, .jpg, .tif or .bmp; an artifact holds artifact.json",
-                place=word,
-            )
-    return paths, left_out
+    from octc.tree import HIDDEN, scan_words
 
-
-def _scan_folder(folder: Path, paths: list[Path], left_out: list[str]) -> None:
-    from octc.image import SUFFIXES
-
-    for place, folders, names in os.walk(folder, followlinks=False):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        left_out += [str(Path(place) / name) for name in folders if (Path(place) / name).is_symlink()]
-        for name in sorted(name for name in names if not name.startswith(".")):
-            path = Path(place) / name
-            if path.suffix.lower() in SUFFIXES:
-                paths.append(path)
-            else:
-                left_out.append(str(path))
+    paths, left = scan_words(words)
+    return paths, [one for one in left if one.why != HIDDEN]
 
 
 def _choose(session: Session, place: str | None) -> Found:
@@ -175,8 +148,11 @@ def _classify(
     return records
 
 
-def _deliver(session: Session, found: Found, records: Sequence[Record], tta: str, format_: str) -> None:
+def _deliver(
+    session: Session, found: Found, records: Sequence[Record], left_out: Sequence[Left], tta: str, format_: str
+) -> None:
     import json
+    from dataclasses import asdict
 
     artifact = found.artifact
     classes = artifact.classes
@@ -184,7 +160,7 @@ def _deliver(session: Session, found: Found, records: Sequence[Record], tta: str
     document: dict[str, Any] = {
         "artifact": {"name": artifact.name, "folder": str(found.folder), "model": artifact.model, "classes": list(classes)},
         "tta": tta, "likeness_checked": checked,
-        "records": [record.to_json(classes) for record in records],
+        "records": [record.to_json(classes) for record in records], "left_out": [asdict(one) for one in left_out],
     }  # fmt: skip
     session.report(document)
     writers: dict[str, Callable[[], Any]] = {

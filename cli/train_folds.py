@@ -154,7 +154,8 @@ def _summarise(session: Session, asked: Request, job: str, count: int, place: Pl
     runs = {fold: run for fold, run in members(session.run_dir, job).items() if is_done(run, replace(asked, qat=False))}
     session.run_id = job
     if lacking := [fold for fold in range(1, count + 1) if fold not in runs]:
-        session.report({"job": job, "done": {fold: run.id for fold, run in runs.items()}, "lacking": lacking})
+        done = {fold: run.id for fold, run in runs.items()}
+        session.report({"job": job, "done": done, "lacking": lacking, "scan": session.document.get("scan")})
         session.result("\n".join(str(run.path) for run in runs.values()))
         session.say(f"! no summary yet: fold {', '.join(map(str, lacking))} of {count} to be done here or copied here")
         return
@@ -162,7 +163,7 @@ def _summarise(session: Session, asked: Request, job: str, count: int, place: Pl
         _judge(session, run, place)
     folder = session.run_dir / job
     found = write_summary(folder, [read_fold(run) for _, run in sorted(runs.items())])
-    session.report({"job": job, "folder": str(folder), **found})
+    session.report({"job": job, "folder": str(folder), "scan": session.document.get("scan"), **found})
     say_summary(session, found, folder)
 
 
@@ -175,6 +176,7 @@ def _say_dry(session: Session, asked: Request, splits: Sequence[Split], todo: Se
     document: dict[str, Any] = {
         "dry_run": True, "recipe": asdict(asked.recipe), "splits": [split.digest for split in splits], "todo": list(todo),
         "weights": place.weights,
+        "scan": session.document.get("scan"),
     }  # fmt: skip
     session.report(document)
     session.result("dry run: nothing was written")

@@ -57,7 +57,7 @@ def run_eye_training(session: Session, asked: Request, dry_run: bool) -> int:
     weights = checked_weights(session, asked, stage, len(split.classes))
     if dry_run:
         document = {"dry_run": True, "recipe": asdict(recipe), "split": split.digest, "counts": split.counts()}
-        session.report({**document, "weights": weights})
+        session.report({**session.document, **document, "weights": weights})
         session.result("dry run: nothing was written")
         return 0
     run = asked.resume or _create(session, asked, recipe, split, digest, seed, root, samples, teacher, own)
@@ -142,12 +142,12 @@ def _scan(session: Session, asked: Request, root: Path) -> Samples:
     """Scan, and refuse one image under two labellings (E213)."""
     from collections import defaultdict
 
-    from octc.cli.data import ticking, warn_notes
+    from octc.cli.data import tell_scan, ticking
     from octc.datasets.table import scan_dataset
 
     with ticking(session, "sums") as step:
         samples = scan_dataset(asked.dataset, root, progress=step, skip_bad=asked.skip_bad)
-    warn_notes(session, samples.notes)
+    tell_scan(session, samples)
     known: dict[str, set[Any]] = defaultdict(set)
     for sample in samples.items:
         if sample.sha256:

@@ -59,7 +59,7 @@ def train_one(
     say_plan(session, asked, whole, place.root, place.accelerator)
     if dry_run:
         document = {"dry_run": True, "recipe": asdict(asked.recipe), "split": whole.digest, "counts": whole.counts()}
-        session.report({**document, "weights": place.weights})
+        session.report({**session.document, **document, "weights": place.weights})
         session.result("dry run: nothing was written")
         return None
     run = resumed or _create(session, asked, whole, place, chosen)

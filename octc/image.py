@@ -14,6 +14,9 @@ from __future__ import annotations
 
 import errno
 import io
+import os
+import shlex
+import stat
 import struct
 import sys
 import threading
@@ -184,7 +187,10 @@ def read_image(path: Path) -> Decoded:
             header, before decoding), E204 several frames, E208 outside the quality gate.
     """
     try:
-        size = path.stat().st_size
+        info = path.stat()
+        if stat.S_ISDIR(info.st_mode):
+            raise _of_folder(path)
+        size = info.st_size
         data = path.read_bytes() if 0 < size <= MAX_BYTES else b""
     except OSError as error:
         if error.errno != errno.EIO and (fault := fault_of(error, path)) is not None:  # EIO may be of this one file
@@ -204,6 +210,18 @@ def read_image(path: Path) -> Decoded:
         note = ("OCT-W201", f"{path.name}: content is {found}, the name says {expected}")
         return Decoded(decoded.image, (note, *decoded.notes))
     return decoded
+
+
+def _of_folder(path: Path) -> OctcError:
+    """A folder where an image should be: one that could not be entered is given as itself by whoever walked to it."""
+    try:
+        with os.scandir(path) as entries:
+            list(entries)
+    except OSError as error:
+        text = f"folder cannot be read, so nobody knows what is in it: {error.strerror}"
+        mend = f"chmod -R u+rX {shlex.quote(str(path))}   (or have its owner do it)"
+        return OctcError("OCT-E231", text, mend=mend, place=str(path))
+    return OctcError("OCT-E201", "cannot be read: Is a directory", mend="check the path", place=str(path))
 
 
 def decode_image(data: bytes, place: str) -> Decoded:

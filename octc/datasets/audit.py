@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from octc.datasets.base import DatasetSpec, Finding, Progress, Sample, Samples, patient_count
+from octc.datasets.base import DatasetSpec, Finding, Progress, Sample, Samples, patient_count, words_of_scan
 from octc.datasets.facts import BORDER, ImageFacts, read_facts, sizes_of, tell_release
 from octc.datasets.near import near_pairs
 from octc.datasets.split import groups_of, shared_patients
 from octc.datasets.table import UCSD_LAYOUT, scan_dataset, spec_of
 from octc.errors import OctcError
+from octc.tree import DEBRIS, HIDDEN, LINK, LOST, THUMBNAIL, Left, count_left
 
 NEAR = ("error", "warn", "off")
 EXPECT = ("subset", "published")
@@ -32,7 +32,10 @@ class AuditReport:
         white: class -> share of its images that have a white border (a class that differs can be told by it).
         release: of the published data set that the test part comes from, as far as it can be told.
         findings: end with exit code 1, or 3 for files that cannot be read. warnings end with 0.
-        others: files in the tree that are no image by their name.
+        others: files in the tree that are no image by their name; litter of a file system is not among them.
+        read: how many images were read. parts: folder -> the part that its name spells, of a class tree with parts.
+        left_out: {"path", "why"} of every file and folder that was not read; left_out_counts: why -> how many.
+        lines: all that in words.
     """
 
     dataset: str
@@ -47,6 +50,11 @@ class AuditReport:
     warnings: tuple[Finding, ...]
     others: tuple[str, ...]
     release: str = ""
+    read: int = 0
+    parts: dict[str, str] = field(default_factory=dict)
+    left_out: tuple[Left, ...] = ()
+    left_out_counts: dict[str, int] = field(default_factory=dict)
+    lines: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -68,7 +76,7 @@ def audit(
         scanned, read: progress of hashing and of decoding.
 
     Raises:
-        OctcError: E104 bad option, and what scanning raises (E205, E206, E207, E230): such a tree cannot be counted.
+        OctcError: E104 bad option, and what scanning raises (E205, E206, E207, E230, E231): such a tree cannot be counted.
     """
     for value, allowed, option in ((near, NEAR, "--near-duplicates"), (expect, EXPECT, "--expect")):
         if value not in allowed:
@@ -101,8 +109,13 @@ def audit(
         },
         findings=tuple(f for f in found if f.code.startswith("OCT-E")),
         warnings=tuple(f for f in found if f.code.startswith("OCT-W")),
-        others=tuple(_others(root, {s.path for s in (*samples.items, *samples.left_out)})),
+        others=tuple(sorted(one.path for one in samples.unread if one.why not in (HIDDEN, DEBRIS, THUMBNAIL, LINK, LOST))),
         release=tell_release(samples.items, facts) if spec.layout == UCSD_LAYOUT else "",
+        read=len(samples.items),
+        parts=dict(samples.parts),
+        left_out=samples.unread,
+        left_out_counts=count_left(samples.unread),
+        lines=tuple(words_of_scan(samples.items, samples.parts, samples.unread)),
     )
 
 
@@ -200,7 +213,9 @@ def _published(spec: DatasetSpec, samples: Samples, expect: str) -> Iterator[Fin
     """Fewer images than published are a subset (or an archive half unpacked); more are another data set."""
     if spec.published is None:
         return
-    found = _table(replace(samples, items=(*samples.items, *samples.left_out)), len)  # as it was released
+    more_parts = tuple(f"{top}/" for top, kind in samples.parts if kind == "val")  # not counted in the published ones
+    whole = tuple(s for s in (*samples.items, *samples.left_out) if not s.path.startswith(more_parts))
+    found = _table(replace(samples, items=whole), len)  # as it was released
     listed, more = [], False
     for part, classes in spec.published.items():
         for kind, count in classes.items():
@@ -210,7 +225,7 @@ def _published(spec: DatasetSpec, samples: Samples, expect: str) -> Iterator[Fin
                 listed.append(f"{part}/{kind}: expected {count}, found {have}")
     if listed:
         total = sum(sum(classes.values()) for classes in spec.published.values())
-        text = f"{len(samples.items) + len(samples.left_out)} images, {total} were published"
+        text = f"{len(whole)} images, {total} were published"
         finding = more or expect == "published"
         mend = "unpack the whole archive" if finding and not more else "results are not comparable with published ones"
         yield Finding("OCT-E215" if finding else "OCT-W215", text, tuple(listed), mend)
@@ -230,12 +245,3 @@ def _noted(good: Sequence[tuple[Sample, ImageFacts]]) -> Iterator[Finding]:
     for code, items in sorted(by_code.items()):
         text, mend = texts[code]
         yield Finding(code, f"{len(items)} {text}", tuple(items), mend)
-
-
-def _others(root: Path, known: set[str]) -> Iterator[str]:
-    for place, folders, names in os.walk(root):
-        folders.sort()
-        for name in sorted(names):
-            path = (Path(place) / name).relative_to(root).as_posix()
-            if path not in known and not name.startswith("."):
-                yield path

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from octc.errors import OctcError, shorten
 from octc.files import canonical_json, sha256_bytes
+from octc.tree import Left, Tree, count_left, words_left
 
 MODALITIES = ("oct", "fundus")
+UNLISTED = "in no row of the table"
 EXTRA: dict[str, Any] = {"targets": None, "eye": None, "modality": "oct"}  # fields of a sample, and what most have there
 
 
@@ -74,6 +76,12 @@ class Finding:
         return shorten([item.replace("\n", "\\n") for item in self.items]) if self.items else None
 
 
+def unlisted(unread: Sequence[Left], table: str) -> Iterator[Finding]:
+    """Images on the disk that the table of a data set does not name."""
+    if listed := tuple(sorted(one.path for one in unread if one.why == UNLISTED)):
+        yield Finding("OCT-W214", f"{len(listed)} images are in no row of {table}", listed, "they are not used")
+
+
 def patient_count(samples: Iterable[Sample]) -> int:
     """Different patients; an image without a patient is its own."""
     return len({sample.patient or sample.path for sample in samples})
@@ -87,6 +95,10 @@ class Samples:
         skipped: the unreadable files that `--skip-bad` left out: (path, why).
         left_out: images that the scan itself left out (copies, contradicting labels); what was released holds them.
         notes: warnings (OCT-W...) about what was left out, linked or looks wrong.
+        unread: files and folders of the tree that are not among the images, and why.
+        parts: (folder, the part that its name spells: "train", "val" or "test") of a class tree with parts; (folder, "all")
+            of one whose class folders all lie in one folder below the root.
+        tree: the walk through the root that found all this.
     """
 
     root: Path
@@ -95,12 +107,37 @@ class Samples:
     skipped: tuple[tuple[str, str], ...] = ()
     left_out: tuple[Sample, ...] = ()
     notes: tuple[Finding, ...] = ()
+    unread: tuple[Left, ...] = ()
+    parts: tuple[tuple[str, str], ...] = ()
+    tree: Tree | None = field(default=None, compare=False, repr=False)
 
     @property
     def digest(self) -> str:
         """Digest of the content: classes, and path and sum of every image."""
         rows = [[s.path, s.label, s.sha256, *([list(s.targets)] if s.targets is not None else [])] for s in self.items]
         return sha256_bytes(canonical_json([self.classes, rows]))
+
+
+def scan_json(samples: Samples) -> dict[str, Any]:
+    """What was read as what and what was left out, whole: {"read", "parts", "left_out", "left_out_counts"}."""
+    return {
+        "read": len(samples.items), "parts": dict(samples.parts), "left_out": [asdict(one) for one in samples.unread],
+        "left_out_counts": count_left(samples.unread),
+    }  # fmt: skip
+
+
+def words_of_scan(items: Sequence[Sample], parts: Sequence[tuple[str, str]], unread: Sequence[Left]) -> list[str]:
+    """Lines that say what was read as what, and what was left out."""
+    lines = []
+    for top, kind in parts:
+        count = sum(s.path.startswith(f"{top}/") for s in items)
+        also = " (validation images are drawn again)" if kind == "val" else ""
+        as_what = "" if kind == "all" else f", read as {'test' if kind == 'test' else 'train'}{also}"
+        lines.append(f"{top}: {count} images{as_what}")
+    if any(kind == "train" for _, kind in parts) and all(kind != "test" for _, kind in parts):
+        lines.append("no test part: the test images are drawn from train")
+    lines.append(f"read: {len(items)} images; left out: {words_left(unread)}")
+    return lines
 
 
 Progress = Callable[[int, int], None]  # done, total

@@ -5,29 +5,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from octc.datasets.base import Finding, Progress, Sample, Samples
+from octc.datasets.base import UNLISTED, Finding, Progress, Sample, Samples, unlisted
 from octc.datasets.csv_table import Record, leaves, read_table, refuse_lines
 from octc.datasets.layout import check_link, check_train, sums_of
+from octc.datasets.parts import READ_AS, part_of
 from octc.errors import OctcError
 from octc.image import SUFFIXES
+from octc.tree import Left, has_file, litter, names_in, open_tree
 
 NAME = "labels.csv"  # taken when a folder holds several tables
 COLUMNS = ("path", "label", "patient")
-PARTS = {"train": "train", "val": "train", "test": "test"}  # validation images are drawn again, by patient
 MEND = "a header line path,label,patient (and part: train, val or test, for an official test), then one line for each image"
 
 
 def find_csv(root: Path) -> Path | None:
     """labels.csv in the root, else the only table there that has the columns."""
-    if (root / NAME).is_file():
+    if has_file(root / NAME):
         return root / NAME
-    tables = [p for p in sorted(root.glob("*.csv")) if p.is_file() and _has_columns(p)] if root.is_dir() else []
+    tables = [
+        root / name for name in names_in(root) if name.endswith(".csv") and not litter(name) and _has_columns(root / name)
+    ]
     return tables[0] if len(tables) == 1 else None
 
 
 def _has_columns(table: Path) -> bool:
-    with table.open(encoding="utf-8-sig", errors="replace") as stream:
-        return {*COLUMNS} <= {name.strip().strip('"') for name in stream.readline(4096).split(",")}
+    if not has_file(table):
+        return False
+    try:
+        with table.open(encoding="utf-8-sig", errors="replace") as stream:
+            return {*COLUMNS} <= {name.strip().strip('"') for name in stream.readline(4096).split(",")}
+    except OSError:
+        return False
 
 
 def scan_csv(root: Path, classes: Sequence[str] | None, progress: Progress | None = None) -> Samples:
@@ -39,8 +47,9 @@ def scan_csv(root: Path, classes: Sequence[str] | None, progress: Progress | Non
 
     Raises:
         OctcError: E230 no table, E209 lines that cannot be used, E205 a path that leaves the root, E206 fewer than two
-            classes, E207 a class of test that train lacks.
+            classes, E207 a class of test that train lacks, E231 folders that cannot be read.
     """
+    tree = open_tree(root)
     table = find_csv(root)
     if table is None:
         text = f"no table of images in {root}, or several and none is {NAME}"
@@ -56,7 +65,7 @@ def scan_csv(root: Path, classes: Sequence[str] | None, progress: Progress | Non
             check_link(root / path, root.resolve())
     sums = sums_of([root / path for path in first], progress)
     items = [
-        Sample(path, names.index(cells["label"]), cells["patient"] or None, PARTS[cells["part"]] if split else None, digest)
+        Sample(path, names.index(cells["label"]), cells["patient"] or None, READ_AS[_part(cells)] if split else None, digest)
         for (path, cells), digest in zip(first.items(), sums, strict=True)
     ]
     if empty := [name for k, name in enumerate(names) if not any(s.label == k for s in items)]:
@@ -65,8 +74,9 @@ def scan_csv(root: Path, classes: Sequence[str] | None, progress: Progress | Non
         train, test = ({names[s.label] for s in items if s.part == part} for part in ("train", "test"))
         check_train(train, test, root)
     text = f"{len(again)} lines name an image again"
-    notes = (Finding("OCT-W218", text, again, "remove the lines"),) if again else ()
-    return Samples(root, names, tuple(sorted(items, key=lambda s: s.path)), notes=notes)
+    unread = tuple(Left(path, UNLISTED) for path in tree.images if path not in first)
+    notes = (*((Finding("OCT-W218", text, again, "remove the lines"),) if again else ()), *unlisted(unread, table.name))
+    return Samples(root, names, tuple(sorted(items, key=lambda s: s.path)), notes=notes, unread=unread, tree=tree)
 
 
 def _by_path(
@@ -94,7 +104,7 @@ def _path(cells: dict[str, str]) -> str:
 
 
 def _meaning(cells: dict[str, str]) -> tuple[str, str, str]:
-    return cells["label"], cells["patient"], cells.get("part", "")
+    return cells["label"], cells["patient"], _part(cells)
 
 
 def _why_unusable(cells: dict[str, str], names: Sequence[str], split: bool) -> str:
@@ -104,6 +114,12 @@ def _why_unusable(cells: dict[str, str], names: Sequence[str], split: bool) -> s
         return f"path {cells['path']!r} is no image by its name"
     if cells["label"] not in names:
         return f"label {cells['label']!r} is none of {', '.join(names)}"
-    if split and cells["part"] not in PARTS:
-        return f"part {cells['part']!r} is none of {', '.join(PARTS)}"
+    if split and _part(cells) not in READ_AS:
+        return f"part {cells['part']!r} is none of {', '.join(READ_AS)}"
     return ""
+
+
+def _part(cells: dict[str, str]) -> str:
+    """ "train", "val" or "test" however a cell spells it, else as it is written."""
+    text = cells.get("part", "")
+    return part_of(text) or text

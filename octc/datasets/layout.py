@@ -2,70 +2,75 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from octc.datasets.base import Progress, Sample, Samples
+from octc.datasets.parts import READ_AS, Parts, check_classes, part_of, read_parts
 from octc.errors import OctcError, shorten
 from octc.files import sha256_file
 from octc.image import SUFFIXES
+from octc.tree import LINK, LOST, Left, Tree, is_under, joined, may_be_image, open_tree, words_left
 
-PARTS = ("train", "test")
 PHANTOM_MARK = "phantom.json"  # beside CellData/: says what octc drew, and that the folder may be replaced
 # CLASS-PATIENT-INDEX, and whatever a copy or an export added behind it; a class name may hold hyphens if its folder has them.
 PATIENT = re.compile(r"^[^-]*-(\d+)-\d+(?:\D.*)?$", re.DOTALL)
 
 
-def find_ucsd(root: Path) -> Path:
-    """The folder that holds train/ and test/: root/CellData/OCT, root/OCT or root itself (OctcError E230)."""
-    for place in (root / "CellData" / "OCT", root / "OCT", root):
-        if all((place / part).is_dir() for part in PARTS):
-            return place
-    text = f"no data set of the UCSD layout under {root}"
-    raise OctcError("OCT-E230", text, mend="--data DIR with CellData/OCT/{train,test}/CLASS/ in it", place=str(root))
+def find_ucsd(tree: Tree) -> Parts:
+    """The parts of the first of root/CellData/OCT, root/OCT and root itself that holds train and test (OctcError E230)."""
+    for base in ("CellData/OCT", "OCT", ""):
+        if {"train", "test"} <= {part_of(name) for name in tree.inside.get(base, ())}:
+            return read_parts(tree, base)
+    text = f"no data set of the UCSD layout under {tree.root}"
+    raise OctcError("OCT-E230", text, mend="--data DIR with CellData/OCT/{train,test}/CLASS/ in it", place=str(tree.root))
 
 
 def scan_ucsd(root: Path, classes: Sequence[str] | None, progress: Progress | None = None) -> Samples:
     """CellData/OCT/{train,test}/CLASS/CLASS-PATIENT-INDEX.jpeg. The number alone is the patient (never class and number).
 
+    A validation part beside them is read as train. The parts may be spelt in any usual way.
+
     Raises:
-        OctcError: E206 class folders missing, empty or unexpected, E205 a link leaves the root, E230 not this layout.
+        OctcError: E206 class folders missing, empty or unexpected, E205 a link leaves the root, E230 not this layout, E231
+            folders that cannot be read.
     """
-    top = find_ucsd(root)
+    tree = open_tree(root)
+    parts = find_ucsd(tree)
     expected = tuple(classes or ())
-    check_train(_folders(top / "train") & set(expected), _folders(top / "test") & set(expected), top)
-    rows = [(part, *entry) for part in PARTS for entry in _class_files(top / part, expected, root)]
-    return _samples(root, expected, rows, progress)
+    held = {kind: set(class_folders(tree, top)) & set(expected) for top, kind in parts.tops}
+    check_train(held["train"], held["test"], root / parts.base)
+    return _samples(tree, parts, expected, known=True, progress=progress)
 
 
 def scan_folder(root: Path, classes: Sequence[str] | None, progress: Progress | None = None) -> Samples:
     """Any tree: root/CLASS/..., or root/{train,test}/CLASS/... for an official test part.
 
-    A root/val beside them is read as train: validation images are drawn again, by patient. Classes are the folder names in
-    sorted order unless given. A file named CLASS-PATIENT-INDEX gives its patient; with any other name an image is its own
-    group (and `octc data check` says so).
+    The parts may be spelt in any usual way (octc/datasets/parts.py). A validation part is read as train: validation images are
+    drawn again, by patient, and test images too where there is no test part. Classes are the folder names in sorted order
+    unless given. A file named CLASS-PATIENT-INDEX gives its patient; with any other name an image is its own group (and
+    `octc data check` says so).
 
     Raises:
-        OctcError: E206 class folders missing, empty or unexpected, E207 a class of test that train lacks, E205, E230.
+        OctcError: E206 class folders missing, empty or unexpected, or a tree that can be read in two ways, E207 a class of
+            test that train lacks, E205, E230, E231 as `scan_ucsd`.
     """
-    if not root.is_dir():
-        raise OctcError("OCT-E230", f"no folder at {root}", mend="--data DIR", place=str(root))
-    split = all((root / part).is_dir() for part in PARTS)
-    tops: list[tuple[str | None, Path]] = [(None, root)]
-    if split:
-        tops = [("train", root / "train"), ("test", root / "test")]
-        tops += [("train", root / "val")] if (root / "val").is_dir() else []
-    names = tuple(classes or sorted(set().union(*(_folders(top) for _, top in tops))))
+    tree = open_tree(root)
+    parts = read_parts(tree)
+    held = {kind: set(class_folders(tree, top)) for top, kind in parts.tops}
+    names = tuple(classes or sorted(set().union(*held.values())))
     if len(names) < 2:
-        text = f"{len(names)} class folders under {root}, at least two are needed"
+        place = tree.root / parts.base
+        text = f"{len(names)} class folders under {place}, at least two are needed"
+        if tree.left or tree.below.get(parts.base):
+            loose = tree.below.get(parts.base, 0)
+            text += f"; it holds {loose} images, and left out were {words_left(tree.left)}"
         raise OctcError("OCT-E206", text, mend="root/CLASS/IMAGE or root/{train,test}/CLASS/IMAGE", place=str(root))
-    if split:
-        check_train(_folders(root / "train"), _folders(root / "test"), root)
-    rows = [(part, *entry) for part, top in tops for entry in _class_files(top, names, root)]
-    return _samples(root, names, rows, progress)
+    if "test" in held:
+        check_train(held["train"] | held.get("val", set()), held["test"], root / parts.base)
+    return _samples(tree, parts, names, known=classes is not None, progress=progress)
 
 
 def check_train(train: set[str], test: set[str], top: Path) -> None:
@@ -77,41 +82,53 @@ def check_train(train: set[str], test: set[str], top: Path) -> None:
         )
 
 
-def _folders(top: Path) -> set[str]:
-    return {p.name for p in top.iterdir() if p.is_dir() and not p.name.startswith(".")} if top.is_dir() else set()
+def class_folders(tree: Tree, top: str) -> tuple[str, ...]:
+    """The folders in a part (or the root) that should be classes (OctcError E206 for a link to a folder, E205 for one that
+    leaves the root)."""
+    for one in tree.left:
+        path = one.path.rstrip("/")
+        if one.why in (LINK, LOST) and path.rpartition("/")[0] == top:
+            check_link(tree.root / path, tree.root.resolve())
+            text = f"{path} is a {one.why}, where a folder of images should be"
+            raise OctcError("OCT-E206", text, mend="copy the folder into its place", place=str(tree.root / path))
+    return tree.inside[top]
 
 
-def _class_files(top: Path, expected: Sequence[str], root: Path) -> Iterator[tuple[str, Path]]:
-    """(class, file) of one part, sorted; refuses class folders that are missing, empty or one too many."""
-    found = _folders(top)
-    if found != set(expected):
-        listed = ", ".join(sorted(found)) or "none"
-        text = f"class folders in {top.relative_to(root).as_posix()}: expected {', '.join(expected)}; found {listed}"
-        raise OctcError("OCT-E206", text, mend="rename or move the folders, or use --dataset folder", place=str(top))
-    inside = root.resolve()
-    for name in expected:
-        check_link(top / name, inside)
-        files = sorted(images_below(top / name, root), key=lambda p: p.as_posix())
+def _class_files(tree: Tree, top: str, kind: str | None, expected: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(class, image) of one part, sorted; refuses class folders that are missing, empty or one too many.
+
+    A validation part may lack classes: it is read as train.
+    """
+    found = [name for name in class_folders(tree, top) if kind != "val" or tree.below.get(joined(top, name))]
+    if set(found) - set(expected) or (kind != "val" and set(expected) - set(found)):
+        listed = ", ".join(found) or "none"
+        text = f"class folders in {top or '.'}: expected {', '.join(expected)}; found {listed}"
+        if loose := sum(path.rpartition("/")[0] == top for path in tree.images):
+            text += f", and {loose} images in no class folder"
+        mend = "rename or move the folders, or use --dataset folder"
+        raise OctcError("OCT-E206", text, mend=mend, place=str(tree.root / top))
+    inside = tree.root.resolve()
+    for name in found:
+        folder = joined(top, name)
+        for link in (link for link in tree.links if is_under(link, folder)):
+            check_link(tree.root / link, inside)
+        files = sorted(tree.under(folder))
         if not files:
-            text = f"class {name} has no image in {top.relative_to(root).as_posix()}"
-            raise OctcError("OCT-E206", text, mend="add its images, or remove the class everywhere", place=str(top / name))
+            left = tree.left_under(folder)
+            text = f"class {name} has no image in {top or '.'}" + (f"; left out: {words_left(left)}" if left else "")
+            mend = "add its images, or remove the class everywhere"
+            if any(map(may_be_image, left)):
+                mend = "convert its images to PNG, JPEG, TIFF or BMP, or remove the class everywhere"
+            raise OctcError("OCT-E206", text, mend=mend, place=str(tree.root / folder))
         yield from ((name, path) for path in files)
 
 
-def images_below(folder: Path, root: Path) -> Iterator[Path]:
-    """Image files below a class folder, hidden ones left out (`._a.jpeg` of a Mac archive).
-
-    Links to folders are not followed; a link that leaves the root is an error.
-    """
-    inside = root.resolve()
-    for place, folders, names in os.walk(folder, followlinks=False):
-        folders.sort()
-        for name in [*names, *(d for d in folders if (Path(place) / d).is_symlink())]:
-            path = Path(place) / name
-            if path.is_symlink():
-                check_link(path, inside)
-            if path.suffix.lower() in SUFFIXES and not name.startswith(".") and path.is_file():
-                yield path
+def images_below(tree: Tree) -> Iterator[Path]:
+    """The images of a data set that a table names, wherever they lie; a link that leaves the root is an error (E205)."""
+    inside = tree.root.resolve()
+    for link in tree.links:
+        check_link(tree.root / link, inside)
+    yield from (tree.root / path for path in tree.images)
 
 
 def check_link(path: Path, inside: Path) -> None:
@@ -127,14 +144,21 @@ def check_link(path: Path, inside: Path) -> None:
         )
 
 
-def _samples(
-    root: Path, classes: Sequence[str], rows: Sequence[tuple[str | None, str, Path]], progress: Progress | None
-) -> Samples:
+def _samples(tree: Tree, parts: Parts, classes: Sequence[str], *, known: bool, progress: Progress | None) -> Samples:
+    rows: list[tuple[str | None, str, str]] = []
+    for top, kind in parts.tops:
+        part = None if kind is None else READ_AS[kind]
+        check_classes(tree, top, [name for name in tree.inside[top] if name in classes], known=known)
+        rows += [(part, *entry) for entry in _class_files(tree, top, kind, classes)]
     items = [
-        Sample(path.relative_to(root).as_posix(), classes.index(name), patient_of(path.stem, name), part, digest)
-        for (part, name, path), digest in zip(rows, sums_of([path for _, _, path in rows], progress), strict=True)
+        Sample(path, classes.index(name), patient_of(Path(path).stem, name), part, digest)
+        for (part, name, path), digest in zip(rows, sums_of([tree.root / path for _, _, path in rows], progress), strict=True)
     ]
-    return Samples(root, tuple(classes), tuple(sorted(items, key=lambda s: s.path)))
+    taken = {path for _, _, path in rows}
+    loose = [Left(path, "in no class folder") for path in tree.images if path not in taken]
+    tops = tuple((top, kind or "all") for top, kind in parts.tops if top)
+    items.sort(key=lambda s: s.path)
+    return Samples(tree.root, tuple(classes), tuple(items), unread=tuple(loose), parts=tops, tree=tree)
 
 
 def sums_of(paths: Sequence[Path], progress: Progress | None = None) -> list[str]:

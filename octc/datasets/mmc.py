@@ -17,20 +17,25 @@ from pathlib import Path
 from octc.datasets.base import Progress, Samples
 from octc.datasets.csv_table import refuse_lines
 from octc.datasets.paired import Row, make_samples
+from octc.datasets.parts import READ_AS, part_folders
 from octc.datasets.topcon import read_lines, unsafe
 from octc.errors import OctcError
+from octc.tree import has_folder, open_tree
 
 CLASSES = ("normal", "dryAMD", "PCV", "wetAMD")
 LETTERS = {"h": 0, "d": 1, "p": 2, "w": 3}
 FOLDERS = {"fundus": ("cfp", "cfp-clahe-448x448"), "oct": ("oct", "oct-median3x3-448x448")}
-PARTS = {"train": "train", "val": "train", "test": "test"}
 SYNTHETIC = ("-trs", "-ori", "-flr")
 MEND = "an image id a line: f-CLASS-... or o-CLASS-..., with CLASS one of h, d, p, w"
 
 
 def find_mmc(root: Path) -> bool:
     """Whether a folder has this layout."""
-    return (root / "ImageData").is_dir() and any(root.glob("mmc-amd-split*-train"))
+    return has_folder(root / "ImageData") and any("train" in _parts(root, split) for split in ("A", "AP"))
+
+
+def _parts(root: Path, split: str) -> dict[str, str]:
+    return part_folders(root, f"mmc-amd-split{split}-")
 
 
 def scan_mmc(root: Path, classes: Sequence[str] | None, progress: Progress | None = None, split: str = "AP") -> Samples:
@@ -39,11 +44,15 @@ def scan_mmc(root: Path, classes: Sequence[str] | None, progress: Progress | Non
     Raises:
         OctcError: E230 not this layout, E209 lines that cannot be used, and as `make_samples`.
     """
-    if not (root / f"mmc-amd-split{split}-train").is_dir():
+    tree = open_tree(root)
+    parts = _parts(root, split)
+    if "train" not in parts:
         text = f"no data set of the MMC-AMD layout with split{split} under {root}"
         raise OctcError("OCT-E230", text, mend=f"--data DIR with ImageData/ and mmc-amd-split{split}-train/", place=str(root))
-    rows = [row for modality in FOLDERS for part in PARTS for row in _rows(root, modality, part, split)]
-    return make_samples(root, tuple(classes or CLASSES), rows, root, exclusive=True, progress=progress)
+    rows = [
+        row for modality in FOLDERS for kind in READ_AS if kind in parts for row in _rows(root, modality, kind, parts[kind])
+    ]
+    return make_samples(tree, tuple(classes or CLASSES), rows, exclusive=True, progress=progress)
 
 
 scan_mmc_eyes = partial(scan_mmc, split="A")
@@ -57,9 +66,9 @@ def eye_of(name: str) -> str:
     return eye
 
 
-def _rows(root: Path, modality: str, part: str, split: str) -> Iterator[Row]:
+def _rows(root: Path, modality: str, kind: str, name: str) -> Iterator[Row]:
     short, folder = FOLDERS[modality]
-    place = root / f"mmc-amd-split{split}-{part}"
+    place = root / name
     table = place / "ImageSets" / f"{short}.txt"
     if not table.is_file():
         return
@@ -74,6 +83,6 @@ def _rows(root: Path, modality: str, part: str, split: str) -> Iterator[Row]:
             continue
         eye = eye_of(name)
         patient = next((one for one in known if eye == one or eye.startswith((f"{one}-", f"{one}_"))), eye)
-        rows.append(Row(f"ImageData/{folder}/{name}.jpg", (LETTERS[fields[1]],), eye, patient, modality, PARTS[part]))
+        rows.append(Row(f"ImageData/{folder}/{name}.jpg", (LETTERS[fields[1]],), eye, patient, modality, READ_AS[kind]))
     refuse_lines(table, problems, MEND)
     yield from rows

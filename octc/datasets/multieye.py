@@ -14,18 +14,20 @@ from pathlib import Path
 from octc.datasets.base import Progress, Samples
 from octc.datasets.csv_table import refuse_lines
 from octc.datasets.paired import Row, make_samples
+from octc.datasets.parts import READ_AS, part_folders
 from octc.datasets.topcon import read_lines, unsafe
 from octc.errors import OctcError
+from octc.tree import has_file, open_tree
 
 CLASSES = ("NOR", "AMD", "CSC", "DR", "GLC", "MEM", "MYO", "RVO", "WAMD")
 FOLDERS = {"fundus": ("assemble", "cfp-clahe-224x224"), "oct": ("assemble_oct", "oct-filter-448x448")}
 LIST = "large9cls.txt"
-PARTS = {"train": "train", "dev": "train", "test": "test"}
 
 
 def find_multieye(root: Path) -> bool:
     """Whether a folder has this layout."""
-    return all((root / top / "train" / LIST).is_file() for top, _ in FOLDERS.values())
+    tops = [root / top for top, _ in FOLDERS.values()]
+    return all(has_file(top / part_folders(top).get("train", "train") / LIST) for top in tops)
 
 
 def scan_multieye(root: Path, classes: Sequence[str] | None, progress: Progress | None = None) -> Samples:
@@ -34,19 +36,21 @@ def scan_multieye(root: Path, classes: Sequence[str] | None, progress: Progress 
     Raises:
         OctcError: E230 not this layout, E209 lines that cannot be used, and as `make_samples`.
     """
+    tree = open_tree(root)
     if not find_multieye(root):
         text = f"no data set of the MultiEYE layout under {root}"
         raise OctcError(
             "OCT-E230", text, mend=f"--data DIR with assemble/ and assemble_oct/, each with train/{LIST}", place=str(root)
         )
     names = tuple(classes or CLASSES)
-    rows = [row for modality in FOLDERS for part in PARTS for row in _rows(root, modality, part, len(names))]
-    return make_samples(root, names, rows, root, exclusive=True, progress=progress)
+    rows = [row for modality in FOLDERS for kind in READ_AS for row in _rows(root, modality, kind, len(names))]
+    return make_samples(tree, names, rows, exclusive=True, progress=progress)
 
 
-def _rows(root: Path, modality: str, part: str, classes: int) -> Iterator[Row]:
+def _rows(root: Path, modality: str, kind: str, classes: int) -> Iterator[Row]:
     top, folder = FOLDERS[modality]
-    table = root / top / part / LIST
+    parts = part_folders(root / top)
+    table = root / top / parts.get(kind, kind) / LIST
     if not table.is_file():
         return
     problems, rows = [], []
@@ -56,7 +60,7 @@ def _rows(root: Path, modality: str, part: str, classes: int) -> Iterator[Row]:
         if unsafe(stem) or not mark.isdecimal() or int(mark) >= classes:
             problems.append(f"line {number}: {line[:80]!r}")
             continue
-        path = f"{top}/train/ImageData/{folder}/{stem}.png"
-        rows.append(Row(path, (int(mark),), f"{modality}-{stem}", f"{modality}-{stem}", modality, PARTS[part]))
+        path = f"{top}/{parts['train']}/ImageData/{folder}/{stem}.png"
+        rows.append(Row(path, (int(mark),), f"{modality}-{stem}", f"{modality}-{stem}", modality, READ_AS[kind]))
     refuse_lines(table, problems, f"each line: NAME, a space, a class from 0 to {classes - 1}")
     yield from rows

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from octc.datasets.base import Finding, Progress, Sample, Samples
+from octc.datasets.base import UNLISTED, Finding, Progress, Sample, Samples, unlisted
 from octc.datasets.csv_table import key_of, leaves, read_table, refuse_lines
 from octc.datasets.layout import images_below, sums_of
 from octc.errors import OctcError
+from octc.tree import Left, Tree, has_file, litter, names_in, open_tree
 
 TABLE = "data_information.csv"
 IMAGES = "NEH_UT_2021RetinalOCTDataset"
@@ -52,23 +53,23 @@ class Row:
 
 def find_table(root: Path) -> Path | None:
     """data_information.csv in the root, or one folder below."""
-    places = [root, *sorted(p for p in root.iterdir() if p.is_dir())] if root.is_dir() else []
-    return next((place / TABLE for place in places if (place / TABLE).is_file()), None)
+    places = [root, *(root / name for name in names_in(root) if not litter(name))]
+    return next((place / TABLE for place in places if has_file(place / TABLE)), None)
 
 
-def read_rows(root: Path) -> list[Row]:
+def read_rows(root: Path, tree: Tree | None = None) -> list[Row]:
     """The table in its own order, every path looked up on the disk without regard to letter case.
 
     Raises:
         OctcError: E230 no table, E209 lines that cannot be used (a label that is none, a path that leaves the root or that
-            fits two files), E205 a link that leaves the root.
+            fits two files), E205 a link that leaves the root, E231 folders that cannot be read.
     """
     table = find_table(root)
     if table is None:
         mend = f"--data DIR with {TABLE} and {IMAGES}/ in it, or octc data fetch neh"
         raise OctcError("OCT-E230", f"no {TABLE} in {root}", mend=mend, place=str(root))
     files: dict[str, list[str]] = defaultdict(list)
-    for image in images_below(root, root):
+    for image in images_below(tree or open_tree(root)):
         files[key_of(image.relative_to(root).as_posix())].append(image.relative_to(root).as_posix())
     beside = table.parent.relative_to(root).as_posix()
     tops = [top for top in (f"{beside}/{IMAGES}", beside, IMAGES, "") if (root / top).is_dir()]
@@ -119,7 +120,8 @@ def scan_neh(
     E206 when a class is left without images.
     """
     names = tuple(classes or CLASSES)
-    rows = read_rows(root)
+    tree = open_tree(root)
+    rows = read_rows(root, tree)
     paths = sorted({row.path for row in rows})
     sums = dict(zip(paths, sums_of([root / path for path in paths], progress), strict=True))
     person = linked_patients(rows, sums)
@@ -145,14 +147,17 @@ def scan_neh(
     if empty := [name for k, name in enumerate(names) if not any(s.label == k for s in items)]:
         text = f"no image of {', '.join(empty)} is left"
         raise OctcError("OCT-E206", text, mend="octc data check neh-all, or octc data fetch neh", place=str(root))
+    named = set(paths)
+    unread = tuple(Left(path, UNLISTED) for path in tree.images if path not in named)
     notes = (
         *_linked(person),
         *_left_out("OCT-W217", "images have contradicting labels and are left out", torn),
         *_left_out("OCT-W218", "copies of an image (or rows that name it again) are left out", copies),
         *_disagreeing(rows, same_class),
-        *_unnamed(root, set(paths)),
+        *unlisted(unread, TABLE),
     )
-    return Samples(root, names, tuple(items), left_out=tuple(sample for _, sample in (*torn, *copies)), notes=notes)
+    left_out = tuple(sample for _, sample in (*torn, *copies))
+    return Samples(root, names, tuple(items), left_out=left_out, notes=notes, unread=unread, tree=tree)
 
 
 scan_neh_all = partial(scan_neh, same_class=False)
@@ -219,10 +224,3 @@ def _contradictions(row: Row) -> Iterator[str]:
     for column, (found, written) in told.items():
         if len(found) == 1 and found[0] != written.lower():
             yield f"{column} {written or '(empty)'}, path {found[0]}"
-
-
-def _unnamed(root: Path, named: set[str]) -> Iterator[Finding]:
-    """Images on the disk that no row names."""
-    found = (path.relative_to(root).as_posix() for path in images_below(root, root))
-    if listed := tuple(sorted(path for path in found if path not in named)):
-        yield Finding("OCT-W214", f"{len(listed)} images are in no row of {TABLE}", listed, "they are not used")

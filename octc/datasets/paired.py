@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from octc.datasets.base import Finding, Progress, Sample, Samples
+from octc.datasets.base import UNLISTED, Finding, Progress, Sample, Samples, unlisted
 from octc.datasets.csv_table import refuse_lines
 from octc.datasets.layout import check_link, sums_of
 from octc.datasets.split import Split
 from octc.errors import OctcError
+from octc.tree import Left, Tree
 
 ORDER = {"test": 0, "train": 1, "val": 1}  # a file that stands in several lists is a test image
 
@@ -29,8 +29,7 @@ class Row:
 
 
 def make_samples(
-    root: Path, classes: Sequence[str], rows: Iterable[Row], place: Path, *, exclusive: bool = False,
-    progress: Progress | None = None,
+    tree: Tree, classes: Sequence[str], rows: Iterable[Row], *, exclusive: bool = False, progress: Progress | None = None
 ) -> Samples:  # fmt: skip
     """Samples of all rows. A path that stands in several lists is taken once: from test if it is there.
 
@@ -40,6 +39,7 @@ def make_samples(
         OctcError: E209 a path that stands under different labels, E205 a link that leaves the root, E206 a modality or a class
             without images.
     """
+    root = place = tree.root
     known: dict[str, Row] = {}
     problems, again = [], []
     for row in sorted(rows, key=lambda row: ORDER.get(row.part or "train", 1)):
@@ -66,8 +66,11 @@ def make_samples(
         for row, digest in zip(known.values(), sums_of([root / path for path in known], progress), strict=True)
     ]  # fmt: skip
     text = f"{len(again)} lines name an image that stands in another list too"
-    notes = (Finding("OCT-W218", text, tuple(again), "none needed: it is used once, as a test image if it is one"),)
-    return Samples(root, tuple(classes), tuple(sorted(items, key=lambda s: s.path)), notes=notes if again else ())
+    copies = Finding("OCT-W218", text, tuple(again), "none needed: it is used once, as a test image if it is one")
+    unread = tuple(Left(path, UNLISTED) for path in tree.images if path not in known)
+    notes = (*((copies,) if again else ()), *unlisted(unread, "the lists"))
+    items.sort(key=lambda s: s.path)
+    return Samples(root, tuple(classes), tuple(items), notes=notes, unread=unread, tree=tree)
 
 
 def _rarest(targets: tuple[int, ...], counts: Counter[int]) -> int:

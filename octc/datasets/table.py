@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from octc.datasets.base import MODALITIES, DatasetSpec, Progress, Sample, Samples
+from octc.datasets.base import MODALITIES, UNLISTED, DatasetSpec, Finding, Progress, Sample, Samples
 from octc.datasets.csv_layout import find_csv, scan_csv
 from octc.datasets.layout import PHANTOM_MARK, scan_folder, scan_ucsd
 from octc.datasets.mmc import CLASSES as MMC
@@ -19,10 +19,12 @@ from octc.datasets.neh import CLASSES as NEH
 from octc.datasets.neh import find_table, scan_neh, scan_neh_all
 from octc.datasets.octmnist import MARK as OCTMNIST_MARK
 from octc.datasets.paired_phantom import CLASSES as PAIRED
+from octc.datasets.parts import part_folders
 from octc.datasets.topcon import CLASSES as TOPCON
 from octc.datasets.topcon import find_topcon, scan_topcon
 from octc.errors import OctcError
 from octc.image import read_image
+from octc.tree import count_left, has_file, has_folder, is_folder, may_be_image, open_tree
 
 UCSD = ("CNV", "DME", "DRUSEN", "NORMAL")
 UCSD_LAYOUT = "CellData/OCT/{train,test}/CLASS/CLASS-PATIENT-INDEX.jpeg"
@@ -101,7 +103,7 @@ DATASETS: dict[str, DatasetSpec] = {
         classes=None,
         scan=scan_folder,
         default_root=None,
-        layout="CLASS/IMAGE or {train,test}/CLASS/IMAGE; CLASS-PATIENT-INDEX names give patients",
+        layout="CLASS/IMAGE or {train,val,test}/CLASS/IMAGE, parts in any usual spelling; CLASS-PATIENT-INDEX gives patients",
         licence="yours",
         source="yours",
     ),
@@ -190,10 +192,10 @@ def spec_of(name: str) -> DatasetSpec:
 def guess_layout(root: Path) -> str:
     """Which data set a folder looks like: by the marks that octc leaves, else by its tables and folders, else "folder"."""
     signs = {
-        "paired-phantom": (root / PHANTOM_MARK).is_file() and find_topcon(root),
-        "phantom": (root / PHANTOM_MARK).is_file(),
-        "octmnist": (root / OCTMNIST_MARK).is_file(),
-        "ucsd": (root / "CellData" / "OCT").is_dir() or (root / "OCT" / "train").is_dir(),
+        "paired-phantom": has_file(root / PHANTOM_MARK) and find_topcon(root),
+        "phantom": has_file(root / PHANTOM_MARK),
+        "octmnist": has_file(root / OCTMNIST_MARK),
+        "ucsd": has_folder(root / "CellData" / "OCT") or "train" in part_folders(root / "OCT"),
         "neh": find_table(root) is not None,
         "topcon-mm": find_topcon(root),
         "mmc-amd": find_mmc(root),
@@ -211,7 +213,7 @@ def find_root(name: str, data: str | None, environ: Mapping[str, str]) -> Path:
     if chosen is None:
         raise OctcError("OCT-E230", f"data set {name} needs a place", mend="--data DIR, or set OCTC_DATA")
     root = Path(chosen)
-    if not root.is_dir():
+    if not is_folder(root):
         get = f"{DRAWN[name]} draws it" if name in DRAWN else "give --data DIR"
         if spec.fetched_as:
             get = f"octc data fetch {spec.fetched_as}, or --data DIR"
@@ -225,11 +227,24 @@ def scan_dataset(
     """Scan a data set by name. With `skip_bad` every image is decoded, and those that cannot be are left out and listed.
 
     Raises:
-        OctcError: what the layout raises (E205, E206, E207, E230), E206 when `skip_bad` leaves a class without images.
+        OctcError: what the layout raises (E205, E206, E207, E230, E231), E206 when `skip_bad` leaves a class without images.
     """
     spec = spec_of(name)
-    samples = spec.scan(root, classes or spec.classes, progress)
+    samples = _with_left_out(spec.scan(root, classes or spec.classes, progress))
     return without_bad(samples, progress) if skip_bad else samples
+
+
+def _with_left_out(samples: Samples) -> Samples:
+    """With all that lies in the tree and was not read, and a warning where it may be images."""
+    tree = samples.tree or open_tree(samples.root)
+    unread = (*samples.unread, *tree.left)
+    missed = [one for one in unread if one.why != UNLISTED and may_be_image(one)]
+    if not missed:
+        return replace(samples, unread=unread)
+    text = f"{len(missed)} left out that may hold images: {', '.join(f'{n} {why}' for why, n in count_left(missed).items())}"
+    mend = "convert them to PNG, JPEG, TIFF or BMP and put them into a class folder, or move them out of the data set"
+    note = Finding("OCT-W220", text, tuple(one.path for one in missed), mend)
+    return replace(samples, unread=unread, notes=(*samples.notes, note))
 
 
 def without_bad(samples: Samples, progress: Progress | None = None) -> Samples:

@@ -9,25 +9,27 @@ as train: validation images are drawn again, by patient.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from octc.datasets.base import Progress, Samples
 from octc.datasets.csv_table import refuse_lines
 from octc.datasets.paired import Row, make_samples
+from octc.datasets.parts import READ_AS, part_folders
 from octc.errors import OctcError
+from octc.tree import has_file, has_folder, open_tree
 
 CLASSES = ("NOR", "AMD", "WAMD", "DR", "CSC", "PED", "MEM", "FLD", "EXU", "CNV", "RVO")
 LISTS = {"fundus": "cfp.txt", "oct": "oct.txt"}
 FOLDERS = {"fundus": ("fundus_images", "fundus-images"), "oct": ("oct_images", "oct-images")}
-PARTS = {"train": "train", "val": "train", "test": "test"}
 MOST_BYTES = 64 << 20
 MEND = "each line: NAME, then a 0 or 1 for each class, between single spaces"
 
 
 def find_topcon(root: Path) -> bool:
     """Whether a folder has this layout."""
-    return all((root / "train" / name).is_file() for name in LISTS.values()) and (root / "train" / "Images").is_dir()
+    train = root / part_folders(root).get("train", "train")
+    return all(has_file(train / name) for name in LISTS.values()) and has_folder(train / "Images")
 
 
 def scan_topcon(root: Path, classes: Sequence[str] | None, progress: Progress | None = None) -> Samples:
@@ -36,28 +38,30 @@ def scan_topcon(root: Path, classes: Sequence[str] | None, progress: Progress | 
     Raises:
         OctcError: E230 not this layout, E209 lines that cannot be used, and as `make_samples`.
     """
+    tree = open_tree(root)
     if not find_topcon(root):
         text = f"no data set of the TOPCON-MM layout under {root}"
         raise OctcError("OCT-E230", text, mend="--data DIR with train/{cfp,oct}.txt and train/Images/ in it", place=str(root))
     names = tuple(classes or CLASSES)
-    rows = [row for modality in LISTS for part in PARTS for row in _rows(root, modality, part, names)]
-    return make_samples(root, names, rows, root, progress=progress)
+    parts = part_folders(root)
+    rows = [row for modality in LISTS for kind in READ_AS for row in _rows(root, modality, kind, parts, names)]
+    return make_samples(tree, names, rows, progress=progress)
 
 
-def folder_of(root: Path, modality: str) -> Path:
-    """Where the images of a modality lie, in either spelling (OctcError E206 in neither)."""
+def folder_of(root: Path, modality: str, train: str = "train") -> Path:
+    """Where the images of a modality lie, in either spelling (OctcError E206 in neither). train: the folder of that part."""
     for name in FOLDERS[modality]:
-        if (root / "train" / "Images" / name).is_dir():
-            return root / "train" / "Images" / name
+        if (root / train / "Images" / name).is_dir():
+            return root / train / "Images" / name
     text = f"no folder {' or '.join(FOLDERS[modality])} under train/Images"
     raise OctcError("OCT-E206", text, mend="unpack the whole archive", place=str(root))
 
 
-def _rows(root: Path, modality: str, part: str, classes: Sequence[str]) -> Iterator[Row]:
-    table = root / part / LISTS[modality]
+def _rows(root: Path, modality: str, kind: str, parts: Mapping[str, str], classes: Sequence[str]) -> Iterator[Row]:
+    table = root / parts.get(kind, kind) / LISTS[modality]
     if not table.is_file():
         return
-    folder = folder_of(root, modality).relative_to(root).as_posix()
+    folder = folder_of(root, modality, parts["train"]).relative_to(root).as_posix()
     problems, rows = [], []
     for number, line in enumerate(read_lines(table), 1):
         name, *marks = line.split(" ")
@@ -66,7 +70,7 @@ def _rows(root: Path, modality: str, part: str, classes: Sequence[str]) -> Itera
             continue
         targets = tuple(k for k, mark in enumerate(marks) if mark == "1")
         fields = name.split("-")
-        rows.append(Row(f"{folder}/{name}.png", targets, "-".join(fields[:2]), fields[0], modality, PARTS[part]))
+        rows.append(Row(f"{folder}/{name}.png", targets, "-".join(fields[:2]), fields[0], modality, READ_AS[kind]))
     refuse_lines(table, problems, f"{MEND} ({len(classes)} classes)")
     yield from rows
 

@@ -1,0 +1,301 @@
+"""Which folders of a class tree are the parts of the data set, and which are its classes, however the parts are spelt.
+
+    ROOT/CLASS/...        ROOT/PART/CLASS/...        ROOT/ROOT/... (an archive that was unpacked into a folder of its name)
+
+A tree that can be read in two ways is refused with the reading that fits: a network that tells train from test, or one that
+learns from test images, is worse than none.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import NoReturn
+
+from octc.errors import OctcError, shorten
+from octc.tree import Tree, has_folder, joined, litter, names_in
+
+# Spellings of the parts, without letter case, separators, digits at the ends and the words of FILLER.
+SPELLINGS: dict[str, tuple[str, ...]] = {
+    "train": (
+        "train", "trains", "training", "trainings", "trn", "trainval", "trainvalid", "trainvalidation", "trainandval",
+        "entrenamiento", "entrainement", "apprentissage", "treino", "treinamento", "addestramento", "eğitim", "обучение",
+        "训练", "訓練", "학습",
+    ),
+    "val": (
+        "val", "vals", "valid", "validate", "validating", "validation", "validations", "vld", "vali", "dev", "devel",
+        "development", "validierung", "validierungs", "validacion", "validacao", "validazione", "doğrulama", "валидация",
+        "验证", "驗證", "検証", "검증",
+    ),
+    "test": (
+        "test", "tests", "testing", "tst", "holdout", "heldout", "prueba", "pruebas", "teste", "prova", "тест", "测试", "測試",
+        "テスト", "테스트",
+    ),
+    "eval": ("eval", "evals", "evaluate", "evaluation"),
+}  # fmt: skip
+FILLER = (
+    "set", "sets", "data", "dataset", "datasets", "daten", "datensatz", "image", "images", "img", "imgs", "pic", "pics",
+    "picture", "pictures", "photo", "photos", "oct", "octs", "scan", "scans", "bscan", "bscans", "sample", "samples", "split",
+    "subset",
+    "part", "partition", "folder", "dir", "files", "cases", "group", "final", "official", "集", "セット", "データ", "用",
+)  # fmt: skip
+KIND = {word: kind for kind, words in SPELLINGS.items() for word in words}
+_FILLED = "(?:" + "|".join(sorted(FILLER, key=len, reverse=True)) + ")*"
+_WORD = re.compile(rf"\d*{_FILLED}({'|'.join(sorted(KIND, key=len, reverse=True))}){_FILLED}\d*")
+READ_AS = {"train": "train", "val": "train", "test": "test"}  # validation images are drawn again, by patient
+# Sub-folders that every class may have without being classes or parts themselves: eyes, and where the images lie.
+NEUTRAL = frozenset({
+    "od", "os", "ou", "right", "left", "r", "l", "re", "le", "eye", "eyes", "image", "images", "img", "imgs", "scan", "scans",
+    "bscan", "bscans", "jpg", "jpeg", "png", "tif", "tiff", "bmp",
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Where the class folders lie.
+
+    Attributes:
+        base: the folder that was read, relative to the root ("" unless the data set lies in a folder of its own).
+        tops: (folder that holds the class folders, the part that it is spelt as or None); "val" is a part here.
+    """
+
+    base: str
+    tops: tuple[tuple[str, str | None], ...]
+
+    @property
+    def split(self) -> bool:
+        """Whether the tree has parts."""
+        return any(kind for _, kind in self.tops)
+
+
+def part_of(name: str) -> str | None:
+    """ "train", "val", "test", or "eval" (val or test, by what stands beside it), as which a name is spelt; None: no part."""
+    found = _WORD.fullmatch(_plain(name))
+    return KIND[found[1]] if found else None
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).casefold())
+
+
+def parts_of(names: Sequence[str], full: Sequence[str], place: str) -> dict[str, str]:
+    """Name -> "train", "val" or "test", of those names that spell a part. full: those of the folders that hold images.
+
+    Raises:
+        OctcError: E206 two names of one part; `eval` with nothing beside it that says what it is.
+    """
+    kinds = {name: kind for name in names if (kind := part_of(name))}
+    kinds = _alike(full) or kinds
+    known = set(kinds.values())
+    for name in [name for name, kind in kinds.items() if kind == "eval"]:
+        if known >= {"val", "test"}:
+            raise _refused(
+                f"{name} lies beside a validation and a test part", f"move it out of {place}, or rename the others", place
+            )
+        if not known & {"val", "test"}:
+            mend = f"mv {_quoted(place, name)} {_quoted(place, 'test')}   (or val: it is then read as train)"
+            raise _refused(f"{name} may be the validation or the test part", mend, place)
+        kinds[name] = "val" if "test" in known else "test"
+    for kind in READ_AS:
+        if len(same := [name for name in kinds if kinds[name] == kind]) > 1:
+            text = f"{len(same)} folders are spelt as the {kind} part: {shorten(same)}"
+            raise _refused(text, "put their class folders into one of them, or move the others out of the data set", place)
+    return kinds
+
+
+def part_folders(place: Path, prefix: str = "") -> dict[str, str]:
+    """ "train", "val", "test" -> name of the sub-folder that is spelt so (behind `prefix`); {} where nothing can be listed.
+
+    For layouts whose lists lie in one folder for each part, and for telling a layout: nothing is refused here, and of two
+    folders of one part the one that is spelt as here is meant.
+    """
+    names = [name.removeprefix(prefix) for name in names_in(place) if name.startswith(prefix) and has_folder(place / name)]
+    names = [name for name in names if not litter(name)]
+    found = {kind: prefix + name for name in reversed(names) if (kind := part_of(name)) in READ_AS}
+    return {**found, **{kind: prefix + kind for kind in READ_AS if kind in names}}
+
+
+def _alike(names: Sequence[str]) -> dict[str, str]:
+    """Parts whose names have one more word that is the same in all of them: kermany_train, kermany_test."""
+    found = {name: words for name in names if (words := _words(name))}
+    rests = {" ".join(rest).casefold() for _, rest in found.values()}
+    kinds = {name: kind for name, (kind, _) in found.items()}
+    alike = len(found) > 1 and len(rests) == 1 and len(found) == len(names) and {"train"} < set(kinds.values())
+    return kinds if alike else {}
+
+
+def _words(name: str) -> tuple[str, list[str]] | None:
+    """The part that one word of a name spells, and its other words; None with no such word, or several."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", unicodedata.normalize("NFKC", name))
+    words = [word for word in re.split(r"[\W_]+", spaced) if word]
+    kinds = [KIND[word.casefold()] for word in words if word.casefold() in KIND]
+    return (kinds[0], [word for word in words if word.casefold() not in KIND]) if len(kinds) == 1 else None
+
+
+def read_parts(tree: Tree, base: str = "") -> Parts:
+    """The parts and class folders of a tree, from `base` on.
+
+    Raises:
+        OctcError: E206 parts and other folders with images side by side, no training part, two folders of one part, parts
+            below classes, class folders that all hold the same sub-folders, one folder that may be a class or a wrapper.
+    """
+    names = tree.inside[base]
+    place = str(tree.root / base)
+    full = [name for name in names if tree.below.get(joined(base, name))]
+    if kinds := parts_of(names, full, place):
+        return Parts(base, tuple(_tops(tree, base, kinds)))
+    _refuse_joined(tree, base)
+    if len(names) == 1 and (inner := tree.inside[joined(base, names[0])]):
+        return _inner(tree, base, names[0], inner)
+    return Parts(base, ((base, None),))
+
+
+def _tops(tree: Tree, base: str, kinds: Mapping[str, str]) -> Iterator[tuple[str, str | None]]:
+    """The folders of the parts, train first."""
+    place = str(tree.root / base)
+    beside = [name for name in tree.inside[base] if name not in kinds and tree.below.get(joined(base, name))]
+    listed = ", ".join(kinds)
+    if beside:
+        text = f"folders of parts ({listed}) and other folders with images ({shorten(beside)}) lie side by side"
+        mend = (
+            f"move {shorten(beside)} into the parts (PART/CLASS/IMAGE) or out of {place}; no class may be called as a part is"
+        )
+        raise _refused(text, mend, place)
+    if "train" not in kinds.values():
+        text = f"no training part beside {listed}"
+        raise _refused(
+            text, f"rename the folder of the training images: mv {_quoted(place, 'NAME')} {_quoted(place, 'train')}", place
+        )
+    for kind in READ_AS:
+        for name in kinds:
+            if kinds[name] == kind:
+                yield _unwrapped(tree, joined(base, name), kind), kind
+
+
+def _unwrapped(tree: Tree, top: str, kind: str) -> str:
+    """train/train/CLASS: an archive that was unpacked into a folder of its own name."""
+    while len(names := tree.inside[top]) == 1 and part_of(names[0]) == kind:
+        top = joined(top, names[0])
+    if deeper := [name for name in tree.inside[top] if part_of(name) and tree.below.get(joined(top, name))]:
+        place = str(tree.root / top)
+        raise _refused(
+            f"folders of parts inside a part: {shorten([joined(top, name) for name in deeper])}", f"--data {place}", place
+        )
+    return top
+
+
+def _inner(tree: Tree, base: str, name: str, inner: Sequence[str]) -> Parts:
+    """One folder alone: taken for a wrapper where it says so itself, by its name or by parts; else it could be a class."""
+    deep = base
+    while len(tree.inside[deep]) == 1 and tree.inside[joined(deep, tree.inside[deep][0])]:
+        deep = joined(deep, tree.inside[deep][0])
+        if any(map(part_of, tree.inside[deep])) or _alike(tree.inside[deep]):
+            return read_parts(tree, deep)
+    above = re.sub(r"\s*\(\d+\)$", "", (tree.root.resolve() / base).name)  # "set (1)", as a second download is called
+    if _plain(above) == _plain(name):
+        return read_parts(tree, joined(base, name))
+    place = str(tree.root / base)
+    text = f"one folder alone in {place}: {name}, which holds {shorten(inner, 5, 'folders')}"
+    mend = (
+        f"if those are the classes: --data {shlex.quote(str(tree.root / joined(base, name)))}; at least two classes are needed"
+    )
+    raise _refused(text, mend, place)
+
+
+def _refuse_joined(tree: Tree, base: str) -> None:
+    """Parts and classes in one name: train_CNV, test_CNV."""
+    found = {n: words for n in tree.inside[base] if tree.below.get(joined(base, n)) and (words := _words(n))}
+    kinds = {kind for kind, _ in found.values()}
+    if "train" in kinds and len(kinds) > 1:
+        place = str(tree.root / base)
+        name, (kind, rest) = next(iter(found.items()))
+        into = _quoted(place, f"{kind}/{'_'.join(rest) or 'CLASS'}")
+        mend = f"mkdir -p {_quoted(place, kind)} && mv {_quoted(place, name)} {into}   (and so on: PART/CLASS/IMAGE)"
+        raise _refused(f"folder names join parts and classes: {shorten(list(found))}", mend, place)
+
+
+def check_classes(tree: Tree, top: str, names: Sequence[str], *, known: bool) -> None:
+    """Refuse class folders that are none (OctcError E206): parts below them, or the same sub-folders in all of them.
+
+    known: the classes were given, so that their names are not in doubt.
+    """
+    place = str(tree.root / top)
+    full = [name for name in names if tree.below.get(joined(top, name))]
+    below = {name: [f for f in tree.folders_under(joined(top, name)) if part_of(f.rpartition("/")[2])] for name in full}
+    if any(below.values()):
+        _refuse_below(tree, top, {name: found for name, found in below.items() if found})
+    if known or len(full) < 2:
+        return
+    if same := _same(tree, top, full):
+        text = f"the folders {shorten(full)} all hold the folders {shorten(same)}: which are the classes is not clear"
+        first = shlex.quote(str(tree.root / joined(top, full[0])))
+        mend = (
+            f"if {shorten(same, 4, 'more')} are the classes: --data {first} for one, or name the folders train and test; "
+            f"if {shorten(full, 4, 'more')} are: give the sub-folders other names in each class, or name each image in "
+            f"{tree.root}/labels.csv"
+        )
+        raise _refused(text, mend, place)
+
+
+def _same(tree: Tree, top: str, full: Sequence[str]) -> list[str]:
+    """Sub-folders that say that the folders above them are no classes.
+
+    Names that are words are enough when every folder has two that come back elsewhere; numbers and ids (patients may be in
+    several classes, or numbered anew in each) only when all folders hold the very same ones.
+    """
+    held: dict[str, set[str]] = {}
+    seen: dict[str, set[str]] = defaultdict(set)
+    spelt: dict[str, str] = {}
+    for name in full:
+        folder = joined(top, name)
+        subs = [sub for sub in tree.inside[folder] if tree.below.get(joined(folder, sub))]
+        held[name] = {sub.casefold() for sub in subs}
+        for sub in subs:
+            seen[sub.casefold()].add(name)
+            spelt.setdefault(sub.casefold(), sub)
+    again = sorted(sub for sub, holders in seen.items() if len(holders) > 1)
+    words = [sub for sub in again if not any(sign.isdigit() for sign in sub)]
+    in_all = all(len(one & {*words}) > 1 for one in held.values())
+    if in_all and not {_plain(sub) for sub in words} <= NEUTRAL:
+        return [spelt[sub] for sub in words]
+    first, *others = held.values()
+    identical = len(first) > 1 and all(one == first for one in others)
+    return [spelt[sub] for sub in sorted(first)] if identical and not {_plain(sub) for sub in first} <= NEUTRAL else []
+
+
+def _refuse_below(tree: Tree, top: str, below: Mapping[str, Sequence[str]]) -> NoReturn:
+    """Parts below classes, or whole data sets side by side."""
+    place = str(tree.root / top)
+    some = [folder for found in below.values() for folder in found]
+    if own := [name for name in below if _is_set(tree, joined(top, name))]:
+        text = (
+            f"{shorten(own)} hold parts with class folders in them ({shorten(some, 3, 'more')}): each is a data set of its own"
+        )
+        raise _refused(text, f"--data {shlex.quote(str(tree.root / joined(top, own[0])))}", place)
+    text = f"folders of parts inside class folders: {shorten(some, 6, 'more')}; octc reads PART/CLASS/IMAGE"
+    name, part = next(iter(below)), some[0].rpartition("/")[2]
+    mend = (
+        f"mkdir -p {_quoted(place, part)} && mv {shlex.quote(str(tree.root / some[0]))} {_quoted(place, f'{part}/{name}')}"
+        "   (and so on for each class and part)"
+    )
+    raise _refused(text, mend, place)
+
+
+def _is_set(tree: Tree, folder: str) -> bool:
+    """Whether two parts in a folder hold folders of the same names, as the classes of a data set do."""
+    held = [set(tree.inside[joined(folder, name)]) for name in tree.inside[folder] if part_of(name)]
+    return any(len(one & other) > 1 for one, other in combinations(held, 2))
+
+
+def _quoted(place: str, name: str) -> str:
+    return shlex.quote(str(Path(place) / name))
+
+
+def _refused(text: str, mend: str, place: str) -> OctcError:
+    return OctcError("OCT-E206", text, mend=mend, place=place)
