@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from octc.datasets.patients import PatientIds, patient_ids
 from octc.errors import OctcError, shorten
 from octc.files import canonical_json, sha256_bytes
 
@@ -21,7 +22,7 @@ class Sample:
     Attributes:
         path: relative to the data set's root, with forward slashes.
         label: index into the classes.
-        patient: the patient's id, or None where the layout has none (the image is then its own group).
+        patient: the patient's id, or None where it is not known (the image is then its own group, and may be of anybody).
         part: "train" or "test" where the layout has an official split, else None.
         sha256: of the file; the identity of an image (names are reused between releases). Empty for a file that cannot
             be read, which `octc.image.read_image` then refuses by name.
@@ -74,9 +75,9 @@ class Finding:
         return shorten([item.replace("\n", "\\n") for item in self.items]) if self.items else None
 
 
-def patient_count(samples: Iterable[Sample]) -> int:
-    """Different patients; an image without a patient is its own."""
-    return len({sample.patient or sample.path for sample in samples})
+def ids_of(samples: Iterable[Sample]) -> PatientIds:
+    """Whether it is known whose these images are."""
+    return patient_ids(sample.patient for sample in samples)
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,11 @@ class Samples:
     skipped: tuple[tuple[str, str], ...] = ()
     left_out: tuple[Sample, ...] = ()
     notes: tuple[Finding, ...] = ()
+
+    @property
+    def patient_ids(self) -> PatientIds:
+        """Whether it is known whose these images are."""
+        return ids_of(self.items)
 
     @property
     def digest(self) -> str:

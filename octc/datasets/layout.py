@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from octc.datasets import patients
 from octc.datasets.base import Progress, Sample, Samples
 from octc.errors import OctcError, shorten
 from octc.files import sha256_file
@@ -15,8 +15,6 @@ from octc.image import SUFFIXES
 
 PARTS = ("train", "test")
 PHANTOM_MARK = "phantom.json"  # beside CellData/: says what octc drew, and that the folder may be replaced
-# CLASS-PATIENT-INDEX, and whatever a copy or an export added behind it; a class name may hold hyphens if its folder has them.
-PATIENT = re.compile(r"^[^-]*-(\d+)-\d+(?:\D.*)?$", re.DOTALL)
 
 
 def find_ucsd(root: Path) -> Path:
@@ -45,8 +43,8 @@ def scan_folder(root: Path, classes: Sequence[str] | None, progress: Progress | 
     """Any tree: root/CLASS/..., or root/{train,test}/CLASS/... for an official test part.
 
     A root/val beside them is read as train: validation images are drawn again, by patient. Classes are the folder names in
-    sorted order unless given. A file named CLASS-PATIENT-INDEX gives its patient; with any other name an image is its own
-    group (and `octc data check` says so).
+    sorted order unless given. A file named CLASS-PATIENT-INDEX gives its patient (octc/datasets/patients.py); with any other
+    name it is not known whose image it is, and everything that is made of it says so.
 
     Raises:
         OctcError: E206 class folders missing, empty or unexpected, E207 a class of test that train lacks, E205, E230.
@@ -130,9 +128,12 @@ def check_link(path: Path, inside: Path) -> None:
 def _samples(
     root: Path, classes: Sequence[str], rows: Sequence[tuple[str | None, str, Path]], progress: Progress | None
 ) -> Samples:
+    people = patients.patients_of([(path.stem, name) for _, name, path in rows], classes)
     items = [
-        Sample(path.relative_to(root).as_posix(), classes.index(name), patient_of(path.stem, name), part, digest)
-        for (part, name, path), digest in zip(rows, sums_of([path for _, _, path in rows], progress), strict=True)
+        Sample(path.relative_to(root).as_posix(), classes.index(name), patient, part, digest)
+        for (part, name, path), patient, digest in zip(
+            rows, people, sums_of([path for _, _, path in rows], progress), strict=True
+        )
     ]
     return Samples(root, tuple(classes), tuple(sorted(items, key=lambda s: s.path)))
 
@@ -148,10 +149,7 @@ def sums_of(paths: Sequence[Path], progress: Progress | None = None) -> list[str
     return sums
 
 
-def patient_of(stem: str, name: str) -> str | None:
-    """The patient that a file name gives, or None. `name` is the class folder's."""
-    match = PATIENT.match(stem.removeprefix(name))
-    return match[1] if match else None
+patient_of = patients.patient_of
 
 
 def _sum(path: Path) -> str:
