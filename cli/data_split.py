@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from octc.cli.data import NAME, place_of, spelt, ticking, warn_notes
+from octc.cli.data import NAME, people_cell, place_of, ticking, warn_notes
 from octc.cli.session import Session
 from octc.cli.tables import Rows
 
@@ -76,7 +76,7 @@ def stats(
         session.warn("OCT-W212", whose)
     session.report({"root": str(root), "seed": seed, "dataset_note": spec_of(name).note, **found.to_json()})
     rows = [
-        (part, kind, str(count), spelt(found.patients[part][kind]))
+        (part, kind, str(count), people_cell(found.patients[part][kind]))
         for part, row in found.images.items()
         for kind, count in row.items()
     ]
@@ -92,7 +92,13 @@ def stats(
 def _row(one: Split, part: str) -> tuple[str, ...]:
     counts = one.counts()[part]
     people = one.people()[part]
-    return (str(one.fold[0] if one.fold else ""), part, *map(str, counts.values()), str(sum(counts.values())), spelt(people))
+    return (
+        str(one.fold[0] if one.fold else ""),
+        part,
+        *map(str, counts.values()),
+        str(sum(counts.values())),
+        people_cell(people),
+    )
 
 
 def _say(session: Session, one: Split, several: bool) -> None:
