@@ -51,7 +51,7 @@ def span(limits: Interval | None) -> str:
 
 def conditions(report: ParityReport) -> str:
     """Margin, level, set, n, patients: what every verdict is printed with."""
-    options, people = report.options, report.known.words
+    options, people = report.options, "no patient ids" if report.patients is None else report.known.words
     usual = options.alpha == 0.05
     level = "" if usual else f" ({100 * (1 - options.alpha):g} % interval, one-sided {options.alpha / 2:g})"
     claim = " (two one-sided tests)" if options.claim == "tost" else ""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from octc.datasets.patients import PatientIds, patient_ids
+from octc.datasets.patients import NOT_RECORDED, PatientIds, patient_ids
 from octc.datasets.split import OFFICIAL, read_split
 from octc.errors import OctcError, shorten
 from octc.folds import Folds, Spread, bootstrap_figures, spread_of, summarise_folds
@@ -46,8 +46,8 @@ class Fold:
     history: list[dict[str, float]]
     hours: float
     note: str
-    known: PatientIds
-    leakage: str
+    known: PatientIds = field(default_factory=lambda: patient_ids(()))
+    leakage: str = NOT_RECORDED
 
 
 def read_fold(run: Run) -> Fold:

@@ -55,7 +55,7 @@ class PatientIds:
         """ "39 patients", "39 patients and 12 images without one", or "patients unknown"."""
         if self.state == UNKNOWN:
             return "patients unknown"
-        people = f"{self.patients:,} patient{'' if self.patients == 1 else 's'}"
+        people = f"{self.patients} patient{'' if self.patients == 1 else 's'}"
         return people if self.state == KNOWN else f"{people} and {_images(self.unnamed)} without one"
 
     @property
@@ -63,8 +63,10 @@ class PatientIds:
         """Why leakage cannot be excluded; "" where all patients are known."""
         if self.state == KNOWN:
             return ""
-        who = "patients unknown" if self.state == UNKNOWN else f"{self.unnamed:,} of {_images(self.images)} name no patient"
-        return f"{who}: leakage cannot be excluded"
+        if self.state == UNKNOWN:
+            return "patients unknown: leakage cannot be excluded"
+        have = "has" if self.unnamed == 1 else "have"
+        return f"{_images(self.unnamed)} {have} no patient id (of {self.images:,}): leakage cannot be excluded"
 
     @property
     def warning(self) -> str:
@@ -94,7 +96,7 @@ def words_of(state: str | None) -> str:
     """What a stored field says: the warning of a document that states "partial" or "unknown", or (None) states nothing."""
     return {
         KNOWN: "",
-        PARTIAL: "some images name no patient: leakage cannot be excluded; in intervals each such image counts alone",
+        PARTIAL: "some images have no patient id: leakage cannot be excluded; in intervals each such image counts alone",
         UNKNOWN: PatientIds(0, 0, 0).warning,
     }.get(state or "", NOT_RECORDED)
 

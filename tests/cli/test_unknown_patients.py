@@ -97,7 +97,7 @@ def test_where_some_or_all_are_known_it_is_said(tmp_path: Path, said: Said) -> N
         code, out, err = said("data", "split", root)
         assert code == 0, err
         assert ("leakage: none" in out) == (kind == "all")
-        assert ("12 of 48 images name no patient: leakage cannot be excluded" in err) == (kind == "some")
+        assert ("12 images have no patient id (of 48): leakage cannot be excluded" in err) == (kind == "some")
         _, _, err = said(
             "train", "student", "--dataset", "folder", "--data", root, "--recipe", "smoke", "--teacher", "none", "--dry-run"
         )
