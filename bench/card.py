@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 from octc.bench.dossier import Dossier
 from octc.bench.dossier_accuracy import leading, percent
 from octc.bench.dossier_speed import NOT_A_DEVICE
 from octc.bench.page import Block, Section, Table, Text
+from octc.datasets.patients import KNOWN, PARTIAL, UNKNOWN, set_words, words_of
+from octc.datasets.split import CLEAN
 
 CARD_KEYS = ("model", "preprocess", "output", "data", "split", "training", "start", "selection", "software")
 TO_FILL = "to be written by the maker: what it is for, for whom, and what it must not be used for"
@@ -32,7 +35,7 @@ def facts(dossier: Dossier) -> dict[str, str]:
     artifact, run = dossier.first.artifact, dossier.facts
     lineage, pre = artifact.lineage, artifact.preprocess
     recipe = run.get("recipe") if isinstance(run.get("recipe"), dict) else {}
-    pairs = leading(dossier)
+    pairs, whose = leading(dossier), whose_images(dossier)
     found = {
         "kind": f"classification of retinal OCT B-scans by a neural network ({artifact.model}), compressed for edge devices",
         "data": f"data set {lineage.get('dataset')}; digest {str(lineage.get('data_digest'))[:16]}",
@@ -41,15 +44,14 @@ def facts(dossier: Dossier) -> dict[str, str]:
         "preprocess": f"resize to {pre.size} px ({pre.resize}), {pre.channels} channel(s), mean {_few(pre.mean)}, "
         f"deviation {_few(pre.std)}",
         "missing": "an image has no missing predictor; unreadable images are refused, never replaced",
-        "split": f"patient-level split, digest {str(lineage.get('split_digest'))[:16]}",
-        "disjoint": "no patient and no image is in two parts; checked before anything is trained or judged",
+        "split": f"{whose.split}, digest {str(lineage.get('split_digest'))[:16]}", "disjoint": whose.disjoint,
         "model": f"{artifact.model}, {pre.size} px, classes {', '.join(artifact.classes)}",
         "output": f"logits of {', '.join(artifact.classes)}; probabilities by softmax, the largest is the label",
         "software": ", ".join(f"{k} {v}" for k, v in (lineage.get("versions") or {}).items()),
-        "start": _start(lineage), "selection": "best epoch on validation patients; the test part is read by verify alone",
+        "start": _start(lineage), "selection": f"best epoch on validation {whose.unit}; the test part is read by verify alone",
         "compression": ", ".join(f"{f.artifact.target} {f.artifact.precision}" for f in dossier.found),
         "metrics": "accuracy, sensitivity and specificity of each class and macro, AUC, ECE, Brier, agreement",
-        "uncertainty": "Wilson, Tango and patient-bootstrap intervals; McNemar; non-inferiority at a margin; Holm over classes",
+        "uncertainty": f"{whose.intervals}; McNemar; non-inferiority at a margin; Holm over classes",
         "details": "recipe, split and sums stand in the run folder and in artifact.json",
         "availability": "octc is MIT licensed; data and weights: see licences",
         "quality": "images outside the quality gate or unlike the training images get no label (octc predict)",
@@ -64,6 +66,39 @@ def facts(dossier: Dossier) -> dict[str, str]:
     return {key: value for key, value in found.items() if value}
 
 
+@dataclass(frozen=True)
+class Whose:
+    """What may be said of the split, of its parts, of what chose the epoch, and of the intervals."""
+
+    split: str
+    disjoint: str
+    unit: str
+    intervals: str
+
+
+def whose_images(dossier: Dossier) -> Whose:
+    """By what is recorded of the patients; of a split that repeats a released one, that it leaks."""
+    state, protocol = dossier.patient_ids, str(dossier.first.artifact.lineage.get("protocol") or "clean")
+    protocol = str(dossier.facts.get("protocol") or protocol)
+    checked = "checked before anything is trained or judged"
+    plain = f"no image is in two parts, {checked}; {words_of(state)}"
+    found = {
+        KNOWN: Whose(
+            "patient-level split", f"no patient and no image is in two parts; {checked}", "patients",
+            "Wilson, Tango and patient-bootstrap intervals",
+        ),
+        PARTIAL: Whose(
+            "split by patient where one is known, else by image", plain, "images",
+            "Wilson, Tango and bootstrap intervals, clustered where a patient is known",
+        ),
+        UNKNOWN: Whose("split by image, patients unknown", plain, "images", "Wilson and Tango intervals, not clustered"),
+    }.get(state or "", Whose("split", plain, "images", "Wilson and Tango intervals"))  # fmt: skip
+    if protocol == CLEAN:
+        return found
+    return replace(found, split=f"{protocol} split", disjoint="parts share patients or images: a released split, as it is",
+                   unit="images")  # fmt: skip
+
+
 def _start(lineage: dict[str, Any]) -> str:
     weights = lineage.get("weights") or {}
     return f"start weights: {weights.get('source')} ({weights.get('licence')})" if weights else ""
@@ -75,12 +110,18 @@ def _few(numbers: Any) -> str:
 
 def _measured(document: dict[str, Any]) -> dict[str, str]:
     used, plan = document["set"], document["plan"]
-    counts = f"{used['n']:,} images" + ("" if used["patients"] is None else f" of {used['patients']:,} patients")
+    counts = f"{used['n']:,} images, {set_words(used)}"
+    apart = (
+        "patients apart"
+        if used.get("patient_ids") == KNOWN and used["leakage"] == "none"
+        else words_of(used.get("patient_ids"))
+    )
+    apart = apart if used["leakage"] == "none" else used["leakage"]
     margins = f"margin {plan['margin_pp']:g} points, {plan['class_margin_pp']:g} for a class"
     wrong = document["counts"]
     return {
         "claim": f"the compressed model is {plan['claim'].replace('_', ' ')} to its reference at a {margins}",
-        "counts": f"{used['name']} set: {counts}", "internal": f"{used['name']} part of the same data set, patients apart",
+        "counts": f"{used['name']} set: {counts}", "internal": f"{used['name']} part of the same data set, {apart}",
         "power": f"planned power {plan.get('power')}, needed for 0.80: {plan.get('needed_n_80')} images",
         "failures": f"lost {wrong['lost']}, gained {wrong['gained']}, both wrong {wrong['both_wrong']}; listed in the report",
     }  # fmt: skip
@@ -98,6 +139,8 @@ def limits_text(dossier: Dossier) -> str:
     found = ["one data set: devices, sites and populations that are not in it were not looked at"]
     if not any(True for _ in leading(dossier)):
         found.append("not verified on labelled images here")
+    if text := words_of(dossier.patient_ids):
+        found.append(text)
     found += sorted({w for pair in leading(dossier) for w in pair.document.get("warnings", ())})
     if any(t.document["settings"]["profile"] == "quick" for t in dossier.timings.values()):
         found.append("latencies of the quick profile: not comparable, not for publication")

@@ -46,6 +46,7 @@ class Dossier:
     run, facts: the run and its run.json, None and {} where it is not here.
     verdicts: name -> document of `octc verify` on the test set, else on select. records: sum -> logits of one view.
     names: sum of an image -> its path in the data set. timings: name -> what bench stored.
+    patient_ids: of the split: "known", "partial", "unknown", or None where that is not recorded.
     """
 
     found: tuple[Found, ...]
@@ -57,6 +58,7 @@ class Dossier:
     records: dict[str, Records]
     names: dict[str, str] = field(default_factory=dict)
     timings: dict[str, Timing] = field(default_factory=dict)
+    patient_ids: str | None = None
 
     @property
     def first(self) -> Found:
@@ -109,6 +111,7 @@ def read_dossier(founds: Sequence[Found], run_dir: Path) -> Dossier:
     return Dossier(
         found, sums, teachers, run, facts, verdicts, _records(run, set_name), _names(run),
         {one.artifact.name: timing for one in found if (timing := _timing(one)) is not None},
+        _patient_ids(found[0], run),
     )  # fmt: skip
 
 
@@ -144,6 +147,14 @@ def _names(run: Run | None) -> dict[str, str]:
         return {}
     split = read_split(run.split)
     return {sample.sha256: sample.path for part in split.parts.values() for sample in part}
+
+
+def _patient_ids(found: Found, run: Run | None) -> str | None:
+    """As the artifact states it, else as its run's split is read today."""
+    stated = found.artifact.lineage.get("patient_ids")
+    if stated is None and run is not None and run.split.is_file():
+        return read_split(run.split).patient_ids.state
+    return None if stated is None else str(stated)
 
 
 def _timing(found: Found) -> Timing | None:

@@ -14,6 +14,7 @@ import numpy as np
 from octc.bench.dossier import Dossier, Said, said
 from octc.bench.page import Block, Photo, Plot, Section, Table, Text
 from octc.bench.page_figures import Difference, forest_figure, reliability_bins, reliability_figure
+from octc.datasets.patients import PARTIAL, UNKNOWN, set_words, words_of
 from octc.plots import confusion_figure, roc_figure
 from octc.roc import roc
 
@@ -100,14 +101,22 @@ def verdict_section(dossier: Dossier) -> Section:
 
 def _conditions(document: dict[str, Any]) -> str:
     used, plan = document["set"], document["plan"]
-    people = "no patient ids" if used["patients"] is None else f"{used['patients']:,} patients"
     uses = used.get("uses_of_test")
     opened = "" if uses is None else f" The test set was used {uses} time{'' if uses == 1 else 's'} by this run."
     return (
-        f"{used['n']:,} images of the {used['name']} set, {people}; margin {plan['margin_pp']:g} points "
-        f"({plan['class_margin_pp']:g} for a class), alpha {plan['alpha']:g}, claim {plan['claim']}. Intervals are over "
-        f"patients where they are wider.{opened}"
+        f"{used['n']:,} images of the {used['name']} set, {set_words(used)}; margin {plan['margin_pp']:g} points "
+        f"({plan['class_margin_pp']:g} for a class), alpha {plan['alpha']:g}, claim {plan['claim']}. {_clustered(used)}{opened}"
     )
+
+
+def _clustered(used: dict[str, Any]) -> str:
+    if used["patients"] is None:
+        text = words_of(UNKNOWN)
+    elif used.get("patient_ids") == PARTIAL:
+        text = f"{words_of(PARTIAL)}; the others are clustered by patient where that is wider"
+    else:
+        return "Intervals are over patients where they are wider."
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _limits(limits: Any) -> str:

@@ -13,11 +13,12 @@ from octc.bench.accuracy import Records
 from octc.bench.parity_json import report_json
 from octc.bench.parity_text import golden_words, report_text
 from octc.compare import Comparison, compare_logits, nonfinite, outcome_of
+from octc.datasets.patients import PatientIds, patient_ids
 from octc.errors import OctcError, shorten
 from octc.files import canonical_json, sha256_bytes
 from octc.plan import ParityOptions
 from octc.runtimes.golden import TOLERANCES, Tolerance
-from octc.stats_cluster import cluster_index
+from octc.stats_cluster import cluster_index, named_images
 from octc.stats_subgroups import Subgroup, subgroups
 from octc.stats_temperature import Temperature
 from octc.verdict import Part, Verdict, finite_part, golden_part, judge, judge_nonfinite
@@ -90,7 +91,7 @@ class ParityReport:
     set: SetInfo
     options: ParityOptions
     n: int
-    patients: int | None
+    known: PatientIds
     ids_sha256: str
     tta: str
     verdict: Verdict
@@ -100,6 +101,11 @@ class ParityReport:
     withheld: str | None = None
     warnings: tuple[str, ...] = ()
     subgroups: tuple[Subgroup, ...] = ()
+
+    @property
+    def patients(self) -> int | None:
+        """Patients of the set that are known; None without any."""
+        return self.known.count
 
     @property
     def word(self) -> str:
@@ -173,10 +179,8 @@ def _check_sides(reference: Records, candidate: Records, classes: Sequence[str],
 
 def _warnings(joined: Records, comparison: Comparison | None, same: bool, info: SetInfo) -> list[str]:
     found = []
-    missing = sum(patient is None for patient in joined.patients)
-    if missing:
-        every = missing == len(joined.patients)
-        found.append(f"{missing} images have no patient id" + ("; all are treated as independent" if every else ""))
+    if whose := patient_ids(joined.patients).warning:
+        found.append(whose)
     repeated = sum("#" in one for one in joined.ids)
     if repeated:
         found.append(f"{repeated} images repeat the content of another one")
@@ -237,10 +241,9 @@ def compare(
             folded=(r_side.temperature, c_side.temperature),
         )  # fmt: skip
         verdict = judge(comparison, options, extra, exploratory=info.exploratory is not None)
-    known = {patient for patient in reference.patients if patient is not None}
-    patients = len(known) + sum(patient is None for patient in reference.patients) if known else None
     return ParityReport(
-        against=against, reference=r_side, candidate=c_side, set=info, options=options, n=len(joined.ids), patients=patients,
+        against=against, reference=r_side, candidate=c_side, set=info, options=options, n=len(joined.ids),
+        known=patient_ids(reference.patients),
         ids_sha256=sha256_bytes(canonical_json(sorted(joined.ids))), tta=tta, verdict=verdict, comparison=comparison,
         golden=golden, not_finite=tuple(bad), warnings=tuple(_warnings(joined, comparison, same, info)),
         subgroups=() if bad else _subgroups(reference, joined, groups or {}, options),
@@ -254,7 +257,8 @@ def _subgroups(
     columns = {name: [values.get(one) for one in joined.ids] for name, values in groups.items()}
     said = outcome_of(reference.logits).predictions, outcome_of(joined.logits).predictions
     kept = {name: values for name, values in columns.items() if len(set(values)) > 1}
-    return subgroups(np.asarray(joined.labels, np.int64), said, cluster_index(reference.patients), kept, options)
+    clusters, named = cluster_index(reference.patients), named_images(reference.patients)
+    return subgroups(np.asarray(joined.labels, np.int64), said, clusters, kept, options, named)
 
 
 def withhold(report: ParityReport, why: str) -> ParityReport:

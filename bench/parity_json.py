@@ -202,7 +202,8 @@ def report_json(report: ParityReport) -> dict[str, Any]:
         "schema_version": SCHEMA, "command": "verify", "units": UNITS,
         "against": report.against, "reference": _side(report.reference), "candidate": _side(report.candidate),
         "set": {
-            "name": info.name, "n": report.n, "patients": report.patients, "sha256_of_ids": report.ids_sha256,
+            "name": info.name, "n": report.n, "patients": report.patients, **report.known.to_json(),
+            "sha256_of_ids": report.ids_sha256,
             "uses_of_test": info.uses_of_test, "leakage": info.leakage, "protocol": info.protocol, "tta": report.tta,
             "note": info.note,
         },

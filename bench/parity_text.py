@@ -51,7 +51,7 @@ def span(limits: Interval | None) -> str:
 
 def conditions(report: ParityReport) -> str:
     """Margin, level, set, n, patients: what every verdict is printed with."""
-    options, people = report.options, "no patient ids" if report.patients is None else f"{report.patients} patients"
+    options, people = report.options, "no patient ids" if report.patients is None else report.known.words
     usual = options.alpha == 0.05
     level = "" if usual else f" ({100 * (1 - options.alpha):g} % interval, one-sided {options.alpha / 2:g})"
     claim = " (two one-sided tests)" if options.claim == "tost" else ""
@@ -74,7 +74,8 @@ def _accuracy(comparison: Comparison, options: ParityOptions) -> Iterator[str]:
     n_eff = pair.effective
     tests = f"{p_non_inferior(*n_eff, options.delta):.5f} one-sided, {p_tost(*n_eff, options.delta):.5f} two one-sided"
     drawn = span(pair.bootstrap) if pair.bootstrap_reason is None else f"null ({pair.bootstrap_reason})"
-    yield f"  intervals    Tango {span(pair.tango)}, scaled {span(pair.scaled)}, patient bootstrap {drawn} pp"
+    more = "" if pair.patients is None else f", scaled {span(pair.scaled)}, patient bootstrap {drawn}"
+    yield f"  intervals    Tango {span(pair.tango)}{more} pp{', not clustered' if pair.patients is None else ''}"
     yield f"  p at margin  {tests}"
     tiers = ", ".join(f"{t} % {'reached' if tier_reached(k_r, k_c, t) else 'not reached'}" for t in ("99", "99.9"))
     yield f"  tiers        {tiers}"
@@ -147,7 +148,8 @@ def _plan(report: ParityReport, comparison: Comparison) -> Iterator[str]:
             f"{'more than 10,000,000' if n is None else f'{n:,}'} images for power {power}"
             for n, power in ((plan.needed_60, "0.60"), (plan.needed_80, "0.80"))
         ]
-        yield f"  would settle a patient-disjoint set like this one of {', '.join(numbers)}, at this margin"
+        like = "set" if report.set.leakage not in ("none", "not_checked") else "patient-disjoint set"
+        yield f"  would settle a {like} like this one of {', '.join(numbers)}, at this margin"
         short = [f"{one.name} {one.needed:,}" for one in comparison.per_class if one.needed is not None]
         if short:
             yield f"               and for the class margin, power 0.80: {', '.join(short)} images"
@@ -225,6 +227,13 @@ def _head(report: ParityReport) -> Iterator[str]:
     yield f"  protocol     {info.protocol or 'as given'}; TTA {report.tta}; single model{uses}"
     if info.note:
         yield f"  note         {info.note}"
+    for text in dict.fromkeys((info.leakage, report.known.warning)):
+        if (
+            text not in ("", "none", "not_checked")
+            and not report.known.warning.startswith(f"{text};")
+            and text not in info.note
+        ):
+            yield f"  patients     {text}"
     if report.comparison is None:
         shown = ", ".join(one[:12] for one in report.not_finite[:SHOWN_FLIPS])
         yield f"  not finite   {len(report.not_finite)} of {report.n} images: {shown}"
@@ -248,5 +257,5 @@ def _lines(report: ParityReport) -> Iterator[str]:
     if report.golden is not None:
         yield f"  golden       {golden_words(report.golden)}: {'as exported' if report.golden['ok'] else 'DIFFERENT'}"
     for warning in report.warnings:
-        if not warning.startswith("exploratory"):  # said in the first lines
+        if not warning.startswith("exploratory") and warning != report.known.warning:  # said in the first lines
             yield f"  warning      {warning}"

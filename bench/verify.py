@@ -106,9 +106,9 @@ def _register(
 
 
 def _say_set(labelled: LabelledSet, say: Say) -> None:
-    people = len({s.patient for s in labelled.samples if s.patient is not None})
-    whose = f"{people} patients" if people else "no patient ids"
-    say(f"  ✓ set      {labelled.name}, {len(labelled.samples)} images, {whose}, sums as split · leakage: {labelled.leakage}")
+    mark, whose = "✓" if labelled.leakage == "none" else "!", labelled.known.words
+    leakage = labelled.leakage if labelled.leakage != "none" else "leakage: none"
+    say(f"  {mark} set      {labelled.name}, {len(labelled.samples)} images, {whose}, sums as split · {leakage}")
 
 
 def _say_plan(options: ParityOptions, standing: Standing, say: Say) -> None:

@@ -143,7 +143,10 @@ def eye_document(one: EyeVerdict, result: EyeResult, facts: Mapping[str, Any]) -
     """What verify.json and `--json` say of one candidate."""
     verdict = {"word": one.word} if one.verdict is None else one.verdict.to_json()
     labelled = result.labelled
-    about = None if labelled is None else {"name": labelled.name, "protocol": labelled.protocol, "note": labelled.note}
+    about = None if labelled is None else {
+        "name": labelled.name, "protocol": labelled.protocol, "note": labelled.note, "leakage": labelled.leakage,
+        **labelled.known.to_json(),
+    }  # fmt: skip
     return {
         **facts, "artifact": one.one.artifact.name, "artifact_sha256": one.sha256, "task": "multilabel", "golden": one.golden,
         "reference": result.reference, "set": about, "verdict": verdict,
@@ -166,6 +169,8 @@ def eye_text(one: EyeVerdict, result: EyeResult) -> str:
         lines.append(f"  decisions equal: {100 * found.agreement:.3f} % of {found.n} images x {len(found.per_class)} classes")
         lines.append("  " + " ".join(f"{column[:12]:>12}" for column in COLUMNS))
         lines += ["  " + " ".join(_cell(row[column]) for column in COLUMNS) for row in found.per_class]
+    if result.labelled is not None and result.labelled.leakage != "none":
+        lines.append(f"  {result.labelled.known.warning or result.labelled.leakage}")
     if result.no_set:
         lines.append(f"  golden images only: {result.no_set}")
     return "\n".join(lines)
@@ -189,9 +194,6 @@ def eye_failures(result: EyeResult) -> Iterator[OctcError]:
             )
         elif one.verdict is not None and one.verdict.exit_code:
             part = next(part for part in one.verdict.parts if not part.holds)
-            mend = (
-                "more images of more patients, or a wider --margin stated before"
-                if part.word == "inconclusive"
-                else "do not use it"
-            )
+            more = "more images, of more patients, or a wider --margin stated before"
+            mend = more if part.word == "inconclusive" else "do not use it"
             yield OctcError(part.code, f"{name}: {one.word}: {part.detail}", mend=mend, place=place)

@@ -22,6 +22,7 @@ from octc.bench.parity_text import (
 from octc.bench.verify_files import read_verdict
 from octc.bench.verify_result import Judged, Result
 from octc.compare import Comparison
+from octc.datasets.patients import set_words
 from octc.errors import OctcError
 from octc.runtimes.layers import LayerGap, suspects
 from octc.stats import wilson
@@ -154,8 +155,7 @@ def _elsewhere(one: Judged) -> Iterator[str]:
     where = f"{machine.get('cpu_model')} at {document.get('time_utc')}"
     plan, used = document["plan"], document["set"]
     conditions = f"margin {plan['margin_pp']:g} pp, alpha {plan['alpha']:g}, n={used['n']}, {used['name']} set"
-    patients = "no patient ids" if used["patients"] is None else f"{used['patients']} patients"
-    yield f"  measured elsewhere ({where}): {document['verdict']['word']} · {conditions}, {patients}"
+    yield f"  measured elsewhere ({where}): {document['verdict']['word']} · {conditions}, {set_words(used)}"
 
 
 def document(one: Judged, result: Result, facts: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from octc.artifact import Artifact
-from octc.datasets.base import Sample
+from octc.datasets.base import Sample, ids_of
+from octc.datasets.patients import KNOWN, PARTIAL, UNKNOWN, PatientIds
 from octc.datasets.split import Split, check_split, groups_of, read_split
 from octc.datasets.table import DATASETS, find_root
 from octc.errors import OctcError, shorten
@@ -25,7 +26,8 @@ class LabelledSet:
     """Images with labels. samples: in the order of the split; `patient` links patients that share a picture.
 
     protocol: which split this is, in words; note: what must be said beside numbers of this data set;
-    leakage: "none", or what a split of another protocol than "clean" says of itself.
+    leakage: of the whole split: "none", or why there may be some (another protocol than "clean", patients that are not known).
+    known: whether it is known whose the images of this set are.
     """
 
     name: str
@@ -35,6 +37,10 @@ class LabelledSet:
     protocol: str
     note: str
     leakage: str = "none"
+
+    @property
+    def known(self) -> PatientIds:
+        return ids_of(self.samples)
 
 
 def run_of(folder: Path, artifact: Artifact, run_dir: Path) -> Run | None:
@@ -73,17 +79,26 @@ def read_set(run: Run, root: Path, name: str) -> LabelledSet:
     samples = linked(split.parts[PARTS[name]])
     spec = DATASETS.get(split.dataset)
     note = "; ".join(text for text in (split.note, spec.note if spec else "") if text)
-    return LabelledSet(name, root, split.classes, samples, _protocol(split, name), note, split.note or "none")
+    return LabelledSet(name, root, split.classes, samples, _protocol(split, name), note, split.leakage)
 
 
 def _protocol(split: Split, name: str) -> str:
     if split.note:
         return f"{split.protocol} {name} set"
+    known = split.patient_ids
+    who, shared, level = {
+        KNOWN: ("patients that were not trained on", "of its patients", "patient-level test split"),
+        PARTIAL: (
+            "images, and known patients, that were not trained on", "of its known patients or with its content",
+            "test split, patient-level where a patient is known",
+        ),
+        UNKNOWN: ("images that were not trained on", "with its content", "image-level test split, patients unknown"),
+    }[known.state]  # fmt: skip
     if name == "select":
-        return "select set: patients that were not trained on"
+        return f"select set: {who}"
     if any(sample.part == "test" for sample in split.parts["test"]):
-        return f"published test part ({split.dropped} training images of its patients were dropped)"
-    return "patient-level test split"
+        return f"published test part ({split.dropped} training images {shared} were dropped)"
+    return level
 
 
 def linked(samples: Sequence[Sample]) -> tuple[Sample, ...]:

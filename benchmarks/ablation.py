@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from octc.datasets.base import ids_of
 from octc.datasets.split import Split, make_split
 from octc.datasets.table import scan_dataset
 from octc.files import read_json, write_bytes, write_json
@@ -206,7 +207,7 @@ def main() -> None:
     counts = {part: len(items) for part, items in split.parts.items()}
     head = (
         f"{chosen.recipe} at {chosen.size} px, {chosen.epochs} epochs, {counts['train']} training and {counts['val']} "
-        f"validation images ({split.people()['val']} patients); teacher on val "
+        f"validation images ({ids_of(split.parts['val']).words}); teacher on val "
         f"{100 * read_json(teacher / META)['metrics']['val_accuracy']:.2f} %\n\n"
     )
     write_bytes(chosen.place / "table.md", (head + text).encode())

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from octc.artifact import MANIFEST
+from octc.datasets.patients import set_words
 from octc.files import read_json
 from octc.run import newest_run
 
@@ -92,7 +93,7 @@ def _p50(row: dict[str, Any], label: str) -> str:
 
 def _conditions(first: dict[str, Any] | None, bench: dict[str, Any]) -> str:
     machine = bench.get("machine") or {}
-    people = "" if first is None else f"{first['set']['n']} test images of {first['set']['patients']} patients, "
+    people = "" if first is None else f"{first['set']['n']} test images, {set_words(first['set'])}, "
     plan = {} if first is None else first["plan"]
     margins = f"margins {plan.get('margin_pp')} and {plan.get('class_margin_pp')} (class) points" if plan else ""
     host = f"{machine.get('cpu_model')}, {machine.get('cores_physical')} cores, {' '.join(machine.get('isa', []))}"

@@ -46,6 +46,10 @@ def compare(
     folder = _write(session, found, split, tta)
     for note in {str(side.facts["note"]) for side in sides if side.facts.get("note")}:
         session.warn("OCT-W219", note)
+    if found.known.warning:
+        session.warn("OCT-W212", found.known.warning)
+    elif found.leakage != "none" and not any(side.facts.get("note") for side in found.sides):
+        session.warn("OCT-W212", found.leakage)
     session.result(Rows(("figure", *(side.name for side in sides), "difference"), rows_of(found)))
     session.result(Rows(("class", "n", *(side.name for side in sides), "difference", "p, Holm"), class_rows(found)))
     session.result("\n".join(words_of(found)))
@@ -115,14 +119,17 @@ def _span(limits: tuple[float, float] | None) -> str:
 def words_of(found: Versus) -> list[str]:
     """The paired result in words."""
     pair = found.pair
-    over = f" of {found.patients:,} patients" if found.patients else ""
+    over = {"known": f" of {found.known.words}", "partial": f" ({found.known.words})"}.get(found.known.state, "")
     how = f"{_span(pair.deciding)} on {found.n:,} images{over} ({pair.decided_by.replace('_', ' ')})"
     agree = f"lost {pair.lost}, gained {pair.gained}, equal answers {100 * found.agreement:.2f} %"
     tests = f"McNemar mid-p {found.mcnemar_midp:.4f} (exact {found.mcnemar_exact:.4f})"
+    counts = "" if found.patients is None else "it counts images, not patients; "
     lines = [
         f"accuracy difference {100 * pair.difference:+.2f} points {how}; {agree}",
-        f"{tests}: it counts images, not patients; a large p shows nothing",
+        f"{tests}: {counts}a large p shows nothing",
     ]
+    if found.known.warning:
+        lines.append(found.known.warning)
     first, second = (side.facts.get("mean_accuracy") for side in found.sides)
     if first is not None and second is not None:
         spelt = [f"{100 * side.facts['mean_accuracy']:.2f} ± {100 * side.facts['std_ddof0']:.2f}" for side in found.sides]

@@ -48,6 +48,7 @@ def _side(name: str, role: str, model: str, answers: Predictions, combine: str =
 
 def _of_run(session: Session, run: Run, split: str, tta: str) -> Side:
     """Stored answers of these very weights, or new ones."""
+    from octc.datasets.split import read_split
     from octc.optional import need_wing
 
     need_wing("train")
@@ -68,6 +69,7 @@ def _of_run(session: Session, run: Run, split: str, tta: str) -> Side:
     facts = {
         "run": run.id, "part": part, "tta": tta, "checkpoint_sha256": checkpoint.sha256, "weights": checkpoint.weights,
         "split_digest": checkpoint.split_digest, "note": answers.facts.get("warning"),
+        "leakage": read_split(run.split).leakage,
     }  # fmt: skip
     return _side(
         run.id, checkpoint.role, checkpoint.model, answers, size=size, latency=tuple(_times(run)), facts=facts
@@ -97,6 +99,8 @@ def _evaluate(session: Session, run: Run, part: str, tta: str) -> None:
 
 def _of_job(folder: Path, split: str, tta: str) -> Side:
     """A cross-validation: every image by the fold that did not see it; "official" are the folds together."""
+    from octc.datasets.split import read_split
+    from octc.run import Run
     from octc.train.outcome import read_predictions
 
     if split == "select" or tta != "none":
@@ -114,7 +118,7 @@ def _of_job(folder: Path, split: str, tta: str) -> Side:
     together = summary["ensemble"]
     facts = {
         "job": folder.name, "part": answers.facts.get("part"), "runs": [fold["run"] for fold in summary["folds"]],
-        "weights": answers.facts.get("weights"), "note": summary["note"],
+        "weights": answers.facts.get("weights"), "note": summary["note"], "leakage": read_split(Run(first).split).leakage,
         "mean_accuracy": summary["spread"]["accuracy"]["mean"], "std_ddof0": summary["spread"]["accuracy"]["std_population"],
     }  # fmt: skip
     size = {**_counted(metrics), "file_mib": _mib(first / "train" / "model.safetensors")}
@@ -157,6 +161,7 @@ def _of_artifact(session: Session, folder: Path, split: str, tta: str) -> Side:
     )  # fmt: skip
     metrics = _metrics(run.path)
     facts = {"artifact": artifact.name, "run": run.id, "part": PARTS[split], "tta": tta, "note": whole.note or None}
+    facts["leakage"] = whole.leakage
     facts |= {"weights": artifact.lineage.get("weights"), "target": artifact.target, "precision": artifact.precision}
     size = {**_counted(metrics), "file_mib": file_mib(artifact)}
     rows = tuple(row for row in _times(run) if row["artifact"] == folder.name)

@@ -68,7 +68,12 @@ def check(
     warn_notes(session, report.warnings)
     if report.findings:
         raise Several([found.error() for found in report.findings])
-    session.say("✓ nothing found: every file is readable, no image and no patient is on both sides")
+    whole = {"known": "no image and no patient is", "partial": "no image and no known patient is"}.get(
+        report.patient_ids, "no image is"
+    )
+    session.say(f"✓ nothing found: every file is readable, {whole} on both sides")
+    if report.patient_ids != "known":
+        session.say(f"! leakage: {report.leakage}")
     return 0
 
 
@@ -142,9 +147,14 @@ def warn_notes(session: Session, notes: Iterable[Finding]) -> None:
         session.warn(note.code, note.message, note.place)
 
 
+def people_cell(count: int | None) -> str:
+    """A number of patients as a cell of a table."""
+    return "unknown" if count is None else str(count)
+
+
 def _audit_table(report: AuditReport) -> Rows:
     cells = [
-        (part, kind, str(count), str(report.patients[part][kind]))
+        (part, kind, str(count), people_cell(report.patients[part][kind]))
         for part, row in report.counts.items()
         for kind, count in row.items()
     ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from octc.cli.data import NAME, place_of, tell_scan, ticking
+from octc.cli.data import NAME, people_cell, place_of, tell_scan, ticking
 from octc.cli.session import Session
 from octc.cli.tables import Rows
 
@@ -26,7 +26,8 @@ def split(
     seed: Annotated[int | None, typer.Option(min=0, help="another seed draws other parts (0; as released 43)")] = None,
     out: Annotated[str | None, typer.Option("--out", "-o", metavar="DIR", help="write split.json or fold-I-of-K.json")] = None,
 ) -> int:
-    """Show the patient-level split that a run with this seed trains on, or the folds of a cross-validation."""
+    """Show the split that a run with this seed trains on (by patient, where patients are known), or the folds of a
+    cross-validation."""
     from octc.datasets.released import make_splits
     from octc.datasets.table import scan_dataset
 
@@ -46,6 +47,8 @@ def split(
     heads = (*(("fold",) if several else ()), "part", *made[0].classes, "images", "patients")
     if made[0].note:
         session.result(made[0].note)
+    if whose := made[0].patient_ids.warning:
+        session.warn("OCT-W212", whose)
     session.result(Rows(heads, [row if several else row[1:] for row in rows]))
     for one in made:
         _say(session, one, several)
@@ -69,10 +72,12 @@ def stats(
         samples = scan_dataset(name, root, progress=step)
     tell_scan(session, samples)
     with ticking(session, "images") as step:
-        found = read_stats(samples, make_split(samples, name, seed), step)
+        found = read_stats(samples, made := make_split(samples, name, seed), step)
+    if whose := made.patient_ids.warning:
+        session.warn("OCT-W212", whose)
     session.report({**session.document, "root": str(root), "seed": seed, "dataset_note": spec_of(name).note, **found.to_json()})
     rows = [
-        (part, kind, str(count), str(found.patients[part][kind]))
+        (part, kind, str(count), people_cell(found.patients[part][kind]))
         for part, row in found.images.items()
         for kind, count in row.items()
     ]
@@ -88,7 +93,13 @@ def stats(
 def _row(one: Split, part: str) -> tuple[str, ...]:
     counts = one.counts()[part]
     people = one.people()[part]
-    return (str(one.fold[0] if one.fold else ""), part, *map(str, counts.values()), str(sum(counts.values())), str(people))
+    return (
+        str(one.fold[0] if one.fold else ""),
+        part,
+        *map(str, counts.values()),
+        str(sum(counts.values())),
+        people_cell(people),
+    )
 
 
 def _say(session: Session, one: Split, several: bool) -> None:
@@ -97,26 +108,42 @@ def _say(session: Session, one: Split, several: bool) -> None:
 
     head = f"fold {one.fold[0]}  " if several and one.fold else ""
     session.result(f"{head}digest {one.digest}")
-    leaks = leaks_of(one)
+    leaks, known = leaks_of(one), one.patient_ids
     for leak in leaks:
-        text = f"{len(leak['patients'])} patients and {len(leak['images'])} images are in both {' and '.join(leak['parts'])}"
-        session.warn("OCT-W219", f"{head}{text}")
-    if one.protocol == CLEAN:
+        shared = [f"{len(leak[kind])} {kind}" for kind in ("patients", "eyes", "images") if leak[kind]]
+        session.warn("OCT-W219", f"{head}{' and '.join(shared)} are in both {' and '.join(leak['parts'])}")
+    if one.protocol == CLEAN and known.leakage:
+        session.result(f"{head}leakage: no image is in two parts; {known.leakage}")
+    elif one.protocol == CLEAN:
         session.result(f"{head}leakage: none (no patient and no image in two parts)")
     elif not leaks:
         session.warn("OCT-W219", f"{head}{one.note}")
     if one.dropped and one.protocol == CLEAN:
-        session.say(f"{head}{one.dropped} training images share a patient or their content with test and are left out")
+        session.say(f"{head}{dropped_words(one)}")
     elif one.dropped:
         session.say(f"{head}{one.dropped} training images are used by nobody, as released")
+
+
+def dropped_words(one: Split) -> str:
+    """What the training images share with the official test that are left out."""
+    from octc.datasets.patients import UNKNOWN
+
+    what = "their content" if one.patient_ids.state == UNKNOWN else "a patient or their content"
+    return f"{one.dropped} training images share {what} with test and are left out"
 
 
 def _json(one: Split, *, single: bool = False) -> dict[str, object]:
     from octc.datasets.split import leaks_of
 
+    known = one.patient_ids
+    leaks: list[dict[str, object]] = [
+        {kind: found if kind == "parts" else len(found) for kind, found in leak.items()} for leak in leaks_of(one)
+    ]
+    if known.count is None:
+        leaks = [{**leak, "patients": None} for leak in leaks]
     value: dict[str, object] = {
         "digest": one.digest, "dropped": one.dropped, "counts": one.counts(), "patients": one.people(),
-        "leaks": [{**leak, "patients": len(leak["patients"]), "images": len(leak["images"])} for leak in leaks_of(one)],
+        **known.to_json(), "leakage": one.leakage, "leaks": leaks,
     }  # fmt: skip
     return value if single else {"fold": one.fold, "note": one.note, **value}
 

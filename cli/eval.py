@@ -80,6 +80,7 @@ def evaluate(
 
 def _eyes(session: Session, run: Run, root: Path, what: tuple[str, str], device: Any, tell: Callable[[int, int], None]) -> int:
     """A run whose classes do not exclude each other: figures by eye, at thresholds of the select set."""
+    from octc.datasets.patients import words_of
     from octc.train.retnet_eval import evaluate_eye_run, eye_report
 
     part, tta = what
@@ -87,6 +88,8 @@ def _eyes(session: Session, run: Run, root: Path, what: tuple[str, str], device:
     folder = run.path / "eval" / f"{part}-{tta}"
     if warning := found["facts"]["warning"]:
         session.warn("OCT-W219", warning)
+    elif found["leakage"] != "none":
+        session.warn("OCT-W212", words_of(found["patient_ids"]) or found["leakage"])
     if found["facts"]["chose_the_epoch"]:
         session.say("  it chose the epoch: no claim   (octc eval --split test reads the test part)")
     session.report({"folder": str(folder), **found})
@@ -120,14 +123,19 @@ def _device(name: str) -> Any:
 
 def _say(session: Session, found: Evaluation, part: str, split: str) -> None:
     """Accuracy with its intervals, and what kind of number it is."""
+    from octc.datasets.patients import KNOWN
+
     figures = found.figures
     low, high = found.accuracy_wilson or (0.0, 1.0)
     patients = found.accuracy_patients
-    over = f"; over patients [{100 * patients[0]:.2f}, {100 * patients[1]:.2f}]" if patients else ""
+    how = "over patients" if found.known.state == KNOWN else "clustered where a patient is known"
+    over = f"; {how} [{100 * patients[0]:.2f}, {100 * patients[1]:.2f}]" if patients else ""
     accuracy = 100 * (figures.accuracy or 0.0)
     session.say(f"✓ {split} accuracy {accuracy:.2f} [{100 * low:.2f}, {100 * high:.2f}], n={figures.n:,}{over}")
     if found.note:
         session.warn("OCT-W219", found.note)
+    if found.known.warning or (found.leakage != "none" and not found.note):
+        session.warn("OCT-W212", found.known.warning or found.leakage)
     if part == "val":
         session.say("  it chose the epoch: no claim   (octc eval --split test reads the test part)")
 
@@ -136,7 +144,8 @@ def _document(found: Evaluation) -> dict[str, Any]:
     from dataclasses import asdict
 
     figures = asdict(found.figures)
-    return {**figures, "loss": found.loss, "ece_mass_15": found.ece, "confusion": found.matrix.tolist()}
+    whose = {"patients": found.known.count, **found.known.to_json(), "leakage": found.leakage}
+    return {**figures, **whose, "loss": found.loss, "ece_mass_15": found.ece, "confusion": found.matrix.tolist()}
 
 
 def _report(found: Evaluation, run: Run, folder: Any) -> str:

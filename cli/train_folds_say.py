@@ -7,6 +7,7 @@ from typing import Any
 
 from octc.cli.session import Session
 from octc.cli.tables import Rows
+from octc.datasets.patients import words_of
 
 SHOWN = {
     "accuracy": "accuracy, %", "macro_sensitivity": "macro sensitivity, %", "macro_specificity": "macro specificity, %",
@@ -15,7 +16,7 @@ SHOWN = {
 }  # fmt: skip
 WORDS = (
     "std0, std1: deviation over folds with ddof 0 (as KD-OCT prints) and 1; out-of-fold: every image once, by the network "
-    "that did not see it; 95%: whole patients drawn"
+    "that did not see it"
 )
 
 
@@ -33,7 +34,7 @@ def say_summary(session: Session, found: dict[str, Any], folder: Path) -> None:
     facts = {
         "val accuracy, %": [_percent(fold["val_accuracy"]) for fold in folds],
         "images": [f"{fold['n']:,}" for fold in folds],
-        "patients": [f"{fold['patients'] or '-'}" for fold in folds],
+        "patients": ["unknown" if fold["patients"] is None else str(fold["patients"]) for fold in folds],
         "epochs": [str(fold["epochs"]) for fold in folds], "hours": [f"{fold['hours']:.2f}" for fold in folds],
     }  # fmt: skip
     rows += [[name, *cells, *[""] * (len(heads) - 1 - len(cells))] for name, cells in facts.items()]
@@ -50,7 +51,7 @@ def _row(found: dict[str, Any], name: str, words: str) -> list[str]:
     cells = [words, *(_percent(fold["figures"][name]) for fold in found["folds"])]
     cells += [_percent(spread[key]) for key in ("mean", *STD)]
     if held:
-        limits = held["patient_bootstrap_95"].get(name)
+        limits = held["bootstrap_95"].get(name)
         cells += [_percent(held["figures"][name]), "-" if limits is None else f"{100 * limits[0]:.2f}..{100 * limits[1]:.2f}"]
     return [*cells, _percent(together["figures"][name])] if together else cells
 
@@ -58,9 +59,13 @@ def _row(found: dict[str, Any], name: str, words: str) -> list[str]:
 def _say(session: Session, found: dict[str, Any]) -> None:
     """What has to stand beside the table."""
     held, together = found["out_of_fold"], found["ensemble"]
-    session.say(f"  {WORDS}")
+    drawn = "" if not held else "; 95%: whole patients drawn" if held["patients"] is not None else "; 95%: images drawn"
+    session.say(f"  {WORDS}{drawn}")
     if held:
-        session.say(f"  out of fold: {held['n']:,} images, {held['patients'] or 'unknown'} patients")
+        whose = "patients unknown" if held["patients"] is None else f"{held['patients']:,} patients"
+        session.say(f"  out of fold: {held['n']:,} images, {whose}")
+    if warning := words_of(found["patient_ids"]):
+        session.warn("OCT-W212", warning)
     if found["note"]:
         session.warn("OCT-W219", found["note"])
     if together:

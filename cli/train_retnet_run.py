@@ -162,7 +162,7 @@ def _scan(session: Session, asked: Request, root: Path) -> Samples:
 
 
 def _split(asked: Request, samples: Samples, recipe: EyeRecipe, seed: int) -> tuple[Split, str]:
-    """The images of the modality in the split by patient of the whole data set, and the digest of that whole split."""
+    """The images of the modality in the split of the whole data set, and the digest of that whole split."""
     from octc.datasets.paired import only
     from octc.datasets.split import RELEASED, make_split
 
@@ -189,7 +189,7 @@ def _create(
         split_digest=split.digest, paired_split_digest=digest, recipe=asdict(recipe), seed=seed, skip_bad=asked.skip_bad,
         task="multilabel", modality=asked.modality, mutual=asked.mutual, qat=asked.qat,
         teacher_run=None if teacher is None else teacher.run.id, own_run=None if own is None else own.run.id,
-        request=asked.request,
+        request=asked.request, **split.patient_ids.to_json(),
     )  # fmt: skip
     split.write(run.split)
     write_json(run.path / "env.json", {"versions": versions(), "machine": read_machine().to_json()})
@@ -231,25 +231,35 @@ def _say_plan(
     session: Session, asked: Request, recipe: EyeRecipe, split: Split, seed: int, root: Path, device: str
 ) -> None:  # fmt: skip
     stage = recipe.teacher if asked.kind == "teacher" else recipe.student
-    counts, people = {part: len(items) for part, items in split.parts.items()}, split.people()
-    shown = "/".join(f"{counts[part]} ({people[part]} patients)" for part in ("train", "val", "test"))
+    counts, known = {part: len(items) for part, items in split.parts.items()}, split.patient_ids
+    people = {part: f" ({count:,} patients)" if count is not None else "" for part, count in split.people().items()}
+    shown = "/".join(f"{counts[part]}{people[part]}" for part in ("train", "val", "test"))
     qat = f" + {recipe.quantisation.epochs} of QAT" if asked.qat else ""
     session.say(f"octc train retnet-{asked.kind} · {asked.modality} · recipe {recipe.name} · seed {seed}")
     session.say(
         f"✓ dataset {asked.dataset}   {sum(counts.values()):,} {asked.modality} images in {root} (choose with --data DIR)"
     )
-    session.say(f"✓ split     patient-level over both modalities · train/val/test {shown} · leakage: none")
+    if known.warning:
+        session.warn("OCT-W212", known.warning)
+        how = "by image" if known.count is None else "by patient where one is known"
+        session.say(f"! split     {how}, over both modalities · train/val/test {shown} · {known.leakage}")
+    elif split.note:
+        session.say(f"! split     over both modalities · train/val/test {shown} · leakage: see the warning")
+    else:
+        session.say(f"✓ split     patient-level over both modalities · train/val/test {shown} · leakage: none")
     session.say(f"✓ plan      {stage.model} at {stage.size} px · {stage.epochs} epochs{qat} · batch {stage.batch} on {device}")
     if split.note:
         session.warn("OCT-W219", f"{split.note}; the epoch is chosen on the {recipe.select} part")
 
 
 def _say_outcome(session: Session, context: Context, made: Checkpoint) -> None:
+    from octc.datasets.base import ids_of
+
     metrics = made.metrics
-    people = context.split.people()["val"]
+    people = ids_of(context.split.parts["val"]).words
     session.say(
         f"✓ best epoch {metrics['epoch']} of {metrics['epochs']} by mAP (sha256 {made.sha256[:8]})\n"
-        f"  val mAP {100 * metrics['val_map']:.2f}, {people} patients; it chose the epoch: no claim"
+        f"  val mAP {100 * metrics['val_map']:.2f}, {people}; it chose the epoch: no claim"
     )
     session.say(f"  start weights: {made.weights.get('source', 'unknown')}; licence: {made.weights.get('licence', 'unknown')}")
     weights_words(session, made.weights)

@@ -93,7 +93,7 @@ def _create(session: Session, asked: Request, split: Split, place: Place, teache
             data_root=str(place.root.resolve()), data_digest=place.samples.digest, split_digest=split.digest,
             recipe=asdict(asked.recipe), seed=asked.seed, skip_bad=asked.skip_bad, fold=split.fold, protocol=split.protocol,
             job=asked.job, teacher_run=None if teacher is None else teacher.run_id,
-            teacher_sha256=None if teacher is None else teacher.sha256, request=asked.request,
+            teacher_sha256=None if teacher is None else teacher.sha256, request=asked.request, **split.patient_ids.to_json(),
         )  # fmt: skip
         split.write(run.split)
         write_lock(run, asked)

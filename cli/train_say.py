@@ -35,30 +35,40 @@ def say_plan(session: Session, asked: Request, split: Split, root: Path, acceler
 
 
 def say_split(session: Session, split: Split) -> None:
-    """Images and patients of each part, and whether anything is on two sides."""
+    """Images of each part, its patients where they are known, and whether anything is on two sides."""
+    from octc.cli.data_split import dropped_words
+
     counts = {part: sum(row.values()) for part, row in split.counts().items()}
-    people = split.people()
-    shown = "/".join(f"{counts[part]:,} ({people[part]:,} patients)" for part in counts)
+    known = split.patient_ids
+    people = {part: f" ({count:,} patients)" if count is not None else "" for part, count in split.people().items()}
+    shown = f"{'/'.join(counts)} {'/'.join(f'{counts[part]:,}{people[part]}' for part in counts)}"
+    if known.warning:
+        session.warn("OCT-W212", known.warning)
     if split.note:
         session.warn("OCT-W219", split.note)
-        session.say(f"! split     {split.protocol} · {'/'.join(counts)} {shown} · leakage: see the warning")
+        session.say(f"! split     {split.protocol} · {shown} · leakage: see the warning")
         return
-    left = f" · {split.dropped} training images share a patient or content with test and are left out" if split.dropped else ""
-    session.say(f"✓ split     patient-level · {'/'.join(counts)} {shown} · leakage: none{left}")
+    left = f" · {dropped_words(split)}" if split.dropped else ""
+    if known.leakage:
+        how = "by image" if known.count is None else "by patient where one is known"
+        session.say(f"! split     {how} · {shown} · {known.leakage}{left}")
+    else:
+        session.say(f"✓ split     patient-level · {shown} · leakage: none{left}")
 
 
 def say_outcome(session: Session, made: Checkpoint, split: Split) -> None:
     """Accuracy on the select set with its interval; it chose the epoch, so it is no claim. Then the licences of the weights."""
+    from octc.datasets.base import ids_of
     from octc.stats import wilson
 
     metrics = made.metrics
     n = int(metrics["val_n"])
     hits = round(float(metrics["val_accuracy"]) * n)
     low, high = wilson(hits, n) or (0.0, 1.0)
-    people = split.people()["val"]
+    people = ids_of(split.parts["val"]).words
     session.say(
         f"✓ best epoch {metrics['epoch']} of {metrics['epochs']} by {metrics['select']} (sha256 {made.sha256[:8]})\n"
-        f"  val accuracy {100 * hits / n:.2f} [{100 * low:.2f}, {100 * high:.2f}] ({hits}/{n}), {people} patients; "
+        f"  val accuracy {100 * hits / n:.2f} [{100 * low:.2f}, {100 * high:.2f}] ({hits}/{n}), {people}; "
         f"it chose the epoch: no claim"
     )
     source, licence = made.weights.get("source", "unknown"), made.weights.get("licence", "unknown")

@@ -56,7 +56,11 @@ VERBS = (
     Verb(
         "data paired-phantom", "octc.cli.data_paired:paired_phantom", "Draw synthetic OCT and fundus images of the same eyes."
     ),
-    Verb("data split", "octc.cli.data_split:split", "Show the patient-level split, or the folds of a cross-validation."),
+    Verb(
+        "data split",
+        "octc.cli.data_split:split",
+        "Show the split of a run (by patient, where known), or the folds of a cross-validation.",
+    ),
     Verb("data stats", "octc.cli.data_split:stats", "Counts, sizes, mean and deviation of the training pixels."),
     Verb("train teacher", "octc.cli.train:teacher", "Train the large network of a recipe."),
     Verb("train student", "octc.cli.train:student", "Distil the teacher into the small network, then quantisation-aware."),

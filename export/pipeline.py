@@ -208,6 +208,7 @@ def _artifact(shop: Workshop, job: Job, made: Made) -> Artifact:
         "dataset": known.dataset, "split_digest": known.split_digest, "data_digest": known.data_digest,
         "checkpoint": known.sha256, "quantised_checkpoint": tuned,
         "parent": known.parent, "weights": known.weights, "versions": versions(), "exported": utc_now(),
+        "protocol": shop.source.split.protocol, **shop.source.split.patient_ids.to_json(),
     }  # fmt: skip
     known_inputs = shop.source.statistics
     task = str(known.recipe.get("task", "multiclass"))

@@ -100,7 +100,7 @@ CODES: dict[str, tuple[int, str]] = {
     "OCT-W208": (0, "image converted by rule"),
     "OCT-W210": (0, "same image more than once in one part"),
     "OCT-W211": (0, "quality gate flagged an image"),
-    "OCT-W212": (0, "file names give no patient"),
+    "OCT-W212": (0, "patients of images are not known"),
     "OCT-W213": (0, "near-duplicate across splits, not counted as leakage"),
     "OCT-W214": (0, "table and file names disagree"),
     "OCT-W215": (0, "fewer images than published"),

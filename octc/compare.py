@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from octc.errors import OctcError
 from octc.metrics import (
+    Bool,
     Figures,
     Int64,
     brier_scores,
@@ -32,7 +33,7 @@ from octc.metrics import (
 from octc.plan import ParityOptions, Plan, discordance_of, icc_of, make_plan
 from octc.stats import Interval, holm, mcnemar_midp, p_non_inferior, wilson
 from octc.stats_auc import AucRow, compare_areas
-from octc.stats_cluster import Paired, cluster_index, mean_cluster_size, paired
+from octc.stats_cluster import Paired, cluster_index, mean_cluster_size, named_images, paired
 from octc.stats_figures import BINS, Outcome, figure_intervals
 from octc.stats_power import needed_n, smallest_n
 from octc.stats_temperature import Temperature
@@ -164,7 +165,7 @@ def _agreement(
 
 
 def _classes(
-    labels: Int64, r: Outcome, c: Outcome, clusters: Int64 | None, names: Sequence[str], options: ParityOptions,
+    labels: Int64, r: Outcome, c: Outcome, clusters: Int64 | None, named: Bool, names: Sequence[str], options: ParityOptions,
     select: Mapping[str, Any] | None,
 ) -> tuple[ClassResult, ...]:  # fmt: skip
     lost = (r.predictions == labels) & (c.predictions != labels)
@@ -174,7 +175,7 @@ def _classes(
         own = labels == k
         facts = None if select is None else select.get("classes", {}).get(names[k])
         pairs[k] = paired(
-            lost[own], gained[own], None if clusters is None else clusters[own], alpha=options.alpha,
+            lost[own], gained[own], None if clusters is None else clusters[own], named=named[own], alpha=options.alpha,
             icc=icc_of(options, facts), resamples=options.bootstrap, seed=options.seed,
         )  # fmt: skip
     p = [mcnemar_midp(pair.lost, pair.gained) for pair in pairs.values()]
@@ -226,12 +227,12 @@ def compare_logits(
     ids, patients = [ids[i] for i in order], [patients[i] for i in order]
     true, reference, candidate = np.asarray(labels, np.int64)[order], reference[order], candidate[order]
     r, c = outcome_of(reference), outcome_of(candidate)
-    clusters = cluster_index(patients)
+    clusters, named = cluster_index(patients), named_images(patients)
     size = None if clusters is None else mean_cluster_size(clusters)
     right_r, right_c = r.predictions == true, c.predictions == true
     _check_reference(true, r, options.alpha)
     pair = paired(
-        right_r & ~right_c, ~right_r & right_c, clusters, alpha=options.alpha, icc=icc_of(options, select),
+        right_r & ~right_c, ~right_r & right_c, clusters, named=named, alpha=options.alpha, icc=icc_of(options, select),
         resamples=options.bootstrap, seed=options.seed,
     )  # fmt: skip
     models = {"reference": r, "candidate": c}
@@ -242,7 +243,7 @@ def compare_logits(
         classes=tuple(classes), n=len(true), both_right=int((right_r & right_c).sum()),
         both_wrong=int((~right_r & ~right_c).sum()), ties={name: model.ties for name, model in models.items()},
         predicted_classes={name: len(np.unique(model.predictions)) for name, model in models.items()}, pair=pair,
-        per_class=_classes(true, r, c, clusters, classes, options, select),
+        per_class=_classes(true, r, c, clusters, named, classes, options, select),
         matrices={name: table.tolist() for name, table in matrices.items()},
         figures={name: figures_of(table, find_normal(classes)) for name, table in matrices.items()},
         calibration=calibration,

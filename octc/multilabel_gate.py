@@ -1,6 +1,7 @@
 """Two files of one network whose classes do not exclude each other, on the same images: decisions by class, mAP, a verdict.
 
-Decisions are those at the thresholds that the artifact carries, on images; mAP is over eyes, its interval a patient bootstrap.
+Decisions are those at the thresholds that the artifact carries, on images; mAP is over eyes, its interval a bootstrap
+over patients (over eyes, where no patient is known).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from octc.datasets.base import Sample
+from octc.datasets.patients import PatientIds, patient_ids
 from octc.metrics import Bool, Float64
 from octc.multilabel import by_eye, mean_ap, target_matrix, view_scores
 from octc.plan import ParityOptions
@@ -27,7 +29,7 @@ class Decisions:
     """Reference and candidate side by side, as fractions.
 
     Attributes:
-        n, eyes, patients: images, eyes, patients (None without any).
+        n, eyes: images, eyes; known: whether it is known whose they are.
         per_class: rows of COLUMNS; flips are decisions that differ, lost those that only the reference gets right.
         agreement: share of equal decisions over images and classes; agreement_interval: Wilson, over the decisions.
         map: of reference and candidate over eyes; difference: candidate minus reference, with its paired interval.
@@ -36,7 +38,7 @@ class Decisions:
 
     n: int
     eyes: int
-    patients: int | None
+    known: PatientIds
     per_class: tuple[dict[str, Any], ...]
     agreement: float
     agreement_interval: Interval | None
@@ -52,7 +54,8 @@ class Decisions:
         interval = None if self.interval is None else [100 * limit for limit in self.interval]
         flips = sum(row["flips"] for row in self.per_class)
         return {
-            "task": "multilabel", "n": self.n, "eyes": self.eyes, "patients": self.patients, "agreement": self.agreement,
+            "task": "multilabel", "n": self.n, "eyes": self.eyes, "patients": self.known.count, **self.known.to_json(),
+            "drawn": "eyes" if self.known.count is None else "patients", "agreement": self.agreement,
             "agreement_wilson": self.agreement_interval, "flips": flips, "per_class": list(self.per_class),
             "map": {name: None if value is None else 100 * value for name, value in self.map.items()},
             "map_difference_pp": drop, "map_difference_interval_pp": interval, "dlogit_max": self.dlogit_max,
@@ -74,9 +77,8 @@ def compare_decisions(
     by = tuple(by_eye(values, labels, eyes, patients, label=truth) for values in scores)
     difference, interval = map_difference(*by, seed=seed, alpha=alpha)
     same = int((said[0] == said[1]).sum())
-    people = {p for p in patients if p is not None}
     return Decisions(
-        n=len(samples), eyes=len(by[0].names), patients=len(people) or None,
+        n=len(samples), eyes=len(by[0].names), known=patient_ids(patients),
         per_class=tuple(_class(name, k, labels, said, scores) for k, name in enumerate(classes)),
         agreement=same / labels.size, agreement_interval=wilson(same, labels.size, alpha),
         map={"reference": mean_ap(by[0].scores, by[0].truth), "candidate": mean_ap(by[1].scores, by[1].truth)},
@@ -101,7 +103,8 @@ def judge_decisions(
     """The claim is that the mAP falls by less than the margin: the interval decides, as for one label an image."""
     delta, limits = options.delta, found.interval
     if limits is None or found.difference is None:
-        parts = (*extra, Part("mAP", False, "inconclusive", "one_cluster", "no interval: fewer than two patients", "OCT-E705"))
+        few = f"no interval: fewer than two {'eyes' if found.known.count is None else 'patients'}"
+        parts = (*extra, Part("mAP", False, "inconclusive", "one_cluster", few, "OCT-E705"))
     else:
         inferior, shown = limits[1] < -delta, limits[0] > -delta
         text = (

@@ -26,6 +26,11 @@ def cluster_index(patients: Sequence[str | None]) -> Int64 | None:
     return np.array([names.setdefault(i if p is None else p, len(names)) for i, p in enumerate(patients)], np.int64)
 
 
+def named_images(patients: Sequence[str | None]) -> Bool:
+    """Which images have a patient that is known."""
+    return np.array([patient is not None for patient in patients], np.bool_)
+
+
 def mean_cluster_size(clusters: Int64) -> float:
     """Sum of squared cluster sizes over n: the size of the cluster that an image of the set lies in, on average."""
     sizes = np.bincount(clusters)
@@ -37,7 +42,9 @@ class Paired:
     """Two classifiers on the same images: counts, intervals of the difference and how they came about (fractions).
 
     Attributes:
-        discordant_patients, mean_size, deff_obs, deff_plan: None without patients; deff_obs also where undefined.
+        patients: that are known; None without any.
+        discordant_patients, mean_size, deff_obs, deff_plan: of clusters (an image without a patient is one); None without
+            patients; deff_obs also where undefined.
         bootstrap: None when degenerate or without patients; `bootstrap_reason` says which.
         deciding: None for a single patient.
         decided_by: "tango", "tango_scaled", "tango_scaled and bootstrap", or "one_cluster".
@@ -136,10 +143,13 @@ def difference_bootstrap(lost: Bool, gained: Bool, clusters: Int64, resamples: i
 
 
 def paired(
-    lost: Bool, gained: Bool, clusters: Int64 | None, *,
+    lost: Bool, gained: Bool, clusters: Int64 | None, *, named: Bool | None = None,
     alpha: float = 0.05, icc: float = DEFAULT_ICC, resamples: int = 10_000, seed: int = 0,
 ) -> Paired:  # fmt: skip
-    """Counts and intervals of paired outcomes, arrays [n]; `clusters` as `cluster_index` gives them (n must be above 0)."""
+    """Counts and intervals of paired outcomes, arrays [n]; `clusters` as `cluster_index` gives them (n must be above 0).
+
+    named: whose patient is known (None: of all); an image without one is a cluster, and no patient.
+    """
     n, b, c = len(lost), int(lost.sum()), int(gained.sum())
     plain = tango_interval(n, b, c, alpha)
     if clusters is None:
@@ -147,7 +157,8 @@ def paired(
     dense = np.unique(clusters, return_inverse=True)[1].astype(np.int64)
     k = int(dense.max()) + 1
     observed, planned, deff, hit = design_effect(lost, gained, dense, icc)
-    head = (n, b, c, k, hit, mean_cluster_size(dense), observed, planned, deff, plain)
+    people = k if named is None else len(np.unique(dense[named]))
+    head = (n, b, c, people, hit, mean_cluster_size(dense), observed, planned, deff, plain)
     if k == 1:
         return Paired(*head, None, None, "one_cluster", None, "one_cluster")
     scaled = tango_interval(n / deff, b / deff, c / deff, alpha)

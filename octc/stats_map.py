@@ -1,4 +1,7 @@
-"""Patient bootstrap of the mAP over eyes: its interval, and the interval of the difference of two models on the same eyes."""
+"""Patient bootstrap of the mAP over eyes: its interval, and the interval of the difference of two models on the same eyes.
+
+Where no patient is known, eyes are drawn.
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from octc.errors import OctcError, shorten
-from octc.metrics import Int64
+from octc.metrics import Bool, Int64
 from octc.plan import ParityOptions
 from octc.stats import Interval, holm, mcnemar_midp, wilson
 from octc.stats_cluster import paired
@@ -81,9 +81,12 @@ def binned(column: str, values: Sequence[str | None]) -> list[str]:
 
 def subgroups(
     labels: Int64, said: tuple[Int64, Int64], clusters: Int64 | None, columns: Mapping[str, Sequence[str | None]],
-    options: ParityOptions,
+    options: ParityOptions, named: Bool | None = None,
 ) -> tuple[Subgroup, ...]:  # fmt: skip
-    """Every value of every column; `said`: predictions [n] of reference and candidate. A column's values are sorted."""
+    """Every value of every column; `said`: predictions [n] of reference and candidate. A column's values are sorted.
+
+    named: whose patient is known (None: of all).
+    """
     right = tuple(one == labels for one in said)
     lost, gained = right[0] & ~right[1], ~right[0] & right[1]
     found: list[Subgroup] = []
@@ -92,7 +95,8 @@ def subgroups(
         for value in sorted(set(groups.tolist())):
             own = groups == value
             pair = paired(
-                lost[own], gained[own], None if clusters is None else clusters[own], alpha=options.alpha,
+                lost[own], gained[own], None if clusters is None else clusters[own],
+                named=None if named is None else named[own], alpha=options.alpha,
                 icc=0.5 if options.plan_icc is None else options.plan_icc, resamples=options.bootstrap, seed=options.seed,
             )  # fmt: skip
             hits = (int(right[0][own].sum()), int(right[1][own].sum()))

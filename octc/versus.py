@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from octc.datasets.patients import NOT_RECORDED, PatientIds, patient_ids
 from octc.errors import OctcError, shorten
 from octc.metrics import Figures, Float64, confusion_matrix, figures_of, find_normal, nll_scores
 from octc.stats import holm, mcnemar_exact, mcnemar_midp, wilson
-from octc.stats_cluster import Paired, cluster_index, paired
+from octc.stats_cluster import Paired, cluster_index, named_images, paired
 
 RESAMPLES, SEED = 10_000, 0
 Ids = tuple[tuple[str, str], ...]  # sha256 and path of each image
@@ -65,11 +66,11 @@ class ClassPair:
 
 @dataclass(frozen=True)
 class Versus:
-    """Reference and candidate on n images."""
+    """Reference and candidate on n images. known: whether it is known whose they are."""
 
     sides: tuple[Side, Side]
     n: int
-    patients: int | None
+    known: PatientIds
     figures: tuple[Figures, Figures]
     losses: tuple[float, float]
     pair: Paired
@@ -77,6 +78,17 @@ class Versus:
     mcnemar_midp: float
     mcnemar_exact: float
     per_class: tuple[ClassPair, ...]
+
+    @property
+    def patients(self) -> int | None:
+        """Patients that are known; None without any."""
+        return self.known.count
+
+    @property
+    def leakage(self) -> str:
+        """ "none" where both sides state it of their splits, else why there may be some."""
+        stated = [str(side.facts.get("leakage") or NOT_RECORDED) for side in self.sides]
+        return "; ".join(dict.fromkeys(text for text in (*stated, self.known.leakage) if text not in ("", "none"))) or "none"
 
     @property
     def gap(self) -> float:
@@ -115,7 +127,7 @@ def versus(reference: Side, candidate: Side, alpha: float = 0.05) -> Versus:
     """Compare two sides; intervals and tests as for `octc verify` (Tango's interval scaled for patients, McNemar)."""
     candidate = aligned(reference, candidate)
     labels = np.asarray(reference.labels, np.int64)
-    clusters = cluster_index(reference.patients)
+    clusters, named = cluster_index(reference.patients), named_images(reference.patients)
     normal = find_normal(reference.classes)
     matrices = [confusion_matrix(labels, side.said, len(reference.classes)) for side in (reference, candidate)]
     right = [side.said == labels for side in (reference, candidate)]
@@ -123,7 +135,7 @@ def versus(reference: Side, candidate: Side, alpha: float = 0.05) -> Versus:
 
     def pair_of(chosen: npt.NDArray[np.bool_]) -> Paired:
         own = None if clusters is None else clusters[chosen]
-        return paired(lost[chosen], gained[chosen], own, alpha=alpha, resamples=RESAMPLES, seed=SEED)
+        return paired(lost[chosen], gained[chosen], own, named=named[chosen], alpha=alpha, resamples=RESAMPLES, seed=SEED)
 
     whole = pair_of(np.ones(len(labels), np.bool_))
     rows = {k: pair_of(labels == k) for k in np.unique(labels).tolist()}
@@ -136,7 +148,7 @@ def versus(reference: Side, candidate: Side, alpha: float = 0.05) -> Versus:
         p, adjusted = found.get(k, (None, None))
         per_class.append(ClassPair(name, int((labels == k).sum()), one, other, rows.get(k), p, adjusted))
     return Versus(
-        (reference, candidate), len(labels), None if clusters is None else len(np.unique(clusters)), figures,
+        (reference, candidate), len(labels), patient_ids(reference.patients), figures,
         (float(nll_scores(reference.logs, labels).mean()), float(nll_scores(candidate.logs, labels).mean())), whole,
         float((reference.said == candidate.said).mean()), mcnemar_midp(whole.lost, whole.gained),
         mcnemar_exact(whole.lost, whole.gained), tuple(per_class),
@@ -197,7 +209,8 @@ def versus_json(found: Versus) -> dict[str, Any]:
     names = ("parameters", "macs", "file_mib")
     return {
         "reference": sides[0], "candidate": sides[1], "classes": found.sides[0].classes, "n": found.n,
-        "patients": found.patients, "agreement": found.agreement, "gap": found.gap, "pair": asdict(found.pair),
+        "patients": found.patients, **found.known.to_json(), "leakage": found.leakage,
+        "agreement": found.agreement, "gap": found.gap, "pair": asdict(found.pair),
         "difference": found.pair.difference, "mcnemar_midp": found.mcnemar_midp, "mcnemar_exact": found.mcnemar_exact,
         "per_class": [asdict(row) for row in found.per_class],
         "saved": {name: share_saved(one.get(name), other.get(name)) for name in names},

@@ -164,7 +164,7 @@ def assess(
     else:
         chunks = prepared(samples, root, pre, VIEWS[tta])
     logits = predict(model, chunks, pre, device, progress, len(samples))
-    facts = {"run": run.id, "part": part, "tta": tta, "warning": split.note, "fold": split.fold}
+    facts = {"run": run.id, "part": part, "tta": tta, "warning": split.note, "fold": split.fold, "leakage": split.leakage}
     found = write_evaluation(run.path / FOLDER / f"{part}-{tta}", records(facts, checkpoint, samples, logits), combine)
     if part in HELD_OUT:
         run.log_stage("evaluated", part=part, tta=tta, sha256=checkpoint.sha256, accuracy=found.figures.accuracy)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from octc.datasets.patients import NOT_RECORDED, PatientIds, patient_ids
 from octc.datasets.split import OFFICIAL, read_split
 from octc.errors import OctcError, shorten
 from octc.files import parse_json
@@ -30,6 +31,7 @@ class Fold:
 
     Attributes:
         held: answers on what the fold holds out; official: on the fixed official test, where the data set has one.
+        known, leakage: of the split.
         epochs: that were trained; hours: that they took (of an interrupted epoch, the last part).
     """
 
@@ -44,6 +46,8 @@ class Fold:
     history: list[dict[str, float]]
     hours: float
     note: str
+    known: PatientIds = field(default_factory=lambda: patient_ids(()))
+    leakage: str = NOT_RECORDED
 
 
 def read_fold(run: Run) -> Fold:
@@ -56,6 +60,7 @@ def read_fold(run: Run) -> Fold:
     return Fold(
         split.fold[0], split.fold[1], run.id, run.read(), checkpoint, held, official, evaluate(held),
         read_history(run.path / "train"), _hours(run, checkpoint.model), split.note,
+        split.patient_ids, split.leakage,
     )  # fmt: skip
 
 
@@ -128,6 +133,7 @@ def _facts(folds: Sequence[Fold], part: str) -> dict[str, Any]:
     return {
         "run": folds[0].facts.get("job"), "part": part, "runs": [fold.run for fold in folds], "model": first.model,
         "role": first.role, "dataset": first.dataset, "data_digest": first.data_digest, "warning": folds[0].note or None,
+        "leakage": folds[0].leakage,
         "checkpoint_sha256": [fold.checkpoint.sha256 for fold in folds], "weights": first.weights, "chose_the_epoch": False,
     }  # fmt: skip
 
@@ -178,15 +184,19 @@ def summary_json(found: Summary) -> dict[str, Any]:
     """The summary as a document; fractions, not percent."""
     first = found.folds[0]
     together = None if found.together is None else evaluate(found.together)
+    held = patient_ids(() if found.held is None else found.held.patients)
     return {
         "kind": first.checkpoint.role, "model": first.checkpoint.model, "dataset": first.checkpoint.dataset,
         "classes": first.checkpoint.classes, "seed": first.facts.get("seed"), "protocol": first.facts.get("protocol"),
-        "note": first.note or None, "of": first.of, "folds": [fold_json(fold) for fold in found.folds],
+        "note": first.note or None, **first.known.to_json(), "leakage": first.leakage,
+        "of": first.of, "folds": [fold_json(fold) for fold in found.folds],
         "spread": {name: asdict(one) for name, one in found.spread.spreads.items()}, "loss": asdict(found.losses),
         "per_class": {name: [asdict(one) for one in rows] for name, rows in found.spread.per_class.items()},
         "out_of_fold": None if found.held is None else {
-            "n": len(found.held.labels), "patients": len({p for p in found.held.patients if p}) or None,
-            "figures": _plain(found.spread.pooled), "patient_bootstrap_95": found.intervals, "resamples": RESAMPLES,
+            "n": len(found.held.labels), "patients": held.count, **held.to_json(),
+            "figures": _plain(found.spread.pooled), "bootstrap_95": found.intervals, "resamples": RESAMPLES,
+            "drawn": "images" if held.count is None else "patients",
+            "patient_bootstrap_95": None if held.count is None else found.intervals,
         },
         "ensemble": None if together is None or found.together is None else {
             "part": found.together.facts["part"], "n": together.figures.n, "figures": _plain(together.figures),
@@ -202,7 +212,7 @@ def fold_json(fold: Fold) -> dict[str, Any]:
     metrics = fold.checkpoint.metrics
     return {
         "fold": fold.number, "run": fold.run, "n": fold.found.figures.n,
-        "patients": len({p for p in fold.held.patients if p}) or None, "figures": _plain(fold.found.figures),
+        "patients": fold.found.known.count, "figures": _plain(fold.found.figures),
         "loss": fold.found.loss, "accuracy_patient_bootstrap_95": fold.found.accuracy_patients,
         "val_accuracy": metrics.get("val_accuracy"), "val_loss": metrics.get("val_loss"), "epoch": metrics.get("epoch"),
         "epochs": metrics.get("epochs"), "hours": fold.hours, "split_digest": fold.checkpoint.split_digest,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from octc.datasets.patients import NOT_RECORDED, PatientIds, before_fields, patient_ids
 from octc.errors import OctcError
 from octc.files import read_json, sha256_file
 from octc.metrics import (
@@ -100,8 +101,14 @@ def read_predictions(folder: Path) -> Predictions:
         rows = list(csv.reader(stream))[1:]
     logits = np.array([[float(v) for v in row[len(COLUMNS) :]] for row in rows], np.float32)
     columns = list(zip(*rows, strict=True))
+    people = [p or None for p in columns[2]]
+    if (
+        "dataset" in head["facts"] and "leakage" not in head["facts"]
+    ):  # written when dates and running numbers could be patients
+        written = [(path, name, who, None) for path, name, who in zip(columns[0], columns[3], people, strict=True)]
+        people = before_fields(str(head["facts"].get("dataset")), written, classes)
     return Predictions(
-        columns[0], columns[1], tuple(p or None for p in columns[2]), tuple(classes.index(name) for name in columns[3]),
+        columns[0], columns[1], tuple(people), tuple(classes.index(name) for name in columns[3]),
         logits.reshape(len(rows), len(views), len(classes)), views, classes, head["facts"],
     )  # fmt: skip
 
@@ -120,6 +127,8 @@ class Evaluation:
     accuracy_patients: Interval | None
     recall_patients: Interval | None
     note: str = ""  # what must be said of the split
+    known: PatientIds = field(default_factory=lambda: patient_ids(()))  # whether it is known whose the images are
+    leakage: str = "none"  # of the split, or why it cannot be excluded
 
 
 def evaluate(predictions: Predictions, how: str = "probabilities") -> Evaluation:
@@ -133,6 +142,7 @@ def evaluate(predictions: Predictions, how: str = "probabilities") -> Evaluation
         confidence, [f"{sha} {path}" for sha, path in zip(predictions.sums, predictions.paths, strict=True)]
     )
     accuracy, recall = _intervals(predictions, said)
+    known = patient_ids(predictions.patients)
     classes = range(len(predictions.classes))
     return Evaluation(
         matrix=matrix, figures=figures_of(matrix, find_normal(predictions.classes)),
@@ -140,12 +150,13 @@ def evaluate(predictions: Predictions, how: str = "probabilities") -> Evaluation
         rocs=tuple(roc(probabilities[:, k], labels == k) for k in classes),
         precisions=tuple(average_precision(probabilities[:, k], labels == k) for k in classes),
         accuracy_wilson=wilson(int(right.sum()), len(labels)), accuracy_patients=accuracy, recall_patients=recall,
-        note=str(predictions.facts.get("warning") or ""),
+        note=str(predictions.facts.get("warning") or ""), known=known,
+        leakage=str(predictions.facts.get("leakage") or known.leakage or NOT_RECORDED),
     )  # fmt: skip
 
 
 def _intervals(predictions: Predictions, said: npt.NDArray[np.int64]) -> tuple[Interval | None, Interval | None]:
-    """95 % bootstrap intervals over patients of accuracy and macro recall; None without patients or with one."""
+    """95 % bootstrap intervals over patients of accuracy and macro recall; None where no patient is known, or only one is."""
     clusters = cluster_index(predictions.patients)
     if clusters is None or int(clusters.max()) == 0:
         return None, None
@@ -199,10 +210,9 @@ def figures_json(predictions: Predictions, found: Evaluation, how: str) -> dict[
     present = [k for k, one in enumerate(found.figures.per_class) if one.support]
     curves = [found.rocs[k] for k in present]
     areas = [None if curve is None else curve.area for curve in curves]
-    patients = {p for p in predictions.patients if p is not None}
     return {
         "facts": predictions.facts, "classes": predictions.classes, "views": predictions.views, "combine": how,
-        "patients": len(patients) or None, "figures": {
+        "patients": found.known.count, **found.known.to_json(), "leakage": found.leakage, "figures": {
             **figures, "loss": found.loss, "ece_mass_15": found.ece, "macro_auc": _mean(areas),
             "map": _mean([found.precisions[k] for k in present]),
             "accuracy_wilson_95": found.accuracy_wilson, "accuracy_patient_bootstrap_95": found.accuracy_patients,

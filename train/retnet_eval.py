@@ -11,8 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from octc.datasets.base import Progress, Sample
+from octc.datasets.base import Progress, Sample, ids_of
 from octc.datasets.paired import targets_of
+from octc.datasets.patients import patient_ids
 from octc.datasets.split import Split
 from octc.files import publishing, sha256_bytes, write_bytes, write_json
 from octc.image import VIEWS
@@ -70,9 +71,11 @@ def evaluate_eyes(
         "run": run.id, "part": part, "tta": tta, "pool": pool, "truth": truth, "warning": split.note,
         "thresholds_from": "val" if part == "val" or stated is not None else part, "model": checkpoint.model,
         "modality": checkpoint.recipe.get("modality"), "dataset": checkpoint.dataset, "checkpoint_sha256": checkpoint.sha256,
-        "split_digest": checkpoint.split_digest, "chose_the_epoch": part == checkpoint.recipe.get("select", "val"),
+        "split_digest": checkpoint.split_digest, "leakage": split.leakage,
+        "chose_the_epoch": part == checkpoint.recipe.get("select", "val"),
     }  # fmt: skip
-    found = document(eyes, checkpoint.classes, thresholds, facts)
+    whose = {**ids_of(samples).to_json(), "leakage": split.leakage}
+    found = {**document(eyes, checkpoint.classes, thresholds, facts), **whose}
     write_eye_evaluation(run.path / FOLDER / f"{part}-{tta}", found, samples, logits, VIEWS[tta])
     if part in HELD_OUT:
         run.log_stage("evaluated", part=part, tta=tta, sha256=checkpoint.sha256, map=found["overall"]["ap"])
@@ -87,14 +90,17 @@ def eyes_of(samples: Sequence[Sample], logits: npt.NDArray[np.float32], classes:
 
 
 def document(eyes: Eyes, classes: Sequence[str], thresholds: Sequence[float], facts: dict[str, Any]) -> dict[str, Any]:
-    """The figures with their conditions: at the tuned thresholds, at one half, the mAP with its patient bootstrap interval."""
+    """The figures with their conditions: at the tuned thresholds, at one half, the mAP with its interval: a bootstrap over
+    patients, over eyes where no patient is known."""
     tuned, half = figures(eyes, classes, thresholds), figures(eyes, classes, [HALF] * len(classes))
-    patients = {p for p in eyes.patients if p is not None}
+    known, interval = patient_ids(eyes.patients), map_interval(eyes)
     return {
         "task": "multilabel", "facts": facts, "classes": list(classes), "eyes": len(eyes.names),
-        "patients": len(patients) or None,
+        "patients": known.count, "patient_ids": known.state,
         "thresholds": [float(value) for value in thresholds], "per_class": tuned, "overall": overall(tuned),
-        "per_class_at_half": half, "overall_at_half": overall(half), "map_patient_bootstrap_95": map_interval(eyes),
+        "per_class_at_half": half, "overall_at_half": overall(half), "map_bootstrap_95": interval,
+        "drawn": "eyes" if known.count is None else "patients",
+        "map_patient_bootstrap_95": None if known.count is None else interval,
         "resamples": RESAMPLES, "map_of_chance": chance_map(eyes.truth),
     }  # fmt: skip
 
@@ -129,7 +135,7 @@ def eye_report(found: dict[str, Any]) -> str:
     lines.append(
         f"{'mean':{width}} " + " ".join(_cell(mean.get(name)) if name in mean else f"{'':>11}" for name in COLUMNS[1:])
     )
-    limits = found["map_patient_bootstrap_95"]
+    limits = found["map_bootstrap_95"]
     interval = "" if limits is None else f" [{100 * limits[0]:.2f}, {100 * limits[1]:.2f}]"
     value = "n/a" if mean["ap"] is None else f"{100 * mean['ap']:.2f}"
     lines.append(f"mAP {value}{interval} over {found['eyes']} eyes; chance {100 * found['map_of_chance']:.2f}")

@@ -124,7 +124,7 @@ def load_teacher(folder: Path, split: Split, student: Preprocess, device: Any) -
         text = f"class order differs: teacher {', '.join(checkpoint.classes)}; data {', '.join(split.classes)}"
         raise OctcError("OCT-E309", text, mend="train a teacher on this data set", place=str(folder))
     if checkpoint.split_digest != split.digest:
-        text = "the teacher was trained on another split: it may have seen this student's validation patients"
+        text = "the teacher was trained on another split: it may have seen what this student is validated on"
         raise OctcError("OCT-E212", text, mend="octc train teacher on this split, or name a teacher of it", place=str(folder))
     model = build_model(checkpoint.model, len(checkpoint.classes), **checkpoint.model_kwargs)
     load_strictly(model, state, str(folder))

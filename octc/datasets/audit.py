@@ -6,20 +6,23 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from octc.datasets.base import DatasetSpec, Finding, Progress, Sample, Samples, patient_count, words_of_scan
+from octc.datasets.base import DatasetSpec, Finding, Progress, Sample, Samples, ids_of, words_of_scan
 from octc.datasets.facts import BORDER, ImageFacts, read_facts, sizes_of, tell_release
 from octc.datasets.near import near_pairs
-from octc.datasets.split import groups_of, shared_patients
+from octc.datasets.patients import UNKNOWN, PatientIds
+from octc.datasets.split import groups_of, shared_eyes, shared_patients
 from octc.datasets.table import UCSD_LAYOUT, scan_dataset, spec_of
 from octc.errors import OctcError
 from octc.tree import DEBRIS, HIDDEN, LINK, LOST, THUMBNAIL, Left, count_left
 
 NEAR = ("error", "warn", "off")
 EXPECT = ("subset", "published")
+Count = TypeVar("Count", int, "int | None")
+LEAKS = ("OCT-E210", "OCT-E211", "OCT-E212")
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,10 @@ class AuditReport:
     """The outcome.
 
     Attributes:
-        counts: part -> class -> images; patients: part -> class -> patients. The part is "all" without an official split.
+        counts: part -> class -> images; patients: part -> class -> known patients, None where none is known in the whole data
+            set. The part is "all" without an official split.
+        patient_ids: "known", "partial" or "unknown"; images_without_patient: how many images name none.
+        leakage: "none", "found", or why it cannot be excluded (of what may stand in two parts, official or drawn).
         sizes, modes: "512x496" -> images.
         white: class -> share of its images that have a white border (a class that differs can be told by it).
         release: of the published data set that the test part comes from, as far as it can be told.
@@ -42,7 +48,7 @@ class AuditReport:
     root: str
     digest: str
     counts: dict[str, dict[str, int]]
-    patients: dict[str, dict[str, int]]
+    patients: dict[str, dict[str, int | None]]
     sizes: dict[str, int]
     modes: dict[str, int]
     white: dict[str, float]
@@ -55,6 +61,9 @@ class AuditReport:
     left_out: tuple[Left, ...] = ()
     left_out_counts: dict[str, int] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
+    patient_ids: str = UNKNOWN
+    images_without_patient: int = 0
+    leakage: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -86,11 +95,12 @@ def audit(
     facts = read_facts(root, samples.items, read)
     good = [(s, f) for s, f in zip(samples.items, facts, strict=True) if f.failure is None]
     items = [s for s, _ in good]
+    known = samples.patient_ids
     found = [
         *_unreadable(samples, facts),
         *_copies(samples.classes, items),
-        *_patients(items),
-        *(_near(good, near) if near != "off" else ()),
+        *_patients(items, known),
+        *(_near(good, known, near) if near != "off" else ()),
         *_published(spec, samples, expect),
         *_noted(good),
         *samples.notes,
@@ -100,7 +110,7 @@ def audit(
         root=str(root),
         digest=samples.digest,
         counts=_table(samples, len),
-        patients=_table(samples, patient_count),
+        patients=_table(samples, lambda own: None if known.count is None else ids_of(own).patients),
         sizes=sizes_of(facts),
         modes=dict(Counter(f.mode for _, f in good).most_common()),
         white={
@@ -116,10 +126,12 @@ def audit(
         left_out=samples.unread,
         left_out_counts=count_left(samples.unread),
         lines=tuple(words_of_scan(samples.items, samples.parts, samples.unread)),
+        **known.to_json(),
+        leakage="found" if any(f.code in LEAKS for f in found) else known.leakage or "none",
     )
 
 
-def _table(samples: Samples, measure: Callable[[list[Sample]], int]) -> dict[str, dict[str, int]]:
+def _table(samples: Samples, measure: Callable[[list[Sample]], Count]) -> dict[str, dict[str, Count]]:
     several = len({s.modality for s in samples.items}) > 1
     groups: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples.items:
@@ -150,7 +162,7 @@ def _copies(classes: Sequence[str], items: Sequence[Sample]) -> Iterator[Finding
     conflicts = [same for same in copies if len({(s.label, s.targets) for s in same}) > 1]
     leaks = [same for same in copies if len({s.part for s in same}) > 1]
     inside = [same for same in copies if len({(s.label, s.targets) for s in same}) == 1 and len({s.part for s in same}) == 1]
-    patients = sum(len({s.patient for s in same}) > 1 for same in copies)
+    patients = sum(ids_of(same).patients > 1 for same in copies)
     of_two = f", {patients} of them under two patients" if patients else ""
     if conflicts:
         listed = tuple(" = ".join(f"{s.path} ({classes[s.label]})" for s in same) for same in conflicts)
@@ -167,19 +179,24 @@ def _equal(same: Sequence[Sample]) -> str:
     return " = ".join(s.path for s in same)
 
 
-def _patients(items: Sequence[Sample]) -> Iterator[Finding]:
-    shared = shared_patients((s for s in items if s.part == "train"), (s for s in items if s.part == "test"))
-    if shared:
-        text = f"{len(shared)} patients are in both train and test"
-        yield Finding("OCT-E212", text, tuple(shared), "move all images of a patient to one part")
-    nameless = [s.path for s in items if s.patient is None]
-    if nameless:
-        text = f"{len(nameless)} file names give no patient: each such image counts as a patient of its own"
-        yield Finding("OCT-W212", text, tuple(nameless), "name files CLASS-PATIENT-INDEX, or leakage cannot be excluded")
+def _patients(items: Sequence[Sample], known: PatientIds) -> Iterator[Finding]:
+    train, test = ([s for s in items if s.part == part] for part in ("train", "test"))
+    for kind, share in (("patients", shared_patients), ("eyes", shared_eyes)):
+        if shared := share(train, test):
+            text = f"{len(shared)} {kind} are in both train and test"
+            yield Finding("OCT-E212", text, tuple(shared), f"move all images of {_a(kind)} to one part")
+    if known.warning:
+        nameless = tuple(s.path for s in items if s.patient is None)
+        yield Finding("OCT-W212", known.warning, nameless, "name files CLASS-PATIENT-INDEX, or give a table: labels.csv")
 
 
-def _near(good: Sequence[tuple[Sample, ImageFacts]], near: str) -> Iterator[Finding]:
-    """Across train and test; without an official split, and inside each official part, across patients."""
+def _a(kind: str) -> str:
+    return {"patients": "a patient", "eyes": "an eye"}[kind]
+
+
+def _near(good: Sequence[tuple[Sample, ImageFacts]], known: PatientIds, near: str) -> Iterator[Finding]:
+    """Across train and test; without an official split, and inside each official part, across patients (across images, where
+    no patient is known)."""
     seen = [(s, f.signs) for s, f in good if f.signs is not None]
     parts = [[pair for pair in seen if (pair[0].part == "test") == test] for test in (False, True)]
     inside: list[tuple[Sample, Sample, int]] = []
@@ -195,9 +212,8 @@ def _near(good: Sequence[tuple[Sample, ImageFacts]], near: str) -> Iterator[Find
         yield Finding(code, f"{len(listed)} pairs of train and test look the same", listed, mend)
     if listed := tuple(_alike(inside)):
         official = bool(parts[1])
-        where = "of different patients in one part (a fold may separate them)" if official else (
-            "of different patients (a split may separate them)"
-        )  # fmt: skip
+        whose = {"known": "of different patients ", "partial": "not known to be of one patient "}.get(known.state, "")
+        where = f"{whose}{'in one part (a fold' if official else '(a split'} may separate them)"
         code = "OCT-E211" if near == "error" and not official else "OCT-W213"
         yield Finding(code, f"{len(listed)} pairs {where} look the same", listed, mend)
 

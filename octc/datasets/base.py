@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from octc.datasets.patients import PatientIds, patient_ids
 from octc.errors import OctcError, shorten
 from octc.files import canonical_json, sha256_bytes
 from octc.tree import Left, Tree, count_left, words_left
@@ -23,7 +24,7 @@ class Sample:
     Attributes:
         path: relative to the data set's root, with forward slashes.
         label: index into the classes.
-        patient: the patient's id, or None where the layout has none (the image is then its own group).
+        patient: the patient's id, or None where it is not known (the image is then its own group, and may be of anybody).
         part: "train" or "test" where the layout has an official split, else None.
         sha256: of the file; the identity of an image (names are reused between releases). Empty for a file that cannot
             be read, which `octc.image.read_image` then refuses by name.
@@ -82,9 +83,9 @@ def unlisted(unread: Sequence[Left], table: str) -> Iterator[Finding]:
         yield Finding("OCT-W214", f"{len(listed)} images are in no row of {table}", listed, "they are not used")
 
 
-def patient_count(samples: Iterable[Sample]) -> int:
-    """Different patients; an image without a patient is its own."""
-    return len({sample.patient or sample.path for sample in samples})
+def ids_of(samples: Iterable[Sample]) -> PatientIds:
+    """Whether it is known whose these images are."""
+    return patient_ids(sample.patient for sample in samples)
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,11 @@ class Samples:
     unread: tuple[Left, ...] = ()
     parts: tuple[tuple[str, str], ...] = ()
     tree: Tree | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def patient_ids(self) -> PatientIds:
+        """Whether it is known whose these images are."""
+        return ids_of(self.items)
 
     @property
     def digest(self) -> str:

@@ -9,13 +9,17 @@ from octc.datasets.base import UNLISTED, Finding, Progress, Sample, Samples, unl
 from octc.datasets.csv_table import Record, leaves, read_table, refuse_lines
 from octc.datasets.layout import check_link, check_train, sums_of
 from octc.datasets.parts import READ_AS, part_of
+from octc.datasets.patients import given
 from octc.errors import OctcError
 from octc.image import SUFFIXES
 from octc.tree import Left, has_file, litter, names_in, open_tree
 
 NAME = "labels.csv"  # taken when a folder holds several tables
 COLUMNS = ("path", "label", "patient")
-MEND = "a header line path,label,patient (and part: train, val or test, for an official test), then one line for each image"
+MEND = (
+    "a header line path,label,patient (and part: train, val or test, for an official test), then one line for each image; "
+    "a patient that is not known is an empty cell"
+)
 
 
 def find_csv(root: Path) -> Path | None:
@@ -39,8 +43,8 @@ def _has_columns(table: Path) -> bool:
 
 
 def scan_csv(root: Path, classes: Sequence[str] | None, progress: Progress | None = None) -> Samples:
-    """The images that the table names, and only these. Paths are relative to the root; an empty patient is
-    one that is not known.
+    """The images that the table names, and only these. Paths are relative to the root; an empty patient (or "unknown", "NA",
+    ...) is one that is not known.
 
     Classes are the labels in sorted order unless given. A file that is not there keeps an empty sum and is refused by name
     when it is decoded.
@@ -65,7 +69,7 @@ def scan_csv(root: Path, classes: Sequence[str] | None, progress: Progress | Non
             check_link(root / path, root.resolve())
     sums = sums_of([root / path for path in first], progress)
     items = [
-        Sample(path, names.index(cells["label"]), cells["patient"] or None, READ_AS[_part(cells)] if split else None, digest)
+        Sample(path, names.index(cells["label"]), given(cells["patient"]), READ_AS[_part(cells)] if split else None, digest)
         for (path, cells), digest in zip(first.items(), sums, strict=True)
     ]
     if empty := [name for k, name in enumerate(names) if not any(s.label == k for s in items)]:
@@ -104,7 +108,7 @@ def _path(cells: dict[str, str]) -> str:
 
 
 def _meaning(cells: dict[str, str]) -> tuple[str, str, str]:
-    return cells["label"], cells["patient"], _part(cells)
+    return cells["label"], given(cells["patient"]) or "", _part(cells)
 
 
 def _why_unusable(cells: dict[str, str], names: Sequence[str], split: bool) -> str:

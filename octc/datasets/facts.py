@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from octc.datasets.base import Progress, Sample
+from octc.datasets.base import Progress, Sample, ids_of
 from octc.datasets.near import Bits, signs_of, signs_of_fundus
 from octc.errors import OctcError
 from octc.image import quality_notes, read_image
@@ -100,7 +100,7 @@ def tell_release(items: Sequence[Sample], facts: Sequence[ImageFacts]) -> str:
     test = [(s, f) for s, f in zip(items, facts, strict=True) if s.part == "test" and f.failure is None]
     if not test:
         return ""
-    people = len({s.patient for s, _ in test})
+    people = ids_of(s for s, _ in test).patients
     sizes = Counter(f.size for _, f in test)
     for release, (size, patients) in UCSD_RELEASES.items():
         if len(test) == UCSD_TEST and people == patients:

@@ -1,4 +1,7 @@
-"""Cross-validation by patient: every image that may be trained on is held out exactly once."""
+"""Cross-validation by patient: every image that may be trained on is held out exactly once.
+
+An image whose patient is not known is a group of its own, as in `octc.datasets.split`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from octc.datasets.base import Sample, Samples
+from octc.datasets.base import Sample, Samples, ids_of
+from octc.datasets.patients import UNKNOWN
 from octc.datasets.split import OFFICIAL, Split, apart, check_split, drawn, groups_of
 from octc.errors import OctcError
 
@@ -53,9 +57,10 @@ def _numbers(items: Sequence[Sample], classes: Sequence[str], k: int, rng: np.ra
     groups = [(chosen, Counter(items[i].label for i in chosen)) for _, chosen in sorted(members.items())]
     people = Counter(label for _, counts in groups for label in counts)
     if few := [f"{name} ({people[label]})" for label, name in enumerate(classes) if people[label] < k]:
-        text = f"{k} folds need {k} patients of each class; too few: {', '.join(few)}"
+        whole = "images" if ids_of(items).state == UNKNOWN else "patients"
+        text = f"{k} folds need {k} {whole} of each class; too few: {', '.join(few)}"
         least = min(people[label] for label in range(len(classes)))
-        mend = f"--folds {least}" if least >= 2 else "add patients: a fold holds out whole patients"
+        mend = f"--folds {least}" if least >= 2 else f"add {whole}: a fold holds out whole {whole}"
         raise OctcError("OCT-E207", text, mend=mend, place="--folds")
     totals = Counter(s.label for s in items)
     held = [[0.0] * len(classes) for _ in range(k)]  # share of each class that a fold has

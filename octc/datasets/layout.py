@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from octc.datasets import patients
 from octc.datasets.base import Progress, Sample, Samples
 from octc.datasets.parts import READ_AS, Parts, check_classes, part_of, read_parts
 from octc.errors import OctcError, shorten
@@ -15,8 +15,6 @@ from octc.image import SUFFIXES
 from octc.tree import LINK, LOST, Left, Tree, is_under, joined, may_be_image, open_tree, words_left
 
 PHANTOM_MARK = "phantom.json"  # beside CellData/: says what octc drew, and that the folder may be replaced
-# CLASS-PATIENT-INDEX, and whatever a copy or an export added behind it; a class name may hold hyphens if its folder has them.
-PATIENT = re.compile(r"^[^-]*-(\d+)-\d+(?:\D.*)?$", re.DOTALL)
 
 
 def find_ucsd(tree: Tree) -> Parts:
@@ -49,9 +47,9 @@ def scan_folder(root: Path, classes: Sequence[str] | None, progress: Progress | 
     """Any tree: root/CLASS/..., or root/{train,test}/CLASS/... for an official test part.
 
     The parts may be spelt in any usual way (octc/datasets/parts.py). A validation part is read as train: validation images are
-    drawn again, by patient, and test images too where there is no test part. Classes are the folder names in sorted order
-    unless given. A file named CLASS-PATIENT-INDEX gives its patient; with any other name an image is its own group (and
-    `octc data check` says so).
+    drawn again, and test images too where there is no test part. Classes are the folder names in sorted order unless given. A
+    file named CLASS-PATIENT-INDEX gives its patient (octc/datasets/patients.py); with any other name it is not known whose
+    image it is, and everything that is made of it says so.
 
     Raises:
         OctcError: E206 class folders missing, empty or unexpected, or a tree that can be read in two ways, E207 a class of
@@ -150,9 +148,11 @@ def _samples(tree: Tree, parts: Parts, classes: Sequence[str], *, known: bool, p
         part = None if kind is None else READ_AS[kind]
         check_classes(tree, top, [name for name in tree.inside[top] if name in classes], known=known)
         rows += [(part, *entry) for entry in _class_files(tree, top, kind, classes)]
+    people = patients.patients_of([(Path(path).stem, name) for _, name, path in rows], classes)
+    sums = sums_of([tree.root / path for _, _, path in rows], progress)
     items = [
-        Sample(path, classes.index(name), patient_of(Path(path).stem, name), part, digest)
-        for (part, name, path), digest in zip(rows, sums_of([tree.root / path for _, _, path in rows], progress), strict=True)
+        Sample(path, classes.index(name), patient, part, digest)
+        for (part, name, path), patient, digest in zip(rows, people, sums, strict=True)
     ]
     taken = {path for _, _, path in rows}
     loose = [Left(path, "in no class folder") for path in tree.images if path not in taken]
@@ -172,10 +172,7 @@ def sums_of(paths: Sequence[Path], progress: Progress | None = None) -> list[str
     return sums
 
 
-def patient_of(stem: str, name: str) -> str | None:
-    """The patient that a file name gives, or None. `name` is the class folder's."""
-    match = PATIENT.match(stem.removeprefix(name))
-    return match[1] if match else None
+patient_of = patients.patient_of
 
 
 def _sum(path: Path) -> str:

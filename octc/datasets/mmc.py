@@ -4,8 +4,8 @@
     mmc-amd-split{A,AP}-{train,val,test}/          ImageSets/{cfp,oct}.txt   an image id a line
 
 The second field of an id, between hyphens, is the class (h, d, p, w). The eye is the id without its first two characters, up
-to "_", without the marks of synthetic images. The released subjects give the patient where they are listed; an eye whose
-subject is not listed is its own patient.
+to "_", without the marks of synthetic images. The released subjects give the patient where they are listed; of an eye whose
+subject is not listed the patient is not known (its images stay together).
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _rows(root: Path, modality: str, kind: str, name: str) -> Iterator[Row]:
             problems.append(f"line {number}: {line[:80]!r}")
             continue
         eye = eye_of(name)
-        patient = next((one for one in known if eye == one or eye.startswith((f"{one}-", f"{one}_"))), eye)
+        patient = next((one for one in known if eye == one or eye.startswith((f"{one}-", f"{one}_"))), None)
         rows.append(Row(f"ImageData/{folder}/{name}.jpg", (LETTERS[fields[1]],), eye, patient, modality, READ_AS[kind]))
     refuse_lines(table, problems, MEND)
     yield from rows

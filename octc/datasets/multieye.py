@@ -3,7 +3,7 @@
     assemble/{train,dev,test}/large9cls.txt        fundus: lines "NAME CLASS"; images in train/ImageData/cfp-clahe-224x224/
     assemble_oct/{train,dev,test}/large9cls.txt    OCT: images in train/ImageData/oct-filter-448x448/
 
-Its names give no patient, so each image counts as one of its own: leakage between its images cannot be excluded.
+Its names give neither patient nor eye: leakage between its images cannot be excluded.
 """
 
 from __future__ import annotations
@@ -61,6 +61,6 @@ def _rows(root: Path, modality: str, kind: str, classes: int) -> Iterator[Row]:
             problems.append(f"line {number}: {line[:80]!r}")
             continue
         path = f"{top}/{parts['train']}/ImageData/{folder}/{stem}.png"
-        rows.append(Row(path, (int(mark),), f"{modality}-{stem}", f"{modality}-{stem}", modality, READ_AS[kind]))
+        rows.append(Row(path, (int(mark),), None, None, modality, READ_AS[kind]))
     refuse_lines(table, problems, f"each line: NAME, a space, a class from 0 to {classes - 1}")
     yield from rows

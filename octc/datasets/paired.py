@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from octc.datasets.base import UNLISTED, Finding, Progress, Sample, Samples, unlisted
 from octc.datasets.csv_table import refuse_lines
 from octc.datasets.layout import check_link, sums_of
-from octc.datasets.split import Split
+from octc.datasets.split import Split, shared_content, shared_eyes, shared_patients
 from octc.errors import OctcError
 from octc.tree import Left, Tree
 
@@ -18,12 +18,13 @@ ORDER = {"test": 0, "train": 1, "val": 1}  # a file that stands in several lists
 
 @dataclass(frozen=True)
 class Row:
-    """One image of a list: path below the root, indices of its classes, eye, patient, modality, part ("train" or "test")."""
+    """One image of a list: path below the root, indices of its classes, eye, patient (None: not known), modality, part ("train"
+    or "test")."""
 
     path: str
     targets: tuple[int, ...]
-    eye: str
-    patient: str
+    eye: str | None
+    patient: str | None
     modality: str
     part: str | None
 
@@ -95,10 +96,13 @@ def check_partners(student: Split, teacher: Split) -> None:
 
     Both splits are of one modality each, and of one data set: they must come from one split by patient.
     """
-    seen = {s.patient or s.path for s in teacher.parts["train"]}
-    judged = {s.patient or s.path for part in ("val", "test") for s in student.parts[part]}
-    if shared := sorted(seen & judged):
-        text = f"the teacher was trained on {len(shared)} patients that this student is judged on"
+    judged = [s for part in ("val", "test") for s in student.parts[part]]
+    kinds = {"patients": shared_patients, "eyes": shared_eyes, "images": shared_content}
+    for kind, share in kinds.items():
+        shared = share(teacher.parts["train"], judged)
+        if not shared:
+            continue
+        text = f"the teacher was trained on {len(shared)} {kind} that this student is judged on"
         mend = "train the teacher with the seed of this student: octc train retnet-teacher --seed N"
         raise OctcError("OCT-E212", text, mend=mend, place=", ".join(shared[:10]))
     if student.classes != teacher.classes:

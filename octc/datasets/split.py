@@ -1,5 +1,6 @@
 """One split per run: grouped by patient, stratified by class, seeded, with a digest. A split that shares a patient raises.
 
+Where the patient of an image is not known the image is a group of its own, and the split says that leakage cannot be excluded.
 Only a split of another protocol than "clean" (octc/datasets/released.py) may leak; it says so wherever it is shown.
 """
 
@@ -7,14 +8,15 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from octc.datasets.base import Sample, Samples, patient_count
+from octc.datasets.base import Sample, Samples, ids_of
+from octc.datasets.patients import UNKNOWN, PatientIds, before_fields
 from octc.errors import OctcError, shorten
 from octc.files import canonical_json, read_json, sha256_bytes, write_json
 
@@ -31,7 +33,8 @@ class Split:
     Attributes:
         dropped: training images that are left out because they share a patient or content with the official test (of a
             released fold: because nobody uses them).
-        protocol: "clean" shares no patient and no content between parts; the others repeat what KD-OCT released, with leaks.
+        protocol: "clean" shares no known patient and no content between parts; the others repeat what KD-OCT released, with
+            leaks.
         fold: (number from 1, of how many), or None. The test part of a fold is what it holds out.
     """
 
@@ -57,12 +60,22 @@ class Split:
             return ""
         return f"LEAKY split ({self.protocol}): for comparison with published numbers only, no measure of accuracy"
 
+    @property
+    def patient_ids(self) -> PatientIds:
+        """Whether it is known whose the images are, over all parts."""
+        return ids_of(s for items in self.parts.values() for s in items)
+
+    @property
+    def leakage(self) -> str:
+        """ "none", or in words why there may be some."""
+        return "; ".join(text for text in (self.note, self.patient_ids.leakage) if text) or "none"
+
     def write(self, path: Path) -> None:
         """Write split.json."""
         parts = {part: [s.to_json() for s in items] for part, items in self.parts.items()}
         head = {
             "dataset": self.dataset, "classes": self.classes, "seed": self.seed, "dropped": self.dropped,
-            "protocol": self.protocol, "fold": self.fold,
+            "protocol": self.protocol, "fold": self.fold, **self.patient_ids.to_json(),
         }  # fmt: skip
         write_json(path, {**head, "digest": self.digest, "parts": parts})
 
@@ -73,14 +86,16 @@ class Split:
             for part, items in self.parts.items()
         }
 
-    def people(self) -> dict[str, int]:
-        """Patients per part."""
-        return {part: patient_count(items) for part, items in self.parts.items()}
+    def people(self) -> dict[str, int | None]:
+        """Known patients per part; None where none of the whole split is."""
+        some = self.patient_ids.count is not None
+        return {part: ids_of(items).patients if some else None for part, items in self.parts.items()}
 
-    def patients(self) -> dict[str, dict[str, int]]:
-        """Patients per part and class; an image without a patient is its own."""
+    def patients(self) -> dict[str, dict[str, int | None]]:
+        """Known patients per part and class; None where none of the whole split is."""
+        some = self.patient_ids.count is not None
         return {
-            part: {name: patient_count(s for s in items if s.has(k)) for k, name in enumerate(self.classes)}
+            part: {name: ids_of(s for s in items if s.has(k)).patients if some else None for k, name in enumerate(self.classes)}
             for part, items in self.parts.items()
         }
 
@@ -91,6 +106,8 @@ def read_split(path: Path) -> Split:
         value: dict[str, Any] = read_json(path)
         names = (*PARTS, *(name for name in value["parts"] if name == OFFICIAL))
         parts = {part: tuple(Sample.from_json(s) for s in value["parts"][part]) for part in names}
+        if "patient_ids" not in value:
+            parts = _read_again(parts, value["dataset"], value["classes"])
         fold = value.get("fold")
         split = Split(
             value["dataset"], tuple(value["classes"]), value["seed"], parts, value["dropped"],
@@ -106,8 +123,15 @@ def read_split(path: Path) -> Split:
     return split
 
 
+def _read_again(parts: dict[str, tuple[Sample, ...]], dataset: str, classes: Sequence[str]) -> dict[str, tuple[Sample, ...]]:
+    """The parts of a split of before, with the patients that the rules of today agree to."""
+    rows = [(s.path, classes[s.label], s.patient, s.eye) for items in parts.values() for s in items]
+    people = iter(before_fields(dataset, rows, classes))
+    return {part: tuple(replace(s, patient=next(people)) for s in items) for part, items in parts.items()}
+
+
 def groups_of(items: Sequence[Sample]) -> list[int]:
-    """Group number of each sample: images of one patient, and images with one content, are one group (union-find)."""
+    """Group number of each sample: images of one patient, of one eye, or with one content are one group (union-find)."""
     parent = list(range(len(items)))
 
     def root(i: int) -> int:
@@ -120,6 +144,7 @@ def groups_of(items: Sequence[Sample]) -> list[int]:
     for i, sample in enumerate(items):
         keys = [("content", sample.sha256)] if sample.sha256 else []  # a file that cannot be read is like no other
         keys += [("patient", sample.patient)] if sample.patient is not None else []
+        keys += [("eye", sample.eye)] if sample.eye is not None else []
         for key in keys:
             parent[root(i)] = root(first.setdefault(key, i))
     return [root(i) for i in range(len(items))]
@@ -160,7 +185,7 @@ def _take(items: Sequence[Sample], share: float, classes: int, rng: np.random.Ge
 
 
 def make_split(samples: Samples, dataset: str, seed: int, val: float = 0.2, test: float = 0.2) -> Split:
-    """Patient-grouped stratified split.
+    """Stratified split, grouped by patient where patients are known.
 
     Where the layout has an official test part, that is the test and training images that share a patient or a content with
     it are dropped (counted); otherwise `test` of the images is drawn. `val` is the share of the remaining images.
@@ -203,6 +228,14 @@ def shared_patients(one: Iterable[Sample], other: Iterable[Sample]) -> list[str]
     return sorted({s.patient for s in one if s.patient is not None} & {s.patient for s in other if s.patient is not None})
 
 
+def shared_eyes(one: Iterable[Sample], other: Iterable[Sample]) -> list[str]:
+    """Eyes with images on both sides, where their patient is not known (a shared patient says it else)."""
+    sides = [[s for s in side if s.eye is not None] for side in (one, other)]
+    unnamed = {s.eye for side in sides for s in side if s.patient is None}
+    both = {s.eye for s in sides[0]} & {s.eye for s in sides[1]} & unnamed
+    return sorted(eye for eye in both if eye is not None)
+
+
 def shared_content(one: Iterable[Sample], other: Iterable[Sample]) -> list[str]:
     """Paths of `one` whose content is in `other` too."""
     sums = {s.sha256 for s in other if s.sha256}
@@ -210,13 +243,14 @@ def shared_content(one: Iterable[Sample], other: Iterable[Sample]) -> list[str]:
 
 
 def leaks_of(split: Split) -> list[dict[str, Any]]:
-    """What two parts share: {"parts", "patients", "images"}, of every pair of parts that shares something."""
+    """What two parts share: {"parts", "patients", "eyes", "images"}, of every pair of parts that shares something."""
     found = []
     for one, other in combinations(split.parts, 2):
         patients = shared_patients(split.parts[one], split.parts[other])
+        eyes = shared_eyes(split.parts[one], split.parts[other])
         images = shared_content(split.parts[one], split.parts[other])
-        if patients or images:
-            found.append({"parts": [one, other], "patients": patients, "images": images})
+        if patients or eyes or images:
+            found.append({"parts": [one, other], "patients": patients, "eyes": eyes, "images": images})
     return found
 
 
@@ -228,8 +262,9 @@ def check_split(split: Split) -> None:
     for leak in leaks_of(split) if split.protocol == CLEAN else ():
         where = f"in both {leak['parts'][0]} and {leak['parts'][1]}"
         mend = "train again with a new split"
-        if patients := leak["patients"]:
-            raise OctcError("OCT-E212", f"{len(patients)} patients {where}: {shorten(patients)}", mend=mend)
+        for kind in ("patients", "eyes"):
+            if shared := leak[kind]:
+                raise OctcError("OCT-E212", f"{len(shared)} {kind} {where}: {shorten(shared)}", mend=mend)
         raise OctcError("OCT-E210", f"{len(leak['images'])} images {where}: {shorten(leak['images'])}", mend=mend)
     train = split.parts["train"]
     if missing := [name for k, name in enumerate(split.classes) if not any(s.has(k) for s in train)]:
@@ -237,4 +272,5 @@ def check_split(split: Split) -> None:
         raise OctcError("OCT-E207", f"classes absent from train: {', '.join(missing)}", mend=mend)
     for part in PARTS:
         if not split.parts[part]:
-            raise OctcError("OCT-E207", f"no image is left for {part}", mend="add patients: each part needs whole patients")
+            more = "add images" if split.patient_ids.state == UNKNOWN else "add patients: each part needs whole patients"
+            raise OctcError("OCT-E207", f"no image is left for {part}", mend=more)

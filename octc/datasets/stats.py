@@ -19,7 +19,8 @@ class Stats:
     """Counts of all images; pixels of the training part only.
 
     Attributes:
-        images, patients: part -> class -> count.
+        images, patients: part -> class -> count; patients that are known, None where none is in the whole split.
+        patient_ids: "known", "partial" or "unknown"; images_without_patient: how many name none.
         weights: class -> n / (classes * images of the class) in train, what a balanced loss weighs.
         mean, std: per channel, of values in [0, 1]. Every image counts alike, whatever its size; std is that of the pixels
             about the common mean.
@@ -29,12 +30,14 @@ class Stats:
     split_digest: str
     note: str
     images: dict[str, dict[str, int]]
-    patients: dict[str, dict[str, int]]
+    patients: dict[str, dict[str, int | None]]
     weights: dict[str, float]
     sizes: dict[str, int]
     modes: dict[str, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    patient_ids: str
+    images_without_patient: int
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -61,6 +64,7 @@ def read_stats(samples: Samples, split: Split, progress: Progress | None = None)
         split.dataset, split.digest, split.note, split.counts(), split.patients(),
         {name: total.total() / (len(split.classes) * total[k]) for k, name in enumerate(split.classes)},
         sizes_of(facts), dict(Counter(f.mode for f in facts).most_common()), mean, std,
+        **split.patient_ids.to_json(),
     )  # fmt: skip
 
 

@@ -3,19 +3,21 @@
     {train,val,test}/{cfp,oct}.txt                       lines: name without extension, then a 0 or 1 for each class
     train/Images/{fundus_images,oct_images}/NAME.png     all images of all parts; the folders may be spelt with a hyphen
 
-The first two fields of a name, between hyphens, are the eye; the first one is taken as the patient. The lists of val are read
-as train: validation images are drawn again, by patient.
+The first two fields of a name, between hyphens, are the eye; the first one is taken as the patient, unless it is a date. A name
+without a hyphen gives neither. The lists of val are read as train: validation images are drawn again, by patient.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from octc.datasets.base import Progress, Samples
 from octc.datasets.csv_table import refuse_lines
 from octc.datasets.paired import Row, make_samples
 from octc.datasets.parts import READ_AS, part_folders
+from octc.datasets.patients import without_dates
 from octc.errors import OctcError
 from octc.tree import has_file, has_folder, open_tree
 
@@ -45,7 +47,9 @@ def scan_topcon(root: Path, classes: Sequence[str] | None, progress: Progress | 
     names = tuple(classes or CLASSES)
     parts = part_folders(root)
     rows = [row for modality in LISTS for kind in READ_AS for row in _rows(root, modality, kind, parts, names)]
-    return make_samples(tree, names, rows, progress=progress)
+    people = without_dates([row.patient for row in rows])
+    known = [row if one else replace(row, eye=None, patient=None) for row, one in zip(rows, people, strict=True)]
+    return make_samples(tree, names, known, progress=progress)
 
 
 def folder_of(root: Path, modality: str, train: str = "train") -> Path:
@@ -70,7 +74,8 @@ def _rows(root: Path, modality: str, kind: str, parts: Mapping[str, str], classe
             continue
         targets = tuple(k for k, mark in enumerate(marks) if mark == "1")
         fields = name.split("-")
-        rows.append(Row(f"{folder}/{name}.png", targets, "-".join(fields[:2]), fields[0], modality, READ_AS[kind]))
+        patient = fields[0] if len(fields) > 1 and fields[0] else None
+        rows.append(Row(f"{folder}/{name}.png", targets, "-".join(fields[:2]), patient, modality, READ_AS[kind]))
     refuse_lines(table, problems, f"{MEND} ({len(classes)} classes)")
     yield from rows
 

@@ -60,6 +60,24 @@ def test_f08_topcon_both_spellings_eyes_patients_and_labels(tmp_path: Path, hyph
     assert guess_layout(tmp_path) == "topcon-mm"
 
 
+@pytest.mark.parametrize("stem", ["201903{0:02d}-L-1", "2019-03-{0:02d}", "scan{0:02d}"])
+def test_topcon_names_without_a_patient_give_none(tmp_path: Path, stem: str) -> None:
+    write_topcon(tmp_path)
+    for modality, table in topcon.LISTS.items():
+        lines = []
+        for number in range(11):
+            name = stem.format(number + 1)
+            place = tmp_path / "train" / "Images" / topcon.FOLDERS[modality][0] / f"{name}.png"
+            picture(place, crc32(f"{modality}{number}".encode()))
+            lines.append(f"{name} {' '.join('1' if k == number else '0' for k in range(11))}\n")
+        (tmp_path / "train" / table).write_text("".join(lines))
+        for part in ("val", "test"):
+            (tmp_path / part / table).unlink(missing_ok=True)
+    found = scan_dataset("topcon-mm", tmp_path)
+    assert {(s.patient, s.eye) for s in found.items} == {(None, None)}
+    assert found.patient_ids.state == "unknown"
+
+
 def test_topcon_lines_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     write_topcon(tmp_path)
     with (tmp_path / "train" / "cfp.txt").open("a") as stream:
@@ -95,6 +113,7 @@ def test_f09_mmc_amd_both_released_splits(tmp_path: Path, name: str, letter: str
     assert len(found.items) == 24
     one = next(s for s in found.items if "-p-2-" in s.path and s.modality == "oct")
     assert (found.classes[one.label], one.targets, one.eye, one.part) == ("PCV", None, "p-2", "train")
+    assert found.patient_ids.state == "unknown"  # no SubjectSets: an eye is no patient
     assert {s.part for s in found.items} == {"train", "test"}  # val is drawn again
 
 
@@ -111,6 +130,9 @@ def test_f10_multieye_nine_classes(tmp_path: Path) -> None:
     assert len(found.items) == 54
     assert {(s.modality, s.label) for s in found.items} == {(m, k) for m in ("oct", "fundus") for k in range(9)}
     assert guess_layout(tmp_path) == "multieye"
+    assert found.patient_ids.state == "unknown"
+    assert {s.eye for s in found.items} == {None}
+    assert make_split(found, "multieye", 0).leakage == "patients unknown: leakage cannot be excluded"
     with (tmp_path / "assemble" / "train" / multieye.LIST).open("a") as stream:
         stream.write("i99 9\n")
     with pytest.raises(OctcError, match="cannot be used"):

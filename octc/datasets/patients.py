@@ -1,0 +1,244 @@
+"""Whose image it is: the patient that a file name gives, and what may be said of a set whose names give none.
+
+Every sentence and every field about patients comes from one `PatientIds`; where none is known, nothing is claimed of them.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+KNOWN, PARTIAL, UNKNOWN = "known", "partial", "unknown"
+NOT_RECORDED = "whether patients were known is not recorded: leakage cannot be excluded"
+MISSING = frozenset(("", "-", "--", "?", "n/a", "na", "nan", "nil", "none", "null", "unknown", "<na>", "not known"))
+PREFIXES = ("CNV", "DME", "DRUSEN", "NORMAL")  # of UCSD's names, which often lie under folders of other names
+# Behind the class: PATIENT-INDEX, and whatever a copy or an export added. A hyphen and an underscore are one.
+FIELDS = re.compile(r"^-([0-9]+)-([0-9]+)(?![0-9])(.*)$", re.DOTALL)
+THIRD = re.compile(r"^[-.]([0-9]+)(?![0-9])")  # what makes a date of the first two fields
+YEARS = (1900, 2099)
+SHORT_YEARS = (*range(90, 100), *range(36))  # 1990 to 2035: there are no OCT images of other years
+ORDERS = ("%Y%m%d", "%d%m%Y", "%m%d%Y")
+
+
+@dataclass(frozen=True)
+class PatientIds:
+    """Whether it is known whose the images of a set are.
+
+    Attributes:
+        images: of the set; unnamed: those whose patient is not known; patients: different ones that are known.
+    """
+
+    images: int
+    unnamed: int
+    patients: int
+
+    @property
+    def state(self) -> str:
+        """ "known" of every image, "partial" of some, or "unknown"."""
+        if self.unnamed == self.images:
+            return UNKNOWN
+        return PARTIAL if self.unnamed else KNOWN
+
+    @property
+    def count(self) -> int | None:
+        """Different patients that are known; None where none is."""
+        return None if self.state == UNKNOWN else self.patients
+
+    @property
+    def words(self) -> str:
+        """ "39 patients", "39 patients and 12 images without one", or "patients unknown"."""
+        if self.state == UNKNOWN:
+            return "patients unknown"
+        people = f"{self.patients} patient{'' if self.patients == 1 else 's'}"
+        return people if self.state == KNOWN else f"{people} and {_images(self.unnamed)} without one"
+
+    @property
+    def leakage(self) -> str:
+        """Why leakage cannot be excluded; "" where all patients are known."""
+        if self.state == KNOWN:
+            return ""
+        if self.state == UNKNOWN:
+            return "patients unknown: leakage cannot be excluded"
+        have = "has" if self.unnamed == 1 else "have"
+        return f"{_images(self.unnamed)} {have} no patient id (of {self.images:,}): leakage cannot be excluded"
+
+    @property
+    def warning(self) -> str:
+        """What has to be said beside every split and every figure; "" where all patients are known."""
+        if self.state == KNOWN:
+            return ""
+        alone = "intervals are not clustered" if self.state == UNKNOWN else "in intervals each such image counts alone"
+        return f"{self.leakage}; {alone}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields that travel: into split.json, run.json, manifests, verdicts, reports."""
+        return {"patient_ids": self.state, "images_without_patient": self.unnamed}
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image{'' if count == 1 else 's'}"
+
+
+def patient_ids(patients: Iterable[str | None]) -> PatientIds:
+    """What is known of the patients of images (None: not known)."""
+    listed = list(patients)
+    named = [one for one in listed if one is not None]
+    return PatientIds(len(listed), len(listed) - len(named), len(set(named)))
+
+
+def words_of(state: str | None) -> str:
+    """What a stored field says: the warning of a document that states "partial" or "unknown", or (None) states nothing."""
+    return {
+        KNOWN: "",
+        PARTIAL: "some images have no patient id: leakage cannot be excluded; in intervals each such image counts alone",
+        UNKNOWN: PatientIds(0, 0, 0).warning,
+    }.get(state or "", NOT_RECORDED)
+
+
+def before_fields(
+    dataset: str, listed: Sequence[tuple[str, str, str | None, str | None]], classes: Sequence[str]
+) -> list[str | None]:
+    """The patients of a split that was written before `patient_ids` was: what a wrong rule had read then is not known.
+
+    Nobody is added: two images that stood apart then stay apart.
+
+    Args:
+        listed: (path, class, patient, eye) of each image, as they were written.
+    """
+    before = [patient for _, _, patient, _ in listed]
+    if dataset == "multieye":
+        return [None] * len(listed)
+    if dataset.startswith("mmc-amd"):
+        return [None if patient == eye else patient for _, _, patient, eye in listed]
+    if dataset in ("topcon-mm", "paired-phantom"):
+        now = without_dates([None if patient == eye else patient for _, _, patient, eye in listed])
+    elif dataset == "csv":
+        now = [None if patient is None else given(patient) for patient in before]
+    elif dataset.startswith("neh"):
+        return before
+    else:
+        now = patients_of([(PurePosixPath(path).stem, name) for path, name, _, _ in listed], classes)
+    return [one if one == other else None for one, other in zip(before, now, strict=True)]
+
+
+def set_words(used: Mapping[str, Any]) -> str:
+    """Patients of the `set` block of a stored verdict, as `PatientIds.words` has them."""
+    state, people = used.get("patient_ids"), used.get("patients")
+    if people is None or state == UNKNOWN:
+        return "patients unknown"
+    if state is None:
+        return f"{people:,} patients as an older rule read them"
+    unnamed = int(used.get("images_without_patient", 0))
+    return PatientIds(int(used["n"]), unnamed, int(people)).words
+
+
+def given(cell: str) -> str | None:
+    """A patient as a table names it; None for an empty cell and for the usual words for nothing."""
+    return None if cell.strip().lower() in MISSING else cell.strip()
+
+
+def patient_of(stem: str, *names: str) -> str | None:
+    """The patient that one file name gives, or None.
+
+    Args:
+        stem: the name without its ending: CLASS-PATIENT-INDEX, where "_" separates as "-" does.
+        names: what may stand for CLASS, in any letter case: its folder first, then others of the tree. UCSD's four may always.
+    """
+    number = _number(stem, names)
+    return None if number is None or _is_date(number) else number
+
+
+def patients_of(named: Sequence[tuple[str, str]], classes: Sequence[str] = ()) -> list[str | None]:
+    """The patients that the file names of a tree give.
+
+    Bare digits may be a date or a number (UCSD has a patient 2038). They are told apart in company: where at least half of the
+    different numbers with as many digits can be read as dates, those that can are dates.
+
+    Args:
+        named: (stem, class folder) of each image. classes: all class folders.
+    """
+    return without_dates([_number(stem, (name, *classes)) for stem, name in named])
+
+
+def without_dates(people: Sequence[str | None]) -> list[str | None]:
+    """What names have in the place of the patient, without what is a date (in company, as in `patients_of`)."""
+    by_length: dict[int, set[str]] = defaultdict(set)
+    for one in people:
+        if one is not None and one.isascii() and one.isdecimal():
+            by_length[len(one)].add(one)
+    dates: set[str] = set()
+    for alike in by_length.values():
+        found = {number for number in alike if _is_date(number)}
+        if 2 * len(found) >= len(alike):
+            dates |= found
+    return [None if one in dates else one for one in people]
+
+
+def _number(stem: str, names: Sequence[str]) -> str | None:
+    """The digits in the place of the patient; None where the name is another one, or its fields are a date."""
+    plain = _plain(stem)
+    for name in map(_plain, dict.fromkeys((*names[:1], *sorted(names[1:], key=len, reverse=True), *PREFIXES))):
+        if name.isdecimal():
+            continue  # 1-12-3 in a folder "1" may be anything
+        if plain[: len(name)].lower() == name.lower() and (match := FIELDS.match(plain[len(name) :])):
+            return None if _is_spelt_date(*match.groups()) else match[1]
+    return None
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFC", text).replace("_", "-")
+
+
+def _is_spelt_date(first: str, second: str, rest: str) -> bool:
+    """2019-03-03, 2019-3-3, 03-03-2019, 19-03-03, 03-03-19, 03-2019; whatever follows."""
+    found = THIRD.match(rest)
+    third = found[1] if found else ""
+    if _is_year(first):
+        return _between(second, 1, 12) and _between(third, 1, 31)
+    if not _between(first, 1, 31 if third else 12):
+        return _is_short_date(first, second, third)
+    if _is_year(third):
+        return _between(second, 1, 31)
+    return (_is_year(second) and _between(first, 1, 12)) or _is_short_date(first, second, third)
+
+
+def _is_short_date(*fields: str) -> bool:
+    return all(len(field) == 2 for field in fields) and _is_date("".join(fields))
+
+
+def _between(field: str, low: int, high: int) -> bool:
+    return 0 < len(field) <= 2 and low <= int(field) <= high
+
+
+def _is_year(field: str) -> bool:
+    return len(field) == 4 and YEARS[0] <= int(field) <= YEARS[1]
+
+
+def _is_date(number: str) -> bool:
+    """Digits without separators: a year, a year and month, a day (in any order), a day with hours, minutes, seconds, ..."""
+    length = len(number)
+    if length == 4:
+        return _is_year(number)
+    if length == 6:
+        days = (number[4:] + number[2:4] + number[:2], number[4:] + number[:2] + number[2:4], number)
+        short = any(int(day[:2]) in SHORT_YEARS and _is_day(f"20{day}", "%Y%m%d") for day in days)
+        return short or (_is_year(number[:4]) and _between(number[4:], 1, 12))
+    if length == 8:
+        return any(_is_day(number, order) for order in ORDERS)
+    if length in (10, 12, 14, 17):
+        limits = zip((24, 60, 60), (number[8:10], number[10:12], number[12:14]), strict=True)
+        return _is_date(number[:8]) and all(not part or int(part) < limit for limit, part in limits)
+    return False
+
+
+def _is_day(digits: str, order: str) -> bool:
+    try:
+        return YEARS[0] <= datetime.datetime.strptime(digits, order).year <= YEARS[1]
+    except ValueError:
+        return False
