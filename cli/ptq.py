@@ -76,8 +76,9 @@ def _check_processor(targets: Sequence[str]) -> None:
     from octc.cpu import MADE_FOR, why_other_family
 
     for target in targets:
-        if (why := why_other_family(f"{target}-int8", MADE_FOR.get((target, "int8")))) is not None:
-            raise OctcError("OCT-E903", f"{why}: it cannot be measured here", mend="octc ptq --target onnx", place="--target")
+        if (why := why_other_family(MADE_FOR.get((target, "int8")))) is not None:
+            text = f"{target}-int8 cannot be measured here: {why}"
+            raise OctcError("OCT-E903", text, mend="octc ptq --target onnx", place="--target")
 
 
 def _networks(session: Session, source: Source) -> tuple[Quantised, Quantised | None]:

@@ -94,7 +94,7 @@ def check_cpu(machine: Machine, environ: Mapping[str, str], threads: tuple[int, 
 
 def check_engines(kind: str, installed: Container[str]) -> list[Check]:
     """What this processor means for artifacts that are made for another. kind: `platform.machine()`; installed: modules."""
-    others = [f"{t}-{p}" for (t, p), family in MADE_FOR.items() if why_other_family("", family, kind) is not None]
+    others = [f"{t}-{p}" for (t, p), family in MADE_FOR.items() if why_other_family(family, kind) is not None]
     if not others:
         return []
     text = f"artifacts {', '.join(others)} do not run on this processor ({kind}); ONNX artifacts do, and octc takes them"

@@ -103,12 +103,12 @@ def family_of(kind: str | None = None) -> str | None:
     return "x86" if FAMILIES.get(word) is X86 else None
 
 
-def why_other_family(name: str, made_for: str | None, kind: str | None = None) -> str | None:
-    """Why an artifact is not for this processor, in one sentence; None where it is, or nothing is known of one of the two."""
+def why_other_family(made_for: str | None, kind: str | None = None) -> str | None:
+    """Why a file is not for this processor, in one sentence; None where it is, or nothing is known of one of the two."""
     here = family_of(kind)
     if made_for is None or here is None or here == made_for:
         return None
-    return f"{name} is made for {made_for} processors and this one is {here}"
+    return f"it is made for {made_for} processors, and this one is {here}"
 
 
 def usable_threads(cpus: Cpus | None = None) -> tuple[int, str]:

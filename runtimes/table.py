@@ -85,7 +85,7 @@ def other_processor(artifact: Artifact, kind: str | None = None) -> str | None:
     """Why an artifact is not for this processor, in one sentence; None when it is. kind: `platform.machine()`."""
     usual = MADE_FOR.get((artifact.target, artifact.precision))
     made_for = artifact.details.get("processors", usual)  # artifacts of before say nothing of it
-    return why_other_family(artifact.name, made_for if isinstance(made_for, str) else usual, kind)
+    return why_other_family(made_for if isinstance(made_for, str) else usual, kind)
 
 
 def _instead(folder: Path) -> str:
@@ -99,7 +99,8 @@ def _instead(folder: Path) -> str:
 
 def passed_over(founds: Sequence[Found]) -> str:
     """Which artifacts among several are not for this processor, for the line that says what was taken; empty when all are."""
-    return "; ".join(why for found in founds if (why := other_processor(found.artifact)) is not None)
+    reasons = [(found.artifact.name, other_processor(found.artifact)) for found in founds]
+    return "; ".join(f"{name}: {why}" for name, why in reasons if why is not None)
 
 
 def why_not(artifact: Artifact) -> str | None:
