@@ -69,7 +69,7 @@ class ReadingLog:
         seen: set[tuple[str, str, str, bytes]] = set()
         count = 0
         for one in self.readings:
-            keys = {(one.command, one.part, sha, canonical_json(one.options)) for sha in one.artifacts.values()}
+            keys = {(one.command, one.part, sha, _plain(one.options)) for sha in one.artifacts.values()}
             count += not keys or not keys <= seen
             seen |= keys
         return count
@@ -79,6 +79,11 @@ class ReadingLog:
             "readings": len(self.readings), "uses": self.uses, "since": self.since, "complete": self.complete,
             "rows": [one.to_json() for one in self.readings],
         }  # fmt: skip
+
+
+def _plain(options: Mapping[str, Any]) -> bytes:
+    """Options as they are compared: 2 and 2.0 are one."""
+    return canonical_json({k: float(v) if isinstance(v, int) and not isinstance(v, bool) else v for k, v in options.items()})
 
 
 def begin_log(run: Path, now: str, *, complete: bool = True) -> None:
