@@ -43,7 +43,7 @@ def facts(dossier: Dossier) -> dict[str, str]:
     recipe = run.get("recipe") if isinstance(run.get("recipe"), dict) else {}
     pairs = leading(dossier)
     found = {
-        "kind": f"classification of retinal OCT B-scans by a neural network ({artifact.model}), compressed for edge devices",
+        "kind": f"classification of {_pictures(recipe)} by a neural network ({artifact.model}){_compressed(dossier)}",
         "data": "; ".join([*_known("data set", lineage.get("dataset")), *_known("digest", lineage.get("data_digest"), 16)]),
         "labels": "labels as the data set gives them",
         "excluded": "images that cannot be read are refused; what was skipped stands in run.json",
@@ -87,6 +87,15 @@ def _start(lineage: dict[str, Any]) -> str:
         return ""
     licence = weights.get("licence")
     return f"start weights: {weights['source']}" + (f" ({licence})" if licence else "")
+
+
+def _pictures(recipe: dict[str, Any]) -> str:
+    return "fundus photographs" if recipe.get("modality") == "fundus" else "retinal OCT B-scans"
+
+
+def _compressed(dossier: Dossier) -> str:
+    small = {found.artifact.precision for found in dossier.found} - {"fp32"}
+    return ", compressed for edge devices" if small else ""
 
 
 def _selection(recipe: dict[str, Any]) -> str:

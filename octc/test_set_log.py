@@ -127,15 +127,21 @@ def log_part(
         log_reading(run, Reading(now, command, part, len(split.parts[part]), split.digest, dict(artifacts), options))
 
 
-def log_files(run: Path, paths: Iterable[Path], artifacts: Mapping[str, str], command: str, now: str) -> int:
+def log_files(
+    run: Path, paths: Iterable[Path], artifacts: Mapping[str, str], command: str, now: str, *, named: bool = False
+) -> int:  # fmt: skip
     """`log_reading` of those files that are test images of the run's split, by their sums; how many there are.
 
-    Where the run holds no split, or none of them is one, nothing is logged.
+    Where the run holds no split, or none of them is one, nothing is logged. named: look at files only that are called as a
+    test image is, so that of many others none is read twice.
     """
     from octc.datasets.split import read_split
 
     split = read_split(run / "split.json") if (run / "split.json").is_file() else None
     held = {} if split is None else {sample.sha256: part for part in PARTS for sample in split.parts.get(part, ())}
+    if named and split is not None:
+        names = {sample.path.rpartition("/")[2] for part in PARTS for sample in split.parts.get(part, ())}
+        paths = [path for path in paths if path.name in names]
     found = Counter(held[sum_] for path in paths if held and path.is_file() and (sum_ := sha256_file(path)) in held)
     for part, count in found.items():
         assert split is not None
