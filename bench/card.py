@@ -40,7 +40,8 @@ def facts(dossier: Dossier) -> dict[str, str]:
     """What is known, as sentences, by the keys of the checklists."""
     artifact, run = dossier.first.artifact, dossier.facts
     lineage, pre = artifact.lineage, artifact.preprocess
-    recipe = run.get("recipe") if isinstance(run.get("recipe"), dict) else {}
+    stored = run.get("recipe")
+    recipe: dict[str, Any] = stored if isinstance(stored, dict) else {}
     pairs = leading(dossier)
     found = {
         "kind": f"classification of {_pictures(recipe)} by a neural network ({artifact.model}){_compressed(dossier)}",

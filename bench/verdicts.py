@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from octc.artifact import MANIFEST
-from octc.bench.verify_files import FILE, MARK, headline, is_exploratory, on_test, read_verdict
+from octc.bench.verify_files import FILE, MARK, headline, is_exploratory, on_test, read_verdict, reference_sum
 from octc.files import sha256_file
 from octc.find import Found
 
@@ -53,6 +53,6 @@ def _is_reference(found: Found, sha256: str) -> bool:
         beside = read_verdict(path.parent, sha256_file(manifest)) if manifest.is_file() else None
         for document in on_test(beside):
             claims = (document, *document.get("claims", ()))
-            if any((one.get("reference") or {}).get("artifact_sha256") == sha256 for one in claims if isinstance(one, dict)):
+            if any(reference_sum(one) == sha256 for one in claims if isinstance(one, dict)):
                 return True
     return False

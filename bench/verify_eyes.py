@@ -162,6 +162,7 @@ def eye_document(one: EyeVerdict, result: EyeResult, facts: Mapping[str, Any]) -
     return {
         **facts, "artifact": one.one.artifact.name, "artifact_sha256": one.sha256, "task": "multilabel", "golden": one.golden,
         "reference": result.reference, "set": about, "verdict": {**verdict, "exploratory_reason": result.why(one)},
+        "reference_sha256": result.reference_sha256,
         "plan": None if one.verdict is None else plan_json(result.options, _locked_at(result)), "against": "fp32",
         "decisions": None if one.found is None else one.found.to_json(),
         "uses_of_test": None if result.standing is None else result.standing.uses,

@@ -73,6 +73,13 @@ def headline(value: Mapping[str, Any] | None, keys: tuple[str, ...] = ("test", "
     return next((dict(shown[key]) for key in keys if shown[key] is not None), None)
 
 
+def reference_sum(document: Mapping[str, Any]) -> str | None:
+    """The sum of what a claim compares with, or None where it does not say."""
+    known = document.get("reference")
+    found = known.get("artifact_sha256") if isinstance(known, dict) else document.get("reference_sha256")
+    return None if found is None else str(found)
+
+
 def claims_of(document: Mapping[str, Any]) -> Iterator[Any]:
     """A result's first claim, then its others, of those that have numbers."""
     yield from (one for one in (document, *document.get("claims", ())) if one.get("accuracy"))
@@ -112,7 +119,7 @@ def _plan(document: Mapping[str, Any]) -> bytes:
     stored = document.get("plan") or {}
     plan: dict[str, Any] = {name: stored.get(name) for name in DECIDES}
     plan |= {name: stored.get(name) for name in ("d_plan", "icc") if stored.get(f"{name}_source") == "option"}
-    rows = [(one.get("against"), (one.get("reference") or {}).get("artifact_sha256")) for one in _claims(document)]
+    rows = [(one.get("against"), reference_sum(one)) for one in _claims(document)]
     views = [(one.get("set") or {}).get("tta") for one in document.get("tta", ())]
     return canonical_json([plan, rows, views, document.get("robustness") is not None])
 

@@ -24,6 +24,7 @@ from octc.bench.verify_files import read_verdict
 from octc.bench.verify_lock import PLAN
 from octc.cli.explain import entry_of
 from octc.cli.main import main
+from octc.datasets.split import read_split
 from octc.files import sha256_file
 from octc.find import find_artifacts
 from octc.run import Run
@@ -178,6 +179,25 @@ def test_an_artifact_without_its_run_says_that_later_readings_are_not_known(run:
     assert "read 1 time" in text
     assert "not known" in text
     assert "selection" not in facts(dossier)  # what chose the epoch stands in the run
+
+
+def test_whoever_reads_is_in_the_log(run: Run, said: Said, tmp_path: Path) -> None:
+    parts, root = read_split(run.split).parts, Path(run.read()["data_root"])
+    mine = [str(root / sample.path) for sample in (*parts["test"][:3], parts["train"][0])]
+    copied = shutil.copy(root / parts["test"][3].path, tmp_path)
+    assert said("predict", str(run.artifacts / "onnx-int8"), *mine, str(copied))[0] == 0
+    assert said("predict", str(run.artifacts / "onnx-int8"), mine[-1])[0] == 0  # a training image is no reading
+    assert said("compare", *(str(run.artifacts / name) for name in ("onnx-fp32", "onnx-int8")))[0] == 0
+    assert said("compare", *(str(run.artifacts / name) for name in ("onnx-fp32", "onnx-int8")), "--split", "select")[0] == 0
+    said("verify", *FORGIVING)
+    assert said("report", run.id, "--photos", "-o", str(tmp_path / "photos"))[0] == 0
+    assert said("report", run.id, "--photos", "-o", str(tmp_path / "photos"))[0] == 2  # it is there: nothing is shown
+    rows = read_log(run.path).readings
+    assert [one.command for one in rows] == ["predict", "compare", "compare", "verify", "report --photos"]
+    assert [one.images for one in rows] == [4, *[len(parts["test"])] * 4]
+    card = (tmp_path / "photos" / "model-card.md").read_text()
+    for word in ("read 5 times", "octc predict 1", "octc compare 2", "octc verify 1", "octc report --photos 1"):
+        assert word in card
 
 
 def test_the_select_set_is_no_reading(run: Run, said: Said) -> None:
