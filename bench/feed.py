@@ -19,7 +19,7 @@ def picture_words(pre: Preprocess) -> str:
     )
     return (
         f"{mode}{clahe}, resized to {pre.size} x {pre.size} px by Pillow's antialiased {pre.resize} (Image.resize; a resize "
-        "without antialiasing, as OpenCV's and torch's are by default, changes answers)"
+        "without antialiasing, as cv2.resize and torch.nn.functional.interpolate are by default, changes answers)"
     )
 
 

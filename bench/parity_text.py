@@ -142,7 +142,7 @@ def _plan(report: ParityReport, comparison: Comparison) -> Iterator[str]:
         f"  plan         power {plan.power:.3f} at {100 * plan.discordance:.2f} % discordance ({plan.discordance_source}), "
         f"correlation {plan.icc:.2f} ({plan.icc_source}), effective n {plan.n_eff}"
     )
-    if report.word in ("inconclusive", "not_tested") and more_would_settle(report):
+    if report.word in ("inconclusive", "not_tested") and not report.set.exploratory and more_would_settle(report):
         numbers = [
             f"{'more than 10,000,000' if n is None else f'{n:,}'} images for power {power}"
             for n, power in ((plan.needed_60, "0.60"), (plan.needed_80, "0.80"))

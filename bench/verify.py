@@ -69,7 +69,12 @@ def verify_all(asked: Asked, parties: Parties, place: Place, bars: Bars, say: Sa
         claims, notes = open_references(asked.against, asked.threads, parties, split, stack, bars, say) if good else ({}, ())
         standing = None
         if good and labelled.name == "test":
-            look = Look(len(labelled.samples), split.digest, {against: one.sha256 for against, one in claims.items()})
+            look = Look(
+                len(labelled.samples),
+                split.digest,
+                {against: one.sha256 for against, one in claims.items()},
+                asked.options.resamples(),
+            )
             standing = _register(asked, run, look, good, parties, place)
         if standing is not None:
             _say_plan(asked.options, standing, say)

@@ -98,7 +98,7 @@ def verify_eye_artifacts(asked: Asked, parties: Parties, place: Place, bars: Bar
         if not good:
             return EyeResult(run, (*(EyeVerdict(o.found, o.sha256, o.golden) for o in opened), *lost), labelled)
         reference = open_references("fp32", asked.threads, parties, split, stack, bars, say)[0]["fp32"]
-        look = Look(len(labelled.samples), split.digest, {"fp32": reference.sha256})
+        look = Look(len(labelled.samples), split.digest, {"fp32": reference.sha256}, asked.options.resamples())
         standing = _register(asked, run, look, good, parties, place) if labelled.name == "test" else None
         logits = _measure(labelled, [reference, *good], bars)
         judged = [_judge(asked, labelled, one, reference, logits, standing) for one in opened]

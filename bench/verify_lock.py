@@ -26,11 +26,15 @@ SCHEMA = "1.0"
 
 @dataclass(frozen=True)
 class Look:
-    """What a call reads. images: how many; references: claim -> sum of its reference, in the order that they are tested."""
+    """What a call reads. images: how many; references: claim -> sum of its reference, in the order that they are tested.
+
+    resamples: number and seed of the resamples, which the plan keeps for later calls although others make nothing exploratory.
+    """
 
     images: int | None = None
     split_digest: str | None = None
     references: Mapping[str, str] = field(default_factory=dict)
+    resamples: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,12 @@ def planned_options(run: Run, options: ParityOptions, stated: Collection[str] | 
     if document is None or stated is None:
         return options
     plan = document["plan"]
-    known = {one.name for one in fields(ParityOptions) if one.name in options.locked()}
-    return replace(options, **{name: plan[name] for name in known if name in plan and name not in stated})
+    names = [one.name for one in fields(ParityOptions) if one.name in plan and one.name not in stated]
+    try:
+        return replace(options, **{name: plan[name] for name in names})
+    except (OctcError, TypeError) as error:
+        text = f"the plan of the test set cannot be read: {error}"
+        raise OctcError("OCT-E709", text, mend="restore this file from a copy", place=str(run.path / PLAN)) from error
 
 
 def register_use(
@@ -94,8 +102,8 @@ def register_use(
         document = _read(run.path / PLAN)
         if document is None:
             plan = {
-                **decides, "locked_at": now, "artifacts": dict(sorted(family.items())), "split_digest": look.split_digest,
-                "references": dict(look.references), "tta": more.get("tta", "none"),
+                **decides, **look.resamples, "locked_at": now, "artifacts": dict(sorted(family.items())),
+                "split_digest": look.split_digest, "references": dict(look.references), "tta": more.get("tta", "none"),
                 "order": list(more.get("against") or look.references),
             }  # fmt: skip
             document = {"schema_version": SCHEMA, "plan": plan, "uses": []}

@@ -20,6 +20,7 @@ CHOICES = {"--against": ("fp32", "teacher"), "--set": ("test", "select"), "--tta
 STATED = {
     "alpha": "alpha", "margin": "margin_pp", "class_margin": "class_margin_pp", "claim": "test", "tier": "tier",
     "ece_slack": "ece_slack", "plan_discordance": "plan_discordance", "plan_icc": "plan_icc", "auc_margin": "auc_margin",
+    "bootstrap": "bootstrap", "seed": "seed",
 }  # fmt: skip
 
 

@@ -79,7 +79,8 @@ def test_without_options_the_locked_plan_is_judged_and_never_overwritten(run: Ru
     assert (one["plan"]["margin_pp"], one["plan"]["class_margin_pp"], one["plan"]["ece_slack"]) == (10, 30, 0.03)
     assert (one["verdict"]["exploratory"], one["verdict"]["word"]) == (False, planned["verdict"]["word"])
     assert stored(run)["test"] == planned
-    assert stored(run)["repeated"]["verdict"] == planned["verdict"]
+    for key in ("verdict", "accuracy", "classes", "plan"):  # to the last bit: the resamples too
+        assert stored(run)["repeated"][key] == planned[key]
     code, other, _ = said("verify", "--margin", "0.5")
     (one,) = other["data"]["artifacts"]
     assert (code, one["verdict"]["word"], one["verdict"]["exploratory"]) == (1, "inconclusive", True)

@@ -89,10 +89,11 @@ BOTH = {"against": ["fp32", "teacher"], "tta": "none"}
 
 
 def test_who_states_nothing_gets_the_locked_plan_and_who_states_something_gets_the_rest_of_it(run: Run) -> None:
-    locked = ParityOptions(margin=2, class_margin=5, claim="tost", plan_discordance=0.1)
+    locked = ParityOptions(margin=2, class_margin=5, claim="tost", plan_discordance=0.1, bootstrap=2000, seed=7)
     assert planned_options(run, ParityOptions(), frozenset()) == ParityOptions()  # there is no plan yet
-    register_use(run, locked.locked(), BOTH, {"a": "1"}, {"a": "1"}, NOW, LOOK)
-    assert planned_options(run, ParityOptions(seed=7), frozenset()) == replace(locked, seed=7)
+    register_use(run, locked.locked(), BOTH, {"a": "1"}, {"a": "1"}, NOW, replace(LOOK, resamples=locked.resamples()))
+    assert planned_options(run, ParityOptions(), frozenset()) == locked
+    assert planned_options(run, ParityOptions(seed=8), frozenset({"seed"})) == replace(locked, seed=8)
     stated = planned_options(run, ParityOptions(margin=4), frozenset({"margin"}))
     assert stated == replace(locked, margin=4)
     assert planned_options(run, ParityOptions(), None) == ParityOptions()  # all of them are stated
@@ -125,6 +126,17 @@ def test_another_reference_order_or_split_is_exploratory(
     assert {claim: later.why("1", claim) is not None for claim in look.references} == exploratory
     assert (later.why("1", "fp32", str(more["tta"])) is not None) == (more["tta"] != "none" or exploratory.get("fp32", False))
     assert register_use(run, DECIDES, BOTH, {"a": "1"}, {"a": "1"}, LATER, LOOK).why("1", "teacher") is None
+
+
+@pytest.mark.parametrize(("name", "value"), [("margin", "wide"), ("margin", -1), ("claim", "x"), ("alpha", None)])
+def test_a_plan_that_says_nonsense_is_refused(run: Run, name: str, value: object) -> None:
+    register_use(run, DECIDES, BOTH, {"a": "1"}, {"a": "1"}, NOW, LOOK)
+    document = read_json(run.path / PLAN)
+    document["plan"][name] = value
+    write_json(run.path / PLAN, document)
+    with pytest.raises(OctcError) as caught:
+        planned_options(run, ParityOptions(), frozenset())
+    assert caught.value.code == "OCT-E709"
 
 
 def test_a_plan_of_an_older_octc_holds_for_what_it_says(run: Run) -> None:
