@@ -143,7 +143,7 @@ def _result(name: str, document: dict[str, Any]) -> str:
 def limits_text(dossier: Dossier) -> str:
     """What these numbers do not say."""
     found = ["one data set: devices, sites and populations that are not in it were not looked at"]
-    if not any(True for _ in leading(dossier)):
+    if not leading(dossier) and not any(True for _ in dossier.decisions()):
         found.append("not verified on labelled images here")
     found += sorted({w for pair in leading(dossier) for w in pair.document.get("warnings", ())})
     if any(t.document["settings"]["profile"] == "quick" for t in dossier.timings.values()):

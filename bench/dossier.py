@@ -74,6 +74,11 @@ class Dossier:
         for document in self.stored.get(name, ()):
             yield from claims_of(document)
 
+    def decisions(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(name, document) of every verdict on several labels an image: it is about decisions, and has no accuracy."""
+        for name, documents in self.stored.items():
+            yield from ((name, one) for one in documents if one.get("decisions") is not None)
+
     def as_reference(self, name: str) -> dict[str, Any] | None:
         """The first claim that another artifact was compared with this one in, or None."""
         claims = (one for other in self.stored if other != name for one in self.claims(other))

@@ -87,8 +87,12 @@ def verdict_section(dossier: Dossier) -> Section:
             open_parts.append(
                 f"{name}: FAIL before any labelled image was run ({why}): what it computes is not what was exported"
             )
+    told = [Text(text, "warn") for text in open_parts]
+    several = [Text(_decision(name, document)) for name, document in dossier.decisions()]
+    if not rows and several:
+        blocks_: list[Block] = [*several, *told, Text(_sentence(readings_text(dossier)))]
+        return Section("verdicts", "Verdicts", blocks_, {name: document["verdict"] for name, document in dossier.decisions()})
     if not rows:
-        told = [Text(text, "warn") for text in open_parts]
         return Section("verdicts", "Verdicts", [*told, Text("Not verified on labelled images here: octc verify", "warn")])
     columns = (
         "artifact",
@@ -107,6 +111,16 @@ def verdict_section(dossier: Dossier) -> Section:
     blocks: list[Block] = [Text(_conditions(dossier, document)), Table(columns, rows)]
     blocks += [Text(text, "warn") for text in open_parts]
     return Section("verdicts", "Verdicts", blocks, {p.name: p.document["verdict"] for p in leading(dossier)})
+
+
+def _decision(name: str, document: dict[str, Any]) -> str:
+    """A verdict on several labels an image, as a sentence."""
+    found, plan = document["decisions"], document.get("plan")
+    head = f"{name} against {document['reference']}: {word_of(document)}"
+    if plan is not None:
+        head += f", claim {CLAIMS.get(plan['claim'], plan['claim'])}, margin {plan['margin_pp']:g} pp, alpha {plan['alpha']:g}"
+    before, after = (percent(found["map"][side]) for side in ("reference", "candidate"))
+    return f"{head}; decisions equal {100 * found['agreement']:.2f} %, mAP {before} to {after}."
 
 
 CLAIMS = {"ni": "non-inferior", "tost": "equivalent"}
