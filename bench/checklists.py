@@ -6,6 +6,7 @@ CLAIM 2024 update: Tejani et al., Radiology: Artificial Intelligence 2024;6(4):e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 AUTHOR = "for the author: octc does not know it"
@@ -57,9 +58,37 @@ TRIPOD_AI: tuple[Item, ...] = (
     ("27b", "interaction and expertise of users", ""), ("27c", "next steps", ""),
 )  # fmt: skip
 CHECKLISTS = {"claim": ("CLAIM 2024", CLAIM), "tripod-ai": ("TRIPOD+AI 2024", TRIPOD_AI)}
+# facts that are the same for every run, or say where to look: they help the author, and answer nothing
+HINTS = ("availability", "details", "excluded", "labels", "missing", "quality")
+FILLER = re.compile(r"(none|null|nan|n/a|-|unknown|not (known|stated|given|measured|recorded)|to be .*)?\.?", re.IGNORECASE)
+ANSWERED, HINT, OPEN = "answered", "hint", "open"
 
 
 def filled(name: str, facts: Mapping[str, str]) -> tuple[str, list[tuple[str, str, str]]]:
     """The title of a checklist and its rows: number, topic, what octc knows or that the author must say it."""
     title, items = CHECKLISTS[name]
-    return title, [(number, topic, facts.get(key) or AUTHOR) for number, topic, key in items]
+    return title, [(number, topic, _text(facts, key)) for number, topic, key in items]
+
+
+def counted(name: str, facts: Mapping[str, str]) -> dict[str, int]:
+    """How many items are answered, have a hint for the author only, or are open."""
+    states = [state(facts, key) for _, _, key in CHECKLISTS[name][1]]
+    return {one: states.count(one) for one in (ANSWERED, HINT, OPEN)}
+
+
+def state(facts: Mapping[str, str], key: str) -> str:
+    """Whether a fact answers an item: it is there, it is about this run, and it is no filler."""
+    text = facts.get(key, "").strip()
+    if not text:
+        return OPEN
+    return HINT if key in HINTS or is_filler(text) else ANSWERED
+
+
+def is_filler(text: str) -> bool:
+    """Whether a text only says that something is not said."""
+    return FILLER.fullmatch(text.strip()) is not None
+
+
+def _text(facts: Mapping[str, str], key: str) -> str:
+    found = state(facts, key)
+    return facts[key] if found == ANSWERED else f"{AUTHOR}; a hint: {facts[key]}" if found == HINT else AUTHOR

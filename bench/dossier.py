@@ -17,7 +17,7 @@ import numpy.typing as npt
 from octc.bench.accuracy import Records, read_records
 from octc.bench.footprint import file_mib
 from octc.bench.verdicts import artifact_sum
-from octc.bench.verify_files import read_verdict
+from octc.bench.verify_files import claims_of, headline, on_test, read_verdict
 from octc.bench.verify_records import FOLDER
 from octc.compare import outcome_of
 from octc.datasets.split import read_split
@@ -26,8 +26,7 @@ from octc.files import read_json
 from octc.find import Found, read_teacher
 from octc.run import RUN, Run
 from octc.stats_figures import Outcome
-
-SETS = ("test", "select")
+from octc.test_set_log import ReadingLog, read_log
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,9 @@ class Dossier:
     """Attributes:
     found: artifacts in the order of the report; sums: name -> sum of the manifest. teachers: those of the teacher.
     run, facts: the run and its run.json, None and {} where it is not here.
-    verdicts: name -> document of `octc verify` on the test set, else on select. records: sum -> logits of one view.
+    verdicts: name -> document of `octc verify` on the test set, else on select, else on the golden images.
+    stored: name -> every document that counts: as planned, then exploratory ones. records: sum -> logits of one view.
+    log: readings of the test images, None where the run is not here or its log cannot be read.
     names: sum of an image -> its path in the data set. timings: name -> what bench stored.
     patient_ids: of the split: "known", "partial", "unknown", or None where that is not recorded.
     """
@@ -58,6 +59,8 @@ class Dossier:
     records: dict[str, Records]
     names: dict[str, str] = field(default_factory=dict)
     timings: dict[str, Timing] = field(default_factory=dict)
+    stored: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    log: ReadingLog | None = None
     patient_ids: str | None = None
 
     @property
@@ -69,10 +72,19 @@ class Dossier:
         return self.first.artifact.classes
 
     def claims(self, name: str) -> Iterator[dict[str, Any]]:
-        """Documents of every claim about an artifact that has numbers, the headline first."""
-        document = self.verdicts.get(name)
-        if document is not None:
-            yield from (one for one in (document, *document.get("claims", ())) if one.get("accuracy"))
+        """Documents of every claim about an artifact that has numbers, the headline first, exploratory ones last."""
+        for document in self.stored.get(name, ()):
+            yield from claims_of(document)
+
+    def decisions(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(name, document) of every verdict on several labels an image: it is about decisions, and has no accuracy."""
+        for name, documents in self.stored.items():
+            yield from ((name, one) for one in documents if one.get("decisions") is not None)
+
+    def as_reference(self, name: str) -> dict[str, Any] | None:
+        """The first claim that another artifact was compared with this one in, or None."""
+        claims = (one for other in self.stored if other != name for one in self.claims(other))
+        return next((one for one in claims if one["reference"].get("artifact_sha256") == self.sums[name]), None)
 
     def mib(self, found: Found) -> float:
         return file_mib(found.artifact)
@@ -105,28 +117,27 @@ def read_dossier(founds: Sequence[Found], run_dir: Path) -> Dossier:
     facts: dict[str, Any] = {}
     with contextlib.suppress(OctcError):
         facts = run.read() if run is not None else {}
-    verdicts = {name: doc for one in found if (doc := _verdict(one, sums[name := one.artifact.name])) is not None}
+    values = {one.artifact.name: read_verdict(one.folder, sums[one.artifact.name]) for one in found}
+    verdicts = {name: document for name, value in values.items() if (document := headline(value)) is not None}
     set_name = next((doc["set"]["name"] for doc in verdicts.values() if doc.get("set")), "test")
     teachers = tuple(read_teacher(found[0], run_dir)) if found[0].artifact.role == "student" else ()
     return Dossier(
         found, sums, teachers, run, facts, verdicts, _records(run, set_name), _names(run),
         {one.artifact.name: timing for one in found if (timing := _timing(one)) is not None},
-        _patient_ids(found[0], run),
+        {name: on_test(values[name]) or [document] for name, document in verdicts.items()}, _log(run), _patient_ids(found[0], run),
     )  # fmt: skip
+
+
+def _log(run: Run | None) -> ReadingLog | None:
+    with contextlib.suppress(OctcError):
+        return None if run is None else read_log(run.path)
+    return None
 
 
 def _run(found: Found, run_dir: Path) -> Run | None:
     beside = found.folder.resolve().parent.parent
     places = (beside, run_dir / str(found.artifact.lineage.get("run")))
     return next((Run(place) for place in places if (place / RUN).is_file()), None)
-
-
-def _verdict(found: Found, sha256: str) -> dict[str, Any] | None:
-    known = read_verdict(found.folder, sha256) or {}
-    for key in (*SETS, "golden"):
-        if known.get(key) is not None:
-            return dict(known[key])
-    return None
 
 
 def _records(run: Run | None, set_name: str) -> dict[str, Records]:

@@ -14,9 +14,11 @@ import numpy as np
 from octc.bench.dossier import Dossier, Said, said
 from octc.bench.page import Block, Photo, Plot, Section, Table, Text
 from octc.bench.page_figures import Difference, forest_figure, reliability_bins, reliability_figure
+from octc.bench.verify_files import MARK, is_exploratory, word_of
 from octc.datasets.patients import PARTIAL, UNKNOWN, set_words, words_of
 from octc.plots import confusion_figure, roc_figure
 from octc.roc import roc
+from octc.test_set_log import spelled
 
 MOST_FLIPPED = 40
 Show = Callable[[str], bytes | None]  # path of an image in the data set -> PNG bytes
@@ -31,6 +33,12 @@ class Pair:
     document: dict[str, Any]
     candidate_said: Said | None
     reference_said: Said | None
+
+    @property
+    def title(self) -> str:
+        """Who against whom; an exploratory claim with its margin."""
+        mark = f"{MARK}, margin {self.document['plan']['margin_pp']:g} pp" if is_exploratory(self.document) else ""
+        return f"{self.name} against {self.reference}{mark}"
 
 
 def pairs(dossier: Dossier) -> Iterator[Pair]:
@@ -69,19 +77,23 @@ def verdict_section(dossier: Dossier) -> Section:
             pair.name, pair.reference, percent(accuracy["reference"]), percent(accuracy["candidate"]),
             f"{accuracy['difference_pp']:+.2f} {_limits(accuracy['deciding'])}",
             f"{document['counts']['lost']}/{document['counts']['gained']}", f"{100 * document['agreement']['rate']:.2f}",
-            verdict["word"].replace("_", " "),
+            *plan_words(document), word_of(document),
         ))  # fmt: skip
         for part in verdict["parts"]:
             if not part["holds"]:
-                open_parts.append(f"{pair.name} against {pair.reference}: {part['detail']}")
+                open_parts.append(f"{pair.title}: {part['detail']}")
     for name, known in dossier.verdicts.items():
         if known["verdict"]["word"] == "fail" and not known.get("accuracy"):
             why = ", ".join(known["verdict"]["reasons"])
             open_parts.append(
                 f"{name}: FAIL before any labelled image was run ({why}): what it computes is not what was exported"
             )
+    told = [Text(text, "warn") for text in open_parts]
+    several = [Text(_decision(name, document)) for name, document in dossier.decisions()]
+    if not rows and several:
+        blocks_: list[Block] = [*several, *told, Text(_sentence(readings_text(dossier)))]
+        return Section("verdicts", "Verdicts", blocks_, {name: document["verdict"] for name, document in dossier.decisions()})
     if not rows:
-        told = [Text(text, "warn") for text in open_parts]
         return Section("verdicts", "Verdicts", [*told, Text("Not verified on labelled images here: octc verify", "warn")])
     columns = (
         "artifact",
@@ -91,22 +103,60 @@ def verdict_section(dossier: Dossier) -> Section:
         "difference pp [95 %]",
         "lost/gained",
         "agreement %",
+        "claim",
+        "margin, class margin, pp",
+        "alpha",
         "verdict",
     )
     document = next(pairs(dossier)).document
-    blocks: list[Block] = [Text(_conditions(document)), Table(columns, rows)]
+    blocks: list[Block] = [Text(_conditions(dossier, document)), Table(columns, rows)]
     blocks += [Text(text, "warn") for text in open_parts]
     return Section("verdicts", "Verdicts", blocks, {p.name: p.document["verdict"] for p in leading(dossier)})
 
 
-def _conditions(document: dict[str, Any]) -> str:
-    used, plan = document["set"], document["plan"]
-    uses = used.get("uses_of_test")
-    opened = "" if uses is None else f" The test set was used {uses} time{'' if uses == 1 else 's'} by this run."
+def _decision(name: str, document: dict[str, Any]) -> str:
+    """A verdict on several labels an image, as a sentence."""
+    found, plan = document["decisions"], document.get("plan")
+    head = f"{name} against {document['reference']}: {word_of(document)}"
+    if plan is not None:
+        head += f", claim {CLAIMS.get(plan['claim'], plan['claim'])}, margin {plan['margin_pp']:g} pp, alpha {plan['alpha']:g}"
+    before, after = (percent(found["map"][side]) for side in ("reference", "candidate"))
+    return f"{head}; decisions equal {100 * found['agreement']:.2f} %, mAP {before} to {after}."
+
+
+CLAIMS = {"ni": "non-inferior", "tost": "equivalent"}
+
+
+def plan_words(document: dict[str, Any]) -> tuple[str, str, str]:
+    """Claim, margins and level of one verdict."""
+    plan = document["plan"]
+    claim = CLAIMS.get(plan["claim"], str(plan["claim"]))
+    return claim, f"{plan['margin_pp']:g}, {plan['class_margin_pp']:g}", f"{plan['alpha']:g}"
+
+
+def _conditions(dossier: Dossier, document: dict[str, Any]) -> str:
+    used = document["set"]
     return (
-        f"{used['n']:,} images of the {used['name']} set, {set_words(used)}; margin {plan['margin_pp']:g} points "
-        f"({plan['class_margin_pp']:g} for a class), alpha {plan['alpha']:g}, claim {plan['claim']}. {_clustered(used)}{opened}"
+        f"{used['n']:,} images of the {used['name']} set, {set_words(used)}; claim, margins and level stand in each row, and "
+        f"(exploratory) beside a verdict that was not planned. {_clustered(used)} "
+        f"{_sentence(readings_text(dossier))}"
     )
+
+
+def readings_text(dossier: Dossier) -> str:
+    """How often the test images were read, by whom and when, from the run's log; else what a verdict tells of it."""
+    if dossier.log is not None:
+        return spelled(dossier.log)
+    known = [one for documents in dossier.stored.values() for one in documents if one.get("set")]
+    counts = [(str(one.get("time_utc")), one["set"].get("readings_of_test")) for one in known]
+    told = max((pair for pair in counts if pair[1] is not None), default=None)
+    if told is None:
+        return "how often the test images were read is not known here: the log stays with the run"
+    return f"by {told[0]} the test images had been read {told[1]} times; later readings are not known here, the log is not here"
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _clustered(used: dict[str, Any]) -> str:
@@ -116,7 +166,7 @@ def _clustered(used: dict[str, Any]) -> str:
         text = f"{words_of(PARTIAL)}; the others are clustered by patient where that is wider"
     else:
         return "Intervals are over patients where they are wider."
-    return f"{text[0].upper()}{text[1:]}."
+    return _sentence(text)
 
 
 def _limits(limits: Any) -> str:
@@ -193,8 +243,8 @@ def classes_section(dossier: Dossier) -> Section:
         ]  # fmt: skip
         if not rows:
             continue
-        numbers = data[f"{pair.name} against {pair.reference}"] = [vars(row) for row in rows]
-        title = f"{pair.name} against {pair.reference}"
+        title = pair.title
+        numbers = data[title] = [vars(row) for row in rows]
         blocks.append(Plot(forest_figure(rows, title), f"Accuracy and sensitivity of each class: {title}", numbers))
     return Section("classes", "Paired differences", blocks or [_none()], data)
 
@@ -209,7 +259,7 @@ def flipped_section(dossier: Dossier, *, redact: bool, show: Show | None) -> Sec
         if first is None or second is None or first.ids != second.ids:
             continue
         rows = flips(first, second, dossier.classes)
-        title = f"{pair.name} against {pair.reference}"
+        title = pair.title
         for row in rows:
             path = dossier.names.get(str(row["id"]).partition("#")[0], "")
             if show is not None and path and len(blocks) < MOST_FLIPPED and (png := show(path)) is not None:

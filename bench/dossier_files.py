@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from octc.bench.card import card_section, facts
-from octc.bench.checklists import filled
+from octc.bench.checklists import ANSWERED, HINT, counted, filled
 from octc.bench.dossier import Dossier
 from octc.bench.dossier_accuracy import (
     Show,
@@ -59,10 +59,12 @@ def sections(dossier: Dossier, wanted: Wanted) -> list[Section]:
 
 def checklist_section(dossier: Dossier, name: str) -> Section:
     """A reporting checklist with what is known."""
-    title, rows = filled(name, facts(dossier))
-    known = sum(not text.startswith("for the author") for _, _, text in rows)
+    known = facts(dossier)
+    title, rows = filled(name, known)
+    counts = counted(name, known)
+    text = f"octc answers {counts[ANSWERED]} of {len(rows)} items and has a hint for {counts[HINT]} more; the others are open."
     table = Table(("item", "topic (shortened)", "what octc knows"), rows)
-    return Section("checklist", title, [Text(f"{known} of {len(rows)} items have something from octc."), table], rows)
+    return Section("checklist", title, [Text(text), table], rows)
 
 
 def photo_of(root: Path) -> Show:

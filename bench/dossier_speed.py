@@ -12,6 +12,7 @@ from octc.bench.dossier_accuracy import leading, percent
 from octc.bench.latency import spell_number
 from octc.bench.page import Block, Plot, Section, Table, Text
 from octc.bench.page_figures import Point, best_points, latency_figure, pareto_figure
+from octc.bench.verify_files import word_of
 
 MOST_ROWS = 8  # curves in one figure
 SCOPES = {"device": "device", "host": "host", "end_to_end": "end to end"}
@@ -25,11 +26,12 @@ def summary_section(dossier: Dossier) -> Section:
     for found in dossier.found:
         name = found.artifact.name
         pair, timing = claims.get(name), dossier.timings.get(name)
-        accuracy = None if pair is None else pair.document["accuracy"]
-        shown = "not measured" if accuracy is None else percent(accuracy["candidate"], accuracy["wilson"]["candidate"])
+        measured = accuracy_of(dossier, name)
+        shown = "not measured" if measured is None else percent(*measured)
         agreement = "" if pair is None else f"{100 * pair.document['agreement']['rate']:.2f}"
         known = dossier.verdicts.get(name)
-        word = "not verified" if known is None else str(known["verdict"]["word"]).replace("_", " ")
+        none = "not verified" if dossier.as_reference(name) is None else "reference"
+        word = none if known is None or (pair is None and none == "reference") else word_of(known)
         rows.append((name, f"{dossier.mib(found):.2f}", shown, agreement, word, p50_text(timing), _ratio_text(timing)))
     columns = ("artifact", "MiB", "accuracy % [95 %]", "agreement with its reference %", "verdict", "p50 ms, batch 1",
                "the teacher takes … times as long")  # fmt: skip
@@ -40,6 +42,13 @@ def summary_section(dossier: Dossier) -> Section:
     made += f", run {lineage.get('run')}, data set {lineage.get('dataset')}"
     taught = f", taught by {teacher}" if teacher else ", trained without a teacher"
     return Section("summary", "Summary", [Text(NOT_A_DEVICE, "lead"), Text(f"{made}{taught}."), Table(columns, rows)])
+
+
+def accuracy_of(dossier: Dossier, name: str) -> tuple[float, list[float]] | None:
+    """Accuracy of an artifact in percent with its interval: of its own verdict, else as the reference of another one."""
+    own = next(dossier.claims(name), None)
+    document, side = (own, "candidate") if own is not None else (dossier.as_reference(name), "reference")
+    return None if document is None else (document["accuracy"][side], document["accuracy"]["wilson"][side])
 
 
 def device_row(timing: Timing | None) -> dict[str, Any] | None:
@@ -122,16 +131,20 @@ def _machine(document: dict[str, Any]) -> str:
 
 
 def points(dossier: Dossier) -> list[Point]:
-    """Artifacts with an accuracy and a valid latency, and the reference that was trained."""
-    claims = {pair.name: pair for pair in leading(dossier)}
+    """Artifacts with an accuracy and a valid latency; the FP32 reference too, where it was measured beside the others."""
     found = []
     for one in dossier.found:
         name = one.artifact.name
         row = device_row(dossier.timings.get(name))
-        if name in claims and row is not None and row["status"] == "VALID" and row["latency_ms"]["p50"]["value"] is not None:
-            accuracy, p50 = claims[name].document["accuracy"], row["latency_ms"]["p50"]["value"]
-            low, high = accuracy["wilson"]["candidate"]
-            found.append(Point(name, p50, accuracy["candidate"], low, high, dossier.mib(one)))
+        measured = accuracy_of(dossier, name)
+        if (
+            measured is not None
+            and row is not None
+            and row["status"] == "VALID"
+            and row["latency_ms"]["p50"]["value"] is not None
+        ):
+            p50, (accuracy, (low, high)) = row["latency_ms"]["p50"]["value"], measured
+            found.append(Point(name, p50, accuracy, low, high, dossier.mib(one)))
     return found
 
 
@@ -143,7 +156,7 @@ def pareto_section(dossier: Dossier) -> Section:
     figure = pareto_figure(found, "Accuracy against latency (area: size of the files)")
     best = ", ".join(p.name for p in best_points(found))
     numbers = [vars(p) for p in found]
-    text = Text(f"No other artifact is both quicker and as accurate: {best}.")
+    text = Text(f"No other of the {len(found)} artifacts drawn here is both quicker and as accurate: {best}.")
     return Section(
         "pareto", "Accuracy, latency, size", [Plot(figure, "Accuracy against latency and size", numbers), text], numbers
     )

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from octc.bench.compare import INT8_WORDS, Comparison, int8_finding
+from octc.bench.judge import WRONG
 from octc.bench.latency import Measure, spell
 from octc.bench.plan import Subject
 from octc.bench.profiles import CANDIDATE
+from octc.bench.rows import Row
 from octc.bench.state import State
-from octc.bench.verdicts import verdict_word
+from octc.bench.verdicts import stored_verdict
+from octc.bench.verify_files import MARK
 from octc.cpu import FAST_INT8
 
 GOOD = ("equivalent", "non_inferior")
@@ -119,16 +122,39 @@ def _gpu(state: State) -> list[Finding]:
 
 
 def _take(state: State) -> list[Finding]:
-    """The fastest artifact among those that passed verify; where none was verified, the fastest, and that it was not."""
+    """The fastest artifact among those that passed verify; where none was verified, the fastest, and that it was not.
+
+    It is undecided where a row that is not valid was as fast as the fastest valid one.
+    """
     batch = state.options.batch or 1
-    rows = [(s, state.rows.get(f"{s.id}-device-{batch}")) for s in _measured(state)]
-    times = sorted((row.p50, s.id) for s, row in rows if row is not None and row.status == "VALID" and row.p50 is not None)
-    if not times:
+    rows = [(s, row) for s in _measured(state) if (row := state.rows.get(f"{s.id}-device-{batch}")) is not None]
+    right = [(s, row) for s, row in rows if not set(row.reasons) & set(WRONG)]  # wrong outputs have no speed
+    times = sorted(((row.p50, s.id, row) for s, row in right if row.p50 is not None), key=lambda one: one[:2])
+    if not any(row.status == "VALID" for _, _, row in times):
         return []
-    words = {s.id: verdict_word(s.found) for s in _measured(state)}
-    verified = [pair for pair in times if words[pair[1]] in GOOD]
-    p50, name = (verified or times)[0]
-    shown = f"{name} ({spell(Measure(p50))} ms)"
-    if verified:
-        return [Finding("recommended", "info", f"fastest that passed verify: {shown}")]
-    return [Finding("recommended", "info", f"fastest: {shown}, not verified here (octc verify)")]
+    stored = {s.id: stored_verdict(s.found) for s, _ in rows}
+    passed = [one for one in times if stored[one[1]].word in GOOD]
+    pool = passed or times
+    best = next((one for one in pool if one[2].status == "VALID"), None)
+    head = "fastest that passed verify" if passed else "fastest"
+    tail = "" if passed else ", not verified here (octc verify)"
+    if best is None or pool[0] is not best:
+        order = ", ".join(f"{name} ({_shown(p50, row)})" for p50, name, row in pool)
+        return [Finding("recommended", "info", f"{head}: undecided; provisional order: {order}{tail}")]
+    if len(pool) == 1:
+        head = "the only one measured that passed verify" if passed else "the only one measured"
+    mark = MARK if stored[best[1]].exploratory else ""
+    near = [name for _, name, row in pool if row is not best[2] and row.status == "VALID" and _overlap(best[2], row)]
+    beside = f", not told apart from {', '.join(near)} (the intervals overlap)" if near else ""
+    return [Finding("recommended", "info", f"{head}: {best[1]} ({_shown(best[0], best[2])}){mark}{beside}{tail}")]
+
+
+def _shown(p50: float | None, row: Row) -> str:
+    return f"{spell(Measure(p50))} ms" + ("" if row.status == "VALID" else f", {row.status}")
+
+
+def _overlap(one: Row, other: Row) -> bool:
+    """Whether the intervals of both medians share a point."""
+    limits = [None if row.latency is None else row.latency.percentiles["p50"].ci95 for row in (one, other)]
+    first, second = limits
+    return first is not None and second is not None and first[0] <= second[1] and second[0] <= first[1]

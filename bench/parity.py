@@ -63,7 +63,8 @@ class Side:
 
 @dataclass(frozen=True)
 class SetInfo:
-    """The set: its name ("test" or "select"), the protocol in words, how often test was used, when the plan was locked.
+    """The set: its name ("test" or "select"), the protocol in words, how often test was used (looks that could tell something
+    new) and read (all of them), when the plan was locked.
 
     `exploratory` says why a verdict is no claim that was planned; `note` is printed beside every number of this data set.
     """
@@ -71,6 +72,7 @@ class SetInfo:
     name: str = "test"
     protocol: str = ""
     uses_of_test: int | None = None
+    readings_of_test: int | None = None
     locked_at: str | None = None
     exploratory: str | None = None
     note: str = ""

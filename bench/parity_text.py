@@ -143,7 +143,7 @@ def _plan(report: ParityReport, comparison: Comparison) -> Iterator[str]:
         f"  plan         power {plan.power:.3f} at {100 * plan.discordance:.2f} % discordance ({plan.discordance_source}), "
         f"correlation {plan.icc:.2f} ({plan.icc_source}), effective n {plan.n_eff}"
     )
-    if report.word in ("inconclusive", "not_tested"):
+    if report.word in ("inconclusive", "not_tested") and not report.set.exploratory and more_would_settle(report):
         numbers = [
             f"{'more than 10,000,000' if n is None else f'{n:,}'} images for power {power}"
             for n, power in ((plan.needed_60, "0.60"), (plan.needed_80, "0.80"))
@@ -155,9 +155,28 @@ def _plan(report: ParityReport, comparison: Comparison) -> Iterator[str]:
             yield f"               and for the class margin, power 0.80: {', '.join(short)} images"
 
 
-def times(count: int) -> str:
+# reasons of an inconclusive verdict that more images of the same kind would settle
+SETTLED_BY_IMAGES = ("interval_crosses_margin", "underpowered_plan", "auc")
+
+
+def more_would_settle(report: ParityReport) -> bool:
+    """Whether every part that is open is open for want of images; not one patient, one artifact, an empty class."""
+    parts = [part for part in report.verdict.parts if not part.holds]
+    return bool(parts) and all(
+        part.reason in SETTLED_BY_IMAGES or (part.reason.startswith("class:") and part.detail != "empty_class")
+        for part in parts
+    )
+
+
+def times(count: int | None) -> str:
     """1 time, 2 times."""
     return f"{count} time{'' if count == 1 else 's'}"
+
+
+def uses_words(uses: int, readings: int | None) -> str:
+    """How often the test set was used, and read where repeats make that more."""
+    more = "" if readings in (None, uses) else f" and read {times(readings)}, repeats counted"
+    return f"test set used {times(uses)} by this run{more}"
 
 
 def golden_words(golden: Mapping[str, Any]) -> str:
@@ -170,7 +189,7 @@ def golden_words(golden: Mapping[str, Any]) -> str:
 def head_word(report: ParityReport) -> str:
     """The verdict's word; on the select set it is only used together with that set's name."""
     word = HEAD[report.word] + (" on select" if report.set.name == "select" else "")
-    return f"{word} (exploratory)" if report.set.exploratory and not report.withheld else word
+    return f"{word} (exploratory)" if report.set.exploratory else word
 
 
 def claim_of(report: ParityReport) -> str:
@@ -223,7 +242,7 @@ def _head(report: ParityReport) -> Iterator[str]:
         yield "  note         a loss was shown: the whole interval lies below zero"
     if verdict.better:
         yield "  note         better: the whole interval lies above zero"
-    uses = "" if info.uses_of_test is None else f"; test set used {times(info.uses_of_test)} by this run"
+    uses = "" if info.uses_of_test is None else f"; {uses_words(info.uses_of_test, info.readings_of_test)}"
     yield f"  protocol     {info.protocol or 'as given'}; TTA {report.tta}; single model{uses}"
     if info.note:
         yield f"  note         {info.note}"

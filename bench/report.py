@@ -13,7 +13,7 @@ from octc.bench.plan import Plan, RowPlan
 from octc.bench.profiles import CANDIDATE, REFERENCE, Options
 from octc.bench.rows import Row
 from octc.bench.state import State
-from octc.bench.verdicts import verdict_word
+from octc.bench.verdicts import stored_verdict
 
 COLUMNS = ("artifact", "row", "n", "p50", "p90", "p99", "img/s", "MiB", "file MiB", "mJ/img", "verify", "status")
 EMPTY = ("",) * 7
@@ -96,7 +96,7 @@ def _cells(state: State, row: Row, struck: tuple[str, str], first: bool) -> tupl
     name = row.plan.subject
     words = "reference" if subject is not None and subject.role == REFERENCE else ""
     if subject is not None and subject.role != REFERENCE:
-        words = verdict_word(subject.found).replace("_", " ")
+        words = stored_verdict(subject.found).shown
         words = "not verified here" if words == "not verified" else words
     size = "" if subject is None or not first else f"{file_mib(subject.found.artifact):.2f}"
     if row.latency is None:

@@ -15,7 +15,7 @@ from octc.bench.plan import Subject
 from octc.bench.power import no_power
 from octc.bench.profiles import CANDIDATE
 from octc.bench.state import Facts, State
-from octc.bench.verdicts import artifact_sum, verdict_word
+from octc.bench.verdicts import artifact_sum, stored_verdict
 from octc.errors import OctcError
 from octc.files import read_json, write_bytes, write_json
 from octc.host import host_name, versions
@@ -95,11 +95,13 @@ def _artifact(state: State, subject: Subject) -> dict[str, Any]:
         "provider": engine.get("provider"), "precision_hint": engine.get("precision_hint"), "streams": engine.get("streams"),
         "cuda_graph": None,
     }  # fmt: skip
+    stored = stored_verdict(subject.found)
     return {
         "id": subject.id, "role": subject.role, "model": artifact.model, "sha256": artifact_sum(subject.found),
         "target": artifact.target, "precision_requested": artifact.precision, "precision_found": dict(known.precision),
         "reformat_layers": None, "runtime": runtime, "input_px": artifact.preprocess.size,
-        "verify": verdict_word(subject.found), "file_mib": file_mib(artifact), "page_cache": "warm", **_times(known),
+        "verify": stored.word, "verify_exploratory": stored.exploratory, "file_mib": file_mib(artifact), "page_cache": "warm",
+        **_times(known),
     }  # fmt: skip
 
 

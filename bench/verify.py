@@ -14,7 +14,7 @@ from octc.artifact import read_golden
 from octc.bench.accuracy import Records
 from octc.bench.parity import ParityReport, SetInfo, Side, compare, withhold
 from octc.bench.verify_groups import SIZE, Groups, picture_sizes, read_groups
-from octc.bench.verify_lock import Standing, register_use
+from octc.bench.verify_lock import Look, Standing, planned_options, register_use
 from octc.bench.verify_measure import measure_everyone, measure_robustness, temperatures_of
 from octc.bench.verify_open import Bars, Opened, Say, open_candidates, open_references, sha_of
 from octc.bench.verify_records import MEASURED
@@ -49,6 +49,8 @@ def verify_all(asked: Asked, parties: Parties, place: Place, bars: Bars, say: Sa
     with ExitStack() as stack:
         opened, broken = open_candidates(parties.candidates, asked.threads, stack, bars, say)
         labelled, split, why = find_set(run, asked.set_name, place.data, place.environ)
+        if run is not None and asked.set_name == "test":
+            asked = replace(asked, options=planned_options(run, asked.options, asked.stated))
         lost = tuple(Judged(found, sha_of(found), None, error=error) for found, error in broken)
         if labelled is None or split is None or run is None:
             if asked.require_set:
@@ -65,7 +67,15 @@ def verify_all(asked: Asked, parties: Parties, place: Place, bars: Bars, say: Sa
         _say_set(labelled, say)
         good = [one for one in opened if one.golden["ok"]]
         claims, notes = open_references(asked.against, asked.threads, parties, split, stack, bars, say) if good else ({}, ())
-        standing = _register(asked, run, claims, good, parties, place) if good and labelled.name == "test" else None
+        standing = None
+        if good and labelled.name == "test":
+            look = Look(
+                len(labelled.samples),
+                split.digest,
+                {against: one.sha256 for against, one in claims.items()},
+                asked.options.resamples(),
+            )
+            standing = _register(asked, run, look, good, parties, place)
         if standing is not None:
             _say_plan(asked.options, standing, say)
         everyone = [*claims.values(), *good]
@@ -97,12 +107,10 @@ def _located(one: Judged, reference: Found | None) -> Judged:
         return replace(one, no_layers=error.message)
 
 
-def _register(
-    asked: Asked, run: Run, claims: Mapping[str, Opened], good: Sequence[Opened], parties: Parties, place: Place
-) -> Standing:  # fmt: skip
+def _register(asked: Asked, run: Run, look: Look, good: Sequence[Opened], parties: Parties, place: Place) -> Standing:
     family = {f.artifact.name: sha_of(f) for f in (*parties.candidates, *(f for f, _ in parties.absent))}
-    more = {"against": list(claims), "tta": asked.tta, **({"robustness": True} if asked.robustness else {})}
-    return register_use(run, asked.options.locked(), more, {one.name: one.sha256 for one in good}, family, place.now)
+    more = {"against": list(look.references), "tta": asked.tta, **({"robustness": True} if asked.robustness else {})}
+    return register_use(run, asked.options.locked(), more, {one.name: one.sha256 for one in good}, family, place.now, look)
 
 
 def _say_set(labelled: LabelledSet, say: Say) -> None:
@@ -113,7 +121,8 @@ def _say_set(labelled: LabelledSet, say: Say) -> None:
 
 def _say_plan(options: ParityOptions, standing: Standing, say: Say) -> None:
     plan = f"margin {options.margin:g} pp, class margin {options.class_margin:g} pp, alpha {options.alpha:g}, {options.claim}"
-    say(f"  ✓ plan     {plan} · locked {standing.locked_at} · look {standing.uses} at the test set by this run")
+    count = len(standing.log.readings)
+    say(f"  ✓ plan     {plan} · locked {standing.locked_at} · reading {count} of the test set of this run")
 
 
 @dataclass(frozen=True)
@@ -151,7 +160,8 @@ class _Judge:
         select = gate.get("facts") if against == "fp32" and self.labelled.name == "test" else None
         return compare(
             self.records[reference.sha256].only(views), self.records[one.sha256].only(views), self.labelled.classes,
-            self.asked.options, against=against, sides=sides, info=self._info(one.sha256), tta=tta, golden=one.golden,
+            self.asked.options, against=against, sides=sides, info=self._info(one.sha256, against, tta), tta=tta,
+            golden=one.golden,
             select=select, groups=self.groups,
             temperatures={
                 name: self.tempered.get(who.sha256, Temperature(reason="not_given"))
@@ -159,12 +169,15 @@ class _Judge:
             },
         )  # fmt: skip
 
-    def _info(self, sha256: str) -> SetInfo:
+    def _info(self, sha256: str, against: str, tta: str) -> SetInfo:
         known, labelled = self.standing, self.labelled
         info = SetInfo(labelled.name, labelled.protocol, note=labelled.note, leakage=labelled.leakage)
         if known is None:
             return info
-        return replace(info, uses_of_test=known.uses, locked_at=known.locked_at, exploratory=known.reasons.get(sha256))
+        return replace(
+            info, uses_of_test=known.uses, readings_of_test=len(known.log.readings), locked_at=known.locked_at,
+            exploratory=known.why(sha256, against, tta),
+        )  # fmt: skip
 
     def _side(self, one: Opened) -> Side:
         artifact, records = one.found.artifact, self.records[one.sha256]

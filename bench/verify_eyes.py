@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from octc.bench.accuracy import measure_all
-from octc.bench.verify_lock import Standing, register_use
+from octc.bench.parity_json import plan_json
+from octc.bench.verify_files import MARK
+from octc.bench.verify_lock import Look, Standing, planned_options, register_use
 from octc.bench.verify_open import Bars, Opened, Say, open_candidates, open_references, sha_of
 from octc.bench.verify_set import LabelledSet, check_artifact, check_images, find_set, run_of
 from octc.bench.verify_who import Parties
@@ -21,6 +23,7 @@ from octc.find import Found
 from octc.image import Float32
 from octc.multilabel import thresholds_of
 from octc.multilabel_gate import COLUMNS, Decisions, all_finite, compare_decisions, judge_decisions
+from octc.plan import ParityOptions
 from octc.run import Run
 from octc.verdict import Part, Verdict, golden_part
 
@@ -56,6 +59,12 @@ class EyeResult:
     no_set: str | None = None
     standing: Standing | None = None
     reference: str | None = None
+    options: ParityOptions = field(default_factory=ParityOptions)
+    reference_sha256: str | None = None
+
+    def why(self, one: EyeVerdict) -> str | None:
+        """Why a verdict is exploratory, or None."""
+        return None if self.standing is None or one.verdict is None else self.standing.why(one.sha256, "fp32")
 
 
 def verify_eye_artifacts(asked: Asked, parties: Parties, place: Place, bars: Bars, say: Say) -> EyeResult:
@@ -74,6 +83,8 @@ def verify_eye_artifacts(asked: Asked, parties: Parties, place: Place, bars: Bar
         opened, broken = open_candidates(parties.candidates, asked.threads, stack, bars, say)
         lost = tuple(EyeVerdict(found, sha_of(found), None, error=error) for found, error in broken)
         labelled, split, why = find_set(run, asked.set_name, place.data, place.environ)
+        if run is not None and asked.set_name == "test":
+            asked = replace(asked, options=planned_options(run, asked.options, asked.stated))
         if labelled is None or split is None or run is None:
             if asked.require_set:
                 raise OctcError("OCT-E230", f"--require-set: {why}", mend="--data DIR and --run-dir DIR of the training")
@@ -87,16 +98,20 @@ def verify_eye_artifacts(asked: Asked, parties: Parties, place: Place, bars: Bar
         if not good:
             return EyeResult(run, (*(EyeVerdict(o.found, o.sha256, o.golden) for o in opened), *lost), labelled)
         reference = open_references("fp32", asked.threads, parties, split, stack, bars, say)[0]["fp32"]
-        standing = _register(asked, run, good, parties, place) if labelled.name == "test" else None
+        look = Look(len(labelled.samples), split.digest, {"fp32": reference.sha256}, asked.options.resamples())
+        standing = _register(asked, run, look, good, parties, place) if labelled.name == "test" else None
         logits = _measure(labelled, [reference, *good], bars)
         judged = [_judge(asked, labelled, one, reference, logits, standing) for one in opened]
-    return EyeResult(run, (*judged, *lost), labelled, standing=standing, reference=reference.name)
+    return EyeResult(
+        run, (*judged, *lost), labelled, standing=standing, reference=reference.name, options=asked.options,
+        reference_sha256=reference.sha256,
+    )  # fmt: skip
 
 
-def _register(asked: Asked, run: Run, good: Sequence[Opened], parties: Parties, place: Place) -> Standing:
+def _register(asked: Asked, run: Run, look: Look, good: Sequence[Opened], parties: Parties, place: Place) -> Standing:
     family = {f.artifact.name: sha_of(f) for f in (*parties.candidates, *(f for f, _ in parties.absent))}
     more = {"against": ["fp32"], "tta": asked.tta}
-    return register_use(run, asked.options.locked(), more, {one.name: one.sha256 for one in good}, family, place.now)
+    return register_use(run, asked.options.locked(), more, {one.name: one.sha256 for one in good}, family, place.now, look)
 
 
 def _measure(labelled: LabelledSet, everyone: Sequence[Opened], bars: Bars) -> dict[str, Float32]:
@@ -125,7 +140,7 @@ def _judge(
         return EyeVerdict(one.found, one.sha256, one.golden)
     artifact, samples = one.found.artifact, labelled.samples
     extra: list[Part] = [*golden_part(bool(one.golden["ok"])), all_finite(samples, logits[one.sha256])]
-    exploratory = standing is not None and standing.reasons.get(one.sha256) is not None
+    exploratory = standing is not None and standing.why(one.sha256, "fp32") is not None
     if not extra[-1].holds:
         verdict = Verdict("fail", ("not_finite",), tuple(extra), False, False, exploratory, 1)
         return EyeVerdict(one.found, one.sha256, one.golden, None, verdict)
@@ -141,7 +156,7 @@ def _judge(
 
 def eye_document(one: EyeVerdict, result: EyeResult, facts: Mapping[str, Any]) -> dict[str, Any]:
     """What verify.json and `--json` say of one candidate."""
-    verdict = {"word": one.word} if one.verdict is None else one.verdict.to_json()
+    verdict = {"word": one.word, "exploratory": False} if one.verdict is None else one.verdict.to_json()
     labelled = result.labelled
     about = None if labelled is None else {
         "name": labelled.name, "protocol": labelled.protocol, "note": labelled.note, "leakage": labelled.leakage,
@@ -149,11 +164,18 @@ def eye_document(one: EyeVerdict, result: EyeResult, facts: Mapping[str, Any]) -
     }  # fmt: skip
     return {
         **facts, "artifact": one.one.artifact.name, "artifact_sha256": one.sha256, "task": "multilabel", "golden": one.golden,
-        "reference": result.reference, "set": about, "verdict": verdict,
+        "reference": result.reference, "set": about, "verdict": {**verdict, "exploratory_reason": result.why(one)},
+        "reference_sha256": result.reference_sha256,
+        "plan": None if one.verdict is None else plan_json(result.options, _locked_at(result)), "against": "fp32",
         "decisions": None if one.found is None else one.found.to_json(),
         "uses_of_test": None if result.standing is None else result.standing.uses,
+        "readings_of_test": None if result.standing is None else len(result.standing.log.readings),
         "error": None if one.error is None else one.error.message,
     }  # fmt: skip
+
+
+def _locked_at(result: EyeResult) -> str | None:
+    return None if result.standing is None else result.standing.locked_at
 
 
 def eye_text(one: EyeVerdict, result: EyeResult) -> str:
@@ -161,7 +183,12 @@ def eye_text(one: EyeVerdict, result: EyeResult) -> str:
     name = one.one.artifact.name
     if one.error is not None:
         return f"{name}: {one.error.message}"
-    lines = [f"{name}: {one.word.replace('_', '-')}"]
+    mark = MARK if result.why(one) else ""
+    options = result.options
+    margins = "" if one.verdict is None else f" · claim {options.claim}, margin {options.margin:g} pp"
+    lines = [f"{name}: {one.word.replace('_', '-')}{mark}{margins}"]
+    if result.why(one):
+        lines.append(f"  exploratory: {result.why(one)}")
     if one.verdict is not None:
         lines += [f"  {'✓' if part.holds else '✗'} {part.detail or part.name}" for part in one.verdict.parts]
     if one.found is not None:
@@ -193,7 +220,20 @@ def eye_failures(result: EyeResult) -> Iterator[OctcError]:
                 "OCT-E506", f"{name}: golden outputs differ", mend="export it again: octc export --force", place=place
             )
         elif one.verdict is not None and one.verdict.exit_code:
-            part = next(part for part in one.verdict.parts if not part.holds)
-            more = "more images, of more patients, or a wider --margin stated before"
-            mend = more if part.word == "inconclusive" else "do not use it"
-            yield OctcError(part.code, f"{name}: {one.word}: {part.detail}", mend=mend, place=place)
+            yield _eye_failure(one, result, name, place)
+
+
+def _eye_failure(one: EyeVerdict, result: EyeResult, name: str, place: str) -> OctcError:
+    assert one.verdict is not None
+    why = result.why(one)
+    head = f"{name}: {one.word}{MARK if why else ''}"
+    part = next((part for part in one.verdict.parts if not part.holds), None)
+    if part is None:
+        text = f"{head}, but not equivalent: the upper limit crosses the margin"
+        return OctcError("OCT-E705", text, mend="more images of more patients", place=place)
+    mend = "do not use it"
+    if part.word == "inconclusive":
+        mend = "a test set of more images of more patients, with a --margin stated before it is looked at"
+        if why and "not as locked" in why:
+            mend = f"octc verify without margins of its own: the plan of {_locked_at(result)} is judged"
+    return OctcError(part.code, f"{head}: {part.detail}", mend=mend, place=place)

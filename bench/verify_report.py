@@ -14,19 +14,21 @@ from octc.bench.parity_text import (
     conditions,
     golden_words,
     head_word,
+    more_would_settle,
     percents,
     report_text,
     span,
-    times,
+    uses_words,
 )
-from octc.bench.verify_files import read_verdict
+from octc.bench.verify_files import MARK, is_exploratory, on_test, read_verdict
 from octc.bench.verify_result import Judged, Result
 from octc.compare import Comparison
 from octc.datasets.patients import set_words
 from octc.errors import OctcError
 from octc.runtimes.layers import LayerGap, suspects
 from octc.stats import wilson
-from octc.verdict import WORDS, pp
+from octc.test_set_log import spelled
+from octc.verdict import WORDS, Part, pp
 
 COLUMNS = ("artifact", "against", "accuracy % [95 %]", "lost/gained", "difference pp", "agreement %", "verdict")
 MENDS = {
@@ -35,7 +37,7 @@ MENDS = {
     "OCT-E702": "train the student longer, or export from another run",
     "OCT-E703": "octc export --fp16, or train the student longer",
     "OCT-E704": "octc export --fp16, or train the student longer; this artifact does not stand in for its reference",
-    "OCT-E705": "a larger patient-disjoint test set, or margins stated before it is looked at ([verify] in octc.toml)",
+    "OCT-E705": "a larger patient-disjoint test set, with margins stated before it is looked at ([verify] in octc.toml)",
     "OCT-E707": "octc export --fp16, or --ece-slack stated before the test set is looked at",
 }
 
@@ -147,7 +149,7 @@ def _layers(one: Judged) -> dict[str, Any]:
 def _elsewhere(one: Judged) -> Iterator[str]:
     """Where the artifact was verified on labelled images, from the verify.json that travels with it."""
     before = read_verdict(one.found.folder, one.sha256) or {}
-    document = before.get("test")
+    document = next(iter(on_test(before)), None) if before else None
     if document is None:
         yield "  it was not verified on a test set elsewhere either: octc verify, where the run and its images are"
         return
@@ -155,7 +157,8 @@ def _elsewhere(one: Judged) -> Iterator[str]:
     where = f"{machine.get('cpu_model')} at {document.get('time_utc')}"
     plan, used = document["plan"], document["set"]
     conditions = f"margin {plan['margin_pp']:g} pp, alpha {plan['alpha']:g}, n={used['n']}, {used['name']} set"
-    yield f"  measured elsewhere ({where}): {document['verdict']['word']} · {conditions}, {set_words(used)}"
+    word = f"{document['verdict']['word']}{MARK if is_exploratory(document) else ''}"
+    yield f"  measured elsewhere ({where}): {word} · {conditions}, {set_words(used)}"
 
 
 def document(one: Judged, result: Result, facts: dict[str, Any]) -> dict[str, Any]:
@@ -176,7 +179,9 @@ def document(one: Judged, result: Result, facts: dict[str, Any]) -> dict[str, An
             "name": artifact.name, "artifact_sha256": one.sha256, "role": artifact.role, "precision": artifact.precision
         },
         "set": None, "set_reason": result.no_set, "golden": golden_json(one.golden),
-        "verdict": {"word": one.word, "reasons": reasons, "exploratory": False, "exit_code": exit_code(one)},
+        "verdict": {
+            "word": one.word, "reasons": reasons, "exploratory": False, "exploratory_reason": None, "exit_code": exit_code(one)
+        },
         "warnings": [],
     }  # fmt: skip
 
@@ -199,20 +204,51 @@ def _failure(report: ParityReport, one: Judged) -> OctcError:
     """The worst part that does not hold; under two one-sided tests also a claim that is non-inferior only."""
     open_parts = [part for part in report.verdict.parts if not part.holds]
     if not open_parts:
-        text = f"{claim_of(report)}: non-inferior, but not equivalent: the upper limit crosses the margin"
-        return OctcError("OCT-E705", text, mend=MENDS["OCT-E705"], place=str(one.found.folder))
+        mark = MARK if report.set.exploratory else ""
+        text = f"{claim_of(report)}: non-inferior{mark}, but not equivalent: the upper limit crosses the margin"
+        return OctcError("OCT-E705", text, mend=_mend("OCT-E705", report), place=str(one.found.folder))
     worst = min(open_parts, key=lambda part: WORDS.index(part.word))
-    text = f"{claim_of(report)}: {report.word} ({', '.join(report.verdict.reasons)})"
-    return OctcError(worst.code, text, mend=_mend(worst.code, report), place=str(one.found.folder), why=worst.detail)
+    mark = MARK if report.set.exploratory else ""
+    text = f"{claim_of(report)}: {report.word}{mark} ({', '.join(report.verdict.reasons)})"
+    return OctcError(worst.code, text, mend=_mend(worst.code, report, worst), place=str(one.found.folder), why=worst.detail)
 
 
-def _mend(code: str, report: ParityReport) -> str:
-    needed = None if report.comparison is None else report.comparison.plan.needed_80
-    if code == "OCT-E705" and needed is not None and needed > report.n:
-        return f"{MENDS[code]}; about {needed:,} images would settle it"
+# reason of an inconclusive part that no larger set of the same kind settles -> what does
+OTHER_MENDS = {
+    "self_comparison": "name another artifact than the reference: octc verify RUN",
+    "one_cluster": "a test set of several patients: an interval over one patient does not exist",
+    "single_class": "a test set with images of every class",
+}
+
+
+def _mend(code: str, report: ParityReport, worst: Part | None = None) -> str:
+    if code != "OCT-E705":
+        return MENDS[code]
+    if report.set.exploratory and report.set.locked_at is not None and "not as locked" in report.set.exploratory:
+        return (
+            f"octc verify without margins of its own: the plan of {report.set.locked_at} is judged, and this stands beside it"
+        )
+    if worst is not None and worst.reason in OTHER_MENDS:
+        return OTHER_MENDS[worst.reason]
+    if worst is not None and worst.detail == "empty_class":
+        return f"a test set with images of {worst.reason.removeprefix('class:')}"
+    needed = _needed(report)
+    if needed is not None and needed > report.n:
+        return f"{MENDS[code]}; about {needed:,} images would settle it ({needed - report.n:,} more than now)"
     return MENDS[code]
+
+
+def _needed(report: ParityReport) -> int | None:
+    """Images in all that would settle the claim at these margins, or None where another thing than their number is wanting."""
+    if report.comparison is None or not more_would_settle(report):
+        return None
+    open_parts = {part.reason for part in report.verdict.parts if not part.holds}
+    plan = report.comparison.plan.needed_80
+    return plan if open_parts & {"interval_crosses_margin", "underpowered_plan"} else None
 
 
 def uses_line(result: Result) -> str | None:
     """How often the test set was used, as a sentence."""
-    return None if result.standing is None else f"test set used {times(result.standing.uses)} by this run"
+    if result.standing is None:
+        return None
+    return f"{uses_words(result.standing.uses, len(result.standing.log.readings))}: {spelled(result.standing.log)}"

@@ -24,6 +24,7 @@ class Asked:
     """What was asked for. against: "fp32", "teacher", or None: FP32 first, then the teacher where it is here.
 
     subgroups: a table of `read_groups`; robustness: whether the pictures are made worse too.
+    stated: names of the options that were given (None: all of them); the others are those of a plan that is locked already.
     """
 
     options: ParityOptions
@@ -34,6 +35,7 @@ class Asked:
     require_set: bool = False
     subgroups: Path | None = None
     robustness: bool = False
+    stated: frozenset[str] | None = None
 
     @property
     def rows(self) -> dict[str, tuple[str, ...]]:

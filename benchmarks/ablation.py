@@ -35,7 +35,7 @@ from octc.stats_cluster import cluster_index
 from octc.train.checkpoint import META
 from octc.train.config import DISTILLATIONS, Distillation, Mix, Recipe
 from octc.train.memory import keep_memory
-from octc.train.outcome import read_predictions
+from octc.train.outcome import newest_evaluation, read_predictions
 from octc.train.processes import make_accelerator
 from octc.train.recipes import RECIPES, with_fields
 from octc.train.stages import Context, train_student, train_teacher
@@ -104,7 +104,7 @@ def trained(place: Place, name: str, kind: str, recipe: Recipe, seed: int, teach
 
 def right(run: Path) -> tuple[Correct, Correct, Sequence[str | None], npt.NDArray[np.int64]]:
     """Of a run on val: which images are right, each one's negative log likelihood, its patient and its label."""
-    found = read_predictions(run / "eval" / "val-none")
+    found = read_predictions(newest_evaluation(run, "val"))
     logits, labels = np.asarray(found.logits, np.float64)[:, 0], np.asarray(found.labels, np.int64)
     top = logits.max(1, keepdims=True)
     logs = logits - top - np.log(np.exp(logits - top).sum(1, keepdims=True))

@@ -22,7 +22,8 @@ from octc.export.pipeline import write_files
 from octc.export.source import quantise, read_source
 from octc.export.to_onnx import choose_opset
 from octc.optional import need, openvino_core
-from octc.run import Run
+from octc.run import Run, utc_now
+from octc.test_set_log import log_part
 from octc.train.data import cached_images
 from octc.train.models import WithInput
 
@@ -38,6 +39,8 @@ def main() -> None:
     source = read_source(Run(chosen.run), chosen.data)
     quantised = quantise(source)
     pre = source.checkpoint.preprocess
+    sums = {"weights": source.checkpoint.sha256}
+    log_part(chosen.run, source.split, "test", sums, "benchmarks/one_file.py", utc_now(), target=chosen.target)
     images = cached_images(source.cache, chosen.data, source.split.parts["test"], pre)
     with tempfile.TemporaryDirectory() as scratch:
         work, made = Path(scratch) / "work", Path(scratch) / "made"

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from octc.artifact import MANIFEST
+from octc.bench.verify_files import MARK, is_exploratory, on_test, read_verdict
 from octc.datasets.patients import set_words
-from octc.files import read_json
+from octc.files import read_json, sha256_file
 from octc.run import newest_run
 
 HEAD = (
@@ -23,7 +24,8 @@ NOTE = (
 def results_table(place: Path, dataset: str) -> str:
     """Markdown: one row for the teacher, one for each artifact of the newest finished student run under place/runs."""
     run = newest_run(place / "runs", "student", dataset, artifacts=True)
-    documents = {p.parent.name: read_json(p)["test"] for p in sorted(run.artifacts.glob("*/verify.json"))}
+    places = [p.parent for p in sorted(run.artifacts.glob("*/verify.json"))]
+    documents = {p.name: next(iter(on_test(read_verdict(p, sha256_file(p / MANIFEST)))), None) for p in places}
     known = {name: document for name, document in documents.items() if document and document.get("accuracy")}
     sizes = {p.parent.name: _mib(p) for p in sorted(run.artifacts.glob(f"*/{MANIFEST}"))}
     reports = sorted((place / "reports").glob("bench-*.json"), key=lambda p: p.stat().st_mtime)
@@ -60,7 +62,8 @@ def _share(document: dict[str, Any], side: str) -> str:
 def _row(name: str, document: dict[str, Any], side: str, size: float | None, agreement: str, timing: tuple[str, str]) -> str:
     drusen = next((row for row in document["classes"] if row["name"] == "DRUSEN"), None)
     shown = "" if drusen is None else _sensitivity(drusen[side])
-    verdict = "reference" if side == "reference" else document["verdict"]["word"].replace("_", "-")
+    verdict = document["verdict"]["word"].replace("_", "-") + (MARK if is_exploratory(document) else "")
+    verdict = "reference" if side == "reference" else verdict
     mib = "" if size is None else f"{size:.2f}"
     return f"| {name} | {mib} | {_share(document, side)} | {shown} | {agreement} | {verdict} | {timing[0]} | {timing[1]} |"
 

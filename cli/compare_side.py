@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from octc.artifact import MANIFEST, read_artifact
 from octc.cli.session import Session
 from octc.errors import OctcError
-from octc.files import read_json
+from octc.files import read_json, sha256_file
 
 if TYPE_CHECKING:
     from octc.run import Run
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PARTS = {"select": "val", "test": "test", "official": "official"}
 SUMMARY = "summary.json"
+COMMAND = "compare"  # in the test-set log
 
 
 def read_side(session: Session, word: str, split: str, tta: str) -> Side:
@@ -53,17 +54,22 @@ def _of_run(session: Session, run: Run, split: str, tta: str) -> Side:
 
     need_wing("train")
     from octc.train.checkpoint import read_checkpoint
-    from octc.train.outcome import read_predictions
+    from octc.train.outcome import newest_evaluation, read_predictions
 
     checkpoint, _ = read_checkpoint(run.path / "train")
     part = PARTS[split]
-    folder = run.path / "eval" / f"{part}-{tta}"
+    from octc.run import utc_now
+    from octc.test_set_log import log_part
     from octc.train.assess import is_evaluated
 
     if not is_evaluated(run, part, checkpoint.sha256, tta):
         _evaluate(session, run, part, tta)
+        folder = newest_evaluation(run.path, part, tta, checkpoint.sha256)
     else:
+        folder = newest_evaluation(run.path, part, tta, checkpoint.sha256)
         session.say(f"  {run.id}: stored answers of {folder}")
+        weights = {"weights": checkpoint.sha256}
+        log_part(run.path, read_split(run.split), part, weights, COMMAND, utc_now(), tta=tta, stored=True)
     answers = read_predictions(folder)
     size = {**_counted(checkpoint.metrics), "file_mib": _mib(run.path / "train" / "model.safetensors")}
     facts = {
@@ -94,7 +100,7 @@ def _evaluate(session: Session, run: Run, part: str, tta: str) -> None:
             step(now - done)
             done = now
 
-        evaluate_run(run, root, part, tta=tta, progress=tell)
+        evaluate_run(run, root, part, tta=tta, progress=tell, command=COMMAND)
 
 
 def _of_job(folder: Path, split: str, tta: str) -> Side:
@@ -112,6 +118,7 @@ def _of_job(folder: Path, split: str, tta: str) -> Side:
         text = f"the summary of {folder.name} cannot be read: {error}"
         raise OctcError("OCT-E501", text, mend="give the same --folds command again", place=str(folder / SUMMARY)) from error
     place = folder / ("out-of-fold" if split == "test" else "ensemble")
+    _log_folds(folder.parent, summary, PARTS[split])
     answers = read_predictions(place)
     first = folder.parent / summary["folds"][0]["run"]
     metrics = _metrics(first)
@@ -126,6 +133,19 @@ def _of_job(folder: Path, split: str, tta: str) -> Side:
     return _side(folder.name, summary["kind"], summary["model"], answers, size=size, facts=facts, ensemble=ensemble)
 
 
+def _log_folds(run_dir: Path, summary: dict[str, Any], part: str) -> None:
+    """A row of the log of every fold that is here: its stored answers on what it holds out are looked at."""
+    from octc.datasets.split import read_split
+    from octc.run import RUN, utc_now
+    from octc.test_set_log import log_part
+
+    for fold in summary["folds"]:
+        place = run_dir / fold["run"]
+        if (place / RUN).is_file() and part in (parts := read_split(place / "split.json")).parts:
+            weights = {"weights": str(fold.get("checkpoint_sha256"))}
+            log_part(place, parts, part, weights, COMMAND, utc_now(), tta="none", stored=True)
+
+
 def _of_artifact(session: Session, folder: Path, split: str, tta: str) -> Side:
     """An exported file, run here on the images of its run's split."""
     from octc.bench.accuracy import measure
@@ -133,7 +153,9 @@ def _of_artifact(session: Session, folder: Path, split: str, tta: str) -> Side:
     from octc.bench.verify_set import check_artifact, read_set, root_of, run_of
     from octc.datasets.split import read_split
     from octc.image import VIEWS
+    from octc.run import utc_now
     from octc.runtimes.table import open_runtime
+    from octc.test_set_log import log_part
     from octc.train.outcome import Predictions
 
     artifact = read_artifact(folder)
@@ -149,6 +171,8 @@ def _of_artifact(session: Session, folder: Path, split: str, tta: str) -> Side:
     chosen, whole = read_set(run, root, split), read_split(run.split)
     check_artifact(artifact, whole)
     runtime = open_runtime(folder, artifact)
+    sums = {artifact.name: sha256_file(folder / MANIFEST)}
+    log_part(run.path, whole, PARTS[split], sums, COMMAND, utc_now(), tta=tta)
     try:
         with session.progress(f"running {artifact.name}", len(chosen.samples)) as step:
             found = measure(runtime, artifact.preprocess, chosen.samples, root, VIEWS[tta], step)

@@ -34,7 +34,7 @@ def evaluate(
     ] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
 ) -> int:
-    """Evaluate a run's network. Writes runs/<id>/eval/."""
+    """Evaluate a run's network. Writes a new folder in runs/<id>/eval/, never over an older one."""
     for name, value, known in (("--split", split, tuple(PARTS)), ("--tta", tta, tuple(VIEWS)), ("--average", average, COMBINE)):
         if value not in known:
             raise OctcError("OCT-E104", f"{name} {value!r} is not known", mend=f"one of: {', '.join(known)}", place=name)
@@ -49,7 +49,7 @@ def evaluate(
     for module in ("torch", "timm", "safetensors"):
         need(module)
     root = find_root(stored["dataset"], session.data or stored.get("data_root"), os.environ)
-    from octc.train.assess import FOLDER, evaluate_run, part_of
+    from octc.train.assess import evaluate_run, part_of
 
     part = PARTS[split]
     total = len(part_of(chosen, part)[1])
@@ -65,12 +65,12 @@ def evaluate(
             return _eyes(session, chosen, root, (part, tta), _device(device), tell)
         found = evaluate_run(chosen, root, part, tta=tta, combine=average, device=_device(device), progress=tell)
     _say(session, found, part, split)
-    folder = chosen.path / FOLDER / f"{part}-{tta}"
+    folder = found.folder
     drawn = None
     if maps:
         from octc.train.maps import write_maps
 
-        drawn = str(write_maps(chosen, root, part, tta, maps, _device(device)))
+        drawn = str(write_maps(chosen, root, part, tta, maps, _device(device), evaluation=folder))
         session.say(f"✓ maps      {drawn}")
     head = {"folder": str(folder), "maps": drawn, "part": split, "tta": tta, "combine": average}
     session.report({**head, **_document(found)})
@@ -85,14 +85,14 @@ def _eyes(session: Session, run: Run, root: Path, what: tuple[str, str], device:
 
     part, tta = what
     found = evaluate_eye_run(run, root, part, tta=tta, device=device, progress=tell)
-    folder = run.path / "eval" / f"{part}-{tta}"
+    folder = found["folder"]
     if warning := found["facts"]["warning"]:
         session.warn("OCT-W219", warning)
     elif found["leakage"] != "none":
         session.warn("OCT-W212", words_of(found["patient_ids"]) or found["leakage"])
     if found["facts"]["chose_the_epoch"]:
         session.say("  it chose the epoch: no claim   (octc eval --split test reads the test part)")
-    session.report({"folder": str(folder), **found})
+    session.report(found)
     session.result(f"{eye_report(found)}{folder}")
     return 0
 

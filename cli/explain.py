@@ -21,6 +21,7 @@ else:
     import tomli as tomllib
 
 TEXTS = "explain.toml"
+TOLERANCE = "tolerance"  # the entry of K1, K2, ...: their numbers stand in runtimes/golden.py
 
 
 def explain(
@@ -60,19 +61,52 @@ def texts() -> dict[str, dict[str, Any]]:
 
 def entry_of(word: str) -> dict[str, Any]:
     """What is known of a code (with or without OCT-) or a word, in any case. E101 when it is neither."""
-    names = {name.lower(): name for name in (*CODES, *texts())}
-    spelled = word.strip().lower().replace(" ", "_").replace("non-inferior", "non_inferior")
-    name = names.get(spelled) or names.get(f"oct-{spelled}")
+    names = spellings()
+    spelled = _plain(word)
+    name = names.get(spelled) or names.get(f"oct_{spelled}") or names.get(spelled.partition(":")[0]) or _tolerance(word)
     if name is None:
-        near = get_close_matches(spelled, names, 1) or get_close_matches(f"oct-{spelled}", names, 1)
+        near = get_close_matches(spelled, names, 1) or get_close_matches(f"oct_{spelled}", names, 1)
         mend = f"did you mean {names[near[0]]}? octc explain {names[near[0]]}" if near else "octc explain --list"
         raise OctcError("OCT-E101", f"no such code or word: {word}", mend=mend, place="CODE|WORD")
     text = texts().get(name, {})
     exit_code, means = CODES.get(name, (None, name.replace("_", " ")))
+    row = _row_of(word) if name == TOLERANCE else ""
     return {
-        "name": name, "exit_code": exit_code, "means": means, "why": text.get("why"), "causes": text.get("causes", []),
+        "name": name, "exit_code": exit_code, "means": means, "why": f"{text['why']}{row}" if "why" in text else None,
+        "causes": text.get("causes", []),
         "mend": text.get("mend", []), "related": text.get("related", []),
     }  # fmt: skip
+
+
+@cache
+def spellings() -> dict[str, str]:
+    """Every spelling that is known, plain -> the name of its entry; entries come before other spellings of others."""
+    also = {_plain(other): name for name, entry in texts().items() for other in entry.get("also", ())}
+    return {**also, **{_plain(name): name for name in (*CODES, *texts())}}
+
+
+def _plain(word: str) -> str:
+    """A word as it is looked up: small letters, one sign between words, no brackets, no commas."""
+    kept = "".join(sign if sign.isalnum() or sign in ":.%/" else " " for sign in word.lower())
+    return "_".join(kept.split())
+
+
+def _tolerance(word: str) -> str | None:
+    from octc.runtimes.golden import TOLERANCES
+
+    return TOLERANCE if word.strip().upper() in TOLERANCES else None
+
+
+def _row_of(word: str) -> str:
+    """The numbers of the row of tolerances that was asked for."""
+    from octc.runtimes.golden import TOLERANCES
+
+    row = TOLERANCES.get(word.strip().upper())
+    if row is None:
+        return ""
+    ties = ", flips between near ties excused" if row.near_ties else ""
+    limits = f"delta over s {row.delta_over_s:g}, mean KL {row.kl_mean:g} nats, agreement {100 * row.agreement:g} %{ties}"
+    return f" {row.id}: {limits}."
 
 
 def lines(entry: dict[str, Any]) -> list[str]:

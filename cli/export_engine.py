@@ -74,8 +74,9 @@ def say_engine(session: Session, folder: Path, details: dict[str, Any]) -> None:
         session.say(f"    {one['engine']}: {one['bytes'] / 1e6:.1f} MB, convolutions {counts}; {speed}")
     if engine["fell_back"]:
         session.warn("OCT-W406", f"the engine is not what was asked for: {engine['sidecar']} lists the steps of the fallback")
-    if any(one["measured"]["value"] for one in engine["built"]):
-        session.say(f"    used: {engine['file']} (the quickest whose golden images agree)")
+    if count := sum(bool(one["measured"]["value"]) for one in engine["built"]):
+        among = "" if count == len(engine["built"]) else f" of the {count} that were timed"
+        session.say(f"    used: {engine['file']} (the quickest{among} whose golden images agree)")
 
 
 def build_bundle(session: Session, place: Path, *, force: bool, allow_fallback: bool) -> int:

@@ -60,11 +60,29 @@ def predict(
     runtime = open_runtime(found.folder, found.artifact, threads=count, batch=min(batch, len(paths) * views))
     try:
         _check(session, found, runtime)
+        _log_test_images(session, found, paths)
         records = _classify(session, found, runtime, paths, (tta, batch, count), stop=on_bad == "stop")
     finally:
         runtime.close()
     _deliver(session, found, records, left_out, tta, format_)
     return _end(records, len(paths), stop=on_bad == "stop")
+
+
+def _log_test_images(session: Session, found: Found, paths: Sequence[Path]) -> None:
+    """A row of the run's test-set log where test images of it are among the inputs, and the run is here."""
+    from octc.artifact import MANIFEST
+    from octc.bench.verify_set import run_of
+    from octc.files import sha256_file
+    from octc.run import utc_now
+    from octc.test_set_log import log_files
+
+    try:
+        if (run := run_of(found.folder, found.artifact, session.run_dir)) is not None:
+            sums = {found.artifact.name: sha256_file(found.folder / MANIFEST)}
+            if count := log_files(run.path, paths, sums, "predict", utc_now(), named=True):
+                session.say(f"  {count} of these are test images of {run.id}: a reading in its test-set log")
+    except (OctcError, OSError) as error:
+        session.say(f"  ! whether test images are among these was not written down: {error}")
 
 
 def split_inputs(words: Sequence[str], run_dir: Path) -> tuple[str | None, list[str]]:

@@ -38,7 +38,8 @@ def ptq(
     from octc.export.compare import TARGETS, rows_json, score, write_entries
     from octc.export.makers import Workshop
     from octc.export.source import read_source
-    from octc.run import owning
+    from octc.run import owning, utc_now
+    from octc.test_set_log import log_part
 
     if target not in (*TARGETS, "all"):
         raise OctcError("OCT-E104", f"--target {target!r} is not known", mend="onnx, openvino or all", place="--target")
@@ -58,6 +59,10 @@ def ptq(
         entries, absent = write_entries(Workshop(source, work, own), trained, Path(folder), wanted, session.say)
         if split == "test":
             chosen.log_stage("ptq", part="test", sha256=source.checkpoint.sha256)
+            sums = {
+                f"{entry.target} {entry.engine}": entry.artifact.files[entry.artifact.main_file].sha256 for entry in entries
+            }
+            log_part(chosen.path, source.split, "test", sums, "ptq", utc_now())
         logits, medians = _measured(session, source, entries, PARTS[split])
     labels = [s.label for s in source.split.parts[PARTS[split]]]
     reference = {entry.target: row for entry, row in zip(entries, logits, strict=True) if entry.engine == "fp32"}

@@ -49,12 +49,26 @@ def report(
     both = html == md
     wanted = Wanted(html or both, md or both, redact_ids, _root(session, dossier) if photos else None, checklist, sbom)
     folder = Path(out) if out else _free(session.run_dir.parent / "reports")
+    if photos:
+        _log_photos(dossier, folder)
+        dossier = read_dossier(founds, session.run_dir)
     names, document = write_report(folder, dossier, wanted, utc_now())
     session.report({"folder": str(folder), "files": names, "report": document})
     for name in names:
         if not name.startswith("figures/"):
             session.result(str(folder / name))
     return 0
+
+
+def _log_photos(dossier: Dossier, folder: Path) -> None:
+    """A row of the run's test-set log: images of the test part are shown. Not where the folder is there and nothing will be."""
+    from octc.datasets.split import read_split
+    from octc.run import utc_now
+    from octc.test_set_log import log_part
+
+    sets = {document["set"]["name"] for documents in dossier.stored.values() for document in documents if document.get("set")}
+    if dossier.run is not None and dossier.run.split.is_file() and "test" in sets and not folder.exists():
+        log_part(dossier.run.path, read_split(dossier.run.split), "test", dossier.sums, "report --photos", utc_now())
 
 
 def _root(session: Session, dossier: Dossier) -> Path:

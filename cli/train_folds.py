@@ -142,7 +142,7 @@ def _judge(session: Session, run: Run, place: Place) -> None:
         sha256 = read_checkpoint(run.path / "train")[0].sha256
         for part in (part for part in HELD_OUT if part in read_split(run.split).parts):
             if not is_evaluated(run, part, sha256):
-                evaluate_run(run, place.root, part, device=place.accelerator.device)
+                evaluate_run(run, place.root, part, device=place.accelerator.device, command="train --folds")
     place.accelerator.wait_for_everyone()
 
 

@@ -152,8 +152,9 @@ def check_taught(teacher: Teacher, split: Split) -> None:
 def _answers(teacher: Teacher, classes: tuple[str, ...]) -> str | None:
     """How often it said each class on val, from the evaluation of its run."""
     from octc.files import read_json
+    from octc.train.outcome import FACTS, newest_evaluation
 
-    path = teacher.folder.parent / "eval" / "val-none" / "figures.json"
+    path = newest_evaluation(teacher.folder.parent, "val") / FACTS
     if teacher.run is None or not path.is_file():
         return None
     matrix = read_json(path)["confusion"]

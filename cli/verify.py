@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 CHOICES = {"--against": ("fp32", "teacher"), "--set": ("test", "select"), "--tta": ("none", "hflip", "5")}
 
+# option of the parity plan -> its name among the origins of this command's options
+STATED = {
+    "alpha": "alpha", "margin": "margin_pp", "class_margin": "class_margin_pp", "claim": "test", "tier": "tier",
+    "ece_slack": "ece_slack", "plan_discordance": "plan_discordance", "plan_icc": "plan_icc", "auc_margin": "auc_margin",
+    "bootstrap": "bootstrap", "seed": "seed",
+}  # fmt: skip
+
 
 def verify(
     session: Session,
@@ -74,7 +81,8 @@ def verify(
     """Replay the golden images, then compare with the FP32 reference and the teacher on labelled images of other patients.
 
     Ends with 0 only when every claim is shown: non-inferior at the margins that were stated before. The margins are written
-    down (verify-plan.json of the run) before the first look at the test set; a later look with others is exploratory.
+    down (verify-plan.json of the run) before the first look at the test set, and are those of every later look that does not
+    state its own; one with others is exploratory, and stands beside the planned verdict.
     """
     if target is not None or on_device or images is not None:
         from octc.cli.verify_device import verify_device
@@ -90,8 +98,9 @@ def verify(
     from octc.plan import ParityOptions
 
     share = None if plan_discordance is None else plan_discordance / 100
+    stated = frozenset(field for field, key in STATED.items() if session.origins.get(f"verify.{key}", "default") != "default")
     options = ParityOptions(alpha, margin, class_margin, test, tier, ece_slack, bootstrap, seed, share, plan_icc, auc_margin)
-    return _verify(session, bundle, Asked(options, set_, against, tta, threads, require_set, subgroups, robustness))
+    return _verify(session, bundle, Asked(options, set_, against, tta, threads, require_set, subgroups, robustness, stated))
 
 
 def _verify(session: Session, bundle: str | None, asked: Asked) -> int:
@@ -156,6 +165,7 @@ def _conclude(session: Session, result: Result, parties: Parties, place: Place, 
         "absent": [{"name": found.artifact.name, "reason": why} for found, why in parties.absent], "notes": list(result.notes),
         "summary": [dict(zip(COLUMNS, row, strict=True)) for row in rows],
         "uses_of_test": None if result.standing is None else result.standing.uses,
+        "test_set_log": None if result.standing is None else result.standing.log.to_json(),
     })  # fmt: skip
     if len(texts) > 1:
         session.result(Rows(COLUMNS, rows, title(result)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,11 @@ def verify_device(
     place, artifact = _find(session, bundle, target)
     record = _record(session, place, artifact, target, images, margin, allow_fallback)
     judgement = judge(record)
+    if (place / REPORT).is_file():  # kept under the time of the new one
+        kept = place / "samples" / f"{REPORT.removesuffix('.json')}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+        kept.parent.mkdir(exist_ok=True)
+        names = (kept.with_name(f"{kept.name}{'' if k == 0 else f'-{k}'}.json") for k in range(1000))
+        (place / REPORT).rename(next(name for name in names if not name.exists()))
     write_json(place / REPORT, {**record, "verdict": judgement.to_json()})
     return _conclude(session, judgement, place / REPORT)
 
@@ -92,6 +98,8 @@ def _record(
         }
     record["lint"] = _lint(place, artifact)
     pictures = None if images is None else _read_images(images, artifact)
+    if images is not None:
+        _log_images(session, place, artifact, images)
     try:
         backend = find_backend(MODULES[target], os.environ)
         if backend is None:
@@ -179,6 +187,24 @@ def _read_images(folder: Path, artifact: Artifact) -> dict[str, Any]:
     if not inputs:
         raise OctcError("OCT-E206", f"--images {folder}: no pictures", mend="DIR/<class>/*.jpeg", place=str(folder))
     return {"inputs": np.stack(inputs), "labels": labels}
+
+
+def _log_images(session: Session, place: Path, artifact: Artifact, images: Path) -> None:
+    """A row of the test-set log where test images of the artifact's run are among them, and the run is here."""
+    from octc.artifact import MANIFEST
+    from octc.bench.verify_set import run_of
+    from octc.files import sha256_file
+    from octc.run import utc_now
+    from octc.test_set_log import log_files
+
+    run = run_of(place, artifact, session.run_dir)
+    if run is None:
+        session.say("  ! whether these are test images of the artifact's run is not known here: its split and log are not here")
+        return
+    paths = [path for name in artifact.classes for path in sorted((images / name).iterdir())]
+    sums = {artifact.name: sha256_file(place / MANIFEST)}
+    if count := log_files(run.path, paths, sums, "verify --on-device", utc_now()):
+        session.say(f"  {count} of these images are test images of {run.id}: written down in its test-set log")
 
 
 CHUNK = 256  # pictures in one file for the worker

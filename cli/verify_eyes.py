@@ -22,6 +22,7 @@ def verify_eyes(session: Session, founds: Sequence[Found], bundle: str | None, a
     from octc.bench.verify_who import choose_parties
     from octc.find import VARIABLE
     from octc.host import versions
+    from octc.test_set_log import spelled
 
     named = founds[0].folder in (Path(), Path(bundle or ""), Path(os.environ.get(VARIABLE, "")))
     parties = choose_parties(founds, session.run_dir, "fp32", named=named)
@@ -45,7 +46,7 @@ def verify_eyes(session: Session, founds: Sequence[Found], bundle: str | None, a
     )
     session.result("\n\n".join(eye_text(one, result) for one in result.judged))
     if result.standing is not None:
-        session.say(f"look {result.standing.uses} at the test set by this run; plan of {result.standing.locked_at}")
+        session.say(f"{spelled(result.standing.log)}; plan of {result.standing.locked_at}")
     if errors := list(eye_failures(result)):
         raise errors[0] if len(errors) == 1 else Several(errors)
     session.say("next: octc bench")

@@ -126,7 +126,8 @@ def readme(artifact: Artifact) -> str:
     pre, engine = artifact.preprocess, artifact.details.get("engine")
     lines = [
         f"{artifact.name}: {artifact.model}, classes {', '.join(artifact.classes)}",
-        f"Input {INPUT}: uint8 [N, {pre.channels}, {pre.size}, {pre.size}], decoded and resized as octc does, not normalised.",
+        f"Input {INPUT}: uint8 [N, {pre.channels}, {pre.size}, {pre.size}], not normalised: the graph does that itself.",
+        f"Decode and resize as octc does: {pre.size} x {pre.size} px, Pillow's antialiased {pre.resize}.",
         f"Output {OUTPUT}: float32 [N, {len(artifact.classes)}], before softmax; {LABELS} names the columns.",
     ]
     if isinstance(engine, dict):

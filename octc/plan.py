@@ -76,7 +76,11 @@ class ParityOptions:
 
     def locked(self) -> dict[str, Any]:
         """What decides, and may therefore not change between looks at the test set."""
-        return {name: value for name, value in asdict(self).items() if name not in ("bootstrap", "seed")}
+        return {name: value for name, value in asdict(self).items() if name not in self.resamples()}
+
+    def resamples(self) -> dict[str, int]:
+        """How resamples are drawn: it decides nothing by intent."""
+        return {"bootstrap": self.bootstrap, "seed": self.seed}
 
 
 def _margin(value: float | None) -> bool:

@@ -1,4 +1,4 @@
-"""The run folder: runs/<id>/ with run.json, split.json, train/, qat/, artifacts/.
+"""The run folder: runs/<id>/ with run.json, split.json, train/, qat/, artifacts/, test-set.jsonl.
 
 Ids are never reused, and one process owns a run while it writes.
 """
@@ -23,6 +23,7 @@ from octc.artifact import MANIFEST
 from octc.errors import OctcError
 from octc.faults import fault_of
 from octc.files import read_json, remove_leftovers, started, write_bytes, write_json
+from octc.test_set_log import begin_log
 
 RUN = "run.json"
 LOCK = "lock.json"
@@ -84,13 +85,14 @@ def create_run(run_dir: Path, kind: str, dataset: str, *, suffix: str = "", **fi
     """Make runs/r-NNNN-<kind>-<dataset><suffix>/ with a fresh number (OctcError E109 when the folder cannot be written)."""
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        with _alone(run_dir):
+        with alone(run_dir):
             there = max((int(m[1]) for p in run_dir.iterdir() if (m := ID.match(p.name))), default=0)
             number = 1 + max(there, _last_number(run_dir))
             write_bytes(run_dir / LAST, b"%d\n" % number)
             path = run_dir / f"r-{number:04d}-{kind}-{dataset}{suffix}"
             path.mkdir()
         head = {"id": path.name, "kind": kind, "dataset": dataset, "created": utc_now(), "status": "running"}
+        begin_log(path, head["created"])
         write_json(path / RUN, {**head, **fields, "stages": []})
     except OSError as error:
         if (fault := fault_of(error, run_dir)) is not None:
@@ -109,7 +111,7 @@ def _last_number(run_dir: Path) -> int:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """One process at a time, by a lock on the folder itself; where the file system has no locks, without one."""
     handle = os.open(folder, os.O_RDONLY)
     try:

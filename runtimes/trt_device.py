@@ -36,7 +36,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Judgement:
-    """word: "pass" only where no step failed or was skipped; "fail"; "incomplete". fastest: precision of an engine."""
+    """word: "pass" only where no step failed or was skipped; "fail"; "incomplete".
+
+    fastest: precision of an engine, None where not all were timed.
+    """
 
     word: str
     steps: tuple[Step, ...]
@@ -57,12 +60,14 @@ def judge(record: Mapping[str, Any]) -> Judgement:
     try:
         steps = tuple(Step(name, *look(record)) for name, look in STEPS.items())
         fell_back = any(len(one["attempts"]) > 1 for one in record["engines"])
-        times = {one["precision"]: p50 for one in record["engines"] if (p50 := _p50(one)) is not None}
+        times = {one["precision"]: _p50(one) for one in record["engines"]}
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise OctcError("OCT-E502", f"the report of the device is damaged: {error!r}", mend="make it again") from error
     states = {step.state for step in steps}
     word = "fail" if FAILED in states else "incomplete" if SKIPPED in states else "pass"
-    return Judgement(word, steps, min(times, key=lambda kind: times[kind], default=None), fell_back)
+    known = {kind: p50 for kind, p50 in times.items() if p50 is not None}
+    fastest = min(known, key=lambda kind: known[kind], default=None) if len(known) == len(times) else None
+    return Judgement(word, steps, fastest, fell_back)
 
 
 def _doctor(record: Mapping[str, Any]) -> Found:

@@ -15,19 +15,19 @@ from torch import nn
 from octc.datasets.base import Progress, Sample
 from octc.datasets.split import Split, read_split
 from octc.errors import OctcError, shorten
-from octc.files import read_json, sha256_file
+from octc.files import sha256_file
 from octc.image import VIEWS, Preprocess, UInt8, read_image
-from octc.run import Run
+from octc.run import Run, utc_now
+from octc.test_set_log import PARTS as HELD_OUT
+from octc.test_set_log import log_part
 from octc.train.checkpoint import Checkpoint, load_strictly, read_checkpoint
 from octc.train.data import cached_images
 from octc.train.evaluate import logits_of
 from octc.train.models import build_model
-from octc.train.outcome import FACTS, Evaluation, Predictions
+from octc.train.outcome import Evaluation, Predictions, newest_evaluation, next_evaluation, weights_of
 from octc.train.outcome_files import write_curves, write_evaluation
 
 CHUNK = 32  # pictures decoded at once
-FOLDER = "eval"
-HELD_OUT = ("test", "official")
 
 
 def predict(
@@ -118,28 +118,30 @@ def check_files(root: Path, samples: Sequence[Sample]) -> None:
 
 def evaluate_run(
     run: Run, root: Path, part: str, *, tta: str = "none", combine: str = "probabilities", device: Any = "cpu",
-    progress: Progress | None = None,
+    progress: Progress | None = None, command: str = "eval",
 ) -> Evaluation:  # fmt: skip
-    """Evaluate a run's network on a part of its split; writes eval/PART-TTA/, and logs every reading of test.
+    """Evaluate a run's network on a part of its split; writes eval/PART-TTA/ (-2, -3, ... where it was evaluated before), and
+    a row of the test-set log before a test image is read.
 
     Args:
         root: of the data set. part: "train", "val" or "test" (of folds "official" too).
         tta: "none", "hflip" or "5" views (octc.image.VIEWS), the same for teacher and student.
         combine: mean of the views' "probabilities" or "logits".
+        command: that reads, for the log.
 
     Raises:
-        OctcError: E107 / E307 / E501 no checkpoint that can be used, E216 the split is another one, E201... a picture.
+        OctcError: E107 / E307 / E501 no checkpoint that can be used, E216 the split is another one, E201... a picture, E109 a
+            reading of test cannot be logged.
     """
     model, checkpoint, split = trained(run, root, part)
-    return assess(model, checkpoint, split, run, root, part, tta=tta, combine=combine, device=device, progress=progress)
+    return assess(
+        model, checkpoint, split, run, root, part, tta=tta, combine=combine, device=device, progress=progress, command=command
+    )  # fmt: skip
 
 
 def is_evaluated(run: Run, part: str, sha256: str, tta: str = "none") -> bool:
-    """Whether the evaluation of a part is there, and is that of these weights."""
-    try:
-        return bool(read_json(run.path / FOLDER / f"{part}-{tta}" / FACTS)["facts"]["checkpoint_sha256"] == sha256)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    """Whether an evaluation of a part is there that is of these weights."""
+    return weights_of(newest_evaluation(run.path, part, tta, sha256)) == sha256
 
 
 def complete(run: Run, root: Path, device: Any) -> Checkpoint:
@@ -154,9 +156,10 @@ def complete(run: Run, root: Path, device: Any) -> Checkpoint:
 
 def assess(
     model: nn.Module, checkpoint: Checkpoint, split: Split, run: Run, root: Path, part: str, *, tta: str = "none",
-    combine: str = "probabilities", device: Any = "cpu", progress: Progress | None = None,
+    combine: str = "probabilities", device: Any = "cpu", progress: Progress | None = None, command: str = "eval",
 ) -> Evaluation:  # fmt: skip
     """`evaluate_run` of a network with its weights in."""
+    log_part(run.path, split, part, {"weights": checkpoint.sha256}, command, utc_now(), tta=tta, combine=combine)
     model.to(device).to(memory_format=torch.channels_last)
     samples, pre = split.parts[part], checkpoint.preprocess
     if tta == "none":
@@ -165,7 +168,8 @@ def assess(
         chunks = prepared(samples, root, pre, VIEWS[tta])
     logits = predict(model, chunks, pre, device, progress, len(samples))
     facts = {"run": run.id, "part": part, "tta": tta, "warning": split.note, "fold": split.fold, "leakage": split.leakage}
-    found = write_evaluation(run.path / FOLDER / f"{part}-{tta}", records(facts, checkpoint, samples, logits), combine)
+    with next_evaluation(run.path, part, tta) as folder:
+        found = write_evaluation(folder, records(facts, checkpoint, samples, logits), combine)
     if part in HELD_OUT:
         run.log_stage("evaluated", part=part, tta=tta, sha256=checkpoint.sha256, accuracy=found.figures.accuracy)
     return found

@@ -17,10 +17,9 @@ from octc.folds import Folds, Spread, bootstrap_figures, spread_of, summarise_fo
 from octc.metrics import find_normal
 from octc.run import Run
 from octc.stats_cluster import cluster_index
-from octc.train.assess import FOLDER
 from octc.train.checkpoint import Checkpoint, read_checkpoint
 from octc.train.history import read_history
-from octc.train.outcome import Evaluation, Predictions, combined, evaluate, read_predictions
+from octc.train.outcome import Evaluation, Predictions, combined, evaluate, newest_evaluation, read_predictions
 
 RESAMPLES, SEED = 2000, 0
 
@@ -55,8 +54,10 @@ def read_fold(run: Run) -> Fold:
     split = read_split(run.split)
     assert split.fold is not None
     checkpoint, _ = read_checkpoint(run.path / "train")
-    held = read_predictions(run.path / FOLDER / "test-none")
-    official = read_predictions(run.path / FOLDER / f"{OFFICIAL}-none") if OFFICIAL in split.parts else None
+    held = read_predictions(newest_evaluation(run.path, "test", sha256=checkpoint.sha256))
+    official = None
+    if OFFICIAL in split.parts:
+        official = read_predictions(newest_evaluation(run.path, OFFICIAL, sha256=checkpoint.sha256))
     return Fold(
         split.fold[0], split.fold[1], run.id, run.read(), checkpoint, held, official, evaluate(held),
         read_history(run.path / "train"), _hours(run, checkpoint.model), split.note,

@@ -16,13 +16,13 @@ from octc.datasets.base import Sample
 from octc.files import publishing, write_bytes
 from octc.image import Preprocess, read_image
 from octc.run import Run
-from octc.train.assess import FOLDER, check_files, part_of
+from octc.train.assess import check_files, part_of
 from octc.train.attention import grad_cam
 from octc.train.checkpoint import load_strictly, read_checkpoint
 from octc.train.evaluate import network_input
 from octc.train.models import build_model
 from octc.train.nets.sfnet import SfNet
-from octc.train.outcome import Predictions, combined, csv_bytes, read_predictions
+from octc.train.outcome import Predictions, combined, csv_bytes, newest_evaluation, read_predictions
 
 COLUMNS = ("file", "path", "label", "predicted", "probability")
 WEIGHTS = ("file", "stage", "channel", "weight")
@@ -37,15 +37,20 @@ def chosen_first(answers: Predictions, count: int) -> list[int]:
     return sorted(range(len(said)), key=lambda i: (not wrong[i], -sure[i] if wrong[i] else sure[i]))[:count]
 
 
-def write_maps(run: Run, root: Path, part: str, tta: str, count: int, device: Any = "cpu") -> Path:
-    """Maps of `count` images of an evaluation that is there, in eval/PART-TTA-maps/: NN.png (the picture beside itself under
-    Grad-CAM of the predicted class), maps.csv, and of an SFNet excitation.csv.
+def write_maps(
+    run: Run, root: Path, part: str, tta: str, count: int, device: Any = "cpu", *, evaluation: Path | None = None
+) -> Path:
+    """Maps of `count` images of an evaluation that is there (the newest without `evaluation`), in a folder beside it,
+    eval/PART-TTA-maps/: NN.png (the picture beside itself under Grad-CAM of the predicted class), maps.csv, and of an SFNet
+    excitation.csv.
 
     Raises:
-        OctcError: E107 the part was not evaluated, E216 an image changed, E307 the network has no maps (HOG).
+        OctcError: E107 the part was not evaluated, E216 an image changed, E307 the network has no maps (HOG), E106
+            the maps of this evaluation are there.
     """
     checkpoint, state = read_checkpoint(run.path / "train")
-    answers = read_predictions(run.path / FOLDER / f"{part}-{tta}")
+    evaluation = evaluation or newest_evaluation(run.path, part, tta)
+    answers = read_predictions(evaluation)
     picked = chosen_first(answers, count)
     by_path = {sample.path: sample for sample in part_of(run, part)[1]}
     samples = [by_path[answers.paths[i]] for i in picked]
@@ -57,8 +62,8 @@ def write_maps(run: Run, root: Path, part: str, tta: str, count: int, device: An
     probabilities = combined(answers)[0][picked]
     said = probabilities.argmax(1)
     maps = grad_cam(model, inputs, torch.from_numpy(said).to(device)).cpu().numpy()
-    folder = run.path / FOLDER / f"{part}-{tta}-maps"
-    with publishing(folder, force=True) as new:
+    folder = evaluation.with_name(f"{evaluation.name}-maps")
+    with publishing(folder) as new:
         rows = []
         for number, (picture, heat) in enumerate(zip(pictures, maps, strict=True)):
             name = f"{number:02d}.png"

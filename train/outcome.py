@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,12 @@ from octc.metrics import (
     nll_scores,
 )
 from octc.roc import Roc, average_precision, roc
+from octc.run import alone
 from octc.stats import Interval, wilson
 from octc.stats_cluster import bootstrap_sums, cluster_index, percentile_interval
 
 PREDICTIONS, FACTS = "predictions.csv", "figures.json"
+FOLDER = "eval"  # of a run: PART-TTA is its first evaluation, PART-TTA-2 the next; none is overwritten
 COMBINE = ("probabilities", "logits")
 RESAMPLES, SEED = 2000, 0
 COLUMNS = ("path", "sha256", "patient", "label")
@@ -113,9 +116,53 @@ def read_predictions(folder: Path) -> Predictions:
     )  # fmt: skip
 
 
+def scan_evaluations(run: Path, part: str, tta: str) -> list[Path]:
+    """Finished evaluations of a part with these views, the oldest first."""
+    stem = f"{part}-{tta}"
+    found = [(_number(path.name, stem), path) for path in (run / FOLDER).glob(f"{stem}*") if (path / FACTS).is_file()]
+    return [path for number, path in sorted(found) if number]
+
+
+def _number(name: str, stem: str) -> int:
+    """Which evaluation a folder holds; 0 where it is none of these."""
+    rest = name.removeprefix(stem)
+    return 1 if not rest else int(rest[1:]) if rest[0] == "-" and rest[1:].isdigit() and name.startswith(stem) else 0
+
+
+def newest_evaluation(run: Path, part: str, tta: str = "none", sha256: str | None = None) -> Path:
+    """The newest finished evaluation of a part, of these weights where a sum is given; where there is none, the name that the
+    first one would have (reading it is refused with E107)."""
+    for path in reversed(scan_evaluations(run, part, tta)):
+        if sha256 is None or weights_of(path) == sha256:
+            return path
+    return run / FOLDER / f"{part}-{tta}"
+
+
+def weights_of(folder: Path) -> str | None:
+    """The sum of the weights that an evaluation is of, or None where it does not say."""
+    try:
+        return str(read_json(folder / FACTS)["facts"]["checkpoint_sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+@contextmanager
+def next_evaluation(run: Path, part: str, tta: str) -> Iterator[Path]:
+    """The folder for a new evaluation, which nothing has yet; no other process is given it meanwhile."""
+    place = run / FOLDER
+    place.mkdir(parents=True, exist_ok=True)
+    with alone(place):
+        names = (f"{part}-{tta}" if number == 1 else f"{part}-{tta}-{number}" for number in range(1, 100_000))
+        taken = {path.name.removesuffix("-maps") for path in place.iterdir()}
+        yield place / next(name for name in names if name not in taken)
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that the tables and figures say. rocs, precisions: one class against the rest, None where undefined."""
+    """Everything that the tables and figures say. rocs, precisions: one class against the rest, None where undefined.
+
+    folder: where it was written, None where it was not.
+    """
 
     matrix: npt.NDArray[np.int64]
     figures: Figures
@@ -129,6 +176,7 @@ class Evaluation:
     note: str = ""  # what must be said of the split
     known: PatientIds = field(default_factory=lambda: patient_ids(()))  # whether it is known whose the images are
     leakage: str = "none"  # of the split, or why it cannot be excluded
+    folder: Path | None = None
 
 
 def evaluate(predictions: Predictions, how: str = "probabilities") -> Evaluation:

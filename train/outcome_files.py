@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,14 @@ from octc.train.outcome import (
 
 
 def write_evaluation(folder: Path, predictions: Predictions, how: str = "probabilities") -> Evaluation:
-    """Write an evaluation, whole or not at all; one that is there is replaced.
+    """Write an evaluation, whole or not at all, into a folder that is not there yet (E106).
 
     predictions.csv, figures.json, report.txt, confusion.csv, per_class.csv, roc.csv, and confusion, per_class and roc as svg
     and png. Everything but the first follows from it.
     """
     found = evaluate(predictions, how)
     title = title_of(predictions.facts)
-    with publishing(folder, force=True) as new:
+    with publishing(folder) as new:
         data = predictions_csv(predictions)
         (new / PREDICTIONS).write_bytes(data)
         write_json(new / FACTS, {"predictions_sha256": sha256_bytes(data), **figures_json(predictions, found, how)})
@@ -44,7 +45,7 @@ def write_evaluation(folder: Path, predictions: Predictions, how: str = "probabi
         write_figure(new / "confusion", confusion_figure(found.matrix, predictions.classes, title))
         write_figure(new / "per_class", per_class_figure(found.figures.per_class, predictions.classes, title))
         write_figure(new / "roc", roc_figure(found.rocs, predictions.classes, title))
-    return found
+    return replace(found, folder=folder)
 
 
 def write_curves(folder: Path, title: str) -> None:

@@ -21,6 +21,8 @@ from octc.datasets.split import Split
 from octc.errors import OctcError
 from octc.files import write_bytes
 from octc.image import Preprocess
+from octc.run import utc_now
+from octc.test_set_log import log_part
 from octc.train.checkpoint import Checkpoint, load_strictly, read_checkpoint, tensors_as_bytes
 from octc.train.data import cached_images
 from octc.train.evaluate import logits_of
@@ -76,6 +78,7 @@ def load_eye_data(ctx: Context, stage: EyeStage, split: Split, modality: str) ->
     """Training images and those that choose the epoch, of one modality, decoded once into the run folder's cache."""
     pre, cache = preprocess_for(stage, modality), ctx.run.path.parent / ".cache"
     train, judged = split.parts["train"], split.parts[recipe_of(ctx).select]
+    log_part(ctx.run.path, split, recipe_of(ctx).select, {}, "train", utc_now(), chooses="the epoch", modality=modality)
     images, others = (cached_images(cache, ctx.root, part, pre, ctx.decoding) for part in (train, judged))
     classes = len(split.classes)
     names = [s.path for s in train]

@@ -28,12 +28,14 @@ from octc.multilabel import (
     tuned_thresholds,
     view_scores,
 )
-from octc.run import Run
+from octc.run import Run, utc_now
 from octc.stats_map import RESAMPLES, map_interval
-from octc.train.assess import FOLDER, HELD_OUT, from_cache, predict, prepared, trained
+from octc.test_set_log import PARTS as HELD_OUT
+from octc.test_set_log import log_part
+from octc.train.assess import from_cache, predict, prepared, trained
 from octc.train.checkpoint import Checkpoint
 from octc.train.data import cached_images
-from octc.train.outcome import FACTS, PREDICTIONS, csv_bytes
+from octc.train.outcome import FACTS, PREDICTIONS, csv_bytes, next_evaluation
 
 HALF = 0.5
 
@@ -42,7 +44,8 @@ def evaluate_eye_run(
     run: Run, root: Path, part: str, *, tta: str = "none", pool: str = "max", device: Any = "cpu",
     progress: Progress | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Evaluate a run's network on a part of its split; writes eval/PART-TTA/, and logs every reading of test.
+    """Evaluate a run's network on a part of its split; writes eval/PART-TTA/ (-2, -3, ... where it was evaluated before; its
+    "folder"), and a row of the test-set log before a test image is read.
 
     Raises:
         OctcError: E107 / E307 / E501 no checkpoint that can be used, E216 another split or other images, E201... a picture.
@@ -56,6 +59,7 @@ def evaluate_eyes(
     pool: str = "max", device: Any = "cpu", progress: Progress | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """`evaluate_eye_run` of a network with its weights in. Thresholds are tuned on val, and taken from there elsewhere."""
+    log_part(run.path, split, part, {"weights": checkpoint.sha256}, "eval", utc_now(), tta=tta, pool=pool)
     model.to(device).to(memory_format=torch.channels_last)
     samples, pre = split.parts[part], checkpoint.preprocess
     if tta == "none":
@@ -76,10 +80,11 @@ def evaluate_eyes(
     }  # fmt: skip
     whose = {**ids_of(samples).to_json(), "leakage": split.leakage}
     found = {**document(eyes, checkpoint.classes, thresholds, facts), **whose}
-    write_eye_evaluation(run.path / FOLDER / f"{part}-{tta}", found, samples, logits, VIEWS[tta])
+    with next_evaluation(run.path, part, tta) as folder:
+        write_eye_evaluation(folder, found, samples, logits, VIEWS[tta])
     if part in HELD_OUT:
         run.log_stage("evaluated", part=part, tta=tta, sha256=checkpoint.sha256, map=found["overall"]["ap"])
-    return found
+    return {**found, "folder": str(folder)}
 
 
 def eyes_of(samples: Sequence[Sample], logits: npt.NDArray[np.float32], classes: int, pool: str, truth: str) -> Eyes:
@@ -108,7 +113,7 @@ def document(eyes: Eyes, classes: Sequence[str], thresholds: Sequence[float], fa
 def write_eye_evaluation(
     folder: Path, found: dict[str, Any], samples: Sequence[Sample], logits: npt.NDArray[np.float32], views: Sequence[str]
 ) -> None:
-    """Write an evaluation, whole or not at all: predictions.csv, figures.json, per_class.csv, report.txt."""
+    """Write an evaluation into a new folder, whole or not at all: predictions.csv, figures.json, per_class.csv, report.txt."""
     classes = found["classes"]
     head = ["path", "sha256", "eye", "patient", "labels", *(f"logit {view} {name}" for view in views for name in classes)]
     flat = logits.reshape(len(samples), -1).astype(np.float64)
@@ -116,7 +121,7 @@ def write_eye_evaluation(
         [s.path, s.sha256, s.eye, s.patient, " ".join(classes[k] for k in targets_of(s)), *map(repr, row.tolist())]
         for s, row in zip(samples, flat, strict=True)
     ]
-    with publishing(folder, force=True) as new:
+    with publishing(folder) as new:
         data = csv_bytes(head, rows)
         (new / PREDICTIONS).write_bytes(data)
         write_json(new / FACTS, {"predictions_sha256": sha256_bytes(data), "views": list(views), **found})

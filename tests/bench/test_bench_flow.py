@@ -13,6 +13,7 @@ import pytest
 
 from octc.bench.findings import find_all
 from octc.bench.judge import judge
+from octc.bench.latency import Measure
 from octc.bench.plan import Subject
 from octc.bench.profiles import CANDIDATE
 from octc.bench.report import COLUMNS, head, reasons, table, tail
@@ -163,6 +164,35 @@ def test_r10_w611_findings_of_int8(whole: State) -> None:
         measured = replace(one, ratio=replace(one.ratio, value=sum(limits) / 2, ci95=limits), status="VALID")
         codes = {f.code for f in find_all(replace(whole, machine=weak, comparisons=[measured]))}
         assert ("isa_without_int8" in codes) == expected, limits
+
+
+def test_the_fastest_is_undecided_where_a_row_that_is_not_valid_was_as_fast(whole: State) -> None:
+    def with_rows(changed: dict[str, tuple[float, str, tuple[str, ...]]]) -> State:
+        rows = dict(whole.rows)
+        for name, (p50, status, why) in changed.items():
+            row = rows[f"{name}-device-1"]
+            assert row.latency is not None
+            percentiles = {**row.latency.percentiles, "p50": Measure(p50, (0.99 * p50, 1.01 * p50))}
+            latency = replace(row.latency, percentiles=percentiles)
+            rows[row.plan.id] = replace(row, latency=latency, status=status, reasons=why)
+        return replace(whole, rows=rows)
+
+    def said(**changed: tuple[float, str, tuple[str, ...]]) -> str:
+        names = {"int8": INT8, "plain": FLOAT, "fp32": "onnx-fp32"}
+        found = find_all(with_rows({names[key]: value for key, value in changed.items()}))
+        return next((one.text for one in found if one.code == "recommended"), "")
+
+    valid, bad = ("VALID", ()), ("INVALID", ("drift",))
+    slowest = said(int8=(1, *bad), plain=(2, *bad), fp32=(3, *valid))
+    assert "undecided" in slowest
+    assert [slowest.index(name) for name in (INT8, FLOAT, "onnx-fp32")] == sorted(
+        slowest.index(n) for n in (INT8, FLOAT, "onnx-fp32")
+    )
+    assert f"fastest: {INT8}" in said(int8=(1, *valid), plain=(2, *bad), fp32=(3, *valid))
+    wrong = said(int8=(1, "INVALID", ("output_mismatch",)), plain=(2, *valid), fp32=(3, *valid))
+    assert f"fastest: {FLOAT}" in wrong  # outputs that are wrong have no speed
+    assert f"not told apart from {FLOAT}" in said(int8=(1, *valid), plain=(1.01, *valid), fp32=(3, *valid))
+    assert said(int8=(1, *bad), plain=(2, *bad), fp32=(3, *bad)) == ""
 
 
 def test_verdict_beside_the_speed_is_that_of_the_same_files(whole: State, run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from octc.datasets.split import read_split
 from octc.run import Run
-from octc.train.outcome import evaluate, read_predictions
+from octc.test_set_log import read_log
+from octc.train.outcome import evaluate, newest_evaluation, read_predictions
 from tests.tiny_run import make_run, write_patterns
 
 Octc = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -54,6 +57,25 @@ def test_test_with_views_as_json_and_in_the_log(place: Path, run: Run, octc: Oct
     assert stored.views == ("identity", "hflip")
     entry = run.read()["stages"][-1]
     assert (entry["stage"], entry["part"], entry["tta"]) == ("evaluated", "test", "hflip")
+
+
+def test_a_second_evaluation_has_its_own_folder_and_every_reading_is_in_the_log(place: Path, octc: Octc) -> None:
+    run = make_run(place / "more", place / "set")
+    words = ("eval", run.id, "--split", "test", "--run-dir", str(place / "more"), "--json")
+    first = json.loads(octc(*words, cwd=place).stdout)["data"]["folder"]
+    before = {path.name: path.read_bytes() for path in Path(place, first).iterdir()}
+    again = [json.loads(octc(*words, *more, cwd=place).stdout)["data"]["folder"] for more in ((), ("--average", "logits"))]
+    assert [Path(one).name for one in (first, *again)] == ["test-none", "test-none-2", "test-none-3"]
+    assert {path.name: path.read_bytes() for path in Path(place, first).iterdir()} == before
+    assert newest_evaluation(run.path, "test") == run.path / "eval" / "test-none-3"
+    assert newest_evaluation(run.path, "val") == run.path / "eval" / "val-none"  # there is none: the name of a first one
+    shutil.rmtree(run.path / "eval" / "test-none-2")
+    (run.path / "eval" / "test-none-4").mkdir()  # what is not finished is passed over
+    assert newest_evaluation(run.path, "test").name == "test-none-3"
+    log = read_log(run.path)
+    assert [(one.command, one.part, one.plan) for one in log.readings] == [("eval", "test", None)] * 3
+    assert (log.uses, log.complete) == (2, True)
+    assert {one.images for one in log.readings} == {len(read_split(run.split).parts["test"])}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,22 @@ from typing import Any
 import jsonschema
 import pytest
 
-from octc.cli.explain import texts
+from octc.bench.compare import INT8_WORDS
+from octc.bench.judge import REASONS
+from octc.bench.parity_text import HEAD
+from octc.bench.report import COLUMNS as BENCH_COLUMNS
+from octc.bench.verify_report import COLUMNS
+from octc.cli.explain import _plain, entry_of, texts
 from octc.cli.json_schema import schema_names, schema_of
 from octc.cli.main import main
+from octc.cli.ptq import COLUMNS as ENGINE_COLUMNS
 from octc.cli.verbs import VERBS
 from octc.codes import CODES
+from octc.errors import OctcError
+from octc.export.lint import RULES
 from octc.run import create_run, owning
+from octc.runtimes.golden import TOLERANCES
+from octc.verdict import WORDS
 
 Said = Callable[..., "tuple[int, str, str]"]
 
@@ -49,11 +60,19 @@ def test_every_code_is_explained() -> None:
     known = texts()
     assert not sorted(set(CODES) - set(known))
     for name, entry in known.items():
-        assert set(entry) <= {"why", "causes", "mend", "related"}, name
+        assert set(entry) <= {"why", "causes", "mend", "related", "also"}, name
         assert entry["why"].endswith((".", "!", "?")), name
         assert entry["mend"], name
         assert name not in CODES or entry["causes"], name
         assert all(one in known for one in entry.get("related", [])), name
+
+
+def test_no_spelling_stands_for_two_things() -> None:
+    names = {_plain(name): name for name in (*CODES, *texts())}
+    assert len(names) == len({*CODES, *texts()})
+    others = [other for entry in texts().values() for other in {_plain(one) for one in entry.get("also", ())}]
+    assert [word for word, count in Counter(others).items() if count > 1] == []
+    assert sorted(set(others) & set(names)) == []
 
 
 @pytest.mark.parametrize("word", ["OCT-E705", "e705", "E705"])
@@ -63,6 +82,36 @@ def test_a_code_is_explained_however_it_is_written(said: Said, word: str) -> Non
     assert out.startswith("OCT-E705  (exit 1): inconclusive")
     for head in ("why", "causes", "mend", "related"):
         assert f"\n  {head}" in out
+
+
+def test_words_that_tables_and_verdicts_are_made_of_are_explained() -> None:
+    """Reasons, columns, rules and rows, from where they are defined: a new one without a text fails here."""
+    words: set[str] = {*TOLERANCES, *WORDS, *REASONS, *INT8_WORDS, *HEAD, *COLUMNS, *BENCH_COLUMNS, *ENGINE_COLUMNS}
+    words |= {rule.id for rule in RULES} | {"VALID", "INVALID", "NA", "PASS", "FAIL", "INTERRUPTED", "planned", "exploratory"}
+    words |= {"guard holds", "guard open", "tango", "tango_scaled", "tango_scaled and bootstrap", "one_cluster", "no_patients"}
+    unknown = sorted(word for word in words if not explained(word))
+    assert unknown == []
+
+
+def explained(word: str) -> bool:
+    try:
+        return bool(entry_of(word)["why"])
+    except OctcError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("word", "name", "part"),
+    [
+        ("K7", "tolerance", "delta over s 0.05"), ("k10", "tolerance", "0.25"), ("guard holds", "guard", "class margin"),
+        ("tango_scaled", "tango_scaled", "design effect"), ("class:DRUSEN", "guard", "class margin"), ("E03", "E03", "bias"),
+        ("harm:CNV", "harm", "Holm"), ("p, Holm", "holm", "classes"), ("tier_99.9", "tier", "99"),
+    ],
+)  # fmt: skip
+def test_words_as_they_are_printed(said: Said, word: str, name: str, part: str) -> None:
+    code, value = document(said, "explain", word)
+    assert (code, value["data"]["name"]) == (0, name)
+    assert part in value["data"]["why"]
 
 
 @pytest.mark.parametrize("word", ["inconclusive", "INVALID", "non_inferior", "non-inferior", "clock_drop"])

@@ -13,6 +13,7 @@ import pytest
 from octc.artifact import read_artifact
 from octc.cli.main import main
 from octc.run import Run
+from octc.test_set_log import read_log
 from tests.cli.verify_runs import DECIDABLE, made_once
 
 Said = Callable[..., tuple[int, str, str]]
@@ -52,8 +53,7 @@ def verdict_of(run: Run, name: str, key: str = "test") -> Any:
 
 
 def uses(run: Run) -> int:
-    path = run.path / "verify-plan.json"
-    return len(json.loads(path.read_text())["uses"]) if path.is_file() else 0
+    return read_log(run.path).uses
 
 
 def test_the_command_of_the_readme_in_a_process_of_its_own(run: Run, octc: Any) -> None:
@@ -99,8 +99,9 @@ def test_margins_that_can_be_decided_and_the_same_again(run: Run, said: Said) ->
     assert "records  of onnx-fp32, onnx-int8, openvino-int8, torch-fp32 are read back" in again[2]
     repeated = json.loads(again[1])["data"]["artifacts"][0]
     assert (repeated["accuracy"], repeated["agreement"]) == (first["accuracy"], first["agreement"])
-    assert uses(run) == 1
-    assert len(list((run.path / "verify").iterdir())) == 2  # the results before
+    assert (uses(run), len(read_log(run.path).readings)) == (1, 2)
+    assert verdict_of(run, "onnx-int8") == first  # the planned verdict stays, its repeat stands beside it
+    assert verdict_of(run, "onnx-int8", "repeated")["accuracy"] == first["accuracy"]
 
 
 def test_margins_stated_after_a_look_are_exploratory(run: Run, said: Said) -> None:
@@ -109,8 +110,13 @@ def test_margins_stated_after_a_look_are_exploratory(run: Run, said: Said) -> No
     assert code == 0
     assert out.startswith("EQUIVALENT (exploratory): ")
     assert "margin 1.0 -> 30.0" in out.splitlines()[1]
-    assert verdict_of(run, "onnx-int8")["verdict"]["exploratory"] is True
-    assert uses(run) == 2
+    assert verdict_of(run, "onnx-int8")["verdict"]["word"] == "inconclusive"  # as planned, untouched
+    (other,) = verdict_of(run, "onnx-int8", "exploratory")
+    assert (other["verdict"]["word"], other["verdict"]["exploratory"], other["plan"]["margin_pp"]) == ("equivalent", True, 30)
+    code, out, _ = said(str(run.artifacts / "onnx-int8"))  # without options the plan again
+    assert (code, "(exploratory)" in out) == (1, False)
+    assert "margin 1 pp, class margin 3 pp" in out
+    assert (uses(run), len(read_log(run.path).readings)) == (2, 3)
 
 
 def test_margins_of_the_configuration_are_the_plan(run: Run, said: Said, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from octc.train.assess import evaluate_run
 from octc.train.checkpoint import read_checkpoint
 from octc.train.evaluate import logits_of
 from octc.train.models import build_model
-from octc.train.outcome import read_predictions
+from octc.train.outcome import newest_evaluation, read_predictions
 from tests.tiny_run import make_run, write_patterns
 
 
@@ -46,11 +46,11 @@ def test_test_is_read_once_and_logged_and_val_is_not(run: Run, root: Path) -> No
 
 
 def test_a11_five_views_are_the_same_every_time(run: Run, root: Path) -> None:
-    evaluate_run(run, root, "val", tta="5")
-    folder = run.path / "eval" / "val-5"
-    first = {path.name: path.read_bytes() for path in folder.iterdir()}
-    evaluate_run(run, root, "val", tta="5")
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
+    folder, again = (evaluate_run(run, root, "val", tta="5").folder for _ in range(2))
+    assert folder == run.path / "eval" / "val-5"
+    assert again == run.path / "eval" / "val-5-2"
+    first, second = ({path.name: path.read_bytes() for path in one.iterdir()} for one in (folder, again))
+    assert second == first
     stored = read_predictions(folder)
     assert stored.views == VIEWS["5"]
     checkpoint, state = read_checkpoint(run.path / "train")
@@ -65,9 +65,9 @@ def test_a11_five_views_are_the_same_every_time(run: Run, root: Path) -> None:
 def test_the_plain_view_is_the_first_of_five(run: Run, root: Path) -> None:
     evaluate_run(run, root, "val")
     evaluate_run(run, root, "val", tta="5", combine="logits")
-    plain, five = (read_predictions(run.path / "eval" / name) for name in ("val-none", "val-5"))
+    plain, five = (read_predictions(newest_evaluation(run.path, "val", views)) for views in ("none", "5"))
     assert np.abs(plain.logits[:, 0] - five.logits[:, 0]).max() < 1e-4
-    document = json.loads((run.path / "eval" / "val-5" / "figures.json").read_text())
+    document = json.loads((newest_evaluation(run.path, "val", "5") / "figures.json").read_text())
     assert (document["combine"], document["views"]) == ("logits", list(VIEWS["5"]))
 
 

@@ -52,8 +52,10 @@ def test_an_evaluation_is_whole_and_follows_from_its_predictions(tmp_path: Path)
     write_evaluation(tmp_path / "two", read_predictions(tmp_path / "one"))
     for name in FILES:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
-    write_evaluation(tmp_path / "one", make(30))  # again: it takes the place of the old one
-    assert json.loads((tmp_path / "one" / "figures.json").read_text())["figures"]["n"] == 30
+    with pytest.raises(OctcError) as caught:
+        write_evaluation(tmp_path / "one", make(30))  # nothing takes the place of an evaluation
+    assert caught.value.code == "OCT-E106"
+    assert json.loads((tmp_path / "one" / "figures.json").read_text())["figures"]["n"] == 60
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
 
 

@@ -1,0 +1,109 @@
+"""The log of readings of the test images: every one counted, in its order, whoever reads and whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from octc.errors import OctcError
+from octc.files import write_json
+from octc.run import Run, create_run
+from octc.test_set_log import LOG, Reading, log_reading, read_log, spelled
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return create_run(tmp_path / "runs", "student", "folder")
+
+
+def reading(when: str, command: str = "eval", sha: str = "1", **options: str) -> Reading:
+    return Reading(when, command, "test", 40, "d" * 64, {"weights": sha}, options)
+
+
+def test_every_reading_is_counted_and_a_repeat_is_named_as_one(run: Run) -> None:
+    assert read_log(run.path).complete
+    assert spelled(read_log(run.path)) == "the test images were not read"
+    for when in ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"):
+        log_reading(run.path, reading(when))
+    log = log_reading(run.path, reading("2026-01-03T00:00:00Z", "ptq"))
+    assert (len(log.readings), log.uses, log.complete) == (3, 2, True)
+    assert log_reading(run.path, reading("2026-01-04T00:00:00Z", sha="2")).uses == 3  # other weights
+    assert log_reading(run.path, reading("2026-01-05T00:00:00Z", tta="5")).uses == 4  # other options
+    text = spelled(read_log(run.path))
+    for word in ("5 times", "octc eval 4", "octc ptq 1", "2026-01-02T00:00:00Z", "2026-01-05T00:00:00Z"):
+        assert word in text
+
+
+def test_processes_that_read_at_once_are_all_in_the_log(run: Run) -> None:
+    script = (
+        "import sys; from pathlib import Path; from octc.test_set_log import Reading, log_reading\n"
+        "for i in range(20): log_reading(Path(sys.argv[1]), "
+        "Reading('now', 'eval', 'test', 1, 'd', {'weights': f'{sys.argv[2]}-{i}'}))"
+    )
+    started = [subprocess.Popen([sys.executable, "-c", script, str(run.path), str(number)]) for number in range(3)]
+    assert [one.wait(120) for one in started] == [0, 0, 0]
+    log = read_log(run.path)
+    assert (len(log.readings), log.uses) == (60, 60)
+
+
+def test_a_row_that_was_cut_off_is_none_and_the_next_one_stands_on_a_line_of_its_own(run: Run) -> None:
+    log_reading(run.path, reading("2026-01-01T00:00:00Z"))
+    with (run.path / LOG).open("ab") as stream:
+        stream.write(b'{"time_utc":"2026-01-02T0')
+    assert len(read_log(run.path).readings) == 1
+    assert len(log_reading(run.path, reading("2026-01-03T00:00:00Z", "ptq")).readings) == 2
+    assert all(json.loads(line) for line in (run.path / LOG).read_text().splitlines())
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"time_utc": 3}', '{"x": 1}'])
+def test_a_damaged_log_is_refused_and_left_as_it_is(run: Run, line: str) -> None:
+    log_reading(run.path, reading("2026-01-01T00:00:00Z"))
+    text = (run.path / LOG).read_text() + line + "\n"
+    (run.path / LOG).write_text(text)
+    for call in (lambda: read_log(run.path), lambda: log_reading(run.path, reading("2026-01-02T00:00:00Z"))):
+        with pytest.raises(OctcError) as caught:
+            call()
+        assert (caught.value.code, caught.value.exit_code) == ("OCT-E709", 3)
+    assert (run.path / LOG).read_text() == text
+
+
+def test_what_cannot_be_written_down_is_not_read(run: Run) -> None:
+    (run.path / LOG).unlink()
+    (run.path / LOG).mkdir()  # nobody can write a file of this name, root neither
+    with pytest.raises(OctcError) as caught:
+        log_reading(run.path, reading("2026-01-01T00:00:00Z"))
+    assert (caught.value.code, caught.value.exit_code) == ("OCT-E109", 2)
+
+
+def test_an_older_run_gives_what_it_noted_and_says_what_is_not_known(run: Run) -> None:
+    (run.path / LOG).unlink()
+    assert "not recorded" in spelled(read_log(run.path))
+    noted = {"stage": "evaluated", "time_utc": "2025-01-01T00:00:00Z", "part": "test", "tta": "none", "sha256": "1"}
+    other = {"stage": "evaluated", "time_utc": "2025-01-02T00:00:00Z", "part": "val", "tta": "none", "sha256": "1"}
+    run.update(stages=[noted, other])
+    use = {"time_utc": "2025-02-01T00:00:00Z", "artifacts": {"a": "1"}, "options": {}}
+    plan = {"locked_at": "2025-02-01T00:00:00Z", "artifacts": {"a": "1"}}
+    write_json(run.path / "verify-plan.json", {"schema_version": "1.0", "plan": plan, "uses": [use]})
+    before = read_log(run.path)
+    assert [(one.command, one.images) for one in before.readings] == [("eval", None), ("verify", None)]
+    log = log_reading(run.path, reading("2026-01-01T00:00:00Z"))
+    run.log_stage("evaluated", part="test", tta="none", sha256="1")  # of the reading that is in the log
+    log = read_log(run.path)
+    assert (len(log.readings), log.complete, log.since) == (3, False, "2026-01-01T00:00:00Z")
+    assert "not recorded before 2026-01-01T00:00:00Z" in spelled(log)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_run_that_may_not_be_written(run: Run) -> None:
+    run.path.chmod(0o500)
+    (run.path / LOG).chmod(0o400)
+    try:
+        with pytest.raises(OctcError, match="cannot be written down"):
+            log_reading(run.path, reading("2026-01-01T00:00:00Z"))
+    finally:
+        run.path.chmod(0o700)
