@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from octc.csv_files import csv_bytes
 from octc.figure import Figure, to_png, to_svg
 from octc.files import publishing, sha256_bytes, write_bytes, write_json
 from octc.plots import confusion_figure, curves_figure, per_class_figure, roc_figure
@@ -17,7 +18,6 @@ from octc.train.outcome import (
     Evaluation,
     Predictions,
     class_rows,
-    csv_bytes,
     evaluate,
     figures_json,
     predictions_csv,

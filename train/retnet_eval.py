@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from octc.csv_files import csv_bytes
 from octc.datasets.base import Progress, Sample
 from octc.datasets.paired import targets_of
 from octc.datasets.split import Split
@@ -32,7 +33,7 @@ from octc.stats_map import RESAMPLES, map_interval
 from octc.train.assess import FOLDER, HELD_OUT, from_cache, predict, prepared, trained
 from octc.train.checkpoint import Checkpoint
 from octc.train.data import cached_images
-from octc.train.outcome import FACTS, PREDICTIONS, csv_bytes
+from octc.train.outcome import FACTS, PREDICTIONS
 
 HALF = 0.5
 
@@ -107,7 +108,7 @@ def write_eye_evaluation(
     head = ["path", "sha256", "eye", "patient", "labels", *(f"logit {view} {name}" for view in views for name in classes)]
     flat = logits.reshape(len(samples), -1).astype(np.float64)
     rows = [
-        [s.path, s.sha256, s.eye, s.patient, " ".join(classes[k] for k in targets_of(s)), *map(repr, row.tolist())]
+        [s.path, s.sha256, s.eye, s.patient, " ".join(classes[k] for k in targets_of(s)), *row.tolist()]
         for s, row in zip(samples, flat, strict=True)
     ]
     with publishing(folder, force=True) as new:
