@@ -11,12 +11,11 @@ import traceback
 from difflib import get_close_matches
 from typing import Any
 
-from octc.cli.terminal import COLOURS, PLAIN
+from octc.cli.terminal import COLOURS, FULL, PLAIN
 from octc.errors import OctcError, Several
 
 INTERRUPTED, TERMINATED, BROKEN_PIPE = 130, 143, 141
 READ_ONLY = (errno.EACCES, errno.EROFS, errno.EPERM)
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: a limit on the size of a file
 
 
 class Terminated(KeyboardInterrupt):
