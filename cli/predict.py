@@ -55,7 +55,7 @@ def predict(
     try:
         _check(session, found, runtime)
         total = len(paths)
-        records = classify(runtime, found.artifact, _taken(paths), views=tta, batch=batch, threads=count)
+        records = classify(runtime, found.artifact, taken(paths), views=tta, batch=batch, threads=count)
         return deliver(session, found, records, total, tta, format_, stop=on_bad == "stop")
     finally:
         runtime.close()
@@ -227,7 +227,7 @@ def _check(session: Session, found: Found, runtime: Runtime) -> None:
     )
 
 
-def _taken(paths: list[Path]) -> Iterator[Path]:
+def taken(paths: list[Path]) -> Iterator[Path]:
     """The paths in their order, each forgotten once it is taken: a million of them is memory too."""
     paths.reverse()
     while paths:

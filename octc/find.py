@@ -124,8 +124,8 @@ def not_an_artifact(path: Path, what: str) -> OctcError:
 
 def _check_file(path: Path, folder: Path, artifact: Artifact) -> None:
     """A model file that was named must be the one that answers: a TensorRT artifact holds several."""
-    main = artifact.main_file
-    if path.suffix and path.suffix == Path(main).suffix and path.name != main and path.is_file():
+    main, file = artifact.main_file, path.resolve()  # a link may have any name
+    if file.is_file() and file.suffix == Path(main).suffix and file.name != main:
         text = f"{path} is one of the files of {artifact.name}, which answers with {main}"
         raise OctcError("OCT-E107", text, mend=f"name the folder: {folder}", place=str(path))
 
