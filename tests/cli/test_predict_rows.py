@@ -136,13 +136,16 @@ def test_no_record_and_no_path_is_kept(run: Run, format_: str, capsys: pytest.Ca
     found = Found(folder, read_artifact(folder))
     refs: list[weakref.ref[object]] = []
 
+    paths = [Path(f"{number}.png") for number in range(500)]
+
     def records() -> Iterator[Record]:
-        for path in taken([Path(f"{number}.png") for number in range(500)]):
+        for number, path in enumerate(taken(paths), 1):
+            assert len(paths) == 500 - number
             record = Record(path, (0.1, 0.7, 0.1, 0.1), 1, notes=(("OCT-W211", "dark"),))
-            refs.extend([weakref.ref(record), weakref.ref(path)])
+            refs.append(weakref.ref(record))
             yield record
-            del record, path
-            assert sum(ref() is not None for ref in refs) <= 2  # the one that the loop outside still holds
+            del record
+            assert sum(ref() is not None for ref in refs) <= 1  # the one that the loop outside still holds
 
     assert deliver(Session("predict", quiet=True), found, records(), 500, "none", format_, stop=False) == 0
     out, err = capsys.readouterr()
