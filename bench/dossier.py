@@ -124,7 +124,8 @@ def read_dossier(founds: Sequence[Found], run_dir: Path) -> Dossier:
     return Dossier(
         found, sums, teachers, run, facts, verdicts, _records(run, set_name), _names(run),
         {one.artifact.name: timing for one in found if (timing := _timing(one)) is not None},
-        {name: on_test(values[name]) or [document] for name, document in verdicts.items()}, _log(run), _patient_ids(found[0], run),
+        {name: on_test(values[name]) or [document] for name, document in verdicts.items()}, _log(run),
+        _patient_ids(found[0], run),
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from octc.bench.energy import Energy, no_energy
 from octc.bench.latency import MLPERF, LatencyReport, Measure, missing, percentile, summarise
 from octc.bench.plan import RowPlan
 from octc.bench.profiles import Options, reaches_minimum
+from octc.csv_files import csv_bytes
 
 BLOCKS = 10  # equal parts of an offline run
 CLOCK_SHARE = 0.01  # of p50; what the clock adds is noted above it
@@ -169,5 +170,4 @@ def precision_holds(requested: str, found: Mapping[str, int]) -> bool:
 def samples_csv(answer: Mapping[str, Any]) -> bytes:
     """Raw samples: index, start after the begin of the loop and duration, ns."""
     pairs = zip(answer["starts_ns"], answer["durations_ns"], strict=True)
-    lines = [f"{index},{start},{duration}" for index, (start, duration) in enumerate(pairs)]
-    return ("index,start_ns,duration_ns\n" + "\n".join(lines) + "\n").encode()
+    return csv_bytes(("index", "start_ns", "duration_ns"), ((index, *pair) for index, pair in enumerate(pairs)))

@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from octc.bench.accuracy import image_ids
+from octc.csv_files import escape
 from octc.datasets.base import Sample
 from octc.errors import OctcError, shorten
 
@@ -53,7 +54,8 @@ def read_groups(path: Path, samples: Sequence[Sample]) -> dict[str, dict[str, st
     found: dict[str, dict[str, str | None]] = {column: {} for column in columns}
     known = 0
     for one, sample in zip(image_ids(samples), samples, strict=True):
-        mine = values.get(_name(sample, key) or "")
+        name = _name(sample, key) or ""
+        mine = values.get(name) or values.get(escape(name))  # as it is, or as the tables of `octc eval` write it
         known += mine is not None
         for column in columns:
             found[column][one] = (mine[column] or None) if mine else None

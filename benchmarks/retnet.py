@@ -13,7 +13,6 @@ and the ratio of their latencies. --full prints those of QD-RetNet's student as 
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import subprocess
 import sys
@@ -26,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from full_size import TINY_BENCH, random_run, tiny_stage
 
+from octc.csv_files import read_csv
 from octc.datasets.phantom import write_phantoms
 from octc.files import parse_json
 from octc.multilabel import Eyes, by_eye, mean_ap, sigmoid
@@ -53,8 +53,7 @@ def octc(place: Path, *words: str) -> dict[str, Any]:
 
 def eyes_of(folder: Path) -> Eyes:
     """Stored predictions of an evaluation, by eye."""
-    with (folder / "predictions.csv").open(newline="", encoding="utf-8") as stream:
-        head, *rows = list(csv.reader(stream))
+    head, *rows = read_csv(folder / "predictions.csv")
     classes = [name.split(" ")[-1] for name in head[5:]]
     logits = np.array([[float(cell) for cell in row[5:]] for row in rows])
     truth = np.array([[name in row[4].split(" ") for name in classes] for row in rows])

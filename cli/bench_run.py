@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from octc.cli.errors import INTERRUPTED, TERMINATED, Terminated
 from octc.cli.session import Session, Step
 from octc.cli.tables import Rows
-from octc.cli.terminal import write
+from octc.cli.terminal import tell
 from octc.errors import Several
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def _step_and_tell(step: Step, state: State, count: int) -> None:
     unfinished = {row.id: broken_row(row, "incomplete") for row in state.plan.measured() if row.id not in state.rows}
     known = replace(state, rows={**state.rows, **unfinished})
     text = json.dumps(document(known, Judgement("INVALID", 6, (), ()), []), allow_nan=False)
-    write(sys.stderr, f"{SIGN}{text}\n")
+    tell(f"{SIGN}{text}\n")
 
 
 def _finish(session: Session, state: State, reports: Path, *, pareto: bool) -> int:

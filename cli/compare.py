@@ -144,9 +144,9 @@ def _write(session: Session, found: Versus, split: str, tta: str) -> Path:
     """reports/compare-<time>/ with compare.json and model_comparison.csv; never over an older one."""
     import time
 
+    from octc.csv_files import csv_bytes
     from octc.files import publishing, write_bytes, write_json
     from octc.run import utc_now
-    from octc.train.outcome import csv_bytes
     from octc.versus import CSV_COLUMNS, csv_row, versus_json
 
     document = {"schema_version": "1.0", "time_utc": utc_now(), "split": split, "tta": tta, **versus_json(found)}

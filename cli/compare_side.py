@@ -11,6 +11,7 @@ from octc.artifact import MANIFEST, read_artifact
 from octc.cli.session import Session
 from octc.errors import OctcError
 from octc.files import read_json, sha256_file
+from octc.find import artifact_of
 
 if TYPE_CHECKING:
     from octc.run import Run
@@ -29,8 +30,8 @@ def read_side(session: Session, word: str, split: str, tta: str) -> Side:
         OctcError: E107 nothing of that name, E104 a part that it does not have, and what its evaluation raises.
     """
     for place in (Path(word), session.run_dir / word):
-        if (place / MANIFEST).is_file():
-            return _of_artifact(session, place, split, tta)
+        if (own := artifact_of(place)) is not None:
+            return _of_artifact(session, own, split, tta)
         if (place / SUMMARY).is_file():
             return _of_job(place, split, tta)
     from octc.run import find_run

@@ -12,7 +12,7 @@ import typer
 from octc.cli.errors import BROKEN_PIPE, INTERRUPTED, error_text, sort_error, unknown_word, usage_error
 from octc.cli.session import Session
 from octc.cli.shorthand import recipe_names, spelt_out
-from octc.cli.terminal import ClosedPipe, drop_pipes, prepare_streams, write
+from octc.cli.terminal import ClosedPipe, answer, check_stdout, drop_pipes, prepare_streams, tell
 from octc.cli.verbs import GROUPS, VERBS, Verb, bounded, load
 from octc.errors import OctcError
 
@@ -30,6 +30,7 @@ def run() -> None:
     """The entry point of the `octc` command."""
     prepare_streams()
     try:
+        check_stdout()
         code = main(sys.argv[1:])
     except (ClosedPipe, BrokenPipeError):
         code = BROKEN_PIPE
@@ -37,7 +38,7 @@ def run() -> None:
         code = INTERRUPTED
     except Exception as caught:  # outside of any verb: the disk behind stdout is full, for example
         error = sort_error(caught, "octc")
-        write(sys.stderr, error_text(error, colour=False))
+        tell(error_text(error, colour=False))
         code = error.exit_code
     drop_pipes()
     sys.exit(code)
@@ -141,13 +142,13 @@ def _root(
 
     if as_json:
 
-        def answer(session: Session) -> int:
+        def versions(session: Session) -> int:
             session.report(version_json())
             return 0
 
-        bounded("version", _plain(json_wanted=True), answer)
+        bounded("version", _plain(json_wanted=True), versions)
     else:
-        write(sys.stdout, f"octc {own_version()}\n")
+        answer(f"octc {own_version()}\n")
 
 
 def _plain(*, json_wanted: bool) -> dict[str, Any]:
@@ -171,7 +172,7 @@ def _parse(app: typer.Typer, arguments: list[str], words: list[str]) -> int:
         if not hasattr(error, "format_message"):
             raise
         if type(error).__name__ == "NoArgsIsHelpError":
-            write(sys.stdout, error.format_message() + "\n")
+            answer(error.format_message() + "\n")
             return 0 if not words else 2
         return _refuse(usage_error(error, _name(words)), words)
     return result if isinstance(result, int) else 0

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from octc.cli.predict_rows import FORMATS, deliver
 from octc.cli.session import Session
 from octc.errors import OctcError, shorten
 
 if TYPE_CHECKING:
     from octc.find import Found
     from octc.runtimes.base import Runtime
-    from octc.runtimes.classify import Record
     from octc.tree import Left
-
-FORMATS = ("table", "json", "csv")
-SHOWN = 3  # warnings of one kind that are shown one by one
-WIDE = 8  # classes that a table has columns for
 
 
 def predict(
@@ -29,7 +25,7 @@ def predict(
         list[str], typer.Argument(metavar="[BUNDLE] INPUT...", help="Images or folders; before them, the artifact")
     ],
     tta: Annotated[str, typer.Option(help="Views that are averaged: none, hflip or 5")] = "none",
-    format_: Annotated[str, typer.Option("--format", help="table, json or csv, on stdout")] = "table",
+    format_: Annotated[str, typer.Option("--format", help="table, json, jsonl (a line each) or csv, on stdout")] = "table",
     on_bad: Annotated[str, typer.Option(help="A file that cannot be read: record it and go on, or stop")] = "record",
     threads: Annotated[int | None, typer.Option(help="Threads of the runtime; the usable physical cores without it")] = None,
     batch: Annotated[int, typer.Option(help="Images that are run together, at most")] = 8,
@@ -48,6 +44,7 @@ def predict(
         raise OctcError("OCT-E104", f"--batch {batch} is out of range", mend="--batch 1 to 256", place="--batch")
     place, words = split_inputs(inputs, session.run_dir)
     found = _choose(session, place)
+    from octc.runtimes.classify import classify
     from octc.runtimes.table import choose_threads, open_runtime
 
     count = choose_threads(threads)
@@ -61,11 +58,11 @@ def predict(
     try:
         _check(session, found, runtime)
         _log_test_images(session, found, paths)
-        records = _classify(session, found, runtime, paths, (tta, batch, count), stop=on_bad == "stop")
+        total = len(paths)
+        records = classify(runtime, found.artifact, taken(paths), views=tta, batch=batch, threads=count)
+        return deliver(session, found, records, total, left_out, tta, format_, stop=on_bad == "stop")
     finally:
         runtime.close()
-    _deliver(session, found, records, left_out, tta, format_)
-    return _end(records, len(paths), stop=on_bad == "stop")
 
 
 def _log_test_images(session: Session, found: Found, paths: Sequence[Path]) -> None:
@@ -88,26 +85,92 @@ def _log_test_images(session: Session, found: Found, paths: Sequence[Path]) -> N
 def split_inputs(words: Sequence[str], run_dir: Path) -> tuple[str | None, list[str]]:
     """The artifact's place, if the first word is one, and the inputs.
 
-    A word is a place when it is a folder with artifact.json, a folder of such folders, a run folder, or, where nothing of that
-    name is on disk, the id of a run (or its beginning).
+    A word is a place when it is an artifact folder or a file in one, a folder of artifacts, a run folder or its run.json, or,
+    where nothing of that name is on disk, the id of a run (or its beginning). Content decides what a file is, not its name.
 
     Raises:
-        OctcError: E104 when no input is left.
+        OctcError: E104 no input is left, or an artifact stands behind the first word; E107 the first word is a model without
+            an artifact, a folder of runs, or neither an artifact nor an image. Else another network than was meant would
+            answer.
     """
-    from octc.artifact import MANIFEST
-    from octc.find import artifact_folders
-    from octc.run import ID, RUN, scan_runs
+    first, rest = words[0], list(words[1:])
+    place = first if _is_place(first, run_dir) else None
+    if place is None:
+        _check_first(first, rest)
+    elif not rest:
+        raise OctcError("OCT-E104", "no input: only an artifact was given", mend=f"octc predict {first} IMAGE... or a folder")
+    other = next((word for word in rest if _is_network(word, run_dir, alone=place is None)), None)
+    if other is not None and place is None:
+        text = f"{other} is no image: an artifact is the first word"
+        raise OctcError("OCT-E104", text, mend=f"octc predict {other} {first}", place=other)
+    if other is not None:
+        text = f"two artifacts were named: {first} and {other}"
+        raise OctcError("OCT-E104", text, mend="a command for each", place=other)
+    return place, rest if place is not None else list(words)
 
-    first = Path(words[0])
-    held = (first / MANIFEST).is_file() or (first / RUN).is_file() or bool(artifact_folders(first))
-    named = not os.path.lexists(first) and ID.match(words[0]) and any(r.id.startswith(words[0]) for r in scan_runs(run_dir))
-    if not (held or named):
-        return None, list(words)
-    if len(words) < 2:
-        raise OctcError(
-            "OCT-E104", "no input: only an artifact was given", mend=f"octc predict {words[0]} IMAGE... or a folder"
+
+def _is_place(word: str, run_dir: Path) -> bool:
+    """Whether a word says which network answers."""
+    from octc.artifact import MANIFEST
+    from octc.find import artifact_folders, artifact_of
+    from octc.image import SUFFIXES
+    from octc.run import ID, RUN, scan_runs
+    from octc.runtimes.model_kind import is_picture
+
+    path = Path(word)
+    if path.is_dir():
+        return any((path / name).is_file() for name in (MANIFEST, RUN)) or any(
+            artifact_folders(place) for place in (path, path / "artifacts")
         )
-    return words[0], list(words[1:])
+    if path.is_file():
+        return (artifact_of(path) is not None or path.name == RUN) and not is_picture(path)
+    if os.path.lexists(path) or not ID.match(word):
+        return False
+    return path.suffix.lower() not in SUFFIXES or any(run.id.startswith(word) for run in scan_runs(run_dir))
+
+
+def _check_first(first: str, rest: Sequence[str]) -> None:
+    """Refuse a first word that was meant as a network and is none that octc can run (E107)."""
+    from octc.find import not_an_artifact
+    from octc.image import SUFFIXES
+    from octc.runtimes.model_kind import is_picture, model_kind
+
+    path = Path(first)
+    if path.is_dir():
+        if runs := _runs_in(path):
+            text = f"{first} is a folder of runs"
+            raise OctcError("OCT-E107", text, mend=f"name one: octc predict {path / runs[0]} IMAGE...", place=first)
+        models = ((one, kind) for one in sorted(path.iterdir()) if (kind := model_kind(one))) if rest else ()
+        for one, kind in models:
+            raise not_an_artifact(one, f"a model ({kind})")
+    elif kind := model_kind(path):
+        raise not_an_artifact(path, f"a model ({kind})")
+    elif rest and path.suffix.lower() not in SUFFIXES and not is_picture(path):
+        what = "neither an artifact nor an image" if path.exists() else "not here, neither as an artifact nor as an image"
+        raise OctcError("OCT-E107", f"{first} is {what}", mend="octc list runs shows what there is", place=first)
+
+
+def _is_network(word: str, run_dir: Path, *, alone: bool) -> bool:
+    """Whether a word behind the first one is an artifact or a run; where no other was named (`alone`), also any model."""
+    from octc.image import SUFFIXES
+    from octc.runtimes.model_kind import model_kind
+
+    path = Path(word)
+    if path.is_dir():
+        return _is_place(word, run_dir) or bool(_runs_in(path))
+    if path.suffix.lower() in SUFFIXES:  # what is wrong with it is said in its record
+        return False
+    return _is_place(word, run_dir) or (alone and model_kind(path) is not None)
+
+
+def _runs_in(folder: Path) -> list[str]:
+    """Names of the run folders directly in a folder, the newest first."""
+    from octc.run import RUN
+
+    try:
+        return sorted((one.name for one in folder.iterdir() if (one / RUN).is_file()), reverse=True)
+    except OSError:
+        return []
 
 
 def scan_inputs(words: Sequence[str]) -> tuple[list[Path], list[Left]]:
@@ -122,12 +185,19 @@ def scan_inputs(words: Sequence[str]) -> tuple[list[Path], list[Left]]:
 
 
 def _choose(session: Session, place: str | None) -> Found:
+    from octc.bench.footprint import file_mib
     from octc.find import find_artifacts
-    from octc.runtimes.table import passed_over, prefer
+    from octc.runtimes.table import passed_over, prefer, why_preferred
 
     founds, words = find_artifacts(place, session.run_dir, os.environ)
+    students = [one for one in founds if one.artifact.role == "student"] or founds
+    runs = sorted({str(one.artifact.lineage.get("run")) for one in students})
+    if len(runs) > 1:
+        text = f"artifacts of several runs: {shorten(runs)}"
+        raise OctcError("OCT-E107", text, mend=f"name one: octc predict {students[0].folder} IMAGE...", place=place)
     found = founds[0] if len(founds) == 1 else prefer(founds)
-    session.say(words if len(founds) == 1 else f"{words}: {found.folder.name}, the smallest that runs here")
+    why = f" ({why_preferred(found, founds)})" if len(founds) > 1 else ""
+    session.say(f"{words}: {found.folder}, {file_mib(found.artifact):.2f} MiB{why}")
     if len(founds) > 1 and (others := passed_over(founds)):
         session.say(f"  passed over    {others}")
     session.run_id = str(found.artifact.lineage.get("run") or "") or None
@@ -150,118 +220,8 @@ def _check(session: Session, found: Found, runtime: Runtime) -> None:
     )
 
 
-def _classify(
-    session: Session, found: Found, runtime: Runtime, paths: Sequence[Path], how: tuple[str, int, int], *, stop: bool
-) -> list[Record]:
-    from octc.runtimes.classify import classify
-
-    tta, batch, threads = how
-    records: list[Record] = []
-    with session.progress("images", len(paths)) as step:
-        for record in classify(runtime, found.artifact, paths, views=tta, batch=batch, threads=threads):
-            records.append(record)
-            step(1)
-            if stop and record.error is not None:
-                break
-    return records
-
-
-def _deliver(
-    session: Session, found: Found, records: Sequence[Record], left_out: Sequence[Left], tta: str, format_: str
-) -> None:
-    import json
-    from dataclasses import asdict
-
-    artifact = found.artifact
-    classes = artifact.classes
-    checked = artifact.details.get("input_statistics") is not None
-    document: dict[str, Any] = {
-        "artifact": {"name": artifact.name, "folder": str(found.folder), "model": artifact.model, "classes": list(classes)},
-        "tta": tta, "likeness_checked": checked,
-        "records": [record.to_json(classes) for record in records], "left_out": [asdict(one) for one in left_out],
-    }  # fmt: skip
-    session.report(document)
-    writers: dict[str, Callable[[], Any]] = {
-        "table": lambda: _table(records, classes),
-        "json": lambda: json.dumps(document, indent=1, allow_nan=False),
-        "csv": lambda: _csv(records, classes),
-    }
-    session.result(writers[format_]())
-    if not checked:
-        session.warn("OCT-W803", "likeness to the training images not checked: this artifact does not know them")
-    _warn(session, records)
-
-
-def _warn(session: Session, records: Sequence[Record]) -> None:
-    """Warnings by kind; many of one kind become one line."""
-    kinds: dict[str, list[tuple[str, str]]] = {}
-    for record in records:
-        for code, text in record.notes:
-            kinds.setdefault(code, []).append((text, str(record.path)))
-    for code, rows in kinds.items():
-        if len(rows) <= SHOWN:
-            for text, path in rows:
-                session.warn(code, text, path)
-        else:
-            session.warn(code, f"{len(rows)} inputs, the first: {rows[0][0]}; {shorten([path for _, path in rows])}")
-
-
-def _table(records: Sequence[Record], classes: Sequence[str]) -> Any:
-    from octc.cli.tables import Rows
-
-    columns = ("file", "label", "confidence", *(classes if len(classes) <= WIDE else ("likeliest",)), "remarks")
-    return Rows(columns, [_row(record, classes) for record in records])
-
-
-def _row(record: Record, classes: Sequence[str]) -> list[str]:
-    if record.probabilities is None:
-        cells = ["-"] * (min(len(classes), WIDE) if len(classes) <= WIDE else 1)
-        error = record.error
-        return [_shown(record), "-", "-", *cells, "" if error is None else f"{error.code}: {error.message}"]
-    if len(classes) <= WIDE:
-        cells = [f"{value:.4f}" for value in record.probabilities]
-    else:
-        order = sorted(range(len(classes)), key=lambda k: -(record.probabilities or ())[k])[:3]
-        cells = [", ".join(f"{classes[k]} {record.probabilities[k]:.4f}" for k in order)]
-    label = "unlike" if record.unlike else classes[record.label or 0]
-    if record.labels is not None and not record.unlike:
-        label = " ".join(classes[k] for k in record.labels) or "none"
-    return [_shown(record), label, f"{record.confidence:.4f}", *cells, "; ".join(code for code, _ in record.notes)]
-
-
-def _shown(record: Record) -> str:
-    """A path on one line, whatever its name holds."""
-    return "".join(
-        sign if sign.isprintable() or "\ud800" <= sign <= "\udfff" else repr(sign)[1:-1] for sign in str(record.path)
-    )
-
-
-def _csv(records: Sequence[Record], classes: Sequence[str]) -> str:
-    import csv
-    import io
-
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["file", "status", "label", "confidence", *(f"p_{name}" for name in classes), "distance", "notes", "error"])
-    for record in records:
-        value = record.to_json(classes)
-        numbers = record.probabilities or [""] * len(classes)
-        notes = "; ".join(f"{code} {text}" for code, text in record.notes)
-        error = "" if record.error is None else f"{record.error.code} {record.error.message}"
-        first = [value["file"], value["status"], value["label"] or "", "" if record.confidence is None else record.confidence]
-        writer.writerow([*first, *numbers, "" if value["distance"] is None else value["distance"], notes, error])
-    return stream.getvalue()
-
-
-def _end(records: Sequence[Record], total: int, *, stop: bool) -> int:
-    failed = [(record.path, record.error) for record in records if record.error is not None]
-    if not failed:
-        return 0
-    path, error = failed[0]
-    if stop and error is not None:
-        raise error
-    named = shorten([f"{path} ({error.code})" for path, error in failed if error is not None])
-    raise OctcError(
-        "OCT-E801", f"{len(failed)} of {total} inputs failed: {named}",
-        mend="see the error records; the other results are complete", place=str(path),
-    )  # fmt: skip
+def taken(paths: list[Path]) -> Iterator[Path]:
+    """The paths in their order, each forgotten once it is taken: a million of them is memory too."""
+    paths.reverse()
+    while paths:
+        yield paths.pop()

@@ -23,7 +23,9 @@ def serve_config(
         raise OctcError("OCT-E104", f"unknown server {server!r}", mend="octc serve-config triton BUNDLE -o DIR")
     from octc.artifact import read_artifact
     from octc.export.triton import start_line, write_repository
+    from octc.find import artifact_of
 
+    bundle = artifact_of(bundle) or bundle
     place = write_repository(bundle, read_artifact(bundle), out, force=force)
     session.report({"server": server, "model": str(place), "config": str(place / "config.pbtxt")})
     session.result(str(place))

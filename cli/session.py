@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from octc.cli.terminal import COLOURS, PLAIN, has_colour, marked, write
+from octc.cli.terminal import COLOURS, PLAIN, answer, has_colour, marked, reaching_stdout, tell
 
 Step = Callable[[int], None]
 QUIET_SECONDS = 10.0  # not on a terminal: at most one line in this time
@@ -57,7 +57,7 @@ class Session:
     def say(self, text: str) -> None:
         """A line for people, on stderr."""
         if not self.quiet:
-            write(sys.stderr, marked(text, sys.stderr, self.colour) + "\n")
+            tell(marked(text, sys.stderr, self.colour) + "\n")
 
     def warn(self, code: str, message: str, path: str | None = None) -> None:
         """A warning never stops the command; `--json` lists it."""
@@ -66,14 +66,19 @@ class Session:
         if self.colour:
             head = f"{COLOURS['warning']}{head}{PLAIN}"
         place = f"\n  --> {path}" if path else ""
-        write(sys.stderr, f"{head}: {message}{place}\n")
+        tell(f"{head}: {message}{place}\n")
 
     def result(self, what: Any) -> None:
         """The answer, on stdout: a text, or anything that rich can render. Nothing with `--json`."""
         if self.json:
             return
         text = self._marked(what) if isinstance(what, str) else self._rendered(what)
-        write(sys.stdout, text if text.endswith("\n") else text + "\n")
+        answer(text if text.endswith("\n") else text + "\n")
+
+    def rows(self, text: str) -> None:
+        """Whole lines of an answer for programs, as they are and at once. Nothing with `--json`."""
+        if not self.json:
+            answer(text)
 
     @property
     def width(self) -> int:
@@ -104,7 +109,7 @@ class Session:
             highlight=False,
             emoji=False,
         )
-        with console.capture() as captured:
+        with reaching_stdout(), console.capture() as captured:  # rich writes nothing there, but it does write
             console.print(what)
         return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
 

@@ -22,7 +22,7 @@ import typer
 
 from octc.cli.errors import BROKEN_PIPE, INTERRUPTED, TERMINATED, Terminated, error_json, error_text, sort_error
 from octc.cli.session import Session
-from octc.cli.terminal import ClosedPipe, write
+from octc.cli.terminal import ClosedPipe, answer, tell
 from octc.config import Settings, bool_of, config_option, read_settings
 from octc.errors import OctcError
 from octc.offline import go_offline, refused_attempts
@@ -207,18 +207,18 @@ def bounded(name: str, shared: dict[str, Any], work: Callable[[Session], int]) -
         error = sort_error(caught, name)
         code = error.exit_code
         if session.verbose >= 2:
-            write(sys.stderr, "".join(traceback.format_exception(type(caught), caught, caught.__traceback__)))
+            tell("".join(traceback.format_exception(type(caught), caught, caught.__traceback__)))
     return close(session, code, error)
 
 
 def close(session: Session, code: int, error: OctcError | None) -> int:
     """Say the error on stderr and print the JSON envelope."""
     if error is not None:
-        write(sys.stderr, error_text(error, session.colour))
+        tell(error_text(error, session.colour))
     if code in (INTERRUPTED, TERMINATED):
-        write(sys.stderr, "interrupted\n" if code == INTERRUPTED else "terminated\n")
+        tell("interrupted\n" if code == INTERRUPTED else "terminated\n")
     if session.json:
-        write(sys.stdout, json.dumps(finite(envelope(session, code, error)), allow_nan=False, indent=1) + "\n")
+        answer(json.dumps(finite(envelope(session, code, error)), allow_nan=False, indent=1) + "\n")
     return code
 
 

@@ -108,7 +108,7 @@ def _verify(session: Session, bundle: str | None, asked: Asked) -> int:
 
     from octc.bench.verify import verify_all
     from octc.bench.verify_who import choose_parties
-    from octc.find import VARIABLE, find_artifacts
+    from octc.find import VARIABLE, artifact_of, find_artifacts
 
     founds, words = find_artifacts(bundle, session.run_dir, os.environ)
     session.say(words)
@@ -116,7 +116,7 @@ def _verify(session: Session, bundle: str | None, asked: Asked) -> int:
         from octc.cli.verify_eyes import verify_eyes
 
         return verify_eyes(session, founds, bundle, asked, _place(session))
-    named = founds[0].folder in (Path(), Path(bundle or ""), Path(os.environ.get(VARIABLE, "")))
+    named = founds[0].folder in (Path(), artifact_of(bundle or ""), artifact_of(os.environ.get(VARIABLE, "")))
     parties = choose_parties(founds, session.run_dir, asked.against, named=named)
     session.run_id = str(parties.candidates[0].artifact.lineage.get("run"))
     for found, why in parties.absent:

@@ -24,14 +24,16 @@ def verify_device(
     allow_fallback: bool,
 ) -> int:  # fmt: skip
     """Build and judge a TensorRT artifact on this machine, or judge the report of another one (BUNDLE ends in .json)."""
+    from octc.artifact import MANIFEST
     from octc.files import write_json
+    from octc.run import RUN
     from octc.runtimes.trt_device import judge
 
     if target not in ("tensorrt", "tensorrt-rtx"):
         raise OctcError(
             "OCT-E104", f"--target {target} has no check of its own", mend="tensorrt or tensorrt-rtx", place="--target"
         )
-    if bundle is not None and bundle.endswith(".json"):
+    if bundle is not None and bundle.endswith(".json") and Path(bundle).name not in (MANIFEST, RUN):
         return _conclude(session, judge(_read_report(Path(bundle))), None)
     if not on_device:
         text = f"--target {target} builds engines: say --on-device, or name a report of a device"

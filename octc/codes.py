@@ -93,6 +93,7 @@ CODES: dict[str, tuple[int, str]] = {
     "OCT-E904": (4, "disk or memory short"),
     "OCT-E905": (4, "this machine has problems"),
     "OCT-E906": (4, "file system or a limit of this machine in the way"),
+    "OCT-E907": (4, "standard output cannot be written"),
     "OCT-E990": (4, "network use refused by --offline"),
     "OCT-E999": (70, "internal error"),
     "OCT-W101": (0, "two project configurations, one is passed over"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from octc.artifact import MANIFEST, Artifact, read_artifact
 from octc.errors import OctcError, Several, shorten
 from octc.files import TEMPORARY
-from octc.run import RUN, Run, find_run, scan_runs
+from octc.run import ID, RUN, Run, find_run, only_newest, scan_runs
 
 BUNDLES = Path("bundles")  # where copied artifacts lie on a device
 VARIABLE = "OCTC_BUNDLE"
@@ -26,9 +26,10 @@ class Found:
 def find_artifacts(place: str | None, run_dir: Path, environ: Mapping[str, str]) -> tuple[list[Found], str]:
     """The valid artifacts that a verb works on, and a line that says which and how to choose others.
 
-    place: an artifact folder gives that one; a folder of artifacts, a run folder, a run's id or the beginning of it give all
-    in it. None: $OCTC_BUNDLE, else the current folder if it is an artifact, else the newest finished student run under
-    `run_dir` that has artifacts, else the newest ones under ./bundles.
+    place: an artifact folder, or a file in it, gives that one; a folder of artifacts, a run folder, its run.json, a run's id or
+    the beginning of it give all in it. None: $OCTC_BUNDLE, else the current folder if it is an artifact, else the newest
+    finished student run under `run_dir` that has artifacts, else the newest ones under ./bundles. Newest is who has the highest
+    run number: a clock may have gone back.
 
     A damaged artifact that was named itself is an error; among several it is passed over, and the line says so. Where every
     one is damaged, that is the error.
@@ -44,10 +45,9 @@ def find_artifacts(place: str | None, run_dir: Path, environ: Mapping[str, str])
     here = Path()
     if (here / MANIFEST).is_file():
         return [Found(here, read_artifact(here))], "using the artifact in this folder (choose with BUNDLE)"
-    for run in scan_runs(run_dir, "student"):
-        folders = artifact_folders(run.artifacts)
-        if folders and run.read().get("status") == "done":
-            return _valid(folders, f"using {run.artifacts} (newest valid; choose with BUNDLE)")
+    done = (r for r in scan_runs(run_dir, "student") if artifact_folders(r.artifacts) and r.read().get("status") == "done")
+    if run := only_newest(done):
+        return _valid(artifact_folders(run.artifacts), f"using {run.artifacts} (newest valid; choose with BUNDLE)")
     if newest := _newest_bundles(BUNDLES):
         return newest
     raise _nothing(run_dir)
@@ -77,6 +77,16 @@ def artifact_folders(place: Path) -> list[Path]:
     return [path for path in _folders(place) if (path / MANIFEST).is_file()]
 
 
+def artifact_of(place: str | Path) -> Path | None:
+    """The folder of the artifact that a path means: it is that folder, or a file in it; None where it is neither."""
+    path = Path(place)
+    if (path / MANIFEST).is_file():
+        return path
+    if not path.is_file():
+        return None
+    return next((p.parent for p in (path, path.resolve()) if (p.parent / MANIFEST).is_file()), None)
+
+
 def _folders(place: Path) -> list[Path]:
     try:
         return sorted(p for p in place.iterdir() if p.is_dir() and not p.name.startswith((TEMPORARY, ".")))
@@ -86,8 +96,14 @@ def _folders(place: Path) -> list[Path]:
 
 def _named(place: str, run_dir: Path, words: str) -> tuple[list[Found], str]:
     folder = Path(place)
-    if (folder / MANIFEST).is_file():
-        return [Found(folder, read_artifact(folder))], words
+    if (own := artifact_of(folder)) is not None:
+        artifact = read_artifact(own)
+        _check_file(folder, own, artifact)
+        return [Found(own, artifact)], words if own == folder else f"using {own}, which {folder.name} belongs to"
+    if folder.is_file() and folder.name == RUN:
+        folder, place = folder.parent, str(folder.parent)
+    elif folder.is_file():
+        raise not_an_artifact(folder, "a file")
     if folder.is_dir() and not (folder / RUN).is_file():
         if folders := artifact_folders(folder) or artifact_folders(folder / "artifacts"):
             return _valid(folders, words)
@@ -96,6 +112,22 @@ def _named(place: str, run_dir: Path, words: str) -> tuple[list[Found], str]:
     if folders := artifact_folders(run.artifacts):
         return _valid(folders, words if Path(place) == run.path else f"using {run.artifacts}")
     raise OctcError("OCT-E107", f"run {run.id} has no artifacts", mend=f"octc export {run.id}", place=str(run.path))
+
+
+def not_an_artifact(path: Path, what: str) -> OctcError:
+    """E107 for a file that was given where an artifact is wanted. what: for example "an ONNX file"."""
+    text = f"{path} is {what}, and no artifact lies around it"
+    why = "an artifact is a folder: the model with its classes, its preprocessing and its checksums (artifact.json)"
+    mend = "octc export makes one: name its folder; octc list runs shows what there is"
+    return OctcError("OCT-E107", text, mend=mend, place=str(path), why=why)
+
+
+def _check_file(path: Path, folder: Path, artifact: Artifact) -> None:
+    """A model file that was named must be the one that answers: a TensorRT artifact holds several."""
+    main, file = artifact.main_file, path.resolve()  # a link may have any name
+    if file.is_file() and file.suffix == Path(main).suffix and file.name != main:
+        text = f"{path} is one of the files of {artifact.name}, which answers with {main}"
+        raise OctcError("OCT-E107", text, mend=f"name the folder: {folder}", place=str(path))
 
 
 def _run(place: str, run_dir: Path) -> Run:
@@ -134,20 +166,34 @@ def _newest_bundles(place: Path) -> tuple[list[Found], str] | None:
         folders += artifact_folders(inner) or artifact_folders(inner / "artifacts")
     if not folders:
         return None
-    founds, words = _valid(folders, f"using {place} (newest valid; choose with BUNDLE)")
-    groups: dict[str, list[Found]] = {}
-    for one in founds:
-        groups.setdefault(str(one.artifact.lineage.get("run")), []).append(one)
-    ages = sorted((_age(group), name) for name, group in groups.items())
+    founds, words = _valid(folders, "")
+    runs: dict[tuple[str, str], list[Found]] = {}
+    for one in founds:  # one run, one checkpoint: another machine may have given the same id to another run
+        lineage = one.artifact.lineage
+        runs.setdefault((str(lineage.get("run")), str(lineage.get("checkpoint"))), []).append(one)
+    ages = sorted((_age(name, group), name, checkpoint) for (name, checkpoint), group in runs.items())
     if len(ages) > 1 and ages[-1][0] == ages[-2][0]:
         text = f"two equally new runs under {place}: {ages[-2][1]} and {ages[-1][1]}"
-        raise OctcError("OCT-E107", text, mend=f"name the folder, for example {founds[0].folder}", place=str(place))
-    return groups[ages[-1][1]], words
+        why = "only the number of a run says which one is newer, and clocks may go back"
+        raise OctcError("OCT-E107", text, mend=f"name the folder, for example {founds[0].folder}", place=str(place), why=why)
+    _, name, checkpoint = ages[-1]
+    newest = runs[name, checkpoint]
+    where = shorten(sorted({str(one.folder if len(newest) == 1 else one.folder.parent) for one in newest}))
+    peers = [(run, group) for (run, _), group in runs.items() if _age(run, group)[0] == ages[-1][0][0]]
+    later = sorted({run for run, group in peers if _exported(group) > _exported(newest)})
+    clock = f"; {shorten(later)} has a later date" if later else ""
+    return newest, f"using {where} (run {name}, newest valid under {place} by its number{clock}; choose with BUNDLE){words}"
 
 
-def _age(group: Sequence[Found]) -> tuple[bool, str]:
-    """Students before teachers, then by the newest export."""
-    return any(one.artifact.role == "student" for one in group), max(str(f.artifact.lineage.get("exported")) for f in group)
+def _exported(group: Sequence[Found]) -> str:
+    """The newest date of export that a group claims."""
+    return max(str(one.artifact.lineage.get("exported") or "") for one in group)
+
+
+def _age(name: str, group: Sequence[Found]) -> tuple[bool, int]:
+    """Students before teachers, then by the number of the run; without a number it is older than all that have one."""
+    number = ID.match(name)
+    return any(one.artifact.role == "student" for one in group), int(number[1]) if number else -1
 
 
 def _nothing(run_dir: Path) -> OctcError:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import logging
 import os
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +135,25 @@ def scan_runs(run_dir: Path, kind: str | None = None, dataset: str | None = None
             value = run.read()
             if (kind is None or value.get("kind") == kind) and (dataset is None or value.get("dataset") == dataset):
                 found.append((int(number[1]), run))
-    return [run for _, run in sorted(found, key=lambda pair: -pair[0])]
+    return [run for _, run in sorted(found, key=lambda pair: (-pair[0], pair[1].id))]
+
+
+def only_newest(runs: Iterable[Run]) -> Run | None:
+    """The first of runs that are sorted as `scan_runs` does; None where there is none.
+
+    Raises:
+        OctcError: E107 two have its number (one of them was copied here from elsewhere).
+    """
+    first, second = (*itertools.islice(runs, 2), None, None)[:2]
+    if first is None or second is None or _number(first) != _number(second):
+        return first
+    text = f"two equally new runs: {first.id} and {second.id}"
+    raise OctcError("OCT-E107", text, mend=f"name one, for example {first.id}", place=str(first.path.parent))
+
+
+def _number(run: Run) -> int:
+    found = ID.match(run.id)
+    return int(found[1]) if found else -1
 
 
 def newest_run(run_dir: Path, kind: str | None = None, dataset: str | None = None, *, artifacts: bool = False) -> Run:
@@ -144,9 +163,9 @@ def newest_run(run_dir: Path, kind: str | None = None, dataset: str | None = Non
         OctcError: E107 with the candidates and the command that makes one.
     """
     runs = scan_runs(run_dir, kind, dataset)
-    for run in runs:
-        if run.read().get("status") == "done" and (not artifacts or any(run.artifacts.glob(f"*/{MANIFEST}"))):
-            return run
+    done = (r for r in runs if r.read().get("status") == "done" and (not artifacts or any(r.artifacts.glob(f"*/{MANIFEST}"))))
+    if (run := only_newest(done)) is not None:
+        return run
     wanted = " ".join(word for word in (kind or "", "run", f"on {dataset}" if dataset else "") if word)
     others = [f"{r.id} ({r.read().get('status')})" for r in (runs or scan_runs(run_dir))[:10]]
     why = f"found: {', '.join(others)}" if others else f"no run lies in {run_dir}"
@@ -163,9 +182,14 @@ def newest_run(run_dir: Path, kind: str | None = None, dataset: str | None = Non
 def find_run(run_dir: Path, name: str) -> Run:
     """A run by path, id or the beginning of its id (E107 when none, or more than one, fits)."""
     direct = Path(name)
+    if direct.name == RUN and direct.is_file():
+        direct = direct.parent
     if (direct / RUN).is_file():
         return Run(direct)
-    fits = [run for run in scan_runs(run_dir) if run.id == name] or [r for r in scan_runs(run_dir) if r.id.startswith(name)]
+    runs = scan_runs(run_dir)
+    whole = ID.fullmatch(name)  # r-1000 is not r-10000
+    fits = [run for run in runs if run.id == name] or [run for run in runs if whole and _number(run) == int(whole[1])]
+    fits = fits or [run for run in runs if run.id.startswith(name)]
     if len(fits) == 1:
         return fits[0]
     listed = ", ".join(run.id for run in (fits or scan_runs(run_dir))[:10]) or "none"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,7 +90,7 @@ class _Prepared:
 
 
 def classify(
-    runtime: Runtime, artifact: Artifact, paths: Sequence[Path], *, views: str = "none", batch: int = 8, threads: int = 1
+    runtime: Runtime, artifact: Artifact, paths: Iterable[Path], *, views: str = "none", batch: int = 8, threads: int = 1
 ) -> Iterator[Record]:
     """Records in the order of `paths`, as soon as they are known.
 
@@ -110,7 +110,7 @@ def classify(
 
 
 def _prepared(
-    artifact: Artifact, paths: Sequence[Path], names: Sequence[str], known: InputStatistics | None, each: int, threads: int
+    artifact: Artifact, paths: Iterable[Path], names: Sequence[str], known: InputStatistics | None, each: int, threads: int
 ) -> Iterator[_Prepared]:
     def one(path: Path) -> _Prepared:
         try:

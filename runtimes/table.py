@@ -35,16 +35,11 @@ ENGINES: dict[str, Engine] = {
     "torch": Engine(("torch", "timm", "safetensors"), open_eager),
     "tensorrt": Engine((), open_trt),
 }
-# what predict takes when it may choose: small before precise, quick engines before slow ones. On Arm the ONNX file, which gives
-# the answers of x86 there; OpenVINO's depend on the processor
+# which engine's file is taken first among those of one precision. On Arm the ONNX file, which gives the answers of x86 there;
+# OpenVINO's depend on the processor
 ENGINE_ORDER = {"arm": ("onnx", "openvino")}
 USUAL_ORDER = ("openvino", "onnx")
-
-
-def preferred(kind: str | None = None) -> tuple[tuple[str, str], ...]:
-    """(target, precision) in the order in which predict takes them. kind: `platform.machine()`; None: this machine."""
-    order = ENGINE_ORDER.get(family_of(kind) or "", USUAL_ORDER)
-    return (*((target, precision) for precision in reversed(PRECISIONS) for target in order), ("torch", "fp32"))
+TORCH = ("torch", "fp32")
 
 
 def open_runtime(folder: Path, artifact: Artifact, *, threads: int | None = None, batch: int | None = None) -> Runtime:
@@ -113,18 +108,31 @@ def why_not(artifact: Artifact) -> str | None:
     return f"{missing} is not installed: pip install 'octc[{EXTRAS[missing]}]'" if missing else None
 
 
+def engine_order(kind: str | None = None) -> tuple[str, ...]:
+    """Targets that predict may choose from, for files of one precision, the first that is there.
+
+    kind: `platform.machine()`; None: this machine.
+    """
+    return ENGINE_ORDER.get(family_of(kind) or "", USUAL_ORDER)
+
+
+def preferences(kind: str | None = None) -> tuple[tuple[str, str], ...]:
+    """(target, precision) in the order in which predict takes them: low precision before high, then `engine_order`, and the
+    eager network last."""
+    return (*((target, precision) for precision in reversed(PRECISIONS) for target in engine_order(kind)), TORCH)
+
+
 def prefer(founds: Sequence[Found]) -> Found:
-    """The artifact that predict takes among several: a student's, in the smallest precision whose engine is installed.
+    """The artifact that predict takes among several: a student's, in the lowest precision whose engine is installed.
 
     Raises:
         OctcError: E901 when no engine for any of them is installed, E903 when only TensorRT artifacts are there, or none
             for this processor.
     """
-    able = [found for found in founds if why_not(found.artifact) is None]
-    students = [found for found in able if found.artifact.role == "student"] or able
-    for pair in preferred():
+    students = _able(founds)
+    for pair in preferences():
         for found in students:
-            if (found.artifact.target, found.artifact.precision) == pair:
+            if _pair(found) == pair:
                 return found
     reasons = "; ".join(f"{found.artifact.name}: {why_not(found.artifact)}" for found in founds)
     usual = [found for found in founds if other_processor(found.artifact) is None]
@@ -135,6 +143,29 @@ def prefer(founds: Sequence[Found]) -> Found:
         mend = rebuild(usual[0].folder, usual[0].artifact) if usual else "octc export"
         raise OctcError("OCT-E903", f"no artifact can run on this machine: {reasons}", mend=mend)
     raise OctcError("OCT-E901", f"no artifact can run on this machine: {reasons}", mend=f"pip install 'octc[{EXTRAS[wanted]}]'")
+
+
+def why_preferred(chosen: Found, founds: Sequence[Found]) -> str:
+    """What decided for the artifact that `prefer` took among `founds`, true of these very ones."""
+    rivals = [_pair(found) for found in _able(founds) if found is not chosen and _pair(found) in preferences()]
+    if not rivals:
+        return "the only one that predict can choose here"
+    target, precision = _pair(chosen)
+    others = [other for other in (*engine_order(), "torch") if (other, precision) in rivals and other != target]
+    words = ["the lowest precision that runs here"] if any(p != precision for _, p in rivals) else []
+    words += [f"{target} is taken before {' and '.join(others)}"] if others else []
+    words += [f"the first by name of the {target} {precision} files"] if (target, precision) in rivals else []
+    return "; ".join(words)
+
+
+def _able(founds: Sequence[Found]) -> list[Found]:
+    """Those that run here: students', or where there is none what there is."""
+    able = [found for found in founds if why_not(found.artifact) is None]
+    return [found for found in able if found.artifact.role == "student"] or able
+
+
+def _pair(found: Found) -> tuple[str, str]:
+    return found.artifact.target, found.artifact.precision
 
 
 def _missing(engine: Engine) -> str | None:

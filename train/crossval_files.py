@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from octc.csv_files import csv_bytes
 from octc.figure import COLOURS, GREY, INK, Axes, Box, Figure, Line, Words
 from octc.files import publishing, write_bytes, write_json
 from octc.folds import spread_of
 from octc.train.crossval import Fold, Summary, summarise, summary_json
-from octc.train.outcome import csv_bytes, evaluate
+from octc.train.outcome import evaluate
 from octc.train.outcome_files import write_evaluation, write_figure
 
 RESULTS = (

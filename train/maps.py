@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from octc.csv_files import csv_bytes
 from octc.datasets.base import Sample
 from octc.files import publishing, write_bytes
 from octc.image import Preprocess, read_image
@@ -22,7 +23,7 @@ from octc.train.checkpoint import load_strictly, read_checkpoint
 from octc.train.evaluate import network_input
 from octc.train.models import build_model
 from octc.train.nets.sfnet import SfNet
-from octc.train.outcome import Predictions, combined, csv_bytes, newest_evaluation, read_predictions
+from octc.train.outcome import Predictions, combined, newest_evaluation, read_predictions
 
 COLUMNS = ("file", "path", "label", "predicted", "probability")
 WEIGHTS = ("file", "stage", "channel", "weight")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from octc.csv_files import csv_bytes, read_csv
 from octc.datasets.patients import NOT_RECORDED, PatientIds, before_fields, patient_ids
 from octc.errors import OctcError
 from octc.files import read_json, sha256_file
@@ -67,21 +66,12 @@ def combined(predictions: Predictions, how: str = "probabilities") -> tuple[Floa
     return np.exp(logs), logs
 
 
-def csv_bytes(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
-    """A CSV file; None is an empty cell."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([["" if cell is None else cell for cell in row] for row in rows])
-    return text.getvalue().encode()
-
-
 def predictions_csv(predictions: Predictions) -> bytes:
     """One row an image: path, sum, patient, label, and "logit VIEW CLASS" of each view and class, exactly."""
     names = [f"logit {view} {name}" for view in predictions.views for name in predictions.classes]
     flat = predictions.logits.reshape(len(predictions.labels), -1).astype(np.float64)
     who = zip(predictions.paths, predictions.sums, predictions.patients, predictions.labels, flat, strict=True)
-    rows = ([path, sha, patient, predictions.classes[k], *map(repr, row.tolist())] for path, sha, patient, k, row in who)
+    rows = ([path, sha, patient, predictions.classes[k], *row.tolist()] for path, sha, patient, k, row in who)
     return csv_bytes([*COLUMNS, *names], rows)
 
 
@@ -100,8 +90,8 @@ def read_predictions(folder: Path) -> Predictions:
     if sha256_file(folder / PREDICTIONS) != head["predictions_sha256"]:
         text = f"{PREDICTIONS} does not match its sha256"
         raise OctcError("OCT-E501", text, mend="evaluate the run again", place=str(folder / PREDICTIONS))
-    with (folder / PREDICTIONS).open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.reader(stream))[1:]
+    rows = read_csv(folder / PREDICTIONS)[1:]
+    classes, views = tuple(head["classes"]), tuple(head["views"])
     logits = np.array([[float(v) for v in row[len(COLUMNS) :]] for row in rows], np.float32)
     columns = list(zip(*rows, strict=True))
     people = [p or None for p in columns[2]]

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from octc.csv_files import csv_bytes
 from octc.figure import Figure, to_png, to_svg
 from octc.files import publishing, sha256_bytes, write_bytes, write_json
 from octc.plots import confusion_figure, curves_figure, per_class_figure, roc_figure
@@ -18,7 +19,6 @@ from octc.train.outcome import (
     Evaluation,
     Predictions,
     class_rows,
-    csv_bytes,
     evaluate,
     figures_json,
     predictions_csv,

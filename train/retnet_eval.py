@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from octc.csv_files import csv_bytes
 from octc.datasets.base import Progress, Sample, ids_of
 from octc.datasets.paired import targets_of
 from octc.datasets.patients import patient_ids
@@ -35,7 +36,7 @@ from octc.test_set_log import log_part
 from octc.train.assess import from_cache, predict, prepared, trained
 from octc.train.checkpoint import Checkpoint
 from octc.train.data import cached_images
-from octc.train.outcome import FACTS, PREDICTIONS, csv_bytes, next_evaluation
+from octc.train.outcome import FACTS, PREDICTIONS, next_evaluation
 
 HALF = 0.5
 
@@ -118,7 +119,7 @@ def write_eye_evaluation(
     head = ["path", "sha256", "eye", "patient", "labels", *(f"logit {view} {name}" for view in views for name in classes)]
     flat = logits.reshape(len(samples), -1).astype(np.float64)
     rows = [
-        [s.path, s.sha256, s.eye, s.patient, " ".join(classes[k] for k in targets_of(s)), *map(repr, row.tolist())]
+        [s.path, s.sha256, s.eye, s.patient, " ".join(classes[k] for k in targets_of(s)), *row.tolist()]
         for s, row in zip(samples, flat, strict=True)
     ]
     with publishing(folder) as new:

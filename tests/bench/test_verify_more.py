@@ -16,6 +16,8 @@ import pytest
 from octc.bench.verify_groups import picture_sizes, read_groups
 from octc.cli.json_schema import schema_of
 from octc.cli.main import main
+from octc.csv_files import csv_bytes
+from octc.datasets.base import Sample
 from octc.datasets.split import read_split
 from octc.errors import OctcError
 from octc.run import Run
@@ -204,3 +206,10 @@ def test_auc_decides_only_where_a_margin_was_stated(run: Run, said: Said) -> Non
     assert (parts[name]["holds"], parts[name]["code"]) == (False, "OCT-E705")
     assert "margin 0.1 points" in parts[name]["detail"]
     assert said("--auc-margin", "0")[1]["error"]["code"] == "OCT-E104"
+
+
+def test_paths_may_stand_as_the_tables_of_an_evaluation_write_them(tmp_path: Path) -> None:
+    """A path that a spreadsheet would run stands behind a mark there."""
+    samples = [Sample(path, 0, None, "test", f"{k:064x}") for k, path in enumerate(("=a.png", "-b.png", "c.png"))]
+    (tmp_path / "g.csv").write_bytes(csv_bytes(["path", "device"], [[s.path, f"d{k}"] for k, s in enumerate(samples)]))
+    assert list(read_groups(tmp_path / "g.csv", samples)["device"].values()) == ["d0", "d1", "d2"]

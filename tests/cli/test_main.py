@@ -216,6 +216,24 @@ def test_a_full_disk_behind_stdout_is_an_error_not_a_traceback(words: str, tmp_p
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("words", ["list", "list --json", "--version", "--help", "config show", "train --help", "explain E705"])
+@pytest.mark.parametrize("where", [">&-", "1</dev/null"])
+def test_a_closed_stdout_is_an_error_before_any_work(words: str, where: str, tmp_path: Path) -> None:
+    command = f"{sys.executable} -m octc.cli.main {words} {where}"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr.count("error[OCT-E907]")) == (4, 1), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("where", ["2>&-", "2>/dev/full", "<&- 2>&-"])
+def test_a_stderr_that_cannot_be_written_stops_nothing(where: str, tmp_path: Path) -> None:
+    for words, code in (("list models", 0), ("lst", 2), ("data phantom --images 1 --patients 1 x --json", None)):
+        command = f"{sys.executable} -m octc.cli.main {words} {where}"
+        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode in ((0, 2) if code is None else (code,))
+        assert done.stdout or words == "lst"
+
+
 ENCODINGS = [("ascii", {"LANG": "C"}), ("cp1252", {"NO_COLOR": "1"}), ("latin-1", {}), ("utf-8", {"NO_COLOR": "1"})]
 
 

@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 from octc.artifact import read_artifact
 from octc.cli.main import main
 from octc.cli.predict import scan_inputs, split_inputs
+from octc.csv_files import parse_csv
 from octc.image import VIEWS, read_image
 from octc.metrics import combine_views
 from octc.run import Run
@@ -65,14 +66,19 @@ def cat() -> Image.Image:
     return picture
 
 
-def test_a_folder_gives_every_image_its_label(patterns: Path, said: Said) -> None:
+def test_a_folder_gives_every_image_its_label(patterns: Path, said: Said, tmp_path: Path) -> None:
     code, out, err = said(patterns, "--json")
     assert code == 0, err
     document = json.loads(out)
     data = document["data"]
     assert document["run_id"].startswith("r-0001")
     assert data["artifact"]["name"] == "openvino-int8"
-    assert "openvino-int8, the smallest that runs here" in err
+    sizes = {p.name: sum(f.bytes for f in read_artifact(p).files.values()) for p in (tmp_path / "runs").glob("r-*/artifacts/*")}
+    assert sizes["onnx-int8"] < sizes["openvino-int8"]
+    assert "smallest" not in err
+    said_of = next(line for line in err.splitlines() if line.startswith("using "))
+    assert str(Path(data["artifact"]["folder"])) in said_of
+    assert "MiB (the lowest precision that runs here; openvino is taken before onnx)" in said_of
     assert "golden" in err
     records = data["records"]
     assert [r["file"] for r in records] == sorted((str(p) for p in patterns.rglob("*.png")), key=lambda p: Path(p).parts)
@@ -197,9 +203,9 @@ def test_what_a_folder_holds(tmp_path: Path) -> None:
 
 def test_which_word_is_the_artifact(run: Run, patterns: Path) -> None:
     runs = run.path.parent
-    for place in (run.artifacts / "onnx-int8", run.artifacts, run.path, run.id, "r-0001"):
+    for place in (run.artifacts / "onnx-int8", run.artifacts, run.path, run.path / "run.json", run.id, "r-0001", "r-0077"):
         assert split_inputs([str(place), "a.png"], runs) == (str(place), ["a.png"])
-    for word in (str(patterns), "a.png", "r-0077", "nothing"):
+    for word in (str(patterns), "a.png", "r-0077.png"):
         assert split_inputs([word, "a.png"], runs) == (None, [word, "a.png"])
 
 
@@ -225,6 +231,10 @@ def test_a_damaged_file_name_breaks_nothing(patterns: Path, said: Said, tmp_path
     (tmp_path / name).write_bytes(min(patterns.rglob("*.png")).read_bytes())
     for style in ("table", "csv", "json"):
         assert said("r-0001", name, "--format", style)[0] == 0
+    _, out, _ = said("r-0001", name, "--format", "csv")
+    assert parse_csv(out)[1][0] == name
+    _, out, _ = said("r-0001", name, "--format", "jsonl")
+    assert json.loads(out)["file"] == name
 
 
 def test_it_needs_nothing_but_one_engine(run: Run, patterns: Path, tmp_path: Path) -> None:
@@ -235,4 +245,5 @@ def test_it_needs_nothing_but_one_engine(run: Run, patterns: Path, tmp_path: Pat
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert {row["label"] for row in csv.DictReader(io.StringIO(done.stdout))} == {"dark"}
-    assert "onnx-int8, the smallest that runs here" in done.stderr
+    assert "onnx-int8, 0." in done.stderr
+    assert "(the lowest precision that runs here)" in done.stderr

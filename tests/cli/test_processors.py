@@ -22,7 +22,7 @@ from octc.cli.main import main
 from octc.cpu import family_of, why_other_family
 from octc.errors import OctcError
 from octc.run import Run
-from octc.runtimes.table import open_runtime, other_processor, preferred, why_not
+from octc.runtimes.table import open_runtime, other_processor, preferences, why_not
 from tests.tiny_artifacts import copied, resign, shared_run
 
 ARMS = ("aarch64", "arm64", "armv7l", "armv8l")
@@ -65,12 +65,12 @@ def test_families_of_processors(kind: str, family: str | None) -> None:
 
 @pytest.mark.parametrize("kind", ARMS)
 def test_arm_prefers_onnx_in_every_precision(kind: str) -> None:
-    order = preferred(kind)
+    order = preferences(kind)
     assert order[0] == ("onnx", "int8")
     for precision in ("int8", "fp16", "fp32"):
         assert order.index(("onnx", precision)) < order.index(("openvino", precision))
-    assert preferred("x86_64")[0] == ("openvino", "int8")
-    assert set(order) == set(preferred("x86_64"))
+    assert preferences("x86_64")[0] == ("openvino", "int8")
+    assert set(order) == set(preferences("x86_64"))
 
 
 @pytest.mark.parametrize("name", ["torch-fp32", "onnx-fp32", "onnx-fp16", "onnx-int8", "openvino-fp16", "openvino-int8"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ from octc.artifact import Artifact, write_manifest
 from octc.errors import OctcError, Several
 from octc.find import Found, find_artifacts, read_teacher
 from octc.image import Preprocess
-from octc.run import Run, create_run
+from octc.run import Run, create_run, newest_run
 
 
 def write_artifact(folder: Path, name: str = "onnx-fp32", role: str = "student", **lineage: Any) -> Path:
@@ -96,11 +99,85 @@ def test_copied_artifacts_on_a_device_the_newest_students(here: Path) -> None:
 
 
 def test_two_equally_new_ones_are_an_error_and_no_guess(here: Path) -> None:
-    for run in ("r-0001", "r-0002"):
-        write_artifact(here / "bundles" / run, run=run, exported="2026-01-01T00:00:00Z")
-    with pytest.raises(OctcError, match="two equally new runs under bundles: r-0001 and r-0002") as caught:
+    """The same number from two machines, or the same name with another checkpoint: nothing says which is newer."""
+    for run, date in (("r-0001-student-a", "2026-01-01"), ("r-0001-student-b", "2026-01-02")):
+        write_artifact(here / "bundles" / run, run=run, exported=f"{date}T00:00:00Z")
+    with pytest.raises(OctcError, match="two equally new runs under bundles: r-0001-student-a and r-0001-student-b") as caught:
         find_artifacts(None, RUNS, {})
     assert caught.value.code == "OCT-E107"
+    for sha in ("a", "b"):
+        write_artifact(here / "bundles" / f"again-{sha}", run="r-0002-student-a", checkpoint=sha)
+    with pytest.raises(OctcError, match="r-0002-student-a and r-0002-student-a"):
+        find_artifacts(None, RUNS, {})
+
+
+def test_newest_is_the_highest_number_whatever_the_clock_said(here: Path) -> None:
+    """A clock that went back between two exports, and a second run folder under the number of another."""
+    write_artifact(here / "bundles" / "a", run="r-0002-student-x", exported="2031-01-01T00:00:00Z")
+    write_artifact(here / "bundles" / "b", run="r-0010-student-x", exported="2026-01-01T00:00:00Z")
+    write_artifact(here / "bundles" / "c", run="unnumbered", exported="2040-01-01T00:00:00Z")
+    founds, words = find_artifacts(None, RUNS, {})
+    assert [found.folder.parent.name for found in founds] == ["b"]
+    assert str(founds[0].folder) in words
+    assert "r-0002-student-x, unnumbered has a later date" in words
+    first = write_run(RUNS, "onnx-fp32")
+    first.update(created="2040-01-01T00:00:00Z")
+    second = write_run(RUNS, "onnx-fp32")
+    second.update(created="2001-01-01T00:00:00Z")
+    os.utime(first.path / "run.json")
+    assert find_artifacts(None, RUNS, {})[0][0].folder.parent == second.artifacts
+    assert newest_run(RUNS, "student").id == second.id
+    shutil.copytree(second.path, RUNS / "r-0002-student-from-elsewhere")
+    for choose in (lambda: find_artifacts(None, RUNS, {}), lambda: newest_run(RUNS, "student")):
+        with pytest.raises(OctcError, match="two equally new runs") as caught:
+            choose()
+        assert (caught.value.code, "r-0002-student-" in caught.value.mend) == ("OCT-E107", True)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "artifact.json", "golden.npz"])
+def test_a_file_of_an_artifact_means_the_artifact(here: Path, name: str) -> None:
+    place = write_artifact(here / "copied")
+    (place / "golden.npz").write_bytes(b"x")
+    write_manifest(place, read_artifact_of(place))
+    other = write_artifact(RUNS / "r-0009-student-x" / "artifacts", "onnx-int8")
+    assert other.is_dir()
+    founds, words = find_artifacts(str(place / name), RUNS, {})
+    assert ([found.folder for found in founds], str(place) in words) == ([place], True)
+    assert [found.folder for found in find_artifacts(None, RUNS, {"OCTC_BUNDLE": str(place / name)})[0]] == [place]
+    (here / "link.onnx").symlink_to(place / name)
+    assert [found.folder.resolve() for found in find_artifacts("link.onnx", RUNS, {})[0]] == [place.resolve()]
+
+
+def read_artifact_of(place: Path) -> Artifact:
+    """The manifest as it is, whatever lies beside it by now."""
+    value = json.loads((place / "artifact.json").read_text())
+    return Artifact(**{**{k: v for k, v in value.items() if k != "schema_version"}, "classes": tuple(value["classes"]),
+                       "preprocess": Preprocess.from_json(value["preprocess"]), "files": {}})  # fmt: skip
+
+
+def test_a_file_that_is_no_artifact_is_refused(here: Path) -> None:
+    run = write_run(RUNS, "onnx-fp32")
+    (here / "other.onnx").write_bytes(b"x")
+    (run.path / "train").mkdir()
+    (run.path / "train" / "model.safetensors").write_bytes(b"x")
+    for word in ("other.onnx", str(run.path / "train" / "model.safetensors")):
+        with pytest.raises(OctcError, match="no artifact lies around it") as caught:
+            find_artifacts(word, RUNS, {})
+        assert (caught.value.code, caught.value.place) == ("OCT-E107", word)
+    (run.artifacts / "onnx-fp32" / "other.onnx").write_bytes(b"x")
+    with pytest.raises(OctcError) as caught:
+        find_artifacts(str(run.artifacts / "onnx-fp32" / "other.onnx"), RUNS, {})
+    assert caught.value.code == "OCT-E502"
+    assert names(find_artifacts(str(write_run(RUNS, "onnx-int8").path / "run.json"), RUNS, {})[0]) == ["onnx-int8"]
+
+
+def test_one_of_several_models_of_an_artifact_must_be_the_one_that_answers(here: Path) -> None:
+    place = write_artifact(here / "copied", "tensorrt-int8")
+    (place / "model.fp16.onnx").write_text("another network")
+    write_manifest(place, read_artifact_of(place))
+    with pytest.raises(OctcError, match="one of the files of tensorrt-int8") as caught:
+        find_artifacts(str(place / "model.fp16.onnx"), RUNS, {})
+    assert (caught.value.code, str(place) in caught.value.mend) == ("OCT-E107", True)
 
 
 def test_nothing_at_all_says_where_it_looked_and_what_makes_one(here: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from octc.csv_files import read_csv
 from octc.errors import OctcError
 from octc.files import sha256_file
 from octc.metrics import log_softmax, softmax
@@ -44,6 +45,27 @@ def test_predictions_come_back_to_the_last_bit(tmp_path: Path) -> None:
     no_patients = make(patients=False)
     write_evaluation(tmp_path / "n", no_patients)
     assert read_predictions(tmp_path / "n").patients == (None,) * 60
+
+
+def test_names_that_a_spreadsheet_would_run_come_back(tmp_path: Path) -> None:
+    """In predictions.csv, in the tables of the classes and in their headers; logits stay numbers."""
+    classes = ("=cnv", "-dme", "@x,y")
+    paths = ("=1+1.png", "+a.png", "-b.png", "@c.png", "\tt.png", "\rr.png", "a\rb\n.png", "'=q.png", "caf\udce9.png")
+    given = replace(
+        make(len(paths)), paths=paths, classes=classes, patients=tuple(f"{sign}{k // 2}" for k, sign in enumerate("=+-@=+-@'"))
+    )
+    write_evaluation(tmp_path / "e", given)
+    found = read_predictions(tmp_path / "e")
+    assert (found.paths, found.patients, found.classes, found.labels) == (paths, given.patients, classes, given.labels)
+    assert np.array_equal(found.logits, given.logits)
+    for path in (tmp_path / "e").glob("*.csv"):
+        with path.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.reader(stream, strict=True))
+        assert {len(row) for row in rows} == {len(rows[0])}, path.name
+        for cell in (cell for row in rows for cell in row):
+            assert not cell.startswith(("=", "+", "@", "\t", "\r")), (path.name, cell)
+            assert not cell.startswith("-") or float(cell) < 0, (path.name, cell)
+    assert read_csv(tmp_path / "e" / "confusion.csv")[0] == ["true", *classes]
 
 
 def test_an_evaluation_is_whole_and_follows_from_its_predictions(tmp_path: Path) -> None:
