@@ -62,8 +62,7 @@ def check(
         report = audit(name, root, near_duplicates, expect, scanned, read)
     session.report(report.to_json())
     session.result(_audit_table(report))
-    for line in report.lines:
-        session.say(line)
+    session.result("\n".join(report.lines))
     _say_facts(session, report)
     warn_notes(session, report.warnings)
     if report.findings:

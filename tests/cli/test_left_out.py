@@ -219,8 +219,11 @@ def test_data_check_of_a_layout(name: str, tmp_path: Path, said: Said) -> None:
     assert data["read"] == sum(2 * count for count in parts.values())
     assert data["left_out_counts"] == ({"debris": 3, "hidden": 1} if name == "debris" else {})
     for folder in folders:
-        assert f"{folder}: " in err
-    assert f"read: {data['read']} images; left out: {'3 debris' if name == 'debris' else 'nothing'}" in err
+        assert any(line.startswith(f"{folder}: ") for line in data["lines"])
+    (line,) = (line for line in data["lines"] if line.startswith("read: "))
+    assert line.startswith(f"read: {data['read']} images; left out: {'3 debris' if name == 'debris' else 'nothing'}")
+    code, out, _ = said("data", "check", str(root), "--near-duplicates", "off")
+    assert (code, line in out) == (0, True)
 
 
 def test_split_stats_and_train_name_what_is_left_out(tmp_path: Path, said: Said) -> None:
