@@ -121,7 +121,8 @@ def job(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         for words in (
             ("export", run.id, "--target", "onnx", "--fp32"), ("export", run.id, "--target", "onnx", "--int8"),
             ("verify", run.id, *DECIDABLE), ("eval", run.id, "--split", "select"), ("eval", run.id, "--split", "test"),
-            ("compare", run.id, str(run.artifacts / "onnx-int8")), ("report", run.id, "--checklist", "claim", "--out", "report"),
+            ("compare", run.id, str(run.artifacts / "onnx-int8")),
+            ("report", run.id, "--checklist", "claim", "--out", "report"),
         ):  # fmt: skip
             stream = io.StringIO()
             with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
