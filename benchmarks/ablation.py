@@ -25,19 +25,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from octc.core.files import read_json, write_bytes, write_json
 from octc.datasets.base import ids_of
+from octc.datasets.registry import scan_dataset
 from octc.datasets.split import Split, make_split
-from octc.datasets.table import scan_dataset
-from octc.files import read_json, write_bytes, write_json
-from octc.host import usable_threads
-from octc.run import Run, create_run
-from octc.stats_cluster import cluster_index
-from octc.train.checkpoint import META
-from octc.train.config import DISTILLATIONS, Distillation, Mix, Recipe
-from octc.train.memory import keep_memory
-from octc.train.outcome import newest_evaluation, read_predictions
-from octc.train.processes import make_accelerator
-from octc.train.recipes import RECIPES, with_fields
+from octc.machine.host import usable_threads
+from octc.stats.cluster_bootstrap import cluster_index
+from octc.store.runs import Run, create_run
+from octc.train.evaluation.outcome import newest_evaluation, read_predictions
+from octc.train.loop.checkpoint import META
+from octc.train.loop.memory import keep_memory
+from octc.train.loop.processes import make_accelerator
+from octc.train.recipes.config import DISTILLATIONS, Distillation, Mix, Recipe
+from octc.train.recipes.registry import RECIPES, with_fields
 from octc.train.stages import Context, train_student, train_teacher
 
 BASE = "kl"

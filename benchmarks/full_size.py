@@ -14,14 +14,14 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from octc.datasets.phantom import write_phantoms
+from octc.datasets.registry import scan_dataset
 from octc.datasets.split import make_split
-from octc.datasets.table import scan_dataset
-from octc.run import Run, create_run
-from octc.train.checkpoint import Checkpoint, write_checkpoint
-from octc.train.kd_oct import kd_oct
-from octc.train.models import build_model, parameter_count
-from octc.train.recipes import Stage
+from octc.datasets.synthetic.bscans import write_phantoms
+from octc.store.runs import Run, create_run
+from octc.train.loop.checkpoint import Checkpoint, write_checkpoint
+from octc.train.networks.models import build_model, parameter_count
+from octc.train.recipes.kd_oct import kd_oct
+from octc.train.recipes.registry import Stage
 from octc.train.stages import preprocess_of
 
 # a bench of seconds, whose rows are INVALID: it shows that the commands work
@@ -64,7 +64,7 @@ def random_run(place: Path, kind: str, stage: Stage, teacher: Run | None) -> Run
 def octc(place: Path, *words: str) -> None:
     """One command, shown and checked."""
     sys.stderr.write(f"$ octc {' '.join(words)}\n")
-    done = subprocess.run([sys.executable, "-m", "octc.cli.main", *words], cwd=place, check=False)
+    done = subprocess.run([sys.executable, "-m", "octc.cli._app.main", *words], cwd=place, check=False)
     if done.returncode not in (0, 1):  # 1: a row is INVALID on a busy machine, and says so
         sys.exit(done.returncode)
 

@@ -5,7 +5,8 @@
 
 An image is lost (the candidate alone is wrong), gained, or neither. With probability sqrt(ICC) it does what its patient does,
 else it is drawn on its own, so that two images of one patient have the correlation ICC. The gate is that of `octc verify`: the
-lower deciding limit of `octc.stats_cluster.paired` beyond minus the margin. The other parts of a verdict can only turn a pass
+lower deciding limit of `octc.stats.cluster_bootstrap.paired` beyond minus the margin. The other
+parts of a verdict can only turn a pass
 into none, so that its error rate is at most the one here. Ends with 1 where a rate is not as promised.
 """
 
@@ -18,9 +19,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from octc.stats import tango_interval, z_of
-from octc.stats_cluster import mean_cluster_size, paired
-from octc.stats_power import exact_power
+from octc.stats.cluster_bootstrap import mean_cluster_size, paired
+from octc.stats.power import exact_power
+from octc.stats.proportions import tango_interval, z_of
 
 ALPHA, PROMISED = 0.05, 0.05
 MONTE_CARLO = 2.576  # standard errors of a simulated rate that count as chance

@@ -27,18 +27,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from full_size import random_run, tiny_stage
 
-from octc.artifact import Artifact, read_artifact, write_manifest
-from octc.bench.load import block
-from octc.bench.queries import Parts, Picture, device_query, end_to_end_query, tensors
-from octc.cpu import read_text
-from octc.datasets.phantom import write_phantoms
-from octc.files import publishing
-from octc.host import read_machine, versions
-from octc.image import Preprocess
-from octc.run import Run, scan_runs
+from octc.bench.timing.load_generator import block
+from octc.bench.timing.queries import Parts, Picture, device_query, end_to_end_query, tensors
+from octc.core.files import publishing
+from octc.datasets.synthetic.bscans import write_phantoms
+from octc.imaging.preprocess import Preprocess
+from octc.machine.cpu import read_text
+from octc.machine.host import read_machine, versions
 from octc.runtimes.base import Runtime
-from octc.runtimes.table import open_runtime
-from octc.train.recipes import RECIPES, Stage
+from octc.runtimes.registry import open_runtime
+from octc.store.artifacts import Artifact, read_artifact, write_manifest
+from octc.store.runs import Run, scan_runs
+from octc.train.recipes.registry import RECIPES, Stage
 
 B2, TEACHER = "efficientnet_b2", "convnextv2_large"
 # name in the table -> recipe that it is the student of
@@ -78,11 +78,11 @@ def stage_of(name: str, size: int) -> Stage:
 
 def make_student(place: Path, name: str, size: int, floats: bool) -> dict[str, Path]:
     """Artifacts of one student: INT8 for both engines, FP32 for both where asked; (kept, and made only where absent)."""
-    from octc.export.makers import Job, Workshop
+    from octc.export.onnx.float import choose_opset
     from octc.export.pipeline import write_files
-    from octc.export.ptq import nncf_default
+    from octc.export.ptq.engines import nncf_default
     from octc.export.source import calibration_set, quantise, read_source
-    from octc.export.to_onnx import choose_opset
+    from octc.export.targets import Job, Workshop
 
     folder = place / "artifacts" / name.replace(", ", "-")
     wanted = [("onnx", "int8"), ("openvino", "int8"), *(FLOAT if floats else ())]
@@ -127,7 +127,7 @@ def make_teacher(place: Path, model: str, size: int) -> Path:
     """The teacher in FP32 as an artifact for eager torch."""
     from safetensors.torch import save_file
 
-    from octc.train.models import build_model
+    from octc.train.networks.models import build_model
 
     folder = place / "artifacts" / model
     if not folder.is_dir():
@@ -148,7 +148,7 @@ def pictures_of(place: Path) -> list[Picture]:
     """Drawn B-scans as JPEG, 750 x 496 grey: what a scanner's export looks like."""
     import io
 
-    from octc.datasets.phantom import CLASSES, draw_phantom
+    from octc.datasets.synthetic.bscans import CLASSES, draw_phantom
 
     made = []
     for number in range(8):

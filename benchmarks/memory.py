@@ -20,14 +20,14 @@ BATCH, MODEL = 16, "tf_efficientnet_lite0"
 
 def work(keep: bool, size: int) -> None:
     """A process that trains `steps` steps whenever a line asks for them, and answers with the seconds."""
-    from octc.train.memory import keep_memory
+    from octc.train.loop.memory import keep_memory
 
     if keep and not keep_memory():
         sys.exit("no glibc here")
     import torch
     from torch.nn import functional
 
-    from octc.train.models import build_model
+    from octc.train.networks.models import build_model
 
     torch.manual_seed(0)
     model = build_model(MODEL, 4).to(memory_format=torch.channels_last).train()

@@ -16,16 +16,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from octc.export.encoding import encode, encoding_for
-from octc.export.makers import Job, Workshop
+from octc.core.optional import need, openvino_core
+from octc.export.onnx.encoding import encode, encoding_for
+from octc.export.onnx.float import choose_opset
 from octc.export.pipeline import write_files
 from octc.export.source import quantise, read_source
-from octc.export.to_onnx import choose_opset
-from octc.optional import need, openvino_core
-from octc.run import Run, utc_now
-from octc.test_set_log import log_part
-from octc.train.data import cached_images
-from octc.train.models import WithInput
+from octc.export.targets import Job, Workshop
+from octc.store.runs import Run, utc_now
+from octc.store.test_set_log import log_part
+from octc.train.batches.images import cached_images
+from octc.train.networks.models import WithInput
 
 BATCH = 16
 

@@ -20,8 +20,8 @@ from typing import Any
 
 from results import results_table
 
-from octc.files import read_json, write_bytes, write_json
-from octc.run import newest_run, scan_runs
+from octc.core.files import read_json, write_bytes, write_json
+from octc.store.runs import newest_run, scan_runs
 
 DATASET = "ucsd"
 # 826 images cannot decide the default margins of 1 and 3 points: these are stated here, before anything is looked at
@@ -61,7 +61,7 @@ def run_step(place: Path, data: Path, name: str, words: tuple[str, ...], allowed
     environ = {**os.environ, "OCTC_DATA": str(data.resolve())}
     with (place / f"{name.replace(' ', '-')}.txt").open("w", encoding="utf-8") as out:
         done = subprocess.run(
-            [sys.executable, "-m", "octc.cli.main", *words], cwd=place, env=environ, stdout=out, check=False
+            [sys.executable, "-m", "octc.cli._app.main", *words], cwd=place, env=environ, stdout=out, check=False
         )  # fmt: skip
     seconds = time.monotonic() - start
     sys.stderr.write((place / f"{name.replace(' ', '-')}.txt").read_text(encoding="utf-8"))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from octc.artifact import MANIFEST
-from octc.bench.verify_files import MARK, is_exploratory, on_test, read_verdict
+from octc.core.files import read_json, sha256_file
 from octc.datasets.patients import set_words
-from octc.files import read_json, sha256_file
-from octc.run import newest_run
+from octc.store.artifacts import MANIFEST
+from octc.store.runs import newest_run
+from octc.store.verdicts import MARK, is_exploratory, on_test, read_verdict
 
 HEAD = (
     "| network, file | MiB | accuracy, % [95 %] | DRUSEN sensitivity, % [95 %] | agreement with FP32, % | verdict | "

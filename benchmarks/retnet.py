@@ -25,12 +25,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from full_size import TINY_BENCH, random_run, tiny_stage
 
-from octc.csv_files import read_csv
-from octc.datasets.phantom import write_phantoms
-from octc.files import parse_json
-from octc.multilabel import Eyes, by_eye, mean_ap, sigmoid
-from octc.stats_map import map_difference, map_interval
-from octc.train.retnet_config import retnet
+from octc.core.csv_files import read_csv
+from octc.core.files import parse_json
+from octc.datasets.synthetic.bscans import write_phantoms
+from octc.stats.average_precision import map_difference, map_interval
+from octc.stats.multilabel import Eyes, by_eye, mean_ap, sigmoid
+from octc.train.recipes.crossmodal import retnet
 
 NAME = "paired-phantom"
 
@@ -43,7 +43,7 @@ def say(text: str) -> None:
 
 def octc(place: Path, *words: str) -> dict[str, Any]:
     """Run a verb in `place`; its document. A verb that fails ends the benchmark, unless it is a verdict (exit code 1)."""
-    command = [sys.executable, "-m", "octc.cli.main", *words, "--json", "--quiet"]
+    command = [sys.executable, "-m", "octc.cli._app.main", *words, "--json", "--quiet"]
     done = subprocess.run(command, cwd=place, env=os.environ, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1):
         sys.exit(f"{' '.join(words)}\n{done.stderr[-2000:]}{done.stdout[-2000:]}")

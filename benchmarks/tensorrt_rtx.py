@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from octc.files import sha256_file
+from octc.core.files import sha256_file
 from tests.export.trt_networks import write_network
 
 DEFAULT = ("efficientnet_b2", "384", "tf_efficientnet_lite0", "256", "resnet50", "224")

@@ -8,9 +8,9 @@ drawn at the sizes of UCSD's JPEGs (512 x 496 and 768 x 496), or those in DIR.
 A turn is timed from the making of its loader and optimiser to the end of its last step; validation is in none of them.
 
 seed           KD-OCT's loop (benchmarks/seed_loop.py) with glibc's own memory thresholds, as it would run by itself
-seed, kept     the same with the memory setting that octc uses (train/memory.py)
-online         octc.train.loop.fit, the teacher asked at every step
-cached         octc.train.loop.fit with cached views (`--cached-views`): without the time that filled the cache, which is
+seed, kept     the same with the memory setting that octc uses (train/loop/memory.py)
+online         octc.train.loop.fit.fit, the teacher asked at every step
+cached         octc.train.loop.fit.fit with cached views (`--cached-views`): without the time that filled the cache, which is
                printed beside it together with that of the image cache
 bare           the student's step alone (forward, backward, AdamW) on one batch that lies in memory: no loop that makes the
                same step can be faster than this. `bare, taught` asks the teacher too
@@ -40,24 +40,24 @@ import torch
 from accelerate import Accelerator
 from torch.nn import functional
 
+from octc.core.files import sha256_file
 from octc.datasets.base import Sample
-from octc.datasets.phantom import CLASSES, draw_phantom
-from octc.files import sha256_file
-from octc.host import read_machine, usable_threads
-from octc.image import Preprocess
-from octc.train.cached import Drawn
-from octc.train.config import Distillation, Mix, Objective, Stage
-from octc.train.data import cached_images
-from octc.train.focal import label_loss
-from octc.train.kd_oct import kd_oct_ucsd
-from octc.train.loop import fit
-from octc.train.memory import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, keep_memory
-from octc.train.models import build_model
-from octc.train.processes import make_accelerator
-from octc.train.recipes import edge
+from octc.datasets.synthetic.bscans import CLASSES, draw_phantom
+from octc.imaging.preprocess import Preprocess
+from octc.machine.host import read_machine, usable_threads
+from octc.train.batches.images import cached_images
+from octc.train.distill.cached_logits import Drawn
+from octc.train.distill.teachers import Teacher, asked, cache_of, cached_ways, distilled_loss, fast
+from octc.train.loop.fit import fit
+from octc.train.loop.label_losses import label_loss
+from octc.train.loop.memory import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, keep_memory
+from octc.train.loop.processes import make_accelerator
+from octc.train.loop.training import Data
+from octc.train.networks.models import build_model
+from octc.train.recipes.config import Distillation, Mix, Objective, Stage
+from octc.train.recipes.kd_oct import kd_oct_ucsd
+from octc.train.recipes.registry import edge
 from octc.train.stages import preprocess_of
-from octc.train.teachers import Teacher, asked, cache_of, cached_ways, distilled_loss, fast
-from octc.train.training import Data
 
 SIZES = ((512, 496), (768, 496))
 SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".bmp")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from octc.cli.session import Session
+from octc.cli._app.session import Session
 
 if TYPE_CHECKING:
     from octc.compress.sensitivity import Sensitivity
@@ -21,17 +21,17 @@ def analyze(
     """Rank the layers of a run's INT8 network by what each costs on the select set. Writes runs/<id>/analysis/."""
     from octc.cli.export import find_student
     from octc.cli.export_run import absolute, find_data
-    from octc.optional import need
+    from octc.core.optional import need
 
     chosen = find_student(session, run)
     session.run_id = chosen.id
     for module in ("torch", "timm", "safetensors"):
         need(module)
     from octc.compress.sensitivity import work
-    from octc.export.sensitive import BATCH, FOLDER, IMAGES, KEEP, sensitivity_of
+    from octc.export.sensitivity import BATCH, FOLDER, IMAGES, KEEP, sensitivity_of
     from octc.export.source import calibration_work, quantise, read_source
-    from octc.run import owning
-    from octc.train.data import cached_images
+    from octc.store.runs import owning
+    from octc.train.batches.images import cached_images
 
     with owning(chosen) as recovered:
         if recovered:

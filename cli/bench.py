@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from octc.cli.session import Session
-from octc.cli.tables import Rows
-from octc.errors import OctcError
-from octc.faults import read_only
+from octc.cli._app.session import Session
+from octc.cli._app.tables import Rows
+from octc.core.errors import OctcError
+from octc.core.faults import read_only
 
 if TYPE_CHECKING:
-    from octc.bench.plan import Plan
-    from octc.bench.profiles import Options
-    from octc.find import Found
+    from octc.bench.timing.plan import Plan
+    from octc.bench.timing.profiles import Options
+    from octc.store.find import Found
 
 
 def bench(
@@ -76,9 +76,9 @@ def bench(
         from octc.cli.bench_compare import compare_results
 
         return compare_results(session, bundles or [])
-    from octc.bench.plan import QUICK_NOTE, make_plan
+    from octc.bench.timing.plan import QUICK_NOTE, make_plan
     from octc.cli.bench_options import make_options
-    from octc.host import read_machine
+    from octc.machine.host import read_machine
 
     machine = read_machine()
     local = values if on is None else {**values, "threads": None}  # the far end knows how many it has
@@ -101,7 +101,7 @@ def bench(
         return _dry(session, plan, options)
     _check_writable([subject.found.folder for subject in plan.subjects])
     with tempfile.TemporaryDirectory(prefix="octc-bench-") as scratch:
-        from octc.bench.pictures import choose_pictures
+        from octc.bench.timing.images import choose_pictures
         from octc.cli.bench_run import run_plan
 
         paths, words = choose_pictures(images, founds[0], session.run_dir, session.data, os.environ, Path(scratch))
@@ -111,7 +111,7 @@ def bench(
 
 def _find(session: Session, bundles: list[str]) -> tuple[list[Found], list[bool]]:
     """The artifacts, and for each whether it was given by its own folder."""
-    from octc.find import find_artifacts
+    from octc.store.find import find_artifacts
 
     founds: dict[Path, tuple[Found, bool]] = {}
     places: list[str | None] = [*bundles] or [None]
@@ -134,7 +134,7 @@ def _sort(founds: list[Found], named: list[bool]) -> tuple[list[Found], list[boo
 
 def _teachers(founds: list[Found], given: list[Found], run_dir: Path) -> tuple[list[Found], str | None]:
     """Artifacts of the teacher, or why there are none and the mend; neither for artifacts of teachers alone."""
-    from octc.find import read_teacher
+    from octc.store.find import read_teacher
 
     student = next((one for one in founds if one.artifact.role == "student"), None)
     if student is None:
@@ -150,7 +150,7 @@ def _teachers(founds: list[Found], given: list[Found], run_dir: Path) -> tuple[l
 
 
 def _say_plan(session: Session, plan: Plan, options: Options) -> None:
-    from octc.cli.session import spell_seconds
+    from octc.cli._app.session import spell_seconds
 
     for note in plan.notes[1:]:
         session.say(note)
@@ -162,7 +162,7 @@ def _say_plan(session: Session, plan: Plan, options: Options) -> None:
 
 
 def _dry(session: Session, plan: Plan, options: Options) -> int:
-    from octc.bench.report import plan_rows
+    from octc.bench.timing.render import plan_rows
 
     rows = plan_rows(plan, options)
     columns = ("artifact", "row", "seconds", "queries")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from octc.cli.session import Session
-from octc.cli.tables import Rows
-from octc.errors import OctcError
+from octc.cli._app.session import Session
+from octc.cli._app.tables import Rows
+from octc.core.errors import OctcError
 
 
 def compare_results(session: Session, places: list[str]) -> int:
     """Print what changed; 1 where two valid ratios of the same pair differ by more than 10 %."""
-    from octc.bench.repeat import AGREE, lines, read_result, why_not_comparable
+    from octc.bench.timing.compare_results import AGREE, lines, read_result, why_not_comparable
 
     if len(places) != 2:
         text = f"--compare takes two results, not {len(places)}"

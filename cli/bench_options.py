@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from octc.errors import OctcError
+from octc.core.errors import OctcError
 
 if TYPE_CHECKING:
-    from octc.bench.profiles import Options
-    from octc.cpu import Cpus
+    from octc.bench.timing.profiles import Options
+    from octc.machine.cpu import Cpus
 
 SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
@@ -46,7 +46,7 @@ def positive(value: float | None, option: str) -> float | None:
 
 def threads_of(asked: int | None, cpus: Cpus) -> tuple[int, str]:
     """Threads for every runtime, and what decided (E104 for more than this process may use)."""
-    from octc.cpu import usable_threads
+    from octc.machine.cpu import usable_threads
 
     if asked is None:
         return usable_threads(cpus)
@@ -63,8 +63,8 @@ def make_options(values: Mapping[str, Any], cpus: Cpus, origins: Mapping[str, st
     Raises:
         OctcError: E104 a value out of range, E102 gates that cannot be judged.
     """
-    from octc.bench import profiles
-    from octc.bench.plan import check_gates, check_power
+    from octc.bench.timing import profiles
+    from octc.bench.timing.plan import check_gates, check_power
 
     for option, value, known in (("--scenario", values["scenario"], SCENARIOS), ("--vs", values["vs"], ("teacher", "none"))):
         if value not in known:

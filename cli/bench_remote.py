@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from octc.cli.session import Session
-from octc.errors import OctcError, Several
-from octc.files import read_json
+from octc.cli._app.session import Session
+from octc.core.errors import OctcError, Several
+from octc.core.files import read_json
 
 if TYPE_CHECKING:
-    from octc.find import Found
+    from octc.store.find import Found
 
 # parameters of the command that go with it as they are
 PASSED = ("scenario", "batch", "duration", "min_queries", "max_duration", "threads", "max_p50", "max_p90", "max_p99",
@@ -35,9 +35,9 @@ def bench_on(
         raise OctcError("OCT-E102", text, mend="leave one of them out")
     if values["power_csv"] is not None:
         raise OctcError("OCT-E102", "--power-csv and --on: the clocks differ", mend="leave one of them out")
-    from octc.bench.pictures import choose_pictures
-    from octc.bench.remote import check_address, run_far
-    from octc.bench.remote_pack import host_of, place_of, take_results, write_package, write_partial
+    from octc.bench.timing.images import choose_pictures
+    from octc.bench.timing.remote import check_address, run_far
+    from octc.bench.timing.remote_pack import host_of, place_of, take_results, write_package, write_partial
 
     check_address(address)
     python = str(session.settings.get("bench", {}).get("remote_python", ("python3", ""))[0])

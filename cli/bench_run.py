@@ -9,26 +9,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from octc.cli.errors import INTERRUPTED, TERMINATED, Terminated
-from octc.cli.session import Session, Step
-from octc.cli.tables import Rows
-from octc.cli.terminal import tell
-from octc.errors import Several
+from octc.cli._app.errors import INTERRUPTED, TERMINATED, Terminated
+from octc.cli._app.session import Session, Step
+from octc.cli._app.tables import Rows
+from octc.cli._app.terminal import tell
+from octc.core.errors import Several
 
 if TYPE_CHECKING:
-    from octc.bench.plan import Plan
-    from octc.bench.profiles import Options
-    from octc.bench.state import State
-    from octc.host import Machine
+    from octc.bench.timing.plan import Plan
+    from octc.bench.timing.profiles import Options
+    from octc.bench.timing.state import State
+    from octc.machine.host import Machine
 
-PARTIAL = "OCTC_BENCH_PARTIAL"  # set by the script of octc.bench.remote
+PARTIAL = "OCTC_BENCH_PARTIAL"  # set by the script of octc.bench.timing.remote
 
 
 def run_plan(session: Session, plan: Plan, options: Options, machine: Machine, scratch: Path, *, pareto: bool) -> int:
     """Measure, write, print; the exit code of the bench."""
-    from octc.bench.runner import run_bench
-    from octc.bench.state import State
-    from octc.run import utc_now
+    from octc.bench.timing.runner import run_bench
+    from octc.bench.timing.state import State
+    from octc.store.runs import utc_now
 
     started = utc_now()
     run_id = f"b-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
@@ -44,10 +44,10 @@ def run_plan(session: Session, plan: Plan, options: Options, machine: Machine, s
 
 def _step_and_tell(step: Step, state: State, count: int) -> None:
     """For whoever drives this from another machine: what is known so far, in one line on stderr."""
-    from octc.bench.judge import Judgement
-    from octc.bench.remote import PARTIAL as SIGN
-    from octc.bench.result import document
-    from octc.bench.rows import broken_row
+    from octc.bench.timing.gates import Judgement
+    from octc.bench.timing.remote import PARTIAL as SIGN
+    from octc.bench.timing.result import document
+    from octc.bench.timing.rows import broken_row
 
     step(count)
     unfinished = {row.id: broken_row(row, "incomplete") for row in state.plan.measured() if row.id not in state.rows}
@@ -58,12 +58,12 @@ def _step_and_tell(step: Step, state: State, count: int) -> None:
 
 def _finish(session: Session, state: State, reports: Path, *, pareto: bool) -> int:
     """Write what was measured, print it, and end as the numbers say."""
-    from octc.bench.bench_page import write_page, write_pareto
-    from octc.bench.findings import find_all
-    from octc.bench.judge import judge
-    from octc.bench.report import COLUMNS, head, reasons, table, tail
-    from octc.bench.report_md import markdown
-    from octc.bench.result import document, write_results
+    from octc.bench.report.bench_page import write_page, write_pareto
+    from octc.bench.timing.findings import find_all
+    from octc.bench.timing.gates import judge
+    from octc.bench.timing.render import COLUMNS, head, reasons, table, tail
+    from octc.bench.timing.render_markdown import markdown
+    from octc.bench.timing.result import document, write_results
 
     verdict = judge(state, TERMINATED if isinstance(state.interrupted, Terminated) else INTERRUPTED)
     findings = find_all(state)

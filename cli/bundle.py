@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from octc.cli.session import Session
-from octc.errors import OctcError
+from octc.cli._app.session import Session
+from octc.core.errors import OctcError
 
 PASSWORD = "OCTC_KEY_PASSWORD"
 
@@ -21,9 +21,9 @@ def sign(
     force: Annotated[bool, typer.Option("--force", help="Replace a signature that is there")] = False,
 ) -> int:
     """Sign artifacts. A key: openssl genpkey -algorithm ed25519 -out key.pem."""
-    from octc.find import find_artifacts
-    from octc.signature import POLICY, SIGNATURE
-    from octc.signature import sign as sign_folder
+    from octc.store.find import find_artifacts
+    from octc.store.signature import POLICY, SIGNATURE
+    from octc.store.signature import sign as sign_folder
 
     os.environ[POLICY] = "optional"  # what is to be signed need not be signed yet
     founds, words = find_artifacts(bundle, session.run_dir, os.environ)
@@ -46,11 +46,11 @@ def verify(
     key: Annotated[str | None, typer.Option(metavar="FILE", help="Public key that must have signed (PEM)")] = None,
 ) -> int:
     """Check sums and signature of artifacts; ends with 3 where one is not signed, not whole, or signed by somebody else."""
-    from octc.artifact import MANIFEST
-    from octc.files import sha256_file
-    from octc.find import find_artifacts
-    from octc.optional import need
-    from octc.signature import POLICY, TRUSTED, check_signature
+    from octc.core.files import sha256_file
+    from octc.core.optional import need
+    from octc.store.artifacts import MANIFEST
+    from octc.store.find import find_artifacts
+    from octc.store.signature import POLICY, TRUSTED, check_signature
 
     need("cryptography")
     founds, words = find_artifacts(bundle, session.run_dir, os.environ)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from octc.cli._app.session import Session
+from octc.cli._app.tables import Rows
 from octc.cli.compare_side import PARTS, read_side
-from octc.cli.session import Session
-from octc.cli.tables import Rows
-from octc.errors import OctcError
-from octc.image import VIEWS
+from octc.core.errors import OctcError
+from octc.imaging.preprocess import VIEWS
 
 if TYPE_CHECKING:
-    from octc.versus import Versus
+    from octc.stats.two_models import Versus
 
 WHAT = "A run, the folder of a cross-validation (runs/cv-...), or an artifact"
 FIGURES = {
@@ -33,7 +33,7 @@ def compare(
     tta: Annotated[str, typer.Option(help="Views that are averaged: none, hflip or 5")] = "none",
 ) -> int:
     """Accuracy gap with interval and McNemar test, parameters, MACs, file size, latency. Writes reports/compare-<time>/."""
-    from octc.versus import versus
+    from octc.stats.two_models import versus
 
     for name, value, known in (("--split", split, tuple(PARTS)), ("--tta", tta, tuple(VIEWS))):
         if value not in known:
@@ -144,10 +144,10 @@ def _write(session: Session, found: Versus, split: str, tta: str) -> Path:
     """reports/compare-<time>/ with compare.json and model_comparison.csv; never over an older one."""
     import time
 
-    from octc.csv_files import csv_bytes
-    from octc.files import publishing, write_bytes, write_json
-    from octc.run import utc_now
-    from octc.versus import CSV_COLUMNS, csv_row, versus_json
+    from octc.core.csv_files import csv_bytes
+    from octc.core.files import publishing, write_bytes, write_json
+    from octc.stats.two_models import CSV_COLUMNS, csv_row, versus_json
+    from octc.store.runs import utc_now
 
     document = {"schema_version": "1.0", "time_utc": utc_now(), "split": split, "tta": tta, **versus_json(found)}
     stem = time.strftime("compare-%Y%m%d-%H%M%S", time.gmtime())

@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from octc.artifact import MANIFEST, read_artifact
-from octc.cli.session import Session
-from octc.errors import OctcError
-from octc.files import read_json, sha256_file
-from octc.find import artifact_of
+from octc.cli._app.session import Session
+from octc.core.errors import OctcError
+from octc.core.files import read_json, sha256_file
+from octc.store.artifacts import MANIFEST, read_artifact
+from octc.store.find import artifact_of
 
 if TYPE_CHECKING:
-    from octc.run import Run
-    from octc.train.outcome import Predictions
-    from octc.versus import Side
+    from octc.stats.two_models import Side
+    from octc.store.runs import Run
+    from octc.train.evaluation.outcome import Predictions
 
 PARTS = {"select": "val", "test": "test", "official": "official"}
 SUMMARY = "summary.json"
@@ -34,14 +34,14 @@ def read_side(session: Session, word: str, split: str, tta: str) -> Side:
             return _of_artifact(session, own, split, tta)
         if (place / SUMMARY).is_file():
             return _of_job(place, split, tta)
-    from octc.run import find_run
+    from octc.store.runs import find_run
 
     return _of_run(session, find_run(session.run_dir, word), split, tta)
 
 
 def _side(name: str, role: str, model: str, answers: Predictions, combine: str = "probabilities", **more: Any) -> Side:
-    from octc.train.outcome import combined
-    from octc.versus import Side
+    from octc.stats.two_models import Side
+    from octc.train.evaluation.outcome import combined
 
     probabilities, logs = combined(answers, combine)
     ids = tuple(zip(answers.sums, answers.paths, strict=True))
@@ -50,18 +50,18 @@ def _side(name: str, role: str, model: str, answers: Predictions, combine: str =
 
 def _of_run(session: Session, run: Run, split: str, tta: str) -> Side:
     """Stored answers of these very weights, or new ones."""
+    from octc.core.optional import need_wing
     from octc.datasets.split import read_split
-    from octc.optional import need_wing
 
     need_wing("train")
-    from octc.train.checkpoint import read_checkpoint
-    from octc.train.outcome import newest_evaluation, read_predictions
+    from octc.train.evaluation.outcome import newest_evaluation, read_predictions
+    from octc.train.loop.checkpoint import read_checkpoint
 
     checkpoint, _ = read_checkpoint(run.path / "train")
     part = PARTS[split]
-    from octc.run import utc_now
-    from octc.test_set_log import log_part
-    from octc.train.assess import is_evaluated
+    from octc.store.runs import utc_now
+    from octc.store.test_set_log import log_part
+    from octc.train.evaluation.assess import is_evaluated
 
     if not is_evaluated(run, part, checkpoint.sha256, tta):
         _evaluate(session, run, part, tta)
@@ -84,12 +84,12 @@ def _of_run(session: Session, run: Run, split: str, tta: str) -> Side:
 
 
 def _evaluate(session: Session, run: Run, part: str, tta: str) -> None:
-    from octc.datasets.table import find_root
-    from octc.optional import need
+    from octc.core.optional import need
+    from octc.datasets.registry import find_root
 
     for module in ("torch", "timm", "safetensors"):
         need(module)
-    from octc.train.assess import evaluate_run, part_of
+    from octc.train.evaluation.assess import evaluate_run, part_of
 
     known = run.read()
     root = find_root(known["dataset"], session.data or known.get("data_root"), os.environ)
@@ -107,8 +107,8 @@ def _evaluate(session: Session, run: Run, part: str, tta: str) -> None:
 def _of_job(folder: Path, split: str, tta: str) -> Side:
     """A cross-validation: every image by the fold that did not see it; "official" are the folds together."""
     from octc.datasets.split import read_split
-    from octc.run import Run
-    from octc.train.outcome import read_predictions
+    from octc.store.runs import Run
+    from octc.train.evaluation.outcome import read_predictions
 
     if split == "select" or tta != "none":
         text = f"{folder.name} is a cross-validation: it has answers on what its folds hold out, without views"
@@ -137,8 +137,8 @@ def _of_job(folder: Path, split: str, tta: str) -> Side:
 def _log_folds(run_dir: Path, summary: dict[str, Any], part: str) -> None:
     """A row of the log of every fold that is here: its stored answers on what it holds out are looked at."""
     from octc.datasets.split import read_split
-    from octc.run import RUN, utc_now
-    from octc.test_set_log import log_part
+    from octc.store.runs import RUN, utc_now
+    from octc.store.test_set_log import log_part
 
     for fold in summary["folds"]:
         place = run_dir / fold["run"]
@@ -149,15 +149,15 @@ def _log_folds(run_dir: Path, summary: dict[str, Any], part: str) -> None:
 
 def _of_artifact(session: Session, folder: Path, split: str, tta: str) -> Side:
     """An exported file, run here on the images of its run's split."""
-    from octc.bench.accuracy import measure
-    from octc.bench.footprint import file_mib
-    from octc.bench.verify_set import check_artifact, read_set, root_of, run_of
+    from octc.bench.parity.evaluation_set import check_artifact, read_set, root_of, run_of
+    from octc.bench.parity.inference import measure
+    from octc.bench.timing.footprint import file_mib
     from octc.datasets.split import read_split
-    from octc.image import VIEWS
-    from octc.run import utc_now
-    from octc.runtimes.table import open_runtime
-    from octc.test_set_log import log_part
-    from octc.train.outcome import Predictions
+    from octc.imaging.preprocess import VIEWS
+    from octc.runtimes.registry import open_runtime
+    from octc.store.runs import utc_now
+    from octc.store.test_set_log import log_part
+    from octc.train.evaluation.outcome import Predictions
 
     artifact = read_artifact(folder)
     run = run_of(folder, artifact, session.run_dir)

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from octc.cli.session import Session
-from octc.errors import OctcError
+from octc.cli._app.session import Session
+from octc.core.errors import OctcError
 
 # shell -> how its user takes it in, for this session
 SHELLS = {
@@ -29,7 +29,7 @@ def completion(
         raise OctcError("OCT-E104", f"unknown shell {shell!r}", mend=f"one of: {', '.join(SHELLS)}", place="SHELL")
     name = "pwsh" if shell == "powershell" else shell
     done = subprocess.run(
-        [sys.executable, "-m", "octc.cli.main"], env={**os.environ, "_OCTC_COMPLETE": f"source_{name}"},
+        [sys.executable, "-m", "octc.cli._app.main"], env={**os.environ, "_OCTC_COMPLETE": f"source_{name}"},
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     if done.returncode or not done.stdout.strip():

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
-from octc.cli.session import Session
-from octc.cli.tables import Rows
-from octc.config import KEYS, Key
-from octc.errors import OctcError
-from octc.files import write_bytes
+from octc.cli._app.session import Session
+from octc.cli._app.tables import Rows
+from octc.core.errors import OctcError
+from octc.core.files import write_bytes
+from octc.core.settings import KEYS, Key
 
 FILE = "octc.toml"
 # keys that no option of a verb has: their defaults
@@ -96,7 +96,7 @@ def _default(path: str, key: Key) -> Any:
     if path in PLAIN:
         return PLAIN[path]
     section, _, name = path.partition(".")
-    from octc.cli.verbs import VERBS
+    from octc.cli._app.commands import VERBS
 
     for entry in VERBS:
         if entry.name.split()[0] != section:

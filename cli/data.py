@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from octc.cli.session import Session, Step
-from octc.cli.tables import Rows
-from octc.errors import OctcError, Several
+from octc.cli._app.session import Session, Step
+from octc.cli._app.tables import Rows
+from octc.core.errors import OctcError, Several
 
 if TYPE_CHECKING:
     from octc.datasets.audit import AuditReport
@@ -23,7 +23,7 @@ NAME = "name of a data set (octc data list), or a folder"
 
 def list_(session: Session) -> int:
     """Known data sets, and which of them are on this machine."""
-    from octc.datasets.table import DATASETS, find_root
+    from octc.datasets.registry import DATASETS, find_root
 
     cells, rows = [], {}
     for name, spec in DATASETS.items():
@@ -85,8 +85,8 @@ def phantom(
     force: Annotated[bool, typer.Option("--force", help="replace phantoms that are there")] = False,
 ) -> int:
     """Draw synthetic B-scans in the layout of UCSD. They say nothing about patients; a quarter of them is the test part."""
-    from octc.datasets.phantom import write_phantoms
-    from octc.datasets.table import spec_of
+    from octc.datasets.registry import spec_of
+    from octc.datasets.synthetic.bscans import write_phantoms
 
     root = Path(folder or session.data or str(spec_of("phantom").default_root))
     people = patients or max(2, images // 2)
@@ -101,8 +101,8 @@ def phantom(
 
 def place_of(session: Session, what: str) -> tuple[str, Path]:
     """A data set's name and root, from a name or a folder; which was chosen is said."""
-    from octc.datasets.table import DATASETS, find_root, guess_layout, spec_of
-    from octc.tree import is_folder
+    from octc.datasets.registry import DATASETS, find_root, guess_layout, spec_of
+    from octc.datasets.tree import is_folder
 
     if what in DATASETS or not is_folder(Path(what)):
         name, root = spec_of(what).name, find_root(what, session.data, os.environ)

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
+from octc.cli._app.session import Session
 from octc.cli.data import ticking
-from octc.cli.session import Session
-from octc.errors import OctcError
+from octc.core.errors import OctcError
 
 
 def fetch(
@@ -28,9 +28,9 @@ def fetch(
 
     A download that broke off goes on when the command is repeated. The folder appears when everything is in it.
     """
-    from octc.datasets.fetch import fetch as fetch_source
-    from octc.datasets.sources import SIZES, source_of
-    from octc.datasets.table import spec_of
+    from octc.datasets.download.fetch import fetch as fetch_source
+    from octc.datasets.download.sources import SIZES, source_of
+    from octc.datasets.registry import spec_of
 
     source = source_of(name)
     if sha256 is not None and place is None:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from octc.cli._app.session import Session
 from octc.cli.data import ticking
-from octc.cli.session import Session
 
 
 def paired_phantom(
@@ -23,8 +23,8 @@ def paired_phantom(
 
     They say nothing about patients; a quarter of them is the test part.
     """
-    from octc.datasets.paired_phantom import write_paired
-    from octc.datasets.table import spec_of
+    from octc.datasets.registry import spec_of
+    from octc.datasets.synthetic.paired import write_paired
 
     root = Path(folder or session.data or str(spec_of("paired-phantom").default_root))
     with ticking(session, "drawing") as step:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from octc.cli._app.session import Session
+from octc.cli._app.tables import Rows
 from octc.cli.data import NAME, people_cell, place_of, tell_scan, ticking
-from octc.cli.session import Session
-from octc.cli.tables import Rows
 
 if TYPE_CHECKING:
     from octc.datasets.split import Split
@@ -28,8 +28,8 @@ def split(
 ) -> int:
     """Show the split that a run with this seed trains on (by patient, where patients are known), or the folds of a
     cross-validation."""
-    from octc.datasets.released import make_splits
-    from octc.datasets.table import scan_dataset
+    from octc.datasets.registry import scan_dataset
+    from octc.datasets.released_splits import make_splits
 
     name, root = place_of(session, what)
     with ticking(session, "sums") as step:
@@ -63,9 +63,9 @@ def stats(
     seed: Annotated[int, typer.Option(min=0, help="of the split whose training part the pixels are taken from")] = 0,
 ) -> int:
     """Images and patients of each class, sizes, and the mean and deviation of the pixels (training images only)."""
+    from octc.datasets.registry import scan_dataset, spec_of
     from octc.datasets.split import make_split
-    from octc.datasets.stats import read_stats
-    from octc.datasets.table import scan_dataset, spec_of
+    from octc.datasets.statistics import read_stats
 
     name, root = place_of(session, what)
     with ticking(session, "sums") as step:
@@ -150,7 +150,7 @@ def _json(one: Split, *, single: bool = False) -> dict[str, object]:
 
 def _write(made: Sequence[Split], folder: Path) -> list[str]:
     """One manifest for each split; nothing is overwritten."""
-    from octc.errors import OctcError
+    from octc.core.errors import OctcError
 
     paths = [folder / (f"fold-{one.fold[0]}-of-{one.fold[1]}.json" if one.fold else "split.json") for one in made]
     if there := [str(path) for path in paths if path.exists()]:

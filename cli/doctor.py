@@ -17,10 +17,10 @@ from typing import Annotated, Any
 
 import typer
 
-from octc.checks import TARGETS, Check, seen_from
-from octc.cli.session import Session
-from octc.errors import OctcError
-from octc.optional import have
+from octc.cli._app.session import Session
+from octc.core.errors import OctcError
+from octc.core.optional import have
+from octc.machine.checks import TARGETS, Check, seen_from
 
 SIGNS = {"ok": "✓", "info": "·", "warning": "!", "problem": "✗"}
 ELSEWHERE = ("192.0.2.1", 9)  # RFC 5737: an address that belongs to nobody; the guard refuses before anything is sent
@@ -68,8 +68,8 @@ def _all_checks(session: Session, target: str | None) -> list[Check]:
 
 def _packages(_session: Session) -> list[Check]:
     from octc.cli.list import EXTRAS, missing_modules
-    from octc.host import versions
-    from octc.train.packages import PACKAGES
+    from octc.machine.host import versions
+    from octc.train.recipes.weight_packages import PACKAGES
 
     group, python = "Python and packages", platform.python_version()
     old = sys.version_info < (3, 10)
@@ -98,7 +98,7 @@ def _packages(_session: Session) -> list[Check]:
 
 
 def _conflicts(group: str) -> list[Check]:
-    from octc.conflicts import can_check, find_conflicts, same_module
+    from octc.machine.package_conflicts import can_check, find_conflicts, same_module
 
     if not can_check():
         return [Check(group, "info", "versions are not checked against each other: packaging is not installed", "pip check")]
@@ -110,9 +110,9 @@ def _conflicts(group: str) -> list[Check]:
 
 
 def _cpu(target: str | None) -> list[Check]:
-    from octc.checks import check_cpu, check_kind
-    from octc.cpu import usable_threads
-    from octc.host import read_machine
+    from octc.machine.checks import check_cpu, check_kind
+    from octc.machine.cpu import usable_threads
+    from octc.machine.host import read_machine
 
     machine = read_machine(gpus=False)
     kind = check_kind(platform.machine(), target)
@@ -120,15 +120,15 @@ def _cpu(target: str | None) -> list[Check]:
 
 
 def _memory(session: Session) -> list[Check]:
-    from octc.checks import check_memory
+    from octc.machine.checks import check_memory
 
     return check_memory(session.run_dir, os.environ, trains=have("torch"))
 
 
 def _gpu(_session: Session) -> list[Check]:
-    from octc.checks import check_gpu, gpu_users
-    from octc.host import read_gpus, versions
-    from octc.jetson import read_jetson
+    from octc.machine.checks import check_gpu, gpu_users
+    from octc.machine.host import read_gpus, versions
+    from octc.machine.jetson import read_jetson
 
     gpus = read_gpus()
     others = gpu_users() if gpus else None
@@ -136,7 +136,7 @@ def _gpu(_session: Session) -> list[Check]:
 
 
 def _explained(log: Path) -> Check:
-    from octc.runtimes.trt_doctor import explain_log
+    from octc.runtimes.tensorrt.doctor import explain_log
 
     if str(log) != "-" and not log.is_file():
         raise OctcError("OCT-E107", f"no file {log}", mend="pip install ... 2>&1 | tee FILE", place="--log")
@@ -144,8 +144,8 @@ def _explained(log: Path) -> Check:
 
 
 def _runtimes(session: Session, target: str | None) -> list[Check]:
-    from octc.checks import check_engines
     from octc.cli.probe import ENGINES, ask
+    from octc.machine.checks import check_engines
 
     group, closer = "Runtimes", target in ("tensorrt", "jetson")
     here = [name for name in ENGINES if have(name) and not (closer and name == "tensorrt")]
@@ -158,7 +158,7 @@ def _runtimes(session: Session, target: str | None) -> list[Check]:
         text = "no inference engine is installed: nothing can be measured or predicted here"
         found.append(Check(group, "problem", text, "pip install 'octc[ort]'", "OCT-E901", matters=("x86",)))
     if closer:
-        from octc.runtimes.trt_doctor import check_tensorrt
+        from octc.runtimes.tensorrt.doctor import check_tensorrt
 
         found += check_tensorrt(os.environ)
     elif "tensorrt" not in here:
@@ -188,8 +188,8 @@ def _engine(group: str, name: str, said: dict[str, Any]) -> Check:
 
 def _artifacts(session: Session, group: str) -> list[Check]:
     """The artifacts that `octc bench` would take, and which of them run here."""
-    from octc.find import find_artifacts
-    from octc.runtimes.table import why_not
+    from octc.runtimes.registry import why_not
+    from octc.store.find import find_artifacts
 
     try:
         founds, words = find_artifacts(None, session.run_dir, os.environ)
@@ -211,14 +211,14 @@ def _artifacts(session: Session, group: str) -> list[Check]:
 
 
 def _sensors(_session: Session) -> list[Check]:
-    from octc.checks import check_sensors
+    from octc.machine.checks import check_sensors
 
     return check_sensors()
 
 
 def _data(session: Session) -> list[Check]:
-    from octc.datasets.table import DATASETS, find_root
-    from octc.run import scan_runs
+    from octc.datasets.registry import DATASETS, find_root
+    from octc.store.runs import scan_runs
 
     found = []
     for name, spec in DATASETS.items():
@@ -238,7 +238,7 @@ def _data(session: Session) -> list[Check]:
 
 
 def _network(session: Session) -> list[Check]:
-    from octc.checks import check_network
+    from octc.machine.checks import check_network
 
     found = check_network(os.environ, offline=session.offline)
     return [*found, _proof()] if session.offline else found
@@ -256,9 +256,9 @@ def _proof() -> Check:
 
 
 def _telemetry(_session: Session) -> list[Check]:
-    from octc.checks import check_telemetry
-    from octc.host import versions
-    from octc.telemetry import DEPENDENCIES
+    from octc.core.telemetry import DEPENDENCIES
+    from octc.machine.checks import check_telemetry
+    from octc.machine.host import versions
 
     installed = versions(tuple(name for one in DEPENDENCIES for name in one.names))
     return check_telemetry(installed, os.environ, sys.modules, Path(os.environ.get("HOME") or os.devnull))

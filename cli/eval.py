@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from octc.cli.session import Session
-from octc.errors import OctcError
-from octc.image import VIEWS
+from octc.cli._app.session import Session
+from octc.core.errors import OctcError
+from octc.imaging.preprocess import VIEWS
 
 if TYPE_CHECKING:
-    from octc.run import Run
-    from octc.train.outcome import Evaluation
+    from octc.store.runs import Run
+    from octc.train.evaluation.outcome import Evaluation
 
 PARTS = {"select": "val", "test": "test", "official": "official"}
 COMBINE = ("probabilities", "logits")
@@ -43,13 +43,13 @@ def evaluate(
     if maps and stored.get("task") == "multilabel":
         text = "--maps shows the evidence for one class, and this run has several for an eye"
         raise OctcError("OCT-E102", text, mend="leave --maps out", place="--maps")
-    from octc.datasets.table import find_root
-    from octc.optional import need
+    from octc.core.optional import need
+    from octc.datasets.registry import find_root
 
     for module in ("torch", "timm", "safetensors"):
         need(module)
     root = find_root(stored["dataset"], session.data or stored.get("data_root"), os.environ)
-    from octc.train.assess import evaluate_run, part_of
+    from octc.train.evaluation.assess import evaluate_run, part_of
 
     part = PARTS[split]
     total = len(part_of(chosen, part)[1])
@@ -68,7 +68,7 @@ def evaluate(
     folder = found.folder
     drawn = None
     if maps:
-        from octc.train.maps import write_maps
+        from octc.train.evaluation.maps import write_maps
 
         drawn = str(write_maps(chosen, root, part, tta, maps, _device(device), evaluation=folder))
         session.say(f"✓ maps      {drawn}")
@@ -81,7 +81,7 @@ def evaluate(
 def _eyes(session: Session, run: Run, root: Path, what: tuple[str, str], device: Any, tell: Callable[[int, int], None]) -> int:
     """A run whose classes do not exclude each other: figures by eye, at thresholds of the select set."""
     from octc.datasets.patients import words_of
-    from octc.train.retnet_eval import evaluate_eye_run, eye_report
+    from octc.train.crossmodal.evaluation import evaluate_eye_run, eye_report
 
     part, tta = what
     found = evaluate_eye_run(run, root, part, tta=tta, device=device, progress=tell)
@@ -98,7 +98,7 @@ def _eyes(session: Session, run: Run, root: Path, what: tuple[str, str], device:
 
 
 def _chosen(session: Session, name: str | None) -> Run:
-    from octc.run import find_run, newest_run
+    from octc.store.runs import find_run, newest_run
 
     if name is not None:
         chosen = find_run(session.run_dir, name)
@@ -150,6 +150,6 @@ def _document(found: Evaluation) -> dict[str, Any]:
 
 def _report(found: Evaluation, run: Run, folder: Any) -> str:
     from octc.datasets.split import read_split
-    from octc.train.outcome_files import report_text
+    from octc.train.evaluation.files import report_text
 
     return f"{report_text(found, read_split(run.split).classes)}\n{folder}"

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from octc.cli.session import Session
-from octc.codes import CODES
-from octc.errors import OctcError
+from octc.cli._app.session import Session
+from octc.core.codes import CODES
+from octc.core.errors import OctcError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -122,7 +122,7 @@ def lines(entry: dict[str, Any]) -> list[str]:
 
 
 def _all(session: Session) -> int:
-    from octc.cli.tables import Rows
+    from octc.cli._app.tables import Rows
 
     words = [name for name in texts() if name not in CODES]
     rows = [(name, str(code), means) for name, (code, means) in CODES.items()] + [

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from octc.cli.session import Session
-from octc.errors import OctcError
+from octc.cli._app.session import Session
+from octc.core.errors import OctcError
 
 if TYPE_CHECKING:
-    from octc.run import Run
+    from octc.store.runs import Run
 
 TARGETS = ("onnx", "openvino", "tensorrt", "tensorrt-rtx", "torch")
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -68,19 +68,19 @@ def export(
             text = "--from-bundle builds the engine of one artifact: what decides what is in it does not go with it"
             raise OctcError("OCT-E102", text, mend="octc export --from-bundle DIR --target tensorrt")
         return build_bundle(session, from_bundle, force=force, allow_fallback=allow_fallback)
-    from octc.optional import need_wing
+    from octc.core.optional import need_wing
 
     need_wing("export")
     _check_ptq(ptq, amax, target, precision)
     backends = find_backends(target, require_engine)
-    from octc.plan import ParityOptions
+    from octc.stats.test_plan import ParityOptions
 
     options = ParityOptions(margin=margin)
     chosen = find_student(session, run)
     session.run_id = chosen.id
     pairs = wanted(target, precision, str(chosen.read().get("kind")))
-    from octc.export.makers import Job
-    from octc.export.to_onnx import choose_opset
+    from octc.export.onnx.float import choose_opset
+    from octc.export.targets import Job
 
     jobs = [Job(t, p, None if t == "torch" else choose_opset(t, opset), engine=ptq or "") for t, p in pairs]
     _check_room(chosen, [j.name for j in jobs], force)
@@ -109,7 +109,7 @@ def _check_ptq(engine: str | None, amax: Path | None, target: str, precision: st
     if target == "all" and engine != "octc":
         text = f"--ptq {engine} makes no artifact for every target"
         raise OctcError("OCT-E102", text, mend="--target onnx or --target openvino", place="--target")
-    from octc.export.ptq import find_engine
+    from octc.export.ptq.engines import find_engine
 
     find_engine(engine, target)
 
@@ -142,7 +142,7 @@ def _precision(fp32: bool, fp16: bool, int8: bool) -> str | None:
 
 def find_student(session: Session, name: str | None) -> Run:
     """The named run, or the newest successful student."""
-    from octc.run import find_run, newest_run
+    from octc.store.runs import find_run, newest_run
 
     if name is not None:
         return find_run(session.run_dir, name)

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from octc.cli.session import Session
-from octc.errors import OctcError
+from octc.cli._app.session import Session
+from octc.core.errors import OctcError
 
 if TYPE_CHECKING:
-    from octc.artifact import Artifact
-    from octc.runtimes.trt_process import Backend
+    from octc.runtimes.tensorrt.process import Backend
+    from octc.store.artifacts import Artifact
 
 Backends = dict[str, "Backend | None"]  # by target
 Build = Callable[[Path, "Artifact", str], "dict[str, Any] | None"]
@@ -26,7 +26,7 @@ def find_backends(target: str, required: bool) -> Backends:
     Raises:
         OctcError: E410 an engine is wanted and nobody can build it here, E409 a version that octc does not support.
     """
-    from octc.runtimes.trt_process import find_backend
+    from octc.runtimes.tensorrt.process import find_backend
 
     asked = [name for name in MODULES if target in (name, "all") and not (target == "all" and name == "tensorrt-rtx")]
     found: Backends = {name: find_backend(MODULES[name], os.environ) for name in asked}
@@ -50,7 +50,7 @@ def engine_builder(session: Session, backends: Backends, fallback: bool) -> Buil
     """What `export.pipeline.Device.build` is."""
 
     def build(folder: Path, artifact: Artifact, target: str) -> dict[str, Any] | None:
-        from octc.runtimes.trt_artifact import build_artifact
+        from octc.runtimes.tensorrt.artifact import build_artifact
 
         backend = backends.get(target)
         if backend is None:
@@ -81,8 +81,8 @@ def say_engine(session: Session, folder: Path, details: dict[str, Any]) -> None:
 
 def build_bundle(session: Session, place: Path, *, force: bool, allow_fallback: bool) -> int:
     """Build the engines of an artifact on this machine; the folder is replaced as a whole."""
-    from octc.artifact import MANIFEST, read_artifact
-    from octc.runtimes.trt_process import find_backend
+    from octc.runtimes.tensorrt.process import find_backend
+    from octc.store.artifacts import MANIFEST, read_artifact
 
     artifact = read_artifact(place)
     if artifact.target != "tensorrt":
@@ -112,13 +112,13 @@ def rebuild_engines(
     Timing caches are kept: they make the next build quick.
 
     Raises:
-        OctcError: as `octc.runtimes.trt_build.build_engine`.
+        OctcError: as `octc.runtimes.tensorrt.build.build_engine`.
     """
     import shutil
     from dataclasses import replace
 
-    from octc.artifact import write_manifest
-    from octc.files import publishing
+    from octc.core.files import publishing
+    from octc.store.artifacts import write_manifest
 
     old = {str(one["engine"]) for one in (artifact.details.get("engine") or {}).get("built", [])}
     with publishing(place, force=True) as temporary:

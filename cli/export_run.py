@@ -7,17 +7,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from octc.cli._app.session import Session
 from octc.cli.export_engine import Backends, say_engine
-from octc.cli.session import Session
-from octc.errors import OctcError, Several
+from octc.core.errors import OctcError, Several
 
 if TYPE_CHECKING:
-    from octc.export.makers import Job, Workshop
     from octc.export.pipeline import Device, Published
     from octc.export.source import Quantised, Select, Source
-    from octc.plan import ParityOptions
-    from octc.run import Run
-    from octc.verdict import GateResult
+    from octc.export.targets import Job, Workshop
+    from octc.stats.test_plan import ParityOptions
+    from octc.stats.verdict import GateResult
+    from octc.store.runs import Run
 
 
 def export_all(
@@ -27,11 +27,11 @@ def export_all(
     """Make every artifact of `jobs`; one that is refused does not stop the others, and is raised at the end."""
     import tempfile
 
-    from octc.export.makers import Job, Workshop
+    from octc.export.onnx.float import choose_opset
     from octc.export.source import read_select, read_source
-    from octc.export.temper import spell_temperatures, temper
-    from octc.export.to_onnx import choose_opset
-    from octc.run import owning
+    from octc.export.targets import Job, Workshop
+    from octc.export.temperature import spell_temperatures, temper
+    from octc.store.runs import owning
 
     done: list[Published] = []
     errors: list[OctcError] = []
@@ -187,7 +187,7 @@ def find_data(session: Session, run: Run) -> Path:
     """Where a run's images lie now."""
     import os
 
-    from octc.datasets.table import find_root
+    from octc.datasets.registry import find_root
 
     facts = run.read()
     stored = facts.get("data_root")
@@ -200,7 +200,7 @@ def _device(session: Session, backends: Backends, allow_fallback: bool) -> Devic
     from octc.cli.export_engine import engine_builder
     from octc.export.pipeline import Device
     from octc.runtimes.golden import replay
-    from octc.runtimes.table import open_runtime
+    from octc.runtimes.registry import open_runtime
 
     return Device(
         open=open_runtime,

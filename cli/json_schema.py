@@ -8,9 +8,9 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import Any
 
-from octc.cli.verbs import GROUPS
-from octc.errors import OctcError
-from octc.files import parse_json
+from octc.cli._app.commands import GROUPS
+from octc.core.errors import OctcError
+from octc.core.files import parse_json
 
 OTHERS = {"bench": ("octc.bench", "bench-result.schema.json")}  # a schema that a command's own one refers to
 

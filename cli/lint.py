@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from octc.cli.session import Session
-from octc.errors import OctcError
+from octc.cli._app.session import Session
+from octc.core.errors import OctcError
 
 if TYPE_CHECKING:
-    from octc.export.lint import Finding
+    from octc.export.lint.check import Finding
 
 SHOWN = 20  # nodes of one rule
 
@@ -26,11 +26,11 @@ def lint(
     force: Annotated[bool, typer.Option("--force", help="Replace MODEL.fixed.onnx")] = False,
 ) -> int:
     """Find what an engine would reject, run in float or mis-scale. Exit 0: nothing to mend."""
-    from octc.optional import need
+    from octc.core.optional import need
 
     need("onnx")
-    from octc.export.lint import TARGETS
-    from octc.export.lint import lint as examine
+    from octc.export.lint.check import TARGETS
+    from octc.export.lint.check import lint as examine
 
     if target not in TARGETS:
         raise OctcError("OCT-E104", f"unknown target {target!r}", mend=f"one of: {', '.join(TARGETS)}", place="--target")
@@ -68,7 +68,7 @@ def table(found: list[Finding], name: str, target: str) -> str:
 
 
 def _read(path: Path) -> Any:
-    from octc.optional import need
+    from octc.core.optional import need
 
     onnx = need("onnx")
     if not path.is_file():
@@ -88,8 +88,8 @@ def _beside(path: Path) -> Path:
 
 
 def _fix(proto: Any, path: Path, force: bool) -> tuple[Any, list[str]]:
-    from octc.export.lint_fix import fix
-    from octc.files import write_bytes
+    from octc.core.files import write_bytes
+    from octc.export.lint.fix import fix
 
     out = _beside(path)
     if out.exists() and not force:

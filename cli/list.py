@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from octc.artifact import MANIFEST
-from octc.cli.session import Session
-from octc.cli.tables import Rows
-from octc.errors import OctcError
-from octc.optional import have
-from octc.run import scan_runs
+from octc.cli._app.session import Session
+from octc.cli._app.tables import Rows
+from octc.core.errors import OctcError
+from octc.core.optional import have
+from octc.store.artifacts import MANIFEST
+from octc.store.runs import scan_runs
 
 if TYPE_CHECKING:
-    from octc.train.recipes import Stage
+    from octc.train.recipes.registry import Stage
 
 KINDS = ("models", "datasets", "recipes", "runs")
 # what an extra of octc must bring to be complete
@@ -67,7 +67,7 @@ def _missing_extra(extra: str) -> list[str]:
 
 def missing_weights(stage: Stage) -> list[str]:
     """What a stage's start weights need that is not here."""
-    from octc.train.packages import NEEDS, PACKAGES, hub_name
+    from octc.train.recipes.weight_packages import NEEDS, PACKAGES, hub_name
 
     needs = _missing_extra(NEEDS[stage.model]) if stage.model in NEEDS else []
     if stage.weights == "package":
@@ -85,8 +85,8 @@ def _in_hub_cache(repository: str) -> bool:
 
 
 def _models(_session: Session) -> list[Row]:
-    from octc.train.recipes import RECIPES
-    from octc.train.retnet_config import EYE_RECIPES
+    from octc.train.recipes.crossmodal import EYE_RECIPES
+    from octc.train.recipes.registry import RECIPES
 
     rows = []
     for name, make in {**RECIPES, **EYE_RECIPES}.items():
@@ -99,8 +99,8 @@ def _models(_session: Session) -> list[Row]:
 
 
 def _recipes(_session: Session) -> list[Row]:
-    from octc.train.recipes import RECIPES
-    from octc.train.retnet_config import EYE_RECIPES
+    from octc.train.recipes.crossmodal import EYE_RECIPES
+    from octc.train.recipes.registry import RECIPES
 
     rows = []
     for name, make in {**RECIPES, **EYE_RECIPES}.items():
@@ -113,7 +113,7 @@ def _recipes(_session: Session) -> list[Row]:
 
 
 def _datasets(session: Session) -> list[Row]:
-    from octc.datasets.table import DATASETS, find_root
+    from octc.datasets.registry import DATASETS, find_root
 
     rows = []
     for name, spec in DATASETS.items():

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from octc.cli._app.session import Session
 from octc.cli.predict_rows import FORMATS, deliver
-from octc.cli.session import Session
-from octc.errors import OctcError, shorten
+from octc.core.errors import OctcError, shorten
 
 if TYPE_CHECKING:
-    from octc.find import Found
+    from octc.datasets.tree import Left
     from octc.runtimes.base import Runtime
-    from octc.tree import Left
+    from octc.store.find import Found
 
 
 def predict(
@@ -31,7 +31,7 @@ def predict(
     batch: Annotated[int, typer.Option(help="Images that are run together, at most")] = 8,
 ) -> int:
     """Classify images: probabilities of every class, label, confidence."""
-    from octc.image import VIEWS
+    from octc.imaging.preprocess import VIEWS
 
     for name, value, known in (
         ("--tta", tta, tuple(VIEWS)),
@@ -44,13 +44,13 @@ def predict(
         raise OctcError("OCT-E104", f"--batch {batch} is out of range", mend="--batch 1 to 256", place="--batch")
     place, words = split_inputs(inputs, session.run_dir)
     found = _choose(session, place)
-    from octc.runtimes.classify import classify
-    from octc.runtimes.table import choose_threads, open_runtime
+    from octc.runtimes.predict import classify
+    from octc.runtimes.registry import choose_threads, open_runtime
 
     count = choose_threads(threads)
     paths, left_out = scan_inputs(words)
     if left_out:
-        from octc.tree import words_left
+        from octc.datasets.tree import words_left
 
         session.say(f"left out: {words_left(left_out)}")
     views = len(VIEWS[tta])
@@ -67,11 +67,11 @@ def predict(
 
 def _log_test_images(session: Session, found: Found, paths: Sequence[Path]) -> None:
     """A row of the run's test-set log where test images of it are among the inputs, and the run is here."""
-    from octc.artifact import MANIFEST
-    from octc.bench.verify_set import run_of
-    from octc.files import sha256_file
-    from octc.run import utc_now
-    from octc.test_set_log import log_files
+    from octc.bench.parity.evaluation_set import run_of
+    from octc.core.files import sha256_file
+    from octc.store.artifacts import MANIFEST
+    from octc.store.runs import utc_now
+    from octc.store.test_set_log import log_files
 
     try:
         if (run := run_of(found.folder, found.artifact, session.run_dir)) is not None:
@@ -111,11 +111,11 @@ def split_inputs(words: Sequence[str], run_dir: Path) -> tuple[str | None, list[
 
 def _is_place(word: str, run_dir: Path) -> bool:
     """Whether a word says which network answers."""
-    from octc.artifact import MANIFEST
-    from octc.find import artifact_folders, artifact_of
-    from octc.image import SUFFIXES
-    from octc.run import ID, RUN, scan_runs
+    from octc.imaging.preprocess import SUFFIXES
     from octc.runtimes.model_kind import is_picture
+    from octc.store.artifacts import MANIFEST
+    from octc.store.find import artifact_folders, artifact_of
+    from octc.store.runs import ID, RUN, scan_runs
 
     path = Path(word)
     if path.is_dir():
@@ -131,9 +131,9 @@ def _is_place(word: str, run_dir: Path) -> bool:
 
 def _check_first(first: str, rest: Sequence[str]) -> None:
     """Refuse a first word that was meant as a network and is none that octc can run (E107)."""
-    from octc.find import not_an_artifact
-    from octc.image import SUFFIXES
+    from octc.imaging.preprocess import SUFFIXES
     from octc.runtimes.model_kind import is_picture, model_kind
+    from octc.store.find import not_an_artifact
 
     path = Path(first)
     if path.is_dir():
@@ -152,7 +152,7 @@ def _check_first(first: str, rest: Sequence[str]) -> None:
 
 def _is_network(word: str, run_dir: Path, *, alone: bool) -> bool:
     """Whether a word behind the first one is an artifact or a run; where no other was named (`alone`), also any model."""
-    from octc.image import SUFFIXES
+    from octc.imaging.preprocess import SUFFIXES
     from octc.runtimes.model_kind import model_kind
 
     path = Path(word)
@@ -165,7 +165,7 @@ def _is_network(word: str, run_dir: Path, *, alone: bool) -> bool:
 
 def _runs_in(folder: Path) -> list[str]:
     """Names of the run folders directly in a folder, the newest first."""
-    from octc.run import RUN
+    from octc.store.runs import RUN
 
     try:
         return sorted((one.name for one in folder.iterdir() if (one / RUN).is_file()), reverse=True)
@@ -176,18 +176,18 @@ def _runs_in(folder: Path) -> list[str]:
 def scan_inputs(words: Sequence[str]) -> tuple[list[Path], list[Left]]:
     """Files to classify, and what was left out of folders: other names than an image's, links to folders, debris.
 
-    As `octc.tree.scan_words` (which raises E201), without the hidden entries, which nobody expects to be read.
+    As `octc.datasets.tree.scan_words` (which raises E201), without the hidden entries, which nobody expects to be read.
     """
-    from octc.tree import HIDDEN, scan_words
+    from octc.datasets.tree import HIDDEN, scan_words
 
     paths, left = scan_words(words)
     return paths, [one for one in left if one.why != HIDDEN]
 
 
 def _choose(session: Session, place: str | None) -> Found:
-    from octc.bench.footprint import file_mib
-    from octc.find import find_artifacts
-    from octc.runtimes.table import passed_over, prefer, why_preferred
+    from octc.bench.timing.footprint import file_mib
+    from octc.runtimes.registry import passed_over, prefer, why_preferred
+    from octc.store.find import find_artifacts
 
     founds, words = find_artifacts(place, session.run_dir, os.environ)
     students = [one for one in founds if one.artifact.role == "student"] or founds
@@ -206,8 +206,8 @@ def _choose(session: Session, place: str | None) -> Found:
 
 def _check(session: Session, found: Found, runtime: Runtime) -> None:
     """Decoding, resizing and computing as where the artifact was made, before anything is said of a picture."""
-    from octc.artifact import read_golden
     from octc.runtimes.golden import check_input, replay, require_golden
+    from octc.store.artifacts import read_golden
 
     golden = read_golden(found.folder)
     check_input(golden, found.artifact.preprocess)

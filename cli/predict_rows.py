@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from octc.cli.errors import Terminated
-from octc.cli.session import Session, Step
-from octc.cli.terminal import ClosedPipe
-from octc.csv_files import csv_line
-from octc.errors import OctcError, shorten
+from octc.cli._app.errors import Terminated
+from octc.cli._app.session import Session, Step
+from octc.cli._app.terminal import ClosedPipe
+from octc.core.csv_files import csv_line
+from octc.core.errors import OctcError, shorten
 
 if TYPE_CHECKING:
-    from octc.find import Found
-    from octc.runtimes.classify import Record
-    from octc.tree import Left
+    from octc.datasets.tree import Left
+    from octc.runtimes.predict import Record
+    from octc.store.find import Found
 
 FORMATS = ("table", "json", "jsonl", "csv")
 SHOWN = 3  # warnings of one kind that are shown one by one
@@ -175,7 +175,7 @@ def _end(tally: Tally, *, stop: bool) -> int:
 
 
 def _table(records: Sequence[Record], classes: Sequence[str], end: tuple[int, str | None]) -> Any:
-    from octc.cli.tables import Rows
+    from octc.cli._app.tables import Rows
 
     columns = ("file", "label", "confidence", *(classes if len(classes) <= WIDE else ("likeliest",)), "remarks")
     rows = [_cells(record, classes) for record in records]

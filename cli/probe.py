@@ -12,9 +12,9 @@ import subprocess
 import sys
 from typing import Any
 
-from octc.files import parse_json
-from octc.offline import go_offline
-from octc.optional import need, openvino_core
+from octc.core.files import parse_json
+from octc.core.offline import go_offline
+from octc.core.optional import need, openvino_core
 
 SECONDS = 4.0
 NEWEST_OPSET, NEWEST_IR = 40, 30  # where the search for what an engine reads begins

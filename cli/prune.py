@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from octc.cli.session import Session
-from octc.cli.tables import Rows
-from octc.errors import OctcError
-from octc.files import TEMPORARY, read_json
-from octc.find import BUNDLES, artifact_folders
-from octc.run import LOCK, Run, owning, scan_runs
+from octc.cli._app.session import Session
+from octc.cli._app.tables import Rows
+from octc.core.errors import OctcError
+from octc.core.files import TEMPORARY, read_json
+from octc.store.find import BUNDLES, artifact_folders
+from octc.store.runs import LOCK, Run, owning, scan_runs
 
 LINKS = ("run", "teacher_run")  # what the lineage of an artifact says of runs
 LEFT = ("rejected",)

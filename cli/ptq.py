@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from octc.cli.session import Session
-from octc.cli.tables import Rows
-from octc.errors import OctcError
+from octc.cli._app.session import Session
+from octc.cli._app.tables import Rows
+from octc.core.errors import OctcError
 
 if TYPE_CHECKING:
-    from octc.export.compare import Entry
+    from octc.export.ptq.compare import Entry
     from octc.export.source import Quantised, Source
 
 PARTS = {"select": "val", "test": "test"}
@@ -30,16 +30,16 @@ def ptq(
     import tempfile
     from pathlib import Path
 
-    from octc.optional import need_wing
+    from octc.core.optional import need_wing
 
     need_wing("export")
     from octc.cli.export import find_student
     from octc.cli.export_run import find_data
-    from octc.export.compare import TARGETS, rows_json, score, write_entries
-    from octc.export.makers import Workshop
+    from octc.export.ptq.compare import TARGETS, rows_json, score, write_entries
     from octc.export.source import read_source
-    from octc.run import owning, utc_now
-    from octc.test_set_log import log_part
+    from octc.export.targets import Workshop
+    from octc.store.runs import owning, utc_now
+    from octc.store.test_set_log import log_part
 
     if target not in (*TARGETS, "all"):
         raise OctcError("OCT-E104", f"--target {target!r} is not known", mend="onnx, openvino or all", place="--target")
@@ -78,7 +78,7 @@ def ptq(
 
 def _check_processor(targets: Sequence[str]) -> None:
     """Refuse what cannot be measured here, before anything is quantised (E903)."""
-    from octc.cpu import MADE_FOR, why_other_family
+    from octc.machine.cpu import MADE_FOR, why_other_family
 
     for target in targets:
         if (why := why_other_family(MADE_FOR.get((target, "int8")))) is not None:
@@ -100,10 +100,10 @@ def _measured(session: Session, source: Source, entries: list[Entry], part: str)
     """Logits of the part's images by every file, and the median time of one image, ms, interleaved."""
     import numpy as np
 
-    from octc.bench.latency import median_of
-    from octc.bench.load import block
-    from octc.runtimes.table import open_runtime
-    from octc.train.data import cached_images
+    from octc.bench.timing.latency import median_of
+    from octc.bench.timing.load_generator import block
+    from octc.runtimes.registry import open_runtime
+    from octc.train.batches.images import cached_images
 
     images = cached_images(source.cache, source.root, source.split.parts[part], source.checkpoint.preprocess)
     runtimes = [open_runtime(entry.folder, entry.artifact, batch=1) for entry in entries]

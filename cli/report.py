@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from octc.cli.session import Session
-from octc.errors import OctcError
+from octc.cli._app.session import Session
+from octc.core.errors import OctcError
 
 if TYPE_CHECKING:
-    from octc.bench.dossier import Dossier
+    from octc.bench.report.collect.run_summary import Dossier
 
 CHECKLISTS = ("claim", "tripod-ai")
 
@@ -37,10 +37,10 @@ def report(
         raise OctcError("OCT-E104", f"--checklist {checklist} is not known", mend=mend, place="--checklist")
     if photos and redact_ids:
         raise OctcError("OCT-E102", "--photos and --redact-ids: an image shows whose it is", mend="leave one of them out")
-    from octc.bench.dossier import read_dossier
-    from octc.bench.dossier_files import Wanted, write_report
-    from octc.find import find_artifacts
-    from octc.run import utc_now
+    from octc.bench.report.collect.run_summary import read_dossier
+    from octc.bench.report.write import Wanted, write_report
+    from octc.store.find import find_artifacts
+    from octc.store.runs import utc_now
 
     founds, words = find_artifacts(bundle, session.run_dir, os.environ)
     session.say(words)
@@ -63,8 +63,8 @@ def report(
 def _log_photos(dossier: Dossier, folder: Path) -> None:
     """A row of the run's test-set log: images of the test part are shown. Not where the folder is there and nothing will be."""
     from octc.datasets.split import read_split
-    from octc.run import utc_now
-    from octc.test_set_log import log_part
+    from octc.store.runs import utc_now
+    from octc.store.test_set_log import log_part
 
     sets = {document["set"]["name"] for documents in dossier.stored.values() for document in documents if document.get("set")}
     if dossier.run is not None and dossier.run.split.is_file() and "test" in sets and not folder.exists():
@@ -73,7 +73,7 @@ def _log_photos(dossier: Dossier, folder: Path) -> None:
 
 def _root(session: Session, dossier: Dossier) -> Path:
     """Root of the data set whose images are shown (E230 where it is not here)."""
-    from octc.datasets.table import find_root
+    from octc.datasets.registry import find_root
 
     stored = dossier.facts.get("data_root")
     name = str(dossier.first.artifact.lineage.get("dataset"))

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from octc.artifact import MANIFEST
+from octc.cli._app.session import Session
 from octc.cli.list import list_
-from octc.cli.session import Session
-from octc.run import find_run
+from octc.store.artifacts import MANIFEST
+from octc.store.runs import find_run
 
 FIRST = ("id", "kind", "dataset", "status", "created", "seed", "teacher_run", "split_digest", "data_digest")
 

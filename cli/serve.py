@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from octc.cli.session import Session
-from octc.errors import OctcError
+from octc.cli._app.session import Session
+from octc.core.errors import OctcError
 
 
 def serve_config(
@@ -21,9 +21,9 @@ def serve_config(
     """Write a model repository: config.pbtxt, labels and the model file."""
     if server != "triton":
         raise OctcError("OCT-E104", f"unknown server {server!r}", mend="octc serve-config triton BUNDLE -o DIR")
-    from octc.artifact import read_artifact
     from octc.export.triton import start_line, write_repository
-    from octc.find import artifact_of
+    from octc.store.artifacts import read_artifact
+    from octc.store.find import artifact_of
 
     bundle = artifact_of(bundle) or bundle
     place = write_repository(bundle, read_artifact(bundle), out, force=force)

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from octc.cli.session import Session
+from octc.cli._app.session import Session
 from octc.cli.train_distil import CachedViews, Calibrate, Distil, Standardise, several, with_distillation
 from octc.cli.train_request import Request, find_unfinished
 from octc.cli.train_resume import REQUEST, request_of, settle
-from octc.errors import OctcError
+from octc.core.errors import OctcError
 
 if TYPE_CHECKING:
-    from octc.run import Run
-    from octc.train.recipes import Recipe
+    from octc.store.runs import Run
+    from octc.train.recipes.registry import Recipe
 
 DEVICES = "auto, cpu, cuda or cuda:N"
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -99,7 +99,7 @@ def _go(session: Session, asked: Request, dry_run: bool) -> int:
 
 def _request(session: Session, kind: str, given: dict[str, Any]) -> Request:
     """Options and configuration as one request (E104 for what is out of range, before any work)."""
-    from octc.datasets.released import SEED as RELEASED_SEED
+    from octc.datasets.released_splits import SEED as RELEASED_SEED
     from octc.datasets.split import CLEAN
 
     resume = None if given["resume"] is None else find_unfinished(session, kind, given["resume"])
@@ -168,7 +168,7 @@ def _stored(run: Run, kind: str) -> dict[str, Any]:
 
 def _recipe(name: str | None, stored: dict[str, Any], changes: dict[str, Any]) -> Recipe:
     """A recipe with the fields that were asked for; a resumed run's own one where none is named."""
-    from octc.train.recipes import DEFAULT, RECIPES, recipe_from_json, with_fields
+    from octc.train.recipes.registry import DEFAULT, RECIPES, recipe_from_json, with_fields
 
     if name is not None and name not in RECIPES:
         from difflib import get_close_matches

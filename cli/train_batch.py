@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-from octc.cli.session import Session
+from octc.cli._app.session import Session
 from octc.cli.train_request import Request
-from octc.errors import OctcError
+from octc.core.errors import OctcError
 
 if TYPE_CHECKING:
     from octc.train.stages import Context

@@ -8,16 +8,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from octc.cli.session import Session
+from octc.cli._app.session import Session
 from octc.cli.train_request import Request
 from octc.cli.train_resume import REQUEST
-from octc.errors import OctcError, shorten
+from octc.core.errors import OctcError, shorten
 
 if TYPE_CHECKING:
     from octc.cli.train_teacher import Teacher
     from octc.datasets.base import Samples
     from octc.datasets.split import Split
-    from octc.run import Run
+    from octc.store.runs import Run
 
 LOCK = "config.lock.toml"
 
@@ -26,7 +26,7 @@ def scan_and_check(session: Session, asked: Request, root: Path) -> Samples:
     """Scan, and refuse what may not be trained on: one image under two classes (E213). Unreadable images are refused when
     they are decoded, all of them at once, unless `--skip-bad` leaves them out."""
     from octc.cli.data import tell_scan, ticking
-    from octc.datasets.table import scan_dataset, spec_of
+    from octc.datasets.registry import scan_dataset, spec_of
 
     if len(spec_of(asked.dataset).modalities) > 1:
         text = f"{asked.dataset} holds OCT and fundus images"
@@ -53,7 +53,7 @@ def scan_and_check(session: Session, asked: Request, root: Path) -> Samples:
 
 def new_splits(asked: Request, samples: Samples) -> list[Split]:
     """The split that is asked for, or all folds of it (E102 where a protocol has folds and none were asked for)."""
-    from octc.datasets.released import make_splits
+    from octc.datasets.released_splits import make_splits
 
     made = make_splits(samples, asked.dataset, asked.protocol, asked.folds, asked.seed, asked.recipe.val)
     if asked.folds is None and len(made) > 1:
@@ -106,7 +106,7 @@ def check_resumed(
 
     Returns the request, which says whether a first stage that is done goes on with what was changed.
     """
-    from octc.train.config import recipe_from_json
+    from octc.train.recipes.config import recipe_from_json
 
     stored = run.read()
     before = _plain(asdict(recipe_from_json(stored["recipe"])))  # with the fields that recipes were given since
@@ -154,7 +154,7 @@ def _plain(value: Any) -> Any:
     """As JSON would give it back."""
     import json
 
-    from octc.files import parse_json
+    from octc.core.files import parse_json
 
     return parse_json(json.dumps(value))
 
@@ -173,8 +173,8 @@ def write_lock(run: Run, asked: Request) -> None:
     import json
     import platform
 
-    from octc.files import write_bytes, write_json
-    from octc.host import read_machine, versions
+    from octc.core.files import write_bytes, write_json
+    from octc.machine.host import read_machine, versions
 
     values: dict[str, Any] = {"recipe": asked.recipe.name, "seed": asked.seed, **asked.changes}
     lines = [f"# octc train {asked.kind} --dataset {asked.dataset} --config {LOCK}", "[train]"]

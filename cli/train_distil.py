@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from octc.cli.session import Session
+from octc.cli._app.session import Session
 from octc.cli.train_request import Request
-from octc.errors import OctcError
+from octc.core.errors import OctcError
 
 if TYPE_CHECKING:
     from octc.datasets.split import Split
-    from octc.run import Run
+    from octc.store.runs import Run
 
 Distil = Annotated[str | None, typer.Option(metavar="NAME", help="Loss against the teacher: kl, dist or dkd")]
 Standardise = Annotated[
@@ -34,7 +34,7 @@ def with_distillation(asked: Request, given: dict[str, Any]) -> Request:
 
     given: "distil", "standardise", "calibrate", "cached_views"; None leaves what the recipe, or the resumed run, has.
     """
-    from octc.train.config import DISTILLATIONS
+    from octc.train.recipes.config import DISTILLATIONS
 
     name = given["distil"]
     if name is not None and name not in DISTILLATIONS:

@@ -11,16 +11,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from octc.cli.session import Session
+from octc.cli._app.session import Session
 from octc.cli.train_request import Request
 from octc.cli.train_resume import check_again
 from octc.cli.train_run import Place, as_teacher, told, train_one
-from octc.errors import OctcError, shorten
-from octc.files import canonical_json, sha256_bytes, sha256_file
+from octc.core.errors import OctcError, shorten
+from octc.core.files import canonical_json, sha256_bytes, sha256_file
 
 if TYPE_CHECKING:
     from octc.datasets.split import Split
-    from octc.run import Run
+    from octc.store.runs import Run
 
 KEY = 8  # digits of a job's name
 HELD_OUT = ("test", "official")
@@ -86,7 +86,7 @@ def _job(session: Session, asked: Request, place: Place, splits: Sequence[Split]
 
 def members(run_dir: Path, job: str) -> dict[int, Run]:
     """The run of each fold of a job: a finished one where there is one, else the newest."""
-    from octc.run import scan_runs
+    from octc.store.runs import scan_runs
 
     found: dict[int, tuple[bool, Run]] = {}
     for run in scan_runs(run_dir):
@@ -101,7 +101,7 @@ def members(run_dir: Path, job: str) -> dict[int, Run]:
 
 def is_done(run: Run, asked: Request) -> bool:
     """Whether nothing of the run is left to do (a tuning that is asked for now may be)."""
-    from octc.train.checkpoint import META
+    from octc.train.loop.checkpoint import META
 
     tuned = asked.kind != "student" or not asked.qat or (run.path / "qat" / META).is_file()
     return bool(run.read().get("status") == "done" and (run.path / "train" / META).is_file() and tuned)
@@ -123,7 +123,7 @@ def _check_teachers(session: Session, asked: Request, splits: Sequence[Split], f
 
 def _fold(session: Session, asked: Request, place: Place, split: Split, before: Run | None) -> Run:
     """Begin a fold, or go on with it: with its own recipe, whose batch may have been halved."""
-    from octc.train.config import recipe_from_json
+    from octc.train.recipes.config import recipe_from_json
 
     if before is not None:
         asked = replace(asked, resume=before, recipe=recipe_from_json(before.read()["recipe"]))
@@ -135,8 +135,8 @@ def _fold(session: Session, asked: Request, place: Place, split: Split, before: 
 def _judge(session: Session, run: Run, place: Place) -> None:
     """The answers of a fold's network on what it never saw, once for each network."""
     from octc.datasets.split import read_split
-    from octc.train.assess import evaluate_run, is_evaluated
-    from octc.train.checkpoint import read_checkpoint
+    from octc.train.evaluation.assess import evaluate_run, is_evaluated
+    from octc.train.loop.checkpoint import read_checkpoint
 
     if place.accelerator.is_main_process:
         sha256 = read_checkpoint(run.path / "train")[0].sha256
@@ -148,8 +148,8 @@ def _judge(session: Session, run: Run, place: Place) -> None:
 
 def _summarise(session: Session, asked: Request, job: str, count: int, place: Place) -> None:
     from octc.cli.train_folds_say import say_summary
-    from octc.train.crossval import read_fold
-    from octc.train.crossval_files import write_summary
+    from octc.train.crossval.combine import read_fold
+    from octc.train.crossval.files import write_summary
 
     runs = {fold: run for fold, run in members(session.run_dir, job).items() if is_done(run, replace(asked, qat=False))}
     session.run_id = job

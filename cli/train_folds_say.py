@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from octc.cli.session import Session
-from octc.cli.tables import Rows
+from octc.cli._app.session import Session
+from octc.cli._app.tables import Rows
 from octc.datasets.patients import words_of
 
 SHOWN = {

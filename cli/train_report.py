@@ -7,14 +7,14 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from octc.cli.session import Session, Step
-from octc.cli.verbs import finite
+from octc.cli._app.commands import finite
+from octc.cli._app.session import Session, Step
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from octc.run import Run
-    from octc.train.checkpoint import Checkpoint
+    from octc.store.runs import Run
+    from octc.train.loop.checkpoint import Checkpoint
 
 
 class Reporter:

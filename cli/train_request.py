@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from octc.cli.session import Session
-from octc.errors import OctcError
+from octc.cli._app.session import Session
+from octc.core.errors import OctcError
 
 if TYPE_CHECKING:
-    from octc.run import Run
-    from octc.train.recipes import Recipe
+    from octc.store.runs import Run
+    from octc.train.recipes.registry import Recipe
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Request:
 
 def find_unfinished(session: Session, kind: str, name: str) -> Run:
     """The run that `--resume` means: by name, or the newest unfinished one of its kind."""
-    from octc.run import find_run, scan_runs
+    from octc.store.runs import find_run, scan_runs
 
     if name != "newest":
         return find_run(session.run_dir, name)

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from octc.cli.session import Session
-from octc.errors import OctcError, shorten
-from octc.files import sha256_file
+from octc.cli._app.session import Session
+from octc.core.errors import OctcError, shorten
+from octc.core.files import sha256_file
 
 if TYPE_CHECKING:
-    from octc.run import Run
+    from octc.store.runs import Run
 
 REQUEST = "request"
 # what may be another one when a run goes on: where and how loudly it runs, and where things lie

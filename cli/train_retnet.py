@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from octc.cli.session import Session
+from octc.cli._app.session import Session
 from octc.cli.train_resume import request_of, settle
-from octc.errors import OctcError
+from octc.core.errors import OctcError
 
 if TYPE_CHECKING:
     from octc.cli.train_retnet_teacher import Request
-    from octc.run import Run
-    from octc.train.retnet_config import EyeRecipe
+    from octc.store.runs import Run
+    from octc.train.recipes.crossmodal import EyeRecipe
 
 DEVICES = "auto, cpu, cuda or cuda:N"
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -94,7 +94,7 @@ def _request(session: Session, kind: str, given: dict[str, Any]) -> Request:
     """Options as one request (E104 for what is out of range, before any work)."""
     from octc.cli.train_retnet_teacher import Request
     from octc.datasets.base import MODALITIES
-    from octc.datasets.table import spec_of
+    from octc.datasets.registry import spec_of
 
     resume = None if given["resume"] is None else _unfinished(session, kind, given["resume"])
     stored = {} if resume is None else resume.read()
@@ -128,7 +128,7 @@ def _request(session: Session, kind: str, given: dict[str, Any]) -> Request:
 
 
 def _unfinished(session: Session, kind: str, name: str) -> Run:
-    from octc.run import find_run
+    from octc.store.runs import find_run
 
     run = find_run(session.run_dir, name)
     stored = run.read()
@@ -140,7 +140,7 @@ def _unfinished(session: Session, kind: str, name: str) -> Run:
 
 
 def _recipe(name: str | None, stored: dict[str, Any], changes: dict[str, Any], modality: str) -> EyeRecipe:
-    from octc.train.retnet_config import EYE_DEFAULT, EYE_RECIPES, eye_recipe_from_json
+    from octc.train.recipes.crossmodal import EYE_DEFAULT, EYE_RECIPES, eye_recipe_from_json
 
     if name is not None and name not in EYE_RECIPES:
         from difflib import get_close_matches

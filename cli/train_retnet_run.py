@@ -7,19 +7,19 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from octc.cli.session import Session
+from octc.cli._app.session import Session
 from octc.cli.train_data import differences
 from octc.cli.train_report import Reporter
 from octc.cli.train_retnet_teacher import Chosen, Request, check_eye_teachers, choose_eye_teacher
 from octc.cli.train_weights import checked_weights, weights_words
-from octc.errors import OctcError, shorten
+from octc.core.errors import OctcError, shorten
 
 if TYPE_CHECKING:
     from octc.datasets.base import Samples
     from octc.datasets.split import Split
-    from octc.run import Run
-    from octc.train.checkpoint import Checkpoint
-    from octc.train.retnet_config import EyeRecipe
+    from octc.store.runs import Run
+    from octc.train.loop.checkpoint import Checkpoint
+    from octc.train.recipes.crossmodal import EyeRecipe
     from octc.train.stages import Context
 
 SEED = 0
@@ -27,14 +27,14 @@ SEED = 0
 
 def run_eye_training(session: Session, asked: Request, dry_run: bool) -> int:
     """Resolve, say the plan, train."""
-    from octc.datasets.table import find_root
-    from octc.optional import need
-    from octc.train.retnet_config import OTHER
+    from octc.core.optional import need
+    from octc.datasets.registry import find_root
+    from octc.train.recipes.crossmodal import OTHER
 
     for module in ("torch", "timm", "safetensors", "accelerate"):
         need(module)
-    from octc.train.memory import keep_memory
-    from octc.train.processes import make_accelerator
+    from octc.train.loop.memory import keep_memory
+    from octc.train.loop.processes import make_accelerator
 
     keep_memory()
     accelerator = make_accelerator(asked.device, asked.precision)
@@ -62,7 +62,7 @@ def run_eye_training(session: Session, asked: Request, dry_run: bool) -> int:
         return 0
     run = asked.resume or _create(session, asked, recipe, split, digest, seed, root, samples, teacher, own)
     session.run_id = run.id
-    from octc.run import owning
+    from octc.store.runs import owning
 
     with owning(run) as recovered, Reporter(session, run, accelerator) as reporter:
         if recovered:
@@ -96,9 +96,9 @@ def _work(
 ) -> None:
     import torch
 
-    from octc.host import usable_threads
-    from octc.train.checkpoint import META
-    from octc.train.retnet import train_eye_student, train_eye_teacher
+    from octc.machine.host import usable_threads
+    from octc.train.crossmodal.stages import train_eye_student, train_eye_teacher
+    from octc.train.loop.checkpoint import META
 
     if context.accelerator.device.type == "cpu":
         torch.set_num_threads(max(1, usable_threads()[0]))
@@ -115,7 +115,7 @@ def _work(
         reporter.stage("train", made)
         _say_outcome(session, context, made)
     if asked.kind == "student" and asked.qat:
-        from octc.compress.retnet_qat import quantise_eye_student
+        from octc.compress.finetune_crossmodal import quantise_eye_student
 
         reporter.begin("QAT", recipe.quantisation.epochs, recipe.quantisation.batch, images)
         tuned = quantise_eye_student(context, taught)
@@ -143,7 +143,7 @@ def _scan(session: Session, asked: Request, root: Path) -> Samples:
     from collections import defaultdict
 
     from octc.cli.data import tell_scan, ticking
-    from octc.datasets.table import scan_dataset
+    from octc.datasets.registry import scan_dataset
 
     with ticking(session, "sums") as step:
         samples = scan_dataset(asked.dataset, root, progress=step, skip_bad=asked.skip_bad)
@@ -163,7 +163,7 @@ def _scan(session: Session, asked: Request, root: Path) -> Samples:
 
 def _split(asked: Request, samples: Samples, recipe: EyeRecipe, seed: int) -> tuple[Split, str]:
     """The images of the modality in the split of the whole data set, and the digest of that whole split."""
-    from octc.datasets.paired import only
+    from octc.datasets.layouts.paired import only
     from octc.datasets.split import RELEASED, make_split
 
     whole = make_split(samples, asked.dataset, seed, val=recipe.val)
@@ -180,9 +180,9 @@ def _create(
     session: Session, asked: Request, recipe: EyeRecipe, split: Split, digest: str, seed: int, root: Path, samples: Samples,
     teacher: Chosen | None, own: Chosen | None,
 ) -> Run:  # fmt: skip
-    from octc.files import write_json
-    from octc.host import read_machine, versions
-    from octc.run import create_run
+    from octc.core.files import write_json
+    from octc.machine.host import read_machine, versions
+    from octc.store.runs import create_run
 
     run = create_run(
         session.run_dir, asked.kind, asked.dataset, data_root=str(root.resolve()), data_digest=samples.digest,
@@ -202,7 +202,7 @@ def _check_resumed(
     """A run goes on with the images it began with (E216), and as it began (E110) unless changes are allowed."""
     import json
 
-    from octc.files import parse_json
+    from octc.core.files import parse_json
 
     assert asked.resume is not None
     stored = asked.resume.read()

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from octc.cli.session import Session
-from octc.errors import OctcError
+from octc.cli._app.session import Session
+from octc.core.errors import OctcError
 
 if TYPE_CHECKING:
     from octc.datasets.split import Split
-    from octc.run import Run
-    from octc.train.retnet import Taught
-    from octc.train.retnet_config import EyeRecipe
+    from octc.store.runs import Run
+    from octc.train.crossmodal.stages import Taught
+    from octc.train.recipes.crossmodal import EyeRecipe
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,14 @@ class Chosen:
     def taught(self) -> Taught:
         """Its checkpoint and its split."""
         from octc.datasets.split import read_split
-        from octc.train.retnet import Taught
+        from octc.train.crossmodal.stages import Taught
 
         return Taught(self.run.path / "train", read_split(self.run.split))
 
 
 def choose_eye_teacher(session: Session, asked: Request, modality: str, name: str | None) -> Chosen:
     """The teacher's run: as named, that of the run that goes on, or the newest of its recipe, modality and data set."""
-    from octc.run import find_run, scan_runs
+    from octc.store.runs import find_run, scan_runs
 
     stored = {} if asked.resume is None else asked.resume.read()
     if name is None and stored.get("teacher_run") and modality != asked.modality:
@@ -86,8 +86,8 @@ def choose_eye_teacher(session: Session, asked: Request, modality: str, name: st
 
 def check_eye_teachers(asked: Request, split: Split, teacher: Chosen | None, own: Chosen | None) -> None:
     """Before any work: the modality of a teacher (E104), and that it has not seen who this student is judged on (E212)."""
-    from octc.datasets.paired import check_partners
-    from octc.train.retnet_config import OTHER
+    from octc.datasets.layouts.paired import check_partners
+    from octc.train.recipes.crossmodal import OTHER
 
     for chosen, modality in ((teacher, OTHER[asked.modality]), (own, asked.modality)):
         if chosen is None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from octc.cli.session import Session
+from octc.cli._app.session import Session
 from octc.cli.train_request import Request
 from octc.cli.train_say import say_outcome, say_plan, say_tuned
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from octc.cli.train_report import Reporter
     from octc.datasets.base import Samples
     from octc.datasets.split import Split
-    from octc.run import Run
-    from octc.train.checkpoint import Checkpoint
+    from octc.store.runs import Run
+    from octc.train.loop.checkpoint import Checkpoint
     from octc.train.stages import Context
 
 
@@ -84,7 +84,7 @@ def told(accelerator: Accelerator, value: Any) -> Any:
 def _create(session: Session, asked: Request, split: Split, place: Place, teacher: Any) -> Run:
     """The run folder, made by the first process and named to the others."""
     from octc.cli.train_data import write_lock
-    from octc.run import Run, create_run
+    from octc.store.runs import Run, create_run
 
     path = None
     if place.accelerator.is_main_process:
@@ -124,7 +124,7 @@ def _status(run: Run, accelerator: Accelerator, word: str) -> None:
 
 @contextmanager
 def _owned(session: Session, run: Run, accelerator: Accelerator) -> Iterator[None]:
-    from octc.run import owning
+    from octc.store.runs import owning
 
     if not accelerator.is_main_process:
         yield
@@ -139,7 +139,7 @@ def _work(session: Session, asked: Request, run: Run, split: Split, place: Place
     import torch
 
     from octc.cli.train_report import Reporter
-    from octc.host import usable_threads
+    from octc.machine.host import usable_threads
     from octc.train.stages import Context
 
     accelerator = place.accelerator
@@ -155,7 +155,7 @@ def _work(session: Session, asked: Request, run: Run, split: Split, place: Place
         )  # fmt: skip
         context = _train(session, asked, context, reporter, teacher)
         if asked.kind == "student" and asked.qat:
-            from octc.compress.qat import quantise_student
+            from octc.compress.finetune import quantise_student
 
             how = context.recipe.quantisation
             reporter.begin("QAT", how.epochs, how.batch, len(split.parts["train"]))
@@ -172,8 +172,8 @@ def _work(session: Session, asked: Request, run: Run, split: Split, place: Place
 
 def _train(session: Session, asked: Request, context: Context, reporter: Reporter, teacher: Path | None) -> Context:
     """The first stage, or what a kill left undone after it; with the recipe that it ended with."""
-    from octc.train.assess import complete
-    from octc.train.checkpoint import META
+    from octc.train.evaluation.assess import complete
+    from octc.train.loop.checkpoint import META
 
     run = context.run
     if asked.resume is not None and not asked.retrain and (run.path / "train" / META).is_file():
@@ -198,7 +198,7 @@ def _fitted(
         OctcError: E302 with every batch that was tried, when that one was asked for, or when two images do not fit.
     """
     from octc.cli.train_batch import LEAST, halved, too_large
-    from octc.errors import OctcError
+    from octc.core.errors import OctcError
     from octc.train.stages import train_student, train_teacher
 
     tried: list[int] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from octc.cli.session import Session
+from octc.cli._app.session import Session
 from octc.cli.train_request import Request
 from octc.cli.train_weights import weights_words
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from octc.datasets.split import Split
-    from octc.train.checkpoint import Checkpoint
+    from octc.train.loop.checkpoint import Checkpoint
 
 
 def say_plan(session: Session, asked: Request, split: Split, root: Path, accelerator: Accelerator) -> None:
@@ -59,7 +59,7 @@ def say_split(session: Session, split: Split) -> None:
 def say_outcome(session: Session, made: Checkpoint, split: Split) -> None:
     """Accuracy on the select set with its interval; it chose the epoch, so it is no claim. Then the licences of the weights."""
     from octc.datasets.base import ids_of
-    from octc.stats import wilson
+    from octc.stats.proportions import wilson
 
     metrics = made.metrics
     n = int(metrics["val_n"])

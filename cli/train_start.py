@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from octc.cli.session import Session
+from octc.cli._app.session import Session
 from octc.cli.train_request import Request
 
 
@@ -13,14 +13,14 @@ def run_training(session: Session, asked: Request, dry_run: bool) -> int:
     from octc.cli.train_data import scan_and_check
     from octc.cli.train_run import Place, as_teacher, train_one
     from octc.cli.train_weights import checked_weights
-    from octc.datasets.table import find_root, spec_of
-    from octc.optional import need
+    from octc.core.optional import need
+    from octc.datasets.registry import find_root, spec_of
 
     spec_of(asked.dataset)
     for module in ("torch", "timm", "safetensors", "accelerate"):
         need(module)
-    from octc.train.memory import keep_memory
-    from octc.train.processes import make_accelerator
+    from octc.train.loop.memory import keep_memory
+    from octc.train.loop.processes import make_accelerator
 
     keep_memory()
     accelerator = make_accelerator(asked.device, asked.precision)

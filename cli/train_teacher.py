@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from octc.cli.session import Session
+from octc.cli._app.session import Session
 from octc.cli.train_request import Request
-from octc.errors import OctcError, shorten
+from octc.core.errors import OctcError, shorten
 
 if TYPE_CHECKING:
     from octc.datasets.split import Split
-    from octc.run import Run
+    from octc.store.runs import Run
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def choose_teacher(session: Session, asked: Request, trained: Run | None, split:
         place = Path(asked.teacher)
         if place.is_file() or (place / "checkpoint.json").is_file():
             return _of_file(session, place)
-        from octc.run import find_run
+        from octc.store.runs import find_run
 
         return _of_run(session, find_run(session.run_dir, asked.teacher), "as asked")
     return _newest(session, asked, split)
@@ -54,8 +54,8 @@ def choose_teacher(session: Session, asked: Request, trained: Run | None, split:
 def fitting(session: Session, asked: Request, split: Split | None) -> Run | None:
     """The newest successful teacher of the recipe, or of one with the same teacher, on the data set: of no fold, or of the
     very split of one."""
-    from octc.run import scan_runs
-    from octc.train.recipes import with_same_teacher
+    from octc.store.runs import scan_runs
+    from octc.train.recipes.registry import with_same_teacher
 
     names = with_same_teacher(asked.recipe.name)
     for run in scan_runs(session.run_dir, "teacher", asked.dataset):
@@ -69,7 +69,7 @@ def fitting(session: Session, asked: Request, split: Split | None) -> Run | None
 
 
 def _newest(session: Session, asked: Request, split: Split | None) -> Teacher:
-    from octc.run import scan_runs
+    from octc.store.runs import scan_runs
 
     run = fitting(session, asked, split)
     if run is not None:
@@ -85,7 +85,7 @@ def _newest(session: Session, asked: Request, split: Split | None) -> Teacher:
 
 def _of_resumed(session: Session, asked: Request, resumed: Run) -> Teacher | None:
     """The teacher that an unfinished run began with."""
-    from octc.run import find_run
+    from octc.store.runs import find_run
 
     stored = resumed.read()
     name, sha256 = stored.get("teacher_run"), stored.get("teacher_sha256")
@@ -102,7 +102,7 @@ def _of_resumed(session: Session, asked: Request, resumed: Run) -> Teacher | Non
 
 
 def _of_run(session: Session, run: Run, how: str) -> Teacher:
-    from octc.train.checkpoint import read_checkpoint
+    from octc.train.loop.checkpoint import read_checkpoint
 
     folder = run.path / "train"
     checkpoint, _ = read_checkpoint(folder)
@@ -112,7 +112,7 @@ def _of_run(session: Session, run: Run, how: str) -> Teacher:
 
 def _of_file(session: Session, place: Path) -> Teacher:
     """A checkpoint folder, or the safetensors file in one. Anything else is looked at and refused, never executed."""
-    from octc.train.checkpoint import META, WEIGHTS, read_checkpoint, read_weights
+    from octc.train.loop.checkpoint import META, WEIGHTS, read_checkpoint, read_weights
 
     folder = place if place.is_dir() else place.parent
     if place.is_file():
@@ -130,9 +130,9 @@ def _of_file(session: Session, place: Path) -> Teacher:
 
 def check_taught(teacher: Teacher, split: Split) -> None:
     """Refuse a teacher that knows no more than the largest class (E702, with its answers on val where they are stored)."""
-    from octc.files import read_json
-    from octc.stats import wilson
-    from octc.train.checkpoint import META
+    from octc.core.files import read_json
+    from octc.stats.proportions import wilson
+    from octc.train.loop.checkpoint import META
 
     metrics = read_json(teacher.folder / META)["metrics"]
     n, accuracy = metrics.get("val_n"), metrics.get("val_accuracy")
@@ -151,8 +151,8 @@ def check_taught(teacher: Teacher, split: Split) -> None:
 
 def _answers(teacher: Teacher, classes: tuple[str, ...]) -> str | None:
     """How often it said each class on val, from the evaluation of its run."""
-    from octc.files import read_json
-    from octc.train.outcome import FACTS, newest_evaluation
+    from octc.core.files import read_json
+    from octc.train.evaluation.outcome import FACTS, newest_evaluation
 
     path = newest_evaluation(teacher.folder.parent, "val") / FACTS
     if teacher.run is None or not path.is_file():

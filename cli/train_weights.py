@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from octc.cli.session import Session
+from octc.cli._app.session import Session
 
 if TYPE_CHECKING:
-    from octc.train.config import Stage
+    from octc.train.recipes.config import Stage
 
 
 class Asked(Protocol):
@@ -25,9 +25,9 @@ def checked_weights(session: Session, asked: Asked, stage: Stage, classes: int) 
     """Read the file of `--weights` whole, as the training will, and say how it fits; None where there is no file to look at.
 
     Raises:
-        OctcError: of `octc.train.weights.start_weights`.
+        OctcError: of `octc.train.networks.weights.start_weights`.
     """
-    from octc.train.weights import RANDOM, check_weights
+    from octc.train.networks.weights import RANDOM, check_weights
 
     if asked.weights is None or str(asked.weights) == RANDOM:
         return None
@@ -42,7 +42,7 @@ def weights_words(session: Session, weights: Mapping[str, Any]) -> None:
     fit = weights.get("fit")
     if not fit:
         return
-    from octc.train.matching import words
+    from octc.train.networks.weight_matching import words
 
     for line in words(fit):
         session.say(f"  {line}")

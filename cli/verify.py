@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from octc.cli.session import Session
-from octc.errors import OctcError, Several
+from octc.cli._app.session import Session
+from octc.core.errors import OctcError, Several
 
 if TYPE_CHECKING:
-    from octc.bench.verify_result import Asked, Place, Result
-    from octc.bench.verify_who import Parties
+    from octc.bench.parity.references import Parties
+    from octc.bench.parity.result import Asked, Place, Result
 
 CHOICES = {"--against": ("fp32", "teacher"), "--set": ("test", "select"), "--tta": ("none", "hflip", "5")}
 
@@ -94,8 +94,8 @@ def verify(
     for name, value in (("--against", against), ("--set", set_), ("--tta", tta)):
         if value is not None and value not in CHOICES[name]:
             raise OctcError("OCT-E104", f"{name} {value} is not known", mend=f"one of: {', '.join(CHOICES[name])}", place=name)
-    from octc.bench.verify_result import Asked
-    from octc.plan import ParityOptions
+    from octc.bench.parity.result import Asked
+    from octc.stats.test_plan import ParityOptions
 
     share = None if plan_discordance is None else plan_discordance / 100
     stated = frozenset(field for field, key in STATED.items() if session.origins.get(f"verify.{key}", "default") != "default")
@@ -106,9 +106,9 @@ def verify(
 def _verify(session: Session, bundle: str | None, asked: Asked) -> int:
     import os
 
-    from octc.bench.verify import verify_all
-    from octc.bench.verify_who import choose_parties
-    from octc.find import VARIABLE, artifact_of, find_artifacts
+    from octc.bench.parity.references import choose_parties
+    from octc.bench.parity.verify import verify_all
+    from octc.store.find import VARIABLE, artifact_of, find_artifacts
 
     founds, words = find_artifacts(bundle, session.run_dir, os.environ)
     session.say(words)
@@ -131,9 +131,9 @@ def _verify(session: Session, bundle: str | None, asked: Asked) -> int:
 def _place(session: Session) -> Place:
     import os
 
-    from octc.bench.verify_result import Place
-    from octc.host import read_machine
-    from octc.run import utc_now
+    from octc.bench.parity.result import Place
+    from octc.machine.host import read_machine
+    from octc.store.runs import utc_now
 
     machine = read_machine()
     facts = {"cpu_model": machine.cpu_model, "cpu_isa": machine.cpu_class, "host": machine.name}
@@ -142,9 +142,9 @@ def _place(session: Session) -> Place:
 
 def _conclude(session: Session, result: Result, parties: Parties, place: Place, asked: Asked) -> int:
     """Store and print what was found; raise what did not hold."""
-    from octc.bench.verify_files import write_verdict
-    from octc.bench.verify_report import COLUMNS, document, failures, summary, text_of, title, uses_line
-    from octc.cli.tables import Rows
+    from octc.bench.parity.summary import COLUMNS, document, failures, summary, text_of, title, uses_line
+    from octc.cli._app.tables import Rows
+    from octc.store.verdicts import write_verdict
 
     facts = _facts(session, result, place)
     documents = []
@@ -182,7 +182,7 @@ def _conclude(session: Session, result: Result, parties: Parties, place: Place, 
 
 
 def _facts(session: Session, result: Result, place: Place) -> dict[str, Any]:
-    from octc.host import versions
+    from octc.machine.host import versions
 
     return {
         "run_id": result.run.id if result.run else session.run_id, "time_utc": place.now, "versions": versions(),

@@ -7,13 +7,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from octc.cli.session import Session
-from octc.errors import OctcError, Several
+from octc.cli._app.session import Session
+from octc.core.errors import OctcError, Several
 
 if TYPE_CHECKING:
-    from octc.artifact import Artifact
-    from octc.runtimes.trt_device import Judgement
-    from octc.runtimes.trt_process import Backend
+    from octc.runtimes.tensorrt.device_report import Judgement
+    from octc.runtimes.tensorrt.process import Backend
+    from octc.store.artifacts import Artifact
 
 REPORT = "verify-device.json"
 LINTED = {"model.onnx": "tensorrt", "model.int8fp16.onnx": "tensorrt-strong", "model.fp16.onnx": "tensorrt-strong"}
@@ -24,10 +24,10 @@ def verify_device(
     allow_fallback: bool,
 ) -> int:  # fmt: skip
     """Build and judge a TensorRT artifact on this machine, or judge the report of another one (BUNDLE ends in .json)."""
-    from octc.artifact import MANIFEST
-    from octc.files import write_json
-    from octc.run import RUN
-    from octc.runtimes.trt_device import judge
+    from octc.core.files import write_json
+    from octc.runtimes.tensorrt.device_report import judge
+    from octc.store.artifacts import MANIFEST
+    from octc.store.runs import RUN
 
     if target not in ("tensorrt", "tensorrt-rtx"):
         raise OctcError(
@@ -51,7 +51,7 @@ def verify_device(
 
 
 def _read_report(path: Path) -> dict[str, Any]:
-    from octc.files import read_json
+    from octc.core.files import read_json
 
     if not path.is_file():
         raise OctcError("OCT-E107", f"no file {path}", mend="octc verify BUNDLE --target tensorrt --on-device", place=str(path))
@@ -63,7 +63,7 @@ def _read_report(path: Path) -> dict[str, Any]:
 
 
 def _find(session: Session, bundle: str | None, target: str) -> tuple[Path, Artifact]:
-    from octc.find import find_artifacts
+    from octc.store.find import find_artifacts
 
     founds, words = find_artifacts(bundle, session.run_dir, os.environ)
     fitting = [
@@ -82,10 +82,10 @@ def _record(
     session: Session, place: Path, artifact: Artifact, target: str, images: Path | None, margin: float, allow_fallback: bool
 ) -> dict[str, Any]:  # fmt: skip
     from octc.cli.export_engine import MODULES, rebuild_engines
-    from octc.host import versions
-    from octc.runtimes.trt_device import SCHEMA
-    from octc.runtimes.trt_doctor import check_tensorrt
-    from octc.runtimes.trt_process import find_backend
+    from octc.machine.host import versions
+    from octc.runtimes.tensorrt.device_report import SCHEMA
+    from octc.runtimes.tensorrt.doctor import check_tensorrt
+    from octc.runtimes.tensorrt.process import find_backend
 
     record: dict[str, Any] = {
         "schema": SCHEMA, "versions": versions(("octc", "numpy")), "artifact": {"name": artifact.name, "model": artifact.model},
@@ -126,12 +126,12 @@ def _record(
 
 def _lint(place: Path, artifact: Artifact) -> dict[str, Any] | None:
     """Findings of the files, or what the export recorded of files that did not change since (their sums were checked)."""
-    from octc.optional import have, need
+    from octc.core.optional import have, need
 
     if not have("onnx"):
         clean = artifact.details.get("variants") is not None
         return {"findings": [], "text": "linted when they were exported, unchanged since (sha256)"} if clean else None
-    from octc.export.lint import require_clean
+    from octc.export.lint.check import require_clean
 
     floats, findings = frozenset(artifact.details.get("float_layers", [])), []
     names = [name for name in LINTED if name in artifact.files]
@@ -146,8 +146,8 @@ def _lint(place: Path, artifact: Artifact) -> dict[str, Any] | None:
 def _add_engines(record: dict[str, Any], place: Path, artifact: Artifact) -> None:
     import numpy as np
 
-    from octc.files import read_json
-    from octc.runtimes.trt_build import read_plans
+    from octc.core.files import read_json
+    from octc.runtimes.tensorrt.build import read_plans
 
     backend = record["backend"]
     plans = read_plans(place, backend["version"], backend["module"])
@@ -174,7 +174,7 @@ def _read_images(folder: Path, artifact: Artifact) -> dict[str, Any]:
     """DIR/<class>/*: pictures as the engine takes them, and their labels (E206 where a class has no folder)."""
     import numpy as np
 
-    from octc.image import read_image
+    from octc.imaging.preprocess import read_image
 
     inputs, labels = [], []
     for label, name in enumerate(artifact.classes):
@@ -193,11 +193,11 @@ def _read_images(folder: Path, artifact: Artifact) -> dict[str, Any]:
 
 def _log_images(session: Session, place: Path, artifact: Artifact, images: Path) -> None:
     """A row of the test-set log where test images of the artifact's run are among them, and the run is here."""
-    from octc.artifact import MANIFEST
-    from octc.bench.verify_set import run_of
-    from octc.files import sha256_file
-    from octc.run import utc_now
-    from octc.test_set_log import log_files
+    from octc.bench.parity.evaluation_set import run_of
+    from octc.core.files import sha256_file
+    from octc.store.artifacts import MANIFEST
+    from octc.store.runs import utc_now
+    from octc.store.test_set_log import log_files
 
     run = run_of(place, artifact, session.run_dir)
     if run is None:
@@ -219,7 +219,7 @@ def _logits(place: Path, pictures: dict[str, Any], record: dict[str, Any], backe
 
     import numpy as np
 
-    from octc.trt_plan import plan_from_json
+    from octc.schemas.tensorrt_plan import plan_from_json
 
     found: dict[str, list[Any]] = {}
     for one in record["engines"]:
@@ -242,7 +242,7 @@ def _logits(place: Path, pictures: dict[str, Any], record: dict[str, Any], backe
 
 
 def _conclude(session: Session, judgement: Judgement, written: Path | None) -> int:
-    from octc.runtimes.trt_device import FAILED, OK, SIGNS, SKIPPED
+    from octc.runtimes.tensorrt.device_report import FAILED, OK, SIGNS, SKIPPED
 
     lines = [
         f"{SIGNS[step.state]} {step.name:9} {'' if step.state == OK else step.state + ': '}{step.text}"

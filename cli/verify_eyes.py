@@ -7,22 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from octc.cli.session import Session
-from octc.errors import OctcError, Several
+from octc.cli._app.session import Session
+from octc.core.errors import OctcError, Several
 
 if TYPE_CHECKING:
-    from octc.bench.verify_result import Asked, Place
-    from octc.find import Found
+    from octc.bench.parity.result import Asked, Place
+    from octc.store.find import Found
 
 
 def verify_eyes(session: Session, founds: Sequence[Found], bundle: str | None, asked: Asked, place: Place) -> int:
     """Verify, write verify.json beside every candidate, print, and raise what did not hold."""
-    from octc.bench.verify_eyes import eye_document, eye_failures, eye_text, verify_eye_artifacts
-    from octc.bench.verify_files import write_verdict
-    from octc.bench.verify_who import choose_parties
-    from octc.find import VARIABLE
-    from octc.host import versions
-    from octc.test_set_log import spelled
+    from octc.bench.parity.references import choose_parties
+    from octc.bench.parity.verify_multilabel import eye_document, eye_failures, eye_text, verify_eye_artifacts
+    from octc.machine.host import versions
+    from octc.store.find import VARIABLE
+    from octc.store.test_set_log import spelled
+    from octc.store.verdicts import write_verdict
 
     named = founds[0].folder in (Path(), Path(bundle or ""), Path(os.environ.get(VARIABLE, "")))
     parties = choose_parties(founds, session.run_dir, "fp32", named=named)

@@ -17,7 +17,7 @@ from torch import nn
 
 from octc.compress.fake_quant import BINS, ActivationQuantiser
 from octc.compress.placement import quantisers, set_mode
-from octc.errors import OctcError
+from octc.core.errors import OctcError
 
 PERCENTILE = 99.99
 LEVELS = 127

@@ -17,7 +17,7 @@ from torch import fx, nn
 
 from octc.compress.fake_quant import ActivationQuantiser, QuantConv2d
 from octc.compress.trace import MEND, set_module, trace_folded
-from octc.errors import OctcError
+from octc.core.errors import OctcError
 
 ADDITIONS = (operator.add, operator.iadd, torch.add)
 

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from octc.compress.fake_quant import QuantConv2d
 from octc.compress.placement import convolutions, quantisers, set_mode
-from octc.train.models import out_of_place
+from octc.train.networks.models import out_of_place
 
 Batches = Callable[[], Iterable[torch.Tensor]]
 GROWTH = 2  # each trial of `keep_float` leaves so many times the layers of the one before in float

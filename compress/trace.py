@@ -11,7 +11,7 @@ from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from octc.errors import OctcError
+from octc.core.errors import OctcError
 
 MEND = "choose a convolutional student (octc list models)"
 PLAIN = (nn.Conv2d, Conv2dSame)

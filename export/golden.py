@@ -9,12 +9,12 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
-from octc.artifact import Golden
-from octc.compress.qat import calibration_indices
+from octc.compress.finetune import calibration_indices
 from octc.datasets.base import Sample
-from octc.datasets.phantom import draw_phantom
-from octc.image import Float32, Preprocess, UInt8
-from octc.train.evaluate import logits_of
+from octc.datasets.synthetic.bscans import draw_phantom
+from octc.imaging.preprocess import Float32, Preprocess, UInt8
+from octc.store.artifacts import Golden
+from octc.train.loop.evaluate import logits_of
 
 LEAST = 8
 SEED = 0x601D

@@ -12,25 +12,25 @@ from typing import Any
 
 import numpy as np
 
-from octc.artifact import Artifact, Golden, write_golden, write_manifest
 from octc.compress.placement import convolutions
-from octc.cpu import MADE_FOR
-from octc.errors import OctcError
+from octc.core.errors import OctcError
+from octc.core.files import publishing
 from octc.export.golden import make_golden
-from octc.export.makers import MAKERS, Job, Made, Workshop
-from octc.export.ptq import OWN, make_foreign
-from octc.export.sensitive import sensitivity_of
+from octc.export.ptq.engines import OWN, make_foreign
+from octc.export.sensitivity import sensitivity_of
 from octc.export.source import Quantised, Select
-from octc.export.temper import temperature_facts
-from octc.files import publishing
-from octc.host import versions as installed
-from octc.image import Float32, UInt8
-from octc.multilabel import thresholds_of
-from octc.multilabel_gate import gate_decisions
-from octc.plan import ParityOptions
-from octc.run import utc_now
-from octc.train.data import eval_batches
-from octc.verdict import GateResult, gate
+from octc.export.targets import MAKERS, Job, Made, Workshop
+from octc.export.temperature import temperature_facts
+from octc.imaging.preprocess import Float32, UInt8
+from octc.machine.cpu import MADE_FOR
+from octc.machine.host import versions as installed
+from octc.stats.multilabel import thresholds_of
+from octc.stats.multilabel_comparison import gate_decisions
+from octc.stats.test_plan import ParityOptions
+from octc.stats.verdict import GateResult, gate
+from octc.store.artifacts import Artifact, Golden, write_golden, write_manifest
+from octc.store.runs import utc_now
+from octc.train.batches.images import eval_batches
 
 log = logging.getLogger(__name__)
 PACKAGES = ("octc", "torch", "timm", "onnx", "onnxscript", "onnxconverter-common", "onnxruntime", "openvino", "numpy", "pillow")

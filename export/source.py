@@ -10,25 +10,25 @@ from typing import Any
 import numpy as np
 from torch import fx, nn
 
-from octc.compress.amax import apply_amax, read_amax
+from octc.compress.activation_ranges import apply_amax, read_amax
+from octc.compress.finetune import calibrated, calibration_indices, check_calibration, load_quantised, looks_of
+from octc.compress.finetune_crossmodal import decision_closeness
 from octc.compress.placement import convolutions, prepare
-from octc.compress.qat import calibrated, calibration_indices, check_calibration, load_quantised, looks_of
-from octc.compress.retnet_qat import decision_closeness
 from octc.compress.rounding import remember_floats
+from octc.core.errors import OctcError
+from octc.core.files import canonical_json, sha256_bytes, sha256_file
 from octc.datasets.base import Progress, Sample
 from octc.datasets.split import Split
-from octc.errors import OctcError
 from octc.export.golden import SEED, choose_golden, golden_candidates
-from octc.files import canonical_json, sha256_bytes, sha256_file
-from octc.image import Float32, UInt8, read_image
-from octc.likeness import InputStatistics, describe, fit_statistics
-from octc.run import Run
-from octc.train.assess import network_of
-from octc.train.checkpoint import META, Checkpoint
-from octc.train.data import cached_images
-from octc.train.evaluate import logits_of
-from octc.train.recipes import Quantisation
-from octc.train.training import Data
+from octc.imaging.input_statistics import InputStatistics, describe, fit_statistics
+from octc.imaging.preprocess import Float32, UInt8, read_image
+from octc.store.runs import Run
+from octc.train.batches.images import cached_images
+from octc.train.evaluation.assess import network_of
+from octc.train.loop.checkpoint import META, Checkpoint
+from octc.train.loop.evaluate import logits_of
+from octc.train.loop.training import Data
+from octc.train.recipes.registry import Quantisation
 
 BATCH = 8
 DESCRIBED = 256  # training images whose statistics travel with an artifact

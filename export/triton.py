@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from octc.artifact import Artifact
-from octc.errors import OctcError
-from octc.files import publishing, write_bytes
-from octc.telemetry import DEPENDENCIES
-from octc.trt_plan import LARGEST_BATCH
+from octc.core.errors import OctcError
+from octc.core.files import publishing, write_bytes
+from octc.core.telemetry import DEPENDENCIES
+from octc.schemas.tensorrt_plan import LARGEST_BATCH
+from octc.store.artifacts import Artifact
 
 INPUT, OUTPUT, LABELS = "image", "logits", "labels.txt"
 # of the engines that Triton's back ends load

@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from octc.artifact import Artifact
-from octc.errors import OctcError
-from octc.faults import fault_of
-from octc.image import Float32, UInt8
+from octc.core.errors import OctcError
+from octc.core.faults import fault_of
+from octc.imaging.preprocess import Float32, UInt8
+from octc.store.artifacts import Artifact
 
 
 class Runtime(Protocol):

@@ -7,11 +7,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from octc.artifact import Artifact
-from octc.errors import OctcError
-from octc.image import Float32, UInt8
-from octc.optional import need
+from octc.core.errors import OctcError
+from octc.core.optional import need
+from octc.imaging.preprocess import Float32, UInt8
 from octc.runtimes.base import broken, check_batch, check_logits, closed, no_facts
+from octc.store.artifacts import Artifact
 
 # `timm.create_model` also takes names of repositories and arguments that open files: none of that is taken from a manifest
 NAME = re.compile(r"[a-zA-Z0-9_]+(\.[a-zA-Z0-9_]+)?")

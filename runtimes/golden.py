@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import PIL
 
-from octc.artifact import Artifact, Golden
-from octc.errors import OctcError
-from octc.image import Float32, Preprocess, UInt8, decode_image
-from octc.metrics import kl_scores, log_softmax
-from octc.multilabel import thresholds_of
+from octc.core.errors import OctcError
+from octc.imaging.preprocess import Float32, Preprocess, UInt8, decode_image
+from octc.stats.metrics import kl_scores, log_softmax
+from octc.stats.multilabel import thresholds_of
+from octc.store.artifacts import Artifact, Golden
 
 
 @dataclass(frozen=True)

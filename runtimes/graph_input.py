@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 from xml.parsers import expat
 
-from octc.artifact import Artifact
-from octc.errors import OctcError
-from octc.files import read_json
-from octc.runtimes.wire import fields, messages, text
+from octc.core.errors import OctcError
+from octc.core.files import read_json
+from octc.runtimes.onnx_reader.wire import fields, messages, text
+from octc.store.artifacts import Artifact
 
 # numbers of fields in onnx.proto (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto)
 MODEL_GRAPH, GRAPH_INITIALISER, GRAPH_INPUT, TENSOR_NAME = 7, 5, 11, 8

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from octc.artifact import Artifact
-from octc.errors import OctcError
-from octc.image import UInt8
-from octc.optional import need, openvino_core
+from octc.core.errors import OctcError
+from octc.core.optional import need, openvino_core
+from octc.imaging.preprocess import UInt8
 from octc.runtimes.base import broken
-from octc.runtimes.onnx_file import GRAPH_NODE, MODEL_GRAPH, NODE_INPUT, NODE_OPERATOR
+from octc.runtimes.onnx_reader.graph import GRAPH_NODE, MODEL_GRAPH, NODE_INPUT, NODE_OPERATOR
+from octc.runtimes.onnx_reader.wire import fields, messages, text
 from octc.runtimes.safety import check_model
-from octc.runtimes.wire import fields, messages, text
+from octc.store.artifacts import Artifact
 
 LAYERS = {"Conv", "Gemm", "MatMul", "Convolution", "GroupConvolution"}
 BARE = "/WithoutBiases"  # what OpenVINO calls an ONNX layer whose bias it adds in a node of its own

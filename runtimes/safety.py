@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 from xml.parsers import expat
 
-from octc.artifact import LARGEST, Artifact
-from octc.errors import OctcError, shorten
-from octc.faults import fault_of
-from octc.runtimes.onnx_file import scan_onnx
+from octc.core.errors import OctcError, shorten
+from octc.core.faults import fault_of
+from octc.runtimes.onnx_reader.graph import scan_onnx
+from octc.store.artifacts import LARGEST, Artifact
 
 SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "torch": ".safetensors"}
 MOST_XML = 64 << 20  # bytes; weights lie beside it

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from octc.bench import conditions, measure, profiles
-from octc.bench.plan import make_plan
-from octc.bench.profiles import QUICK, STANDARD, Options, Profile
-from octc.bench.result import read_schema
-from octc.bench.rows import judge_row
-from octc.bench.runner import run_bench
-from octc.bench.state import State
-from octc.find import find_artifacts, read_teacher
-from octc.host import Machine, read_machine
-from octc.run import Run, create_run
+from octc.bench.timing import conditions, measure, profiles
+from octc.bench.timing.plan import make_plan
+from octc.bench.timing.profiles import QUICK, STANDARD, Options, Profile
+from octc.bench.timing.result import read_schema
+from octc.bench.timing.rows import judge_row
+from octc.bench.timing.runner import run_bench
+from octc.bench.timing.state import State
+from octc.machine.host import Machine, read_machine
+from octc.store.find import find_artifacts, read_teacher
+from octc.store.runs import Run, create_run
 from tests.tiny_artifacts import resign
 
 TEACHER = "r-0002-teacher-folder"
@@ -60,7 +60,7 @@ def pretend_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conditions, "DRIFT", 1e9)
     monkeypatch.setattr(conditions, "STEAL", 101.0)
     monkeypatch.setattr(conditions, "FOREIGN", 101.0)
-    monkeypatch.setattr("octc.bench.compare.UNSTEADY", 1e9)
+    monkeypatch.setattr("octc.bench.timing.interleaved.UNSTEADY", 1e9)
 
 
 def short_profiles(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ if signal.getsignal(signal.SIGINT) != signal.default_int_handler:  # a shell sta
 os.environ.pop("NO_COLOR", None)
 os.environ.pop("COLUMNS", None)
 
-from octc.offline import go_offline, refused_attempts  # noqa: E402  (the threads are set before numpy is imported)
+from octc.core.offline import go_offline, refused_attempts  # noqa: E402  (the threads are set before numpy is imported)
 
 ROOT = Path(__file__).resolve().parent.parent
 go_offline()  # children inherit OCTC_OFFLINE=1: every `octc` that a test starts runs under the guard too
@@ -46,7 +46,7 @@ def octc(tmp_path: Path) -> Octc:
         *words: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None, timeout: float = 300, **more: object
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(  # type: ignore[call-overload, no-any-return]
-            [sys.executable, "-m", "octc.cli.main", *map(str, words)],
+            [sys.executable, "-m", "octc.cli._app.main", *map(str, words)],
             cwd=cwd or tmp_path,
             env={**os.environ, **(env or {})},
             timeout=timeout,

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import torch
 
-from octc.run import Run
-from octc.train.checkpoint import read_checkpoint, write_checkpoint
+from octc.store.runs import Run
+from octc.train.loop.checkpoint import read_checkpoint, write_checkpoint
 
 LAYER = "conv1.3"  # the second convolution of test_resnet's stem: all that is seen goes through it
 FACTOR = 3e4

@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 import torch
 
-from octc.artifact import MANIFEST
-from octc.export.makers import Job, Workshop
+from octc.core.files import sha256_file
+from octc.export.onnx.float import choose_opset
 from octc.export.pipeline import Device, export_artifact
 from octc.export.source import quantise, read_source
-from octc.export.to_onnx import choose_opset
-from octc.files import sha256_file
-from octc.run import Run
+from octc.export.targets import Job, Workshop
 from octc.runtimes.golden import replay
-from octc.runtimes.table import open_runtime
+from octc.runtimes.registry import open_runtime
+from octc.store.artifacts import MANIFEST
+from octc.store.runs import Run
 from tests.tiny_run import make_run, write_patterns
 
 PAIRS = (

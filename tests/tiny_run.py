@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from octc.datasets.layout import scan_folder
+from octc.datasets.layouts.folders import scan_folder
 from octc.datasets.split import make_split
-from octc.image import Preprocess
-from octc.run import Run, create_run
-from octc.train.checkpoint import Checkpoint, write_checkpoint
-from octc.train.data import cached_images
-from octc.train.models import build_model, normalise
+from octc.imaging.preprocess import Preprocess
+from octc.store.runs import Run, create_run
+from octc.train.batches.images import cached_images
+from octc.train.loop.checkpoint import Checkpoint, write_checkpoint
+from octc.train.networks.models import build_model, normalise
 
 MODEL = "test_resnet"  # 15 convolutions, ReLU, residual additions
 PATTERNS = ("bright", "dark", "lying", "upright")

@@ -12,24 +12,13 @@ from accelerate import Accelerator
 from torch import nn
 from torch.nn import functional
 
+from octc.core.errors import OctcError
 from octc.datasets.split import Split
-from octc.errors import OctcError
-from octc.image import Preprocess
-from octc.run import Run
-from octc.train.assess import assess
-from octc.train.cached import Drawn, Logits
-from octc.train.checkpoint import Checkpoint, load_strictly, read_checkpoint, write_checkpoint
-from octc.train.config import Recipe, Stage
-from octc.train.data import cached_images
-from octc.train.focal import Loss, label_loss
-from octc.train.loop import fit
-from octc.train.macs import count_macs
-from octc.train.models import build_model, parameter_count
-from octc.train.nets.hog import HogSvm
-from octc.train.outcome_files import write_curves
-from octc.train.state import flat
-from octc.train.svm import fit_svm
-from octc.train.teachers import (
+from octc.imaging.preprocess import Preprocess
+from octc.store.runs import Run
+from octc.train.batches.images import cached_images
+from octc.train.distill.cached_logits import Drawn, Logits
+from octc.train.distill.teachers import (
     Teacher,
     asked,
     cache_of,
@@ -39,9 +28,20 @@ from octc.train.teachers import (
     distilled_loss,
     fast,
 )
-from octc.train.training import Data, Fitted, Report
-from octc.train.ways import Ways
-from octc.train.weights import start_weights
+from octc.train.evaluation.assess import assess
+from octc.train.evaluation.files import write_curves
+from octc.train.loop.checkpoint import Checkpoint, load_strictly, read_checkpoint, write_checkpoint
+from octc.train.loop.fit import fit
+from octc.train.loop.label_losses import Loss, label_loss
+from octc.train.loop.state import flat
+from octc.train.loop.training import Data, Fitted, Report
+from octc.train.loop.ways import Ways
+from octc.train.networks.hog import HogSvm
+from octc.train.networks.macs import count_macs
+from octc.train.networks.models import build_model, parameter_count
+from octc.train.networks.svm import fit_svm
+from octc.train.networks.weights import start_weights
+from octc.train.recipes.config import Recipe, Stage
 
 LARGE = 20_000_000  # parameters above which a student is warned about (KD-OCT's limit)
 

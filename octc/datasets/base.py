@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from octc.core.errors import OctcError, shorten
+from octc.core.files import canonical_json, sha256_bytes
 from octc.datasets.patients import PatientIds, patient_ids
-from octc.errors import OctcError, shorten
-from octc.files import canonical_json, sha256_bytes
-from octc.tree import Left, Tree, count_left, words_left
+from octc.datasets.tree import Left, Tree, count_left, words_left
 
 MODALITIES = ("oct", "fundus")
 UNLISTED = "in no row of the table"
@@ -27,7 +27,7 @@ class Sample:
         patient: the patient's id, or None where it is not known (the image is then its own group, and may be of anybody).
         part: "train" or "test" where the layout has an official split, else None.
         sha256: of the file; the identity of an image (names are reused between releases). Empty for a file that cannot
-            be read, which `octc.image.read_image` then refuses by name.
+            be read, which `octc.imaging.preprocess.read_image` then refuses by name.
         targets: indices of all its classes, where classes do not exclude each other (`label` is then the rarest of them, by
             which a split is stratified); None where an image has one class.
         eye: the eye's id, where images are judged together by eye.

@@ -18,8 +18,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import NoReturn
 
-from octc.errors import OctcError, shorten
-from octc.tree import Tree, has_folder, joined, litter, names_in
+from octc.core.errors import OctcError, shorten
+from octc.datasets.tree import Tree, has_folder, joined, litter, names_in
 
 # Spellings of the parts, without letter case, separators, digits at the ends and the words of FILLER.
 SPELLINGS: dict[str, tuple[str, ...]] = {

@@ -1,7 +1,7 @@
 """One split per run: grouped by patient, stratified by class, seeded, with a digest. A split that shares a patient raises.
 
 Where the patient of an image is not known the image is a group of its own, and the split says that leakage cannot be excluded.
-Only a split of another protocol than "clean" (octc/datasets/released.py) may leak; it says so wherever it is shown.
+Only a split of another protocol than "clean" (octc/datasets/released_splits.py) may leak; it says so wherever it is shown.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from octc.core.errors import OctcError, shorten
+from octc.core.files import canonical_json, read_json, sha256_bytes, write_json
 from octc.datasets.base import Sample, Samples, ids_of
 from octc.datasets.patients import UNKNOWN, PatientIds, before_fields
-from octc.errors import OctcError, shorten
-from octc.files import canonical_json, read_json, sha256_bytes, write_json
 
 PARTS = ("train", "val", "test")
 OFFICIAL = "official"  # a fourth part, of folds only: the fixed official test, which no fold trains or chooses on

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from octc.bench import accuracy
-from octc.bench.accuracy import CHUNK, image_ids, measure, measure_all, read_records, records_of, write_records
+from octc.bench.parity import inference as accuracy
+from octc.bench.parity.inference import CHUNK, image_ids, measure, measure_all, read_records, records_of, write_records
+from octc.core.errors import OctcError
+from octc.core.files import sha256_file
 from octc.datasets.base import Sample
-from octc.errors import OctcError
-from octc.files import sha256_file
-from octc.image import VIEWS, Float32, Preprocess, UInt8
+from octc.imaging.preprocess import VIEWS, Float32, Preprocess, UInt8
 from octc.runtimes.base import FakeRuntime
 
 PRE = Preprocess(32)

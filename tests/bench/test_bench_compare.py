@@ -7,13 +7,22 @@ from typing import Any
 
 import pytest
 
-from octc.bench.compare import Comparison, Pairs, compared, int8_finding, int8_text, no_comparison, run_pairs, teacher_text
-from octc.bench.conditions import Conditions, Snapshot
-from octc.bench.judge import judge
-from octc.bench.latency import Measure
-from octc.bench.plan import Plan, RowPlan
-from octc.bench.profiles import QUICK, STANDARD, Options
-from octc.errors import OctcError
+from octc.bench.timing.conditions import Conditions, Snapshot
+from octc.bench.timing.gates import judge
+from octc.bench.timing.interleaved import (
+    Comparison,
+    Pairs,
+    compared,
+    int8_finding,
+    int8_text,
+    no_comparison,
+    run_pairs,
+    teacher_text,
+)
+from octc.bench.timing.latency import Measure
+from octc.bench.timing.plan import Plan, RowPlan
+from octc.bench.timing.profiles import QUICK, STANDARD, Options
+from octc.core.errors import OctcError
 from tests.bench.test_bench_rows import answer, row
 
 CALM = Snapshot(None, None, 0, (0, 1000), 0)

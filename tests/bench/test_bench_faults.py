@@ -12,21 +12,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from octc.artifact import read_artifact, read_golden, write_golden
-from octc.bench.conditions import Snapshot, read_snapshot
-from octc.bench.findings import find_all
-from octc.bench.judge import judge
-from octc.bench.process import Worker
-from octc.bench.queries import in_batches
-from octc.bench.report import table
-from octc.bench.result import document
-from octc.bench.runner import run_bench
-from octc.cpu import read_cpus, usable_threads
-from octc.errors import OctcError
-from octc.host import read_machine
-from octc.run import Run
+from octc.bench.timing.conditions import Snapshot, read_snapshot
+from octc.bench.timing.findings import find_all
+from octc.bench.timing.gates import judge
+from octc.bench.timing.process import Worker
+from octc.bench.timing.queries import in_batches
+from octc.bench.timing.render import table
+from octc.bench.timing.result import document
+from octc.bench.timing.runner import run_bench
+from octc.core.errors import OctcError
+from octc.machine.cpu import read_cpus, usable_threads
+from octc.machine.host import read_machine
 from octc.runtimes.golden import GoldenReport, replay
-from octc.runtimes.table import open_runtime
+from octc.runtimes.registry import open_runtime
+from octc.store.artifacts import read_artifact, read_golden, write_golden
+from octc.store.runs import Run
 from tests.bench_tools import benched, check_schema, new_state, pretend_quiet, tiny_options
 from tests.tiny_artifacts import resign, shared_run
 
@@ -76,7 +76,7 @@ def test_r03_throttle_counter_that_rises_during_a_row(run: Run, tmp_path: Path, 
         counter.write_text(f"{looked}\n")
         return read_snapshot(root)
 
-    monkeypatch.setattr("octc.bench.state.read_snapshot", heated)
+    monkeypatch.setattr("octc.bench.timing.state.read_snapshot", heated)
     state = benched(run, ("onnx-fp32",), tmp_path / "s", root=tmp_path, options=tiny_options(run, vs="none", batch=1))
     row = state.rows["onnx-fp32-device-1"]
     assert row.status == "INVALID"
@@ -114,7 +114,7 @@ def children() -> list[int]:
     for path in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((path / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            if parent == os.getpid() and b"octc.bench.worker" in (path / "cmdline").read_bytes():
+            if parent == os.getpid() and b"octc.bench.timing.worker" in (path / "cmdline").read_bytes():
                 found.append(int(path.name))
         except (OSError, IndexError):
             continue

@@ -11,18 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from octc.bench.findings import find_all
-from octc.bench.judge import judge
-from octc.bench.latency import Measure
-from octc.bench.plan import Subject
-from octc.bench.profiles import CANDIDATE
-from octc.bench.report import COLUMNS, head, reasons, table, tail
-from octc.bench.report_md import markdown
-from octc.bench.result import document, write_results
-from octc.bench.state import State
-from octc.bench.verdicts import artifact_sum
-from octc.host import host_name
-from octc.run import Run
+from octc.bench.timing.findings import find_all
+from octc.bench.timing.gates import judge
+from octc.bench.timing.latency import Measure
+from octc.bench.timing.plan import Subject
+from octc.bench.timing.profiles import CANDIDATE
+from octc.bench.timing.render import COLUMNS, head, reasons, table, tail
+from octc.bench.timing.render_markdown import markdown
+from octc.bench.timing.result import document, write_results
+from octc.bench.timing.state import State
+from octc.bench.timing.verdicts import artifact_sum
+from octc.machine.host import host_name
+from octc.store.runs import Run
 from tests.bench_tools import NOISE, TINY, benched, check_schema, new_state, pretend_quiet, tiny_options, with_teacher
 from tests.tiny_artifacts import shared_run
 
@@ -215,7 +215,7 @@ def test_offline_chooses_its_batch_and_gives_images_per_second(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretend_quiet(monkeypatch)
-    monkeypatch.setattr("octc.bench.measure.OFFLINE_BATCHES", (1, 4))
+    monkeypatch.setattr("octc.bench.timing.measure.OFFLINE_BATCHES", (1, 4))
     state = benched(run, ("onnx-fp32",), tmp_path, options=tiny_options(run, scenario="offline", vs="none"))
     row = state.rows["onnx-fp32-offline"]
     assert row.status == "VALID"
@@ -227,8 +227,8 @@ def test_offline_chooses_its_batch_and_gives_images_per_second(
 
 def test_models_that_do_not_fit_together_are_loaded_in_turns(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_quiet(monkeypatch)
-    monkeypatch.setattr("octc.bench.runner.memory_mib", lambda name, root: 100)
-    monkeypatch.setattr("octc.bench.runner.RELOADS", 2)
+    monkeypatch.setattr("octc.bench.timing.runner.memory_mib", lambda name, root: 100)
+    monkeypatch.setattr("octc.bench.timing.runner.RELOADS", 2)
     state = benched(run, ("onnx-int8", "onnx-fp32"), tmp_path, options=tiny_options(run, vs="none", batch=1))
     assert [(c.interleave, c.pairs, c.status) for c in state.comparisons] == [("reload", 2, "VALID")]
     assert len(state.facts["onnx-int8"].load_ms) == 3

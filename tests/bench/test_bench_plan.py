@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from octc.artifact import Artifact
-from octc.bench.plan import NOT_QUICK, ONLY_BLOCKS, Plan, check_gates, make_plan
-from octc.bench.profiles import CANDIDATE, QUICK, REFERENCE, STANDARD, Options, reaches_minimum
-from octc.bench.report import plan_rows
-from octc.errors import OctcError
-from octc.find import Found
-from octc.image import Preprocess
+from octc.bench.timing.plan import NOT_QUICK, ONLY_BLOCKS, Plan, check_gates, make_plan
+from octc.bench.timing.profiles import CANDIDATE, QUICK, REFERENCE, STANDARD, Options, reaches_minimum
+from octc.bench.timing.render import plan_rows
+from octc.core.errors import OctcError
+from octc.imaging.preprocess import Preprocess
+from octc.store.artifacts import Artifact
+from octc.store.find import Found
 
 ALL = ("onnx-fp16", "onnx-fp32", "onnx-int8", "openvino-fp16", "openvino-int8", "tensorrt-int8", "torch-fp32")
 
@@ -117,7 +117,7 @@ def test_r09_teacher_that_is_not_here_or_cannot_run_is_na_with_the_reason_and_th
 
 
 def test_teacher_in_torch_that_cannot_run_here_stays_visible_beside_the_one_that_can(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("octc.runtimes.table.have", lambda module: module != "torch")
+    monkeypatch.setattr("octc.runtimes.registry.have", lambda module: module != "torch")
     made = plan()
     assert "octc[train]" in str(next(row.na for row in made.rows if row.subject == "teacher-torch-fp32"))
     assert {v.others for v in made.versus if v.kind == "as_shipped"} == {("teacher-onnx-fp32",)}

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from octc.bench.conditions import Snapshot
-from octc.bench.energy import no_energy
-from octc.bench.plan import RowPlan
-from octc.bench.profiles import CANDIDATE, REFERENCE, STANDARD, Options
-from octc.bench.result import read_schema
-from octc.bench.rows import Row, block_rate, broken_row, judge_row, not_measured, precision_holds, samples_csv
+from octc.bench.timing.conditions import Snapshot
+from octc.bench.timing.plan import RowPlan
+from octc.bench.timing.power.energy import no_energy
+from octc.bench.timing.profiles import CANDIDATE, REFERENCE, STANDARD, Options
+from octc.bench.timing.result import read_schema
+from octc.bench.timing.rows import Row, block_rate, broken_row, judge_row, not_measured, precision_holds, samples_csv
 from tests.bench_tools import check_schema
 
 PLAN = RowPlan("onnx-int8-device-1", "onnx-int8", "single_stream", "device", 1)

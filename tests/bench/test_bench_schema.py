@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from octc.bench.result import read_schema
+from octc.bench.timing.result import read_schema
 from tests.bench_tools import SchemaError, check_schema
 
 # a document that satisfies the schema; layout only, the numbers mean nothing

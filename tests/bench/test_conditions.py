@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from octc.bench.conditions import (
+from octc.bench.timing.conditions import (
     Conditions,
     Snapshot,
     cool_down,
@@ -17,10 +17,10 @@ from octc.bench.conditions import (
     signs,
     steal_warning,
 )
-from octc.bench.footprint import rss_peak_mib
-from octc.bench.nvml import GpuLook
-from octc.host import read_machine
-from octc.jetson import read_jetson
+from octc.bench.timing.footprint import rss_peak_mib
+from octc.bench.timing.power.nvml import GpuLook
+from octc.machine.host import read_machine
+from octc.machine.jetson import read_jetson
 
 LOOK = Snapshot(None, None, None, None, None)
 

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from octc.bench.energy import Series, energy_of, joules, metering, no_energy, read_power_csv
-from octc.bench.judge import judge
-from octc.bench.nvml import open_nvml
-from octc.bench.power import Rapl, no_power, open_sources, parse_tegrastats
-from octc.bench.result import document
-from octc.bench.rows import Row
-from octc.errors import OctcError
-from octc.host import read_machine
-from octc.run import Run
+from octc.bench.timing.gates import judge
+from octc.bench.timing.power.energy import Series, energy_of, joules, metering, no_energy, read_power_csv
+from octc.bench.timing.power.nvml import open_nvml
+from octc.bench.timing.power.sources import Rapl, no_power, open_sources, parse_tegrastats
+from octc.bench.timing.result import document
+from octc.bench.timing.rows import Row
+from octc.core.errors import OctcError
+from octc.machine.host import read_machine
+from octc.store.runs import Run
 from tests.bench.test_conditions import write
 from tests.bench_tools import TINY, benched, check_schema, pretend_quiet, tiny_options
 from tests.tiny_artifacts import shared_run
@@ -118,8 +118,8 @@ def test_meter_file_gives_energy_of_a_real_row_and_the_gate_looks_at_it(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretend_quiet(monkeypatch)
-    monkeypatch.setattr("octc.bench.energy.LEAST_S", 0.1)
-    monkeypatch.setattr("octc.bench.energy.LEAST_READINGS", 5)
+    monkeypatch.setattr("octc.bench.timing.power.energy.LEAST_S", 0.1)
+    monkeypatch.setattr("octc.bench.timing.power.energy.LEAST_READINGS", 5)
     shared = shared_run(tmp_path_factory)
     run = Run(Path(shutil.copytree(shared.path, tmp_path / "runs" / shared.id)))
     log, now = tmp_path / "meter.csv", time.time()

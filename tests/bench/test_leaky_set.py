@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from octc.bench.verify_set import read_set
-from octc.datasets.phantom import write_phantoms
-from octc.datasets.released import make_splits
-from octc.datasets.table import scan_dataset
-from octc.run import Run
+from octc.bench.parity.evaluation_set import read_set
+from octc.datasets.registry import scan_dataset
+from octc.datasets.released_splits import make_splits
+from octc.datasets.synthetic.bscans import write_phantoms
+from octc.store.runs import Run
 
 
 def test_a_set_of_a_released_split_says_that_it_leaks(tmp_path: Path) -> None:

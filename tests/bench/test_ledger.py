@@ -13,23 +13,23 @@ from typing import Any
 
 import pytest
 
-from octc.bench.card import facts
-from octc.bench.checklists import ANSWERED, HINT, OPEN, counted, filled, is_filler, state
-from octc.bench.dossier import read_dossier
-from octc.bench.dossier_accuracy import verdict_section
-from octc.bench.dossier_speed import summary_section
-from octc.bench.page import Table
-from octc.bench.verdicts import stored_verdict
-from octc.bench.verify_files import read_verdict
-from octc.bench.verify_lock import PLAN
+from octc.bench.parity.plan_lock import PLAN
+from octc.bench.report.checklists import ANSWERED, HINT, OPEN, counted, filled, is_filler, state
+from octc.bench.report.collect.accuracy import verdict_section
+from octc.bench.report.collect.run_summary import read_dossier
+from octc.bench.report.collect.speed import summary_section
+from octc.bench.report.model_card import facts
+from octc.bench.report.page import Table
+from octc.bench.timing.verdicts import stored_verdict
+from octc.cli._app.main import main
 from octc.cli.explain import entry_of
-from octc.cli.main import main
+from octc.core.files import sha256_file
 from octc.datasets.split import read_split
-from octc.files import sha256_file
-from octc.find import find_artifacts
-from octc.run import Run
 from octc.runtimes.graph_input import GraphInput, read_graph_input
-from octc.test_set_log import LOG, Reading, log_reading, read_log
+from octc.store.find import find_artifacts
+from octc.store.runs import Run
+from octc.store.test_set_log import LOG, Reading, log_reading, read_log
+from octc.store.verdicts import read_verdict
 from tests.bench.verify_world import FORGIVING, make_world
 
 Said = Callable[..., "tuple[int, Any, str]"]
@@ -139,7 +139,7 @@ def test_a_reference_that_was_measured_has_its_accuracy(run: Run, said: Said) ->
 
 def test_a_call_that_is_killed_between_plan_and_verdict_leaves_the_plan(run: Run, said: Said, tmp_path: Path) -> None:
     script = (
-        "import os, signal, sys; from octc.bench import verify; from octc.cli.main import main\n"
+        "import os, signal, sys; from octc.bench import verify; from octc.cli._app.main import main\n"
         "verify.measure_everyone = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "main(sys.argv[1:])"
     )

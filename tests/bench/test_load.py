@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from octc.bench.latency import (
+from octc.bench.timing.latency import (
     PERCENTILES,
     needed_n,
     rank_interval,
@@ -18,7 +18,7 @@ from octc.bench.latency import (
     spell,
     summarise,
 )
-from octc.bench.load import Limits, block, choose_kept, settled, timed_loop, warm_up
+from octc.bench.timing.load_generator import Limits, block, choose_kept, settled, timed_loop, warm_up
 
 RANKS = """44,0.9,40,35,44,0.9800
 100,0.5,50,40,61,0.9648

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from octc.bench.accuracy import Records
-from octc.bench.parity import ParityReport, SetInfo, Side, compare, withhold
-from octc.errors import OctcError
-from octc.plan import ParityOptions
+from octc.bench.parity.claim import ParityReport, SetInfo, Side, compare, withhold
+from octc.bench.parity.inference import Records
+from octc.core.errors import OctcError
+from octc.stats.test_plan import ParityOptions
 from tests.octc.parity_cases import CLASSES, answers, labels_of, says
 
 QUICK = ParityOptions(bootstrap=1000, plan_discordance=1e-4)

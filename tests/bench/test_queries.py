@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from octc.bench.pictures import choose_pictures, spread
-from octc.bench.queries import (
+from octc.bench.timing.images import choose_pictures, spread
+from octc.bench.timing.queries import (
     INPUTS,
     Parts,
     Picture,
@@ -21,11 +21,11 @@ from octc.bench.queries import (
     same_output,
     tensors,
 )
-from octc.errors import OctcError
-from octc.find import Found, find_artifacts
-from octc.image import Float32, Preprocess, UInt8, decode_image
-from octc.metrics import softmax
-from octc.run import Run
+from octc.core.errors import OctcError
+from octc.imaging.preprocess import Float32, Preprocess, UInt8, decode_image
+from octc.stats.metrics import softmax
+from octc.store.find import Found, find_artifacts
+from octc.store.runs import Run
 from tests.tiny_artifacts import copied, shared_run
 
 PRE = Preprocess(32)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from octc.bench.repeat import lines, read_result
-from octc.cli.main import main
-from octc.errors import OctcError
+from octc.bench.timing.compare_results import lines, read_result
+from octc.cli._app.main import main
+from octc.core.errors import OctcError
 from tests.bench.test_bench_schema import EXAMPLE
 
 

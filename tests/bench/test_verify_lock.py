@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from octc.bench.verify_lock import PLAN, Look, planned_options, register_use
-from octc.errors import OctcError
-from octc.files import read_json, write_json
-from octc.plan import ParityOptions
-from octc.run import Run, create_run
-from octc.test_set_log import read_log
+from octc.bench.parity.plan_lock import PLAN, Look, planned_options, register_use
+from octc.core.errors import OctcError
+from octc.core.files import read_json, write_json
+from octc.stats.test_plan import ParityOptions
+from octc.store.runs import Run, create_run
+from octc.store.test_set_log import read_log
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_a_damaged_record_of_the_uses_is_refused_and_left_as_it_is(run: Run, tex
 
 def test_processes_that_look_at_once_are_all_counted(run: Run) -> None:
     script = (
-        "import sys; from pathlib import Path; from octc.bench.verify_lock import register_use; from octc.run import Run\n"
+        "import sys; from pathlib import Path; from octc.bench.parity.plan_lock import register_use; from octc.store.runs import Run\n"
         "for i in range(10): register_use(Run(Path(sys.argv[1])), {}, {}, {'a': f'{sys.argv[2]}-{i}'}, {'a': '0'}, 'now')"
     )
     started = [subprocess.Popen([sys.executable, "-c", script, str(run.path), str(number)]) for number in range(3)]

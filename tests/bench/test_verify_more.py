@@ -13,16 +13,16 @@ import jsonschema
 import numpy as np
 import pytest
 
-from octc.bench.verify_groups import picture_sizes, read_groups
+from octc.bench.parity.subgroups import picture_sizes, read_groups
+from octc.cli._app.main import main
 from octc.cli.json_schema import schema_of
-from octc.cli.main import main
-from octc.csv_files import csv_bytes
+from octc.core.csv_files import csv_bytes
+from octc.core.errors import OctcError
 from octc.datasets.base import Sample
 from octc.datasets.split import read_split
-from octc.errors import OctcError
-from octc.run import Run
 from octc.runtimes.layers import layer_gaps, suspects
-from octc.stats_temperature import LEAST_IMAGES
+from octc.stats.temperature import LEAST_IMAGES
+from octc.store.runs import Run
 from tests.bench.verify_world import FORGIVING, change_constants, make_world, read_unchecked
 
 Said = Callable[..., "tuple[int, Any]"]

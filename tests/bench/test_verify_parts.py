@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from octc.artifact import Artifact
-from octc.bench.accuracy import records_of
-from octc.bench.verify_files import FILE, read_verdict, write_verdict
-from octc.bench.verify_records import MEASURED, records_path, store_records, stored_records
-from octc.bench.verify_set import LabelledSet, check_artifact, check_images, linked, read_set, run_of
+from octc.bench.parity.evaluation_set import LabelledSet, check_artifact, check_images, linked, read_set, run_of
+from octc.bench.parity.inference import records_of
+from octc.bench.parity.predictions import MEASURED, records_path, store_records, stored_records
+from octc.core.errors import OctcError
+from octc.core.files import sha256_file
 from octc.datasets.base import Sample
 from octc.datasets.split import Split
-from octc.errors import OctcError
-from octc.files import sha256_file
-from octc.image import VIEWS, Preprocess
-from octc.run import Run, create_run
+from octc.imaging.preprocess import VIEWS, Preprocess
+from octc.store.artifacts import Artifact
+from octc.store.runs import Run, create_run
+from octc.store.verdicts import FILE, read_verdict, write_verdict
 
 CLASSES = ("a", "b")
 PRE = Preprocess(32)

@@ -15,12 +15,12 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from octc.artifact import Artifact, Golden, read_artifact, read_golden, write_golden, write_manifest
-from octc.datasets.layout import scan_folder
+from octc.datasets.layouts.folders import scan_folder
 from octc.datasets.split import Split, make_split
-from octc.image import Preprocess, read_image
-from octc.run import Run, create_run
-from octc.runtimes.table import open_runtime
+from octc.imaging.preprocess import Preprocess, read_image
+from octc.runtimes.registry import open_runtime
+from octc.store.artifacts import Artifact, Golden, read_artifact, read_golden, write_golden, write_manifest
+from octc.store.runs import Run, create_run
 
 Array = np.ndarray[Any, Any]
 CLASSES = ("bright", "dark", "lying", "upright")
@@ -189,6 +189,6 @@ def change_constants(folder: Path, change: Callable[[str, Array], Array], *, gol
 
 def read_unchecked(folder: Path) -> Any:
     """The artifact of a folder whose sums no longer fit."""
-    from octc.artifact import _from_json
+    from octc.store.artifacts import _from_json
 
     return _from_json(json.loads((folder / "artifact.json").read_text()))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from octc.cli.main import main
+from octc.cli._app.main import main
 
 Said = Callable[..., tuple[int, str, str]]
 

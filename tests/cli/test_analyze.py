@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from octc.artifact import read_artifact
-from octc.export import compare
-from octc.run import Run
+from octc.export.ptq import compare
+from octc.store.artifacts import read_artifact
+from octc.store.runs import Run
 from tests.ruined import ruin
 from tests.tiny_run import make_run, write_patterns
 

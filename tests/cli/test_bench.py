@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 
+from octc.cli._app.main import main
 from octc.cli.bench_options import quantity, threads_of
-from octc.cli.main import main
-from octc.cpu import read_cpus
-from octc.errors import OctcError
-from octc.host import host_name
-from octc.run import Run
+from octc.core.errors import OctcError
+from octc.machine.cpu import read_cpus
+from octc.machine.host import host_name
+from octc.store.runs import Run
 from tests.bench_tools import SHORT, TEACHER, check_schema, pretend_quiet, short_profiles, with_teacher
 from tests.tiny_artifacts import shared_run
 
@@ -232,7 +232,7 @@ from octc.bench import profiles
 profiles.STANDARD = replace(profiles.STANDARD, **{short!r})
 profiles.STANDARD = replace(profiles.STANDARD, duration_s=3.0)
 sys.argv = ["octc", "bench", *{words!r}]
-from octc.cli.main import run
+from octc.cli._app.main import run
 run()
 """
 

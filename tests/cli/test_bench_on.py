@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from octc.cli.main import main
-from octc.run import Run
-from octc.telemetry import SWITCHES
+from octc.cli._app.main import main
+from octc.core.telemetry import SWITCHES
+from octc.store.runs import Run
 from tests.bench_tools import check_schema
 from tests.tiny_artifacts import shared_run
 
@@ -159,9 +159,9 @@ def test_results_come_back_and_nothing_stays_there(run: Run, box: Far, octc: Oct
 
 
 def test_nothing_is_sent_from_there(run: Run, box: Far, octc: Octc, tmp_path: Path) -> None:
-    """The bench there has the switches of `octc.telemetry` in its environment, for whatever Python imports first."""
+    """The bench there has the switches of `octc.core.telemetry` in its environment, for whatever Python imports first."""
     spy, seen = tmp_path / "python", tmp_path / "seen"
-    spy.write_text(f'#!/bin/sh\ncase "$*" in *octc.cli.main*) env >{seen}; exit 3 ;; esac\nexec {sys.executable} "$@"\n')
+    spy.write_text(f'#!/bin/sh\ncase "$*" in *octc.cli._app.main*) env >{seen}; exit 3 ;; esac\nexec {sys.executable} "$@"\n')
     spy.chmod(0o755)
     done = octc("bench", "--on", box.address, *QUICK, env={**box.environment, "OCTC_BENCH__REMOTE_PYTHON": str(spy)})
     assert seen.exists(), done.stderr
@@ -244,7 +244,7 @@ def test_r08_connection_lost_midway_leaves_the_partial_result(run: Run, box: Far
     words = ["bench", "--on", box.address, *QUICK]
     words[words.index("0.2s")] = "3s"
     process = subprocess.Popen(
-        [sys.executable, "-m", "octc.cli.main", *words], cwd=tmp_path, env={**os.environ, **box.environment},
+        [sys.executable, "-m", "octc.cli._app.main", *words], cwd=tmp_path, env={**os.environ, **box.environment},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8",
     )  # fmt: skip
     assert process.stderr is not None

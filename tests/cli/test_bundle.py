@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from octc.artifact import MANIFEST, read_artifact
-from octc.cli.main import main
-from octc.errors import OctcError
-from octc.run import Run
-from octc.signature import POLICY, SIGNATURE, TRUSTED
+from octc.cli._app.main import main
+from octc.core.errors import OctcError
+from octc.store.artifacts import MANIFEST, read_artifact
+from octc.store.runs import Run
+from octc.store.signature import POLICY, SIGNATURE, TRUSTED
 from tests.tiny_artifacts import resign, shared_run
 
 pytest.importorskip("cryptography")

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from octc.export.makers import Job, Workshop
+from octc.export.onnx.float import choose_opset
 from octc.export.pipeline import export_artifact
 from octc.export.source import read_source
-from octc.export.to_onnx import choose_opset
-from octc.run import Run, scan_runs
-from octc.train.checkpoint import read_checkpoint, write_checkpoint
-from octc.train.outcome import evaluate, read_predictions
+from octc.export.targets import Job, Workshop
+from octc.store.runs import Run, scan_runs
+from octc.train.evaluation.outcome import evaluate, read_predictions
+from octc.train.loop.checkpoint import read_checkpoint, write_checkpoint
 from tests.cli.conftest import Said
 from tests.tiny_artifacts import DEVICE
 from tests.tiny_run import make_run, write_patterns

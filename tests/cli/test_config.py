@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from octc.cli.main import main
-from octc.cli.verbs import COMMON, apply_settings, open_session
-from octc.config import read_settings
-from octc.datasets.phantom import write_phantoms
+from octc.cli._app.commands import COMMON, apply_settings, open_session
+from octc.cli._app.main import main
+from octc.core.settings import read_settings
+from octc.datasets.synthetic.bscans import write_phantoms
 
 Octc = Callable[..., "subprocess.CompletedProcess[str]"]
 DRY = ("train", "student", "--dataset", "phantom", "--recipe", "smoke", "--teacher", "none", "--dry-run", "--json")
@@ -177,7 +177,7 @@ def test_c02_options_that_contradict_each_other_are_both_named(words: list[str],
 
 
 def test_show_says_value_and_origin_of_every_key(tmp_path: Path, octc: Octc) -> None:
-    from octc.config import KEYS
+    from octc.core.settings import KEYS
 
     (tmp_path / "octc.toml").write_text("[verify]\nmargin_pp = 2\n")
     done = octc("config", "show", "--origins", "--json", env={"OCTC_BENCH__THREADS": "3"})
@@ -198,7 +198,7 @@ def test_show_says_value_and_origin_of_every_key(tmp_path: Path, octc: Octc) -> 
 
 def test_the_template_holds_every_key_with_a_value_that_is_allowed(tmp_path: Path) -> None:
     from octc.cli.config import template
-    from octc.config import KEYS
+    from octc.core.settings import KEYS
 
     path = tmp_path / "octc.toml"
     path.write_text(template())

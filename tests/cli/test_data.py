@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from octc.datasets.phantom import draw_phantom, write_phantoms
+from octc.datasets.synthetic.bscans import draw_phantom, write_phantoms
 
 Octc = Callable[..., "subprocess.CompletedProcess[str]"]
 OCT = Path("CellData/OCT")

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from octc.datasets.phantom import write_phantoms
+from octc.datasets.synthetic.bscans import write_phantoms
 from tests.conftest import Octc
 from tests.octc.test_octmnist import arrays
 from tests.octc.web import Web, serving
@@ -71,7 +71,7 @@ def test_json_has_the_receipt(archive: Path, tmp_path: Path, octc: Octc) -> None
 def test_killed_in_the_middle_it_goes_on(web: Web, archive: Path, tmp_path: Path, octc: Octc) -> None:
     page = web.put("/a.zip", archive.read_bytes(), faults=["slow"])
     words = ["data", "fetch", "ucsd", "--from", web.url("/a.zip"), "--sha256", page.sha256, "--data", str(tmp_path / "UCSD")]
-    process = subprocess.Popen([sys.executable, "-m", "octc.cli.main", *words], stderr=subprocess.DEVNULL, cwd=tmp_path)
+    process = subprocess.Popen([sys.executable, "-m", "octc.cli._app.main", *words], stderr=subprocess.DEVNULL, cwd=tmp_path)
     part = tmp_path / ".tmp-fetch-UCSD" / "a.zip.part"
     end = time.monotonic() + 60
     while not (part.is_file() and part.stat().st_size > 100_000) and time.monotonic() < end:

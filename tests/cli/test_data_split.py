@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from octc.datasets.phantom import write_phantoms
+from octc.datasets.registry import scan_dataset
 from octc.datasets.split import read_split
-from octc.datasets.table import scan_dataset
+from octc.datasets.synthetic.bscans import write_phantoms
 from tests.conftest import Octc
 from tests.octc.neh_tree import write_neh, write_table
 

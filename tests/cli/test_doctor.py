@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from octc.artifact import Artifact, write_manifest
 from octc.cli.doctor import SIGNS, _engine
 from octc.cli.probe import answer, ask, smallest_onnx
-from octc.image import Preprocess
-from octc.run import create_run
+from octc.imaging.preprocess import Preprocess
+from octc.store.artifacts import Artifact, write_manifest
+from octc.store.runs import create_run
 
 Octc = Callable[..., "subprocess.CompletedProcess[str]"]
 GROUPS = [
@@ -207,7 +207,7 @@ def test_a_guard_that_does_not_refuse_is_a_problem(tmp_path: Path) -> None:
         listening.listen()
         code = (
             f"import octc.cli.doctor as d; d.ELSEWHERE = {listening.getsockname()!r}\n"
-            "import sys; from octc.cli.main import main; sys.exit(main(['doctor', '--offline', '--json']))"
+            "import sys; from octc.cli._app.main import main; sys.exit(main(['doctor', '--offline', '--json']))"
         )
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
@@ -241,7 +241,7 @@ def test_it_changes_nothing_and_takes_less_than_five_seconds(octc: Octc, tmp_pat
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 def test_forty_columns_in_any_encoding(encoding: str, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "COLUMNS": "40", "LANG": "C"}
-    command = [sys.executable, "-m", "octc.cli.main", "doctor"]
+    command = [sys.executable, "-m", "octc.cli._app.main", "doctor"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=60, check=False)
     text = done.stdout.decode(encoding)
     assert max(map(len, text.splitlines())) <= 43  # a sign may become a word of four letters

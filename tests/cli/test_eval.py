@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from octc.datasets.split import read_split
-from octc.run import Run
-from octc.test_set_log import read_log
-from octc.train.outcome import evaluate, newest_evaluation, read_predictions
+from octc.store.runs import Run
+from octc.store.test_set_log import read_log
+from octc.train.evaluation.outcome import evaluate, newest_evaluation, read_predictions
 from tests.tiny_run import make_run, write_patterns
 
 Octc = Callable[..., "subprocess.CompletedProcess[str]"]

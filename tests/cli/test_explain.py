@@ -14,22 +14,22 @@ from typing import Any
 import jsonschema
 import pytest
 
-from octc.bench.compare import INT8_WORDS
-from octc.bench.judge import REASONS
-from octc.bench.parity_text import HEAD
-from octc.bench.report import COLUMNS as BENCH_COLUMNS
-from octc.bench.verify_report import COLUMNS
+from octc.bench.parity.render import HEAD
+from octc.bench.parity.summary import COLUMNS
+from octc.bench.timing.gates import REASONS
+from octc.bench.timing.interleaved import INT8_WORDS
+from octc.bench.timing.render import COLUMNS as BENCH_COLUMNS
+from octc.cli._app.commands import VERBS
+from octc.cli._app.main import main
 from octc.cli.explain import _plain, entry_of, texts
 from octc.cli.json_schema import schema_names, schema_of
-from octc.cli.main import main
 from octc.cli.ptq import COLUMNS as ENGINE_COLUMNS
-from octc.cli.verbs import VERBS
-from octc.codes import CODES
-from octc.errors import OctcError
-from octc.export.lint import RULES
-from octc.run import create_run, owning
+from octc.core.codes import CODES
+from octc.core.errors import OctcError
+from octc.export.lint.check import RULES
 from octc.runtimes.golden import TOLERANCES
-from octc.verdict import WORDS
+from octc.stats.verdict import WORDS
+from octc.store.runs import create_run, owning
 
 Said = Callable[..., "tuple[int, str, str]"]
 
@@ -208,7 +208,7 @@ def test_completion_is_printed_and_not_installed(said: Said, tmp_path: Path, she
 
 def test_the_script_completes_in_a_real_bash(tmp_path: Path) -> None:
     """Words of octc as bash would offer them, through the very script."""
-    (tmp_path / "octc").write_text(f'#!/bin/sh\nexec {sys.executable} -m octc.cli.main "$@"\n')
+    (tmp_path / "octc").write_text(f'#!/bin/sh\nexec {sys.executable} -m octc.cli._app.main "$@"\n')
     (tmp_path / "octc").chmod(0o755)
     script = (
         'eval "$(octc completion bash 2>/dev/null)"; COMP_WORDS=(octc comple); COMP_CWORD=1; '

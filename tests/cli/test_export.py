@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from octc.artifact import read_artifact
 from octc.cli.export import wanted
 from octc.compress.placement import counts, quantisers
 from octc.export.source import quantise, read_source
-from octc.run import Run, create_run
-from octc.train.checkpoint import read_checkpoint, write_checkpoint
+from octc.store.artifacts import read_artifact
+from octc.store.runs import Run, create_run
+from octc.train.loop.checkpoint import read_checkpoint, write_checkpoint
 from tests.tiny_run import make_run, write_patterns
 
 Said = Callable[..., tuple[int, str, str]]

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from octc.artifact import read_artifact
-from octc.cli.main import main
-from octc.errors import OctcError
-from octc.run import Run
-from octc.runtimes.table import open_runtime, why_not
+from octc.cli._app.main import main
+from octc.core.errors import OctcError
+from octc.runtimes.registry import open_runtime, why_not
+from octc.store.artifacts import read_artifact
+from octc.store.runs import Run
 from tests.export.oracle import need_oracle
 from tests.tiny_run import make_run, write_patterns
 
@@ -104,7 +104,7 @@ def test_fp16_has_an_artifact_of_its_own(run: Run, said: Said) -> None:
 def test_the_compiler_is_asked_for_by_name_and_its_absence_is_said(
     run: Run, said: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from octc.runtimes import trt_process
+    from octc.runtimes.tensorrt import process as trt_process
 
     monkeypatch.setattr(trt_process, "have", lambda module: False)
     code, _, err = said("export", "--int8", "--target", "tensorrt-rtx")

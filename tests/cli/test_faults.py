@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from octc.artifact import read_artifact
-from octc.cli.errors import sort_error
-from octc.cli.main import main
-from octc.errors import OctcError, Several
-from octc.faults import FAULTS, fault_of
-from octc.files import write_json
-from octc.image import read_image
-from octc.run import Run, create_run, owning
+from octc.cli._app.errors import sort_error
+from octc.cli._app.main import main
+from octc.core.errors import OctcError, Several
+from octc.core.faults import FAULTS, fault_of
+from octc.core.files import write_json
+from octc.imaging.preprocess import read_image
 from octc.runtimes.base import broken
+from octc.store.artifacts import read_artifact
+from octc.store.runs import Run, create_run, owning
 from tests.tiny_artifacts import copied, shared_run
 
 
@@ -139,7 +139,7 @@ def in_namespace() -> list[str]:
 
 def octc_after(script: str, place: Path, *words: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
     """`octc` behind a piece of shell, in mounts of its own."""
-    command = [*in_namespace(), "sh", "-ec", f'{script}\nexec "$@"', "sh", sys.executable, "-B", "-m", "octc.cli.main"]
+    command = [*in_namespace(), "sh", "-ec", f'{script}\nexec "$@"', "sh", sys.executable, "-B", "-m", "octc.cli._app.main"]
     return subprocess.run(
         [*command, *map(str, words)], cwd=place, env={**os.environ, "XDG_CONFIG_HOME": str(place), **environ},
         capture_output=True, text=True, timeout=120, check=False,
@@ -210,7 +210,7 @@ def test_too_little_address_space_is_never_a_damaged_artifact(name: str, made: R
         script = f'ulimit -v {kib}; exec "$@"'
         words = ["predict", str(made.artifacts / name), str(patterns), "--threads", "1", "--json"]
         done = subprocess.run(
-            ["sh", "-c", script, "sh", sys.executable, "-m", "octc.cli.main", *words],
+            ["sh", "-c", script, "sh", sys.executable, "-m", "octc.cli._app.main", *words],
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         codes.append(done.returncode)
@@ -224,6 +224,6 @@ def test_a_command_in_this_process_ends_with_4(
 ) -> None:
     place = copied(made, "onnx-int8", tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("octc.runtimes.ort.check_batch", failing(errno.EMFILE))
+    monkeypatch.setattr("octc.runtimes.onnxrt.check_batch", failing(errno.EMFILE))
     assert main(["predict", str(place), str(made.path.parent.parent / "patterns" / "dark"), "--json"]) == 4
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "OCT-E906"

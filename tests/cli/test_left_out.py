@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from octc.datasets.neh import IMAGES
-from octc.run import Run
+from octc.datasets.layouts.neh import IMAGES
+from octc.store.runs import Run
 from tests.class_tree import must_obey, obey_permissions, of_parts, write_abyss, write_tree
 from tests.octc.neh_tree import write_neh
 from tests.paired_set import write_pairs
@@ -248,9 +248,9 @@ def test_split_stats_and_train_name_what_is_left_out(tmp_path: Path, said: Said)
 JUDGE = """
 import sys
 from pathlib import Path
-from octc.bench.verify_set import LabelledSet, check_images
+from octc.bench.parity.evaluation_set import LabelledSet, check_images
 from octc.datasets.split import read_split
-from octc.errors import OctcError
+from octc.core.errors import OctcError
 split = read_split(Path(sys.argv[1]))
 try:
     check_images(LabelledSet("test", Path(sys.argv[2]), split.classes, split.parts["test"], "", ""), split, lambda count: None)
@@ -261,8 +261,8 @@ except OctcError as error:
 
 def test_verify_names_a_folder_that_it_cannot_list(tmp_path: Path, closed: Closed) -> None:
     """Its files can be read, but whether others were added to them cannot be seen."""
+    from octc.datasets.registry import scan_dataset
     from octc.datasets.split import make_split
-    from octc.datasets.table import scan_dataset
 
     root = write_tree(tmp_path / "set", of_parts(["train", "test"], images=6))
     make_split(scan_dataset("folder", root), "folder", 0).write(tmp_path / "split.json")

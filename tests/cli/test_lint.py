@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from octc.cli.main import main
+from octc.cli._app.main import main
 from tests.export.qdq_graphs import Knobs, model
 
 Captured = pytest.CaptureFixture[str]

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from octc.artifact import MANIFEST
-from octc.cli.tables import Rows
-from octc.datasets.phantom import write_phantoms
-from octc.run import create_run
+from octc.cli._app.tables import Rows
+from octc.datasets.synthetic.bscans import write_phantoms
+from octc.store.artifacts import MANIFEST
+from octc.store.runs import create_run
 
 Octc = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -43,8 +43,8 @@ def test_all_four_kinds_or_the_one_that_is_asked_for(octc: Octc) -> None:
 
 
 def test_every_recipe_and_its_two_models(octc: Octc) -> None:
-    from octc.train.recipes import RECIPES
-    from octc.train.retnet_config import EYE_RECIPES
+    from octc.train.recipes.crossmodal import EYE_RECIPES
+    from octc.train.recipes.registry import RECIPES
 
     recipes = {row["recipe"]: row for row in rows(octc("list", "recipes", "--json"), "recipes")}
     assert set(recipes) == {*RECIPES, *EYE_RECIPES}
@@ -132,7 +132,7 @@ def test_it_writes_nothing(tmp_path: Path, octc: Octc) -> None:
 def test_c04_no_word_is_broken_at_any_width(columns: int, tmp_path: Path) -> None:
     run = create_run(tmp_path / "runs", "student", "phantom")
     environment = {**os.environ, "COLUMNS": str(columns), "NO_COLOR": "1", "LANG": "C"}
-    command = [sys.executable, "-m", "octc.cli.main", "list"]
+    command = [sys.executable, "-m", "octc.cli._app.main", "list"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=True)
     assert max(map(len, done.stdout.splitlines())) <= columns
     words = set(re.findall(r"\S+", done.stdout))

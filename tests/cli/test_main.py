@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from octc.cli.main import main
-from octc.cli.verbs import COMMON, GROUPS, VERBS, bounded
-from octc.errors import OctcError, Several
+from octc.cli._app.commands import COMMON, GROUPS, VERBS, bounded
+from octc.cli._app.main import main
+from octc.core.errors import OctcError, Several
 
 HEAVY = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "onnxscript", "openvino", "scipy", "accelerate", "safetensors")
 Octc = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -31,7 +31,9 @@ def shared(**given: object) -> dict[str, object]:
     "words", [[], ["--help"], ["--version"], ["--version", "--json"], ["train", "--help"], ["list", "--help"]]
 )
 def test_help_and_version_import_no_heavy_library(words: list[str]) -> None:
-    code = f"import sys; from octc.cli.main import main; code = main({words!r}); print(sorted(sys.modules), file=sys.stderr)"
+    code = (
+        f"import sys; from octc.cli._app.main import main; code = main({words!r}); print(sorted(sys.modules), file=sys.stderr)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     loaded = {name.split(".")[0] for name in re.findall(r"'([^']+)'", done.stderr)}
     assert "octc" in loaded
@@ -177,7 +179,7 @@ def test_json_numbers_are_finite(capsys: pytest.CaptureFixture[str]) -> None:
 
 def _drawing(tmp_path: Path, *words: str) -> subprocess.Popen[str]:
     """A real command in the middle of its work: drawing more phantoms than it can."""
-    command = [sys.executable, "-m", "octc.cli.main", "data", "phantom", "many", "--images", "5000", *words]
+    command = [sys.executable, "-m", "octc.cli._app.main", "data", "phantom", "many", "--images", "5000", *words]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 60
     while time.monotonic() < end and not any(tmp_path.rglob("*.jpeg")):
@@ -200,7 +202,7 @@ def test_signals_end_with_their_code_and_nothing_half_written(tmp_path: Path, nu
 
 def test_p03_a_closed_pipe_and_a_closed_stdin_end_quietly(tmp_path: Path) -> None:
     for words in ("list", "list --json", "--help", "list --help"):
-        command = f"{sys.executable} -m octc.cli.main {words} <&- | true; exit ${{PIPESTATUS[0]}}"
+        command = f"{sys.executable} -m octc.cli._app.main {words} <&- | true; exit ${{PIPESTATUS[0]}}"
         done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode in (0, 141)
         assert done.stderr == ""
@@ -209,7 +211,7 @@ def test_p03_a_closed_pipe_and_a_closed_stdin_end_quietly(tmp_path: Path) -> Non
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize("words", ["list", "list --json", "--version"])
 def test_a_full_disk_behind_stdout_is_an_error_not_a_traceback(words: str, tmp_path: Path) -> None:
-    command = f"{sys.executable} -m octc.cli.main {words} >/dev/full"
+    command = f"{sys.executable} -m octc.cli._app.main {words} >/dev/full"
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 4
     assert "error[OCT-E904]" in done.stderr
@@ -219,7 +221,7 @@ def test_a_full_disk_behind_stdout_is_an_error_not_a_traceback(words: str, tmp_p
 @pytest.mark.parametrize("words", ["list", "list --json", "--version", "--help", "config show", "train --help", "explain E705"])
 @pytest.mark.parametrize("where", [">&-", "1</dev/null"])
 def test_a_closed_stdout_is_an_error_before_any_work(words: str, where: str, tmp_path: Path) -> None:
-    command = f"{sys.executable} -m octc.cli.main {words} {where}"
+    command = f"{sys.executable} -m octc.cli._app.main {words} {where}"
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr.count("error[OCT-E907]")) == (4, 1), done.stderr
     assert "Traceback" not in done.stderr
@@ -228,7 +230,7 @@ def test_a_closed_stdout_is_an_error_before_any_work(words: str, where: str, tmp
 @pytest.mark.parametrize("where", ["2>&-", "2>/dev/full", "<&- 2>&-"])
 def test_a_stderr_that_cannot_be_written_stops_nothing(where: str, tmp_path: Path) -> None:
     for words, code in (("list models", 0), ("lst", 2), ("data phantom --images 1 --patients 1 x --json", None)):
-        command = f"{sys.executable} -m octc.cli.main {words} {where}"
+        command = f"{sys.executable} -m octc.cli._app.main {words} {where}"
         done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode in ((0, 2) if code is None else (code,))
         assert done.stdout or words == "lst"
@@ -252,7 +254,7 @@ def test_c04_any_encoding_and_forty_columns(words: list[str], encoding: str, mor
     }
     (run / "run.json").write_text(json.dumps(head))
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "COLUMNS": "40", **more}
-    command = [sys.executable, "-m", "octc.cli.main", *words]
+    command = [sys.executable, "-m", "octc.cli._app.main", *words]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=60, check=False)
     assert done.returncode == (2 if "nonsense" in words else 0)
     text = (done.stdout + done.stderr).decode(encoding)
@@ -266,7 +268,7 @@ def test_c04_any_encoding_and_forty_columns(words: list[str], encoding: str, mor
 def test_c04_colour_only_on_a_terminal(tmp_path: Path) -> None:
     def on_terminal(**environment: str) -> str:
         master, slave = pty.openpty()
-        command = [sys.executable, "-m", "octc.cli.main", "lst"]
+        command = [sys.executable, "-m", "octc.cli._app.main", "lst"]
         full = {**os.environ, "TERM": "xterm", **environment}
         process = subprocess.Popen(command, cwd=tmp_path, env=full, stdout=slave, stderr=slave, stdin=slave)
         os.close(slave)
@@ -287,7 +289,7 @@ def test_c04_colour_only_on_a_terminal(tmp_path: Path) -> None:
 
 def test_completion_offers_the_options_of_a_verb(tmp_path: Path) -> None:
     environment = {**os.environ, "_OCTC_COMPLETE": "complete_bash", "COMP_WORDS": "octc list --o", "COMP_CWORD": "2"}
-    code = "import sys; sys.argv = ['octc']; from octc.cli.main import run; run()"
+    code = "import sys; sys.argv = ['octc']; from octc.cli._app.main import run; run()"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
     )

@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from octc.artifact import read_artifact
-from octc.cli.main import main
+from octc.cli._app.main import main
 from octc.cli.predict import scan_inputs, split_inputs
-from octc.csv_files import parse_csv
-from octc.image import VIEWS, read_image
-from octc.metrics import combine_views
-from octc.run import Run
-from octc.runtimes.table import open_runtime
+from octc.core.csv_files import parse_csv
+from octc.imaging.preprocess import VIEWS, read_image
+from octc.runtimes.registry import open_runtime
+from octc.stats.metrics import combine_views
+from octc.store.artifacts import read_artifact
+from octc.store.runs import Run
 from tests.tiny_artifacts import copied, resign, shared_run
 
 Said = Callable[..., tuple[int, str, str]]
@@ -240,7 +240,7 @@ def test_a_damaged_file_name_breaks_nothing(patterns: Path, said: Said, tmp_path
 def test_it_needs_nothing_but_one_engine(run: Run, patterns: Path, tmp_path: Path) -> None:
     """In a process where torch, timm, onnx and OpenVINO cannot be imported."""
     blocked = ("torch", "timm", "torchvision", "safetensors", "onnx", "openvino", "accelerate", "onnxscript")
-    code = f"import sys; sys.modules.update(dict.fromkeys({blocked!r})); from octc.cli.main import run; run()"
+    code = f"import sys; sys.modules.update(dict.fromkeys({blocked!r})); from octc.cli._app.main import run; run()"
     words = ["predict", str(run.artifacts), str(patterns / "dark"), "--format", "csv"]
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr

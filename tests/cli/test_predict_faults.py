@@ -14,12 +14,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from octc.artifact import read_golden, write_golden
-from octc.cli.main import main
-from octc.run import Run
+from octc.cli._app.main import main
+from octc.store.artifacts import read_golden, write_golden
+from octc.store.runs import Run
 from tests.tiny_artifacts import copied, resign, shared_run
 
-OCTC = (sys.executable, "-m", "octc.cli.main")
+OCTC = (sys.executable, "-m", "octc.cli._app.main")
 
 
 @pytest.fixture(scope="module")

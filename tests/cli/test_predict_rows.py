@@ -17,18 +17,18 @@ from pathlib import Path
 
 import pytest
 
-from octc.artifact import read_artifact
+from octc.cli._app.session import Session
 from octc.cli.predict import taken
 from octc.cli.predict_rows import deliver
-from octc.cli.session import Session
-from octc.csv_files import parse_csv
-from octc.find import Found
-from octc.run import Run
-from octc.runtimes.classify import Record
+from octc.core.csv_files import parse_csv
+from octc.runtimes.predict import Record
+from octc.store.artifacts import read_artifact
+from octc.store.find import Found
+from octc.store.runs import Run
 from tests.octc.test_find import write_artifact
 from tests.tiny_artifacts import copied, resign, shared_run
 
-OCTC = (sys.executable, "-m", "octc.cli.main", "predict")
+OCTC = (sys.executable, "-m", "octc.cli._app.main", "predict")
 STRANGE = [
     "=cmd|'x'!A0.png",
     "+1.png",

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from octc.cli.main import main
-from octc.run import Run
+from octc.cli._app.main import main
 from octc.runtimes.model_kind import is_picture, model_kind
+from octc.store.runs import Run
 from tests.tiny_artifacts import copied, resign, shared_run
 
 Said = Callable[..., tuple[int, str, str]]

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from octc.artifact import read_artifact
-from octc.checks import check_engines
-from octc.cli.main import main
-from octc.cpu import family_of, why_other_family
-from octc.errors import OctcError
-from octc.run import Run
-from octc.runtimes.table import open_runtime, other_processor, preferences, why_not
+from octc.cli._app.main import main
+from octc.core.errors import OctcError
+from octc.machine.checks import check_engines
+from octc.machine.cpu import family_of, why_other_family
+from octc.runtimes.registry import open_runtime, other_processor, preferences, why_not
+from octc.store.artifacts import read_artifact
+from octc.store.runs import Run
 from tests.tiny_artifacts import copied, resign, shared_run
 
 ARMS = ("aarch64", "arm64", "armv7l", "armv8l")
@@ -142,7 +142,7 @@ def test_doctor_says_it_where_it_matters(run: Run, tmp_path: Path) -> None:
     assert (with_onnx.state, without.state, without.code) == ("info", "warning", "OCT-E901")
     assert "openvino-int8" in with_onnx.text
     assert "pip install 'octc[ort]'" in without.mend
-    code = "import platform, sys; platform.machine = lambda: 'aarch64'; from octc.cli.main import main; main(sys.argv[1:])"
+    code = "import platform, sys; platform.machine = lambda: 'aarch64'; from octc.cli._app.main import main; main(sys.argv[1:])"
     command = [sys.executable, "-c", code, "doctor", "--json", "--run-dir", str(run.path.parent)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     texts = [check["text"] for check in json.loads(done.stdout)["data"]["checks"]]

@@ -16,14 +16,14 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from octc.bench.dossier import read_dossier
-from octc.bench.dossier_accuracy import flipped_section
-from octc.bench.dossier_files import photo_of
-from octc.bench.layers import far_layers, weight_errors
-from octc.bench.page import Section, Table, Text, to_html, to_markdown
-from octc.cli.main import main
-from octc.find import find_artifacts
-from octc.run import Run
+from octc.bench.report.collect.accuracy import flipped_section
+from octc.bench.report.collect.run_summary import read_dossier
+from octc.bench.report.collect.weight_errors import far_layers, weight_errors
+from octc.bench.report.page import Section, Table, Text, to_html, to_markdown
+from octc.bench.report.write import photo_of
+from octc.cli._app.main import main
+from octc.store.find import find_artifacts
+from octc.store.runs import Run
 from tests.bench_tools import pretend_quiet, short_profiles
 from tests.cli.verify_runs import DECIDABLE, made_once, respelled
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from octc.cli.main import main
+from octc.cli._app.main import main
 from octc.datasets.split import read_split
-from octc.run import Run, find_run
-from octc.train.checkpoint import read_checkpoint
+from octc.store.runs import Run, find_run
+from octc.train.loop.checkpoint import read_checkpoint
 from tests.paired_set import write_pairs
 
 SET = ("--dataset", "paired-phantom", "--recipe", "retnet-smoke")

@@ -12,15 +12,15 @@ import onnxruntime
 import pytest
 import torch
 
-from octc.cli.main import main
-from octc.export.encoding import encode, encoding_for
+from octc.cli._app.main import main
+from octc.core.optional import openvino_core
+from octc.export.onnx.encoding import encode, encoding_for
 from octc.export.source import quantise, read_source
-from octc.multilabel import sigmoid
-from octc.optional import openvino_core
-from octc.run import Run, scan_runs
-from octc.train.checkpoint import read_checkpoint
-from octc.train.data import cached_images
-from octc.train.models import WithInput
+from octc.stats.multilabel import sigmoid
+from octc.store.runs import Run, scan_runs
+from octc.train.batches.images import cached_images
+from octc.train.loop.checkpoint import read_checkpoint
+from octc.train.networks.models import WithInput
 from tests.paired_set import write_pairs
 
 SET = ("--dataset", "paired-phantom", "--recipe", "retnet-smoke", "--quiet")

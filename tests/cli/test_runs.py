@@ -7,8 +7,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from octc.artifact import MANIFEST
-from octc.run import create_run
+from octc.store.artifacts import MANIFEST
+from octc.store.runs import create_run
 
 Octc = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from octc.cli.shorthand import recipe_names, spelt_out
+from octc.cli._app.shorthand import recipe_names, spelt_out
 from tests.cli.conftest import Said
 
 

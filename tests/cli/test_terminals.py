@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from octc.datasets.phantom import write_phantoms
+from octc.datasets.synthetic.bscans import write_phantoms
 
 WORDS = {
     "data list": 0, "data check 眼底": 1, "data split 眼底": 0, "data check absent": 2, "list": 0, "config show --origins": 0,
@@ -37,7 +37,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start(words: str, place: Path, **environment: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        [sys.executable, "-m", "octc.cli.main", *words.split()], cwd=place, env={**os.environ, **environment}, timeout=120,
+        [sys.executable, "-m", "octc.cli._app.main", *words.split()], cwd=place, env={**os.environ, **environment}, timeout=120,
         stdin=subprocess.DEVNULL, capture_output=True, check=False,
     )  # fmt: skip
 
@@ -57,7 +57,7 @@ def test_c04_any_encoding_at_forty_columns(words: str, encoding: str, place: Pat
 
 @pytest.mark.parametrize("words", WORDS)
 def test_p03_a_reader_that_goes_away_and_no_stdin(words: str, place: Path) -> None:
-    command = f"{sys.executable} -m octc.cli.main {words} 2>&1 <&- | true; exit ${{PIPESTATUS[0]}}"
+    command = f"{sys.executable} -m octc.cli._app.main {words} 2>&1 <&- | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], cwd=place, capture_output=True, timeout=120, check=False)
     assert done.returncode in (WORDS[words], 0, 141)
     assert done.stderr == b""

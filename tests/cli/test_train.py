@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from octc.cli.main import main
-from octc.run import scan_runs
-from octc.train.checkpoint import read_checkpoint, write_checkpoint
-from octc.train.packages import PACKAGES
+from octc.cli._app.main import main
+from octc.store.runs import scan_runs
+from octc.train.loop.checkpoint import read_checkpoint, write_checkpoint
+from octc.train.recipes.weight_packages import PACKAGES
 from tests.cli.train_words import SMOKE, Said, one_processor, patterns, said
 
 __all__ = ["one_processor", "patterns", "said"]  # fixtures

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from octc.cli.main import main
-from octc.run import Run, scan_runs
-from octc.train.checkpoint import read_checkpoint
+from octc.cli._app.main import main
+from octc.store.runs import Run, scan_runs
+from octc.train.loop.checkpoint import read_checkpoint
 from tests.cli.train_words import SMOKE, Said, one_processor, patterns, said
 
 __all__ = ["one_processor", "patterns", "said"]  # fixtures

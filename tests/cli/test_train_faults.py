@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import torch
 
-from octc.run import Run
+from octc.store.runs import Run
 from octc.train import stages
-from octc.train.checkpoint import read_checkpoint
-from octc.train.outcome import read_predictions
+from octc.train.evaluation.outcome import read_predictions
+from octc.train.loop.checkpoint import read_checkpoint
 from tests.cli.train_words import SMOKE, Said, one_processor, patterns, said
 
 __all__ = ["one_processor", "patterns", "said"]  # fixtures
@@ -35,7 +35,7 @@ cp -r runs kept
 @pytest.mark.slow
 def test_a_full_disk_ends_with_4_and_with_room_it_goes_on(tmp_path: Path, patterns: Path) -> None:
     """A file system of 18 MB, in a mount space of its own; where those are not allowed, a limit on the size of files."""
-    octc = [sys.executable, "-m", "octc.cli.main"]
+    octc = [sys.executable, "-m", "octc.cli._app.main"]
     words = " ".join(SMOKE)
     environment = {**os.environ, "OCTC_DATA": str(patterns)}
     script = ["unshare", "-rm", "sh", "-c", ON_A_SMALL_DISK.format(words=words, run=TEACHER), "sh", *octc]
@@ -54,7 +54,7 @@ def test_a_full_disk_ends_with_4_and_with_room_it_goes_on(tmp_path: Path, patter
 
 KILLED = """
 import os, signal, sys
-from octc.cli.main import main
+from octc.cli._app.main import main
 from octc.train import stages
 stages.assess = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
 main(sys.argv[1:])

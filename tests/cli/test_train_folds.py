@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from octc.cli.main import main
+from octc.cli._app.main import main
 from octc.datasets.split import read_split
-from octc.run import Run, scan_runs
-from octc.train.outcome import read_predictions
+from octc.store.runs import Run, scan_runs
+from octc.train.evaluation.outcome import read_predictions
 from tests.cli.test_train_stopped import rows_of, started
 from tests.cli.train_words import SMOKE, Said, one_processor, patterns, said
 

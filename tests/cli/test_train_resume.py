@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from octc.cli.train_resume import BY_ITSELF, BY_RECIPE, FIXED, FREE, HELD
-from octc.files import publishing
-from octc.run import Run, owning
-from octc.train.checkpoint import read_checkpoint, write_checkpoint
+from octc.core.files import publishing
+from octc.store.runs import Run, owning
+from octc.train.loop.checkpoint import read_checkpoint, write_checkpoint
 from tests.cli.train_words import SMOKE, Said, one_processor, patterns, said
 from tests.house.tree import ROOT
 
@@ -31,7 +31,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory, patterns: Path) -> Path:
     (place / "octc.toml").write_text("[train]\nepochs = 3\nlr = 0.01\n")
     words = ["train", "student", *SMOKE, "--teacher", "none", "--no-qat", "--epochs", "2", "--quiet"]
     done = subprocess.run(
-        [sys.executable, "-m", "octc.cli.main", *words], cwd=place, env={**os.environ, "OCTC_DATA": str(patterns)},
+        [sys.executable, "-m", "octc.cli._app.main", *words], cwd=place, env={**os.environ, "OCTC_DATA": str(patterns)},
         capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -151,7 +151,7 @@ def test_every_option_of_training_is_held_or_free() -> None:
 WRITER = """
 import sys, time
 from pathlib import Path
-from octc.files import publishing
+from octc.core.files import publishing
 with publishing(Path(sys.argv[1])) as new:
     (new / "half").write_text("half")
     print("ready", flush=True)

@@ -14,8 +14,8 @@ from resource import RUSAGE_CHILDREN, getrusage
 
 import pytest
 
-from octc.run import scan_runs
-from octc.train.checkpoint import read_checkpoint
+from octc.store.runs import scan_runs
+from octc.train.loop.checkpoint import read_checkpoint
 from tests.cli.train_words import SMOKE, Said, one_processor, patterns, said
 
 __all__ = ["one_processor", "patterns", "said"]  # fixtures
@@ -25,7 +25,7 @@ EPOCHS = 6
 def started(place: Path, patterns: Path, *words: str) -> subprocess.Popen[str]:
     """`octc train teacher` as a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "octc.cli.main", "train", "teacher", *words],
+        [sys.executable, "-m", "octc.cli._app.main", "train", "teacher", *words],
         cwd=place,
         env={**os.environ, "OCTC_DATA": str(patterns)},
         stderr=subprocess.PIPE,
@@ -99,7 +99,7 @@ def test_t01_t02_t03_t06_interrupted_terminated_killed_and_resumed_ends_with_the
 
 @pytest.mark.slow
 def test_two_processes_of_torchrun_make_one_run(tmp_path: Path, patterns: Path) -> None:
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "octc.cli.main"]
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "octc.cli._app.main"]
     environment = {"OCTC_DATA": str(patterns), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
     made = subprocess.run(
         [*words, "train", "teacher", *SMOKE, "--epochs", "1"], cwd=tmp_path, env={**os.environ, **environment}, timeout=900,

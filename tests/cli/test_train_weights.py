@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from octc.cli.main import main
-from octc.run import scan_runs
-from octc.train.checkpoint import read_checkpoint
-from octc.train.models import build_model
-from octc.train.recipes import RECIPES
+from octc.cli._app.main import main
+from octc.store.runs import scan_runs
+from octc.train.loop.checkpoint import read_checkpoint
+from octc.train.networks.models import build_model
+from octc.train.recipes.registry import RECIPES
 from tests.cli.train_words import SMOKE, Said, one_processor, patterns, said
 
 __all__ = ["one_processor", "patterns", "said"]  # fixtures

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from octc.cli.main import main
+from octc.cli._app.main import main
 from octc.datasets.split import read_split
-from octc.run import Run, scan_runs
+from octc.store.runs import Run, scan_runs
 from tests.cli.conftest import Said
 from tests.cli.verify_runs import DECIDABLE
 from tests.tiny_run import make_run, write_patterns

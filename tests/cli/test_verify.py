@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from octc.artifact import read_artifact
-from octc.cli.main import main
-from octc.run import Run
-from octc.test_set_log import read_log
+from octc.cli._app.main import main
+from octc.store.artifacts import read_artifact
+from octc.store.runs import Run
+from octc.store.test_set_log import read_log
 from tests.cli.verify_runs import DECIDABLE, made_once
 
 Said = Callable[..., tuple[int, str, str]]

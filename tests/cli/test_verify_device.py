@@ -15,12 +15,12 @@ import onnx
 import pytest
 from PIL import Image
 
-from octc.artifact import Artifact, Golden, read_artifact, write_golden, write_manifest
-from octc.export.trt_variants import convolution_macs, promises
-from octc.files import sha256_file
-from octc.image import Preprocess
-from octc.runtimes.trt_device import judge
-from octc.trt_plan import both_typings, plans_text
+from octc.core.files import sha256_file
+from octc.export.tensorrt.variants import convolution_macs, promises
+from octc.imaging.preprocess import Preprocess
+from octc.runtimes.tensorrt.device_report import judge
+from octc.schemas.tensorrt_plan import both_typings, plans_text
+from octc.store.artifacts import Artifact, Golden, read_artifact, write_golden, write_manifest
 from tests.export.qdq_graphs import Knobs, model
 from tests.runtimes.trt_world import World
 

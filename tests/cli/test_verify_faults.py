@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from octc.bench import verify_open
+from octc.bench.parity import open_artifact as verify_open
 from octc.datasets.split import read_split
-from octc.run import Run
+from octc.store.runs import Run
 from tests.cli.test_verify import Said, made, run, said, uses, verdict_of
 from tests.cli.verify_runs import DECIDABLE, change_logits, constant, read_manifest, respelled, spoil_golden
 
@@ -209,7 +209,7 @@ def test_a_damaged_record_of_the_uses_stops_the_look(run: Run, said: Said) -> No
 
 
 def test_it_works_without_torch(run: Run, tmp_path: Path) -> None:
-    script = "import sys; sys.modules['torch'] = None\nfrom octc.cli.main import main\nsys.exit(main(sys.argv[1:]))"
+    script = "import sys; sys.modules['torch'] = None\nfrom octc.cli._app.main import main\nsys.exit(main(sys.argv[1:]))"
     words = [sys.executable, "-c", script, "verify", str(run.artifacts / "onnx-int8"), *DECIDABLE]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from octc.cli.main import main
+from octc.cli._app.main import main
 from tests.tiny_run import write_patterns
 
 Said = Callable[..., tuple[int, str, str]]

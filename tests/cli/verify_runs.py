@@ -12,10 +12,10 @@ import onnx
 import torch
 from onnx import numpy_helper
 
-from octc.artifact import Golden, read_artifact, read_golden, write_golden, write_manifest
-from octc.cli.main import main
-from octc.run import Run
-from octc.runtimes.table import open_runtime
+from octc.cli._app.main import main
+from octc.runtimes.registry import open_runtime
+from octc.store.artifacts import Golden, read_artifact, read_golden, write_golden, write_manifest
+from octc.store.runs import Run
 from tests.tiny_run import make_run, write_patterns
 
 DECIDABLE = ("--margin", "30", "--class-margin", "60", "--plan-discordance", "0.5", "--bootstrap", "1000")  # for 32 images
@@ -48,7 +48,7 @@ def read_manifest(folder: Path) -> Any:
     """The artifact, also where a sum no longer fits."""
     import json
 
-    from octc.artifact import _from_json
+    from octc.store.artifacts import _from_json
 
     return _from_json(json.loads((folder / "artifact.json").read_text()))
 

@@ -7,12 +7,12 @@ import torch
 from safetensors.torch import save_file
 from torch import fx, nn
 
-from octc.compress.amax import apply_amax, read_amax
+from octc.compress.activation_ranges import apply_amax, read_amax
 from octc.compress.calibrate import observe, set_ranges
 from octc.compress.fake_quant import QuantConv2d
 from octc.compress.placement import convolutions, prepare
-from octc.errors import OctcError
-from octc.train.models import build_model
+from octc.core.errors import OctcError
+from octc.train.networks.models import build_model
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ from torch import nn
 
 from octc.compress.calibrate import OBSERVERS, PERCENTILE, observe, set_ranges
 from octc.compress.fake_quant import BINS, LARGE, ActivationQuantiser
+from octc.compress.finetune import calibration_indices, check_calibration
 from octc.compress.placement import prepare, quantisers, set_mode
-from octc.compress.qat import calibration_indices, check_calibration
+from octc.core.errors import OctcError
 from octc.datasets.base import Sample
-from octc.errors import OctcError
-from octc.train.models import build_model
+from octc.train.networks.models import build_model
 
 
 class Chain(nn.Module):

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from octc.compress.calibrate import observe, set_ranges
 from octc.compress.fake_quant import ActivationQuantiser, QuantConv2d, sampled
-from octc.errors import OctcError
+from octc.core.errors import OctcError
 
 
 class One(nn.Module):

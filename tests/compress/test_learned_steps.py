@@ -9,11 +9,11 @@ from torch import fx, nn
 
 from octc.compress.calibrate import observe, set_ranges
 from octc.compress.fake_quant import ActivationQuantiser, learn_steps, learned_step
+from octc.compress.finetune import anchored_loss, damping_loss
 from octc.compress.placement import convolutions, prepare, quantisers, set_mode
-from octc.compress.qat import anchored_loss, damping_loss
-from octc.export.encoding import ENCODINGS, encode
-from octc.train.config import Quantisation
-from octc.train.models import build_model
+from octc.export.onnx.encoding import ENCODINGS, encode
+from octc.train.networks.models import build_model
+from octc.train.recipes.config import Quantisation
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from torch import fx, nn
 from octc.compress.calibrate import observe, set_ranges
 from octc.compress.fake_quant import ActivationQuantiser, QuantConv2d
 from octc.compress.placement import ADDITIONS, convolutions, counts, prepare, quantisers, set_mode
-from octc.errors import OctcError
-from octc.train.models import build_model
+from octc.core.errors import OctcError
+from octc.train.networks.models import build_model
 
 # convolutions in INT8, in float (squeeze-excite; heads behind the pooling), quantisers on inputs and on residual sums
 GOLDEN = {

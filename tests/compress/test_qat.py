@@ -12,24 +12,24 @@ import numpy as np
 import pytest
 import torch
 
-from octc.compress import qat
-from octc.compress.placement import convolutions, counts, set_mode
-from octc.compress.qat import (
+from octc.compress import finetune as qat
+from octc.compress.finetune import (
     anchored_loss,
     calibrated,
     load_quantised,
     quantise_student,
 )
+from octc.compress.placement import convolutions, counts, set_mode
+from octc.core.errors import OctcError
 from octc.datasets.split import Split, read_split
-from octc.errors import OctcError
-from octc.run import Run
-from octc.train.checkpoint import load_strictly, read_checkpoint, write_checkpoint
-from octc.train.config import Quantisation, Recipe, Stage
-from octc.train.evaluate import logits_of, network_input
-from octc.train.models import build_model
-from octc.train.processes import make_accelerator
+from octc.store.runs import Run
+from octc.train.loop.checkpoint import load_strictly, read_checkpoint, write_checkpoint
+from octc.train.loop.evaluate import logits_of, network_input
+from octc.train.loop.processes import make_accelerator
+from octc.train.loop.training import Data
+from octc.train.networks.models import build_model
+from octc.train.recipes.config import Quantisation, Recipe, Stage
 from octc.train.stages import Context, SameView, load_data
-from octc.train.training import Data
 from tests.tiny_run import MODEL, SIZE, make_run, write_patterns
 from tests.train.contexts import make_context
 

@@ -12,7 +12,7 @@ from octc.compress.calibrate import observe, set_ranges
 from octc.compress.fake_quant import WIDEST, QuantConv2d
 from octc.compress.placement import convolutions, prepare, set_mode
 from octc.compress.rounding import DAMP, NEAR, columns, forget_floats, remember_floats, round_with_compensation, solved
-from octc.export.encoding import ENCODINGS, encode
+from octc.export.onnx.encoding import ENCODINGS, encode
 
 LAYERS = {
     "pointwise": lambda: nn.Conv2d(96, 24, 1),

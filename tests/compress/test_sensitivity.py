@@ -11,7 +11,7 @@ from torch import fx, nn
 from octc.compress.calibrate import observe, set_ranges
 from octc.compress.placement import convolutions, prepare, quantisers, set_mode
 from octc.compress.sensitivity import Trial, analyse, divergence, layer_costs, without_inplace, work
-from octc.train.models import build_model
+from octc.train.networks.models import build_model
 
 
 @pytest.fixture(scope="module")

@@ -12,15 +12,15 @@ import torch
 from torch import nn
 
 from octc.compress.calibrate import observe, set_ranges
+from octc.compress.finetune import anchored_loss
 from octc.compress.placement import counts, prepare, set_mode
-from octc.compress.qat import anchored_loss
-from octc.export.encoding import encode, encoding_for
-from octc.export.pack import pack_weights
-from octc.export.to_onnx import write_onnx
-from octc.image import Preprocess
-from octc.optional import openvino_core
-from octc.train.models import WithInput, build_model, normalise
-from octc.train.recipes import RECIPES
+from octc.core.optional import openvino_core
+from octc.export.onnx.encoding import encode, encoding_for
+from octc.export.onnx.float import write_onnx
+from octc.export.onnx.pack import pack_weights
+from octc.imaging.preprocess import Preprocess
+from octc.train.networks.models import WithInput, build_model, normalise
+from octc.train.recipes.registry import RECIPES
 
 # recipe -> convolutions in INT8, in float
 STUDENTS = {

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from octc.compress.trace import trace_folded
-from octc.errors import OctcError
-from octc.train.config import Stage
-from octc.train.models import build_model
-from octc.train.weights import start_weights
+from octc.core.errors import OctcError
+from octc.train.networks.models import build_model
+from octc.train.networks.weights import start_weights
+from octc.train.recipes.config import Stage
 
 
 class ConvNorm(nn.Module):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from octc.run import Run
+from octc.store.runs import Run
 from tests.tiny_run import make_run, write_patterns
 
 

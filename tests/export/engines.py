@@ -10,12 +10,12 @@ import numpy as np
 import onnxruntime
 import torch
 
-from octc.artifact import Artifact, Golden
+from octc.core.optional import openvino_core
 from octc.export.pipeline import Device
-from octc.image import Float32, UInt8
-from octc.optional import openvino_core
-from octc.train.checkpoint import read_weights
-from octc.train.models import WithInput, build_model
+from octc.imaging.preprocess import Float32, UInt8
+from octc.store.artifacts import Artifact, Golden
+from octc.train.loop.checkpoint import read_weights
+from octc.train.networks.models import WithInput, build_model
 
 
 class Engine:

@@ -14,8 +14,8 @@ from typing import Any
 import onnx
 import pytest
 
-from octc.export.lint import lint, stricter, to_mend
-from octc.optional import have
+from octc.core.optional import have
+from octc.export.lint.check import lint, stricter, to_mend
 
 PROBE = Path(__file__).with_name("oracle_probe.py")
 INT8, FLOAT = "int8", "float"

@@ -11,12 +11,12 @@ from torch import fx
 
 from octc.compress.calibrate import observe, set_ranges
 from octc.compress.placement import convolutions, prepare, set_mode
-from octc.errors import OctcError
-from octc.export.encoding import ENCODINGS, Encoding, encode, encoding_for, is_rectified
-from octc.export.to_onnx import write_onnx
-from octc.image import Preprocess
-from octc.optional import openvino_core
-from octc.train.models import WithInput, build_model, normalise
+from octc.core.errors import OctcError
+from octc.core.optional import openvino_core
+from octc.export.onnx.encoding import ENCODINGS, Encoding, encode, encoding_for, is_rectified
+from octc.export.onnx.float import write_onnx
+from octc.imaging.preprocess import Preprocess
+from octc.train.networks.models import WithInput, build_model, normalise
 
 PRE = Preprocess(64)
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 1, 64, 64), dtype=np.uint8)

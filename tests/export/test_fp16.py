@@ -10,12 +10,12 @@ import torch
 from onnx import TensorProto, numpy_helper
 from torch import nn
 
-from octc.errors import OctcError
-from octc.export.ranges import tensor_ranges
-from octc.export.to_fp16 import float_nodes, write_fp16
-from octc.export.to_onnx import read_onnx, write_onnx
-from octc.image import Preprocess
-from octc.train.models import build_model
+from octc.core.errors import OctcError
+from octc.export.onnx.float import read_onnx, write_onnx
+from octc.export.onnx.fp16 import float_nodes, write_fp16
+from octc.export.onnx.ranges import tensor_ranges
+from octc.imaging.preprocess import Preprocess
+from octc.train.networks.models import build_model
 
 PRE = Preprocess(64)
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 1, 64, 64), dtype=np.uint8)

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from octc.artifact import read_artifact
-from octc.errors import OctcError
-from octc.export.makers import Job, Workshop
+from octc.core.errors import OctcError
 from octc.export.pipeline import export_artifact
-from octc.export.sensitive import choose_images, sensitivity_of
+from octc.export.sensitivity import choose_images, sensitivity_of
 from octc.export.source import Select, quantise, read_select, read_source
-from octc.run import Run
+from octc.export.targets import Job, Workshop
+from octc.store.artifacts import read_artifact
+from octc.store.runs import Run
 from tests.export.engines import DEVICE
 from tests.ruined import ruin
 

@@ -12,12 +12,12 @@ from torch import fx
 
 from octc.compress.calibrate import observe, set_ranges
 from octc.compress.placement import convolutions, prepare, set_mode
-from octc.errors import OctcError
-from octc.export.encoding import ENCODINGS, encode
-from octc.export.lint import Finding, counts, lint, mark_float, require_clean, to_mend
-from octc.export.to_onnx import read_onnx, write_onnx
-from octc.image import Preprocess
-from octc.train.models import build_model
+from octc.core.errors import OctcError
+from octc.export.lint.check import Finding, counts, lint, mark_float, require_clean, to_mend
+from octc.export.onnx.encoding import ENCODINGS, encode
+from octc.export.onnx.float import read_onnx, write_onnx
+from octc.imaging.preprocess import Preprocess
+from octc.train.networks.models import build_model
 
 SIZE = 64
 

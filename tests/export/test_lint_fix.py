@@ -8,8 +8,8 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
-from octc.export.lint import lint, to_mend
-from octc.export.lint_fix import fix
+from octc.export.lint.check import lint, to_mend
+from octc.export.lint.fix import fix
 from tests.export.qdq_graphs import SIDE, Knobs, model
 
 X = np.random.default_rng(3).normal(0, 2, (1, 16, SIDE, SIDE)).astype(np.float32)

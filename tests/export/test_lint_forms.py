@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from octc.export.lint import lint, to_mend
+from octc.export.lint.check import lint, to_mend
 from tests.export.oracle import INT8, judge, need_oracle
 from tests.export.qdq_graphs import SIDE, Builder, Knobs, layer
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from octc.export.lint import lint, stricter, to_mend
+from octc.export.lint.check import lint, stricter, to_mend
 from tests.export.oracle import INT8, agreement, judge, need_oracle, promised
 from tests.export.qdq_graphs import Knobs, model
 from tests.export.qdq_random import random_model

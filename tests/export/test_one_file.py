@@ -9,14 +9,14 @@ import onnxruntime
 import pytest
 import torch
 
-from octc.export.encoding import encode, encoding_for
-from octc.export.makers import Job, Workshop
+from octc.core.optional import openvino_core
+from octc.export.onnx.encoding import encode, encoding_for
 from octc.export.pipeline import write_files
 from octc.export.source import quantise, read_source
-from octc.optional import openvino_core
-from octc.run import Run
-from octc.train.data import cached_images
-from octc.train.models import WithInput
+from octc.export.targets import Job, Workshop
+from octc.store.runs import Run
+from octc.train.batches.images import cached_images
+from octc.train.networks.models import WithInput
 
 
 @pytest.mark.slow

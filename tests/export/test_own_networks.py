@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from octc.errors import OctcError
-from octc.export.to_onnx import choose_opset, write_onnx
-from octc.image import Preprocess
-from octc.train.models import WithInput, build_model
+from octc.core.errors import OctcError
+from octc.export.onnx.float import choose_opset, write_onnx
+from octc.imaging.preprocess import Preprocess
+from octc.train.networks.models import WithInput, build_model
 
 onnxruntime = pytest.importorskip("onnxruntime")
 PRE = Preprocess(64)

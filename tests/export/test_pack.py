@@ -10,13 +10,13 @@ import torch
 
 from octc.compress.calibrate import observe, set_ranges
 from octc.compress.placement import prepare, set_mode
-from octc.export import pack
-from octc.export.encoding import ENCODINGS, encode
-from octc.export.pack import pack_weights, round_weights
-from octc.export.to_onnx import write_onnx
-from octc.image import Preprocess
-from octc.optional import openvino_core
-from octc.train.models import WithInput, build_model, normalise
+from octc.core.optional import openvino_core
+from octc.export.onnx import pack
+from octc.export.onnx.encoding import ENCODINGS, encode
+from octc.export.onnx.float import write_onnx
+from octc.export.onnx.pack import pack_weights, round_weights
+from octc.imaging.preprocess import Preprocess
+from octc.train.networks.models import WithInput, build_model, normalise
 
 PRE = Preprocess(64)
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 1, 64, 64), dtype=np.uint8)

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from octc.artifact import Artifact, read_artifact, read_golden
-from octc.errors import OctcError
-from octc.export.makers import MAKERS, Job, Workshop
+from octc.core.errors import OctcError
+from octc.export.onnx.float import choose_opset, read_onnx
 from octc.export.pipeline import Device, export_artifact, ladder
 from octc.export.source import Select, quantise, read_select, read_source, require_disjoint
-from octc.export.to_onnx import choose_opset, read_onnx
-from octc.image import Float32
-from octc.run import Run
+from octc.export.targets import MAKERS, Job, Workshop
+from octc.imaging.preprocess import Float32
 from octc.runtimes.layers import layer_gaps, suspects
-from octc.train.checkpoint import read_checkpoint, write_checkpoint
+from octc.store.artifacts import Artifact, read_artifact, read_golden
+from octc.store.runs import Run
+from octc.train.loop.checkpoint import read_checkpoint, write_checkpoint
 from tests.export.engines import DEVICE, Engine, open_engine
 
 
@@ -221,7 +221,7 @@ def test_golden_images_are_clear_ones(shop: Workshop) -> None:
 
 
 def test_another_split_than_the_trained_one_is_refused(run: Run, patterns: Path) -> None:
-    from octc.datasets.layout import scan_folder
+    from octc.datasets.layouts.folders import scan_folder
     from octc.datasets.split import make_split
 
     make_split(scan_folder(patterns, None), "folder", 1).write(run.split)

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from octc.artifact import Artifact, read_artifact, read_golden
-from octc.errors import OctcError
-from octc.export import ptq
-from octc.export.compare import score, write_entries
-from octc.export.makers import Job, Workshop
+from octc.core.errors import OctcError
 from octc.export.pipeline import export_artifact
-from octc.export.ptq import ENGINES, find_engine, run_unoptimised
+from octc.export.ptq import engines as ptq
+from octc.export.ptq.compare import score, write_entries
+from octc.export.ptq.engines import ENGINES, find_engine, run_unoptimised
 from octc.export.source import Select, quantise, read_select, read_source
-from octc.run import Run
+from octc.export.targets import Job, Workshop
+from octc.store.artifacts import Artifact, read_artifact, read_golden
+from octc.store.runs import Run
 from tests.export.engines import DEVICE, Engine, open_engine
 
 pytestmark = pytest.mark.slow

@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 from torch import nn
 
-from octc.bench.verify_set import folded_temperature
-from octc.errors import OctcError
-from octc.export.makers import Job, Workshop
+from octc.bench.parity.evaluation_set import folded_temperature
+from octc.core.errors import OctcError
+from octc.export.onnx.float import choose_opset
 from octc.export.pipeline import export_artifact
 from octc.export.source import Select, quantise, read_source
-from octc.export.temper import find_head, spell_temperatures, temper
-from octc.export.to_onnx import choose_opset
-from octc.metrics import softmax
-from octc.run import Run
-from octc.runtimes.table import open_runtime
-from octc.stats_temperature import fit, nll_at
-from octc.train.data import cached_images
-from octc.train.evaluate import logits_of
+from octc.export.targets import Job, Workshop
+from octc.export.temperature import find_head, spell_temperatures, temper
+from octc.runtimes.registry import open_runtime
+from octc.stats.metrics import softmax
+from octc.stats.temperature import fit, nll_at
+from octc.store.runs import Run
+from octc.train.batches.images import cached_images
+from octc.train.loop.evaluate import logits_of
 from tests.tiny_artifacts import DEVICE
 
 

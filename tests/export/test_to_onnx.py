@@ -10,11 +10,11 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from octc.errors import OctcError
-from octc.export import to_onnx
-from octc.export.to_onnx import READS, check_batches, check_written, choose_opset, opset_of, read_onnx, write_onnx
-from octc.image import Preprocess
-from octc.train.models import WithInput, build_model
+from octc.core.errors import OctcError
+from octc.export.onnx import float as to_onnx
+from octc.export.onnx.float import READS, check_batches, check_written, choose_opset, opset_of, read_onnx, write_onnx
+from octc.imaging.preprocess import Preprocess
+from octc.train.networks.models import WithInput, build_model
 
 PRE = Preprocess(64)
 

@@ -13,12 +13,12 @@ from onnx import TensorProto, helper
 
 from octc.compress.calibrate import observe, set_ranges
 from octc.compress.placement import prepare
-from octc.export.encoding import ENCODINGS, encode
-from octc.export.to_onnx import write_onnx
-from octc.export.to_openvino import MAIN, write_openvino
-from octc.image import Preprocess
-from octc.optional import openvino_core
-from octc.train.models import build_model, normalise
+from octc.core.optional import openvino_core
+from octc.export.onnx.encoding import ENCODINGS, encode
+from octc.export.onnx.float import write_onnx
+from octc.export.openvino import MAIN, write_openvino
+from octc.imaging.preprocess import Preprocess
+from octc.train.networks.models import build_model, normalise
 
 PRE = Preprocess(64)
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 1, 64, 64), dtype=np.uint8)

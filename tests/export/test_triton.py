@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from octc.artifact import Artifact, write_manifest
-from octc.errors import OctcError
+from octc.core.errors import OctcError
 from octc.export.triton import write_repository
-from octc.image import Preprocess
+from octc.imaging.preprocess import Preprocess
+from octc.store.artifacts import Artifact, write_manifest
 
 # the part of model_config.proto that octc writes: message -> field -> (type, repeated)
 SCHEMA: dict[str, dict[str, tuple[str, bool]]] = {

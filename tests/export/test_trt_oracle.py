@@ -9,12 +9,12 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from octc.export.lint import lint, to_mend
-from octc.export.to_onnx import read_onnx
-from octc.files import sha256_file
-from octc.runtimes.trt_build import build_engine
-from octc.runtimes.trt_process import Backend, run_worker
-from octc.trt_plan import without
+from octc.core.files import sha256_file
+from octc.export.lint.check import lint, to_mend
+from octc.export.onnx.float import read_onnx
+from octc.runtimes.tensorrt.build import build_engine
+from octc.runtimes.tensorrt.process import Backend, run_worker
+from octc.schemas.tensorrt_plan import without
 from tests.export.oracle import need_oracle
 from tests.export.trt_networks import Written, write_network
 
@@ -100,7 +100,7 @@ def test_two_builds_give_the_same_precisions(small: Written) -> None:
 
 def test_x10_a_layer_that_silently_runs_in_float_is_caught(small: Written, tmp_path: Path) -> None:
     """A graph whose weight scales stand on the wrong axis: the compiler says nothing, the layer report does."""
-    from octc.errors import OctcError
+    from octc.core.errors import OctcError
 
     proto = read_onnx(small.folder / "model.int8fp16.onnx")
     plan = small.plan("int8")

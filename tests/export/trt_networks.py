@@ -12,15 +12,15 @@ from torch import nn
 
 from octc.compress.calibrate import observe, set_ranges
 from octc.compress.placement import convolutions, prepare, set_mode
-from octc.export.encoding import ENCODINGS, encode
-from octc.export.to_onnx import write_onnx
-from octc.export.trt_variants import narrow, write_int8
-from octc.files import read_json
-from octc.image import Preprocess
-from octc.runtimes.trt_layers import LayerReport, report_layers
-from octc.runtimes.trt_process import Ran, run_worker
-from octc.train.models import build_model
-from octc.trt_plan import BuildPlan, plan_from_json
+from octc.core.files import read_json
+from octc.export.onnx.encoding import ENCODINGS, encode
+from octc.export.onnx.float import write_onnx
+from octc.export.tensorrt.variants import narrow, write_int8
+from octc.imaging.preprocess import Preprocess
+from octc.runtimes.tensorrt.layers import LayerReport, report_layers
+from octc.runtimes.tensorrt.process import Ran, run_worker
+from octc.schemas.tensorrt_plan import BuildPlan, plan_from_json
+from octc.train.networks.models import build_model
 
 OPSET = 19
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from octc.run import Run
+from octc.store.runs import Run
 from tests.house.tree import ROOT
 from tests.tiny_artifacts import shared_run
 
@@ -123,7 +123,7 @@ def test_it_runs(script: str, words: str, made: Run, trees: tuple[Path, Path], t
 def test_training_takes_images_at_any_depth(trees: tuple[Path, Path], tmp_path: Path) -> None:
     code = (
         "import sys, argparse\nfrom pathlib import Path\nsys.path.insert(0, sys.argv[1])\nimport training\n"
-        "from accelerate import Accelerator\nfrom octc.image import Preprocess\n"
+        "from accelerate import Accelerator\nfrom octc.imaging.preprocess import Preprocess\n"
         "root = Path(sys.argv[2])\nfiles = training.files_of(argparse.Namespace(data=root), root, 4)\n"
         "assert len({file.parent for file in files}) > 1\n"
         "work = training.Work(None, None, files, root, [0, 1, 2, 3], Path('.'), 1, 0, None)\n"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from octc.codes import CODES, EXIT_ORDER
+from octc.core.codes import CODES, EXIT_ORDER
 from tests.house.tree import ROOT, files, sources, tree
 
 CODE = re.compile(r"OCT-[EW]\d{3}")

@@ -112,7 +112,7 @@ def test_octc_itself_has_no_logic() -> None:
     # but for the switches that must be set before any dependency is imported
     first, imported, called = tree(ROOT / "octc" / "__init__.py").body
     assert isinstance(first, ast.Expr)
-    assert ast.unparse(imported) == "from octc.telemetry import keep_quiet"
+    assert ast.unparse(imported) == "from octc.core.telemetry import keep_quiet"
     assert ast.unparse(called) == "keep_quiet()"
 
 

@@ -20,8 +20,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from octc.cli.verbs import VERBS
-from octc.telemetry import DEPENDENCIES, SWITCHES
+from octc.cli._app.commands import VERBS
+from octc.core.telemetry import DEPENDENCIES, SWITCHES
 from tests.house.tree import ROOT, files, imports
 from tests.recorder import NOT_PERMITTED
 
@@ -201,7 +201,7 @@ def test_a_dependency_without_octc_does_talk(watched: Watch) -> None:
 def seen(watched: Watch) -> dict[str, Seen]:
     """What each command did: one after the other in one folder, each with a home folder of its own."""
     return {
-        words: watched([sys.executable, "-m", "octc.cli.main", *words.replace("ARTIFACTS", ARTIFACTS).split()])
+        words: watched([sys.executable, "-m", "octc.cli._app.main", *words.replace("ARTIFACTS", ARTIFACTS).split()])
         for words in COMMANDS
     }
 

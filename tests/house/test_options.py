@@ -11,8 +11,8 @@ from typing import Any, get_args
 
 import typer
 
-from octc.cli.main import _app, _chosen
-from octc.cli.verbs import COMMON, VERBS, Verb, load
+from octc.cli._app.commands import COMMON, VERBS, Verb, load
+from octc.cli._app.main import _app, _chosen
 
 FROZEN = Path(__file__).with_name("options.json")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from octc.codes import CODES
-from octc.datasets.table import DATASETS
+from octc.core.codes import CODES
+from octc.datasets.registry import DATASETS
 from tests.house.tree import ROOT, files, pyproject
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -64,7 +64,7 @@ def test_the_whole_way_is_what_the_demo_does() -> None:
 
 
 def test_every_command_of_the_readme_is_one_that_octc_has() -> None:
-    from octc.cli.main import _arranged, _chosen
+    from octc.cli._app.main import _arranged, _chosen
 
     lines = [line for block in BLOCK.findall(README) for line in block.split("\n") if line.startswith("octc ")]
     assert len(lines) > 10

@@ -81,7 +81,14 @@ def test_git_ignores_what_runs_and_builds_write(tmp_path: Path) -> None:
         ".venv/bin/python", ".links/octc/image.py", "octc.egg-info/PKG-INFO", "octc/__pycache__/image.pyc", ".mypy_cache/a",
         ".ruff_cache/a", ".pytest_cache/a",
     ]  # fmt: skip
-    kept = ["octc/run.py", "export/makers.py", "tests/packaging/test_wheel.py", "README.md", ".ci/run", "benchmarks/demo.sh"]
+    kept = [
+        "octc/store/runs.py",
+        "export/targets.py",
+        "tests/packaging/test_wheel.py",
+        "README.md",
+        ".ci/run",
+        "benchmarks/demo.sh",
+    ]
     command = ["git", "-C", str(tmp_path), "check-ignore", *written, *kept]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout.split() == written
@@ -129,7 +136,7 @@ def test_the_base_brings_no_torch_and_an_edge_box_needs_no_maker() -> None:
 
 def test_what_optional_says_is_what_the_extras_bring() -> None:
     from octc.cli.list import EXTRAS as LISTED
-    from octc.optional import EXTRAS
+    from octc.core.optional import EXTRAS
 
     names = {
         "modelopt": "nvidia-modelopt",

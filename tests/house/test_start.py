@@ -16,7 +16,7 @@ SECONDS = 0.6  # of processor time; about 0.15 on a laptop, and a library like t
 def seconds_of(words: list[str], folder: Path) -> float:
     """Processor time of a command, which other work on the machine does not lengthen as it does the wall clock's."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = [sys.executable, "-m", "octc.cli.main", *words]
+    command = [sys.executable, "-m", "octc.cli._app.main", *words]
     subprocess.run(command, cwd=folder, env=dict(os.environ), capture_output=True, timeout=60, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

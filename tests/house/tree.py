@@ -64,14 +64,14 @@ def sources(*folders: str) -> list[Path]:
 
 
 def module_of(path: Path) -> str:
-    """octc/image.py -> octc.image; train/loop.py -> octc.train.loop; train/__init__.py -> octc.train."""
+    """octc/imaging/preprocess.py -> octc.imaging.preprocess; train/__init__.py -> octc.train."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     parts = parts if parts[0] == "octc" else ("octc", *parts)
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def folder_of(module: str) -> str:
-    """The floor on which a module lives: octc.train.loop -> train; octc.image -> octc."""
+    """The floor on which a module lives: octc.train.loop.fit -> train; octc.imaging.preprocess -> octc."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 and parts[1] in FLOORS and parts[1] != "octc" else "octc"
 

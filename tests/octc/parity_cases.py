@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from octc.compare import Comparison, Logits, compare_logits
-from octc.plan import ParityOptions
+from octc.stats.comparison import Comparison, Logits, compare_logits
+from octc.stats.test_plan import ParityOptions
 
 CLASSES = ("CNV", "DME", "DRUSEN", "NORMAL")
 SURE = 4.0  # logit of the class that is said, the others have 0

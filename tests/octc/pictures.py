@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from octc.errors import OctcError
-from octc.image import decode_image
+from octc.core.errors import OctcError
+from octc.imaging.preprocess import decode_image
 
 
 def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:

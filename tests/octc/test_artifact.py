@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from octc import artifact as module
-from octc.artifact import GOLDEN, MANIFEST, Artifact, Golden, read_artifact, read_golden, write_golden, write_manifest
-from octc.errors import OctcError
-from octc.files import sha256_file
-from octc.image import Preprocess
+from octc.core.errors import OctcError
+from octc.core.files import sha256_file
+from octc.imaging.preprocess import Preprocess
+from octc.store import artifacts as module
+from octc.store.artifacts import GOLDEN, MANIFEST, Artifact, Golden, read_artifact, read_golden, write_golden, write_manifest
 
 Value = dict[str, Any]
 REFUSED = ("OCT-E501", "OCT-E502", "OCT-E504")

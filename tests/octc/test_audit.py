@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from octc.core.errors import OctcError
 from octc.datasets.audit import AuditReport, Finding, audit
-from octc.datasets.near import MOST, near_pairs, signs_of
-from octc.datasets.phantom import CLASSES, draw_phantom, write_phantoms
-from octc.errors import OctcError
+from octc.datasets.near_duplicates import MOST, near_pairs, signs_of
+from octc.datasets.synthetic.bscans import CLASSES, draw_phantom, write_phantoms
 
 OCT = Path("CellData/OCT")
 

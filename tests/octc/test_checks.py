@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from octc.checks import (
+from octc.core.telemetry import DEPENDENCIES, Dependency
+from octc.machine.checks import (
     RAPL,
     Check,
     check_cpu,
@@ -21,9 +22,8 @@ from octc.checks import (
     gpu_users,
     seen_from,
 )  # fmt: skip
-from octc.cpu import Cpus
-from octc.host import Gpu, Machine
-from octc.telemetry import DEPENDENCIES, Dependency
+from octc.machine.cpu import Cpus
+from octc.machine.host import Gpu, Machine
 
 
 def machine(*isa: str, governor: str | None = None) -> Machine:
@@ -80,7 +80,7 @@ def test_memory_and_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     put(tmp_path, "proc/meminfo", "MemTotal: 4194304 kB\nMemAvailable: 524288 kB\n")
     (tmp_path / "dev/shm").mkdir(parents=True)
     small = os.statvfs(tmp_path)
-    monkeypatch.setattr("octc.checks.SHM_MIB", (small.f_bavail * small.f_frsize >> 20) + 10_000)
+    monkeypatch.setattr("octc.machine.checks.SHM_MIB", (small.f_bavail * small.f_frsize >> 20) + 10_000)
     found = check_memory(tmp_path / "runs", {"HOME": str(tmp_path)}, trains=True, root=tmp_path)
     assert found[0].state == "warning"
     assert found[0].text == "memory 4.0 GiB, 0.5 GiB available"
@@ -92,8 +92,8 @@ def test_memory_and_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_full_disk_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("octc.checks.DISK_PROBLEM", 1e9)
-    monkeypatch.setattr("octc.checks.DISK_WARNING", 1e9)
+    monkeypatch.setattr("octc.machine.checks.DISK_PROBLEM", 1e9)
+    monkeypatch.setattr("octc.machine.checks.DISK_WARNING", 1e9)
     found = states(check_memory(tmp_path / "not" / "there", {"HOME": str(tmp_path)}, trains=False))
     assert found["run"] == "problem"
     assert not (tmp_path / "not").exists()

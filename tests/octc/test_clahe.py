@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from octc.clahe import _from_lab, _to_lab, equalise, equalise_plane
-from octc.image import Preprocess
+from octc.imaging.clahe import _from_lab, _to_lab, equalise, equalise_plane
+from octc.imaging.preprocess import Preprocess
 
 
 def test_a_dark_corner_gains_contrast_and_a_constant_plane_stays_one_level() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from octc.compare import Comparison, compare_logits, nonfinite, outcome_of
-from octc.errors import OctcError
-from octc.plan import ParityOptions, make_plan
+from octc.core.errors import OctcError
+from octc.stats.comparison import Comparison, compare_logits, nonfinite, outcome_of
+from octc.stats.test_plan import ParityOptions, make_plan
 from tests.octc.parity_cases import CLASSES, answers, counted, labels_of, says
 
 QUICK = ParityOptions(bootstrap=1000)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from octc.config import KEYS, Key, bool_of, config_option, read_settings
-from octc.errors import MissingExtra, OctcError
+from octc.core.errors import MissingExtra, OctcError
+from octc.core.settings import KEYS, Key, bool_of, config_option, read_settings
 
 LEVELS = ("user", "embedded", "project", "file", "env")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from octc.conflicts import can_check, find_conflicts, same_module
+from octc.machine.package_conflicts import can_check, find_conflicts, same_module
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from octc.folds import NAMES, spread_of, summarise_folds
-from octc.metrics import figures_of
+from octc.stats.folds import NAMES, spread_of, summarise_folds
+from octc.stats.metrics import figures_of
 from tests.octc.test_metrics import PER_CLASS, published
 
 SETS = ("teacher_neh", "student_neh", "teacher_ucsd", "student_ucsd")

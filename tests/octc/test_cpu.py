@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from octc.cpu import (
+from octc.machine.cpu import (
     Cpus,
     cpu_class,
     isa_tokens,

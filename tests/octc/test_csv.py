@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from octc.core.errors import OctcError
 from octc.datasets.audit import audit
+from octc.datasets.registry import guess_layout, scan_dataset
 from octc.datasets.split import make_split
-from octc.datasets.table import guess_layout, scan_dataset
-from octc.errors import OctcError
 from tests.octc.neh_tree import picture
 
 

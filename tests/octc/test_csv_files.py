@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from octc.csv_files import csv_bytes, csv_line, escape, parse_csv, read_csv, unescape
+from octc.core.csv_files import csv_bytes, csv_line, escape, parse_csv, read_csv, unescape
 
 ANY = st.text(st.characters(exclude_categories=()) | st.sampled_from("'=+-@\t\r\n\\\",; x\udce9\ud800\0"), max_size=12)
 

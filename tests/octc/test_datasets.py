@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from octc.datasets.layout import patient_of
-from octc.datasets.phantom import write_phantoms
-from octc.datasets.table import DATASETS, find_root, guess_layout, scan_dataset
-from octc.errors import OctcError
-from octc.files import sha256_file
+from octc.core.errors import OctcError
+from octc.core.files import sha256_file
+from octc.datasets.layouts.folders import patient_of
+from octc.datasets.registry import DATASETS, find_root, guess_layout, scan_dataset
+from octc.datasets.synthetic.bscans import write_phantoms
 
 CLASSES = ("CNV", "DME", "DRUSEN", "NORMAL")
 

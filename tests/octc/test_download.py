@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from octc.datasets import download
-from octc.datasets.download import fetch_file, read_answer
-from octc.datasets.sources import RemoteFile
-from octc.errors import OctcError
+from octc.core.errors import OctcError
+from octc.datasets.download import http as download
+from octc.datasets.download.http import fetch_file, read_answer
+from octc.datasets.download.sources import RemoteFile
 from tests.octc.web import Page, Web, serving
 
 BODY = bytes(os.urandom(300_000))

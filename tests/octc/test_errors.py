@@ -6,8 +6,8 @@ import pickle
 
 import pytest
 
-from octc.codes import CODES, EXIT_ORDER
-from octc.errors import MissingExtra, OctcError, Several, shorten
+from octc.core.codes import CODES, EXIT_ORDER
+from octc.core.errors import MissingExtra, OctcError, Several, shorten
 
 
 def test_an_error_carries_its_facts_through_a_pickle() -> None:

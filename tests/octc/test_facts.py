@@ -10,9 +10,9 @@ from PIL import Image
 
 from octc.datasets.audit import audit
 from octc.datasets.base import Sample
-from octc.datasets.facts import UCSD_RELEASES, ImageFacts, read_facts, sizes_of, tell_release
-from octc.datasets.phantom import write_phantoms
-from octc.datasets.stats import pixel_moments
+from octc.datasets.image_facts import UCSD_RELEASES, ImageFacts, read_facts, sizes_of, tell_release
+from octc.datasets.statistics import pixel_moments
+from octc.datasets.synthetic.bscans import write_phantoms
 
 OCT = Path("CellData/OCT")
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from octc.datasets import download
-from octc.datasets.download import spell_bytes
-from octc.datasets.fetch import RECEIPT, Fetched, _alone, fetch
-from octc.datasets.phantom import write_phantoms
-from octc.datasets.sources import SOURCES, RemoteFile, Source, mendeley_files, source_of
-from octc.datasets.table import scan_dataset
-from octc.errors import OctcError
+from octc.core.errors import OctcError
+from octc.datasets.download import http as download
+from octc.datasets.download.fetch import RECEIPT, Fetched, _alone, fetch
+from octc.datasets.download.http import spell_bytes
+from octc.datasets.download.sources import SOURCES, RemoteFile, Source, mendeley_files, source_of
+from octc.datasets.registry import scan_dataset
+from octc.datasets.synthetic.bscans import write_phantoms
 from tests.octc.test_octmnist import arrays
 from tests.octc.web import Web, serving
 

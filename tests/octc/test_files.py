@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from octc.errors import OctcError
-from octc.files import (
+from octc.core.errors import OctcError
+from octc.core.files import (
     TEMPORARY,
     canonical_json,
     publishing,
@@ -122,7 +122,7 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, force: bool) -> None:
 WRITER = """
 import sys, time
 from pathlib import Path
-from octc.files import {kind}
+from octc.core.files import {kind}
 with {kind}(Path({target!r}), **{more!r}) as place:
     inside = place / "a" if {kind!r} == "publishing" else place
     inside.write_bytes(b"half")

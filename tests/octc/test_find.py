@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from octc.artifact import Artifact, write_manifest
-from octc.errors import OctcError, Several
-from octc.find import Found, find_artifacts, read_teacher
-from octc.image import Preprocess
-from octc.run import Run, create_run, newest_run
+from octc.core.errors import OctcError, Several
+from octc.imaging.preprocess import Preprocess
+from octc.store.artifacts import Artifact, write_manifest
+from octc.store.find import Found, find_artifacts, read_teacher
+from octc.store.runs import Run, create_run, newest_run
 
 
 def write_artifact(folder: Path, name: str = "onnx-fp32", role: str = "student", **lineage: Any) -> Path:

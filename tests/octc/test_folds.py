@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from octc.core.errors import OctcError
 from octc.datasets.base import Sample, Samples
 from octc.datasets.folds import make_folds
-from octc.datasets.released import make_splits, released_folds
+from octc.datasets.released_splits import make_splits, released_folds
 from octc.datasets.split import PARTS, Split, check_split, groups_of, leaks_of, read_split
-from octc.errors import OctcError
 
 CLASSES = ("CNV", "DME", "DRUSEN", "NORMAL")
 # kd-oct.md 1.5: test and validation ids of ids 1 to 30 whose label is (id - 1) mod 3

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from octc.artifact import GOLDEN, Golden, read_golden, write_golden
-from octc.errors import OctcError
+from octc.core.errors import OctcError
+from octc.store.artifacts import GOLDEN, Golden, read_golden, write_golden
 
 Value = dict[str, Any]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from octc.host import Gpu, cpu_times, host_name, memory_mib, parse_gpu, read_gpus, read_machine, versions
+from octc.machine.host import Gpu, cpu_times, host_name, memory_mib, parse_gpu, read_gpus, read_machine, versions
 
 SECTION_17 = {
     "name", "os", "cpu_model", "cpu_class", "isa", "cores_logical", "cores_physical", "affinity", "cgroup_quota", "smt",
@@ -98,7 +98,7 @@ def test_an_nvidia_smi_that_hangs_is_left_behind(tmp_path: Path, monkeypatch: py
     tool.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(60)\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr("octc.host.SMI_SECONDS", 0.5)
+    monkeypatch.setattr("octc.machine.host.SMI_SECONDS", 0.5)
     assert read_gpus() == ()
 
 

@@ -10,11 +10,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from octc.compare import Comparison, compare_logits
-from octc.plan import ParityOptions
-from octc.stats import holm, mcnemar_exact, mcnemar_midp, p_non_inferior, tango_interval, wilson
-from octc.stats_power import smallest_n
-from octc.verdict import judge
+from octc.stats.comparison import Comparison, compare_logits
+from octc.stats.power import smallest_n
+from octc.stats.proportions import holm, mcnemar_exact, mcnemar_midp, p_non_inferior, tango_interval, wilson
+from octc.stats.test_plan import ParityOptions
+from octc.stats.verdict import judge
 from tests.octc.parity_cases import CLASSES
 
 QUICK = ParityOptions(margin=5.0, class_margin=10.0, bootstrap=1000)

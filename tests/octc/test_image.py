@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from octc.datasets.phantom import draw_phantom
-from octc.errors import OctcError
-from octc.image import decode_image, read_image
+from octc.core.errors import OctcError
+from octc.datasets.synthetic.bscans import draw_phantom
+from octc.imaging.preprocess import decode_image, read_image
 from tests.octc.pictures import encoded, outcome, png_of, refused
 
 
@@ -85,8 +85,8 @@ def test_d04_unreadable_paths_are_named(tmp_path: Path) -> None:
 BOMB = """
 import re, sys
 from pathlib import Path
-from octc.errors import OctcError
-from octc.image import read_image
+from octc.core.errors import OctcError
+from octc.imaging.preprocess import read_image
 try:
     read_image(Path(sys.argv[1]))
 except OctcError as error:

@@ -16,8 +16,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from octc.errors import OctcError
-from octc.image import decode_image, read_image
+from octc.core.errors import OctcError
+from octc.imaging.preprocess import decode_image, read_image
 from tests.octc.pictures import encoded, outcome
 from tests.octc.tiffs import DEFLATE, NONE, PACKBITS, bmp, png, tiff
 

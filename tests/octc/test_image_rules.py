@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from octc.datasets.phantom import draw_phantom
-from octc.image import Preprocess, decode_image, quality_notes, read_image
+from octc.datasets.synthetic.bscans import draw_phantom
+from octc.imaging.preprocess import Preprocess, decode_image, quality_notes, read_image
 from tests.octc.pictures import codes, encoded, png_of, refused
 
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from octc.artifact import MANIFEST, Artifact, Golden, read_artifact, read_golden, write_golden, write_manifest
-from octc.config import read_settings
-from octc.datasets.csv_table import read_table
-from octc.errors import OctcError
-from octc.files import MOST_DEPTH, parse_json, read_json, write_json
-from octc.image import Preprocess
-from octc.run import Run
+from octc.core.errors import OctcError
+from octc.core.files import MOST_DEPTH, parse_json, read_json, write_json
+from octc.core.settings import read_settings
+from octc.datasets.layouts.csv_table import read_table
+from octc.imaging.preprocess import Preprocess
+from octc.store.artifacts import MANIFEST, Artifact, Golden, read_artifact, read_golden, write_golden, write_manifest
+from octc.store.runs import Run
 from tests.house.tree import FLOORS, ROOT
 
 REFUSED = {
@@ -86,7 +86,7 @@ def test_nothing_in_the_house_reads_json_in_another_way() -> None:
             if isinstance(node, ast.Attribute) and node.attr in ("load", "loads", "JSONDecoder"):
                 named = isinstance(node.value, ast.Name) and node.value.id == "json"
                 others |= {path.relative_to(ROOT).as_posix()} if named else set()
-    assert others == {"octc/files.py", "runtimes/trt_worker.py"}  # the worker runs where octc is not
+    assert others == {"octc/core/files.py", "runtimes/tensorrt/worker.py"}  # the worker runs where octc is not
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_tables_with_a_column_twice_are_refused(tmp_path: Path) -> None:
 
 
 def test_other_tables_with_a_column_twice_are_refused(tmp_path: Path) -> None:
-    from octc.bench.energy import read_power_csv
+    from octc.bench.timing.power.energy import read_power_csv
 
     rows = "1700000000,5,6\n1700000001,5,6\n"
     (tmp_path / "p.csv").write_text(f"time,watts,watts\n{rows}")
@@ -206,7 +206,7 @@ def test_other_tables_with_a_column_twice_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_history_with_a_column_twice_is_refused(tmp_path: Path) -> None:
-    from octc.train.history import read_history
+    from octc.train.loop.history import read_history
 
     (tmp_path / "history.csv").write_text("epoch,val_acc,val_acc\n1,0.5,0.9\n")
     with pytest.raises(OctcError) as caught:
@@ -217,7 +217,7 @@ def test_a_history_with_a_column_twice_is_refused(tmp_path: Path) -> None:
 def test_records_with_an_array_twice_are_refused(tmp_path: Path) -> None:
     import zipfile
 
-    from octc.bench.accuracy import Records, read_records, write_records
+    from octc.bench.parity.inference import Records, read_records, write_records
 
     path = tmp_path / "r.npz"
     write_records(path, Records(("a",), (0,), (None,), np.zeros((1, 1, 2), np.float32), ("identity",), "sum", {}, {}))

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
-from octc.datasets.phantom import draw_phantom
-from octc.image import read_image
-from octc.likeness import FEWEST, STATISTICS, InputStatistics, compare_picture, describe, fit_statistics
+from octc.datasets.synthetic.bscans import draw_phantom
+from octc.imaging.input_statistics import FEWEST, STATISTICS, InputStatistics, compare_picture, describe, fit_statistics
+from octc.imaging.preprocess import read_image
 
 CLASSES = ("CNV", "DME", "DRUSEN", "NORMAL")
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from octc.metrics import (
+from octc.stats.metrics import (
     brier_scores,
     combine_views,
     confidence_order,

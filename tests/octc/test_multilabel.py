@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from octc.datasets.base import Sample
-from octc.multilabel import (
+from octc.stats.average_precision import map_difference, map_interval
+from octc.stats.multilabel import (
     by_eye,
     chance_map,
     figures,
@@ -17,9 +18,8 @@ from octc.multilabel import (
     thresholds_of,
     tuned_thresholds,
 )
-from octc.multilabel_gate import compare_decisions, gate_decisions
-from octc.plan import ParityOptions
-from octc.stats_map import map_difference, map_interval
+from octc.stats.multilabel_comparison import compare_decisions, gate_decisions
+from octc.stats.test_plan import ParityOptions
 
 NAMES = ("A", "B", "C")
 

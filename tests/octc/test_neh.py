@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from octc.core.errors import OctcError
 from octc.datasets.audit import audit
 from octc.datasets.base import Finding, Samples
 from octc.datasets.folds import make_folds
-from octc.datasets.released import make_splits, patient_labels
+from octc.datasets.registry import guess_layout, scan_dataset
+from octc.datasets.released_splits import make_splits, patient_labels
 from octc.datasets.split import make_split
-from octc.datasets.table import guess_layout, scan_dataset
-from octc.errors import OctcError
 from tests.octc.neh_tree import CLASSES, Line, picture, write_neh, write_table
 
 IMAGES = "NEH_UT_2021RetinalOCTDataset"
@@ -229,7 +229,7 @@ def test_the_check_counts_what_was_left_out_as_released(tree: Path) -> None:
 
 def test_b1_the_teacher_stratifies_by_the_labels_of_other_patients(tree: Path, lines: list[Line]) -> None:
     """As released: numbers in order of first appearance, the teacher's labels in sorted order of the numbers."""
-    from octc.datasets.neh import read_rows
+    from octc.datasets.layouts.neh import read_rows
 
     shuffled = [line for line in reversed(lines) if line[4] == line[1]]
     write_table(tree, [line for line in shuffled if (line[1], line[0]) in {("CNV", 6), ("DRUSEN", 2), ("NORMAL", 4)}])

@@ -13,11 +13,11 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from octc.datasets import sources
-from octc.datasets.octmnist import write_octmnist
-from octc.datasets.released import make_splits
-from octc.datasets.table import guess_layout, scan_dataset
-from octc.errors import MissingExtra, OctcError
+from octc.core.errors import MissingExtra, OctcError
+from octc.datasets.download import sources
+from octc.datasets.layouts.octmnist import write_octmnist
+from octc.datasets.registry import guess_layout, scan_dataset
+from octc.datasets.released_splits import make_splits
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 

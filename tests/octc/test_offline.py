@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from octc.offline import SWITCHES, is_local
+from octc.core.offline import SWITCHES, is_local
 
 ELSEWHERE = "192.0.2.1"  # RFC 5737: belongs to nobody
 ATTEMPTS = {
@@ -31,8 +31,8 @@ ATTEMPTS = {
 }
 CODE = """
 import asyncio, concurrent.futures, http.client, json, socket, urllib.request
-from octc.errors import OctcError
-from octc.offline import go_offline, refused_attempts
+from octc.core.errors import OctcError
+from octc.core.offline import go_offline, refused_attempts
 go_offline()
 go_offline()
 answers = {{}}
@@ -69,7 +69,7 @@ def test_every_way_out_is_refused_and_the_caller_named() -> None:
 def test_this_machine_stays_reachable(tmp_path: Path) -> None:
     run(f"""
 import asyncio, socket
-from octc.offline import go_offline, refused_attempts
+from octc.core.offline import go_offline, refused_attempts
 go_offline()
 for family, address in ((socket.AF_INET, ("127.0.0.1", 0)), (socket.AF_UNIX, {str(tmp_path / "s")!r})):
     with socket.socket(family) as server, socket.socket(family) as client:
@@ -104,7 +104,7 @@ def test_what_counts_as_this_machine(address: object, local: bool) -> None:
 
 def test_dependencies_and_children_get_their_switches() -> None:
     code = (
-        "import subprocess, sys; from octc.offline import go_offline; go_offline();"
+        "import subprocess, sys; from octc.core.offline import go_offline; go_offline();"
         "print(subprocess.run([sys.executable, '-c', 'import json, os; print(json.dumps(dict(os.environ)))'],"
         "capture_output=True, text=True).stdout)"
     )
@@ -113,7 +113,7 @@ def test_dependencies_and_children_get_their_switches() -> None:
 
 
 def test_the_verbs_of_a_child_are_guarded_by_the_variable(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "octc.cli.main", "list", "recipes", "--json"]
+    command = [sys.executable, "-m", "octc.cli._app.main", "list", "recipes", "--json"]
     environment = {**os.environ, "OCTC_OFFLINE": "1"}
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
     assert json.loads(done.stdout)["offline"] == {"requested": True, "refused_attempts": 0}

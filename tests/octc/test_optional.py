@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from octc.errors import MissingExtra
-from octc.optional import EXTRAS, have, need
+from octc.core.errors import MissingExtra
+from octc.core.optional import EXTRAS, have, need
 
 
 def test_what_is_installed_is_imported_and_found() -> None:

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from octc.datasets import mmc, multieye, topcon
+from octc.core.errors import OctcError
 from octc.datasets.audit import audit
 from octc.datasets.base import Sample
-from octc.datasets.paired import check_partners, only
-from octc.datasets.paired_phantom import CLASSES, draw_labels, draw_oct, write_paired
-from octc.datasets.phantom_fundus import draw_fundus
+from octc.datasets.layouts import mmc, multieye, topcon
+from octc.datasets.layouts.paired import check_partners, only
+from octc.datasets.registry import DATASETS, guess_layout, scan_dataset
 from octc.datasets.split import make_split, read_split
-from octc.datasets.table import DATASETS, guess_layout, scan_dataset
-from octc.errors import OctcError
-from octc.image import read_image
+from octc.datasets.synthetic.fundus import draw_fundus
+from octc.datasets.synthetic.paired import CLASSES, draw_labels, draw_oct, write_paired
+from octc.imaging.preprocess import read_image
 
 
 def picture(path: Path, seed: int) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from octc.core.errors import OctcError
 from octc.datasets.audit import audit
 from octc.datasets.base import words_of_scan
 from octc.datasets.parts import part_of
+from octc.datasets.registry import guess_layout, scan_dataset
 from octc.datasets.split import make_split
-from octc.datasets.table import guess_layout, scan_dataset
-from octc.errors import OctcError
 from tests.class_tree import of_parts, write_tree
 from tests.paired_set import write_pairs
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from octc.perturb import KINDS, Kind, seed_of
-from octc.plan import ParityOptions
-from octc.stats_robust import clustered_p, robustness
-from octc.stats_subgroups import binned, subgroups
+from octc.imaging.corruptions import KINDS, Kind, seed_of
+from octc.stats.robustness import clustered_p, robustness
+from octc.stats.subgroups import binned, subgroups
+from octc.stats.test_plan import ParityOptions
 
 OPTIONS = ParityOptions(margin=5.0, bootstrap=1000)
 N = 400

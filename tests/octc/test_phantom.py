@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from octc.datasets.phantom import CLASSES, SIZE, draw_phantom, write_phantoms
-from octc.datasets.phantom_eye import draw_eye, draw_findings
-from octc.datasets.table import scan_dataset
-from octc.errors import OctcError
-from octc.image import quality_notes
+from octc.core.errors import OctcError
+from octc.datasets.registry import scan_dataset
+from octc.datasets.synthetic.bscans import CLASSES, SIZE, draw_phantom, write_phantoms
+from octc.datasets.synthetic.retina import draw_eye, draw_findings
+from octc.imaging.preprocess import quality_notes
 
 
 @pytest.mark.parametrize("kind", CLASSES)

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from octc.figure import Axes, Box, Figure, Line, Words, shade, ticks, to_png, to_svg
-from octc.metrics import figures_of
-from octc.plots import confusion_figure, curves_figure, per_class_figure, roc_figure
-from octc.roc import roc
-from octc.train.history import read_history, write_history
-from octc.train.outcome_files import write_curves
+from octc.figures.canvas import Axes, Box, Figure, Line, Words, shade, ticks, to_png, to_svg
+from octc.figures.plots import confusion_figure, curves_figure, per_class_figure, roc_figure
+from octc.stats.metrics import figures_of
+from octc.stats.roc import roc
+from octc.train.evaluation.files import write_curves
+from octc.train.loop.history import read_history, write_history
 
 SVG = "{http://www.w3.org/2000/svg}"
 CLASSES = ("cnv", "drusen & <more>", "normal")

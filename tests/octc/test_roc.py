@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from octc.roc import average_precision, roc
+from octc.stats.roc import average_precision, roc
 
 metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn (octc[baselines]) is the reference here")
 

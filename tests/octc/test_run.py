@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from octc.errors import OctcError
-from octc.run import LOCK, RUN, Run, create_run, find_run, newest_run, owning, scan_runs
+from octc.core.errors import OctcError
+from octc.store.runs import LOCK, RUN, Run, create_run, find_run, newest_run, owning, scan_runs
 
 
 def finished(run_dir: Path, kind: str = "student", dataset: str = "ucsd", status: str = "done", artifact: bool = False) -> Run:
@@ -121,7 +121,7 @@ def test_finding_by_path_id_and_beginning(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from octc.run import Run, owning
+from octc.store.runs import Run, owning
 with owning(Run(Path(sys.argv[1]))):
     print("mine", flush=True)
     time.sleep(60)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from octc.core.errors import OctcError
 from octc.datasets.base import Sample, Samples
 from octc.datasets.split import PARTS, Split, check_split, groups_of, make_split, read_split
-from octc.errors import OctcError
 
 CLASSES = ("A", "B", "C", "D")
 

@@ -12,7 +12,17 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from octc.stats import (
+from octc.stats.cluster_bootstrap import (
+    Paired,
+    cluster_index,
+    design_effect,
+    difference_bootstrap,
+    mean_cluster_size,
+    paired,
+    percentile_interval,
+    planned_icc,
+)
+from octc.stats.proportions import (
     flip_rate_bound,
     holm,
     mcnemar_exact,
@@ -25,16 +35,6 @@ from octc.stats import (
     tier_reached,
     wilson,
     z_of,
-)
-from octc.stats_cluster import (
-    Paired,
-    cluster_index,
-    design_effect,
-    difference_bootstrap,
-    mean_cluster_size,
-    paired,
-    percentile_interval,
-    planned_icc,
 )
 
 PP = 0.0006  # 0.6 of the last printed digit

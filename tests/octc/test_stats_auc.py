@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from octc.compare import outcome_of
-from octc.metrics import softmax
-from octc.stats_auc import Areas, compare_areas, delong, logit_interval
-from octc.stats_temperature import HIGHEST, fit, fit_temperature, nll_at
+from octc.stats.auc import Areas, compare_areas, delong, logit_interval
+from octc.stats.comparison import outcome_of
+from octc.stats.metrics import softmax
+from octc.stats.temperature import HIGHEST, fit, fit_temperature, nll_at
 
 R = [0.95, 0.90, 0.80, 0.70, 0.55, 0.40, 0.60, 0.50, 0.40, 0.30, 0.20, 0.15, 0.10, 0.05]
 C = [0.93, 0.88, 0.82, 0.60, 0.50, 0.45, 0.60, 0.55, 0.35, 0.30, 0.25, 0.10, 0.10, 0.05]

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from octc.stats import (
+from octc.stats.power import exact_power, needed_n, planned_discordance, smallest_n
+from octc.stats.proportions import (
     tango_interval,
     tango_t,
     z_of,
 )
-from octc.stats_power import exact_power, needed_n, planned_discordance, smallest_n
 
 PP = 0.0006  # 0.6 of the last printed digit
 VALUES = runpy.run_path(str(Path(__file__).with_name("parity_values.py")))

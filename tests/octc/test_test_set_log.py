@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from octc.errors import OctcError
-from octc.files import write_json
-from octc.run import Run, create_run
-from octc.test_set_log import LOG, Reading, log_reading, read_log, spelled
+from octc.core.errors import OctcError
+from octc.core.files import write_json
+from octc.store.runs import Run, create_run
+from octc.store.test_set_log import LOG, Reading, log_reading, read_log, spelled
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_every_reading_is_counted_and_a_repeat_is_named_as_one(run: Run) -> None
 
 def test_processes_that_read_at_once_are_all_in_the_log(run: Run) -> None:
     script = (
-        "import sys; from pathlib import Path; from octc.test_set_log import Reading, log_reading\n"
+        "import sys; from pathlib import Path; from octc.store.test_set_log import Reading, log_reading\n"
         "for i in range(20): log_reading(Path(sys.argv[1]), "
         "Reading('now', 'eval', 'test', 1, 'd', {'weights': f'{sys.argv[2]}-{i}'}))"
     )

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from octc.errors import OctcError
-from octc.tree import HIDDEN, Left, count_left, litter, may_be_image, open_tree, scan_tree, scan_words, words_left
+from octc.core.errors import OctcError
+from octc.datasets.tree import HIDDEN, Left, count_left, litter, may_be_image, open_tree, scan_tree, scan_words, words_left
 from tests.class_tree import write_abyss, write_tree
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from octc.datasets import unpack as module
-from octc.datasets.sources import place_neh, place_ucsd
-from octc.datasets.unpack import unpack
-from octc.errors import OctcError
+from octc.core.errors import OctcError
+from octc.datasets.download import unpack as module
+from octc.datasets.download.sources import place_neh, place_ucsd
+from octc.datasets.download.unpack import unpack
 
 Made = Callable[[Path], None]
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from octc.compare import compare_logits
-from octc.plan import ParityOptions
-from octc.verdict import Verdict, gate, golden_part, judge, judge_nonfinite
+from octc.stats.comparison import compare_logits
+from octc.stats.test_plan import ParityOptions
+from octc.stats.verdict import Verdict, gate, golden_part, judge, judge_nonfinite
 from tests.octc.parity_cases import CLASSES, answers, counted, labels_of, says
 
 

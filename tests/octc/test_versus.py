@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from octc.errors import OctcError
-from octc.versus import CSV_COLUMNS, Side, aligned, csv_row, versus, versus_json
+from octc.core.errors import OctcError
+from octc.stats.two_models import CSV_COLUMNS, Side, aligned, csv_row, versus, versus_json
 
 CLASSES = ("CNV", "DRUSEN", "NORMAL")
 

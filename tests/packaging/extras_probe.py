@@ -67,7 +67,7 @@ def main() -> None:
     sys.meta_path[:] = [Finder if one is PathFinder else one for one in sys.meta_path]
     for name in [name for name in sys.modules if name.split(".")[0] in Finder.hidden]:
         del sys.modules[name]
-    from octc.cli.main import main as octc
+    from octc.cli._app.main import main as octc
 
     for words in json.load(sys.stdin):
         out, err = io.StringIO(), io.StringIO()

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from octc.cli.verbs import VERBS
-from octc.run import Run
+from octc.cli._app.commands import VERBS
+from octc.store.runs import Run
 from tests.house.tree import ROOT, pyproject
 from tests.packaging.extras_probe import brought
 from tests.tiny_artifacts import shared_run

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from octc.run import Run
+from octc.store.runs import Run
 from tests.tiny_artifacts import shared_run
 
 

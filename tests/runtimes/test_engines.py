@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from octc.artifact import read_artifact, read_golden
-from octc.cpu import read_cpus
-from octc.errors import MissingExtra, OctcError
-from octc.find import Found
-from octc.optional import openvino_core
-from octc.run import Run
-from octc.runtimes import ov
+from octc.core.errors import MissingExtra, OctcError
+from octc.core.optional import openvino_core
+from octc.machine.cpu import read_cpus
+from octc.runtimes import openvino as ov
 from octc.runtimes.base import FakeRuntime
-from octc.runtimes.ort import OrtRuntime, require_providers
-from octc.runtimes.table import choose_threads, open_runtime, prefer, why_not
+from octc.runtimes.onnxrt import OrtRuntime, require_providers
+from octc.runtimes.registry import choose_threads, open_runtime, prefer, why_not
+from octc.store.artifacts import read_artifact, read_golden
+from octc.store.find import Found
+from octc.store.runs import Run
 from tests.tiny_artifacts import copied, resign
 
 RUNNABLE = ("torch-fp32", "onnx-fp32", "onnx-fp16", "onnx-int8", "openvino-fp16", "openvino-int8")
@@ -203,8 +203,8 @@ def test_openvino_talks_to_nobody(run: Run) -> None:
     code = f"""
 import sys
 from pathlib import Path
-from octc.artifact import read_artifact
-from octc.runtimes.table import open_runtime
+from octc.store.artifacts import read_artifact
+from octc.runtimes.registry import open_runtime
 folder = Path({str(run.artifacts / "openvino-fp16")!r})
 open_runtime(folder, read_artifact(folder), threads=1).close()
 assert not [name for name, module in sys.modules.items() if "openvino_telemetry" in name and module is not None]
@@ -240,9 +240,9 @@ ENDED_IN_ORDER = """
 import faulthandler, gc, signal, sys
 from pathlib import Path
 faulthandler.enable()  # as pytest does: handlers run on a stack of their own
-from octc.artifact import read_artifact
-from octc.optional import need, signal_stack_kept
-from octc.runtimes.table import open_runtime
+from octc.store.artifacts import read_artifact
+from octc.core.optional import need, signal_stack_kept
+from octc.runtimes.registry import open_runtime
 folder = Path(sys.argv[2])
 def ours():
     return open_runtime(folder, read_artifact(folder), threads=1, batch=1)

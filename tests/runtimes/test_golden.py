@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from octc.artifact import PRECISIONS, TARGETS, Golden, read_artifact
-from octc.errors import OctcError
-from octc.image import Preprocess
-from octc.run import Run
+from octc.core.errors import OctcError
+from octc.imaging.preprocess import Preprocess
 from octc.runtimes.base import FakeRuntime
 from octc.runtimes.golden import ROWS, TOLERANCES, check_input, compare_logits, replay, require_golden
+from octc.store.artifacts import PRECISIONS, TARGETS, Golden, read_artifact
+from octc.store.runs import Run
 
 REFERENCE = np.array([[4.0, 0.0, 1.0], [0.0, 4.0, 1.0], [1.0, 0.0, 4.0], [4.0, 3.9, 0.0]], np.float32)
 

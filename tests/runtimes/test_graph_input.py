@@ -9,14 +9,14 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from octc.artifact import read_artifact
-from octc.bench.feed import input_rows, values_words
-from octc.errors import OctcError
-from octc.find import find_artifacts
-from octc.image import Preprocess
-from octc.optional import openvino_core
-from octc.run import Run
+from octc.bench.report.feed import input_rows, values_words
+from octc.core.errors import OctcError
+from octc.core.optional import openvino_core
+from octc.imaging.preprocess import Preprocess
 from octc.runtimes.graph_input import GraphInput, read_graph_input
+from octc.store.artifacts import read_artifact
+from octc.store.find import find_artifacts
+from octc.store.runs import Run
 from tests.tiny_artifacts import shared_run
 
 TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}

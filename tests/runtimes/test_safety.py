@@ -12,13 +12,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from octc.artifact import Artifact, read_artifact
-from octc.errors import OctcError
-from octc.run import Run
-from octc.runtimes import onnx_file, safety
-from octc.runtimes.onnx_file import walk_model
+from octc.core.errors import OctcError
+from octc.runtimes import safety
+from octc.runtimes.onnx_reader import graph as onnx_file
+from octc.runtimes.onnx_reader.graph import walk_model
+from octc.runtimes.registry import open_runtime
 from octc.runtimes.safety import check_model, scan_ir
-from octc.runtimes.table import open_runtime
+from octc.store.artifacts import Artifact, read_artifact
+from octc.store.runs import Run
 from tests.tiny_artifacts import copied, resign
 
 

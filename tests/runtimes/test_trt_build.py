@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from octc.errors import OctcError
-from octc.runtimes import trt_process
-from octc.runtimes.trt_build import build_engine, read_plans
-from octc.runtimes.trt_process import Backend, Ran, find_backend, run_process, run_trtexec, run_worker
-from octc.trt_plan import BuildPlan, both_typings, plans_text
+from octc.core.errors import OctcError
+from octc.runtimes.tensorrt import process as trt_process
+from octc.runtimes.tensorrt.build import build_engine, read_plans
+from octc.runtimes.tensorrt.process import Backend, Ran, find_backend, run_process, run_trtexec, run_worker
+from octc.schemas.tensorrt_plan import BuildPlan, both_typings, plans_text
 from tests.runtimes.trt_world import World
 
 NO_KERNEL = "Error Code 10: Could not find any implementation for node {name} + PWN(PWN(gate), silu)."

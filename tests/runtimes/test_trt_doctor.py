@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from octc.checks import Check
-from octc.errors import OctcError
-from octc.runtimes import trt_doctor, trt_process
-from octc.runtimes.trt_doctor import check_tensorrt, explain_log
-from octc.runtimes.trt_faults import FAULTS, diagnose, explained
+from octc.core.errors import OctcError
+from octc.machine.checks import Check
+from octc.runtimes.tensorrt import doctor as trt_doctor
+from octc.runtimes.tensorrt import process as trt_process
+from octc.runtimes.tensorrt.doctor import check_tensorrt, explain_log
+from octc.runtimes.tensorrt.faults import FAULTS, diagnose, explained
 
 # what users and the bindings without libraries said (public reports; the third was reproduced) -> the fault, a word of its mend
 SAID = {

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from octc.runtimes.trt_layers import name_parts, read_kernels, report_layers
-from octc.trt_plan import BuildPlan, make_plan
+from octc.runtimes.tensorrt.layers import name_parts, read_kernels, report_layers
+from octc.schemas.tensorrt_plan import BuildPlan, make_plan
 
 SUMS = dict.fromkeys(("model.onnx", "model.int8fp16.onnx", "model.fp16.onnx"), "0" * 64)
 # two lines of a build log of TensorRT for RTX 1.7.1.116, names shortened

@@ -8,8 +8,17 @@ from dataclasses import replace
 
 import pytest
 
-from octc.runtimes.trt_process import trtexec_version
-from octc.trt_plan import RTX, BuildPlan, both_typings, make_plan, plan_from_json, plans_text, trtexec_argv, without
+from octc.runtimes.tensorrt.process import trtexec_version
+from octc.schemas.tensorrt_plan import (
+    RTX,
+    BuildPlan,
+    both_typings,
+    make_plan,
+    plan_from_json,
+    plans_text,
+    trtexec_argv,
+    without,
+)
 
 SUMS = {name: name[:6] * 8 for name in ("model.onnx", "model.int8fp16.onnx", "model.fp16.onnx")}
 MACS = {"a/Conv": 10, "b/Conv": 30}

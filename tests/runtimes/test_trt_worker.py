@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from octc.runtimes.trt_process import WORKER
-from octc.runtimes.trt_worker import typing_for
+from octc.runtimes.tensorrt.process import WORKER
+from octc.runtimes.tensorrt.worker import typing_for
 from tests.packaging.interpreters import find_python
 from tests.runtimes.trt_world import NAMES, VERSIONS, World
 

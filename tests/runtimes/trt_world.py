@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from octc.runtimes.trt_process import WORKER
-from octc.trt_plan import BuildPlan, make_plan
+from octc.runtimes.tensorrt.process import WORKER
+from octc.schemas.tensorrt_plan import BuildPlan, make_plan
 
 HERE = Path(__file__).parent
 NAMES = HERE / "tensorrt_names.json"
@@ -52,7 +52,7 @@ class World:
         names = ("model.onnx", "model.int8fp16.onnx", "model.fp16.onnx")
         for name in names:
             (self.folder / name).write_bytes(name.encode())
-        from octc.files import sha256_file
+        from octc.core.files import sha256_file
 
         sums = {name: sha256_file(self.folder / name) for name in names}
         macs = {"conv_1": 100, "conv_2": 300}

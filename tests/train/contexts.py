@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from octc.datasets.split import Split
-from octc.run import Run, create_run
-from octc.train.config import Recipe
-from octc.train.processes import make_accelerator
+from octc.store.runs import Run, create_run
+from octc.train.loop.processes import make_accelerator
+from octc.train.recipes.config import Recipe
 from octc.train.stages import Context
 
 

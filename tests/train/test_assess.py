@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from octc.core.errors import OctcError
 from octc.datasets.split import read_split
-from octc.errors import OctcError
-from octc.image import VIEWS, read_image
-from octc.run import Run
-from octc.train.assess import evaluate_run
-from octc.train.checkpoint import read_checkpoint
-from octc.train.evaluate import logits_of
-from octc.train.models import build_model
-from octc.train.outcome import newest_evaluation, read_predictions
+from octc.imaging.preprocess import VIEWS, read_image
+from octc.store.runs import Run
+from octc.train.evaluation.assess import evaluate_run
+from octc.train.evaluation.outcome import newest_evaluation, read_predictions
+from octc.train.loop.checkpoint import read_checkpoint
+from octc.train.loop.evaluate import logits_of
+from octc.train.networks.models import build_model
 from tests.tiny_run import make_run, write_patterns
 
 

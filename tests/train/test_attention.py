@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from octc.errors import OctcError
-from octc.train.attention import grad_cam, last_map
-from octc.train.models import build_model
+from octc.core.errors import OctcError
+from octc.train.networks.attention import grad_cam, last_map
+from octc.train.networks.models import build_model
 
 
 def corner_network() -> nn.Module:

@@ -14,15 +14,15 @@ from torch import nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, update_bn
 
-from octc.train.averaging import average_epochs, average_steps, batch_norms, refresh_norms
-from octc.train.config import Augment, Mix, Objective, Stage, Swa
-from octc.train.epoch import Judgement, judge
-from octc.train.evaluate import logits_of
-from octc.train.focal import label_loss
-from octc.train.models import build_model
-from octc.train.state import read_state
-from octc.train.training import Fitted
-from octc.train.ways import Ways, plain_ways
+from octc.train.loop.averaging import average_epochs, average_steps, batch_norms, refresh_norms
+from octc.train.loop.epoch import Judgement, judge
+from octc.train.loop.evaluate import logits_of
+from octc.train.loop.label_losses import label_loss
+from octc.train.loop.state import read_state
+from octc.train.loop.training import Fitted
+from octc.train.loop.ways import Ways, plain_ways
+from octc.train.networks.models import build_model
+from octc.train.recipes.config import Augment, Mix, Objective, Stage, Swa
 from tests.train.test_loop import equal, stop_at
 from tests.train.test_processes import LIMIT, largest_difference, two
 from tests.train.tiny import CLASSES, make_data, train

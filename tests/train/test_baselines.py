@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 import torch
 
-from octc.datasets.layout import scan_folder
+from octc.core.errors import OctcError
+from octc.datasets.layouts.folders import scan_folder
 from octc.datasets.split import Split, make_split
-from octc.errors import OctcError
-from octc.run import create_run
+from octc.store.runs import create_run
 from octc.train import stages
-from octc.train.checkpoint import read_checkpoint
-from octc.train.config import IMAGENET, Mix, Objective, Recipe, Stage, Swa, plain
-from octc.train.outcome import read_predictions
-from octc.train.recipes import BASELINES, RECIPES
+from octc.train.evaluation.outcome import read_predictions
+from octc.train.loop.checkpoint import read_checkpoint
+from octc.train.loop.tensorboard import FILE
+from octc.train.recipes.config import IMAGENET, Mix, Objective, Recipe, Stage, Swa, plain
+from octc.train.recipes.registry import BASELINES, RECIPES
 from octc.train.stages import Context, train_student, train_teacher
-from octc.train.tensorboard import FILE
 from tests.tiny_run import write_patterns
 from tests.train.contexts import new_context
 from tests.train.test_nets import TINY_TOWER

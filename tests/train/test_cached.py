@@ -13,16 +13,12 @@ import pytest
 import torch
 from torch import nn
 
-from octc.errors import OctcError
-from octc.train import cached
-from octc.train.cached import Drawn, Logits, folder_of, missing_views, read_logits, sampled, write_view
-from octc.train.config import Distillation, Mix, Objective
-from octc.train.data import EpochBatches
-from octc.train.focal import label_loss
-from octc.train.inputs import training_views
-from octc.train.models import build_model
-from octc.train.processes import make_accelerator
-from octc.train.teachers import (
+from octc.core.errors import OctcError
+from octc.train.batches.images import EpochBatches
+from octc.train.batches.inputs import training_views
+from octc.train.distill import cached_logits as cached
+from octc.train.distill.cached_logits import Drawn, Logits, folder_of, missing_views, read_logits, sampled, write_view
+from octc.train.distill.teachers import (
     Teacher,
     asked,
     cache_of,
@@ -32,8 +28,12 @@ from octc.train.teachers import (
     distilled_loss,
     mean_logits,
 )
-from octc.train.training import Data
-from octc.train.ways import Ways
+from octc.train.loop.label_losses import label_loss
+from octc.train.loop.processes import make_accelerator
+from octc.train.loop.training import Data
+from octc.train.loop.ways import Ways
+from octc.train.networks.models import build_model
+from octc.train.recipes.config import Distillation, Mix, Objective
 from tests.train.tiny import CLASSES, STAGE, make_data, train
 
 DRAWN = Drawn(STAGE, 2, 5, "cpu", "no")
@@ -113,7 +113,7 @@ def test_learning_from_the_cache_is_learning_from_the_teacher(
 
 
 def train_step(loss: Any) -> Any:
-    from octc.train.ways import plain_ways
+    from octc.train.loop.ways import plain_ways
 
     return plain_ways(loss).step
 

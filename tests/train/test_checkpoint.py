@@ -15,10 +15,10 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from octc.errors import OctcError
-from octc.image import Preprocess
-from octc.train.checkpoint import META, WEIGHTS, Checkpoint, load_strictly, read_checkpoint, read_weights, write_checkpoint
-from octc.train.models import build_model
+from octc.core.errors import OctcError
+from octc.imaging.preprocess import Preprocess
+from octc.train.loop.checkpoint import META, WEIGHTS, Checkpoint, load_strictly, read_checkpoint, read_weights, write_checkpoint
+from octc.train.networks.models import build_model
 
 MADE = Checkpoint(
     role="teacher", model="test_resnet", model_kwargs={}, classes=("CNV", "NORMAL"), preprocess=Preprocess(64),

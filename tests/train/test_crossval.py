@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from octc.errors import OctcError
-from octc.folds import bootstrap_figures
-from octc.image import Preprocess
-from octc.metrics import confusion_matrix, figures_of, softmax
-from octc.stats_cluster import resampled_weights
-from octc.train.checkpoint import Checkpoint
-from octc.train.crossval import Fold, ensemble, out_of_fold, summarise
-from octc.train.crossval_files import RESULTS, TOTALS, write_summary
-from octc.train.outcome import Predictions, evaluate, read_predictions
+from octc.core.errors import OctcError
+from octc.imaging.preprocess import Preprocess
+from octc.stats.cluster_bootstrap import resampled_weights
+from octc.stats.folds import bootstrap_figures
+from octc.stats.metrics import confusion_matrix, figures_of, softmax
+from octc.train.crossval.combine import Fold, ensemble, out_of_fold, summarise
+from octc.train.crossval.files import RESULTS, TOTALS, write_summary
+from octc.train.evaluation.outcome import Predictions, evaluate, read_predictions
+from octc.train.loop.checkpoint import Checkpoint
 
 CLASSES = ("cnv", "drusen", "normal")
 

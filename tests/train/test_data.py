@@ -12,11 +12,11 @@ import pytest
 import torch
 from accelerate.data_loader import BatchSamplerShard
 
+from octc.core.errors import OctcError, Several
 from octc.datasets.base import Sample
-from octc.datasets.layout import scan_folder
-from octc.errors import OctcError, Several
-from octc.image import Preprocess, read_image
-from octc.train.data import EpochBatches, ImageSet, cached_images, eval_batches
+from octc.datasets.layouts.folders import scan_folder
+from octc.imaging.preprocess import Preprocess, read_image
+from octc.train.batches.images import EpochBatches, ImageSet, cached_images, eval_batches
 from tests.tiny_run import write_patterns
 
 PRE = Preprocess(32)
@@ -72,10 +72,10 @@ FULL = """
 import resource, sys
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-from octc.datasets.layout import scan_folder
-from octc.errors import OctcError
-from octc.image import Preprocess
-from octc.train.data import cached_images
+from octc.datasets.layouts.folders import scan_folder
+from octc.core.errors import OctcError
+from octc.imaging.preprocess import Preprocess
+from octc.train.batches.images import cached_images
 root = Path(sys.argv[1])
 try:
     cached_images(root.parent / "cache", root, scan_folder(root, None).items, Preprocess(32))

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from octc.train.config import Objective
-from octc.train.focal import (
+from octc.train.loop.label_losses import (
     balanced_weights,
     class_weights,
     cross_entropy,
@@ -20,6 +19,7 @@ from octc.train.focal import (
     objective,
     smoothed,
 )
+from octc.train.recipes.config import Objective
 
 Z = torch.tensor([[2, 0.5, -1], [0, 1, 0.5], [-0.5, 0.25, 1.5], [1, 1, 1]], dtype=torch.float64)
 Y = torch.tensor([0, 1, 2, 1])

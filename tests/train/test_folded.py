@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from octc.train.averaging import batch_norms
-from octc.train.folded import folded
-from octc.train.models import build_model
+from octc.train.loop.averaging import batch_norms
+from octc.train.networks.folded import folded
+from octc.train.networks.models import build_model
 
 
 def trained(model: nn.Module) -> nn.Module:

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from octc.errors import OctcError
-from octc.train.config import Augment
-from octc.train.training import Data, Fitted
+from octc.core.errors import OctcError
+from octc.train.loop.training import Data, Fitted
+from octc.train.recipes.config import Augment
 from tests.train.tiny import CLASSES, make_data, train
 
 STEPS = 5  # of 40 images in batches of 8
@@ -133,7 +133,7 @@ def test_t03_killed_in_mid_epoch_and_resumed_gives_the_same_bits(tmp_path: Path,
 
 def test_state_is_saved_within_an_epoch_too(tmp_path: Path, whole: Fitted, monkeypatch: pytest.MonkeyPatch) -> None:
     """For the long epochs; here after every update."""
-    from octc.train import loop
+    from octc.train.loop import fit as loop
 
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
 
@@ -211,7 +211,7 @@ def test_t10_gradients_that_explode_stop_with_the_files_and_keep_the_last_good_s
 
 
 def test_t10_one_bad_batch_is_skipped_and_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from octc.train import inputs
+    from octc.train.batches import inputs
 
     real, seen = inputs.network_input, []
 
@@ -258,8 +258,8 @@ def test_the_kept_epoch_is_the_one_that_select_names(tmp_path: Path, select: str
 
 
 def test_kept_weights_are_those_that_were_judged(tmp_path: Path) -> None:
-    from octc.train.evaluate import logits_of
-    from octc.train.models import build_model
+    from octc.train.loop.evaluate import logits_of
+    from octc.train.networks.models import build_model
 
     data = make_data()
     fitted = train(tmp_path, data=data)

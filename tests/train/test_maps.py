@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from octc.errors import OctcError
-from octc.train.assess import evaluate_run
-from octc.train.maps import beside, chosen_first, excitation_rows, write_maps
-from octc.train.nets.sfnet import SfNet
-from octc.train.outcome import Predictions
+from octc.core.errors import OctcError
+from octc.train.evaluation.assess import evaluate_run
+from octc.train.evaluation.maps import beside, chosen_first, excitation_rows, write_maps
+from octc.train.evaluation.outcome import Predictions
+from octc.train.networks.sfnet import SfNet
 from tests.tiny_run import make_run, write_patterns
 
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from octc.errors import OctcError
-from octc.train.checkpoint import read_any_weights, read_weights
-from octc.train.config import Stage
-from octc.train.matching import words
-from octc.train.models import build_model
-from octc.train.packages import TRUNKS
-from octc.train.weights import check_weights, start_weights
+from octc.core.errors import OctcError
+from octc.train.loop.checkpoint import read_any_weights, read_weights
+from octc.train.networks.models import build_model
+from octc.train.networks.weight_matching import words
+from octc.train.networks.weights import check_weights, start_weights
+from octc.train.recipes.config import Stage
+from octc.train.recipes.weight_packages import TRUNKS
 
 NAME, CLASSES = "test_resnet", 4
 STAGE = Stage(model=NAME, weights="none", size=32, epochs=1, lr=1e-3)

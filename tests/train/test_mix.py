@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from octc.train.config import Mix
-from octc.train.mix import Mixing, draw_mixing, mix_images, mix_targets
+from octc.train.batches.mix import Mixing, draw_mixing, mix_images, mix_targets
+from octc.train.recipes.config import Mix
 
 BOTH = Mix(mixup=0.4, cutmix=1.0, prob=0.8, switch=0.5)
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from octc.errors import OctcError
-from octc.image import Preprocess
-from octc.train.models import WithInput, build_model, normalise, parameter_count
+from octc.core.errors import OctcError
+from octc.imaging.preprocess import Preprocess
+from octc.train.networks.models import WithInput, build_model, normalise, parameter_count
 
 
 def refused(name: str, **kwargs: Any) -> OctcError:

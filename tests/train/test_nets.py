@@ -14,16 +14,16 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from octc.errors import OctcError
-from octc.train.config import Stage
-from octc.train.macs import count_macs
-from octc.train.models import build_model, parameter_count
-from octc.train.nets.medsiglip import LICENCE, MedSigLip
-from octc.train.nets.sfnet import SfNet
-from octc.train.nets.table import NETWORKS
-from octc.train.nets.trunk import densenet_levels, make_trunk, resnet_levels, vgg_levels
-from octc.train.recipes import RECIPES
-from octc.train.weights import start_weights
+from octc.core.errors import OctcError
+from octc.train.networks.macs import count_macs
+from octc.train.networks.medsiglip import LICENCE, MedSigLip
+from octc.train.networks.models import build_model, parameter_count
+from octc.train.networks.registry import NETWORKS
+from octc.train.networks.sfnet import SfNet
+from octc.train.networks.trunk import densenet_levels, make_trunk, resnet_levels, vgg_levels
+from octc.train.networks.weights import start_weights
+from octc.train.recipes.config import Stage
+from octc.train.recipes.registry import RECIPES
 
 TINY_TOWER = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32,

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from octc.errors import OctcError
-from octc.train.config import Stage, Swa
-from octc.train.models import build_model
-from octc.train.optim import accumulation, head_names, parameter_groups, plateau, rate
-from octc.train.recipes import RECIPES
+from octc.core.errors import OctcError
+from octc.train.loop.optim import accumulation, head_names, parameter_groups, plateau, rate
+from octc.train.networks.models import build_model
+from octc.train.recipes.config import Stage, Swa
+from octc.train.recipes.registry import RECIPES
 from tests.train.tiny import train
 
 PLAIN = Stage(model="test_resnet", weights="none", size=32, epochs=10, lr=1e-3)

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from octc.csv_files import read_csv
-from octc.errors import OctcError
-from octc.files import sha256_file
-from octc.metrics import log_softmax, softmax
-from octc.train.outcome import Predictions, class_rows, combined, evaluate, read_predictions
-from octc.train.outcome_files import report_text, title_of, write_evaluation
+from octc.core.csv_files import read_csv
+from octc.core.errors import OctcError
+from octc.core.files import sha256_file
+from octc.stats.metrics import log_softmax, softmax
+from octc.train.evaluation.files import report_text, title_of, write_evaluation
+from octc.train.evaluation.outcome import Predictions, class_rows, combined, evaluate, read_predictions
 
 CLASSES = ("cnv", "drusen", "normal")
 FILES = {

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from octc.errors import OctcError
-from octc.train.processes import LOST, named_failures
+from octc.core.errors import OctcError
+from octc.train.loop.processes import LOST, named_failures
 
 
 @pytest.mark.parametrize("word", LOST)

@@ -20,10 +20,10 @@ import torch
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader, Dataset
 
-from octc.errors import OctcError
-from octc.train import processes
-from octc.train.processes import make_accelerator, named_failures
-from octc.train.state import read_state
+from octc.core.errors import OctcError
+from octc.train.loop import processes
+from octc.train.loop.processes import make_accelerator, named_failures
+from octc.train.loop.state import read_state
 from tests.train.tiny import STAGE, facts, train
 
 LIMIT = 120.0  # seconds; far less than the timeouts of the backends

@@ -10,9 +10,9 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from octc.train.config import Distillation, recipe_from_json, with_fields
-from octc.train.packages import PACKAGES
-from octc.train.recipes import DEFAULT, RECIPES
+from octc.train.recipes.config import Distillation, recipe_from_json, with_fields
+from octc.train.recipes.registry import DEFAULT, RECIPES
+from octc.train.recipes.weight_packages import PACKAGES
 
 # spec of KD-OCT, section 7: the columns "Teacher UCSD" and "Student UCSD" (see there for the units)
 TEACHER = {
@@ -75,7 +75,7 @@ def test_every_recipe_comes_back_from_json_and_describes_itself(name: str) -> No
 
 @pytest.mark.parametrize("name", ["edge", "kd-oct", "smoke"])
 def test_networks_of_the_recipes_can_be_built(name: str) -> None:
-    from octc.train.models import build_model
+    from octc.train.networks.models import build_model
 
     recipe = RECIPES[name]()
     with torch.device("meta"):
@@ -98,6 +98,6 @@ def test_unknown_fields_of_a_stored_recipe_are_an_error() -> None:
 
 
 def test_recipes_are_listed_without_torch() -> None:
-    code = "import sys; from octc.train.recipes import RECIPES; [r() for r in RECIPES.values()]; print('torch' in sys.modules)"
+    code = "import sys; from octc.train.recipes.registry import RECIPES as R; [r() for r in R.values()]; print('torch' in sys.modules)"
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert made.stdout.strip() == "False"

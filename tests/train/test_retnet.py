@@ -12,16 +12,11 @@ import torch
 from torch import nn
 
 from octc.compress.calibrate import observe, set_ranges
+from octc.compress.finetune_crossmodal import decision_closeness
 from octc.compress.placement import convolutions, prepare, quantisers, set_mode
-from octc.compress.retnet_qat import decision_closeness
-from octc.image import Preprocess
-from octc.train.config import Augment
-from octc.train.macs import count_macs
-from octc.train.models import build_model, parameter_count
-from octc.train.optim import classifier_of, halving, rate
-from octc.train.retnet_config import EYE_RECIPES, CrossModal, EyeRecipe, EyeStage, eye_recipe_from_json
-from octc.train.retnet_pairs import make_partners
-from octc.train.retnet_ways import (
+from octc.imaging.preprocess import Preprocess
+from octc.train.crossmodal.pairs import make_partners
+from octc.train.crossmodal.ways import (
     Lesson,
     Pair,
     align_mlp,
@@ -31,8 +26,13 @@ from octc.train.retnet_ways import (
     student_ways,
     with_features,
 )
-from octc.train.training import Data
-from octc.train.ways import Batch
+from octc.train.loop.optim import classifier_of, halving, rate
+from octc.train.loop.training import Data
+from octc.train.loop.ways import Batch
+from octc.train.networks.macs import count_macs
+from octc.train.networks.models import build_model, parameter_count
+from octc.train.recipes.config import Augment
+from octc.train.recipes.crossmodal import EYE_RECIPES, CrossModal, EyeRecipe, EyeStage, eye_recipe_from_json
 
 SIZE, CLASSES = 64, 4
 

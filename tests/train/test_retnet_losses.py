@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from octc.train.retnet_losses import (
+from octc.train.crossmodal.losses import (
     Side,
     class_set,
     cross_modal,

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from octc.datasets.layout import scan_folder
+from octc.core.errors import OctcError
+from octc.datasets.layouts.folders import scan_folder
 from octc.datasets.split import Split, make_split
-from octc.errors import OctcError
-from octc.image import Preprocess
-from octc.train.checkpoint import read_checkpoint, write_checkpoint
-from octc.train.config import Augment, Recipe, Stage
-from octc.train.evaluate import network_input
-from octc.train.models import build_model
-from octc.train.processes import make_accelerator
-from octc.train.recipes import RECIPES, with_fields
+from octc.imaging.preprocess import Preprocess
+from octc.train.loop.checkpoint import read_checkpoint, write_checkpoint
+from octc.train.loop.evaluate import network_input
+from octc.train.loop.processes import make_accelerator
+from octc.train.networks.models import build_model
+from octc.train.recipes.config import Augment, Recipe, Stage
+from octc.train.recipes.registry import RECIPES, with_fields
 from octc.train.stages import SameView, facts_of, load_teacher, preprocess_of, train_student, train_teacher
 from tests.tiny_run import write_patterns
 from tests.train.contexts import new_context

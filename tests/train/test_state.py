@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from octc.errors import OctcError
-from octc.train.optim import load_scaler, scaler_tensors
-from octc.train.state import (
+from octc.core.errors import OctcError
+from octc.train.loop.optim import load_scaler, scaler_tensors
+from octc.train.loop.state import (
     Progress,
     differences,
     flat,

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from octc.image import Preprocess
-from octc.train.config import Stage
-from octc.train.evaluate import logits_of, network_input
-from octc.train.nets.hog import HogSvm, hog, hog_length
-from octc.train.svm import fit_svm
-from octc.train.training import Data, Fitted
+from octc.imaging.preprocess import Preprocess
+from octc.train.loop.evaluate import logits_of, network_input
+from octc.train.loop.training import Data, Fitted
+from octc.train.networks.hog import HogSvm, hog, hog_length
+from octc.train.networks.svm import fit_svm
+from octc.train.recipes.config import Stage
 
 PRE = Preprocess(64, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 STAGE = Stage(model="hog-svm", weights="none", size=64, epochs=1, lr=0.0, batch=16, mean=PRE.mean, std=PRE.std)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from octc.train.tensorboard import FILE, crc32c, events, scalars, write_events
+from octc.train.loop.tensorboard import FILE, crc32c, events, scalars, write_events
 
 TEACHER = [
     {"epoch": k + 1, "train_loss": 2.0 / (k + 1), "train_acc": 0.2 * k, "val_loss": 2.2, "val_acc": 0.5, "lr": 1e-3 / (k + 1)}

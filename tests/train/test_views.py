@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from octc.train import views
-from octc.train.config import HALF, Stage
-from octc.train.recipes import RECIPES
-from octc.train.views import AS_RELEASED, PIPELINES, erase, picture_views, rand_augment
+from octc.train.batches import pipelines as views
+from octc.train.batches.pipelines import AS_RELEASED, PIPELINES, erase, picture_views, rand_augment
+from octc.train.recipes.config import HALF, Stage
+from octc.train.recipes.registry import RECIPES
 
 SIDE = 32
 

@@ -17,12 +17,12 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from octc.errors import OctcError
-from octc.offline import refused_attempts
-from octc.train.models import build_model
-from octc.train.packages import PACKAGES
-from octc.train.recipes import Stage
-from octc.train.weights import start_weights
+from octc.core.errors import OctcError
+from octc.core.offline import refused_attempts
+from octc.train.networks.models import build_model
+from octc.train.networks.weights import start_weights
+from octc.train.recipes.registry import Stage
+from octc.train.recipes.weight_packages import PACKAGES
 
 LITE = "tf_efficientnet_lite0"
 

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from octc.image import Preprocess
-from octc.train.config import Augment, Objective, Stage
-from octc.train.focal import label_loss
-from octc.train.loop import fit
-from octc.train.models import build_model
-from octc.train.processes import make_accelerator
-from octc.train.training import Data, Fitted
+from octc.imaging.preprocess import Preprocess
+from octc.train.loop.fit import fit
+from octc.train.loop.label_losses import label_loss
+from octc.train.loop.processes import make_accelerator
+from octc.train.loop.training import Data, Fitted
+from octc.train.networks.models import build_model
+from octc.train.recipes.config import Augment, Objective, Stage
 
 SIZE, CLASSES = 32, 3
 PRE = Preprocess(SIZE, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))

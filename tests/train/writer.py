@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from octc.train.state import Progress, write_state
+from octc.train.loop.state import Progress, write_state
 
 
 def write_for_ever(folder: Path, log: Path) -> None:

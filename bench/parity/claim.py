@@ -1,0 +1,268 @@
+"""Two sets of records -> a report: joined by image, checked, compared, judged (the contract of `octc verify`)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from octc.bench.parity.document import report_json
+from octc.bench.parity.inference import Records
+from octc.bench.parity.render import golden_words, report_text
+from octc.core.errors import OctcError, shorten
+from octc.core.files import canonical_json, sha256_bytes
+from octc.datasets.patients import PatientIds, patient_ids
+from octc.runtimes.golden import TOLERANCES, Tolerance
+from octc.stats.cluster_bootstrap import cluster_index, named_images
+from octc.stats.comparison import Comparison, compare_logits, nonfinite, outcome_of
+from octc.stats.subgroups import Subgroup, subgroups
+from octc.stats.temperature import Temperature
+from octc.stats.test_plan import ParityOptions
+from octc.stats.verdict import Part, Verdict, finite_part, golden_part, judge, judge_nonfinite
+
+# Section 13: the row for a candidate of this target and precision against the FP32 student, on any other backend.
+ROWS = {
+    ("onnx", "fp32"): "K1", ("torch", "fp32"): "K1", ("openvino", "fp32"): "K2", ("tensorrt", "fp32"): "K3",
+    ("onnx", "fp16"): "K4", ("openvino", "fp16"): "K4", ("tensorrt", "fp16"): "K4",
+    ("onnx", "int8"): "K10", ("openvino", "int8"): "K10", ("tensorrt", "int8"): "K10",
+}  # fmt: skip
+
+
+def row_of(candidate: Side, against: str) -> Tolerance | None:
+    """The row of section 13 for a candidate against its FP32 reference; None where the table has no such pair."""
+    return TOLERANCES.get(ROWS.get((candidate.target, candidate.precision), "")) if against == "fp32" else None
+
+
+@dataclass(frozen=True)
+class Side:
+    """Who is compared.
+
+    Attributes:
+        artifact_sha256: of the manifest; model_sha256: of the main file.
+        facts: of the runtime and the machine, as they were when it ran.
+        source: "measured now", or when the records that were read back were measured.
+        temperature: what the logits were divided by when it was exported (it stands in the last layer), else 1.
+    """
+
+    name: str
+    artifact_sha256: str
+    precision: str
+    target: str = "onnx"
+    model_sha256: str = ""
+    role: str = "student"
+    model: str = ""
+    runtime: str = ""
+    facts: tuple[tuple[str, Any], ...] = ()
+    preprocess_sha256: str = ""
+    source: str = "measured now"
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True)
+class SetInfo:
+    """The set: its name ("test" or "select"), the protocol in words, how often test was used (looks that could tell something
+    new) and read (all of them), when the plan was locked.
+
+    `exploratory` says why a verdict is no claim that was planned; `note` is printed beside every number of this data set.
+    """
+
+    name: str = "test"
+    protocol: str = ""
+    uses_of_test: int | None = None
+    readings_of_test: int | None = None
+    locked_at: str | None = None
+    exploratory: str | None = None
+    note: str = ""
+    leakage: str = "not_checked"
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """One claim: candidate against reference on one set with one kind of views.
+
+    `comparison` is None when the candidate's logits are not finite; `withheld` says why the claim was not tested although its
+    numbers are there (a claim before it in the fixed order was not shown); `verdict` is then still what the parts say.
+    """
+
+    against: str
+    reference: Side
+    candidate: Side
+    set: SetInfo
+    options: ParityOptions
+    n: int
+    known: PatientIds
+    ids_sha256: str
+    tta: str
+    verdict: Verdict
+    comparison: Comparison | None
+    golden: Mapping[str, Any] | None
+    not_finite: tuple[str, ...] = ()
+    withheld: str | None = None
+    warnings: tuple[str, ...] = ()
+    subgroups: tuple[Subgroup, ...] = ()
+
+    @property
+    def patients(self) -> int | None:
+        """Patients of the set that are known; None without any."""
+        return self.known.count
+
+    @property
+    def word(self) -> str:
+        """The verdict's word, or "not_tested"."""
+        return self.verdict.word if self.withheld is None else "not_tested"
+
+    @property
+    def exit_code(self) -> int:
+        return self.verdict.exit_code if self.withheld is None else 1
+
+    def backend(self) -> dict[str, Any] | None:
+        """The row of section 13 for these two on the whole set: information, it gates only on the golden images."""
+        row = row_of(self.candidate, self.against)
+        if self.comparison is None or row is None:
+            return None
+        found = self.comparison.agreement
+        delta = found["dlogit_max"] / found["s"] if found["s"] > 0 else None
+        excused = (found["near_tie_flips"] or 0) if row.near_ties else 0
+        same = (found["count"] + excused) / self.n
+        ok = delta is not None and delta <= row.delta_over_s and found["kl_mean"] <= row.kl_mean and same >= row.agreement
+        return {"pair_id": row.id, "delta_over_s": delta, "kl_mean": found["kl_mean"], "agreement": found["rate"], "ok": ok}
+
+    def to_json(self) -> dict[str, Any]:
+        """Section 16 of the contract; percent and percentage points; null with a reason instead of NaN."""
+        return report_json(self)
+
+    def to_text(self) -> str:
+        """The verdict first, then what it rests on."""
+        return report_text(self)
+
+
+def _mismatch(message: str, mend: str = "compare records of the same set") -> OctcError:
+    return OctcError("OCT-E706", message, mend=mend)
+
+
+def join(reference: Records, candidate: Records) -> Records:
+    """The candidate in the order of the reference.
+
+    Raises:
+        OctcError: E706 for duplicate ids, different sets of ids (up to ten of each side are named), labels or views.
+    """
+    for name, one in (("reference", reference), ("candidate", candidate)):
+        if twice := sorted(i for i, count in Counter(one.ids).items() if count > 1):
+            raise _mismatch(f"image ids occur twice in the {name}: {shorten(twice)}")
+    if set(reference.ids) != set(candidate.ids):
+        alone = [
+            shorten(sorted(set(a.ids) - set(b.ids))) or "none" for a, b in ((reference, candidate), (candidate, reference))
+        ]
+        raise _mismatch(f"image sets differ: only in the reference: {alone[0]}; only in the candidate: {alone[1]}")
+    joined = candidate.in_order(reference.ids)
+    wrong = [i for i, a, b in zip(reference.ids, reference.labels, joined.labels, strict=True) if a != b]
+    if wrong:
+        raise _mismatch(f"labels differ for {len(wrong)} images: {shorten(wrong)}")
+    if reference.views != candidate.views:
+        text = f"views differ: reference {', '.join(reference.views)}; candidate {', '.join(candidate.views)}"
+        raise _mismatch(text, "use the same test-time augmentation for both")
+    return joined
+
+
+def _check_sides(reference: Records, candidate: Records, classes: Sequence[str], against: str) -> None:
+    for name, one in (("reference", reference), ("candidate", candidate)):
+        if one.logits.shape[2] != len(classes):
+            text = f"the {name} gives {one.logits.shape[2]} classes, the set has {len(classes)}"
+            raise OctcError("OCT-E309", text, mend="compare models of the same classes")
+    if against == "fp32" and reference.preprocess != candidate.preprocess:
+        raise _mismatch("preprocessing differs between the artifact and its FP32 reference", "export both from one run")
+    if bad := nonfinite(reference.ids, reference.logits):
+        text = f"the reference gives NaN or infinity for {len(bad)} images: {shorten(bad)}"
+        raise OctcError("OCT-E708", text, mend="repair or replace the reference artifact")
+
+
+def _warnings(joined: Records, comparison: Comparison | None, same: bool, info: SetInfo) -> list[str]:
+    found = []
+    if whose := patient_ids(joined.patients).warning:
+        found.append(whose)
+    repeated = sum("#" in one for one in joined.ids)
+    if repeated:
+        found.append(f"{repeated} images repeat the content of another one")
+    if same:
+        found.append("identical artifacts: a comparison with itself shows nothing")
+    if info.exploratory:
+        found.append(f"exploratory: {info.exploratory}")
+    if comparison is not None:
+        empty = [one.name for one in comparison.per_class if one.n == 0]
+        if empty:
+            found.append(f"classes without images: {', '.join(empty)}")
+        for name, ties in comparison.ties.items():
+            if ties > 0.001 * comparison.n:
+                found.append(f"{ties} of {comparison.n} images have equal largest scores in the {name}")
+    return found
+
+
+def compare(
+    reference: Records, candidate: Records, classes: Sequence[str], options: ParityOptions, *,
+    against: str = "fp32", sides: tuple[Side, Side] | None = None, info: SetInfo | None = None, tta: str = "none",
+    golden: Mapping[str, Any] | None = None, select: Mapping[str, Any] | None = None,
+    temperatures: Mapping[str, Temperature] | None = None, groups: Mapping[str, Mapping[str, str | None]] | None = None,
+) -> ParityReport:  # fmt: skip
+    """Compare two records and judge.
+
+    Args:
+        against: "fp32" or "teacher"; the teacher may have another preprocessing.
+        golden: `GoldenReport` of the candidate as a dictionary (`ok` decides), or None when it was not replayed.
+        select: `Comparison.facts` of the same pair on the select set, for discordance and correlation of the plan.
+        temperatures: of "reference" and "candidate", fitted on the select set.
+        groups: column -> image id -> value: the same comparison on each of these parts.
+
+    Raises:
+        OctcError: E706 different sets, E309 different classes, E708 the reference is at chance or not finite.
+    """
+    info = info or SetInfo()
+    joined = join(reference, candidate)
+    _check_sides(reference, joined, classes, against)
+    reference, joined = (one.in_order(sorted(reference.ids)) for one in (reference, joined))
+    r_side, c_side = sides or (Side("reference", reference.artifact, "fp32"), Side("candidate", candidate.artifact, "int8"))
+    r_side = replace(r_side, preprocess_sha256=reference.preprocess_sha256)
+    c_side = replace(c_side, preprocess_sha256=candidate.preprocess_sha256)
+    same = bool(reference.artifact) and reference.artifact == candidate.artifact
+    same = same or (bool(r_side.model_sha256) and r_side.model_sha256 == c_side.model_sha256)
+    extra = [] if golden is None else golden_part(bool(golden["ok"]), golden_words(golden))
+    if same:
+        text = "reference and candidate are one artifact"
+        extra.append(Part("two artifacts", False, "inconclusive", "self_comparison", text, "OCT-E705"))
+    bad = nonfinite(joined.ids, joined.logits)
+    if bad:
+        comparison, verdict = None, judge_nonfinite(bad, len(joined.ids), extra, info.exploratory is not None)
+    else:
+        extra.insert(0, finite_part((), len(joined.ids)))
+        row = row_of(c_side, against)
+        comparison = compare_logits(
+            joined.ids, joined.labels, reference.patients, reference.logits, joined.logits, classes, options,
+            select=select, near=None if row is None else row.delta_over_s, temperatures=temperatures,
+            folded=(r_side.temperature, c_side.temperature),
+        )  # fmt: skip
+        verdict = judge(comparison, options, extra, exploratory=info.exploratory is not None)
+    return ParityReport(
+        against=against, reference=r_side, candidate=c_side, set=info, options=options, n=len(joined.ids),
+        known=patient_ids(reference.patients),
+        ids_sha256=sha256_bytes(canonical_json(sorted(joined.ids))), tta=tta, verdict=verdict, comparison=comparison,
+        golden=golden, not_finite=tuple(bad), warnings=tuple(_warnings(joined, comparison, same, info)),
+        subgroups=() if bad else _subgroups(reference, joined, groups or {}, options),
+    )  # fmt: skip
+
+
+def _subgroups(
+    reference: Records, joined: Records, groups: Mapping[str, Mapping[str, str | None]], options: ParityOptions
+) -> tuple[Subgroup, ...]:
+    """Columns with one value only say what the whole says, and are left out."""
+    columns = {name: [values.get(one) for one in joined.ids] for name, values in groups.items()}
+    said = outcome_of(reference.logits).predictions, outcome_of(joined.logits).predictions
+    kept = {name: values for name, values in columns.items() if len(set(values)) > 1}
+    clusters, named = cluster_index(reference.patients), named_images(reference.patients)
+    return subgroups(np.asarray(joined.labels, np.int64), said, clusters, kept, options, named)
+
+
+def withhold(report: ParityReport, why: str) -> ParityReport:
+    """The same numbers without a verdict: a claim before this one in the fixed order was not shown (section 4.3)."""
+    return replace(report, withheld=why)

@@ -1,0 +1,210 @@
+"""The labelled set that `octc verify` judges on: a part of the run's split, every image checked against it before use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from octc.core.errors import OctcError, shorten
+from octc.core.files import sha256_file
+from octc.datasets.base import Sample, ids_of
+from octc.datasets.patients import KNOWN, PARTIAL, UNKNOWN, PatientIds
+from octc.datasets.registry import DATASETS, find_root
+from octc.datasets.split import Split, check_split, groups_of, read_split
+from octc.datasets.tree import has_folder, scan_images
+from octc.imaging.preprocess import read_image
+from octc.store.artifacts import Artifact
+from octc.store.runs import RUN, Run, find_run
+
+PARTS = {"test": "test", "select": "val"}  # the name of a set -> the part of the split
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """Images with labels. samples: in the order of the split; `patient` links patients that share a picture.
+
+    protocol: which split this is, in words; note: what must be said beside numbers of this data set;
+    leakage: of the whole split: "none", or why there may be some (another protocol than "clean", patients that are not known).
+    known: whether it is known whose the images of this set are.
+    """
+
+    name: str
+    root: Path
+    classes: tuple[str, ...]
+    samples: tuple[Sample, ...]
+    protocol: str
+    note: str
+    leakage: str = "none"
+
+    @property
+    def known(self) -> PatientIds:
+        return ids_of(self.samples)
+
+
+def run_of(folder: Path, artifact: Artifact, run_dir: Path) -> Run | None:
+    """The run that an artifact came from, where it is on this machine: around the folder, or by its id."""
+    around = folder.resolve().parent.parent
+    if (around / RUN).is_file() and around.name == artifact.lineage.get("run"):
+        return Run(folder.parent.parent if folder.parent.name == "artifacts" else around)
+    try:
+        return find_run(run_dir, str(artifact.lineage.get("run") or "/"))
+    except OctcError:
+        return None
+
+
+def root_of(run: Run, data: str | None, environ: Mapping[str, str]) -> Path | None:
+    """Where the images are: `data` (E230 when it is not there), the place they were trained from, OCTC_DATA, the default."""
+    facts = run.read()
+    stored = facts.get("data_root")
+    if data is None and stored and Path(stored).is_dir():
+        return Path(stored)
+    try:
+        return find_root(str(facts["dataset"]), data, environ)
+    except OctcError:
+        if data is not None:
+            raise
+        return None
+
+
+def read_set(run: Run, root: Path, name: str) -> LabelledSet:
+    """A set of a run; nothing of it has been looked at yet.
+
+    Raises:
+        OctcError: E216 the split cannot be read, E212 or E210 leakage, E207 it lacks images.
+    """
+    split = read_split(run.split)
+    check_split(split)
+    samples = linked(split.parts[PARTS[name]])
+    spec = DATASETS.get(split.dataset)
+    note = "; ".join(text for text in (split.note, spec.note if spec else "") if text)
+    return LabelledSet(name, root, split.classes, samples, _protocol(split, name), note, split.leakage)
+
+
+def _protocol(split: Split, name: str) -> str:
+    if split.note:
+        return f"{split.protocol} {name} set"
+    known = split.patient_ids
+    who, shared, level = {
+        KNOWN: ("patients that were not trained on", "of its patients", "patient-level test split"),
+        PARTIAL: (
+            "images, and known patients, that were not trained on", "of its known patients or with its content",
+            "test split, patient-level where a patient is known",
+        ),
+        UNKNOWN: ("images that were not trained on", "with its content", "image-level test split, patients unknown"),
+    }[known.state]  # fmt: skip
+    if name == "select":
+        return f"select set: {who}"
+    if any(sample.part == "test" for sample in split.parts["test"]):
+        return f"published test part ({split.dropped} training images {shared} were dropped)"
+    return level
+
+
+def linked(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+    """The samples with one patient for all that share a patient or a picture (one content under two patient numbers)."""
+    names: dict[int, str] = {}
+    groups = groups_of(samples)
+    for group, sample in zip(groups, samples, strict=True):
+        if sample.patient is not None:
+            names.setdefault(group, sample.patient)
+    return tuple(replace(sample, patient=names.get(group)) for group, sample in zip(groups, samples, strict=True))
+
+
+def is_here(one: LabelledSet) -> bool:
+    """Whether any image of the set lies under its root."""
+    return any((one.root / sample.path).exists() for sample in one.samples)
+
+
+def check_images(one: LabelledSet, split: Split, progress: Callable[[int], None]) -> None:
+    """Refuse a set whose files are not those of the split (E216, with what was removed, changed and added).
+
+    Every file of the set is read; in its folders, files that the split does not know are looked for.
+    """
+    changes = []
+    for sample in one.samples:
+        path = one.root / sample.path
+        try:
+            if sha256_file(path) != sample.sha256:
+                changes.append(f"changed {sample.path}")
+        except FileNotFoundError:
+            changes.append(f"removed {sample.path}")
+        except OSError as error:
+            changes.append(f"unreadable {sample.path} ({error.strerror})")
+        progress(1)
+    changes += _added(one, split)
+    if changes:
+        text = f"{len(changes)} files of the {one.name} set are not as they were when it was split: {shorten(sorted(changes))}"
+        mend = "restore these files, or train and export again: octc train student"
+        raise OctcError("OCT-E216", text, mend=mend, place=str(one.root))
+
+
+def _added(one: LabelledSet, split: Split) -> list[str]:
+    """Pictures beside those of the set that the split does not know, and folders that cannot be listed. What cannot be decoded
+    was left out of it on purpose."""
+    if split.dropped and not all(sample.part == "test" for sample in one.samples):
+        return []  # the dropped training images lie there too, and are not listed
+    known = {sample.path for items in split.parts.values() for sample in items}
+    found = []
+    for folder in sorted({(one.root / sample.path).parent for sample in one.samples}):
+        if not has_folder(folder):
+            continue
+        images, why = scan_images(folder)
+        if why:
+            found.append(f"unreadable {folder.relative_to(one.root).as_posix()}/ ({why})")
+        for path in images:
+            name = path.relative_to(one.root).as_posix()
+            if name in known:
+                continue
+            try:
+                read_image(path)
+            except OctcError:
+                continue
+            found.append(f"added {name}")
+    return found
+
+
+def check_artifact(artifact: Artifact, split: Split) -> None:
+    """Refuse an artifact that may have seen this split's images.
+
+    Raises:
+        OctcError: E216 it was made from another split, E309 other classes, E214 a calibration image stands in val or test.
+    """
+    digest = artifact.lineage.get("split_digest")
+    if digest != split.digest:
+        text = f"{artifact.name} was made from another split ({str(digest)[:12]}, this one is {split.digest[:12]})"
+        why = "it may have been trained on these images"
+        raise OctcError("OCT-E216", text, mend="octc export, from the run that this split belongs to", why=why)
+    if artifact.classes != split.classes:
+        text = f"{artifact.name} has the classes {', '.join(artifact.classes)}; the set has {', '.join(split.classes)}"
+        raise OctcError("OCT-E309", text, mend="compare models of the same classes in the same order")
+    listed: dict[str, Any] = artifact.details.get("quantisation") or {}
+    calibration = set(listed.get("calibration") or ())
+    shared = [s.path for part in ("val", "test") for s in split.parts[part] if s.sha256 in calibration]
+    if shared:
+        text = (
+            f"calibration images of {artifact.name} overlap val or test ({len(shared)} files, sha256 match): {shorten(shared)}"
+        )
+        why = "parity measured on images seen in calibration is not evidence"
+        raise OctcError("OCT-E214", text, mend="octc train student again: the split is made anew", why=why)
+
+
+def folded_temperature(artifact: Artifact) -> float:
+    """What the logits of an artifact were divided by when it was exported; 1 where nothing was."""
+    value = (artifact.details.get("temperature") or {}).get("folded", 1.0)
+    return float(value) if isinstance(value, (int, float)) and value > 0 else 1.0
+
+
+def find_set(
+    run: Run | None, name: str, data: str | None, environ: Mapping[str, str]
+) -> tuple[LabelledSet | None, Split | None, str]:
+    """The labelled set of this name with its split, or why it is not on this machine."""
+    if run is None:
+        return None, None, "the run of this artifact, with its split, is not on this machine"
+    root = root_of(run, data, environ)
+    if root is None:
+        return None, None, f"the images of {run.read().get('dataset')} are not on this machine (--data DIR)"
+    labelled = read_set(run, root, name)
+    if data is None and not is_here(labelled):
+        return None, None, f"the images of the {name} set are not on this machine (--data DIR)"
+    return labelled, read_split(run.split), ""

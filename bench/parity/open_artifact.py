@@ -1,0 +1,109 @@
+"""Open an artifact for `octc verify`: decode the recorded picture, open the engine, replay the golden images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from octc.bench.parity.evaluation_set import check_artifact
+from octc.bench.parity.references import Parties
+from octc.bench.parity.render import golden_words
+from octc.core.errors import OctcError, Several
+from octc.core.files import sha256_file
+from octc.datasets.split import Split
+from octc.runtimes.base import Runtime
+from octc.runtimes.golden import check_input, replay
+from octc.runtimes.registry import open_runtime
+from octc.store.artifacts import MANIFEST, read_golden
+from octc.store.find import Found
+
+Bars = Callable[[str, "int | None"], AbstractContextManager[Callable[[int], None]]]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An artifact that was opened and has replayed its golden images. golden: `GoldenReport` as a dictionary."""
+
+    found: Found
+    sha256: str
+    runtime: Runtime
+    golden: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.found.artifact.name
+
+
+def open_candidates(
+    founds: Sequence[Found], threads: int | None, stack: ExitStack, bars: Bars, say: Say
+) -> tuple[list[Opened], list[tuple[Found, OctcError]]]:  # fmt: skip
+    """Open every candidate; those that cannot be opened with the error, which is raised where none can."""
+    opened: list[Opened] = []
+    broken: list[tuple[Found, OctcError]] = []
+    with bars("golden images", len(founds)) as step:
+        for found in founds:
+            try:
+                opened.append(_open(found, threads, stack, say))
+            except OctcError as error:
+                broken.append((found, error))
+            step(1)
+    errors = [one for _, one in broken]
+    if not opened:
+        raise errors[0] if len(errors) == 1 else Several(errors)
+    for found, one in broken:
+        say(f"  ✗ {found.artifact.name}: {one.message} [{one.code}]")
+    return opened, broken
+
+
+def _open(found: Found, threads: int | None, stack: ExitStack, say: Say) -> Opened:
+    """Check decoding, open the engine, replay the golden images."""
+    artifact = found.artifact
+    golden = read_golden(found.folder)
+    check_input(golden, artifact.preprocess)
+    runtime = open_runtime(found.folder, artifact, threads=threads)
+    stack.callback(runtime.close)
+    report = asdict(replay(runtime, golden, artifact))
+    mark = "✓" if report["ok"] else "✗"
+    say(f"  {mark} golden   {artifact.name}: {golden_words(report)}, {report['tolerance_id']}")
+    return Opened(found, sha_of(found), runtime, report)
+
+
+def sha_of(found: Found) -> str:
+    """Sum of the manifest: the identity of an artifact."""
+    return sha256_file(found.folder / MANIFEST)
+
+
+def open_references(
+    against: str | None, threads: int | None, parties: Parties, split: Split, stack: ExitStack, bars: Bars, say: Say
+) -> tuple[dict[str, Opened], tuple[str, ...]]:  # fmt: skip
+    """Claim -> reference, in the fixed order, and what must be said about a claim that is not made."""
+    claims: dict[str, Opened] = {}
+    notes: list[str] = []
+    with bars("references", None):
+        if against in (None, "fp32"):
+            if parties.reference is None:
+                raise OctcError("OCT-E708", parties.missing[0], mend=parties.missing[1])
+            claims["fp32"] = _reference(parties.reference, threads, split, stack, say)
+        if against == "teacher" or (against is None and parties.teacher is not None):
+            assert parties.teacher is not None  # choose_parties sees to it
+            try:
+                claims["teacher"] = _reference(parties.teacher, threads, split, stack, say)
+            except OctcError as error:
+                if against == "teacher":
+                    raise
+                notes.append(f"no claim against the teacher: {error.message}: {error.mend}")
+        elif against is None:
+            notes.append(f"no claim against the teacher: {parties.without[0]}: {parties.without[1]}")
+    return claims, tuple(notes)
+
+
+def _reference(found: Found, threads: int | None, split: Split, stack: ExitStack, say: Say) -> Opened:
+    check_artifact(found.artifact, split)
+    one = _open(found, threads, stack, say)
+    if not one.golden["ok"]:
+        text = f"the reference {one.name} does not reproduce its golden images here"
+        raise OctcError("OCT-E708", text, mend="export it again: octc export --fp32 --force", place=str(found.folder))
+    return one

@@ -1,0 +1,106 @@
+"""Who is compared with whom: the candidates that run here, their FP32 reference, their teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from octc.core.errors import OctcError, shorten
+from octc.runtimes.registry import prefer, why_not
+from octc.store.find import Found, find_artifacts, read_teacher
+
+REFERENCES = ("onnx", "openvino", "torch")  # targets of the FP32 reference, the first that runs here is taken
+
+
+@dataclass(frozen=True)
+class Parties:
+    """What a call of `octc verify` works on.
+
+    Attributes:
+        candidates: artifacts that run here; absent: the others, with the reason.
+        reference: FP32 artifact of the same run, or None; missing: then why, and the mend.
+        teacher: FP32 artifact of the teacher's run, or None; without: then why, and the mend.
+    """
+
+    candidates: tuple[Found, ...]
+    absent: tuple[tuple[Found, str], ...]
+    reference: Found | None
+    missing: tuple[str, str]
+    teacher: Found | None
+    without: tuple[str, str]
+
+
+def choose_parties(founds: Sequence[Found], run_dir: Path, against: str | None, *, named: bool = False) -> Parties:
+    """Sort the artifacts that a call was given (at least one).
+
+    An artifact that was named is a candidate whatever it is; of a run's, the FP32 reference is not compared with itself.
+
+    Raises:
+        OctcError: E107 artifacts of several runs, nothing but the reference, or no teacher where `against` asks for it;
+            E901 or E903 none of them runs here.
+    """
+    mine = [f for f in founds if f.artifact.role == "student"] or list(founds)
+    runs = sorted({str(f.artifact.lineage.get("run")) for f in mine})
+    if len(runs) > 1:
+        raise OctcError(
+            "OCT-E107", f"artifacts of several runs: {shorten(runs)}", mend=f"name one: octc verify {mine[0].folder}"
+        )
+    alone = named and len(mine) == 1
+    family = _siblings(mine[0], run_dir) if alone else mine
+    floats = _floats(family)
+    reference = next((f for f in floats if not alone or not _same(f, mine[0])), floats[0] if floats else None)
+    rest = [f for f in mine if alone or against == "teacher" or reference is None or not _same(f, reference)]
+    if not rest:
+        text = f"only the FP32 reference of run {runs[0]} is exported: there is nothing to compare with it"
+        raise OctcError("OCT-E107", text, mend=f"octc export {runs[0]} --int8", place=str(mine[0].folder))
+    absent = tuple((f, why) for f in rest if (why := why_not(f.artifact)) is not None)
+    candidates = tuple(f for f in rest if why_not(f.artifact) is None)
+    if not candidates:
+        prefer(rest)  # says why not, and the mend
+    teacher, without = _teacher(mine[0], run_dir)
+    if against == "teacher" and teacher is None:
+        raise OctcError("OCT-E107", f"--against teacher: {without[0]}", mend=without[1])
+    missing = (
+        f"no FP32 artifact of run {runs[0]} is here that this machine can run",
+        f"octc export {runs[0]} --target onnx --fp32",
+    )
+    return Parties(candidates, absent, reference, missing, teacher, without)
+
+
+def _same(one: Found, other: Found) -> bool:
+    return one.folder.resolve() == other.folder.resolve()
+
+
+def _siblings(found: Found, run_dir: Path) -> list[Found]:
+    """The valid artifacts beside one that belong to its run, itself among them."""
+    around = found.folder.parent if found.folder.name else found.folder.resolve().parent
+    beside = find_artifacts(str(around), run_dir, {})[0]
+    mine = found.artifact
+    return [
+        one for one in beside
+        if _same(one, found) or (one.artifact.role, one.artifact.lineage.get("run")) == (mine.role, mine.lineage.get("run"))
+    ]  # fmt: skip
+
+
+def _floats(founds: Sequence[Found]) -> list[Found]:
+    """FP32 artifacts that run here, the preferred one first."""
+    able = [
+        f for f in founds if f.artifact.precision == "fp32" and f.artifact.target in REFERENCES and why_not(f.artifact) is None
+    ]
+    return sorted(able, key=lambda f: REFERENCES.index(f.artifact.target))
+
+
+def _teacher(found: Found, run_dir: Path) -> tuple[Found | None, tuple[str, str]]:
+    """The teacher, or why there is none, and the mend."""
+    name = found.artifact.lineage.get("teacher_run")
+    if not isinstance(name, str) or not name:
+        return None, ("it was trained without a teacher", "octc verify --against fp32")
+    known = read_teacher(found, run_dir)
+    floats = _floats(known)
+    if floats:
+        return floats[0], ("", "")
+    return None, (
+        f"no FP32 artifact of its teacher {name} is here that this machine can run",
+        f"octc export {name} --target torch",
+    )

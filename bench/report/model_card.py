@@ -1,0 +1,208 @@
+"""The model card of a report, and the facts that reporting checklists ask for. What octc cannot know is left to the maker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from octc.bench.report.collect.accuracy import CLAIMS, leading, percent, plan_words, readings_text
+from octc.bench.report.collect.accuracy import pairs as claims_with_numbers
+from octc.bench.report.collect.run_summary import Dossier
+from octc.bench.report.collect.speed import NOT_A_DEVICE
+from octc.bench.report.feed import input_of, input_rows, inside_words, picture_words, values_words
+from octc.bench.report.page import Block, Section, Table, Text
+from octc.datasets.patients import KNOWN, PARTIAL, UNKNOWN, set_words, words_of
+from octc.datasets.split import CLEAN
+from octc.store.verdicts import MARK, is_exploratory, word_of
+
+CARD_KEYS = (
+    "model", "feed", "output", "data", "split", "training", "start", "selection", "test images", "results", "software",
+)  # fmt: skip
+OUTPUTS = {
+    "multiclass": "probabilities by softmax, the largest is the label",
+    "multilabel": "a probability for each class by sigmoid; an image may have several labels",
+}
+TO_FILL = "to be written by the maker: what it is for, for whom, and what it must not be used for"
+
+
+def licences(dossier: Dossier) -> list[tuple[str, str, str]]:
+    """(what, licence, source) of the data and of the start weights."""
+    from octc.datasets.registry import DATASETS
+
+    lineage = dossier.first.artifact.lineage
+    name = str(lineage.get("dataset"))
+    spec = DATASETS.get(name)
+    rows = [(f"data set {name}", spec.licence if spec else "not known", spec.source if spec else "")]
+    weights = lineage.get("weights")
+    if isinstance(weights, dict) and weights:
+        rows.append(("start weights", str(weights.get("licence", "not known")), str(weights.get("source", ""))))
+    return rows
+
+
+def facts(dossier: Dossier) -> dict[str, str]:
+    """What is known, as sentences, by the keys of the checklists."""
+    artifact, run = dossier.first.artifact, dossier.facts
+    lineage, pre = artifact.lineage, artifact.preprocess
+    stored = run.get("recipe")
+    recipe: dict[str, Any] = stored if isinstance(stored, dict) else {}
+    pairs, whose = leading(dossier), whose_images(dossier)
+    found = {
+        "kind": f"classification of {_pictures(recipe)} by a neural network ({artifact.model}){_compressed(dossier)}",
+        "data": "; ".join([*_known("data set", lineage.get("dataset")), *_known("digest", lineage.get("data_digest"), 16)]),
+        "labels": "labels as the data set gives them",
+        "excluded": "images that cannot be read are refused; what was skipped stands in run.json",
+        "preprocess": f"{picture_words(pre)}; {inside_words(pre)}",
+        "feed": _feed(dossier),
+        "missing": "an image has no missing predictor; unreadable images are refused, never replaced",
+        "split": ", ".join([whose.split, *_known("digest", lineage.get("split_digest"), 16)]), "disjoint": whose.disjoint,
+        "model": f"{artifact.model}, {pre.size} px, classes {', '.join(artifact.classes)}",
+        "output": f"logits of {', '.join(artifact.classes)}; {OUTPUTS[artifact.task]}",
+        "software": ", ".join(f"{k} {v}" for k, v in (lineage.get("versions") or {}).items()),
+        "start": _start(lineage), "selection": _selection(recipe) if recipe else "",
+        "test images": readings_text(dossier),
+        "compression": ", ".join(f"{f.artifact.target} {f.artifact.precision}" for f in dossier.found),
+        "metrics": "accuracy, sensitivity and specificity of each class and macro, AUC, ECE, Brier, agreement",
+        "uncertainty": f"{whose.intervals}; McNemar; non-inferiority at a margin; Holm over classes",
+        "details": "recipe, split and sums stand in the run folder and in artifact.json",
+        "availability": "octc is MIT licensed; data and weights: see licences",
+        "quality": "images outside the quality gate or unlike the training images get no label (octc predict)",
+        "limits": limits_text(dossier),
+    }  # fmt: skip
+    if recipe:
+        taught = lineage.get("teacher_run") or "none"
+        seed = run.get("seed", recipe.get("seed"))
+        told = [f"recipe {recipe['name']}"] if recipe.get("name") else []
+        found["training"] = ", ".join([*told, *([] if seed is None else [f"seed {seed}"]), f"teacher {taught}"])
+    if pairs:
+        found |= _measured(pairs[0].document)
+        found["results"] = "; ".join(_result(p.title, p.document) for p in claims_with_numbers(dossier))
+    return {key: value for key, value in found.items() if value}
+
+
+@dataclass(frozen=True)
+class Whose:
+    """What may be said of the split, of its parts, and of the intervals."""
+
+    split: str
+    disjoint: str
+    intervals: str
+
+
+def whose_images(dossier: Dossier) -> Whose:
+    """By what is recorded of the patients; of a split that repeats a released one, that it leaks."""
+    state, protocol = dossier.patient_ids, str(dossier.first.artifact.lineage.get("protocol") or "clean")
+    protocol = str(dossier.facts.get("protocol") or protocol)
+    checked = "checked before anything is trained or judged"
+    plain = f"no image is in two parts, {checked}; {words_of(state)}"
+    found = {
+        KNOWN: Whose(
+            "patient-level split", f"no patient and no image is in two parts; {checked}",
+            "Wilson, Tango and patient-bootstrap intervals",
+        ),
+        PARTIAL: Whose(
+            "split by patient where one is known, else by image", plain,
+            "Wilson, Tango and bootstrap intervals, clustered where a patient is known",
+        ),
+        UNKNOWN: Whose("split by image, patients unknown", plain, "Wilson and Tango intervals, not clustered"),
+    }.get(state or "", Whose("split", plain, "Wilson and Tango intervals"))  # fmt: skip
+    if protocol == CLEAN:
+        return found
+    return replace(found, split=f"{protocol} split", disjoint="parts share patients or images: a released split, as it is")
+
+
+def _known(what: str, value: Any, length: int | None = None) -> list[str]:
+    """The words for a value that is there; nothing for one that is not."""
+    return [f"{what} {str(value)[:length]}"] if value else []
+
+
+def _start(lineage: dict[str, Any]) -> str:
+    weights = lineage.get("weights") or {}
+    if not weights.get("source"):
+        return ""
+    licence = weights.get("licence")
+    return f"start weights: {weights['source']}" + (f" ({licence})" if licence else "")
+
+
+def _pictures(recipe: dict[str, Any]) -> str:
+    return "fundus photographs" if recipe.get("modality") == "fundus" else "retinal OCT B-scans"
+
+
+def _compressed(dossier: Dossier) -> str:
+    small = {found.artifact.precision for found in dossier.found} - {"fp32"}
+    return ", compressed for edge devices" if small else ""
+
+
+def _selection(recipe: dict[str, Any]) -> str:
+    """Which images chose the epoch."""
+    if recipe.get("select", "val") != "val":
+        return f"best epoch on the {recipe['select']} images: figures on them say nothing of other images"
+    return "best epoch on the validation images"
+
+
+def _feed(dossier: Dossier) -> str:
+    """What to feed the graphs: artifacts that take the same together."""
+    taken: dict[str, list[str]] = {}
+    for one in dossier.found:
+        found, pre = input_of(one), one.artifact.preprocess
+        words = f"{found}; {values_words(None if isinstance(found, str) else found, pre)}; the picture: {picture_words(pre)}"
+        taken.setdefault(words, []).append(one.artifact.name)
+    return ". ".join(words if len(taken) == 1 else f"{', '.join(names)}: {words}" for words, names in taken.items())
+
+
+def _measured(document: dict[str, Any]) -> dict[str, str]:
+    used, plan = document["set"], document["plan"]
+    apart = (
+        "patients apart"
+        if used.get("patient_ids") == KNOWN and used["leakage"] == "none"
+        else words_of(used.get("patient_ids"))
+    )
+    apart = apart if used["leakage"] == "none" else used["leakage"]
+    margins = f"margin of {plan['margin_pp']:g} points, {plan['class_margin_pp']:g} for a class"
+    claim = CLAIMS.get(plan["claim"], str(plan["claim"]))
+    mark = MARK if is_exploratory(document) else ""
+    power, needed = plan.get("power"), plan.get("needed_n_80")
+    wrong = document["counts"]
+    return {
+        "claim": f"hypothesis: the compressed model is {claim} to its reference at a {margins}{mark}",
+        "counts": f"{used['name']} set: {used['n']:,} images, {set_words(used)}",
+        "internal": f"{used['name']} part of the same data set, {apart}",
+        "power": "" if power is None or needed is None else f"planned power {power:.3f}, needed for 0.80: {needed:,} images",
+        "failures": f"lost {wrong['lost']}, gained {wrong['gained']}, both wrong {wrong['both_wrong']}; listed in the report",
+    }  # fmt: skip
+
+
+def _result(name: str, document: dict[str, Any]) -> str:
+    accuracy = document["accuracy"]
+    shown = percent(accuracy["candidate"], accuracy["wilson"]["candidate"])
+    claim, margins, _ = plan_words(document)
+    told = f"{word_of(document)} (claim {claim}, margins {margins} points)"
+    return f"{name}: accuracy {shown} %, difference {accuracy['difference_pp']:+.2f} points, {told}"
+
+
+def limits_text(dossier: Dossier) -> str:
+    """What these numbers do not say."""
+    found = ["one data set: devices, sites and populations that are not in it were not looked at"]
+    if not leading(dossier) and not any(True for _ in dossier.decisions()):
+        found.append("not verified on labelled images here")
+    if text := words_of(dossier.patient_ids):
+        found.append(text)
+    found += sorted({w for pair in leading(dossier) for w in pair.document.get("warnings", ())})
+    if any(t.document["settings"]["profile"] == "quick" for t in dossier.timings.values()):
+        found.append("latencies of the quick profile: not comparable, not for publication")
+    return "; ".join(found)
+
+
+def card_section(dossier: Dossier) -> Section:
+    """Intended use, licences, lineage, limits."""
+    artifact, known = dossier.first.artifact, facts(dossier)
+    lineage = {k: v for k, v in artifact.lineage.items() if isinstance(v, (str, int, float)) and v != ""}
+    blocks: list[Block] = [
+        Text(NOT_A_DEVICE, "lead"), Text(f"Intended use: {TO_FILL}.", "warn"),
+        Table(("", ""), [(key, known[key]) for key in CARD_KEYS if key in known]),
+        Table(("artifact", "input", "type", "shape"), input_rows(dossier.found)),
+        Table(("what", "licence", "source"), licences(dossier)),
+        Table(("lineage", ""), [(key.replace("_", " "), str(value)) for key, value in lineage.items()]),
+        Table(("artifact", "sha256 of its manifest"), list(dossier.sums.items())),
+        Text(f"Limits: {known['limits']}."),
+    ]  # fmt: skip
+    return Section("card", "Model card", blocks, {**known, "licences": licences(dossier), "sums": dossier.sums})

@@ -1,0 +1,95 @@
+"""Two results of `octc bench` beside each other: what changed, and whether the ratios of the same pair agree.
+
+Numbers of different machines, profiles, threads or files never enter one ratio; of INVALID rows neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from octc.bench.timing.latency import spell_number
+from octc.core.errors import OctcError
+from octc.core.files import read_json
+
+SCHEMA_MAJOR = "1."
+AGREE = 1.10  # two runs of one pair give ratios within 10 %
+MACHINE = ("name", "cpu_model", "cpu_class", "cores_physical")
+SETTINGS = ("profile", "threads")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One thing in both results. change: the second over the first, or None with the reason why there is none."""
+
+    what: str
+    first: str
+    second: str
+    change: float | None
+    reason: str
+    agrees: bool | None = None
+
+    def cells(self) -> tuple[str, ...]:
+        return self.what, self.first, self.second, self.reason if self.change is None else f"x{self.change:.3f}"
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """A result of `octc bench` (E107 not there, E502 not a result of this major version)."""
+    mend = "a bench-*.json that octc bench wrote"
+    if not path.is_file():
+        raise OctcError("OCT-E107", f"no result at {path}", mend=mend, place=str(path))
+    try:
+        value = read_json(path)
+        value = value["data"] if value.get("command") == "bench" and "data" in value else value
+        if value["command"] != "bench" or not str(value["schema_version"]).startswith(SCHEMA_MAJOR):
+            raise ValueError("another kind of file, or another version")
+        for key in ("machine", "settings", "artifacts", "rows", "comparisons"):
+            value[key]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise OctcError("OCT-E502", f"not a result of octc bench: {error}", mend=mend, place=str(path)) from error
+    return dict(value)
+
+
+def why_not_comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """What differs so that no number may be set against another."""
+    pairs = [(key, first[part].get(key), second[part].get(key)) for part, keys in
+             (("machine", MACHINE), ("settings", SETTINGS)) for key in keys]  # fmt: skip
+    return [f"{key} {one} and {two}" for key, one, two in pairs if one != two]
+
+
+def lines(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Line]:
+    """Medians of the rows, then the ratios of the comparisons, of everything that is in both."""
+    apart = why_not_comparable(first, second)
+    sums = [{a["id"]: a["sha256"] for a in value["artifacts"]} for value in (first, second)]
+    rows = [{r["id"]: r for r in value["rows"] if r.get("latency_ms")} for value in (first, second)]
+    for name in (name for name in rows[0] if name in rows[1]):
+        one, two = rows[0][name], rows[1][name]
+        same = sums[0].get(one["artifact"]) == sums[1].get(two["artifact"])
+        reason = "not comparable" if apart else "other files" if not same else _invalid(one, two)
+        shown = [_shown(row["latency_ms"]["p50"]) for row in (one, two)]
+        values = [row["latency_ms"]["p50"]["value"] for row in (one, two)]
+        yield Line(f"p50 of {name}, ms", shown[0], shown[1], None if reason else values[1] / values[0], reason)
+    found = [
+        {(c["kind"], c["candidate_row"], c["reference_row"]): c for c in value["comparisons"]} for value in (first, second)
+    ]
+    for key in (key for key in found[0] if key in found[1]):
+        one, two = found[0][key], found[1][key]
+        reason = "not comparable" if apart else _invalid(one, two)
+        change = None if reason else two["ratio"]["value"] / one["ratio"]["value"]
+        what = f"ratio {key[0].replace('_', ' ')}: {key[1]} and {key[2]}"
+        agrees = None if change is None else max(change, 1 / change) <= AGREE
+        yield Line(what, _shown(one["ratio"]), _shown(two["ratio"]), change, reason, agrees)
+
+
+def _invalid(one: Mapping[str, Any], two: Mapping[str, Any]) -> str:
+    return "" if one["status"] == two["status"] == "VALID" else f"{one['status']} and {two['status']}"
+
+
+def _shown(measure: Mapping[str, Any]) -> str:
+    if measure.get("value") is None:
+        return str(measure.get("reason", "null"))
+    limits = measure.get("ci95")
+    text = spell_number(measure["value"])
+    return text if not limits else f"{text} [{spell_number(limits[0])}, {spell_number(limits[1])}]"

@@ -1,0 +1,80 @@
+"""Which pictures are timed: a folder that was named, the run's own validation images, or drawn ones."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from octc.bench.timing.queries import INPUTS
+from octc.core.errors import OctcError
+from octc.datasets.registry import find_root
+from octc.datasets.split import read_split
+from octc.datasets.synthetic.bscans import CLASSES, QUALITY, draw_phantom
+from octc.datasets.tree import Left, is_folder, open_tree, words_left
+from octc.store.find import Found
+from octc.store.runs import RUN, Run
+
+
+def choose_pictures(
+    folder: str | None, found: Found, run_dir: Path, data: str | None, environ: Mapping[str, str], scratch: Path
+) -> tuple[list[str], str]:  # fmt: skip
+    """64 different pictures as files, and where they come from in words.
+
+    Raises:
+        OctcError: E230 the named folder is not there, E231 a part of it cannot be read, E104 it holds fewer than 64 images.
+    """
+    if folder is not None:
+        paths, left = _of_folder(Path(folder))
+        return paths, f"{folder} (left out: {words_left(left)})" if left else folder
+    if (mine := _of_run(found, run_dir, data, environ)) is not None:
+        return mine
+    return _drawn(scratch), f"{INPUTS} drawn pictures (the run's data set is not here)"
+
+
+def _of_folder(folder: Path) -> tuple[list[str], tuple[Left, ...]]:
+    if not is_folder(folder):
+        raise OctcError("OCT-E230", f"no folder of images: {folder}", mend="--images DIR", place=str(folder))
+    tree = open_tree(folder)
+    paths = sorted(folder / path for path in tree.images)
+    if len(paths) < INPUTS:
+        text = f"{folder} holds {len(paths)} images, {INPUTS} different ones are needed"
+        text += f"; left out: {words_left(tree.left)}" if tree.left else ""
+        raise OctcError("OCT-E104", text, mend="more images, or without --images drawn ones are used", place="--images")
+    return [str(p.resolve()) for p in spread(paths)], tree.left
+
+
+def _of_run(found: Found, run_dir: Path, data: str | None, environ: Mapping[str, str]) -> tuple[list[str], str] | None:
+    """Validation images of the run that made the artifact, then training images; None where they are not here."""
+    beside = found.folder.resolve().parent.parent
+    run = Run(beside if (beside / RUN).is_file() else run_dir / str(found.artifact.lineage.get("run")))
+    try:
+        facts, split = run.read(), read_split(run.split)
+        stored = facts.get("data_root")
+        here = data is None and isinstance(stored, str) and Path(stored).is_dir()
+        root = Path(str(stored)) if here else find_root(str(facts["dataset"]), data, environ)
+    except (OctcError, KeyError):
+        return None
+    for parts in (("val",), ("val", "train")):
+        paths = [root / s.path for part in parts for s in split.parts[part] if (root / s.path).is_file()]
+        if len(paths) >= INPUTS:
+            words = f"{INPUTS} {' and '.join(parts)} images of {facts['dataset']}"
+            return [str(path.resolve()) for path in spread(paths)], words
+    return None
+
+
+def spread(paths: Sequence[Path], count: int = INPUTS) -> list[Path]:
+    """`count` of them at even distances, so that every class and patient has its share."""
+    return [paths[i * len(paths) // count] for i in range(count)]
+
+
+def _drawn(scratch: Path) -> list[str]:
+    folder = scratch / "pictures"
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number in range(INPUTS):
+        kind = CLASSES[number % len(CLASSES)]
+        path = folder / f"{kind}-{number}.jpeg"
+        draw_phantom(kind, number, number).save(path, "JPEG", quality=QUALITY)
+        paths.append(os.fspath(path.resolve()))
+    return paths

@@ -1,0 +1,159 @@
+"""A against B: interleaved blocks in two processes, the ratio, and the words for it (sections 12 and 13 of the method)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from octc.bench.timing import conditions as machine
+from octc.bench.timing.conditions import Conditions, Snapshot, foreign_percent
+from octc.bench.timing.latency import Measure, median_of, missing, ratio, spell_number
+from octc.bench.timing.profiles import Profile
+
+DROPPED_SHARE = 0.20  # of the pairs; more and the comparison is INVALID
+UNSTEADY = 1.10  # upper limit of a ratio's interval over the lower one: more, and another run may differ by more than 10 %
+INT8_WORDS = {"int8_faster": "info", "int8_no_gain": "warn", "int8_slower": "warn"}
+
+Block = Callable[[], "tuple[Sequence[int], Sequence[Snapshot]]"]  # durations in ns, looks at the machine
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One ratio. `reference` over `candidate` in time, except for int8_vs_other: INT8 over the other."""
+
+    kind: str
+    candidate_row: str
+    reference_row: str
+    ratio: Measure
+    pairs: int
+    dropped: int
+    interleave: str
+    status: str
+    text: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "candidate_row": self.candidate_row, "reference_row": self.reference_row, "kind": self.kind,
+            "ratio": self.ratio.to_json(), "pairs": self.pairs, "dropped_pairs": self.dropped, "interleave": self.interleave,
+            "status": self.status, "text": self.text,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Block medians of both sides, ms, pair by pair; how many pairs were dropped, and what the machine did overall.
+
+    foreign: percent of the usable processors that other programs took during the blocks.
+    """
+
+    reference: tuple[float, ...]
+    candidate: tuple[float, ...]
+    dropped: int
+    conditions: Conditions | None
+    foreign: float = 0.0
+
+    @property
+    def reason(self) -> str | None:
+        """Why the ratio may not be used, or None."""
+        total = len(self.reference) + self.dropped
+        if self.dropped > DROPPED_SHARE * total or len(self.reference) < 2:
+            return "thermal_throttle"
+        steal = None if self.conditions is None else self.conditions.steal_percent
+        if steal is not None and steal > machine.STEAL:
+            return "steal"
+        return "foreign_load" if self.foreign > machine.FOREIGN else None
+
+
+def run_pairs(reference: Block, candidate: Block, profile: Profile) -> Pairs:
+    """Pairs of blocks in the order A B, B A, A B, ...; a pair with a throttle sign is dropped and replaced.
+
+    It ends early when so many were dropped that the comparison is INVALID.
+    """
+    kept: list[tuple[float, float]] = []
+    looks: list[Snapshot] = []
+    blocks: list[Conditions] = []
+    dropped = 0
+    while len(kept) < profile.pairs and dropped <= DROPPED_SHARE * profile.pairs:
+        sides: dict[str, float] = {}
+        throttled = False
+        order = (("r", reference), ("c", candidate))
+        for name, run in order if (len(kept) + dropped) % 2 == 0 else order[::-1]:
+            durations, seen = run()
+            sides[name] = median_of(np.asarray(durations) / 1e6)
+            looks += seen
+            if len(seen) > 1:
+                blocks.append(Conditions(tuple(seen)))
+                throttled = throttled or blocks[-1].throttled is True
+        if throttled:
+            dropped += 1
+        else:
+            kept.append((sides["r"], sides["c"]))
+    conditions = Conditions(tuple(looks)) if len(looks) > 1 else None
+    return Pairs(tuple(r for r, _ in kept), tuple(c for _, c in kept), dropped, conditions, foreign_percent(blocks))
+
+
+def compared(kind: str, rows: tuple[str, str], names: tuple[str, str], pairs: Pairs, interleave: str) -> Comparison:
+    """The comparison from its pairs.
+
+    Args:
+        rows: candidate and reference row. names: what the texts call them.
+    """
+    head = (kind, *rows)
+    if (reason := pairs.reason) is not None:
+        text = f"{names[0]} against {names[1]}: INVALID ({reason})"
+        return Comparison(*head, missing(reason), len(pairs.reference), pairs.dropped, interleave, "INVALID", text)
+    over = (pairs.candidate, pairs.reference) if kind == "int8_vs_other" else (pairs.reference, pairs.candidate)
+    found = ratio(*over)
+    _, low, high = _limits(found)
+    if high > UNSTEADY * low:
+        limits = f"[{spell_ratio(low)}, {spell_ratio(high)}]"
+        text = f"{names[0]} against {names[1]}: INVALID (unsteady: {limits} is wider than {100 * (UNSTEADY - 1):.0f} %)"
+        return Comparison(*head, missing("unsteady"), len(pairs.reference), pairs.dropped, interleave, "INVALID", text)
+    words = int8_text(found, *names) if kind == "int8_vs_other" else teacher_text(found)
+    return Comparison(*head, found, len(pairs.reference), pairs.dropped, interleave, "VALID", words)
+
+
+def no_comparison(kind: str, rows: tuple[str, str], reason: str, status: str = "NA") -> Comparison:
+    """There is no ratio, and why."""
+    return Comparison(kind, *rows, missing(reason), 0, 0, "none", status, f"no ratio: {reason}")
+
+
+def teacher_text(found: Measure) -> str:
+    """ "the teacher takes 8.0 times as long [7.8, 8.2]", or that no difference was shown."""
+    value, low, high = _limits(found)
+    shown = f"{spell_ratio(value)} times as long [{spell_ratio(low)}, {spell_ratio(high)}]"
+    if low <= 1 <= high:
+        return f"no difference shown: the teacher takes {shown}"
+    return f"the teacher takes {shown}"
+
+
+def int8_finding(found: Measure) -> str:
+    """int8_faster, int8_slower, or int8_no_gain where the interval of t_INT8 / t_other contains 1."""
+    _, low, high = _limits(found)
+    return "int8_faster" if high < 1 else "int8_slower" if low > 1 else "int8_no_gain"
+
+
+def int8_text(found: Measure, int8: str, other: str) -> str:
+    """What the ratio of INT8 to another artifact means here."""
+    value, low, high = _limits(found)
+    limits = f"[{spell_ratio(low)}, {spell_ratio(high)}]"
+    word = int8_finding(found)
+    if word == "int8_faster":
+        return f"{int8} takes {spell_ratio(value)} {limits} of the time of {other}"
+    if word == "int8_no_gain":
+        return f"no speed difference shown between {int8} and {other} here: {spell_ratio(value)} {limits}"
+    return f"{int8} is slower than {other} here: {spell_ratio(value)} times {limits}. Use {other} on this machine."
+
+
+def spell_ratio(value: float) -> str:
+    """Two decimals below 10, then as every number."""
+    return f"{value:.2f}" if value < 10 else spell_number(value)
+
+
+def _limits(found: Measure) -> tuple[float, float, float]:
+    assert found.value is not None  # a ratio has a value and an interval
+    assert found.ci95 is not None
+    return found.value, *found.ci95

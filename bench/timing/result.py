@@ -1,0 +1,155 @@
+"""The result document of section 17, one for everything and one beside each artifact, and where they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from octc.bench.timing.conditions import machine_warnings
+from octc.bench.timing.findings import Finding
+from octc.bench.timing.footprint import file_mib
+from octc.bench.timing.gates import Judgement
+from octc.bench.timing.latency import Measure, median_of, missing
+from octc.bench.timing.plan import Subject
+from octc.bench.timing.power.sources import no_power
+from octc.bench.timing.profiles import CANDIDATE
+from octc.bench.timing.state import Facts, State
+from octc.bench.timing.verdicts import artifact_sum, stored_verdict
+from octc.core.errors import OctcError
+from octc.core.files import read_json, write_bytes, write_json
+from octc.machine.host import host_name, versions
+
+SCHEMA_VERSION = "1.0"
+SCHEMA = Path(__file__).with_name("bench-result.schema.json")
+DISTRIBUTIONS = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch", "tensorrt": "tensorrt"}
+
+
+def read_schema() -> dict[str, Any]:
+    """The JSON schema that every result follows."""
+    found: dict[str, Any] = read_json(SCHEMA)
+    return found
+
+
+def document(
+    state: State, verdict: Judgement, findings: list[Finding], only: Collection[str] | None = None
+) -> dict[str, Any]:  # fmt: skip
+    """The result; with `only` of these artifacts (and those that they were compared with)."""
+    comparisons = state.comparisons
+    kept = None
+    if only is not None:
+        mine = {row.plan.id for row in state.rows.values() if row.plan.subject in only}
+        comparisons = [c for c in comparisons if c.candidate_row in mine]
+        rows = mine | {c.reference_row for c in comparisons}
+        others = {row.plan.subject for row in state.rows.values() if row.plan.id in rows}
+        kept = {*only, *others}
+    rows_shown = [row for row in _in_order(state) if kept is None or row["artifact"] in kept]
+    ids = {row["id"] for row in rows_shown}
+    return {
+        "schema_version": SCHEMA_VERSION, "command": "bench", "run_id": state.run_id,
+        "octc_version": versions().get("octc", "unknown"),
+        "started_utc": state.started, "status": verdict.status, "exit_code": verdict.exit_code,
+        "machine": state.machine.to_json(), "settings": _settings(state),
+        "artifacts": [_artifact(state, s) for s in state.plan.subjects if kept is None or s.id in kept],
+        "rows": rows_shown, "comparisons": [c.to_json() for c in comparisons],
+        "findings": [f.to_json() for f in findings if not f.rows or ids & set(f.rows)],
+        "warnings": warnings(state), "error": _error(verdict.errors[0]) if verdict.errors else None,
+    }  # fmt: skip
+
+
+def warnings(state: State) -> list[str]:
+    """Sentences about the machine, the profile and what happened."""
+    return [*state.plan.notes, *machine_warnings(state.machine, state.root), *_power(state), *state.warnings]
+
+
+def _power(state: State) -> list[str]:
+    """Where no sensor answers: why, and the mend."""
+    told = {row.energy.gross.reason for row in state.rows.values() if row.energy is not None}
+    on_gpu = any(s.why_not is None and s.found.artifact.target == "tensorrt" for s in state.plan.subjects)
+    reason, mend = no_power(state.machine, on_gpu, state.root)
+    return [f"energy null ({reason}): {mend}"] if reason in told else []
+
+
+def _in_order(state: State) -> list[dict[str, Any]]:
+    return [state.rows[row.id].to_json() for row in state.plan.rows if row.id in state.rows]
+
+
+def _settings(state: State) -> dict[str, Any]:
+    options = state.options
+    limits = options.limits(CANDIDATE)
+    return {
+        "profile": options.profile.name, "threads": options.threads, "threads_source": options.threads_source, "pinned": False,
+        "duration_s": limits.duration_s, "min_queries": limits.min_queries, "max_duration_s": limits.max_duration_s,
+        "warmup_min": options.profile.warm_least, "seed": options.seed,
+        "power_reader": "off" if state.meter is None else "on", "gates": dict(options.gates),
+        "origins": {**options.origins, "images": options.images_from},
+    }  # fmt: skip
+
+
+def _artifact(state: State, subject: Subject) -> dict[str, Any]:
+    artifact, known = subject.found.artifact, state.facts.get(subject.id, Facts())
+    engine = known.engine
+    name = DISTRIBUTIONS[artifact.target]
+    runtime = {
+        "name": str(engine.get("runtime", name)), "version": str(engine.get("version") or versions((name,)).get(name, "none")),
+        "provider": engine.get("provider"), "precision_hint": engine.get("precision_hint"), "streams": engine.get("streams"),
+        "cuda_graph": None,
+    }  # fmt: skip
+    stored = stored_verdict(subject.found)
+    return {
+        "id": subject.id, "role": subject.role, "model": artifact.model, "sha256": artifact_sum(subject.found),
+        "target": artifact.target, "precision_requested": artifact.precision, "precision_found": dict(known.precision),
+        "reformat_layers": None, "runtime": runtime, "input_px": artifact.preprocess.size,
+        "verify": stored.word, "verify_exploratory": stored.exploratory, "file_mib": file_mib(artifact), "page_cache": "warm",
+        **_times(known),
+    }  # fmt: skip
+
+
+def _times(known: Facts) -> dict[str, Any]:
+    """Load, first call and cold start, of all fresh processes."""
+    count = len(known.load_ms)
+    if count == 0:
+        nothing = missing("not_loaded").to_json()
+        return dict.fromkeys(("load_ms", "load_ms_max", "first_inference_ms", "cold_start_ms"), nothing)
+    cold = [sum(times) for times in zip(known.import_ms, known.load_ms, known.first_ms, strict=True)]
+    of = f"of {count} fresh processes"
+    return {
+        "load_ms": Measure(median_of(known.load_ms), None, f"median {of}").to_json(),
+        "load_ms_max": Measure(max(known.load_ms), None, f"largest {of}").to_json(),
+        "first_inference_ms": Measure(median_of(known.first_ms), None, f"median {of}").to_json(),
+        "cold_start_ms": Measure(median_of(cold), None, f"import, load and first call, median {of}").to_json(),
+    }  # fmt: skip
+
+
+def _error(error: OctcError) -> dict[str, Any]:
+    return {"code": error.code, "message": error.message, "help": error.mend, "path": error.place}
+
+
+def write_results(
+    state: State, verdict: Judgement, findings: list[Finding], reports: Path, markdown: str
+) -> list[Path]:  # fmt: skip
+    """bench-<host>.json beside every artifact that was measured, and the whole under reports/; the files of the report.
+
+    A result that is there already is kept under its own run id.
+    """
+    measured = {row.plan.subject for row in state.rows.values() if row.latency is not None}
+    for subject in state.plan.subjects:
+        if subject.role == CANDIDATE and subject.id in measured:
+            place = subject.found.folder / f"bench-{host_name()}.json"
+            keep_earlier(place)
+            write_json(place, document(state, verdict, findings, [subject.id]))
+    whole, text = reports / f"bench-{state.run_id}.json", reports / f"bench-{state.run_id}.md"
+    write_json(whole, document(state, verdict, findings))
+    write_bytes(text, markdown.encode())
+    return [whole, text]
+
+
+def keep_earlier(place: Path) -> None:
+    """Keep an earlier result under its own run id; what cannot be read keeps its time as a name."""
+    if not place.exists():
+        return
+    try:
+        earlier = "".join(c for c in str(read_json(place)["run_id"]) if c.isalnum() or c in "._-")
+    except (OSError, ValueError, KeyError, TypeError):
+        earlier = f"unreadable-{place.stat().st_mtime_ns}"
+    write_bytes(place.with_name(f"{place.stem}-{earlier}.json"), place.read_bytes())

@@ -1,0 +1,216 @@
+"""The child of a bench: one fresh process that opens one artifact and times it. JSON lines in and out, nothing else.
+
+Commands: open, golden, warm, row, block, rate. An answer is one line; a row also says `timing` and `timed`, so that the
+parent looks at the machine while, and only while, the timed loop runs. The process ends when its parent does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import json
+import os
+import signal
+import sys
+import time
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from octc.bench.timing.footprint import rss_peak_mib
+from octc.bench.timing.load_generator import Limits, Query, WarmUp, block, choose_kept, clock_overhead_ns, timed_loop, warm_up
+from octc.bench.timing.queries import (
+    Parts,
+    Picture,
+    device_query,
+    end_to_end_query,
+    in_batches,
+    read_pictures,
+    same_output,
+    tensors,
+)
+from octc.core.errors import OctcError
+from octc.core.faults import fault_of
+from octc.core.files import parse_json
+from octc.core.offline import go_offline
+from octc.core.optional import need
+from octc.imaging.preprocess import UInt8
+from octc.runtimes.base import Runtime
+from octc.runtimes.golden import check_input, replay
+from octc.runtimes.registry import ENGINES, open_runtime
+from octc.store.artifacts import Artifact, read_artifact, read_golden
+
+DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
+
+
+@dataclass
+class Bench:
+    """What the process holds. `before_mib`: its largest size before the runtime was imported."""
+
+    say: Callable[[dict[str, Any]], None]
+    folder: Path
+    artifact: Artifact
+    threads: int
+    batch: int
+    before_mib: float | None
+    runtime: Runtime | None = None
+    pictures: list[Picture] = field(default_factory=list)
+    read_ms: float | None = None
+    inputs: list[UInt8] = field(default_factory=list)
+    parts: Parts = field(default_factory=Parts)
+    asked: int = 0  # queries of all blocks so far: the rotation of the inputs goes on from block to block
+
+    @property
+    def model(self) -> Runtime:
+        if self.runtime is None:
+            raise RuntimeError("the artifact is not open")
+        return self.runtime
+
+
+def main() -> None:
+    """Answer the lines of stdin until it ends."""
+    answers = _private_stdout()
+    _end_with_parent()
+    if os.environ.get("OCTC_OFFLINE") == "1":
+        go_offline()
+
+    def say(message: dict[str, Any]) -> None:
+        answers.write(json.dumps(message).encode() + b"\n")
+        answers.flush()
+
+    bench: Bench | None = None
+    for line in sys.stdin.buffer:
+        asked = parse_json(line)
+        try:
+            if asked["do"] == "open":
+                bench = _start(asked, say)
+            assert bench is not None  # the parent opens first
+            say(COMMANDS[asked["do"]](bench, asked))
+        except (OctcError, MemoryError, OSError, RuntimeError) as caught:
+            error = caught if isinstance(caught, OctcError) else fault_of(caught)
+            if error is None:
+                raise
+            facts = {"code": error.code, "message": error.message, "mend": error.mend, "place": error.place, "why": error.why}
+            say({"error": facts})
+
+
+def _private_stdout() -> BinaryIO:
+    """The pipe to the parent; what libraries print goes to stderr instead."""
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    return os.fdopen(kept, "wb")
+
+
+def _end_with_parent() -> None:
+    """Where Linux can do it: die with the parent, whatever kills that."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGKILL)
+        if os.getppid() == 1:
+            sys.exit(1)
+
+
+def _start(asked: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> Bench:
+    if asked["cpus"]:
+        os.sched_setaffinity(0, asked["cpus"])
+    folder = Path(asked["folder"])
+    return Bench(say, folder, read_artifact(folder), asked["threads"], asked["batch"], rss_peak_mib())
+
+
+def _open(bench: Bench, _asked: dict[str, Any]) -> dict[str, Any]:
+    """Import the engine, load, and run once."""
+    start = time.perf_counter_ns()
+    for module in ENGINES[bench.artifact.target].modules:
+        need(module)
+    imported = time.perf_counter_ns()
+    bench.runtime = open_runtime(bench.folder, bench.artifact, threads=bench.threads, batch=bench.batch)
+    loaded = time.perf_counter_ns()
+    pre = bench.artifact.preprocess
+    bench.model(np.full((bench.batch, pre.channels, pre.size, pre.size), 96, np.uint8))
+    ran = time.perf_counter_ns()
+    return {
+        "import_ms": (imported - start) / 1e6, "load_ms": (loaded - imported) / 1e6, "first_inference_ms": (ran - loaded) / 1e6,
+        "facts": bench.model.facts, "precision": bench.model.precision_found(),
+    }  # fmt: skip
+
+
+def _golden(bench: Bench, _asked: dict[str, Any]) -> dict[str, Any]:
+    golden = read_golden(bench.folder)
+    check_input(golden, bench.artifact.preprocess)
+    model = in_batches(bench.model, bench.batch)  # a larger batch would count as this artifact's memory
+    return dataclasses.asdict(replay(model, golden, bench.artifact))
+
+
+def _query(bench: Bench, asked: dict[str, Any]) -> Query:
+    if not bench.pictures:
+        bench.pictures, bench.read_ms = read_pictures(asked["images"])
+    if asked["scope"] == "end_to_end":
+        return end_to_end_query(bench.model, bench.pictures, bench.artifact.preprocess, bench.batch, bench.parts)
+    if not bench.inputs:
+        bench.inputs = tensors(bench.pictures, bench.artifact.preprocess, bench.batch)
+    return device_query(bench.model, bench.inputs)
+
+
+def _warmed(query: Query, asked: dict[str, Any]) -> WarmUp:
+    return warm_up(query, least=asked["warm_least"], most=asked["warm_most"], seconds=asked["warm_s"])
+
+
+def _warm(bench: Bench, asked: dict[str, Any]) -> dict[str, Any]:
+    return dataclasses.asdict(_warmed(_query(bench, asked), asked))
+
+
+def _row(bench: Bench, asked: dict[str, Any]) -> dict[str, Any]:
+    """Warm-up, timed loop, memory, and then the outputs that were kept against an untimed run."""
+    query = _query(bench, asked)
+    warmed = _warmed(query, asked)
+    bench.parts.clear()
+    keep = choose_kept(asked["min_queries"], asked["seed"])
+    time.sleep(asked["idle_s"])  # what the machine draws when it waits
+    bench.say({"event": "timing"})
+    limits = Limits(asked["duration_s"], asked["min_queries"], asked["max_duration_s"])
+    begin = time.monotonic_ns()
+    timed = timed_loop(query, limits, keep)
+    loop_ns = (begin, time.monotonic_ns())  # of the clock that power is read by, whenever the parent hears of it
+    bench.say({"event": "timed"})
+    peak = rss_peak_mib()
+    parts = {name: list(times) for name, times in bench.parts.times.items()} if asked["scope"] == "end_to_end" else {}
+    differ = [number for number, output in timed.kept.items() if not same_output(output, query(number))]
+    return {
+        "warmup": dataclasses.asdict(warmed), "starts_ns": list(timed.starts_ns), "durations_ns": list(timed.durations_ns),
+        "wall_s": timed.wall_s, "loop_ns": loop_ns,
+        "parts_ns": parts, "kept": len(timed.kept), "differ": differ, "rss_peak_mib": peak,
+        "rss_before_mib": bench.before_mib, "read_ms": bench.read_ms, "clock_ns": clock_overhead_ns(),
+    }  # fmt: skip
+
+
+def _block(bench: Bench, asked: dict[str, Any]) -> dict[str, Any]:
+    query, offset = _query(bench, asked), bench.asked
+    bench.say({"event": "timing"})
+    durations: array[int] = block(
+        lambda number: query(offset + number), seconds=asked["block_s"], calls=asked["block_calls"],
+        slow_calls=asked["slow_calls"],
+    )  # fmt: skip
+    bench.say({"event": "timed"})
+    bench.asked += len(durations)
+    bench.parts.clear()
+    return {"durations_ns": list(durations)}
+
+
+def _rate(bench: Bench, asked: dict[str, Any]) -> dict[str, Any]:
+    """A short run for the choice of a batch: images per second."""
+    query = _query(bench, asked)
+    for number in range(3):
+        query(number)
+    durations = block(query, seconds=asked["seconds"], calls=3, slow_calls=3)
+    return {"images_per_s": bench.batch * len(durations) / (sum(durations) / 1e9), "rss_peak_mib": rss_peak_mib()}
+
+
+COMMANDS: dict[str, Callable[[Bench, dict[str, Any]], dict[str, Any]]] = {
+    "open": _open, "golden": _golden, "warm": _warm, "row": _row, "block": _block, "rate": _rate,
+}  # fmt: skip
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,286 @@
+"""The table of verbs, and what every verb has in common: options, error boundary, exit code, JSON envelope."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import json
+import logging
+import math
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from octc.cli._app.errors import BROKEN_PIPE, INTERRUPTED, TERMINATED, Terminated, error_json, error_text, sort_error
+from octc.cli._app.session import Session
+from octc.cli._app.terminal import ClosedPipe, answer, tell
+from octc.core.errors import OctcError
+from octc.core.offline import go_offline, refused_attempts
+from octc.core.settings import Settings, bool_of, config_option, read_settings
+
+SCHEMA = "1.0"
+COMMON_PANEL = "Common options"
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A command: its words, the function that is it (module:function, imported when it is called), one line of help."""
+
+    name: str
+    where: str
+    help: str
+
+
+GROUPS = {
+    "train": "Train a teacher, then its student.",
+    "data": "Fetch, check, split and draw data sets.",
+    "runs": "What was trained on this machine.",
+    "bundle": "Sign artifacts, and check who signed them.",
+    "config": "Show, begin and check the configuration.",
+}
+VERBS = (
+    Verb("data list", "octc.cli.data:list_", "Known data sets, and which of them are on this machine."),
+    Verb("data check", "octc.cli.data:check", "Counts, unreadable files, duplicates, patients across splits."),
+    Verb("data audit", "octc.cli.data:check", "The same as octc data check."),
+    Verb("data fetch", "octc.cli.data_fetch:fetch", "Download a data set, check its sum and unpack it."),
+    Verb("data phantom", "octc.cli.data:phantom", "Draw synthetic B-scans."),
+    Verb(
+        "data paired-phantom", "octc.cli.data_paired:paired_phantom", "Draw synthetic OCT and fundus images of the same eyes."
+    ),
+    Verb(
+        "data split",
+        "octc.cli.data_split:split",
+        "Show the split of a run (by patient, where known), or the folds of a cross-validation.",
+    ),
+    Verb("data stats", "octc.cli.data_split:stats", "Counts, sizes, mean and deviation of the training pixels."),
+    Verb("train teacher", "octc.cli.train:teacher", "Train the large network of a recipe."),
+    Verb("train student", "octc.cli.train:student", "Distil the teacher into the small network, then quantisation-aware."),
+    Verb(
+        "train retnet-teacher", "octc.cli.train_retnet:teacher", "Train a teacher of OCT or fundus images, several labels each."
+    ),
+    Verb("train retnet-student", "octc.cli.train_retnet:student", "Distil it into a student of the other modality."),
+    Verb("eval", "octc.cli.eval:evaluate", "Evaluate a run on its select or test part: tables, figures, intervals."),
+    Verb("compare", "octc.cli.compare:compare", "Two runs, cross-validations or artifacts on the same images."),
+    Verb("export", "octc.cli.export:export", "Write ONNX, OpenVINO and TensorRT artifacts of a run."),
+    Verb("analyze", "octc.cli.analyze:analyze", "Rank the layers of a run by what INT8 costs each."),
+    Verb("ptq", "octc.cli.ptq:ptq", "Compare PTQ engines on one checkpoint."),
+    Verb("lint", "octc.cli.lint:lint", "Check an ONNX graph for what engines reject, run in float or mis-scale."),
+    Verb("verify", "octc.cli.verify:verify", "Prove that an artifact is as good as its reference."),
+    Verb("bench", "octc.cli.bench:bench", "Measure latency, throughput, memory and size."),
+    Verb("report", "octc.cli.report:report", "One page about a run: verdicts, figures, latencies, model card."),
+    Verb("bundle sign", "octc.cli.bundle:sign", "Sign artifacts with an Ed25519 key."),
+    Verb("bundle verify", "octc.cli.bundle:verify", "Check sums and signatures of artifacts."),
+    Verb("serve-config", "octc.cli.serve:serve_config", "Write a model repository for a server (triton)."),
+    Verb("predict", "octc.cli.predict:predict", "Classify images with an artifact."),
+    Verb("list", "octc.cli.list:list_", "Models, data sets, recipes and runs, and what is missing for each."),
+    Verb("doctor", "octc.cli.doctor:doctor", "Say what this machine can do and how to mend the rest."),
+    Verb("runs list", "octc.cli.runs:list_runs", "Runs, newest first, and what is missing for each."),
+    Verb("runs show", "octc.cli.runs:show", "One run: what it was made of, its stages, its artifacts."),
+    Verb("runs prune", "octc.cli.prune:prune", "List unfinished runs and leftovers; delete them with --yes."),
+    Verb("explain", "octc.cli.explain:explain", "What a code or a word of a verdict means, and what to do."),
+    Verb("completion", "octc.cli.completion:completion", "Print the completion script of a shell."),
+    Verb("config show", "octc.cli.config:show", "Every key with the value that counts here, and its origin."),
+    Verb("config init", "octc.cli.config:init", "Write a configuration file to begin with."),
+    Verb("config validate", "octc.cli.config:validate", "Check the configuration without running anything."),
+)
+
+Option = typer.Option
+COMMON: dict[str, tuple[Any, Any]] = {
+    "json": (Annotated[bool, Option("--json", help="One JSON document on stdout")], False),
+    "quiet": (Annotated[bool, Option("--quiet", "-q", help="Only warnings and errors on stderr")], False),
+    "verbose": (
+        Annotated[int, Option("--verbose", "-v", count=True, show_default=False, help="More log; -vv adds tracebacks")],
+        0,
+    ),
+    "no_color": (Annotated[bool, Option("--no-color", help="No colour")], False),
+    "offline": (Annotated[bool, Option("--offline", help="Refuse every network connection")], False),
+    "config": (Annotated[str | None, Option("--config", metavar="FILE", help="Configuration file (TOML)")], None),
+    "run_dir": (Annotated[str | None, Option("--run-dir", metavar="DIR", help="Where runs lie and go (./runs)")], None),
+    "data": (Annotated[str | None, Option("--data", metavar="DIR", help="Root of the data set")], None),
+}
+
+
+def load(entry: Verb) -> Callable[..., int]:
+    """Import a verb's function and give it the common options."""
+    module, _, function = entry.where.partition(":")
+    return verb(getattr(importlib.import_module(module), function), entry.name)
+
+
+def verb(function: Callable[..., int], name: str) -> Callable[..., int]:
+    """`function(session, ...)` as a command: the same options plus the common ones, inside the error boundary."""
+    hints = get_type_hints(function, include_extras=True)
+    own = [
+        parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in list(inspect.signature(function).parameters.values())[1:]
+    ]
+    common = [
+        inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
+        for key, (kind, default) in COMMON.items()
+    ]
+    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+
+    def command(*, context: typer.Context, **values: Any) -> int:
+        shared = {key: values.pop(key) for key in COMMON}
+        given = {key for key in values if _given(context, key)}
+        return bounded(name, shared, functools.partial(_call, function, values, given))
+
+    signature = inspect.Signature([context, *own, *common])
+    command.__signature__ = signature  # type: ignore[attr-defined]
+    command.__annotations__ = {key: parameter.annotation for key, parameter in signature.parameters.items()}
+    command.__name__, command.__doc__ = function.__name__, function.__doc__
+    return command
+
+
+def _given(context: typer.Context, key: str) -> bool:
+    """Whether an option stood on the command line."""
+    source = context.get_parameter_source(key)
+    return source is not None and source.name != "DEFAULT"
+
+
+def _call(function: Callable[..., int], values: dict[str, Any], given: set[str], session: Session) -> int:
+    """Fill what was not given on the command line from the configuration, note the origins, and run."""
+    section = session.command.split()[0]
+    for key in values:
+        name = config_option(section, key)
+        configured = None if name is None else session.settings.get(section, {}).get(name)
+        origin = "flag" if key in given else "default"
+        if key not in given and configured is not None:
+            values[key], origin = configured
+        session.origins[f"{section}.{name or key}"] = origin
+    return function(session, **values)
+
+
+def open_session(name: str, shared: dict[str, Any]) -> Session:
+    """A session from the common options. Raises what the configuration raises (E103, E104, E105, E107)."""
+    session = Session(
+        command=name, json=shared["json"], quiet=shared["quiet"], verbose=shared["verbose"], color=not shared["no_color"]
+    )
+    session.config = shared["config"]
+    session.data = shared["data"]
+    session.offline = shared["offline"]
+    session.run_dir = Path(shared["run_dir"] or "runs")
+    return session
+
+
+def apply_settings(session: Session, shared: dict[str, Any], settings: Settings) -> None:
+    """Common options that the configuration may give: offline, run.dir, data.root."""
+    session.settings = settings
+    session.offline = shared["offline"] or bool(bool_of(settings, "offline"))
+    if shared["run_dir"] is None and "dir" in settings.get("run", {}):
+        session.run_dir = Path(settings["run"]["dir"][0])
+    for key, (value, _) in settings.get("bundle", {}).items():  # every reader asks the environment, in children too
+        os.environ[f"OCTC_BUNDLE__{key.upper()}"] = str(value)
+    if "root" in settings.get("data", {}):
+        os.environ.setdefault("OCTC_DATA", str(settings["data"]["root"][0]))
+
+
+def bounded(name: str, shared: dict[str, Any], work: Callable[[Session], int]) -> int:
+    """Run `work` inside the error boundary; the exit code."""
+    session = open_session(name, shared)
+    _start_log(session.verbose)
+    error: OctcError | None = None
+    try:
+        with _terminable():
+            settings, notes = read_settings(session.config, os.environ, Path.cwd())
+            apply_settings(session, shared, settings)
+            for note in notes:
+                session.warn("OCT-W101", note)
+            if session.offline:
+                go_offline()
+            code = int(work(session) or 0)
+    except ClosedPipe:
+        return BROKEN_PIPE
+    except Terminated:
+        code = TERMINATED
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except Exception as caught:  # the boundary: everything else becomes a sorted error
+        error = sort_error(caught, name)
+        code = error.exit_code
+        if session.verbose >= 2:
+            tell("".join(traceback.format_exception(type(caught), caught, caught.__traceback__)))
+    return close(session, code, error)
+
+
+def close(session: Session, code: int, error: OctcError | None) -> int:
+    """Say the error on stderr and print the JSON envelope."""
+    if error is not None:
+        tell(error_text(error, session.colour))
+    if code in (INTERRUPTED, TERMINATED):
+        tell("interrupted\n" if code == INTERRUPTED else "terminated\n")
+    if session.json:
+        answer(json.dumps(finite(envelope(session, code, error)), allow_nan=False, indent=1) + "\n")
+    return code
+
+
+def envelope(session: Session, code: int, error: OctcError | None) -> dict[str, Any]:
+    """The one document of `--json`."""
+    words = {0: "ok", 1: "gate_failed", INTERRUPTED: "interrupted", TERMINATED: "interrupted"}
+    value: dict[str, Any] = {
+        "schema_version": SCHEMA,
+        "command": session.command,
+        "status": words.get(code, "error"),
+        "exit_code": code,
+        "run_id": session.run_id,
+        "data": session.document,
+        "warnings": session.warnings,
+        "error": None if error is None else error_json(error),
+    }
+    if session.offline:
+        value["offline"] = {"requested": True, "refused_attempts": refused_attempts()}
+    return value
+
+
+def finite(value: Any) -> Any:
+    """A value as plain JSON: numbers that are not finite become null, paths text, arrays lists."""
+    if isinstance(value, dict):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [finite(item) for item in value]
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if hasattr(value, "tolist"):  # numpy scalars and arrays
+        return finite(value.tolist())
+    return str(value)
+
+
+def _start_log(verbose: int) -> None:
+    """The log of octc goes to stderr; dependencies are heard from -v on."""
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    logger = logging.getLogger("octc")
+    logger.setLevel(level)
+    for handler in [h for h in logger.handlers if h.get_name() == "octc-cli"]:
+        logger.removeHandler(handler)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.set_name("octc-cli")
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    logger.addHandler(handler)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM raises Terminated, so that `finally` and whoever saves on KeyboardInterrupt get their turn."""
+
+    def stop(_number: int, _frame: Any) -> None:
+        raise Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread: somebody else owns the signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

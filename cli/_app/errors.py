@@ -1,0 +1,133 @@
+"""How a failure is shown: its lines on stderr, its JSON, its exit code. Anything that is not OctcError is sorted here."""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import sys
+import tempfile
+import traceback
+from difflib import get_close_matches
+from typing import Any
+
+from octc.cli._app.terminal import COLOURS, PLAIN
+from octc.core.errors import OctcError, Several
+from octc.core.faults import fault_of
+from octc.core.optional import absent_extra
+
+INTERRUPTED, TERMINATED, BROKEN_PIPE = 130, 143, 141
+FORBIDDEN = (errno.EACCES, errno.EPERM)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM. Whoever saves its state on KeyboardInterrupt saves it on this too."""
+
+
+def sort_error(error: BaseException, command: str) -> OctcError:
+    """Any exception as an OctcError: what the machine lacks by name (also where it was taken for a damaged file), what is not
+    installed with its pip line, the rest as OCT-E999 with a trace file."""
+    if isinstance(error, Several):
+        return Several([sort_error(one, command) for one in error.errors])
+    if (fault := fault_of(error, error.place if isinstance(error, OctcError) else None)) is not None:
+        return fault
+    if isinstance(error, OctcError):
+        return error
+    if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno in FORBIDDEN):
+        text = f"no permission: {error.strerror}"
+        return OctcError("OCT-E109", text, mend="check the permissions, or give --run-dir DIR", place=_file(error))
+    if isinstance(error, ImportError) and (absent := absent_extra(error)) is not None:
+        return absent
+    path = write_trace(error, command)
+    text = f"internal error: {type(error).__name__}: {first_line(error)}"
+    mend = "report this with the trace file; -vv shows the trace here"
+    if path is None:
+        mend = "report this with what -vv shows (no trace file could be written)"
+    return OctcError("OCT-E999", text, mend=mend, place=path)
+
+
+def _file(error: OSError) -> str | None:
+    return None if error.filename is None else str(error.filename)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's text, shortened."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else "no text"
+
+
+def write_trace(error: BaseException, command: str) -> str | None:
+    """Write the traceback (no local variables) to a file of its own; its path, or None where none can be written."""
+    head = [
+        f"octc {command}\n",
+        f"python {platform.python_version()} on {platform.platform()}\n",
+        f"packages {', '.join(loaded_versions())}\n\n",
+    ]
+    try:
+        handle, path = tempfile.mkstemp(prefix="octc-error-", suffix=".txt")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.writelines([*head, *traceback.format_exception(type(error), error, error.__traceback__)])
+    except OSError:
+        return None
+    return path
+
+
+def loaded_versions() -> list[str]:
+    """Name and version of the libraries that are loaded and matter."""
+    names = ("numpy", "scipy", "PIL", "torch", "timm", "onnx", "onnxruntime", "openvino")
+    return [f"{name} {getattr(sys.modules[name], '__version__', '?')}" for name in names if name in sys.modules]
+
+
+def error_text(error: OctcError, colour: bool) -> str:
+    """The lines of section 8 of the interface: what, where, why, help. Several problems follow each other."""
+    if isinstance(error, Several):
+        return "".join(error_text(one, colour) for one in error.errors)
+    head = f"error[{error.code}]"
+    lines = [f"{COLOURS['error']}{head}{PLAIN}: {error.message}" if colour else f"{head}: {error.message}"]
+    for mark, text in (("-->", error.place), ("why:", error.why), ("help:", error.mend)):
+        if text:
+            lines.append(f"  {mark} {text}")
+    return "\n".join(lines) + "\n"
+
+
+def error_json(error: OctcError) -> dict[str, Any]:
+    """`error` of the JSON envelope. A place of two parts ("file  field") is a path and a field."""
+    path, _, named = (error.place or "").partition("  ")
+    if path.startswith("--"):
+        path, named = "", path
+    value: dict[str, Any] = {
+        "code": error.code,
+        "message": error.message,
+        "why": error.why,
+        "help": error.mend,
+        "path": path or None,
+        "field": named.strip() or None,
+    }
+    if isinstance(error, Several):
+        value["all"] = [error_json(one) for one in error.errors]
+    return value
+
+
+def usage_error(error: Any, command: str) -> OctcError:
+    """What the option parser refused, as OCT-E101 (unknown word) or OCT-E104 (value), with the nearest word.
+
+    `error` is the parser's own exception: `format_message()`, and where they apply `option_name`, `param` and `ctx`.
+    """
+    text = str(error.format_message()).strip().rstrip(".")
+    option = getattr(error, "option_name", None)
+    context = getattr(error, "ctx", None)
+    shown = f"octc {command} --help".replace("  ", " ")
+    if type(error).__name__ == "NoSuchOption" and option:
+        known = [o for p in context.command.get_params(context) for o in (*p.opts, *p.secondary_opts)] if context else []
+        return unknown_word("option", str(option), [word for word in known if word.startswith("--")], shown)
+    code = "OCT-E104" if type(error).__name__ == "BadParameter" else "OCT-E101"
+    param = getattr(error, "param", None)
+    place = None if param is None else next((word for word in param.opts if word.startswith("--")), None)
+    return OctcError(code, text[:1].lower() + text[1:], mend=shown, place=place)
+
+
+def unknown_word(kind: str, word: str, known: list[str], mend: str) -> OctcError:
+    """OCT-E101 with the nearest valid word."""
+    near = get_close_matches(word, known, n=1, cutoff=0.5)
+    help_text = f"did you mean `{near[0]}`?   (all: {mend})" if near else mend
+    return OctcError("OCT-E101", f"unknown {kind} {word!r}", mend=help_text, place=word if kind == "option" else None)

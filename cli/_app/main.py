@@ -1,0 +1,199 @@
+"""The door: which verb is meant, its module imported then and not before, and what the option parser refuses."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from octc.cli._app.commands import GROUPS, VERBS, Verb, bounded, load
+from octc.cli._app.errors import BROKEN_PIPE, INTERRUPTED, error_text, sort_error, unknown_word, usage_error
+from octc.cli._app.session import Session
+from octc.cli._app.shorthand import recipe_names, spelt_out
+from octc.cli._app.terminal import ClosedPipe, answer, check_stdout, drop_pipes, prepare_streams, tell
+from octc.core.errors import OctcError
+
+# common options without a value may stand before the verb too
+MOVABLE = ("--json", "--quiet", "-q", "--verbose", "-v", "-vv", "--no-color", "--offline")
+ALIASES = {"split": "data split"}
+BARE = {"--resume": "newest"}  # options whose value may be left out, and what that means
+ABOUT = """Compress a retinal OCT classifier for the edge and prove that the small one is as good as the big one.
+
+Every verb explains itself: octc VERB --help"""
+SETTINGS = {"help_option_names": ["-h", "--help"]}
+
+
+def run() -> None:
+    """The entry point of the `octc` command."""
+    prepare_streams()
+    try:
+        check_stdout()
+        code = main(sys.argv[1:])
+    except (ClosedPipe, BrokenPipeError):
+        code = BROKEN_PIPE
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except Exception as caught:  # outside of any verb: the disk behind stdout is full, for example
+        error = sort_error(caught, "octc")
+        tell(error_text(error, colour=False))
+        code = error.exit_code
+    drop_pipes()
+    sys.exit(code)
+
+
+def main(words: Sequence[str]) -> int:
+    """Run a command line; the exit code."""
+    if "_OCTC_COMPLETE" in os.environ:  # the shell asks what could follow; the words so far are in another variable
+        words = os.environ.get("_TYPER_COMPLETE_ARGS", os.environ.get("COMP_WORDS", "")).split()[1:]
+        return _parse(_app(_chosen(list(words))), [], list(words))
+    arguments = _arranged(list(words))
+    chosen = _chosen(arguments)
+    if chosen is None and (error := _unknown_verb(arguments)) is not None:
+        return _refuse(error, arguments)
+    if chosen is None:
+        return _parse(_app(None), arguments, arguments)
+    try:
+        app = _app(chosen)
+    except Exception as error:  # an import that fails is shown like any other failure
+        return _refuse(error, arguments)
+    return _parse(app, arguments, arguments)
+
+
+def _arranged(words: list[str]) -> list[str]:
+    """`octc --json list` is `octc list --json`; `octc split` is `octc data split`; `octc train RECIPE` is spelt out; `--resume`
+    alone is the newest run."""
+    follows = [*words[1:], "-"]  # one more than there are words where there is none
+    words = [f"{w}={BARE[w]}" if w in BARE and n.startswith("-") else w for w, n in zip(words, follows, strict=False)]
+    first = next((i for i, word in enumerate(words) if not word.startswith("-")), len(words))
+    leading = words[:first]
+    rest = words[first:]
+    if rest and rest[0] in ALIASES:
+        rest = [*ALIASES[rest[0]].split(), *rest[1:]]
+    rest = spelt_out(rest)
+    if not rest or any(word not in MOVABLE for word in leading):
+        return [*leading, *rest]
+    verb = _chosen(rest)
+    count = 1 if verb is None else len(verb.name.split())
+    return [*rest[:count], *leading, *rest[count:]]
+
+
+def _chosen(words: list[str]) -> Verb | None:
+    """The verb that the words begin with."""
+    for entry in VERBS:
+        name = entry.name.split()
+        if words[: len(name)] == name:
+            return entry
+    return None
+
+
+def _unknown_verb(words: list[str]) -> OctcError | None:
+    """E101 for a word that is no verb; None where help or the version is asked for."""
+    plain = [word for word in words[:2] if not word.startswith("-")]
+    if not plain:
+        return None
+    if plain[0] in GROUPS:
+        known = [entry.name.split()[1] for entry in VERBS if entry.name.startswith(plain[0] + " ")]
+        if len(plain) < 2 or plain[1] in known:
+            return None
+        known += recipe_names() if plain[0] == "train" else []
+        return unknown_word(f"word after `octc {plain[0]}`", plain[1], known, f"octc {plain[0]} --help")
+    if plain[0] != words[0]:
+        return None
+    known = sorted({entry.name.split()[0] for entry in VERBS} | set(ALIASES))
+    return unknown_word("command", plain[0], known, "octc --help")
+
+
+def _app(chosen: Verb | None) -> typer.Typer:
+    """Every verb with its line of help, and only the chosen one with its code."""
+    app = typer.Typer(
+        name="octc", help=ABOUT, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True,
+        context_settings=SETTINGS,
+    )  # fmt: skip
+    app.callback(invoke_without_command=True)(_root)
+    groups = {}
+    text: str | None
+    for name, text in GROUPS.items():
+        groups[name] = typer.Typer(help=text, rich_markup_mode=None, no_args_is_help=True, context_settings=SETTINGS)
+        app.add_typer(groups[name], name=name)
+    for entry in VERBS:
+        first, _, second = entry.name.partition(" ")
+        function: Callable[..., Any] = load(entry) if entry is chosen else _placeholder
+        owner = groups[first] if second else app
+        text = None if entry is chosen else entry.help
+        owner.command(second or first, help=text, short_help=entry.help, context_settings=SETTINGS)(function)
+    return app
+
+
+def _placeholder() -> None:
+    """A verb that was not asked for."""
+
+
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version (with --json of all libraries)")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout")] = False,
+) -> None:
+    if context.invoked_subcommand is not None or not version:
+        return
+    from octc.cli.version import own_version, version_json
+
+    if as_json:
+
+        def versions(session: Session) -> int:
+            session.report(version_json())
+            return 0
+
+        bounded("version", _plain(json_wanted=True), versions)
+    else:
+        answer(f"octc {own_version()}\n")
+
+
+def _plain(*, json_wanted: bool) -> dict[str, Any]:
+    """Common options as if none was given."""
+    from octc.cli._app.commands import COMMON
+
+    return {**{key: default for key, (_, default) in COMMON.items()}, "json": json_wanted}
+
+
+def _parse(app: typer.Typer, arguments: list[str], words: list[str]) -> int:
+    """Let the parser call the verb; its exit code, or that of what it refused."""
+    try:
+        result = typer.main.get_command(app).main(args=arguments, prog_name="octc", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except typer.Exit as error:
+        return error.exit_code
+    except SystemExit as error:  # the parser's own: completion is done, or the reader of the help has gone
+        return BROKEN_PIPE if error.code == 1 and "_OCTC_COMPLETE" not in os.environ else int(error.code or 0)
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":
+            answer(error.format_message() + "\n")
+            return 0 if not words else 2
+        return _refuse(usage_error(error, _name(words)), words)
+    return result if isinstance(result, int) else 0
+
+
+def _name(words: list[str]) -> str:
+    chosen = _chosen(words)
+    return "" if chosen is None else chosen.name
+
+
+def _refuse(error: Exception, words: list[str]) -> int:
+    """An error before there is a session: the same style, and the envelope where `--json` stands among the words."""
+
+    def fail(_session: Session) -> NoReturn:
+        raise error
+
+    end = words.index("--") if "--" in words else len(words)
+    shared = _plain(json_wanted="--json" in words[:end])
+    shared["no_color"] = "--no-color" in words[:end]
+    return bounded(_name(words) or "octc", shared, fail)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,184 @@
+"""The session that every verb is given: its common options, and the only way to the terminal.
+
+The result goes to stdout, everything else to stderr; with `--json` stdout carries one document and nothing else.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from octc.cli._app.terminal import COLOURS, PLAIN, answer, has_colour, marked, reaching_stdout, tell
+
+Step = Callable[[int], None]
+QUIET_SECONDS = 10.0  # not on a terminal: at most one line in this time
+
+
+@dataclass
+class Session:
+    """Common options and what a verb has said so far.
+
+    Attributes:
+        run_dir: where runs lie and go. data: root of the data set, or None (then OCTC_DATA, then the default).
+        settings: merged configuration files and environment, section -> key -> (value, origin).
+        origins: "train.epochs" -> "flag", "env:NAME", "project:octc.toml:12", ... or "default", of this verb's options.
+        run_id: of the run that was used or made; goes into the JSON envelope.
+    """
+
+    command: str
+    json: bool = False
+    quiet: bool = False
+    verbose: int = 0
+    color: bool = True
+    offline: bool = False
+    config: str | None = None
+    run_dir: Path = Path("runs")
+    data: str | None = None
+    settings: dict[str, dict[str, tuple[Any, str]]] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+    run_id: str | None = None
+    document: dict[str, Any] = field(default_factory=dict)
+    warnings: list[dict[str, Any]] = field(default_factory=list)
+    _bar: Any = None
+
+    @property
+    def colour(self) -> bool:
+        """Whether stderr gets colour."""
+        return self.color and has_colour(sys.stderr, os.environ)
+
+    def say(self, text: str) -> None:
+        """A line for people, on stderr."""
+        if not self.quiet:
+            tell(marked(text, sys.stderr, self.colour) + "\n")
+
+    def warn(self, code: str, message: str, path: str | None = None) -> None:
+        """A warning never stops the command; `--json` lists it."""
+        self.warnings.append({"code": code, "message": message, "path": path})
+        head = f"warning[{code}]"
+        if self.colour:
+            head = f"{COLOURS['warning']}{head}{PLAIN}"
+        place = f"\n  --> {path}" if path else ""
+        tell(f"{head}: {message}{place}\n")
+
+    def result(self, what: Any) -> None:
+        """The answer, on stdout: a text, or anything that rich can render. Nothing with `--json`."""
+        if self.json:
+            return
+        text = self._marked(what) if isinstance(what, str) else self._rendered(what)
+        answer(text if text.endswith("\n") else text + "\n")
+
+    def rows(self, text: str) -> None:
+        """Whole lines of an answer for programs, as they are and at once. Nothing with `--json`."""
+        if not self.json:
+            answer(text)
+
+    @property
+    def width(self) -> int:
+        """Columns of stdout: 160 where it is no terminal and COLUMNS does not say, and never below 40."""
+        return max(shutil.get_terminal_size((160, 24)).columns, 40)
+
+    @property
+    def _result_colour(self) -> bool:
+        return self.color and has_colour(sys.stdout, os.environ)
+
+    def _marked(self, text: str) -> str:
+        return "\n".join(marked(line, sys.stdout, self._result_colour) for line in text.split("\n"))
+
+    def report(self, data: dict[str, Any]) -> None:
+        """The command's own document: `data` of the JSON envelope."""
+        self.document = data
+
+    def _rendered(self, what: Any) -> str:
+        from rich.console import Console
+
+        colour = self._result_colour
+        console = Console(
+            file=sys.stdout,
+            no_color=not colour,
+            force_terminal=colour,
+            width=self.width,
+            markup=False,
+            highlight=False,
+            emoji=False,
+        )
+        with reaching_stdout(), console.capture() as captured:  # rich writes nothing there, but it does write
+            console.print(what)
+        return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
+
+    @contextmanager
+    def progress(self, label: str, total: int | None) -> Iterator[Step]:
+        """A bar with the time left; where there is no terminal, a line for every 10 %."""
+        if self.quiet:
+            yield _ignore
+        elif sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+            yield from self._bar_steps(label, total)
+        else:
+            yield self._line_steps(label, total)
+
+    def _bar_steps(self, label: str, total: int | None) -> Iterator[Step]:
+        from rich import progress
+        from rich.console import Console
+        from rich.text import Text
+
+        outermost = self._bar is None
+        if outermost:
+            columns = (
+                progress.TextColumn("  {task.description}", markup=False),
+                progress.BarColumn(bar_width=24),
+                progress.MofNCompleteColumn(),
+                progress.TimeRemainingColumn(compact=True),
+            )
+            console = Console(stderr=True, no_color=not self.colour, markup=False, highlight=False, emoji=False)
+            self._bar = progress.Progress(*columns, console=console, transient=True, redirect_stdout=False)
+            self._bar.start()
+        bar = self._bar
+        task = bar.add_task(Text(label).plain, total=total)
+        try:
+            yield functools.partial(bar.advance, task)
+        finally:
+            if outermost:
+                bar.stop()
+                self._bar = None
+            else:
+                bar.remove_task(task)
+
+    def _line_steps(self, label: str, total: int | None) -> Step:
+        start = time.monotonic()
+        state = {"done": 0, "tenth": 0, "said": start}
+
+        def step(count: int = 1) -> None:
+            state["done"] += count
+            now = time.monotonic()
+            done = int(state["done"])
+            tenth = 10 * done // total if total else 0
+            due = tenth > state["tenth"] or not total
+            if not due or now - state["said"] < QUIET_SECONDS:
+                return
+            state["tenth"], state["said"] = tenth, now
+            left = f", {spell_seconds((now - start) / done * (total - done))} left" if total and done else ""
+            share = f"{min(100 * done // total, 100)} % ({done}/{total})" if total else str(done)
+            self.say(f"  {label}  {share}{left}")
+
+        return step
+
+
+def _ignore(_count: int = 1) -> None:
+    """The step of a quiet session."""
+
+
+def spell_seconds(seconds: float) -> str:
+    """A duration for people: 42 s, 3 min 05 s, 2 h 07 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,272 @@
+"""Quantisation-aware fine-tuning of a trained student, with the teacher on; the better of PTQ and QAT on val is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import fx, nn
+from torch.nn import functional
+
+from octc.compress.calibrate import observe, set_ranges
+from octc.compress.fake_quant import learn_steps
+from octc.compress.finetune_cached import cached_ways
+from octc.compress.placement import convolutions, counts, prepare, set_mode
+from octc.compress.rounding import forget_floats, round_with_compensation
+from octc.core.errors import OctcError, shorten
+from octc.datasets.base import Progress, Sample
+from octc.imaging.preprocess import Preprocess
+from octc.train.batches.images import eval_batches
+from octc.train.distill.losses import soft_loss
+from octc.train.loop.checkpoint import Checkpoint, load_strictly, read_checkpoint
+from octc.train.loop.evaluate import logits_of
+from octc.train.loop.fit import fit
+from octc.train.loop.label_losses import Loss
+from octc.train.loop.state import made_from
+from octc.train.loop.training import Data, Fitted
+from octc.train.loop.ways import Ways
+from octc.train.networks.models import build_model, normalise
+from octc.train.recipes.registry import Augment, Quantisation, plain
+from octc.train.stages import Context, facts_of, load_data, load_teacher, preprocess_of, written
+
+MINIMUM = 16  # calibration images
+ROUNDING = 128  # of them at most are looked at for the rounding of weights
+Near = Callable[[torch.Tensor, torch.Tensor], dict[str, float]]
+
+
+def calibration_indices(labels: list[int], wanted: int, seed: int) -> npt.NDArray[np.int64]:
+    """Indices of a stratified draw without replacement, sorted: equal shares a class as far as the classes reach."""
+    rng = np.random.default_rng([seed, 0xCA11])
+    by_class = {k: rng.permutation([i for i, label in enumerate(labels) if label == k]) for k in sorted(set(labels))}
+    chosen: list[int] = []
+    rank = 0
+    while len(chosen) < min(wanted, len(labels)):
+        chosen += [int(rows[rank]) for rows in by_class.values() if rank < len(rows)]
+        rank += 1
+    return np.sort(np.array(chosen[:wanted], dtype=np.int64))
+
+
+def check_calibration(calibration: list[Sample], other: dict[str, tuple[Sample, ...]]) -> None:
+    """Refuse calibration images that stand in val or test (E214), and a calibration set that cannot do (E214)."""
+    if len(calibration) < MINIMUM or len({s.label for s in calibration}) < 2:
+        text = f"{len(calibration)} calibration images of {len({s.label for s in calibration})} classes"
+        raise OctcError("OCT-E214", text, mend=f"at least {MINIMUM} images of at least two classes from train")
+    for part, items in other.items():
+        sums = {s.sha256 for s in items}
+        if shared := [s.path for s in calibration if s.sha256 in sums]:
+            text = f"calibration images overlap the {part} split ({len(shared)} files, sha256 match): {shorten(shared)}"
+            raise OctcError("OCT-E214", text, mend="octc train again: the split is made anew", why="measured on seen images")
+
+
+def calibrated(
+    student: nn.Module,
+    how: Quantisation,
+    data: Data,
+    size: int,
+    seed: int,
+    device: Any = "cpu",
+    progress: Progress | None = None,
+    near: Near | None = None,
+) -> tuple[fx.GraphModule, dict[str, Any]]:
+    """Fold, insert quantisers, calibrate with each observer and round the weights; keep what agrees best with the float
+    student on val.
+
+    near: how close logits are to reference logits, with "agreement" and "kl"; `closeness` by default.
+
+    Returns: the quantised network (quantisers on) and the table of what each observer gave.
+    """
+    pre = data.preprocess
+    total, done = looks_of(how, len(data.labels), len(data.val_images)), 0
+
+    def tell(images: int) -> None:
+        nonlocal done
+        done += images
+        if progress is not None:
+            progress(done, total)
+
+    chosen = calibration_indices(list(data.labels), how.calibration, seed)
+    quantised = prepare(student, size).requires_grad_(True)
+    quantised.to(device).to(memory_format=torch.channels_last)
+
+    def batches(step: int = 1) -> Iterator[torch.Tensor]:
+        for chunk in eval_batches(data.images[chosen[::step]], 32):
+            yield normalise(chunk.to(device), pre).contiguous(memory_format=torch.channels_last)
+            tell(len(chunk))
+
+    observe(quantised, batches)
+    reference = logits_of(student.to(device), data.val_images, pre, device)
+
+    def look() -> dict[str, float]:
+        set_mode(quantised, "on")
+        found = (near or closeness)(reference, logits_of(quantised, data.val_images, pre, device))
+        tell(len(data.val_images))
+        return found
+
+    table: dict[str, dict[str, float]] = {}
+    for observer in how.observers:
+        set_ranges(quantised, observer)
+        table[observer] = look()
+    best = max(table, key=lambda name: _nearness(table[name]))
+    set_ranges(quantised, best)
+    facts = {"observer": best, "observers": table, "calibration_images": len(chosen), "counts": counts(quantised)}
+    if how.rounding:
+        round_with_compensation(quantised, lambda: batches(_thin(len(chosen))))
+        found = look()
+        better = _nearness(found) >= _nearness(table[best])
+        facts["rounded"] = {**found, "chosen": "gptq" if better else "nearest"}
+        if not better:
+            forget_floats(quantised, back=convolutions(quantised))
+    set_mode(quantised, "on")
+    if how.learned_steps:
+        learn_steps(quantised)
+    return quantised, facts
+
+
+def looks_of(how: Quantisation, train: int, val: int) -> int:
+    """How many times `calibrated` looks at an image, of so many of either part."""
+    count = min(how.calibration, train)
+    return 2 * count + how.rounding * -(-count // _thin(count)) + (len(how.observers) + how.rounding) * val
+
+
+def _thin(count: int) -> int:
+    """Every how many calibration images one is enough for rounding."""
+    return -(-count // ROUNDING)
+
+
+def closeness(reference: torch.Tensor, logits: torch.Tensor) -> dict[str, float]:
+    """Agreement (share of equal top-1) and mean KL(reference || logits) in nats, of logits [N, K]."""
+    agreement = float((reference.argmax(1) == logits.argmax(1)).double().mean())
+    log_p, log_q = functional.log_softmax(reference.double(), 1), functional.log_softmax(logits.double(), 1)
+    return {"agreement": agreement, "kl": float((log_p.exp() * (log_p - log_q)).sum(1).mean())}
+
+
+def quantise_student(ctx: Context, teacher_folder: Path | None) -> Checkpoint:
+    """The qat stage of a student run: reads train/, writes qat/."""
+    stage, how = ctx.recipe.student, ctx.recipe.quantisation
+    device = ctx.accelerator.device
+    checkpoint, state = read_checkpoint(ctx.run.path / "train")
+    student = build_model(checkpoint.model, len(checkpoint.classes), **checkpoint.model_kwargs)
+    load_strictly(student, state, str(ctx.run.path))
+    student.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    data = load_data(ctx, preprocess_of(stage))
+    train = ctx.split.parts["train"]
+    chosen = [train[int(i)] for i in calibration_indices(list(data.labels), how.calibration, ctx.seed)]
+    check_calibration(chosen, {part: ctx.split.parts[part] for part in ("val", "test")})
+    quantised, facts = calibrated(student, how, data, stage.size, ctx.seed, device)
+    facts["calibration"] = [s.sha256 for s in chosen]
+    ptq = {name: tensor.clone() for name, tensor in quantised.state_dict().items()}
+    reference = logits_of(student, data.val_images, data.preprocess, device)
+    kept, chosen_by = ptq, "ptq"
+    judged = {"ptq": _judge(reference, quantised, data, device)}
+    if how.epochs:
+        gentle = replace(
+            plain(stage), epochs=how.epochs, lr=how.lr, batch=how.batch, warmup=0.5, decay=0.0, ema=0.0, select="loss"
+        )
+        gentle = replace(gentle, augment=_gentle(stage.augment), patience=how.epochs + 1)
+        loss: Loss | Ways
+        if teacher_folder is not None and ctx.recipe.distillation.views:
+            loss = cached_ways(ctx, gentle, data, teacher_folder, lambda said: anchored_loss(student, said, how, quantised))
+        else:
+            teacher = load_teacher(teacher_folder, ctx.split, data.preprocess, device)[0] if teacher_folder else None
+            loss = anchored_loss(student, teacher, how, quantised)
+        fitted = _tune(ctx, quantised, gentle, data, loss, checkpoint.sha256)
+        quantised.load_state_dict(fitted.state)
+        judged["qat"] = _judge(reference, quantised, data, device)
+        if _rank(judged["qat"]) >= _rank(judged["ptq"]):
+            kept, chosen_by = fitted.state, "qat"
+    parent = {
+        "model": checkpoint.model,
+        "sha256": checkpoint.sha256,
+        "weights": checkpoint.weights,
+        "teacher": checkpoint.parent,
+    }
+    new = replace(
+        checkpoint, quantisation={**asdict(how), **facts}, parent=parent, recipe=asdict(ctx.recipe),
+        metrics={**judged, "chosen": chosen_by, **judged[chosen_by], "val_n": len(data.val_labels)},
+    )  # fmt: skip
+    return written(ctx, ctx.run.path / "qat", kept, new)
+
+
+def anchored_loss(
+    student: nn.Module, teacher: Callable[[torch.Tensor], torch.Tensor] | None, how: Quantisation, quantised: nn.Module
+) -> Loss:
+    """anchor * KL to the float student + (1 - anchor) * KL to the teacher, both T^2-scaled, + damping; no hard labels."""
+
+    def loss(logits: torch.Tensor, x: torch.Tensor, _labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        with torch.no_grad():
+            own = student(x)
+            target = own if teacher is None else teacher(x)
+        anchor = soft_loss(logits, own, how.temperature)
+        soft = soft_loss(logits, target, how.temperature)
+        total, parts = how.anchor * anchor + (1 - how.anchor) * soft, {"anchor": anchor, "soft": soft}
+        if not how.damping:
+            return total, parts
+        parts["damping"] = damping_loss(quantised)
+        return total + how.damping * parts["damping"], parts
+
+    return loss
+
+
+def damping_loss(quantised: nn.Module) -> torch.Tensor:
+    """Mean squared distance of the weights from their grid points, in steps: what keeps them from oscillating between two.
+
+    Nagel et al. 2022, "Overcoming Oscillations in Quantization-Aware Training", equation 5, on the grid's own scale.
+    """
+    distances = []
+    for conv in convolutions(quantised).values():
+        scale = conv.weight_scale().view(-1, 1, 1, 1)
+        distances.append((((conv.quantised_weight().detach() - conv.conv.weight) / scale) ** 2).mean())
+    return torch.stack(distances).mean()
+
+
+def _tune(ctx: Context, quantised: fx.GraphModule, stage: Any, data: Data, loss: Loss | Ways, parent: str) -> Fitted:
+    """A tuning that was begun goes on, unless it began from another student."""
+    folder = ctx.run.path / "qat"
+    same = ctx.resume and made_from(folder) in (None, parent)
+    return fit(
+        quantised, stage, data, loss, folder=folder, facts=facts_of(ctx, stage, "qat", parent), seed=ctx.seed + 1,
+        accelerator=ctx.accelerator, resume=same, allow_change=ctx.allow_change, tick=ctx.tick, report=ctx.report, exact=True,
+    )  # fmt: skip
+
+
+def _gentle(views: Augment) -> Augment:
+    """Flips and small moves only: the ranges were calibrated on plain images and stay fixed."""
+    return Augment(
+        rotate=min(views.rotate, 5), translate=min(views.translate, 0.05), scale=min(views.scale, 0.1), hflip=views.hflip
+    )
+
+
+def _judge(reference: torch.Tensor, quantised: nn.Module, data: Data, device: Any) -> dict[str, float]:
+    logits = logits_of(quantised, data.val_images, data.preprocess, device)
+    right = logits.argmax(1) == torch.tensor(list(data.val_labels))
+    return {**closeness(reference, logits), "val_accuracy": float(right.double().mean())}
+
+
+def _nearness(metrics: dict[str, float]) -> tuple[float, float]:
+    return metrics["agreement"], -metrics["kl"]
+
+
+def _rank(metrics: dict[str, float]) -> tuple[float, float, float]:
+    return metrics["val_accuracy"], *_nearness(metrics)
+
+
+def load_quantised(folder: Path) -> tuple[Checkpoint, fx.GraphModule]:
+    """A qat checkpoint as a network with its quantisers on."""
+    checkpoint, state = read_checkpoint(folder)
+    plain = build_model(checkpoint.model, len(checkpoint.classes), **checkpoint.model_kwargs)
+    quantised = prepare(plain, checkpoint.preprocess.size)
+    if (checkpoint.quantisation or {}).get("learned_steps"):
+        learn_steps(quantised)
+    load_strictly(quantised, state, str(folder))
+    set_mode(quantised, "on")
+    return checkpoint, quantised
+
+
+def input_of(pre: Preprocess, images: npt.NDArray[np.uint8]) -> torch.Tensor:
+    """Prepared images as the normalised tensor that the network takes."""
+    return normalise(torch.from_numpy(images), pre)

@@ -1,0 +1,236 @@
+"""Four spellings of the same trained quantisers, the torch reference of each, and the graph that is written as Q/DQ.
+
+int8    codes -128..127, zero-point 0, no quantiser on the convolution side of an addition: networks with SiLU or hard-swish
+half    the same with scales that FP16 holds exactly, so that the files with an FP32 and an FP16 remainder agree: TensorRT
+mixed   as int8, but behind ReLU uint8 with zero-point 0 and scale s * 127 / 255 (same range, finer grid), which x86 kernels
+        multiply without a correction: OpenVINO, ReLU networks only
+uint8   the residual quantisers too; behind ReLU as mixed, elsewhere uint8 with zero-point 128 and the same scale (the same
+        values bit for bit): onnxruntime's CPU kernels, ReLU networks only
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn import functional
+
+from octc.compress.fake_quant import ActivationQuantiser, QuantConv2d, half_up
+from octc.compress.placement import ADDITIONS
+from octc.compress.rounding import forget_floats
+from octc.compress.trace import set_module
+from octc.core.errors import OctcError
+from octc.export.onnx.pack import round_weights
+
+RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid)
+RECTIFIER_CALLS = (torch.relu, functional.relu, functional.relu6, torch.sigmoid, functional.hardsigmoid)
+POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+LINEAR_CALLS = (*ADDITIONS, operator.sub, torch.cat)
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """rectified, elsewhere: type of the codes behind a rectifier and of all others, int8 with zero-point 0 or uint8.
+
+    residual: also Q/DQ on convolution outputs that go into an addition. half: scales are FP16 numbers (rounded up). packed:
+    large weights of float convolutions are stored as codes too (pack.py).
+    """
+
+    name: str
+    rectified: str = "int8"
+    elsewhere: str = "int8"
+    residual: bool = False
+    half: bool = False
+    packed: bool = False
+
+
+ENCODINGS = {
+    "int8": Encoding("int8", packed=True),
+    "half": Encoding("int8", half=True),
+    "mixed": Encoding("mixed", rectified="uint8", packed=True),
+    "uint8": Encoding("uint8", rectified="uint8", elsewhere="uint8", residual=True),
+}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One activation quantiser as it stands in the file."""
+
+    scale: float
+    zero: int
+    low: int
+    high: int
+
+
+class _FakeActivation(nn.Module):
+    """The reference: quantise and dequantise in float."""
+
+    def __init__(self, grid: Grid) -> None:
+        super().__init__()
+        self.grid = grid
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        grid = self.grid
+        return torch.fake_quantize_per_tensor_affine(x, grid.scale, grid.zero, grid.low, grid.high)
+
+
+class _WrittenActivation(nn.Module):
+    """The same as QuantizeLinear and DequantizeLinear nodes; it only runs inside the exporter."""
+
+    scale: torch.Tensor
+    zero: torch.Tensor
+
+    def __init__(self, grid: Grid, opset: int) -> None:
+        super().__init__()
+        self.opset = opset
+        self.register_buffer("scale", torch.tensor(grid.scale, dtype=torch.float32))
+        self.register_buffer("zero", torch.tensor(grid.zero, dtype=torch.int8 if grid.low < 0 else torch.uint8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        codes = _symbolic("QuantizeLinear", (x, self.scale, self.zero), self.zero.dtype, x.shape, self.opset)
+        return _symbolic("DequantizeLinear", (codes, self.scale, self.zero), torch.float32, x.shape, self.opset)
+
+
+class _WrittenConv(nn.Module):
+    """A convolution whose weight enters the file as int8 codes with one DequantizeLinear; the float weight does not."""
+
+    codes: torch.Tensor
+    scale: torch.Tensor
+    zero: torch.Tensor
+
+    def __init__(self, conv: QuantConv2d, opset: int) -> None:
+        super().__init__()
+        self.opset = opset
+        codes, scale = conv.weight_codes()
+        self.register_buffer("codes", codes)
+        self.register_buffer("scale", scale)
+        self.register_buffer("zero", torch.zeros(len(scale), dtype=torch.int8))
+        self.shell = copy.deepcopy(conv)
+        self.shell.conv.weight = nn.Parameter(torch.zeros(()), requires_grad=False)  # stride and padding are all it is kept for
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parts = (self.codes, self.scale, self.zero)
+        weight = _symbolic("DequantizeLinear", parts, torch.float32, self.codes.shape, self.opset, {"axis": 0})
+        return self.shell.convolve(x, weight)
+
+
+def _symbolic(
+    name: str, inputs: tuple[torch.Tensor, ...], dtype: torch.dtype, shape: Any, opset: int, attrs: dict[str, Any] | None = None
+) -> torch.Tensor:
+    out: torch.Tensor = torch.onnx.ops.symbolic(name, inputs, attrs or {}, dtype=dtype, shape=shape, version=opset)
+    return out
+
+
+def is_rectified(quantised: fx.GraphModule) -> bool:
+    """Whether every quantised tensor is the input, a sum or product of convolutions, or stands behind a rectifier (no SiLU)."""
+    return all(_nonnegative(quantised, source) or _linear(quantised, source) for _, source in _sources(quantised, "input"))
+
+
+def encoding_for(quantised: fx.GraphModule, target: str) -> Encoding:
+    """For ReLU networks uint8 in onnxruntime and mixed in OpenVINO, for all others int8; TensorRT: int8 with FP16 scales."""
+    if target.startswith("tensorrt"):
+        return ENCODINGS["half"]
+    name = {"onnx": "uint8", "openvino": "mixed"}.get(target, "int8")
+    return ENCODINGS[name if is_rectified(quantised) else "int8"]
+
+
+def encode(
+    quantised: fx.GraphModule, encoding: Encoding, *, opset: int | None = None, floats: frozenset[str] = frozenset()
+) -> fx.GraphModule:
+    """A copy with the quantisers in one encoding: fake-quantised torch (the reference), or Q/DQ for the exporter with `opset`.
+
+    Args:
+        quantised: calibrated, from `octc.compress.placement.prepare`.
+        floats: names of convolutions that stay in float (a step of the fallback ladder).
+    """
+    module = copy.deepcopy(quantised).cpu().eval()
+    _leave_float(module, floats)
+    forget_floats(module, floats)
+    for kind in ("input", "residual"):
+        for node, source in list(_sources(module, kind)):
+            if kind == "residual" and not encoding.residual:
+                _remove(module, node)
+                continue
+            grid = _grid(module, node, source, encoding)
+            written = _FakeActivation(grid) if opset is None else _WrittenActivation(grid, opset)
+            set_module(module, str(node.target), written)
+    for name, conv in [(n, m) for n, m in module.named_modules() if isinstance(m, QuantConv2d)]:
+        _check_weight(name, conv)
+        conv.enabled, conv.half_scales = name not in floats, encoding.half
+        if opset is not None and name not in floats:
+            set_module(module, name, _WrittenConv(conv, opset))
+    if encoding.packed:
+        round_weights(module, floats)
+    module.delete_all_unused_submodules()
+    module.graph.lint()
+    module.recompile()
+    return module
+
+
+def _sources(module: fx.GraphModule, kind: str) -> Iterator[tuple[fx.Node, fx.Node]]:
+    for node in module.graph.nodes:
+        found = module.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if isinstance(found, ActivationQuantiser) and found.kind == kind:
+            yield node, node.args[0]
+
+
+def _grid(module: fx.GraphModule, node: fx.Node, source: fx.Node, encoding: Encoding) -> Grid:
+    quantiser: Any = module.get_submodule(str(node.target))
+    scale = float(quantiser.step())
+    if not 0 < scale < math.inf:
+        text = f"quantiser {node.target} has {'no range' if scale == 0 else f'the scale {scale}'}"
+        raise OctcError("OCT-E404", text, mend="calibrate first: octc train student without --no-qat", place=str(node.target))
+    if encoding.half:
+        scale = float(half_up(quantiser.step()))
+    rectified = _nonnegative(module, source)
+    if (encoding.rectified if rectified else encoding.elsewhere) == "int8":
+        return Grid(scale, 0, -128, 127)
+    return Grid(scale * 127 / 255, 0, 0, 255) if rectified else Grid(scale, 128, 0, 255)
+
+
+def _check_weight(name: str, conv: QuantConv2d) -> None:
+    if not (torch.isfinite(conv.weight_scale()).all() and torch.isfinite(conv.conv.weight).all()):
+        text = f"weights of {name} are not finite: they have no scale"
+        raise OctcError("OCT-E701", text, mend="train the student again", place=name)
+
+
+def _leave_float(module: fx.GraphModule, floats: frozenset[str]) -> None:
+    """Take the named convolutions off their quantisers; a quantiser that no convolution reads any more goes."""
+    for node in [n for n in module.graph.nodes if n.op == "call_module" and str(n.target) in floats]:
+        quantiser = node.args[0]
+        node.replace_input_with(quantiser, quantiser.args[0])
+        for user in list(node.users):
+            if _is_quantiser(module, user, "residual"):
+                _remove(module, user)
+        if not any(_is(module, user, QuantConv2d) for user in quantiser.users):
+            _remove(module, quantiser)
+
+
+def _remove(module: fx.GraphModule, node: fx.Node) -> None:
+    node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
+    module.graph.erase_node(node)
+
+
+def _is(module: fx.GraphModule, node: fx.Node, kinds: Any) -> bool:
+    return node.op == "call_module" and isinstance(module.get_submodule(str(node.target)), kinds)
+
+
+def _is_quantiser(module: fx.GraphModule, node: fx.Node, kind: str) -> bool:
+    return _is(module, node, ActivationQuantiser) and module.get_submodule(str(node.target)).kind == kind
+
+
+def _nonnegative(module: fx.GraphModule, node: fx.Node) -> bool:
+    while _is(module, node, (*POOLS, ActivationQuantiser)):
+        node = node.args[0]  # type: ignore[assignment]
+    return _is(module, node, RECTIFIERS) or (node.op == "call_function" and node.target in RECTIFIER_CALLS)
+
+
+def _linear(module: fx.GraphModule, node: fx.Node) -> bool:
+    call = node.op == "call_function" and node.target in LINEAR_CALLS
+    return call or node.op == "placeholder" or _is(module, node, (QuantConv2d, ActivationQuantiser))

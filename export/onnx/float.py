@@ -1,0 +1,211 @@
+"""ONNX by the dynamo exporter: uint8 in, logits out, dynamic batch, one file. What was asked for is read back from the file."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from octc.core.errors import OctcError
+from octc.core.files import sha256_file
+from octc.core.optional import need
+from octc.imaging.preprocess import Preprocess
+from octc.train.networks.models import WithInput, out_of_place
+
+INPUT, OUTPUT = "image", "logits"
+BATCHES = (1, 2, 5)
+LIMIT = 2_000_000_000  # bytes; protobuf ends at 2 GiB
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What a target reads. opset: the default; lowest, highest: what may be asked for; ir: newest file format."""
+
+    opset: int
+    lowest: int
+    highest: int
+    ir: int
+
+
+# dynamo writes 18 and above (17 comes out as 18). onnxruntime 1.20 and OpenVINO 2025.0 read 21; TensorRT 10 reads 20.
+# FP16 scales are legal from 19 on.
+READS = {
+    "onnx": Reads(20, 18, 21, 10), "openvino": Reads(20, 18, 21, 10), "tensorrt": Reads(19, 19, 20, 10),
+    "tensorrt-rtx": Reads(19, 19, 21, 10),
+}  # fmt: skip
+
+
+def choose_opset(target: str, asked: int | None) -> int:
+    """The opset for a target (OctcError E401 when what is asked cannot be written or read)."""
+    reads = READS[target]
+    opset = asked or reads.opset
+    if not reads.lowest <= opset <= reads.highest:
+        side = (
+            f"{target} reads up to {reads.highest}" if opset > reads.highest else f"octc writes {reads.lowest} and above for it"
+        )
+        mend = f"--opset {reads.lowest} to {reads.highest}, or leave it out ({reads.opset})"
+        raise OctcError("OCT-E401", f"opset {opset} cannot be had for {target}: {side}", mend=mend, place="--opset")
+    return opset
+
+
+def write_onnx(model: nn.Module, pre: Preprocess, path: Path, opset: int) -> dict[str, Any]:
+    """Export `model` (normalised float [N, 3, H, W] -> logits [N, K]) behind its preprocessing.
+
+    The file takes "image" uint8 [batch, channels, size, size] and gives "logits" float32 [batch, K]; BatchNorm is folded.
+
+    Returns: facts (opset, ir, nodes, bytes, operators, exporter).
+
+    Raises:
+        OctcError: E407 the exporter failed, E401 the file has another opset than asked, E402 its batch is frozen.
+    """
+    wrapped = WithInput(model, pre).cpu().eval()
+    out_of_place(wrapped)  # in place, the exporter takes half as long again
+    example = torch.zeros((2, pre.channels, pre.size, pre.size), dtype=torch.uint8)
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                wrapped, (example,), dynamo=True, opset_version=opset, input_names=[INPUT], output_names=[OUTPUT],
+                dynamic_shapes=({0: torch.export.Dim("batch")},), external_data=False, verbose=False,
+            )  # fmt: skip
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
+        text = f"ONNX export failed: {str(error).splitlines()[0][:300] if str(error) else type(error).__name__}"
+        raise OctcError("OCT-E407", text, mend="octc export -vv shows all; choose another model") from error
+    assert program is not None  # only without dynamo does it return nothing
+    proto: onnx.ModelProto = program.model_proto
+    strip(proto)
+    name_quantisers(proto)
+    check_written(proto, opset)
+    save(proto, path)
+    return {**facts_of(proto), "bytes": path.stat().st_size, "exporter": f"torch {torch.__version__} dynamo"}
+
+
+def strip(proto: onnx.ModelProto) -> None:
+    """Drop what no engine reads: traces of the source code, inferred shapes (they also name paths of this machine)."""
+    for holder in (proto, proto.graph, *proto.graph.node, *proto.graph.input, *proto.graph.output, *proto.graph.initializer):
+        holder.ClearField("metadata_props")
+        holder.ClearField("doc_string")
+    proto.graph.ClearField("value_info")
+    proto.graph.name = "octc"
+
+
+def name_quantisers(proto: onnx.ModelProto) -> None:
+    """Name Q and DQ nodes after the tensor or weight that they stand on, so that a finding can be read."""
+    seen: Counter[str] = Counter()  # equal scales (all of ReLU6) share one initialiser
+    for node in proto.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            name = f"{node.input[1].removeprefix('model.').removesuffix('.scale')}/{node.op_type}"
+            seen[name] += 1
+            node.name = name if seen[name] == 1 else f"{name}_{seen[name]}"
+
+
+def check_written(proto: onnx.ModelProto, opset: int) -> None:
+    """Refuse a file that is not what was asked for.
+
+    Raises:
+        OctcError: E401 another opset, E402 a batch axis with a number, E404 a BatchNorm that was not folded.
+    """
+    found = opset_of(proto)
+    if found != opset:
+        raise OctcError("OCT-E401", f"asked for opset {opset}, the exporter wrote {found}", mend=f"--opset {found}")
+    for value in (*proto.graph.input, *proto.graph.output):
+        if value.type.tensor_type.shape.dim[0].dim_value:
+            raise _frozen(f"{value.name} has batch {value.type.tensor_type.shape.dim[0].dim_value}", value.name)
+    left = [node.name for node in proto.graph.node if node.op_type == "BatchNormalization"]
+    if left:
+        text = f"{len(left)} BatchNorm left behind"
+        raise OctcError("OCT-E404", text, mend="choose a convolutional student (octc list models)", place=left[0])
+
+
+def opset_of(proto: onnx.ModelProto) -> int:
+    """Version of the main operator set."""
+    return next(int(entry.version) for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def facts_of(proto: onnx.ModelProto) -> dict[str, Any]:
+    """What stands in a file: opset, format, nodes, operators by count."""
+    operators = Counter(node.op_type for node in proto.graph.node)
+    return {
+        "opset": opset_of(proto),
+        "ir": int(proto.ir_version),
+        "nodes": len(proto.graph.node),
+        "operators": dict(sorted(operators.items())),
+    }
+
+
+def save(proto: onnx.ModelProto, path: Path) -> None:
+    """Check and write in one file (E407 when it is not valid, or too large for one)."""
+    try:
+        size = proto.ByteSize()
+        if size > LIMIT:
+            raise OctcError(
+                "OCT-E407", f"{size} bytes do not fit into one ONNX file", mend="octc export --fp16, or --target torch"
+            )
+        onnx.checker.check_model(proto, full_check=True)
+        path.write_bytes(proto.SerializeToString())
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        text = f"the exported ONNX is not valid: {str(error).splitlines()[0][:300]}"
+        raise OctcError("OCT-E407", text, mend="octc export with another --opset") from error
+
+
+def check_batches(path: Path, pre: Preprocess) -> list[int]:
+    """Run the file with batches of 1, 2 and 5 in onnxruntime; the rows of a batch must be those of the single images.
+
+    Raises:
+        OctcError: E402 when a batch cannot be run, or an image's logits depend on the batch.
+    """
+    runtime = need("onnxruntime")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4
+    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (max(BATCHES), pre.channels, pre.size, pre.size), dtype=np.uint8)
+    rows: list[Any] = []
+    for count in BATCHES:
+        try:
+            rows.append(session.run([OUTPUT], {INPUT: images[:count]})[0])
+        except Exception as error:  # onnxruntime's errors share no base class
+            raise _frozen(f"batch {count} cannot be run: {str(error).splitlines()[0][:200]}", path.name) from error
+        spread = float(np.ptp(rows[-1], axis=1).mean()) or 1.0
+        if len(rows[-1]) != count or float(np.abs(rows[-1][:1] - rows[0]).max()) > 1e-2 * spread:
+            raise _frozen(f"batch {count} gives {len(rows[-1])} rows, or the first image's logits change with it", path.name)
+    return list(BATCHES)
+
+
+def _frozen(text: str, place: str) -> OctcError:
+    return OctcError("OCT-E402", f"exported batch is frozen: {text}", mend="report this network", place=place)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns about its own insides and logs tracebacks of attempts that it then mends."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    before = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """Read a file with all it holds (E503 when it refers to data outside)."""
+    proto = onnx.load(str(path), load_external_data=False)
+    if any(tensor.external_data for tensor in proto.graph.initializer):
+        raise OctcError(
+            "OCT-E503", "ONNX refers to external data", mend="export it again", place=f"{path.name} {sha256_file(path)[:12]}"
+        )
+    return proto

@@ -1,0 +1,81 @@
+"""FP32 ONNX -> FP16 ONNX with FP32 inputs and outputs. Refuses what would be clipped; norms and L2 sums stay FP32."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from octc.core.errors import OctcError, shorten
+from octc.core.optional import need
+from octc.export.onnx.float import INPUT, facts_of, read_onnx, save, strip
+from octc.export.onnx.ranges import HALF_MAX, beyond_half
+from octc.imaging.preprocess import UInt8
+
+# sums of squares overflow FP16 as soon as the mean of x^2 over 9,216 positions exceeds 7.1, and no CPU run shows it
+FLOAT_OPERATORS = ("LayerNormalization", "ReduceL2", "ReduceSumSquare", "GroupNormalization", "InstanceNormalization")
+SMALLEST = 6e-8  # the smallest positive FP16 number; the converter raises what lies below to it
+
+
+def write_fp16(source: Path, path: Path, images: UInt8) -> dict[str, Any]:
+    """Convert the ONNX file `source`; weights and results on `images` must fit into FP16.
+
+    Returns: facts of the new file and the operators that stay FP32.
+
+    Raises:
+        OctcError: E408 with the operators whose weights or results exceed 65504.
+    """
+    proto = read_onnx(source)
+    kept = float_nodes(proto)
+    if wide := beyond_half(proto, images, set(kept)):
+        text = f"FP16 range exceeded in {len(wide)} operators: {shorten(wide, 10)}"
+        mend = "octc export --fp32 (these operators must stay FP32)"
+        raise OctcError("OCT-E408", text, mend=mend, why=f"FP16 ends at {HALF_MAX:g}")
+    _unshare(proto, set(kept))
+    converter = need("onnxconverter_common").float16
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "truncated": weights below 6e-8, which FP16 cannot hold
+        half = converter.convert_float_to_float16(
+            proto, min_positive_val=SMALLEST, max_finite_val=HALF_MAX, keep_io_types=True,
+            op_block_list=[*converter.DEFAULT_OP_BLOCK_LIST, *FLOAT_OPERATORS], node_block_list=kept,
+        )  # fmt: skip
+    strip(half)
+    save(half, path)
+    types = sorted({node.op_type for node in proto.graph.node if node.name in kept})
+    return {**facts_of(half), "bytes": path.stat().st_size, "float_operators": types, "float_nodes": len(kept)}
+
+
+def _unshare(proto: onnx.ModelProto, kept: set[str]) -> None:
+    """Give the FP32 nodes constants of their own: equal ones (biases of zero) are one initialiser, which has one type."""
+    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+    shared = {name for node in proto.graph.node if node.name not in kept for name in node.input if name in constants}
+    for node in [n for n in proto.graph.node if n.name in kept]:
+        for place, name in enumerate(node.input):
+            if name in shared:
+                own = proto.graph.initializer.add()
+                own.CopyFrom(constants[name])
+                own.name = f"{name}_{node.name}_{place}"
+                node.input[place] = own.name
+
+
+def float_nodes(proto: onnx.ModelProto) -> list[str]:
+    """The normalisation of the image, norms and L2 sums, and what follows an L2 sum up to its division (GRN); names."""
+    readers: dict[str, list[Any]] = {}
+    for node in proto.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    kept = {node.name: node for node in proto.graph.node if node.op_type in FLOAT_OPERATORS}
+    for starts, through in (
+        ([node for node in kept.values() if node.op_type == "ReduceL2"], ("ReduceMean", "Add", "Div")),
+        (readers.get(INPUT, []), ("Cast", "Mul", "Sub")),
+    ):
+        kept.update({node.name: node for node in starts})
+        open_ends = list(starts)
+        while open_ends:
+            for user in [u for out in open_ends.pop().output for u in readers.get(out, [])]:
+                if user.name not in kept and user.op_type in through:
+                    kept[user.name] = user
+                    open_ends += [user] if user.op_type != through[-1] else []
+    return list(kept)

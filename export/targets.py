@@ -1,0 +1,200 @@
+"""One function per precision, in a plain table: (target, precision) -> what writes the model files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+from torch import nn
+
+from octc.core.files import write_bytes
+from octc.export.lint.check import require_clean
+from octc.export.onnx.encoding import Encoding, encode, encoding_for
+from octc.export.onnx.float import check_batches, read_onnx, write_onnx
+from octc.export.onnx.fp16 import write_fp16
+from octc.export.onnx.pack import pack_weights
+from octc.export.openvino import MAIN, write_openvino
+from octc.export.source import Quantised, Source
+from octc.export.tensorrt.variants import MODULES, narrow, require_agreement, write_half, write_int8
+from octc.imaging.preprocess import Float32
+from octc.stats.temperature import Temperature
+from octc.train.loop.checkpoint import WEIGHTS
+
+ONNX = "model.onnx"
+
+
+@dataclass(frozen=True)
+class Made:
+    """Model files lie in the folder: the main one, the torch network they must agree with, and facts for the manifest.
+
+    golden: logits of the golden images where no torch network gives them (files that another library made).
+    """
+
+    main_file: str
+    reference: nn.Module
+    facts: dict[str, Any]
+    golden: Float32 | None = None
+
+
+@dataclass
+class Workshop:
+    """ONNX files that several artifacts of one command share, each exported and checked once. `folder` is temporary.
+
+    temperatures: what the last layers were divided by (export/temperature.py), of the "float" and of the "quantised" network.
+    """
+
+    source: Source
+    folder: Path
+    quantised: Quantised | None = None
+    made: dict[tuple[Any, ...], Made] = field(default_factory=dict)
+    temperatures: dict[str, Temperature] = field(default_factory=dict)
+
+    def float_onnx(self, opset: int) -> Made:
+        """The float network as FP32 ONNX; batches of 1, 2 and 5 were run."""
+        return self.once(("float", opset), lambda path: self._write(self.source.model, self.source.model, path, opset))
+
+    def int8_onnx(self, opset: int, encoding: Encoding, floats: frozenset[str], target: str) -> Made:
+        """The quantised network as Q/DQ ONNX, linted for `target`."""
+
+        def write(path: Path) -> Made:
+            assert self.quantised is not None  # export_artifact sees to it
+            written = encode(self.quantised.module, encoding, opset=opset, floats=floats)
+            reference = encode(self.quantised.module, encoding, floats=floats)
+            made = self._write(written, reference, path, opset)
+            made.facts.update(require_clean(read_onnx(path), target, floats))
+            if encoding.packed:
+                made.facts.update(pack_weights(path))
+            made.facts.update(
+                encoding=encoding.name,
+                weight_bits=7,
+                float_layers=sorted(floats),
+                quantisation=self.quantised.facts,
+            )
+            return made
+
+        return self.once(("int8", opset, encoding.name, floats, target), write)
+
+    def _write(self, model: nn.Module, reference: nn.Module, path: Path, opset: int) -> Made:
+        pre = self.source.checkpoint.preprocess
+        facts = write_onnx(model, pre, path, opset)
+        return Made(str(path), reference, {**facts, "batches_run": check_batches(path, pre)})
+
+    def once(self, key: tuple[Any, ...], write: Callable[[Path], Made]) -> Made:
+        """What `write` makes of a path in the folder; made once a key."""
+        if key not in self.made:
+            self.made[key] = write(self.folder / f"{len(self.made)}.onnx")
+        return self.made[key]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One artifact: opset is None where no ONNX is involved; floats: convolutions that stay in float.
+
+    engine: who quantises after training (a key of `octc.export.ptq.engines.ENGINES`); "" takes what the run has.
+    """
+
+    target: str
+    precision: str
+    opset: int | None
+    floats: frozenset[str] = frozenset()
+    engine: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of the artifact, and of its folder."""
+        return "-".join(filter(None, (self.target, self.precision, self.engine)))
+
+
+Maker = Callable[[Workshop, Job, Path], Made]
+
+
+def _onnx_fp32(shop: Workshop, job: Job, folder: Path) -> Made:
+    return _copied(shop.float_onnx(_opset(job)), folder)
+
+
+def _onnx_fp16(shop: Workshop, job: Job, folder: Path) -> Made:
+    made = shop.float_onnx(_opset(job))
+    facts = write_fp16(Path(made.main_file), folder / ONNX, shop.source.golden)
+    return Made(ONNX, made.reference, {**made.facts, **facts})
+
+
+def _onnx_int8(shop: Workshop, job: Job, folder: Path) -> Made:
+    return _copied(_int8(shop, job), folder)
+
+
+def _openvino_fp32(shop: Workshop, job: Job, folder: Path) -> Made:
+    return _openvino(shop.float_onnx(_opset(job)), folder, half=False)
+
+
+def _openvino_fp16(shop: Workshop, job: Job, folder: Path) -> Made:
+    return _openvino(shop.float_onnx(_opset(job)), folder, half=True)
+
+
+def _openvino_int8(shop: Workshop, job: Job, folder: Path) -> Made:
+    return _openvino(_int8(shop, job), folder, half=False)
+
+
+def _tensorrt_int8(shop: Workshop, job: Job, folder: Path) -> Made:
+    made, plain, source = _int8(shop, job), shop.float_onnx(_opset(job)), shop.source
+    facts = write_int8(
+        Path(made.main_file), Path(plain.main_file), folder, (made.reference, source.model), source.checkpoint.preprocess,
+        source.golden, frozenset(made.facts["float_layers"]), MODULES[job.target],
+    )  # fmt: skip
+    require_agreement(facts["variants"])
+    return Made(ONNX, made.reference, {**made.facts, **facts})
+
+
+def _tensorrt_fp16(shop: Workshop, job: Job, folder: Path) -> Made:
+    plain, source = shop.float_onnx(_opset(job)), shop.source
+    pre, module = source.checkpoint.preprocess, MODULES[job.target]
+    facts = write_half(Path(plain.main_file), folder, source.model, pre, source.golden, module)
+    require_agreement(facts["variants"])
+    return Made("model.fp16.onnx", plain.reference, {**plain.facts, **facts})
+
+
+def _torch_fp32(shop: Workshop, job: Job, folder: Path) -> Made:
+    source = shop.source
+    state = {name: tensor.contiguous() for name, tensor in source.model.state_dict().items()}
+    write_bytes(folder / WEIGHTS, save(state))
+    facts = {"model_kwargs": source.checkpoint.model_kwargs, "bytes": (folder / WEIGHTS).stat().st_size}
+    return Made(WEIGHTS, source.model, facts)
+
+
+def _int8(shop: Workshop, job: Job) -> Made:
+    assert shop.quantised is not None  # export_artifact sees to it
+    encoding = encoding_for(shop.quantised.module, job.target)
+    floats = job.floats | narrow(shop.quantised.module) if job.target in MODULES else job.floats
+    return shop.int8_onnx(_opset(job), encoding, floats, job.target)
+
+
+def _copied(made: Made, folder: Path) -> Made:
+    write_bytes(folder / ONNX, Path(made.main_file).read_bytes())
+    return Made(ONNX, made.reference, dict(made.facts))
+
+
+def _openvino(made: Made, folder: Path, *, half: bool) -> Made:
+    return Made(MAIN, made.reference, {**made.facts, **write_openvino(Path(made.main_file), folder, half=half)})
+
+
+def _opset(job: Job) -> int:
+    assert job.opset is not None  # every maker that calls this stands in the table with a target that reads ONNX
+    return job.opset
+
+
+MAKERS: dict[tuple[str, str], Maker] = {
+    ("onnx", "fp32"): _onnx_fp32,
+    ("onnx", "fp16"): _onnx_fp16,
+    ("onnx", "int8"): _onnx_int8,
+    ("openvino", "fp32"): _openvino_fp32,
+    ("openvino", "fp16"): _openvino_fp16,
+    ("openvino", "int8"): _openvino_int8,
+    ("tensorrt", "int8"): _tensorrt_int8,
+    ("tensorrt", "fp16"): _tensorrt_fp16,
+    ("tensorrt-rtx", "int8"): _tensorrt_int8,
+    ("tensorrt-rtx", "fp16"): _tensorrt_fp16,
+    ("torch", "fp32"): _torch_fp32,
+}
+SENSIBLE = tuple(pair for pair in MAKERS if pair != ("openvino", "fp32"))  # FP16 is the same on a CPU and half the size

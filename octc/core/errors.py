@@ -1,0 +1,72 @@
+"""Every failure that a user can cause or mend.
+
+    OctcError            code, message, mend, where it happened
+      MissingExtra       an optional dependency is not installed
+      Several            more than one problem, listed together
+
+The exit code follows from the error code (octc/core/codes.py). Anything else that escapes is an internal error
+(OCT-E999, exit 70).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from octc.core.codes import CODES, EXIT_ORDER
+
+
+class OctcError(Exception):
+    """A failure with its code, its place and its mend.
+
+    Args:
+        code: key of `octc.core.codes.CODES`, for example "OCT-E107".
+        message: what happened, in the user's words, with numbers; lower case, no full stop.
+        mend: a command that can be pasted, or a precise action.
+        place: file, line, field, node, class or image that it is about.
+        why: one line, only where it is not obvious.
+    """
+
+    def __init__(self, code: str, message: str, *, mend: str, place: str | None = None, why: str | None = None) -> None:
+        super().__init__(message)
+        if code not in CODES:
+            raise KeyError(code)
+        self.code = code
+        self.message = message
+        self.mend = mend
+        self.place = place
+        self.why = why
+
+    @property
+    def exit_code(self) -> int:
+        return CODES[self.code][0]
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (self.code, self.message, self.mend, self.place, self.why))
+
+
+def _rebuild(code: str, message: str, mend: str, place: str | None, why: str | None) -> OctcError:
+    return OctcError(code, message, mend=mend, place=place, why=why)
+
+
+class MissingExtra(OctcError):
+    """An optional dependency is absent; the mend is the exact pip line."""
+
+    def __init__(self, module: str, extra: str) -> None:
+        super().__init__("OCT-E901", f"{module} is not installed", mend=f"pip install 'octc[{extra}]'")
+
+
+class Several(OctcError):
+    """More than one problem at once; all are listed, the worst one gives the exit code."""
+
+    def __init__(self, errors: Sequence[OctcError]) -> None:
+        ranked = sorted(errors, key=lambda error: EXIT_ORDER.index(error.exit_code))
+        first = ranked[0]
+        super().__init__(first.code, first.message, mend=first.mend, place=first.place, why=first.why)
+        self.errors = list(errors)
+
+
+def shorten(items: Sequence[str], most: int = 10, more: str = "--json for all") -> str:
+    """A list for one line: at most `most` items, then how many are left out."""
+    shown = ", ".join(items[:most])
+    left = len(items) - most
+    return f"{shown} … and {left} more ({more})" if left > 0 else shown

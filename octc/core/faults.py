@@ -1,0 +1,151 @@
+"""What a machine cannot do: full disks, read-only file systems, no temporary folder, limits, memory. One table.
+
+Libraries say it in many ways: an errno, a class, or a sentence in an exception of their own (engines, Rust, the loader of
+shared libraries). Whoever turns an exception into an error about a file asks `fault_of` first: no file is blamed for it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from octc.core.errors import OctcError
+
+LITTLE = 16 << 20  # bytes: a disk with less is named as one that is full
+
+
+@dataclass(frozen=True)
+class Fault:
+    """errors: names of errno. texts: what libraries say of it (a regular expression). disk: a folder with room mends it."""
+
+    code: str
+    what: str
+    mend: str
+    errors: tuple[str, ...] = ()
+    texts: str = r"(?!)"
+    disk: bool = False
+
+
+FAULTS = (
+    Fault(
+        "OCT-E906", "no usable temporary folder", "make a folder that you may write to: mkdir -p ~/tmp && export TMPDIR=~/tmp",
+        texts=r"No usable temporary directory",
+    ),
+    Fault(
+        "OCT-E904", "memory is exhausted", "close other programs, raise the limit (ulimit -v), or use a smaller batch",
+        errors=("ENOMEM",),
+        texts=r"bad_alloc|bad allocation|allocate memory(?! in static TLS)|alloc(ate|ation)? .{0,40}(failed|bytes)"
+        r"|failed to map segment|[Oo]ut of memory|OutOfMemory|out_of_memory|[Nn]ot enough memory|\(os error 12\)|MemoryError",
+    ),
+    Fault(
+        "OCT-E904", "no space left on the disk", "free some space, or give a folder on another disk: --run-dir DIR, TMPDIR=DIR",
+        errors=("ENOSPC",), texts=r"No space left on device|\(os error 28\)", disk=True,
+    ),
+    Fault(
+        "OCT-E904", "the quota of this user is used up", "free some space, or give another disk: --run-dir DIR, TMPDIR=DIR",
+        errors=("EDQUOT",), texts=r"[Qq]uota exceeded|\(os error 122\)", disk=True,
+    ),
+    Fault(
+        "OCT-E904", "a file would be larger than this process may write", "raise the limit: ulimit -f unlimited",
+        errors=("EFBIG",), texts=r"File too large|\(os error 27\)",
+    ),
+    Fault(
+        "OCT-E906", "the file system is read-only", "give folders that can be written: --run-dir DIR, TMPDIR=DIR",
+        errors=("EROFS",), texts=r"Read-only file system|\(os error 30\)",
+    ),
+    Fault(
+        "OCT-E906", "too many open files", "raise the limit: ulimit -n 4096",
+        errors=("EMFILE", "ENFILE"), texts=r"Too many open files|\(os error 24\)",
+    ),
+    Fault(
+        "OCT-E906", "too many processes or threads", "close other programs, or raise the limit: ulimit -u",
+        texts=r"can't start new thread|pthread_create|Resource temporarily unavailable|\(os error 11\)",
+    ),
+    Fault(
+        "OCT-E906", "the disk does not read or write", "look at the system's log (dmesg), and copy the files to another disk",
+        errors=("EIO", "ESTALE", "EREMOTEIO"), texts=r"Input/output error|Stale file handle|\(os error 5\)",
+    ),
+)  # fmt: skip
+BY_ERRNO = {getattr(errno, name): fault for fault in FAULTS for name in fault.errors if hasattr(errno, name)}
+
+
+def fault_of(error: BaseException | None, place: str | Path | None = None) -> OctcError | None:
+    """What the machine lacks, where that is what an exception (or what it came from) says; else None.
+
+    Args:
+        error: any exception. An OctcError is looked through to what it was raised from; one that ends with 4 stays what it is.
+        place: file or folder that is named where the exception names none.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, OctcError) and error.exit_code == 4:
+            return None
+        fault = _fault(error)
+        if fault is not None:
+            return _told(fault, error, place)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return None
+
+
+def _fault(error: BaseException) -> Fault | None:
+    if isinstance(error, MemoryError):
+        return next(fault for fault in FAULTS if "ENOMEM" in fault.errors)
+    if isinstance(error, OSError) and error.errno in BY_ERRNO:
+        return BY_ERRNO[error.errno]
+    if isinstance(error, (OctcError, KeyError)):
+        return None
+    named = f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError) and error.errno is not None:  # the name of a file is no sentence of the system
+        named = str(error.strerror)
+    return next((fault for fault in FAULTS if re.search(fault.texts, named)), None)
+
+
+def _told(fault: Fault, error: BaseException, place: str | Path | None) -> OctcError:
+    named = getattr(error, "filename", None) or getattr(error, "filename2", None)
+    where = place if named is None else os.fsdecode(named)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = next((line for line in lines if re.search(fault.texts, line)), lines[0] if lines else None)
+    why = telling[:300] if telling is not None and not isinstance(error, OSError) else None
+    if fault.disk and where is None:
+        where = next(iter(_full()), None)
+    if fault.texts.startswith("No usable"):
+        why = f"tried: TMPDIR={os.environ['TMPDIR']}, then /tmp, /var/tmp, ." if os.environ.get("TMPDIR") else None
+    return OctcError(fault.code, fault.what, mend=fault.mend, place=None if where is None else str(where), why=why)
+
+
+def read_only(folder: Path) -> OctcError | None:
+    """E906 where a folder lies on a file system that is mounted read-only, as root finds out by writing alone; else None."""
+    try:
+        mounted = bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    except OSError as error:
+        return fault_of(error, folder)
+    return fault_of(OSError(errno.EROFS, os.strerror(errno.EROFS)), folder) if mounted else None
+
+
+def _full() -> Iterator[str]:
+    """Folders that octc writes to and that have no room, as they are now."""
+    for place in (".", os.environ.get("TMPDIR") or tempfile.tempdir or "/tmp"):
+        try:
+            if shutil.disk_usage(place).free < LITTLE:
+                yield str(Path(place).resolve())
+        except OSError:
+            continue
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError that names no file (a write to a full disk, for example) is about `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise

@@ -1,0 +1,256 @@
+"""Files that are either whole or not there: temporary name, flush, fsync, rename. Sums, JSON, folders."""
+
+from __future__ import annotations
+
+import codecs
+import fcntl
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from octc.core.errors import OctcError
+from octc.core.faults import naming
+
+MOST_JSON = 256 << 20  # bytes
+MOST_DEPTH = 64  # objects and lists in one another
+TEMPORARY = ".tmp-"  # what is half-written begins so, and every scan passes it over
+WRITER = re.compile(rf"{re.escape(TEMPORARY)}(\d+)-")
+OLD = re.compile(rf"{re.escape(TEMPORARY)}\d+-old-(.+)")
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Hex digest of `data`."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Hex digest of a file, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one spelling of a JSON value that digests are taken of."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode(
+        errors="surrogatepass"
+    )
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def started(pid: int) -> str | None:
+    """When a process was started (Linux, in ticks since boot), so that a reused PID is not taken for it; None: none there."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except (OSError, IndexError):
+        return None
+
+
+def remove_leftovers(folder: Path) -> list[str]:
+    """Remove what killed processes left half-written anywhere in a folder that the caller owns; the names of what is gone.
+
+    `.tmp-PID-NAME` goes when process PID is not there (or was started after it) and nobody holds its lock; names without a PID
+    (`.tmp-export-...`) are made by owners alone, and go. A folder that was moved aside for its new version, which never came,
+    takes its name again.
+    """
+    gone = []
+    for place, folders, files in os.walk(folder):
+        for name in [name for name in (*folders, *files) if name.startswith(TEMPORARY)]:
+            path = Path(place) / name
+            if name in folders:
+                folders.remove(name)
+            if _in_use(path):
+                continue
+            old = OLD.match(name)
+            if old is not None and path.is_dir() and not (path.parent / old[1]).exists():
+                path.rename(path.parent / old[1])
+            elif path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+            gone.append(name)
+    return gone
+
+
+def _in_use(path: Path) -> bool:
+    """Whether the process that a temporary name tells is still there and may have made it, or anybody holds its lock."""
+    found = WRITER.match(path.name)
+    if found is None:
+        return False
+    ticks = started(int(found[1]))
+    if ticks is not None and _boot() + int(ticks) / os.sysconf("SC_CLK_TCK") <= path.lstat().st_mtime + 2:
+        return True
+    handle = None
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks: the process decides
+        return False
+    finally:
+        if handle is not None:
+            os.close(handle)
+    return False
+
+
+def _boot() -> float:
+    """When this machine was started, in seconds since 1970."""
+    lines = Path("/proc/stat").read_text().splitlines()
+    return next((float(line.split()[1]) for line in lines if line.startswith("btime")), 0.0)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder that is being written, which ends with the process; where there are no locks, none."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is synced and renamed onto `path`, else removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    try:
+        with naming(path):
+            yield temporary
+        handle = os.open(temporary, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        temporary.replace(path)
+        sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` atomically."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically; NaN and Infinity are refused (ValueError), missing is null."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_bytes(
+        path, text.encode(errors="surrogatepass")
+    )  # file names may hold bytes that are not UTF-8; parse_json takes them
+
+
+def parse_json(data: bytes | str, most: int = MOST_JSON) -> Any:
+    """The one reader of JSON: UTF-8 (a byte order mark is passed over), every key once, finite numbers.
+
+    A second key of one name would win over the first without a word: another order of classes is another diagnosis.
+
+    Args:
+        most: bytes (characters of a text) that are taken at most.
+
+    Raises:
+        ValueError: not such JSON, larger than `most`, or nested more than MOST_DEPTH deep. The caller makes an error of its
+            own area of it.
+    """
+    if len(data) > most:
+        raise ValueError(f"{len(data)} bytes of JSON, the limit is {most}")
+    if isinstance(data, bytes | bytearray):
+        if not json.detect_encoding(data).startswith("utf-8"):
+            raise ValueError("JSON that is not UTF-8")
+        data = data.removeprefix(codecs.BOM_UTF8).decode(errors="surrogatepass")
+    try:
+        value = json.loads(data, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
+    except RecursionError as error:
+        raise ValueError(f"JSON that is nested more than {MOST_DEPTH} deep") from error
+    level = [value]
+    for _ in range(MOST_DEPTH):
+        inner = (child for node in level for child in _children(node))
+        level = [child for child in inner if isinstance(child, dict | list)]
+        if not level:
+            return value
+    raise ValueError(f"JSON that is nested more than {MOST_DEPTH} deep")
+
+
+def _children(node: Any) -> Iterable[Any]:
+    return node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = sorted(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"a key that stands twice: {', '.join(repr(name[:100]) for name in twice[:3])}")
+    return found
+
+
+def _no_number(word: str) -> Any:
+    raise ValueError(f"{word} where JSON has a number or null")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text[:30]} is too large")
+    return value
+
+
+def read_json(path: Path, most: int = MOST_JSON) -> Any:
+    """Read a JSON file, as strictly as `parse_json`. The caller turns ValueError into an error of its own area."""
+    if (size := path.stat().st_size) > most:
+        raise ValueError(f"{size} bytes of JSON, the limit is {most}")
+    return parse_json(path.read_bytes(), most)
+
+
+@contextmanager
+def publishing(folder: Path, *, force: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder beside `folder`; on success it takes its name in one step, else it is removed.
+
+    Raises:
+        OctcError: OCT-E106 when `folder` exists without `force`. With `force` the old folder stays until the swap.
+    """
+    if folder.exists() and not force:
+        raise OctcError("OCT-E106", f"output exists: {folder}", mend="another name, or --force", place=str(folder))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f"{TEMPORARY}{os.getpid()}-{folder.name}")
+    old = folder.with_name(f"{TEMPORARY}{os.getpid()}-old-{folder.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        with naming(folder), _locked(temporary):
+            yield temporary
+        for path in temporary.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as stream:
+                    os.fsync(stream.fileno())
+        if folder.exists():
+            folder.rename(old)
+        temporary.rename(folder)
+        sync_folder(folder.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,108 @@
+"""Optional dependencies: import them late, and say how to get them. Nothing is ever installed for the user."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+from octc.core.errors import MissingExtra, OctcError
+
+# module -> the extra of octc that brings it
+EXTRAS = {
+    "accelerate": "train",
+    "cryptography": "sign",
+    "medmnist": "octmnist",
+    "modelopt": "ptq",
+    "nncf": "ptq",
+    "onnx": "export",
+    "onnxconverter_common": "export",
+    "onnxruntime": "ort",
+    "onnxscript": "export",
+    "openvino": "openvino",
+    "pooch": "fetch",
+    "pynvml": "power",
+    "requests": "fetch",
+    "safetensors": "train",
+    "sklearn": "baselines",
+    "tensorrt": "tensorrt",
+    "tensorrt_rtx": "trt-oracle",
+    "timm": "train",
+    "torch": "train",
+    "torchvision": "train",
+    "transformers": "baselines",
+    "yaml": "yaml",
+}
+
+
+# what a wing of octc needs before any of it can be imported, and the extra that brings all of it
+WINGS = {
+    "train": ("torch", "torchvision", "timm", "safetensors", "accelerate"),
+    "export": ("torch", "timm", "safetensors", "onnx", "onnxscript", "onnxconverter_common", "onnxruntime"),
+}
+
+
+def need_wing(extra: str) -> None:
+    """Raise MissingExtra of a whole wing where any of it is absent: one pip line brings all. Nothing is imported here."""
+    for module in WINGS[extra]:
+        if not have(module):
+            raise MissingExtra(module, extra)
+
+
+def absent_extra(error: ImportError) -> OctcError | None:
+    """A failed import as MissingExtra, where the module is of an extra; as E903 where it is there and broken; else None."""
+    top = (error.name or "").split(".")[0]
+    if top not in EXTRAS:
+        return None
+    if isinstance(error, ModuleNotFoundError) and not have(top):
+        return MissingExtra(top, EXTRAS[top])
+    line = (str(error).strip().splitlines() or ["no text"])[0][:300]
+    mend = f"pip install --force-reinstall 'octc[{EXTRAS[top]}]'"
+    return OctcError("OCT-E903", f"{top} is installed and cannot be imported", mend=mend, why=line)
+
+
+def need(module: str) -> ModuleType:
+    """Import `module`, or raise MissingExtra with the exact pip line."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != module.split(".", maxsplit=1)[0]:
+            raise
+        raise MissingExtra(module, EXTRAS[module.split(".", maxsplit=1)[0]]) from error
+
+
+@cache
+def openvino_core() -> Any:
+    """The one Core of this process, kept until its end.
+
+    OpenVINO's CPU plugin gives the thread a signal stack of its own, and the end of a Core puts back the one that it found. Of
+    two Cores that end in the order in which they were made, the second puts back the first one's, which is gone by then: the
+    next signal (Ctrl-C) ends the process with SIGSEGV (LOG.md, 2026-11-27).
+    """
+    return need("openvino").Core()
+
+
+@contextmanager
+def signal_stack_kept() -> Iterator[None]:
+    """Around other libraries that make Cores: afterwards the thread has the signal stack that it had before (Linux)."""
+    if sys.platform != "linux":
+        yield
+        return
+    kept = ctypes.create_string_buffer(24)  # stack_t: pointer, flags, size
+    change = ctypes.CDLL(None).sigaltstack
+    change(None, kept)
+    try:
+        yield
+    finally:
+        change(kept, None)
+
+
+def have(module: str) -> bool:
+    """Whether `module` can be found, without importing it."""
+    return importlib.util.find_spec(module) is not None

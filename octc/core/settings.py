@@ -1,0 +1,296 @@
+"""Configuration files and environment, merged key by key, each value with its origin.
+
+Highest first: OCTC_<SECTION>__<KEY>, `--config FILE` (or OCTC_CONFIG), ./octc.toml (else [tool.octc] in ./pyproject.toml),
+~/.config/octc/config.toml. Command-line options stand above all of these (octc/cli/verbs.py), recipes and defaults below.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from octc.core.errors import OctcError
+from octc.core.optional import need
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Settings = dict[str, dict[str, tuple[Any, str]]]  # section -> key -> (value, origin); the top level is section ""
+PLAIN_ENVIRONMENT = {"OCTC_OFFLINE": ("", "offline")}
+
+
+@dataclass(frozen=True)
+class Key:
+    """A configuration key: its type, its range (`above` and `below` exclusive, `low` and `high` inclusive), its option.
+
+    `option` is the parameter of the verb of that section which the key feeds, if its name differs from the key's.
+    """
+
+    kind: type
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    below: float | None = None
+    choices: tuple[str, ...] = ()
+    option: str | None = None
+
+    def allowed(self) -> str:
+        """The type and range in words."""
+        words = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text that is not empty"}
+        limits = (("at least", self.low), ("at most", self.high), ("above", self.above), ("below", self.below))
+        parts = [words[self.kind], *(f"{word} {limit:g}" for word, limit in limits if limit is not None)]
+        return f"one of: {', '.join(self.choices)}" if self.choices else ", ".join(parts)
+
+    def fits(self, value: Any) -> bool:
+        """Whether a value has the type and lies in the range."""
+        if isinstance(value, bool) or self.kind is bool:
+            return isinstance(value, bool) and self.kind is bool
+        if self.kind is str:
+            return isinstance(value, str) and bool(value.strip()) and (not self.choices or value in self.choices)
+        if not isinstance(value, (int, float) if self.kind is float else int):
+            return False
+        return (
+            math.isfinite(value)
+            and (self.low is None or value >= self.low)
+            and (self.high is None or value <= self.high)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
+
+
+KEYS: dict[str, dict[str, Key]] = {
+    "": {"offline": Key(bool)},
+    "data": {"root": Key(str)},
+    "run": {"dir": Key(str)},
+    "train": {
+        "recipe": Key(str),
+        "epochs": Key(int, low=1),
+        "lr": Key(float, above=0),
+        "batch": Key(int, low=1),
+        "seed": Key(int, low=0),
+        "size": Key(int, low=32),
+        "val": Key(float, above=0, below=1),
+        "distil": Key(str, choices=("kl", "dist", "dkd")),
+        "standardise": Key(bool),
+        "calibrate": Key(bool),
+        "cached_views": Key(int, low=0),
+    },
+    "export": {
+        "margin_pp": Key(float, above=0, option="margin"),
+        "opset": Key(int, low=1),
+    },
+    "verify": {
+        "margin_pp": Key(float, above=0, option="margin"),
+        "class_margin_pp": Key(float, above=0, option="class_margin"),
+        "alpha": Key(float, above=0, below=0.5),
+    },
+    "bundle": {
+        "signature": Key(str, choices=("optional", "required")),
+        "trusted": Key(str),
+    },
+    "bench": {
+        "duration": Key(float, above=0),
+        "min_queries": Key(int, low=1),
+        "threads": Key(int, low=1),
+        "remote_python": Key(str),
+    },
+}
+
+
+def config_option(section: str, parameter: str) -> str | None:
+    """The key that feeds a verb's parameter, or None."""
+    for name, key in KEYS.get(section, {}).items():
+        if (key.option or name) == parameter:
+            return name
+    return None
+
+
+def bool_of(settings: Settings, name: str) -> bool:
+    """A top-level switch; false where it is not set."""
+    return bool(settings.get("", {}).get(name, (False, ""))[0])
+
+
+def read_settings(file: str | None, environ: Mapping[str, str], folder: Path) -> tuple[Settings, list[str]]:
+    """Merge everything that configures octc in `folder`. Returns the settings and sentences to warn with.
+
+    Raises:
+        OctcError: E103 unknown key (with the nearest one), E104 wrong type or range, E105 a file that cannot be parsed.
+    """
+    notes: list[str] = []
+    merged: Settings = {}
+    home = environ.get("XDG_CONFIG_HOME") or (f"{environ['HOME']}/.config" if environ.get("HOME") else None)
+    if home is not None and (Path(home) / "octc" / "config.toml").is_file():
+        _merge(merged, _read_file(Path(home) / "octc" / "config.toml", "user"))
+    project = folder / "octc.toml"
+    embedded = _read_embedded(folder / "pyproject.toml")
+    if project.is_file():
+        if embedded:
+            notes.append("octc.toml counts; [tool.octc] in pyproject.toml is passed over")
+        _merge(merged, _read_file(project, "project", "octc.toml"))
+    else:
+        _merge(merged, embedded)
+    chosen = file or environ.get("OCTC_CONFIG")
+    if chosen:
+        _merge(merged, _read_file(Path(chosen), "file"))
+    _merge(merged, _read_environment(environ))
+    return merged, notes
+
+
+def _merge(into: Settings, values: Settings) -> None:
+    for section, keys in values.items():
+        into.setdefault(section, {}).update(keys)
+
+
+def _read_file(path: Path, kind: str, shown: str | None = None) -> Settings:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise OctcError(
+            "OCT-E105", f"configuration cannot be read: {reason}", mend="check the path", place=str(path)
+        ) from error
+    tree = _parse_yaml(text, path) if path.suffix in (".yaml", ".yml") else _parse_toml(text, path)
+    return _checked(tree, text, f"{kind}:{shown or path}")
+
+
+def _read_embedded(path: Path) -> Settings:
+    """[tool.octc] of a pyproject.toml; a file that is not ours to judge is passed over when it has no such table."""
+    if not path.is_file():
+        return {}
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if "tool.octc" not in text:
+        return {}
+    tree = _parse_toml(text, path).get("tool", {}).get("octc", {})
+    return _checked(tree, text, "project:pyproject.toml", "tool.octc")
+
+
+def _parse_toml(text: str, path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise OctcError("OCT-E105", "not TOML: nested too deep", mend="write plain sections", place=f"{path}:1:1") from error
+    except tomllib.TOMLDecodeError as error:
+        where = re.search(r"line (\d+), column (\d+)", str(error))
+        place = f"{path}:{where[1]}:{where[2]}" if where else f"{path}:{len(text.splitlines()) or 1}:1"
+        raise OctcError(
+            "OCT-E105", f"not TOML: {error}".lower().replace("toml", "TOML"), mend="mend this line", place=place
+        ) from error
+
+
+def _parse_yaml(text: str, path: Path) -> dict[str, Any]:
+    yaml = need("yaml")
+    try:
+        tree = yaml.load(text, Loader=_yaml_loader(yaml))
+    except RecursionError as error:
+        raise OctcError("OCT-E105", "not YAML: nested too deep", mend="write plain sections", place=f"{path}:1:1") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or "cannot be parsed"
+        raise OctcError("OCT-E105", f"not YAML: {problem}", mend="mend this line", place=place) from error
+    if not isinstance(tree, (dict, type(None))):
+        raise OctcError("OCT-E105", "not a table of keys", mend="write `section:` and keys under it", place=f"{path}:1:1")
+    return tree or {}
+
+
+def _yaml_loader(yaml: Any) -> Any:
+    """PyYAML's safe loader, which takes the last of two keys of one name; here the second one is refused, as TOML does."""
+
+    class Once(yaml.SafeLoader):  # type: ignore[misc]
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            seen: set[Any] = set()
+            for key, _ in node.value:
+                name = key.value if isinstance(key, yaml.ScalarNode) else None
+                if name is not None and name in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"the key {name} stands twice", key.start_mark)
+                seen.add(name)
+            return super().construct_mapping(node, deep)
+
+    return Once
+
+
+def _checked(tree: Mapping[str, Any], text: str, origin: str, prefix: str = "") -> Settings:
+    """Known keys of the right type, each with origin:line."""
+    found: Settings = {}
+    for name, value in tree.items():
+        section, entries = (name, value) if name in KEYS else ("", {name: value})
+        if section and not isinstance(entries, Mapping):
+            line = _line_of(text, prefix, section)
+            raise OctcError("OCT-E104", f"{section} must be a table", mend=f"[{section}]", place=f"{origin}:{line}  {section}")
+        for key, item in entries.items():
+            line = _line_of(text, ".".join(part for part in (prefix, section) if part), str(key))
+            found.setdefault(section, {})[str(key)] = (_check(section, str(key), item, f"{origin}:{line}"), f"{origin}:{line}")
+    return found
+
+
+def _check(section: str, name: str, value: Any, origin: str) -> Any:
+    path = f"{section}.{name}" if section else name
+    key = KEYS.get(section, {}).get(name)
+    if key is None:
+        known = [f"{s}.{k}" if s else k for s, keys in KEYS.items() for k in keys]
+        near = get_close_matches(path, known, n=1, cutoff=0.5) or get_close_matches(name, known, n=1, cutoff=0.3)
+        mend = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(known)}"
+        raise OctcError("OCT-E103", f"unknown key {path}", mend=mend, place=f"{origin}  {path}")
+    if not key.fits(value):
+        text = f"{path} = {value!r} is not allowed"
+        raise OctcError("OCT-E104", text, mend=f"{path} must be {key.allowed()}", place=f"{origin}  {path}")
+    return float(value) if key.kind is float else value
+
+
+def _line_of(text: str, section: str, key: str) -> int:
+    """The line on which a key stands (TOML headers, dotted keys, or YAML indentation); 1 when it cannot be told."""
+    table = ""
+    first = 0
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[\s*([^\]]+?)\s*\]", line):
+            table = header[1].replace('"', "").replace(" ", "")
+        elif block := re.match(r"([\w-]+)\s*:\s*(#.*)?$", line):
+            table = block[1]
+        if pair := re.match(r"\s*([\w.\"'-]+)\s*[=:]", line):
+            name = re.sub(r"[\"']", "", pair[1])
+            if ".".join(part for part in (table, name) if part) == ".".join(part for part in (section, key) if part):
+                return number
+            if name.split(".")[-1] == key:
+                first = first or number
+    return first or 1
+
+
+def _read_environment(environ: Mapping[str, str]) -> Settings:
+    found: Settings = {}
+    for variable, text in sorted(environ.items()):
+        if variable in PLAIN_ENVIRONMENT:
+            section, name = PLAIN_ENVIRONMENT[variable]
+        elif variable.startswith("OCTC_") and "__" in variable:
+            section, _, name = variable.removeprefix("OCTC_").lower().partition("__")
+        else:
+            continue
+        origin = f"env:{variable}"
+        if name in found.get(section, {}):
+            other = found[section][name][1].removeprefix("env:")
+            raise OctcError("OCT-E102", f"{other} and {variable} set the same key", mend=f"unset {variable}", place=variable)
+        key = KEYS.get(section, {}).get(name)
+        value = text if key is None else _from_text(text, key.kind)
+        found.setdefault(section, {})[name] = (_check(section, name, value, origin), origin)
+    return found
+
+
+def _from_text(text: str, kind: type) -> Any:
+    """A variable's text as the key's type; what does not convert stays text and is refused by the check."""
+    if kind is bool:
+        return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}.get(
+            text.lower(), text
+        )
+    if kind is str:
+        return text
+    try:
+        return int(text) if kind is int else float(text)
+    except ValueError:
+        return text

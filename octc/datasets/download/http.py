@@ -1,0 +1,267 @@
+"""One file over HTTP: pooch keeps it and checks its sum, and a download that was cut short goes on where it stopped.
+
+What arrived lies in NAME.part, with the address and the version it came from beside it. A file of another version, a wrong
+sum or a web page instead of the file leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib.metadata
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from octc.core.errors import OctcError
+from octc.core.files import read_json, write_json
+from octc.core.offline import is_local
+from octc.core.optional import need
+from octc.datasets.base import Progress
+from octc.datasets.download.sources import RemoteFile
+
+TIMEOUT = (10.0, 30.0)  # seconds to connect, and between two pieces
+PAUSES = (1.0, 4.0, 10.0)  # seconds before a source is asked again
+BLOCK = 1 << 16
+Say = Callable[[str], None]
+
+
+def read_answer(url: str, page: str) -> Any:
+    """The JSON that an address answers with (OctcError E218 not reached, E217 no JSON)."""
+    with _session(url) as session, _named(url, page):
+        response = session.get(url, timeout=TIMEOUT)
+        _check_status(response.status_code, url, page)
+        try:
+            return response.json()
+        except ValueError as error:
+            text = f"{urlsplit(url).netloc} did not answer with a list of files"
+            raise OctcError("OCT-E217", text, mend=_by_hand(page), place=url) from error
+
+
+def fetch_file(file: RemoteFile, folder: Path, page: str, say: Say, progress: Progress | None = None) -> Path:
+    """Download into `folder`, or go on with what is there. A finished file with the right sum is taken as it is.
+
+    Raises:
+        OctcError: E218 not reached or refused, E217 cut short (what arrived is kept) or of another sum or size (nothing is
+            kept), E904 disk full, E901 without pooch.
+    """
+    pooch = need("pooch")
+    pooch.get_logger().setLevel("ERROR")  # what is downloaded was said already
+    part = folder / f"{file.name}.part"
+
+    def downloader(url: str, output: str, _pooch: Any) -> None:
+        _download(RemoteFile(file.name, url, file.size, file.digest), part, page, say, progress)
+        Path(output).unlink(missing_ok=True)
+        try:
+            os.link(part, output)  # the part goes only when its sum was found right
+        except OSError:  # a file system without links
+            part.replace(output)
+
+    try:
+        found = Path(pooch.retrieve(file.url, file.digest, fname=file.name, path=folder, downloader=downloader))
+    except ValueError as error:
+        _forget(part)
+        text = f"{file.name} does not have the sum that its source states ({file.digest})"
+        mend = f"the file was removed; try again, or {_by_hand(page)}"
+        raise OctcError("OCT-E217", text, mend=mend, place=file.url) from error
+    _forget(part)
+    return found
+
+
+def _download(file: RemoteFile, part: Path, page: str, say: Say, progress: Progress | None) -> None:
+    """Fill `part`; after a break go on, as long as something arrives between two breaks."""
+    tries = 0
+    while True:
+        before = _size(part)
+        try:
+            return _pieces(file, part, page, say, progress)
+        except OctcError as error:
+            tries = 0 if _size(part) > before else tries + 1
+            if not getattr(error, "passing", False) or tries > len(PAUSES):
+                raise
+            pause = PAUSES[max(tries - 1, 0)]
+            say(f"{error.message}; again in {pause:g} s")
+            time.sleep(pause)
+
+
+def _pieces(file: RemoteFile, part: Path, page: str, say: Say, progress: Progress | None) -> None:
+    have, headers, whole = _state(part, file.url)
+    if whole:
+        return
+    with _session(file.url) as session, _named(file.url, page):
+        response = session.get(file.url, stream=True, timeout=TIMEOUT, headers=headers)
+        with response:
+            _check_way(file.url, [r.url for r in (*response.history, response)], page)
+            if response.status_code == 416:  # what is here is not the beginning of what is there
+                _forget(part)
+                raise _passing(OctcError("OCT-E217", f"{file.name} changed at its source", mend="try again", place=file.url))
+            _check_status(response.status_code, file.url, page)
+            start = _start(response, have)
+            total = _total(response, start)
+            _check_content(response, file, total, part, page)
+            if start:
+                say(f"going on with {file.name} at {start} of {total or 'unknown'} bytes")
+            elif have:
+                say(f"{file.name} cannot be continued and begins anew")
+            elif file.size is None:
+                say(f"{file.name} has {'an unknown size' if total is None else spell_bytes(total)}")
+            tags = {"etag": response.headers.get("ETag"), "modified": response.headers.get("Last-Modified")}
+            write_json(part.with_name(f"{part.name}.json"), {"url": file.url, "total": total, **tags})
+            _check_disk(part, (total or 0) - start)
+            _write(response, part, start, total, progress)
+    if total is not None and _size(part) != total:
+        text = f"{file.name} was cut short: {_size(part)} of {total} bytes"
+        raise _passing(OctcError("OCT-E217", text, mend="the same command goes on from there", place=file.url))
+
+
+def _write(response: Any, part: Path, start: int, total: int | None, progress: Progress | None) -> None:
+    done = start
+    with part.open("r+b" if start else "wb") as stream:
+        stream.seek(start)
+        stream.truncate()
+        try:
+            for block in response.iter_content(BLOCK):
+                stream.write(block)
+                done += len(block)
+                if progress is not None:
+                    progress(done, max(total or done, done))
+        finally:
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+def _state(part: Path, url: str) -> tuple[int, dict[str, str], bool]:
+    """How many bytes are here, the headers that ask for the rest of the same version, and whether nothing is missing."""
+    headers = {"Accept-Encoding": "identity"}
+    have = _size(part)
+    try:
+        version: dict[str, Any] = read_json(part.with_name(f"{part.name}.json")) if have else {}
+    except (OSError, ValueError):
+        version = {}
+    etag = version.get("etag")
+    same = etag if isinstance(etag, str) and not etag.startswith("W/") else version.get("modified")
+    if version.get("url") != url or not isinstance(same, str):
+        return 0, headers, False  # without a version nobody can tell whether the rest would fit
+    return have, {**headers, "Range": f"bytes={have}-", "If-Range": same}, have == version.get("total")
+
+
+def _start(response: Any, have: int) -> int:
+    """Where the answer begins: `have` for a partial one that fits, 0 for a whole file."""
+    if response.status_code != 206:
+        return 0
+    found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+    if found is None or int(found[1]) != have:
+        raise OctcError("OCT-E217", "the source sent another piece than was asked for", mend="try again", place=response.url)
+    return have
+
+
+def _total(response: Any, start: int) -> int | None:
+    length = response.headers.get("Content-Length", "")
+    return start + int(length) if length.isdigit() else None
+
+
+def _check_content(response: Any, file: RemoteFile, total: int | None, part: Path, page: str) -> None:
+    """Refuse a web page, and a file of another size than was listed, before anything is written."""
+    if response.headers.get("Content-Type", "").startswith("text/html"):
+        _forget(part)
+        raise OctcError("OCT-E217", f"the source sent a web page, not {file.name}", mend=_by_hand(page), place=file.url)
+    if file.size is not None and total is not None and total != file.size:
+        _forget(part)
+        text = f"{file.name} has {total} bytes at its source, the list says {file.size}"
+        raise OctcError("OCT-E217", text, mend=f"try again, or {_by_hand(page)}", place=file.url)
+
+
+def _check_status(status: int, url: str, page: str) -> None:
+    if status in (200, 206):
+        return
+    error = OctcError("OCT-E218", f"{urlsplit(url).netloc} answered {status}", mend=_by_hand(page), place=url)
+    raise _passing(error) if status == 429 or status >= 500 else error
+
+
+def _check_way(url: str, way: list[str], page: str) -> None:
+    """A secure address may not lead to one that is not."""
+    if urlsplit(url).scheme == "https" and (open_ones := [step for step in way if urlsplit(step).scheme != "https"]):
+        text = f"{urlsplit(url).netloc} leads to an address that is not secure"
+        raise OctcError("OCT-E218", text, mend=_by_hand(page), place=open_ones[0])
+
+
+def _check_disk(part: Path, more: int) -> None:
+    free = shutil.disk_usage(part.parent).free
+    if more > free:
+        text = f"{more} bytes to download, {free} are free"
+        raise OctcError("OCT-E904", text, mend="free disk space, or --data DIR elsewhere", place=str(part.parent))
+
+
+@contextmanager
+def _session(url: str) -> Iterator[Any]:
+    """A requests session that says who asks; proxies of the environment do not stand between this machine and itself."""
+    with need("requests").Session() as session:
+        session.trust_env = not is_local(urlsplit(url).hostname)
+        session.headers["User-Agent"] = f"octc/{importlib.metadata.version('octc')}"
+        yield session
+
+
+@contextmanager
+def _named(url: str, page: str) -> Iterator[None]:
+    """What requests raises, as errors with a cause in one line."""
+    exceptions = need("requests").exceptions
+    host = urlsplit(url).netloc
+    try:
+        yield
+    except exceptions.Timeout as error:
+        text = f"{host} did not answer in time"
+        raise _passing(OctcError("OCT-E218", text, mend="try again: it goes on where it stopped", place=url)) from error
+    except exceptions.ChunkedEncodingError as error:
+        text = f"the connection to {host} broke off"
+        raise _passing(OctcError("OCT-E217", text, mend="the same command goes on from there", place=url)) from error
+    except exceptions.ConnectionError as error:
+        text = f"{host} cannot be reached: {_cause(error)}"
+        raise _passing(OctcError("OCT-E218", text, mend=f"check the network, or {_by_hand(page)}", place=url)) from error
+    except exceptions.RequestException as error:
+        raise OctcError("OCT-E218", f"{host} cannot be asked: {_cause(error)}", mend=_by_hand(page), place=url) from error
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        text = "the disk is full" if full else f"cannot be written: {error.strerror}"
+        raise OctcError("OCT-E904", text, mend="free disk space, or --data DIR elsewhere", place=url) from error
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason, in one line."""
+    seen = error
+    while (inner := seen.__cause__ or seen.__context__) is not None and inner is not seen:
+        seen = inner
+    reason = getattr(seen, "strerror", None) or str(seen) or type(seen).__name__
+    return " ".join(reason.split()).rstrip(".")
+
+
+def _passing(error: OctcError) -> OctcError:
+    """Marked as something that may pass when it is tried again."""
+    error.passing = True  # type: ignore[attr-defined]
+    return error
+
+
+def _by_hand(page: str) -> str:
+    return f"download it in a browser from {page} and give it with --from FILE"
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.is_file() else 0
+
+
+def _forget(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    part.with_name(f"{part.name}.json").unlink(missing_ok=True)
+
+
+def spell_bytes(count: int) -> str:
+    """A size for people, with the exact number."""
+    value, unit = float(count), "bytes"
+    for larger in ("kB", "MB", "GB"):
+        if value >= 1000:
+            value, unit = value / 1000, larger
+    return f"{count:,} bytes" if unit == "bytes" else f"{value:.2f} {unit} ({count:,} bytes)"

@@ -1,0 +1,155 @@
+"""Archives from elsewhere: only plain files, only below the folder, only as much as was announced. Else nothing is kept."""
+
+from __future__ import annotations
+
+import lzma
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import IO
+
+from octc.core.errors import OctcError
+from octc.datasets.base import Progress
+
+FOLD, LEAST = 20, 64 << 20  # an archive may unpack to so many times its own size, or to so many bytes
+MOST_MEMBERS = 2_000_000
+DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError)
+Member = tuple[str, int, Callable[[], IO[bytes]]]  # name, stated size, how it is opened
+
+
+def unpack(
+    archive: Path, into: Path, place: Callable[[str], str | None], progress: Progress | None = None
+) -> int:  # fmt: skip
+    """Write the wanted members of a zip or tar archive below `into`; how many.
+
+    Args:
+        place: name of a member -> its path below `into`, or None where it is not wanted. Every name is checked before.
+        progress: of the archive's bytes (zip: of the unpacked ones).
+
+    Raises:
+        OctcError: E219 a path that leaves the folder, a link or device, more bytes or members than allowed; E217 damaged,
+            encrypted, no archive, or without anything wanted; E904 too little disk.
+    """
+    limit = max(LEAST, FOLD * archive.stat().st_size)
+    mend = "delete it and fetch it again, or take it from another place with --from"
+    written, count = 0, 0
+    try:
+        with _members(archive) as (members, total):
+            _check_disk(into, total)
+            if total > limit:
+                raise _refused(archive, f"unpacks to {total} bytes, {limit} are allowed")
+            for name, size, opened in members:
+                target = place(name)
+                if target is None:
+                    continue
+                path = into / checked(target, archive)
+                if path.exists():
+                    raise _refused(archive, f"holds {target} twice")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with opened() as source, path.open("xb") as stream:
+                    written = _copy(source, stream, written, limit, archive)
+                if path.stat().st_size != size:
+                    text = f"{name} has {path.stat().st_size} bytes, the archive says {size}"
+                    raise OctcError("OCT-E217", text, mend=mend, place=str(archive))
+                count += 1
+                if progress is not None:
+                    progress(min(written, max(total, 1)), max(total, 1))
+    except DAMAGE as error:
+        raise OctcError("OCT-E217", f"archive is damaged: {error}".rstrip("."), mend=mend, place=str(archive)) from error
+    except OSError as error:
+        raise _of_disk(error, archive, mend) from error
+    if not count:
+        raise OctcError("OCT-E217", "archive holds nothing of this data set", mend=mend, place=str(archive))
+    return count
+
+
+def checked(name: str, archive: Path) -> PurePosixPath:
+    """A member's path, refused (E219) where it is absolute, leads upwards or is none."""
+    path = PurePosixPath(name)
+    windows = PureWindowsPath(name)
+    upwards = ".." in path.parts or ".." in windows.parts
+    if not path.parts or path.is_absolute() or windows.drive or windows.root or upwards or "\0" in name:
+        raise _refused(archive, f"holds the unsafe path {name!r}")
+    return path
+
+
+def _refused(archive: Path, why: str) -> OctcError:
+    mend = "do not use this archive; take it from its publisher"
+    return OctcError("OCT-E219", f"archive {why}", mend=mend, place=str(archive))
+
+
+def _of_disk(error: OSError, archive: Path, mend: str) -> OctcError:
+    """What the system said while reading or writing. gzip calls a damaged file an OSError too."""
+    if error.errno is None:
+        return OctcError("OCT-E217", f"archive is damaged: {error}", mend=mend, place=str(archive))
+    return OctcError(
+        "OCT-E904", f"cannot unpack: {error.strerror}", mend="free disk space, or --data DIR elsewhere", place=str(archive)
+    )
+
+
+def _check_disk(into: Path, total: int) -> None:
+    free = shutil.disk_usage(into).free
+    if total > free:
+        text = f"{total} bytes to unpack, {free} are free"
+        raise OctcError("OCT-E904", text, mend="free disk space, or --data DIR elsewhere", place=str(into))
+
+
+def _copy(source: IO[bytes], stream: IO[bytes], written: int, limit: int, archive: Path) -> int:
+    while block := source.read(1 << 20):
+        written += len(block)
+        if written > limit:
+            raise _refused(archive, f"unpacks to more than {limit} bytes")
+        stream.write(block)
+    return written
+
+
+@contextmanager
+def _members(archive: Path) -> Iterator[tuple[Iterator[Member], int]]:
+    """The files of an archive, their names and kinds checked, and their stated size in all (0: told while reading)."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as opened:
+            infos = opened.infolist()
+            yield _of_zip(opened, infos, archive), sum(info.file_size for info in infos)
+    elif tarfile.is_tarfile(archive):
+        with tarfile.open(archive, "r:*") as tar:
+            yield _of_tar(tar, archive), 0
+    else:
+        text = "neither a zip nor a tar archive"
+        with archive.open("rb") as stream:
+            if stream.read(512).lstrip().lower().startswith((b"<!doctype", b"<html")):
+                text = "a web page, not an archive"
+        mend = "download it in a browser and give it with --from FILE"
+        raise OctcError("OCT-E217", text, mend=mend, place=str(archive))
+
+
+def _of_zip(opened: zipfile.ZipFile, infos: list[zipfile.ZipInfo], archive: Path) -> Iterator[Member]:
+    if len(infos) > MOST_MEMBERS:
+        raise _refused(archive, f"holds {len(infos)} members")
+    for info in infos:
+        checked(info.filename, archive)
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise _refused(archive, f"holds a link or device: {info.filename!r}")
+    for info in infos:
+        if not info.is_dir():
+            yield info.filename, info.file_size, lambda info=info: opened.open(info)  # type: ignore[misc]
+
+
+def _of_tar(tar: tarfile.TarFile, archive: Path) -> Iterator[Member]:
+    """A tar archive is read once, from front to back: a bad member ends it, and what was written goes with its folder."""
+    for number, info in enumerate(tar, 1):
+        if number > MOST_MEMBERS:
+            raise _refused(archive, f"holds more than {MOST_MEMBERS} members")
+        checked(info.name, archive)
+        if info.isdir():
+            continue
+        if not info.isreg() or info.issparse():
+            raise _refused(archive, f"holds a link or device: {info.name!r}")
+        stream = tar.extractfile(info)
+        if stream is not None:
+            yield info.name, info.size, lambda stream=stream: stream  # type: ignore[misc]

@@ -1,0 +1,56 @@
+"""Comma-separated tables as people write them: every line that cannot be used is named, none is guessed."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from octc.core.errors import OctcError, shorten
+
+Record = tuple[int, dict[str, str]]  # line number, column -> cell, without surrounding blanks
+
+
+def read_table(path: Path, columns: Sequence[str], mend: str) -> list[Record]:
+    """The lines below the header. Columns that are not asked for are passed over.
+
+    Raises:
+        OctcError: E209 not UTF-8, no table, a column is missing or stands there twice, a line has too few or too many cells.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream, strict=True)
+            lines = [(reader.line_num, row) for row in reader if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or ("not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error))
+        raise OctcError("OCT-E209", f"table cannot be read: {reason}", mend=mend, place=str(path)) from error
+    header = [name.strip() for name in lines[0][1]] if lines else []
+    if absent := [name for name in columns if header.count(name) != 1]:
+        text = f"columns missing or doubled: {', '.join(absent)}; the table has {', '.join(header) or 'no line'}"
+        raise OctcError("OCT-E209", text, mend=mend, place=f"{path}:1")
+    if twice := sorted({name for name in header if name and header.count(name) > 1}):
+        text = f"columns that stand twice: {', '.join(twice)}: which one counts cannot be told"
+        raise OctcError("OCT-E209", text, mend="leave one column of each name in the table", place=f"{path}:1")
+    if torn := [f"line {line} ({len(row)} cells)" for line, row in lines[1:] if len(row) != len(header)]:
+        text = f"{len(torn)} lines do not have {len(header)} cells"
+        raise OctcError("OCT-E209", text, mend="quote cells that hold a comma", place=f"{path}: {shorten(torn)}")
+    return [(line, dict(zip(header, (cell.strip() for cell in row), strict=True))) for line, row in lines[1:]]
+
+
+def refuse_lines(path: Path, problems: Sequence[str], mend: str) -> None:
+    """Raise E209 that names the lines, when there are any."""
+    if problems:
+        text = f"{len(problems)} lines of the table cannot be used"
+        raise OctcError("OCT-E209", text, mend=mend, place=f"{path}: {shorten(problems)}")
+
+
+def key_of(text: str) -> str:
+    """A path for comparing: either slash, lower case, no blanks or dots at the ends of its parts (Windows drops them)."""
+    parts = (part.strip().rstrip(". ").lower() for part in re.split(r"[\\/]+", text))
+    return "/".join(part for part in parts if part)
+
+
+def leaves(text: str) -> bool:
+    """Whether a path in a table leads upwards."""
+    return any(part.strip() == ".." for part in re.split(r"[\\/]+", text)) or "\0" in text

@@ -1,0 +1,226 @@
+"""NEH (Noor Eye Hospital 2021): a table names every B-scan, its patient and its label.
+
+What is known to be wrong in the release is handled here and reported, never passed over:
+
+* patient numbers restart in every class folder, so class and number together are the patient;
+* `Directory` differs from the disk in letter case, and some rows stand there twice;
+* byte-identical eyes lie under several patients, of one class (these become one patient) or of two (where the labels
+  contradict each other the images are left out, and the patients are still one).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from octc.core.errors import OctcError
+from octc.datasets.base import UNLISTED, Finding, Progress, Sample, Samples, unlisted
+from octc.datasets.layouts.csv_table import key_of, leaves, read_table, refuse_lines
+from octc.datasets.layouts.folders import images_below, sums_of
+from octc.datasets.tree import Left, Tree, has_file, litter, names_in, open_tree
+
+TABLE = "data_information.csv"
+IMAGES = "NEH_UT_2021RetinalOCTDataset"
+CLASSES = ("NORMAL", "DRUSEN", "CNV")
+NEEDED = ("Patient ID", "Class", "Eye", "Label", "Directory")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        number: patient number; it means nothing without `folder`.
+        folder: column Class, the diagnosis of the patient; label: of this B-scan. Both as they are written.
+        path: of the file, relative to the root, in the disk's letter case; as the table names it if it is not there.
+    """
+
+    line: int
+    number: int
+    folder: str
+    eye: str
+    label: str
+    directory: str
+    path: str
+
+    @property
+    def patient(self) -> str:
+        return f"{self.folder.upper()}/{self.number}"
+
+
+def find_table(root: Path) -> Path | None:
+    """data_information.csv in the root, or one folder below."""
+    places = [root, *(root / name for name in names_in(root) if not litter(name))]
+    return next((place / TABLE for place in places if has_file(place / TABLE)), None)
+
+
+def read_rows(root: Path, tree: Tree | None = None) -> list[Row]:
+    """The table in its own order, every path looked up on the disk without regard to letter case.
+
+    Raises:
+        OctcError: E230 no table, E209 lines that cannot be used (a label that is none, a path that leaves the root or that
+            fits two files), E205 a link that leaves the root, E231 folders that cannot be read.
+    """
+    table = find_table(root)
+    if table is None:
+        mend = f"--data DIR with {TABLE} and {IMAGES}/ in it, or octc data fetch neh"
+        raise OctcError("OCT-E230", f"no {TABLE} in {root}", mend=mend, place=str(root))
+    files: dict[str, list[str]] = defaultdict(list)
+    for image in images_below(tree or open_tree(root)):
+        files[key_of(image.relative_to(root).as_posix())].append(image.relative_to(root).as_posix())
+    beside = table.parent.relative_to(root).as_posix()
+    tops = [top for top in (f"{beside}/{IMAGES}", beside, IMAGES, "") if (root / top).is_dir()]
+    rows, problems = [], []
+    for line, cells in read_table(table, NEEDED, f"restore {TABLE} of the release"):
+        why = _why_unusable(cells)
+        found = [] if why else _on_disk(cells["Directory"], tops, files)
+        if len(found) > 1:
+            why = f"{cells['Directory']} fits {' and '.join(found)}"
+        if why:
+            problems.append(f"line {line}: {why}")
+            continue
+        path = found[0] if found else (PurePosixPath(tops[0]) / cells["Directory"].replace("\\", "/").strip("/")).as_posix()
+        number = int(cells["Patient ID"])
+        rows.append(Row(line, number, cells["Class"], cells["Eye"], cells["Label"], cells["Directory"], path))
+    refuse_lines(table, problems, f"mend these lines of {TABLE}")
+    return rows
+
+
+def _why_unusable(cells: dict[str, str]) -> str:
+    for column in ("Class", "Label"):
+        if cells[column].upper() not in CLASSES:
+            return f"{column} {cells[column]!r} is none of {', '.join(CLASSES)}"
+    if not (cells["Patient ID"].isascii() and cells["Patient ID"].isdigit()):
+        return f"Patient ID {cells['Patient ID']!r} is no number"
+    if not key_of(cells["Directory"]) or leaves(cells["Directory"]):
+        return f"Directory {cells['Directory']!r} is no path inside the data set"
+    return ""
+
+
+def _on_disk(directory: str, tops: Sequence[str], files: dict[str, list[str]]) -> list[str]:
+    """The files that a Directory means: the one in its own letter case, else all that differ from it only in case."""
+    for top in tops:
+        found = files.get(key_of(f"{top}/{directory}"), [])
+        exact = [path for path in found if path.endswith("/" + directory.strip("/")) or path == directory]
+        if found:
+            return exact if len(exact) == 1 else found
+    return []
+
+
+def scan_neh(
+    root: Path, classes: Sequence[str] | None, progress: Progress | None = None, *, same_class: bool = True
+) -> Samples:
+    """The B-scans of the table. With `same_class` only those whose label is the diagnosis of their patient (`Class == Label`,
+    letter case included, as KD-OCT filters them); without it all of them.
+
+    A file that is not there keeps an empty sum and is refused by name when it is decoded. Raises what `read_rows` raises, and
+    E206 when a class is left without images.
+    """
+    names = tuple(classes or CLASSES)
+    tree = open_tree(root)
+    rows = read_rows(root, tree)
+    paths = sorted({row.path for row in rows})
+    sums = dict(zip(paths, sums_of([root / path for path in paths], progress), strict=True))
+    person = linked_patients(rows, sums)
+    labels: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        labels[sums[row.path] or row.path].add(row.label.upper())
+    items: list[Sample] = []
+    copies: list[tuple[Row, Sample]] = []
+    torn: list[tuple[Row, Sample]] = []
+    seen: set[str] = set()
+    for row in sorted(rows, key=lambda row: (row.path, row.line)):
+        if same_class and row.folder != row.label:
+            continue
+        content = sums[row.path] or row.path
+        sample = Sample(row.path, names.index(row.label.upper()), person[row.patient], None, sums[row.path])
+        if len(labels[content]) > 1:
+            torn.append((row, sample))
+        elif content in seen:
+            copies.append((row, sample))
+        else:
+            seen.add(content)
+            items.append(sample)
+    if empty := [name for k, name in enumerate(names) if not any(s.label == k for s in items)]:
+        text = f"no image of {', '.join(empty)} is left"
+        raise OctcError("OCT-E206", text, mend="octc data check neh-all, or octc data fetch neh", place=str(root))
+    named = set(paths)
+    unread = tuple(Left(path, UNLISTED) for path in tree.images if path not in named)
+    notes = (
+        *_linked(person),
+        *_left_out("OCT-W217", "images have contradicting labels and are left out", torn),
+        *_left_out("OCT-W218", "copies of an image (or rows that name it again) are left out", copies),
+        *_disagreeing(rows, same_class),
+        *unlisted(unread, TABLE),
+    )
+    left_out = tuple(sample for _, sample in (*torn, *copies))
+    return Samples(root, names, tuple(items), left_out=left_out, notes=notes, unread=unread, tree=tree)
+
+
+scan_neh_all = partial(scan_neh, same_class=False)
+
+
+def linked_patients(rows: Sequence[Row], sums: dict[str, str]) -> dict[str, str]:
+    """Patient of the table -> the name of all patients that share an image with it, joined by "="."""
+    parent = {row.patient: row.patient for row in rows}
+
+    def top(patient: str) -> str:
+        while parent[patient] != patient:
+            parent[patient] = patient = parent[parent[patient]]
+        return patient
+
+    first: dict[str, str] = {}
+    for row in rows:
+        content = sums[row.path] or row.path
+        parent[top(row.patient)] = top(first.setdefault(content, row.patient))
+    groups: dict[str, list[str]] = defaultdict(list)
+    for patient in sorted(parent):
+        groups[top(patient)].append(patient)
+    return {patient: "=".join(group) for group in groups.values() for patient in group}
+
+
+def _linked(person: dict[str, str]) -> Iterator[Finding]:
+    if linked := sorted({name for name in person.values() if "=" in name}):
+        count = sum(name.count("=") + 1 for name in linked)
+        text = f"{count} patients share images with another one and count as {len(linked)}"
+        yield Finding("OCT-W216", text, tuple(linked), "none needed: no split separates them")
+
+
+def _left_out(code: str, text: str, found: Sequence[tuple[Row, Sample]]) -> Iterator[Finding]:
+    if found:
+        listed = tuple(f"{row.path} (line {row.line}, {row.label})" for row, _ in found)
+        yield Finding(code, f"{len(found)} {text}", listed, "none needed; the source would have to mend its table")
+
+
+def _disagreeing(rows: Sequence[Row], same_class: bool) -> Iterator[Finding]:
+    """Rows whose path tells another class, patient, eye or label than their columns, and labels that differ in case only."""
+    listed = tuple(f"line {row.line}: {why}" for row in rows if (why := ", ".join(_contradictions(row))))
+    if listed:
+        text = f"{len(listed)} rows contradict their own path; the columns count"
+        yield Finding("OCT-W214", text, listed, "look at them: the table may be misaligned")
+    case = tuple(
+        f"line {row.line}: Class {row.folder}, Label {row.label}"
+        for row in rows
+        if row.folder != row.label and row.folder.upper() == row.label.upper()
+    )
+    if case and same_class:
+        text = f"{len(case)} rows are left out because Class and Label differ in letter case"
+        yield Finding("OCT-W214", text, case, "--dataset neh-all keeps them")
+
+
+def _contradictions(row: Row) -> Iterator[str]:
+    *folders, name = key_of(row.directory).split("/")
+    label = name.rpartition(".")[0].rpartition("_")[2]
+    known = {kind.lower() for kind in CLASSES}
+    told = {
+        "Class": ([part for part in folders if part in known], row.folder),
+        "Patient ID": ([str(int(part)) for part in folders if part.isascii() and part.isdigit()], str(row.number)),
+        "Eye": ([part for part in folders if part in ("od", "os")], row.eye),
+        "Label": ([label] if label in known else [], row.label),
+    }
+    for column, (found, written) in told.items():
+        if len(found) == 1 and found[0] != written.lower():
+            yield f"{column} {written or '(empty)'}, path {found[0]}"

@@ -1,0 +1,75 @@
+"""What a data set is made of: counts, sizes, and the mean and deviation of its pixels, which only training images tell."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from octc.core.errors import OctcError, Several
+from octc.datasets.base import Progress, Samples
+from octc.datasets.image_facts import ImageFacts, read_facts, sizes_of
+from octc.datasets.split import Split
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Counts of all images; pixels of the training part only.
+
+    Attributes:
+        images, patients: part -> class -> count; patients that are known, None where none is in the whole split.
+        patient_ids: "known", "partial" or "unknown"; images_without_patient: how many name none.
+        weights: class -> n / (classes * images of the class) in train, what a balanced loss weighs.
+        mean, std: per channel, of values in [0, 1]. Every image counts alike, whatever its size; std is that of the pixels
+            about the common mean.
+    """
+
+    dataset: str
+    split_digest: str
+    note: str
+    images: dict[str, dict[str, int]]
+    patients: dict[str, dict[str, int | None]]
+    weights: dict[str, float]
+    sizes: dict[str, int]
+    modes: dict[str, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    patient_ids: str
+    images_without_patient: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def read_stats(samples: Samples, split: Split, progress: Progress | None = None) -> Stats:
+    """Decode every image of a split once.
+
+    Raises:
+        OctcError: the error of each image that cannot be read (all of them).
+    """
+    items = [s for part in split.parts.values() for s in part]
+    facts = read_facts(samples.root, items, progress)
+    bad = [
+        OctcError(*f.failure, mend="replace the file   (octc data check lists all)", place=s.path)
+        for s, f in zip(items, facts, strict=True)
+        if f.failure is not None
+    ]
+    if bad:
+        raise bad[0] if len(bad) == 1 else Several(bad)
+    mean, std = pixel_moments(facts[: len(split.parts["train"])])
+    total = Counter(s.label for s in split.parts["train"])
+    return Stats(
+        split.dataset, split.digest, split.note, split.counts(), split.patients(),
+        {name: total.total() / (len(split.classes) * total[k]) for k, name in enumerate(split.classes)},
+        sizes_of(facts), dict(Counter(f.mode for f in facts).most_common()), mean, std,
+        **split.patient_ids.to_json(),
+    )  # fmt: skip
+
+
+def pixel_moments(facts: list[ImageFacts]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel over images that weigh alike: std^2 = E[x^2] - E[x]^2."""
+    mean = np.mean([f.mean for f in facts], axis=0)
+    square = np.mean([f.square for f in facts], axis=0)
+    return tuple(mean.tolist()), tuple(np.sqrt(np.maximum(square - mean**2, 0)).tolist())

@@ -1,0 +1,227 @@
+"""Areas under ROC curves of two models on the same images: DeLong, and the patient bootstrap (section 8 of the contract).
+
+One class against the rest, from its softmax probability; equal scores count one half.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import expit, logit, ndtr
+
+from octc.stats.cluster_bootstrap import percentile_interval, resampled_weights
+from octc.stats.metric_intervals import MOST_LEFT_OUT, Outcome
+from octc.stats.metrics import Bool, Float64, Int64
+from octc.stats.proportions import Interval, z_of
+
+FLAT = 1e-12  # a spread below it is none: complete separation
+
+
+def midranks(values: Float64) -> Float64:
+    """Ranks from 1; equal values share the mean of theirs."""
+    _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
+    out: Float64 = (np.cumsum(counts) - (counts - 1) / 2)[where]
+    return out
+
+
+def placements(scores: npt.ArrayLike, positives: npt.ArrayLike) -> tuple[Float64, Float64]:
+    """DeLong's V10 [m] and V01 [l]: the share of negatives below each positive, of positives above each negative.
+
+    DeLong et al. 1988, by ranks (Sun, Xu 2014).
+    """
+    values, truth = np.asarray(scores, np.float64), np.asarray(positives, bool)
+    above, below = values[truth], values[~truth]
+    whole = midranks(values)
+    v10: Float64 = (whole[truth] - midranks(above)) / len(below)
+    v01: Float64 = 1 - (whole[~truth] - midranks(below)) / len(above)
+    return v10, v01
+
+
+@dataclass(frozen=True)
+class Delong:
+    """Two areas and the covariance of their estimates. `p`: two-sided, of no difference; None where the spread is 0."""
+
+    reference: float
+    candidate: float
+    var_reference: float
+    var_candidate: float
+    covariance: float
+
+    @property
+    def difference(self) -> float:
+        return self.candidate - self.reference
+
+    @property
+    def error(self) -> float:
+        """Standard error of the difference."""
+        return math.sqrt(max(self.var_reference + self.var_candidate - 2 * self.covariance, 0.0))
+
+    @property
+    def p(self) -> float | None:
+        return None if self.error < FLAT else 2 * float(ndtr(-abs(self.difference) / self.error))
+
+    def difference_interval(self, alpha: float = 0.05) -> Interval | None:
+        """On the plain scale."""
+        if self.error < FLAT:
+            return None
+        half = z_of(alpha) * self.error
+        return self.difference - half, self.difference + half
+
+
+def delong(reference: npt.ArrayLike, candidate: npt.ArrayLike, positives: npt.ArrayLike) -> Delong | None:
+    """DeLong's comparison of two scores [n] on the same images; None where one side has fewer than two images."""
+    truth = np.asarray(positives, bool)
+    if truth.sum() < 2 or (~truth).sum() < 2:
+        return None
+    (r10, r01), (c10, c01) = placements(reference, truth), placements(candidate, truth)
+    spread = np.cov(np.stack([r10, c10])) / len(r10) + np.cov(np.stack([r01, c01])) / len(r01)
+    return Delong(float(r10.mean()), float(c10.mean()), float(spread[0, 0]), float(spread[1, 1]), float(spread[0, 1]))
+
+
+def logit_interval(area: float, variance: float, alpha: float = 0.05) -> Interval | None:
+    """Interval of one area on the logit scale; None where the variance is 0 or the area at a bound."""
+    if math.sqrt(max(variance, 0.0)) < FLAT or not 0 < area < 1:
+        return None
+    half = z_of(alpha) * math.sqrt(variance) / (area * (1 - area))
+    return float(expit(logit(area) - half)), float(expit(logit(area) + half))
+
+
+class Areas:
+    """Areas of one model over weighted images, sorted once: one class against the rest."""
+
+    def __init__(self, scores: Float64, labels: Int64, classes: Int64) -> None:
+        self._truth = [labels == k for k in classes]
+        self._order = [np.argsort(scores[:, k], kind="stable") for k in classes]
+        ordered = [scores[order, k] for order, k in zip(self._order, classes, strict=True)]
+        self._starts = [np.flatnonzero(np.diff(one, prepend=-np.inf)) for one in ordered]
+
+    def of(self, weights: Float64) -> Float64:
+        """Weights [B, n] -> areas [B, classes]; NaN where a side has no weight."""
+        return np.column_stack([self._one(weights, i) for i in range(len(self._truth))])
+
+    def _one(self, weights: Float64, i: int) -> Float64:
+        """Sum over groups of equal scores: positives times the negatives below them and half of those beside them."""
+        order, truth, starts = self._order[i], self._truth[i], self._starts[i]
+        rows = weights[:, order]
+        up = np.add.reduceat(rows * truth[order], starts, axis=1)
+        down = np.add.reduceat(rows * ~truth[order], starts, axis=1)
+        below = np.cumsum(down, axis=1) - down
+        with np.errstate(divide="ignore", invalid="ignore"):
+            out: Float64 = (up * (below + down / 2)).sum(axis=1) / (up.sum(axis=1) * down.sum(axis=1))
+        return out
+
+
+@dataclass(frozen=True)
+class AucRow:
+    """Areas of one class (or their mean, "macro") of both models as fractions.
+
+    method: "DeLong" or "patient bootstrap"; reason: why an interval is None ("degenerate", "one_cluster", "class_left_out"),
+    or why there are no areas at all ("single_class", "empty_class", "too_few_images").
+    """
+
+    name: str
+    reference: float | None = None
+    candidate: float | None = None
+    reference_interval: Interval | None = None
+    candidate_interval: Interval | None = None
+    difference_interval: Interval | None = None
+    p: float | None = None
+    method: str | None = None
+    reason: str | None = None
+
+    @property
+    def difference(self) -> float | None:
+        return None if self.reference is None or self.candidate is None else self.candidate - self.reference
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "difference": self.difference}
+
+
+def compare_areas(
+    labels: Int64, clusters: Int64 | None, models: tuple[Outcome, Outcome], names: Sequence[str], *,
+    alpha: float, resamples: int, seed: int,
+) -> tuple[AucRow, ...]:  # fmt: skip
+    """One row a class, then "macro": the mean over the classes that have images.
+
+    With patients the intervals come from resampled patients, without from DeLong.
+    """
+    present = np.unique(labels)
+    if len(present) < 2:
+        return tuple(AucRow(name, reason="single_class") for name in (*names, "macro"))
+    scores = models[0].probabilities, models[1].probabilities
+    known = [*(names[k] for k in present), "macro"]
+    if clusters is None:
+        found = [delong(scores[0][:, k], scores[1][:, k], labels == k) for k in present]
+        rows = [_by_delong(name, one, alpha) for name, one in zip(known, [*found, _mean(scores, labels, present)], strict=True)]
+    else:
+        groups = np.unique(clusters, return_inverse=True)[1].astype(np.int64)
+        both = tuple(Areas(one, labels, present) for one in scores)
+        points = [np.append(row, row.mean()) for row in (one.of(np.ones((1, len(labels))))[0] for one in both)]
+        drawn = _drawn(both, groups, resamples, seed)
+        columns = [None if drawn is None else (drawn[0][:, j], drawn[1][:, j]) for j in range(len(known))]
+        rows = [
+            _resampled(name, float(points[0][j]), float(points[1][j]), columns[j], alpha) for j, name in enumerate(known)
+        ]  # fmt: skip
+    by_name = {row.name: row for row in rows}
+    return tuple(by_name.get(name, AucRow(name, reason="empty_class")) for name in (*names, "macro"))
+
+
+def _mean(scores: tuple[Float64, Float64], labels: Int64, present: Int64) -> Delong:
+    """The mean area: the variance of what each image adds to the areas of all classes (DeLong's, summed over images)."""
+    points, added = [], []
+    for one in scores:
+        parts, areas = np.zeros((len(labels), len(present))), np.zeros(len(present))
+        for j, k in enumerate(present):
+            v10, v01 = placements(one[:, k], labels == k)
+            areas[j] = v10.mean()
+            parts[labels == k, j] = (v10 - areas[j]) / len(v10)
+            parts[labels != k, j] = (v01 - areas[j]) / len(v01)
+        points.append(float(areas.mean()))
+        added.append(parts.mean(axis=1))
+    r, c = added
+    return Delong(points[0], points[1], float(r @ r), float(c @ c), float(r @ c))
+
+
+def _drawn(both: tuple[Areas, ...], groups: Int64, resamples: int, seed: int) -> tuple[Float64, Float64] | None:
+    """Areas of both models over resamples [B, classes + 1], their mean last; None with one cluster."""
+    clusters = int(groups.max()) + 1
+    if clusters == 1:
+        return None
+    found: tuple[list[Float64], list[Float64]] = ([], [])
+    for weights in resampled_weights(clusters, resamples, seed):
+        images = weights[:, groups]
+        for kept, one in zip(found, both, strict=True):
+            areas = one.of(images)
+            kept.append(np.column_stack([areas, areas.mean(axis=1)]))
+    return np.concatenate(found[0]), np.concatenate(found[1])
+
+
+def _resampled(
+    name: str, reference: float, candidate: float, values: tuple[Float64, Float64] | None, alpha: float
+) -> AucRow:  # fmt: skip
+    how = "patient bootstrap"
+    if values is None:
+        return AucRow(name, reference, candidate, method=how, reason="one_cluster")
+    good: Bool = np.isfinite(values[0]) & np.isfinite(values[1])
+    if good.mean() < 1 - MOST_LEFT_OUT:
+        return AucRow(name, reference, candidate, method=how, reason="class_left_out")
+    r, c = values[0][good], values[1][good]
+    limits = [None if np.ptp(one) < FLAT else percentile_interval(one, alpha) for one in (r, c, c - r)]
+    reason = "degenerate" if any(one is None for one in limits) else None
+    return AucRow(name, reference, candidate, limits[0], limits[1], limits[2], method=how, reason=reason)
+
+
+def _by_delong(name: str, found: Delong | None, alpha: float) -> AucRow:
+    if found is None:
+        return AucRow(name, method="DeLong", reason="too_few_images")
+    limits = (
+        logit_interval(found.reference, found.var_reference, alpha),
+        logit_interval(found.candidate, found.var_candidate, alpha), found.difference_interval(alpha),
+    )  # fmt: skip
+    reason = "degenerate" if any(one is None for one in limits) else None
+    return AucRow(name, found.reference, found.candidate, *limits, p=found.p, method="DeLong", reason=reason)

@@ -1,0 +1,169 @@
+"""Patient clusters: design effect, scaled Tango interval, patient bootstrap, and the interval that decides (section 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from octc.stats.metrics import Bool, Float64, Int64
+from octc.stats.proportions import Interval, tango_interval
+
+ENOUGH = 20  # patients with a discordant image, from which on the observed design effect is trusted
+LEAST_BOOTSTRAP = 5  # patients with a discordant image, below which the bootstrap is degenerate
+DEFAULT_ICC = 0.5
+CHUNK = 500  # resamples drawn at once
+GENERATOR = "numpy.random.PCG64"
+
+
+def cluster_index(patients: Sequence[str | None]) -> Int64 | None:
+    """Cluster number of each image; an image without patient is its own. None when no image has a patient."""
+    if all(patient is None for patient in patients):
+        return None
+    names: dict[object, int] = {}
+    return np.array([names.setdefault(i if p is None else p, len(names)) for i, p in enumerate(patients)], np.int64)
+
+
+def named_images(patients: Sequence[str | None]) -> Bool:
+    """Which images have a patient that is known."""
+    return np.array([patient is not None for patient in patients], np.bool_)
+
+
+def mean_cluster_size(clusters: Int64) -> float:
+    """Sum of squared cluster sizes over n: the size of the cluster that an image of the set lies in, on average."""
+    sizes = np.bincount(clusters)
+    return float((sizes.astype(np.float64) ** 2).sum() / len(clusters))
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two classifiers on the same images: counts, intervals of the difference and how they came about (fractions).
+
+    Attributes:
+        patients: that are known; None without any.
+        discordant_patients, mean_size, deff_obs, deff_plan: of clusters (an image without a patient is one); None without
+            patients; deff_obs also where undefined.
+        bootstrap: None when degenerate or without patients; `bootstrap_reason` says which.
+        deciding: None for a single patient.
+        decided_by: "tango", "tango_scaled", "tango_scaled and bootstrap", or "one_cluster".
+    """
+
+    n: int
+    lost: int
+    gained: int
+    patients: int | None
+    discordant_patients: int | None
+    mean_size: float | None
+    deff_obs: float | None
+    deff_plan: float | None
+    deff: float
+    tango: Interval
+    scaled: Interval | None
+    bootstrap: Interval | None
+    bootstrap_reason: str | None
+    deciding: Interval | None
+    decided_by: str
+
+    @property
+    def difference(self) -> float:
+        return (self.gained - self.lost) / self.n
+
+    @property
+    def effective(self) -> tuple[float, float, float]:
+        """n, lost, gained divided by the design effect."""
+        return self.n / self.deff, self.lost / self.deff, self.gained / self.deff
+
+    def facts(self) -> dict[str, Any]:
+        """What a later plan needs of this result (select set)."""
+        names = ("n", "lost", "gained", "patients", "discordant_patients", "mean_size", "deff_obs")
+        return {name: getattr(self, name) for name in names}
+
+
+def planned_icc(facts: Mapping[str, Any] | None) -> float:
+    """Intra-patient correlation for planning, from `Paired.facts` of the select set; 0.5 where that says too little."""
+    if facts is None or (facts.get("discordant_patients") or 0) < ENOUGH:
+        return DEFAULT_ICC
+    size, observed = facts.get("mean_size"), facts.get("deff_obs")
+    if size is None or observed is None or size <= 1:
+        return DEFAULT_ICC
+    return min(1.0, max(0.05, (float(observed) - 1) / (float(size) - 1)))
+
+
+def design_effect(lost: Bool, gained: Bool, clusters: Int64, icc: float) -> tuple[float | None, float, float, int]:
+    """(deff_obs or None, deff_plan, deff, patients with a discordant image) of paired outcomes, each array [n]."""
+    n, k = len(lost), int(clusters.max()) + 1
+    x = np.bincount(clusters, weights=gained.astype(np.float64) - lost, minlength=k)
+    sizes = np.bincount(clusters, minlength=k)
+    hit = int((np.bincount(clusters, weights=(lost | gained).astype(np.float64), minlength=k) > 0).sum())
+    discordant, net = int(lost.sum() + gained.sum()), int(gained.sum()) - int(lost.sum())
+    iid = discordant - net * net / n
+    clustered = k / (k - 1) * float(((x - net / n * sizes) ** 2).sum()) if k > 1 else 0.0
+    observed = clustered / iid if iid > 1e-12 and k > 1 else None
+    planned = 1 + (mean_cluster_size(clusters) - 1) * icc
+    if hit >= ENOUGH and observed is not None:
+        return observed, planned, max(1.0, observed), hit
+    return observed, planned, max(1.0, planned, observed or 1.0), hit
+
+
+def resampled_weights(clusters: int, resamples: int, seed: int) -> Iterator[Float64]:
+    """How often each cluster is drawn, in blocks [<= CHUNK, clusters]: `clusters` draws with replacement a resample."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    for start in range(0, resamples, CHUNK):
+        rows = min(CHUNK, resamples - start)
+        draws = rng.integers(0, clusters, size=(rows, clusters))
+        flat = (draws + np.arange(rows)[:, None] * clusters).ravel()
+        yield np.bincount(flat, minlength=rows * clusters).reshape(rows, clusters).astype(np.float64)
+
+
+def percentile_interval(values: Float64, alpha: float) -> Interval:
+    """Percentile interval by the inverted empirical distribution function."""
+    low, high = np.quantile(values, [alpha / 2, 1 - alpha / 2], method="inverted_cdf")
+    return float(low), float(high)
+
+
+def bootstrap_sums(
+    sums: Float64, statistic: Callable[[Float64], Float64], resamples: int, seed: int
+) -> Float64:  # fmt: skip
+    """Patient bootstrap of a function of sums.
+
+    Args:
+        sums: per cluster [k, q]; a resample adds up the rows that it draws.
+        statistic: sums of the resamples [B, q] -> values [B] or [B, m]; NaN where it is not defined.
+    """
+    return np.concatenate([statistic(weights @ sums) for weights in resampled_weights(len(sums), resamples, seed)])
+
+
+def difference_bootstrap(lost: Bool, gained: Bool, clusters: Int64, resamples: int, seed: int) -> Float64:
+    """Bootstrap values [resamples] of the paired difference: ratio of sums over patients drawn with replacement."""
+    x = np.bincount(clusters, weights=gained.astype(np.float64) - lost)
+    sums = np.stack([x, np.bincount(clusters).astype(np.float64)], axis=1)
+    return bootstrap_sums(sums, lambda total: total[:, 0] / total[:, 1], resamples, seed)
+
+
+def paired(
+    lost: Bool, gained: Bool, clusters: Int64 | None, *, named: Bool | None = None,
+    alpha: float = 0.05, icc: float = DEFAULT_ICC, resamples: int = 10_000, seed: int = 0,
+) -> Paired:  # fmt: skip
+    """Counts and intervals of paired outcomes, arrays [n]; `clusters` as `cluster_index` gives them (n must be above 0).
+
+    named: whose patient is known (None: of all); an image without one is a cluster, and no patient.
+    """
+    n, b, c = len(lost), int(lost.sum()), int(gained.sum())
+    plain = tango_interval(n, b, c, alpha)
+    if clusters is None:
+        return Paired(n, b, c, None, None, None, None, None, 1.0, plain, None, None, "no_patients", plain, "tango")
+    dense = np.unique(clusters, return_inverse=True)[1].astype(np.int64)
+    k = int(dense.max()) + 1
+    observed, planned, deff, hit = design_effect(lost, gained, dense, icc)
+    people = k if named is None else len(np.unique(dense[named]))
+    head = (n, b, c, people, hit, mean_cluster_size(dense), observed, planned, deff, plain)
+    if k == 1:
+        return Paired(*head, None, None, "one_cluster", None, "one_cluster")
+    scaled = tango_interval(n / deff, b / deff, c / deff, alpha)
+    if hit < LEAST_BOOTSTRAP:
+        return Paired(*head, scaled, None, "degenerate", scaled, "tango_scaled")
+    drawn = percentile_interval(difference_bootstrap(lost, gained, dense, resamples, seed), alpha)
+    widest = (min(scaled[0], drawn[0]), max(scaled[1], drawn[1]))
+    return Paired(*head, scaled, drawn, None, widest, "tango_scaled and bootstrap")

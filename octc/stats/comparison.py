@@ -1,0 +1,272 @@
+"""Two models on the same labelled images: every number of the parity contract, without a judgement (that is verdict.py).
+
+All proportions, differences and intervals here are fractions; reports turn them into percent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from octc.core.errors import OctcError
+from octc.stats.auc import AucRow, compare_areas
+from octc.stats.cluster_bootstrap import Paired, cluster_index, mean_cluster_size, named_images, paired
+from octc.stats.metric_intervals import BINS, Outcome, figure_intervals
+from octc.stats.metrics import (
+    Bool,
+    Figures,
+    Int64,
+    brier_scores,
+    combine_views,
+    confidence_order,
+    confusion_matrix,
+    ece_mass,
+    ece_width,
+    figures_of,
+    find_normal,
+    kl_scores,
+    logit_distances,
+    nll_scores,
+    top_two_margin,
+)
+from octc.stats.power import needed_n, smallest_n
+from octc.stats.proportions import Interval, holm, mcnemar_midp, p_non_inferior, wilson
+from octc.stats.temperature import Temperature
+from octc.stats.test_plan import ParityOptions, Plan, discordance_of, icc_of, make_plan
+
+Logits = npt.NDArray[np.float32]
+AnyLogits = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class ClassResult:
+    """One class: the paired sensitivity on its images, the harm screen and the guard.
+
+    `pair` is None (and everything after it) for a class without images. `guard_reason` says why the guard does not hold;
+    `needed` is then the number of images of this class, on a grid of 100, that would settle it (planned power 0.80).
+    """
+
+    name: str
+    n: int
+    pair: Paired | None = None
+    p: float | None = None
+    p_holm: float | None = None
+    p_ni: float | None = None
+    p_ni_holm: float | None = None
+    harm: bool = False
+    guard: bool = False
+    guard_reason: str | None = "empty_class"
+    needed: int | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Reference R and candidate C on n images. `figures`, `calibration` have the keys "reference" and "candidate".
+
+    temperatures: of the select set, where they were given; tempered: calibration after each model's own one (the figures of
+    `calibration`, which are as shipped, where its temperature is 1).
+    """
+
+    classes: tuple[str, ...]
+    n: int
+    both_right: int
+    both_wrong: int
+    ties: dict[str, int]
+    predicted_classes: dict[str, int]
+    pair: Paired
+    per_class: tuple[ClassResult, ...]
+    matrices: dict[str, list[list[int]]]
+    figures: dict[str, Figures]
+    calibration: dict[str, dict[str, float]]
+    intervals: dict[str, dict[str, Interval | None]]
+    agreement: dict[str, Any]
+    plan: Plan
+    auc: tuple[AucRow, ...]
+    temperatures: dict[str, Temperature]
+    tempered: dict[str, dict[str, float]]
+
+    def hits(self, model: str) -> int:
+        """Images that "reference" or "candidate" gets right."""
+        return self.both_right + (self.pair.lost if model == "reference" else self.pair.gained)
+
+    @property
+    def largest_share(self) -> float:
+        """Share of the largest class: what a constant answer reaches."""
+        return max(result.n for result in self.per_class) / self.n
+
+    def facts(self) -> dict[str, Any]:
+        """What a plan for another set takes from this one: overall, and per class."""
+        return {**self.pair.facts(), "classes": {r.name: r.pair.facts() for r in self.per_class if r.pair is not None}}
+
+
+def nonfinite(ids: Sequence[str], logits: Logits) -> list[str]:
+    """Ids of the images with a NaN or an infinity in any logit [n, views, K]."""
+    good = np.asarray(np.isfinite(logits).reshape(len(ids), -1).all(axis=1))
+    return [one for one, finite in zip(ids, good.tolist(), strict=True) if not finite]
+
+
+def outcome_of(logits: AnyLogits) -> Outcome:
+    """Logits [n, views, K] of one model -> what it said. The largest score wins, the lowest index on a tie."""
+    probabilities, logs = combine_views(logits)
+    scores = np.asarray(logits[:, 0], np.float64) if logits.shape[1] == 1 else probabilities
+    ties = int(((scores == scores.max(axis=1, keepdims=True)).sum(axis=1) > 1).sum())
+    return Outcome(scores, probabilities, logs, scores.argmax(axis=1).astype(np.int64), ties)
+
+
+def _calibration(outcome: Outcome, labels: Int64, ids: Sequence[str]) -> dict[str, float]:
+    order = confidence_order(outcome.confidence, ids)
+    confidence, right = outcome.confidence[order], (outcome.predictions == labels)[order]
+    return {
+        "ece_mass": ece_mass(confidence, right, BINS),
+        "ece_width": ece_width(confidence, right, BINS),
+        "brier": float(brier_scores(outcome.probabilities, labels).mean()),
+        "nll": float(nll_scores(outcome.logs, labels).mean()),
+    }
+
+
+def _tempered(logits: Logits, temperature: float, labels: Int64, ids: Sequence[str]) -> dict[str, float] | None:
+    """Calibration of logits [n, views, K] / T; None for T = 1."""
+    scaled = np.asarray(logits, np.float64) / temperature
+    return None if temperature == 1 else _calibration(outcome_of(scaled), labels, ids)
+
+
+def _unfolded(reference: Logits, candidate: Logits, folded: tuple[float, float]) -> tuple[AnyLogits, AnyLogits]:
+    r, c = (np.asarray(a, np.float64) * t if t != 1 else a for a, t in zip((reference, candidate), folded, strict=True))
+    return r, c
+
+
+def _agreement(
+    ids: Sequence[str], labels: Int64, r: Outcome, c: Outcome, raw: tuple[AnyLogits, AnyLogits], near: float | None,
+    alpha: float, classes: Sequence[str],
+) -> dict[str, Any]:  # fmt: skip
+    same = r.predictions == c.predictions
+    kl = kl_scores(r.logs, c.logs)
+    distances = logit_distances(*raw)
+    margins = top_two_margin(r.scores), top_two_margin(c.scores)
+    flips = [
+        {
+            "id": ids[i], "label": classes[int(labels[i])],
+            "reference": classes[int(r.predictions[i])], "candidate": classes[int(c.predictions[i])],
+            "margin_reference": float(margins[0][i]), "margin_candidate": float(margins[1][i]),
+        }
+        for i in np.flatnonzero(~same).tolist()
+    ]  # fmt: skip
+    limit = None if near is None or raw[0].shape[1] > 1 else 2 * near * distances["s"]
+    return {
+        "count": int(same.sum()), "rate": float(same.mean()), "wilson": wilson(int(same.sum()), len(same), alpha),
+        "flips": flips, "near_tie_limit": limit,
+        "near_tie_flips": None if limit is None else sum(flip["margin_reference"] < limit for flip in flips),
+        "kl_mean": float(kl.mean()), "kl_p95": float(np.quantile(kl, 0.95)), "kl_max": float(kl.max()), **distances,
+    }  # fmt: skip
+
+
+def _classes(
+    labels: Int64, r: Outcome, c: Outcome, clusters: Int64 | None, named: Bool, names: Sequence[str], options: ParityOptions,
+    select: Mapping[str, Any] | None,
+) -> tuple[ClassResult, ...]:  # fmt: skip
+    lost = (r.predictions == labels) & (c.predictions != labels)
+    gained = (r.predictions != labels) & (c.predictions == labels)
+    pairs: dict[int, Paired] = {}
+    for k in (int(k) for k in np.unique(labels)):
+        own = labels == k
+        facts = None if select is None else select.get("classes", {}).get(names[k])
+        pairs[k] = paired(
+            lost[own], gained[own], None if clusters is None else clusters[own], named=named[own], alpha=options.alpha,
+            icc=icc_of(options, facts), resamples=options.bootstrap, seed=options.seed,
+        )  # fmt: skip
+    p = [mcnemar_midp(pair.lost, pair.gained) for pair in pairs.values()]
+    p_ni = [p_non_inferior(*pair.effective, options.class_delta) for pair in pairs.values()]
+    rows = dict(zip(pairs, zip(p, holm(p), p_ni, holm(p_ni), strict=True), strict=True))
+    discordance = discordance_of(options, select)[0]
+    return tuple(
+        _class_result(name, pairs[k], rows[k], options, discordance) if k in pairs else ClassResult(name, 0)
+        for k, name in enumerate(names)
+    )
+
+
+def _class_result(
+    name: str, pair: Paired, row: tuple[float, float, float, float], options: ParityOptions, discordance: float
+) -> ClassResult:
+    if pair.deciding is None:
+        why: str | None = "one_cluster"
+    elif pair.n < smallest_n(options.class_delta, options.alpha):
+        why = "too_few_images"
+    else:
+        why = None if pair.deciding[0] > -options.class_delta else "interval_crosses_margin"
+    harm = row[1] < options.alpha and pair.lost > pair.gained
+    level = (discordance, options.class_delta, options.alpha)
+    needed = None if why is None else needed_n(0.80, *level, max(1.0, pair.deff_plan or 1.0))
+    return ClassResult(name, pair.n, pair, *row, harm=harm, guard=why is None, guard_reason=why, needed=needed)
+
+
+def compare_logits(
+    ids: Sequence[str], labels: Sequence[int], patients: Sequence[str | None], reference: Logits, candidate: Logits,
+    classes: Sequence[str], options: ParityOptions, *, select: Mapping[str, Any] | None = None, near: float | None = None,
+    temperatures: Mapping[str, Temperature] | None = None, folded: tuple[float, float] = (1.0, 1.0),
+) -> Comparison:  # fmt: skip
+    """Compare finite logits [n, views, K] of the same images in the same order; which order does not matter.
+
+    Args:
+        ids: one per image, unique; ties of confidence are ordered by it.
+        patients: cluster of each image, or None.
+        select: `Comparison.facts` of the select set, for the plan.
+        near: tolerance of section 13 as a share of `s`; flips with a reference margin below twice that are near ties.
+        temperatures: of "reference" and "candidate", fitted on the select set to these very artifacts.
+        folded: temperatures that stand in the heads already (reference, candidate); logits are compared without them.
+
+    Raises:
+        OctcError: E708 when there is no image, or the reference is at chance: nothing worth preserving.
+    """
+    if not len(ids):
+        raise OctcError("OCT-E708", "no image to compare", mend="a set with images")
+    order = np.argsort(np.asarray(ids), kind="stable")  # resampling numbers patients as they come
+    ids, patients = [ids[i] for i in order], [patients[i] for i in order]
+    true, reference, candidate = np.asarray(labels, np.int64)[order], reference[order], candidate[order]
+    r, c = outcome_of(reference), outcome_of(candidate)
+    clusters, named = cluster_index(patients), named_images(patients)
+    size = None if clusters is None else mean_cluster_size(clusters)
+    right_r, right_c = r.predictions == true, c.predictions == true
+    _check_reference(true, r, options.alpha)
+    pair = paired(
+        right_r & ~right_c, ~right_r & right_c, clusters, named=named, alpha=options.alpha, icc=icc_of(options, select),
+        resamples=options.bootstrap, seed=options.seed,
+    )  # fmt: skip
+    models = {"reference": r, "candidate": c}
+    fitted = {name: (temperatures or {}).get(name, Temperature(reason="not_given")) for name in models}
+    calibration = {name: _calibration(model, true, ids) for name, model in models.items()}
+    matrices = {name: confusion_matrix(true, model.predictions, len(classes)) for name, model in models.items()}
+    return Comparison(
+        classes=tuple(classes), n=len(true), both_right=int((right_r & right_c).sum()),
+        both_wrong=int((~right_r & ~right_c).sum()), ties={name: model.ties for name, model in models.items()},
+        predicted_classes={name: len(np.unique(model.predictions)) for name, model in models.items()}, pair=pair,
+        per_class=_classes(true, r, c, clusters, named, classes, options, select),
+        matrices={name: table.tolist() for name, table in matrices.items()},
+        figures={name: figures_of(table, find_normal(classes)) for name, table in matrices.items()},
+        calibration=calibration,
+        intervals=figure_intervals(
+            ids, true, clusters, models, len(classes), alpha=options.alpha, resamples=options.bootstrap, seed=options.seed
+        ),
+        agreement=_agreement(ids, true, r, c, _unfolded(reference, candidate, folded), near, options.alpha, classes),
+        plan=make_plan(len(true), size, options, select),
+        auc=compare_areas(
+            true, clusters, (r, c), classes, alpha=options.alpha, resamples=options.bootstrap, seed=options.seed
+        ),
+        temperatures=fitted,
+        tempered={
+            name: _tempered(logits, fitted[name].value, true, ids) or calibration[name]
+            for name, logits in (("reference", reference), ("candidate", candidate))
+        },
+    )  # fmt: skip
+
+
+def _check_reference(labels: Int64, reference: Outcome, alpha: float) -> None:
+    share = float(np.bincount(labels).max() / len(labels))
+    hits = int((reference.predictions == labels).sum())
+    lower = (wilson(hits, len(labels), alpha) or (0.0, 0.0))[0]
+    if hits == 0 or (share < 1 and (lower <= share or len(np.unique(reference.predictions)) < 2)):
+        text = f"the reference is at chance: {hits} of {len(labels)} right, the largest class has {round(share * len(labels))}"
+        raise OctcError("OCT-E708", text, mend="a reference that has learned the classes: train longer, or another run")

@@ -1,0 +1,122 @@
+"""The same paired comparison on parts of a set: by device, by size, by any column (section 7's tests, as description).
+
+A subgroup decides nothing: it is too small to show parity, and many are looked at. What it can do is point at a loss that the
+whole hides, so every one carries its interval and a p adjusted for how many there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from octc.core.errors import OctcError, shorten
+from octc.stats.cluster_bootstrap import paired
+from octc.stats.metrics import Bool, Int64
+from octc.stats.proportions import Interval, holm, mcnemar_midp, wilson
+from octc.stats.test_plan import ParityOptions
+
+MOST_GROUPS = 12  # of a column; a column of numbers with more is cut into quarters
+UNKNOWN = "(not given)"
+
+
+@dataclass(frozen=True)
+class Subgroup:
+    """One value of one column; differences and intervals as fractions.
+
+    deciding: None for a single patient; p: mid-p McNemar, p_holm: adjusted over every subgroup of the report;
+    loss: more lost than gained, and p_holm below the level.
+    """
+
+    column: str
+    value: str
+    n: int
+    patients: int | None
+    hits_reference: int
+    hits_candidate: int
+    lost: int
+    gained: int
+    difference: float
+    deciding: Interval | None
+    agreement: float
+    p: float
+    p_holm: float = 1.0
+    loss: bool = False
+
+    def accuracy(self, model: str, alpha: float) -> tuple[float, Interval | None]:
+        """Accuracy of "reference" or "candidate" with its Wilson interval."""
+        hits = self.hits_reference if model == "reference" else self.hits_candidate
+        return hits / self.n, wilson(hits, self.n, alpha)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def binned(column: str, values: Sequence[str | None]) -> list[str]:
+    """Values as groups: as they are, or the quarters of a column of numbers with more than 12 different ones.
+
+    Raises:
+        OctcError: E209 a column of words with more than 12 different ones.
+    """
+    known = sorted({value for value in values if value not in (None, "")}, key=str)
+    if len(known) <= MOST_GROUPS:
+        return [value or UNKNOWN for value in values]
+    try:
+        numbers = [float(value) if value else None for value in values]
+    except ValueError:
+        text = f"column {column} has {len(known)} different values ({shorten([str(v) for v in known], 3, 'more')})"
+        mend = f"leave it out, or give it at most {MOST_GROUPS} values"
+        raise OctcError("OCT-E209", text, mend=mend, place=column) from None
+    whole = np.array([number for number in numbers if number is not None])
+    edges = np.unique(np.quantile(whole, [0.25, 0.5, 0.75], method="inverted_cdf"))
+    tops = [*edges.tolist(), float(whole.max())]
+    names = [
+        f"{'' if i == 0 else f'above {tops[i - 1]:g} '}up to {top:g}" if top > (tops[i - 1] if i else -np.inf) else ""
+        for i, top in enumerate(tops)
+    ]
+    return [UNKNOWN if one is None else names[int(np.searchsorted(edges, one, side="left"))] for one in numbers]
+
+
+def subgroups(
+    labels: Int64, said: tuple[Int64, Int64], clusters: Int64 | None, columns: Mapping[str, Sequence[str | None]],
+    options: ParityOptions, named: Bool | None = None,
+) -> tuple[Subgroup, ...]:  # fmt: skip
+    """Every value of every column; `said`: predictions [n] of reference and candidate. A column's values are sorted.
+
+    named: whose patient is known (None: of all).
+    """
+    right = tuple(one == labels for one in said)
+    lost, gained = right[0] & ~right[1], ~right[0] & right[1]
+    found: list[Subgroup] = []
+    for column, values in columns.items():
+        groups = np.array(binned(column, values))
+        for value in sorted(set(groups.tolist())):
+            own = groups == value
+            pair = paired(
+                lost[own], gained[own], None if clusters is None else clusters[own],
+                named=None if named is None else named[own], alpha=options.alpha,
+                icc=0.5 if options.plan_icc is None else options.plan_icc, resamples=options.bootstrap, seed=options.seed,
+            )  # fmt: skip
+            hits = (int(right[0][own].sum()), int(right[1][own].sum()))
+            same = float((said[0] == said[1])[own].mean())
+            found.append(
+                Subgroup(
+                    column,
+                    value,
+                    pair.n,
+                    pair.patients,
+                    *hits,
+                    pair.lost,
+                    pair.gained,
+                    pair.difference,
+                    pair.deciding,
+                    same,
+                    mcnemar_midp(pair.lost, pair.gained),
+                )
+            )
+    adjusted = holm([one.p for one in found])
+    return tuple(
+        replace(one, p_holm=p, loss=p < options.alpha and one.lost > one.gained) for one, p in zip(found, adjusted, strict=True)
+    )

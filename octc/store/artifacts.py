@@ -1,0 +1,291 @@
+"""The artifact: a folder that is complete by itself. Model files, artifact.json with their sums, golden.npz.
+
+`verify.json`, `bench-<host>.json` and `samples/` may be added later where they are measured, and `artifact.sig.json` where it
+is signed; nothing else may lie there.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+import tokenize
+import zipfile
+import zlib
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from octc.core.errors import OctcError
+from octc.core.faults import fault_of
+from octc.core.files import parse_json, sha256_bytes, sha256_file, write_json
+from octc.imaging.preprocess import RESAMPLE, Preprocess
+from octc.store.signature import check_signature
+
+SCHEMA = "1.0"
+MANIFEST = "artifact.json"
+GOLDEN = "golden.npz"
+TARGETS = ("onnx", "openvino", "tensorrt", "torch")
+PRECISIONS = ("fp32", "fp16", "int8")
+ROLES = ("student", "teacher")
+LARGEST = 2_000_000_000  # bytes of one file; protobuf ends at 2 GiB
+MOST_MANIFEST = 16 << 20
+MOST_GOLDEN = 256 << 20  # bytes, unpacked
+MOST_SIDE = 4096
+MOST_CLIP, MOST_TILES = 256.0, 64  # of CLAHE
+TASKS = ("multiclass", "multilabel")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+# what numpy, zipfile and zlib were seen to raise on altered bytes
+DAMAGE = (
+    OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, OverflowError, MemoryError,
+    NotImplementedError, RuntimeError, SyntaxError, tokenize.TokenError, struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+LATER = re.compile(r"^(verify(-device)?\.json|artifact\.sig\.json|bench-[A-Za-z0-9._-]+\.json|samples/.+)$")
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A listed file: sum and size in bytes."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What artifact.json says.
+
+    Attributes:
+        role: "student" or "teacher".
+        model: timm name of the network.
+        preprocess: what `Preprocess.prepare` must be told; the graph takes uint8 [N, channels, size, size].
+        output: logits float32 [N, classes]. task: one of TASKS: what they are turned into probabilities by (softmax, sigmoid).
+        lineage: run, recipe, dataset, split_digest, data_digest, checkpoint sum, versions, licence of the weights.
+        details: facts of the export (opset, placement, quantised convolutions, gate, fallback steps, size).
+        files: every file but the manifest, by name.
+    """
+
+    name: str
+    role: str
+    model: str
+    target: str
+    precision: str
+    classes: tuple[str, ...]
+    preprocess: Preprocess
+    lineage: dict[str, Any]
+    details: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, FileEntry] = field(default_factory=dict)
+    main_file: str = ""
+    task: str = "multiclass"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"schema_version": SCHEMA, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Reference inputs and logits.
+
+    inputs uint8 [N, channels, size, size]; logits float32 [N, classes] (of the torch model the file was made from: the float
+    model, or the fake-quantised one for INT8); source_png a picture as PNG bytes, source_input what `prepare` made of it.
+    """
+
+    inputs: npt.NDArray[np.uint8]
+    logits: npt.NDArray[np.float32]
+    source_png: npt.NDArray[np.uint8]
+    source_input: npt.NDArray[np.uint8]
+
+
+def write_manifest(folder: Path, artifact: Artifact) -> Artifact:
+    """List every file of `folder` with its sum and write artifact.json, last."""
+    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    files = {n: FileEntry(sha256_file(folder / n), (folder / n).stat().st_size) for n in names if not LATER.match(n)}
+    listed = replace(artifact, files=files)
+    write_json(folder / MANIFEST, listed.to_json())
+    return listed
+
+
+def write_golden(folder: Path, golden: Golden) -> None:
+    """Write golden.npz (into a folder that is being published)."""
+    np.savez_compressed(
+        folder / GOLDEN,
+        inputs=golden.inputs,
+        logits=golden.logits,
+        source_png=golden.source_png,
+        source_input=golden.source_input,
+    )
+
+
+def read_golden(folder: Path) -> Golden:
+    """Read golden.npz: plain arrays of the types and shapes that `Golden` names, no pickle (E502)."""
+    try:
+        with zipfile.ZipFile(folder / GOLDEN) as packed:
+            size = sum(entry.file_size for entry in packed.infolist())
+            if len(set(packed.namelist())) != len(packed.namelist()):
+                raise ValueError("an array that stands twice")
+        if size > MOST_GOLDEN:
+            raise ValueError(f"{size} bytes unpacked, the limit is {MOST_GOLDEN}")
+        with np.load(folder / GOLDEN, allow_pickle=False) as data:
+            golden = Golden(data["inputs"], data["logits"], data["source_png"], data["source_input"])
+        _check_golden(golden)
+    except DAMAGE as error:
+        raise _bad("OCT-E502", f"golden file cannot be read: {error}", folder / GOLDEN) from error
+    return golden
+
+
+def _check_golden(golden: Golden) -> None:
+    kinds = [(a.dtype.str[1:], a.ndim) for a in (golden.inputs, golden.logits, golden.source_png, golden.source_input)]
+    if kinds != [("u1", 4), ("f4", 2), ("u1", 1), ("u1", 4)] or not 0 < len(golden.inputs) == len(golden.logits):
+        raise ValueError(f"arrays of other types or shapes than expected: {kinds}")
+    if not np.isfinite(golden.logits).all():
+        raise ValueError("reference logits that are not finite")
+
+
+def read_artifact(folder: Path) -> Artifact:
+    """Read and check an artifact: manifest, list of files, sums.
+
+    Raises:
+        OctcError: E107 no manifest, E502 the manifest is not valid, or a file is missing, unlisted, a link, not readable or
+            outside the folder, E504 a file is too large, E501 a sum differs, E507 the signature does not hold.
+    """
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        raise OctcError("OCT-E107", f"no artifact at {folder}", mend="octc export makes one", place=str(folder))
+    try:
+        if manifest.stat().st_size > MOST_MANIFEST:
+            raise ValueError(f"{manifest.stat().st_size} bytes, the limit is {MOST_MANIFEST}")
+        data = manifest.read_bytes()
+        artifact = _from_json(parse_json(data, MOST_MANIFEST))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        if (fault := fault_of(error, manifest)) is not None:
+            raise fault from error
+        missing = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise _bad("OCT-E502", f"manifest is not valid: {missing[:300]}", manifest) from error
+    try:
+        _check_names(folder, artifact)
+        _check_sums(folder, artifact)
+    except OSError as error:
+        if (fault := fault_of(error, folder)) is not None:
+            raise fault from error
+        raise _bad("OCT-E502", f"{error.filename} cannot be read: {error.strerror}", folder) from error
+    check_signature(folder, sha256_bytes(data))
+    return artifact
+
+
+def _check_sums(folder: Path, artifact: Artifact) -> None:
+    for name, entry in artifact.files.items():
+        path = folder / name
+        if max(entry.bytes, path.stat().st_size) > LARGEST:
+            text = f"{name} has {max(entry.bytes, path.stat().st_size)} bytes, the limit is {LARGEST}"
+            raise _bad("OCT-E504", text, path)
+        if path.stat().st_size != entry.bytes or sha256_file(path) != entry.sha256:
+            raise _bad("OCT-E501", f"{name} does not match its sha256", path)
+
+
+def _bad(code: str, message: str, place: Path) -> OctcError:
+    return OctcError(code, message, mend="do not use this artifact; copy it again from where it was made", place=str(place))
+
+
+def _check_names(folder: Path, artifact: Artifact) -> None:
+    for name in (*artifact.files, artifact.main_file):
+        pure = PurePosixPath(name)
+        if (
+            not name.isprintable()
+            or pure.is_absolute()
+            or ".." in pure.parts
+            or "\\" in name
+            or str(pure) != name
+            or name == "."
+        ):
+            raise _bad("OCT-E502", f"unsafe path in the manifest: {name!r}", folder)
+    if artifact.main_file not in artifact.files:
+        raise _bad("OCT-E502", f"main file {artifact.main_file!r} is not listed", folder)
+    for name in artifact.files:
+        path = folder / name
+        if any(p.is_symlink() for p in (path, *path.parents) if p != folder and folder in p.parents):
+            raise _bad("OCT-E502", f"{name} is a symbolic link", path)
+        if not path.is_file():
+            raise _bad("OCT-E502", f"{name} is listed but missing", path)
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() or (
+            not path.is_dir() and name not in artifact.files and name != MANIFEST and not LATER.match(name)
+        ):
+            raise _bad("OCT-E502", f"{name} is not listed in the manifest", path)
+
+
+def _from_json(value: Any) -> Artifact:
+    """The manifest as an artifact (ValueError, KeyError, TypeError where it is not one)."""
+    if not isinstance(value, dict) or value.get("schema_version") != SCHEMA:
+        found = value.get("schema_version") if isinstance(value, dict) else type(value).__name__
+        raise ValueError(f"schema_version {found!r}, this octc reads {SCHEMA}")
+    target, precision = _one_of(value, "target", TARGETS), _one_of(value, "precision", PRECISIONS)
+    if target == "torch" and precision != "fp32":
+        raise ValueError(f"target {target} with precision {precision}")
+    if not isinstance(value["name"], str) or not NAME.fullmatch(value["name"]):
+        raise ValueError(f"name {value['name']!r}")
+    return Artifact(
+        name=value["name"], role=_one_of(value, "role", ROLES), model=_text(value["model"], "model"), target=target,
+        precision=precision, classes=_classes(value["classes"]), preprocess=_preprocess(value["preprocess"]),
+        lineage=_object(value, "lineage"), details=_object(value, "details"),
+        files={name: _entry(name, entry) for name, entry in _object(value, "files").items()},
+        main_file=_text(value["main_file"], "main_file"),
+        task=_one_of({"task": value.get("task", TASKS[0])}, "task", TASKS),
+    )  # fmt: skip
+
+
+def _object(value: dict[str, Any], key: str) -> dict[str, Any]:
+    if not isinstance(value[key], dict):
+        raise TypeError(f"{key} must be an object, not {type(value[key]).__name__}")
+    return dict(value[key])
+
+
+def _text(value: Any, what: str) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= 4096 or not value.isprintable():
+        raise ValueError(f"{what} must be printable text, not {value!r}"[:200])
+    return value
+
+
+def _one_of(value: dict[str, Any], key: str, known: tuple[str, ...]) -> str:
+    if value[key] not in known:
+        raise ValueError(f"{key} {value[key]!r}, known are {', '.join(known)}"[:200])
+    return str(value[key])
+
+
+def _classes(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not 2 <= len(value) <= 1000:
+        raise ValueError("classes must be a list of at least two names")
+    names = tuple(_text(name, "class") for name in value)
+    if len(set(names)) != len(names):
+        raise ValueError("classes must be different from each other")
+    return names
+
+
+def _preprocess(value: Any) -> Preprocess:
+    """What `Preprocess` can do, and nothing that would fail later."""
+    if not isinstance(value, dict) or not all(_is_number(value[key], int) for key in ("size", "channels")):
+        raise TypeError("preprocess needs whole numbers for size and channels")
+    numbers = [*value["mean"], *value["std"]]
+    if not all(_is_number(number, (int, float)) and math.isfinite(number) for number in numbers) or len(numbers) != 6:
+        raise ValueError("preprocess.mean and std must be three numbers each")
+    pre = Preprocess.from_json(value)
+    if not 0 <= pre.clahe <= MOST_CLIP or not all(1 <= side <= MOST_TILES for side in pre.clahe_grid):
+        raise ValueError(f"preprocess.clahe out of range: {pre}")
+    if not 8 <= pre.size <= MOST_SIDE or pre.channels not in (1, 3) or pre.resize not in RESAMPLE or min(pre.std) <= 0:
+        raise ValueError(f"preprocess out of range: {pre}")
+    return pre
+
+
+def _entry(name: str, value: Any) -> FileEntry:
+    sha256, size = value["sha256"], value["bytes"]
+    if not isinstance(sha256, str) or not SHA256.fullmatch(sha256) or not _is_number(size, int) or size < 0:
+        raise ValueError(f"files.{name}: needs sha256 (64 hex digits) and bytes")
+    return FileEntry(sha256, size)
+
+
+def _is_number(value: Any, kind: type | tuple[type, ...]) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)

@@ -1,0 +1,209 @@
+"""Which artifacts a verb works on when it is given a path, a run, or nothing; and the words that say what was taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from octc.core.errors import OctcError, Several, shorten
+from octc.core.files import TEMPORARY
+from octc.store.artifacts import MANIFEST, Artifact, read_artifact
+from octc.store.runs import ID, RUN, Run, find_run, only_newest, scan_runs
+
+BUNDLES = Path("bundles")  # where copied artifacts lie on a device
+VARIABLE = "OCTC_BUNDLE"
+
+
+@dataclass(frozen=True)
+class Found:
+    """An artifact that was read and checked, and where."""
+
+    folder: Path
+    artifact: Artifact
+
+
+def find_artifacts(place: str | None, run_dir: Path, environ: Mapping[str, str]) -> tuple[list[Found], str]:
+    """The valid artifacts that a verb works on, and a line that says which and how to choose others.
+
+    place: an artifact folder, or a file in it, gives that one; a folder of artifacts, a run folder, its run.json, a run's id or
+    the beginning of it give all in it. None: $OCTC_BUNDLE, else the current folder if it is an artifact, else the newest
+    finished student run under `run_dir` that has artifacts, else the newest ones under ./bundles. Newest is who has the highest
+    run number: a clock may have gone back.
+
+    A damaged artifact that was named itself is an error; among several it is passed over, and the line says so. Where every
+    one is damaged, that is the error.
+
+    Raises:
+        OctcError: E107 nothing was found (with candidates and the command that makes one), or two equally new ones;
+            E501, E502, E504 as `read_artifact`.
+    """
+    if place is not None:
+        return _named(place, run_dir, f"using {place}")
+    if environ.get(VARIABLE):
+        return _named(environ[VARIABLE], run_dir, f"using {environ[VARIABLE]} (${VARIABLE}; choose with BUNDLE)")
+    here = Path()
+    if (here / MANIFEST).is_file():
+        return [Found(here, read_artifact(here))], "using the artifact in this folder (choose with BUNDLE)"
+    done = (r for r in scan_runs(run_dir, "student") if artifact_folders(r.artifacts) and r.read().get("status") == "done")
+    if run := only_newest(done):
+        return _valid(artifact_folders(run.artifacts), f"using {run.artifacts} (newest valid; choose with BUNDLE)")
+    if newest := _newest_bundles(BUNDLES):
+        return newest
+    raise _nothing(run_dir)
+
+
+def read_teacher(found: Found, run_dir: Path) -> list[Found]:
+    """Valid artifacts of the teacher run that an artifact's lineage names: under `run_dir`, beside it, or under ./bundles.
+
+    A damaged one is left out; [] when there is none here, or the artifact names no teacher.
+    """
+    name = found.artifact.lineage.get("teacher_run")
+    if not isinstance(name, str) or not name:
+        return []
+    beside = found.folder.resolve().parent
+    nearby = [run_dir / name / "artifacts", beside, *_folders(beside), *_folders(BUNDLES), BUNDLES]
+    if found.folder.resolve().parents[1:]:
+        nearby.append(beside.parent / name)
+    for place in nearby:
+        mine = [one for one in _readable(artifact_folders(place))[0] if one.artifact.lineage.get("run") == name]
+        if mine:
+            return mine
+    return []
+
+
+def artifact_folders(place: Path) -> list[Path]:
+    """Folders directly in `place` that hold a manifest, by name; half-written ones are passed over."""
+    return [path for path in _folders(place) if (path / MANIFEST).is_file()]
+
+
+def artifact_of(place: str | Path) -> Path | None:
+    """The folder of the artifact that a path means: it is that folder, or a file in it; None where it is neither."""
+    path = Path(place)
+    if (path / MANIFEST).is_file():
+        return path
+    if not path.is_file():
+        return None
+    return next((p.parent for p in (path, path.resolve()) if (p.parent / MANIFEST).is_file()), None)
+
+
+def _folders(place: Path) -> list[Path]:
+    try:
+        return sorted(p for p in place.iterdir() if p.is_dir() and not p.name.startswith((TEMPORARY, ".")))
+    except OSError:
+        return []
+
+
+def _named(place: str, run_dir: Path, words: str) -> tuple[list[Found], str]:
+    folder = Path(place)
+    if (own := artifact_of(folder)) is not None:
+        artifact = read_artifact(own)
+        _check_file(folder, own, artifact)
+        return [Found(own, artifact)], words if own == folder else f"using {own}, which {folder.name} belongs to"
+    if folder.is_file() and folder.name == RUN:
+        folder, place = folder.parent, str(folder.parent)
+    elif folder.is_file():
+        raise not_an_artifact(folder, "a file")
+    if folder.is_dir() and not (folder / RUN).is_file():
+        if folders := artifact_folders(folder) or artifact_folders(folder / "artifacts"):
+            return _valid(folders, words)
+        raise OctcError("OCT-E107", f"no artifact in {place}", mend="octc export makes one", place=place)
+    run = _run(place, run_dir)
+    if folders := artifact_folders(run.artifacts):
+        return _valid(folders, words if Path(place) == run.path else f"using {run.artifacts}")
+    raise OctcError("OCT-E107", f"run {run.id} has no artifacts", mend=f"octc export {run.id}", place=str(run.path))
+
+
+def not_an_artifact(path: Path, what: str) -> OctcError:
+    """E107 for a file that was given where an artifact is wanted. what: for example "an ONNX file"."""
+    text = f"{path} is {what}, and no artifact lies around it"
+    why = "an artifact is a folder: the model with its classes, its preprocessing and its checksums (artifact.json)"
+    mend = "octc export makes one: name its folder; octc list runs shows what there is"
+    return OctcError("OCT-E107", text, mend=mend, place=str(path), why=why)
+
+
+def _check_file(path: Path, folder: Path, artifact: Artifact) -> None:
+    """A model file that was named must be the one that answers: a TensorRT artifact holds several."""
+    main, file = artifact.main_file, path.resolve()  # a link may have any name
+    if file.is_file() and file.suffix == Path(main).suffix and file.name != main:
+        text = f"{path} is one of the files of {artifact.name}, which answers with {main}"
+        raise OctcError("OCT-E107", text, mend=f"name the folder: {folder}", place=str(path))
+
+
+def _run(place: str, run_dir: Path) -> Run:
+    try:
+        return find_run(run_dir, place)
+    except OctcError as error:
+        if error.code != "OCT-E107" or not place:
+            raise
+        why = f"candidates: {_candidates(run_dir)}"
+        raise OctcError("OCT-E107", f"no artifact and no run: {place}", mend="octc list runs", why=why) from error
+
+
+def _valid(folders: Sequence[Path], words: str) -> tuple[list[Found], str]:
+    founds, errors = _readable(folders)
+    if not founds:
+        raise errors[0] if len(errors) == 1 else Several(errors)
+    passed = "; ".join(f"{error.message} [{error.code}]" for error in errors)
+    return founds, f"{words}; passed over: {passed}" if errors else words
+
+
+def _readable(folders: Iterable[Path]) -> tuple[list[Found], list[OctcError]]:
+    founds, errors = [], []
+    for folder in folders:
+        try:
+            founds.append(Found(folder, read_artifact(folder)))
+        except OctcError as error:
+            named = f"{folder.name}: {error.message}"
+            errors.append(OctcError(error.code, named, mend=error.mend, place=error.place, why=error.why))
+    return founds, errors
+
+
+def _newest_bundles(place: Path) -> tuple[list[Found], str] | None:
+    """The newest run's artifacts among those that were copied to `place` (or into folders of it), student runs first."""
+    folders = [*artifact_folders(place)]
+    for inner in _folders(place):
+        folders += artifact_folders(inner) or artifact_folders(inner / "artifacts")
+    if not folders:
+        return None
+    founds, words = _valid(folders, "")
+    runs: dict[tuple[str, str], list[Found]] = {}
+    for one in founds:  # one run, one checkpoint: another machine may have given the same id to another run
+        lineage = one.artifact.lineage
+        runs.setdefault((str(lineage.get("run")), str(lineage.get("checkpoint"))), []).append(one)
+    ages = sorted((_age(name, group), name, checkpoint) for (name, checkpoint), group in runs.items())
+    if len(ages) > 1 and ages[-1][0] == ages[-2][0]:
+        text = f"two equally new runs under {place}: {ages[-2][1]} and {ages[-1][1]}"
+        why = "only the number of a run says which one is newer, and clocks may go back"
+        raise OctcError("OCT-E107", text, mend=f"name the folder, for example {founds[0].folder}", place=str(place), why=why)
+    _, name, checkpoint = ages[-1]
+    newest = runs[name, checkpoint]
+    where = shorten(sorted({str(one.folder if len(newest) == 1 else one.folder.parent) for one in newest}))
+    peers = [(run, group) for (run, _), group in runs.items() if _age(run, group)[0] == ages[-1][0][0]]
+    later = sorted({run for run, group in peers if _exported(group) > _exported(newest)})
+    clock = f"; {shorten(later)} has a later date" if later else ""
+    return newest, f"using {where} (run {name}, newest valid under {place} by its number{clock}; choose with BUNDLE){words}"
+
+
+def _exported(group: Sequence[Found]) -> str:
+    """The newest date of export that a group claims."""
+    return max(str(one.artifact.lineage.get("exported") or "") for one in group)
+
+
+def _age(name: str, group: Sequence[Found]) -> tuple[bool, int]:
+    """Students before teachers, then by the number of the run; without a number it is older than all that have one."""
+    number = ID.match(name)
+    return any(one.artifact.role == "student" for one in group), int(number[1]) if number else -1
+
+
+def _nothing(run_dir: Path) -> OctcError:
+    why = f"looked at ${VARIABLE}, this folder, {run_dir} and ./{BUNDLES}; runs: {_candidates(run_dir)}"
+    return OctcError("OCT-E107", "no artifact here", mend="octc export, or name one: BUNDLE", place=str(run_dir), why=why)
+
+
+def _candidates(run_dir: Path) -> str:
+    rows = []
+    for run in scan_runs(run_dir):
+        count = len(artifact_folders(run.artifacts))
+        rows.append(f"{run.id} ({run.read().get('status')}, {count} artifacts)")
+    return shorten(rows, more="octc list runs") if rows else "none"

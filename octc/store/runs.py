@@ -1,0 +1,245 @@
+"""The run folder: runs/<id>/ with run.json, split.json, train/, qat/, artifacts/, test-set.jsonl.
+
+Ids are never reused, and one process owns a run while it writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import json
+import logging
+import os
+import re
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from octc.core.errors import OctcError
+from octc.core.faults import fault_of
+from octc.core.files import read_json, remove_leftovers, started, write_bytes, write_json
+from octc.store.artifacts import MANIFEST
+from octc.store.test_set_log import begin_log
+
+RUN = "run.json"
+LOCK = "lock.json"
+LAST = ".last-number"
+ID = re.compile(r"^r-(\d{4,})")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run.
+
+    run.json: id, kind ("teacher" or "student"), dataset, data_root, data_digest, split_digest, recipe (resolved),
+    created (UTC), status ("running", "done", "failed", "interrupted"), stages (append-only: what, when, facts).
+    """
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    @property
+    def artifacts(self) -> Path:
+        return self.path / "artifacts"
+
+    @property
+    def split(self) -> Path:
+        return self.path / "split.json"
+
+    def read(self) -> dict[str, Any]:
+        """run.json as a dictionary (OctcError E107 when it cannot be read)."""
+        try:
+            value: dict[str, Any] = read_json(self.path / RUN)
+            if not isinstance(value, dict):
+                raise ValueError("not a table of keys")
+        except (OSError, ValueError) as error:
+            if (fault := fault_of(error, self.path / RUN)) is not None:
+                raise fault from error
+            raise OctcError("OCT-E107", f"not a run: {self.path}", mend="octc list runs", place=str(self.path)) from error
+        return value
+
+    def update(self, **fields: Any) -> None:
+        """Replace top-level fields of run.json."""
+        write_json(self.path / RUN, {**self.read(), **fields})
+
+    def log_stage(self, stage: str, **facts: Any) -> None:
+        """Append one entry to the stage log."""
+        value = self.read()
+        value["stages"].append({"stage": stage, "time_utc": utc_now(), **facts})
+        write_json(self.path / RUN, value)
+
+
+def utc_now() -> str:
+    """Now, as 2026-11-24T12:00:00Z."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def create_run(run_dir: Path, kind: str, dataset: str, *, suffix: str = "", **fields: Any) -> Run:
+    """Make runs/r-NNNN-<kind>-<dataset><suffix>/ with a fresh number (OctcError E109 when the folder cannot be written)."""
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        with alone(run_dir):
+            there = max((int(m[1]) for p in run_dir.iterdir() if (m := ID.match(p.name))), default=0)
+            number = 1 + max(there, _last_number(run_dir))
+            write_bytes(run_dir / LAST, b"%d\n" % number)
+            path = run_dir / f"r-{number:04d}-{kind}-{dataset}{suffix}"
+            path.mkdir()
+        head = {"id": path.name, "kind": kind, "dataset": dataset, "created": utc_now(), "status": "running"}
+        begin_log(path, head["created"])
+        write_json(path / RUN, {**head, **fields, "stages": []})
+    except OSError as error:
+        if (fault := fault_of(error, run_dir)) is not None:
+            raise fault from error
+        text = f"run folder {run_dir} cannot be written: {error.strerror}"
+        raise OctcError("OCT-E109", text, mend="--run-dir DIR with a writable folder", place=str(run_dir)) from error
+    return Run(path)
+
+
+def _last_number(run_dir: Path) -> int:
+    """The highest number that was ever given here; its run may have been deleted since."""
+    try:
+        return int((run_dir / LAST).read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """One process at a time, by a lock on the folder itself; where the file system has no locks, without one."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def scan_runs(run_dir: Path, kind: str | None = None, dataset: str | None = None) -> list[Run]:
+    """All readable runs, newest first (by number)."""
+    found: list[tuple[int, Run]] = []
+    for path in run_dir.glob("r-*"):
+        number = ID.match(path.name)
+        if number is None or not (path / RUN).is_file():
+            continue
+        run = Run(path)
+        with contextlib.suppress(OctcError):
+            value = run.read()
+            if (kind is None or value.get("kind") == kind) and (dataset is None or value.get("dataset") == dataset):
+                found.append((int(number[1]), run))
+    return [run for _, run in sorted(found, key=lambda pair: (-pair[0], pair[1].id))]
+
+
+def only_newest(runs: Iterable[Run]) -> Run | None:
+    """The first of runs that are sorted as `scan_runs` does; None where there is none.
+
+    Raises:
+        OctcError: E107 two have its number (one of them was copied here from elsewhere).
+    """
+    first, second = (*itertools.islice(runs, 2), None, None)[:2]
+    if first is None or second is None or _number(first) != _number(second):
+        return first
+    text = f"two equally new runs: {first.id} and {second.id}"
+    raise OctcError("OCT-E107", text, mend=f"name one, for example {first.id}", place=str(first.path.parent))
+
+
+def _number(run: Run) -> int:
+    found = ID.match(run.id)
+    return int(found[1]) if found else -1
+
+
+def newest_run(run_dir: Path, kind: str | None = None, dataset: str | None = None, *, artifacts: bool = False) -> Run:
+    """The newest finished run of that kind (with artifacts, if asked).
+
+    Raises:
+        OctcError: E107 with the candidates and the command that makes one.
+    """
+    runs = scan_runs(run_dir, kind, dataset)
+    done = (r for r in runs if r.read().get("status") == "done" and (not artifacts or any(r.artifacts.glob(f"*/{MANIFEST}"))))
+    if (run := only_newest(done)) is not None:
+        return run
+    wanted = " ".join(word for word in (kind or "", "run", f"on {dataset}" if dataset else "") if word)
+    others = [f"{r.id} ({r.read().get('status')})" for r in (runs or scan_runs(run_dir))[:10]]
+    why = f"found: {', '.join(others)}" if others else f"no run lies in {run_dir}"
+    mend = "octc export" if artifacts else f"octc train {kind or 'student'} --dataset {dataset or 'NAME'}"
+    raise OctcError(
+        "OCT-E107",
+        f"no successful {wanted}{' with artifacts' if artifacts else ''}",
+        mend=mend,
+        why=why,
+        place=str(run_dir),
+    )
+
+
+def find_run(run_dir: Path, name: str) -> Run:
+    """A run by path, id or the beginning of its id (E107 when none, or more than one, fits)."""
+    direct = Path(name)
+    if direct.name == RUN and direct.is_file():
+        direct = direct.parent
+    if (direct / RUN).is_file():
+        return Run(direct)
+    runs = scan_runs(run_dir)
+    whole = ID.fullmatch(name)  # r-1000 is not r-10000
+    fits = [run for run in runs if run.id == name] or [run for run in runs if whole and _number(run) == int(whole[1])]
+    fits = fits or [run for run in runs if run.id.startswith(name)]
+    if len(fits) == 1:
+        return fits[0]
+    listed = ", ".join(run.id for run in (fits or scan_runs(run_dir))[:10]) or "none"
+    raise OctcError("OCT-E107", f"no such run: {name}", mend="octc list runs", why=f"candidates: {listed}")
+
+
+@contextmanager
+def owning(run: Run, *, tidy: bool = True) -> Iterator[str | None]:
+    """Own a run while writing to it. Yields a sentence when a stale lock was recovered, else None.
+
+    What processes left half-written in the run when they were killed is removed first, unless `tidy` is false.
+
+    Raises:
+        OctcError: E108 with PID and host of the process that owns it.
+    """
+    path = run.path / LOCK
+    recovered = None
+    mine = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": utc_now(), "start": started(os.getpid())})
+    while True:
+        try:
+            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileExistsError:
+            recovered = _recover(path, run)
+            continue
+        except OSError as error:
+            if (fault := fault_of(error, run.path)) is not None:
+                raise fault from error
+            raise OctcError("OCT-E109", f"{run.path} cannot be written: {error.strerror}", mend="--run-dir DIR") from error
+        with os.fdopen(handle, "w") as stream:
+            stream.write(mine)
+        break
+    try:
+        if tidy and (gone := remove_leftovers(run.path)):
+            logging.getLogger("octc").info("removed what a process that was killed left: %s", ", ".join(gone))
+        yield recovered
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _recover(path: Path, run: Run) -> str | None:
+    try:
+        owner = read_json(path)
+        pid, host = int(owner["pid"]), str(owner["host"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        pid, host, owner = 0, socket.gethostname(), {"since": "unknown", "start": None}
+    same = host == socket.gethostname()
+    if not same or (pid and started(pid) is not None and started(pid) == owner.get("start")):
+        text = f"run {run.id} is in use by process {pid} on {host} since {owner['since']}"
+        raise OctcError("OCT-E108", text, mend="wait for it, or give another --run-dir", place=str(path))
+    path.unlink(missing_ok=True)
+    return f"recovered a stale lock of process {pid} on {host}"

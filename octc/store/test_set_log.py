@@ -1,0 +1,245 @@
+"""The test-set log of a run, test-set.jsonl: one row for every reading of its test images, whoever reads.
+
+A reading is a command that runs a network on images of the test part and shows or stores what it said, or that shows such an
+image. A row is appended before the first image is read, and never changed. The first line says since when the log is kept: for
+a run of this octc since it was made, for an older run since its first reading by this octc; what older ones noted in run.json
+and verify-plan.json is counted with it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from octc.core.errors import OctcError
+from octc.core.files import canonical_json, read_json, sha256_file
+
+if TYPE_CHECKING:
+    from octc.datasets.split import Split
+
+LOG = "test-set.jsonl"
+SCHEMA = "1.0"
+PARTS = ("test", "official")  # parts of a split that nothing may be chosen on
+PLANNED, EXPLORATORY = "planned", "exploratory"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One row.
+
+    Attributes:
+        command: as it is typed, without `octc`. images: how many, None where an older octc did not note it.
+        artifacts: name -> sum of the manifest, or of a run's weights. options: what else made this reading what it is.
+        plan: "planned", "exploratory", or None where nothing is judged.
+    """
+
+    time_utc: str
+    command: str
+    part: str
+    images: int | None
+    split_digest: str | None
+    artifacts: dict[str, str]
+    options: dict[str, Any] = field(default_factory=dict)
+    plan: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+@dataclass(frozen=True)
+class ReadingLog:
+    """Attributes:
+    readings: in their order. since: when the log began.
+    complete: whether nothing can be missing; else readings before `since` were not all recorded.
+    """
+
+    readings: tuple[Reading, ...]
+    since: str | None
+    complete: bool
+
+    @property
+    def uses(self) -> int:
+        """Readings that could tell something new: the same artifacts again with the same options are none."""
+        seen: set[tuple[str, str, str, bytes]] = set()
+        count = 0
+        for one in self.readings:
+            keys = {(one.command, one.part, sha, _plain(one.options)) for sha in one.artifacts.values()}
+            count += not keys or not keys <= seen
+            seen |= keys
+        return count
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "readings": len(self.readings), "uses": self.uses, "since": self.since, "complete": self.complete,
+            "rows": [one.to_json() for one in self.readings],
+        }  # fmt: skip
+
+
+def _plain(options: Mapping[str, Any]) -> bytes:
+    """Options as they are compared: 2 and 2.0 are one."""
+    return canonical_json({k: float(v) if isinstance(v, int) and not isinstance(v, bool) else v for k, v in options.items()})
+
+
+def begin_log(run: Path, now: str, *, complete: bool = True) -> None:
+    """Begin the log of a run (OSError where the folder cannot be written)."""
+    with (run / LOG).open("xb") as stream:
+        stream.write(_line({"schema_version": SCHEMA, "log": "test set", "since": now, "complete": complete}))
+
+
+def log_reading(run: Path, reading: Reading) -> ReadingLog:
+    """Append one reading, before the first image is read; the log with it.
+
+    Raises:
+        OctcError: E109 the run cannot be written, so that nothing may be read; E709 the log cannot be read.
+    """
+    path = run / LOG
+    try:
+        with path.open("ab+") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)  # goes with the process, whatever ends it
+            stream.seek(0)
+            before = stream.read()
+            _parsed(before, path)
+            whole = before[: before.rfind(b"\n") + 1]
+            if whole != before:  # a row that was cut off while it was written: its reading never began
+                stream.truncate(len(whole))
+            head = {"schema_version": SCHEMA, "log": "test set", "since": reading.time_utc, "complete": False}
+            data = (b"" if whole else _line(head)) + _line(reading.to_json())
+            os.write(stream.fileno(), data)
+            os.fsync(stream.fileno())
+            return _log(run, whole + data)
+    except OSError as error:
+        text = f"the reading of the test images cannot be written down: {error.strerror}"
+        mend = "make the run's folder writable, or copy the run: cp -r; nothing was read"
+        raise OctcError("OCT-E109", text, mend=mend, place=str(path)) from error
+
+
+def log_part(
+    run: Path, split: Split, part: str, artifacts: Mapping[str, str], command: str, now: str, **options: Any
+) -> None:  # fmt: skip
+    """`log_reading` of a part of a run's split; nothing for a part that something is chosen on."""
+    if part in PARTS:
+        log_reading(run, Reading(now, command, part, len(split.parts[part]), split.digest, dict(artifacts), options))
+
+
+def log_files(
+    run: Path, paths: Iterable[Path], artifacts: Mapping[str, str], command: str, now: str, *, named: bool = False
+) -> int:  # fmt: skip
+    """`log_reading` of those files that are test images of the run's split, by their sums; how many there are.
+
+    Where the run holds no split, or none of them is one, nothing is logged. named: look at files only that are called as a
+    test image is, so that of many others none is read twice.
+    """
+    from octc.datasets.split import read_split
+
+    split = read_split(run / "split.json") if (run / "split.json").is_file() else None
+    held = {} if split is None else {sample.sha256: part for part in PARTS for sample in split.parts.get(part, ())}
+    if named and split is not None:
+        names = {sample.path.rpartition("/")[2] for part in PARTS for sample in split.parts.get(part, ())}
+        paths = [path for path in paths if path.name in names]
+    found = Counter(held[sum_] for path in paths if held and path.is_file() and (sum_ := sha256_file(path)) in held)
+    for part, count in found.items():
+        assert split is not None
+        log_reading(run, Reading(now, command, part, count, split.digest, dict(artifacts)))
+    return sum(found.values())
+
+
+def read_log(run: Path) -> ReadingLog:
+    """The log of a run; of an older run what its run.json and its plan tell.
+
+    Raises:
+        OctcError: E709 it cannot be read.
+    """
+    path = run / LOG
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return ReadingLog(_older(run, None), None, False)
+    except OSError as error:
+        raise _bad(str(error.strerror), path) from error
+    return _log(run, data)
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    return canonical_json(value) + b"\n"
+
+
+def _bad(why: str, path: Path) -> OctcError:
+    text = f"the record of the uses of the test set cannot be read: {why}"
+    return OctcError("OCT-E709", text, mend="restore this file from a copy; it is not made anew", place=str(path))
+
+
+def _parsed(data: bytes, path: Path) -> tuple[dict[str, Any] | None, list[Reading]]:
+    """The first line and the readings. What stands behind the last line break was cut off while it was written."""
+    head: dict[str, Any] | None = None
+    rows = []
+    try:
+        for number, line in enumerate(data[: data.rfind(b"\n") + 1].decode().splitlines()):
+            value = json.loads(line)
+            if number == 0:
+                head = value
+                if value["schema_version"] != SCHEMA or not isinstance(value["since"], str):
+                    raise ValueError(f"schema_version {value['schema_version']!r}")
+            else:
+                rows.append(Reading(**value))
+                if not isinstance(rows[-1].artifacts, dict) or not isinstance(rows[-1].time_utc, str):
+                    raise ValueError(f"line {number + 1}")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _bad(repr(error), path) from error
+    return head, rows
+
+
+def _log(run: Path, data: bytes) -> ReadingLog:
+    head, rows = _parsed(data, run / LOG)
+    if head is None:
+        return ReadingLog(_older(run, None), None, False)
+    complete = head.get("complete") is True
+    older = () if complete else _older(run, head["since"])
+    return ReadingLog((*older, *rows), head["since"], complete)
+
+
+def _older(run: Path, before: str | None) -> tuple[Reading, ...]:
+    """What an octc without this log noted: evaluations in run.json, uses by verify beside the plan."""
+    found = []
+    try:
+        for stage in read_json(run / "run.json")["stages"]:
+            if stage.get("stage") in ("evaluated", "ptq") and stage.get("part") in PARTS:
+                command = "eval" if stage["stage"] == "evaluated" else "ptq"
+                artifacts = {"weights": str(stage.get("sha256"))}
+                options = {"tta": stage.get("tta")}
+                found.append(Reading(str(stage["time_utc"]), command, stage["part"], None, None, artifacts, options))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass  # a run without a readable run.json has other readers that say so
+    try:
+        for use in read_json(run / "verify-plan.json")["uses"]:
+            found.append(Reading(use["time_utc"], "verify", "test", None, None, dict(use["artifacts"]), dict(use["options"])))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass  # the plan's own reader says so
+    return tuple(sorted((one for one in found if before is None or one.time_utc < before), key=lambda one: one.time_utc))
+
+
+def spelled(log: ReadingLog) -> str:
+    """How often, by whom and when the test images were read, as a sentence without its full stop."""
+    if not log.readings:
+        counted = "the test images were not read"
+        return counted if log.complete else f"readings of the test images were not recorded{_until(log)}"
+    by = Counter(one.command for one in log.readings)
+    parts = []
+    for command in by:
+        mine = [one for one in log.readings if one.command == command]
+        when = ", ".join(one.time_utc + ("" if one.plan is None else f" {one.plan}") for one in mine)
+        parts.append(f"octc {command} {len(mine)} ({when})")
+    count = len(log.readings)
+    text = f"the test images were read {count} time{'' if count == 1 else 's'}: {', '.join(parts)}"
+    if log.uses != count:
+        text += f"; {count - log.uses} of them repeat an earlier one (the same artifacts and options)"
+    return text if log.complete else f"{text}; other readings were not recorded{_until(log)}"
+
+
+def _until(log: ReadingLog) -> str:
+    return " by the octc that made this run" if log.since is None else f" before {log.since}"

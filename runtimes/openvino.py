@@ -1,0 +1,141 @@
+"""OpenVINO on the CPU: FP32 where nothing is quantised, latency hint, T threads, static shapes; all read back."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from octc.core.errors import OctcError
+from octc.core.optional import need, openvino_core
+from octc.imaging.preprocess import Float32, UInt8
+from octc.runtimes.base import broken, check_batch, check_logits, closed, no_facts
+from octc.store.artifacts import Artifact
+
+HINT = "f32"
+PERFORMANCE = "LATENCY"
+MOST = 32  # images in one compiled shape; more are run in parts
+KEPT = 4  # compiled shapes at once
+NAMES = {"u8": "int8", "i8": "int8", "f32": "fp32", "f16": "fp16", "bf16": "bf16"}
+WORDS = ("layerType", "primitiveType", "runtimePrecision")
+
+
+class OvRuntime:
+    """An opened IR. Every batch size is a network of its own, compiled when it is first needed."""
+
+    def __init__(self, folder: Path, artifact: Artifact, threads: int, batch: int | None) -> None:
+        openvino = need("openvino")
+        self.name = artifact.name
+        self._artifact = artifact
+        self._threads, self._batch = threads, batch
+        self._core: Any = openvino_core()
+        self._path = str(folder / artifact.main_file)
+        self._compiled: OrderedDict[int, Any] = OrderedDict()
+        request = self._request(batch or 1)
+        version = openvino.__version__.split("-")[0]
+        self.facts = {**no_facts("openvino", version), **read_back(request.get_compiled_model()), "batch": batch}
+
+    def __call__(self, batch: UInt8) -> Float32:
+        if self._core is None:
+            raise closed(self.name)
+        check_batch(batch, self._artifact)
+        size = self._batch or min(len(batch), MOST)
+        if len(batch) == size:
+            return self._run(batch)
+        return np.concatenate([self._run(batch[start : start + size]) for start in range(0, len(batch), size)])
+
+    def _run(self, images: UInt8) -> Float32:
+        if self._batch is not None and len(images) < self._batch:  # the last part is filled up rather than compiled for
+            filled = np.concatenate([images, np.repeat(images[-1:], self._batch - len(images), axis=0)])
+            return self._run(filled)[: len(images)]
+        request = self._request(len(images))
+        try:
+            found = request.infer({0: np.ascontiguousarray(images)}, share_inputs=True)[0]
+        except RuntimeError as error:
+            raise broken(self._artifact, error) from error
+        return check_logits(np.array(found), len(images), self._artifact)
+
+    def _request(self, size: int) -> Any:
+        """The infer request of a batch size; the least recently used one is let go."""
+        if size in self._compiled:
+            self._compiled.move_to_end(size)
+            return self._compiled[size]
+        pre = self._artifact.preprocess
+        settings = {"INFERENCE_PRECISION_HINT": HINT, "PERFORMANCE_HINT": PERFORMANCE, "INFERENCE_NUM_THREADS": self._threads}
+        try:
+            model = self._core.read_model(self._path)
+            if [len(model.inputs), len(model.outputs), str(model.input(0).element_type)] != [1, 1, "<Type: 'uint8_t'>"]:
+                raise RuntimeError("it does not take one uint8 tensor and give one tensor")
+            model.reshape([size, pre.channels, pre.size, pre.size])
+            compiled = self._core.compile_model(model, "CPU", settings)
+        except RuntimeError as error:
+            raise broken(self._artifact, error) from error
+        require_settings(read_back(compiled), self._threads)
+        self._compiled[size] = compiled.create_infer_request()
+        if len(self._compiled) > KEPT:
+            self._compiled.popitem(last=False)
+        return self._compiled[size]
+
+    def precision_found(self) -> dict[str, int]:
+        if not self._compiled:
+            raise closed(self.name)
+        latest = next(reversed(self._compiled.values())).get_compiled_model()
+        return layer_precisions(latest.get_runtime_model())
+
+    def close(self) -> None:
+        self._compiled.clear()
+        self._core = None
+
+
+def open_ov(folder: Path, artifact: Artifact, threads: int, batch: int | None) -> OvRuntime:
+    """Open an OpenVINO artifact; with `batch` that shape is compiled now and larger batches are run in such parts.
+
+    Raises:
+        OctcError: E406 the compiled network has another precision than asked, E502 the file cannot be opened,
+            E901 openvino is not installed.
+    """
+    return OvRuntime(folder, artifact, threads, batch)
+
+
+def read_back(compiled: Any) -> dict[str, Any]:
+    """What a compiled network says of itself."""
+    return {
+        "precision_hint": str(_type_name(compiled.get_property("INFERENCE_PRECISION_HINT"))),
+        "performance_hint": str(compiled.get_property("PERFORMANCE_HINT")).rpartition(".")[2],
+        "threads": int(compiled.get_property("INFERENCE_NUM_THREADS")),
+        "streams": int(compiled.get_property("NUM_STREAMS")),
+        "device": ",".join(compiled.get_property("EXECUTION_DEVICES")),
+        "provider": None,
+    }
+
+
+def require_settings(found: dict[str, Any], threads: int) -> None:
+    """A network that was compiled with other settings than asked is not used (E406 precision, E601 device or threads)."""
+    if found["precision_hint"] != HINT:
+        text = f"OpenVINO compiled for {found['precision_hint']}, {HINT} was asked for"
+        raise OctcError("OCT-E406", text, mend="pip install -U openvino; octc doctor shows what is here")
+    if found["device"] != "CPU" or found["threads"] != threads:
+        text = f"OpenVINO runs on {found['device']} with {found['threads']} threads, asked for CPU with {threads}"
+        raise OctcError("OCT-E601", text, mend="--threads N with at most the usable cores (octc doctor)")
+
+
+def layer_precisions(model: Any) -> dict[str, int]:
+    """Convolutions of OpenVINO's runtime model by the precision of the kernel that runs them.
+
+    The kernel's name ends with it ("brgconv_avx512_1x1_i8"). `runtimePrecision` is only a fallback: it names the stored
+    weights, "f16" for FP16 files whose kernels compute in FP32.
+    """
+    counts: Counter[str] = Counter()
+    for node in model.get_ops():
+        info = {key: str(value.astype(str)) for key, value in node.get_rt_info().items() if key in WORDS}
+        if "Convolution" in info.get("layerType", ""):
+            kernel = info.get("primitiveType", "").rpartition("_")[2].lower()
+            precision = kernel if kernel in NAMES else info.get("runtimePrecision", "unknown")
+            counts[NAMES.get(precision, precision)] += 1
+    return dict(counts)
+
+
+def _type_name(value: Any) -> str:
+    return str(value.get_type_name() if hasattr(value, "get_type_name") else value)

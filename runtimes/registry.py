@@ -1,0 +1,172 @@
+"""Which engine opens which artifact: a plain table, one line per target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from octc.core.errors import OctcError
+from octc.core.optional import EXTRAS, have
+from octc.machine.cpu import MADE_FOR, family_of, read_cpus, usable_threads, why_other_family
+from octc.runtimes.base import Runtime
+from octc.runtimes.eager import open_eager
+from octc.runtimes.onnxrt import open_ort
+from octc.runtimes.openvino import open_ov
+from octc.runtimes.safety import check_model
+from octc.runtimes.tensorrt.runtime import open_trt, rebuild, why_no_engine
+from octc.store.artifacts import MANIFEST, PRECISIONS, Artifact
+from octc.store.find import Found
+
+Open = Callable[[Path, Artifact, int, "int | None"], Runtime]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """modules: what must be installed; open: the file of this folder that knows the engine."""
+
+    modules: tuple[str, ...]
+    open: Open
+
+
+ENGINES: dict[str, Engine] = {
+    "openvino": Engine(("openvino",), open_ov),
+    "onnx": Engine(("onnxruntime",), open_ort),
+    "torch": Engine(("torch", "timm", "safetensors"), open_eager),
+    "tensorrt": Engine((), open_trt),
+}
+# which engine's file is taken first among those of one precision. On Arm the ONNX file, which gives the answers of x86 there;
+# OpenVINO's depend on the processor
+ENGINE_ORDER = {"arm": ("onnx", "openvino")}
+USUAL_ORDER = ("openvino", "onnx")
+TORCH = ("torch", "fp32")
+
+
+def open_runtime(folder: Path, artifact: Artifact, *, threads: int | None = None, batch: int | None = None) -> Runtime:
+    """Open an artifact that `read_artifact` has read.
+
+    Args:
+        threads: None takes the usable physical cores within the quota (section 6 of the measurement method).
+        batch: a static shape where the engine has one; None: any batch works.
+
+    Raises:
+        OctcError: E901 its engine is not installed, E903 it is not for this processor, E903 or E505 no engine for this machine,
+            E104 threads,
+            E503 or E504 the model file is not safe to open, and what the engine's file raises.
+    """
+    engine = ENGINES[artifact.target]
+    if (why := other_processor(artifact)) is not None:
+        raise OctcError("OCT-E903", f"{artifact.name} cannot run here: {why}", mend=_instead(folder), place=str(folder))
+    missing = _missing(engine)
+    if missing:
+        text = f"{artifact.name} cannot run here: {missing} is not installed"
+        raise OctcError("OCT-E901", text, mend=f"pip install 'octc[{EXTRAS[missing]}]'", place=str(folder))
+    count = choose_threads(threads)
+    check_model(folder, artifact)
+    return engine.open(folder, artifact, count, batch)
+
+
+def choose_threads(asked: int | None) -> int:
+    """The number of threads; more than this process may use is an error (E104)."""
+    if asked is None:
+        return usable_threads()[0]
+    usable = len(read_cpus().usable)
+    if not 1 <= asked <= usable:
+        raise OctcError("OCT-E104", f"--threads {asked} is out of range", mend=f"--threads 1 to {usable}", place="--threads")
+    return asked
+
+
+def other_processor(artifact: Artifact, kind: str | None = None) -> str | None:
+    """Why an artifact is not for this processor, in one sentence; None when it is. kind: `platform.machine()`."""
+    usual = MADE_FOR.get((artifact.target, artifact.precision))
+    made_for = artifact.details.get("processors", usual)  # artifacts of before say nothing of it
+    return why_other_family(made_for if isinstance(made_for, str) else usual, kind)
+
+
+def _instead(folder: Path) -> str:
+    """What to do with an artifact that is not for this processor: its ONNX sister, if she lies beside it."""
+    beside = folder.resolve().parent
+    for precision in reversed(PRECISIONS):
+        if (beside / f"onnx-{precision}" / MANIFEST).is_file():
+            return f"use the ONNX artifact, which runs on every processor: {folder.parent / f'onnx-{precision}'}"
+    return "use the ONNX artifact, which runs on every processor: where the run is, octc export --int8 --target onnx"
+
+
+def passed_over(founds: Sequence[Found]) -> str:
+    """Which artifacts among several are not for this processor, for the line that says what was taken; empty when all are."""
+    reasons = [(found.artifact.name, other_processor(found.artifact)) for found in founds]
+    return "; ".join(f"{name}: {why}" for name, why in reasons if why is not None)
+
+
+def why_not(artifact: Artifact) -> str | None:
+    """Why an artifact cannot run on this machine, in one sentence; None when it can."""
+    if (why := other_processor(artifact)) is not None:
+        return why
+    if artifact.target == "tensorrt":
+        return why_no_engine(artifact)
+    missing = _missing(ENGINES[artifact.target])
+    return f"{missing} is not installed: pip install 'octc[{EXTRAS[missing]}]'" if missing else None
+
+
+def engine_order(kind: str | None = None) -> tuple[str, ...]:
+    """Targets that predict may choose from, for files of one precision, the first that is there.
+
+    kind: `platform.machine()`; None: this machine.
+    """
+    return ENGINE_ORDER.get(family_of(kind) or "", USUAL_ORDER)
+
+
+def preferences(kind: str | None = None) -> tuple[tuple[str, str], ...]:
+    """(target, precision) in the order in which predict takes them: low precision before high, then `engine_order`, and the
+    eager network last."""
+    return (*((target, precision) for precision in reversed(PRECISIONS) for target in engine_order(kind)), TORCH)
+
+
+def prefer(founds: Sequence[Found]) -> Found:
+    """The artifact that predict takes among several: a student's, in the lowest precision whose engine is installed.
+
+    Raises:
+        OctcError: E901 when no engine for any of them is installed, E903 when only TensorRT artifacts are there, or none
+            for this processor.
+    """
+    students = _able(founds)
+    for pair in preferences():
+        for found in students:
+            if _pair(found) == pair:
+                return found
+    reasons = "; ".join(f"{found.artifact.name}: {why_not(found.artifact)}" for found in founds)
+    usual = [found for found in founds if other_processor(found.artifact) is None]
+    wanted = next((missing for found in usual if (missing := _missing(ENGINES[found.artifact.target]))), None)
+    if wanted is None and founds and not usual:
+        raise OctcError("OCT-E903", f"no artifact can run on this machine: {reasons}", mend=_instead(founds[0].folder))
+    if wanted is None:
+        mend = rebuild(usual[0].folder, usual[0].artifact) if usual else "octc export"
+        raise OctcError("OCT-E903", f"no artifact can run on this machine: {reasons}", mend=mend)
+    raise OctcError("OCT-E901", f"no artifact can run on this machine: {reasons}", mend=f"pip install 'octc[{EXTRAS[wanted]}]'")
+
+
+def why_preferred(chosen: Found, founds: Sequence[Found]) -> str:
+    """What decided for the artifact that `prefer` took among `founds`, true of these very ones."""
+    rivals = [_pair(found) for found in _able(founds) if found is not chosen and _pair(found) in preferences()]
+    if not rivals:
+        return "the only one that predict can choose here"
+    target, precision = _pair(chosen)
+    others = [other for other in (*engine_order(), "torch") if (other, precision) in rivals and other != target]
+    words = ["the lowest precision that runs here"] if any(p != precision for _, p in rivals) else []
+    words += [f"{target} is taken before {' and '.join(others)}"] if others else []
+    words += [f"the first by name of the {target} {precision} files"] if (target, precision) in rivals else []
+    return "; ".join(words)
+
+
+def _able(founds: Sequence[Found]) -> list[Found]:
+    """Those that run here: students', or where there is none what there is."""
+    able = [found for found in founds if why_not(found.artifact) is None]
+    return [found for found in able if found.artifact.role == "student"] or able
+
+
+def _pair(found: Found) -> tuple[str, str]:
+    return found.artifact.target, found.artifact.precision
+
+
+def _missing(engine: Engine) -> str | None:
+    return next((module for module in engine.modules if not have(module)), None)

@@ -1,0 +1,253 @@
+"""Checkpoints: model.safetensors + checkpoint.json, written atomically, summed, never a pickle."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import pickletools
+import struct
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from octc.core.errors import OctcError, shorten
+from octc.core.faults import fault_of
+from octc.core.files import canonical_json, parse_json, read_json, sha256_bytes, write_bytes, write_json
+from octc.imaging.preprocess import Preprocess
+
+WEIGHTS = "model.safetensors"
+META = "checkpoint.json"
+SCHEMA = "1.0"
+LFS = b"version https://git-lfs.github.com/spec/"
+JSON_SUM = "json_sha256"  # of everything else in checkpoint.json
+
+State = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What stands beside the weights.
+
+    Attributes:
+        role: "teacher" or "student".
+        model, model_kwargs: timm name, and what `timm.create_model` is told besides the number of classes.
+        recipe: the resolved recipe as a dictionary.
+        metrics: on the validation part (the split's "val"), with how the epoch was chosen.
+        weights: where the start weights came from: source and licence.
+        quantisation: None, or the facts that rebuild the fake-quantised graph.
+        parent: what this was made from (teacher run and sum; the float checkpoint of a quantised one).
+        sha256: of model.safetensors.
+    """
+
+    role: str
+    model: str
+    model_kwargs: dict[str, Any]
+    classes: tuple[str, ...]
+    preprocess: Preprocess
+    recipe: dict[str, Any]
+    dataset: str
+    split_digest: str
+    data_digest: str
+    metrics: dict[str, Any] = field(default_factory=dict)
+    weights: dict[str, Any] = field(default_factory=dict)
+    quantisation: dict[str, Any] | None = None
+    parent: dict[str, Any] | None = None
+    sha256: str = ""
+
+
+def write_checkpoint(folder: Path, state: State, checkpoint: Checkpoint) -> Checkpoint:
+    """Write the weights, then checkpoint.json with their sum and its own; who reads a new json finds the new weights."""
+    data = tensors_as_bytes(state)
+    summed = replace(checkpoint, sha256=sha256_bytes(data))
+    value = {"schema_version": SCHEMA, **asdict(summed)}
+    write_bytes(folder / WEIGHTS, data)
+    write_json(folder / META, {**value, JSON_SUM: sha256_bytes(canonical_json(value))})
+    return summed
+
+
+def tensors_as_bytes(state: State) -> bytes:
+    """A safetensors file."""
+    return bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}))
+
+
+def read_checkpoint(folder: Path) -> tuple[Checkpoint, dict[str, torch.Tensor]]:
+    """Read a checkpoint folder.
+
+    Raises:
+        OctcError: E107 there is none, E307 not readable or of another schema, E501 a file does not match its sum.
+    """
+    if not (folder / META).is_file():
+        raise OctcError("OCT-E107", f"no checkpoint in {folder}", mend="octc train makes one", place=str(folder))
+    try:
+        checkpoint = _from_json(read_json(folder / META), folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise OctcError("OCT-E307", f"checkpoint.json is not valid: {error}", mend="train again", place=str(folder)) from error
+    state = read_weights(folder / WEIGHTS, checkpoint.sha256)
+    refuse_not_finite(state, str(folder / WEIGHTS))
+    return checkpoint, state
+
+
+def _from_json(value: dict[str, Any], folder: Path) -> Checkpoint:
+    schema = value.get("schema_version")
+    if schema != SCHEMA:
+        raise ValueError(f"its schema is {schema}, this octc reads {SCHEMA}")
+    stated = value.pop(JSON_SUM, None)
+    if stated is not None and stated != sha256_bytes(canonical_json(value)):
+        text = "checkpoint.json does not match its sha256"
+        raise OctcError("OCT-E501", text, mend="train again or restore the file", place=str(folder / META))
+    del value["schema_version"]
+    known = {f.name for f in fields(Checkpoint)}
+    if set(value) != known:
+        missing, extra = sorted(known - set(value)), sorted(set(value) - known)
+        raise ValueError(f"fields missing: {', '.join(missing) or 'none'}; unknown: {', '.join(extra) or 'none'}")
+    if len(set(value["classes"])) != len(value["classes"]):
+        raise ValueError(f"a class that stands twice: {', '.join(map(str, value['classes']))}"[:300])
+    preprocess = Preprocess.from_json(value["preprocess"])
+    return Checkpoint(**{**value, "preprocess": preprocess, "classes": tuple(value["classes"])})
+
+
+def read_weights(path: Path, sha256: str | None = None) -> dict[str, torch.Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        OctcError: E310 there is none, or a pointer of Git LFS in its place; E501 a wrong sum; E307 not such a file, or one that
+            was cut short; E308 a pickle (.pth, .pt, .bin).
+    """
+    data = _bytes_of(path, sha256)
+    try:
+        return load(data)  # first: the length of a safetensors header can spell the first bytes of a pickle
+    except SafetensorError as error:
+        if _may_be_pickle(data):
+            text, mend = "pickle refused: it could run code", "convert it to safetensors where you trust it"
+            raise OctcError("OCT-E308", text, mend=mend, place=str(path)) from error
+        text = f"not a safetensors file: {_cut_short(data) or error}"
+        raise OctcError("OCT-E307", text, mend="give a .safetensors file, whole", place=str(path)) from error
+
+
+def read_any_weights(path: Path, trusted: bool = False) -> dict[str, torch.Tensor]:
+    """Read a safetensors file, or (`trusted`) what torch.save wrote: tensors alone, and nothing in it is executed.
+
+    Tensors in dictionaries get the dictionaries' keys before their names ("state_dict.fc.weight"); other values are left out.
+
+    Raises:
+        OctcError: as `read_weights`; E308 also for a pickle that holds more than tensors, numbers and texts.
+    """
+    try:
+        return read_weights(path)
+    except OctcError as error:
+        if error.code != "OCT-E308":
+            raise
+        if not trusted:
+            mend = "--trust-pickle reads its tensors alone and runs nothing of it; or convert it to safetensors"
+            raise OctcError(error.code, error.message, mend=mend, place=error.place) from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the storages of older versions
+            found = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        text = "pickle refused: it holds more than tensors, or is damaged"
+        mend = "save its state_dict as safetensors where you trust it (safetensors.torch.save_file)"
+        raise OctcError("OCT-E308", text, mend=mend, place=str(path), why=_first_line(error)) from error
+    except Exception as error:  # RuntimeError, EOFError, zipfile's, KeyError ...: whatever a damaged file leads to
+        text = f"not readable as weights: {_first_line(error)}"
+        raise OctcError("OCT-E307", text, mend="fetch the file again, or save it anew", place=str(path)) from error
+    tensors: dict[str, torch.Tensor] = {}
+    _collect(found, "", tensors)
+    if not tensors:
+        raise OctcError("OCT-E307", "no tensors in this file", mend="give a file with a state_dict", place=str(path))
+    return tensors
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _collect(value: Any, prefix: str, into: dict[str, torch.Tensor]) -> None:
+    for name, item in value.items() if isinstance(value, Mapping) else ():
+        if isinstance(item, torch.Tensor):
+            into[f"{prefix}{name}"] = item.detach()
+        else:
+            _collect(item, f"{prefix}{name}.", into)
+
+
+def _bytes_of(path: Path, sha256: str | None) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        if (fault := fault_of(error, path)) is not None:
+            raise fault from error
+        mend = "--weights FILE" if sha256 is None else "train again or restore the file"
+        raise OctcError("OCT-E310", f"weights are not on disk: {error.strerror}", mend=mend, place=str(path)) from error
+    if data.startswith(LFS):
+        text = f"{path.name} is a pointer of Git LFS; the weights themselves were not fetched"
+        raise OctcError("OCT-E310", text, mend="git lfs pull", place=str(path))
+    if sha256 is not None and sha256_bytes(data) != sha256:
+        raise OctcError(
+            "OCT-E501", f"{path.name} does not match its sha256", mend="train again or restore the file", place=str(path)
+        )
+    return data
+
+
+def _cut_short(data: bytes) -> str | None:
+    """What a safetensors file lacks at its end, or None where it is no such file, or whole."""
+    if not data:
+        return "it is empty (0 bytes)"
+    try:
+        start = 8 + struct.unpack("<Q", data[:8])[0]
+        if start > len(data):
+            return f"it has {len(data)} bytes, its header alone {start}: cut short" if data[8:9] == b"{" else None
+        ends = [entry["data_offsets"][1] for name, entry in parse_json(data[8:start]).items() if name != "__metadata__"]
+    except (struct.error, ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return None
+    whole = start + max(ends, default=0)
+    return f"it has {len(data)} bytes of {whole}: cut short" if whole > len(data) else None
+
+
+def refuse_not_finite(state: State, place: str) -> None:
+    """E307 with the tensors that hold NaN or Infinity: nothing can be learnt from them, at whatever learning rate."""
+    bad = []
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            nan, count = int(torch.isnan(tensor).sum()), int((~torch.isfinite(tensor)).sum())
+            bad.append(f"{name} ({nan} NaN and {count - nan} infinite of {tensor.numel()} values)")
+    if bad:
+        text = f"{len(bad)} tensors of the weights are not finite: {shorten(bad, 3, 'the first ones')}"
+        mend = "use a checkpoint from before the training that wrote it diverged"
+        raise OctcError("OCT-E307", text, mend=mend, place=place)
+
+
+def _may_be_pickle(data: bytes) -> bool:
+    """Whether a file is what torch.load takes: a zip or tar archive, or a pickle. Looked at, never executed."""
+    if data[:2] == b"PK" or data[257:262] == b"ustar" or data[:1] == b"\x80":
+        return True
+    try:
+        return any(opcode.name == "STOP" for opcode, _, _ in pickletools.genops(data[: 1 << 16]))
+    except (ValueError, IndexError, KeyError, EOFError, OverflowError, UnicodeError):
+        return False
+
+
+def load_strictly(model: torch.nn.Module, state: State, place: str) -> None:
+    """Load every tensor, or refuse with the difference of keys and shapes (E307)."""
+    own = model.state_dict()
+    missing = [name for name in own if name not in state]
+    extra = [name for name in state if name not in own]
+    shapes = [
+        f"{name}: file {list(state[name].shape)}, model {list(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    problems = [f"{len(rows)} {what} ({'; '.join(rows[:3])})" for what, rows in _named(missing, extra, shapes) if rows]
+    if problems:
+        text = "checkpoint does not fit the model: " + ", ".join(problems)
+        raise OctcError("OCT-E307", text, mend="use a checkpoint of the same model and classes", place=place)
+    model.load_state_dict(dict(state))
+
+
+def _named(missing: list[str], extra: list[str], shapes: list[str]) -> tuple[tuple[str, list[str]], ...]:
+    return (("missing keys", missing), ("unknown keys", extra), ("different shapes", shapes))

@@ -1,0 +1,85 @@
+"""Networks by name (timm's, and those of train/nets), and the wrapper that lets a graph take uint8 and normalise inside."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from octc.core.errors import OctcError
+from octc.imaging.preprocess import Preprocess
+from octc.train.networks.registry import NETWORKS
+
+
+def build_model(name: str, num_classes: int, **kwargs: Any) -> nn.Module:
+    """A network of train/nets or of timm, with random weights and `num_classes` outputs.
+
+    Raises:
+        OctcError: E307 for an unknown name, one that points elsewhere ("hf-hub:...", "local-dir:..."), or options that the
+            network does not take or that would read a file. Names and options may come from a checkpoint of someone else.
+    """
+    reading = sorted(key for key in kwargs if key.startswith(("pretrained", "checkpoint", "cache_dir")))
+    if reading:
+        text = f"{name} may not be built with {', '.join(reading)}: weights are read by octc alone"
+        raise OctcError("OCT-E307", text, mend="--weights FILE, or `weights` of the recipe")
+    if name in NETWORKS:
+        return _own(name, num_classes, kwargs)
+    if ":" in name or "/" in name:
+        raise OctcError("OCT-E307", f"{name!r} points outside timm's own networks", mend="octc list models")
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, **kwargs)
+    except TypeError as error:
+        text = f"{name} cannot be built with {kwargs}: {error}"
+        raise OctcError("OCT-E307", text, mend="change model_kwargs of the recipe") from error
+    except (RuntimeError, ValueError) as error:
+        near = ", ".join(get_close_matches(name, timm.list_models(), n=3))
+        raise OctcError("OCT-E307", f"timm knows no network {name!r}", mend=f"near: {near or 'octc list models'}") from error
+    return model
+
+
+def _own(name: str, num_classes: int, kwargs: dict[str, Any]) -> nn.Module:
+    try:
+        return NETWORKS[name](num_classes, **kwargs)
+    except TypeError as error:
+        text = f"{name} cannot be built with {kwargs}: {error}"
+        raise OctcError("OCT-E307", text, mend="change model_kwargs of the recipe") from error
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Trainable and frozen parameters, without buffers."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def out_of_place(model: nn.Module) -> None:
+    """From now on no activation of `model` writes over its input. Same numbers."""
+    for module in model.modules():
+        if vars(module).get("inplace"):
+            vars(module)["inplace"] = False
+
+
+def normalise(images: torch.Tensor, pre: Preprocess) -> torch.Tensor:
+    """uint8 or float [N, C, H, W] in 0..255 -> float32 [N, 3, H, W]: x * (1/255/std) - mean/std, grey repeated."""
+    scale = torch.tensor([1 / 255 / s for s in pre.std], device=images.device).view(1, 3, 1, 1)
+    shift = torch.tensor([m / s for m, s in zip(pre.mean, pre.std, strict=True)], device=images.device).view(1, 3, 1, 1)
+    return images.float() * scale - shift
+
+
+class WithInput(nn.Module):
+    """A network behind its preprocessing: uint8 [N, C, H, W] -> logits [N, K]. This is what is exported."""
+
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    def __init__(self, model: nn.Module, pre: Preprocess) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("scale", torch.tensor([1 / 255 / s for s in pre.std]).view(1, 3, 1, 1))
+        shift = [m / s for m, s in zip(pre.mean, pre.std, strict=True)]
+        self.register_buffer("shift", torch.tensor(shift).view(1, 3, 1, 1))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.model(image.float() * self.scale - self.shift)
+        return logits
