@@ -92,7 +92,7 @@ def bench(
         from octc.cli.bench_remote import bench_on
 
         if dry_run:
-            raise OctcError("OCT-E102", "--dry-run and --on: the plan is made there", mend="leave one of them out")
+            raise OctcError("OCT-E102", "--dry-run and --on: the plan is made there", hint="leave one of them out")
         _check_writable([found.folder for found in founds])
         return bench_on(session, on, founds, teachers, named, {**values, "threads": threads}, images)
     plan = make_plan(founds, teachers, options, named, why)
@@ -182,4 +182,4 @@ def _check_writable(folders: list[Path]) -> None:
             raise fault
         if not os.access(folder, os.W_OK):
             text = f"results cannot be written beside the artifact: {folder}"
-            raise OctcError("OCT-E109", text, mend="make the folder writable, or bench a copy", place=str(folder))
+            raise OctcError("OCT-E109", text, hint="make the folder writable, or bench a copy", place=str(folder))

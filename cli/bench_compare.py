@@ -15,13 +15,13 @@ def compare_results(session: Session, places: list[str]) -> int:
 
     if len(places) != 2:
         text = f"--compare takes two results, not {len(places)}"
-        raise OctcError("OCT-E102", text, mend="octc bench --compare A.json B.json", place="--compare")
+        raise OctcError("OCT-E102", text, hint="octc bench --compare A.json B.json", place="--compare")
     first, second = (read_result(Path(place)) for place in places)
     apart = why_not_comparable(first, second)
     found = list(lines(first, second))
     if not found:
         text = "the two results have no row and no comparison in common"
-        raise OctcError("OCT-E102", text, mend="name results of the same artifacts", place=" ".join(places))
+        raise OctcError("OCT-E102", text, hint="name results of the same artifacts", place=" ".join(places))
     session.result(Rows(("what", first["run_id"], second["run_id"], "second / first"), [line.cells() for line in found]))
     for reason in apart:
         session.result(f"not comparable: {reason}")
@@ -34,5 +34,5 @@ def compare_results(session: Session, places: list[str]) -> int:
     )
     if off:
         text = f"ratios of the same pair differ by more than {percent:.0f} %: {off[0].what}"
-        raise OctcError("OCT-E607", text, mend="end other programs and measure both again", place=places[1])
+        raise OctcError("OCT-E607", text, hint="end other programs and measure both again", place=places[1])
     return 0

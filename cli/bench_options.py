@@ -32,15 +32,15 @@ def quantity(value: Any, units: Mapping[str, float], plain: str, option: str) ->
     unit = (found[2] or plain) if found else ""
     number = float(found[1]) * units[unit] if found and unit in units else math.nan
     if not number > 0:
-        mend = f"{option} with a positive number and one of {', '.join(units)} (plain: {plain})"
-        raise OctcError("OCT-E104", f"{option} {value} is not a time", mend=mend, place=option)
+        hint = f"{option} with a positive number and one of {', '.join(units)} (plain: {plain})"
+        raise OctcError("OCT-E104", f"{option} {value} is not a time", hint=hint, place=option)
     return number
 
 
 def positive(value: float | None, option: str) -> float | None:
     """A positive finite number, or None (E104)."""
     if value is not None and not (math.isfinite(value) and value > 0):
-        raise OctcError("OCT-E104", f"{option} {value} is out of range", mend=f"{option}: above 0", place=option)
+        raise OctcError("OCT-E104", f"{option} {value} is out of range", hint=f"{option}: above 0", place=option)
     return value
 
 
@@ -53,7 +53,7 @@ def threads_of(asked: int | None, cpus: Cpus) -> tuple[int, str]:
     usable = len(cpus.usable)
     if not 1 <= asked <= usable:
         text = f"--threads {asked}: this process may use {usable}"
-        raise OctcError("OCT-E104", text, mend=f"--threads 1 to {usable}", place="--threads")
+        raise OctcError("OCT-E104", text, hint=f"--threads 1 to {usable}", place="--threads")
     return asked, "option"
 
 
@@ -68,7 +68,7 @@ def make_options(values: Mapping[str, Any], cpus: Cpus, origins: Mapping[str, st
 
     for option, value, known in (("--scenario", values["scenario"], SCENARIOS), ("--vs", values["vs"], ("teacher", "none"))):
         if value not in known:
-            raise OctcError("OCT-E104", f"{option} {value} is not known", mend=f"one of: {', '.join(known)}", place=option)
+            raise OctcError("OCT-E104", f"{option} {value} is not known", hint=f"one of: {', '.join(known)}", place=option)
     for option in ("batch", "min_queries"):
         positive(values[option], f"--{option.replace('_', '-')}")
     gates = {
@@ -100,5 +100,5 @@ def _file(name: str | None) -> str | None:
         return None
     if not Path(name).is_file():
         text = f"no file of power readings: {name}"
-        raise OctcError("OCT-E104", text, mend="start the meter's log before the bench", place="--power-csv")
+        raise OctcError("OCT-E104", text, hint="start the meter's log before the bench", place="--power-csv")
     return str(Path(name).resolve())

@@ -32,9 +32,9 @@ def bench_on(
     """
     if session.offline:
         text = "--offline and --on: another machine is reached over the network"
-        raise OctcError("OCT-E102", text, mend="leave one of them out")
+        raise OctcError("OCT-E102", text, hint="leave one of them out")
     if values["power_csv"] is not None:
-        raise OctcError("OCT-E102", "--power-csv and --on: the clocks differ", mend="leave one of them out")
+        raise OctcError("OCT-E102", "--power-csv and --on: the clocks differ", hint="leave one of them out")
     from octc.bench.timing.images import choose_pictures
     from octc.bench.timing.remote import check_address, run_far
     from octc.bench.timing.remote_pack import host_of, place_of, take_results, write_package, write_partial
@@ -62,7 +62,7 @@ def bench_on(
                         _report(session, read_json(file))
                     except ValueError as error:
                         text = f"{address} sent a result that cannot be read: {error}"
-                        raise OctcError("OCT-E606", text, mend="octc bench --on again", place=str(file)) from error
+                        raise OctcError("OCT-E606", text, hint="octc bench --on again", place=str(file)) from error
     if lost and far.partial is not None:
         document = far.partial
         document["machine"]["remote_host"] = host_of(address)

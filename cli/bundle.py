@@ -30,7 +30,7 @@ def sign(
     session.say(words)
     there = [one.folder / SIGNATURE for one in founds if (one.folder / SIGNATURE).exists()]
     if there and not force:
-        raise OctcError("OCT-E106", f"output exists: {there[0]}", mend="--force", place=str(there[0]))
+        raise OctcError("OCT-E106", f"output exists: {there[0]}", hint="--force", place=str(there[0]))
     signed = []
     for one in founds:
         who = sign_folder(one.folder, Path(key), os.environ.get(PASSWORD))
@@ -60,8 +60,8 @@ def verify(
     for one in founds:
         who = check_signature(one.folder, sha256_file(one.folder / MANIFEST), asked)
         if who is None:
-            mend = f"octc bundle sign {one.folder} --key key.pem"
-            raise OctcError("OCT-E507", f"{one.folder} is not signed", mend=mend, place=str(one.folder))
+            hint = f"octc bundle sign {one.folder} --key key.pem"
+            raise OctcError("OCT-E507", f"{one.folder} is not signed", hint=hint, place=str(one.folder))
         rows.append({"artifact": one.artifact.name, "key": who, "files": len(one.artifact.files)})
         session.result(f"{one.folder}: {len(one.artifact.files)} files as signed by the key {who}")
     session.report({"verified": rows})

@@ -37,7 +37,7 @@ def compare(
 
     for name, value, known in (("--split", split, tuple(PARTS)), ("--tta", tta, tuple(VIEWS))):
         if value not in known:
-            raise OctcError("OCT-E104", f"{name} {value!r} is not known", mend=f"one of: {', '.join(known)}", place=name)
+            raise OctcError("OCT-E104", f"{name} {value!r} is not known", hint=f"one of: {', '.join(known)}", place=name)
     sides = [read_side(session, word, split, tta) for word in (reference, candidate)]
     if [side.role for side in sides] == ["student", "teacher"]:
         session.say(f"  the teacher {sides[1].name} is the reference")

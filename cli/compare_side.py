@@ -112,12 +112,12 @@ def _of_job(folder: Path, split: str, tta: str) -> Side:
 
     if split == "select" or tta != "none":
         text = f"{folder.name} is a cross-validation: it has answers on what its folds hold out, without views"
-        raise OctcError("OCT-E104", text, mend="--split test (or official) --tta none", place="--split")
+        raise OctcError("OCT-E104", text, hint="--split test (or official) --tta none", place="--split")
     try:
         summary = read_json(folder / SUMMARY)
     except (OSError, ValueError) as error:
         text = f"the summary of {folder.name} cannot be read: {error}"
-        raise OctcError("OCT-E501", text, mend="give the same --folds command again", place=str(folder / SUMMARY)) from error
+        raise OctcError("OCT-E501", text, hint="give the same --folds command again", place=str(folder / SUMMARY)) from error
     place = folder / ("out-of-fold" if split == "test" else "ensemble")
     _log_folds(folder.parent, summary, PARTS[split])
     answers = read_predictions(place)
@@ -163,12 +163,12 @@ def _of_artifact(session: Session, folder: Path, split: str, tta: str) -> Side:
     run = run_of(folder, artifact, session.run_dir)
     if run is None:
         text = f"the run of {artifact.name} is not here: its split says which images it never saw"
-        raise OctcError("OCT-E107", text, mend="--run-dir DIR with the run", place=str(folder))
+        raise OctcError("OCT-E107", text, hint="--run-dir DIR with the run", place=str(folder))
     root = root_of(run, session.data, os.environ)
     if root is None:
-        raise OctcError("OCT-E230", f"the images of {run.id} are not here", mend="--data DIR", place=str(run.path))
+        raise OctcError("OCT-E230", f"the images of {run.id} are not here", hint="--data DIR", place=str(run.path))
     if split == "official":
-        raise OctcError("OCT-E104", "an artifact is judged on select or test", mend="--split test", place="--split")
+        raise OctcError("OCT-E104", "an artifact is judged on select or test", hint="--split test", place="--split")
     chosen, whole = read_set(run, root, split), read_split(run.split)
     check_artifact(artifact, whole)
     runtime = open_runtime(folder, artifact)

@@ -55,7 +55,7 @@ def init(
     path = Path(file)
     if path.exists():
         text = f"output exists: {path}"
-        raise OctcError("OCT-E106", text, mend="edit it, or name another file: octc config init FILE", place=str(path))
+        raise OctcError("OCT-E106", text, hint="edit it, or name another file: octc config init FILE", place=str(path))
     write_bytes(path, template().encode())
     session.report({"file": str(path)})
     session.result(str(path))

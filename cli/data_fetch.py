@@ -34,14 +34,14 @@ def fetch(
 
     source = source_of(name)
     if sha256 is not None and place is None:
-        raise OctcError("OCT-E102", "--sha256 without --from", mend="leave it out: the source states its own sum")
+        raise OctcError("OCT-E102", "--sha256 without --from", hint="leave it out: the source states its own sum")
     if sha256 is not None and (len(sha256) != 64 or not set(sha256.lower()) <= set("0123456789abcdef")):
-        raise OctcError("OCT-E104", f"--sha256 {sha256}", mend="64 hexadecimal digits", place="--sha256")
+        raise OctcError("OCT-E104", f"--sha256 {sha256}", hint="64 hexadecimal digits", place="--sha256")
     if size is not None and (name != "octmnist" or place is not None):
-        raise OctcError("OCT-E102", "--size is of octmnist as its source has it", mend="leave --size out")
+        raise OctcError("OCT-E102", "--size is of octmnist as its source has it", hint="leave --size out")
     if size is not None and size not in SIZES:
-        mend = f"one of: {', '.join(map(str, SIZES))} (octc takes no image below 32 pixels)"
-        raise OctcError("OCT-E104", f"--size {size}", mend=mend, place="--size")
+        hint = f"one of: {', '.join(map(str, SIZES))} (octc takes no image below 32 pixels)"
+        raise OctcError("OCT-E104", f"--size {size}", hint=hint, place="--size")
     root = Path(session.data or str(spec_of(name).default_root))
     with ExitStack() as stack:
         done = fetch_source(

@@ -154,7 +154,7 @@ def _write(made: Sequence[Split], folder: Path) -> list[str]:
 
     paths = [folder / (f"fold-{one.fold[0]}-of-{one.fold[1]}.json" if one.fold else "split.json") for one in made]
     if there := [str(path) for path in paths if path.exists()]:
-        raise OctcError("OCT-E106", f"{there[0]} exists", mend="another --out", place="--out")
+        raise OctcError("OCT-E106", f"{there[0]} exists", hint="another --out", place="--out")
     for one, path in zip(made, paths, strict=True):
         one.write(path)
     return [str(path) for path in paths]

@@ -42,7 +42,7 @@ def doctor(
 ) -> int:
     """Say what this machine can do and how to mend the rest. Ends with 4 when there is a problem."""
     if target is not None and target not in TARGETS:
-        raise OctcError("OCT-E104", f"unknown target {target!r}", mend=f"one of: {', '.join(TARGETS)}", place="--target")
+        raise OctcError("OCT-E104", f"unknown target {target!r}", hint=f"one of: {', '.join(TARGETS)}", place="--target")
     checks = [seen_from(check, target) for check in _all_checks(session, target)]
     checks += [] if log is None else [_explained(log)]
     counts = Counter(check.state for check in checks)
@@ -51,8 +51,8 @@ def doctor(
     session.result("\n".join([*_lines(session, checks), last]))
     if problems := [check for check in checks if check.state == "problem"]:
         why = "; ".join(f"{check.text} [{check.code}]" if check.code else check.text for check in problems)
-        mend = next((check.mend for check in problems if check.mend), "the lines marked ✗ say how")
-        raise OctcError("OCT-E905", f"problems on this machine: {len(problems)}", why=why, mend=mend)
+        hint = next((check.hint for check in problems if check.hint), "the lines marked ✗ say how")
+        raise OctcError("OCT-E905", f"problems on this machine: {len(problems)}", why=why, hint=hint)
     return 0
 
 
@@ -92,8 +92,8 @@ def _packages(_session: Session) -> list[Check]:
     for extra, modules in small.items():
         lacking = [name for name in modules if not have(name)]
         text = f"extra {extra}: {', '.join(lacking)} not installed" if lacking else f"extra {extra}"
-        mend = f"pip install 'octc[{extra}]'" if lacking else ""
-        found.append(Check(group, "warning" if lacking else "ok", text, mend, "OCT-E901" if lacking else None))
+        hint = f"pip install 'octc[{extra}]'" if lacking else ""
+        found.append(Check(group, "warning" if lacking else "ok", text, hint, "OCT-E901" if lacking else None))
     return [*found, *_conflicts(group)]
 
 
@@ -102,7 +102,7 @@ def _conflicts(group: str) -> list[Check]:
 
     if not can_check():
         return [Check(group, "info", "versions are not checked against each other: packaging is not installed", "pip check")]
-    found = [Check(group, "problem", c.message(), c.mend(), "OCT-E902") for c in find_conflicts()]
+    found = [Check(group, "problem", c.message(), c.hint(), "OCT-E902") for c in find_conflicts()]
     for names in same_module():
         text = f"{' and '.join(names)} overwrite each other"
         found.append(Check(group, "warning", text, f"pip uninstall {names[0]}, then install {names[1]} again", "OCT-E902"))
@@ -139,7 +139,7 @@ def _explained(log: Path) -> Check:
     from octc.runtimes.tensorrt.doctor import explain_log
 
     if str(log) != "-" and not log.is_file():
-        raise OctcError("OCT-E107", f"no file {log}", mend="pip install ... 2>&1 | tee FILE", place="--log")
+        raise OctcError("OCT-E107", f"no file {log}", hint="pip install ... 2>&1 | tee FILE", place="--log")
     return explain_log(sys.stdin.read() if str(log) == "-" else log.read_text(errors="replace"))
 
 
@@ -164,20 +164,20 @@ def _runtimes(session: Session, target: str | None) -> list[Check]:
     elif "tensorrt" not in here:
         tool = shutil.which("trtexec") is not None
         text = "TensorRT: trtexec is here, the Python module is not" if tool else "TensorRT not installed"
-        mend = "pip install 'octc[tensorrt]'   (on a Jetson it is part of JetPack)"
-        found.append(Check(group, "info", text, mend, "OCT-E903", needed=("tensorrt", "jetson")))
+        hint = "pip install 'octc[tensorrt]'   (on a Jetson it is part of JetPack)"
+        found.append(Check(group, "info", text, hint, "OCT-E903", needed=("tensorrt", "jetson")))
     return [*found, *_artifacts(session, group)]
 
 
 def _engine(group: str, name: str, said: dict[str, Any]) -> Check:
     owners = {"onnxruntime": ("x86",), "openvino": ("x86",), "tensorrt": ("tensorrt", "jetson")}
     if "slow" in said:
-        mend = "octc doctor again when this machine is less busy"
-        return Check(group, "warning", f"{name}: {said['slow']}", mend, "OCT-E903", (), owners[name])
+        hint = "octc doctor again when this machine is less busy"
+        return Check(group, "warning", f"{name}: {said['slow']}", hint, "OCT-E903", (), owners[name])
     if "error" in said:
-        mend = f"pip install --force-reinstall {name}"
+        hint = f"pip install --force-reinstall {name}"
         return Check(
-            group, "problem", f"{name} is installed and does not start: {said['error']}", mend, "OCT-E903", (), owners[name]
+            group, "problem", f"{name} is installed and does not start: {said['error']}", hint, "OCT-E903", (), owners[name]
         )
     reads = f", reads ONNX up to opset {said['opset']}, IR {said['ir']}" if said.get("opset") else ""
     devices = (
@@ -196,7 +196,7 @@ def _artifacts(session: Session, group: str) -> list[Check]:
     except OctcError as error:
         if error.code == "OCT-E107":
             return [Check(group, "info", "no artifact here yet", "octc export, or copy one to ./bundles")]
-        return [Check(group, "problem", error.message, error.mend, error.code)]
+        return [Check(group, "problem", error.message, error.hint, error.code)]
     checks = []
     for found in founds[:MOST]:
         reason = why_not(found.artifact)
@@ -227,7 +227,7 @@ def _data(session: Session) -> list[Check]:
         try:
             root = find_root(name, session.data, os.environ)
         except OctcError as error:
-            found.append(Check("Data", "info", f"{name} not here", error.mend, error.code))
+            found.append(Check("Data", "info", f"{name} not here", error.hint, error.code))
             continue
         place = spec.default_root if str(root) == spec.default_root.removeprefix("./") else "where --data or OCTC_DATA says"
         runs = scan_runs(session.run_dir, dataset=name)
@@ -277,8 +277,8 @@ def _lines(session: Session, checks: list[Check]) -> list[str]:
             lines.append(check.group)
         text = f"{SIGNS[check.state]} {check.text}"
         lines += textwrap.wrap(text, session.width, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
-        if check.mend and check.state != "ok":
+        if check.hint and check.state != "ok":
             lines += textwrap.wrap(
-                f"→ {check.mend}", session.width, initial_indent="    ", subsequent_indent="      ", break_on_hyphens=False
+                f"→ {check.hint}", session.width, initial_indent="    ", subsequent_indent="      ", break_on_hyphens=False
             )
     return lines

@@ -37,12 +37,12 @@ def evaluate(
     """Evaluate a run's network. Writes a new folder in runs/<id>/eval/, never over an older one."""
     for name, value, known in (("--split", split, tuple(PARTS)), ("--tta", tta, tuple(VIEWS)), ("--average", average, COMBINE)):
         if value not in known:
-            raise OctcError("OCT-E104", f"{name} {value!r} is not known", mend=f"one of: {', '.join(known)}", place=name)
+            raise OctcError("OCT-E104", f"{name} {value!r} is not known", hint=f"one of: {', '.join(known)}", place=name)
     chosen = _chosen(session, run)
     stored = chosen.read()
     if maps and stored.get("task") == "multilabel":
         text = "--maps shows the evidence for one class, and this run has several for an eye"
-        raise OctcError("OCT-E102", text, mend="leave --maps out", place="--maps")
+        raise OctcError("OCT-E102", text, hint="leave --maps out", place="--maps")
     from octc.core.optional import need
     from octc.datasets.registry import find_root
 
@@ -115,9 +115,9 @@ def _device(name: str) -> Any:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name != "cpu" and not (name == "cuda" or name.removeprefix("cuda:").isdigit()):
-        raise OctcError("OCT-E104", f"--device {name}", mend="auto, cpu, cuda or cuda:N", place="--device")
+        raise OctcError("OCT-E104", f"--device {name}", hint="auto, cpu, cuda or cuda:N", place="--device")
     if name != "cpu" and not torch.cuda.is_available():
-        raise OctcError("OCT-E903", f"device {name} is not available", mend="--device cpu")
+        raise OctcError("OCT-E903", f"device {name} is not available", hint="--device cpu")
     return name
 
 

@@ -36,7 +36,7 @@ def explain(
     asked = [every, word is not None, schema is not None]
     if sum(asked) != 1:
         text = "give one code or word, --list or --schema COMMAND" + (", not several of them" if any(asked) else "")
-        raise OctcError("OCT-E102" if any(asked) else "OCT-E104", text, mend="octc explain OCT-E705, or octc explain --list")
+        raise OctcError("OCT-E102" if any(asked) else "OCT-E104", text, hint="octc explain OCT-E705, or octc explain --list")
     if schema is not None:
         from octc.cli.json_schema import schema_of
 
@@ -66,8 +66,8 @@ def entry_of(word: str) -> dict[str, Any]:
     name = names.get(spelled) or names.get(f"oct_{spelled}") or names.get(spelled.partition(":")[0]) or _tolerance(word)
     if name is None:
         near = get_close_matches(spelled, names, 1) or get_close_matches(f"oct_{spelled}", names, 1)
-        mend = f"did you mean {names[near[0]]}? octc explain {names[near[0]]}" if near else "octc explain --list"
-        raise OctcError("OCT-E101", f"no such code or word: {word}", mend=mend, place="CODE|WORD")
+        hint = f"did you mean {names[near[0]]}? octc explain {names[near[0]]}" if near else "octc explain --list"
+        raise OctcError("OCT-E101", f"no such code or word: {word}", hint=hint, place="CODE|WORD")
     text = texts().get(name, {})
     exit_code, means = CODES.get(name, (None, name.replace("_", " ")))
     row = _row_of(word) if name == TOLERANCE else ""

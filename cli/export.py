@@ -60,13 +60,13 @@ def export(
     """Write ONNX, OpenVINO, TensorRT (Q/DQ) or torch artifacts of a run."""
     precision = _precision(fp32, fp16, int8)
     if target not in (*TARGETS, "all"):
-        raise OctcError("OCT-E104", f"unknown target {target!r}", mend=f"one of: {', '.join(TARGETS)}, all")
+        raise OctcError("OCT-E104", f"unknown target {target!r}", hint=f"one of: {', '.join(TARGETS)}, all")
     from octc.cli.export_engine import build_bundle, find_backends
 
     if from_bundle is not None:
         if run is not None or precision is not None or temperature or target not in ("all", "tensorrt", "tensorrt-rtx"):
             text = "--from-bundle builds the engine of one artifact: what decides what is in it does not go with it"
-            raise OctcError("OCT-E102", text, mend="octc export --from-bundle DIR --target tensorrt")
+            raise OctcError("OCT-E102", text, hint="octc export --from-bundle DIR --target tensorrt")
         return build_bundle(session, from_bundle, force=force, allow_fallback=allow_fallback)
     from octc.core.optional import need_wing
 
@@ -101,14 +101,14 @@ def _check_ptq(engine: str | None, amax: Path | None, target: str, precision: st
     """Refuse what does not go together, and an engine that is not here, before anything is read."""
     if amax is not None and engine != "octc":
         text = "--amax sets the ranges of octc's own quantisers"
-        raise OctcError("OCT-E102", text, mend="--int8 --ptq octc --amax FILE", place="--amax")
+        raise OctcError("OCT-E102", text, hint="--int8 --ptq octc --amax FILE", place="--amax")
     if engine is None:
         return
     if precision != "int8":
-        raise OctcError("OCT-E102", "--ptq makes INT8 artifacts", mend=f"--int8 --ptq {engine}", place="--ptq")
+        raise OctcError("OCT-E102", "--ptq makes INT8 artifacts", hint=f"--int8 --ptq {engine}", place="--ptq")
     if target == "all" and engine != "octc":
         text = f"--ptq {engine} makes no artifact for every target"
-        raise OctcError("OCT-E102", text, mend="--target onnx or --target openvino", place="--target")
+        raise OctcError("OCT-E102", text, hint="--target onnx or --target openvino", place="--target")
     from octc.export.ptq.engines import find_engine
 
     find_engine(engine, target)
@@ -123,7 +123,7 @@ def wanted(target: str, precision: str | None, kind: str) -> list[tuple[str, str
     if not fits:
         have = ", ".join(f"--{p}" for t, p in PAIRS if t == target)
         text = f"{target} has no {precision} artifact"
-        raise OctcError("OCT-E104", text, mend=f"--target {target} with {have}")
+        raise OctcError("OCT-E104", text, hint=f"--target {target} with {have}")
     if precision is None:
         able = [pair for pair in fits if kind != "teacher" or pair[1] != "int8"]
         return [pair for pair in able if pair not in UNASKED] or able
@@ -135,7 +135,7 @@ def _precision(fp32: bool, fp16: bool, int8: bool) -> str | None:
     if len(asked) > 1:
         text = " and ".join(f"--{name}" for name in asked)
         raise OctcError(
-            "OCT-E102", f"{text} contradict each other", mend="name one precision; without one all sensible ones are made"
+            "OCT-E102", f"{text} contradict each other", hint="name one precision; without one all sensible ones are made"
         )
     return asked[0] if asked else None
 
@@ -154,4 +154,4 @@ def find_student(session: Session, name: str | None) -> Run:
 def _check_room(run: Run, names: list[str], force: bool) -> None:
     there = [str(run.artifacts / name) for name in names if (run.artifacts / name).exists()]
     if there and not force:
-        raise OctcError("OCT-E106", f"output exists: {', '.join(there)}", mend="--force, or another run", place=there[0])
+        raise OctcError("OCT-E106", f"output exists: {', '.join(there)}", hint="--force, or another run", place=there[0])

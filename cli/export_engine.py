@@ -39,11 +39,11 @@ def find_backends(target: str, required: bool) -> Backends:
 
 def _absent(target: str) -> OctcError:
     if target == "tensorrt-rtx":
-        text, mend = "tensorrt-rtx: the compiler is not installed here", "pip install 'octc[trt-oracle]'   (Linux x86-64)"
+        text, hint = "tensorrt-rtx: the compiler is not installed here", "pip install 'octc[trt-oracle]'   (Linux x86-64)"
     else:
         text = "--require-engine: TensorRT or a GPU is not here, no engine can be built"
-        mend = "leave out --require-engine: the files, the plan and the recipe are written, and the device builds"
-    return OctcError("OCT-E410", text, mend=mend)
+        hint = "leave out --require-engine: the files, the plan and the recipe are written, and the device builds"
+    return OctcError("OCT-E410", text, hint=hint)
 
 
 def engine_builder(session: Session, backends: Backends, fallback: bool) -> Build:
@@ -87,15 +87,15 @@ def build_bundle(session: Session, place: Path, *, force: bool, allow_fallback: 
     artifact = read_artifact(place)
     if artifact.target != "tensorrt":
         text = f"{artifact.name} is no TensorRT artifact"
-        raise OctcError("OCT-E104", text, mend="octc export --target tensorrt", place=str(place))
+        raise OctcError("OCT-E104", text, hint="octc export --target tensorrt", place=str(place))
     if artifact.details.get("engine") and not force:
-        raise OctcError("OCT-E106", f"{place} holds an engine already", mend="--force", place=str(place))
+        raise OctcError("OCT-E106", f"{place} holds an engine already", hint="--force", place=str(place))
     target = "tensorrt-rtx" if artifact.name.startswith("tensorrt-rtx") else "tensorrt"
     backend = find_backend(MODULES[target], os.environ)
     if backend is None:
         text = "TensorRT or a GPU is not here: no engine can be built"
-        mend = "run this on the device (octc doctor --target tensorrt says what is missing)"
-        raise OctcError("OCT-E410" if target == "tensorrt" else "OCT-E903", text, mend=mend)
+        hint = "run this on the device (octc doctor --target tensorrt says what is missing)"
+        raise OctcError("OCT-E410" if target == "tensorrt" else "OCT-E903", text, hint=hint)
     built = rebuild_engines(session, place, artifact, target, backend, allow_fallback)
     facts = built.details["engine"]
     say_engine(session, place, built.details)

@@ -34,7 +34,7 @@ def schema_of(command: str) -> dict[str, Any]:
     """
     if command not in schema_names():
         raise OctcError(
-            "OCT-E101", f"no such command: {command}", mend=f"one of: {', '.join(schema_names())}", place="--schema"
+            "OCT-E101", f"no such command: {command}", hint=f"one of: {', '.join(schema_names())}", place="--schema"
         )
     own = _read("octc.cli", f"schemas/{command.replace(' ', '-')}.json")
     whole = _read("octc.cli", "schemas/envelope.json")

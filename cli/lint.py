@@ -33,7 +33,7 @@ def lint(
     from octc.export.lint.check import lint as examine
 
     if target not in TARGETS:
-        raise OctcError("OCT-E104", f"unknown target {target!r}", mend=f"one of: {', '.join(TARGETS)}", place="--target")
+        raise OctcError("OCT-E104", f"unknown target {target!r}", hint=f"one of: {', '.join(TARGETS)}", place="--target")
     proto = _read(model)
     found = examine(proto, target)
     document: dict[str, Any] = {"file": str(model), "target": target, "findings": [f.to_json() for f in found]}
@@ -72,14 +72,14 @@ def _read(path: Path) -> Any:
 
     onnx = need("onnx")
     if not path.is_file():
-        raise OctcError("OCT-E107", f"no file {path}", mend="octc lint FILE.onnx", place=str(path))
+        raise OctcError("OCT-E107", f"no file {path}", hint="octc lint FILE.onnx", place=str(path))
     try:
         return onnx.load(str(path))
     except Exception as error:  # protobuf's errors share no base class with onnx's
         text = str(error).strip().splitlines()
         why = text[0][:200] if text else type(error).__name__
         raise OctcError(
-            "OCT-E502", f"{path.name} cannot be read as ONNX: {why}", mend="export it again", place=str(path)
+            "OCT-E502", f"{path.name} cannot be read as ONNX: {why}", hint="export it again", place=str(path)
         ) from error
 
 
@@ -93,7 +93,7 @@ def _fix(proto: Any, path: Path, force: bool) -> tuple[Any, list[str]]:
 
     out = _beside(path)
     if out.exists() and not force:
-        raise OctcError("OCT-E106", f"output exists: {out}", mend="--force", place=str(out))
+        raise OctcError("OCT-E106", f"output exists: {out}", hint="--force", place=str(out))
     fixed, done = fix(proto)
     if done:
         write_bytes(out, fixed.SerializeToString())

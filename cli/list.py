@@ -44,7 +44,7 @@ def list_(
 ) -> int:
     """Models, data sets, recipes and runs, and what is missing for each."""
     if what is not None and what not in KINDS:
-        raise OctcError("OCT-E104", f"unknown list {what!r}", mend=f"one of: {', '.join(KINDS)}")
+        raise OctcError("OCT-E104", f"unknown list {what!r}", hint=f"one of: {', '.join(KINDS)}")
     makers: dict[str, Callable[[Session], list[Row]]] = {
         "models": _models, "datasets": _datasets, "recipes": _recipes, "runs": _runs,
     }  # fmt: skip
@@ -121,7 +121,7 @@ def _datasets(session: Session) -> list[Row]:
         try:
             root = str(find_root(name, session.data, os.environ))
         except OctcError as error:
-            needs = [error.mend]
+            needs = [error.hint]
         rows.append(dict(zip(COLUMNS["datasets"], (name, root, spec.title, needs), strict=True)))
     return rows
 

@@ -39,9 +39,9 @@ def predict(
         ("--on-bad", on_bad, ("record", "stop")),
     ):
         if value not in known:
-            raise OctcError("OCT-E104", f"{name} {value!r} is not known", mend=f"one of: {', '.join(known)}", place=name)
+            raise OctcError("OCT-E104", f"{name} {value!r} is not known", hint=f"one of: {', '.join(known)}", place=name)
     if not 1 <= batch <= 256:
-        raise OctcError("OCT-E104", f"--batch {batch} is out of range", mend="--batch 1 to 256", place="--batch")
+        raise OctcError("OCT-E104", f"--batch {batch} is out of range", hint="--batch 1 to 256", place="--batch")
     place, words = split_inputs(inputs, session.run_dir)
     found = _choose(session, place)
     from octc.runtimes.predict import classify
@@ -98,14 +98,14 @@ def split_inputs(words: Sequence[str], run_dir: Path) -> tuple[str | None, list[
     if place is None:
         _check_first(first, rest)
     elif not rest:
-        raise OctcError("OCT-E104", "no input: only an artifact was given", mend=f"octc predict {first} IMAGE... or a folder")
+        raise OctcError("OCT-E104", "no input: only an artifact was given", hint=f"octc predict {first} IMAGE... or a folder")
     other = next((word for word in rest if _is_network(word, run_dir, alone=place is None)), None)
     if other is not None and place is None:
         text = f"{other} is no image: an artifact is the first word"
-        raise OctcError("OCT-E104", text, mend=f"octc predict {other} {first}", place=other)
+        raise OctcError("OCT-E104", text, hint=f"octc predict {other} {first}", place=other)
     if other is not None:
         text = f"two artifacts were named: {first} and {other}"
-        raise OctcError("OCT-E104", text, mend="a command for each", place=other)
+        raise OctcError("OCT-E104", text, hint="a command for each", place=other)
     return place, rest if place is not None else list(words)
 
 
@@ -139,7 +139,7 @@ def _check_first(first: str, rest: Sequence[str]) -> None:
     if path.is_dir():
         if runs := _runs_in(path):
             text = f"{first} is a folder of runs"
-            raise OctcError("OCT-E107", text, mend=f"name one: octc predict {path / runs[0]} IMAGE...", place=first)
+            raise OctcError("OCT-E107", text, hint=f"name one: octc predict {path / runs[0]} IMAGE...", place=first)
         models = ((one, kind) for one in sorted(path.iterdir()) if (kind := model_kind(one))) if rest else ()
         for one, kind in models:
             raise not_an_artifact(one, f"a model ({kind})")
@@ -147,7 +147,7 @@ def _check_first(first: str, rest: Sequence[str]) -> None:
         raise not_an_artifact(path, f"a model ({kind})")
     elif rest and path.suffix.lower() not in SUFFIXES and not is_picture(path):
         what = "neither an artifact nor an image" if path.exists() else "not here, neither as an artifact nor as an image"
-        raise OctcError("OCT-E107", f"{first} is {what}", mend="octc list runs shows what there is", place=first)
+        raise OctcError("OCT-E107", f"{first} is {what}", hint="octc list runs shows what there is", place=first)
 
 
 def _is_network(word: str, run_dir: Path, *, alone: bool) -> bool:
@@ -194,7 +194,7 @@ def _choose(session: Session, place: str | None) -> Found:
     runs = sorted({str(one.artifact.lineage.get("run")) for one in students})
     if len(runs) > 1:
         text = f"artifacts of several runs: {shorten(runs)}"
-        raise OctcError("OCT-E107", text, mend=f"name one: octc predict {students[0].folder} IMAGE...", place=place)
+        raise OctcError("OCT-E107", text, hint=f"name one: octc predict {students[0].folder} IMAGE...", place=place)
     found = founds[0] if len(founds) == 1 else prefer(founds)
     why = f" ({why_preferred(found, founds)})" if len(founds) > 1 else ""
     session.say(f"{words}: {found.folder}, {file_mib(found.artifact):.2f} MiB{why}")

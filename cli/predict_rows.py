@@ -170,7 +170,7 @@ def _end(tally: Tally, *, stop: bool) -> int:
         raise tally.error
     raise OctcError(
         "OCT-E801", f"{tally.failed.count} of {tally.total} inputs failed: {tally.failed.named()}",
-        mend="see the error records; the other results are complete", place=tally.failed.first[0][1].rpartition(" (")[0],
+        hint="see the error records; the other results are complete", place=tally.failed.first[0][1].rpartition(" (")[0],
     )  # fmt: skip
 
 

@@ -95,4 +95,4 @@ def _delete(path: Path) -> None:
         shutil.rmtree(gone)
     except OSError as error:
         text = f"{path} cannot be deleted: {error.strerror}"
-        raise OctcError("OCT-E109", text, mend="check who owns it", place=str(path)) from error
+        raise OctcError("OCT-E109", text, hint="check who owns it", place=str(path)) from error

@@ -42,9 +42,9 @@ def ptq(
     from octc.store.test_set_log import log_part
 
     if target not in (*TARGETS, "all"):
-        raise OctcError("OCT-E104", f"--target {target!r} is not known", mend="onnx, openvino or all", place="--target")
+        raise OctcError("OCT-E104", f"--target {target!r} is not known", hint="onnx, openvino or all", place="--target")
     if split not in PARTS:
-        raise OctcError("OCT-E104", f"--split {split!r} is not known", mend="select or test", place="--split")
+        raise OctcError("OCT-E104", f"--split {split!r} is not known", hint="select or test", place="--split")
     wanted = TARGETS if target == "all" else (target,)
     _check_processor(wanted)
     chosen = find_student(session, run)
@@ -83,7 +83,7 @@ def _check_processor(targets: Sequence[str]) -> None:
     for target in targets:
         if (why := why_other_family(MADE_FOR.get((target, "int8")))) is not None:
             text = f"{target}-int8 cannot be measured here: {why}"
-            raise OctcError("OCT-E903", text, mend="octc ptq --target onnx", place="--target")
+            raise OctcError("OCT-E903", text, hint="octc ptq --target onnx", place="--target")
 
 
 def _networks(session: Session, source: Source) -> tuple[Quantised, Quantised | None]:

@@ -33,10 +33,10 @@ def report(
 ) -> int:
     """Write report.html, report.md, report.json and a model card of a run. Nothing is measured and nothing is fetched."""
     if checklist is not None and checklist not in CHECKLISTS:
-        mend = f"one of: {', '.join(CHECKLISTS)}"
-        raise OctcError("OCT-E104", f"--checklist {checklist} is not known", mend=mend, place="--checklist")
+        hint = f"one of: {', '.join(CHECKLISTS)}"
+        raise OctcError("OCT-E104", f"--checklist {checklist} is not known", hint=hint, place="--checklist")
     if photos and redact_ids:
-        raise OctcError("OCT-E102", "--photos and --redact-ids: an image shows whose it is", mend="leave one of them out")
+        raise OctcError("OCT-E102", "--photos and --redact-ids: an image shows whose it is", hint="leave one of them out")
     from octc.bench.report.collect.run_summary import read_dossier
     from octc.bench.report.write import Wanted, write_report
     from octc.store.find import find_artifacts

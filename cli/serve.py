@@ -20,7 +20,7 @@ def serve_config(
 ) -> int:
     """Write a model repository: config.pbtxt, labels and the model file."""
     if server != "triton":
-        raise OctcError("OCT-E104", f"unknown server {server!r}", mend="octc serve-config triton BUNDLE -o DIR")
+        raise OctcError("OCT-E104", f"unknown server {server!r}", hint="octc serve-config triton BUNDLE -o DIR")
     from octc.export.triton import start_line, write_repository
     from octc.store.artifacts import read_artifact
     from octc.store.find import artifact_of

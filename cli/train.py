@@ -78,13 +78,13 @@ def student(
 ) -> int:  # fmt: skip
     """Distil a frozen teacher into the small network, then tune it quantisation-aware. Writes runs/<id>/."""
     if with_teacher and teacher is not None:
-        raise OctcError("OCT-E102", "--with-teacher and --teacher contradict each other", mend="leave out one of them")
+        raise OctcError("OCT-E102", "--with-teacher and --teacher contradict each other", hint="leave out one of them")
     if teacher not in (None, "none") and folds is not None and fold is None:
         text = "--teacher gives one teacher to all folds: it has seen what the other folds hold out"
-        raise OctcError("OCT-E102", text, mend="leave --teacher out (octc train teacher --folds K makes one for each fold)")
+        raise OctcError("OCT-E102", text, hint="leave --teacher out (octc train teacher --folds K makes one for each fold)")
     if with_teacher and resume is not None:
         text = "--resume and --with-teacher contradict each other: a run goes on with the teacher that it has"
-        raise OctcError("OCT-E102", text, mend="leave --with-teacher out")
+        raise OctcError("OCT-E102", text, hint="leave --with-teacher out")
     given = locals()
     asked = with_distillation(_request(session, "student", given), given)
     first, more = several(teacher)
@@ -110,12 +110,12 @@ def _request(session: Session, kind: str, given: dict[str, Any]) -> Request:
         given.update(settled)
     dataset = given["dataset"] or stored.get("dataset")
     if dataset is None:
-        raise OctcError("OCT-E104", "no data set named", mend="--dataset NAME   (octc data list)", place="--dataset")
+        raise OctcError("OCT-E104", "no data set named", hint="--dataset NAME   (octc data list)", place="--dataset")
     batch = _batch(str(given["batch"]))
     if given["precision"] not in PRECISIONS:
-        raise OctcError("OCT-E104", f"--precision {given['precision']}", mend=f"one of: {', '.join(PRECISIONS)}")
+        raise OctcError("OCT-E104", f"--precision {given['precision']}", hint=f"one of: {', '.join(PRECISIONS)}")
     if given["device"] not in ("auto", "cpu", "cuda") and not given["device"].removeprefix("cuda:").isdigit():
-        raise OctcError("OCT-E104", f"--device {given['device']}", mend=DEVICES, place="--device")
+        raise OctcError("OCT-E104", f"--device {given['device']}", hint=DEVICES, place="--device")
     configured = {key: value for key in ("lr", "size", "val") if (value := _configured(session, key)) is not None}
     changes = {"epochs": given["epochs"], "batch": batch, **configured}
     changes = {key: value for key, value in changes.items() if value is not None}
@@ -140,17 +140,17 @@ def _split(given: dict[str, Any], stored: dict[str, Any]) -> dict[str, Any]:
     folds, fold, protocol = given["folds"], given["fold"], given["protocol"]
     if stored:
         if folds is not None or fold is not None:
-            mend = "leave --resume out (the same --folds command goes on where it stopped), or leave --folds out"
-            raise OctcError("OCT-E102", "--resume and --folds contradict each other", mend=mend)
+            hint = "leave --resume out (the same --folds command goes on where it stopped), or leave --folds out"
+            raise OctcError("OCT-E102", "--resume and --folds contradict each other", hint=hint)
         fold, folds = stored.get("fold") or (None, None)
         return {"folds": folds, "fold": fold, "protocol": stored.get("protocol", PROTOCOLS[0]), "job": stored.get("job")}
     if protocol not in PROTOCOLS:
-        mend = f"one of: {', '.join(PROTOCOLS)}"
-        raise OctcError("OCT-E104", f"unknown protocol {protocol!r}", mend=mend, place="--protocol")
+        hint = f"one of: {', '.join(PROTOCOLS)}"
+        raise OctcError("OCT-E104", f"unknown protocol {protocol!r}", hint=hint, place="--protocol")
     if fold is not None and folds is None:
-        raise OctcError("OCT-E102", "--fold without --folds", mend=f"--folds 5 --fold {fold}", place="--fold")
+        raise OctcError("OCT-E102", "--fold without --folds", hint=f"--folds 5 --fold {fold}", place="--fold")
     if fold is not None and fold > folds:
-        raise OctcError("OCT-E104", f"--fold {fold} of {folds}", mend=f"1 to {folds}", place="--fold")
+        raise OctcError("OCT-E104", f"--fold {fold} of {folds}", hint=f"1 to {folds}", place="--fold")
     return {"folds": folds, "fold": fold, "protocol": protocol}
 
 
@@ -159,10 +159,10 @@ def _stored(run: Run, kind: str) -> dict[str, Any]:
     stored: dict[str, Any] = run.read()
     if stored.get("kind") != kind:
         text = f"run {run.id} is a {stored.get('kind')} run"
-        raise OctcError("OCT-E107", text, mend=f"octc train {stored.get('kind')} --resume {run.id}", place=str(run.path))
+        raise OctcError("OCT-E107", text, hint=f"octc train {stored.get('kind')} --resume {run.id}", place=str(run.path))
     if not isinstance(stored.get("recipe"), dict):
         text = f"run {run.id} keeps no recipe: octc train did not make it, and cannot go on with it"
-        raise OctcError("OCT-E107", text, mend=f"octc train {kind} --dataset NAME", place=str(run.path))
+        raise OctcError("OCT-E107", text, hint=f"octc train {kind} --dataset NAME", place=str(run.path))
     return stored
 
 
@@ -174,8 +174,8 @@ def _recipe(name: str | None, stored: dict[str, Any], changes: dict[str, Any]) -
         from difflib import get_close_matches
 
         near = get_close_matches(name, list(RECIPES), n=1)
-        mend = f"did you mean `{near[0]}`?" if near else f"one of: {', '.join(RECIPES)}"
-        raise OctcError("OCT-E104", f"unknown recipe {name!r}", mend=mend, place="--recipe")
+        hint = f"did you mean `{near[0]}`?" if near else f"one of: {', '.join(RECIPES)}"
+        raise OctcError("OCT-E104", f"unknown recipe {name!r}", hint=hint, place="--recipe")
     make: Callable[[], Recipe] = RECIPES[name or DEFAULT]
     own = recipe_from_json(stored["recipe"]) if stored else None
     recipe = own if own is not None and name in (None, own.name) else make()  # the same name again is no other recipe
@@ -188,7 +188,7 @@ def _batch(text: str) -> int | None:
     if text == "auto":
         return None
     if not text.isdigit() or int(text) < 1:
-        raise OctcError("OCT-E104", f"--batch {text}", mend="auto, or a whole number from 1", place="--batch")
+        raise OctcError("OCT-E104", f"--batch {text}", hint="auto, or a whole number from 1", place="--batch")
     return int(text)
 
 

@@ -22,11 +22,11 @@ def too_large(why: str | None, tried: Sequence[int], *, auto: bool) -> OctcError
     listed = ", ".join(map(str, tried))
     text = f"memory is exhausted; batches tried: {listed}"
     least = tried[-1]
-    mend = "a smaller size (train.size in octc.toml), another recipe, or --device cpu"
+    hint = "a smaller size (train.size in octc.toml), another recipe, or --device cpu"
     if least > LEAST:  # with auto: several processes, which do not change it together
         more = ", in every process" if auto else "   (--batch auto halves it until it fits)"
-        mend = f"--batch {max(LEAST, least // 2)}{more}"
-    return OctcError("OCT-E302", text, mend=mend, why=why)
+        hint = f"--batch {max(LEAST, least // 2)}{more}"
+    return OctcError("OCT-E302", text, hint=hint, why=why)
 
 
 def halved(session: Session, asked: Request, context: Context) -> Context:

@@ -30,7 +30,7 @@ def scan_and_check(session: Session, asked: Request, root: Path) -> Samples:
 
     if len(spec_of(asked.dataset).modalities) > 1:
         text = f"{asked.dataset} holds OCT and fundus images"
-        raise OctcError("OCT-E104", text, mend="octc train retnet-teacher, then octc train retnet-student", place="--dataset")
+        raise OctcError("OCT-E104", text, hint="octc train retnet-teacher, then octc train retnet-student", place="--dataset")
     with ticking(session, "images" if asked.skip_bad else "sums") as step:
         samples = scan_dataset(asked.dataset, root, progress=step, skip_bad=asked.skip_bad)
     tell_scan(session, samples)
@@ -42,8 +42,8 @@ def scan_and_check(session: Session, asked: Request, root: Path) -> Samples:
     if torn:
         place = shorten([" = ".join(s.path for s in same) for same in torn])
         text = f"{len(torn)} images lie under two classes"
-        mend = f"keep each under its true class   (octc data check {asked.dataset} lists all)"
-        raise OctcError("OCT-E213", text, mend=mend, place=place)
+        hint = f"keep each under its true class   (octc data check {asked.dataset} lists all)"
+        raise OctcError("OCT-E213", text, hint=hint, place=place)
     if samples.skipped:
         named = shorten([path for path, _ in samples.skipped])
         session.warn("OCT-W201", f"--skip-bad: {len(samples.skipped)} images cannot be read and are left out: {named}")
@@ -58,7 +58,7 @@ def new_splits(asked: Request, samples: Samples) -> list[Split]:
     made = make_splits(samples, asked.dataset, asked.protocol, asked.folds, asked.seed, asked.recipe.val)
     if asked.folds is None and len(made) > 1:
         text = f"the {asked.protocol} split of {asked.dataset} has {len(made)} folds"
-        raise OctcError("OCT-E102", text, mend=f"--folds {len(made)}", place="--protocol")
+        raise OctcError("OCT-E102", text, hint=f"--folds {len(made)}", place="--protocol")
     return made
 
 
@@ -81,13 +81,13 @@ def split_for(session: Session, asked: Request, samples: Samples, teacher: Teach
         found = read_split(before.split)
         if asked.protocol not in (CLEAN, found.protocol):
             text = f"--protocol {asked.protocol}, and the teacher {before.id} was trained on a {found.protocol} split"
-            raise OctcError("OCT-E102", text, mend=f"octc train teacher --protocol {asked.protocol} first")
+            raise OctcError("OCT-E102", text, hint=f"octc train teacher --protocol {asked.protocol} first")
         return found
     split = read_split(before.split)
     changes = list(drift(split, samples))
     text = f"the images changed since {before.id} was split: {shorten(changes, 5) if changes else 'another data set'}"
-    mend = "restore the images, or train the teacher again" if resumed is None else "restore the images, or train anew"
-    raise OctcError("OCT-E216", text, mend=mend, place=str(samples.root))
+    hint = "restore the images, or train the teacher again" if resumed is None else "restore the images, or train anew"
+    raise OctcError("OCT-E216", text, hint=hint, place=str(samples.root))
 
 
 def drift(split: Split, samples: Samples) -> Iterator[str]:
@@ -125,7 +125,7 @@ def check_resumed(
         return replace(asked, retrain=asked.allow_change)
     if not asked.allow_change:
         text = f"{run.id} began with other values: {shorten(changes)}"
-        raise OctcError("OCT-E110", text, mend="leave these options out, or --allow-change", place=str(run.path))
+        raise OctcError("OCT-E110", text, hint="leave these options out, or --allow-change", place=str(run.path))
     session.warn("OCT-W306", f"--allow-change: {shorten(changes)}", str(run.path))
     if dry_run:
         return asked

@@ -38,8 +38,8 @@ def with_distillation(asked: Request, given: dict[str, Any]) -> Request:
 
     name = given["distil"]
     if name is not None and name not in DISTILLATIONS:
-        mend = f"one of: {', '.join(DISTILLATIONS)}"
-        raise OctcError("OCT-E104", f"unknown distillation {name!r}", mend=mend, place="--distil")
+        hint = f"one of: {', '.join(DISTILLATIONS)}"
+        raise OctcError("OCT-E104", f"unknown distillation {name!r}", hint=hint, place="--distil")
     how = asked.recipe.distillation
     if name is not None:
         how = replace(how, kind=name)
@@ -55,7 +55,7 @@ def several(teacher: str | None) -> tuple[str | None, tuple[str, ...]]:
         return teacher, ()
     names = [name.strip() for name in teacher.split(",")]
     if len(set(names)) < len(names) or not all(names) or "none" in names:
-        raise OctcError("OCT-E104", f"--teacher {teacher}", mend="different runs with a comma between them", place="--teacher")
+        raise OctcError("OCT-E104", f"--teacher {teacher}", hint="different runs with a comma between them", place="--teacher")
     return names[0], tuple(names[1:])
 
 

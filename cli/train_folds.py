@@ -117,8 +117,8 @@ def _check_teachers(session: Session, asked: Request, splits: Sequence[Split], f
     if lacking:
         text = f"no successful teacher of recipe {asked.recipe.name} for fold {shorten(lacking)} of {len(splits)}"
         words = f"--dataset {asked.dataset} --recipe {asked.recipe.name} --folds {len(splits)}"
-        mend = f"octc train teacher {words}; or --with-teacher; or --teacher none"
-        raise OctcError("OCT-E107", text, mend=mend, place=str(session.run_dir))
+        hint = f"octc train teacher {words}; or --with-teacher; or --teacher none"
+        raise OctcError("OCT-E107", text, hint=hint, place=str(session.run_dir))
 
 
 def _fold(session: Session, asked: Request, place: Place, split: Split, before: Run | None) -> Run:

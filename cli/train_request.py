@@ -75,4 +75,4 @@ def find_unfinished(session: Session, kind: str, name: str) -> Run:
             return run
     listed = ", ".join(run.id for run in runs[:10]) or "none"
     text = f"no unfinished {kind} run"
-    raise OctcError("OCT-E107", text, mend=f"octc train {kind} --dataset NAME", why=f"finished: {listed}")
+    raise OctcError("OCT-E107", text, hint=f"octc train {kind} --dataset NAME", why=f"finished: {listed}")

@@ -73,7 +73,7 @@ def settle(session: Session, run: Run, stored: Mapping[str, Any], given: dict[st
     ]
     if fixed:
         text = f"{run.id} began with other values: {shorten(fixed)}"
-        raise OctcError("OCT-E110", text, mend="leave these options out, or train anew without --resume", place=str(run.path))
+        raise OctcError("OCT-E110", text, hint="leave these options out, or train anew without --resume", place=str(run.path))
     changes, unknown = [], []
     asked = request_of(session, given)
     for key in (key for key in HELD if key in given):
@@ -93,8 +93,8 @@ def settle(session: Session, run: Run, stored: Mapping[str, Any], given: dict[st
         session.say(f"! {run.id} was begun by an octc that stored less of the request: {words} as in this command")
     if changes and not given["allow_change"]:
         text = f"{run.id} began with other values: {shorten(changes)}"
-        mend = f"octc train {session.command.split()[-1]} --resume {run.id}   (goes on as it began), or --allow-change"
-        raise OctcError("OCT-E110", text, mend=mend, place=str(run.path))
+        hint = f"octc train {session.command.split()[-1]} --resume {run.id}   (goes on as it began), or --allow-change"
+        raise OctcError("OCT-E110", text, hint=hint, place=str(run.path))
     return given, changes
 
 
@@ -123,7 +123,7 @@ def check_again(run: Run, asked: Mapping[str, Any], *, allow_change: bool) -> No
     if changes and not allow_change:
         text = f"{run.id} began with other values: {shorten(changes)}"
         raise OctcError(
-            "OCT-E110", text, mend="give the options of the first time again, or --allow-change", place=str(run.path)
+            "OCT-E110", text, hint="give the options of the first time again, or --allow-change", place=str(run.path)
         )
 
 

@@ -73,11 +73,11 @@ def student(
     from octc.cli.train_retnet_run import run_eye_training
 
     if mutual and teacher == "none":
-        raise OctcError("OCT-E102", "--mutual and --teacher none contradict each other", mend="leave out one of them")
+        raise OctcError("OCT-E102", "--mutual and --teacher none contradict each other", hint="leave out one of them")
     if modality == "both":
         if resume is not None or teacher not in (None, "none"):
             text = "--modality both makes two runs: --resume and --teacher name one"
-            raise OctcError("OCT-E102", text, mend="--modality oct, then --modality fundus")
+            raise OctcError("OCT-E102", text, hint="--modality oct, then --modality fundus")
         given = locals()
         for one in ("oct", "fundus"):
             asked = _request(session, "student", {**given, "modality": one})
@@ -104,18 +104,18 @@ def _request(session: Session, kind: str, given: dict[str, Any]) -> Request:
         given.update(settled)
     dataset = given["dataset"] or stored.get("dataset")
     if dataset is None:
-        raise OctcError("OCT-E104", "no data set named", mend="--dataset NAME   (octc data list)", place="--dataset")
+        raise OctcError("OCT-E104", "no data set named", hint="--dataset NAME   (octc data list)", place="--dataset")
     if len(spec_of(dataset).modalities) < 2:
         text = f"data set {dataset} has no fundus images"
-        raise OctcError("OCT-E104", text, mend="a data set of both modalities: octc data list", place="--dataset")
+        raise OctcError("OCT-E104", text, hint="a data set of both modalities: octc data list", place="--dataset")
     modality = given["modality"] or stored.get("modality")
     if modality not in MODALITIES:
         text = "no modality named" if modality is None else f"--modality {modality}"
-        raise OctcError("OCT-E104", text, mend=f"--modality {' or '.join(MODALITIES)}", place="--modality")
+        raise OctcError("OCT-E104", text, hint=f"--modality {' or '.join(MODALITIES)}", place="--modality")
     if given["precision"] not in PRECISIONS:
-        raise OctcError("OCT-E104", f"--precision {given['precision']}", mend=f"one of: {', '.join(PRECISIONS)}")
+        raise OctcError("OCT-E104", f"--precision {given['precision']}", hint=f"one of: {', '.join(PRECISIONS)}")
     if given["device"] not in ("auto", "cpu", "cuda") and not given["device"].removeprefix("cuda:").isdigit():
-        raise OctcError("OCT-E104", f"--device {given['device']}", mend=DEVICES, place="--device")
+        raise OctcError("OCT-E104", f"--device {given['device']}", hint=DEVICES, place="--device")
     changes = {key: given[key] for key in FIELDS if given[key] is not None}
     return Request(
         kind=kind, dataset=dataset, modality=modality, recipe=_recipe(given["recipe"], stored, changes, modality),
@@ -135,7 +135,7 @@ def _unfinished(session: Session, kind: str, name: str) -> Run:
     if stored.get("kind") != kind or stored.get("task") != "multilabel":
         verb = f"{'retnet-' if stored.get('task') == 'multilabel' else ''}{stored.get('kind')}"
         text = f"run {run.id} is one of octc train {verb}"
-        raise OctcError("OCT-E107", text, mend=f"octc train {verb} --resume {run.id}", place=str(run.path))
+        raise OctcError("OCT-E107", text, hint=f"octc train {verb} --resume {run.id}", place=str(run.path))
     return run
 
 
@@ -146,8 +146,8 @@ def _recipe(name: str | None, stored: dict[str, Any], changes: dict[str, Any], m
         from difflib import get_close_matches
 
         near = get_close_matches(name, list(EYE_RECIPES), n=1)
-        mend = f"did you mean `{near[0]}`?" if near else f"one of: {', '.join(EYE_RECIPES)}"
-        raise OctcError("OCT-E104", f"unknown recipe {name!r}", mend=mend, place="--recipe")
+        hint = f"did you mean `{near[0]}`?" if near else f"one of: {', '.join(EYE_RECIPES)}"
+        raise OctcError("OCT-E104", f"unknown recipe {name!r}", hint=hint, place="--recipe")
     own = eye_recipe_from_json(stored["recipe"]) if stored else None
     recipe = own if own is not None and name in (None, own.name) else EYE_RECIPES[name or EYE_DEFAULT]()
     stages: dict[str, Any] = {"teacher": replace(recipe.teacher, **changes), "student": replace(recipe.student, **changes)}

@@ -154,7 +154,7 @@ def _scan(session: Session, asked: Request, root: Path) -> Samples:
             known[sample.sha256].add((sample.label, sample.targets))
     if torn := [s.path for s in samples.items if s.sha256 and len(known[s.sha256]) > 1]:
         text = f"{len(torn)} images have the content of another one with other labels"
-        raise OctcError("OCT-E213", text, mend=f"octc data check {asked.dataset} lists them", place=shorten(torn))
+        raise OctcError("OCT-E213", text, hint=f"octc data check {asked.dataset} lists them", place=shorten(torn))
     if samples.skipped:
         named = shorten([path for path, _ in samples.skipped])
         session.warn("OCT-W201", f"--skip-bad: {len(samples.skipped)} images cannot be read and are left out: {named}")
@@ -208,7 +208,7 @@ def _check_resumed(
     stored = asked.resume.read()
     if stored.get("split_digest") != split.digest:
         text = f"the images, or how they are split, changed since {asked.resume.id} began"
-        raise OctcError("OCT-E216", text, mend="restore the images, or train anew", place=str(asked.resume.path))
+        raise OctcError("OCT-E216", text, hint="restore the images, or train anew", place=str(asked.resume.path))
     changes = [*differences("recipe", stored.get("recipe"), parse_json(json.dumps(asdict(recipe)))), *asked.changed]
     if stored.get("seed") != seed:
         changes.append(f"seed {stored.get('seed')} -> {seed}")
@@ -217,7 +217,7 @@ def _check_resumed(
         changes.append(f"--teacher {stored.get('teacher_run') or 'none'} -> {now or 'none'}")
     if changes and not asked.allow_change:
         text = f"{asked.resume.id} began with other values: {shorten(changes)}"
-        raise OctcError("OCT-E110", text, mend="leave these options out, or --allow-change", place=str(asked.resume.path))
+        raise OctcError("OCT-E110", text, hint="leave these options out, or --allow-change", place=str(asked.resume.path))
     if changes:
         session.warn("OCT-W306", f"--allow-change: {shorten(changes)}", str(asked.resume.path))
     if changes and not dry_run:

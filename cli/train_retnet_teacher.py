@@ -81,7 +81,7 @@ def choose_eye_teacher(session: Session, asked: Request, modality: str, name: st
     text = f"no successful {modality} teacher of recipe {asked.recipe.name} on {asked.dataset}"
     more = f"octc train retnet-teacher --dataset {asked.dataset} --modality {modality} --recipe {asked.recipe.name}"
     found = ", ".join(run.id for run in runs[:10]) or "none"
-    raise OctcError("OCT-E107", text, mend=f"{more}; or --teacher none", why=f"teacher runs: {found}")
+    raise OctcError("OCT-E107", text, hint=f"{more}; or --teacher none", why=f"teacher runs: {found}")
 
 
 def check_eye_teachers(asked: Request, split: Split, teacher: Chosen | None, own: Chosen | None) -> None:
@@ -94,5 +94,5 @@ def check_eye_teachers(asked: Request, split: Split, teacher: Chosen | None, own
             continue
         if (found := chosen.facts.get("modality")) != modality:
             text = f"{chosen.run.id} looks at {found or 'OCT'} images, a teacher of {modality} images is needed"
-            raise OctcError("OCT-E104", text, mend=f"octc train retnet-teacher --modality {modality}", place="--teacher")
+            raise OctcError("OCT-E104", text, hint=f"octc train retnet-teacher --modality {modality}", place="--teacher")
         check_partners(split, chosen.taught().split)

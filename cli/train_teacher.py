@@ -77,10 +77,10 @@ def _newest(session: Session, asked: Request, split: Split | None) -> Teacher:
         return _of_run(session, run, f"newest successful teacher of {asked.recipe.name} on {asked.dataset}{of}")
     runs = scan_runs(session.run_dir, "teacher", asked.dataset)
     found = [f"{r.id} ({v.get('recipe', {}).get('name')}, {v.get('status')})" for r in runs for v in (r.read(),)]
-    mend = f"octc train teacher --dataset {asked.dataset} --recipe {asked.recipe.name}; or --with-teacher; or --teacher none"
+    hint = f"octc train teacher --dataset {asked.dataset} --recipe {asked.recipe.name}; or --with-teacher; or --teacher none"
     why = f"candidates: {shorten(found)}" if found else f"no teacher run lies in {session.run_dir}"
     text = f"no successful teacher of recipe {asked.recipe.name} on {asked.dataset}"
-    raise OctcError("OCT-E107", text, mend=mend, why=why)
+    raise OctcError("OCT-E107", text, hint=hint, why=why)
 
 
 def _of_resumed(session: Session, asked: Request, resumed: Run) -> Teacher | None:
@@ -93,11 +93,11 @@ def _of_resumed(session: Session, asked: Request, resumed: Run) -> Teacher | Non
         return None
     if name is None:
         text = "this run began with a teacher file"
-        raise OctcError("OCT-E107", text, mend=f"name it again: --teacher FILE (sha256 {sha256[:12]})")
+        raise OctcError("OCT-E107", text, hint=f"name it again: --teacher FILE (sha256 {sha256[:12]})")
     teacher = _of_run(session, find_run(session.run_dir, name), "of the run that goes on")
     if teacher.sha256 != sha256 and not asked.allow_change:
         text = f"teacher {name} has changed since this run began"
-        raise OctcError("OCT-E110", text, mend="--allow-change, or train anew", place=str(teacher.folder))
+        raise OctcError("OCT-E110", text, hint="--allow-change, or train anew", place=str(teacher.folder))
     return teacher
 
 
@@ -119,10 +119,10 @@ def _of_file(session: Session, place: Path) -> Teacher:
         read_weights(place)
         if not (folder / META).is_file():
             text = f"{place.name} has no {META} beside it: which network it is cannot be told"
-            raise OctcError("OCT-E307", text, mend="give a run, or a checkpoint folder of octc", place=str(place))
+            raise OctcError("OCT-E307", text, hint="give a run, or a checkpoint folder of octc", place=str(place))
         if place.name != WEIGHTS:
             text = f"{META} beside {place.name} describes {WEIGHTS}, which is another file"
-            raise OctcError("OCT-E307", text, mend=f"--teacher {folder}", place=str(place))
+            raise OctcError("OCT-E307", text, hint=f"--teacher {folder}", place=str(place))
     checkpoint, _ = read_checkpoint(folder)
     session.say(f"✓ teacher   {folder}, {checkpoint.model} (as asked)")
     return Teacher(folder, checkpoint.sha256, None)
@@ -145,8 +145,8 @@ def check_taught(teacher: Teacher, split: Split) -> None:
     if low > largest / sum(counts.values()):
         return
     text = f"the teacher is at chance: {hits} of {n} right on val, where {largest} are {name}"
-    mend = "train it longer (octc train teacher --epochs N), name another (--teacher RUN), or --teacher none"
-    raise OctcError("OCT-E702", text, mend=mend, place=str(teacher.folder), why=_answers(teacher, tuple(counts)))
+    hint = "train it longer (octc train teacher --epochs N), name another (--teacher RUN), or --teacher none"
+    raise OctcError("OCT-E702", text, hint=hint, place=str(teacher.folder), why=_answers(teacher, tuple(counts)))
 
 
 def _answers(teacher: Teacher, classes: tuple[str, ...]) -> str | None:

@@ -93,7 +93,7 @@ def verify(
         )  # fmt: skip
     for name, value in (("--against", against), ("--set", set_), ("--tta", tta)):
         if value is not None and value not in CHOICES[name]:
-            raise OctcError("OCT-E104", f"{name} {value} is not known", mend=f"one of: {', '.join(CHOICES[name])}", place=name)
+            raise OctcError("OCT-E104", f"{name} {value} is not known", hint=f"one of: {', '.join(CHOICES[name])}", place=name)
     from octc.bench.parity.result import Asked
     from octc.stats.test_plan import ParityOptions
 

@@ -31,13 +31,13 @@ def verify_device(
 
     if target not in ("tensorrt", "tensorrt-rtx"):
         raise OctcError(
-            "OCT-E104", f"--target {target} has no check of its own", mend="tensorrt or tensorrt-rtx", place="--target"
+            "OCT-E104", f"--target {target} has no check of its own", hint="tensorrt or tensorrt-rtx", place="--target"
         )
     if bundle is not None and bundle.endswith(".json") and Path(bundle).name not in (MANIFEST, RUN):
         return _conclude(session, judge(_read_report(Path(bundle))), None)
     if not on_device:
         text = f"--target {target} builds engines: say --on-device, or name a report of a device"
-        raise OctcError("OCT-E102", text, mend=f"octc verify BUNDLE --target {target} --on-device")
+        raise OctcError("OCT-E102", text, hint=f"octc verify BUNDLE --target {target} --on-device")
     place, artifact = _find(session, bundle, target)
     record = _record(session, place, artifact, target, images, margin, allow_fallback)
     judgement = judge(record)
@@ -54,11 +54,11 @@ def _read_report(path: Path) -> dict[str, Any]:
     from octc.core.files import read_json
 
     if not path.is_file():
-        raise OctcError("OCT-E107", f"no file {path}", mend="octc verify BUNDLE --target tensorrt --on-device", place=str(path))
+        raise OctcError("OCT-E107", f"no file {path}", hint="octc verify BUNDLE --target tensorrt --on-device", place=str(path))
     try:
         value = read_json(path)
     except (OSError, ValueError) as error:
-        raise OctcError("OCT-E502", f"{path.name} cannot be read: {error}", mend="copy it again", place=str(path)) from error
+        raise OctcError("OCT-E502", f"{path.name} cannot be read: {error}", hint="copy it again", place=str(path)) from error
     return value if isinstance(value, dict) else {}
 
 
@@ -73,7 +73,7 @@ def _find(session: Session, bundle: str | None, target: str) -> tuple[Path, Arti
     ]
     chosen = next(iter(sorted(fitting, key=lambda f: f.artifact.precision != "int8")), None)
     if chosen is None:
-        raise OctcError("OCT-E107", f"no artifact for {target} ({words})", mend=f"octc export --int8 --target {target}")
+        raise OctcError("OCT-E107", f"no artifact for {target} ({words})", hint=f"octc export --int8 --target {target}")
     session.say(f"using {chosen.folder}")
     return chosen.folder, chosen.artifact
 
@@ -181,13 +181,13 @@ def _read_images(folder: Path, artifact: Artifact) -> dict[str, Any]:
         if not (folder / name).is_dir():
             text = f"--images {folder}: no folder {name}"
             raise OctcError(
-                "OCT-E206", text, mend=f"one folder for each class: {', '.join(artifact.classes)}", place=str(folder)
+                "OCT-E206", text, hint=f"one folder for each class: {', '.join(artifact.classes)}", place=str(folder)
             )
         for path in sorted(p for p in (folder / name).iterdir() if p.is_file()):
             inputs.append(artifact.preprocess.prepare(read_image(path).image)[0])
             labels.append(label)
     if not inputs:
-        raise OctcError("OCT-E206", f"--images {folder}: no pictures", mend="DIR/<class>/*.jpeg", place=str(folder))
+        raise OctcError("OCT-E206", f"--images {folder}: no pictures", hint="DIR/<class>/*.jpeg", place=str(folder))
     return {"inputs": np.stack(inputs), "labels": labels}
 
 
@@ -257,14 +257,14 @@ def _conclude(session: Session, judgement: Judgement, written: Path | None) -> i
     if judgement.fell_back:
         session.warn("OCT-W406", "an engine is not what was asked for: the report lists the steps of the fallback")
     errors = [
-        OctcError(s.code, f"{s.name}: {s.text}", mend="octc doctor --target tensorrt")
+        OctcError(s.code, f"{s.name}: {s.text}", hint="octc doctor --target tensorrt")
         for s in judgement.steps
         if s.state == FAILED
     ]
     skipped = [step.name for step in judgement.steps if step.state == SKIPPED]
     if skipped and not errors:
         text = f"not everything could be done here: {', '.join(skipped)}"
-        errors = [OctcError("OCT-E903", text, mend="run it on the device, with TensorRT's Python bindings")]
+        errors = [OctcError("OCT-E903", text, hint="run it on the device, with TensorRT's Python bindings")]
     if errors:
         raise errors[0] if len(errors) == 1 else Several(errors)
     return 0

@@ -19,7 +19,7 @@ from octc.core.errors import OctcError, shorten
 from octc.train.loop.checkpoint import read_weights
 
 KEY = re.compile(r"(?:module\.|model\.)?(.+)\._?input_quantizer\._amax")
-MEND = "calibrate again, or leave --amax out"
+HINT = "calibrate again, or leave --amax out"
 
 
 def read_amax(path: Path) -> dict[str, float]:
@@ -35,15 +35,15 @@ def read_amax(path: Path) -> dict[str, float]:
             continue
         if value.numel() != 1:
             text = f"{key} has {value.numel()} values: an activation has one range"
-            raise OctcError("OCT-E307", text, mend="per-tensor activation ranges", place=str(path))
+            raise OctcError("OCT-E307", text, hint="per-tensor activation ranges", place=str(path))
         top = float(value.reshape(()))
         if not 0 < top < math.inf:
-            raise OctcError("OCT-E404", f"{key} is {top}: no range", mend=MEND, place=str(path))
+            raise OctcError("OCT-E404", f"{key} is {top}: no range", hint=HINT, place=str(path))
         found[match[1]] = top
     if not found:
         text = f"{path.name} holds no _input_quantizer._amax"
-        mend = "save the state_dict of the calibrated network as safetensors"
-        raise OctcError("OCT-E307", text, mend=mend, place=str(path))
+        hint = "save the state_dict of the calibrated network as safetensors"
+        raise OctcError("OCT-E307", text, hint=hint, place=str(path))
     return found
 
 
@@ -73,7 +73,7 @@ def apply_amax(module: fx.GraphModule, ranges: dict[str, float]) -> dict[str, An
             kept.append(str(node.target))
     if not taken:
         text = f"no layer of the file is a convolution of this network: {shorten(sorted(ranges), 3)}"
-        raise OctcError("OCT-E307", text, mend="ranges of the same network")
+        raise OctcError("OCT-E307", text, hint="ranges of the same network")
     return {"taken": taken, "kept": kept, "unused": sorted(set(ranges) - known)}
 
 

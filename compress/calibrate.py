@@ -43,11 +43,11 @@ def observe(module: nn.Module, batches: Callable[[], Iterable[torch.Tensor]]) ->
                 seen += len(batch)
             set_mode(module, "off")
             if seen == 0:
-                raise OctcError("OCT-E214", "no calibration images", mend="give the calibration images of the training part")
+                raise OctcError("OCT-E214", "no calibration images", hint="give the calibration images of the training part")
             for name, quantiser in quantisers(module).items():
                 if not math.isfinite(quantiser.amax):
                     text = f"activation {name} is not finite in calibration"
-                    raise OctcError("OCT-E701", text, mend="train the student again", place=name)
+                    raise OctcError("OCT-E701", text, hint="train the student again", place=name)
 
 
 def set_ranges(module: nn.Module, observer: str) -> None:
@@ -64,7 +64,7 @@ def set_ranges(module: nn.Module, observer: str) -> None:
         OctcError: E104 an observer that is not one of these.
     """
     if observer not in OBSERVERS:
-        raise OctcError("OCT-E104", f"unknown calibrator {observer!r}", mend=f"one of: {', '.join(OBSERVERS)}")
+        raise OctcError("OCT-E104", f"unknown calibrator {observer!r}", hint=f"one of: {', '.join(OBSERVERS)}")
     for quantiser in quantisers(module).values():
         top = OBSERVERS[observer](quantiser) if quantiser.amax > 0 else 1.0
         quantiser.scale.detach().fill_(max(top, 1e-6) / LEVELS)

@@ -55,12 +55,12 @@ def check_calibration(calibration: list[Sample], other: dict[str, tuple[Sample, 
     """Refuse calibration images that stand in val or test (E214), and a calibration set that cannot do (E214)."""
     if len(calibration) < MINIMUM or len({s.label for s in calibration}) < 2:
         text = f"{len(calibration)} calibration images of {len({s.label for s in calibration})} classes"
-        raise OctcError("OCT-E214", text, mend=f"at least {MINIMUM} images of at least two classes from train")
+        raise OctcError("OCT-E214", text, hint=f"at least {MINIMUM} images of at least two classes from train")
     for part, items in other.items():
         sums = {s.sha256 for s in items}
         if shared := [s.path for s in calibration if s.sha256 in sums]:
             text = f"calibration images overlap the {part} split ({len(shared)} files, sha256 match): {shorten(shared)}"
-            raise OctcError("OCT-E214", text, mend="octc train again: the split is made anew", why="measured on seen images")
+            raise OctcError("OCT-E214", text, hint="octc train again: the split is made anew", why="measured on seen images")
 
 
 def calibrated(

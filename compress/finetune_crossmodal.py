@@ -121,7 +121,7 @@ def _lesson(
     place = ctx.run.path / "train" / ALIGN
     if not place.is_file():
         text = "the align MLP of this student is not on disk: quantisation-aware tuning goes on with it"
-        raise OctcError("OCT-E310", text, mend="octc train retnet-student again", place=str(place))
+        raise OctcError("OCT-E310", text, hint="octc train retnet-student again", place=str(place))
     load_strictly(pair.align, read_weights(place), str(place))
     return student_ways(pair, replace(lesson, how=calm), data, judge_by(known)), pair, plain
 

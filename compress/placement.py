@@ -16,7 +16,7 @@ import torch
 from torch import fx, nn
 
 from octc.compress.fake_quant import ActivationQuantiser, QuantConv2d
-from octc.compress.trace import MEND, set_module, trace_folded
+from octc.compress.trace import HINT, set_module, trace_folded
 from octc.core.errors import OctcError
 
 ADDITIONS = (operator.add, operator.iadd, torch.add)
@@ -33,7 +33,7 @@ def prepare(model: nn.Module, size: int) -> fx.GraphModule:
     module = trace_folded(model, size)
     convs = [node for node in module.graph.nodes if _is_spatial_conv(module, node)]
     if not convs:
-        raise OctcError("OCT-E404", "no convolution to quantise", mend=MEND)
+        raise OctcError("OCT-E404", "no convolution to quantise", hint=HINT)
     for node in convs:
         conv = module.get_submodule(str(node.target))
         if not isinstance(conv, QuantConv2d):
@@ -54,7 +54,7 @@ def prepare(model: nn.Module, size: int) -> fx.GraphModule:
         module.graph.lint()
     except RuntimeError as error:  # the network looks into a convolution that is wrapped now
         text = f"{type(model).__name__} cannot be quantised: {str(error).splitlines()[0]}"
-        raise OctcError("OCT-E404", text, mend=MEND) from error
+        raise OctcError("OCT-E404", text, hint=HINT) from error
     module.recompile()
     return module
 

@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from octc.core.errors import OctcError
 
-MEND = "choose a convolutional student (octc list models)"
+HINT = "choose a convolutional student (octc list models)"
 PLAIN = (nn.Conv2d, Conv2dSame)
 SMALLEST = 64  # pixels; below this the last stages shrink to 1 x 1 and could not be told from squeeze-excite
 
@@ -41,13 +41,13 @@ def trace_folded(model: nn.Module, size: int) -> fx.GraphModule:
         graph = tracer.trace(plain)
     except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
         text = f"{type(model).__name__} cannot be traced: {error}"
-        raise OctcError("OCT-E404", text, mend=MEND) from error
+        raise OctcError("OCT-E404", text, hint=HINT) from error
     module = fx.GraphModule(tracer.root, graph)
     modules = dict(module.named_modules())
     for name, conv in modules.items():
         if isinstance(conv, nn.Conv2d) and type(conv) not in PLAIN:  # weight standardisation: the weight is not what is used
             text = f"convolution {name} is a {type(conv).__name__}, which makes its weight anew at every step"
-            raise OctcError("OCT-E404", text, mend=MEND, place=name)
+            raise OctcError("OCT-E404", text, hint=HINT, place=name)
     for node in list(module.graph.nodes):
         norm = modules.get(node.target) if node.op == "call_module" else None
         if not isinstance(norm, nn.BatchNorm2d):
@@ -56,7 +56,7 @@ def trace_folded(model: nn.Module, size: int) -> fx.GraphModule:
         conv = modules.get(source.target) if isinstance(source, fx.Node) and source.op == "call_module" else None
         if not isinstance(conv, nn.Conv2d) or len(source.users) != 1:
             text = f"BatchNorm {node.target} does not follow a convolution of its own"
-            raise OctcError("OCT-E404", text, mend=MEND, place=str(node.target))
+            raise OctcError("OCT-E404", text, hint=HINT, place=str(node.target))
         _replace(module, source.target, fuse_conv_bn_eval(conv, norm))
         activation = getattr(norm, "act", None)
         _replace(module, node.target, nn.Identity() if activation is None else activation)
@@ -74,7 +74,7 @@ def trace_folded(model: nn.Module, size: int) -> fx.GraphModule:
             ShapeProp(module).propagate(image)
     except RuntimeError as error:
         text = f"{type(model).__name__} does not run at {side} px: {str(error).splitlines()[0]}"
-        raise OctcError("OCT-E404", text, mend=f"another size, or {MEND}") from error
+        raise OctcError("OCT-E404", text, hint=f"another size, or {HINT}") from error
     return module
 
 

@@ -32,7 +32,7 @@ def write_openvino(source: Path, folder: Path, *, half: bool) -> dict[str, Any]:
     except RuntimeError as error:
         lines = str(error).splitlines()
         text = f"OpenVINO cannot take the graph: {lines[-1][:300] if lines else 'no message'}"
-        raise OctcError("OCT-E407", text, mend="octc export --target onnx") from error
+        raise OctcError("OCT-E407", text, hint="octc export --target onnx") from error
     main = folder / MAIN
     main.write_bytes(re.sub(rb"\n\t+", b"\n", main.read_bytes()))  # the indentation alone is 140 kB of EfficientNet-B2's file
     sizes = {path.name: path.stat().st_size for path in sorted(folder.glob("model.*"))}

@@ -140,7 +140,7 @@ def _steps(
         return iter([(f"as {job.engine} quantised it", job.floats)])
     quantised = shop.quantised
     if quantised is None:
-        raise OctcError("OCT-E404", "INT8 needs a quantised network", mend="octc export --int8")
+        raise OctcError("OCT-E404", "INT8 needs a quantised network", hint="octc export --int8")
 
     def sensitive() -> frozenset[str]:
         images = shop.source.golden if select is None else select.images
@@ -192,11 +192,11 @@ def _refusal(name: str, rejected: Path, report: dict[str, Any], result: GateResu
         text = (
             f"{name}: golden images differ (delta over s {report.get('delta_over_s')}, tolerance {report.get('tolerance_id')})"
         )
-        return OctcError("OCT-E506", text, mend="octc export --fp32", place=str(rejected))
+        return OctcError("OCT-E506", text, hint="octc export --fp32", place=str(rejected))
     text = f"{name}: rejected by the gate on select: {', '.join(result.reasons)}"
     why = "; ".join(part.detail for part in result.verdict.parts if not part.holds and part.word in ("fail", "inferior"))
-    mend = f"octc export --target {name.split('-', maxsplit=1)[0]} --fp16, or train the student longer"
-    return OctcError("OCT-E405", text, mend=mend, place=str(rejected), why=why or None)
+    hint = f"octc export --target {name.split('-', maxsplit=1)[0]} --fp16, or train the student longer"
+    return OctcError("OCT-E405", text, hint=hint, place=str(rejected), why=why or None)
 
 
 def _artifact(shop: Workshop, job: Job, made: Made) -> Artifact:

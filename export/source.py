@@ -157,7 +157,7 @@ def quantise(
         checkpoint, module = load_quantised(folder)
         if (checkpoint.parent or {}).get("sha256") != source.checkpoint.sha256:
             text = "the quantised checkpoint was made from other weights than train/"
-            raise OctcError("OCT-E307", text, mend="octc train student again", place=str(folder))
+            raise OctcError("OCT-E307", text, hint="octc train student again", place=str(folder))
         kept = checkpoint.quantisation or {}
         require_disjoint(kept.get("calibration", []), source.split)
         if checkpoint.metrics.get("chosen") == "ptq" and kept.get("rounded", {}).get("chosen") == "gptq":
@@ -190,7 +190,7 @@ def require_disjoint(calibration: Sequence[str], split: Split) -> None:
         what = f"calibration images overlap val or test ({len(shared)} files, sha256 match)"
         text = what if shared else "the quantised checkpoint does not list its calibration images"
         place = ", ".join(shared[:10]) or None
-        raise OctcError("OCT-E214", text, mend="octc train student again", place=place, why="measured on seen images")
+        raise OctcError("OCT-E214", text, hint="octc train student again", place=place, why="measured on seen images")
 
 
 def _facts(method: str, facts: dict[str, Any], calibration: Sequence[str], metrics: dict[str, Any]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def find_head(model: nn.Module, classes: int) -> nn.Linear | nn.Conv2d:
     found = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d)) and m.weight.shape[0] == classes]
     if not found:
         text = f"{type(model).__name__} has no last layer that a temperature could be folded into"
-        raise OctcError("OCT-E404", text, mend="octc export without --temperature; octc verify tells the temperature")
+        raise OctcError("OCT-E404", text, hint="octc export without --temperature; octc verify tells the temperature")
     return found[-1]
 
 
@@ -59,7 +59,7 @@ def temper(shop: Workshop, select: Select) -> tuple[Select, dict[str, Temperatur
     source, labels = shop.source, [s.label for s in select.samples]
     if source.checkpoint.recipe.get("task") == "multilabel":
         text = "one temperature is for classes that exclude each other, and this network's labels do not"
-        raise OctcError("OCT-E102", text, mend="octc export without --temperature", place="--temperature")
+        raise OctcError("OCT-E102", text, hint="octc export without --temperature", place="--temperature")
     of_float, reference = _temper(source, source.model, select.reference, select, labels)
     found = {FLOAT: of_float}
     if shop.quantised is not None:
@@ -103,7 +103,7 @@ def _check(expected: Any, after: Any) -> None:
     change = np.abs(softmax(expected) - softmax(after)).max()
     if not same or change > CLOSE:
         text = f"dividing the last layer is not dividing the logits (a probability changes by {change:.1e})"
-        raise OctcError("OCT-E404", text, mend="octc export without --temperature")
+        raise OctcError("OCT-E404", text, hint="octc export without --temperature")
 
 
 def _logits(source: Source, model: nn.Module, select: Select) -> Float32:

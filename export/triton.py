@@ -62,16 +62,16 @@ def write_repository(folder: Path, artifact: Artifact, out: Path, *, force: bool
 def _source(folder: Path, artifact: Artifact) -> tuple[Backend, str]:
     if artifact.target not in BACKENDS:
         text = f"Triton has no backend for {artifact.target} artifacts of octc"
-        raise OctcError("OCT-E104", text, mend=f"an artifact for one of: {', '.join(BACKENDS)}", place=str(folder))
+        raise OctcError("OCT-E104", text, hint=f"an artifact for one of: {', '.join(BACKENDS)}", place=str(folder))
     if artifact.target != "tensorrt":
         return BACKENDS[artifact.target], artifact.main_file
     engine = artifact.details.get("engine")
     if not isinstance(engine, dict):
-        mend = f"on the device: octc export --from-bundle {folder} --target tensorrt; or serve its ONNX sister"
-        raise OctcError("OCT-E410", f"{artifact.name} holds no engine", mend=mend, place=str(folder))
+        hint = f"on the device: octc export --from-bundle {folder} --target tensorrt; or serve its ONNX sister"
+        raise OctcError("OCT-E410", f"{artifact.name} holds no engine", hint=hint, place=str(folder))
     if engine["package"] != "tensorrt":
         text = f"{artifact.name}: Triton does not load engines of {engine['package']}"
-        raise OctcError("OCT-E505", text, mend="octc export --target tensorrt, built on the server's GPU", place=str(folder))
+        raise OctcError("OCT-E505", text, hint="octc export --target tensorrt, built on the server's GPU", place=str(folder))
     return BACKENDS["tensorrt"], str(engine["file"])
 
 

@@ -76,7 +76,7 @@ def check_batch(batch: UInt8, artifact: Artifact) -> None:
     shape = (pre.channels, pre.size, pre.size)
     if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1:] != shape or not len(batch):
         text = f"{artifact.name} takes uint8 [N, {', '.join(map(str, shape))}], not {batch.dtype} {list(batch.shape)}"
-        raise OctcError("OCT-E104", text, mend="prepare images with the artifact's own Preprocess")
+        raise OctcError("OCT-E104", text, hint="prepare images with the artifact's own Preprocess")
 
 
 def check_logits(logits: Float32, count: int, artifact: Artifact) -> Float32:
@@ -84,7 +84,7 @@ def check_logits(logits: Float32, count: int, artifact: Artifact) -> Float32:
     expected = (count, len(artifact.classes))
     if logits.shape != expected or logits.dtype.kind != "f":
         text = f"{artifact.main_file} gives {logits.dtype} {list(logits.shape)}, the manifest says float {list(expected)}"
-        raise OctcError("OCT-E502", text, mend="do not use this artifact; copy it again from where it was made")
+        raise OctcError("OCT-E502", text, hint="do not use this artifact; copy it again from where it was made")
     return np.ascontiguousarray(logits, dtype=np.float32)
 
 
@@ -94,7 +94,7 @@ def broken(artifact: Artifact, error: BaseException) -> OctcError:
         return fault
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = f"{artifact.name}: the engine refuses {artifact.main_file}: {(lines or [type(error).__name__])[-1][:300]}"
-    return OctcError("OCT-E502", text, mend="make it again: octc export --force", place=artifact.main_file)
+    return OctcError("OCT-E502", text, hint="make it again: octc export --force", place=artifact.main_file)
 
 
 def closed(name: str) -> RuntimeError:

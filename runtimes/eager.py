@@ -74,7 +74,7 @@ def _build(folder: Path, artifact: Artifact) -> Any:
     options = artifact.details.get("model_kwargs", {})
     if not NAME.fullmatch(artifact.model) or not isinstance(options, dict) or set(options) - set(ARGUMENTS):
         text = f"{artifact.name} names a network that octc does not build: {artifact.model!r} with {options!r}"
-        raise OctcError("OCT-E502", text, mend="do not use this artifact", place="artifact.json")
+        raise OctcError("OCT-E502", text, hint="do not use this artifact", place="artifact.json")
     try:
         model = timm.create_model(artifact.model, pretrained=False, num_classes=len(artifact.classes), **options)
         state = need("safetensors.torch").load_file(str(folder / artifact.main_file), device="cpu")

@@ -70,7 +70,7 @@ def replay(runtime: Callable[[UInt8], Float32], golden: Golden, artifact: Artifa
     if golden.inputs.shape[1:] != (pre.channels, pre.size, pre.size) or golden.logits.shape[1] != classes:
         shapes = f"{list(golden.inputs.shape)} and {list(golden.logits.shape)}"
         text = f"golden images and logits have shapes {shapes}, {artifact.name} takes {pre.size} px and knows {classes} classes"
-        raise OctcError("OCT-E502", text, mend="do not use this artifact; copy it again from where it was made")
+        raise OctcError("OCT-E502", text, hint="do not use this artifact; copy it again from where it was made")
     row = TOLERANCES[ROWS[artifact.target, artifact.precision]]
     if artifact.task == "multilabel":
         return compare_decisions(runtime(golden.inputs), golden.logits, row, _thresholds(artifact))
@@ -82,7 +82,7 @@ def _thresholds(artifact: Artifact) -> tuple[float, ...]:
         return thresholds_of(artifact.details, len(artifact.classes))
     except (ValueError, TypeError) as error:
         text = f"thresholds in the manifest are not valid: {error}"
-        raise OctcError("OCT-E502", text, mend="do not use this artifact", place="artifact.json") from error
+        raise OctcError("OCT-E502", text, hint="do not use this artifact", place="artifact.json") from error
 
 
 def compare_decisions(found: Float32, reference: Float32, row: Tolerance, thresholds: Sequence[float]) -> GoldenReport:
@@ -136,7 +136,7 @@ def require_golden(report: GoldenReport, artifact: Artifact) -> None:
         f"{report.tolerance_id}), KL {kl} (limit {TOLERANCES[report.tolerance_id].kl_mean:g}), "
         f"{100 * report.agreement:.4g} % of decisions agree"
     )
-    raise OctcError("OCT-E506", text, mend="make it again: octc export --force, or use another artifact (octc verify)")
+    raise OctcError("OCT-E506", text, hint="make it again: octc export --force, or use another artifact (octc verify)")
 
 
 def check_input(golden: Golden, preprocess: Preprocess) -> None:
@@ -154,5 +154,5 @@ def check_input(golden: Golden, preprocess: Preprocess) -> None:
         text = f"decoding or resizing differs here: {int((away > 0).sum())} of {away.size} values, by up to {int(away.max())}"
     else:
         return
-    mend = "install the Pillow version that artifact.json names under lineage.versions, or export again here"
-    raise OctcError("OCT-E508", text, mend=mend, place="golden.npz", why=f"Pillow {PIL.__version__} is installed")
+    hint = "install the Pillow version that artifact.json names under lineage.versions, or export again here"
+    raise OctcError("OCT-E508", text, hint=hint, place="golden.npz", why=f"Pillow {PIL.__version__} is installed")

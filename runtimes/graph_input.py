@@ -57,7 +57,7 @@ def read_graph_input(folder: Path, artifact: Artifact) -> GraphInput | None:
         )
     except (OSError, ValueError, KeyError, TypeError, expat.ExpatError) as error:
         text_ = f"the input of {path.name} cannot be read: {error!r}"
-        raise OctcError("OCT-E502", text_, mend="make it again: octc export --force", place=str(path)) from error
+        raise OctcError("OCT-E502", text_, hint="make it again: octc export --force", place=str(path)) from error
 
 
 def _of_onnx(data: bytes) -> GraphInput:

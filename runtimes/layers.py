@@ -60,14 +60,14 @@ def layer_gaps(
     (names, run_reference), (others, run_candidate) = _opened(*reference), _opened(*candidate)
     if len(names) != len(others):
         text_ = f"{reference[1].name} has {len(names)} layers, {candidate[1].name} has {len(others)}"
-        raise OctcError("OCT-E708", text_, mend="compare two exports of one run")
+        raise OctcError("OCT-E708", text_, hint="compare two exports of one run")
     sums = np.zeros((len(names), 3))
     for start in range(0, len(images), BATCH):
         part = images[start : start + BATCH]
         for i, (r, c) in enumerate(zip(run_reference(part), run_candidate(part), strict=True)):
             if r.shape != c.shape:
                 text_ = f"layer {names[i]} has shapes {list(r.shape)} and {list(c.shape)}"
-                raise OctcError("OCT-E708", text_, mend="compare two exports of one run")
+                raise OctcError("OCT-E708", text_, hint="compare two exports of one run")
             a, b = r.astype(np.float64).ravel(), c.astype(np.float64).ravel()
             sums[i] += (a @ a, a @ b, ((a - b) ** 2).sum())
     found: list[LayerGap] = []
@@ -99,7 +99,7 @@ def _opened(folder: Path, artifact: Artifact) -> tuple[list[str], Run]:
     if path.suffix == ".xml":
         return _open_ir(path, artifact)
     text_ = f"{artifact.name} is of a kind whose layers cannot be looked at ({path.name})"
-    raise OctcError("OCT-E708", text_, mend="compare ONNX or OpenVINO artifacts")
+    raise OctcError("OCT-E708", text_, hint="compare ONNX or OpenVINO artifacts")
 
 
 def _open_onnx(path: Path, artifact: Artifact) -> tuple[list[str], Run]:

@@ -72,7 +72,7 @@ def require_providers(asked: tuple[str, ...], found: tuple[str, ...]) -> None:
     """Every provider that was asked for must be active, and first in its place (E601)."""
     if found[: len(asked)] != asked:
         text = f"provider fell back: asked for {', '.join(asked)}, active is {', '.join(found) or 'none'}"
-        raise OctcError("OCT-E601", text, mend="octc doctor shows what is available here")
+        raise OctcError("OCT-E601", text, hint="octc doctor shows what is available here")
 
 
 def _open(path: Path, artifact: Artifact, threads: int, providers: tuple[str, ...], optimised: Path | None = None) -> Any:
@@ -80,8 +80,8 @@ def _open(path: Path, artifact: Artifact, threads: int, providers: tuple[str, ..
     absent = [name for name in providers if name not in ort.get_available_providers()]
     if absent:
         text = f"provider not in this onnxruntime: {', '.join(absent)}"
-        mend = f"one of: {', '.join(ort.get_available_providers())}"
-        raise OctcError("OCT-E601", text, mend=mend)
+        hint = f"one of: {', '.join(ort.get_available_providers())}"
+        raise OctcError("OCT-E601", text, hint=hint)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

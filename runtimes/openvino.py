@@ -115,10 +115,10 @@ def require_settings(found: dict[str, Any], threads: int) -> None:
     """A network that was compiled with other settings than asked is not used (E406 precision, E601 device or threads)."""
     if found["precision_hint"] != HINT:
         text = f"OpenVINO compiled for {found['precision_hint']}, {HINT} was asked for"
-        raise OctcError("OCT-E406", text, mend="pip install -U openvino; octc doctor shows what is here")
+        raise OctcError("OCT-E406", text, hint="pip install -U openvino; octc doctor shows what is here")
     if found["device"] != "CPU" or found["threads"] != threads:
         text = f"OpenVINO runs on {found['device']} with {found['threads']} threads, asked for CPU with {threads}"
-        raise OctcError("OCT-E601", text, mend="--threads N with at most the usable cores (octc doctor)")
+        raise OctcError("OCT-E601", text, hint="--threads N with at most the usable cores (octc doctor)")
 
 
 def layer_precisions(model: Any) -> dict[str, int]:

@@ -67,7 +67,7 @@ class Record:
             "distance": None if self.likeness is None else self.likeness.distance,
             "distance_limit": None if self.likeness is None else self.likeness.limit,
             "notes": [{"code": code, "message": text} for code, text in self.notes],
-            "error": None if error is None else {"code": error.code, "message": error.message, "help": error.mend},
+            "error": None if error is None else {"code": error.code, "message": error.message, "help": error.hint},
         }
 
 
@@ -80,7 +80,7 @@ def known_inputs(artifact: Artifact) -> InputStatistics | None:
         return InputStatistics.from_json(value)
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         text = f"input statistics in the manifest are not valid: {error}"
-        raise OctcError("OCT-E502", text, mend="do not use this artifact", place="artifact.json") from error
+        raise OctcError("OCT-E502", text, hint="do not use this artifact", place="artifact.json") from error
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def _run(runtime: Runtime, waiting: Sequence[_Prepared], batch: int, artifact: A
 def _answered(record: Record, logits: Any, artifact: Artifact) -> Record:
     """A record with its probabilities; logits float32 [views, K]."""
     if not np.isfinite(logits).all():
-        error = OctcError("OCT-E701", "outputs are not finite", mend="octc verify this artifact", place=str(record.path))
+        error = OctcError("OCT-E701", "outputs are not finite", hint="octc verify this artifact", place=str(record.path))
         return replace(record, error=error)
     if artifact.task == "multilabel":
         return _decided(record, view_scores(logits[None])[0], thresholds_of(artifact.details, len(artifact.classes)))

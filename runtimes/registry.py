@@ -56,11 +56,11 @@ def open_runtime(folder: Path, artifact: Artifact, *, threads: int | None = None
     """
     engine = ENGINES[artifact.target]
     if (why := other_processor(artifact)) is not None:
-        raise OctcError("OCT-E903", f"{artifact.name} cannot run here: {why}", mend=_instead(folder), place=str(folder))
+        raise OctcError("OCT-E903", f"{artifact.name} cannot run here: {why}", hint=_instead(folder), place=str(folder))
     missing = _missing(engine)
     if missing:
         text = f"{artifact.name} cannot run here: {missing} is not installed"
-        raise OctcError("OCT-E901", text, mend=f"pip install 'octc[{EXTRAS[missing]}]'", place=str(folder))
+        raise OctcError("OCT-E901", text, hint=f"pip install 'octc[{EXTRAS[missing]}]'", place=str(folder))
     count = choose_threads(threads)
     check_model(folder, artifact)
     return engine.open(folder, artifact, count, batch)
@@ -72,7 +72,7 @@ def choose_threads(asked: int | None) -> int:
         return usable_threads()[0]
     usable = len(read_cpus().usable)
     if not 1 <= asked <= usable:
-        raise OctcError("OCT-E104", f"--threads {asked} is out of range", mend=f"--threads 1 to {usable}", place="--threads")
+        raise OctcError("OCT-E104", f"--threads {asked} is out of range", hint=f"--threads 1 to {usable}", place="--threads")
     return asked
 
 
@@ -138,11 +138,11 @@ def prefer(founds: Sequence[Found]) -> Found:
     usual = [found for found in founds if other_processor(found.artifact) is None]
     wanted = next((missing for found in usual if (missing := _missing(ENGINES[found.artifact.target]))), None)
     if wanted is None and founds and not usual:
-        raise OctcError("OCT-E903", f"no artifact can run on this machine: {reasons}", mend=_instead(founds[0].folder))
+        raise OctcError("OCT-E903", f"no artifact can run on this machine: {reasons}", hint=_instead(founds[0].folder))
     if wanted is None:
-        mend = rebuild(usual[0].folder, usual[0].artifact) if usual else "octc export"
-        raise OctcError("OCT-E903", f"no artifact can run on this machine: {reasons}", mend=mend)
-    raise OctcError("OCT-E901", f"no artifact can run on this machine: {reasons}", mend=f"pip install 'octc[{EXTRAS[wanted]}]'")
+        hint = rebuild(usual[0].folder, usual[0].artifact) if usual else "octc export"
+        raise OctcError("OCT-E903", f"no artifact can run on this machine: {reasons}", hint=hint)
+    raise OctcError("OCT-E901", f"no artifact can run on this machine: {reasons}", hint=f"pip install 'octc[{EXTRAS[wanted]}]'")
 
 
 def why_preferred(chosen: Found, founds: Sequence[Found]) -> str:

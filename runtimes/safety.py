@@ -77,7 +77,7 @@ def _check_onnx(path: Path, artifact: Artifact) -> None:
         raise _refuse(path, f"{path.name} is not a well-formed ONNX file: {error}") from error
     if facts.outside:
         text = f"ONNX refers to external data: {shorten(facts.outside, 3, 'see the file')}"
-        raise OctcError("OCT-E503", text, mend="do not use this artifact; octc writes single files", place=str(path))
+        raise OctcError("OCT-E503", text, hint="do not use this artifact; octc writes single files", place=str(path))
     foreign = sorted(
         f"{domain}::{name}" if domain else name
         for domain, name in facts.operators
@@ -99,7 +99,7 @@ def _check_ir(path: Path, artifact: Artifact) -> None:
     outside = [text for kind, text in problems if kind == "outside"]
     if outside:
         text = f"the IR refers to other files: {shorten(outside, 3, 'see the file')}"
-        raise OctcError("OCT-E503", text, mend="do not use this artifact", place=str(path))
+        raise OctcError("OCT-E503", text, hint="do not use this artifact", place=str(path))
     if problems:
         found = list(dict.fromkeys(text for _, text in problems))
         raise _refuse(path, f"not allowed: {shorten(found, 5, 'see the file')}")
@@ -172,4 +172,4 @@ def _data(attributes: dict[str, str], weights: int) -> list[tuple[str, str]]:
 
 
 def _refuse(path: Path, text: str) -> OctcError:
-    return OctcError("OCT-E504", text, mend="do not use this artifact; octc export makes one", place=str(path))
+    return OctcError("OCT-E504", text, hint="do not use this artifact; octc export makes one", place=str(path))

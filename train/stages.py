@@ -122,10 +122,10 @@ def load_teacher(folder: Path, split: Split, student: Preprocess, device: Any) -
     checkpoint, state = read_checkpoint(folder)
     if checkpoint.classes != split.classes:
         text = f"class order differs: teacher {', '.join(checkpoint.classes)}; data {', '.join(split.classes)}"
-        raise OctcError("OCT-E309", text, mend="train a teacher on this data set", place=str(folder))
+        raise OctcError("OCT-E309", text, hint="train a teacher on this data set", place=str(folder))
     if checkpoint.split_digest != split.digest:
         text = "the teacher was trained on another split: it may have seen what this student is validated on"
-        raise OctcError("OCT-E212", text, mend="octc train teacher on this split, or name a teacher of it", place=str(folder))
+        raise OctcError("OCT-E212", text, hint="octc train teacher on this split, or name a teacher of it", place=str(folder))
     model = build_model(checkpoint.model, len(checkpoint.classes), **checkpoint.model_kwargs)
     load_strictly(model, state, str(folder))
     known = checkpoint.preprocess
@@ -235,7 +235,7 @@ def _checkpoint_activations(model: nn.Module, stage: Stage) -> None:
     switch = getattr(model, "set_grad_checkpointing", None)
     if switch is None:
         text = f"{stage.model} has no gradient checkpointing"
-        raise OctcError("OCT-E307", text, mend="a recipe with checkpointing = False")
+        raise OctcError("OCT-E307", text, hint="a recipe with checkpointing = False")
     switch(True)
 
 

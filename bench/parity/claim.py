@@ -139,8 +139,8 @@ class ParityReport:
         return report_text(self)
 
 
-def _mismatch(message: str, mend: str = "compare records of the same set") -> OctcError:
-    return OctcError("OCT-E706", message, mend=mend)
+def _mismatch(message: str, hint: str = "compare records of the same set") -> OctcError:
+    return OctcError("OCT-E706", message, hint=hint)
 
 
 def join(reference: Records, candidate: Records) -> Records:
@@ -171,12 +171,12 @@ def _check_sides(reference: Records, candidate: Records, classes: Sequence[str],
     for name, one in (("reference", reference), ("candidate", candidate)):
         if one.logits.shape[2] != len(classes):
             text = f"the {name} gives {one.logits.shape[2]} classes, the set has {len(classes)}"
-            raise OctcError("OCT-E309", text, mend="compare models of the same classes")
+            raise OctcError("OCT-E309", text, hint="compare models of the same classes")
     if against == "fp32" and reference.preprocess != candidate.preprocess:
         raise _mismatch("preprocessing differs between the artifact and its FP32 reference", "export both from one run")
     if bad := nonfinite(reference.ids, reference.logits):
         text = f"the reference gives NaN or infinity for {len(bad)} images: {shorten(bad)}"
-        raise OctcError("OCT-E708", text, mend="repair or replace the reference artifact")
+        raise OctcError("OCT-E708", text, hint="repair or replace the reference artifact")
 
 
 def _warnings(joined: Records, comparison: Comparison | None, same: bool, info: SetInfo) -> list[str]:

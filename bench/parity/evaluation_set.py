@@ -135,8 +135,8 @@ def check_images(one: LabelledSet, split: Split, progress: Callable[[int], None]
     changes += _added(one, split)
     if changes:
         text = f"{len(changes)} files of the {one.name} set are not as they were when it was split: {shorten(sorted(changes))}"
-        mend = "restore these files, or train and export again: octc train student"
-        raise OctcError("OCT-E216", text, mend=mend, place=str(one.root))
+        hint = "restore these files, or train and export again: octc train student"
+        raise OctcError("OCT-E216", text, hint=hint, place=str(one.root))
 
 
 def _added(one: LabelledSet, split: Split) -> list[str]:
@@ -174,10 +174,10 @@ def check_artifact(artifact: Artifact, split: Split) -> None:
     if digest != split.digest:
         text = f"{artifact.name} was made from another split ({str(digest)[:12]}, this one is {split.digest[:12]})"
         why = "it may have been trained on these images"
-        raise OctcError("OCT-E216", text, mend="octc export, from the run that this split belongs to", why=why)
+        raise OctcError("OCT-E216", text, hint="octc export, from the run that this split belongs to", why=why)
     if artifact.classes != split.classes:
         text = f"{artifact.name} has the classes {', '.join(artifact.classes)}; the set has {', '.join(split.classes)}"
-        raise OctcError("OCT-E309", text, mend="compare models of the same classes in the same order")
+        raise OctcError("OCT-E309", text, hint="compare models of the same classes in the same order")
     listed: dict[str, Any] = artifact.details.get("quantisation") or {}
     calibration = set(listed.get("calibration") or ())
     shared = [s.path for part in ("val", "test") for s in split.parts[part] if s.sha256 in calibration]
@@ -186,7 +186,7 @@ def check_artifact(artifact: Artifact, split: Split) -> None:
             f"calibration images of {artifact.name} overlap val or test ({len(shared)} files, sha256 match): {shorten(shared)}"
         )
         why = "parity measured on images seen in calibration is not evidence"
-        raise OctcError("OCT-E214", text, mend="octc train student again: the split is made anew", why=why)
+        raise OctcError("OCT-E214", text, hint="octc train student again: the split is made anew", why=why)
 
 
 def folded_temperature(artifact: Artifact) -> float:

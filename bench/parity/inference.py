@@ -157,4 +157,4 @@ def read_records(path: Path) -> Records:
                 head["artifact"], head["preprocess"], head["facts"],
             )  # fmt: skip
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise OctcError("OCT-E708", f"records cannot be read: {error}", mend="measure them again", place=str(path)) from error
+        raise OctcError("OCT-E708", f"records cannot be read: {error}", hint="measure them again", place=str(path)) from error

@@ -85,7 +85,7 @@ def open_references(
     with bars("references", None):
         if against in (None, "fp32"):
             if parties.reference is None:
-                raise OctcError("OCT-E708", parties.missing[0], mend=parties.missing[1])
+                raise OctcError("OCT-E708", parties.missing[0], hint=parties.missing[1])
             claims["fp32"] = _reference(parties.reference, threads, split, stack, say)
         if against == "teacher" or (against is None and parties.teacher is not None):
             assert parties.teacher is not None  # choose_parties sees to it
@@ -94,7 +94,7 @@ def open_references(
             except OctcError as error:
                 if against == "teacher":
                     raise
-                notes.append(f"no claim against the teacher: {error.message}: {error.mend}")
+                notes.append(f"no claim against the teacher: {error.message}: {error.hint}")
         elif against is None:
             notes.append(f"no claim against the teacher: {parties.without[0]}: {parties.without[1]}")
     return claims, tuple(notes)
@@ -105,5 +105,5 @@ def _reference(found: Found, threads: int | None, split: Split, stack: ExitStack
     one = _open(found, threads, stack, say)
     if not one.golden["ok"]:
         text = f"the reference {one.name} does not reproduce its golden images here"
-        raise OctcError("OCT-E708", text, mend="export it again: octc export --fp32 --force", place=str(found.folder))
+        raise OctcError("OCT-E708", text, hint="export it again: octc export --fp32 --force", place=str(found.folder))
     return one

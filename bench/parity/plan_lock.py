@@ -79,7 +79,7 @@ def planned_options(run: Run, options: ParityOptions, stated: Collection[str] | 
         return replace(options, **{name: plan[name] for name in names})
     except (OctcError, TypeError) as error:
         text = f"the plan of the test set cannot be read: {error}"
-        raise OctcError("OCT-E709", text, mend="restore this file from a copy", place=str(run.path / PLAN)) from error
+        raise OctcError("OCT-E709", text, hint="restore this file from a copy", place=str(run.path / PLAN)) from error
 
 
 def register_use(
@@ -162,7 +162,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         text = f"the record of the uses of the test set cannot be read: {error!r}"
-        raise OctcError("OCT-E709", text, mend="restore this file from a copy; it is not made anew", place=str(path)) from error
+        raise OctcError("OCT-E709", text, hint="restore this file from a copy; it is not made anew", place=str(path)) from error
     return value
 
 
@@ -173,7 +173,7 @@ def _held(path: Path) -> Iterator[None]:
         stream = path.with_name(f".{path.name}.lock").open("w")
     except OSError as error:
         text = f"the plan of the test set cannot be written: {error.strerror}"
-        raise OctcError("OCT-E109", text, mend="make the run's folder writable; nothing was read", place=str(path)) from error
+        raise OctcError("OCT-E109", text, hint="make the run's folder writable; nothing was read", place=str(path)) from error
     with stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         try:

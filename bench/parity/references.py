@@ -44,7 +44,7 @@ def choose_parties(founds: Sequence[Found], run_dir: Path, against: str | None, 
     runs = sorted({str(f.artifact.lineage.get("run")) for f in mine})
     if len(runs) > 1:
         raise OctcError(
-            "OCT-E107", f"artifacts of several runs: {shorten(runs)}", mend=f"name one: octc verify {mine[0].folder}"
+            "OCT-E107", f"artifacts of several runs: {shorten(runs)}", hint=f"name one: octc verify {mine[0].folder}"
         )
     alone = named and len(mine) == 1
     family = _siblings(mine[0], run_dir) if alone else mine
@@ -53,14 +53,14 @@ def choose_parties(founds: Sequence[Found], run_dir: Path, against: str | None, 
     rest = [f for f in mine if alone or against == "teacher" or reference is None or not _same(f, reference)]
     if not rest:
         text = f"only the FP32 reference of run {runs[0]} is exported: there is nothing to compare with it"
-        raise OctcError("OCT-E107", text, mend=f"octc export {runs[0]} --int8", place=str(mine[0].folder))
+        raise OctcError("OCT-E107", text, hint=f"octc export {runs[0]} --int8", place=str(mine[0].folder))
     absent = tuple((f, why) for f in rest if (why := why_not(f.artifact)) is not None)
     candidates = tuple(f for f in rest if why_not(f.artifact) is None)
     if not candidates:
         prefer(rest)  # says why not, and the mend
     teacher, without = _teacher(mine[0], run_dir)
     if against == "teacher" and teacher is None:
-        raise OctcError("OCT-E107", f"--against teacher: {without[0]}", mend=without[1])
+        raise OctcError("OCT-E107", f"--against teacher: {without[0]}", hint=without[1])
     missing = (
         f"no FP32 artifact of run {runs[0]} is here that this machine can run",
         f"octc export {runs[0]} --target onnx --fp32",

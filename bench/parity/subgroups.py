@@ -89,5 +89,5 @@ def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def _bad(text: str, path: Path) -> OctcError:
-    mend = "a CSV file in UTF-8 with a header: path (or sha256, or patient) and the columns to look at"
-    return OctcError("OCT-E209", f"table of subgroups: {text}", mend=mend, place=str(path))
+    hint = "a CSV file in UTF-8 with a header: path (or sha256, or patient) and the columns to look at"
+    return OctcError("OCT-E209", f"table of subgroups: {text}", hint=hint, place=str(path))

@@ -194,7 +194,7 @@ def failures(result: Result) -> Iterator[OctcError]:
         elif not one.claims and one.word == "fail" and one.golden is not None:
             text = f"{one.found.artifact.name}: golden outputs differ on this machine: {golden_words(one.golden)}"
             text += "".join(f"; layer {gap.name} stands out" for gap in suspects(one.layers)[:1])
-            yield OctcError("OCT-E506", text, mend=MENDS["OCT-E506"], place=str(one.found.folder))
+            yield OctcError("OCT-E506", text, hint=MENDS["OCT-E506"], place=str(one.found.folder))
         for report in one.claims:
             if report.exit_code and not report.withheld:
                 yield _failure(report, one)
@@ -206,11 +206,11 @@ def _failure(report: ParityReport, one: Judged) -> OctcError:
     if not open_parts:
         mark = MARK if report.set.exploratory else ""
         text = f"{claim_of(report)}: non-inferior{mark}, but not equivalent: the upper limit crosses the margin"
-        return OctcError("OCT-E705", text, mend=_mend("OCT-E705", report), place=str(one.found.folder))
+        return OctcError("OCT-E705", text, hint=_hint("OCT-E705", report), place=str(one.found.folder))
     worst = min(open_parts, key=lambda part: WORDS.index(part.word))
     mark = MARK if report.set.exploratory else ""
     text = f"{claim_of(report)}: {report.word}{mark} ({', '.join(report.verdict.reasons)})"
-    return OctcError(worst.code, text, mend=_mend(worst.code, report, worst), place=str(one.found.folder), why=worst.detail)
+    return OctcError(worst.code, text, hint=_hint(worst.code, report, worst), place=str(one.found.folder), why=worst.detail)
 
 
 # reason of an inconclusive part that no larger set of the same kind settles -> what does
@@ -221,7 +221,7 @@ OTHER_MENDS = {
 }
 
 
-def _mend(code: str, report: ParityReport, worst: Part | None = None) -> str:
+def _hint(code: str, report: ParityReport, worst: Part | None = None) -> str:
     if code != "OCT-E705":
         return MENDS[code]
     if report.set.exploratory and report.set.locked_at is not None and "not as locked" in report.set.exploratory:

@@ -54,7 +54,7 @@ def verify_all(asked: Asked, parties: Parties, place: Place, bars: Bars, say: Sa
         lost = tuple(Judged(found, sha_of(found), None, error=error) for found, error in broken)
         if labelled is None or split is None or run is None:
             if asked.require_set:
-                raise OctcError("OCT-E230", f"--require-set: {why}", mend="--data DIR and --run-dir DIR of the training")
+                raise OctcError("OCT-E230", f"--require-set: {why}", hint="--data DIR and --run-dir DIR of the training")
             alone = tuple(_located(Judged(one.found, one.sha256, one.golden), parties.reference) for one in opened)
             return Result(run, (*alone, *lost), no_set=why)
         for one in opened:

@@ -76,7 +76,7 @@ def verify_eye_artifacts(asked: Asked, parties: Parties, place: Place, bars: Bar
     """
     if asked.against == "teacher" or asked.tta != "none":
         text = "an artifact whose classes do not exclude each other is compared with FP32, without test-time augmentation"
-        raise OctcError("OCT-E104", text, mend="leave out --against and --tta", place="octc verify")
+        raise OctcError("OCT-E104", text, hint="leave out --against and --tta", place="octc verify")
     first = parties.candidates[0]
     run = run_of(first.folder, first.artifact, place.run_dir)
     with ExitStack() as stack:
@@ -87,7 +87,7 @@ def verify_eye_artifacts(asked: Asked, parties: Parties, place: Place, bars: Bar
             asked = replace(asked, options=planned_options(run, asked.options, asked.stated))
         if labelled is None or split is None or run is None:
             if asked.require_set:
-                raise OctcError("OCT-E230", f"--require-set: {why}", mend="--data DIR and --run-dir DIR of the training")
+                raise OctcError("OCT-E230", f"--require-set: {why}", hint="--data DIR and --run-dir DIR of the training")
             alone = tuple(EyeVerdict(one.found, one.sha256, one.golden) for one in opened)
             return EyeResult(run, (*alone, *lost), no_set=why)
         for one in opened:
@@ -217,7 +217,7 @@ def eye_failures(result: EyeResult) -> Iterator[OctcError]:
             yield one.error
         elif one.golden is not None and not one.golden["ok"]:
             yield OctcError(
-                "OCT-E506", f"{name}: golden outputs differ", mend="export it again: octc export --force", place=place
+                "OCT-E506", f"{name}: golden outputs differ", hint="export it again: octc export --force", place=place
             )
         elif one.verdict is not None and one.verdict.exit_code:
             yield _eye_failure(one, result, name, place)
@@ -230,10 +230,10 @@ def _eye_failure(one: EyeVerdict, result: EyeResult, name: str, place: str) -> O
     part = next((part for part in one.verdict.parts if not part.holds), None)
     if part is None:
         text = f"{head}, but not equivalent: the upper limit crosses the margin"
-        return OctcError("OCT-E705", text, mend="more images of more patients", place=place)
-    mend = "do not use it"
+        return OctcError("OCT-E705", text, hint="more images of more patients", place=place)
+    hint = "do not use it"
     if part.word == "inconclusive":
-        mend = "a test set of more images of more patients, with a --margin stated before it is looked at"
+        hint = "a test set of more images of more patients, with a --margin stated before it is looked at"
         if why and "not as locked" in why:
-            mend = f"octc verify without margins of its own: the plan of {_locked_at(result)} is judged"
-    return OctcError(part.code, f"{head}: {part.detail}", mend=mend, place=place)
+            hint = f"octc verify without margins of its own: the plan of {_locked_at(result)} is judged"
+    return OctcError(part.code, f"{head}: {part.detail}", hint=hint, place=place)

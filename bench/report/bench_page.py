@@ -78,7 +78,7 @@ def write_pareto(state: State, reports: Path, run_dir: Path) -> Path:
     found = points(read_dossier([s.found for s in state.plan.subjects if s.role == "candidate"], run_dir))
     if not found:
         text = "no artifact has both an accuracy on labelled images and a valid latency"
-        raise OctcError("OCT-E705", text, mend="octc verify, then octc bench --pareto")
+        raise OctcError("OCT-E705", text, hint="octc verify, then octc bench --pareto")
     place = reports / f"bench-{state.run_id}-pareto.svg"
     write_bytes(place, to_svg(pareto_figure(found, "Accuracy against latency (area: size of the files)")))
     return place

@@ -37,9 +37,9 @@ class Line:
 
 def read_result(path: Path) -> dict[str, Any]:
     """A result of `octc bench` (E107 not there, E502 not a result of this major version)."""
-    mend = "a bench-*.json that octc bench wrote"
+    hint = "a bench-*.json that octc bench wrote"
     if not path.is_file():
-        raise OctcError("OCT-E107", f"no result at {path}", mend=mend, place=str(path))
+        raise OctcError("OCT-E107", f"no result at {path}", hint=hint, place=str(path))
     try:
         value = read_json(path)
         value = value["data"] if value.get("command") == "bench" and "data" in value else value
@@ -48,7 +48,7 @@ def read_result(path: Path) -> dict[str, Any]:
         for key in ("machine", "settings", "artifacts", "rows", "comparisons"):
             value[key]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise OctcError("OCT-E502", f"not a result of octc bench: {error}", mend=mend, place=str(path)) from error
+        raise OctcError("OCT-E502", f"not a result of octc bench: {error}", hint=hint, place=str(path)) from error
     return dict(value)
 
 

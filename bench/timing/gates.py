@@ -57,7 +57,7 @@ def judge(state: State, stopped: int = INTERRUPTED) -> Judgement:
     """The end of a bench. stopped: the exit code where it was interrupted."""
     gates = tuple(_gates(state))
     missed = [
-        OctcError("OCT-E604", f"gate missed: {g.text}", mend=GATE_MEND, place=g.about)
+        OctcError("OCT-E604", f"gate missed: {g.text}", hint=GATE_MEND, place=g.about)
         for g in gates if not g.holds
     ]  # fmt: skip
     invalid = list(_invalid(state))
@@ -74,18 +74,18 @@ def judge(state: State, stopped: int = INTERRUPTED) -> Judgement:
 
 def _invalid(state: State) -> Iterator[OctcError]:
     """One error for each reason, with the rows that it is about; `incomplete` has its own error already."""
-    for reason, (code, mend) in REASONS.items():
+    for reason, (code, hint) in REASONS.items():
         rows = [
             r.plan.id for r in state.rows.values() if r.status == "INVALID" and reason in r.reasons and r.latency is not None
         ]
         if rows:
-            yield OctcError(code, f"{_count(len(rows), 'row')} INVALID ({reason}): {shorten(rows)}", mend=mend)
+            yield OctcError(code, f"{_count(len(rows), 'row')} INVALID ({reason}): {shorten(rows)}", hint=hint)
         pairs = [
             f"{c.candidate_row} and {c.reference_row}"
             for c in state.comparisons if c.status == "INVALID" and c.ratio.reason == reason
         ]  # fmt: skip
         if pairs:
-            yield OctcError(code, f"{_count(len(pairs), 'comparison')} INVALID ({reason}): {shorten(pairs)}", mend=mend)
+            yield OctcError(code, f"{_count(len(pairs), 'comparison')} INVALID ({reason}): {shorten(pairs)}", hint=hint)
 
 
 def _count(number: int, what: str) -> str:

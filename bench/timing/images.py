@@ -34,13 +34,13 @@ def choose_pictures(
 
 def _of_folder(folder: Path) -> tuple[list[str], tuple[Left, ...]]:
     if not is_folder(folder):
-        raise OctcError("OCT-E230", f"no folder of images: {folder}", mend="--images DIR", place=str(folder))
+        raise OctcError("OCT-E230", f"no folder of images: {folder}", hint="--images DIR", place=str(folder))
     tree = open_tree(folder)
     paths = sorted(folder / path for path in tree.images)
     if len(paths) < INPUTS:
         text = f"{folder} holds {len(paths)} images, {INPUTS} different ones are needed"
         text += f"; left out: {words_left(tree.left)}" if tree.left else ""
-        raise OctcError("OCT-E104", text, mend="more images, or without --images drawn ones are used", place="--images")
+        raise OctcError("OCT-E104", text, hint="more images, or without --images drawn ones are used", place="--images")
     return [str(p.resolve()) for p in spread(paths)], tree.left
 
 

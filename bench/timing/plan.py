@@ -220,19 +220,19 @@ def _notes(options: Options, full: Sequence[str], measured: Sequence[str], headl
 def check_power(options: Options) -> None:
     """A limit on energy that nothing will read is refused (E102)."""
     if "max_mj" in options.gates and not options.power:
-        raise OctcError("OCT-E102", "--max-mj and --no-power: no energy is read", mend="leave one of them out")
+        raise OctcError("OCT-E102", "--max-mj and --no-power: no energy is read", hint="leave one of them out")
     if options.power_csv is not None and not options.power:
-        raise OctcError("OCT-E102", "--power-csv and --no-power: no energy is read", mend="leave one of them out")
+        raise OctcError("OCT-E102", "--power-csv and --no-power: no energy is read", hint="leave one of them out")
 
 
 def check_gates(options: Options) -> None:
     """Gates that cannot be judged are refused (E102)."""
     if options.gates and options.profile.name == "quick":
         text = f"--quick and {', '.join(sorted(options.gates))}: the quick profile proves nothing"
-        raise OctcError("OCT-E102", text, mend="leave --quick out, or the gates")
+        raise OctcError("OCT-E102", text, hint="leave --quick out, or the gates")
     if "min_images_per_s" in options.gates and options.scenario != "offline":
-        raise OctcError("OCT-E102", "--min-throughput needs --scenario offline", mend="add --scenario offline")
+        raise OctcError("OCT-E102", "--min-throughput needs --scenario offline", hint="add --scenario offline")
     late = [name for name in options.gates if name not in ("min_images_per_s", "max_mj")]
     if late and options.scenario == "offline":
         text = f"--scenario offline has no gate on {', '.join(sorted(late))}"
-        raise OctcError("OCT-E102", text, mend="--scenario single, or --min-throughput")
+        raise OctcError("OCT-E102", text, hint="--scenario single, or --min-throughput")

@@ -128,7 +128,7 @@ class Worker:
         last = lines[-1].strip()[:200] if lines else None
         return OctcError(
             "OCT-E609", f"{self.name}: the runtime crashed while it was measured: {what}", place=str(place), why=last,
-            mend="read the log; octc verify tells whether the artifact works, octc doctor what is installed",
+            hint="read the log; octc verify tells whether the artifact works, octc doctor what is installed",
         )  # fmt: skip
 
 

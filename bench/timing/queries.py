@@ -55,7 +55,7 @@ def read_pictures(paths: Sequence[str]) -> tuple[list[Picture], float]:
         except OSError as error:
             if (fault := fault_of(error, path)) is not None:
                 raise fault from error
-            raise OctcError("OCT-E201", f"cannot be read: {error.strerror}", mend="check the path", place=path) from error
+            raise OctcError("OCT-E201", f"cannot be read: {error.strerror}", hint="check the path", place=path) from error
         times.append((time.perf_counter_ns() - start) / 1e6)
         pictures.append(Picture(data, path))
     return pictures, float(np.median(times))

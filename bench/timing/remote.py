@@ -85,7 +85,7 @@ class Far:
 def check_address(address: str) -> str:
     """`user@host`, or a name of the user's ssh configuration (E104 for anything else)."""
     if not ADDRESS.fullmatch(address):
-        raise OctcError("OCT-E104", f"--on {address!r} is not an address", mend="--on user@host", place="--on")
+        raise OctcError("OCT-E104", f"--on {address!r} is not an address", hint="--on user@host", place="--on")
     return address
 
 
@@ -99,7 +99,7 @@ def run_far(
     """
     tool = shutil.which("ssh")
     if tool is None:
-        raise OctcError("OCT-E606", "no ssh on this machine", mend="install the OpenSSH client")
+        raise OctcError("OCT-E606", "no ssh on this machine", hint="install the OpenSSH client")
     size = package.stat().st_size
     values = {"PYTHON": shlex.quote(python), "NEED": str(int(size * ROOM) // 1024 + 1024), "SIZE": str(size),
               "WORDS": shlex.join(words), "QUIET": WORDS}  # fmt: skip
@@ -169,7 +169,7 @@ def _listen(child: subprocess.Popen[bytes], say: Callable[[str], None]) -> _Hear
             waiting = (found[1], found[2])
         elif waiting is not None and line.strip().startswith(HELP):
             assert heard.errors is not None
-            heard.errors.append(OctcError(waiting[0], waiting[1], mend=line.strip()[len(HELP) :]))
+            heard.errors.append(OctcError(waiting[0], waiting[1], hint=line.strip()[len(HELP) :]))
             waiting = None
         else:
             say(line)
@@ -182,8 +182,8 @@ def _judged(address: str, code: int, heard: _Heard) -> Far:
     if code == 0 and heard.code is not None:
         return Far(heard.code, heard.partial, errors)
     if code in FAR:
-        what, mend = FAR[code]
-        raise OctcError("OCT-E606", f"{address}: {what}", mend=mend, place=address, why=heard.last[:200] or None)
+        what, hint = FAR[code]
+        raise OctcError("OCT-E606", f"{address}: {what}", hint=hint, place=address, why=heard.last[:200] or None)
     error = lost(address, heard.last if code == LOST else f"the far end ended with {code}: {heard.last}")
     if heard.partial is None:
         raise error
@@ -199,8 +199,8 @@ def lost(address: str, cause: str) -> OctcError:
         "Connection refused": ("connection refused", "is sshd running there, and on that port?"),
         "Could not resolve hostname": ("no such host", "check the name"),
     }  # fmt: skip
-    for sign, (what, mend) in known.items():
+    for sign, (what, hint) in known.items():
         if sign in cause:
-            return OctcError("OCT-E606", f"{address}: {what}", mend=mend, place=address, why=cause[:200])
-    mend = f"ssh {address} true; what was finished before is saved"
-    return OctcError("OCT-E606", f"{address}: connection lost", mend=mend, place=address, why=cause[:200] or None)
+            return OctcError("OCT-E606", f"{address}: {what}", hint=hint, place=address, why=cause[:200])
+    hint = f"ssh {address} true; what was finished before is saved"
+    return OctcError("OCT-E606", f"{address}: connection lost", hint=hint, place=address, why=cause[:200] or None)

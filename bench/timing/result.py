@@ -66,8 +66,8 @@ def _power(state: State) -> list[str]:
     """Where no sensor answers: why, and the mend."""
     told = {row.energy.gross.reason for row in state.rows.values() if row.energy is not None}
     on_gpu = any(s.why_not is None and s.found.artifact.target == "tensorrt" for s in state.plan.subjects)
-    reason, mend = no_power(state.machine, on_gpu, state.root)
-    return [f"energy null ({reason}): {mend}"] if reason in told else []
+    reason, hint = no_power(state.machine, on_gpu, state.root)
+    return [f"energy null ({reason}): {hint}"] if reason in told else []
 
 
 def _in_order(state: State) -> list[dict[str, Any]]:
@@ -122,7 +122,7 @@ def _times(known: Facts) -> dict[str, Any]:
 
 
 def _error(error: OctcError) -> dict[str, Any]:
-    return {"code": error.code, "message": error.message, "help": error.mend, "path": error.place}
+    return {"code": error.code, "message": error.message, "help": error.hint, "path": error.place}
 
 
 def write_results(

@@ -134,8 +134,8 @@ def opened(state: State, subject: Subject, batch: int) -> Iterator[Worker]:
 
 def _with_own_path(error: OctcError, folder: Path) -> OctcError:
     whole = str(folder.resolve())
-    texts = [text if text is None else text.replace(whole, str(folder)) for text in (error.message, error.mend, error.place)]
-    return OctcError(error.code, str(texts[0]), mend=str(texts[1]), place=texts[2], why=error.why)
+    texts = [text if text is None else text.replace(whole, str(folder)) for text in (error.message, error.hint, error.place)]
+    return OctcError(error.code, str(texts[0]), hint=str(texts[1]), place=texts[2], why=error.why)
 
 
 def warm_request(state: State, slow: bool) -> dict[str, Any]:

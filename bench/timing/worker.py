@@ -94,7 +94,7 @@ def main() -> None:
             error = caught if isinstance(caught, OctcError) else fault_of(caught)
             if error is None:
                 raise
-            facts = {"code": error.code, "message": error.message, "mend": error.mend, "place": error.place, "why": error.why}
+            facts = {"code": error.code, "message": error.message, "mend": error.hint, "place": error.place, "why": error.why}
             say({"error": facts})
 
 

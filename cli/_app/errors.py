@@ -35,15 +35,15 @@ def sort_error(error: BaseException, command: str) -> OctcError:
         return error
     if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno in FORBIDDEN):
         text = f"no permission: {error.strerror}"
-        return OctcError("OCT-E109", text, mend="check the permissions, or give --run-dir DIR", place=_file(error))
+        return OctcError("OCT-E109", text, hint="check the permissions, or give --run-dir DIR", place=_file(error))
     if isinstance(error, ImportError) and (absent := absent_extra(error)) is not None:
         return absent
     path = write_trace(error, command)
     text = f"internal error: {type(error).__name__}: {first_line(error)}"
-    mend = "report this with the trace file; -vv shows the trace here"
+    hint = "report this with the trace file; -vv shows the trace here"
     if path is None:
-        mend = "report this with what -vv shows (no trace file could be written)"
-    return OctcError("OCT-E999", text, mend=mend, place=path)
+        hint = "report this with what -vv shows (no trace file could be written)"
+    return OctcError("OCT-E999", text, hint=hint, place=path)
 
 
 def _file(error: OSError) -> str | None:
@@ -84,7 +84,7 @@ def error_text(error: OctcError, colour: bool) -> str:
         return "".join(error_text(one, colour) for one in error.errors)
     head = f"error[{error.code}]"
     lines = [f"{COLOURS['error']}{head}{PLAIN}: {error.message}" if colour else f"{head}: {error.message}"]
-    for mark, text in (("-->", error.place), ("why:", error.why), ("help:", error.mend)):
+    for mark, text in (("-->", error.place), ("why:", error.why), ("help:", error.hint)):
         if text:
             lines.append(f"  {mark} {text}")
     return "\n".join(lines) + "\n"
@@ -99,7 +99,7 @@ def error_json(error: OctcError) -> dict[str, Any]:
         "code": error.code,
         "message": error.message,
         "why": error.why,
-        "help": error.mend,
+        "help": error.hint,
         "path": path or None,
         "field": named.strip() or None,
     }
@@ -123,11 +123,11 @@ def usage_error(error: Any, command: str) -> OctcError:
     code = "OCT-E104" if type(error).__name__ == "BadParameter" else "OCT-E101"
     param = getattr(error, "param", None)
     place = None if param is None else next((word for word in param.opts if word.startswith("--")), None)
-    return OctcError(code, text[:1].lower() + text[1:], mend=shown, place=place)
+    return OctcError(code, text[:1].lower() + text[1:], hint=shown, place=place)
 
 
-def unknown_word(kind: str, word: str, known: list[str], mend: str) -> OctcError:
+def unknown_word(kind: str, word: str, known: list[str], hint: str) -> OctcError:
     """OCT-E101 with the nearest valid word."""
     near = get_close_matches(word, known, n=1, cutoff=0.5)
-    help_text = f"did you mean `{near[0]}`?   (all: {mend})" if near else mend
-    return OctcError("OCT-E101", f"unknown {kind} {word!r}", mend=help_text, place=word if kind == "option" else None)
+    help_text = f"did you mean `{near[0]}`?   (all: {hint})" if near else hint
+    return OctcError("OCT-E101", f"unknown {kind} {word!r}", hint=help_text, place=word if kind == "option" else None)

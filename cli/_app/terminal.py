@@ -73,7 +73,7 @@ def check_stdout() -> None:
 
 def _no_stdout(why: str) -> OctcError:
     text = f"standard output cannot be written: {why}"
-    return OctcError("OCT-E907", text, mend="octc ... > FILE, or > /dev/null where the result is not wanted", place="stdout")
+    return OctcError("OCT-E907", text, hint="octc ... > FILE, or > /dev/null where the result is not wanted", place="stdout")
 
 
 def shows(stream: TextIO | None, sign: str = "✓") -> bool:
@@ -137,8 +137,8 @@ def reaching_stdout() -> Iterator[None]:
         raise ClosedPipe from error
     except OSError as error:
         if error.errno in FULL:
-            mend = "free some space, or octc ... > FILE on another disk"
-            raise OctcError("OCT-E904", "no space left for standard output", mend=mend, place="stdout") from error
+            hint = "free some space, or octc ... > FILE on another disk"
+            raise OctcError("OCT-E904", "no space left for standard output", hint=hint, place="stdout") from error
         raise _no_stdout(str(error.strerror or error)) from error
     except ValueError as error:  # Python's own object was closed
         raise _no_stdout(str(error)) from error

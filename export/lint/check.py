@@ -192,10 +192,10 @@ def require_clean(
     if found:
         same = [f for f in found if f.code == found[0].code]
         text = f"{len(same)} findings for {target}: {shorten([f'{f.node}: {f.message}' for f in same], 5)}"
-        raise OctcError(found[0].code, text, mend="octc export again with this version; report the model", place=same[0].node)
+        raise OctcError(found[0].code, text, hint="octc export again with this version; report the model", place=same[0].node)
     result = counts(proto)
     if quantised and not result["int8_convolutions"]:
-        raise OctcError("OCT-E404", "no convolution stands between Q/DQ", mend="octc export --fp16")
+        raise OctcError("OCT-E404", "no convolution stands between Q/DQ", hint="octc export --fp16")
     return result
 
 

@@ -185,7 +185,7 @@ def _grid(module: fx.GraphModule, node: fx.Node, source: fx.Node, encoding: Enco
     scale = float(quantiser.step())
     if not 0 < scale < math.inf:
         text = f"quantiser {node.target} has {'no range' if scale == 0 else f'the scale {scale}'}"
-        raise OctcError("OCT-E404", text, mend="calibrate first: octc train student without --no-qat", place=str(node.target))
+        raise OctcError("OCT-E404", text, hint="calibrate first: octc train student without --no-qat", place=str(node.target))
     if encoding.half:
         scale = float(half_up(quantiser.step()))
     rectified = _nonnegative(module, source)
@@ -197,7 +197,7 @@ def _grid(module: fx.GraphModule, node: fx.Node, source: fx.Node, encoding: Enco
 def _check_weight(name: str, conv: QuantConv2d) -> None:
     if not (torch.isfinite(conv.weight_scale()).all() and torch.isfinite(conv.conv.weight).all()):
         text = f"weights of {name} are not finite: they have no scale"
-        raise OctcError("OCT-E701", text, mend="train the student again", place=name)
+        raise OctcError("OCT-E701", text, hint="train the student again", place=name)
 
 
 def _leave_float(module: fx.GraphModule, floats: frozenset[str]) -> None:

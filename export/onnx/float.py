@@ -53,8 +53,8 @@ def choose_opset(target: str, asked: int | None) -> int:
         side = (
             f"{target} reads up to {reads.highest}" if opset > reads.highest else f"octc writes {reads.lowest} and above for it"
         )
-        mend = f"--opset {reads.lowest} to {reads.highest}, or leave it out ({reads.opset})"
-        raise OctcError("OCT-E401", f"opset {opset} cannot be had for {target}: {side}", mend=mend, place="--opset")
+        hint = f"--opset {reads.lowest} to {reads.highest}, or leave it out ({reads.opset})"
+        raise OctcError("OCT-E401", f"opset {opset} cannot be had for {target}: {side}", hint=hint, place="--opset")
     return opset
 
 
@@ -79,7 +79,7 @@ def write_onnx(model: nn.Module, pre: Preprocess, path: Path, opset: int) -> dic
             )  # fmt: skip
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
         text = f"ONNX export failed: {str(error).splitlines()[0][:300] if str(error) else type(error).__name__}"
-        raise OctcError("OCT-E407", text, mend="octc export -vv shows all; choose another model") from error
+        raise OctcError("OCT-E407", text, hint="octc export -vv shows all; choose another model") from error
     assert program is not None  # only without dynamo does it return nothing
     proto: onnx.ModelProto = program.model_proto
     strip(proto)
@@ -116,14 +116,14 @@ def check_written(proto: onnx.ModelProto, opset: int) -> None:
     """
     found = opset_of(proto)
     if found != opset:
-        raise OctcError("OCT-E401", f"asked for opset {opset}, the exporter wrote {found}", mend=f"--opset {found}")
+        raise OctcError("OCT-E401", f"asked for opset {opset}, the exporter wrote {found}", hint=f"--opset {found}")
     for value in (*proto.graph.input, *proto.graph.output):
         if value.type.tensor_type.shape.dim[0].dim_value:
             raise _frozen(f"{value.name} has batch {value.type.tensor_type.shape.dim[0].dim_value}", value.name)
     left = [node.name for node in proto.graph.node if node.op_type == "BatchNormalization"]
     if left:
         text = f"{len(left)} BatchNorm left behind"
-        raise OctcError("OCT-E404", text, mend="choose a convolutional student (octc list models)", place=left[0])
+        raise OctcError("OCT-E404", text, hint="choose a convolutional student (octc list models)", place=left[0])
 
 
 def opset_of(proto: onnx.ModelProto) -> int:
@@ -148,13 +148,13 @@ def save(proto: onnx.ModelProto, path: Path) -> None:
         size = proto.ByteSize()
         if size > LIMIT:
             raise OctcError(
-                "OCT-E407", f"{size} bytes do not fit into one ONNX file", mend="octc export --fp16, or --target torch"
+                "OCT-E407", f"{size} bytes do not fit into one ONNX file", hint="octc export --fp16, or --target torch"
             )
         onnx.checker.check_model(proto, full_check=True)
         path.write_bytes(proto.SerializeToString())
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         text = f"the exported ONNX is not valid: {str(error).splitlines()[0][:300]}"
-        raise OctcError("OCT-E407", text, mend="octc export with another --opset") from error
+        raise OctcError("OCT-E407", text, hint="octc export with another --opset") from error
 
 
 def check_batches(path: Path, pre: Preprocess) -> list[int]:
@@ -182,7 +182,7 @@ def check_batches(path: Path, pre: Preprocess) -> list[int]:
 
 
 def _frozen(text: str, place: str) -> OctcError:
-    return OctcError("OCT-E402", f"exported batch is frozen: {text}", mend="report this network", place=place)
+    return OctcError("OCT-E402", f"exported batch is frozen: {text}", hint="report this network", place=place)
 
 
 @contextmanager
@@ -206,6 +206,6 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     proto = onnx.load(str(path), load_external_data=False)
     if any(tensor.external_data for tensor in proto.graph.initializer):
         raise OctcError(
-            "OCT-E503", "ONNX refers to external data", mend="export it again", place=f"{path.name} {sha256_file(path)[:12]}"
+            "OCT-E503", "ONNX refers to external data", hint="export it again", place=f"{path.name} {sha256_file(path)[:12]}"
         )
     return proto

@@ -31,8 +31,8 @@ def write_fp16(source: Path, path: Path, images: UInt8) -> dict[str, Any]:
     kept = float_nodes(proto)
     if wide := beyond_half(proto, images, set(kept)):
         text = f"FP16 range exceeded in {len(wide)} operators: {shorten(wide, 10)}"
-        mend = "octc export --fp32 (these operators must stay FP32)"
-        raise OctcError("OCT-E408", text, mend=mend, why=f"FP16 ends at {HALF_MAX:g}")
+        hint = "octc export --fp32 (these operators must stay FP32)"
+        raise OctcError("OCT-E408", text, hint=hint, why=f"FP16 ends at {HALF_MAX:g}")
     _unshare(proto, set(kept))
     converter = need("onnxconverter_common").float16
     with warnings.catch_warnings():

@@ -130,12 +130,12 @@ def find_engine(name: str, target: str) -> Engine:
     offered = [key for key, engine in ENGINES.items() if engine.exported]
     if name not in offered:
         raise OctcError(
-            "OCT-E104", f"unknown PTQ engine {name!r}", mend=f"--ptq with one of: {', '.join(offered)}", place="--ptq"
+            "OCT-E104", f"unknown PTQ engine {name!r}", hint=f"--ptq with one of: {', '.join(offered)}", place="--ptq"
         )
     engine = ENGINES[name]
     if name != OWN and target not in engine.targets:
         text = f"{name} makes no artifact for {target}"
-        raise OctcError("OCT-E102", text, mend=f"--target {' or '.join(engine.targets)}, or --ptq octc", place="--ptq")
+        raise OctcError("OCT-E102", text, hint=f"--target {' or '.join(engine.targets)}, or --ptq octc", place="--ptq")
     if missing := missing_of(engine):
         raise MissingExtra(missing, "ptq" if missing != "onnxruntime" else "ort")
     return engine
@@ -167,10 +167,10 @@ def make_foreign(shop: Workshop, job: Job, folder: Path) -> Made:
         except Exception as error:  # each library has errors of its own
             lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
             text = f"{job.engine} cannot quantise {shop.source.checkpoint.model}: {lines[-1][:300]}"
-            raise OctcError("OCT-E407", text, mend="octc export --int8 --ptq octc") from error
+            raise OctcError("OCT-E407", text, hint="octc export --int8 --ptq octc") from error
         proto = read_onnx(path)
         if opset_of(proto) != opset and job.engine == "modelopt":
-            raise OctcError("OCT-E401", f"{job.engine} wrote opset {opset_of(proto)}, not {opset}", mend="another --opset")
+            raise OctcError("OCT-E401", f"{job.engine} wrote opset {opset_of(proto)}, not {opset}", hint="another --opset")
         strip(proto)
         save(proto, path)
         facts = {

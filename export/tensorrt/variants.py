@@ -180,4 +180,4 @@ def require_agreement(compared: dict[str, dict[str, float]]) -> None:
             text = (
                 f"{name} computes something else than its reference: delta over s {found['delta_over_s']:.3g} (limit {limit:g})"
             )
-            raise OctcError("OCT-E407", text, mend="octc export --target onnx --fp32; report the model", place=name)
+            raise OctcError("OCT-E407", text, hint="octc export --target onnx --fp32; report the model", place=name)

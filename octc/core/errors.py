@@ -26,13 +26,13 @@ class OctcError(Exception):
         why: one line, only where it is not obvious.
     """
 
-    def __init__(self, code: str, message: str, *, mend: str, place: str | None = None, why: str | None = None) -> None:
+    def __init__(self, code: str, message: str, *, hint: str, place: str | None = None, why: str | None = None) -> None:
         super().__init__(message)
         if code not in CODES:
             raise KeyError(code)
         self.code = code
         self.message = message
-        self.mend = mend
+        self.hint = hint
         self.place = place
         self.why = why
 
@@ -41,18 +41,18 @@ class OctcError(Exception):
         return CODES[self.code][0]
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, (self.code, self.message, self.mend, self.place, self.why))
+        return (_rebuild, (self.code, self.message, self.hint, self.place, self.why))
 
 
-def _rebuild(code: str, message: str, mend: str, place: str | None, why: str | None) -> OctcError:
-    return OctcError(code, message, mend=mend, place=place, why=why)
+def _rebuild(code: str, message: str, hint: str, place: str | None, why: str | None) -> OctcError:
+    return OctcError(code, message, hint=hint, place=place, why=why)
 
 
 class MissingExtra(OctcError):
     """An optional dependency is absent; the mend is the exact pip line."""
 
     def __init__(self, module: str, extra: str) -> None:
-        super().__init__("OCT-E901", f"{module} is not installed", mend=f"pip install 'octc[{extra}]'")
+        super().__init__("OCT-E901", f"{module} is not installed", hint=f"pip install 'octc[{extra}]'")
 
 
 class Several(OctcError):
@@ -61,7 +61,7 @@ class Several(OctcError):
     def __init__(self, errors: Sequence[OctcError]) -> None:
         ranked = sorted(errors, key=lambda error: EXIT_ORDER.index(error.exit_code))
         first = ranked[0]
-        super().__init__(first.code, first.message, mend=first.mend, place=first.place, why=first.why)
+        super().__init__(first.code, first.message, hint=first.hint, place=first.place, why=first.why)
         self.errors = list(errors)
 
 

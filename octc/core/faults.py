@@ -27,7 +27,7 @@ class Fault:
 
     code: str
     what: str
-    mend: str
+    hint: str
     errors: tuple[str, ...] = ()
     texts: str = r"(?!)"
     disk: bool = False
@@ -118,7 +118,7 @@ def _told(fault: Fault, error: BaseException, place: str | Path | None) -> OctcE
         where = next(iter(_full()), None)
     if fault.texts.startswith("No usable"):
         why = f"tried: TMPDIR={os.environ['TMPDIR']}, then /tmp, /var/tmp, ." if os.environ.get("TMPDIR") else None
-    return OctcError(fault.code, fault.what, mend=fault.mend, place=None if where is None else str(where), why=why)
+    return OctcError(fault.code, fault.what, hint=fault.hint, place=None if where is None else str(where), why=why)
 
 
 def read_only(folder: Path) -> OctcError | None:

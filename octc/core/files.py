@@ -232,7 +232,7 @@ def publishing(folder: Path, *, force: bool = False) -> Iterator[Path]:
         OctcError: OCT-E106 when `folder` exists without `force`. With `force` the old folder stays until the swap.
     """
     if folder.exists() and not force:
-        raise OctcError("OCT-E106", f"output exists: {folder}", mend="another name, or --force", place=str(folder))
+        raise OctcError("OCT-E106", f"output exists: {folder}", hint="another name, or --force", place=str(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f"{TEMPORARY}{os.getpid()}-{folder.name}")
     old = folder.with_name(f"{TEMPORARY}{os.getpid()}-old-{folder.name}")

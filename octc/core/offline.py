@@ -1,8 +1,8 @@
 """`--offline`: an audit hook that refuses name resolution, connecting and sending to anything but this machine.
 
 It also sets the switches by which dependencies stay off the network, for this process and for its children.
-The hook sees Python's sockets. Native code that would talk is switched off by `octc.core.telemetry`, with or without `--offline`,
-and watched from outside (tests/house/test_nothing_is_sent.py).
+The hook sees Python's sockets. Native code that would talk is switched off by `octc.core.telemetry`, with or without
+`--offline`, and watched from outside (tests/house/test_nothing_is_sent.py).
 """
 
 from __future__ import annotations
@@ -103,6 +103,6 @@ def _guard(event: str, arguments: tuple[Any, ...]) -> None:
     raise OctcError(
         "OCT-E990",
         f"network use refused by --offline: {caller} wanted {shown!r}",
-        mend="bring what is missing to this machine first, or run without --offline",
+        hint="bring what is missing to this machine first, or run without --offline",
         place=caller,
     )

@@ -63,8 +63,8 @@ def absent_extra(error: ImportError) -> OctcError | None:
     if isinstance(error, ModuleNotFoundError) and not have(top):
         return MissingExtra(top, EXTRAS[top])
     line = (str(error).strip().splitlines() or ["no text"])[0][:300]
-    mend = f"pip install --force-reinstall 'octc[{EXTRAS[top]}]'"
-    return OctcError("OCT-E903", f"{top} is installed and cannot be imported", mend=mend, why=line)
+    hint = f"pip install --force-reinstall 'octc[{EXTRAS[top]}]'"
+    return OctcError("OCT-E903", f"{top} is installed and cannot be imported", hint=hint, why=line)
 
 
 def need(module: str) -> ModuleType:

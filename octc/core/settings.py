@@ -155,7 +155,7 @@ def _read_file(path: Path, kind: str, shown: str | None = None) -> Settings:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
         raise OctcError(
-            "OCT-E105", f"configuration cannot be read: {reason}", mend="check the path", place=str(path)
+            "OCT-E105", f"configuration cannot be read: {reason}", hint="check the path", place=str(path)
         ) from error
     tree = _parse_yaml(text, path) if path.suffix in (".yaml", ".yml") else _parse_toml(text, path)
     return _checked(tree, text, f"{kind}:{shown or path}")
@@ -176,12 +176,12 @@ def _parse_toml(text: str, path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except RecursionError as error:
-        raise OctcError("OCT-E105", "not TOML: nested too deep", mend="write plain sections", place=f"{path}:1:1") from error
+        raise OctcError("OCT-E105", "not TOML: nested too deep", hint="write plain sections", place=f"{path}:1:1") from error
     except tomllib.TOMLDecodeError as error:
         where = re.search(r"line (\d+), column (\d+)", str(error))
         place = f"{path}:{where[1]}:{where[2]}" if where else f"{path}:{len(text.splitlines()) or 1}:1"
         raise OctcError(
-            "OCT-E105", f"not TOML: {error}".lower().replace("toml", "TOML"), mend="mend this line", place=place
+            "OCT-E105", f"not TOML: {error}".lower().replace("toml", "TOML"), hint="mend this line", place=place
         ) from error
 
 
@@ -190,14 +190,14 @@ def _parse_yaml(text: str, path: Path) -> dict[str, Any]:
     try:
         tree = yaml.load(text, Loader=_yaml_loader(yaml))
     except RecursionError as error:
-        raise OctcError("OCT-E105", "not YAML: nested too deep", mend="write plain sections", place=f"{path}:1:1") from error
+        raise OctcError("OCT-E105", "not YAML: nested too deep", hint="write plain sections", place=f"{path}:1:1") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or "cannot be parsed"
-        raise OctcError("OCT-E105", f"not YAML: {problem}", mend="mend this line", place=place) from error
+        raise OctcError("OCT-E105", f"not YAML: {problem}", hint="mend this line", place=place) from error
     if not isinstance(tree, (dict, type(None))):
-        raise OctcError("OCT-E105", "not a table of keys", mend="write `section:` and keys under it", place=f"{path}:1:1")
+        raise OctcError("OCT-E105", "not a table of keys", hint="write `section:` and keys under it", place=f"{path}:1:1")
     return tree or {}
 
 
@@ -224,7 +224,7 @@ def _checked(tree: Mapping[str, Any], text: str, origin: str, prefix: str = "") 
         section, entries = (name, value) if name in KEYS else ("", {name: value})
         if section and not isinstance(entries, Mapping):
             line = _line_of(text, prefix, section)
-            raise OctcError("OCT-E104", f"{section} must be a table", mend=f"[{section}]", place=f"{origin}:{line}  {section}")
+            raise OctcError("OCT-E104", f"{section} must be a table", hint=f"[{section}]", place=f"{origin}:{line}  {section}")
         for key, item in entries.items():
             line = _line_of(text, ".".join(part for part in (prefix, section) if part), str(key))
             found.setdefault(section, {})[str(key)] = (_check(section, str(key), item, f"{origin}:{line}"), f"{origin}:{line}")
@@ -237,11 +237,11 @@ def _check(section: str, name: str, value: Any, origin: str) -> Any:
     if key is None:
         known = [f"{s}.{k}" if s else k for s, keys in KEYS.items() for k in keys]
         near = get_close_matches(path, known, n=1, cutoff=0.5) or get_close_matches(name, known, n=1, cutoff=0.3)
-        mend = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(known)}"
-        raise OctcError("OCT-E103", f"unknown key {path}", mend=mend, place=f"{origin}  {path}")
+        hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(known)}"
+        raise OctcError("OCT-E103", f"unknown key {path}", hint=hint, place=f"{origin}  {path}")
     if not key.fits(value):
         text = f"{path} = {value!r} is not allowed"
-        raise OctcError("OCT-E104", text, mend=f"{path} must be {key.allowed()}", place=f"{origin}  {path}")
+        raise OctcError("OCT-E104", text, hint=f"{path} must be {key.allowed()}", place=f"{origin}  {path}")
     return float(value) if key.kind is float else value
 
 
@@ -275,7 +275,7 @@ def _read_environment(environ: Mapping[str, str]) -> Settings:
         origin = f"env:{variable}"
         if name in found.get(section, {}):
             other = found[section][name][1].removeprefix("env:")
-            raise OctcError("OCT-E102", f"{other} and {variable} set the same key", mend=f"unset {variable}", place=variable)
+            raise OctcError("OCT-E102", f"{other} and {variable} set the same key", hint=f"unset {variable}", place=variable)
         key = KEYS.get(section, {}).get(name)
         value = text if key is None else _from_text(text, key.kind)
         found.setdefault(section, {})[name] = (_check(section, name, value, origin), origin)

@@ -89,7 +89,7 @@ def audit(
     """
     for value, allowed, option in ((near, NEAR, "--near-duplicates"), (expect, EXPECT, "--expect")):
         if value not in allowed:
-            raise OctcError("OCT-E104", f"{option} {value}", mend=f"one of: {', '.join(allowed)}", place=option)
+            raise OctcError("OCT-E104", f"{option} {value}", hint=f"one of: {', '.join(allowed)}", place=option)
     spec = spec_of(name)
     samples = scan_dataset(name, root, progress=scanned)
     facts = read_facts(root, samples.items, read)
@@ -149,8 +149,8 @@ def _unreadable(samples: Samples, facts: Sequence[ImageFacts]) -> Iterator[Findi
         if fact.failure is not None:
             by_code[fact.failure[0]].append(f"{sample.path} ({fact.failure[1]})")
     for code, items in sorted(by_code.items()):
-        mend = "replace the files, or train with --skip-bad"
-        yield Finding(code, f"{len(items)} files cannot be used", tuple(items), mend)
+        hint = "replace the files, or train with --skip-bad"
+        yield Finding(code, f"{len(items)} files cannot be used", tuple(items), hint)
 
 
 def _copies(classes: Sequence[str], items: Sequence[Sample]) -> Iterator[Finding]:
@@ -206,16 +206,16 @@ def _near(good: Sequence[tuple[Sample, ImageFacts]], known: PatientIds, near: st
     train, test = parts
     pairs = near_pairs([b for _, b in train], [b for _, b in test])
     across = [(train[i][0], test[j][0], d) for i, j, d in pairs]
-    mend = "remove one of each pair, or --near-duplicates warn"
+    hint = "remove one of each pair, or --near-duplicates warn"
     if listed := tuple(_alike(across)):
         code = "OCT-E211" if near == "error" else "OCT-W213"
-        yield Finding(code, f"{len(listed)} pairs of train and test look the same", listed, mend)
+        yield Finding(code, f"{len(listed)} pairs of train and test look the same", listed, hint)
     if listed := tuple(_alike(inside)):
         official = bool(parts[1])
         whose = {"known": "of different patients ", "partial": "not known to be of one patient "}.get(known.state, "")
         where = f"{whose}{'in one part (a fold' if official else '(a split'} may separate them)"
         code = "OCT-E211" if near == "error" and not official else "OCT-W213"
-        yield Finding(code, f"{len(listed)} pairs {where} look the same", listed, mend)
+        yield Finding(code, f"{len(listed)} pairs {where} look the same", listed, hint)
 
 
 def _alike(pairs: Sequence[tuple[Sample, Sample, int]]) -> Iterator[str]:
@@ -243,8 +243,8 @@ def _published(spec: DatasetSpec, samples: Samples, expect: str) -> Iterator[Fin
         total = sum(sum(classes.values()) for classes in spec.published.values())
         text = f"{len(whole)} images, {total} were published"
         finding = more or expect == "published"
-        mend = "unpack the whole archive" if finding and not more else "results are not comparable with published ones"
-        yield Finding("OCT-E215" if finding else "OCT-W215", text, tuple(listed), mend)
+        hint = "unpack the whole archive" if finding and not more else "results are not comparable with published ones"
+        yield Finding("OCT-E215" if finding else "OCT-W215", text, tuple(listed), hint)
 
 
 def _noted(good: Sequence[tuple[Sample, ImageFacts]]) -> Iterator[Finding]:
@@ -259,5 +259,5 @@ def _noted(good: Sequence[tuple[Sample, ImageFacts]]) -> Iterator[Finding]:
         for code, text in fact.notes:
             by_code[code].append(f"{sample.path}: {text.partition(': ')[2]}")
     for code, items in sorted(by_code.items()):
-        text, mend = texts[code]
-        yield Finding(code, f"{len(items)} {text}", tuple(items), mend)
+        text, hint = texts[code]
+        yield Finding(code, f"{len(items)} {text}", tuple(items), hint)

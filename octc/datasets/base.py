@@ -65,11 +65,11 @@ class Finding:
     code: str
     message: str
     items: tuple[str, ...]
-    mend: str
+    hint: str
 
     def error(self) -> OctcError:
         """As an error that a command can end with; at most ten items are spelt out."""
-        return OctcError(self.code, self.message, mend=self.mend, place=self.place)
+        return OctcError(self.code, self.message, hint=self.hint, place=self.place)
 
     @property
     def place(self) -> str | None:

@@ -29,7 +29,7 @@ def make_folds(samples: Samples, dataset: str, k: int, seed: int, val: float = I
         OctcError: E104 fewer than two folds, E207 a class that too few patients have.
     """
     if k < 2:
-        raise OctcError("OCT-E104", f"{k} folds", mend="--folds 5: at least 2", place="--folds")
+        raise OctcError("OCT-E104", f"{k} folds", hint="--folds 5: at least 2", place="--folds")
     rest, official, dropped = apart(samples)
     rng = np.random.default_rng([seed, 0xF01D, k])
     number = _numbers(rest, samples.classes, k, rng)
@@ -60,8 +60,8 @@ def _numbers(items: Sequence[Sample], classes: Sequence[str], k: int, rng: np.ra
         whole = "images" if ids_of(items).state == UNKNOWN else "patients"
         text = f"{k} folds need {k} {whole} of each class; too few: {', '.join(few)}"
         least = min(people[label] for label in range(len(classes)))
-        mend = f"--folds {least}" if least >= 2 else f"add {whole}: a fold holds out whole {whole}"
-        raise OctcError("OCT-E207", text, mend=mend, place="--folds")
+        hint = f"--folds {least}" if least >= 2 else f"add {whole}: a fold holds out whole {whole}"
+        raise OctcError("OCT-E207", text, hint=hint, place="--folds")
     totals = Counter(s.label for s in items)
     held = [[0.0] * len(classes) for _ in range(k)]  # share of each class that a fold has
     images = [0] * k

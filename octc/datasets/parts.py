@@ -99,8 +99,8 @@ def parts_of(names: Sequence[str], full: Sequence[str], place: str) -> dict[str,
                 f"{name} lies beside a validation and a test part", f"move it out of {place}, or rename the others", place
             )
         if not known & {"val", "test"}:
-            mend = f"mv {_quoted(place, name)} {_quoted(place, 'test')}   (or val: it is then read as train)"
-            raise _refused(f"{name} may be the validation or the test part", mend, place)
+            hint = f"mv {_quoted(place, name)} {_quoted(place, 'test')}   (or val: it is then read as train)"
+            raise _refused(f"{name} may be the validation or the test part", hint, place)
         kinds[name] = "val" if "test" in known else "test"
     for kind in READ_AS:
         if len(same := [name for name in kinds if kinds[name] == kind]) > 1:
@@ -163,10 +163,10 @@ def _tops(tree: Tree, base: str, kinds: Mapping[str, str]) -> Iterator[tuple[str
     listed = ", ".join(kinds)
     if beside:
         text = f"folders of parts ({listed}) and other folders with images ({shorten(beside)}) lie side by side"
-        mend = (
+        hint = (
             f"move {shorten(beside)} into the parts (PART/CLASS/IMAGE) or out of {place}; no class may be called as a part is"
         )
-        raise _refused(text, mend, place)
+        raise _refused(text, hint, place)
     if "train" not in kinds.values():
         text = f"no training part beside {listed}"
         raise _refused(
@@ -202,10 +202,10 @@ def _inner(tree: Tree, base: str, name: str, inner: Sequence[str]) -> Parts:
         return read_parts(tree, joined(base, name))
     place = str(tree.root / base)
     text = f"one folder alone in {place}: {name}, which holds {shorten(inner, 5, 'folders')}"
-    mend = (
+    hint = (
         f"if those are the classes: --data {shlex.quote(str(tree.root / joined(base, name)))}; at least two classes are needed"
     )
-    raise _refused(text, mend, place)
+    raise _refused(text, hint, place)
 
 
 def _refuse_joined(tree: Tree, base: str) -> None:
@@ -216,8 +216,8 @@ def _refuse_joined(tree: Tree, base: str) -> None:
         place = str(tree.root / base)
         name, (kind, rest) = next(iter(found.items()))
         into = _quoted(place, f"{kind}/{'_'.join(rest) or 'CLASS'}")
-        mend = f"mkdir -p {_quoted(place, kind)} && mv {_quoted(place, name)} {into}   (and so on: PART/CLASS/IMAGE)"
-        raise _refused(f"folder names join parts and classes: {shorten(list(found))}", mend, place)
+        hint = f"mkdir -p {_quoted(place, kind)} && mv {_quoted(place, name)} {into}   (and so on: PART/CLASS/IMAGE)"
+        raise _refused(f"folder names join parts and classes: {shorten(list(found))}", hint, place)
 
 
 def check_classes(tree: Tree, top: str, names: Sequence[str], *, known: bool) -> None:
@@ -235,12 +235,12 @@ def check_classes(tree: Tree, top: str, names: Sequence[str], *, known: bool) ->
     if same := _same(tree, top, full):
         text = f"the folders {shorten(full)} all hold the folders {shorten(same)}: which are the classes is not clear"
         first = shlex.quote(str(tree.root / joined(top, full[0])))
-        mend = (
+        hint = (
             f"if {shorten(same, 4, 'more')} are the classes: --data {first} for one, or name the folders train and test; "
             f"if {shorten(full, 4, 'more')} are: give the sub-folders other names in each class, or name each image in "
             f"{tree.root}/labels.csv"
         )
-        raise _refused(text, mend, place)
+        raise _refused(text, hint, place)
 
 
 def _same(tree: Tree, top: str, full: Sequence[str]) -> list[str]:
@@ -280,11 +280,11 @@ def _refuse_below(tree: Tree, top: str, below: Mapping[str, Sequence[str]]) -> N
         raise _refused(text, f"--data {shlex.quote(str(tree.root / joined(top, own[0])))}", place)
     text = f"folders of parts inside class folders: {shorten(some, 6, 'more')}; octc reads PART/CLASS/IMAGE"
     name, part = next(iter(below)), some[0].rpartition("/")[2]
-    mend = (
+    hint = (
         f"mkdir -p {_quoted(place, part)} && mv {shlex.quote(str(tree.root / some[0]))} {_quoted(place, f'{part}/{name}')}"
         "   (and so on for each class and part)"
     )
-    raise _refused(text, mend, place)
+    raise _refused(text, hint, place)
 
 
 def _is_set(tree: Tree, folder: str) -> bool:
@@ -297,5 +297,5 @@ def _quoted(place: str, name: str) -> str:
     return shlex.quote(str(Path(place) / name))
 
 
-def _refused(text: str, mend: str, place: str) -> OctcError:
-    return OctcError("OCT-E206", text, mend=mend, place=place)
+def _refused(text: str, hint: str, place: str) -> OctcError:
+    return OctcError("OCT-E206", text, hint=hint, place=place)

@@ -185,7 +185,7 @@ DATASETS: dict[str, DatasetSpec] = {
 def spec_of(name: str) -> DatasetSpec:
     """A data set by name (OctcError E104 with the names there are)."""
     if name not in DATASETS:
-        raise OctcError("OCT-E104", f"unknown data set {name!r}", mend=f"one of: {', '.join(DATASETS)}", place="--dataset")
+        raise OctcError("OCT-E104", f"unknown data set {name!r}", hint=f"one of: {', '.join(DATASETS)}", place="--dataset")
     return DATASETS[name]
 
 
@@ -211,13 +211,13 @@ def find_root(name: str, data: str | None, environ: Mapping[str, str]) -> Path:
     default = spec.default_root
     chosen = data or (None if name in DRAWN else environ.get("OCTC_DATA")) or default
     if chosen is None:
-        raise OctcError("OCT-E230", f"data set {name} needs a place", mend="--data DIR, or set OCTC_DATA")
+        raise OctcError("OCT-E230", f"data set {name} needs a place", hint="--data DIR, or set OCTC_DATA")
     root = Path(chosen)
     if not is_folder(root):
         get = f"{DRAWN[name]} draws it" if name in DRAWN else "give --data DIR"
         if spec.fetched_as:
             get = f"octc data fetch {spec.fetched_as}, or --data DIR"
-        raise OctcError("OCT-E230", f"data set {name} not found at {root}", mend=get, place=str(root))
+        raise OctcError("OCT-E230", f"data set {name} not found at {root}", hint=get, place=str(root))
     return root
 
 
@@ -242,8 +242,8 @@ def _with_left_out(samples: Samples) -> Samples:
     if not missed:
         return replace(samples, unread=unread)
     text = f"{len(missed)} left out that may hold images: {', '.join(f'{n} {why}' for why, n in count_left(missed).items())}"
-    mend = "convert them to PNG, JPEG, TIFF or BMP and put them into a class folder, or move them out of the data set"
-    note = Finding("OCT-W220", text, tuple(one.path for one in missed), mend)
+    hint = "convert them to PNG, JPEG, TIFF or BMP and put them into a class folder, or move them out of the data set"
+    note = Finding("OCT-W220", text, tuple(one.path for one in missed), hint)
     return replace(samples, unread=unread, notes=(*samples.notes, note))
 
 
@@ -262,7 +262,7 @@ def without_bad(samples: Samples, progress: Progress | None = None) -> Samples:
                 progress(done, len(samples.items))
     if empty := [name for k, name in enumerate(samples.classes) if not any(s.has(k) for s in good)]:
         text = f"no readable image is left of {', '.join(empty)}"
-        raise OctcError("OCT-E206", text, mend="fetch the files again", place=str(samples.root))
+        raise OctcError("OCT-E206", text, hint="fetch the files again", place=str(samples.root))
     return replace(samples, items=tuple(good), skipped=tuple(bad))
 
 

@@ -41,8 +41,8 @@ def make_splits(
             for the teacher of UCSD), and what `make_split` and `make_folds` raise.
     """
     if protocol not in PROTOCOLS:
-        mend = f"one of: {', '.join(PROTOCOLS)}"
-        raise OctcError("OCT-E104", f"unknown protocol {protocol!r}", mend=mend, place="--protocol")
+        hint = f"one of: {', '.join(PROTOCOLS)}"
+        raise OctcError("OCT-E104", f"unknown protocol {protocol!r}", hint=hint, place="--protocol")
     if protocol != CLEAN:
         return _released(samples, dataset, protocol, folds, SEED if seed is None else seed)
     if folds is None:
@@ -55,12 +55,12 @@ def _released(samples: Samples, dataset: str, protocol: str, folds: int | None, 
         return _neh(samples, dataset, protocol, folds or FOLDS, seed)
     if not any(s.part == "test" for s in samples.items):
         text = f"no {protocol} split of {dataset}: KD-OCT split neh, and data sets with an official test part"
-        raise OctcError("OCT-E102", text, mend="--protocol clean", place="--protocol")
+        raise OctcError("OCT-E102", text, hint="--protocol clean", place="--protocol")
     if protocol == RELEASED:
         return _ucsd(samples, dataset, folds or FOLDS, seed)
     if folds is not None:
-        mend = "leave --folds out, or --protocol as-released"
-        raise OctcError("OCT-E102", f"{protocol} of {dataset} is one split without folds", mend=mend, place="--folds")
+        hint = "leave --folds out, or --protocol as-released"
+        raise OctcError("OCT-E102", f"{protocol} of {dataset} is one split without folds", hint=hint, place="--folds")
     return [_ucsd_teacher(samples, dataset, seed)]
 
 
@@ -75,8 +75,8 @@ def released_folds(labels: Sequence[str] | Sequence[int], k: int, seed: int) -> 
             train, val = selection.train_test_split(others, test_size=SHARE, random_state=seed, stratify=values[others])
             folds.append((sorted(train.tolist()), sorted(val.tolist()), sorted(test.tolist())))
     except ValueError as error:
-        mend = "fewer folds, or more images of the class"
-        raise OctcError("OCT-E207", f"{k} folds cannot be made: {error}".rstrip("."), mend=mend, place="--folds") from error
+        hint = "fewer folds, or more images of the class"
+        raise OctcError("OCT-E207", f"{k} folds cannot be made: {error}".rstrip("."), hint=hint, place="--folds") from error
     return folds
 
 

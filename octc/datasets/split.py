@@ -117,9 +117,9 @@ def read_split(path: Path) -> Split:
             raise ValueError(f"a class that stands twice: {', '.join(map(str, split.classes))}"[:300])
         good = split.digest == value["digest"] and split.protocol in PROTOCOLS
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OctcError("OCT-E216", f"split cannot be read: {error}", mend="train again", place=str(path)) from error
+        raise OctcError("OCT-E216", f"split cannot be read: {error}", hint="train again", place=str(path)) from error
     if not good:
-        raise OctcError("OCT-E216", "split does not have the digest that it states", mend="train again", place=str(path))
+        raise OctcError("OCT-E216", "split does not have the digest that it states", hint="train again", place=str(path))
     return split
 
 
@@ -261,16 +261,16 @@ def check_split(split: Split) -> None:
     """
     for leak in leaks_of(split) if split.protocol == CLEAN else ():
         where = f"in both {leak['parts'][0]} and {leak['parts'][1]}"
-        mend = "train again with a new split"
+        hint = "train again with a new split"
         for kind in ("patients", "eyes"):
             if shared := leak[kind]:
-                raise OctcError("OCT-E212", f"{len(shared)} {kind} {where}: {shorten(shared)}", mend=mend)
-        raise OctcError("OCT-E210", f"{len(leak['images'])} images {where}: {shorten(leak['images'])}", mend=mend)
+                raise OctcError("OCT-E212", f"{len(shared)} {kind} {where}: {shorten(shared)}", hint=hint)
+        raise OctcError("OCT-E210", f"{len(leak['images'])} images {where}: {shorten(leak['images'])}", hint=hint)
     train = split.parts["train"]
     if missing := [name for k, name in enumerate(split.classes) if not any(s.has(k) for s in train)]:
-        mend = "add images of these classes, from other patients"
-        raise OctcError("OCT-E207", f"classes absent from train: {', '.join(missing)}", mend=mend)
+        hint = "add images of these classes, from other patients"
+        raise OctcError("OCT-E207", f"classes absent from train: {', '.join(missing)}", hint=hint)
     for part in PARTS:
         if not split.parts[part]:
             more = "add images" if split.patient_ids.state == UNKNOWN else "add patients: each part needs whole patients"
-            raise OctcError("OCT-E207", f"no image is left for {part}", mend=more)
+            raise OctcError("OCT-E207", f"no image is left for {part}", hint=more)

@@ -52,7 +52,7 @@ def read_stats(samples: Samples, split: Split, progress: Progress | None = None)
     items = [s for part in split.parts.values() for s in part]
     facts = read_facts(samples.root, items, progress)
     bad = [
-        OctcError(*f.failure, mend="replace the file   (octc data check lists all)", place=s.path)
+        OctcError(*f.failure, hint="replace the file   (octc data check lists all)", place=s.path)
         for s, f in zip(items, facts, strict=True)
         if f.failure is not None
     ]

@@ -225,8 +225,8 @@ def closed_error(root: Path, closed: Sequence[tuple[str, str]]) -> OctcError:
     for folder, why in closed:
         place = str(root if folder == "." else root / folder)
         text = f"folder {place} cannot be read, so nobody knows what is in it: {why}"
-        mend = f"chmod -R u+rX {shlex.quote(place)}   (or have its owner do it), or move it out of the data set"
-        errors.append(OctcError("OCT-E231", text, mend=mend, place=place))
+        hint = f"chmod -R u+rX {shlex.quote(place)}   (or have its owner do it), or move it out of the data set"
+        errors.append(OctcError("OCT-E231", text, hint=hint, place=place))
     return errors[0] if len(errors) == 1 else Several(errors)
 
 
@@ -237,7 +237,7 @@ def open_tree(root: Path) -> Tree:
         OctcError: E230 no folder, E231 folders that cannot be read, all of them named.
     """
     if not is_folder(root):
-        raise OctcError("OCT-E230", f"no folder at {root}", mend="--data DIR", place=str(root))
+        raise OctcError("OCT-E230", f"no folder at {root}", hint="--data DIR", place=str(root))
     tree = scan_tree(root)
     if tree.closed:
         raise closed_error(root, tree.closed)
@@ -264,8 +264,8 @@ def scan_words(words: Sequence[str]) -> tuple[list[Path], list[Left]]:
         found = [*tree.images, *(name for name, _ in tree.closed)]
         if not found:
             text = "no image in this folder" + (f"; left out: {words_left(tree.left)}" if tree.left else "")
-            mend = "images end in .png, .jpg, .tif or .bmp; an artifact holds artifact.json"
-            raise OctcError("OCT-E201", text, mend=mend, place=word)
+            hint = "images end in .png, .jpg, .tif or .bmp; an artifact holds artifact.json"
+            raise OctcError("OCT-E201", text, hint=hint, place=word)
         paths += [folder / name for name in found]
         left += [Left(str(folder / one.path) + ("/" if one.path.endswith("/") else ""), one.why) for one in tree.left]
     return paths, left

@@ -196,12 +196,12 @@ def read_image(path: Path) -> Decoded:
     except OSError as error:
         if error.errno != errno.EIO and (fault := fault_of(error, path)) is not None:  # EIO may be of this one file
             raise fault from error
-        raise OctcError("OCT-E201", f"cannot be read: {error.strerror}", mend="check the path", place=str(path)) from error
+        raise OctcError("OCT-E201", f"cannot be read: {error.strerror}", hint="check the path", place=str(path)) from error
     if size > MAX_BYTES:
         raise OctcError(
             "OCT-E203",
             f"file of {size} bytes, the limit is {MAX_BYTES}",
-            mend="export a smaller image",
+            hint="export a smaller image",
             place=str(path),
         )
     decoded = decode_image(data, str(path))
@@ -220,16 +220,16 @@ def _of_folder(path: Path) -> OctcError:
             list(entries)
     except OSError as error:
         text = f"folder cannot be read, so nobody knows what is in it: {error.strerror}"
-        mend = f"chmod -R u+rX {shlex.quote(str(path))}   (or have its owner do it)"
-        return OctcError("OCT-E231", text, mend=mend, place=str(path))
-    return OctcError("OCT-E201", "cannot be read: Is a directory", mend="check the path", place=str(path))
+        hint = f"chmod -R u+rX {shlex.quote(str(path))}   (or have its owner do it)"
+        return OctcError("OCT-E231", text, hint=hint, place=str(path))
+    return OctcError("OCT-E201", "cannot be read: Is a directory", hint="check the path", place=str(path))
 
 
 def decode_image(data: bytes, place: str) -> Decoded:
     """Decode compressed bytes; `place` is what errors name. Raises as `read_image` does."""
 
-    def refuse(code: str, message: str, mend: str) -> OctcError:
-        return OctcError(code, message, mend=mend, place=place)
+    def refuse(code: str, message: str, hint: str) -> OctcError:
+        return OctcError(code, message, hint=hint, place=place)
 
     if not data:
         raise refuse("OCT-E201", "image is empty (0 bytes)", "fetch the file again")

@@ -42,7 +42,7 @@ class Check:
     group: str
     state: str
     text: str
-    mend: str = ""
+    hint: str = ""
     code: str | None = None
     needed: tuple[str, ...] = ()
     matters: tuple[str, ...] = TARGETS
@@ -84,8 +84,8 @@ def check_cpu(machine: Machine, environ: Mapping[str, str], threads: tuple[int, 
     elif machine.governor == "performance":
         found.append(Check(group, "ok", "governor performance"))
     else:
-        mend = "for steady clocks: sudo cpupower frequency-set -g performance"
-        found.append(Check(group, "warning", f"governor {machine.governor}: clocks may move while measuring", mend))
+        hint = "for steady clocks: sudo cpupower frequency-set -g performance"
+        found.append(Check(group, "warning", f"governor {machine.governor}: clocks may move while measuring", hint))
     for name in ISA_LIMITS:
         if name in environ:
             found.append(Check(group, "warning", f"{name} is set: libraries may not use the whole processor", f"unset {name}"))
@@ -113,22 +113,22 @@ def check_memory(run_dir: Path, environ: Mapping[str, str], *, trains: bool, roo
     else:
         short = free < RAM_MIB
         text = f"memory {total / 1024:.1f} GiB, {free / 1024:.1f} GiB available"
-        mend = "close other programs" if short else ""
-        found.append(Check(group, "warning" if short else "ok", text, mend, "OCT-E904" if short else None))
+        hint = "close other programs" if short else ""
+        found.append(Check(group, "warning" if short else "ok", text, hint, "OCT-E904" if short else None))
     shm = root / "dev/shm"
     if shm.is_dir():
         mib = shutil.disk_usage(shm).free >> 20
         short = mib < SHM_MIB
         state = "ok" if not short else "warning" if trains else "info"
         text = f"/dev/shm {mib} MiB free{': several GPUs share memory through it' if short else ''}"
-        mend = "start the container with --shm-size=1g" if short else ""
-        found.append(Check(group, state, text, mend, "OCT-E303" if short else None, matters=("gpu",)))
+        hint = "start the container with --shm-size=1g" if short else ""
+        found.append(Check(group, state, text, hint, "OCT-E303" if short else None, matters=("gpu",)))
     places = [("run folder", run_dir), ("bundle folder", Path("bundles"))]
     try:
         places.append(("temporary folder", Path(tempfile.gettempdir())))
     except OSError as error:
         fault = fault_of(error)
-        found.append(Check(group, "problem", "no usable temporary folder", fault.mend if fault else "TMPDIR=DIR", "OCT-E906"))
+        found.append(Check(group, "problem", "no usable temporary folder", fault.hint if fault else "TMPDIR=DIR", "OCT-E906"))
     found += [_check_folder(name, place) for name, place in places]
     home = environ.get("HOME")
     if home is None or not os.access(home, os.W_OK):
@@ -141,8 +141,8 @@ def _check_folder(name: str, place: Path) -> Check:
     group = "Memory and disk"
     existing = next(path for path in (place.absolute(), *place.absolute().parents) if path.is_dir())
     if not os.access(existing, os.W_OK):
-        mend = "--run-dir DIR" if name == "run folder" else "check the permissions"
-        return Check(group, "problem" if name == "run folder" else "warning", f"{name} cannot be written", mend, "OCT-E109")
+        hint = "--run-dir DIR" if name == "run folder" else "check the permissions"
+        return Check(group, "problem" if name == "run folder" else "warning", f"{name} cannot be written", hint, "OCT-E109")
     free = shutil.disk_usage(existing).free / GIB
     text = f"{name}: {free:.1f} GiB free"
     if free < DISK_WARNING:
@@ -161,8 +161,8 @@ def check_gpu(
     if not gpus and jetpack is not None:
         return [Check(group, "ok", "the GPU of this Jetson (nvidia-smi does not name it)")]
     if not gpus:
-        mend = "a machine with an NVIDIA GPU and its driver"
-        return [Check(group, "info", "no NVIDIA GPU: training takes the CPU", mend, "OCT-E903", needed=("gpu", "tensorrt"))]
+        hint = "a machine with an NVIDIA GPU and its driver"
+        return [Check(group, "info", "no NVIDIA GPU: training takes the CPU", hint, "OCT-E903", needed=("gpu", "tensorrt"))]
     found = [
         Check(group, "ok", f"{gpu.name}, sm {gpu.sm or '?'}, driver {gpu.driver or '?'}, {gpu.memory_mib or '?'} MiB")
         for gpu in gpus
@@ -207,8 +207,8 @@ def check_sensors(root: Path = ROOT) -> list[Check]:
     elif read_text(rapl).strip():
         found.append(Check(group, "ok", "RAPL readable"))
     else:
-        mend = f"sudo chmod a+r /{RAPL}"
-        found.append(Check(group, "warning", "RAPL not permitted: no energy of the processor", mend, matters=("x86",)))
+        hint = f"sudo chmod a+r /{RAPL}"
+        found.append(Check(group, "warning", "RAPL not permitted: no energy of the processor", hint, matters=("x86",)))
     if tegra:
         found.append(Check(group, "ok", "tegrastats present"))
     else:
@@ -255,8 +255,8 @@ def _telemetry_of(one: Dependency, name: str, version: str, quiet: bool) -> Chec
     ways = [f"{variable}={value}" for variable, value in one.switches.items()]
     ways += [f"{one.hidden} cannot be imported"] if one.hidden else []
     if one.sends and not quiet:
-        mend = f"export {' '.join(word for word in ways if '=' in word)}" if one.switches else "import octc before it"
-        return Check(group, "problem", f"{name} {version}: {one.sends}: not switched off", mend)
+        hint = f"export {' '.join(word for word in ways if '=' in word)}" if one.switches else "import octc before it"
+        return Check(group, "problem", f"{name} {version}: {one.sends}: not switched off", hint)
     state = f"{one.sends}: switched off ({', '.join(ways)})" if one.sends else "sends nothing of itself"
     if version.partition("+")[0] in one.seen:
         return Check(group, "ok", f"{name} {version}: {state}")

@@ -38,7 +38,7 @@ class Conflict:
         have_it = f"{self.name} {self.version} is installed" if self.version else f"{self.name} is not installed"
         return f"{have_it}; {', '.join(f'{who} needs {what}' for who, what in self.needs)}"
 
-    def mend(self) -> str:
+    def hint(self) -> str:
         """Another version where everybody can be content with one, else an environment of its own."""
         own = [what for who, what in self.needs[: self.unmet] if who.startswith("octc ")]
         if self.unmet == len(self.needs) or own:

@@ -222,7 +222,7 @@ def compare_logits(
         OctcError: E708 when there is no image, or the reference is at chance: nothing worth preserving.
     """
     if not len(ids):
-        raise OctcError("OCT-E708", "no image to compare", mend="a set with images")
+        raise OctcError("OCT-E708", "no image to compare", hint="a set with images")
     order = np.argsort(np.asarray(ids), kind="stable")  # resampling numbers patients as they come
     ids, patients = [ids[i] for i in order], [patients[i] for i in order]
     true, reference, candidate = np.asarray(labels, np.int64)[order], reference[order], candidate[order]
@@ -269,4 +269,4 @@ def _check_reference(labels: Int64, reference: Outcome, alpha: float) -> None:
     lower = (wilson(hits, len(labels), alpha) or (0.0, 0.0))[0]
     if hits == 0 or (share < 1 and (lower <= share or len(np.unique(reference.predictions)) < 2)):
         text = f"the reference is at chance: {hits} of {len(labels)} right, the largest class has {round(share * len(labels))}"
-        raise OctcError("OCT-E708", text, mend="a reference that has learned the classes: train longer, or another run")
+        raise OctcError("OCT-E708", text, hint="a reference that has learned the classes: train longer, or another run")

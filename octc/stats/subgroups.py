@@ -67,8 +67,8 @@ def binned(column: str, values: Sequence[str | None]) -> list[str]:
         numbers = [float(value) if value else None for value in values]
     except ValueError:
         text = f"column {column} has {len(known)} different values ({shorten([str(v) for v in known], 3, 'more')})"
-        mend = f"leave it out, or give it at most {MOST_GROUPS} values"
-        raise OctcError("OCT-E209", text, mend=mend, place=column) from None
+        hint = f"leave it out, or give it at most {MOST_GROUPS} values"
+        raise OctcError("OCT-E209", text, hint=hint, place=column) from None
     whole = np.array([number for number in numbers if number is not None])
     edges = np.unique(np.quantile(whole, [0.25, 0.5, 0.75], method="inverted_cdf"))
     tops = [*edges.tolist(), float(whole.max())]

@@ -59,7 +59,7 @@ class ParityOptions:
         )
         for name, value, holds, allowed in rules:
             if not holds:
-                raise OctcError("OCT-E104", f"{name} {value} is out of range", mend=f"{name}: {allowed}")
+                raise OctcError("OCT-E104", f"{name} {value} is out of range", hint=f"{name}: {allowed}")
 
     @property
     def delta(self) -> float:

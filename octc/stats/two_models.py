@@ -104,18 +104,18 @@ def aligned(reference: Side, candidate: Side) -> Side:
     """
     if reference.classes != candidate.classes:
         text = f"classes differ: {', '.join(reference.classes)}; {', '.join(candidate.classes)}"
-        raise OctcError("OCT-E309", text, mend="compare networks of the same classes in the same order")
+        raise OctcError("OCT-E309", text, hint="compare networks of the same classes in the same order")
     ours, theirs = set(reference.ids), set(candidate.ids)
     if ours != theirs:
         only = [shorten(sorted(path for _, path in part), 3) or "none" for part in (ours - theirs, theirs - ours)]
         text = f"the two were not judged on the same images: only {reference.name}: {only[0]}; only {candidate.name}: {only[1]}"
-        mend = "--split test (or official): a part that both have; or train both with one seed and one protocol"
-        raise OctcError("OCT-E706", text, mend=mend)
+        hint = "--split test (or official): a part that both have; or train both with one seed and one protocol"
+        raise OctcError("OCT-E706", text, hint=hint)
     where = {one: i for i, one in enumerate(candidate.ids)}
     order = [where[one] for one in reference.ids]
     moved = tuple(candidate.labels[i] for i in order)
     if moved != reference.labels:
-        raise OctcError("OCT-E706", "the two have other labels for the same images", mend="judge both on one data set")
+        raise OctcError("OCT-E706", "the two have other labels for the same images", hint="judge both on one data set")
     return Side(
         candidate.name, candidate.role, candidate.model, candidate.classes, reference.ids, moved,
         tuple(candidate.patients[i] for i in order), candidate.probabilities[order], candidate.logs[order], candidate.size,

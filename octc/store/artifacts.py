@@ -154,7 +154,7 @@ def read_artifact(folder: Path) -> Artifact:
     """
     manifest = folder / MANIFEST
     if not manifest.is_file():
-        raise OctcError("OCT-E107", f"no artifact at {folder}", mend="octc export makes one", place=str(folder))
+        raise OctcError("OCT-E107", f"no artifact at {folder}", hint="octc export makes one", place=str(folder))
     try:
         if manifest.stat().st_size > MOST_MANIFEST:
             raise ValueError(f"{manifest.stat().st_size} bytes, the limit is {MOST_MANIFEST}")
@@ -187,7 +187,7 @@ def _check_sums(folder: Path, artifact: Artifact) -> None:
 
 
 def _bad(code: str, message: str, place: Path) -> OctcError:
-    return OctcError(code, message, mend="do not use this artifact; copy it again from where it was made", place=str(place))
+    return OctcError(code, message, hint="do not use this artifact; copy it again from where it was made", place=str(place))
 
 
 def _check_names(folder: Path, artifact: Artifact) -> None:

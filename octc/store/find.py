@@ -107,19 +107,19 @@ def _named(place: str, run_dir: Path, words: str) -> tuple[list[Found], str]:
     if folder.is_dir() and not (folder / RUN).is_file():
         if folders := artifact_folders(folder) or artifact_folders(folder / "artifacts"):
             return _valid(folders, words)
-        raise OctcError("OCT-E107", f"no artifact in {place}", mend="octc export makes one", place=place)
+        raise OctcError("OCT-E107", f"no artifact in {place}", hint="octc export makes one", place=place)
     run = _run(place, run_dir)
     if folders := artifact_folders(run.artifacts):
         return _valid(folders, words if Path(place) == run.path else f"using {run.artifacts}")
-    raise OctcError("OCT-E107", f"run {run.id} has no artifacts", mend=f"octc export {run.id}", place=str(run.path))
+    raise OctcError("OCT-E107", f"run {run.id} has no artifacts", hint=f"octc export {run.id}", place=str(run.path))
 
 
 def not_an_artifact(path: Path, what: str) -> OctcError:
     """E107 for a file that was given where an artifact is wanted. what: for example "an ONNX file"."""
     text = f"{path} is {what}, and no artifact lies around it"
     why = "an artifact is a folder: the model with its classes, its preprocessing and its checksums (artifact.json)"
-    mend = "octc export makes one: name its folder; octc list runs shows what there is"
-    return OctcError("OCT-E107", text, mend=mend, place=str(path), why=why)
+    hint = "octc export makes one: name its folder; octc list runs shows what there is"
+    return OctcError("OCT-E107", text, hint=hint, place=str(path), why=why)
 
 
 def _check_file(path: Path, folder: Path, artifact: Artifact) -> None:
@@ -127,7 +127,7 @@ def _check_file(path: Path, folder: Path, artifact: Artifact) -> None:
     main, file = artifact.main_file, path.resolve()  # a link may have any name
     if file.is_file() and file.suffix == Path(main).suffix and file.name != main:
         text = f"{path} is one of the files of {artifact.name}, which answers with {main}"
-        raise OctcError("OCT-E107", text, mend=f"name the folder: {folder}", place=str(path))
+        raise OctcError("OCT-E107", text, hint=f"name the folder: {folder}", place=str(path))
 
 
 def _run(place: str, run_dir: Path) -> Run:
@@ -137,7 +137,7 @@ def _run(place: str, run_dir: Path) -> Run:
         if error.code != "OCT-E107" or not place:
             raise
         why = f"candidates: {_candidates(run_dir)}"
-        raise OctcError("OCT-E107", f"no artifact and no run: {place}", mend="octc list runs", why=why) from error
+        raise OctcError("OCT-E107", f"no artifact and no run: {place}", hint="octc list runs", why=why) from error
 
 
 def _valid(folders: Sequence[Path], words: str) -> tuple[list[Found], str]:
@@ -155,7 +155,7 @@ def _readable(folders: Iterable[Path]) -> tuple[list[Found], list[OctcError]]:
             founds.append(Found(folder, read_artifact(folder)))
         except OctcError as error:
             named = f"{folder.name}: {error.message}"
-            errors.append(OctcError(error.code, named, mend=error.mend, place=error.place, why=error.why))
+            errors.append(OctcError(error.code, named, hint=error.hint, place=error.place, why=error.why))
     return founds, errors
 
 
@@ -175,7 +175,7 @@ def _newest_bundles(place: Path) -> tuple[list[Found], str] | None:
     if len(ages) > 1 and ages[-1][0] == ages[-2][0]:
         text = f"two equally new runs under {place}: {ages[-2][1]} and {ages[-1][1]}"
         why = "only the number of a run says which one is newer, and clocks may go back"
-        raise OctcError("OCT-E107", text, mend=f"name the folder, for example {founds[0].folder}", place=str(place), why=why)
+        raise OctcError("OCT-E107", text, hint=f"name the folder, for example {founds[0].folder}", place=str(place), why=why)
     _, name, checkpoint = ages[-1]
     newest = runs[name, checkpoint]
     where = shorten(sorted({str(one.folder if len(newest) == 1 else one.folder.parent) for one in newest}))
@@ -198,7 +198,7 @@ def _age(name: str, group: Sequence[Found]) -> tuple[bool, int]:
 
 def _nothing(run_dir: Path) -> OctcError:
     why = f"looked at ${VARIABLE}, this folder, {run_dir} and ./{BUNDLES}; runs: {_candidates(run_dir)}"
-    return OctcError("OCT-E107", "no artifact here", mend="octc export, or name one: BUNDLE", place=str(run_dir), why=why)
+    return OctcError("OCT-E107", "no artifact here", hint="octc export, or name one: BUNDLE", place=str(run_dir), why=why)
 
 
 def _candidates(run_dir: Path) -> str:

@@ -63,7 +63,7 @@ class Run:
         except (OSError, ValueError) as error:
             if (fault := fault_of(error, self.path / RUN)) is not None:
                 raise fault from error
-            raise OctcError("OCT-E107", f"not a run: {self.path}", mend="octc list runs", place=str(self.path)) from error
+            raise OctcError("OCT-E107", f"not a run: {self.path}", hint="octc list runs", place=str(self.path)) from error
         return value
 
     def update(self, **fields: Any) -> None:
@@ -99,7 +99,7 @@ def create_run(run_dir: Path, kind: str, dataset: str, *, suffix: str = "", **fi
         if (fault := fault_of(error, run_dir)) is not None:
             raise fault from error
         text = f"run folder {run_dir} cannot be written: {error.strerror}"
-        raise OctcError("OCT-E109", text, mend="--run-dir DIR with a writable folder", place=str(run_dir)) from error
+        raise OctcError("OCT-E109", text, hint="--run-dir DIR with a writable folder", place=str(run_dir)) from error
     return Run(path)
 
 
@@ -148,7 +148,7 @@ def only_newest(runs: Iterable[Run]) -> Run | None:
     if first is None or second is None or _number(first) != _number(second):
         return first
     text = f"two equally new runs: {first.id} and {second.id}"
-    raise OctcError("OCT-E107", text, mend=f"name one, for example {first.id}", place=str(first.path.parent))
+    raise OctcError("OCT-E107", text, hint=f"name one, for example {first.id}", place=str(first.path.parent))
 
 
 def _number(run: Run) -> int:
@@ -169,11 +169,11 @@ def newest_run(run_dir: Path, kind: str | None = None, dataset: str | None = Non
     wanted = " ".join(word for word in (kind or "", "run", f"on {dataset}" if dataset else "") if word)
     others = [f"{r.id} ({r.read().get('status')})" for r in (runs or scan_runs(run_dir))[:10]]
     why = f"found: {', '.join(others)}" if others else f"no run lies in {run_dir}"
-    mend = "octc export" if artifacts else f"octc train {kind or 'student'} --dataset {dataset or 'NAME'}"
+    hint = "octc export" if artifacts else f"octc train {kind or 'student'} --dataset {dataset or 'NAME'}"
     raise OctcError(
         "OCT-E107",
         f"no successful {wanted}{' with artifacts' if artifacts else ''}",
-        mend=mend,
+        hint=hint,
         why=why,
         place=str(run_dir),
     )
@@ -193,7 +193,7 @@ def find_run(run_dir: Path, name: str) -> Run:
     if len(fits) == 1:
         return fits[0]
     listed = ", ".join(run.id for run in (fits or scan_runs(run_dir))[:10]) or "none"
-    raise OctcError("OCT-E107", f"no such run: {name}", mend="octc list runs", why=f"candidates: {listed}")
+    raise OctcError("OCT-E107", f"no such run: {name}", hint="octc list runs", why=f"candidates: {listed}")
 
 
 @contextmanager
@@ -217,7 +217,7 @@ def owning(run: Run, *, tidy: bool = True) -> Iterator[str | None]:
         except OSError as error:
             if (fault := fault_of(error, run.path)) is not None:
                 raise fault from error
-            raise OctcError("OCT-E109", f"{run.path} cannot be written: {error.strerror}", mend="--run-dir DIR") from error
+            raise OctcError("OCT-E109", f"{run.path} cannot be written: {error.strerror}", hint="--run-dir DIR") from error
         with os.fdopen(handle, "w") as stream:
             stream.write(mine)
         break
@@ -240,6 +240,6 @@ def _recover(path: Path, run: Run) -> str | None:
     same = host == socket.gethostname()
     if not same or (pid and started(pid) is not None and started(pid) == owner.get("start")):
         text = f"run {run.id} is in use by process {pid} on {host} since {owner['since']}"
-        raise OctcError("OCT-E108", text, mend="wait for it, or give another --run-dir", place=str(path))
+        raise OctcError("OCT-E108", text, hint="wait for it, or give another --run-dir", place=str(path))
     path.unlink(missing_ok=True)
     return f"recovered a stale lock of process {pid} on {host}"

@@ -58,8 +58,8 @@ def check_signature(folder: Path, manifest_sha256: str, environ: Mapping[str, st
     trusted = [Path(name) for name in environ.get(TRUSTED, "").split(os.pathsep) if name]
     path = folder / SIGNATURE
     if required and not trusted:
-        mend = f'[bundle] trusted = "key.pub" in octc.toml, or {TRUSTED}'
-        raise OctcError("OCT-E104", "signatures are required, and no key is trusted", mend=mend, place=POLICY)
+        hint = f'[bundle] trusted = "key.pub" in octc.toml, or {TRUSTED}'
+        raise OctcError("OCT-E104", "signatures are required, and no key is trusted", hint=hint, place=POLICY)
     if not path.exists():
         if required:
             raise _refused(f"{folder.name} is not signed, and the policy requires it", path)
@@ -78,13 +78,13 @@ def check_signature(folder: Path, manifest_sha256: str, environ: Mapping[str, st
 def _required(environ: Mapping[str, str]) -> bool:
     word = environ.get(POLICY, "optional")
     if word not in ("optional", "required"):
-        raise OctcError("OCT-E104", f"{POLICY}={word}", mend="optional or required", place=POLICY)
+        raise OctcError("OCT-E104", f"{POLICY}={word}", hint="optional or required", place=POLICY)
     return word == "required"
 
 
 def _refused(message: str, place: Path) -> OctcError:
-    mend = "copy the artifact again from where it was signed: octc bundle verify says by whom"
-    return OctcError("OCT-E507", message, mend=mend, place=str(place))
+    hint = "copy the artifact again from where it was signed: octc bundle verify says by whom"
+    return OctcError("OCT-E507", message, hint=hint, place=str(place))
 
 
 def _read(path: Path) -> tuple[bytes, str, bytes]:
@@ -119,7 +119,7 @@ def _private_key(path: Path, password: str | None) -> Any:
         if not isinstance(key, Ed25519PrivateKey):
             raise ValueError("not an Ed25519 key")
     except (OSError, ValueError, TypeError) as error:
-        raise OctcError("OCT-E507", f"key cannot be used: {error}", mend=MAKE_KEY, place=str(path)) from error
+        raise OctcError("OCT-E507", f"key cannot be used: {error}", hint=MAKE_KEY, place=str(path)) from error
     return key
 
 
@@ -133,5 +133,5 @@ def _public_key(path: Path) -> bytes:
         if not isinstance(key, Ed25519PublicKey):
             raise ValueError("not an Ed25519 key")
     except (OSError, ValueError) as error:
-        raise OctcError("OCT-E507", f"trusted key cannot be read: {error}", mend=PUBLIC_KEY, place=str(path)) from error
+        raise OctcError("OCT-E507", f"trusted key cannot be read: {error}", hint=PUBLIC_KEY, place=str(path)) from error
     return key.public_bytes_raw()

@@ -115,8 +115,8 @@ def log_reading(run: Path, reading: Reading) -> ReadingLog:
             return _log(run, whole + data)
     except OSError as error:
         text = f"the reading of the test images cannot be written down: {error.strerror}"
-        mend = "make the run's folder writable, or copy the run: cp -r; nothing was read"
-        raise OctcError("OCT-E109", text, mend=mend, place=str(path)) from error
+        hint = "make the run's folder writable, or copy the run: cp -r; nothing was read"
+        raise OctcError("OCT-E109", text, hint=hint, place=str(path)) from error
 
 
 def log_part(
@@ -171,7 +171,7 @@ def _line(value: Mapping[str, Any]) -> bytes:
 
 def _bad(why: str, path: Path) -> OctcError:
     text = f"the record of the uses of the test set cannot be read: {why}"
-    return OctcError("OCT-E709", text, mend="restore this file from a copy; it is not made anew", place=str(path))
+    return OctcError("OCT-E709", text, hint="restore this file from a copy; it is not made anew", place=str(path))
 
 
 def _parsed(data: bytes, path: Path) -> tuple[dict[str, Any] | None, list[Reading]]:

@@ -111,7 +111,7 @@ def write_verdict(folder: Path, name: str, sha256: str, key: str, document: dict
         write_json(folder / FILE, {**head, **{k: value[k] for k in ("test", "repeated", "exploratory", "select", "golden")}})
     except OSError as error:
         text = f"verify.json cannot be written: {error.strerror}"
-        raise OctcError("OCT-E109", text, mend="make the folder writable, or copy the artifact", place=str(folder)) from error
+        raise OctcError("OCT-E109", text, hint="make the folder writable, or copy the artifact", place=str(folder)) from error
 
 
 def _plan(document: Mapping[str, Any]) -> bytes:

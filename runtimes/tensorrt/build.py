@@ -61,12 +61,12 @@ def read_plans(folder: Path, version: str, module: str) -> dict[str, BuildPlan]:
         try:
             plans = {key: plan_from_json(value) for key, value in read_json(path).items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise OctcError("OCT-E502", f"{path.name} is no build plan: {error!r}", mend="octc export again") from error
+            raise OctcError("OCT-E502", f"{path.name} is no build plan: {error!r}", hint="octc export again") from error
         plan = plans.get(typing_for(version, module == RTX) or "")
         if plan is None or plan.module != module:
             made = ", ".join(sorted({f"{p.module} ({p.typing}ly typed)" for p in plans.values()}))
             text = f"{path.name} is for {made}; found is {module} {version}"
-            raise OctcError("OCT-E409", text, mend="octc export --target tensorrt (or tensorrt-rtx) on the workstation")
+            raise OctcError("OCT-E409", text, hint="octc export --target tensorrt (or tensorrt-rtx) on the workstation")
         found[plan.precision] = plan
     return found
 
@@ -151,20 +151,20 @@ def _refusal(plan: BuildPlan, ran: Ran, layers: LayerReport | None, error: str) 
 def _plain_refusal(plan: BuildPlan, ran: Ran, layers: LayerReport | None, error: str) -> OctcError:
     tail = "\n".join(ran.log.splitlines()[-TAIL:])
     if layers is not None:
-        mend = "--allow-fallback leaves these in float (recorded in the sidecar), or octc export --fp16"
-        return OctcError("OCT-E406", f"requested precision is not in the engine: {error}", mend=mend, why=tail or None)
+        hint = "--allow-fallback leaves these in float (recorded in the sidecar), or octc export --fp16"
+        return OctcError("OCT-E406", f"requested precision is not in the engine: {error}", hint=hint, why=tail or None)
     if ran.outcome == "environment":
         return OctcError(
-            "OCT-E903", f"TensorRT cannot be used: {error}", mend="octc doctor --target tensorrt", why=tail or None
+            "OCT-E903", f"TensorRT cannot be used: {error}", hint="octc doctor --target tensorrt", why=tail or None
         )
     if ran.outcome == "bad plan":
         return OctcError(
-            "OCT-E409", f"this TensorRT does not fit the plan: {error}", mend="octc export again", why=tail or None
+            "OCT-E409", f"this TensorRT does not fit the plan: {error}", hint="octc export again", why=tail or None
         )
-    mend = "--allow-fallback tries with fewer INT8 layers; octc lint looks at the graph"
+    hint = "--allow-fallback tries with fewer INT8 layers; octc lint looks at the graph"
     if ran.outcome in ("timed out", "killed"):
-        mend = f"close what uses the memory of the GPU, or lower workspace_mb (now {plan.workspace_mb}) in build-*.json"
-    return OctcError("OCT-E407", f"TensorRT builder {ran.outcome}: {error}", mend=mend, why=tail or None)
+        hint = f"close what uses the memory of the GPU, or lower workspace_mb (now {plan.workspace_mb}) in build-*.json"
+    return OctcError("OCT-E407", f"TensorRT builder {ran.outcome}: {error}", hint=hint, why=tail or None)
 
 
 def _clean(folder: Path, plan: BuildPlan) -> None:

@@ -55,14 +55,14 @@ def judge(record: Mapping[str, Any]) -> Judgement:
     if record.get("schema") != SCHEMA:
         found = record.get("schema")
         raise OctcError(
-            "OCT-E502", f"schema {found!r}, this octc reads {SCHEMA}", mend="octc verify --target tensorrt --on-device"
+            "OCT-E502", f"schema {found!r}, this octc reads {SCHEMA}", hint="octc verify --target tensorrt --on-device"
         )
     try:
         steps = tuple(Step(name, *look(record)) for name, look in STEPS.items())
         fell_back = any(len(one["attempts"]) > 1 for one in record["engines"])
         times = {one["precision"]: _p50(one) for one in record["engines"]}
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise OctcError("OCT-E502", f"the report of the device is damaged: {error!r}", mend="make it again") from error
+        raise OctcError("OCT-E502", f"the report of the device is damaged: {error!r}", hint="make it again") from error
     states = {step.state for step in steps}
     word = "fail" if FAILED in states else "incomplete" if SKIPPED in states else "pass"
     known = {kind: p50 for kind, p50 in times.items() if p50 is not None}

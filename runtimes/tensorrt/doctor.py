@@ -65,8 +65,8 @@ def check_tensorrt(environ: Mapping[str, str], root: Path = ROOT, seconds: float
         found.append(Check(GROUP, "warning", "whether TensorRT works here is not known: no answer in time", again, "OCT-E903"))
     elif not works:
         fault = next((f for one in said.values() if (f := diagnose(one.get("error", ""))) and f.id != "absent"), None)
-        mend = fault.mend if fault else APT
-        found.append(Check(GROUP, "problem", "nothing here can build an engine of TensorRT", mend, "OCT-E410", NEEDED))
+        hint = fault.hint if fault else APT
+        found.append(Check(GROUP, "problem", "nothing here can build an engine of TensorRT", hint, "OCT-E410", NEEDED))
     return found
 
 
@@ -93,7 +93,7 @@ def explain_log(text: str) -> Check:
     fault = diagnose(text)
     if fault is None:
         return Check(GROUP, "warning", "the log shows no failure that is known here", "report it", "OCT-E903")
-    return Check(GROUP, "problem", f"the log says: {fault.words}", fault.mend, "OCT-E410")
+    return Check(GROUP, "problem", f"the log says: {fault.words}", fault.hint, "OCT-E410")
 
 
 def _release(jetpack: str | None) -> list[Check]:
@@ -117,7 +117,7 @@ def _line(place: str, said: Mapping[str, Any]) -> Check:
     fault = diagnose(error) or Fault("", (), "TensorRT does not start", APT)
     state = "info" if fault.id == "absent" else "warning" if said.get("slow") else "problem"
     words = fault.words if fault.id == "absent" else f"{fault.words} ({_first(error)})"
-    return Check(GROUP, state, f"{where}: {words}", fault.mend, "OCT-E903")
+    return Check(GROUP, state, f"{where}: {words}", fault.hint, "OCT-E903")
 
 
 def _first(text: str) -> str:
@@ -129,7 +129,7 @@ def _first(text: str) -> str:
 def _lesser(line: Check) -> Check:
     """Something else works: no problem."""
     state = "warning" if line.state == "problem" else line.state
-    return Check(line.group, state, line.text, line.mend, line.code)
+    return Check(line.group, state, line.text, line.hint, line.code)
 
 
 def _trtexec(seconds: float) -> list[Check]:
@@ -143,7 +143,7 @@ def _trtexec(seconds: float) -> list[Check]:
     version = trtexec_version(done.stdout + done.stderr)
     if version is None:
         fault = diagnose(done.stdout + done.stderr) or Fault("", (), "it does not say its version", APT)
-        return [Check(GROUP, "problem", f"trtexec: {fault.words}", fault.mend, "OCT-E903")]
+        return [Check(GROUP, "problem", f"trtexec: {fault.words}", fault.hint, "OCT-E903")]
     reason = why_unsupported(dotted(version))
     if reason is not None:
         return [Check(GROUP, "problem", f"trtexec: {reason}", NEWER, "OCT-E409")]

@@ -24,7 +24,7 @@ class Fault:
     id: str
     patterns: tuple[str, ...]
     words: str
-    mend: str
+    hint: str
 
 
 FAULTS = (
@@ -262,7 +262,7 @@ def diagnose(text: str) -> Fault | None:
     for fault in FAULTS:
         if any(re.search(pattern, text, re.MULTILINE) for pattern in fault.patterns):
             command = COMMAND.search(text) if fault.id in ("stubs", "metadata") else None
-            return replace(fault, mend=command[1]) if command else fault
+            return replace(fault, hint=command[1]) if command else fault
     return None
 
 
@@ -271,4 +271,4 @@ def explained(error: OctcError, text: str) -> OctcError:
     fault = diagnose(text)
     if fault is None:
         return error
-    return OctcError(error.code, f"{error.message} ({fault.words})", mend=fault.mend, place=error.place, why=error.why)
+    return OctcError(error.code, f"{error.message} ({fault.words})", hint=fault.hint, place=error.place, why=error.why)

@@ -181,7 +181,7 @@ def find_backend(module: str, environ: Mapping[str, str]) -> Backend | None:
     found = trtexec_version(banner.stdout + banner.stderr)
     if found is None:
         raise OctcError(
-            "OCT-E409", f"{program} does not say its version", mend=f"set {PYTHON_VARIABLE} to a Python with tensorrt"
+            "OCT-E409", f"{program} does not say its version", hint=f"set {PYTHON_VARIABLE} to a Python with tensorrt"
         )
     _require_supported(dotted(found), False)
     run = partial(run_trtexec, program=program, version=found)
@@ -224,4 +224,4 @@ def why_unsupported(version: str, is_rtx: bool = False) -> str | None:
 def _require_supported(version: str, is_rtx: bool) -> None:
     reason = why_unsupported(version, is_rtx)
     if reason is not None:
-        raise OctcError("OCT-E409", reason, mend="move this machine to JetPack 6.1 or later, or to TensorRT 10 or later")
+        raise OctcError("OCT-E409", reason, hint="move this machine to JetPack 6.1 or later, or to TensorRT 10 or later")

@@ -43,7 +43,7 @@ class TrtRuntime:
                 self._engines[batch] = Engine(self._trt, self._data, batch)
             except WorkerError as error:
                 code = "OCT-E505" if error.stage == "load" else "OCT-E903"
-                raise OctcError(code, f"{self.name}: {error}", mend="octc doctor --target tensorrt") from error
+                raise OctcError(code, f"{self.name}: {error}", hint="octc doctor --target tensorrt") from error
         return self._engines[batch]
 
     def __call__(self, batch: UInt8) -> Float32:
@@ -52,7 +52,7 @@ class TrtRuntime:
         try:
             return check_logits(engine(batch), len(batch), self._artifact)
         except WorkerError as error:
-            raise OctcError("OCT-E903", f"{self.name}: {error}", mend="octc doctor --target tensorrt") from error
+            raise OctcError("OCT-E903", f"{self.name}: {error}", hint="octc doctor --target tensorrt") from error
 
     def precision_found(self) -> dict[str, int]:
         """Convolutions by precision, as the inspector named them when the engine was built."""
@@ -90,7 +90,7 @@ def open_trt(folder: Path, artifact: Artifact, threads: int, batch: int | None) 
     if reason is not None:
         different = differences(engine, this_machine(str(engine.get("package", "tensorrt"))))
         code = "OCT-E505" if different else "OCT-E903"
-        raise OctcError(code, f"{artifact.name}: {reason}", mend=rebuild(folder, artifact), place=str(folder))
+        raise OctcError(code, f"{artifact.name}: {reason}", hint=rebuild(folder, artifact), place=str(folder))
     return TrtRuntime(folder, artifact, engine, batch)
 
 

@@ -182,7 +182,7 @@ def test_throttled_row_has_its_code() -> None:
 
 def test_crash_outranks_an_invalid_row() -> None:
     known = Known({}, row(answer(wall_s=1.0), plan=ROW))
-    known.errors = [OctcError("OCT-E609", "x: the runtime crashed", mend="read the log")]  # type: ignore[list-item]
+    known.errors = [OctcError("OCT-E609", "x: the runtime crashed", hint="read the log")]  # type: ignore[list-item]
     found = judge(known)  # type: ignore[arg-type]
     assert (found.exit_code, found.status, found.errors[0].code) == (5, "FAIL", "OCT-E609")
 

@@ -100,9 +100,9 @@ def test_r06_why_there_is_no_energy(tmp_path: Path) -> None:
     assert no_power(replace(machine, virtual=False), False, tmp_path)[0] == "no_sensor"
     assert no_power(replace(machine, virtual=True), False, tmp_path)[0] == "virtual_machine"
     rapl(tmp_path, 1)
-    reason, mend = no_power(machine, False, tmp_path)
+    reason, hint = no_power(machine, False, tmp_path)
     assert reason == "no_permission"
-    assert mend.startswith("sudo chmod")
+    assert hint.startswith("sudo chmod")
     assert no_energy("no_sensor").to_json()["gross_mj"] == {"value": None, "reason": "no_sensor"}
 
 

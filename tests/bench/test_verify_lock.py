@@ -76,7 +76,8 @@ def test_a_damaged_record_of_the_uses_is_refused_and_left_as_it_is(run: Run, tex
 
 def test_processes_that_look_at_once_are_all_counted(run: Run) -> None:
     script = (
-        "import sys; from pathlib import Path; from octc.bench.parity.plan_lock import register_use; from octc.store.runs import Run\n"
+        "import sys; from pathlib import Path; from octc.bench.parity.plan_lock import register_use; "
+        "from octc.store.runs import Run\n"
         "for i in range(10): register_use(Run(Path(sys.argv[1])), {}, {}, {'a': f'{sys.argv[2]}-{i}'}, {'a': '0'}, 'now')"
     )
     started = [subprocess.Popen([sys.executable, "-c", script, str(run.path), str(number)]) for number in range(3)]

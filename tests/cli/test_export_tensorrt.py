@@ -83,7 +83,7 @@ def test_with_the_compiler_a_real_engine_is_built_and_its_layers_are_as_promised
     with pytest.raises(OctcError) as caught:
         open_runtime(folder, artifact)
     assert (caught.value.code, caught.value.exit_code) == ("OCT-E505", 4)
-    assert "--force" in caught.value.mend
+    assert "--force" in caught.value.hint
     code, _, err = said("export", "--from-bundle", str(folder), "--target", "tensorrt-rtx")
     assert (code, "OCT-E106" in err) == (2, True)
     code, out, err = said("export", "--from-bundle", str(folder), "--target", "tensorrt-rtx", "--force")

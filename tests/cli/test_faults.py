@@ -46,13 +46,13 @@ def test_every_errno_of_the_table_ends_with_4_wherever_it_came_from(name: str) -
         try:
             raise bare
         except OSError as error:
-            raise OctcError("OCT-E502", "artifact damaged", mend="make it again", place="artifact") from error
+            raise OctcError("OCT-E502", "artifact damaged", hint="make it again", place="artifact") from error
     except OctcError as wrapped:
         for error in (bare, wrapped, Several([wrapped, wrapped])):
             sorted_ = sort_error(error, "predict")
             assert sorted_.exit_code == 4
             assert sorted_.place == "some/file"
-            assert "again" not in sorted_.mend
+            assert "again" not in sorted_.hint
 
 
 # said by the libraries themselves under `ulimit -v`, on full and on read-only disks
@@ -126,7 +126,7 @@ def test_where_no_trace_can_be_written_the_hint_names_no_file(monkeypatch: pytes
     monkeypatch.setattr(tempfile, "mkstemp", failing(errno.EROFS))
     found = sort_error(RuntimeError("an error of octc"), "list")
     assert (found.code, found.place) == ("OCT-E999", None)
-    assert "-vv" in found.mend
+    assert "-vv" in found.hint
 
 
 def in_namespace() -> list[str]:

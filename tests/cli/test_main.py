@@ -121,9 +121,9 @@ def raising(error: BaseException) -> Callable[[object], int]:
 @pytest.mark.parametrize(
     ("error", "code", "status"),
     [
-        (OctcError("OCT-E107", "no such run", mend="octc list runs"), 2, "error"),
-        (OctcError("OCT-E704", "inferior", mend="--keep-fp"), 1, "gate_failed"),
-        (OctcError("OCT-E230", "not found", mend="--data"), 3, "error"),
+        (OctcError("OCT-E107", "no such run", hint="octc list runs"), 2, "error"),
+        (OctcError("OCT-E704", "inferior", hint="--keep-fp"), 1, "gate_failed"),
+        (OctcError("OCT-E230", "not found", hint="--data"), 3, "error"),
         (MemoryError(), 4, "error"),
         (OSError(28, "No space left on device", "x.bin"), 4, "error"),
         (PermissionError(13, "Permission denied", "runs"), 2, "error"),
@@ -157,8 +157,8 @@ def test_an_internal_error_leaves_a_trace_without_local_variables(capsys: pytest
 
 
 def test_several_errors_are_all_listed_and_the_worst_gives_the_code(capsys: pytest.CaptureFixture[str]) -> None:
-    first = OctcError("OCT-E107", "one", mend="a")
-    second = OctcError("OCT-E901", "two", mend="b")
+    first = OctcError("OCT-E107", "one", hint="a")
+    second = OctcError("OCT-E901", "two", hint="b")
     assert bounded("list", shared(json=True), raising(Several([first, second]))) == 4
     out, err = capsys.readouterr()
     assert [one["code"] for one in json.loads(out)["error"]["all"]] == ["OCT-E107", "OCT-E901"]

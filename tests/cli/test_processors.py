@@ -117,7 +117,7 @@ def test_without_a_sister_the_command_that_makes_one_is_named(
     with pytest.raises(OctcError) as caught:
         open_runtime(folder, read_artifact(folder), threads=1)
     assert caught.value.code == "OCT-E903"
-    assert "octc export --int8 --target onnx" in caught.value.mend
+    assert "octc export --int8 --target onnx" in caught.value.hint
     assert "x86" in str(why_not(read_artifact(folder)))
 
 
@@ -141,7 +141,7 @@ def test_doctor_says_it_where_it_matters(run: Run, tmp_path: Path) -> None:
     (with_onnx,), (without,) = check_engines("aarch64", ("onnxruntime", "openvino")), check_engines("arm64", ("openvino",))
     assert (with_onnx.state, without.state, without.code) == ("info", "warning", "OCT-E901")
     assert "openvino-int8" in with_onnx.text
-    assert "pip install 'octc[ort]'" in without.mend
+    assert "pip install 'octc[ort]'" in without.hint
     code = "import platform, sys; platform.machine = lambda: 'aarch64'; from octc.cli._app.main import main; main(sys.argv[1:])"
     command = [sys.executable, "-c", code, "doctor", "--json", "--run-dir", str(run.path.parent)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)

@@ -162,7 +162,7 @@ def test_networks_that_cannot_be_folded_are_refused_in_words(name: str, named: s
         trace_folded(build_model(name, 4), 64)
     assert caught.value.code == "OCT-E404"
     assert named in caught.value.message
-    assert "octc list models" in caught.value.mend
+    assert "octc list models" in caught.value.hint
     assert "Traceback" not in capfd.readouterr().err
 
 

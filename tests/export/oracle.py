@@ -59,10 +59,10 @@ def agreement(models: Mapping[str, onnx.ModelProto], verdicts: Mapping[str, str]
     reasons = stricter()
     disagree, laxer = [], []
     for name, model in models.items():
-        mend = to_mend(lint(model, "tensorrt-rtx"))
+        hint = to_mend(lint(model, "tensorrt-rtx"))
         if verdicts[name] == INT8:
-            disagree += [name] if [f for f in mend if f.rule not in reasons] else []
-        elif not mend:
+            disagree += [name] if [f for f in hint if f.rule not in reasons] else []
+        elif not hint:
             disagree.append(name)
             laxer.append(name)
     return disagree, laxer

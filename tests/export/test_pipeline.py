@@ -147,7 +147,7 @@ def test_x14_existing_output_needs_force_and_is_swapped_whole(shop: Workshop, ru
     assert caught.value.code == "OCT-E106"
 
     def dies(folder: Path, artifact: Artifact) -> Any:
-        raise OctcError("OCT-E407", "engine died", mend="none")
+        raise OctcError("OCT-E407", "engine died", hint="none")
 
     with pytest.raises(OctcError, match="engine died"):
         export_artifact(mine, job("torch", "fp32"), replace(DEVICE, open=dies), force=True)

@@ -87,18 +87,18 @@ def test_scores_are_counted_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "target", "code", "mend"),
+    ("name", "target", "code", "hint"),
     [
         ("magic", "onnx", "OCT-E104", "octc, onnxruntime, nncf, modelopt"),
         ("nncf-default", "openvino", "OCT-E104", "octc, onnxruntime, nncf, modelopt"),
         ("nncf", "tensorrt", "OCT-E102", "--target onnx or openvino"),
     ],
 )
-def test_requests_that_cannot_be_met(name: str, target: str, code: str, mend: str) -> None:
+def test_requests_that_cannot_be_met(name: str, target: str, code: str, hint: str) -> None:
     with pytest.raises(OctcError) as caught:
         find_engine(name, target)
     assert caught.value.code == code
-    assert mend in caught.value.mend
+    assert hint in caught.value.hint
 
 
 @pytest.mark.parametrize(("name", "module"), [("nncf", "nncf"), ("modelopt", "modelopt"), ("modelopt", "requests")])
@@ -109,7 +109,7 @@ def test_an_engine_that_is_absent_is_refused_with_the_pip_line(
     with pytest.raises(OctcError) as caught:
         find_engine(name, "onnx")
     assert caught.value.code == "OCT-E901"
-    assert caught.value.mend == "pip install 'octc[ptq]'"
+    assert caught.value.hint == "pip install 'octc[ptq]'"
 
 
 def test_a_library_that_fails_publishes_nothing(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:

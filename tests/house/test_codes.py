@@ -50,7 +50,7 @@ def test_every_error_has_a_message_in_the_house_style_and_a_mend() -> None:
             count += 1
             where = f"{path.relative_to(ROOT)}:{node.lineno}"
             keywords = {keyword.arg for keyword in node.keywords}
-            assert "mend" in keywords or None in keywords, f"{where} has no mend"
+            assert "hint" in keywords or None in keywords, f"{where} has no hint"
             message = node.args[1] if len(node.args) > 1 else None
             if isinstance(message, ast.Constant):
                 assert not message.value.endswith((".", "!")), f"{where}: no full stop"

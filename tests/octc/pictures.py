@@ -23,7 +23,7 @@ def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:
 def refused(data: bytes) -> OctcError:
     with pytest.raises(OctcError) as caught:
         decode_image(data, "scan")
-    assert caught.value.mend
+    assert caught.value.hint
     assert caught.value.place == "scan"
     return caught.value
 

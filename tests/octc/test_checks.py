@@ -52,13 +52,13 @@ def test_a_target_turns_what_it_needs_into_problems_and_the_rest_into_informatio
 def test_processor() -> None:
     slow = check_cpu(machine("avx2"), {}, (1, "quota"))
     assert slow[0].state == "warning"
-    assert "octc bench" in slow[0].mend
+    assert "octc bench" in slow[0].hint
     assert "quota 1.5; runtimes get 1 threads (quota)" in slow[1].text
     quick = check_cpu(machine("avx2", "vnni", governor="performance"), {}, (2, "physical_cores"))
     assert [check.state for check in quick] == ["ok", "ok", "ok"]
     moving = check_cpu(machine("vnni", governor="powersave"), {"ONEDNN_MAX_CPU_ISA": "AVX2"}, (2, "physical_cores"))
     assert [check.state for check in moving] == ["ok", "ok", "warning", "warning"]
-    assert moving[-1].mend == "unset ONEDNN_MAX_CPU_ISA"
+    assert moving[-1].hint == "unset ONEDNN_MAX_CPU_ISA"
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_memory_and_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert found[0].text == "memory 4.0 GiB, 0.5 GiB available"
     assert found[1].state == "warning"
     assert found[1].code == "OCT-E303"
-    assert "--shm-size=1g" in found[1].mend
+    assert "--shm-size=1g" in found[1].hint
     assert check_memory(tmp_path, {}, trains=False, root=tmp_path)[1].state == "info"
     assert check_memory(tmp_path, {}, trains=False, root=tmp_path)[-1].text == "HOME is not set"
 
@@ -135,7 +135,7 @@ def test_sensors(tmp_path: Path) -> None:
     put(tmp_path, RAPL, "")  # as a file that may not be read looks
     denied = [check for check in check_sensors(tmp_path) if check.text.startswith("RAPL")]
     assert denied[0].state == "warning"
-    assert denied[0].mend == f"sudo chmod a+r /{RAPL}"
+    assert denied[0].hint == f"sudo chmod a+r /{RAPL}"
 
 
 def test_network() -> None:
@@ -166,12 +166,12 @@ def test_each_dependency_is_named_with_its_switch_and_its_state(one: Dependency)
     for environ, modules in ((dict.fromkeys(one.switches, "0"), {one.hidden: os} if one.hidden else {}), ({}, {})):
         loud = telemetry(name, one.seen[-1], environ, modules)
         assert loud.state == "problem"
-        assert all(f"{variable}={value}" in loud.mend for variable, value in one.switches.items())
+        assert all(f"{variable}={value}" in loud.hint for variable, value in one.switches.items())
 
 
 def test_what_a_dependency_left_in_the_home_folder_is_named(tmp_path: Path) -> None:
     put(tmp_path, "intel/stats", "{}")
     put(tmp_path, ".cache/Microsoft/DeveloperTools/.onnxruntime/deviceid", "x")
     found = [check for check in check_telemetry({}, {}, {}, tmp_path) if check.state == "info"]
-    assert [check.mend for check in found] == ["rm -r ~/.cache/Microsoft/DeveloperTools/.onnxruntime", "rm -r ~/intel/stats"]
+    assert [check.hint for check in found] == ["rm -r ~/.cache/Microsoft/DeveloperTools/.onnxruntime", "rm -r ~/intel/stats"]
     assert not any(str(tmp_path) in check.text for check in found)

@@ -184,4 +184,4 @@ def test_settings_out_of_range_are_refused(values: dict[str, float | str]) -> No
     with pytest.raises(OctcError) as caught:
         ParityOptions(**values)  # type: ignore[arg-type]
     assert (caught.value.code, caught.value.exit_code) == ("OCT-E104", 2)
-    assert "--" in caught.value.mend
+    assert "--" in caught.value.hint

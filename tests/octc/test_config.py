@@ -88,7 +88,7 @@ def test_yaml_without_its_extra_says_the_pip_line(tmp_path: Path, monkeypatch: p
     monkeypatch.setitem(sys.modules, "yaml", None)
     with pytest.raises(MissingExtra) as caught:
         read_settings(str(write(tmp_path / "c.yml", "train: {}\n")), {}, tmp_path)
-    assert caught.value.mend == "pip install 'octc[yaml]'"
+    assert caught.value.hint == "pip install 'octc[yaml]'"
 
 
 WRONG = {
@@ -111,13 +111,13 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_c01_a_wrong_file_names_file_line_field_and_mend(case: str, tmp_path: Path) -> None:
-    text, code, mend, place = WRONG[case]
+    text, code, hint, place = WRONG[case]
     write(tmp_path / "octc.toml", text)
     with pytest.raises(OctcError) as caught:
         read_settings(None, {}, tmp_path)
     assert caught.value.code == code
     assert caught.value.exit_code == 2
-    assert mend in caught.value.mend
+    assert hint in caught.value.hint
     assert place in str(caught.value.place)
     assert "octc.toml" in str(caught.value.place)
 

@@ -36,7 +36,7 @@ def test_what_does_not_fit_is_found_behind_other_packages_and_extras(site: Path)
     found = find_conflicts(["top-a"])
     assert [(one.name, one.version, one.needs) for one in found] == [("low-a", "7.0", (("middle-a 2.1", "low-a<5"),))]
     assert found[0].message() == "low-a 7.0 is installed; middle-a 2.1 needs low-a<5"
-    assert found[0].mend() == "pip install 'low-a<5'"
+    assert found[0].hint() == "pip install 'low-a<5'"
 
 
 def test_markers_count_and_versions_are_compared_as_versions(site: Path) -> None:
@@ -55,14 +55,14 @@ def test_two_that_want_different_things_cannot_live_together(site: Path) -> None
     gone, low = find_conflicts(["top-c", "other-c"])
     assert gone.message() == "gone-c is not installed; other-c 1 needs gone-c==1"
     assert low.needs == (("other-c 1", "low-c<3"), ("top-c 1", "low-c>=3"))
-    assert low.mend().startswith("keep other-c in an environment of its own")
+    assert low.hint().startswith("keep other-c in an environment of its own")
 
 
 def test_an_extra_of_octc_that_is_not_installed_is_no_conflict_but_an_old_package_is(site: Path) -> None:
     put(site, "octc", "9", 'absent-d >= 1; extra == "d"', 'old-d >= 2; extra == "d"', extras=("d",))
     put(site, "old-d", "1.5")
     found = find_conflicts(["octc"])
-    assert [(one.name, one.mend()) for one in found] == [("old-d", "pip install 'old-d>=2'")]
+    assert [(one.name, one.hint()) for one in found] == [("old-d", "pip install 'old-d>=2'")]
 
 
 def test_packages_with_the_same_module(site: Path) -> None:

@@ -237,7 +237,7 @@ def test_place_is_option_then_environment_then_default(tmp_path: Path, monkeypat
         with pytest.raises(OctcError) as caught:
             find_root(name, data, {})
         assert caught.value.code == "OCT-E230"
-        assert caught.value.mend
+        assert caught.value.hint
     with pytest.raises(OctcError, match="unknown data set"):
         find_root("usdc", None, {})
 

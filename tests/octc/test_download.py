@@ -38,7 +38,7 @@ def refused(web: Web, page: Page, folder: Path, **more: object) -> OctcError:
     with pytest.raises(OctcError) as caught:
         get(web, page, folder, **more)  # type: ignore[arg-type]
     assert "\n" not in caught.value.message
-    assert caught.value.mend
+    assert caught.value.hint
     return caught.value
 
 
@@ -92,7 +92,7 @@ def test_cut_short_every_time_is_3_and_keeps_what_arrived(web: Web, tmp_path: Pa
     page = web.put("/a.zip", BODY, faults=["short"] * 40, ranges=False)
     error = refused(web, page, tmp_path)
     assert (error.code, error.exit_code) == ("OCT-E217", 3)
-    assert "goes on from there" in error.mend
+    assert "goes on from there" in error.hint
     assert names(tmp_path) == ["a.zip.part", "a.zip.part.json"]
     assert (tmp_path / "a.zip.part").read_bytes() == BODY[:150_000]
     assert len(page.asked) == 5
@@ -148,7 +148,7 @@ def test_a_web_page_instead_of_the_file_is_3(web: Web, tmp_path: Path) -> None:
     error = refused(web, web.put("/a.zip", BODY, faults=["html"]), tmp_path)
     assert error.code == "OCT-E217"
     assert "a web page" in error.message
-    assert "--from FILE" in error.mend
+    assert "--from FILE" in error.hint
     assert names(tmp_path) == []
 
 
@@ -158,7 +158,7 @@ def test_not_found_and_forbidden_are_4(web: Web, tmp_path: Path, status: int) ->
     error = refused(web, page, tmp_path)
     assert (error.code, error.exit_code) == ("OCT-E218", 4)
     assert str(status) in error.message
-    assert PAGE in error.mend
+    assert PAGE in error.hint
     assert len(page.asked) == 1
 
 

@@ -11,9 +11,9 @@ from octc.core.errors import MissingExtra, OctcError, Several, shorten
 
 
 def test_an_error_carries_its_facts_through_a_pickle() -> None:
-    error = OctcError("OCT-E230", "not found", mend="--data DIR", place="here", why="because")
+    error = OctcError("OCT-E230", "not found", hint="--data DIR", place="here", why="because")
     back = pickle.loads(pickle.dumps(error))
-    assert (back.code, back.message, back.mend, back.place, back.why) == (
+    assert (back.code, back.message, back.hint, back.place, back.why) == (
         "OCT-E230",
         "not found",
         "--data DIR",
@@ -26,27 +26,27 @@ def test_an_error_carries_its_facts_through_a_pickle() -> None:
 
 def test_a_code_that_is_not_in_the_catalogue_is_a_mistake_of_octc() -> None:
     with pytest.raises(KeyError):
-        OctcError("OCT-E000", "x", mend="y")
+        OctcError("OCT-E000", "x", hint="y")
 
 
 def test_a_missing_extra_names_the_pip_line_also_behind_a_pickle() -> None:
     error = MissingExtra("openvino", "openvino")
     assert (error.code, error.exit_code) == ("OCT-E901", 4)
     assert error.message == "openvino is not installed"
-    assert pickle.loads(pickle.dumps(error)).mend == "pip install 'octc[openvino]'"
+    assert pickle.loads(pickle.dumps(error)).hint == "pip install 'octc[openvino]'"
 
 
 def test_of_several_the_worst_gives_code_and_exit_and_all_are_kept() -> None:
     codes = ["OCT-E704", "OCT-E104", "OCT-E201", "OCT-E606", "OCT-E901", "OCT-E301", "OCT-E999"]
     for count in range(1, len(codes) + 1):
-        several = Several([OctcError(code, code, mend="m") for code in codes[:count]])
+        several = Several([OctcError(code, code, hint="m") for code in codes[:count]])
         assert several.code == codes[count - 1]
         assert [error.code for error in several.errors] == codes[:count]
     assert [CODES[code][0] for code in reversed(codes)] == list(EXIT_ORDER)
 
 
 def test_the_first_of_two_equally_bad_ones_speaks() -> None:
-    several = Several([OctcError("OCT-E201", "first", mend="m"), OctcError("OCT-E202", "second", mend="m")])
+    several = Several([OctcError("OCT-E201", "first", hint="m"), OctcError("OCT-E202", "second", hint="m")])
     assert several.message == "first"
 
 

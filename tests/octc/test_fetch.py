@@ -70,7 +70,7 @@ def refused(code: str, source: Source, root: Path, **more: object) -> OctcError:
     with pytest.raises(OctcError) as caught:
         run(source, root, **more)  # type: ignore[arg-type]
     assert caught.value.code == code
-    assert caught.value.mend
+    assert caught.value.hint
     return caught.value
 
 
@@ -174,7 +174,7 @@ def test_offline_names_the_way_without_a_network(tmp_path: Path) -> None:
     for name in ("ucsd", "neh", "octmnist"):
         error = refused("OCT-E990", source_of(name), tmp_path / "x", offline=True)
         assert error.exit_code == 4
-        assert "--from FILE" in error.mend
+        assert "--from FILE" in error.hint
     assert names(tmp_path) == []
 
 

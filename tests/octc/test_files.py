@@ -93,7 +93,7 @@ def test_x14_an_output_that_exists_is_refused_and_force_swaps(tmp_path: Path) ->
     with pytest.raises(OctcError) as caught, publishing(target):
         pass
     assert caught.value.code == "OCT-E106"
-    assert "--force" in caught.value.mend
+    assert "--force" in caught.value.hint
     with publishing(target, force=True) as folder:
         (folder / "b").write_text("new")
         assert (target / "a").read_text() == "old"

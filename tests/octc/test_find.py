@@ -131,7 +131,7 @@ def test_newest_is_the_highest_number_whatever_the_clock_said(here: Path) -> Non
     for choose in (lambda: find_artifacts(None, RUNS, {}), lambda: newest_run(RUNS, "student")):
         with pytest.raises(OctcError, match="two equally new runs") as caught:
             choose()
-        assert (caught.value.code, "r-0002-student-" in caught.value.mend) == ("OCT-E107", True)
+        assert (caught.value.code, "r-0002-student-" in caught.value.hint) == ("OCT-E107", True)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "artifact.json", "golden.npz"])
@@ -177,7 +177,7 @@ def test_one_of_several_models_of_an_artifact_must_be_the_one_that_answers(here:
     write_manifest(place, read_artifact_of(place))
     with pytest.raises(OctcError, match="one of the files of tensorrt-int8") as caught:
         find_artifacts(str(place / "model.fp16.onnx"), RUNS, {})
-    assert (caught.value.code, str(place) in caught.value.mend) == ("OCT-E107", True)
+    assert (caught.value.code, str(place) in caught.value.hint) == ("OCT-E107", True)
 
 
 def test_nothing_at_all_says_where_it_looked_and_what_makes_one(here: Path) -> None:
@@ -186,21 +186,21 @@ def test_nothing_at_all_says_where_it_looked_and_what_makes_one(here: Path) -> N
         find_artifacts(None, RUNS, {})
     error = caught.value
     assert (error.code, error.exit_code) == ("OCT-E107", 2)
-    assert "octc export" in error.mend
+    assert "octc export" in error.hint
     assert run.id in str(error.why)
 
 
-@pytest.mark.parametrize(("word", "text", "mend"), [
+@pytest.mark.parametrize(("word", "text", "hint"), [
     ("r-0001", "has no artifacts", "octc export r-0001"), ("r-0077", "no artifact and no run: r-0077", "octc list runs"),
     ("empty", "no artifact in empty", "octc export"),
 ])  # fmt: skip
-def test_a_named_place_without_artifacts(here: Path, word: str, text: str, mend: str) -> None:
+def test_a_named_place_without_artifacts(here: Path, word: str, text: str, hint: str) -> None:
     write_run(RUNS)
     (here / "empty").mkdir()
     with pytest.raises(OctcError, match=text) as caught:
         find_artifacts(word, RUNS, {})
     assert caught.value.code == "OCT-E107"
-    assert mend in caught.value.mend
+    assert hint in caught.value.hint
 
 
 def test_a_damaged_one_that_was_named_is_an_error(here: Path) -> None:

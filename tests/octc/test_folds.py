@@ -96,7 +96,7 @@ def test_too_few_patients_of_a_class_say_how_many_folds_there_can_be() -> None:
     with pytest.raises(OctcError, match="5 folds need 5 patients of each class") as caught:
         make_folds(samples, "x", 5, 0)
     assert caught.value.code == "OCT-E207"
-    assert caught.value.mend == "--folds 3"
+    assert caught.value.hint == "--folds 3"
     assert len(make_folds(samples, "x", 3, 0)) == 3
     with pytest.raises(OctcError, match="1 folds"):
         make_folds(samples, "x", 1, 0)

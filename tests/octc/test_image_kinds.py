@@ -102,7 +102,7 @@ def test_a_tiff_that_does_not_say_whether_0_is_white_is_refused(bits: int) -> No
         decode_image(tiff(numbers(bits, UNSIGNED), None, bits), "scan.tiff")
     assert caught.value.code == "OCT-E202"
     assert "PhotometricInterpretation" in caught.value.message
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_what_cannot_be_read_is_named() -> None:
@@ -116,7 +116,7 @@ def test_what_cannot_be_read_is_named() -> None:
             decode_image(data, "scan.tiff")
         assert caught.value.code == "OCT-E202"
         assert all(word in caught.value.message for word in words)
-        assert "save it as" in caught.value.mend
+        assert "save it as" in caught.value.hint
 
 
 def test_signed_bytes_that_are_never_negative_are_what_they_were() -> None:

@@ -138,4 +138,4 @@ def test_without_medmnist_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(sources.importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(MissingExtra) as caught:
         sources.medmnist_files(None, 64)
-    assert caught.value.mend == "pip install 'octc[octmnist]'"
+    assert caught.value.hint == "pip install 'octc[octmnist]'"

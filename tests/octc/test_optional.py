@@ -27,7 +27,7 @@ def test_what_is_absent_names_its_extra(module: str, monkeypatch: pytest.MonkeyP
     assert not have(module)
     with pytest.raises(MissingExtra) as caught:
         need(module)
-    assert caught.value.mend == f"pip install 'octc[{EXTRAS[module]}]'"
+    assert caught.value.hint == f"pip install 'octc[{EXTRAS[module]}]'"
     assert module in caught.value.message
 
 

@@ -146,7 +146,7 @@ def test_what_can_be_read_in_two_ways_is_refused(name: str, tmp_path: Path) -> N
     assert (caught.value.code, caught.value.exit_code) == ("OCT-E206", 3)
     for words in said:
         assert words in caught.value.message
-    words = shlex.split(caught.value.mend)
+    words = shlex.split(caught.value.hint)
     for option, place in pairwise(words):
         assert option != "--data" or Path(place.strip(";")).is_dir()
 
@@ -155,7 +155,7 @@ def test_the_reading_that_fits_can_be_pasted(tmp_path: Path) -> None:
     root = write_tree(tmp_path / "set", REFUSED["folds"][0])
     with pytest.raises(OctcError) as caught:
         scan_dataset("folder", root)
-    chosen = Path(caught.value.mend.removeprefix("--data "))
+    chosen = Path(caught.value.hint.removeprefix("--data "))
     assert scanned(chosen) == (("CNV", "DME"), {"train": 2, "test": 2})
 
 

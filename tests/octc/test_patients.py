@@ -204,7 +204,7 @@ def test_too_few_images_for_folds_are_not_called_patients(tmp_path: Path) -> Non
     with pytest.raises(OctcError) as caught:
         make_folds(samples, "folder", 5, 0)
     assert caught.value.code == "OCT-E207"
-    assert "patient" not in f"{caught.value.message} {caught.value.mend}"
+    assert "patient" not in f"{caught.value.message} {caught.value.hint}"
 
 
 def test_a_table_with_empty_and_missing_patients(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_a_table_with_empty_and_missing_patients(tmp_path: Path) -> None:
     with pytest.raises(OctcError) as caught:
         audit("csv", root)
     assert caught.value.code == "OCT-E209"
-    assert "empty cell" in caught.value.mend  # what to write where nobody knows
+    assert "empty cell" in caught.value.hint  # what to write where nobody knows
 
 
 def test_copies_of_images_without_a_patient_are_not_two_patients(tmp_path: Path) -> None:

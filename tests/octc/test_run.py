@@ -65,7 +65,7 @@ def test_t05_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(OctcError) as caught:
         create_run(tmp_path / "file" / "runs", "student", "x")
     assert caught.value.code == "OCT-E109"
-    assert "--run-dir" in caught.value.mend
+    assert "--run-dir" in caught.value.hint
 
 
 def test_scanning_is_newest_first_and_passes_over_what_is_no_run(tmp_path: Path) -> None:
@@ -96,14 +96,14 @@ def test_x01_no_run_lists_candidates_and_the_command_that_makes_one(tmp_path: Pa
     with pytest.raises(OctcError) as caught:
         newest_run(tmp_path, "student", "ucsd")
     assert caught.value.code == "OCT-E107"
-    assert caught.value.mend == "octc train student --dataset ucsd"
+    assert caught.value.hint == "octc train student --dataset ucsd"
     run = finished(tmp_path, status="interrupted")
     with pytest.raises(OctcError) as caught:
         newest_run(tmp_path, "student")
     assert f"{run.id} (interrupted)" in str(caught.value.why)
     with pytest.raises(OctcError) as caught:
         newest_run(tmp_path, "student", artifacts=True)
-    assert caught.value.mend == "octc export"
+    assert caught.value.hint == "octc export"
 
 
 def test_finding_by_path_id_and_beginning(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_r01_a_provider_that_is_absent_is_an_error(run: Run) -> None:
     with pytest.raises(OctcError, match="CUDAExecutionProvider") as caught:
         OrtRuntime(folder, read_artifact(folder), 1, ("CUDAExecutionProvider", "CPUExecutionProvider"))
     assert (caught.value.code, caught.value.exit_code) == ("OCT-E601", 4)
-    assert "CPUExecutionProvider" in caught.value.mend
+    assert "CPUExecutionProvider" in caught.value.hint
 
 
 @pytest.mark.parametrize("found", [(), ("CPUExecutionProvider",), ("CPUExecutionProvider", "CUDAExecutionProvider")])
@@ -135,8 +135,8 @@ def test_a_tensorrt_artifact_is_never_run_by_another_engine(run: Run) -> None:
     with pytest.raises(OctcError, match="no TensorRT engine") as caught:
         open_runtime(folder, artifact)
     assert (caught.value.code, caught.value.exit_code) == ("OCT-E903", 4)
-    assert "trtexec --onnx=" in caught.value.mend
-    assert "BUILD.txt" in caught.value.mend
+    assert "trtexec --onnx=" in caught.value.hint
+    assert "BUILD.txt" in caught.value.hint
 
 
 @pytest.mark.parametrize("change", [
@@ -173,7 +173,7 @@ def test_the_smallest_precision_whose_engine_is_installed(run: Run, monkeypatch:
     with pytest.raises(OctcError, match="no artifact can run") as caught:
         prefer(founds)
     assert (caught.value.code, caught.value.exit_code) == ("OCT-E901", 4)
-    assert "pip install 'octc[" in caught.value.mend
+    assert "pip install 'octc[" in caught.value.hint
     assert "pip install 'octc[ort]'" in str(why_not(founds[0].artifact))
     with pytest.raises(OctcError, match="onnxruntime is not installed"):
         open_runtime(founds[0].folder, founds[0].artifact)

@@ -91,7 +91,7 @@ def test_decoding_and_resizing_must_give_the_recorded_bytes() -> None:
         with pytest.raises(OctcError, match=text) as caught:
             check_input(replace(golden, source_input=other), pre)
         assert (caught.value.code, caught.value.exit_code) == ("OCT-E508", 3)
-        assert "Pillow" in caught.value.mend
+        assert "Pillow" in caught.value.hint
     with pytest.raises(OctcError, match="values, by up to"):  # another filter is another preprocessing
         check_input(golden, replace(pre, resize="bicubic"))
     with pytest.raises(OctcError) as damaged:

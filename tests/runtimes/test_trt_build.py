@@ -103,7 +103,7 @@ def test_x11_every_outcome_has_its_own_words(tmp_path: Path, outcome: str, code:
     with pytest.raises(OctcError) as caught:
         build_engine(tmp_path, World(tmp_path, "10.3.0").plan(), scripted((outcome, "cause"), (outcome, "cause")))
     assert caught.value.code == code
-    assert word in caught.value.mend
+    assert word in caught.value.hint
     assert "cause" in caught.value.message
 
 

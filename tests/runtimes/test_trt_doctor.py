@@ -51,17 +51,17 @@ def test_every_known_text_has_its_fault_and_its_mend() -> None:
     for text, (kind, word) in SAID.items():
         fault = diagnose(text)
         assert fault is not None, text
-        assert (fault.id, word in fault.mend) == (kind, True), (text, fault.id, fault.mend)
+        assert (fault.id, word in fault.hint) == (kind, True), (text, fault.id, fault.hint)
     assert diagnose("Successfully installed tensorrt") is None
     assert {kind for kind, _ in SAID.values()} >= {f.id for f in FAULTS} - {"metadata", "no numpy"}
 
 
 def test_the_command_of_nvidias_message_is_repeated() -> None:
     log = "InstallFailedError\nPlease run\n\n  pip install --extra-index-url https://example.invalid tensorrt-cu12-libs\n\n"
-    assert explain_log(log).mend == "pip install --extra-index-url https://example.invalid tensorrt-cu12-libs"
+    assert explain_log(log).hint == "pip install --extra-index-url https://example.invalid tensorrt-cu12-libs"
     assert explain_log("nothing known").state == "warning"
-    error = explained(OctcError("OCT-E407", "builder failed", mend="x"), "Requested: OutOfMemory")
-    assert ("memory ran out" in error.message, "workspace_mb" in error.mend) == (True, True)
+    error = explained(OctcError("OCT-E407", "builder failed", hint="x"), "Requested: OutOfMemory")
+    assert ("memory ran out" in error.message, "workspace_mb" in error.hint) == (True, True)
 
 
 GOOD = """
@@ -108,7 +108,7 @@ def look(environ: Mapping[str, str] | None = None, **more: Any) -> list[Check]:
 
 
 def problems(checks: list[Check]) -> list[str]:
-    return [f"{c.text} -> {c.mend}" for c in checks if c.state == "problem"]
+    return [f"{c.text} -> {c.hint}" for c in checks if c.state == "problem"]
 
 
 def test_one_that_works_is_ok(here: Path) -> None:

@@ -72,7 +72,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path, value: 
 def test_missing_checkpoint_names_the_command_that_makes_one(tmp_path: Path) -> None:
     error = refused(tmp_path)
     assert error.code == "OCT-E107"
-    assert "octc train" in error.mend
+    assert "octc train" in error.hint
 
 
 def test_t07_every_flipped_bit_of_the_weights_is_seen(tmp_path: Path) -> None:

@@ -291,4 +291,4 @@ def test_t11_gpu_that_is_too_small_gets_a_batch_to_try(tmp_path: Path) -> None:
         train(tmp_path, tick=stop_at(2, full))
     assert caught.value.code == "OCT-E302"
     assert "8 images a step" in caught.value.message
-    assert "--batch 4" in caught.value.mend
+    assert "--batch 4" in caught.value.hint

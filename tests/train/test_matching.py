@@ -67,7 +67,7 @@ def refused(state: Mapping[str, Any], path: Path, *, trusted: bool = False) -> O
     with pytest.raises(OctcError) as caught:
         start_weights(model, STAGE, path, False, trusted)
     assert same(model, before)  # nothing was half loaded
-    assert caught.value.mend
+    assert caught.value.hint
     return caught.value
 
 
@@ -218,7 +218,7 @@ def test_weights_that_are_not_finite_are_named(value: float, where: str, tmp_pat
     assert error.code == "OCT-E307"
     assert f"module.{where}" in error.message
     assert "not finite" in error.message
-    assert "learning rate" not in error.mend
+    assert "learning rate" not in error.hint
     too_large = {**state_of(), BODY: torch.full_like(state_of()[BODY], 1e300, dtype=torch.float64)}
     assert BODY in refused(too_large, tmp_path / "w.safetensors").message
 
@@ -249,7 +249,7 @@ def test_a_file_of_torch_save_is_read_when_it_is_trusted(kind: str, tmp_path: Pa
     torch.save(content, tmp_path / "w.pth")
     error = refused({}, tmp_path / "w.pth")
     assert error.code == "OCT-E308"
-    assert "--trust-pickle" in error.mend
+    assert "--trust-pickle" in error.hint
     model = build_model(NAME, CLASSES)
     facts = start_weights(model, STAGE, tmp_path / "w.pth", False, trusted=True)
     assert same(model, state_of())
@@ -305,7 +305,7 @@ def test_a_pointer_of_git_lfs_and_other_files_that_are_no_weights(tmp_path: Path
         with pytest.raises(OctcError) as caught:
             read(pointer)
         assert caught.value.code == "OCT-E310"
-        assert caught.value.mend == "git lfs pull"
+        assert caught.value.hint == "git lfs pull"
     for content in (b"", b"<!DOCTYPE html><html></html>", b'{"weight_map": {"a": "model-00001-of-00002.safetensors"}}'):
         pointer.write_bytes(content)
         with pytest.raises(OctcError) as caught:

@@ -29,7 +29,7 @@ def test_networks_of_several_families_have_the_asked_classes() -> None:
 def test_unknown_name_gets_near_ones() -> None:
     error = refused("tf_efficientnet_lite9")
     assert error.code == "OCT-E307"
-    assert "tf_efficientnet_lite4" in error.mend
+    assert "tf_efficientnet_lite4" in error.hint
     assert refused("test_resnet.no_such_tag").code == "OCT-E307"
 
 

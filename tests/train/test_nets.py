@@ -220,8 +220,8 @@ def test_gated_weights_that_are_not_here_say_how_to_get_them(tmp_path: Path, mon
     with pytest.raises(OctcError) as caught:
         start_weights(MedSigLip(3, **TINY_TOWER), _stage("medsiglip", "hub"), None, fetch=False)
     assert caught.value.code == "OCT-E310"
-    assert "accept the terms" in caught.value.mend
-    assert "HF_TOKEN" in caught.value.mend
+    assert "accept the terms" in caught.value.hint
+    assert "HF_TOKEN" in caught.value.hint
 
 
 def test_medsiglip_without_transformers_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +229,7 @@ def test_medsiglip_without_transformers_names_the_extra(monkeypatch: pytest.Monk
     with pytest.raises(OctcError, match="transformers") as caught:
         build_model("medsiglip", 3)
     assert caught.value.code == "OCT-E901"
-    assert "octc[baselines]" in caught.value.mend
+    assert "octc[baselines]" in caught.value.hint
 
 
 @pytest.mark.parametrize(

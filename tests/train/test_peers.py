@@ -17,7 +17,7 @@ def test_t14_broken_connection_to_a_process_is_e305(word: str) -> None:
     with pytest.raises(OctcError) as caught, named_failures(two, 8):
         raise RuntimeError(f"gloo: {word} [127.0.0.1]:29500")
     assert (caught.value.code, caught.value.exit_code) == ("OCT-E305", 5)
-    assert "--resume" in caught.value.mend
+    assert "--resume" in caught.value.hint
 
 
 @pytest.mark.parametrize(("processes", "text"), [(1, LOST[0]), (2, "shapes do not fit")])

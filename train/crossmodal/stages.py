@@ -161,10 +161,10 @@ def load_eye_teacher(taught: Taught, ctx: Context, modality: str) -> tuple[nn.Mo
     found = known.recipe.get("modality")
     if found != modality:
         text = f"the teacher is one of {found} images, one of {modality} images is needed"
-        raise OctcError("OCT-E104", text, mend=f"octc train retnet-teacher --modality {modality}", place=str(taught.folder))
+        raise OctcError("OCT-E104", text, hint=f"octc train retnet-teacher --modality {modality}", place=str(taught.folder))
     if known.classes != ctx.split.classes:
         text = f"class order differs: teacher {', '.join(known.classes)}; data {', '.join(ctx.split.classes)}"
-        raise OctcError("OCT-E309", text, mend="train a teacher on this data set", place=str(taught.folder))
+        raise OctcError("OCT-E309", text, hint="train a teacher on this data set", place=str(taught.folder))
     model = build_model(known.model, len(known.classes), **known.model_kwargs)
     load_strictly(model, state, str(taught.folder))
     model.to(ctx.accelerator.device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
@@ -176,7 +176,7 @@ def load_eye_teacher(taught: Taught, ctx: Context, modality: str) -> tuple[nn.Mo
         text = (
             f"the teacher reaches mAP {shown} on its val images, its checkpoint says {stated}: another network or other images"
         )
-        raise OctcError("OCT-E307", text, mend="octc train retnet-teacher again", place=str(taught.folder))
+        raise OctcError("OCT-E307", text, hint="octc train retnet-teacher again", place=str(taught.folder))
     return model, known.preprocess, known
 
 
@@ -195,7 +195,7 @@ def _judged(ctx: Context) -> tuple[list[str], list[str | None], str]:
 def _alone(ctx: Context) -> None:
     if ctx.accelerator.num_processes > 1:
         text = f"{ctx.accelerator.num_processes} processes: cross-modal distillation trains in one"
-        raise OctcError("OCT-E104", text, mend="start octc train retnet-... without torchrun")
+        raise OctcError("OCT-E104", text, hint="start octc train retnet-... without torchrun")
 
 
 def _part(state: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:

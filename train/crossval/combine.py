@@ -76,7 +76,7 @@ def _hours(run: Run, stage: str) -> float:
                 seconds[int(row["epoch"])] = float(row.get("seconds") or 0.0)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             text = f"{path.name}, line {number}, is no row of a training: {error}"
-            raise OctcError("OCT-E501", text, mend="restore the file, or train anew", place=str(path)) from error
+            raise OctcError("OCT-E501", text, hint="restore the file, or train anew", place=str(path)) from error
     return sum(seconds.values()) / 3600
 
 
@@ -93,7 +93,7 @@ def out_of_fold(folds: Sequence[Fold]) -> Predictions | None:
     everything = {pair for fold in folds for pair in zip(fold.held.sums, fold.held.paths, strict=True)}
     if len(everything) != total:
         text = f"{total - len(everything)} images are held out by more than one fold"
-        raise OctcError("OCT-E210", text, mend="train the folds again, from one split of one data set")
+        raise OctcError("OCT-E210", text, hint="train the folds again, from one split of one data set")
     return _joined(folds, [fold.held for fold in folds], "out-of-fold")
 
 
@@ -119,7 +119,7 @@ def ensemble(folds: Sequence[Fold]) -> Predictions | None:
     orders = [{pair: i for i, pair in enumerate(zip(one.sums, one.paths, strict=True))} for one in known]
     if any(set(order) != set(orders[0]) for order in orders):
         text = "the folds were not judged on the same official test"
-        raise OctcError("OCT-E706", text, mend="octc eval RUN --split official, for every fold")
+        raise OctcError("OCT-E706", text, hint="octc eval RUN --split official, for every fold")
     logits = [one.logits[[order[pair] for pair in orders[0]]] for one, order in zip(known, orders, strict=True)]
     views = tuple(f"fold-{fold.number}-{view}" for fold in folds for view in known[0].views)
     first = known[0]
@@ -148,7 +148,7 @@ def check_folds(folds: Sequence[Fold]) -> None:
     odd = [name for name in facts[0] if any(other[name] != facts[0][name] for other in facts)]
     if odd:
         text = f"the folds differ in {shorten(odd)}"
-        raise OctcError("OCT-E706", text, mend="train the folds again with one command")
+        raise OctcError("OCT-E706", text, hint="train the folds again with one command")
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from octc.train.recipes.config import Stage
 SAMPLED = 64  # images a view whose bits are compared
 LARGEST = 60000.0  # of a float16 logit
 FORMAT = 2
-MEND = "delete this folder: the logits are computed anew"
+HINT = "delete this folder: the logits are computed anew"
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Logits:
             known = self.sums.get((view, index))
             if known is not None and known != sum_of(inputs[row]):
                 text = f"view {view} of training image {index} is not the picture that the teacher was shown"
-                raise OctcError("OCT-E311", text, mend=MEND, place=str(self.folder))
+                raise OctcError("OCT-E311", text, hint=HINT, place=str(self.folder))
 
 
 def sum_of(picture: torch.Tensor) -> bytes:
@@ -109,7 +109,7 @@ def write_view(
         logits = teacher(inputs).float().cpu()
         if not bool(torch.isfinite(logits).all()) or float(logits.abs().max()) > LARGEST:
             text = f"the teacher's logits are not finite, or larger than {LARGEST:g}"
-            raise OctcError("OCT-E301", text, mend="--cached-views 0, or another teacher", place=str(folder))
+            raise OctcError("OCT-E301", text, hint="--cached-views 0, or another teacher", place=str(folder))
         rows.append(logits[:count].half())
         sums += [sum_of(inputs[row]) for row, index in enumerate(indices[:count]) if index in sample]
         tell(count)
@@ -119,7 +119,7 @@ def write_view(
         write_bytes(_path(folder, view), save(tensors, metadata=head))
     except OSError as error:
         text = f"logits cannot be written: {error.strerror}"
-        raise OctcError("OCT-E904", text, mend="free disk space, or --run-dir DIR elsewhere", place=str(folder)) from error
+        raise OctcError("OCT-E904", text, hint="free disk space, or --run-dir DIR elsewhere", place=str(folder)) from error
 
 
 def read_logits(folder: Path, key: dict[str, Any], views: int, count: int) -> Logits:
@@ -137,13 +137,13 @@ def read_logits(folder: Path, key: dict[str, Any], views: int, count: int) -> Lo
                 head = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in ("logits", "sums")}
         except (OSError, SafetensorError) as error:
-            raise OctcError("OCT-E501", f"cached logits are damaged: {error}", mend=MEND, place=str(path)) from error
+            raise OctcError("OCT-E501", f"cached logits are damaged: {error}", hint=HINT, place=str(path)) from error
         if head.get("sha256") != _sum(tensors):
-            raise OctcError("OCT-E501", "cached logits do not match their sha256", mend=MEND, place=str(path))
+            raise OctcError("OCT-E501", "cached logits do not match their sha256", hint=HINT, place=str(path))
         _check_head(head, key, view, path)
         if len(tensors["logits"]) != count:
             text = f"cached logits of {len(tensors['logits'])} images, train has {count}"
-            raise OctcError("OCT-E311", text, mend=MEND, place=str(path))
+            raise OctcError("OCT-E311", text, hint=HINT, place=str(path))
         values.append(tensors["logits"])
         sums |= {(view, i): bytes(row.tolist()) for i, row in zip(sampled(count), tensors["sums"], strict=True)}
     return Logits(folder, torch.stack(values), sums)
@@ -153,11 +153,11 @@ def _check_head(head: dict[str, str], key: dict[str, Any], view: int, path: Path
     try:
         known = dict(parse_json(head.get("key", "{}")))
     except (ValueError, TypeError) as error:
-        raise OctcError("OCT-E501", f"cached logits are damaged: {error}", mend=MEND, place=str(path)) from error
+        raise OctcError("OCT-E501", f"cached logits are damaged: {error}", hint=HINT, place=str(path)) from error
     wrong = sorted(name for name in {*known, *key} if known.get(name) != key.get(name))
     if wrong or head.get("view") != str(view):
         text = f"cached logits differ from what is wanted in: {', '.join(wrong) or 'view'}"
-        raise OctcError("OCT-E311", text, mend=MEND, place=str(path))
+        raise OctcError("OCT-E311", text, hint=HINT, place=str(path))
 
 
 def _sum(tensors: dict[str, torch.Tensor]) -> str:

@@ -72,7 +72,7 @@ def check_distillation(how: Distillation, stage: Stage) -> None:
     if stage.mix.on and (how.views or how.kind == "dkd"):
         what = "cached views" if how.views else "DKD"
         text = f"{what} and MixUp or CutMix: a mixed image has no view of its own, and no one true class"
-        raise OctcError("OCT-E104", text, mend="a recipe without mixing, or --cached-views 0 and --distil kl or dist")
+        raise OctcError("OCT-E104", text, hint="a recipe without mixing, or --cached-views 0 and --distil kl or dist")
 
 
 def distilled_loss(ask: Callable[[Tensor], Tensor], how: Distillation, on_labels: Loss) -> Loss:

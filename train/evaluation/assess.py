@@ -75,7 +75,7 @@ def _samples(run: Run, split: Split, part: str) -> tuple[Sample, ...]:
     samples = split.parts.get(part, ())
     if not samples:
         known = ", ".join(name for name, items in split.parts.items() if items)
-        raise OctcError("OCT-E104", f"the split of {run.id} has no images in {part!r}", mend=f"one of: {known}")
+        raise OctcError("OCT-E104", f"the split of {run.id} has no images in {part!r}", hint=f"one of: {known}")
     return samples
 
 
@@ -89,7 +89,7 @@ def network_of(run: Run) -> tuple[nn.Module, Checkpoint, Split]:
     split = read_split(run.split)
     if split.digest != checkpoint.split_digest:
         text = "the run's split is not the one that it was trained on"
-        raise OctcError("OCT-E216", text, mend="train again", place=str(run.split))
+        raise OctcError("OCT-E216", text, hint="train again", place=str(run.split))
     model = build_model(checkpoint.model, len(checkpoint.classes), **checkpoint.model_kwargs)
     load_strictly(model, state, str(run.path / "train"))
     return model, checkpoint, split
@@ -113,7 +113,7 @@ def check_files(root: Path, samples: Sequence[Sample]) -> None:
         wrong = [s.path for s, good in zip(samples, pool.map(same, samples), strict=True) if not good]
     if wrong:
         text = f"{len(wrong)} images are gone or changed since the split: {shorten(wrong)}"
-        raise OctcError("OCT-E216", text, mend="restore the images, or name their folder: --data DIR", place=str(root))
+        raise OctcError("OCT-E216", text, hint="restore the images, or name their folder: --data DIR", place=str(root))
 
 
 def evaluate_run(

@@ -79,7 +79,7 @@ def predictions_csv(predictions: Predictions) -> bytes:
 def read_predictions(folder: Path) -> Predictions:
     """Read an evaluation's folder (OctcError E107 there is none, E501 the file is not the one that was written)."""
     if not (folder / FACTS).is_file() or not (folder / PREDICTIONS).is_file():
-        raise OctcError("OCT-E107", f"no evaluation in {folder}", mend="evaluate the run again", place=str(folder))
+        raise OctcError("OCT-E107", f"no evaluation in {folder}", hint="evaluate the run again", place=str(folder))
     try:
         head = read_json(folder / FACTS)
         classes, views, _ = tuple(head["classes"]), tuple(head["views"]), head["facts"]
@@ -87,10 +87,10 @@ def read_predictions(folder: Path) -> Predictions:
             raise ValueError("a class that stands twice")
     except (ValueError, KeyError, TypeError) as error:
         text = f"{FACTS} cannot be read: {error}"
-        raise OctcError("OCT-E501", text, mend="evaluate the run again", place=str(folder / FACTS)) from error
+        raise OctcError("OCT-E501", text, hint="evaluate the run again", place=str(folder / FACTS)) from error
     if sha256_file(folder / PREDICTIONS) != head["predictions_sha256"]:
         text = f"{PREDICTIONS} does not match its sha256"
-        raise OctcError("OCT-E501", text, mend="evaluate the run again", place=str(folder / PREDICTIONS))
+        raise OctcError("OCT-E501", text, hint="evaluate the run again", place=str(folder / PREDICTIONS))
     rows = read_csv(folder / PREDICTIONS)[1:]
     classes, views = tuple(head["classes"]), tuple(head["views"])
     logits = np.array([[float(v) for v in row[len(COLUMNS) :]] for row in rows], np.float32)

@@ -83,11 +83,11 @@ def read_checkpoint(folder: Path) -> tuple[Checkpoint, dict[str, torch.Tensor]]:
         OctcError: E107 there is none, E307 not readable or of another schema, E501 a file does not match its sum.
     """
     if not (folder / META).is_file():
-        raise OctcError("OCT-E107", f"no checkpoint in {folder}", mend="octc train makes one", place=str(folder))
+        raise OctcError("OCT-E107", f"no checkpoint in {folder}", hint="octc train makes one", place=str(folder))
     try:
         checkpoint = _from_json(read_json(folder / META), folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise OctcError("OCT-E307", f"checkpoint.json is not valid: {error}", mend="train again", place=str(folder)) from error
+        raise OctcError("OCT-E307", f"checkpoint.json is not valid: {error}", hint="train again", place=str(folder)) from error
     state = read_weights(folder / WEIGHTS, checkpoint.sha256)
     refuse_not_finite(state, str(folder / WEIGHTS))
     return checkpoint, state
@@ -100,7 +100,7 @@ def _from_json(value: dict[str, Any], folder: Path) -> Checkpoint:
     stated = value.pop(JSON_SUM, None)
     if stated is not None and stated != sha256_bytes(canonical_json(value)):
         text = "checkpoint.json does not match its sha256"
-        raise OctcError("OCT-E501", text, mend="train again or restore the file", place=str(folder / META))
+        raise OctcError("OCT-E501", text, hint="train again or restore the file", place=str(folder / META))
     del value["schema_version"]
     known = {f.name for f in fields(Checkpoint)}
     if set(value) != known:
@@ -124,10 +124,10 @@ def read_weights(path: Path, sha256: str | None = None) -> dict[str, torch.Tenso
         return load(data)  # first: the length of a safetensors header can spell the first bytes of a pickle
     except SafetensorError as error:
         if _may_be_pickle(data):
-            text, mend = "pickle refused: it could run code", "convert it to safetensors where you trust it"
-            raise OctcError("OCT-E308", text, mend=mend, place=str(path)) from error
+            text, hint = "pickle refused: it could run code", "convert it to safetensors where you trust it"
+            raise OctcError("OCT-E308", text, hint=hint, place=str(path)) from error
         text = f"not a safetensors file: {_cut_short(data) or error}"
-        raise OctcError("OCT-E307", text, mend="give a .safetensors file, whole", place=str(path)) from error
+        raise OctcError("OCT-E307", text, hint="give a .safetensors file, whole", place=str(path)) from error
 
 
 def read_any_weights(path: Path, trusted: bool = False) -> dict[str, torch.Tensor]:
@@ -144,23 +144,23 @@ def read_any_weights(path: Path, trusted: bool = False) -> dict[str, torch.Tenso
         if error.code != "OCT-E308":
             raise
         if not trusted:
-            mend = "--trust-pickle reads its tensors alone and runs nothing of it; or convert it to safetensors"
-            raise OctcError(error.code, error.message, mend=mend, place=error.place) from error
+            hint = "--trust-pickle reads its tensors alone and runs nothing of it; or convert it to safetensors"
+            raise OctcError(error.code, error.message, hint=hint, place=error.place) from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the storages of older versions
             found = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         text = "pickle refused: it holds more than tensors, or is damaged"
-        mend = "save its state_dict as safetensors where you trust it (safetensors.torch.save_file)"
-        raise OctcError("OCT-E308", text, mend=mend, place=str(path), why=_first_line(error)) from error
+        hint = "save its state_dict as safetensors where you trust it (safetensors.torch.save_file)"
+        raise OctcError("OCT-E308", text, hint=hint, place=str(path), why=_first_line(error)) from error
     except Exception as error:  # RuntimeError, EOFError, zipfile's, KeyError ...: whatever a damaged file leads to
         text = f"not readable as weights: {_first_line(error)}"
-        raise OctcError("OCT-E307", text, mend="fetch the file again, or save it anew", place=str(path)) from error
+        raise OctcError("OCT-E307", text, hint="fetch the file again, or save it anew", place=str(path)) from error
     tensors: dict[str, torch.Tensor] = {}
     _collect(found, "", tensors)
     if not tensors:
-        raise OctcError("OCT-E307", "no tensors in this file", mend="give a file with a state_dict", place=str(path))
+        raise OctcError("OCT-E307", "no tensors in this file", hint="give a file with a state_dict", place=str(path))
     return tensors
 
 
@@ -182,14 +182,14 @@ def _bytes_of(path: Path, sha256: str | None) -> bytes:
     except OSError as error:
         if (fault := fault_of(error, path)) is not None:
             raise fault from error
-        mend = "--weights FILE" if sha256 is None else "train again or restore the file"
-        raise OctcError("OCT-E310", f"weights are not on disk: {error.strerror}", mend=mend, place=str(path)) from error
+        hint = "--weights FILE" if sha256 is None else "train again or restore the file"
+        raise OctcError("OCT-E310", f"weights are not on disk: {error.strerror}", hint=hint, place=str(path)) from error
     if data.startswith(LFS):
         text = f"{path.name} is a pointer of Git LFS; the weights themselves were not fetched"
-        raise OctcError("OCT-E310", text, mend="git lfs pull", place=str(path))
+        raise OctcError("OCT-E310", text, hint="git lfs pull", place=str(path))
     if sha256 is not None and sha256_bytes(data) != sha256:
         raise OctcError(
-            "OCT-E501", f"{path.name} does not match its sha256", mend="train again or restore the file", place=str(path)
+            "OCT-E501", f"{path.name} does not match its sha256", hint="train again or restore the file", place=str(path)
         )
     return data
 
@@ -218,8 +218,8 @@ def refuse_not_finite(state: State, place: str) -> None:
             bad.append(f"{name} ({nan} NaN and {count - nan} infinite of {tensor.numel()} values)")
     if bad:
         text = f"{len(bad)} tensors of the weights are not finite: {shorten(bad, 3, 'the first ones')}"
-        mend = "use a checkpoint from before the training that wrote it diverged"
-        raise OctcError("OCT-E307", text, mend=mend, place=place)
+        hint = "use a checkpoint from before the training that wrote it diverged"
+        raise OctcError("OCT-E307", text, hint=hint, place=place)
 
 
 def _may_be_pickle(data: bytes) -> bool:
@@ -245,7 +245,7 @@ def load_strictly(model: torch.nn.Module, state: State, place: str) -> None:
     problems = [f"{len(rows)} {what} ({'; '.join(rows[:3])})" for what, rows in _named(missing, extra, shapes) if rows]
     if problems:
         text = "checkpoint does not fit the model: " + ", ".join(problems)
-        raise OctcError("OCT-E307", text, mend="use a checkpoint of the same model and classes", place=place)
+        raise OctcError("OCT-E307", text, hint="use a checkpoint of the same model and classes", place=place)
     model.load_state_dict(dict(state))
 
 

@@ -188,7 +188,7 @@ def _train_views(at: Training, chunk: npt.NDArray[np.int64]) -> torch.Tensor:
 def _check_steps(stage: Stage, steps: int) -> None:
     if stage.drop_rest and steps < stage.accumulate:
         text = f"{steps} batches an epoch are fewer than the {stage.accumulate} of one update, and the rest is dropped"
-        raise OctcError("OCT-E104", text, mend="a smaller --batch, or a recipe that keeps the rest")
+        raise OctcError("OCT-E104", text, hint="a smaller --batch, or a recipe that keeps the rest")
 
 
 def _seed_step(seed: int, epoch: int, step: int, rank: int) -> None:

@@ -22,5 +22,5 @@ def read_history(folder: Path) -> list[dict[str, float]]:
     columns, *rows = read_csv(folder / "history.csv")
     if len(set(columns)) != len(columns):
         text = "two columns of history.csv have one name"
-        raise OctcError("OCT-E501", text, mend="restore the file, or train anew", place=str(folder / "history.csv"))
+        raise OctcError("OCT-E501", text, hint="restore the file, or train anew", place=str(folder / "history.csv"))
     return [{name: float(cell) for name, cell in zip(columns, row, strict=True) if cell != ""} for row in rows]

@@ -35,7 +35,7 @@ def head_names(model: nn.Module) -> set[str]:
     names = {name for name, p in model.named_parameters() if id(p) in own}
     if not names:
         text = "the network has no classifier that could learn at its own rate"
-        raise OctcError("OCT-E307", text, mend="a recipe with backbone = 1 and freeze = 0")
+        raise OctcError("OCT-E307", text, hint="a recipe with backbone = 1 and freeze = 0")
     return names
 
 
@@ -49,7 +49,7 @@ def classifier_of(model: nn.Module) -> str:
     named = [name for name in head_names(model) if name in matrices] if not isinstance(model, fx.GraphModule) else []
     ordered = [name for name, _ in model.named_parameters() if name in (named or matrices)]
     if not ordered:
-        raise OctcError("OCT-E307", "the network has no linear classifier", mend="a network with one (octc list models)")
+        raise OctcError("OCT-E307", "the network has no linear classifier", hint="a network with one (octc list models)")
     return ordered[-1].removesuffix(".weight")
 
 

@@ -48,7 +48,7 @@ def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerat
     gpu_precision = "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "fp16"
     chosen = (gpu_precision if on_gpu else "no") if precision == "auto" else {"fp32": "no"}.get(precision, precision)
     if chosen == "fp16" and not on_gpu:
-        raise OctcError("OCT-E903", "fp16 trains on a GPU only", mend="--precision auto")
+        raise OctcError("OCT-E903", "fp16 trains on a GPU only", hint="--precision auto")
     other = device == "auto" and torch.backends.mps.is_available()
     # told to use the CPU, several processes join through gloo; without a GPU and untold, each would train alone
     loading = DataLoaderConfiguration(non_blocking=on_gpu)
@@ -56,7 +56,7 @@ def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerat
     wanted = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != wanted:
         text = f"{wanted} processes were started, and this one sees {accelerator.num_processes}"
-        raise OctcError("OCT-E903", text, mend="--device cpu, or torchrun with one process a GPU")
+        raise OctcError("OCT-E903", text, hint="--device cpu, or torchrun with one process a GPU")
     return accelerator
 
 
@@ -64,7 +64,7 @@ def _take_gpu(device: str) -> None:
     """Make "cuda:N" this process's GPU; of "cuda", Accelerate takes the one of its rank."""
     index = torch.device(device).index
     if not torch.cuda.is_available() or (index or 0) >= torch.cuda.device_count():
-        raise OctcError("OCT-E903", f"device {device} is not available", mend="--device cpu   (octc doctor)")
+        raise OctcError("OCT-E903", f"device {device} is not available", hint="--device cpu   (octc doctor)")
     if index is not None:
         torch.cuda.set_device(index)
 
@@ -114,8 +114,8 @@ def named_failures(accelerator: Accelerator, batch: int) -> Iterator[None]:
 
 
 def _too_small(text: str, batch: int, error: BaseException) -> OctcError:
-    mend = f"--batch {max(1, batch // 2)}   (a resumed run: with --allow-change)"
-    return OctcError("OCT-E302", text, mend=mend, why=_first_line(error))
+    hint = f"--batch {max(1, batch // 2)}   (a resumed run: with --allow-change)"
+    return OctcError("OCT-E302", text, hint=hint, why=_first_line(error))
 
 
 def _named(said: str, accelerator: Accelerator, batch: int, error: BaseException) -> OctcError | None:
@@ -124,16 +124,16 @@ def _named(said: str, accelerator: Accelerator, batch: int, error: BaseException
         return _too_small(f"memory is exhausted with {batch} images a step", batch, error)
     if any(words in said for words in WORKER):
         text = f"a data-loading worker was killed: {_short_of()}"
-        mend = "a smaller --batch, more memory, or a larger /dev/shm (a container: --shm-size=1g); then --resume"
-        return OctcError("OCT-E303", text, mend=mend, why=_first_line(error))
+        hint = "a smaller --batch, more memory, or a larger /dev/shm (a container: --shm-size=1g); then --resume"
+        return OctcError("OCT-E303", text, hint=hint, why=_first_line(error))
     if any(words in said for words in GONE):
         text = "the GPU is lost: its driver took it away in the middle of a step"
-        mend = "look for its Xid line (dmesg, nvidia-smi); then --resume goes on from the last state"
-        return OctcError("OCT-E304", text, mend=mend, why=_first_line(error))
+        hint = "look for its Xid line (dmesg, nvidia-smi); then --resume goes on from the last state"
+        return OctcError("OCT-E304", text, hint=hint, why=_first_line(error))
     if accelerator.num_processes > 1 and any(word in said for word in LOST):
         text = f"process {accelerator.process_index} lost another one of {accelerator.num_processes}"
-        mend = "look at the first error of the other processes' logs; --resume continues from the last state"
-        return OctcError("OCT-E305", text, mend=mend, why=_first_line(error))
+        hint = "look at the first error of the other processes' logs; --resume continues from the last state"
+        return OctcError("OCT-E305", text, hint=hint, why=_first_line(error))
     return None
 
 

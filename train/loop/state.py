@@ -93,14 +93,14 @@ def read_state(folder: Path, facts: Mapping[str, Any], allow_change: bool = Fals
     if not found:
         if damaged:
             text = "no training state is intact"
-            raise OctcError("OCT-E501", text, mend="train anew without --resume", place=str(folder), why="; ".join(damaged))
+            raise OctcError("OCT-E501", text, hint="train anew without --resume", place=str(folder), why="; ".join(damaged))
         return None
     serial, value, tensors = max(found, key=lambda entry: entry[0])
     progress = Progress(**{k: v for k, v in value["progress"].items() if v is not None})
     changes = differences(value["facts"], facts)
     if changes and not allow_change:
         text = f"the training state belongs to another configuration: {shorten(changes)}"
-        raise OctcError("OCT-E110", text, mend="--allow-change, or train anew without --resume", place=str(folder))
+        raise OctcError("OCT-E110", text, hint="--allow-change, or train anew without --resume", place=str(folder))
     if changes:
         progress.step, progress.sums = 0, {}
         damaged.append(f"training state resumed from its epoch's start although it began otherwise: {shorten(changes)}")

@@ -140,6 +140,6 @@ def refuse(at: Training, what: str) -> NoReturn:
     if names and at.accelerator.is_main_process:
         write_bytes(path, "".join(f"{name}\n" for name in names).encode(errors="surrogatepass"))
     text = f"{what} (epoch {at.progress.epoch + 1}, step {at.progress.step + 1})"
-    mend = "lower train.lr in octc.toml, then --resume --allow-change goes on from the last good state"
+    hint = "lower train.lr in octc.toml, then --resume --allow-change goes on from the last good state"
     why = f"the images since the last good update are named; all of them: {path}" if names else None
-    raise OctcError("OCT-E301", text, mend=mend, place=shorten(names, more=path.name) or str(at.folder), why=why)
+    raise OctcError("OCT-E301", text, hint=hint, place=shorten(names, more=path.name) or str(at.folder), why=why)

@@ -30,7 +30,7 @@ def last_map(model: nn.Module, x: torch.Tensor) -> str:
             hook.remove()
     if not seen:
         raise OctcError(
-            "OCT-E307", "the network has no feature map to look at", mend="a convolutional network, or larger images"
+            "OCT-E307", "the network has no feature map to look at", hint="a convolutional network, or larger images"
         )
     return seen[-1]
 

@@ -58,7 +58,7 @@ def tower_of(state: dict[str, torch.Tensor], place: str) -> dict[str, torch.Tens
     tower = {name.removeprefix(PREFIX): t for name, t in state.items() if name.startswith(PREFIX) or not whole}
     if "embeddings.patch_embedding.weight" not in tower:
         text = "no SigLIP vision tower in this file"
-        raise OctcError("OCT-E307", text, mend=f"the model.safetensors of {HUB}", place=place)
+        raise OctcError("OCT-E307", text, hint=f"the model.safetensors of {HUB}", place=place)
     return tower
 
 
@@ -76,6 +76,6 @@ def read_hub(fetch: bool) -> dict[str, torch.Tensor]:
         )  # fmt: skip
     except (OSError, ValueError) as error:
         text = f"the weights of {HUB} are not on disk"
-        mend = f"accept the terms at https://huggingface.co/{HUB}, set HF_TOKEN, then --fetch-weights; or --weights FOLDER"
-        raise OctcError("OCT-E310", text, mend=mend, why=str(error).splitlines()[0][:200]) from error
+        hint = f"accept the terms at https://huggingface.co/{HUB}, set HF_TOKEN, then --fetch-weights; or --weights FOLDER"
+        raise OctcError("OCT-E310", text, hint=hint, why=str(error).splitlines()[0][:200]) from error
     return tower_of(dict(model.state_dict()), HUB)

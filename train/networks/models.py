@@ -24,19 +24,19 @@ def build_model(name: str, num_classes: int, **kwargs: Any) -> nn.Module:
     reading = sorted(key for key in kwargs if key.startswith(("pretrained", "checkpoint", "cache_dir")))
     if reading:
         text = f"{name} may not be built with {', '.join(reading)}: weights are read by octc alone"
-        raise OctcError("OCT-E307", text, mend="--weights FILE, or `weights` of the recipe")
+        raise OctcError("OCT-E307", text, hint="--weights FILE, or `weights` of the recipe")
     if name in NETWORKS:
         return _own(name, num_classes, kwargs)
     if ":" in name or "/" in name:
-        raise OctcError("OCT-E307", f"{name!r} points outside timm's own networks", mend="octc list models")
+        raise OctcError("OCT-E307", f"{name!r} points outside timm's own networks", hint="octc list models")
     try:
         model: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, **kwargs)
     except TypeError as error:
         text = f"{name} cannot be built with {kwargs}: {error}"
-        raise OctcError("OCT-E307", text, mend="change model_kwargs of the recipe") from error
+        raise OctcError("OCT-E307", text, hint="change model_kwargs of the recipe") from error
     except (RuntimeError, ValueError) as error:
         near = ", ".join(get_close_matches(name, timm.list_models(), n=3))
-        raise OctcError("OCT-E307", f"timm knows no network {name!r}", mend=f"near: {near or 'octc list models'}") from error
+        raise OctcError("OCT-E307", f"timm knows no network {name!r}", hint=f"near: {near or 'octc list models'}") from error
     return model
 
 
@@ -45,7 +45,7 @@ def _own(name: str, num_classes: int, kwargs: dict[str, Any]) -> nn.Module:
         return NETWORKS[name](num_classes, **kwargs)
     except TypeError as error:
         text = f"{name} cannot be built with {kwargs}: {error}"
-        raise OctcError("OCT-E307", text, mend="change model_kwargs of the recipe") from error
+        raise OctcError("OCT-E307", text, hint="change model_kwargs of the recipe") from error
 
 
 def parameter_count(model: nn.Module) -> int:

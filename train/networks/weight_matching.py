@@ -75,8 +75,8 @@ def match(own: State, heads: tuple[str, ...], state: State, place: str, *, part:
     if len(whole) > 1:
         shown = " and ".join(originals[f"{prefix}{body[0]}"] for prefix in whole[:MOST_NAMED])
         text = f"{len(whole)} networks of this file fit, and which one is meant cannot be told: {shown}"
-        mend = "save the one that is meant as a file of its own (safetensors.torch.save_file)"
-        raise OctcError("OCT-E307", text, mend=mend, place=place)
+        hint = "save the one that is meant as a file of its own (safetensors.torch.save_file)"
+        raise OctcError("OCT-E307", text, hint=hint, place=place)
     prefix = whole[0] if whole else _mixed(own, body, plain, prefixes)
     under = _named_under(plain, prefix)
     outside = [name for name in plain if not name.startswith(prefix)]
@@ -126,8 +126,8 @@ def _without_wrappers(state: State, place: str) -> dict[str, str]:
         plain = ".".join(word for word in name.split(".") if word not in WRAPPERS)
         if plain in found:
             text = f"two networks of this file fit, and which one is meant cannot be told: {found[plain]} and {name}"
-            mend = "save the one that is meant as a file of its own (safetensors.torch.save_file)"
-            raise OctcError("OCT-E307", text, mend=mend, place=place)
+            hint = "save the one that is meant as a file of its own (safetensors.torch.save_file)"
+            raise OctcError("OCT-E307", text, hint=hint, place=place)
         found[plain] = name
     return found
 
@@ -194,8 +194,8 @@ def _check_types(own: State, used: State, place: str) -> None:
     if odd:
         shown = shorten([f"{name} ({_type(used[name])})" for name in odd], MOST_NAMED, "the first ones")
         text = f"the file holds whole numbers where the network has weights: {shown}"
-        mend = "give the float checkpoint that this quantised one was made from"
-        raise OctcError("OCT-E307", text, mend=mend, place=place)
+        hint = "give the float checkpoint that this quantised one was made from"
+        raise OctcError("OCT-E307", text, hint=hint, place=place)
 
 
 def _types(own: State, used: State) -> tuple[str, ...]:

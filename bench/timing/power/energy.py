@@ -162,6 +162,6 @@ def read_power_csv(path: Path) -> Series:
         if len(found.times) < 2 or sorted(found.times) != found.times:
             raise ValueError("at least two rows in the order of their times are needed")
     except (OSError, ValueError, IndexError) as error:
-        mend = "two columns, time (seconds since 1970) and watts, in order"
-        raise OctcError("OCT-E104", f"power readings cannot be used: {error}", mend=mend, place=str(path)) from error
+        hint = "two columns, time (seconds since 1970) and watts, in order"
+        raise OctcError("OCT-E104", f"power readings cannot be used: {error}", hint=hint, place=str(path)) from error
     return Series([t + int(offset * 1e9) for t in found.times], found.values)

@@ -87,13 +87,13 @@ def _alone(scratch: Path) -> Iterator[None]:
         scratch.mkdir(parents=True, exist_ok=True)
         handle = os.open(scratch, os.O_RDONLY)
     except OSError as error:
-        raise OctcError("OCT-E109", f"cannot be written: {error.strerror}", mend="--data DIR", place=str(scratch)) from error
+        raise OctcError("OCT-E109", f"cannot be written: {error.strerror}", hint="--data DIR", place=str(scratch)) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(handle)
         text = "another octc data fetch downloads to the same place"
-        raise OctcError("OCT-E108", text, mend="wait for it, or --data DIR elsewhere", place=str(scratch)) from error
+        raise OctcError("OCT-E108", text, hint="wait for it, or --data DIR elsewhere", place=str(scratch)) from error
     try:
         yield
     finally:
@@ -105,24 +105,24 @@ def _check_root(source: Source, root: Path, force: bool) -> None:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return
     if not (root / RECEIPT).is_file():
-        mend = "--data DIR: a new folder"
-        raise OctcError("OCT-E106", f"{root} exists and was not fetched by octc", mend=mend, place=str(root))
+        hint = "--data DIR: a new folder"
+        raise OctcError("OCT-E106", f"{root} exists and was not fetched by octc", hint=hint, place=str(root))
     if not force:
-        mend = f"octc data check {source.name} looks at it; --force fetches it again, --data DIR puts it elsewhere"
-        raise OctcError("OCT-E106", f"{root} exists", mend=mend, place=str(root))
+        hint = f"octc data check {source.name} looks at it; --force fetches it again, --data DIR puts it elsewhere"
+        raise OctcError("OCT-E106", f"{root} exists", hint=hint, place=str(root))
 
 
 def _given(archive: Path, sha256: str | None, say: Say) -> Path:
     """A file that is already here, with its sum checked where one was given."""
     if not archive.is_file():
-        raise OctcError("OCT-E230", f"no file at {archive}", mend="--from FILE or --from URL", place="--from")
+        raise OctcError("OCT-E230", f"no file at {archive}", hint="--from FILE or --from URL", place="--from")
     found = sha256_file(archive)
     say(f"  file     {archive}\n  size     {spell_bytes(archive.stat().st_size)}\n  sha256   {found}")
     if sha256 is None:
         say("  the sum was not compared with anything (--sha256 SUM compares it with the one that you were given)")
     elif found != sha256.lower():
         text = f"{archive.name} does not have the sum that was given: {found}"
-        raise OctcError("OCT-E217", text, mend="fetch the file again", place=str(archive))
+        raise OctcError("OCT-E217", text, hint="fetch the file again", place=str(archive))
     return archive
 
 
@@ -163,12 +163,12 @@ def _check_address(url: str, offline: bool, source: Source) -> None:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise OctcError(
-            "OCT-E104", f"{url!r} is no address to download from", mend="--from https://... or FILE", place="--from"
+            "OCT-E104", f"{url!r} is no address to download from", hint="--from https://... or FILE", place="--from"
         )
     if offline and not is_local(parts.hostname):
-        mend = f"without --offline, or download it elsewhere from {source.page} and give it with --from FILE"
+        hint = f"without --offline, or download it elsewhere from {source.page} and give it with --from FILE"
         raise OctcError(
-            "OCT-E990", f"fetching {source.name} needs the network ({parts.hostname})", mend=mend, place="--offline"
+            "OCT-E990", f"fetching {source.name} needs the network ({parts.hostname})", hint=hint, place="--offline"
         )
 
 

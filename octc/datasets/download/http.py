@@ -40,7 +40,7 @@ def read_answer(url: str, page: str) -> Any:
             return response.json()
         except ValueError as error:
             text = f"{urlsplit(url).netloc} did not answer with a list of files"
-            raise OctcError("OCT-E217", text, mend=_by_hand(page), place=url) from error
+            raise OctcError("OCT-E217", text, hint=_by_hand(page), place=url) from error
 
 
 def fetch_file(file: RemoteFile, folder: Path, page: str, say: Say, progress: Progress | None = None) -> Path:
@@ -67,8 +67,8 @@ def fetch_file(file: RemoteFile, folder: Path, page: str, say: Say, progress: Pr
     except ValueError as error:
         _forget(part)
         text = f"{file.name} does not have the sum that its source states ({file.digest})"
-        mend = f"the file was removed; try again, or {_by_hand(page)}"
-        raise OctcError("OCT-E217", text, mend=mend, place=file.url) from error
+        hint = f"the file was removed; try again, or {_by_hand(page)}"
+        raise OctcError("OCT-E217", text, hint=hint, place=file.url) from error
     _forget(part)
     return found
 
@@ -99,7 +99,7 @@ def _pieces(file: RemoteFile, part: Path, page: str, say: Say, progress: Progres
             _check_way(file.url, [r.url for r in (*response.history, response)], page)
             if response.status_code == 416:  # what is here is not the beginning of what is there
                 _forget(part)
-                raise _passing(OctcError("OCT-E217", f"{file.name} changed at its source", mend="try again", place=file.url))
+                raise _passing(OctcError("OCT-E217", f"{file.name} changed at its source", hint="try again", place=file.url))
             _check_status(response.status_code, file.url, page)
             start = _start(response, have)
             total = _total(response, start)
@@ -116,7 +116,7 @@ def _pieces(file: RemoteFile, part: Path, page: str, say: Say, progress: Progres
             _write(response, part, start, total, progress)
     if total is not None and _size(part) != total:
         text = f"{file.name} was cut short: {_size(part)} of {total} bytes"
-        raise _passing(OctcError("OCT-E217", text, mend="the same command goes on from there", place=file.url))
+        raise _passing(OctcError("OCT-E217", text, hint="the same command goes on from there", place=file.url))
 
 
 def _write(response: Any, part: Path, start: int, total: int | None, progress: Progress | None) -> None:
@@ -156,7 +156,7 @@ def _start(response: Any, have: int) -> int:
         return 0
     found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     if found is None or int(found[1]) != have:
-        raise OctcError("OCT-E217", "the source sent another piece than was asked for", mend="try again", place=response.url)
+        raise OctcError("OCT-E217", "the source sent another piece than was asked for", hint="try again", place=response.url)
     return have
 
 
@@ -169,17 +169,17 @@ def _check_content(response: Any, file: RemoteFile, total: int | None, part: Pat
     """Refuse a web page, and a file of another size than was listed, before anything is written."""
     if response.headers.get("Content-Type", "").startswith("text/html"):
         _forget(part)
-        raise OctcError("OCT-E217", f"the source sent a web page, not {file.name}", mend=_by_hand(page), place=file.url)
+        raise OctcError("OCT-E217", f"the source sent a web page, not {file.name}", hint=_by_hand(page), place=file.url)
     if file.size is not None and total is not None and total != file.size:
         _forget(part)
         text = f"{file.name} has {total} bytes at its source, the list says {file.size}"
-        raise OctcError("OCT-E217", text, mend=f"try again, or {_by_hand(page)}", place=file.url)
+        raise OctcError("OCT-E217", text, hint=f"try again, or {_by_hand(page)}", place=file.url)
 
 
 def _check_status(status: int, url: str, page: str) -> None:
     if status in (200, 206):
         return
-    error = OctcError("OCT-E218", f"{urlsplit(url).netloc} answered {status}", mend=_by_hand(page), place=url)
+    error = OctcError("OCT-E218", f"{urlsplit(url).netloc} answered {status}", hint=_by_hand(page), place=url)
     raise _passing(error) if status == 429 or status >= 500 else error
 
 
@@ -187,14 +187,14 @@ def _check_way(url: str, way: list[str], page: str) -> None:
     """A secure address may not lead to one that is not."""
     if urlsplit(url).scheme == "https" and (open_ones := [step for step in way if urlsplit(step).scheme != "https"]):
         text = f"{urlsplit(url).netloc} leads to an address that is not secure"
-        raise OctcError("OCT-E218", text, mend=_by_hand(page), place=open_ones[0])
+        raise OctcError("OCT-E218", text, hint=_by_hand(page), place=open_ones[0])
 
 
 def _check_disk(part: Path, more: int) -> None:
     free = shutil.disk_usage(part.parent).free
     if more > free:
         text = f"{more} bytes to download, {free} are free"
-        raise OctcError("OCT-E904", text, mend="free disk space, or --data DIR elsewhere", place=str(part.parent))
+        raise OctcError("OCT-E904", text, hint="free disk space, or --data DIR elsewhere", place=str(part.parent))
 
 
 @contextmanager
@@ -215,19 +215,19 @@ def _named(url: str, page: str) -> Iterator[None]:
         yield
     except exceptions.Timeout as error:
         text = f"{host} did not answer in time"
-        raise _passing(OctcError("OCT-E218", text, mend="try again: it goes on where it stopped", place=url)) from error
+        raise _passing(OctcError("OCT-E218", text, hint="try again: it goes on where it stopped", place=url)) from error
     except exceptions.ChunkedEncodingError as error:
         text = f"the connection to {host} broke off"
-        raise _passing(OctcError("OCT-E217", text, mend="the same command goes on from there", place=url)) from error
+        raise _passing(OctcError("OCT-E217", text, hint="the same command goes on from there", place=url)) from error
     except exceptions.ConnectionError as error:
         text = f"{host} cannot be reached: {_cause(error)}"
-        raise _passing(OctcError("OCT-E218", text, mend=f"check the network, or {_by_hand(page)}", place=url)) from error
+        raise _passing(OctcError("OCT-E218", text, hint=f"check the network, or {_by_hand(page)}", place=url)) from error
     except exceptions.RequestException as error:
-        raise OctcError("OCT-E218", f"{host} cannot be asked: {_cause(error)}", mend=_by_hand(page), place=url) from error
+        raise OctcError("OCT-E218", f"{host} cannot be asked: {_cause(error)}", hint=_by_hand(page), place=url) from error
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         text = "the disk is full" if full else f"cannot be written: {error.strerror}"
-        raise OctcError("OCT-E904", text, mend="free disk space, or --data DIR elsewhere", place=url) from error
+        raise OctcError("OCT-E904", text, hint="free disk space, or --data DIR elsewhere", place=url) from error
 
 
 def _cause(error: BaseException) -> str:

@@ -63,11 +63,11 @@ def mendeley_files(answer: Any, _size: int, wanted: str, page: str) -> list[Remo
                 name = Path(str(entry["filename"])).name
                 found.append(RemoteFile(name, str(details["download_url"]), int(details["size"]), f"sha256:{digest}"))
     except (KeyError, TypeError, ValueError) as error:
-        mend = f"download it in a browser from {page} and give it with --from FILE"
-        raise OctcError("OCT-E217", f"the source's list of files is not understood: {error!r}", mend=mend) from error
+        hint = f"download it in a browser from {page} and give it with --from FILE"
+        raise OctcError("OCT-E217", f"the source's list of files is not understood: {error!r}", hint=hint) from error
     if not found:
-        mend = f"look at {page}, download it in a browser and give it with --from FILE"
-        raise OctcError("OCT-E217", "the source's list holds no archive of the images", mend=mend)
+        hint = f"look at {page}, download it in a browser and give it with --from FILE"
+        raise OctcError("OCT-E217", "the source's list holds no archive of the images", hint=hint)
     return found
 
 
@@ -145,6 +145,6 @@ SOURCES: dict[str, Source] = {
 def source_of(name: str) -> Source:
     """A source by name (OctcError E104 with the names there are)."""
     if name not in SOURCES:
-        mend = f"one of: {', '.join(SOURCES)}"
-        raise OctcError("OCT-E104", f"{name!r} cannot be fetched", mend=mend, place="NAME")
+        hint = f"one of: {', '.join(SOURCES)}"
+        raise OctcError("OCT-E104", f"{name!r} cannot be fetched", hint=hint, place="NAME")
     return SOURCES[name]

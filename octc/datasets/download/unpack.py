@@ -36,7 +36,7 @@ def unpack(
             encrypted, no archive, or without anything wanted; E904 too little disk.
     """
     limit = max(LEAST, FOLD * archive.stat().st_size)
-    mend = "delete it and fetch it again, or take it from another place with --from"
+    hint = "delete it and fetch it again, or take it from another place with --from"
     written, count = 0, 0
     try:
         with _members(archive) as (members, total):
@@ -55,16 +55,16 @@ def unpack(
                     written = _copy(source, stream, written, limit, archive)
                 if path.stat().st_size != size:
                     text = f"{name} has {path.stat().st_size} bytes, the archive says {size}"
-                    raise OctcError("OCT-E217", text, mend=mend, place=str(archive))
+                    raise OctcError("OCT-E217", text, hint=hint, place=str(archive))
                 count += 1
                 if progress is not None:
                     progress(min(written, max(total, 1)), max(total, 1))
     except DAMAGE as error:
-        raise OctcError("OCT-E217", f"archive is damaged: {error}".rstrip("."), mend=mend, place=str(archive)) from error
+        raise OctcError("OCT-E217", f"archive is damaged: {error}".rstrip("."), hint=hint, place=str(archive)) from error
     except OSError as error:
-        raise _of_disk(error, archive, mend) from error
+        raise _of_disk(error, archive, hint) from error
     if not count:
-        raise OctcError("OCT-E217", "archive holds nothing of this data set", mend=mend, place=str(archive))
+        raise OctcError("OCT-E217", "archive holds nothing of this data set", hint=hint, place=str(archive))
     return count
 
 
@@ -79,16 +79,16 @@ def checked(name: str, archive: Path) -> PurePosixPath:
 
 
 def _refused(archive: Path, why: str) -> OctcError:
-    mend = "do not use this archive; take it from its publisher"
-    return OctcError("OCT-E219", f"archive {why}", mend=mend, place=str(archive))
+    hint = "do not use this archive; take it from its publisher"
+    return OctcError("OCT-E219", f"archive {why}", hint=hint, place=str(archive))
 
 
-def _of_disk(error: OSError, archive: Path, mend: str) -> OctcError:
+def _of_disk(error: OSError, archive: Path, hint: str) -> OctcError:
     """What the system said while reading or writing. gzip calls a damaged file an OSError too."""
     if error.errno is None:
-        return OctcError("OCT-E217", f"archive is damaged: {error}", mend=mend, place=str(archive))
+        return OctcError("OCT-E217", f"archive is damaged: {error}", hint=hint, place=str(archive))
     return OctcError(
-        "OCT-E904", f"cannot unpack: {error.strerror}", mend="free disk space, or --data DIR elsewhere", place=str(archive)
+        "OCT-E904", f"cannot unpack: {error.strerror}", hint="free disk space, or --data DIR elsewhere", place=str(archive)
     )
 
 
@@ -96,7 +96,7 @@ def _check_disk(into: Path, total: int) -> None:
     free = shutil.disk_usage(into).free
     if total > free:
         text = f"{total} bytes to unpack, {free} are free"
-        raise OctcError("OCT-E904", text, mend="free disk space, or --data DIR elsewhere", place=str(into))
+        raise OctcError("OCT-E904", text, hint="free disk space, or --data DIR elsewhere", place=str(into))
 
 
 def _copy(source: IO[bytes], stream: IO[bytes], written: int, limit: int, archive: Path) -> int:
@@ -123,8 +123,8 @@ def _members(archive: Path) -> Iterator[tuple[Iterator[Member], int]]:
         with archive.open("rb") as stream:
             if stream.read(512).lstrip().lower().startswith((b"<!doctype", b"<html")):
                 text = "a web page, not an archive"
-        mend = "download it in a browser and give it with --from FILE"
-        raise OctcError("OCT-E217", text, mend=mend, place=str(archive))
+        hint = "download it in a browser and give it with --from FILE"
+        raise OctcError("OCT-E217", text, hint=hint, place=str(archive))
 
 
 def _of_zip(opened: zipfile.ZipFile, infos: list[zipfile.ZipInfo], archive: Path) -> Iterator[Member]:

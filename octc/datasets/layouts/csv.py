@@ -16,7 +16,7 @@ from octc.imaging.preprocess import SUFFIXES
 
 NAME = "labels.csv"  # taken when a folder holds several tables
 COLUMNS = ("path", "label", "patient")
-MEND = (
+HINT = (
     "a header line path,label,patient (and part: train, val or test, for an official test), then one line for each image; "
     "a patient that is not known is an empty cell"
 )
@@ -57,12 +57,12 @@ def scan_csv(root: Path, classes: Sequence[str] | None, progress: Progress | Non
     table = find_csv(root)
     if table is None:
         text = f"no table of images in {root}, or several and none is {NAME}"
-        raise OctcError("OCT-E230", text, mend=f"{NAME}: {MEND}", place=str(root))
-    records = read_table(table, COLUMNS, MEND)
+        raise OctcError("OCT-E230", text, hint=f"{NAME}: {HINT}", place=str(root))
+    records = read_table(table, COLUMNS, HINT)
     split = any(cells.get("part") for _, cells in records)
     names = tuple(classes or sorted({cells["label"] for _, cells in records if cells["label"]}))
     if len(names) < 2:
-        raise OctcError("OCT-E206", f"{len(names)} classes in the table, at least two are needed", mend=MEND, place=str(table))
+        raise OctcError("OCT-E206", f"{len(names)} classes in the table, at least two are needed", hint=HINT, place=str(table))
     first, again = _by_path(table, records, names, split)
     for path in first:
         if (root / path).is_symlink() or (root / path).exists():
@@ -73,7 +73,7 @@ def scan_csv(root: Path, classes: Sequence[str] | None, progress: Progress | Non
         for (path, cells), digest in zip(first.items(), sums, strict=True)
     ]
     if empty := [name for k, name in enumerate(names) if not any(s.label == k for s in items)]:
-        raise OctcError("OCT-E206", f"no image of {', '.join(empty)} in the table", mend=MEND, place=str(table))
+        raise OctcError("OCT-E206", f"no image of {', '.join(empty)} in the table", hint=HINT, place=str(table))
     if split:
         train, test = ({names[s.label] for s in items if s.part == part} for part in ("train", "test"))
         check_train(train, test, root)
@@ -98,7 +98,7 @@ def _by_path(
             again.append(f"line {line}: {cells['path']}")
         if why:
             problems.append(f"line {line}: {why}")
-    refuse_lines(table, problems, MEND)
+    refuse_lines(table, problems, HINT)
     return first, tuple(again)
 
 

@@ -12,7 +12,7 @@ from octc.core.errors import OctcError, shorten
 Record = tuple[int, dict[str, str]]  # line number, column -> cell, without surrounding blanks
 
 
-def read_table(path: Path, columns: Sequence[str], mend: str) -> list[Record]:
+def read_table(path: Path, columns: Sequence[str], hint: str) -> list[Record]:
     """The lines below the header. Columns that are not asked for are passed over.
 
     Raises:
@@ -24,25 +24,25 @@ def read_table(path: Path, columns: Sequence[str], mend: str) -> list[Record]:
             lines = [(reader.line_num, row) for row in reader if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or ("not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error))
-        raise OctcError("OCT-E209", f"table cannot be read: {reason}", mend=mend, place=str(path)) from error
+        raise OctcError("OCT-E209", f"table cannot be read: {reason}", hint=hint, place=str(path)) from error
     header = [name.strip() for name in lines[0][1]] if lines else []
     if absent := [name for name in columns if header.count(name) != 1]:
         text = f"columns missing or doubled: {', '.join(absent)}; the table has {', '.join(header) or 'no line'}"
-        raise OctcError("OCT-E209", text, mend=mend, place=f"{path}:1")
+        raise OctcError("OCT-E209", text, hint=hint, place=f"{path}:1")
     if twice := sorted({name for name in header if name and header.count(name) > 1}):
         text = f"columns that stand twice: {', '.join(twice)}: which one counts cannot be told"
-        raise OctcError("OCT-E209", text, mend="leave one column of each name in the table", place=f"{path}:1")
+        raise OctcError("OCT-E209", text, hint="leave one column of each name in the table", place=f"{path}:1")
     if torn := [f"line {line} ({len(row)} cells)" for line, row in lines[1:] if len(row) != len(header)]:
         text = f"{len(torn)} lines do not have {len(header)} cells"
-        raise OctcError("OCT-E209", text, mend="quote cells that hold a comma", place=f"{path}: {shorten(torn)}")
+        raise OctcError("OCT-E209", text, hint="quote cells that hold a comma", place=f"{path}: {shorten(torn)}")
     return [(line, dict(zip(header, (cell.strip() for cell in row), strict=True))) for line, row in lines[1:]]
 
 
-def refuse_lines(path: Path, problems: Sequence[str], mend: str) -> None:
+def refuse_lines(path: Path, problems: Sequence[str], hint: str) -> None:
     """Raise E209 that names the lines, when there are any."""
     if problems:
         text = f"{len(problems)} lines of the table cannot be used"
-        raise OctcError("OCT-E209", text, mend=mend, place=f"{path}: {shorten(problems)}")
+        raise OctcError("OCT-E209", text, hint=hint, place=f"{path}: {shorten(problems)}")
 
 
 def key_of(text: str) -> str:

@@ -23,7 +23,7 @@ def find_ucsd(tree: Tree) -> Parts:
         if {"train", "test"} <= {part_of(name) for name in tree.inside.get(base, ())}:
             return read_parts(tree, base)
     text = f"no data set of the UCSD layout under {tree.root}"
-    raise OctcError("OCT-E230", text, mend="--data DIR with CellData/OCT/{train,test}/CLASS/ in it", place=str(tree.root))
+    raise OctcError("OCT-E230", text, hint="--data DIR with CellData/OCT/{train,test}/CLASS/ in it", place=str(tree.root))
 
 
 def scan_ucsd(root: Path, classes: Sequence[str] | None, progress: Progress | None = None) -> Samples:
@@ -65,7 +65,7 @@ def scan_folder(root: Path, classes: Sequence[str] | None, progress: Progress | 
         if tree.left or tree.below.get(parts.base):
             loose = tree.below.get(parts.base, 0)
             text += f"; it holds {loose} images, and left out were {words_left(tree.left)}"
-        raise OctcError("OCT-E206", text, mend="root/CLASS/IMAGE or root/{train,test}/CLASS/IMAGE", place=str(root))
+        raise OctcError("OCT-E206", text, hint="root/CLASS/IMAGE or root/{train,test}/CLASS/IMAGE", place=str(root))
     if "test" in held:
         check_train(held["train"] | held.get("val", set()), held["test"], root / parts.base)
     return _samples(tree, parts, names, known=classes is not None, progress=progress)
@@ -76,7 +76,7 @@ def check_train(train: set[str], test: set[str], top: Path) -> None:
     if alone := sorted(test - train):
         text = f"in test but absent from train: {shorten(alone)}"
         raise OctcError(
-            "OCT-E207", text, mend="add images of the class to train, from other patients", place=str(top / "train")
+            "OCT-E207", text, hint="add images of the class to train, from other patients", place=str(top / "train")
         )
 
 
@@ -88,7 +88,7 @@ def class_folders(tree: Tree, top: str) -> tuple[str, ...]:
         if one.why in (LINK, LOST) and path.rpartition("/")[0] == top:
             check_link(tree.root / path, tree.root.resolve())
             text = f"{path} is a {one.why}, where a folder of images should be"
-            raise OctcError("OCT-E206", text, mend="copy the folder into its place", place=str(tree.root / path))
+            raise OctcError("OCT-E206", text, hint="copy the folder into its place", place=str(tree.root / path))
     return tree.inside[top]
 
 
@@ -103,8 +103,8 @@ def _class_files(tree: Tree, top: str, kind: str | None, expected: Sequence[str]
         text = f"class folders in {top or '.'}: expected {', '.join(expected)}; found {listed}"
         if loose := sum(path.rpartition("/")[0] == top for path in tree.images):
             text += f", and {loose} images in no class folder"
-        mend = "rename or move the folders, or use --dataset folder"
-        raise OctcError("OCT-E206", text, mend=mend, place=str(tree.root / top))
+        hint = "rename or move the folders, or use --dataset folder"
+        raise OctcError("OCT-E206", text, hint=hint, place=str(tree.root / top))
     inside = tree.root.resolve()
     for name in found:
         folder = joined(top, name)
@@ -114,10 +114,10 @@ def _class_files(tree: Tree, top: str, kind: str | None, expected: Sequence[str]
         if not files:
             left = tree.left_under(folder)
             text = f"class {name} has no image in {top or '.'}" + (f"; left out: {words_left(left)}" if left else "")
-            mend = "add its images, or remove the class everywhere"
+            hint = "add its images, or remove the class everywhere"
             if any(map(may_be_image, left)):
-                mend = "convert its images to PNG, JPEG, TIFF or BMP, or remove the class everywhere"
-            raise OctcError("OCT-E206", text, mend=mend, place=str(tree.root / folder))
+                hint = "convert its images to PNG, JPEG, TIFF or BMP, or remove the class everywhere"
+            raise OctcError("OCT-E206", text, hint=hint, place=str(tree.root / folder))
         yield from ((name, path) for path in files)
 
 
@@ -138,7 +138,7 @@ def check_link(path: Path, inside: Path) -> None:
         good = False
     if not good or (not path.exists() and path.suffix.lower() in SUFFIXES):
         raise OctcError(
-            "OCT-E205", "link leaves the data set, or leads nowhere", mend="copy the file into the data set", place=str(path)
+            "OCT-E205", "link leaves the data set, or leads nowhere", hint="copy the file into the data set", place=str(path)
         )
 
 

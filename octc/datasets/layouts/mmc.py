@@ -26,7 +26,7 @@ CLASSES = ("normal", "dryAMD", "PCV", "wetAMD")
 LETTERS = {"h": 0, "d": 1, "p": 2, "w": 3}
 FOLDERS = {"fundus": ("cfp", "cfp-clahe-448x448"), "oct": ("oct", "oct-median3x3-448x448")}
 SYNTHETIC = ("-trs", "-ori", "-flr")
-MEND = "an image id a line: f-CLASS-... or o-CLASS-..., with CLASS one of h, d, p, w"
+HINT = "an image id a line: f-CLASS-... or o-CLASS-..., with CLASS one of h, d, p, w"
 
 
 def find_mmc(root: Path) -> bool:
@@ -48,7 +48,7 @@ def scan_mmc(root: Path, classes: Sequence[str] | None, progress: Progress | Non
     parts = _parts(root, split)
     if "train" not in parts:
         text = f"no data set of the MMC-AMD layout with split{split} under {root}"
-        raise OctcError("OCT-E230", text, mend=f"--data DIR with ImageData/ and mmc-amd-split{split}-train/", place=str(root))
+        raise OctcError("OCT-E230", text, hint=f"--data DIR with ImageData/ and mmc-amd-split{split}-train/", place=str(root))
     rows = [
         row for modality in FOLDERS for kind in READ_AS if kind in parts for row in _rows(root, modality, kind, parts[kind])
     ]
@@ -84,5 +84,5 @@ def _rows(root: Path, modality: str, kind: str, name: str) -> Iterator[Row]:
         eye = eye_of(name)
         patient = next((one for one in known if eye == one or eye.startswith((f"{one}-", f"{one}_"))), None)
         rows.append(Row(f"ImageData/{folder}/{name}.jpg", (LETTERS[fields[1]],), eye, patient, modality, READ_AS[kind]))
-    refuse_lines(table, problems, MEND)
+    refuse_lines(table, problems, HINT)
     yield from rows

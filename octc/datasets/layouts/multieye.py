@@ -40,7 +40,7 @@ def scan_multieye(root: Path, classes: Sequence[str] | None, progress: Progress 
     if not find_multieye(root):
         text = f"no data set of the MultiEYE layout under {root}"
         raise OctcError(
-            "OCT-E230", text, mend=f"--data DIR with assemble/ and assemble_oct/, each with train/{LIST}", place=str(root)
+            "OCT-E230", text, hint=f"--data DIR with assemble/ and assemble_oct/, each with train/{LIST}", place=str(root)
         )
     names = tuple(classes or CLASSES)
     rows = [row for modality in FOLDERS for kind in READ_AS for row in _rows(root, modality, kind, len(names))]

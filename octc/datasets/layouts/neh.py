@@ -66,8 +66,8 @@ def read_rows(root: Path, tree: Tree | None = None) -> list[Row]:
     """
     table = find_table(root)
     if table is None:
-        mend = f"--data DIR with {TABLE} and {IMAGES}/ in it, or octc data fetch neh"
-        raise OctcError("OCT-E230", f"no {TABLE} in {root}", mend=mend, place=str(root))
+        hint = f"--data DIR with {TABLE} and {IMAGES}/ in it, or octc data fetch neh"
+        raise OctcError("OCT-E230", f"no {TABLE} in {root}", hint=hint, place=str(root))
     files: dict[str, list[str]] = defaultdict(list)
     for image in images_below(tree or open_tree(root)):
         files[key_of(image.relative_to(root).as_posix())].append(image.relative_to(root).as_posix())
@@ -146,7 +146,7 @@ def scan_neh(
             items.append(sample)
     if empty := [name for k, name in enumerate(names) if not any(s.label == k for s in items)]:
         text = f"no image of {', '.join(empty)} is left"
-        raise OctcError("OCT-E206", text, mend="octc data check neh-all, or octc data fetch neh", place=str(root))
+        raise OctcError("OCT-E206", text, hint="octc data check neh-all, or octc data fetch neh", place=str(root))
     named = set(paths)
     unread = tuple(Left(path, UNLISTED) for path in tree.images if path not in named)
     notes = (

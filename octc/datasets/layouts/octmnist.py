@@ -34,7 +34,7 @@ def write_octmnist(archive: Path, folder: Path, progress: Progress | None = None
         OctcError: E217 not the file that MedMNIST writes (another array, shape, type or label), or damaged. Nothing is
             unpickled.
     """
-    mend = "fetch it again: octc data fetch octmnist"
+    hint = "fetch it again: octc data fetch octmnist"
     try:
         with zipfile.ZipFile(archive) as opened:
             labels = {part: _labels(opened, part) for part in PARTS}
@@ -52,10 +52,10 @@ def write_octmnist(archive: Path, folder: Path, progress: Progress | None = None
                         progress(done, total)
     except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, NotImplementedError) as error:
         text = f"not the .npz file of OCTMNIST, or damaged: {error}".rstrip(".")
-        raise OctcError("OCT-E217", text, mend=mend, place=str(archive)) from error
+        raise OctcError("OCT-E217", text, hint=hint, place=str(archive)) from error
     except OSError as error:
         raise OctcError(
-            "OCT-E904", f"images cannot be written: {error.strerror}", mend="free disk space, or --data DIR elsewhere",
+            "OCT-E904", f"images cannot be written: {error.strerror}", hint="free disk space, or --data DIR elsewhere",
             place=str(folder),
         ) from error  # fmt: skip
     write_json(folder / MARK, {"file": archive.name, "size": list(max(sides)), "images": total})

@@ -51,14 +51,14 @@ def make_samples(
                 problems.append(f"{row.path} stands under different labels")
     refuse_lines(place, problems, "keep one line for each image")
     if not known:
-        raise OctcError("OCT-E206", f"no image is listed under {place}", mend="unpack the whole archive", place=str(place))
+        raise OctcError("OCT-E206", f"no image is listed under {place}", hint="unpack the whole archive", place=str(place))
     for path in known:
         if (root / path).is_symlink():
             check_link(root / path, root.resolve())
     counts = Counter(k for row in known.values() for k in row.targets)
     if missing := [name for k, name in enumerate(classes) if not counts[k]]:
         text = f"no image of {', '.join(missing)}"
-        raise OctcError("OCT-E206", text, mend="unpack the whole archive", place=str(place))
+        raise OctcError("OCT-E206", text, hint="unpack the whole archive", place=str(place))
     items = [
         Sample(
             row.path, _rarest(row.targets, counts), row.patient, row.part, digest,
@@ -87,7 +87,7 @@ def only(split: Split, modality: str) -> Split:
     parts = {part: tuple(s for s in items if s.modality == modality) for part, items in split.parts.items()}
     if empty := [part for part, items in parts.items() if not items]:
         text = f"the {', '.join(empty)} part has no {modality} image"
-        raise OctcError("OCT-E206", text, mend="a data set with both modalities", place=split.dataset)
+        raise OctcError("OCT-E206", text, hint="a data set with both modalities", place=split.dataset)
     return replace(split, parts=parts)
 
 
@@ -103,11 +103,11 @@ def check_partners(student: Split, teacher: Split) -> None:
         if not shared:
             continue
         text = f"the teacher was trained on {len(shared)} {kind} that this student is judged on"
-        mend = "train the teacher with the seed of this student: octc train retnet-teacher --seed N"
-        raise OctcError("OCT-E212", text, mend=mend, place=", ".join(shared[:10]))
+        hint = "train the teacher with the seed of this student: octc train retnet-teacher --seed N"
+        raise OctcError("OCT-E212", text, hint=hint, place=", ".join(shared[:10]))
     if student.classes != teacher.classes:
         text = f"class order differs: teacher {', '.join(teacher.classes)}; data {', '.join(student.classes)}"
-        raise OctcError("OCT-E309", text, mend="train a teacher on this data set")
+        raise OctcError("OCT-E309", text, hint="train a teacher on this data set")
 
 
 def targets_of(sample: Sample) -> tuple[int, ...]:

@@ -25,7 +25,7 @@ CLASSES = ("NOR", "AMD", "WAMD", "DR", "CSC", "PED", "MEM", "FLD", "EXU", "CNV",
 LISTS = {"fundus": "cfp.txt", "oct": "oct.txt"}
 FOLDERS = {"fundus": ("fundus_images", "fundus-images"), "oct": ("oct_images", "oct-images")}
 MOST_BYTES = 64 << 20
-MEND = "each line: NAME, then a 0 or 1 for each class, between single spaces"
+HINT = "each line: NAME, then a 0 or 1 for each class, between single spaces"
 
 
 def find_topcon(root: Path) -> bool:
@@ -43,7 +43,7 @@ def scan_topcon(root: Path, classes: Sequence[str] | None, progress: Progress | 
     tree = open_tree(root)
     if not find_topcon(root):
         text = f"no data set of the TOPCON-MM layout under {root}"
-        raise OctcError("OCT-E230", text, mend="--data DIR with train/{cfp,oct}.txt and train/Images/ in it", place=str(root))
+        raise OctcError("OCT-E230", text, hint="--data DIR with train/{cfp,oct}.txt and train/Images/ in it", place=str(root))
     names = tuple(classes or CLASSES)
     parts = part_folders(root)
     rows = [row for modality in LISTS for kind in READ_AS for row in _rows(root, modality, kind, parts, names)]
@@ -58,7 +58,7 @@ def folder_of(root: Path, modality: str, train: str = "train") -> Path:
         if (root / train / "Images" / name).is_dir():
             return root / train / "Images" / name
     text = f"no folder {' or '.join(FOLDERS[modality])} under train/Images"
-    raise OctcError("OCT-E206", text, mend="unpack the whole archive", place=str(root))
+    raise OctcError("OCT-E206", text, hint="unpack the whole archive", place=str(root))
 
 
 def _rows(root: Path, modality: str, kind: str, parts: Mapping[str, str], classes: Sequence[str]) -> Iterator[Row]:
@@ -76,7 +76,7 @@ def _rows(root: Path, modality: str, kind: str, parts: Mapping[str, str], classe
         fields = name.split("-")
         patient = fields[0] if len(fields) > 1 and fields[0] else None
         rows.append(Row(f"{folder}/{name}.png", targets, "-".join(fields[:2]), patient, modality, READ_AS[kind]))
-    refuse_lines(table, problems, f"{MEND} ({len(classes)} classes)")
+    refuse_lines(table, problems, f"{HINT} ({len(classes)} classes)")
     yield from rows
 
 
@@ -88,7 +88,7 @@ def read_lines(table: Path) -> list[str]:
         text = table.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise OctcError(
-            "OCT-E209", f"list cannot be read: {error}", mend="unpack the archive again", place=str(table)
+            "OCT-E209", f"list cannot be read: {error}", hint="unpack the archive again", place=str(table)
         ) from error
     return [line.strip() for line in text.splitlines() if line.strip()]
 

@@ -227,11 +227,11 @@ def write_phantoms(
     if patients_per_class < 2 or images_per_class < patients_per_class:
         text = f"{images_per_class} images and {patients_per_class} patients per class"
         raise OctcError(
-            "OCT-E104", text, mend="at least 2 patients per class, and an image for each", place="octc data phantom"
+            "OCT-E104", text, hint="at least 2 patients per class, and an image for each", place="octc data phantom"
         )
     if force and root.exists() and not (root / PHANTOM_MARK).is_file() and any(root.iterdir()):
         text = f"{root} was not drawn by octc, so --force does not replace it"
-        raise OctcError("OCT-E106", text, mend="give another folder", place=str(root))
+        raise OctcError("OCT-E106", text, hint="give another folder", place=str(root))
     held_out = max(1, round(patients_per_class * TEST_SHARE))
     total, done = images_per_class * len(CLASSES), 0
     try:
@@ -252,7 +252,7 @@ def write_phantoms(
             write_json(folder / PHANTOM_MARK, facts)
     except OSError as error:
         text = f"phantoms cannot be written: {error.strerror}"
-        raise OctcError("OCT-E109", text, mend="a writable folder with room", place=str(root)) from error
+        raise OctcError("OCT-E109", text, hint="a writable folder with room", place=str(root)) from error
     return total
 
 

@@ -103,10 +103,10 @@ def write_paired(
     """
     if patients < 8 or images < 1:
         text = f"{patients} patients with {images} images of each eye and modality"
-        raise OctcError("OCT-E104", text, mend="at least 8 patients and 1 image", place="octc data paired-phantom")
+        raise OctcError("OCT-E104", text, hint="at least 8 patients and 1 image", place="octc data paired-phantom")
     if force and root.exists() and not (root / PHANTOM_MARK).is_file() and any(root.iterdir()):
         text = f"{root} was not drawn by octc, so --force does not replace it"
-        raise OctcError("OCT-E106", text, mend="give another folder", place=str(root))
+        raise OctcError("OCT-E106", text, hint="give another folder", place=str(root))
     held_out = max(1, round(patients * TEST_SHARE))
     total, done = 2 * 2 * patients * images, 0
     lines: dict[tuple[str, str], list[str]] = {(p, m): [] for p in ("train", "val", "test") for m in LISTS}
@@ -138,5 +138,5 @@ def write_paired(
             write_json(folder / PHANTOM_MARK, {"paired": True, **facts})
     except OSError as error:
         text = f"phantoms cannot be written: {error.strerror}"
-        raise OctcError("OCT-E109", text, mend="a writable folder with room", place=str(root)) from error
+        raise OctcError("OCT-E109", text, hint="a writable folder with room", place=str(root)) from error
     return total
