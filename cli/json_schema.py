@@ -1,6 +1,6 @@
 """The JSON Schema of what a command prints with --json: the envelope with the command's own document in it.
 
-The files lie in cli/schemas/ of the package; that of a bench result is bench/bench-result.schema.json.
+The files lie in cli/schemas/ of the package; that of a bench result is bench/timing/bench-result.schema.json.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from octc.cli._app.commands import GROUPS
 from octc.core.errors import OctcError
 from octc.core.files import parse_json
 
-OTHERS = {"bench": ("octc.bench", "bench-result.schema.json")}  # a schema that a command's own one refers to
+OTHERS = {"bench": ("octc.bench.timing", "bench-result.schema.json")}  # a schema that a command's own one refers to
 
 
 def schema_names() -> list[str]:

@@ -17,7 +17,8 @@ from octc.core.files import parse_json, write_bytes, write_json
 from octc.store.artifacts import MANIFEST
 from octc.store.find import Found
 
-PACKAGES = ("octc", "octc.datasets", "octc.runtimes", "octc.bench", "octc.cli")  # the device's wing
+PACKAGES = ("octc", "octc.runtimes", "octc.bench", "octc.cli")  # the device side, with all that lies below them
+ELSEWHERE = {"runtimes", "bench", "cli", "train", "compress", "export"}  # folders that a wheel lays inside octc/
 KINDS = {".py", ".json", ".typed"}
 LARGEST = 1 << 30
 FILE = r"(?P<file>bench-[\w.-]+\.json|samples/[\w.-]+/[\w.-]+\.csv)"
@@ -31,8 +32,10 @@ def write_package(path: Path, founds: Iterable[Found], pictures: Sequence[str] =
         for name in PACKAGES:
             module = importlib.import_module(name)
             folder = Path(str(module.__file__)).parent
-            for file in sorted(p for p in folder.iterdir() if p.suffix in KINDS and p.is_file()):
-                _add(tar, f"{name.replace('.', '/')}/{file.name}", file.read_bytes())
+            for file in sorted(p for p in folder.rglob("*") if p.suffix in KINDS and p.is_file()):
+                inside = file.relative_to(folder)
+                if name != "octc" or inside.parts[0] not in ELSEWHERE:
+                    _add(tar, f"{name.replace('.', '/')}/{inside.as_posix()}", file.read_bytes())
         facts = f"Metadata-Version: 2.1\nName: octc\nVersion: {_version()}\n"
         _add(tar, f"octc-{_version()}.dist-info/METADATA", facts.encode())
         for found in founds:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from octc.datasets.base import Sample
 from octc.datasets.patients import PatientIds, patient_ids
 from octc.stats.average_precision import RESAMPLES, SEED, map_difference
 from octc.stats.metrics import Bool, Float64
@@ -20,6 +19,26 @@ from octc.stats.multilabel import by_eye, mean_ap, target_matrix, view_scores
 from octc.stats.proportions import Interval, flip_rate_bound, wilson
 from octc.stats.test_plan import ParityOptions
 from octc.stats.verdict import GateResult, Part, Verdict, finite_part, golden_part
+
+
+class LabelledImage(Protocol):
+    """What a comparison reads of an image; `octc.datasets.base.Sample` has it.
+
+    Attributes:
+        targets: indices of all its classes, or None where it has `label` alone. patient, eye: ids, or None where unknown.
+    """
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def label(self) -> int: ...
+    @property
+    def patient(self) -> str | None: ...
+    @property
+    def targets(self) -> tuple[int, ...] | None: ...
+    @property
+    def eye(self) -> str | None: ...
+
 
 COLUMNS = ("class", "support", "flips", "to_positive", "to_negative", "lost", "gained", "ap_reference", "ap_candidate")
 
@@ -65,7 +84,7 @@ class Decisions:
 
 
 def compare_decisions(
-    samples: Sequence[Sample], reference: Any, candidate: Any, classes: Sequence[str], thresholds: Sequence[float], *,
+    samples: Sequence[LabelledImage], reference: Any, candidate: Any, classes: Sequence[str], thresholds: Sequence[float], *,
     truth: str = "union", alpha: float = 0.05, seed: int = SEED,
 ) -> Decisions:  # fmt: skip
     """Compare finite logits [n, views, K] of the same images in the same order."""
@@ -129,7 +148,7 @@ def _pp(value: float | None) -> str:
     return "n/a" if value is None else f"{100 * value:.2f}"
 
 
-def all_finite(samples: Sequence[Sample], logits: Any) -> Part:
+def all_finite(samples: Sequence[LabelledImage], logits: Any) -> Part:
     """The part of finite logits [n, views, K]."""
     good = np.isfinite(np.asarray(logits)).reshape(len(samples), -1).all(axis=1)
     return finite_part([s.path for s, fine in zip(samples, good.tolist(), strict=True) if not fine], len(samples))
@@ -146,7 +165,7 @@ class EyeGate(GateResult):
 
 
 def gate_decisions(
-    samples: Sequence[Sample], reference: Any, candidate: Any, classes: Sequence[str], thresholds: Sequence[float],
+    samples: Sequence[LabelledImage], reference: Any, candidate: Any, classes: Sequence[str], thresholds: Sequence[float],
     options: ParityOptions | None = None, *, truth: str = "union", golden_ok: bool | None = None, golden_detail: str = "",
 ) -> EyeGate:  # fmt: skip
     """Whether a candidate may be published, from logits [n, K] on the select set: its mAP falls by no more than the margin."""
