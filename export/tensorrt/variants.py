@@ -94,9 +94,8 @@ def write_half(plain: Path, folder: Path, reference: nn.Module, pre: Preprocess,
 
 def _common(folder: Path, pre: Preprocess, compared: dict[str, Any]) -> dict[str, Any]:
     """Worker and recipe, and what a manifest says of every TensorRT artifact."""
-    write_bytes(
-        folder / WORKER, (files("octc.runtimes.tensorrt") / "worker.py").read_bytes()
-    )  # a file that travels, not an import
+    worker = files("octc.runtimes.tensorrt") / "worker.py"  # a file that travels, not an import
+    write_bytes(folder / WORKER, worker.read_bytes())
     write_bytes(folder / RECIPE, recipe_text(pre, folder, sorted(p.name for p in folder.glob("build-*.json"))).encode())
     reason = {"value": None, "reason": "no engine was built on this machine"}
     write_json(folder / SIDECAR, {"schema": SIDECAR_SCHEMA, "engine": None, "measured": reason})

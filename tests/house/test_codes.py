@@ -11,7 +11,7 @@ from octc.core.codes import CODES, EXIT_ORDER
 from tests.house.tree import ROOT, files, sources, tree
 
 CODE = re.compile(r"OCT-[EW]\d{3}")
-CATALOGUE = ROOT / "octc" / "codes.py"
+CATALOGUE = ROOT / "octc" / "core" / "codes.py"
 
 
 def said(path: Path) -> Iterator[tuple[str, int]]:

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.house.tree import (
+    BENCH,
     DEVICE,
     FLOORS,
+    HEIGHTS,
     MAKER,
     ROOT,
     WINGS,
@@ -19,6 +21,7 @@ from tests.house.tree import (
     folder_of,
     imports,
     module_of,
+    room_of,
     sources,
     tree,
 )
@@ -31,23 +34,60 @@ def where(path: Path, line: int) -> str:
     return f"{path.relative_to(ROOT)}:{line}"
 
 
+def house_imports(*folders: str) -> list[tuple[Path, int, str, str]]:
+    """(file, line, its module, what it imports of the house); an import for types only counts."""
+    return [
+        (path, line, module_of(path), module)
+        for path in sources(*folders)
+        for module, line, _, _ in imports(path)
+        if module.split(".")[0] == "octc"
+    ]
+
+
 @pytest.mark.parametrize("folder", FLOORS)
 def test_a_folder_imports_only_what_its_floor_may(folder: str) -> None:
-    allowed = {folder, *FLOORS[folder]}
+    def allowed(module: str) -> bool:
+        there = folder_of(module)
+        return there == folder or there in FLOORS[folder] or f"{there}.{room_of(module)}" in FLOORS[folder]
+
+    found = house_imports(folder)
+    assert found  # the reader of imports sees something
+    assert not [f"{where(path, line)} imports {module}" for path, line, _, module in found if not allowed(module)]
+
+
+def test_the_rooms_of_the_ground_floor_stand_on_lower_ones() -> None:
+    found = [
+        (path, line, room_of(mine), room_of(module))
+        for path, line, mine, module in house_imports("octc")
+        if folder_of(module) == "octc"
+    ]
+    assert {"core", "datasets", "store"} <= {mine for _, _, mine, _ in found} <= set(HEIGHTS)
     wrong = [
-        f"{where(path, line)} imports {module}"
-        for path in sources(folder)
-        for module, line, _, _ in imports(path)
-        if module.split(".")[0] == "octc" and folder_of(module) not in allowed
+        f"{where(path, line)}: {mine} imports {other}"
+        for path, line, mine, other in found
+        if mine != other and HEIGHTS[other] >= HEIGHTS[mine]
     ]
     assert not wrong
 
 
-def test_the_wings_are_joined_by_files_only() -> None:
-    for one, other in ((DEVICE, MAKER), (MAKER, DEVICE)):
-        found = {folder_of(m) for p in sources(*one) for m, *_ in imports(p) if m.split(".")[0] == "octc"}
-        assert found  # the reader of imports sees something
-        assert not found & set(other)
+def test_timing_and_parity_do_not_know_each_other() -> None:
+    wrong = [
+        f"{where(path, line)} imports {module}"
+        for path, line, mine, module in house_imports("bench")
+        if folder_of(module) == "bench" and room_of(module) not in BENCH[room_of(mine)]
+    ]
+    assert not wrong
+
+
+def test_no_folder_of_the_device_names_a_makers_library() -> None:
+    """At no level, not for types either."""
+    wrong = [
+        f"{where(path, line)} imports {module}"
+        for path in sources("octc", *DEVICE)
+        for module, line, _, _ in imports(path)
+        if module.split(".")[0] in MAKERS_LIBRARIES or folder_of(module) in MAKER
+    ]
+    assert not wrong
 
 
 def test_the_door_imports_a_wing_inside_functions_only() -> None:
@@ -105,21 +145,16 @@ def test_nothing_below_the_door_prints() -> None:
     assert not found
 
 
-def test_octc_itself_has_no_logic() -> None:
-    for folder in FLOORS:
-        if folder != "octc":
-            assert not (ROOT / folder / "__init__.py").read_text().strip()
-    # but for the switches that must be set before any dependency is imported
-    first, imported, called = tree(ROOT / "octc" / "__init__.py").body
-    assert isinstance(first, ast.Expr)
-    assert ast.unparse(imported) == "from octc.core.telemetry import keep_quiet"
-    assert ast.unparse(called) == "keep_quiet()"
+def test_a_folder_itself_has_no_logic() -> None:
+    for path in sources():
+        if path.name == "__init__.py" and path != PUBLIC:
+            assert not path.read_text().strip(), path
 
 
 def test_the_switches_cost_nothing() -> None:
     """Every program that imports anything of octc imports them first."""
     allowed = {"__future__", "collections", "dataclasses", "logging", "os", "sys", "types"}
-    found = {module.split(".")[0] for module, *_ in imports(ROOT / "octc" / "telemetry.py")}
+    found = {module.split(".")[0] for module, *_ in imports(ROOT / "octc" / "core" / "telemetry.py")}
     assert found <= allowed
 
 

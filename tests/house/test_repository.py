@@ -47,7 +47,7 @@ def test_the_makefile_and_contributing_name_the_same_folders() -> None:
     assert line is not None
     assert set(line[1].split()) == set(FLOORS)
     rows = re.findall(r"^\| `(\w+)` \| (.+?) \|", (ROOT / "CONTRIBUTING.md").read_text(), re.M)
-    table = {name: tuple(re.findall(r"`(\w+)`", cell)) for name, cell in rows}
+    table = {name: tuple(re.findall(r"`([\w.]+)`", cell)) for name, cell in rows}
     assert table.pop("cli") == ()
     assert table == {name: below for name, below in FLOORS.items() if name != "cli"}
 

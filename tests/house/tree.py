@@ -24,11 +24,15 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "bench": ("octc", "runtimes"),
     "train": ("octc",),
     "compress": ("octc", "train"),
-    "export": ("octc", "train", "compress"),
+    "export": ("octc", "train", "compress", "runtimes", "bench.parity"),
     "cli": ("octc", "runtimes", "bench", "train", "compress", "export"),
 }
 DEVICE, MAKER = ("runtimes", "bench"), ("train", "compress", "export")
 WINGS = (*DEVICE, *MAKER)
+# inside octc: each room with its height; one may import only from lower ones
+HEIGHTS = {"core": 0, "machine": 1, "imaging": 1, "stats": 1, "figures": 2, "schemas": 3, "datasets": 4, "store": 5}
+# inside bench: timing and parity know nothing of each other, and a report reads both
+BENCH = {"parity": ("parity",), "timing": ("timing",), "report": ("parity", "timing", "report")}
 # what a checkout may hold beside the repository; none of it is ours to judge
 NOT_OURS = {"build", "dist", "runs", "bundles", "reports", "Dataset", "__pycache__"}
 
@@ -74,6 +78,17 @@ def folder_of(module: str) -> str:
     """The floor on which a module lives: octc.train.loop.fit -> train; octc.imaging.preprocess -> octc."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 and parts[1] in FLOORS and parts[1] != "octc" else "octc"
+
+
+def room_of(module: str) -> str:
+    """The room inside a folder: octc.train.loop.fit -> loop, octc.core.files -> core; "" for a module without one."""
+    parts = module.split(".")[1 if folder_of(module) == "octc" else 2 :]
+    return parts[0] if parts and (len(parts) > 1 or module in packages()) else ""
+
+
+@functools.cache
+def packages() -> frozenset[str]:
+    return frozenset(module_of(path) for path in sources() if path.name == "__init__.py")
 
 
 @functools.cache
