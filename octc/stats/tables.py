@@ -1,0 +1,259 @@
+"""Two prediction tables from anywhere, on the same labelled images: is the second as good as the first? Pure statistics.
+
+Nothing is read, run or stored. The rules, intervals and words are those of `octc verify` (the parity method), less what needs
+a file: golden images, a locked plan and a log of who looked at the test set. So a verdict from here is exploratory unless the
+margins were fixed before the predictions were made, and nobody but the caller can know that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from octc.core.errors import OctcError, shorten
+from octc.stats.comparison import Comparison, compare_logits, nonfinite
+from octc.stats.proportions import Interval, mcnemar_midp, wilson
+from octc.stats.test_plan import ParityOptions
+from octc.stats.verdict import WORDS, Part, Verdict, judge
+
+SIDES = ("before", "after")
+SCORES = "give probabilities in rows that sum to 1, or one class an image"
+FLOOR = 1e-12  # of a probability, before its logarithm
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One class: images, sensitivities (None without images), images that only one of the two gets right, mid-p after Holm."""
+
+    name: str
+    n: int
+    before: float | None
+    after: float | None
+    lost: int
+    gained: int
+    p_holm: float | None
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
+class TableComparison:
+    """What two prediction tables say of the same images; proportions, differences and intervals are fractions.
+
+    Attributes:
+        n, patients: images, and known patients (None where no patient is known: intervals are then not clustered).
+        accuracy, accuracy_interval: of "before" and "after", with Wilson's interval (which treats images as independent).
+        lost, gained: images that only "before", only "after" gets right. difference: after minus before.
+        interval: paired interval of the difference that decides (Tango 1998, widened for patients); None for one patient.
+        mcnemar_midp: McNemar's mid-p of lost against gained.
+        agreement: share of images with the same answer.
+        verdict: word, reasons and parts; `verdict.word` is one of octc.stats.verdict.WORDS.
+        scored: whether the tables held scores; if not, nothing is known of calibration, and it is not judged.
+    """
+
+    classes: tuple[str, ...]
+    n: int
+    patients: int | None
+    accuracy: dict[str, float]
+    accuracy_interval: dict[str, Interval | None]
+    lost: int
+    gained: int
+    difference: float
+    interval: Interval | None
+    mcnemar_midp: float
+    agreement: float
+    per_class: tuple[ClassRow, ...]
+    verdict: Verdict
+    options: ParityOptions
+    scored: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for a JSON file."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        margin, one = self.options.margin, self.accuracy
+        limits = "no interval" if self.interval is None else "[{:+.2f}, {:+.2f}]".format(*(100 * x for x in self.interval))
+        known = "patients unknown: the interval is not clustered" if self.patients is None else f"{self.patients} patients"
+        lines = [
+            f"{self.verdict.word} at a margin of {margin:g} points ({self.n} images, {known})",
+            f"accuracy {100 * one['before']:.2f} -> {100 * one['after']:.2f} %",
+            f"difference {100 * self.difference:+.2f} {limits} points",
+            f"lost {self.lost}, gained {self.gained}, McNemar mid-p {self.mcnemar_midp:.4f}",
+        ]
+        lines += [f"not shown: {part.name}: {part.detail}" for part in self.verdict.parts if not part.holds]
+        return "\n".join(lines)
+
+
+def compare_tables(
+    labels: Sequence[Any], before: npt.ArrayLike, after: npt.ArrayLike, *, patients: Sequence[Any] | None = None,
+    ids: Sequence[str] | None = None, classes: Sequence[str] | None = None, margin: float = 1.0, class_margin: float = 3.0,
+    claim: str = "ni", alpha: float = 0.05, resamples: int = 10_000, seed: int = 0,
+) -> TableComparison:  # fmt: skip
+    """Compare two prediction tables of the same images in the same order.
+
+    Args:
+        labels: the truth of each of n images: class names, or indices into `classes`.
+        before, after: answers of the two classifiers: probabilities [n, K] (rows that sum to 1) in the order of `classes`,
+            or one class name or index an image [n]. Both in the same form.
+        patients: the patient of each image, None where unknown. Images of one patient are not independent, and intervals
+            that do not know that are too narrow.
+        ids: unique names of the images, for a result that does not depend on their order; None: their positions.
+        classes: names in the order of the columns; None: the names found in labels and answers, sorted, or "0", "1", ...
+        margin, class_margin: largest acceptable loss of accuracy and of a class's sensitivity, percentage points.
+        claim: "ni" (non-inferiority) or "tost" (equivalence). alpha: two-sided level.
+        resamples, seed: of the patient bootstrap.
+
+    Raises:
+        OctcError: E706 tables of other lengths, unknown names or ids that occur twice; E701 a score that is not finite or
+            no probability; E708 no image, or "before" is at chance; E104 an option out of range.
+
+    >>> import octc
+    >>> truth = ["CNV"] * 400 + ["NORMAL"] * 400
+    >>> big = truth[:395] + ["NORMAL"] * 5 + truth[400:]
+    >>> small = truth[:394] + ["NORMAL"] * 6 + truth[400:]
+    >>> eyes = [f"p{i // 2}" for i in range(800)]
+    >>> found = octc.compare(truth, big, small, patients=eyes, margin=5, class_margin=10)
+    >>> found.lost, found.gained, found.patients
+    (1, 0, 400)
+    >>> found.verdict.word
+    'equivalent'
+    """
+    options = ParityOptions(alpha=alpha, margin=margin, class_margin=class_margin, claim=claim, bootstrap=resamples, seed=seed)
+    tables = [np.asarray(table) for table in (before, after)]
+    scored = tables[0].ndim == 2
+    _check_lengths(labels, tables, patients, ids)
+    names = _class_names(labels, tables, classes, scored)
+    truth = _indices(labels, names, "labels")
+    names_of = [str(i) for i in range(len(truth))] if ids is None else [str(one) for one in ids]
+    known = [None if _missing(one) else str(one) for one in ([None] * len(truth) if patients is None else patients)]
+    scores = [_logits(table, names, side, scored) for table, side in zip(tables, SIDES, strict=True)]
+    for side, table in zip(SIDES, scores, strict=True):
+        if bad := nonfinite(names_of, table):
+            text = f"{len(bad)} rows of {side!r} are not finite: {shorten(bad)}"
+            raise OctcError("OCT-E701", text, hint=SCORES, place=side)
+    found = compare_logits(names_of, truth, known, scores[0], scores[1], names, options)
+    verdict = judge(found, options)
+    if not scored:
+        verdict = _without_scores(verdict, found, options)
+    return _document(found, verdict, options, known, scored)
+
+
+def _missing(patient: Any) -> bool:
+    """None, an empty text, or the NaN by which tables mark what is not there."""
+    return patient is None or patient == "" or (isinstance(patient, float) and math.isnan(patient))
+
+
+def _check_lengths(
+    labels: Sequence[Any], tables: Sequence[npt.NDArray[Any]], patients: Sequence[Any] | None, ids: Sequence[str] | None
+) -> None:
+    lengths = {"labels": len(labels), "before": len(tables[0]), "after": len(tables[1])}
+    lengths |= {name: len(values) for name, values in (("patients", patients), ("ids", ids)) if values is not None}
+    if len(set(lengths.values())) > 1:
+        text = "tables of other lengths: " + ", ".join(f"{name} {count}" for name, count in lengths.items())
+        raise OctcError("OCT-E706", text, hint="give one row an image, in the same order everywhere")
+    if not len(labels):
+        raise OctcError("OCT-E708", "no image to compare", hint="give at least one row")
+    if tables[0].ndim != tables[1].ndim or tables[0].ndim not in (1, 2):
+        shapes = " and ".join(str(list(table.shape)) for table in tables)
+        hint = "both as probabilities [n, K], or both as answers [n]"
+        raise OctcError("OCT-E706", f"tables of other forms: {shapes}", hint=hint)
+    if ids is not None and len(set(map(str, ids))) < len(ids):
+        raise OctcError("OCT-E706", "ids occur twice", hint="give each image a name of its own", place="ids")
+
+
+def _class_names(
+    labels: Sequence[Any], tables: Sequence[npt.NDArray[Any]], classes: Sequence[str] | None, scored: bool
+) -> tuple[str, ...]:
+    if classes is not None:
+        names = tuple(str(name) for name in classes)
+    else:
+        seen = [*labels] + ([] if scored else [value for table in tables for value in table.tolist()])
+        if all(isinstance(value, (int, np.integer)) for value in seen):
+            count = tables[0].shape[1] if scored else max((int(value) for value in seen), default=-1) + 1
+            names = tuple(str(i) for i in range(count))
+        elif scored:
+            text = "names as labels, and nothing says which column of the scores is which class"
+            raise OctcError("OCT-E706", text, hint="give classes=[...] in the order of the columns", place="classes")
+        else:
+            names = tuple(sorted({str(value) for value in seen}))
+    if len(set(names)) < len(names):
+        raise OctcError("OCT-E706", f"a class occurs twice: {', '.join(names)}", hint="name each class once", place="classes")
+    for side, table in zip(SIDES, tables, strict=True):
+        if scored and table.shape[1] != len(names):
+            text = f"{side!r} has {table.shape[1]} columns, there are {len(names)} classes"
+            raise OctcError("OCT-E706", text, hint="give classes=[...] in the order of the columns", place=side)
+    return names
+
+
+def _indices(values: Sequence[Any], names: tuple[str, ...], where: str) -> list[int]:
+    known = {name: k for k, name in enumerate(names)}
+    found, unknown = [], set()
+    for value in values:
+        plain = int(value) if isinstance(value, (int, np.integer)) else str(value)
+        k = plain if isinstance(plain, int) and 0 <= plain < len(names) else known.get(str(plain))
+        if k is None:
+            unknown.add(str(value))
+        else:
+            found.append(k)
+    if unknown:
+        text = f"{where}: not among the classes {', '.join(names)}: {shorten(sorted(unknown))}"
+        raise OctcError("OCT-E706", text, hint="give classes=[...] with every class", place=where)
+    return found
+
+
+def _logits(table: npt.NDArray[Any], names: tuple[str, ...], side: str, scored: bool) -> npt.NDArray[np.float32]:
+    """Scores as logits [n, 1, K]: logarithms of probabilities, or one for the answer and zero for the rest."""
+    if not scored:
+        chosen = _indices(table.tolist(), names, side)
+        return np.eye(len(names), dtype=np.float32)[chosen][:, None]
+    values = np.asarray(table, np.float64)
+    finite = values[np.isfinite(values).all(axis=1)]
+    if finite.size and (finite.min() < -1e-6 or np.abs(finite.sum(axis=1) - 1).max() > 1e-3):
+        raise OctcError("OCT-E701", f"rows of {side!r} are no probabilities", hint=SCORES, place=side)
+    with np.errstate(invalid="ignore"):
+        return np.log(np.maximum(values, FLOOR)).astype(np.float32)[:, None]
+
+
+def _without_scores(verdict: Verdict, found: Comparison, options: ParityOptions) -> Verdict:
+    """The verdict without the rule on calibration, of which answers alone say nothing."""
+    parts = tuple(part for part in verdict.parts if part.name != "ECE")
+    failed = [part for part in parts if not part.holds]
+    limits = found.pair.deciding
+    best = "equivalent" if limits is not None and limits[1] < options.delta else "non_inferior"
+    word = min((part.word for part in failed), key=WORDS.index, default=best)
+    enough = ("equivalent",) if options.claim == "tost" else ("non_inferior", "equivalent")
+    reasons = tuple(part.reason for part in sorted(failed, key=_badness))
+    return Verdict(word, reasons, parts, verdict.better, verdict.loss_shown, verdict.exploratory, 0 if word in enough else 1)
+
+
+def _badness(part: Part) -> int:
+    return WORDS.index(part.word)
+
+
+def _document(
+    found: Comparison, verdict: Verdict, options: ParityOptions, patients: Sequence[str | None], scored: bool
+) -> TableComparison:
+    hits = {"before": found.hits("reference"), "after": found.hits("candidate")}
+    rows = []
+    for result in found.per_class:
+        pair = result.pair
+        if pair is None:
+            rows.append(ClassRow(result.name, 0, None, None, 0, 0, None, None))
+            continue
+        k = found.classes.index(result.name)
+        shares = [found.matrices[side][k][k] / result.n for side in ("reference", "candidate")]
+        rows.append(ClassRow(result.name, result.n, *shares, pair.lost, pair.gained, result.p_holm, pair.deciding))
+    known = {one for one in patients if one is not None}
+    return TableComparison(
+        classes=found.classes, n=found.n, patients=len(known) if known and None not in patients else None,
+        accuracy={side: count / found.n for side, count in hits.items()},
+        accuracy_interval={side: wilson(count, found.n, options.alpha) for side, count in hits.items()},
+        lost=found.pair.lost, gained=found.pair.gained, difference=found.pair.difference, interval=found.pair.deciding,
+        mcnemar_midp=mcnemar_midp(found.pair.lost, found.pair.gained), agreement=float(found.agreement["rate"]),
+        per_class=tuple(rows), verdict=verdict, options=options, scored=scored,
+    )  # fmt: skip

@@ -1,0 +1,156 @@
+"""An artifact as a notebook uses it: checked, opened, its golden images replayed, ready to predict."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from octc.core.errors import OctcError
+from octc.imaging.preprocess import VIEWS, Preprocess
+from octc.runtimes.base import Runtime
+from octc.runtimes.golden import GoldenReport, check_input, replay, require_golden
+from octc.runtimes.predict import Record, classify
+from octc.runtimes.registry import choose_threads, open_runtime, prefer
+from octc.store.artifacts import MANIFEST, Artifact, read_artifact, read_golden
+from octc.store.find import find_artifacts
+
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What an artifact answers for one image.
+
+    Attributes:
+        file: as it was given.
+        label: name of the likeliest class; None where the file cannot be read or the image is unlike the training images.
+        labels: names of all classes that reach their threshold, where classes do not exclude each other; else None.
+        probabilities: class name -> probability (0 to 1); None where the file cannot be read.
+        notes: what a reader must know, each with its code. error: why there is no answer, with a hint; else None.
+    """
+
+    file: str
+    label: str | None
+    labels: tuple[str, ...] | None
+    probabilities: dict[str, float] | None
+    notes: tuple[tuple[str, str], ...]
+    error: OctcError | None
+
+    @property
+    def confidence(self) -> float | None:
+        """The largest probability."""
+        return None if self.probabilities is None else max(self.probabilities.values())
+
+
+class Model:
+    """An opened artifact; `octc.load` makes one. A context manager: leaving it frees the engine.
+
+    Attributes:
+        folder: where it lies. artifact: its manifest (name, classes, target, precision, lineage).
+        golden: how its recorded images came out on this machine.
+    """
+
+    def __init__(self, folder: Path, artifact: Artifact, runtime: Runtime, golden: GoldenReport, threads: int) -> None:
+        self.folder = folder
+        self.artifact = artifact
+        self.golden = golden
+        self._runtime = runtime
+        self._threads = threads
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of the network's outputs."""
+        return self.artifact.classes
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """What is done to a picture before the network sees it: size in pixels, resampling, channels."""
+        return self.artifact.preprocess
+
+    def predict(self, images: Sequence[str | os.PathLike[str]], *, views: str = "none", batch: int = BATCH) -> list[Prediction]:
+        """Answers in the order of `images`; a file that cannot be read becomes a prediction with its error.
+
+        Args:
+            images: image files.
+            views: "none", "hflip" or "5": test-time augmentation, probabilities averaged.
+            batch: images in one call of the engine.
+
+        Raises:
+            OctcError: E104 unknown views or a batch out of range.
+        """
+        return list(self.iter_predict(images, views=views, batch=batch))
+
+    def iter_predict(
+        self, images: Sequence[str | os.PathLike[str]], *, views: str = "none", batch: int = BATCH
+    ) -> Iterator[Prediction]:
+        """The same one by one, as soon as each is known: memory does not grow with the number of images."""
+        if views not in VIEWS:
+            raise OctcError("OCT-E104", f"views {views!r} is not known", hint=f"one of: {', '.join(VIEWS)}", place="views")
+        if not 1 <= batch <= 256:
+            raise OctcError("OCT-E104", f"batch {batch} is out of range", hint="1 to 256", place="batch")
+        paths = [Path(image) for image in images]
+        for record in classify(self._runtime, self.artifact, paths, views=views, batch=batch, threads=self._threads):
+            yield self._answer(record)
+
+    def _answer(self, record: Record) -> Prediction:
+        names, values = self.classes, record.probabilities
+        return Prediction(
+            file=str(record.path),
+            label=None if record.label is None else names[record.label],
+            labels=None if record.labels is None else tuple(names[k] for k in record.labels),
+            probabilities=None if values is None else dict(zip(names, values, strict=True)),
+            notes=record.notes,
+            error=record.error,
+        )
+
+    def close(self) -> None:
+        """Free what the engine holds."""
+        self._runtime.close()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<octc model {self.artifact.name} of {', '.join(self.classes)} at {self.folder}>"
+
+
+def load(place: str | os.PathLike[str], *, threads: int | None = None, batch: int | None = None) -> Model:
+    """Open an artifact: sums and signature checked, the model file looked through, golden images replayed.
+
+    Args:
+        place: an artifact's folder; or a run's folder, of whose artifacts the one is taken that `octc predict` would take.
+        threads: of the engine and of decoding; None: the usable physical cores within the quota.
+        batch: a fixed number of images a call, for engines that have static shapes; None: any.
+
+    Raises:
+        OctcError: E107 nothing there, E501 E502 E504 E507 damaged, not safe or not signed, E901 its engine is not installed,
+            E506 E508 it computes something else here than where it was made.
+
+    >>> import octc
+    >>> with octc.load("runs/r-0002-student-ucsd/artifacts/onnx-int8") as model:  # doctest: +SKIP
+    ...     model.predict(["a.png"])[0].probabilities
+    {'CNV': 0.93, 'DME': 0.04, 'DRUSEN': 0.02, 'NORMAL': 0.01}
+    """
+    folder = Path(place)
+    if (folder / MANIFEST).is_file():
+        artifact = read_artifact(folder)
+    else:
+        found = prefer(find_artifacts(str(folder), Path("runs"), {})[0])
+        folder, artifact = found.folder, found.artifact
+    count = choose_threads(threads)
+    runtime = open_runtime(folder, artifact, threads=count, batch=batch)
+    try:
+        golden = read_golden(folder)
+        check_input(golden, artifact.preprocess)
+        report = replay(runtime, golden, artifact)
+        require_golden(report, artifact)
+    except BaseException:
+        runtime.close()
+        raise
+    return Model(folder, artifact, runtime, report, count)

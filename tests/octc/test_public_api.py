@@ -1,0 +1,58 @@
+"""`import octc`: a dozen names, loaded when they are asked for."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+import octc
+from tests.house.tree import ROOT
+
+HEAVY = ("numpy", "PIL", "scipy", "torch", "onnxruntime", "openvino", "typer", "rich")
+
+
+def test_importing_octc_loads_no_library() -> None:
+    code = f"import sys, octc; print(*[name for name in {HEAVY!r} if name in sys.modules]); dir(octc)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == []
+
+
+def test_every_public_name_is_there_and_no_other() -> None:
+    assert dir(octc) == sorted(octc.__all__)
+    for name in octc.__all__:
+        assert getattr(octc, name) is not None
+    with pytest.raises(AttributeError):
+        _ = octc.no_such_name  # type: ignore[attr-defined]
+
+
+def test_type_checkers_see_the_names_that_are_there() -> None:
+    tree = ast.parse((ROOT / "octc" / "__init__.py").read_text())
+    (guarded,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {
+        name.asname: (node.module, name.name)
+        for node in guarded.body
+        if isinstance(node, ast.ImportFrom)
+        for name in node.names
+    }
+    assert seen == octc._HOME
+
+
+@pytest.mark.parametrize("name", sorted(octc.__all__))
+def test_every_public_function_says_what_it_takes(name: str) -> None:
+    value = getattr(octc, name)
+    assert value.__doc__
+    module, attribute = octc._HOME[name]
+    if attribute.islower():
+        assert "Args:" in value.__doc__
+        assert "Raises:" in value.__doc__
+        assert ">>>" in value.__doc__
+    finder = doctest.DocTestFinder(recurse=False)
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    for case in finder.find(value, name, module=importlib.import_module(module)):
+        runner.run(case)
+    assert runner.failures == 0

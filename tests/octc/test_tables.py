@@ -1,0 +1,143 @@
+"""octc.compare: two prediction tables from anywhere, judged by the rules of `octc verify`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from octc.core.errors import OctcError
+from octc.stats.comparison import compare_logits
+from octc.stats.proportions import tango_interval
+from octc.stats.tables import TableComparison, compare_tables
+from octc.stats.test_plan import ParityOptions
+from octc.stats.verdict import WORDS, judge
+
+CLASSES = ("CNV", "DME", "DRUSEN", "NORMAL")
+
+
+def table(truth: npt.NDArray[np.int64], wrong: int, seed: int) -> npt.NDArray[np.float64]:
+    """Probabilities [n, 4] of a classifier that errs on `wrong` images, clearly right or clearly wrong."""
+    rng = np.random.default_rng(seed)
+    said = truth.copy()
+    where = rng.choice(len(truth), wrong, replace=False)
+    said[where] = (said[where] + 1) % 4
+    scores = rng.uniform(0.01, 0.02, (len(truth), 4))
+    scores[np.arange(len(truth)), said] = 0.95
+    return scores / scores.sum(axis=1, keepdims=True)
+
+
+N = 800
+TRUTH = np.arange(N) % 4
+BEFORE, AFTER = table(TRUTH, 8, 1), table(TRUTH, 10, 2)
+PATIENTS = [f"p{i // 4}" for i in range(len(TRUTH))]
+
+
+def compared(*tables: Any, **words: Any) -> TableComparison:
+    return compare_tables(*tables, **{"classes": CLASSES, "resamples": 1000, **words})
+
+
+def test_the_numbers_are_those_of_the_paired_table() -> None:
+    found = compared(TRUTH, BEFORE, AFTER, margin=2, class_margin=5)
+    right = [(scores.argmax(axis=1) == TRUTH) for scores in (BEFORE, AFTER)]
+    lost, gained = int((right[0] & ~right[1]).sum()), int((~right[0] & right[1]).sum())
+    assert (found.lost, found.gained) == (lost, gained)
+    assert found.accuracy == {"before": 792 / 800, "after": 790 / 800}
+    assert found.difference == pytest.approx((gained - lost) / N)
+    assert found.interval == pytest.approx(tango_interval(N, lost, gained, 0.05))
+    assert found.patients is None
+    assert found.agreement == pytest.approx((BEFORE.argmax(1) == AFTER.argmax(1)).mean())
+    assert [row.n for row in found.per_class] == [200] * 4
+    assert sum(row.lost for row in found.per_class) == lost
+
+
+def test_the_verdict_is_that_of_verify() -> None:
+    options = ParityOptions(margin=2, class_margin=5, bootstrap=1000)
+    logits = [np.log(scores).astype(np.float32)[:, None] for scores in (BEFORE, AFTER)]
+    theirs = judge(compare_logits([str(i) for i in range(N)], TRUTH.tolist(), PATIENTS, *logits, CLASSES, options), options)
+    ours = compared(TRUTH, BEFORE, AFTER, patients=PATIENTS, margin=2, class_margin=5)
+    assert ours.verdict == theirs
+    assert ours.patients == 200
+    assert ours.to_json()["verdict"]["word"] == theirs.word
+
+
+def test_answers_alone_are_judged_without_calibration() -> None:
+    names = np.asarray(CLASSES)
+    found = compared(
+        names[TRUTH].tolist(),
+        names[BEFORE.argmax(1)],
+        names[AFTER.argmax(1)],
+        patients=PATIENTS,
+        margin=2,
+        class_margin=5,
+        classes=None,
+    )
+    scored = compared(TRUTH, BEFORE, AFTER, patients=PATIENTS, margin=2, class_margin=5)
+    assert not found.scored
+    assert found.classes == CLASSES
+    assert "ECE" not in [part.name for part in found.verdict.parts]
+    assert "ECE" in [part.name for part in scored.verdict.parts]
+    for name in ("lost", "gained", "interval", "accuracy", "per_class", "mcnemar_midp"):
+        assert getattr(found, name) == getattr(scored, name)
+
+
+def test_patients_widen_the_interval_and_unknown_ones_are_not_claimed() -> None:
+    after = BEFORE.copy()
+    after[:12] = np.roll(BEFORE[:12], 1, axis=1)  # wrong on the images of one patient
+    blocks = [f"p{i // 20}" for i in range(N)]
+    alone, grouped = compared(TRUTH, BEFORE, after), compared(TRUTH, BEFORE, after, patients=blocks)
+    assert alone.interval is not None
+    assert grouped.interval is not None
+    assert grouped.interval[0] < alone.interval[0]
+    some = compared(TRUTH, BEFORE, AFTER, patients=[None, math.nan, "", *blocks[3:]])
+    assert some.patients is None
+    assert "patients unknown" in str(some)
+    assert "40 patients" in str(grouped)
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_the_order_of_the_images_changes_nothing(seed: int) -> None:
+    order = np.random.default_rng(seed).permutation(200)
+    truth, before, after = TRUTH[:200], table(TRUTH[:200], 9, 3), table(TRUTH[:200], 12, 4)
+    ids, patients = [f"i{k}" for k in range(200)], [f"p{k // 3}" for k in range(200)]
+    one = compared(truth, before, after, ids=ids, patients=patients)
+    names, people = [ids[k] for k in order], [patients[k] for k in order]
+    moved = compared(truth[order], before[order], after[order], ids=names, patients=people)
+    assert one == moved
+    assert one.verdict.word in WORDS
+
+
+@pytest.mark.parametrize(("change", "code"), [
+    ({"labels": TRUTH[:-1]}, "OCT-E706"),
+    ({"patients": PATIENTS[:-1]}, "OCT-E706"),
+    ({"ids": ["same"] * N}, "OCT-E706"),
+    ({"after": AFTER.argmax(1)}, "OCT-E706"),
+    ({"after": AFTER[:, :3]}, "OCT-E706"),
+    ({"labels": ["CNV", "HOLE"] * (N // 2)}, "OCT-E706"),
+    ({"labels": ["CNV", "DME"] * (N // 2), "classes": None}, "OCT-E706"),
+    ({"classes": ("CNV", "CNV", "DME", "NORMAL")}, "OCT-E706"),
+    ({"after": np.where(np.arange(N)[:, None] == 7, np.nan, AFTER)}, "OCT-E701"),
+    ({"after": 3 * AFTER}, "OCT-E701"),
+    ({"after": np.log(AFTER)}, "OCT-E701"),
+    ({"before": np.full((N, 4), 0.25)}, "OCT-E708"),
+    ({"margin": 0}, "OCT-E104"),
+    ({"claim": "superiority"}, "OCT-E104"),
+])  # fmt: skip
+def test_what_cannot_be_compared_is_refused(change: dict[str, Any], code: str) -> None:
+    whole: dict[str, Any] = {"labels": TRUTH, "before": BEFORE, "after": AFTER, "classes": CLASSES, **change}
+    with pytest.raises(OctcError) as caught:
+        compare_tables(whole.pop("labels"), whole.pop("before"), whole.pop("after"), **whole)
+    assert caught.value.code == code
+    assert caught.value.hint
+
+
+def test_no_image_is_refused() -> None:
+    with pytest.raises(OctcError) as caught:
+        compare_tables([], [], [])
+    assert caught.value.code == "OCT-E708"
