@@ -13,7 +13,7 @@ from octc.core.errors import OctcError, Several
 
 if TYPE_CHECKING:
     from octc.export.pipeline import Device, Published
-    from octc.export.source import Quantised, Select, Source
+    from octc.export.source import Quantised, RunSource, Select
     from octc.export.targets import Job, Workshop
     from octc.stats.test_plan import ParityOptions
     from octc.stats.verdict import GateResult
@@ -92,7 +92,7 @@ def absolute(step: Callable[[int], None]) -> Callable[[int, int], None]:
     return tell
 
 
-def _quantised(session: Session, source: Source, *, after: bool, amax: Path | None) -> Quantised:
+def _quantised(session: Session, source: RunSource, *, after: bool, amax: Path | None) -> Quantised:
     from octc.export.source import calibration_work, quantise
 
     with session.progress("calibration", calibration_work(source, after=after) or None) as step:

@@ -13,7 +13,7 @@ from octc.core.errors import OctcError
 
 if TYPE_CHECKING:
     from octc.export.ptq.compare import Entry
-    from octc.export.source import Quantised, Source
+    from octc.export.source import Quantised, RunSource
 
 PARTS = {"select": "val", "test": "test"}
 COLUMNS = ("engine", "target", "agreement, %", "accuracy, %", "lost", "gained", "noise, dB", "MB", "ms")
@@ -86,7 +86,7 @@ def _check_processor(targets: Sequence[str]) -> None:
             raise OctcError("OCT-E903", text, hint="octc ptq --target onnx", place="--target")
 
 
-def _networks(session: Session, source: Source) -> tuple[Quantised, Quantised | None]:
+def _networks(session: Session, source: RunSource) -> tuple[Quantised, Quantised | None]:
     """Octc's own calibration, and the trained network where the run has one."""
     from octc.cli.export_run import absolute
     from octc.export.source import calibration_work, quantise
@@ -96,7 +96,7 @@ def _networks(session: Session, source: Source) -> tuple[Quantised, Quantised | 
     return own, quantise(source) if (source.run.path / "qat").is_dir() else None
 
 
-def _measured(session: Session, source: Source, entries: list[Entry], part: str) -> tuple[list[Any], list[float]]:
+def _measured(session: Session, source: RunSource, entries: list[Entry], part: str) -> tuple[list[Any], list[float]]:
     """Logits of the part's images by every file, and the median time of one image, ms, interleaved."""
     import numpy as np
 

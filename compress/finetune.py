@@ -72,11 +72,13 @@ def calibrated(
     device: Any = "cpu",
     progress: Progress | None = None,
     near: Near | None = None,
+    whole: tuple[type[nn.Module], ...] = (),
 ) -> tuple[fx.GraphModule, dict[str, Any]]:
     """Fold, insert quantisers, calibrate with each observer and round the weights; keep what agrees best with the float
     student on val.
 
     near: how close logits are to reference logits, with "agreement" and "kl"; `closeness` by default.
+    whole: types of modules that are not traced into.
 
     Returns: the quantised network (quantisers on) and the table of what each observer gave.
     """
@@ -90,7 +92,7 @@ def calibrated(
             progress(done, total)
 
     chosen = calibration_indices(list(data.labels), how.calibration, seed)
-    quantised = prepare(student, size).requires_grad_(True)
+    quantised = prepare(student, size, whole).requires_grad_(True)
     quantised.to(device).to(memory_format=torch.channels_last)
 
     def batches(step: int = 1) -> Iterator[torch.Tensor]:

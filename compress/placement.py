@@ -22,15 +22,17 @@ from octc.core.errors import OctcError
 ADDITIONS = (operator.add, operator.iadd, torch.add)
 
 
-def prepare(model: nn.Module, size: int) -> fx.GraphModule:
+def prepare(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...] = ()) -> fx.GraphModule:
     """Trace, fold and insert quantisers (all off). Input: normalised float [N, 3, H, W]; output: logits.
 
     The state_dict of the result loads into `prepare(build_model(...), size)` again.
 
+    whole: types of modules that are not traced into and stay in float.
+
     Raises:
         OctcError: E404 when the network cannot be traced, or no convolution could be quantised.
     """
-    module = trace_folded(model, size)
+    module = trace_folded(model, size, whole)
     convs = [node for node in module.graph.nodes if _is_spatial_conv(module, node)]
     if not convs:
         raise OctcError("OCT-E404", "no convolution to quantise", hint=HINT)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import traceback
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from octc.core.errors import OctcError
 
 HINT = "choose a convolutional student (octc list models)"
+TORCH = str(Path(torch.__file__).parent)
 PLAIN = (nn.Conv2d, Conv2dSame)
 SMALLEST = 64  # pixels; below this the last stages shrink to 1 x 1 and could not be told from squeeze-excite
 
@@ -21,13 +24,18 @@ SMALLEST = 64  # pixels; below this the last stages shrink to 1 x 1 and could no
 class _Tracer(fx.Tracer):
     """Convolutions and norms of timm (Conv2dSame pads by the input's size, BatchNormAct2d carries an activation) stay whole."""
 
+    def __init__(self, whole: tuple[type[nn.Module], ...] = ()) -> None:
+        super().__init__()
+        self._whole = (nn.Conv2d, nn.BatchNorm2d, nn.Linear, *whole)
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        whole = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)
-        return isinstance(m, whole) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, self._whole) or super().is_leaf_module(m, module_qualified_name)
 
 
-def trace_folded(model: nn.Module, size: int) -> fx.GraphModule:
+def trace_folded(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...] = ()) -> fx.GraphModule:
     """A folded copy of `model` in eval mode; every node carries its shape in `meta["tensor_meta"]`.
+
+    whole: types of modules that are not traced into.
 
     w' = w * gamma / sqrt(var + eps), b' = (b - mean) * gamma / sqrt(var + eps) + beta, per output channel.
 
@@ -36,12 +44,11 @@ def trace_folded(model: nn.Module, size: int) -> fx.GraphModule:
             its own, or a convolution makes its weight itself.
     """
     plain = copy.deepcopy(model).cpu().eval()
-    tracer = _Tracer()
+    tracer = _Tracer(whole)
     try:
         graph = tracer.trace(plain)
-    except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
-        text = f"{type(model).__name__} cannot be traced: {error}"
-        raise OctcError("OCT-E404", text, hint=HINT) from error
+    except (fx.proxy.TraceError, TypeError, RuntimeError, ValueError, AttributeError) as error:
+        raise _untraceable(model, tracer, error) from error
     module = fx.GraphModule(tracer.root, graph)
     modules = dict(module.named_modules())
     for name, conv in modules.items():
@@ -76,6 +83,19 @@ def trace_folded(model: nn.Module, size: int) -> fx.GraphModule:
         text = f"{type(model).__name__} does not run at {side} px: {str(error).splitlines()[0]}"
         raise OctcError("OCT-E404", text, hint=f"another size, or {HINT}") from error
     return module
+
+
+def _untraceable(model: nn.Module, tracer: fx.Tracer, error: Exception) -> OctcError:
+    """Which module it was, and at which line of whose source."""
+    inside = list(tracer.module_stack.values())  # an error leaves on it where tracing was
+    name, kind = (inside[-1][0], inside[-1][1].__name__) if inside else ("", type(model).__name__)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(TORCH)]
+    outside = [frame for frame in frames if frame.filename != __file__]
+    at = f", {Path(outside[-1].filename).name}:{outside[-1].lineno}: {outside[-1].line}" if outside else ""
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    text = f"{type(model).__name__} cannot be traced at {name or 'its forward'} ({kind}{at}): {reason}"
+    hint = f"keep it whole: octc.quantize(..., whole=[{kind}]); or {HINT}" if inside else HINT
+    return OctcError("OCT-E404", text, hint=hint, place=name or None)
 
 
 def _replace(module: nn.Module, path: Any, new: nn.Module) -> None:

@@ -92,7 +92,7 @@ def export_artifact(
         OctcError: E106 the artifact exists, E405 no step passed the gate (files under rejected/), E506 golden images differ,
             and what the makers raise (E401 to E408).
     """
-    name, folder = job.name, shop.source.run.artifacts / job.name
+    name, folder = job.name, shop.source.artifacts / job.name
     tried: list[dict[str, Any]] = []
     refusal = None
     for label, floats in _steps(shop, job, select, say):
@@ -109,7 +109,7 @@ def export_artifact(
                     facts["engine"] = device.build(temporary, artifact, job.target)
                 artifact = write_manifest(temporary, replace(artifact, details={**artifact.details, **facts}))
                 if not passed:
-                    rejected = shop.source.run.path / REJECTED / name
+                    rejected = shop.source.home / REJECTED / name
                     _keep(temporary, rejected)
                     raise _refusal(name, rejected, report, result)
             return Published(folder, artifact, result, tuple(tried))
@@ -200,13 +200,11 @@ def _refusal(name: str, rejected: Path, report: dict[str, Any], result: GateResu
 
 
 def _artifact(shop: Workshop, job: Job, made: Made) -> Artifact:
-    known, run = shop.source.checkpoint, shop.source.run.read()
+    known = shop.source.checkpoint
     own = job.precision == "int8" and job.engine in ("", OWN)
     tuned = shop.quantised.sha256 if own and shop.quantised is not None else None
     lineage = {
-        "run": shop.source.run.id, "teacher_run": run.get("teacher_run"), "recipe": known.recipe.get("name"),
-        "dataset": known.dataset, "split_digest": known.split_digest, "data_digest": known.data_digest,
-        "checkpoint": known.sha256, "quantised_checkpoint": tuned,
+        **shop.source.lineage, "checkpoint": known.sha256, "quantised_checkpoint": tuned,
         "parent": known.parent, "weights": known.weights, "versions": versions(), "exported": utc_now(),
         "protocol": shop.source.split.protocol, **shop.source.split.patient_ids.to_json(),
     }  # fmt: skip

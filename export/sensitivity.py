@@ -45,7 +45,7 @@ def sensitivity_of(
     """
     chosen = choose_images(images)
     key = sha256_bytes(canonical_json([_digest(quantised), sha256_bytes(np.ascontiguousarray(chosen).tobytes())]))
-    folder = source.run.path / FOLDER
+    folder = source.home / FOLDER
     kept = _read(folder, key)
     if kept is not None:
         return kept
@@ -59,7 +59,7 @@ def sensitivity_of(
             yield network_input(chunk, pre)
 
     found = analyse(quantised.module, batches, tick)
-    write_sensitivity(folder, found, key, f"{source.run.id} · {source.checkpoint.model}")
+    write_sensitivity(folder, found, key, f"{source.lineage.get('run') or source.home.name} · {source.checkpoint.model}")
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +36,33 @@ DESCRIBED = 256  # training images whose statistics travel with an artifact
 
 @dataclass(frozen=True)
 class Source:
-    """A run as an export sees it. `checkpoint` and `model` are the float ones, in eval mode; root: of the data set.
+    """A network as an export sees it, wherever it comes from.
 
-    statistics: what its training images look like, so that a device can tell what is none; None for a tiny data set.
+    Attributes:
+        checkpoint, model: the float network and what is known of it; the model is in eval mode and gives logits of
+            normalised float [N, 3, S, S].
+        golden: prepared golden images, uint8 [N, C, S, S].
+        artifacts: where artifact folders go. home: where refused files and analyses go.
+        lineage: where it comes from, for the manifest.
+        statistics: what training images look like, so that a device can tell what is none; None where too few are known.
     """
 
-    run: Run
-    root: Path
     checkpoint: Checkpoint
     model: nn.Module
-    split: Split
     golden: UInt8
+    artifacts: Path
+    home: Path
+    lineage: dict[str, Any]
     statistics: InputStatistics | None = None
+
+
+@dataclass(frozen=True)
+class RunSource(Source):
+    """The network of a run. root: of the data set."""
+
+    run: Run = field(kw_only=True)
+    root: Path = field(kw_only=True)
+    split: Split = field(kw_only=True)
 
     @property
     def cache(self) -> Path:
@@ -78,7 +93,7 @@ class Select:
     reference: Float32
 
 
-def read_source(run: Run, root: Path) -> Source:
+def read_source(run: Run, root: Path) -> RunSource:
     """Read a finished training.
 
     Raises:
@@ -90,7 +105,14 @@ def read_source(run: Run, root: Path) -> Source:
     candidates = golden_candidates(split.parts["train"], len(checkpoint.classes))
     images = np.concatenate([pre.prepare(read_image(root / s.path).image) for s in candidates])
     chosen = choose_golden([s.label for s in candidates], logits_of(model, images, pre, "cpu", batch=BATCH).numpy())
-    return Source(run, root, checkpoint, model, split, images[chosen], read_statistics(split.parts["train"], root))
+    lineage = {
+        "run": run.id, "teacher_run": run.read().get("teacher_run"), "recipe": checkpoint.recipe.get("name"),
+        "dataset": checkpoint.dataset, "split_digest": checkpoint.split_digest, "data_digest": checkpoint.data_digest,
+    }  # fmt: skip
+    return RunSource(
+        checkpoint, model, images[chosen], run.artifacts, run.path, lineage, read_statistics(split.parts["train"], root),
+        run=run, root=root, split=split,
+    )  # fmt: skip
 
 
 def read_statistics(train: Sequence[Sample], root: Path) -> InputStatistics | None:
@@ -100,7 +122,7 @@ def read_statistics(train: Sequence[Sample], root: Path) -> InputStatistics | No
     return fit_statistics([values for values in known if values is not None])
 
 
-def read_select(source: Source, progress: Progress | None = None) -> Select:
+def read_select(source: RunSource, progress: Progress | None = None) -> Select:
     """The select set's images and the float network's logits (a minute or more for a large network)."""
     samples, pre = source.split.parts["val"], source.checkpoint.preprocess
     tell = progress or (lambda _done, _total: None)
@@ -113,7 +135,7 @@ def read_select(source: Source, progress: Progress | None = None) -> Select:
     return Select(samples, images, np.concatenate(rows))
 
 
-def calibration_work(source: Source, *, after: bool = False) -> int:
+def calibration_work(source: RunSource, *, after: bool = False) -> int:
     """How many times an image is looked at in `quantise`; 0 where the run was quantised in training."""
     if (source.run.path / "qat" / META).is_file() and not after:
         return 0
@@ -121,7 +143,7 @@ def calibration_work(source: Source, *, after: bool = False) -> int:
     return looks_of(quantisation_of(source), len(parts["train"]), len(parts["val"]))
 
 
-def calibration_set(source: Source, seed: int = 0) -> tuple[list[Sample], UInt8]:
+def calibration_set(source: RunSource, seed: int = 0) -> tuple[list[Sample], UInt8]:
     """Calibration samples of the training part, stratified, and their prepared images.
 
     Raises:
@@ -140,7 +162,7 @@ def quantisation_of(source: Source) -> Quantisation:
 
 
 def quantise(
-    source: Source, seed: int = 0, progress: Progress | None = None, *, after: bool = False, amax: Path | None = None
+    source: RunSource, seed: int = 0, progress: Progress | None = None, *, after: bool = False, amax: Path | None = None
 ) -> Quantised:
     """The run's quantisation-aware checkpoint, or, where it has none, octc's own calibration of the float network.
 
@@ -197,15 +219,16 @@ def _facts(method: str, facts: dict[str, Any], calibration: Sequence[str], metri
     rounded = {"rounded": facts["rounded"]} if "rounded" in facts else {}
     return {
         "method": metrics.get("chosen", method), "engine": "octc", "observer": facts["observer"], **rounded,
-        "observers": facts["observers"], **_calibration(calibration), "placement": facts["counts"],
+        "observers": facts["observers"], **describe_sums(calibration), "placement": facts["counts"],
     }  # fmt: skip
 
 
 def describe_calibration(samples: Sequence[Sample]) -> dict[str, Any]:
     """The calibration images as facts of a manifest: how many, which."""
-    return _calibration([s.sha256 for s in samples])
+    return describe_sums([s.sha256 for s in samples])
 
 
-def _calibration(sums: Sequence[str]) -> dict[str, Any]:
+def describe_sums(sums: Sequence[str]) -> dict[str, Any]:
+    """The same from the sums of the images."""
     digest = sha256_bytes(canonical_json(sorted(sums)))
     return {"calibration_images": len(sums), "calibration_digest": digest, "calibration": sorted(sums)}

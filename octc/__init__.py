@@ -16,31 +16,43 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from octc.core.errors import OctcError as OctcError
+    from octc.export.own_network import OwnNetwork as OwnNetwork
+    from octc.export.own_network import export_network as export
+    from octc.export.own_network import quantize_network as quantize
     from octc.imaging.preprocess import Preprocess as Preprocess
     from octc.runtimes.model import Model as Model
     from octc.runtimes.model import Prediction as Prediction
     from octc.runtimes.model import load as load
     from octc.stats.tables import TableComparison as TableComparison
     from octc.stats.tables import compare_tables as compare
+    from octc.stats.test_plan import ParityOptions as Gate
 
-# public name -> module and the name there; every name of `__all__`, and nothing else, is public
+# public name -> module and the name there ("": the package itself, which can be called)
 _HOME = {
+    "Gate": ("octc.stats.test_plan", "ParityOptions"),
     "Model": ("octc.runtimes.model", "Model"),
     "OctcError": ("octc.core.errors", "OctcError"),
+    "OwnNetwork": ("octc.export.own_network", "OwnNetwork"),
     "Prediction": ("octc.runtimes.model", "Prediction"),
     "Preprocess": ("octc.imaging.preprocess", "Preprocess"),
     "TableComparison": ("octc.stats.tables", "TableComparison"),
     "compare": ("octc.stats.tables", "compare_tables"),
+    "export": ("octc.export", ""),
     "load": ("octc.runtimes.model", "load"),
+    "quantize": ("octc.export.own_network", "quantize_network"),
 }
-__all__ = ["Model", "OctcError", "Prediction", "Preprocess", "TableComparison", "compare", "load"]
+__all__ = [
+    "Gate", "Model", "OctcError", "OwnNetwork", "Prediction", "Preprocess", "TableComparison", "compare", "export", "load",
+    "quantize",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'octc' has no attribute {name!r}")
     module, attribute = _HOME[name]
-    value = getattr(import_module(module), attribute)
+    home = import_module(module)
+    value = getattr(home, attribute) if attribute else home  # a package that can be called
     globals()[name] = value
     return value
 

@@ -149,7 +149,8 @@ def test_nothing_below_the_door_prints() -> None:
 def test_a_folder_itself_has_no_logic() -> None:
     for path in sources():
         if path.name == "__init__.py" and path != PUBLIC:
-            assert not path.read_text().strip(), path
+            kinds = {type(node) for node in ast.parse(path.read_text()).body}
+            assert kinds <= {ast.Expr, ast.ImportFrom}, path  # a docstring, and that the package can be called
 
 
 def test_the_switches_cost_nothing() -> None:

@@ -36,7 +36,7 @@ def test_every_folder_with_code_is_in_the_wheel() -> None:
 
 
 def test_every_folder_with_code_is_known() -> None:
-    known = {*FLOORS, "tests", "benchmarks"}
+    known = {*FLOORS, "tests", "benchmarks", "examples"}
     folders = {path.relative_to(ROOT).parts[0] for path in files() if path.suffix == ".py" and path.parent != ROOT}
     assert folders <= known, "a new folder: pyproject.toml, Makefile, CONTRIBUTING.md and tests/house/tree.py name them"
 

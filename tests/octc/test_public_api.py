@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import doctest
-import importlib
+import inspect
 import subprocess
 import sys
 
@@ -39,20 +39,28 @@ def test_type_checkers_see_the_names_that_are_there() -> None:
         if isinstance(node, ast.ImportFrom)
         for name in node.names
     }
-    assert seen == octc._HOME
+    assert set(seen) == set(octc._HOME) == set(octc.__all__)
+    for name, (module, attribute) in octc._HOME.items():
+        assert not attribute or seen[name] == (module, attribute)
+
+
+def test_a_package_that_is_a_public_function_stays_one() -> None:
+    code = "import octc; f = octc.export; import octc.export.triton; assert callable(octc.export) and octc.export is f"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "targets" in inspect.signature(octc.export).parameters
 
 
 @pytest.mark.parametrize("name", sorted(octc.__all__))
 def test_every_public_function_says_what_it_takes(name: str) -> None:
-    value = getattr(octc, name)
+    value = inspect.unwrap(getattr(octc, name))
     assert value.__doc__
-    module, attribute = octc._HOME[name]
-    if attribute.islower():
+    if inspect.isfunction(value):
         assert "Args:" in value.__doc__
         assert "Raises:" in value.__doc__
         assert ">>>" in value.__doc__
     finder = doctest.DocTestFinder(recurse=False)
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
-    for case in finder.find(value, name, module=importlib.import_module(module)):
+    for case in finder.find(value, name, module=inspect.getmodule(value)):
         runner.run(case)
     assert runner.failures == 0

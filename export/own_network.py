@@ -1,0 +1,237 @@
+"""Bring your own network: any traceable `nn.Module` to FP32, FP16 and INT8 artifacts, without a run folder.
+
+The network takes normalised float [N, 3, S, S] and gives logits [N, K]. What is made is what a run's export makes: the model
+file, its sums, golden images, the preprocessing, and a manifest that says what is not known (data, patients, licences).
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import fx, nn
+
+from octc.compress.finetune import MINIMUM, calibrated
+from octc.core.errors import OctcError, shorten
+from octc.core.files import canonical_json, sha256_bytes
+from octc.datasets.base import Sample
+from octc.export.golden import choose_golden
+from octc.export.onnx.float import choose_opset
+from octc.export.pipeline import Device, Published, export_artifact
+from octc.export.source import Quantised, Select, Source, describe_sums
+from octc.export.targets import MAKERS, Job, Workshop
+from octc.imaging.input_statistics import describe, fit_statistics
+from octc.imaging.preprocess import Preprocess, UInt8, read_image
+from octc.runtimes.golden import replay
+from octc.runtimes.registry import open_runtime
+from octc.stats.test_plan import ParityOptions
+from octc.train.loop.checkpoint import Checkpoint, tensors_as_bytes
+from octc.train.loop.evaluate import logits_of
+from octc.train.loop.training import Data
+from octc.train.recipes.config import Quantisation
+
+Picture = "str | os.PathLike[str] | Image.Image"
+TARGETS = tuple(dict.fromkeys(target for target, _ in MAKERS if target != "torch"))  # torch artifacts are timm's networks
+HELD_OUT = 4  # every fourth calibration image chooses among calibrators, where no validation images are given
+GOLDEN = 32  # images from which golden ones are chosen, at most
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class OwnNetwork:
+    """A network with the images that are needed to export it; `octc.quantize` makes one.
+
+    Attributes:
+        float_model: a copy in eval mode, on the CPU. module: its fake-quantised graph (torch.fx), or None.
+        preprocess: how a picture becomes the network's input. classes: names in the order of the logits.
+        facts: observer, calibration images, agreement with the float network on images that set no range.
+    """
+
+    float_model: nn.Module
+    preprocess: Preprocess
+    classes: tuple[str, ...]
+    golden: UInt8
+    name: str
+    quantised: Quantised | None = None
+    select: Select | None = None
+    statistics: Any = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def module(self) -> fx.GraphModule | None:
+        """The fake-quantised network: float in, logits out, on the grid that INT8 files compute on."""
+        return None if self.quantised is None else self.quantised.module
+
+
+def quantize_network(
+    module: nn.Module, calibration: Sequence[Any], preprocess: Preprocess, *, classes: Sequence[str] | None = None,
+    validation: tuple[Sequence[Any], Sequence[Any]] | None = None, name: str | None = None, rounding: bool = True,
+    observers: Sequence[str] = Quantisation.observers, seed: int = 0, whole: Sequence[type[nn.Module]] = (),
+) -> OwnNetwork:  # fmt: skip
+    """Calibrate a network of your own for INT8: fold norms, insert quantisers, set ranges, round weights with compensation.
+
+    Args:
+        module: normalised float32 [N, 3, S, S] -> logits float32 [N, K]; it is copied, never changed.
+        calibration: at least 16 training images (paths or Pillow pictures); never images that you will test on.
+        preprocess: size in pixels, channels, mean and std that the network was trained with.
+        classes: names in the order of the logits; None: "0", "1", ...
+        validation: (images, labels) that no calibration image is among; labels as names or indices. They choose among the
+            calibrators and are what the gate of `octc.export` judges on. None: every fourth calibration image chooses, and
+            an export is not gated.
+        name: of the network, in manifests; None: the name of its class.
+        rounding: weights are rounded with compensation where that agrees better. observers: calibrators that are tried.
+        whole: types of modules that cannot be traced, and stay whole and in float.
+
+    Raises:
+        OctcError: E404 the network cannot be traced (with module and line), holds no convolution or gives no logits [N, K];
+            E214 too few images; E309 other classes than logits; E706 labels; E201... an image that cannot be read.
+
+    >>> import octc, timm  # doctest: +SKIP
+    >>> network = timm.create_model("resnet18", num_classes=4).eval()  # doctest: +SKIP
+    >>> quantized = octc.quantize(network, images, octc.Preprocess(size=224), classes=names)  # doctest: +SKIP
+    >>> octc.export(quantized, targets=["onnx"], out="artifacts")  # doctest: +SKIP
+    """
+    own = _network(module, preprocess, classes, name, calibration)
+    prepared, sums, statistics = _prepared(calibration, preprocess)
+    if len(prepared) < MINIMUM:
+        text = f"{len(prepared)} calibration images"
+        raise OctcError("OCT-E214", text, hint=f"give at least {MINIMUM} training images", place="calibration")
+    select = None if validation is None else _select(own, validation)
+    if select is None:
+        judges = np.arange(len(prepared)) % HELD_OUT == HELD_OUT - 1
+        ranges, chosen, sums = prepared[~judges], prepared[judges], [s for s, j in zip(sums, judges, strict=True) if not j]
+    else:
+        ranges, chosen = prepared, select.images
+        known = {s.sha256 for s in select.samples}
+        if shared := sorted(set(sums) & known):
+            text = f"{len(shared)} calibration images are validation images too"
+            raise OctcError(
+                "OCT-E214", text, hint="calibrate on other images", place="calibration", why="measured on seen images"
+            )
+    how = Quantisation(observers=tuple(observers), calibration=len(ranges), rounding=rounding)
+    data = Data(ranges, [0] * len(ranges), chosen, [0] * len(chosen), preprocess)
+    graph, facts = calibrated(own.float_model, how, data, preprocess.size, seed, whole=tuple(whole))
+    told = {
+        "method": "ptq", "engine": "octc", "observer": facts["observer"], "observers": facts["observers"],
+        **({"rounded": facts["rounded"]} if "rounded" in facts else {}), **describe_sums(sums), "placement": facts["counts"],
+    }  # fmt: skip
+    quantised = Quantised(graph, _digest(own.float_model), told)
+    return replace(own, quantised=quantised, select=select, statistics=statistics, facts=told)
+
+
+def export_network(
+    network: OwnNetwork, targets: Sequence[str] = ("onnx",), precision: str = "int8", *,
+    out: str | os.PathLike[str] = "artifacts", gate: ParityOptions | None = None, force: bool = False,
+) -> list[Path]:  # fmt: skip
+    """Write artifacts OUT/<target>-<precision>/, each complete by itself; whole or not there.
+
+    Args:
+        network: from `octc.quantize`.
+        targets: "onnx", "openvino", "tensorrt", "tensorrt-rtx". precision: "fp32", "fp16" or "int8".
+        gate: margins that an INT8 artifact must hold against the float network on the validation images of
+            `octc.quantize`; None: no gate, and the manifest says so.
+        force: replace artifacts that are there.
+
+    Returns: the folders, in the order of `targets`; `octc.load` opens one.
+
+    Raises:
+        OctcError: E104 no such target or precision, E102 a gate without validation images, E106 the artifact exists,
+            E405 refused by the gate (files under OUT/rejected), E506 golden images differ, E401 to E408 what exporters raise.
+    """
+    for target in targets:
+        if (target, precision) not in MAKERS or target not in TARGETS:
+            known = ", ".join(f"{t} {p}" for t, p in MAKERS if t in TARGETS)
+            raise OctcError("OCT-E104", f"no artifact {target} {precision}", hint=f"one of: {known}", place="targets")
+    if gate is not None and (network.select is None or precision != "int8"):
+        text = "a gate compares INT8 with the float network on validation images"
+        raise OctcError("OCT-E102", text, hint="octc.quantize(..., validation=(images, labels)), or gate=None", place="gate")
+    home = Path(out)
+    home.mkdir(parents=True, exist_ok=True)
+    lineage = {"run": None, "teacher_run": None, "recipe": None, "dataset": None, "split_digest": None, "data_digest": None}
+    checkpoint = Checkpoint(
+        role="student", model=network.name, model_kwargs={}, classes=network.classes, preprocess=network.preprocess,
+        recipe={}, dataset="", split_digest="", data_digest="", weights={"source": "own network", "license": "unknown"},
+        sha256=_digest(network.float_model),
+    )  # fmt: skip
+    source = Source(checkpoint, network.float_model, network.golden, home, home, lineage, network.statistics)
+    device = Device(open=open_runtime, replay=lambda runtime, golden, artifact: asdict(replay(runtime, golden, artifact)))
+    done: list[Published] = []
+    with tempfile.TemporaryDirectory(dir=home, prefix=".tmp-export-") as folder:
+        shop = Workshop(source, Path(folder), network.quantised)
+        for target in targets:
+            job = Job(target, precision, choose_opset(target, None))
+            select = None if gate is None else network.select
+            done.append(export_artifact(shop, job, device, select=select, options=gate, force=force))
+    return [one.folder for one in done]
+
+
+def _network(
+    module: nn.Module, preprocess: Preprocess, classes: Sequence[str] | None, name: str | None, images: Sequence[Any]
+) -> OwnNetwork:
+    """The copy in eval mode, its classes, its golden images."""
+    model = copy.deepcopy(module).cpu().float().eval().requires_grad_(False)
+    candidates, _, _ = _prepared(images[:GOLDEN], preprocess)
+    if not len(candidates):
+        raise OctcError(
+            "OCT-E214", "no calibration image", hint=f"give at least {MINIMUM} training images", place="calibration"
+        )
+    try:
+        logits = logits_of(model, candidates, preprocess, "cpu", batch=BATCH).numpy()
+    except (RuntimeError, TypeError, AttributeError, ValueError) as error:
+        text = f"{type(module).__name__} does not run on float [N, 3, {preprocess.size}, {preprocess.size}]: "
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise OctcError("OCT-E404", text + line[:300], hint="a network that maps images to logits [N, K]") from error
+    if logits.ndim != 2 or logits.shape[1] < 2 or len(logits) != len(candidates):
+        text = f"{type(module).__name__} gives {list(logits.shape)}, logits [N, K] are needed"
+        raise OctcError("OCT-E404", text, hint="wrap it so that its forward gives one row of logits an image")
+    if not np.isfinite(logits).all():
+        raise OctcError("OCT-E701", f"{type(module).__name__} gives logits that are not finite", hint="load trained weights")
+    names = tuple(str(k) for k in range(logits.shape[1])) if classes is None else tuple(map(str, classes))
+    if len(names) != logits.shape[1] or len(set(names)) < len(names):
+        text = f"{len(names)} class names ({len(set(names))} different), {logits.shape[1]} logits"
+        raise OctcError("OCT-E309", text, hint="give each logit a name of its own", place="classes")
+    chosen = choose_golden([int(row.argmax()) for row in logits], logits)
+    return OwnNetwork(model, preprocess, names, candidates[chosen], name or type(module).__name__)
+
+
+def _select(own: OwnNetwork, validation: tuple[Sequence[Any], Sequence[Any]]) -> Select:
+    """Validation images with their labels and what the float network says of them."""
+    images, labels = validation
+    if len(images) != len(labels) or not len(images):
+        text = f"{len(images)} validation images, {len(labels)} labels"
+        raise OctcError("OCT-E706", text, hint="give one label an image", place="validation")
+    known = {name: k for k, name in enumerate(own.classes)}
+    indices = [int(one) if isinstance(one, (int, np.integer)) else known.get(str(one), -1) for one in labels]
+    if wrong := sorted({str(one) for one, k in zip(labels, indices, strict=True) if not 0 <= k < len(known)}):
+        text = f"labels that are no class: {shorten(wrong)}"
+        raise OctcError("OCT-E706", text, hint=f"one of: {', '.join(own.classes)}", place="validation")
+    prepared, sums, _ = _prepared(images, own.preprocess)
+    samples = tuple(Sample(str(i), k, None, None, one) for i, (k, one) in enumerate(zip(indices, sums, strict=True)))
+    return Select(samples, prepared, logits_of(own.float_model, prepared, own.preprocess, "cpu", batch=BATCH).numpy())
+
+
+def _prepared(images: Sequence[Any], preprocess: Preprocess) -> tuple[UInt8, list[str], Any]:
+    """Images uint8 [N, C, S, S], the sum of each one's pixels, and their statistics (None where too few)."""
+    rows, sums, known = [], [], []
+    for one in images:
+        picture = one if isinstance(one, Image.Image) else read_image(Path(one)).image
+        rows.append(preprocess.prepare(picture)[0])
+        sums.append(sha256_bytes(np.ascontiguousarray(np.asarray(picture)).tobytes()))
+        known.append(describe(picture.convert("L") if picture.mode not in ("L", "RGB") else picture))
+    shape = (0, preprocess.channels, preprocess.size, preprocess.size)
+    stacked = np.stack(rows) if rows else np.zeros(shape, np.uint8)
+    return stacked, sums, fit_statistics([values for values in known if values is not None])
+
+
+def _digest(model: nn.Module) -> str:
+    """Of the weights, whatever their names' order."""
+    state = {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, torch.Tensor)}
+    return sha256_bytes(canonical_json(sorted(state)) + tensors_as_bytes(state))

@@ -1,0 +1,48 @@
+"""The examples run as they stand, use `import octc` alone, and say what they promise."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from octc.store.artifacts import read_artifact
+from tests.house.tree import ROOT
+
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+def run(name: str, *words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "examples" / name), *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_imports_the_public_names_only(path: Path) -> None:
+    tree = ast.walk(ast.parse(path.read_text()))
+    statements = [node for node in tree if isinstance(node, ast.Import | ast.ImportFrom)]
+    named = [one.name for node in statements if isinstance(node, ast.Import) for one in node.names]
+    named += [node.module or "" for node in statements if isinstance(node, ast.ImportFrom)]
+    assert "octc" in named
+    assert not [name for name in named if name.startswith("octc.")]
+
+
+def test_an_own_network_passes_its_gate(tmp_path: Path) -> None:
+    done = run("own_network.py", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name in ("onnx-int8", "openvino-int8"):
+        artifact = read_artifact(tmp_path / "artifacts" / name)
+        assert artifact.details["gate"]["accepted"]
+        assert artifact.details["gate"]["n"] == 96
+        assert artifact.classes == ("bright", "dark")
+
+
+def test_two_tables_are_compared(tmp_path: Path) -> None:
+    done = run("two_tables.py", folder=tmp_path)
+    assert done.returncode in (0, 1), done.stderr
+    assert "600 images, 300 patients" in done.stdout
+    strict = run("two_tables.py", "--margin", "0.1", folder=tmp_path)
+    assert strict.returncode == 1

@@ -1,0 +1,151 @@
+"""octc.quantize and octc.export: any traceable network to a complete artifact, without a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from PIL import Image
+from torch import nn
+
+import octc
+from octc.core.errors import OctcError
+from octc.store.artifacts import read_artifact
+from octc.train.loop.evaluate import logits_of
+
+PRE = octc.Preprocess(size=64)
+CLASSES = ("CNV", "DME", "DRUSEN", "NORMAL")
+
+
+def pictures(count: int, seed: int = 0) -> list[Image.Image]:
+    """Noise over steps of grey: enough for ranges."""
+    rng = np.random.default_rng(seed)
+    return [Image.fromarray((rng.integers(0, 120, (72, 80)) + 25 * (i % 4)).astype(np.uint8)) for i in range(count)]
+
+
+class Asks(nn.Module):
+    """Looks into its input, which a trace cannot."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2 if bool(x.sum() > 1e9) else x
+
+
+class Own(nn.Module):
+    def __init__(self, middle: nn.Module | None = None, classes: int = 4) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.middle = middle or nn.Identity()
+        self.head = nn.Linear(8, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.head(self.middle(torch.relu(self.norm(self.stem(x)))).mean((2, 3)))
+        return result
+
+
+def network(which: str) -> nn.Module:
+    torch.manual_seed(0)
+    if which == "timm":
+        return timm.create_model("resnet10t", num_classes=4)  # type: ignore[no-any-return]
+    if which == "torchvision":
+        return torchvision.models.mobilenet_v2(weights=None, num_classes=4)  # type: ignore[no-any-return]
+    return Own()
+
+
+@pytest.mark.parametrize("which", ["timm", "torchvision", "own"])
+def test_a_network_becomes_an_artifact_that_answers_as_its_grid_does(which: str, tmp_path: Path) -> None:
+    model = network(which)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    images = pictures(24)
+    quantized = octc.quantize(model, images, PRE, classes=CLASSES, rounding=False, observers=["max"])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    (folder,) = octc.export(quantized, ["onnx"], out=tmp_path)
+    artifact = read_artifact(folder)
+    assert artifact.classes == CLASSES
+    assert artifact.preprocess == PRE
+    assert artifact.details["quantisation"]["calibration_images"] == 18  # a quarter chose among the calibrators
+    assert artifact.details["gate"] is None
+    assert artifact.lineage["run"] is None
+    assert artifact.lineage["weights"] == {"source": "own network", "license": "unknown"}
+    assert not list(tmp_path.glob(".tmp-*"))
+    paths = [tmp_path / f"{i}.png" for i in range(4)]
+    for path, image in zip(paths, images, strict=False):
+        image.save(path)
+    with octc.load(folder, threads=1) as loaded:
+        said = loaded.predict(paths)
+    assert quantized.module is not None
+    inputs = np.concatenate([PRE.prepare(image) for image in images[:4]])
+    expected = torch.softmax(logits_of(quantized.module, inputs, PRE, "cpu"), 1).numpy()
+    for one, row in zip(said, expected, strict=True):
+        assert one.probabilities is not None
+        assert list(one.probabilities.values()) == pytest.approx(row.tolist(), abs=2e-3)
+
+
+def test_float_files_need_no_calibration_to_be_right(tmp_path: Path) -> None:
+    quantized = octc.quantize(Own(), pictures(16), PRE, rounding=False, observers=["max"])
+    folders = octc.export(quantized, ["onnx", "openvino"], "fp16", out=tmp_path)
+    assert [folder.name for folder in folders] == ["onnx-fp16", "openvino-fp16"]
+    assert quantized.classes == ("0", "1", "2", "3")
+
+
+@pytest.mark.parametrize(("build", "words", "code", "place"), [
+    (lambda: Own(Asks()), {}, "OCT-E404", "middle"),
+    (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 4)), {}, "OCT-E404", None),
+    (lambda: nn.Conv2d(3, 4, 3), {}, "OCT-E404", None),
+    (lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), {}, "OCT-E404", None),
+    (Own, {"classes": ("a", "b")}, "OCT-E309", "classes"),
+    (Own, {"classes": ("a", "a", "b", "c")}, "OCT-E309", "classes"),
+    (Own, {"images": 15}, "OCT-E214", "calibration"),
+    (Own, {"images": 0}, "OCT-E214", "calibration"),
+    (Own, {"observers": ["median"]}, "OCT-E104", None),
+    (Own, {"validation": (pictures(4, 9), [0, 1])}, "OCT-E706", "validation"),
+    (Own, {"validation": (pictures(4, 9), [0, 1, 2, 7])}, "OCT-E706", "validation"),
+    (Own, {"validation": (pictures(4), [0, 1, 2, 3])}, "OCT-E214", "calibration"),
+])  # fmt: skip
+def test_what_cannot_be_quantised_is_refused(build: Any, words: dict[str, Any], code: str, place: str | None) -> None:
+    words = dict(words)
+    images = pictures(words.pop("images", 16))
+    with pytest.raises(OctcError) as caught:
+        octc.quantize(build(), images, PRE, **{"rounding": False, "observers": ["max"], **words})
+    assert caught.value.code == code
+    assert caught.value.place == place
+
+
+def test_a_module_that_cannot_be_traced_is_named_with_its_line_and_may_stay_whole(tmp_path: Path) -> None:
+    with pytest.raises(OctcError) as caught:
+        octc.quantize(Own(Asks()), pictures(16), PRE)
+    assert "Asks" in caught.value.message
+    assert f"{Path(__file__).name}:" in caught.value.message
+    assert "whole=[Asks]" in caught.value.hint
+    quantized = octc.quantize(Own(Asks()), pictures(16), PRE, whole=[Asks], rounding=False, observers=["max"])
+    assert quantized.facts["placement"]["int8_convolutions"] == 1
+
+
+@pytest.mark.parametrize(("words", "code"), [
+    ({"targets": ["torch"], "precision": "fp32"}, "OCT-E104"),
+    ({"targets": ["onnx"], "precision": "int4"}, "OCT-E104"),
+    ({"targets": ["coreml"]}, "OCT-E104"),
+    ({"targets": ["onnx"], "gate": octc.Gate(margin=1)}, "OCT-E102"),
+])  # fmt: skip
+def test_a_request_that_cannot_be_met_writes_nothing(words: dict[str, Any], code: str, tmp_path: Path) -> None:
+    quantized = octc.quantize(Own(), pictures(16), PRE, rounding=False, observers=["max"])
+    with pytest.raises(OctcError) as caught:
+        octc.export(quantized, out=tmp_path / "new", **words)
+    assert caught.value.code == code
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_artifact_that_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
+    quantized = octc.quantize(Own(), pictures(16), PRE, rounding=False, observers=["max"])
+    (folder,) = octc.export(quantized, ["onnx"], "fp32", out=tmp_path)
+    before = (folder / "artifact.json").read_bytes()
+    with pytest.raises(OctcError) as caught:
+        octc.export(quantized, ["onnx"], "fp32", out=tmp_path)
+    assert caught.value.code == "OCT-E106"
+    assert (folder / "artifact.json").read_bytes() == before
+    assert octc.export(quantized, ["onnx"], "fp32", out=tmp_path, force=True) == [folder]
