@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from octc.core.files import read_json, sha256_file
-from octc.datasets.patients import set_words
+from octc.stats.patients import set_words
 from octc.store.artifacts import MANIFEST
 from octc.store.runs import newest_run
 from octc.store.verdicts import MARK, is_exploratory, on_test, read_verdict

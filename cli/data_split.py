@@ -126,7 +126,7 @@ def _say(session: Session, one: Split, several: bool) -> None:
 
 def dropped_words(one: Split) -> str:
     """What the training images share with the official test that are left out."""
-    from octc.datasets.patients import UNKNOWN
+    from octc.stats.patients import UNKNOWN
 
     what = "their content" if one.patient_ids.state == UNKNOWN else "a patient or their content"
     return f"{one.dropped} training images share {what} with test and are left out"

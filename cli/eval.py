@@ -80,7 +80,7 @@ def evaluate(
 
 def _eyes(session: Session, run: Run, root: Path, what: tuple[str, str], device: Any, tell: Callable[[int, int], None]) -> int:
     """A run whose classes do not exclude each other: figures by eye, at thresholds of the select set."""
-    from octc.datasets.patients import words_of
+    from octc.stats.patients import words_of
     from octc.train.crossmodal.evaluation import evaluate_eye_run, eye_report
 
     part, tta = what
@@ -123,7 +123,7 @@ def _device(name: str) -> Any:
 
 def _say(session: Session, found: Evaluation, part: str, split: str) -> None:
     """Accuracy with its intervals, and what kind of number it is."""
-    from octc.datasets.patients import KNOWN
+    from octc.stats.patients import KNOWN
 
     figures = found.figures
     low, high = found.accuracy_wilson or (0.0, 1.0)

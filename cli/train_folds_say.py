@@ -7,7 +7,7 @@ from typing import Any
 
 from octc.cli._app.session import Session
 from octc.cli._app.tables import Rows
-from octc.datasets.patients import words_of
+from octc.stats.patients import words_of
 
 SHOWN = {
     "accuracy": "accuracy, %", "macro_sensitivity": "macro sensitivity, %", "macro_specificity": "macro specificity, %",

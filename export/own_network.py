@@ -32,6 +32,7 @@ from octc.imaging.input_statistics import describe, fit_statistics
 from octc.imaging.preprocess import Preprocess, UInt8, read_image
 from octc.runtimes.golden import replay
 from octc.runtimes.registry import open_runtime
+from octc.stats.patients import patient_ids
 from octc.stats.test_plan import ParityOptions
 from octc.train.loop.checkpoint import Checkpoint, tensors_as_bytes
 from octc.train.loop.evaluate import logits_of
@@ -155,7 +156,8 @@ def export_network(
         raise OctcError("OCT-E102", text, hint="octc.quantize(..., validation=(images, labels)), or gate=None", place="gate")
     home = Path(out)
     home.mkdir(parents=True, exist_ok=True)
-    lineage = {"run": None, "teacher_run": None, "recipe": None, "dataset": None, "split_digest": None, "data_digest": None}
+    unknown = ("run", "teacher_run", "recipe", "dataset", "split_digest", "data_digest", "protocol")
+    lineage: dict[str, Any] = {**dict.fromkeys(unknown), **patient_ids(()).to_json()}
     checkpoint = Checkpoint(
         role="student", model=network.name, model_kwargs={}, classes=network.classes, preprocess=network.preprocess,
         recipe={}, dataset="", split_digest="", data_digest="", weights={"source": "own network", "license": "unknown"},

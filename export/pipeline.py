@@ -206,7 +206,6 @@ def _artifact(shop: Workshop, job: Job, made: Made) -> Artifact:
     lineage = {
         **shop.source.lineage, "checkpoint": known.sha256, "quantised_checkpoint": tuned,
         "parent": known.parent, "weights": known.weights, "versions": versions(), "exported": utc_now(),
-        "protocol": shop.source.split.protocol, **shop.source.split.patient_ids.to_json(),
     }  # fmt: skip
     known_inputs = shop.source.statistics
     task = str(known.recipe.get("task", "multiclass"))

@@ -108,6 +108,7 @@ def read_source(run: Run, root: Path) -> RunSource:
     lineage = {
         "run": run.id, "teacher_run": run.read().get("teacher_run"), "recipe": checkpoint.recipe.get("name"),
         "dataset": checkpoint.dataset, "split_digest": checkpoint.split_digest, "data_digest": checkpoint.data_digest,
+        "protocol": split.protocol, **split.patient_ids.to_json(),
     }  # fmt: skip
     return RunSource(
         checkpoint, model, images[chosen], run.artifacts, run.path, lineage, read_statistics(split.parts["train"], root),

@@ -14,6 +14,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from octc.core.telemetry import keep_quiet
+
 if TYPE_CHECKING:
     from octc.core.errors import OctcError as OctcError
     from octc.export.own_network import OwnNetwork as OwnNetwork
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from octc.stats.tables import TableComparison as TableComparison
     from octc.stats.tables import compare_tables as compare
     from octc.stats.test_plan import ParityOptions as Gate
+
+keep_quiet()  # before any dependency is imported, in every program that imports anything of octc
 
 # public name -> module and the name there ("": the package itself, which can be called)
 _HOME = {

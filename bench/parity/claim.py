@@ -14,10 +14,10 @@ from octc.bench.parity.inference import Records
 from octc.bench.parity.render import golden_words, report_text
 from octc.core.errors import OctcError, shorten
 from octc.core.files import canonical_json, sha256_bytes
-from octc.datasets.patients import PatientIds, patient_ids
 from octc.runtimes.golden import TOLERANCES, Tolerance
 from octc.stats.cluster_bootstrap import cluster_index, named_images
 from octc.stats.comparison import Comparison, compare_logits, nonfinite, outcome_of
+from octc.stats.patients import PatientIds, patient_ids
 from octc.stats.subgroups import Subgroup, subgroups
 from octc.stats.temperature import Temperature
 from octc.stats.test_plan import ParityOptions

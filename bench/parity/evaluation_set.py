@@ -10,11 +10,11 @@ from typing import Any
 from octc.core.errors import OctcError, shorten
 from octc.core.files import sha256_file
 from octc.datasets.base import Sample, ids_of
-from octc.datasets.patients import KNOWN, PARTIAL, UNKNOWN, PatientIds
 from octc.datasets.registry import DATASETS, find_root
 from octc.datasets.split import Split, check_split, groups_of, read_split
 from octc.datasets.tree import has_folder, scan_images
 from octc.imaging.preprocess import read_image
+from octc.stats.patients import KNOWN, PARTIAL, UNKNOWN, PatientIds
 from octc.store.artifacts import Artifact
 from octc.store.runs import RUN, Run, find_run
 

@@ -22,9 +22,9 @@ from octc.bench.parity.render import (
 from octc.bench.parity.render_details import layer_lines, robust_lines
 from octc.bench.parity.result import Judged, Result
 from octc.core.errors import OctcError
-from octc.datasets.patients import set_words
 from octc.runtimes.layers import LayerGap, suspects
 from octc.stats.comparison import Comparison
+from octc.stats.patients import set_words
 from octc.stats.proportions import wilson
 from octc.stats.verdict import WORDS, Part, pp
 from octc.store.test_set_log import spelled

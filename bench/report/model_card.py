@@ -11,8 +11,8 @@ from octc.bench.report.collect.run_summary import Dossier
 from octc.bench.report.collect.speed import NOT_A_DEVICE
 from octc.bench.report.feed import input_of, input_rows, inside_words, picture_words, values_words
 from octc.bench.report.page import Block, Section, Table, Text
-from octc.datasets.patients import KNOWN, PARTIAL, UNKNOWN, set_words, words_of
 from octc.datasets.split import CLEAN
+from octc.stats.patients import KNOWN, PARTIAL, UNKNOWN, set_words, words_of
 from octc.store.verdicts import MARK, is_exploratory, word_of
 
 CARD_KEYS = (

@@ -14,10 +14,10 @@ from octc.core.errors import OctcError
 from octc.datasets.base import DatasetSpec, Finding, Progress, Sample, Samples, ids_of, words_of_scan
 from octc.datasets.image_facts import BORDER, ImageFacts, read_facts, sizes_of, tell_release
 from octc.datasets.near_duplicates import near_pairs
-from octc.datasets.patients import UNKNOWN, PatientIds
 from octc.datasets.registry import UCSD_LAYOUT, scan_dataset, spec_of
 from octc.datasets.split import groups_of, shared_eyes, shared_patients
 from octc.datasets.tree import DEBRIS, HIDDEN, LINK, LOST, THUMBNAIL, Left, count_left
+from octc.stats.patients import UNKNOWN, PatientIds
 
 NEAR = ("error", "warn", "off")
 EXPECT = ("subset", "published")

@@ -9,8 +9,8 @@ from typing import Any
 
 from octc.core.errors import OctcError, shorten
 from octc.core.files import canonical_json, sha256_bytes
-from octc.datasets.patients import PatientIds, patient_ids
 from octc.datasets.tree import Left, Tree, count_left, words_left
+from octc.stats.patients import PatientIds, patient_ids
 
 MODALITIES = ("oct", "fundus")
 UNLISTED = "in no row of the table"

@@ -12,8 +12,8 @@ import numpy as np
 
 from octc.core.errors import OctcError
 from octc.datasets.base import Sample, Samples, ids_of
-from octc.datasets.patients import UNKNOWN
 from octc.datasets.split import OFFICIAL, Split, apart, check_split, drawn, groups_of
+from octc.stats.patients import UNKNOWN
 
 INNER = 0.2  # share of what a fold trains on that chooses the epoch
 

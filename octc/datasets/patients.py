@@ -1,7 +1,4 @@
-"""Whose image it is: the patient that a file name gives, and what may be said of a set whose names give none.
-
-Every sentence and every field about patients comes from one `PatientIds`; where none is known, nothing is claimed of them.
-"""
+"""Whose image it is: the patient that a file name or a table gives. What may be said of it: octc/stats/patients.py."""
 
 from __future__ import annotations
 
@@ -9,13 +6,9 @@ import datetime
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import Any
 
-KNOWN, PARTIAL, UNKNOWN = "known", "partial", "unknown"
-NOT_RECORDED = "whether patients were known is not recorded: leakage cannot be excluded"
 MISSING = frozenset(("", "-", "--", "?", "n/a", "na", "nan", "nil", "none", "null", "unknown", "<na>", "not known"))
 PREFIXES = ("CNV", "DME", "DRUSEN", "NORMAL")  # of UCSD's names, which often lie under folders of other names
 # Behind the class: PATIENT-INDEX, and whatever a copy or an export added. A hyphen and an underscore are one.
@@ -24,81 +17,6 @@ THIRD = re.compile(r"^[-.]([0-9]+)(?![0-9])")  # what makes a date of the first 
 YEARS = (1900, 2099)
 SHORT_YEARS = (*range(90, 100), *range(36))  # 1990 to 2035: there are no OCT images of other years
 ORDERS = ("%Y%m%d", "%d%m%Y", "%m%d%Y")
-
-
-@dataclass(frozen=True)
-class PatientIds:
-    """Whether it is known whose the images of a set are.
-
-    Attributes:
-        images: of the set; unnamed: those whose patient is not known; patients: different ones that are known.
-    """
-
-    images: int
-    unnamed: int
-    patients: int
-
-    @property
-    def state(self) -> str:
-        """ "known" of every image, "partial" of some, or "unknown"."""
-        if self.unnamed == self.images:
-            return UNKNOWN
-        return PARTIAL if self.unnamed else KNOWN
-
-    @property
-    def count(self) -> int | None:
-        """Different patients that are known; None where none is."""
-        return None if self.state == UNKNOWN else self.patients
-
-    @property
-    def words(self) -> str:
-        """ "39 patients", "39 patients and 12 images without one", or "patients unknown"."""
-        if self.state == UNKNOWN:
-            return "patients unknown"
-        people = f"{self.patients} patient{'' if self.patients == 1 else 's'}"
-        return people if self.state == KNOWN else f"{people} and {_images(self.unnamed)} without one"
-
-    @property
-    def leakage(self) -> str:
-        """Why leakage cannot be excluded; "" where all patients are known."""
-        if self.state == KNOWN:
-            return ""
-        if self.state == UNKNOWN:
-            return "patients unknown: leakage cannot be excluded"
-        have = "has" if self.unnamed == 1 else "have"
-        return f"{_images(self.unnamed)} {have} no patient id (of {self.images:,}): leakage cannot be excluded"
-
-    @property
-    def warning(self) -> str:
-        """What has to be said beside every split and every figure; "" where all patients are known."""
-        if self.state == KNOWN:
-            return ""
-        alone = "intervals are not clustered" if self.state == UNKNOWN else "in intervals each such image counts alone"
-        return f"{self.leakage}; {alone}"
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields that travel: into split.json, run.json, manifests, verdicts, reports."""
-        return {"patient_ids": self.state, "images_without_patient": self.unnamed}
-
-
-def _images(count: int) -> str:
-    return f"{count:,} image{'' if count == 1 else 's'}"
-
-
-def patient_ids(patients: Iterable[str | None]) -> PatientIds:
-    """What is known of the patients of images (None: not known)."""
-    listed = list(patients)
-    named = [one for one in listed if one is not None]
-    return PatientIds(len(listed), len(listed) - len(named), len(set(named)))
-
-
-def words_of(state: str | None) -> str:
-    """What a stored field says: the warning of a document that states "partial" or "unknown", or (None) states nothing."""
-    return {
-        KNOWN: "",
-        PARTIAL: "some images have no patient id: leakage cannot be excluded; in intervals each such image counts alone",
-        UNKNOWN: PatientIds(0, 0, 0).warning,
-    }.get(state or "", NOT_RECORDED)
 
 
 def before_fields(
@@ -125,17 +43,6 @@ def before_fields(
     else:
         now = patients_of([(PurePosixPath(path).stem, name) for path, name, _, _ in listed], classes)
     return [one if one == other else None for one, other in zip(before, now, strict=True)]
-
-
-def set_words(used: Mapping[str, Any]) -> str:
-    """Patients of the `set` block of a stored verdict, as `PatientIds.words` has them."""
-    state, people = used.get("patient_ids"), used.get("patients")
-    if people is None or state == UNKNOWN:
-        return "patients unknown"
-    if state is None:
-        return f"{people:,} patients as an older rule read them"
-    unnamed = int(used.get("images_without_patient", 0))
-    return PatientIds(int(used["n"]), unnamed, int(people)).words
 
 
 def given(cell: str) -> str | None:

@@ -18,7 +18,8 @@ import numpy as np
 from octc.core.errors import OctcError, shorten
 from octc.core.files import canonical_json, read_json, sha256_bytes, write_json
 from octc.datasets.base import Sample, Samples, ids_of
-from octc.datasets.patients import UNKNOWN, PatientIds, before_fields
+from octc.datasets.patients import before_fields
+from octc.stats.patients import UNKNOWN, PatientIds
 
 PARTS = ("train", "val", "test")
 OFFICIAL = "official"  # a fourth part, of folds only: the fixed official test, which no fold trains or chooses on

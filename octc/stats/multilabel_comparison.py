@@ -12,10 +12,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from octc.datasets.patients import PatientIds, patient_ids
 from octc.stats.average_precision import RESAMPLES, SEED, map_difference
 from octc.stats.metrics import Bool, Float64
 from octc.stats.multilabel import by_eye, mean_ap, target_matrix, view_scores
+from octc.stats.patients import PatientIds, patient_ids
 from octc.stats.proportions import Interval, flip_rate_bound, wilson
 from octc.stats.test_plan import ParityOptions
 from octc.stats.verdict import GateResult, Part, Verdict, finite_part, golden_part

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from octc.core.errors import OctcError, shorten
-from octc.datasets.patients import NOT_RECORDED, PatientIds, patient_ids
 from octc.stats.cluster_bootstrap import Paired, cluster_index, named_images, paired
 from octc.stats.metrics import Figures, Float64, confusion_matrix, figures_of, find_normal, nll_scores
+from octc.stats.patients import NOT_RECORDED, PatientIds, patient_ids
 from octc.stats.proportions import holm, mcnemar_exact, mcnemar_midp, wilson
 
 RESAMPLES, SEED = 10_000, 0

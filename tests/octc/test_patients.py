@@ -15,10 +15,11 @@ from octc.datasets.audit import audit
 from octc.datasets.base import Sample, Samples
 from octc.datasets.folds import make_folds
 from octc.datasets.layouts.paired import check_partners
-from octc.datasets.patients import given, patient_ids, patient_of, patients_of, set_words, without_dates, words_of
+from octc.datasets.patients import given, patient_of, patients_of, without_dates
 from octc.datasets.registry import scan_dataset
 from octc.datasets.split import check_split, groups_of, make_split, read_split
 from octc.datasets.statistics import read_stats
+from octc.stats.patients import patient_ids, set_words, words_of
 
 UNKNOWN = "patients unknown: leakage cannot be excluded; intervals are not clustered"
 

@@ -15,7 +15,6 @@ from octc.core.csv_files import csv_bytes
 from octc.core.files import publishing, sha256_bytes, write_bytes, write_json
 from octc.datasets.base import Progress, Sample, ids_of
 from octc.datasets.layouts.paired import targets_of
-from octc.datasets.patients import patient_ids
 from octc.datasets.split import Split
 from octc.imaging.preprocess import VIEWS
 from octc.stats.average_precision import RESAMPLES, map_interval
@@ -30,6 +29,7 @@ from octc.stats.multilabel import (
     tuned_thresholds,
     view_scores,
 )
+from octc.stats.patients import patient_ids
 from octc.store.runs import Run, utc_now
 from octc.store.test_set_log import PARTS as HELD_OUT
 from octc.store.test_set_log import log_part

@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from octc.core.errors import OctcError, shorten
 from octc.core.files import parse_json
-from octc.datasets.patients import NOT_RECORDED, PatientIds, patient_ids
 from octc.datasets.split import OFFICIAL, read_split
 from octc.stats.cluster_bootstrap import cluster_index
 from octc.stats.folds import Folds, Spread, bootstrap_figures, spread_of, summarise_folds
 from octc.stats.metrics import find_normal
+from octc.stats.patients import NOT_RECORDED, PatientIds, patient_ids
 from octc.store.runs import Run
 from octc.train.evaluation.outcome import Evaluation, Predictions, combined, evaluate, newest_evaluation, read_predictions
 from octc.train.loop.checkpoint import Checkpoint, read_checkpoint

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from octc.core.csv_files import csv_bytes, read_csv
 from octc.core.errors import OctcError
 from octc.core.files import read_json, sha256_file
-from octc.datasets.patients import NOT_RECORDED, PatientIds, before_fields, patient_ids
+from octc.datasets.patients import before_fields
 from octc.stats.cluster_bootstrap import bootstrap_sums, cluster_index, percentile_interval
 from octc.stats.metrics import (
     Figures,
@@ -28,6 +28,7 @@ from octc.stats.metrics import (
     log_softmax,
     nll_scores,
 )
+from octc.stats.patients import NOT_RECORDED, PatientIds, patient_ids
 from octc.stats.proportions import Interval, wilson
 from octc.stats.roc import Roc, average_precision, roc
 from octc.store.runs import alone

@@ -14,8 +14,8 @@ import numpy as np
 from octc.bench.report.collect.run_summary import Dossier, Said, said
 from octc.bench.report.figures.comparisons import Difference, forest_figure, reliability_bins, reliability_figure
 from octc.bench.report.page import Block, Photo, Plot, Section, Table, Text
-from octc.datasets.patients import PARTIAL, UNKNOWN, set_words, words_of
 from octc.figures.plots import confusion_figure, roc_figure
+from octc.stats.patients import PARTIAL, UNKNOWN, set_words, words_of
 from octc.stats.roc import roc
 from octc.store.test_set_log import spelled
 from octc.store.verdicts import MARK, is_exploratory, word_of

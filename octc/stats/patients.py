@@ -1,0 +1,99 @@
+"""Whether it is known whose the images of a set are, and what may be said of a set where it is not.
+
+Every sentence and every field about patients comes from one `PatientIds`; where none is known, nothing is claimed of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+KNOWN, PARTIAL, UNKNOWN = "known", "partial", "unknown"
+NOT_RECORDED = "whether patients were known is not recorded: leakage cannot be excluded"
+
+
+@dataclass(frozen=True)
+class PatientIds:
+    """Whether it is known whose the images of a set are.
+
+    Attributes:
+        images: of the set; unnamed: those whose patient is not known; patients: different ones that are known.
+    """
+
+    images: int
+    unnamed: int
+    patients: int
+
+    @property
+    def state(self) -> str:
+        """ "known" of every image, "partial" of some, or "unknown"."""
+        if self.unnamed == self.images:
+            return UNKNOWN
+        return PARTIAL if self.unnamed else KNOWN
+
+    @property
+    def count(self) -> int | None:
+        """Different patients that are known; None where none is."""
+        return None if self.state == UNKNOWN else self.patients
+
+    @property
+    def words(self) -> str:
+        """ "39 patients", "39 patients and 12 images without one", or "patients unknown"."""
+        if self.state == UNKNOWN:
+            return "patients unknown"
+        people = f"{self.patients} patient{'' if self.patients == 1 else 's'}"
+        return people if self.state == KNOWN else f"{people} and {_images(self.unnamed)} without one"
+
+    @property
+    def leakage(self) -> str:
+        """Why leakage cannot be excluded; "" where all patients are known."""
+        if self.state == KNOWN:
+            return ""
+        if self.state == UNKNOWN:
+            return "patients unknown: leakage cannot be excluded"
+        have = "has" if self.unnamed == 1 else "have"
+        return f"{_images(self.unnamed)} {have} no patient id (of {self.images:,}): leakage cannot be excluded"
+
+    @property
+    def warning(self) -> str:
+        """What has to be said beside every split and every figure; "" where all patients are known."""
+        if self.state == KNOWN:
+            return ""
+        alone = "intervals are not clustered" if self.state == UNKNOWN else "in intervals each such image counts alone"
+        return f"{self.leakage}; {alone}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields that travel: into split.json, run.json, manifests, verdicts, reports."""
+        return {"patient_ids": self.state, "images_without_patient": self.unnamed}
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image{'' if count == 1 else 's'}"
+
+
+def patient_ids(patients: Iterable[str | None]) -> PatientIds:
+    """What is known of the patients of images (None: not known)."""
+    listed = list(patients)
+    named = [one for one in listed if one is not None]
+    return PatientIds(len(listed), len(listed) - len(named), len(set(named)))
+
+
+def words_of(state: str | None) -> str:
+    """What a stored field says: the warning of a document that states "partial" or "unknown", or (None) states nothing."""
+    return {
+        KNOWN: "",
+        PARTIAL: "some images have no patient id: leakage cannot be excluded; in intervals each such image counts alone",
+        UNKNOWN: PatientIds(0, 0, 0).warning,
+    }.get(state or "", NOT_RECORDED)
+
+
+def set_words(used: Mapping[str, Any]) -> str:
+    """Patients of the `set` block of a stored verdict, as `PatientIds.words` has them."""
+    state, people = used.get("patient_ids"), used.get("patients")
+    if people is None or state == UNKNOWN:
+        return "patients unknown"
+    if state is None:
+        return f"{people:,} patients as an older rule read them"
+    unnamed = int(used.get("images_without_patient", 0))
+    return PatientIds(int(used["n"]), unnamed, int(people)).words
