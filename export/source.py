@@ -144,6 +144,14 @@ def calibration_work(source: RunSource, *, after: bool = False) -> int:
     return looks_of(quantisation_of(source), len(parts["train"]), len(parts["val"]))
 
 
+def of_run(source: Source) -> RunSource:
+    """The source of a run, for what needs its training images (E102 for a network without one)."""
+    if not isinstance(source, RunSource):
+        text = "other quantisers calibrate on a run's training images, and this network has no run"
+        raise OctcError("OCT-E102", text, hint="octc.quantize calibrates a network of your own")
+    return source
+
+
 def calibration_set(source: RunSource, seed: int = 0) -> tuple[list[Sample], UInt8]:
     """Calibration samples of the training part, stratified, and their prepared images.
 

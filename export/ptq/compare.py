@@ -13,7 +13,7 @@ from octc.core.errors import OctcError
 from octc.export.onnx.float import choose_opset
 from octc.export.pipeline import write_files
 from octc.export.ptq.engines import ENGINES, missing_of, nncf_default
-from octc.export.source import Quantised, calibration_set
+from octc.export.source import Quantised, calibration_set, of_run
 from octc.export.targets import Job, Workshop
 from octc.imaging.preprocess import Float32
 from octc.store.artifacts import Artifact, write_manifest
@@ -87,7 +87,7 @@ def _entry(shop: Workshop, name: str, job: Job, folder: Path) -> Entry:
     folder.mkdir()
     if name == "nncf-default":
         _, artifact = write_files(shop, replace(job, precision="fp32", engine=""), folder)
-        _, images = calibration_set(shop.source)
+        _, images = calibration_set(of_run(shop.source))
         nncf_default(Path(shop.float_onnx(job.opset or 0).main_file), folder / artifact.main_file, images)
         artifact = write_manifest(folder, replace(artifact, precision="int8"))
     else:

@@ -28,7 +28,7 @@ from octc.core.optional import have, need, openvino_core, signal_stack_kept
 from octc.export.lint.check import counts
 from octc.export.onnx.float import INPUT, OUTPUT, check_batches, facts_of, opset_of, read_onnx, save, strip
 from octc.export.openvino import MAIN, write_openvino
-from octc.export.source import calibration_set, describe_calibration
+from octc.export.source import calibration_set, describe_calibration, of_run
 from octc.export.targets import ONNX, Job, Made, Workshop
 from octc.imaging.preprocess import Float32, UInt8
 from octc.train.batches.images import eval_batches
@@ -158,7 +158,7 @@ def make_foreign(shop: Workshop, job: Job, folder: Path) -> Made:
     opset = job.opset
     make = engine.make
     made = shop.float_onnx(opset)
-    samples, images = calibration_set(shop.source)
+    samples, images = calibration_set(of_run(shop.source))
 
     def write(path: Path) -> Made:
         try:

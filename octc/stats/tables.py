@@ -246,8 +246,8 @@ def _document(
             rows.append(ClassRow(result.name, 0, None, None, 0, 0, None, None))
             continue
         k = found.classes.index(result.name)
-        shares = [found.matrices[side][k][k] / result.n for side in ("reference", "candidate")]
-        rows.append(ClassRow(result.name, result.n, *shares, pair.lost, pair.gained, result.p_holm, pair.deciding))
+        before, after = (found.matrices[side][k][k] / result.n for side in ("reference", "candidate"))
+        rows.append(ClassRow(result.name, result.n, before, after, pair.lost, pair.gained, result.p_holm, pair.deciding))
     known = {one for one in patients if one is not None}
     return TableComparison(
         classes=found.classes, n=found.n, patients=len(known) if known and None not in patients else None,
