@@ -17,7 +17,7 @@ import numpy as np
 from octc.bench.timing.latency import Measure, missing
 from octc.bench.timing.power.nvml import BRAKE, CAP, HEAT, GpuLook
 from octc.machine.cpu import ROOT, SYSTEM_CPUS, read_text, read_throttled
-from octc.machine.host import Machine, cpu_times
+from octc.machine.host import FPMATH, Machine, cpu_times
 
 DROP = 0.95  # median clock of the last tenth against the first
 DRIFT = 1.05  # p50 of the last tenth against the first, where no clock can be read
@@ -221,7 +221,8 @@ def machine_warnings(machine: Machine, root: Path = ROOT) -> list[str]:
     supplies = [(read_text(p / "type").strip(), read_text(p / "online").strip()) for p in _supplies(root)]
     if any(kind == "Battery" for kind, _ in supplies) and not any(on == "1" for kind, on in supplies if kind != "Battery"):
         found.append("running on battery")
-    found += [f"{name}={value} limits the instruction set" for name, value in machine.isa_limits.items()]
+    for name, value in machine.isa_limits.items():
+        found.append(f"{name}={value} {'computes float32 in fewer bits' if name in FPMATH else 'limits the instruction set'}")
     return found
 
 

@@ -26,6 +26,21 @@ WRITER = re.compile(rf"{re.escape(TEMPORARY)}(\d+)-")
 OLD = re.compile(rf"{re.escape(TEMPORARY)}\d+-old-(.+)")
 
 
+def entries(folder: Path) -> list[Path]:
+    """What lies in a folder, by name; [] where there is no such folder.
+
+    Raises:
+        OctcError: E231 the system does not let it be read: what lies there would seem to be missing.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        text = f"folder cannot be read: {error.strerror}"
+        raise OctcError("OCT-E231", text, hint=f"make it readable: ls -ld {folder}", place=str(folder)) from error
+
+
 def sha256_bytes(data: bytes) -> str:
     """Hex digest of `data`."""
     return hashlib.sha256(data).hexdigest()

@@ -17,7 +17,7 @@ from types import ModuleType
 from octc.core.faults import fault_of
 from octc.core.telemetry import DEPENDENCIES, Dependency, is_quiet
 from octc.machine.cpu import FAST_INT8, MADE_FOR, ROOT, SYSTEM_CPUS, read_text, why_other_family
-from octc.machine.host import ISA_LIMITS, Gpu, Machine, memory_mib
+from octc.machine.host import FPMATH, ISA_LIMITS, Gpu, Machine, memory_mib
 
 TARGETS = ("x86", "jetson", "gpu", "tensorrt")
 X86 = ("x86_64", "amd64", "i686", "i386")
@@ -88,7 +88,8 @@ def check_cpu(machine: Machine, environ: Mapping[str, str], threads: tuple[int, 
         found.append(Check(group, "warning", f"governor {machine.governor}: clocks may move while measuring", hint))
     for name in ISA_LIMITS:
         if name in environ:
-            found.append(Check(group, "warning", f"{name} is set: libraries may not use the whole processor", f"unset {name}"))
+            what = "float32 may be computed in fewer bits" if name in FPMATH else "libraries may not use the whole processor"
+            found.append(Check(group, "warning", f"{name} is set: {what}", f"unset {name}"))
     return found
 
 

@@ -26,7 +26,10 @@ LIBRARIES = (
     "onnxconverter-common", "torch", "torchvision", "timm", "safetensors", "accelerate", "tensorrt",
 )  # fmt: skip
 # limits on the instruction set that libraries take from the environment
-ISA_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "OPENBLAS_CORETYPE", "MKL_ENABLE_INSTRUCTIONS")
+FPMATH = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")  # float32 in fewer bits, of whoever asks for float32
+ISA_LIMITS = (
+    "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "OPENBLAS_CORETYPE", "MKL_ENABLE_INSTRUCTIONS", *FPMATH,
+)  # fmt: skip
 SMI_FIELDS = "name,compute_cap,driver_version,memory.total"
 SMI_SECONDS = 5.0
 

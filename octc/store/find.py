@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from octc.core.errors import OctcError, Several, shorten
-from octc.core.files import TEMPORARY
+from octc.core.files import TEMPORARY, entries
 from octc.store.artifacts import MANIFEST, Artifact, read_artifact
 from octc.store.runs import ID, RUN, Run, find_run, only_newest, scan_runs
 
@@ -62,13 +63,20 @@ def read_teacher(found: Found, run_dir: Path) -> list[Found]:
     if not isinstance(name, str) or not name:
         return []
     beside = found.folder.resolve().parent
-    nearby = [run_dir / name / "artifacts", beside, *_folders(beside), *_folders(BUNDLES), BUNDLES]
+    nearby = [run_dir / name / "artifacts", beside, *_known(beside), *_known(BUNDLES), BUNDLES]
     if found.folder.resolve().parents[1:]:
         nearby.append(beside.parent / name)
     for place in nearby:
-        mine = [one for one in _readable(artifact_folders(place))[0] if one.artifact.lineage.get("run") == name]
+        mine = [one for one in _readable(_known(place, MANIFEST))[0] if one.artifact.lineage.get("run") == name]
         if mine:
             return mine
+    return []
+
+
+def _known(place: Path, holding: str = "") -> list[Path]:
+    """Folders in `place`, with a file of that name; none where it cannot be read, for what may as well not be there."""
+    with contextlib.suppress(OctcError):
+        return [path for path in _folders(place) if not holding or (path / holding).is_file()]
     return []
 
 
@@ -88,10 +96,7 @@ def artifact_of(place: str | Path) -> Path | None:
 
 
 def _folders(place: Path) -> list[Path]:
-    try:
-        return sorted(p for p in place.iterdir() if p.is_dir() and not p.name.startswith((TEMPORARY, ".")))
-    except OSError:
-        return []
+    return [path for path in entries(place) if path.is_dir() and not path.name.startswith((TEMPORARY, "."))]
 
 
 def _named(place: str, run_dir: Path, words: str) -> tuple[list[Found], str]:

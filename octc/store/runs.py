@@ -22,7 +22,7 @@ from typing import Any
 
 from octc.core.errors import OctcError
 from octc.core.faults import fault_of
-from octc.core.files import read_json, remove_leftovers, started, write_bytes, write_json
+from octc.core.files import entries, read_json, remove_leftovers, started, write_bytes, write_json
 from octc.store.artifacts import MANIFEST
 from octc.store.test_set_log import begin_log
 
@@ -126,7 +126,7 @@ def alone(folder: Path) -> Iterator[None]:
 def scan_runs(run_dir: Path, kind: str | None = None, dataset: str | None = None) -> list[Run]:
     """All readable runs, newest first (by number)."""
     found: list[tuple[int, Run]] = []
-    for path in run_dir.glob("r-*"):
+    for path in entries(run_dir):
         number = ID.match(path.name)
         if number is None or not (path / RUN).is_file():
             continue

@@ -59,6 +59,9 @@ def test_processor() -> None:
     moving = check_cpu(machine("vnni", governor="powersave"), {"ONEDNN_MAX_CPU_ISA": "AVX2"}, (2, "physical_cores"))
     assert [check.state for check in moving] == ["ok", "ok", "warning", "warning"]
     assert moving[-1].hint == "unset ONEDNN_MAX_CPU_ISA"
+    fewer = check_cpu(machine("vnni"), {"DNNL_DEFAULT_FPMATH_MODE": "BF16"}, (2, "physical_cores"))[-1]
+    assert (fewer.state, fewer.hint) == ("warning", "unset DNNL_DEFAULT_FPMATH_MODE")
+    assert "float32" in fewer.text
 
 
 @pytest.mark.parametrize(

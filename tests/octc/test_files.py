@@ -17,6 +17,7 @@ from octc.core.errors import OctcError
 from octc.core.files import (
     TEMPORARY,
     canonical_json,
+    entries,
     publishing,
     read_json,
     replacing,
@@ -25,6 +26,8 @@ from octc.core.files import (
     write_bytes,
     write_json,
 )  # fmt: skip
+from octc.store.find import artifact_folders
+from octc.store.runs import scan_runs
 
 
 def names(folder: Path) -> list[str]:
@@ -35,6 +38,21 @@ def test_sums(tmp_path: Path) -> None:
     data = os.urandom(3 << 20)
     (tmp_path / "a").write_bytes(data)
     assert sha256_file(tmp_path / "a") == sha256_bytes(data) == hashlib.sha256(data).hexdigest()
+
+
+def test_entries_of_a_folder_that_cannot_be_read_are_not_missing(tmp_path: Path) -> None:
+    """A loop of links, because root reads what permissions forbid."""
+    (tmp_path / "b").write_text("")
+    (tmp_path / "a").mkdir()
+    assert entries(tmp_path) == [tmp_path / "a", tmp_path / "b"]
+    assert entries(tmp_path / "none") == entries(tmp_path / "b") == []
+    (tmp_path / "one").symlink_to("other")
+    (tmp_path / "other").symlink_to("one")
+    for scan in (entries, scan_runs, artifact_folders):
+        with pytest.raises(OctcError) as caught:
+            scan(tmp_path / "one")
+        assert (caught.value.code, caught.value.exit_code) == ("OCT-E231", 3)
+        assert caught.value.place == str(tmp_path / "one")
 
 
 def test_one_spelling_of_json() -> None:
