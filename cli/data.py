@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from octc.cli._app.session import Session, Step
-from octc.cli._app.tables import Rows
+from octc.cli._app.tables import Rows, wrapped
 from octc.core.errors import OctcError, Several
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def check(
         report = audit(name, root, near_duplicates, expect, scanned, read)
     session.report(report.to_json())
     session.result(_audit_table(report))
-    session.result("\n".join(report.lines))
+    session.result("\n".join(wrapped(line, session.width) for line in report.lines))
     _say_facts(session, report)
     warn_notes(session, report.warnings)
     if report.findings:

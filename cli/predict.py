@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -60,7 +61,7 @@ def predict(
         _log_test_images(session, found, paths)
         total = len(paths)
         records = classify(runtime, found.artifact, taken(paths), views=tta, batch=batch, threads=count)
-        return deliver(session, found, records, total, left_out, tta, format_, stop=on_bad == "stop")
+        return deliver(session, found, records, total, tta, format_, stop=on_bad == "stop", left_out=left_out)
     finally:
         runtime.close()
 
@@ -96,7 +97,8 @@ def split_inputs(words: Sequence[str], run_dir: Path) -> tuple[str | None, list[
     first, rest = words[0], list(words[1:])
     place = first if _is_place(first, run_dir) else None
     if place is None:
-        _check_first(first, rest)
+        with contextlib.suppress(PermissionError):  # what may not be looked at is an input, and its record says so
+            _check_first(first, rest)
     elif not rest:
         raise OctcError("OCT-E104", "no input: only an artifact was given", hint=f"octc predict {first} IMAGE... or a folder")
     other = next((word for word in rest if _is_network(word, run_dir, alone=place is None)), None)
@@ -110,17 +112,24 @@ def split_inputs(words: Sequence[str], run_dir: Path) -> tuple[str | None, list[
 
 
 def _is_place(word: str, run_dir: Path) -> bool:
-    """Whether a word says which network answers."""
+    """Whether a word says which network answers; what may not be looked at does not."""
+    try:
+        return _names_a_network(word, run_dir)
+    except PermissionError:
+        return False
+
+
+def _names_a_network(word: str, run_dir: Path) -> bool:
     from octc.imaging.preprocess import SUFFIXES
     from octc.runtimes.model_kind import is_picture
     from octc.store.artifacts import MANIFEST
-    from octc.store.find import artifact_folders, artifact_of
+    from octc.store.find import artifact_of, folders_if_readable
     from octc.store.runs import ID, RUN, scan_runs
 
     path = Path(word)
     if path.is_dir():
         return any((path / name).is_file() for name in (MANIFEST, RUN)) or any(
-            artifact_folders(place) for place in (path, path / "artifacts")
+            folders_if_readable(place, MANIFEST) for place in (path, path / "artifacts")
         )
     if path.is_file():
         return (artifact_of(path) is not None or path.name == RUN) and not is_picture(path)
@@ -131,6 +140,7 @@ def _is_place(word: str, run_dir: Path) -> bool:
 
 def _check_first(first: str, rest: Sequence[str]) -> None:
     """Refuse a first word that was meant as a network and is none that octc can run (E107)."""
+    from octc.core.files import entries
     from octc.imaging.preprocess import SUFFIXES
     from octc.runtimes.model_kind import is_picture, model_kind
     from octc.store.find import not_an_artifact
@@ -140,9 +150,12 @@ def _check_first(first: str, rest: Sequence[str]) -> None:
         if runs := _runs_in(path):
             text = f"{first} is a folder of runs"
             raise OctcError("OCT-E107", text, hint=f"name one: octc predict {path / runs[0]} IMAGE...", place=first)
-        models = ((one, kind) for one in sorted(path.iterdir()) if (kind := model_kind(one))) if rest else ()
-        for one, kind in models:
-            raise not_an_artifact(one, f"a model ({kind})")
+        inside: list[Path] = []
+        with contextlib.suppress(OctcError):  # a folder that cannot be read is an input, whose record says so
+            inside = entries(path) if rest else []
+        for one in inside:
+            if kind := model_kind(one):
+                raise not_an_artifact(one, f"a model ({kind})")
     elif kind := model_kind(path):
         raise not_an_artifact(path, f"a model ({kind})")
     elif rest and path.suffix.lower() not in SUFFIXES and not is_picture(path):
@@ -156,11 +169,13 @@ def _is_network(word: str, run_dir: Path, *, alone: bool) -> bool:
     from octc.runtimes.model_kind import model_kind
 
     path = Path(word)
-    if path.is_dir():
-        return _is_place(word, run_dir) or bool(_runs_in(path))
-    if path.suffix.lower() in SUFFIXES:  # what is wrong with it is said in its record
-        return False
-    return _is_place(word, run_dir) or (alone and model_kind(path) is not None)
+    with contextlib.suppress(PermissionError):
+        if path.is_dir():
+            return _is_place(word, run_dir) or bool(_runs_in(path))
+        if path.suffix.lower() in SUFFIXES:  # what is wrong with it is said in its record
+            return False
+        return _is_place(word, run_dir) or (alone and model_kind(path) is not None)
+    return False
 
 
 def _runs_in(folder: Path) -> list[str]:

@@ -76,8 +76,8 @@ class Lines:
 
 
 def deliver(
-    session: Session, found: Found, records: Iterator[Record], total: int, left_out: Sequence[Left], tta: str, format_: str, *,
-    stop: bool,
+    session: Session, found: Found, records: Iterator[Record], total: int, tta: str, format_: str, *, stop: bool,
+    left_out: Sequence[Left] = (),
 ) -> int:  # fmt: skip
     """Write the records of `total` inputs; the exit code. Of CSV and JSON lines nothing is kept in memory.
 

@@ -20,7 +20,7 @@ REQUEST = "request"
 # what may be another one when a run goes on: where and how loudly it runs, and where things lie
 FREE = (
     "allow_change", "config", "data", "device", "dry_run", "fetch_weights", "json", "no_color", "offline", "quiet", "resume",
-    "run_dir", "verbose",
+    "run_dir", "trust_pickle", "verbose",
 )  # fmt: skip
 HELD = ("batch", "mutual", "precision", "qat", "skip_bad", "weights")  # in `request`, beside `settings`
 FIXED = ("dataset", "modality", "protocol")  # fields of run.json that the split hangs on: never another one

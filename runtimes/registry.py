@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from octc.core.errors import OctcError
+from octc.core.errors import MissingExtra, OctcError
 from octc.core.optional import EXTRAS, have
 from octc.machine.cpu import MADE_FOR, family_of, read_cpus, usable_threads, why_other_family
 from octc.runtimes.base import Runtime
@@ -166,6 +166,12 @@ def _able(founds: Sequence[Found]) -> list[Found]:
 
 def _pair(found: Found) -> tuple[str, str]:
     return found.artifact.target, found.artifact.precision
+
+
+def missing_extra(artifact: Artifact) -> MissingExtra | None:
+    """The extra that an artifact's engine needs and that is not installed here, as an error with its pip line."""
+    module = _missing(ENGINES[artifact.target])
+    return None if module is None else MissingExtra(module, EXTRAS[module])
 
 
 def _missing(engine: Engine) -> str | None:

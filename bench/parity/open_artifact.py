@@ -85,7 +85,7 @@ def open_references(
     with bars("references", None):
         if against in (None, "fp32"):
             if parties.reference is None:
-                raise OctcError("OCT-E708", parties.missing[0], hint=parties.missing[1])
+                raise parties.missing
             claims["fp32"] = _reference(parties.reference, threads, split, stack, say)
         if against == "teacher" or (against is None and parties.teacher is not None):
             assert parties.teacher is not None  # choose_parties sees to it

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from octc.core.errors import OctcError, shorten
-from octc.runtimes.registry import prefer, why_not
+from octc.runtimes.registry import missing_extra, prefer, why_not
 from octc.store.find import Found, find_artifacts, read_teacher
 
 REFERENCES = ("onnx", "openvino", "torch")  # targets of the FP32 reference, the first that runs here is taken
@@ -19,14 +19,14 @@ class Parties:
 
     Attributes:
         candidates: artifacts that run here; absent: the others, with the reason.
-        reference: FP32 artifact of the same run, or None; missing: then why, and the mend.
+        reference: FP32 artifact of the same run, or None; missing: what to raise then.
         teacher: FP32 artifact of the teacher's run, or None; without: then why, and the mend.
     """
 
     candidates: tuple[Found, ...]
     absent: tuple[tuple[Found, str], ...]
     reference: Found | None
-    missing: tuple[str, str]
+    missing: OctcError
     teacher: Found | None
     without: tuple[str, str]
 
@@ -61,11 +61,21 @@ def choose_parties(founds: Sequence[Found], run_dir: Path, against: str | None, 
     teacher, without = _teacher(mine[0], run_dir)
     if against == "teacher" and teacher is None:
         raise OctcError("OCT-E107", f"--against teacher: {without[0]}", hint=without[1])
-    missing = (
-        f"no FP32 artifact of run {runs[0]} is here that this machine can run",
-        f"octc export {runs[0]} --target onnx --fp32",
-    )
-    return Parties(candidates, absent, reference, missing, teacher, without)
+    return Parties(candidates, absent, reference, _no_reference(family, runs[0]), teacher, without)
+
+
+def _no_reference(family: Sequence[Found], run: str) -> OctcError:
+    """What to say where no FP32 artifact runs here: the engine of one that is here is not installed, or there is none."""
+    for found in sorted(_references(family), key=lambda f: REFERENCES.index(f.artifact.target)):
+        if (absent := missing_extra(found.artifact)) is not None:
+            text = f"the FP32 reference {found.artifact.name} cannot run here: {absent.message}"
+            return OctcError(absent.code, text, hint=absent.hint, place=str(found.folder))
+    text = f"no FP32 artifact of run {run} is here that this machine can run"
+    return OctcError("OCT-E708", text, hint=f"octc export {run} --target onnx --fp32")
+
+
+def _references(founds: Sequence[Found]) -> list[Found]:
+    return [f for f in founds if f.artifact.precision == "fp32" and f.artifact.target in REFERENCES]
 
 
 def _same(one: Found, other: Found) -> bool:
@@ -85,9 +95,7 @@ def _siblings(found: Found, run_dir: Path) -> list[Found]:
 
 def _floats(founds: Sequence[Found]) -> list[Found]:
     """FP32 artifacts that run here, the preferred one first."""
-    able = [
-        f for f in founds if f.artifact.precision == "fp32" and f.artifact.target in REFERENCES and why_not(f.artifact) is None
-    ]
+    able = [f for f in _references(founds) if why_not(f.artifact) is None]
     return sorted(able, key=lambda f: REFERENCES.index(f.artifact.target))
 
 

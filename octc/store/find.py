@@ -63,17 +63,17 @@ def read_teacher(found: Found, run_dir: Path) -> list[Found]:
     if not isinstance(name, str) or not name:
         return []
     beside = found.folder.resolve().parent
-    nearby = [run_dir / name / "artifacts", beside, *_known(beside), *_known(BUNDLES), BUNDLES]
+    nearby = [run_dir / name / "artifacts", beside, *folders_if_readable(beside), *folders_if_readable(BUNDLES), BUNDLES]
     if found.folder.resolve().parents[1:]:
         nearby.append(beside.parent / name)
     for place in nearby:
-        mine = [one for one in _readable(_known(place, MANIFEST))[0] if one.artifact.lineage.get("run") == name]
+        mine = [one for one in _readable(folders_if_readable(place, MANIFEST))[0] if one.artifact.lineage.get("run") == name]
         if mine:
             return mine
     return []
 
 
-def _known(place: Path, holding: str = "") -> list[Path]:
+def folders_if_readable(place: Path, holding: str = "") -> list[Path]:
     """Folders in `place`, with a file of that name; none where it cannot be read, for what may as well not be there."""
     with contextlib.suppress(OctcError):
         return [path for path in _folders(place) if not holding or (path / holding).is_file()]

@@ -9,7 +9,6 @@ and verify-plan.json is counted with it.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from octc.core.errors import OctcError
-from octc.core.files import canonical_json, read_json, sha256_file
+from octc.core.files import canonical_json, parse_json, read_json, sha256_file
 
 if TYPE_CHECKING:
     from octc.datasets.split import Split
@@ -180,7 +179,7 @@ def _parsed(data: bytes, path: Path) -> tuple[dict[str, Any] | None, list[Readin
     rows = []
     try:
         for number, line in enumerate(data[: data.rfind(b"\n") + 1].decode().splitlines()):
-            value = json.loads(line)
+            value = parse_json(line)
             if number == 0:
                 head = value
                 if value["schema_version"] != SCHEMA or not isinstance(value["since"], str):

@@ -134,7 +134,8 @@ def test_content_decides_what_a_file_is(said: Said, place: Path) -> None:
     code, out, err = said("mixed")
     document = json.loads(out)
     assert (code, [Path(r["file"]).name for r in document["data"]["records"]]) == (3, ["a.png", "y.png"])
-    assert "left out: mixed/x.onnx" in err
+    assert [one["path"] for one in document["data"]["left_out"]] == ["mixed/x.onnx"]
+    assert "x.onnx" in err
 
 
 def test_artifacts_of_several_runs_are_ambiguous(said: Said, run: Run, place: Path) -> None:

@@ -66,7 +66,7 @@ LINES: tuple[Line, ...] = (
     ("export", f"lint {ARTIFACTS}/onnx-fp32/model.onnx --fix --force", (0, 1)),
     ("ort", f"verify {ARTIFACTS}/onnx-int8 --data patterns --bootstrap 1000", (0, 1)),
     ("ort", f"verify {ARTIFACTS}/onnx-fp32 --data patterns --bootstrap 1000 --robustness", (0, 1)),
-    ("openvino", f"verify {ARTIFACTS}/openvino-fp16 --data patterns --bootstrap 1000", (0, 1)),
+    ("all", f"verify {ARTIFACTS}/openvino-fp16 --data patterns --bootstrap 1000", (0, 1)),
     ("train", f"verify {ARTIFACTS}/torch-fp32 --data patterns --bootstrap 1000", (0, 1)),
     ("", f"verify {ARTIFACTS}/tensorrt-int8 --on-device", (4,)),
     ("ort", f"bench {ARTIFACTS}/onnx-fp32 --dry-run --vs none", (0,)),
