@@ -141,6 +141,15 @@ def test_files_and_targets_that_a_page_names_exist(page: Path) -> None:
         assert re.search(rf"^{name}:", makefile, re.M), name
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "experiments.md"], ids=lambda page: page.name)
+def test_modules_that_a_page_names_exist(page: Path) -> None:
+    """Paths in backticks, of the repository or below tests/; dated experiments keep the names of their day."""
+    folders = "|".join((*FLOORS, "tests", "benchmarks", "examples", "docs"))
+    named = re.findall(rf"`((?:{folders})/[\w/.*-]*)`", page.read_text(encoding="utf-8"))
+    there = {name for name in named for top in (ROOT, ROOT / "tests") if list(top.glob(name.rstrip("/")))}
+    assert not set(named) - there
+
+
 def test_every_page_can_be_reached_from_the_readme() -> None:
     assert {f"docs/{page.name}" for page in PAGES if page.parent.name == "docs"} <= set(re.findall(r"\]\(([^)#]+)\)", README))
 

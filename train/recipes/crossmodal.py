@@ -13,7 +13,7 @@ from typing import Any
 from octc.datasets.base import MODALITIES
 from octc.train.recipes.config import HALF, Augment, Distillation, Mix, Objective, Quantisation, Recipe, Stage, Swa
 
-CLAHE = (3.0, (20, 30))  # clip and tiles, as QD-RetNet's fundus images were prepared (section 1.1 of its specification)
+CLAHE = (3.0, (20, 30))  # clip and tiles, as QD-RetNet's fundus images were prepared
 OTHER = dict(zip(MODALITIES, reversed(MODALITIES), strict=True))
 
 
