@@ -11,6 +11,8 @@ import pytest
 from octc.bench.timing.latency import PERCENTILES, TAIL
 from octc.bench.timing.profiles import QUICK, STANDARD
 from octc.runtimes.golden import TOLERANCES
+from octc.stats.power import exact_power, smallest_n
+from octc.stats.proportions import tango_interval
 from octc.stats.test_plan import ParityOptions
 from tests.house.tree import ROOT, files
 
@@ -96,3 +98,18 @@ def test_the_minimum_runs_are_those_of_the_code() -> None:
         assert f"{STANDARD.duration_s:g} s and {STANDARD.min_queries:,} " in row[3]
     quick = f"({QUICK.duration_s:g} s and {QUICK.min_queries} queries, {QUICK.reference_queries} for the teacher"
     assert quick in " ".join(PAGES["measurement.md"].split())
+
+
+def test_the_examples_are_what_the_code_computes() -> None:
+    text = " ".join(PAGES["parity.md"].split())
+    sizes = [smallest_n(margin, 0.05) for margin in (0.01, 0.02, 0.03)]
+    assert "({} images for 1 point, {} for 2, {} for 3)".format(*sizes) in text
+    powers = [exact_power(393, 0.005, margin) for margin in (0.01, 0.02)]
+    assert (
+        f"planned power of {powers[0]:.3f} for a margin of 1 point at 0.5 % discordance, and {powers[1]:.3f} for 2 points"
+        in text
+    )
+    for n, lost, gained, deff in ((1000, 5, 3, 1.0), (1000, 5, 3, 1.289889), (250, 0, 0, 1.0)):
+        low, high = tango_interval(n / deff, lost / deff, gained / deff)
+        named = f"{n}, {lost}, {gained}" + (f", deff {deff}" if deff > 1 else "")
+        assert f"| {named} | [{100 * low:.3f}, {100 * high:.3f}] |" in text
