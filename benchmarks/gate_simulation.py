@@ -49,7 +49,7 @@ ERRORS = (
     World(1000, 4, 0.5, 0.02, 0.01), World(1000, 1, 0.0, 0.02, 0.01), World(3000, 8, 0.5, 0.02, 0.01),
     World(250, 1, 0.0, 0.04, 0.03), World(250, 6, 0.5, 0.06, 0.03),
 )  # fmt: skip
-# at a true difference of 0; the table of section 14.6
+# at a true difference of 0; the table of docs/parity.md, section 14.6
 POWERS = (World(1000, 1, 0.0, 0.01, 0.01), World(1000, 1, 0.0, 0.02, 0.01), World(393, 1, 0.0, 0.01, 0.02),
           World(250, 1, 0.0, 0.02, 0.03))  # fmt: skip
 CLUSTERED_POWERS = (World(826, 18, 0.5, 0.01, 0.02), World(3000, 8, 0.5, 0.01, 0.01))

@@ -1,7 +1,7 @@
-"""KD-OCT's training of a student as its specification describes it (sections 4.2 to 4.5), for benchmarks/training.py alone.
+"""KD-OCT's training of a student as it was published, for benchmarks/training.py alone.
 
 Every image is opened and augmented with Pillow in every epoch, by data-loading workers; the teacher is asked in float32 at
-every step; tensors lie as they come. Written from the specification with torchvision's own transforms.
+every step; tensors lie as they come. Written with torchvision's own transforms.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def train(
 
 
 def _step(logits: torch.Tensor, target: torch.Tensor, y: torch.Tensor) -> int:
-    """Section 8.2: 0.3 CE + 0.7 T^2 KL; the gradient of it. Returns how many were right."""
+    """0.3 CE + 0.7 T^2 KL; the gradient of it. Returns how many were right."""
     hard = functional.cross_entropy(logits, y)
     logs = functional.log_softmax(logits / TEMPERATURE, 1)
     soft = functional.kl_div(logs, functional.softmax(target / TEMPERATURE, 1), reduction="batchmean") * TEMPERATURE**2

@@ -146,6 +146,10 @@ def export_network(
     Raises:
         OctcError: E104 no such target or precision, E102 a gate without validation images, E106 the artifact exists,
             E405 refused by the gate (files under OUT/rejected), E506 golden images differ, E401 to E408 what exporters raise.
+
+    >>> import octc  # doctest: +SKIP
+    >>> octc.export(quantized, ["onnx", "openvino"], gate=octc.Gate(margin=2))  # doctest: +SKIP
+    [PosixPath('artifacts/onnx-int8'), PosixPath('artifacts/openvino-int8')]
     """
     for target in targets:
         if (target, precision) not in MAKERS or target not in TARGETS:

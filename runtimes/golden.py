@@ -26,7 +26,7 @@ class Tolerance:
     near_ties: bool
 
 
-# Contract: section 13 of the parity method. Golden logits are those of the torch network that the file was made from.
+# Method: docs/parity.md, section 13. Golden logits are those of the torch network that the file was made from.
 TOLERANCES = {
     "K1": Tolerance("K1", 1e-4, 1e-6, 1.0, near_ties=True),
     "K2": Tolerance("K2", 1e-4, 1e-6, 1.0, near_ties=True),

@@ -46,7 +46,7 @@ def open_runtime(folder: Path, artifact: Artifact, *, threads: int | None = None
     """Open an artifact that `read_artifact` has read.
 
     Args:
-        threads: None takes the usable physical cores within the quota (section 6 of the measurement method).
+        threads: None takes the usable physical cores within the quota (docs/measurement.md, section 6).
         batch: a static shape where the engine has one; None: any batch works.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Two sets of records -> a report: joined by image, checked, compared, judged (the contract of `octc verify`)."""
+"""Two sets of records -> a report: joined by image, checked, compared, judged (the method of docs/parity.md)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from octc.stats.temperature import Temperature
 from octc.stats.test_plan import ParityOptions
 from octc.stats.verdict import Part, Verdict, finite_part, golden_part, judge, judge_nonfinite
 
-# Section 13: the row for a candidate of this target and precision against the FP32 student, on any other backend.
+# docs/parity.md, section 13: the row for a candidate of this target and precision against the FP32 student.
 ROWS = {
     ("onnx", "fp32"): "K1", ("torch", "fp32"): "K1", ("openvino", "fp32"): "K2", ("tensorrt", "fp32"): "K3",
     ("onnx", "fp16"): "K4", ("openvino", "fp16"): "K4", ("tensorrt", "fp16"): "K4",
@@ -32,7 +32,7 @@ ROWS = {
 
 
 def row_of(candidate: Side, against: str) -> Tolerance | None:
-    """The row of section 13 for a candidate against its FP32 reference; None where the table has no such pair."""
+    """Row of docs/parity.md, section 13, for a candidate against its FP32 reference; None where the table has no such pair."""
     return TOLERANCES.get(ROWS.get((candidate.target, candidate.precision), "")) if against == "fp32" else None
 
 
@@ -119,7 +119,7 @@ class ParityReport:
         return self.verdict.exit_code if self.withheld is None else 1
 
     def backend(self) -> dict[str, Any] | None:
-        """The row of section 13 for these two on the whole set: information, it gates only on the golden images."""
+        """Row of docs/parity.md, section 13, on the whole set: information, it gates only on the golden images."""
         row = row_of(self.candidate, self.against)
         if self.comparison is None or row is None:
             return None
@@ -131,7 +131,7 @@ class ParityReport:
         return {"pair_id": row.id, "delta_over_s": delta, "kl_mean": found["kl_mean"], "agreement": found["rate"], "ok": ok}
 
     def to_json(self) -> dict[str, Any]:
-        """Section 16 of the contract; percent and percentage points; null with a reason instead of NaN."""
+        """docs/parity.md, section 16; percent and percentage points; null with a reason instead of NaN."""
         return report_json(self)
 
     def to_text(self) -> str:
@@ -264,5 +264,5 @@ def _subgroups(
 
 
 def withhold(report: ParityReport, why: str) -> ParityReport:
-    """The same numbers without a verdict: a claim before this one in the fixed order was not shown (section 4.3)."""
+    """The same numbers without a verdict: a claim before this one was not shown (docs/parity.md, section 4.3)."""
     return replace(report, withheld=why)

@@ -1,4 +1,4 @@
-"""The result document of `octc verify` (section 16 of the parity contract)."""
+"""The result document of `octc verify` (docs/parity.md, section 16)."""
 
 from __future__ import annotations
 

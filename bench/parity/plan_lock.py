@@ -1,4 +1,4 @@
-"""What is written down before the test set is looked at (sections 1 and 2.3 of the parity contract).
+"""What is written down before the test set is looked at (docs/parity.md, sections 1 and 2).
 
 runs/<id>/verify-plan.json holds the plan: margins, level, claim, the artifacts that it is for, the references in their order,
 the views, the split. Who gives no margins later gets those of the plan. The artifacts that the first call judges together are

@@ -1,4 +1,4 @@
-"""The report of a claim as text: the verdict first, then what it rests on (sections 16 and 17 of the parity contract).
+"""The report of a claim as text: the verdict first, then what it rests on (docs/parity.md, sections 16 and 17).
 
 The words of a positive verdict are used only with one, and always with margin, level, n, patients and set.
 """

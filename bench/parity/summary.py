@@ -162,7 +162,7 @@ def _elsewhere(one: Judged) -> Iterator[str]:
 
 
 def document(one: Judged, result: Result, facts: dict[str, Any]) -> dict[str, Any]:
-    """Section 16 of the parity contract: the first claim, with the other claims and the rows of other views beside it.
+    """docs/parity.md, section 16: the first claim, with the other claims and the rows of other views beside it.
 
     facts: run_id, time_utc, octc, machine.
     """

@@ -1,6 +1,6 @@
 """What the machine did during a row: clocks, heat, throttle counters, stolen time, other programs. And what that means.
 
-Contract: sections 9, 10 and 16 of the measurement method. Octc reports clocks and power modes, it never sets them.
+Method: docs/measurement.md, sections 9, 10 and 16. Octc reports clocks and power modes, it never sets them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Gates, status and exit code of a bench (section 16 of the method)."""
+"""Gates, status and exit code of a bench (docs/measurement.md, section 16)."""
 
 from __future__ import annotations
 

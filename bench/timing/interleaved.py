@@ -1,4 +1,4 @@
-"""A against B: interleaved blocks in two processes, the ratio, and the words for it (sections 12 and 13 of the method)."""
+"""A against B: interleaved blocks in two processes, the ratio, and the words for it (docs/measurement.md, sections 12, 13)."""
 
 from __future__ import annotations
 

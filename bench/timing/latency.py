@@ -1,6 +1,6 @@
 """From raw samples to numbers that may be printed: percentiles that n allows, their intervals, ratios of blocks.
 
-Contract: sections 5 and 12 of the measurement method. No interpolation, no outlier removal, no assumed distribution.
+Method: docs/measurement.md, sections 5 and 12. No interpolation, no outlier removal, no assumed distribution.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The load generator: it knows a callable and a clock, and nothing of models.
 
-Contract: sections 4, 5 and 12 of the measurement method. Queries follow each other; none is sent ahead.
+Method: docs/measurement.md, sections 4, 5 and 12. Queries follow each other; none is sent ahead.
 """
 
 from __future__ import annotations

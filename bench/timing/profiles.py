@@ -1,6 +1,6 @@
 """How long and how often a bench measures: two declared profiles, and what the options of a command make of them.
 
-Contract: sections 2, 11 and 12 of the measurement method.
+Method: docs/measurement.md, sections 2, 11 and 12.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The first screen: machine, settings, table, findings, ratios, result (section 18 of the method)."""
+"""The first screen: machine, settings, table, findings, ratios, result (docs/measurement.md, section 18)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The result document of section 17, one for everything and one beside each artifact, and where they are written."""
+"""The result document (docs/measurement.md, section 17): one for everything, one beside each artifact, and their places."""
 
 from __future__ import annotations
 

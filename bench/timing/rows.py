@@ -1,4 +1,4 @@
-"""A measured row: its numbers, its conditions, and whether it is valid (sections 3, 5, 11 and 16 of the method)."""
+"""A measured row: its numbers, its conditions, and whether it is valid (docs/measurement.md, sections 3, 5, 11, 16)."""
 
 from __future__ import annotations
 

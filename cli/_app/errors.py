@@ -79,7 +79,7 @@ def loaded_versions() -> list[str]:
 
 
 def error_text(error: OctcError, colour: bool) -> str:
-    """The lines of section 8 of the interface: what, where, why, help. Several problems follow each other."""
+    """The lines of a failure: what, where, why, help. Several problems follow each other."""
     if isinstance(error, Several):
         return "".join(error_text(one, colour) for one in error.errors)
     head = f"error[{error.code}]"

@@ -83,7 +83,7 @@ def openvino_core() -> Any:
 
     OpenVINO's CPU plugin gives the thread a signal stack of its own, and the end of a Core puts back the one that it found. Of
     two Cores that end in the order in which they were made, the second puts back the first one's, which is gone by then: the
-    next signal (Ctrl-C) ends the process with SIGSEGV (LOG.md, 2026-11-27).
+    next signal (Ctrl-C) ends the process with SIGSEGV (docs/experiments.md, 2026-11-27).
     """
     return need("openvino").Core()
 

@@ -1,6 +1,6 @@
 """The processor as data: instruction set, cores, affinity, quota, and how many threads a runtime is given.
 
-Contract: sections 6 and 7 of the measurement method. What cannot be read is "unknown" or None, never a guess.
+Method: docs/measurement.md, sections 6 and 7. What cannot be read is "unknown" or None, never a guess.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class Machine:
     jetson: dict[str, Any] = field(default_factory=lambda: dict(UNKNOWN))
 
     def to_json(self) -> dict[str, Any]:
-        """The `machine` object of a bench result (section 17)."""
+        """The `machine` object of a bench result (docs/measurement.md, section 17)."""
         return {
             "name": self.name, "os": self.os, "cpu_model": self.cpu_model, "cpu_class": self.cpu_class, "isa": list(self.isa),
             "cores_logical": len(self.cpus.logical), "cores_physical": self.cpus.physical,

@@ -1,4 +1,4 @@
-"""Areas under ROC curves of two models on the same images: DeLong, and the patient bootstrap (section 8 of the contract).
+"""Areas under ROC curves of two models on the same images: DeLong, and the patient bootstrap (docs/parity.md, section 8).
 
 One class against the rest, from its softmax probability; equal scores count one half.
 """

@@ -1,4 +1,4 @@
-"""Patient clusters: design effect, scaled Tango interval, patient bootstrap, and the interval that decides (section 6)."""
+"""Patient clusters: design effect, scaled Tango interval, bootstrap, the deciding interval (docs/parity.md, section 6)."""
 
 from __future__ import annotations
 

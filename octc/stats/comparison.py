@@ -1,4 +1,4 @@
-"""Two models on the same labelled images: every number of the parity contract, without a judgement (that is verdict.py).
+"""Two models on the same labelled images: every number of docs/parity.md, without a judgement (that is verdict.py).
 
 All proportions, differences and intervals here are fractions; reports turn them into percent.
 """
@@ -214,7 +214,7 @@ def compare_logits(
         ids: one per image, unique; ties of confidence are ordered by it.
         patients: cluster of each image, or None.
         select: `Comparison.facts` of the select set, for the plan.
-        near: tolerance of section 13 as a share of `s`; flips with a reference margin below twice that are near ties.
+        near: tolerance (docs/parity.md, section 13) as a share of `s`; flips with a margin below twice that are near ties.
         temperatures: of "reference" and "candidate", fitted on the select set to these very artifacts.
         folded: temperatures that stand in the heads already (reference, candidate); logits are compared without them.
 

@@ -125,7 +125,7 @@ def log_softmax(logits: npt.ArrayLike) -> Float64:
 def combine_views(logits: npt.ArrayLike) -> tuple[Float64, Float64]:
     """Logits [N, views, K] -> (probabilities [N, K], their logarithm).
 
-    Several views are combined by the mean of their softmax probabilities (parity.md section 12), never of their logarithms.
+    Views are combined by the mean of their softmax probabilities (docs/parity.md, section 12), never of their logarithms.
     """
     logs = log_softmax(logits)
     if logs.shape[1] == 1:

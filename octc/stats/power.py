@@ -1,4 +1,4 @@
-"""Power of the plan: exact, from n, the margin and the expected discordance, before any result (section 11)."""
+"""Power of the plan: exact, from n, the margin and the expected discordance, before any result (docs/parity.md, section 11)."""
 
 from __future__ import annotations
 

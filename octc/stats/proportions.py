@@ -1,4 +1,4 @@
-"""Paired tests and intervals for two classifiers on the same images (sections 5, 7 and 12 of the parity contract).
+"""Paired tests and intervals for two classifiers on the same images (docs/parity.md, sections 5, 7 and 12).
 
 Proportions and differences are fractions. `lost` counts images that only the reference gets right, `gained` those that only
 the candidate gets right; both may be real numbers (scaled for clusters). Difference = (gained - lost) / n.

@@ -22,7 +22,7 @@ Level = tuple[str, float]  # kind of disturbance, its level
 class Cell:
     """One kind at one level; fractions.
 
-    difference, deciding: candidate minus reference on these pictures, with the interval of the contract.
+    difference, deciding: candidate minus reference on these pictures, with the interval of docs/parity.md.
     excess: how much more the candidate lost from clean to here than the reference did (negative: more); p: two-sided, by
     patient, of no excess; p_holm: adjusted over all cells.
     """

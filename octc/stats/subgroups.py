@@ -1,4 +1,4 @@
-"""The same paired comparison on parts of a set: by device, by size, by any column (section 7's tests, as description).
+"""The same paired comparison on parts of a set: by device, by size, by any column (docs/parity.md, section 7).
 
 A subgroup decides nothing: it is too small to show parity, and many are looked at. What it can do is point at a loss that the
 whole hides, so every one carries its interval and a p adjusted for how many there are.

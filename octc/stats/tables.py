@@ -1,6 +1,6 @@
 """Two prediction tables from anywhere, on the same labelled images: is the second as good as the first? Pure statistics.
 
-Nothing is read, run or stored. The rules, intervals and words are those of `octc verify` (the parity method), less what needs
+Nothing is read, run or stored. The rules, intervals and words are those of `octc verify` (docs/parity.md), less what needs
 a file: golden images, a locked plan and a log of who looked at the test set. So a verdict from here is exploratory unless the
 margins were fixed before the predictions were made, and nobody but the caller can know that.
 """

@@ -1,4 +1,4 @@
-"""What is decided before a candidate is looked at: margins, level, claim, power (sections 1, 4 and 11)."""
+"""What is decided before a candidate is looked at: margins, level, claim, power (docs/parity.md, sections 1, 4 and 11)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From numbers to a word: the parts of a verdict in their order, and the export gate (sections 4 and 7)."""
+"""From numbers to a word: the parts of a verdict in their order, and the export gate (docs/parity.md, sections 4 and 7)."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _accuracy_parts(comparison: Comparison, options: ParityOptions) -> Iterator[
 
 
 def _auc_parts(comparison: Comparison, options: ParityOptions) -> Iterator[Part]:
-    """Only where a margin was stated (section 8)."""
+    """Only where a margin was stated (docs/parity.md, section 8)."""
     if options.auc_margin is None:
         return
     row, name, code = comparison.auc[-1], "area under the ROC curves", CODES["inconclusive"]
@@ -124,7 +124,7 @@ def golden_part(ok: bool | None, detail: str = "") -> list[Part]:
 
 
 def parts_of(comparison: Comparison, options: ParityOptions) -> list[Part]:
-    """Every rule of section 4.1, in order; finiteness and golden images are the caller's."""
+    """Every rule of docs/parity.md, section 4.1, in order; finiteness and golden images are the caller's."""
     return [
         *_floor_parts(comparison, options), _ece_part(comparison, options), *_accuracy_parts(comparison, options),
         *_class_parts(comparison, options), *_auc_parts(comparison, options), *_plan_parts(comparison),
@@ -164,7 +164,7 @@ def judge_nonfinite(bad: Sequence[str], total: int, extra: Sequence[Part] = (), 
 
 @dataclass(frozen=True)
 class GateResult:
-    """Decision of the export gate on the select set (section 4.2). It chooses an artifact; it claims nothing.
+    """Decision of the export gate on the select set (docs/parity.md, section 4.2). It chooses an artifact; it claims nothing.
 
     Attributes:
         accepted: whether the artifact may be published.

@@ -1,7 +1,7 @@
 """verify.json: what `octc verify` found, written beside the artifact that it is about.
 
 {"schema_version", "artifact", "artifact_sha256", "test": document or null, "repeated": ..., "exploratory": [documents],
-"select": ..., "golden": ...}; a document is that of section 16 of the parity contract. "test" is the first verdict as planned,
+"select": ..., "golden": ...}; a document is that of docs/parity.md, section 16. "test" is the first verdict as planned,
 and nothing takes its place; "repeated" the newest one of the same plan after it (another machine, another version);
 "exploratory" the newest of every other plan. Results on test and on select stand under different keys and are never merged.
 """

@@ -1,4 +1,4 @@
-"""The schema of a result is the one of the method, and the check of these tests refuses what it must."""
+"""The schema of a result is the one of docs/measurement.md, and the check of these tests refuses what it must."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The load generator against a clock that the test turns, and the check values of the measurement method."""
+"""The load generator against a clock that the test turns, and check values (docs/measurement.md, section 20)."""
 
 from __future__ import annotations
 

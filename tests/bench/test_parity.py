@@ -1,4 +1,4 @@
-"""Records -> report: joining, refusals, the document of section 16, the wording rules of section 17."""
+"""Records -> report: joining, refusals, document and wording rules of docs/parity.md, sections 16 and 17."""
 
 from __future__ import annotations
 
@@ -254,7 +254,7 @@ UCSD = ("CNV", "DME", "DRUSEN", "NORMAL")
     ("patient_group", 393, {"CNV", "DME", "DRUSEN"}), ("patient", 426, {"DME", "DRUSEN"}),
 ])  # fmt: skip
 def test_the_patients_of_the_real_test_set(ucsd: Path, key: str, n_eff: int, open_classes: set[str]) -> None:
-    """826 images cannot decide the default margins, whatever the model; 2 pp and 5 pp can be decided (section 11)."""
+    """826 images cannot decide the default margins, whatever the model; they can 2 and 5 pp (docs/parity.md, section 11)."""
     with (ucsd / "manifest.csv").open() as stream:
         rows = [row for row in csv.DictReader(stream) if row["split"] == "test"]
     labels = [UCSD.index(row["label"]) for row in rows]

@@ -18,8 +18,8 @@ from tests.house.tree import ROOT
 from tests.tiny_artifacts import shared_run
 
 FOLDER = ROOT / "benchmarks"
-# imported by the others; and the demo, whose commands are those of the README (tests/house/test_readme.py runs them)
-NO_SCRIPTS = {"results.py", "seed_loop.py", "demo.sh"}
+# imported by the others; and the demo and the picture of the README, which tests/house/test_readme.py runs
+NO_SCRIPTS = {"results.py", "seed_loop.py", "demo.sh", "pipeline.py"}
 CLASSES = ("CNV", "DME", "DRUSEN", "NORMAL")
 ABLATION = "--recipe smoke --size 32 --epochs 1 --teacher-epochs 1 --batch 8 --seeds 1 --val 0.4 --device cpu --arms alone;kl"
 # script -> words of each run; {images}: a tree of several depths, {ucsd}: laid out as UCSD, {run}: a finished student

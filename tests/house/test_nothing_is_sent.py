@@ -72,6 +72,7 @@ COMMANDS: dict[str, tuple[int, ...]] = {
     "data paired-phantom --patients 8": (0,),
     "train retnet-teacher --dataset paired-phantom --modality fundus --recipe retnet-smoke --epochs 1": (0,),
     "train retnet-student --dataset paired-phantom --modality oct --recipe retnet-smoke --epochs 1": (0,),
+    "train teacher --dataset phantom --recipe smoke --epochs 1": (0,),
 }
 
 

@@ -1,4 +1,4 @@
-"""The README tells the truth: its commands run, its tables are those of the house."""
+"""The README and docs/ are true: commands run, tables are those of the code, files that are named exist."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from octc.core.codes import CODES
 from octc.datasets.registry import DATASETS
-from tests.house.tree import ROOT, files, pyproject
+from tests.house.tree import FLOORS, ROOT, files, pyproject
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"```sh\n(.*?)```", re.S)
@@ -72,15 +72,40 @@ def test_every_command_of_the_readme_is_one_that_octc_has() -> None:
         assert _chosen(_arranged(line.split()[1:])) is not None, line
 
 
-def test_the_table_of_folders_is_the_folders() -> None:
-    listed = [row[0].strip("`/") for row in rows("The house")]
-    assert len(listed) == len(set(listed))
+def test_the_tree_holds_every_folder_and_package() -> None:
+    text = README.partition("\n## The house\n")[2].partition("```\n")[2].partition("```")[0]
+    lines = [re.fullmatch(r"( *)([\w-]+)/ +(\S.*)", line) for line in text.splitlines()]
+    told: dict[str, str] = {}
+    top = ""
+    for line in lines:
+        assert line is not None
+        top = top if line[1] else line[2]
+        name = f"{top}/{line[2]}" if line[1] else line[2]
+        assert name not in told
+        told[name] = line[3]
     folders = {path.relative_to(ROOT).parts[0] for path in files() if path.parent != ROOT}
-    assert set(listed) == {name for name in folders if not name.startswith(".")}
-    rules = (ROOT / "CONTRIBUTING.md").read_text()
-    contributing = dict(re.findall(r"^\| `(\w+)` \| .+? \| (.+?) \|$", rules, re.M))
-    for name, what in ((row[0].strip("`/"), row[1]) for row in rows("The house")):
-        assert contributing.get(name, what) == what or name == "cli"
+    packages = {str(path.parent.relative_to(ROOT)) for path in ROOT.glob("*/*/__init__.py") if path.parts[-3] in FLOORS}
+    assert set(told) == {name for name in folders if not name.startswith(".")} | packages
+    contributing = dict(re.findall(r"^\| `(\w+)` \| .+? \| (.+?) \|$", (ROOT / "CONTRIBUTING.md").read_text(), re.M))
+    assert set(contributing) == set(FLOORS)
+    for name, what in contributing.items():
+        assert told[name].startswith(what)
+
+
+def test_the_picture_is_what_its_script_draws() -> None:
+    assert "](docs/pipeline.svg)" in README
+    command = [sys.executable, str(ROOT / "benchmarks" / "pipeline.py")]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=True)
+    assert done.stdout == (ROOT / "docs" / "pipeline.svg").read_bytes(), "python benchmarks/pipeline.py > docs/pipeline.svg"
+
+
+def test_the_results_are_those_of_the_long_table() -> None:
+    """Size, accuracy, sensitivity, agreement and verdict of each row; nothing that was INVALID or not measured."""
+    long = (ROOT / "docs" / "results.md").read_text()
+    assert len(rows("Results")) == 5
+    for row in rows("Results"):
+        assert f"| {' | '.join(row[1:])} |" in re.sub(r"\| +\|", "|  |", long)
+        assert "INVALID" not in " ".join(row)
 
 
 def test_the_table_of_data_sets_is_the_data_sets() -> None:
@@ -103,12 +128,30 @@ def test_every_extra_has_its_machine() -> None:
         assert re.search(rf"\[[a-z,]*\b{extra}\b[a-z,]*\]", text), extra
 
 
-def test_files_and_targets_that_are_named_exist() -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_and_targets_that_a_page_names_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert (page.parent / target).exists(), target
     makefile = (ROOT / "Makefile").read_text()
-    for name in re.findall(r"`?make ([a-z]+)", README):
+    for name in re.findall(r"`make ([a-z]+)", text):
         assert re.search(rf"^{name}:", makefile, re.M), name
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "experiments.md"], ids=lambda page: page.name)
+def test_modules_that_a_page_names_exist(page: Path) -> None:
+    """Paths in backticks, of the repository or below tests/; dated experiments keep the names of their day."""
+    folders = "|".join((*FLOORS, "tests", "benchmarks", "examples", "docs"))
+    named = re.findall(rf"`((?:{folders})/[\w/.*-]*)`", page.read_text(encoding="utf-8"))
+    there = {name for name in named for top in (ROOT, ROOT / "tests") if list(top.glob(name.rstrip("/")))}
+    assert not set(named) - there
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    assert {f"docs/{page.name}" for page in PAGES if page.parent.name == "docs"} <= set(re.findall(r"\]\(([^)#]+)\)", README))
 
 
 def test_it_says_what_octc_is_not() -> None:

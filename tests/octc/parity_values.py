@@ -1,4 +1,4 @@
-"""Check values of the parity contract (scipy 1.17; Tango roots checked there by direct maximisation). Percent and pp."""
+"""Check values of docs/parity.md, section 14 (scipy 1.17; Tango roots checked there by direct maximisation). Percent and pp."""
 
 TANGO = """
 n,lost,gained,D,L95,U95,L90,U90

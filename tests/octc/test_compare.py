@@ -1,4 +1,4 @@
-"""The numbers of a comparison: check values of the contract (sections 10, 14.8), edge cases (section 15)."""
+"""The numbers of a comparison: check values and edge cases of docs/parity.md, sections 10, 14.8, 15."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics against the twenty published matrices, the check values of the parity contract, and identities."""
+"""Metrics against the twenty published matrices, the check values of docs/parity.md, and identities."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The check values of section 14 of the parity contract, and properties that any such test must have."""
+"""The check values of docs/parity.md, section 14, and properties that any such test must have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Areas under ROC curves and temperatures: the check values of sections 14.8 and 14.9, scikit-learn as oracle, edge cases."""
+"""Areas under ROC curves and temperatures: check values of docs/parity.md, section 14, scikit-learn as oracle, edge cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Power and sample size: the check values of section 14 of the parity contract, and plain sums to compare with."""
+"""Power and sample size: the check values of docs/parity.md, section 14, and plain sums to compare with."""
 
 from __future__ import annotations
 

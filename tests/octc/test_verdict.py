@@ -1,4 +1,4 @@
-"""Words and gates: every rule of section 4 of the contract, in its order, and the edge cases of section 15."""
+"""Words and gates: every rule of docs/parity.md, section 4, in its order, and its edge cases, section 15."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses and class weights against the check values of the KD-OCT specification, section 8."""
+"""Losses and class weights against the check values of KD-OCT."""
 
 from __future__ import annotations
 

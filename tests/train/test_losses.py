@@ -1,4 +1,4 @@
-"""Values of the KD-OCT specification, sections 8.2 and 9.1, and the same formulas in numpy."""
+"""Values of KD-OCT and the same formulas in numpy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schedules against the check values of the KD-OCT specification (section 9), parameter groups, accumulation, freezing."""
+"""Schedules against the check values of KD-OCT, parameter groups, accumulation, freezing."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from octc.train.recipes.config import Distillation, recipe_from_json, with_field
 from octc.train.recipes.registry import DEFAULT, RECIPES
 from octc.train.recipes.weight_packages import PACKAGES
 
-# spec of KD-OCT, section 7: the columns "Teacher UCSD" and "Student UCSD" (see there for the units)
+# values of KD-OCT: its teacher and its student on UCSD
 TEACHER = {
     "model": "convnextv2_large.fcmae_ft_in22k_in1k", "size": 384, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225),
     "epochs": 150, "batch": 64, "accumulate": 1, "lr": 1e-4, "decay": 0.05, "warmup": 10, "clip": 0.0, "patience": 25,

@@ -1,6 +1,7 @@
 """Keep freed memory in the process. glibc hands big blocks back at once, and training asks for them again every step.
 
-Measured with benchmarks/memory.py: twice the training throughput of tf_efficientnet_lite0 at 224 px on two cores (LOG.md).
+Measured with benchmarks/memory.py: twice the training throughput of tf_efficientnet_lite0 at 224 px on two cores
+(docs/experiments.md).
 """
 
 from __future__ import annotations

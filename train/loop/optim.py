@@ -115,7 +115,7 @@ def plateau(losses: Sequence[float], floor: float) -> float:
 def halving(values: Sequence[float], floor: float) -> float:
     """Factor of the rate after these values, one an epoch: halved at every fifth bad epoch in a row, from the seventh epoch on.
 
-    The plateau rule of QD-RetNet (its section 4), which counts on where the rate was halved.
+    The plateau rule of QD-RetNet, which counts on where the rate was halved.
     """
     best, waited, share = math.inf, 0, 1.0
     for epoch, value in enumerate(values):

@@ -1,6 +1,6 @@
 """Feature-pyramid classifiers: FPN-VGG16, FPN-DenseNet121, FPN-ResNet50 (the NEH data set's authors, 2022).
 
-Written from the description in section 6.1 of the KD-OCT specification.
+Written from the description of the networks that KD-OCT was compared with.
 """
 
 from __future__ import annotations

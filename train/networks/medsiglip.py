@@ -1,4 +1,4 @@
-"""MedSigLIP: the vision tower of google/medsiglip-448 under an MLP head (KD-OCT, section 5.1). Needs octc[baselines].
+"""MedSigLIP: the vision tower of google/medsiglip-448 under an MLP head (compared in KD-OCT). Needs octc[baselines].
 
 The weights are gated: their terms must be accepted on the hub. They come from its cache, or from a local folder or file.
 """

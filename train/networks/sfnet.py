@@ -1,4 +1,4 @@
-"""SFNet: ConvNeXt-Tiny stages behind squeeze-and-excitation, fused with the next stage, max-pooled (KD-OCT, section 5.2)."""
+"""SFNet: ConvNeXt-Tiny stages behind squeeze-and-excitation, fused with the next stage, max-pooled (compared in KD-OCT)."""
 
 from __future__ import annotations
 

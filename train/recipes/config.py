@@ -105,7 +105,7 @@ class Stage:
         drop_rest: an epoch's last, smaller group of micro-batches is thrown away (KD-OCT) instead of stepped on.
         lr: peak of AdamW after `warmup` epochs, then to lr * floor by `schedule` (train/loop/optim.py): "cosine" in
             fractions of
-            epochs, "epoch", "iteration", "iteration-zero" (formulas 9.1, 9.3, 9.4 of the KD-OCT specification), "plateau".
+            epochs, "epoch", "iteration", "iteration-zero" (three forms of KD-OCT), "plateau".
         decay: weight decay, not on biases and norms unless `decay_all`.
         backbone: factor of `lr` for everything but the classifier. freeze: epochs in which only the classifier learns;
             restart: optimiser, schedule and patience begin anew when the rest is released.
@@ -169,7 +169,7 @@ class Distillation:
     (1 - alpha) * loss on labels.
 
     Attributes:
-        kind: "kl" (Hinton; KD-OCT's, section 8.2 of its specification), "dist" or "dkd". The last two are added whole to the
+        kind: "kl" (Hinton; that of KD-OCT), "dist" or "dkd". The last two are added whole to the
             whole loss on labels, as published: `alpha` is not theirs.
         temperature: T of the soft loss.
         inter, intra: weights of DIST along an image's classes, and along a class's images.

