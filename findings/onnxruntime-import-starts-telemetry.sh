@@ -7,7 +7,7 @@
 # Seen on 2026-11-29: with a fresh home folder the import makes files below ~/.cache/Microsoft (a device id, an event
 # store), also with disable_telemetry_events() as the next statement. ORT_DISABLE_TELEMETRY=1 in the environment before the
 # import prevents all of it. The first wheel with it is 1.29.0. So a clinic's box must set the variable before Python starts (or the
-# program before the import). No session is opened here, and no event is recorded by this script.
+# program before the import). No session is opened here.
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
