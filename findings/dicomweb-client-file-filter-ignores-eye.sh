@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # dicomweb-client 0.61.2: the client for a folder answers a search for one eye with both eyes.
 #
-# Guess, written down before the run: DICOMfileClient.search_for_instances with ImageLaterality=L finds the left images
-# only, or refuses a filter that it cannot apply.
+# Guess, written down before the run (the project had already seen it miss elsewhere):
+# DICOMfileClient.search_for_instances with ImageLaterality=L finds the left images only, or refuses a filter that it
+# cannot apply.
 #
-# Seen on 2026-11-29: all three objects (R, L, R) come back, for ImageLaterality and for Laterality; a filter that the client
-# knows (Rows) does filter. The only sign is a line of the package's logger, which a program without logging does not
-# keep. So check the eye of every answer. (A server may ignore filters too: the standard asks it to say so in a warning header.)
+# Seen on 2026-11-29: all three objects (R, L, R) come back, for ImageLaterality and for Laterality; a filter that the
+# client knows (Rows) does filter. The only sign is a line of the package's logger, which a program without logging does
+# not keep. So check the eye of every answer. (A server may ignore filters too: the standard asks it to say so in a
+# warning header.)
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT

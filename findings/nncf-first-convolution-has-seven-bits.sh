@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # nncf 3.4.0 (OpenVINO models): the weights of the first convolution get 7 bits, those of all others 8.
 #
-# Guess, written down before the run: quantize() with default settings gives each int8 weight tensor the full range, so that
-# the largest weight of every channel is 127 or -127.
+# Guess, written down before the run: quantize() with default settings gives each int8 weight tensor the full range, so
+# that the largest weight of every channel is 127 or -127.
 #
-# Seen on 2026-11-29, on a processor with VNNI too: the first convolution ends at -63 and 63, the second and the matrix product
-# at -127 and 127. It is the overflow fix for processors without VNNI, on by default for the first layer. The step is twice
-# as coarse there, in the layer that sees the scan. Where only VNNI, AMX or Arm dot products serve, ask for
-# AdvancedQuantizationParameters(overflow_fix=OverflowFix.DISABLE); the second half of this script shows that it then is 127.
+# Seen on 2026-11-29, on a processor with VNNI too: the first convolution ends at -63 and 63, the second and the matrix
+# product at -127 and 127. It is the overflow fix for processors without VNNI, on by default for the first layer. The
+# step is twice as coarse there, in the layer that sees the scan. Where only VNNI, AMX or Arm dot products serve, ask
+# for AdvancedQuantizationParameters(overflow_fix=OverflowFix.DISABLE); the second half of this script shows that it
+# then is 127.
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT

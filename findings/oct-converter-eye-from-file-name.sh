@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # oct-converter 0.7.0: the eye of a Zeiss .img volume is read out of words in the file name.
 #
-# Guess, written down before the run: the .img reader finds the eye in the part of a name that is exactly OD or OS, and
-# gives none where it is not sure: BOSTON_012_OD is a right eye.
+# Guess, written down before the run (the project had already seen it miss elsewhere): the .img reader finds the eye in
+# the part of a name that is exactly OD or OS, and gives none where it is not sure: BOSTON_012_OD is a right eye.
 #
-# Seen on 2026-11-29: the first "OD" or "OS" anywhere in the name wins: BOSTON_012_OD.img is left, NODULE_OS.img and GOOD_OS.img
-# are right, BOSTON_012.img is left. No warning, and the value stands in `laterality` as if it came from the scan. The
-# file itself holds no eye at all. So the eye of a result must not be taken from there.
+# Seen on 2026-11-29: the first "OD" or "OS" anywhere in the name wins: BOSTON_012_OD.img is left, NODULE_OS.img and
+# GOOD_OS.img are right, BOSTON_012.img is left. No warning, and the value stands in `laterality` as if it came from the
+# scan. The file itself holds no eye at all. So the eye of a result must not be taken from there.
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT

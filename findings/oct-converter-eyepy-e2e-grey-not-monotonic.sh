@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
 # oct-converter 0.7.0 and eyepy 0.21.0: a higher grey code of a Heidelberg E2E file can come out darker.
 #
-# Guess, written down before the run: E2E pixels are 16-bit floats without sign (6 bits exponent, 10 bits mantissa), so the
-# value rises with the code, as with every float format of that layout.
+# Guess, written down before the run (the project had already seen it miss elsewhere): E2E pixels are 16-bit floats
+# without sign (6 bits exponent, 10 bits mantissa), so the value rises with the code, as with every float format of that
+# layout.
 #
-# Seen on 2026-11-29: both readers take the ten bits of the mantissa in reversed order (and agree with each other). Within one
-# power of two 511 of 1023 steps to the next code go down; 0.5 is followed by 0.75, 0.625, 0.875; read plainly the codes
-# give 0.5, 0.50049, 0.50098, ... The exponent is not reversed, so the error stays below a factor of 2 and the scans look
-# plausible, with noise. No pair of an E2E file and the maker's own export is public; that the plain order is meant follows
-# from the rise and from a C++ reader whose grey table rises with the code. Do not compare grey values across readers.
+# Seen on 2026-11-29: both readers take the ten bits of the mantissa in reversed order (and agree with each other).
+# Within one power of two 511 of 1023 steps to the next code go down; 0.5 is followed by 0.75, 0.625, 0.875; read
+# plainly the codes give 0.5, 0.50049, 0.50098, ... The exponent is not reversed, so the error stays below a factor of 2
+# and the scans look plausible, with noise. No pair of an E2E file and the maker's own export is public; that the plain
+# order is meant follows from the rise and from a C++ reader whose grey table rises with the code. Do not compare grey
+# values across readers.
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# onnxconverter-common 1.16.0: the conversion to float16 turns weights above 10,000 into 10,000 and small ones into 1e-7.
+# onnxconverter-common 1.16.0: the conversion to float16 turns weights above 10,000 into 10,000 and small ones into
+# 1e-7.
 #
 # Guess, written down before the run: a weight of 20000 stays 20000, since float16 reaches to 65504, and 1e-8 becomes 0.
 #
-# Seen on 2026-11-29: 20000 and 60000 become 10000, -20000 becomes -10000, 1e-8 becomes 1e-7, -1e-8 becomes -1e-7 (0 stays 0). Only
-# Python warnings tell it, no error. The limits are the function's own (max_finite_val, min_positive_val). A folded scale of
-# a batch normalisation, or a mean in raw 16-bit grey values, is easily above. Pass max_finite_val=65504, and compare outputs
-# after the conversion.
+# Seen on 2026-11-29: 20000 and 60000 become 10000, -20000 becomes -10000, 1e-8 becomes 1e-7, -1e-8 becomes -1e-7 (0
+# stays 0). Only Python warnings tell it, no error. The limits are the function's own (max_finite_val,
+# min_positive_val). A folded scale of a batch normalisation, or a mean in raw 16-bit grey values, is easily above. Pass
+# max_finite_val=65504, and compare outputs after the conversion.
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT

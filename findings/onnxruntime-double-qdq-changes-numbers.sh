@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # onnxruntime 1.32.0: graph optimisation turns Q-DQ-Q-DQ with two scales into one pair, and the numbers change.
 #
-# Guess, written down before the run: two QuantizeLinear/DequantizeLinear pairs in a row with different scales give
-# the same bits with and without graph optimisation, since the rounding of each pair is part of what the model says.
+# Guess, written down before the run: two QuantizeLinear/DequantizeLinear pairs in a row with different scales give the
+# same bits with and without graph optimisation, since the rounding of each pair is part of what the model says.
 #
 # Seen on 2026-11-29 (scales 0.1 then 0.037, uint8): 179 of 1000 values differ, by up to 0.074, two whole steps of the
 # finer grid. Without optimisation the result is that of the onnx reference evaluator, bit for bit. The basic level

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # onnxruntime 1.32.0: an FP16 model that overflows does not overflow on the CPU of an x86 machine.
 #
-# Guess, written down before the run: in a model whose tensors are all FLOAT16, x * 1000 with x = 100 becomes inf
-# (the largest float16 is 65504), so that the next node, * 0.001, gives inf too.
+# Guess, written down before the run: in a model whose tensors are all FLOAT16, x * 1000 with x = 100 becomes inf (the
+# largest float16 is 65504), so that the next node, * 0.001, gives inf too.
 #
 # Seen on 2026-11-29: 100.06. The CPU provider has no float16 kernels for most nodes; it puts casts around them and
-# removes the casts in between, with graph optimisation switched off as well, so the intermediate lives in float32.
-# The same session even returns inf for the intermediate (when that is an output) and 100.06 for what follows from it.
-# The onnx reference evaluator gives inf, as a GPU that computes in FP16 may. So a CPU run of an FP16 file proves
-# nothing about overflow: look at the ranges of the intermediates.
+# removes the casts in between, with graph optimisation switched off as well, so the intermediate lives in float32. The
+# same session even returns inf for the intermediate (when that is an output) and 100.06 for what follows from it. The
+# onnx reference evaluator gives inf, as a GPU that computes in FP16 may. So a CPU run of an FP16 file proves nothing
+# about overflow: look at the ranges of the intermediates.
 #
 # Only on x86-64: other processors have float16 kernels in this provider.
 set -euo pipefail

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# onnxruntime 1.32.0 (Linux wheel): `import onnxruntime` alone leaves a device id and a store for usage events in the home folder.
+# onnxruntime 1.32.0 (Linux wheel): `import onnxruntime` alone leaves a device id and a store for usage events in the
+# home folder.
 #
-# Guess, written down before the run: importing the package writes nothing outside of it (1.23.2 does not); and if it collects
-# usage events, disable_telemetry_events() right after the import stops that before anything is on the disk.
+# Guess, written down before the run (the project had already seen it miss elsewhere): importing the package writes
+# nothing outside of it (1.23.2 does not); and if it collects usage events, disable_telemetry_events() right after the
+# import stops that before anything is on the disk.
 #
 # Seen on 2026-11-29: with a fresh home folder the import makes files below ~/.cache/Microsoft (a device id, an event
-# store), also with disable_telemetry_events() as the next statement. ORT_DISABLE_TELEMETRY=1 in the environment before the
-# import prevents all of it. The first wheel with it is 1.29.0. So a clinic's box must set the variable before Python starts (or the
-# program before the import). No session is opened here.
+# store), also with disable_telemetry_events() as the next statement. ORT_DISABLE_TELEMETRY=1 in the environment before
+# the import prevents all of it. The first wheel with it is 1.29.0. So a clinic's box must set the variable before
+# Python starts (or the program before the import). No session is opened here.
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT

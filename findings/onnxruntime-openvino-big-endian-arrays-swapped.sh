@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # onnxruntime 1.32.0 and OpenVINO 2026.4.1: a big-endian array is taken with its bytes swapped, without a word.
 #
-# Guess, written down before the run: a numpy array of dtype >f4 or >u2 (what readers of big-endian TIFF and DICOM hand out)
-# is converted by the engines, or refused.
+# Guess, written down before the run: a numpy array of dtype >f4 or >u2 (what readers of big-endian TIFF and DICOM hand
+# out) is converted by the engines, or refused.
 #
-# Seen on 2026-11-29: session.run of onnxruntime computes with 256, 512, 768 for >u2 1, 2, 3 and with denormal noise for >f4; so
-# do ov.Tensor(array) and opset constant(array) of OpenVINO. Only calling an OpenVINO model with the bare array converts. By contrast
-# onnx.numpy_helper.from_array and tritonclient refuse such an array, and safetensors converts it. Make the
-# array native first: numpy.ascontiguousarray(array, dtype=numpy.float32).
+# Seen on 2026-11-29: session.run of onnxruntime computes with 256, 512, 768 for >u2 1, 2, 3 and with denormal noise for
+# >f4; so do ov.Tensor(array) and opset constant(array) of OpenVINO. Only calling an OpenVINO model with the bare array
+# converts. By contrast onnx.numpy_helper.from_array and tritonclient refuse such an array, and safetensors converts it.
+# Make the array native first: numpy.ascontiguousarray(array, dtype=numpy.float32).
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT

@@ -4,8 +4,8 @@
 # Guess, written down before the run: Resize (linear, half_pixel) of uint8 rounds the interpolated value to the nearest.
 #
 # Seen on 2026-11-29: 0.75 becomes 0, 20.5625 becomes 20, 52.6875 becomes 52: the floor of what the same node gives for
-# float32. The onnx reference evaluator and OpenVINO 2026.4.1 round. An image resized inside the graph as uint8 is half a grey value
-# darker on average, on this engine only; resize it as float32, or before the model.
+# float32. The onnx reference evaluator and OpenVINO 2026.4.1 round. An image resized inside the graph as uint8 is half
+# a grey value darker on average, on this engine only; resize it as float32, or before the model.
 #
 # Source: microsoft/onnxruntime issue 7368 (open), onnx/onnx issue 3390 (the rounding is not specified).
 set -euo pipefail

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # OpenVINO 2026.4.1: a float image given to a uint8 input is cut to whole numbers, without a word.
 #
-# Guess, written down before the run: an array of another dtype than the input's is refused, as onnxruntime and tritonclient do.
+# Guess, written down before the run: an array of another dtype than the input's is refused, as onnxruntime and
+# tritonclient do.
 #
-# Seen on 2026-11-29: the array is cast as numpy casts: an image scaled to 0..1 becomes all zeros but for its ones, 300 becomes
-# 44, 255.9 becomes 255; int64 likewise. No error, no warning, for the model call and for infer(). The network then answers
-# about a black image, with a steady probability. So check the dtype before the call where an input is uint8.
+# Seen on 2026-11-29: the array is cast as numpy casts: an image scaled to 0..1 becomes all zeros but for its ones, 300
+# becomes 44, 255.9 becomes 255; int64 likewise. No error, no warning, for the model call and for infer(). The network
+# then answers about a black image, with a steady probability. So check the dtype before the call where an input is
+# uint8.
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # openvino 2026.4.1 with openvino-telemetry 2025.2.0: `import openvino` alone writes an id into the home folder.
 #
-# Guess, written down before the run: usage data belong to the converter, so nothing is written before a model is converted
-# or a command of the toolkit is started.
+# Guess, written down before the run (the project had already seen it miss elsewhere): usage data belong to the
+# converter, so nothing is written before a model is converted or a command of the toolkit is started.
 #
-# Seen on 2026-11-29: after the import in a fresh home folder there are ~/intel/openvino_ga_cid (a random id that stays) and
-# ~/intel/stats. `pip install openvino` brings openvino-telemetry along; with that package removed the import leaves no file.
-# The proxy variables below point nowhere, so that nothing is sent from here. A device that must not report leaves the package
-# out.
+# Seen on 2026-11-29: after the import in a fresh home folder there are ~/intel/openvino_ga_cid (a random id that stays)
+# and ~/intel/stats. `pip install openvino` brings openvino-telemetry along; with that package removed the import leaves
+# no file. The proxy variables below point nowhere, so that nothing is sent from here. A device that must not report
+# leaves the package out.
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT

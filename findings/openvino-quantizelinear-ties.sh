@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # OpenVINO 2026.4.1: ONNX QuantizeLinear rounds ties the other way when the zero point is odd.
 #
-# Guess, written down before the run: QuantizeLinear rounds half to even before it adds the zero point, as ONNX
-# defines it, so that 0.5, 1.5, 2.5, ... with scale 1 give 0, 2, 2, 4, ... whatever the zero point is.
+# Guess, written down before the run: QuantizeLinear rounds half to even before it adds the zero point, as ONNX defines
+# it, so that 0.5, 1.5, 2.5, ... with scale 1 give 0, 2, 2, 4, ... whatever the zero point is.
 #
 # Seen on 2026-11-29 on the CPU device in FP32: with zero points 0 and 128 so it is; with 1 and 127 every tie goes to
-# the odd neighbour (1, 1, 3, 3, ...). OpenVINO makes a FakeQuantize of the node, which rounds x - input_low, that is
-# x + zero point, and half to even of that is another number. The onnx reference evaluator and onnxruntime 1.32.0 follow
-# ONNX. Ties are frequent where an input is itself on a grid (8-bit grey values with a power-of-two scale): a difference of one
-# step there is no damage of the file. Symmetric int8 and uint8 with zero point 128 are not touched.
+# the odd neighbour (1, 1, 3, 3, ...). OpenVINO makes a FakeQuantize of the node, which rounds x - input_low, that is x
+# + zero point, and half to even of that is another number. The onnx reference evaluator and onnxruntime 1.32.0 follow
+# ONNX. Ties are frequent where an input is itself on a grid (8-bit grey values with a power-of-two scale): a difference
+# of one step there is no damage of the file. Symmetric int8 and uint8 with zero point 128 are not touched.
 #
 # Source: microsoft/onnxruntime issue 25045 (the same difference, seen through the OpenVINO provider).
 set -euo pipefail

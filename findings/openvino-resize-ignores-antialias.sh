@@ -4,11 +4,11 @@
 # Guess (the comparison was written to confirm it): a Resize that OpenVINO reads with antialias=1 gives the antialiased
 # image, or the file is refused.
 #
-# Seen on 2026-11-29 on the CPU device in FP32: linear and cubic, 16 x 16 to 4 x 4, the result with antialias=1 equals the one
-# with antialias=0, bit for bit; it is up to 0.25 (linear) and 0.35 (cubic) of a full scale of 1 away from the onnx
-# reference evaluator (onnxruntime 1.32.0 agrees with that to 1e-6). No warning, neither at reading nor at compiling.
-# So an antialiased resize of a scan (what Pillow and torchvision do) must not be put into the model for this engine: the
-# network would be fed another image.
+# Seen on 2026-11-29 on the CPU device in FP32: linear and cubic, 16 x 16 to 4 x 4, the result with antialias=1 equals
+# the one with antialias=0, bit for bit; it is up to 0.25 (linear) and 0.35 (cubic) of a full scale of 1 away from the
+# onnx reference evaluator (onnxruntime 1.32.0 agrees with that to 1e-6). No warning, neither at reading nor at
+# compiling. So an antialiased resize of a scan (what Pillow and torchvision do) must not be put into the model for this
+# engine: the network would be fed another image.
 #
 # Source: openvinotoolkit/openvino issue 35893, open (cubic, 2026.1.0).
 set -euo pipefail

@@ -4,10 +4,11 @@
 # Guess (the comparison was written to confirm it): NEAREST copies pixels, so an image in mode I;16 resized with it
 # equals the same image in mode L, I or F, value for value.
 #
-# Seen on 2026-11-29 (x86-64): L, I and F agree at every size; I;16 differs from them in 10 to 27 % of the pixels (64 x 64 to
-# 20, 10, 7 and 48 pixels), nowhere where the size is halved. Two loops compute the source column: where the exact centre
-# falls on a border between two pixels ((3 + 0.5) * 64 / 7 = 32), the one for L, I and F comes out at 31 and the one for
-# I;16 at 32. So a mask kept as a 16-bit image moves by a row or column against its 8-bit scan when both are resized.
+# Seen on 2026-11-29 (x86-64): L, I and F agree at every size; I;16 differs from them in 10 to 27 % of the pixels (64 x
+# 64 to 20, 10, 7 and 48 pixels), nowhere where the size is halved. Two loops compute the source column: where the exact
+# centre falls on a border between two pixels ((3 + 0.5) * 64 / 7 = 32), the one for L, I and F comes out at 31 and the
+# one for I;16 at 32. So a mask kept as a 16-bit image moves by a row or column against its 8-bit scan when both are
+# resized.
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT

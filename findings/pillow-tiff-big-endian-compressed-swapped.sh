@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Pillow 13.0.0: compressed big-endian TIFF of signed or float samples is read with its bytes swapped.
 #
-# Guess, written down before the run: a big-endian grey TIFF gives the same numbers with and without compression.
+# Guess, written down before the run (the project had already seen it miss elsewhere): a big-endian grey TIFF gives the
+# same numbers with and without compression.
 #
-# Seen on 2026-11-29: int16 1, 2, 3, 4 comes out as 256, 512, 768, 1024 when the file is zlib-compressed, int32 as 16777216, ...,
-# float32 as denormal noise; uncompressed the same arrays are right, uint16 is right either way, and so is every little-endian
-# file. No warning. tifffile reads all of them right. (libtiff hands out decoded samples in the order of the machine, and they are taken for big-endian ones.) Exports of older
-# ImageJ and Java tools are big-endian: read such files with tifffile, or refuse signed and float ones in Pillow.
+# Seen on 2026-11-29: int16 1, 2, 3, 4 comes out as 256, 512, 768, 1024 when the file is zlib-compressed, int32 as
+# 16777216, ..., float32 as denormal noise; uncompressed the same arrays are right, uint16 is right either way, and so
+# is every little-endian file. No warning. tifffile reads all of them right. (libtiff hands out decoded samples in the
+# order of the machine, and they are taken for big-endian ones.) Exports of older ImageJ and Java tools are big-endian:
+# read such files with tifffile, or refuse signed and float ones in Pillow.
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Pillow 13.0.0: a TIFF whose zero means white is inverted at 8 bits and not at 16.
 #
-# Guess, written down before the run: PhotometricInterpretation MinIsWhite is treated alike at both depths: either Pillow
-# inverts both, or it leaves both to the reader.
+# Guess, written down before the run (the project had already seen it miss elsewhere): PhotometricInterpretation
+# MinIsWhite is treated alike at both depths: either Pillow inverts both, or it leaves both to the reader.
 #
-# Seen on 2026-11-29: 8 bit 0, 100, 200, 255 becomes 255, 155, 55, 0 (mode L); 16 bit stays 0, 100, 200, 255 (mode I;16), though 0
-# is white there too. No warning, and nothing of it in the mode. A reader that trusts Pillow shows the 16-bit scan as its
-# negative: look at tag 262 and invert 16-bit images yourself.
+# Seen on 2026-11-29: 8 bit 0, 100, 200, 255 becomes 255, 155, 55, 0 (mode L); 16 bit stays 0, 100, 200, 255 (mode
+# I;16), though 0 is white there too. No warning, and nothing of it in the mode. A reader that trusts Pillow shows the
+# 16-bit scan as its negative: look at tag 262 and invert 16-bit images yourself.
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT

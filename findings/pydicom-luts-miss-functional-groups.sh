@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # pydicom 3.0.2: rescale and window of a multi-frame image (OPT among them) are not applied, without a word.
 #
-# Guess, written down before the run: apply_modality_lut and apply_voi_lut use the rescale and the window of an enhanced
-# multi-frame object, which stand in its functional groups, as they use those of a single-frame image.
+# Guess, written down before the run (the project had already seen it miss elsewhere): apply_modality_lut and
+# apply_voi_lut use the rescale and the window of an enhanced multi-frame object, which stand in its functional groups,
+# as they use those of a single-frame image.
 #
 # Seen on 2026-11-29: both return the array as it came in (1000, 2000, 3000) though slope 2, intercept 7 and a window of
-# centre 2000 and width 10 stand in the shared groups; the same numbers at the top level give 2007, 4007, 6007. No warning.
-# OCT volumes are of this kind: read the groups yourself, frame by frame, or use a library that does (highdicom).
+# centre 2000 and width 10 stand in the shared groups; the same numbers at the top level give 2007, 4007, 6007. No
+# warning. OCT volumes are of this kind: read the groups yourself, frame by frame, or use a library that does
+# (highdicom).
 #
 # Source: pydicom/pydicom issue 2353, open.
 set -euo pipefail

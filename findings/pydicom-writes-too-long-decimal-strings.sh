@@ -4,9 +4,10 @@
 # Guess, written down before the run: the axial spacing of an OCT device, 0.003871669992804527 mm, is shortened to 16
 # characters when it is written as Pixel Spacing (or refused).
 #
-# Seen on 2026-11-29: 20 characters are written and read back, with every Python warning turned into an error; the very same
-# value is refused by the public class DSfloat under the strict setting, and shortened only with auto_format=True. A strict receiver may reject the object,
-# and a database column for DS may cut it. Spacing of OCT is nearly always such a float: format it first (DS(value, auto_format=True)).
+# Seen on 2026-11-29: 20 characters are written and read back, with every Python warning turned into an error; the very
+# same value is refused by the public class DSfloat under the strict setting, and shortened only with auto_format=True.
+# A strict receiver may reject the object, and a database column for DS may cut it. Spacing of OCT is nearly always such
+# a float: format it first (DS(value, auto_format=True)).
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # safetensors 0.8.0: saving the same tensors with the same metadata gives other bytes each time.
 #
-# Guess, written down before the run: save() of the same tensors and the same metadata is deterministic (without metadata
-# it is, and tensors are sorted), so the SHA-256 of a file names its content.
+# Guess, written down before the run: save() of the same tensors and the same metadata is deterministic (without
+# metadata it is, and tensors are sorted), so the SHA-256 of a file names its content.
 #
 # Seen on 2026-11-29: 20 saves in one process with eight metadata keys gave 20 different digests; the keys of
 # __metadata__ are written in the random order of a hash map. With no metadata, or one key, there is one digest. So a
