@@ -62,7 +62,7 @@ COMMANDS: dict[str, tuple[int, ...]] = {
     "serve-config triton ARTIFACTS/onnx-int8 -o served": (0,),
     "list": (0,),
     "runs list": (0,),
-    "runs show": (0,),
+    "runs show r-0001": (0,),
     "runs prune": (0,),
     "explain OCT-E990": (0,),
     "completion bash": (0,),
