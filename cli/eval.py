@@ -44,11 +44,11 @@ def evaluate(
         text = "--maps shows the evidence for one class, and this run has several for an eye"
         raise OctcError("OCT-E102", text, hint="leave --maps out", place="--maps")
     from octc.core.optional import need
-    from octc.datasets.registry import find_root
+    from octc.store.locations import image_root
 
     for module in ("torch", "timm", "safetensors"):
         need(module)
-    root = find_root(stored["dataset"], session.data or stored.get("data_root"), os.environ)
+    root = image_root(chosen, session.data, os.environ)
     from octc.train.evaluation.assess import evaluate_run, part_of
 
     part = PARTS[split]

@@ -187,13 +187,9 @@ def find_data(session: Session, run: Run) -> Path:
     """Where a run's images lie now."""
     import os
 
-    from octc.datasets.registry import find_root
+    from octc.store.locations import image_root
 
-    facts = run.read()
-    stored = facts.get("data_root")
-    if session.data is None and stored and Path(stored).is_dir():
-        return Path(stored)
-    return find_root(str(facts["dataset"]), session.data, os.environ)
+    return image_root(run, session.data, os.environ)
 
 
 def _device(session: Session, backends: Backends, allow_fallback: bool) -> Device:

@@ -67,9 +67,9 @@ def predict(
 
 def _log_test_images(session: Session, found: Found, paths: Sequence[Path]) -> None:
     """A row of the run's test-set log where test images of it are among the inputs, and the run is here."""
-    from octc.bench.parity.evaluation_set import run_of
     from octc.core.files import sha256_file
     from octc.store.artifacts import MANIFEST
+    from octc.store.locations import run_of
     from octc.store.runs import utc_now
     from octc.store.test_set_log import log_files
 

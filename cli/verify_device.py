@@ -193,9 +193,9 @@ def _read_images(folder: Path, artifact: Artifact) -> dict[str, Any]:
 
 def _log_images(session: Session, place: Path, artifact: Artifact, images: Path) -> None:
     """A row of the test-set log where test images of the artifact's run are among them, and the run is here."""
-    from octc.bench.parity.evaluation_set import run_of
     from octc.core.files import sha256_file
     from octc.store.artifacts import MANIFEST
+    from octc.store.locations import run_of
     from octc.store.runs import utc_now
     from octc.store.test_set_log import log_files
 
