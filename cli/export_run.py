@@ -27,7 +27,7 @@ def export_all(
     """Make every artifact of `jobs`; one that is refused does not stop the others, and is raised at the end."""
     import tempfile
 
-    from octc.export.onnx.float import choose_opset
+    from octc.export.formats import choose_opset
     from octc.export.source import read_select, read_source
     from octc.export.targets import Job, Workshop
     from octc.export.temperature import spell_temperatures, temper

@@ -78,10 +78,11 @@ def ptq(
 
 def _check_processor(targets: Sequence[str]) -> None:
     """Refuse what cannot be measured here, before anything is quantised (E903)."""
-    from octc.machine.cpu import MADE_FOR, why_other_family
+    from octc.core.targets import processors_of
+    from octc.machine.cpu import why_other_family
 
     for target in targets:
-        if (why := why_other_family(MADE_FOR.get((target, "int8")))) is not None:
+        if (why := why_other_family(processors_of(target, "int8"))) is not None:
             text = f"{target}-int8 cannot be measured here: {why}"
             raise OctcError("OCT-E903", text, hint="octc ptq --target onnx", place="--target")
 

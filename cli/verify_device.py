@@ -81,7 +81,8 @@ def _find(session: Session, bundle: str | None, target: str) -> tuple[Path, Arti
 def _record(
     session: Session, place: Path, artifact: Artifact, target: str, images: Path | None, margin: float, allow_fallback: bool
 ) -> dict[str, Any]:  # fmt: skip
-    from octc.cli.export_engine import MODULES, rebuild_engines
+    from octc.cli.export_engine import rebuild_engines
+    from octc.export.formats import libraries
     from octc.machine.host import versions
     from octc.runtimes.tensorrt.device_report import SCHEMA
     from octc.runtimes.tensorrt.doctor import check_tensorrt
@@ -103,7 +104,7 @@ def _record(
     if images is not None:
         _log_images(session, place, artifact, images)
     try:
-        backend = find_backend(MODULES[target], os.environ)
+        backend = find_backend(libraries()[target], os.environ)
         if backend is None:
             record["doctor"]["problems"] += ["TensorRT or a GPU is not here: no engine can be built"]
             return record

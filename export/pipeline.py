@@ -15,14 +15,15 @@ import numpy as np
 from octc.compress.placement import convolutions
 from octc.core.errors import OctcError
 from octc.core.files import publishing
+from octc.core.targets import processors_of
+from octc.export.formats import FORMATS
 from octc.export.golden import make_golden
 from octc.export.ptq.engines import OWN, make_foreign
 from octc.export.sensitivity import sensitivity_of
 from octc.export.source import Quantised, Select
-from octc.export.targets import MAKERS, Job, Made, Workshop
+from octc.export.targets import Job, Made, Workshop, maker_of
 from octc.export.temperature import temperature_facts
 from octc.imaging.preprocess import Float32, UInt8
-from octc.machine.cpu import MADE_FOR
 from octc.machine.host import versions as installed
 from octc.stats.multilabel import thresholds_of
 from octc.stats.multilabel_comparison import gate_decisions
@@ -105,7 +106,7 @@ def export_artifact(
                 reasons = [] if passed else list(result.reasons if result is not None else ["golden"])
                 tried.append({"step": label, "accepted": passed, "reasons": reasons, "float_layers": sorted(floats)})
                 facts = {"golden": report, "gate": None if result is None else result.to_json(), "ladder": list(tried)}
-                if passed and artifact.target == "tensorrt":
+                if passed and FORMATS[job.target].library:
                     facts["engine"] = device.build(temporary, artifact, job.target)
                 artifact = write_manifest(temporary, replace(artifact, details={**artifact.details, **facts}))
                 if not passed:
@@ -124,7 +125,7 @@ def export_artifact(
 
 def write_files(shop: Workshop, job: Job, folder: Path) -> tuple[Golden, Artifact]:
     """Model files, golden record and manifest of a job, unjudged, into an empty folder."""
-    make = make_foreign if job.engine not in ("", OWN) else MAKERS[job.target, job.precision]
+    make = make_foreign if job.engine not in ("", OWN) else maker_of(job.target, job.precision)
     made = make(shop, job, folder)
     golden = make_golden(made.reference, shop.source.checkpoint.preprocess, shop.source.golden, made.golden)
     write_golden(folder, golden)
@@ -210,12 +211,12 @@ def _artifact(shop: Workshop, job: Job, made: Made) -> Artifact:
     known_inputs = shop.source.statistics
     task = str(known.recipe.get("task", "multiclass"))
     details = {**made.facts, **eye_details(known.recipe, known.metrics), **temperature_facts(shop, own)}
-    if (target_precision := (job.target, job.precision)) in MADE_FOR:
-        details["processors"] = MADE_FOR[target_precision]
+    if (made_for := processors_of(job.target, job.precision)) is not None:
+        details["processors"] = made_for
     details["input_statistics"] = None if known_inputs is None else known_inputs.to_json()
     return Artifact(
         name=job.name, role=known.role, model=known.model, precision=job.precision,
-        target="tensorrt" if job.target == "tensorrt-rtx" else job.target,
+        target=FORMATS[job.target].artifact,
         classes=known.classes, preprocess=known.preprocess, lineage=lineage, details=details, main_file=made.main_file,
         task=task,
     )  # fmt: skip

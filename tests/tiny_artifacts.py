@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from octc.core.files import sha256_file
-from octc.export.onnx.float import choose_opset
+from octc.export.formats import choose_opset
 from octc.export.pipeline import Device, export_artifact
 from octc.export.source import quantise, read_source
 from octc.export.targets import Job, Workshop

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from octc.core.errors import OctcError, shorten
+from octc.core.targets import references
 from octc.runtimes.registry import prefer, why_not
 from octc.store.find import Found, find_artifacts, read_teacher
-
-REFERENCES = ("onnx", "openvino", "torch")  # targets of the FP32 reference, the first that runs here is taken
 
 
 @dataclass(frozen=True)
@@ -85,10 +84,9 @@ def _siblings(found: Found, run_dir: Path) -> list[Found]:
 
 def _floats(founds: Sequence[Found]) -> list[Found]:
     """FP32 artifacts that run here, the preferred one first."""
-    able = [
-        f for f in founds if f.artifact.precision == "fp32" and f.artifact.target in REFERENCES and why_not(f.artifact) is None
-    ]
-    return sorted(able, key=lambda f: REFERENCES.index(f.artifact.target))
+    order = references()
+    able = [f for f in founds if f.artifact.precision == "fp32" and f.artifact.target in order and why_not(f.artifact) is None]
+    return sorted(able, key=lambda f: order.index(f.artifact.target))
 
 
 def _teacher(found: Found, run_dir: Path) -> tuple[Found | None, tuple[str, str]]:

@@ -28,7 +28,6 @@ from octc.export.onnx.fp16 import write_fp16
 from octc.export.tensorrt.trtexec import RECIPE, recipe_text
 from octc.imaging.preprocess import Preprocess, UInt8
 from octc.schemas.tensorrt_plan import (
-    CLASSIC,
     ONNX_FILES,
     RTX,
     SIDECAR_SCHEMA,
@@ -42,7 +41,6 @@ from octc.store.artifacts import GOLDEN
 from octc.train.loop.evaluate import logits_of
 
 WORKER, SIDECAR, FLOAT_GOLDEN = "trt_worker.py", "engine.json", "golden-fp16.npz"
-MODULES = {"tensorrt": CLASSIC, "tensorrt-rtx": RTX}  # target of an export -> Python module of TensorRT
 STRONG_TARGET = "tensorrt-strong"
 CHECKED = 4  # golden images that every variant is run on; onnxruntime is slow in FP16
 AGREE = {"int8": (5e-2, 0.0), "int8fp16": (5e-2, 1e-2), "fp16": (1e-2, 0.0)}  # delta over s: limit, and what FP16 may add

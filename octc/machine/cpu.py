@@ -36,9 +36,6 @@ CLASSES = {
     "amx": "x86-amx", "vnni": "x86-vnni", "avx512": "x86-avx512", "avx2": "x86-avx2",
     "i8mm": "arm-i8mm", "neon-dotprod": "arm-dotprod", "neon": "arm-neon",
 }  # fmt: skip
-# (target, precision) -> family of processors that its file is made for; others run anywhere. OpenVINO's convolutions on Arm
-# take INT8 only with one code type on both sides: Cortex-A57 and A72 refuse the file, Neoverse-N1 misses the golden images.
-MADE_FOR = {("openvino", "int8"): "x86"}
 FAST_INT8 = ("vnni", "amx", "neon-dotprod")
 
 
