@@ -17,8 +17,8 @@ from torch import nn
 
 from octc.core.errors import OctcError
 from octc.core.files import sha256_file
-from octc.core.optional import need
 from octc.imaging.preprocess import Preprocess
+from octc.runtimes.onnxrt import reference_session
 from octc.train.networks.models import WithInput, out_of_place
 
 INPUT, OUTPUT = "image", "logits"
@@ -131,10 +131,7 @@ def check_batches(path: Path, pre: Preprocess) -> list[int]:
     Raises:
         OctcError: E402 when a batch cannot be run, or an image's logits depend on the batch.
     """
-    runtime = need("onnxruntime")
-    options = runtime.SessionOptions()
-    options.log_severity_level = 4
-    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = reference_session(path, optimised=True)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (max(BATCHES), pre.channels, pre.size, pre.size), dtype=np.uint8)
     rows: list[Any] = []
