@@ -148,8 +148,14 @@ def parts_of(comparison: Comparison, options: ParityOptions) -> list[Part]:
 def judge(comparison: Comparison, options: ParityOptions, extra: Sequence[Part] = (), exploratory: bool = False) -> Verdict:
     """The worst word of all parts; equivalent when all hold and the upper limit lies below the margin too."""
     parts = (*extra, *parts_of(comparison, options))
+    return judge_parts(parts, comparison.pair.deciding, options, exploratory)
+
+
+def judge_parts(
+    parts: Sequence[Part], limits: tuple[float, float] | None, options: ParityOptions, exploratory: bool = False
+) -> Verdict:
+    """The worst word of some parts. limits: those of the difference that decide."""
     failed = [part for part in parts if not part.holds]
-    limits = comparison.pair.deciding
     best = "equivalent" if limits is not None and limits[1] < options.delta else "non_inferior"
     word = min((part.word for part in failed), key=WORDS.index, default=best)
     reasons = [part.reason for part in sorted(failed, key=lambda part: WORDS.index(part.word))]
