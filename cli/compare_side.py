@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from octc.cli._app.session import Session
 from octc.core.errors import OctcError
 from octc.core.files import read_json, sha256_file
+from octc.datasets.split import SETS
 from octc.store.artifacts import MANIFEST, read_artifact
 from octc.store.find import artifact_of
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from octc.store.runs import Run
     from octc.train.evaluation.outcome import Predictions
 
-PARTS = {"select": "val", "test": "test", "official": "official"}
 SUMMARY = "summary.json"
 COMMAND = "compare"  # in the test-set log
 
@@ -58,7 +58,7 @@ def _of_run(session: Session, run: Run, split: str, tta: str) -> Side:
     from octc.train.loop.checkpoint import read_checkpoint
 
     checkpoint, _ = read_checkpoint(run.path / "train")
-    part = PARTS[split]
+    part = SETS[split]
     from octc.store.runs import utc_now
     from octc.store.test_set_log import log_part
     from octc.train.evaluation.assess import is_evaluated
@@ -118,7 +118,7 @@ def _of_job(folder: Path, split: str, tta: str) -> Side:
         text = f"the summary of {folder.name} cannot be read: {error}"
         raise OctcError("OCT-E501", text, hint="give the same --folds command again", place=str(folder / SUMMARY)) from error
     place = folder / ("out-of-fold" if split == "test" else "ensemble")
-    _log_folds(folder.parent, summary, PARTS[split])
+    _log_folds(folder.parent, summary, SETS[split])
     answers = read_predictions(place)
     first = folder.parent / summary["folds"][0]["run"]
     metrics = _metrics(first)
@@ -171,7 +171,7 @@ def _of_artifact(session: Session, folder: Path, split: str, tta: str) -> Side:
     check_artifact(artifact, whole)
     runtime = open_runtime(folder, artifact)
     sums = {artifact.name: sha256_file(folder / MANIFEST)}
-    log_part(run.path, whole, PARTS[split], sums, COMMAND, utc_now(), tta=tta)
+    log_part(run.path, whole, SETS[split], sums, COMMAND, utc_now(), tta=tta)
     try:
         with session.progress(f"running {artifact.name}", len(chosen.samples)) as step:
             found = measure(runtime, artifact.preprocess, chosen.samples, root, VIEWS[tta], step)
@@ -183,7 +183,7 @@ def _of_artifact(session: Session, folder: Path, split: str, tta: str) -> Side:
         artifact.classes,
     )  # fmt: skip
     metrics = _metrics(run.path)
-    facts = {"artifact": artifact.name, "run": run.id, "part": PARTS[split], "tta": tta, "note": whole.note or None}
+    facts = {"artifact": artifact.name, "run": run.id, "part": SETS[split], "tta": tta, "note": whole.note or None}
     facts["leakage"] = whole.leakage
     facts |= {"weights": artifact.lineage.get("weights"), "target": artifact.target, "precision": artifact.precision}
     size = {**_counted(metrics), "file_mib": file_mib(artifact)}

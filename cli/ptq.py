@@ -10,12 +10,13 @@ import typer
 from octc.cli._app.session import Session
 from octc.cli._app.tables import Rows
 from octc.core.errors import OctcError
+from octc.datasets.split import SETS
 
 if TYPE_CHECKING:
     from octc.export.ptq.compare import Entry
     from octc.export.source import Quantised, RunSource
 
-PARTS = {"select": "val", "test": "test"}
+PARTS = ("select", "test")
 COLUMNS = ("engine", "target", "agreement, %", "accuracy, %", "lost", "gained", "noise, dB", "MB", "ms")
 ROUNDS, SECONDS = 7, 0.3  # interleaved rounds, and the time that each visits each file
 
@@ -63,8 +64,8 @@ def ptq(
                 f"{entry.target} {entry.engine}": entry.artifact.files[entry.artifact.main_file].sha256 for entry in entries
             }
             log_part(chosen.path, source.split, "test", sums, "ptq", utc_now())
-        logits, medians = _measured(session, source, entries, PARTS[split])
-    labels = [s.label for s in source.split.parts[PARTS[split]]]
+        logits, medians = _measured(session, source, entries, SETS[split])
+    labels = [s.label for s in source.split.parts[SETS[split]]]
     reference = {entry.target: row for entry, row in zip(entries, logits, strict=True) if entry.engine == "fp32"}
     scores = [score(reference[entry.target], row, labels) for entry, row in zip(entries, logits, strict=True)]
     rows = rows_json(entries, scores, medians)

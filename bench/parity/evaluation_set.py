@@ -11,15 +11,13 @@ from octc.core.errors import OctcError, shorten
 from octc.core.files import sha256_file
 from octc.datasets.base import Sample, ids_of
 from octc.datasets.registry import DATASETS
-from octc.datasets.split import Split, check_split, groups_of, read_split
+from octc.datasets.split import SETS, Split, check_split, groups_of, read_split
 from octc.datasets.tree import has_folder, scan_images
 from octc.imaging.preprocess import read_image
 from octc.stats.patients import KNOWN, PARTIAL, UNKNOWN, PatientIds
 from octc.store.artifacts import Artifact
 from octc.store.locations import image_root
 from octc.store.runs import Run
-
-PARTS = {"test": "test", "select": "val"}  # the name of a set -> the part of the split
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ def read_set(run: Run, root: Path, name: str) -> LabelledSet:
     """
     split = read_split(run.split)
     check_split(split)
-    samples = linked(split.parts[PARTS[name]])
+    samples = linked(split.parts[SETS[name]])
     spec = DATASETS.get(split.dataset)
     note = "; ".join(text for text in (split.note, spec.note if spec else "") if text)
     return LabelledSet(name, root, split.classes, samples, _protocol(split, name), note, split.leakage)
