@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -195,11 +194,5 @@ def find_data(session: Session, run: Run) -> Path:
 def _device(session: Session, backends: Backends, allow_fallback: bool) -> Device:
     from octc.cli.export_engine import engine_builder
     from octc.export.pipeline import Device
-    from octc.runtimes.golden import replay
-    from octc.runtimes.registry import open_runtime
 
-    return Device(
-        open=open_runtime,
-        replay=lambda runtime, golden, artifact: asdict(replay(runtime, golden, artifact)),
-        build=engine_builder(session, backends, allow_fallback),
-    )
+    return Device(build=engine_builder(session, backends, allow_fallback))

@@ -206,12 +206,9 @@ def _choose(session: Session, place: str | None) -> Found:
 
 def _check(session: Session, found: Found, runtime: Runtime) -> None:
     """Decoding, resizing and computing as where the artifact was made, before anything is said of a picture."""
-    from octc.runtimes.golden import check_input, replay, require_golden
-    from octc.store.artifacts import read_golden
+    from octc.runtimes.golden import check_golden, require_golden
 
-    golden = read_golden(found.folder)
-    check_input(golden, found.artifact.preprocess)
-    report = replay(runtime, golden, found.artifact)
+    report = check_golden(found.folder, found.artifact, runtime)
     require_golden(report, found.artifact)
     facts = runtime.facts
     session.say(

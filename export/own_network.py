@@ -10,7 +10,7 @@ import copy
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,6 @@ from octc.export.source import Quantised, Select, Source, describe_sums
 from octc.export.targets import Job, Workshop
 from octc.imaging.input_statistics import describe, fit_statistics
 from octc.imaging.preprocess import Preprocess, UInt8, read_image
-from octc.runtimes.golden import replay
-from octc.runtimes.registry import open_runtime
 from octc.stats.patients import patient_ids
 from octc.stats.test_plan import ParityOptions
 from octc.train.loop.checkpoint import Checkpoint, tensors_as_bytes
@@ -164,7 +162,7 @@ def export_network(
         sha256=_digest(network.float_model),
     )  # fmt: skip
     source = Source(checkpoint, network.float_model, network.golden, home, home, lineage, network.statistics)
-    device = Device(open=open_runtime, replay=lambda runtime, golden, artifact: asdict(replay(runtime, golden, artifact)))
+    device = Device()
     done: list[Published] = []
     with tempfile.TemporaryDirectory(dir=home, prefix=".tmp-export-") as folder:
         shop = Workshop(source, Path(folder), network.quantised)

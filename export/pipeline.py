@@ -6,7 +6,7 @@ import logging
 import platform
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from octc.export.targets import Job, Made, Workshop, maker_of
 from octc.export.temperature import temperature_facts
 from octc.imaging.preprocess import Float32, UInt8
 from octc.machine.host import versions as installed
+from octc.runtimes.golden import replay
+from octc.runtimes.registry import open_runtime
 from octc.stats.multilabel import thresholds_of
 from octc.stats.multilabel_comparison import gate_decisions
 from octc.stats.test_plan import ParityOptions
@@ -42,15 +44,15 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class Device:
-    """The device's wing, which this floor may not import, as callables.
+    """How an export tries what it wrote: with the engines that everyone uses, and by the rules of everyone.
 
     open: an artifact folder -> something that takes uint8 [N, C, S, S], gives logits float32 [N, K] and has `close`.
-    replay: that, its golden record and the artifact -> a report with `ok` and numbers (a dataclass).
+    replay: that, its golden record and the artifact -> a report with `ok` and numbers.
     build: folder of a TensorRT artifact, the artifact and the target -> facts of the engine that now lies there, or None.
     """
 
-    open: Callable[[Path, Artifact], Any]
-    replay: Callable[[Any, Golden, Artifact], dict[str, Any]]
+    open: Callable[[Path, Artifact], Any] = open_runtime
+    replay: Callable[[Any, Golden, Artifact], dict[str, Any]] = lambda *given: asdict(replay(*given))
     build: Callable[[Path, Artifact, str], dict[str, Any] | None] = lambda _folder, _artifact, _target: None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import PIL
@@ -13,7 +14,7 @@ from octc.core.targets import row_of
 from octc.imaging.preprocess import Float32, Preprocess, UInt8, decode_image
 from octc.stats.metrics import kl_scores, log_softmax
 from octc.stats.multilabel import thresholds_of
-from octc.store.artifacts import Artifact, Golden
+from octc.store.artifacts import Artifact, Golden, read_golden
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,18 @@ class GoldenReport:
     tolerance_id: str
     tolerance: float
     ok: bool
+
+
+def check_golden(folder: Path, artifact: Artifact, runtime: Callable[[UInt8], Float32]) -> GoldenReport:
+    """The golden images of an artifact: decoded, resized and computed as where it was made?
+
+    Raises:
+        OctcError: E508 pictures become other bytes here, and what `read_golden` and `replay` raise; an engine that computes
+            something else is in the report (`require_golden`).
+    """
+    golden = read_golden(folder)
+    check_input(golden, artifact.preprocess)
+    return replay(runtime, golden, artifact)
 
 
 def replay(runtime: Callable[[UInt8], Float32], golden: Golden, artifact: Artifact) -> GoldenReport:

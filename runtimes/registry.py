@@ -82,8 +82,8 @@ def why_not(artifact: Artifact) -> str | None:
     engine = TARGETS[artifact.target]
     if missing := _missing(engine):
         return f"{missing} is not installed: {install(missing)}"
-    why: str | None = called(engine.why_not)(artifact) if engine.why_not else None
-    return why
+    reason: str | None = called(engine.why_not)(artifact) if engine.why_not else None
+    return reason
 
 
 def install(module: str) -> str:
