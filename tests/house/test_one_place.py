@@ -15,6 +15,7 @@ HOMES = {
     "whether golden images decode as they did": ("check_input(golden", {"runtimes/golden.py"}),
     "the part of a split that a set is": ('"select": "val"', {"octc/datasets/split.py"}),
     "how pixels are normalised": ("1 / 255 / s", {"octc/imaging/preprocess.py"}),
+    "threads that read files": ("sched_getaffinity", {"octc/machine/cpu.py"}),
     "who opens an artifact": (":open_ov", {"octc/core/targets.py"}),
     "the opsets of a target": ("Reads(", {"export/formats.py"}),
 }
