@@ -78,7 +78,7 @@ def stage_of(name: str, size: int) -> Stage:
 
 def make_student(place: Path, name: str, size: int, floats: bool) -> dict[str, Path]:
     """Artifacts of one student: INT8 for both engines, FP32 for both where asked; (kept, and made only where absent)."""
-    from octc.export.onnx.float import choose_opset
+    from octc.export.formats import choose_opset
     from octc.export.pipeline import write_files
     from octc.export.ptq.engines import nncf_default
     from octc.export.source import calibration_set, quantise, read_source

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from octc.core.optional import need, openvino_core
+from octc.export.formats import choose_opset
 from octc.export.onnx.encoding import encode, encoding_for
-from octc.export.onnx.float import choose_opset
 from octc.export.pipeline import write_files
 from octc.export.source import quantise, read_source
 from octc.export.targets import Job, Workshop

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 PASSED = ("scenario", "batch", "duration", "min_queries", "max_duration", "threads", "max_p50", "max_p90", "max_p99",
           "min_throughput", "max_mj", "require_speedup", "vs")  # fmt: skip
 FLAGS = ("quick", "allow_power_cap")
+PYTHON = "python3"  # of the other machine
 
 
 def bench_on(
@@ -40,7 +41,7 @@ def bench_on(
     from octc.bench.timing.remote_pack import host_of, place_of, take_results, write_package, write_partial
 
     check_address(address)
-    python = str(session.settings.get("bench", {}).get("remote_python", ("python3", ""))[0])
+    python = str(session.settings.get("bench", {}).get("remote_python", (PYTHON, ""))[0])
     reports = session.run_dir.parent / "reports"
     everything = [*founds, *teachers]
     with tempfile.TemporaryDirectory(prefix="octc-bench-") as scratch:

@@ -9,8 +9,9 @@ import typer
 
 from octc.cli._app.session import Session
 from octc.cli._app.tables import Rows
-from octc.cli.compare_side import PARTS, read_side
+from octc.cli.compare_side import read_side
 from octc.core.errors import OctcError
+from octc.datasets.split import SETS
 from octc.imaging.preprocess import VIEWS
 
 if TYPE_CHECKING:
@@ -29,13 +30,13 @@ def compare(
     session: Session,
     reference: Annotated[str, typer.Argument(metavar="REFERENCE", help=WHAT)],
     candidate: Annotated[str, typer.Argument(metavar="CANDIDATE", help="The one that is to replace it")],
-    split: Annotated[str, typer.Option(help=f"Part: {', '.join(PARTS)}; test of a cross-validation is out of fold")] = "test",
+    split: Annotated[str, typer.Option(help=f"Part: {', '.join(SETS)}; test of a cross-validation is out of fold")] = "test",
     tta: Annotated[str, typer.Option(help="Views that are averaged: none, hflip or 5")] = "none",
 ) -> int:
     """Accuracy gap with interval and McNemar test, parameters, MACs, file size, latency. Writes reports/compare-<time>/."""
     from octc.stats.two_models import versus
 
-    for name, value, known in (("--split", split, tuple(PARTS)), ("--tta", tta, tuple(VIEWS))):
+    for name, value, known in (("--split", split, tuple(SETS)), ("--tta", tta, tuple(VIEWS))):
         if value not in known:
             raise OctcError("OCT-E104", f"{name} {value!r} is not known", hint=f"one of: {', '.join(known)}", place=name)
     sides = [read_side(session, word, split, tta) for word in (reference, candidate)]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from octc.cli._app.session import Session
 from octc.core.errors import OctcError
 from octc.core.files import read_json, sha256_file
+from octc.datasets.split import SETS
 from octc.store.artifacts import MANIFEST, read_artifact
 from octc.store.find import artifact_of
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from octc.store.runs import Run
     from octc.train.evaluation.outcome import Predictions
 
-PARTS = {"select": "val", "test": "test", "official": "official"}
 SUMMARY = "summary.json"
 COMMAND = "compare"  # in the test-set log
 
@@ -58,7 +58,7 @@ def _of_run(session: Session, run: Run, split: str, tta: str) -> Side:
     from octc.train.loop.checkpoint import read_checkpoint
 
     checkpoint, _ = read_checkpoint(run.path / "train")
-    part = PARTS[split]
+    part = SETS[split]
     from octc.store.runs import utc_now
     from octc.store.test_set_log import log_part
     from octc.train.evaluation.assess import is_evaluated
@@ -85,14 +85,13 @@ def _of_run(session: Session, run: Run, split: str, tta: str) -> Side:
 
 def _evaluate(session: Session, run: Run, part: str, tta: str) -> None:
     from octc.core.optional import need
-    from octc.datasets.registry import find_root
+    from octc.store.locations import image_root
 
     for module in ("torch", "timm", "safetensors"):
         need(module)
     from octc.train.evaluation.assess import evaluate_run, part_of
 
-    known = run.read()
-    root = find_root(known["dataset"], session.data or known.get("data_root"), os.environ)
+    root = image_root(run, session.data, os.environ)
     done = 0
     with session.progress(f"evaluating {run.id}", len(part_of(run, part)[1])) as step:
 
@@ -119,7 +118,7 @@ def _of_job(folder: Path, split: str, tta: str) -> Side:
         text = f"the summary of {folder.name} cannot be read: {error}"
         raise OctcError("OCT-E501", text, hint="give the same --folds command again", place=str(folder / SUMMARY)) from error
     place = folder / ("out-of-fold" if split == "test" else "ensemble")
-    _log_folds(folder.parent, summary, PARTS[split])
+    _log_folds(folder.parent, summary, SETS[split])
     answers = read_predictions(place)
     first = folder.parent / summary["folds"][0]["run"]
     metrics = _metrics(first)
@@ -149,12 +148,13 @@ def _log_folds(run_dir: Path, summary: dict[str, Any], part: str) -> None:
 
 def _of_artifact(session: Session, folder: Path, split: str, tta: str) -> Side:
     """An exported file, run here on the images of its run's split."""
-    from octc.bench.parity.evaluation_set import check_artifact, read_set, root_of, run_of
+    from octc.bench.parity.evaluation_set import check_artifact, read_set
     from octc.bench.parity.inference import measure
     from octc.bench.timing.footprint import file_mib
     from octc.datasets.split import read_split
     from octc.imaging.preprocess import VIEWS
     from octc.runtimes.registry import open_runtime
+    from octc.store.locations import image_root, run_of
     from octc.store.runs import utc_now
     from octc.store.test_set_log import log_part
     from octc.train.evaluation.outcome import Predictions
@@ -164,16 +164,14 @@ def _of_artifact(session: Session, folder: Path, split: str, tta: str) -> Side:
     if run is None:
         text = f"the run of {artifact.name} is not here: its split says which images it never saw"
         raise OctcError("OCT-E107", text, hint="--run-dir DIR with the run", place=str(folder))
-    root = root_of(run, session.data, os.environ)
-    if root is None:
-        raise OctcError("OCT-E230", f"the images of {run.id} are not here", hint="--data DIR", place=str(run.path))
     if split == "official":
         raise OctcError("OCT-E104", "an artifact is judged on select or test", hint="--split test", place="--split")
+    root = image_root(run, session.data, os.environ)
     chosen, whole = read_set(run, root, split), read_split(run.split)
     check_artifact(artifact, whole)
     runtime = open_runtime(folder, artifact)
     sums = {artifact.name: sha256_file(folder / MANIFEST)}
-    log_part(run.path, whole, PARTS[split], sums, COMMAND, utc_now(), tta=tta)
+    log_part(run.path, whole, SETS[split], sums, COMMAND, utc_now(), tta=tta)
     try:
         with session.progress(f"running {artifact.name}", len(chosen.samples)) as step:
             found = measure(runtime, artifact.preprocess, chosen.samples, root, VIEWS[tta], step)
@@ -185,7 +183,7 @@ def _of_artifact(session: Session, folder: Path, split: str, tta: str) -> Side:
         artifact.classes,
     )  # fmt: skip
     metrics = _metrics(run.path)
-    facts = {"artifact": artifact.name, "run": run.id, "part": PARTS[split], "tta": tta, "note": whole.note or None}
+    facts = {"artifact": artifact.name, "run": run.id, "part": SETS[split], "tta": tta, "note": whole.note or None}
     facts["leakage"] = whole.leakage
     facts |= {"weights": artifact.lineage.get("weights"), "target": artifact.target, "precision": artifact.precision}
     size = {**_counted(metrics), "file_mib": file_mib(artifact)}

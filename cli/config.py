@@ -19,13 +19,6 @@ from octc.core.settings import KEYS, Key
 FILE = "octc.toml"
 # keys that no option of a verb has: their defaults
 PLAIN = {"offline": False, "data.root": None, "run.dir": "runs"}
-# what the template shows where there is no default
-EXAMPLES: dict[str, Any] = {
-    "data.root": "Dataset/UCSD", "train.recipe": "edge", "train.epochs": 30, "train.lr": 0.001, "train.batch": 32,
-    "train.seed": 0, "train.size": 224, "train.val": 0.15, "train.distil": "kl", "train.standardise": False,
-    "train.calibrate": False, "train.cached_views": 0, "export.opset": 17, "bench.duration": 60.0, "bench.min_queries": 1024,
-    "bench.threads": 2, "bench.remote_python": "python3", "bundle.signature": "optional", "bundle.trusted": "maker.pub",
-}  # fmt: skip
 HEAD = """# Configuration of octc, for this folder. Above it: `--config FILE`, OCTC_<SECTION>__<KEY>, options. Below it:
 # ~/.config/octc/config.toml, the recipe, the defaults. `octc config show --origins` says what counts.
 """
@@ -74,17 +67,49 @@ def validate(session: Session) -> int:
     return 0
 
 
+def examples() -> dict[str, Any]:
+    """What the template shows where an option has no default: what the code takes then. A file with all of it is valid."""
+    from octc.bench.timing.profiles import STANDARD
+    from octc.cli.bench_remote import PYTHON
+    from octc.cli.train import SEED
+    from octc.datasets.registry import DATASETS
+    from octc.export.formats import opsets
+    from octc.machine.cpu import usable_threads
+    from octc.train.recipes.registry import DEFAULT, RECIPES
+
+    recipe = RECIPES[DEFAULT]()
+    stage, taught = recipe.student, recipe.distillation
+    return {
+        "data.root": DATASETS["ucsd"].default_root, "train.recipe": DEFAULT, "train.epochs": stage.epochs, "train.lr": stage.lr,
+        "train.batch": stage.batch, "train.seed": SEED, "train.size": stage.size, "train.val": recipe.val,
+        "train.distil": taught.kind, "train.standardise": taught.standardise, "train.calibrate": taught.calibrate,
+        "train.cached_views": taught.views, "export.opset": opsets()[-1], "bench.duration": STANDARD.duration_s,
+        "bench.min_queries": STANDARD.min_queries, "bench.threads": usable_threads()[0], "bench.remote_python": PYTHON,
+        "bundle.signature": KEYS["bundle"]["signature"].choices[0], "bundle.trusted": "maker.pub",
+    }  # fmt: skip
+
+
 def template() -> str:
     """Every key with what it allows, as comments in TOML."""
-    lines = [HEAD.rstrip()]
+    lines, shown = [HEAD.rstrip()], examples()
     for section, keys in KEYS.items():
         lines += ["", f"[{section}]"] if section else [""]
         for name, key in keys.items():
             path = f"{section}.{name}".lstrip(".")
             default = _default(path, key)
-            value = json.dumps(EXAMPLES[path] if default is None else default)
-            lines.append(f"# {name} = {value}   # {key.allowed()}")
+            value = json.dumps(shown[path] if default is None else default)
+            lines.append(f"# {name} = {value}   # {_allowed(path, key)}")
     return "\n".join(lines) + "\n"
+
+
+def _allowed(path: str, key: Key) -> str:
+    """What a key allows; where targets differ, what is good for all."""
+    if path != "export.opset":
+        return key.allowed()
+    from octc.export.formats import opsets
+
+    fit = opsets()
+    return f"{key.allowed()}; {fit[0]} to {fit[-1]} for every target"
 
 
 def _keys() -> list[tuple[str, Key]]:

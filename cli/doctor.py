@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,9 @@ from octc.cli._app.session import Session
 from octc.core.errors import OctcError
 from octc.core.optional import have
 from octc.machine.checks import TARGETS, Check, seen_from
+
+if TYPE_CHECKING:
+    from octc.core.targets import Target
 
 SIGNS = {"ok": "✓", "info": "·", "warning": "!", "problem": "✗"}
 ELSEWHERE = ("192.0.2.1", 9)  # RFC 5737: an address that belongs to nobody; the guard refuses before anything is sent
@@ -144,17 +147,19 @@ def _explained(log: Path) -> Check:
 
 
 def _runtimes(session: Session, target: str | None) -> list[Check]:
-    from octc.cli.probe import ENGINES, ask
+    from octc.core.targets import TARGETS as ENGINES
     from octc.machine.checks import check_engines
+    from octc.runtimes.probe import ask
 
     group, closer = "Runtimes", target in ("tensorrt", "jetson")
-    here = [name for name in ENGINES if have(name) and not (closer and name == "tensorrt")]
+    asked = {n: one for n, one in ENGINES.items() if one.asks and have(one.library) and not (closer and n == "tensorrt")}
     found = []
     with ThreadPoolExecutor(len(ENGINES)) as pool:
-        for name, said in zip(here, pool.map(ask, here), strict=True):
-            found.append(_engine(group, name, said))
+        for name, said in zip(asked, pool.map(ask, asked), strict=True):
+            found.append(_engine(group, asked[name], said))
+    here = [one.library for one in asked.values()]
     found += check_engines(platform.machine(), here)
-    if not {"onnxruntime", "openvino"} & set(here):
+    if all(one.on_gpu for one in asked.values()):
         text = "no inference engine is installed: nothing can be measured or predicted here"
         found.append(Check(group, "problem", text, "pip install 'octc[ort]'", "OCT-E901", matters=("x86",)))
     if closer:
@@ -169,15 +174,15 @@ def _runtimes(session: Session, target: str | None) -> list[Check]:
     return [*found, *_artifacts(session, group)]
 
 
-def _engine(group: str, name: str, said: dict[str, Any]) -> Check:
-    owners = {"onnxruntime": ("x86",), "openvino": ("x86",), "tensorrt": ("tensorrt", "jetson")}
+def _engine(group: str, engine: Target, said: dict[str, Any]) -> Check:
+    name = engine.library
     if "slow" in said:
         hint = "octc doctor again when this machine is less busy"
-        return Check(group, "warning", f"{name}: {said['slow']}", hint, "OCT-E903", (), owners[name])
+        return Check(group, "warning", f"{name}: {said['slow']}", hint, "OCT-E903", (), engine.machines)
     if "error" in said:
         hint = f"pip install --force-reinstall {name}"
         return Check(
-            group, "problem", f"{name} is installed and does not start: {said['error']}", hint, "OCT-E903", (), owners[name]
+            group, "problem", f"{name} is installed and does not start: {said['error']}", hint, "OCT-E903", (), engine.machines
         )
     reads = f", reads ONNX up to opset {said['opset']}, IR {said['ir']}" if said.get("opset") else ""
     devices = (

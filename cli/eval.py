@@ -11,20 +11,20 @@ import typer
 
 from octc.cli._app.session import Session
 from octc.core.errors import OctcError
+from octc.datasets.split import SETS
 from octc.imaging.preprocess import VIEWS
 
 if TYPE_CHECKING:
     from octc.store.runs import Run
     from octc.train.evaluation.outcome import Evaluation
 
-PARTS = {"select": "val", "test": "test", "official": "official"}
 COMBINE = ("probabilities", "logits")
 
 
 def evaluate(
     session: Session,
     run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Run; the newest finished one without it")] = None,
-    split: Annotated[str, typer.Option(help=f"Part: {', '.join(PARTS)} (of folds); reading test is logged")] = "select",
+    split: Annotated[str, typer.Option(help=f"Part: {', '.join(SETS)} (of folds); reading test is logged")] = "select",
     tta: Annotated[str, typer.Option(help="Views that are averaged: none, hflip or 5")] = "none",
     average: Annotated[str, typer.Option(help="What is averaged over views: probabilities, or logits (as KD-OCT)")] = COMBINE[
         0
@@ -35,7 +35,7 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
 ) -> int:
     """Evaluate a run's network. Writes a new folder in runs/<id>/eval/, never over an older one."""
-    for name, value, known in (("--split", split, tuple(PARTS)), ("--tta", tta, tuple(VIEWS)), ("--average", average, COMBINE)):
+    for name, value, known in (("--split", split, tuple(SETS)), ("--tta", tta, tuple(VIEWS)), ("--average", average, COMBINE)):
         if value not in known:
             raise OctcError("OCT-E104", f"{name} {value!r} is not known", hint=f"one of: {', '.join(known)}", place=name)
     chosen = _chosen(session, run)
@@ -44,14 +44,14 @@ def evaluate(
         text = "--maps shows the evidence for one class, and this run has several for an eye"
         raise OctcError("OCT-E102", text, hint="leave --maps out", place="--maps")
     from octc.core.optional import need
-    from octc.datasets.registry import find_root
+    from octc.store.locations import image_root
 
     for module in ("torch", "timm", "safetensors"):
         need(module)
-    root = find_root(stored["dataset"], session.data or stored.get("data_root"), os.environ)
+    root = image_root(chosen, session.data, os.environ)
     from octc.train.evaluation.assess import evaluate_run, part_of
 
-    part = PARTS[split]
+    part = SETS[split]
     total = len(part_of(chosen, part)[1])
     done = 0
     with session.progress("evaluating", total) as step:

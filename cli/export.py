@@ -9,20 +9,10 @@ import typer
 
 from octc.cli._app.session import Session
 from octc.core.errors import OctcError
+from octc.core.targets import PRECISIONS
 
 if TYPE_CHECKING:
     from octc.store.runs import Run
-
-TARGETS = ("onnx", "openvino", "tensorrt", "tensorrt-rtx", "torch")
-PRECISIONS = ("fp32", "fp16", "int8")
-# what can be made, and what `--target all` makes when no precision is named
-PAIRS = (
-    ("onnx", "fp32"), ("onnx", "fp16"), ("onnx", "int8"), ("openvino", "fp32"), ("openvino", "fp16"), ("openvino", "int8"),
-    ("tensorrt", "int8"), ("tensorrt", "fp16"), ("tensorrt-rtx", "int8"), ("tensorrt-rtx", "fp16"), ("torch", "fp32"),
-)  # fmt: skip
-# FP16 files of OpenVINO run in FP32 on a CPU and are half as large; an INT8 artifact for TensorRT holds the FP16 file too
-UNASKED = (("openvino", "fp32"), ("tensorrt", "fp16"), ("tensorrt-rtx", "fp16"))
-ALONE = "tensorrt-rtx"  # only by name: it compiles an engine
 
 
 def export(
@@ -59,12 +49,14 @@ def export(
 ) -> int:
     """Write ONNX, OpenVINO, TensorRT (Q/DQ) or torch artifacts of a run."""
     precision = _precision(fp32, fp16, int8)
-    if target not in (*TARGETS, "all"):
-        raise OctcError("OCT-E104", f"unknown target {target!r}", hint=f"one of: {', '.join(TARGETS)}, all")
+    from octc.export.formats import FORMATS, choose_opset, libraries, wanted
+
+    if target not in (*FORMATS, "all"):
+        raise OctcError("OCT-E104", f"unknown target {target!r}", hint=f"one of: {', '.join(FORMATS)}, all")
     from octc.cli.export_engine import build_bundle, find_backends
 
     if from_bundle is not None:
-        if run is not None or precision is not None or temperature or target not in ("all", "tensorrt", "tensorrt-rtx"):
+        if run is not None or precision is not None or temperature or target not in ("all", *libraries()):
             text = "--from-bundle builds the engine of one artifact: what decides what is in it does not go with it"
             raise OctcError("OCT-E102", text, hint="octc export --from-bundle DIR --target tensorrt")
         return build_bundle(session, from_bundle, force=force, allow_fallback=allow_fallback)
@@ -79,10 +71,9 @@ def export(
     chosen = find_student(session, run)
     session.run_id = chosen.id
     pairs = wanted(target, precision, str(chosen.read().get("kind")))
-    from octc.export.onnx.float import choose_opset
     from octc.export.targets import Job
 
-    jobs = [Job(t, p, None if t == "torch" else choose_opset(t, opset), engine=ptq or "") for t, p in pairs]
+    jobs = [Job(t, p, choose_opset(t, opset) if FORMATS[t].reads else None, engine=ptq or "") for t, p in pairs]
     _check_room(chosen, [j.name for j in jobs], force)
     if dry_run:
         plan = [{"target": j.target, "precision": j.precision, "opset": j.opset, "engine": j.engine} for j in jobs]
@@ -112,22 +103,6 @@ def _check_ptq(engine: str | None, amax: Path | None, target: str, precision: st
     from octc.export.ptq.engines import find_engine
 
     find_engine(engine, target)
-
-
-def wanted(target: str, precision: str | None, kind: str) -> list[tuple[str, str]]:
-    """(target, precision) pairs of a request; E104 when a named pair does not exist.
-
-    Without a precision: every sensible one, and INT8 for students only.
-    """
-    fits = [(t, p) for t, p in PAIRS if (target == t or (target == "all" and t != ALONE)) and precision in (p, None)]
-    if not fits:
-        have = ", ".join(f"--{p}" for t, p in PAIRS if t == target)
-        text = f"{target} has no {precision} artifact"
-        raise OctcError("OCT-E104", text, hint=f"--target {target} with {have}")
-    if precision is None:
-        able = [pair for pair in fits if kind != "teacher" or pair[1] != "int8"]
-        return [pair for pair in able if pair not in UNASKED] or able
-    return fits
 
 
 def _precision(fp32: bool, fp16: bool, int8: bool) -> str | None:

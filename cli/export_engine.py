@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 Backends = dict[str, "Backend | None"]  # by target
 Build = Callable[[Path, "Artifact", str], "dict[str, Any] | None"]
 CACHE = ".timing.cache"
-MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
 
 def find_backends(target: str, required: bool) -> Backends:
@@ -26,10 +25,12 @@ def find_backends(target: str, required: bool) -> Backends:
     Raises:
         OctcError: E410 an engine is wanted and nobody can build it here, E409 a version that octc does not support.
     """
+    from octc.export.formats import FORMATS, libraries
     from octc.runtimes.tensorrt.process import find_backend
 
-    asked = [name for name in MODULES if target in (name, "all") and not (target == "all" and name == "tensorrt-rtx")]
-    found: Backends = {name: find_backend(MODULES[name], os.environ) for name in asked}
+    known = libraries()
+    asked = [name for name in known if target == name or (target == "all" and not FORMATS[name].by_name)]
+    found: Backends = {name: find_backend(known[name], os.environ) for name in asked}
     if found.get(target, True) is None and (required or target == "tensorrt-rtx"):
         raise _absent(target)
     if required and not any(found.values()):
@@ -81,6 +82,7 @@ def say_engine(session: Session, folder: Path, details: dict[str, Any]) -> None:
 
 def build_bundle(session: Session, place: Path, *, force: bool, allow_fallback: bool) -> int:
     """Build the engines of an artifact on this machine; the folder is replaced as a whole."""
+    from octc.export.formats import libraries
     from octc.runtimes.tensorrt.process import find_backend
     from octc.store.artifacts import MANIFEST, read_artifact
 
@@ -91,7 +93,7 @@ def build_bundle(session: Session, place: Path, *, force: bool, allow_fallback: 
     if artifact.details.get("engine") and not force:
         raise OctcError("OCT-E106", f"{place} holds an engine already", hint="--force", place=str(place))
     target = "tensorrt-rtx" if artifact.name.startswith("tensorrt-rtx") else "tensorrt"
-    backend = find_backend(MODULES[target], os.environ)
+    backend = find_backend(libraries()[target], os.environ)
     if backend is None:
         text = "TensorRT or a GPU is not here: no engine can be built"
         hint = "run this on the device (octc doctor --target tensorrt says what is missing)"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +26,7 @@ def export_all(
     """Make every artifact of `jobs`; one that is refused does not stop the others, and is raised at the end."""
     import tempfile
 
-    from octc.export.onnx.float import choose_opset
+    from octc.export.formats import choose_opset
     from octc.export.source import read_select, read_source
     from octc.export.targets import Job, Workshop
     from octc.export.temperature import spell_temperatures, temper
@@ -187,23 +186,13 @@ def find_data(session: Session, run: Run) -> Path:
     """Where a run's images lie now."""
     import os
 
-    from octc.datasets.registry import find_root
+    from octc.store.locations import image_root
 
-    facts = run.read()
-    stored = facts.get("data_root")
-    if session.data is None and stored and Path(stored).is_dir():
-        return Path(stored)
-    return find_root(str(facts["dataset"]), session.data, os.environ)
+    return image_root(run, session.data, os.environ)
 
 
 def _device(session: Session, backends: Backends, allow_fallback: bool) -> Device:
     from octc.cli.export_engine import engine_builder
     from octc.export.pipeline import Device
-    from octc.runtimes.golden import replay
-    from octc.runtimes.registry import open_runtime
 
-    return Device(
-        open=open_runtime,
-        replay=lambda runtime, golden, artifact: asdict(replay(runtime, golden, artifact)),
-        build=engine_builder(session, backends, allow_fallback),
-    )
+    return Device(build=engine_builder(session, backends, allow_fallback))

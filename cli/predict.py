@@ -68,9 +68,9 @@ def predict(
 
 def _log_test_images(session: Session, found: Found, paths: Sequence[Path]) -> None:
     """A row of the run's test-set log where test images of it are among the inputs, and the run is here."""
-    from octc.bench.parity.evaluation_set import run_of
     from octc.core.files import sha256_file
     from octc.store.artifacts import MANIFEST
+    from octc.store.locations import run_of
     from octc.store.runs import utc_now
     from octc.store.test_set_log import log_files
 
@@ -221,12 +221,9 @@ def _choose(session: Session, place: str | None) -> Found:
 
 def _check(session: Session, found: Found, runtime: Runtime) -> None:
     """Decoding, resizing and computing as where the artifact was made, before anything is said of a picture."""
-    from octc.runtimes.golden import check_input, replay, require_golden
-    from octc.store.artifacts import read_golden
+    from octc.runtimes.golden import check_golden, require_golden
 
-    golden = read_golden(found.folder)
-    check_input(golden, found.artifact.preprocess)
-    report = replay(runtime, golden, found.artifact)
+    report = check_golden(found.folder, found.artifact, runtime)
     require_golden(report, found.artifact)
     facts = runtime.facts
     session.say(

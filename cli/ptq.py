@@ -10,12 +10,13 @@ import typer
 from octc.cli._app.session import Session
 from octc.cli._app.tables import Rows
 from octc.core.errors import OctcError
+from octc.datasets.split import SETS
 
 if TYPE_CHECKING:
     from octc.export.ptq.compare import Entry
     from octc.export.source import Quantised, RunSource
 
-PARTS = {"select": "val", "test": "test"}
+PARTS = ("select", "test")
 COLUMNS = ("engine", "target", "agreement, %", "accuracy, %", "lost", "gained", "noise, dB", "MB", "ms")
 ROUNDS, SECONDS = 7, 0.3  # interleaved rounds, and the time that each visits each file
 
@@ -63,8 +64,8 @@ def ptq(
                 f"{entry.target} {entry.engine}": entry.artifact.files[entry.artifact.main_file].sha256 for entry in entries
             }
             log_part(chosen.path, source.split, "test", sums, "ptq", utc_now())
-        logits, medians = _measured(session, source, entries, PARTS[split])
-    labels = [s.label for s in source.split.parts[PARTS[split]]]
+        logits, medians = _measured(session, source, entries, SETS[split])
+    labels = [s.label for s in source.split.parts[SETS[split]]]
     reference = {entry.target: row for entry, row in zip(entries, logits, strict=True) if entry.engine == "fp32"}
     scores = [score(reference[entry.target], row, labels) for entry, row in zip(entries, logits, strict=True)]
     rows = rows_json(entries, scores, medians)
@@ -78,10 +79,11 @@ def ptq(
 
 def _check_processor(targets: Sequence[str]) -> None:
     """Refuse what cannot be measured here, before anything is quantised (E903)."""
-    from octc.machine.cpu import MADE_FOR, why_other_family
+    from octc.core.targets import processors_of
+    from octc.machine.cpu import why_other_family
 
     for target in targets:
-        if (why := why_other_family(MADE_FOR.get((target, "int8")))) is not None:
+        if (why := why_other_family(processors_of(target, "int8"))) is not None:
             text = f"{target}-int8 cannot be measured here: {why}"
             raise OctcError("OCT-E903", text, hint="octc ptq --target onnx", place="--target")
 

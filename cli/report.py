@@ -74,10 +74,11 @@ def _log_photos(dossier: Dossier, folder: Path) -> None:
 def _root(session: Session, dossier: Dossier) -> Path:
     """Root of the data set whose images are shown (E230 where it is not here)."""
     from octc.datasets.registry import find_root
+    from octc.store.locations import image_root
 
-    stored = dossier.facts.get("data_root")
-    name = str(dossier.first.artifact.lineage.get("dataset"))
-    return find_root(name, session.data or (str(stored) if stored else None), os.environ)
+    if dossier.run is None:
+        return find_root(str(dossier.first.artifact.lineage.get("dataset")), session.data, os.environ)
+    return image_root(dossier.run, session.data, os.environ)
 
 
 def _free(place: Path) -> Path:

@@ -29,6 +29,7 @@ def run_eye_training(session: Session, asked: Request, dry_run: bool) -> int:
     """Resolve, say the plan, train."""
     from octc.core.optional import need
     from octc.datasets.registry import find_root
+    from octc.store.locations import image_root
     from octc.train.recipes.crossmodal import OTHER
 
     for module in ("torch", "timm", "safetensors", "accelerate"):
@@ -38,7 +39,10 @@ def run_eye_training(session: Session, asked: Request, dry_run: bool) -> int:
 
     keep_memory()
     accelerator = make_accelerator(asked.device, asked.precision)
-    root = find_root(asked.dataset, session.data, os.environ)
+    if asked.resume is None:
+        root = find_root(asked.dataset, session.data, os.environ)
+    else:
+        root = image_root(asked.resume, session.data, os.environ)
     samples = _scan(session, asked, root)
     teacher = None
     if asked.kind == "student" and asked.teacher != "none":

@@ -15,6 +15,7 @@ def run_training(session: Session, asked: Request, dry_run: bool) -> int:
     from octc.cli.train_weights import checked_weights
     from octc.core.optional import need
     from octc.datasets.registry import find_root, spec_of
+    from octc.store.locations import image_root
 
     spec_of(asked.dataset)
     for module in ("torch", "timm", "safetensors", "accelerate"):
@@ -25,7 +26,10 @@ def run_training(session: Session, asked: Request, dry_run: bool) -> int:
     keep_memory()
     accelerator = make_accelerator(asked.device, asked.precision)
     session.quiet = session.quiet or not accelerator.is_main_process
-    root = find_root(asked.dataset, session.data, os.environ)
+    if asked.resume is None:
+        root = find_root(asked.dataset, session.data, os.environ)
+    else:
+        root = image_root(asked.resume, session.data, os.environ)
     samples = scan_and_check(session, asked, root)
     stages = [asked.recipe.teacher] if asked.kind == "teacher" or asked.with_teacher else []
     stages += [asked.recipe.student] if asked.kind == "student" else []

@@ -81,7 +81,8 @@ def _find(session: Session, bundle: str | None, target: str) -> tuple[Path, Arti
 def _record(
     session: Session, place: Path, artifact: Artifact, target: str, images: Path | None, margin: float, allow_fallback: bool
 ) -> dict[str, Any]:  # fmt: skip
-    from octc.cli.export_engine import MODULES, rebuild_engines
+    from octc.cli.export_engine import rebuild_engines
+    from octc.export.formats import libraries
     from octc.machine.host import versions
     from octc.runtimes.tensorrt.device_report import SCHEMA
     from octc.runtimes.tensorrt.doctor import check_tensorrt
@@ -103,7 +104,7 @@ def _record(
     if images is not None:
         _log_images(session, place, artifact, images)
     try:
-        backend = find_backend(MODULES[target], os.environ)
+        backend = find_backend(libraries()[target], os.environ)
         if backend is None:
             record["doctor"]["problems"] += ["TensorRT or a GPU is not here: no engine can be built"]
             return record
@@ -193,9 +194,9 @@ def _read_images(folder: Path, artifact: Artifact) -> dict[str, Any]:
 
 def _log_images(session: Session, place: Path, artifact: Artifact, images: Path) -> None:
     """A row of the test-set log where test images of the artifact's run are among them, and the run is here."""
-    from octc.bench.parity.evaluation_set import run_of
     from octc.core.files import sha256_file
     from octc.store.artifacts import MANIFEST
+    from octc.store.locations import run_of
     from octc.store.runs import utc_now
     from octc.store.test_set_log import log_files
 

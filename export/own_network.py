@@ -10,7 +10,7 @@ import copy
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,13 @@ from octc.compress.finetune import MINIMUM, calibrated
 from octc.core.errors import OctcError, shorten
 from octc.core.files import canonical_json, sha256_bytes
 from octc.datasets.base import Sample
+from octc.export.formats import FORMATS, choose_opset, pairs
 from octc.export.golden import choose_golden
-from octc.export.onnx.float import choose_opset
 from octc.export.pipeline import Device, Published, export_artifact
 from octc.export.source import Quantised, Select, Source, describe_sums
-from octc.export.targets import MAKERS, Job, Workshop
+from octc.export.targets import Job, Workshop
 from octc.imaging.input_statistics import describe, fit_statistics
 from octc.imaging.preprocess import Preprocess, UInt8, read_image
-from octc.runtimes.golden import replay
-from octc.runtimes.registry import open_runtime
 from octc.stats.patients import patient_ids
 from octc.stats.test_plan import ParityOptions
 from octc.train.loop.checkpoint import Checkpoint, tensors_as_bytes
@@ -40,7 +38,6 @@ from octc.train.loop.training import Data
 from octc.train.recipes.config import Quantisation
 
 Picture = "str | os.PathLike[str] | Image.Image"
-TARGETS = tuple(dict.fromkeys(target for target, _ in MAKERS if target != "torch"))  # torch artifacts are timm's networks
 HELD_OUT = 4  # every fourth calibration image chooses among calibrators, where no validation images are given
 GOLDEN = 32  # images from which golden ones are chosen, at most
 BATCH = 8
@@ -151,9 +148,10 @@ def export_network(
     >>> octc.export(quantized, ["onnx", "openvino"], gate=octc.Gate(margin=2))  # doctest: +SKIP
     [PosixPath('artifacts/onnx-int8'), PosixPath('artifacts/openvino-int8')]
     """
+    able = [pair for pair in pairs() if FORMATS[pair[0]].any_network]
     for target in targets:
-        if (target, precision) not in MAKERS or target not in TARGETS:
-            known = ", ".join(f"{t} {p}" for t, p in MAKERS if t in TARGETS)
+        if (target, precision) not in able:
+            known = ", ".join(f"{t} {p}" for t, p in able)
             raise OctcError("OCT-E104", f"no artifact {target} {precision}", hint=f"one of: {known}", place="targets")
     if gate is not None and (network.select is None or precision != "int8"):
         text = "a gate compares INT8 with the float network on validation images"
@@ -168,7 +166,7 @@ def export_network(
         sha256=_digest(network.float_model),
     )  # fmt: skip
     source = Source(checkpoint, network.float_model, network.golden, home, home, lineage, network.statistics)
-    device = Device(open=open_runtime, replay=lambda runtime, golden, artifact: asdict(replay(runtime, golden, artifact)))
+    device = Device()
     done: list[Published] = []
     with tempfile.TemporaryDirectory(dir=home, prefix=".tmp-export-") as folder:
         shop = Workshop(source, Path(folder), network.quantised)

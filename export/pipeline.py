@@ -6,7 +6,7 @@ import logging
 import platform
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,18 @@ import numpy as np
 from octc.compress.placement import convolutions
 from octc.core.errors import OctcError
 from octc.core.files import publishing
+from octc.core.targets import processors_of
+from octc.export.formats import FORMATS
 from octc.export.golden import make_golden
 from octc.export.ptq.engines import OWN, make_foreign
 from octc.export.sensitivity import sensitivity_of
 from octc.export.source import Quantised, Select
-from octc.export.targets import MAKERS, Job, Made, Workshop
+from octc.export.targets import Job, Made, Workshop, maker_of
 from octc.export.temperature import temperature_facts
 from octc.imaging.preprocess import Float32, UInt8
-from octc.machine.cpu import MADE_FOR
 from octc.machine.host import versions as installed
+from octc.runtimes.golden import replay
+from octc.runtimes.registry import open_runtime
 from octc.stats.multilabel import thresholds_of
 from octc.stats.multilabel_comparison import gate_decisions
 from octc.stats.test_plan import ParityOptions
@@ -41,15 +44,15 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class Device:
-    """The device's wing, which this floor may not import, as callables.
+    """How an export tries what it wrote: with the engines that everyone uses, and by the rules of everyone.
 
     open: an artifact folder -> something that takes uint8 [N, C, S, S], gives logits float32 [N, K] and has `close`.
-    replay: that, its golden record and the artifact -> a report with `ok` and numbers (a dataclass).
+    replay: that, its golden record and the artifact -> a report with `ok` and numbers.
     build: folder of a TensorRT artifact, the artifact and the target -> facts of the engine that now lies there, or None.
     """
 
-    open: Callable[[Path, Artifact], Any]
-    replay: Callable[[Any, Golden, Artifact], dict[str, Any]]
+    open: Callable[[Path, Artifact], Any] = open_runtime
+    replay: Callable[[Any, Golden, Artifact], dict[str, Any]] = lambda *given: asdict(replay(*given))
     build: Callable[[Path, Artifact, str], dict[str, Any] | None] = lambda _folder, _artifact, _target: None
 
 
@@ -105,7 +108,7 @@ def export_artifact(
                 reasons = [] if passed else list(result.reasons if result is not None else ["golden"])
                 tried.append({"step": label, "accepted": passed, "reasons": reasons, "float_layers": sorted(floats)})
                 facts = {"golden": report, "gate": None if result is None else result.to_json(), "ladder": list(tried)}
-                if passed and artifact.target == "tensorrt":
+                if passed and FORMATS[job.target].library:
                     facts["engine"] = device.build(temporary, artifact, job.target)
                 artifact = write_manifest(temporary, replace(artifact, details={**artifact.details, **facts}))
                 if not passed:
@@ -124,7 +127,7 @@ def export_artifact(
 
 def write_files(shop: Workshop, job: Job, folder: Path) -> tuple[Golden, Artifact]:
     """Model files, golden record and manifest of a job, unjudged, into an empty folder."""
-    make = make_foreign if job.engine not in ("", OWN) else MAKERS[job.target, job.precision]
+    make = make_foreign if job.engine not in ("", OWN) else maker_of(job.target, job.precision)
     made = make(shop, job, folder)
     golden = make_golden(made.reference, shop.source.checkpoint.preprocess, shop.source.golden, made.golden)
     write_golden(folder, golden)
@@ -210,12 +213,12 @@ def _artifact(shop: Workshop, job: Job, made: Made) -> Artifact:
     known_inputs = shop.source.statistics
     task = str(known.recipe.get("task", "multiclass"))
     details = {**made.facts, **eye_details(known.recipe, known.metrics), **temperature_facts(shop, own)}
-    if (target_precision := (job.target, job.precision)) in MADE_FOR:
-        details["processors"] = MADE_FOR[target_precision]
+    if (made_for := processors_of(job.target, job.precision)) is not None:
+        details["processors"] = made_for
     details["input_statistics"] = None if known_inputs is None else known_inputs.to_json()
     return Artifact(
         name=job.name, role=known.role, model=known.model, precision=job.precision,
-        target="tensorrt" if job.target == "tensorrt-rtx" else job.target,
+        target=FORMATS[job.target].artifact,
         classes=known.classes, preprocess=known.preprocess, lineage=lineage, details=details, main_file=made.main_file,
         task=task,
     )  # fmt: skip

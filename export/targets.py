@@ -11,6 +11,8 @@ from safetensors.torch import save
 from torch import nn
 
 from octc.core.files import write_bytes
+from octc.core.targets import called
+from octc.export.formats import FORMATS
 from octc.export.lint.check import require_clean
 from octc.export.onnx.encoding import Encoding, encode, encoding_for
 from octc.export.onnx.float import check_batches, read_onnx, write_onnx
@@ -18,7 +20,7 @@ from octc.export.onnx.fp16 import write_fp16
 from octc.export.onnx.pack import pack_weights
 from octc.export.openvino import MAIN, write_openvino
 from octc.export.source import Quantised, Source
-from octc.export.tensorrt.variants import MODULES, narrow, require_agreement, write_half, write_int8
+from octc.export.tensorrt.variants import narrow, require_agreement, write_half, write_int8
 from octc.imaging.preprocess import Float32
 from octc.stats.temperature import Temperature
 from octc.train.loop.checkpoint import WEIGHTS
@@ -111,51 +113,65 @@ class Job:
 Maker = Callable[[Workshop, Job, Path], Made]
 
 
-def _onnx_fp32(shop: Workshop, job: Job, folder: Path) -> Made:
+def maker_of(target: str, precision: str) -> Maker:
+    """Who writes the model files of a pair of `octc.export.formats`."""
+    return called(FORMATS[target].makers[precision])
+
+
+def onnx_fp32(shop: Workshop, job: Job, folder: Path) -> Made:
+    """The float file."""
     return _copied(shop.float_onnx(_opset(job)), folder)
 
 
-def _onnx_fp16(shop: Workshop, job: Job, folder: Path) -> Made:
+def onnx_fp16(shop: Workshop, job: Job, folder: Path) -> Made:
+    """The float file in half precision."""
     made = shop.float_onnx(_opset(job))
     facts = write_fp16(Path(made.main_file), folder / ONNX, shop.source.golden)
     return Made(ONNX, made.reference, {**made.facts, **facts})
 
 
-def _onnx_int8(shop: Workshop, job: Job, folder: Path) -> Made:
+def onnx_int8(shop: Workshop, job: Job, folder: Path) -> Made:
+    """The Q/DQ file."""
     return _copied(_int8(shop, job), folder)
 
 
-def _openvino_fp32(shop: Workshop, job: Job, folder: Path) -> Made:
+def openvino_fp32(shop: Workshop, job: Job, folder: Path) -> Made:
+    """An IR of the float file."""
     return _openvino(shop.float_onnx(_opset(job)), folder, half=False)
 
 
-def _openvino_fp16(shop: Workshop, job: Job, folder: Path) -> Made:
+def openvino_fp16(shop: Workshop, job: Job, folder: Path) -> Made:
+    """An IR with weights in half precision."""
     return _openvino(shop.float_onnx(_opset(job)), folder, half=True)
 
 
-def _openvino_int8(shop: Workshop, job: Job, folder: Path) -> Made:
+def openvino_int8(shop: Workshop, job: Job, folder: Path) -> Made:
+    """An IR of the Q/DQ file."""
     return _openvino(_int8(shop, job), folder, half=False)
 
 
-def _tensorrt_int8(shop: Workshop, job: Job, folder: Path) -> Made:
+def tensorrt_int8(shop: Workshop, job: Job, folder: Path) -> Made:
+    """Q/DQ files of both typings, plans and the worker that builds the engine."""
     made, plain, source = _int8(shop, job), shop.float_onnx(_opset(job)), shop.source
     facts = write_int8(
         Path(made.main_file), Path(plain.main_file), folder, (made.reference, source.model), source.checkpoint.preprocess,
-        source.golden, frozenset(made.facts["float_layers"]), MODULES[job.target],
+        source.golden, frozenset(made.facts["float_layers"]), FORMATS[job.target].library,
     )  # fmt: skip
     require_agreement(facts["variants"])
     return Made(ONNX, made.reference, {**made.facts, **facts})
 
 
-def _tensorrt_fp16(shop: Workshop, job: Job, folder: Path) -> Made:
+def tensorrt_fp16(shop: Workshop, job: Job, folder: Path) -> Made:
+    """The FP16 file with its plan."""
     plain, source = shop.float_onnx(_opset(job)), shop.source
-    pre, module = source.checkpoint.preprocess, MODULES[job.target]
+    pre, module = source.checkpoint.preprocess, FORMATS[job.target].library
     facts = write_half(Path(plain.main_file), folder, source.model, pre, source.golden, module)
     require_agreement(facts["variants"])
     return Made("model.fp16.onnx", plain.reference, {**plain.facts, **facts})
 
 
-def _torch_fp32(shop: Workshop, job: Job, folder: Path) -> Made:
+def torch_fp32(shop: Workshop, job: Job, folder: Path) -> Made:
+    """The weights."""
     source = shop.source
     state = {name: tensor.contiguous() for name, tensor in source.model.state_dict().items()}
     write_bytes(folder / WEIGHTS, save(state))
@@ -166,7 +182,7 @@ def _torch_fp32(shop: Workshop, job: Job, folder: Path) -> Made:
 def _int8(shop: Workshop, job: Job) -> Made:
     assert shop.quantised is not None  # export_artifact sees to it
     encoding = encoding_for(shop.quantised.module, job.target)
-    floats = job.floats | narrow(shop.quantised.module) if job.target in MODULES else job.floats
+    floats = job.floats | narrow(shop.quantised.module) if FORMATS[job.target].library else job.floats
     return shop.int8_onnx(_opset(job), encoding, floats, job.target)
 
 
@@ -182,19 +198,3 @@ def _openvino(made: Made, folder: Path, *, half: bool) -> Made:
 def _opset(job: Job) -> int:
     assert job.opset is not None  # every maker that calls this stands in the table with a target that reads ONNX
     return job.opset
-
-
-MAKERS: dict[tuple[str, str], Maker] = {
-    ("onnx", "fp32"): _onnx_fp32,
-    ("onnx", "fp16"): _onnx_fp16,
-    ("onnx", "int8"): _onnx_int8,
-    ("openvino", "fp32"): _openvino_fp32,
-    ("openvino", "fp16"): _openvino_fp16,
-    ("openvino", "int8"): _openvino_int8,
-    ("tensorrt", "int8"): _tensorrt_int8,
-    ("tensorrt", "fp16"): _tensorrt_fp16,
-    ("tensorrt-rtx", "int8"): _tensorrt_int8,
-    ("tensorrt-rtx", "fp16"): _tensorrt_fp16,
-    ("torch", "fp32"): _torch_fp32,
-}
-SENSIBLE = tuple(pair for pair in MAKERS if pair != ("openvino", "fp32"))  # FP16 is the same on a CPU and half the size

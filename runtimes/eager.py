@@ -28,9 +28,7 @@ class EagerRuntime:
         self._before = torch.get_num_threads()
         torch.set_num_threads(threads)
         self._model: Any = _build(folder, artifact)
-        pre = artifact.preprocess
-        self._scale = torch.tensor([1 / 255 / s for s in pre.std]).view(1, 3, 1, 1)
-        self._shift = torch.tensor([m / s for m, s in zip(pre.mean, pre.std, strict=True)]).view(1, 3, 1, 1)
+        self._scale, self._shift = (torch.tensor(values).view(1, 3, 1, 1) for values in artifact.preprocess.affine)
         self.facts = {
             **no_facts("torch", torch.__version__), "device": "cpu", "threads": torch.get_num_threads(), "mode": "inference",
             "channels_last": True, "compiled": False, "timm": need("timm").__version__, "precision_hint": "f32",

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import PIL
 
 from octc.core.errors import OctcError
+from octc.core.targets import row_of
 from octc.imaging.preprocess import Float32, Preprocess, UInt8, decode_image
 from octc.stats.metrics import kl_scores, log_softmax
 from octc.stats.multilabel import thresholds_of
-from octc.store.artifacts import Artifact, Golden
+from octc.store.artifacts import Artifact, Golden, read_golden
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,11 @@ TOLERANCES = {
     "K7": Tolerance("K7", 5e-2, 5e-4, 0.999, near_ties=False),
     "K10": Tolerance("K10", 0.25, 5e-3, 0.995, near_ties=False),  # information only: the verdict decides
 }
-ROWS = {
-    ("torch", "fp32"): "K1", ("onnx", "fp32"): "K1", ("openvino", "fp32"): "K2",
-    ("onnx", "fp16"): "K4", ("openvino", "fp16"): "K4",
-    ("onnx", "int8"): "K7", ("openvino", "int8"): "K7", ("tensorrt", "fp32"): "K3",
-    ("tensorrt", "fp16"): "K4", ("tensorrt", "int8"): "K7",
-}  # fmt: skip
+
+
+def tolerance_of(target: str, precision: str, *, whole_set: bool = False) -> Tolerance | None:
+    """The row for golden images, or for a whole set; None where the target has no such artifact."""
+    return TOLERANCES.get(row_of(target, precision, whole_set=whole_set) or "")
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,18 @@ class GoldenReport:
     ok: bool
 
 
+def check_golden(folder: Path, artifact: Artifact, runtime: Callable[[UInt8], Float32]) -> GoldenReport:
+    """The golden images of an artifact: decoded, resized and computed as where it was made?
+
+    Raises:
+        OctcError: E508 pictures become other bytes here, and what `read_golden` and `replay` raise; an engine that computes
+            something else is in the report (`require_golden`).
+    """
+    golden = read_golden(folder)
+    check_input(golden, artifact.preprocess)
+    return replay(runtime, golden, artifact)
+
+
 def replay(runtime: Callable[[UInt8], Float32], golden: Golden, artifact: Artifact) -> GoldenReport:
     """Run the golden images and compare with their recorded logits (E502 when they cannot belong to this artifact)."""
     pre, classes = artifact.preprocess, len(artifact.classes)
@@ -71,7 +84,8 @@ def replay(runtime: Callable[[UInt8], Float32], golden: Golden, artifact: Artifa
         shapes = f"{list(golden.inputs.shape)} and {list(golden.logits.shape)}"
         text = f"golden images and logits have shapes {shapes}, {artifact.name} takes {pre.size} px and knows {classes} classes"
         raise OctcError("OCT-E502", text, hint="do not use this artifact; copy it again from where it was made")
-    row = TOLERANCES[ROWS[artifact.target, artifact.precision]]
+    row = tolerance_of(artifact.target, artifact.precision)
+    assert row is not None  # read_artifact refuses such a pair
     if artifact.task == "multilabel":
         return compare_decisions(runtime(golden.inputs), golden.logits, row, _thresholds(artifact))
     return compare_logits(runtime(golden.inputs), golden.logits, row)

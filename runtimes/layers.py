@@ -16,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from octc.core.errors import OctcError
-from octc.core.optional import need, openvino_core
+from octc.core.optional import openvino_core
 from octc.imaging.preprocess import UInt8
 from octc.runtimes.base import broken
 from octc.runtimes.onnx_reader.graph import GRAPH_NODE, MODEL_GRAPH, NODE_INPUT, NODE_OPERATOR
 from octc.runtimes.onnx_reader.wire import fields, messages, text
+from octc.runtimes.onnxrt import reference_session
 from octc.runtimes.safety import check_model
 from octc.store.artifacts import Artifact
 
@@ -108,13 +109,8 @@ def _open_onnx(path: Path, artifact: Artifact) -> tuple[list[str], Run]:
     layers, known = _onnx_layers(memoryview(data))
     more = [one for _, one in layers if one not in known]
     outputs = b"".join(_message(GRAPH_OUTPUT, _message(VALUE_NAME, one.encode())) for one in more)
-    ort = need("onnxruntime")
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # the graph as it is written
     try:
-        session = ort.InferenceSession(data + _message(MODEL_GRAPH, outputs), options, providers=["CPUExecutionProvider"])
+        session = reference_session(data + _message(MODEL_GRAPH, outputs), threads=1)
     except Exception as error:  # onnxruntime's errors share no base class
         raise broken(artifact, error) from error
     source, wanted = session.get_inputs()[0].name, [one for _, one in layers]

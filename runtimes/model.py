@@ -11,10 +11,10 @@ from types import TracebackType
 from octc.core.errors import OctcError
 from octc.imaging.preprocess import VIEWS, Preprocess
 from octc.runtimes.base import Runtime
-from octc.runtimes.golden import GoldenReport, check_input, replay, require_golden
+from octc.runtimes.golden import GoldenReport, check_golden, require_golden
 from octc.runtimes.predict import Record, classify
 from octc.runtimes.registry import choose_threads, open_runtime, prefer
-from octc.store.artifacts import MANIFEST, Artifact, read_artifact, read_golden
+from octc.store.artifacts import MANIFEST, Artifact, read_artifact
 from octc.store.find import find_artifacts
 
 BATCH = 8
@@ -146,9 +146,7 @@ def load(place: str | os.PathLike[str], *, threads: int | None = None, batch: in
     count = choose_threads(threads)
     runtime = open_runtime(folder, artifact, threads=count, batch=batch)
     try:
-        golden = read_golden(folder)
-        check_input(golden, artifact.preprocess)
-        report = replay(runtime, golden, artifact)
+        report = check_golden(folder, artifact, runtime)
         require_golden(report, artifact)
     except BaseException:
         runtime.close()

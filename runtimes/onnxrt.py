@@ -9,6 +9,7 @@ from typing import Any
 from octc.core.errors import OctcError
 from octc.core.optional import need
 from octc.imaging.preprocess import Float32, UInt8
+from octc.machine.cpu import usable_threads
 from octc.runtimes.base import broken, check_batch, check_logits, closed, no_facts
 from octc.runtimes.onnx_reader.graph import convolution_precisions
 from octc.store.artifacts import Artifact
@@ -73,6 +74,21 @@ def require_providers(asked: tuple[str, ...], found: tuple[str, ...]) -> None:
     if found[: len(asked)] != asked:
         text = f"provider fell back: asked for {', '.join(asked)}, active is {', '.join(found) or 'none'}"
         raise OctcError("OCT-E601", text, hint="octc doctor shows what is available here")
+
+
+def reference_session(model: Path | bytes, *, optimised: bool = False, threads: int | None = None) -> Any:
+    """A plain session on the CPU, to compare with and to look into; by default every operator runs as it is written.
+
+    threads: None takes the usable physical cores within the quota. onnxruntime's own errors come through: what they mean,
+    the caller knows.
+    """
+    ort = need("onnxruntime")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or usable_threads()[0]
+    options.log_severity_level = 4
+    if not optimised:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return ort.InferenceSession(str(model) if isinstance(model, Path) else model, options, providers=list(PROVIDERS))
 
 
 def _open(path: Path, artifact: Artifact, threads: int, providers: tuple[str, ...], optimised: Path | None = None) -> Any:

@@ -1,44 +1,20 @@
-"""Which engine opens which artifact: a plain table, one line per target."""
+"""Opens an artifact with its engine (`octc/core/targets.py` is the table), and says which of several is taken."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-from octc.core.errors import MissingExtra, OctcError
+from octc.core.errors import OctcError
 from octc.core.optional import EXTRAS, have
-from octc.machine.cpu import MADE_FOR, family_of, read_cpus, usable_threads, why_other_family
+from octc.core.targets import PRECISIONS, TARGETS, Target, called, in_order, processors_of
+from octc.machine.cpu import family_of, read_cpus, usable_threads, why_other_family
 from octc.runtimes.base import Runtime
-from octc.runtimes.eager import open_eager
-from octc.runtimes.onnxrt import open_ort
-from octc.runtimes.openvino import open_ov
 from octc.runtimes.safety import check_model
-from octc.runtimes.tensorrt.runtime import open_trt, rebuild, why_no_engine
-from octc.store.artifacts import MANIFEST, PRECISIONS, Artifact
+from octc.runtimes.tensorrt.runtime import rebuild
+from octc.store.artifacts import MANIFEST, Artifact
 from octc.store.find import Found
 
-Open = Callable[[Path, Artifact, int, "int | None"], Runtime]
-
-
-@dataclass(frozen=True)
-class Engine:
-    """modules: what must be installed; open: the file of this folder that knows the engine."""
-
-    modules: tuple[str, ...]
-    open: Open
-
-
-ENGINES: dict[str, Engine] = {
-    "openvino": Engine(("openvino",), open_ov),
-    "onnx": Engine(("onnxruntime",), open_ort),
-    "torch": Engine(("torch", "timm", "safetensors"), open_eager),
-    "tensorrt": Engine((), open_trt),
-}
-# which engine's file is taken first among those of one precision. On Arm the ONNX file, which gives the answers of x86 there;
-# OpenVINO's depend on the processor
-ENGINE_ORDER = {"arm": ("onnx", "openvino")}
-USUAL_ORDER = ("openvino", "onnx")
 TORCH = ("torch", "fp32")
 
 
@@ -54,16 +30,17 @@ def open_runtime(folder: Path, artifact: Artifact, *, threads: int | None = None
             E104 threads,
             E503 or E504 the model file is not safe to open, and what the engine's file raises.
     """
-    engine = ENGINES[artifact.target]
+    engine = TARGETS[artifact.target]
     if (why := other_processor(artifact)) is not None:
         raise OctcError("OCT-E903", f"{artifact.name} cannot run here: {why}", hint=_instead(folder), place=str(folder))
     missing = _missing(engine)
     if missing:
         text = f"{artifact.name} cannot run here: {missing} is not installed"
-        raise OctcError("OCT-E901", text, hint=f"pip install 'octc[{EXTRAS[missing]}]'", place=str(folder))
+        raise OctcError("OCT-E901", text, hint=install(missing), place=str(folder))
     count = choose_threads(threads)
     check_model(folder, artifact)
-    return engine.open(folder, artifact, count, batch)
+    runtime: Runtime = called(engine.opens)(folder, artifact, count, batch)
+    return runtime
 
 
 def choose_threads(asked: int | None) -> int:
@@ -78,7 +55,7 @@ def choose_threads(asked: int | None) -> int:
 
 def other_processor(artifact: Artifact, kind: str | None = None) -> str | None:
     """Why an artifact is not for this processor, in one sentence; None when it is. kind: `platform.machine()`."""
-    usual = MADE_FOR.get((artifact.target, artifact.precision))
+    usual = processors_of(artifact.target, artifact.precision)
     made_for = artifact.details.get("processors", usual)  # artifacts of before say nothing of it
     return why_other_family(made_for if isinstance(made_for, str) else usual, kind)
 
@@ -102,10 +79,16 @@ def why_not(artifact: Artifact) -> str | None:
     """Why an artifact cannot run on this machine, in one sentence; None when it can."""
     if (why := other_processor(artifact)) is not None:
         return why
-    if artifact.target == "tensorrt":
-        return why_no_engine(artifact)
-    missing = _missing(ENGINES[artifact.target])
-    return f"{missing} is not installed: pip install 'octc[{EXTRAS[missing]}]'" if missing else None
+    engine = TARGETS[artifact.target]
+    if missing := _missing(engine):
+        return f"{missing} is not installed: {install(missing)}"
+    reason: str | None = called(engine.why_not)(artifact) if engine.why_not else None
+    return reason
+
+
+def install(module: str) -> str:
+    """The command that brings a module of an engine."""
+    return f"pip install 'octc[{EXTRAS[module]}]'" if module in EXTRAS else f"pip install {module}"
 
 
 def engine_order(kind: str | None = None) -> tuple[str, ...]:
@@ -113,7 +96,7 @@ def engine_order(kind: str | None = None) -> tuple[str, ...]:
 
     kind: `platform.machine()`; None: this machine.
     """
-    return ENGINE_ORDER.get(family_of(kind) or "", USUAL_ORDER)
+    return in_order(family_of(kind))
 
 
 def preferences(kind: str | None = None) -> tuple[tuple[str, str], ...]:
@@ -136,13 +119,13 @@ def prefer(founds: Sequence[Found]) -> Found:
                 return found
     reasons = "; ".join(f"{found.artifact.name}: {why_not(found.artifact)}" for found in founds)
     usual = [found for found in founds if other_processor(found.artifact) is None]
-    wanted = next((missing for found in usual if (missing := _missing(ENGINES[found.artifact.target]))), None)
+    wanted = next((missing for found in usual if (missing := _missing(TARGETS[found.artifact.target]))), None)
     if wanted is None and founds and not usual:
         raise OctcError("OCT-E903", f"no artifact can run on this machine: {reasons}", hint=_instead(founds[0].folder))
     if wanted is None:
         hint = rebuild(usual[0].folder, usual[0].artifact) if usual else "octc export"
         raise OctcError("OCT-E903", f"no artifact can run on this machine: {reasons}", hint=hint)
-    raise OctcError("OCT-E901", f"no artifact can run on this machine: {reasons}", hint=f"pip install 'octc[{EXTRAS[wanted]}]'")
+    raise OctcError("OCT-E901", f"no artifact can run on this machine: {reasons}", hint=install(wanted))
 
 
 def why_preferred(chosen: Found, founds: Sequence[Found]) -> str:
@@ -168,11 +151,11 @@ def _pair(found: Found) -> tuple[str, str]:
     return found.artifact.target, found.artifact.precision
 
 
-def missing_extra(artifact: Artifact) -> MissingExtra | None:
-    """The extra that an artifact's engine needs and that is not installed here, as an error with its pip line."""
-    module = _missing(ENGINES[artifact.target])
-    return None if module is None else MissingExtra(module, EXTRAS[module])
+def missing_extra(artifact: Artifact) -> OctcError | None:
+    """What to raise where the library of an artifact's engine is not installed here: E901 with its pip line."""
+    module = _missing(TARGETS[artifact.target])
+    return None if module is None else OctcError("OCT-E901", f"{module} is not installed", hint=install(module))
 
 
-def _missing(engine: Engine) -> str | None:
-    return next((module for module in engine.modules if not have(module)), None)
+def _missing(engine: Target) -> str | None:
+    return next((module for module in engine.needs if not have(module)), None)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.parsers import expat
 
 from octc.core.errors import OctcError, shorten
 from octc.core.faults import fault_of
+from octc.core.targets import TARGETS, called
 from octc.runtimes.onnx_reader.graph import scan_onnx
 from octc.store.artifacts import LARGEST, Artifact
 
-SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "torch": ".safetensors"}
 MOST_XML = 64 << 20  # bytes; weights lie beside it
 MOST_ELEMENTS = 2_000_000
 
@@ -56,18 +55,18 @@ def check_model(folder: Path, artifact: Artifact) -> None:
         OctcError: E503 it keeps data in other files, E504 an operator or a size is not allowed, or it is not what it claims.
     """
     path = folder / artifact.main_file
-    suffix = SUFFIX.get(artifact.target)
-    if suffix is not None and path.suffix != suffix:
+    target = TARGETS[artifact.target]
+    suffix = target.suffix
+    if suffix and path.suffix != suffix:
         raise _refuse(path, f"{artifact.main_file} is no {suffix} file")
     size = path.stat().st_size
     if size > LARGEST:
         raise _refuse(path, f"{artifact.main_file} has {size} bytes, the limit is {LARGEST}")
-    check = CHECKS.get(artifact.target)
-    if check is not None:
-        check(path, artifact)
+    if target.checks:
+        called(target.checks)(path, artifact)
 
 
-def _check_onnx(path: Path, artifact: Artifact) -> None:
+def check_onnx(path: Path, artifact: Artifact) -> None:
     del artifact
     try:
         facts = scan_onnx(path)
@@ -89,7 +88,7 @@ def _check_onnx(path: Path, artifact: Artifact) -> None:
         raise _refuse(path, f"{facts.subgraphs} subgraphs and {facts.functions} functions; none is allowed")
 
 
-def _check_ir(path: Path, artifact: Artifact) -> None:
+def check_ir(path: Path, artifact: Artifact) -> None:
     weights = path.with_suffix(".bin")
     if artifact.main_file.removesuffix(".xml") + ".bin" not in artifact.files:
         raise _refuse(path, f"{weights.name} is not among the artifact's files")
@@ -103,9 +102,6 @@ def _check_ir(path: Path, artifact: Artifact) -> None:
     if problems:
         found = list(dict.fromkeys(text for _, text in problems))
         raise _refuse(path, f"not allowed: {shorten(found, 5, 'see the file')}")
-
-
-CHECKS: dict[str, Callable[[Path, Artifact], None]] = {"onnx": _check_onnx, "openvino": _check_ir}
 
 
 class _Stop(Exception):

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,10 @@ import pytest
 import torch
 
 from octc.core.files import sha256_file
-from octc.export.onnx.float import choose_opset
+from octc.export.formats import choose_opset
 from octc.export.pipeline import Device, export_artifact
 from octc.export.source import quantise, read_source
 from octc.export.targets import Job, Workshop
-from octc.runtimes.golden import replay
-from octc.runtimes.registry import open_runtime
 from octc.store.artifacts import MANIFEST
 from octc.store.runs import Run
 from tests.tiny_run import make_run, write_patterns
@@ -28,7 +25,7 @@ from tests.tiny_run import make_run, write_patterns
 PAIRS = (
     ("torch", "fp32"), ("onnx", "fp32"), ("onnx", "fp16"), ("onnx", "int8"), ("openvino", "fp16"), ("openvino", "int8"),
 )  # fmt: skip
-DEVICE = Device(open=open_runtime, replay=lambda runtime, golden, artifact: asdict(replay(runtime, golden, artifact)))
+DEVICE = Device()
 
 
 def shared_run(factory: pytest.TempPathFactory) -> Run:

@@ -14,7 +14,7 @@ from octc.bench.parity.inference import Records
 from octc.bench.parity.render import golden_words, report_text
 from octc.core.errors import OctcError, shorten
 from octc.core.files import canonical_json, sha256_bytes
-from octc.runtimes.golden import TOLERANCES, Tolerance
+from octc.runtimes.golden import Tolerance, tolerance_of
 from octc.stats.cluster_bootstrap import cluster_index, named_images
 from octc.stats.comparison import Comparison, compare_logits, nonfinite, outcome_of
 from octc.stats.patients import PatientIds, patient_ids
@@ -23,17 +23,10 @@ from octc.stats.temperature import Temperature
 from octc.stats.test_plan import ParityOptions
 from octc.stats.verdict import Part, Verdict, finite_part, golden_part, judge, judge_nonfinite
 
-# docs/parity.md, section 13: the row for a candidate of this target and precision against the FP32 student.
-ROWS = {
-    ("onnx", "fp32"): "K1", ("torch", "fp32"): "K1", ("openvino", "fp32"): "K2", ("tensorrt", "fp32"): "K3",
-    ("onnx", "fp16"): "K4", ("openvino", "fp16"): "K4", ("tensorrt", "fp16"): "K4",
-    ("onnx", "int8"): "K10", ("openvino", "int8"): "K10", ("tensorrt", "int8"): "K10",
-}  # fmt: skip
-
 
 def row_of(candidate: Side, against: str) -> Tolerance | None:
     """Row of docs/parity.md, section 13, for a candidate against its FP32 reference; None where the table has no such pair."""
-    return TOLERANCES.get(ROWS.get((candidate.target, candidate.precision), "")) if against == "fp32" else None
+    return tolerance_of(candidate.target, candidate.precision, whole_set=True) if against == "fp32" else None
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,14 @@ from typing import Any
 from octc.core.errors import OctcError, shorten
 from octc.core.files import sha256_file
 from octc.datasets.base import Sample, ids_of
-from octc.datasets.registry import DATASETS, find_root
-from octc.datasets.split import Split, check_split, groups_of, read_split
+from octc.datasets.registry import DATASETS
+from octc.datasets.split import SETS, Split, check_split, groups_of, read_split
 from octc.datasets.tree import has_folder, scan_images
 from octc.imaging.preprocess import read_image
 from octc.stats.patients import KNOWN, PARTIAL, UNKNOWN, PatientIds
 from octc.store.artifacts import Artifact
-from octc.store.runs import RUN, Run, find_run
-
-PARTS = {"test": "test", "select": "val"}  # the name of a set -> the part of the split
+from octc.store.locations import image_root
+from octc.store.runs import Run
 
 
 @dataclass(frozen=True)
@@ -43,31 +42,6 @@ class LabelledSet:
         return ids_of(self.samples)
 
 
-def run_of(folder: Path, artifact: Artifact, run_dir: Path) -> Run | None:
-    """The run that an artifact came from, where it is on this machine: around the folder, or by its id."""
-    around = folder.resolve().parent.parent
-    if (around / RUN).is_file() and around.name == artifact.lineage.get("run"):
-        return Run(folder.parent.parent if folder.parent.name == "artifacts" else around)
-    try:
-        return find_run(run_dir, str(artifact.lineage.get("run") or "/"))
-    except OctcError:
-        return None
-
-
-def root_of(run: Run, data: str | None, environ: Mapping[str, str]) -> Path | None:
-    """Where the images are: `data` (E230 when it is not there), the place they were trained from, OCTC_DATA, the default."""
-    facts = run.read()
-    stored = facts.get("data_root")
-    if data is None and stored and Path(stored).is_dir():
-        return Path(stored)
-    try:
-        return find_root(str(facts["dataset"]), data, environ)
-    except OctcError:
-        if data is not None:
-            raise
-        return None
-
-
 def read_set(run: Run, root: Path, name: str) -> LabelledSet:
     """A set of a run; nothing of it has been looked at yet.
 
@@ -76,7 +50,7 @@ def read_set(run: Run, root: Path, name: str) -> LabelledSet:
     """
     split = read_split(run.split)
     check_split(split)
-    samples = linked(split.parts[PARTS[name]])
+    samples = linked(split.parts[SETS[name]])
     spec = DATASETS.get(split.dataset)
     note = "; ".join(text for text in (split.note, spec.note if spec else "") if text)
     return LabelledSet(name, root, split.classes, samples, _protocol(split, name), note, split.leakage)
@@ -201,8 +175,11 @@ def find_set(
     """The labelled set of this name with its split, or why it is not on this machine."""
     if run is None:
         return None, None, "the run of this artifact, with its split, is not on this machine"
-    root = root_of(run, data, environ)
-    if root is None:
+    try:
+        root = image_root(run, data, environ)
+    except OctcError as error:
+        if data is not None or error.code != "OCT-E230":
+            raise
         return None, None, f"the images of {run.read().get('dataset')} are not on this machine (--data DIR)"
     labelled = read_set(run, root, name)
     if data is None and not is_here(labelled):

@@ -14,9 +14,9 @@ from octc.core.errors import OctcError, Several
 from octc.core.files import sha256_file
 from octc.datasets.split import Split
 from octc.runtimes.base import Runtime
-from octc.runtimes.golden import check_input, replay
+from octc.runtimes.golden import check_golden
 from octc.runtimes.registry import open_runtime
-from octc.store.artifacts import MANIFEST, read_golden
+from octc.store.artifacts import MANIFEST
 from octc.store.find import Found
 
 Bars = Callable[[str, "int | None"], AbstractContextManager[Callable[[int], None]]]
@@ -61,11 +61,9 @@ def open_candidates(
 def _open(found: Found, threads: int | None, stack: ExitStack, say: Say) -> Opened:
     """Check decoding, open the engine, replay the golden images."""
     artifact = found.artifact
-    golden = read_golden(found.folder)
-    check_input(golden, artifact.preprocess)
     runtime = open_runtime(found.folder, artifact, threads=threads)
     stack.callback(runtime.close)
-    report = asdict(replay(runtime, golden, artifact))
+    report = asdict(check_golden(found.folder, artifact, runtime))
     mark = "✓" if report["ok"] else "✗"
     say(f"  {mark} golden   {artifact.name}: {golden_words(report)}, {report['tolerance_id']}")
     return Opened(found, sha_of(found), runtime, report)

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from octc.core.errors import OctcError, shorten
+from octc.core.targets import references
 from octc.runtimes.registry import missing_extra, prefer, why_not
 from octc.store.find import Found, find_artifacts, read_teacher
-
-REFERENCES = ("onnx", "openvino", "torch")  # targets of the FP32 reference, the first that runs here is taken
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,8 @@ def choose_parties(founds: Sequence[Found], run_dir: Path, against: str | None, 
 
 def _no_reference(family: Sequence[Found], run: str) -> OctcError:
     """What to say where no FP32 artifact runs here: the engine of one that is here is not installed, or there is none."""
-    for found in sorted(_references(family), key=lambda f: REFERENCES.index(f.artifact.target)):
+    order = references()
+    for found in sorted(_references(family), key=lambda f: order.index(f.artifact.target)):
         if (absent := missing_extra(found.artifact)) is not None:
             text = f"the FP32 reference {found.artifact.name} cannot run here: {absent.message}"
             return OctcError(absent.code, text, hint=absent.hint, place=str(found.folder))
@@ -75,7 +75,7 @@ def _no_reference(family: Sequence[Found], run: str) -> OctcError:
 
 
 def _references(founds: Sequence[Found]) -> list[Found]:
-    return [f for f in founds if f.artifact.precision == "fp32" and f.artifact.target in REFERENCES]
+    return [f for f in founds if f.artifact.precision == "fp32" and f.artifact.target in references()]
 
 
 def _same(one: Found, other: Found) -> bool:
@@ -95,8 +95,8 @@ def _siblings(found: Found, run_dir: Path) -> list[Found]:
 
 def _floats(founds: Sequence[Found]) -> list[Found]:
     """FP32 artifacts that run here, the preferred one first."""
-    able = [f for f in _references(founds) if why_not(f.artifact) is None]
-    return sorted(able, key=lambda f: REFERENCES.index(f.artifact.target))
+    order = references()
+    return sorted((f for f in _references(founds) if why_not(f.artifact) is None), key=lambda f: order.index(f.artifact.target))
 
 
 def _teacher(found: Found, run_dir: Path) -> tuple[Found | None, tuple[str, str]]:

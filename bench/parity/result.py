@@ -75,11 +75,17 @@ class Judged:
     no_layers: str | None = None
 
     @property
-    def passed(self) -> bool:
-        """Whether every claim of the headline was shown, or, where nothing else could be checked, the golden images hold."""
+    def exit_code(self) -> int:
+        """0 only when every claim of the headline was shown, or, with nothing else to check, the golden images hold."""
+        if self.error is not None:
+            return self.error.exit_code
         if self.claims:
-            return all(report.exit_code == 0 for report in self.claims)
-        return self.word == "golden_only"
+            return max(report.exit_code for report in self.claims)
+        return 0 if self.word == "golden_only" else 1
+
+    @property
+    def passed(self) -> bool:
+        return self.exit_code == 0
 
     @property
     def word(self) -> str:

@@ -42,15 +42,6 @@ MENDS = {
 }
 
 
-def exit_code(one: Judged) -> int:
-    """0 only when every claim of the headline was shown (or there was nothing but golden images, and they hold)."""
-    if one.error is not None:
-        return one.error.exit_code
-    if one.claims:
-        return max(report.exit_code for report in one.claims)
-    return 0 if one.word == "golden_only" else 1
-
-
 def summary(result: Result) -> Iterator[tuple[str, ...]]:
     """Rows of COLUMNS: every reference once, then every claim."""
     seen = set()
@@ -180,7 +171,7 @@ def document(one: Judged, result: Result, facts: dict[str, Any]) -> dict[str, An
         },
         "set": None, "set_reason": result.no_set, "golden": golden_json(one.golden),
         "verdict": {
-            "word": one.word, "reasons": reasons, "exploratory": False, "exploratory_reason": None, "exit_code": exit_code(one)
+            "word": one.word, "reasons": reasons, "exploratory": False, "exploratory_reason": None, "exit_code": one.exit_code
         },
         "warnings": [],
     }  # fmt: skip

@@ -17,7 +17,6 @@ from octc.bench.parity.evaluation_set import (
     check_images,
     find_set,
     folded_temperature,
-    run_of,
 )
 from octc.bench.parity.inference import Records
 from octc.bench.parity.measure import measure_everyone, measure_robustness, temperatures_of
@@ -34,6 +33,7 @@ from octc.stats.temperature import Temperature
 from octc.stats.test_plan import ParityOptions
 from octc.store.artifacts import read_golden
 from octc.store.find import Found
+from octc.store.locations import run_of
 from octc.store.runs import Run
 
 

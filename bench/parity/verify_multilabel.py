@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from octc.bench.parity.document import plan_json
-from octc.bench.parity.evaluation_set import LabelledSet, check_artifact, check_images, find_set, run_of
+from octc.bench.parity.evaluation_set import LabelledSet, check_artifact, check_images, find_set
 from octc.bench.parity.inference import measure_all
 from octc.bench.parity.open_artifact import Bars, Opened, Say, open_candidates, open_references, sha_of
 from octc.bench.parity.plan_lock import Look, Standing, planned_options, register_use
@@ -24,6 +24,7 @@ from octc.stats.multilabel_comparison import COLUMNS, Decisions, all_finite, com
 from octc.stats.test_plan import ParityOptions
 from octc.stats.verdict import Part, Verdict, golden_part
 from octc.store.find import Found
+from octc.store.locations import run_of
 from octc.store.runs import Run
 from octc.store.verdicts import MARK
 

@@ -13,6 +13,7 @@ from octc.bench.timing.profiles import CANDIDATE
 from octc.bench.timing.rows import Row
 from octc.bench.timing.state import State
 from octc.bench.timing.verdicts import stored_verdict
+from octc.core.targets import TARGETS
 from octc.machine.cpu import FAST_INT8
 from octc.store.verdicts import MARK
 
@@ -109,7 +110,7 @@ def _computed(state: State) -> list[Finding]:
 def _gpu(state: State) -> list[Finding]:
     """What GPU rows hold, and power caps that were allowed."""
     rows = [row for row in state.rows.values() if row.latency is not None]
-    engines = {s.id for s in _measured(state) if s.found.artifact.target == "tensorrt"}
+    engines = {s.id for s in _measured(state) if TARGETS[s.found.artifact.target].on_gpu}
     mine = tuple(row.plan.id for row in rows if row.plan.subject in engines and row.plan.scope == "device")
     capped = tuple(r.plan.id for r in rows if r.conditions is not None and r.conditions.power_capped and r.status == "VALID")
     found = []

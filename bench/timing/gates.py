@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from octc.bench.timing.latency import Measure, spell_interval, spell_number
 from octc.bench.timing.rows import Row
 from octc.bench.timing.state import State
-from octc.core.codes import EXIT_ORDER
-from octc.core.errors import OctcError, shorten
+from octc.core.errors import OctcError, ranked, shorten
 
 PERCENTILE_GATES = {"max_p50_ms": "p50", "max_p90_ms": "p90", "max_p99_ms": "p99"}
 SPELT = {"max_p50_ms": "--max-p50", "max_p90_ms": "--max-p90", "max_p99_ms": "--max-p99",
@@ -61,7 +60,7 @@ def judge(state: State, stopped: int = INTERRUPTED) -> Judgement:
         for g in gates if not g.holds
     ]  # fmt: skip
     invalid = list(_invalid(state))
-    errors = sorted([*state.errors, *invalid, *missed], key=lambda error: EXIT_ORDER.index(error.exit_code))
+    errors = ranked([*state.errors, *invalid, *missed])
     wrong = any(reason in WRONG for row in state.rows.values() for reason in row.reasons)
     statuses = [row.status for row in state.rows.values()] + [one.status for one in state.comparisons]
     bad = "INVALID" in statuses

@@ -8,12 +8,11 @@ from pathlib import Path
 
 from octc.bench.timing.queries import INPUTS
 from octc.core.errors import OctcError
-from octc.datasets.registry import find_root
 from octc.datasets.split import read_split
 from octc.datasets.synthetic.bscans import CLASSES, QUALITY, draw_phantom
 from octc.datasets.tree import Left, is_folder, open_tree, words_left
 from octc.store.find import Found
-from octc.store.runs import RUN, Run
+from octc.store.locations import image_root, run_of
 
 
 def choose_pictures(
@@ -46,19 +45,19 @@ def _of_folder(folder: Path) -> tuple[list[str], tuple[Left, ...]]:
 
 def _of_run(found: Found, run_dir: Path, data: str | None, environ: Mapping[str, str]) -> tuple[list[str], str] | None:
     """Validation images of the run that made the artifact, then training images; None where they are not here."""
-    beside = found.folder.resolve().parent.parent
-    run = Run(beside if (beside / RUN).is_file() else run_dir / str(found.artifact.lineage.get("run")))
+    run = run_of(found.folder, found.artifact, run_dir)
+    if run is None:
+        return None
     try:
-        facts, split = run.read(), read_split(run.split)
-        stored = facts.get("data_root")
-        here = data is None and isinstance(stored, str) and Path(stored).is_dir()
-        root = Path(str(stored)) if here else find_root(str(facts["dataset"]), data, environ)
-    except (OctcError, KeyError):
+        split, root = read_split(run.split), image_root(run, data, environ)
+    except OctcError:
+        if data is not None:
+            raise
         return None
     for parts in (("val",), ("val", "train")):
         paths = [root / s.path for part in parts for s in split.parts[part] if (root / s.path).is_file()]
         if len(paths) >= INPUTS:
-            words = f"{INPUTS} {' and '.join(parts)} images of {facts['dataset']}"
+            words = f"{INPUTS} {' and '.join(parts)} images of {split.dataset}"
             return [str(path.resolve()) for path in spread(paths)], words
     return None
 

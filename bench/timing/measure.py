@@ -16,6 +16,7 @@ from octc.bench.timing.rows import Row, broken_row, judge_row, not_measured, pre
 from octc.bench.timing.state import State, first_s, opened, warm_request
 from octc.core.errors import OctcError
 from octc.core.files import sha256_bytes, write_bytes
+from octc.core.targets import TARGETS
 
 OFFLINE_BATCHES = (1, 2, 4, 8, 16, 32, 64)
 SLACK_S = 120.0
@@ -85,7 +86,7 @@ def _source(state: State, subject: Subject) -> str | None:
 
 
 def on_gpu(subject: Subject) -> bool:
-    return subject.found.artifact.target == "tensorrt"
+    return TARGETS[subject.found.artifact.target].on_gpu
 
 
 def _energy(state: State, subject: Subject, loop_ns: Sequence[int], images: int) -> Energy:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from octc.bench.timing.profiles import CANDIDATE, REFERENCE, Options
 from octc.core.errors import OctcError
+from octc.core.targets import TARGETS, in_order
 from octc.runtimes.registry import prefer, why_not
 from octc.store.find import Found
 
@@ -17,8 +18,6 @@ BATCHES = (1, 8)
 AS_TRAINED = (("torch", "fp32"), ("onnx", "fp32"), ("openvino", "fp32"), ("openvino", "fp16"), ("onnx", "fp16"))
 # same file format, same precision on both sides: the quickest engine first
 SAME = (("openvino", "fp32"), ("openvino", "fp16"), ("onnx", "fp32"), ("torch", "fp32"), ("onnx", "fp16"))
-# what the quick profile measures of each engine: INT8, and the float file that is quicker on a CPU
-QUICK_PICK = (("openvino", ("int8",)), ("openvino", ("fp16", "fp32")), ("onnx", ("int8",)), ("onnx", ("fp32", "fp16")))
 OVERHEAD_S = 3.0  # a fresh process, its imports, its load, its golden images and its warm-up
 QUICK_NOTE = "quick profile: not comparable, not for publication"  # the first line of every output
 NOT_QUICK = "not measured by the quick profile; name its folder to measure it"
@@ -140,9 +139,10 @@ def _picked(candidates: Sequence[Subject], given: set[str], headline: str) -> li
     if given & {s.id for s in runnable}:
         return [s.id for s in runnable if s.id in given]
     chosen = [headline]
-    for target, precisions in QUICK_PICK:
-        fits = [s for precision in precisions for s in runnable if _kind(s) == (target, precision)]
-        chosen += [fits[0].id] if fits else []
+    for target in in_order(None):
+        for precisions in (("int8",), TARGETS[target].floats):  # the float file that is quicker on a CPU
+            fits = [s for precision in precisions for s in runnable if _kind(s) == (target, precision)]
+            chosen += [fits[0].id] if fits else []
     return [s.id for s in runnable if s.id in chosen]
 
 
@@ -189,7 +189,7 @@ def _teacher(
     batch = options.batch or 1
     runnable = {_kind(s): s.id for s in reversed(references) if s.why_not is None}
     rows = [_row(s.id, "device", batch, s.why_not) for s in references if s.why_not is not None and _kind(s) in AS_TRAINED[:2]]
-    trained = next((runnable[kind] for kind in AS_TRAINED if kind in runnable), None)
+    trained = next((runnable[kind] for kind in (*AS_TRAINED, *_floats()) if kind in runnable), None)
     if trained is None:
         reason = no_teacher or "; ".join(f"{s.id}: {s.why_not}" for s in references)
         rows = rows or [RowPlan("teacher", "teacher", "single_stream", "device", batch, reason)]
@@ -199,13 +199,18 @@ def _teacher(
     versus = [Versus("as_shipped", headline, (trained,), scope) for scope in ("device", "end_to_end")]
     versus += [Versus("as_shipped", name, (trained,), "device") for name in full if name != headline]
     students = {_kind(s): s.id for s in reversed(candidates) if s.id in measured}
-    same = next((kind for kind in SAME if kind in students and kind in runnable), None)
+    same = next((kind for kind in (*SAME, *_floats()) if kind in students and kind in runnable), None)
     if same is not None:
         scopes = ("device",) if quick else ("device", "end_to_end")
         if runnable[same] != trained:
             rows += [_row(runnable[same], scope, batch, ONLY_BLOCKS if quick else None) for scope in scopes]
         versus += [Versus("same_precision", students[same], (runnable[same],), scope) for scope in scopes]
     return rows, versus
+
+
+def _floats() -> list[tuple[str, str]]:
+    """Float files of every engine."""
+    return [(name, precision) for name, one in TARGETS.items() if not one.on_gpu for precision in one.floats]
 
 
 def _notes(options: Options, full: Sequence[str], measured: Sequence[str], headline: str) -> tuple[str, ...]:

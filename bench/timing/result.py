@@ -18,11 +18,11 @@ from octc.bench.timing.state import Facts, State
 from octc.bench.timing.verdicts import artifact_sum, stored_verdict
 from octc.core.errors import OctcError
 from octc.core.files import read_json, write_bytes, write_json
+from octc.core.targets import TARGETS
 from octc.machine.host import host_name, versions
 
 SCHEMA_VERSION = "1.0"
 SCHEMA = Path(__file__).with_name("bench-result.schema.json")
-DISTRIBUTIONS = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch", "tensorrt": "tensorrt"}
 
 
 def read_schema() -> dict[str, Any]:
@@ -65,7 +65,7 @@ def warnings(state: State) -> list[str]:
 def _power(state: State) -> list[str]:
     """Where no sensor answers: why, and the mend."""
     told = {row.energy.gross.reason for row in state.rows.values() if row.energy is not None}
-    on_gpu = any(s.why_not is None and s.found.artifact.target == "tensorrt" for s in state.plan.subjects)
+    on_gpu = any(s.why_not is None and TARGETS[s.found.artifact.target].on_gpu for s in state.plan.subjects)
     reason, hint = no_power(state.machine, on_gpu, state.root)
     return [f"energy null ({reason}): {hint}"] if reason in told else []
 
@@ -89,7 +89,7 @@ def _settings(state: State) -> dict[str, Any]:
 def _artifact(state: State, subject: Subject) -> dict[str, Any]:
     artifact, known = subject.found.artifact, state.facts.get(subject.id, Facts())
     engine = known.engine
-    name = DISTRIBUTIONS[artifact.target]
+    name = TARGETS[artifact.target].library
     runtime = {
         "name": str(engine.get("runtime", name)), "version": str(engine.get("version") or versions((name,)).get(name, "none")),
         "provider": engine.get("provider"), "precision_hint": engine.get("precision_hint"), "streams": engine.get("streams"),

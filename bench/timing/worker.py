@@ -38,11 +38,12 @@ from octc.core.faults import fault_of
 from octc.core.files import parse_json
 from octc.core.offline import go_offline
 from octc.core.optional import need
+from octc.core.targets import TARGETS
 from octc.imaging.preprocess import UInt8
 from octc.runtimes.base import Runtime
-from octc.runtimes.golden import check_input, replay
-from octc.runtimes.registry import ENGINES, open_runtime
-from octc.store.artifacts import Artifact, read_artifact, read_golden
+from octc.runtimes.golden import check_golden
+from octc.runtimes.registry import open_runtime
+from octc.store.artifacts import Artifact, read_artifact
 
 DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
@@ -123,7 +124,7 @@ def _start(asked: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> Benc
 def _open(bench: Bench, _asked: dict[str, Any]) -> dict[str, Any]:
     """Import the engine, load, and run once."""
     start = time.perf_counter_ns()
-    for module in ENGINES[bench.artifact.target].modules:
+    for module in TARGETS[bench.artifact.target].needs:
         need(module)
     imported = time.perf_counter_ns()
     bench.runtime = open_runtime(bench.folder, bench.artifact, threads=bench.threads, batch=bench.batch)
@@ -138,10 +139,8 @@ def _open(bench: Bench, _asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def _golden(bench: Bench, _asked: dict[str, Any]) -> dict[str, Any]:
-    golden = read_golden(bench.folder)
-    check_input(golden, bench.artifact.preprocess)
     model = in_batches(bench.model, bench.batch)  # a larger batch would count as this artifact's memory
-    return dataclasses.asdict(replay(model, golden, bench.artifact))
+    return dataclasses.asdict(check_golden(bench.folder, bench.artifact, model))
 
 
 def _query(bench: Bench, asked: dict[str, Any]) -> Query:

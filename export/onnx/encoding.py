@@ -26,6 +26,7 @@ from octc.compress.placement import ADDITIONS
 from octc.compress.rounding import forget_floats
 from octc.compress.trace import set_module
 from octc.core.errors import OctcError
+from octc.export.formats import FORMATS
 from octc.export.onnx.pack import round_weights
 
 RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid)
@@ -134,10 +135,8 @@ def is_rectified(quantised: fx.GraphModule) -> bool:
 
 def encoding_for(quantised: fx.GraphModule, target: str) -> Encoding:
     """For ReLU networks uint8 in onnxruntime and mixed in OpenVINO, for all others int8; TensorRT: int8 with FP16 scales."""
-    if target.startswith("tensorrt"):
-        return ENCODINGS["half"]
-    name = {"onnx": "uint8", "openvino": "mixed"}.get(target, "int8")
-    return ENCODINGS[name if is_rectified(quantised) else "int8"]
+    known = FORMATS[target]
+    return ENCODINGS[known.encoding if known.encoding == known.others or is_rectified(quantised) else known.others]
 
 
 def encode(

@@ -7,7 +7,6 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,44 +17,13 @@ from torch import nn
 
 from octc.core.errors import OctcError
 from octc.core.files import sha256_file
-from octc.core.optional import need
 from octc.imaging.preprocess import Preprocess
+from octc.runtimes.onnxrt import reference_session
 from octc.train.networks.models import WithInput, out_of_place
 
 INPUT, OUTPUT = "image", "logits"
 BATCHES = (1, 2, 5)
 LIMIT = 2_000_000_000  # bytes; protobuf ends at 2 GiB
-
-
-@dataclass(frozen=True)
-class Reads:
-    """What a target reads. opset: the default; lowest, highest: what may be asked for; ir: newest file format."""
-
-    opset: int
-    lowest: int
-    highest: int
-    ir: int
-
-
-# dynamo writes 18 and above (17 comes out as 18). onnxruntime 1.20 and OpenVINO 2025.0 read 21; TensorRT 10 reads 20.
-# FP16 scales are legal from 19 on.
-READS = {
-    "onnx": Reads(20, 18, 21, 10), "openvino": Reads(20, 18, 21, 10), "tensorrt": Reads(19, 19, 20, 10),
-    "tensorrt-rtx": Reads(19, 19, 21, 10),
-}  # fmt: skip
-
-
-def choose_opset(target: str, asked: int | None) -> int:
-    """The opset for a target (OctcError E401 when what is asked cannot be written or read)."""
-    reads = READS[target]
-    opset = asked or reads.opset
-    if not reads.lowest <= opset <= reads.highest:
-        side = (
-            f"{target} reads up to {reads.highest}" if opset > reads.highest else f"octc writes {reads.lowest} and above for it"
-        )
-        hint = f"--opset {reads.lowest} to {reads.highest}, or leave it out ({reads.opset})"
-        raise OctcError("OCT-E401", f"opset {opset} cannot be had for {target}: {side}", hint=hint, place="--opset")
-    return opset
 
 
 def write_onnx(model: nn.Module, pre: Preprocess, path: Path, opset: int) -> dict[str, Any]:
@@ -163,10 +131,7 @@ def check_batches(path: Path, pre: Preprocess) -> list[int]:
     Raises:
         OctcError: E402 when a batch cannot be run, or an image's logits depend on the batch.
     """
-    runtime = need("onnxruntime")
-    options = runtime.SessionOptions()
-    options.log_severity_level = 4
-    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = reference_session(path, optimised=True)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (max(BATCHES), pre.channels, pre.size, pre.size), dtype=np.uint8)
     rows: list[Any] = []

@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
-from octc.core.optional import need
 from octc.export.onnx.float import INPUT
 from octc.imaging.preprocess import UInt8
+from octc.runtimes.onnxrt import reference_session
 
 HALF_MAX = 65504.0
 PREFIX = "octc_range_"
@@ -28,11 +28,7 @@ def tensor_ranges(proto: onnx.ModelProto, images: UInt8) -> dict[str, float]:
         probed.graph.node.append(helper.make_node("Abs", [name], [f"{PREFIX}abs_{name}"]))
         probed.graph.node.append(helper.make_node("ReduceMax", [f"{PREFIX}abs_{name}"], [PREFIX + name], keepdims=0))
         probed.graph.output.append(helper.make_tensor_value_info(PREFIX + name, TensorProto.FLOAT, []))
-    runtime = need("onnxruntime")
-    options = runtime.SessionOptions()
-    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    session = runtime.InferenceSession(probed.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = reference_session(probed.SerializeToString())
     top = np.zeros(len(names))
     for image in images:
         found = np.array(session.run([PREFIX + name for name in names], {INPUT: image[None]}), dtype=np.float64)

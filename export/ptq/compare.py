@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from octc.core.errors import OctcError
-from octc.export.onnx.float import choose_opset
+from octc.export.formats import choose_opset
 from octc.export.pipeline import write_files
 from octc.export.ptq.engines import ENGINES, missing_of, nncf_default
 from octc.export.source import Quantised, calibration_set, of_run

@@ -31,6 +31,7 @@ from octc.export.openvino import MAIN, write_openvino
 from octc.export.source import calibration_set, describe_calibration, of_run
 from octc.export.targets import ONNX, Job, Made, Workshop
 from octc.imaging.preprocess import Float32, UInt8
+from octc.runtimes.onnxrt import reference_session
 from octc.train.batches.images import eval_batches
 from octc.train.loop.evaluate import network_input
 from octc.train.networks.models import WithInput
@@ -193,11 +194,7 @@ def make_foreign(shop: Workshop, job: Job, folder: Path) -> Made:
 
 def run_unoptimised(path: Path, images: UInt8) -> Float32:
     """Logits float32 [N, K] of an ONNX file with every operator executed as it stands: the reference of a Q/DQ graph."""
-    runtime = need("onnxruntime")
-    options = runtime.SessionOptions()
-    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = reference_session(path)
     return np.concatenate([session.run([OUTPUT], {INPUT: image[None]})[0] for image in images])
 
 

@@ -19,7 +19,6 @@ from torch import fx, nn
 from octc.compress.placement import convolutions
 from octc.core.errors import OctcError
 from octc.core.files import sha256_file, write_bytes, write_json
-from octc.core.optional import need
 from octc.export.lint.check import mark_float, require_clean
 from octc.export.lint.graph import graphs_of
 from octc.export.lint.placement import LEAST
@@ -27,8 +26,8 @@ from octc.export.onnx.float import INPUT, OUTPUT, read_onnx, save
 from octc.export.onnx.fp16 import write_fp16
 from octc.export.tensorrt.trtexec import RECIPE, recipe_text
 from octc.imaging.preprocess import Preprocess, UInt8
+from octc.runtimes.onnxrt import reference_session
 from octc.schemas.tensorrt_plan import (
-    CLASSIC,
     ONNX_FILES,
     RTX,
     SIDECAR_SCHEMA,
@@ -42,7 +41,6 @@ from octc.store.artifacts import GOLDEN
 from octc.train.loop.evaluate import logits_of
 
 WORKER, SIDECAR, FLOAT_GOLDEN = "trt_worker.py", "engine.json", "golden-fp16.npz"
-MODULES = {"tensorrt": CLASSIC, "tensorrt-rtx": RTX}  # target of an export -> Python module of TensorRT
 STRONG_TARGET = "tensorrt-strong"
 CHECKED = 4  # golden images that every variant is run on; onnxruntime is slow in FP16
 AGREE = {"int8": (5e-2, 0.0), "int8fp16": (5e-2, 1e-2), "fp16": (1e-2, 0.0)}  # delta over s: limit, and what FP16 may add
@@ -157,11 +155,7 @@ def compare(path: Path, reference: nn.Module, pre: Preprocess, images: UInt8) ->
 
     Returns: max_abs, delta_over_s (max_abs over the mean range of the logits), cosine (the lowest), agreement, images.
     """
-    ort = need("onnxruntime")
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = reference_session(path)
     ours = session.run([OUTPUT], {INPUT: images})[0].astype(np.float64)
     theirs = logits_of(reference, images, pre, "cpu", batch=len(images)).numpy().astype(np.float64)
     spread = float(np.ptp(theirs, axis=1).mean()) or 1.0

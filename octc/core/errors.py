@@ -59,10 +59,14 @@ class Several(OctcError):
     """More than one problem at once; all are listed, the worst one gives the exit code."""
 
     def __init__(self, errors: Sequence[OctcError]) -> None:
-        ranked = sorted(errors, key=lambda error: EXIT_ORDER.index(error.exit_code))
-        first = ranked[0]
+        first = ranked(errors)[0]
         super().__init__(first.code, first.message, hint=first.hint, place=first.place, why=first.why)
         self.errors = list(errors)
+
+
+def ranked(errors: Sequence[OctcError]) -> list[OctcError]:
+    """Errors by what decides the exit code: the first one does."""
+    return sorted(errors, key=lambda error: EXIT_ORDER.index(error.exit_code))
 
 
 def shorten(items: Sequence[str], most: int = 10, more: str = "--json for all") -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +15,7 @@ from octc.core.errors import OctcError
 from octc.datasets.base import Progress, Sample, ids_of
 from octc.datasets.near_duplicates import Bits, signs_of, signs_of_fundus
 from octc.imaging.preprocess import quality_notes, read_image
+from octc.machine.cpu import reading_pool
 
 WHITE, BORDER = 250, 0.05  # grey level; share of the outermost pixels from which an image counts as having a white border
 UCSD_TEST = 1000  # images of the official test part, in either release
@@ -45,7 +44,7 @@ class ImageFacts:
 def read_facts(root: Path, items: Sequence[Sample], progress: Progress | None = None) -> list[ImageFacts]:
     """Decode every image once, in threads (Pillow lets go of the interpreter)."""
     facts: list[ImageFacts] = []
-    with ThreadPoolExecutor(max_workers=max(2, len(os.sched_getaffinity(0)))) as pool:
+    with reading_pool() as pool:
         for fact in pool.map(partial(_facts, root), items):
             facts.append(fact)
             if progress is not None:

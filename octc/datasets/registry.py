@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from octc.datasets.parts import part_folders
 from octc.datasets.synthetic.paired import CLASSES as PAIRED
 from octc.datasets.tree import count_left, has_file, has_folder, is_folder, may_be_image, open_tree
 from octc.imaging.preprocess import read_image
+from octc.machine.cpu import reading_pool
 
 UCSD = ("CNV", "DME", "DRUSEN", "NORMAL")
 UCSD_LAYOUT = "CellData/OCT/{train,test}/CLASS/CLASS-PATIENT-INDEX.jpeg"
@@ -251,7 +251,7 @@ def without_bad(samples: Samples, progress: Progress | None = None) -> Samples:
     """The samples that can be decoded; the others are in `skipped`."""
     good: list[Sample] = []
     bad: list[tuple[str, str]] = []
-    with ThreadPoolExecutor(max_workers=4) as pool:  # decoding lets go of the interpreter
+    with reading_pool() as pool:
         found = pool.map(partial(_why_bad, samples.root), samples.items)
         for done, (sample, why) in enumerate(zip(samples.items, found, strict=True), 1):
             if why is None:

@@ -23,6 +23,7 @@ from octc.stats.patients import UNKNOWN, PatientIds
 
 PARTS = ("train", "val", "test")
 OFFICIAL = "official"  # a fourth part, of folds only: the fixed official test, which no fold trains or chooses on
+SETS = {"select": "val", "test": "test", "official": OFFICIAL}  # what an option calls a set -> the part of a split
 CLEAN, RELEASED, RELEASED_TEACHER = "clean", "as-released", "as-released-teacher"
 PROTOCOLS = (CLEAN, RELEASED, RELEASED_TEACHER)
 

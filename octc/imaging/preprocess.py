@@ -115,6 +115,11 @@ class Preprocess:
             picture = equalise(picture, self.clahe, self.clahe_grid)
         return np.stack([_to_array(_view(picture, name, self)) for name in views])
 
+    @property
+    def affine(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """(scale, shift) of each network channel: values 0 to 255 are normalised as x * scale - shift, in every graph."""
+        return tuple(1 / 255 / s for s in self.std), tuple(m / s for m, s in zip(self.mean, self.std, strict=True))
+
     def normalise(self, batch: UInt8) -> Float32:
         """uint8 [N, channels, H, W] -> float32 [N, 3, H, W], what the graph computes inside."""
         mean = np.asarray(self.mean, np.float32).reshape(1, 3, 1, 1)

@@ -15,8 +15,9 @@ from pathlib import Path
 from types import ModuleType
 
 from octc.core.faults import fault_of
+from octc.core.targets import TARGETS as ENGINES
 from octc.core.telemetry import DEPENDENCIES, Dependency, is_quiet
-from octc.machine.cpu import FAST_INT8, MADE_FOR, ROOT, SYSTEM_CPUS, read_text, why_other_family
+from octc.machine.cpu import FAST_INT8, ROOT, SYSTEM_CPUS, read_text, why_other_family
 from octc.machine.host import FPMATH, ISA_LIMITS, Gpu, Machine, memory_mib
 
 TARGETS = ("x86", "jetson", "gpu", "tensorrt")
@@ -95,7 +96,12 @@ def check_cpu(machine: Machine, environ: Mapping[str, str], threads: tuple[int, 
 
 def check_engines(kind: str, installed: Container[str]) -> list[Check]:
     """What this processor means for artifacts that are made for another. kind: `platform.machine()`; installed: modules."""
-    others = [f"{t}-{p}" for (t, p), family in MADE_FOR.items() if why_other_family(family, kind) is not None]
+    others = [
+        f"{t}-{p}"
+        for t, one in ENGINES.items()
+        for p, made_for in one.processors.items()
+        if why_other_family(made_for, kind) is not None
+    ]
     if not others:
         return []
     text = f"artifacts {', '.join(others)} do not run on this processor ({kind}); ONNX artifacts do, and octc takes them"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,9 +37,6 @@ CLASSES = {
     "amx": "x86-amx", "vnni": "x86-vnni", "avx512": "x86-avx512", "avx2": "x86-avx2",
     "i8mm": "arm-i8mm", "neon-dotprod": "arm-dotprod", "neon": "arm-neon",
 }  # fmt: skip
-# (target, precision) -> family of processors that its file is made for; others run anywhere. OpenVINO's convolutions on Arm
-# take INT8 only with one code type on both sides: Cortex-A57 and A72 refuse the file, Neoverse-N1 misses the golden images.
-MADE_FOR = {("openvino", "int8"): "x86"}
 FAST_INT8 = ("vnni", "amx", "neon-dotprod")
 
 
@@ -123,6 +121,12 @@ def usable_threads(cpus: Cpus | None = None) -> tuple[int, str]:
     if known.quota is not None and max(1, int(known.quota)) < cores:
         return max(1, int(known.quota)), "quota"
     return cores, "affinity" if len({known.core_of[cpu] for cpu in usable}) < known.physical else "physical_cores"
+
+
+def reading_pool() -> ThreadPoolExecutor:
+    """Threads that read, decode and hash files (all of which let go of the interpreter): as many as `usable_threads` gives, so
+    that a container's quota counts, and at least two, because one that waits for the disk computes nothing."""
+    return ThreadPoolExecutor(max_workers=max(2, usable_threads()[0]))
 
 
 def read_flags(root: Path = ROOT) -> tuple[str, tuple[str, ...]]:

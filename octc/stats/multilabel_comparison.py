@@ -18,7 +18,7 @@ from octc.stats.multilabel import by_eye, mean_ap, target_matrix, view_scores
 from octc.stats.patients import PatientIds, patient_ids
 from octc.stats.proportions import Interval, flip_rate_bound, wilson
 from octc.stats.test_plan import ParityOptions
-from octc.stats.verdict import GateResult, Part, Verdict, finite_part, golden_part
+from octc.stats.verdict import GateResult, Part, Verdict, conclude, finite_part, golden_part
 
 
 class LabelledImage(Protocol):
@@ -137,11 +137,8 @@ def judge_decisions(
     order = ("fail", "inferior", "inconclusive")
     best = "equivalent" if limits is not None and limits[1] < delta else "non_inferior"
     word = min((part.word for part in failed), key=order.index, default=best)
-    enough = ("equivalent",) if options.claim == "tost" else ("non_inferior", "equivalent")
-    return Verdict(
-        word, tuple(part.reason for part in failed), parts, better=limits is not None and limits[0] > 0,
-        loss_shown=limits is not None and limits[1] < 0, exploratory=exploratory, exit_code=0 if word in enough else 1,
-    )  # fmt: skip
+    reasons = [part.reason for part in failed]
+    return conclude(word, reasons, parts, limits=limits, claim=options.claim, exploratory=exploratory)
 
 
 def _pp(value: float | None) -> str:
@@ -174,7 +171,7 @@ def gate_decisions(
     extra = [*golden_part(golden_ok, golden_detail), all_finite(samples, c)]
     if any(not part.holds for part in extra):
         reasons = tuple(part.reason for part in extra if not part.holds)
-        verdict = Verdict("fail", reasons, tuple(extra), better=False, loss_shown=False, exploratory=False, exit_code=1)
+        verdict = conclude("fail", reasons, extra)
         return EyeGate(False, "rejected", reasons, None, verdict, None)
     found = compare_decisions(samples, r, c, classes, thresholds, truth=truth, alpha=options.alpha)
     verdict = judge_decisions(found, options, extra)

@@ -19,7 +19,7 @@ from octc.core.errors import OctcError, shorten
 from octc.stats.comparison import Comparison, compare_logits, nonfinite
 from octc.stats.proportions import Interval, mcnemar_midp, wilson
 from octc.stats.test_plan import ParityOptions
-from octc.stats.verdict import WORDS, Part, Verdict, judge
+from octc.stats.verdict import Verdict, judge, judge_parts
 
 SIDES = ("before", "after")
 SCORES = "give probabilities in rows that sum to 1, or one class an image"
@@ -222,17 +222,7 @@ def _logits(table: npt.NDArray[Any], names: tuple[str, ...], side: str, scored: 
 def _without_scores(verdict: Verdict, found: Comparison, options: ParityOptions) -> Verdict:
     """The verdict without the rule on calibration, of which answers alone say nothing."""
     parts = tuple(part for part in verdict.parts if part.name != "ECE")
-    failed = [part for part in parts if not part.holds]
-    limits = found.pair.deciding
-    best = "equivalent" if limits is not None and limits[1] < options.delta else "non_inferior"
-    word = min((part.word for part in failed), key=WORDS.index, default=best)
-    enough = ("equivalent",) if options.claim == "tost" else ("non_inferior", "equivalent")
-    reasons = tuple(part.reason for part in sorted(failed, key=_badness))
-    return Verdict(word, reasons, parts, verdict.better, verdict.loss_shown, verdict.exploratory, 0 if word in enough else 1)
-
-
-def _badness(part: Part) -> int:
-    return WORDS.index(part.word)
+    return judge_parts(parts, found.pair.deciding, options, verdict.exploratory)
 
 
 def _document(

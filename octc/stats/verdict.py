@@ -43,6 +43,20 @@ class Verdict:
         return asdict(self)
 
 
+def conclude(
+    word: str, reasons: Sequence[str], parts: Sequence[Part], *, limits: tuple[float, float] | None = None, claim: str = "",
+    exploratory: bool = False,
+) -> Verdict:  # fmt: skip
+    """The verdict that a word is: here, and nowhere else, it is decided whether a claim was shown, and so the exit code.
+
+    limits: of the difference, candidate less reference. claim: "tost" wants equivalence, any other non-inferiority.
+    """
+    enough = ("equivalent",) if claim == "tost" else ("non_inferior", "equivalent")
+    better, loss_shown = limits is not None and limits[0] > 0, limits is not None and limits[1] < 0
+    code = 0 if word in enough else 1
+    return Verdict(word, tuple(reasons), tuple(parts), better, loss_shown, exploratory, code)
+
+
 def pp(value: float) -> str:
     """A fraction as percentage points with sign and three decimals."""
     return f"{100 * value:+.3f}"
@@ -134,18 +148,20 @@ def parts_of(comparison: Comparison, options: ParityOptions) -> list[Part]:
 def judge(comparison: Comparison, options: ParityOptions, extra: Sequence[Part] = (), exploratory: bool = False) -> Verdict:
     """The worst word of all parts; equivalent when all hold and the upper limit lies below the margin too."""
     parts = (*extra, *parts_of(comparison, options))
+    return judge_parts(parts, comparison.pair.deciding, options, exploratory)
+
+
+def judge_parts(
+    parts: Sequence[Part], limits: tuple[float, float] | None, options: ParityOptions, exploratory: bool = False
+) -> Verdict:
+    """The worst word of some parts. limits: those of the difference that decide."""
     failed = [part for part in parts if not part.holds]
-    limits = comparison.pair.deciding
     best = "equivalent" if limits is not None and limits[1] < options.delta else "non_inferior"
     word = min((part.word for part in failed), key=WORDS.index, default=best)
-    enough = ("equivalent",) if options.claim == "tost" else ("non_inferior", "equivalent")
     reasons = [part.reason for part in sorted(failed, key=lambda part: WORDS.index(part.word))]
     if word == "non_inferior" and options.claim == "tost":
         reasons.append("upper_limit_crosses_margin")
-    return Verdict(
-        word, tuple(reasons), parts, better=limits is not None and limits[0] > 0,
-        loss_shown=limits is not None and limits[1] < 0, exploratory=exploratory, exit_code=0 if word in enough else 1,
-    )  # fmt: skip
+    return conclude(word, reasons, parts, limits=limits, claim=options.claim, exploratory=exploratory)
 
 
 def finite_part(bad: Sequence[str], total: int) -> Part:
@@ -159,7 +175,7 @@ def finite_part(bad: Sequence[str], total: int) -> Part:
 def judge_nonfinite(bad: Sequence[str], total: int, extra: Sequence[Part] = (), exploratory: bool = False) -> Verdict:
     """The verdict for a candidate with NaN or infinity among its logits: fail, and no statistic."""
     parts = (finite_part(bad, total), *extra)
-    return Verdict("fail", ("not_finite",), parts, better=False, loss_shown=False, exploratory=exploratory, exit_code=1)
+    return conclude("fail", ("not_finite",), parts, exploratory=exploratory)
 
 
 @dataclass(frozen=True)

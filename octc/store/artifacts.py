@@ -22,14 +22,13 @@ import numpy.typing as npt
 from octc.core.errors import OctcError
 from octc.core.faults import fault_of
 from octc.core.files import parse_json, sha256_bytes, sha256_file, write_json
+from octc.core.targets import PRECISIONS, TARGETS
 from octc.imaging.preprocess import RESAMPLE, Preprocess
 from octc.store.signature import check_signature
 
 SCHEMA = "1.0"
 MANIFEST = "artifact.json"
 GOLDEN = "golden.npz"
-TARGETS = ("onnx", "openvino", "tensorrt", "torch")
-PRECISIONS = ("fp32", "fp16", "int8")
 ROLES = ("student", "teacher")
 LARGEST = 2_000_000_000  # bytes of one file; protobuf ends at 2 GiB
 MOST_MANIFEST = 16 << 20
@@ -223,8 +222,8 @@ def _from_json(value: Any) -> Artifact:
     if not isinstance(value, dict) or value.get("schema_version") != SCHEMA:
         found = value.get("schema_version") if isinstance(value, dict) else type(value).__name__
         raise ValueError(f"schema_version {found!r}, this octc reads {SCHEMA}")
-    target, precision = _one_of(value, "target", TARGETS), _one_of(value, "precision", PRECISIONS)
-    if target == "torch" and precision != "fp32":
+    target, precision = _one_of(value, "target", tuple(TARGETS)), _one_of(value, "precision", PRECISIONS)
+    if precision not in TARGETS[target].golden:
         raise ValueError(f"target {target} with precision {precision}")
     if not isinstance(value["name"], str) or not NAME.fullmatch(value["name"]):
         raise ValueError(f"name {value['name']!r}")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from octc.bench.parity.evaluation_set import LabelledSet, check_artifact, check_images, linked, read_set, run_of
+from octc.bench.parity.evaluation_set import LabelledSet, check_artifact, check_images, linked, read_set
 from octc.bench.parity.inference import records_of
 from octc.bench.parity.predictions import MEASURED, records_path, store_records, stored_records
 from octc.core.errors import OctcError
@@ -21,6 +21,7 @@ from octc.datasets.base import Sample
 from octc.datasets.split import Split
 from octc.imaging.preprocess import VIEWS, Preprocess
 from octc.store.artifacts import Artifact
+from octc.store.locations import run_of
 from octc.store.runs import Run, create_run
 from octc.store.verdicts import FILE, read_verdict, write_verdict
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from octc.export.onnx.float import choose_opset
+from octc.export.formats import choose_opset
 from octc.export.pipeline import export_artifact
 from octc.export.source import read_source
 from octc.export.targets import Job, Workshop

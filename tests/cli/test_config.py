@@ -15,6 +15,8 @@ from octc.cli._app.commands import COMMON, apply_settings, open_session
 from octc.cli._app.main import main
 from octc.core.settings import read_settings
 from octc.datasets.synthetic.bscans import write_phantoms
+from octc.export.formats import FORMATS
+from octc.store.runs import create_run
 
 Octc = Callable[..., "subprocess.CompletedProcess[str]"]
 DRY = ("train", "student", "--dataset", "phantom", "--recipe", "smoke", "--teacher", "none", "--dry-run", "--json")
@@ -207,6 +209,33 @@ def test_the_template_holds_every_key_with_a_value_that_is_allowed(tmp_path: Pat
     path.write_text("\n".join(lines))
     settings, _ = read_settings(None, {}, tmp_path)
     assert {section: set(keys) for section, keys in settings.items()} == {section: set(keys) for section, keys in KEYS.items()}
+
+
+def test_every_line_of_the_template_may_be_uncommented(
+    phantoms: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The values of the template are those that count without it, and every command takes them."""
+    for name in ("OCTC_DATA", "OCTC_BUNDLE__SIGNATURE", "OCTC_BUNDLE__TRUSTED"):  # what a configuration puts there goes again
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(phantoms)
+    run = create_run(phantoms / "runs", "student", "phantom")
+    run.update(status="done")
+    plain = resolved(capsys, "--recipe", "edge")
+    assert main(("config", "init")) == 0
+    text = (phantoms / "octc.toml").read_text()
+    (phantoms / "octc.toml").write_text(
+        "\n".join(line.removeprefix("# ") if " = " in line else line for line in text.splitlines())
+    )
+    assert main(("config", "validate")) == 0
+    capsys.readouterr()
+    assert resolved(capsys, "--recipe", "edge") == plain
+    for target in ("all", *FORMATS):
+        assert main(("export", run.id, "--target", target, "--dry-run")) == 0, target
+    for words in (("verify",), ("bench", "--dry-run"), ("report",), ("predict", "x.png")):
+        capsys.readouterr()
+        assert main(words) == 2
+        assert "OCT-E107" in capsys.readouterr().err, words  # nothing is here yet; the configuration was taken
 
 
 def test_init_writes_once_and_validate_checks(tmp_path: Path, octc: Octc) -> None:

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from octc.cli.doctor import SIGNS, _engine
-from octc.cli.probe import answer, ask, smallest_onnx
+from octc.core.targets import TARGETS
 from octc.imaging.preprocess import Preprocess
+from octc.runtimes.probe import answer, ask, smallest_onnx
 from octc.store.artifacts import Artifact, write_manifest
 from octc.store.runs import create_run
 
@@ -133,10 +134,10 @@ def test_a_library_that_hangs_is_left_behind(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "onnxruntime.py").write_text("import time\ntime.sleep(60)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     start = time.monotonic()
-    assert ask("onnxruntime", 1.0) == {"slow": "no answer within 1 s"}
+    assert ask("onnx", 1.0) == {"slow": "no answer within 1 s"}
     assert time.monotonic() - start < 20
     assert (
-        _engine("Runtimes", "onnxruntime", {"slow": "no answer within 1 s"}).state == "warning"
+        _engine("Runtimes", TARGETS["onnx"], {"slow": "no answer within 1 s"}).state == "warning"
     )  # a busy machine is no broken one
 
 
@@ -144,7 +145,7 @@ def test_what_onnxruntime_reads_is_tried_not_looked_up(capsys: pytest.CaptureFix
     import onnx
     import onnxruntime
 
-    answer("onnxruntime")
+    answer("onnx")
     said = json.loads(capsys.readouterr().out)
     assert said["version"] == onnxruntime.__version__
     assert "CPUExecutionProvider" in said["devices"]

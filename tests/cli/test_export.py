@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from octc.cli.export import wanted
 from octc.compress.placement import counts, quantisers
+from octc.export.formats import wanted
 from octc.export.source import quantise, read_source
 from octc.store.artifacts import read_artifact
 from octc.store.runs import Run, create_run

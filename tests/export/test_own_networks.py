@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from octc.core.errors import OctcError
-from octc.export.onnx.float import choose_opset, write_onnx
+from octc.export.formats import choose_opset
+from octc.export.onnx.float import write_onnx
 from octc.imaging.preprocess import Preprocess
 from octc.train.networks.models import WithInput, build_model
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from octc.core.errors import OctcError
-from octc.export.onnx.float import choose_opset, read_onnx
+from octc.export.formats import choose_opset, pairs
+from octc.export.onnx.float import read_onnx
 from octc.export.pipeline import Device, export_artifact, ladder
 from octc.export.source import Select, quantise, read_select, read_source, require_disjoint
-from octc.export.targets import MAKERS, Job, Workshop
+from octc.export.targets import Job, Workshop
 from octc.imaging.preprocess import Float32
 from octc.runtimes.layers import layer_gaps, suspects
 from octc.store.artifacts import Artifact, read_artifact, read_golden
@@ -54,7 +55,7 @@ def spoiled(change: Callable[[Float32], Float32]) -> Device:
 
 @pytest.mark.slow
 def test_every_artifact_is_complete_and_agrees_with_its_reference(shop: Workshop, select: Select, run: Run) -> None:
-    for target, precision in MAKERS:
+    for target, precision in pairs():
         published = export_artifact(into(shop, run.path), job(target, precision), DEVICE, select=select)
         artifact = read_artifact(published.folder)
         assert published.folder == run.artifacts / f"{target}-{precision}"

@@ -13,7 +13,7 @@ from torch import nn
 
 from octc.bench.parity.evaluation_set import folded_temperature
 from octc.core.errors import OctcError
-from octc.export.onnx.float import choose_opset
+from octc.export.formats import choose_opset
 from octc.export.pipeline import export_artifact
 from octc.export.source import Select, quantise, read_source
 from octc.export.targets import Job, Workshop

@@ -11,8 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from octc.core.errors import OctcError
+from octc.export.formats import FORMATS, choose_opset
 from octc.export.onnx import float as to_onnx
-from octc.export.onnx.float import READS, check_batches, check_written, choose_opset, opset_of, read_onnx, write_onnx
+from octc.export.onnx.float import check_batches, check_written, opset_of, read_onnx, write_onnx
 from octc.imaging.preprocess import Preprocess
 from octc.train.networks.models import WithInput, build_model
 
@@ -31,7 +32,9 @@ def test_file_is_what_was_asked_for(model: nn.Module, tmp_path: Path, opset: int
     facts = write_onnx(model, PRE, path, opset)
     proto = read_onnx(path)
     assert facts["opset"] == opset_of(proto) == opset
-    assert proto.ir_version <= READS["tensorrt"].ir
+    reads = FORMATS["tensorrt"].reads
+    assert reads is not None
+    assert proto.ir_version <= reads.ir
     image, logits = proto.graph.input[0], proto.graph.output[0]
     assert (image.name, logits.name) == ("image", "logits")
     assert image.type.tensor_type.elem_type == TensorProto.UINT8

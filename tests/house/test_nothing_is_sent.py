@@ -172,7 +172,7 @@ def test_the_recorder_sees_names_packets_and_files(watched: Watch) -> None:
 
 ENGINE = """
 import time
-from octc.cli.probe import smallest_onnx
+from octc.runtimes.probe import smallest_onnx
 import onnxruntime
 onnxruntime.InferenceSession(smallest_onnx(8, 13))
 time.sleep({seconds})

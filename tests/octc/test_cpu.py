@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from octc.machine import cpu as machine_cpu
 from octc.machine.cpu import (
     Cpus,
     cpu_class,
@@ -17,6 +19,7 @@ from octc.machine.cpu import (
     read_flags,
     read_quota,
     read_throttled,
+    reading_pool,
     usable_threads,
 )  # fmt: skip
 
@@ -163,3 +166,11 @@ def test_this_machine_and_a_real_mask() -> None:
         assert usable_threads()[0] == 1
     finally:
         os.sched_setaffinity(0, before)
+
+
+def test_a_container_quota_counts_for_threads_that_read_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    cores = Cpus(tuple(range(8)), tuple(range(8)), None, {one: str(one) for one in range(8)}, None, 3.5)
+    for quota, expected in ((3.5, 3), (0.5, 2), (None, 8)):
+        monkeypatch.setattr(machine_cpu, "read_cpus", lambda quota=quota: replace(cores, quota=quota))
+        with reading_pool() as pool:
+            assert pool._max_workers == expected

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from octc.core.errors import OctcError, Several
 from octc.core.files import canonical_json, replacing, sha256_bytes
 from octc.datasets.base import Progress, Sample
 from octc.imaging.preprocess import DECODING, Preprocess, read_image
-from octc.machine.cpu import usable_threads
+from octc.machine.cpu import reading_pool
 
 
 def cached_images(
@@ -64,7 +63,7 @@ def _write_cache(path: Path, root: Path, samples: Sequence[Sample], preprocess: 
         with temporary.open("r+b") as stream:  # a full disk is an error now; met while writing to the map it kills the process
             os.posix_fallocate(stream.fileno(), 0, temporary.stat().st_size)
         failed: list[OctcError] = []
-        with ThreadPoolExecutor(max_workers=usable_threads()[0]) as pool:
+        with reading_pool() as pool:
             for index, image in enumerate(pool.map(prepare, samples)):
                 if isinstance(image, OctcError):
                     failed.append(image)

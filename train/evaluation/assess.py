@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from octc.core.files import sha256_file
 from octc.datasets.base import Progress, Sample
 from octc.datasets.split import Split, read_split
 from octc.imaging.preprocess import VIEWS, Preprocess, UInt8, read_image
+from octc.machine.cpu import reading_pool
 from octc.store.runs import Run, utc_now
 from octc.store.test_set_log import PARTS as HELD_OUT
 from octc.store.test_set_log import log_part
@@ -54,7 +53,7 @@ def prepared(samples: Sequence[Sample], root: Path, pre: Preprocess, views: Sequ
     def one(sample: Sample) -> UInt8:
         return pre.prepare(read_image(root / sample.path).image, views)
 
-    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+    with reading_pool() as pool:
         for start in range(0, len(samples), CHUNK):
             yield np.stack(list(pool.map(one, samples[start : start + CHUNK])))
 
@@ -109,7 +108,7 @@ def check_files(root: Path, samples: Sequence[Sample]) -> None:
         path = root / sample.path
         return path.is_file() and sha256_file(path) == sample.sha256
 
-    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+    with reading_pool() as pool:
         wrong = [s.path for s, good in zip(samples, pool.map(same, samples), strict=True) if not good]
     if wrong:
         text = f"{len(wrong)} images are gone or changed since the split: {shorten(wrong)}"

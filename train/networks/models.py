@@ -62,8 +62,7 @@ def out_of_place(model: nn.Module) -> None:
 
 def normalise(images: torch.Tensor, pre: Preprocess) -> torch.Tensor:
     """uint8 or float [N, C, H, W] in 0..255 -> float32 [N, 3, H, W]: x * (1/255/std) - mean/std, grey repeated."""
-    scale = torch.tensor([1 / 255 / s for s in pre.std], device=images.device).view(1, 3, 1, 1)
-    shift = torch.tensor([m / s for m, s in zip(pre.mean, pre.std, strict=True)], device=images.device).view(1, 3, 1, 1)
+    scale, shift = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in pre.affine)
     return images.float() * scale - shift
 
 
@@ -76,8 +75,8 @@ class WithInput(nn.Module):
     def __init__(self, model: nn.Module, pre: Preprocess) -> None:
         super().__init__()
         self.model = model
-        self.register_buffer("scale", torch.tensor([1 / 255 / s for s in pre.std]).view(1, 3, 1, 1))
-        shift = [m / s for m, s in zip(pre.mean, pre.std, strict=True)]
+        scale, shift = pre.affine
+        self.register_buffer("scale", torch.tensor(scale).view(1, 3, 1, 1))
         self.register_buffer("shift", torch.tensor(shift).view(1, 3, 1, 1))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:

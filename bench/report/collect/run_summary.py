@@ -24,7 +24,8 @@ from octc.datasets.split import read_split
 from octc.stats.comparison import outcome_of
 from octc.stats.metric_intervals import Outcome
 from octc.store.find import Found, read_teacher
-from octc.store.runs import RUN, Run
+from octc.store.locations import run_of
+from octc.store.runs import Run
 from octc.store.test_set_log import ReadingLog, read_log
 from octc.store.verdicts import claims_of, headline, on_test, read_verdict
 
@@ -113,7 +114,7 @@ def read_dossier(founds: Sequence[Found], run_dir: Path) -> Dossier:
     order = {"int8": 0, "fp16": 1, "fp32": 2}
     found = tuple(sorted(founds, key=lambda f: (order[f.artifact.precision], f.artifact.name)))
     sums = {one.artifact.name: artifact_sum(one) for one in found}
-    run = _run(found[0], run_dir)
+    run = run_of(found[0].folder, found[0].artifact, run_dir)
     facts: dict[str, Any] = {}
     with contextlib.suppress(OctcError):
         facts = run.read() if run is not None else {}
@@ -133,12 +134,6 @@ def _log(run: Run | None) -> ReadingLog | None:
     with contextlib.suppress(OctcError):
         return None if run is None else read_log(run.path)
     return None
-
-
-def _run(found: Found, run_dir: Path) -> Run | None:
-    beside = found.folder.resolve().parent.parent
-    places = (beside, run_dir / str(found.artifact.lineage.get("run")))
-    return next((Run(place) for place in places if (place / RUN).is_file()), None)
 
 
 def _records(run: Run | None, set_name: str) -> dict[str, Records]:

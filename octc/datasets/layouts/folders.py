@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from octc.core.errors import OctcError, shorten
@@ -13,6 +12,7 @@ from octc.datasets.base import Progress, Sample, Samples
 from octc.datasets.parts import READ_AS, Parts, check_classes, part_of, read_parts
 from octc.datasets.tree import LINK, LOST, Left, Tree, is_under, joined, may_be_image, open_tree, words_left
 from octc.imaging.preprocess import SUFFIXES
+from octc.machine.cpu import reading_pool
 
 PHANTOM_MARK = "phantom.json"  # beside CellData/: says what octc drew, and that the folder may be replaced
 
@@ -164,7 +164,7 @@ def _samples(tree: Tree, parts: Parts, classes: Sequence[str], *, known: bool, p
 def sums_of(paths: Sequence[Path], progress: Progress | None = None) -> list[str]:
     """The sha256 of each file, "" where it cannot be read."""
     sums: list[str] = []
-    with ThreadPoolExecutor(max_workers=4) as pool:  # hashing lets go of the interpreter
+    with reading_pool() as pool:
         for digest in pool.map(_sum, paths):
             sums.append(digest)
             if progress is not None:

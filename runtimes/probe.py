@@ -15,14 +15,15 @@ from typing import Any
 from octc.core.files import parse_json
 from octc.core.offline import go_offline
 from octc.core.optional import need, openvino_core
+from octc.core.targets import TARGETS, called
 
 SECONDS = 4.0
 NEWEST_OPSET, NEWEST_IR = 40, 30  # where the search for what an engine reads begins
 
 
-def ask(engine: str, seconds: float = SECONDS) -> dict[str, Any]:
-    """What an installed engine says of itself; {"error": why} where it does not start, {"slow": why} after `seconds`."""
-    code = f"from octc.cli.probe import answer; answer({engine!r})"
+def ask(target: str, seconds: float = SECONDS) -> dict[str, Any]:
+    """What the installed engine of a target says of itself; {"error": why} or {"slow": why} where it does not."""
+    code = f"from octc.runtimes.probe import answer; answer({target!r})"
     try:
         done = subprocess.run(
             [sys.executable, "-c", code],
@@ -42,14 +43,20 @@ def ask(engine: str, seconds: float = SECONDS) -> dict[str, Any]:
     return value
 
 
-def answer(engine: str) -> None:
+def answer(target: str) -> None:
     """In the process of its own: print what the engine says."""
     if os.environ.get("OCTC_OFFLINE") == "1":
         go_offline()
-    sys.stdout.write("\n" + json.dumps(ENGINES[engine]()) + "\n")
+    sys.stdout.write("\n" + json.dumps(_said(target)) + "\n")
 
 
-def _onnxruntime() -> dict[str, Any]:
+def _said(target: str) -> dict[str, Any]:
+    engine = TARGETS[target]
+    found: dict[str, Any] = called(engine.asks)(engine.library)
+    return found
+
+
+def onnxruntime(_library: str) -> dict[str, Any]:
     ort = need("onnxruntime")
     options = ort.SessionOptions()
     options.log_severity_level = 4
@@ -69,16 +76,13 @@ def _onnxruntime() -> dict[str, Any]:
     }
 
 
-def _openvino() -> dict[str, Any]:
-    openvino = need("openvino")
-    return {"version": openvino.__version__.split("-")[0], "devices": list(openvino_core().available_devices)}
+def openvino(_library: str) -> dict[str, Any]:
+    return {"version": need("openvino").__version__.split("-")[0], "devices": list(openvino_core().available_devices)}
 
 
-def _tensorrt() -> dict[str, Any]:
-    return {"version": str(importlib.import_module("tensorrt").__version__), "devices": []}
-
-
-ENGINES = {"onnxruntime": _onnxruntime, "openvino": _openvino, "tensorrt": _tensorrt}
+def version_of(library: str) -> dict[str, Any]:
+    """Of an engine of which nothing else is asked."""
+    return {"version": str(importlib.import_module(library).__version__), "devices": []}
 
 
 def smallest_onnx(ir: int, opset: int) -> bytes:

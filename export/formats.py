@@ -1,0 +1,119 @@
+"""What `octc export` can make: one row of one table is one target of an export. No torch here, so that a command can list it.
+
+The engine that runs the artifact is a row of `octc/core/targets.py`; `artifact` names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from octc.core.errors import OctcError
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What a target reads. opset: the default; lowest, highest: what may be asked for; ir: newest file format."""
+
+    opset: int
+    lowest: int
+    highest: int
+    ir: int
+
+
+@dataclass(frozen=True)
+class Format:
+    """A target of an export.
+
+    Attributes:
+        artifact: target of the artifact, a key of `octc.core.targets.TARGETS`.
+        makers: precision -> (workshop, job, folder) -> Made, written "module:function" and imported when it is called.
+        reads: what is written for it as ONNX; None: no ONNX is involved.
+        encoding: of Q/DQ (a key of `octc.export.onnx.encoding.ENCODINGS`) for networks with rectifiers; others: for all others.
+        library: Python module of the TensorRT that compiles it, "" where nothing is compiled.
+        unasked: precisions that are made only when they are named. by_name: it is made only when it is named itself.
+        any_network: also of a network that is not timm's.
+    """
+
+    artifact: str
+    makers: Mapping[str, str]
+    reads: Reads | None = None
+    encoding: str = "int8"
+    others: str = "int8"
+    library: str = ""
+    unasked: tuple[str, ...] = field(default=())
+    by_name: bool = False
+    any_network: bool = True
+
+
+_M = "octc.export.targets:"
+_TENSORRT = {"int8": f"{_M}tensorrt_int8", "fp16": f"{_M}tensorrt_fp16"}
+# Opsets: dynamo writes 18 and above (17 comes out as 18). onnxruntime 1.20 and OpenVINO 2025.0 read 21, TensorRT 10 reads 20.
+# FP16 scales are legal from 19 on.
+# Unasked: FP16 files of OpenVINO run in FP32 on a CPU and are half as large; an INT8 artifact for TensorRT holds the FP16 file.
+# TensorRT for RTX compiles an engine, so it is made by name only.
+FORMATS: dict[str, Format] = {
+    "onnx": Format(
+        "onnx", {"fp32": f"{_M}onnx_fp32", "fp16": f"{_M}onnx_fp16", "int8": f"{_M}onnx_int8"},
+        Reads(20, 18, 21, 10), encoding="uint8",
+    ),
+    "openvino": Format(
+        "openvino", {"fp32": f"{_M}openvino_fp32", "fp16": f"{_M}openvino_fp16", "int8": f"{_M}openvino_int8"},
+        Reads(20, 18, 21, 10), encoding="mixed", unasked=("fp32",),
+    ),
+    "tensorrt": Format(
+        "tensorrt", _TENSORRT, Reads(19, 19, 20, 10), encoding="half", others="half", library="tensorrt", unasked=("fp16",)
+    ),
+    "tensorrt-rtx": Format(
+        "tensorrt", _TENSORRT, Reads(19, 19, 21, 10), encoding="half", others="half", library="tensorrt_rtx", unasked=("fp16",),
+        by_name=True,
+    ),
+    "torch": Format("torch", {"fp32": f"{_M}torch_fp32"}, any_network=False),
+}  # fmt: skip
+
+
+def pairs() -> Iterator[tuple[str, str]]:
+    """Every (target, precision) that can be made, in the order in which they are made."""
+    return ((name, precision) for name, one in FORMATS.items() for precision in one.makers)
+
+
+def libraries() -> dict[str, str]:
+    """Targets that TensorRT compiles, with its Python module."""
+    return {name: one.library for name, one in FORMATS.items() if one.library}
+
+
+def opsets() -> range:
+    """The opsets that can be had for every target."""
+    reads = [one.reads for one in FORMATS.values() if one.reads is not None]
+    return range(max(one.lowest for one in reads), min(one.highest for one in reads) + 1)
+
+
+def choose_opset(target: str, asked: int | None) -> int:
+    """The opset for a target (OctcError E401 when what is asked cannot be written or read)."""
+    reads = FORMATS[target].reads
+    assert reads is not None  # callers ask for targets that are written as ONNX
+    opset = asked or reads.opset
+    if not reads.lowest <= opset <= reads.highest:
+        side = (
+            f"{target} reads up to {reads.highest}" if opset > reads.highest else f"octc writes {reads.lowest} and above for it"
+        )
+        hint = f"--opset {reads.lowest} to {reads.highest}, or leave it out ({reads.opset})"
+        raise OctcError("OCT-E401", f"opset {opset} cannot be had for {target}: {side}", hint=hint, place="--opset")
+    return opset
+
+
+def wanted(target: str, precision: str | None, kind: str) -> list[tuple[str, str]]:
+    """(target, precision) pairs of a request; E104 when a named pair does not exist.
+
+    Without a precision: every sensible one, and INT8 for students only.
+    """
+    whole = (name for name, one in FORMATS.items() if target == name or (target == "all" and not one.by_name))
+    fits = [(name, p) for name in whole for p in FORMATS[name].makers if precision in (p, None)]
+    if not fits:
+        have = ", ".join(f"--{p}" for p in FORMATS[target].makers)
+        text = f"{target} has no {precision} artifact"
+        raise OctcError("OCT-E104", text, hint=f"--target {target} with {have}")
+    if precision is None:
+        able = [pair for pair in fits if kind != "teacher" or pair[1] != "int8"]
+        return [(name, p) for name, p in able if p not in FORMATS[name].unasked] or able
+    return fits

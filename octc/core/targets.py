@@ -1,0 +1,113 @@
+"""Every target that an artifact may be made for: one row of one table is one inference engine.
+
+Lists elsewhere (what a manifest may name, what `octc predict` chooses from, what `octc doctor` asks, tolerances, versions in a
+result) are read from here when they are needed, so that a new engine is one entry. What `octc export` can make of a run is the
+maker's own table, `export/formats.py`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+@dataclass(frozen=True)
+class Target:
+    """An inference engine, and what octc must know of its artifacts.
+
+    Places in the code are written "module:function" and imported when they are called (`called`).
+
+    Attributes:
+        title: how it is called in a sentence. library: its Python module; the version of that package is in every result.
+        opens: (folder, artifact, threads, batch) -> Runtime.
+        golden: precision -> row of the table of tolerances (`runtimes/golden.py`) for golden images; its keys are the
+            precisions that artifacts of this target may have. parity: where the row for a whole set is another one.
+        needs: modules without which no artifact of it opens (`octc.core.optional.EXTRAS` has their extras).
+        suffix: of the main file; checks: (path, artifact), refuses a model file before the engine sees it.
+        why_not: (artifact) -> why it cannot run here, or None, where more than a module decides.
+        processors: precision -> the family of processors whose answers it gives, where that is not every one.
+        choice: family of processors -> its place in the order in which `octc predict` takes files of one precision, "" for the
+            others; a target without a place is taken only when it is named, or last (torch).
+        reference: place among the targets of an FP32 reference, the first that is here is taken; None: it is none.
+        floats: its float precisions, the quicker one first. on_gpu: it computes on an NVIDIA GPU.
+        asks: () -> what `octc doctor` says of the engine, in a process of its own. machines: whose problem it is there.
+    """
+
+    title: str
+    library: str
+    opens: str
+    golden: Mapping[str, str]
+    parity: Mapping[str, str] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    suffix: str = ""
+    checks: str = ""
+    why_not: str = ""
+    processors: Mapping[str, str] = field(default_factory=dict)
+    choice: Mapping[str, int] = field(default_factory=dict)
+    reference: int | None = None
+    floats: tuple[str, ...] = ("fp32",)
+    on_gpu: bool = False
+    asks: str = "octc.runtimes.probe:version_of"
+    machines: tuple[str, ...] = ("x86",)
+
+
+# OpenVINO's convolutions on Arm take INT8 only with one code type on both sides: Cortex-A57 and A72 refuse the file,
+# Neoverse-N1 misses the golden images. There predict takes the ONNX file first, which gives the answers of x86.
+TARGETS: dict[str, Target] = {
+    "onnx": Target(
+        "ONNX Runtime", "onnxruntime", "octc.runtimes.onnxrt:open_ort", {"fp32": "K1", "fp16": "K4", "int8": "K7"},
+        {"int8": "K10"}, ("onnxruntime",), ".onnx", "octc.runtimes.safety:check_onnx", choice={"arm": 0, "": 1}, reference=0,
+        floats=("fp32", "fp16"), asks="octc.runtimes.probe:onnxruntime",
+    ),
+    "openvino": Target(
+        "OpenVINO", "openvino", "octc.runtimes.openvino:open_ov", {"fp32": "K2", "fp16": "K4", "int8": "K7"},
+        {"int8": "K10"}, ("openvino",), ".xml", "octc.runtimes.safety:check_ir", processors={"int8": "x86"},
+        choice={"arm": 1, "": 0}, reference=1, floats=("fp16", "fp32"), asks="octc.runtimes.probe:openvino",
+    ),
+    "tensorrt": Target(
+        "TensorRT", "tensorrt", "octc.runtimes.tensorrt.runtime:open_trt", {"fp32": "K3", "fp16": "K4", "int8": "K7"},
+        {"int8": "K10"}, why_not="octc.runtimes.tensorrt.runtime:why_no_engine", floats=("fp16",), on_gpu=True,
+        machines=("tensorrt", "jetson"),
+    ),
+    "torch": Target(
+        "PyTorch", "torch", "octc.runtimes.eager:open_eager", {"fp32": "K1"}, needs=("torch", "timm", "safetensors"),
+        suffix=".safetensors", reference=2, asks="",
+    ),
+}  # fmt: skip
+
+
+def called(place: str) -> Callable[..., Any]:
+    """The function of "module:function"."""
+    module, _, name = place.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def row_of(target: str, precision: str, *, whole_set: bool = False) -> str | None:
+    """The row of the table of tolerances for golden images, or for a whole set; None where the target has no such artifact."""
+    known = TARGETS.get(target)
+    if known is None:
+        return None
+    row = known.golden.get(precision)
+    return known.parity.get(precision, row) if whole_set else row
+
+
+def processors_of(target: str, precision: str) -> str | None:
+    """The family of processors that an artifact is for; None: every one."""
+    return TARGETS[target].processors.get(precision) if target in TARGETS else None
+
+
+def in_order(family: str | None) -> tuple[str, ...]:
+    """Targets that predict chooses from for files of one precision, on a family of processors, the first one first."""
+    places = {name: one.choice.get(family or "", one.choice.get("")) for name, one in TARGETS.items()}
+    return tuple(sorted((n for n, place in places.items() if place is not None), key=lambda n: (places[n], n)))
+
+
+def references() -> tuple[str, ...]:
+    """Targets of the FP32 reference, the first that runs here is taken."""
+    places = {name: one.reference for name, one in TARGETS.items() if one.reference is not None}
+    return tuple(sorted(places, key=lambda name: (places[name], name)))
