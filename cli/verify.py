@@ -148,7 +148,7 @@ def _conclude(session: Session, result: Result, parties: Parties, place: Place, 
 
     facts = _facts(session, result, place)
     documents = []
-    brief = len(result.judged) > 1 and not session.verbose
+    brief = not session.verbose
     texts = [text_of(one, result, brief=brief) for one in result.judged]  # before verify.json is written: it may tell of before
     for one in result.judged:
         documents.append(document(one, result, facts))
@@ -171,7 +171,7 @@ def _conclude(session: Session, result: Result, parties: Parties, place: Place, 
         session.result(Rows(COLUMNS, rows, title(result)))
     session.result("\n\n".join(texts))
     if brief and result.labelled is not None:
-        session.say("the whole report of an artifact is in its verify.json; -v prints it here")
+        session.say("the other numbers: octc verify -v prints them, octc report draws them, verify.json holds them")
     if line := uses_line(result):
         session.say(line)
     errors = list(failures(result))
