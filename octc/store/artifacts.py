@@ -1,4 +1,5 @@
-"""The artifact: a folder that is complete by itself. Model files, artifact.json with their sums, golden.npz.
+"""The artifact: a folder that is complete by itself. Model files, artifact.json with their sums, golden.npz,
+USE.md (how to run it without octc).
 
 `verify.json`, `bench-<host>.json` and `samples/` may be added later where they are measured, and `artifact.sig.json` where it
 is signed; nothing else may lie there.
@@ -28,6 +29,7 @@ from octc.store.signature import check_signature
 SCHEMA = "1.0"
 MANIFEST = "artifact.json"
 GOLDEN = "golden.npz"
+USAGE = "USE.md"
 TARGETS = ("onnx", "openvino", "tensorrt", "torch")
 PRECISIONS = ("fp32", "fp16", "int8")
 ROLES = ("student", "teacher")
