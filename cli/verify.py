@@ -144,6 +144,7 @@ def _conclude(session: Session, result: Result, parties: Parties, place: Place, 
     """Store and print what was found; raise what did not hold."""
     from octc.bench.parity.summary import COLUMNS, document, failures, summary, text_of, title, uses_line
     from octc.cli._app.tables import Rows
+    from octc.cli.choose import say_choice
     from octc.store.verdicts import write_verdict
 
     facts = _facts(session, result, place)
@@ -174,6 +175,8 @@ def _conclude(session: Session, result: Result, parties: Parties, place: Place, 
         session.say("the other numbers: octc verify -v prints them, octc report draws them, verify.json holds them")
     if line := uses_line(result):
         session.say(line)
+    beside = [] if parties.reference is None else [parties.reference]
+    say_choice(session, list({one.folder: one for one in (*parties.candidates, *beside)}.values()))
     errors = list(failures(result))
     if errors:
         raise errors[0] if len(errors) == 1 else Several(errors)
