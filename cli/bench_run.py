@@ -64,6 +64,7 @@ def _finish(session: Session, state: State, reports: Path, *, pareto: bool) -> i
     from octc.bench.timing.render import COLUMNS, head, reasons, table, tail
     from octc.bench.timing.render_markdown import markdown
     from octc.bench.timing.result import document, write_results
+    from octc.cli.choose import say_choice
 
     verdict = judge(state, TERMINATED if isinstance(state.interrupted, Terminated) else INTERRUPTED)
     findings = find_all(state)
@@ -80,6 +81,7 @@ def _finish(session: Session, state: State, reports: Path, *, pareto: bool) -> i
         raise state.interrupted
     if pareto:
         session.result(f"pareto    {write_pareto(state, reports, session.run_dir)}")
+    say_choice(session, [subject.found for subject in state.plan.subjects if subject.found.artifact.role == "student"])
     return _end(verdict.errors, verdict.exit_code)
 
 

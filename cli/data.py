@@ -82,6 +82,7 @@ def phantom(
     images: Annotated[int, typer.Option(min=2, help="images of each of the four classes")] = 120,
     patients: Annotated[int | None, typer.Option(min=2, help="patients of each class (half as many as images)")] = None,
     seed: Annotated[int, typer.Option(min=0, help="the same seed draws the same images")] = 0,
+    severity: Annotated[float, typer.Option(min=0, max=1, help="Least severity of a disease: 0 has subtle ones, 1 none")] = 0.0,
     force: Annotated[bool, typer.Option("--force", help="replace phantoms that are there")] = False,
 ) -> int:
     """Draw synthetic B-scans in the layout of UCSD. They say nothing about patients; a quarter of them is the test part."""
@@ -91,8 +92,8 @@ def phantom(
     root = Path(folder or session.data or str(spec_of("phantom").default_root))
     people = patients or max(2, images // 2)
     with ticking(session, "drawing") as step:
-        total = write_phantoms(root, images, people, seed, force=force, progress=step)
-    session.report({"root": str(root), "images": total, "patients": 4 * people, "seed": seed})
+        total = write_phantoms(root, images, people, seed, severity=severity, force=force, progress=step)
+    session.report({"root": str(root), "images": total, "patients": 4 * people, "seed": seed, "severity": severity})
     session.result(f"{total} images of {4 * people} synthetic patients in {root}")
     chosen = "" if root == Path(str(spec_of("phantom").default_root)) else f" --data {root}"
     session.say(f"next: octc train student --dataset phantom --recipe smoke --with-teacher{chosen}")

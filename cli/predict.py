@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from octc.cli._app.session import Session
-from octc.cli.predict_rows import FORMATS, deliver
+from octc.cli.predict_rows import FORMATS, View, deliver
 from octc.core.errors import OctcError, shorten
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ def predict(
     on_bad: Annotated[str, typer.Option(help="A file that cannot be read: record it and go on, or stop")] = "record",
     threads: Annotated[int | None, typer.Option(help="Threads of the runtime; the usable physical cores without it")] = None,
     batch: Annotated[int, typer.Option(help="Images that are run together, at most")] = 8,
+    summary: Annotated[bool, typer.Option("--summary", help="How many images of each class, unlike and failed")] = False,
+    least_certain: Annotated[
+        int | None, typer.Option("--least-certain", metavar="N", help="Only the N images with the least certain answer")
+    ] = None,
 ) -> int:
     """Classify images: probabilities of every class, label, confidence."""
     from octc.imaging.preprocess import VIEWS
@@ -43,6 +47,9 @@ def predict(
             raise OctcError("OCT-E104", f"{name} {value!r} is not known", hint=f"one of: {', '.join(known)}", place=name)
     if not 1 <= batch <= 256:
         raise OctcError("OCT-E104", f"--batch {batch} is out of range", hint="--batch 1 to 256", place="--batch")
+    if least_certain is not None and least_certain < 1:
+        hint = "--least-certain 10"
+        raise OctcError("OCT-E104", f"--least-certain {least_certain} is out of range", hint=hint, place="--least-certain")
     place, words = split_inputs(inputs, session.run_dir)
     found = _choose(session, place)
     from octc.runtimes.predict import classify
@@ -59,9 +66,10 @@ def predict(
     try:
         _check(session, found, runtime)
         _log_test_images(session, found, paths)
-        total = len(paths)
+        total, view = len(paths), View(summary, least_certain)
         records = classify(runtime, found.artifact, taken(paths), views=tta, batch=batch, threads=count)
-        return deliver(session, found, records, total, tta, format_, stop=on_bad == "stop", left_out=left_out)
+        stop = on_bad == "stop"
+        return deliver(session, found, records, total, tta, format_, stop=stop, left_out=left_out, view=view)
     finally:
         runtime.close()
 

@@ -4,6 +4,8 @@ end. Whatever stops it, what is done is written and marked as not complete."""
 from __future__ import annotations
 
 import contextlib
+import heapq
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +21,7 @@ from octc.core.errors import OctcError, shorten
 if TYPE_CHECKING:
     from octc.datasets.tree import Left
     from octc.runtimes.predict import Record
+    from octc.store.artifacts import Artifact
     from octc.store.find import Found
 
 FORMATS = ("table", "json", "jsonl", "csv")
@@ -56,14 +59,62 @@ class Tally:
     notes: dict[str, Kind] = field(default_factory=dict)
     failed: Kind = field(default_factory=Kind)
     error: OctcError | None = None  # the first one
+    unlike: int = 0
+    none: int = 0  # where classes do not exclude each other: images in which no class reaches its threshold
+    classes: dict[int, int] = field(default_factory=dict)  # images of each class
 
     def add(self, record: Record) -> None:
         self.done += 1
+        if record.error is None and record.unlike:
+            self.unlike += 1
+        elif record.error is None:
+            found = record.labels if record.labels is not None else () if record.label is None else (record.label,)
+            self.none += not found
+            for k in found:
+                self.classes[k] = self.classes.get(k, 0) + 1
         for code, text in record.notes:
             self.notes.setdefault(code, Kind()).add(text, str(record.path))
         if record.error is not None:
             self.error = self.error or record.error
             self.failed.add(record.error.message, f"{record.path} ({record.error.code})")
+
+
+@dataclass(frozen=True)
+class View:
+    """Which records are shown. summary: how many of each class, in place of the table; least_certain: only so many of them."""
+
+    summary: bool = False
+    least_certain: int | None = None
+
+
+class LeastCertain:
+    """The records whose answer is least certain, as many as asked for; pictures without an answer are none of them."""
+
+    def __init__(self, count: int, thresholds: Sequence[float] | None) -> None:
+        self.count, self.thresholds = count, thresholds
+        self._heap: list[tuple[float, int, Record]] = []
+        self._number = itertools.count()
+
+    def add(self, record: Record) -> None:
+        if record.probabilities is None or record.unlike:
+            return
+        entry = (-certainty(record, self.thresholds), -next(self._number), record)
+        if len(self._heap) < self.count:
+            heapq.heappush(self._heap, entry)
+        else:
+            heapq.heappushpop(self._heap, entry)
+
+    def records(self) -> list[Record]:
+        """The least certain first; of equals the earlier."""
+        return [record for *_, record in sorted(self._heap, key=lambda entry: entry[:2], reverse=True)]
+
+
+def certainty(record: Record, thresholds: Sequence[float] | None = None) -> float:
+    """The largest probability; where classes do not exclude each other, the distance of the closest score to its threshold."""
+    scores = record.probabilities or ()
+    if thresholds is None or record.labels is None:
+        return max(scores)
+    return min(abs(score - at) for score, at in zip(scores, thresholds, strict=True))
 
 
 @dataclass(frozen=True)
@@ -77,26 +128,39 @@ class Lines:
 
 def deliver(
     session: Session, found: Found, records: Iterator[Record], total: int, tta: str, format_: str, *, stop: bool,
-    left_out: Sequence[Left] = (),
+    left_out: Sequence[Left] = (), view: View = View(),
 ) -> int:  # fmt: skip
-    """Write the records of `total` inputs; the exit code. Of CSV and JSON lines nothing is kept in memory.
+    """Write the records of `total` inputs; the exit code. Of CSV and JSON lines nothing is kept in memory, nor for a summary.
 
     Raises:
         OctcError: E801 some inputs failed; with `stop` the error of the first one that did; and what `records` raises.
     """
     artifact, tally = found.artifact, Tally(total)
     kept: list[Record] = []
+    least = None if view.least_certain is None else LeastCertain(view.least_certain, _thresholds(artifact))
+    counted = view.summary and format_ == "table" and not session.json  # nothing but the counts is shown
     lines = None if session.json else LINES.get(format_)
     checked = artifact.details.get("input_statistics") is not None
     if not checked:
         session.warn("OCT-W803", "likeness to the training images not checked: this artifact does not know them")
 
     def finish(why: str | None) -> None:
-        if lines is None:
-            facts = {"tta": tta, "likeness_checked": checked, "left_out": [asdict(one) for one in left_out]}
-            _whole(session, found, kept, facts, (total, why), format_)
-        elif why is not None:
-            session.rows(lines.mark(why, total, artifact.classes))
+        shown = kept if least is None else least.records()
+        if counted:
+            session.result(_counts(tally, artifact.classes, why))
+        if lines is None and (not counted or least is not None):
+            facts = {
+                "tta": tta, "likeness_checked": checked, "left_out": [asdict(one) for one in left_out],
+                "summary": summary_of(tally, artifact.classes),
+            }  # fmt: skip
+            _whole(session, found, shown, facts, (tally, why), format_)
+        elif lines is not None:
+            if least is not None:
+                session.rows("".join(lines.row(record, artifact.classes) for record in shown))
+            if why is not None:
+                session.rows(lines.mark(why, total, artifact.classes))
+            if view.summary:
+                session.say(", ".join(f"{name} {count}" for name, count in _count_rows(tally, artifact.classes)))
         _warn(session, tally)
 
     try:
@@ -105,10 +169,12 @@ def deliver(
         with _progress(session, total, streamed=lines is not None) as step:
             for record in records:
                 tally.add(record)
-                if lines is None:
-                    kept.append(record)
-                else:
+                if least is not None:
+                    least.add(record)
+                elif lines is not None:
                     session.rows(lines.row(record, artifact.classes))
+                elif not counted:
+                    kept.append(record)
                 step(1)
                 if stop and record.error is not None:
                     break
@@ -137,20 +203,57 @@ def _progress(session: Session, total: int, *, streamed: bool) -> Iterator[Step]
 
 
 def _whole(
-    session: Session, found: Found, records: Sequence[Record], facts: dict[str, Any], end: tuple[int, str | None], format_: str
+    session: Session,
+    found: Found,
+    records: Sequence[Record],
+    facts: dict[str, Any],
+    end: tuple[Tally, str | None],
+    format_: str,
 ) -> None:
     """The document of `--json` and `--format json`, or the table."""
-    total, why = end
+    tally, why = end
+    total = tally.total
     artifact = found.artifact
     classes = artifact.classes
     document: dict[str, Any] = {
         "artifact": {"name": artifact.name, "folder": str(found.folder), "model": artifact.model, "classes": list(classes)},
-        **facts, "inputs": total, "complete": len(records) == total, "stopped_by": why,
+        **facts, "inputs": total, "complete": tally.done == total, "stopped_by": why,
         "records": [record.to_json(classes) for record in records],
     }  # fmt: skip
     session.report(document)
     if not session.json:
-        session.result(json.dumps(document, indent=1, allow_nan=False) if format_ == "json" else _table(records, classes, end))
+        session.result(
+            json.dumps(document, indent=1, allow_nan=False) if format_ == "json" else _table(records, classes, (total, why))
+        )
+
+
+def _thresholds(artifact: Artifact) -> Sequence[float] | None:
+    from octc.stats.multilabel import thresholds_of
+
+    return thresholds_of(artifact.details, len(artifact.classes)) if artifact.task == "multilabel" else None
+
+
+def summary_of(tally: Tally, classes: Sequence[str]) -> dict[str, Any]:
+    """How many images got each class, are unlike the training images, or failed."""
+    return {
+        "classes": {name: tally.classes.get(k, 0) for k, name in enumerate(classes)}, "no_class": tally.none,
+        "unlike": tally.unlike, "failed": tally.failed.count, "done": tally.done,
+    }  # fmt: skip
+
+
+def _count_rows(tally: Tally, classes: Sequence[str]) -> list[tuple[str, int]]:
+    found = summary_of(tally, classes)
+    none = [("no class", found["no_class"])] if found["no_class"] else []
+    return [*found["classes"].items(), *none, ("unlike", found["unlike"]), ("failed", found["failed"])]
+
+
+def _counts(tally: Tally, classes: Sequence[str], why: str | None) -> Any:
+    from octc.cli._app.tables import Rows
+
+    rows = [(name, str(count), f"{100 * count / max(tally.done, 1):.1f}") for name, count in _count_rows(tally, classes)]
+    if why is not None:
+        rows.append((INCOMPLETE, "-", _unfinished(why, tally.total)))
+    return Rows(("answer", "images", "% of all"), rows)
 
 
 def _warn(session: Session, tally: Tally) -> None:

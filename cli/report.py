@@ -39,6 +39,7 @@ def report(
         raise OctcError("OCT-E102", "--photos and --redact-ids: an image shows whose it is", hint="leave one of them out")
     from octc.bench.report.collect.run_summary import read_dossier
     from octc.bench.report.write import Wanted, write_report
+    from octc.cli.choose import say_choice
     from octc.store.find import find_artifacts
     from octc.store.runs import utc_now
 
@@ -57,6 +58,7 @@ def report(
     for name in names:
         if not name.startswith("figures/"):
             session.result(str(folder / name))
+    say_choice(session, founds)
     return 0
 
 

@@ -144,11 +144,12 @@ def _conclude(session: Session, result: Result, parties: Parties, place: Place, 
     """Store and print what was found; raise what did not hold."""
     from octc.bench.parity.summary import COLUMNS, document, failures, summary, text_of, title, uses_line
     from octc.cli._app.tables import Rows
+    from octc.cli.choose import say_choice
     from octc.store.verdicts import write_verdict
 
     facts = _facts(session, result, place)
     documents = []
-    brief = len(result.judged) > 1 and not session.verbose
+    brief = not session.verbose
     texts = [text_of(one, result, brief=brief) for one in result.judged]  # before verify.json is written: it may tell of before
     for one in result.judged:
         documents.append(document(one, result, facts))
@@ -171,9 +172,11 @@ def _conclude(session: Session, result: Result, parties: Parties, place: Place, 
         session.result(Rows(COLUMNS, rows, title(result)))
     session.result("\n\n".join(texts))
     if brief and result.labelled is not None:
-        session.say("the whole report of an artifact is in its verify.json; -v prints it here")
+        session.say("the other numbers: octc verify -v prints them, octc report draws them, verify.json holds them")
     if line := uses_line(result):
         session.say(line)
+    beside = [] if parties.reference is None else [parties.reference]
+    say_choice(session, list({one.folder: one for one in (*parties.candidates, *beside)}.values()))
     errors = list(failures(result))
     if errors:
         raise errors[0] if len(errors) == 1 else Several(errors)

@@ -23,6 +23,7 @@ from octc.export.sensitivity import sensitivity_of
 from octc.export.source import Quantised, Select
 from octc.export.targets import Job, Made, Workshop, maker_of
 from octc.export.temperature import temperature_facts
+from octc.export.usage import write_usage
 from octc.imaging.preprocess import Float32, UInt8
 from octc.machine.host import versions as installed
 from octc.runtimes.golden import replay
@@ -126,12 +127,14 @@ def export_artifact(
 
 
 def write_files(shop: Workshop, job: Job, folder: Path) -> tuple[Golden, Artifact]:
-    """Model files, golden record and manifest of a job, unjudged, into an empty folder."""
+    """Model files, golden record, USE.md and manifest of a job, unjudged, into an empty folder."""
     make = make_foreign if job.engine not in ("", OWN) else maker_of(job.target, job.precision)
     made = make(shop, job, folder)
     golden = make_golden(made.reference, shop.source.checkpoint.preprocess, shop.source.golden, made.golden)
     write_golden(folder, golden)
-    return golden, write_manifest(folder, _artifact(shop, job, made))
+    artifact = _artifact(shop, job, made)
+    write_usage(folder, artifact)
+    return golden, write_manifest(folder, artifact)
 
 
 def _steps(

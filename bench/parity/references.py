@@ -9,7 +9,8 @@ from pathlib import Path
 from octc.core.errors import OctcError, shorten
 from octc.core.targets import references
 from octc.runtimes.registry import missing_extra, prefer, why_not
-from octc.store.find import Found, find_artifacts, read_teacher
+from octc.store.artifacts import Artifact
+from octc.store.find import Found, artifact_folders, find_artifacts, read_teacher
 
 
 @dataclass(frozen=True)
@@ -83,14 +84,27 @@ def _same(one: Found, other: Found) -> bool:
 
 
 def _siblings(found: Found, run_dir: Path) -> list[Found]:
-    """The valid artifacts beside one that belong to its run, itself among them."""
+    """The valid artifacts beside one that belong to its run, itself among them; where no float file of the run lies there,
+    those of the run itself too: a copy is compared with what it was copied from."""
     around = found.folder.parent if found.folder.name else found.folder.resolve().parent
-    beside = find_artifacts(str(around), run_dir, {})[0]
     mine = found.artifact
+    beside = [one for one in find_artifacts(str(around), run_dir, {})[0] if _same(one, found) or _kin(one.artifact, mine)]
+    home = run_dir / str(mine.lineage.get("run")) / "artifacts"
+    if _floats(beside) or not artifact_folders(home):
+        return beside
+    try:
+        of_run = find_artifacts(str(home), run_dir, {})[0]
+    except OctcError:  # none of them is valid
+        return beside
+    checkpoint = mine.lineage.get("checkpoint")  # another machine may have given the same id to another run
     return [
-        one for one in beside
-        if _same(one, found) or (one.artifact.role, one.artifact.lineage.get("run")) == (mine.role, mine.lineage.get("run"))
-    ]  # fmt: skip
+        *beside,
+        *(one for one in of_run if _kin(one.artifact, mine) and one.artifact.lineage.get("checkpoint") == checkpoint),
+    ]
+
+
+def _kin(one: Artifact, other: Artifact) -> bool:
+    return (one.role, one.lineage.get("run")) == (other.role, other.lineage.get("run"))
 
 
 def _floats(founds: Sequence[Found]) -> list[Found]:

@@ -205,31 +205,66 @@ def report_text(report: ParityReport) -> str:
 
 
 def brief_text(report: ParityReport) -> str:
-    """The lines that decide, for a report among others."""
+    """The verdict, why, and the numbers that decide: at most nine lines of it."""
     return "\n".join(_brief(report))
 
 
+def short_text(report: ParityReport) -> str:
+    """The verdict, why, and the interval that decided: a claim beside others."""
+    return "\n".join(_short(report))
+
+
 def _brief(report: ParityReport) -> Iterator[str]:
-    yield from _head(report)
+    yield from _short(report)
+    yield from _whose(report)
     comparison, options = report.comparison, report.options
-    if comparison is None or report.withheld:
-        return
-    pair = comparison.pair
-    pairs = f"lost {pair.lost}, gained {pair.gained}, both wrong {comparison.both_wrong} of {comparison.n}"
-    yield f"  deciding     {span(pair.deciding)} pp around {pp(pair.difference)} pp ({pair.decided_by}); {pairs}"
-    for k, result in enumerate(comparison.per_class):
-        one = comparison.figures["candidate"].per_class[k]
-        sensitivity = rate(one.tp, result.n, options.alpha)
-        specificity = rate(*class_specificity(comparison.figures["candidate"], k), options.alpha)
-        guard = "guard holds" if result.guard else f"guard open: {result.guard_reason}"
-        yield f"  {result.name:<12} sensitivity {sensitivity}, specificity {specificity}; {guard}"
-    yield from list(areas(comparison))[:1]
-    yield from _plan(report, comparison)
-    yield from subgroup_lines([one for one in report.subgroups if one.loss])
+    if comparison is not None and not report.withheld:
+        k_r, k_c = comparison.hits("reference"), comparison.hits("candidate")
+        alpha, n = options.alpha, comparison.n
+        agreement = f"{100 * comparison.agreement['rate']:.2f} % of the answers agree"
+        yield f"  accuracy     {rate(k_r, n, alpha)} -> {rate(k_c, n, alpha)}; {agreement}"
+        yield f"  classes      {_guards(comparison, options)}"
+        if losses := [f"{one.column} = {one.value}" for one in report.subgroups if one.loss]:
+            yield f"  subgroups    LOSS beyond chance: {', '.join(losses)}"
+        yield from list(_plan(report, comparison))[1:2]
+    told = (report.known.warning, *(w for w in report.warnings if w.startswith(("exploratory", "classes without"))))
+    if others := [w for w in report.warnings if w not in told]:
+        yield f"  warning      {'; '.join(others)}"
+
+
+def _short(report: ParityReport) -> Iterator[str]:
+    yield from _why(report)
+    comparison = report.comparison
+    if comparison is not None and not report.withheld:
+        pair = comparison.pair
+        pairs = f"lost {pair.lost}, gained {pair.gained}, both wrong {comparison.both_wrong} of {comparison.n}"
+        yield f"  deciding     {span(pair.deciding)} pp around {pp(pair.difference)} pp ({pair.decided_by}); {pairs}"
+
+
+def _guards(comparison: Comparison, options: ParityOptions) -> str:
+    """The class that is found least often, and the guards that are open; a class without images is named too."""
+    names = [one.name for one in comparison.per_class if one.n]
+    if not names:
+        return "none has an image"
+    measured = zip(comparison.per_class, comparison.figures["candidate"].per_class, strict=True)
+    lowest, found = min(((one, own) for one, own in measured if one.n), key=lambda pair: pair[1].tp / pair[0].n)
+    text = f"lowest sensitivity {lowest.name} {rate(found.tp, lowest.n, options.alpha)}"
+    empty = [one.name for one in comparison.per_class if not one.n]
+    opened = [f"{one.name} ({one.guard_reason})" for one in comparison.per_class if one.n and not one.guard]
+    text += f"; guard open: {', '.join(opened)}" if opened else "; every guard holds"
+    return text + (f"; without images: {', '.join(empty)}" if empty else "")
 
 
 def _head(report: ParityReport) -> Iterator[str]:
     """The verdict, why, and the protocol."""
+    yield from _why(report)
+    info = report.set
+    uses = "" if info.uses_of_test is None else f"; {uses_words(info.uses_of_test, info.readings_of_test)}"
+    yield f"  protocol     {info.protocol or 'as given'}; TTA {report.tta}; single model{uses}"
+    yield from _whose(report)
+
+
+def _why(report: ParityReport) -> Iterator[str]:
     verdict, info = report.verdict, report.set
     yield f"{head_word(report)}: {claim_of(report)} · {conditions(report)}"
     if info.exploratory:
@@ -242,8 +277,14 @@ def _head(report: ParityReport) -> Iterator[str]:
         yield "  note         a loss was shown: the whole interval lies below zero"
     if verdict.better:
         yield "  note         better: the whole interval lies above zero"
-    uses = "" if info.uses_of_test is None else f"; {uses_words(info.uses_of_test, info.readings_of_test)}"
-    yield f"  protocol     {info.protocol or 'as given'}; TTA {report.tta}; single model{uses}"
+    if report.comparison is None:
+        shown = ", ".join(one[:12] for one in report.not_finite[:SHOWN_FLIPS])
+        yield f"  not finite   {len(report.not_finite)} of {report.n} images: {shown}"
+
+
+def _whose(report: ParityReport) -> Iterator[str]:
+    """What is said beside every number of this data set, and whether patients are known."""
+    info = report.set
     if info.note:
         yield f"  note         {info.note}"
     for text in dict.fromkeys((info.leakage, report.known.warning)):
@@ -253,9 +294,6 @@ def _head(report: ParityReport) -> Iterator[str]:
             and text not in info.note
         ):
             yield f"  patients     {text}"
-    if report.comparison is None:
-        shown = ", ".join(one[:12] for one in report.not_finite[:SHOWN_FLIPS])
-        yield f"  not finite   {len(report.not_finite)} of {report.n} images: {shown}"
 
 
 def _lines(report: ParityReport) -> Iterator[str]:

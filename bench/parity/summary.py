@@ -16,6 +16,7 @@ from octc.bench.parity.render import (
     more_would_settle,
     percents,
     report_text,
+    short_text,
     span,
     uses_words,
 )
@@ -30,6 +31,7 @@ from octc.stats.verdict import WORDS, Part, pp
 from octc.store.test_set_log import spelled
 from octc.store.verdicts import MARK, is_exploratory, on_test, read_verdict
 
+MOST_LAYERS = 3  # of the layers that stand out, in the brief report
 COLUMNS = ("artifact", "against", "accuracy % [95 %]", "lost/gained", "difference pp", "agreement %", "verdict")
 MENDS = {
     "OCT-E506": "make it again: octc export --force, or use another artifact",
@@ -94,17 +96,25 @@ def _row(report: ParityReport) -> tuple[str, ...]:
 
 
 def text_of(one: Judged, result: Result, *, brief: bool = False) -> str:
-    """The report of a candidate: the headline's claims, those with test-time augmentation, worse pictures, layers."""
+    """The report of a candidate: the headline's claims, those with test-time augmentation, worse pictures, layers.
+
+    brief: about ten lines of it; where other candidates stand beside it, a few of each.
+    """
     if one.claims:
-        spell = brief_text if brief else report_text
-        first, *others = [spell(report) for report in (*one.claims, *one.tta)]
-        return "\n\n".join(["\n".join([first, *_robust(one), *_where(one)]), *others])
+        first, *others = (*one.claims, *one.tta)
+        if brief:
+            spell = brief_text if len(result.judged) == 1 else short_text
+            return "\n".join(
+                [spell(first), *map(short_text, others), *list(_robust(one))[-1:], *list(_where(one))[:MOST_LAYERS]]
+            )
+        told = "\n".join([report_text(first), *_robust(one), *_where(one)])
+        return "\n\n".join([told, *map(report_text, others)])
     name = one.found.artifact.name
     if one.golden is None:
         return f"NOT OPENED: {name}: {one.error.message if one.error else ''}"
     if one.word == "fail":
         head = f"FAIL: {name}: golden outputs differ on this machine: {golden_words(one.golden)}; nothing else was run"
-        return "\n".join([head, *_where(one)])
+        return "\n".join([head, *list(_where(one))[: MOST_LAYERS if brief else None]])
     lines = [
         f"GOLDEN ONLY: {name}: {golden_words(one.golden)}, as exported",
         f"  not measured here: accuracy and everything else that needs labelled images: {result.no_set}",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from octc.bench.report.collect.accuracy import (
     roc_section,
     verdict_section,
 )
+from octc.bench.report.collect.answer import answer_section
 from octc.bench.report.collect.layers import layers_section
 from octc.bench.report.collect.run_summary import Dossier
 from octc.bench.report.collect.speed import latency_section, pareto_section, summary_section
@@ -50,11 +51,22 @@ def sections(dossier: Dossier, wanted: Wanted) -> list[Section]:
     """The report, in its order."""
     show = None if wanted.photos is None else photo_of(wanted.photos)
     return [
-        summary_section(dossier), verdict_section(dossier), classes_section(dossier), confusion_section(dossier),
-        roc_section(dossier), calibration_section(dossier), latency_section(dossier), pareto_section(dossier),
-        layers_section(dossier), flipped_section(dossier, redact=wanted.redact, show=show), card_section(dossier),
-        *([checklist_section(dossier, wanted.checklist)] if wanted.checklist else []),
+        answer_section(dossier), summary_section(dossier), verdict_section(dossier), classes_section(dossier),
+        confusion_section(dossier), roc_section(dossier), calibration_section(dossier), latency_section(dossier),
+        pareto_section(dossier), layers_section(dossier), flipped_section(dossier, redact=wanted.redact, show=show),
+        card_section(dossier), *([checklist_section(dossier, wanted.checklist)] if wanted.checklist else []),
     ]  # fmt: skip
+
+
+def told_once(made: Sequence[Section]) -> list[Section]:
+    """The sections without the paragraphs that stand in an earlier one; no section becomes empty."""
+    seen: set[str] = set()
+    found = []
+    for section in made:
+        kept = [block for block in section.blocks if not (isinstance(block, Text) and block.text in seen)]
+        found.append(replace(section, blocks=kept or section.blocks))
+        seen |= {block.text for block in kept if isinstance(block, Text)}
+    return found
 
 
 def checklist_section(dossier: Dossier, name: str) -> Section:
@@ -98,8 +110,9 @@ def write_report(folder: Path, dossier: Dossier, wanted: Wanted, time_utc: str) 
         "run": dossier.first.artifact.lineage.get("run"),
         "time_utc": time_utc,
     }
+    card = [section for section in made if section.id == "card"]  # a page of its own, and whole
+    made = told_once(made)
     document = to_json(title, made, head)
-    card = [section for section in made if section.id == "card"]
     with publishing(folder) as new:
         writes: dict[str, Callable[[], str]] = {
             "report.html": lambda: to_html(title, made, foot), "report.md": lambda: to_markdown(title, made, foot, "figures"),

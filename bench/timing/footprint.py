@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 from octc.machine.cpu import ROOT, read_text
-from octc.store.artifacts import GOLDEN, Artifact
+from octc.store.artifacts import GOLDEN, USAGE, Artifact
 
-NOT_MODEL = (GOLDEN,)  # travels with the model, and is not loaded to run it
+NOT_MODEL = (GOLDEN, USAGE)  # travel with the model, and are not loaded to run it
 
 
 def file_mib(artifact: Artifact) -> float:

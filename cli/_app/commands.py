@@ -76,6 +76,7 @@ VERBS = (
     Verb("lint", "octc.cli.lint:lint", "Check an ONNX graph for what engines reject, run in float or mis-scale."),
     Verb("verify", "octc.cli.verify:verify", "Prove that an artifact is as good as its reference."),
     Verb("bench", "octc.cli.bench:bench", "Measure latency, throughput, memory and size."),
+    Verb("choose", "octc.cli.choose:choose", "Name one file to deploy, and why."),
     Verb("report", "octc.cli.report:report", "One page about a run: verdicts, figures, latencies, model card."),
     Verb("bundle sign", "octc.cli.bundle:sign", "Sign artifacts with an Ed25519 key."),
     Verb("bundle verify", "octc.cli.bundle:verify", "Check sums and signatures of artifacts."),

@@ -1,4 +1,5 @@
-"""The artifact: a folder that is complete by itself. Model files, artifact.json with their sums, golden.npz.
+"""The artifact: a folder that is complete by itself. Model files, artifact.json with their sums, golden.npz,
+USE.md (how to run it without octc).
 
 `verify.json`, `bench-<host>.json` and `samples/` may be added later where they are measured, and `artifact.sig.json` where it
 is signed; nothing else may lie there.
@@ -29,6 +30,7 @@ from octc.store.signature import check_signature
 SCHEMA = "1.0"
 MANIFEST = "artifact.json"
 GOLDEN = "golden.npz"
+USAGE = "USE.md"
 ROLES = ("student", "teacher")
 LARGEST = 2_000_000_000  # bytes of one file; protobuf ends at 2 GiB
 MOST_MANIFEST = 16 << 20

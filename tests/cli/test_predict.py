@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -212,6 +213,7 @@ def test_which_word_is_the_artifact(run: Run, patterns: Path) -> None:
 @pytest.mark.parametrize(("words", "code", "text"), [
     (("x.png", "--tta", "7"), 2, "OCT-E104"), (("x.png", "--format", "xml"), 2, "OCT-E104"),
     (("x.png", "--on-bad", "ignore"), 2, "OCT-E104"), (("x.png", "--batch", "0"), 2, "OCT-E104"),
+    (("x.png", "--least-certain", "0"), 2, "OCT-E104"),
     (("x.png", "--threads", "9999"), 2, "OCT-E104"), ((), 2, "OCT-E101"), (("r-0001",), 2, "no input"),
     (("missing.png",), 3, "OCT-E801"), (("empty",), 3, "no image in this folder"),
 ])  # fmt: skip
@@ -247,3 +249,46 @@ def test_it_needs_nothing_but_one_engine(run: Run, patterns: Path, tmp_path: Pat
     assert {row["label"] for row in csv.DictReader(io.StringIO(done.stdout))} == {"dark"}
     assert "onnx-int8, 0." in done.stderr
     assert "(the lowest precision that runs here)" in done.stderr
+
+
+def test_a_summary_counts_every_image_once(patterns: Path, said: Said, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for path in patterns.rglob("*.png"):
+        shutil.copyfile(path, tmp_path / "in" / f"{path.parent.name}-{path.name}")
+    cat().save(tmp_path / "in" / "cat.png")
+    (tmp_path / "in" / "torn.png").write_bytes(b"no picture")
+    code, out, _ = said("in", "--json")
+    counts = json.loads(out)["data"]["summary"]
+    labels = [record["label"] for record in json.loads(out)["data"]["records"]]
+    assert counts["classes"] == {name: labels.count(name) for name in CLASSES}
+    assert (counts["unlike"], counts["failed"], counts["done"]) == (1, 1, len(labels))
+    code, out, _ = said("in", "--summary")
+    assert code == 3
+    shown = {row[0]: row[1] for row in map(str.split, out.splitlines()) if len(row) == 3}
+    assert {name: int(shown[name]) for name in CLASSES} == counts["classes"]
+    assert (shown["unlike"], shown["failed"]) == ("1", "1")
+    assert "cat.png" not in out  # counts in place of the rows
+    code, out, err = said("in", "--summary", "--format", "csv")
+    assert len(list(csv.DictReader(io.StringIO(out)))) == len(labels)
+    assert "unlike 1, failed 1" in err
+
+
+@pytest.mark.parametrize("format_", ["json", "jsonl", "csv"])
+def test_the_least_certain_answers_come_first_and_no_others(patterns: Path, said: Said, format_: str) -> None:
+    _, out, _ = said(patterns, "--format", "json")
+    every = sorted(json.loads(out)["records"], key=lambda record: record["confidence"])
+    code, out, _ = said(patterns, "--least-certain", "3", "--format", format_)
+    assert code == 0
+    if format_ == "json":
+        document = json.loads(out)
+        assert (document["complete"], document["inputs"]) == (True, len(every))
+        found = [(record["file"], record["confidence"]) for record in document["records"]]
+    elif format_ == "jsonl":
+        found = [(record["file"], record["confidence"]) for record in map(json.loads, out.splitlines())]
+    else:
+        found = [(record["file"], float(record["confidence"])) for record in csv.DictReader(io.StringIO(out))]
+    assert len(found) == 3
+    assert [value for _, value in found] == sorted(value for _, value in found)
+    assert found[-1][1] <= every[3]["confidence"]
+    known = {record["file"]: record["confidence"] for record in every}
+    assert all(value == pytest.approx(known[file], abs=1e-4) for file, value in found)

@@ -28,6 +28,7 @@ from tests.bench_tools import pretend_quiet, short_profiles
 from tests.cli.verify_runs import DECIDABLE, made_once, respelled
 
 SECTIONS = (
+    "answer",
     "summary",
     "verdicts",
     "classes",
@@ -149,6 +150,26 @@ def test_numbers_are_those_that_verify_and_bench_stored(run: str, tmp_path: Path
     rows = {r["id"]: r for r in sections["latency"]["data"]}
     bench = json.loads(next((Path("runs") / run / "artifacts/onnx-int8").glob("bench-*.json")).read_text())
     assert rows["onnx-int8-device-1"]["latency_ms"] == bench["rows"][0]["latency_ms"]
+
+
+def test_it_opens_with_the_answer_of_choose_and_repeats_no_paragraph(
+    run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", run, "-o", str(tmp_path / "r")]) == 0
+    value = json.loads((tmp_path / "r" / "report.json").read_text())
+    capsys.readouterr()
+    main(["choose", run, "--json"])
+    chosen = json.loads(capsys.readouterr().out)["data"]
+    first = value["sections"][0]
+    assert " ".join(first["texts"]) == " ".join(chosen["sentences"])
+    assert first["data"]["artifact"] == chosen["artifact"] is not None
+    assert len(first["figures"]) == 1
+    drawn = [point["name"] for point in first["figures"][0]["data"]]
+    assert drawn == [row[0] for s in value["sections"] if s["id"] == "pareto" for row in s["tables"][0]["rows"]]
+    page = (tmp_path / "r" / "report.html").read_text()
+    paragraphs = re.findall(r"<p(?: class=\"\w+\")?>(.{40,}?)</p>", page)
+    assert len(paragraphs) == len(set(paragraphs)) > 5
+    assert "Not a medical device" in (tmp_path / "r" / "model-card.md").read_text()
 
 
 def test_damaged_layer_is_named(run: str, tmp_path: Path, place: Path) -> None:

@@ -119,6 +119,20 @@ def test_margins_stated_after_a_look_are_exploratory(run: Run, said: Said) -> No
     assert (uses(run), len(read_log(run.path).readings)) == (2, 3)
 
 
+def test_a_verdict_is_ten_lines_and_the_rest_comes_with_v(run: Run, said: Said) -> None:
+    folder = str(run.artifacts / "onnx-int8")
+    for words in ((), DECIDABLE):
+        _, out, err = said(folder, *words)
+        assert len(out.splitlines()) <= 10, out
+        heads = ("deciding", "accuracy", "classes")
+        assert all(any(line.strip().startswith(head) for line in out.splitlines()) for head in heads)
+        assert "octc verify -v" in err
+    _, long, _ = said(folder, "-v", *DECIDABLE)
+    assert len(long.splitlines()) > 2 * len(out.splitlines())
+    assert "McNemar" in long
+    assert "McNemar" not in out
+
+
 def test_margins_of_the_configuration_are_the_plan(run: Run, said: Said, tmp_path: Path) -> None:
     (tmp_path / "octc.toml").write_text("[verify]\nmargin_pp = 30\nclass_margin_pp = 60.0\n")
     code, out, _ = said(str(run.artifacts / "onnx-int8"), "--plan-discordance", "0.5")
@@ -181,7 +195,7 @@ def test_fp32_is_compared_with_another_fp32_else_with_itself_which_shows_nothing
     assert "self_comparison" in out
     assert "identical artifacts" in out
     assert main(("export", run.id, "--target", "torch", "-q")) == 0
-    code, out, _ = said(str(run.artifacts / "onnx-fp32"), "--against", "fp32", *DECIDABLE)
+    code, out, _ = said(str(run.artifacts / "onnx-fp32"), "--against", "fp32", *DECIDABLE, "-v")
     assert code == 0
     assert "onnx-fp32 against its FP32 reference torch-fp32" in out
     assert "K1: within its row" in out

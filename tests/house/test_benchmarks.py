@@ -25,6 +25,7 @@ ABLATION = "--recipe smoke --size 32 --epochs 1 --teacher-epochs 1 --batch 8 --s
 # script -> words of each run; {images}: a tree of several depths, {ucsd}: laid out as UCSD, {run}: a finished student
 CASES: dict[str, tuple[str, ...]] = {
     "ablation.py": (f"--data {{ucsd}} --dataset ucsd --place ablation {ABLATION}",),
+    "damage.py": ("{run}/artifacts/openvino-int8 damaged",),
     "full_size.py": ("--place full --quick --tiny",),
     "gate_simulation.py": ("--quick --sets 1 --seed 1",),
     "int8.py": ("--place int8 --quick --tiny --few --rounds 1 --threads 1 --json",),

@@ -58,9 +58,18 @@ def test_the_three_commands_stand_there_as_they_are() -> None:
 
 def test_the_whole_way_is_what_the_demo_does() -> None:
     demo = re.findall(r"^octc [^|\n]*[^|\s]", (ROOT / "benchmarks" / "demo.sh").read_text(), re.M)
-    block = next(block for block in BLOCK.findall(README) if "octc verify --margin 20" in block)
+    block = next(block for block in BLOCK.findall(README) if "octc verify --against fp32" in block)
     ours = block.strip().split("\n")
     assert [line for line in demo if line in ours] == ours
+
+
+def test_the_demo_ends_in_a_damaged_file_that_is_caught() -> None:
+    """The script fails where the copy is not refused, and where the sound file does not pass."""
+    text = (ROOT / "benchmarks" / "demo.sh").read_text()
+    assert re.search(r"^set -eu$", text, re.M)
+    assert re.search(r"^octc verify --against fp32 [^|]*$", text, re.M)  # no `|| ...` behind it
+    assert re.search(r'damage\.py" \S+ damaged\ncode=0\noctc verify damaged', text)
+    assert text.index('if [ "$code" -ne 1 ]') > text.index("octc verify damaged")
 
 
 def test_every_command_of_the_readme_is_one_that_octc_has() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from octc.core.errors import OctcError
+from octc.datasets.layouts.folders import PHANTOM_MARK
 from octc.datasets.registry import scan_dataset
 from octc.datasets.synthetic.bscans import CLASSES, SIZE, draw_phantom, write_phantoms
 from octc.datasets.synthetic.retina import draw_eye, draw_findings
@@ -96,6 +98,25 @@ def test_same_seed_same_bytes_other_seed_no_byte_in_common(tmp_path: Path) -> No
     a, b, c = (scan_dataset("phantom", tmp_path / name) for name in "abc")
     assert a.digest == b.digest
     assert not {s.sha256 for s in a.items} & {s.sha256 for s in c.items}
+
+
+def test_severity_makes_subtle_diseases_clear_and_leaves_healthy_eyes_alone(tmp_path: Path) -> None:
+    for name, severity in (("plain", 0.0), ("clear", 0.6)):
+        write_phantoms(tmp_path / name, 4, 4, 3, size=(64, 62), severity=severity)
+    plain, clear = (
+        {item.path: item.sha256 for item in scan_dataset("phantom", tmp_path / name).items} for name in ("plain", "clear")
+    )
+    assert set(plain) == set(clear)
+    changed = {path for path in plain if plain[path] != clear[path]}
+    assert not any("NORMAL" in path for path in changed)
+    assert len(changed) >= 9  # of 12: a severe one stays as it is
+    assert json.loads((tmp_path / "clear" / PHANTOM_MARK).read_text())["severity"] == 0.6
+    assert "severity" not in json.loads((tmp_path / "plain" / PHANTOM_MARK).read_text())
+    for wrong in (-0.1, 1.5, float("nan")):
+        with pytest.raises(OctcError) as caught:
+            write_phantoms(tmp_path / "wrong", 4, 4, 3, severity=wrong)
+        assert caught.value.code == "OCT-E104"
+    assert not (tmp_path / "wrong").exists()
 
 
 def test_nothing_is_overwritten_and_nothing_half_written_stays(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def read_dossier(founds: Sequence[Found], run_dir: Path) -> Dossier:
     teachers = tuple(read_teacher(found[0], run_dir)) if found[0].artifact.role == "student" else ()
     return Dossier(
         found, sums, teachers, run, facts, verdicts, _records(run, set_name), _names(run),
-        {one.artifact.name: timing for one in found if (timing := _timing(one)) is not None},
+        {one.artifact.name: timing for one in found if (timing := read_timing(one)) is not None},
         {name: on_test(values[name]) or [document] for name, document in verdicts.items()}, _log(run),
         _patient_ids(found[0], run),
     )  # fmt: skip
@@ -164,7 +164,7 @@ def _patient_ids(found: Found, run: Run | None) -> str | None:
     return None if stated is None else str(stated)
 
 
-def _timing(found: Found) -> Timing | None:
+def read_timing(found: Found) -> Timing | None:
     """The newest result of bench beside an artifact that is about these very files."""
     sha256, newest = artifact_sum(found), None
     for path in found.folder.glob("bench-*.json"):

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from octc.bench.report.collect.accuracy import leading, percent
 from octc.bench.report.collect.run_summary import Dossier, Timing, samples_ms
-from octc.bench.report.figures.comparisons import Point, best_points, latency_figure, pareto_figure
+from octc.bench.report.figures.comparisons import Point, best_points, latency_figure
 from octc.bench.report.page import Block, Plot, Section, Table, Text
 from octc.bench.timing.latency import spell_number
 from octc.store.verdicts import word_of
@@ -153,10 +153,8 @@ def pareto_section(dossier: Dossier) -> Section:
     found = points(dossier)
     if not found:
         return Section("pareto", "Accuracy, latency, size", [Text("Needs octc verify and a valid octc bench.", "note")])
-    figure = pareto_figure(found, "Accuracy against latency (area: size of the files)")
     best = ", ".join(p.name for p in best_points(found))
-    numbers = [vars(p) for p in found]
-    text = Text(f"No other of the {len(found)} artifacts drawn here is both quicker and as accurate: {best}.")
-    return Section(
-        "pareto", "Accuracy, latency, size", [Plot(figure, "Accuracy against latency and size", numbers), text], numbers
-    )
+    text = Text(f"No other of the {len(found)} artifacts that have both is quicker and as accurate: {best}.")
+    rows = [(p.name, spell_number(p.ms), percent(p.accuracy, (p.low, p.high)), f"{p.mib:.2f}") for p in found]
+    table = Table(("artifact", "p50 ms", "accuracy % [95 %]", "MiB"), rows, "The figure at the top shows them.")
+    return Section("pareto", "Accuracy, latency, size", [table, text], [vars(p) for p in found])

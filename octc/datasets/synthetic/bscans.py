@@ -7,7 +7,7 @@ from the seeds; the same seeds, versions and machine type give the same bytes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +27,18 @@ QUALITY = 92  # JPEG
 Field = npt.NDArray[np.float32]
 
 
-def draw_phantom(kind: str, patient_seed: int, image_seed: int, size: tuple[int, int] = SIZE) -> Image.Image:
-    """One B-scan, mode L, of `size` (width, height). `kind` is one of CLASSES (KeyError otherwise)."""
-    return draw_scan(partial(draw_findings, kind), patient_seed, image_seed, size)
+def draw_phantom(
+    kind: str, patient_seed: int, image_seed: int, size: tuple[int, int] = SIZE, *, severity: float = 0.0
+) -> Image.Image:
+    """One B-scan, mode L, of `size` (width, height). `kind` is one of CLASSES (KeyError otherwise).
+
+    severity: the least one of a patient's disease, 0 to 1; the subtle ones become so much clearer.
+    """
+
+    def find(eye: Eye, x: Array, rng: np.random.Generator) -> Findings:
+        return draw_findings(kind, replace(eye, severity=severity + (1 - severity) * eye.severity), x, rng)
+
+    return draw_scan(find, patient_seed, image_seed, size)
 
 
 def draw_scan(
@@ -213,10 +222,13 @@ def write_phantoms(
     seed: int,
     size: tuple[int, int] = SIZE,
     *,
+    severity: float = 0.0,
     force: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> int:
     """Draw a data set in the layout of UCSD, whole or not at all. Returns the number of images.
+
+    severity: as `draw_phantom` takes it; it is written down beside the seed.
 
     Every class has its own patients; a quarter of them are the test part. With more images than patients each gets several.
 
@@ -228,6 +240,10 @@ def write_phantoms(
         text = f"{images_per_class} images and {patients_per_class} patients per class"
         raise OctcError(
             "OCT-E104", text, hint="at least 2 patients per class, and an image for each", place="octc data phantom"
+        )
+    if not 0 <= severity <= 1:
+        raise OctcError(
+            "OCT-E104", f"--severity {severity} is out of range", hint="--severity 0 to 1", place="octc data phantom"
         )
     if force and root.exists() and not (root / PHANTOM_MARK).is_file() and any(root.iterdir()):
         text = f"{root} was not drawn by octc, so --force does not replace it"
@@ -243,13 +259,13 @@ def write_phantoms(
                     part = "test" if patient < held_out else "train"
                     place = folder / "CellData" / "OCT" / part / kind
                     place.mkdir(parents=True, exist_ok=True)
-                    picture = draw_phantom(kind, _mix(seed, name), index, size)
+                    picture = draw_phantom(kind, _mix(seed, name), index, size, severity=severity)
                     picture.save(place / f"{kind}-{name}-{index + 1}.jpeg", "JPEG", quality=QUALITY)
                     done += 1
                     if progress is not None:
                         progress(done, total)
             facts = {"images_per_class": images_per_class, "patients_per_class": patients_per_class, "seed": seed, "size": size}
-            write_json(folder / PHANTOM_MARK, facts)
+            write_json(folder / PHANTOM_MARK, {**facts, **({"severity": severity} if severity else {})})
     except OSError as error:
         text = f"phantoms cannot be written: {error.strerror}"
         raise OctcError("OCT-E109", text, hint="a writable folder with room", place=str(root)) from error

@@ -1,0 +1,48 @@
+"""`octc choose`: one file to deploy, in three sentences."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from octc.cli._app.session import Session
+from octc.core.errors import OctcError
+
+if TYPE_CHECKING:
+    from octc.store.find import Found
+
+
+def choose(
+    session: Session,
+    bundle: Annotated[
+        str | None, typer.Argument(metavar="[RUN|BUNDLE]", help="Run or artifacts; newest student run with artifacts")
+    ] = None,
+) -> int:
+    """Name one file to deploy: which, why, and what is provisional or unknown.
+
+    It reads what octc verify and octc bench stored; nothing is measured. Ends with 1 where no file can be deployed.
+    """
+    from octc.bench.report.choose import choose as choose_one
+    from octc.store.find import find_artifacts
+
+    founds, words = find_artifacts(bundle, session.run_dir, os.environ)
+    session.say(words)
+    found = choose_one(founds)
+    session.run_id = str(founds[0].artifact.lineage.get("run"))
+    session.report(found.to_json())
+    session.result("\n".join(found.sentences))
+    if found.chosen is not None:
+        session.say(f"it lies in {found.chosen.folder}")
+    return 0 if found.chosen is not None else 1
+
+
+def say_choice(session: Session, founds: Sequence[Found]) -> None:
+    """The choice among these artifacts in one line, at the end of another command."""
+    from octc.bench.report.choose import choose as choose_one
+
+    with contextlib.suppress(OctcError, OSError):
+        session.say(choose_one(founds).line)

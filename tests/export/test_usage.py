@@ -1,0 +1,79 @@
+"""USE.md of an artifact: its lines are run without octc, and give octc's own probabilities."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from octc.cli._app.main import main
+from octc.export.usage import usage_text
+from octc.store.artifacts import USAGE as FILE
+from octc.store.artifacts import read_artifact
+from octc.store.runs import Run
+from tests.tiny_artifacts import shared_run
+
+ALLOWED = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
+# the script runs where octc, and every engine but its own, cannot be imported
+RUN = "import sys; sys.modules.update(dict.fromkeys({blocked!r})); sys.argv = ['use', {image!r}]; exec(open({script!r}).read())"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return shared_run(tmp_path_factory)
+
+
+@pytest.mark.parametrize("name", ["onnx-fp32", "onnx-int8", "openvino-fp16", "openvino-int8", "torch-fp32"])
+def test_its_code_gives_the_probabilities_of_octc(
+    run: Run, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run.artifacts / name
+    artifact = read_artifact(folder)
+    assert FILE in artifact.files  # a changed one is noticed
+    picture = tmp_path / "seen.png"  # of another size than the network's: the resize counts
+    size = (5 * artifact.preprocess.size // 2, 3 * artifact.preprocess.size // 2)
+    noise = np.random.default_rng(0).integers(0, 255, size[::-1], dtype=np.uint8)
+    Image.fromarray(noise).save(picture)
+    capsys.readouterr()
+    assert main(["predict", str(folder), str(picture), "--json"]) == 0
+    expected = json.loads(capsys.readouterr().out)["data"]["records"][0]["probabilities"]
+    (code,) = re.findall(r"```python\n(.*?)```", (folder / FILE).read_text(), re.S)
+    script = tmp_path / "use.py"
+    script.write_text(code)
+    own = ALLOWED[artifact.target]
+    blocked = ["octc", *(module for module in ALLOWED.values() if module != own)]
+    words = RUN.format(blocked=blocked, image=str(picture), script=str(script))
+    done = subprocess.run([sys.executable, "-c", words], cwd=folder, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    found = {line.rpartition(": ")[0]: float(line.rpartition(": ")[2]) for line in done.stdout.splitlines()}
+    assert found == pytest.approx(expected, abs=1e-3)
+    assert tuple(found) == artifact.classes
+
+
+def test_it_states_what_the_file_itself_takes(run: Run) -> None:
+    text = (run.artifacts / "onnx-int8" / FILE).read_text()
+    assert re.search(r"uint8 \[N, 1, \d+, \d+\]", text)
+    assert "antialiased bilinear" in text
+    assert "not normalised" in text
+
+
+def test_several_labels_a_picture_have_thresholds_and_colour_has_three_channels(run: Run) -> None:
+    folder = run.artifacts / "onnx-fp32"
+    artifact = read_artifact(folder)
+    thresholds = [0.25, 0.5, 0.75, 0.125][: len(artifact.classes)]
+    several = replace(
+        artifact, task="multilabel", details={**artifact.details, "thresholds": thresholds},
+        preprocess=replace(artifact.preprocess, channels=3, clahe=2.0),
+    )  # fmt: skip
+    text = usage_text(folder, several)
+    assert f"{artifact.classes[0]} 0.25" in text
+    assert "np.exp(-logits)" in text
+    assert 'convert("RGB")' in text
+    assert "CLAHE, clip 2, 8 x 8 tiles" in text
