@@ -53,7 +53,7 @@ def network(which: str) -> nn.Module:
     if which == "timm":
         return timm.create_model("resnet10t", num_classes=4)  # type: ignore[no-any-return]
     if which == "torchvision":
-        return torchvision.models.mobilenet_v2(weights=None, num_classes=4)  # type: ignore[no-any-return]
+        return torchvision.models.squeezenet1_1(weights=None, num_classes=4)  # type: ignore[no-any-return]
     return Own()
 
 

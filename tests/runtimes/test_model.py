@@ -34,7 +34,7 @@ def test_an_artifact_predicts(run: Run, name: str, tmp_path: Path) -> None:
         assert one.label is None or one.probabilities[one.label] == one.confidence
     assert found[-1].label is None
     assert found[-1].error is not None
-    assert found[-1].error.code == "OCT-E201"
+    assert found[-1].error.code == "OCT-E202"
 
 
 def test_answers_come_one_by_one_and_do_not_depend_on_the_batch(run: Run) -> None:
