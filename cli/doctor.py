@@ -11,7 +11,6 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -270,8 +269,8 @@ def _telemetry(_session: Session) -> list[Check]:
 
 
 def _plain(check: Check) -> dict[str, Any]:
-    shown = ("group", "state", "text", "mend", "code")
-    return {key: value or None for key, value in asdict(check).items() if key in shown}
+    shown = {"group": check.group, "state": check.state, "text": check.text, "mend": check.hint, "code": check.code}
+    return {key: value or None for key, value in shown.items()}
 
 
 def _lines(session: Session, checks: list[Check]) -> list[str]:

@@ -95,7 +95,7 @@ def main() -> None:
             error = caught if isinstance(caught, OctcError) else fault_of(caught)
             if error is None:
                 raise
-            facts = {"code": error.code, "message": error.message, "mend": error.hint, "place": error.place, "why": error.why}
+            facts = {"code": error.code, "message": error.message, "hint": error.hint, "place": error.place, "why": error.why}
             say({"error": facts})
 
 

@@ -66,7 +66,11 @@ class AuditReport:
     leakage: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        def plain(finding: Finding) -> dict[str, Any]:
+            return {"code": finding.code, "message": finding.message, "items": finding.items, "mend": finding.hint}
+
+        listed = {name: [plain(one) for one in getattr(self, name)] for name in ("findings", "warnings")}
+        return {**asdict(self), **listed}
 
 
 def audit(

@@ -139,7 +139,7 @@ def test_a_reference_that_was_measured_has_its_accuracy(run: Run, said: Said) ->
 
 def test_a_call_that_is_killed_between_plan_and_verdict_leaves_the_plan(run: Run, said: Said, tmp_path: Path) -> None:
     script = (
-        "import os, signal, sys; from octc.bench import verify; from octc.cli._app.main import main\n"
+        "import os, signal, sys; from octc.bench.parity import verify; from octc.cli._app.main import main\n"
         "verify.measure_everyone = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "main(sys.argv[1:])"
     )

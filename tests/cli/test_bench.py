@@ -228,7 +228,7 @@ def test_threads_beyond_what_this_process_may_use_are_refused(tmp_path: Path) ->
 START = """
 import sys
 from dataclasses import replace
-from octc.bench import profiles
+from octc.bench.timing import profiles
 profiles.STANDARD = replace(profiles.STANDARD, **{short!r})
 profiles.STANDARD = replace(profiles.STANDARD, duration_s=3.0)
 sys.argv = ["octc", "bench", *{words!r}]

@@ -11,7 +11,7 @@ HOMES = {
     "the run of an artifact": ("def run_of", {"octc/store/locations.py"}),
     "whether a verdict shows its claim": ("return Verdict(", {"octc/stats/verdict.py"}),
     "which of several errors ends a command": ("EXIT_ORDER.index", {"octc/core/errors.py"}),
-    "a session of onnxruntime": (".InferenceSession(", {"runtimes/onnxrt.py", "runtimes/probe.py"}),
+    "a session of onnxruntime": (".InferenceSession(", {"runtimes/onnxrt.py", "runtimes/probe.py", "export/usage.py"}),
     "whether golden images decode as they did": ("check_input(golden", {"runtimes/golden.py"}),
     "the part of a split that a set is": ('"select": "val"', {"octc/datasets/split.py"}),
     "how pixels are normalised": ("1 / 255 / s", {"octc/imaging/preprocess.py"}),

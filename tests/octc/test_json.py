@@ -149,7 +149,7 @@ def test_a_run_with_a_key_twice_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("plan", ['{"module": "nothing_here", "module": "tensorrt"}', '{"module": NaN}', "[" * 100_000])
 def test_the_worker_for_tensorrt_is_as_strict(tmp_path: Path, plan: str) -> None:
     (tmp_path / "p.json").write_text(plan)
-    worker = ROOT / "runtimes" / "trt_worker.py"
+    worker = ROOT / "runtimes" / "tensorrt" / "worker.py"
     done = subprocess.run([sys.executable, str(worker), "probe", "p.json"], cwd=tmp_path, capture_output=True, check=False)
     assert done.returncode == 3
     assert json.loads((tmp_path / "p.result.json").read_text())["error"]["stage"] == "plan"
