@@ -20,8 +20,8 @@ from tests.tiny_run import make_run, write_patterns
 
 Said = Callable[..., tuple[int, str, str]]
 FILES = {
-    "model.onnx", "model.int8fp16.onnx", "model.fp16.onnx", "build-int8.json", "build-fp16.json", "trt_worker.py", "BUILD.txt", "USE.md",
-    "engine.json", "golden.npz", "golden-fp16.npz",
+    "model.onnx", "model.int8fp16.onnx", "model.fp16.onnx", "build-int8.json", "build-fp16.json", "trt_worker.py", "BUILD.txt",
+    "USE.md", "engine.json", "golden.npz", "golden-fp16.npz",
 }  # fmt: skip
 
 
