@@ -88,6 +88,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="a bench of seconds, to see that it works")
     asked = parser.parse_args()
     asked.place.mkdir(parents=True, exist_ok=True)
+    asked.place = asked.place.resolve()  # commands run inside it
     if asked.full:
         write_phantoms(asked.place / "phantoms", 24, 12, 0)
         stage = tiny_stage(retnet().student) if asked.tiny else retnet().student

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -120,7 +121,7 @@ def verb(function: Callable[..., int], name: str) -> Callable[..., int]:
     """`function(session, ...)` as a command: the same options plus the common ones, inside the error boundary."""
     hints = get_type_hints(function, include_extras=True)
     own = [
-        parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY)
+        parameter.replace(annotation=plain_hint(hints[parameter.name]), kind=inspect.Parameter.KEYWORD_ONLY)
         for parameter in list(inspect.signature(function).parameters.values())[1:]
     ]
     common = [
@@ -139,6 +140,12 @@ def verb(function: Callable[..., int], name: str) -> Callable[..., int]:
     command.__annotations__ = {key: parameter.annotation for key, parameter in signature.parameters.items()}
     command.__name__, command.__doc__ = function.__name__, function.__doc__
     return command
+
+
+def plain_hint(kind: Any) -> Any:
+    """A parameter's type with what `Annotated` says of it. Python 3.10 wraps it into Optional where the default is None."""
+    inner = [one for one in get_args(kind) if get_origin(one) is Annotated]
+    return inner[0] if len(inner) == 1 and get_origin(kind) in (Union, UnionType) else kind
 
 
 def _given(context: typer.Context, key: str) -> bool:

@@ -12,10 +12,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated, Optional, Union, get_args
 
 import pytest
+import typer
 
-from octc.cli._app.commands import COMMON, GROUPS, VERBS, bounded
+from octc.cli._app.commands import COMMON, GROUPS, VERBS, bounded, plain_hint
 from octc.cli._app.main import main
 from octc.core.errors import OctcError, Several
 
@@ -294,3 +296,12 @@ def test_completion_offers_the_options_of_a_verb(tmp_path: Path) -> None:
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout.split() == ["--offline"]
+
+
+def test_options_keep_what_is_said_of_them_where_python_makes_them_optional() -> None:
+    """Python 3.10 does so where the default is None: an argument became an option, and its help was lost."""
+    said = Annotated[str | None, typer.Argument(help="a run")]
+    for kind in (said, Optional[said], Union[said, None]):  # noqa: UP007, UP045  (as get_type_hints of 3.10 writes them)
+        assert get_args(plain_hint(kind))[1].help == "a run"
+    assert plain_hint(str | None) == (str | None)
+    assert plain_hint(int) is int

@@ -34,7 +34,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "one_file.py": ("{run} --data {patterns} --target onnx",),
     "real.py": ("--data {ucsd} --place real --tiny",),
     "retnet.py": (
-        "--place eyes --patients 8 --images 1 --seeds 1 --first-seed 1 --epochs 1 --recipe retnet-smoke --int8 --tiny",
+        "--place eyes --patients 24 --images 1 --seeds 1 --first-seed 1 --epochs 1 --recipe retnet-smoke --int8 --tiny",
         "--place large --full --tiny",
     ),
     "tensorrt_rtx.py": ("test_resnet 64",),
