@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -120,7 +121,7 @@ def test_a_document_and_a_table_hold_what_is_done_and_say_so(run: Run, many: Pat
     if words == ("--format", "table"):
         assert "incomplete" in text
         assert "not all of 3000 inputs" in text
-        assert "0000.png" in text
+        assert re.search(r"\b[01]\.\d{4}\b", text)  # a probability of what was done; a long path may be broken over lines
         return
     document = json.loads(text)
     data = document["data"] if words == ("--json",) else document

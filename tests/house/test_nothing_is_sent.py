@@ -64,7 +64,7 @@ COMMANDS: dict[str, tuple[int, ...]] = {
     "runs list": (0,),
     "runs show r-0001": (0,),
     "runs prune": (0,),
-    "choose": (0,),
+    "choose": (0, 1),
     "explain OCT-E990": (0,),
     "completion bash": (0,),
     "config init": (0,),

@@ -88,7 +88,7 @@ LINES: tuple[Line, ...] = (
     ("", "runs list", (0,)),
     ("", "runs show r-0001", (0,)),
     ("", "runs prune", (0,)),
-    ("", "choose", (0,)),
+    ("", "choose", (0, 1)),  # 1: nothing that is here runs there
     ("", "explain OCT-E901", (0,)),
     ("", "completion bash", (0,)),
     ("", "config show --origins", (0,)),
