@@ -45,7 +45,7 @@ def steps(teacher: str, student: str, tiny: bool = False) -> list[tuple[str, tup
         ("student", ("train", "student", "--dataset", DATASET, *recipe), (0,)),
         ("export teacher", ("export", teacher, "--target", "all"), (0,)),
         *(
-            (f"export student {t}", ("export", student, "--target", t, *gate), (0,))
+            (f"export student {t}".removesuffix(" all"), ("export", student, "--target", t, *gate), (0,))
             for t in (("onnx", "openvino") if tiny else ("all",))
         ),
         # what tuning buys: the same network calibrated after training, by octc and by NNCF; 1: the gate refused it
@@ -90,7 +90,7 @@ def main() -> None:
     place.mkdir(parents=True, exist_ok=True)
     log = place / "steps.json"
     done: dict[str, Any] = read_json(log) if log.is_file() else {}
-    for name in [name for name, _, _ in steps("", "")]:
+    for name in [name for name, _, _ in steps("", "", chosen.tiny)]:
         if name in done:
             sys.stderr.write(f"{name}: done before in {done[name]['seconds']} s\n")
             continue
