@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -37,8 +38,14 @@ def entries(folder: Path) -> list[Path]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        text = f"folder cannot be read: {error.strerror}"
-        raise OctcError("OCT-E231", text, hint=f"make it readable: ls -ld {folder}", place=str(folder)) from error
+        raise closed_folder(folder, error.strerror) from error
+
+
+def closed_folder(folder: str | Path, why: str | None) -> OctcError:
+    """E231: a folder that cannot be read. why: what the system said."""
+    text = f"folder {folder} cannot be read, so nobody knows what is in it: {why}"
+    hint = f"chmod -R u+rX {shlex.quote(str(folder))}   (or have its owner do it), or move it elsewhere"
+    return OctcError("OCT-E231", text, hint=hint, place=str(folder))
 
 
 def sha256_bytes(data: bytes) -> str:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shlex
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from octc.core.errors import OctcError, Several, shorten
+from octc.core.files import closed_folder
 from octc.imaging.preprocess import SUFFIXES
 
 HIDDEN, DEBRIS, THUMBNAIL = "hidden", "debris", "thumbnail"
@@ -221,12 +221,7 @@ def litter(name: str) -> str:
 
 def closed_error(root: Path, closed: Sequence[tuple[str, str]]) -> OctcError:
     """E231 of the folders below `root` that could not be read, one error for each."""
-    errors = []
-    for folder, why in closed:
-        place = str(root if folder == "." else root / folder)
-        text = f"folder {place} cannot be read, so nobody knows what is in it: {why}"
-        hint = f"chmod -R u+rX {shlex.quote(place)}   (or have its owner do it), or move it out of the data set"
-        errors.append(OctcError("OCT-E231", text, hint=hint, place=place))
+    errors = [closed_folder(root if folder == "." else root / folder, why) for folder, why in closed]
     return errors[0] if len(errors) == 1 else Several(errors)
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import shlex
 import stat
 import struct
 import sys
@@ -34,6 +33,7 @@ from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from octc.core.errors import OctcError
 from octc.core.faults import fault_of
+from octc.core.files import closed_folder
 from octc.imaging.clahe import equalise
 
 UInt8 = npt.NDArray[np.uint8]
@@ -224,9 +224,7 @@ def _of_folder(path: Path) -> OctcError:
         with os.scandir(path) as entries:
             list(entries)
     except OSError as error:
-        text = f"folder cannot be read, so nobody knows what is in it: {error.strerror}"
-        hint = f"chmod -R u+rX {shlex.quote(str(path))}   (or have its owner do it)"
-        return OctcError("OCT-E231", text, hint=hint, place=str(path))
+        return closed_folder(path, error.strerror)
     return OctcError("OCT-E201", "cannot be read: Is a directory", hint="check the path", place=str(path))
 
 
