@@ -58,11 +58,14 @@ class Source:
 
 @dataclass(frozen=True)
 class RunSource(Source):
-    """The network of a run. root: of the data set."""
+    """The network of a run, whose folder is its home. root: of the data set."""
 
-    run: Run = field(kw_only=True)
     root: Path = field(kw_only=True)
     split: Split = field(kw_only=True)
+
+    @property
+    def run(self) -> Run:
+        return Run(self.home)
 
     @property
     def cache(self) -> Path:
@@ -112,7 +115,7 @@ def read_source(run: Run, root: Path) -> RunSource:
     }  # fmt: skip
     return RunSource(
         checkpoint, model, images[chosen], run.artifacts, run.path, lineage, read_statistics(split.parts["train"], root),
-        run=run, root=root, split=split,
+        root=root, split=split,
     )  # fmt: skip
 
 

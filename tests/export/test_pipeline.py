@@ -36,7 +36,7 @@ def select(shop: Workshop) -> Select:
 
 def into(shop: Workshop, folder: Path) -> Workshop:
     """The same workshop (with its ONNX files) for a run of its own."""
-    return replace(shop, source=replace(shop.source, run=Run(folder), artifacts=Run(folder).artifacts, home=folder))
+    return replace(shop, source=replace(shop.source, artifacts=Run(folder).artifacts, home=folder))
 
 
 def job(target: str, precision: str) -> Job:
