@@ -10,7 +10,7 @@ import copy
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from octc.datasets.base import Sample
 from octc.export.formats import FORMATS, choose_opset, pairs
 from octc.export.golden import choose_golden
 from octc.export.pipeline import Device, Published, export_artifact
-from octc.export.source import Quantised, Select, Source, describe_sums
+from octc.export.source import Quantised, Select, Source, quantisation_facts
 from octc.export.targets import Job, Workshop
 from octc.imaging.input_statistics import describe, fit_statistics
 from octc.imaging.preprocess import Preprocess, UInt8, read_image
@@ -50,7 +50,6 @@ class OwnNetwork:
     Attributes:
         float_model: a copy in eval mode, on the CPU. module: its fake-quantised graph (torch.fx), or None.
         preprocess: how a picture becomes the network's input. classes: names in the order of the logits.
-        facts: observer, calibration images, agreement with the float network on images that set no range.
     """
 
     float_model: nn.Module
@@ -61,12 +60,16 @@ class OwnNetwork:
     quantised: Quantised | None = None
     select: Select | None = None
     statistics: Any = None
-    facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def module(self) -> fx.GraphModule | None:
         """The fake-quantised network: float in, logits out, on the grid that INT8 files compute on."""
         return None if self.quantised is None else self.quantised.module
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Observer, calibration images, agreement with the float network on images that set no range."""
+        return {} if self.quantised is None else self.quantised.facts
 
 
 def quantize_network(
@@ -97,11 +100,11 @@ def quantize_network(
     >>> quantized = octc.quantize(network, images, octc.Preprocess(size=224), classes=names)  # doctest: +SKIP
     >>> octc.export(quantized, targets=["onnx"], out="artifacts")  # doctest: +SKIP
     """
-    own = _network(module, preprocess, classes, name, calibration)
     prepared, sums, statistics = _prepared(calibration, preprocess)
     if len(prepared) < MINIMUM:
         text = f"{len(prepared)} calibration images"
         raise OctcError("OCT-E214", text, hint=f"give at least {MINIMUM} training images", place="calibration")
+    own = _network(module, preprocess, classes, name, prepared[:GOLDEN])
     select = None if validation is None else _select(own, validation)
     if select is None:
         judges = np.arange(len(prepared)) % HELD_OUT == HELD_OUT - 1
@@ -117,12 +120,8 @@ def quantize_network(
     how = Quantisation(observers=tuple(observers), calibration=len(ranges), rounding=rounding)
     data = Data(ranges, [0] * len(ranges), chosen, [0] * len(chosen), preprocess)
     graph, facts = calibrated(own.float_model, how, data, preprocess.size, seed, whole=tuple(whole))
-    told = {
-        "method": "ptq", "engine": "octc", "observer": facts["observer"], "observers": facts["observers"],
-        **({"rounded": facts["rounded"]} if "rounded" in facts else {}), **describe_sums(sums), "placement": facts["counts"],
-    }  # fmt: skip
-    quantised = Quantised(graph, _digest(own.float_model), told)
-    return replace(own, quantised=quantised, select=select, statistics=statistics, facts=told)
+    quantised = Quantised(graph, _digest(own.float_model), quantisation_facts("ptq", facts, sums, {}))
+    return replace(own, quantised=quantised, select=select, statistics=statistics)
 
 
 def export_network(
@@ -162,7 +161,7 @@ def export_network(
     lineage: dict[str, Any] = {**dict.fromkeys(unknown), **patient_ids(()).to_json()}
     checkpoint = Checkpoint(
         role="student", model=network.name, model_kwargs={}, classes=network.classes, preprocess=network.preprocess,
-        recipe={}, dataset="", split_digest="", data_digest="", weights={"source": "own network", "license": "unknown"},
+        recipe={}, dataset="", split_digest="", data_digest="", weights={"source": "own network", "licence": "unknown"},
         sha256=_digest(network.float_model),
     )  # fmt: skip
     source = Source(checkpoint, network.float_model, network.golden, home, home, lineage, network.statistics)
@@ -178,15 +177,10 @@ def export_network(
 
 
 def _network(
-    module: nn.Module, preprocess: Preprocess, classes: Sequence[str] | None, name: str | None, images: Sequence[Any]
+    module: nn.Module, preprocess: Preprocess, classes: Sequence[str] | None, name: str | None, candidates: UInt8
 ) -> OwnNetwork:
-    """The copy in eval mode, its classes, its golden images."""
+    """The copy in eval mode, its classes, its golden images (of prepared candidates)."""
     model = copy.deepcopy(module).cpu().float().eval().requires_grad_(False)
-    candidates, _, _ = _prepared(images[:GOLDEN], preprocess)
-    if not len(candidates):
-        raise OctcError(
-            "OCT-E214", "no calibration image", hint=f"give at least {MINIMUM} training images", place="calibration"
-        )
     try:
         logits = logits_of(model, candidates, preprocess, "cpu", batch=BATCH).numpy()
     except (RuntimeError, TypeError, AttributeError, ValueError) as error:

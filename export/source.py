@@ -196,7 +196,9 @@ def quantise(
         require_disjoint(kept.get("calibration", []), source.split)
         if checkpoint.metrics.get("chosen") == "ptq" and kept.get("rounded", {}).get("chosen") == "gptq":
             remember_floats(module, prepare(source.model, checkpoint.preprocess.size))
-        return Quantised(module, checkpoint.sha256, _facts("qat", kept, kept.get("calibration", []), checkpoint.metrics))
+        return Quantised(
+            module, checkpoint.sha256, quantisation_facts("qat", kept, kept.get("calibration", []), checkpoint.metrics)
+        )
     ranges = None if amax is None else read_amax(amax)
     chosen, images = calibration_set(source, seed)
     how, pre, val = quantisation_of(source), source.checkpoint.preprocess, source.split.parts["val"]
@@ -207,7 +209,7 @@ def quantise(
     near = decision_closeness if source.checkpoint.recipe.get("task") == "multilabel" else None
     short = replace(how, calibration=len(chosen))
     module, facts = calibrated(source.model, short, data, pre.size, seed, progress=progress, near=near)
-    told = _facts("ptq", facts, [s.sha256 for s in chosen], {})
+    told = quantisation_facts("ptq", facts, [s.sha256 for s in chosen], {})
     if amax is not None and ranges is not None:
         told["amax"] = {"file": amax.name, "sha256": sha256_file(amax), **apply_amax(module, ranges)}
         told["observer"] = f"{amax.name}, else {told['observer']}"
@@ -227,7 +229,9 @@ def require_disjoint(calibration: Sequence[str], split: Split) -> None:
         raise OctcError("OCT-E214", text, hint="octc train student again", place=place, why="measured on seen images")
 
 
-def _facts(method: str, facts: dict[str, Any], calibration: Sequence[str], metrics: dict[str, Any]) -> dict[str, Any]:
+def quantisation_facts(
+    method: str, facts: dict[str, Any], calibration: Sequence[str], metrics: dict[str, Any]
+) -> dict[str, Any]:
     rounded = {"rounded": facts["rounded"]} if "rounded" in facts else {}
     return {
         "method": metrics.get("chosen", method), "engine": "octc", "observer": facts["observer"], **rounded,

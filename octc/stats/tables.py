@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from octc.core.errors import OctcError, shorten
 from octc.stats.comparison import Comparison, compare_logits, nonfinite
+from octc.stats.patients import KNOWN, patient_ids
 from octc.stats.proportions import Interval, mcnemar_midp, wilson
 from octc.stats.test_plan import ParityOptions
 from octc.stats.verdict import Verdict, judge, judge_parts
@@ -238,9 +239,9 @@ def _document(
         k = found.classes.index(result.name)
         before, after = (found.matrices[side][k][k] / result.n for side in ("reference", "candidate"))
         rows.append(ClassRow(result.name, result.n, before, after, pair.lost, pair.gained, result.p_holm, pair.deciding))
-    known = {one for one in patients if one is not None}
+    whose = patient_ids(patients)
     return TableComparison(
-        classes=found.classes, n=found.n, patients=len(known) if known and None not in patients else None,
+        classes=found.classes, n=found.n, patients=whose.patients if whose.state == KNOWN else None,
         accuracy={side: count / found.n for side, count in hits.items()},
         accuracy_interval={side: wilson(count, found.n, options.alpha) for side, count in hits.items()},
         lost=found.pair.lost, gained=found.pair.gained, difference=found.pair.difference, interval=found.pair.deciding,

@@ -71,7 +71,7 @@ def test_a_network_becomes_an_artifact_that_answers_as_its_grid_does(which: str,
     assert artifact.details["quantisation"]["calibration_images"] == 18  # a quarter chose among the calibrators
     assert artifact.details["gate"] is None
     assert artifact.lineage["run"] is None
-    assert artifact.lineage["weights"] == {"source": "own network", "license": "unknown"}
+    assert artifact.lineage["weights"] == {"source": "own network", "licence": "unknown"}
     assert not list(tmp_path.glob(".tmp-*"))
     paths = [tmp_path / f"{i}.png" for i in range(4)]
     for path, image in zip(paths, images, strict=False):
