@@ -42,7 +42,7 @@ def say(text: str) -> None:
 
 
 def octc(place: Path, *words: str) -> dict[str, Any]:
-    """Run a verb in `place`; its document. A verb that fails ends the benchmark, unless it is a verdict (exit code 1)."""
+    """Run a command in `place`; its document. A command that fails ends the benchmark, unless it is a verdict (exit code 1)."""
     command = [sys.executable, "-m", "octc.cli._app.main", *words, "--json", "--quiet"]
     done = subprocess.run(command, cwd=place, env=os.environ, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1):

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from octc.cli._app.errors import INTERRUPTED, TERMINATED, Terminated
-from octc.cli._app.session import Session, Step
+from octc.cli._app.session import Session
 from octc.cli._app.tables import Rows
 from octc.cli._app.terminal import tell
 from octc.core.errors import Several
+from octc.core.progress import Step
 
 if TYPE_CHECKING:
     from octc.bench.timing.plan import Plan

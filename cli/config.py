@@ -17,7 +17,7 @@ from octc.core.files import write_bytes
 from octc.core.settings import KEYS, Key
 
 FILE = "octc.toml"
-# keys that no option of a verb has: their defaults
+# keys that no option of a command has: their defaults
 PLAIN = {"offline": False, "data.root": None, "run.dir": "runs"}
 HEAD = """# Configuration of octc, for this folder. Above it: `--config FILE`, OCTC_<SECTION>__<KEY>, options. Below it:
 # ~/.config/octc/config.toml, the recipe, the defaults. `octc config show --origins` says what counts.
@@ -28,7 +28,7 @@ def show(
     session: Session,
     origins: Annotated[bool, typer.Option("--origins", help="Also where each value comes from")] = False,
 ) -> int:
-    """Every key with the value that counts here; `-` is left to the recipe or to the verb."""
+    """Every key with the value that counts here; `-` is left to the recipe or to the command."""
     rows = []
     for path, key in _keys():
         section, _, name = path.rpartition(".")
@@ -121,9 +121,9 @@ def _default(path: str, key: Key) -> Any:
     if path in PLAIN:
         return PLAIN[path]
     section, _, name = path.partition(".")
-    from octc.cli._app.commands import VERBS
+    from octc.cli._app.commands import COMMANDS
 
-    for entry in VERBS:
+    for entry in COMMANDS:
         if entry.name.split()[0] != section:
             continue
         module, _, function = entry.where.partition(":")

@@ -1,4 +1,4 @@
-"""`octc data list | check | phantom`, and what every verb about data needs."""
+"""`octc data list | check | phantom`, and what every command about data needs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from octc.cli._app.session import Session, Step
+from octc.cli._app.session import Session
 from octc.cli._app.tables import Rows, wrapped
 from octc.core.errors import OctcError, Several
+from octc.core.progress import Step
 
 if TYPE_CHECKING:
     from octc.datasets.audit import AuditReport

@@ -13,10 +13,11 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from octc.cli._app.errors import Terminated
-from octc.cli._app.session import Session, Step
+from octc.cli._app.session import Session
 from octc.cli._app.terminal import ClosedPipe
 from octc.core.csv_files import csv_line
 from octc.core.errors import OctcError, shorten
+from octc.core.progress import Step
 
 if TYPE_CHECKING:
     from octc.datasets.tree import Left

@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from octc.cli._app.commands import finite
-from octc.cli._app.session import Session, Step
+from octc.cli._app.session import Session
+from octc.core.progress import Step
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -133,9 +133,9 @@ def _unfinished(session: Session, kind: str, name: str) -> Run:
     run = find_run(session.run_dir, name)
     stored = run.read()
     if stored.get("kind") != kind or stored.get("task") != "multilabel":
-        verb = f"{'retnet-' if stored.get('task') == 'multilabel' else ''}{stored.get('kind')}"
-        text = f"run {run.id} is one of octc train {verb}"
-        raise OctcError("OCT-E107", text, hint=f"octc train {verb} --resume {run.id}", place=str(run.path))
+        command = f"{'retnet-' if stored.get('task') == 'multilabel' else ''}{stored.get('kind')}"
+        text = f"run {run.id} is one of octc train {command}"
+        raise OctcError("OCT-E107", text, hint=f"octc train {command} --resume {run.id}", place=str(run.path))
     return run
 
 

@@ -1,4 +1,4 @@
-"""The table of verbs, and what every verb has in common: options, error boundary, exit code, JSON envelope."""
+"""The table of commands, and what every command has in common: options, error boundary, exit code, JSON envelope."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import MISSING, Field, dataclass, is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
@@ -26,6 +26,7 @@ from octc.cli._app.session import Session
 from octc.cli._app.terminal import ClosedPipe, answer, tell
 from octc.core.errors import OctcError
 from octc.core.offline import go_offline, refused_attempts
+from octc.core.options import HELP, LEAST, METAVAR, NAMES, described
 from octc.core.settings import Settings, bool_of, config_option, read_settings
 
 SCHEMA = "1.0"
@@ -33,7 +34,7 @@ COMMON_PANEL = "Common options"
 
 
 @dataclass(frozen=True)
-class Verb:
+class Command:
     """A command: its words, the function that is it (module:function, imported when it is called), one line of help."""
 
     name: str
@@ -48,51 +49,51 @@ GROUPS = {
     "bundle": "Sign artifacts, and check who signed them.",
     "config": "Show, begin and check the configuration.",
 }
-VERBS = (
-    Verb("data list", "octc.cli.data:list_", "Known data sets, and which of them are on this machine."),
-    Verb("data check", "octc.cli.data:check", "Counts, unreadable files, duplicates, patients across splits."),
-    Verb("data audit", "octc.cli.data:check", "The same as octc data check."),
-    Verb("data fetch", "octc.cli.data_fetch:fetch", "Download a data set, check its sum and unpack it."),
-    Verb("data phantom", "octc.cli.data:phantom", "Draw synthetic B-scans."),
-    Verb(
+COMMANDS = (
+    Command("data list", "octc.cli.data:list_", "Known data sets, and which of them are on this machine."),
+    Command("data check", "octc.cli.data:check", "Counts, unreadable files, duplicates, patients across splits."),
+    Command("data audit", "octc.cli.data:check", "The same as octc data check."),
+    Command("data fetch", "octc.cli.data_fetch:fetch", "Download a data set, check its sum and unpack it."),
+    Command("data phantom", "octc.cli.data:phantom", "Draw synthetic B-scans."),
+    Command(
         "data paired-phantom", "octc.cli.data_paired:paired_phantom", "Draw synthetic OCT and fundus images of the same eyes."
     ),
-    Verb(
+    Command(
         "data split",
         "octc.cli.data_split:split",
         "Show the split of a run (by patient, where known), or the folds of a cross-validation.",
     ),
-    Verb("data stats", "octc.cli.data_split:stats", "Counts, sizes, mean and deviation of the training pixels."),
-    Verb("train teacher", "octc.cli.train:teacher", "Train the large network of a recipe."),
-    Verb("train student", "octc.cli.train:student", "Distil the teacher into the small network, then quantisation-aware."),
-    Verb(
+    Command("data stats", "octc.cli.data_split:stats", "Counts, sizes, mean and deviation of the training pixels."),
+    Command("train teacher", "octc.cli.train:teacher", "Train the large network of a recipe."),
+    Command("train student", "octc.cli.train:student", "Distil the teacher into the small network, then quantisation-aware."),
+    Command(
         "train retnet-teacher", "octc.cli.train_retnet:teacher", "Train a teacher of OCT or fundus images, several labels each."
     ),
-    Verb("train retnet-student", "octc.cli.train_retnet:student", "Distil it into a student of the other modality."),
-    Verb("eval", "octc.cli.eval:evaluate", "Evaluate a run on its select or test part: tables, figures, intervals."),
-    Verb("compare", "octc.cli.compare:compare", "Two runs, cross-validations or artifacts on the same images."),
-    Verb("export", "octc.cli.export:export", "Write ONNX, OpenVINO and TensorRT artifacts of a run."),
-    Verb("analyze", "octc.cli.analyze:analyze", "Rank the layers of a run by what INT8 costs each."),
-    Verb("ptq", "octc.cli.ptq:ptq", "Compare PTQ engines on one checkpoint."),
-    Verb("lint", "octc.cli.lint:lint", "Check an ONNX graph for what engines reject, run in float or mis-scale."),
-    Verb("verify", "octc.cli.verify:verify", "Prove that an artifact is as good as its reference."),
-    Verb("bench", "octc.cli.bench:bench", "Measure latency, throughput, memory and size."),
-    Verb("choose", "octc.cli.choose:choose", "Name one file to deploy, and why."),
-    Verb("report", "octc.cli.report:report", "One page about a run: verdicts, figures, latencies, model card."),
-    Verb("bundle sign", "octc.cli.bundle:sign", "Sign artifacts with an Ed25519 key."),
-    Verb("bundle verify", "octc.cli.bundle:verify", "Check sums and signatures of artifacts."),
-    Verb("serve-config", "octc.cli.serve:serve_config", "Write a model repository for a server (triton)."),
-    Verb("predict", "octc.cli.predict:predict", "Classify images with an artifact."),
-    Verb("list", "octc.cli.list:list_", "Models, data sets, recipes and runs, and what is missing for each."),
-    Verb("doctor", "octc.cli.doctor:doctor", "Say what this machine can do and how to mend the rest."),
-    Verb("runs list", "octc.cli.runs:list_runs", "Runs, newest first, and what is missing for each."),
-    Verb("runs show", "octc.cli.runs:show", "One run: what it was made of, its stages, its artifacts."),
-    Verb("runs prune", "octc.cli.prune:prune", "List unfinished runs and leftovers; delete them with --yes."),
-    Verb("explain", "octc.cli.explain:explain", "What a code or a word of a verdict means, and what to do."),
-    Verb("completion", "octc.cli.completion:completion", "Print the completion script of a shell."),
-    Verb("config show", "octc.cli.config:show", "Every key with the value that counts here, and its origin."),
-    Verb("config init", "octc.cli.config:init", "Write a configuration file to begin with."),
-    Verb("config validate", "octc.cli.config:validate", "Check the configuration without running anything."),
+    Command("train retnet-student", "octc.cli.train_retnet:student", "Distil it into a student of the other modality."),
+    Command("eval", "octc.cli.eval:evaluate", "Evaluate a run on its select or test part: tables, figures, intervals."),
+    Command("compare", "octc.cli.compare:compare", "Two runs, cross-validations or artifacts on the same images."),
+    Command("export", "octc.cli.export:export", "Write ONNX, OpenVINO and TensorRT artifacts of a run."),
+    Command("analyze", "octc.cli.analyze:analyze", "Rank the layers of a run by what INT8 costs each."),
+    Command("ptq", "octc.cli.ptq:ptq", "Compare PTQ engines on one checkpoint."),
+    Command("lint", "octc.cli.lint:lint", "Check an ONNX graph for what engines reject, run in float or mis-scale."),
+    Command("verify", "octc.cli.verify:verify", "Prove that an artifact is as good as its reference."),
+    Command("bench", "octc.cli.bench:bench", "Measure latency, throughput, memory and size."),
+    Command("choose", "octc.cli.choose:choose", "Name one file to deploy, and why."),
+    Command("report", "octc.cli.report:report", "One page about a run: verdicts, figures, latencies, model card."),
+    Command("bundle sign", "octc.cli.bundle:sign", "Sign artifacts with an Ed25519 key."),
+    Command("bundle verify", "octc.cli.bundle:verify", "Check sums and signatures of artifacts."),
+    Command("serve-config", "octc.cli.serve:serve_config", "Write a model repository for a server (triton)."),
+    Command("predict", "octc.cli.predict:predict", "Classify images with an artifact."),
+    Command("list", "octc.cli.list:list_", "Models, data sets, recipes and runs, and what is missing for each."),
+    Command("doctor", "octc.cli.doctor:doctor", "Say what this machine can do and how to mend the rest."),
+    Command("runs list", "octc.cli.runs:list_runs", "Runs, newest first, and what is missing for each."),
+    Command("runs show", "octc.cli.runs:show", "One run: what it was made of, its stages, its artifacts."),
+    Command("runs prune", "octc.cli.prune:prune", "List unfinished runs and leftovers; delete them with --yes."),
+    Command("explain", "octc.cli.explain:explain", "What a code or a word of a verdict means, and what to do."),
+    Command("completion", "octc.cli.completion:completion", "Print the completion script of a shell."),
+    Command("config show", "octc.cli.config:show", "Every key with the value that counts here, and its origin."),
+    Command("config init", "octc.cli.config:init", "Write a configuration file to begin with."),
+    Command("config validate", "octc.cli.config:validate", "Check the configuration without running anything."),
 )
 
 Option = typer.Option
@@ -111,18 +112,19 @@ COMMON: dict[str, tuple[Any, Any]] = {
 }
 
 
-def load(entry: Verb) -> Callable[..., int]:
-    """Import a verb's function and give it the common options."""
+def load(entry: Command) -> Callable[..., int]:
+    """Import a command's function and give it the common options."""
     module, _, function = entry.where.partition(":")
-    return verb(getattr(importlib.import_module(module), function), entry.name)
+    return command_of(getattr(importlib.import_module(module), function), entry.name)
 
 
-def verb(function: Callable[..., int], name: str) -> Callable[..., int]:
+def command_of(function: Callable[..., int], name: str) -> Callable[..., int]:
     """`function(session, ...)` as a command: the same options plus the common ones, inside the error boundary."""
     hints = get_type_hints(function, include_extras=True)
     own = [
-        parameter.replace(annotation=plain_hint(hints[parameter.name]), kind=inspect.Parameter.KEYWORD_ONLY)
+        one
         for parameter in list(inspect.signature(function).parameters.values())[1:]
+        for one in _parameters(parameter.replace(annotation=plain_hint(hints[parameter.name])))
     ]
     common = [
         inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
@@ -140,6 +142,40 @@ def verb(function: Callable[..., int], name: str) -> Callable[..., int]:
     command.__annotations__ = {key: parameter.annotation for key, parameter in signature.parameters.items()}
     command.__name__, command.__doc__ = function.__name__, function.__doc__
     return command
+
+
+def _parameters(parameter: inspect.Parameter) -> list[inspect.Parameter]:
+    """A parameter as keywords of a command; an options dataclass gives one for each field that `option` made."""
+    if not is_dataclass(parameter.annotation):
+        return [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
+    hints = get_type_hints(parameter.annotation, include_extras=True)
+    return [
+        inspect.Parameter(
+            one.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            annotation=_annotated(plain_hint(hints[one.name]), one),
+            default=inspect.Parameter.empty if one.default is MISSING else one.default,
+        )
+        for one in described(parameter.annotation)
+    ]
+
+
+def _annotated(kind: Any, one: Field[Any]) -> Any:
+    """A field's type with its option. A Path is checked by whoever reads it."""
+    shown = one.metadata
+    return Annotated[kind, Option(*shown[NAMES], help=shown[HELP], metavar=shown[METAVAR], min=shown[LEAST])]
+
+
+def gather(function: Callable[..., int], values: dict[str, Any]) -> dict[str, Any]:
+    """Values of options as the function's own arguments: those of a dataclass become one object."""
+    hints = {key: plain_hint(kind) for key, kind in get_type_hints(function, include_extras=True).items()}
+    made = {}
+    for key in list(inspect.signature(function).parameters)[1:]:
+        if is_dataclass(hints[key]):
+            made[key] = hints[key](**{one.name: values[one.name] for one in described(hints[key])})
+        else:
+            made[key] = values[key]
+    return made
 
 
 def plain_hint(kind: Any) -> Any:
@@ -164,7 +200,7 @@ def _call(function: Callable[..., int], values: dict[str, Any], given: set[str],
         if key not in given and configured is not None:
             values[key], origin = configured
         session.origins[f"{section}.{name or key}"] = origin
-    return function(session, **values)
+    return function(session, **gather(function, values))
 
 
 def open_session(name: str, shared: dict[str, Any]) -> Session:

@@ -1,4 +1,4 @@
-"""The door: which verb is meant, its module imported then and not before, and what the option parser refuses."""
+"""The door: which command is meant, its module imported then and not before, and what the option parser refuses."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from octc.cli._app.commands import GROUPS, VERBS, Verb, bounded, load
+from octc.cli._app.commands import COMMANDS, GROUPS, Command, bounded, load
 from octc.cli._app.errors import BROKEN_PIPE, INTERRUPTED, error_text, sort_error, unknown_word, usage_error
 from octc.cli._app.session import Session
 from octc.cli._app.shorthand import recipe_names, spelt_out
 from octc.cli._app.terminal import ClosedPipe, answer, check_stdout, drop_pipes, prepare_streams, tell
 from octc.core.errors import OctcError
 
-# common options without a value may stand before the verb too
+# common options without a value may stand before the command too
 MOVABLE = ("--json", "--quiet", "-q", "--verbose", "-v", "-vv", "--no-color", "--offline")
 ALIASES = {"split": "data split"}
 BARE = {"--resume": "newest"}  # options whose value may be left out, and what that means
 ABOUT = """Compress a retinal OCT classifier for the edge and prove that the small one is as good as the big one.
 
-Every verb explains itself: octc VERB --help"""
+Every command explains itself: octc COMMAND --help"""
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
@@ -36,7 +36,7 @@ def run() -> None:
         code = BROKEN_PIPE
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except Exception as caught:  # outside of any verb: the disk behind stdout is full, for example
+    except Exception as caught:  # outside of any command: the disk behind stdout is full, for example
         error = sort_error(caught, "octc")
         tell(error_text(error, colour=False))
         code = error.exit_code
@@ -75,14 +75,14 @@ def _arranged(words: list[str]) -> list[str]:
     rest = spelt_out(rest)
     if not rest or any(word not in MOVABLE for word in leading):
         return [*leading, *rest]
-    verb = _chosen(rest)
-    count = 1 if verb is None else len(verb.name.split())
+    command = _chosen(rest)
+    count = 1 if command is None else len(command.name.split())
     return [*rest[:count], *leading, *rest[count:]]
 
 
-def _chosen(words: list[str]) -> Verb | None:
-    """The verb that the words begin with."""
-    for entry in VERBS:
+def _chosen(words: list[str]) -> Command | None:
+    """The command that the words begin with."""
+    for entry in COMMANDS:
         name = entry.name.split()
         if words[: len(name)] == name:
             return entry
@@ -90,24 +90,24 @@ def _chosen(words: list[str]) -> Verb | None:
 
 
 def _unknown_verb(words: list[str]) -> OctcError | None:
-    """E101 for a word that is no verb; None where help or the version is asked for."""
+    """E101 for a word that is no command; None where help or the version is asked for."""
     plain = [word for word in words[:2] if not word.startswith("-")]
     if not plain:
         return None
     if plain[0] in GROUPS:
-        known = [entry.name.split()[1] for entry in VERBS if entry.name.startswith(plain[0] + " ")]
+        known = [entry.name.split()[1] for entry in COMMANDS if entry.name.startswith(plain[0] + " ")]
         if len(plain) < 2 or plain[1] in known:
             return None
         known += recipe_names() if plain[0] == "train" else []
         return unknown_word(f"word after `octc {plain[0]}`", plain[1], known, f"octc {plain[0]} --help")
     if plain[0] != words[0]:
         return None
-    known = sorted({entry.name.split()[0] for entry in VERBS} | set(ALIASES))
+    known = sorted({entry.name.split()[0] for entry in COMMANDS} | set(ALIASES))
     return unknown_word("command", plain[0], known, "octc --help")
 
 
-def _app(chosen: Verb | None) -> typer.Typer:
-    """Every verb with its line of help, and only the chosen one with its code."""
+def _app(chosen: Command | None) -> typer.Typer:
+    """Every command with its line of help, and only the chosen one with its code."""
     app = typer.Typer(
         name="octc", help=ABOUT, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True,
         context_settings=SETTINGS,
@@ -118,7 +118,7 @@ def _app(chosen: Verb | None) -> typer.Typer:
     for name, text in GROUPS.items():
         groups[name] = typer.Typer(help=text, rich_markup_mode=None, no_args_is_help=True, context_settings=SETTINGS)
         app.add_typer(groups[name], name=name)
-    for entry in VERBS:
+    for entry in COMMANDS:
         first, _, second = entry.name.partition(" ")
         function: Callable[..., Any] = load(entry) if entry is chosen else _placeholder
         owner = groups[first] if second else app
@@ -128,7 +128,7 @@ def _app(chosen: Verb | None) -> typer.Typer:
 
 
 def _placeholder() -> None:
-    """A verb that was not asked for."""
+    """A command that was not asked for."""
 
 
 def _root(
@@ -159,7 +159,7 @@ def _plain(*, json_wanted: bool) -> dict[str, Any]:
 
 
 def _parse(app: typer.Typer, arguments: list[str], words: list[str]) -> int:
-    """Let the parser call the verb; its exit code, or that of what it refused."""
+    """Let the parser call the command; its exit code, or that of what it refused."""
     try:
         result = typer.main.get_command(app).main(args=arguments, prog_name="octc", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):

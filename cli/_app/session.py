@@ -1,4 +1,4 @@
-"""The session that every verb is given: its common options, and the only way to the terminal.
+"""The session that every command is given: its common options, and the only way to the terminal.
 
 The result goes to stdout, everything else to stderr; with `--json` stdout carries one document and nothing else.
 """
@@ -10,26 +10,26 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from octc.cli._app.terminal import COLOURS, PLAIN, answer, has_colour, marked, reaching_stdout, tell
+from octc.core.progress import Step, ignore
 
-Step = Callable[[int], None]
 QUIET_SECONDS = 10.0  # not on a terminal: at most one line in this time
 
 
 @dataclass
 class Session:
-    """Common options and what a verb has said so far.
+    """Common options and what a command has said so far; a job sees it as its `Reporter`.
 
     Attributes:
         run_dir: where runs lie and go. data: root of the data set, or None (then OCTC_DATA, then the default).
         settings: merged configuration files and environment, section -> key -> (value, origin).
-        origins: "train.epochs" -> "flag", "env:NAME", "project:octc.toml:12", ... or "default", of this verb's options.
+        origins: "train.epochs" -> "flag", "env:NAME", "project:octc.toml:12", ... or "default", of this command's options.
         run_id: of the run that was used or made; goes into the JSON envelope.
     """
 
@@ -117,7 +117,7 @@ class Session:
     def progress(self, label: str, total: int | None) -> Iterator[Step]:
         """A bar with the time left; where there is no terminal, a line for every 10 %."""
         if self.quiet:
-            yield _ignore
+            yield ignore
         elif sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
             yield from self._bar_steps(label, total)
         else:
@@ -168,10 +168,6 @@ class Session:
             self.say(f"  {label}  {share}{left}")
 
         return step
-
-
-def _ignore(_count: int = 1) -> None:
-    """The step of a quiet session."""
 
 
 def spell_seconds(seconds: float) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from octc.cli._app.commands import VERBS
+from octc.cli._app.commands import COMMANDS
 
 ROLES = ("teacher", "student")
 
 
 def recipe_names() -> list[str]:
-    """Every word that may stand behind `octc train` besides its verbs: recipes, and one network of KD-OCT for a data set."""
+    """Every word that may stand behind `octc train` besides its commands: recipes, and one network of KD-OCT for a data set."""
     from octc.train.recipes.registry import RECIPES
 
     return [*RECIPES, *_of_kd_oct()]
@@ -28,12 +28,12 @@ def _of_kd_oct() -> dict[str, tuple[str, str, str]]:
 
 
 def spelt_out(words: Sequence[str]) -> list[str]:
-    """`train RECIPE ...` as the verb that it stands for: a baseline's one network, or a pair's student with its teacher.
+    """`train RECIPE ...` as the command that it stands for: a baseline's one network, or a pair's student with its teacher.
 
     Words that are not that come back as they are.
     """
-    verbs = [entry.name.split()[1] for entry in VERBS if entry.name.startswith("train ")]
-    if len(words) < 2 or words[0] != "train" or words[1].startswith("-") or words[1] in verbs:
+    commands = [entry.name.split()[1] for entry in COMMANDS if entry.name.startswith("train ")]
+    if len(words) < 2 or words[0] != "train" or words[1].startswith("-") or words[1] in commands:
         return list(words)
     from octc.train.recipes.registry import BASELINES, RECIPES
 

@@ -1,7 +1,7 @@
 """Configuration files and environment, merged key by key, each value with its origin.
 
 Highest first: OCTC_<SECTION>__<KEY>, `--config FILE` (or OCTC_CONFIG), ./octc.toml (else [tool.octc] in ./pyproject.toml),
-~/.config/octc/config.toml. Command-line options stand above all of these (octc/cli/verbs.py), recipes and defaults below.
+~/.config/octc/config.toml. Command-line options stand above all of these (cli/_app/), recipes and defaults below.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PLAIN_ENVIRONMENT = {"OCTC_OFFLINE": ("", "offline")}
 class Key:
     """A configuration key: its type, its range (`above` and `below` exclusive, `low` and `high` inclusive), its option.
 
-    `option` is the parameter of the verb of that section which the key feeds, if its name differs from the key's.
+    `option` is the parameter of the command of that section which the key feeds, if its name differs from the key's.
     """
 
     kind: type
@@ -106,7 +106,7 @@ KEYS: dict[str, dict[str, Key]] = {
 
 
 def config_option(section: str, parameter: str) -> str | None:
-    """The key that feeds a verb's parameter, or None."""
+    """The key that feeds a command's parameter, or None."""
     for name, key in KEYS.get(section, {}).items():
         if (key.option or name) == parameter:
             return name

@@ -1,4 +1,4 @@
-"""Which artifacts a verb works on when it is given a path, a run, or nothing; and the words that say what was taken."""
+"""Which artifacts a command works on when it is given a path, a run, or nothing; and the words that say what was taken."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Found:
 
 
 def find_artifacts(place: str | None, run_dir: Path, environ: Mapping[str, str]) -> tuple[list[Found], str]:
-    """The valid artifacts that a verb works on, and a line that says which and how to choose others.
+    """The valid artifacts that a command works on, and a line that says which and how to choose others.
 
     place: an artifact folder, or a file in it, gives that one; a folder of artifacts, a run folder, its run.json, a run's id or
     the beginning of it give all in it. None: $OCTC_BUNDLE, else the current folder if it is an artifact, else the newest

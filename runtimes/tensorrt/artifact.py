@@ -64,8 +64,8 @@ def measure(folder: Path, plan: BuildPlan, backend: Backend) -> dict[str, Any]:
         details = (checked.result.get("error") or {}).get("details") or [None]
         return {"value": None, "reason": f"golden images: {checked.error}", "golden_ok": False, "golden": details[0]}
     timed = backend.run(folder, plan, "bench")
-    for verb in ("verify", "bench"):
-        (folder / f"{Path(plan.output).stem}.{verb}.log").unlink(missing_ok=True)
+    for command in ("verify", "bench"):
+        (folder / f"{Path(plan.output).stem}.{command}.log").unlink(missing_ok=True)
     golden = {key: checked.result[key] for key in ("images", "delta_over_s", "agreement", "logits")}
     if timed.outcome != "ok":
         return {"value": None, "reason": timed.error, "golden": golden, "golden_ok": True}

@@ -56,7 +56,7 @@ class Ran:
 
 @dataclass(frozen=True)
 class Backend:
-    """Who builds: run(folder, plan, verb). kind: worker or trtexec; version of TensorRT, as text."""
+    """Who builds: run(folder, plan, command). kind: worker or trtexec; version of TensorRT, as text."""
 
     kind: str
     version: str
@@ -98,13 +98,13 @@ def _peak_mib(pid: int) -> int:
     return int(found[1]) // 1024 if found else 0
 
 
-def run_worker(folder: Path, plan: BuildPlan, verb: str, python: str = sys.executable) -> Ran:
-    """One verb of the worker. The plan and its result lie in `folder`, the log beside them."""
+def run_worker(folder: Path, plan: BuildPlan, command: str, python: str = sys.executable) -> Ran:
+    """One command of the worker. The plan and its result lie in `folder`, the log beside them."""
     name = Path(plan.output).stem
-    plan_file, log, result_file = folder / f"{name}.plan.json", folder / f"{name}.{verb}.log", folder / plan.result
+    plan_file, log, result_file = folder / f"{name}.plan.json", folder / f"{name}.{command}.log", folder / plan.result
     result_file.unlink(missing_ok=True)
     plan_file.write_text(json.dumps(plan.to_json()))
-    code, seconds, peak = run_process([python, str(WORKER), verb, plan_file.name], folder, log, plan.timeout_s)
+    code, seconds, peak = run_process([python, str(WORKER), command, plan_file.name], folder, log, plan.timeout_s)
     plan_file.unlink()
     text = log.read_text(errors="replace")
     result = read_json(result_file) if result_file.is_file() else {}
@@ -129,10 +129,12 @@ def _cause(outcome: str, code: int | None, plan: BuildPlan, peak: int) -> str:
     return f"the process ended with {'signal ' + str(-code) if code is not None and code < 0 else f'code {code}'}"
 
 
-def run_trtexec(folder: Path, plan: BuildPlan, verb: str, program: str, version: tuple[int, ...]) -> Ran:
+def run_trtexec(folder: Path, plan: BuildPlan, command: str, program: str, version: tuple[int, ...]) -> Ran:
     """Build with trtexec; it passed only with exit code 0, its PASSED line and an engine of a plausible size."""
-    if verb != "build" or plan.dequantize:
-        return Ran("failed", f"trtexec cannot {verb if verb != 'build' else 'take convolutions off their Q/DQ'}", 0.0, 0, "")
+    if command != "build" or plan.dequantize:
+        return Ran(
+            "failed", f"trtexec cannot {command if command != 'build' else 'take convolutions off their Q/DQ'}", 0.0, 0, ""
+        )
     log, engine = folder / f"{Path(plan.output).stem}.build.log", folder / plan.output
     code, seconds, peak = run_process(trtexec_argv(plan, version, program), folder, log, plan.timeout_s)
     text = log.read_text(errors="replace")

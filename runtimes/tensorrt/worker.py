@@ -278,13 +278,13 @@ def no_number(word: str) -> Any:
     raise ValueError(f"{word} where a plan has a number or null")
 
 
-VERBS = {"build": build, "inspect": inspect, "verify": verify, "bench": bench, "probe": lambda *_: {}}
+COMMANDS = {"build": build, "inspect": inspect, "verify": verify, "bench": bench, "probe": lambda *_: {}}
 
 
 def main(given: list[str]) -> int:
-    """Run one verb; the exit code."""
-    if len(given) != 2 or given[0] not in VERBS:
-        sys.stderr.write(f"use: trt_worker.py {'|'.join(VERBS)} PLAN.json\n")
+    """Run one command; the exit code."""
+    if len(given) != 2 or given[0] not in COMMANDS:
+        sys.stderr.write(f"use: trt_worker.py {'|'.join(COMMANDS)} PLAN.json\n")
         return BAD_PLAN
     path = Path(given[1]).resolve()
     to = path.with_suffix(".result.json")
@@ -300,7 +300,7 @@ def main(given: list[str]) -> int:
         result["environment"] = {"module": trt.__name__, "version": trt.__version__, "python": platform.python_version()}
         plan = choose(plan, trt)
         to = path.parent / plan["result"]
-        result.update(VERBS[given[0]](trt, plan, path.parent))
+        result.update(COMMANDS[given[0]](trt, plan, path.parent))
     except (WorkerError, KeyError, TypeError, ValueError, OSError, RecursionError) as error:
         known = error if isinstance(error, WorkerError) else WorkerError(BAD_PLAN, "plan", repr(error))
         result.update(ok=False, exit=known.code, error={"stage": known.stage, "text": str(known), "details": known.details})

@@ -1,4 +1,4 @@
-"""The door in this process; a module that tests one verb has a `said` of its own."""
+"""The door in this process; a module that tests one command has a `said` of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configuration as its user meets it: the value that reaches a verb, and one error for each way to be wrong."""
+"""Configuration as its user meets it: the value that reaches a command, and one error for each way to be wrong."""
 
 from __future__ import annotations
 

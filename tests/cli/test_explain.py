@@ -19,7 +19,7 @@ from octc.bench.parity.summary import COLUMNS
 from octc.bench.timing.gates import REASONS
 from octc.bench.timing.interleaved import INT8_WORDS
 from octc.bench.timing.render import COLUMNS as BENCH_COLUMNS
-from octc.cli._app.commands import VERBS
+from octc.cli._app.commands import COMMANDS
 from octc.cli._app.main import main
 from octc.cli.explain import _plain, entry_of, texts
 from octc.cli.json_schema import schema_names, schema_of
@@ -133,8 +133,8 @@ def test_all_are_listed_and_an_unknown_word_gets_a_near_one(said: Said) -> None:
 
 
 def test_every_command_has_a_schema_that_is_one() -> None:
-    verbs = {entry.name for entry in VERBS}
-    assert not sorted((verbs | {"version"}) - set(schema_names()))
+    commands = {entry.name for entry in COMMANDS}
+    assert not sorted((commands | {"version"}) - set(schema_names()))
     for name in schema_names():
         schema = schema_of(name)
         jsonschema.Draft202012Validator.check_schema(schema)
@@ -160,7 +160,7 @@ def test_a_schema_is_printed_and_refuses_what_does_not_fit(said: Said) -> None:
     assert said("explain", "--schema", "nothing")[0] == 2
 
 
-COMMANDS = (
+PASTED = (
     ("--version", 0), ("runs list", 0), ("list runs", 0), ("data list", 0), ("config show --origins", 0), ("config init", 0),
     ("config validate", 0), ("completion bash", 0), ("runs prune", 0), ("data phantom --images 4", 0), ("runs show r-1", 2),
     ("verify", 2), ("bench", 2), ("predict nowhere x.png", 2), ("data check nowhere", 2), ("verify --margin 0", 2),
@@ -168,7 +168,7 @@ COMMANDS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(("line", "expected"), COMMANDS, ids=[line for line, _ in COMMANDS])
+@pytest.mark.parametrize(("line", "expected"), PASTED, ids=[line for line, _ in PASTED])
 def test_what_commands_print_fits_their_schemas(said: Said, line: str, expected: int) -> None:
     code, value = document(said, *line.split())
     assert code == expected

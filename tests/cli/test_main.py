@@ -17,7 +17,7 @@ from typing import Annotated, Optional, Union, get_args
 import pytest
 import typer
 
-from octc.cli._app.commands import COMMON, GROUPS, VERBS, bounded, plain_hint
+from octc.cli._app.commands import COMMANDS, COMMON, GROUPS, bounded, plain_hint
 from octc.cli._app.main import main
 from octc.core.errors import OctcError, Several
 
@@ -42,7 +42,7 @@ def test_help_and_version_import_no_heavy_library(words: list[str]) -> None:
     assert not loaded & {*HEAVY, *(() if "list" in words else ("numpy", "PIL", "rich"))}
 
 
-@pytest.mark.parametrize("entry", VERBS, ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", COMMANDS, ids=lambda entry: entry.name)
 def test_every_verb_has_help_with_the_common_options(entry: object, capsys: pytest.CaptureFixture[str]) -> None:
     name = str(entry.name)  # type: ignore[attr-defined]
     assert main([*name.split(), "--help"]) == 0
@@ -55,12 +55,12 @@ def test_every_verb_has_help_with_the_common_options(entry: object, capsys: pyte
 def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     text = capsys.readouterr().out
-    for entry in VERBS:
+    for entry in COMMANDS:
         assert entry.name.split()[0] in text
     for group in GROUPS:
         assert main([group]) == 2
         text = capsys.readouterr().out
-        assert all(e.name.split()[1] in text for e in VERBS if e.name.startswith(group + " "))
+        assert all(e.name.split()[1] in text for e in COMMANDS if e.name.startswith(group + " "))
 
 
 @pytest.mark.parametrize(

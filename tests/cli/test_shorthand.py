@@ -1,4 +1,4 @@
-"""`octc train RECIPE` (F03, F16-F20): which verb it stands for."""
+"""`octc train RECIPE` (F03, F16-F20): which command it stands for."""
 
 from __future__ import annotations
 

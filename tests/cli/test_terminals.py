@@ -1,4 +1,4 @@
-"""C04 and P03 for the verbs that print tables: no terminal, any encoding, 40 columns, a reader that goes away, no stdin."""
+"""C04 and P03 for the commands that print tables: no terminal, any encoding, 40 columns, a reader that goes away, no stdin."""
 
 from __future__ import annotations
 

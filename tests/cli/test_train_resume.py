@@ -142,7 +142,12 @@ def test_a_run_of_an_older_octc_goes_on_and_that_is_said(begun: Run, said: Said)
 
 def test_every_option_of_training_is_held_or_free() -> None:
     options = json.loads((ROOT / "tests" / "house" / "options.json").read_text())
-    names = {name for verb in options["verbs"] if verb.startswith("train ") for name in options["verbs"][verb]["options"]}
+    names = {
+        name
+        for command in options["commands"]
+        if command.startswith("train ")
+        for name in options["commands"][command]["options"]
+    }
     names |= set(options["common"])
     plain = {name.split("/")[0].removeprefix("--").replace("-", "_") for name in names}
     assert plain == {*FREE, *HELD, *FIXED, *BY_RECIPE, *BY_ITSELF}

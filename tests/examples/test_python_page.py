@@ -36,7 +36,9 @@ def test_the_blocks_import_the_public_names_only() -> None:
 
 
 def test_every_command_is_on_the_page() -> None:
-    from octc.cli._app.commands import VERBS
+    from octc.cli._app.commands import COMMANDS
 
-    missing = [verb.name for verb in VERBS if not re.search(rf"`octc\s+{verb.name.replace(' ', chr(92) + 's+')}`", PAGE)]
+    missing = [
+        command.name for command in COMMANDS if not re.search(rf"`octc\s+{command.name.replace(' ', chr(92) + 's+')}`", PAGE)
+    ]
     assert not missing

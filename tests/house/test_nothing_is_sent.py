@@ -20,7 +20,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from octc.cli._app.commands import VERBS
+from octc.cli._app.commands import COMMANDS
 from octc.core.telemetry import DEPENDENCIES, SWITCHES
 from tests.house.tree import ROOT, files, imports
 from tests.recorder import NOT_PERMITTED
@@ -32,7 +32,7 @@ EMPTY = re.compile(r"/tmp/torchinductor_\w+/")
 
 # commands in their order: what a later one needs, an earlier one wrote; the images are drawn, the networks are the smallest
 ARTIFACTS = "runs/r-0002-student-phantom/artifacts"
-COMMANDS: dict[str, tuple[int, ...]] = {
+STEPS: dict[str, tuple[int, ...]] = {
     "doctor": (0, 4),  # 4: this machine may be short of something
     "data phantom --images 12": (0,),
     "data list": (0,),
@@ -204,20 +204,20 @@ def seen(watched: Watch) -> dict[str, Seen]:
     """What each command did: one after the other in one folder, each with a home folder of its own."""
     return {
         words: watched([sys.executable, "-m", "octc.cli._app.main", *words.replace("ARTIFACTS", ARTIFACTS).split()])
-        for words in COMMANDS
+        for words in STEPS
     }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("words", "codes"), COMMANDS.items(), ids=COMMANDS)
+@pytest.mark.parametrize(("words", "codes"), STEPS.items(), ids=STEPS)
 def test_a_command_is_silent(words: str, codes: tuple[int, ...], seen: dict[str, Seen]) -> None:
     silent(seen[words])
     assert seen[words].code in codes, seen[words].said[-3000:]
 
 
 def test_every_command_is_watched() -> None:
-    names = {verb.name for verb in VERBS}
-    assert names == {name for name in names if any(f"{words} ".startswith(f"{name} ") for words in COMMANDS)}
+    names = {command.name for command in COMMANDS}
+    assert names == {name for name in names if any(f"{words} ".startswith(f"{name} ") for words in STEPS)}
 
 
 def test_no_file_of_the_house_imports_a_talker_before_octc() -> None:

@@ -1,4 +1,4 @@
-"""The command line is a promise: its verbs, arguments and options are frozen in options.json.
+"""The command line is a promise: its commands, arguments and options are frozen in options.json.
 
 `python tests/house/test_options.py` writes that file anew; the difference belongs into the commit that changes an option.
 """
@@ -11,14 +11,14 @@ from typing import Any, get_args
 
 import typer
 
-from octc.cli._app.commands import COMMON, VERBS, Verb, load
+from octc.cli._app.commands import COMMANDS, COMMON, Command, load
 from octc.cli._app.main import _app, _chosen
 
 FROZEN = Path(__file__).with_name("options.json")
 
 
-def parsed(name: str) -> tuple[Any, Verb]:
-    """A verb as the parser's command, and its entry in the table."""
+def parsed(name: str) -> tuple[Any, Command]:
+    """A command as the parser's command, and its entry in the table."""
     chosen = _chosen(name.split())
     assert chosen is not None
     command: Any = typer.main.get_command(_app(chosen))
@@ -35,7 +35,7 @@ def spelled(annotation: Any) -> str:
 
 
 def parameters(name: str) -> dict[str, Any]:
-    """Arguments and options of a verb as the parser has them: "--int8": "flag", "--target": "str = all"."""
+    """Arguments and options of a command as the parser has them: "--int8": "flag", "--target": "str = all"."""
     command, chosen = parsed(name)
     types = load(chosen).__annotations__
     arguments, options = [], {}
@@ -54,14 +54,14 @@ def parameters(name: str) -> dict[str, Any]:
 
 
 def current() -> dict[str, Any]:
-    """The command line as it is: the common options once, and of each verb its own."""
-    found = {entry.name: parameters(entry.name) for entry in VERBS}
+    """The command line as it is: the common options once, and of each command its own."""
+    found = {entry.name: parameters(entry.name) for entry in COMMANDS}
     common: dict[str, str] = {}
     for key in COMMON:
         word = f"--{key.replace('_', '-')}"
-        written = {name: next(o for o in verb["options"] if word in o.split("/")) for name, verb in found.items()}
+        written = {name: next(o for o in command["options"] if word in o.split("/")) for name, command in found.items()}
         common |= {written[name]: found[name]["options"].pop(written[name]) for name in found}
-    return {"common": common, "verbs": found}
+    return {"common": common, "commands": found}
 
 
 def test_the_options_are_frozen() -> None:
@@ -69,7 +69,7 @@ def test_the_options_are_frozen() -> None:
 
 
 def test_every_option_and_argument_has_help() -> None:
-    for entry in VERBS:
+    for entry in COMMANDS:
         command, _ = parsed(entry.name)
         assert command.help, entry.name
         for parameter in command.params:
@@ -77,7 +77,7 @@ def test_every_option_and_argument_has_help() -> None:
 
 
 def test_only_four_options_are_short() -> None:
-    words = [word for verb in current()["verbs"].values() for option in verb["options"] for word in option.split("/")]
+    words = [word for command in current()["commands"].values() for option in command["options"] for word in option.split("/")]
     words += [word for option in current()["common"] for word in option.split("/")]
     assert {word for word in words if not word.startswith("--")} <= {"-o", "-q", "-v", "-h"}
 

@@ -196,10 +196,14 @@ def test_every_key_feeds_an_option_or_is_read_by_name() -> None:
         "train.size",
         "train.val",
     }
-    verbs = current()["verbs"]
+    commands = current()["commands"]
     for section, keys in KEYS.items():
         options = {
-            w for name, verb in verbs.items() if name.split()[0] == section for o in verb["options"] for w in o.split("/")
+            w
+            for name, command in commands.items()
+            if name.split()[0] == section
+            for o in command["options"]
+            for w in o.split("/")
         }
         for name, key in keys.items():
             path = f"{section}.{name}" if section else name

@@ -1,4 +1,4 @@
-"""Which artifacts a verb takes when it is told a path, a run, or nothing, and what it says of it."""
+"""Which artifacts a command takes when it is told a path, a run, or nothing, and what it says of it."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from octc.cli._app.commands import VERBS
+from octc.cli._app.commands import COMMANDS
 from octc.store.runs import Run
 from tests.house.tree import ROOT, pyproject
 from tests.packaging.extras_probe import brought
@@ -126,7 +126,9 @@ def judge(line: Line, suffices: bool, code: int, error: dict[str, Any] | None, s
 
 
 def test_every_command_stands_in_the_list() -> None:
-    absent = [verb.name for verb in VERBS if not any(f"{words} ".startswith(f"{verb.name} ") for _, words, _ in LINES)]
+    absent = [
+        command.name for command in COMMANDS if not any(f"{words} ".startswith(f"{command.name} ") for _, words, _ in LINES)
+    ]
     assert not absent
 
 

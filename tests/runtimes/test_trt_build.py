@@ -34,8 +34,8 @@ def scripted(*steps: Any) -> Backend:
     """A backend that does what each step says: an error text, an outcome, or the layers of an engine."""
     left = list(steps)
 
-    def run(folder: Path, plan: BuildPlan, verb: str) -> Ran:
-        assert verb == "build"
+    def run(folder: Path, plan: BuildPlan, command: str) -> Ran:
+        assert command == "build"
         said = left.pop(0)
         if isinstance(said, tuple):
             return Ran(said[0], said[1], 1.0, 100, said[1])

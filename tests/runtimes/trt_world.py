@@ -58,13 +58,13 @@ class World:
         macs = {"conv_1": 100, "conv_2": 300}
         return make_plan(precision, typing, sums, SHAPE, macs, module=self.module, promised=("conv_1", "conv_2"), **more)
 
-    def work(self, verb: str, plan: BuildPlan | dict[str, Any]) -> tuple[int, dict[str, Any], str]:
+    def work(self, job: str, plan: BuildPlan | dict[str, Any]) -> tuple[int, dict[str, Any], str]:
         """Run the worker: exit code, its result, its log."""
         value = plan.to_json() if isinstance(plan, BuildPlan) else plan
         (self.folder / "plan.json").write_text(json.dumps(value))
         for old in self.folder.glob("*.result.json"):
             old.unlink()
-        command = [self.python, str(WORKER), verb, str(self.folder / "plan.json")]
+        command = [self.python, str(WORKER), job, str(self.folder / "plan.json")]
         done = subprocess.run(command, env=self.environ(), capture_output=True, text=True, timeout=120, check=False)
         results = [json.loads(path.read_text()) for path in self.folder.glob("*.result.json")]
         assert len(results) <= 1

@@ -50,7 +50,7 @@ class Taught:
 
 
 def recipe_of(ctx: Context) -> EyeRecipe:
-    """The recipe of a context that the verbs of this scheme made."""
+    """The recipe of a context that the commands of this scheme made."""
     return cast(EyeRecipe, ctx.recipe)
 
 

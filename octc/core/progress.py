@@ -1,0 +1,51 @@
+"""What a job tells whoever runs it: lines, warnings, how far it is. One protocol for a shell, a notebook and a service."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+Step = Callable[[int], None]  # so many more are done
+
+
+class Reporter(Protocol):
+    """Whoever runs a job. A job that is given none uses `LogReporter`."""
+
+    def say(self, text: str) -> None:
+        """A line for people about what happens now."""
+
+    def warn(self, code: str, message: str, path: str | None = None) -> None:
+        """A coded warning (`octc explain CODE`), which never stops a job."""
+
+    def progress(self, label: str, total: int | None) -> AbstractContextManager[Step]:
+        """A context that gives a function to call with each number of units done; total: None where it is not known."""
+
+
+@dataclass
+class LogReporter:
+    """Lines and warnings go to the log `octc`; the warnings are kept as well.
+
+    Attributes:
+        warnings: code, message and path of each, in order.
+    """
+
+    warnings: list[dict[str, Any]] = field(default_factory=list)
+
+    def say(self, text: str) -> None:
+        logging.getLogger("octc").info("%s", text)
+
+    def warn(self, code: str, message: str, path: str | None = None) -> None:
+        self.warnings.append({"code": code, "message": message, "path": path})
+        logging.getLogger("octc").warning("%s: %s%s", code, message, f" ({path})" if path else "")
+
+    @contextmanager
+    def progress(self, label: str, total: int | None) -> Iterator[Step]:
+        logging.getLogger("octc").debug("%s: %s", label, "started" if total is None else f"{total} to do")
+        yield ignore
+
+
+def ignore(_count: int = 1) -> None:
+    """A step that nobody watches."""
