@@ -93,7 +93,7 @@ def lint_targets(*, compiled: bool = False) -> dict[str, int | None]:
     known: dict[str, int | None] = {}
     for name, one in FORMATS.items():
         if one.reads is not None and (one.library or not compiled):
-            known.update(one.checked or {name: None})
+            known.update({key: one.checked.get(key) for key in one.checked or (name,)})
     return known
 
 
