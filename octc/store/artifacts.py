@@ -216,8 +216,11 @@ def _check_names(folder: Path, artifact: Artifact) -> None:
 def _from_json(value: Any) -> Artifact:
     """The manifest as an artifact (ValueError where it is not one)."""
     found = convert(value, Manifest)
-    if found.target not in TARGETS or found.precision not in TARGETS[found.target].golden:
-        raise ValueError(f"target {found.target[:50]} with precision {found.precision[:50]}")
+    if found.target not in TARGETS:
+        raise ValueError(f"target {found.target[:50]!r}, known are {', '.join(TARGETS)}")
+    if found.precision not in TARGETS[found.target].golden:
+        known = ", ".join(TARGETS[found.target].golden)
+        raise ValueError(f"target {found.target} with precision {found.precision[:50]!r}, known are {known}")
     return Artifact(
         name=found.name,
         role=found.role,
