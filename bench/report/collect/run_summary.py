@@ -21,6 +21,8 @@ from octc.bench.timing.verdicts import artifact_sum
 from octc.core.errors import OctcError
 from octc.core.files import read_json
 from octc.datasets.split import read_split
+from octc.schemas.bench import BenchResult
+from octc.schemas.common import convert
 from octc.stats.comparison import outcome_of
 from octc.stats.metric_intervals import Outcome
 from octc.store.find import Found, read_teacher
@@ -123,11 +125,19 @@ def read_dossier(founds: Sequence[Found], run_dir: Path) -> Dossier:
     set_name = next((doc["set"]["name"] for doc in verdicts.values() if doc.get("set")), "test")
     teachers = tuple(read_teacher(found[0], run_dir)) if found[0].artifact.role == "student" else ()
     return Dossier(
-        found, sums, teachers, run, facts, verdicts, _records(run, set_name), _names(run),
+        found,
+        sums,
+        teachers,
+        run,
+        facts,
+        verdicts,
+        _records(run, set_name),
+        _names(run),
         {one.artifact.name: timing for one in found if (timing := read_timing(one)) is not None},
-        {name: on_test(values[name]) or [document] for name, document in verdicts.items()}, _log(run),
+        {name: on_test(values[name]) or [document] for name, document in verdicts.items()},
+        _log(run),
         _patient_ids(found[0], run),
-    )  # fmt: skip
+    )
 
 
 def _log(run: Run | None) -> ReadingLog | None:
@@ -168,14 +178,12 @@ def read_timing(found: Found) -> Timing | None:
     """The newest result of bench beside an artifact that is about these very files."""
     sha256, newest = artifact_sum(found), None
     for path in found.folder.glob("bench-*.json"):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        with contextlib.suppress(OSError, ValueError):
             value = read_json(path)
-            mine = next(a for a in [*value["artifacts"], {"sha256": None}] if a["sha256"] in (sha256, None))
-            if mine["sha256"] is None:
-                continue
-            if newest is None or value["started_utc"] > newest.document["started_utc"]:
-                rows = tuple(r for r in value["rows"] if r["artifact"] == mine["id"])
-                newest = Timing(value, rows, found.folder)
+            result = convert(value, BenchResult)
+            mine = next((one.id for one in result.artifacts if one.sha256 == sha256), None)
+            if mine is not None and (newest is None or result.started_utc > newest.document["started_utc"]):
+                newest = Timing(value, tuple(row for row in value["rows"] if row["artifact"] == mine), found.folder)
     return newest
 
 
