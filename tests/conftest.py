@@ -46,7 +46,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def warm(shared: Path) -> tuple[str, ...]:
-    """The words that start `octc` in a process of its own, at once (tests/warm.py); `octc` is on PATH in `shared`/bin too."""
+    """`python` in a process of its own that starts at once (tests/warm.py); `octc` of that kind lies in `shared`/bin."""
     program, line = str(ROOT / "tests" / "warm.py"), shared / "octc.socket"
     words = (sys.executable, "-SEs", program, str(line))
     owner = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
@@ -58,7 +58,7 @@ def warm(shared: Path) -> tuple[str, ...]:
                 command = [sys.executable, program, "serve", str(line), str(owner)]
                 subprocess.run(command, env=FRESH, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=300, check=True)
             (shared / "bin").mkdir()
-            (shared / "bin" / "octc").write_text(f'#!/bin/sh\nexec {" ".join(words)} "$@"\n')
+            (shared / "bin" / "octc").write_text(f'#!/bin/sh\nexec {" ".join(words)} -m octc.cli._app.main "$@"\n')
             (shared / "bin" / "octc").chmod(0o755)
     return words
 
@@ -81,9 +81,9 @@ def octc(tmp_path: Path, request: pytest.FixtureRequest) -> Octc:
         given = {**os.environ, **(env or {})}
         changed = [name for name in {*given, *FRESH} if given.get(name) != FRESH.get(name)]
         plain = all(name.startswith(LATE) for name in changed)
-        warm = request.getfixturevalue("warm") if plain else (sys.executable, "-m", "octc.cli._app.main")
+        python = request.getfixturevalue("warm") if plain else (sys.executable,)
         return subprocess.run(  # type: ignore[call-overload, no-any-return]
-            [*warm, *map(str, words)],
+            [*python, "-m", "octc.cli._app.main", *map(str, words)],
             cwd=cwd or tmp_path,
             env=given,
             timeout=timeout,

@@ -1,11 +1,12 @@
-"""`octc` in real processes that start at once: forked from one that has imported torch and the engines, and done nothing else.
+"""Python in real processes that start at once: forked from one that has imported torch, the engines and octc, and done no more.
 
-    python tests/warm.py serve SOCKET OWNER       # returns when it can be asked; serves until the process OWNER has ended
-    python -SEs tests/warm.py SOCKET WORDS...     # as `python -m octc.cli._app.main WORDS...`
+    python tests/warm.py serve SOCKET OWNER     # returns when it can be asked; serves until the process OWNER has ended
+    python -SEs tests/warm.py SOCKET ARGUMENTS  # as `python ARGUMENTS`: -m MODULE, -c CODE or a FILE, and what follows
 
-Such a process has the folder, the environment, the streams, the processors and the umask of who asks, ends as any other
-process, and its exit code or signal is the asker's. It is for tests of what `octc` does. What depends on how it starts (which
-modules it imports, variables that a library reads when it is imported, the encoding of the streams) takes a fresh interpreter.
+Such a process has the folder, the environment, the streams, the processors and the umask of who asks. Signals reach it, it dies
+with who asks, and how it ended is how who asked ends. It is for tests of what programs do. What depends on how an interpreter
+starts (which modules it imports, variables that a library reads when it is imported, the encoding of the streams) takes a fresh
+one.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ IMPORTED = (
 
 
 def ask(path: str, words: list[str]) -> int:
-    """Have the server run `octc WORDS...` with what this process has; its exit code. A signal that ended it ends this one."""
+    """Have the server run `python WORDS...` with what this process has; its exit code. A signal ends both."""
     with socket.socket(socket.AF_UNIX) as line:
         line.connect(path)
         wanted = {
@@ -38,8 +39,11 @@ def ask(path: str, words: list[str]) -> int:
         text = json.dumps(wanted).encode()
         socket.send_fds(line, [struct.pack("!I", len(text))], [0, 1, 2])
         line.sendall(text)
-        answer = line.recv(64)
-    code = int(answer) if answer else 70
+        with line.makefile("r") as answers:
+            child = int(answers.readline())
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, lambda got, _: os.kill(child, got))
+            code = int(answers.readline())
     if code < 0:
         signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
@@ -74,7 +78,8 @@ def serve(path: str, owner: int) -> None:
                 line, _ = door.accept()
                 if os.fork() == 0:
                     door.close()
-                    return _watch(line)
+                    _watch(line)
+                    return
                 line.close()
     os._exit(0)
 
@@ -92,7 +97,8 @@ def _modules_of_octc() -> list[str]:
 
     import octc
 
-    return [found.name for found in pkgutil.walk_packages(octc.__path__, "octc.") if not found.name.endswith("__main__")]
+    found = [one.name for one in pkgutil.walk_packages(octc.__path__, "octc.")]
+    return [name for name in found if name != "octc.cli._app.main"]  # run as __main__
 
 
 def _watch(line: socket.socket) -> None:
@@ -106,13 +112,15 @@ def _watch(line: socket.socket) -> None:
     child = os.fork()
     if child == 0:
         line.close()
-        return _become(json.loads(text), streams)
+        _become(json.loads(text), streams)
+        return
     for stream in streams:
         os.close(stream)
+    line.sendall(f"{child}\n".encode())
     _kill_with(line, child)
     _, status = os.waitpid(child, 0)
     with suppress(OSError):
-        line.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+        line.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
     os._exit(0)
 
 
@@ -129,7 +137,7 @@ def _kill_with(line: socket.socket, child: int) -> None:
 
 
 def _become(wanted: dict[str, Any], streams: list[int]) -> None:
-    """The process that was asked for, up to the point where `octc` begins."""
+    """The process that was asked for, up to the point where its program begins."""
     import tempfile
     import time
 
@@ -146,32 +154,60 @@ def _become(wanted: dict[str, Any], streams: list[int]) -> None:
     os.umask(wanted["umask"])
     time.tzset()
     tempfile.tempdir = None
-    sys.argv = ["octc", *wanted["words"]]
+    sys.argv = wanted["words"]
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", 1, errors="backslashreplace", closefd=False)  # noqa: SIM115
 
 
-def _end() -> NoReturn:
-    """Run `octc`, what was to be done at the end, and go: to take torch apart would cost more than most commands."""
-    import atexit
+def _run() -> object:
+    """`python ARGUMENTS` of sys.argv; what it ended with."""
+    import runpy
+    from types import ModuleType
 
-    from octc.cli._app.main import run
-
+    kind, *rest = sys.argv
     try:
-        run()
+        if kind == "-m":
+            sys.argv = rest
+            sys.path.insert(0, str(Path.cwd()))
+            runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+        elif kind == "-c":
+            sys.argv = ["-c", *rest[1:]]
+            sys.path.insert(0, "")
+            sys.modules["__main__"] = ModuleType("__main__")
+            exec(compile(rest[0], "<string>", "exec"), vars(sys.modules["__main__"]))
+        else:
+            sys.path.insert(0, str(Path(kind).resolve().parent))
+            runpy.run_path(kind, run_name="__main__")
     except SystemExit as ended:
-        code = ended.code
+        return ended.code
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        return 1
+    return 0
+
+
+def _end(code: object) -> NoReturn:
+    """What is to be done at the end, and away: to take torch apart costs more than most programs here."""
+    import atexit
+    import threading
+
+    if isinstance(code, str):
+        sys.stderr.write(f"{code}\n")
+    threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
-    with suppress(OSError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code if isinstance(code, int) else 1)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
         serve(sys.argv[2], int(sys.argv[3]))
-        _end()
+        _end(_run())
     else:
         sys.exit(ask(sys.argv[1], sys.argv[2:]))
