@@ -45,7 +45,8 @@ def ask(path: str, words: list[str]) -> int:
                 signal.signal(number, lambda got, _: os.kill(child, got))
             code = int(answers.readline())
     if code < 0:
-        signal.signal(-code, signal.SIG_DFL)
+        with suppress(OSError):  # SIGKILL has no other handler
+            signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     return code
 
