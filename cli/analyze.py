@@ -50,7 +50,7 @@ def analyze(
 
 
 def table(found: Sensitivity, title: str) -> str:
-    """The most costly layers, and what leaving them in float mends."""
+    """The most costly layers, and what leaving them in float recovers."""
     lines = [f"{title}: each convolution alone in INT8, {found.images} images of the select set", ""]
     width = max(len(cost.layer) for cost in found.costs[:SHOWN])
     lines.append(f"{'layer':<{width}}  {'KL, nats':>10}  {'classes changed':>15}  {'noise of logits':>15}")

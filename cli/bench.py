@@ -26,7 +26,7 @@ def bench(
     bundles: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[BUNDLE...]", help="Artifacts, folders of artifacts, or runs; newest student run with artifacts"
+            metavar="[ARTIFACT...]", help="Artifacts, folders of artifacts, or runs; newest student run with artifacts"
         ),
     ] = None,
     scenario: Annotated[
@@ -146,7 +146,7 @@ def _sort(founds: list[Found], named: list[bool]) -> tuple[list[Found], list[boo
 
 
 def _teachers(founds: list[Found], given: list[Found], run_dir: Path) -> tuple[list[Found], str | None]:
-    """Artifacts of the teacher, or why there are none and the mend; neither for artifacts of teachers alone."""
+    """Artifacts of the teacher, or why there are none and the hint; neither for artifacts of teachers alone."""
     from octc.store.find import read_teacher
 
     student = next((one for one in founds if one.artifact.role == "student"), None)

@@ -85,7 +85,7 @@ def examples() -> dict[str, Any]:
         "train.distil": taught.kind, "train.standardise": taught.standardise, "train.calibrate": taught.calibrate,
         "train.cached_views": taught.views, "export.opset": opsets()[-1], "bench.duration": STANDARD.duration_s,
         "bench.min_queries": STANDARD.min_queries, "bench.threads": usable_threads()[0], "bench.remote_python": PYTHON,
-        "bundle.signature": KEYS["bundle"]["signature"].choices[0], "bundle.trusted": "maker.pub",
+        "artifact.signature": KEYS["artifact"]["signature"].choices[0], "artifact.trusted": "maker.pub",
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""`octc doctor`: what this machine can do, and for the rest the command that mends it. Changes nothing, contacts nobody."""
+"""`octc doctor`: what this machine can do, and for the rest the command that resolves it. Changes nothing, contacts nobody."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def doctor(
         ),
     ] = None,
 ) -> int:
-    """Say what this machine can do and how to mend the rest. Ends with 4 when there is a problem."""
+    """Say what this machine can do and how to resolve the rest. Ends with 4 when there is a problem."""
     if target is not None and target not in TARGETS:
         raise OctcError("OCT-E104", f"unknown target {target!r}", hint=f"one of: {', '.join(TARGETS)}", place="--target")
     checks = [seen_from(check, target) for check in _all_checks(session, target)]
@@ -198,7 +198,7 @@ def _artifacts(session: Session, group: str) -> list[Check]:
         founds, words = find_artifacts(None, session.run_dir, os.environ)
     except OctcError as error:
         if error.code == "OCT-E107":
-            return [Check(group, "info", "no artifact here yet", "octc export, or copy one to ./bundles")]
+            return [Check(group, "info", "no artifact here yet", "octc export, or copy one to ./artifacts")]
         return [Check(group, "problem", error.message, error.hint, error.code)]
     checks = []
     for found in founds[:MOST]:
@@ -268,7 +268,14 @@ def _telemetry(_session: Session) -> list[Check]:
 
 
 def _plain(check: Check) -> dict[str, Any]:
-    shown = {"group": check.group, "state": check.state, "text": check.text, "mend": check.hint, "code": check.code}
+    shown = {
+        "group": check.group,
+        "state": check.state,
+        "text": check.text,
+        "hint": check.hint,
+        "mend": check.hint,
+        "code": check.code,
+    }
     return {key: value or None for key, value in shown.items()}
 
 

@@ -74,7 +74,7 @@ def entry_of(word: str) -> dict[str, Any]:
     return {
         "name": name, "exit_code": exit_code, "means": means, "why": f"{text['why']}{row}" if "why" in text else None,
         "causes": text.get("causes", []),
-        "mend": text.get("mend", []), "related": text.get("related", []),
+        "hint": text.get("hint", []), "mend": text.get("hint", []), "related": text.get("related", []),
     }  # fmt: skip
 
 
@@ -116,7 +116,7 @@ def lines(entry: dict[str, Any]) -> list[str]:
     )
     out = [f"{entry['name']}{kind}: {entry['means']}"]
     out += [f"  why      {entry['why']}"] if entry["why"] else []
-    for head, items in (("causes", entry["causes"]), ("mend", entry["mend"])):
+    for head, items in (("causes", entry["causes"]), ("hint", entry["hint"])):
         out += [f"  {head if i == 0 else '':<8} {'- ' if len(items) > 1 else ''}{item}" for i, item in enumerate(items)]
     return out + ([f"  related  {', '.join(entry['related'])}"] if entry["related"] else [])
 

@@ -80,7 +80,7 @@ def say_engine(session: Session, folder: Path, details: dict[str, Any]) -> None:
         session.say(f"    used: {engine['file']} (the quickest{among} whose golden images agree)")
 
 
-def build_bundle(session: Session, place: Path, *, force: bool, allow_fallback: bool) -> int:
+def build_engine(session: Session, place: Path, *, force: bool, allow_fallback: bool) -> int:
     """Build the engines of an artifact on this machine; the folder is replaced as a whole."""
     from octc.export.formats import libraries
     from octc.runtimes.tensorrt.process import find_backend

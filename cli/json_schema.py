@@ -8,14 +8,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from octc.core.deprecated import COMMAND, new_of
 from octc.core.errors import OctcError
 
 # command -> module of octc/schemas/ and what its document may be
 DOCUMENTS: dict[str, tuple[str, ...]] = {
     "analyze": ("commands", "Analysis"),
     "bench": ("bench", "BenchResult", "BenchPlan", "ComparedResults"),
-    "bundle sign": ("commands", "SignedArtifacts"),
-    "bundle verify": ("commands", "CheckedArtifacts"),
+    "artifact sign": ("commands", "SignedArtifacts"),
+    "artifact verify": ("commands", "CheckedArtifacts"),
     "choose": ("evaluation", "Choice"),
     "compare": ("evaluation", "Compared"),
     "completion": ("commands", "Completion"),
@@ -26,8 +27,8 @@ DOCUMENTS: dict[str, tuple[str, ...]] = {
     "data check": ("data", "Audit"),
     "data fetch": ("data", "Fetched"),
     "data list": ("data", "KnownSets"),
-    "data paired-phantom": ("data", "Drawn"),
-    "data phantom": ("data", "Drawn"),
+    "data paired-synthetic": ("data", "Drawn"),
+    "data synthetic": ("data", "Drawn"),
     "data split": ("data", "ShownSplit"),
     "data stats": ("data", "PixelStatistics"),
     "doctor": ("commands", "Health"),
@@ -62,6 +63,7 @@ def schema_of(command: str) -> dict[str, Any]:
 
     Where the command succeeded `data` is its document; where it failed it may also be empty.
     """
+    command = new_of(COMMAND, command)
     if command not in DOCUMENTS:
         raise OctcError(
             "OCT-E101", f"no such command: {command}", hint=f"one of: {', '.join(schema_names())}", place="--schema"

@@ -21,7 +21,7 @@ CHECKLISTS = ("claim", "tripod-ai")
 def report(
     session: Session,
     bundle: Annotated[
-        str | None, typer.Argument(metavar="[RUN|BUNDLE]", help="Run or artifacts; newest student run with artifacts")
+        str | None, typer.Argument(metavar="[RUN|ARTIFACT]", help="Run or artifacts; newest student run with artifacts")
     ] = None,
     html: Annotated[bool, typer.Option("--html", help="The page (and not the Markdown)")] = False,
     md: Annotated[bool, typer.Option("--md", help="The Markdown with its figures (and not the page)")] = False,

@@ -28,7 +28,7 @@ def verify(
     session: Session,
     bundle: Annotated[
         str | None,
-        typer.Argument(metavar="[BUNDLE]", help="Artifact, folder of artifacts, or run; newest student run"),
+        typer.Argument(metavar="[ARTIFACT]", help="Artifact, folder of artifacts, or run; newest student run"),
     ] = None,
     against: Annotated[
         str | None,
@@ -66,7 +66,8 @@ def verify(
     require_set: Annotated[bool, typer.Option("--require-set", help="Fail where the images are not on this machine")] = False,
     threads: Annotated[int | None, typer.Option(help="Threads of the engine (physical cores)")] = None,
     target: Annotated[
-        str | None, typer.Option(help="tensorrt or tensorrt-rtx: build and judge the engines of BUNDLE here, or judge a report")
+        str | None,
+        typer.Option(help="tensorrt or tensorrt-rtx: build and judge its engines here, or judge a report"),
     ] = None,
     on_device: Annotated[
         bool, typer.Option("--on-device", help="With --target: this is the machine that will run them")
@@ -113,6 +114,7 @@ def _verify(session: Session, bundle: str | None, asked: Asked) -> int:
 
     from octc.bench.parity.references import choose_parties
     from octc.bench.parity.verify import verify_all
+    from octc.core.deprecated import variable
     from octc.store.find import VARIABLE, artifact_of, find_artifacts
 
     founds, words = find_artifacts(bundle, session.run_dir, os.environ)
@@ -121,7 +123,7 @@ def _verify(session: Session, bundle: str | None, asked: Asked) -> int:
         from octc.cli.verify_eyes import verify_eyes
 
         return verify_eyes(session, founds, bundle, asked, _place(session))
-    named = founds[0].folder in (Path(), artifact_of(bundle or ""), artifact_of(os.environ.get(VARIABLE, "")))
+    named = founds[0].folder in (Path(), artifact_of(bundle or ""), artifact_of(variable(os.environ, VARIABLE) or ""))
     parties = choose_parties(founds, session.run_dir, asked.against, named=named)
     session.run_id = str(parties.candidates[0].artifact.lineage.get("run"))
     for found, why in parties.absent:

@@ -19,12 +19,13 @@ def verify_eyes(session: Session, founds: Sequence[Found], bundle: str | None, a
     """Verify, write verify.json beside every candidate, print, and raise what did not hold."""
     from octc.bench.parity.references import choose_parties
     from octc.bench.parity.verify_multilabel import eye_document, eye_failures, eye_text, verify_eye_artifacts
+    from octc.core.deprecated import variable
     from octc.machine.host import versions
     from octc.store.find import VARIABLE
     from octc.store.test_set_log import spelled
     from octc.store.verdicts import write_verdict
 
-    named = founds[0].folder in (Path(), Path(bundle or ""), Path(os.environ.get(VARIABLE, "")))
+    named = founds[0].folder in (Path(), Path(bundle or ""), Path(variable(os.environ, VARIABLE) or ""))
     parties = choose_parties(founds, session.run_dir, "fp32", named=named)
     session.run_id = str(parties.candidates[0].artifact.lineage.get("run"))
     for found, why in parties.absent:
