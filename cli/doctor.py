@@ -60,9 +60,16 @@ def doctor(
 def _all_checks(session: Session, target: str | None) -> list[Check]:
     """Every group, in the order in which they are shown; those that wait for other programs wait together."""
     groups: tuple[Callable[[Session], list[Check]], ...] = (
-        _packages, lambda _: _cpu(target), _memory, _gpu, lambda _: _runtimes(session, target), _sensors, _data, _network,
+        _packages,
+        lambda _: _cpu(target),
+        _memory,
+        _gpu,
+        lambda _: _runtimes(session, target),
+        _sensors,
+        _data,
+        _network,
         _telemetry,
-    )  # fmt: skip
+    )
     with ThreadPoolExecutor(len(groups)) as pool:
         return [check for found in pool.map(lambda group: group(session), groups) for check in found]
 

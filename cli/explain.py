@@ -72,10 +72,15 @@ def entry_of(word: str) -> dict[str, Any]:
     exit_code, means = CODES.get(name, (None, name.replace("_", " ")))
     row = _row_of(word) if name == TOLERANCE else ""
     return {
-        "name": name, "exit_code": exit_code, "means": means, "why": f"{text['why']}{row}" if "why" in text else None,
+        "name": name,
+        "exit_code": exit_code,
+        "means": means,
+        "why": f"{text['why']}{row}" if "why" in text else None,
         "causes": text.get("causes", []),
-        "hint": text.get("hint", []), "mend": text.get("hint", []), "related": text.get("related", []),
-    }  # fmt: skip
+        "hint": text.get("hint", []),
+        "mend": text.get("hint", []),
+        "related": text.get("related", []),
+    }
 
 
 @cache

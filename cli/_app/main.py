@@ -126,9 +126,13 @@ def _unknown_command(words: list[str]) -> OctcError | None:
 def _app(chosen: Command | None) -> typer.Typer:
     """Every command with its line of help, and only the chosen one with its code."""
     app = typer.Typer(
-        name="octc", help=ABOUT, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True,
+        name="octc",
+        help=ABOUT,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        no_args_is_help=True,
         context_settings=SETTINGS,
-    )  # fmt: skip
+    )
     app.callback(invoke_without_command=True)(_root)
     groups = {}
     text: str | None

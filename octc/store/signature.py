@@ -36,10 +36,16 @@ def sign(folder: Path, key: Path, password: str | None = None) -> str:
     private = _private_key(key, password)
     public = private.public_key().public_bytes_raw()
     manifest = sha256_bytes((folder / "artifact.json").read_bytes())
-    write_json(folder / SIGNATURE, {
-        "schema_version": SCHEMA, "algorithm": ALGORITHM, "public_key": base64.b64encode(public).decode(),
-        "manifest_sha256": manifest, "signature": base64.b64encode(private.sign(PREFIX + manifest.encode())).decode(),
-    })  # fmt: skip
+    write_json(
+        folder / SIGNATURE,
+        {
+            "schema_version": SCHEMA,
+            "algorithm": ALGORITHM,
+            "public_key": base64.b64encode(public).decode(),
+            "manifest_sha256": manifest,
+            "signature": base64.b64encode(private.sign(PREFIX + manifest.encode())).decode(),
+        },
+    )
     return fingerprint(public)
 
 
