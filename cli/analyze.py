@@ -18,7 +18,7 @@ def analyze(
     session: Session,
     run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Student run; the newest finished one without it")] = None,
 ) -> int:
-    """Rank the layers of a run's INT8 network by what each costs on the select set. Writes runs/<id>/analysis/."""
+    """Rank the layers of a run's INT8 network by what each costs on the validation set. Writes runs/<id>/analysis/."""
     from octc.cli.export import find_student
     from octc.cli.export_run import absolute, find_data
     from octc.core.optional import need
@@ -45,13 +45,13 @@ def analyze(
     folder = chosen.path / FOLDER
     session.report({"run": chosen.id, "folder": str(folder), **found.to_json()})
     session.result(table(found, chosen.id))
-    session.say(f"wrote {folder}; {KEEP} lists what the ladder of octc export leaves in float when INT8 is rejected")
+    session.say(f"wrote {folder}; {KEEP} lists what stays in float in the mixed-precision fallback of octc export")
     return 0
 
 
 def table(found: Sensitivity, title: str) -> str:
     """The most costly layers, and what leaving them in float recovers."""
-    lines = [f"{title}: each convolution alone in INT8, {found.images} images of the select set", ""]
+    lines = [f"{title}: each convolution alone in INT8, {found.images} images of the validation set", ""]
     width = max(len(cost.layer) for cost in found.costs[:SHOWN])
     lines.append(f"{'layer':<{width}}  {'KL, nats':>10}  {'classes changed':>15}  {'noise of logits':>15}")
     for cost in found.costs[:SHOWN]:

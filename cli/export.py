@@ -41,9 +41,9 @@ def export(
         typer.Option(metavar="FILE", help="Activation ranges of pytorch-quantization (safetensors), with --ptq octc"),
     ] = None,
     margin: Annotated[float, typer.Option(help="Largest loss of accuracy that the gate accepts, percentage points")] = 1.0,
-    gate: Annotated[bool, typer.Option("--gate/--no-gate", help="Judge INT8 on the select set before publishing")] = True,
+    gate: Annotated[bool, typer.Option("--gate/--no-gate", help="Judge INT8 on the validation set before publishing")] = True,
     temperature: Annotated[
-        bool, typer.Option("--temperature", help="Fold the temperature that fits the select set into the last layer")
+        bool, typer.Option("--temperature", help="Fold the temperature that fits the validation set into the last layer")
     ] = False,
     allow_fallback: Annotated[bool, typer.Option("--allow-fallback", help="FP16 where INT8 is rejected")] = False,
     require_engine: Annotated[bool, typer.Option("--require-engine", help="Fail unless a TensorRT engine is built")] = False,

@@ -44,9 +44,9 @@ def export_all(
             if any(job.engine in ("", "octc") for job in jobs):
                 shop.quantised = _quantised(session, source, after=bool(jobs[0].engine), amax=amax)
             if not gate:
-                session.warn("OCT-W405", "--no-gate: INT8 is published without being judged on the select set")
+                session.warn("OCT-W405", "--no-gate: INT8 is published without being judged on the validation set")
         if temperature or (gate and any(job.precision == "int8" for job in jobs)):
-            with session.progress("select set", 2 * len(source.split.parts["val"])) as step:
+            with session.progress("validation set", 2 * len(source.split.parts["val"])) as step:
                 select = read_select(source, absolute(step))
             if temperature:
                 select, shop.temperatures = temper(shop, select)
@@ -125,7 +125,7 @@ def _one(
         say(f"    select: {_gate_line(result, options)}")
         if result.word == "parity not shown yet":
             more = f"; about {result.needed} images would settle it" if result.needed else ""
-            session.warn("OCT-W405", f"{name}: parity not shown yet on the select set{more}", path=str(published.folder))
+            session.warn("OCT-W405", f"{name}: parity not shown yet on the validation set{more}", path=str(published.folder))
     if published.artifact.target == "tensorrt":
         say_engine(session, published.folder, details)
     run.log_stage("export", artifact=name, sums={n: e.sha256 for n, e in published.artifact.files.items()})
@@ -137,7 +137,7 @@ def _facts(details: dict[str, Any]) -> str:
     if "opset" in details:
         parts.append(f"opset {details['opset']}")
     if "encoding" in details:
-        left = f", float by the ladder: {', '.join(details['float_layers'])}" if details["float_layers"] else ""
+        left = f", float by fallback: {', '.join(details['float_layers'])}" if details["float_layers"] else ""
         codes = "uint8 and int8" if details["encoding"] == "mixed" else details["encoding"]
         parts.append(f"{details['int8_convolutions']} INT8 convolutions ({codes} activations){left}")
     return ", ".join(parts)

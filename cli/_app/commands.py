@@ -53,7 +53,7 @@ COMMANDS = (
     Command("data list", "octc.cli.data:list_", "Known data sets, and which of them are on this machine."),
     Command("data check", "octc.cli.data:check", "Counts, unreadable files, duplicates, patients across splits."),
     Command("data audit", "octc.cli.data:check", "The same as octc data check."),
-    Command("data fetch", "octc.cli.data_fetch:fetch", "Download a data set, check its sum and unpack it."),
+    Command("data fetch", "octc.cli.data_fetch:fetch", "Download a data set, check its checksum and unpack it."),
     Command("data synthetic", "octc.cli.data:phantom", "Draw synthetic B-scans."),
     Command(
         "data paired-synthetic", "octc.cli.data_paired:paired_phantom", "Draw synthetic OCT and fundus images of the same eyes."
@@ -76,7 +76,7 @@ COMMANDS = (
     Command("analyze", "octc.cli.analyze:analyze", "Rank the layers of a run by what INT8 costs each."),
     Command("ptq", "octc.cli.ptq:ptq", "Compare PTQ engines on one checkpoint."),
     Command("lint", "octc.cli.lint:lint", "Check an ONNX graph for what engines reject, run in float or mis-scale."),
-    Command("verify", "octc.cli.verify:verify", "Prove that an artifact is as good as its reference."),
+    Command("verify", "octc.cli.verify:verify", "Test that an artifact is not inferior to its reference."),
     Command("bench", "octc.cli.bench:bench", "Measure latency, throughput, memory and size."),
     Command("choose", "octc.cli.choose:choose", "Name one file to deploy, and why."),
     Command("report", "octc.cli.report:report", "One page about a run: verdicts, figures, latencies, model card."),

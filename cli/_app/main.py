@@ -21,7 +21,7 @@ from octc.core.errors import OctcError
 MOVABLE = ("--json", "--quiet", "-q", "--verbose", "-v", "-vv", "--no-color", "--offline")
 ALIASES = {"split": "data split"}
 BARE = {"--resume": "newest"}  # options whose value may be left out, and what that means
-ABOUT = """Compress a retinal OCT classifier for the edge and prove that the small one is as good as the big one.
+ABOUT = """Compress a retinal OCT classifier for the edge and test that the small one is not inferior to the big one.
 
 Every command explains itself: octc COMMAND --help"""
 SETTINGS = {"help_option_names": ["-h", "--help"]}

@@ -114,7 +114,7 @@ CODES: dict[str, tuple[int, str]] = {
     "OCT-W302": (0, "memory exhausted by a step of training, the batch was halved"),
     "OCT-W306": (0, "damaged checkpoint skipped, previous one used"),
     "OCT-W310": (0, "student larger than an edge box likes"),
-    "OCT-W405": (0, "parity not shown yet on the select set"),
+    "OCT-W405": (0, "parity not shown yet on the validation set"),
     "OCT-W406": (0, "engine built by a fallback"),
     "OCT-W610": (0, "8-bit weights on a CPU without VNNI may saturate"),
     "OCT-W611": (0, "INT8 slower or no faster than another artifact"),
