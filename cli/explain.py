@@ -29,13 +29,14 @@ def explain(
     word: Annotated[str | None, typer.Argument(metavar="CODE|WORD", help="OCT-E705, E705, or a word of a verdict")] = None,
     every: Annotated[bool, typer.Option("--list", help="All codes and words")] = False,
     schema: Annotated[
-        str | None, typer.Option(metavar="COMMAND", help="The JSON Schema of what that command prints with --json")
+        str | None,
+        typer.Option(metavar="NAME", help="The JSON Schema of what a command prints with --json, or of a file"),
     ] = None,
 ) -> int:
     """Explain an error or warning code, a word of a verdict or a measurement, or the JSON of a command."""
     asked = [every, word is not None, schema is not None]
     if sum(asked) != 1:
-        text = "give one code or word, --list or --schema COMMAND" + (", not several of them" if any(asked) else "")
+        text = "give one code or word, --list or --schema NAME" + (", not several of them" if any(asked) else "")
         raise OctcError("OCT-E102" if any(asked) else "OCT-E104", text, hint="octc explain OCT-E705, or octc explain --list")
     if schema is not None:
         from octc.cli.json_schema import schema_of
