@@ -1,4 +1,4 @@
-"""`octc data paired-phantom`: synthetic OCT and fundus images of the same eyes."""
+"""`octc data paired-synthetic`: synthetic OCT and fundus images of the same eyes."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ def lint(proto: onnx.ModelProto, target: str = WEAK) -> list[Finding]:
 
 
 def meant_float(proto: onnx.ModelProto) -> frozenset[str]:
-    """Nodes of convolutions that the file says were left in float on purpose (a step of the export's ladder)."""
+    """Nodes of convolutions that the file says were left in float on purpose (a step of the mixed-precision fallback)."""
     return frozenset(name for entry in proto.metadata_props if entry.key == MEANT for name in entry.value.split())
 
 
