@@ -57,8 +57,8 @@ def volume(
         session.result(_table(one))
         for note in one.notes:
             session.say(f"  ! {note}")
-    for path in sheets:
-        session.result(str(path))
+    for name in sheets:
+        session.result(name)
     return 0
 
 
