@@ -246,11 +246,7 @@ def decode_image(data: bytes, place: str) -> Decoded:
         raise refuse("OCT-E203", f"{width} x {height} px, the limit is {MAX_PIXELS} pixels", "crop or downscale the image")
     if frames != 1:
         raise refuse("OCT-E204", f"file with {frames} frames", "save the B-scan that is meant as a file of its own")
-    if min(width, height) < MIN_SIDE or max(width, height) > MAX_ASPECT * min(width, height):
-        raise refuse(
-            "OCT-E208", f"{width} x {height} px is outside the quality gate",
-            f"sides of at least {MIN_SIDE} px and an aspect ratio up to {MAX_ASPECT:g}",
-        )  # fmt: skip
+    check_size(width, height, place)
     kind = picture.format
     try:
         grey, doubt = _grey_of(picture), _doubt(picture, data)
@@ -276,6 +272,13 @@ def decode_image(data: bytes, place: str) -> Decoded:
         rules.append(f"turned by its EXIF orientation {turn}")
     converted.info = {"octc_format": kind}
     return Decoded(converted, tuple(("OCT-W208", f"{Path(place).name}: {text}") for text in rules))
+
+
+def check_size(width: int, height: int, place: str) -> None:
+    """Refuse a picture whose sides no B-scan has, pixels (OctcError E208)."""
+    if min(width, height) < MIN_SIDE or max(width, height) > MAX_ASPECT * min(width, height):
+        hint = f"sides of at least {MIN_SIDE} px and an aspect ratio up to {MAX_ASPECT:g}"
+        raise OctcError("OCT-E208", f"{width} x {height} px is outside the quality gate", hint=hint, place=place)
 
 
 @contextmanager
