@@ -208,8 +208,8 @@ def scan_inputs(words: Sequence[str]) -> tuple[list[Path], list[Left]]:
 
 
 def _choose(session: Session, place: str | None) -> Found:
-    from octc.bench.timing.footprint import file_mib
     from octc.runtimes.registry import passed_over, prefer, why_preferred
+    from octc.store.artifacts import file_mib
     from octc.store.find import find_artifacts
 
     founds, words = find_artifacts(place, session.run_dir, os.environ)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -84,12 +85,10 @@ def verify(
     state its own; one with others is exploratory, and is listed beside the planned verdict.
     """
     if target is not None or on_device or images is not None:
-        from octc.cli.verify_device import verify_device
-
-        return verify_device(
+        return _on_device(
             session,
             bundle,
-            target or "tensorrt",
+            target=target or "tensorrt",
             on_device=on_device,
             images=images,
             margin=margin,
@@ -118,6 +117,23 @@ def verify(
     _show(session, result)
     result.raise_if_failed()
     session.say("next: octc bench")
+    return 0
+
+
+def _on_device(session: Session, artifact: str | None, **requested: Any) -> int:
+    """Build and judge a TensorRT artifact on this machine, or judge the report of another one."""
+    from octc.cli.export_engine import rebuild_engines
+    from octc.export.tensorrt.device_check import DeviceJob, check_device
+
+    rebuild = functools.partial(rebuild_engines, session)
+    result = check_device(DeviceJob(artifact, rebuild, run_dir=session.run_dir, reporter=session, **requested))
+    session.report(result.to_json())
+    session.result("\n".join(result.lines))
+    if result.report is not None:
+        session.say(f"report: {result.report} (no path, host name or image in it: it can be sent)")
+    if result.judgement.fell_back:
+        session.warn("OCT-W406", "an engine is not what was requested: the report lists the steps of the fallback")
+    result.raise_if_failed()
     return 0
 
 

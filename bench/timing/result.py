@@ -8,7 +8,6 @@ from typing import Any
 
 from octc.bench.timing.conditions import machine_warnings
 from octc.bench.timing.findings import Finding
-from octc.bench.timing.footprint import file_mib
 from octc.bench.timing.gates import Judgement
 from octc.bench.timing.latency import Measure, median_of, missing
 from octc.bench.timing.plan import Subject
@@ -20,6 +19,7 @@ from octc.core.errors import OctcError
 from octc.core.files import read_json, write_bytes, write_json
 from octc.core.targets import TARGETS
 from octc.machine.host import host_name, versions
+from octc.store.artifacts import file_mib
 
 SCHEMA_VERSION = "1.0"
 

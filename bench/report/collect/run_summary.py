@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from octc.bench.parity.inference import Records, read_records
 from octc.bench.parity.predictions import FOLDER
-from octc.bench.timing.footprint import file_mib
 from octc.bench.timing.verdicts import artifact_sum
 from octc.core.errors import OctcError
 from octc.core.files import read_json
@@ -25,6 +24,7 @@ from octc.schemas.bench import BenchResult
 from octc.schemas.common import convert
 from octc.stats.comparison import outcome_of
 from octc.stats.metric_intervals import Outcome
+from octc.store.artifacts import file_mib
 from octc.store.find import Found, read_teacher
 from octc.store.locations import run_of
 from octc.store.runs import Run
@@ -42,8 +42,10 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Dossier:
-    """Attributes:
+class RunSummary:
+    """What is known of a run.
+
+    Attributes:
     found: artifacts in the order of the report; sums: name -> sum of the manifest. teachers: those of the teacher.
     run, facts: the run and its run.json, None and {} where it is not here.
     verdicts: name -> document of `octc verify` on the test set, else on select, else on the golden images.
@@ -94,8 +96,8 @@ class Dossier:
 
 
 @dataclass(frozen=True)
-class Said:
-    """What one model said of the labelled images, in the order of `ids`."""
+class ModelAnswers:
+    """Answers of one model on the labelled images, in the order of `ids`."""
 
     ids: tuple[str, ...]
     labels: npt.NDArray[np.int64]
@@ -107,7 +109,7 @@ class Said:
         return out
 
 
-def read_dossier(founds: Sequence[Found], run_dir: Path) -> Dossier:
+def read_run_summary(founds: Sequence[Found], run_dir: Path) -> RunSummary:
     """Read all there is; what is not there is left out (of an artifact that was copied to a device, most).
 
     Raises:
@@ -124,7 +126,7 @@ def read_dossier(founds: Sequence[Found], run_dir: Path) -> Dossier:
     verdicts = {name: document for name, value in values.items() if (document := headline(value)) is not None}
     set_name = next((doc["set"]["name"] for doc in verdicts.values() if doc.get("set")), "test")
     teachers = tuple(read_teacher(found[0], run_dir)) if found[0].artifact.role == "student" else ()
-    return Dossier(
+    return RunSummary(
         found,
         sums,
         teachers,
@@ -187,13 +189,13 @@ def read_timing(found: Found) -> Timing | None:
     return newest
 
 
-def said(dossier: Dossier, sha256: str) -> Said | None:
-    """What the model of this sum said, in the order of the ids; None where its logits are not here."""
-    records = dossier.records.get(sha256)
+def answers_of(summary: RunSummary, sha256: str) -> ModelAnswers | None:
+    """Answers of the model of this checksum, in the order of the ids; None where its logits are not here."""
+    records = summary.records.get(sha256)
     if records is None or not np.isfinite(records.logits).all():
         return None
     ordered = records.in_order(sorted(records.ids))
-    return Said(ordered.ids, np.asarray(ordered.labels, np.int64), outcome_of(ordered.logits))
+    return ModelAnswers(ordered.ids, np.asarray(ordered.labels, np.int64), outcome_of(ordered.logits))
 
 
 def samples_ms(timing: Timing, row: Mapping[str, Any]) -> npt.NDArray[np.float64] | None:
