@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -122,11 +121,9 @@ def verify(
 
 def _on_device(session: Session, artifact: str | None, **requested: Any) -> int:
     """Build and judge a TensorRT artifact on this machine, or judge the report of another one."""
-    from octc.cli.export_engine import rebuild_engines
     from octc.export.tensorrt.device_check import DeviceJob, check_device
 
-    rebuild = functools.partial(rebuild_engines, session)
-    result = check_device(DeviceJob(artifact, rebuild, run_dir=session.run_dir, reporter=session, **requested))
+    result = check_device(DeviceJob(artifact, run_dir=session.run_dir, reporter=session, **requested))
     session.report(result.to_json())
     session.result("\n".join(result.lines))
     if result.report is not None:

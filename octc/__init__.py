@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from octc.bench.timing.job import bench_artifacts as bench
     from octc.core.errors import OctcError as OctcError
     from octc.export.own_network import OwnNetwork as OwnNetwork
-    from octc.export.own_network import export_network as export
     from octc.export.own_network import quantize_network as quantize
+    from octc.export.request import export as export
+    from octc.export.run import ExportOptions as ExportOptions
     from octc.imaging.preprocess import Preprocess as Preprocess
     from octc.runtimes.model import Model as Model
     from octc.runtimes.model import Prediction as Prediction
@@ -50,6 +51,7 @@ _HOME = {
     "bench": ("octc.bench", ""),
     "report": ("octc.bench.report.job", "report_run"),
     "verify": ("octc.bench.parity.verify", "verify_artifact"),
+    "ExportOptions": ("octc.export.run", "ExportOptions"),
     "Gate": ("octc.stats.test_plan", "ParityOptions"),
     "Model": ("octc.runtimes.model", "Model"),
     "OctcError": ("octc.core.errors", "OctcError"),
@@ -65,6 +67,7 @@ _HOME = {
 __all__ = [
     "BenchOptions",
     "BenchResult",
+    "ExportOptions",
     "Gate",
     "Model",
     "OctcError",

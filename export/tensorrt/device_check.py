@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from octc.runtimes.tensorrt.build import read_plans
 from octc.runtimes.tensorrt.device_report import FAILED, OK, SCHEMA, SIGNS, SKIPPED, Judgement, judge
 from octc.runtimes.tensorrt.doctor import check_tensorrt
 from octc.runtimes.tensorrt.process import Backend, find_backend
+from octc.runtimes.tensorrt.rebuild import rebuild_engines
 from octc.schemas.tensorrt_plan import plan_from_json
 from octc.store.artifacts import MANIFEST, Artifact
 from octc.store.find import find_artifacts
@@ -33,8 +34,6 @@ from octc.store.test_set_log import log_files
 REPORT = "verify-device.json"
 LINTED = {"model.onnx": "tensorrt", "model.int8fp16.onnx": "tensorrt-strong", "model.fp16.onnx": "tensorrt-strong"}
 TARGETS = ("tensorrt", "tensorrt-rtx")
-# folder, artifact, target, who builds, whether layers may go to float -> the artifact with its engines
-Rebuild = Callable[[Path, Artifact, str, Backend, bool], Artifact]
 
 
 @dataclass(frozen=True)
@@ -45,11 +44,10 @@ class DeviceJob:
         artifact: path or run (`find_artifacts`), or the report of another device (a JSON file).
         on_device: whether this is that machine; engines are built then.
         images: labelled pictures, DIR/<class>/*, for INT8 against FP16 at `margin` percentage points.
-        allow_fallback: layers that cannot be INT8 go to float, and it is recorded. rebuild: builds the engines.
+        allow_fallback: layers that cannot be INT8 go to float, and it is recorded.
     """
 
     artifact: str | None
-    rebuild: Rebuild
     target: str = "tensorrt"
     on_device: bool = False
     images: Path | None = None
@@ -178,7 +176,7 @@ def _record(job: DeviceJob, place: Path, artifact: Artifact) -> dict[str, Any]:
             record["doctor"]["problems"] += ["TensorRT or a GPU is not here: no engine can be built"]
             return record
         record["backend"] = {"module": backend.module, "version": backend.version, "kind": backend.kind}
-        built = job.rebuild(place, artifact, job.target, backend, job.allow_fallback)
+        built = rebuild_engines(place, artifact, job.target, backend, job.reporter, allow_fallback=job.allow_fallback)
     except OctcError as error:
         record["error"] = {"code": error.code, "message": error.message}
         return record
