@@ -15,7 +15,7 @@ def report(
     session: Session,
     requested: ReportOptions,
     bundle: Annotated[
-        str | None, typer.Argument(metavar="[RUN|BUNDLE]", help="Run or artifacts; newest student run with artifacts")
+        str | None, typer.Argument(metavar="[RUN|ARTIFACT]", help="Run or artifacts; newest student run with artifacts")
     ] = None,
 ) -> int:
     """Write report.html, report.md, report.json and a model card of a run. Nothing is measured and nothing is fetched."""

@@ -104,7 +104,7 @@ def check_device(job: DeviceJob) -> DeviceResult:
         return DeviceResult(judge(_read_report(Path(given))), None)
     if not job.on_device:
         text = f"--target {job.target} builds engines: say --on-device, or name a report of a device"
-        raise OctcError("OCT-E102", text, hint=f"octc verify BUNDLE --target {job.target} --on-device")
+        raise OctcError("OCT-E102", text, hint=f"octc verify ARTIFACT --target {job.target} --on-device")
     place, artifact = _find(job)
     record = _record(job, place, artifact)
     judgement = judge(record)
@@ -124,7 +124,9 @@ def _keep_earlier(place: Path) -> None:
 
 def _read_report(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise OctcError("OCT-E107", f"no file {path}", hint="octc verify BUNDLE --target tensorrt --on-device", place=str(path))
+        raise OctcError(
+            "OCT-E107", f"no file {path}", hint="octc verify ARTIFACT --target tensorrt --on-device", place=str(path)
+        )
     try:
         value = read_json(path)
     except (OSError, ValueError) as error:

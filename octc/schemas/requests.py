@@ -52,5 +52,5 @@ class ReportOptions:
     checklist: str | None = option(None, shown="claim or tripod-ai, with what octc knows filled in")
     sbom: bool = option(False, shown="A bill of materials (CycloneDX) beside the report", names=("--sbom",))
     photos: bool = option(False, shown="Show the images whose label changed", names=("--photos",))
-    redact_ids: bool = option(False, shown="Images by keyed sums instead of their names", names=("--redact-ids",))
+    redact_ids: bool = option(False, shown="Images by keyed checksums instead of their names", names=("--redact-ids",))
     out: str | None = option(None, shown="Where to (reports/report-<time>)", names=("-o", "--out"), metavar="DIR")
