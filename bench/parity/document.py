@@ -207,7 +207,7 @@ def _calibration(comparison: Comparison, name: str) -> dict[str, Any]:
         "intervals": shown,
         "temperature": fitted.value,
         "temperature_fit": fitted.to_json(),
-        "after_temperature": comparison.tempered[name],
+        "after_temperature": comparison.after_temperature[name],
     }
 
 

@@ -92,7 +92,7 @@ def _log_photos(summary: RunSummary, folder: Path) -> None:
     """A row of the run's test-set log: images of the test part are shown. Not where the folder is there and nothing will be."""
     sets = {document["set"]["name"] for documents in summary.stored.values() for document in documents if document.get("set")}
     if summary.run is not None and summary.run.split.is_file() and "test" in sets and not folder.exists():
-        log_part(summary.run.path, read_split(summary.run.split), "test", summary.sums, "report --photos", utc_now())
+        log_part(summary.run.path, read_split(summary.run.split), "test", summary.checksums, "report --photos", utc_now())
 
 
 def _root(job: Job, summary: RunSummary) -> Path:

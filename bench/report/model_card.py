@@ -217,7 +217,7 @@ def card_section(summary: RunSummary) -> Section:
         Table(("artifact", "input", "type", "shape"), input_rows(summary.found)),
         Table(("what", "licence", "source"), licences(summary)),
         Table(("lineage", ""), [(key.replace("_", " "), str(value)) for key, value in lineage.items()]),
-        Table(("artifact", "sha256 of its manifest"), list(summary.sums.items())),
+        Table(("artifact", "sha256 of its manifest"), list(summary.checksums.items())),
         Text(f"Limits: {known['limits']}."),
     ]
-    return Section("card", "Model card", blocks, {**known, "licences": licences(summary), "sums": summary.sums})
+    return Section("card", "Model card", blocks, {**known, "licences": licences(summary), "sums": summary.checksums})

@@ -40,7 +40,7 @@ LEAST_WORDS = 5  # of a cell that is a sentence
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to write. redact: images by keyed sums; photos: root of the data set whose flipped images are shown, or None."""
+    """What to write. redact: images by keyed checksums; photos: root of the data set whose changed images are shown."""
 
     html: bool = True
     md: bool = True

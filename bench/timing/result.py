@@ -61,7 +61,7 @@ def warnings(state: State) -> list[str]:
 
 
 def _power(state: State) -> list[str]:
-    """Where no sensor answers: why, and the mend."""
+    """Where no sensor answers: why, and the hint."""
     told = {row.energy.gross.reason for row in state.rows.values() if row.energy is not None}
     on_gpu = any(s.why_not is None and TARGETS[s.found.artifact.target].on_gpu for s in state.plan.subjects)
     reason, hint = no_power(state.machine, on_gpu, state.root)

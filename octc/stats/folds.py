@@ -105,12 +105,12 @@ def _drawn_figures(total: Float64, count: int, present: Int64, normal: int | Non
     """Sums of matrices [B, K * K] -> NAMES and the sensitivities [B, 7 + K]; NaN where a figure is not defined."""
     table = total.reshape(-1, count, count)
     n, hits = table.sum((1, 2)), np.diagonal(table, axis1=1, axis2=2)
-    support, said = table.sum(2), table.sum(1)
+    support, predicted = table.sum(2), table.sum(1)
     with np.errstate(divide="ignore", invalid="ignore"):
         sensitivity = hits / support
-        specificity = (n[:, None] - support - said + hits) / (n[:, None] - support)
-        precision = hits / said
-        f1 = 2 * hits / (support + said)
+        specificity = (n[:, None] - support - predicted + hits) / (n[:, None] - support)
+        precision = hits / predicted
+        f1 = 2 * hits / (support + predicted)
         macro = [part[:, present].mean(1) for part in (sensitivity, specificity, precision, f1)]
         ill = np.full((len(total), 2), np.nan)
         if normal is not None:

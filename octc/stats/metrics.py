@@ -19,8 +19,8 @@ Bool = npt.NDArray[np.bool_]
 
 def confusion_matrix(labels: npt.ArrayLike, predictions: npt.ArrayLike, classes: int) -> Int64:
     """Counts [true, predicted], shape [classes, classes]."""
-    true, said = np.asarray(labels, np.int64), np.asarray(predictions, np.int64)
-    return np.bincount(true * classes + said, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
+    true, predicted = np.asarray(labels, np.int64), np.asarray(predictions, np.int64)
+    return np.bincount(true * classes + predicted, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
 
 
 @dataclass(frozen=True)

@@ -46,9 +46,9 @@ class Side:
     ensemble: float | None = None
 
     @property
-    def said(self) -> npt.NDArray[np.int64]:
-        said: npt.NDArray[np.int64] = self.probabilities.argmax(1).astype(np.int64)
-        return said
+    def predicted(self) -> npt.NDArray[np.int64]:
+        predicted: npt.NDArray[np.int64] = self.probabilities.argmax(1).astype(np.int64)
+        return predicted
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,8 @@ def versus(reference: Side, candidate: Side, alpha: float = 0.05) -> Versus:
     labels = np.asarray(reference.labels, np.int64)
     clusters, named = cluster_index(reference.patients), named_images(reference.patients)
     normal = find_normal(reference.classes)
-    matrices = [confusion_matrix(labels, side.said, len(reference.classes)) for side in (reference, candidate)]
-    right = [side.said == labels for side in (reference, candidate)]
+    matrices = [confusion_matrix(labels, side.predicted, len(reference.classes)) for side in (reference, candidate)]
+    right = [side.predicted == labels for side in (reference, candidate)]
     lost, gained = right[0] & ~right[1], ~right[0] & right[1]
 
     def pair_of(chosen: npt.NDArray[np.bool_]) -> Paired:
@@ -164,7 +164,7 @@ def versus(reference: Side, candidate: Side, alpha: float = 0.05) -> Versus:
         figures,
         (float(nll_scores(reference.logs, labels).mean()), float(nll_scores(candidate.logs, labels).mean())),
         whole,
-        float((reference.said == candidate.said).mean()),
+        float((reference.predicted == candidate.predicted).mean()),
         mcnemar_midp(whole.lost, whole.gained),
         mcnemar_exact(whole.lost, whole.gained),
         tuple(per_class),

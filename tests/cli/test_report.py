@@ -207,10 +207,10 @@ def test_sbom_and_checklists(run: str, tmp_path: Path) -> None:
 
 def test_images_only_where_asked_for_and_names_can_be_hidden(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     summary = read_run_summary(find_artifacts(run, Path("runs"), {})[0], Path("runs"))
-    records = summary.records[summary.sums["onnx-int8"]]
+    records = summary.records[summary.checksums["onnx-int8"]]
     turned = records.logits.copy()
     turned[:3] = turned[:3, :, ::-1]  # three images that the artifact now sees otherwise
-    changed = replace(summary, records={**summary.records, summary.sums["onnx-int8"]: replace(records, logits=turned)})
+    changed = replace(summary, records={**summary.records, summary.checksums["onnx-int8"]: replace(records, logits=turned)})
     root = Path(str(summary.facts["data_root"]))
     plain = to_html("t", [flipped_section(changed, redact=False, show=None)], "")
     hidden = to_html("t", [flipped_section(changed, redact=True, show=None)], "")

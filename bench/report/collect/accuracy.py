@@ -50,7 +50,7 @@ def pairs(summary: RunSummary) -> Iterator[Pair]:
             reference = document["reference"]
             sha256 = str(reference.get("artifact_sha256"))
             label = f"{reference.get('role')} {reference.get('name')}"
-            yield Pair(name, label, document, answers_of(summary, summary.sums[name]), answers_of(summary, sha256))
+            yield Pair(name, label, document, answers_of(summary, summary.checksums[name]), answers_of(summary, sha256))
 
 
 def leading(summary: RunSummary) -> list[Pair]:

@@ -1,6 +1,6 @@
 """Everything that is known about a run and its artifacts, read from the files that train, eval, verify and bench wrote.
 
-Nothing is measured and nothing is judged anew: a number of the report stands in one of these files.
+Nothing is measured and nothing is judged anew: a number of the report is in one of these files.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ class RunSummary:
     """What is known of a run.
 
     Attributes:
-    found: artifacts in the order of the report; sums: name -> sum of the manifest. teachers: those of the teacher.
+    found: artifacts in the order of the report; checksums: name -> that of the manifest. teachers: those of the teacher.
     run, facts: the run and its run.json, None and {} where it is not here.
     verdicts: name -> document of `octc verify` on the test set, else on select, else on the golden images.
     stored: name -> every document that counts: as planned, then exploratory ones. records: sum -> logits of one view.
     log: readings of the test images, None where the run is not here or its log cannot be read.
-    names: sum of an image -> its path in the data set. timings: name -> what bench stored.
+    names: checksum of an image -> its path in the data set. timings: name -> what bench stored.
     patient_ids: of the split: "known", "partial", "unknown", or None where that is not recorded.
     """
 
     found: tuple[Found, ...]
-    sums: dict[str, str]
+    checksums: dict[str, str]
     teachers: tuple[Found, ...]
     run: Run | None
     facts: dict[str, Any]
@@ -89,7 +89,7 @@ class RunSummary:
     def as_reference(self, name: str) -> dict[str, Any] | None:
         """The first claim that another artifact was compared with this one in, or None."""
         claims = (one for other in self.stored if other != name for one in self.claims(other))
-        return next((one for one in claims if one["reference"].get("artifact_sha256") == self.sums[name]), None)
+        return next((one for one in claims if one["reference"].get("artifact_sha256") == self.checksums[name]), None)
 
     def mib(self, found: Found) -> float:
         return file_mib(found.artifact)
@@ -117,18 +117,18 @@ def read_run_summary(founds: Sequence[Found], run_dir: Path) -> RunSummary:
     """
     order = {"int8": 0, "fp16": 1, "fp32": 2}
     found = tuple(sorted(founds, key=lambda f: (order[f.artifact.precision], f.artifact.name)))
-    sums = {one.artifact.name: artifact_sum(one) for one in found}
+    checksums = {one.artifact.name: artifact_sum(one) for one in found}
     run = run_of(found[0].folder, found[0].artifact, run_dir)
     facts: dict[str, Any] = {}
     with contextlib.suppress(OctcError):
         facts = run.read() if run is not None else {}
-    values = {one.artifact.name: read_verdict(one.folder, sums[one.artifact.name]) for one in found}
+    values = {one.artifact.name: read_verdict(one.folder, checksums[one.artifact.name]) for one in found}
     verdicts = {name: document for name, value in values.items() if (document := headline(value)) is not None}
     set_name = next((doc["set"]["name"] for doc in verdicts.values() if doc.get("set")), "test")
     teachers = tuple(read_teacher(found[0], run_dir)) if found[0].artifact.role == "student" else ()
     return RunSummary(
         found,
-        sums,
+        checksums,
         teachers,
         run,
         facts,
@@ -149,7 +149,7 @@ def _log(run: Run | None) -> ReadingLog | None:
 
 
 def _records(run: Run | None, set_name: str) -> dict[str, Records]:
-    """Stored logits of a set, of one view, by the sum of the artifact that gave them; the newest of each."""
+    """Stored logits of a set, of one view, by the checksum of the artifact that gave them; the newest of each."""
     if run is None:
         return {}
     paths = sorted((run.path / FOLDER).glob(f"{set_name}-*.npz"), key=lambda p: p.stat().st_mtime)
