@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from octc.cli._app.session import Session
-from octc.core.errors import OctcError
+from octc.core.errors import OctcError, Several
 
 if TYPE_CHECKING:
     from octc.bench.parity.result import VerifyResult
@@ -147,7 +147,8 @@ def _show(session: Session, result: VerifyResult) -> None:
     try:
         result.write()
     except OctcError as error:
-        session.warn("OCT-W701", error.message, error.place)
+        for one in error.errors if isinstance(error, Several) else [error]:
+            session.warn("OCT-W701", one.message, one.place)
     session.report(result.to_json())
     if len(texts) > 1:
         session.result(Rows(columns(result), list(summary(result)), title(result)))

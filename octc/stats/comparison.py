@@ -15,21 +15,21 @@ import numpy.typing as npt
 from octc.core.errors import OctcError
 from octc.stats.auc import AucRow, compare_areas
 from octc.stats.cluster_bootstrap import Paired, cluster_index, mean_cluster_size, named_images, paired
-from octc.stats.metric_intervals import BINS, Outcome, figure_intervals
+from octc.stats.metric_intervals import BINS, Outcome, metric_intervals
 from octc.stats.metrics import (
     Bool,
-    Figures,
     Int64,
+    Metrics,
     brier_scores,
     combine_views,
     confidence_order,
     confusion_matrix,
     ece_mass,
     ece_width,
-    figures_of,
     find_normal,
     kl_scores,
     logit_distances,
+    metrics_of,
     nll_scores,
     top_two_margin,
 )
@@ -81,7 +81,7 @@ class Comparison:
     pair: Paired
     per_class: tuple[ClassResult, ...]
     matrices: dict[str, list[list[int]]]
-    figures: dict[str, Figures]
+    figures: dict[str, Metrics]
     calibration: dict[str, dict[str, float]]
     intervals: dict[str, dict[str, Interval | None]]
     agreement: dict[str, Any]
@@ -303,9 +303,9 @@ def compare_logits(
         pair=pair,
         per_class=_classes(true, r, c, clusters, named, classes, options, select),
         matrices={name: table.tolist() for name, table in matrices.items()},
-        figures={name: figures_of(table, find_normal(classes)) for name, table in matrices.items()},
+        figures={name: metrics_of(table, find_normal(classes)) for name, table in matrices.items()},
         calibration=calibration,
-        intervals=figure_intervals(
+        intervals=metric_intervals(
             ids, true, clusters, models, len(classes), alpha=options.alpha, resamples=options.bootstrap, seed=options.seed
         ),
         agreement=_agreement(

@@ -95,7 +95,7 @@ def class_names(present: Int64) -> list[str]:
     return [f"{figure}:{k}" for figure in ("sensitivity", "specificity") for k in present.tolist()]
 
 
-def figure_intervals(
+def metric_intervals(
     ids: Sequence[str],
     labels: Int64,
     clusters: Int64 | None,

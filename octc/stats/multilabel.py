@@ -1,4 +1,4 @@
-"""Figures where classes do not exclude each other: sigmoid scores, eyes, sensitivity and its kin by class, mAP, thresholds.
+"""Metrics where classes do not exclude each other: sigmoid scores, eyes, sensitivity and its kin by class, mAP, thresholds.
 
 Everything takes arrays and returns float64 values; a figure that is not defined is None, never NaN. A class without a positive
 has no AUC and no AP and is left out of the means, which say how many classes they are over.

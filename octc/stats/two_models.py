@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from octc.core.errors import OctcError, shorten
 from octc.stats.cluster_bootstrap import Paired, cluster_index, named_images, paired
-from octc.stats.metrics import Figures, Float64, confusion_matrix, figures_of, find_normal, nll_scores
+from octc.stats.metrics import Float64, Metrics, confusion_matrix, find_normal, metrics_of, nll_scores
 from octc.stats.patients import NOT_RECORDED, PatientIds, patient_ids
 from octc.stats.proportions import holm, mcnemar_exact, mcnemar_midp, wilson
 
@@ -71,7 +71,7 @@ class Versus:
     sides: tuple[Side, Side]
     n: int
     known: PatientIds
-    figures: tuple[Figures, Figures]
+    figures: tuple[Metrics, Metrics]
     losses: tuple[float, float]
     pair: Paired
     agreement: float
@@ -151,7 +151,7 @@ def versus(reference: Side, candidate: Side, alpha: float = 0.05) -> Versus:
     rows = {k: pair_of(labels == k) for k in np.unique(labels).tolist()}
     midps = [mcnemar_midp(pair.lost, pair.gained) for pair in rows.values()]
     found = dict(zip(rows, zip(midps, holm(midps), strict=True), strict=True))
-    figures = (figures_of(matrices[0], normal), figures_of(matrices[1], normal))
+    figures = (metrics_of(matrices[0], normal), metrics_of(matrices[1], normal))
     per_class = []
     for k, name in enumerate(reference.classes):
         one, other = (part.per_class[k].sensitivity for part in figures)

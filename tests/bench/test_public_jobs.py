@@ -18,6 +18,7 @@ from octc.core.files import canonical_json, parse_json, read_json
 from octc.core.progress import LogReporter
 from octc.machine.host import host_name
 from octc.schemas.verify import VerifyReport
+from octc.store.artifacts import read_artifact, write_manifest
 from octc.store.runs import Run
 from octc.store.test_set_log import read_log
 from octc.store.verdicts import read_verdict
@@ -55,6 +56,19 @@ def test_a_verdict_is_what_verify_json_holds(run: Run, tmp_path: Path) -> None:
     assert found.write(tmp_path / "all.json") == [tmp_path / "all.json"]
     assert msgspec.convert(read_json(tmp_path / "all.json"), VerifyReport).run == run.id
     assert len(read_log(run.path).readings) == 1
+
+
+def test_a_folder_that_cannot_be_written_does_not_keep_the_others(run: Run) -> None:
+    other = Path(shutil.copytree(run.artifacts / "onnx-int8", run.artifacts / "onnx-int8-b"))
+    write_manifest(other, replace(read_artifact(other), name="onnx-int8-b"))
+    found = octc.verify(run.id, gate=GATE)
+    assert len(found.judged) == 2
+    first = found.judged[0].found.folder
+    (first / "verify.json").mkdir()  # nothing can be written there
+    with pytest.raises(octc.OctcError) as caught:
+        found.write()
+    assert (caught.value.code, caught.value.place) == ("OCT-E109", str(first))
+    assert (found.judged[1].found.folder / "verify.json").is_file()
 
 
 def test_margins_that_are_not_given_are_those_that_were_written_down(run: Run) -> None:
