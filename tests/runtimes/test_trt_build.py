@@ -1,4 +1,4 @@
-"""Build in a process, what can go wrong with it, the ladder, and who builds: real processes, a stand-in of TensorRT."""
+"""Build in a process, what can go wrong with it, the fallback, and who builds: real processes, a stand-in of TensorRT."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from octc.core.errors import OctcError
 from octc.runtimes.tensorrt import process as trt_process
 from octc.runtimes.tensorrt.build import build_engine, read_plans
 from octc.runtimes.tensorrt.process import Backend, Ran, find_backend, run_process, run_trtexec, run_worker
-from octc.schemas.tensorrt_plan import BuildPlan, both_typings, plans_text
+from octc.schemas.tensorrt_plan import BuildPlan, PlannedFiles, both_typings, plans_text
 from tests.runtimes.trt_world import World
 
 NO_KERNEL = "Error Code 10: Could not find any implementation for node {name} + PWN(PWN(gate), silu)."
@@ -63,7 +63,7 @@ def test_x10_silent_float_is_a_failure_without_allowed_fallback(tmp_path: Path) 
     assert not list(tmp_path.glob("*.engine"))
 
 
-def test_the_ladder_is_walked_and_recorded_only_where_it_is_allowed(tmp_path: Path) -> None:
+def test_the_fallback_is_walked_and_recorded_only_where_it_is_allowed(tmp_path: Path) -> None:
     world = World(tmp_path, "10.3.0")
     plan, fp16 = replace(world.plan(), depthwise=("conv_2",)), world.plan("fp16")
     failed = ("failed", NO_KERNEL.format(name="conv_1"))
@@ -88,7 +88,7 @@ def test_the_ladder_is_walked_and_recorded_only_where_it_is_allowed(tmp_path: Pa
     assert again.plan.precision == "fp16"
 
 
-def test_the_ladder_ends(tmp_path: Path) -> None:
+def test_the_fallback_ends(tmp_path: Path) -> None:
     world = World(tmp_path, "10.3.0")
     nothing = ("failed", "no reason")
     with pytest.raises(OctcError, match="no reason"):
@@ -193,7 +193,7 @@ def test_who_builds_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_plans_are_chosen_by_version(tmp_path: Path) -> None:
     sums = dict.fromkeys(("model.onnx", "model.int8fp16.onnx", "model.fp16.onnx"), "0" * 64)
     for precision in ("int8", "fp16"):
-        text = plans_text(both_typings(precision, sums, [1, 8, 8], {"conv_1": 1}))
+        text = plans_text(both_typings(precision, PlannedFiles(sums, [1, 8, 8], {"conv_1": 1})))
         (tmp_path / f"build-{precision}.json").write_text(text)
     assert {p.typing for p in read_plans(tmp_path, "10.3.0", "tensorrt").values()} == {"weak"}
     assert {p.typing for p in read_plans(tmp_path, "11.4.0", "tensorrt").values()} == {"strong"}
