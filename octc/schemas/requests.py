@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from octc.core.options import option
+from octc.core.options import Key, option
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,13 @@ class BenchOptions:
 
     scenario: str = option("single", shown="single (latency, one query after the other) or offline (throughput)")
     batch: int | None = option(None, shown="Batch size (single: 1 and 8; offline: the best)")
-    duration: str | None = option(None, shown="Least time of a row, for example 90s (60s; with --quick 10s)")
-    min_queries: int | None = option(None, shown="Least queries of a row (1024; with --quick 459)")
+    duration: str | None = option(
+        None, shown="Least time of a row, for example 90s (60s; with --quick 10s)", key=Key(float, above=0)
+    )
+    min_queries: int | None = option(None, shown="Least queries of a row (1024; with --quick 459)", key=Key(int, low=1))
     max_duration: str | None = option(None, shown="Longest time of a row (600s)")
     quick: bool = option(False, shown="A short profile: not comparable, not for publication", names=("--quick",))
-    threads: int | None = option(None, shown="Threads of every engine (physical cores within the quota)")
+    threads: int | None = option(None, shown="Threads of every engine (physical cores within the quota)", key=Key(int, low=1))
     vs: str = option("teacher", shown="teacher or none: what the artifacts are compared with")
     max_p50: str | None = option(None, shown="Gate, for example 30ms")
     max_p90: str | None = option(None, shown="Gate, for example 30ms")
@@ -35,3 +37,22 @@ class BenchOptions:
     power: bool = option(True, shown="Read power where a sensor is", names=("--power/--no-power",))
     power_csv: str | None = option(None, shown="Readings of a meter: time, watts", metavar="FILE")
     allow_power_cap: bool = option(False, shown="Rows at the GPU's power cap stay valid", names=("--allow-power-cap",))
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What a report is to hold.
+
+    Attributes:
+        html, md: the page alone, or Markdown with its figures alone; neither: both.
+        checklist: "claim" or "tripod-ai". photos: show the images whose label changed (a row of the test-set log says so).
+        out: the folder; None: reports/report-<time>.
+    """
+
+    html: bool = option(False, shown="The page (and not the Markdown)", names=("--html",))
+    md: bool = option(False, shown="The Markdown with its figures (and not the page)", names=("--md",))
+    checklist: str | None = option(None, shown="claim or tripod-ai, with what octc knows filled in")
+    sbom: bool = option(False, shown="A bill of materials (CycloneDX) beside the report", names=("--sbom",))
+    photos: bool = option(False, shown="Show the images whose label changed", names=("--photos",))
+    redact_ids: bool = option(False, shown="Images by keyed checksums instead of their names", names=("--redact-ids",))
+    out: str | None = option(None, shown="Where to (reports/report-<time>)", names=("-o", "--out"), metavar="DIR")

@@ -14,14 +14,14 @@ from octc.cli._app.main import main
 from octc.store.artifacts import read_artifact
 from octc.store.runs import Run
 from octc.store.test_set_log import read_log
-from tests.cli.verify_runs import DECIDABLE, made_once
+from tests.cli.verify_runs import DECIDABLE, made_pair
 
 Said = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return made_once(tmp_path_factory.getbasetemp() / "verify-made")
+def made() -> Run:
+    return made_pair()
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def uses(run: Run) -> int:
 def test_the_command_of_the_readme_in_a_process_of_its_own(run: Run, octc: Any) -> None:
     done = octc("verify")
     assert done.returncode == 1, done.stderr
-    assert f"using runs/{run.id}/artifacts (newest valid; choose with BUNDLE)" in done.stderr
+    assert f"using runs/{run.id}/artifacts (newest valid; choose with ARTIFACT)" in done.stderr
     assert "NA       tensorrt-int8: no TensorRT engine was built" in done.stderr
     assert "locked" in done.stderr
     lines = done.stdout.splitlines()
