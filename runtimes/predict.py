@@ -14,7 +14,7 @@ from PIL import Image
 
 from octc.core.errors import OctcError
 from octc.imaging.input_statistics import InputStatistics, Likeness, compare_picture
-from octc.imaging.preprocess import VIEWS, Decoded, UInt8, check_size, quality_notes, read_image
+from octc.imaging.preprocess import SIDES, VIEWS, Decoded, UInt8, quality_notes, read_image, size_fault
 from octc.runtimes.base import Runtime
 from octc.stats.aggregation import Aggregation
 from octc.stats.metrics import combine_views
@@ -216,7 +216,8 @@ def decoded(item: Path | Scan) -> Decoded:
     """The picture of an input: a file's, or that of a B-scan, within the quality gate of pictures."""
     if isinstance(item, Path):
         return read_image(item)
-    check_size(item.volume.columns, item.volume.rows, item.volume.name)
+    if (text := size_fault(item.volume.columns, item.volume.rows)) is not None:
+        raise OctcError("OCT-E208", text, hint=SIDES, place=item.volume.name)
     return Decoded(Image.fromarray(item.volume.frame(item.index)))
 
 
