@@ -284,8 +284,8 @@ def _checked(data: bytes, refuse: Refuse) -> Image.Image:
         raise refuse("OCT-E203", f"{width} x {height} px, the limit is {MAX_PIXELS} pixels", "crop or downscale the image")
     if frames != 1:
         raise refuse("OCT-E204", f"file with {frames} frames", "save the B-scan that is meant as a file of its own")
-    if (text := size_fault(width, height)) is not None:
-        raise refuse("OCT-E208", text, SIDES)
+    if (fault := size_fault(width, height)) is not None:
+        raise refuse("OCT-E208", fault, SIDES)
     return picture
 
 
