@@ -75,7 +75,7 @@ def check_signature(folder: Path, manifest_sha256: str, environ: Mapping[str, st
     if signed != manifest_sha256:
         raise _refused("artifact.json was changed after it was signed", path)
     if not (required or trusted) and not have("cryptography"):
-        return None  # the sum was compared; only the key could say more, and nobody asked for one
+        return None  # the checksum was compared; only the key could say more, and nobody asked for one
     _verify(public, signature, signed, path)
     if trusted and public not in [_public_key(one) for one in trusted]:
         raise _refused(f"signed by the key {fingerprint(public)}, which is not trusted", path)

@@ -130,7 +130,7 @@ def log_part(run: Path, split: Split, part: str, artifacts: Mapping[str, str], c
 def log_files(
     run: Path, paths: Iterable[Path], artifacts: Mapping[str, str], command: str, now: str, *, named: bool = False
 ) -> int:
-    """`log_reading` of those files that are test images of the run's split, by their sums; how many there are.
+    """`log_reading` of those files that are test images of the run's split, by their checksums; how many there are.
 
     Where the run holds no split, or none of them is one, nothing is logged. named: look at files only that are called as a
     test image is, so that of many others none is read twice.
