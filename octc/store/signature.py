@@ -17,6 +17,8 @@ from octc.core.deprecated import variable
 from octc.core.errors import OctcError
 from octc.core.files import read_json, sha256_bytes, write_json
 from octc.core.optional import have, need
+from octc.schemas.common import convert
+from octc.schemas.logs import SignatureFile
 
 SIGNATURE = "artifact.sig.json"
 SCHEMA, ALGORITHM = "1.0", "ed25519"
@@ -96,12 +98,9 @@ def _refused(message: str, place: Path) -> OctcError:
 
 def _read(path: Path) -> tuple[bytes, str, bytes]:
     try:
-        value: Any = read_json(path, LARGEST)
-        if value["schema_version"] != SCHEMA or value["algorithm"] != ALGORITHM:
-            raise ValueError("unknown version or algorithm")
-        public, signature = (base64.b64decode(value[key], validate=True) for key in ("public_key", "signature"))
-        return public, str(value["manifest_sha256"]), signature
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = convert(read_json(path, LARGEST), SignatureFile)
+        return found.public_key, found.manifest_sha256, found.signature
+    except (OSError, ValueError) as error:
         raise _refused(f"signature cannot be read: {error}", path) from error
 
 
