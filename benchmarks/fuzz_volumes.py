@@ -3,9 +3,9 @@
     pip install atheris
     python benchmarks/fuzz_volumes.py FORMAT [--seconds N] [--corpus DIR]
 
-FORMAT: dicom, vol, xml, e2e, fda, fds, bioptigen, tiff or manifest. The corpus begins with drawn eyes in that format; what atheris
-keeps of it lies in the folder, and stat::number_of_executed_units says how many inputs were tried. A finding ends the run with its
-trace.
+FORMAT: dicom, vol, xml, e2e, fda, fds, bioptigen, tiff or manifest. The corpus begins with drawn eyes in that format; what
+atheris keeps of it lies in the folder, and stat::number_of_executed_units says how many inputs were tried. A finding ends the
+run with its trace.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python benchmarks/volumes.py ARTIFACT [--frames N] [--size COLUMNSxROWS] [--rounds N]
 
 Prints the ratio of B-scan to label with reading, decoding, preparing and the engine (overlapped, as `octc predict` does it)
-to the engine alone on prepared images; both are taken in turn in one run, and the median of the rounds with its range is printed.
-peak of Python's own allocations while the volume is read, in frames: it does not grow with the number of frames.
+to the engine alone on prepared images; both are taken in turn in one run: the median of the rounds with its range.
+Then the peak of allocations of Python while the volume is read, in frames: it does not grow with the number of frames.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 
 import octc
 from octc.datasets.synthetic.volumes import DrawnEye, draw_eye_volume, write_dicom
-from octc.runtimes.predict import decoded
+from octc.runtimes.predict import Scan, decoded
 from octc.runtimes.registry import choose_threads, open_runtime
 from octc.runtimes.scans import Reading, opened
 from octc.volumes import read_volume
@@ -57,7 +57,7 @@ def main() -> int:
     columns, rows = (int(number) for number in asked.size.split("x"))
     with tempfile.TemporaryDirectory() as temporary, octc.load(asked.artifact) as model:
         path = written(Path(temporary), asked.frames, (columns, rows))
-        scans = [one for one in opened([path], Reading()) if not isinstance(one, Path)]
+        scans = [one for one in opened([path], Reading()) if isinstance(one, Scan)]
         runtime = open_runtime(asked.artifact, model.artifact, threads=choose_threads(None), batch=8)
         images = np.concatenate([model.preprocess.prepare(decoded(one).image) for one in scans])
         whole, alone = [], []

@@ -17,7 +17,7 @@ from tests.house.tree import ROOT
 from tests.tiny_artifacts import shared_run
 
 FOLDER = ROOT / "benchmarks"
-# imported by the others; what needs atheris (tests/octc/volumes has a short run of it); and the demo and the picture of the README, which tests/house/test_readme.py runs
+# imported by the others; what needs atheris; and the demo and the picture of the README (tests/house/test_readme.py)
 NO_SCRIPTS = {"results.py", "seed_loop.py", "demo.sh", "pipeline.py", "fuzz_volumes.py"}
 CLASSES = ("CNV", "DME", "DRUSEN", "NORMAL")
 ABLATION = "--recipe smoke --size 32 --epochs 1 --teacher-epochs 1 --batch 8 --seeds 1 --val 0.4 --device cpu --arms alone;kl"
