@@ -102,6 +102,10 @@ def read_source(run: Run, root: Path) -> RunSource:
     Raises:
         OctcError: E107 no checkpoint, E216 the split is not the one that was trained on, E307, E501, E201... a golden image.
     """
+    from octc.export.imports.run import is_imported, read_imported  # which reads sources too
+
+    if is_imported(run):
+        return read_imported(run, root)
     model, checkpoint, split = network_of(run)
     model.eval().requires_grad_(False)
     pre = checkpoint.preprocess
@@ -173,6 +177,11 @@ def quantisation_of(source: Source) -> Quantisation:
     return Quantisation(**source.checkpoint.recipe.get("quantisation", {}))
 
 
+def trainable(source: Source) -> bool:
+    """Whether the network is one of torch's own modules, whose layers can be traced and changed."""
+    return any(True for _ in source.model.parameters())
+
+
 def quantise(
     source: RunSource, seed: int = 0, progress: Progress | None = None, *, after: bool = False, amax: Path | None = None
 ) -> Quantised:
@@ -186,6 +195,12 @@ def quantise(
         OctcError: E214 when a calibration image stands in val or test; E404 when the network cannot be quantised;
             E307, E308, E310, E404 the file of ranges.
     """
+    if not trainable(source):
+        text = f"{source.run.id} holds an imported graph, and octc's own quantiser needs the network as a torch module"
+        hint = (
+            f"octc export {source.run.id} --int8 --target onnx --ptq onnxruntime, or octc.quantize(module, images, preprocess)"
+        )
+        raise OctcError("OCT-E102", text, hint=hint, place="--ptq")
     folder = source.run.path / "qat"
     if (folder / META).is_file() and not after:
         checkpoint, module = load_quantised(folder)
