@@ -67,11 +67,24 @@ def bench(
     else on the one that `octc predict` takes.
     """
     values = {
-        "scenario": scenario, "batch": batch, "duration": duration, "min_queries": min_queries, "max_duration": max_duration,
-        "quick": quick, "threads": threads, "vs": vs, "max_p50": max_p50, "max_p90": max_p90, "max_p99": max_p99,
-        "min_throughput": min_throughput, "max_mj": max_mj, "require_speedup": require_speedup, "power": power,
-        "power_csv": power_csv, "allow_power_cap": allow_power_cap,
-    }  # fmt: skip
+        "scenario": scenario,
+        "batch": batch,
+        "duration": duration,
+        "min_queries": min_queries,
+        "max_duration": max_duration,
+        "quick": quick,
+        "threads": threads,
+        "vs": vs,
+        "max_p50": max_p50,
+        "max_p90": max_p90,
+        "max_p99": max_p99,
+        "min_throughput": min_throughput,
+        "max_mj": max_mj,
+        "require_speedup": require_speedup,
+        "power": power,
+        "power_csv": power_csv,
+        "allow_power_cap": allow_power_cap,
+    }
     if compare:
         from octc.cli.bench_compare import compare_results
 

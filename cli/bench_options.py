@@ -81,14 +81,21 @@ def make_options(values: Mapping[str, Any], cpus: Cpus, origins: Mapping[str, st
     }
     threads, source = threads_of(values["threads"], cpus)
     options = profiles.Options(
-        profile=profiles.QUICK if values["quick"] else profiles.STANDARD, threads=threads, threads_source=source,
-        scenario=SCENARIOS[values["scenario"]], batch=values["batch"],
-        duration_s=quantity(values["duration"], SECONDS, "s", "--duration"), min_queries=values["min_queries"],
-        max_duration_s=quantity(values["max_duration"], SECONDS, "s", "--max-duration"), vs=values["vs"],
+        profile=profiles.QUICK if values["quick"] else profiles.STANDARD,
+        threads=threads,
+        threads_source=source,
+        scenario=SCENARIOS[values["scenario"]],
+        batch=values["batch"],
+        duration_s=quantity(values["duration"], SECONDS, "s", "--duration"),
+        min_queries=values["min_queries"],
+        max_duration_s=quantity(values["max_duration"], SECONDS, "s", "--max-duration"),
+        vs=values["vs"],
         gates={name: limit for name, limit in gates.items() if limit is not None},
-        power=values["power"], power_csv=_file(values["power_csv"]), allow_cap=values["allow_power_cap"],
+        power=values["power"],
+        power_csv=_file(values["power_csv"]),
+        allow_cap=values["allow_power_cap"],
         origins={name: origin for name, origin in origins.items() if origin != "default"},
-    )  # fmt: skip
+    )
     check_gates(options)
     check_power(options)
     return options

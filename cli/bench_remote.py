@@ -23,9 +23,14 @@ PYTHON = "python3"  # of the other machine
 
 
 def bench_on(
-    session: Session, address: str, founds: Sequence[Found], teachers: Sequence[Found], named: Sequence[bool],
-    values: Mapping[str, Any], images: str | None,
-) -> int:  # fmt: skip
+    session: Session,
+    address: str,
+    founds: Sequence[Found],
+    teachers: Sequence[Found],
+    named: Sequence[bool],
+    values: Mapping[str, Any],
+    images: str | None,
+) -> int:
     """Copy, run there, bring back; ends as the bench there ended, or with 6.
 
     Raises:

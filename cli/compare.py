@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 
 WHAT = "A run, the folder of a cross-validation (runs/cv-...), or an artifact"
 FIGURES = {
-    "accuracy": "accuracy, %", "macro_sensitivity": "macro sensitivity, %", "macro_specificity": "macro specificity, %",
-    "macro_f1": "macro F1, %", "disease_vs_normal_sensitivity": "disease against normal: sensitivity, %",
+    "accuracy": "accuracy, %",
+    "macro_sensitivity": "macro sensitivity, %",
+    "macro_specificity": "macro specificity, %",
+    "macro_f1": "macro F1, %",
+    "disease_vs_normal_sensitivity": "disease against normal: sensitivity, %",
     "disease_vs_normal_specificity": "disease against normal: specificity, %",
-}  # fmt: skip
+}
 SIZES = {"parameters": ("parameters, M", 1e6), "macs": ("MACs of an image, G", 1e9), "file_mib": ("file, MiB", 1.0)}
 
 

@@ -74,13 +74,16 @@ def _of_run(session: Session, run: Run, split: str, tta: str) -> Side:
     answers = read_predictions(folder)
     size = {**_counted(checkpoint.metrics), "file_mib": _mib(run.path / "train" / "model.safetensors")}
     facts = {
-        "run": run.id, "part": part, "tta": tta, "checkpoint_sha256": checkpoint.sha256, "weights": checkpoint.weights,
-        "split_digest": checkpoint.split_digest, "note": answers.facts.get("warning"),
+        "run": run.id,
+        "part": part,
+        "tta": tta,
+        "checkpoint_sha256": checkpoint.sha256,
+        "weights": checkpoint.weights,
+        "split_digest": checkpoint.split_digest,
+        "note": answers.facts.get("warning"),
         "leakage": read_split(run.split).leakage,
-    }  # fmt: skip
-    return _side(
-        run.id, checkpoint.role, checkpoint.model, answers, size=size, latency=tuple(_times(run)), facts=facts
-    )  # fmt: skip
+    }
+    return _side(run.id, checkpoint.role, checkpoint.model, answers, size=size, latency=tuple(_times(run)), facts=facts)
 
 
 def _evaluate(session: Session, run: Run, part: str, tta: str) -> None:
@@ -124,10 +127,15 @@ def _of_job(folder: Path, split: str, tta: str) -> Side:
     metrics = _metrics(first)
     together = summary["ensemble"]
     facts = {
-        "job": folder.name, "part": answers.facts.get("part"), "runs": [fold["run"] for fold in summary["folds"]],
-        "weights": answers.facts.get("weights"), "note": summary["note"], "leakage": read_split(Run(first).split).leakage,
-        "mean_accuracy": summary["spread"]["accuracy"]["mean"], "std_ddof0": summary["spread"]["accuracy"]["std_population"],
-    }  # fmt: skip
+        "job": folder.name,
+        "part": answers.facts.get("part"),
+        "runs": [fold["run"] for fold in summary["folds"]],
+        "weights": answers.facts.get("weights"),
+        "note": summary["note"],
+        "leakage": read_split(Run(first).split).leakage,
+        "mean_accuracy": summary["spread"]["accuracy"]["mean"],
+        "std_ddof0": summary["spread"]["accuracy"]["std_population"],
+    }
     size = {**_counted(metrics), "file_mib": _mib(first / "train" / "model.safetensors")}
     ensemble = None if together is None else together["figures"]["accuracy"]
     return _side(folder.name, summary["kind"], summary["model"], answers, size=size, facts=facts, ensemble=ensemble)
@@ -178,10 +186,14 @@ def _of_artifact(session: Session, folder: Path, split: str, tta: str) -> Side:
     finally:
         runtime.close()
     answers = Predictions(
-        tuple(s.path for s in chosen.samples), tuple(s.sha256 for s in chosen.samples),
-        tuple(s.patient for s in chosen.samples), tuple(s.label for s in chosen.samples), found.logits, VIEWS[tta],
+        tuple(s.path for s in chosen.samples),
+        tuple(s.sha256 for s in chosen.samples),
+        tuple(s.patient for s in chosen.samples),
+        tuple(s.label for s in chosen.samples),
+        found.logits,
+        VIEWS[tta],
         artifact.classes,
-    )  # fmt: skip
+    )
     metrics = _metrics(run.path)
     facts = {"artifact": artifact.name, "run": run.id, "part": SETS[split], "tta": tta, "note": whole.note or None}
     facts["leakage"] = whole.leakage
@@ -218,8 +230,10 @@ def _times(run: Run) -> Iterator[dict[str, Any]]:
                 single = (row["scenario"], row["scope"], row["batch"], row["status"]) == ("single_stream", "device", 1, "VALID")
                 if single and row["artifact"] == path.parent.name:
                     yield {
-                        "artifact": path.parent.name, "host": found["machine"].get("name"), "p50_ms": row["latency_ms"]["p50"],
+                        "artifact": path.parent.name,
+                        "host": found["machine"].get("name"),
+                        "p50_ms": row["latency_ms"]["p50"],
                         "measured_utc": found.get("started_utc"),
-                    }  # fmt: skip
+                    }
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue

@@ -88,9 +88,14 @@ def verify(
         from octc.cli.verify_device import verify_device
 
         return verify_device(
-            session, bundle, target or "tensorrt", on_device=on_device, images=images, margin=margin,
+            session,
+            bundle,
+            target or "tensorrt",
+            on_device=on_device,
+            images=images,
+            margin=margin,
             allow_fallback=allow_fallback,
-        )  # fmt: skip
+        )
     for name, value in (("--against", against), ("--set", set_), ("--tta", tta)):
         if value is not None and value not in CHOICES[name]:
             raise OctcError("OCT-E104", f"{name} {value} is not known", hint=f"one of: {', '.join(CHOICES[name])}", place=name)
@@ -161,13 +166,19 @@ def _conclude(session: Session, result: Result, parties: Parties, place: Place, 
         except OctcError as error:
             session.warn("OCT-W701", error.message, str(one.found.folder))
     rows = list(summary(result))
-    session.report({
-        "run": session.run_id, "set": asked.set_name, "golden_only": result.labelled is None, "artifacts": documents,
-        "absent": [{"name": found.artifact.name, "reason": why} for found, why in parties.absent], "notes": list(result.notes),
-        "summary": [dict(zip(COLUMNS, row, strict=True)) for row in rows],
-        "uses_of_test": None if result.standing is None else result.standing.uses,
-        "test_set_log": None if result.standing is None else result.standing.log.to_json(),
-    })  # fmt: skip
+    session.report(
+        {
+            "run": session.run_id,
+            "set": asked.set_name,
+            "golden_only": result.labelled is None,
+            "artifacts": documents,
+            "absent": [{"name": found.artifact.name, "reason": why} for found, why in parties.absent],
+            "notes": list(result.notes),
+            "summary": [dict(zip(COLUMNS, row, strict=True)) for row in rows],
+            "uses_of_test": None if result.standing is None else result.standing.uses,
+            "test_set_log": None if result.standing is None else result.standing.log.to_json(),
+        }
+    )
     if len(texts) > 1:
         session.result(Rows(COLUMNS, rows, title(result)))
     session.result("\n\n".join(texts))
@@ -188,6 +199,8 @@ def _facts(session: Session, result: Result, place: Place) -> dict[str, Any]:
     from octc.machine.host import versions
 
     return {
-        "run_id": result.run.id if result.run else session.run_id, "time_utc": place.now, "versions": versions(),
+        "run_id": result.run.id if result.run else session.run_id,
+        "time_utc": place.now,
+        "versions": versions(),
         "machine": dict(place.machine),
-    }  # fmt: skip
+    }

@@ -20,9 +20,15 @@ LINTED = {"model.onnx": "tensorrt", "model.int8fp16.onnx": "tensorrt-strong", "m
 
 
 def verify_device(
-    session: Session, bundle: str | None, target: str, *, on_device: bool, images: Path | None, margin: float,
+    session: Session,
+    bundle: str | None,
+    target: str,
+    *,
+    on_device: bool,
+    images: Path | None,
+    margin: float,
     allow_fallback: bool,
-) -> int:  # fmt: skip
+) -> int:
     """Build and judge a TensorRT artifact on this machine, or judge the report of another one (BUNDLE ends in .json)."""
     from octc.core.files import write_json
     from octc.runtimes.tensorrt.device_report import judge
@@ -80,7 +86,7 @@ def _find(session: Session, bundle: str | None, target: str) -> tuple[Path, Arti
 
 def _record(
     session: Session, place: Path, artifact: Artifact, target: str, images: Path | None, margin: float, allow_fallback: bool
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     from octc.cli.export_engine import rebuild_engines
     from octc.export.formats import libraries
     from octc.machine.host import versions
@@ -89,10 +95,18 @@ def _record(
     from octc.runtimes.tensorrt.process import find_backend
 
     record: dict[str, Any] = {
-        "schema": SCHEMA, "versions": versions(("octc", "numpy")), "artifact": {"name": artifact.name, "model": artifact.model},
-        "doctor": {"problems": [], "lines": []}, "lint": None, "backend": None, "machine": {}, "error": None, "engines": [],
-        "golden": {}, "images": None,
-    }  # fmt: skip
+        "schema": SCHEMA,
+        "versions": versions(("octc", "numpy")),
+        "artifact": {"name": artifact.name, "model": artifact.model},
+        "doctor": {"problems": [], "lines": []},
+        "lint": None,
+        "backend": None,
+        "machine": {},
+        "error": None,
+        "engines": [],
+        "golden": {},
+        "images": None,
+    }
     if target == "tensorrt":
         checks = check_tensorrt(os.environ, seconds=60)
         record["doctor"] = {
@@ -159,14 +173,22 @@ def _add_engines(record: dict[str, Any], place: Path, artifact: Artifact) -> Non
         promised = [name for name in plan.promised if name not in attempt["dequantized"]]
         measured = side["measured"]
         record["machine"] = side["machine"]
-        record["engines"].append({
-            "precision": row["precision"], "engine": row["engine"], "bytes": row["bytes"], "versions": side["versions"],
-            "plan": {**plan.to_json(), "promised": promised, "dequantize": attempt["dequantized"]},
-            "attempts": side["attempts"],
-            "layers": (place / plan.layers).read_text(errors="replace"), "warnings": side["warnings"],
-            "golden": (measured.get("golden") or {}).get("logits"), "measured": measured["value"],
-            "reason": measured.get("reason"), "ran": "golden_ok" in measured,
-        })  # fmt: skip
+        record["engines"].append(
+            {
+                "precision": row["precision"],
+                "engine": row["engine"],
+                "bytes": row["bytes"],
+                "versions": side["versions"],
+                "plan": {**plan.to_json(), "promised": promised, "dequantize": attempt["dequantized"]},
+                "attempts": side["attempts"],
+                "layers": (place / plan.layers).read_text(errors="replace"),
+                "warnings": side["warnings"],
+                "golden": (measured.get("golden") or {}).get("logits"),
+                "measured": measured["value"],
+                "reason": measured.get("reason"),
+                "ran": "golden_ok" in measured,
+            }
+        )
         with np.load(place / str((plan.golden or {})["file"]), allow_pickle=False) as known:
             record["golden"][row["precision"]] = known["logits"].tolist()
 

@@ -28,16 +28,14 @@ from octc.imaging.preprocess import Float32, UInt8
 from octc.machine.host import versions as installed
 from octc.runtimes.golden import replay
 from octc.runtimes.registry import open_runtime
-from octc.stats.multilabel import thresholds_of
-from octc.stats.multilabel_comparison import gate_decisions
+from octc.stats.task import Answers, task_of
 from octc.stats.test_plan import ParityOptions
-from octc.stats.verdict import GateResult, gate
+from octc.stats.verdict import GateResult, golden_part
 from octc.store.artifacts import Artifact, Golden, write_golden, write_manifest
 from octc.store.runs import utc_now
 from octc.train.batches.images import eval_batches
 
 log = logging.getLogger(__name__)
-PACKAGES = ("octc", "torch", "timm", "onnx", "onnxscript", "onnxconverter-common", "onnxruntime", "openvino", "numpy", "pillow")
 REJECTED = "rejected"
 REFUSALS = ("OCT-E405", "OCT-E506")  # of the gate and of the golden images: the next step of the ladder may pass
 BATCH = 8
@@ -168,19 +166,10 @@ def _judge(
     if select is None or logits is None:
         return report, None
     samples = select.samples
-    if artifact.task == "multilabel":
-        thresholds = thresholds_of(artifact.details, len(artifact.classes))
-        return report, gate_decisions(
-            samples, select.reference, logits, artifact.classes, thresholds, options,
-            truth=str(artifact.details.get("truth", "union")), golden_ok=bool(report["ok"]),
-            golden_detail=f"delta over s {report.get('delta_over_s')}",
-        )  # fmt: skip
     ids = [f"{s.sha256}:{s.path}" for s in samples]
-    result = gate(
-        ids, [s.label for s in samples], [s.patient for s in samples], select.reference, logits, artifact.classes, options,
-        golden_ok=bool(report["ok"]), golden_detail=f"delta over s {report.get('delta_over_s')}",
-    )  # fmt: skip
-    return report, result
+    answers = Answers(ids, samples, select.reference, logits, artifact.classes, artifact.details)
+    golden_words = f"delta over s {report.get('delta_over_s')}"
+    return report, task_of(artifact.task).gate(answers, options, golden_part(bool(report["ok"]), golden_words))
 
 
 def _logits(runtime: Callable[[UInt8], Float32], images: UInt8) -> Float32:
@@ -237,4 +226,4 @@ def eye_details(recipe: dict[str, Any], metrics: dict[str, Any]) -> dict[str, An
 
 def versions() -> dict[str, str]:
     """What the export was made with."""
-    return {"python": platform.python_version(), **installed(PACKAGES)}
+    return {"python": platform.python_version(), **installed()}

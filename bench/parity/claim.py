@@ -16,7 +16,7 @@ from octc.core.errors import OctcError, shorten
 from octc.core.files import canonical_json, sha256_bytes
 from octc.runtimes.golden import Tolerance, tolerance_of
 from octc.stats.cluster_bootstrap import cluster_index, named_images
-from octc.stats.comparison import Comparison, compare_logits, nonfinite, outcome_of
+from octc.stats.comparison import Comparison, Known, compare_logits, nonfinite, outcome_of
 from octc.stats.patients import PatientIds, patient_ids
 from octc.stats.subgroups import Subgroup, subgroups
 from octc.stats.temperature import Temperature
@@ -194,11 +194,20 @@ def _warnings(joined: Records, comparison: Comparison | None, same: bool, info: 
 
 
 def compare(
-    reference: Records, candidate: Records, classes: Sequence[str], options: ParityOptions, *,
-    against: str = "fp32", sides: tuple[Side, Side] | None = None, info: SetInfo | None = None, tta: str = "none",
-    golden: Mapping[str, Any] | None = None, select: Mapping[str, Any] | None = None,
-    temperatures: Mapping[str, Temperature] | None = None, groups: Mapping[str, Mapping[str, str | None]] | None = None,
-) -> ParityReport:  # fmt: skip
+    reference: Records,
+    candidate: Records,
+    classes: Sequence[str],
+    options: ParityOptions,
+    *,
+    against: str = "fp32",
+    sides: tuple[Side, Side] | None = None,
+    info: SetInfo | None = None,
+    tta: str = "none",
+    golden: Mapping[str, Any] | None = None,
+    select: Mapping[str, Any] | None = None,
+    temperatures: Mapping[str, Temperature] | None = None,
+    groups: Mapping[str, Mapping[str, str | None]] | None = None,
+) -> ParityReport:
     """Compare two records and judge.
 
     Args:
@@ -231,18 +240,35 @@ def compare(
         extra.insert(0, finite_part((), len(joined.ids)))
         row = row_of(c_side, against)
         comparison = compare_logits(
-            joined.ids, joined.labels, reference.patients, reference.logits, joined.logits, classes, options,
-            select=select, near=None if row is None else row.delta_over_s, temperatures=temperatures,
-            folded=(r_side.temperature, c_side.temperature),
-        )  # fmt: skip
+            joined.ids,
+            joined.labels,
+            reference.patients,
+            reference.logits,
+            joined.logits,
+            classes,
+            options,
+            Known(
+                select, None if row is None else row.delta_over_s, temperatures or {}, (r_side.temperature, c_side.temperature)
+            ),
+        )
         verdict = judge(comparison, options, extra, exploratory=info.exploratory is not None)
     return ParityReport(
-        against=against, reference=r_side, candidate=c_side, set=info, options=options, n=len(joined.ids),
+        against=against,
+        reference=r_side,
+        candidate=c_side,
+        set=info,
+        options=options,
+        n=len(joined.ids),
         known=patient_ids(reference.patients),
-        ids_sha256=sha256_bytes(canonical_json(sorted(joined.ids))), tta=tta, verdict=verdict, comparison=comparison,
-        golden=golden, not_finite=tuple(bad), warnings=tuple(_warnings(joined, comparison, same, info)),
+        ids_sha256=sha256_bytes(canonical_json(sorted(joined.ids))),
+        tta=tta,
+        verdict=verdict,
+        comparison=comparison,
+        golden=golden,
+        not_finite=tuple(bad),
+        warnings=tuple(_warnings(joined, comparison, same, info)),
         subgroups=() if bad else _subgroups(reference, joined, groups or {}, options),
-    )  # fmt: skip
+    )
 
 
 def _subgroups(

@@ -63,11 +63,12 @@ def _protocol(split: Split, name: str) -> str:
     who, shared, level = {
         KNOWN: ("patients that were not trained on", "of its patients", "patient-level test split"),
         PARTIAL: (
-            "images, and known patients, that were not trained on", "of its known patients or with its content",
+            "images, and known patients, that were not trained on",
+            "of its known patients or with its content",
             "test split, patient-level where a patient is known",
         ),
         UNKNOWN: ("images that were not trained on", "with its content", "image-level test split, patients unknown"),
-    }[known.state]  # fmt: skip
+    }[known.state]
     if name == "select":
         return f"select set: {who}"
     if any(sample.part == "test" for sample in split.parts["test"]):

@@ -55,9 +55,12 @@ class Records:
         where = {one: i for i, one in enumerate(self.ids)}
         order = [where[one] for one in ids]
         return replace(
-            self, ids=tuple(ids), labels=tuple(self.labels[i] for i in order),
-            patients=tuple(self.patients[i] for i in order), logits=self.logits[order],
-        )  # fmt: skip
+            self,
+            ids=tuple(ids),
+            labels=tuple(self.labels[i] for i in order),
+            patients=tuple(self.patients[i] for i in order),
+            logits=self.logits[order],
+        )
 
     @property
     def preprocess_sha256(self) -> str:
@@ -76,7 +79,7 @@ def image_ids(samples: Sequence[Sample]) -> tuple[str, ...]:
 
 def prepared_chunks(
     samples: Sequence[Sample], root: Path, preprocess: Preprocess, views: Sequence[str], threads: int = 2
-) -> Iterator[UInt8]:  # fmt: skip
+) -> Iterator[UInt8]:
     """Decode and prepare pictures in their order: uint8 [<= CHUNK, views, channels, size, size]; one chunk is read ahead.
 
     Raises:
@@ -96,9 +99,14 @@ def prepared_chunks(
 
 
 def measure_all(
-    models: Mapping[str, Model], preprocess: Preprocess, samples: Sequence[Sample], root: Path,
-    views: Sequence[str] = ("identity",), progress: Progress | None = None, threads: int = 2,
-) -> dict[str, Float32]:  # fmt: skip
+    models: Mapping[str, Model],
+    preprocess: Preprocess,
+    samples: Sequence[Sample],
+    root: Path,
+    views: Sequence[str] = ("identity",),
+    progress: Progress | None = None,
+    threads: int = 2,
+) -> dict[str, Float32]:
     """Logits [n, views, K] of several models that share a preprocessing; every picture is decoded once."""
     found: dict[str, list[Float32]] = {name: [] for name in models}
     for chunk in prepared_chunks(samples, root, preprocess, views, threads):
@@ -112,21 +120,36 @@ def measure_all(
 
 
 def records_of(
-    samples: Sequence[Sample], logits: Float32, views: Sequence[str], artifact: str, preprocess: Preprocess,
+    samples: Sequence[Sample],
+    logits: Float32,
+    views: Sequence[str],
+    artifact: str,
+    preprocess: Preprocess,
     facts: Mapping[str, Any] | None = None,
-) -> Records:  # fmt: skip
+) -> Records:
     """Records from logits [n, views, K] in the order of `samples`."""
     return Records(
-        ids=image_ids(samples), labels=tuple(s.label for s in samples), patients=tuple(s.patient for s in samples),
-        logits=logits, views=tuple(views), artifact=artifact, preprocess=parse_json(canonical_json(preprocess.to_json())),
+        ids=image_ids(samples),
+        labels=tuple(s.label for s in samples),
+        patients=tuple(s.patient for s in samples),
+        logits=logits,
+        views=tuple(views),
+        artifact=artifact,
+        preprocess=parse_json(canonical_json(preprocess.to_json())),
         facts=parse_json(canonical_json(dict(facts or {}))),
-    )  # fmt: skip
+    )
 
 
 def measure(
-    runtime: Model, preprocess: Preprocess, samples: Sequence[Sample], root: Path,
-    views: Sequence[str] = ("identity",), progress: Progress | None = None, *, artifact: str = "",
-) -> Records:  # fmt: skip
+    runtime: Model,
+    preprocess: Preprocess,
+    samples: Sequence[Sample],
+    root: Path,
+    views: Sequence[str] = ("identity",),
+    progress: Progress | None = None,
+    *,
+    artifact: str = "",
+) -> Records:
     """Run one model over a set. `artifact` is the sum that the records will carry."""
     logits = measure_all({"": runtime}, preprocess, samples, root, views, progress)[""]
     return records_of(samples, logits, views, artifact, preprocess)
@@ -138,9 +161,14 @@ def write_records(path: Path, records: Records) -> None:
     head = {name: getattr(records, name) for name in ("artifact", "preprocess", "facts")}
     with replacing(path) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(
-            stream, ids=np.array(records.ids), labels=np.array(records.labels), patients=patients, logits=records.logits,
-            views=np.array(records.views), head=np.frombuffer(canonical_json(head), np.uint8),
-        )  # fmt: skip
+            stream,
+            ids=np.array(records.ids),
+            labels=np.array(records.labels),
+            patients=patients,
+            logits=records.logits,
+            views=np.array(records.views),
+            head=np.frombuffer(canonical_json(head), np.uint8),
+        )
 
 
 def read_records(path: Path) -> Records:
@@ -152,9 +180,14 @@ def read_records(path: Path) -> Records:
             head = parse_json(data["head"].tobytes())
             logits: npt.NDArray[np.float32] = data["logits"].astype(np.float32)
             return Records(
-                tuple(data["ids"].tolist()), tuple(data["labels"].tolist()),
-                tuple(p or None for p in data["patients"].tolist()), logits, tuple(data["views"].tolist()),
-                head["artifact"], head["preprocess"], head["facts"],
-            )  # fmt: skip
+                tuple(data["ids"].tolist()),
+                tuple(data["labels"].tolist()),
+                tuple(p or None for p in data["patients"].tolist()),
+                logits,
+                tuple(data["views"].tolist()),
+                head["artifact"],
+                head["preprocess"],
+                head["facts"],
+            )
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise OctcError("OCT-E708", f"records cannot be read: {error}", hint="measure them again", place=str(path)) from error

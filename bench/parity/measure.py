@@ -27,7 +27,7 @@ from octc.store.runs import Run
 
 def measure_everyone(
     views: tuple[str, ...], run: Run, labelled: LabelledSet, everyone: Sequence[Opened], place: Place, bars: Bars, say: Say
-) -> dict[str, Records]:  # fmt: skip
+) -> dict[str, Records]:
     """Records of everyone by manifest sum, with these views: read back, else measured and stored.
 
     Every picture is decoded once for all that share a preprocessing.
@@ -63,7 +63,7 @@ def _facts(one: Opened, place: Place) -> dict[str, Any]:
 
 def temperatures_of(
     run: Run, labelled: LabelledSet, split: Split, everyone: Sequence[Opened], place: Place, bars: Bars, say: Say
-) -> dict[str, Temperature]:  # fmt: skip
+) -> dict[str, Temperature]:
     """The temperature of everyone by manifest sum, fitted on the select set; 1 with the reason where that cannot be done."""
 
     def none(reason: str) -> dict[str, Temperature]:
@@ -85,16 +85,21 @@ def temperatures_of(
 
 
 def measure_robustness(
-    reference: Opened, candidates: Sequence[Opened], records: Mapping[str, Records], labelled: LabelledSet,
-    options: ParityOptions, bars: Bars,
-) -> dict[str, Robustness]:  # fmt: skip
+    reference: Opened,
+    candidates: Sequence[Opened],
+    records: Mapping[str, Records],
+    labelled: LabelledSet,
+    options: ParityOptions,
+    bars: Bars,
+) -> dict[str, Robustness]:
     """How the candidates with the reference's preprocessing fare on worse pictures, by manifest sum; without further views."""
     pre = reference.found.artifact.preprocess
     clean = {one.sha256: records[one.sha256].only(VIEWS["none"]).logits for one in (reference, *candidates)}
     able = [
-        one for one in candidates
+        one
+        for one in candidates
         if one.found.artifact.preprocess == pre and not nonfinite(records[one.sha256].ids, clean[one.sha256])
-    ]  # fmt: skip
+    ]
     models = {one.sha256: one.runtime for one in (reference, *able)}
     with bars(f"{LEVELS} levels of disturbance", LEVELS * len(labelled.samples)) as step:
         worse = measure_worse(models, pre, labelled.samples, labelled.root, step)
@@ -106,9 +111,11 @@ def measure_robustness(
     }
     return {
         one.sha256: robustness(
-            labels, (said[reference.sha256], said[one.sha256]),
+            labels,
+            (said[reference.sha256], said[one.sha256]),
             {level: (rows[reference.sha256], rows[one.sha256]) for level, rows in levels.items()},
-            cluster_index(first.patients), options,
+            cluster_index(first.patients),
+            options,
         )
         for one in able
-    }  # fmt: skip
+    }

@@ -39,7 +39,7 @@ class Opened:
 
 def open_candidates(
     founds: Sequence[Found], threads: int | None, stack: ExitStack, bars: Bars, say: Say
-) -> tuple[list[Opened], list[tuple[Found, OctcError]]]:  # fmt: skip
+) -> tuple[list[Opened], list[tuple[Found, OctcError]]]:
     """Open every candidate; those that cannot be opened with the error, which is raised where none can."""
     opened: list[Opened] = []
     broken: list[tuple[Found, OctcError]] = []
@@ -76,7 +76,7 @@ def sha_of(found: Found) -> str:
 
 def open_references(
     against: str | None, threads: int | None, parties: Parties, split: Split, stack: ExitStack, bars: Bars, say: Say
-) -> tuple[dict[str, Opened], tuple[str, ...]]:  # fmt: skip
+) -> tuple[dict[str, Opened], tuple[str, ...]]:
     """Claim -> reference, in the fixed order, and what must be said about a claim that is not made."""
     claims: dict[str, Opened] = {}
     notes: list[str] = []

@@ -83,9 +83,14 @@ def planned_options(run: Run, options: ParityOptions, stated: Collection[str] | 
 
 
 def register_use(
-    run: Run, decides: Mapping[str, Any], more: Mapping[str, Any], judged: Mapping[str, str], family: Mapping[str, str],
-    now: str, look: Look | None = None,
-) -> Standing:  # fmt: skip
+    run: Run,
+    decides: Mapping[str, Any],
+    more: Mapping[str, Any],
+    judged: Mapping[str, str],
+    family: Mapping[str, str],
+    now: str,
+    look: Look | None = None,
+) -> Standing:
     """Write the plan if there is none, and this look. Called before any artifact runs on the set.
 
     Args:
@@ -102,10 +107,15 @@ def register_use(
         document = _read(run.path / PLAN)
         if document is None:
             plan = {
-                **decides, **look.resamples, "locked_at": now, "artifacts": dict(sorted(family.items())),
-                "split_digest": look.split_digest, "references": dict(look.references), "tta": more.get("tta", "none"),
+                **decides,
+                **look.resamples,
+                "locked_at": now,
+                "artifacts": dict(sorted(family.items())),
+                "split_digest": look.split_digest,
+                "references": dict(look.references),
+                "tta": more.get("tta", "none"),
                 "order": list(more.get("against") or look.references),
-            }  # fmt: skip
+            }
             document = {"schema_version": SCHEMA, "plan": plan, "uses": []}
             write_json(run.path / PLAN, document)
         plan = document["plan"]
@@ -114,10 +124,16 @@ def register_use(
         log = log_reading(
             run.path,
             Reading(
-                now, "verify", "test", look.images, look.split_digest, dict(sorted(judged.items())), {**decides, **more},
+                now,
+                "verify",
+                "test",
+                look.images,
+                look.split_digest,
+                dict(sorted(judged.items())),
+                {**decides, **more},
                 EXPLORATORY if exploratory else PLANNED,
             ),
-        )  # fmt: skip
+        )
         claims = {against: _why_claim(plan, list(more.get("against") or ()), against, look) for against in look.references}
         views = str(more.get("tta", "none"))
         tta = None if plan.get("tta", views) == views else f"test-time augmentation {views} was not planned"

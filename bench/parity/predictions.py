@@ -34,7 +34,7 @@ def store_records(run: Path, one: LabelledSet, name: str, records: Records) -> N
 
 def stored_records(
     run: Path, one: LabelledSet, name: str, sha256: str, preprocess: Preprocess, views: Sequence[str], facts: Mapping[str, Any]
-) -> Records | None:  # fmt: skip
+) -> Records | None:
     """Records that hold these views and match in everything, in the order of the set; else None.
 
     Records of more views hold those of fewer. What cannot be read is measured again.

@@ -18,9 +18,14 @@ LEVELS = sum(len(kind.levels) for kind in KINDS)
 
 
 def measure_worse(
-    models: Mapping[str, Model], preprocess: Preprocess, samples: Sequence[Sample], root: Path,
-    progress: Callable[[int], None], kinds: Sequence[Kind] = KINDS, threads: int = 2,
-) -> dict[Level, dict[str, Float32]]:  # fmt: skip
+    models: Mapping[str, Model],
+    preprocess: Preprocess,
+    samples: Sequence[Sample],
+    root: Path,
+    progress: Callable[[int], None],
+    kinds: Sequence[Kind] = KINDS,
+    threads: int = 2,
+) -> dict[Level, dict[str, Float32]]:
     """Logits [n, K] of several models that share a preprocessing, by kind and level; every picture is decoded once.
 
     progress: told pictures times levels.

@@ -90,9 +90,13 @@ def _row(report: ParityReport) -> tuple[str, ...]:
         return (*head, "null", "", "", "", word)
     pair = one.pair
     return (
-        *head, _accuracy(one, "candidate", report), f"{pair.lost}/{pair.gained}",
-        f"{pp(pair.difference)} {span(pair.deciding)}", f"{100 * one.agreement['rate']:.2f}", word,
-    )  # fmt: skip
+        *head,
+        _accuracy(one, "candidate", report),
+        f"{pair.lost}/{pair.gained}",
+        f"{pp(pair.difference)} {span(pair.deciding)}",
+        f"{100 * one.agreement['rate']:.2f}",
+        word,
+    )
 
 
 def text_of(one: Judged, result: Result, *, brief: bool = False) -> str:
@@ -142,9 +146,10 @@ def _layers(one: Judged) -> dict[str, Any]:
         return {"name": gap.name, "error": gap.error, "added": gap.added, "gain": gap.gain}
 
     return {
-        "layers": [spelled(gap) for gap in one.layers], "layers_reason": one.no_layers,
+        "layers": [spelled(gap) for gap in one.layers],
+        "layers_reason": one.no_layers,
         "suspects": [gap.name for gap in suspects(one.layers)],
-    }  # fmt: skip
+    }
 
 
 def _elsewhere(one: Judged) -> Iterator[str]:
@@ -175,16 +180,27 @@ def document(one: Judged, result: Result, facts: dict[str, Any]) -> dict[str, An
         return {**first, **more, "claims": others, "tta": [report.to_json() for report in one.tta]}
     reasons = [] if one.word == "golden_only" else ["golden" if one.error is None else one.error.code]
     return {
-        "schema_version": SCHEMA, "command": "verify", **more,
+        "schema_version": SCHEMA,
+        "command": "verify",
+        **more,
         "candidate": {
-            "name": artifact.name, "artifact_sha256": one.sha256, "role": artifact.role, "precision": artifact.precision
+            "name": artifact.name,
+            "artifact_sha256": one.sha256,
+            "role": artifact.role,
+            "precision": artifact.precision,
         },
-        "set": None, "set_reason": result.no_set, "golden": golden_json(one.golden),
+        "set": None,
+        "set_reason": result.no_set,
+        "golden": golden_json(one.golden),
         "verdict": {
-            "word": one.word, "reasons": reasons, "exploratory": False, "exploratory_reason": None, "exit_code": one.exit_code
+            "word": one.word,
+            "reasons": reasons,
+            "exploratory": False,
+            "exploratory_reason": None,
+            "exit_code": one.exit_code,
         },
         "warnings": [],
-    }  # fmt: skip
+    }
 
 
 def failures(result: Result) -> Iterator[OctcError]:

@@ -159,15 +159,22 @@ class _Judge:
         gate = one.found.artifact.details.get("gate") or {}
         select = gate.get("facts") if against == "fp32" and self.labelled.name == "test" else None
         return compare(
-            self.records[reference.sha256].only(views), self.records[one.sha256].only(views), self.labelled.classes,
-            self.asked.options, against=against, sides=sides, info=self._info(one.sha256, against, tta), tta=tta,
+            self.records[reference.sha256].only(views),
+            self.records[one.sha256].only(views),
+            self.labelled.classes,
+            self.asked.options,
+            against=against,
+            sides=sides,
+            info=self._info(one.sha256, against, tta),
+            tta=tta,
             golden=one.golden,
-            select=select, groups=self.groups,
+            select=select,
+            groups=self.groups,
             temperatures={
                 name: self.tempered.get(who.sha256, Temperature(reason="not_given"))
                 for name, who in (("reference", reference), ("candidate", one))
             },
-        )  # fmt: skip
+        )
 
     def _info(self, sha256: str, against: str, tta: str) -> SetInfo:
         known, labelled = self.standing, self.labelled
@@ -175,16 +182,27 @@ class _Judge:
         if known is None:
             return info
         return replace(
-            info, uses_of_test=known.uses, readings_of_test=len(known.log.readings), locked_at=known.locked_at,
+            info,
+            uses_of_test=known.uses,
+            readings_of_test=len(known.log.readings),
+            locked_at=known.locked_at,
             exploratory=known.why(sha256, against, tta),
-        )  # fmt: skip
+        )
 
     def _side(self, one: Opened) -> Side:
         artifact, records = one.found.artifact, self.records[one.sha256]
         facts = dict(records.facts)
         when = facts.pop(MEASURED, None)
         return Side(
-            one.name, one.sha256, artifact.precision, artifact.target, artifact.files[artifact.main_file].sha256, artifact.role,
-            artifact.model, str(facts.pop("runtime", "")), tuple(facts.items()), source=f"measured {when}",
+            one.name,
+            one.sha256,
+            artifact.precision,
+            artifact.target,
+            artifact.files[artifact.main_file].sha256,
+            artifact.role,
+            artifact.model,
+            str(facts.pop("runtime", "")),
+            tuple(facts.items()),
+            source=f"measured {when}",
             temperature=folded_temperature(artifact),
-        )  # fmt: skip
+        )

@@ -104,9 +104,14 @@ def verify_eye_artifacts(asked: Asked, parties: Parties, place: Place, bars: Bar
         logits = _measure(labelled, [reference, *good], bars)
         judged = [_judge(asked, labelled, one, reference, logits, standing) for one in opened]
     return EyeResult(
-        run, (*judged, *lost), labelled, standing=standing, reference=reference.name, options=asked.options,
+        run,
+        (*judged, *lost),
+        labelled,
+        standing=standing,
+        reference=reference.name,
+        options=asked.options,
         reference_sha256=reference.sha256,
-    )  # fmt: skip
+    )
 
 
 def _register(asked: Asked, run: Run, look: Look, good: Sequence[Opened], parties: Parties, place: Place) -> Standing:
@@ -146,10 +151,15 @@ def _judge(
         verdict = Verdict("fail", ("not_finite",), tuple(extra), False, False, exploratory, 1)
         return EyeVerdict(one.found, one.sha256, one.golden, None, verdict)
     found = compare_decisions(
-        samples, logits[reference.sha256], logits[one.sha256], labelled.classes,
-        thresholds_of(artifact.details, len(artifact.classes)), truth=str(artifact.details.get("truth", "union")),
-        alpha=asked.options.alpha, seed=asked.options.seed,
-    )  # fmt: skip
+        samples,
+        logits[reference.sha256],
+        logits[one.sha256],
+        labelled.classes,
+        thresholds_of(artifact.details, len(artifact.classes)),
+        truth=str(artifact.details.get("truth", "union")),
+        alpha=asked.options.alpha,
+        seed=asked.options.seed,
+    )
     return EyeVerdict(
         one.found, one.sha256, one.golden, found, judge_decisions(found, asked.options, extra, exploratory=exploratory)
     )
@@ -159,20 +169,34 @@ def eye_document(one: EyeVerdict, result: EyeResult, facts: Mapping[str, Any]) -
     """What verify.json and `--json` say of one candidate."""
     verdict = {"word": one.word, "exploratory": False} if one.verdict is None else one.verdict.to_json()
     labelled = result.labelled
-    about = None if labelled is None else {
-        "name": labelled.name, "protocol": labelled.protocol, "note": labelled.note, "leakage": labelled.leakage,
-        **labelled.known.to_json(),
-    }  # fmt: skip
+    about = (
+        None
+        if labelled is None
+        else {
+            "name": labelled.name,
+            "protocol": labelled.protocol,
+            "note": labelled.note,
+            "leakage": labelled.leakage,
+            **labelled.known.to_json(),
+        }
+    )
     return {
-        **facts, "artifact": one.one.artifact.name, "artifact_sha256": one.sha256, "task": "multilabel", "golden": one.golden,
-        "reference": result.reference, "set": about, "verdict": {**verdict, "exploratory_reason": result.why(one)},
+        **facts,
+        "artifact": one.one.artifact.name,
+        "artifact_sha256": one.sha256,
+        "task": "multilabel",
+        "golden": one.golden,
+        "reference": result.reference,
+        "set": about,
+        "verdict": {**verdict, "exploratory_reason": result.why(one)},
         "reference_sha256": result.reference_sha256,
-        "plan": None if one.verdict is None else plan_json(result.options, _locked_at(result)), "against": "fp32",
+        "plan": None if one.verdict is None else plan_json(result.options, _locked_at(result)),
+        "against": "fp32",
         "decisions": None if one.found is None else one.found.to_json(),
         "uses_of_test": None if result.standing is None else result.standing.uses,
         "readings_of_test": None if result.standing is None else len(result.standing.log.readings),
         "error": None if one.error is None else one.error.message,
-    }  # fmt: skip
+    }
 
 
 def _locked_at(result: EyeResult) -> str | None:

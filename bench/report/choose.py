@@ -94,10 +94,13 @@ class Choice:
         """The document of `octc choose`."""
         one = self.chosen
         return {
-            "artifact": None if one is None else one.name, "folder": None if one is None else one.folder,
-            "provisional": one is not None and bool(self.reasons), "reasons": list(self.reasons),
-            "sentences": list(self.sentences), "candidates": [asdict(c) for c in self.candidates],
-        }  # fmt: skip
+            "artifact": None if one is None else one.name,
+            "folder": None if one is None else one.folder,
+            "provisional": one is not None and bool(self.reasons),
+            "reasons": list(self.reasons),
+            "sentences": list(self.sentences),
+            "candidates": [asdict(c) for c in self.candidates],
+        }
 
 
 def choose(founds: Sequence[Found]) -> Choice:
@@ -136,9 +139,20 @@ def candidate_of(found: Found) -> Candidate:
     row = device_row(timing)
     p50 = row["latency_ms"]["p50"]["value"] if row is not None and row["status"] == "VALID" else None
     return Candidate(
-        artifact.name, str(found.folder), artifact.precision, artifact.target, file_mib(artifact), state, why, verdict,
-        _conditions(document), p50, _timing_words(timing, p50), _processor(timing), _others(document),
-    )  # fmt: skip
+        artifact.name,
+        str(found.folder),
+        artifact.precision,
+        artifact.target,
+        file_mib(artifact),
+        state,
+        why,
+        verdict,
+        _conditions(document),
+        p50,
+        _timing_words(timing, p50),
+        _processor(timing),
+        _others(document),
+    )
 
 
 def _state(found: Found, document: dict[str, Any] | None) -> tuple[str, str, str]:

@@ -16,8 +16,18 @@ from octc.stats.patients import KNOWN, PARTIAL, UNKNOWN, set_words, words_of
 from octc.store.verdicts import MARK, is_exploratory, word_of
 
 CARD_KEYS = (
-    "model", "feed", "output", "data", "split", "training", "start", "selection", "test images", "results", "software",
-)  # fmt: skip
+    "model",
+    "feed",
+    "output",
+    "data",
+    "split",
+    "training",
+    "start",
+    "selection",
+    "test images",
+    "results",
+    "software",
+)
 OUTPUTS = {
     "multiclass": "probabilities by softmax, the largest is the label",
     "multilabel": "a probability for each class by sigmoid; an image may have several labels",
@@ -54,11 +64,13 @@ def facts(dossier: Dossier) -> dict[str, str]:
         "preprocess": f"{picture_words(pre)}; {inside_words(pre)}",
         "feed": _feed(dossier),
         "missing": "an image has no missing predictor; unreadable images are refused, never replaced",
-        "split": ", ".join([whose.split, *_known("digest", lineage.get("split_digest"), 16)]), "disjoint": whose.disjoint,
+        "split": ", ".join([whose.split, *_known("digest", lineage.get("split_digest"), 16)]),
+        "disjoint": whose.disjoint,
         "model": f"{artifact.model}, {pre.size} px, classes {', '.join(artifact.classes)}",
         "output": f"logits of {', '.join(artifact.classes)}; {OUTPUTS[artifact.task]}",
         "software": ", ".join(f"{k} {v}" for k, v in (lineage.get("versions") or {}).items()),
-        "start": _start(lineage), "selection": _selection(recipe) if recipe else "",
+        "start": _start(lineage),
+        "selection": _selection(recipe) if recipe else "",
         "test images": readings_text(dossier),
         "compression": ", ".join(f"{f.artifact.target} {f.artifact.precision}" for f in dossier.found),
         "metrics": "accuracy, sensitivity and specificity of each class and macro, AUC, ECE, Brier, agreement",
@@ -67,7 +79,7 @@ def facts(dossier: Dossier) -> dict[str, str]:
         "availability": "octc is MIT licensed; data and weights: see licences",
         "quality": "images outside the quality gate or unlike the training images get no label (octc predict)",
         "limits": limits_text(dossier),
-    }  # fmt: skip
+    }
     if recipe:
         taught = lineage.get("teacher_run") or "none"
         seed = run.get("seed", recipe.get("seed"))
@@ -96,15 +108,17 @@ def whose_images(dossier: Dossier) -> Whose:
     plain = f"no image is in two parts, {checked}; {words_of(state)}"
     found = {
         KNOWN: Whose(
-            "patient-level split", f"no patient and no image is in two parts; {checked}",
+            "patient-level split",
+            f"no patient and no image is in two parts; {checked}",
             "Wilson, Tango and patient-bootstrap intervals",
         ),
         PARTIAL: Whose(
-            "split by patient where one is known, else by image", plain,
+            "split by patient where one is known, else by image",
+            plain,
             "Wilson, Tango and bootstrap intervals, clustered where a patient is known",
         ),
         UNKNOWN: Whose("split by image, patients unknown", plain, "Wilson and Tango intervals, not clustered"),
-    }.get(state or "", Whose("split", plain, "Wilson and Tango intervals"))  # fmt: skip
+    }.get(state or "", Whose("split", plain, "Wilson and Tango intervals"))
     if protocol == CLEAN:
         return found
     if protocol == IMPORTED:
@@ -171,7 +185,7 @@ def _measured(document: dict[str, Any]) -> dict[str, str]:
         "internal": f"{used['name']} part of the same data set, {apart}",
         "power": "" if power is None or needed is None else f"planned power {power:.3f}, needed for 0.80: {needed:,} images",
         "failures": f"lost {wrong['lost']}, gained {wrong['gained']}, both wrong {wrong['both_wrong']}; listed in the report",
-    }  # fmt: skip
+    }
 
 
 def _result(name: str, document: dict[str, Any]) -> str:
@@ -200,12 +214,13 @@ def card_section(dossier: Dossier) -> Section:
     artifact, known = dossier.first.artifact, facts(dossier)
     lineage = {k: v for k, v in artifact.lineage.items() if isinstance(v, (str, int, float)) and v != ""}
     blocks: list[Block] = [
-        Text(NOT_A_DEVICE, "lead"), Text(f"Intended use: {TO_FILL}.", "warn"),
+        Text(NOT_A_DEVICE, "lead"),
+        Text(f"Intended use: {TO_FILL}.", "warn"),
         Table(("", ""), [(key, known[key]) for key in CARD_KEYS if key in known]),
         Table(("artifact", "input", "type", "shape"), input_rows(dossier.found)),
         Table(("what", "licence", "source"), licences(dossier)),
         Table(("lineage", ""), [(key.replace("_", " "), str(value)) for key, value in lineage.items()]),
         Table(("artifact", "sha256 of its manifest"), list(dossier.sums.items())),
         Text(f"Limits: {known['limits']}."),
-    ]  # fmt: skip
+    ]
     return Section("card", "Model card", blocks, {**known, "licences": licences(dossier), "sums": dossier.sums})

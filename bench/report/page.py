@@ -181,10 +181,12 @@ def to_json(title: str, sections: Sequence[Section], head: dict[str, Any]) -> di
 
 def _section_json(section: Section) -> dict[str, Any]:
     return {
-        "id": section.id, "title": section.title, "data": section.data,
+        "id": section.id,
+        "title": section.title,
+        "data": section.data,
         "texts": [b.text for b in section.blocks if isinstance(b, Text)],
         "tables": [
             {"columns": list(b.columns), "rows": [list(r) for r in b.rows]} for b in section.blocks if isinstance(b, Table)
         ],
         "figures": [{"shows": b.caption, "data": b.data} for b in section.blocks if isinstance(b, Plot)],
-    }  # fmt: skip
+    }

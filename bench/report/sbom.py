@@ -26,16 +26,22 @@ def cyclonedx(dossier: Dossier, time_utc: str) -> dict[str, Any]:
     models = [_model(artifact, dossier.sums[artifact.name]) for artifact in artifacts]
     octc = {"type": "application", "name": "octc", "version": str(versions.get("octc", "unknown"))}
     return {
-        "$schema": f"http://cyclonedx.org/schema/bom-{SPEC}.schema.json", "bomFormat": "CycloneDX", "specVersion": SPEC,
-        "serialNumber": f"urn:uuid:{uuid.uuid5(SPACE, ' '.join(sums))}", "version": 1,
+        "$schema": f"http://cyclonedx.org/schema/bom-{SPEC}.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": SPEC,
+        "serialNumber": f"urn:uuid:{uuid.uuid5(SPACE, ' '.join(sums))}",
+        "version": 1,
         "metadata": {
-            "timestamp": time_utc, "tools": {"components": [octc]},
+            "timestamp": time_utc,
+            "tools": {"components": [octc]},
             "component": {"type": "machine-learning-model", "bom-ref": "run", "name": str(first.lineage.get("run"))},
         },
         "components": [*models, _data(first), *libraries],
-        "dependencies": [{"ref": "run", "dependsOn": [m["bom-ref"] for m in models]},
-                         *({"ref": m["bom-ref"], "dependsOn": ["data", *(x["bom-ref"] for x in libraries)]} for m in models)],
-    }  # fmt: skip
+        "dependencies": [
+            {"ref": "run", "dependsOn": [m["bom-ref"] for m in models]},
+            *({"ref": m["bom-ref"], "dependsOn": ["data", *(x["bom-ref"] for x in libraries)]} for m in models),
+        ],
+    }
 
 
 def _library(name: str, version: str) -> dict[str, Any]:
@@ -48,25 +54,42 @@ def _model(artifact: Artifact, sum_: str) -> dict[str, Any]:
     channels, size = artifact.preprocess.channels, artifact.preprocess.size
     weights = lineage.get("weights")
     licence = weights.get("licence") if isinstance(weights, dict) else None
-    properties = {"target": artifact.target, "precision": artifact.precision, "classes": ", ".join(artifact.classes),
-                  "teacher": lineage.get("teacher_run"), "checkpoint sha256": lineage.get("checkpoint"),
-                  "start weights": weights.get("source") if isinstance(weights, dict) else None}  # fmt: skip
+    properties = {
+        "target": artifact.target,
+        "precision": artifact.precision,
+        "classes": ", ".join(artifact.classes),
+        "teacher": lineage.get("teacher_run"),
+        "checkpoint sha256": lineage.get("checkpoint"),
+        "start weights": weights.get("source") if isinstance(weights, dict) else None,
+    }
     found: dict[str, Any] = {
-        "type": "machine-learning-model", "bom-ref": f"artifact:{artifact.name}", "name": artifact.name,
-        "description": f"{artifact.role} {artifact.model}", "hashes": [{"alg": "SHA-256", "content": sum_}],
-        "modelCard": {"modelParameters": {
-            "task": "classification", "architectureFamily": artifact.model, "modelArchitecture": artifact.model,
-            "datasets": [{"ref": "data"}],
-            "inputs": [{"format": f"uint8 [N, {channels}, {size}, {size}]"}],
-            "outputs": [{"format": f"float32 logits [N, {len(artifact.classes)}]"}],
-        }},
+        "type": "machine-learning-model",
+        "bom-ref": f"artifact:{artifact.name}",
+        "name": artifact.name,
+        "description": f"{artifact.role} {artifact.model}",
+        "hashes": [{"alg": "SHA-256", "content": sum_}],
+        "modelCard": {
+            "modelParameters": {
+                "task": "classification",
+                "architectureFamily": artifact.model,
+                "modelArchitecture": artifact.model,
+                "datasets": [{"ref": "data"}],
+                "inputs": [{"format": f"uint8 [N, {channels}, {size}, {size}]"}],
+                "outputs": [{"format": f"float32 logits [N, {len(artifact.classes)}]"}],
+            }
+        },
         "properties": [{"name": f"octc:{name}", "value": str(value)} for name, value in properties.items() if value],
         "components": [
-            {"type": "file", "bom-ref": f"artifact:{artifact.name}/{name}", "name": name,
-             "hashes": [{"alg": "SHA-256", "content": entry.sha256}]}
-            for name, entry in artifact.files.items() if name != MANIFEST
+            {
+                "type": "file",
+                "bom-ref": f"artifact:{artifact.name}/{name}",
+                "name": name,
+                "hashes": [{"alg": "SHA-256", "content": entry.sha256}],
+            }
+            for name, entry in artifact.files.items()
+            if name != MANIFEST
         ],
-    }  # fmt: skip
+    }
     if licence:
         found["licenses"] = [{"license": {"name": str(licence)}}]
     return found

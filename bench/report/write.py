@@ -51,11 +51,20 @@ def sections(dossier: Dossier, wanted: Wanted) -> list[Section]:
     """The report, in its order."""
     show = None if wanted.photos is None else photo_of(wanted.photos)
     return [
-        answer_section(dossier), summary_section(dossier), verdict_section(dossier), classes_section(dossier),
-        confusion_section(dossier), roc_section(dossier), calibration_section(dossier), latency_section(dossier),
-        pareto_section(dossier), layers_section(dossier), flipped_section(dossier, redact=wanted.redact, show=show),
-        card_section(dossier), *([checklist_section(dossier, wanted.checklist)] if wanted.checklist else []),
-    ]  # fmt: skip
+        answer_section(dossier),
+        summary_section(dossier),
+        verdict_section(dossier),
+        classes_section(dossier),
+        confusion_section(dossier),
+        roc_section(dossier),
+        calibration_section(dossier),
+        latency_section(dossier),
+        pareto_section(dossier),
+        layers_section(dossier),
+        flipped_section(dossier, redact=wanted.redact, show=show),
+        card_section(dossier),
+        *([checklist_section(dossier, wanted.checklist)] if wanted.checklist else []),
+    ]
 
 
 def told_once(made: Sequence[Section]) -> list[Section]:
@@ -115,9 +124,10 @@ def write_report(folder: Path, dossier: Dossier, wanted: Wanted, time_utc: str) 
     document = to_json(title, made, head)
     with publishing(folder) as new:
         writes: dict[str, Callable[[], str]] = {
-            "report.html": lambda: to_html(title, made, foot), "report.md": lambda: to_markdown(title, made, foot, "figures"),
+            "report.html": lambda: to_html(title, made, foot),
+            "report.md": lambda: to_markdown(title, made, foot, "figures"),
             "model-card.md": lambda: to_markdown(f"Model card: {dossier.first.artifact.model}", card, foot),
-        }  # fmt: skip
+        }
         for name, text in writes.items():
             if {"report.html": wanted.html, "report.md": wanted.md}.get(name, True):
                 write_bytes(new / name, text().encode())

@@ -54,8 +54,11 @@ def read_result(path: Path) -> dict[str, Any]:
 
 def why_not_comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
     """What differs so that no number may be set against another."""
-    pairs = [(key, first[part].get(key), second[part].get(key)) for part, keys in
-             (("machine", MACHINE), ("settings", SETTINGS)) for key in keys]  # fmt: skip
+    pairs = [
+        (key, first[part].get(key), second[part].get(key))
+        for part, keys in (("machine", MACHINE), ("settings", SETTINGS))
+        for key in keys
+    ]
     return [f"{key} {one} and {two}" for key, one, two in pairs if one != two]
 
 

@@ -63,9 +63,12 @@ def read_snapshot(root: Path = ROOT, cpus: Collection[int] = (), pids: Collectio
         clock_mhz=statistics.fmean(clocks) / 1e3 if clocks else None,
         temp_c=max(temperatures) / 1e3 if temperatures else None,
         throttles=int(sum(throttles)) if throttles else None,
-        steal=cpu_times(root), nr_throttled=read_throttled(root), work=_work(root, cpus, pids), slowed=_slowed(root),
+        steal=cpu_times(root),
+        nr_throttled=read_throttled(root),
+        work=_work(root, cpus, pids),
+        slowed=_slowed(root),
         at_ns=time.monotonic_ns(),
-    )  # fmt: skip
+    )
 
 
 def _work(root: Path, cpus: Collection[int], pids: Collection[int]) -> tuple[int, int, int] | None:
@@ -168,12 +171,15 @@ class Conditions:
         first, last, clocks = self.looks[0], self.looks[-1], self.clocks()
         counted = first.nr_throttled is not None and last.nr_throttled is not None
         return {
-            "temp_start_c": _measure(first.temp_c), "temp_end_c": _measure(last.temp_c),
+            "temp_start_c": _measure(first.temp_c),
+            "temp_end_c": _measure(last.temp_c),
             "clock_first_mhz": _measure(None if clocks is None else clocks[0]),
             "clock_last_mhz": _measure(None if clocks is None else clocks[1]),
-            "throttled": self.throttled, "power_capped": self.power_capped, "steal_percent": _measure(self.steal_percent),
+            "throttled": self.throttled,
+            "power_capped": self.power_capped,
+            "steal_percent": _measure(self.steal_percent),
             "nr_throttled": (last.nr_throttled or 0) - (first.nr_throttled or 0) if counted else None,
-        }  # fmt: skip
+        }
 
 
 def signs(conditions: Conditions, *, allow_cap: bool = False) -> list[str]:
@@ -228,7 +234,7 @@ def machine_warnings(machine: Machine, root: Path = ROOT) -> list[str]:
 
 def cool_down(
     first_c: float | None, read_c: Callable[[], float | None], sleep: Callable[[float], None], most_s: float = COOL_SECONDS
-) -> float:  # fmt: skip
+) -> float:
     """Wait until the machine is within 5 degrees of how warm it was before the first row; the seconds that it took."""
     waited = 0.0
     while first_c is not None and waited < most_s:

@@ -11,8 +11,14 @@ from octc.bench.timing.state import State
 from octc.core.errors import OctcError, ranked, shorten
 
 PERCENTILE_GATES = {"max_p50_ms": "p50", "max_p90_ms": "p90", "max_p99_ms": "p99"}
-SPELT = {"max_p50_ms": "--max-p50", "max_p90_ms": "--max-p90", "max_p99_ms": "--max-p99",
-         "min_images_per_s": "--min-throughput", "max_mj": "--max-mj", "require_speedup": "--require-speedup"}  # fmt: skip
+SPELT = {
+    "max_p50_ms": "--max-p50",
+    "max_p90_ms": "--max-p90",
+    "max_p99_ms": "--max-p99",
+    "min_images_per_s": "--min-throughput",
+    "max_mj": "--max-mj",
+    "require_speedup": "--require-speedup",
+}
 # reason of an INVALID row -> its code and mend
 REASONS = {
     "below_minimum": ("OCT-E602", "leave --duration, --min-queries and --max-duration at least at the profile's"),
@@ -55,10 +61,7 @@ class Judgement:
 def judge(state: State, stopped: int = INTERRUPTED) -> Judgement:
     """The end of a bench. stopped: the exit code where it was interrupted."""
     gates = tuple(_gates(state))
-    missed = [
-        OctcError("OCT-E604", f"gate missed: {g.text}", hint=GATE_MEND, place=g.about)
-        for g in gates if not g.holds
-    ]  # fmt: skip
+    missed = [OctcError("OCT-E604", f"gate missed: {g.text}", hint=GATE_MEND, place=g.about) for g in gates if not g.holds]
     invalid = list(_invalid(state))
     errors = ranked([*state.errors, *invalid, *missed])
     wrong = any(reason in WRONG for row in state.rows.values() for reason in row.reasons)
@@ -81,8 +84,9 @@ def _invalid(state: State) -> Iterator[OctcError]:
             yield OctcError(code, f"{_count(len(rows), 'row')} INVALID ({reason}): {shorten(rows)}", hint=hint)
         pairs = [
             f"{c.candidate_row} and {c.reference_row}"
-            for c in state.comparisons if c.status == "INVALID" and c.ratio.reason == reason
-        ]  # fmt: skip
+            for c in state.comparisons
+            if c.status == "INVALID" and c.ratio.reason == reason
+        ]
         if pairs:
             yield OctcError(code, f"{_count(len(pairs), 'comparison')} INVALID ({reason}): {shorten(pairs)}", hint=hint)
 

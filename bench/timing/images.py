@@ -17,7 +17,7 @@ from octc.store.locations import image_root, run_of
 
 def choose_pictures(
     folder: str | None, found: Found, run_dir: Path, data: str | None, environ: Mapping[str, str], scratch: Path
-) -> tuple[list[str], str]:  # fmt: skip
+) -> tuple[list[str], str]:
     """64 different pictures as files, and where they come from in words.
 
     Raises:

@@ -36,10 +36,16 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "candidate_row": self.candidate_row, "reference_row": self.reference_row, "kind": self.kind,
-            "ratio": self.ratio.to_json(), "pairs": self.pairs, "dropped_pairs": self.dropped, "interleave": self.interleave,
-            "status": self.status, "text": self.text,
-        }  # fmt: skip
+            "candidate_row": self.candidate_row,
+            "reference_row": self.reference_row,
+            "kind": self.kind,
+            "ratio": self.ratio.to_json(),
+            "pairs": self.pairs,
+            "dropped_pairs": self.dropped,
+            "interleave": self.interleave,
+            "status": self.status,
+            "text": self.text,
+        }
 
 
 @dataclass(frozen=True)

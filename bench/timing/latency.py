@@ -108,9 +108,12 @@ def summarise(durations_ms: npt.ArrayLike) -> LatencyReport:
     ordered = np.sort(np.asarray(durations_ms, dtype=np.float64))
     middle = float(ordered[rank_of("0.5", len(ordered)) - 1])
     return LatencyReport(
-        n=len(ordered), percentiles={name: percentile(ordered, p) for name, p in PERCENTILES.items()},
-        least=float(ordered[0]), most=float(ordered[-1]), above=int((ordered > OUTLIER * middle).sum()),
-    )  # fmt: skip
+        n=len(ordered),
+        percentiles={name: percentile(ordered, p) for name, p in PERCENTILES.items()},
+        least=float(ordered[0]),
+        most=float(ordered[-1]),
+        above=int((ordered > OUTLIER * middle).sum()),
+    )
 
 
 def median_of(values: npt.ArrayLike) -> float:

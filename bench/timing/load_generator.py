@@ -79,7 +79,7 @@ def settled(window_medians: Sequence[float]) -> bool:
 
 def warm_up(
     query: Query, clock: Clock = time.perf_counter_ns, *, least: int = 50, most: int = 500, seconds: float = 30.0
-) -> WarmUp:  # fmt: skip
+) -> WarmUp:
     """Call until the times settle: at least `least` calls, at most `most`, or `seconds` once there were `least`."""
     medians: list[float] = []
     calls, begin = 0, clock()
@@ -110,9 +110,7 @@ def choose_kept(min_queries: int, seed: int) -> Callable[[int], bool]:
     return lambda number: number in first if number < min_queries else bool(later[number % len(later)])
 
 
-def timed_loop(
-    query: Query, limits: Limits, keep: Callable[[int], bool], clock: Clock = time.perf_counter_ns
-) -> Timed:  # fmt: skip
+def timed_loop(query: Query, limits: Limits, keep: Callable[[int], bool], clock: Clock = time.perf_counter_ns) -> Timed:
     """Query after query, each timed on its own. Keeping an output and writing down a sample happen between the queries."""
     starts, durations = array("q"), array("q")
     kept: dict[int, Any] = {}
@@ -135,9 +133,14 @@ def timed_loop(
 
 
 def block(
-    query: Query, clock: Clock = time.perf_counter_ns, *, seconds: float = 1.0, calls: int = 20, slow_calls: int = 5,
+    query: Query,
+    clock: Clock = time.perf_counter_ns,
+    *,
+    seconds: float = 1.0,
+    calls: int = 20,
+    slow_calls: int = 5,
     slow_s: float = 0.2,
-) -> array[int]:  # fmt: skip
+) -> array[int]:
     """One block of a comparison: durations in ns, of at least `seconds` and `calls`.
 
     Where the first call takes longer than `slow_s`, `slow_calls` are enough.

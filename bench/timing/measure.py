@@ -56,20 +56,30 @@ def _measure_row(state: State, subject: Subject, row: RowPlan, worker: Worker) -
         state.warnings.append(f"waited {waited:.0f} s for the machine to cool down before {row.id}")
     offline = row.scenario == "offline"
     asked = {
-        "do": "row", "scope": row.scope, "images": list(options.images), "seed": options.seed,
-        "duration_s": limits.duration_s, "max_duration_s": limits.max_duration_s,
+        "do": "row",
+        "scope": row.scope,
+        "images": list(options.images),
+        "seed": options.seed,
+        "duration_s": limits.duration_s,
+        "max_duration_s": limits.max_duration_s,
         "min_queries": max(10, -(-limits.min_queries // row.batch)) if offline else limits.min_queries,
-        "idle_s": options.profile.idle_s if _source(state, subject) else 0.0, **warm_request(state, slow=False),
-    }  # fmt: skip
+        "idle_s": options.profile.idle_s if _source(state, subject) else 0.0,
+        **warm_request(state, slow=False),
+    }
     longest = SLACK_S + options.profile.warm_s + 1.2 * limits.max_duration_s + 200 * first_s(state, subject)
     answer, looks = worker.ask(asked, longest, state.look, options.profile.look_s)
     holds = precision_holds(subject.found.artifact.precision, state.facts[subject.id].precision)
     made = judge_row(
-        row, subject.role, options, answer, looks, precision_holds=holds,
+        row,
+        subject.role,
+        options,
+        answer,
+        looks,
+        precision_holds=holds,
         energy=_energy(state, subject, answer["loop_ns"], len(answer["durations_ns"]) * row.batch),
         gpu_mib=_gpu_mib(state, subject, worker),
         samples=_write_samples(state, subject.found.folder, row.id, samples_csv(answer)),
-    )  # fmt: skip
+    )
     if made.clock_note:
         state.warnings.append(made.clock_note)
     if made.conditions is not None and (steal := steal_warning(Conditions(tuple(looks)))) is not None:
@@ -126,9 +136,11 @@ def _best_batch(state: State, subject: Subject) -> int:
         try:
             with opened(state, subject, batch) as worker:
                 asked = {
-                    "do": "rate", "scope": "device", "images": list(state.options.images),
+                    "do": "rate",
+                    "scope": "device",
+                    "images": list(state.options.images),
                     "seconds": state.options.profile.tune_s,
-                }  # fmt: skip
+                }
                 answer, _ = worker.ask(asked, SLACK_S + 64 * first_s(state, subject))
         except OctcError as error:
             if not rates or error.code not in ("OCT-E609", "OCT-E904"):

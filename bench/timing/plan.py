@@ -86,7 +86,7 @@ class Plan:
 
 def make_plan(
     founds: Sequence[Found], teachers: Sequence[Found], options: Options, named: Sequence[bool], no_teacher: str | None
-) -> Plan:  # fmt: skip
+) -> Plan:
     """The plan for the artifacts of a command.
 
     Args:
@@ -170,9 +170,10 @@ def _int8(candidates: Sequence[Subject], measured: Sequence[str]) -> list[Versus
     found = []
     for subject in (s for s in candidates if s.id in measured and _kind(s)[1] == "int8"):
         floats = [
-            s for s in candidates
+            s
+            for s in candidates
             if s.id in measured and _kind(s)[1] != "int8" and s.found.artifact.model == subject.found.artifact.model
-        ]  # fmt: skip
+        ]
         own = [s for s in floats if _kind(s)[0] == _kind(subject)[0]]
         if chosen := tuple(s.id for s in own or floats):
             found.append(Versus("int8_vs_other", subject.id, chosen, "device"))
@@ -180,9 +181,14 @@ def _int8(candidates: Sequence[Subject], measured: Sequence[str]) -> list[Versus
 
 
 def _teacher(
-    references: Sequence[Subject], candidates: Sequence[Subject], measured: Sequence[str], full: Sequence[str], headline: str,
-    options: Options, no_teacher: str | None,
-) -> tuple[list[RowPlan], list[Versus]]:  # fmt: skip
+    references: Sequence[Subject],
+    candidates: Sequence[Subject],
+    measured: Sequence[str],
+    full: Sequence[str],
+    headline: str,
+    options: Options,
+    no_teacher: str | None,
+) -> tuple[list[RowPlan], list[Versus]]:
     """Rows of the teacher, and the ratios: as shipped (its trained form) and same precision (same format on both sides)."""
     if not references and no_teacher is None:
         return [], []

@@ -42,9 +42,15 @@ class Worker:
         environment = {**os.environ, **dict.fromkeys(POOLS, str(threads))}
         with self._log.open("wb") as log:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "octc.bench.timing.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-                cwd=scratch, env=environment, start_new_session=True, bufsize=0,
-            )  # fmt: skip
+                [sys.executable, "-m", "octc.bench.timing.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=scratch,
+                env=environment,
+                start_new_session=True,
+                bufsize=0,
+            )
 
     @property
     def pid(self) -> int:
@@ -127,9 +133,12 @@ class Worker:
         place = self._keep_log(self._log)
         last = lines[-1].strip()[:200] if lines else None
         return OctcError(
-            "OCT-E609", f"{self.name}: the runtime crashed while it was measured: {what}", place=str(place), why=last,
+            "OCT-E609",
+            f"{self.name}: the runtime crashed while it was measured: {what}",
+            place=str(place),
+            why=last,
             hint="read the log; octc verify tells whether the artifact works, octc doctor what is installed",
-        )  # fmt: skip
+        )
 
 
 def _spell_end(code: int) -> str:

@@ -76,7 +76,7 @@ def device_query(model: Model, inputs: Sequence[UInt8]) -> Callable[[int], Float
 
 def end_to_end_query(
     model: Model, pictures: Sequence[Picture], preprocess: Preprocess, batch: int, parts: Parts
-) -> Callable[[int], tuple[Any, Any]]:  # fmt: skip
+) -> Callable[[int], tuple[Any, Any]]:
     """Compressed bytes -> class and probabilities, `batch` pictures a query; the parts are timed as well."""
     clock, count = time.perf_counter_ns, len(pictures)
     decode, prepare, infer, post = (parts.times[name] for name in PARTS)

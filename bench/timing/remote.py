@@ -89,9 +89,7 @@ def check_address(address: str) -> str:
     return address
 
 
-def run_far(
-    address: str, package: Path, words: Sequence[str], python: str, answer: Path, say: Callable[[str], None]
-) -> Far:  # fmt: skip
+def run_far(address: str, package: Path, words: Sequence[str], python: str, answer: Path, say: Callable[[str], None]) -> Far:
     """Send `package` (a tar), run `octc WORDS` in it, and write what comes back (a tar) to `answer`.
 
     Raises:
@@ -101,8 +99,13 @@ def run_far(
     if tool is None:
         raise OctcError("OCT-E606", "no ssh on this machine", hint="install the OpenSSH client")
     size = package.stat().st_size
-    values = {"PYTHON": shlex.quote(python), "NEED": str(int(size * ROOM) // 1024 + 1024), "SIZE": str(size),
-              "WORDS": shlex.join(words), "QUIET": WORDS}  # fmt: skip
+    values = {
+        "PYTHON": shlex.quote(python),
+        "NEED": str(int(size * ROOM) // 1024 + 1024),
+        "SIZE": str(size),
+        "WORDS": shlex.join(words),
+        "QUIET": WORDS,
+    }
     script = SCRIPT
     for name, value in values.items():
         script = script.replace(f"@{name}@", value)
@@ -193,12 +196,14 @@ def _judged(address: str, code: int, heard: _Heard) -> Far:
 def lost(address: str, cause: str) -> OctcError:
     """The connection could not be made, or broke: one line of cause, as ssh gave it."""
     known = {
-        "Host key verification failed": ("its host key is not the one that is known, or not known yet",
-                                         f"ask who runs it, then: ssh {address}"),
+        "Host key verification failed": (
+            "its host key is not the one that is known, or not known yet",
+            f"ask who runs it, then: ssh {address}",
+        ),
         "Permission denied": ("login refused", f"ssh-copy-id {address}, or ssh-add"),
         "Connection refused": ("connection refused", "is sshd running there, and on that port?"),
         "Could not resolve hostname": ("no such host", "check the name"),
-    }  # fmt: skip
+    }
     for sign, (what, hint) in known.items():
         if sign in cause:
             return OctcError("OCT-E606", f"{address}: {what}", hint=hint, place=address, why=cause[:200])

@@ -72,9 +72,10 @@ def head(state: State) -> list[str]:
     shown = f"batch {', '.join(map(str, batches)) or '-'}"
     who = f"{machine.name}{virtual} · {machine.cpu_model} · {' '.join(machine.isa)}"
     return [
-        *state.plan.notes[:1], f"machine   {who} · {mode} · {clock} · {degrees} · throttling {throttled}",
+        *state.plan.notes[:1],
+        f"machine   {who} · {mode} · {clock} · {degrees} · throttling {throttled}",
         f"settings  {SCENARIOS[options.scenario]} · {shown} · {warm} · {profile} · {threads} · images: {options.images_from}",
-    ]  # fmt: skip
+    ]
 
 
 def _temperatures(row: Row) -> list[float]:

@@ -17,12 +17,20 @@ from octc.machine.host import versions
 def markdown(state: State, verdict: Judgement, findings: Sequence[Finding]) -> str:
     """The whole report; struck-out numbers are not valid."""
     parts = [
-        *(f"**{note}**\n" for note in state.plan.notes[:1]), f"# octc bench {state.run_id}", "",
-        *_listed(head(state)[len(state.plan.notes[:1]) :]), "",
-        *_table(COLUMNS, table(state, ("~~", "~~"))), "",
-        *_listed([*reasons(state), *tail(state, verdict, findings, [])]), "",
-        *_latencies(state), *_footprint(state), *_versions(state), *_warnings(state),
-    ]  # fmt: skip
+        *(f"**{note}**\n" for note in state.plan.notes[:1]),
+        f"# octc bench {state.run_id}",
+        "",
+        *_listed(head(state)[len(state.plan.notes[:1]) :]),
+        "",
+        *_table(COLUMNS, table(state, ("~~", "~~"))),
+        "",
+        *_listed([*reasons(state), *tail(state, verdict, findings, [])]),
+        "",
+        *_latencies(state),
+        *_footprint(state),
+        *_versions(state),
+        *_warnings(state),
+    ]
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -54,8 +62,10 @@ def _latencies(state: State) -> list[str]:
             *row.latency.to_markdown().splitlines(),
             "",
         ]
-        lines.append(f"{row.latency.above} samples above three medians; {row.wall_s:.1f} s; images/s "
-                     f"{spell(row.rate) if row.rate is not None else 'null'}.")  # fmt: skip
+        lines.append(
+            f"{row.latency.above} samples above three medians; {row.wall_s:.1f} s; images/s "
+            f"{spell(row.rate) if row.rate is not None else 'null'}."
+        )
         if row.parts:
             parts = ", ".join(f"{name} {spell(m)} {spell_interval(m)}".strip() for name, m in row.parts.items())
             lines.append(f"Medians of the parts: {parts} (they need not add up; reading the file is not in the row).")
@@ -72,13 +82,24 @@ def _footprint(state: State) -> list[str]:
     for name, known in state.facts.items():
         if known.load_ms:
             cold = [sum(times) for times in zip(known.import_ms, known.load_ms, known.first_ms, strict=True)]
-            times = [median_of(known.import_ms), median_of(known.load_ms), max(known.load_ms), median_of(known.first_ms),
-                     median_of(cold)]  # fmt: skip
+            times = [
+                median_of(known.import_ms),
+                median_of(known.load_ms),
+                max(known.load_ms),
+                median_of(known.first_ms),
+                median_of(cold),
+            ]
             deltas = [r.rss_delta_mib.value for r in _measured(state) if r.plan.subject == name and r.rss_delta_mib is not None]
             held = f"{max(d for d in deltas if d is not None):.0f}" if deltas else "null"
             rows.append((name, *(spell_number(t) for t in times), str(len(known.load_ms)), held))
-    return ["## Load and memory", "", "Files were in the page cache (their sums had just been checked).", "",
-            *_table(columns, rows), ""]  # fmt: skip
+    return [
+        "## Load and memory",
+        "",
+        "Files were in the page cache (their sums had just been checked).",
+        "",
+        *_table(columns, rows),
+        "",
+    ]
 
 
 def _versions(state: State) -> list[str]:

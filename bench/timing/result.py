@@ -22,18 +22,9 @@ from octc.core.targets import TARGETS
 from octc.machine.host import host_name, versions
 
 SCHEMA_VERSION = "1.0"
-SCHEMA = Path(__file__).with_name("bench-result.schema.json")
 
 
-def read_schema() -> dict[str, Any]:
-    """The JSON schema that every result follows."""
-    found: dict[str, Any] = read_json(SCHEMA)
-    return found
-
-
-def document(
-    state: State, verdict: Judgement, findings: list[Finding], only: Collection[str] | None = None
-) -> dict[str, Any]:  # fmt: skip
+def document(state: State, verdict: Judgement, findings: list[Finding], only: Collection[str] | None = None) -> dict[str, Any]:
     """The result; with `only` of these artifacts (and those that they were compared with)."""
     comparisons = state.comparisons
     kept = None
@@ -46,15 +37,22 @@ def document(
     rows_shown = [row for row in _in_order(state) if kept is None or row["artifact"] in kept]
     ids = {row["id"] for row in rows_shown}
     return {
-        "schema_version": SCHEMA_VERSION, "command": "bench", "run_id": state.run_id,
+        "schema_version": SCHEMA_VERSION,
+        "command": "bench",
+        "run_id": state.run_id,
         "octc_version": versions().get("octc", "unknown"),
-        "started_utc": state.started, "status": verdict.status, "exit_code": verdict.exit_code,
-        "machine": state.machine.to_json(), "settings": _settings(state),
+        "started_utc": state.started,
+        "status": verdict.status,
+        "exit_code": verdict.exit_code,
+        "machine": state.machine.to_json(),
+        "settings": _settings(state),
         "artifacts": [_artifact(state, s) for s in state.plan.subjects if kept is None or s.id in kept],
-        "rows": rows_shown, "comparisons": [c.to_json() for c in comparisons],
+        "rows": rows_shown,
+        "comparisons": [c.to_json() for c in comparisons],
         "findings": [f.to_json() for f in findings if not f.rows or ids & set(f.rows)],
-        "warnings": warnings(state), "error": _error(verdict.errors[0]) if verdict.errors else None,
-    }  # fmt: skip
+        "warnings": warnings(state),
+        "error": _error(verdict.errors[0]) if verdict.errors else None,
+    }
 
 
 def warnings(state: State) -> list[str]:
@@ -78,12 +76,19 @@ def _settings(state: State) -> dict[str, Any]:
     options = state.options
     limits = options.limits(CANDIDATE)
     return {
-        "profile": options.profile.name, "threads": options.threads, "threads_source": options.threads_source, "pinned": False,
-        "duration_s": limits.duration_s, "min_queries": limits.min_queries, "max_duration_s": limits.max_duration_s,
-        "warmup_min": options.profile.warm_least, "seed": options.seed,
-        "power_reader": "off" if state.meter is None else "on", "gates": dict(options.gates),
+        "profile": options.profile.name,
+        "threads": options.threads,
+        "threads_source": options.threads_source,
+        "pinned": False,
+        "duration_s": limits.duration_s,
+        "min_queries": limits.min_queries,
+        "max_duration_s": limits.max_duration_s,
+        "warmup_min": options.profile.warm_least,
+        "seed": options.seed,
+        "power_reader": "off" if state.meter is None else "on",
+        "gates": dict(options.gates),
         "origins": {**options.origins, "images": options.images_from},
-    }  # fmt: skip
+    }
 
 
 def _artifact(state: State, subject: Subject) -> dict[str, Any]:
@@ -91,18 +96,31 @@ def _artifact(state: State, subject: Subject) -> dict[str, Any]:
     engine = known.engine
     name = TARGETS[artifact.target].library
     runtime = {
-        "name": str(engine.get("runtime", name)), "version": str(engine.get("version") or versions((name,)).get(name, "none")),
-        "provider": engine.get("provider"), "precision_hint": engine.get("precision_hint"), "streams": engine.get("streams"),
+        "name": str(engine.get("runtime", name)),
+        "version": str(engine.get("version") or versions((name,)).get(name, "none")),
+        "provider": engine.get("provider"),
+        "precision_hint": engine.get("precision_hint"),
+        "streams": engine.get("streams"),
         "cuda_graph": None,
-    }  # fmt: skip
+    }
     stored = stored_verdict(subject.found)
     return {
-        "id": subject.id, "role": subject.role, "model": artifact.model, "sha256": artifact_sum(subject.found),
-        "target": artifact.target, "precision_requested": artifact.precision, "precision_found": dict(known.precision),
-        "reformat_layers": None, "runtime": runtime, "input_px": artifact.preprocess.size,
-        "verify": stored.word, "verify_exploratory": stored.exploratory, "file_mib": file_mib(artifact), "page_cache": "warm",
+        "id": subject.id,
+        "role": subject.role,
+        "model": artifact.model,
+        "sha256": artifact_sum(subject.found),
+        "target": artifact.target,
+        "precision_requested": artifact.precision,
+        "precision_found": dict(known.precision),
+        "reformat_layers": None,
+        "runtime": runtime,
+        "input_px": artifact.preprocess.size,
+        "verify": stored.word,
+        "verify_exploratory": stored.exploratory,
+        "file_mib": file_mib(artifact),
+        "page_cache": "warm",
         **_times(known),
-    }  # fmt: skip
+    }
 
 
 def _times(known: Facts) -> dict[str, Any]:
@@ -118,16 +136,14 @@ def _times(known: Facts) -> dict[str, Any]:
         "load_ms_max": Measure(max(known.load_ms), None, f"largest {of}").to_json(),
         "first_inference_ms": Measure(median_of(known.first_ms), None, f"median {of}").to_json(),
         "cold_start_ms": Measure(median_of(cold), None, f"import, load and first call, median {of}").to_json(),
-    }  # fmt: skip
+    }
 
 
 def _error(error: OctcError) -> dict[str, Any]:
     return {"code": error.code, "message": error.message, "help": error.hint, "path": error.place}
 
 
-def write_results(
-    state: State, verdict: Judgement, findings: list[Finding], reports: Path, markdown: str
-) -> list[Path]:  # fmt: skip
+def write_results(state: State, verdict: Judgement, findings: list[Finding], reports: Path, markdown: str) -> list[Path]:
     """bench-<host>.json beside every artifact that was measured, and the whole under reports/; the files of the report.
 
     A result that is there already is kept under its own run id.

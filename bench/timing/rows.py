@@ -58,23 +58,33 @@ class Row:
         """The `row` object of the schema."""
         plan = self.plan
         head: dict[str, Any] = {
-            "id": plan.id, "artifact": plan.subject, "scenario": plan.scenario, "scope": plan.scope,
-            "batch": max(1, plan.batch), "tta": "none", "status": self.status, "reasons": list(self.reasons),
-        }  # fmt: skip
+            "id": plan.id,
+            "artifact": plan.subject,
+            "scenario": plan.scenario,
+            "scope": plan.scope,
+            "batch": max(1, plan.batch),
+            "tta": "none",
+            "status": self.status,
+            "reasons": list(self.reasons),
+        }
         if self.latency is None or self.conditions is None or self.warmup is None or self.rss_peak_mib is None:
             return head
         head |= {
-            "n": self.n, "duration_s": self.wall_s, "mlperf_sample_size": self.n >= MLPERF, "warmup": dict(self.warmup),
+            "n": self.n,
+            "duration_s": self.wall_s,
+            "mlperf_sample_size": self.n >= MLPERF,
+            "warmup": dict(self.warmup),
             "latency_ms": self.latency.to_json(),
             "memory": {
-                "rss_peak_mib": self.rss_peak_mib.to_json(), "unified": False,
+                "rss_peak_mib": self.rss_peak_mib.to_json(),
+                "unified": False,
                 "gpu_mib": (self.gpu_mib or missing("runs on the CPU")).to_json(),
             },
             "energy": (self.energy or no_energy("not_requested")).to_json(),
             "conditions": self.conditions.to_json(),
             "samples_file": None if self.samples is None else self.samples[0],
             "samples_sha256": None if self.samples is None else self.samples[1],
-        }  # fmt: skip
+        }
         if self.rss_delta_mib is not None:
             head["memory"]["rss_delta_mib"] = self.rss_delta_mib.to_json()
         if self.rate is not None:
@@ -95,9 +105,17 @@ def broken_row(plan: RowPlan, reason: str) -> Row:
 
 
 def judge_row(
-    plan: RowPlan, role: str, options: Options, answer: Mapping[str, Any], looks: Sequence[Any], *,
-    precision_holds: bool, samples: tuple[str, str] | None, energy: Energy | None = None, gpu_mib: Measure | None = None,
-) -> Row:  # fmt: skip
+    plan: RowPlan,
+    role: str,
+    options: Options,
+    answer: Mapping[str, Any],
+    looks: Sequence[Any],
+    *,
+    precision_holds: bool,
+    samples: tuple[str, str] | None,
+    energy: Energy | None = None,
+    gpu_mib: Measure | None = None,
+) -> Row:
     """A row from what its worker answered and what the machine did meanwhile."""
     durations = [int(d) for d in answer["durations_ns"]]
     conditions, wall = Conditions(tuple(looks)), float(answer["wall_s"])
@@ -116,13 +134,23 @@ def judge_row(
     p50 = latency.percentiles["p50"].value or latency.least
     share = answer["clock_ns"] / 1e6 / p50
     return Row(
-        plan, "INVALID" if reasons else "VALID", reasons, len(durations), wall, answer["warmup"], latency,
-        rate=_rate(plan, answer), parts=_parts(answer),
+        plan,
+        "INVALID" if reasons else "VALID",
+        reasons,
+        len(durations),
+        wall,
+        answer["warmup"],
+        latency,
+        rate=_rate(plan, answer),
+        parts=_parts(answer),
         rss_peak_mib=missing("not_readable") if peak is None else Measure(peak),
         rss_delta_mib=None if peak is None or before is None else Measure(peak - before),
-        conditions=conditions, samples=samples, energy=energy, gpu_mib=gpu_mib,
+        conditions=conditions,
+        samples=samples,
+        energy=energy,
+        gpu_mib=gpu_mib,
         clock_note=f"{plan.id}: reading the clock is {100 * share:.1f} % of p50" if share > CLOCK_SHARE else "",
-    )  # fmt: skip
+    )
 
 
 def _parts(answer: Mapping[str, Any]) -> dict[str, Measure]:

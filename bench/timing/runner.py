@@ -171,9 +171,13 @@ def _warm(state: State, worker: Worker, subject: Subject, scope: str, again: boo
 def _ask_block(state: State, worker: Worker, subject: Subject, scope: str) -> Durations:
     profile = state.options.profile
     asked = {
-        "do": "block", "scope": scope, "images": list(state.options.images), "block_s": profile.block_s,
-        "block_calls": profile.block_calls, "slow_calls": profile.slow_calls,
-    }  # fmt: skip
+        "do": "block",
+        "scope": scope,
+        "images": list(state.options.images),
+        "block_s": profile.block_s,
+        "block_calls": profile.block_calls,
+        "slow_calls": profile.slow_calls,
+    }
     longest = SLACK_S + 2 * profile.block_s + 5 * profile.block_calls * first_s(state, subject)
     answer, looks = worker.ask(asked, longest, state.look, profile.look_s)
     return answer["durations_ns"], looks

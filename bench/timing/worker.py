@@ -133,9 +133,12 @@ def _open(bench: Bench, _asked: dict[str, Any]) -> dict[str, Any]:
     bench.model(np.full((bench.batch, pre.channels, pre.size, pre.size), 96, np.uint8))
     ran = time.perf_counter_ns()
     return {
-        "import_ms": (imported - start) / 1e6, "load_ms": (loaded - imported) / 1e6, "first_inference_ms": (ran - loaded) / 1e6,
-        "facts": bench.model.facts, "precision": bench.model.precision_found(),
-    }  # fmt: skip
+        "import_ms": (imported - start) / 1e6,
+        "load_ms": (loaded - imported) / 1e6,
+        "first_inference_ms": (ran - loaded) / 1e6,
+        "facts": bench.model.facts,
+        "precision": bench.model.precision_found(),
+    }
 
 
 def _golden(bench: Bench, _asked: dict[str, Any]) -> dict[str, Any]:
@@ -178,20 +181,30 @@ def _row(bench: Bench, asked: dict[str, Any]) -> dict[str, Any]:
     parts = {name: list(times) for name, times in bench.parts.times.items()} if asked["scope"] == "end_to_end" else {}
     differ = [number for number, output in timed.kept.items() if not same_output(output, query(number))]
     return {
-        "warmup": dataclasses.asdict(warmed), "starts_ns": list(timed.starts_ns), "durations_ns": list(timed.durations_ns),
-        "wall_s": timed.wall_s, "loop_ns": loop_ns,
-        "parts_ns": parts, "kept": len(timed.kept), "differ": differ, "rss_peak_mib": peak,
-        "rss_before_mib": bench.before_mib, "read_ms": bench.read_ms, "clock_ns": clock_overhead_ns(),
-    }  # fmt: skip
+        "warmup": dataclasses.asdict(warmed),
+        "starts_ns": list(timed.starts_ns),
+        "durations_ns": list(timed.durations_ns),
+        "wall_s": timed.wall_s,
+        "loop_ns": loop_ns,
+        "parts_ns": parts,
+        "kept": len(timed.kept),
+        "differ": differ,
+        "rss_peak_mib": peak,
+        "rss_before_mib": bench.before_mib,
+        "read_ms": bench.read_ms,
+        "clock_ns": clock_overhead_ns(),
+    }
 
 
 def _block(bench: Bench, asked: dict[str, Any]) -> dict[str, Any]:
     query, offset = _query(bench, asked), bench.asked
     bench.say({"event": "timing"})
     durations: array[int] = block(
-        lambda number: query(offset + number), seconds=asked["block_s"], calls=asked["block_calls"],
+        lambda number: query(offset + number),
+        seconds=asked["block_s"],
+        calls=asked["block_calls"],
         slow_calls=asked["slow_calls"],
-    )  # fmt: skip
+    )
     bench.say({"event": "timed"})
     bench.asked += len(durations)
     bench.parts.clear()
@@ -208,8 +221,13 @@ def _rate(bench: Bench, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 COMMANDS: dict[str, Callable[[Bench, dict[str, Any]], dict[str, Any]]] = {
-    "open": _open, "golden": _golden, "warm": _warm, "row": _row, "block": _block, "rate": _rate,
-}  # fmt: skip
+    "open": _open,
+    "golden": _golden,
+    "warm": _warm,
+    "row": _row,
+    "block": _block,
+    "rate": _rate,
+}
 
 if __name__ == "__main__":
     main()

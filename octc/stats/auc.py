@@ -143,9 +143,15 @@ class AucRow:
 
 
 def compare_areas(
-    labels: Int64, clusters: Int64 | None, models: tuple[Outcome, Outcome], names: Sequence[str], *,
-    alpha: float, resamples: int, seed: int,
-) -> tuple[AucRow, ...]:  # fmt: skip
+    labels: Int64,
+    clusters: Int64 | None,
+    models: tuple[Outcome, Outcome],
+    names: Sequence[str],
+    *,
+    alpha: float,
+    resamples: int,
+    seed: int,
+) -> tuple[AucRow, ...]:
     """One row a class, then "macro": the mean over the classes that have images.
 
     With patients the intervals come from resampled patients, without from DeLong.
@@ -164,9 +170,7 @@ def compare_areas(
         points = [np.append(row, row.mean()) for row in (one.of(np.ones((1, len(labels))))[0] for one in both)]
         drawn = _drawn(both, groups, resamples, seed)
         columns = [None if drawn is None else (drawn[0][:, j], drawn[1][:, j]) for j in range(len(known))]
-        rows = [
-            _resampled(name, float(points[0][j]), float(points[1][j]), columns[j], alpha) for j, name in enumerate(known)
-        ]  # fmt: skip
+        rows = [_resampled(name, float(points[0][j]), float(points[1][j]), columns[j], alpha) for j, name in enumerate(known)]
     by_name = {row.name: row for row in rows}
     return tuple(by_name.get(name, AucRow(name, reason="empty_class")) for name in (*names, "macro"))
 
@@ -201,9 +205,7 @@ def _drawn(both: tuple[Areas, ...], groups: Int64, resamples: int, seed: int) ->
     return np.concatenate(found[0]), np.concatenate(found[1])
 
 
-def _resampled(
-    name: str, reference: float, candidate: float, values: tuple[Float64, Float64] | None, alpha: float
-) -> AucRow:  # fmt: skip
+def _resampled(name: str, reference: float, candidate: float, values: tuple[Float64, Float64] | None, alpha: float) -> AucRow:
     how = "patient bootstrap"
     if values is None:
         return AucRow(name, reference, candidate, method=how, reason="one_cluster")
@@ -221,7 +223,8 @@ def _by_delong(name: str, found: Delong | None, alpha: float) -> AucRow:
         return AucRow(name, method="DeLong", reason="too_few_images")
     limits = (
         logit_interval(found.reference, found.var_reference, alpha),
-        logit_interval(found.candidate, found.var_candidate, alpha), found.difference_interval(alpha),
-    )  # fmt: skip
+        logit_interval(found.candidate, found.var_candidate, alpha),
+        found.difference_interval(alpha),
+    )
     reason = "degenerate" if any(one is None for one in limits) else None
     return AucRow(name, found.reference, found.candidate, *limits, p=found.p, method="DeLong", reason=reason)

@@ -33,7 +33,7 @@ def map_interval(eyes: Eyes, *, resamples: int = RESAMPLES, seed: int = SEED, al
 
 def map_difference(
     one: Eyes, other: Eyes, *, resamples: int = RESAMPLES, seed: int = SEED, alpha: float = 0.05
-) -> tuple[float | None, Interval | None]:  # fmt: skip
+) -> tuple[float | None, Interval | None]:
     """mAP of `other` minus that of `one` on the same eyes, and its paired patient bootstrap interval."""
     if one.names != other.names or not np.array_equal(one.truth, other.truth):
         raise ValueError("two models can only be compared on the same eyes")

@@ -123,9 +123,7 @@ def percentile_interval(values: Float64, alpha: float) -> Interval:
     return float(low), float(high)
 
 
-def bootstrap_sums(
-    sums: Float64, statistic: Callable[[Float64], Float64], resamples: int, seed: int
-) -> Float64:  # fmt: skip
+def bootstrap_sums(sums: Float64, statistic: Callable[[Float64], Float64], resamples: int, seed: int) -> Float64:
     """Patient bootstrap of a function of sums.
 
     Args:
@@ -143,9 +141,16 @@ def difference_bootstrap(lost: Bool, gained: Bool, clusters: Int64, resamples: i
 
 
 def paired(
-    lost: Bool, gained: Bool, clusters: Int64 | None, *, named: Bool | None = None,
-    alpha: float = 0.05, icc: float = DEFAULT_ICC, resamples: int = 10_000, seed: int = 0,
-) -> Paired:  # fmt: skip
+    lost: Bool,
+    gained: Bool,
+    clusters: Int64 | None,
+    *,
+    named: Bool | None = None,
+    alpha: float = 0.05,
+    icc: float = DEFAULT_ICC,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Paired:
     """Counts and intervals of paired outcomes, arrays [n]; `clusters` as `cluster_index` gives them (n must be above 0).
 
     named: whose patient is known (None: of all); an image without one is a cluster, and no patient.

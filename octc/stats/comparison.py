@@ -6,7 +6,7 @@ All proportions, differences and intervals here are fractions; reports turn them
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -140,34 +140,55 @@ def _unfolded(reference: Logits, candidate: Logits, folded: tuple[float, float])
 
 
 def _agreement(
-    ids: Sequence[str], labels: Int64, r: Outcome, c: Outcome, raw: tuple[AnyLogits, AnyLogits], near: float | None,
-    alpha: float, classes: Sequence[str],
-) -> dict[str, Any]:  # fmt: skip
+    ids: Sequence[str],
+    labels: Int64,
+    r: Outcome,
+    c: Outcome,
+    raw: tuple[AnyLogits, AnyLogits],
+    near: float | None,
+    alpha: float,
+    classes: Sequence[str],
+) -> dict[str, Any]:
     same = r.predictions == c.predictions
     kl = kl_scores(r.logs, c.logs)
     distances = logit_distances(*raw)
     margins = top_two_margin(r.scores), top_two_margin(c.scores)
     flips = [
         {
-            "id": ids[i], "label": classes[int(labels[i])],
-            "reference": classes[int(r.predictions[i])], "candidate": classes[int(c.predictions[i])],
-            "margin_reference": float(margins[0][i]), "margin_candidate": float(margins[1][i]),
+            "id": ids[i],
+            "label": classes[int(labels[i])],
+            "reference": classes[int(r.predictions[i])],
+            "candidate": classes[int(c.predictions[i])],
+            "margin_reference": float(margins[0][i]),
+            "margin_candidate": float(margins[1][i]),
         }
         for i in np.flatnonzero(~same).tolist()
-    ]  # fmt: skip
+    ]
     limit = None if near is None or raw[0].shape[1] > 1 else 2 * near * distances["s"]
     return {
-        "count": int(same.sum()), "rate": float(same.mean()), "wilson": wilson(int(same.sum()), len(same), alpha),
-        "flips": flips, "near_tie_limit": limit,
+        "count": int(same.sum()),
+        "rate": float(same.mean()),
+        "wilson": wilson(int(same.sum()), len(same), alpha),
+        "flips": flips,
+        "near_tie_limit": limit,
         "near_tie_flips": None if limit is None else sum(flip["margin_reference"] < limit for flip in flips),
-        "kl_mean": float(kl.mean()), "kl_p95": float(np.quantile(kl, 0.95)), "kl_max": float(kl.max()), **distances,
-    }  # fmt: skip
+        "kl_mean": float(kl.mean()),
+        "kl_p95": float(np.quantile(kl, 0.95)),
+        "kl_max": float(kl.max()),
+        **distances,
+    }
 
 
 def _classes(
-    labels: Int64, r: Outcome, c: Outcome, clusters: Int64 | None, named: Bool, names: Sequence[str], options: ParityOptions,
+    labels: Int64,
+    r: Outcome,
+    c: Outcome,
+    clusters: Int64 | None,
+    named: Bool,
+    names: Sequence[str],
+    options: ParityOptions,
     select: Mapping[str, Any] | None,
-) -> tuple[ClassResult, ...]:  # fmt: skip
+) -> tuple[ClassResult, ...]:
     lost = (r.predictions == labels) & (c.predictions != labels)
     gained = (r.predictions != labels) & (c.predictions == labels)
     pairs: dict[int, Paired] = {}
@@ -175,9 +196,15 @@ def _classes(
         own = labels == k
         facts = None if select is None else select.get("classes", {}).get(names[k])
         pairs[k] = paired(
-            lost[own], gained[own], None if clusters is None else clusters[own], named=named[own], alpha=options.alpha,
-            icc=icc_of(options, facts), resamples=options.bootstrap, seed=options.seed,
-        )  # fmt: skip
+            lost[own],
+            gained[own],
+            None if clusters is None else clusters[own],
+            named=named[own],
+            alpha=options.alpha,
+            icc=icc_of(options, facts),
+            resamples=options.bootstrap,
+            seed=options.seed,
+        )
     p = [mcnemar_midp(pair.lost, pair.gained) for pair in pairs.values()]
     p_ni = [p_non_inferior(*pair.effective, options.class_delta) for pair in pairs.values()]
     rows = dict(zip(pairs, zip(p, holm(p), p_ni, holm(p_ni), strict=True), strict=True))
@@ -203,24 +230,44 @@ def _class_result(
     return ClassResult(name, pair.n, pair, *row, harm=harm, guard=why is None, guard_reason=why, needed=needed)
 
 
+@dataclass(frozen=True)
+class Known:
+    """What is known of two models beside their logits.
+
+    Attributes:
+        select: `Comparison.facts` of the validation set, for the plan.
+        near: tolerance (docs/parity.md, section 13) as a share of `s`; flips with a margin below twice that are near ties.
+        temperatures: of "reference" and "candidate", fitted on the validation set to these very artifacts.
+        folded: temperatures that stand in the heads already (reference, candidate); logits are compared without them.
+    """
+
+    select: Mapping[str, Any] | None = None
+    near: float | None = None
+    temperatures: Mapping[str, Temperature] = field(default_factory=dict)
+    folded: tuple[float, float] = (1.0, 1.0)
+
+
 def compare_logits(
-    ids: Sequence[str], labels: Sequence[int], patients: Sequence[str | None], reference: Logits, candidate: Logits,
-    classes: Sequence[str], options: ParityOptions, *, select: Mapping[str, Any] | None = None, near: float | None = None,
-    temperatures: Mapping[str, Temperature] | None = None, folded: tuple[float, float] = (1.0, 1.0),
-) -> Comparison:  # fmt: skip
+    ids: Sequence[str],
+    labels: Sequence[int],
+    patients: Sequence[str | None],
+    reference: Logits,
+    candidate: Logits,
+    classes: Sequence[str],
+    options: ParityOptions,
+    known: Known | None = None,
+) -> Comparison:
     """Compare finite logits [n, views, K] of the same images in the same order; which order does not matter.
 
     Args:
         ids: one per image, unique; ties of confidence are ordered by it.
         patients: cluster of each image, or None.
-        select: `Comparison.facts` of the select set, for the plan.
-        near: tolerance (docs/parity.md, section 13) as a share of `s`; flips with a margin below twice that are near ties.
-        temperatures: of "reference" and "candidate", fitted on the select set to these very artifacts.
-        folded: temperatures that stand in the heads already (reference, candidate); logits are compared without them.
 
     Raises:
         OctcError: E708 when there is no image, or the reference is at chance: nothing worth preserving.
     """
+    known = known or Known()
+    select = known.select
     if not len(ids):
         raise OctcError("OCT-E708", "no image to compare", hint="a set with images")
     order = np.argsort(np.asarray(ids), kind="stable")  # resampling numbers patients as they come
@@ -232,17 +279,27 @@ def compare_logits(
     right_r, right_c = r.predictions == true, c.predictions == true
     _check_reference(true, r, options.alpha)
     pair = paired(
-        right_r & ~right_c, ~right_r & right_c, clusters, named=named, alpha=options.alpha, icc=icc_of(options, select),
-        resamples=options.bootstrap, seed=options.seed,
-    )  # fmt: skip
+        right_r & ~right_c,
+        ~right_r & right_c,
+        clusters,
+        named=named,
+        alpha=options.alpha,
+        icc=icc_of(options, select),
+        resamples=options.bootstrap,
+        seed=options.seed,
+    )
     models = {"reference": r, "candidate": c}
-    fitted = {name: (temperatures or {}).get(name, Temperature(reason="not_given")) for name in models}
+    fitted = {name: known.temperatures.get(name, Temperature(reason="not_given")) for name in models}
     calibration = {name: _calibration(model, true, ids) for name, model in models.items()}
     matrices = {name: confusion_matrix(true, model.predictions, len(classes)) for name, model in models.items()}
     return Comparison(
-        classes=tuple(classes), n=len(true), both_right=int((right_r & right_c).sum()),
-        both_wrong=int((~right_r & ~right_c).sum()), ties={name: model.ties for name, model in models.items()},
-        predicted_classes={name: len(np.unique(model.predictions)) for name, model in models.items()}, pair=pair,
+        classes=tuple(classes),
+        n=len(true),
+        both_right=int((right_r & right_c).sum()),
+        both_wrong=int((~right_r & ~right_c).sum()),
+        ties={name: model.ties for name, model in models.items()},
+        predicted_classes={name: len(np.unique(model.predictions)) for name, model in models.items()},
+        pair=pair,
         per_class=_classes(true, r, c, clusters, named, classes, options, select),
         matrices={name: table.tolist() for name, table in matrices.items()},
         figures={name: figures_of(table, find_normal(classes)) for name, table in matrices.items()},
@@ -250,17 +307,17 @@ def compare_logits(
         intervals=figure_intervals(
             ids, true, clusters, models, len(classes), alpha=options.alpha, resamples=options.bootstrap, seed=options.seed
         ),
-        agreement=_agreement(ids, true, r, c, _unfolded(reference, candidate, folded), near, options.alpha, classes),
-        plan=make_plan(len(true), size, options, select),
-        auc=compare_areas(
-            true, clusters, (r, c), classes, alpha=options.alpha, resamples=options.bootstrap, seed=options.seed
+        agreement=_agreement(
+            ids, true, r, c, _unfolded(reference, candidate, known.folded), known.near, options.alpha, classes
         ),
+        plan=make_plan(len(true), size, options, select),
+        auc=compare_areas(true, clusters, (r, c), classes, alpha=options.alpha, resamples=options.bootstrap, seed=options.seed),
         temperatures=fitted,
         tempered={
             name: _tempered(logits, fitted[name].value, true, ids) or calibration[name]
             for name, logits in (("reference", reference), ("candidate", candidate))
         },
-    )  # fmt: skip
+    )
 
 
 def _check_reference(labels: Int64, reference: Outcome, alpha: float) -> None:

@@ -13,9 +13,14 @@ from octc.stats.metrics import ClassFigures, Figures, Float64, Int64, confusion_
 from octc.stats.proportions import Interval
 
 NAMES = (
-    "accuracy", "macro_sensitivity", "macro_specificity", "macro_precision", "macro_f1", "disease_vs_normal_sensitivity",
+    "accuracy",
+    "macro_sensitivity",
+    "macro_specificity",
+    "macro_precision",
+    "macro_f1",
+    "disease_vs_normal_sensitivity",
     "disease_vs_normal_specificity",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)

@@ -96,9 +96,16 @@ def class_names(present: Int64) -> list[str]:
 
 
 def figure_intervals(
-    ids: Sequence[str], labels: Int64, clusters: Int64 | None, models: dict[str, Outcome], classes: int,
-    *, alpha: float, resamples: int, seed: int,
-) -> dict[str, dict[str, Interval | None]]:  # fmt: skip
+    ids: Sequence[str],
+    labels: Int64,
+    clusters: Int64 | None,
+    models: dict[str, Outcome],
+    classes: int,
+    *,
+    alpha: float,
+    resamples: int,
+    seed: int,
+) -> dict[str, dict[str, Interval | None]]:
     """Patient-bootstrap intervals, as fractions: for each model NAMES, `class_names` and ece_mass; "agreement": equal answers.
 
     Images are resampled where there are no patients. An interval is None with one cluster, or when more than 1 % of the

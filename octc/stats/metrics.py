@@ -70,9 +70,17 @@ def _one_class(matrix: Int64, k: int) -> ClassFigures:
     if support == 0:
         return ClassFigures(support, predicted, tp, fp, fn, tn, None, None, None, None)
     return ClassFigures(
-        support, predicted, tp, fp, fn, tn,
-        _ratio(tp, support), _ratio(tn, tn + fp), _ratio(tp, predicted), _ratio(2 * tp, 2 * tp + fp + fn),
-    )  # fmt: skip
+        support,
+        predicted,
+        tp,
+        fp,
+        fn,
+        tn,
+        _ratio(tp, support),
+        _ratio(tn, tn + fp),
+        _ratio(tp, predicted),
+        _ratio(2 * tp, 2 * tp + fp + fn),
+    )
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

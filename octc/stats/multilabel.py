@@ -19,8 +19,10 @@ from octc.stats.roc import average_precision, roc
 # of the images of an eye [m, K]: its score, and its labels (any says so, the first does, most do)
 POOL: dict[str, Callable[[Any], Any]] = {"max": lambda own: own.max(0), "mean": lambda own: own.mean(0)}
 TRUTH: dict[str, Callable[[Any], Any]] = {
-    "union": lambda own: own.any(0), "first": lambda own: own[0], "mode": lambda own: own.mean(0) > 0.5,
-}  # fmt: skip
+    "union": lambda own: own.any(0),
+    "first": lambda own: own[0],
+    "mode": lambda own: own.mean(0) > 0.5,
+}
 COLUMNS = ("class", "sensitivity", "specificity", "accuracy", "auc", "ap", "f1", "f1_ss", "support", "predicted", "threshold")
 MEANS = ("sensitivity", "specificity", "accuracy", "auc", "ap", "f1", "f1_ss")
 HALF = 0.5
@@ -59,9 +61,14 @@ class Eyes:
 
 
 def by_eye(
-    scores: Float64, truth: Bool, eyes: Sequence[str], patients: Sequence[str | None], *, pool: str = "max",
+    scores: Float64,
+    truth: Bool,
+    eyes: Sequence[str],
+    patients: Sequence[str | None],
+    *,
+    pool: str = "max",
     label: str = "union",
-) -> Eyes:  # fmt: skip
+) -> Eyes:
     """Images [N, K] -> eyes. The score of an eye is the largest (or the mean) of its images'.
 
     The label of an eye is the union of its images' labels, or (as QD-RetNet) that of its first image, or what most say.
@@ -73,9 +80,11 @@ def by_eye(
         rows[place[eye]].append(i)
     pooled, said = POOL[pool], TRUTH[label]
     return Eyes(
-        tuple(names), np.stack([pooled(scores[own]) for own in rows]), np.stack([said(truth[own]) for own in rows]),
+        tuple(names),
+        np.stack([pooled(scores[own]) for own in rows]),
+        np.stack([said(truth[own]) for own in rows]),
         tuple(patients[own[0]] for own in rows),
-    )  # fmt: skip
+    )
 
 
 def _ratio(part: float, whole: float) -> float | None:
@@ -95,11 +104,17 @@ def class_figures(scores: Float64, truth: Bool, threshold: float) -> dict[str, A
     sensitivity, specificity = _ratio(tp, tp + fn), _ratio(tn, tn + fp)
     curve = roc(scores, truth)
     return {
-        "sensitivity": sensitivity, "specificity": specificity, "accuracy": _ratio(tp + tn, len(truth)),
-        "auc": None if curve is None else curve.area, "ap": average_precision(scores, truth),
-        "f1": _ratio(2 * tp, 2 * tp + fp + fn) if tp + fn else None, "f1_ss": _harmonic(sensitivity, specificity),
-        "support": tp + fn, "predicted": tp + fp, "threshold": float(threshold),
-    }  # fmt: skip
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+        "accuracy": _ratio(tp + tn, len(truth)),
+        "auc": None if curve is None else curve.area,
+        "ap": average_precision(scores, truth),
+        "f1": _ratio(2 * tp, 2 * tp + fp + fn) if tp + fn else None,
+        "f1_ss": _harmonic(sensitivity, specificity),
+        "support": tp + fn,
+        "predicted": tp + fp,
+        "threshold": float(threshold),
+    }
 
 
 def figures(eyes: Eyes, classes: Sequence[str], thresholds: Sequence[float]) -> list[dict[str, Any]]:

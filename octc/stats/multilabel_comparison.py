@@ -18,7 +18,7 @@ from octc.stats.multilabel import by_eye, mean_ap, target_matrix, view_scores
 from octc.stats.patients import PatientIds, patient_ids
 from octc.stats.proportions import Interval, flip_rate_bound, wilson
 from octc.stats.test_plan import ParityOptions
-from octc.stats.verdict import GateResult, Part, Verdict, conclude, finite_part, golden_part
+from octc.stats.verdict import GateResult, Part, Verdict, conclude, finite_part
 
 
 class LabelledImage(Protocol):
@@ -73,20 +73,37 @@ class Decisions:
         interval = None if self.interval is None else [100 * limit for limit in self.interval]
         flips = sum(row["flips"] for row in self.per_class)
         return {
-            "task": "multilabel", "n": self.n, "eyes": self.eyes, "patients": self.known.count, **self.known.to_json(),
-            "drawn": "eyes" if self.known.count is None else "patients", "agreement": self.agreement,
-            "agreement_wilson": self.agreement_interval, "flips": flips, "per_class": list(self.per_class),
+            "task": "multilabel",
+            "n": self.n,
+            "eyes": self.eyes,
+            "patients": self.known.count,
+            **self.known.to_json(),
+            "drawn": "eyes" if self.known.count is None else "patients",
+            "agreement": self.agreement,
+            "agreement_wilson": self.agreement_interval,
+            "flips": flips,
+            "per_class": list(self.per_class),
             "map": {name: None if value is None else 100 * value for name, value in self.map.items()},
-            "map_difference_pp": drop, "map_difference_interval_pp": interval, "dlogit_max": self.dlogit_max,
-            "thresholds": list(self.thresholds), "resamples": RESAMPLES,
+            "map_difference_pp": drop,
+            "map_difference_interval_pp": interval,
+            "dlogit_max": self.dlogit_max,
+            "thresholds": list(self.thresholds),
+            "resamples": RESAMPLES,
             "flip_rate_upper_95": flip_rate_bound(self.n * len(self.per_class)) if flips == 0 else None,
-        }  # fmt: skip
+        }
 
 
 def compare_decisions(
-    samples: Sequence[LabelledImage], reference: Any, candidate: Any, classes: Sequence[str], thresholds: Sequence[float], *,
-    truth: str = "union", alpha: float = 0.05, seed: int = SEED,
-) -> Decisions:  # fmt: skip
+    samples: Sequence[LabelledImage],
+    reference: Any,
+    candidate: Any,
+    classes: Sequence[str],
+    thresholds: Sequence[float],
+    *,
+    truth: str = "union",
+    alpha: float = 0.05,
+    seed: int = SEED,
+) -> Decisions:
     """Compare finite logits [n, views, K] of the same images in the same order."""
     labels = target_matrix([s.targets if s.targets is not None else (s.label,) for s in samples], len(classes))
     eyes, patients = [s.eye or s.path for s in samples], [s.patient for s in samples]
@@ -97,28 +114,37 @@ def compare_decisions(
     difference, interval = map_difference(*by, seed=seed, alpha=alpha)
     same = int((said[0] == said[1]).sum())
     return Decisions(
-        n=len(samples), eyes=len(by[0].names), known=patient_ids(patients),
+        n=len(samples),
+        eyes=len(by[0].names),
+        known=patient_ids(patients),
         per_class=tuple(_class(name, k, labels, said, scores) for k, name in enumerate(classes)),
-        agreement=same / labels.size, agreement_interval=wilson(same, labels.size, alpha),
+        agreement=same / labels.size,
+        agreement_interval=wilson(same, labels.size, alpha),
         map={"reference": mean_ap(by[0].scores, by[0].truth), "candidate": mean_ap(by[1].scores, by[1].truth)},
-        difference=difference, interval=interval, dlogit_max=float(np.abs(np.asarray(reference) - np.asarray(candidate)).max()),
+        difference=difference,
+        interval=interval,
+        dlogit_max=float(np.abs(np.asarray(reference) - np.asarray(candidate)).max()),
         thresholds=tuple(float(value) for value in thresholds),
-    )  # fmt: skip
+    )
 
 
 def _class(name: str, k: int, labels: Bool, said: tuple[Bool, Bool], scores: tuple[Float64, Float64]) -> dict[str, Any]:
     one, other, true = said[0][:, k], said[1][:, k], labels[:, k]
     aps = [mean_ap(values[:, k : k + 1], labels[:, k : k + 1]) for values in scores]
     cells = (
-        name, int(true.sum()), int((one != other).sum()), int((~one & other).sum()), int((one & ~other).sum()),
-        int(((one == true) & (other != true)).sum()), int(((one != true) & (other == true)).sum()), *aps,
-    )  # fmt: skip
+        name,
+        int(true.sum()),
+        int((one != other).sum()),
+        int((~one & other).sum()),
+        int((one & ~other).sum()),
+        int(((one == true) & (other != true)).sum()),
+        int(((one != true) & (other == true)).sum()),
+        *aps,
+    )
     return dict(zip(COLUMNS, cells, strict=True))
 
 
-def judge_decisions(
-    found: Decisions, options: ParityOptions, extra: Sequence[Part] = (), *, exploratory: bool = False
-) -> Verdict:
+def judge_decisions(found: Decisions, options: ParityOptions, extra: Sequence[Part] = (), exploratory: bool = False) -> Verdict:
     """The claim is that the mAP falls by less than the margin: the interval decides, as for one label an image."""
     delta, limits = options.delta, found.interval
     if limits is None or found.difference is None:
@@ -162,13 +188,19 @@ class EyeGate(GateResult):
 
 
 def gate_decisions(
-    samples: Sequence[LabelledImage], reference: Any, candidate: Any, classes: Sequence[str], thresholds: Sequence[float],
-    options: ParityOptions | None = None, *, truth: str = "union", golden_ok: bool | None = None, golden_detail: str = "",
-) -> EyeGate:  # fmt: skip
+    samples: Sequence[LabelledImage],
+    reference: Any,
+    candidate: Any,
+    classes: Sequence[str],
+    thresholds: Sequence[float],
+    options: ParityOptions | None = None,
+    truth: str = "union",
+    extra: Sequence[Part] = (),
+) -> EyeGate:
     """Whether a candidate may be published, from logits [n, K] on the select set: its mAP falls by no more than the margin."""
     options = options or ParityOptions()
     r, c = (np.asarray(a)[:, None] if np.ndim(a) == 2 else np.asarray(a) for a in (reference, candidate))
-    extra = [*golden_part(golden_ok, golden_detail), all_finite(samples, c)]
+    extra = [*extra, all_finite(samples, c)]
     if any(not part.holds for part in extra):
         reasons = tuple(part.reason for part in extra if not part.holds)
         verdict = conclude("fail", reasons, extra)

@@ -77,9 +77,12 @@ def clustered_p(values: Float64, clusters: Int64 | None) -> float:
 
 
 def robustness(
-    labels: Int64, clean: tuple[Int64, Int64], worse: Mapping[Level, tuple[Int64, Int64]], clusters: Int64 | None,
+    labels: Int64,
+    clean: tuple[Int64, Int64],
+    worse: Mapping[Level, tuple[Int64, Int64]],
+    clusters: Int64 | None,
     options: ParityOptions,
-) -> Robustness:  # fmt: skip
+) -> Robustness:
     """Compare predictions [n] of (reference, candidate) on clean pictures and at every level, mild before severe."""
     before = tuple(one == labels for one in clean)
     cells = [
@@ -96,17 +99,33 @@ def robustness(
 
 
 def _cell(
-    level: Level, before: tuple[Bool, ...], now: tuple[Bool, Bool], agreement: float, clusters: Int64 | None,
+    level: Level,
+    before: tuple[Bool, ...],
+    now: tuple[Bool, Bool],
+    agreement: float,
+    clusters: Int64 | None,
     options: ParityOptions,
-) -> Cell:  # fmt: skip
+) -> Cell:
     pair = paired(
-        now[0] & ~now[1], ~now[0] & now[1], clusters, alpha=options.alpha, resamples=options.bootstrap, seed=options.seed,
-    )  # fmt: skip
+        now[0] & ~now[1],
+        ~now[0] & now[1],
+        clusters,
+        alpha=options.alpha,
+        resamples=options.bootstrap,
+        seed=options.seed,
+    )
     steps = (now[1].astype(np.float64) - before[1]) - (now[0].astype(np.float64) - before[0])
     return Cell(
-        *level, pair.n, float(now[0].mean()), float(now[1].mean()), pair.difference, pair.deciding, agreement,
-        float(steps.mean()), clustered_p(steps, clusters),
-    )  # fmt: skip
+        *level,
+        pair.n,
+        float(now[0].mean()),
+        float(now[1].mean()),
+        pair.difference,
+        pair.deciding,
+        agreement,
+        float(steps.mean()),
+        clustered_p(steps, clusters),
+    )
 
 
 def _breaks(cells: Sequence[Cell], start: tuple[float, float], margin: float) -> tuple[float | None, float | None]:

@@ -45,9 +45,10 @@ def roc(scores: npt.ArrayLike, positives: npt.ArrayLike) -> Roc | None:
         return None
     thresholds, hits, misses = _counts(scores, truth)
     return Roc(
-        np.concatenate([[0.0], misses / misses[-1]]), np.concatenate([[0.0], hits / hits[-1]]),
+        np.concatenate([[0.0], misses / misses[-1]]),
+        np.concatenate([[0.0], hits / hits[-1]]),
         np.concatenate([[np.inf], thresholds]),
-    )  # fmt: skip
+    )
 
 
 def average_precision(scores: npt.ArrayLike, positives: npt.ArrayLike) -> float | None:

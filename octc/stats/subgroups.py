@@ -80,9 +80,13 @@ def binned(column: str, values: Sequence[str | None]) -> list[str]:
 
 
 def subgroups(
-    labels: Int64, said: tuple[Int64, Int64], clusters: Int64 | None, columns: Mapping[str, Sequence[str | None]],
-    options: ParityOptions, named: Bool | None = None,
-) -> tuple[Subgroup, ...]:  # fmt: skip
+    labels: Int64,
+    said: tuple[Int64, Int64],
+    clusters: Int64 | None,
+    columns: Mapping[str, Sequence[str | None]],
+    options: ParityOptions,
+    named: Bool | None = None,
+) -> tuple[Subgroup, ...]:
     """Every value of every column; `said`: predictions [n] of reference and candidate. A column's values are sorted.
 
     named: whose patient is known (None: of all).
@@ -95,10 +99,15 @@ def subgroups(
         for value in sorted(set(groups.tolist())):
             own = groups == value
             pair = paired(
-                lost[own], gained[own], None if clusters is None else clusters[own],
-                named=None if named is None else named[own], alpha=options.alpha,
-                icc=0.5 if options.plan_icc is None else options.plan_icc, resamples=options.bootstrap, seed=options.seed,
-            )  # fmt: skip
+                lost[own],
+                gained[own],
+                None if clusters is None else clusters[own],
+                named=None if named is None else named[own],
+                alpha=options.alpha,
+                icc=0.5 if options.plan_icc is None else options.plan_icc,
+                resamples=options.bootstrap,
+                seed=options.seed,
+            )
             hits = (int(right[0][own].sum()), int(right[1][own].sum()))
             same = float((said[0] == said[1])[own].mean())
             found.append(

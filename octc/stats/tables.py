@@ -91,10 +91,20 @@ class TableComparison:
 
 
 def compare_tables(
-    labels: Sequence[Any], before: npt.ArrayLike, after: npt.ArrayLike, *, patients: Sequence[Any] | None = None,
-    ids: Sequence[str] | None = None, classes: Sequence[str] | None = None, margin: float = 1.0, class_margin: float = 3.0,
-    claim: str = "ni", alpha: float = 0.05, resamples: int = 10_000, seed: int = 0,
-) -> TableComparison:  # fmt: skip
+    labels: Sequence[Any],
+    before: npt.ArrayLike,
+    after: npt.ArrayLike,
+    *,
+    patients: Sequence[Any] | None = None,
+    ids: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    margin: float = 1.0,
+    class_margin: float = 3.0,
+    claim: str = "ni",
+    alpha: float = 0.05,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> TableComparison:
     """Compare two prediction tables of the same images in the same order.
 
     Args:
@@ -241,10 +251,19 @@ def _document(
         rows.append(ClassRow(result.name, result.n, before, after, pair.lost, pair.gained, result.p_holm, pair.deciding))
     whose = patient_ids(patients)
     return TableComparison(
-        classes=found.classes, n=found.n, patients=whose.patients if whose.state == KNOWN else None,
+        classes=found.classes,
+        n=found.n,
+        patients=whose.patients if whose.state == KNOWN else None,
         accuracy={side: count / found.n for side, count in hits.items()},
         accuracy_interval={side: wilson(count, found.n, options.alpha) for side, count in hits.items()},
-        lost=found.pair.lost, gained=found.pair.gained, difference=found.pair.difference, interval=found.pair.deciding,
-        mcnemar_midp=mcnemar_midp(found.pair.lost, found.pair.gained), agreement=float(found.agreement["rate"]),
-        per_class=tuple(rows), verdict=verdict, options=options, scored=scored,
-    )  # fmt: skip
+        lost=found.pair.lost,
+        gained=found.pair.gained,
+        difference=found.pair.difference,
+        interval=found.pair.deciding,
+        mcnemar_midp=mcnemar_midp(found.pair.lost, found.pair.gained),
+        agreement=float(found.agreement["rate"]),
+        per_class=tuple(rows),
+        verdict=verdict,
+        options=options,
+        scored=scored,
+    )

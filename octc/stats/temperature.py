@@ -52,9 +52,11 @@ def fit(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     values = np.asarray(logits, np.float64)
     views = values[:, None] if values.ndim == 2 else values
     found = minimize_scalar(
-        lambda x: nll_at(views, labels, math.exp(x)), bounds=(math.log(LOWEST), math.log(HIGHEST)), method="bounded",
+        lambda x: nll_at(views, labels, math.exp(x)),
+        bounds=(math.log(LOWEST), math.log(HIGHEST)),
+        method="bounded",
         options={"xatol": TOLERANCE, "maxiter": 200},
-    )  # fmt: skip
+    )
     return math.exp(float(found.x))
 
 

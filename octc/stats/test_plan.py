@@ -135,6 +135,14 @@ def make_plan(n: int, mean_size: float | None, options: ParityOptions, select: M
     n_eff = math.floor(n / deff)
     level = (discordance, options.delta, options.alpha)
     return Plan(
-        discordance, source, icc, told, deff, n_eff, exact_power(n_eff, *level),
-        needed_n(0.60, *level, deff), needed_n(0.80, *level, deff), smallest_n(options.delta, options.alpha),
-    )  # fmt: skip
+        discordance,
+        source,
+        icc,
+        told,
+        deff,
+        n_eff,
+        exact_power(n_eff, *level),
+        needed_n(0.60, *level, deff),
+        needed_n(0.80, *level, deff),
+        smallest_n(options.delta, options.alpha),
+    )

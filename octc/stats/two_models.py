@@ -117,10 +117,20 @@ def aligned(reference: Side, candidate: Side) -> Side:
     if moved != reference.labels:
         raise OctcError("OCT-E706", "the two have other labels for the same images", hint="judge both on one data set")
     return Side(
-        candidate.name, candidate.role, candidate.model, candidate.classes, reference.ids, moved,
-        tuple(candidate.patients[i] for i in order), candidate.probabilities[order], candidate.logs[order], candidate.size,
-        candidate.latency, candidate.facts, candidate.ensemble,
-    )  # fmt: skip
+        candidate.name,
+        candidate.role,
+        candidate.model,
+        candidate.classes,
+        reference.ids,
+        moved,
+        tuple(candidate.patients[i] for i in order),
+        candidate.probabilities[order],
+        candidate.logs[order],
+        candidate.size,
+        candidate.latency,
+        candidate.facts,
+        candidate.ensemble,
+    )
 
 
 def versus(reference: Side, candidate: Side, alpha: float = 0.05) -> Versus:
@@ -148,11 +158,17 @@ def versus(reference: Side, candidate: Side, alpha: float = 0.05) -> Versus:
         p, adjusted = found.get(k, (None, None))
         per_class.append(ClassPair(name, int((labels == k).sum()), one, other, rows.get(k), p, adjusted))
     return Versus(
-        (reference, candidate), len(labels), patient_ids(reference.patients), figures,
-        (float(nll_scores(reference.logs, labels).mean()), float(nll_scores(candidate.logs, labels).mean())), whole,
-        float((reference.said == candidate.said).mean()), mcnemar_midp(whole.lost, whole.gained),
-        mcnemar_exact(whole.lost, whole.gained), tuple(per_class),
-    )  # fmt: skip
+        (reference, candidate),
+        len(labels),
+        patient_ids(reference.patients),
+        figures,
+        (float(nll_scores(reference.logs, labels).mean()), float(nll_scores(candidate.logs, labels).mean())),
+        whole,
+        float((reference.said == candidate.said).mean()),
+        mcnemar_midp(whole.lost, whole.gained),
+        mcnemar_exact(whole.lost, whole.gained),
+        tuple(per_class),
+    )
 
 
 def share_saved(reference: float | None, candidate: float | None) -> float | None:
@@ -182,12 +198,25 @@ def csv_row(found: Versus) -> tuple[Any, ...]:
     saved = share_saved(one.size.get("parameters"), other.size.get("parameters"))
     gap = None if one.ensemble is None or other.ensemble is None else 100 * (one.ensemble - other.ensemble)
     return (
-        _scaled(one, "parameters", 1e6), _scaled(other, "parameters", 1e6), *accuracy,
-        None if other.ensemble is None else 100 * other.ensemble, None if saved is None else 100 * saved, 100 * found.gap, gap,
-        times_smaller(one.size.get("parameters"), other.size.get("parameters")), one.name, other.name, found.n, low, high,
-        found.mcnemar_midp, _scaled(one, "macs", 1e9), _scaled(other, "macs", 1e9), one.size.get("file_mib"),
+        _scaled(one, "parameters", 1e6),
+        _scaled(other, "parameters", 1e6),
+        *accuracy,
+        None if other.ensemble is None else 100 * other.ensemble,
+        None if saved is None else 100 * saved,
+        100 * found.gap,
+        gap,
+        times_smaller(one.size.get("parameters"), other.size.get("parameters")),
+        one.name,
+        other.name,
+        found.n,
+        low,
+        high,
+        found.mcnemar_midp,
+        _scaled(one, "macs", 1e9),
+        _scaled(other, "macs", 1e9),
+        one.size.get("file_mib"),
         other.size.get("file_mib"),
-    )  # fmt: skip
+    )
 
 
 def _scaled(side: Side, name: str, unit: float) -> float | None:
@@ -200,19 +229,37 @@ def versus_json(found: Versus) -> dict[str, Any]:
     sides = []
     for side, figures, loss in zip(found.sides, found.figures, found.losses, strict=True):
         hits = round((figures.accuracy or 0.0) * figures.n)
-        sides.append({
-            "name": side.name, "role": side.role, "model": side.model, "facts": side.facts, "size": side.size,
-            "latency": list(side.latency), "figures": asdict(figures), "loss": loss, "ensemble_accuracy": side.ensemble,
-            "accuracy_wilson_95": wilson(hits, figures.n),
-        })  # fmt: skip
+        sides.append(
+            {
+                "name": side.name,
+                "role": side.role,
+                "model": side.model,
+                "facts": side.facts,
+                "size": side.size,
+                "latency": list(side.latency),
+                "figures": asdict(figures),
+                "loss": loss,
+                "ensemble_accuracy": side.ensemble,
+                "accuracy_wilson_95": wilson(hits, figures.n),
+            }
+        )
     one, other = (side.size for side in found.sides)
     names = ("parameters", "macs", "file_mib")
     return {
-        "reference": sides[0], "candidate": sides[1], "classes": found.sides[0].classes, "n": found.n,
-        "patients": found.patients, **found.known.to_json(), "leakage": found.leakage,
-        "agreement": found.agreement, "gap": found.gap, "pair": asdict(found.pair),
-        "difference": found.pair.difference, "mcnemar_midp": found.mcnemar_midp, "mcnemar_exact": found.mcnemar_exact,
+        "reference": sides[0],
+        "candidate": sides[1],
+        "classes": found.sides[0].classes,
+        "n": found.n,
+        "patients": found.patients,
+        **found.known.to_json(),
+        "leakage": found.leakage,
+        "agreement": found.agreement,
+        "gap": found.gap,
+        "pair": asdict(found.pair),
+        "difference": found.pair.difference,
+        "mcnemar_midp": found.mcnemar_midp,
+        "mcnemar_exact": found.mcnemar_exact,
         "per_class": [asdict(row) for row in found.per_class],
         "saved": {name: share_saved(one.get(name), other.get(name)) for name in names},
         "times_smaller": {name: times_smaller(one.get(name), other.get(name)) for name in names},
-    }  # fmt: skip
+    }

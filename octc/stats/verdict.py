@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -44,9 +44,14 @@ class Verdict:
 
 
 def conclude(
-    word: str, reasons: Sequence[str], parts: Sequence[Part], *, limits: tuple[float, float] | None = None, claim: str = "",
+    word: str,
+    reasons: Sequence[str],
+    parts: Sequence[Part],
+    *,
+    limits: tuple[float, float] | None = None,
+    claim: str = "",
     exploratory: bool = False,
-) -> Verdict:  # fmt: skip
+) -> Verdict:
     """The verdict that a word is: here, and nowhere else, it is decided whether a claim was shown, and so the exit code.
 
     limits: of the difference, candidate less reference. claim: "tost" wants equivalence, any other non-inferiority.
@@ -140,9 +145,13 @@ def golden_part(ok: bool | None, detail: str = "") -> list[Part]:
 def parts_of(comparison: Comparison, options: ParityOptions) -> list[Part]:
     """Every rule of docs/parity.md, section 4.1, in order; finiteness and golden images are the caller's."""
     return [
-        *_floor_parts(comparison, options), _ece_part(comparison, options), *_accuracy_parts(comparison, options),
-        *_class_parts(comparison, options), *_auc_parts(comparison, options), *_plan_parts(comparison),
-    ]  # fmt: skip
+        *_floor_parts(comparison, options),
+        _ece_part(comparison, options),
+        *_accuracy_parts(comparison, options),
+        *_class_parts(comparison, options),
+        *_auc_parts(comparison, options),
+        *_plan_parts(comparison),
+    ]
 
 
 def judge(comparison: Comparison, options: ParityOptions, extra: Sequence[Part] = (), exploratory: bool = False) -> Verdict:
@@ -200,27 +209,40 @@ class GateResult:
     def to_json(self) -> dict[str, Any]:
         """For the manifest: decision, counts, interval, agreement, and the facts for a later plan."""
         head: dict[str, Any] = {
-            "set": "select", "accepted": self.accepted, "word": self.word,
-            "reasons": list(self.reasons), "needed_n": self.needed,
-        }  # fmt: skip
+            "set": "select",
+            "accepted": self.accepted,
+            "word": self.word,
+            "reasons": list(self.reasons),
+            "needed_n": self.needed,
+        }
         one = self.comparison
         if one is None:
             return head
         limits = None if one.pair.deciding is None else [100 * limit for limit in one.pair.deciding]
         return {
-            **head, "n": one.n, "patients": one.pair.patients,
+            **head,
+            "n": one.n,
+            "patients": one.pair.patients,
             "accuracy": {name: 100 * one.hits(name) / one.n for name in ("reference", "candidate")},
-            "difference_pp": 100 * one.pair.difference, "deciding_pp": limits, "agreement": one.agreement["rate"],
-            "kl_mean": one.agreement["kl_mean"], "ece": {name: one.calibration[name]["ece_mass"] for name in one.calibration},
+            "difference_pp": 100 * one.pair.difference,
+            "deciding_pp": limits,
+            "agreement": one.agreement["rate"],
+            "kl_mean": one.agreement["kl_mean"],
+            "ece": {name: one.calibration[name]["ece_mass"] for name in one.calibration},
             "facts": one.facts(),
-        }  # fmt: skip
+        }
 
 
 def gate(
-    ids: Sequence[str], labels: Sequence[int], patients: Sequence[str | None], reference: Logits, candidate: Logits,
-    classes: Sequence[str], options: ParityOptions | None = None, *, golden_ok: bool | None = None, golden_detail: str = "",
-    select: Mapping[str, Any] | None = None,
-) -> GateResult:  # fmt: skip
+    ids: Sequence[str],
+    labels: Sequence[int],
+    patients: Sequence[str | None],
+    reference: Logits,
+    candidate: Logits,
+    classes: Sequence[str],
+    options: ParityOptions | None = None,
+    extra: Sequence[Part] = (),
+) -> GateResult:
     """Whether a candidate may be published, from logits [n, K] or [n, views, K] on the select set, same images and order.
 
     Raises:
@@ -228,11 +250,10 @@ def gate(
     """
     options = options or ParityOptions()
     r, c = (a[:, None] if a.ndim == 2 else a for a in (reference, candidate))
-    extra = golden_part(golden_ok, golden_detail)
     if bad := nonfinite(ids, c):
         verdict = judge_nonfinite(bad, len(ids), extra)
         return GateResult(False, "rejected", verdict.reasons, None, verdict, None)
-    comparison = compare_logits(ids, labels, patients, r, c, classes, options, select=select)
+    comparison = compare_logits(ids, labels, patients, r, c, classes, options)
     verdict = judge(comparison, options, extra)
     hard = [
         part.reason for part in verdict.parts if not part.holds and part.word in ("fail", "inferior") and part.name != "ECE"

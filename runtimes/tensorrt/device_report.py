@@ -16,7 +16,7 @@ from octc.core.errors import OctcError
 from octc.runtimes.tensorrt.layers import LayerReport, report_layers
 from octc.schemas.tensorrt_plan import plan_from_json
 from octc.stats.test_plan import ParityOptions
-from octc.stats.verdict import gate
+from octc.stats.verdict import gate, golden_part
 
 SCHEMA = "octc.trt-device/1"
 OK, FAILED, SKIPPED, NOT_ASKED = "ok", "failed", "skipped", "not asked"
@@ -165,9 +165,9 @@ def _accuracy(record: Mapping[str, Any]) -> Found:
     ids = [str(place) for place in range(len(labels))]
     options = ParityOptions(margin=images["margin"])
     try:
-        result = gate(
-            ids, labels, [None] * len(labels), known["fp16"], known["int8"], images["classes"], options, golden_ok=True
-        )
+        unknown = [None] * len(labels)
+        golden = golden_part(True)
+        result = gate(ids, labels, unknown, known["fp16"], known["int8"], images["classes"], options, golden)
     except OctcError as error:  # FP16 itself is at chance
         return FAILED, f"{text}: {error.message}", error.code
     if not result.accepted:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from octc.stats.comparison import Comparison, Logits, compare_logits
+from octc.stats.comparison import Comparison, Known, Logits, compare_logits
 from octc.stats.test_plan import ParityOptions
 
 CLASSES = ("CNV", "DME", "DRUSEN", "NORMAL")
@@ -43,5 +43,5 @@ def counted(
     reference, candidate = answers(labels, [*gained_ones, *bad]), answers(labels, [*lost_ones, *bad])
     return compare_logits(
         [f"{i:05d}" for i in range(n)], labels, patients or [None] * n, says(reference), says(candidate), CLASSES,
-        options or ParityOptions(bootstrap=1000), **more,
+        options or ParityOptions(bootstrap=1000), Known(**more),
     )  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from octc.core.errors import OctcError
-from octc.stats.comparison import Comparison, compare_logits, nonfinite, outcome_of
+from octc.stats.comparison import Comparison, Known, compare_logits, nonfinite, outcome_of
 from octc.stats.test_plan import ParityOptions, make_plan
 from tests.octc.parity_cases import CLASSES, answers, counted, labels_of, says
 
@@ -17,7 +17,7 @@ C = [[1.8, 0.6, -0.9, 0.1], [0.3, 1.4, 1.5, -0.8], [-1.0, 0.1, 2.9, 0.5]]
 
 def three(near: float | None = None) -> Comparison:
     reference, candidate = (np.array(rows, np.float32)[:, None] for rows in (R, C))
-    return compare_logits(["a", "b", "c"], [0, 1, 2], [None] * 3, reference, candidate, CLASSES, QUICK, near=near)
+    return compare_logits(["a", "b", "c"], [0, 1, 2], [None] * 3, reference, candidate, CLASSES, QUICK, Known(near=near))
 
 
 def test_check_values_of_the_logits() -> None:

@@ -20,6 +20,7 @@ from octc.stats.multilabel import (
 )
 from octc.stats.multilabel_comparison import compare_decisions, gate_decisions
 from octc.stats.test_plan import ParityOptions
+from octc.stats.verdict import golden_part
 
 NAMES = ("A", "B", "C")
 
@@ -136,7 +137,7 @@ def test_decisions_that_flip_are_counted_by_class_and_direction() -> None:
 def test_the_gate_takes_the_same_file_and_rejects_a_worse_or_broken_one() -> None:
     samples, logits = make()
     options = ParityOptions(margin=1.0)
-    same = gate_decisions(samples, logits, logits, NAMES, (0.5,) * 3, options, golden_ok=True)
+    same = gate_decisions(samples, logits, logits, NAMES, (0.5,) * 3, options, extra=golden_part(True))
     assert same.accepted
     assert same.word == "non-inferior on select"
     assert same.to_json()["agreement"] == 1.0
@@ -147,4 +148,4 @@ def test_the_gate_takes_the_same_file_and_rejects_a_worse_or_broken_one() -> Non
     broken = logits.copy()
     broken[5, 0] = np.nan
     assert gate_decisions(samples, logits, broken, NAMES, (0.5,) * 3, options).reasons == ("not_finite",)
-    assert not gate_decisions(samples, logits, logits, NAMES, (0.5,) * 3, options, golden_ok=False).accepted
+    assert not gate_decisions(samples, logits, logits, NAMES, (0.5,) * 3, options, extra=golden_part(False)).accepted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from octc.stats.comparison import compare_logits
 from octc.stats.test_plan import ParityOptions
-from octc.stats.verdict import Verdict, gate, golden_part, judge, judge_nonfinite
+from octc.stats.verdict import Part, Verdict, gate, golden_part, judge, judge_nonfinite
 from tests.octc.parity_cases import CLASSES, answers, counted, labels_of, says
 
 
@@ -172,11 +173,11 @@ def test_clusters_widen_what_would_pass() -> None:
 GATE = options(margin=1, class_margin=3)
 
 
-def gated(n: int, lost: int, gained: int, **more: Any) -> Any:
+def gated(n: int, lost: int, gained: int, extra: Sequence[Part] = ()) -> Any:
     labels = labels_of(n)
     reference, candidate = answers(labels, range(lost, lost + gained)), answers(labels, range(lost))
     ids = [f"{i:05d}" for i in range(n)]
-    return gate(ids, labels, [None] * n, says(reference)[:, 0], says(candidate)[:, 0], CLASSES, GATE, **more)
+    return gate(ids, labels, [None] * n, says(reference)[:, 0], says(candidate)[:, 0], CLASSES, GATE, extra)
 
 
 def test_gate_accepts_what_is_non_inferior_on_select() -> None:
@@ -201,7 +202,7 @@ def test_gate_rejects_a_loss(n: int, lost: int, reason: str) -> None:
 
 
 def test_gate_rejects_golden_images_that_differ_and_logits_that_are_not_finite() -> None:
-    assert gated(1000, 0, 0, golden_ok=False, golden_detail="0.3").reasons == ("golden",)
+    assert gated(1000, 0, 0, golden_part(False, "0.3")).reasons == ("golden",)
     labels = labels_of(8)
     spoilt = says(labels)[:, 0]
     spoilt[3, 1] = np.nan

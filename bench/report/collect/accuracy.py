@@ -73,12 +73,19 @@ def verdict_section(dossier: Dossier) -> Section:
     for pair in pairs(dossier):
         document = pair.document
         accuracy, verdict = document["accuracy"], document["verdict"]
-        rows.append((
-            pair.name, pair.reference, percent(accuracy["reference"]), percent(accuracy["candidate"]),
-            f"{accuracy['difference_pp']:+.2f} {_limits(accuracy['deciding'])}",
-            f"{document['counts']['lost']}/{document['counts']['gained']}", f"{100 * document['agreement']['rate']:.2f}",
-            *plan_words(document), word_of(document),
-        ))  # fmt: skip
+        rows.append(
+            (
+                pair.name,
+                pair.reference,
+                percent(accuracy["reference"]),
+                percent(accuracy["candidate"]),
+                f"{accuracy['difference_pp']:+.2f} {_limits(accuracy['deciding'])}",
+                f"{document['counts']['lost']}/{document['counts']['gained']}",
+                f"{100 * document['agreement']['rate']:.2f}",
+                *plan_words(document),
+                word_of(document),
+            )
+        )
         for part in verdict["parts"]:
             if not part["holds"]:
                 open_parts.append(f"{pair.title}: {part['detail']}")
@@ -239,8 +246,9 @@ def classes_section(dossier: Dossier) -> Section:
         rows = [Difference("accuracy", accuracy["difference_pp"], whole[0], whole[1], plan["margin_pp"])] if whole else []
         rows += [
             Difference(c["name"], c["D_pp"], c["deciding"][0], c["deciding"][1], plan["class_margin_pp"])
-            for c in document["classes"] if c.get("deciding")
-        ]  # fmt: skip
+            for c in document["classes"]
+            if c.get("deciding")
+        ]
         if not rows:
             continue
         title = pair.title
@@ -282,11 +290,15 @@ def flips(first: Said, second: Said, classes: tuple[str, ...]) -> list[dict[str,
     for k in np.flatnonzero(one.predictions != two.predictions):
         truth, before, after = int(first.labels[k]), int(one.predictions[k]), int(two.predictions[k])
         what = "lost" if before == truth else "gained" if after == truth else "both wrong"
-        found.append({
-            "id": first.ids[k], "true": classes[truth],
-            "before": f"{classes[before]} {one.probabilities[k, before]:.3f}",
-            "after": f"{classes[after]} {two.probabilities[k, after]:.3f}", "what": what,
-        })  # fmt: skip
+        found.append(
+            {
+                "id": first.ids[k],
+                "true": classes[truth],
+                "before": f"{classes[before]} {one.probabilities[k, before]:.3f}",
+                "after": f"{classes[after]} {two.probabilities[k, after]:.3f}",
+                "what": what,
+            }
+        )
     return sorted(found, key=lambda r: (("lost", "gained", "both wrong").index(r["what"]), str(r["after"])[::-1], r["id"]))
 
 

@@ -123,11 +123,19 @@ def read_dossier(founds: Sequence[Found], run_dir: Path) -> Dossier:
     set_name = next((doc["set"]["name"] for doc in verdicts.values() if doc.get("set")), "test")
     teachers = tuple(read_teacher(found[0], run_dir)) if found[0].artifact.role == "student" else ()
     return Dossier(
-        found, sums, teachers, run, facts, verdicts, _records(run, set_name), _names(run),
+        found,
+        sums,
+        teachers,
+        run,
+        facts,
+        verdicts,
+        _records(run, set_name),
+        _names(run),
         {one.artifact.name: timing for one in found if (timing := read_timing(one)) is not None},
-        {name: on_test(values[name]) or [document] for name, document in verdicts.items()}, _log(run),
+        {name: on_test(values[name]) or [document] for name, document in verdicts.items()},
+        _log(run),
         _patient_ids(found[0], run),
-    )  # fmt: skip
+    )
 
 
 def _log(run: Run | None) -> ReadingLog | None:

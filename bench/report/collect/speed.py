@@ -33,8 +33,15 @@ def summary_section(dossier: Dossier) -> Section:
         none = "not verified" if dossier.as_reference(name) is None else "reference"
         word = none if known is None or (pair is None and none == "reference") else word_of(known)
         rows.append((name, f"{dossier.mib(found):.2f}", shown, agreement, word, p50_text(timing), _ratio_text(timing)))
-    columns = ("artifact", "MiB", "accuracy % [95 %]", "agreement with its reference %", "verdict", "p50 ms, batch 1",
-               "the teacher takes … times as long")  # fmt: skip
+    columns = (
+        "artifact",
+        "MiB",
+        "accuracy % [95 %]",
+        "agreement with its reference %",
+        "verdict",
+        "p50 ms, batch 1",
+        "the teacher takes … times as long",
+    )
     artifact = dossier.first.artifact
     lineage = artifact.lineage
     teacher = lineage.get("teacher_run")
@@ -98,8 +105,16 @@ def latency_section(dossier: Dossier) -> Section:
             known = row["latency_ms"]
             energy = (row.get("energy") or {}).get("gross_mj")
             status = row["status"] if row["status"] == "VALID" else f"{row['status']}: {', '.join(row['reasons'])}"
-            table.append((what, f"{row['n']:,}", *(_measure(known[p]) for p in ("p50", "p90", "p99")),
-                          _measure(row["memory"]["rss_peak_mib"]), _measure(energy), status))  # fmt: skip
+            table.append(
+                (
+                    what,
+                    f"{row['n']:,}",
+                    *(_measure(known[p]) for p in ("p50", "p90", "p99")),
+                    _measure(row["memory"]["rss_peak_mib"]),
+                    _measure(energy),
+                    status,
+                )
+            )
             data.append(row)
             times = samples_ms(timing, row) if row["status"] == "VALID" else None
             if times is not None and len(curves) < MOST_ROWS:

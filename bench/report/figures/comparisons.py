@@ -206,7 +206,8 @@ def bars_figure(rows: Sequence[tuple[str, float]], label: str, title: str, mark:
         colour = SECOND if mark is not None and value > mark else FIRST
         parts += [
             Words(left - 8, y + 7, name if len(name) <= 44 else f"…{name[-43:]}", 11, "end"),
-            Box(left, y, 300 * max(0.0, value) / most, 14, colour), Words(left + 310, y + 7, f"{value:.3g}", 11, "start"),
-        ]  # fmt: skip
+            Box(left, y, 300 * max(0.0, value) / most, 14, colour),
+            Words(left + 310, y + 7, f"{value:.3g}", 11, "start"),
+        ]
     parts.append(Words(left + 150, 62 + step * len(rows), label))
     return Figure(left + 400, 80 + step * len(rows), tuple(parts))

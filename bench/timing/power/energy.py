@@ -47,8 +47,13 @@ class Energy:
     readings: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        found = {"source": self.source, "scope": self.scope, "gross_mj": self.gross.to_json(), "net_mj": self.net.to_json(),
-                 "idle_w": self.idle_w.to_json()}  # fmt: skip
+        found = {
+            "source": self.source,
+            "scope": self.scope,
+            "gross_mj": self.gross.to_json(),
+            "net_mj": self.net.to_json(),
+            "idle_w": self.idle_w.to_json(),
+        }
         return {**found, "readings": self.readings} if self.source != "none" else found
 
 
