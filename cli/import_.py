@@ -10,7 +10,7 @@ import typer
 
 from octc.cli._app.session import Session
 from octc.core.errors import OctcError
-from octc.export.imports.options import ImportOptions
+from octc.core.import_options import ImportOptions
 
 if TYPE_CHECKING:
     from octc.export.imports.importing import Imported

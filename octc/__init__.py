@@ -18,9 +18,9 @@ from octc.core.telemetry import keep_quiet
 
 if TYPE_CHECKING:
     from octc.core.errors import OctcError as OctcError
+    from octc.core.import_options import ImportOptions as ImportOptions
     from octc.export.imports.importing import Imported as Imported
     from octc.export.imports.importing import import_model as import_model
-    from octc.export.imports.options import ImportOptions as ImportOptions
     from octc.export.own_network import OwnNetwork as OwnNetwork
     from octc.export.own_network import export_network as export
     from octc.export.own_network import quantize_network as quantize
@@ -37,7 +37,7 @@ keep_quiet()  # before any dependency is imported, in every program that imports
 # public name -> module and the name there ("": the package itself, which can be called)
 _HOME = {
     "Gate": ("octc.stats.test_plan", "ParityOptions"),
-    "ImportOptions": ("octc.export.imports.options", "ImportOptions"),
+    "ImportOptions": ("octc.core.import_options", "ImportOptions"),
     "Imported": ("octc.export.imports.importing", "Imported"),
     "Model": ("octc.runtimes.model", "Model"),
     "OctcError": ("octc.core.errors", "OctcError"),

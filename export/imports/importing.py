@@ -20,6 +20,7 @@ from PIL import Image
 
 from octc.core.errors import OctcError
 from octc.core.files import publishing, sha256_file, write_bytes
+from octc.core.import_options import ImportOptions
 from octc.core.progress import LogReporter, Reporter
 from octc.datasets.registry import guess_layout, scan_dataset
 from octc.datasets.split import CLEAN, IMPORTED, Split, make_split, read_split
@@ -31,7 +32,6 @@ from octc.export.imports import differences
 from octc.export.imports.graph import Described, choose_size, describe, read_file, refused
 from octc.export.imports.intermediate import write_ir
 from octc.export.imports.network import ImportedFile, OnnxNetwork, run_float, write_pair
-from octc.export.imports.options import ImportOptions
 from octc.export.imports.presets import read_preset
 from octc.export.imports.run import NETWORK, candidates, is_imported, keep_network, lineage_of, read_facts
 from octc.export.onnx.float import check_batches, facts_of, read_onnx
@@ -221,9 +221,9 @@ def _pictures(asked: _Asked) -> list[Image.Image]:
         return [read_image(asked.root / s.path).image for s in candidates(asked.split)]
     if asked.options.images is None:
         return [draw_phantom(DRAWN[i % len(DRAWN)], i, i) for i in range(CANDIDATES)]
-    paths, _ = scan_images(asked.options.images)
+    paths, _ = scan_images(Path(asked.options.images))
     if not paths:
-        raise OctcError("OCT-E201", "no image in this folder", hint="--images DIR", place=str(asked.options.images))
+        raise OctcError("OCT-E201", "no image in this folder", hint="--images DIR", place=asked.options.images)
     return [read_image(path).image for path in paths[:CANDIDATES]]
 
 
@@ -270,7 +270,7 @@ def _home(asked: _Asked) -> Iterator[tuple[Path, Run | None]]:
         yield asked.before.artifacts, asked.before
         return
     if asked.split is None:
-        yield asked.options.out, None
+        yield Path(asked.options.out), None
         return
     run = create_run(
         asked.options.run_dir, "student", asked.split.dataset, suffix="-imported", data_root=str(asked.root.resolve()),

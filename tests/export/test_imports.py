@@ -107,7 +107,7 @@ def test_an_artifact_answers_as_the_network_did(kind: str, dynamic: bool, write:
     file = write(kind, dynamic=dynamic)
     first = onnx.load(str(file)).graph.output[0].name
     given = {**PRE, "mean": (0.0,) * 3, "std": (1.0,) * 3} if kind == "uint8" else PRE
-    options = octc.ImportOptions(out=tmp_path / "out", output=first if kind == "two" else None, name="theirs")
+    options = octc.ImportOptions(out=str(tmp_path / "out"), output=first if kind == "two" else None, name="theirs")
     made = octc.import_model(file, given, CLASSES, options=options)
     artifact = read_artifact(made.folder)
     assert artifact.details["batches_run"] == [1, 2, 5]
@@ -128,7 +128,7 @@ def test_an_ir_of_openvino_answers_as_the_network_did(write: Write, tmp_path: Pa
     for kind in ("plain", "softmax", "nhwc"):
         core = openvino.Core().read_model(str(write(kind, dynamic=True)))
         openvino.save_model(core, str(tmp_path / f"{kind}.xml"), compress_to_fp16=False)
-        made = octc.import_model(tmp_path / f"{kind}.xml", PRE, CLASSES, options=octc.ImportOptions(out=tmp_path / kind))
+        made = octc.import_model(tmp_path / f"{kind}.xml", PRE, CLASSES, options=octc.ImportOptions(out=str(tmp_path / kind)))
         assert (made.artifact.target, made.artifact.precision) == ("openvino", "fp32")
         picture().save(tmp_path / "a.png")
         with octc.load(made.folder, threads=1) as model:
@@ -143,13 +143,13 @@ def test_an_ir_of_openvino_answers_as_the_network_did(write: Write, tmp_path: Pa
 
 
 def test_a_middle_that_is_cut_out_and_turned_colours_are_in_the_graph(write: Write, tmp_path: Path) -> None:
-    """Square pictures: resize to 60, the middle 48, blue first. All of it is matched, and the answers are those of the source."""
+    """Square pictures: resize to 60, the middle 48, blue first. All of it is matched: the answers are those of the source."""
     stated = {
         "do_resize": True, "size": {"shortest_edge": 60}, "do_center_crop": True, "crop_size": {"height": 48, "width": 48},
-        "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": MEAN, "image_std": STD, "resample": 3,
-        "do_flip_channel_order": True, "image_processor_type": "X",
+        "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": MEAN, "image_std": STD,
+        "resample": 3, "do_flip_channel_order": True, "image_processor_type": "X",
     }  # fmt: skip
-    made = octc.import_model(write(), stated, CLASSES, options=octc.ImportOptions(out=tmp_path / "out"))
+    made = octc.import_model(write(), stated, CLASSES, options=octc.ImportOptions(out=str(tmp_path / "out")))
     assert made.artifact.preprocess.size == 60
     image = picture(80, 80)
     image.save(tmp_path / "a.png")
@@ -169,7 +169,7 @@ def test_what_is_not_matched_is_said_with_its_difference_on_ten_images(write: Wr
     for i in range(12):
         draw_phantom("CNV", i, i, (150, 90)).save(tmp_path / "images" / f"{i}.png")
     stated = {"crop_size": [48], "resize_size": [60], "mean": MEAN, "std": STD, "antialias": False}
-    options = octc.ImportOptions(out=tmp_path / "out", images=tmp_path / "images")
+    options = octc.ImportOptions(out=str(tmp_path / "out"), images=str(tmp_path / "images"))
     made = octc.import_model(write(), stated, CLASSES, options=options)
     found = made.difference
     assert found["pictures"] == 10
@@ -250,7 +250,7 @@ def test_a_file_that_cannot_become_an_artifact_is_refused(
 ) -> None:
     file, more = damaged(write, how, tmp_path)
     with pytest.raises(OctcError) as caught:
-        octc.import_model(file, PRE, CLASSES, options=octc.ImportOptions(out=tmp_path / "out", **more))
+        octc.import_model(file, PRE, CLASSES, options=octc.ImportOptions(out=str(tmp_path / "out"), **more))
     assert caught.value.code == code
     assert words in caught.value.message
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
@@ -259,24 +259,24 @@ def test_a_file_that_cannot_become_an_artifact_is_refused(
 def test_weights_in_a_file_beside_it_become_part_of_the_artifact(write: Write, tmp_path: Path) -> None:
     file = write(external=True)
     assert (tmp_path / "plain.onnx.data").is_file()
-    made = octc.import_model(file, PRE, CLASSES, options=octc.ImportOptions(out=tmp_path / "out"))
+    made = octc.import_model(file, PRE, CLASSES, options=octc.ImportOptions(out=str(tmp_path / "out")))
     assert sorted(read_artifact(made.folder).files) == ["USE.md", "golden.npz", "model.onnx"]
 
 
 @pytest.mark.parametrize("classes", [("A", "B", "C"), ("A", "B", "C", "C"), ("A",)])
 def test_other_classes_than_logits_are_refused(classes: tuple[str, ...], write: Write, tmp_path: Path) -> None:
     with pytest.raises(OctcError) as caught:
-        octc.import_model(write(), PRE, classes, options=octc.ImportOptions(out=tmp_path / "out"))
+        octc.import_model(write(), PRE, classes, options=octc.ImportOptions(out=str(tmp_path / "out")))
     assert caught.value.code == "OCT-E309"
 
 
 def test_an_artifact_that_is_there_is_replaced_by_force_only(write: Write, tmp_path: Path) -> None:
-    file, options = write(), octc.ImportOptions(out=tmp_path / "out")
+    file, options = write(), octc.ImportOptions(out=str(tmp_path / "out"))
     octc.import_model(file, PRE, CLASSES, options=options)
     with pytest.raises(OctcError) as caught:
         octc.import_model(file, PRE, CLASSES, options=options)
     assert caught.value.code == "OCT-E106"
-    octc.import_model(file, PRE, CLASSES, options=octc.ImportOptions(out=tmp_path / "out", force=True))
+    octc.import_model(file, PRE, CLASSES, options=octc.ImportOptions(out=str(tmp_path / "out"), force=True))
 
 
 def test_a_quantised_file_is_an_int8_artifact(write: Write, tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_a_quantised_file_is_an_int8_artifact(write: Write, tmp_path: Path) -> N
             return next(self.rows, None)
 
     quantize_static(str(write()), str(tmp_path / "int8.onnx"), Reader(), quant_format=QuantFormat.QDQ, reduce_range=True)
-    made = octc.import_model(tmp_path / "int8.onnx", PRE, CLASSES, options=octc.ImportOptions(out=tmp_path / "out"))
+    made = octc.import_model(tmp_path / "int8.onnx", PRE, CLASSES, options=octc.ImportOptions(out=str(tmp_path / "out")))
     assert made.artifact.name == "onnx-int8"
     with octc.load(made.folder, threads=1) as model:
         assert model.golden.ok

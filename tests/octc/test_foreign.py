@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import timm
-import torch
 import torchvision
 from PIL import Image
 from timm.data import create_transform

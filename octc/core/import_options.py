@@ -18,10 +18,10 @@ class ImportOptions:
         held_out: none of the images of `data` was trained on; without it every verdict says that this is not known.
     """
 
-    out: Path = option(Path("artifacts"), shown="Where the artifact goes, without --data", metavar="DIR")
+    out: str = option("artifacts", shown="Where the artifact goes, without --data", metavar="DIR")
     run: str | None = option(None, shown="Run of an earlier import that this file belongs to (its INT8 version)", metavar="RUN")
     held_out: bool = option(False, shown="None of the images under --data was trained on", names=("--held-out",))
-    images: Path | None = option(None, shown="Pictures to measure the preprocessing on, without --data", metavar="DIR")
+    images: str | None = option(None, shown="Pictures to measure the preprocessing on, without --data", metavar="DIR")
     output: str | None = option(None, shown="Output that holds the logits, where the graph has several", metavar="NAME")
     name: str | None = option(None, shown="Name of the network in manifests (the file's)", metavar="NAME")
     seed: int = option(0, shown="Seed of the split", least=0)
