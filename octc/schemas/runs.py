@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+from msgspec import UNSET, UnsetType
+
 from octc.schemas.commands import RunRow
-from octc.schemas.common import Document
+from octc.schemas.common import Count, Document, PatientIds, Table
+from octc.schemas.split import Fold
 
 
 class Stage(Document):
@@ -15,8 +18,8 @@ class Stage(Document):
     time_utc: str
 
 
-class RunFile(Document):
-    """run.json, with what every reader of it may rely on."""
+class RunFile(Document, kw_only=True):
+    """run.json. What may be missing came with a later octc, or belongs to some kinds of training."""
 
     id: str
     kind: str
@@ -24,9 +27,27 @@ class RunFile(Document):
     created: str
     status: Literal["running", "done", "failed", "interrupted"]
     stages: list[Stage]
+    data_root: str | UnsetType = UNSET
+    data_digest: str | UnsetType = UNSET
+    split_digest: str | UnsetType = UNSET
+    recipe: Table | UnsetType = UNSET
+    seed: int | UnsetType = UNSET
+    skip_bad: bool | UnsetType = UNSET
+    fold: Fold | UnsetType | None = UNSET
+    protocol: str | UnsetType = UNSET
+    job: str | UnsetType | None = UNSET
+    task: str | UnsetType = UNSET
+    teacher_run: str | UnsetType | None = UNSET
+    teacher_sha256: str | UnsetType | None = UNSET
+    more_teachers: list[str] | UnsetType = UNSET
+    own_run: str | UnsetType | None = UNSET
+    modality: str | UnsetType = UNSET
+    request: Table | UnsetType = UNSET
+    patient_ids: PatientIds | UnsetType = UNSET
+    images_without_patient: Count | UnsetType = UNSET
 
 
-class ShownRun(RunFile):
+class ShownRun(RunFile, kw_only=True):
     artifacts: list[str]
 
 

@@ -530,3 +530,39 @@ class MultilabelReport(Document):
     set: Part
     golden_only: bool
     artifacts: Annotated[list[MultilabelResult], Meta(min_length=1)]
+
+
+class StoredVerdict(Document, kw_only=True):
+    word: Word
+    exploratory: bool = False
+    reasons: list[str] | UnsetType = UNSET
+    exit_code: int | UnsetType = UNSET
+
+
+class StoredResult(Document, kw_only=True):
+    """What readers of verify.json rely on in a `VerifyResult`, a `GoldenResult`, a `MultilabelResult`, or an older one."""
+
+    verdict: StoredVerdict
+    time_utc: str | UnsetType = UNSET
+    against: Literal["fp32", "teacher"] | UnsetType | None = UNSET
+    reference: Table | str | UnsetType | None = UNSET
+    set: Table | UnsetType | None = UNSET
+    plan: Table | UnsetType | None = UNSET
+    golden: Table | UnsetType | None = UNSET
+    robustness: Table | UnsetType | None = UNSET
+    claims: list[Table] | UnsetType = UNSET
+    tta: list[Table] | UnsetType = UNSET
+    layers: list[Layer] | UnsetType = UNSET
+    suspects: list[str] | UnsetType = UNSET
+
+
+class VerifyFile(Document, kw_only=True):
+    """verify.json. `repeated` and `exploratory` are lacking where an older octc wrote it."""
+
+    schema_version: Literal["1.0"]
+    artifact_sha256: str
+    test: StoredResult | None
+    select: StoredResult | None
+    golden: StoredResult | None
+    repeated: StoredResult | None = None
+    exploratory: list[StoredResult] = field(default_factory=list)

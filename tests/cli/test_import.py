@@ -57,7 +57,7 @@ def test_from_an_onnx_file_to_a_judged_int8_artifact(theirs: tuple[Path, Path], 
         assert code == 0, err
     code, out, err = said("predict", str(data / "dark" / "DARK-1000-0.png"), "--json")
     assert code == 0, err
-    assert json.loads(out)["data"]["predictions"][0]["label"] == "dark"
+    assert json.loads(out)["data"]["records"][0]["label"] == "dark"
 
     code, out, err = said("export", "--int8", "--target", "onnx")
     assert code == 2

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from octc.bench.parity.references import choose_parties
+from octc.bench.parity.references import choose_roles
 from octc.cli._app.main import main
 from octc.core.errors import OctcError
 from octc.core.targets import PRECISIONS, TARGETS, Target, called, in_order
@@ -87,7 +87,7 @@ def test_an_artifact_of_a_new_engine_opens_and_replays(example: Path, tmp_path: 
     runtime = open_runtime(found.folder, found.artifact)
     assert replay(runtime, read_golden(found.folder), found.artifact).ok
     assert in_order(None)[-1] == in_order("arm")[-1] == "tiny"
-    assert choose_parties([found], tmp_path, None, named=True).candidates == (found,)
+    assert choose_roles([found], tmp_path, None, named=True).candidates == (found,)
 
 
 def test_commands_know_a_new_engine(example: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], octc: Octc) -> None:
