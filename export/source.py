@@ -20,6 +20,7 @@ from octc.core.files import canonical_json, sha256_bytes, sha256_file
 from octc.datasets.base import Progress, Sample
 from octc.datasets.split import Split
 from octc.export.golden import SEED, choose_golden, golden_candidates
+from octc.export.imports.run import is_imported, load_imported
 from octc.imaging.input_statistics import InputStatistics, describe, fit_statistics
 from octc.imaging.preprocess import Float32, UInt8, read_image
 from octc.store.runs import Run
@@ -102,11 +103,7 @@ def read_source(run: Run, root: Path) -> RunSource:
     Raises:
         OctcError: E107 no checkpoint, E216 the split is not the one that was trained on, E307, E501, E201... a golden image.
     """
-    from octc.export.imports.run import is_imported, read_imported  # which reads sources too
-
-    if is_imported(run):
-        return read_imported(run, root)
-    model, checkpoint, split = network_of(run)
+    model, checkpoint, split = load_imported(run) if is_imported(run) else network_of(run)
     model.eval().requires_grad_(False)
     pre = checkpoint.preprocess
     candidates = golden_candidates(split.parts["train"], len(checkpoint.classes))

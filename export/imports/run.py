@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from octc.core.errors import OctcError
 from octc.core.files import read_json, sha256_file, write_bytes, write_json
 from octc.datasets.base import Sample
 from octc.datasets.split import Split, read_split
-from octc.export.golden import choose_golden, golden_candidates
+from octc.export.golden import golden_candidates
 from octc.export.imports.graph import refused
 from octc.export.imports.network import ImportedFile, OnnxNetwork
-from octc.export.source import RunSource, read_statistics
-from octc.imaging.preprocess import Preprocess, read_image
+from octc.imaging.preprocess import Preprocess
 from octc.store.artifacts import Artifact
 from octc.store.runs import Run
 from octc.train.loop.checkpoint import Checkpoint
-from octc.train.loop.evaluate import logits_of
 
 FOLDER = "imported"  # of a run
 META, NETWORK, MAIN = "imported.json", "network.onnx", "model.onnx"
@@ -71,11 +66,11 @@ def candidates(split: Split) -> list[Sample]:
     return [*found[::step], *(one for i, one in enumerate(found) if i % step)]
 
 
-def read_imported(run: Run, root: Path) -> RunSource:
-    """The network of an imported run, as `octc export` reads that of a trained one.
+def load_imported(run: Run) -> tuple[OnnxNetwork, Checkpoint, Split]:
+    """The network of an imported run, what is known of it, and its split.
 
     Raises:
-        OctcError: E411 it is an IR, or quantised already; E307 its files are not those of the import; E216, E201... of images.
+        OctcError: E411 it is an IR, or quantised already; E307 its files are not those of the import; E216 no split.
     """
     home, facts = run.path / FOLDER, read_facts(run)
     if facts["target"] != "onnx" or facts["precision"] != "fp32":
@@ -85,20 +80,10 @@ def read_imported(run: Run, root: Path) -> RunSource:
         raise OctcError(
             "OCT-E307", "the network is not the one that was imported", hint="octc import it again", place=str(home)
         )
-    split, pre, network = (
-        read_split(run.split),
-        Preprocess.from_json(facts["preprocess"]),
-        OnnxNetwork(home / NETWORK, home / MAIN),
-    )
-    samples = candidates(split)
-    images = np.stack([pre.prepare(read_image(root / s.path).image)[0] for s in samples])
-    chosen = choose_golden([s.label for s in samples], logits_of(network, images, pre, "cpu", batch=8).numpy())
+    split = read_split(run.split)
     checkpoint = Checkpoint(
-        role="student", model=str(facts["model"]), model_kwargs={}, classes=tuple(facts["classes"]), preprocess=pre,
-        recipe={}, dataset=split.dataset, split_digest=split.digest, data_digest="", weights=facts["weights"],
-        sha256=str(facts["sha256"]),
+        role="student", model=str(facts["model"]), model_kwargs={}, classes=tuple(facts["classes"]),
+        preprocess=Preprocess.from_json(facts["preprocess"]), recipe={"name": "imported"}, dataset=split.dataset,
+        split_digest=split.digest, data_digest="", weights=facts["weights"], sha256=str(facts["sha256"]),
     )  # fmt: skip
-    return RunSource(
-        checkpoint, network, images[chosen], run.artifacts, run.path, lineage_of(run, split),
-        read_statistics(split.parts["train"], root), root=root, split=split,
-    )  # fmt: skip
+    return OnnxNetwork(home / NETWORK, home / MAIN), checkpoint, split
