@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from octc.export.imports.importing import Imported as Imported
     from octc.export.imports.importing import import_model as import_model
     from octc.export.own_network import OwnNetwork as OwnNetwork
-    from octc.export.own_network import export_network as export
     from octc.export.own_network import quantize_network as quantize
+    from octc.export.request import export as export
+    from octc.export.run import ExportOptions as ExportOptions
     from octc.imaging.preprocess import Preprocess as Preprocess
     from octc.runtimes.model import Model as Model
     from octc.runtimes.model import Prediction as Prediction
@@ -36,6 +37,7 @@ keep_quiet()  # before any dependency is imported, in every program that imports
 
 # public name -> module and the name there ("": the package itself, which can be called)
 _HOME = {
+    "ExportOptions": ("octc.export.run", "ExportOptions"),
     "Gate": ("octc.stats.test_plan", "ParityOptions"),
     "ImportOptions": ("octc.core.import_options", "ImportOptions"),
     "Imported": ("octc.export.imports.importing", "Imported"),
@@ -52,9 +54,22 @@ _HOME = {
     "quantize": ("octc.export.own_network", "quantize_network"),
 }
 __all__ = [
-    "Gate", "ImportOptions", "Imported", "Model", "OctcError", "OwnNetwork", "Prediction", "Preprocess", "TableComparison",
-    "compare", "export", "import_model", "load", "quantize",
-]  # fmt: skip
+    "ExportOptions",
+    "Gate",
+    "ImportOptions",
+    "Imported",
+    "Model",
+    "OctcError",
+    "OwnNetwork",
+    "Prediction",
+    "Preprocess",
+    "TableComparison",
+    "compare",
+    "export",
+    "import_model",
+    "load",
+    "quantize",
+]
 
 
 def __getattr__(name: str) -> Any:
