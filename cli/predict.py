@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def predict(
     session: Session,
     inputs: Annotated[
-        list[str], typer.Argument(metavar="[BUNDLE] INPUT...", help="Images or folders; before them, the artifact")
+        list[str], typer.Argument(metavar="[ARTIFACT] INPUT...", help="Images or folders; before them, the artifact")
     ],
     tta: Annotated[str, typer.Option(help="Views that are averaged: none, hflip or 5")] = "none",
     format_: Annotated[str, typer.Option("--format", help="table, json, jsonl (a line each) or csv, on stdout")] = "table",

@@ -57,7 +57,7 @@ def say_split(session: Session, split: Split) -> None:
 
 
 def say_outcome(session: Session, made: Checkpoint, split: Split) -> None:
-    """Accuracy on the select set with its interval; it chose the epoch, so it is no claim. Then the licences of the weights."""
+    """Accuracy on the validation set with its interval (it chose the epoch: no claim), and the licences of the weights."""
     from octc.datasets.base import ids_of
     from octc.stats.proportions import wilson
 
@@ -80,7 +80,7 @@ def say_outcome(session: Session, made: Checkpoint, split: Split) -> None:
 
 
 def say_tuned(session: Session, tuned: Checkpoint) -> None:
-    """PTQ and QAT on the select set, and which was kept."""
+    """PTQ and QAT on the validation set, and which was kept."""
     for name in ("ptq", "qat"):
         found = tuned.metrics.get(name)
         if found:

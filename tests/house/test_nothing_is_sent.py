@@ -34,7 +34,7 @@ EMPTY = re.compile(r"/tmp/torchinductor_\w+/")
 ARTIFACTS = "runs/r-0002-student-phantom/artifacts"
 STEPS: dict[str, tuple[int, ...]] = {
     "doctor": (0, 4),  # 4: this machine may be short of something
-    "data phantom --images 12": (0,),
+    "data synthetic --images 12": (0,),
     "data list": (0,),
     "data check phantom": (0,),
     "data audit phantom": (0,),
@@ -58,11 +58,11 @@ STEPS: dict[str, tuple[int, ...]] = {
     "compare ARTIFACTS/onnx-fp32 ARTIFACTS/openvino-int8 --split select": JUDGED,
     "report --sbom": (0,),
     (
-        'import ARTIFACTS/onnx-int8/model.onnx --preprocess {"size":64,"channels":1,"mean":[0,0,0],"std":[1,1,1]} '
+        'import ARTIFACTS/onnx-int8/model.onnx --preprocess {"size":96,"channels":1,"mean":[0,0,0],"std":[1,1,1]} '
         "--classes CNV,DME,DRUSEN,NORMAL --out theirs"
     ): (0,),
-    "bundle sign ARTIFACTS/onnx-int8 --key key.pem": (0,),
-    "bundle verify ARTIFACTS/onnx-int8 --key key.pub.pem": (0,),
+    "artifact sign ARTIFACTS/onnx-int8 --key key.pem": (0,),
+    "artifact verify ARTIFACTS/onnx-int8 --key key.pub.pem": (0,),
     "serve-config triton ARTIFACTS/onnx-int8 -o served": (0,),
     "list": (0,),
     "runs list": (0,),
@@ -74,7 +74,7 @@ STEPS: dict[str, tuple[int, ...]] = {
     "config init": (0,),
     "config show": (0,),
     "config validate": (0,),
-    "data paired-phantom --patients 8": (0,),
+    "data paired-synthetic --patients 8": (0,),
     "train retnet-teacher --dataset paired-phantom --modality fundus --recipe retnet-smoke --epochs 1": (0,),
     "train retnet-student --dataset paired-phantom --modality oct --recipe retnet-smoke --epochs 1": (0,),
     "train teacher --dataset phantom --recipe smoke --epochs 1": (0,),
