@@ -59,6 +59,11 @@ COMMANDS = (
         "data paired-synthetic", "octc.cli.data_paired:paired_phantom", "Draw synthetic OCT and fundus images of the same eyes."
     ),
     Command(
+        "data volume", "octc.cli.data_volume:volume", "What a DICOM or maker's volume holds, and where each fact comes from."
+    ),
+    Command("data convert", "octc.cli.data_volume:convert", "Write a volume as OPT DICOM or pictures, without identity."),
+    Command("data synthetic-volumes", "octc.cli.data_volume:synthetic_volumes", "Draw synthetic volumes in clinics' formats."),
+    Command(
         "data split",
         "octc.cli.data_split:split",
         "Show the split of a run (by patient, where known), or the folds of a cross-validation.",
