@@ -132,6 +132,17 @@ def ticking(session: Session, label: str) -> Iterator[Callable[[int, int], None]
         yield tick
 
 
+def stated_patients(session: Session, samples: Samples) -> Samples:
+    """The samples with the patients of the rule that `octc data patients --save` wrote down for them; else as they are."""
+    from octc.datasets.patient_rules import apply_rule, read_rule
+
+    rule = read_rule(session.run_dir, samples.digest)
+    if rule is None:
+        return samples
+    session.say(f"patients by {rule} (octc data patients)")
+    return apply_rule(samples, rule)
+
+
 def tell_scan(session: Session, samples: Samples) -> None:
     """Say what a scan read as what, and what it left out, linked or wondered about."""
     from octc.datasets.base import scan_json, words_of_scan

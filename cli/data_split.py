@@ -10,7 +10,7 @@ import typer
 
 from octc.cli._app.session import Session
 from octc.cli._app.tables import Rows
-from octc.cli.data import NAME, people_cell, place_of, tell_scan, ticking
+from octc.cli.data import NAME, people_cell, place_of, stated_patients, tell_scan, ticking
 
 if TYPE_CHECKING:
     from octc.datasets.split import Split
@@ -34,6 +34,7 @@ def split(
     name, root = place_of(session, what)
     with ticking(session, "sums") as step:
         samples = scan_dataset(name, root, progress=step)
+    samples = stated_patients(session, samples)
     tell_scan(session, samples)
     made = make_splits(samples, name, protocol, folds, seed)
     written = _write(made, Path(out)) if out else []
@@ -70,6 +71,7 @@ def stats(
     name, root = place_of(session, what)
     with ticking(session, "sums") as step:
         samples = scan_dataset(name, root, progress=step)
+    samples = stated_patients(session, samples)
     tell_scan(session, samples)
     with ticking(session, "images") as step:
         found = read_stats(samples, made := make_split(samples, name, seed), step)

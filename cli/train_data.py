@@ -25,7 +25,7 @@ LOCK = "config.lock.toml"
 def scan_and_check(session: Session, asked: Request, root: Path) -> Samples:
     """Scan, and refuse what may not be trained on: one image under two classes (E213). Unreadable images are refused when
     they are decoded, all of them at once, unless `--skip-bad` leaves them out."""
-    from octc.cli.data import tell_scan, ticking
+    from octc.cli.data import stated_patients, tell_scan, ticking
     from octc.datasets.registry import scan_dataset, spec_of
 
     if len(spec_of(asked.dataset).modalities) > 1:
@@ -33,6 +33,7 @@ def scan_and_check(session: Session, asked: Request, root: Path) -> Samples:
         raise OctcError("OCT-E104", text, hint="octc train retnet-teacher, then octc train retnet-student", place="--dataset")
     with ticking(session, "images" if asked.skip_bad else "sums") as step:
         samples = scan_dataset(asked.dataset, root, progress=step, skip_bad=asked.skip_bad)
+    samples = stated_patients(session, samples)
     tell_scan(session, samples)
     by_sum: dict[str, list[Any]] = defaultdict(list)
     for sample in samples.items:

@@ -53,6 +53,7 @@ COMMANDS = (
     Command("data list", "octc.cli.data:list_", "Known data sets, and which of them are on this machine."),
     Command("data check", "octc.cli.data:check", "Counts, unreadable files, duplicates, patients across splits."),
     Command("data audit", "octc.cli.data:check", "The same as octc data check."),
+    Command("data patients", "octc.cli.data_patients:patients", "Whose the images are, by a rule that you state."),
     Command("data fetch", "octc.cli.data_fetch:fetch", "Download a data set, check its checksum and unpack it."),
     Command("data synthetic", "octc.cli.data:phantom", "Draw synthetic B-scans."),
     Command(
