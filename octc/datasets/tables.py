@@ -116,7 +116,7 @@ def resolver(images: Sequence[str]) -> Callable[[str], str | None]:
     Returns: a function that gives one of them; None where none or more than one fits, or the path leads upwards.
 
     >>> find = resolver(["A/x_1.jpg", "B/x_1.jpg", "B/y.png"])
-    >>> find("/home/me/set/a/X_1.JPG"), find("x_1"), find("y"), find("../A/x_1.jpg")
+    >>> find("D:/set/a/X_1.JPG"), find("x_1"), find("y"), find("../A/x_1.jpg")
     ('A/x_1.jpg', None, 'B/y.png', None)
     """
     by_end: dict[str, list[tuple[str, ...]]] = {}
