@@ -59,7 +59,7 @@ def _details(made: Imported) -> dict[str, object]:
 def _next(made: Imported) -> str:
     """The commands that follow."""
     if made.run is None:
-        return f"octc predict IMAGE --bundle {made.folder}, octc bench {made.folder}; octc import --data DIR makes a run"
+        return f"octc predict {made.folder} IMAGE, octc bench {made.folder}; octc import --data DIR makes a run"
     if made.artifact.precision == "fp32" and made.artifact.target == "onnx":
         return f"octc export {made.run.id} --int8 --target onnx --ptq onnxruntime && octc verify {made.run.id}"
     return f"octc verify {made.run.id}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from octc.bench.parity.evaluation_set import LabelledSet
 from octc.bench.parity.plan_lock import SetUse
 from octc.bench.parity.summary import JSON_KEYS, document, failures, summary, text_of
 from octc.core.errors import OctcError, Several
+from octc.core.faults import writing_to
 from octc.core.files import write_json
 from octc.runtimes.layers import LayerGap
 from octc.stats.robustness import Robustness
@@ -124,19 +125,25 @@ class VerifyResult:
             path: a JSON file that gets everything of this result; what was there is replaced.
 
         Raises:
-            OctcError: E109 the folder cannot be written.
+            OctcError: E109 a folder that cannot be written.
         """
         if path is not None:
-            write_json(Path(path), self.to_json())
+            with writing_to(path):
+                write_json(Path(path), self.to_json())
             return [Path(path)]
-        return list(self._write_beside())
-
-    def _write_beside(self) -> Iterator[Path]:
+        written, errors = [], []
         for one, found in zip(self.judged, self.documents, strict=True):
-            if one.error is None:
-                key = self.set_name if one.claims else "golden"
+            if one.error is not None:
+                continue
+            key = self.set_name if one.claims else "golden"
+            try:
                 write_verdict(one.found.folder, one.found.artifact.name, one.sha256, key, found, self.run)
-                yield one.found.folder / FILE
+                written.append(one.found.folder / FILE)
+            except OctcError as error:  # the others are written all the same
+                errors.append(error)
+        if errors:
+            raise errors[0] if len(errors) == 1 else Several(errors)
+        return written
 
     def to_json(self) -> dict[str, Any]:
         """Everything as plain data: what `octc verify --json` prints."""
