@@ -28,7 +28,7 @@ from octc.core.deprecated import OldName
 from octc.core.errors import OctcError
 from octc.core.offline import go_offline, refused_attempts
 from octc.core.options import HELP, LEAST, METAVAR, NAMES, described
-from octc.core.settings import Settings, bool_of, config_option, read_settings
+from octc.schemas.configuration import Settings, bool_of, config_option, read_settings
 
 SCHEMA = "1.0"
 
@@ -58,6 +58,11 @@ COMMANDS = (
     Command(
         "data paired-synthetic", "octc.cli.data_paired:paired_phantom", "Draw synthetic OCT and fundus images of the same eyes."
     ),
+    Command(
+        "data volume", "octc.cli.data_volume:volume", "What a DICOM or maker's volume holds, and where each fact comes from."
+    ),
+    Command("data convert", "octc.cli.data_volume:convert", "Write a volume as OPT DICOM or pictures, without identity."),
+    Command("data synthetic-volumes", "octc.cli.data_volume:synthetic_volumes", "Draw synthetic volumes in clinics' formats."),
     Command(
         "data split",
         "octc.cli.data_split:split",

@@ -41,6 +41,9 @@ STEPS: dict[str, tuple[int, ...]] = {
     "data split phantom": (0,),
     "data stats phantom": (0,),
     "data fetch ucsd --offline": (4,),
+    "data synthetic-volumes clinic --patients 1 --frames 2": (0,),
+    "data volume clinic/SYN-0000-R-0.dcm": (0,),
+    "data convert clinic/SYN-0000-R-0.dcm -o pictures --to png": (0,),
     "train student --dataset phantom --recipe smoke --with-teacher --epochs 1": (0,),
     "eval": (0,),
     "eval --maps 2 --split test": (0,),
@@ -95,7 +98,8 @@ Watch = Callable[..., Seen]
 def environment(home: Path, **more: str) -> dict[str, str]:
     """Of a user who set nothing: no switch of this test process."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    plain = {"HOME": str(home), "PATH": path, "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    plain = {"HOME": str(home), "PATH": path, "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1",
+             "OMP_WAIT_POLICY": "PASSIVE"}  # fmt: skip
     return {**plain, **more}
 
 
