@@ -47,8 +47,8 @@ def test_two_tables_are_compared(warm: tuple[str, ...], tmp_path: Path) -> None:
     assert strict.returncode == 1
 
 
-def test_own_data_from_a_table_to_a_file_that_is_compared_on_new_patients(tmp_path: Path) -> None:
-    done = run("own_data_table.py", folder=tmp_path)
+def test_own_data_from_a_table_to_a_file_that_is_compared_on_new_patients(warm: tuple[str, ...], tmp_path: Path) -> None:
+    done = run(warm, "own_data_table.py", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "174 images, 58 patients" in done.stdout
     assert read_artifact(tmp_path / "artifacts" / "onnx-int8").details["gate"]["accepted"]
