@@ -21,7 +21,7 @@ import sys
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -87,6 +87,9 @@ PLAIN = "save it as PNG or as a plain TIFF (grey or RGB, 8 or 16 bits) with the 
 _WARNINGS = threading.Lock()  # the warnings filter belongs to the process, and images are decoded in threads
 
 
+Refuse = Callable[[str, str, str], OctcError]  # code, message, hint
+
+
 @dataclass(frozen=True)
 class Preprocess:
     """How a picture becomes the uint8 tensor that a graph takes, and how the graph normalises it.
@@ -133,10 +136,14 @@ class Preprocess:
         if not isinstance(clip, int | float) or type(rows) is not int or type(columns) is not int:
             raise TypeError("clahe is a number, clahe_grid two whole numbers")
         return Preprocess(
-            size=int(value["size"]), channels=int(value["channels"]), resize=str(value["resize"]),
-            mean=_three(value["mean"]), std=_three(value["std"]), clahe=float(clip),
+            size=int(value["size"]),
+            channels=int(value["channels"]),
+            resize=str(value["resize"]),
+            mean=_three(value["mean"]),
+            std=_three(value["std"]),
+            clahe=float(clip),
             clahe_grid=(rows, columns),
-        )  # fmt: skip
+        )
 
 
 def _three(values: Sequence[float]) -> tuple[float, float, float]:
@@ -230,8 +237,22 @@ def decode_image(data: bytes, place: str) -> Decoded:
 
     if not data:
         raise refuse("OCT-E201", "image is empty (0 bytes)", "fetch the file again")
+    picture, frames = _opened(data, refuse)
+    _check_size(picture, frames, refuse)
+    kind = picture.format
+    converted, rule, turn = _loaded(picture, data, refuse)
+    rules = [rule] if rule else []
+    if turn in TURNS and kind != "TIFF":  # Pillow turns TIFF itself
+        converted = converted.transpose(TURNS[turn])
+        rules.append(f"turned by its EXIF orientation {turn}")
+    converted.info = {"octc_format": kind}
+    return Decoded(converted, tuple(("OCT-W208", f"{Path(place).name}: {text}") for text in rules))
+
+
+def _opened(data: bytes, refuse: Refuse) -> tuple[Image.Image, int]:
+    """The picture with its header read, and how many frames it has."""
     try:
-        picture, frames = _open(data)
+        return _open(data)
     except Image.DecompressionBombError as error:
         raise refuse("OCT-E203", f"image is too large: {error}", f"the limit is {MAX_PIXELS} pixels") from error
     except UnidentifiedImageError as error:
@@ -241,16 +262,22 @@ def decode_image(data: bytes, place: str) -> Decoded:
     except DAMAGE as error:
         text = f"cannot be read as an image (PNG, JPEG, TIFF or BMP, judged by content): {error}"
         raise refuse("OCT-E202", text, "replace the file") from error
+
+
+def _check_size(picture: Image.Image, frames: int, refuse: Refuse) -> None:
+    """Refuse what is too large, too narrow or more than one picture, before it is loaded."""
     width, height = picture.size
     if width * height > MAX_PIXELS:
         raise refuse("OCT-E203", f"{width} x {height} px, the limit is {MAX_PIXELS} pixels", "crop or downscale the image")
     if frames != 1:
         raise refuse("OCT-E204", f"file with {frames} frames", "save the B-scan that is meant as a file of its own")
     if min(width, height) < MIN_SIDE or max(width, height) > MAX_ASPECT * min(width, height):
-        raise refuse(
-            "OCT-E208", f"{width} x {height} px is outside the quality gate",
-            f"sides of at least {MIN_SIDE} px and an aspect ratio up to {MAX_ASPECT:g}",
-        )  # fmt: skip
+        hint = f"sides of at least {MIN_SIDE} px and an aspect ratio up to {MAX_ASPECT:g}"
+        raise refuse("OCT-E208", f"{width} x {height} px is outside the quality gate", hint)
+
+
+def _loaded(picture: Image.Image, data: bytes, refuse: Refuse) -> tuple[Image.Image, str | None, int]:
+    """The picture as grey or RGB, by which rule where that was not plain, and its EXIF orientation."""
     kind = picture.format
     try:
         grey, doubt = _grey_of(picture), _doubt(picture, data)
@@ -260,22 +287,16 @@ def decode_image(data: bytes, place: str) -> Decoded:
         raise refuse("OCT-E202", doubt, PLAIN)
     try:
         if kind == "PNG":
-            Image.open(io.BytesIO(data), formats=("PNG",)).verify()  # sums of the chunks, which loading does not look at
+            Image.open(io.BytesIO(data), formats=("PNG",)).verify()  # checksums of the chunks, which loading does not look at
         with _muted() if kind == "TIFF" else nullcontext():  # the others are silent here and need not wait for each other
             picture.load()
         turn = _orientation(picture)
-        converted, rule = _by_rule(picture, grey, _see_through(picture, data))
+        return *_by_rule(picture, grey, _see_through(picture, data)), turn
     except DAMAGE as error:
         if str(error).startswith("unknown raw mode"):  # Pillow knows this layout by name and cannot unpack it
             text = f"{kind} of a kind that cannot be read here: {_tiff_words(data) or _raw(picture)[1]}"
             raise refuse("OCT-E202", text, PLAIN) from error
         raise refuse("OCT-E201", f"image is damaged or cut off: {error}", "fetch the file again") from error
-    rules = [rule] if rule else []
-    if turn in TURNS and kind != "TIFF":  # Pillow turns TIFF itself
-        converted = converted.transpose(TURNS[turn])
-        rules.append(f"turned by its EXIF orientation {turn}")
-    converted.info = {"octc_format": kind}
-    return Decoded(converted, tuple(("OCT-W208", f"{Path(place).name}: {text}") for text in rules))
 
 
 @contextmanager
