@@ -212,9 +212,11 @@ def _end(tally: Tally, *, stop: bool) -> int:
     if stop:
         raise tally.error
     raise OctcError(
-        "OCT-E801", f"{tally.failed.count} of {tally.total} inputs failed: {tally.failed.named()}",
-        hint="see the error records; the other results are complete", place=tally.failed.first[0][1].rpartition(" (")[0],
-    )  # fmt: skip
+        "OCT-E801",
+        f"{tally.failed.count} of {tally.total} inputs failed: {tally.failed.named()}",
+        hint="see the error records; the other results are complete",
+        place=tally.failed.first[0][1].rpartition(" (")[0],
+    )
 
 
 def _table(records: Sequence[Record], classes: Sequence[str], end: tuple[int, str | None]) -> Any:

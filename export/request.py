@@ -53,7 +53,9 @@ def export(
     if isinstance(source, OwnNetwork):
         if options is not None:
             text = "options are for the export of a run, and this network has none"
-            raise OctcError("OCT-E102", text, hint="octc.quantize(..., options=...) for calibration", place="options")
+            raise OctcError(
+                "OCT-E102", text, hint="octc.quantize(..., options=octc.QuantizeOptions(...)) for calibration", place="options"
+            )
         return export_network(source, wanted, precision, out="artifacts" if out is None else out, gate=gate, force=force)
     if gate is not None and precision != "int8":
         text = f"a gate judges INT8, and {precision} is requested"

@@ -19,6 +19,7 @@ from octc.core.telemetry import keep_quiet
 if TYPE_CHECKING:
     from octc.core.errors import OctcError as OctcError
     from octc.export.own_network import OwnNetwork as OwnNetwork
+    from octc.export.own_network import QuantizeOptions as QuantizeOptions
     from octc.export.own_network import quantize_network as quantize
     from octc.export.request import export as export
     from octc.export.run import ExportOptions as ExportOptions
@@ -41,6 +42,7 @@ _HOME = {
     "OwnNetwork": ("octc.export.own_network", "OwnNetwork"),
     "Prediction": ("octc.runtimes.model", "Prediction"),
     "Preprocess": ("octc.imaging.preprocess", "Preprocess"),
+    "QuantizeOptions": ("octc.export.own_network", "QuantizeOptions"),
     "TableComparison": ("octc.stats.tables", "TableComparison"),
     "compare": ("octc.stats.tables", "compare_tables"),
     "export": ("octc.export", ""),
@@ -55,6 +57,7 @@ __all__ = [
     "OwnNetwork",
     "Prediction",
     "Preprocess",
+    "QuantizeOptions",
     "TableComparison",
     "compare",
     "export",
