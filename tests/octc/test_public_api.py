@@ -44,8 +44,9 @@ def test_type_checkers_see_the_names_that_are_there() -> None:
         assert not attribute or seen[name] == (module, attribute)
 
 
-def test_a_package_that_is_a_public_function_stays_one() -> None:
-    code = "import octc; f = octc.export; import octc.export.triton; assert callable(octc.export) and octc.export is f"
+@pytest.mark.parametrize(("package", "module"), [("export", "triton"), ("bench", "timing.plan")])
+def test_a_package_that_is_a_public_function_stays_one(package: str, module: str) -> None:
+    code = f"import octc; f = octc.{package}; import octc.{package}.{module}; assert callable(f) and octc.{package} is f"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "targets" in inspect.signature(octc.export).parameters
