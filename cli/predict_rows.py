@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from octc.runtimes.predict import Record
     from octc.store.find import Found
 
-FORMATS = ("table", "json", "jsonl", "csv")
 SHOWN = 3  # warnings of one kind that are shown one by one
 WIDE = 8  # classes that a table has columns for
 

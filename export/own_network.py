@@ -22,6 +22,7 @@ from torch import fx, nn
 from octc.compress.finetune import MINIMUM, calibrated
 from octc.core.errors import OctcError, shorten
 from octc.core.files import canonical_json, sha256_bytes
+from octc.core.progress import LogReporter, Reporter
 from octc.datasets.base import Sample
 from octc.export.formats import FORMATS, choose_opset, pairs
 from octc.export.golden import choose_golden
@@ -152,6 +153,7 @@ def export_network(
     out: str | os.PathLike[str] = "artifacts",
     gate: ParityOptions | None = None,
     force: bool = False,
+    reporter: Reporter | None = None,
 ) -> list[Path]:
     """Write artifacts OUT/<target>-<precision>/, each complete by itself; whole or not there.
 
@@ -160,7 +162,7 @@ def export_network(
         targets: "onnx", "openvino", "tensorrt", "tensorrt-rtx". precision: "fp32", "fp16" or "int8".
         gate: margins that an INT8 artifact must hold against the float network on the validation images of
             `octc.quantize`; None: no gate, and the manifest says so.
-        force: replace artifacts that are there.
+        force: replace artifacts that are there. reporter: told of steps that the gate refused; None: the log "octc".
 
     Returns: the folders, in the order of `targets`; `octc.load` opens one.
 
@@ -198,14 +200,14 @@ def export_network(
         sha256=_digest(network.float_model),
     )
     source = Source(checkpoint, network.float_model, network.golden, home, home, lineage, network.statistics)
-    device = Device()
+    device, say = Device(), (reporter or LogReporter()).say
     done: list[Published] = []
     with tempfile.TemporaryDirectory(dir=home, prefix=".tmp-export-") as folder:
         shop = Workshop(source, Path(folder), network.quantised)
         for target in targets:
             job = Job(target, precision, choose_opset(target, None))
             select = None if gate is None else network.select
-            done.append(export_artifact(shop, job, device, select=select, options=gate, force=force))
+            done.append(export_artifact(shop, job, device, select=select, options=gate, force=force, say=say))
     return [one.folder for one in done]
 
 

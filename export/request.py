@@ -56,7 +56,8 @@ def export(
             raise OctcError(
                 "OCT-E102", text, hint="octc.quantize(..., options=octc.QuantizeOptions(...)) for calibration", place="options"
             )
-        return export_network(source, wanted, precision, out="artifacts" if out is None else out, gate=gate, force=force)
+        folder = "artifacts" if out is None else out
+        return export_network(source, wanted, precision, out=folder, gate=gate, force=force, reporter=reporter)
     if gate is not None and precision != "int8":
         text = f"a gate judges INT8, and {precision} is requested"
         raise OctcError("OCT-E102", text, hint="gate=None, or precision='int8'", place="gate")
