@@ -112,8 +112,7 @@ def main() -> int:
         patients=[row.patient for row in test],
         ids=[str(row.path) for row in test],
         classes=classes,
-        margin=given.margin,
-        class_margin=2 * given.margin,
+        gate=gate,
     )
     print(found)
     return found.verdict.exit_code
