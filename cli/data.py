@@ -59,7 +59,7 @@ def check(
     from octc.datasets.audit import audit
 
     name, root = place_of(session, what)
-    with ticking(session, "sums") as scanned, ticking(session, "images") as read:
+    with ticking(session, "checksums") as scanned, ticking(session, "images") as read:
         report = audit(name, root, near_duplicates, expect, scanned, read)
     session.report(report.to_json())
     session.result(_audit_table(report))
