@@ -66,7 +66,6 @@ def calibrated(
     student: nn.Module,
     how: Quantisation,
     data: Data,
-    size: int,
     seed: int,
     device: Any = "cpu",
     progress: Progress | None = None,
@@ -91,7 +90,7 @@ def calibrated(
             progress(done, total)
 
     chosen = calibration_indices(list(data.labels), how.calibration, seed)
-    quantised = prepare(student, size, whole).requires_grad_(True)
+    quantised = prepare(student, pre.size, whole).requires_grad_(True)
     quantised.to(device).to(memory_format=torch.channels_last)
 
     def batches(step: int = 1) -> Iterator[torch.Tensor]:
@@ -158,7 +157,7 @@ def quantise_student(ctx: Context, teacher_folder: Path | None) -> Checkpoint:
     train = ctx.split.parts["train"]
     chosen = [train[int(i)] for i in calibration_indices(list(data.labels), how.calibration, ctx.seed)]
     check_calibration(chosen, {part: ctx.split.parts[part] for part in ("val", "test")})
-    quantised, facts = calibrated(student, how, data, stage.size, ctx.seed, device)
+    quantised, facts = calibrated(student, how, data, ctx.seed, device)
     facts["calibration"] = [s.sha256 for s in chosen]
     ptq = {name: tensor.clone() for name, tensor in quantised.state_dict().items()}
     reference = logits_of(student, data.val_images, data.preprocess, device)

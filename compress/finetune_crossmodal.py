@@ -62,7 +62,7 @@ def quantise_eye_student(ctx: Context, taught: Taught | None) -> Checkpoint:
     check_calibration(chosen, {part: ctx.split.parts[part] for part in ("val", "test")})
     data = load_eye_data(ctx, stage, ctx.split, recipe.modality)
     by_stratum = replace(data, labels=strata)  # calibration draws by class
-    quantised, facts = calibrated(student, how, by_stratum, stage.size, ctx.seed, device, near=decision_closeness)
+    quantised, facts = calibrated(student, how, by_stratum, ctx.seed, device, near=decision_closeness)
     facts["calibration"] = [s.sha256 for s in chosen]
     ptq = {name: tensor.clone() for name, tensor in quantised.state_dict().items()}
     reference = logits_of(student, data.val_images, data.preprocess, device)

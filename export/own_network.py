@@ -140,7 +140,7 @@ def quantize_network(
             )
     how = Quantisation(observers=tuple(options.observers), calibration=len(ranges), rounding=options.rounding)
     data = Data(ranges, [0] * len(ranges), chosen, [0] * len(chosen), preprocess)
-    graph, facts = calibrated(own.float_model, how, data, preprocess.size, options.seed, whole=tuple(options.whole))
+    graph, facts = calibrated(own.float_model, how, data, options.seed, whole=tuple(options.whole))
     quantised = Quantised(graph, _digest(own.float_model), quantisation_facts("ptq", facts, sums, {}))
     return replace(own, quantised=quantised, select=select, statistics=statistics)
 

@@ -28,7 +28,7 @@ from octc.train.distill.teachers import (
     distilled_loss,
     fast,
 )
-from octc.train.evaluation.assess import assess
+from octc.train.evaluation.assess import EvaluatedPart, assess
 from octc.train.evaluation.files import write_curves
 from octc.train.loop.checkpoint import Checkpoint, load_strictly, read_checkpoint, write_checkpoint
 from octc.train.loop.fit import fit
@@ -256,7 +256,7 @@ def _write(
     if ctx.accelerator.is_main_process:
         write_curves(folder, f"{ctx.run.id} · {stage.model}")
         load_strictly(model, fitted.state, str(folder))
-        assess(model, made, ctx.split, ctx.run, ctx.root, "val", device=ctx.accelerator.device)
+        assess(model, made, EvaluatedPart(ctx.run, ctx.root, ctx.split, "val"), device=ctx.accelerator.device)
     return made
 
 

@@ -15,7 +15,6 @@ from octc.core.csv_files import csv_bytes
 from octc.core.files import publishing, sha256_bytes, write_bytes, write_json
 from octc.datasets.base import Progress, Sample, ids_of
 from octc.datasets.layouts.paired import targets_of
-from octc.datasets.split import Split
 from octc.imaging.preprocess import VIEWS
 from octc.stats.average_precision import RESAMPLES, map_interval
 from octc.stats.multilabel import (
@@ -34,7 +33,7 @@ from octc.store.runs import Run, utc_now
 from octc.store.test_set_log import PARTS as HELD_OUT
 from octc.store.test_set_log import log_part
 from octc.train.batches.images import cached_images
-from octc.train.evaluation.assess import from_cache, predict, prepared, trained
+from octc.train.evaluation.assess import EvaluatedPart, from_cache, predict, prepared, trained
 from octc.train.evaluation.outcome import FACTS, PREDICTIONS, next_evaluation
 from octc.train.loop.checkpoint import Checkpoint
 
@@ -52,14 +51,22 @@ def evaluate_eye_run(
         OctcError: E107 / E307 / E501 no checkpoint that can be used, E216 another split or other images, E201... a picture.
     """
     model, checkpoint, split = trained(run, root, part)
-    return evaluate_eyes(model, checkpoint, split, run, root, part, tta=tta, pool=pool, device=device, progress=progress)
+    where = EvaluatedPart(run, root, split, part)
+    return evaluate_eyes(model, checkpoint, where, tta=tta, pool=pool, device=device, progress=progress)
 
 
 def evaluate_eyes(
-    model: nn.Module, checkpoint: Checkpoint, split: Split, run: Run, root: Path, part: str, *, tta: str = "none",
-    pool: str = "max", device: Any = "cpu", progress: Progress | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    model: nn.Module,
+    checkpoint: Checkpoint,
+    where: EvaluatedPart,
+    *,
+    tta: str = "none",
+    pool: str = "max",
+    device: Any = "cpu",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
     """`evaluate_eye_run` of a network with its weights in. Thresholds are tuned on val, and taken from there elsewhere."""
+    run, root, split, part = where.run, where.root, where.split, where.part
     log_part(run.path, split, part, {"weights": checkpoint.sha256}, "eval", utc_now(), tta=tta, pool=pool)
     model.to(device).to(memory_format=torch.channels_last)
     samples, pre = split.parts[part], checkpoint.preprocess

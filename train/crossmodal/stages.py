@@ -26,6 +26,7 @@ from octc.store.test_set_log import log_part
 from octc.train.batches.images import cached_images
 from octc.train.crossmodal.pairs import make_partners
 from octc.train.crossmodal.ways import Lesson, Pair, align_mlp, feature_width, judge_by, map_of, student_ways, teacher_ways
+from octc.train.evaluation.assess import EvaluatedPart
 from octc.train.evaluation.files import write_curves
 from octc.train.loop.checkpoint import Checkpoint, load_strictly, read_checkpoint, tensors_as_bytes
 from octc.train.loop.evaluate import logits_of
@@ -227,7 +228,7 @@ def write_eyes(
         split_digest=ctx.split.digest, data_digest=ctx.data_digest,
         metrics={**fitted.metrics, "val_map": row["val_map"], **size}, weights=source, parent=parent,
     )  # fmt: skip
-    found = evaluate_eyes(model, checkpoint, ctx.split, ctx.run, ctx.root, "val", device=ctx.accelerator.device)
+    found = evaluate_eyes(model, checkpoint, EvaluatedPart(ctx.run, ctx.root, ctx.split, "val"), device=ctx.accelerator.device)
     made = written(ctx, folder, state, replace(checkpoint, metrics={**checkpoint.metrics, "thresholds": found["thresholds"]}))
     write_curves(folder, f"{ctx.run.id} · {stage.model}")
     return made

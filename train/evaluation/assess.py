@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -133,9 +134,8 @@ def evaluate_run(
             reading of test cannot be logged.
     """
     model, checkpoint, split = trained(run, root, part)
-    return assess(
-        model, checkpoint, split, run, root, part, tta=tta, combine=combine, device=device, progress=progress, command=command
-    )  # fmt: skip
+    where = EvaluatedPart(run, root, split, part)
+    return assess(model, checkpoint, where, tta=tta, combine=combine, device=device, progress=progress, command=command)
 
 
 def is_evaluated(run: Run, part: str, sha256: str, tta: str = "none") -> bool:
@@ -153,11 +153,29 @@ def complete(run: Run, root: Path, device: Any) -> Checkpoint:
     return checkpoint
 
 
+@dataclass(frozen=True)
+class EvaluatedPart:
+    """Images that a network is evaluated on: a part of a run's split, below the root of the data set."""
+
+    run: Run
+    root: Path
+    split: Split
+    part: str
+
+
 def assess(
-    model: nn.Module, checkpoint: Checkpoint, split: Split, run: Run, root: Path, part: str, *, tta: str = "none",
-    combine: str = "probabilities", device: Any = "cpu", progress: Progress | None = None, command: str = "eval",
-) -> Evaluation:  # fmt: skip
+    model: nn.Module,
+    checkpoint: Checkpoint,
+    where: EvaluatedPart,
+    *,
+    tta: str = "none",
+    combine: str = "probabilities",
+    device: Any = "cpu",
+    progress: Progress | None = None,
+    command: str = "eval",
+) -> Evaluation:
     """`evaluate_run` of a network with its weights in."""
+    run, root, split, part = where.run, where.root, where.split, where.part
     log_part(run.path, split, part, {"weights": checkpoint.sha256}, command, utc_now(), tta=tta, combine=combine)
     model.to(device).to(memory_format=torch.channels_last)
     samples, pre = split.parts[part], checkpoint.preprocess
