@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from octc.cli._app.session import Session
-from octc.cli.data import ticking
 from octc.core.errors import OctcError
+from octc.core.progress import counting
 
 
 def fetch(
@@ -45,7 +45,7 @@ def fetch(
     root = Path(session.data or str(spec_of(name).default_root))
     with ExitStack() as stack:
         done = fetch_source(
-            source, root, session.say, lambda label: stack.enter_context(ticking(session, label)), place=place, sha256=sha256,
+            source, root, session.say, lambda label: stack.enter_context(counting(session, label)), place=place, sha256=sha256,
             size=size or SIZES[0], force=force, offline=session.offline,
         )  # fmt: skip
     session.report(asdict(done))

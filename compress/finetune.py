@@ -147,8 +147,9 @@ def closeness(reference: torch.Tensor, logits: torch.Tensor) -> dict[str, float]
     return {"agreement": agreement, "kl": float((log_p.exp() * (log_p - log_q)).sum(1).mean())}
 
 
-def quantise_student(ctx: Context, teacher_folder: Path | None) -> Checkpoint:
-    """The qat stage of a student run: reads train/, writes qat/."""
+def quantise_student(ctx: Context) -> Checkpoint:
+    """The qat stage of a student run: reads train/, writes qat/. The first of its teachers teaches."""
+    teacher_folder = next(iter(ctx.teachers), None)
     stage, how = ctx.recipe.student, ctx.recipe.quantisation
     device = ctx.accelerator.device
     checkpoint, state = read_checkpoint(ctx.run.path / "train")

@@ -25,6 +25,7 @@ from octc.train.crossmodal.stages import (
     make_lesson,
     make_pair,
     recipe_of,
+    taught_by,
 )
 from octc.train.crossmodal.ways import Pair, judge_by, map_of, student_ways, teacher_ways
 from octc.train.loop.checkpoint import Checkpoint, load_strictly, read_checkpoint, read_weights
@@ -47,9 +48,9 @@ def decision_closeness(reference: torch.Tensor, logits: torch.Tensor) -> dict[st
     return {"agreement": float(((a > 0) == (b > 0)).double().mean()), "kl": float(kl.mean())}
 
 
-def quantise_eye_student(ctx: Context, taught: Taught | None) -> Checkpoint:
+def quantise_eye_student(ctx: Context) -> Checkpoint:
     """The qat stage of a cross-modal student: reads train/, writes qat/; the better of PTQ and QAT by mAP on val is kept."""
-    recipe = recipe_of(ctx)
+    recipe, taught = recipe_of(ctx), taught_by(next(iter(ctx.teachers), None))
     stage, how = cast(EyeStage, recipe.student), recipe.quantisation
     folder, device = ctx.run.path / "train", ctx.accelerator.device
     checkpoint, state = read_checkpoint(folder)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from octc.core.telemetry import keep_quiet
 
 if TYPE_CHECKING:
+    from octc.compress.jobs import train_network as train
     from octc.core.errors import OctcError as OctcError
     from octc.export.own_network import OwnNetwork as OwnNetwork
     from octc.export.own_network import export_network as export
@@ -44,10 +45,11 @@ _HOME = {
     "export": ("octc.export", ""),
     "load": ("octc.runtimes.model", "load"),
     "quantize": ("octc.export.own_network", "quantize_network"),
+    "train": ("octc.train", ""),
 }
 __all__ = [
     "Gate", "Model", "OctcError", "OwnNetwork", "Prediction", "Preprocess", "TableComparison", "compare", "export", "load",
-    "quantize",
+    "quantize", "train",
 ]  # fmt: skip
 
 

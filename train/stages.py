@@ -55,7 +55,8 @@ class Context:
         weights: a file with start weights instead of the recipe's source; trusted: it may be one of torch.save. fetch: whether
             the hub may be asked.
         allow_change: whether a state that another configuration left may be resumed.
-        more_teachers: checkpoint folders of the teachers besides the first one.
+        teachers: checkpoint folders of a student's teachers; none: it learns from labels alone. second: that of the second
+            student, which learns beside it (mutual learning across modalities).
     """
 
     run: Run
@@ -73,7 +74,8 @@ class Context:
     trusted: bool = False
     fetch: bool = False
     allow_change: bool = False
-    more_teachers: tuple[Path, ...] = ()
+    teachers: tuple[Path, ...] = ()
+    second: Path | None = None
 
 
 def preprocess_of(stage: Stage) -> Preprocess:
@@ -134,8 +136,8 @@ def load_teacher(folder: Path, split: Split, student: Preprocess, device: Any) -
     return model.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False), checkpoint
 
 
-def train_student(ctx: Context, teacher_folder: Path | None) -> Checkpoint:
-    """Distil the student from a frozen teacher (or train it on labels alone when there is none)."""
+def train_student(ctx: Context) -> Checkpoint:
+    """Distil the student from its frozen teachers (or train it on labels alone when there is none)."""
     stage = ctx.recipe.student
     model = new_network(ctx, stage)
     source = start_weights(model, stage, ctx.weights, ctx.fetch, ctx.trusted)
@@ -144,8 +146,8 @@ def train_student(ctx: Context, teacher_folder: Path | None) -> Checkpoint:
         ctx.report({"warning": text, "code": "OCT-W310"})
     loss: Loss | Ways = _label_loss(ctx, stage)
     parent: dict[str, Any] | None = None
-    if teacher_folder is not None:
-        loss, parent = taught(ctx, stage, (teacher_folder, *ctx.more_teachers), _label_loss(ctx, stage))
+    if ctx.teachers:
+        loss, parent = taught(ctx, stage, ctx.teachers, _label_loss(ctx, stage))
     fitted = _fit(ctx, model, stage, "student", loss, ctx.run.path / "train", parent)
     return _write(ctx, "student", stage, model, fitted, source, parent)
 

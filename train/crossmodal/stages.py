@@ -19,7 +19,7 @@ from octc.core.errors import OctcError
 from octc.core.files import write_bytes
 from octc.datasets.base import Sample
 from octc.datasets.layouts.paired import check_partners, targets_of
-from octc.datasets.split import Split
+from octc.datasets.split import Split, read_split
 from octc.imaging.preprocess import Preprocess
 from octc.store.runs import utc_now
 from octc.store.test_set_log import log_part
@@ -47,6 +47,11 @@ class Taught:
 
     folder: Path
     split: Split
+
+
+def taught_by(folder: Path | None) -> Taught | None:
+    """The teacher whose checkpoint lies in this folder of its run."""
+    return None if folder is None else Taught(folder, read_split(folder.parent / "split.json"))
 
 
 def recipe_of(ctx: Context) -> EyeRecipe:
@@ -87,7 +92,6 @@ def load_eye_data(ctx: Context, stage: EyeStage, split: Split, modality: str) ->
 
 def train_eye_teacher(ctx: Context) -> Checkpoint:
     """A teacher on labels alone; writes train/."""
-    _alone(ctx)
     recipe = recipe_of(ctx)
     stage = cast(EyeStage, recipe.teacher)
     model = new_network(ctx, stage)
@@ -97,12 +101,12 @@ def train_eye_teacher(ctx: Context) -> Checkpoint:
     return write_eyes(ctx, "teacher", stage, model, fitted, fitted.state, source, None)
 
 
-def train_eye_student(ctx: Context, taught: Taught | None, own: Taught | None = None) -> Checkpoint:
-    """A student from a teacher of the other modality, or (None) on labels alone; writes train/.
+def train_eye_student(ctx: Context) -> Checkpoint:
+    """A student from a teacher of the other modality, or (where there is none) on labels alone; writes train/.
 
-    own: a teacher of the student's modality: the second student, which learns beside it (`mutual`), learns from that one.
+    The second student, which learns beside it (`mutual`), learns from `ctx.second`, a teacher of the student's modality.
     """
-    _alone(ctx)
+    taught, own = taught_by(next(iter(ctx.teachers), None)), taught_by(ctx.second)
     recipe = recipe_of(ctx)
     stage = cast(EyeStage, recipe.student)
     student = new_network(ctx, stage)
@@ -190,12 +194,6 @@ def _judged(ctx: Context) -> tuple[list[str], list[str | None], str]:
     recipe = recipe_of(ctx)
     samples = ctx.split.parts[recipe.select]
     return eyes_of(samples), [s.patient for s in samples], recipe.truth
-
-
-def _alone(ctx: Context) -> None:
-    if ctx.accelerator.num_processes > 1:
-        text = f"{ctx.accelerator.num_processes} processes: cross-modal distillation trains in one"
-        raise OctcError("OCT-E104", text, hint="start octc train retnet-... without torchrun")
 
 
 def _part(state: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:

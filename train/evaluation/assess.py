@@ -16,6 +16,7 @@ from octc.datasets.base import Progress, Sample
 from octc.datasets.split import Split, read_split
 from octc.imaging.preprocess import VIEWS, Preprocess, UInt8, read_image
 from octc.machine.cpu import reading_pool
+from octc.stats.task import task_of
 from octc.store.runs import Run, utc_now
 from octc.store.test_set_log import PARTS as HELD_OUT
 from octc.store.test_set_log import log_part
@@ -148,7 +149,8 @@ def complete(run: Run, root: Path, device: Any) -> Checkpoint:
     checkpoint, _ = read_checkpoint(run.path / "train")
     if not (run.path / "train" / "curves.png").is_file():
         write_curves(run.path / "train", f"{run.id} · {checkpoint.model}")
-    if not is_evaluated(run, "val", checkpoint.sha256):
+    alone = task_of(checkpoint.recipe.get("task")).exclusive  # the others are evaluated before their checkpoint is written
+    if alone and not is_evaluated(run, "val", checkpoint.sha256):
         evaluate_run(run, root, "val", device=device)
     return checkpoint
 

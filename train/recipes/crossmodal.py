@@ -14,6 +14,7 @@ from octc.datasets.base import MODALITIES
 from octc.train.recipes.config import HALF, Augment, Distillation, Mix, Objective, Quantisation, Recipe, Stage, Swa
 
 CLAHE = (3.0, (20, 30))  # clip and tiles, as QD-RetNet's fundus images were prepared
+MULTILABEL = "multilabel"
 OTHER = dict(zip(MODALITIES, reversed(MODALITIES), strict=True))
 
 
@@ -63,7 +64,7 @@ class EyeRecipe(Recipe):
 
     cross: CrossModal = field(default_factory=CrossModal)
     modality: str = "oct"
-    task: str = "multilabel"
+    task: str = MULTILABEL
     select: str = "val"
     truth: str = "union"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from octc.train.recipes import baselines, kd_oct
 from octc.train.recipes import edge as students
@@ -22,6 +23,7 @@ from octc.train.recipes.config import (
     recipe_from_json,
     with_fields,
 )
+from octc.train.recipes.crossmodal import MULTILABEL, eye_recipe_from_json
 from octc.train.recipes.edge import edge
 
 __all__ = [
@@ -90,6 +92,11 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "kd-oct-neh-as-released": kd_oct.kd_oct_neh_as_released, **BASELINES, "smoke": smoke,
 }  # fmt: skip
 DEFAULT = "edge"
+
+
+def stored_recipe(value: dict[str, Any]) -> Recipe:
+    """The recipe of a run or a checkpoint, of whichever task."""
+    return eye_recipe_from_json(value) if value.get("task") == MULTILABEL else recipe_from_json(value)
 
 
 def with_same_teacher(name: str) -> set[str]:
