@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 SIGNS = {"ok": "✓", "info": "·", "warning": "!", "problem": "✗"}
 ELSEWHERE = ("192.0.2.1", 9)  # RFC 5737: an address that belongs to nobody; the guard refuses before anything is sent
 MOST = 10  # artifacts that are listed
-DISTRIBUTIONS = {"sklearn": "scikit-learn"}  # modules whose packages are called otherwise
 
 
 def doctor(
@@ -69,7 +68,9 @@ def _all_checks(session: Session, target: str | None) -> list[Check]:
 
 
 def _packages(_session: Session) -> list[Check]:
-    from octc.cli.list import EXTRAS, missing_modules
+    from octc.core.optional import EXTRAS, distribution_of, missing_modules, modules_of
+    from octc.core.targets import TARGETS as ENGINES
+    from octc.core.targets import extras
     from octc.machine.host import versions
     from octc.train.recipes.weight_packages import PACKAGES
 
@@ -78,17 +79,15 @@ def _packages(_session: Session) -> list[Check]:
     found = [Check(group, "problem" if old else "ok", f"Python {python}", "install Python 3.10 or newer" if old else "")]
     core = versions(("octc", "numpy", "pillow", "scipy", "rich", "typer"))
     found.append(Check(group, "ok", ", ".join(f"{name} {number}" for name, number in core.items())))
-    without = {
-        "train": "no training here; bench works", "export": "no export here; bench works",
-        "ort": "no ONNX artifact runs here", "openvino": "no OpenVINO artifact runs here",
-    }  # fmt: skip
-    for extra, modules in EXTRAS.items():
+    without = {EXTRAS[m]: f"no {one.title} artifact runs here" for one in ENGINES.values() for m in one.needs if m in EXTRAS}
+    without |= {"train": "no training here; bench works", "export": "no export here; bench works"}
+    for extra in extras():
         if lacking := missing_modules(extra):
             text = f"{', '.join(lacking)} not installed ({without.get(extra, f'extra {extra}')})"
             needed = ("gpu",) if extra == "train" else ()
             found.append(Check(group, "warning", text, f"pip install 'octc[{extra}]'", "OCT-E901", needed))
         else:
-            known = versions(tuple(DISTRIBUTIONS.get(name, name.replace("_", "-")) for name in modules))
+            known = versions(tuple(map(distribution_of, modules_of(extra))))
             found.append(Check(group, "ok", f"extra {extra}: {', '.join(f'{n} {v}' for n, v in known.items())}"))
     small = {"weights": tuple(package.module for package in PACKAGES.values()), "yaml": ("yaml",)}
     for extra, modules in small.items():

@@ -15,10 +15,16 @@ if TYPE_CHECKING:
     from octc.store.runs import Run
 
 
+def _targets() -> str:
+    from octc.export.formats import spelt_targets
+
+    return spelt_targets()
+
+
 def export(
     session: Session,
     run: Annotated[str | None, typer.Argument(help="Run (id, its beginning, or path); newest successful student")] = None,
-    target: Annotated[str, typer.Option(help="onnx, openvino, tensorrt, tensorrt-rtx, torch or all")] = "all",
+    target: Annotated[str, typer.Option(help=_targets())] = "all",
     fp32: Annotated[bool, typer.Option("--fp32", help="FP32 only")] = False,
     fp16: Annotated[bool, typer.Option("--fp16", help="FP16 only")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="INT8 only")] = False,

@@ -1,30 +1,60 @@
 """The JSON Schema of what a command prints with --json: the envelope with the command's own document in it.
 
-The files lie in cli/schemas/ of the package; that of a bench result is bench/timing/bench-result.schema.json.
+Both are made of the structs of octc/schemas/, where the documents are defined.
 """
 
 from __future__ import annotations
 
-from importlib.resources import files
+from importlib import import_module
 from typing import Any
 
-from octc.cli._app.commands import GROUPS
 from octc.core.errors import OctcError
-from octc.core.files import parse_json
 
-OTHERS = {"bench": ("octc.bench.timing", "bench-result.schema.json")}  # a schema that a command's own one refers to
+# command -> module of octc/schemas/ and what its document may be
+DOCUMENTS: dict[str, tuple[str, ...]] = {
+    "analyze": ("commands", "Analysis"),
+    "bench": ("bench", "BenchResult", "BenchPlan", "ComparedResults"),
+    "bundle sign": ("commands", "SignedArtifacts"),
+    "bundle verify": ("commands", "CheckedArtifacts"),
+    "choose": ("evaluation", "Choice"),
+    "compare": ("evaluation", "Compared"),
+    "completion": ("commands", "Completion"),
+    "config init": ("commands", "ConfigFile"),
+    "config show": ("commands", "Settings"),
+    "config validate": ("commands", "ConfigValues"),
+    "data audit": ("data", "Audit"),
+    "data check": ("data", "Audit"),
+    "data fetch": ("data", "Fetched"),
+    "data list": ("data", "KnownSets"),
+    "data paired-phantom": ("data", "Drawn"),
+    "data phantom": ("data", "Drawn"),
+    "data split": ("data", "ShownSplit"),
+    "data stats": ("data", "PixelStatistics"),
+    "doctor": ("commands", "Health"),
+    "eval": ("evaluation", "Evaluation", "EvaluatedFolds"),
+    "explain": ("commands", "Entry", "Entries", "PrintedSchema"),
+    "export": ("export", "Exports", "ExportPlan", "BuiltEngine"),
+    "lint": ("commands", "Lint"),
+    "list": ("commands", "Listing"),
+    "predict": ("predict", "Predictions"),
+    "ptq": ("commands", "Engines"),
+    "report": ("commands", "Report"),
+    "runs list": ("runs", "Runs"),
+    "runs prune": ("runs", "Pruned"),
+    "runs show": ("runs", "ShownRun"),
+    "serve-config": ("commands", "ServerConfig"),
+    "train retnet-student": ("train", "TrainedRetnet"),
+    "train retnet-teacher": ("train", "TrainedRetnet"),
+    "train student": ("train", "Plan", "Trained", "Folds", "LackingFolds", "FoldsPlan"),
+    "train teacher": ("train", "Plan", "Trained", "Folds", "LackingFolds", "FoldsPlan"),
+    "verify": ("verify", "VerifyReport", "DeviceReport", "MultilabelReport"),
+    "version": ("commands", "Version"),
+}
 
 
 def schema_names() -> list[str]:
     """Commands that have a schema, as they are typed."""
-    names = [entry.name.removesuffix(".json") for entry in (files("octc.cli") / "schemas").iterdir()]
-    return sorted(_spoken(name) for name in names if name != "envelope")
-
-
-def _spoken(name: str) -> str:
-    """runs-list -> runs list; train-retnet-teacher -> train retnet-teacher; serve-config as it is."""
-    group, _, rest = name.partition("-")
-    return f"{group} {rest}" if group in GROUPS and rest else name
+    return sorted(DOCUMENTS)
 
 
 def schema_of(command: str) -> dict[str, Any]:
@@ -32,24 +62,22 @@ def schema_of(command: str) -> dict[str, Any]:
 
     Where the command succeeded `data` is its document; where it failed it may also be empty.
     """
-    if command not in schema_names():
+    if command not in DOCUMENTS:
         raise OctcError(
             "OCT-E101", f"no such command: {command}", hint=f"one of: {', '.join(schema_names())}", place="--schema"
         )
-    own = _read("octc.cli", f"schemas/{command.replace(' ', '-')}.json")
-    whole = _read("octc.cli", "schemas/envelope.json")
-    kept = {key: own.pop(key) for key in ("$id", "title", "$schema")}
-    own["$id"] = kept["$id"] + ":data"
-    others = {name: _read(*place) for name, place in OTHERS.items() if name == command}
+    from octc.schemas.common import json_schema
+    from octc.schemas.envelope import Envelope
+
+    module, *names = DOCUMENTS[command]
+    kinds = [getattr(import_module(f"octc.schemas.{module}"), name) for name in names]
+    name = f"octc:command:{command.replace(' ', '-')}:1"
+    whole, own = json_schema(name, f"octc {command}", Envelope), json_schema(f"{name}:data", f"octc {command}", *kinds)
     data = {"$ref": own["$id"]}
     return {
-        **whole, "$id": kept["$id"], "title": kept["title"],
-        "$defs": {**whole["$defs"], "data": own, **others},
-        "if": {"properties": {"status": {"const": "ok"}}}, "then": {"properties": {"data": data}},
+        **whole,
+        "$defs": {**whole["$defs"], "data": own},
+        "if": {"properties": {"status": {"const": "ok"}}},
+        "then": {"properties": {"data": data}},
         "else": {"properties": {"data": {"anyOf": [{"maxProperties": 0}, data]}}},
-    }  # fmt: skip
-
-
-def _read(package: str, name: str) -> dict[str, Any]:
-    value: dict[str, Any] = parse_json((files(package) / name).read_text(encoding="utf-8"))
-    return value
+    }

@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 SHOWN = 20  # nodes of one rule
 
 
+def _targets() -> str:
+    from octc.export.formats import lint_targets
+
+    return f"{', '.join(lint_targets())}; tensorrt: 10.0 to 10.11, tensorrt-strong: later"
+
+
 def lint(
     session: Session,
     model: Annotated[Path, typer.Argument(metavar="ONNX", help="ONNX file")],
-    target: Annotated[
-        str, typer.Option(help="tensorrt (10.0 to 10.11), tensorrt-strong (later), tensorrt-rtx, openvino or onnx")
-    ] = "tensorrt",
+    target: Annotated[str, typer.Option(help=_targets())] = "tensorrt",
     fix: Annotated[bool, typer.Option("--fix", help="Write MODEL.fixed.onnx with what can be mended safely")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace MODEL.fixed.onnx")] = False,
 ) -> int:
@@ -29,11 +33,11 @@ def lint(
     from octc.core.optional import need
 
     need("onnx")
-    from octc.export.lint.check import TARGETS
+    from octc.export.formats import lint_targets
     from octc.export.lint.check import lint as examine
 
-    if target not in TARGETS:
-        raise OctcError("OCT-E104", f"unknown target {target!r}", hint=f"one of: {', '.join(TARGETS)}", place="--target")
+    if target not in lint_targets():
+        raise OctcError("OCT-E104", f"unknown target {target!r}", hint=f"one of: {', '.join(lint_targets())}", place="--target")
     proto = _read(model)
     found = examine(proto, target)
     document: dict[str, Any] = {"file": str(model), "target": target, "findings": [f.to_json() for f in found]}

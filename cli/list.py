@@ -12,7 +12,7 @@ import typer
 from octc.cli._app.session import Session
 from octc.cli._app.tables import Rows
 from octc.core.errors import OctcError
-from octc.core.optional import have
+from octc.core.optional import have, missing_modules
 from octc.store.artifacts import MANIFEST
 from octc.store.runs import scan_runs
 
@@ -20,14 +20,6 @@ if TYPE_CHECKING:
     from octc.train.recipes.registry import Stage
 
 KINDS = ("models", "datasets", "recipes", "runs")
-# what an extra of octc must bring to be complete
-EXTRAS = {
-    "train": ("torch", "torchvision", "timm", "safetensors", "accelerate"),
-    "export": ("torch", "onnx", "onnxscript", "onnxconverter_common", "onnxruntime"),
-    "ort": ("onnxruntime",),
-    "openvino": ("openvino",),
-    "baselines": ("sklearn", "transformers"),
-}
 COLUMNS = {
     "models": ("model", "role", "recipe", "size", "weights", "missing"),
     "datasets": ("dataset", "root", "what it is", "missing"),
@@ -53,11 +45,6 @@ def list_(
     for kind, rows in found.items():
         session.result(_table(kind, rows) if rows else f"{kind}: none")
     return 0
-
-
-def missing_modules(extra: str) -> list[str]:
-    """Modules of an extra that are not installed."""
-    return [name for name in EXTRAS[extra] if not have(name)]
 
 
 def _missing_extra(extra: str) -> list[str]:

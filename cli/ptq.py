@@ -36,17 +36,20 @@ def ptq(
     need_wing("export")
     from octc.cli.export import find_student
     from octc.cli.export_run import find_data
-    from octc.export.ptq.compare import TARGETS, rows_json, score, write_entries
+    from octc.export.formats import foreign_targets
+    from octc.export.ptq.compare import rows_json, score, write_entries
     from octc.export.source import read_source
     from octc.export.targets import Workshop
     from octc.store.runs import owning, utc_now
     from octc.store.test_set_log import log_part
 
-    if target not in (*TARGETS, "all"):
-        raise OctcError("OCT-E104", f"--target {target!r} is not known", hint="onnx, openvino or all", place="--target")
+    known = foreign_targets()
+    if target not in (*known, "all"):
+        hint = f"{', '.join(known)} or all"
+        raise OctcError("OCT-E104", f"--target {target!r} is not known", hint=hint, place="--target")
     if split not in PARTS:
         raise OctcError("OCT-E104", f"--split {split!r} is not known", hint="select or test", place="--split")
-    wanted = TARGETS if target == "all" else (target,)
+    wanted = known if target == "all" else (target,)
     _check_processor(wanted)
     chosen = find_student(session, run)
     session.run_id = chosen.id

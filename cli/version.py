@@ -5,18 +5,13 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-LIBRARIES = (
-    "numpy", "pillow", "scipy", "torch", "torchvision", "timm", "accelerate", "safetensors", "onnx", "onnxscript",
-    "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt",
-)  # fmt: skip
-
 
 def own_version() -> str:
     """The version of octc, from its metadata."""
     return found(("octc",)).get("octc") or "0+unknown"
 
 
-def found(names: tuple[str, ...] = LIBRARIES) -> dict[str, str | None]:
+def found(names: tuple[str, ...]) -> dict[str, str | None]:
     """Distribution -> version, or None where it is not installed."""
     return {name: _version(name) for name in names}
 
@@ -30,4 +25,8 @@ def _version(name: str) -> str | None:
 
 def version_json() -> dict[str, object]:
     """`octc --version --json`."""
-    return {"octc": own_version(), "python": platform.python_version(), "libraries": found()}
+    from octc.machine.host import libraries
+    from octc.machine.package_conflicts import SAME_MODULE
+
+    names = tuple(dict.fromkeys((*libraries(), *(name for group in SAME_MODULE for name in group))))[1:]  # octc is the first
+    return {"octc": own_version(), "python": platform.python_version(), "libraries": found(names)}

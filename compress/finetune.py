@@ -20,7 +20,6 @@ from octc.compress.placement import convolutions, counts, prepare, set_mode
 from octc.compress.rounding import forget_floats, round_with_compensation
 from octc.core.errors import OctcError, shorten
 from octc.datasets.base import Progress, Sample
-from octc.imaging.preprocess import Preprocess
 from octc.train.batches.images import eval_batches
 from octc.train.distill.losses import soft_loss
 from octc.train.loop.checkpoint import Checkpoint, load_strictly, read_checkpoint
@@ -268,8 +267,3 @@ def load_quantised(folder: Path) -> tuple[Checkpoint, fx.GraphModule]:
     load_strictly(quantised, state, str(folder))
     set_mode(quantised, "on")
     return checkpoint, quantised
-
-
-def input_of(pre: Preprocess, images: npt.NDArray[np.uint8]) -> torch.Tensor:
-    """Prepared images as the normalised tensor that the network takes."""
-    return normalise(torch.from_numpy(images), pre)

@@ -31,6 +31,8 @@ class Format:
         reads: what is written for it as ONNX; None: no ONNX is involved.
         encoding: of Q/DQ (a key of `octc.export.onnx.encoding.ENCODINGS`) for networks with rectifiers; others: for all others.
         library: Python module of the TensorRT that compiles it, "" where nothing is compiled.
+        checked: what `octc lint` calls it -> the newest opset that is documented for it; empty: its own name, any opset.
+        takes: (Made, folder) -> Made, files of it from the Q/DQ ONNX file of another library; "" where there is no such way.
         unasked: precisions that are made only when they are named. by_name: it is made only when it is named itself.
         any_network: also of a network that is not timm's.
     """
@@ -41,7 +43,9 @@ class Format:
     encoding: str = "int8"
     others: str = "int8"
     library: str = ""
-    unasked: tuple[str, ...] = field(default=())
+    checked: Mapping[str, int] = field(default_factory=dict)
+    takes: str = ""
+    unasked: tuple[str, ...] = ()
     by_name: bool = False
     any_network: bool = True
 
@@ -50,23 +54,25 @@ _M = "octc.export.targets:"
 _TENSORRT = {"int8": f"{_M}tensorrt_int8", "fp16": f"{_M}tensorrt_fp16"}
 # Opsets: dynamo writes 18 and above (17 comes out as 18). onnxruntime 1.20 and OpenVINO 2025.0 read 21, TensorRT 10 reads 20.
 # FP16 scales are legal from 19 on.
+# TensorRT 10.0 documents opsets 9 to 20, 11 documents 9 to 25.
 # Unasked: FP16 files of OpenVINO run in FP32 on a CPU and are half as large; an INT8 artifact for TensorRT holds the FP16 file.
 # TensorRT for RTX compiles an engine, so it is made by name only.
 FORMATS: dict[str, Format] = {
     "onnx": Format(
         "onnx", {"fp32": f"{_M}onnx_fp32", "fp16": f"{_M}onnx_fp16", "int8": f"{_M}onnx_int8"},
-        Reads(20, 18, 21, 10), encoding="uint8",
+        Reads(20, 18, 21, 10), encoding="uint8", takes=f"{_M}copied",
     ),
     "openvino": Format(
         "openvino", {"fp32": f"{_M}openvino_fp32", "fp16": f"{_M}openvino_fp16", "int8": f"{_M}openvino_int8"},
-        Reads(20, 18, 21, 10), encoding="mixed", unasked=("fp32",),
+        Reads(20, 18, 21, 10), encoding="mixed", takes=f"{_M}converted", unasked=("fp32",),
     ),
     "tensorrt": Format(
-        "tensorrt", _TENSORRT, Reads(19, 19, 20, 10), encoding="half", others="half", library="tensorrt", unasked=("fp16",)
+        "tensorrt", _TENSORRT, Reads(19, 19, 20, 10), encoding="half", others="half", library="tensorrt",
+        checked={"tensorrt": 20, "tensorrt-strong": 25}, unasked=("fp16",),
     ),
     "tensorrt-rtx": Format(
-        "tensorrt", _TENSORRT, Reads(19, 19, 21, 10), encoding="half", others="half", library="tensorrt_rtx", unasked=("fp16",),
-        by_name=True,
+        "tensorrt", _TENSORRT, Reads(19, 19, 21, 10), encoding="half", others="half", library="tensorrt_rtx",
+        checked={"tensorrt-rtx": 25}, unasked=("fp16",), by_name=True,
     ),
     "torch": Format("torch", {"fp32": f"{_M}torch_fp32"}, any_network=False),
 }  # fmt: skip
@@ -80,6 +86,25 @@ def pairs() -> Iterator[tuple[str, str]]:
 def libraries() -> dict[str, str]:
     """Targets that TensorRT compiles, with its Python module."""
     return {name: one.library for name, one in FORMATS.items() if one.library}
+
+
+def lint_targets(*, compiled: bool = False) -> dict[str, int | None]:
+    """What `octc lint` knows -> the newest opset that is documented, None where none is; compiled: TensorRT's alone."""
+    known: dict[str, int | None] = {}
+    for name, one in FORMATS.items():
+        if one.reads is not None and (one.library or not compiled):
+            known.update({key: one.checked.get(key) for key in one.checked or (name,)})
+    return known
+
+
+def foreign_targets() -> tuple[str, ...]:
+    """Targets whose INT8 files can be made by other quantisers (`octc ptq`)."""
+    return tuple(name for name, one in FORMATS.items() if one.takes)
+
+
+def spelt_targets() -> str:
+    """The targets of a command line in a sentence: "onnx, openvino, ..., or all"."""
+    return f"{', '.join(FORMATS)}, or all"
 
 
 def opsets() -> range:

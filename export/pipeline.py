@@ -36,7 +36,6 @@ from octc.store.runs import utc_now
 from octc.train.batches.images import eval_batches
 
 log = logging.getLogger(__name__)
-PACKAGES = ("octc", "torch", "timm", "onnx", "onnxscript", "onnxconverter-common", "onnxruntime", "openvino", "numpy", "pillow")
 REJECTED = "rejected"
 REFUSALS = ("OCT-E405", "OCT-E506")  # of the gate and of the golden images: the next step of the ladder may pass
 BATCH = 8
@@ -227,4 +226,4 @@ def eye_details(recipe: dict[str, Any], metrics: dict[str, Any]) -> dict[str, An
 
 def versions() -> dict[str, str]:
     """What the export was made with."""
-    return {"python": platform.python_version(), **installed(PACKAGES)}
+    return {"python": platform.python_version(), **installed()}

@@ -120,7 +120,7 @@ def maker_of(target: str, precision: str) -> Maker:
 
 def onnx_fp32(shop: Workshop, job: Job, folder: Path) -> Made:
     """The float file."""
-    return _copied(shop.float_onnx(_opset(job)), folder)
+    return copied(shop.float_onnx(_opset(job)), folder)
 
 
 def onnx_fp16(shop: Workshop, job: Job, folder: Path) -> Made:
@@ -132,7 +132,7 @@ def onnx_fp16(shop: Workshop, job: Job, folder: Path) -> Made:
 
 def onnx_int8(shop: Workshop, job: Job, folder: Path) -> Made:
     """The Q/DQ file."""
-    return _copied(_int8(shop, job), folder)
+    return copied(_int8(shop, job), folder)
 
 
 def openvino_fp32(shop: Workshop, job: Job, folder: Path) -> Made:
@@ -147,7 +147,7 @@ def openvino_fp16(shop: Workshop, job: Job, folder: Path) -> Made:
 
 def openvino_int8(shop: Workshop, job: Job, folder: Path) -> Made:
     """An IR of the Q/DQ file."""
-    return _openvino(_int8(shop, job), folder, half=False)
+    return converted(_int8(shop, job), folder)
 
 
 def tensorrt_int8(shop: Workshop, job: Job, folder: Path) -> Made:
@@ -186,13 +186,20 @@ def _int8(shop: Workshop, job: Job) -> Made:
     return shop.int8_onnx(_opset(job), encoding, floats, job.target)
 
 
-def _copied(made: Made, folder: Path) -> Made:
+def copied(made: Made, folder: Path) -> Made:
+    """The ONNX file as it is."""
     write_bytes(folder / ONNX, Path(made.main_file).read_bytes())
-    return Made(ONNX, made.reference, dict(made.facts))
+    return Made(ONNX, made.reference, dict(made.facts), made.golden)
+
+
+def converted(made: Made, folder: Path) -> Made:
+    """An IR of an ONNX file."""
+    return _openvino(made, folder, half=False)
 
 
 def _openvino(made: Made, folder: Path, *, half: bool) -> Made:
-    return Made(MAIN, made.reference, {**made.facts, **write_openvino(Path(made.main_file), folder, half=half)})
+    facts = write_openvino(Path(made.main_file), folder, half=half)
+    return Made(MAIN, made.reference, {**made.facts, **facts}, made.golden)
 
 
 def _opset(job: Job) -> int:

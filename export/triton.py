@@ -6,12 +6,12 @@ Layout and fields: https://github.com/triton-inference-server/common/blob/main/p
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from octc.core.errors import OctcError
 from octc.core.files import publishing, write_bytes
+from octc.core.targets import TARGETS, Served
 from octc.core.telemetry import DEPENDENCIES
 from octc.schemas.tensorrt_plan import LARGEST_BATCH
 from octc.store.artifacts import Artifact
@@ -20,23 +20,6 @@ INPUT, OUTPUT, LABELS = "image", "logits", "labels.txt"
 # of the engines that Triton's back ends load
 QUIET = [f"{name}={value}" for one in DEPENDENCIES if one.module == "onnxruntime" for name, value in one.switches.items()]
 TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
-
-
-@dataclass(frozen=True)
-class Backend:
-    """key and value: the line that names the backend; file: what Triton looks for in the version's folder; kind: device."""
-
-    key: str
-    value: str
-    file: str
-    kind: str
-
-
-BACKENDS = {
-    "tensorrt": Backend("platform", "tensorrt_plan", "model.plan", "KIND_GPU"),
-    "onnx": Backend("backend", "onnxruntime", "model.onnx", "KIND_CPU"),
-    "openvino": Backend("backend", "openvino", "model.xml", "KIND_CPU"),
-}
 
 
 def write_repository(folder: Path, artifact: Artifact, out: Path, *, force: bool = False) -> Path:
@@ -51,20 +34,22 @@ def write_repository(folder: Path, artifact: Artifact, out: Path, *, force: bool
     with publishing(place, force=force) as temporary:
         (temporary / "1").mkdir()
         shutil.copyfile(folder / source, temporary / "1" / backend.file)
-        if artifact.target == "openvino":
-            shutil.copyfile(folder / Path(source).with_suffix(".bin"), temporary / "1" / "model.bin")
+        for name in beside(artifact, source):  # weights of an IR: the name of the model with another ending
+            shutil.copyfile(folder / name, (temporary / "1" / backend.file).with_suffix(Path(name).suffix))
         write_bytes(temporary / "config.pbtxt", text_format(config_of(artifact, backend)).encode())
         write_bytes(temporary / LABELS, ("\n".join(artifact.classes) + "\n").encode())
         write_bytes(temporary / "README.txt", readme(artifact).encode())
     return place
 
 
-def _source(folder: Path, artifact: Artifact) -> tuple[Backend, str]:
-    if artifact.target not in BACKENDS:
+def _source(folder: Path, artifact: Artifact) -> tuple[Served, str]:
+    backend = TARGETS[artifact.target].triton
+    if backend is None:
         text = f"Triton has no backend for {artifact.target} artifacts of octc"
-        raise OctcError("OCT-E104", text, hint=f"an artifact for one of: {', '.join(BACKENDS)}", place=str(folder))
+        known = ", ".join(name for name, one in TARGETS.items() if one.triton is not None)
+        raise OctcError("OCT-E104", text, hint=f"an artifact for one of: {known}", place=str(folder))
     if artifact.target != "tensorrt":
-        return BACKENDS[artifact.target], artifact.main_file
+        return backend, artifact.main_file
     engine = artifact.details.get("engine")
     if not isinstance(engine, dict):
         hint = f"on the device: octc export --from-bundle {folder} --target tensorrt; or serve its ONNX sister"
@@ -72,18 +57,28 @@ def _source(folder: Path, artifact: Artifact) -> tuple[Backend, str]:
     if engine["package"] != "tensorrt":
         text = f"{artifact.name}: Triton does not load engines of {engine['package']}"
         raise OctcError("OCT-E505", text, hint="octc export --target tensorrt, built on the server's GPU", place=str(folder))
-    return BACKENDS["tensorrt"], str(engine["file"])
+    return backend, str(engine["file"])
 
 
-def config_of(artifact: Artifact, backend: Backend) -> dict[str, Any]:
+def beside(artifact: Artifact, source: str) -> list[str]:
+    """Files of an artifact that belong to its main file: the same name with another ending."""
+    same = Path(source).with_suffix("")
+    return [
+        name
+        for name in artifact.files
+        if source == artifact.main_file and name != source and Path(name).with_suffix("") == same
+    ]
+
+
+def config_of(artifact: Artifact, backend: Served) -> dict[str, Any]:
     """The message ModelConfig as nested dicts and lists; enum values are `Word`."""
-    pre = artifact.preprocess
+    pre, kind = artifact.preprocess, "KIND_GPU" if TARGETS[artifact.target].on_gpu else "KIND_CPU"
     image = {"name": INPUT, "data_type": Word(TYPES["uint8"]), "dims": [pre.channels, pre.size, pre.size]}
     logits = {"name": OUTPUT, "data_type": Word(TYPES["float32"]), "dims": [len(artifact.classes)], "label_filename": LABELS}
     return {
         "name": artifact.name, backend.key: backend.value, "max_batch_size": LARGEST_BATCH,
         "input": [image], "output": [logits],
-        "instance_group": [{"count": 1, "kind": Word(backend.kind)}], "dynamic_batching": {},
+        "instance_group": [{"count": 1, "kind": Word(kind)}], "dynamic_batching": {},
         "version_policy": {"specific": {"versions": [1]}},
         "parameters": [
             {"key": "octc_sha256", "value": {"string_value": artifact.files[artifact.main_file].sha256}},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -36,32 +35,6 @@ class Runtime(Protocol):
     def close(self) -> None:
         """Free what the engine holds; a closed runtime cannot be called."""
         ...
-
-
-class FakeRuntime:
-    """A runtime without an engine, for tests of whoever calls one: `compute` decides what it says.
-
-    Attributes:
-        calls: size of every batch that it was given.
-    """
-
-    def __init__(self, compute: Callable[[UInt8], Any], name: str = "fake", **facts: Any) -> None:
-        self.name = name
-        self.facts: dict[str, Any] = {**no_facts("fake", "0"), "threads": 1, **facts}
-        self.calls: list[int] = []
-        self._compute: Callable[[UInt8], Any] | None = compute
-
-    def __call__(self, batch: UInt8) -> Float32:
-        if self._compute is None:
-            raise closed(self.name)
-        self.calls.append(len(batch))
-        return np.asarray(self._compute(batch), dtype=np.float32)
-
-    def precision_found(self) -> dict[str, int]:
-        return {"fp32": 1}
-
-    def close(self) -> None:
-        self._compute = None
 
 
 def no_facts(runtime: str, version: str) -> dict[str, Any]:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from octc.bench.timing import conditions, measure, profiles
 from octc.bench.timing.plan import make_plan
 from octc.bench.timing.profiles import QUICK, STANDARD, Options, Profile
-from octc.bench.timing.result import read_schema
 from octc.bench.timing.rows import judge_row
 from octc.bench.timing.runner import run_bench
 from octc.bench.timing.state import State
 from octc.machine.host import Machine, read_machine
+from octc.schemas.bench import BenchResult, InvalidRow, MissingRow, ValidRow
+from octc.schemas.common import Document, convert, json_schema
 from octc.store.find import find_artifacts, read_teacher
 from octc.store.runs import Run, create_run
 from tests.tiny_artifacts import resign
@@ -100,78 +101,17 @@ def benched(*given: Any, **more: Any) -> State:
     return state
 
 
-class SchemaError(AssertionError):
-    """A document that does not follow the schema."""
+def check_schema(value: Any) -> None:
+    """A result follows its JSON Schema, and is read as what the schema was made of (ValueError, jsonschema.ValidationError)."""
+    jsonschema.validate(value, json_schema("octc:bench-result", "octc bench result", BenchResult))
+    convert(value, BenchResult)
 
 
-KINDS: dict[str, Callable[[Any], bool]] = {
-    "object": lambda v: isinstance(v, dict), "array": lambda v: isinstance(v, list), "string": lambda v: isinstance(v, str),
-    "boolean": lambda v: isinstance(v, bool), "null": lambda v: v is None,
-    "integer": lambda v: isinstance(v, int) and not isinstance(v, bool),
-    "number": lambda v: isinstance(v, (int, float)) and not isinstance(v, bool),
-}  # fmt: skip
-LIMITS: dict[str, Callable[[Any, Any], bool]] = {
-    "const": lambda v, limit: v == limit, "enum": lambda v, limit: v in limit,
-    "minimum": lambda v, limit: v >= limit, "maximum": lambda v, limit: v <= limit,
-    "exclusiveMinimum": lambda v, limit: v > limit,
-    "minLength": lambda v, limit: len(v) >= limit, "pattern": lambda v, limit: re.search(limit, v) is not None,
-    "minItems": lambda v, limit: len(v) >= limit, "maxItems": lambda v, limit: len(v) <= limit,
-    "uniqueItems": lambda v, limit: not limit or len({repr(item) for item in v}) == len(v),
-    "required": lambda v, limit: set(limit) <= set(v),
-}  # fmt: skip
-FITS = {"minimum": "number", "maximum": "number", "exclusiveMinimum": "number", "minLength": "string", "pattern": "string",
-        "minItems": "array", "maxItems": "array", "uniqueItems": "array", "required": "object"}  # fmt: skip
-OTHERS = {
-    "$schema",
-    "$id",
-    "title",
-    "$defs",
-    "$ref",
-    "type",
-    "properties",
-    "additionalProperties",
-    "items",
-    "allOf",
-    "if",
-    "then",
-}
+def check_row(value: Any) -> None:
+    """The same of one row."""
+    jsonschema.validate(value, json_schema("octc:bench-row", "a row", ValidRow, InvalidRow, MissingRow))
+    convert({"row": value}, AnyRow)
 
 
-def check_schema(
-    value: Any, schema: Mapping[str, Any] | None = None, root: Mapping[str, Any] | None = None, at: str = ""
-) -> None:
-    """Raise SchemaError unless `value` follows the schema (the words of JSON Schema that ours uses, and no other)."""
-    root = root or read_schema()
-    schema = root if schema is None else schema
-    assert set(schema) <= OTHERS | set(LIMITS), f"this check does not know {set(schema) - OTHERS - set(LIMITS)}"
-    if "$ref" in schema:
-        check_schema(value, root["$defs"][schema["$ref"].rsplit("/", 1)[1]], root, at)
-    kinds = [schema["type"]] if isinstance(schema.get("type"), str) else schema.get("type", [])
-    if kinds and not any(KINDS[kind](value) for kind in kinds):
-        raise SchemaError(f"{at}: {value!r} is not {kinds}")
-    for word, holds in LIMITS.items():
-        if word in schema and (word not in FITS or KINDS[FITS[word]](value)) and not holds(value, schema[word]):
-            raise SchemaError(f"{at}: {value!r} breaks {word} {schema[word]!r}")
-    if isinstance(value, dict):
-        known = schema.get("properties", {})
-        for name, item in value.items():
-            inner = known.get(name, schema.get("additionalProperties", True))
-            if inner is False:
-                raise SchemaError(f"{at}: unknown field {name!r}")
-            if isinstance(inner, Mapping):
-                check_schema(item, inner, root, f"{at}.{name}")
-    if isinstance(value, list) and "items" in schema:
-        for number, item in enumerate(value):
-            check_schema(item, schema["items"], root, f"{at}[{number}]")
-    for part in schema.get("allOf", ()):
-        check_schema(value, part, root, at)
-    if "if" in schema and _follows(value, schema["if"], root):
-        check_schema(value, schema["then"], root, at)
-
-
-def _follows(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> bool:
-    try:
-        check_schema(value, schema, root)
-    except SchemaError:
-        return False
-    return True
+class AnyRow(Document):
+    row: ValidRow | InvalidRow | MissingRow

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from octc.bench.parity.document import report_json
 from octc.bench.parity.inference import Records
-from octc.bench.parity.render import golden_words, report_text
+from octc.bench.parity.render import report_text
+from octc.bench.parity.tasks.table import wording_of
+from octc.bench.parity.words import golden_words
 from octc.core.errors import OctcError, shorten
 from octc.core.files import canonical_json, sha256_bytes
 from octc.runtimes.golden import Tolerance, tolerance_of
 from octc.stats.cluster_bootstrap import cluster_index, named_images
-from octc.stats.comparison import Comparison, Known, compare_logits, nonfinite, outcome_of
+from octc.stats.comparison import Known, nonfinite, outcome_of
+from octc.stats.multilabel_comparison import LabelledImage
 from octc.stats.patients import PatientIds, patient_ids
 from octc.stats.subgroups import Subgroup, subgroups
+from octc.stats.task import MULTICLASS, Answers, Task
 from octc.stats.temperature import Temperature
 from octc.stats.test_plan import ParityOptions
-from octc.stats.verdict import Part, Verdict, finite_part, golden_part, judge, judge_nonfinite
+from octc.stats.verdict import Part, Verdict, finite_part, golden_part, judge_nonfinite
 
 
 def row_of(candidate: Side, against: str) -> Tolerance | None:
@@ -56,7 +60,7 @@ class Side:
 
 @dataclass(frozen=True)
 class SetInfo:
-    """The set: its name ("test" or "select"), the protocol in words, how often test was used (looks that could tell something
+    """The set: its name ("test" or "select"), the protocol in words, how often test was used (reads that could tell something
     new) and read (all of them), when the plan was locked.
 
     `exploratory` says why a verdict is no claim that was planned; `note` is printed beside every number of this data set.
@@ -76,10 +80,12 @@ class SetInfo:
 class ParityReport:
     """One claim: candidate against reference on one set with one kind of views.
 
-    `comparison` is None when the candidate's logits are not finite; `withheld` says why the claim was not tested although its
-    numbers are there (a claim before it in the fixed order was not shown); `verdict` is then still what the parts say.
+    `comparison` is that of the task (`Comparison` or `Decisions`), None when the candidate's logits are not finite;
+    `withheld` says why the claim was not tested although its numbers are there (a claim before it in the fixed order was not
+    shown); `verdict` is then still what the parts say.
     """
 
+    task: Task
     against: str
     reference: Side
     candidate: Side
@@ -90,7 +96,7 @@ class ParityReport:
     ids_sha256: str
     tta: str
     verdict: Verdict
-    comparison: Comparison | None
+    comparison: Any
     golden: Mapping[str, Any] | None
     not_finite: tuple[str, ...] = ()
     withheld: str | None = None
@@ -114,7 +120,7 @@ class ParityReport:
     def backend(self) -> dict[str, Any] | None:
         """Row of docs/parity.md, section 13, on the whole set: information, it gates only on the golden images."""
         row = row_of(self.candidate, self.against)
-        if self.comparison is None or row is None:
+        if self.comparison is None or row is None or not self.task.exclusive:
             return None
         found = self.comparison.agreement
         delta = found["dlogit_max"] / found["s"] if found["s"] > 0 else None
@@ -172,7 +178,7 @@ def _check_sides(reference: Records, candidate: Records, classes: Sequence[str],
         raise OctcError("OCT-E708", text, hint="repair or replace the reference artifact")
 
 
-def _warnings(joined: Records, comparison: Comparison | None, same: bool, info: SetInfo) -> list[str]:
+def _warnings(joined: Records, report: ParityReport, same: bool) -> list[str]:
     found = []
     if whose := patient_ids(joined.patients).warning:
         found.append(whose)
@@ -181,16 +187,46 @@ def _warnings(joined: Records, comparison: Comparison | None, same: bool, info: 
         found.append(f"{repeated} images repeat the content of another one")
     if same:
         found.append("identical artifacts: a comparison with itself shows nothing")
-    if info.exploratory:
-        found.append(f"exploratory: {info.exploratory}")
-    if comparison is not None:
-        empty = [one.name for one in comparison.per_class if one.n == 0]
-        if empty:
-            found.append(f"classes without images: {', '.join(empty)}")
-        for name, ties in comparison.ties.items():
-            if ties > 0.001 * comparison.n:
-                found.append(f"{ties} of {comparison.n} images have equal largest scores in the {name}")
-    return found
+    if report.set.exploratory:
+        found.append(f"exploratory: {report.set.exploratory}")
+    return [*found, *(wording_of(report.task).warnings(report) if report.comparison is not None else ())]
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image of records alone: one label, no eye."""
+
+    path: str
+    label: int
+    patient: str | None
+    targets: tuple[int, ...] | None = None
+    eye: str | None = None
+
+
+@dataclass(frozen=True)
+class Context:
+    """What is known of a comparison beside its records.
+
+    Attributes:
+        against: "fp32" or "teacher"; the teacher may have another preprocessing.
+        golden: `GoldenReport` of the candidate as a dictionary (`ok` decides), or None when it was not replayed.
+        select: `Comparison.facts` of the same pair on the validation set, for discordance and correlation of the plan.
+        temperatures: of "reference" and "candidate", fitted on the validation set.
+        groups: column -> image id -> value: the same comparison on each of these parts.
+        details: of the candidate's manifest; images: by id, in the order of the set (None: as the records have them).
+    """
+
+    task: Task = MULTICLASS
+    against: str = "fp32"
+    sides: tuple[Side, Side] | None = None
+    info: SetInfo = field(default_factory=SetInfo)
+    tta: str = "none"
+    golden: Mapping[str, Any] | None = None
+    select: Mapping[str, Any] | None = None
+    temperatures: Mapping[str, Temperature] = field(default_factory=dict)
+    groups: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+    images: Mapping[str, LabelledImage] | None = None
 
 
 def compare(
@@ -198,77 +234,71 @@ def compare(
     candidate: Records,
     classes: Sequence[str],
     options: ParityOptions,
-    *,
-    against: str = "fp32",
-    sides: tuple[Side, Side] | None = None,
-    info: SetInfo | None = None,
-    tta: str = "none",
-    golden: Mapping[str, Any] | None = None,
-    select: Mapping[str, Any] | None = None,
-    temperatures: Mapping[str, Temperature] | None = None,
-    groups: Mapping[str, Mapping[str, str | None]] | None = None,
+    context: Context | None = None,
 ) -> ParityReport:
-    """Compare two records and judge.
-
-    Args:
-        against: "fp32" or "teacher"; the teacher may have another preprocessing.
-        golden: `GoldenReport` of the candidate as a dictionary (`ok` decides), or None when it was not replayed.
-        select: `Comparison.facts` of the same pair on the select set, for discordance and correlation of the plan.
-        temperatures: of "reference" and "candidate", fitted on the select set.
-        groups: column -> image id -> value: the same comparison on each of these parts.
+    """Compare two records and judge, by the rules of their task.
 
     Raises:
         OctcError: E706 different sets, E309 different classes, E708 the reference is at chance or not finite.
     """
-    info = info or SetInfo()
+    context = context or Context()
     joined = join(reference, candidate)
-    _check_sides(reference, joined, classes, against)
-    reference, joined = (one.in_order(sorted(reference.ids)) for one in (reference, joined))
-    r_side, c_side = sides or (Side("reference", reference.artifact, "fp32"), Side("candidate", candidate.artifact, "int8"))
-    r_side = replace(r_side, preprocess_sha256=reference.preprocess_sha256)
-    c_side = replace(c_side, preprocess_sha256=candidate.preprocess_sha256)
+    _check_sides(reference, joined, classes, context.against)
+    order = sorted(reference.ids)
+    reference, joined = (one.in_order(order) for one in (reference, joined))
+    sides = context.sides or (Side("reference", reference.artifact, "fp32"), Side("candidate", candidate.artifact, "int8"))
+    r_side = replace(sides[0], preprocess_sha256=reference.preprocess_sha256)
+    c_side = replace(sides[1], preprocess_sha256=candidate.preprocess_sha256)
     same = bool(reference.artifact) and reference.artifact == candidate.artifact
     same = same or (bool(r_side.model_sha256) and r_side.model_sha256 == c_side.model_sha256)
+    golden, exploratory = context.golden, context.info.exploratory is not None
     extra = [] if golden is None else golden_part(bool(golden["ok"]), golden_words(golden))
     if same:
         text = "reference and candidate are one artifact"
         extra.append(Part("two artifacts", False, "inconclusive", "self_comparison", text, "OCT-E705"))
     bad = nonfinite(joined.ids, joined.logits)
     if bad:
-        comparison, verdict = None, judge_nonfinite(bad, len(joined.ids), extra, info.exploratory is not None)
+        comparison, verdict = None, judge_nonfinite(bad, len(joined.ids), extra, exploratory)
     else:
         extra.insert(0, finite_part((), len(joined.ids)))
-        row = row_of(c_side, against)
-        comparison = compare_logits(
-            joined.ids,
-            joined.labels,
-            reference.patients,
-            reference.logits,
-            joined.logits,
-            classes,
-            options,
-            Known(
-                select, None if row is None else row.delta_over_s, temperatures or {}, (r_side.temperature, c_side.temperature)
-            ),
+        row = row_of(c_side, context.against)
+        known = Known(
+            context.select,
+            None if row is None else row.delta_over_s,
+            context.temperatures,
+            (r_side.temperature, c_side.temperature),
         )
-        verdict = judge(comparison, options, extra, exploratory=info.exploratory is not None)
-    return ParityReport(
-        against=against,
+        comparison = context.task.compare(_answers(reference, joined, classes, context, known), options)
+        verdict = context.task.judge(comparison, options, extra, exploratory)
+    report = ParityReport(
+        task=context.task,
+        against=context.against,
         reference=r_side,
         candidate=c_side,
-        set=info,
+        set=context.info,
         options=options,
         n=len(joined.ids),
         known=patient_ids(reference.patients),
         ids_sha256=sha256_bytes(canonical_json(sorted(joined.ids))),
-        tta=tta,
+        tta=context.tta,
         verdict=verdict,
         comparison=comparison,
         golden=golden,
         not_finite=tuple(bad),
-        warnings=tuple(_warnings(joined, comparison, same, info)),
-        subgroups=() if bad else _subgroups(reference, joined, groups or {}, options),
+        subgroups=() if bad else _subgroups(reference, joined, context.groups, options),
     )
+    return replace(report, warnings=tuple(_warnings(joined, report, same)))
+
+
+def _answers(reference: Records, joined: Records, classes: Sequence[str], context: Context, known: Known) -> Answers:
+    """The logits of both beside their images; in the order of the set where classes do not exclude each other."""
+    if context.images is None or context.task.exclusive:
+        rows = zip(joined.ids, joined.labels, reference.patients, strict=True)
+        images: list[LabelledImage] = [Image(*row) for row in rows]
+    else:
+        reference, joined = (one.in_order(list(context.images)) for one in (reference, joined))
+        images = list(context.images.values())
+    return Answers(joined.ids, images, reference.logits, joined.logits, classes, context.details, known)
 
 
 def _subgroups(
@@ -276,10 +306,10 @@ def _subgroups(
 ) -> tuple[Subgroup, ...]:
     """Columns with one value only say what the whole says, and are left out."""
     columns = {name: [values.get(one) for one in joined.ids] for name, values in groups.items()}
-    said = outcome_of(reference.logits).predictions, outcome_of(joined.logits).predictions
+    predicted = outcome_of(reference.logits).predictions, outcome_of(joined.logits).predictions
     kept = {name: values for name, values in columns.items() if len(set(values)) > 1}
     clusters, named = cluster_index(reference.patients), named_images(reference.patients)
-    return subgroups(np.asarray(joined.labels, np.int64), said, clusters, kept, options, named)
+    return subgroups(np.asarray(joined.labels, np.int64), predicted, clusters, kept, options, named)
 
 
 def withhold(report: ParityReport, why: str) -> ParityReport:

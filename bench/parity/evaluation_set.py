@@ -19,6 +19,13 @@ from octc.store.artifacts import Artifact
 from octc.store.locations import image_root
 from octc.store.runs import Run
 
+SPOKEN = {"test": "test set", "select": "validation set"}
+
+
+def spoken(name: str) -> str:
+    """A set by the field's name: "test set", "validation set"."""
+    return SPOKEN.get(name, f"{name} set")
+
 
 @dataclass(frozen=True)
 class LabelledSet:
@@ -70,7 +77,7 @@ def _protocol(split: Split, name: str) -> str:
         UNKNOWN: ("images that were not trained on", "with its content", "image-level test split, patients unknown"),
     }[known.state]
     if name == "select":
-        return f"select set: {who}"
+        return f"validation set: {who}"
     if any(sample.part == "test" for sample in split.parts["test"]):
         return f"published test part ({split.dropped} training images {shared} were dropped)"
     return level
@@ -109,7 +116,9 @@ def check_images(one: LabelledSet, split: Split, progress: Callable[[int], None]
         progress(1)
     changes += _added(one, split)
     if changes:
-        text = f"{len(changes)} files of the {one.name} set are not as they were when it was split: {shorten(sorted(changes))}"
+        text = (
+            f"{len(changes)} files of the {spoken(one.name)} are not as they were when it was split: {shorten(sorted(changes))}"
+        )
         hint = "restore these files, or train and export again: octc train student"
         raise OctcError("OCT-E216", text, hint=hint, place=str(one.root))
 
@@ -184,5 +193,5 @@ def find_set(
         return None, None, f"the images of {run.read().get('dataset')} are not on this machine (--data DIR)"
     labelled = read_set(run, root, name)
     if data is None and not is_here(labelled):
-        return None, None, f"the images of the {name} set are not on this machine (--data DIR)"
+        return None, None, f"the images of the {spoken(name)} are not on this machine (--data DIR)"
     return labelled, read_split(run.split), ""

@@ -1,4 +1,4 @@
-"""What every artifact says of a labelled set, and what one temperature of the select set would do: read back, or measured."""
+"""Logits of every artifact on a labelled set, read back or measured, and what temperature scaling would do to them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from octc.bench.parity.evaluation_set import LabelledSet, check_images, read_set
+from octc.bench.parity.evaluation_set import LabelledSet, check_images, read_set, spoken
 from octc.bench.parity.inference import Records, measure_all, records_of
-from octc.bench.parity.open_artifact import Bars, Opened, Say
+from octc.bench.parity.job import Job, Place
+from octc.bench.parity.open_artifact import Opened
 from octc.bench.parity.predictions import MEASURED, store_records, stored_records
-from octc.bench.parity.result import Place
 from octc.bench.parity.robustness import LEVELS, measure_worse
 from octc.core.errors import OctcError
 from octc.core.files import canonical_json
@@ -21,17 +21,17 @@ from octc.stats.cluster_bootstrap import cluster_index
 from octc.stats.comparison import nonfinite, outcome_of
 from octc.stats.robustness import Robustness, robustness
 from octc.stats.temperature import LEAST_IMAGES, Temperature, fit_temperature
-from octc.stats.test_plan import ParityOptions
 from octc.store.runs import Run
 
 
 def measure_everyone(
-    views: tuple[str, ...], run: Run, labelled: LabelledSet, everyone: Sequence[Opened], place: Place, bars: Bars, say: Say
+    views: tuple[str, ...], run: Run, labelled: LabelledSet, everyone: Sequence[Opened], job: Job
 ) -> dict[str, Records]:
     """Records of everyone by manifest sum, with these views: read back, else measured and stored.
 
     Every picture is decoded once for all that share a preprocessing.
     """
+    place, reporter = job.place, job.reporter
     records: dict[str, Records] = {}
     groups: dict[bytes, dict[str, Opened]] = {}
     for one in everyone:
@@ -42,11 +42,11 @@ def measure_everyone(
         else:
             groups.setdefault(canonical_json(artifact.preprocess.to_json()), {})[one.sha256] = one
     if read := sorted({one.name for one in everyone if one.sha256 in records}):
-        say(f"  ✓ records  of {', '.join(read)} are read back: artifact, images, runtime and machine are as they were")
+        reporter.say(f"  ✓ records  of {', '.join(read)} are read back: artifact, images, runtime and machine are as they were")
     for group in groups.values():
         preprocess = next(iter(group.values())).found.artifact.preprocess
-        label = f"{labelled.name} set, {len(group)} artifacts" if len(group) > 1 else f"{labelled.name} set"
-        with bars(label, len(labelled.samples)) as step:
+        label = f"{spoken(labelled.name)}, {len(group)} artifacts" if len(group) > 1 else spoken(labelled.name)
+        with reporter.progress(label, len(labelled.samples)) as step:
             models = {sha: one.runtime for sha, one in group.items()}
             logits = measure_all(models, preprocess, labelled.samples, labelled.root, views, step)
         for sha, one in group.items():
@@ -62,9 +62,9 @@ def _facts(one: Opened, place: Place) -> dict[str, Any]:
 
 
 def temperatures_of(
-    run: Run, labelled: LabelledSet, split: Split, everyone: Sequence[Opened], place: Place, bars: Bars, say: Say
+    run: Run, labelled: LabelledSet, split: Split, everyone: Sequence[Opened], job: Job
 ) -> dict[str, Temperature]:
-    """The temperature of everyone by manifest sum, fitted on the select set; 1 with the reason where that cannot be done."""
+    """Temperatures by manifest checksum, fitted on the validation set; 1 with the reason where that cannot be done."""
 
     def none(reason: str) -> dict[str, Temperature]:
         return {one.sha256: Temperature(reason=reason) for one in everyone}
@@ -75,11 +75,11 @@ def temperatures_of(
         select = read_set(run, labelled.root, "select")
         if len(select.samples) < LEAST_IMAGES:
             return none("too_few_images")
-        with bars("sums of the select set", len(select.samples)) as step:
+        with job.reporter.progress("checksums of the validation set", len(select.samples)) as step:
             check_images(select, split, step)
-        records = measure_everyone(VIEWS["none"], run, select, everyone, place, bars, say)
+        records = measure_everyone(VIEWS["none"], run, select, everyone, job)
     except OctcError as error:
-        say(f"  ! temperature: the select set cannot be used: {error.message} [{error.code}]")
+        job.reporter.say(f"  ! temperature: the validation set cannot be used: {error.message} [{error.code}]")
         return none("select_set_not_usable")
     return {sha: fit_temperature(one.logits, one.labels) for sha, one in records.items()}
 
@@ -89,8 +89,7 @@ def measure_robustness(
     candidates: Sequence[Opened],
     records: Mapping[str, Records],
     labelled: LabelledSet,
-    options: ParityOptions,
-    bars: Bars,
+    job: Job,
 ) -> dict[str, Robustness]:
     """How the candidates with the reference's preprocessing fare on worse pictures, by manifest sum; without further views."""
     pre = reference.found.artifact.preprocess
@@ -101,21 +100,21 @@ def measure_robustness(
         if one.found.artifact.preprocess == pre and not nonfinite(records[one.sha256].ids, clean[one.sha256])
     ]
     models = {one.sha256: one.runtime for one in (reference, *able)}
-    with bars(f"{LEVELS} levels of disturbance", LEVELS * len(labelled.samples)) as step:
+    with job.reporter.progress(f"{LEVELS} levels of disturbance", LEVELS * len(labelled.samples)) as step:
         worse = measure_worse(models, pre, labelled.samples, labelled.root, step)
     first = records[reference.sha256]
     labels = np.asarray(first.labels, np.int64)
-    said = {sha: outcome_of(logits).predictions for sha, logits in clean.items()}
+    predicted = {sha: outcome_of(logits).predictions for sha, logits in clean.items()}
     levels = {
         level: {sha: outcome_of(logits[:, None]).predictions for sha, logits in rows.items()} for level, rows in worse.items()
     }
     return {
         one.sha256: robustness(
             labels,
-            (said[reference.sha256], said[one.sha256]),
+            (predicted[reference.sha256], predicted[one.sha256]),
             {level: (rows[reference.sha256], rows[one.sha256]) for level, rows in levels.items()},
             cluster_index(first.patients),
-            options,
+            job.options,
         )
         for one in able
     }

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from octc.bench.parity.evaluation_set import check_artifact
-from octc.bench.parity.references import Parties
-from octc.bench.parity.render import golden_words
+from octc.bench.parity.job import Job
+from octc.bench.parity.references import Roles
+from octc.bench.parity.words import golden_words
 from octc.core.errors import OctcError, Several
 from octc.core.files import sha256_file
 from octc.datasets.split import Split
@@ -18,9 +18,6 @@ from octc.runtimes.golden import check_golden
 from octc.runtimes.registry import open_runtime
 from octc.store.artifacts import MANIFEST
 from octc.store.find import Found
-
-Bars = Callable[[str, "int | None"], AbstractContextManager[Callable[[int], None]]]
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -37,16 +34,14 @@ class Opened:
         return self.found.artifact.name
 
 
-def open_candidates(
-    founds: Sequence[Found], threads: int | None, stack: ExitStack, bars: Bars, say: Say
-) -> tuple[list[Opened], list[tuple[Found, OctcError]]]:
+def open_candidates(founds: Sequence[Found], job: Job) -> tuple[list[Opened], list[tuple[Found, OctcError]]]:
     """Open every candidate; those that cannot be opened with the error, which is raised where none can."""
     opened: list[Opened] = []
     broken: list[tuple[Found, OctcError]] = []
-    with bars("golden images", len(founds)) as step:
+    with job.reporter.progress("golden images", len(founds)) as step:
         for found in founds:
             try:
-                opened.append(_open(found, threads, stack, say))
+                opened.append(_open(found, job))
             except OctcError as error:
                 broken.append((found, error))
             step(1)
@@ -54,53 +49,51 @@ def open_candidates(
     if not opened:
         raise errors[0] if len(errors) == 1 else Several(errors)
     for found, one in broken:
-        say(f"  ✗ {found.artifact.name}: {one.message} [{one.code}]")
+        job.reporter.say(f"  ✗ {found.artifact.name}: {one.message} [{one.code}]")
     return opened, broken
 
 
-def _open(found: Found, threads: int | None, stack: ExitStack, say: Say) -> Opened:
+def _open(found: Found, job: Job) -> Opened:
     """Check decoding, open the engine, replay the golden images."""
     artifact = found.artifact
-    runtime = open_runtime(found.folder, artifact, threads=threads)
-    stack.callback(runtime.close)
+    runtime = open_runtime(found.folder, artifact, threads=job.requested.threads)
+    job.stack.callback(runtime.close)
     report = asdict(check_golden(found.folder, artifact, runtime))
     mark = "✓" if report["ok"] else "✗"
-    say(f"  {mark} golden   {artifact.name}: {golden_words(report)}, {report['tolerance_id']}")
+    job.reporter.say(f"  {mark} golden   {artifact.name}: {golden_words(report)}, {report['tolerance_id']}")
     return Opened(found, sha_of(found), runtime, report)
 
 
 def sha_of(found: Found) -> str:
-    """Sum of the manifest: the identity of an artifact."""
+    """Checksum of the manifest: the identity of an artifact."""
     return sha256_file(found.folder / MANIFEST)
 
 
-def open_references(
-    against: str | None, threads: int | None, parties: Parties, split: Split, stack: ExitStack, bars: Bars, say: Say
-) -> tuple[dict[str, Opened], tuple[str, ...]]:
+def open_references(against: str | None, roles: Roles, split: Split, job: Job) -> tuple[dict[str, Opened], tuple[str, ...]]:
     """Claim -> reference, in the fixed order, and what must be said about a claim that is not made."""
     claims: dict[str, Opened] = {}
     notes: list[str] = []
-    with bars("references", None):
+    with job.reporter.progress("references", None):
         if against in (None, "fp32"):
-            if parties.reference is None:
-                raise parties.missing
-            claims["fp32"] = _reference(parties.reference, threads, split, stack, say)
-        if against == "teacher" or (against is None and parties.teacher is not None):
-            assert parties.teacher is not None  # choose_parties sees to it
+            if roles.reference is None:
+                raise roles.missing
+            claims["fp32"] = _reference(roles.reference, split, job)
+        if against == "teacher" or (against is None and roles.teacher is not None):
+            assert roles.teacher is not None  # choose_roles sees to it
             try:
-                claims["teacher"] = _reference(parties.teacher, threads, split, stack, say)
+                claims["teacher"] = _reference(roles.teacher, split, job)
             except OctcError as error:
                 if against == "teacher":
                     raise
                 notes.append(f"no claim against the teacher: {error.message}: {error.hint}")
         elif against is None:
-            notes.append(f"no claim against the teacher: {parties.without[0]}: {parties.without[1]}")
+            notes.append(f"no claim against the teacher: {roles.without[0]}: {roles.without[1]}")
     return claims, tuple(notes)
 
 
-def _reference(found: Found, threads: int | None, split: Split, stack: ExitStack, say: Say) -> Opened:
+def _reference(found: Found, split: Split, job: Job) -> Opened:
     check_artifact(found.artifact, split)
-    one = _open(found, threads, stack, say)
+    one = _open(found, job)
     if not one.golden["ok"]:
         text = f"the reference {one.name} does not reproduce its golden images here"
         raise OctcError("OCT-E708", text, hint="export it again: octc export --fp32 --force", place=str(found.folder))

@@ -1,8 +1,8 @@
-"""What is written down before the test set is looked at (docs/parity.md, sections 1 and 2).
+"""What is written down before the test set is read (docs/parity.md, sections 1 and 2).
 
 runs/<id>/verify-plan.json holds the plan: margins, level, claim, the artifacts that it is for, the references in their order,
 the views, the split. Who gives no margins later gets those of the plan. The artifacts that the first call judges together are
-one planned family: each is judged once, none is chosen by what the others scored. Every look is a row of the test-set log.
+one planned family: each is judged once, none is chosen by what the others scored. Every read is a row of the test-set log.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ SCHEMA = "1.0"
 
 
 @dataclass(frozen=True)
-class Look:
-    """What a call reads. images: how many; references: claim -> sum of its reference, in the order that they are tested.
+class Access:
+    """How a call reads the test set.
 
+    images: how many; references: claim -> checksum of its reference, in the order that they are tested.
     resamples: number and seed of the resamples, which the plan keeps for later calls although others make nothing exploratory.
     """
 
@@ -38,10 +39,10 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How a look at the test set stands.
+class SetUse:
+    """What the plan and the test-set log say of one read of the test set.
 
-    locked_at: when the plan was written; uses: looks at the test set of this run that could tell something new, this one
+    locked_at: when the plan was written; uses: reads of the test set of this run that could tell something new, this one
     included; log: every reading.
     reasons: artifact sum -> why its verdict is exploratory, or None. claims, tta: the same of one claim ("fp32", "teacher"),
     and of rows with test-time augmentation.
@@ -62,7 +63,7 @@ class Standing:
 
 
 def planned_options(run: Run, options: ParityOptions, stated: Collection[str] | None) -> ParityOptions:
-    """The options of a look at the test set: what was not stated is as it was locked, where a plan is there.
+    """The options of a read of the test set: what was not stated is as it was locked, where a plan is there.
 
     Args:
         stated: names of the options that the caller gave; None for all of them.
@@ -89,12 +90,12 @@ def register_use(
     judged: Mapping[str, str],
     family: Mapping[str, str],
     now: str,
-    look: Look | None = None,
-) -> Standing:
-    """Write the plan if there is none, and this look. Called before any artifact runs on the set.
+    access: Access | None = None,
+) -> SetUse:
+    """Write the plan if there is none, and this read. Called before any artifact runs on the set.
 
     Args:
-        decides: `ParityOptions.locked()`; more: the other options of this look (against, views).
+        decides: `ParityOptions.locked()`; more: the other options of this read (against, views).
         judged: name -> manifest sum of the artifacts that will be run; family: those that the call was asked for, of which
             some may not run on this machine.
 
@@ -102,24 +103,24 @@ def register_use(
         OctcError: E709 the plan or the log cannot be read (neither is written anew over what it says), E109 the run cannot be
             written.
     """
-    look = look or Look()
+    access = access or Access()
     with _held(run.path / PLAN):
         document = _read(run.path / PLAN)
         if document is None:
             plan = {
                 **decides,
-                **look.resamples,
+                **access.resamples,
                 "locked_at": now,
                 "artifacts": dict(sorted(family.items())),
-                "split_digest": look.split_digest,
-                "references": dict(look.references),
+                "split_digest": access.split_digest,
+                "references": dict(access.references),
                 "tta": more.get("tta", "none"),
-                "order": list(more.get("against") or look.references),
+                "order": list(more.get("against") or access.references),
             }
             document = {"schema_version": SCHEMA, "plan": plan, "uses": []}
             write_json(run.path / PLAN, document)
         plan = document["plan"]
-        reasons = {sha: _why(plan, decides, sha, look) for sha in judged.values()}
+        reasons = {sha: _why(plan, decides, sha, access) for sha in judged.values()}
         exploratory = all(reasons.values()) and bool(reasons)
         log = log_reading(
             run.path,
@@ -127,32 +128,32 @@ def register_use(
                 now,
                 "verify",
                 "test",
-                look.images,
-                look.split_digest,
+                access.images,
+                access.split_digest,
                 dict(sorted(judged.items())),
                 {**decides, **more},
                 EXPLORATORY if exploratory else PLANNED,
             ),
         )
-        claims = {against: _why_claim(plan, list(more.get("against") or ()), against, look) for against in look.references}
+        claims = {against: _why_claim(plan, list(more.get("against") or ()), against, access) for against in access.references}
         views = str(more.get("tta", "none"))
         tta = None if plan.get("tta", views) == views else f"test-time augmentation {views} was not planned"
-        return Standing(plan["locked_at"], log.uses, reasons, log, claims, tta)
+        return SetUse(plan["locked_at"], log.uses, reasons, log, claims, tta)
 
 
-def _why(plan: Mapping[str, Any], decides: Mapping[str, Any], sha: str, look: Look) -> str | None:
+def _why(plan: Mapping[str, Any], decides: Mapping[str, Any], sha: str, access: Access) -> str | None:
     changed = [f"{key} {plan.get(key)} -> {value}" for key, value in decides.items() if plan.get(key) != value]
     words = []
     if changed:
         words.append(f"not as locked on {plan['locked_at']}: {', '.join(changed)}")
-    if plan.get("split_digest") not in (None, look.split_digest):
+    if plan.get("split_digest") not in (None, access.split_digest):
         words.append(f"the plan of {plan['locked_at']} was made for another split")
     if sha not in plan["artifacts"].values():
         words.append("this artifact is not one of those that the plan was made for")
     return "; ".join(words) or None
 
 
-def _why_claim(plan: Mapping[str, Any], order: Sequence[str], against: str, look: Look) -> str | None:
+def _why_claim(plan: Mapping[str, Any], order: Sequence[str], against: str, access: Access) -> str | None:
     """Claims keep their planned order, and their reference: another one could be chosen by what it scored."""
     planned = plan.get("order")
     if planned is None or against not in order:  # a plan of an older octc does not say
@@ -160,7 +161,7 @@ def _why_claim(plan: Mapping[str, Any], order: Sequence[str], against: str, look
     count = order.index(against) + 1
     if list(order[:count]) != list(planned[:count]):
         return f"the plan of {plan['locked_at']} tests against {', then '.join(planned)}"
-    if plan["references"].get(against) not in (None, look.references[against]):
+    if plan["references"].get(against) not in (None, access.references[against]):
         return f"the plan of {plan['locked_at']} names another reference artifact"
     return None
 

@@ -14,13 +14,13 @@ from octc.store.find import Found, artifact_folders, find_artifacts, read_teache
 
 
 @dataclass(frozen=True)
-class Parties:
+class Roles:
     """What a call of `octc verify` works on.
 
     Attributes:
         candidates: artifacts that run here; absent: the others, with the reason.
         reference: FP32 artifact of the same run, or None; missing: what to raise then.
-        teacher: FP32 artifact of the teacher's run, or None; without: then why, and the mend.
+        teacher: FP32 artifact of the teacher's run, or None; without: then why, and the hint.
     """
 
     candidates: tuple[Found, ...]
@@ -31,7 +31,7 @@ class Parties:
     without: tuple[str, str]
 
 
-def choose_parties(founds: Sequence[Found], run_dir: Path, against: str | None, *, named: bool = False) -> Parties:
+def choose_roles(founds: Sequence[Found], run_dir: Path, against: str | None, *, named: bool = False) -> Roles:
     """Sort the artifacts that a call was given (at least one).
 
     An artifact that was named is a candidate whatever it is; of a run's, the FP32 reference is not compared with itself.
@@ -57,11 +57,11 @@ def choose_parties(founds: Sequence[Found], run_dir: Path, against: str | None, 
     absent = tuple((f, why) for f in rest if (why := why_not(f.artifact)) is not None)
     candidates = tuple(f for f in rest if why_not(f.artifact) is None)
     if not candidates:
-        prefer(rest)  # says why not, and the mend
+        prefer(rest)  # says why not, with a hint
     teacher, without = _teacher(mine[0], run_dir)
     if against == "teacher" and teacher is None:
         raise OctcError("OCT-E107", f"--against teacher: {without[0]}", hint=without[1])
-    return Parties(candidates, absent, reference, _no_reference(family, runs[0]), teacher, without)
+    return Roles(candidates, absent, reference, _no_reference(family, runs[0]), teacher, without)
 
 
 def _no_reference(family: Sequence[Found], run: str) -> OctcError:
@@ -114,7 +114,7 @@ def _floats(founds: Sequence[Found]) -> list[Found]:
 
 
 def _teacher(found: Found, run_dir: Path) -> tuple[Found | None, tuple[str, str]]:
-    """The teacher, or why there is none, and the mend."""
+    """The teacher, or why there is none, with a hint."""
     name = found.artifact.lineage.get("teacher_run")
     if not isinstance(name, str) or not name:
         return None, ("it was trained without a teacher", "octc verify --against fp32")

@@ -1,57 +1,23 @@
-"""What a call of `octc verify` was asked for, and what came of it."""
+"""What came of a verification: a verdict for each candidate, its documents, its errors."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from octc.bench.parity.claim import ParityReport
 from octc.bench.parity.evaluation_set import LabelledSet
-from octc.bench.parity.plan_lock import Standing
-from octc.core.errors import OctcError
-from octc.imaging.preprocess import VIEWS
+from octc.bench.parity.plan_lock import SetUse
+from octc.bench.parity.summary import JSON_KEYS, document, failures, summary, text_of
+from octc.core.errors import OctcError, Several
+from octc.core.files import write_json
 from octc.runtimes.layers import LayerGap
 from octc.stats.robustness import Robustness
-from octc.stats.test_plan import ParityOptions
 from octc.store.find import Found
 from octc.store.runs import Run
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What was asked for. against: "fp32", "teacher", or None: FP32 first, then the teacher where it is here.
-
-    subgroups: a table of `read_groups`; robustness: whether the pictures are made worse too.
-    stated: names of the options that were given (None: all of them); the others are those of a plan that is locked already.
-    """
-
-    options: ParityOptions
-    set_name: str = "test"
-    against: str | None = None
-    tta: str = "none"
-    threads: int | None = None
-    require_set: bool = False
-    subgroups: Path | None = None
-    robustness: bool = False
-    stated: frozenset[str] | None = None
-
-    @property
-    def rows(self) -> dict[str, tuple[str, ...]]:
-        """Names and views of the rows: the headline "none", and the one with test-time augmentation if asked for."""
-        return {name: VIEWS[name] for name in dict.fromkeys(("none", self.tta))}
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where this happens: run_dir, `--data`, environment, facts of the machine that go into every record, the time."""
-
-    run_dir: Path
-    data: str | None
-    environ: Mapping[str, str]
-    machine: Mapping[str, Any]
-    now: str
+from octc.store.verdicts import FILE, write_verdict
 
 
 @dataclass(frozen=True)
@@ -96,12 +62,95 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Result:
-    """What came of a call. no_set: why there are no images to judge on, or None; standing: None unless on the test set."""
+class VerifyResult:
+    """What `octc.verify` found; `str()` of it is the report, `write` makes verify.json of it.
+
+    Attributes:
+        run: of the artifacts, None where it is not here; run_id: its name in their lineage.
+        set_name: "test", or "select" for the validation set. labelled: its images; no_set: why they are not here, or None.
+        judged: one entry for each candidate. absent: artifacts that do not run here, and why.
+        use: what the plan and the test-set log say, None unless on the test set. notes: about claims that are not made.
+        reference: the FP32 artifact.
+        facts: run_id, time_utc, versions, machine.
+    """
 
     run: Run | None
+    run_id: str
+    set_name: str
     judged: tuple[Judged, ...]
+    facts: Mapping[str, Any]
     labelled: LabelledSet | None = None
     no_set: str | None = None
-    standing: Standing | None = None
-    notes: tuple[str, ...] = field(default=())
+    use: SetUse | None = None
+    notes: tuple[str, ...] = ()
+    absent: tuple[tuple[Found, str], ...] = ()
+    reference: Found | None = None
+
+    @property
+    def word(self) -> str:
+        """Verdict of the first candidate: equivalent, non_inferior, inconclusive, inferior, fail, not_tested or golden_only."""
+        return self.judged[0].word
+
+    @property
+    def passed(self) -> bool:
+        """Whether every claim on every candidate was shown (without labelled images: whether the golden images hold)."""
+        return not self.errors
+
+    @property
+    def errors(self) -> list[OctcError]:
+        """What did not hold, with hints: what the command ends with."""
+        return list(failures(self))
+
+    @property
+    def documents(self) -> list[dict[str, Any]]:
+        """One document for each candidate (docs/parity.md, section 16)."""
+        return [document(one, self) for one in self.judged]
+
+    @property
+    def compared(self) -> list[Found]:
+        """The candidates and their FP32 reference, each once."""
+        found = [one.found for one in self.judged] + ([] if self.reference is None else [self.reference])
+        return list({one.folder: one for one in found}.values())
+
+    def raise_if_failed(self) -> None:
+        """Raise what did not hold (E506, E701 to E707, or why a file could not be opened); nothing where all held."""
+        if errors := self.errors:
+            raise errors[0] if len(errors) == 1 else Several(errors)
+
+    def write(self, path: Path | str | None = None) -> list[Path]:
+        """Write the documents: to `path`, or (None) into verify.json beside each artifact, where reports read them.
+
+        Args:
+            path: a JSON file that gets everything of this result; what was there is replaced.
+
+        Raises:
+            OctcError: E109 the folder cannot be written.
+        """
+        if path is not None:
+            write_json(Path(path), self.to_json())
+            return [Path(path)]
+        return list(self._write_beside())
+
+    def _write_beside(self) -> Iterator[Path]:
+        for one, found in zip(self.judged, self.documents, strict=True):
+            if one.error is None:
+                key = self.set_name if one.claims else "golden"
+                write_verdict(one.found.folder, one.found.artifact.name, one.sha256, key, found, self.run)
+                yield one.found.folder / FILE
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as plain data: what `octc verify --json` prints."""
+        return {
+            "run": self.run_id,
+            "set": self.set_name,
+            "golden_only": self.labelled is None,
+            "artifacts": self.documents,
+            "absent": [{"name": found.artifact.name, "reason": why} for found, why in self.absent],
+            "notes": list(self.notes),
+            "summary": [dict(zip(JSON_KEYS, row, strict=True)) for row in summary(self)],
+            "uses_of_test": None if self.use is None else self.use.uses,
+            "test_set_log": None if self.use is None else self.use.log.to_json(),
+        }
+
+    def __str__(self) -> str:
+        return "\n\n".join(text_of(one, self, brief=True) for one in self.judged)

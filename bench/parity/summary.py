@@ -1,58 +1,59 @@
-"""What `octc verify` says: a table, a report for each candidate, the documents, and what did not hold with its mend."""
+"""What `octc verify` says: a table, a report for each candidate, the documents, and what did not hold, with a hint."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from octc.bench.parity.claim import ParityReport
-from octc.bench.parity.document import SCHEMA, golden_json
-from octc.bench.parity.render import (
-    brief_text,
-    claim_of,
-    conditions,
-    golden_words,
-    head_word,
-    more_would_settle,
-    percents,
-    report_text,
-    short_text,
-    span,
-    uses_words,
-)
-from octc.bench.parity.render_details import layer_lines, robust_lines
-from octc.bench.parity.result import Judged, Result
+from octc.bench.parity.document import SCHEMA, golden_json, plan_json
+from octc.bench.parity.evaluation_set import spoken
+from octc.bench.parity.render import brief_text, conditions, report_text, short_text
+from octc.bench.parity.tasks.details import layer_lines, robust_lines
+from octc.bench.parity.tasks.multiclass import more_would_settle
+from octc.bench.parity.tasks.table import wording_of
+from octc.bench.parity.words import claim_of, golden_words, head_word, uses_words
 from octc.core.errors import OctcError
 from octc.runtimes.layers import LayerGap, suspects
-from octc.stats.comparison import Comparison
 from octc.stats.patients import set_words
-from octc.stats.proportions import wilson
-from octc.stats.verdict import WORDS, Part, pp
+from octc.stats.task import MULTICLASS, task_of
+from octc.stats.verdict import WORDS, Part
 from octc.store.test_set_log import spelled
 from octc.store.verdicts import MARK, is_exploratory, on_test, read_verdict
 
+if TYPE_CHECKING:
+    from octc.bench.parity.claim import ParityReport
+    from octc.bench.parity.result import Judged, VerifyResult
+
 MOST_LAYERS = 3  # of the layers that stand out, in the brief report
-COLUMNS = ("artifact", "against", "accuracy % [95 %]", "lost/gained", "difference pp", "agreement %", "verdict")
-MENDS = {
+# of the document, whatever the table is headed with
+JSON_KEYS = ("artifact", "against", "accuracy % [95 %]", "lost/gained", "difference pp", "agreement %", "verdict")
+HINTS = {
     "OCT-E506": "make it again: octc export --force, or use another artifact",
     "OCT-E701": "keep more of the network in floating point: octc export --fp32 --force, then look at its logits",
     "OCT-E702": "train the student longer, or export from another run",
     "OCT-E703": "octc export --fp16, or train the student longer",
-    "OCT-E704": "octc export --fp16, or train the student longer; this artifact does not stand in for its reference",
+    "OCT-E704": "octc export --fp16, or train the student longer; this artifact does not replace its reference",
     "OCT-E705": "a larger patient-disjoint test set, with margins stated before it is looked at ([verify] in octc.toml)",
     "OCT-E707": "octc export --fp16, or --ece-slack stated before the test set is looked at",
 }
 
 
-def summary(result: Result) -> Iterator[tuple[str, ...]]:
-    """Rows of COLUMNS: every reference once, then every claim."""
+def columns(result: VerifyResult) -> tuple[str, ...]:
+    """Headings of the table, by the task of the artifacts."""
+    task = task_of(result.judged[0].found.artifact.task)
+    metric, changes = wording_of(task).columns
+    return ("artifact", "against", metric, changes, "difference pp", "agreement %", "verdict")
+
+
+def summary(result: VerifyResult) -> Iterator[tuple[str, ...]]:
+    """Rows of the table: every reference once, then every claim."""
     seen = set()
     for report in _all(result.judged):
-        comparison, key = report.comparison, (report.reference.name, report.reference.role, report.tta)
-        if comparison is not None and key not in seen:
+        key = (report.reference.name, report.reference.role, report.tta)
+        if report.comparison is not None and key not in seen:
             seen.add(key)
             name = f"{report.reference.role} {report.reference.name}{_views(report)}"
-            yield (name, "", _accuracy(comparison, "reference", report), "", "", "", "reference")
+            yield (name, "", wording_of(report.task).cells(report)[0], "", "", "", "reference")
     for one in result.judged:
         for report in (*one.claims, *one.tta):
             yield _row(report)
@@ -62,7 +63,7 @@ def summary(result: Result) -> Iterator[tuple[str, ...]]:
             yield (one.found.artifact.name, "", "", "", "", "", one.word.replace("_", " "))
 
 
-def title(result: Result) -> str:
+def title(result: VerifyResult) -> str:
     """The conditions of every verdict in the table."""
     return next((conditions(report) for report in _all(result.judged)), "golden images only")
 
@@ -76,33 +77,18 @@ def _views(report: ParityReport) -> str:
     return "" if report.tta == "none" else f" TTA {report.tta}"
 
 
-def _accuracy(comparison: Comparison, model: str, report: ParityReport) -> str:
-    hits, n = comparison.hits(model), comparison.n
-    limits = wilson(hits, n, report.options.alpha)
-    return f"{100 * hits / n:.2f} {'' if limits is None else percents(limits)}"
-
-
 def _row(report: ParityReport) -> tuple[str, ...]:
-    one = report.comparison
     word = head_word(report).replace("NON-INFERIOR", "non-inferior").lower()
     head = (f"{report.candidate.name}{_views(report)}", f"{report.reference.role} {report.reference.name}")
-    if one is None:
+    if report.comparison is None:
         return (*head, "null", "", "", "", word)
-    pair = one.pair
-    return (
-        *head,
-        _accuracy(one, "candidate", report),
-        f"{pair.lost}/{pair.gained}",
-        f"{pp(pair.difference)} {span(pair.deciding)}",
-        f"{100 * one.agreement['rate']:.2f}",
-        word,
-    )
+    return (*head, *wording_of(report.task).cells(report)[1:], word)
 
 
-def text_of(one: Judged, result: Result, *, brief: bool = False) -> str:
+def text_of(one: Judged, result: VerifyResult, *, brief: bool = False) -> str:
     """The report of a candidate: the headline's claims, those with test-time augmentation, worse pictures, layers.
 
-    brief: about ten lines of it; where other candidates stand beside it, a few of each.
+    brief: about ten lines of it; where there are other candidates, a few of each.
     """
     if one.claims:
         first, *others = (*one.claims, *one.tta)
@@ -132,7 +118,7 @@ def _robust(one: Judged) -> Iterator[str]:
 
 
 def _where(one: Judged) -> Iterator[str]:
-    """In which layers a candidate that did not pass departs from its FP32 reference."""
+    """In which layers a candidate that did not pass differs from its FP32 reference."""
     if one.layers:
         yield from layer_lines(one.layers, suspects(one.layers))
     elif one.no_layers is not None:
@@ -162,19 +148,22 @@ def _elsewhere(one: Judged) -> Iterator[str]:
     machine = document.get("machine") or {}
     where = f"{machine.get('cpu_model')} at {document.get('time_utc')}"
     plan, used = document["plan"], document["set"]
-    conditions = f"margin {plan['margin_pp']:g} pp, alpha {plan['alpha']:g}, n={used['n']}, {used['name']} set"
+    conditions = f"margin {plan['margin_pp']:g} pp, alpha {plan['alpha']:g}, n={used.get('n')}, {spoken(used['name'])}"
     word = f"{document['verdict']['word']}{MARK if is_exploratory(document) else ''}"
     yield f"  measured elsewhere ({where}): {word} · {conditions}, {set_words(used)}"
 
 
-def document(one: Judged, result: Result, facts: dict[str, Any]) -> dict[str, Any]:
-    """docs/parity.md, section 16: the first claim, with the other claims and the rows of other views beside it.
+def document(one: Judged, result: VerifyResult) -> dict[str, Any]:
+    """docs/parity.md, section 16, of one candidate."""
+    make = _of_classes if task_of(one.found.artifact.task) is MULTICLASS else _of_decisions
+    return make(one, result)
 
-    facts: run_id, time_utc, octc, machine.
-    """
+
+def _of_classes(one: Judged, result: VerifyResult) -> dict[str, Any]:
+    """The first claim, with the other claims and the rows of other views beside it."""
     artifact = one.found.artifact
     worse = None if one.robustness is None else one.robustness.to_json()
-    more = {**facts, "artifact": artifact.name, "claims": [], "tta": [], "robustness": worse, **_layers(one)}
+    more = {**result.facts, "artifact": artifact.name, "claims": [], "tta": [], "robustness": worse, **_layers(one)}
     if one.claims:
         first, *others = [report.to_json() for report in one.claims]
         return {**first, **more, "claims": others, "tta": [report.to_json() for report in one.tta]}
@@ -203,7 +192,36 @@ def document(one: Judged, result: Result, facts: dict[str, Any]) -> dict[str, An
     }
 
 
-def failures(result: Result) -> Iterator[OctcError]:
+def _of_decisions(one: Judged, result: VerifyResult) -> dict[str, Any]:
+    """Where classes do not exclude each other there is one claim, against FP32, about decisions and mAP."""
+    report = next(iter(one.claims), None)
+    verdict = {"word": one.word, "exploratory": False} if report is None else report.verdict.to_json()
+    labelled, use = result.labelled, result.use
+    about = None
+    if labelled is not None:
+        told = {name: getattr(labelled, name) for name in ("name", "protocol", "note", "leakage")}
+        about = {**told, "n": len(labelled.samples), "patients": labelled.known.count, **labelled.known.to_json()}
+    return {
+        **result.facts,
+        "artifact": one.found.artifact.name,
+        "artifact_sha256": one.sha256,
+        "task": "multilabel",
+        "golden": one.golden,
+        "reference": None if report is None else report.reference.name,
+        "set": about,
+        "verdict": {**verdict, "exploratory_reason": None if report is None else report.set.exploratory},
+        "reference_sha256": None if report is None else report.reference.artifact_sha256,
+        "plan": None if report is None else plan_json(report.options, report.set.locked_at),
+        "against": "fp32",
+        "decisions": None if report is None or report.comparison is None else report.comparison.to_json(),
+        **_layers(one),
+        "uses_of_test": None if use is None else use.uses,
+        "readings_of_test": None if use is None else len(use.log.readings),
+        "error": None if one.error is None else one.error.message,
+    }
+
+
+def failures(result: VerifyResult) -> Iterator[OctcError]:
     """What did not hold, one error for each candidate and claim of the headline; a withheld claim is none of its own."""
     for one in result.judged:
         if one.error is not None:
@@ -211,7 +229,7 @@ def failures(result: Result) -> Iterator[OctcError]:
         elif not one.claims and one.word == "fail" and one.golden is not None:
             text = f"{one.found.artifact.name}: golden outputs differ on this machine: {golden_words(one.golden)}"
             text += "".join(f"; layer {gap.name} stands out" for gap in suspects(one.layers)[:1])
-            yield OctcError("OCT-E506", text, hint=MENDS["OCT-E506"], place=str(one.found.folder))
+            yield OctcError("OCT-E506", text, hint=HINTS["OCT-E506"], place=str(one.found.folder))
         for report in one.claims:
             if report.exit_code and not report.withheld:
                 yield _failure(report, one)
@@ -231,7 +249,7 @@ def _failure(report: ParityReport, one: Judged) -> OctcError:
 
 
 # reason of an inconclusive part that no larger set of the same kind settles -> what does
-OTHER_MENDS = {
+OTHER_HINTS = {
     "self_comparison": "name another artifact than the reference: octc verify RUN",
     "one_cluster": "a test set of several patients: an interval over one patient does not exist",
     "single_class": "a test set with images of every class",
@@ -240,32 +258,30 @@ OTHER_MENDS = {
 
 def _hint(code: str, report: ParityReport, worst: Part | None = None) -> str:
     if code != "OCT-E705":
-        return MENDS[code]
+        return HINTS[code]
     if report.set.exploratory and report.set.locked_at is not None and "not as locked" in report.set.exploratory:
-        return (
-            f"octc verify without margins of its own: the plan of {report.set.locked_at} is judged, and this stands beside it"
-        )
-    if worst is not None and worst.reason in OTHER_MENDS:
-        return OTHER_MENDS[worst.reason]
+        return f"octc verify without margins: the plan of {report.set.locked_at} is judged, and this one is listed beside it"
+    if worst is not None and worst.reason in OTHER_HINTS:
+        return OTHER_HINTS[worst.reason]
     if worst is not None and worst.detail == "empty_class":
         return f"a test set with images of {worst.reason.removeprefix('class:')}"
     needed = _needed(report)
     if needed is not None and needed > report.n:
-        return f"{MENDS[code]}; about {needed:,} images would settle it ({needed - report.n:,} more than now)"
-    return MENDS[code]
+        return f"{HINTS[code]}; about {needed:,} images would settle it ({needed - report.n:,} more than now)"
+    return HINTS[code]
 
 
 def _needed(report: ParityReport) -> int | None:
     """Images in all that would settle the claim at these margins, or None where another thing than their number is wanting."""
-    if report.comparison is None or not more_would_settle(report):
+    if report.comparison is None or not report.task.exclusive or not more_would_settle(report):
         return None
     open_parts = {part.reason for part in report.verdict.parts if not part.holds}
     plan = report.comparison.plan.needed_80
     return plan if open_parts & {"interval_crosses_margin", "underpowered_plan"} else None
 
 
-def uses_line(result: Result) -> str | None:
+def uses_line(result: VerifyResult) -> str | None:
     """How often the test set was used, as a sentence."""
-    if result.standing is None:
+    if result.use is None:
         return None
-    return f"{uses_words(result.standing.uses, len(result.standing.log.readings))}: {spelled(result.standing.log)}"
+    return f"{uses_words(result.use.uses, len(result.use.log.readings))}: {spelled(result.use.log)}"

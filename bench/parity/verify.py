@@ -1,96 +1,172 @@
-"""`octc verify`: golden images first, then the labelled set, then a verdict on every claim. The terminal is the caller's.
+"""`octc verify`: golden images first, then the labelled set, then a verdict on every claim.
 
 The order is fixed: nothing runs on the test set before its images were checked, the artifact reproduces its golden images
-and the plan is written down.
+and the plan is written down. Classes that exclude each other and classes that do not take the same way; what differs is in
+their `Task` and in `octc.bench.parity.tasks`.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
-from octc.bench.parity.claim import ParityReport, SetInfo, Side, compare, withhold
+from octc.bench.parity.claim import Context, ParityReport, SetInfo, Side, compare, withhold
 from octc.bench.parity.evaluation_set import (
     LabelledSet,
     check_artifact,
     check_images,
     find_set,
     folded_temperature,
+    spoken,
 )
-from octc.bench.parity.inference import Records
+from octc.bench.parity.inference import Records, image_ids
+from octc.bench.parity.job import Job, Place, VerifyOptions
 from octc.bench.parity.measure import measure_everyone, measure_robustness, temperatures_of
-from octc.bench.parity.open_artifact import Bars, Opened, Say, open_candidates, open_references, sha_of
-from octc.bench.parity.plan_lock import Look, Standing, planned_options, register_use
+from octc.bench.parity.open_artifact import Opened, open_candidates, open_references, sha_of
+from octc.bench.parity.plan_lock import Access, SetUse, planned_options, register_use
 from octc.bench.parity.predictions import MEASURED
-from octc.bench.parity.references import Parties
-from octc.bench.parity.result import Asked, Judged, Place, Result
+from octc.bench.parity.references import Roles, choose_roles
+from octc.bench.parity.result import Judged, VerifyResult
 from octc.bench.parity.subgroups import SIZE, Groups, picture_sizes, read_groups
 from octc.core.errors import OctcError
+from octc.core.progress import Reporter
+from octc.datasets.split import Split
+from octc.machine.host import read_machine, versions
 from octc.runtimes.layers import layer_gaps
 from octc.stats.robustness import Robustness
+from octc.stats.task import Task, task_of
 from octc.stats.temperature import Temperature
-from octc.stats.test_plan import ParityOptions
-from octc.store.artifacts import read_golden
-from octc.store.find import Found
+from octc.store.artifacts import read_artifact, read_golden
+from octc.store.find import VARIABLE, Found, artifact_of, find_artifacts
 from octc.store.locations import run_of
-from octc.store.runs import Run
+from octc.store.runs import Run, utc_now
 
 
-def verify_all(asked: Asked, parties: Parties, place: Place, bars: Bars, say: Say) -> Result:
+def place_of(run_dir: Path, data: str | None) -> Place:
+    """This process: its environment, its machine, now."""
+    machine = read_machine()
+    facts = {"cpu_model": machine.cpu_model, "cpu_isa": machine.cpu_class, "host": machine.name}
+    return Place(run_dir, data, os.environ, facts, utc_now())
+
+
+def verify_artifacts(artifacts: str | None, requested: VerifyOptions, place: Place, reporter: Reporter) -> VerifyResult:
+    """Verify what a path, a run or nothing names (`octc.store.find.find_artifacts`), every candidate among it.
+
+    The plan and a row of the test-set log are written with the run, before anything runs on the test set; the verdicts are
+    written by `VerifyResult.write`.
+
+    Raises:
+        OctcError: E107 nothing to verify, E104 options that do not go with these artifacts, and those of `_verify`.
+    """
+    founds, words = find_artifacts(artifacts, place.run_dir, place.environ)
+    reporter.say(words)
+    task = task_of(founds[0].artifact.task)
+    _check_options(task, requested)
+    named = founds[0].folder in (Path(), artifact_of(artifacts or ""), artifact_of(place.environ.get(VARIABLE, "")))
+    against = requested.against if task.exclusive else "fp32"
+    roles = choose_roles(founds, place.run_dir, against, named=named)
+    if requested.reference is not None:
+        roles = replace(roles, reference=Found(requested.reference, read_artifact(requested.reference)))
+    for found, why in roles.absent:
+        reporter.say(f"  ! NA       {found.artifact.name}: {why}")
+    with ExitStack() as stack:
+        return _verify(replace(requested, against=against), task, roles, Job(requested, place, reporter, stack))
+
+
+def _check_options(task: Task, requested: VerifyOptions) -> None:
+    """Refuse what a verdict on several labels an image does not have."""
+    rejected = {
+        "--against teacher": requested.against == "teacher",
+        "--tta": requested.tta != "none",
+        "--subgroups": requested.subgroups is not None,
+        "--robustness": requested.robustness,
+    }
+    if not task.exclusive and (given := [name for name, is_given in rejected.items() if is_given]):
+        text = f"classes that do not exclude each other are compared with FP32 only, without {', '.join(given)}"
+        raise OctcError("OCT-E104", text, hint=f"leave out {', '.join(given)}", place="octc verify")
+
+
+def _verify(requested: VerifyOptions, task: Task, roles: Roles, job: Job) -> VerifyResult:
     """Verify every candidate.
 
     Raises:
         OctcError: E708 no usable reference, E216, E214, E212, E210, E309 of the set, E230 without images when `require_set`,
             and what opening raises where no candidate can be opened (E508, E50x).
     """
-    first = parties.candidates[0]
+    place, first = job.place, roles.candidates[0]
     run = run_of(first.folder, first.artifact, place.run_dir)
-    with ExitStack() as stack:
-        opened, broken = open_candidates(parties.candidates, asked.threads, stack, bars, say)
-        labelled, split, why = find_set(run, asked.set_name, place.data, place.environ)
-        if run is not None and asked.set_name == "test":
-            asked = replace(asked, options=planned_options(run, asked.options, asked.stated))
-        lost = tuple(Judged(found, sha_of(found), None, error=error) for found, error in broken)
-        if labelled is None or split is None or run is None:
-            if asked.require_set:
-                raise OctcError("OCT-E230", f"--require-set: {why}", hint="--data DIR and --run-dir DIR of the training")
-            alone = tuple(_located(Judged(one.found, one.sha256, one.golden), parties.reference) for one in opened)
-            return Result(run, (*alone, *lost), no_set=why)
-        for one in opened:
-            check_artifact(one.found.artifact, split)
-        with bars(f"sums of the {labelled.name} set", len(labelled.samples)) as step:
-            check_images(labelled, split, step)
-        groups: Groups = {SIZE: picture_sizes(labelled.samples, labelled.root)}
-        if asked.subgroups is not None:
-            groups = {**groups, **read_groups(asked.subgroups, labelled.samples)}
-        _say_set(labelled, say)
-        good = [one for one in opened if one.golden["ok"]]
-        claims, notes = open_references(asked.against, asked.threads, parties, split, stack, bars, say) if good else ({}, ())
-        standing = None
-        if good and labelled.name == "test":
-            look = Look(
-                len(labelled.samples),
-                split.digest,
-                {against: one.sha256 for against, one in claims.items()},
-                asked.options.resamples(),
-            )
-            standing = _register(asked, run, look, good, parties, place)
-        if standing is not None:
-            _say_plan(asked.options, standing, say)
-        everyone = [*claims.values(), *good]
-        views = max(asked.rows.values(), key=len)
-        records = measure_everyone(views, run, labelled, everyone, place, bars, say)
-        tempered = temperatures_of(run, labelled, split, everyone, place, bars, say) if good else {}
-        worse: dict[str, Robustness] = {}
-        if asked.robustness and good:
-            worse = measure_robustness(next(iter(claims.values())), good, records, labelled, asked.options, bars)
-        total = len(good) * len(claims) * len(asked.rows)
-        with bars("statistics", total) as step:
-            judge = _Judge(asked, labelled, claims, records, standing, step, tempered, groups)
-            judged = [judge(one) if one.golden["ok"] else Judged(one.found, one.sha256, one.golden) for one in opened]
-        judged = [_located(replace(one, robustness=worse.get(one.sha256)), parties.reference) for one in judged]
-    return Result(run, (*judged, *lost), labelled, standing=standing, notes=notes)
+    run_id = str(first.artifact.lineage.get("run"))
+    facts = {
+        "run_id": run.id if run else run_id,
+        "time_utc": place.now,
+        "versions": versions(),
+        "machine": dict(place.machine),
+    }
+    opened, broken = open_candidates(roles.candidates, job)
+    unopened = tuple(Judged(found, sha_of(found), None, error=error) for found, error in broken)
+    labelled, split, why = find_set(run, requested.set_name, place.data, place.environ)
+    if run is not None and requested.set_name == "test":
+        requested = replace(requested, options=planned_options(run, requested.options, requested.stated))
+    result = VerifyResult(run, run_id, requested.set_name, (), facts, absent=roles.absent, reference=roles.reference)
+    if labelled is None or split is None or run is None:
+        if requested.require_set:
+            raise OctcError("OCT-E230", f"--require-set: {why}", hint="--data DIR and --run-dir DIR of the training")
+        alone = tuple(_located(Judged(one.found, one.sha256, one.golden), roles.reference) for one in opened)
+        return replace(result, judged=(*alone, *unopened), no_set=why)
+    job = replace(job, requested=requested)
+    groups = _checked(task, labelled, split, opened, job)
+    good = [one for one in opened if one.golden["ok"]]
+    claims, notes = open_references(requested.against, roles, split, job) if good else ({}, ())
+    use = _register(run, labelled, split, claims, good, roles, job) if good and labelled.name == "test" else None
+    records, temperatures, worse = _measured(task, run, labelled, split, claims, good, job)
+    total = len(good) * len(claims) * len(requested.rows)
+    with job.reporter.progress("statistics", total) as step:
+        judge = _Judge(task, requested, labelled, claims, records, use, step, temperatures, groups)
+        judged = [judge(one) if one.golden["ok"] else Judged(one.found, one.sha256, one.golden) for one in opened]
+    judged = [_located(replace(one, robustness=worse.get(one.sha256)), roles.reference) for one in judged]
+    return replace(result, judged=(*judged, *unopened), labelled=labelled, use=use, notes=notes)
+
+
+def _checked(task: Task, labelled: LabelledSet, split: Split, opened: Sequence[Opened], job: Job) -> Groups:
+    """Check every candidate and every image against the split; the subgroups of the images."""
+    for one in opened:
+        check_artifact(one.found.artifact, split)
+    with job.reporter.progress(f"checksums of the {spoken(labelled.name)}", len(labelled.samples)) as step:
+        check_images(labelled, split, step)
+    groups: Groups = {SIZE: picture_sizes(labelled.samples, labelled.root)} if task.exclusive else {}
+    if job.requested.subgroups is not None:
+        groups = {**groups, **read_groups(job.requested.subgroups, labelled.samples)}
+    mark, whose = "✓" if labelled.leakage == "none" else "!", labelled.known.words
+    leakage = labelled.leakage if labelled.leakage != "none" else "leakage: none"
+    job.reporter.say(
+        f"  {mark} set      {labelled.name}, {len(labelled.samples)} images, {whose}, checksums as split · {leakage}"
+    )
+    return groups
+
+
+def _measured(
+    task: Task,
+    run: Run,
+    labelled: LabelledSet,
+    split: Split,
+    claims: Mapping[str, Opened],
+    good: Sequence[Opened],
+    job: Job,
+) -> tuple[dict[str, Records], dict[str, Temperature], dict[str, Robustness]]:
+    """Logits of everyone by manifest checksum, what temperature scaling would do, and how they fare on worse pictures."""
+    everyone = [*claims.values(), *good]
+    views = max(job.requested.rows.values(), key=len)
+    records = measure_everyone(views, run, labelled, everyone, job)
+    if not good or not task.exclusive:
+        return records, {}, {}
+    temperatures = temperatures_of(run, labelled, split, everyone, job)
+    if not job.requested.robustness:
+        return records, temperatures, {}
+    return records, temperatures, measure_robustness(next(iter(claims.values())), good, records, labelled, job)
 
 
 def _located(one: Judged, reference: Found | None) -> Judged:
@@ -107,39 +183,45 @@ def _located(one: Judged, reference: Found | None) -> Judged:
         return replace(one, no_layers=error.message)
 
 
-def _register(asked: Asked, run: Run, look: Look, good: Sequence[Opened], parties: Parties, place: Place) -> Standing:
-    family = {f.artifact.name: sha_of(f) for f in (*parties.candidates, *(f for f, _ in parties.absent))}
-    more = {"against": list(look.references), "tta": asked.tta, **({"robustness": True} if asked.robustness else {})}
-    return register_use(run, asked.options.locked(), more, {one.name: one.sha256 for one in good}, family, place.now, look)
-
-
-def _say_set(labelled: LabelledSet, say: Say) -> None:
-    mark, whose = "✓" if labelled.leakage == "none" else "!", labelled.known.words
-    leakage = labelled.leakage if labelled.leakage != "none" else "leakage: none"
-    say(f"  {mark} set      {labelled.name}, {len(labelled.samples)} images, {whose}, sums as split · {leakage}")
-
-
-def _say_plan(options: ParityOptions, standing: Standing, say: Say) -> None:
+def _register(
+    run: Run,
+    labelled: LabelledSet,
+    split: Split,
+    claims: Mapping[str, Opened],
+    good: Sequence[Opened],
+    roles: Roles,
+    job: Job,
+) -> SetUse:
+    """Write the plan, where there is none, and a row of the test-set log; say what is planned."""
+    requested, options = job.requested, job.options
+    sums = {against: one.sha256 for against, one in claims.items()}
+    access = Access(len(labelled.samples), split.digest, sums, options.resamples())
+    family = {f.artifact.name: sha_of(f) for f in (*roles.candidates, *(f for f, _ in roles.absent))}
+    more = {"against": list(sums), "tta": requested.tta, **({"robustness": True} if requested.robustness else {})}
+    now = job.place.now
+    use = register_use(run, options.locked(), more, {one.name: one.sha256 for one in good}, family, now, access)
     plan = f"margin {options.margin:g} pp, class margin {options.class_margin:g} pp, alpha {options.alpha:g}, {options.claim}"
-    count = len(standing.log.readings)
-    say(f"  ✓ plan     {plan} · locked {standing.locked_at} · reading {count} of the test set of this run")
+    count = len(use.log.readings)
+    job.reporter.say(f"  ✓ plan     {plan} · locked {use.locked_at} · reading {count} of the test set of this run")
+    return use
 
 
 @dataclass(frozen=True)
 class _Judge:
     """Every claim on one candidate. step: told after each comparison."""
 
-    asked: Asked
+    task: Task
+    requested: VerifyOptions
     labelled: LabelledSet
     claims: Mapping[str, Opened]
     records: Mapping[str, Records]
-    standing: Standing | None
+    use: SetUse | None
     step: Callable[[int], None]
-    tempered: Mapping[str, Temperature] = field(default_factory=dict)
+    temperatures: Mapping[str, Temperature] = field(default_factory=dict)
     groups: Groups = field(default_factory=dict)
 
     def __call__(self, one: Opened) -> Judged:
-        rows = {name: tuple(self._reports(one, name, views)) for name, views in self.asked.rows.items()}
+        rows = {name: tuple(self._reports(one, name, views)) for name, views in self.requested.rows.items()}
         more = tuple(report for name, reports in rows.items() if name != "none" for report in reports)
         return Judged(one.found, one.sha256, one.golden, rows["none"], more)
 
@@ -155,29 +237,28 @@ class _Judge:
             before = report
 
     def _report(self, one: Opened, reference: Opened, against: str, tta: str, views: tuple[str, ...]) -> ParityReport:
-        sides = self._side(reference), self._side(one)
         gate = one.found.artifact.details.get("gate") or {}
-        select = gate.get("facts") if against == "fp32" and self.labelled.name == "test" else None
-        return compare(
-            self.records[reference.sha256].only(views),
-            self.records[one.sha256].only(views),
-            self.labelled.classes,
-            self.asked.options,
+        context = Context(
+            self.task,
             against=against,
-            sides=sides,
+            sides=(self._side(reference), self._side(one)),
             info=self._info(one.sha256, against, tta),
             tta=tta,
             golden=one.golden,
-            select=select,
+            select=gate.get("facts") if against == "fp32" and self.labelled.name == "test" else None,
             groups=self.groups,
             temperatures={
-                name: self.tempered.get(who.sha256, Temperature(reason="not_given"))
+                name: self.temperatures.get(who.sha256, Temperature(reason="not_given"))
                 for name, who in (("reference", reference), ("candidate", one))
             },
+            details=one.found.artifact.details,
+            images=dict(zip(image_ids(self.labelled.samples), self.labelled.samples, strict=True)),
         )
+        both = self.records[reference.sha256].only(views), self.records[one.sha256].only(views)
+        return compare(*both, self.labelled.classes, self.requested.options, context)
 
     def _info(self, sha256: str, against: str, tta: str) -> SetInfo:
-        known, labelled = self.standing, self.labelled
+        known, labelled = self.use, self.labelled
         info = SetInfo(labelled.name, labelled.protocol, note=labelled.note, leakage=labelled.leakage)
         if known is None:
             return info
@@ -191,7 +272,7 @@ class _Judge:
 
     def _side(self, one: Opened) -> Side:
         artifact, records = one.found.artifact, self.records[one.sha256]
-        facts = dict(records.facts)
+        facts: dict[str, Any] = dict(records.facts)
         when = facts.pop(MEASURED, None)
         return Side(
             one.name,

@@ -13,8 +13,9 @@ from typing import Any
 from octc.bench.timing.latency import spell_number
 from octc.core.errors import OctcError
 from octc.core.files import read_json
+from octc.schemas.bench import BenchResult
+from octc.schemas.common import convert
 
-SCHEMA_MAJOR = "1."
 AGREE = 1.10  # two runs of one pair give ratios within 10 %
 MACHINE = ("name", "cpu_model", "cpu_class", "cores_physical")
 SETTINGS = ("profile", "threads")
@@ -36,18 +37,15 @@ class Line:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """A result of `octc bench` (E107 not there, E502 not a result of this major version)."""
+    """A result of `octc bench` (E107 not there, E502 not a result of this version)."""
     hint = "a bench-*.json that octc bench wrote"
     if not path.is_file():
         raise OctcError("OCT-E107", f"no result at {path}", hint=hint, place=str(path))
     try:
         value = read_json(path)
         value = value["data"] if value.get("command") == "bench" and "data" in value else value
-        if value["command"] != "bench" or not str(value["schema_version"]).startswith(SCHEMA_MAJOR):
-            raise ValueError("another kind of file, or another version")
-        for key in ("machine", "settings", "artifacts", "rows", "comparisons"):
-            value[key]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        convert(value, BenchResult)
+    except (OSError, ValueError, AttributeError) as error:
         raise OctcError("OCT-E502", f"not a result of octc bench: {error}", hint=hint, place=str(path)) from error
     return dict(value)
 

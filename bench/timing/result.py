@@ -22,13 +22,6 @@ from octc.core.targets import TARGETS
 from octc.machine.host import host_name, versions
 
 SCHEMA_VERSION = "1.0"
-SCHEMA = Path(__file__).with_name("bench-result.schema.json")
-
-
-def read_schema() -> dict[str, Any]:
-    """The JSON schema that every result follows."""
-    found: dict[str, Any] = read_json(SCHEMA)
-    return found
 
 
 def document(state: State, verdict: Judgement, findings: list[Finding], only: Collection[str] | None = None) -> dict[str, Any]:

@@ -30,7 +30,6 @@ from octc.core.options import HELP, LEAST, METAVAR, NAMES, described
 from octc.core.settings import Settings, bool_of, config_option, read_settings
 
 SCHEMA = "1.0"
-COMMON_PANEL = "Common options"
 
 
 @dataclass(frozen=True)

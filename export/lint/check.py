@@ -10,20 +10,19 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import onnx
 
 from octc.core.errors import OctcError, shorten
+from octc.export.formats import lint_targets
 from octc.export.lint import forms, values
 from octc.export.lint import placement as place
 from octc.export.lint.graph import DQ, Graph, Q, graphs_of
 
-WEAK, STRONG, RTX = "tensorrt", "tensorrt-strong", "tensorrt-rtx"
-TENSORRT = (WEAK, STRONG, RTX)
-TARGETS = (*TENSORRT, "openvino", "onnx")
+WEAK, STRONG = "tensorrt", "tensorrt-strong"  # 10.0 to 10.11 types weakly by default, later versions strongly
+TENSORRT = tuple(lint_targets(compiled=True))
+EVERY: tuple[str, ...] = ()  # targets of a rule that holds for all of them
 MEANT = "octc.float_convolutions"
-HIGHEST = {WEAK: 20, STRONG: 25, RTX: 25}  # opsets; TensorRT 10.0 documents 9 to 20, 11 documents 9 to 25
 Check = Callable[[Graph], Iterator[values.Hit]]
 
 
@@ -69,44 +68,44 @@ RULES = (
         code="OCT-E403",
     ),
     Rule("E02", "type of codes", values.code_types, "store int8 codes"),
-    Rule("E03", "bias", values.quantised_bias, "--fix keeps it in float", TARGETS, WRONG + " (int8 bias)"),
-    Rule("E04", "scale source", values.scale_sources, "freeze the scale into the file", TARGETS),
-    Rule("E05", "scale", values.scale_values, "calibrate again", TARGETS, WRONG),
+    Rule("E03", "bias", values.quantised_bias, "--fix keeps it in float", EVERY, WRONG + " (int8 bias)"),
+    Rule("E04", "scale source", values.scale_sources, "freeze the scale into the file", EVERY),
+    Rule("E05", "scale", values.scale_values, "calibrate again", EVERY, WRONG),
     Rule(
         "E06", "mixed types", values.mixed_types, "give scales the type of the tensor", stricter="not valid ONNX below opset 23"
     ),
-    Rule("E07", "operator", values.integer_operators, "export with QuantizeLinear and DequantizeLinear", TARGETS, FOREIGN),
+    Rule("E07", "operator", values.integer_operators, "export with QuantizeLinear and DequantizeLinear", EVERY, FOREIGN),
     Rule("E08", "missing operator", values.missing_operators, "export with other operators"),
     Rule("E09", "open shape", values.dynamic_shapes, "fix every axis but the batch", stricter="octc builds for one image size"),
     Rule("E10", "FP16 range", values.half_constants, "keep these operators in FP32", (WEAK, STRONG), WRONG + " in FP16"),
     Rule("E11", "unsigned", values.unsigned, "calibrate symmetrically with int8 and zero-point 0", stricter=WRONG),
-    Rule("E12", "scale shape", values.scale_shapes, "one scale, or one for each output channel", TARGETS),
-    Rule("E13", "not finite", values.not_finite, "look at the training", TARGETS, WRONG),
+    Rule("E12", "scale shape", values.scale_shapes, "one scale, or one for each output channel", EVERY),
+    Rule("E13", "not finite", values.not_finite, "look at the training", EVERY, WRONG),
     Rule("E14", "float64", values.doubles, "export in float32", stricter=WRONG),
     Rule("E16", "form", forms.forms, "export with another form of the operator"),
-    Rule("W20", "one-sided", place.one_sided, "quantise both inputs, or --fix where only the weight is", TARGETS, CLASSIC),
-    Rule("W21", "axis", place.wrong_axis, "scales on the output channels", TARGETS),
+    Rule("W20", "one-sided", place.one_sided, "quantise both inputs, or --fix where only the weight is", EVERY, CLASSIC),
+    Rule("W21", "axis", place.wrong_axis, "scales on the output channels", EVERY),
     Rule("W22", "weight path", place.weight_path, "fold what stands between", stricter=CLASSIC),
     Rule("W23", "channels", place.narrow, "leave this convolution in float", stricter=CLASSIC),
     Rule("W24", "transposed convolution", place.transposed, "leave it in float, or use Resize and Conv"),
     Rule("W25", "FP16 opset", values.early_half, "export with opset 19", stricter="not valid ONNX"),
-    Rule("W26", "float convolution", place.bare, "quantise it, or leave it in float on purpose", TARGETS, SLOW),
+    Rule("W26", "float convolution", place.bare, "quantise it, or leave it in float on purpose", EVERY, SLOW),
     Rule("W27", "activation scales", place.vector_scales, "one scale for each activation"),
     Rule("W28", "other scale", place.other_scales, "the same scale for Q and its DQ", stricter="legal, and hardly ever meant"),
-    Rule("W29", "logits", place.outputs, "leave outputs in float", TARGETS, SLOW),
-    Rule("W30", "between", place.between, "move Q behind the activation", TARGETS, SLOW),
+    Rule("W29", "logits", place.outputs, "leave outputs in float", EVERY, SLOW),
+    Rule("W30", "between", place.between, "move Q behind the activation", EVERY, SLOW),
     Rule("W31", "shortcut", place.residuals, "--fix takes the block's own quantiser", stricter=SLOW),
     Rule("W32", "second quantiser", place.second_quantisers, "one quantiser for each tensor", stricter=SLOW),
     Rule("W33", "squeeze-excite", place.squeeze_excite, "all three or none", stricter=SLOW),
-    Rule("W34", "decider", place.deciders, "leave it in float", TARGETS, SLOW),
+    Rule("W34", "decider", place.deciders, "leave it in float", EVERY, SLOW),
     Rule("W35", "concatenation", place.concatenated, "one scale for all inputs", stricter=SLOW),
     Rule("W36", "needless pair", place.needless, "one pair is enough", stricter=SLOW),
     Rule("W37", "requantised", place.chains, "one scale", stricter=SLOW),
     Rule("W38", "FP32 remainder", place.float_remainder, "use the file with the FP16 remainder", (STRONG,), SLOW),
-    Rule("W39", "SiLU", place.inside_silu, "move Q behind the product", TARGETS, SLOW),
+    Rule("W39", "SiLU", place.inside_silu, "move Q behind the product", EVERY, SLOW),
     Rule("W40", "codes", place.on_codes, "dequantise first", stricter=WRONG),
     Rule("W41", "FP16 norm", values.decomposed_norms, "keep norms in FP32", stricter=WRONG),
-    Rule("I40", "BatchNorm", place.batch_norms, "--fix folds it", TARGETS),
+    Rule("I40", "BatchNorm", place.batch_norms, "--fix folds it", EVERY),
     Rule("I41", "depthwise", place.depthwise, "the fallback ladder puts them into FP16"),
     Rule("I42", "share", place.share, ""),
     Rule("I43", "both branches", place.both_branches, "leave the convolution's side in float"),
@@ -128,16 +127,16 @@ def lint(proto: onnx.ModelProto, target: str = WEAK) -> list[Finding]:
     found = [
         _finding(rule, hit)
         for rule in RULES
-        if target in rule.targets
+        if not rule.targets or target in rule.targets
         for graph in (main, *inner)
         for hit in _guarded(rule.check, graph)
     ]
-    if target in TENSORRT:
-        found += [_finding(MODEL_RULES["E08"], hit) for hit in values.opset_range(main, HIGHEST[target])]
-        if not any(f.severity == "E" for f in found):
-            found += [_finding(MODEL_RULES["E15"], hit) for hit in values.validity(proto)]
-            if not any(f.rule in ("W25", "E15") for f in found):  # FP16 scales in an old opset: types that no checker knows
-                found += [_finding(MODEL_RULES["E17"], hit) for hit in forms.impossible(proto)]
+    if (highest := lint_targets().get(target)) is not None:
+        found += [_finding(MODEL_RULES["E08"], hit) for hit in values.opset_range(main, highest)]
+    if target in TENSORRT and not any(f.severity == "E" for f in found):
+        found += [_finding(MODEL_RULES["E15"], hit) for hit in values.validity(proto)]
+        if not any(f.rule in ("W25", "E15") for f in found):  # FP16 scales in an old opset: types that no checker knows
+            found += [_finding(MODEL_RULES["E17"], hit) for hit in forms.impossible(proto)]
     meant = meant_float(proto)
     unique = dict.fromkeys(f for f in found if f.rule != "W26" or f.node not in meant)
     return sorted(unique, key=lambda f: ("EWI".index(f.severity), f.rule))
@@ -219,8 +218,3 @@ def _named(proto: onnx.ModelProto, node: str, allowed: list[str]) -> bool:
 def stricter() -> dict[str, str]:
     """Rules that fire where NVIDIA's compiler says nothing, and why."""
     return {rule.id: rule.stricter for rule in (*RULES, *MODEL_RULES.values()) if rule.stricter}
-
-
-def rule_table() -> list[dict[str, Any]]:
-    """The rules as data, for --json and the docs."""
-    return [{"id": r.id, "name": r.name, "fix": r.fix, "targets": list(r.targets), "stricter": r.stricter} for r in RULES]

@@ -18,7 +18,6 @@ from octc.export.targets import Job, Workshop
 from octc.imaging.preprocess import Float32
 from octc.store.artifacts import Artifact, write_manifest
 
-TARGETS = ("onnx", "openvino")
 TRAINED = "qat"
 
 

@@ -13,7 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,12 @@ import torch
 from octc.compress.trace import trace_folded
 from octc.core.errors import MissingExtra, OctcError
 from octc.core.optional import have, need, openvino_core, signal_stack_kept
+from octc.core.targets import called
+from octc.export.formats import FORMATS, foreign_targets
 from octc.export.lint.check import counts
 from octc.export.onnx.float import INPUT, OUTPUT, check_batches, facts_of, opset_of, read_onnx, save, strip
-from octc.export.openvino import MAIN, write_openvino
 from octc.export.source import calibration_set, describe_calibration, of_run
-from octc.export.targets import ONNX, Job, Made, Workshop
+from octc.export.targets import Job, Made, Workshop
 from octc.imaging.preprocess import Float32, UInt8
 from octc.runtimes.onnxrt import reference_session
 from octc.train.batches.images import eval_batches
@@ -51,7 +52,7 @@ class Engine:
     package: str
     what: str
     make: Callable[[Workshop, Path, Path, UInt8, int], None] | None = None
-    targets: tuple[str, ...] = ("onnx", "openvino")
+    targets: tuple[str, ...] = field(default_factory=foreign_targets)
     exported: bool = True
 
 
@@ -185,11 +186,8 @@ def make_foreign(shop: Workshop, job: Job, folder: Path) -> Made:
         return Made(str(path), shop.source.model, facts, run_unoptimised(path, shop.source.golden))
 
     found = shop.once(("foreign", job.engine, opset), write)
-    if job.target == "openvino":
-        facts = write_openvino(Path(found.main_file), folder, half=False)
-        return Made(MAIN, found.reference, {**found.facts, **facts}, found.golden)
-    (folder / ONNX).write_bytes(Path(found.main_file).read_bytes())
-    return Made(ONNX, found.reference, dict(found.facts), found.golden)
+    finished: Made = called(FORMATS[job.target].takes)(found, folder)
+    return finished
 
 
 def run_unoptimised(path: Path, images: UInt8) -> Float32:

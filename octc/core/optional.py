@@ -48,6 +48,25 @@ WINGS = {
 }
 
 
+# modules whose distributions have another name than the module with hyphens
+_DISTRIBUTIONS = {"modelopt": "nvidia-modelopt", "pynvml": "nvidia-ml-py", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+
+
+def distribution_of(module: str) -> str:
+    """The name under which pip knows a module."""
+    return _DISTRIBUTIONS.get(module, module.replace("_", "-"))
+
+
+def modules_of(extra: str) -> tuple[str, ...]:
+    """What an extra must bring to be complete."""
+    return WINGS.get(extra) or tuple(module for module, brings in EXTRAS.items() if brings == extra)
+
+
+def missing_modules(extra: str) -> list[str]:
+    """Modules of an extra that are not installed."""
+    return [module for module in modules_of(extra) if not have(module)]
+
+
 def need_wing(extra: str) -> None:
     """Raise MissingExtra of a whole wing where any of it is absent: one pip line brings all. Nothing is imported here."""
     for module in WINGS[extra]:

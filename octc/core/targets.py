@@ -12,7 +12,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from octc.core.optional import EXTRAS, WINGS
+
 PRECISIONS = ("fp32", "fp16", "int8")
+
+
+@dataclass(frozen=True)
+class Served:
+    """How Triton's model configuration names a backend: key and value of its line; file: what it looks for in a version."""
+
+    key: str
+    value: str
+    file: str
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,7 @@ class Target:
             others; a target without a place is taken only when it is named, or last (torch).
         reference: place among the targets of an FP32 reference, the first that is here is taken; None: it is none.
         floats: its float precisions, the quicker one first. on_gpu: it computes on an NVIDIA GPU.
+        triton: its backend in Triton Inference Server; None: there is none.
         asks: () -> what `octc doctor` says of the engine, in a process of its own. machines: whose problem it is there.
     """
 
@@ -51,6 +63,7 @@ class Target:
     reference: int | None = None
     floats: tuple[str, ...] = ("fp32",)
     on_gpu: bool = False
+    triton: Served | None = None
     asks: str = "octc.runtimes.probe:version_of"
     machines: tuple[str, ...] = ("x86",)
 
@@ -61,17 +74,18 @@ TARGETS: dict[str, Target] = {
     "onnx": Target(
         "ONNX Runtime", "onnxruntime", "octc.runtimes.onnxrt:open_ort", {"fp32": "K1", "fp16": "K4", "int8": "K7"},
         {"int8": "K10"}, ("onnxruntime",), ".onnx", "octc.runtimes.safety:check_onnx", choice={"arm": 0, "": 1}, reference=0,
-        floats=("fp32", "fp16"), asks="octc.runtimes.probe:onnxruntime",
+        floats=("fp32", "fp16"), triton=Served("backend", "onnxruntime", "model.onnx"), asks="octc.runtimes.probe:onnxruntime",
     ),
     "openvino": Target(
         "OpenVINO", "openvino", "octc.runtimes.openvino:open_ov", {"fp32": "K2", "fp16": "K4", "int8": "K7"},
         {"int8": "K10"}, ("openvino",), ".xml", "octc.runtimes.safety:check_ir", processors={"int8": "x86"},
-        choice={"arm": 1, "": 0}, reference=1, floats=("fp16", "fp32"), asks="octc.runtimes.probe:openvino",
+        choice={"arm": 1, "": 0}, reference=1, floats=("fp16", "fp32"),
+        triton=Served("backend", "openvino", "model.xml"), asks="octc.runtimes.probe:openvino",
     ),
     "tensorrt": Target(
         "TensorRT", "tensorrt", "octc.runtimes.tensorrt.runtime:open_trt", {"fp32": "K3", "fp16": "K4", "int8": "K7"},
         {"int8": "K10"}, why_not="octc.runtimes.tensorrt.runtime:why_no_engine", floats=("fp16",), on_gpu=True,
-        machines=("tensorrt", "jetson"),
+        triton=Served("platform", "tensorrt_plan", "model.plan"), machines=("tensorrt", "jetson"),
     ),
     "torch": Target(
         "PyTorch", "torch", "octc.runtimes.eager:open_eager", {"fp32": "K1"}, needs=("torch", "timm", "safetensors"),
@@ -99,6 +113,12 @@ def row_of(target: str, precision: str, *, whole_set: bool = False) -> str | Non
 def processors_of(target: str, precision: str) -> str | None:
     """The family of processors that an artifact is for; None: every one."""
     return TARGETS[target].processors.get(precision) if target in TARGETS else None
+
+
+def extras() -> tuple[str, ...]:
+    """The extras of octc that work on one machine or another needs: to train, to export, to run an engine, baselines."""
+    of_engines = (EXTRAS[module] for one in TARGETS.values() for module in one.needs if module in EXTRAS)
+    return tuple(dict.fromkeys((*WINGS, *of_engines, "baselines")))
 
 
 def in_order(family: str | None) -> tuple[str, ...]:

@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import UNSET
 
 from octc.core.errors import OctcError, shorten
 from octc.core.files import canonical_json, read_json, sha256_bytes, write_json
 from octc.datasets.base import Sample, Samples, ids_of
 from octc.datasets.patients import before_fields
+from octc.schemas.common import convert
+from octc.schemas.split import SplitFile
 from octc.stats.patients import UNKNOWN, PatientIds
 
 PARTS = ("train", "val", "test")
@@ -112,18 +115,14 @@ def read_split(path: Path) -> Split:
     """Read split.json and check its digest (OctcError E216 when it does not hold)."""
     try:
         value: dict[str, Any] = read_json(path)
+        found = convert(value, SplitFile)
         names = (*PARTS, *(name for name in value["parts"] if name == OFFICIAL))
         parts = {part: tuple(Sample.from_json(s) for s in value["parts"][part]) for part in names}
-        if "patient_ids" not in value:
-            parts = _read_again(parts, value["dataset"], value["classes"])
-        fold = value.get("fold")
-        split = Split(
-            value["dataset"], tuple(value["classes"]), value["seed"], parts, value["dropped"],
-            value.get("protocol", CLEAN), None if fold is None else (int(fold[0]), int(fold[1])),
-        )  # fmt: skip
-        if len(set(split.classes)) != len(split.classes):
-            raise ValueError(f"a class that stands twice: {', '.join(map(str, split.classes))}"[:300])
-        good = split.digest == value["digest"] and split.protocol in PROTOCOLS
+        if found.patient_ids is UNSET:
+            parts = _read_again(parts, found.dataset, found.classes)
+        fold = None if found.fold is None else (found.fold[0], found.fold[1])
+        split = Split(found.dataset, tuple(found.classes), found.seed, parts, found.dropped, found.protocol, fold)
+        good = split.digest == found.digest
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OctcError("OCT-E216", f"split cannot be read: {error}", hint="train again", place=str(path)) from error
     if not good:

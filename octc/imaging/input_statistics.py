@@ -35,7 +35,6 @@ FLOOR = 0.01  # spread that every statistic is granted
 SHRINK = 0.2  # of the correlations towards none
 FOLDS, QUANTILE, SLACK = 5, 0.99, 1.5  # limit: 1.5 times what 99 % of held-out training images stay below
 FEWEST = 24
-BLANK = math.inf
 
 
 @dataclass(frozen=True)

@@ -120,12 +120,6 @@ class Preprocess:
         """(scale, shift) of each network channel: values 0 to 255 are normalised as x * scale - shift, in every graph."""
         return tuple(1 / 255 / s for s in self.std), tuple(m / s for m, s in zip(self.mean, self.std, strict=True))
 
-    def normalise(self, batch: UInt8) -> Float32:
-        """uint8 [N, channels, H, W] -> float32 [N, 3, H, W], what the graph computes inside."""
-        mean = np.asarray(self.mean, np.float32).reshape(1, 3, 1, 1)
-        std = np.asarray(self.std, np.float32).reshape(1, 3, 1, 1)
-        return (batch.astype(np.float32) / np.float32(255) - mean) / std
-
     def to_json(self) -> dict[str, Any]:
         """Without the equalisation where there is none."""
         value = asdict(self)

@@ -16,15 +16,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from octc.core.optional import WINGS, distribution_of
+from octc.core.targets import TARGETS
 from octc.machine.cpu import ROOT, SYSTEM_CPUS, Cpus, cpu_class, isa_tokens, read_cpus, read_flags, read_text, usable_threads
 from octc.machine.jetson import UNKNOWN, read_jetson
 
 __all__ = ["Gpu", "Machine", "cpu_times", "host_name", "memory_mib", "read_gpus", "read_machine", "usable_threads", "versions"]
 
-LIBRARIES = (
-    "octc", "numpy", "scipy", "pillow", "rich", "typer", "onnxruntime", "openvino", "onnx", "onnxscript",
-    "onnxconverter-common", "torch", "torchvision", "timm", "safetensors", "accelerate", "tensorrt",
-)  # fmt: skip
+BASE = ("octc", "numpy", "scipy", "pillow", "rich", "typer")
 # limits on the instruction set that libraries take from the environment
 FPMATH = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")  # float32 in fewer bits, of whoever asks for float32
 ISA_LIMITS = (
@@ -134,10 +133,16 @@ def parse_gpu(line: str) -> Gpu | None:
     return Gpu(fields[0], fields[1], fields[2], int(float(memory)) if memory is not None else None)
 
 
-def versions(names: tuple[str, ...] = LIBRARIES) -> dict[str, str]:
-    """Version of each distribution that is installed; none of them is imported."""
+def libraries() -> tuple[str, ...]:
+    """Distributions whose versions matter to a result: octc and its base, every engine, what trains and exports."""
+    modules = (*(one.library for one in TARGETS.values()), *(module for extra in WINGS for module in WINGS[extra]))
+    return (*BASE, *dict.fromkeys(distribution_of(module) for module in modules))
+
+
+def versions(names: tuple[str, ...] | None = None) -> dict[str, str]:
+    """Version of each distribution that is installed (`libraries` where none is named); none of them is imported."""
     found = {}
-    for name in names:
+    for name in libraries() if names is None else names:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

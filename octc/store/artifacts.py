@@ -7,7 +7,6 @@ is signed; nothing else may lie there.
 
 from __future__ import annotations
 
-import math
 import re
 import struct
 import tokenize
@@ -15,7 +14,7 @@ import zipfile
 import zlib
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -23,23 +22,19 @@ import numpy.typing as npt
 from octc.core.errors import OctcError
 from octc.core.faults import fault_of
 from octc.core.files import parse_json, sha256_bytes, sha256_file, write_json
-from octc.core.targets import PRECISIONS, TARGETS
-from octc.imaging.preprocess import RESAMPLE, Preprocess
+from octc.core.targets import TARGETS
+from octc.imaging.preprocess import Preprocess
+from octc.schemas.artifact import VERSION, Manifest, TaskName
+from octc.schemas.common import convert
 from octc.store.signature import check_signature
 
-SCHEMA = "1.0"
 MANIFEST = "artifact.json"
 GOLDEN = "golden.npz"
 USAGE = "USE.md"
-ROLES = ("student", "teacher")
 LARGEST = 2_000_000_000  # bytes of one file; protobuf ends at 2 GiB
 MOST_MANIFEST = 16 << 20
 MOST_GOLDEN = 256 << 20  # bytes, unpacked
-MOST_SIDE = 4096
-MOST_CLIP, MOST_TILES = 256.0, 64  # of CLAHE
-TASKS = ("multiclass", "multilabel")
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-SHA256 = re.compile(r"[0-9a-f]{64}")
+TASKS = get_args(TaskName)
 # what numpy, zipfile and zlib were seen to raise on altered bytes
 DAMAGE = (
     OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, OverflowError, MemoryError,
@@ -84,7 +79,7 @@ class Artifact:
     task: str = "multiclass"
 
     def to_json(self) -> dict[str, Any]:
-        return {"schema_version": SCHEMA, **asdict(self)}
+        return {"schema_version": VERSION, **asdict(self)}
 
 
 @dataclass(frozen=True)
@@ -161,11 +156,10 @@ def read_artifact(folder: Path) -> Artifact:
             raise ValueError(f"{manifest.stat().st_size} bytes, the limit is {MOST_MANIFEST}")
         data = manifest.read_bytes()
         artifact = _from_json(parse_json(data, MOST_MANIFEST))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         if (fault := fault_of(error, manifest)) is not None:
             raise fault from error
-        missing = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise _bad("OCT-E502", f"manifest is not valid: {missing[:300]}", manifest) from error
+        raise _bad("OCT-E502", f"manifest is not valid: {str(error)[:300]}", manifest) from error
     try:
         _check_names(folder, artifact)
         _check_sums(folder, artifact)
@@ -220,73 +214,24 @@ def _check_names(folder: Path, artifact: Artifact) -> None:
 
 
 def _from_json(value: Any) -> Artifact:
-    """The manifest as an artifact (ValueError, KeyError, TypeError where it is not one)."""
-    if not isinstance(value, dict) or value.get("schema_version") != SCHEMA:
-        found = value.get("schema_version") if isinstance(value, dict) else type(value).__name__
-        raise ValueError(f"schema_version {found!r}, this octc reads {SCHEMA}")
-    target, precision = _one_of(value, "target", tuple(TARGETS)), _one_of(value, "precision", PRECISIONS)
-    if precision not in TARGETS[target].golden:
-        raise ValueError(f"target {target} with precision {precision}")
-    if not isinstance(value["name"], str) or not NAME.fullmatch(value["name"]):
-        raise ValueError(f"name {value['name']!r}")
+    """The manifest as an artifact (ValueError where it is not one)."""
+    found = convert(value, Manifest)
+    if found.target not in TARGETS:
+        raise ValueError(f"target {found.target[:50]!r}, known are {', '.join(TARGETS)}")
+    if found.precision not in TARGETS[found.target].golden:
+        known = ", ".join(TARGETS[found.target].golden)
+        raise ValueError(f"target {found.target} with precision {found.precision[:50]!r}, known are {known}")
     return Artifact(
-        name=value["name"], role=_one_of(value, "role", ROLES), model=_text(value["model"], "model"), target=target,
-        precision=precision, classes=_classes(value["classes"]), preprocess=_preprocess(value["preprocess"]),
-        lineage=_object(value, "lineage"), details=_object(value, "details"),
-        files={name: _entry(name, entry) for name, entry in _object(value, "files").items()},
-        main_file=_text(value["main_file"], "main_file"),
-        task=_one_of({"task": value.get("task", TASKS[0])}, "task", TASKS),
-    )  # fmt: skip
-
-
-def _object(value: dict[str, Any], key: str) -> dict[str, Any]:
-    if not isinstance(value[key], dict):
-        raise TypeError(f"{key} must be an object, not {type(value[key]).__name__}")
-    return dict(value[key])
-
-
-def _text(value: Any, what: str) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= 4096 or not value.isprintable():
-        raise ValueError(f"{what} must be printable text, not {value!r}"[:200])
-    return value
-
-
-def _one_of(value: dict[str, Any], key: str, known: tuple[str, ...]) -> str:
-    if value[key] not in known:
-        raise ValueError(f"{key} {value[key]!r}, known are {', '.join(known)}"[:200])
-    return str(value[key])
-
-
-def _classes(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not 2 <= len(value) <= 1000:
-        raise ValueError("classes must be a list of at least two names")
-    names = tuple(_text(name, "class") for name in value)
-    if len(set(names)) != len(names):
-        raise ValueError("classes must be different from each other")
-    return names
-
-
-def _preprocess(value: Any) -> Preprocess:
-    """What `Preprocess` can do, and nothing that would fail later."""
-    if not isinstance(value, dict) or not all(_is_number(value[key], int) for key in ("size", "channels")):
-        raise TypeError("preprocess needs whole numbers for size and channels")
-    numbers = [*value["mean"], *value["std"]]
-    if not all(_is_number(number, (int, float)) and math.isfinite(number) for number in numbers) or len(numbers) != 6:
-        raise ValueError("preprocess.mean and std must be three numbers each")
-    pre = Preprocess.from_json(value)
-    if not 0 <= pre.clahe <= MOST_CLIP or not all(1 <= side <= MOST_TILES for side in pre.clahe_grid):
-        raise ValueError(f"preprocess.clahe out of range: {pre}")
-    if not 8 <= pre.size <= MOST_SIDE or pre.channels not in (1, 3) or pre.resize not in RESAMPLE or min(pre.std) <= 0:
-        raise ValueError(f"preprocess out of range: {pre}")
-    return pre
-
-
-def _entry(name: str, value: Any) -> FileEntry:
-    sha256, size = value["sha256"], value["bytes"]
-    if not isinstance(sha256, str) or not SHA256.fullmatch(sha256) or not _is_number(size, int) or size < 0:
-        raise ValueError(f"files.{name}: needs sha256 (64 hex digits) and bytes")
-    return FileEntry(sha256, size)
-
-
-def _is_number(value: Any, kind: type | tuple[type, ...]) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool)
+        name=found.name,
+        role=found.role,
+        model=found.model,
+        target=found.target,
+        precision=found.precision,
+        classes=tuple(found.classes),
+        preprocess=Preprocess.from_json(value["preprocess"]),
+        lineage=found.lineage,
+        details=found.details,
+        files={name: FileEntry(entry.sha256, entry.bytes) for name, entry in found.files.items()},
+        main_file=found.main_file,
+        task=found.task,
+    )

@@ -23,6 +23,8 @@ from typing import Any
 from octc.core.errors import OctcError
 from octc.core.faults import fault_of
 from octc.core.files import entries, read_json, remove_leftovers, started, write_bytes, write_json
+from octc.schemas.common import convert
+from octc.schemas.runs import RunFile
 from octc.store.artifacts import MANIFEST
 from octc.store.test_set_log import begin_log
 
@@ -55,15 +57,16 @@ class Run:
         return self.path / "split.json"
 
     def read(self) -> dict[str, Any]:
-        """run.json as a dictionary (OctcError E107 when it cannot be read)."""
+        """run.json, checked against `RunFile`, as a dictionary (OctcError E107 where it is none)."""
         try:
             value: dict[str, Any] = read_json(self.path / RUN)
-            if not isinstance(value, dict):
-                raise ValueError("not a table of keys")
+            convert(value, RunFile)
         except (OSError, ValueError) as error:
             if (fault := fault_of(error, self.path / RUN)) is not None:
                 raise fault from error
-            raise OctcError("OCT-E107", f"not a run: {self.path}", hint="octc list runs", place=str(self.path)) from error
+            raise OctcError(
+                "OCT-E107", f"not a run: {self.path}", hint="octc list runs", place=str(self.path), why=str(error)
+            ) from error
         return value
 
     def update(self, **fields: Any) -> None:

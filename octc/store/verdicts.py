@@ -14,6 +14,8 @@ from typing import Any
 
 from octc.core.errors import OctcError
 from octc.core.files import canonical_json, read_json, write_json
+from octc.schemas.common import convert
+from octc.schemas.verify import VerifyFile
 from octc.store.runs import Run
 
 FILE = "verify.json"
@@ -31,16 +33,14 @@ def read_verdict(folder: Path, sha256: str) -> dict[str, Any] | None:
     """
     try:
         value: dict[str, Any] = read_json(folder / FILE)
-        if value["schema_version"] != SCHEMA or value["artifact_sha256"] != sha256:
-            return None
-        value = {**dict.fromkeys(("repeated",)), "exploratory": [], **value}
-        documents = [value["repeated"], *value["exploratory"], *(value[key] for key in KEYS)]
-        if not all(one is None or isinstance(one["verdict"]["word"], str) for one in documents):
-            return None
-        if value["test"] is not None and is_exploratory(value["test"]):
-            value = {**value, "test": None, "exploratory": [*value["exploratory"], value["test"]]}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        found = convert(value, VerifyFile)
+    except (OSError, ValueError):
         return None
+    if found.artifact_sha256 != sha256:
+        return None
+    value = {"repeated": None, "exploratory": [], **value}
+    if found.test is not None and found.test.verdict.exploratory:
+        value = {**value, "test": None, "exploratory": [*value["exploratory"], value["test"]]}
     return value
 
 

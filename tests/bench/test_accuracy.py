@@ -15,7 +15,7 @@ from octc.core.errors import OctcError
 from octc.core.files import sha256_file
 from octc.datasets.base import Sample
 from octc.imaging.preprocess import VIEWS, Float32, Preprocess, UInt8
-from octc.runtimes.base import FakeRuntime
+from tests.stand_ins import FakeRuntime
 
 PRE = Preprocess(32)
 COUNT = CHUNK + 5

@@ -12,9 +12,8 @@ from octc.bench.timing.conditions import Snapshot
 from octc.bench.timing.plan import RowPlan
 from octc.bench.timing.power.energy import no_energy
 from octc.bench.timing.profiles import CANDIDATE, REFERENCE, STANDARD, Options
-from octc.bench.timing.result import read_schema
 from octc.bench.timing.rows import Row, block_rate, broken_row, judge_row, not_measured, precision_holds, samples_csv
-from tests.bench_tools import check_schema
+from tests.bench_tools import check_row
 
 PLAN = RowPlan("onnx-int8-device-1", "onnx-int8", "single_stream", "device", 1)
 OPTIONS = Options(STANDARD, 2, "quota")
@@ -44,8 +43,7 @@ def row(found: dict[str, Any], looks: tuple[Snapshot, ...] = (STEADY, STEADY), *
 
 def follows(made: Row) -> dict[str, Any]:
     document = made.to_json()
-    root = read_schema()
-    check_schema(document, root["$defs"]["row"], root)
+    check_row(document)
     return document
 
 

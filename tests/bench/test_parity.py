@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from octc.bench.parity.claim import ParityReport, SetInfo, Side, compare, withhold
+from octc.bench.parity.claim import Context, ParityReport, SetInfo, Side, compare, withhold
 from octc.bench.parity.inference import Records
 from octc.core.errors import OctcError
 from octc.stats.test_plan import ParityOptions
@@ -36,7 +36,7 @@ def sides(precision: str = "int8") -> tuple[Side, Side]:
 def report(n: int = 1000, lost: int = 1, gained: int = 1, options: ParityOptions = QUICK, **more: Any) -> ParityReport:
     labels = labels_of(n)
     reference, candidate = records(labels, range(lost, lost + gained)), records(labels, range(lost), "c")
-    return compare(reference, candidate, CLASSES, options, **{"sides": sides(), "golden": GOLDEN, **more})
+    return compare(reference, candidate, CLASSES, options, Context(**{"sides": sides(), "golden": GOLDEN, **more}))
 
 
 def test_c07_records_are_joined_by_image_whatever_their_order() -> None:
@@ -73,7 +73,7 @@ def test_records_that_do_not_fit_are_refused(what: str) -> None:
         compare(records(labels), changed, CLASSES, QUICK)
     assert caught.value.code == "OCT-E706"
     if what == "preprocess":  # a teacher has its own
-        assert compare(records(labels), changed, CLASSES, QUICK, against="teacher").verdict.word
+        assert compare(records(labels), changed, CLASSES, QUICK, Context(against="teacher")).verdict.word
 
 
 def test_other_classes_and_a_reference_that_is_not_finite_are_refused() -> None:
@@ -92,7 +92,7 @@ def test_nan_in_the_candidate_fails_with_its_ids_and_no_number() -> None:
     labels = labels_of(40)
     spoilt = records(labels, name="c")
     spoilt.logits[3, 0, 0] = np.inf
-    one = compare(records(labels), spoilt, CLASSES, QUICK, golden=GOLDEN)
+    one = compare(records(labels), spoilt, CLASSES, QUICK, Context(golden=GOLDEN))
     document = one.to_json()
     assert (one.word, one.exit_code, document["not_finite"]) == ("fail", 1, [spoilt.ids[3]])
     assert document["accuracy"] is None
@@ -110,10 +110,10 @@ def test_an_artifact_against_itself_shows_nothing(same: str) -> None:
     if same == "model":
         one = compare(
             records(labels), records(labels, name="c"), CLASSES, QUICK,
-            sides=(replace(r, model_sha256="m"), replace(c, model_sha256="m")),
+            Context(sides=(replace(r, model_sha256="m"), replace(c, model_sha256="m"))),
         )  # fmt: skip
     else:
-        one = compare(records(labels), records(labels), CLASSES, QUICK, sides=(r, c))
+        one = compare(records(labels), records(labels), CLASSES, QUICK, Context(sides=(r, c)))
     assert (one.word, one.verdict.reasons, one.exit_code) == ("inconclusive", ("self_comparison",), 1)
     assert any("identical artifacts" in warning for warning in one.warnings)
 
@@ -185,14 +185,14 @@ def test_words_of_a_positive_verdict_are_used_only_with_one(lost: int) -> None:
     assert "would settle" in report(lost=4, gained=0).to_text()
 
 
-def test_an_exploratory_verdict_and_one_on_select_say_so_in_their_first_words() -> None:
+def test_an_exploratory_verdict_and_one_on_the_validation_set_say_so_in_their_first_words() -> None:
     info = SetInfo("test", uses_of_test=3, locked_at="2026-01-01T00:00:00Z", exploratory="margin 1 -> 2; test set used 3 times")
     one = report(info=info)
     assert one.to_text().startswith("EQUIVALENT (exploratory): ")
     assert "margin 1 -> 2" in one.to_text().splitlines()[1]
     assert one.to_json()["verdict"]["exploratory"] is True
     assert one.to_json()["set"]["uses_of_test"] == 3
-    assert report(info=SetInfo("select")).to_text().startswith("EQUIVALENT on select: ")
+    assert report(info=SetInfo("select")).to_text().startswith("EQUIVALENT on the validation set: ")
 
 
 def test_a_level_that_is_not_the_usual_one_is_explained() -> None:
@@ -235,7 +235,7 @@ def test_near_ties_are_excused_only_where_the_row_says_so() -> None:
     rows = {}
     for precision in ("fp32", "int8"):
         r, c = sides(precision)
-        rows[precision] = compare(*both, CLASSES, QUICK, sides=(r, c)).to_json()
+        rows[precision] = compare(*both, CLASSES, QUICK, Context(sides=(r, c))).to_json()
     assert [rows[p]["agreement"]["near_tie_flips"] for p in rows] == [1, 1]
     assert rows["fp32"]["backends"][0]["ok"] is True  # 100 % except near ties
     assert rows["int8"]["backends"][0]["agreement"] == 0.999

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from octc.bench.parity.plan_lock import PLAN, Look, planned_options, register_use
+from octc.bench.parity.plan_lock import PLAN, Access, planned_options, register_use
 from octc.core.errors import OctcError
 from octc.core.files import read_json, write_json
 from octc.stats.test_plan import ParityOptions
@@ -85,7 +85,7 @@ def test_processes_that_look_at_once_are_all_counted(run: Run) -> None:
     assert len(read_log(run.path).readings) == read_log(run.path).uses == 30
 
 
-LOOK = Look(32, "s1", {"fp32": "f", "teacher": "t"})
+LOOK = Access(32, "s1", {"fp32": "f", "teacher": "t"})
 BOTH = {"against": ["fp32", "teacher"], "tta": "none"}
 
 
@@ -120,7 +120,7 @@ def test_a_margin_that_is_stated_and_equal_is_the_plan(run: Run) -> None:
     ],
 )
 def test_another_reference_order_or_split_is_exploratory(
-    run: Run, look: Look, more: dict[str, object], exploratory: dict[str, bool]
+    run: Run, look: Access, more: dict[str, object], exploratory: dict[str, bool]
 ) -> None:
     register_use(run, DECIDES, BOTH, {"a": "1"}, {"a": "1"}, NOW, LOOK)
     later = register_use(run, DECIDES, more, {"a": "1"}, {"a": "1"}, LATER, look)

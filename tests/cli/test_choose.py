@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from octc.core.files import sha256_file, write_json
 from octc.store.artifacts import MANIFEST, read_artifact
 from octc.store.runs import Run
 from octc.store.verdicts import write_verdict
+from tests.bench.test_bench_schema import EXAMPLE
 from tests.tiny_artifacts import shared_run
 
 Said = Callable[..., tuple[int, Any]]
@@ -63,16 +65,15 @@ def judge(run: Run, name: str, word: str, *, exploratory: bool = False) -> None:
 
 
 def time(run: Run, name: str, p50: float, status: str = "VALID", profile: str = "standard") -> None:
-    """What octc bench stores of one image at a time, as far as it is read here."""
+    """What octc bench stores of one image at a time."""
     folder = run.artifacts / name
-    row = {
-        "id": "a", "artifact": "a", "scenario": "single_stream", "batch": 1, "scope": "host", "status": status,
-        "reasons": [] if status == "VALID" else ["foreign_load"], "latency_ms": {"p50": {"value": p50, "ci95": None}},
-    }  # fmt: skip
-    document = {
-        "artifacts": [{"id": "a", "sha256": sha256_file(folder / MANIFEST)}], "rows": [row], "settings": {"profile": profile},
-        "started_utc": "2026-11-28T11:00:00Z", "machine": {"cpu_model": "a processor"},
-    }  # fmt: skip
+    document = copy.deepcopy(EXAMPLE)
+    document["rows"] = document["rows"][:1]
+    document["rows"][0].update(scope="host", status=status, reasons=[] if status == "VALID" else ["foreign_load"])
+    document["rows"][0]["latency_ms"]["p50"] = {"value": p50, "ci95": None}
+    document["artifacts"][0]["sha256"] = sha256_file(folder / MANIFEST)
+    document["settings"]["profile"] = profile
+    document["machine"]["cpu_model"] = "a processor"
     write_json(folder / "bench-here.json", document)
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from octc.bench.parity.render import HEAD
-from octc.bench.parity.summary import COLUMNS
+from octc.bench.parity.tasks.table import WORDINGS
+from octc.bench.parity.words import HEAD
 from octc.bench.timing.gates import REASONS
 from octc.bench.timing.interleaved import INT8_WORDS
 from octc.bench.timing.render import COLUMNS as BENCH_COLUMNS
@@ -86,7 +86,8 @@ def test_a_code_is_explained_however_it_is_written(said: Said, word: str) -> Non
 
 def test_words_that_tables_and_verdicts_are_made_of_are_explained() -> None:
     """Reasons, columns, rules and rows, from where they are defined: a new one without a text fails here."""
-    words: set[str] = {*TOLERANCES, *WORDS, *REASONS, *INT8_WORDS, *HEAD, *COLUMNS, *BENCH_COLUMNS, *ENGINE_COLUMNS}
+    words: set[str] = {*TOLERANCES, *WORDS, *REASONS, *INT8_WORDS, *HEAD, *BENCH_COLUMNS, *ENGINE_COLUMNS}
+    words |= {column for wording in WORDINGS.values() for column in wording.columns}
     words |= {rule.id for rule in RULES} | {"VALID", "INVALID", "NA", "PASS", "FAIL", "INTERRUPTED", "planned", "exploratory"}
     words |= {"guard holds", "guard open", "tango", "tango_scaled", "tango_scaled and bootstrap", "one_cluster", "no_patients"}
     unknown = sorted(word for word in words if not explained(word))

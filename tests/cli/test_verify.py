@@ -170,8 +170,8 @@ def test_without_the_teachers_artifact_its_claim_is_left_out_and_said(run: Run, 
 def test_the_select_set_has_its_own_words_key_and_no_plan(run: Run, said: Said) -> None:
     code, out, _ = said(str(run.artifacts / "onnx-int8"), "--set", "select", *DECIDABLE)
     assert code == 0
-    assert out.startswith("EQUIVALENT on select: ")
-    assert "select set, n=32" in out
+    assert out.startswith("EQUIVALENT on the validation set: ")
+    assert "validation set, n=32" in out
     assert uses(run) == 0
     assert verdict_of(run, "onnx-int8") is None
     assert verdict_of(run, "onnx-int8", "select")["set"]["name"] == "select"

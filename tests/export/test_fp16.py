@@ -16,6 +16,7 @@ from octc.export.onnx.fp16 import float_nodes, write_fp16
 from octc.export.onnx.ranges import tensor_ranges
 from octc.imaging.preprocess import Preprocess
 from octc.train.networks.models import build_model
+from tests.stand_ins import normalised
 
 PRE = Preprocess(64)
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 1, 64, 64), dtype=np.uint8)
@@ -99,5 +100,5 @@ def test_ranges_are_those_of_the_network(tmp_path: Path) -> None:
     write_onnx(model, PRE, tmp_path / "a.onnx", 20)
     ranges = tensor_ranges(read_onnx(tmp_path / "a.onnx"), IMAGES)
     with torch.no_grad():
-        logits = model(torch.from_numpy(np.ascontiguousarray(PRE.normalise(IMAGES))))
+        logits = model(torch.from_numpy(np.ascontiguousarray(normalised(IMAGES, PRE))))
     assert ranges["logits"] == pytest.approx(float(logits.abs().max()), rel=1e-3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -12,13 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from octc.bench.parity.references import choose_parties
+from octc.bench.parity.references import choose_roles
 from octc.cli._app.main import main
 from octc.core.errors import OctcError
 from octc.core.targets import PRECISIONS, TARGETS, Target, called, in_order
-from octc.export.formats import FORMATS, opsets, pairs
+from octc.export.formats import FORMATS, Format, Reads, opsets, pairs, wanted
 from octc.imaging.preprocess import Preprocess
-from octc.machine.host import versions
+from octc.machine.host import libraries, versions
 from octc.runtimes.golden import TOLERANCES, replay, tolerance_of
 from octc.runtimes.registry import open_runtime, prefer, why_not
 from octc.store.artifacts import Artifact, Golden, read_artifact, read_golden, write_golden, write_manifest
@@ -86,7 +87,7 @@ def test_an_artifact_of_a_new_engine_opens_and_replays(example: Path, tmp_path: 
     runtime = open_runtime(found.folder, found.artifact)
     assert replay(runtime, read_golden(found.folder), found.artifact).ok
     assert in_order(None)[-1] == in_order("arm")[-1] == "tiny"
-    assert choose_parties([found], tmp_path, None, named=True).candidates == (found,)
+    assert choose_roles([found], tmp_path, None, named=True).candidates == (found,)
 
 
 def test_commands_know_a_new_engine(example: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], octc: Octc) -> None:
@@ -100,6 +101,11 @@ def test_commands_know_a_new_engine(example: Path, tmp_path: Path, capsys: pytes
     said = octc("doctor").stdout
     assert "tinyengine 1.2.3" in said
     assert "artifact tiny-fp32 runs here" in said
+    assert "tinyengine" in libraries()
+    assert main(("--version", "--json")) == 0
+    assert "tinyengine" in json.loads(capsys.readouterr().out)["data"]["libraries"]
+    assert main(("serve-config", "triton", str(found.folder), "-o", str(tmp_path / "server"))) == 2
+    assert "Triton has no backend for tiny" in capsys.readouterr().err
     assert main(("bench", str(found.folder), "--dry-run", "--vs", "none")) == 0
     assert "tiny-fp32" in capsys.readouterr().out
 
@@ -123,10 +129,26 @@ def test_every_place_of_the_table_is_there(name: str) -> None:
     assert {tolerance_of(name, p, whole_set=whole) for p in one.golden for whole in (False, True)} <= set(TOLERANCES.values())
 
 
+def test_a_new_format_is_known_to_the_commands_that_list_formats(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    row = Format("onnx", {"int8": "octc.export.targets:onnx_int8"}, Reads(20, 18, 21, 10), takes="octc.export.targets:copied")
+    monkeypatch.setitem(FORMATS, "tape", row)
+    assert ("tape", "int8") in wanted("all", "int8", "student")
+    assert main(("export", "--help")) == 0
+    assert main(("lint", "--help")) == 0
+    assert capsys.readouterr().out.count("tape") == 2
+    assert main(("lint", str(tmp_path / "none.onnx"), "--target", "tape")) == 2
+    assert "no file" in capsys.readouterr().err  # and not: unknown target
+    assert main(("ptq", "--target", "reel")) == 2
+    assert "onnx, openvino, tape or all" in capsys.readouterr().err
+
+
 def test_every_format_makes_an_artifact_that_can_be_opened(capsys: pytest.CaptureFixture[str]) -> None:
     for name, precision in pairs():
         assert precision in TARGETS[FORMATS[name].artifact].golden
         assert callable(called(FORMATS[name].makers[precision]))
+        assert not FORMATS[name].takes or callable(called(FORMATS[name].takes))
     assert all(
         one.reads is None or one.reads.opset in range(one.reads.lowest, one.reads.highest + 1) for one in FORMATS.values()
     )

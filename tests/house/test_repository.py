@@ -135,8 +135,8 @@ def test_the_base_brings_no_torch_and_an_edge_box_needs_no_maker() -> None:
 
 
 def test_what_optional_says_is_what_the_extras_bring() -> None:
-    from octc.cli.list import EXTRAS as LISTED
-    from octc.core.optional import EXTRAS
+    from octc.core.optional import EXTRAS, modules_of
+    from octc.core.targets import extras
 
     names = {
         "modelopt": "nvidia-modelopt",
@@ -147,8 +147,8 @@ def test_what_optional_says_is_what_the_extras_bring() -> None:
     }
     for module, extra in EXTRAS.items():
         assert names.get(module, module.replace("_", "-")) in resolved(extra), module
-    for extra, modules in LISTED.items():
-        assert {names.get(module, module.replace("_", "-")) for module in modules} <= resolved(extra)
+    for extra in extras():
+        assert {names.get(module, module.replace("_", "-")) for module in modules_of(extra)} <= resolved(extra)
 
 
 @pytest.mark.parametrize("python", PYTHONS)

@@ -125,10 +125,10 @@ def test_prepare_gives_what_a_graph_takes(scan: Image.Image) -> None:
     assert Preprocess(96, channels=3).prepare(scan).shape == (1, 3, 96, 96)
 
 
-def test_normalise_is_the_formula() -> None:
+def test_scale_and_shift_are_the_formula_of_the_normalisation() -> None:
     pre = Preprocess(4, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
-    got = pre.normalise(np.full((1, 1, 4, 4), 51, np.uint8))
-    np.testing.assert_allclose(got[0, :, 0, 0], [(0.2 - 0.1) / 0.4, 0.0, (0.2 - 0.3) / 0.6], atol=1e-6)
+    scale, shift = (np.array(values) for values in pre.affine)
+    np.testing.assert_allclose(51 * scale - shift, [(0.2 - 0.1) / 0.4, 0.0, (0.2 - 0.3) / 0.6], atol=1e-6)
     assert Preprocess.from_json(pre.to_json()) == pre
 
 

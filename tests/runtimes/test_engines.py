@@ -16,12 +16,12 @@ from octc.core.errors import MissingExtra, OctcError
 from octc.core.optional import openvino_core
 from octc.machine.cpu import read_cpus
 from octc.runtimes import openvino as ov
-from octc.runtimes.base import FakeRuntime
 from octc.runtimes.onnxrt import OrtRuntime, require_providers
 from octc.runtimes.registry import choose_threads, open_runtime, prefer, why_not
 from octc.store.artifacts import read_artifact, read_golden
 from octc.store.find import Found
 from octc.store.runs import Run
+from tests.stand_ins import FakeRuntime
 from tests.tiny_artifacts import copied, resign
 
 RUNNABLE = ("torch-fp32", "onnx-fp32", "onnx-fp16", "onnx-int8", "openvino-fp16", "openvino-int8")

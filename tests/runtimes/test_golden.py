@@ -11,10 +11,10 @@ from PIL import Image
 
 from octc.core.errors import OctcError
 from octc.imaging.preprocess import Preprocess
-from octc.runtimes.base import FakeRuntime
 from octc.runtimes.golden import TOLERANCES, check_input, compare_logits, replay, require_golden
 from octc.store.artifacts import Golden, read_artifact
 from octc.store.runs import Run
+from tests.stand_ins import FakeRuntime
 
 REFERENCE = np.array([[4.0, 0.0, 1.0], [0.0, 4.0, 1.0], [1.0, 0.0, 4.0], [4.0, 3.9, 0.0]], np.float32)
 

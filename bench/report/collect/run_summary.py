@@ -21,6 +21,8 @@ from octc.bench.timing.verdicts import artifact_sum
 from octc.core.errors import OctcError
 from octc.core.files import read_json
 from octc.datasets.split import read_split
+from octc.schemas.bench import BenchResult
+from octc.schemas.common import convert
 from octc.stats.comparison import outcome_of
 from octc.stats.metric_intervals import Outcome
 from octc.store.find import Found, read_teacher
@@ -176,14 +178,12 @@ def read_timing(found: Found) -> Timing | None:
     """The newest result of bench beside an artifact that is about these very files."""
     sha256, newest = artifact_sum(found), None
     for path in found.folder.glob("bench-*.json"):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        with contextlib.suppress(OSError, ValueError):
             value = read_json(path)
-            mine = next(a for a in [*value["artifacts"], {"sha256": None}] if a["sha256"] in (sha256, None))
-            if mine["sha256"] is None:
-                continue
-            if newest is None or value["started_utc"] > newest.document["started_utc"]:
-                rows = tuple(r for r in value["rows"] if r["artifact"] == mine["id"])
-                newest = Timing(value, rows, found.folder)
+            result = convert(value, BenchResult)
+            mine = next((one.id for one in result.artifacts if one.sha256 == sha256), None)
+            if mine is not None and (newest is None or result.started_utc > newest.document["started_utc"]):
+                newest = Timing(value, tuple(row for row in value["rows"] if row["artifact"] == mine), found.folder)
     return newest
 
 

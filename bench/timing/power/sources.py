@@ -16,7 +16,7 @@ from pathlib import Path
 from octc.bench.timing.power.nvml import Nvml, open_nvml
 from octc.core.optional import have
 from octc.machine.cpu import ROOT, read_text
-from octc.machine.host import Machine, read_gpus
+from octc.machine.host import Machine
 
 READ_S = 0.1  # at least ten readings a second
 RAPL = "sys/class/powercap"
@@ -130,11 +130,6 @@ def no_power(machine: Machine, on_gpu: bool, root: Path = ROOT) -> tuple[str, st
     if machine.virtual:
         return "virtual_machine", "measure on the machine itself, or use a meter: --power-csv FILE"
     return "no_sensor", "use a meter: --power-csv FILE"
-
-
-def has_gpu_board() -> bool:
-    """Whether there is a board that NVML might know."""
-    return bool(read_gpus())
 
 
 def first_line(command: list[str]) -> subprocess.Popen[str]:

@@ -1,0 +1,53 @@
+"""split.json: which image is used for what."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import UNSET, Meta, UnsetType
+
+from octc.schemas.common import Count, Document, PatientIds, Positive
+
+Protocol = Literal["clean", "as-released", "as-released-teacher"]
+Fold = Annotated[list[Positive], Meta(min_length=2, max_length=2)]
+
+
+class SplitImage(Document, kw_only=True, forbid_unknown_fields=True):
+    """One image, as `octc.datasets.base.Sample` has it."""
+
+    path: str
+    label: Count
+    patient: str | None
+    part: str | None
+    sha256: str
+    targets: list[Count] | UnsetType | None = UNSET
+    eye: str | UnsetType | None = UNSET
+    modality: Literal["oct", "fundus"] | UnsetType = UNSET
+
+
+class SplitParts(Document, kw_only=True):
+    """`official`: of folds only."""
+
+    train: list[SplitImage]
+    val: list[SplitImage]
+    test: list[SplitImage]
+    official: list[SplitImage] | UnsetType = UNSET
+
+
+class SplitFile(Document, kw_only=True):
+    """A split of an older octc lacks `protocol`, `fold` and what is known of the patients."""
+
+    dataset: str
+    classes: list[str]
+    seed: int
+    dropped: Count
+    protocol: Protocol = "clean"
+    fold: Fold | None = None
+    patient_ids: PatientIds | UnsetType = UNSET
+    images_without_patient: Count | UnsetType = UNSET
+    digest: str
+    parts: SplitParts
+
+    def __post_init__(self) -> None:
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"a class that stands twice: {', '.join(self.classes)}"[:300])

@@ -1,0 +1,135 @@
+"""`octc verify` where classes do not exclude each other: the same steps and lines as elsewhere, about decisions and mAP."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+
+from octc.cli._app.main import main
+from octc.cli.json_schema import schema_of
+from octc.core.errors import OctcError
+from octc.datasets.split import read_split
+from octc.store.artifacts import write_manifest
+from octc.store.runs import Run
+from octc.store.verdicts import read_verdict
+from tests.bench.verify_world import change_constants, make_world, read_unchecked
+
+Ran = Callable[..., "tuple[int, str, str]"]
+MARGIN = ("--margin", "10")
+
+
+def as_several(run: Run) -> None:
+    """The run of `make_world` with several labels an image: `lying` pictures are `dark` too, two images are of one eye."""
+    split = read_split(run.split)
+    parts = {
+        part: tuple(
+            replace(s, targets=(s.label,) if s.label != 2 else (1, 2), eye=f"{s.path[:-6]}-{i // 2}")
+            for i, s in enumerate(items)
+        )
+        for part, items in split.parts.items()
+    }
+    several = replace(split, parts=parts)
+    several.write(run.split)
+    details = {"modality": "oct", "thresholds": [0.5] * 4, "truth": "union"}
+    for name in ("onnx-fp32", "onnx-int8"):
+        folder = run.artifacts / name
+        artifact = read_unchecked(folder)
+        lineage = {**artifact.lineage, "split_digest": several.digest}
+        write_manifest(folder, replace(artifact, task="multilabel", details={**artifact.details, **details}, lineage=lineage))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = make_world(tmp_path_factory.mktemp("several"))
+    as_several(run)
+    return run
+
+
+@pytest.fixture
+def run(made: Run, tmp_path: Path) -> Run:
+    """A copy that a test may spoil; the pictures are shared."""
+    return Run(Path(shutil.copytree(made.path, tmp_path / "runs" / made.id)))
+
+
+@pytest.fixture
+def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ran:
+    """`octc WORDS` in this process: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def octc(*words: str) -> tuple[int, str, str]:
+        code = main(list(words))
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return octc
+
+
+def test_the_report_has_ten_lines_and_the_same_heads_as_any_other(run: Run, ran: Ran) -> None:
+    code, out, err = ran("verify", *MARGIN)
+    lines = out.rstrip().splitlines()
+    assert (code, len(lines) <= 10) == (0, True), out
+    assert lines[0].startswith(("NON-INFERIOR: onnx-int8 against its FP32", "EQUIVALENT: onnx-int8 against its FP32"))
+    assert "margin 10 pp of mAP, alpha 0.05, test set, n=" in lines[0]
+    assert "class margin" not in lines[0]
+    heads = [line[2:14].strip() for line in lines[1:]]
+    assert heads[:1] == ["deciding"]
+    assert {"mAP", "classes"} <= set(heads)
+    assert "✓ plan" in err
+    assert "octc verify -v" in err
+    assert "deploy:" in err
+
+
+def test_more_words_show_every_rule_and_class(run: Run, ran: Ran) -> None:
+    out = ran("verify", *MARGIN, "-v")[1]
+    assert all(f"  {name:>12} " in out for name in ("bright", "dark", "lying", "upright"))
+    assert "  rules        ✓" in out
+    assert " regressed " in out
+
+
+def test_the_document_fits_its_schema_and_is_kept_beside_the_artifact(run: Run, ran: Ran) -> None:
+    code, out, _ = ran("verify", *MARGIN, "--json")
+    document = json.loads(out)
+    jsonschema.validate(document, schema_of("verify"))
+    (one,) = document["data"]["artifacts"]
+    found = one["decisions"]
+    assert (code, one["task"], one["reference"], one["against"]) == (0, "multilabel", "onnx-fp32", "fp32")
+    assert found["n"] == one["set"]["n"]
+    assert found["map_difference_interval_pp"][0] > -10
+    assert one["verdict"]["exit_code"] == 0
+    stored = read_verdict(run.artifacts / "onnx-int8", one["artifact_sha256"])
+    assert stored is not None
+    assert stored["test"] == one
+    assert document["data"]["test_set_log"]["readings"] == 1
+
+
+def test_a_later_verdict_reads_the_records_and_other_margins_are_exploratory(run: Run, ran: Ran) -> None:
+    ran("verify", *MARGIN)
+    code, out, err = ran("verify", "--margin", "11")
+    assert "are read back" in err
+    assert (code, "(exploratory): onnx-int8" in out) == (0, True)
+    assert ran("choose")[1].startswith("Deploy onnx-int8")
+
+
+def test_a_damaged_layer_fails_and_is_named(run: Run, ran: Ran) -> None:
+    def spoil(name: str, value: Any) -> Any:
+        return value * np.float32(20) if name == "conv2.weight_scale" else value
+
+    change_constants(run.artifacts / "onnx-int8", spoil, golden=True)
+    code, out, err = ran("verify", *MARGIN)
+    assert code == 1
+    assert "OCT-E704" in err or "OCT-E705" in err
+    assert "layers       conv2 (layer 2 of 3)" in out
+
+
+@pytest.mark.parametrize("words", [("--tta", "hflip"), ("--against", "teacher"), ("--robustness",)])
+def test_what_is_not_defined_for_several_labels_is_refused(run: Run, ran: Ran, words: tuple[str, ...]) -> None:
+    code, _, err = ran("verify", *words)
+    assert (code, "error[OCT-E104]" in err, words[0] in err) == (OctcError("OCT-E104", "", hint="").exit_code, True, True)
