@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,8 +21,8 @@ def analyze(
 ) -> int:
     """Rank the layers of a run's INT8 network by what each costs on the select set. Writes runs/<id>/analysis/."""
     from octc.cli.export import find_student
-    from octc.cli.export_run import absolute, find_data
     from octc.core.optional import need
+    from octc.core.progress import absolute
 
     chosen = find_student(session, run)
     session.run_id = chosen.id
@@ -30,13 +31,14 @@ def analyze(
     from octc.compress.sensitivity import work
     from octc.export.sensitivity import BATCH, FOLDER, IMAGES, KEEP, sensitivity_of
     from octc.export.source import calibration_work, quantise, read_source
+    from octc.store.locations import image_root
     from octc.store.runs import owning
     from octc.train.batches.images import cached_images
 
     with owning(chosen) as recovered:
         if recovered:
             session.say(recovered)
-        source = read_source(chosen, find_data(session, chosen))
+        source = read_source(chosen, image_root(chosen, session.data, os.environ))
         with session.progress("calibration", calibration_work(source) or None) as step:
             quantised = quantise(source, progress=absolute(step))
         images = cached_images(source.cache, source.root, source.split.parts["val"], source.checkpoint.preprocess)
@@ -45,7 +47,7 @@ def analyze(
     folder = chosen.path / FOLDER
     session.report({"run": chosen.id, "folder": str(folder), **found.to_json()})
     session.result(table(found, chosen.id))
-    session.say(f"wrote {folder}; {KEEP} lists what the ladder of octc export leaves in float when INT8 is rejected")
+    session.say(f"wrote {folder}; {KEEP} lists what the mixed-precision fallback of octc export leaves in float")
     return 0
 
 

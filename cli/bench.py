@@ -2,59 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import os
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from octc.cli._app.session import Session
+from octc.cli._app.session import Session, spell_seconds
 from octc.cli._app.tables import Rows
+from octc.cli._app.terminal import tell
 from octc.core.errors import OctcError
-from octc.core.faults import read_only
+from octc.schemas.requests import BenchOptions
 
 if TYPE_CHECKING:
-    from octc.bench.timing.plan import Plan
-    from octc.bench.timing.profiles import Options
-    from octc.store.find import Found
+    from octc.bench.timing.job import BenchResult, Job, Prepared
+    from octc.bench.timing.state import State
+
+PARTIAL = "OCTC_BENCH_PARTIAL"  # set by the script of octc.bench.timing.remote
 
 
 def bench(
     session: Session,
+    requested: BenchOptions,
     bundles: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="[BUNDLE...]", help="Artifacts, folders of artifacts, or runs; newest student run with artifacts"
         ),
     ] = None,
-    scenario: Annotated[
-        str, typer.Option(help="single (latency, one query after the other) or offline (throughput)")
-    ] = "single",
-    batch: Annotated[
-        int | None, typer.Option(help="Batch size (single: 1 and 8; offline: the best)", show_default=False)
-    ] = None,
-    duration: Annotated[
-        str | None, typer.Option(help="Least time of a row, for example 90s (60s; with --quick 10s)", show_default=False)
-    ] = None,
-    min_queries: Annotated[
-        int | None, typer.Option(help="Least queries of a row (1024; with --quick 459)", show_default=False)
-    ] = None,
-    max_duration: Annotated[str | None, typer.Option(help="Longest time of a row (600s)", show_default=False)] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A short profile: not comparable, not for publication")] = False,
-    threads: Annotated[int | None, typer.Option(help="Threads of every engine (physical cores within the quota)")] = None,
-    vs: Annotated[str, typer.Option(help="teacher or none: what the artifacts are compared with")] = "teacher",
     images: Annotated[str | None, typer.Option(metavar="DIR", help="At least 64 images to time (the run's own)")] = None,
-    max_p50: Annotated[str | None, typer.Option(help="Gate, for example 30ms")] = None,
-    max_p90: Annotated[str | None, typer.Option(help="Gate, for example 30ms")] = None,
-    max_p99: Annotated[str | None, typer.Option(help="Gate, for example 50ms")] = None,
-    min_throughput: Annotated[float | None, typer.Option(help="Gate, images per second (--scenario offline)")] = None,
-    max_mj: Annotated[float | None, typer.Option(help="Gate, millijoules per image")] = None,
-    require_speedup: Annotated[float | None, typer.Option(help="Gate: INT8 at least so many times as fast as float")] = None,
-    power: Annotated[bool, typer.Option("--power/--no-power", help="Read power where a sensor is")] = True,
-    power_csv: Annotated[str | None, typer.Option(metavar="FILE", help="Readings of a meter: time, watts")] = None,
-    allow_power_cap: Annotated[bool, typer.Option("--allow-power-cap", help="Rows at the GPU's power cap stay valid")] = False,
     on: Annotated[str | None, typer.Option(metavar="USER@HOST", help="Measure on another machine, over your own ssh")] = None,
     pareto: Annotated[bool, typer.Option("--pareto", help="Draw accuracy against latency (needs octc verify)")] = False,
     compare: Annotated[bool, typer.Option("--compare", help="Compare two results: --compare A.json B.json")] = False,
@@ -66,133 +44,126 @@ def bench(
     is missed: a gate looks at the limit of the interval. Gates are judged on the artifacts that were named by their folder,
     else on the one that `octc predict` takes.
     """
-    values = {
-        "scenario": scenario,
-        "batch": batch,
-        "duration": duration,
-        "min_queries": min_queries,
-        "max_duration": max_duration,
-        "quick": quick,
-        "threads": threads,
-        "vs": vs,
-        "max_p50": max_p50,
-        "max_p90": max_p90,
-        "max_p99": max_p99,
-        "min_throughput": min_throughput,
-        "max_mj": max_mj,
-        "require_speedup": require_speedup,
-        "power": power,
-        "power_csv": power_csv,
-        "allow_power_cap": allow_power_cap,
-    }
+    from octc.bench.timing.job import Job, prepare
+
     if compare:
-        from octc.cli.bench_compare import compare_results
-
-        return compare_results(session, bundles or [])
-    from octc.bench.timing.plan import QUICK_NOTE, make_plan
-    from octc.cli.bench_options import make_options
-    from octc.machine.host import read_machine
-
-    machine = read_machine()
-    local = values if on is None else {**values, "threads": None}  # the far end knows how many it has
-    options = make_options(local, machine.cpus, session.origins)
-    if quick:
-        session.say(QUICK_NOTE)
-    founds, named = _find(session, bundles or [])
-    founds, named, given = _sort(founds, named)
-    teachers, why = _teachers(founds, given, session.run_dir) if options.vs == "teacher" else ([], None)
+        return _compare(session, bundles or [])
+    job = Job(tuple(bundles or ()), requested, images, session.run_dir, session.data, os.environ, session.origins, session)
     if on is not None:
-        from octc.cli.bench_remote import bench_on
-
         if dry_run:
             raise OctcError("OCT-E102", "--dry-run and --on: the plan is made there", hint="leave one of them out")
-        _check_writable([found.folder for found in founds])
-        return bench_on(session, on, founds, teachers, named, {**values, "threads": threads}, images)
-    plan = make_plan(founds, teachers, options, named, why)
-    _say_plan(session, plan, options)
-    if dry_run:
-        return _dry(session, plan, options)
-    _check_writable([subject.found.folder for subject in plan.subjects])
-    with tempfile.TemporaryDirectory(prefix="octc-bench-") as scratch:
-        from octc.bench.timing.images import choose_pictures
-        from octc.cli.bench_run import run_plan
-
-        paths, words = choose_pictures(images, founds[0], session.run_dir, session.data, os.environ, Path(scratch))
-        chosen = replace(options, images=tuple(paths), images_from=words)
-        return run_plan(session, plan, chosen, machine, Path(scratch), pareto=pareto)
+        return _far(session, job, on)
+    ready = prepare(job)
+    _say_plan(session, ready)
+    return _dry(session, ready) if dry_run else _measured(session, job, ready, pareto=pareto)
 
 
-def _find(session: Session, bundles: list[str]) -> tuple[list[Found], list[bool]]:
-    """The artifacts, and for each whether it was given by its own folder."""
-    from octc.store.find import find_artifacts
-
-    founds: dict[Path, tuple[Found, bool]] = {}
-    places: list[str | None] = [*bundles] or [None]
-    for place in places:
-        more, words = find_artifacts(place, session.run_dir, os.environ)
-        session.say(words)
-        for one in more:
-            known = founds.get(one.folder.resolve())
-            founds[one.folder.resolve()] = (one, len(more) == 1 or (known is not None and known[1]))
-    return [one for one, _ in founds.values()], [exact for _, exact in founds.values()]
-
-
-def _sort(founds: list[Found], named: list[bool]) -> tuple[list[Found], list[bool], list[Found]]:
-    """What is measured, and the teacher's artifacts among what was given: those are what it is compared with."""
-    teachers = {f.artifact.lineage.get("teacher_run") for f in founds if f.artifact.role == "student"} - {None}
-    references = [f for f in founds if f.artifact.role == "teacher" and f.artifact.lineage.get("run") in teachers]
-    mine = [(f, exact) for f, exact in zip(founds, named, strict=True) if f not in references]
-    return [f for f, _ in mine], [exact for _, exact in mine], references
-
-
-def _teachers(founds: list[Found], given: list[Found], run_dir: Path) -> tuple[list[Found], str | None]:
-    """Artifacts of the teacher, or why there are none and the mend; neither for artifacts of teachers alone."""
-    from octc.store.find import read_teacher
-
-    student = next((one for one in founds if one.artifact.role == "student"), None)
-    if student is None:
-        return [], None
-    name = student.artifact.lineage.get("teacher_run")
-    if not name:
-        return [], "it was trained without a teacher; --vs none says so"
-    known = given or read_teacher(student, run_dir)
-    return (
-        known,
-        None if known else f"no artifact of its teacher {name} is here; where that run is: octc export {name} --target all",
-    )
-
-
-def _say_plan(session: Session, plan: Plan, options: Options) -> None:
-    from octc.cli._app.session import spell_seconds
-
+def _say_plan(session: Session, ready: Prepared) -> None:
+    plan, options = ready.plan, ready.options
     for note in plan.notes[1:]:
         session.say(note)
-    count = len(plan.measured())
     ratios = sum(versus.na is None for versus in plan.versus)
-    session.say(f"plan: {count} rows, {ratios} comparisons, at least {spell_seconds(plan.seconds(options))}")
+    seconds = spell_seconds(plan.seconds(options))
+    session.say(f"plan: {len(plan.measured())} rows, {ratios} comparisons, at least {seconds}")
     if options.gates:
         session.say(f"gates on {', '.join(plan.gated)} (name a folder to choose)")
 
 
-def _dry(session: Session, plan: Plan, options: Options) -> int:
+def _dry(session: Session, ready: Prepared) -> int:
+    from octc.bench.timing.job import PLAN_COLUMNS
     from octc.bench.timing.render import plan_rows
 
-    rows = plan_rows(plan, options)
-    columns = ("artifact", "row", "seconds", "queries")
-    for note in plan.notes:
+    for note in ready.plan.notes:
         session.result(note)
-    session.result(Rows(columns, rows))
-    listed = [dict(zip(columns, row, strict=True)) for row in rows]
-    head = {"profile": options.profile.name, "threads": options.threads, "threads_source": options.threads_source}
-    session.report({**head, "plan": listed, "seconds": plan.seconds(options), "gated": list(plan.gated)})
+    session.result(Rows(PLAN_COLUMNS, plan_rows(ready.plan, ready.options)))
+    session.report(ready.to_json())
     return 0
 
 
-def _check_writable(folders: list[Path]) -> None:
-    """Before minutes of measuring: can the results be written?"""
-    for folder in folders:
-        if (fault := read_only(Path(folder))) is not None:
-            raise fault
-        if not os.access(folder, os.W_OK):
-            text = f"results cannot be written beside the artifact: {folder}"
-            raise OctcError("OCT-E109", text, hint="make the folder writable, or bench a copy", place=str(folder))
+def _measured(session: Session, job: Job, ready: Prepared, *, pareto: bool) -> int:
+    """Measure, write, print; the exit code of the bench."""
+    from octc.bench.report.bench_page import write_page, write_pareto
+    from octc.bench.timing.job import measure
+    from octc.cli.choose import say_choice
+
+    result = measure(job, ready, _tell_so_far if os.environ.get(PARTIAL) == "1" else None)
+    state = result.state
+    session.run_id = result.run_id
+    files = [*result.write(job.reports), write_page(state, result.verdict, result.findings, job.reports)]
+    session.report(result.to_json())
+    for finding in result.findings:
+        if finding.warning:
+            session.warn(finding.warning, finding.text)
+    _print(session, result, files)
+    if state.interrupted is not None:
+        raise state.interrupted
+    if pareto:
+        session.result(f"pareto    {write_pareto(state, job.reports, session.run_dir)}")
+    say_choice(session, [subject.found for subject in state.plan.subjects if subject.found.artifact.role == "student"])
+    result.raise_if_failed()
+    return result.verdict.exit_code
+
+
+def _print(session: Session, result: BenchResult, files: list[Path]) -> None:
+    from octc.bench.timing.render import COLUMNS, table
+
+    above, below = result.lines(files)
+    session.result("\n".join(above))
+    session.result(Rows(COLUMNS, table(result.state)))
+    session.result("\n".join(below))
+
+
+def _tell_so_far(state: State) -> None:
+    """For whoever drives this from another machine: what is known so far, in one line on stderr."""
+    from octc.bench.timing.job import so_far
+    from octc.bench.timing.remote import PARTIAL as SIGN
+
+    tell(f"{SIGN}{json.dumps(so_far(state), allow_nan=False)}\n")
+
+
+def _far(session: Session, job: Job, address: str) -> int:
+    """The same bench on another machine: ends as it ended there, or with 6."""
+    from octc.bench.timing.job import find_subjects
+    from octc.bench.timing.plan import QUICK_NOTE
+    from octc.bench.timing.remote_job import PYTHON, bench_on
+    from octc.bench.timing.request import checked_options
+    from octc.machine.host import read_machine
+
+    far_end = replace(job.requested, threads=None)  # it knows how many it has
+    checked_options(far_end, read_machine().cpus, job.origins)
+    if job.requested.quick:
+        session.say(QUICK_NOTE)
+    subjects = find_subjects(job)
+    if session.offline:
+        text = "--offline and --on: another machine is reached over the network"
+        raise OctcError("OCT-E102", text, hint="leave one of them out")
+    python = str(session.settings.get("bench", {}).get("remote_python", (PYTHON, ""))[0])
+    found = bench_on(address, job, subjects, python)
+    if found.text:
+        session.result(found.text.rstrip("\n"))
+    for file in found.files:
+        session.say(f"  fetched {file}")
+    if found.partial is not None:
+        session.say(f"  partial result: {found.partial}")
+    if found.document is not None:
+        session.run_id = found.document["run_id"]
+        session.report(found.document)
+    found.raise_if_failed()
+    return found.exit_code
+
+
+def _compare(session: Session, places: list[str]) -> int:
+    """Print what changed; 1 where two valid ratios of the same pair differ by more than 10 %."""
+    from octc.bench.timing.compare_results import compare_files
+
+    if len(places) != 2:
+        text = f"--compare takes two results, not {len(places)}"
+        raise OctcError("OCT-E102", text, hint="octc bench --compare A.json B.json", place="--compare")
+    found = compare_files(Path(places[0]), Path(places[1]))
+    session.result(Rows(("what", *found.runs, "second / first"), [line.cells() for line in found.lines]))
+    for reason in found.not_comparable:
+        session.result(f"not comparable: {reason}")
+    session.result(found.sentence)
+    session.report(found.to_json())
+    found.raise_if_apart(places[1])
+    return 0

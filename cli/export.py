@@ -12,6 +12,7 @@ from octc.core.errors import OctcError
 from octc.core.targets import PRECISIONS
 
 if TYPE_CHECKING:
+    from octc.export.run import Exported
     from octc.store.runs import Run
 
 
@@ -41,9 +42,10 @@ def export(
         typer.Option(metavar="FILE", help="Activation ranges of pytorch-quantization (safetensors), with --ptq octc"),
     ] = None,
     margin: Annotated[float, typer.Option(help="Largest loss of accuracy that the gate accepts, percentage points")] = 1.0,
-    gate: Annotated[bool, typer.Option("--gate/--no-gate", help="Judge INT8 on the select set before publishing")] = True,
+    gate: Annotated[bool, typer.Option("--gate/--no-gate", help="Judge INT8 on the validation set before publishing")] = True,
     temperature: Annotated[
-        bool, typer.Option("--temperature", help="Fold the temperature that fits the select set into the last layer")
+        bool,
+        typer.Option("--temperature", help="Temperature scaling: fold what fits the validation set into the last layer"),
     ] = False,
     allow_fallback: Annotated[bool, typer.Option("--allow-fallback", help="FP16 where INT8 is rejected")] = False,
     require_engine: Annotated[bool, typer.Option("--require-engine", help="Fail unless a TensorRT engine is built")] = False,
@@ -55,70 +57,70 @@ def export(
 ) -> int:
     """Write ONNX, OpenVINO, TensorRT (Q/DQ) or torch artifacts of a run."""
     precision = _precision(fp32, fp16, int8)
-    from octc.export.formats import FORMATS, choose_opset, libraries, wanted
+    from octc.export.formats import FORMATS, libraries
 
     if target not in (*FORMATS, "all"):
         raise OctcError("OCT-E104", f"unknown target {target!r}", hint=f"one of: {', '.join(FORMATS)}, all")
-    from octc.cli.export_engine import build_bundle, find_backends
-
     if from_bundle is not None:
         if run is not None or precision is not None or temperature or target not in ("all", *libraries()):
             text = "--from-bundle builds the engine of one artifact: what decides what is in it does not go with it"
             raise OctcError("OCT-E102", text, hint="octc export --from-bundle DIR --target tensorrt")
-        return build_bundle(session, from_bundle, force=force, allow_fallback=allow_fallback)
+        return _build(session, from_bundle, force=force, allow_fallback=allow_fallback)
     from octc.core.optional import need_wing
 
     need_wing("export")
-    _check_ptq(ptq, amax, target, precision)
-    backends = find_backends(target, require_engine)
+    from octc.export.run import ExportOptions, check_room, export_run, plan_export
+    from octc.export.tensorrt.engines import find_backends
     from octc.stats.test_plan import ParityOptions
 
-    options = ParityOptions(margin=margin)
+    options = ExportOptions(opset, ptq or "", amax, temperature, allow_fallback, require_engine, session.data)
+    options.check([target], precision)
+    by_default = [name for name, one in FORMATS.items() if not one.by_name]
+    backends = find_backends(by_default if target == "all" else [target], required=require_engine)
+    margins = ParityOptions(margin=margin)
     chosen = find_student(session, run)
     session.run_id = chosen.id
-    pairs = wanted(target, precision, str(chosen.read().get("kind")))
-    from octc.export.targets import Job
-
-    jobs = [Job(t, p, choose_opset(t, opset) if FORMATS[t].reads else None, engine=ptq or "") for t, p in pairs]
-    _check_room(chosen, [j.name for j in jobs], force)
+    jobs = plan_export(chosen, [target], precision, options)
+    check_room(chosen.artifacts, jobs, force=force)
     if dry_run:
         plan = [{"target": j.target, "precision": j.precision, "opset": j.opset, "engine": j.engine} for j in jobs]
         session.report({"run": chosen.id, "plan": plan})
         session.result("\n".join(f"would write {chosen.artifacts / j.name}" for j in jobs))
         return 0
-    from octc.cli.export_run import export_all
-
-    return export_all(
-        session, chosen, jobs, options, force=force, gate=gate, allow_fallback=allow_fallback, backends=backends, amax=amax,
-        temperature=temperature,
-    )  # fmt: skip
+    judged = margins if gate else None
+    return _show(session, export_run(chosen, jobs, options, judged, force=force, backends=backends, reporter=session))
 
 
-def _check_ptq(engine: str | None, amax: Path | None, target: str, precision: str | None) -> None:
-    """Refuse what does not go together, and an engine that is not here, before anything is read."""
-    if amax is not None and engine != "octc":
-        text = "--amax sets the ranges of octc's own quantisers"
-        raise OctcError("OCT-E102", text, hint="--int8 --ptq octc --amax FILE", place="--amax")
-    if engine is None:
-        return
-    if precision != "int8":
-        raise OctcError("OCT-E102", "--ptq makes INT8 artifacts", hint=f"--int8 --ptq {engine}", place="--ptq")
-    if target == "all" and engine != "octc":
-        text = f"--ptq {engine} makes no artifact for every target"
-        raise OctcError("OCT-E102", text, hint="--target onnx or --target openvino", place="--target")
-    from octc.export.ptq.engines import find_engine
+def _show(session: Session, found: Exported) -> int:
+    session.report(found.to_json())
+    if found.published:
+        rows = (f"{one.folder}  {one.artifact.details['bytes'] / 1e6:.2f} MB" for one in found.published)
+        session.result("\n".join(rows))
+    if found.failure is not None:
+        raise found.failure
+    if not found.refused:
+        session.say("next: octc verify && octc bench")
+    return 0
 
-    find_engine(engine, target)
+
+def _build(session: Session, place: Path, *, force: bool, allow_fallback: bool) -> int:
+    from octc.export.tensorrt.engines import build_engines_of
+    from octc.store.artifacts import MANIFEST
+
+    built = build_engines_of(place, force=force, allow_fallback=allow_fallback, reporter=session)
+    facts = built.details["engine"]
+    session.report({"folder": str(place), "engine": facts, "manifest": MANIFEST})
+    session.result(str(place / str(facts["file"])))
+    return 0
 
 
 def _precision(fp32: bool, fp16: bool, int8: bool) -> str | None:
-    asked = [name for name, on in zip(PRECISIONS, (fp32, fp16, int8), strict=True) if on]
-    if len(asked) > 1:
-        text = " and ".join(f"--{name}" for name in asked)
-        raise OctcError(
-            "OCT-E102", f"{text} contradict each other", hint="name one precision; without one all sensible ones are made"
-        )
-    return asked[0] if asked else None
+    requested = [name for name, on in zip(PRECISIONS, (fp32, fp16, int8), strict=True) if on]
+    if len(requested) > 1:
+        text = " and ".join(f"--{name}" for name in requested)
+        hint = "name one precision; without one all sensible ones are made"
+        raise OctcError("OCT-E102", f"{text} contradict each other", hint=hint)
+    return requested[0] if requested else None
 
 
 def find_student(session: Session, name: str | None) -> Run:
@@ -130,9 +132,3 @@ def find_student(session: Session, name: str | None) -> Run:
     chosen = newest_run(session.run_dir, "student")
     session.say(f"using run {chosen.id} (newest successful student; choose with RUN)")
     return chosen
-
-
-def _check_room(run: Run, names: list[str], force: bool) -> None:
-    there = [str(run.artifacts / name) for name in names if (run.artifacts / name).exists()]
-    if there and not force:
-        raise OctcError("OCT-E106", f"output exists: {', '.join(there)}", hint="--force, or another run", place=there[0])

@@ -87,12 +87,12 @@ def _find(session: Session, bundle: str | None, target: str) -> tuple[Path, Arti
 def _record(
     session: Session, place: Path, artifact: Artifact, target: str, images: Path | None, margin: float, allow_fallback: bool
 ) -> dict[str, Any]:
-    from octc.cli.export_engine import rebuild_engines
     from octc.export.formats import libraries
     from octc.machine.host import versions
     from octc.runtimes.tensorrt.device_report import SCHEMA
     from octc.runtimes.tensorrt.doctor import check_tensorrt
     from octc.runtimes.tensorrt.process import find_backend
+    from octc.runtimes.tensorrt.rebuild import rebuild_engines
 
     record: dict[str, Any] = {
         "schema": SCHEMA,
@@ -123,7 +123,7 @@ def _record(
             record["doctor"]["problems"] += ["TensorRT or a GPU is not here: no engine can be built"]
             return record
         record["backend"] = {"module": backend.module, "version": backend.version, "kind": backend.kind}
-        built = rebuild_engines(session, place, artifact, target, backend, allow_fallback)
+        built = rebuild_engines(place, artifact, target, backend, session, allow_fallback=allow_fallback)
     except OctcError as error:
         record["error"] = {"code": error.code, "message": error.message}
         return record

@@ -1,5 +1,5 @@
-"""Artifacts from networks. As a function, `octc.export(network, targets, precision)`: see `octc.export.own_network`."""
+"""Artifacts from networks. As a function, `octc.export(source, targets, precision)`: see `octc.export.request`."""
 
 from octc.core.callable_package import callable_package
 
-callable_package(__name__, "octc.export.own_network", "export_network")
+callable_package(__name__, "octc.export.request", "export")

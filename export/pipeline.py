@@ -37,7 +37,10 @@ from octc.train.batches.images import eval_batches
 
 log = logging.getLogger(__name__)
 REJECTED = "rejected"
-REFUSALS = ("OCT-E405", "OCT-E506")  # of the gate and of the golden images: the next step of the ladder may pass
+REFUSALS = (
+    "OCT-E405",
+    "OCT-E506",
+)  # of the gate and of the golden images: the next step of the fallback may pass
 BATCH = 8
 
 
@@ -65,8 +68,8 @@ class Published:
     steps: tuple[dict[str, Any], ...]
 
 
-def ladder(quantised: Quantised, sensitive: Callable[[], frozenset[str]]) -> Iterator[tuple[str, frozenset[str]]]:
-    """Steps of the fallback: more and more convolutions stay in float. Names and what each leaves out.
+def fallback_steps(quantised: Quantised, sensitive: Callable[[], frozenset[str]]) -> Iterator[tuple[str, frozenset[str]]]:
+    """Steps of the mixed-precision fallback: more and more convolutions stay in float. Names and what each leaves out.
 
     Args:
         sensitive: the layers to keep in float; asked only when the first step was rejected.
@@ -88,7 +91,7 @@ def export_artifact(
 
     Args:
         select: for INT8, the set that the gate decides on; None skips the gate (and the manifest says so).
-        say: told about every step of the ladder that was rejected.
+        say: told about every step of the mixed-precision fallback that was rejected.
 
     Raises:
         OctcError: E106 the artifact exists, E405 no step passed the gate (files under rejected/), E506 golden images differ,
@@ -150,7 +153,7 @@ def _steps(
         images = shop.source.golden if select is None else select.images
         return frozenset(sensitivity_of(shop.source, quantised, images, say).keep)
 
-    return ladder(quantised, sensitive)
+    return fallback_steps(quantised, sensitive)
 
 
 def _judge(

@@ -1,4 +1,4 @@
-"""One temperature a network, fitted on the select set and folded into its last layer: W / T, bias / T (Guo et al. 2017).
+"""One temperature a network, fitted on the validation set and folded into its last layer: W / T, bias / T (Guo et al. 2017).
 
 No operator is added to the graph and no prediction changes; the probabilities come out calibrated on every device.
 """
@@ -48,10 +48,10 @@ def fold(model: nn.Module, classes: int, temperature: float) -> None:
             head.bias /= temperature
 
 
-def temper(shop: Workshop, select: Select) -> tuple[Select, dict[str, Temperature]]:
+def fold_temperatures(shop: Workshop, select: Select) -> tuple[Select, dict[str, Temperature]]:
     """Fit and fold a temperature for the float network of a workshop and for its quantised one, each its own.
 
-    Returns: the select set with the logits of the folded float network, and the temperatures ("float", "quantised").
+    Returns: the validation set with the logits of the folded float network, and the temperatures ("float", "quantised").
 
     Raises:
         OctcError: E102 several labels an image, E404 there is no last layer, or dividing it is not dividing the logits.
@@ -60,11 +60,11 @@ def temper(shop: Workshop, select: Select) -> tuple[Select, dict[str, Temperatur
     if source.checkpoint.recipe.get("task") == "multilabel":
         text = "one temperature is for classes that exclude each other, and this network's labels do not"
         raise OctcError("OCT-E102", text, hint="octc export without --temperature", place="--temperature")
-    of_float, reference = _temper(source, source.model, select.reference, select, labels)
+    of_float, reference = _scaled(source, source.model, select.reference, select, labels)
     found = {FLOAT: of_float}
     if shop.quantised is not None:
         module = shop.quantised.module
-        found[QUANTISED], _ = _temper(source, module, _logits(source, module, select), select, labels)
+        found[QUANTISED], _ = _scaled(source, module, _logits(source, module, select), select, labels)
     return replace(select, reference=reference), found
 
 
@@ -82,10 +82,10 @@ def spell_temperatures(found: dict[str, Temperature]) -> str:
     )
 
 
-def _temper(
+def _scaled(
     source: Source, model: nn.Module, before: Float32, select: Select, labels: Sequence[int]
 ) -> tuple[Temperature, Float32]:
-    """The temperature of a network that says `before` of the select set, folded into it, and what it says then."""
+    """The temperature of a network that answers `before` on the validation set, folded into it, and what it answers then."""
     found = fit_temperature(before, labels)
     if found.reason is not None:
         return found, before

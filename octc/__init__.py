@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from octc.compress.jobs import train_network as train
     from octc.core.errors import OctcError as OctcError
     from octc.export.own_network import OwnNetwork as OwnNetwork
-    from octc.export.own_network import export_network as export
     from octc.export.own_network import quantize_network as quantize
+    from octc.export.request import export as export
+    from octc.export.run import ExportOptions as ExportOptions
     from octc.imaging.preprocess import Preprocess as Preprocess
     from octc.runtimes.model import Model as Model
     from octc.runtimes.model import Prediction as Prediction
@@ -34,6 +35,7 @@ keep_quiet()  # before any dependency is imported, in every program that imports
 
 # public name -> module and the name there ("": the package itself, which can be called)
 _HOME = {
+    "ExportOptions": ("octc.export.run", "ExportOptions"),
     "Gate": ("octc.stats.test_plan", "ParityOptions"),
     "Model": ("octc.runtimes.model", "Model"),
     "OctcError": ("octc.core.errors", "OctcError"),
@@ -48,9 +50,20 @@ _HOME = {
     "train": ("octc.train", ""),
 }
 __all__ = [
-    "Gate", "Model", "OctcError", "OwnNetwork", "Prediction", "Preprocess", "TableComparison", "compare", "export", "load",
-    "quantize", "train",
-]  # fmt: skip
+    "ExportOptions",
+    "Gate",
+    "Model",
+    "OctcError",
+    "OwnNetwork",
+    "Prediction",
+    "Preprocess",
+    "TableComparison",
+    "compare",
+    "export",
+    "load",
+    "quantize",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

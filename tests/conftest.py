@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from octc.core.offline import go_offline, refused_attempts  # noqa: E402  (the t
 
 ROOT = Path(__file__).resolve().parent.parent
 go_offline()  # children inherit OCTC_OFFLINE=1: every `octc` that a test starts runs under the guard too
+FRESH = dict(os.environ)
 
 
 @pytest.fixture(autouse=True)
@@ -35,20 +37,55 @@ def _nothing_reaches_the_network(tmp_path_factory: pytest.TempPathFactory, monke
     assert refused_attempts() == before, "something asked for the network"
 
 
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the workers of pytest-xdist have in common."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def warm(shared: Path) -> tuple[str, ...]:
+    """`python` in a process of its own that starts at once (tests/warm.py); `octc` of that kind lies in `shared`/bin."""
+    program, line = str(ROOT / "tests" / "warm.py"), shared / "octc.socket"
+    words = (sys.executable, "-SEs", program, str(line))
+    owner = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    with (shared / "warm.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not line.exists():
+            log = (shared / "warm.log").open("wb")
+            with log:
+                command = [sys.executable, program, "serve", str(line), str(owner)]
+                subprocess.run(command, env=FRESH, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=300, check=True)
+            (shared / "bin").mkdir()
+            (shared / "bin" / "octc").write_text(f'#!/bin/sh\nexec {" ".join(words)} -m octc.cli._app.main "$@"\n')
+            (shared / "bin" / "octc").chmod(0o755)
+    return words
+
+
+# read by what octc itself asks for, and so the same in a process whose libraries were imported before they were set
+LATE = ("OCTC_", "HOME", "COLUMNS", "NO_COLOR", "HTTPS_PROXY", "XDG_CONFIG_HOME", "PATH", "PYTEST_", "TORCHINDUCTOR_CACHE_DIR")
 Octc = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def octc(tmp_path: Path) -> Octc:
-    """Run `octc WORDS...` as a process of its own, in tmp_path; stdout and stderr as text."""
+def octc(tmp_path: Path, request: pytest.FixtureRequest) -> Octc:
+    """Run `octc WORDS...` as a process of its own, in tmp_path; stdout and stderr as text.
+
+    With a variable that something may read when it is imported, the process is a fresh interpreter.
+    """
 
     def run(
         *words: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None, timeout: float = 300, **more: object
     ) -> subprocess.CompletedProcess[str]:
+        given = {**os.environ, **(env or {})}
+        changed = [name for name in {*given, *FRESH} if given.get(name) != FRESH.get(name)]
+        plain = all(name.startswith(LATE) for name in changed)
+        python = request.getfixturevalue("warm") if plain else (sys.executable,)
         return subprocess.run(  # type: ignore[call-overload, no-any-return]
-            [sys.executable, "-m", "octc.cli._app.main", *map(str, words)],
+            [*python, "-m", "octc.cli._app.main", *map(str, words)],
             cwd=cwd or tmp_path,
-            env={**os.environ, **(env or {})},
+            env=given,
             timeout=timeout,
             text=True,
             encoding="utf-8",

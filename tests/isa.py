@@ -59,7 +59,7 @@ TESTS = (
     "tests/export/test_fp16.py",
     "tests/export/test_pack.py",
     "tests/export/test_pipeline.py",
-    "tests/export/test_temper.py",
+    "tests/export/test_temperature.py",
     "tests/export/test_to_openvino.py",
     "tests/runtimes/test_engines.py",
     "tests/runtimes/test_golden.py",

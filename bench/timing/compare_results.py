@@ -36,6 +36,54 @@ class Line:
         return self.what, self.first, self.second, self.reason if self.change is None else f"x{self.change:.3f}"
 
 
+@dataclass(frozen=True)
+class Changes:
+    """Two results beside each other: their run ids, why numbers may not be compared, a line for each thing in both."""
+
+    runs: tuple[str, str]
+    not_comparable: tuple[str, ...]
+    lines: tuple[Line, ...]
+
+    @property
+    def apart(self) -> list[Line]:
+        """Ratios of the same pair that differ by more than 10 %."""
+        return [line for line in self.lines if line.agrees is False]
+
+    @property
+    def sentence(self) -> str:
+        """How many ratios agree."""
+        count = sum(line.agrees is not None for line in self.lines)
+        return f"{count - len(self.apart)} of {count} ratios agree within {100 * (AGREE - 1):.0f} %"
+
+    def raise_if_apart(self, place: str) -> None:
+        """E607 where two valid ratios of the same pair differ by more than 10 %."""
+        if self.apart:
+            text = f"ratios of the same pair differ by more than {100 * (AGREE - 1):.0f} %: {self.apart[0].what}"
+            raise OctcError("OCT-E607", text, hint="end other programs and measure both again", place=place)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `octc bench --compare --json` prints."""
+        return {
+            "runs": list(self.runs),
+            "not_comparable": list(self.not_comparable),
+            "lines": [vars(line) for line in self.lines],
+        }
+
+
+def compare_files(first: Path, second: Path) -> Changes:
+    """Two results of `octc bench` beside each other.
+
+    Raises:
+        OctcError: E107 and E502 of `read_result`, E102 they have nothing in common.
+    """
+    one, two = read_result(first), read_result(second)
+    found = tuple(lines(one, two))
+    if not found:
+        text = "the two results have no row and no comparison in common"
+        raise OctcError("OCT-E102", text, hint="name results of the same artifacts", place=f"{first} {second}")
+    return Changes((one["run_id"], two["run_id"]), tuple(why_not_comparable(one, two)), found)
+
+
 def read_result(path: Path) -> dict[str, Any]:
     """A result of `octc bench` (E107 not there, E502 not a result of this version)."""
     hint = "a bench-*.json that octc bench wrote"

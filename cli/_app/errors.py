@@ -23,6 +23,8 @@ FORBIDDEN = (errno.EACCES, errno.EPERM)
 class Terminated(KeyboardInterrupt):
     """SIGTERM. Whoever saves its state on KeyboardInterrupt saves it on this too."""
 
+    exit_code = TERMINATED
+
 
 def sort_error(error: BaseException, command: str) -> OctcError:
     """Any exception as an OctcError: what the machine lacks by name (also where it was taken for a damaged file), what is not

@@ -106,7 +106,7 @@ RULES = (
     Rule("W40", "codes", place.on_codes, "dequantise first", stricter=WRONG),
     Rule("W41", "FP16 norm", values.decomposed_norms, "keep norms in FP32", stricter=WRONG),
     Rule("I40", "BatchNorm", place.batch_norms, "--fix folds it", EVERY),
-    Rule("I41", "depthwise", place.depthwise, "the fallback ladder puts them into FP16"),
+    Rule("I41", "depthwise", place.depthwise, "the mixed-precision fallback puts them into FP16"),
     Rule("I42", "share", place.share, ""),
     Rule("I43", "both branches", place.both_branches, "leave the convolution's side in float"),
 )
@@ -143,7 +143,7 @@ def lint(proto: onnx.ModelProto, target: str = WEAK) -> list[Finding]:
 
 
 def meant_float(proto: onnx.ModelProto) -> frozenset[str]:
-    """Nodes of convolutions that the file says were left in float on purpose (a step of the export's ladder)."""
+    """Nodes of convolutions that the file says were left in float on purpose (a step of the mixed-precision fallback)."""
     return frozenset(name for entry in proto.metadata_props if entry.key == MEANT for name in entry.value.split())
 
 

@@ -146,7 +146,7 @@ def encode(
 
     Args:
         quantised: calibrated, from `octc.compress.placement.prepare`.
-        floats: names of convolutions that stay in float (a step of the fallback ladder).
+        floats: names of convolutions that stay in float (a step of the mixed-precision fallback).
     """
     module = copy.deepcopy(quantised).cpu().eval()
     _leave_float(module, floats)

@@ -25,7 +25,7 @@ LEVELS = 127
 def round_weights(module: nn.Module, floats: frozenset[str] = frozenset()) -> None:
     """Put the weights of the large plain convolutions on their int8 grid, one scale for each output channel.
 
-    Those in `floats` were taken out of INT8 by the fallback ladder and stay what they are.
+    Those in `floats` were taken out of INT8 by the mixed-precision fallback and stay what they are.
     """
     inside = {id(part.conv) for part in module.modules() if isinstance(part, QuantConv2d)}
     for name, part in module.named_modules():

@@ -47,6 +47,18 @@ class LogReporter:
         yield ignore
 
 
+def absolute(step: Step) -> Callable[[int, int], None]:
+    """A step for work that tells how many are done of how many."""
+    before = 0
+
+    def tell(done: int, _total: int) -> None:
+        nonlocal before
+        step(done - before)
+        before = done
+
+    return tell
+
+
 def ignore(_count: int = 1) -> None:
     """A step that nobody watches."""
 

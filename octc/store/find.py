@@ -24,6 +24,11 @@ class Found:
     artifact: Artifact
 
 
+def path_of(one: object) -> str:
+    """How a path, or a model of `octc.load` (its folder), is named to `find_artifacts`."""
+    return str(getattr(one, "folder", one))
+
+
 def find_artifacts(place: str | None, run_dir: Path, environ: Mapping[str, str]) -> tuple[list[Found], str]:
     """The valid artifacts that a command works on, and a line that says which and how to choose others.
 

@@ -25,7 +25,7 @@ Said = tuple[Ran, "LayerReport | None"]
 
 @dataclass(frozen=True)
 class Attempt:
-    """One step of the ladder, as it stands in the sidecar."""
+    """One step of the fallback, as it stands in the sidecar."""
 
     rung: str
     precision: str
@@ -75,7 +75,7 @@ def build_engine(
     folder: Path, plan: BuildPlan, backend: Backend, *, fp16: BuildPlan | None = None, allow_fallback: bool = False,
     say: Say = lambda _text: None,
 ) -> Built:  # fmt: skip
-    """Build `plan` in `folder`; where that fails and it is allowed, walk down the ladder.
+    """Build `plan` in `folder`; where that fails and it is allowed, take the next step of the fallback.
 
     Raises:
         OctcError: E406 a promised precision is not in the engine, E407 the builder failed, E409 version or plan do not fit,

@@ -50,7 +50,7 @@ def test_analyze_names_the_ruined_layer_and_writes_the_list(run: Run, said: Said
     code, _, err = said("export", "--int8", "--target", "openvino")
     assert code == 0, err
     assert "rejected (every convolution in INT8)" in err
-    assert f"float by the ladder: {layer}" in err
+    assert f"float by the mixed-precision fallback: {layer}" in err
 
 
 @pytest.mark.slow

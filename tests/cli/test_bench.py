@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
+from octc.bench.timing.request import quantity, threads_of
 from octc.cli._app.main import main
-from octc.cli.bench_options import quantity, threads_of
 from octc.core.errors import OctcError
 from octc.machine.cpu import read_cpus
 from octc.machine.host import host_name
@@ -170,7 +170,7 @@ def test_artifact_that_no_engine_here_opens_is_an_error_of_the_environment(run: 
 
 
 def test_folder_that_cannot_be_written_is_said_first(run: Run, bench: Said, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("octc.cli.bench.os.access", lambda path, mode: False)
+    monkeypatch.setattr("octc.bench.timing.job.os.access", lambda path, mode: False)
     code, _, err = bench(run.artifacts / "onnx-fp32", "--vs", "none")
     assert code == 2
     assert "error[OCT-E109]" in err

@@ -168,7 +168,7 @@ def test_x08_spoilt_int8_is_not_published(run: Run, patterns: Path, said: Said) 
     assert json.loads(out)["error"]["code"] == "OCT-E405"
     assert "chance_level" in json.loads(out)["error"]["message"]
     steps = re.findall(r"onnx-int8: rejected \(([^)]*)\)", err)
-    assert len(steps) == len(set(steps)) >= 2, "every step of the ladder is tried and told once"
+    assert len(steps) == len(set(steps)) >= 2, "every step of the fallback is tried and told once"
     assert not (run.artifacts / "onnx-int8").exists()
     assert (run.path / "rejected" / "onnx-int8" / "model.onnx").is_file()
 

@@ -25,13 +25,13 @@ NAME = "r-0001-student-folder"
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory, patterns: Path) -> Path:
+def plain(tmp_path_factory: pytest.TempPathFactory, patterns: Path, warm: tuple[str, ...]) -> Path:
     """Runs with a student that was begun with --no-qat and an epoch fewer than the configuration that stood there."""
     place = tmp_path_factory.mktemp("plain")
     (place / "octc.toml").write_text("[train]\nepochs = 3\nlr = 0.01\n")
     words = ["train", "student", *SMOKE, "--teacher", "none", "--no-qat", "--epochs", "2", "--quiet"]
     done = subprocess.run(
-        [sys.executable, "-m", "octc.cli._app.main", *words], cwd=place, env={**os.environ, "OCTC_DATA": str(patterns)},
+        [*warm, "-m", "octc.cli._app.main", *words], cwd=place, env={**os.environ, "OCTC_DATA": str(patterns)},
         capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

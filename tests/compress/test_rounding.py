@@ -117,7 +117,7 @@ def test_a_network_is_rounded_layer_by_layer_and_its_quantisers_stay_as_they_wer
     assert not torch.equal(rounded, wanted)
 
 
-def test_a_layer_that_the_ladder_leaves_in_float_has_its_float_weight() -> None:
+def test_a_layer_that_the_fallback_leaves_in_float_has_its_float_weight() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1)).eval()
     module = prepare(network, 16)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,8 @@ from tests.house.tree import ROOT
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
-def run(name: str, *words: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "examples" / name), *words]
+def run(python: tuple[str, ...], name: str, *words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [*python, str(ROOT / "examples" / name), *words]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
 
 
@@ -30,8 +29,8 @@ def test_an_example_imports_the_public_names_only(path: Path) -> None:
     assert not [name for name in named if name.startswith("octc.")]
 
 
-def test_an_own_network_passes_its_gate(tmp_path: Path) -> None:
-    done = run("own_network.py", folder=tmp_path)
+def test_an_own_network_passes_its_gate(warm: tuple[str, ...], tmp_path: Path) -> None:
+    done = run(warm, "own_network.py", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     for name in ("onnx-int8", "openvino-int8"):
         artifact = read_artifact(tmp_path / "artifacts" / name)
@@ -40,9 +39,9 @@ def test_an_own_network_passes_its_gate(tmp_path: Path) -> None:
         assert artifact.classes == ("bright", "dark")
 
 
-def test_two_tables_are_compared(tmp_path: Path) -> None:
-    done = run("two_tables.py", folder=tmp_path)
+def test_two_tables_are_compared(warm: tuple[str, ...], tmp_path: Path) -> None:
+    done = run(warm, "two_tables.py", folder=tmp_path)
     assert done.returncode in (0, 1), done.stderr
     assert "600 images, 300 patients" in done.stdout
-    strict = run("two_tables.py", "--margin", "0.1", folder=tmp_path)
+    strict = run(warm, "two_tables.py", "--margin", "0.1", folder=tmp_path)
     assert strict.returncode == 1

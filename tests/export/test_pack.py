@@ -58,7 +58,7 @@ def run(path: Path) -> np.ndarray:
     return found
 
 
-def test_layers_of_the_ladder_keep_their_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_of_the_fallback_keep_their_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pack, "LEAST", 1)
     torch.manual_seed(0)
     chain = torch.nn.Sequential(torch.nn.Conv2d(2, 4, 1), torch.nn.Conv2d(4, 4, 1))

@@ -12,7 +12,7 @@ import pytest
 from octc.core.errors import OctcError
 from octc.export.formats import choose_opset, pairs
 from octc.export.onnx.float import read_onnx
-from octc.export.pipeline import Device, export_artifact, ladder
+from octc.export.pipeline import Device, export_artifact, fallback_steps
 from octc.export.source import Select, quantise, read_select, read_source, require_disjoint
 from octc.export.targets import Job, Workshop
 from octc.imaging.preprocess import Float32
@@ -109,7 +109,7 @@ def test_x08_int8_below_the_margin_is_rejected(shop: Workshop, select: Select, r
     assert kept.details["float_layers"]
 
 
-def test_x08_ladder_is_climbed_until_a_step_passes(shop: Workshop, select: Select, run: Run) -> None:
+def test_x08_fallback_is_climbed_until_a_step_passes(shop: Workshop, select: Select, run: Run) -> None:
     opened: list[int] = []
 
     def first_is_bad(folder: Path, artifact: Artifact) -> Engine:
@@ -198,7 +198,7 @@ def test_calibration_is_reproducible_and_from_train_only(shop: Workshop) -> None
         assert np.array_equal(value.numpy(), shop.quantised.module.state_dict()[name].numpy()), name
 
 
-def test_ladder_leaves_out_more_at_every_step(shop: Workshop) -> None:
+def test_fallback_leaves_out_more_at_every_step(shop: Workshop) -> None:
     assert shop.quantised is not None
     asked: list[int] = []
 
@@ -206,7 +206,7 @@ def test_ladder_leaves_out_more_at_every_step(shop: Workshop) -> None:
         asked.append(1)
         return frozenset({"conv1.3"})
 
-    steps = ladder(shop.quantised, sensitive)
+    steps = fallback_steps(shop.quantised, sensitive)
     assert next(steps)[1] == frozenset()
     assert not asked  # only when the first step was rejected
     (_, second), (_, third) = steps

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -87,9 +86,9 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return write_trees(tmp_path_factory.mktemp("trees"))
 
 
-def ran(words: list[str], place: Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+def ran(python: tuple[str, ...], words: list[str], place: Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *words], cwd=place, stdin=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        [*python, *words], cwd=place, stdin=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True, text=True, timeout=timeout, check=False,
     )  # fmt: skip
 
@@ -100,8 +99,8 @@ def test_every_script_has_a_case() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", [name for name in CASES if "ArgumentParser" in (FOLDER / name).read_text()])
-def test_every_option_stands_in_a_case(script: str, tmp_path: Path) -> None:
-    done = ran(["-c", LISTING, str(FOLDER / script)], tmp_path)
+def test_every_option_stands_in_a_case(script: str, warm: tuple[str, ...], tmp_path: Path) -> None:
+    done = ran(warm, ["-c", LISTING, str(FOLDER / script)], tmp_path)
     assert done.returncode == 0, done.stderr
     options = {word for word in json.loads(done.stdout) if word.startswith("--")} - {"--help"}
     used = {word for case in CASES[script] for word in case.split() if word.startswith("--")}
@@ -110,18 +109,18 @@ def test_every_option_stands_in_a_case(script: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("script", "words"), [(name, case) for name, cases in CASES.items() for case in cases])
-def test_it_runs(script: str, words: str, made: Run, trees: tuple[Path, Path], tmp_path: Path) -> None:
+def test_it_runs(script: str, words: str, made: Run, trees: tuple[Path, Path], warm: tuple[str, ...], tmp_path: Path) -> None:
     ucsd, images = trees
     run = Path(shutil.copytree(made.path, tmp_path / made.id)) if "{run}" in words else made.path
     patterns = made.path.parent.parent / "patterns"
     given = [word.format(images=images, ucsd=ucsd, run=run, patterns=patterns) for word in words.split()]
-    done = ran([str(FOLDER / script), *given], tmp_path)
+    done = ran(warm, [str(FOLDER / script), *given], tmp_path)
     assert done.returncode in VERDICTS.get(script, (0,)), done.stdout[-2000:] + done.stderr[-3000:]
     assert "Traceback" not in done.stderr
     assert done.stdout or "--work" in words
 
 
-def test_training_takes_images_at_any_depth(trees: tuple[Path, Path], tmp_path: Path) -> None:
+def test_training_takes_images_at_any_depth(trees: tuple[Path, Path], warm: tuple[str, ...], tmp_path: Path) -> None:
     code = (
         "import sys, argparse\nfrom pathlib import Path\nsys.path.insert(0, sys.argv[1])\nimport training\n"
         "from accelerate import Accelerator\nfrom octc.imaging.preprocess import Preprocess\n"
@@ -130,6 +129,6 @@ def test_training_takes_images_at_any_depth(trees: tuple[Path, Path], tmp_path: 
         "work = training.Work(None, None, files, root, [0, 1, 2, 3], Path('.'), 1, 0, None)\n"
         "data, _ = training._data(work, Preprocess(32))\nprint(len(data.images), data.images.shape[-1])\n"
     )
-    done = ran(["-c", code, str(FOLDER), str(trees[1])], tmp_path)
+    done = ran(warm, ["-c", code, str(FOLDER), str(trees[1])], tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["4", "32"]

@@ -31,8 +31,8 @@ def rows(heading: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("block", marked(), ids=lambda block: block.split("\n")[0])
-def test_the_commands_run(block: str, tmp_path: Path) -> None:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+def test_the_commands_run(block: str, tmp_path: Path, shared: Path, warm: tuple[str, ...]) -> None:
+    path = f"{shared / 'bin'}{os.pathsep}{os.environ['PATH']}"
     command = ["sh", "-eu", "-c", block]
     done = subprocess.run(
         command, cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=400, check=False

@@ -1,4 +1,4 @@
-"""Build in a process, what can go wrong with it, the ladder, and who builds: real processes, a stand-in of TensorRT."""
+"""Build in a process, what can go wrong with it, the fallback, and who builds: real processes, a stand-in of TensorRT."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_x10_silent_float_is_a_failure_without_allowed_fallback(tmp_path: Path) 
     assert not list(tmp_path.glob("*.engine"))
 
 
-def test_the_ladder_is_walked_and_recorded_only_where_it_is_allowed(tmp_path: Path) -> None:
+def test_the_fallback_is_walked_and_recorded_only_where_it_is_allowed(tmp_path: Path) -> None:
     world = World(tmp_path, "10.3.0")
     plan, fp16 = replace(world.plan(), depthwise=("conv_2",)), world.plan("fp16")
     failed = ("failed", NO_KERNEL.format(name="conv_1"))
@@ -88,7 +88,7 @@ def test_the_ladder_is_walked_and_recorded_only_where_it_is_allowed(tmp_path: Pa
     assert again.plan.precision == "fp16"
 
 
-def test_the_ladder_ends(tmp_path: Path) -> None:
+def test_the_fallback_ends(tmp_path: Path) -> None:
     world = World(tmp_path, "10.3.0")
     nothing = ("failed", "no reason")
     with pytest.raises(OctcError, match="no reason"):

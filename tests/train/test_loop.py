@@ -6,7 +6,6 @@ import csv
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,9 +119,9 @@ def test_accumulated_micro_batches_are_stopped_only_between_updates(tmp_path: Pa
     assert steps[0] == 4
 
 
-def test_t03_killed_in_mid_epoch_and_resumed_gives_the_same_bits(tmp_path: Path, whole: Fitted) -> None:
+def test_t03_killed_in_mid_epoch_and_resumed_gives_the_same_bits(tmp_path: Path, whole: Fitted, warm: tuple[str, ...]) -> None:
     """SIGKILL of a real process in the second epoch; what it had written at the end of the first one is taken up."""
-    words = [sys.executable, "-m", "tests.train.tiny", str(tmp_path), '{"die": [7, 0]}']
+    words = [*warm, "-m", "tests.train.tiny", str(tmp_path), '{"die": [7, 0]}']
     killed = subprocess.run(words, check=False, env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
     assert killed.returncode == -signal.SIGKILL
     steps: list[int] = []

@@ -34,13 +34,13 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @contextmanager
-def two(folder: Path, options: dict[str, Any]) -> Iterator[list[subprocess.Popen[str]]]:
+def two(python: tuple[str, ...], folder: Path, options: dict[str, Any]) -> Iterator[list[subprocess.Popen[str]]]:
     """Two processes of one training, without an agent that would end one when the other dies."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    words = [sys.executable, "-m", "tests.train.tiny", str(folder), json.dumps(options)]
+    words = [*python, "-m", "tests.train.tiny", str(folder), json.dumps(options)]
     started = [
         subprocess.Popen(
             words, env=environment(RANK=str(rank), LOCAL_RANK=str(rank), **places), stderr=subprocess.PIPE, text=True
@@ -85,9 +85,9 @@ def test_two_processes_give_the_weights_of_one_that_accumulates(tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_t14_when_one_dies_the_other_ends_with_an_error_that_says_so(tmp_path: Path) -> None:
+def test_t14_when_one_dies_the_other_ends_with_an_error_that_says_so(warm: tuple[str, ...], tmp_path: Path) -> None:
     start = time.monotonic()
-    with two(tmp_path, {"die": [3, 1], "epochs": 50}) as (first, second):
+    with two(warm, tmp_path, {"die": [3, 1], "epochs": 50}) as (first, second):
         assert second.wait(LIMIT) == -signal.SIGKILL
         _, told = first.communicate(timeout=LIMIT)
     assert first.returncode == 1
@@ -95,9 +95,9 @@ def test_t14_when_one_dies_the_other_ends_with_an_error_that_says_so(tmp_path: P
     assert time.monotonic() - start < LIMIT
 
 
-def test_a_signal_to_one_stops_both_after_the_same_step_with_the_state_saved(tmp_path: Path) -> None:
+def test_a_signal_to_one_stops_both_after_the_same_step_with_the_state_saved(warm: tuple[str, ...], tmp_path: Path) -> None:
     """Only the process that does not write is told; the other one must save before the pair breaks up."""
-    with two(tmp_path, {"epochs": 500, "model_kwargs": {}}) as (first, second):
+    with two(warm, tmp_path, {"epochs": 500, "model_kwargs": {}}) as (first, second):
         deadline = time.monotonic() + LIMIT
         while not (tmp_path / "history.csv").exists():
             assert first.poll() is None, first.communicate()[1]

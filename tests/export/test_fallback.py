@@ -1,4 +1,4 @@
-"""A deliberately ruined layer: found first, and the ladder recovers parity with real engines and without a human."""
+"""A deliberately ruined layer: found first, and the fallback recovers parity with real engines and without a human."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def ruined(run: Run, patterns: Path, tmp_path: Path) -> tuple[Workshop, Select, 
 
 
 @pytest.mark.slow
-def test_ruined_layer_is_found_and_the_ladder_recovers_parity(ruined: tuple[Workshop, Select, str]) -> None:
+def test_ruined_layer_is_found_and_the_fallback_recovers_parity(ruined: tuple[Workshop, Select, str]) -> None:
     shop, select, layer = ruined
     labels = np.array([s.label for s in select.samples])
     assert (select.reference.argmax(1) == labels).mean() > 0.95  # the float network is as good as before

@@ -17,7 +17,7 @@ from octc.export.formats import choose_opset
 from octc.export.pipeline import export_artifact
 from octc.export.source import Select, quantise, read_source
 from octc.export.targets import Job, Workshop
-from octc.export.temperature import find_head, spell_temperatures, temper
+from octc.export.temperature import find_head, fold_temperatures, spell_temperatures
 from octc.runtimes.registry import open_runtime
 from octc.stats.metrics import softmax
 from octc.stats.temperature import fit, nll_at
@@ -47,7 +47,7 @@ def test_each_network_gets_its_own_and_keeps_every_prediction(shop: Workshop, wr
     assert shop.quantised is not None
     pre, before = shop.source.checkpoint.preprocess, wrong.reference
     quantised = logits_of(shop.quantised.module, wrong.images, pre, "cpu").numpy()
-    after, found = temper(shop, wrong)
+    after, found = fold_temperatures(shop, wrong)
     labels = [s.label for s in wrong.samples]
     assert found["float"].value == pytest.approx(fit(before, labels), rel=1e-4)
     assert found["quantised"].value == pytest.approx(fit(quantised, labels), rel=1e-4)
@@ -62,7 +62,7 @@ def test_each_network_gets_its_own_and_keeps_every_prediction(shop: Workshop, wr
 
 def test_the_files_carry_it_and_the_manifest_says_so(shop: Workshop, wrong: Select, run: Run) -> None:
     plain = softmax(wrong.reference)
-    select, shop.temperatures = temper(shop, wrong)
+    select, shop.temperatures = fold_temperatures(shop, wrong)
     options = {"onnx-fp32": "float", "onnx-int8": "quantised"}
     for name, network in options.items():
         target, precision = name.split("-")
@@ -79,7 +79,7 @@ def test_the_files_carry_it_and_the_manifest_says_so(shop: Workshop, wrong: Sele
 def test_without_an_error_there_is_nothing_to_fit(shop: Workshop, wrong: Select) -> None:
     seen = wrong.reference.argmax(1)
     right = replace(wrong, samples=tuple(replace(s, label=int(k)) for s, k in zip(wrong.samples, seen, strict=True)))
-    after, found = temper(shop, right)
+    after, found = fold_temperatures(shop, right)
     assert (found["float"].value, found["float"].reason) == (1.0, "no_errors")
     np.testing.assert_array_equal(after.reference, wrong.reference)
     assert "float none: no_errors" in spell_temperatures(found)
@@ -101,7 +101,7 @@ def test_a_head_that_cannot_be_divided_is_refused(shop: Workshop, wrong: Select)
     odd = Doubled(copy.deepcopy(shop.source.model)).eval()
     other = replace(shop, source=replace(shop.source, model=odd), quantised=None)
     with pytest.raises(OctcError, match="dividing the last layer is not dividing the logits") as caught:
-        temper(other, wrong)
+        fold_temperatures(other, wrong)
     assert caught.value.code == "OCT-E404"
     with pytest.raises(OctcError, match="no last layer"):
         find_head(nn.Sequential(nn.Linear(3, 5)), 4)
@@ -110,6 +110,6 @@ def test_a_head_that_cannot_be_divided_is_refused(shop: Workshop, wrong: Select)
 def test_several_labels_an_image_have_no_temperature(shop: Workshop, wrong: Select) -> None:
     checkpoint = replace(shop.source.checkpoint, recipe={"task": "multilabel"})
     with pytest.raises(OctcError) as caught:
-        temper(replace(shop, source=replace(shop.source, checkpoint=checkpoint)), wrong)
+        fold_temperatures(replace(shop, source=replace(shop.source, checkpoint=checkpoint)), wrong)
     assert (caught.value.code, caught.value.exit_code) == ("OCT-E102", 2)
     assert math.isfinite(wrong.reference.sum())

@@ -1,0 +1,318 @@
+"""A bench as one job: find the artifacts, plan, measure, judge; what came of it is a `BenchResult`."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from octc.bench.timing.findings import Finding, find_all
+from octc.bench.timing.gates import INTERRUPTED, Judgement, judge
+from octc.bench.timing.images import choose_pictures
+from octc.bench.timing.plan import QUICK_NOTE, Plan, make_plan
+from octc.bench.timing.profiles import Options
+from octc.bench.timing.render import COLUMNS, head, plan_rows, reasons, table, tail
+from octc.bench.timing.render_markdown import markdown
+from octc.bench.timing.request import checked_options
+from octc.bench.timing.result import document, write_results
+from octc.bench.timing.rows import broken_row
+from octc.bench.timing.runner import run_bench
+from octc.bench.timing.state import State
+from octc.core.errors import OctcError, Several
+from octc.core.faults import read_only
+from octc.core.progress import LogReporter, Reporter
+from octc.machine.host import Machine, read_machine
+from octc.schemas.requests import BenchOptions
+from octc.store.find import Found, find_artifacts, path_of, read_teacher
+from octc.store.runs import utc_now
+
+PLAN_COLUMNS = ("artifact", "row", "seconds", "queries")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a bench works on and where.
+
+    Attributes:
+        artifacts: paths or runs (`find_artifacts`); none: the newest student run with artifacts.
+        images: a folder with at least 64 pictures to time; None: those of the run, else drawn ones.
+        run_dir, data, environ: where runs and images lie. reports: where the report goes.
+        origins: option -> where its value comes from.
+    """
+
+    artifacts: Sequence[str] = ()
+    requested: BenchOptions = field(default_factory=BenchOptions)
+    images: str | None = None
+    run_dir: Path = Path("runs")
+    data: str | None = None
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    origins: Mapping[str, str] = field(default_factory=dict)
+    reporter: Reporter = field(default_factory=LogReporter)
+
+    @property
+    def reports(self) -> Path:
+        return self.run_dir.parent / "reports"
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """Artifacts to measure, and those of the teacher. named: whether each was given by its own folder.
+
+    no_teacher: why there is none to compare with, or None.
+    """
+
+    founds: tuple[Found, ...]
+    named: tuple[bool, ...]
+    teachers: tuple[Found, ...]
+    no_teacher: str | None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A bench that can begin: its artifacts, checked options, plan and machine."""
+
+    subjects: Subjects
+    options: Options
+    plan: Plan
+    machine: Machine
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as a document: what `octc bench --dry-run --json` prints."""
+        rows = [dict(zip(PLAN_COLUMNS, row, strict=True)) for row in plan_rows(self.plan, self.options)]
+        return {
+            "profile": self.options.profile.name,
+            "threads": self.options.threads,
+            "threads_source": self.options.threads_source,
+            "plan": rows,
+            "seconds": self.plan.seconds(self.options),
+            "gated": list(self.plan.gated),
+        }
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """What was measured; `str()` of it is the first screen, `write` makes the files.
+
+    Attributes:
+        state: rows, comparisons, conditions. verdict: status, gates and errors. findings: what the numbers show.
+    """
+
+    state: State
+    verdict: Judgement
+    findings: list[Finding]
+
+    @property
+    def run_id(self) -> str:
+        return self.state.run_id
+
+    @property
+    def status(self) -> str:
+        """PASS, FAIL, INVALID or INTERRUPTED."""
+        return self.verdict.status
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """Everything as plain data (docs/measurement.md, section 17)."""
+        return document(self.state, self.verdict, self.findings)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of the document: artifact, scope, batch, latency_ms with intervals, status, reasons, ..."""
+        found: list[dict[str, Any]] = self.document["rows"]
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        return self.document
+
+    def write(self, reports: Path | str) -> list[Path]:
+        """bench-<host>.json beside every artifact that was measured; JSON and Markdown of everything under `reports`.
+
+        Raises:
+            OSError: where a folder cannot be written.
+        """
+        text = markdown(self.state, self.verdict, self.findings)
+        return write_results(self.state, self.verdict, self.findings, Path(reports), text)
+
+    def raise_if_failed(self) -> None:
+        """Raise what speaks against the result: an INVALID row, a gate that was missed, an artifact that could not run."""
+        if errors := self.verdict.errors:
+            raise errors[0] if len(errors) == 1 else Several(errors)
+
+    def lines(self, files: Sequence[Path] = ()) -> tuple[list[str], list[str]]:
+        """The first screen without its table: what is above it, what is below it."""
+        return head(self.state), [*reasons(self.state), *tail(self.state, self.verdict, self.findings, files)]
+
+    def __str__(self) -> str:
+        above, below = self.lines()
+        cells = [COLUMNS, *table(self.state)]
+        widths = [max(len(row[k]) for row in cells) for k in range(len(COLUMNS))]
+        rows = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+        return "\n".join([*above, *rows, *below])
+
+
+def find_subjects(job: Job) -> Subjects:
+    """The artifacts of a job, sorted into those to measure and those of their teacher.
+
+    Raises:
+        OctcError: as `find_artifacts`.
+    """
+    founds: dict[Path, tuple[Found, bool]] = {}
+    places: list[str | None] = [*job.artifacts] or [None]
+    for place in places:
+        more, words = find_artifacts(place, job.run_dir, job.environ)
+        job.reporter.say(words)
+        for one in more:
+            known = founds.get(one.folder.resolve())
+            founds[one.folder.resolve()] = (one, len(more) == 1 or (known is not None and known[1]))
+    taught_by = {one.artifact.lineage.get("teacher_run") for one, _ in founds.values() if one.artifact.role == "student"} - {
+        None
+    }
+
+    def is_teacher(one: Found) -> bool:
+        return one.artifact.role == "teacher" and one.artifact.lineage.get("run") in taught_by
+
+    measured = [(one, exact) for one, exact in founds.values() if not is_teacher(one)]
+    given = [one for one, _ in founds.values() if is_teacher(one)]
+    teachers, why = _teachers([one for one, _ in measured], given, job) if job.requested.vs == "teacher" else ([], None)
+    return Subjects(tuple(one for one, _ in measured), tuple(exact for _, exact in measured), tuple(teachers), why)
+
+
+def _teachers(founds: Sequence[Found], given: list[Found], job: Job) -> tuple[list[Found], str | None]:
+    """Artifacts of the teacher, or why there are none, with a hint; neither for artifacts of teachers alone."""
+    student = next((one for one in founds if one.artifact.role == "student"), None)
+    if student is None:
+        return [], None
+    name = student.artifact.lineage.get("teacher_run")
+    if not name:
+        return [], "it was trained without a teacher; --vs none says so"
+    known = given or read_teacher(student, job.run_dir)
+    why = f"no artifact of its teacher {name} is here; where that run is: octc export {name} --target all"
+    return known, None if known else why
+
+
+def prepare(job: Job, subjects: Subjects | None = None) -> Prepared:
+    """Check the options and make the plan; nothing is measured.
+
+    Raises:
+        OctcError: E104 and E102 of the options, E107 no artifact, E901 or E903 none that can run here.
+    """
+    machine = read_machine()
+    options = checked_options(job.requested, machine.cpus, job.origins)
+    if job.requested.quick:
+        job.reporter.say(QUICK_NOTE)
+    subjects = subjects or find_subjects(job)
+    plan = make_plan(subjects.founds, subjects.teachers, options, subjects.named, subjects.no_teacher)
+    return Prepared(subjects, options, plan, machine)
+
+
+def measure(job: Job, ready: Prepared, after_step: Callable[[State], None] | None = None) -> BenchResult:
+    """Run the plan. An interruption (Ctrl-C) ends it, and what was finished is in the result.
+
+    Args:
+        after_step: called after every row and comparison with what is known so far.
+
+    Raises:
+        OctcError: E109 results cannot be written beside an artifact, and those of `choose_pictures`.
+    """
+    check_writable([subject.found.folder for subject in ready.plan.subjects])
+    with tempfile.TemporaryDirectory(prefix="octc-bench-") as scratch:
+        first = ready.subjects.founds[0]
+        paths, words = choose_pictures(job.images, first, job.run_dir, job.data, job.environ, Path(scratch))
+        options = replace(ready.options, images=tuple(paths), images_from=words)
+        run_id = f"b-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
+        count = len(ready.plan.measured()) + len(ready.plan.versus)
+        with job.reporter.progress("bench", count) as step:
+            state = State(
+                ready.plan,
+                options,
+                ready.machine,
+                run_id,
+                utc_now(),
+                Path(scratch),
+                job.reports,
+                job.reporter.say,
+                step,
+            )
+            if after_step is not None:
+                state.step = _both(step, after_step, state)
+            run_bench(state)
+    stopped = getattr(state.interrupted, "exit_code", INTERRUPTED)
+    return BenchResult(state, judge(state, stopped), find_all(state))
+
+
+def _both(step: Callable[[int], None], after_step: Callable[[State], None], state: State) -> Callable[[int], None]:
+    def both(count: int) -> None:
+        step(count)
+        after_step(state)
+
+    return both
+
+
+def so_far(state: State) -> dict[str, Any]:
+    """The document of a bench that is not finished: rows to come are incomplete."""
+    unfinished = {row.id: broken_row(row, "incomplete") for row in state.plan.measured() if row.id not in state.rows}
+    known = replace(state, rows={**state.rows, **unfinished})
+    return document(known, Judgement("INVALID", 6, (), ()), [])
+
+
+def check_writable(folders: Sequence[Path]) -> None:
+    """Before minutes of measuring: can the results be written?"""
+    for folder in folders:
+        if (fault := read_only(Path(folder))) is not None:
+            raise fault
+        if not os.access(folder, os.W_OK):
+            text = f"results cannot be written beside the artifact: {folder}"
+            raise OctcError("OCT-E109", text, hint="make the folder writable, or bench a copy", place=str(folder))
+
+
+def bench_artifacts(
+    artifacts: Any = (),
+    *,
+    images: str | Path | None = None,
+    quick: bool = False,
+    options: BenchOptions | None = None,
+    run_dir: str | Path = "runs",
+    data: str | Path | None = None,
+    reporter: Reporter | None = None,
+) -> BenchResult:
+    """Measure latency, load time, memory and size of artifacts on this machine, and compare them with each other.
+
+    Each artifact runs in a process of its own; comparisons alternate between two. This takes minutes: at least 60 s a row,
+    10 s with `quick`. Samples are written beside each artifact; `BenchResult.write` writes the result there too.
+
+    Args:
+        artifacts: folders of artifacts (or one folder, a run, or a model of `octc.load`); none: the newest student run.
+        images: a folder with at least 64 pictures; None: the validation images of the run, else drawn ones.
+        quick: a short profile, not comparable and not for publication.
+        options: scenario, batch, durations, gates, power; `quick` stays an argument of its own.
+        run_dir: where runs lie. data: root of the data set. reporter: is told how far it is.
+
+    Returns:
+        Rows with latency in milliseconds and 95 % intervals, comparisons, findings, status; a row that was disturbed is
+        INVALID and says why.
+
+    Raises:
+        OctcError: E107 no artifact, E104 an option out of range, E901 or E903 no artifact that can run here, E109 a folder
+            that cannot be written. Gates and INVALID rows do not raise: see `BenchResult.raise_if_failed`.
+
+    >>> import octc
+    >>> octc.bench("no-such-artifact")
+    Traceback (most recent call last):
+    octc.core.errors.OctcError: no artifact and no run: no-such-artifact
+    """
+    requested = replace(options or BenchOptions(), quick=quick or (options is not None and options.quick))
+    several = artifacts if isinstance(artifacts, (list, tuple)) else [artifacts]
+    job = Job(
+        tuple(path_of(one) for one in several),
+        requested,
+        None if images is None else str(images),
+        Path(run_dir),
+        None if data is None else str(data),
+        reporter=reporter or LogReporter(),
+    )
+    return measure(job, prepare(job))

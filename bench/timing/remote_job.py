@@ -1,0 +1,96 @@
+"""A bench on another machine: copy the artifacts there, run the same bench, bring its results back."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from octc.bench.timing.images import choose_pictures
+from octc.bench.timing.job import Job, Subjects, check_writable
+from octc.bench.timing.remote import Far, check_address, run_far
+from octc.bench.timing.remote_pack import host_of, place_of, take_results, write_package, write_partial
+from octc.bench.timing.request import words_of
+from octc.core.errors import OctcError, Several
+from octc.core.files import read_json
+
+PYTHON = "python3"  # of the other machine
+
+
+@dataclass(frozen=True)
+class FarResult:
+    """What came back. text: the screen of the other machine; files: of its report; document: its result, or what is known of
+    one that broke off (`partial`: where that was written); errors: what it raised.
+    """
+
+    text: str
+    files: tuple[Path, ...]
+    document: dict[str, Any] | None
+    partial: Path | None
+    exit_code: int
+    errors: tuple[OctcError, ...]
+
+    def raise_if_failed(self) -> None:
+        """Raise what the other machine raised."""
+        if self.errors:
+            raise self.errors[0] if len(self.errors) == 1 else Several(self.errors)
+
+
+def bench_on(address: str, job: Job, subjects: Subjects, python: str = PYTHON) -> FarResult:
+    """Copy, run there, bring back. python: the interpreter of the other machine.
+
+    Raises:
+        OctcError: E102 with a meter's readings, E104 no address, E606 the other machine failed before it began.
+    """
+    if job.requested.power_csv is not None:
+        raise OctcError("OCT-E102", "--power-csv and --on: the clocks differ", hint="leave one of them out")
+    check_address(address)
+    check_writable([found.folder for found in subjects.founds])
+    everything = [*subjects.founds, *subjects.teachers]
+    with tempfile.TemporaryDirectory(prefix="octc-bench-") as scratch:
+        package, answer = Path(scratch) / "there.tar", Path(scratch) / "back.tar"
+        pictures: list[str] = []
+        if job.images:
+            pictures = choose_pictures(job.images, subjects.founds[0], job.run_dir, None, job.environ, Path(scratch))[0]
+        write_package(package, everything, pictures)
+        job.reporter.say(f"on {address}: {package.stat().st_size / 2**20:.1f} MiB to copy, over your own ssh")
+        far = run_far(address, package, list(_words(job, subjects)), python, answer, job.reporter.say)
+        if any(error.code == "OCT-E606" for error in far.errors):
+            return _broken_off(address, far, job, subjects)
+        text, files = take_results(answer, everything, job.reports, address)
+    document = _document(address, files)
+    return FarResult(text, tuple(files), document, None, far.exit_code, far.errors)
+
+
+def _words(job: Job, subjects: Subjects) -> Iterator[str]:
+    """The command there."""
+    founds = subjects.founds
+    yield "bench"
+    yield from [place_of(found) for found in founds] if any(subjects.named) else [place_of(founds[0]).rpartition("/")[0]]
+    yield from ("--run-dir", "runs")
+    yield from words_of(job.requested)
+    yield from ["--images", "images"] if job.images else []
+
+
+def _broken_off(address: str, far: Far, job: Job, subjects: Subjects) -> FarResult:
+    """What was finished before the connection was lost, written down."""
+    document, written = far.partial, None
+    if document is not None:
+        document["machine"]["remote_host"] = host_of(address)
+        document.update(status="INVALID", exit_code=6)
+        written = write_partial(document, subjects.founds, job.reports)
+    return FarResult("", (), document, written, far.exit_code, far.errors)
+
+
+def _document(address: str, files: list[Path]) -> dict[str, Any] | None:
+    file = next((file for file in files if file.suffix == ".json"), None)
+    if file is None:
+        return None
+    try:
+        found: dict[str, Any] = read_json(file)
+    except ValueError as error:
+        text = f"{address} sent a result that cannot be read: {error}"
+        raise OctcError("OCT-E606", text, hint="octc bench --on again", place=str(file)) from error
+    return found

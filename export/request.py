@@ -1,0 +1,68 @@
+"""`octc.export`: artifacts of a run, or of a network of your own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from octc.core.errors import OctcError
+from octc.core.progress import Reporter
+from octc.export.own_network import OwnNetwork, export_network
+from octc.export.run import ExportOptions, export_run, plan_export
+from octc.stats.test_plan import ParityOptions
+from octc.store.runs import Run, find_run
+
+RUNS = Path("runs")  # where a run is looked for that is named by its id
+
+
+def export(
+    source: OwnNetwork | Run | str | os.PathLike[str],
+    targets: Sequence[str] = ("onnx",),
+    precision: str = "int8",
+    *,
+    gate: ParityOptions | None = None,
+    out: str | os.PathLike[str] | None = None,
+    force: bool = False,
+    options: ExportOptions | None = None,
+    reporter: Reporter | None = None,
+) -> list[Path]:
+    """Write artifacts <target>-<precision>/, each complete by itself; whole or not there.
+
+    Args:
+        source: a run (its folder, its id below ./runs, or `octc.train`'s answer), or a network from `octc.quantize`.
+        targets: "onnx", "openvino", "tensorrt", "tensorrt-rtx", and of a run "torch". precision: "fp32", "fp16" or "int8".
+        gate: margins that an INT8 artifact must hold against the float network: on the run's validation set, or on the
+            validation images of `octc.quantize`. None: no gate, and the manifest says so.
+        out: folder for the artifacts; None: artifacts/ of the run, or ./artifacts for a network of your own.
+        force: replace artifacts that are there. options: advanced ones of a run (opset, another quantiser, temperature).
+        reporter: told what happens; None: the log "octc".
+
+    Returns: folders in the order of `targets`; `octc.load` opens one.
+
+    Raises:
+        OctcError: E104 no such target or precision, E102 what does not go together, E106 the artifact exists, E107 no such
+            run, E230 the run's images are not here, E405 refused by the gate (files under rejected/; what was not refused is
+            written), E506 golden images differ, E401 to E410 what exporters raise.
+
+    >>> import octc  # doctest: +SKIP
+    >>> octc.export("runs/r-0002-student-ucsd", ["onnx", "openvino"], gate=octc.Gate(margin=1))  # doctest: +SKIP
+    [PosixPath('runs/r-0002-student-ucsd/artifacts/onnx-int8'), PosixPath('runs/r-0002-student-ucsd/artifacts/openvino-int8')]
+    """
+    wanted = [targets] if isinstance(targets, str) else list(targets)
+    if isinstance(source, OwnNetwork):
+        if options is not None:
+            text = "options are for the export of a run, and this network has none"
+            raise OctcError("OCT-E102", text, hint="octc.quantize(..., options=...) for calibration", place="options")
+        return export_network(source, wanted, precision, out="artifacts" if out is None else out, gate=gate, force=force)
+    if gate is not None and precision != "int8":
+        text = f"a gate judges INT8, and {precision} is requested"
+        raise OctcError("OCT-E102", text, hint="gate=None, or precision='int8'", place="gate")
+    run = source if isinstance(source, Run) else find_run(RUNS, str(source))
+    how = options or ExportOptions()
+    jobs = plan_export(run, wanted, precision, how)
+    place = None if out is None else Path(out)
+    found = export_run(run, jobs, how, gate, out=place, force=force, reporter=reporter)
+    if (failure := found.failure) is not None:
+        raise failure
+    return [one.folder for one in found.published]

@@ -1,0 +1,313 @@
+"""A run's network as artifacts: read the run, make each artifact, judge it, and report what came of it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from octc.core.errors import OctcError, Several
+from octc.core.progress import LogReporter, Reporter, absolute
+from octc.export.formats import FORMATS, choose_opset, wanted
+from octc.export.pipeline import Device, Published, export_artifact
+from octc.export.ptq.engines import OWN, find_engine
+from octc.export.source import Quantised, RunSource, Select, calibration_work, quantise, read_select, read_source
+from octc.export.targets import Job, Workshop
+from octc.export.temperature import fold_temperatures, spell_temperatures
+from octc.export.tensorrt.engines import Backends, find_backends
+from octc.runtimes.tensorrt.rebuild import engine_builder, say_engine
+from octc.stats.test_plan import ParityOptions
+from octc.stats.verdict import GateResult
+from octc.store.locations import image_root
+from octc.store.runs import Run, owning
+
+GATE = ParityOptions()
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How the artifacts of a run are made, beyond target, precision and gate.
+
+    Attributes:
+        opset: of ONNX, instead of the target's default.
+        quantiser: who quantises after training ("octc", "onnxruntime", "nncf", "modelopt"); "": what the run was trained for.
+        amax: file with activation ranges of pytorch-quantization (safetensors), with the quantiser "octc".
+        temperature: fold the temperature that fits the validation set into the last layer (temperature scaling).
+        allow_fallback: FP16 under its own name where INT8 is rejected.
+        require_engine: fail unless a TensorRT engine is built.
+        data: where the images of the run lie; None: where `octc.store.locations.image_root` finds them.
+    """
+
+    opset: int | None = None
+    quantiser: str = ""
+    amax: Path | None = None
+    temperature: bool = False
+    allow_fallback: bool = False
+    require_engine: bool = False
+    data: str | None = None
+
+    def check(self, targets: Sequence[str], precision: str | None) -> None:
+        """Refuse what does not go together, and a quantiser that is not here, before anything is read.
+
+        Raises:
+            OctcError: E102 options that contradict each other, E104 no such quantiser, E901 it is not installed.
+        """
+        if self.amax is not None and self.quantiser != OWN:
+            text = "--amax sets the ranges of octc's own quantisers"
+            raise OctcError("OCT-E102", text, hint="--int8 --ptq octc --amax FILE", place="--amax")
+        if not self.quantiser:
+            return
+        if precision != "int8":
+            text = "--ptq makes INT8 artifacts"
+            raise OctcError("OCT-E102", text, hint=f"--int8 --ptq {self.quantiser}", place="--ptq")
+        if "all" in targets and self.quantiser != OWN:
+            text = f"--ptq {self.quantiser} makes no artifact for every target"
+            raise OctcError("OCT-E102", text, hint="--target onnx or --target openvino", place="--target")
+        for target in targets:
+            find_engine(self.quantiser, target)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What came of an export.
+
+    Attributes:
+        published: artifacts that were written. refused: why others were not.
+        fallback: an FP16 artifact stands for each one that the gate refused.
+    """
+
+    run: str
+    published: tuple[Published, ...]
+    refused: tuple[OctcError, ...] = ()
+    fallback: bool = False
+
+    @property
+    def failure(self) -> OctcError | None:
+        """What to raise; None where everything was written, or FP16 in place of what the gate refused."""
+        if not self.refused or (self.fallback and all(error.code == "OCT-E405" for error in self.refused)):
+            return None
+        return self.refused[0] if len(self.refused) == 1 else Several(list(self.refused))
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `octc export --json`."""
+        artifacts = [published_json(one) for one in self.published]
+        return {"run": self.run, "artifacts": artifacts, "rejected": [error.message for error in self.refused]}
+
+
+def plan_export(run: Run, targets: Sequence[str], precision: str | None, options: ExportOptions) -> list[Job]:
+    """The artifacts of a request, in the order in which they are made.
+
+    Args:
+        targets: keys of `octc.export.formats.FORMATS`, or "all". precision: None: every one that makes sense for the run.
+
+    Raises:
+        OctcError: E104 no such target or precision, E401 an opset that cannot be had, and what `ExportOptions.check` raises.
+    """
+    if unknown := [target for target in targets if target not in (*FORMATS, "all")]:
+        text = f"unknown target {unknown[0]!r}"
+        raise OctcError("OCT-E104", text, hint=f"one of: {', '.join(FORMATS)}, all", place="targets")
+    options.check(targets, precision)
+    kind = str(run.read().get("kind"))
+    chosen = dict.fromkeys(pair for target in targets for pair in wanted(target, precision, kind))
+    return [
+        Job(t, p, choose_opset(t, options.opset) if FORMATS[t].reads else None, engine=options.quantiser) for t, p in chosen
+    ]
+
+
+def check_room(place: Path, jobs: Sequence[Job], *, force: bool = False) -> None:
+    """Refuse to write over artifacts that are there (E106)."""
+    there = [str(place / job.name) for job in jobs if (place / job.name).exists()]
+    if there and not force:
+        raise OctcError("OCT-E106", f"output exists: {', '.join(there)}", hint="--force, or another run", place=there[0])
+
+
+def export_run(
+    run: Run,
+    jobs: Sequence[Job],
+    options: ExportOptions = ExportOptions(),
+    gate: ParityOptions | None = GATE,
+    *,
+    out: Path | None = None,
+    force: bool = False,
+    backends: Backends | None = None,
+    reporter: Reporter | None = None,
+) -> Exported:
+    """Make every artifact of `jobs`; one that is refused does not stop the others.
+
+    Args:
+        jobs: of `plan_export`. gate: margins that INT8 must hold on the validation set; None: INT8 is published unjudged.
+        out: folder for the artifacts; None: artifacts/ of the run. force: replace artifacts that are there.
+        backends: who builds TensorRT engines; None: who is found here.
+
+    Raises:
+        OctcError: E106 an artifact exists, E107 the run holds no checkpoint, E230 its images are not here, E410 a required
+            engine cannot be built, and what `octc.export.source` raises. Errors of single artifacts are in `refused`.
+    """
+    reporter = reporter or LogReporter()
+    check_room(out or run.artifacts, jobs, force=force)
+    if backends is None:
+        backends = find_backends([job.target for job in jobs], required=options.require_engine)
+    device = Device(build=engine_builder(backends, reporter, allow_fallback=options.allow_fallback))
+    with owning(run) as recovered, tempfile.TemporaryDirectory(dir=run.path, prefix=".tmp-export-") as folder:
+        if recovered:
+            reporter.say(recovered)
+        source = read_source(run, image_root(run, options.data, os.environ))
+        shop = Workshop(source if out is None else replace(source, artifacts=out), Path(folder))
+        select = _prepared(source, shop, jobs, options, gate, reporter)
+        making = _Making(run, shop, select, gate, force, device, reporter)
+        published, refused = _each(making, list(jobs), allow_fallback=options.allow_fallback)
+    found = Exported(run.id, tuple(published), tuple(refused), options.allow_fallback)
+    if found.refused and found.failure is None:
+        for error in found.refused:
+            reporter.warn("OCT-W405", f"{error.message}; FP16 was delivered instead, under its own name")
+    return found
+
+
+@dataclass(frozen=True)
+class _Making:
+    """What the making of one artifact needs."""
+
+    run: Run
+    shop: Workshop
+    select: Select | None
+    gate: ParityOptions | None
+    force: bool
+    device: Device
+    reporter: Reporter
+
+
+def _prepared(
+    source: RunSource,
+    shop: Workshop,
+    jobs: Sequence[Job],
+    options: ExportOptions,
+    gate: ParityOptions | None,
+    reporter: Reporter,
+) -> Select | None:
+    """Quantise where INT8 is wanted, scale by temperature where requested; the validation set that the gate decides on."""
+    int8 = [job for job in jobs if job.precision == "int8"]
+    if any(job.engine in ("", OWN) for job in int8):
+        shop.quantised = _quantised(source, options, reporter)
+    if int8 and gate is None:
+        reporter.warn("OCT-W405", "no gate: INT8 is published without being judged on the validation set")
+    if not options.temperature and (gate is None or not int8):
+        return None
+    with reporter.progress("validation set", 2 * len(source.split.parts["val"])) as step:
+        select = read_select(source, absolute(step))
+    if options.temperature:
+        select, shop.temperatures = fold_temperatures(shop, select)
+        reporter.say(f"  temperature    {spell_temperatures(shop.temperatures)}")
+    return None if gate is None else select
+
+
+def _quantised(source: RunSource, options: ExportOptions, reporter: Reporter) -> Quantised:
+    after = bool(options.quantiser)
+    with reporter.progress("calibration", calibration_work(source, after=after) or None) as step:
+        quantised = quantise(source, progress=absolute(step), after=after, amax=options.amax)
+    facts, counts = quantised.facts, quantised.facts["placement"]
+    how = "trained (QAT)" if facts["method"] == "qat" else "calibrated after training (PTQ)"
+    trained = not after and (source.run.path / "qat").is_dir()
+    where = "qat/ of the run" if trained else "calibrated now" + ("" if after else ": the run has no qat stage")
+    reporter.say(f"  quantisation   {how}, {where}; observer {facts['observer']}")
+    reporter.say(f"  calibration    {facts['calibration_images']} images, train only, 0 shared with val or test")
+    reporter.say(
+        f"  graph          Q/DQ on {counts['int8_convolutions']} convolutions, {counts['float_convolutions']} in float"
+    )
+    return quantised
+
+
+def _each(making: _Making, queue: list[Job], *, allow_fallback: bool) -> tuple[list[Published], list[OctcError]]:
+    """Every job; where the gate refuses INT8 and a fallback is allowed, FP16 of the same target joins the queue."""
+    published: list[Published] = []
+    refused: list[OctcError] = []
+    precisions = {(job.target, job.precision) for job in queue}
+    with making.reporter.progress("artifacts", len(queue)) as step:
+        while queue:
+            job = queue.pop(0)
+            try:
+                published.append(_one(making, job))
+            except OctcError as error:
+                refused.append(error)
+                if allow_fallback and error.code == "OCT-E405" and (job.target, "fp16") not in precisions:
+                    queue.append(Job(job.target, "fp16", choose_opset(job.target, None)))
+            step(1)
+    return published, refused
+
+
+def _one(making: _Making, job: Job) -> Published:
+    reporter = making.reporter
+    published = export_artifact(
+        making.shop,
+        job,
+        making.device,
+        select=making.select,
+        options=making.gate,
+        force=making.force,
+        say=lambda text: reporter.say(f"  ! {text}"),
+    )
+    artifact, details = published.artifact, published.artifact.details
+    reporter.say(f"  ✓ {artifact.name}: {_facts(details)}")
+    if "processors" in details:
+        elsewhere = "elsewhere (Arm: Raspberry Pi, Jetson) use onnx-int8: --target onnx"
+        reporter.say(f"    for {details['processors']} processors; {elsewhere}")
+    if published.gate is not None and making.gate is not None:
+        _say_gate(published.gate, making.gate, published, reporter)
+    if artifact.target == "tensorrt":
+        say_engine(reporter, published.folder, details)
+    making.run.log_stage("export", artifact=artifact.name, sums={n: e.sha256 for n, e in artifact.files.items()})
+    return published
+
+
+def _say_gate(result: GateResult, options: ParityOptions, published: Published, reporter: Reporter) -> None:
+    reporter.say(f"    select: {gate_line(result, options)}")
+    if result.word == "parity not shown yet":
+        more = f"; about {result.needed} images would settle it" if result.needed else ""
+        text = f"{published.artifact.name}: parity not shown yet on the validation set{more}"
+        reporter.warn("OCT-W405", text, path=str(published.folder))
+
+
+def _facts(details: dict[str, Any]) -> str:
+    parts = [f"{details['bytes'] / 1e6:.2f} MB"]
+    if "opset" in details:
+        parts.append(f"opset {details['opset']}")
+    if "encoding" in details:
+        floats = ", ".join(details["float_layers"])
+        left = f", float by the mixed-precision fallback: {floats}" if floats else ""
+        codes = "uint8 and int8" if details["encoding"] == "mixed" else details["encoding"]
+        parts.append(f"{details['int8_convolutions']} INT8 convolutions ({codes} activations){left}")
+    return ", ".join(parts)
+
+
+def gate_line(result: GateResult, options: ParityOptions) -> str:
+    """What the gate decided and the numbers that decided, in a line."""
+    one = result.comparison
+    if one is None:
+        return _labels_line(result) if getattr(result, "found", None) else result.word
+    before, after = (100 * one.hits(name) / one.n for name in ("reference", "candidate"))
+    limits = one.pair.deciding
+    between = "" if limits is None else f" [{100 * limits[0]:+.3f}, {100 * limits[1]:+.3f}]"
+    return (
+        f"n={one.n}, margin {options.margin:g} pp, accuracy {before:.2f} -> {after:.2f}, "
+        f"D {100 * one.pair.difference:+.2f}{between}, agreement {100 * one.agreement['rate']:.2f} %: {result.word}"
+    )
+
+
+def _labels_line(result: GateResult) -> str:
+    """Where classes do not exclude each other: mAP and decisions."""
+    found: dict[str, Any] = getattr(result, "found", {})
+    between = found["map_difference_interval_pp"]
+    limits = "" if between is None else f" [{between[0]:+.3f}, {between[1]:+.3f}]"
+    known = [found["map"][name] for name in ("reference", "candidate")]
+    shown = " -> ".join("n/a" if value is None else f"{value:.2f}" for value in known)
+    drop = found["map_difference_pp"]
+    change = "" if drop is None else f", D {drop:+.2f}{limits}"
+    return f"{found['eyes']} eyes, mAP {shown}{change}, decisions equal {100 * found['agreement']:.2f} %: {result.word}"
+
+
+def published_json(one: Published) -> dict[str, Any]:
+    """An artifact in the document of `octc export`."""
+    details = {key: value for key, value in one.artifact.details.items() if key not in ("operators", "input_statistics")}
+    return {"folder": str(one.folder), "name": one.artifact.name, "details": details, "steps": list(one.steps)}

@@ -1,0 +1,73 @@
+"""A process of tests/warm.py is one: its folder, variables, streams and arguments are the asker's, and so is its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+Words = tuple[str, ...]
+PROBE = """
+import json, os, sys
+print(json.dumps({"folder": os.getcwd(), "value": os.environ.get("OCTC_PROBE"), "arguments": sys.argv[1:], "name": __name__,
+                  "input": sys.stdin.read(), "processors": sorted(os.sched_getaffinity(0)), "torch": "torch" in sys.modules,
+                  "main": sys.modules["__main__"].__dict__ is globals()}))
+sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize("kind", ["-c", "-m", "file"])
+def test_what_it_is_given_and_how_it_ends(kind: str, warm: Words, tmp_path: Path) -> None:
+    (tmp_path / "probe.py").write_text(PROBE)
+    words = {"-c": ["-c", PROBE], "-m": ["-m", "probe"], "file": [str(tmp_path / "probe.py")]}[kind]
+    done = subprocess.run(
+        [*warm, *words, "one", "two words"], cwd=tmp_path, env={**os.environ, "OCTC_PROBE": "given"}, input="said", text=True,
+        capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 7, done.stderr
+    assert json.loads(done.stdout) == {
+        "folder": str(tmp_path), "value": "given", "arguments": ["one", "two words"], "name": "__main__", "input": "said",
+        "processors": sorted(os.sched_getaffinity(0)), "torch": True, "main": True,
+    }  # fmt: skip
+
+
+def test_an_exception_is_a_traceback_and_one(warm: Words) -> None:
+    done = subprocess.run([*warm, "-c", "1 / 0"], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Traceback")
+    assert done.stderr.endswith("ZeroDivisionError: division by zero\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_reaches_it(number: signal.Signals, warm: Words, tmp_path: Path) -> None:
+    """SIGINT is caught there as anywhere; the others end it, and who asked ends alike."""
+    code = (
+        "import os, sys, time\nopen('pid.new', 'w').write(str(os.getpid()))\nos.rename('pid.new', 'pid')\n"
+        "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    sys.exit(5)"
+    )
+    process = subprocess.Popen([*warm, "-c", code], cwd=tmp_path)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "pid").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    assert process.wait(60) == (5 if number is signal.SIGINT else -number)
+    while (tmp_path / "pid").exists() and Path(f"/proc/{(tmp_path / 'pid').read_text()}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_octc_says_the_same_as_in_a_fresh_interpreter(warm: Words, tmp_path: Path) -> None:
+    words = ("-m", "octc.cli._app.main", "list", "everything", "--json")
+    ours, fresh = (
+        subprocess.run([*start, *words], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        for start in (warm, (sys.executable,))
+    )
+    assert (ours.returncode, ours.stdout, ours.stderr) == (fresh.returncode, fresh.stdout, fresh.stderr)
+    assert ours.returncode == 2
