@@ -27,6 +27,7 @@ EXTRAS = {
     "onnxscript": "export",
     "openvino": "openvino",
     "pooch": "fetch",
+    "pydicom": "clinic",
     "pynvml": "power",
     "requests": "fetch",
     "safetensors": "train",

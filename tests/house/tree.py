@@ -30,7 +30,17 @@ FLOORS: dict[str, tuple[str, ...]] = {
 DEVICE, MAKER = ("runtimes", "bench"), ("train", "compress", "export")
 WINGS = (*DEVICE, *MAKER)
 # inside octc: each room with its height; one may import only from lower ones
-HEIGHTS = {"core": 0, "machine": 1, "imaging": 1, "stats": 1, "figures": 2, "schemas": 3, "datasets": 4, "store": 5}
+HEIGHTS = {
+    "core": 0,
+    "machine": 1,
+    "imaging": 1,
+    "stats": 1,
+    "figures": 2,
+    "volumes": 2,
+    "schemas": 3,
+    "datasets": 4,
+    "store": 5,
+}
 # inside bench: timing and parity know nothing of each other, and a report reads both
 BENCH = {"parity": ("parity",), "timing": ("timing",), "report": ("parity", "timing", "report")}
 # what a checkout may hold beside the repository; none of it is ours to judge

@@ -1,0 +1,127 @@
+"""Bioptigen's `.OCT`: keyed fields of a length, a name, a size and a value; then frames of uint16, an A-scan after the other.
+
+Source: OCT-Converter 0.7's description. The file does not say which eye it is of: the user does, or it stays unknown.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+from octc.volumes.source import Source, corrupt, cut_short, moment_of
+from octc.volumes.volume import MAX_FRAME_PIXELS, MAX_FRAMES, UNKNOWN, Fact, Raw, Volume, linear
+
+NAME = "bioptigen"
+HEADER_KEY, FRAME_KEY, PIXELS_KEY = b"FRAMEHEADER", b"FRAMEDATA", b"FRAMESAMPLES"
+MAX_FIELDS = 100
+PATTERNS = {0: "line", 1: "volume", 2: "radial", 3: "volume", 5: "volume"}
+
+
+def is_bioptigen(head: bytes) -> bool:
+    """Whether a file begins with a keyed field "FRAMEHEADER" behind its magic number and version."""
+    return head[6:].startswith(struct.pack("<I", len(HEADER_KEY)) + HEADER_KEY)
+
+
+def read(path: Path, _key: bytes | None, allow_cut: bool) -> list[Volume]:
+    """The one volume of a file. Raises: OctcError E222 E226."""
+    source = Source(path)
+    fields, at = _fields(source, 6, stop=FRAME_KEY)
+    frames, columns, rows = (_whole(source, fields, name) for name in (b"FRAMECOUNT", b"LINECOUNT", b"LINELENGTH"))
+    if not (rows > 0 and columns > 0 and rows * columns <= MAX_FRAME_PIXELS and 0 < frames <= MAX_FRAMES):
+        raise corrupt(path, f"{frames} B-scans of {rows} x {columns}")
+    places, moment = _frames(source, at, frames, 2 * rows * columns)
+    if len(places) < frames and not (allow_cut and places):
+        raise cut_short(path, f"{len(places)} of {frames} B-scans are whole", len(places))
+
+    def stored(index: int) -> Raw:
+        return source.array("<u2", places[index], (columns, rows)).T
+
+    width, height = _millimetres(fields, b"SCANLENGTH"), _millimetres(fields, b"ELSCANLENGTH")
+    depth = _millimetres(fields, b"SCANDEPTH")
+    pattern = PATTERNS.get(_number(fields, b"SCANTYPE"))
+    notes = ["the eye is not named in a file of this format"]
+    if len(places) < frames:
+        notes.append(f"cut short: {len(places)} of {frames} B-scans")
+    return [
+        Volume(
+            path=path,
+            format=NAME,
+            frames=len(places),
+            rows=rows,
+            columns=columns,
+            dtype="uint16",
+            intensity=linear(0, 65535),
+            read=stored,
+            spacing=Fact((height and height / frames, depth and depth / rows, width and width / columns), "scan lengths"),
+            pattern=Fact(pattern, "SCANTYPE") if pattern else Fact(),
+            device=Fact("Bioptigen", "file type"),
+            acquired=Fact(moment, "FRAMEDATETIME" if moment else UNKNOWN),
+            order=Fact("file order", "order in the file"),
+            complete=Fact(len(places) == frames, "FRAMECOUNT"),
+            notes=tuple(notes),
+        )
+    ]
+
+
+def _fields(source: Source, at: int, stop: bytes) -> tuple[dict[bytes, bytes], int]:
+    """Fields up to the one called `stop`, and where that one begins."""
+    found: dict[bytes, bytes] = {}
+    for _ in range(MAX_FIELDS):
+        (length,) = source.numbers("<I", at)
+        if length == 0:  # the end of a group
+            at += 4
+            continue
+        if length > 64:
+            raise corrupt(source.path, f"a field's name of {length} bytes at {at}")
+        name = source.take(at + 4, length)
+        if name == stop:
+            return found, at
+        (size,) = source.numbers("<I", at + 4 + length)
+        start = at + 8 + length
+        found[name] = source.take(start, size) if size <= 4096 else b""
+        at = start + size
+    raise corrupt(source.path, "no frame follows the header")
+
+
+def _frames(source: Source, at: int, frames: int, size: int) -> tuple[list[int], str | None]:
+    """Where the pixels of each whole frame begin, and the moment of the first one."""
+    places: list[int] = []
+    moment: str | None = None
+    for _ in range(frames):
+        if at + 8 > source.size:
+            break
+        try:
+            _, start = _fields(source, at, stop=FRAME_KEY)
+            length = len(FRAME_KEY)
+            inner, pixels = _fields(source, start + 8 + length, stop=PIXELS_KEY)
+        except Exception as error:  # a frame that is cut
+            if getattr(error, "code", "") == "OCT-E226":
+                break
+            raise
+        begin = pixels + 8 + len(PIXELS_KEY)
+        if begin + size > source.size:
+            break
+        when = inner.get(b"FRAMEDATETIME", b"")
+        if moment is None and len(when) >= 16:
+            year, month, _, day, hour, minute, second, _ = struct.unpack("<8H", when[:16])
+            moment = moment_of((year, month, day, hour, minute, second))
+        places.append(begin)
+        at = begin + size
+    return places, moment
+
+
+def _number(fields: dict[bytes, bytes], name: bytes) -> int:
+    return int.from_bytes(fields.get(name, b"")[:8], "little")
+
+
+def _whole(source: Source, fields: dict[bytes, bytes], name: bytes) -> int:
+    if name not in fields:
+        raise corrupt(source.path, f"the header has no {name.decode()}")
+    return _number(fields, name)
+
+
+def _millimetres(fields: dict[bytes, bytes], name: bytes) -> Any:
+    data = fields.get(name, b"")
+    value = float(struct.unpack("<d", data[:8])[0]) if len(data) >= 8 else 0.0
+    return value if 0 < value < 1000 else None

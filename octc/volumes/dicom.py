@@ -1,0 +1,752 @@
+"""DICOM: OPT objects (PS3.3 A.52, C.8.17) and other grey frames, one eye at one time, frames in their order.
+
+What a viewer would do is done here explicitly and once: rescale (C.11.1, C.7.6.16.2.9), window or VOI LUT (C.11.2,
+C.7.6.16.2.10), MONOCHROME1 and a presentation LUT shape of INVERSE, padding; from the functional groups of each frame, of all
+frames, or of the object. Pixels are decoded by pydicom frame by frame; its `pixel_array` does none of these steps.
+"""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from octc.core.errors import OctcError
+from octc.core.optional import need
+from octc.volumes.source import Source, corrupt, cut_short
+from octc.volumes.volume import (
+    LEFT,
+    MAX_FRAME_PIXELS,
+    MAX_FRAMES,
+    RIGHT,
+    UNKNOWN,
+    Fact,
+    Intensity,
+    Raw,
+    UInt8,
+    Volume,
+    patient_hash,
+    to_grey,
+)
+
+NAME = "dicom"
+OPT = "1.2.840.10008.5.1.4.1.1.77.1.5.4"
+DICOMDIR = "1.2.840.10008.1.3.10"
+DEFLATED = "1.2.840.10008.1.2.1.99"
+BIG_ENDIAN = "1.2.840.10008.1.2.2"
+IMPLICIT = "1.2.840.10008.1.2"
+PIXELS = (0x7FE0, 0x0010)
+NATIVE = (IMPLICIT, "1.2.840.10008.1.2.1", DEFLATED, BIG_ENDIAN)
+NOT_SCANS = {
+    "1.2.840.10008.5.1.4.1.1.77.1.5.1": "a fundus photograph",
+    "1.2.840.10008.5.1.4.1.1.77.1.5.2": "a fundus photograph",
+    "1.2.840.10008.5.1.4.1.1.77.1.5.5": "a wide-field photograph",
+    "1.2.840.10008.5.1.4.1.1.77.1.5.6": "a wide-field photograph",
+    "1.2.840.10008.5.1.4.1.1.77.1.5.7": "an en-face picture",
+    "1.2.840.10008.5.1.4.1.1.77.1.5.8": "a segmentation of B-scans (B-scan volume analysis)",
+    "1.2.840.10008.5.1.4.1.1.66.4": "a segmentation",
+    "1.2.840.10008.5.1.4.1.1.104.1": "a PDF",
+}
+SCRAMBLED_GROUP = 0x0407  # private group in which Zeiss keeps the pixels of `EX.DCM` (OCT-Converter#57, #121)
+DEFER = 4096  # bytes: larger values stay in the file until they are asked for
+MAX_INFLATED = 1 << 30
+MAX_SIBLINGS = 1000
+EYES = {"R": RIGHT, "L": LEFT}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How the stored numbers of a frame are shown."""
+
+    slope: float = 1.0
+    intercept: float = 0.0
+    window: tuple[float, float, str] | None = None
+    modality: tuple[int, npt.NDArray[np.float64]] | None = None  # first number, table
+    voi: tuple[int, npt.NDArray[np.float64]] | None = None  # first number, table of shares 0 to 1
+
+    def to_json(self) -> dict[str, Any]:
+        shown: dict[str, Any] = {"slope": self.slope, "intercept": self.intercept}
+        if self.window is not None:
+            shown["window"] = list(self.window)
+        return shown | {name: "table" for name in ("modality", "voi") if getattr(self, name) is not None}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A B-scan of an object: which file, which frame of it, and what its functional groups say."""
+
+    part: int
+    index: int
+    eye: str | None
+    eye_source: str
+    look: Look
+    stack: str = ""
+    in_stack: int | None = None
+    position: tuple[float, float, float] | None = None
+    across: tuple[float, ...] | None = None  # ImageOrientationPatient
+    pixel: tuple[float, float] | None = None  # mm: between rows, between columns
+    between: float | None = None
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Where and how the pixels of one file lie, and how many frames of them are whole."""
+
+    source: Source
+    syntax: str
+    rows: int
+    columns: int
+    allocated: int
+    stored: int
+    signed: bool
+    start: int
+    step: int  # bytes of a native frame; 0 where frames are encapsulated
+    fragments: tuple[tuple[tuple[int, int], ...], ...]  # of each encapsulated frame: (offset, length)
+    inflated: bytes | None
+    declared: int
+    whole: int
+
+    def read(self, index: int) -> Raw:
+        """Stored numbers of a frame; bits above BitsStored do not count (PS3.5 8.1.1)."""
+        return self._native(index) if self.step else self._decoded(index)
+
+    def _native(self, index: int) -> Raw:
+        order = ">" if self.syntax == BIG_ENDIAN else "<"
+        kind = np.dtype(f"{order}u{self.allocated // 8}")
+        if self.inflated is not None:
+            data = self.inflated[self.start + index * self.step :][: self.step]
+            found = np.frombuffer(data, kind).reshape(self.rows, self.columns)
+        else:
+            found = self.source.array(kind.str, self.start + index * self.step, (self.rows, self.columns))
+        return self._masked(found.astype(kind.newbyteorder("=")))
+
+    def _masked(self, found: Raw) -> Raw:
+        spare = self.allocated - self.stored
+        if self.signed:
+            wide = found.view(f"i{self.allocated // 8}")
+            return (wide << spare) >> spare if spare else wide
+        return found & ((1 << self.stored) - 1) if spare else found
+
+    def _decoded(self, index: int) -> Raw:
+        from pydicom.encaps import encapsulate
+        from pydicom.pixels.decoders.base import get_decoder
+        from pydicom.uid import UID
+
+        data = b"".join(self.source.take(offset, size) for offset, size in self.fragments[index])
+        self._same_size(data, index)
+        options: dict[str, Any] = {
+            "rows": self.rows,
+            "columns": self.columns,
+            "samples_per_pixel": 1,
+            "photometric_interpretation": "MONOCHROME2",
+            "pixel_representation": int(self.signed),
+            "bits_allocated": self.allocated,
+            "bits_stored": self.stored,
+            "number_of_frames": 1,
+            "pixel_keyword": "PixelData",
+        }
+        with _quiet():
+            found, _ = get_decoder(UID(self.syntax)).as_array(encapsulate([data]), index=0, **options)
+        return np.asarray(found).reshape(self.rows, self.columns)
+
+    def _same_size(self, data: bytes, index: int) -> None:
+        """A compressed picture of another size than declared is refused before it is decoded."""
+        import io
+
+        from PIL import Image
+
+        try:
+            with _quiet():
+                size = Image.open(io.BytesIO(data), formats=("JPEG", "JPEG2000")).size
+        except (OSError, SyntaxError, ValueError):
+            return  # RLE and JPEG-LS are no pictures to Pillow; their decoders know the size
+        if size != (self.columns, self.rows):
+            text = f"frame {index} is {size[1]} x {size[0]}, {self.rows} x {self.columns} is declared"
+            raise corrupt(self.source.path, text)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An object without its pixels, and where those begin: byte, and the length that is declared."""
+
+    value: Any
+    start: int
+    length: int
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self.value.get(name, default)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings of pydicom and Pillow: what matters is checked here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
+    """The volumes of an object, with the other parts of its concatenation in the same folder: one for each eye.
+
+    Raises:
+        OctcError: E220 without pixels, E221 no decoder for its transfer syntax, E222 damaged, E223 scrambled by its maker,
+            E226 cut short, E227 no B-scans, E901 pydicom is not installed.
+    """
+    need("pydicom")
+    first = _opened(path)
+    parts = _concatenation(path, first)
+    objects = [first if part == path else _opened(part) for part in parts]
+    pixels = [_pixels(part, opened) for part, opened in zip(parts, objects, strict=True)]
+    whole, declared = sum(one.whole for one in pixels), sum(one.declared for one in pixels)
+    if whole < declared and not (allow_cut and whole):
+        raise cut_short(path, f"{whole} of {declared} frames are whole", whole)
+    if declared > MAX_FRAMES:
+        raise corrupt(path, f"{declared} frames")
+    if len({(one.rows, one.columns, one.signed, one.allocated) for one in pixels}) > 1:
+        raise corrupt(path, "the parts of the concatenation have several sizes")
+    frames = [
+        frame for part, (opened, one) in enumerate(zip(objects, pixels, strict=True)) for frame in _frames(opened, part, one)
+    ]
+    common, missing = _notes(first, pixels), _missing_parts(first, parts)
+    groups = _groups(frames)
+    return [
+        _volume(path, first, pixels, group, (number, len(groups)), key, common, missing or whole < declared)
+        for number, group in enumerate(groups)
+    ]
+
+
+def concatenation_of(path: Path) -> str | None:
+    """The concatenation that an object is a part of, or None; so that a tree takes each once."""
+    from pydicom import dcmread
+
+    with _quiet():
+        return (
+            str(dcmread(path, stop_before_pixels=True, specific_tags=["ConcatenationUID"]).get("ConcatenationUID", "")) or None
+        )
+
+
+def _opened(path: Path) -> Opened:
+    """The object without its pixels, once it is known to be one with B-scans."""
+    from pydicom.filereader import read_file_meta_info
+
+    with _quiet():
+        meta = read_file_meta_info(path)
+        if str(meta.get("MediaStorageSOPClassUID", "")) == DICOMDIR:
+            raise _none(path, "it is a DICOMDIR, an index of other files", "give the folder, or the files that it names")
+        syntax = str(meta.get("TransferSyntaxUID", ""))
+        if syntax == DEFLATED:
+            _bounded_inflation(path)
+        opened, pixels = _parsed(path, syntax)
+        groups = {tag.group for tag in list(opened.keys())}  # tags; iterating over the object would parse its values
+    if SCRAMBLED_GROUP in groups:
+        text = f"{path.name} is scrambled by its maker (Zeiss, private group 0407): its pixels cannot be read"
+        hint = "export it from FORUM or the device as unprotected DICOM (no EX.DCM), or as pictures"
+        raise OctcError("OCT-E223", text, hint=hint, place=str(path))
+    kind = str(opened.get("SOPClassUID", ""))
+    if kind in NOT_SCANS:
+        raise _none(path, f"it is {NOT_SCANS[kind]}", "give the OPT object of the same study")
+    if pixels is None:
+        raise OctcError("OCT-E220", f"{path.name}: DICOM without pixel data", hint="export the images too", place=str(path))
+    if opened.get("SamplesPerPixel", 1) != 1:
+        what = "a colour picture under the OPT class" if kind == OPT else "a colour picture"
+        raise _none(path, f"it is {what}", "give the OPT object with the B-scans")
+    if str(opened.get("PhotometricInterpretation", "")) not in ("MONOCHROME1", "MONOCHROME2"):
+        raise corrupt(path, f"photometric interpretation {opened.get('PhotometricInterpretation')!r} of one sample")
+    return Opened(opened, *pixels)
+
+
+def _parsed(path: Path, syntax: str) -> tuple[Any, tuple[int, int] | None]:
+    """An object up to its pixels, and where those begin and how long they say that they are; None where there are none."""
+    from pydicom import dcmread
+
+    if syntax == DEFLATED:
+        whole = dcmread(path)
+        return whole, (0, len(whole.PixelData)) if "PixelData" in whole else None
+    with path.open("rb") as stream:
+        opened = dcmread(stream, defer_size=DEFER, stop_before_pixels=True)
+        at, head = stream.tell(), stream.read(12)
+    order = ">" if syntax == BIG_ENDIAN else "<"
+    if len(head) < 12 or struct.unpack(f"{order}2H", head[:4]) != PIXELS:
+        return opened, None
+    skipped = 8 if syntax in ("", IMPLICIT) else 12
+    return opened, (at + skipped, struct.unpack(f"{order}I", head[skipped - 4 : skipped])[0])
+
+
+def _none(path: Path, what: str, hint: str) -> OctcError:
+    return OctcError("OCT-E227", f"{path.name} holds no B-scans: {what}", hint=hint, place=str(path))
+
+
+def _bounded_inflation(path: Path) -> None:
+    """A deflated object is read whole by pydicom: what it would become is counted before (the least that is known: 1 GiB)."""
+    inflater, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    from pydicom.filereader import _read_file_meta_info, read_preamble
+
+    with path.open("rb") as stream:
+        read_preamble(stream, False)
+        _read_file_meta_info(stream)
+        while block := stream.read(1 << 16):
+            while block:
+                total += len(inflater.decompress(block, 1 << 20))
+                block = inflater.unconsumed_tail
+                if total > MAX_INFLATED:
+                    raise corrupt(path, f"it inflates to more than {MAX_INFLATED} bytes")
+
+
+def _pixels(path: Path, opened: Opened) -> Pixels:
+    """Sizes, and the frames that are whole."""
+    source = Source(path)
+    syntax = str(opened.value.file_meta.get("TransferSyntaxUID", "") or IMPLICIT)
+    rows, columns = int(opened.get("Rows", 0)), int(opened.get("Columns", 0))
+    allocated, stored = int(opened.get("BitsAllocated", 0)), int(opened.get("BitsStored", 0))
+    declared = int(opened.get("NumberOfFrames", 1) or 1)
+    if not (rows > 0 and columns > 0 and rows * columns <= MAX_FRAME_PIXELS and 0 < declared <= MAX_FRAMES):
+        raise corrupt(path, f"{declared} frames of {rows} x {columns}")
+    high = int(opened.get("HighBit", stored - 1))
+    if allocated not in (8, 16) or not 0 < stored <= allocated or high != stored - 1:
+        raise corrupt(path, f"{allocated} bits allocated, {stored} stored, high bit {high}")
+    signed = int(opened.get("PixelRepresentation", 0)) == 1
+    given = (source, syntax, rows, columns, allocated, stored, signed)
+    step = rows * columns * allocated // 8
+    if syntax == DEFLATED:
+        data = bytes(opened.value.PixelData)
+        return Pixels(*given, 0, step, (), data, declared, min(declared, len(data) // step))
+    start, length = opened.start, opened.length
+    if syntax in NATIVE:
+        there = min(length, source.size - start)
+        if length < declared * step:
+            raise corrupt(path, f"{declared} frames of {rows} x {columns} are declared, the pixels have {length} bytes")
+        return Pixels(*given, start, step, (), None, declared, max(0, min(declared, there // step)))
+    _decodable(path, syntax)
+    fragments = _fragments(source, start, declared, opened)
+    return Pixels(*given, start, 0, fragments, None, declared, len(fragments))
+
+
+def _decodable(path: Path, syntax: str) -> None:
+    """E221 where this machine has no decoder for a transfer syntax."""
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import UID
+
+    try:
+        decoder = get_decoder(UID(syntax))
+    except NotImplementedError as error:
+        raise _no_decoder(path, UID(syntax).name) from error
+    if not decoder.is_available:
+        raise _no_decoder(path, UID(syntax).name)
+
+
+def _no_decoder(path: Path, name: str) -> OctcError:
+    hint = "pip install 'octc[clinic]' for JPEG-LS; else store it uncompressed: dcmdjpeg IN OUT, or gdcmconv --raw IN OUT"
+    return OctcError("OCT-E221", f"{path.name}: no decoder for {name}", hint=hint, place=str(path))
+
+
+def _fragments(source: Source, start: int, declared: int, opened: Opened) -> tuple[tuple[tuple[int, int], ...], ...]:
+    """Fragments of each frame that is whole: by the offset tables, or one a frame (PS3.5 A.4)."""
+    items, ended, end = _items(source, start)
+    table, found = items[0], items[1:]
+    base = found[0][0] - 8 if found else 0
+    offsets: list[int] = []
+    if opened.get("ExtendedOffsetTable"):
+        data = bytes(opened.get("ExtendedOffsetTable"))
+        offsets = [int(n) for n in np.frombuffer(data[: len(data) // 8 * 8], "<u8")]
+    elif table[1]:
+        data = source.take(*table)
+        offsets = [int(n) for n in np.frombuffer(data[: len(data) // 4 * 4], "<u4")]
+    if offsets:
+        if len(offsets) != declared or offsets != sorted(set(offsets)) or offsets[0] != 0:
+            raise corrupt(source.path, f"an offset table of {len(offsets)} frames for {declared}")
+        groups = [
+            tuple(item for item in found if low <= item[0] - 8 - base < high) for low, high in pairwise([*offsets, 1 << 62])
+        ]
+        last = 1 << 62 if ended else end - base  # a frame is whole where the next one begins before the end
+        return tuple(group for group, high in zip(groups, [*offsets[1:], 1 << 61], strict=True) if group and high <= last)
+    if declared == 1:
+        return (tuple(found),) if ended and found else ()
+    if len(found) > declared or (ended and len(found) < declared):
+        raise corrupt(source.path, f"{len(found)} fragments for {declared} frames, and no offset table says which is whose")
+    return tuple((item,) for item in found)
+
+
+def _items(source: Source, start: int) -> tuple[list[tuple[int, int]], bool, int]:
+    """(offset, length) of each whole item of encapsulated pixels, the offset table first; whether it is closed; its end."""
+    items: list[tuple[int, int]] = []
+    at, closed = start, False
+    while at + 8 <= source.size:
+        group, element, length = source.numbers("<HHI", at)
+        if (group, element) == (0xFFFE, 0xE0DD):
+            closed = True
+            break
+        if (group, element) != (0xFFFE, 0xE000) or length == 0xFFFFFFFF or len(items) > 16 * MAX_FRAMES:
+            raise corrupt(source.path, f"no item of pixels begins at byte {at}")
+        if at + 8 + length > source.size:
+            break
+        items.append((at + 8, length))
+        at += 8 + length
+    return items or [(at, 0)], closed, at
+
+
+def _concatenation(path: Path, opened: Opened) -> list[Path]:
+    """All parts of a concatenation that lie in this folder, in their order; the file alone where it is none."""
+    uid = str(opened.get("ConcatenationUID", ""))
+    if not uid:
+        return [path]
+    from pydicom import dcmread
+
+    found = {int(opened.get("InConcatenationNumber", 1)): path}
+    for sibling in sorted(path.parent.iterdir())[:MAX_SIBLINGS]:
+        if sibling == path or not sibling.is_file() or sibling.stat().st_size < 132:
+            continue
+        with sibling.open("rb") as stream:
+            if stream.read(132)[128:] != b"DICM":
+                continue
+        try:
+            with _quiet():
+                other = dcmread(sibling, stop_before_pixels=True, specific_tags=["ConcatenationUID", "InConcatenationNumber"])
+        except Exception:
+            continue
+        if str(other.get("ConcatenationUID", "")) == uid:
+            found.setdefault(int(other.get("InConcatenationNumber", 0)), sibling)
+    return [found[number] for number in sorted(found)]
+
+
+def _missing_parts(opened: Opened, parts: Sequence[Path]) -> bool:
+    total = opened.get("InConcatenationTotalNumber")
+    return total is not None and int(total) != len(parts)
+
+
+def _frames(opened: Opened, part: int, pixels: Pixels) -> list[Frame]:
+    """What the functional groups say of each whole frame."""
+    shared = _first(opened.get("SharedFunctionalGroupsSequence"))
+    each = opened.get("PerFrameFunctionalGroupsSequence") or []
+    if each and len(each) < pixels.declared:
+        raise corrupt(pixels.source.path, f"functional groups of {len(each)} frames for {pixels.declared}")
+    objects = _Levels(opened, shared, None)
+    eye_of_object = _eye(objects)
+    return [
+        _frame(_Levels(opened, shared, each[index] if each else None), part, index, eye_of_object)
+        for index in range(pixels.whole)
+    ]
+
+
+@dataclass(frozen=True)
+class _Levels:
+    """An object, what holds for all its frames, and what holds for one."""
+
+    top: Any
+    shared: Any
+    own: Any
+
+    def group(self, name: str) -> Any:
+        """The first item of a functional group: of the frame, or of all frames; None where there is none."""
+        for level in (self.own, self.shared):
+            item = None if level is None else _first(level.get(name))
+            if item is not None:
+                return item
+        return None
+
+
+def _first(sequence: Any) -> Any:
+    return sequence[0] if sequence else None
+
+
+def _frame(levels: _Levels, part: int, index: int, eye_of_object: tuple[str | None, str]) -> Frame:
+    content, measures = levels.group("FrameContentSequence"), levels.group("PixelMeasuresSequence")
+    position = _numbers(levels.group("PlanePositionSequence"), "ImagePositionPatient", 3)
+    pixel = _numbers(measures, "PixelSpacing", 2) or _numbers(levels.top, "PixelSpacing", 2)
+    between = _numbers(measures, "SpacingBetweenSlices", 1) or _numbers(levels.top, "SpacingBetweenSlices", 1)
+    anatomy = levels.group("FrameAnatomySequence")
+    named = str(anatomy.get("FrameLaterality", "")) if anatomy is not None else ""
+    eye, source = (EYES[named], "FrameLaterality") if named in EYES else eye_of_object
+    number = None if content is None else content.get("InStackPositionNumber")
+    return Frame(
+        part=part,
+        index=index,
+        eye=eye,
+        eye_source=source,
+        look=_look(levels),
+        stack="" if content is None else str(content.get("StackID", "")),
+        in_stack=None if number is None else int(number),
+        position=None if position is None else (position[0], position[1], position[2]),
+        across=_numbers(levels.group("PlaneOrientationSequence"), "ImageOrientationPatient", 6),
+        pixel=None if pixel is None else (pixel[0], pixel[1]),
+        between=between[0] if between else None,
+    )
+
+
+def _eye(levels: _Levels) -> tuple[str | None, str]:
+    """The eye that the object names: ImageLaterality, or Laterality of its series; None where they contradict each other."""
+    named = {
+        name: EYES[str(levels.top.get(name, ""))]
+        for name in ("ImageLaterality", "Laterality")
+        if str(levels.top.get(name, "")) in EYES
+    }
+    if len(set(named.values())) != 1:
+        return None, UNKNOWN
+    name, eye = next(iter(named.items()))
+    return eye, name
+
+
+def _numbers(item: Any, name: str, count: int) -> tuple[float, ...] | None:
+    value = None if item is None else item.get(name)
+    if value is None:
+        return None
+    numbers = tuple(float(n) for n in (value if isinstance(value, Iterable) and not isinstance(value, str) else [value]))
+    return numbers if len(numbers) == count and all(np.isfinite(numbers)) else None
+
+
+def _look(levels: _Levels) -> Look:
+    """Rescale and window of a frame: its functional groups, those of all frames, or the object's own attributes."""
+    rescale, voi = levels.group("PixelValueTransformationSequence") or levels.top, levels.group("FrameVOILUTSequence")
+    slope, intercept = float(rescale.get("RescaleSlope", 1) or 1), float(rescale.get("RescaleIntercept", 0) or 0)
+    shown = voi if voi is not None else levels.top
+    centre, width = _one(shown.get("WindowCenter")), _one(shown.get("WindowWidth"))
+    window = None
+    if centre is not None and width is not None:
+        window = (centre, width, str(shown.get("VOILUTFunction", "") or "LINEAR"))
+        windowed(np.zeros(1), *window)  # refused now, not at the first frame
+    modality = _first(levels.top.get("ModalityLUTSequence"))
+    table = _first(levels.top.get("VOILUTSequence")) if window is None else None
+    return Look(
+        slope, intercept, window, None if modality is None else _table(modality)[:2], None if table is None else _voi(table)
+    )
+
+
+def _one(value: Any) -> float | None:
+    """The first of one or several numbers."""
+    if value is None or value == "":
+        return None
+    return float(value[0] if isinstance(value, Sequence) and not isinstance(value, str) else value)
+
+
+def _table(item: Any) -> tuple[int, npt.NDArray[np.float64], int]:
+    """A LUT: the first number that it maps, its entries, their bits (PS3.3 C.11.1.1.1)."""
+    count, first, bits = (int(n) for n in item.LUTDescriptor)
+    data = item.LUTData
+    values = np.frombuffer(data, "<u2") if isinstance(data, bytes) else np.asarray(data)
+    if len(values) != (count or 1 << 16):
+        raise ValueError(f"a LUT of {len(values)} entries says that it has {count}")
+    return first, values.astype(np.float64), bits
+
+
+def _voi(item: Any) -> tuple[int, npt.NDArray[np.float64]]:
+    first, values, bits = _table(item)
+    return first, values / ((1 << bits) - 1)
+
+
+def _groups(frames: list[Frame]) -> list[list[Frame]]:
+    """One group for each eye; for each stack too, where stacks of one eye number their frames alike."""
+    eyes: dict[str, list[Frame]] = defaultdict(list)
+    for frame in frames:
+        eyes[frame.eye or ""].append(frame)
+    groups = []
+    for eye in eyes.values():
+        numbers = [frame.in_stack for frame in eye if frame.in_stack is not None]
+        stacks = {frame.stack for frame in eye}
+        if len(stacks) > 1 and len(set(numbers)) < len(numbers):
+            groups += [[frame for frame in eye if frame.stack == stack] for stack in sorted(stacks)]
+        else:
+            groups.append(eye)
+    return groups
+
+
+def _normal(frames: Sequence[Frame]) -> npt.NDArray[np.float64] | None:
+    """The normal of parallel planes; None where planes are not known or not parallel."""
+    if any(frame.across is None or frame.position is None for frame in frames):
+        return None
+    normals = np.asarray([np.cross(frame.across[:3], frame.across[3:]) for frame in frames if frame.across is not None])
+    lengths = np.linalg.norm(normals, axis=1, keepdims=True)
+    if not (lengths > 1e-6).all():
+        return None
+    normals = normals / lengths
+    return normals[0] if np.allclose(normals @ normals[0], 1, atol=1e-3) else None
+
+
+def _sorted(frames: list[Frame]) -> tuple[list[Frame], Fact[str], list[str]]:
+    """Frames by their number in the stack, else by position along the normal, else as they are."""
+    numbers = [frame.in_stack for frame in frames]
+    if all(number is not None for number in numbers) and len(set(numbers)) == len(numbers):
+        ordered = sorted(frames, key=lambda frame: frame.in_stack or 0)
+        return ordered, Fact("InStackPositionNumber", "FrameContentSequence"), []
+    notes = (
+        ["two frames have the same number in the stack"] if len(set(numbers)) < len(numbers) and numbers[0] is not None else []
+    )
+    normal = _normal(frames)
+    if normal is not None:
+        places = [float(np.dot(normal, frame.position or (0, 0, 0))) for frame in frames]
+        if len(set(places)) == len(places):
+            ordered = [frame for _, frame in sorted(zip(places, frames, strict=True), key=lambda pair: pair[0])]
+            return ordered, Fact("position along the normal", "ImagePositionPatient"), notes
+    return frames, Fact("file order", "order in the file"), notes
+
+
+def _volume(
+    path: Path, opened: Opened, pixels: list[Pixels], group: list[Frame], place: tuple[int, int], key: bytes | None,
+    common: list[str], lacking: bool,
+) -> Volume:  # fmt: skip
+    ordered, order, notes = _sorted(group)
+    one = pixels[0]
+    complete, gaps = _complete(ordered, lacking)
+    eye = ordered[0].eye
+    if eye is None:
+        notes = [*notes, "the eye is not named"]
+    notes = [*common, *notes, *gaps]
+
+    def stored(index: int) -> Raw:
+        frame = ordered[index]
+        return pixels[frame.part].read(frame.index)
+
+    moment = str(opened.get("AcquisitionDateTime", "") or "")
+    return Volume(
+        path=path,
+        format=NAME,
+        frames=len(ordered),
+        rows=one.rows,
+        columns=one.columns,
+        dtype=("int" if one.signed else "uint") + str(one.allocated),
+        intensity=_intensity(opened, one, [frame.look for frame in ordered]),
+        read=stored,
+        part=place[0],
+        parts=place[1],
+        laterality=Fact(eye, ordered[0].eye_source) if eye else Fact(),
+        spacing=_spacing(ordered),
+        pattern=Fact("volume", "ImagePositionPatient") if len(ordered) > 1 and _normal(ordered) is not None else Fact(),
+        device=_device(opened),
+        acquired=Fact(_iso(moment), "AcquisitionDateTime") if _iso(moment) else Fact(),
+        order=order,
+        complete=complete,
+        patient=patient_hash(key, str(opened.get("PatientID", "")), str(opened.get("IssuerOfPatientID", ""))),
+        notes=tuple(notes),
+    )
+
+
+def _complete(ordered: Sequence[Frame], lacking: bool) -> tuple[Fact[bool], list[str]]:
+    """Whether frames are missing: parts or bytes that are not there, or gaps in their numbers."""
+    if lacking:
+        return Fact(False, "parts or frames of the object are missing"), ["parts or frames of the object are missing"]
+    numbers = sorted(frame.in_stack for frame in ordered if frame.in_stack is not None)
+    if len(numbers) == len(ordered) and len(set(numbers)) == len(numbers) and numbers[-1] - numbers[0] + 1 != len(numbers):
+        absent = numbers[-1] - numbers[0] + 1 - len(numbers)
+        return Fact(False, "InStackPositionNumber"), [f"{absent} numbers are missing in the stack"]
+    return Fact(True, "NumberOfFrames"), []
+
+
+def _spacing(ordered: Sequence[Frame]) -> Fact[tuple[float | None, float | None, float | None]]:
+    """mm: between B-scans from their positions (even ones), else as the object says; in depth and across from PixelSpacing."""
+    pixel = ordered[0].pixel if len({frame.pixel for frame in ordered}) == 1 else None
+    between, source = ordered[0].between if len(ordered) > 1 else None, "SpacingBetweenSlices"
+    normal = _normal(ordered)
+    if normal is not None and len(ordered) > 1:
+        steps = np.diff([float(np.dot(normal, frame.position or (0, 0, 0))) for frame in ordered])
+        if np.allclose(steps, steps[0], rtol=0.01, atol=1e-6) and abs(steps[0]) > 1e-6:
+            between, source = round(abs(float(np.mean(steps))), 6), "ImagePositionPatient"
+    if pixel is None and between is None:
+        return Fact()
+    names = ", ".join(name for name, there in ((source, between), ("PixelSpacing", pixel)) if there)
+    return Fact((between, *(pixel or (None, None))), names)
+
+
+def _device(opened: Opened) -> Fact[str]:
+    words = [str(opened.get(name, "") or "") for name in ("Manufacturer", "ManufacturerModelName")]
+    text = " ".join(word for word in words if word)
+    return Fact(text, "Manufacturer, ManufacturerModelName") if text else Fact()
+
+
+def _iso(moment: str) -> str | None:
+    """A DICOM date and time as ISO 8601 to the second; None where there is none."""
+    digits = moment.split(".", maxsplit=1)[0][:14]
+    if len(digits) != 14 or not digits.isdigit():
+        return None
+    return f"{digits[:4]}-{digits[4:6]}-{digits[6:8]}T{digits[8:10]}:{digits[10:12]}:{digits[12:14]}"
+
+
+def _notes(opened: Opened, pixels: list[Pixels]) -> list[str]:
+    """What is unusual in an object."""
+    notes = []
+    if str(opened.get("SOPClassUID", "")) != OPT:
+        notes.append("not an OPT object: what it shows is the user's word")
+    for one in pixels:
+        if not one.step or one.inflated is not None or not one.whole:
+            continue
+        length = opened.length if one is pixels[0] else 0
+        if length > one.declared * one.step + 1:
+            notes.append(f"{length - one.declared * one.step} bytes follow the last frame and are not read")
+        if one.stored < one.allocated:
+            order = ">" if one.syntax == BIG_ENDIAN else "<"
+            first = one.source.array(f"{order}u{one.allocated // 8}", one.start, (one.rows, one.columns))
+            if not one.signed and int(first.max()) >> one.stored:
+                notes.append(f"bits above BitsStored ({one.stored}) are set; they do not count")
+    return notes
+
+
+def _intensity(opened: Opened, pixels: Pixels, looks: list[Look]) -> Intensity:
+    """The grey of an object's frames, as data."""
+    turned = (
+        str(opened.get("PhotometricInterpretation")) == "MONOCHROME1"
+        or str(opened.get("PresentationLUTShape", "")) == "INVERSE"
+    )
+    padding = _padding(opened)
+    low, high = (
+        (-(1 << (pixels.stored - 1)), (1 << (pixels.stored - 1)) - 1) if pixels.signed else (0, (1 << pixels.stored) - 1)
+    )
+
+    def apply(raw: Raw, index: int) -> UInt8:
+        grey = _shown(raw, looks[index], low, high)
+        grey = 255 - grey if turned else grey
+        if padding is not None:
+            grey = np.where((raw >= padding[0]) & (raw <= padding[1]), 0, grey).astype(np.uint8)
+        return grey
+
+    alike = all(look.to_json() == looks[0].to_json() for look in looks)
+    numbers = {**(looks[0].to_json() if alike else {"per": "frame"}), "bits": pixels.stored, "turned": turned}
+    return Intensity("dicom", apply, numbers)
+
+
+def _shown(raw: Raw, look: Look, low: int, high: int) -> UInt8:
+    """Stored numbers -> rescaled -> window, table or whole range -> grey."""
+    if raw.dtype == np.uint8 and look == Look() and (low, high) == (0, 255):
+        return raw
+    if look.modality is not None:
+        first, table = look.modality
+        values = table[np.clip(raw.astype(np.int64) - first, 0, len(table) - 1)]
+        ends = (float(table.min()), float(table.max()))
+    else:
+        values = raw.astype(np.float64) * look.slope + look.intercept
+        ends = (low * look.slope + look.intercept, high * look.slope + look.intercept)
+    if look.voi is not None:
+        first, table = look.voi
+        return to_grey(table[np.clip(np.rint(values).astype(np.int64) - first, 0, len(table) - 1)])
+    if look.window is not None:
+        return to_grey(windowed(values, *look.window))
+    bottom, top = min(ends), max(ends)
+    return to_grey((values - bottom) / ((top - bottom) or 1.0))
+
+
+def windowed(values: npt.NDArray[np.float64], centre: float, width: float, function: str) -> npt.NDArray[np.float64]:
+    """Shares 0 to 1 (PS3.3 C.11.2.1.2 and C.11.2.1.3). function: LINEAR, LINEAR_EXACT or SIGMOID. ValueError for others."""
+    if function == "SIGMOID" and width > 0:
+        return 1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -700, 700)))
+    if function == "LINEAR_EXACT" and width > 0:
+        return np.clip((values - centre) / width + 0.5, 0, 1)
+    if function == "LINEAR" and width >= 1:
+        if width == 1:
+            return (values > centre - 0.5).astype(np.float64)
+        return np.clip((values - (centre - 0.5)) / (width - 1) + 0.5, 0, 1)
+    raise ValueError(f"window of width {width} and function {function!r}")
+
+
+def _padding(opened: Opened) -> tuple[int, int] | None:
+    """Stored numbers that lie outside of the picture (C.7.5.1.1.2): from, to."""
+    value = opened.get("PixelPaddingValue")
+    if not isinstance(value, int):
+        return None
+    limit = opened.get("PixelPaddingRangeLimit", value)
+    return min(value, int(limit)), max(value, int(limit))

@@ -1,0 +1,141 @@
+"""Which format a file is of, by its content and never by its ending; and the one door to all of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from octc.core.errors import OctcError, shorten
+from octc.volumes import bioptigen, dicom, headerless, heyex_e2e, heyex_vol, heyex_xml, stacks, topcon
+from octc.volumes.source import Source, reading
+from octc.volumes.volume import RawShape, Volume
+
+HEAD = 4096
+Read = Callable[[Path, bytes | None, bool], list[Volume]]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format: what it is called, whether a file is of it (its first bytes, its size), how it is read."""
+
+    title: str
+    fits: Callable[[bytes, Path], bool]
+    read: Read
+
+
+def _tiff(head: bytes, path: Path) -> bool:
+    return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") and stacks.pages(path) > 1
+
+
+FORMATS: Mapping[str, Format] = {
+    dicom.NAME: Format("DICOM", lambda head, _: head[128:132] == b"DICM", dicom.read),
+    heyex_vol.NAME: Format("Heidelberg RAW export (.vol)", lambda head, _: heyex_vol.is_vol(head), heyex_vol.read),
+    heyex_xml.NAME: Format("Heidelberg XML export", lambda head, _: heyex_xml.is_xml(head), heyex_xml.read),
+    heyex_e2e.NAME: Format(
+        "Heidelberg .e2e, .sdb (experimental)", lambda h, _: h[:4] == b"CMDb" and h[36:43] == b"MDbMDir", heyex_e2e.read
+    ),
+    topcon.NAME: Format("Topcon .fda, .fds", lambda head, _: head[:4] == topcon.MAGIC, topcon.read),
+    bioptigen.NAME: Format("Bioptigen .OCT", lambda head, _: bioptigen.is_bioptigen(head), bioptigen.read),
+    stacks.TIFF: Format("TIFF of several pages", _tiff, stacks.read_tiff),
+    stacks.MANIFEST: Format(
+        "pictures with a manifest (volume.json)", lambda _, path: stacks.is_manifest(path), stacks.read_manifest
+    ),
+}
+# Formats without a header: asked for by an ending, and never without the user's dimensions.
+HEADERLESS = {".img": headerless.CIRRUS, ".oct": headerless.OPTOVUE}
+
+
+def format_of(path: str | os.PathLike[str]) -> str | None:
+    """The key of a file's format; None where it is no volume (it may be a picture).
+
+    Raises:
+        OctcError: E222 the file cannot be read at all.
+    """
+    place = Path(path)
+    with reading(place):
+        head = Source(place).head(HEAD)
+        found = next((name for name, one in FORMATS.items() if one.fits(head, place)), None)
+        if found is not None or not head:
+            return found
+        return None if _is_picture(head) or head[:2] == b"PK" else HEADERLESS.get(place.suffix.lower())
+
+
+def _is_picture(head: bytes) -> bool:
+    starts = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM", b"GIF8", b"RIFF")
+    return head.startswith(starts)
+
+
+def read_volumes(
+    path: str | os.PathLike[str],
+    *,
+    key: bytes | None = None,
+    shape: RawShape | None = None,
+    allow_cut: bool = False,
+) -> list[Volume]:
+    """All volumes of a file: one eye at one time each, B-scans in order. Pixels are read when they are asked for.
+
+    Args:
+        path: a file, in any format of `FORMATS`; what it is decides its content.
+        key: the site's secret, for `Volume.patient`; without one there is no hash.
+        shape: dimensions and eye of a file that has no header (Zeiss `.img`, Optovue `.OCT`).
+        allow_cut: take the B-scans of a file that is cut short which are whole; `Volume.complete` says so.
+
+    Raises:
+        OctcError: E220 to E227 (what is wrong with the file), E901 a library for its format is not installed.
+
+    >>> read_volumes("eye.vol")[0].laterality  # doctest: +SKIP
+    Fact(value='R', source='ScanPosition')
+    """
+    place = Path(path)
+    if shape is not None and shape.laterality not in (None, "R", "L"):
+        raise OctcError("OCT-E104", f"eye {shape.laterality!r}", hint="R or L", place="--eye")
+    name = format_of(place)
+    if name is None:
+        raise _unknown(place)
+    with reading(place):
+        if name in FORMATS:
+            return FORMATS[name].read(place, key, allow_cut)
+        return headerless.read_raw(place, name, shape, allow_cut)
+
+
+def read_volume(
+    path: str | os.PathLike[str],
+    *,
+    index: int | None = None,
+    key: bytes | None = None,
+    shape: RawShape | None = None,
+    allow_cut: bool = False,
+) -> Volume:
+    """The volume of a file, or one of several.
+
+    Args:
+        index: which volume of the file (from 0); needed where it holds several. The others: `read_volumes`.
+
+    Raises:
+        OctcError: as `read_volumes`; E224 the file holds several volumes and none, or one that is not there, is named.
+
+    >>> read_volume("eye.vol").frame(0).dtype  # doctest: +SKIP
+    dtype('uint8')
+    """
+    found = read_volumes(path, key=key, shape=shape, allow_cut=allow_cut)
+    if index is None and len(found) == 1:
+        return found[0]
+    if index is not None and 0 <= index < len(found):
+        return found[index]
+    listed = shorten([f"{one.part}: {one.frames} B-scans, eye {one.laterality.value or 'unknown'}" for one in found], 10, "")
+    hint = f"index=0 to index={len(found) - 1}, or read_volumes for all"
+    raise OctcError("OCT-E224", f"{Path(path).name} holds {len(found)} volumes ({listed})", hint=hint, place=str(path))
+
+
+def _unknown(path: Path) -> OctcError:
+    with reading(path):
+        head = Source(path).head(4)
+    if head[:2] == b"PK":
+        text, hint = f"{path.name} is a zip archive", "unpack it, and give the folder (Thorlabs .OCT: export the images)"
+    elif not head:
+        text, hint = f"{path.name} is empty", "copy or export it again"
+    else:
+        text, hint = f"{path.name} is no volume of a known format", "known: " + ", ".join(one.title for one in FORMATS.values())
+    return OctcError("OCT-E202", text, hint=hint, place=str(path))

@@ -1,0 +1,134 @@
+"""Heidelberg's RAW export, `.vol`: a header of 2048 bytes, the SLO picture, then each B-scan with a header of its own.
+
+Source: the layout that Heidelberg Engineering gives out with the export ("HSF-OCT-..." files), as eyepy 0.21 and
+octSegmentation read it. All numbers are little-endian. B-scans stand in file order; float32 maximum marks what lies outside.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from octc.volumes.source import Source, corrupt, cut_short, filetime, text_of
+from octc.volumes.volume import (
+    LEFT,
+    MAX_FRAME_PIXELS,
+    MAX_FRAMES,
+    RIGHT,
+    UNKNOWN,
+    Fact,
+    Intensity,
+    Raw,
+    UInt8,
+    Volume,
+    heyex_grey,
+    patient_hash,
+    to_grey,
+)
+
+NAME = "heidelberg-vol"
+HEADER = 2048
+SCAN_HEADER, MAX_SCAN_HEADER = 256, 1 << 24  # bytes before the numbers of a B-scan
+OUTSIDE = np.finfo(np.float32).max
+PATTERNS = {1: "line", 2: "circle", 3: "volume", 4: "volume", 5: "radial"}
+EYES = {"OD": RIGHT, "OS": LEFT}
+
+
+def grey(raw: Raw, _index: int) -> UInt8:
+    """Reflectivity to grey; outside of the scan is black."""
+    share = heyex_grey(np.where(raw == OUTSIDE, 0, raw).astype(np.float32))
+    share[raw == OUTSIDE] = 0
+    return to_grey(share)
+
+
+INTENSITY = Intensity("heyex-log", grey, {"offset": 2.44e-4, "shift": 8.3, "scale": 8.285, "outside": "black"})
+
+
+def is_vol(head: bytes) -> bool:
+    """Whether a file begins with this header: Heidelberg's name, or a text, then sizes and scales that can be."""
+    if head.startswith(b"HSF-OCT-"):
+        return True
+    if len(head) < HEADER or not all(32 <= byte < 127 for byte in head[:4]):
+        return False
+    sizes = [int(n) for n in np.frombuffer(head[12:24], "<i4")]
+    scales = [float(head_scale) for head_scale in np.frombuffer(head[24:48], "<f8")]
+    scan_header = int(np.frombuffer(head[100:104], "<i4")[0])
+    return (
+        all(0 < size <= 1 << 15 for size in sizes)
+        and all(0 <= scale < 10 for scale in scales)
+        and SCAN_HEADER <= scan_header <= MAX_SCAN_HEADER
+        and text_of(head[84:88]) in (*EYES, "")
+    )
+
+
+def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
+    """The one volume of a `.vol` file. Raises: OctcError E222 E226."""
+    source = Source(path)
+    columns, frames, rows = source.numbers("<3i", 12)
+    scale_x, distance, scale_z = source.numbers("<3d", 24)
+    slo = source.numbers("<2i", 48)
+    eye = text_of(source.take(84, 4))
+    (ticks,) = source.numbers("<Q", 88)
+    pattern, scan_header = source.numbers("<2i", 96)
+    source.take(0, HEADER)
+    if not (columns > 0 and rows > 0 and columns * rows <= MAX_FRAME_PIXELS and 0 < frames <= MAX_FRAMES):
+        raise corrupt(path, f"{frames} B-scans of {rows} x {columns}")
+    if min(slo) < 0 or max(slo) > 1 << 15:
+        raise corrupt(path, f"SLO picture of {slo[1]} x {slo[0]}")
+    places = _places(source, HEADER + slo[0] * slo[1], frames, 4 * columns * rows)
+    whole = len(places)
+    if whole < frames and not (allow_cut and whole):
+        raise cut_short(path, f"{whole} of {frames} B-scans are whole", whole)
+
+    def stored(index: int) -> Raw:
+        return source.array("<f4", places[index][1], (rows, columns))
+
+    quality = [float(source.numbers("<f", header + 56)[0]) for header, _ in places]
+    moment = filetime(ticks)
+    notes = [] if whole == frames else [f"cut short: {whole} of {frames} B-scans"]
+    if any(pixels - header != scan_header for header, pixels in places):
+        notes.append(
+            f"headers of B-scans are not of the {scan_header} bytes that the file's header says; their own word counts"
+        )
+    if eye not in EYES:
+        notes.append(f"the eye is not named (ScanPosition {eye!r})")
+    between = distance if whole > 1 and PATTERNS.get(pattern) not in ("radial", "circle") and distance > 0 else None
+    return [
+        Volume(
+            path=path,
+            format=NAME,
+            frames=whole,
+            rows=rows,
+            columns=columns,
+            dtype="float32",
+            intensity=INTENSITY,
+            read=stored,
+            laterality=Fact(EYES[eye], "ScanPosition") if eye in EYES else Fact(),
+            spacing=Fact((between, scale_z or None, scale_x or None), "Distance, ScaleZ, ScaleX"),
+            pattern=Fact(PATTERNS[pattern], "ScanPattern") if pattern in PATTERNS else Fact(),
+            device=Fact(f"Heidelberg Engineering {text_of(source.take(0, 12))}".strip(), "Version"),
+            acquired=Fact(moment, "ExamTime" if moment else UNKNOWN),
+            order=Fact("file order", "order in the file"),
+            complete=Fact(whole == frames, "NumBScans"),
+            patient=patient_hash(key, text_of(source.take(140, 21))),
+            quality=tuple(quality) if all(0 <= q < 1e30 for q in quality) else (),
+            notes=tuple(notes),
+        )
+    ]
+
+
+def _places(source: Source, at: int, frames: int, size: int) -> list[tuple[int, int]]:
+    """(header, numbers) of each B-scan that is whole. Each says itself how long its header is."""
+    places: list[tuple[int, int]] = []
+    for index in range(frames):
+        if at + SCAN_HEADER > source.size:
+            break
+        (header,) = source.numbers("<i", at + 12)
+        if not SCAN_HEADER <= header <= MAX_SCAN_HEADER:
+            raise corrupt(source.path, f"the header of B-scan {index} says that it has {header} bytes")
+        if at + header + size > source.size:
+            break
+        places.append((at, at + header))
+        at += header + size
+    return places

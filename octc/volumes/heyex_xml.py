@@ -1,0 +1,135 @@
+"""Heidelberg's XML export: an XML file beside TIFF or BMP pictures, already mapped to 8 bits by the maker.
+
+Source: the export itself, as eyepy 0.21 reads it. Grey is not that of a `.vol` of the same scan before its curve is applied.
+Pictures are taken by their name from the folder of the XML file, never from elsewhere.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PureWindowsPath
+from xml.etree import ElementTree
+
+import numpy as np
+
+from octc.core.errors import OctcError
+from octc.imaging.preprocess import read_image
+from octc.volumes.source import Source, corrupt, cut_short, moment_of
+from octc.volumes.volume import LEFT, MAX_FRAMES, RIGHT, UNKNOWN, Fact, Raw, Volume, linear, patient_hash
+
+NAME = "heidelberg-xml"
+ROOT = "HEDX"
+MAX_XML = 64 << 20
+PLACE = "OphthalmicAcquisitionContext"
+EYES = {"R": RIGHT, "L": LEFT}
+
+
+def is_xml(head: bytes) -> bool:
+    """Whether a file begins as Heidelberg's XML."""
+    return b"<HEDX" in head[:1024]
+
+
+def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
+    """A volume for each series. Raises: OctcError E222 damaged, E226 pictures are missing."""
+    source = Source(path)
+    if source.size > MAX_XML:
+        raise corrupt(path, f"XML of {source.size} bytes")
+    data = source.take(0, source.size)
+    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
+        raise corrupt(path, "XML that declares entities")
+    try:
+        root = ElementTree.fromstring(data)
+    except ElementTree.ParseError as error:
+        raise corrupt(path, f"XML: {error}") from error
+    found = []
+    for patient in root.iter("Patient"):
+        hashed = patient_hash(key, _text(patient, "PatientID"))
+        for study in patient.iter("Study"):
+            found += [(series, study, hashed) for series in study.iter("Series") if _scans(series)]
+    if not found:
+        raise OctcError("OCT-E227", f"{path.name} names no B-scans", hint="export the OCT images too", place=str(path))
+    return [_volume(path, one, number, len(found), allow_cut) for number, one in enumerate(found)]
+
+
+def _scans(series: ElementTree.Element) -> list[ElementTree.Element]:
+    return [image for image in series.iter("Image") if _text(image, "ImageType/Type") == "OCT"]
+
+
+def _text(element: ElementTree.Element, where: str) -> str:
+    found = element.find(where)
+    return (found.text or "").strip() if found is not None else ""
+
+
+def _number(element: ElementTree.Element, where: str) -> float | None:
+    try:
+        value = float(_text(element, where))
+    except ValueError:
+        return None
+    return value if np.isfinite(value) else None
+
+
+def _volume(
+    path: Path, found: tuple[ElementTree.Element, ElementTree.Element, str | None], part: int, parts: int, allow_cut: bool
+) -> Volume:
+    series, study, patient = found
+    scans = _scans(series)
+    files = [path.parent / PureWindowsPath(_text(scan, "ImageData/ExamURL").replace("/", "\\")).name for scan in scans]
+    there = [index for index, file in enumerate(files) if file.name and file.is_file()]
+    if len(there) < len(files) and not (allow_cut and there):
+        absent = next(file.name for index, file in enumerate(files) if index not in there)
+        raise cut_short(path, f"{len(there)} of {len(files)} pictures are in its folder ({absent} is not)", len(there))
+    if len(there) > MAX_FRAMES:
+        raise corrupt(path, f"{len(there)} B-scans")
+    first = read_image(files[there[0]]).image
+    columns, rows = first.size
+
+    def stored(index: int) -> Raw:
+        picture = read_image(files[there[index]]).image
+        if picture.size != (columns, rows):
+            raise corrupt(path, f"{files[there[index]].name} is {picture.height} x {picture.width}, others {rows} x {columns}")
+        return np.asarray(picture.convert("L"))
+
+    eye, moment = EYES.get(_text(series, "Laterality")), _moment(scans[0], study)
+    notes = [] if eye else ["the eye is not named"]
+    if len(there) < len(files):
+        notes.append(f"{len(there)} of {len(files)} pictures are there")
+    quality = [_number(scans[index], f"{PLACE}/ImageQuality") for index in there]
+    return Volume(
+        path=path,
+        format=NAME,
+        frames=len(there),
+        rows=rows,
+        columns=columns,
+        dtype="uint8",
+        intensity=linear(0, 255),
+        read=stored,
+        part=part,
+        parts=parts,
+        laterality=Fact(eye, "Laterality") if eye else Fact(),
+        spacing=Fact((_between(scans), _number(scans[0], f"{PLACE}/ScaleY"), _number(scans[0], f"{PLACE}/ScaleX")), PLACE),
+        device=Fact("Heidelberg Engineering", "file type"),
+        acquired=Fact(moment, "AcquisitionTime" if moment else UNKNOWN),
+        order=Fact("file order", "order in the XML"),
+        complete=Fact(len(there) == len(files), "pictures that the XML names"),
+        patient=patient,
+        quality=tuple(q for q in quality if q is not None) if None not in quality else (),
+        notes=tuple(notes),
+    )
+
+
+def _between(scans: list[ElementTree.Element]) -> float | None:
+    """mm between B-scans, where they are parallel and even: from the starts of their lines."""
+    ends = [[_number(scan, f"{PLACE}/{end}/Coord/{axis}") for end in ("Start", "End") for axis in ("X", "Y")] for scan in scans]
+    if len(scans) < 2 or any(None in end for end in ends):
+        return None
+    steps = np.linalg.norm(np.diff(np.asarray(ends, float).reshape(-1, 2, 2), axis=0), axis=2)
+    even = np.allclose(steps, steps.mean(), rtol=0.04)
+    return float(round(steps.mean(), 6)) if even and steps.mean() > 0 else None
+
+
+def _moment(scan: ElementTree.Element, study: ElementTree.Element) -> str | None:
+    """When a B-scan was taken: the day of its study, and the time of its acquisition where it is named."""
+    day = [_number(study, f"StudyDate/Date/{part}") for part in ("Year", "Month", "Day")]
+    time = [_number(scan, f"AcquisitionTime/Time/{part}") for part in ("Hour", "Minute", "Second")]
+    if None in day or None in time:
+        return None
+    return moment_of(tuple(int(n) for n in (*day, *time) if n is not None))

@@ -1,0 +1,149 @@
+"""Stacks of pictures: a TIFF of several pages, and PNG or TIFF files with a manifest, `volume.json`."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from octc.core.errors import OctcError
+from octc.core.files import read_json, sha256_file
+from octc.imaging.preprocess import DAMAGE, read_image
+from octc.volumes.source import corrupt, cut_short
+from octc.volumes.volume import LEFT, MAX_FRAME_PIXELS, MAX_FRAMES, RIGHT, Fact, Raw, Volume, linear
+
+TIFF, MANIFEST = "tiff-stack", "manifest"
+SCHEMA = "octc.volume/1"
+FILE = "volume.json"
+DEEP = {"I;16": 65535, "I;16B": 65535, "I;16N": 65535, "L": 255}  # modes of Pillow -> the largest number
+PHOTOMETRIC = 262
+_WARNINGS = threading.Lock()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    with _WARNINGS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path, formats=("TIFF",)) as picture:
+            yield picture
+
+
+def pages(path: Path) -> int:
+    """Pages of a TIFF; 0 for what cannot be read."""
+    try:
+        with _opened(path) as picture:
+            return int(getattr(picture, "n_frames", 1))
+    except DAMAGE:
+        return 0
+
+
+def read_tiff(path: Path, _key: bytes | None, _allow_cut: bool) -> list[Volume]:
+    """The pages of a TIFF as B-scans in their order. Raises: OctcError E222."""
+    with _opened(path) as picture:
+        count, (columns, rows), mode = int(getattr(picture, "n_frames", 1)), picture.size, picture.mode
+        white = int(picture.tag_v2.get(PHOTOMETRIC, 1)) == 0  # type: ignore[attr-defined]
+    if mode not in DEEP:
+        raise corrupt(path, f"pages in mode {mode}; 8 or 16 bits of grey are read")
+    if rows * columns > MAX_FRAME_PIXELS or count > MAX_FRAMES:
+        raise corrupt(path, f"{count} pages of {rows} x {columns}")
+    top = DEEP[mode]
+
+    def stored(index: int) -> Raw:
+        with _opened(path) as picture:
+            picture.seek(index)
+            if picture.size != (columns, rows) or picture.mode != mode:
+                what = f"page {index} is {picture.height} x {picture.width} in mode {picture.mode}"
+                raise corrupt(path, f"{what}, the first one is {rows} x {columns} in mode {mode}")
+            found = np.asarray(picture)
+            return found.astype(found.dtype.newbyteorder("="))
+
+    upside_down = white and mode != "L"  # Pillow turns 8 bits over itself
+    return [
+        Volume(
+            path=path,
+            format=TIFF,
+            frames=count,
+            rows=rows,
+            columns=columns,
+            dtype="uint8" if top == 255 else "uint16",
+            intensity=linear(top, 0) if upside_down else linear(0, top),
+            read=stored,
+            order=Fact("file order", "order of the pages"),
+            notes=("a TIFF says neither eye nor spacing",),
+        )
+    ]
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether a file is the manifest of a stack."""
+    if path.name != FILE and path.suffix != ".json":
+        return False
+    try:
+        value = read_json(path)
+    except (OSError, ValueError):
+        return False
+    return isinstance(value, dict) and value.get("schema") == SCHEMA
+
+
+def read_manifest(path: Path, _key: bytes | None, allow_cut: bool) -> list[Volume]:
+    """The pictures that a manifest names, checked against its checksums. Raises: OctcError E222 E226 E501."""
+    value = read_json(path)
+    entries = [(_inside(path, str(entry["file"])), str(entry["sha256"])) for entry in value["frames"]]
+    there = [(file, digest) for file, digest in entries if file.is_file()]
+    if len(there) < len(entries) and not (allow_cut and there):
+        raise cut_short(path, f"{len(there)} of {len(entries)} pictures are there", len(there))
+    if not there or len(there) > MAX_FRAMES:
+        raise corrupt(path, f"{len(there)} pictures")
+    for file, digest in there:
+        if sha256_file(file) != digest:
+            hint = "copy the stack again, or write it anew: octc data convert"
+            raise OctcError("OCT-E501", f"{file.name} does not match its checksum", hint=hint, place=str(path))
+    first = read_image(there[0][0]).image
+    columns, rows = first.size
+
+    def stored(index: int) -> Raw:
+        picture = read_image(there[index][0]).image.convert("L")
+        if picture.size != (columns, rows):
+            raise corrupt(path, f"{there[index][0].name} has another size")
+        return np.asarray(picture)
+
+    eye = value.get("laterality")
+    spacing = value.get("spacing_mm")
+    return [
+        Volume(
+            path=path,
+            format=MANIFEST,
+            frames=len(there),
+            rows=rows,
+            columns=columns,
+            dtype="uint8",
+            intensity=linear(0, 255),
+            read=stored,
+            laterality=_said(eye if eye in (RIGHT, LEFT) else None),
+            spacing=_said((spacing[0], spacing[1], spacing[2]) if isinstance(spacing, list) and len(spacing) == 3 else None),
+            pattern=_said(value.get("pattern")),
+            device=_said(value.get("device")),
+            acquired=_said(value.get("acquired")),
+            order=Fact("manifest", FILE),
+            complete=Fact(len(there) == len(entries) and value.get("complete") is not False, FILE),
+            patient=value.get("patient"),
+            notes=tuple(str(note) for note in value.get("notes", ())),
+        )
+    ]
+
+
+def _said(value: Any) -> Fact[Any]:
+    return Fact() if value is None else Fact(value, FILE)
+
+
+def _inside(path: Path, name: str) -> Path:
+    """A picture beside the manifest; no other place."""
+    if Path(name).name != name:
+        raise corrupt(path, f"it names {name!r}, which is not a file beside it")
+    return path.parent / name

@@ -1,0 +1,225 @@
+"""Topcon's `.fda` and `.fds`: "FOCT", then chunks of a name, a length and data.
+
+Source: the description of uocte (Topcon File Format) and of OCT-Converter 0.7. B-scans are JPEG 2000 of 8 bits (@IMG_JPEG),
+motion-compensated uint16 (@IMG_MOT_COMP_03) or uint16 as scanned (@IMG_SCAN_03). All numbers are little-endian.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from octc.volumes.source import Source, corrupt, cut_short, moment_of, text_of
+from octc.volumes.volume import LEFT, MAX_FRAME_PIXELS, MAX_FRAMES, RIGHT, UNKNOWN, Fact, Raw, Volume, linear, patient_hash
+
+NAME = "topcon"
+MAGIC = b"FOCT"
+HEADER = 15
+MAX_CHUNKS = 10_000
+# how the B-scans can be stored, the first that is there is taken; the rest of the name -> what is said of it
+JPEG, COMPENSATED, SCANNED = b"@IMG_JPEG", b"@IMG_MOT_COMP_03", b"@IMG_SCAN_03"
+STORED = {b"FDA": (JPEG, COMPENSATED, SCANNED), b"FDS": (SCANNED, COMPENSATED, JPEG)}
+PATTERNS = {1: "line", 2: "volume", 3: "radial", 4: "cross"}
+EYES = {0: RIGHT, 1: LEFT}
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Where the data of a chunk lie."""
+
+    name: bytes
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Scans:
+    """B-scans of a chunk: how many are whole of how many, their size, and a function that gives one."""
+
+    chunk: Chunk
+    mode: int
+    rows: int
+    columns: int
+    declared: int
+    whole: int
+    dtype: str
+    largest: int
+    read: Callable[[int], Raw]
+
+
+def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
+    """The one volume of a file. Raises: OctcError E222 E226."""
+    source = Source(path)
+    chunks, whole_file = chunks_of(source)
+    kind = source.take(4, 3)
+    found = next((chunks[name] for name in STORED.get(kind, STORED[b"FDA"]) if name in chunks), None)
+    if found is None:
+        if not whole_file:
+            raise cut_short(path, "it ends before any B-scan")
+        raise corrupt(path, f"no B-scans in a form that is known (chunks: {_names(chunks)})")
+    scans = _compressed(source, found) if found.name == JPEG else _plain(source, found)
+    if not (0 < scans.whole == scans.declared or (allow_cut and scans.whole)):
+        raise cut_short(path, f"{scans.whole} of {scans.declared} B-scans are whole", scans.whole)
+    notes = [] if scans.whole == scans.declared else [f"cut short: {scans.whole} of {scans.declared} B-scans"]
+    if found.name == SCANNED and COMPENSATED in chunks:
+        notes.append("B-scans as scanned; the motion-compensated ones of the file are not used")
+    eye, moment = _capture(source, chunks)
+    if eye.value is None:
+        notes.append("the eye is not named")
+    return [
+        Volume(
+            path=path,
+            format=NAME,
+            frames=scans.whole,
+            rows=scans.rows,
+            columns=scans.columns,
+            dtype=scans.dtype,
+            intensity=linear(0, scans.largest),
+            read=scans.read,
+            laterality=eye,
+            spacing=_spacing(source, chunks, scans),
+            pattern=Fact(PATTERNS[scans.mode], _word(found.name)) if scans.mode in PATTERNS else Fact(),
+            device=_device(source, chunks),
+            acquired=moment,
+            order=Fact("file order", "order in the file"),
+            complete=Fact(scans.whole == scans.declared, _word(found.name)),
+            patient=_patient(source, chunks, key),
+            notes=tuple(notes),
+        )
+    ]
+
+
+def chunks_of(source: Source) -> tuple[dict[bytes, Chunk], bool]:
+    """The first chunk of each name, and whether the list ends where the file does."""
+    found: dict[bytes, Chunk] = {}
+    at = HEADER
+    for _ in range(MAX_CHUNKS):
+        if at >= source.size:
+            return found, at == source.size
+        length = source.take(at, 1)[0]
+        if length == 0:
+            return found, True
+        if at + 1 + length + 4 > source.size:
+            return found, False
+        name = source.take(at + 1, length)
+        if not name.startswith(b"@"):
+            raise corrupt(source.path, f"no chunk begins at byte {at}")
+        (size,) = source.numbers("<I", at + 1 + length)
+        start = at + 1 + length + 4
+        found.setdefault(name, Chunk(name, start, size))
+        at = start + size
+    raise corrupt(source.path, f"more than {MAX_CHUNKS} chunks")
+
+
+def _checked(source: Source, rows: int, columns: int, frames: int) -> None:
+    if not (rows > 0 and columns > 0 and rows * columns <= MAX_FRAME_PIXELS and 0 < frames <= MAX_FRAMES):
+        raise corrupt(source.path, f"{frames} B-scans of {rows} x {columns}")
+
+
+def _compressed(source: Source, chunk: Chunk) -> Scans:
+    """@IMG_JPEG: mode, two numbers that are not known, width, height, B-scans, one more; then size and JPEG 2000 of each."""
+    mode, _, _, columns, rows, frames, _ = source.numbers("<B6I", chunk.offset)
+    _checked(source, rows, columns, frames)
+    places: list[tuple[int, int]] = []
+    at, end = chunk.offset + 25, chunk.offset + chunk.size
+    for _ in range(frames):
+        if at + 4 > min(end, source.size):
+            break
+        (size,) = source.numbers("<I", at)
+        if at + 4 + size > end:
+            raise corrupt(source.path, f"a B-scan of {size} bytes leaves its chunk")
+        if at + 4 + size > source.size:
+            break
+        places.append((at + 4, size))
+        at += 4 + size
+
+    def stored(index: int) -> Raw:
+        with Image.open(io.BytesIO(source.take(*places[index])), formats=("JPEG2000", "JPEG")) as picture:
+            if picture.size != (columns, rows) or picture.mode != "L":
+                what = f"B-scan {index} is {picture.height} x {picture.width} ({picture.mode})"
+                raise corrupt(source.path, f"{what}, {rows} x {columns} of 8 bits is declared")
+            return np.asarray(picture)
+
+    return Scans(chunk, mode, rows, columns, frames, len(places), "uint8", 255, stored)
+
+
+def _plain(source: Source, chunk: Chunk) -> Scans:
+    """Mode, width, height, bits, B-scans, format, size; then uint16 of each B-scan, a row of depth after the other."""
+    mode, columns, rows, bits, frames, _, size = source.numbers("<B4IBI", chunk.offset)
+    _checked(source, rows, columns, frames)
+    if bits not in (8, 16):
+        raise corrupt(source.path, f"{bits} bits a pixel")
+    kind = "<u2" if bits == 16 else "u1"
+    step, start = rows * columns * (bits // 8), chunk.offset + 22
+    if start + frames * step > chunk.offset + chunk.size or size < frames * step:
+        raise corrupt(source.path, f"{frames} B-scans of {rows} x {columns} do not fit into their chunk")
+    whole = max(0, min(frames, (source.size - start) // step))
+
+    def stored(index: int) -> Raw:
+        return source.array(kind, start + index * step, (rows, columns))
+
+    return Scans(chunk, mode, rows, columns, frames, whole, "uint16" if bits == 16 else "uint8", (1 << bits) - 1, stored)
+
+
+def _part(source: Source, chunks: dict[bytes, Chunk], name: bytes, layout: str) -> tuple[int, ...] | None:
+    """Numbers at the beginning of a chunk; None where it is absent or shorter."""
+    chunk = chunks.get(name)
+    if chunk is None or chunk.size < struct.calcsize(layout) or chunk.offset + struct.calcsize(layout) > source.size:
+        return None
+    return source.numbers(layout, chunk.offset)
+
+
+def _capture(source: Source, chunks: dict[bytes, Chunk]) -> tuple[Fact[str], Fact[str]]:
+    """Eye and moment: @CAPTURE_INFO_02 (eye, mode, session, label of 100 bytes, six numbers), or the older @CAPTURE_INFO."""
+    for name, layout in ((b"@CAPTURE_INFO_02", "<BBI100x6H"), (b"@CAPTURE_INFO", "<B6H")):
+        numbers = _part(source, chunks, name, layout)
+        if numbers is not None:
+            eye, moment = EYES.get(numbers[0]), moment_of(tuple(numbers[-6:]))
+            word = _word(name)
+            return Fact(eye, word if eye else UNKNOWN), Fact(moment, word if moment else UNKNOWN)
+    return Fact(), Fact()
+
+
+def _spacing(source: Source, chunks: dict[bytes, Chunk], scans: Scans) -> Fact[tuple[float | None, float | None, float | None]]:
+    """mm from the width and height of the field (mm) and the depth of a pixel (micrometres)."""
+    for name, layout in ((b"@PARAM_SCAN_04", "<3I3d"), (b"@PARAM_SCAN_02", "<B5I3d")):
+        numbers = _part(source, chunks, name, layout)
+        if numbers is not None:
+            width, height, depth = numbers[-3:]
+            volume = PATTERNS.get(scans.mode) == "volume" and scans.declared > 1
+            between = height / scans.declared if volume and 0 < height < 100 else None
+            across = width / scans.columns if 0 < width < 100 else None
+            return Fact((between, depth / 1000 if 0 < depth < 1000 else None, across), _word(name))
+    return Fact()
+
+
+def _device(source: Source, chunks: dict[bytes, Chunk]) -> Fact[str]:
+    for name in (b"@HW_INFO_03", b"@HW_INFO_02", b"@HW_INFO_01"):
+        chunk = chunks.get(name)
+        if chunk is not None and chunk.offset + 16 <= source.size and chunk.size >= 16:
+            model = text_of(source.take(chunk.offset, 16))
+            return Fact(f"Topcon {model}".strip(), _word(name))
+    return Fact("Topcon", "file type")
+
+
+def _patient(source: Source, chunks: dict[bytes, Chunk], key: bytes | None) -> str | None:
+    """The hash of the patient's id: the first 32 bytes of @PATIENT_INFO_02, or of the older chunk."""
+    for name in (b"@PATIENT_INFO_02", b"@PATIENT_INFO"):
+        chunk = chunks.get(name)
+        if chunk is not None and chunk.size >= 32 and chunk.offset + 32 <= source.size:
+            return patient_hash(key, text_of(source.take(chunk.offset, 32)))
+    return None
+
+
+def _word(name: bytes) -> str:
+    return name.decode("ascii", "replace")
+
+
+def _names(chunks: dict[bytes, Chunk]) -> str:
+    return ", ".join(sorted(_word(name) for name in chunks)[:10]) or "none"

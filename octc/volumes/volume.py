@@ -1,0 +1,196 @@
+"""One eye at one time: its B-scans in order, and what is known about them, each with where that comes from."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from octc.volumes.source import reading
+
+UInt8 = npt.NDArray[np.uint8]
+Raw = npt.NDArray[Any]
+T = TypeVar("T")
+UNKNOWN = "unknown"
+RIGHT, LEFT = "R", "L"
+
+NOBODY = ("", "unknown", "anonymous", "anonymized", "anonymised", "none", "0")
+MAX_FRAMES = 10_000  # B-scans of one volume
+MAX_FRAME_PIXELS = 64_000_000
+MAX_VOLUMES = 1_000  # of one file
+
+
+@dataclass(frozen=True)
+class Fact(Generic[T]):
+    """A value and where it comes from: the name of a field, "the user", or "unknown" where there is no value."""
+
+    value: T | None = None
+    source: str = UNKNOWN
+
+    def to_json(self) -> dict[str, Any]:
+        return {"value": self.value, "source": self.source}
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """How stored numbers become grey 0 to 255, as data: two volumes of the same name and numbers are comparable.
+
+    Attributes:
+        name: of the mapping, for example "heyex-log" or "linear". numbers: what it was done with.
+        apply: (stored numbers of one B-scan, its index) -> uint8 of the same shape.
+    """
+
+    name: str
+    apply: Callable[[Raw, int], UInt8]
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, **self.numbers}
+
+
+@dataclass(frozen=True)
+class RawShape:
+    """What only the user knows of a file without a header.
+
+    Attributes:
+        frames, rows, columns: B-scans, depth samples and A-scans. laterality: "R", "L" or None.
+    """
+
+    frames: int
+    rows: int
+    columns: int
+    laterality: str | None = None
+
+
+@dataclass(frozen=True)
+class Volume:
+    """B-scans of one eye at one time. Frames are read when they are asked for; nothing of them is kept.
+
+    Attributes:
+        path: the file. format: a key of `octc.volumes.formats.FORMATS`. part: which volume of the file (from 0); parts: of
+        how many.
+        frames: number of B-scans. rows, columns: depth samples and A-scans of each, pixels. dtype: of the stored numbers.
+        intensity: how they become grey. laterality: "R" or "L". spacing: mm (between B-scans, in depth, between A-scans),
+        each None where it is not known. pattern: "volume", "line", "circle", "radial" or "cross". device: maker and model.
+        acquired: ISO 8601, as the device says it (no time zone is added). order: how the B-scans are sorted.
+        complete: whether all B-scans are there. patient: keyed hash of the patient's identity in the file, None without a key
+        or an identity. quality: the maker's number for each B-scan, empty where there is none.
+        notes: what a reader must know. read: stored numbers of a B-scan.
+    """
+
+    path: Path
+    format: str
+    frames: int
+    rows: int
+    columns: int
+    dtype: str
+    intensity: Intensity
+    read: Callable[[int], Raw]
+    part: int = 0
+    parts: int = 1
+    laterality: Fact[str] = Fact()
+    spacing: Fact[tuple[float | None, float | None, float | None]] = Fact()
+    pattern: Fact[str] = Fact()
+    device: Fact[str] = Fact()
+    acquired: Fact[str] = Fact()
+    order: Fact[str] = Fact()
+    complete: Fact[bool] = Fact()
+    patient: str | None = None
+    quality: tuple[float, ...] = ()
+    notes: tuple[str, ...] = ()
+    experimental: bool = False
+
+    @property
+    def name(self) -> str:
+        """The file, and which volume of it where it holds several."""
+        return str(self.path) if self.parts == 1 else f"{self.path}#{self.part}"
+
+    def raw(self, index: int) -> Raw:
+        """Stored numbers of a B-scan: [rows, columns], of `dtype`.
+
+        Raises:
+            IndexError: there is no such B-scan. OctcError: E222 E226 the file is damaged there.
+        """
+        if not 0 <= index < self.frames:
+            raise IndexError(f"B-scan {index} of {self.frames}")
+        with reading(self.path):
+            return self.read(index)
+
+    def frame(self, index: int) -> UInt8:
+        """A B-scan as grey: uint8 [rows, columns]."""
+        stored = self.raw(index)
+        with reading(self.path):
+            return self.intensity.apply(stored, index)
+
+    def __len__(self) -> int:
+        return self.frames
+
+    def __iter__(self) -> Iterator[UInt8]:
+        return (self.frame(index) for index in range(self.frames))
+
+    def digest(self) -> str:
+        """sha256 of the stored numbers of all B-scans in order, with their shape: the same under any file name."""
+        value = hashlib.sha256(f"{self.frames} {self.rows} {self.columns} {self.dtype}".encode())
+        for index in range(self.frames):
+            value.update(np.ascontiguousarray(self.raw(index)).tobytes())
+        return value.hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the pixels."""
+        names = ("laterality", "spacing", "pattern", "device", "acquired", "order", "complete")
+        return {
+            "file": str(self.path),
+            "part": self.part,
+            "parts": self.parts,
+            "format": self.format,
+            "experimental": self.experimental,
+            "frames": self.frames,
+            "rows": self.rows,
+            "columns": self.columns,
+            "dtype": self.dtype,
+            "intensity": self.intensity.to_json(),
+            **{name: getattr(self, name).to_json() for name in names},
+            "patient": self.patient,
+            "notes": list(self.notes),
+        }
+
+
+def patient_hash(key: bytes | None, patient: str, issuer: str = "") -> str | None:
+    """HMAC-SHA256 of a patient's id under the site's key, 32 hexadecimal digits; None without a key or an id.
+
+    The same id gives the same hash whatever the format of the file; issuer: who gave it out, where a file says so.
+    """
+    word = patient.strip()
+    if not key or word.lower() in NOBODY:
+        return None
+    return hmac.new(key, f"{issuer.strip()}\x1f{word}".encode(), hashlib.sha256).hexdigest()[:32]
+
+
+def linear(low: float, high: float) -> Intensity:
+    """Grey that rises from `low` (0) to `high` (255) and is held there outside."""
+
+    def apply(raw: Raw, _index: int) -> UInt8:
+        if raw.dtype == np.uint8 and (low, high) == (0, 255):
+            return raw
+        return to_grey((raw.astype(np.float64) - low) / (high - low))
+
+    return Intensity("linear", apply, {"low": low, "high": high})
+
+
+def heyex_grey(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Heidelberg's display curve for reflectivity 0 to 1: (ln(x + 2.44e-4) + 8.3) / 8.285, 0 to 1.
+
+    Source: the fit of OCT-Converter#21, within about 3 grey values of the maker's own 8-bit export.
+    """
+    return (np.log(np.maximum(values, 0).astype(np.float64) + 2.44e-4) + 8.3) / 8.285
+
+
+def to_grey(share: npt.NDArray[np.float64]) -> UInt8:
+    """Shares 0 to 1 as 0 to 255, rounded; what lies outside is held at the ends, what is no number is black."""
+    return (np.clip(np.nan_to_num(share, nan=0.0, posinf=1.0, neginf=0.0), 0, 1) * 255 + 0.5).astype(np.uint8)
