@@ -45,10 +45,12 @@ def test_type_checkers_see_the_names_that_are_there() -> None:
 
 
 def test_a_package_that_is_a_public_function_stays_one() -> None:
-    code = "import octc; f = octc.export; import octc.export.triton; assert callable(octc.export) and octc.export is f"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
+    for name, inside in (("export", "triton"), ("train", "tasks")):
+        code = f"import octc; f = octc.{name}; import octc.{name}.{inside}; assert callable(octc.{name}) and octc.{name} is f"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr
     assert "targets" in inspect.signature(octc.export).parameters
+    assert "teacher" in inspect.signature(octc.train).parameters
 
 
 @pytest.mark.parametrize("name", sorted(octc.__all__))
