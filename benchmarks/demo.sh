@@ -10,7 +10,7 @@ cd "$place"
 echo "demo in $place"
 set -x
 octc doctor || true
-octc data phantom --severity 0.9
+octc data synthetic --severity 0.9
 octc data check phantom
 octc train student --dataset phantom --recipe demo --with-teacher
 octc export --fp32 --target onnx

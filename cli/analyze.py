@@ -19,7 +19,7 @@ def analyze(
     session: Session,
     run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Student run; the newest finished one without it")] = None,
 ) -> int:
-    """Rank the layers of a run's INT8 network by what each costs on the select set. Writes runs/<id>/analysis/."""
+    """Rank the layers of a run's INT8 network by what each costs on the validation set. Writes runs/<id>/analysis/."""
     from octc.cli.export import find_student
     from octc.core.optional import need
     from octc.core.progress import absolute
@@ -52,8 +52,8 @@ def analyze(
 
 
 def table(found: Sensitivity, title: str) -> str:
-    """The most costly layers, and what leaving them in float mends."""
-    lines = [f"{title}: each convolution alone in INT8, {found.images} images of the select set", ""]
+    """The most costly layers, and what leaving them in float recovers."""
+    lines = [f"{title}: each convolution alone in INT8, {found.images} images of the validation set", ""]
     width = max(len(cost.layer) for cost in found.costs[:SHOWN])
     lines.append(f"{'layer':<{width}}  {'KL, nats':>10}  {'classes changed':>15}  {'noise of logits':>15}")
     for cost in found.costs[:SHOWN]:

@@ -29,7 +29,7 @@ def bench(
     bundles: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[BUNDLE...]", help="Artifacts, folders of artifacts, or runs; newest student run with artifacts"
+            metavar="[ARTIFACT...]", help="Artifacts, folders of artifacts, or runs; newest student run with artifacts"
         ),
     ] = None,
     images: Annotated[str | None, typer.Option(metavar="DIR", help="At least 64 images to time (the run's own)")] = None,

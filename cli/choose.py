@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def choose(
     session: Session,
     bundle: Annotated[
-        str | None, typer.Argument(metavar="[RUN|BUNDLE]", help="Run or artifacts; newest student run with artifacts")
+        str | None, typer.Argument(metavar="[RUN|ARTIFACT]", help="Run or artifacts; newest student run with artifacts")
     ] = None,
 ) -> int:
     """Name one file to deploy: which, why, and what is provisional or unknown.

@@ -21,17 +21,19 @@ SHELLS = {
 }
 
 
-def completion(
-    session: Session, shell: Annotated[str, typer.Argument(metavar="|".join(SHELLS), help="Which shell")]
-) -> int:  # fmt: skip
+def completion(session: Session, shell: Annotated[str, typer.Argument(metavar="|".join(SHELLS), help="Which shell")]) -> int:
     """Print the completion script of a shell. Put the line that is said on stderr into the shell's start file to keep it."""
     if shell not in SHELLS:
         raise OctcError("OCT-E104", f"unknown shell {shell!r}", hint=f"one of: {', '.join(SHELLS)}", place="SHELL")
     name = "pwsh" if shell == "powershell" else shell
     done = subprocess.run(
-        [sys.executable, "-m", "octc.cli._app.main"], env={**os.environ, "_OCTC_COMPLETE": f"source_{name}"},
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "octc.cli._app.main"],
+        env={**os.environ, "_OCTC_COMPLETE": f"source_{name}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     if done.returncode or not done.stdout.strip():
         raise OctcError("OCT-E407", f"no script for {shell}: {done.stderr.strip()[:200]}", hint="pip install -U typer")
     session.report({"shell": shell, "script": done.stdout, "use": SHELLS[shell]})

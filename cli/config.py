@@ -79,13 +79,26 @@ def examples() -> dict[str, Any]:
     recipe = RECIPES[DEFAULT]()
     stage, taught = recipe.student, recipe.distillation
     return {
-        "data.root": DATASETS["ucsd"].default_root, "train.recipe": DEFAULT, "train.epochs": stage.epochs, "train.lr": stage.lr,
-        "train.batch": stage.batch, "train.seed": SEED, "train.size": stage.size, "train.val": recipe.val,
-        "train.distil": taught.kind, "train.standardise": taught.standardise, "train.calibrate": taught.calibrate,
-        "train.cached_views": taught.views, "export.opset": opsets()[-1], "bench.duration": STANDARD.duration_s,
-        "bench.min_queries": STANDARD.min_queries, "bench.threads": usable_threads()[0], "bench.remote_python": PYTHON,
-        "bundle.signature": KEYS["bundle"]["signature"].choices[0], "bundle.trusted": "maker.pub",
-    }  # fmt: skip
+        "data.root": DATASETS["ucsd"].default_root,
+        "train.recipe": DEFAULT,
+        "train.epochs": stage.epochs,
+        "train.lr": stage.lr,
+        "train.batch": stage.batch,
+        "train.seed": SEED,
+        "train.size": stage.size,
+        "train.val": recipe.val,
+        "train.distil": taught.kind,
+        "train.standardise": taught.standardise,
+        "train.calibrate": taught.calibrate,
+        "train.cached_views": taught.views,
+        "export.opset": opsets()[-1],
+        "bench.duration": STANDARD.duration_s,
+        "bench.min_queries": STANDARD.min_queries,
+        "bench.threads": usable_threads()[0],
+        "bench.remote_python": PYTHON,
+        "artifact.signature": KEYS["artifact"]["signature"].choices[0],
+        "artifact.trusted": "maker.pub",
+    }
 
 
 def template() -> str:

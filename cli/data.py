@@ -83,7 +83,7 @@ def phantom(
     patients: Annotated[int | None, typer.Option(min=2, help="patients of each class (half as many as images)")] = None,
     seed: Annotated[int, typer.Option(min=0, help="the same seed draws the same images")] = 0,
     severity: Annotated[float, typer.Option(min=0, max=1, help="Least severity of a disease: 0 has subtle ones, 1 none")] = 0.0,
-    force: Annotated[bool, typer.Option("--force", help="replace phantoms that are there")] = False,
+    force: Annotated[bool, typer.Option("--force", help="replace images that are there")] = False,
 ) -> int:
     """Draw synthetic B-scans in the layout of UCSD. They say nothing about patients; a quarter of them is the test part."""
     from octc.datasets.registry import spec_of

@@ -20,11 +20,11 @@ def fetch(
     place: Annotated[
         str | None, typer.Option("--from", metavar="URL|FILE", help="another address, or a file that is here")
     ] = None,
-    sha256: Annotated[str | None, typer.Option(help="sum that the file of --from must have")] = None,
+    sha256: Annotated[str | None, typer.Option(help="checksum that the file of --from must have")] = None,
     size: Annotated[int | None, typer.Option(help="octmnist: 64, 128 or 224 pixels (64)")] = None,
     force: Annotated[bool, typer.Option("--force", help="fetch again what was fetched before")] = False,
 ) -> int:
-    """Download a data set, check it and unpack it. Source, licence, size and sum are said before anything is downloaded.
+    """Download a data set, check it and unpack it. Source, licence, size and checksum are named before the download.
 
     A download that broke off goes on when the command is repeated. The folder appears when everything is in it.
     """
@@ -34,7 +34,7 @@ def fetch(
 
     source = source_of(name)
     if sha256 is not None and place is None:
-        raise OctcError("OCT-E102", "--sha256 without --from", hint="leave it out: the source states its own sum")
+        raise OctcError("OCT-E102", "--sha256 without --from", hint="leave it out: the source states its own checksum")
     if sha256 is not None and (len(sha256) != 64 or not set(sha256.lower()) <= set("0123456789abcdef")):
         raise OctcError("OCT-E104", f"--sha256 {sha256}", hint="64 hexadecimal digits", place="--sha256")
     if size is not None and (name != "octmnist" or place is not None):

@@ -1,4 +1,4 @@
-"""`octc data paired-phantom`: synthetic OCT and fundus images of the same eyes."""
+"""`octc data paired-synthetic`: synthetic OCT and fundus images of the same eyes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def paired_phantom(
     patients: Annotated[int, typer.Option(min=8, help="patients, each with two eyes")] = 120,
     images: Annotated[int, typer.Option(min=1, help="images of each eye and modality")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="the same seed draws the same images")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="replace phantoms that are there")] = False,
+    force: Annotated[bool, typer.Option("--force", help="replace images that are there")] = False,
 ) -> int:
     """Draw OCT and fundus images of the same eyes, six labels that do not exclude each other, in the layout of TOPCON-MM.
 

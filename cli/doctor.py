@@ -1,4 +1,4 @@
-"""`octc doctor`: what this machine can do, and for the rest the command that mends it. Changes nothing, contacts nobody."""
+"""`octc doctor`: what this machine can do, and for the rest the command that resolves it. Changes nothing, contacts nobody."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def doctor(
         ),
     ] = None,
 ) -> int:
-    """Say what this machine can do and how to mend the rest. Ends with 4 when there is a problem."""
+    """Say what this machine can do and how to resolve the rest. Ends with 4 when there is a problem."""
     if target is not None and target not in TARGETS:
         raise OctcError("OCT-E104", f"unknown target {target!r}", hint=f"one of: {', '.join(TARGETS)}", place="--target")
     checks = [seen_from(check, target) for check in _all_checks(session, target)]
@@ -60,9 +60,16 @@ def doctor(
 def _all_checks(session: Session, target: str | None) -> list[Check]:
     """Every group, in the order in which they are shown; those that wait for other programs wait together."""
     groups: tuple[Callable[[Session], list[Check]], ...] = (
-        _packages, lambda _: _cpu(target), _memory, _gpu, lambda _: _runtimes(session, target), _sensors, _data, _network,
+        _packages,
+        lambda _: _cpu(target),
+        _memory,
+        _gpu,
+        lambda _: _runtimes(session, target),
+        _sensors,
+        _data,
+        _network,
         _telemetry,
-    )  # fmt: skip
+    )
     with ThreadPoolExecutor(len(groups)) as pool:
         return [check for found in pool.map(lambda group: group(session), groups) for check in found]
 
@@ -198,7 +205,7 @@ def _artifacts(session: Session, group: str) -> list[Check]:
         founds, words = find_artifacts(None, session.run_dir, os.environ)
     except OctcError as error:
         if error.code == "OCT-E107":
-            return [Check(group, "info", "no artifact here yet", "octc export, or copy one to ./bundles")]
+            return [Check(group, "info", "no artifact here yet", "octc export, or copy one to ./artifacts")]
         return [Check(group, "problem", error.message, error.hint, error.code)]
     checks = []
     for found in founds[:MOST]:
@@ -268,7 +275,14 @@ def _telemetry(_session: Session) -> list[Check]:
 
 
 def _plain(check: Check) -> dict[str, Any]:
-    shown = {"group": check.group, "state": check.state, "text": check.text, "mend": check.hint, "code": check.code}
+    shown = {
+        "group": check.group,
+        "state": check.state,
+        "text": check.text,
+        "hint": check.hint,
+        "mend": check.hint,
+        "code": check.code,
+    }
     return {key: value or None for key, value in shown.items()}
 
 

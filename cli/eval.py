@@ -79,7 +79,7 @@ def evaluate(
 
 
 def _eyes(session: Session, run: Run, root: Path, what: tuple[str, str], device: Any, tell: Callable[[int, int], None]) -> int:
-    """A run whose classes do not exclude each other: figures by eye, at thresholds of the select set."""
+    """A run whose classes do not exclude each other: figures by eye, at thresholds of the validation set."""
     from octc.stats.patients import words_of
     from octc.train.crossmodal.evaluation import evaluate_eye_run, eye_report
 

@@ -29,13 +29,14 @@ def explain(
     word: Annotated[str | None, typer.Argument(metavar="CODE|WORD", help="OCT-E705, E705, or a word of a verdict")] = None,
     every: Annotated[bool, typer.Option("--list", help="All codes and words")] = False,
     schema: Annotated[
-        str | None, typer.Option(metavar="COMMAND", help="The JSON Schema of what that command prints with --json")
+        str | None,
+        typer.Option(metavar="NAME", help="The JSON Schema of what a command prints with --json, or of a file"),
     ] = None,
 ) -> int:
     """Explain an error or warning code, a word of a verdict or a measurement, or the JSON of a command."""
     asked = [every, word is not None, schema is not None]
     if sum(asked) != 1:
-        text = "give one code or word, --list or --schema COMMAND" + (", not several of them" if any(asked) else "")
+        text = "give one code or word, --list or --schema NAME" + (", not several of them" if any(asked) else "")
         raise OctcError("OCT-E102" if any(asked) else "OCT-E104", text, hint="octc explain OCT-E705, or octc explain --list")
     if schema is not None:
         from octc.cli.json_schema import schema_of
@@ -72,10 +73,15 @@ def entry_of(word: str) -> dict[str, Any]:
     exit_code, means = CODES.get(name, (None, name.replace("_", " ")))
     row = _row_of(word) if name == TOLERANCE else ""
     return {
-        "name": name, "exit_code": exit_code, "means": means, "why": f"{text['why']}{row}" if "why" in text else None,
+        "name": name,
+        "exit_code": exit_code,
+        "means": means,
+        "why": f"{text['why']}{row}" if "why" in text else None,
         "causes": text.get("causes", []),
-        "mend": text.get("mend", []), "related": text.get("related", []),
-    }  # fmt: skip
+        "hint": text.get("hint", []),
+        "mend": text.get("hint", []),
+        "related": text.get("related", []),
+    }
 
 
 @cache
@@ -116,7 +122,7 @@ def lines(entry: dict[str, Any]) -> list[str]:
     )
     out = [f"{entry['name']}{kind}: {entry['means']}"]
     out += [f"  why      {entry['why']}"] if entry["why"] else []
-    for head, items in (("causes", entry["causes"]), ("mend", entry["mend"])):
+    for head, items in (("causes", entry["causes"]), ("hint", entry["hint"])):
         out += [f"  {head if i == 0 else '':<8} {'- ' if len(items) > 1 else ''}{item}" for i, item in enumerate(items)]
     return out + ([f"  related  {', '.join(entry['related'])}"] if entry["related"] else [])
 

@@ -49,9 +49,9 @@ def export(
     ] = False,
     allow_fallback: Annotated[bool, typer.Option("--allow-fallback", help="FP16 where INT8 is rejected")] = False,
     require_engine: Annotated[bool, typer.Option("--require-engine", help="Fail unless a TensorRT engine is built")] = False,
-    from_bundle: Annotated[
+    from_artifact: Annotated[
         Path | None,
-        typer.Option("--from-bundle", metavar="DIR", help="Build the engine of a TensorRT artifact here"),
+        typer.Option("--from-artifact", metavar="DIR", help="Build the engine of a TensorRT artifact here"),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and stop")] = False,
 ) -> int:
@@ -61,11 +61,11 @@ def export(
 
     if target not in (*FORMATS, "all"):
         raise OctcError("OCT-E104", f"unknown target {target!r}", hint=f"one of: {', '.join(FORMATS)}, all")
-    if from_bundle is not None:
+    if from_artifact is not None:
         if run is not None or precision is not None or temperature or target not in ("all", *libraries()):
-            text = "--from-bundle builds the engine of one artifact: what decides what is in it does not go with it"
-            raise OctcError("OCT-E102", text, hint="octc export --from-bundle DIR --target tensorrt")
-        return _build(session, from_bundle, force=force, allow_fallback=allow_fallback)
+            text = "--from-artifact builds the engine of one artifact: what decides what is in it does not go with it"
+            raise OctcError("OCT-E102", text, hint="octc export --from-artifact DIR --target tensorrt")
+        return _build(session, from_artifact, force=force, allow_fallback=allow_fallback)
     from octc.core.optional import need_wing
 
     need_wing("export")

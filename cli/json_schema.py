@@ -1,4 +1,4 @@
-"""The JSON Schema of what a command prints with --json: the envelope with the command's own document in it.
+"""The JSON Schema of what a command prints with --json (the envelope with the command's own document in it), and of files.
 
 Both are made of the structs of octc/schemas/, where the documents are defined.
 """
@@ -8,14 +8,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from octc.core.deprecated import COMMAND, new_of
 from octc.core.errors import OctcError
 
 # command -> module of octc/schemas/ and what its document may be
 DOCUMENTS: dict[str, tuple[str, ...]] = {
     "analyze": ("commands", "Analysis"),
     "bench": ("bench", "BenchResult", "BenchPlan", "ComparedResults"),
-    "bundle sign": ("commands", "SignedArtifacts"),
-    "bundle verify": ("commands", "CheckedArtifacts"),
+    "artifact sign": ("commands", "SignedArtifacts"),
+    "artifact verify": ("commands", "CheckedArtifacts"),
     "choose": ("evaluation", "Choice"),
     "compare": ("evaluation", "Compared"),
     "completion": ("commands", "Completion"),
@@ -24,12 +25,15 @@ DOCUMENTS: dict[str, tuple[str, ...]] = {
     "config validate": ("commands", "ConfigValues"),
     "data audit": ("data", "Audit"),
     "data check": ("data", "Audit"),
+    "data convert": ("volumes", "Converted"),
     "data fetch": ("data", "Fetched"),
     "data list": ("data", "KnownSets"),
-    "data paired-phantom": ("data", "Drawn"),
-    "data phantom": ("data", "Drawn"),
+    "data paired-synthetic": ("data", "Drawn"),
+    "data synthetic": ("data", "Drawn"),
     "data split": ("data", "ShownSplit"),
     "data stats": ("data", "PixelStatistics"),
+    "data synthetic-volumes": ("volumes", "DrawnVolumes"),
+    "data volume": ("volumes", "Volumes"),
     "doctor": ("commands", "Health"),
     "eval": ("evaluation", "Evaluation", "EvaluatedFolds"),
     "explain": ("commands", "Entry", "Entries", "PrintedSchema"),
@@ -52,25 +56,38 @@ DOCUMENTS: dict[str, tuple[str, ...]] = {
 }
 
 
+# file -> the same
+FILES: dict[str, tuple[str, ...]] = {
+    "artifact.json": ("artifact", "Manifest"),
+    "bench-HOST.json": ("bench", "BenchResult"),
+    "figures.json": ("evaluation", "EvaluationFile"),
+    "run.json": ("runs", "RunFile"),
+    "split.json": ("split", "SplitFile"),
+    "verify.json": ("verify", "VerifyFile"),
+}
+
+
 def schema_names() -> list[str]:
-    """Commands that have a schema, as they are typed."""
-    return sorted(DOCUMENTS)
+    """Commands, as they are typed, and files that have a schema."""
+    return [*sorted(DOCUMENTS), *FILES]
 
 
 def schema_of(command: str) -> dict[str, Any]:
-    """The whole schema of a command, complete by itself (E101 where there is no such command).
+    """The whole schema of a command or a file, complete by itself (E101 where there is none).
 
-    Where the command succeeded `data` is its document; where it failed it may also be empty.
+    Where a command succeeded `data` is its document; where it failed it may also be empty.
     """
-    if command not in DOCUMENTS:
-        raise OctcError(
-            "OCT-E101", f"no such command: {command}", hint=f"one of: {', '.join(schema_names())}", place="--schema"
-        )
+    command = new_of(COMMAND, command)
+    if command not in schema_names():
+        text = f"no such command or file: {command}"
+        raise OctcError("OCT-E101", text, hint=f"one of: {', '.join(schema_names())}", place="--schema")
     from octc.schemas.common import json_schema
     from octc.schemas.envelope import Envelope
 
-    module, *names = DOCUMENTS[command]
+    module, *names = {**DOCUMENTS, **FILES}[command]
     kinds = [getattr(import_module(f"octc.schemas.{module}"), name) for name in names]
+    if command in FILES:
+        return json_schema(f"octc:file:{command}:1", command, *kinds)
     name = f"octc:command:{command.replace(' ', '-')}:1"
     whole, own = json_schema(name, f"octc {command}", Envelope), json_schema(f"{name}:data", f"octc {command}", *kinds)
     data = {"$ref": own["$id"]}

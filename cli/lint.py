@@ -26,10 +26,10 @@ def lint(
     session: Session,
     model: Annotated[Path, typer.Argument(metavar="ONNX", help="ONNX file")],
     target: Annotated[str, typer.Option(help=_targets())] = "tensorrt",
-    fix: Annotated[bool, typer.Option("--fix", help="Write MODEL.fixed.onnx with what can be mended safely")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Write MODEL.fixed.onnx with what can be repaired safely")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace MODEL.fixed.onnx")] = False,
 ) -> int:
-    """Find what an engine would reject, run in float or mis-scale. Exit 0: nothing to mend."""
+    """Find what an engine would reject, run in float or mis-scale. Exit 0: nothing to repair."""
     from octc.core.optional import need
 
     need("onnx")
@@ -46,8 +46,8 @@ def lint(
         after = examine(fixed, target)
         document |= {"repairs": done, "findings_after": [f.to_json() for f in after], "fixed_file": str(_beside(model))}
         for line in done:
-            session.say(f"  mended: {line}")
-        session.say(f"  wrote {_beside(model)}" if done else "  nothing that can be mended safely; no file was written")
+            session.say(f"  repaired: {line}")
+        session.say(f"  wrote {_beside(model)}" if done else "  nothing that can be repaired safely; no file was written")
         found = after
     bad = sum(f.severity in "EW" for f in found)
     document["clean"] = bad == 0
@@ -63,7 +63,7 @@ def table(found: list[Finding], name: str, target: str) -> str:
     for one in found:
         grouped.setdefault((one.rule, one.name), []).append(one)
     for (rule, words), members in grouped.items():
-        lines.append(f"{rule} {words}: {len(members)}" + (f"   mend: {members[0].fix}" if members[0].fix else ""))
+        lines.append(f"{rule} {words}: {len(members)}" + (f"   hint: {members[0].fix}" if members[0].fix else ""))
         lines += [f"    {one.node}: {one.message}" for one in members[:SHOWN]]
         lines += [f"    and {len(members) - SHOWN} more"] if len(members) > SHOWN else []
     errors, warnings = (sum(f.severity == kind for f in found) for kind in "EW")

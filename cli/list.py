@@ -38,8 +38,11 @@ def list_(
     if what is not None and what not in KINDS:
         raise OctcError("OCT-E104", f"unknown list {what!r}", hint=f"one of: {', '.join(KINDS)}")
     makers: dict[str, Callable[[Session], list[Row]]] = {
-        "models": _models, "datasets": _datasets, "recipes": _recipes, "runs": _runs,
-    }  # fmt: skip
+        "models": _models,
+        "datasets": _datasets,
+        "recipes": _recipes,
+        "runs": _runs,
+    }
     found = {kind: makers[kind](session) for kind in ((what,) if what else KINDS)}
     session.report(found)
     for kind, rows in found.items():

@@ -12,7 +12,7 @@ from octc.cli._app.session import Session
 from octc.cli._app.tables import Rows
 from octc.core.errors import OctcError
 from octc.core.files import TEMPORARY, read_json
-from octc.store.find import BUNDLES, artifact_folders
+from octc.store.find import COPIED, artifact_folders
 from octc.store.runs import LOCK, Run, owning, scan_runs
 
 LINKS = ("run", "teacher_run")  # what the lineage of an artifact says of runs
@@ -27,7 +27,7 @@ def prune(
     """List (with --yes: delete) unfinished runs that nothing refers to, and what half-done or rejected exports left.
 
     A run that finished stays, and so does one that is in use, that has an artifact, that taught another run or that an artifact
-    here or under ./bundles comes from.
+    here or under ./artifacts comes from.
     """
     runs = scan_runs(session.run_dir)
     needed = _needed(runs)
@@ -56,7 +56,7 @@ def prune(
 def _needed(runs: list[Run]) -> set[str]:
     """Runs that another run or an artifact names, or that hold an artifact."""
     named = {str(run.read().get("teacher_run")) for run in runs}
-    places = [run.artifacts for run in runs] + [BUNDLES, *(path for path in BUNDLES.glob("*") if path.is_dir())]
+    places = [run.artifacts for run in runs] + [one for place in COPIED for one in (place, *place.glob("*")) if one.is_dir()]
     for place in places:
         for folder in artifact_folders(place):
             try:

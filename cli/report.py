@@ -21,14 +21,14 @@ CHECKLISTS = ("claim", "tripod-ai")
 def report(
     session: Session,
     bundle: Annotated[
-        str | None, typer.Argument(metavar="[RUN|BUNDLE]", help="Run or artifacts; newest student run with artifacts")
+        str | None, typer.Argument(metavar="[RUN|ARTIFACT]", help="Run or artifacts; newest student run with artifacts")
     ] = None,
     html: Annotated[bool, typer.Option("--html", help="The page (and not the Markdown)")] = False,
     md: Annotated[bool, typer.Option("--md", help="The Markdown with its figures (and not the page)")] = False,
     checklist: Annotated[str | None, typer.Option(help="claim or tripod-ai, with what octc knows filled in")] = None,
     sbom: Annotated[bool, typer.Option("--sbom", help="A bill of materials (CycloneDX) beside the report")] = False,
     photos: Annotated[bool, typer.Option("--photos", help="Show the images whose label changed")] = False,
-    redact_ids: Annotated[bool, typer.Option("--redact-ids", help="Images by keyed sums instead of their names")] = False,
+    redact_ids: Annotated[bool, typer.Option("--redact-ids", help="Images by keyed checksums instead of their names")] = False,
     out: Annotated[str | None, typer.Option("-o", "--out", metavar="DIR", help="Where to (reports/report-<time>)")] = None,
 ) -> int:
     """Write report.html, report.md, report.json and a model card of a run. Nothing is measured and nothing is fetched."""

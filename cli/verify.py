@@ -27,7 +27,7 @@ def verify(
     session: Session,
     bundle: Annotated[
         str | None,
-        typer.Argument(metavar="[BUNDLE]", help="Artifact, folder of artifacts, or run; newest student run"),
+        typer.Argument(metavar="[ARTIFACT]", help="Artifact, folder of artifacts, or run; newest student run"),
     ] = None,
     against: Annotated[
         str | None,
@@ -65,7 +65,7 @@ def verify(
     require_set: Annotated[bool, typer.Option("--require-set", help="Fail where the images are not on this machine")] = False,
     threads: Annotated[int | None, typer.Option(help="Threads of the engine (physical cores)")] = None,
     target: Annotated[
-        str | None, typer.Option(help="tensorrt or tensorrt-rtx: build and judge the engines of BUNDLE here, or judge a report")
+        str | None, typer.Option(help="tensorrt or tensorrt-rtx: build and judge its engines here, or judge a report")
     ] = None,
     on_device: Annotated[
         bool, typer.Option("--on-device", help="With --target: this is the machine that will run them")

@@ -29,7 +29,7 @@ def verify_device(
     margin: float,
     allow_fallback: bool,
 ) -> int:
-    """Build and judge a TensorRT artifact on this machine, or judge the report of another one (BUNDLE ends in .json)."""
+    """Build and judge a TensorRT artifact on this machine, or judge the report of another one (ARTIFACT ends in .json)."""
     from octc.core.files import write_json
     from octc.runtimes.tensorrt.device_report import judge
     from octc.store.artifacts import MANIFEST
@@ -43,7 +43,7 @@ def verify_device(
         return _conclude(session, judge(_read_report(Path(bundle))), None)
     if not on_device:
         text = f"--target {target} builds engines: say --on-device, or name a report of a device"
-        raise OctcError("OCT-E102", text, hint=f"octc verify BUNDLE --target {target} --on-device")
+        raise OctcError("OCT-E102", text, hint=f"octc verify ARTIFACT --target {target} --on-device")
     place, artifact = _find(session, bundle, target)
     record = _record(session, place, artifact, target, images, margin, allow_fallback)
     judgement = judge(record)
@@ -60,7 +60,9 @@ def _read_report(path: Path) -> dict[str, Any]:
     from octc.core.files import read_json
 
     if not path.is_file():
-        raise OctcError("OCT-E107", f"no file {path}", hint="octc verify BUNDLE --target tensorrt --on-device", place=str(path))
+        raise OctcError(
+            "OCT-E107", f"no file {path}", hint="octc verify ARTIFACT --target tensorrt --on-device", place=str(path)
+        )
     try:
         value = read_json(path)
     except (OSError, ValueError) as error:

@@ -18,7 +18,7 @@ from octc.train.loop.evaluate import network_input
 
 FOLDER = "analysis"
 FACTS, KEEP, PLOT = "sensitivity.json", "keep_float.json", "sensitivity.svg"
-IMAGES = 64  # of the select set, spread evenly over it
+IMAGES = 64  # of the validation set, spread evenly over it
 BATCH = 8
 SHOWN = 40  # layers in the plot
 
@@ -41,7 +41,7 @@ def sensitivity_of(
     """What is kept of an analysis of the same network on the same images, or a new one, which is kept.
 
     Args:
-        images: prepared, of the select set: uint8 [N, C, S, S].
+        images: prepared, of the validation set: uint8 [N, C, S, S].
     """
     chosen = choose_images(images)
     key = sha256_bytes(canonical_json([_digest(quantised), sha256_bytes(np.ascontiguousarray(chosen).tobytes())]))
@@ -49,9 +49,7 @@ def sensitivity_of(
     kept = _read(folder, key)
     if kept is not None:
         return kept
-    say(
-        f"  measuring what each of {len(quantised.names)} convolutions costs in INT8, on {len(chosen)} images of the select set"
-    )
+    say(f"  measuring what INT8 costs each of {len(quantised.names)} convolutions, on {len(chosen)} validation images")
     pre = source.checkpoint.preprocess
 
     def batches() -> Iterator[torch.Tensor]:

@@ -52,7 +52,7 @@ def _source(folder: Path, artifact: Artifact) -> tuple[Served, str]:
         return backend, artifact.main_file
     engine = artifact.details.get("engine")
     if not isinstance(engine, dict):
-        hint = f"on the device: octc export --from-bundle {folder} --target tensorrt; or serve its ONNX sister"
+        hint = f"on the device: octc export --from-artifact {folder} --target tensorrt; or serve its ONNX sister"
         raise OctcError("OCT-E410", f"{artifact.name} holds no engine", hint=hint, place=str(folder))
     if engine["package"] != "tensorrt":
         text = f"{artifact.name}: Triton does not load engines of {engine['package']}"

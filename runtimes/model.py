@@ -12,6 +12,7 @@ from octc.core.errors import OctcError
 from octc.imaging.preprocess import VIEWS, Preprocess
 from octc.runtimes.base import Runtime
 from octc.runtimes.golden import GoldenReport, check_golden, require_golden
+from octc.runtimes.maps import HeatMap, MapOptions, map_of
 from octc.runtimes.predict import Record, classify
 from octc.runtimes.registry import choose_threads, open_runtime, prefer
 from octc.store.artifacts import MANIFEST, Artifact, read_artifact
@@ -89,11 +90,38 @@ class Model:
         """The same one by one, as soon as each is known: memory does not grow with the number of images."""
         if views not in VIEWS:
             raise OctcError("OCT-E104", f"views {views!r} is not known", hint=f"one of: {', '.join(VIEWS)}", place="views")
-        if not 1 <= batch <= 256:
-            raise OctcError("OCT-E104", f"batch {batch} is out of range", hint="1 to 256", place="batch")
+        _check_batch(batch)
         paths = [Path(image) for image in images]
         for record in classify(self._runtime, self.artifact, paths, views=views, batch=batch, threads=self._threads):
             yield self._answer(record)
+
+    def maps(
+        self,
+        images: Sequence[str | os.PathLike[str]],
+        *,
+        patch: int | None = None,
+        stride: int | None = None,
+        batch: int = BATCH,
+    ) -> list[HeatMap | None]:
+        """What each answer depends on, by covering squares of the image; this file's own engine answers (no torch).
+
+        Args:
+            images: image files.
+            patch, stride: side of the square and its step, pixels of the network's input; None: an eighth of the input's
+                side, and half of that: 226 runs of the network an image.
+            batch: images in one call of the engine.
+
+        Returns: maps in the order of `images`, each with `values` (float32 [S, S], the fall of the probability of the answer),
+            `caption()` and `to_png()`; None where there is no answer to explain (`predict` says why).
+
+        Raises:
+            OctcError: E104 a square that does not fit, or a batch out of range.
+        """
+        options = MapOptions(patch, stride, batch)
+        options.sizes(self.preprocess.size)
+        _check_batch(batch)
+        records = classify(self._runtime, self.artifact, map(Path, images), batch=batch, threads=self._threads)
+        return [map_of(self._runtime, self.artifact, record, options) for record in records]
 
     def _answer(self, record: Record) -> Prediction:
         names, values = self.classes, record.probabilities
@@ -118,6 +146,11 @@ class Model:
 
     def __repr__(self) -> str:
         return f"<octc model {self.artifact.name} of {', '.join(self.classes)} at {self.folder}>"
+
+
+def _check_batch(batch: int) -> None:
+    if not 1 <= batch <= 256:
+        raise OctcError("OCT-E104", f"batch {batch} is out of range", hint="1 to 256", place="batch")
 
 
 def load(place: str | os.PathLike[str], *, threads: int | None = None, batch: int | None = None) -> Model:

@@ -33,7 +33,7 @@ class Record:
         label: index of the likeliest class; None where there was an error, or the picture is unlike the training images.
         labels: indices of all classes that reach their threshold, where classes do not exclude each other; else None.
         likeness: None where the artifact does not know its training images.
-        notes: warnings (code, text).
+        notes: warnings (code, text). map: heat map of the answer, where one was requested.
     """
 
     path: Path
@@ -43,6 +43,7 @@ class Record:
     notes: tuple[Note, ...] = ()
     error: OctcError | None = None
     labels: tuple[int, ...] | None = None
+    map: Path | None = None
 
     @property
     def confidence(self) -> float | None:
@@ -68,6 +69,7 @@ class Record:
             "distance_limit": None if self.likeness is None else self.likeness.limit,
             "notes": [{"code": code, "message": text} for code, text in self.notes],
             "error": None if error is None else {"code": error.code, "message": error.message, "help": error.hint},
+            **({} if self.map is None else {"map": str(self.map)}),
         }
 
 

@@ -32,6 +32,7 @@ from octc.bench.parity.predictions import MEASURED
 from octc.bench.parity.references import Roles, choose_roles
 from octc.bench.parity.result import Judged, VerifyResult
 from octc.bench.parity.subgroups import SIZE, Groups, picture_sizes, read_groups
+from octc.core.deprecated import variable
 from octc.core.errors import OctcError
 from octc.core.progress import Reporter
 from octc.datasets.split import Split
@@ -66,7 +67,7 @@ def verify_artifacts(artifacts: str | None, requested: VerifyOptions, place: Pla
     reporter.say(words)
     task = task_of(founds[0].artifact.task)
     _check_options(task, requested)
-    named = founds[0].folder in (Path(), artifact_of(artifacts or ""), artifact_of(place.environ.get(VARIABLE, "")))
+    named = founds[0].folder in (Path(), artifact_of(artifacts or ""), artifact_of(variable(place.environ, VARIABLE) or ""))
     against = requested.against if task.exclusive else "fp32"
     roles = choose_roles(founds, place.run_dir, against, named=named)
     if requested.reference is not None:

@@ -75,7 +75,7 @@ def facts(dossier: Dossier) -> dict[str, str]:
         "compression": ", ".join(f"{f.artifact.target} {f.artifact.precision}" for f in dossier.found),
         "metrics": "accuracy, sensitivity and specificity of each class and macro, AUC, ECE, Brier, agreement",
         "uncertainty": f"{whose.intervals}; McNemar; non-inferiority at a margin; Holm over classes",
-        "details": "recipe, split and sums stand in the run folder and in artifact.json",
+        "details": "recipe, split and checksums stand in the run folder and in artifact.json",
         "availability": "octc is MIT licensed; data and weights: see licences",
         "quality": "images outside the quality gate or unlike the training images get no label (octc predict)",
         "limits": limits_text(dossier),

@@ -239,7 +239,7 @@ def check_power(options: Options) -> None:
 def check_gates(options: Options) -> None:
     """Gates that cannot be judged are refused (E102)."""
     if options.gates and options.profile.name == "quick":
-        text = f"--quick and {', '.join(sorted(options.gates))}: the quick profile proves nothing"
+        text = f"--quick and {', '.join(sorted(options.gates))}: the quick profile is not for publication"
         raise OctcError("OCT-E102", text, hint="leave --quick out, or the gates")
     if "min_images_per_s" in options.gates and options.scenario != "offline":
         raise OctcError("OCT-E102", "--min-throughput needs --scenario offline", hint="add --scenario offline")

@@ -95,7 +95,7 @@ def _footprint(state: State) -> list[str]:
     return [
         "## Load and memory",
         "",
-        "Files were in the page cache (their sums had just been checked).",
+        "Files were in the page cache (their checksums had just been checked).",
         "",
         *_table(columns, rows),
         "",

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, is_dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ import typer
 from octc.cli._app.errors import BROKEN_PIPE, INTERRUPTED, TERMINATED, Terminated, error_json, error_text, sort_error
 from octc.cli._app.session import Session
 from octc.cli._app.terminal import ClosedPipe, answer, tell
+from octc.core.deprecated import OldName
 from octc.core.errors import OctcError
 from octc.core.files import finite
 from octc.core.offline import go_offline, refused_attempts
@@ -45,18 +46,23 @@ GROUPS = {
     "train": "Train a teacher, then its student.",
     "data": "Fetch, check, split and draw data sets.",
     "runs": "What was trained on this machine.",
-    "bundle": "Sign artifacts, and check who signed them.",
+    "artifact": "Sign artifacts, and check who signed them.",
     "config": "Show, begin and check the configuration.",
 }
 COMMANDS = (
     Command("data list", "octc.cli.data:list_", "Known data sets, and which of them are on this machine."),
     Command("data check", "octc.cli.data:check", "Counts, unreadable files, duplicates, patients across splits."),
     Command("data audit", "octc.cli.data:check", "The same as octc data check."),
-    Command("data fetch", "octc.cli.data_fetch:fetch", "Download a data set, check its sum and unpack it."),
-    Command("data phantom", "octc.cli.data:phantom", "Draw synthetic B-scans."),
+    Command("data fetch", "octc.cli.data_fetch:fetch", "Download a data set, check its checksum and unpack it."),
+    Command("data synthetic", "octc.cli.data:phantom", "Draw synthetic B-scans."),
     Command(
-        "data paired-phantom", "octc.cli.data_paired:paired_phantom", "Draw synthetic OCT and fundus images of the same eyes."
+        "data paired-synthetic", "octc.cli.data_paired:paired_phantom", "Draw synthetic OCT and fundus images of the same eyes."
     ),
+    Command(
+        "data volume", "octc.cli.data_volume:volume", "What a DICOM or maker's volume holds, and where each fact comes from."
+    ),
+    Command("data convert", "octc.cli.data_volume:convert", "Write a volume as OPT DICOM or pictures, without identity."),
+    Command("data synthetic-volumes", "octc.cli.data_volume:synthetic_volumes", "Draw synthetic volumes in clinics' formats."),
     Command(
         "data split",
         "octc.cli.data_split:split",
@@ -75,16 +81,16 @@ COMMANDS = (
     Command("analyze", "octc.cli.analyze:analyze", "Rank the layers of a run by what INT8 costs each."),
     Command("ptq", "octc.cli.ptq:ptq", "Compare PTQ engines on one checkpoint."),
     Command("lint", "octc.cli.lint:lint", "Check an ONNX graph for what engines reject, run in float or mis-scale."),
-    Command("verify", "octc.cli.verify:verify", "Prove that an artifact is as good as its reference."),
+    Command("verify", "octc.cli.verify:verify", "Test that an artifact is not inferior to its reference."),
     Command("bench", "octc.cli.bench:bench", "Measure latency, throughput, memory and size."),
     Command("choose", "octc.cli.choose:choose", "Name one file to deploy, and why."),
     Command("report", "octc.cli.report:report", "One page about a run: verdicts, figures, latencies, model card."),
-    Command("bundle sign", "octc.cli.bundle:sign", "Sign artifacts with an Ed25519 key."),
-    Command("bundle verify", "octc.cli.bundle:verify", "Check sums and signatures of artifacts."),
+    Command("artifact sign", "octc.cli.artifact:sign", "Sign artifacts with an Ed25519 key."),
+    Command("artifact verify", "octc.cli.artifact:verify", "Check checksums and signatures of artifacts."),
     Command("serve-config", "octc.cli.serve:serve_config", "Write a model repository for a server (triton)."),
     Command("predict", "octc.cli.predict:predict", "Classify images with an artifact."),
     Command("list", "octc.cli.list:list_", "Models, data sets, recipes and runs, and what is missing for each."),
-    Command("doctor", "octc.cli.doctor:doctor", "Say what this machine can do and how to mend the rest."),
+    Command("doctor", "octc.cli.doctor:doctor", "Say what this machine can do and how to resolve the rest."),
     Command("runs list", "octc.cli.runs:list_runs", "Runs, newest first, and what is missing for each."),
     Command("runs show", "octc.cli.runs:show", "One run: what it was made of, its stages, its artifacts."),
     Command("runs prune", "octc.cli.prune:prune", "List unfinished runs and leftovers; delete them with --yes."),
@@ -134,7 +140,7 @@ def command_of(function: Callable[..., int], name: str) -> Callable[..., int]:
     def command(*, context: typer.Context, **values: Any) -> int:
         shared = {key: values.pop(key) for key in COMMON}
         given = {key for key in values if _given(context, key)}
-        return bounded(name, shared, functools.partial(_call, function, values, given))
+        return bounded(name, shared, functools.partial(_call, function, values, given), context.obj or ())
 
     signature = inspect.Signature([context, *own, *common])
     command.__signature__ = signature  # type: ignore[attr-defined]
@@ -220,14 +226,14 @@ def apply_settings(session: Session, shared: dict[str, Any], settings: Settings)
     session.offline = shared["offline"] or bool(bool_of(settings, "offline"))
     if shared["run_dir"] is None and "dir" in settings.get("run", {}):
         session.run_dir = Path(settings["run"]["dir"][0])
-    for key, (value, _) in settings.get("bundle", {}).items():  # every reader asks the environment, in children too
-        os.environ[f"OCTC_BUNDLE__{key.upper()}"] = str(value)
+    for key, (value, _) in settings.get("artifact", {}).items():  # every reader asks the environment, in children too
+        os.environ[f"OCTC_ARTIFACT__{key.upper()}"] = str(value)
     if "root" in settings.get("data", {}):
         os.environ.setdefault("OCTC_DATA", str(settings["data"]["root"][0]))
 
 
-def bounded(name: str, shared: dict[str, Any], work: Callable[[Session], int]) -> int:
-    """Run `work` inside the error boundary; the exit code."""
+def bounded(name: str, shared: dict[str, Any], work: Callable[[Session], int], old_names: Sequence[OldName] = ()) -> int:
+    """Run `work` inside the error boundary; the exit code. old_names: by which it was called."""
     session = open_session(name, shared)
     _start_log(session.verbose)
     error: OctcError | None = None
@@ -235,8 +241,8 @@ def bounded(name: str, shared: dict[str, Any], work: Callable[[Session], int]) -
         with _terminable():
             settings, notes = read_settings(session.config, os.environ, Path.cwd())
             apply_settings(session, shared, settings)
-            for note in notes:
-                session.warn("OCT-W101", note)
+            for warned, note in (*notes, *(("OCT-W102", one.words) for one in old_names)):
+                session.warn(warned, note)
             if session.offline:
                 go_offline()
             code = int(work(session) or 0)

@@ -14,13 +14,14 @@ from octc.cli._app.errors import BROKEN_PIPE, INTERRUPTED, error_text, sort_erro
 from octc.cli._app.session import Session
 from octc.cli._app.shorthand import recipe_names, spelt_out
 from octc.cli._app.terminal import ClosedPipe, answer, check_stdout, drop_pipes, prepare_streams, tell
+from octc.core.deprecated import COMMAND, OLD_NAMES, OPTION, OldName
 from octc.core.errors import OctcError
 
 # common options without a value may stand before the command too
 MOVABLE = ("--json", "--quiet", "-q", "--verbose", "-v", "-vv", "--no-color", "--offline")
 ALIASES = {"split": "data split"}
 BARE = {"--resume": "newest"}  # options whose value may be left out, and what that means
-ABOUT = """Compress a retinal OCT classifier for the edge and prove that the small one is as good as the big one.
+ABOUT = """Compress a retinal OCT classifier for the edge and test that the small one is not inferior to the big one.
 
 Every command explains itself: octc COMMAND --help"""
 SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -49,9 +50,9 @@ def main(words: Sequence[str]) -> int:
     if "_OCTC_COMPLETE" in os.environ:  # the shell asks what could follow; the words so far are in another variable
         words = os.environ.get("_TYPER_COMPLETE_ARGS", os.environ.get("COMP_WORDS", "")).split()[1:]
         return _parse(_app(_chosen(list(words))), [], list(words))
-    arguments = _arranged(list(words))
+    arguments, old_names = _renamed(_arranged(list(words)))
     chosen = _chosen(arguments)
-    if chosen is None and (error := _unknown_verb(arguments)) is not None:
+    if chosen is None and (error := _unknown_command(arguments)) is not None:
         return _refuse(error, arguments)
     if chosen is None:
         return _parse(_app(None), arguments, arguments)
@@ -59,7 +60,7 @@ def main(words: Sequence[str]) -> int:
         app = _app(chosen)
     except Exception as error:  # an import that fails is shown like any other failure
         return _refuse(error, arguments)
-    return _parse(app, arguments, arguments)
+    return _parse(app, arguments, arguments, old_names)
 
 
 def _arranged(words: list[str]) -> list[str]:
@@ -80,6 +81,22 @@ def _arranged(words: list[str]) -> list[str]:
     return [*rest[:count], *leading, *rest[count:]]
 
 
+def _renamed(words: list[str]) -> tuple[list[str], list[OldName]]:
+    """The words with the names of today, and the old names that were among them."""
+    used = []
+    for one in (one for one in OLD_NAMES if one.kind == COMMAND):
+        old = one.old.split()
+        if words[: len(old)] == old:
+            words, used = [*one.new.split(), *words[len(old) :]], [one]
+    if len(words) == 2 and words[0] == "bundle":  # its help
+        words = ["artifact", *words[1:]]
+    for one in (one for one in OLD_NAMES if one.kind == OPTION and words[:1] == [one.where]):
+        if any(word == one.old or word.startswith(f"{one.old}=") for word in words):
+            words = [word.replace(one.old, one.new, 1) if word.startswith(one.old) else word for word in words]
+            used.append(one)
+    return words, used
+
+
 def _chosen(words: list[str]) -> Command | None:
     """The command that the words begin with."""
     for entry in COMMANDS:
@@ -89,7 +106,7 @@ def _chosen(words: list[str]) -> Command | None:
     return None
 
 
-def _unknown_verb(words: list[str]) -> OctcError | None:
+def _unknown_command(words: list[str]) -> OctcError | None:
     """E101 for a word that is no command; None where help or the version is asked for."""
     plain = [word for word in words[:2] if not word.startswith("-")]
     if not plain:
@@ -109,9 +126,13 @@ def _unknown_verb(words: list[str]) -> OctcError | None:
 def _app(chosen: Command | None) -> typer.Typer:
     """Every command with its line of help, and only the chosen one with its code."""
     app = typer.Typer(
-        name="octc", help=ABOUT, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True,
+        name="octc",
+        help=ABOUT,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        no_args_is_help=True,
         context_settings=SETTINGS,
-    )  # fmt: skip
+    )
     app.callback(invoke_without_command=True)(_root)
     groups = {}
     text: str | None
@@ -158,10 +179,10 @@ def _plain(*, json_wanted: bool) -> dict[str, Any]:
     return {**{key: default for key, (_, default) in COMMON.items()}, "json": json_wanted}
 
 
-def _parse(app: typer.Typer, arguments: list[str], words: list[str]) -> int:
+def _parse(app: typer.Typer, arguments: list[str], words: list[str], old_names: Sequence[OldName] = ()) -> int:
     """Let the parser call the command; its exit code, or that of what it refused."""
     try:
-        result = typer.main.get_command(app).main(args=arguments, prog_name="octc", standalone_mode=False)
+        result = typer.main.get_command(app).main(args=arguments, prog_name="octc", standalone_mode=False, obj=old_names)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except typer.Exit as error:

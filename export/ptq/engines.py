@@ -115,7 +115,7 @@ def _modelopt(shop: Workshop, _source: Path, path: Path, images: UInt8, opset: i
 
 
 ENGINES: dict[str, Engine] = {
-    OWN: Engine((), "octc", "the calibrators of octc, the one that agrees best with the float network on the select set"),
+    OWN: Engine((), "octc", "the calibrators of octc, the one that agrees best with the float network on the validation set"),
     "onnxruntime": Engine(("onnxruntime",), "onnxruntime", "static, uint8 activations, 7-bit weights, MinMax", _onnxruntime),
     "nncf": Engine(("nncf",), "nncf", "on the ONNX graph, preset PERFORMANCE, overflow fix", _nncf),
     "nncf-default": Engine(("nncf", "openvino"), "nncf", "on the OpenVINO graph, all defaults", None, ("openvino",), False),

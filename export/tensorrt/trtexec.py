@@ -20,7 +20,7 @@ def recipe_text(pre: Preprocess, folder: Path, names: list[str]) -> str:
         "No engine was built where this folder was written. An engine runs only on the kind of GPU and the TensorRT",
         "version that built it, so build it on the device. Any one of these does:",
         "",
-        "With octc:       octc export --from-bundle . --target tensorrt",
+        "With octc:       octc export --from-artifact . --target tensorrt",
         *(f"Without octc:    python3 trt_worker.py build {name}     (the Python that has TensorRT)" for name in names),
         "With trtexec:",
     ]

@@ -33,6 +33,7 @@ from octc.schemas.tensorrt_plan import (
     SIDECAR_SCHEMA,
     STRONG,
     VARIANTS,
+    PlannedFiles,
     both_typings,
     make_plan,
     plans_text,
@@ -105,12 +106,9 @@ def write_plans(folder: Path, precision: str, pre: Preprocess, module: str, gold
     names = {name for (_, kind), name in ONNX_FILES.items() if kind == precision}
     sums = {name: sha256_file(folder / name) for name in names}
     macs = convolution_macs(read_onnx(folder / sorted(names)[0]))
-    given = (sums, [pre.channels, pre.size, pre.size], macs)
-    more = {**more, "golden": {"file": golden, **LIMITS[precision]}}
-    if module == RTX:
-        plans = {STRONG: make_plan(precision, STRONG, *given, module=RTX, **more)}
-    else:
-        plans = both_typings(precision, *given, **more)
+    rule = {"file": golden, **LIMITS[precision]}
+    made = PlannedFiles(sums, [pre.channels, pre.size, pre.size], macs, golden=rule, **more)
+    plans = {STRONG: make_plan(precision, STRONG, made, RTX)} if module == RTX else both_typings(precision, made)
     write_bytes(folder / f"build-{precision}.json", plans_text(plans).encode())
 
 

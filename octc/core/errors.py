@@ -1,6 +1,6 @@
-"""Every failure that a user can cause or mend.
+"""Every failure that a user can cause or resolve.
 
-    OctcError            code, message, mend, where it happened
+    OctcError            code, message, hint, where it happened
       MissingExtra       an optional dependency is not installed
       Several            more than one problem, listed together
 
@@ -16,12 +16,12 @@ from octc.core.codes import CODES, EXIT_ORDER
 
 
 class OctcError(Exception):
-    """A failure with its code, its place and its mend.
+    """A failure with its code, its place and its hint.
 
     Args:
         code: key of `octc.core.codes.CODES`, for example "OCT-E107".
         message: what happened, in the user's words, with numbers; lower case, no full stop.
-        mend: a command that can be pasted, or a precise action.
+        hint: a command that can be pasted, or a precise action.
         place: file, line, field, node, class or image that it is about.
         why: one line, only where it is not obvious.
     """
@@ -49,7 +49,7 @@ def _rebuild(code: str, message: str, hint: str, place: str | None, why: str | N
 
 
 class MissingExtra(OctcError):
-    """An optional dependency is absent; the mend is the exact pip line."""
+    """An optional dependency is absent; the hint is the exact pip line."""
 
     def __init__(self, module: str, extra: str) -> None:
         super().__init__("OCT-E901", f"{module} is not installed", hint=f"pip install 'octc[{extra}]'")

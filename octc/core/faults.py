@@ -23,7 +23,7 @@ LITTLE = 16 << 20  # bytes: a disk with less is named as one that is full
 
 @dataclass(frozen=True)
 class Fault:
-    """errors: names of errno. texts: what libraries say of it (a regular expression). disk: a folder with room mends it."""
+    """errors: names of errno. texts: what libraries say of it (a regular expression). disk: a folder with room resolves it."""
 
     code: str
     what: str

@@ -15,6 +15,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from octc.core.deprecated import SECTION, VARIABLE, new_of, old_of
 from octc.core.errors import OctcError
 from octc.core.optional import need
 
@@ -23,6 +24,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+Notes = list[tuple[str, str]]  # warnings: code and sentence
 Settings = dict[str, dict[str, tuple[Any, str]]]  # section -> key -> (value, origin); the top level is section ""
 PLAIN_ENVIRONMENT = {"OCTC_OFFLINE": ("", "offline")}
 
@@ -92,7 +94,7 @@ KEYS: dict[str, dict[str, Key]] = {
         "class_margin_pp": Key(float, above=0, option="class_margin"),
         "alpha": Key(float, above=0, below=0.5),
     },
-    "bundle": {
+    "artifact": {
         "signature": Key(str, choices=("optional", "required")),
         "trusted": Key(str),
     },
@@ -118,29 +120,29 @@ def bool_of(settings: Settings, name: str) -> bool:
     return bool(settings.get("", {}).get(name, (False, ""))[0])
 
 
-def read_settings(file: str | None, environ: Mapping[str, str], folder: Path) -> tuple[Settings, list[str]]:
-    """Merge everything that configures octc in `folder`. Returns the settings and sentences to warn with.
+def read_settings(file: str | None, environ: Mapping[str, str], folder: Path) -> tuple[Settings, Notes]:
+    """Merge everything that configures octc in `folder`. Returns the settings, and warnings as (code, sentence).
 
     Raises:
         OctcError: E103 unknown key (with the nearest one), E104 wrong type or range, E105 a file that cannot be parsed.
     """
-    notes: list[str] = []
+    notes: Notes = []
     merged: Settings = {}
     home = environ.get("XDG_CONFIG_HOME") or (f"{environ['HOME']}/.config" if environ.get("HOME") else None)
     if home is not None and (Path(home) / "octc" / "config.toml").is_file():
-        _merge(merged, _read_file(Path(home) / "octc" / "config.toml", "user"))
+        _merge(merged, _read_file(Path(home) / "octc" / "config.toml", "user", notes))
     project = folder / "octc.toml"
-    embedded = _read_embedded(folder / "pyproject.toml")
+    embedded = _read_embedded(folder / "pyproject.toml", notes)
     if project.is_file():
         if embedded:
-            notes.append("octc.toml counts; [tool.octc] in pyproject.toml is passed over")
-        _merge(merged, _read_file(project, "project", "octc.toml"))
+            notes.append(("OCT-W101", "octc.toml counts; [tool.octc] in pyproject.toml is passed over"))
+        _merge(merged, _read_file(project, "project", notes, "octc.toml"))
     else:
         _merge(merged, embedded)
     chosen = file or environ.get("OCTC_CONFIG")
     if chosen:
-        _merge(merged, _read_file(Path(chosen), "file"))
-    _merge(merged, _read_environment(environ))
+        _merge(merged, _read_file(Path(chosen), "file", notes))
+    _merge(merged, _read_environment(environ, notes))
     return merged, notes
 
 
@@ -149,7 +151,7 @@ def _merge(into: Settings, values: Settings) -> None:
         into.setdefault(section, {}).update(keys)
 
 
-def _read_file(path: Path, kind: str, shown: str | None = None) -> Settings:
+def _read_file(path: Path, kind: str, notes: Notes, shown: str | None = None) -> Settings:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -158,10 +160,10 @@ def _read_file(path: Path, kind: str, shown: str | None = None) -> Settings:
             "OCT-E105", f"configuration cannot be read: {reason}", hint="check the path", place=str(path)
         ) from error
     tree = _parse_yaml(text, path) if path.suffix in (".yaml", ".yml") else _parse_toml(text, path)
-    return _checked(tree, text, f"{kind}:{shown or path}")
+    return _checked(tree, text, f"{kind}:{shown or path}", notes)
 
 
-def _read_embedded(path: Path) -> Settings:
+def _read_embedded(path: Path, notes: Notes) -> Settings:
     """[tool.octc] of a pyproject.toml; a file that is not ours to judge is passed over when it has no such table."""
     if not path.is_file():
         return {}
@@ -169,7 +171,7 @@ def _read_embedded(path: Path) -> Settings:
     if "tool.octc" not in text:
         return {}
     tree = _parse_toml(text, path).get("tool", {}).get("octc", {})
-    return _checked(tree, text, "project:pyproject.toml", "tool.octc")
+    return _checked(tree, text, "project:pyproject.toml", notes, "tool.octc")
 
 
 def _parse_toml(text: str, path: Path) -> dict[str, Any]:
@@ -181,7 +183,7 @@ def _parse_toml(text: str, path: Path) -> dict[str, Any]:
         where = re.search(r"line (\d+), column (\d+)", str(error))
         place = f"{path}:{where[1]}:{where[2]}" if where else f"{path}:{len(text.splitlines()) or 1}:1"
         raise OctcError(
-            "OCT-E105", f"not TOML: {error}".lower().replace("toml", "TOML"), hint="mend this line", place=place
+            "OCT-E105", f"not TOML: {error}".lower().replace("toml", "TOML"), hint="correct this line", place=place
         ) from error
 
 
@@ -195,7 +197,7 @@ def _parse_yaml(text: str, path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or "cannot be parsed"
-        raise OctcError("OCT-E105", f"not YAML: {problem}", hint="mend this line", place=place) from error
+        raise OctcError("OCT-E105", f"not YAML: {problem}", hint="correct this line", place=place) from error
     if not isinstance(tree, (dict, type(None))):
         raise OctcError("OCT-E105", "not a table of keys", hint="write `section:` and keys under it", place=f"{path}:1:1")
     return tree or {}
@@ -217,16 +219,22 @@ def _yaml_loader(yaml: Any) -> Any:
     return Once
 
 
-def _checked(tree: Mapping[str, Any], text: str, origin: str, prefix: str = "") -> Settings:
+def _checked(tree: Mapping[str, Any], text: str, origin: str, notes: Notes, prefix: str = "") -> Settings:
     """Known keys of the right type, each with origin:line."""
     found: Settings = {}
     for name, value in tree.items():
-        section, entries = (name, value) if name in KEYS else ("", {name: value})
+        section = new_of(SECTION, name)
+        section, entries = (section, value) if section in KEYS else ("", {name: value})
         if section and not isinstance(entries, Mapping):
-            line = _line_of(text, prefix, section)
+            line = _line_of(text, prefix, name)
             raise OctcError("OCT-E104", f"{section} must be a table", hint=f"[{section}]", place=f"{origin}:{line}  {section}")
+        if section not in ("", name):
+            notes.append(("OCT-W102", f"[{name}] in {origin} is now [{section}]"))
         for key, item in entries.items():
-            line = _line_of(text, ".".join(part for part in (prefix, section) if part), str(key))
+            line = _line_of(text, ".".join(part for part in (prefix, name if section else "") if part), str(key))
+            if str(key) in found.get(section, {}):
+                other = old_of(SECTION, section)
+                raise OctcError("OCT-E102", f"[{section}] and [{other}] set {key}", hint=f"leave [{other}] out", place=origin)
             found.setdefault(section, {})[str(key)] = (_check(section, str(key), item, f"{origin}:{line}"), f"{origin}:{line}")
     return found
 
@@ -263,13 +271,16 @@ def _line_of(text: str, section: str, key: str) -> int:
     return first or 1
 
 
-def _read_environment(environ: Mapping[str, str]) -> Settings:
+def _read_environment(environ: Mapping[str, str], notes: Notes) -> Settings:
     found: Settings = {}
     for variable, text in sorted(environ.items()):
         if variable in PLAIN_ENVIRONMENT:
             section, name = PLAIN_ENVIRONMENT[variable]
         elif variable.startswith("OCTC_") and "__" in variable:
-            section, _, name = variable.removeprefix("OCTC_").lower().partition("__")
+            today = new_of(VARIABLE, variable)
+            section, _, name = today.removeprefix("OCTC_").lower().partition("__")
+            if today != variable:
+                notes.append(("OCT-W102", f"{variable} is now {today}"))
         else:
             continue
         origin = f"env:{variable}"

@@ -85,7 +85,7 @@ def keep_quiet() -> None:
 
 def is_quiet(
     one: Dependency, environ: Mapping[str, str] = os.environ, modules: Mapping[str, ModuleType | None] = sys.modules
-) -> bool:  # fmt: skip
+) -> bool:
     """Whether everything that keeps a dependency from sending is in place in this process."""
     if one.hidden is not None and modules.get(one.hidden, sys) is not None:  # None there: importing it fails
         return False

@@ -67,7 +67,13 @@ class AuditReport:
 
     def to_json(self) -> dict[str, Any]:
         def plain(finding: Finding) -> dict[str, Any]:
-            return {"code": finding.code, "message": finding.message, "items": finding.items, "mend": finding.hint}
+            return {
+                "code": finding.code,
+                "message": finding.message,
+                "items": finding.items,
+                "hint": finding.hint,
+                "mend": finding.hint,
+            }
 
         listed = {name: [plain(one) for one in getattr(self, name)] for name in ("findings", "warnings")}
         return {**asdict(self), **listed}

@@ -60,7 +60,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found in a data set: its code, what it is in words, all it concerns, and the mend."""
+    """One thing that was found in a data set: its code, what it is in words, all it concerns, and the hint."""
 
     code: str
     message: str

@@ -32,7 +32,7 @@ NEH_LAYOUT = "data_information.csv and NEH_UT_2021RetinalOCTDataset/CLASS/PATIEN
 NEH_SOURCE = "Sotoudeh-Paima, Hajizadeh, Soltanian-Zadeh 2021, Mendeley Data, doi:10.17632/8kt969dhx6.1"
 MMC_LAYOUT = "ImageData/{cfp-clahe,oct-median3x3}-448x448/ and mmc-amd-split{A,AP}-{train,val,test}/ImageSets/{cfp,oct}.txt"
 MMC_SOURCE = "Wang et al. 2022, MMC-AMD"
-DRAWN = {"phantom": "octc data phantom", "paired-phantom": "octc data paired-phantom"}
+DRAWN = {"phantom": "octc data synthetic", "paired-phantom": "octc data paired-synthetic"}
 
 DATASETS: dict[str, DatasetSpec] = {
     "ucsd": DatasetSpec(
@@ -109,7 +109,7 @@ DATASETS: dict[str, DatasetSpec] = {
     ),
     "phantom": DatasetSpec(
         name="phantom",
-        title="synthetic B-scans that octc draws (octc data phantom)",
+        title="synthetic B-scans that octc draws (octc data synthetic)",
         classes=UCSD,
         scan=scan_ucsd,
         default_root="./Dataset/phantom",
@@ -168,7 +168,7 @@ DATASETS: dict[str, DatasetSpec] = {
     ),
     "paired-phantom": DatasetSpec(
         name="paired-phantom",
-        title="synthetic OCT and fundus images of the same eyes, six labels (octc data paired-phantom)",
+        title="synthetic OCT and fundus images of the same eyes, six labels (octc data paired-synthetic)",
         classes=PAIRED,
         scan=scan_topcon,
         default_root="./Dataset/paired-phantom",

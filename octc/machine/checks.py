@@ -1,4 +1,4 @@
-"""Checks of this machine, each a line with its mend: processor, memory, disk, GPU, sensors, network. Nothing is changed.
+"""Checks of this machine, each a line with its hint: processor, memory, disk, GPU, sensors, network. Nothing is changed.
 
 No line holds a host name, a user name or an absolute path: it can be pasted anywhere.
 """
@@ -130,7 +130,7 @@ def check_memory(run_dir: Path, environ: Mapping[str, str], *, trains: bool, roo
         text = f"/dev/shm {mib} MiB free{': several GPUs share memory through it' if short else ''}"
         hint = "start the container with --shm-size=1g" if short else ""
         found.append(Check(group, state, text, hint, "OCT-E303" if short else None, matters=("gpu",)))
-    places = [("run folder", run_dir), ("bundle folder", Path("bundles"))]
+    places = [("run folder", run_dir), ("artifact folder", Path("artifacts"))]
     try:
         places.append(("temporary folder", Path(tempfile.gettempdir())))
     except OSError as error:

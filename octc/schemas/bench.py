@@ -14,10 +14,10 @@ Some = Annotated[list[str], Meta(min_length=1)]
 Nothing = Annotated[list[str], Meta(max_length=0)]
 Isa = Literal[
     "avx2", "avx512", "vnni", "avx512-bf16", "avx512-fp16", "amx", "neon", "neon-fp16", "neon-dotprod", "i8mm", "sve", "unknown"
-]  # fmt: skip
+]
 CpuClass = Literal[
     "x86-baseline", "x86-avx2", "x86-avx512", "x86-vnni", "x86-amx", "arm-neon", "arm-dotprod", "arm-i8mm", "unknown"
-]  # fmt: skip
+]
 
 
 class Measure(Document, forbid_unknown_fields=True, kw_only=True):

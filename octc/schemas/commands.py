@@ -72,7 +72,8 @@ class Entry(Document):
     means: str
     why: str | None
     causes: list[str]
-    mend: list[str]
+    hint: list[str]
+    mend: list[str]  # the old name of `hint` (octc/core/deprecated.py)
     related: list[str]
 
 
@@ -172,7 +173,8 @@ class Check(Document):
     group: str
     state: Literal["ok", "info", "warning", "problem"]
     text: str
-    mend: str | None
+    hint: str | None
+    mend: str | None  # the old name of `hint` (octc/core/deprecated.py)
     code: Code | None
 
 

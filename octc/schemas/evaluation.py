@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, UnsetType
 
-from octc.schemas.common import Document, Patients, Share, Table
+from octc.schemas.common import Document, Patients, Sha256, Share, Table
 
 
 class ClassCounts(Document):
@@ -32,6 +32,19 @@ class Evaluation(Patients):
     confusion: list[list[int]]
     per_class: list[ClassCounts]
     patients: int | None
+
+
+class EvaluationFile(Document):
+    """figures.json of an evaluation: what its reader relies on besides predictions.csv."""
+
+    predictions_sha256: Sha256
+    classes: list[str]
+    views: list[str]
+    facts: Table
+
+    def __post_init__(self) -> None:
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("a class that stands twice")
 
 
 class EvaluatedFolds(Document):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
+
+from octc.schemas.common import convert
 
 SCHEMA, SIDECAR_SCHEMA = "octc.trt-plan/1", "octc.trt-engine/1"
 CLASSIC, RTX = "tensorrt", "tensorrt_rtx"
@@ -13,9 +15,11 @@ WEAK, STRONG = "weak", "strong"
 # 10.0 - 10.11 take precision as builder flags; from 10.12 on (and in TensorRT for RTX) precision lives in the ONNX file alone
 FLAGS = {(WEAK, "int8"): ("INT8", "FP16"), (WEAK, "fp16"): ("FP16",)}
 ONNX_FILES = {
-    (WEAK, "int8"): "model.onnx", (STRONG, "int8"): "model.int8fp16.onnx",
-    (WEAK, "fp16"): "model.fp16.onnx", (STRONG, "fp16"): "model.fp16.onnx",
-}  # fmt: skip
+    (WEAK, "int8"): "model.onnx",
+    (STRONG, "int8"): "model.int8fp16.onnx",
+    (WEAK, "fp16"): "model.fp16.onnx",
+    (STRONG, "fp16"): "model.fp16.onnx",
+}
 VARIANTS = {"model.onnx": "int8", "model.int8fp16.onnx": "int8fp16", "model.fp16.onnx": "fp16"}
 RTX_CAPABILITIES = ("SM86",)  # the nearest relative of Orin that it compiles for; it has nothing for Orin, Thor or H100
 LARGEST_BATCH = 8
@@ -66,44 +70,66 @@ class BuildPlan:
         return {"schema": SCHEMA, **asdict(self)}
 
 
+@dataclass(frozen=True)
+class PlannedFiles:
+    """What the plans of one artifact and precision share.
+
+    Attributes:
+        sums: ONNX file name -> sha256. shape: of one image, [channels, height, width].
+        convolutions, promised, depthwise, golden: as in `BuildPlan`. largest: batch of the profile.
+    """
+
+    sums: Mapping[str, str]
+    shape: Sequence[int]
+    convolutions: dict[str, int]
+    promised: Sequence[str] = ()
+    depthwise: Sequence[str] = ()
+    golden: dict[str, Any] | None = None
+    input_name: str = "image"
+    largest: int = LARGEST_BATCH
+
+
 def plan_from_json(value: dict[str, Any]) -> BuildPlan:
-    """A plan as it stands in a file (ValueError, KeyError or TypeError when it is none)."""
+    """A plan as it stands in a file (ValueError when it is none)."""
     if value.get("schema") != SCHEMA:
         raise ValueError(f"schema {value.get('schema')!r}, this octc reads {SCHEMA}")
-    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items() if k != "schema"}
-    return BuildPlan(**given)
+    given = {key: one for key, one in value.items() if key != "schema"}
+    if unknown := sorted(set(given) - {one.name for one in fields(BuildPlan)}):
+        raise ValueError(f"unknown fields: {', '.join(unknown)}")
+    return convert(given, BuildPlan)
 
 
-def make_plan(
-    precision: str, typing: str, sums: dict[str, str], shape: Sequence[int], convolutions: dict[str, int], *,
-    promised: Sequence[str] = (),
-    depthwise: Sequence[str] = (), module: str = CLASSIC, largest: int = LARGEST_BATCH, input_name: str = "image",
-    golden: dict[str, Any] | None = None,
-) -> BuildPlan:  # fmt: skip
-    """The plan for one precision ("int8", "fp16") and one typing.
-
-    Args:
-        sums: ONNX file name -> sha256. shape: of one image, [channels, height, width]. largest: batch of the profile.
-    """
-    onnx, one = ONNX_FILES[typing, precision], list(shape)
-    kind = "rtx" if module == RTX else typing
-    name = f"{precision}-{kind}"
+def make_plan(precision: str, typing: str, made: PlannedFiles, module: str = CLASSIC) -> BuildPlan:
+    """The plan for one precision ("int8", "fp16") and one typing."""
+    onnx, one = ONNX_FILES[typing, precision], list(made.shape)
+    name = f"{precision}-{'rtx' if module == RTX else typing}"
     int8 = precision == "int8"
     return BuildPlan(
-        module=module, precision=precision, typing=typing, variant=VARIANTS[onnx], onnx=onnx, onnx_sha256=sums[onnx],
-        network_flags=("STRONGLY_TYPED",) if typing == STRONG else (), builder_flags=FLAGS.get((typing, precision), ()),
-        profiles=({input_name: {"min": [1, *one], "opt": [1, *one], "max": [largest, *one]}},), convolutions=convolutions,
-        promised=tuple(promised) if int8 else (), depthwise=tuple(depthwise) if int8 else (),
+        module=module,
+        precision=precision,
+        typing=typing,
+        variant=VARIANTS[onnx],
+        onnx=onnx,
+        onnx_sha256=made.sums[onnx],
+        network_flags=("STRONGLY_TYPED",) if typing == STRONG else (),
+        builder_flags=FLAGS.get((typing, precision), ()),
+        profiles=({made.input_name: {"min": [1, *one], "opt": [1, *one], "max": [made.largest, *one]}},),
+        convolutions=made.convolutions,
+        promised=tuple(made.promised) if int8 else (),
+        depthwise=tuple(made.depthwise) if int8 else (),
         compute_capabilities=RTX_CAPABILITIES if module == RTX else (),
-        timing_cache=None if module == RTX else f"{name}.timing.cache", output=f"{name}.engine", layers=f"{name}.layers.txt",
-        result=f"{name}.result.json", golden=golden,
+        timing_cache=None if module == RTX else f"{name}.timing.cache",
+        output=f"{name}.engine",
+        layers=f"{name}.layers.txt",
+        result=f"{name}.result.json",
+        golden=made.golden,
         bench={"batch": 1, "graph": True, "warmup_s": 2.0, "seconds": 10.0, "queries": 1024},
-    )  # fmt: skip
+    )
 
 
-def both_typings(precision: str, *given: Any, **more: Any) -> dict[str, BuildPlan]:
+def both_typings(precision: str, made: PlannedFiles) -> dict[str, BuildPlan]:
     """The plans of an artifact that does not know its device yet: {"weak": ..., "strong": ...}."""
-    return {typing: make_plan(precision, typing, *given, **more) for typing in (WEAK, STRONG)}
+    return {typing: make_plan(precision, typing, made) for typing in (WEAK, STRONG)}
 
 
 def plans_text(plans: dict[str, BuildPlan]) -> str:
@@ -133,7 +159,15 @@ def trtexec_argv(plan: BuildPlan, version: tuple[int, ...], program: str = "trte
     ]
     cache = [f"--timingCacheFile={plan.timing_cache}"] if plan.timing_cache else []
     return [
-        program, f"--onnx={plan.onnx}", f"--saveEngine={plan.output}", *precision, *shapes,
-        f"--memPoolSize=workspace:{plan.workspace_mb}", f"--builderOptimizationLevel={plan.opt_level}", *cache,
-        f"--profilingVerbosity={plan.profiling_verbosity.lower()}", f"--exportLayerInfo={plan.layers}", "--skipInference",
-    ]  # fmt: skip
+        program,
+        f"--onnx={plan.onnx}",
+        f"--saveEngine={plan.output}",
+        *precision,
+        *shapes,
+        f"--memPoolSize=workspace:{plan.workspace_mb}",
+        f"--builderOptimizationLevel={plan.opt_level}",
+        *cache,
+        f"--profilingVerbosity={plan.profiling_verbosity.lower()}",
+        f"--exportLayerInfo={plan.layers}",
+        "--skipInference",
+    ]

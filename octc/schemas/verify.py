@@ -164,9 +164,23 @@ class ClassSide(Document):
 
 
 TESTED = (
-    "patients", "reference", "candidate", "lost", "gained", "D_pp", "tango", "deciding", "deff", "p", "p_holm", "p_ni",
-    "p_ni_holm", "harm", "guard_reason", "needed_n",
-)  # fmt: skip
+    "patients",
+    "reference",
+    "candidate",
+    "lost",
+    "gained",
+    "D_pp",
+    "tango",
+    "deciding",
+    "deff",
+    "p",
+    "p_holm",
+    "p_ni",
+    "p_ni_holm",
+    "harm",
+    "guard_reason",
+    "needed_n",
+)
 
 
 class ClassResult(Document, kw_only=True):

@@ -26,7 +26,7 @@ class ParityOptions:
         tier: "99" or "99.9", the accuracy floor.
         ece_slack: how far the ECE may rise, as a fraction.
         bootstrap, seed: patient resamples and their seed.
-        plan_discordance: planned share of discordant pairs as a fraction; None takes it from the select set, else 2 %.
+        plan_discordance: planned share of discordant pairs as a fraction; None takes it from the validation set, else 2 %.
         plan_icc: planned intra-patient correlation; None as above, else 0.5.
         auc_margin: largest acceptable loss of the mean area under the ROC curves, percentage points; None: it does not decide.
     """
@@ -112,18 +112,18 @@ class Plan:
 
 
 def icc_of(options: ParityOptions, facts: Mapping[str, Any] | None) -> float:
-    """The planned intra-patient correlation: option, select set, or 0.5."""
+    """The planned intra-patient correlation: option, validation set, or 0.5."""
     return planned_icc(facts) if options.plan_icc is None else options.plan_icc
 
 
 def discordance_of(options: ParityOptions, select: Mapping[str, Any] | None) -> tuple[float, str]:
-    """The planned share of discordant pairs and where it comes from: option, select set, or assumed."""
+    """The planned share of discordant pairs and where it comes from: option, validation set, or assumed."""
     if options.plan_discordance is not None:
         return options.plan_discordance, "option"
     if select is None:
         return planned_discordance(None), "assumed"
     discordant, n = int(select["lost"]) + int(select["gained"]), int(select["n"])
-    return planned_discordance(discordant, n), f"select set, {discordant} discordant of {n}"
+    return planned_discordance(discordant, n), f"validation set, {discordant} discordant of {n}"
 
 
 def make_plan(n: int, mean_size: float | None, options: ParityOptions, select: Mapping[str, Any] | None) -> Plan:
@@ -131,7 +131,7 @@ def make_plan(n: int, mean_size: float | None, options: ParityOptions, select: M
     icc = icc_of(options, select)
     deff = 1.0 if mean_size is None else 1 + (mean_size - 1) * icc
     discordance, source = discordance_of(options, select)
-    told = "option" if options.plan_icc is not None else "select set" if select and icc != planned_icc(None) else "assumed"
+    told = "option" if options.plan_icc is not None else "validation set" if select and icc != planned_icc(None) else "assumed"
     n_eff = math.floor(n / deff)
     level = (discordance, options.delta, options.alpha)
     return Plan(

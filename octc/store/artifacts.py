@@ -37,9 +37,23 @@ MOST_GOLDEN = 256 << 20  # bytes, unpacked
 TASKS = get_args(TaskName)
 # what numpy, zipfile and zlib were seen to raise on altered bytes
 DAMAGE = (
-    OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, OverflowError, MemoryError,
-    NotImplementedError, RuntimeError, SyntaxError, tokenize.TokenError, struct.error, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    EOFError,
+    OverflowError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+    SyntaxError,
+    tokenize.TokenError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 LATER = re.compile(r"^(verify(-device)?\.json|artifact\.sig\.json|bench-[A-Za-z0-9._-]+\.json|samples/.+)$")
 
 

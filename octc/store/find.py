@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from octc.core.deprecated import variable
 from octc.core.errors import OctcError, Several, shorten
 from octc.core.files import TEMPORARY, entries
 from octc.store.artifacts import MANIFEST, Artifact, read_artifact
 from octc.store.runs import ID, RUN, Run, find_run, only_newest, scan_runs
 
-BUNDLES = Path("bundles")  # where copied artifacts lie on a device
-VARIABLE = "OCTC_BUNDLE"
+COPIED = (Path("artifacts"), Path("bundles"))  # where copied artifacts lie on a device; the second is the old name
+VARIABLE = "OCTC_ARTIFACT"
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,9 @@ def find_artifacts(place: str | None, run_dir: Path, environ: Mapping[str, str])
     """The valid artifacts that a command works on, and a line that says which and how to choose others.
 
     place: an artifact folder, or a file in it, gives that one; a folder of artifacts, a run folder, its run.json, a run's id or
-    the beginning of it give all in it. None: $OCTC_BUNDLE, else the current folder if it is an artifact, else the newest
-    finished student run under `run_dir` that has artifacts, else the newest ones under ./bundles. Newest is who has the highest
-    run number: a clock may have gone back.
+    the beginning of it give all in it. None: $OCTC_ARTIFACT, else the current folder if it is an artifact, else the newest
+    finished student run under `run_dir` that has artifacts, else the newest ones under ./artifacts. Newest is who has the
+    highest run number: a clock may have gone back.
 
     A damaged artifact that was named itself is an error; among several it is passed over, and the line says so. Where every
     one is damaged, that is the error.
@@ -46,21 +47,21 @@ def find_artifacts(place: str | None, run_dir: Path, environ: Mapping[str, str])
     """
     if place is not None:
         return _named(place, run_dir, f"using {place}")
-    if environ.get(VARIABLE):
-        return _named(environ[VARIABLE], run_dir, f"using {environ[VARIABLE]} (${VARIABLE}; choose with BUNDLE)")
+    if chosen := variable(environ, VARIABLE):
+        return _named(chosen, run_dir, f"using {chosen} (${VARIABLE}; choose with ARTIFACT)")
     here = Path()
     if (here / MANIFEST).is_file():
-        return [Found(here, read_artifact(here))], "using the artifact in this folder (choose with BUNDLE)"
+        return [Found(here, read_artifact(here))], "using the artifact in this folder (choose with ARTIFACT)"
     done = (r for r in scan_runs(run_dir, "student") if artifact_folders(r.artifacts) and r.read().get("status") == "done")
     if run := only_newest(done):
-        return _valid(artifact_folders(run.artifacts), f"using {run.artifacts} (newest valid; choose with BUNDLE)")
-    if newest := _newest_bundles(BUNDLES):
+        return _valid(artifact_folders(run.artifacts), f"using {run.artifacts} (newest valid; choose with ARTIFACT)")
+    if newest := next((found for place in COPIED if (found := _newest_copied(place))), None):
         return newest
     raise _nothing(run_dir)
 
 
 def read_teacher(found: Found, run_dir: Path) -> list[Found]:
-    """Valid artifacts of the teacher run that an artifact's lineage names: under `run_dir`, beside it, or under ./bundles.
+    """Valid artifacts of the teacher run that an artifact's lineage names: under `run_dir`, beside it, or under ./artifacts.
 
     A damaged one is left out; [] when there is none here, or the artifact names no teacher.
     """
@@ -68,7 +69,8 @@ def read_teacher(found: Found, run_dir: Path) -> list[Found]:
     if not isinstance(name, str) or not name:
         return []
     beside = found.folder.resolve().parent
-    nearby = [run_dir / name / "artifacts", beside, *folders_if_readable(beside), *folders_if_readable(BUNDLES), BUNDLES]
+    copied = (one for place in COPIED for one in (*folders_if_readable(place), place))
+    nearby = [run_dir / name / "artifacts", beside, *folders_if_readable(beside), *copied]
     if found.folder.resolve().parents[1:]:
         nearby.append(beside.parent / name)
     for place in nearby:
@@ -169,7 +171,7 @@ def _readable(folders: Iterable[Path]) -> tuple[list[Found], list[OctcError]]:
     return founds, errors
 
 
-def _newest_bundles(place: Path) -> tuple[list[Found], str] | None:
+def _newest_copied(place: Path) -> tuple[list[Found], str] | None:
     """The newest run's artifacts among those that were copied to `place` (or into folders of it), student runs first."""
     folders = [*artifact_folders(place)]
     for inner in _folders(place):
@@ -192,7 +194,7 @@ def _newest_bundles(place: Path) -> tuple[list[Found], str] | None:
     peers = [(run, group) for (run, _), group in runs.items() if _age(run, group)[0] == ages[-1][0][0]]
     later = sorted({run for run, group in peers if _exported(group) > _exported(newest)})
     clock = f"; {shorten(later)} has a later date" if later else ""
-    return newest, f"using {where} (run {name}, newest valid under {place} by its number{clock}; choose with BUNDLE){words}"
+    return newest, f"using {where} (run {name}, newest valid under {place} by its number{clock}; choose with ARTIFACT){words}"
 
 
 def _exported(group: Sequence[Found]) -> str:
@@ -207,8 +209,8 @@ def _age(name: str, group: Sequence[Found]) -> tuple[bool, int]:
 
 
 def _nothing(run_dir: Path) -> OctcError:
-    why = f"looked at ${VARIABLE}, this folder, {run_dir} and ./{BUNDLES}; runs: {_candidates(run_dir)}"
-    return OctcError("OCT-E107", "no artifact here", hint="octc export, or name one: BUNDLE", place=str(run_dir), why=why)
+    why = f"looked at ${VARIABLE}, this folder, {run_dir} and ./{COPIED[0]}; runs: {_candidates(run_dir)}"
+    return OctcError("OCT-E107", "no artifact here", hint="octc export, or name one: ARTIFACT", place=str(run_dir), why=why)
 
 
 def _candidates(run_dir: Path) -> str:

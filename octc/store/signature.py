@@ -1,8 +1,8 @@
 """Signatures of artifacts: Ed25519 over the sum of artifact.json, which holds the sums of all other files.
 
 artifact.sig.json lies beside the manifest. Where it lies there it must hold; whether one must lie there, and by whose key,
-is the reader's policy: [bundle] signature = "required" and [bundle] trusted = key files, or OCTC_BUNDLE__SIGNATURE and
-OCTC_BUNDLE__TRUSTED. Keys are PEM files as openssl writes them. Needs the extra `sign`.
+is the reader's policy: [artifact] signature = "required" and [artifact] trusted = key files, or OCTC_ARTIFACT__SIGNATURE and
+OCTC_ARTIFACT__TRUSTED. Keys are PEM files as openssl writes them. Needs the extra `sign`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from octc.core.deprecated import variable
 from octc.core.errors import OctcError
 from octc.core.files import read_json, sha256_bytes, write_json
 from octc.core.optional import have, need
@@ -21,7 +22,7 @@ SIGNATURE = "artifact.sig.json"
 SCHEMA, ALGORITHM = "1.0", "ed25519"
 LARGEST = 1 << 16
 PREFIX = b"octc artifact 1\n"  # so that nothing else that the key signs can be taken for this
-POLICY, TRUSTED = "OCTC_BUNDLE__SIGNATURE", "OCTC_BUNDLE__TRUSTED"
+POLICY, TRUSTED = "OCTC_ARTIFACT__SIGNATURE", "OCTC_ARTIFACT__TRUSTED"
 MAKE_KEY = "openssl genpkey -algorithm ed25519 -out key.pem"
 PUBLIC_KEY = "openssl pkey -in key.pem -pubout -out key.pub"
 
@@ -35,10 +36,16 @@ def sign(folder: Path, key: Path, password: str | None = None) -> str:
     private = _private_key(key, password)
     public = private.public_key().public_bytes_raw()
     manifest = sha256_bytes((folder / "artifact.json").read_bytes())
-    write_json(folder / SIGNATURE, {
-        "schema_version": SCHEMA, "algorithm": ALGORITHM, "public_key": base64.b64encode(public).decode(),
-        "manifest_sha256": manifest, "signature": base64.b64encode(private.sign(PREFIX + manifest.encode())).decode(),
-    })  # fmt: skip
+    write_json(
+        folder / SIGNATURE,
+        {
+            "schema_version": SCHEMA,
+            "algorithm": ALGORITHM,
+            "public_key": base64.b64encode(public).decode(),
+            "manifest_sha256": manifest,
+            "signature": base64.b64encode(private.sign(PREFIX + manifest.encode())).decode(),
+        },
+    )
     return fingerprint(public)
 
 
@@ -55,10 +62,10 @@ def check_signature(folder: Path, manifest_sha256: str, environ: Mapping[str, st
             E901 cryptography is not installed and the policy needs it; E104 the policy cannot be followed.
     """
     required = _required(environ)
-    trusted = [Path(name) for name in environ.get(TRUSTED, "").split(os.pathsep) if name]
+    trusted = [Path(name) for name in (variable(environ, TRUSTED) or "").split(os.pathsep) if name]
     path = folder / SIGNATURE
     if required and not trusted:
-        hint = f'[bundle] trusted = "key.pub" in octc.toml, or {TRUSTED}'
+        hint = f'[artifact] trusted = "key.pub" in octc.toml, or {TRUSTED}'
         raise OctcError("OCT-E104", "signatures are required, and no key is trusted", hint=hint, place=POLICY)
     if not path.exists():
         if required:
@@ -76,14 +83,14 @@ def check_signature(folder: Path, manifest_sha256: str, environ: Mapping[str, st
 
 
 def _required(environ: Mapping[str, str]) -> bool:
-    word = environ.get(POLICY, "optional")
+    word = variable(environ, POLICY) or "optional"
     if word not in ("optional", "required"):
         raise OctcError("OCT-E104", f"{POLICY}={word}", hint="optional or required", place=POLICY)
     return word == "required"
 
 
 def _refused(message: str, place: Path) -> OctcError:
-    hint = "copy the artifact again from where it was signed: octc bundle verify says by whom"
+    hint = "copy the artifact again from where it was signed: octc artifact verify says by whom"
     return OctcError("OCT-E507", message, hint=hint, place=str(place))
 
 

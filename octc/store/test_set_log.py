@@ -75,9 +75,12 @@ class ReadingLog:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "readings": len(self.readings), "uses": self.uses, "since": self.since, "complete": self.complete,
+            "readings": len(self.readings),
+            "uses": self.uses,
+            "since": self.since,
+            "complete": self.complete,
             "rows": [one.to_json() for one in self.readings],
-        }  # fmt: skip
+        }
 
 
 def _plain(options: Mapping[str, Any]) -> bytes:
@@ -118,9 +121,7 @@ def log_reading(run: Path, reading: Reading) -> ReadingLog:
         raise OctcError("OCT-E109", text, hint=hint, place=str(path)) from error
 
 
-def log_part(
-    run: Path, split: Split, part: str, artifacts: Mapping[str, str], command: str, now: str, **options: Any
-) -> None:  # fmt: skip
+def log_part(run: Path, split: Split, part: str, artifacts: Mapping[str, str], command: str, now: str, **options: Any) -> None:
     """`log_reading` of a part of a run's split; nothing for a part that something is chosen on."""
     if part in PARTS:
         log_reading(run, Reading(now, command, part, len(split.parts[part]), split.digest, dict(artifacts), options))
@@ -128,7 +129,7 @@ def log_part(
 
 def log_files(
     run: Path, paths: Iterable[Path], artifacts: Mapping[str, str], command: str, now: str, *, named: bool = False
-) -> int:  # fmt: skip
+) -> int:
     """`log_reading` of those files that are test images of the run's split, by their sums; how many there are.
 
     Where the run holds no split, or none of them is one, nothing is logged. named: look at files only that are called as a

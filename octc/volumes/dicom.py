@@ -656,7 +656,7 @@ def _spacing(ordered: Sequence[Frame]) -> Fact[tuple[float | None, float | None,
 
 def _device(opened: Opened) -> Fact[str]:
     words = [str(opened.get(name, "") or "") for name in ("Manufacturer", "ManufacturerModelName")]
-    text = " ".join(word for word in words if word)
+    text = " ".join(word for word in words if word and word != UNKNOWN)
     return Fact(text, "Manufacturer, ManufacturerModelName") if text else Fact()
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from octc.core.errors import OctcError
 
-REBUILD = "octc export --from-bundle DIR --target tensorrt --force   (on this machine)"
+REBUILD = "octc export --from-artifact DIR --target tensorrt --force   (on this machine)"
 APT = "on a Jetson: sudo apt install nvidia-jetpack; elsewhere NVIDIA's TensorRT container, or its own package index"
 # the command stands in the message of NVIDIA's download stubs; it is repeated, not invented
 COMMAND = re.compile(r"^\W*((?:python\S* -m )?pip3? install .*index-url.*?)\s*$", re.MULTILINE)

@@ -101,7 +101,7 @@ def rebuild(folder: Path, artifact: Artifact) -> str:
     more = f"   (see {folder / recipe})" if isinstance(recipe, str) else ""
     again = " --force" if artifact.details.get("engine") else ""
     by_hand = f"trtexec --onnx={folder / onnx} --saveEngine=model.engine{more}"
-    return f"on the device: octc export --from-bundle {folder} --target tensorrt{again}; without octc: {by_hand}"
+    return f"on the device: octc export --from-artifact {folder} --target tensorrt{again}; without octc: {by_hand}"
 
 
 def this_machine(package: str = "tensorrt") -> dict[str, str | None]:

@@ -113,7 +113,7 @@ WRONG = {
     "wrong type": ('[train]\nepochs = "x"\n', "OCT-E104", "a whole number", ("project:octc.toml:2", "train.epochs")),
     "negative epochs": ("[train]\nepochs = -5\n", "OCT-E104", "at least 1", ("project:octc.toml:2", "train.epochs")),
     "lr is not a number": ("[train]\nlr = nan\n", "OCT-E104", "finite", ("project:octc.toml:2", "train.lr")),
-    "syntax": ("[train\nepochs = 1\n", "OCT-E105", "mend this line", ("octc.toml:1:7", None)),
+    "syntax": ("[train\nepochs = 1\n", "OCT-E105", "correct this line", ("octc.toml:1:7", None)),
 }
 
 
@@ -215,7 +215,11 @@ def test_every_line_of_the_template_may_be_uncommented(
     phantoms: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The values of the template are those that count without it, and every command takes them."""
-    for name in ("OCTC_DATA", "OCTC_BUNDLE__SIGNATURE", "OCTC_BUNDLE__TRUSTED"):  # what a configuration puts there goes again
+    for name in (
+        "OCTC_DATA",
+        "OCTC_ARTIFACT__SIGNATURE",
+        "OCTC_ARTIFACT__TRUSTED",
+    ):  # what a configuration puts there goes again
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.chdir(phantoms)

@@ -96,7 +96,7 @@ def test_d29_causes_in_one_line_with_their_exit_codes(web: Web, archive: Path, o
     wrong = octc("data", "fetch", "ucsd", "--from", web.url("/a.zip"), "--sha256", page.sha256[::-1])
     assert wrong.returncode == 3
     assert "error[OCT-E217]" in wrong.stderr
-    assert "does not have the sum" in wrong.stderr
+    assert "does not have the checksum" in wrong.stderr
     for done in (gone, wrong):
         assert "help:" in done.stderr
         assert "Traceback" not in done.stderr

@@ -22,7 +22,7 @@ from octc.bench.timing.render import COLUMNS as BENCH_COLUMNS
 from octc.cli._app.commands import COMMANDS
 from octc.cli._app.main import main
 from octc.cli.explain import _plain, entry_of, texts
-from octc.cli.json_schema import schema_names, schema_of
+from octc.cli.json_schema import FILES, schema_names, schema_of
 from octc.cli.ptq import COLUMNS as ENGINE_COLUMNS
 from octc.core.codes import CODES
 from octc.core.errors import OctcError
@@ -60,9 +60,9 @@ def test_every_code_is_explained() -> None:
     known = texts()
     assert not sorted(set(CODES) - set(known))
     for name, entry in known.items():
-        assert set(entry) <= {"why", "causes", "mend", "related", "also"}, name
+        assert set(entry) <= {"why", "causes", "hint", "related", "also"}, name
         assert entry["why"].endswith((".", "!", "?")), name
-        assert entry["mend"], name
+        assert entry["hint"], name
         assert name not in CODES or entry["causes"], name
         assert all(one in known for one in entry.get("related", [])), name
 
@@ -80,7 +80,7 @@ def test_a_code_is_explained_however_it_is_written(said: Said, word: str) -> Non
     code, out, _ = said("explain", word)
     assert code == 0
     assert out.startswith("OCT-E705  (exit 1): inconclusive")
-    for head in ("why", "causes", "mend", "related"):
+    for head in ("why", "causes", "hint", "related"):
         assert f"\n  {head}" in out
 
 
@@ -139,7 +139,8 @@ def test_every_command_has_a_schema_that_is_one() -> None:
     for name in schema_names():
         schema = schema_of(name)
         jsonschema.Draft202012Validator.check_schema(schema)
-        assert schema["$id"] == f"octc:command:{name.replace(' ', '-')}:1"
+        expected = f"octc:file:{name}:1" if name in FILES else f"octc:command:{name.replace(' ', '-')}:1"
+        assert schema["$id"] == expected
 
 
 def test_a_schema_is_printed_and_refuses_what_does_not_fit(said: Said) -> None:
@@ -163,7 +164,8 @@ def test_a_schema_is_printed_and_refuses_what_does_not_fit(said: Said) -> None:
 
 PASTED = (
     ("--version", 0), ("runs list", 0), ("list runs", 0), ("data list", 0), ("config show --origins", 0), ("config init", 0),
-    ("config validate", 0), ("completion bash", 0), ("runs prune", 0), ("data phantom --images 4", 0), ("runs show r-1", 2),
+    ("config validate", 0), ("completion bash", 0), ("runs prune", 0), ("data phantom --images 4", 0),
+    ("data synthetic --images 4", 0), ("runs show r-1", 2),
     ("verify", 2), ("bench", 2), ("predict nowhere x.png", 2), ("data check nowhere", 2), ("verify --margin 0", 2),
     ("verify --no-such-option", 2), ("eval", 2),
 )  # fmt: skip

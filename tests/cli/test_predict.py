@@ -18,9 +18,9 @@ import pytest
 from PIL import Image, ImageDraw
 
 from octc.cli._app.main import main
-from octc.cli.predict import scan_inputs, split_inputs
 from octc.core.csv_files import parse_csv
 from octc.imaging.preprocess import VIEWS, read_image
+from octc.runtimes.inputs import scan_inputs, split_inputs
 from octc.runtimes.registry import open_runtime
 from octc.stats.metrics import combine_views
 from octc.store.artifacts import read_artifact

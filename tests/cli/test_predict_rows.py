@@ -20,7 +20,7 @@ import pytest
 
 from octc.cli._app.session import Session
 from octc.cli.predict import taken
-from octc.cli.predict_rows import deliver
+from octc.cli.predict_rows import Asked, deliver
 from octc.core.csv_files import parse_csv
 from octc.runtimes.predict import Record
 from octc.store.artifacts import read_artifact
@@ -149,7 +149,7 @@ def test_no_record_and_no_path_is_kept(tmp_path: Path, format_: str, capsys: pyt
             del record
             assert sum(ref() is not None for ref in refs) <= 1  # the one that the loop outside still holds
 
-    assert deliver(Session("predict", quiet=True), found, records(), 500, "none", format_, stop=False) == 0
+    assert deliver(Session("predict", quiet=True), found, records(), Asked(500, format=format_)) == 0
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == (501 if format_ == "csv" else 500)
     assert "500 inputs, the first: dark; 0.png, 1.png" in err

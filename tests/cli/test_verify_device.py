@@ -19,7 +19,7 @@ from octc.core.files import sha256_file
 from octc.export.tensorrt.variants import convolution_macs, promises
 from octc.imaging.preprocess import Preprocess
 from octc.runtimes.tensorrt.device_report import judge
-from octc.schemas.tensorrt_plan import both_typings, plans_text
+from octc.schemas.tensorrt_plan import PlannedFiles, both_typings, plans_text
 from octc.store.artifacts import Artifact, Golden, read_artifact, write_golden, write_manifest
 from tests.export.qdq_graphs import Knobs, model
 from tests.runtimes.trt_world import World
@@ -51,7 +51,7 @@ def write_bundle(folder: Path) -> list[str]:
     sums, macs = {name: sha256_file(folder / name) for name in files}, convolution_macs(half)
     for precision, golden, limit in (("int8", "golden.npz", 0.05), ("fp16", "golden-fp16.npz", 0.01)):
         rule = {"file": golden, "delta_over_s": limit, "agreement": 0.999}
-        plans = both_typings(precision, sums, [1, 8, 8], macs, promised=names, depthwise=(), golden=rule)
+        plans = both_typings(precision, PlannedFiles(sums, [1, 8, 8], macs, promised=names, golden=rule))
         text = plans_text({key: replace(plan, bench=BENCH) for key, plan in plans.items()})
         (folder / f"build-{precision}.json").write_text(text)
     details: dict[str, Any] = {"engine": None, "engine_recipe": "BUILD.txt", "variants": {}}

@@ -161,11 +161,11 @@ def test_the_plan_takes_discordance_and_correlation_from_the_select_set() -> Non
     facts = {"n": 3000, "lost": 7, "gained": 5, "discordant_patients": 12, "mean_size": 1.5, "deff_obs": 1.4}
     plan = make_plan(1000, 1000 / 633, ParityOptions(), facts)
     assert plan.discordance == pytest.approx(0.005094, abs=6e-7)
-    assert plan.discordance_source == "select set, 12 discordant of 3000"
+    assert plan.discordance_source == "validation set, 12 discordant of 3000"
     assert (plan.icc, plan.icc_source) == (0.5, "assumed")  # twelve patients say too little
     assert (plan.n_eff, plan.power) == (775, pytest.approx(0.818, abs=6e-4))
     many = make_plan(1000, 2.0, ParityOptions(), {**facts, "discordant_patients": 20})
-    assert (many.icc, many.icc_source) == (pytest.approx(0.8), "select set")
+    assert (many.icc, many.icc_source) == (pytest.approx(0.8), "validation set")
 
 
 def test_the_plan_without_a_select_set_is_assumed_and_options_stand_above_both() -> None:

@@ -59,7 +59,7 @@ def test_each_level_stands_above_those_before_it(levels: Callable[..., tuple[dic
 def test_two_project_files_are_said(levels: Callable[..., tuple[dict[str, object], list[str], Path]]) -> None:
     assert levels("project")[1] == []
     assert levels("embedded")[1] == []
-    assert "passed over" in levels("embedded", "project")[1][0]
+    assert "passed over" in levels("embedded", "project")[1][0][1]
 
 
 def test_nothing_is_read_where_nothing_is(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_nothing_is_read_where_nothing_is(tmp_path: Path) -> None:
 
 def test_the_plain_variables(tmp_path: Path) -> None:
     chosen = write(tmp_path / "mine.toml", "offline = false\n[bench]\nthreads = 2\n")
-    settings, _ = read_settings(None, {"OCTC_CONFIG": str(chosen), "OCTC_OFFLINE": "1", "OCTC_BUNDLE": "b"}, tmp_path)
+    settings, _ = read_settings(None, {"OCTC_CONFIG": str(chosen), "OCTC_OFFLINE": "1", "OCTC_ARTIFACT": "b"}, tmp_path)
     assert settings[""]["offline"] == (True, "env:OCTC_OFFLINE")
     assert bool_of(settings, "offline")
     assert settings["bench"]["threads"] == (2, f"file:{chosen}:3")
@@ -104,8 +104,8 @@ WRONG = {
     "on the edge": ("[verify]\nalpha = 0.5\n", "OCT-E104", "below 0.5", "verify.alpha"),
     "empty name": ('[train]\nrecipe = "  "\n', "OCT-E104", "not empty", "train.recipe"),
     "a value for a section": ("train = 3\n", "OCT-E104", "[train]", "train"),
-    "syntax": ("[train]\nepochs = \n", "OCT-E105", "mend this line", ":2:10"),
-    "syntax at the end": ("[train", "OCT-E105", "mend this line", ":1:"),
+    "syntax": ("[train]\nepochs = \n", "OCT-E105", "correct this line", ":2:10"),
+    "syntax at the end": ("[train", "OCT-E105", "correct this line", ":1:"),
 }
 
 
@@ -187,8 +187,8 @@ def test_every_key_feeds_an_option_or_is_read_by_name() -> None:
 
     by_name = {
         "bench.remote_python",
-        "bundle.signature",
-        "bundle.trusted",
+        "artifact.signature",
+        "artifact.trusted",
         "offline",
         "data.root",
         "run.dir",

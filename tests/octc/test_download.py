@@ -133,7 +133,7 @@ def test_a_wrong_sum_is_3_and_leaves_nothing(web: Web, tmp_path: Path) -> None:
     page = web.put("/a.zip", BODY)
     error = refused(web, page, tmp_path, digest=f"sha256:{'0' * 64}")
     assert (error.code, error.exit_code) == ("OCT-E217", 3)
-    assert "does not have the sum" in error.message
+    assert "does not have the checksum" in error.message
     assert names(tmp_path) == []
 
 

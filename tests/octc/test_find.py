@@ -73,49 +73,51 @@ def test_without_a_path_the_newest_finished_student_run_with_artifacts(here: Pat
     write_run(RUNS, "onnx-fp32", kind="teacher")
     founds, words = find_artifacts(None, RUNS, {})
     assert {found.folder.parent for found in founds} == {wanted.artifacts}
-    assert words == f"using {wanted.artifacts} (newest valid; choose with BUNDLE)"
+    assert words == f"using {wanted.artifacts} (newest valid; choose with ARTIFACT)"
 
 
 def test_the_environment_and_the_current_folder_come_first(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run(RUNS, "onnx-fp32")
     mine = write_artifact(here / "mine", "onnx-fp16")
-    founds, words = find_artifacts(None, RUNS, {"OCTC_BUNDLE": str(mine)})
-    assert (names(founds), "$OCTC_BUNDLE" in words) == (["onnx-fp16"], True)
+    founds, words = find_artifacts(None, RUNS, {"OCTC_ARTIFACT": str(mine)})
+    assert (names(founds), "$OCTC_ARTIFACT" in words) == (["onnx-fp16"], True)
     monkeypatch.chdir(mine)
     founds, words = find_artifacts(None, here / "runs", {})
     assert (names(founds), "this folder" in words) == (["onnx-fp16"], True)
     with pytest.raises(OctcError, match="no artifact and no run: nothing"):
-        find_artifacts(None, RUNS, {"OCTC_BUNDLE": "nothing"})
+        find_artifacts(None, RUNS, {"OCTC_ARTIFACT": "nothing"})
 
 
 def test_copied_artifacts_on_a_device_the_newest_students(here: Path) -> None:
-    write_artifact(here / "bundles" / "old", run="r-0001", exported="2026-01-01T00:00:00Z")
-    write_artifact(here / "bundles" / "new", run="r-0002", exported="2026-01-02T00:00:00Z")
-    write_artifact(here / "bundles" / "new", "onnx-int8", run="r-0002", exported="2026-01-02T00:00:01Z")
-    write_artifact(here / "bundles" / "big", role="teacher", run="r-0009", exported="2026-01-09T00:00:00Z")
+    write_artifact(here / "artifacts" / "old", run="r-0001", exported="2026-01-01T00:00:00Z")
+    write_artifact(here / "artifacts" / "new", run="r-0002", exported="2026-01-02T00:00:00Z")
+    write_artifact(here / "artifacts" / "new", "onnx-int8", run="r-0002", exported="2026-01-02T00:00:01Z")
+    write_artifact(here / "artifacts" / "big", role="teacher", run="r-0009", exported="2026-01-09T00:00:00Z")
     founds, words = find_artifacts(None, RUNS, {})
     assert [found.folder.parent.name for found in founds] == ["new", "new"]
-    assert "bundles" in words
+    assert "artifacts" in words
 
 
 def test_two_equally_new_ones_are_an_error_and_no_guess(here: Path) -> None:
     """The same number from two machines, or the same name with another checkpoint: nothing says which is newer."""
     for run, date in (("r-0001-student-a", "2026-01-01"), ("r-0001-student-b", "2026-01-02")):
-        write_artifact(here / "bundles" / run, run=run, exported=f"{date}T00:00:00Z")
-    with pytest.raises(OctcError, match="two equally new runs under bundles: r-0001-student-a and r-0001-student-b") as caught:
+        write_artifact(here / "artifacts" / run, run=run, exported=f"{date}T00:00:00Z")
+    with pytest.raises(
+        OctcError, match="two equally new runs under artifacts: r-0001-student-a and r-0001-student-b"
+    ) as caught:
         find_artifacts(None, RUNS, {})
     assert caught.value.code == "OCT-E107"
     for sha in ("a", "b"):
-        write_artifact(here / "bundles" / f"again-{sha}", run="r-0002-student-a", checkpoint=sha)
+        write_artifact(here / "artifacts" / f"again-{sha}", run="r-0002-student-a", checkpoint=sha)
     with pytest.raises(OctcError, match="r-0002-student-a and r-0002-student-a"):
         find_artifacts(None, RUNS, {})
 
 
 def test_newest_is_the_highest_number_whatever_the_clock_said(here: Path) -> None:
     """A clock that went back between two exports, and a second run folder under the number of another."""
-    write_artifact(here / "bundles" / "a", run="r-0002-student-x", exported="2031-01-01T00:00:00Z")
-    write_artifact(here / "bundles" / "b", run="r-0010-student-x", exported="2026-01-01T00:00:00Z")
-    write_artifact(here / "bundles" / "c", run="unnumbered", exported="2040-01-01T00:00:00Z")
+    write_artifact(here / "artifacts" / "a", run="r-0002-student-x", exported="2031-01-01T00:00:00Z")
+    write_artifact(here / "artifacts" / "b", run="r-0010-student-x", exported="2026-01-01T00:00:00Z")
+    write_artifact(here / "artifacts" / "c", run="unnumbered", exported="2040-01-01T00:00:00Z")
     founds, words = find_artifacts(None, RUNS, {})
     assert [found.folder.parent.name for found in founds] == ["b"]
     assert str(founds[0].folder) in words
@@ -143,7 +145,7 @@ def test_a_file_of_an_artifact_means_the_artifact(here: Path, name: str) -> None
     assert other.is_dir()
     founds, words = find_artifacts(str(place / name), RUNS, {})
     assert ([found.folder for found in founds], str(place) in words) == ([place], True)
-    assert [found.folder for found in find_artifacts(None, RUNS, {"OCTC_BUNDLE": str(place / name)})[0]] == [place]
+    assert [found.folder for found in find_artifacts(None, RUNS, {"OCTC_ARTIFACT": str(place / name)})[0]] == [place]
     (here / "link.onnx").symlink_to(place / name)
     assert [found.folder.resolve() for found in find_artifacts("link.onnx", RUNS, {})[0]] == [place.resolve()]
 
@@ -239,17 +241,17 @@ def test_the_teacher_that_the_lineage_names(here: Path) -> None:
     assert names(read_teacher(found, RUNS)) == ["onnx-fp32"]
 
 
-@pytest.mark.parametrize("place", ["bundles", "bundles/teacher", "other/r-0001-teacher"])
+@pytest.mark.parametrize("place", ["artifacts", "bundles/teacher", "other/r-0001-teacher"])
 def test_a_teacher_that_was_copied_along(here: Path, place: str) -> None:
-    student = write_artifact(here / ("other/mine" if place.startswith("other") else "bundles/mine"), "onnx-int8", run="r-0002",
-                             teacher_run="r-0001-teacher")  # fmt: skip
+    mine = here / ("other/mine" if place.startswith("other") else "artifacts/mine")
+    student = write_artifact(mine, "onnx-int8", run="r-0002", teacher_run="r-0001-teacher")
     write_artifact(here / place, "onnx-fp32", "teacher", run="r-0001-teacher")
-    write_artifact(here / "bundles" / "another", "onnx-fp32", "teacher", run="r-0005")
+    write_artifact(here / "artifacts" / "another", "onnx-fp32", "teacher", run="r-0005")
     (found,) = find_artifacts(str(student), RUNS, {})[0]
     assert [one.artifact.role for one in read_teacher(found, RUNS)] == ["teacher"]
 
 
 @pytest.mark.parametrize("name", [None, "", 5, "r-0400"])
 def test_no_teacher_is_no_error(here: Path, name: object) -> None:
-    student = write_artifact(here / "bundles", "onnx-int8", run="r-0002", teacher_run=name)
+    student = write_artifact(here / "artifacts", "onnx-int8", run="r-0002", teacher_run=name)
     assert read_teacher(find_artifacts(str(student), RUNS, {})[0][0], RUNS) == []

@@ -194,7 +194,7 @@ def test_what_needs_torch_says_the_pip_line(box: Box) -> None:
     [("lint {onnx}/model.onnx", "export"), ("lint {onnx}/model.onnx --fix --target onnx", "export"), ("export {run}", "export"),
      ("export {run} --int8 --target onnx --ptq onnxruntime", "export"), ("ptq {run}", "export"), ("analyze {run}", "train"),
      ("compare {run} {run}", "train"), ("eval {run} --maps 2", "train"), ("config show --config a.yaml", "yaml"),
-     ("bundle verify {onnx}", "sign"), ("data fetch octmnist", "octmnist")],
+     ("artifact verify {onnx}", "sign"), ("data fetch octmnist", "octmnist")],
 )  # fmt: skip
 def test_every_command_that_needs_more_says_which_extra(
     box: Box, shipped_run: tuple[Path, Path], words: str, extra: str

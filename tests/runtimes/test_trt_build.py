@@ -16,7 +16,7 @@ from octc.core.errors import OctcError
 from octc.runtimes.tensorrt import process as trt_process
 from octc.runtimes.tensorrt.build import build_engine, read_plans
 from octc.runtimes.tensorrt.process import Backend, Ran, find_backend, run_process, run_trtexec, run_worker
-from octc.schemas.tensorrt_plan import BuildPlan, both_typings, plans_text
+from octc.schemas.tensorrt_plan import BuildPlan, PlannedFiles, both_typings, plans_text
 from tests.runtimes.trt_world import World
 
 NO_KERNEL = "Error Code 10: Could not find any implementation for node {name} + PWN(PWN(gate), silu)."
@@ -193,7 +193,7 @@ def test_who_builds_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_plans_are_chosen_by_version(tmp_path: Path) -> None:
     sums = dict.fromkeys(("model.onnx", "model.int8fp16.onnx", "model.fp16.onnx"), "0" * 64)
     for precision in ("int8", "fp16"):
-        text = plans_text(both_typings(precision, sums, [1, 8, 8], {"conv_1": 1}))
+        text = plans_text(both_typings(precision, PlannedFiles(sums, [1, 8, 8], {"conv_1": 1})))
         (tmp_path / f"build-{precision}.json").write_text(text)
     assert {p.typing for p in read_plans(tmp_path, "10.3.0", "tensorrt").values()} == {"weak"}
     assert {p.typing for p in read_plans(tmp_path, "11.4.0", "tensorrt").values()} == {"strong"}

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from octc.runtimes.tensorrt.layers import name_parts, read_kernels, report_layers
-from octc.schemas.tensorrt_plan import BuildPlan, make_plan
+from octc.schemas.tensorrt_plan import BuildPlan, PlannedFiles, make_plan
 
 SUMS = dict.fromkeys(("model.onnx", "model.int8fp16.onnx", "model.fp16.onnx"), "0" * 64)
 # two lines of a build log of TensorRT for RTX 1.7.1.116, names shortened
@@ -29,7 +29,7 @@ Name: shape_call, LayerType: shape_call, Inputs: [ ], Outputs: [ ], Metadata:
 
 def plan(*promised: str) -> BuildPlan:
     macs = {"conv_1": 600, "conv_2": 100, "conv_3": 300, **({"conv_4": 0} if "conv_4" in promised else {})}
-    return make_plan("int8", "strong", SUMS, [1, 8, 8], macs, promised=promised)
+    return make_plan("int8", "strong", PlannedFiles(SUMS, [1, 8, 8], macs, promised=promised))
 
 
 def test_log_of_tensorrt_for_rtx() -> None:

@@ -10,8 +10,10 @@ import pytest
 
 from octc.runtimes.tensorrt.process import trtexec_version
 from octc.schemas.tensorrt_plan import (
+    CLASSIC,
     RTX,
     BuildPlan,
+    PlannedFiles,
     both_typings,
     make_plan,
     plan_from_json,
@@ -24,8 +26,9 @@ SUMS = {name: name[:6] * 8 for name in ("model.onnx", "model.int8fp16.onnx", "mo
 MACS = {"a/Conv": 10, "b/Conv": 30}
 
 
-def plan(precision: str = "int8", typing: str = "weak", **more: object) -> BuildPlan:
-    return make_plan(precision, typing, SUMS, [1, 260, 260], MACS, promised=("a/Conv", "b/Conv"), depthwise=("b/Conv",), **more)  # type: ignore[arg-type]
+def plan(precision: str = "int8", typing: str = "weak", module: str = CLASSIC) -> BuildPlan:
+    made = PlannedFiles(SUMS, [1, 260, 260], MACS, promised=("a/Conv", "b/Conv"), depthwise=("b/Conv",))
+    return make_plan(precision, typing, made, module)
 
 
 @pytest.mark.parametrize(("precision", "typing", "onnx", "network", "builder"), [
@@ -45,11 +48,14 @@ def test_typing_decides_file_and_flags(
 
 
 def test_a_plan_is_the_same_after_a_file() -> None:
-    for made in (*both_typings("int8", SUMS, [1, 64, 64], MACS).values(), plan(module=RTX, typing="strong")):
+    for made in (*both_typings("int8", PlannedFiles(SUMS, [1, 64, 64], MACS)).values(), plan(module=RTX, typing="strong")):
         assert plan_from_json(json.loads(json.dumps(made.to_json()))) == made
-    assert set(json.loads(plans_text(both_typings("fp16", SUMS, [3, 64, 64], MACS)))) == {"weak", "strong"}
+    assert set(json.loads(plans_text(both_typings("fp16", PlannedFiles(SUMS, [3, 64, 64], MACS))))) == {"weak", "strong"}
     with pytest.raises(ValueError, match="trt-plan/9"):
         plan_from_json({**plan().to_json(), "schema": "octc.trt-plan/9"})
+    for wrong in ({"surprise": 1}, {"workspace_mb": "1"}, {"promised": "a/Conv"}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            plan_from_json({**plan().to_json(), **wrong})
 
 
 def test_plans_hold_names_and_no_numbers_of_flags() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from octc.runtimes.tensorrt.process import WORKER
-from octc.schemas.tensorrt_plan import BuildPlan, make_plan
+from octc.schemas.tensorrt_plan import BuildPlan, PlannedFiles, make_plan
 
 HERE = Path(__file__).parent
 NAMES = HERE / "tensorrt_names.json"
@@ -56,7 +56,8 @@ class World:
 
         sums = {name: sha256_file(self.folder / name) for name in names}
         macs = {"conv_1": 100, "conv_2": 300}
-        return make_plan(precision, typing, sums, SHAPE, macs, module=self.module, promised=("conv_1", "conv_2"), **more)
+        made = PlannedFiles(sums, SHAPE, macs, promised=("conv_1", "conv_2"), **more)
+        return make_plan(precision, typing, made, self.module)
 
     def work(self, job: str, plan: BuildPlan | dict[str, Any]) -> tuple[int, dict[str, Any], str]:
         """Run the worker: exit code, its result, its log."""

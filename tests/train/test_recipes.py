@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
+from octc.core.errors import OctcError
 from octc.train.recipes.config import Distillation, recipe_from_json, with_fields
 from octc.train.recipes.registry import DEFAULT, RECIPES
 from octc.train.recipes.weight_packages import PACKAGES
@@ -90,11 +91,13 @@ def test_fields_of_both_stages_are_replaced_together() -> None:
     assert replace(recipe, val=0.3).val == 0.3
 
 
-def test_unknown_fields_of_a_stored_recipe_are_an_error() -> None:
-    value = asdict(RECIPES["smoke"]())
-    value["student"]["invented"] = 1
-    with pytest.raises(TypeError, match="invented"):
-        recipe_from_json(value)
+@pytest.mark.parametrize(("field", "value"), [("invented", 1), ("epochs", "3"), ("epochs", 2.5), ("lr", None), ("mean", [0.5])])
+def test_a_stored_recipe_of_other_fields_or_types_is_refused(field: str, value: object) -> None:
+    stored = asdict(RECIPES["smoke"]())
+    stored["student"][field] = value
+    with pytest.raises(OctcError, match=field) as caught:
+        recipe_from_json(stored)
+    assert (caught.value.code, "octc list recipes" in caught.value.hint) == ("OCT-E107", True)
 
 
 def test_recipes_are_listed_without_torch() -> None:

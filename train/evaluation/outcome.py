@@ -15,6 +15,8 @@ from octc.core.csv_files import csv_bytes, read_csv
 from octc.core.errors import OctcError
 from octc.core.files import read_json, sha256_file
 from octc.datasets.patients import before_fields
+from octc.schemas.common import convert
+from octc.schemas.evaluation import EvaluationFile
 from octc.stats.cluster_bootstrap import bootstrap_sums, cluster_index, percentile_interval
 from octc.stats.metrics import (
     Figures,
@@ -82,29 +84,24 @@ def read_predictions(folder: Path) -> Predictions:
     if not (folder / FACTS).is_file() or not (folder / PREDICTIONS).is_file():
         raise OctcError("OCT-E107", f"no evaluation in {folder}", hint="evaluate the run again", place=str(folder))
     try:
-        head = read_json(folder / FACTS)
-        classes, views, _ = tuple(head["classes"]), tuple(head["views"]), head["facts"]
-        if len(set(classes)) != len(classes):
-            raise ValueError("a class that stands twice")
-    except (ValueError, KeyError, TypeError) as error:
+        head = convert(read_json(folder / FACTS), EvaluationFile)
+    except ValueError as error:
         text = f"{FACTS} cannot be read: {error}"
         raise OctcError("OCT-E501", text, hint="evaluate the run again", place=str(folder / FACTS)) from error
-    if sha256_file(folder / PREDICTIONS) != head["predictions_sha256"]:
+    if sha256_file(folder / PREDICTIONS) != head.predictions_sha256:
         text = f"{PREDICTIONS} does not match its sha256"
         raise OctcError("OCT-E501", text, hint="evaluate the run again", place=str(folder / PREDICTIONS))
     rows = read_csv(folder / PREDICTIONS)[1:]
-    classes, views = tuple(head["classes"]), tuple(head["views"])
+    classes, views = tuple(head.classes), tuple(head.views)
     logits = np.array([[float(v) for v in row[len(COLUMNS) :]] for row in rows], np.float32)
     columns = list(zip(*rows, strict=True))
     people = [p or None for p in columns[2]]
-    if (
-        "dataset" in head["facts"] and "leakage" not in head["facts"]
-    ):  # written when dates and running numbers could be patients
+    if "dataset" in head.facts and "leakage" not in head.facts:  # written when dates and running numbers could be patients
         written = [(path, name, who, None) for path, name, who in zip(columns[0], columns[3], people, strict=True)]
-        people = before_fields(str(head["facts"].get("dataset")), written, classes)
+        people = before_fields(str(head.facts.get("dataset")), written, classes)
     return Predictions(
         columns[0], columns[1], tuple(people), tuple(classes.index(name) for name in columns[3]),
-        logits.reshape(len(rows), len(views), len(classes)), views, classes, head["facts"],
+        logits.reshape(len(rows), len(views), len(classes)), views, classes, head.facts,
     )  # fmt: skip
 
 

@@ -5,9 +5,14 @@ A recipe is saved, resolved, beside the weights it made.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
+from octc.core.errors import OctcError
+from octc.schemas.common import convert
+
+T = TypeVar("T")
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -249,8 +254,25 @@ def with_fields(recipe: Recipe, **fields: Any) -> Recipe:
 
 
 def recipe_from_json(value: dict[str, Any]) -> Recipe:
-    """The recipe that `dataclasses.asdict` made a dictionary of (lists of the JSON become tuples again)."""
+    """The recipe that `dataclasses.asdict` made a dictionary of (lists of the JSON become tuples again).
 
+    Raises:
+        OctcError: E107 it is none of this octc, or a field has another type.
+    """
+    return read_recipe(value, Recipe, _recipe)
+
+
+def read_recipe(value: dict[str, Any], kind: type[T], make: Callable[[dict[str, Any]], T]) -> T:
+    """`make` of a stored recipe, of which every field has its type (E107 where it is none of this octc)."""
+    try:
+        convert(value, kind)
+        return make(value)
+    except (ValueError, KeyError, TypeError) as error:
+        text = f"the stored recipe cannot be read: {error}"
+        raise OctcError("OCT-E107", text, hint="octc train again, with a recipe of this octc: octc list recipes") from error
+
+
+def _recipe(value: dict[str, Any]) -> Recipe:
     def stage(fields: dict[str, Any]) -> Stage:
         parts: dict[str, Any] = {name: tuple(fields[name]) for name in ("mean", "std")}
         kinds = {"augment": Augment, "objective": Objective, "mix": Mix, "swa": Swa}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from octc.datasets.base import MODALITIES
-from octc.train.recipes.config import HALF, Augment, Distillation, Mix, Objective, Quantisation, Recipe, Stage, Swa
+from octc.train.recipes.config import HALF, Augment, Distillation, Mix, Objective, Quantisation, Recipe, Stage, Swa, read_recipe
 
 CLAHE = (3.0, (20, 30))  # clip and tiles, as QD-RetNet's fundus images were prepared
 MULTILABEL = "multilabel"
@@ -70,7 +70,11 @@ class EyeRecipe(Recipe):
 
 
 def eye_recipe_from_json(value: dict[str, Any]) -> EyeRecipe:
-    """The recipe that `dataclasses.asdict` made a dictionary of."""
+    """The recipe that `dataclasses.asdict` made a dictionary of (OctcError E107 where it is none of this octc)."""
+    return read_recipe(value, EyeRecipe, _recipe)
+
+
+def _recipe(value: dict[str, Any]) -> EyeRecipe:
     kinds = {"augment": Augment, "objective": Objective, "mix": Mix, "swa": Swa}
 
     def stage(fields: dict[str, Any]) -> EyeStage:

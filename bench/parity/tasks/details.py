@@ -58,7 +58,7 @@ def temperatures(comparison: Comparison) -> Iterator[str]:
         f"{word} {after[0][key]:.4f} -> {after[1][key]:.4f}"
         for word, key in (("ECE", "ece_mass"), ("Brier", "brier"), ("NLL", "nll"))
     )
-    yield f"  temperature  {values}, fitted on {fitted[1].n} select images; with it {scores}"
+    yield f"  temperature  {values}, fitted on {fitted[1].n} validation images; with it {scores}"
 
 
 def subgroup_lines(found: Sequence[Subgroup]) -> Iterator[str]:

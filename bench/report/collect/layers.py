@@ -50,7 +50,7 @@ def _analysis(dossier: Dossier) -> tuple[list[Block], dict[str, Any]]:
     except (OSError, ValueError, KeyError, TypeError):
         return [Text(f"{ANALYSIS} cannot be read: octc analyze writes it anew", "warn")], {}
     shown = costs[:MOST]
-    title = f"Cost of each layer alone in INT8, {images} images of the select set"
+    title = f"Cost of each layer alone in INT8, {images} images of the validation set"
     caption = f"Layer sensitivity: KL to the float network, the {len(shown)} largest of {len(costs)} layers"
     return [Plot(bars_figure(shown, "KL, nats", title), caption, shown)], {"analysis": found}
 

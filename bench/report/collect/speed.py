@@ -128,7 +128,7 @@ def latency_section(dossier: Dossier) -> Section:
         blocks.append(Plot(latency_figure(curves, "Share of samples done by a time"), "Distribution of the latencies", numbers))
     columns = ("row", "n", "p50 ms [95 %]", "p90", "p99", "peak MiB", "mJ/image", "status")
     blocks.append(
-        Table(columns, table, "Nearest-rank percentiles with intervals of order statistics; INVALID rows prove nothing.")
+        Table(columns, table, "Nearest-rank percentiles with intervals of order statistics; INVALID rows count for nothing.")
     )
     blocks += [Text(line) for line in dict.fromkeys(lines)]
     blocks.append(Text(_machine(next(iter(dossier.timings.values())).document), "note"))

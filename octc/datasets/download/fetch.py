@@ -119,9 +119,9 @@ def _given(archive: Path, sha256: str | None, say: Say) -> Path:
     found = sha256_file(archive)
     say(f"  file     {archive}\n  size     {spell_bytes(archive.stat().st_size)}\n  sha256   {found}")
     if sha256 is None:
-        say("  the sum was not compared with anything (--sha256 SUM compares it with the one that you were given)")
+        say("  the checksum was not compared with anything (--sha256 CHECKSUM compares it with the one that you were given)")
     elif found != sha256.lower():
-        text = f"{archive.name} does not have the sum that was given: {found}"
+        text = f"{archive.name} does not have the checksum that was given: {found}"
         raise OctcError("OCT-E217", text, hint="fetch the file again", place=str(archive))
     return archive
 
@@ -144,7 +144,7 @@ def _listed(
         stated = "stated when the download begins" if file.size is None else spell_bytes(file.size)
         algorithm, _, value = (file.digest or "").partition(":")
         say(f"  address  {file.url}\n  size     {stated}")
-        say(f"  {algorithm:8} {value}" if value else "  sum      none was stated; the file cannot be checked")
+        say(f"  {algorithm:8} {value}" if value else "  checksum none was stated; the file cannot be checked")
     return files
 
 

@@ -66,7 +66,7 @@ def fetch_file(file: RemoteFile, folder: Path, page: str, say: Say, progress: Pr
         found = Path(pooch.retrieve(file.url, file.digest, fname=file.name, path=folder, downloader=downloader))
     except ValueError as error:
         _forget(part)
-        text = f"{file.name} does not have the sum that its source states ({file.digest})"
+        text = f"{file.name} does not have the checksum that its source states ({file.digest})"
         hint = f"the file was removed; try again, or {_by_hand(page)}"
         raise OctcError("OCT-E217", text, hint=hint, place=file.url) from error
     _forget(part)

@@ -85,7 +85,7 @@ def read_rows(root: Path, tree: Tree | None = None) -> list[Row]:
         path = found[0] if found else (PurePosixPath(tops[0]) / cells["Directory"].replace("\\", "/").strip("/")).as_posix()
         number = int(cells["Patient ID"])
         rows.append(Row(line, number, cells["Class"], cells["Eye"], cells["Label"], cells["Directory"], path))
-    refuse_lines(table, problems, f"mend these lines of {TABLE}")
+    refuse_lines(table, problems, f"correct these lines of {TABLE}")
     return rows
 
 
@@ -192,7 +192,7 @@ def _linked(person: dict[str, str]) -> Iterator[Finding]:
 def _left_out(code: str, text: str, found: Sequence[tuple[Row, Sample]]) -> Iterator[Finding]:
     if found:
         listed = tuple(f"{row.path} (line {row.line}, {row.label})" for row, _ in found)
-        yield Finding(code, f"{len(found)} {text}", listed, "none needed; the source would have to mend its table")
+        yield Finding(code, f"{len(found)} {text}", listed, "none needed; the source would have to correct its table")
 
 
 def _disagreeing(rows: Sequence[Row], same_class: bool) -> Iterator[Finding]:

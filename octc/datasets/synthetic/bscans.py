@@ -239,11 +239,11 @@ def write_phantoms(
     if patients_per_class < 2 or images_per_class < patients_per_class:
         text = f"{images_per_class} images and {patients_per_class} patients per class"
         raise OctcError(
-            "OCT-E104", text, hint="at least 2 patients per class, and an image for each", place="octc data phantom"
+            "OCT-E104", text, hint="at least 2 patients per class, and an image for each", place="octc data synthetic"
         )
     if not 0 <= severity <= 1:
         raise OctcError(
-            "OCT-E104", f"--severity {severity} is out of range", hint="--severity 0 to 1", place="octc data phantom"
+            "OCT-E104", f"--severity {severity} is out of range", hint="--severity 0 to 1", place="octc data synthetic"
         )
     if force and root.exists() and not (root / PHANTOM_MARK).is_file() and any(root.iterdir()):
         text = f"{root} was not drawn by octc, so --force does not replace it"
@@ -267,7 +267,7 @@ def write_phantoms(
             facts = {"images_per_class": images_per_class, "patients_per_class": patients_per_class, "seed": seed, "size": size}
             write_json(folder / PHANTOM_MARK, {**facts, **({"severity": severity} if severity else {})})
     except OSError as error:
-        text = f"phantoms cannot be written: {error.strerror}"
+        text = f"synthetic images cannot be written: {error.strerror}"
         raise OctcError("OCT-E109", text, hint="a writable folder with room", place=str(root)) from error
     return total
 

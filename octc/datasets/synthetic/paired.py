@@ -103,7 +103,7 @@ def write_paired(
     """
     if patients < 8 or images < 1:
         text = f"{patients} patients with {images} images of each eye and modality"
-        raise OctcError("OCT-E104", text, hint="at least 8 patients and 1 image", place="octc data paired-phantom")
+        raise OctcError("OCT-E104", text, hint="at least 8 patients and 1 image", place="octc data paired-synthetic")
     if force and root.exists() and not (root / PHANTOM_MARK).is_file() and any(root.iterdir()):
         text = f"{root} was not drawn by octc, so --force does not replace it"
         raise OctcError("OCT-E106", text, hint="give another folder", place=str(root))
@@ -137,6 +137,6 @@ def write_paired(
             facts = {"patients": patients, "images": images, "seed": seed, "classes": CLASSES, "size": SIZE}
             write_json(folder / PHANTOM_MARK, {"paired": True, **facts})
     except OSError as error:
-        text = f"phantoms cannot be written: {error.strerror}"
+        text = f"synthetic images cannot be written: {error.strerror}"
         raise OctcError("OCT-E109", text, hint="a writable folder with room", place=str(root)) from error
     return total

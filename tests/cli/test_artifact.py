@@ -1,4 +1,4 @@
-"""`octc bundle`: signatures, and every reader refusing what was changed after it was signed (B09)."""
+"""`octc artifact`: signatures, and every reader refusing what was changed after it was signed (B09)."""
 
 from __future__ import annotations
 
@@ -63,11 +63,11 @@ def test_signed_artifact_is_read_and_names_its_key(
     folder: Path, keys: tuple[Path, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     private, public = keys
-    assert main(["bundle", "sign", str(folder), "--key", str(private)]) == 0
+    assert main(["artifact", "sign", str(folder), "--key", str(private)]) == 0
     who = capsys.readouterr().out.split()[-1]
-    assert main(["bundle", "verify", str(folder), "--key", str(public), "--json"]) == 0
+    assert main(["artifact", "verify", str(folder), "--key", str(public), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["data"]["verified"][0]["key"] == who
-    assert code_of(["bundle", "sign", str(folder), "--key", str(private)], capsys) == (2, "OCT-E106")
+    assert code_of(["artifact", "sign", str(folder), "--key", str(private)], capsys) == (2, "OCT-E106")
     monkeypatch.setenv(POLICY, "required")
     monkeypatch.setenv(TRUSTED, str(public))
     assert read_artifact(folder).name == "onnx-fp32"
@@ -105,11 +105,11 @@ def cut_signature(folder: Path) -> None:
 def test_b09_every_reader_refuses_what_was_changed(
     folder: Path, keys: tuple[Path, Path], spoil: Callable[[Path], None], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert main(["bundle", "sign", str(folder), "--key", str(keys[0])]) == 0
+    assert main(["artifact", "sign", str(folder), "--key", str(keys[0])]) == 0
     spoil(folder)
     picture = next((tmp_path / "runs").parent.rglob("*.p*"), tmp_path)
     for words in (["predict", str(folder), str(picture)], ["verify", str(folder)], ["bench", str(folder), "--dry-run"],
-                  ["report", str(folder), "-o", str(tmp_path / "r")], ["bundle", "verify", str(folder)]):  # fmt: skip
+                  ["report", str(folder), "-o", str(tmp_path / "r")], ["artifact", "verify", str(folder)]):  # fmt: skip
         assert code_of(words, capsys) == (3, "OCT-E507"), words
     with pytest.raises(OctcError, match=r"signed|signature"):
         read_artifact(folder)
@@ -124,13 +124,13 @@ def test_b09_policy_wants_a_signature_by_a_trusted_key(
     monkeypatch.setenv(TRUSTED, str(keys[1]))
     assert code_of(bench, capsys) == (3, "OCT-E507")
     stranger = key_pair(tmp_path, "stranger")[0]
-    assert main(["bundle", "sign", str(folder.parent / "openvino-int8"), "--key", str(keys[0])]) == 0
+    assert main(["artifact", "sign", str(folder.parent / "openvino-int8"), "--key", str(keys[0])]) == 0
     assert code_of(["bench", str(folder.parent / "openvino-int8"), "--dry-run", "--vs", "none"], capsys) == (0, "")
     for name in (POLICY, TRUSTED):
         monkeypatch.delenv(name)
-    assert main(["bundle", "sign", str(folder), "--key", str(stranger)]) == 0
-    assert code_of(["bundle", "verify", str(folder), "--key", str(keys[1])], capsys) == (3, "OCT-E507")
-    assert code_of(["bundle", "verify", str(folder.parent / "onnx-int8")], capsys) == (3, "OCT-E507")
+    assert main(["artifact", "sign", str(folder), "--key", str(stranger)]) == 0
+    assert code_of(["artifact", "verify", str(folder), "--key", str(keys[1])], capsys) == (3, "OCT-E507")
+    assert code_of(["artifact", "verify", str(folder.parent / "onnx-int8")], capsys) == (3, "OCT-E507")
 
 
 def test_keys_that_cannot_be_used(
@@ -140,9 +140,9 @@ def test_keys_that_cannot_be_used(
     other.write_bytes(X25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     locked = key_pair(tmp_path, "locked", b"open sesame")[0]
     for path in (tmp_path / "nowhere.pem", other, locked):
-        assert code_of(["bundle", "sign", str(folder), "--key", str(path)], capsys) == (3, "OCT-E507"), path
+        assert code_of(["artifact", "sign", str(folder), "--key", str(path)], capsys) == (3, "OCT-E507"), path
     assert not (folder / SIGNATURE).exists()
     monkeypatch.setenv("OCTC_KEY_PASSWORD", "open sesame")
-    assert main(["bundle", "sign", str(folder), "--key", str(locked)]) == 0
+    assert main(["artifact", "sign", str(folder), "--key", str(locked)]) == 0
     monkeypatch.setitem(sys.modules, "cryptography", None)
-    assert code_of(["bundle", "verify", str(folder)], capsys) == (4, "OCT-E901")
+    assert code_of(["artifact", "verify", str(folder)], capsys) == (4, "OCT-E901")

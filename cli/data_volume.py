@@ -1,0 +1,181 @@
+"""`octc data volume`, `octc data convert` and `octc data synthetic-volumes`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from octc.cli._app.session import Session
+from octc.cli._app.tables import Rows
+from octc.core.errors import OctcError
+from octc.core.options import option
+
+if TYPE_CHECKING:
+    from octc.volumes.volume import RawShape, Volume
+
+FORMATS = ("dicom", "png")
+SHAPE = re.compile(r"(\d+)x(\d+)x(\d+)")
+
+
+@dataclass(frozen=True)
+class VolumeOptions:
+    """How a file is read."""
+
+    index: int | None = option(None, shown="Which volume of a file that holds several (from 0)", least=0)
+    shape: str | None = option(None, shown="Of a file without a header", metavar="FRAMESxROWSxCOLUMNS")
+    eye: str | None = option(None, shown="Eye of a file that does not name it", metavar="R|L")
+    allow_cut: bool = option(False, shown="Take the whole B-scans of a file that is cut short", names=("--allow-cut",))
+    identity_key: Path | None = option(None, shown="File with the site's secret, for the hash of the patient", metavar="FILE")
+
+
+def volume(
+    session: Session,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="DICOM, .vol, .fda ... (docs/volumes.md)")],
+    options: VolumeOptions,
+    sheet: Annotated[
+        Path | None, typer.Option(metavar="OUT.png", help="Write a contact sheet with order and eye on it")
+    ] = None,
+) -> int:
+    """Show what a volume file holds, and where each fact comes from. Identity is never shown."""
+    from octc.core.files import replacing
+    from octc.volumes.sheet import contact_sheet
+
+    found = opened(file, options)
+    sheets = []
+    for one in found if sheet is not None else ():
+        assert sheet is not None
+        path = sheet if len(found) == 1 else sheet.with_name(f"{sheet.stem}-{one.part}{sheet.suffix}")
+        with replacing(path) as part:
+            contact_sheet(one).save(part, "PNG")
+        sheets.append(str(path))
+    session.report({"volumes": [one.to_json() for one in found], "sheets": sheets})
+    for one in found:
+        session.result(_table(one))
+        for note in one.notes:
+            session.say(f"  ! {note}")
+    for name in sheets:
+        session.result(name)
+    return 0
+
+
+def convert(
+    session: Session,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A volume of any format that is read")],
+    out: Annotated[Path, typer.Option("--output", "-o", metavar="PLACE", help="A .dcm file, or a folder for pictures")],
+    options: VolumeOptions,
+    to: Annotated[str, typer.Option(help="dicom (OPT, 8 bits), or png (pictures with a manifest)")] = "dicom",
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there")] = False,
+) -> int:
+    """Write a volume as OPT DICOM or as pictures with a manifest. Names, dates of birth and ids do not go along."""
+    from octc.volumes.writing import write_opt, write_pictures
+
+    if to not in FORMATS:
+        raise OctcError("OCT-E104", f"--to {to}", hint=f"one of: {', '.join(FORMATS)}", place="--to")
+    found = opened(file, options)
+    written = []
+    for one in found:
+        place = out if len(found) == 1 else out.with_name(f"{out.stem}-{one.part}{out.suffix}")
+        if place.exists() and not force:
+            raise OctcError("OCT-E106", f"{place} exists", hint="--force, or another --output", place=str(place))
+        if to == "dicom":
+            write_opt(one, place)
+        else:
+            write_pictures(one, place, force=force)
+        written.append(str(place))
+    session.report({"source": str(file), "format": to, "written": written})
+    session.result("\n".join(written))
+    return 0
+
+
+def synthetic_volumes(
+    session: Session,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to")],
+    formats: Annotated[str, typer.Option("--format", metavar="NAME[,NAME]", help="Formats, in turn")] = "dicom,vol,fda",
+    patients: Annotated[int, typer.Option(min=1, help="Patients of each of the four classes")] = 2,
+    visits: Annotated[int, typer.Option(min=1, max=12, help="Visits of each eye")] = 1,
+    frames: Annotated[int, typer.Option(min=1, max=512, help="B-scans of each volume")] = 7,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same volumes")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there")] = False,
+) -> int:
+    """Draw synthetic volumes of both eyes in clinics' formats, with a table (volumes.csv). They say nothing about patients."""
+    from octc.datasets.synthetic.volumes import write_volumes
+
+    names = [name.strip() for name in formats.split(",") if name.strip()]
+    made = write_volumes(folder, names, patients=patients, visits=visits, frames=frames, seed=seed, force=force)
+    people = len({drawn.patient for _, drawn in made})
+    document = {"root": str(folder), "volumes": len(made), "patients": people, "formats": names}
+    session.report({**document, "table": str(folder / "volumes.csv")})
+    session.result(f"{len(made)} volumes of {people} synthetic patients in {folder}")
+    session.say(f"next: octc data volume {folder / made[0][0]}")
+    return 0
+
+
+def opened(file: Path, options: VolumeOptions) -> list[Volume]:
+    """The volumes of a file, or the one that is named; the user's eye where the file names none."""
+    from dataclasses import replace
+
+    from octc.volumes.formats import read_volume, read_volumes
+    from octc.volumes.volume import Fact
+
+    if options.eye not in (None, "R", "L"):
+        raise OctcError("OCT-E104", f"--eye {options.eye}", hint="R or L", place="--eye")
+    if not file.is_file():
+        raise OctcError("OCT-E201", f"{file} is no file", hint="check the path", place=str(file))
+    key = None if options.identity_key is None else _key(options.identity_key)
+    shape = _shape(options.shape, options.eye)
+    if options.index is None:
+        found = read_volumes(file, key=key, shape=shape, allow_cut=options.allow_cut)
+    else:
+        found = [read_volume(file, index=options.index, key=key, shape=shape, allow_cut=options.allow_cut)]
+    named = [one for one in found if options.eye and one.laterality.value not in (None, options.eye)]
+    if named:
+        text = f"{named[0].name} names the {named[0].laterality.value} eye, --eye says {options.eye}"
+        raise OctcError("OCT-E102", text, hint="leave --eye out", place="--eye")
+    return [replace(one, laterality=Fact(options.eye, "the user")) if options.eye else one for one in found]
+
+
+def _key(path: Path) -> bytes:
+    try:
+        key = path.read_bytes().strip()
+    except OSError as error:
+        raise OctcError(
+            "OCT-E104", f"--identity-key: {error.strerror}", hint="a file that can be read", place=str(path)
+        ) from error
+    if len(key) < 16:
+        hint = f"head -c 32 /dev/urandom | base64 > {path}"
+        raise OctcError("OCT-E104", f"a key of {len(key)} bytes", hint=hint, place=str(path))
+    return key
+
+
+def _shape(text: str | None, eye: str | None) -> RawShape | None:
+    from octc.volumes.volume import RawShape
+
+    if text is None:
+        return None
+    found = SHAPE.fullmatch(text)
+    if found is None:
+        hint = "FRAMESxROWSxCOLUMNS, for example 128x1024x512"
+        raise OctcError("OCT-E104", f"--shape {text}", hint=hint, place="--shape")
+    frames, rows, columns = (int(number) for number in found.groups())
+    return RawShape(frames, rows, columns, eye)
+
+
+def _table(one: Volume) -> Rows:
+    facts = [
+        ("format", one.format + (" (experimental)" if one.experimental else ""), "content"),
+        ("B-scans", f"{one.frames} of {one.rows} x {one.columns}", one.dtype),
+        ("grey", one.intensity.name, ", ".join(f"{key} {value}" for key, value in one.intensity.numbers.items())),
+    ]
+    for name in ("laterality", "spacing", "pattern", "device", "acquired", "order", "complete"):
+        fact = getattr(one, name)
+        value = (
+            " x ".join("?" if n is None else f"{n:.4g}" for n in fact.value) if name == "spacing" and fact.value else fact.value
+        )
+        facts.append((name, "unknown" if value is None else str(value), "" if value is None else fact.source))
+    if one.patient:
+        facts.append(("patient", one.patient, "HMAC-SHA256 of the id"))
+    return Rows(("", "", "from"), facts, one.name)

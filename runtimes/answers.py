@@ -1,0 +1,151 @@
+"""Records of many images: counted, the least certain kept, and as lines of CSV and JSON, in constant memory."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from octc.core.csv_files import csv_line
+from octc.core.errors import OctcError, shorten
+from octc.runtimes.predict import Record
+from octc.stats.multilabel import thresholds_of
+from octc.store.artifacts import Artifact
+
+NAMED = 11  # paths that are remembered of one kind: one more than a line shows
+INCOMPLETE = "incomplete"  # status of the row that says so
+
+
+@dataclass
+class Kind:
+    """Notes of one code: how many, and the first of them (text, path)."""
+
+    count: int = 0
+    first: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, text: str, path: str) -> None:
+        self.count += 1
+        if self.count <= NAMED:
+            self.first.append((text, path))
+
+    def named(self) -> str:
+        """The paths for one line."""
+        shown = shorten([path for _, path in self.first[: NAMED - 1]])
+        left = self.count - (NAMED - 1)
+        return f"{shown} … and {left} more (--json for all)" if left > 0 else shown
+
+
+@dataclass
+class Tally:
+    """What is remembered of all records, however many there are."""
+
+    total: int
+    done: int = 0
+    notes: dict[str, Kind] = field(default_factory=dict)
+    failed: Kind = field(default_factory=Kind)
+    error: OctcError | None = None  # the first one
+    unlike: int = 0
+    none: int = 0  # where classes do not exclude each other: images in which no class reaches its threshold
+    classes: dict[int, int] = field(default_factory=dict)  # images of each class
+
+    def add(self, record: Record) -> None:
+        self.done += 1
+        if record.error is None and record.unlike:
+            self.unlike += 1
+        elif record.error is None:
+            found = record.labels if record.labels is not None else () if record.label is None else (record.label,)
+            self.none += not found
+            for k in found:
+                self.classes[k] = self.classes.get(k, 0) + 1
+        for code, text in record.notes:
+            self.notes.setdefault(code, Kind()).add(text, str(record.path))
+        if record.error is not None:
+            self.error = self.error or record.error
+            self.failed.add(record.error.message, f"{record.path} ({record.error.code})")
+
+
+class LeastCertain:
+    """The records whose answer is least certain, as many as asked for; pictures without an answer are none of them."""
+
+    def __init__(self, count: int, thresholds: Sequence[float] | None) -> None:
+        self.count, self.thresholds = count, thresholds
+        self._heap: list[tuple[float, int, Record]] = []
+        self._number = itertools.count()
+
+    def add(self, record: Record) -> None:
+        if record.probabilities is None or record.unlike:
+            return
+        entry = (-certainty(record, self.thresholds), -next(self._number), record)
+        if len(self._heap) < self.count:
+            heapq.heappush(self._heap, entry)
+        else:
+            heapq.heappushpop(self._heap, entry)
+
+    def records(self) -> list[Record]:
+        """The least certain first; of equals the earlier."""
+        return [record for *_, record in sorted(self._heap, key=lambda entry: entry[:2], reverse=True)]
+
+
+def certainty(record: Record, thresholds: Sequence[float] | None = None) -> float:
+    """The largest probability; where classes do not exclude each other, the distance of the closest score to its threshold."""
+    scores = record.probabilities or ()
+    if thresholds is None or record.labels is None:
+        return max(scores)
+    return min(abs(score - at) for score, at in zip(scores, thresholds, strict=True))
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A format that is written line by line: its head, a record, and the mark of what is not complete."""
+
+    head: Callable[[Sequence[str]], str]
+    row: Callable[[Record, Sequence[str]], str]
+    mark: Callable[[str, int, Sequence[str]], str]
+
+
+def decision_thresholds(artifact: Artifact) -> Sequence[float] | None:
+    """From which score on each class is present; None where classes exclude each other."""
+    return thresholds_of(artifact.details, len(artifact.classes)) if artifact.task == "multilabel" else None
+
+
+def summary_of(tally: Tally, classes: Sequence[str]) -> dict[str, Any]:
+    """How many images got each class, are unlike the training images, or failed."""
+    return {
+        "classes": {name: tally.classes.get(k, 0) for k, name in enumerate(classes)}, "no_class": tally.none,
+        "unlike": tally.unlike, "failed": tally.failed.count, "done": tally.done,
+    }  # fmt: skip
+
+
+def unfinished(why: str, total: int) -> str:
+    return f"{why}: not all of {total} inputs are here"
+
+
+def _csv_head(classes: Sequence[str]) -> str:
+    return csv_line(["file", "status", "label", "confidence", *(f"p_{name}" for name in classes), "distance", "notes", "error"])
+
+
+def _csv_row(record: Record, classes: Sequence[str]) -> str:
+    value = record.to_json(classes)
+    numbers = record.probabilities or [None] * len(classes)
+    notes = "; ".join(f"{code} {text}" for code, text in record.notes)
+    error = None if record.error is None else f"{record.error.code} {record.error.message}"
+    first = [value["file"], value["status"], value["label"], record.confidence]
+    return csv_line([*first, *numbers, value["distance"], notes, error])
+
+
+def _csv_mark(why: str, total: int, classes: Sequence[str]) -> str:
+    return csv_line([None, INCOMPLETE, *[None] * (len(classes) + 4), unfinished(why, total)])
+
+
+def _json_row(record: Record, classes: Sequence[str]) -> str:
+    return json.dumps(record.to_json(classes), allow_nan=False) + "\n"
+
+
+def _json_mark(why: str, total: int, _classes: Sequence[str]) -> str:
+    return json.dumps({"file": None, "status": INCOMPLETE, "stopped_by": why, "inputs": total}) + "\n"
+
+
+LINES = {"csv": Lines(_csv_head, _csv_row, _csv_mark), "jsonl": Lines(lambda _classes: "", _json_row, _json_mark)}
