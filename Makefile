@@ -32,8 +32,9 @@ check: dev ## format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p octc
 
-# Two processes, each file in one of them, so that what a file makes once is made once. A worker that dies ends the run.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0
+# Two processes, each file in one of them, so that what a file makes once is made once; the longest files come first
+# (tests/conftest.py). A worker that dies ends the run.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 test: dev ## all tests but the slow ones (pytest options: make test ARGS='-k cli')
 	$(PYTEST) -m 'not slow' $(ARGS)

@@ -13,7 +13,8 @@ from octc.cli._app.session import Session
 from octc.cli._app.tables import Rows
 from octc.core.errors import OctcError
 from octc.core.files import write_bytes
-from octc.core.settings import KEYS, Key
+from octc.core.options import Key
+from octc.schemas.configuration import KEYS
 
 FILE = "octc.toml"
 # keys that no option of a command has: their defaults

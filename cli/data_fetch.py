@@ -28,6 +28,7 @@ def fetch(
 
     A download that broke off goes on when the command is repeated. The folder appears when everything is in it.
     """
+    from octc.datasets.download.fetch import FetchOptions
     from octc.datasets.download.fetch import fetch as fetch_source
     from octc.datasets.download.sources import SIZES, source_of
     from octc.datasets.registry import spec_of
@@ -44,10 +45,8 @@ def fetch(
         raise OctcError("OCT-E104", f"--size {size}", hint=hint, place="--size")
     root = Path(session.data or str(spec_of(name).default_root))
     with ExitStack() as stack:
-        done = fetch_source(
-            source, root, session.say, lambda label: stack.enter_context(counting(session, label)), place=place, sha256=sha256,
-            size=size or SIZES[0], force=force, offline=session.offline,
-        )  # fmt: skip
+        options = FetchOptions(place, sha256, size or SIZES[0], force, session.offline)
+        done = fetch_source(source, root, session.say, lambda label: stack.enter_context(counting(session, label)), options)
     session.report(asdict(done))
     session.result(f"{done.written} files of {name} in {root}")
     chosen = "" if session.data is None else f" --data {root}"

@@ -1,4 +1,4 @@
-"""For every test: no network (here and in its children), one thread for each library, no configuration of this user."""
+"""For every test: no network (here and in its children), few threads that wait quietly, no configuration of this user."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ for variable in [name for name in os.environ if name.startswith("OCTC_") and not
     del os.environ[variable]
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
+# octc takes a thread for each processor, and so does the other process of the tests: a thread that waits must not turn round
+# and round meanwhile (a training of seven seconds took thirty)
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if signal.getsignal(signal.SIGINT) != signal.default_int_handler:  # a shell starts what it puts behind itself without it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.pop("NO_COLOR", None)
@@ -26,6 +29,27 @@ from octc.core.offline import go_offline, refused_attempts  # noqa: E402  (the t
 ROOT = Path(__file__).resolve().parent.parent
 go_offline()  # children inherit OCTC_OFFLINE=1: every `octc` that a test starts runs under the guard too
 FRESH = dict(os.environ)
+
+
+# the longest files, slow tests included, the longest first: two processes that begin with them end together
+LONGEST = (
+    "house/test_nothing_is_sent.py", "packaging/test_extras.py", "house/test_benchmarks.py", "export/test_trt_oracle.py",
+    "packaging/test_wheel.py", "export/test_ptq.py", "cli/test_train_folds.py", "cli/test_retnet_ways.py",
+    "cli/test_moved_images.py",
+    "cli/test_unknown_patients.py", "cli/test_train_faults.py", "cli/test_train_stopped.py", "cli/test_report.py",
+    "cli/test_bench.py", "cli/test_retnet.py", "cli/test_export.py", "bench/test_bench_flow.py", "export/test_pipeline.py",
+    "compress/test_qat.py", "cli/test_verify.py", "house/test_readme.py", "train/test_loop.py", "cli/test_eval.py",
+    "cli/test_doctor.py", "cli/test_bench_on.py", "cli/test_analyze.py", "train/test_averaging.py", "cli/test_main.py",
+    "cli/test_predict_rows.py", "export/test_fp16.py", "cli/test_train_resume.py", "export/test_own_network.py",
+    "train/test_stages.py", "cli/test_train.py", "cli/test_verify_faults.py", "cli/test_terminals.py",
+    "bench/test_bench_faults.py", "cli/test_processors.py", "train/test_nets.py",
+)  # fmt: skip
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {str(ROOT / "tests" / name): place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(str(item.path), len(places)))
 
 
 @pytest.fixture(autouse=True)

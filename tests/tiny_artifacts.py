@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
 from octc.core.files import sha256_file
@@ -20,6 +17,7 @@ from octc.export.source import quantise, read_source
 from octc.export.targets import Job, Workshop
 from octc.store.artifacts import MANIFEST
 from octc.store.runs import Run
+from tests.integration.made_once import made_once
 from tests.tiny_run import make_run, write_patterns
 
 PAIRS = (
@@ -28,32 +26,22 @@ PAIRS = (
 DEVICE = Device()
 
 
-def shared_run(factory: pytest.TempPathFactory) -> Run:
-    """The finished student run with one artifact of every pair; its pictures lie under `patterns` beside its run folder.
-
-    Workers of pytest-xdist share it: the first one that needs it makes it, under a lock.
-    """
-    own = factory.getbasetemp()
-    place = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-    with (place / "tiny-artifacts.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        return _made(place / "tiny-artifacts")
+def shared_run(factory: object = None) -> Run:
+    """The finished student run with one artifact of every pair; its pictures lie under `patterns` beside its run folder."""
+    return Run(next((made_once("tiny-artifacts", _make) / "runs").glob("r-*")))
 
 
-def _made(base: Path) -> Run:
-    if not (base / "done").exists():
-        torch.set_num_threads(1)
-        write_patterns(base / "patterns", patients=6, images=8)
-        run = make_run(base / "runs", base / "patterns")
-        source = read_source(run, base / "patterns")
-        shop = Workshop(source, base, quantise(source))
-        for target, precision in PAIRS:
-            opset = None if target == "torch" else choose_opset(target, None)
-            export_artifact(shop, Job(target, precision, opset), DEVICE)
-        tensorrt = shutil.copytree(run.artifacts / "onnx-int8", run.artifacts / "tensorrt-int8")
-        resign(Path(tensorrt), _as_tensorrt)  # what export writes there, but for the encoding: Q/DQ, and no engine
-        (base / "done").touch()
-    return Run(next((base / "runs").glob("r-*")))
+def _make(base: Path) -> None:
+    torch.set_num_threads(1)
+    write_patterns(base / "patterns", patients=6, images=8)
+    run = make_run(base / "runs", base / "patterns")
+    source = read_source(run, base / "patterns")
+    shop = Workshop(source, base, quantise(source))
+    for target, precision in PAIRS:
+        opset = None if target == "torch" else choose_opset(target, None)
+        export_artifact(shop, Job(target, precision, opset), DEVICE)
+    tensorrt = shutil.copytree(run.artifacts / "onnx-int8", run.artifacts / "tensorrt-int8")
+    resign(Path(tensorrt), _as_tensorrt)  # what export writes there, but for the encoding: Q/DQ, and no engine
 
 
 def _as_tensorrt(value: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from octc.store.runs import Run, create_run
 from octc.train.batches.images import cached_images
 from octc.train.loop.checkpoint import Checkpoint, write_checkpoint
 from octc.train.networks.models import build_model, normalise
+from tests.integration.made_once import made_once
 
 MODEL = "test_resnet"  # 15 convolutions, ReLU, residual additions
 PATTERNS = ("bright", "dark", "lying", "upright")
@@ -55,6 +56,17 @@ def make_run(run_dir: Path, root: Path, kind: str = "student", model: str = MODE
     write_checkpoint(run.path / "train", network.state_dict(), checkpoint)
     run.update(status="done")
     return run
+
+
+def trained_run() -> Run:
+    """The run of `make_run` on the pictures of `write_patterns`, which lie under `patterns` beside its run folder."""
+    return Run(next((made_once("tiny-run", _make) / "runs").glob("r-*")))
+
+
+def _make(base: Path) -> None:
+    torch.set_num_threads(1)
+    write_patterns(base / "patterns")
+    make_run(base / "runs", base / "patterns")
 
 
 def _fit(network: Any, x: torch.Tensor, labels: torch.Tensor) -> None:

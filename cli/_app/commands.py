@@ -28,7 +28,7 @@ from octc.core.errors import OctcError
 from octc.core.files import finite
 from octc.core.offline import go_offline, refused_attempts
 from octc.core.options import HELP, LEAST, METAVAR, NAMES, described
-from octc.core.settings import Settings, bool_of, config_option, read_settings
+from octc.schemas.configuration import Settings, bool_of, config_option, read_settings
 
 SCHEMA = "1.0"
 

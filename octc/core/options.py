@@ -2,14 +2,60 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, Field, field, fields
+import math
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any
 
-HELP, NAMES, METAVAR, LEAST = "help", "names", "metavar", "min"
+HELP, NAMES, METAVAR, LEAST, KEY = "help", "names", "metavar", "min", "key"
+
+
+@dataclass(frozen=True)
+class Key:
+    """A configuration key: its type, its range (`above` and `below` exclusive, `low` and `high` inclusive), its option.
+
+    `option` is the parameter of the command of that section which the key feeds, if its name differs from the key's.
+    """
+
+    kind: type
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    below: float | None = None
+    choices: tuple[str, ...] = ()
+    option: str | None = None
+
+    def allowed(self) -> str:
+        """The type and range in words."""
+        words = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text that is not empty"}
+        limits = (("at least", self.low), ("at most", self.high), ("above", self.above), ("below", self.below))
+        parts = [words[self.kind], *(f"{word} {limit:g}" for word, limit in limits if limit is not None)]
+        return f"one of: {', '.join(self.choices)}" if self.choices else ", ".join(parts)
+
+    def fits(self, value: Any) -> bool:
+        """Whether a value has the type and lies in the range."""
+        if isinstance(value, bool) or self.kind is bool:
+            return isinstance(value, bool) and self.kind is bool
+        if self.kind is str:
+            return isinstance(value, str) and bool(value.strip()) and (not self.choices or value in self.choices)
+        if not isinstance(value, (int, float) if self.kind is float else int):
+            return False
+        return (
+            math.isfinite(value)
+            and (self.low is None or value >= self.low)
+            and (self.high is None or value <= self.high)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
 
 
 def option(
-    default: Any = MISSING, *, shown: str, names: tuple[str, ...] = (), metavar: str | None = None, least: float | None = None
+    default: Any = MISSING,
+    *,
+    shown: str,
+    names: tuple[str, ...] = (),
+    metavar: str | None = None,
+    least: float | None = None,
+    key: Key | None = None,
 ) -> Any:
     """A field of an options dataclass, with what a command line shows of it.
 
@@ -17,11 +63,17 @@ def option(
         default: of the field; without one it has to be given. shown: one line of help.
         names: on the command line ("--no-gate"), instead of the one that follows from the field's name.
         metavar: what stands for the value. least: smallest number that is allowed.
+        key: what a configuration may give for it, under the field's name in the section of its command.
     """
-    metadata = {HELP: shown, NAMES: names, METAVAR: metavar, LEAST: least}
+    metadata = {HELP: shown, NAMES: names, METAVAR: metavar, LEAST: least, KEY: key}
     return field(default=default, metadata=metadata)
 
 
 def described(options: Any) -> list[Field[Any]]:
     """The fields of an options dataclass that a command line offers (made by `option`)."""
     return [one for one in fields(options) if HELP in one.metadata]
+
+
+def keys_of(options: Any) -> dict[str, Key]:
+    """Configuration keys that an options dataclass declares, by the name of their field."""
+    return {one.name: one.metadata[KEY] for one in described(options) if one.metadata[KEY] is not None}

@@ -21,7 +21,7 @@ import sys
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -222,12 +222,49 @@ def _of_folder(path: Path) -> OctcError:
     return OctcError("OCT-E201", "cannot be read: Is a directory", hint="check the path", place=str(path))
 
 
+Refuse = Callable[[str, str, str], OctcError]  # code, message, hint
+
+
 def decode_image(data: bytes, place: str) -> Decoded:
     """Decode compressed bytes; `place` is what errors name. Raises as `read_image` does."""
 
     def refuse(code: str, message: str, hint: str) -> OctcError:
         return OctcError(code, message, hint=hint, place=place)
 
+    picture = _checked(data, refuse)
+    kind = picture.format
+    try:
+        grey, doubt = _grey_of(picture), _doubt(picture, data)
+    except DAMAGE as error:
+        raise _damaged(error, refuse) from error
+    if doubt is not None:
+        raise refuse("OCT-E202", doubt, PLAIN)
+    try:
+        if kind == "PNG":
+            Image.open(io.BytesIO(data), formats=("PNG",)).verify()  # sums of the chunks, which loading does not look at
+        with _muted() if kind == "TIFF" else nullcontext():  # the others are silent here and need not wait for each other
+            picture.load()
+        turn = _orientation(picture)
+        converted, rule = _by_rule(picture, grey, _see_through(picture, data))
+    except DAMAGE as error:
+        if str(error).startswith("unknown raw mode"):  # Pillow knows this layout by name and cannot unpack it
+            text = f"{kind} of a kind that cannot be read here: {_tiff_words(data) or _raw(picture)[1]}"
+            raise refuse("OCT-E202", text, PLAIN) from error
+        raise _damaged(error, refuse) from error
+    rules = [rule] if rule else []
+    if turn in TURNS and kind != "TIFF":  # Pillow turns TIFF itself
+        converted = converted.transpose(TURNS[turn])
+        rules.append(f"turned by its EXIF orientation {turn}")
+    converted.info = {"octc_format": kind}
+    return Decoded(converted, tuple(("OCT-W208", f"{Path(place).name}: {text}") for text in rules))
+
+
+def _damaged(error: BaseException, refuse: Refuse) -> OctcError:
+    return refuse("OCT-E201", f"image is damaged or cut off: {error}", "fetch the file again")
+
+
+def _checked(data: bytes, refuse: Refuse) -> Image.Image:
+    """A picture whose header was read: one frame, within the limits on size and shape."""
     if not data:
         raise refuse("OCT-E201", "image is empty (0 bytes)", "fetch the file again")
     try:
@@ -247,35 +284,9 @@ def decode_image(data: bytes, place: str) -> Decoded:
     if frames != 1:
         raise refuse("OCT-E204", f"file with {frames} frames", "save the B-scan that is meant as a file of its own")
     if min(width, height) < MIN_SIDE or max(width, height) > MAX_ASPECT * min(width, height):
-        raise refuse(
-            "OCT-E208", f"{width} x {height} px is outside the quality gate",
-            f"sides of at least {MIN_SIDE} px and an aspect ratio up to {MAX_ASPECT:g}",
-        )  # fmt: skip
-    kind = picture.format
-    try:
-        grey, doubt = _grey_of(picture), _doubt(picture, data)
-    except DAMAGE as error:
-        raise refuse("OCT-E201", f"image is damaged or cut off: {error}", "fetch the file again") from error
-    if doubt is not None:
-        raise refuse("OCT-E202", doubt, PLAIN)
-    try:
-        if kind == "PNG":
-            Image.open(io.BytesIO(data), formats=("PNG",)).verify()  # sums of the chunks, which loading does not look at
-        with _muted() if kind == "TIFF" else nullcontext():  # the others are silent here and need not wait for each other
-            picture.load()
-        turn = _orientation(picture)
-        converted, rule = _by_rule(picture, grey, _see_through(picture, data))
-    except DAMAGE as error:
-        if str(error).startswith("unknown raw mode"):  # Pillow knows this layout by name and cannot unpack it
-            text = f"{kind} of a kind that cannot be read here: {_tiff_words(data) or _raw(picture)[1]}"
-            raise refuse("OCT-E202", text, PLAIN) from error
-        raise refuse("OCT-E201", f"image is damaged or cut off: {error}", "fetch the file again") from error
-    rules = [rule] if rule else []
-    if turn in TURNS and kind != "TIFF":  # Pillow turns TIFF itself
-        converted = converted.transpose(TURNS[turn])
-        rules.append(f"turned by its EXIF orientation {turn}")
-    converted.info = {"octc_format": kind}
-    return Decoded(converted, tuple(("OCT-W208", f"{Path(place).name}: {text}") for text in rules))
+        text = f"{width} x {height} px is outside the quality gate"
+        raise refuse("OCT-E208", text, f"sides of at least {MIN_SIDE} px and an aspect ratio up to {MAX_ASPECT:g}")
+    return picture
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from octc.core.options import option
+from octc.core.options import Key, option
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,13 @@ class BenchOptions:
 
     scenario: str = option("single", shown="single (latency, one query after the other) or offline (throughput)")
     batch: int | None = option(None, shown="Batch size (single: 1 and 8; offline: the best)")
-    duration: str | None = option(None, shown="Least time of a row, for example 90s (60s; with --quick 10s)")
-    min_queries: int | None = option(None, shown="Least queries of a row (1024; with --quick 459)")
+    duration: str | None = option(
+        None, shown="Least time of a row, for example 90s (60s; with --quick 10s)", key=Key(float, above=0)
+    )
+    min_queries: int | None = option(None, shown="Least queries of a row (1024; with --quick 459)", key=Key(int, low=1))
     max_duration: str | None = option(None, shown="Longest time of a row (600s)")
     quick: bool = option(False, shown="A short profile: not comparable, not for publication", names=("--quick",))
-    threads: int | None = option(None, shown="Threads of every engine (physical cores within the quota)")
+    threads: int | None = option(None, shown="Threads of every engine (physical cores within the quota)", key=Key(int, low=1))
     vs: str = option("teacher", shown="teacher or none: what the artifacts are compared with")
     max_p50: str | None = option(None, shown="Gate, for example 30ms")
     max_p90: str | None = option(None, shown="Gate, for example 30ms")

@@ -87,21 +87,7 @@ def build(trt: Any, plan: dict[str, Any], base: Path) -> dict[str, Any]:
         said = [f"{one['node'] or 'graph'} ({one['operator'] or '?'}): {one['text']}" for one in found]
         raise WorkerError(FAILED, "parse", said[0] if said else last_error(logger.lines), found)
     floats = dequantise(trt, network, plan["dequantize"])
-    config = builder.create_builder_config()
-    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(plan["workspace_mb"]) << 20)
-    config.builder_optimization_level = int(plan["opt_level"])
-    config.profiling_verbosity = getattr(trt.ProfilingVerbosity, plan["profiling_verbosity"])
-    for name in plan["builder_flags"]:
-        config.set_flag(getattr(trt.BuilderFlag, name))
-    if hasattr(config, "num_compute_capabilities") and (named := plan["compute_capabilities"]):  # else it asks a GPU
-        config.num_compute_capabilities = len(named)
-        for place, name in enumerate(named):
-            config.set_compute_capability(getattr(trt.ComputeCapability, name), place)
-    for shapes in plan["profiles"]:
-        profile = builder.create_optimization_profile()
-        for name, shape in shapes.items():
-            profile.set_shape(name, shape["min"], shape["opt"], shape["max"])
-        config.add_optimization_profile(profile)
+    config = configure(trt, builder, plan)
     cache = base / plan["timing_cache"] if plan["timing_cache"] else None
     known = cache.read_bytes() if cache and cache.is_file() else b""
     if cache:
@@ -123,6 +109,26 @@ def build(trt: Any, plan: dict[str, Any], base: Path) -> dict[str, Any]:
         "peak_rss_mib": int(peak[0].split()[1]) >> 10,
         "warnings": sorted({text for name, text in logger.lines if name == "WARNING"}),
     }  # fmt: skip
+
+
+def configure(trt: Any, builder: Any, plan: dict[str, Any]) -> Any:
+    """The builder's configuration: workspace, level, flags, compute capabilities, profiles."""
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(plan["workspace_mb"]) << 20)
+    config.builder_optimization_level = int(plan["opt_level"])
+    config.profiling_verbosity = getattr(trt.ProfilingVerbosity, plan["profiling_verbosity"])
+    for name in plan["builder_flags"]:
+        config.set_flag(getattr(trt.BuilderFlag, name))
+    if hasattr(config, "num_compute_capabilities") and (named := plan["compute_capabilities"]):  # else it asks a GPU
+        config.num_compute_capabilities = len(named)
+        for place, name in enumerate(named):
+            config.set_compute_capability(getattr(trt.ComputeCapability, name), place)
+    for shapes in plan["profiles"]:
+        profile = builder.create_optimization_profile()
+        for name, shape in shapes.items():
+            profile.set_shape(name, shape["min"], shape["opt"], shape["max"])
+        config.add_optimization_profile(profile)
+    return config
 
 
 def dequantise(trt: Any, network: Any, names: Any) -> list[str]:

@@ -15,18 +15,16 @@ from octc.export.ptq import compare
 from octc.store.artifacts import read_artifact
 from octc.store.runs import Run
 from tests.ruined import ruin
-from tests.tiny_run import make_run, write_patterns
+from tests.tiny_run import trained_run
 
 HERE = ("octc", "onnxruntime")
 Said = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def trained() -> Run:
     torch.set_num_threads(1)
-    root = tmp_path_factory.mktemp("patterns")
-    write_patterns(root)
-    return make_run(tmp_path_factory.mktemp("runs"), root)
+    return trained_run()
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import pytest
 
 from octc.cli._app.commands import COMMON, apply_settings, open_session
 from octc.cli._app.main import main
-from octc.core.settings import read_settings
 from octc.datasets.synthetic.bscans import write_phantoms
 from octc.export.formats import FORMATS
+from octc.schemas.configuration import read_settings
 from octc.store.runs import create_run
 
 Octc = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -179,7 +179,7 @@ def test_c02_options_that_contradict_each_other_are_both_named(words: list[str],
 
 
 def test_show_says_value_and_origin_of_every_key(tmp_path: Path, octc: Octc) -> None:
-    from octc.core.settings import KEYS
+    from octc.schemas.configuration import KEYS
 
     (tmp_path / "octc.toml").write_text("[verify]\nmargin_pp = 2\n")
     done = octc("config", "show", "--origins", "--json", env={"OCTC_BENCH__THREADS": "3"})
@@ -200,7 +200,7 @@ def test_show_says_value_and_origin_of_every_key(tmp_path: Path, octc: Octc) -> 
 
 def test_the_template_holds_every_key_with_a_value_that_is_allowed(tmp_path: Path) -> None:
     from octc.cli.config import template
-    from octc.core.settings import KEYS
+    from octc.schemas.configuration import KEYS
 
     path = tmp_path / "octc.toml"
     path.write_text(template())

@@ -17,22 +17,20 @@ from octc.export.source import quantise, read_source
 from octc.store.artifacts import read_artifact
 from octc.store.runs import Run, create_run
 from octc.train.loop.checkpoint import read_checkpoint, write_checkpoint
-from tests.tiny_run import make_run, write_patterns
+from tests.tiny_run import make_run, trained_run
 
 Said = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
-def patterns(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained() -> Run:
     torch.set_num_threads(1)
-    root = tmp_path_factory.mktemp("patterns")
-    write_patterns(root)
-    return root
+    return trained_run()
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, patterns: Path) -> Run:
-    return make_run(tmp_path_factory.mktemp("runs"), patterns)
+def patterns(trained: Run) -> Path:
+    return trained.path.parent.parent / "patterns"
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from octc.store.locations import image_root
 from octc.store.runs import Run, create_run, scan_runs
 from tests.cli.conftest import Said
 from tests.cli.train_words import one_processor
-from tests.cli.verify_runs import DECIDABLE, made_once
+from tests.cli.verify_runs import DECIDABLE, made_pair
 from tests.tiny_run import write_patterns
 
 __all__ = ["one_processor"]
@@ -42,12 +42,10 @@ def moved(place: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, 
 
 
 @pytest.fixture
-def made(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path: Path) -> Path:
     """A teacher, its student and the student's artifacts, whose images were moved from ./set to ./moved."""
-    shared = tmp_path_factory.getbasetemp() / "verify-made"
-    made_once(shared)
     place = tmp_path / "copy"
-    shutil.copytree(shared, place)
+    shutil.copytree(made_pair().path.parent.parent, place)
     (place / "patterns").rename(place / HERE)
     for run in scan_runs(place / "runs"):
         run.update(data_root=str(place / GONE))

@@ -25,7 +25,7 @@ from octc.cli._app.main import main
 from octc.store.find import find_artifacts
 from octc.store.runs import Run
 from tests.bench_tools import pretend_quiet, short_profiles
-from tests.cli.verify_runs import DECIDABLE, made_once, respelled
+from tests.cli.verify_runs import DECIDABLE, made_pair, respelled
 
 SECTIONS = (
     "answer",
@@ -68,7 +68,7 @@ def damage(folder: Path) -> str:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the pair: verified on its test set, timed with short profiles; a damaged INT8 artifact beside the good one."""
-    made = made_once(tmp_path_factory.getbasetemp() / "verify-runs")
+    made = made_pair()
     place = tmp_path_factory.mktemp("report")
     shutil.copytree(made.path.parent, place / "runs")
     run = Run(place / "runs" / made.id)

@@ -28,8 +28,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     write_pairs(root / "Dataset" / "paired-phantom")
     try:
         for words in (
-            ("train", "retnet-teacher", *SET, "--modality", "fundus", "--epochs", "4"),
-            ("train", "retnet-student", *SET, "--modality", "oct", "--qat", "--epochs", "4"),
+            ("train", "retnet-teacher", *SET, "--modality", "fundus", "--epochs", "2"),
+            ("train", "retnet-student", *SET, "--modality", "oct", "--qat", "--epochs", "2"),
         ):
             assert main((*words, "--quiet")) == 0, words
         yield root

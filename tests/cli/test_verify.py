@@ -14,14 +14,14 @@ from octc.cli._app.main import main
 from octc.store.artifacts import read_artifact
 from octc.store.runs import Run
 from octc.store.test_set_log import read_log
-from tests.cli.verify_runs import DECIDABLE, made_once
+from tests.cli.verify_runs import DECIDABLE, made_pair
 
 Said = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return made_once(tmp_path_factory.getbasetemp() / "verify-made")
+def made() -> Run:
+    return made_pair()
 
 
 @pytest.fixture

@@ -16,19 +16,21 @@ from octc.cli._app.main import main
 from octc.runtimes.registry import open_runtime
 from octc.store.artifacts import Golden, read_artifact, read_golden, write_golden, write_manifest
 from octc.store.runs import Run
+from tests.integration.made_once import made_once
 from tests.tiny_run import make_run, write_patterns
 
 DECIDABLE = ("--margin", "30", "--class-margin", "60", "--plan-discordance", "0.5", "--bootstrap", "1000")  # for 32 images
 
 
-def made_once(place: Path) -> Run:
-    """place/patterns, place/runs with a teacher (torch-fp32) and its student (onnx-fp32, -int8, openvino-, tensorrt-int8).
+def made_pair() -> Run:
+    """The student (onnx-fp32, -int8, openvino-, tensorrt-int8) of a pair; its teacher (torch-fp32) lies beside it, and
+    `patterns` beside the run folder. Whoever changes something takes a copy."""
+    place = made_once("pair", _make_pair)
+    return Run(place / "runs" / (place / "student").read_text())
 
-    Made by the first module that asks for it; whoever changes something takes a copy.
-    """
+
+def _make_pair(place: Path) -> None:
     torch.set_num_threads(1)
-    if (place / "student").is_file():
-        return Run(place / "runs" / (place / "student").read_text())
     write_patterns(place / "patterns")
     runs = place / "runs"
     teacher = make_run(runs, place / "patterns", kind="teacher", model="test_efficientnet")
@@ -36,7 +38,6 @@ def made_once(place: Path) -> Run:
     for words in ((student.id, "--int8"), (student.id, "--target", "onnx", "--fp32"), (teacher.id, "--target", "torch")):
         assert main(("export", *words, "--run-dir", str(runs), "-q")) == 0
     (place / "student").write_text(student.id)
-    return student
 
 
 def respelled(folder: Path, **fields: Any) -> None:

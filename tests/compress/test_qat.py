@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -30,7 +31,7 @@ from octc.train.loop.training import Data
 from octc.train.networks.models import build_model
 from octc.train.recipes.config import Quantisation, Recipe, Stage
 from octc.train.stages import Context, SameView, load_data
-from tests.tiny_run import MODEL, SIZE, make_run, write_patterns
+from tests.tiny_run import MODEL, SIZE, trained_run
 from tests.train.contexts import make_context
 
 STAGE = Stage(model=MODEL, weights="none", size=SIZE, epochs=1, lr=1e-3, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -49,9 +50,9 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
     """A student that tells four patterns apart, and its images."""
-    place = tmp_path_factory.mktemp("qat")
-    write_patterns(place / "set")
-    return make_run(place / "runs", place / "set"), place / "set"
+    whole = trained_run()
+    copy = Run(Path(shutil.copytree(whole.path, tmp_path_factory.mktemp("qat") / "runs" / whole.id)))
+    return copy, whole.path.parent.parent / "patterns"
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from octc.store.runs import Run
-from tests.tiny_run import make_run, write_patterns
+from tests.tiny_run import trained_run
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -18,15 +18,15 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def patterns(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("patterns")
-    write_patterns(root)
-    return root
+def patterns() -> Path:
+    return trained_run().path.parent.parent / "patterns"
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory, patterns: Path) -> Run:
-    return make_run(tmp_path_factory.mktemp("runs"), patterns)
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A copy: exports of a session lie in it."""
+    made = trained_run()
+    return Run(Path(shutil.copytree(made.path, tmp_path_factory.mktemp("runs") / made.id)))
 
 
 @pytest.fixture

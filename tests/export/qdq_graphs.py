@@ -85,6 +85,25 @@ class Builder:
         return str(self.nodes[-1].name)
 
 
+def scale_of(b: Builder, x: str, how: str, value: np.ndarray) -> str:
+    """The scale of an activation, from where the knob wants it."""
+    if how == "input":
+        name = b.name("scale_in")
+        b.inputs.append(helper.make_tensor_value_info(name, FLOATS[value.dtype.type], []))
+        return name
+    if how == "cast":
+        return b.add("Cast", b.const(value.astype(np.float16), "scale16"), to=FLOATS[value.dtype.type])
+    if how == "reshape":
+        return b.add("Reshape", b.const(value.reshape(1), "scale1"), b.const(np.zeros(0, np.int64)))
+    scale = b.const(value, "scale")
+    if how == "constant":
+        return b.add("Constant", value=numpy_helper.from_array(value))
+    if how == "dynamic":
+        return b.add("ReduceMax", x, keepdims=0)
+    operators = {"identity": "Identity", "computed": "Abs"}
+    return b.add(operators[how], scale) if how in operators else scale
+
+
 def pair(b: Builder, x: str, k: Knobs, channels: int) -> str:
     """Q and DQ of an activation, by the knobs."""
     kind = k.scale_type or b.dtype
@@ -95,23 +114,7 @@ def pair(b: Builder, x: str, k: Knobs, channels: int) -> str:
         axis = {"axis": 1}
     elif k.scale == "one":
         value = np.asarray([k.act_scale], kind)
-    scale = b.const(value, "scale")
-    if k.scale == "constant":
-        scale = b.add("Constant", value=numpy_helper.from_array(value))
-    elif k.scale == "identity":
-        scale = b.add("Identity", scale)
-    elif k.scale == "computed":
-        scale = b.add("Abs", scale)
-    elif k.scale == "dynamic":
-        scale = b.add("ReduceMax", x, keepdims=0)
-    elif k.scale == "input":
-        name = b.name("scale_in")
-        b.inputs.append(helper.make_tensor_value_info(name, FLOATS[kind], []))
-        scale = name
-    elif k.scale == "cast":
-        scale = b.add("Cast", b.const(value.astype(np.float16), "scale16"), to=FLOATS[kind])
-    elif k.scale == "reshape":
-        scale = b.add("Reshape", b.const(value.reshape(1), "scale1"), b.const(np.zeros(0, np.int64)))
+    scale = scale_of(b, x, k.scale, value)
     zero = [b.const(np.full(value.shape, k.zero, k.code), "zero")] if k.zero_given else []
     back = scale if k.dq_scale is None else b.const(np.asarray(k.dq_scale, kind), "scale")
     codes = b.add("QuantizeLinear", x, scale, *zero, **axis)
@@ -138,25 +141,13 @@ def weight(b: Builder, x: str, k: Knobs, shape: tuple[int, ...]) -> str:
     scale = b.const(value, "wscale")
     axis = {} if k.axis is None else {"axis": k.axis}
     codes = b.rng.integers(0 if k.weight_code == np.uint8 else -127, 128, shape).astype(k.weight_code)
-    if k.weight == "q":
-        floats = b.const((codes.astype(np.float32) * 0.01).astype(b.dtype), "w")
-        return b.add("DequantizeLinear", b.add("QuantizeLinear", floats, scale, zeros, **axis), scale, zeros, **axis)
-    if k.weight == "q_identity":
-        floats = b.add("Identity", b.const((codes.astype(np.float32) * 0.01).astype(b.dtype), "w"))
-        return b.add("DequantizeLinear", b.add("QuantizeLinear", floats, scale, zeros, **axis), scale, zeros, **axis)
-    if k.weight == "one":
-        one = b.const(np.full(1, k.weight_scale, kind), "wscale"), b.const(np.zeros(1, np.int8), "wzero")
-        return b.add("DequantizeLinear", b.const(codes, "w"), *one, axis=0)
-    if k.weight == "short":
-        cut = b.const(value[:-1], "wscale"), b.const(np.zeros(len(value) - 1, np.int8), "wzero")
-        return b.add("DequantizeLinear", b.const(codes, "w"), *cut, axis=0)
-    if k.weight == "blocked":
-        grid = np.full((shape[0] // 2, *shape[1:]), k.weight_scale, kind)
-        parts = b.const(codes, "w"), b.const(grid, "wscale"), b.const(np.zeros(grid.shape, np.int8), "wzero")
-        return b.add("DequantizeLinear", *parts, axis=0, block_size=2)
-    if k.weight == "q_other":
-        floats, other = b.const((codes * np.float32(0.01)).astype(b.dtype), "w"), b.const(value * kind(1.5), "wscale")
+    if k.weight in ("q", "q_identity", "q_other"):
+        floats = b.const((codes.astype(np.float32) * np.float32(0.01)).astype(b.dtype), "w")
+        floats = b.add("Identity", floats) if k.weight == "q_identity" else floats
+        other = b.const(value * kind(1.5), "wscale") if k.weight == "q_other" else scale
         return b.add("DequantizeLinear", b.add("QuantizeLinear", floats, scale, zeros, **axis), other, zeros, **axis)
+    if k.weight in ("one", "short", "blocked"):
+        return scaled_wrongly(b, k, codes, value)
     if k.weight == "input":
         name = b.name("w_in")
         b.inputs.append(helper.make_tensor_value_info(name, TensorProto.INT8, shape))
@@ -166,7 +157,19 @@ def weight(b: Builder, x: str, k: Knobs, shape: tuple[int, ...]) -> str:
         turned = b.const(np.transpose(codes, order), "w")
         swapped = {} if k.axis is None else {"axis": order[k.axis]}
         return b.add("Transpose", b.add("DequantizeLinear", turned, scale, zeros, **swapped), perm=order)
-    out = b.add("DequantizeLinear", b.const(codes, "w"), scale, zeros, **axis)
+    return behind(b, x, k, shape, b.add("DequantizeLinear", b.const(codes, "w"), scale, zeros, **axis))
+
+
+def scaled_wrongly(b: Builder, k: Knobs, codes: np.ndarray, value: np.ndarray) -> str:
+    """A DQ of stored codes with one scale, with one too few, or with one a block."""
+    shape = {"one": (1,), "short": (len(value) - 1,)}.get(k.weight, (len(codes) // 2, *codes.shape[1:]))
+    scales = b.const(np.full(shape, k.weight_scale, value.dtype), "wscale")
+    more = {"block_size": 2} if k.weight == "blocked" else {}
+    return b.add("DequantizeLinear", b.const(codes, "w"), scales, b.const(np.zeros(shape, np.int8), "wzero"), axis=0, **more)
+
+
+def behind(b: Builder, x: str, k: Knobs, shape: tuple[int, ...], out: str) -> str:
+    """An operator between the weight's DQ and the layer."""
     if k.weight == "cast":
         return b.add("Cast", out, to=FLOATS[b.dtype])
     if k.weight == "relu":

@@ -15,7 +15,7 @@ from octc.bench.parity.evaluation_set import folded_temperature
 from octc.core.errors import OctcError
 from octc.export.formats import choose_opset
 from octc.export.pipeline import export_artifact
-from octc.export.source import Select, quantise, read_source
+from octc.export.source import Quantised, Select, quantise, read_source
 from octc.export.targets import Job, Workshop
 from octc.export.temperature import find_head, fold_temperatures, spell_temperatures
 from octc.runtimes.registry import open_runtime
@@ -27,10 +27,14 @@ from octc.train.loop.evaluate import logits_of
 from tests.tiny_artifacts import DEVICE
 
 
+@pytest.fixture(scope="module")
+def quantised(trained: Run, patterns: Path) -> Quantised:
+    return quantise(read_source(trained, patterns))
+
+
 @pytest.fixture
-def shop(run: Run, patterns: Path, tmp_path: Path) -> Workshop:
-    source = read_source(run, patterns)
-    return Workshop(source, tmp_path, quantise(source))
+def shop(run: Run, patterns: Path, quantised: Quantised, tmp_path: Path) -> Workshop:
+    return Workshop(read_source(run, patterns), tmp_path, copy.deepcopy(quantised))
 
 
 @pytest.fixture

@@ -98,7 +98,8 @@ Watch = Callable[..., Seen]
 def environment(home: Path, **more: str) -> dict[str, str]:
     """Of a user who set nothing: no switch of this test process."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    plain = {"HOME": str(home), "PATH": path, "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    plain = {"HOME": str(home), "PATH": path, "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1",
+             "OMP_WAIT_POLICY": "PASSIVE"}  # fmt: skip
     return {**plain, **more}
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from octc.core.errors import MissingExtra, OctcError
-from octc.core.settings import KEYS, Key, bool_of, config_option, read_settings
+from octc.core.options import Key
+from octc.schemas.configuration import KEYS, bool_of, config_option, read_settings
 
 LEVELS = ("user", "embedded", "project", "file", "env")
 

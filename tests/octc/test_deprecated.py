@@ -14,7 +14,7 @@ from octc.cli._app.main import main
 from octc.cli.explain import entry_of
 from octc.core.deprecated import COMMAND, FIELD, OLD_NAMES, OPTION, SECTION, VARIABLE, new_of, old_of, overdue, variable
 from octc.core.errors import OctcError
-from octc.core.settings import KEYS, read_settings
+from octc.schemas.configuration import KEYS, read_settings
 from tests.house.test_options import parameters
 from tests.house.tree import ROOT
 

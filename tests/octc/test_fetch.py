@@ -15,7 +15,7 @@ import pytest
 
 from octc.core.errors import OctcError
 from octc.datasets.download import http as download
-from octc.datasets.download.fetch import RECEIPT, Fetched, _alone, fetch
+from octc.datasets.download.fetch import RECEIPT, Fetched, FetchOptions, _alone, fetch
 from octc.datasets.download.http import spell_bytes
 from octc.datasets.download.sources import SOURCES, RemoteFile, Source, mendeley_files, source_of
 from octc.datasets.registry import scan_dataset
@@ -63,7 +63,7 @@ def silent(_label: str) -> Callable[[int, int], None]:
 
 
 def run(source: Source, root: Path, said: list[str] | None = None, **more: object) -> Fetched:
-    return fetch(source, root, ([] if said is None else said).append, silent, **more)  # type: ignore[arg-type]
+    return fetch(source, root, ([] if said is None else said).append, silent, FetchOptions(**more))  # type: ignore[arg-type]
 
 
 def refused(code: str, source: Source, root: Path, **more: object) -> OctcError:

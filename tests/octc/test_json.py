@@ -14,9 +14,9 @@ import pytest
 
 from octc.core.errors import OctcError
 from octc.core.files import MOST_DEPTH, parse_json, read_json, write_json
-from octc.core.settings import read_settings
 from octc.datasets.layouts.csv_table import read_table
 from octc.imaging.preprocess import Preprocess
+from octc.schemas.configuration import read_settings
 from octc.store.artifacts import MANIFEST, Artifact, Golden, read_artifact, read_golden, write_golden, write_manifest
 from octc.store.runs import Run
 from tests.house.tree import FLOORS, ROOT

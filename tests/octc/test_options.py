@@ -11,8 +11,10 @@ import typer
 
 from octc.cli._app.commands import command_of
 from octc.cli._app.session import Session
-from octc.core.options import described, option
+from octc.core.options import Key, described, keys_of, option
 from octc.core.progress import LogReporter, Reporter
+from octc.schemas.configuration import KEYS
+from octc.schemas.requests import BenchOptions
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Wanted:
     """Options of a job that the tests make up."""
 
     name: str = option(shown="A name")
-    times: int | None = option(None, shown="How often", least=1)
+    times: int | None = option(None, shown="How often", least=1, key=Key(int, low=1))
     loud: bool = option(True, shown="Loud or not", names=("--loud/--soft",))
     inner: str = "not offered"
 
@@ -55,3 +57,9 @@ def test_a_reporter_for_the_library_keeps_its_warnings() -> None:
     with asked.progress("work", 3) as step:
         step(3)
     assert reporter.warnings == [{"code": "OCT-W101", "message": "something", "path": "file"}]
+
+
+def test_keys_of_the_configuration_stand_at_their_options() -> None:
+    assert keys_of(Wanted) == {"times": Key(int, low=1)}
+    assert len(keys_of(BenchOptions)) == 3
+    assert KEYS["bench"].items() >= keys_of(BenchOptions).items()

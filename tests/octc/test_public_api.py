@@ -13,7 +13,7 @@ import pytest
 import octc
 from tests.house.tree import ROOT
 
-HEAVY = ("numpy", "PIL", "scipy", "torch", "onnxruntime", "openvino", "typer", "rich")
+HEAVY = ("numpy", "msgspec", "PIL", "scipy", "torch", "onnxruntime", "openvino", "typer", "rich")
 
 
 def test_importing_octc_loads_no_library() -> None:

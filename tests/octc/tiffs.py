@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
@@ -35,34 +36,43 @@ def packbits(data: bytes, rows: int) -> bytes:
     return b"".join(bytes([len(piece) - 1]) + piece for piece in pieces)
 
 
-def tiff(
-    values: Array, photometric: int | None, bits: int = 8, form: int = 1, order: str = "<", *, compression: int = NONE,
-    separate: bool = False, reverse: bool = False, extra: Sequence[int] = (), tags: Sequence[tuple[int, int, list[int]]] = (),
-) -> bytes:  # fmt: skip
-    """A TIFF of strips of 16 rows. values [H, W] or [H, W, S]; form: 1 unsigned, 2 signed, 3 float; reverse: FillOrder 2."""
+@dataclass(frozen=True)
+class Layout:
+    """How the strips lie in the file, and its further tags. reverse: FillOrder 2."""
+
+    compression: int = NONE
+    separate: bool = False
+    reverse: bool = False
+    extra: Sequence[int] = ()
+    tags: Sequence[tuple[int, int, list[int]]] = ()
+
+
+def tiff(values: Array, photometric: int | None, bits: int = 8, form: int = 1, order: str = "<", **layout: Any) -> bytes:
+    """A TIFF of strips of 16 rows. values [H, W] or [H, W, S]; form: 1 unsigned, 2 signed, 3 float; layout: of `Layout`."""
+    how = Layout(**layout)
     cube = values if values.ndim == 3 else values[..., None]
     height, width, count = cube.shape
-    planes = [cube[..., k : k + 1] for k in range(count)] if separate else [cube]
+    planes = [cube[..., k : k + 1] for k in range(count)] if how.separate else [cube]
     strips = []
     for plane in planes:
         for y in range(0, height, 16):
             part = plane[y : y + 16]
             data = samples(part, bits, form, order)
-            data = zlib.compress(data) if compression == DEFLATE else data
-            data = packbits(data, len(part)) if compression == PACKBITS else data
-            strips.append(data.translate(REVERSED) if reverse else data)
+            data = zlib.compress(data) if how.compression == DEFLATE else data
+            data = packbits(data, len(part)) if how.compression == PACKBITS else data
+            strips.append(data.translate(REVERSED) if how.reverse else data)
     body = bytearray((b"II*\0" if order == "<" else b"MM\0*") + bytes(4))
     places = []
     for strip in strips:
         places.append(len(body))
         body += strip + bytes(len(strip) % 2)
     entries = [
-        (256, 4, [width]), (257, 4, [height]), (258, 3, [bits] * count), (259, 3, [compression]),
-        (266, 3, [2 if reverse else 1]), (273, 4, places), (277, 3, [count]), (278, 4, [16]),
-        (279, 4, [len(strip) for strip in strips]), (284, 3, [2 if separate else 1]), (339, 3, [form] * count), *tags,
+        (256, 4, [width]), (257, 4, [height]), (258, 3, [bits] * count), (259, 3, [how.compression]),
+        (266, 3, [2 if how.reverse else 1]), (273, 4, places), (277, 3, [count]), (278, 4, [16]),
+        (279, 4, [len(strip) for strip in strips]), (284, 3, [2 if how.separate else 1]), (339, 3, [form] * count), *how.tags,
     ]  # fmt: skip
     entries += [(262, 3, [photometric])] if photometric is not None else []
-    entries += [(338, 3, list(extra))] if extra else []
+    entries += [(338, 3, list(how.extra))] if how.extra else []
     directory = struct.pack(f"{order}H", len(entries))
     for tag, kind, numbers in sorted(entries):
         raw = struct.pack(f"{order}{len(numbers)}{SIZES[kind]}", *numbers)

@@ -99,6 +99,8 @@ LINES: tuple[Line, ...] = (
     ("", "config init new.toml", (0,)),
     ("", "config validate", (0,)),
 )
+# of every kind, for every extra: another package that is installed may change what is found
+EVERYWHERE = ("list", "doctor --target jetson", "data check folder --data patterns", f"report {ARTIFACTS}/onnx-fp32", "choose")
 EXTRAS = [name for name in ("", *pyproject()["project"]["optional-dependencies"]) if name not in ELSEWHERE]
 
 
@@ -116,6 +118,16 @@ def place_of(run: Run, folder: Path) -> Path:
     return folder
 
 
+def lines_of(extra: str) -> list[Line]:
+    """What is asked where one extra is installed: what suffices there alone, and what lacks something.
+
+    A command whose own extra is a part of this one has its result there, and again where everything is installed: in the
+    tests of that command.
+    """
+    there = brought(extra)
+    return [line for line in LINES if line[0] == extra or not brought(line[0]) <= there or line[1] in EVERYWHERE]
+
+
 def judge(line: Line, suffices: bool, code: int, error: dict[str, Any] | None, said: str) -> str | None:
     """What is wrong with an answer; None where nothing is."""
     _, words, results = line
@@ -126,6 +138,11 @@ def judge(line: Line, suffices: bool, code: int, error: dict[str, Any] | None, s
         return None if code in results and not missing else f"octc {words}: {code}, {results} expected\n{said}"
     line_is_there = error is not None and error["code"] == "OCT-E901" and error["help"].startswith("pip install 'octc[")
     return None if code == 4 and line_is_there else f"octc {words}: {code} without the pip line\n{said}"
+
+
+def test_every_line_has_its_result_somewhere() -> None:
+    assert {line for extra in EXTRAS for line in lines_of(extra) if line[0] == extra} == set(LINES)
+    assert {words for _, words, _ in LINES} >= set(EVERYWHERE)
 
 
 def test_every_command_stands_in_the_list() -> None:
@@ -139,15 +156,15 @@ def test_every_command_stands_in_the_list() -> None:
     "extra", [pytest.param(name, marks=[pytest.mark.slow] if name in HEAVY else [], id=name or "base") for name in EXTRAS]
 )
 def test_with_one_extra_alone_it_is_the_result_or_the_pip_line(extra: str, made: Run, tmp_path: Path) -> None:
-    folder = place_of(made, tmp_path)
+    folder, lines = place_of(made, tmp_path), lines_of(extra)
     done = subprocess.run(
-        [sys.executable, str(PROBE), extra], cwd=folder, input=json.dumps([words.split() for _, words, _ in LINES]),
+        [sys.executable, str(PROBE), extra], cwd=folder, input=json.dumps([words.split() for _, words, _ in lines]),
         env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     answers = [json.loads(row) for row in done.stdout.splitlines()]
-    assert len(answers) == len(LINES), done.stderr
+    assert len(answers) == len(lines), done.stderr
     there = brought(extra)
     wrong = [
-        judge(line, brought(line[0]) <= there, *answer) for line, answer in zip(LINES, answers, strict=True)
+        judge(line, brought(line[0]) <= there, *answer) for line, answer in zip(lines, answers, strict=True)
     ]  # fmt: skip
     assert not [text for text in wrong if text], "\n".join(text for text in wrong if text)

@@ -91,7 +91,7 @@ def box(request: pytest.FixtureRequest, built: Path, tmp_path_factory: pytest.Te
     folder = tmp_path_factory.mktemp(f"box-{request.param}")
     environment = make_environment(folder / "venv", request.param)
     (wheel,) = built.glob("*.whl")
-    pip(environment, "install", "-q", f"{wheel}[ort]", "-c", str(ROOT / "constraints.txt"))
+    pip(environment, "install", "-q", "--no-compile", f"{wheel}[ort]", "-c", str(ROOT / "constraints.txt"))
     (folder / "home").mkdir()
     return Box(request.param, environment, folder / "home")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -38,9 +40,9 @@ def numpy_kd(a: np.ndarray, b: np.ndarray, weight: float, t: float) -> float:
     return weight * t * t * total / len(a)
 
 
-def numpy_losses(s, t, v, u, ys, yt, temperature: float, alpha: float, beta: float) -> tuple[float, float]:  # type: ignore[no-untyped-def]
+def numpy_losses(values: Any, labels: Any, temperature: float, alpha: float, beta: float) -> tuple[float, float]:
     """CPM and CSA with loops over classes and dimensions."""
-    s, t, v, u, ys, yt = (np.asarray(a, F) for a in (s, t, v, u, ys, yt))
+    s, t, v, u, ys, yt = (np.asarray(a, F) for a in (*values, *labels))
     shared = [k for k in range(ys.shape[1]) if ys[:, k].any() and yt[:, k].any()]
     if not shared:
         return 0.0, 0.0
@@ -79,7 +81,7 @@ def test_f34_equal_to_numpy_on_random_batches(seed: int) -> None:
     batch, classes, dims = int(rng.integers(1, 9)), int(rng.integers(1, 12)), int(rng.integers(1, 40))
     values = [rng.normal(0, 2, (batch, width)) for width in (dims, dims, classes, classes)]
     labels = [(rng.random((batch, classes)) < 0.3).astype(F) for _ in range(2)]
-    expected = numpy_losses(*values, *labels, 3.0, 1.5, 0.7)
+    expected = numpy_losses(values, labels, 3.0, 1.5, 0.7)
     found = cross_modal(side(values[0], values[2], labels[0]), side(values[1], values[3], labels[1]), 3.0, 1.5, 0.7)
     np.testing.assert_allclose([float(x) for x in found], expected, atol=1e-9)
 

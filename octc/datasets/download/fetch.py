@@ -37,27 +37,38 @@ class Fetched:
     written: int
 
 
-def fetch(
-    source: Source, root: Path, say: Say, ticking: Ticking, *, place: str | None = None, sha256: str | None = None,
-    size: int = SIZES[0], force: bool = False, offline: bool = False,
-) -> Fetched:  # fmt: skip
-    """Fetch a data set into `root`, which appears only when it is complete.
+@dataclass(frozen=True)
+class FetchOptions:
+    """How a data set is fetched.
 
-    Args:
+    Attributes:
         place: another address, or a file that is already here; None: as the source states.
         sha256: what the file of `place` must have. size: of OCTMNIST, in pixels.
+        force: what was fetched before is replaced. offline: only this machine may be asked.
+    """
+
+    place: str | None = None
+    sha256: str | None = None
+    size: int = SIZES[0]
+    force: bool = False
+    offline: bool = False
+
+
+def fetch(source: Source, root: Path, say: Say, ticking: Ticking, options: FetchOptions | None = None) -> Fetched:
+    """Fetch a data set into `root`, which appears only when it is complete.
 
     Raises:
         OctcError: E106 `root` exists without `force`, or holds what octc did not fetch; E108 another process fetches it;
             E990 offline; and what downloading and unpacking raise.
     """
+    asked = options or FetchOptions()
     root = root if root.name not in ("", "..") else root.resolve()
-    _check_root(source, root, force)
+    _check_root(source, root, asked.force)
     say(f"{source.title}\n  licence  {source.licence}")
-    if place is not None and "://" not in place:
-        return _placed(source, root, [_given(Path(place), sha256, say)], ticking)
+    if asked.place is not None and "://" not in asked.place:
+        return _placed(source, root, [_given(Path(asked.place), asked.sha256, say)], ticking)
     scratch = root.with_name(f"{TEMPORARY}fetch-{root.name}")
-    files = _listed(source, say, place, sha256, size, offline)
+    files = _listed(source, say, asked)
     with _alone(scratch):
         archives = [fetch_file(file, scratch, source.page, say, ticking(file.name)) for file in files]
         try:
@@ -126,10 +137,9 @@ def _given(archive: Path, sha256: str | None, say: Say) -> Path:
     return archive
 
 
-def _listed(
-    source: Source, say: Say, place: str | None, sha256: str | None, size: int, offline: bool
-) -> list[RemoteFile]:  # fmt: skip
-    """The files to download; address, size and sum of each are said before the first byte of any."""
+def _listed(source: Source, say: Say, asked: FetchOptions) -> list[RemoteFile]:
+    """The files to download; address, size and checksum of each are said before the first byte of any."""
+    place, sha256, size, offline = asked.place, asked.sha256, asked.size, asked.offline
     if place is not None:
         files = [RemoteFile(_name_of(place), place, None, None if sha256 is None else f"sha256:{sha256.lower()}")]
         _check_address(place, offline, source)

@@ -6,7 +6,8 @@ bleeding in the fundus. They look roughly like images of eyes, and say nothing a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -89,9 +90,14 @@ def draw_oct(findings: dict[str, float], eye_seed: int, image_seed: int, size: i
 
 
 def write_paired(
-    root: Path, patients: int, images: int, seed: int, *, force: bool = False,
+    root: Path,
+    patients: int,
+    images: int,
+    seed: int,
+    *,
+    force: bool = False,
     progress: Callable[[int, int], None] | None = None,
-) -> int:  # fmt: skip
+) -> int:
     """Draw a paired data set, whole or not at all. Returns the number of images (of both modalities).
 
     Every patient has two eyes with findings of their own, every eye `images` images of each modality. A quarter of the patients
@@ -108,29 +114,16 @@ def write_paired(
         text = f"{root} was not drawn by octc, so --force does not replace it"
         raise OctcError("OCT-E106", text, hint="give another folder", place=str(root))
     held_out = max(1, round(patients * TEST_SHARE))
-    total, done = 2 * 2 * patients * images, 0
+    total = 2 * 2 * patients * images
     lines: dict[tuple[str, str], list[str]] = {(p, m): [] for p in ("train", "val", "test") for m in LISTS}
     try:
         with publishing(root, force=force) as folder:
             for name in FOLDERS.values():
                 (folder / "train" / "Images" / name).mkdir(parents=True)
-            for patient in range(patients):
-                for side, word in enumerate(SIDES):
-                    findings = draw_labels(np.random.default_rng([seed, patient, side, 3]))
-                    marks = " ".join("1" if (name in findings or (not findings and name == "NOR")) else "0" for name in CLASSES)
-                    eye_seed = int(np.random.SeedSequence([seed, patient, side]).generate_state(1, np.uint64)[0])
-                    for index in range(images):
-                        stem = f"{1000 + patient}-{word}-{index + 1}"
-                        pictures = {
-                            "oct": draw_oct(findings, eye_seed, index),
-                            "fundus": draw_fundus(findings, eye_seed, index, SIZE, side),
-                        }
-                        for modality, picture in pictures.items():
-                            picture.save(folder / "train" / "Images" / FOLDERS[modality] / f"{stem}.png", "PNG")
-                            lines["test" if patient < held_out else "train", modality].append(f"{stem} {marks}\n")
-                            done += 1
-                            if progress is not None:
-                                progress(done, total)
+            for done, (patient, modality, line) in enumerate(_draw(folder, patients, images, seed), 1):
+                lines["test" if patient < held_out else "train", modality].append(line)
+                if progress is not None:
+                    progress(done, total)
             for (part, modality), rows in lines.items():
                 (folder / part).mkdir(exist_ok=True)
                 (folder / part / LISTS[modality]).write_text("".join(rows), encoding="utf-8")
@@ -140,3 +133,20 @@ def write_paired(
         text = f"synthetic images cannot be written: {error.strerror}"
         raise OctcError("OCT-E109", text, hint="a writable folder with room", place=str(root)) from error
     return total
+
+
+def _draw(folder: Path, patients: int, images: int, seed: int) -> Iterator[tuple[int, str, str]]:
+    """Draw and save every image; for each its patient, its modality and its line of the table."""
+    for patient, (side, word) in itertools.product(range(patients), enumerate(SIDES)):
+        findings = draw_labels(np.random.default_rng([seed, patient, side, 3]))
+        marks = " ".join("1" if (name in findings or (not findings and name == "NOR")) else "0" for name in CLASSES)
+        eye_seed = int(np.random.SeedSequence([seed, patient, side]).generate_state(1, np.uint64)[0])
+        for index in range(images):
+            stem = f"{1000 + patient}-{word}-{index + 1}"
+            pictures = {
+                "oct": draw_oct(findings, eye_seed, index),
+                "fundus": draw_fundus(findings, eye_seed, index, SIZE, side),
+            }
+            for modality, picture in pictures.items():
+                picture.save(folder / "train" / "Images" / FOLDERS[modality] / f"{stem}.png", "PNG")
+                yield patient, modality, f"{stem} {marks}\n"

@@ -6,11 +6,9 @@ Highest first: OCTC_<SECTION>__<KEY>, `--config FILE` (or OCTC_CONFIG), ./octc.t
 
 from __future__ import annotations
 
-import math
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,8 @@ from typing import Any
 from octc.core.deprecated import SECTION, VARIABLE, new_of, old_of
 from octc.core.errors import OctcError
 from octc.core.optional import need
+from octc.core.options import Key, keys_of
+from octc.schemas.requests import BenchOptions
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -29,45 +29,7 @@ Settings = dict[str, dict[str, tuple[Any, str]]]  # section -> key -> (value, or
 PLAIN_ENVIRONMENT = {"OCTC_OFFLINE": ("", "offline")}
 
 
-@dataclass(frozen=True)
-class Key:
-    """A configuration key: its type, its range (`above` and `below` exclusive, `low` and `high` inclusive), its option.
-
-    `option` is the parameter of the command of that section which the key feeds, if its name differs from the key's.
-    """
-
-    kind: type
-    low: float | None = None
-    high: float | None = None
-    above: float | None = None
-    below: float | None = None
-    choices: tuple[str, ...] = ()
-    option: str | None = None
-
-    def allowed(self) -> str:
-        """The type and range in words."""
-        words = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text that is not empty"}
-        limits = (("at least", self.low), ("at most", self.high), ("above", self.above), ("below", self.below))
-        parts = [words[self.kind], *(f"{word} {limit:g}" for word, limit in limits if limit is not None)]
-        return f"one of: {', '.join(self.choices)}" if self.choices else ", ".join(parts)
-
-    def fits(self, value: Any) -> bool:
-        """Whether a value has the type and lies in the range."""
-        if isinstance(value, bool) or self.kind is bool:
-            return isinstance(value, bool) and self.kind is bool
-        if self.kind is str:
-            return isinstance(value, str) and bool(value.strip()) and (not self.choices or value in self.choices)
-        if not isinstance(value, (int, float) if self.kind is float else int):
-            return False
-        return (
-            math.isfinite(value)
-            and (self.low is None or value >= self.low)
-            and (self.high is None or value <= self.high)
-            and (self.above is None or value > self.above)
-            and (self.below is None or value < self.below)
-        )
-
-
+# A key that an options dataclass has is declared there, where the option is (`option(..., key=...)`).
 KEYS: dict[str, dict[str, Key]] = {
     "": {"offline": Key(bool)},
     "data": {"root": Key(str)},
@@ -98,12 +60,7 @@ KEYS: dict[str, dict[str, Key]] = {
         "signature": Key(str, choices=("optional", "required")),
         "trusted": Key(str),
     },
-    "bench": {
-        "duration": Key(float, above=0),
-        "min_queries": Key(int, low=1),
-        "threads": Key(int, low=1),
-        "remote_python": Key(str),
-    },
+    "bench": {**keys_of(BenchOptions), "remote_python": Key(str)},
 }
 
 
