@@ -10,39 +10,39 @@ from typing import Annotated
 import typer
 
 from octc.cli._app.session import Session
-from octc.cli.train_folds import say_summary
 from octc.schemas.training import EyeStudentOptions, StudentOptions, TrainOptions
-from octc.stats.task import MULTICLASS, MULTILABEL, Task
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop")]
 
 
 def teacher(session: Session, options: TrainOptions, dry_run: DryRun = False) -> int:
     """Train the large network of a recipe on labels. Writes runs/<id>/."""
-    return _train(session, "teacher", options, MULTICLASS, dry_run)
+    return _train(session, "teacher", options, "multiclass", dry_run)
 
 
 def student(session: Session, options: StudentOptions, dry_run: DryRun = False) -> int:
     """Distil a frozen teacher into the small network, then tune it quantisation-aware. Writes runs/<id>/."""
-    return _train(session, "student", options, MULTICLASS, dry_run)
+    return _train(session, "student", options, "multiclass", dry_run)
 
 
 def eye_teacher(session: Session, options: TrainOptions, dry_run: DryRun = False) -> int:
     """Train a network on the labels of one modality, several labels an image. Writes runs/<id>/."""
-    return _train(session, "teacher", options, MULTILABEL, dry_run)
+    return _train(session, "teacher", options, "multilabel", dry_run)
 
 
 def eye_student(session: Session, options: EyeStudentOptions, dry_run: DryRun = False) -> int:
     """Distil a teacher of one modality into a student of the other: FDDM (oct), ODDM (fundus), or both. Writes runs/<id>/."""
-    return _train(session, "student", options, MULTILABEL, dry_run)
+    return _train(session, "student", options, "multilabel", dry_run)
 
 
-def _train(session: Session, kind: str, options: TrainOptions, task: Task, dry_run: bool) -> int:
+def _train(session: Session, kind: str, options: TrainOptions, task: str, dry_run: bool) -> int:
     from octc.core.optional import need
 
     for module in ("torch", "timm", "safetensors", "accelerate"):
         need(module)
+    from octc.cli.train_folds import say_summary
     from octc.compress.jobs import new_job
+    from octc.stats.task import task_of
     from octc.train.jobs.request import make_requests
     from octc.train.jobs.start import run_training
 
@@ -50,7 +50,7 @@ def _train(session: Session, kind: str, options: TrainOptions, task: Task, dry_r
     settings = session.settings.get("train", {})
     job = new_job(session.run_dir, session.data, session, settings=settings, origins=origins)
     try:
-        done = [one for asked in make_requests(job, kind, options, task) for one in run_training(job, asked, dry_run)]
+        done = [one for asked in make_requests(job, kind, options, task_of(task)) for one in run_training(job, asked, dry_run)]
     finally:
         session.run_id = job.run_id
         session.report(job.document)
