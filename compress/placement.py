@@ -47,11 +47,7 @@ def prepare(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...] = ()
             if user in convs or (user.op == "call_function" and user.target in ADDITIONS):
                 user.replace_input_with(source, quantiser)
     for node in convs:
-        additions = [u for u in node.users if u.op == "call_function" and u.target in ADDITIONS]
-        if additions:
-            quantiser = _insert(module, node, "residual")
-            for user in additions:
-                user.replace_input_with(node, quantiser)
+        _quantise_residual(module, node)
     try:
         module.graph.lint()
     except RuntimeError as error:  # the network looks into a convolution that is wrapped now
@@ -59,6 +55,15 @@ def prepare(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...] = ()
         raise OctcError("OCT-E404", text, hint=HINT) from error
     module.recompile()
     return module
+
+
+def _quantise_residual(module: fx.GraphModule, conv: fx.Node) -> None:
+    """A quantiser between a convolution and the additions that it feeds."""
+    additions = [u for u in conv.users if u.op == "call_function" and u.target in ADDITIONS]
+    if additions:
+        quantiser = _insert(module, conv, "residual")
+        for user in additions:
+            user.replace_input_with(conv, quantiser)
 
 
 def _is_spatial_conv(module: fx.GraphModule, node: fx.Node) -> bool:
