@@ -7,7 +7,7 @@ FOLDERS := octc bench cli runtimes train compress export
 DATA ?= ./Dataset/UCSD
 
 .DEFAULT_GOAL := help
-.PHONY: help dev links check test slow test-isa demo real wheel clean
+.PHONY: help dev links check test slow test-isa coverage demo real wheel clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ slow: dev ## the slow tests: wheels in fresh environments, NVIDIA's compiler, ki
 
 test-isa: dev ## the tests that compute, under each instruction set of this machine (some: ISA='all-sse')
 	ISA='$(ISA)' $(BIN)/python tests/isa.py $(PYTEST) -m 'not slow' $(ARGS)
+
+coverage: dev ## which lines of the ground floor its own tests reach; the other folders are run by commands, in many processes
+	$(PYTEST) tests/octc -m 'not slow' --cov=octc --cov-report=term-missing:skip-covered $(ARGS)
 
 demo: dev ## the main job on synthetic images, in a few minutes
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh benchmarks/demo.sh

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from octc.cli._app.session import Session
 from octc.cli._app.tables import Rows
-from octc.cli.compare_side import read_side
-from octc.core.errors import OctcError
 from octc.datasets.split import SETS
-from octc.imaging.preprocess import VIEWS
 
 if TYPE_CHECKING:
     from octc.stats.two_models import Versus
 
 WHAT = "A run, the folder of a cross-validation (runs/cv-...), or an artifact"
-FIGURES = {
+METRICS = {
     "accuracy": "accuracy, %",
     "macro_sensitivity": "macro sensitivity, %",
     "macro_specificity": "macro specificity, %",
@@ -37,25 +34,14 @@ def compare(
     tta: Annotated[str, typer.Option(help="Views that are averaged: none, hflip or 5")] = "none",
 ) -> int:
     """Accuracy gap with interval and McNemar test, parameters, MACs, file size, latency. Writes reports/compare-<time>/."""
-    from octc.stats.two_models import versus
+    from octc.export.compare import Job, compare_runs, write_comparison
 
-    for name, value, known in (("--split", split, tuple(SETS)), ("--tta", tta, tuple(VIEWS))):
-        if value not in known:
-            raise OctcError("OCT-E104", f"{name} {value!r} is not known", hint=f"one of: {', '.join(known)}", place=name)
-    sides = [read_side(session, word, split, tta) for word in (reference, candidate)]
-    if [side.role for side in sides] == ["student", "teacher"]:
-        session.say(f"  the teacher {sides[1].name} is the reference")
-        sides.reverse()
-    found = versus(sides[0], sides[1])
-    folder = _write(session, found, split, tta)
-    for note in {str(side.facts["note"]) for side in sides if side.facts.get("note")}:
-        session.warn("OCT-W219", note)
-    if found.known.warning:
-        session.warn("OCT-W212", found.known.warning)
-    elif found.leakage != "none" and not any(side.facts.get("note") for side in found.sides):
-        session.warn("OCT-W212", found.leakage)
-    session.result(Rows(("figure", *(side.name for side in sides), "difference"), rows_of(found)))
-    session.result(Rows(("class", "n", *(side.name for side in sides), "difference", "p, Holm"), class_rows(found)))
+    job = Job(split, tta, session.run_dir, session.data, os.environ, session)
+    found = compare_runs(reference, candidate, job)
+    folder, document = write_comparison(found, job)
+    session.report(document)
+    session.result(Rows(("metric", *(side.name for side in found.sides), "difference"), rows_of(found)))
+    session.result(Rows(("class", "n", *(side.name for side in found.sides), "difference", "p, Holm"), class_rows(found)))
     session.result("\n".join(words_of(found)))
     session.result(str(folder))
     if split == "select":
@@ -67,10 +53,10 @@ def compare(
 
 
 def rows_of(found: Versus) -> list[tuple[str, ...]]:
-    """Figures, losses, sizes and times of both."""
+    """Metrics, losses, sizes and times of both."""
     one, other = found.figures
     rows = []
-    for name, words in FIGURES.items():
+    for name, words in METRICS.items():
         values = (getattr(one, name), getattr(other, name))
         if None not in values:
             rows.append((words, *(f"{100 * v:.2f}" for v in values), f"{100 * (values[1] - values[0]):+.2f}"))
@@ -125,7 +111,7 @@ def words_of(found: Versus) -> list[str]:
     pair = found.pair
     over = {"known": f" of {found.known.words}", "partial": f" ({found.known.words})"}.get(found.known.state, "")
     how = f"{_span(pair.deciding)} on {found.n:,} images{over} ({pair.decided_by.replace('_', ' ')})"
-    agree = f"lost {pair.lost}, gained {pair.gained}, equal answers {100 * found.agreement:.2f} %"
+    agree = f"regressed {pair.lost}, improved {pair.gained}, equal predictions {100 * found.agreement:.2f} %"
     tests = f"McNemar mid-p {found.mcnemar_midp:.4f} (exact {found.mcnemar_exact:.4f})"
     counts = "" if found.patients is None else "it counts images, not patients; "
     lines = [
@@ -142,23 +128,3 @@ def words_of(found: Versus) -> list[str]:
     if together[0] is not None and together[1] is not None:
         lines.append(f"ensembles on the official test: {100 * together[0]:.2f} and {100 * together[1]:.2f}")
     return lines
-
-
-def _write(session: Session, found: Versus, split: str, tta: str) -> Path:
-    """reports/compare-<time>/ with compare.json and model_comparison.csv; never over an older one."""
-    import time
-
-    from octc.core.csv_files import csv_bytes
-    from octc.core.files import publishing, write_bytes, write_json
-    from octc.stats.two_models import CSV_COLUMNS, csv_row, versus_json
-    from octc.store.runs import utc_now
-
-    document = {"schema_version": "1.0", "time_utc": utc_now(), "split": split, "tta": tta, **versus_json(found)}
-    stem = time.strftime("compare-%Y%m%d-%H%M%S", time.gmtime())
-    reports = session.run_dir.parent / "reports"
-    folder = next(p for k in range(1000) if not (p := reports / (f"{stem}-{k}" if k else stem)).exists())
-    with publishing(folder) as new:
-        write_json(new / "compare.json", document)
-        write_bytes(new / "model_comparison.csv", csv_bytes(CSV_COLUMNS, [csv_row(found)]))
-    session.report({**document, "folder": str(folder)})
-    return folder

@@ -91,7 +91,7 @@ def predict(
 
 
 def _say_choice(session: Session, choice: Choice) -> None:
-    from octc.bench.timing.footprint import file_mib
+    from octc.store.artifacts import file_mib
 
     found, why = choice.found, f" ({choice.why})" if choice.why else ""
     session.say(f"{choice.words}: {found.folder}, {file_mib(found.artifact):.2f} MiB{why}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from octc.cli._app.session import Session
-from octc.core.errors import OctcError
+from octc.core.errors import OctcError, Several
 
 if TYPE_CHECKING:
     from octc.bench.parity.result import VerifyResult
@@ -84,12 +84,10 @@ def verify(
     state its own; one with others is exploratory, and is listed beside the planned verdict.
     """
     if target is not None or on_device or images is not None:
-        from octc.cli.verify_device import verify_device
-
-        return verify_device(
+        return _on_device(
             session,
             bundle,
-            target or "tensorrt",
+            target=target or "tensorrt",
             on_device=on_device,
             images=images,
             margin=margin,
@@ -121,6 +119,21 @@ def verify(
     return 0
 
 
+def _on_device(session: Session, artifact: str | None, **requested: Any) -> int:
+    """Build and judge a TensorRT artifact on this machine, or judge the report of another one."""
+    from octc.export.tensorrt.device_check import DeviceJob, check_device
+
+    result = check_device(DeviceJob(artifact, run_dir=session.run_dir, reporter=session, **requested))
+    session.report(result.to_json())
+    session.result("\n".join(result.lines))
+    if result.report is not None:
+        session.say(f"report: {result.report} (no path, host name or image in it: it can be sent)")
+    if result.judgement.fell_back:
+        session.warn("OCT-W406", "an engine is not what was requested: the report lists the steps of the fallback")
+    result.raise_if_failed()
+    return 0
+
+
 def _show(session: Session, result: VerifyResult) -> None:
     """Write verify.json beside each candidate, and print."""
     from octc.bench.parity.summary import columns, summary, text_of, title, uses_line
@@ -134,7 +147,8 @@ def _show(session: Session, result: VerifyResult) -> None:
     try:
         result.write()
     except OctcError as error:
-        session.warn("OCT-W701", error.message, error.place)
+        for one in error.errors if isinstance(error, Several) else [error]:
+            session.warn("OCT-W701", one.message, one.place)
     session.report(result.to_json())
     if len(texts) > 1:
         session.result(Rows(columns(result), list(summary(result)), title(result)))

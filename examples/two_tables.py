@@ -39,8 +39,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tables", nargs="*", help="old.csv new.csv")
     parser.add_argument("--margin", type=float, default=3.0, help="largest acceptable loss of accuracy, points")
-    asked = parser.parse_args()
-    old, new = (read(path) for path in asked.tables) if asked.tables else (drawn(12, 1), drawn(14, 2))
+    given = parser.parse_args()
+    old, new = (read(path) for path in given.tables) if given.tables else (drawn(12, 1), drawn(14, 2))
     names = [name for name in old[0] if name not in ("image", "label", "patient")]
     order = {row["image"]: row for row in new}
     found = octc.compare(
@@ -50,9 +50,7 @@ def main() -> int:
         patients=[row["patient"] or None for row in old],
         ids=[row["image"] for row in old],
         classes=names,
-        margin=asked.margin,
-        class_margin=4 * asked.margin,
-        resamples=2000,
+        gate=octc.Gate(margin=given.margin, class_margin=4 * given.margin, bootstrap=2000),
     )
     print(found)
     return found.verdict.exit_code

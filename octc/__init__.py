@@ -5,6 +5,7 @@
     model = octc.load("runs/r-0002-student-ucsd/artifacts/onnx-int8")
     model.predict(["a.png"])[0].label
     octc.compare(truth, before, after, patients=ids, margin=2)
+    octc.verify("runs/r-0002-student-ucsd/artifacts/onnx-int8").word
 
 Names are imported when they are asked for: `import octc` itself loads neither numpy nor an engine.
 """
@@ -17,6 +18,12 @@ from typing import TYPE_CHECKING, Any
 from octc.core.telemetry import keep_quiet
 
 if TYPE_CHECKING:
+    from octc.bench.parity.job import VerifyOptions as VerifyOptions
+    from octc.bench.parity.result import VerifyResult as VerifyResult
+    from octc.bench.parity.verify import verify_artifact as verify
+    from octc.bench.report.job import report_run as report
+    from octc.bench.timing.job import BenchResult as BenchResult
+    from octc.bench.timing.job import bench_artifacts as bench
     from octc.compress.jobs import train_network as train
     from octc.core.errors import OctcError as OctcError
     from octc.export.own_network import OwnNetwork as OwnNetwork
@@ -27,6 +34,8 @@ if TYPE_CHECKING:
     from octc.runtimes.model import Model as Model
     from octc.runtimes.model import Prediction as Prediction
     from octc.runtimes.model import load as load
+    from octc.schemas.requests import BenchOptions as BenchOptions
+    from octc.schemas.requests import ReportOptions as ReportOptions
     from octc.stats.tables import TableComparison as TableComparison
     from octc.stats.tables import compare_tables as compare
     from octc.stats.test_plan import ParityOptions as Gate
@@ -35,6 +44,14 @@ keep_quiet()  # before any dependency is imported, in every program that imports
 
 # public name -> module and the name there ("": the package itself, which can be called)
 _HOME = {
+    "BenchOptions": ("octc.schemas.requests", "BenchOptions"),
+    "BenchResult": ("octc.bench.timing.job", "BenchResult"),
+    "ReportOptions": ("octc.schemas.requests", "ReportOptions"),
+    "VerifyOptions": ("octc.bench.parity.job", "VerifyOptions"),
+    "VerifyResult": ("octc.bench.parity.result", "VerifyResult"),
+    "bench": ("octc.bench", ""),
+    "report": ("octc.bench.report.job", "report_run"),
+    "verify": ("octc.bench.parity.verify", "verify_artifact"),
     "ExportOptions": ("octc.export.run", "ExportOptions"),
     "Gate": ("octc.stats.test_plan", "ParityOptions"),
     "Model": ("octc.runtimes.model", "Model"),
@@ -50,6 +67,8 @@ _HOME = {
     "train": ("octc.train", ""),
 }
 __all__ = [
+    "BenchOptions",
+    "BenchResult",
     "ExportOptions",
     "Gate",
     "Model",
@@ -57,12 +76,18 @@ __all__ = [
     "OwnNetwork",
     "Prediction",
     "Preprocess",
+    "ReportOptions",
     "TableComparison",
+    "VerifyOptions",
+    "VerifyResult",
+    "bench",
     "compare",
     "export",
     "load",
     "quantize",
+    "report",
     "train",
+    "verify",
 ]
 
 

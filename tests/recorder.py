@@ -1,11 +1,14 @@
 """Run a command where everything that it asks the network for, and every file that it leaves, is written down. Linux.
 
     python tests/recorder.py REPORT [--keep DIR]... -- COMMAND...
+    python tests/recorder.py REPORT [--keep DIR]... -- --each FILE
 
 The command gets a network of its own, in which everything goes to the loopback device: a resolver there answers "no such
 name", and every packet is looked at. It also gets empty folders for temporary files. REPORT then holds the "names" that were
 asked for, "packets" (addresses other than this machine's), "left" (what lies in the temporary folders afterwards; a
-folder ends with a slash) and "code". DIR: a place below a temporary folder that the command needs.
+folder ends with a slash) and "code". DIR: a place below a temporary folder that the command needs. FILE: a JSON list of
+{"command", "env"}, which run one after the other in the same network and folders; REPORT is a list then, each with what it said
+and with what it alone did.
 
 Exit code 3: this machine does not permit it (it wants root, or user namespaces). Only the standard library is imported, so that
 nothing here can talk itself.
@@ -27,6 +30,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 NOT_PERMITTED = 3
 TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm")
@@ -142,6 +146,12 @@ class Recorder(threading.Thread):
             else:
                 return
 
+    def take(self) -> dict[str, list[str]]:
+        """What was seen since it was taken the last time."""
+        seen = {"names": sorted(self.names), "packets": sorted(self.packets)}
+        self.names, self.packets = set(), set()
+        return seen
+
     def stop(self) -> None:
         os.write(self._end[1], b"x")
         self.join()
@@ -166,16 +176,23 @@ def main(words: list[str]) -> int:
         return NOT_PERMITTED
     os.chdir(where)
     recorder.start()
-    code = subprocess.run(command, check=False).returncode
+    found: dict[str, Any] | list[dict[str, Any]]
+    if command[0] == "--each":
+        found = [each(recorder, keep, **step) for step in json.loads(Path(command[1]).read_text())]
+    else:
+        code = subprocess.run(command, check=False).returncode
+        found = {"code": code, **recorder.take(), "left": sorted(left_behind(keep))}
     recorder.stop()
-    found = {
-        "names": sorted(recorder.names),
-        "packets": sorted(recorder.packets),
-        "left": sorted(left_behind(keep)),
-        "code": code,
-    }
     report.write_text(json.dumps(found))
     return 0
+
+
+def each(recorder: Recorder, keep: list[Path], command: list[str], env: dict[str, str]) -> dict[str, Any]:
+    """What one of several commands did."""
+    before = set(left_behind(keep))
+    done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    left = sorted(set(left_behind(keep)) - before)
+    return {"code": done.returncode, **recorder.take(), "left": left, "said": done.stdout + done.stderr}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Python in real processes that start at once: forked from one that has imported torch, the engines and octc, and done no more.
 
-    python tests/warm.py serve SOCKET OWNER     # returns when it can be asked; serves until the process OWNER has ended
+    python tests/warm.py serve SOCKET [OWNER]   # returns when it can be asked; serves until its parent or OWNER has ended
     python -SEs tests/warm.py SOCKET ARGUMENTS  # as `python ARGUMENTS`: -m MODULE, -c CODE or a FILE, and what follows
 
 Such a process has the folder, the environment, the streams, the processors and the umask of who asks. Signals reach it, it dies
@@ -73,6 +73,9 @@ def serve(path: str, owner: int) -> None:
         door.settimeout(1)
         if os.fork() > 0:
             os._exit(0)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for stream in range(3):
+            os.dup2(nothing, stream)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         while _alive(owner):
             with suppress(TimeoutError):
@@ -208,7 +211,7 @@ def _end(code: object) -> NoReturn:
 
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
-        serve(sys.argv[2], int(sys.argv[3]))
+        serve(sys.argv[2], int(sys.argv[3]) if sys.argv[3:] else os.getppid())
         _end(_run())
     else:
         sys.exit(ask(sys.argv[1], sys.argv[2:]))

@@ -41,7 +41,7 @@ class Side:
         artifact_sha256: of the manifest; model_sha256: of the main file.
         facts: of the runtime and the machine, as they were when it ran.
         source: "measured now", or when the records that were read back were measured.
-        temperature: what the logits were divided by when it was exported (it stands in the last layer), else 1.
+        temperature: what the logits were divided by when it was exported (it is folded into the last layer), else 1.
     """
 
     name: str

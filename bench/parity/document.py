@@ -10,7 +10,7 @@ import numpy as np
 
 from octc.stats.cluster_bootstrap import GENERATOR
 from octc.stats.comparison import ClassResult, Comparison
-from octc.stats.metrics import Figures
+from octc.stats.metrics import Metrics
 from octc.stats.proportions import (
     Interval,
     mcnemar_exact,
@@ -131,7 +131,7 @@ def _tiers(comparison: Comparison) -> dict[str, Any]:
     return {**reached, "needed_99": tier_needed(k_r, "99"), "needed_99_9": tier_needed(k_r, "99.9")}
 
 
-def class_specificity(figures: Figures, k: int) -> tuple[int, int]:
+def class_specificity(figures: Metrics, k: int) -> tuple[int, int]:
     """(right, all) of the images of the other classes: counts of the specificity of class k."""
     one = figures.per_class[k]
     return one.tn, one.tn + one.fp
@@ -207,7 +207,7 @@ def _calibration(comparison: Comparison, name: str) -> dict[str, Any]:
         "intervals": shown,
         "temperature": fitted.value,
         "temperature_fit": fitted.to_json(),
-        "after_temperature": comparison.tempered[name],
+        "after_temperature": comparison.after_temperature[name],
     }
 
 

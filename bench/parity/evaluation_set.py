@@ -31,7 +31,7 @@ def spoken(name: str) -> str:
 class LabelledSet:
     """Images with labels. samples: in the order of the split; `patient` links patients that share a picture.
 
-    protocol: which split this is, in words; note: what must be said beside numbers of this data set;
+    protocol: which split this is, in words; note: what must be printed beside numbers of this data set;
     leakage: of the whole split: "none", or why there may be some (another protocol than "clean", patients that are not known).
     known: whether it is known whose the images of this set are.
     """
@@ -152,7 +152,7 @@ def check_artifact(artifact: Artifact, split: Split) -> None:
     """Refuse an artifact that may have seen this split's images.
 
     Raises:
-        OctcError: E216 it was made from another split, E309 other classes, E214 a calibration image stands in val or test.
+        OctcError: E216 it was made from another split, E309 other classes, E214 a calibration image is in val or test.
     """
     digest = artifact.lineage.get("split_digest")
     if digest != split.digest:

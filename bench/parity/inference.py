@@ -1,4 +1,4 @@
-"""Run models over a labelled set: one record per image, joined later by the sum of the image file, never by position."""
+"""Run models over a labelled set: one record per image, joined later by the checksum of the image file, never by position."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHUNK = 16  # pictures held at once, times the views
 
 @dataclass(frozen=True)
 class Records:
-    """What one artifact said of a set.
+    """Logits of one artifact on a set.
 
     Attributes:
         ids: sha256 of each image file; a repeated content carries "#2", "#3" behind it.
@@ -33,7 +33,7 @@ class Records:
         patients: id, or None where the data set has none.
         logits: float32 [n, views, K], as the runtime delivered them.
         views: names out of `octc.imaging.preprocess.VIEWS`.
-        artifact: sum of the artifact's manifest; preprocess: `Preprocess.to_json()`.
+        artifact: checksum of the artifact's manifest; preprocess: `Preprocess.to_json()`.
         facts: of the runtime and the machine that gave the logits, and when.
     """
 
@@ -176,7 +176,7 @@ def read_records(path: Path) -> Records:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as data:  # numpy leaves its own open on damage
             if len(set(data.files)) != len(data.files):
-                raise ValueError("an array that stands twice")
+                raise ValueError("an array that occurs twice")
             head = parse_json(data["head"].tobytes())
             logits: npt.NDArray[np.float32] = data["logits"].astype(np.float32)
             return Records(

@@ -1,4 +1,4 @@
-"""What `octc verify` is asked to do, and the one object that its steps share."""
+"""What a verification is requested to do, and the one object that its steps share."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def register_use(
 
     Args:
         decides: `ParityOptions.locked()`; more: the other options of this read (against, views).
-        judged: name -> manifest sum of the artifacts that will be run; family: those that the call was asked for, of which
+        judged: name -> manifest checksum of the artifacts that will be run; family: those that the call was asked for, of which
             some may not run on this machine.
 
     Raises:

@@ -89,7 +89,7 @@ def _why(report: ParityReport) -> Iterator[str]:
 
 
 def _whose(report: ParityReport) -> Iterator[str]:
-    """What is said beside every number of this data set, and whether patients are known."""
+    """What is printed beside every number of this data set, and whether patients are known."""
     info = report.set
     if info.note:
         yield f"  note         {info.note}"

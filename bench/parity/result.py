@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,14 +129,19 @@ class VerifyResult:
         if path is not None:
             write_json(Path(path), self.to_json())
             return [Path(path)]
-        return list(self._write_beside())
-
-    def _write_beside(self) -> Iterator[Path]:
+        written, errors = [], []
         for one, found in zip(self.judged, self.documents, strict=True):
-            if one.error is None:
-                key = self.set_name if one.claims else "golden"
+            if one.error is not None:
+                continue
+            key = self.set_name if one.claims else "golden"
+            try:
                 write_verdict(one.found.folder, one.found.artifact.name, one.sha256, key, found, self.run)
-                yield one.found.folder / FILE
+                written.append(one.found.folder / FILE)
+            except OctcError as error:  # the others are written all the same
+                errors.append(error)
+        if errors:
+            raise errors[0] if len(errors) == 1 else Several(errors)
+        return written
 
     def to_json(self) -> dict[str, Any]:
         """Everything as plain data: what `octc verify --json` prints."""

@@ -50,7 +50,7 @@ def read_groups(path: Path, samples: Sequence[Sample]) -> dict[str, dict[str, st
         name = row[key].strip()
         new = {column: row[column].strip() for column in columns}
         if values.setdefault(name, new) != new:
-            raise _bad(f"{key} {name} stands there twice with different values (line {number})", path)
+            raise _bad(f"{key} {name} occurs twice with different values (line {number})", path)
     found: dict[str, dict[str, str | None]] = {column: {} for column in columns}
     known = 0
     for one, sample in zip(image_ids(samples), samples, strict=True):

@@ -34,15 +34,16 @@ from octc.bench.parity.result import Judged, VerifyResult
 from octc.bench.parity.subgroups import SIZE, Groups, picture_sizes, read_groups
 from octc.core.deprecated import variable
 from octc.core.errors import OctcError
-from octc.core.progress import Reporter
+from octc.core.progress import LogReporter, Reporter
 from octc.datasets.split import Split
 from octc.machine.host import read_machine, versions
 from octc.runtimes.layers import layer_gaps
 from octc.stats.robustness import Robustness
 from octc.stats.task import Task, task_of
 from octc.stats.temperature import Temperature
+from octc.stats.test_plan import ParityOptions
 from octc.store.artifacts import read_artifact, read_golden
-from octc.store.find import VARIABLE, Found, artifact_of, find_artifacts
+from octc.store.find import VARIABLE, Found, artifact_of, find_artifacts, path_of
 from octc.store.locations import run_of
 from octc.store.runs import Run, utc_now
 
@@ -288,3 +289,53 @@ class _Judge:
             source=f"measured {when}",
             temperature=folded_temperature(artifact),
         )
+
+
+def verify_artifact(
+    artifact: Any = None,
+    *,
+    reference: str | Path | None = None,
+    data: str | Path | None = None,
+    gate: ParityOptions | None = None,
+    options: VerifyOptions | None = None,
+    run_dir: str | Path = "runs",
+    reporter: Reporter | None = None,
+) -> VerifyResult:
+    """Test that an artifact is not worse than its FP32 reference on labelled images that it was not trained on.
+
+    The golden images are replayed first. The images are those of the run's split, checked by their checksums. On the test set
+    the margins are written down with the run (verify-plan.json), and so is every read of it (the test-set log), before any
+    network runs on it; margins that differ from those written down make the verdict exploratory. Where the run or its images
+    are not here, as for a network of your own, only the golden images are checked: `word` is "golden_only", and
+    `octc.compare` compares predictions on any images.
+
+    Args:
+        artifact: an artifact, a folder of artifacts, a run, or a model of `octc.load`; None: the newest student run.
+        reference: the FP32 artifact to compare with; None: that of the same run.
+        data: root of the data set; None: $OCTC_DATA, else where the run was trained.
+        gate: margins in percentage points, claim, level; None: those written down for this run, else 1 point.
+        options: the set ("test", or "select" for the validation set), views, subgroups, robustness.
+        run_dir: where runs lie. reporter: is told what happens.
+
+    Returns:
+        A verdict for each candidate; `write()` stores it as verify.json beside the artifact, where `octc.report` reads it.
+
+    Raises:
+        OctcError: E107 no artifact, E708 no reference that runs here, E216, E214, E210, E309 images or artifacts that do not
+            fit the split, E104 an unknown option. A claim that is not shown does not raise: see `raise_if_failed`.
+
+    >>> import octc
+    >>> octc.verify("no-such-artifact")
+    Traceback (most recent call last):
+    octc.core.errors.OctcError: no artifact and no run: no-such-artifact
+    """
+    requested = options or VerifyOptions()
+    if gate is not None:
+        requested = replace(requested, options=gate)
+    elif requested.options == ParityOptions():  # no margin was given
+        requested = replace(requested, stated=frozenset())
+    if reference is not None:
+        requested = replace(requested, reference=Path(path_of(reference)))
+    place = place_of(Path(run_dir), None if data is None else str(data))
+    given = None if artifact is None else path_of(artifact)
+    return verify_artifacts(given, requested, place, reporter or LogReporter())

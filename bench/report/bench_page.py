@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from octc.bench.report.collect.run_summary import read_dossier
+from octc.bench.report.collect.run_summary import read_run_summary
 from octc.bench.report.collect.speed import points
 from octc.bench.report.figures.comparisons import latency_figure, pareto_figure, series_figure
 from octc.bench.report.page import Block, Plot, Section, Table, Text, to_html
@@ -75,7 +75,7 @@ def write_pareto(state: State, reports: Path, run_dir: Path) -> Path:
     Raises:
         OctcError: E705 nothing here has both an accuracy and a valid latency.
     """
-    found = points(read_dossier([s.found for s in state.plan.subjects if s.role == "candidate"], run_dir))
+    found = points(read_run_summary([s.found for s in state.plan.subjects if s.role == "candidate"], run_dir))
     if not found:
         text = "no artifact has both an accuracy on labelled images and a valid latency"
         raise OctcError("OCT-E705", text, hint="octc verify, then octc bench --pareto")

@@ -12,10 +12,10 @@ from typing import Any
 
 from octc.bench.report.collect.run_summary import Timing, read_timing
 from octc.bench.report.collect.speed import device_row, p50_text
-from octc.bench.timing.footprint import file_mib
 from octc.bench.timing.verdicts import REFERENCE, artifact_sum, stored_verdict
 from octc.core.errors import shorten
 from octc.runtimes.registry import preferences, why_not
+from octc.store.artifacts import file_mib
 from octc.store.find import Found
 from octc.store.verdicts import headline, is_exploratory, read_verdict, word_of
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from octc.bench.report.collect.accuracy import CLAIMS, leading, percent, plan_words, readings_text
 from octc.bench.report.collect.accuracy import pairs as claims_with_numbers
-from octc.bench.report.collect.run_summary import Dossier
+from octc.bench.report.collect.run_summary import RunSummary
 from octc.bench.report.collect.speed import NOT_A_DEVICE
 from octc.bench.report.feed import input_of, input_rows, inside_words, picture_words, values_words
 from octc.bench.report.page import Block, Section, Table, Text
@@ -35,11 +35,11 @@ OUTPUTS = {
 TO_FILL = "to be written by the maker: what it is for, for whom, and what it must not be used for"
 
 
-def licences(dossier: Dossier) -> list[tuple[str, str, str]]:
+def licences(summary: RunSummary) -> list[tuple[str, str, str]]:
     """(what, licence, source) of the data and of the start weights."""
     from octc.datasets.registry import DATASETS
 
-    lineage = dossier.first.artifact.lineage
+    lineage = summary.first.artifact.lineage
     name = str(lineage.get("dataset"))
     spec = DATASETS.get(name)
     rows = [(f"data set {name}", spec.licence if spec else "not known", spec.source if spec else "")]
@@ -49,20 +49,20 @@ def licences(dossier: Dossier) -> list[tuple[str, str, str]]:
     return rows
 
 
-def facts(dossier: Dossier) -> dict[str, str]:
+def facts(summary: RunSummary) -> dict[str, str]:
     """What is known, as sentences, by the keys of the checklists."""
-    artifact, run = dossier.first.artifact, dossier.facts
+    artifact, run = summary.first.artifact, summary.facts
     lineage, pre = artifact.lineage, artifact.preprocess
     stored = run.get("recipe")
     recipe: dict[str, Any] = stored if isinstance(stored, dict) else {}
-    pairs, whose = leading(dossier), whose_images(dossier)
+    pairs, whose = leading(summary), whose_images(summary)
     found = {
-        "kind": f"classification of {_pictures(recipe)} by a neural network ({artifact.model}){_compressed(dossier)}",
+        "kind": f"classification of {_pictures(recipe)} by a neural network ({artifact.model}){_compressed(summary)}",
         "data": "; ".join([*_known("data set", lineage.get("dataset")), *_known("digest", lineage.get("data_digest"), 16)]),
         "labels": "labels as the data set gives them",
-        "excluded": "images that cannot be read are refused; what was skipped stands in run.json",
+        "excluded": "images that cannot be read are refused; what was skipped is in run.json",
         "preprocess": f"{picture_words(pre)}; {inside_words(pre)}",
-        "feed": _feed(dossier),
+        "feed": _feed(summary),
         "missing": "an image has no missing predictor; unreadable images are refused, never replaced",
         "split": ", ".join([whose.split, *_known("digest", lineage.get("split_digest"), 16)]),
         "disjoint": whose.disjoint,
@@ -71,14 +71,14 @@ def facts(dossier: Dossier) -> dict[str, str]:
         "software": ", ".join(f"{k} {v}" for k, v in (lineage.get("versions") or {}).items()),
         "start": _start(lineage),
         "selection": _selection(recipe) if recipe else "",
-        "test images": readings_text(dossier),
-        "compression": ", ".join(f"{f.artifact.target} {f.artifact.precision}" for f in dossier.found),
+        "test images": readings_text(summary),
+        "compression": ", ".join(f"{f.artifact.target} {f.artifact.precision}" for f in summary.found),
         "metrics": "accuracy, sensitivity and specificity of each class and macro, AUC, ECE, Brier, agreement",
         "uncertainty": f"{whose.intervals}; McNemar; non-inferiority at a margin; Holm over classes",
-        "details": "recipe, split and checksums stand in the run folder and in artifact.json",
+        "details": "recipe, split and checksums are in the run folder and in artifact.json",
         "availability": "octc is MIT licensed; data and weights: see licences",
         "quality": "images outside the quality gate or unlike the training images get no label (octc predict)",
-        "limits": limits_text(dossier),
+        "limits": limits_text(summary),
     }
     if recipe:
         taught = lineage.get("teacher_run") or "none"
@@ -87,7 +87,7 @@ def facts(dossier: Dossier) -> dict[str, str]:
         found["training"] = ", ".join([*told, *([] if seed is None else [f"seed {seed}"]), f"teacher {taught}"])
     if pairs:
         found |= _measured(pairs[0].document)
-        found["results"] = "; ".join(_result(p.title, p.document) for p in claims_with_numbers(dossier))
+        found["results"] = "; ".join(_result(p.title, p.document) for p in claims_with_numbers(summary))
     return {key: value for key, value in found.items() if value}
 
 
@@ -100,10 +100,10 @@ class Whose:
     intervals: str
 
 
-def whose_images(dossier: Dossier) -> Whose:
+def whose_images(summary: RunSummary) -> Whose:
     """By what is recorded of the patients; of a split that repeats a released one, that it leaks."""
-    state, protocol = dossier.patient_ids, str(dossier.first.artifact.lineage.get("protocol") or "clean")
-    protocol = str(dossier.facts.get("protocol") or protocol)
+    state, protocol = summary.patient_ids, str(summary.first.artifact.lineage.get("protocol") or "clean")
+    protocol = str(summary.facts.get("protocol") or protocol)
     checked = "checked before anything is trained or judged"
     plain = f"no image is in two parts, {checked}; {words_of(state)}"
     found = {
@@ -141,22 +141,22 @@ def _pictures(recipe: dict[str, Any]) -> str:
     return "fundus photographs" if recipe.get("modality") == "fundus" else "retinal OCT B-scans"
 
 
-def _compressed(dossier: Dossier) -> str:
-    small = {found.artifact.precision for found in dossier.found} - {"fp32"}
+def _compressed(summary: RunSummary) -> str:
+    small = {found.artifact.precision for found in summary.found} - {"fp32"}
     return ", compressed for edge devices" if small else ""
 
 
 def _selection(recipe: dict[str, Any]) -> str:
     """Which images chose the epoch."""
     if recipe.get("select", "val") != "val":
-        return f"best epoch on the {recipe['select']} images: figures on them say nothing of other images"
+        return f"best epoch on the {recipe['select']} images: metrics on them say nothing of other images"
     return "best epoch on the validation images"
 
 
-def _feed(dossier: Dossier) -> str:
+def _feed(summary: RunSummary) -> str:
     """What to feed the graphs: artifacts that take the same together."""
     taken: dict[str, list[str]] = {}
-    for one in dossier.found:
+    for one in summary.found:
         found, pre = input_of(one), one.artifact.preprocess
         words = f"{found}; {values_words(None if isinstance(found, str) else found, pre)}; the picture: {picture_words(pre)}"
         taken.setdefault(words, []).append(one.artifact.name)
@@ -181,7 +181,7 @@ def _measured(document: dict[str, Any]) -> dict[str, str]:
         "counts": f"{used['name']} set: {used['n']:,} images, {set_words(used)}",
         "internal": f"{used['name']} part of the same data set, {apart}",
         "power": "" if power is None or needed is None else f"planned power {power:.3f}, needed for 0.80: {needed:,} images",
-        "failures": f"lost {wrong['lost']}, gained {wrong['gained']}, both wrong {wrong['both_wrong']}; listed in the report",
+        "failures": f"regressed {wrong['lost']}, improved {wrong['gained']}, both wrong {wrong['both_wrong']}, in the report",
     }
 
 
@@ -193,31 +193,31 @@ def _result(name: str, document: dict[str, Any]) -> str:
     return f"{name}: accuracy {shown} %, difference {accuracy['difference_pp']:+.2f} points, {told}"
 
 
-def limits_text(dossier: Dossier) -> str:
+def limits_text(summary: RunSummary) -> str:
     """What these numbers do not say."""
     found = ["one data set: devices, sites and populations that are not in it were not looked at"]
-    if not leading(dossier) and not any(True for _ in dossier.decisions()):
+    if not leading(summary) and not any(True for _ in summary.decisions()):
         found.append("not verified on labelled images here")
-    if text := words_of(dossier.patient_ids):
+    if text := words_of(summary.patient_ids):
         found.append(text)
-    found += sorted({w for pair in leading(dossier) for w in pair.document.get("warnings", ())})
-    if any(t.document["settings"]["profile"] == "quick" for t in dossier.timings.values()):
+    found += sorted({w for pair in leading(summary) for w in pair.document.get("warnings", ())})
+    if any(t.document["settings"]["profile"] == "quick" for t in summary.timings.values()):
         found.append("latencies of the quick profile: not comparable, not for publication")
     return "; ".join(found)
 
 
-def card_section(dossier: Dossier) -> Section:
+def card_section(summary: RunSummary) -> Section:
     """Intended use, licences, lineage, limits."""
-    artifact, known = dossier.first.artifact, facts(dossier)
+    artifact, known = summary.first.artifact, facts(summary)
     lineage = {k: v for k, v in artifact.lineage.items() if isinstance(v, (str, int, float)) and v != ""}
     blocks: list[Block] = [
         Text(NOT_A_DEVICE, "lead"),
         Text(f"Intended use: {TO_FILL}.", "warn"),
         Table(("", ""), [(key, known[key]) for key in CARD_KEYS if key in known]),
-        Table(("artifact", "input", "type", "shape"), input_rows(dossier.found)),
-        Table(("what", "licence", "source"), licences(dossier)),
+        Table(("artifact", "input", "type", "shape"), input_rows(summary.found)),
+        Table(("what", "licence", "source"), licences(summary)),
         Table(("lineage", ""), [(key.replace("_", " "), str(value)) for key, value in lineage.items()]),
-        Table(("artifact", "sha256 of its manifest"), list(dossier.sums.items())),
+        Table(("artifact", "sha256 of its manifest"), list(summary.checksums.items())),
         Text(f"Limits: {known['limits']}."),
     ]
-    return Section("card", "Model card", blocks, {**known, "licences": licences(dossier), "sums": dossier.sums})
+    return Section("card", "Model card", blocks, {**known, "licences": licences(summary), "sums": summary.checksums})

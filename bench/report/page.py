@@ -74,7 +74,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Photo:
-    """A picture of the data set as PNG bytes: only where it was asked for."""
+    """A picture of the data set as PNG bytes: only where it was requested."""
 
     png: bytes
     caption: str
@@ -85,7 +85,7 @@ Block = Text | Table | Plot | Photo
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands below it. data: the same as numbers, for the JSON."""
+    """A heading and what is below it. data: the same as numbers, for the JSON."""
 
     id: str
     title: str

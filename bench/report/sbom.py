@@ -1,4 +1,4 @@
-"""A bill of materials of an artifact in CycloneDX 1.6 (JSON): its files with their sums, what made it, data, weights.
+"""A bill of materials of an artifact in CycloneDX 1.6 (JSON): its files with their checksums, what made it, data, weights.
 
 https://cyclonedx.org/docs/1.6/json/
 """
@@ -9,21 +9,21 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from octc.bench.report.collect.run_summary import Dossier
+from octc.bench.report.collect.run_summary import RunSummary
 from octc.store.artifacts import MANIFEST, Artifact
 
 SPEC = "1.6"
 SPACE = uuid.UUID("6f7c6f0e-5a1b-5f0a-9d3c-0c7c0de0c7c0")
 
 
-def cyclonedx(dossier: Dossier, time_utc: str) -> dict[str, Any]:
+def cyclonedx(summary: RunSummary, time_utc: str) -> dict[str, Any]:
     """One document for all artifacts of the report. The same artifacts give the same serial number."""
-    artifacts = [found.artifact for found in dossier.found]
-    sums = sorted(dossier.sums.values())
+    artifacts = [found.artifact for found in summary.found]
+    sums = sorted(summary.checksums.values())
     first = artifacts[0]
     versions: Mapping[str, Any] = first.lineage.get("versions") or {}
     libraries = [_library(name, str(version)) for name, version in sorted(versions.items())]
-    models = [_model(artifact, dossier.sums[artifact.name]) for artifact in artifacts]
+    models = [_model(artifact, summary.checksums[artifact.name]) for artifact in artifacts]
     octc = {"type": "application", "name": "octc", "version": str(versions.get("octc", "unknown"))}
     return {
         "$schema": f"http://cyclonedx.org/schema/bom-{SPEC}.schema.json",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,10 +21,10 @@ from octc.bench.report.collect.accuracy import (
 )
 from octc.bench.report.collect.answer import answer_section
 from octc.bench.report.collect.layers import layers_section
-from octc.bench.report.collect.run_summary import Dossier
+from octc.bench.report.collect.run_summary import RunSummary
 from octc.bench.report.collect.speed import latency_section, pareto_section, summary_section
 from octc.bench.report.model_card import card_section, facts
-from octc.bench.report.page import Plot, Section, Table, Text, to_html, to_json, to_markdown
+from octc.bench.report.page import Block, Plot, Section, Table, Text, to_html, to_json, to_markdown
 from octc.bench.report.sbom import cyclonedx
 from octc.core.errors import OctcError
 from octc.core.files import publishing, write_bytes, write_json
@@ -33,11 +34,13 @@ from octc.machine.host import versions
 
 SCHEMA = "1.0"
 PHOTO_SIDE = 320
+SENTENCES = re.compile(r"(?<=[.!?]) +(?=[A-Z])")
+LEAST_WORDS = 5  # of a cell that is a sentence
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to write. redact: images by keyed sums; photos: root of the data set whose flipped images are shown, or None."""
+    """What to write. redact: images by keyed checksums; photos: root of the data set whose changed images are shown."""
 
     html: bool = True
     md: bool = True
@@ -47,40 +50,61 @@ class Wanted:
     sbom: bool = False
 
 
-def sections(dossier: Dossier, wanted: Wanted) -> list[Section]:
+def sections(summary: RunSummary, wanted: Wanted) -> list[Section]:
     """The report, in its order."""
     show = None if wanted.photos is None else photo_of(wanted.photos)
     return [
-        answer_section(dossier),
-        summary_section(dossier),
-        verdict_section(dossier),
-        classes_section(dossier),
-        confusion_section(dossier),
-        roc_section(dossier),
-        calibration_section(dossier),
-        latency_section(dossier),
-        pareto_section(dossier),
-        layers_section(dossier),
-        flipped_section(dossier, redact=wanted.redact, show=show),
-        card_section(dossier),
-        *([checklist_section(dossier, wanted.checklist)] if wanted.checklist else []),
+        answer_section(summary),
+        summary_section(summary),
+        verdict_section(summary),
+        classes_section(summary),
+        confusion_section(summary),
+        roc_section(summary),
+        calibration_section(summary),
+        latency_section(summary),
+        pareto_section(summary),
+        layers_section(summary),
+        flipped_section(summary, redact=wanted.redact, show=show),
+        card_section(summary),
+        *([checklist_section(summary, wanted.checklist)] if wanted.checklist else []),
     ]
 
 
 def told_once(made: Sequence[Section]) -> list[Section]:
-    """The sections without the paragraphs that stand in an earlier one; no section becomes empty."""
+    """The sections without the sentences of an earlier paragraph, note or two-column table; no section becomes empty."""
     seen: set[str] = set()
     found = []
     for section in made:
-        kept = [block for block in section.blocks if not (isinstance(block, Text) and block.text in seen)]
+        kept = [new for block in section.blocks if (new := _without(block, seen)) is not None]
         found.append(replace(section, blocks=kept or section.blocks))
-        seen |= {block.text for block in kept if isinstance(block, Text)}
     return found
 
 
-def checklist_section(dossier: Dossier, name: str) -> Section:
+def _without(block: Block, seen: set[str]) -> Block | None:
+    """A block without what was seen already, None where nothing of it is left; what it says is seen from now on."""
+    if isinstance(block, Text):
+        text = _new_sentences(block.text, seen)
+        return replace(block, text=text) if text else None
+    if isinstance(block, Table):
+        described = len(block.columns) == 2
+        rows = [row for row in block.rows if not described or len(row[1].split()) < LEAST_WORDS or _new_sentences(row[1], seen)]
+        return replace(block, rows=rows, note=_new_sentences(block.note, seen)) if rows or not block.rows else None
+    return block
+
+
+def _new_sentences(text: str, seen: set[str]) -> str:
+    found = []
+    for sentence in SENTENCES.split(text):
+        key = sentence.strip(" .").casefold()
+        if key not in seen or not key:
+            seen.add(key)
+            found.append(sentence)
+    return " ".join(found)
+
+
+def checklist_section(summary: RunSummary, name: str) -> Section:
     """A reporting checklist with what is known."""
-    known = facts(dossier)
+    known = facts(summary)
     title, rows = filled(name, known)
     counts = counted(name, known)
     text = f"octc answers {counts[ANSWERED]} of {len(rows)} items and has a hint for {counts[HINT]} more; the others are open."
@@ -104,19 +128,19 @@ def photo_of(root: Path) -> Show:
     return show
 
 
-def write_report(folder: Path, dossier: Dossier, wanted: Wanted, time_utc: str) -> tuple[list[str], dict[str, Any]]:
+def write_report(folder: Path, summary: RunSummary, wanted: Wanted, time_utc: str) -> tuple[list[str], dict[str, Any]]:
     """Write the folder, whole or not at all; the names of its files, and the document of report.json.
 
     Raises:
         OctcError: E106 the folder exists.
     """
-    title = f"octc report: {dossier.first.artifact.lineage.get('run')}"
+    title = f"octc report: {summary.first.artifact.lineage.get('run')}"
     foot = f"Made by octc {versions().get('octc', 'unknown')} on {time_utc} from what train, verify and bench stored."
-    made = sections(dossier, wanted)
+    made = sections(summary, wanted)
     head = {
         "schema_version": SCHEMA,
         "command": "report",
-        "run": dossier.first.artifact.lineage.get("run"),
+        "run": summary.first.artifact.lineage.get("run"),
         "time_utc": time_utc,
     }
     card = [section for section in made if section.id == "card"]  # a page of its own, and whole
@@ -126,7 +150,7 @@ def write_report(folder: Path, dossier: Dossier, wanted: Wanted, time_utc: str) 
         writes: dict[str, Callable[[], str]] = {
             "report.html": lambda: to_html(title, made, foot),
             "report.md": lambda: to_markdown(title, made, foot, "figures"),
-            "model-card.md": lambda: to_markdown(f"Model card: {dossier.first.artifact.model}", card, foot),
+            "model-card.md": lambda: to_markdown(f"Model card: {summary.first.artifact.model}", card, foot),
         }
         for name, text in writes.items():
             if {"report.html": wanted.html, "report.md": wanted.md}.get(name, True):
@@ -135,7 +159,7 @@ def write_report(folder: Path, dossier: Dossier, wanted: Wanted, time_utc: str) 
         if wanted.md:
             _write_figures(new / "figures", made)
         if wanted.sbom:
-            write_json(new / "sbom.cdx.json", cyclonedx(dossier, time_utc))
+            write_json(new / "sbom.cdx.json", cyclonedx(summary, time_utc))
         names = sorted(p.relative_to(new).as_posix() for p in new.rglob("*") if p.is_file())
     return names, document
 

@@ -1,4 +1,4 @@
-"""How large an artifact is on disk and in memory."""
+"""How much memory a process held."""
 
 from __future__ import annotations
 
@@ -6,14 +6,6 @@ import sys
 from pathlib import Path
 
 from octc.machine.cpu import ROOT, read_text
-from octc.store.artifacts import GOLDEN, USAGE, Artifact
-
-NOT_MODEL = (GOLDEN, USAGE)  # travel with the model, and are not loaded to run it
-
-
-def file_mib(artifact: Artifact) -> float:
-    """Size of the model files, MiB."""
-    return sum(entry.bytes for name, entry in artifact.files.items() if name not in NOT_MODEL) / 2**20
 
 
 def rss_peak_mib(root: Path = ROOT) -> float | None:

@@ -19,7 +19,7 @@ SPELT = {
     "max_mj": "--max-mj",
     "require_speedup": "--require-speedup",
 }
-# reason of an INVALID row -> its code and mend
+# reason of an INVALID row -> its code and hint
 REASONS = {
     "below_minimum": ("OCT-E602", "leave --duration, --min-queries and --max-duration at least at the profile's"),
     "thermal_throttle": ("OCT-E603", "let the machine cool down, or choose a lower power mode"),
@@ -33,7 +33,7 @@ REASONS = {
     "output_mismatch": ("OCT-E608", "octc verify; do not use this artifact with this runtime here"),
     "precision_mismatch": ("OCT-E406", "octc doctor shows the runtimes; the row's numbers are of another precision"),
 }
-GATE_MEND = "a gate looks at the limit of the 95 % interval: measure longer, or choose another artifact"
+GATE_HINT = "a gate looks at the limit of the 95 % interval: measure longer, or choose another artifact"
 WRONG = ("output_mismatch", "precision_mismatch")
 INTERRUPTED = 130
 
@@ -61,7 +61,7 @@ class Judgement:
 def judge(state: State, stopped: int = INTERRUPTED) -> Judgement:
     """The end of a bench. stopped: the exit code where it was interrupted."""
     gates = tuple(_gates(state))
-    missed = [OctcError("OCT-E604", f"gate missed: {g.text}", hint=GATE_MEND, place=g.about) for g in gates if not g.holds]
+    missed = [OctcError("OCT-E604", f"gate missed: {g.text}", hint=GATE_HINT, place=g.about) for g in gates if not g.holds]
     invalid = list(_invalid(state))
     errors = ranked([*state.errors, *invalid, *missed])
     wrong = any(reason in WRONG for row in state.rows.values() for reason in row.reasons)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from octc.bench.timing.conditions import Conditions, cool_down, steal_warning
@@ -55,7 +56,7 @@ def _measure_row(state: State, subject: Subject, row: RowPlan, worker: Worker) -
     if waited:
         state.warnings.append(f"waited {waited:.0f} s for the machine to cool down before {row.id}")
     offline = row.scenario == "offline"
-    asked = {
+    request = {
         "do": "row",
         "scope": row.scope,
         "images": list(options.images),
@@ -67,7 +68,7 @@ def _measure_row(state: State, subject: Subject, row: RowPlan, worker: Worker) -
         **warm_request(state, slow=False),
     }
     longest = SLACK_S + options.profile.warm_s + 1.2 * limits.max_duration_s + 200 * first_s(state, subject)
-    answer, looks = worker.ask(asked, longest, state.look, options.profile.look_s)
+    answer, looks = worker.ask(request, longest, state.look, options.profile.look_s)
     holds = precision_holds(subject.found.artifact.precision, state.facts[subject.id].precision)
     made = judge_row(
         row,
@@ -76,10 +77,10 @@ def _measure_row(state: State, subject: Subject, row: RowPlan, worker: Worker) -
         answer,
         looks,
         precision_holds=holds,
-        energy=_energy(state, subject, answer["loop_ns"], len(answer["durations_ns"]) * row.batch),
-        gpu_mib=_gpu_mib(state, subject, worker),
         samples=_write_samples(state, subject.found.folder, row.id, samples_csv(answer)),
     )
+    energy = _energy(state, subject, answer["loop_ns"], len(answer["durations_ns"]) * row.batch)
+    made = replace(made, energy=energy, gpu_mib=_gpu_mib(state, subject, worker))
     if made.clock_note:
         state.warnings.append(made.clock_note)
     if made.conditions is not None and (steal := steal_warning(Conditions(tuple(looks)))) is not None:
@@ -135,13 +136,13 @@ def _best_batch(state: State, subject: Subject) -> int:
     for batch in OFFLINE_BATCHES:
         try:
             with opened(state, subject, batch) as worker:
-                asked = {
+                request = {
                     "do": "rate",
                     "scope": "device",
                     "images": list(state.options.images),
                     "seconds": state.options.profile.tune_s,
                 }
-                answer, _ = worker.ask(asked, SLACK_S + 64 * first_s(state, subject))
+                answer, _ = worker.ask(request, SLACK_S + 64 * first_s(state, subject))
         except OctcError as error:
             if not rates or error.code not in ("OCT-E609", "OCT-E904"):
                 raise

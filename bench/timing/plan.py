@@ -92,7 +92,7 @@ def make_plan(
     Args:
         teachers: artifacts of the teacher; none are needed.
         named: for every found artifact, whether it was given by its own folder (then it is measured in full).
-        no_teacher: why there is no teacher to compare with, and the mend; None when `teachers` holds some or none is wanted.
+        no_teacher: why there is no teacher to compare with, and the hint; None when `teachers` holds some or none is wanted.
 
     Raises:
         OctcError: E901 or E903 when none of the artifacts can run on this machine.

@@ -30,7 +30,7 @@ ERROR = re.compile(r"error\[(OCT-E\d{3})\]: (.*)")
 HELP = "help: "
 ROOM = 1.3  # times what is copied
 LOST = 255  # what ssh itself ends with
-# exit codes of the script at the far end -> what happened, and the mend
+# exit codes of the script at the far end -> what happened, and the hint
 FAR = {
     91: ("no temporary folder can be made there", "free some space, or set TMPDIR there"),
     93: ("the disk there is full", "free some space there"),

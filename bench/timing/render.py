@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from octc.bench.timing.findings import Finding
-from octc.bench.timing.footprint import file_mib
 from octc.bench.timing.gates import Judgement
 from octc.bench.timing.latency import median_of, spell, spell_number
 from octc.bench.timing.plan import Plan, RowPlan
@@ -14,6 +13,7 @@ from octc.bench.timing.profiles import CANDIDATE, REFERENCE, Options
 from octc.bench.timing.rows import Row
 from octc.bench.timing.state import State
 from octc.bench.timing.verdicts import stored_verdict
+from octc.store.artifacts import file_mib
 
 COLUMNS = ("artifact", "row", "n", "p50", "p90", "p99", "img/s", "MiB", "file MiB", "mJ/img", "verify", "status")
 EMPTY = ("",) * 7

@@ -8,7 +8,6 @@ from typing import Any
 
 from octc.bench.timing.conditions import machine_warnings
 from octc.bench.timing.findings import Finding
-from octc.bench.timing.footprint import file_mib
 from octc.bench.timing.gates import Judgement
 from octc.bench.timing.latency import Measure, median_of, missing
 from octc.bench.timing.plan import Subject
@@ -20,6 +19,7 @@ from octc.core.errors import OctcError
 from octc.core.files import read_json, write_bytes, write_json
 from octc.core.targets import TARGETS
 from octc.machine.host import host_name, versions
+from octc.store.artifacts import file_mib
 
 SCHEMA_VERSION = "1.0"
 
@@ -61,7 +61,7 @@ def warnings(state: State) -> list[str]:
 
 
 def _power(state: State) -> list[str]:
-    """Where no sensor answers: why, and the mend."""
+    """Where no sensor answers: why, and the hint."""
     told = {row.energy.gross.reason for row in state.rows.values() if row.energy is not None}
     on_gpu = any(s.why_not is None and TARGETS[s.found.artifact.target].on_gpu for s in state.plan.subjects)
     reason, hint = no_power(state.machine, on_gpu, state.root)

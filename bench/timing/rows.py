@@ -113,8 +113,6 @@ def judge_row(
     *,
     precision_holds: bool,
     samples: tuple[str, str] | None,
-    energy: Energy | None = None,
-    gpu_mib: Measure | None = None,
 ) -> Row:
     """A row from what its worker answered and what the machine did meanwhile."""
     durations = [int(d) for d in answer["durations_ns"]]
@@ -147,8 +145,6 @@ def judge_row(
         rss_delta_mib=None if peak is None or before is None else Measure(peak - before),
         conditions=conditions,
         samples=samples,
-        energy=energy,
-        gpu_mib=gpu_mib,
         clock_note=f"{plan.id}: reading the clock is {100 * share:.1f} % of p50" if share > CLOCK_SHARE else "",
     )
 
@@ -186,7 +182,7 @@ def block_rate(starts_ns: Any, durations_ns: Any, batch: int) -> Measure:
 
 
 def precision_holds(requested: str, found: Mapping[str, int]) -> bool:
-    """Whether the graph that runs has the precision that was asked for.
+    """Whether the graph that runs has the precision that was requested.
 
     FP16 files may be computed in FP32 (OpenVINO on a CPU is told so); nothing runs in bf16 unless it says so, and INT8
     means that some layer really is INT8.

@@ -164,13 +164,13 @@ def _fits(state: State, pool: Pool, *subjects: Subject) -> bool:
 
 def _warm(state: State, worker: Worker, subject: Subject, scope: str, again: bool) -> None:
     slow = again or first_s(state, subject) * 1e3 > SLOW_MS
-    asked = {"do": "warm", "scope": scope, "images": list(state.options.images), **warm_request(state, slow)}
-    worker.ask(asked, SLACK_S + 2 * state.options.profile.warm_s + 100 * first_s(state, subject))
+    request = {"do": "warm", "scope": scope, "images": list(state.options.images), **warm_request(state, slow)}
+    worker.ask(request, SLACK_S + 2 * state.options.profile.warm_s + 100 * first_s(state, subject))
 
 
 def _ask_block(state: State, worker: Worker, subject: Subject, scope: str) -> Durations:
     profile = state.options.profile
-    asked = {
+    request = {
         "do": "block",
         "scope": scope,
         "images": list(state.options.images),
@@ -179,7 +179,7 @@ def _ask_block(state: State, worker: Worker, subject: Subject, scope: str) -> Du
         "slow_calls": profile.slow_calls,
     }
     longest = SLACK_S + 2 * profile.block_s + 5 * profile.block_calls * first_s(state, subject)
-    answer, looks = worker.ask(asked, longest, state.look, profile.look_s)
+    answer, looks = worker.ask(request, longest, state.look, profile.look_s)
     return answer["durations_ns"], looks
 
 

@@ -111,8 +111,13 @@ def opened(state: State, subject: Subject, batch: int) -> Iterator[Worker]:
     try:
         fast = state.machine.cpus.fast
         cpus = [cpu for cpu in state.machine.cpus.usable if cpu in fast] if fast else []
-        asked = {"folder": str(subject.found.folder.resolve()), "threads": state.options.threads, "batch": batch, "cpus": cpus}
-        answer, _ = worker.ask({"do": "open", **asked}, OPEN_S)
+        request = {
+            "folder": str(subject.found.folder.resolve()),
+            "threads": state.options.threads,
+            "batch": batch,
+            "cpus": cpus,
+        }
+        answer, _ = worker.ask({"do": "open", **request}, OPEN_S)
         if batch not in known.replayed:
             known.golden = GoldenReport(**worker.ask({"do": "golden"}, OPEN_S)[0])
             require_golden(known.golden, subject.found.artifact)

@@ -1,4 +1,4 @@
-"""The verdict of `octc verify` that stands beside every speed: of the same files, or none."""
+"""The verdict of `octc verify` that is printed beside every speed: of the same files, or none."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REFERENCE = "reference"  # it was measured beside the others as what they are co
 
 
 def artifact_sum(found: Found) -> str:
-    """The sum that stands for an artifact: of its manifest, which holds the sums of all its files."""
+    """The checksum of an artifact: of its manifest, which holds the checksums of all its files."""
     return sha256_file(found.folder / MANIFEST)
 
 

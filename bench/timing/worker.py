@@ -63,7 +63,7 @@ class Bench:
     read_ms: float | None = None
     inputs: list[UInt8] = field(default_factory=list)
     parts: Parts = field(default_factory=Parts)
-    asked: int = 0  # queries of all blocks so far: the rotation of the inputs goes on from block to block
+    served: int = 0  # queries of all blocks so far: the rotation of the inputs goes on from block to block
 
     @property
     def model(self) -> Runtime:
@@ -85,12 +85,12 @@ def main() -> None:
 
     bench: Bench | None = None
     for line in sys.stdin.buffer:
-        asked = parse_json(line)
+        request = parse_json(line)
         try:
-            if asked["do"] == "open":
-                bench = _start(asked, say)
+            if request["do"] == "open":
+                bench = _start(request, say)
             assert bench is not None  # the parent opens first
-            say(COMMANDS[asked["do"]](bench, asked))
+            say(COMMANDS[request["do"]](bench, request))
         except (OctcError, MemoryError, OSError, RuntimeError) as caught:
             error = caught if isinstance(caught, OctcError) else fault_of(caught)
             if error is None:
@@ -114,11 +114,11 @@ def _end_with_parent() -> None:
             sys.exit(1)
 
 
-def _start(asked: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> Bench:
-    if asked["cpus"]:
-        os.sched_setaffinity(0, asked["cpus"])
-    folder = Path(asked["folder"])
-    return Bench(say, folder, read_artifact(folder), asked["threads"], asked["batch"], rss_peak_mib())
+def _start(request: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> Bench:
+    if request["cpus"]:
+        os.sched_setaffinity(0, request["cpus"])
+    folder = Path(request["folder"])
+    return Bench(say, folder, read_artifact(folder), request["threads"], request["batch"], rss_peak_mib())
 
 
 def _open(bench: Bench, _asked: dict[str, Any]) -> dict[str, Any]:
@@ -146,39 +146,39 @@ def _golden(bench: Bench, _asked: dict[str, Any]) -> dict[str, Any]:
     return dataclasses.asdict(check_golden(bench.folder, bench.artifact, model))
 
 
-def _query(bench: Bench, asked: dict[str, Any]) -> Query:
+def _query(bench: Bench, request: dict[str, Any]) -> Query:
     if not bench.pictures:
-        bench.pictures, bench.read_ms = read_pictures(asked["images"])
-    if asked["scope"] == "end_to_end":
+        bench.pictures, bench.read_ms = read_pictures(request["images"])
+    if request["scope"] == "end_to_end":
         return end_to_end_query(bench.model, bench.pictures, bench.artifact.preprocess, bench.batch, bench.parts)
     if not bench.inputs:
         bench.inputs = tensors(bench.pictures, bench.artifact.preprocess, bench.batch)
     return device_query(bench.model, bench.inputs)
 
 
-def _warmed(query: Query, asked: dict[str, Any]) -> WarmUp:
-    return warm_up(query, least=asked["warm_least"], most=asked["warm_most"], seconds=asked["warm_s"])
+def _warmed(query: Query, request: dict[str, Any]) -> WarmUp:
+    return warm_up(query, least=request["warm_least"], most=request["warm_most"], seconds=request["warm_s"])
 
 
-def _warm(bench: Bench, asked: dict[str, Any]) -> dict[str, Any]:
-    return dataclasses.asdict(_warmed(_query(bench, asked), asked))
+def _warm(bench: Bench, request: dict[str, Any]) -> dict[str, Any]:
+    return dataclasses.asdict(_warmed(_query(bench, request), request))
 
 
-def _row(bench: Bench, asked: dict[str, Any]) -> dict[str, Any]:
+def _row(bench: Bench, request: dict[str, Any]) -> dict[str, Any]:
     """Warm-up, timed loop, memory, and then the outputs that were kept against an untimed run."""
-    query = _query(bench, asked)
-    warmed = _warmed(query, asked)
+    query = _query(bench, request)
+    warmed = _warmed(query, request)
     bench.parts.clear()
-    keep = choose_kept(asked["min_queries"], asked["seed"])
-    time.sleep(asked["idle_s"])  # what the machine draws when it waits
+    keep = choose_kept(request["min_queries"], request["seed"])
+    time.sleep(request["idle_s"])  # what the machine draws when it waits
     bench.say({"event": "timing"})
-    limits = Limits(asked["duration_s"], asked["min_queries"], asked["max_duration_s"])
+    limits = Limits(request["duration_s"], request["min_queries"], request["max_duration_s"])
     begin = time.monotonic_ns()
     timed = timed_loop(query, limits, keep)
     loop_ns = (begin, time.monotonic_ns())  # of the clock that power is read by, whenever the parent hears of it
     bench.say({"event": "timed"})
     peak = rss_peak_mib()
-    parts = {name: list(times) for name, times in bench.parts.times.items()} if asked["scope"] == "end_to_end" else {}
+    parts = {name: list(times) for name, times in bench.parts.times.items()} if request["scope"] == "end_to_end" else {}
     differ = [number for number, output in timed.kept.items() if not same_output(output, query(number))]
     return {
         "warmup": dataclasses.asdict(warmed),
@@ -196,27 +196,27 @@ def _row(bench: Bench, asked: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _block(bench: Bench, asked: dict[str, Any]) -> dict[str, Any]:
-    query, offset = _query(bench, asked), bench.asked
+def _block(bench: Bench, request: dict[str, Any]) -> dict[str, Any]:
+    query, offset = _query(bench, request), bench.served
     bench.say({"event": "timing"})
     durations: array[int] = block(
         lambda number: query(offset + number),
-        seconds=asked["block_s"],
-        calls=asked["block_calls"],
-        slow_calls=asked["slow_calls"],
+        seconds=request["block_s"],
+        calls=request["block_calls"],
+        slow_calls=request["slow_calls"],
     )
     bench.say({"event": "timed"})
-    bench.asked += len(durations)
+    bench.served += len(durations)
     bench.parts.clear()
     return {"durations_ns": list(durations)}
 
 
-def _rate(bench: Bench, asked: dict[str, Any]) -> dict[str, Any]:
+def _rate(bench: Bench, request: dict[str, Any]) -> dict[str, Any]:
     """A short run for the choice of a batch: images per second."""
-    query = _query(bench, asked)
+    query = _query(bench, request)
     for number in range(3):
         query(number)
-    durations = block(query, seconds=asked["seconds"], calls=3, slow_calls=3)
+    durations = block(query, seconds=request["seconds"], calls=3, slow_calls=3)
     return {"images_per_s": bench.batch * len(durations) / (sum(durations) / 1e9), "rss_peak_mib": rss_peak_mib()}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from octc.figures.canvas import COLOURS, GREY, ON_DARK, ON_LIGHT, PAPER, Axes, Box, Figure, Line, Words, shade
-from octc.stats.metrics import ClassFigures
+from octc.stats.metrics import ClassMetrics
 from octc.stats.roc import Roc
 
 Parts = list[Box | Line | Words]
@@ -72,7 +72,7 @@ def legend(x: float, y: float, names: Sequence[str]) -> Parts:
 BARS = ("precision", "sensitivity", "specificity", "f1")
 
 
-def per_class_figure(figures: Sequence[ClassFigures], classes: Sequence[str], title: str) -> Figure:
+def per_class_figure(figures: Sequence[ClassMetrics], classes: Sequence[str], title: str) -> Figure:
     """Precision, sensitivity (recall), specificity and F1 of each class as bars; what is not defined has none."""
     width = max(560, 60 + 150 * len(classes))
     axes = Axes(70, 60, width, 280, (0.0, float(len(classes))), (0.0, 1.0))

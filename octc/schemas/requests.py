@@ -37,3 +37,22 @@ class BenchOptions:
     power: bool = option(True, shown="Read power where a sensor is", names=("--power/--no-power",))
     power_csv: str | None = option(None, shown="Readings of a meter: time, watts", metavar="FILE")
     allow_power_cap: bool = option(False, shown="Rows at the GPU's power cap stay valid", names=("--allow-power-cap",))
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What a report is to hold.
+
+    Attributes:
+        html, md: the page alone, or Markdown with its figures alone; neither: both.
+        checklist: "claim" or "tripod-ai". photos: show the images whose label changed (a row of the test-set log says so).
+        out: the folder; None: reports/report-<time>.
+    """
+
+    html: bool = option(False, shown="The page (and not the Markdown)", names=("--html",))
+    md: bool = option(False, shown="The Markdown with its figures (and not the page)", names=("--md",))
+    checklist: str | None = option(None, shown="claim or tripod-ai, with what octc knows filled in")
+    sbom: bool = option(False, shown="A bill of materials (CycloneDX) beside the report", names=("--sbom",))
+    photos: bool = option(False, shown="Show the images whose label changed", names=("--photos",))
+    redact_ids: bool = option(False, shown="Images by keyed checksums instead of their names", names=("--redact-ids",))
+    out: str | None = option(None, shown="Where to (reports/report-<time>)", names=("-o", "--out"), metavar="DIR")

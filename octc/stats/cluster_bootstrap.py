@@ -76,13 +76,13 @@ class Paired:
         return self.n / self.deff, self.lost / self.deff, self.gained / self.deff
 
     def facts(self) -> dict[str, Any]:
-        """What a later plan needs of this result (select set)."""
+        """What a later plan needs of this result (validation set)."""
         names = ("n", "lost", "gained", "patients", "discordant_patients", "mean_size", "deff_obs")
         return {name: getattr(self, name) for name in names}
 
 
 def planned_icc(facts: Mapping[str, Any] | None) -> float:
-    """Intra-patient correlation for planning, from `Paired.facts` of the select set; 0.5 where that says too little."""
+    """Intra-patient correlation for planning, from `Paired.facts` of the validation set; 0.5 where that says too little."""
     if facts is None or (facts.get("discordant_patients") or 0) < ENOUGH:
         return DEFAULT_ICC
     size, observed = facts.get("mean_size"), facts.get("deff_obs")

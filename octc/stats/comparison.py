@@ -15,21 +15,21 @@ import numpy.typing as npt
 from octc.core.errors import OctcError
 from octc.stats.auc import AucRow, compare_areas
 from octc.stats.cluster_bootstrap import Paired, cluster_index, mean_cluster_size, named_images, paired
-from octc.stats.metric_intervals import BINS, Outcome, figure_intervals
+from octc.stats.metric_intervals import BINS, Outcome, metric_intervals
 from octc.stats.metrics import (
     Bool,
-    Figures,
     Int64,
+    Metrics,
     brier_scores,
     combine_views,
     confidence_order,
     confusion_matrix,
     ece_mass,
     ece_width,
-    figures_of,
     find_normal,
     kl_scores,
     logit_distances,
+    metrics_of,
     nll_scores,
     top_two_margin,
 )
@@ -67,7 +67,8 @@ class ClassResult:
 class Comparison:
     """Reference R and candidate C on n images. `figures`, `calibration` have the keys "reference" and "candidate".
 
-    temperatures: of the select set, where they were given; tempered: calibration after each model's own one (the figures of
+    temperatures: of the validation set, where they were given; after_temperature: calibration after each model's own
+    one (the figures of
     `calibration`, which are as shipped, where its temperature is 1).
     """
 
@@ -80,14 +81,14 @@ class Comparison:
     pair: Paired
     per_class: tuple[ClassResult, ...]
     matrices: dict[str, list[list[int]]]
-    figures: dict[str, Figures]
+    figures: dict[str, Metrics]
     calibration: dict[str, dict[str, float]]
     intervals: dict[str, dict[str, Interval | None]]
     agreement: dict[str, Any]
     plan: Plan
     auc: tuple[AucRow, ...]
     temperatures: dict[str, Temperature]
-    tempered: dict[str, dict[str, float]]
+    after_temperature: dict[str, dict[str, float]]
 
     def hits(self, model: str) -> int:
         """Images that "reference" or "candidate" gets right."""
@@ -110,7 +111,7 @@ def nonfinite(ids: Sequence[str], logits: Logits) -> list[str]:
 
 
 def outcome_of(logits: AnyLogits) -> Outcome:
-    """Logits [n, views, K] of one model -> what it said. The largest score wins, the lowest index on a tie."""
+    """Logits [n, views, K] of one model -> what it predicted. The largest score wins, the lowest index on a tie."""
     probabilities, logs = combine_views(logits)
     scores = np.asarray(logits[:, 0], np.float64) if logits.shape[1] == 1 else probabilities
     ties = int(((scores == scores.max(axis=1, keepdims=True)).sum(axis=1) > 1).sum())
@@ -128,7 +129,7 @@ def _calibration(outcome: Outcome, labels: Int64, ids: Sequence[str]) -> dict[st
     }
 
 
-def _tempered(logits: Logits, temperature: float, labels: Int64, ids: Sequence[str]) -> dict[str, float] | None:
+def _with_temperature(logits: Logits, temperature: float, labels: Int64, ids: Sequence[str]) -> dict[str, float] | None:
     """Calibration of logits [n, views, K] / T; None for T = 1."""
     scaled = np.asarray(logits, np.float64) / temperature
     return None if temperature == 1 else _calibration(outcome_of(scaled), labels, ids)
@@ -302,9 +303,9 @@ def compare_logits(
         pair=pair,
         per_class=_classes(true, r, c, clusters, named, classes, options, select),
         matrices={name: table.tolist() for name, table in matrices.items()},
-        figures={name: figures_of(table, find_normal(classes)) for name, table in matrices.items()},
+        figures={name: metrics_of(table, find_normal(classes)) for name, table in matrices.items()},
         calibration=calibration,
-        intervals=figure_intervals(
+        intervals=metric_intervals(
             ids, true, clusters, models, len(classes), alpha=options.alpha, resamples=options.bootstrap, seed=options.seed
         ),
         agreement=_agreement(
@@ -313,8 +314,8 @@ def compare_logits(
         plan=make_plan(len(true), size, options, select),
         auc=compare_areas(true, clusters, (r, c), classes, alpha=options.alpha, resamples=options.bootstrap, seed=options.seed),
         temperatures=fitted,
-        tempered={
-            name: _tempered(logits, fitted[name].value, true, ids) or calibration[name]
+        after_temperature={
+            name: _with_temperature(logits, fitted[name].value, true, ids) or calibration[name]
             for name, logits in (("reference", reference), ("candidate", candidate))
         },
     )

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from octc.stats.cluster_bootstrap import bootstrap_sums, percentile_interval
-from octc.stats.metrics import ClassFigures, Figures, Float64, Int64, confusion_matrix, figures_of, find_normal
+from octc.stats.metrics import ClassMetrics, Float64, Int64, Metrics, confusion_matrix, find_normal, metrics_of
 from octc.stats.proportions import Interval
 
 NAMES = (
@@ -51,16 +51,16 @@ class Folds:
 
     spreads: dict[str, Spread]
     per_class: dict[str, tuple[Spread, ...]]
-    pooled: Figures
+    pooled: Metrics
 
 
 def summarise_folds(matrices: Sequence[npt.ArrayLike], normal: int | None = None) -> Folds:
     """Summary of the confusion matrices [true, predicted] of several folds, all with the same classes."""
-    folds = [figures_of(matrix, normal) for matrix in matrices]
+    folds = [metrics_of(matrix, normal) for matrix in matrices]
     classes = range(len(folds[0].per_class))
 
     def of_class(name: str, k: int) -> Spread:
-        rows: list[ClassFigures] = [fold.per_class[k] for fold in folds]
+        rows: list[ClassMetrics] = [fold.per_class[k] for fold in folds]
         return spread_of([getattr(row, name) for row in rows])
 
     return Folds(
@@ -68,7 +68,7 @@ def summarise_folds(matrices: Sequence[npt.ArrayLike], normal: int | None = None
         per_class={
             name: tuple(of_class(name, k) for k in classes) for name in ("sensitivity", "specificity", "precision", "f1")
         },
-        pooled=figures_of(np.sum([np.asarray(matrix) for matrix in matrices], axis=0), normal),
+        pooled=metrics_of(np.sum([np.asarray(matrix) for matrix in matrices], axis=0), normal),
     )
 
 
@@ -105,12 +105,12 @@ def _drawn_figures(total: Float64, count: int, present: Int64, normal: int | Non
     """Sums of matrices [B, K * K] -> NAMES and the sensitivities [B, 7 + K]; NaN where a figure is not defined."""
     table = total.reshape(-1, count, count)
     n, hits = table.sum((1, 2)), np.diagonal(table, axis1=1, axis2=2)
-    support, said = table.sum(2), table.sum(1)
+    support, predicted = table.sum(2), table.sum(1)
     with np.errstate(divide="ignore", invalid="ignore"):
         sensitivity = hits / support
-        specificity = (n[:, None] - support - said + hits) / (n[:, None] - support)
-        precision = hits / said
-        f1 = 2 * hits / (support + said)
+        specificity = (n[:, None] - support - predicted + hits) / (n[:, None] - support)
+        precision = hits / predicted
+        f1 = 2 * hits / (support + predicted)
         macro = [part[:, present].mean(1) for part in (sensitivity, specificity, precision, f1)]
         ill = np.full((len(total), 2), np.nan)
         if normal is not None:

@@ -17,7 +17,7 @@ BINS = 15
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one model said of n images, after its views were combined.
+    """What one model predicted for n images, after its views were combined.
 
     scores [n, K]: logits (one view) or mean probabilities; probabilities and logs [n, K]; predictions [n]; ties: images
     whose largest score occurs more than once (the lowest index is taken).
@@ -44,10 +44,10 @@ def _per_cluster(values: Float64, clusters: Int64) -> Float64:
 
 def _model_columns(outcome: Outcome, labels: Int64, classes: int) -> Float64:
     """[n, 2K + 2]: hits by class, predictions by class, Brier, NLL."""
-    said = np.eye(classes)[outcome.predictions]
-    hits = said * np.eye(classes)[labels]
+    predicted = np.eye(classes)[outcome.predictions]
+    hits = predicted * np.eye(classes)[labels]
     brier, nll = brier_scores(outcome.probabilities, labels), nll_scores(outcome.logs, labels)
-    return np.concatenate([hits, said, brier[:, None], nll[:, None]], axis=1)
+    return np.concatenate([hits, predicted, brier[:, None], nll[:, None]], axis=1)
 
 
 def _figures(total: Float64, n: Float64, support: Float64, present: Int64) -> Float64:
@@ -56,11 +56,11 @@ def _figures(total: Float64, n: Float64, support: Float64, present: Int64) -> Fl
     [B, 4 + 2P] for P classes with images: their sensitivities, then their specificities.
     """
     classes = support.shape[1]
-    hits, said = total[:, :classes], total[:, classes : 2 * classes]
+    hits, predicted = total[:, :classes], total[:, classes : 2 * classes]
     others = n[:, None] - support
     with np.errstate(divide="ignore", invalid="ignore"):
         sensitivity = (hits / support)[:, present]
-        specificity = ((others - (said - hits)) / others)[:, present]
+        specificity = ((others - (predicted - hits)) / others)[:, present]
     scores = total[:, 2 * classes :] / n[:, None]
     return np.column_stack([sensitivity.mean(axis=1), specificity.mean(axis=1), scores, sensitivity, specificity])
 
@@ -95,7 +95,7 @@ def class_names(present: Int64) -> list[str]:
     return [f"{figure}:{k}" for figure in ("sensitivity", "specificity") for k in present.tolist()]
 
 
-def figure_intervals(
+def metric_intervals(
     ids: Sequence[str],
     labels: Int64,
     clusters: Int64 | None,

@@ -1,4 +1,4 @@
-"""Figures of one classifier on one labelled set: confusion matrix and what follows from it, calibration, divergence.
+"""Metrics of one classifier on one labelled set: confusion matrix and what follows from it, calibration, divergence.
 
 Everything takes arrays and returns float64 values; a figure that is not defined is None, never NaN.
 """
@@ -19,12 +19,12 @@ Bool = npt.NDArray[np.bool_]
 
 def confusion_matrix(labels: npt.ArrayLike, predictions: npt.ArrayLike, classes: int) -> Int64:
     """Counts [true, predicted], shape [classes, classes]."""
-    true, said = np.asarray(labels, np.int64), np.asarray(predictions, np.int64)
-    return np.bincount(true * classes + said, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
+    true, predicted = np.asarray(labels, np.int64), np.asarray(predictions, np.int64)
+    return np.bincount(true * classes + predicted, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
 
 
 @dataclass(frozen=True)
-class ClassFigures:
+class ClassMetrics:
     """One class against the rest. `support` counts its images, `predicted` the images that were given to it."""
 
     support: int
@@ -40,7 +40,7 @@ class ClassFigures:
 
 
 @dataclass(frozen=True)
-class Figures:
+class Metrics:
     """What a confusion matrix says, as fractions.
 
     Macro values are the unweighted mean over the classes that have images; None when only one class has images, or when a
@@ -55,21 +55,21 @@ class Figures:
     macro_f1: float | None
     disease_vs_normal_sensitivity: float | None
     disease_vs_normal_specificity: float | None
-    per_class: tuple[ClassFigures, ...]
+    per_class: tuple[ClassMetrics, ...]
 
 
 def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def _one_class(matrix: Int64, k: int) -> ClassFigures:
+def _one_class(matrix: Int64, k: int) -> ClassMetrics:
     n, tp = int(matrix.sum()), int(matrix[k, k])
     support, predicted = int(matrix[k].sum()), int(matrix[:, k].sum())
     fp, fn = predicted - tp, support - tp
     tn = n - tp - fp - fn
     if support == 0:
-        return ClassFigures(support, predicted, tp, fp, fn, tn, None, None, None, None)
-    return ClassFigures(
+        return ClassMetrics(support, predicted, tp, fp, fn, tn, None, None, None, None)
+    return ClassMetrics(
         support,
         predicted,
         tp,
@@ -88,7 +88,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if len(known) == len(values) and len(known) > 1 else None
 
 
-def figures_of(matrix: npt.ArrayLike, normal: int | None = None) -> Figures:
+def metrics_of(matrix: npt.ArrayLike, normal: int | None = None) -> Metrics:
     """All figures of a matrix [true, predicted]; `normal` is the index of the class without disease."""
     table = np.asarray(matrix, np.int64)
     per_class = tuple(_one_class(table, k) for k in range(len(table)))
@@ -96,7 +96,7 @@ def figures_of(matrix: npt.ArrayLike, normal: int | None = None) -> Figures:
     n = int(table.sum())
     disease = None if normal is None else n - per_class[normal].support
     kept = None if normal is None else int(np.delete(np.delete(table, normal, 0), normal, 1).sum())
-    return Figures(
+    return Metrics(
         n=n,
         accuracy=_ratio(int(np.trace(table)), n),
         macro_sensitivity=_mean([one.sensitivity for one in present]),

@@ -1,4 +1,4 @@
-"""Figures where classes do not exclude each other: sigmoid scores, eyes, sensitivity and its kin by class, mAP, thresholds.
+"""Metrics where classes do not exclude each other: sigmoid scores, eyes, sensitivity and its kin by class, mAP, thresholds.
 
 Everything takes arrays and returns float64 values; a figure that is not defined is None, never NaN. A class without a positive
 has no AUC and no AP and is left out of the means, which say how many classes they are over.
@@ -78,11 +78,11 @@ def by_eye(
     rows: list[list[int]] = [[] for _ in names]
     for i, eye in enumerate(eyes):
         rows[place[eye]].append(i)
-    pooled, said = POOL[pool], TRUTH[label]
+    pooled, labelled = POOL[pool], TRUTH[label]
     return Eyes(
         tuple(names),
         np.stack([pooled(scores[own]) for own in rows]),
-        np.stack([said(truth[own]) for own in rows]),
+        np.stack([labelled(truth[own]) for own in rows]),
         tuple(patients[own[0]] for own in rows),
     )
 
@@ -99,8 +99,10 @@ def _harmonic(one: float | None, other: float | None) -> float | None:
 
 def class_figures(scores: Float64, truth: Bool, threshold: float) -> dict[str, Any]:
     """One class: scores [N] against truth [N] at "score >= threshold". f1_ss: harmonic mean of sensitivity and specificity."""
-    said = scores >= threshold
-    tp, fp, fn, tn = (int((a & b).sum()) for a, b in ((said, truth), (said, ~truth), (~said, truth), (~said, ~truth)))
+    predicted = scores >= threshold
+    tp, fp, fn, tn = (
+        int((a & b).sum()) for a, b in ((predicted, truth), (predicted, ~truth), (~predicted, truth), (~predicted, ~truth))
+    )
     sensitivity, specificity = _ratio(tp, tp + fn), _ratio(tn, tn + fp)
     curve = roc(scores, truth)
     return {
@@ -146,7 +148,7 @@ def chance_map(truth: Bool) -> float:
 def tuned_thresholds(eyes: Eyes) -> tuple[float, ...]:
     """For each class the score that makes sensitivity + specificity largest (Youden's J); 0.5 where a side is empty.
 
-    The threshold stands midway between the chosen score and the next lower one, so that equal scores stay on one side.
+    The threshold lies midway between the chosen score and the next lower one, so that equal scores stay on one side.
     """
     found = []
     for k in range(eyes.truth.shape[1]):

@@ -49,7 +49,7 @@ class Decisions:
 
     Attributes:
         n, eyes: images, eyes; known: whether it is known whose they are.
-        per_class: rows of COLUMNS; flips are decisions that differ, lost those that only the reference gets right.
+        per_class: rows of COLUMNS; flips are decisions that differ; lost (regressed) those that only the reference gets right.
         agreement: share of equal decisions over images and classes; agreement_interval: Wilson, over the decisions.
         map: of reference and candidate over eyes; difference: candidate minus reference, with its paired interval.
         dlogit_max: largest absolute difference of a logit.
@@ -109,15 +109,15 @@ def compare_decisions(
     eyes, patients = [s.eye or s.path for s in samples], [s.patient for s in samples]
     scores = view_scores(reference), view_scores(candidate)
     cuts = np.asarray(thresholds, np.float64)
-    said = scores[0] >= cuts, scores[1] >= cuts
+    predicted = scores[0] >= cuts, scores[1] >= cuts
     by = tuple(by_eye(values, labels, eyes, patients, label=truth) for values in scores)
     difference, interval = map_difference(*by, seed=seed, alpha=alpha)
-    same = int((said[0] == said[1]).sum())
+    same = int((predicted[0] == predicted[1]).sum())
     return Decisions(
         n=len(samples),
         eyes=len(by[0].names),
         known=patient_ids(patients),
-        per_class=tuple(_class(name, k, labels, said, scores) for k, name in enumerate(classes)),
+        per_class=tuple(_class(name, k, labels, predicted, scores) for k, name in enumerate(classes)),
         agreement=same / labels.size,
         agreement_interval=wilson(same, labels.size, alpha),
         map={"reference": mean_ap(by[0].scores, by[0].truth), "candidate": mean_ap(by[1].scores, by[1].truth)},
@@ -128,8 +128,8 @@ def compare_decisions(
     )
 
 
-def _class(name: str, k: int, labels: Bool, said: tuple[Bool, Bool], scores: tuple[Float64, Float64]) -> dict[str, Any]:
-    one, other, true = said[0][:, k], said[1][:, k], labels[:, k]
+def _class(name: str, k: int, labels: Bool, predicted: tuple[Bool, Bool], scores: tuple[Float64, Float64]) -> dict[str, Any]:
+    one, other, true = predicted[0][:, k], predicted[1][:, k], labels[:, k]
     aps = [mean_ap(values[:, k : k + 1], labels[:, k : k + 1]) for values in scores]
     cells = (
         name,
@@ -197,7 +197,7 @@ def gate_decisions(
     truth: str = "union",
     extra: Sequence[Part] = (),
 ) -> EyeGate:
-    """Whether a candidate may be published, from logits [n, K] on the select set: its mAP falls by no more than the margin."""
+    """Whether a candidate may be published, from logits [n, K] on the validation set: by no more than the margin lower mAP."""
     options = options or ParityOptions()
     r, c = (np.asarray(a)[:, None] if np.ndim(a) == 2 else np.asarray(a) for a in (reference, candidate))
     extra = [*extra, all_finite(samples, c)]

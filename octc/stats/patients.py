@@ -57,7 +57,7 @@ class PatientIds:
 
     @property
     def warning(self) -> str:
-        """What has to be said beside every split and every figure; "" where all patients are known."""
+        """What has to be said beside every split and every metric; "" where all patients are known."""
         if self.state == KNOWN:
             return ""
         alone = "intervals are not clustered" if self.state == UNKNOWN else "in intervals each such image counts alone"

@@ -24,7 +24,7 @@ def smallest_n(margin: float, alpha: float = 0.05) -> int:
 
 
 def planned_discordance(discordant: int | None, n: int = 0) -> float:
-    """max(0.5 %, one-sided 80 % upper Wilson limit of the discordance on the select set); 2 % without a result there."""
+    """max(0.5 %, one-sided 80 % upper Wilson limit of the discordance on the validation set); 2 % without a result there."""
     return ASSUMED_DISCORDANCE if discordant is None else max(LEAST_DISCORDANCE, wilson_upper(discordant, n, 0.80))
 
 

@@ -1,7 +1,8 @@
 """Paired tests and intervals for two classifiers on the same images (docs/parity.md, sections 5, 7 and 12).
 
-Proportions and differences are fractions. `lost` counts images that only the reference gets right, `gained` those that only
-the candidate gets right; both may be real numbers (scaled for clusters). Difference = (gained - lost) / n.
+Proportions and differences are fractions. `lost` (regressed) counts images that only the reference gets right, `gained`
+(improved) those that only the candidate gets right; both may be real numbers (scaled for clusters). Difference =
+(gained - lost) / n.
 """
 
 from __future__ import annotations

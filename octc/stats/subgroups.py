@@ -81,17 +81,17 @@ def binned(column: str, values: Sequence[str | None]) -> list[str]:
 
 def subgroups(
     labels: Int64,
-    said: tuple[Int64, Int64],
+    predicted: tuple[Int64, Int64],
     clusters: Int64 | None,
     columns: Mapping[str, Sequence[str | None]],
     options: ParityOptions,
     named: Bool | None = None,
 ) -> tuple[Subgroup, ...]:
-    """Every value of every column; `said`: predictions [n] of reference and candidate. A column's values are sorted.
+    """Every value of every column; `predicted`: predictions [n] of reference and candidate. A column's values are sorted.
 
     named: whose patient is known (None: of all).
     """
-    right = tuple(one == labels for one in said)
+    right = tuple(one == labels for one in predicted)
     lost, gained = right[0] & ~right[1], ~right[0] & right[1]
     found: list[Subgroup] = []
     for column, values in columns.items():
@@ -109,7 +109,7 @@ def subgroups(
                 seed=options.seed,
             )
             hits = (int(right[0][own].sum()), int(right[1][own].sum()))
-            same = float((said[0] == said[1])[own].mean())
+            same = float((predicted[0] == predicted[1])[own].mean())
             found.append(
                 Subgroup(
                     column,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -84,7 +84,7 @@ class TableComparison:
             f"{self.verdict.word} at a margin of {margin:g} points ({self.n} images, {known})",
             f"accuracy {100 * one['before']:.2f} -> {100 * one['after']:.2f} %",
             f"difference {100 * self.difference:+.2f} {limits} points",
-            f"lost {self.lost}, gained {self.gained}, McNemar mid-p {self.mcnemar_midp:.4f}",
+            f"regressed {self.lost}, improved {self.gained}, McNemar mid-p {self.mcnemar_midp:.4f}",
         ]
         lines += [f"not shown: {part.name}: {part.detail}" for part in self.verdict.parts if not part.holds]
         return "\n".join(lines)
@@ -98,12 +98,8 @@ def compare_tables(
     patients: Sequence[Any] | None = None,
     ids: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
-    margin: float = 1.0,
-    class_margin: float = 3.0,
-    claim: str = "ni",
-    alpha: float = 0.05,
-    resamples: int = 10_000,
-    seed: int = 0,
+    margin: float | None = None,
+    gate: ParityOptions | None = None,
 ) -> TableComparison:
     """Compare two prediction tables of the same images in the same order.
 
@@ -115,9 +111,8 @@ def compare_tables(
             that do not know that are too narrow.
         ids: unique names of the images, for a result that does not depend on their order; None: their positions.
         classes: names in the order of the columns; None: the names found in labels and answers, sorted, or "0", "1", ...
-        margin, class_margin: largest acceptable loss of accuracy and of a class's sensitivity, percentage points.
-        claim: "ni" (non-inferiority) or "tost" (equivalence). alpha: two-sided level.
-        resamples, seed: of the patient bootstrap.
+        margin: largest acceptable loss of accuracy, percentage points; None: that of `gate`.
+        gate: margins, claim, level, resamples and seed (`octc.Gate`); None: its defaults.
 
     Raises:
         OctcError: E706 tables of other lengths, unknown names or ids that occur twice; E701 a score that is not finite or
@@ -128,13 +123,15 @@ def compare_tables(
     >>> big = truth[:395] + ["NORMAL"] * 5 + truth[400:]
     >>> small = truth[:394] + ["NORMAL"] * 6 + truth[400:]
     >>> eyes = [f"p{i // 2}" for i in range(800)]
-    >>> found = octc.compare(truth, big, small, patients=eyes, margin=5, class_margin=10)
+    >>> found = octc.compare(truth, big, small, patients=eyes, gate=octc.Gate(margin=5, class_margin=10))
     >>> found.lost, found.gained, found.patients
     (1, 0, 400)
     >>> found.verdict.word
     'equivalent'
     """
-    options = ParityOptions(alpha=alpha, margin=margin, class_margin=class_margin, claim=claim, bootstrap=resamples, seed=seed)
+    options = gate or ParityOptions()
+    if margin is not None:
+        options = replace(options, margin=margin)
     tables = [np.asarray(table) for table in (before, after)]
     scored = tables[0].ndim == 2
     _check_lengths(labels, tables, patients, ids)

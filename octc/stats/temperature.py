@@ -1,4 +1,4 @@
-"""One temperature for the logits of a network, fitted on the select set (docs/parity.md, section 9; Guo et al. 2017).
+"""One temperature for the logits of a network, fitted on the validation set (docs/parity.md, section 9; Guo et al. 2017).
 
 The mean negative log likelihood of softmax(z / T) is minimised over ln T. A temperature changes no prediction of one view.
 """

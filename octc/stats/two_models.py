@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from octc.core.errors import OctcError, shorten
 from octc.stats.cluster_bootstrap import Paired, cluster_index, named_images, paired
-from octc.stats.metrics import Figures, Float64, confusion_matrix, figures_of, find_normal, nll_scores
+from octc.stats.metrics import Float64, Metrics, confusion_matrix, find_normal, metrics_of, nll_scores
 from octc.stats.patients import NOT_RECORDED, PatientIds, patient_ids
 from octc.stats.proportions import holm, mcnemar_exact, mcnemar_midp, wilson
 
@@ -46,9 +46,9 @@ class Side:
     ensemble: float | None = None
 
     @property
-    def said(self) -> npt.NDArray[np.int64]:
-        said: npt.NDArray[np.int64] = self.probabilities.argmax(1).astype(np.int64)
-        return said
+    def predicted(self) -> npt.NDArray[np.int64]:
+        predicted: npt.NDArray[np.int64] = self.probabilities.argmax(1).astype(np.int64)
+        return predicted
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Versus:
     sides: tuple[Side, Side]
     n: int
     known: PatientIds
-    figures: tuple[Figures, Figures]
+    figures: tuple[Metrics, Metrics]
     losses: tuple[float, float]
     pair: Paired
     agreement: float
@@ -139,8 +139,8 @@ def versus(reference: Side, candidate: Side, alpha: float = 0.05) -> Versus:
     labels = np.asarray(reference.labels, np.int64)
     clusters, named = cluster_index(reference.patients), named_images(reference.patients)
     normal = find_normal(reference.classes)
-    matrices = [confusion_matrix(labels, side.said, len(reference.classes)) for side in (reference, candidate)]
-    right = [side.said == labels for side in (reference, candidate)]
+    matrices = [confusion_matrix(labels, side.predicted, len(reference.classes)) for side in (reference, candidate)]
+    right = [side.predicted == labels for side in (reference, candidate)]
     lost, gained = right[0] & ~right[1], ~right[0] & right[1]
 
     def pair_of(chosen: npt.NDArray[np.bool_]) -> Paired:
@@ -151,7 +151,7 @@ def versus(reference: Side, candidate: Side, alpha: float = 0.05) -> Versus:
     rows = {k: pair_of(labels == k) for k in np.unique(labels).tolist()}
     midps = [mcnemar_midp(pair.lost, pair.gained) for pair in rows.values()]
     found = dict(zip(rows, zip(midps, holm(midps), strict=True), strict=True))
-    figures = (figures_of(matrices[0], normal), figures_of(matrices[1], normal))
+    figures = (metrics_of(matrices[0], normal), metrics_of(matrices[1], normal))
     per_class = []
     for k, name in enumerate(reference.classes):
         one, other = (part.per_class[k].sensitivity for part in figures)
@@ -164,7 +164,7 @@ def versus(reference: Side, candidate: Side, alpha: float = 0.05) -> Versus:
         figures,
         (float(nll_scores(reference.logs, labels).mean()), float(nll_scores(candidate.logs, labels).mean())),
         whole,
-        float((reference.said == candidate.said).mean()),
+        float((reference.predicted == candidate.predicted).mean()),
         mcnemar_midp(whole.lost, whole.gained),
         mcnemar_exact(whole.lost, whole.gained),
         tuple(per_class),

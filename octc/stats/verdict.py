@@ -69,11 +69,11 @@ def pp(value: float) -> str:
 
 def _floor_parts(comparison: Comparison, options: ParityOptions) -> Iterator[Part]:
     n, k_r, k_c = comparison.n, comparison.hits("reference"), comparison.hits("candidate")
-    said, share = comparison.predicted_classes, comparison.largest_share
+    predicted, share = comparison.predicted_classes, comparison.largest_share
     lower = (wilson(k_c, n, options.alpha) or (0.0, 0.0))[0]
-    several = said["candidate"] > 1 or said["reference"] == 1
+    several = predicted["candidate"] > 1 or predicted["reference"] == 1
     holds = share == 1 or (several and lower > share)  # with one class in the labels a constant answer is right
-    text = f"{said['candidate']} classes predicted, lower limit {100 * lower:.3f} %, largest class {100 * share:.3f} %"
+    text = f"{predicted['candidate']} classes predicted, lower limit {100 * lower:.3f} %, largest class {100 * share:.3f} %"
     yield Part("not at chance", holds, "fail", "chance_level", text, "OCT-E702")
     for tier in {"99": ("99",), "99.9": ("99", "99.9")}[options.tier]:
         text = f"{k_c} right, {tier_needed(k_r, tier)} needed ({k_r} in the reference)"
@@ -81,7 +81,7 @@ def _floor_parts(comparison: Comparison, options: ParityOptions) -> Iterator[Par
 
 
 def _ece_part(comparison: Comparison, options: ParityOptions) -> Part:
-    before, after = (comparison.tempered[name]["ece_mass"] for name in ("reference", "candidate"))
+    before, after = (comparison.after_temperature[name]["ece_mass"] for name in ("reference", "candidate"))
     holds = after <= before + options.ece_slack
     own = any(one.value != 1 for one in comparison.temperatures.values())
     text = f"ECE {before:.4f} to {after:.4f}, allowed up to {before + options.ece_slack:.4f}"
@@ -121,7 +121,7 @@ def _class_parts(comparison: Comparison, options: ParityOptions) -> Iterator[Par
         if pair is None:
             yield Part(f"class {result.name}", False, "inconclusive", f"class:{result.name}", "empty_class", "OCT-E705")
             continue
-        text = f"lost {pair.lost}, gained {pair.gained} of {result.n}, Holm-adjusted mid-p {result.p_holm:.4f}"
+        text = f"regressed {pair.lost}, improved {pair.gained} of {result.n}, Holm-adjusted mid-p {result.p_holm:.4f}"
         yield Part(f"harm {result.name}", not result.harm, "inferior", f"harm:{result.name}", text, CODES["inferior"])
         shown = "null" if pair.deciding is None else f"[{pp(pair.deciding[0])}, {pp(pair.deciding[1])}]"
         needed = "" if result.needed is None else f"; about {result.needed:,} images of this class would settle it"
@@ -189,7 +189,7 @@ def judge_nonfinite(bad: Sequence[str], total: int, extra: Sequence[Part] = (), 
 
 @dataclass(frozen=True)
 class GateResult:
-    """Decision of the export gate on the select set (docs/parity.md, section 4.2). It chooses an artifact; it claims nothing.
+    """Decision of the export gate on the validation set (docs/parity.md, section 4.2). It chooses, and claims nothing.
 
     Attributes:
         accepted: whether the artifact may be published.
@@ -243,7 +243,7 @@ def gate(
     options: ParityOptions | None = None,
     extra: Sequence[Part] = (),
 ) -> GateResult:
-    """Whether a candidate may be published, from logits [n, K] or [n, views, K] on the select set, same images and order.
+    """Whether a candidate may be published, from logits [n, K] or [n, views, K] on the validation set, same images and order.
 
     Raises:
         OctcError: E708 when the reference is at chance.

@@ -54,6 +54,7 @@ DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
 )
+NOT_MODEL = (GOLDEN, USAGE)  # travel with the model, and are not loaded to run it
 LATER = re.compile(r"^(verify(-device)?\.json|artifact\.sig\.json|bench-[A-Za-z0-9._-]+\.json|samples/.+)$")
 
 
@@ -249,3 +250,8 @@ def _from_json(value: Any) -> Artifact:
         main_file=found.main_file,
         task=found.task,
     )
+
+
+def file_mib(artifact: Artifact) -> float:
+    """Size of the model files, MiB."""
+    return sum(entry.bytes for name, entry in artifact.files.items() if name not in NOT_MODEL) / 2**20

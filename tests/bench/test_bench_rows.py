@@ -33,12 +33,12 @@ def answer(n: int = 6100, ms: float = 10.0, **more: Any) -> dict[str, Any]:
 
 def row(found: dict[str, Any], looks: tuple[Snapshot, ...] = (STEADY, STEADY), **more: Any) -> Row:
     given = {
-        "energy": no_energy("virtual_machine"),
         "precision_holds": True,
         "samples": ("samples/b-1/x.csv", "0" * 64),
         **more,
     }
-    return judge_row(given.pop("plan", PLAN), given.pop("role", CANDIDATE), OPTIONS, found, looks, **given)
+    made = judge_row(given.pop("plan", PLAN), given.pop("role", CANDIDATE), OPTIONS, found, looks, **given)
+    return replace(made, energy=no_energy("virtual_machine"))
 
 
 def follows(made: Row) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Figures on a released split carry the word LEAKY, and no report of them says that there is no leakage."""
+"""Metrics on a released split carry the word LEAKY, and no report of them says that there is no leakage."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import pytest
 from octc.bench.parity.plan_lock import PLAN
 from octc.bench.report.checklists import ANSWERED, HINT, OPEN, counted, filled, is_filler, state
 from octc.bench.report.collect.accuracy import verdict_section
-from octc.bench.report.collect.run_summary import read_dossier
+from octc.bench.report.collect.run_summary import read_run_summary
 from octc.bench.report.collect.speed import summary_section
 from octc.bench.report.model_card import facts
 from octc.bench.report.page import Table
@@ -64,8 +64,8 @@ def stored(run: Run) -> dict[str, Any]:
 
 
 def tables(run: Run) -> list[Table]:
-    dossier = read_dossier(find_artifacts(run.id, run.path.parent, {})[0], run.path.parent)
-    made = [summary_section(dossier), verdict_section(dossier)]
+    summary = read_run_summary(find_artifacts(run.id, run.path.parent, {})[0], run.path.parent)
+    made = [summary_section(summary), verdict_section(summary)]
     return [block for section in made for block in section.blocks if isinstance(block, Table)]
 
 
@@ -175,11 +175,11 @@ def test_an_artifact_without_its_run_says_that_later_readings_are_not_known(run:
     said("verify", *FORGIVING)
     shutil.copytree(run.artifacts / "onnx-int8", tmp_path / "box" / "onnx-int8")
     shutil.move(run.path, tmp_path / "away")
-    dossier = read_dossier(find_artifacts(str(tmp_path / "box" / "onnx-int8"), tmp_path / "none", {})[0], tmp_path / "none")
-    text = facts(dossier)["test images"]
+    summary = read_run_summary(find_artifacts(str(tmp_path / "box" / "onnx-int8"), tmp_path / "none", {})[0], tmp_path / "none")
+    text = facts(summary)["test images"]
     assert "read 1 time" in text
     assert "not known" in text
-    assert "selection" not in facts(dossier)  # what chose the epoch stands in the run
+    assert "selection" not in facts(summary)  # what chose the epoch stands in the run
 
 
 def test_whoever_reads_is_in_the_log(run: Run, said: Said, tmp_path: Path) -> None:
@@ -220,8 +220,8 @@ def test_the_card_says_what_to_feed_as_the_file_says_it(run: Run, said: Said, tm
 
 def test_filler_is_no_answer(run: Run, said: Said) -> None:
     said("verify", *FORGIVING)
-    dossier = read_dossier(find_artifacts(run.id, run.path.parent, {})[0], run.path.parent)
-    known = facts(dossier)
+    summary = read_run_summary(find_artifacts(run.id, run.path.parent, {})[0], run.path.parent)
+    known = facts(summary)
     for name, total in (("claim", 44), ("tripod-ai", 52)):
         counts = counted(name, known)
         assert sum(counts.values()) == total

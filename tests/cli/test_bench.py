@@ -67,7 +67,7 @@ def test_the_command_as_it_stands_in_the_readme(run: Run, bench: Said, tmp_path:
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     code, out, err = bench()
     assert code == 0, err
-    assert err.startswith(f"using {Path('runs') / run.id / 'artifacts'} (newest valid; choose with BUNDLE)")
+    assert err.startswith(f"using {Path('runs') / run.id / 'artifacts'} (newest valid; choose with ARTIFACT)")
     assert re.search(r"plan: 8 rows, 6 comparisons, at least \d+ s", err)
     assert out.startswith("machine ")
     for word in ("onnx-int8", "device, batch 8", "end to end", "teacher-onnx-fp32", "reference", "not verified here"):

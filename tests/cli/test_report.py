@@ -17,7 +17,7 @@ import pytest
 from onnx import numpy_helper
 
 from octc.bench.report.collect.accuracy import flipped_section
-from octc.bench.report.collect.run_summary import read_dossier
+from octc.bench.report.collect.run_summary import read_run_summary
 from octc.bench.report.collect.weight_errors import far_layers, weight_errors
 from octc.bench.report.page import Section, Table, Text, to_html, to_markdown
 from octc.bench.report.write import photo_of
@@ -206,12 +206,12 @@ def test_sbom_and_checklists(run: str, tmp_path: Path) -> None:
 
 
 def test_images_only_where_asked_for_and_names_can_be_hidden(run: str, capsys: pytest.CaptureFixture[str]) -> None:
-    dossier = read_dossier(find_artifacts(run, Path("runs"), {})[0], Path("runs"))
-    records = dossier.records[dossier.sums["onnx-int8"]]
+    summary = read_run_summary(find_artifacts(run, Path("runs"), {})[0], Path("runs"))
+    records = summary.records[summary.checksums["onnx-int8"]]
     turned = records.logits.copy()
     turned[:3] = turned[:3, :, ::-1]  # three images that the artifact now sees otherwise
-    changed = replace(dossier, records={**dossier.records, dossier.sums["onnx-int8"]: replace(records, logits=turned)})
-    root = Path(str(dossier.facts["data_root"]))
+    changed = replace(summary, records={**summary.records, summary.checksums["onnx-int8"]: replace(records, logits=turned)})
+    root = Path(str(summary.facts["data_root"]))
     plain = to_html("t", [flipped_section(changed, redact=False, show=None)], "")
     hidden = to_html("t", [flipped_section(changed, redact=True, show=None)], "")
     shown = to_html("t", [flipped_section(changed, redact=False, show=photo_of(root))], "")

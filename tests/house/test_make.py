@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.house.tree import FLOORS, ROOT, files
 
-TARGETS = ("dev", "links", "check", "test", "slow", "test-isa", "demo", "real", "wheel", "clean")
+TARGETS = ("dev", "links", "check", "test", "slow", "test-isa", "coverage", "demo", "real", "wheel", "clean")
 
 
 def make(folder: Path, *words: str) -> str:

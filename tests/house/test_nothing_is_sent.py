@@ -104,32 +104,51 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory) -> Watch:
-    """Run a command in a place, with a fresh home folder, and say what it did."""
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where commands are watched: `cwd` with a pair of keys in it, and their home folders."""
     scratch = tmp_path_factory.mktemp("watched")
     key = Ed25519PrivateKey.generate()
     (scratch / "cwd").mkdir()
     (scratch / "cwd" / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     (scratch / "cwd" / "key.pub.pem").write_bytes(public)
-    kept = [
-        word for folder in (scratch, ROOT, Path(sys.prefix), Path(sys.base_prefix), *BASES) for word in ("--keep", str(folder))
-    ]
+    return scratch
+
+
+def recorded(scratch: Path, command: list[str], given: dict[str, str]) -> tuple[Any, str]:
+    """What the recorder reports of a command, and what that said."""
+    report = scratch / f"report-{len(list(scratch.glob('report-*')))}.json"
+    folders = (scratch, ROOT, Path(sys.prefix), Path(sys.base_prefix), *BASES)
+    kept = [word for folder in folders for word in ("--keep", str(folder))]
+    done = subprocess.run(
+        [sys.executable, str(RECORDER), str(report), *kept, "--", *command],
+        cwd=scratch / "cwd", env=given, capture_output=True, text=True, timeout=1800, check=False,
+    )  # fmt: skip
+    if done.returncode == NOT_PERMITTED:
+        pytest.skip(f"no network namespace on this machine: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    return json.loads(report.read_text()), done.stdout + done.stderr
+
+
+def fresh_home(scratch: Path) -> Path:
+    home = scratch / f"home-{len(list(scratch.glob('home-*')))}"
+    home.mkdir()
+    return home
+
+
+def seen_of(found: dict[str, Any], said: str, home: Path) -> Seen:
+    below = sorted(f"{path.relative_to(home)}{'/' if path.is_dir() else ''}" for path in home.rglob("*"))
+    return Seen(found["code"], found["names"], found["packets"], found["left"], below, said)
+
+
+@pytest.fixture(scope="module")
+def watched(scratch: Path) -> Watch:
+    """Run a command in a fresh interpreter, with a fresh home folder, and say what it did."""
 
     def watch(command: list[str], **more: str) -> Seen:
-        number = len(list(scratch.glob("home-*")))
-        home, report = scratch / f"home-{number}", scratch / f"report-{number}.json"
-        home.mkdir()
-        done = subprocess.run(
-            [sys.executable, str(RECORDER), str(report), *kept, "--", *command],
-            cwd=scratch / "cwd", env=environment(home, **more), capture_output=True, text=True, timeout=1800, check=False,
-        )  # fmt: skip
-        if done.returncode == NOT_PERMITTED:
-            pytest.skip(f"no network namespace on this machine: {done.stderr.strip()}")
-        assert done.returncode == 0, done.stderr
-        found: dict[str, Any] = json.loads(report.read_text())
-        below = sorted(f"{path.relative_to(home)}{'/' if path.is_dir() else ''}" for path in home.rglob("*"))
-        return Seen(found["code"], found["names"], found["packets"], found["left"], below, done.stdout + done.stderr)
+        home = fresh_home(scratch)
+        found, said = recorded(scratch, command, environment(home, **more))
+        return seen_of(found, said, home)
 
     return watch
 
@@ -204,12 +223,28 @@ def test_a_dependency_without_octc_does_talk(watched: Watch) -> None:
 
 
 @pytest.fixture(scope="module")
-def seen(watched: Watch) -> dict[str, Seen]:
-    """What each command did: one after the other in one folder, each with a home folder of its own."""
-    return {
-        words: watched([sys.executable, "-m", "octc.cli._app.main", *words.replace("ARTIFACTS", ARTIFACTS).split()])
-        for words in STEPS
-    }
+def seen(scratch: Path) -> dict[str, Seen]:
+    """What each command did: one after the other in one folder, each with a home folder of its own.
+
+    "" is the process from which they are forked (tests/warm.py): it imports every module of octc and every engine, and is
+    watched as they are, with a home folder of its own until the last command has ended.
+    """
+    warm, line = str(ROOT / "tests" / "warm.py"), str(scratch / "line")
+    commands = {"": [sys.executable, warm, "serve", line]}
+    for words in STEPS:
+        given = words.replace("ARTIFACTS", ARTIFACTS).split()
+        commands[words] = [sys.executable, "-SEs", warm, line, "-m", "octc.cli._app.main", *given]
+    homes = {words: fresh_home(scratch) for words in commands}
+    steps = [{"command": command, "env": environment(homes[words])} for words, command in commands.items()]
+    (scratch / "steps.json").write_text(json.dumps(steps))
+    found, _ = recorded(scratch, ["--each", str(scratch / "steps.json")], environment(fresh_home(scratch)))
+    return {words: seen_of(one, one["said"], homes[words]) for words, one in zip(commands, found, strict=True)}
+
+
+@pytest.mark.slow
+def test_everything_that_octc_imports_is_silent(seen: dict[str, Seen]) -> None:
+    silent(seen[""])
+    assert seen[""].code == 0, seen[""].said[-3000:]
 
 
 @pytest.mark.slow

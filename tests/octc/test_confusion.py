@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from octc.stats.folds import NAMES, spread_of, summarise_folds
-from octc.stats.metrics import figures_of
+from octc.stats.metrics import metrics_of
 from tests.octc.test_metrics import PER_CLASS, published
 
 SETS = ("teacher_neh", "student_neh", "teacher_ucsd", "student_ucsd")
@@ -39,7 +39,7 @@ def test_pooled_figures_and_classes_reproduce(group: dict[str, Any]) -> None:
     found = summarise_folds([fold["matrix"] for fold in group["folds"]], group["normal_index"])
     pooled = group["pooled"]
     assert np.sum([fold["matrix"] for fold in group["folds"]], axis=0).tolist() == pooled["matrix"]
-    assert found.pooled == figures_of(pooled["matrix"], group["normal_index"])
+    assert found.pooled == metrics_of(pooled["matrix"], group["normal_index"])
     assert found.pooled.n == pooled["n"]
     for name in NAMES:
         assert getattr(found.pooled, name) == pytest.approx(pooled[name], abs=tolerance["absolute"]), name

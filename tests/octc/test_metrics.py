@@ -16,11 +16,11 @@ from octc.stats.metrics import (
     confusion_matrix,
     ece_mass,
     ece_width,
-    figures_of,
     find_normal,
     kl_scores,
     log_softmax,
     logit_distances,
+    metrics_of,
     nll_scores,
     softmax,
     top_two_margin,
@@ -51,7 +51,7 @@ def test_the_twenty_published_matrices_reproduce() -> None:
     seen = 0
     for group in value["sets"].values():
         for fold in group["folds"]:
-            figures = figures_of(fold["matrix"], group["normal_index"])
+            figures = metrics_of(fold["matrix"], group["normal_index"])
             assert figures.n == fold["n"]
             for name in (*MACRO, *DISEASE):
                 assert getattr(figures, name) == pytest.approx(fold[name], abs=tolerance), (group["model"], fold["fold"], name)
@@ -75,7 +75,7 @@ def test_identities_hold_with_equal_class_counts(classes: int) -> None:
     rng = np.random.default_rng(classes)
     labels = np.repeat(np.arange(classes), 50)
     said = np.where(rng.random(len(labels)) < 0.8, labels, rng.integers(0, classes, len(labels)))
-    figures = figures_of(confusion_matrix(labels, said, classes))
+    figures = metrics_of(confusion_matrix(labels, said, classes))
     assert figures.accuracy is not None
     assert figures.accuracy == pytest.approx((labels == said).mean())
     assert figures.macro_sensitivity == pytest.approx(figures.accuracy)
@@ -87,14 +87,14 @@ def test_matrix_rows_are_truth() -> None:
 
 
 def test_c06_a_class_without_images_has_no_numbers_and_is_left_out_of_macro() -> None:
-    figures = figures_of([[8, 1, 1], [0, 0, 0], [2, 0, 8]])
+    figures = metrics_of([[8, 1, 1], [0, 0, 0], [2, 0, 8]])
     empty = figures.per_class[1]
     assert (empty.sensitivity, empty.specificity, empty.precision, empty.f1) == (None, None, None, None)
     assert figures.macro_sensitivity == pytest.approx((0.8 + 0.8) / 2)
 
 
 def test_c06_a_single_class_has_no_specificity_and_no_macro() -> None:
-    figures = figures_of([[9, 1], [0, 0]], normal=0)
+    figures = metrics_of([[9, 1], [0, 0]], normal=0)
     assert figures.accuracy == pytest.approx(0.9)
     assert figures.per_class[0].sensitivity == pytest.approx(0.9)
     assert figures.per_class[0].specificity is None
@@ -103,7 +103,7 @@ def test_c06_a_single_class_has_no_specificity_and_no_macro() -> None:
 
 
 def test_a_class_that_is_never_predicted_has_no_precision() -> None:
-    figures = figures_of([[10, 0], [4, 0]])
+    figures = metrics_of([[10, 0], [4, 0]])
     assert figures.per_class[1].precision is None
     assert figures.macro_precision is None
     assert figures.per_class[1].f1 == 0

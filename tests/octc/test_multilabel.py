@@ -1,4 +1,4 @@
-"""Figures by eye against numbers by hand and scikit-learn, thresholds, intervals, decisions of two files, the gate."""
+"""Metrics by eye against numbers by hand and scikit-learn, thresholds, intervals, decisions of two files, the gate."""
 
 from __future__ import annotations
 

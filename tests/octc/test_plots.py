@@ -1,4 +1,4 @@
-"""Figures: valid SVG and PNG that show the numbers they were given."""
+"""Metrics: valid SVG and PNG that show the numbers they were given."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 from octc.figures.canvas import Axes, Box, Figure, Line, Words, shade, ticks, to_png, to_svg
 from octc.figures.plots import confusion_figure, curves_figure, per_class_figure, roc_figure
-from octc.stats.metrics import figures_of
+from octc.stats.metrics import metrics_of
 from octc.stats.roc import roc
 from octc.train.evaluation.files import write_curves
 from octc.train.loop.history import read_history, write_history
@@ -53,7 +53,7 @@ def every() -> dict[str, Figure]:
     return {
         "confusion": confusion_figure(MATRIX, CLASSES, "title"),
         "curves": curves_figure(HISTORY, "title"),
-        "per_class": per_class_figure(figures_of(MATRIX).per_class, CLASSES, "title"),
+        "per_class": per_class_figure(metrics_of(MATRIX).per_class, CLASSES, "title"),
         "roc": roc_figure([roc(scores, truth), None, roc(truth, truth)], CLASSES, "title"),
     }
 
@@ -105,7 +105,7 @@ def test_one_epoch_and_values_that_are_not_finite_can_be_drawn() -> None:
 
 
 def test_bars_have_the_height_of_their_value() -> None:
-    one = figures_of(MATRIX).per_class
+    one = metrics_of(MATRIX).per_class
     boxes = [part for part in per_class_figure(one, CLASSES, "t").parts if isinstance(part, Box)]
     assert boxes[1].height == pytest.approx(280 * (one[0].sensitivity or 0))
     assert words(per_class_figure(one, CLASSES, "t")).count("n/a") == 4  # the class without images

@@ -39,7 +39,8 @@ PATIENTS = [f"p{i // 4}" for i in range(len(TRUTH))]
 
 
 def compared(*tables: Any, **words: Any) -> TableComparison:
-    return compare_tables(*tables, **{"classes": CLASSES, "resamples": 1000, **words})
+    gate = {name: words.pop(name) for name in ("margin", "class_margin", "claim") if name in words}
+    return compare_tables(*tables, **{"classes": CLASSES, "gate": ParityOptions(bootstrap=1000, **gate), **words})
 
 
 def test_the_numbers_are_those_of_the_paired_table() -> None:
@@ -132,9 +133,15 @@ def test_the_order_of_the_images_changes_nothing(seed: int) -> None:
 def test_what_cannot_be_compared_is_refused(change: dict[str, Any], code: str) -> None:
     whole: dict[str, Any] = {"labels": TRUTH, "before": BEFORE, "after": AFTER, "classes": CLASSES, **change}
     with pytest.raises(OctcError) as caught:
-        compare_tables(whole.pop("labels"), whole.pop("before"), whole.pop("after"), **whole)
+        compared(whole.pop("labels"), whole.pop("before"), whole.pop("after"), **whole)
     assert caught.value.code == code
     assert caught.value.hint
+
+
+def test_a_margin_alone_is_that_of_the_gate() -> None:
+    alone = compare_tables(TRUTH, BEFORE, AFTER, classes=CLASSES, margin=2, gate=ParityOptions(class_margin=5, bootstrap=1000))
+    assert (alone.options.margin, alone.options.class_margin) == (2, 5)
+    assert compare_tables(TRUTH, BEFORE, AFTER, classes=CLASSES).options == ParityOptions()
 
 
 def test_no_image_is_refused() -> None:

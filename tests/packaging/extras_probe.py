@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from functools import cache
 from importlib import metadata
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
@@ -28,6 +29,7 @@ def plain(name: str) -> str:
 INSTALLED = {plain(one.metadata["Name"]): one for one in metadata.distributions()}
 
 
+@cache
 def brought(extra: str) -> set[str]:
     """Names of the distributions that `pip install octc[extra]` brings."""
     todo, seen = [("octc", ""), ("octc", extra)], set()

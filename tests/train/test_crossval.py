@@ -16,7 +16,7 @@ from octc.core.errors import OctcError
 from octc.imaging.preprocess import Preprocess
 from octc.stats.cluster_bootstrap import resampled_weights
 from octc.stats.folds import bootstrap_figures
-from octc.stats.metrics import confusion_matrix, figures_of, softmax
+from octc.stats.metrics import confusion_matrix, metrics_of, softmax
 from octc.train.crossval.combine import Fold, ensemble, out_of_fold, summarise
 from octc.train.crossval.files import RESULTS, TOTALS, write_summary
 from octc.train.evaluation.outcome import Predictions, evaluate, read_predictions
@@ -148,7 +148,7 @@ def test_intervals_are_the_percentiles_of_whole_patients_drawn() -> None:
     for weights in resampled_weights(int(clusters.max()) + 1, 400, 1):
         for row in weights:
             times = row[clusters].astype(int)
-            figures = figures_of(confusion_matrix(np.repeat(labels, times), np.repeat(said, times), 3), 2)
+            figures = metrics_of(confusion_matrix(np.repeat(labels, times), np.repeat(said, times), 3), 2)
             values.append(
                 (figures.accuracy, figures.macro_f1, figures.disease_vs_normal_sensitivity, figures.per_class[1].sensitivity)
             )

@@ -19,15 +19,15 @@ from octc.schemas.common import convert
 from octc.schemas.evaluation import EvaluationFile
 from octc.stats.cluster_bootstrap import bootstrap_sums, cluster_index, percentile_interval
 from octc.stats.metrics import (
-    Figures,
     Float64,
+    Metrics,
     combine_views,
     confidence_order,
     confusion_matrix,
     ece_mass,
-    figures_of,
     find_normal,
     log_softmax,
+    metrics_of,
     nll_scores,
 )
 from octc.stats.patients import NOT_RECORDED, PatientIds, patient_ids
@@ -160,7 +160,7 @@ class Evaluation:
     """
 
     matrix: npt.NDArray[np.int64]
-    figures: Figures
+    figures: Metrics
     loss: float
     ece: float
     rocs: tuple[Roc | None, ...]
@@ -189,7 +189,7 @@ def evaluate(predictions: Predictions, how: str = "probabilities") -> Evaluation
     classes = range(len(predictions.classes))
     return Evaluation(
         matrix=matrix,
-        figures=figures_of(matrix, find_normal(predictions.classes)),
+        figures=metrics_of(matrix, find_normal(predictions.classes)),
         loss=float(nll_scores(logs, labels).mean()),
         ece=ece_mass(confidence[order], right[order]),
         rocs=tuple(roc(probabilities[:, k], labels == k) for k in classes),

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from octc.core.files import sha256_file, write_bytes
-from octc.stats.metrics import confusion_matrix, figures_of
+from octc.stats.metrics import confusion_matrix, metrics_of
 from octc.train.loop.checkpoint import tensors_as_bytes
 from octc.train.loop.label_losses import class_weights, objective
 from octc.train.loop.optim import rate
@@ -54,7 +54,7 @@ def judge(stage: Stage, logits: torch.Tensor, labels: Sequence[int], train_label
 
 def _recall(logits: torch.Tensor, labels: Sequence[int], accuracy: float) -> float:
     matrix = confusion_matrix(list(labels), logits.argmax(1).numpy(), logits.shape[1])
-    recall = figures_of(matrix).macro_sensitivity
+    recall = metrics_of(matrix).macro_sensitivity
     return accuracy if recall is None else recall  # of one class alone both are the same
 
 

@@ -53,7 +53,7 @@ def temperatures(comparison: Comparison) -> Iterator[str]:
             yield f"  temperature  1 ({fitted[1].reason})"
         return
     values = " -> ".join(f"{one.value:.4f}" + ("" if one.reason is None else f" ({one.reason})") for one in fitted)
-    after = [comparison.tempered[name] for name in ("reference", "candidate")]
+    after = [comparison.after_temperature[name] for name in ("reference", "candidate")]
     scores = ", ".join(
         f"{word} {after[0][key]:.4f} -> {after[1][key]:.4f}"
         for word, key in (("ECE", "ece_mass"), ("Brier", "brier"), ("NLL", "nll"))
@@ -70,7 +70,7 @@ def subgroup_lines(found: Sequence[Subgroup]) -> Iterator[str]:
         tested = f"p {one.p:.3f}, Holm {one.p_holm:.3f}{'; LOSS beyond chance' if one.loss else ''}"
         yield (
             f"  {head:<12} {one.column} = {one.value}: {one.hits_reference} -> {one.hits_candidate} of {one.n}{people}; "
-            f"lost {one.lost}, gained {one.gained}; {pp(one.difference)} {limits} pp, {tested}"
+            f"regressed {one.lost}, improved {one.gained}; {pp(one.difference)} {limits} pp, {tested}"
         )
     if found:
         yield f"               ({len(found)} subgroups: they describe; none of them alone shows parity)"
@@ -84,7 +84,7 @@ def robust_lines(found: Robustness, candidate: str, margin: float) -> Iterator[s
         cells = [one for one in found.cells if one.kind == kind]
         steps = ", ".join(f"{one.level:g}: {100 * one.reference:.1f} -> {100 * one.candidate:.1f}" for one in cells)
         first = [("not up to the last level" if level is None else f"at {level:g}") for level in (r, c)]
-        yield f"               {kind:<11} {steps}; {margin:g} pp lost {first[0]} -> {first[1]}"
+        yield f"               {kind:<11} {steps}; loss of {margin:g} pp {first[0]} -> {first[1]}"
     if found.earlier:
         yield f"               {candidate} BREAKS EARLIER than its reference: {', '.join(found.earlier)}"
     else:

@@ -1,17 +1,17 @@
-"""Sections of a report about what the models say: verdicts, confusion, ROC, calibration, classes, images that flipped."""
+"""Sections of a report about the answers of the models: verdicts, confusion, ROC, calibration, classes, images that flipped."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from octc.bench.report.collect.run_summary import Dossier, Said, said
+from octc.bench.report.collect.run_summary import ModelAnswers, RunSummary, answers_of
 from octc.bench.report.figures.comparisons import Difference, forest_figure, reliability_bins, reliability_figure
 from octc.bench.report.page import Block, Photo, Plot, Section, Table, Text
 from octc.figures.plots import confusion_figure, roc_figure
@@ -21,18 +21,19 @@ from octc.store.test_set_log import spelled
 from octc.store.verdicts import MARK, is_exploratory, word_of
 
 MOST_FLIPPED = 40
+CHANGES = {"lost": "regressed", "gained": "improved", "both wrong": "both wrong"}  # as documents spell them -> in words
 Show = Callable[[str], bytes | None]  # path of an image in the data set -> PNG bytes
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A candidate and the reference of one claim: names for people, the claim's document, and what both said (or None)."""
+    """A candidate and the reference of one claim: names for people, the claim's document, and the answers of both (or None)."""
 
     name: str
     reference: str
     document: dict[str, Any]
-    candidate_said: Said | None
-    reference_said: Said | None
+    candidate_answers: ModelAnswers | None
+    reference_answers: ModelAnswers | None
 
     @property
     def title(self) -> str:
@@ -41,21 +42,21 @@ class Pair:
         return f"{self.name} against {self.reference}{mark}"
 
 
-def pairs(dossier: Dossier) -> Iterator[Pair]:
+def pairs(summary: RunSummary) -> Iterator[Pair]:
     """Every claim that has numbers, INT8 first."""
-    for found in dossier.found:
+    for found in summary.found:
         name = found.artifact.name
-        for document in dossier.claims(name):
+        for document in summary.claims(name):
             reference = document["reference"]
             sha256 = str(reference.get("artifact_sha256"))
             label = f"{reference.get('role')} {reference.get('name')}"
-            yield Pair(name, label, document, said(dossier, dossier.sums[name]), said(dossier, sha256))
+            yield Pair(name, label, document, answers_of(summary, summary.checksums[name]), answers_of(summary, sha256))
 
 
-def leading(dossier: Dossier) -> list[Pair]:
+def leading(summary: RunSummary) -> list[Pair]:
     """The first claim of each artifact."""
     found: dict[str, Pair] = {}
-    for pair in pairs(dossier):
+    for pair in pairs(summary):
         found.setdefault(pair.name, pair)
     return list(found.values())
 
@@ -67,12 +68,12 @@ def percent(value: float | None, limits: Any = None) -> str:
     return f"{value:.2f}" if not limits else f"{value:.2f} [{limits[0]:.2f}, {limits[1]:.2f}]"
 
 
-def verdict_section(dossier: Dossier) -> Section:
+def verdict_section(summary: RunSummary) -> Section:
     """Every claim with its interval, its margin and what does not hold."""
-    rows, open_parts = [], []
-    for pair in pairs(dossier):
+    rows, notes = [], list[Block]()
+    for pair in pairs(summary):
         document = pair.document
-        accuracy, verdict = document["accuracy"], document["verdict"]
+        accuracy = document["accuracy"]
         rows.append(
             (
                 pair.name,
@@ -86,39 +87,50 @@ def verdict_section(dossier: Dossier) -> Section:
                 word_of(document),
             )
         )
-        for part in verdict["parts"]:
-            if not part["holds"]:
-                open_parts.append(f"{pair.title}: {part['detail']}")
-    for name, known in dossier.verdicts.items():
+        if found := open_rows(document["verdict"]["parts"]):
+            notes += [Text(f"Not shown of {pair.title}:", "warn"), Table(("rule", "found"), found)]
+    for name, known in summary.verdicts.items():
         if known["verdict"]["word"] == "fail" and not known.get("accuracy"):
             why = ", ".join(known["verdict"]["reasons"])
-            open_parts.append(
-                f"{name}: FAIL before any labelled image was run ({why}): what it computes is not what was exported"
-            )
-    told = [Text(text, "warn") for text in open_parts]
-    several = [Text(_decision(name, document)) for name, document in dossier.decisions()]
+            text = f"{name}: FAIL before any labelled image was run ({why}): what it computes is not what was exported"
+            notes.append(Text(text, "warn"))
+    several = [Text(_decision(name, document)) for name, document in summary.decisions()]
     if not rows and several:
-        blocks_: list[Block] = [*several, *told, Text(_sentence(readings_text(dossier)))]
-        return Section("verdicts", "Verdicts", blocks_, {name: document["verdict"] for name, document in dossier.decisions()})
+        for name, document in summary.decisions():
+            if found := open_rows(document["verdict"].get("parts", ())):
+                notes += [Text(f"Not shown of {name}:", "warn"), Table(("rule", "found"), found)]
+        blocks_: list[Block] = [*several, *notes, Text(_sentence(readings_text(summary)))]
+        return Section("verdicts", "Verdicts", blocks_, {name: document["verdict"] for name, document in summary.decisions()})
     if not rows:
-        return Section("verdicts", "Verdicts", [*told, Text("Not verified on labelled images here: octc verify", "warn")])
+        return Section("verdicts", "Verdicts", [*notes, Text("Not verified on labelled images here: octc verify", "warn")])
     columns = (
         "artifact",
         "against",
         "reference %",
         "artifact %",
         "difference pp [95 %]",
-        "lost/gained",
+        "regressed/improved",
         "agreement %",
         "claim",
         "margin, class margin, pp",
         "alpha",
         "verdict",
     )
-    document = next(pairs(dossier)).document
-    blocks: list[Block] = [Text(_conditions(dossier, document)), Table(columns, rows)]
-    blocks += [Text(text, "warn") for text in open_parts]
-    return Section("verdicts", "Verdicts", blocks, {p.name: p.document["verdict"] for p in leading(dossier)})
+    document = next(pairs(summary)).document
+    blocks: list[Block] = [Text(_conditions(summary, document)), Table(columns, rows), *notes]
+    return Section("verdicts", "Verdicts", blocks, {p.name: p.document["verdict"] for p in leading(summary)})
+
+
+def open_rows(parts: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """(rule, what was found) of every rule that does not hold; rules about classes with one finding are one row."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for part in parts:
+        if not part["holds"]:
+            head, _, name = str(part["name"]).partition(" ")
+            of_class = head in ("class", "harm") and str(part["reason"]) in (f"class:{name}", f"harm:{name}")
+            detail = "no image of this class" if part["detail"] == "empty_class" else str(part["detail"] or part["reason"])
+            found.setdefault((head if of_class else "", detail), []).append(name if of_class else str(part["name"]))
+    return [(f"{head} {', '.join(names)}".strip(), detail) for (head, detail), names in found.items()]
 
 
 def _decision(name: str, document: dict[str, Any]) -> str:
@@ -141,20 +153,20 @@ def plan_words(document: dict[str, Any]) -> tuple[str, str, str]:
     return claim, f"{plan['margin_pp']:g}, {plan['class_margin_pp']:g}", f"{plan['alpha']:g}"
 
 
-def _conditions(dossier: Dossier, document: dict[str, Any]) -> str:
+def _conditions(summary: RunSummary, document: dict[str, Any]) -> str:
     used = document["set"]
     return (
-        f"{used['n']:,} images of the {used['name']} set, {set_words(used)}; claim, margins and level stand in each row, and "
-        f"(exploratory) beside a verdict that was not planned. {_clustered(used)} "
-        f"{_sentence(readings_text(dossier))}"
+        f"{used['n']:,} images of the {used['name']} set, {set_words(used)}; claim, margins and level are in each row, "
+        f"(exploratory) is a verdict that was not planned. {_clustered(used)} "
+        f"{_sentence(readings_text(summary))}"
     )
 
 
-def readings_text(dossier: Dossier) -> str:
+def readings_text(summary: RunSummary) -> str:
     """How often the test images were read, by whom and when, from the run's log; else what a verdict tells of it."""
-    if dossier.log is not None:
-        return spelled(dossier.log)
-    known = [one for documents in dossier.stored.values() for one in documents if one.get("set")]
+    if summary.log is not None:
+        return spelled(summary.log)
+    known = [one for documents in summary.stored.values() for one in documents if one.get("set")]
     counts = [(str(one.get("time_utc")), one["set"].get("readings_of_test")) for one in known]
     told = max((pair for pair in counts if pair[1] is not None), default=None)
     if told is None:
@@ -180,16 +192,16 @@ def _limits(limits: Any) -> str:
     return "" if not limits else f"[{limits[0]:+.2f}, {limits[1]:+.2f}]"
 
 
-def confusion_section(dossier: Dossier) -> Section:
+def confusion_section(summary: RunSummary) -> Section:
     """Confusion matrices of every reference and every artifact."""
     blocks: list[Block] = []
     seen, data = set(), {}
-    for pair in pairs(dossier):
+    for pair in pairs(summary):
         for name, side in ((pair.reference, "reference"), (pair.name, "candidate")):
             if name not in seen:
                 seen.add(name)
                 matrix = data[name] = pair.document["confusion"][side]
-                blocks.append(Plot(confusion_figure(matrix, dossier.classes, name), f"Confusion of {name}", matrix))
+                blocks.append(Plot(confusion_figure(matrix, summary.classes, name), f"Confusion of {name}", matrix))
     return Section("confusion", "Confusion", blocks or [_none()], data)
 
 
@@ -197,35 +209,37 @@ def _none() -> Text:
     return Text("No labelled images were run here.", "note")
 
 
-def roc_section(dossier: Dossier) -> Section:
+def roc_section(summary: RunSummary) -> Section:
     """One class against the rest, reference and artifact."""
     blocks: list[Block] = []
     areas: dict[str, dict[str, float | None]] = {}
-    for pair in leading(dossier):
-        for name, one in ((pair.reference, pair.reference_said), (pair.name, pair.candidate_said)):
+    for pair in leading(summary):
+        for name, one in ((pair.reference, pair.reference_answers), (pair.name, pair.candidate_answers)):
             if one is None or name in areas:
                 continue
-            curves = [roc(one.outcome.probabilities[:, k], one.labels == k) for k in range(len(dossier.classes))]
-            areas[name] = {c: None if r is None else r.area for c, r in zip(dossier.classes, curves, strict=True)}
+            curves = [roc(one.outcome.probabilities[:, k], one.labels == k) for k in range(len(summary.classes))]
+            areas[name] = {c: None if r is None else r.area for c, r in zip(summary.classes, curves, strict=True)}
             blocks.append(
-                Plot(roc_figure(curves, dossier.classes, name), f"ROC of {name}, one class against the rest", areas[name])
+                Plot(roc_figure(curves, summary.classes, name), f"ROC of {name}, one class against the rest", areas[name])
             )
     note = Text("Not drawn: the scores of the images are not here (they stay with the run).", "note")
     return Section("roc", "ROC", blocks or [note], areas)
 
 
-def calibration_section(dossier: Dossier) -> Section:
+def calibration_section(summary: RunSummary) -> Section:
     """Is a model as sure as it is right, before and after compression?"""
     blocks: list[Block] = []
     rows, data = [], {}
-    for pair in leading(dossier):
+    for pair in leading(summary):
         known = pair.document["calibration"]
         for name, side in ((pair.reference, "reference"), (pair.name, "candidate")):
             if name not in data:
                 data[name] = known[side]
                 shown = [known[side].get(key) for key in ("ece_mass", "brier", "nll")]
                 rows.append((name, *("null" if v is None else f"{v:.4f}" for v in shown)))
-        sides = [(n, s) for n, s in ((pair.reference, pair.reference_said), (pair.name, pair.candidate_said)) if s is not None]
+        sides = [
+            (n, s) for n, s in ((pair.reference, pair.reference_answers), (pair.name, pair.candidate_answers)) if s is not None
+        ]
         if sides:
             drawn = [(name, reliability_bins(one.outcome.confidence, one.right)) for name, one in sides]
             numbers = {name: [vars(b) for b in bins] for name, bins in drawn}
@@ -235,11 +249,11 @@ def calibration_section(dossier: Dossier) -> Section:
     return Section("calibration", "Calibration before and after compression", blocks or [_none()], data)
 
 
-def classes_section(dossier: Dossier) -> Section:
+def classes_section(summary: RunSummary) -> Section:
     """Paired differences of the sensitivities, class by class, with the margins that were stated beforehand."""
     blocks: list[Block] = []
     data = {}
-    for pair in pairs(dossier):
+    for pair in pairs(summary):
         document, plan = pair.document, pair.document["plan"]
         accuracy = document["accuracy"]
         whole = accuracy["deciding"]
@@ -257,33 +271,33 @@ def classes_section(dossier: Dossier) -> Section:
     return Section("classes", "Paired differences", blocks or [_none()], data)
 
 
-def flipped_section(dossier: Dossier, *, redact: bool, show: Show | None) -> Section:
-    """Images whose label changed, with both probabilities; lost ones first, then by how sure the artifact is."""
+def flipped_section(summary: RunSummary, *, redact: bool, show: Show | None) -> Section:
+    """Images whose label changed, with both probabilities; regressed ones first, then by how sure the artifact is."""
     blocks: list[Block] = []
     data: dict[str, list[dict[str, Any]]] = {}
     key = secrets.token_bytes(16)
-    for pair in leading(dossier):
-        first, second = pair.reference_said, pair.candidate_said
+    for pair in leading(summary):
+        first, second = pair.reference_answers, pair.candidate_answers
         if first is None or second is None or first.ids != second.ids:
             continue
-        rows = flips(first, second, dossier.classes)
+        rows = flips(first, second, summary.classes)
         title = pair.title
         for row in rows:
-            path = dossier.names.get(str(row["id"]).partition("#")[0], "")
+            path = summary.names.get(str(row["id"]).partition("#")[0], "")
             if show is not None and path and len(blocks) < MOST_FLIPPED and (png := show(path)) is not None:
-                blocks.append(Photo(png, f"{_name(str(row['id']), path, redact, key)}: {row['true']}, {row['what']}"))
+                blocks.append(Photo(png, f"{_name(str(row['id']), path, redact, key)}: {row['true']}, {CHANGES[row['what']]}"))
             row["image"] = _name(str(row.pop("id")), path, redact, key)
         data[title] = rows
         note = f"{len(rows)} of {len(first.ids):,} labels changed" + (
             f"; the first {MOST_FLIPPED} are shown" if len(rows) > MOST_FLIPPED else ""
         )
-        cells = [(r["image"], r["true"], r["before"], r["after"], r["what"]) for r in rows[:MOST_FLIPPED]]
+        cells = [(r["image"], r["true"], r["before"], r["after"], CHANGES[r["what"]]) for r in rows[:MOST_FLIPPED]]
         blocks.append(Table(("image", "true", pair.reference, pair.name, ""), cells, f"{title}: {note}."))
-    nothing = Text("Not shown: what the models said of each image is not here (it stays with the run).", "note")
+    nothing = Text("Not shown: the answers for each image are not here (they stay with the run).", "note")
     return Section("flipped", "Images whose label changed", blocks or [nothing], data)
 
 
-def flips(first: Said, second: Said, classes: tuple[str, ...]) -> list[dict[str, Any]]:
+def flips(first: ModelAnswers, second: ModelAnswers, classes: tuple[str, ...]) -> list[dict[str, Any]]:
     """One entry for every image that the two models label differently."""
     found = []
     one, two = first.outcome, second.outcome

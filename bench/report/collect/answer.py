@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from octc.bench.report.choose import choose
-from octc.bench.report.collect.run_summary import Dossier
+from octc.bench.report.collect.run_summary import RunSummary
 from octc.bench.report.collect.speed import points
 from octc.bench.report.figures.comparisons import pareto_figure
 from octc.bench.report.page import Block, Plot, Section, Text
 
 
-def answer_section(dossier: Dossier) -> Section:
+def answer_section(summary: RunSummary) -> Section:
     """What `octc choose` says of these artifacts; the picture is there where latencies are valid and accuracy is known."""
-    choice = choose(dossier.found)
+    choice = choose(summary.found)
     which, why, unknown = choice.sentences
     mark = "warn" if choice.chosen is None or choice.reasons else ""
     blocks: list[Block] = [Text(f"{which} {why}", "lead"), Text(unknown, mark)]
-    if found := points(dossier):
+    if found := points(summary):
         figure = pareto_figure(found, "Accuracy against latency (area: size of the files)")
         caption = "Accuracy on the test set with its 95 % interval, against the latency of one image"
         blocks.append(Plot(figure, caption, [vars(one) for one in found]))

@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from octc.bench.report.collect.run_summary import Dossier
+from octc.bench.report.collect.run_summary import RunSummary
 from octc.bench.report.collect.weight_errors import Layer, far_layers, weight_errors
 from octc.bench.report.figures.comparisons import bars_figure
 from octc.bench.report.page import Block, Plot, Section, Text
@@ -18,11 +18,11 @@ MOST = 30
 ANALYSIS = "analysis/sensitivity.json"  # of the run
 
 
-def layers_section(dossier: Dossier) -> Section:
+def layers_section(summary: RunSummary) -> Section:
     """One figure for each INT8 graph that is stored as ONNX, against the float ONNX file of the same run."""
-    blocks, data = _analysis(dossier)
-    floats = _onnx(dossier, "fp32")
-    for found in dossier.found:
+    blocks, data = _analysis(summary)
+    floats = _onnx(summary, "fp32")
+    for found in summary.found:
         if found.artifact.precision != "int8" or floats is None or not have("onnx"):
             continue
         path = found.folder / found.artifact.main_file
@@ -38,9 +38,9 @@ def layers_section(dossier: Dossier) -> Section:
     return Section("layers", "Layers", blocks or [note], data)
 
 
-def _analysis(dossier: Dossier) -> tuple[list[Block], dict[str, Any]]:
+def _analysis(summary: RunSummary) -> tuple[list[Block], dict[str, Any]]:
     """What `octc analyze` stored with the run: the cost of each layer alone in INT8."""
-    path = None if dossier.run is None else dossier.run.path / ANALYSIS
+    path = None if summary.run is None else summary.run.path / ANALYSIS
     if path is None or not path.is_file():
         return [], {}
     try:
@@ -74,8 +74,8 @@ def _limit(far: list[Layer], layers: list[Layer]) -> float:
     return min((one.error for one in far), default=max(one.error for one in layers)) * (1 - 1e-9 if far else 1)
 
 
-def _onnx(dossier: Dossier, precision: str) -> Found | None:
-    kinds = ((f, f.artifact) for f in dossier.found)
+def _onnx(summary: RunSummary, precision: str) -> Found | None:
+    kinds = ((f, f.artifact) for f in summary.found)
     return next(
         (f for f, a in kinds if (a.target, a.precision) == ("onnx", precision) and Path(a.main_file).suffix == ".onnx"), None
     )

@@ -1,6 +1,6 @@
 """Everything that is known about a run and its artifacts, read from the files that train, eval, verify and bench wrote.
 
-Nothing is measured and nothing is judged anew: a number of the report stands in one of these files.
+Nothing is measured and nothing is judged anew: a number of the report is in one of these files.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from octc.bench.parity.inference import Records, read_records
 from octc.bench.parity.predictions import FOLDER
-from octc.bench.timing.footprint import file_mib
 from octc.bench.timing.verdicts import artifact_sum
 from octc.core.errors import OctcError
 from octc.core.files import read_json
@@ -25,6 +24,7 @@ from octc.schemas.bench import BenchResult
 from octc.schemas.common import convert
 from octc.stats.comparison import outcome_of
 from octc.stats.metric_intervals import Outcome
+from octc.store.artifacts import file_mib
 from octc.store.find import Found, read_teacher
 from octc.store.locations import run_of
 from octc.store.runs import Run
@@ -42,19 +42,21 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Dossier:
-    """Attributes:
-    found: artifacts in the order of the report; sums: name -> sum of the manifest. teachers: those of the teacher.
+class RunSummary:
+    """What is known of a run.
+
+    Attributes:
+    found: artifacts in the order of the report; checksums: name -> that of the manifest. teachers: those of the teacher.
     run, facts: the run and its run.json, None and {} where it is not here.
     verdicts: name -> document of `octc verify` on the test set, else on select, else on the golden images.
     stored: name -> every document that counts: as planned, then exploratory ones. records: sum -> logits of one view.
     log: readings of the test images, None where the run is not here or its log cannot be read.
-    names: sum of an image -> its path in the data set. timings: name -> what bench stored.
+    names: checksum of an image -> its path in the data set. timings: name -> what bench stored.
     patient_ids: of the split: "known", "partial", "unknown", or None where that is not recorded.
     """
 
     found: tuple[Found, ...]
-    sums: dict[str, str]
+    checksums: dict[str, str]
     teachers: tuple[Found, ...]
     run: Run | None
     facts: dict[str, Any]
@@ -87,15 +89,15 @@ class Dossier:
     def as_reference(self, name: str) -> dict[str, Any] | None:
         """The first claim that another artifact was compared with this one in, or None."""
         claims = (one for other in self.stored if other != name for one in self.claims(other))
-        return next((one for one in claims if one["reference"].get("artifact_sha256") == self.sums[name]), None)
+        return next((one for one in claims if one["reference"].get("artifact_sha256") == self.checksums[name]), None)
 
     def mib(self, found: Found) -> float:
         return file_mib(found.artifact)
 
 
 @dataclass(frozen=True)
-class Said:
-    """What one model said of the labelled images, in the order of `ids`."""
+class ModelAnswers:
+    """Answers of one model on the labelled images, in the order of `ids`."""
 
     ids: tuple[str, ...]
     labels: npt.NDArray[np.int64]
@@ -107,7 +109,7 @@ class Said:
         return out
 
 
-def read_dossier(founds: Sequence[Found], run_dir: Path) -> Dossier:
+def read_run_summary(founds: Sequence[Found], run_dir: Path) -> RunSummary:
     """Read all there is; what is not there is left out (of an artifact that was copied to a device, most).
 
     Raises:
@@ -115,18 +117,18 @@ def read_dossier(founds: Sequence[Found], run_dir: Path) -> Dossier:
     """
     order = {"int8": 0, "fp16": 1, "fp32": 2}
     found = tuple(sorted(founds, key=lambda f: (order[f.artifact.precision], f.artifact.name)))
-    sums = {one.artifact.name: artifact_sum(one) for one in found}
+    checksums = {one.artifact.name: artifact_sum(one) for one in found}
     run = run_of(found[0].folder, found[0].artifact, run_dir)
     facts: dict[str, Any] = {}
     with contextlib.suppress(OctcError):
         facts = run.read() if run is not None else {}
-    values = {one.artifact.name: read_verdict(one.folder, sums[one.artifact.name]) for one in found}
+    values = {one.artifact.name: read_verdict(one.folder, checksums[one.artifact.name]) for one in found}
     verdicts = {name: document for name, value in values.items() if (document := headline(value)) is not None}
     set_name = next((doc["set"]["name"] for doc in verdicts.values() if doc.get("set")), "test")
     teachers = tuple(read_teacher(found[0], run_dir)) if found[0].artifact.role == "student" else ()
-    return Dossier(
+    return RunSummary(
         found,
-        sums,
+        checksums,
         teachers,
         run,
         facts,
@@ -147,7 +149,7 @@ def _log(run: Run | None) -> ReadingLog | None:
 
 
 def _records(run: Run | None, set_name: str) -> dict[str, Records]:
-    """Stored logits of a set, of one view, by the sum of the artifact that gave them; the newest of each."""
+    """Stored logits of a set, of one view, by the checksum of the artifact that gave them; the newest of each."""
     if run is None:
         return {}
     paths = sorted((run.path / FOLDER).glob(f"{set_name}-*.npz"), key=lambda p: p.stat().st_mtime)
@@ -187,13 +189,13 @@ def read_timing(found: Found) -> Timing | None:
     return newest
 
 
-def said(dossier: Dossier, sha256: str) -> Said | None:
-    """What the model of this sum said, in the order of the ids; None where its logits are not here."""
-    records = dossier.records.get(sha256)
+def answers_of(summary: RunSummary, sha256: str) -> ModelAnswers | None:
+    """Answers of the model of this checksum, in the order of the ids; None where its logits are not here."""
+    records = summary.records.get(sha256)
     if records is None or not np.isfinite(records.logits).all():
         return None
     ordered = records.in_order(sorted(records.ids))
-    return Said(ordered.ids, np.asarray(ordered.labels, np.int64), outcome_of(ordered.logits))
+    return ModelAnswers(ordered.ids, np.asarray(ordered.labels, np.int64), outcome_of(ordered.logits))
 
 
 def samples_ms(timing: Timing, row: Mapping[str, Any]) -> npt.NDArray[np.float64] | None:

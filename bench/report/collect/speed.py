@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from octc.bench.report.collect.accuracy import leading, percent
-from octc.bench.report.collect.run_summary import Dossier, Timing, samples_ms
+from octc.bench.report.collect.run_summary import RunSummary, Timing, samples_ms
 from octc.bench.report.figures.comparisons import Point, best_points, latency_figure
 from octc.bench.report.page import Block, Plot, Section, Table, Text
 from octc.bench.timing.latency import spell_number
@@ -19,20 +19,20 @@ SCOPES = {"device": "device", "host": "host", "end_to_end": "end to end"}
 NOT_A_DEVICE = "Software for research. Not a medical device; nothing here is a diagnosis."
 
 
-def summary_section(dossier: Dossier) -> Section:
+def summary_section(summary: RunSummary) -> Section:
     """One row for every artifact: size, accuracy, agreement, verdict, latency, how long the teacher takes."""
-    claims = {pair.name: pair for pair in leading(dossier)}
+    claims = {pair.name: pair for pair in leading(summary)}
     rows: list[tuple[str, ...]] = []
-    for found in dossier.found:
+    for found in summary.found:
         name = found.artifact.name
-        pair, timing = claims.get(name), dossier.timings.get(name)
-        measured = accuracy_of(dossier, name)
+        pair, timing = claims.get(name), summary.timings.get(name)
+        measured = accuracy_of(summary, name)
         shown = "not measured" if measured is None else percent(*measured)
         agreement = "" if pair is None else f"{100 * pair.document['agreement']['rate']:.2f}"
-        known = dossier.verdicts.get(name)
-        none = "not verified" if dossier.as_reference(name) is None else "reference"
+        known = summary.verdicts.get(name)
+        none = "not verified" if summary.as_reference(name) is None else "reference"
         word = none if known is None or (pair is None and none == "reference") else word_of(known)
-        rows.append((name, f"{dossier.mib(found):.2f}", shown, agreement, word, p50_text(timing), _ratio_text(timing)))
+        rows.append((name, f"{summary.mib(found):.2f}", shown, agreement, word, p50_text(timing), _ratio_text(timing)))
     columns = (
         "artifact",
         "MiB",
@@ -42,7 +42,7 @@ def summary_section(dossier: Dossier) -> Section:
         "p50 ms, batch 1",
         "the teacher takes … times as long",
     )
-    artifact = dossier.first.artifact
+    artifact = summary.first.artifact
     lineage = artifact.lineage
     teacher = lineage.get("teacher_run")
     made = f"{artifact.role} {artifact.model} at {artifact.preprocess.size} px"
@@ -51,10 +51,10 @@ def summary_section(dossier: Dossier) -> Section:
     return Section("summary", "Summary", [Text(NOT_A_DEVICE, "lead"), Text(f"{made}{taught}."), Table(columns, rows)])
 
 
-def accuracy_of(dossier: Dossier, name: str) -> tuple[float, list[float]] | None:
+def accuracy_of(summary: RunSummary, name: str) -> tuple[float, list[float]] | None:
     """Accuracy of an artifact in percent with its interval: of its own verdict, else as the reference of another one."""
-    own = next(dossier.claims(name), None)
-    document, side = (own, "candidate") if own is not None else (dossier.as_reference(name), "reference")
+    own = next(summary.claims(name), None)
+    document, side = (own, "candidate") if own is not None else (summary.as_reference(name), "reference")
     return None if document is None else (document["accuracy"][side], document["accuracy"]["wilson"][side])
 
 
@@ -90,14 +90,14 @@ def _ratio_text(timing: Timing | None) -> str:
     return next((_measure(c["ratio"]) for c in mine), "")
 
 
-def latency_section(dossier: Dossier) -> Section:
+def latency_section(summary: RunSummary) -> Section:
     """Percentiles, their distribution, ratios and findings, under the conditions that they were measured in."""
     blocks: list[Block] = []
     curves: list[tuple[str, npt.NDArray[np.float64]]] = []
     table: list[tuple[str, ...]] = []
     data: list[dict[str, Any]] = []
     lines: list[str] = []
-    for name, timing in dossier.timings.items():
+    for name, timing in summary.timings.items():
         for row in timing.rows:
             if not row.get("latency_ms"):
                 continue
@@ -131,7 +131,7 @@ def latency_section(dossier: Dossier) -> Section:
         Table(columns, table, "Nearest-rank percentiles with intervals of order statistics; INVALID rows count for nothing.")
     )
     blocks += [Text(line) for line in dict.fromkeys(lines)]
-    blocks.append(Text(_machine(next(iter(dossier.timings.values())).document), "note"))
+    blocks.append(Text(_machine(next(iter(summary.timings.values())).document), "note"))
     return Section("latency", "Latency", blocks, data)
 
 
@@ -145,13 +145,13 @@ def _machine(document: dict[str, Any]) -> str:
     )
 
 
-def points(dossier: Dossier) -> list[Point]:
+def points(summary: RunSummary) -> list[Point]:
     """Artifacts with an accuracy and a valid latency; the FP32 reference too, where it was measured beside the others."""
     found = []
-    for one in dossier.found:
+    for one in summary.found:
         name = one.artifact.name
-        row = device_row(dossier.timings.get(name))
-        measured = accuracy_of(dossier, name)
+        row = device_row(summary.timings.get(name))
+        measured = accuracy_of(summary, name)
         if (
             measured is not None
             and row is not None
@@ -159,13 +159,13 @@ def points(dossier: Dossier) -> list[Point]:
             and row["latency_ms"]["p50"]["value"] is not None
         ):
             p50, (accuracy, (low, high)) = row["latency_ms"]["p50"]["value"], measured
-            found.append(Point(name, p50, accuracy, low, high, dossier.mib(one)))
+            found.append(Point(name, p50, accuracy, low, high, summary.mib(one)))
     return found
 
 
-def pareto_section(dossier: Dossier) -> Section:
+def pareto_section(summary: RunSummary) -> Section:
     """Accuracy against latency and size; INVALID rows are not in it."""
-    found = points(dossier)
+    found = points(summary)
     if not found:
         return Section("pareto", "Accuracy, latency, size", [Text("Needs octc verify and a valid octc bench.", "note")])
     best = ", ".join(p.name for p in best_points(found))

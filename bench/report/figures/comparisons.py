@@ -1,4 +1,4 @@
-"""Figures of a report that compare: reliability, paired differences, latencies, accuracy against latency, layers."""
+"""Metrics of a report that compare: reliability, paired differences, latencies, accuracy against latency, layers."""
 
 from __future__ import annotations
 

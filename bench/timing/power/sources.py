@@ -1,4 +1,4 @@
-"""Where power can be read: RAPL, the INA3221 of a Jetson, tegrastats, NVML. Or why it cannot, and the mend.
+"""Where power can be read: RAPL, the INA3221 of a Jetson, tegrastats, NVML. Or why it cannot, and the hint.
 
 Method: docs/measurement.md, section 10. A source is never switched on or set; nothing is estimated.
 """
@@ -120,7 +120,7 @@ def parse_tegrastats(line: str) -> float | None:
 
 
 def no_power(machine: Machine, on_gpu: bool, root: Path = ROOT) -> tuple[str, str]:
-    """Why no source answers: a word of docs/measurement.md, section 10, and the mend."""
+    """Why no source answers: a word of docs/measurement.md, section 10, and the hint."""
     if on_gpu:
         if not have("pynvml"):
             return "tool_missing", "pip install 'octc[power]'"

@@ -3,62 +3,126 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from octc.cli._app.session import Session
+import numpy as np
+
 from octc.core.errors import OctcError, Several
-
-if TYPE_CHECKING:
-    from octc.runtimes.tensorrt.device_report import Judgement
-    from octc.runtimes.tensorrt.process import Backend
-    from octc.store.artifacts import Artifact
+from octc.core.files import read_json, sha256_file, write_json
+from octc.core.optional import have, need
+from octc.core.progress import LogReporter, Reporter
+from octc.export.formats import libraries
+from octc.imaging.preprocess import read_image
+from octc.machine.host import versions
+from octc.runtimes.tensorrt.build import read_plans
+from octc.runtimes.tensorrt.device_report import FAILED, OK, SCHEMA, SIGNS, SKIPPED, Judgement, judge
+from octc.runtimes.tensorrt.doctor import check_tensorrt
+from octc.runtimes.tensorrt.process import Backend, find_backend
+from octc.runtimes.tensorrt.rebuild import rebuild_engines
+from octc.schemas.tensorrt_plan import plan_from_json
+from octc.store.artifacts import MANIFEST, Artifact
+from octc.store.find import find_artifacts
+from octc.store.locations import run_of
+from octc.store.runs import RUN, utc_now
+from octc.store.test_set_log import log_files
 
 REPORT = "verify-device.json"
 LINTED = {"model.onnx": "tensorrt", "model.int8fp16.onnx": "tensorrt-strong", "model.fp16.onnx": "tensorrt-strong"}
+TARGETS = ("tensorrt", "tensorrt-rtx")
 
 
-def verify_device(
-    session: Session,
-    bundle: str | None,
-    target: str,
-    *,
-    on_device: bool,
-    images: Path | None,
-    margin: float,
-    allow_fallback: bool,
-) -> int:
-    """Build and judge a TensorRT artifact on this machine, or judge the report of another one (ARTIFACT ends in .json)."""
-    from octc.core.files import write_json
-    from octc.runtimes.tensorrt.device_report import judge
-    from octc.store.artifacts import MANIFEST
-    from octc.store.runs import RUN
+@dataclass(frozen=True)
+class DeviceJob:
+    """A check on the machine that will run an artifact.
 
-    if target not in ("tensorrt", "tensorrt-rtx"):
-        raise OctcError(
-            "OCT-E104", f"--target {target} has no check of its own", hint="tensorrt or tensorrt-rtx", place="--target"
-        )
-    if bundle is not None and bundle.endswith(".json") and Path(bundle).name not in (MANIFEST, RUN):
-        return _conclude(session, judge(_read_report(Path(bundle))), None)
-    if not on_device:
-        text = f"--target {target} builds engines: say --on-device, or name a report of a device"
-        raise OctcError("OCT-E102", text, hint=f"octc verify ARTIFACT --target {target} --on-device")
-    place, artifact = _find(session, bundle, target)
-    record = _record(session, place, artifact, target, images, margin, allow_fallback)
+    Attributes:
+        artifact: path or run (`find_artifacts`), or the report of another device (a JSON file).
+        on_device: whether this is that machine; engines are built then.
+        images: labelled pictures, DIR/<class>/*, for INT8 against FP16 at `margin` percentage points.
+        allow_fallback: layers that cannot be INT8 go to float, and it is recorded.
+    """
+
+    artifact: str | None
+    target: str = "tensorrt"
+    on_device: bool = False
+    images: Path | None = None
+    margin: float = 1.0
+    allow_fallback: bool = False
+    run_dir: Path = Path("runs")
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    reporter: Reporter = field(default_factory=LogReporter)
+
+
+@dataclass(frozen=True)
+class DeviceResult:
+    """The judgement, and the report that was written (None for one that was read)."""
+
+    judgement: Judgement
+    report: Path | None
+
+    @property
+    def lines(self) -> list[str]:
+        """A line for each step, and the verdict."""
+        one = self.judgement
+        found = [f"{SIGNS[s.state]} {s.name:9} {'' if s.state == OK else s.state + ': '}{s.text}" for s in one.steps]
+        found += [f"quickest: {one.fastest}"] if one.fastest else []
+        return [*found, f"verdict: {one.word}{' (by a fallback)' if one.fell_back else ''}"]
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self.judgement.to_json(), "report": None if self.report is None else str(self.report)}
+
+    def raise_if_failed(self) -> None:
+        """Raise the steps that failed, or E903 for those that could not be done here."""
+        steps = self.judgement.steps
+        hint = "octc doctor --target tensorrt"
+        errors = [OctcError(s.code, f"{s.name}: {s.text}", hint=hint) for s in steps if s.state == FAILED]
+        skipped = [step.name for step in steps if step.state == SKIPPED]
+        if skipped and not errors:
+            text = f"not everything could be done here: {', '.join(skipped)}"
+            errors = [OctcError("OCT-E903", text, hint="run it on the device, with TensorRT's Python bindings")]
+        if errors:
+            raise errors[0] if len(errors) == 1 else Several(errors)
+
+
+def check_device(job: DeviceJob) -> DeviceResult:
+    """Build and judge a TensorRT artifact on this machine, or judge the report of another one.
+
+    Raises:
+        OctcError: E104 another target, E102 neither a device nor a report, E107 no such artifact or report, E502 a report that
+            cannot be read, E206 pictures without a folder for each class.
+    """
+    if job.target not in TARGETS:
+        text = f"--target {job.target} has no check of its own"
+        raise OctcError("OCT-E104", text, hint=" or ".join(TARGETS), place="--target")
+    given = job.artifact
+    if given is not None and given.endswith(".json") and Path(given).name not in (MANIFEST, RUN):
+        return DeviceResult(judge(_read_report(Path(given))), None)
+    if not job.on_device:
+        text = f"--target {job.target} builds engines: say --on-device, or name a report of a device"
+        raise OctcError("OCT-E102", text, hint=f"octc verify ARTIFACT --target {job.target} --on-device")
+    place, artifact = _find(job)
+    record = _record(job, place, artifact)
     judgement = judge(record)
-    if (place / REPORT).is_file():  # kept under the time of the new one
+    _keep_earlier(place)
+    write_json(place / REPORT, {**record, "verdict": judgement.to_json()})
+    return DeviceResult(judgement, place / REPORT)
+
+
+def _keep_earlier(place: Path) -> None:
+    """An earlier report is kept under the time of the new one."""
+    if (place / REPORT).is_file():
         kept = place / "samples" / f"{REPORT.removesuffix('.json')}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
         kept.parent.mkdir(exist_ok=True)
         names = (kept.with_name(f"{kept.name}{'' if k == 0 else f'-{k}'}.json") for k in range(1000))
         (place / REPORT).rename(next(name for name in names if not name.exists()))
-    write_json(place / REPORT, {**record, "verdict": judgement.to_json()})
-    return _conclude(session, judgement, place / REPORT)
 
 
 def _read_report(path: Path) -> dict[str, Any]:
-    from octc.core.files import read_json
-
     if not path.is_file():
         raise OctcError(
             "OCT-E107", f"no file {path}", hint="octc verify ARTIFACT --target tensorrt --on-device", place=str(path)
@@ -70,32 +134,21 @@ def _read_report(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _find(session: Session, bundle: str | None, target: str) -> tuple[Path, Artifact]:
-    from octc.store.find import find_artifacts
-
-    founds, words = find_artifacts(bundle, session.run_dir, os.environ)
+def _find(job: DeviceJob) -> tuple[Path, Artifact]:
+    founds, words = find_artifacts(job.artifact, job.run_dir, job.environ)
     fitting = [
         f
         for f in founds
-        if f.artifact.target == "tensorrt" and f.artifact.name.startswith("tensorrt-rtx") == (target != "tensorrt")
+        if f.artifact.target == "tensorrt" and f.artifact.name.startswith("tensorrt-rtx") == (job.target != "tensorrt")
     ]
     chosen = next(iter(sorted(fitting, key=lambda f: f.artifact.precision != "int8")), None)
     if chosen is None:
-        raise OctcError("OCT-E107", f"no artifact for {target} ({words})", hint=f"octc export --int8 --target {target}")
-    session.say(f"using {chosen.folder}")
+        raise OctcError("OCT-E107", f"no artifact for {job.target} ({words})", hint=f"octc export --int8 --target {job.target}")
+    job.reporter.say(f"using {chosen.folder}")
     return chosen.folder, chosen.artifact
 
 
-def _record(
-    session: Session, place: Path, artifact: Artifact, target: str, images: Path | None, margin: float, allow_fallback: bool
-) -> dict[str, Any]:
-    from octc.export.formats import libraries
-    from octc.machine.host import versions
-    from octc.runtimes.tensorrt.device_report import SCHEMA
-    from octc.runtimes.tensorrt.doctor import check_tensorrt
-    from octc.runtimes.tensorrt.process import find_backend
-    from octc.runtimes.tensorrt.rebuild import rebuild_engines
-
+def _record(job: DeviceJob, place: Path, artifact: Artifact) -> dict[str, Any]:
     record: dict[str, Any] = {
         "schema": SCHEMA,
         "versions": versions(("octc", "numpy")),
@@ -109,23 +162,23 @@ def _record(
         "golden": {},
         "images": None,
     }
-    if target == "tensorrt":
-        checks = check_tensorrt(os.environ, seconds=60)
+    if job.target == "tensorrt":
+        checks = check_tensorrt(job.environ, seconds=60)
         record["doctor"] = {
             "problems": [c.text for c in checks if c.state == "problem"],
             "lines": [f"{c.state}: {c.text}" for c in checks],
         }
     record["lint"] = _lint(place, artifact)
-    pictures = None if images is None else _read_images(images, artifact)
-    if images is not None:
-        _log_images(session, place, artifact, images)
+    pictures = None if job.images is None else _read_images(job.images, artifact)
+    if job.images is not None:
+        _log_images(job, place, artifact, job.images)
     try:
-        backend = find_backend(libraries()[target], os.environ)
+        backend = find_backend(libraries()[job.target], job.environ)
         if backend is None:
             record["doctor"]["problems"] += ["TensorRT or a GPU is not here: no engine can be built"]
             return record
         record["backend"] = {"module": backend.module, "version": backend.version, "kind": backend.kind}
-        built = rebuild_engines(place, artifact, target, backend, session, allow_fallback=allow_fallback)
+        built = rebuild_engines(place, artifact, job.target, backend, job.reporter, allow_fallback=job.allow_fallback)
     except OctcError as error:
         record["error"] = {"code": error.code, "message": error.message}
         return record
@@ -133,7 +186,7 @@ def _record(
     if pictures is not None:
         record["images"] = {
             **pictures,
-            "margin": margin,
+            "margin": job.margin,
             "classes": list(artifact.classes),
             **_logits(place, pictures, record, backend),
         }
@@ -142,9 +195,7 @@ def _record(
 
 
 def _lint(place: Path, artifact: Artifact) -> dict[str, Any] | None:
-    """Findings of the files, or what the export recorded of files that did not change since (their sums were checked)."""
-    from octc.core.optional import have, need
-
+    """Findings of the files, or what the export recorded of files that did not change since (their checksums were checked)."""
     if not have("onnx"):
         clean = artifact.details.get("variants") is not None
         return {"findings": [], "text": "linted when they were exported, unchanged since (sha256)"} if clean else None
@@ -161,11 +212,6 @@ def _lint(place: Path, artifact: Artifact) -> dict[str, Any] | None:
 
 
 def _add_engines(record: dict[str, Any], place: Path, artifact: Artifact) -> None:
-    import numpy as np
-
-    from octc.core.files import read_json
-    from octc.runtimes.tensorrt.build import read_plans
-
     backend = record["backend"]
     plans = read_plans(place, backend["version"], backend["module"])
     for row in artifact.details["engine"]["built"]:
@@ -197,10 +243,6 @@ def _add_engines(record: dict[str, Any], place: Path, artifact: Artifact) -> Non
 
 def _read_images(folder: Path, artifact: Artifact) -> dict[str, Any]:
     """DIR/<class>/*: pictures as the engine takes them, and their labels (E206 where a class has no folder)."""
-    import numpy as np
-
-    from octc.imaging.preprocess import read_image
-
     inputs, labels = [], []
     for label, name in enumerate(artifact.classes):
         if not (folder / name).is_dir():
@@ -216,22 +258,18 @@ def _read_images(folder: Path, artifact: Artifact) -> dict[str, Any]:
     return {"inputs": np.stack(inputs), "labels": labels}
 
 
-def _log_images(session: Session, place: Path, artifact: Artifact, images: Path) -> None:
+def _log_images(job: DeviceJob, place: Path, artifact: Artifact, images: Path) -> None:
     """A row of the test-set log where test images of the artifact's run are among them, and the run is here."""
-    from octc.core.files import sha256_file
-    from octc.store.artifacts import MANIFEST
-    from octc.store.locations import run_of
-    from octc.store.runs import utc_now
-    from octc.store.test_set_log import log_files
-
-    run = run_of(place, artifact, session.run_dir)
+    run = run_of(place, artifact, job.run_dir)
     if run is None:
-        session.say("  ! whether these are test images of the artifact's run is not known here: its split and log are not here")
+        job.reporter.say(
+            "  ! whether these are test images of the artifact's run is not known here: its split and log are not here"
+        )
         return
     paths = [path for name in artifact.classes for path in sorted((images / name).iterdir())]
     sums = {artifact.name: sha256_file(place / MANIFEST)}
     if count := log_files(run.path, paths, sums, "verify --on-device", utc_now()):
-        session.say(f"  {count} of these images are test images of {run.id}: written down in its test-set log")
+        job.reporter.say(f"  {count} of these images are test images of {run.id}: written down in its test-set log")
 
 
 CHUNK = 256  # pictures in one file for the worker
@@ -239,13 +277,6 @@ CHUNK = 256  # pictures in one file for the worker
 
 def _logits(place: Path, pictures: dict[str, Any], record: dict[str, Any], backend: Backend) -> dict[str, Any]:
     """Logits of every engine on the pictures, by the worker: it runs under the Python that has TensorRT."""
-    import tempfile
-    from dataclasses import replace
-
-    import numpy as np
-
-    from octc.schemas.tensorrt_plan import plan_from_json
-
     found: dict[str, list[Any]] = {}
     for one in record["engines"]:
         if one["golden"] is None:
@@ -264,32 +295,3 @@ def _logits(place: Path, pictures: dict[str, Any], record: dict[str, Any], backe
             rows += ran.result["logits"]
         found[one["precision"]] = rows
     return {"logits": found, "reason": None}
-
-
-def _conclude(session: Session, judgement: Judgement, written: Path | None) -> int:
-    from octc.runtimes.tensorrt.device_report import FAILED, OK, SIGNS, SKIPPED
-
-    lines = [
-        f"{SIGNS[step.state]} {step.name:9} {'' if step.state == OK else step.state + ': '}{step.text}"
-        for step in judgement.steps
-    ]
-    if judgement.fastest:
-        lines.append(f"quickest: {judgement.fastest}")
-    session.report({**judgement.to_json(), "report": None if written is None else str(written)})
-    session.result("\n".join([*lines, f"verdict: {judgement.word}{' (by a fallback)' if judgement.fell_back else ''}"]))
-    if written is not None:
-        session.say(f"report: {written} (no path, host name or image in it: it can be sent)")
-    if judgement.fell_back:
-        session.warn("OCT-W406", "an engine is not what was asked for: the report lists the steps of the fallback")
-    errors = [
-        OctcError(s.code, f"{s.name}: {s.text}", hint="octc doctor --target tensorrt")
-        for s in judgement.steps
-        if s.state == FAILED
-    ]
-    skipped = [step.name for step in judgement.steps if step.state == SKIPPED]
-    if skipped and not errors:
-        text = f"not everything could be done here: {', '.join(skipped)}"
-        errors = [OctcError("OCT-E903", text, hint="run it on the device, with TensorRT's Python bindings")]
-    if errors:
-        raise errors[0] if len(errors) == 1 else Several(errors)
-    return 0

@@ -1,46 +1,113 @@
-"""What `octc compare` compares: a run, a cross-validation's folder or an artifact, with its answers, its sizes, its times."""
+"""Two runs, cross-validations or artifacts on the same images: their answers, sizes and times, and what tells them apart.
+
+It lies on this floor because a side may be a network (torch) or an exported file (an engine).
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from octc.cli._app.session import Session
+from octc.core.csv_files import csv_bytes
 from octc.core.errors import OctcError
-from octc.core.files import read_json, sha256_file
-from octc.datasets.split import SETS
-from octc.store.artifacts import MANIFEST, read_artifact
+from octc.core.files import publishing, read_json, sha256_file, write_bytes, write_json
+from octc.core.optional import need, need_wing
+from octc.core.progress import LogReporter, Reporter
+from octc.datasets.split import SETS, read_split
+from octc.imaging.preprocess import VIEWS
+from octc.stats.two_models import CSV_COLUMNS, Side, Versus, csv_row, versus, versus_json
+from octc.store.artifacts import MANIFEST, file_mib, read_artifact
 from octc.store.find import artifact_of
+from octc.store.locations import image_root, run_of
+from octc.store.runs import RUN, Run, find_run, utc_now
+from octc.store.test_set_log import log_part
 
 if TYPE_CHECKING:
-    from octc.stats.two_models import Side
-    from octc.store.runs import Run
     from octc.train.evaluation.outcome import Predictions
 
 SUMMARY = "summary.json"
 COMMAND = "compare"  # in the test-set log
 
 
-def read_side(session: Session, word: str, split: str, tta: str) -> Side:
+@dataclass(frozen=True)
+class Job:
+    """One comparison.
+
+    Attributes:
+        split: name of the part; tta: views that are averaged.
+        run_dir, data, environ: where runs and images lie.
+
+    Raises:
+        OctcError: E104 an unknown part or number of views.
+    """
+
+    split: str = "test"
+    tta: str = "none"
+    run_dir: Path = Path("runs")
+    data: str | None = None
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    reporter: Reporter = field(default_factory=LogReporter)
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("--split", self.split, tuple(SETS)), ("--tta", self.tta, tuple(VIEWS))):
+            if value not in known:
+                raise OctcError("OCT-E104", f"{name} {value!r} is not known", hint=f"one of: {', '.join(known)}", place=name)
+
+
+def compare_runs(reference: str, candidate: str, job: Job) -> Versus:
+    """Compare two sides; of a student and its teacher the teacher is the reference.
+
+    Args:
+        reference, candidate: runs, folders of cross-validations, or artifacts.
+
+    Raises:
+        OctcError: as `read_side`, and E706 sides that have other images or classes.
+    """
+    sides = [read_side(job, word) for word in (reference, candidate)]
+    if [side.role for side in sides] == ["student", "teacher"]:
+        job.reporter.say(f"  the teacher {sides[1].name} is the reference")
+        sides.reverse()
+    found = versus(sides[0], sides[1])
+    for note in {str(side.facts["note"]) for side in sides if side.facts.get("note")}:
+        job.reporter.warn("OCT-W219", note)
+    if found.known.warning:
+        job.reporter.warn("OCT-W212", found.known.warning)
+    elif found.leakage != "none" and not any(side.facts.get("note") for side in found.sides):
+        job.reporter.warn("OCT-W212", found.leakage)
+    return found
+
+
+def write_comparison(found: Versus, job: Job) -> tuple[Path, dict[str, Any]]:
+    """reports/compare-<time>/ with compare.json and model_comparison.csv, never over an older one; and the document."""
+    document = {"schema_version": "1.0", "time_utc": utc_now(), "split": job.split, "tta": job.tta, **versus_json(found)}
+    stem = time.strftime("compare-%Y%m%d-%H%M%S", time.gmtime())
+    reports = job.run_dir.parent / "reports"
+    folder = next(p for k in range(1000) if not (p := reports / (f"{stem}-{k}" if k else stem)).exists())
+    with publishing(folder) as new:
+        write_json(new / "compare.json", document)
+        write_bytes(new / "model_comparison.csv", csv_bytes(CSV_COLUMNS, [csv_row(found)]))
+    return folder, {**document, "folder": str(folder)}
+
+
+def read_side(job: Job, word: str) -> Side:
     """One side by its name: a folder with artifact.json or summary.json, or a run.
 
     Raises:
         OctcError: E107 nothing of that name, E104 a part that it does not have, and what its evaluation raises.
     """
-    for place in (Path(word), session.run_dir / word):
+    for place in (Path(word), job.run_dir / word):
         if (own := artifact_of(place)) is not None:
-            return _of_artifact(session, own, split, tta)
+            return _of_artifact(job, own)
         if (place / SUMMARY).is_file():
-            return _of_job(place, split, tta)
-    from octc.store.runs import find_run
-
-    return _of_run(session, find_run(session.run_dir, word), split, tta)
+            return _of_folds(place, job.split, job.tta)
+    return _of_run(job, find_run(job.run_dir, word))
 
 
 def _side(name: str, role: str, model: str, answers: Predictions, combine: str = "probabilities", **more: Any) -> Side:
-    from octc.stats.two_models import Side
     from octc.train.evaluation.outcome import combined
 
     probabilities, logs = combined(answers, combine)
@@ -48,27 +115,21 @@ def _side(name: str, role: str, model: str, answers: Predictions, combine: str =
     return Side(name, role, model, answers.classes, ids, answers.labels, answers.patients, probabilities, logs, **more)
 
 
-def _of_run(session: Session, run: Run, split: str, tta: str) -> Side:
+def _of_run(job: Job, run: Run) -> Side:
     """Stored answers of these very weights, or new ones."""
-    from octc.core.optional import need_wing
-    from octc.datasets.split import read_split
-
     need_wing("train")
+    from octc.train.evaluation.assess import is_evaluated
     from octc.train.evaluation.outcome import newest_evaluation, read_predictions
     from octc.train.loop.checkpoint import read_checkpoint
 
     checkpoint, _ = read_checkpoint(run.path / "train")
-    part = SETS[split]
-    from octc.store.runs import utc_now
-    from octc.store.test_set_log import log_part
-    from octc.train.evaluation.assess import is_evaluated
-
+    part, tta = SETS[job.split], job.tta
     if not is_evaluated(run, part, checkpoint.sha256, tta):
-        _evaluate(session, run, part, tta)
+        _evaluate(job, run, part)
         folder = newest_evaluation(run.path, part, tta, checkpoint.sha256)
     else:
         folder = newest_evaluation(run.path, part, tta, checkpoint.sha256)
-        session.say(f"  {run.id}: stored answers of {folder}")
+        job.reporter.say(f"  {run.id}: stored answers of {folder}")
         weights = {"weights": checkpoint.sha256}
         log_part(run.path, read_split(run.split), part, weights, COMMAND, utc_now(), tta=tta, stored=True)
     answers = read_predictions(folder)
@@ -86,30 +147,25 @@ def _of_run(session: Session, run: Run, split: str, tta: str) -> Side:
     return _side(run.id, checkpoint.role, checkpoint.model, answers, size=size, latency=tuple(_times(run)), facts=facts)
 
 
-def _evaluate(session: Session, run: Run, part: str, tta: str) -> None:
-    from octc.core.optional import need
-    from octc.store.locations import image_root
-
+def _evaluate(job: Job, run: Run, part: str) -> None:
     for module in ("torch", "timm", "safetensors"):
         need(module)
     from octc.train.evaluation.assess import evaluate_run, part_of
 
-    root = image_root(run, session.data, os.environ)
+    root = image_root(run, job.data, job.environ)
     done = 0
-    with session.progress(f"evaluating {run.id}", len(part_of(run, part)[1])) as step:
+    with job.reporter.progress(f"evaluating {run.id}", len(part_of(run, part)[1])) as step:
 
         def tell(now: int, _total: int) -> None:
             nonlocal done
             step(now - done)
             done = now
 
-        evaluate_run(run, root, part, tta=tta, progress=tell, command=COMMAND)
+        evaluate_run(run, root, part, tta=job.tta, progress=tell, command=COMMAND)
 
 
-def _of_job(folder: Path, split: str, tta: str) -> Side:
+def _of_folds(folder: Path, split: str, tta: str) -> Side:
     """A cross-validation: every image by the fold that did not see it; "official" are the folds together."""
-    from octc.datasets.split import read_split
-    from octc.store.runs import Run
     from octc.train.evaluation.outcome import read_predictions
 
     if split == "select" or tta != "none":
@@ -143,10 +199,6 @@ def _of_job(folder: Path, split: str, tta: str) -> Side:
 
 def _log_folds(run_dir: Path, summary: dict[str, Any], part: str) -> None:
     """A row of the log of every fold that is here: its stored answers on what it holds out are looked at."""
-    from octc.datasets.split import read_split
-    from octc.store.runs import RUN, utc_now
-    from octc.store.test_set_log import log_part
-
     for fold in summary["folds"]:
         place = run_dir / fold["run"]
         if (place / RUN).is_file() and part in (parts := read_split(place / "split.json")).parts:
@@ -154,34 +206,31 @@ def _log_folds(run_dir: Path, summary: dict[str, Any], part: str) -> None:
             log_part(place, parts, part, weights, COMMAND, utc_now(), tta="none", stored=True)
 
 
-def _of_artifact(session: Session, folder: Path, split: str, tta: str) -> Side:
+def _of_artifact(job: Job, folder: Path) -> Side:
     """An exported file, run here on the images of its run's split."""
     from octc.bench.parity.evaluation_set import check_artifact, read_set
     from octc.bench.parity.inference import measure
-    from octc.bench.timing.footprint import file_mib
-    from octc.datasets.split import read_split
-    from octc.imaging.preprocess import VIEWS
     from octc.runtimes.registry import open_runtime
-    from octc.store.locations import image_root, run_of
-    from octc.store.runs import utc_now
-    from octc.store.test_set_log import log_part
     from octc.train.evaluation.outcome import Predictions
 
+    split, tta = job.split, job.tta
     artifact = read_artifact(folder)
-    run = run_of(folder, artifact, session.run_dir)
+    run = run_of(folder, artifact, job.run_dir)
     if run is None:
         text = f"the run of {artifact.name} is not here: its split says which images it never saw"
         raise OctcError("OCT-E107", text, hint="--run-dir DIR with the run", place=str(folder))
     if split == "official":
-        raise OctcError("OCT-E104", "an artifact is judged on select or test", hint="--split test", place="--split")
-    root = image_root(run, session.data, os.environ)
+        raise OctcError(
+            "OCT-E104", "an artifact is judged on the validation or the test set", hint="--split test", place="--split"
+        )
+    root = image_root(run, job.data, job.environ)
     chosen, whole = read_set(run, root, split), read_split(run.split)
     check_artifact(artifact, whole)
     runtime = open_runtime(folder, artifact)
     sums = {artifact.name: sha256_file(folder / MANIFEST)}
     log_part(run.path, whole, SETS[split], sums, COMMAND, utc_now(), tta=tta)
     try:
-        with session.progress(f"running {artifact.name}", len(chosen.samples)) as step:
+        with job.reporter.progress(f"running {artifact.name}", len(chosen.samples)) as step:
             found = measure(runtime, artifact.preprocess, chosen.samples, root, VIEWS[tta], step)
     finally:
         runtime.close()
