@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from octc.compress import finetune as qat
 from octc.compress.finetune import (
     anchored_loss,
     calibrated,
+    closeness,
     load_quantised,
     quantise_student,
 )
@@ -89,7 +89,7 @@ def test_the_observer_that_agrees_best_is_kept_and_the_student_stays_as_it_was(c
     assert set(table) == {"max", "percentile", "entropy", "mse"}
     best = max(table, key=lambda name: (table[name]["agreement"], -table[name]["kl"]))
     assert facts["observer"] == best
-    found = qat.closeness(
+    found = closeness(
         logits_of(student, data.val_images, data.preprocess, "cpu"),
         logits_of(quantised, data.val_images, data.preprocess, "cpu"),
     )
@@ -168,9 +168,11 @@ def test_tuned_student_comes_back_from_its_checkpoint_with_the_numbers_that_it_s
     logits = logits_of(network, data.val_images, data.preprocess, "cpu")
     assert torch.equal(logits, logits_of(network, data.val_images, data.preprocess, "cpu"))  # T20
     assert torch.equal(logits, logits_of(network.train(), data.val_images, data.preprocess, "cpu"))
-    judged = qat._judge(logits_of(student_of(ctx), data.val_images, data.preprocess, "cpu"), network, data, "cpu")
-    assert judged == made.metrics[made.metrics["chosen"]]
-    ranks = {name: qat._rank(made.metrics[name]) for name in ("ptq", "qat")}
+    near = closeness(logits_of(student_of(ctx), data.val_images, data.preprocess, "cpu"), logits)
+    right = float((logits.argmax(1) == torch.tensor(list(data.val_labels))).double().mean())
+    assert {**near, "val_accuracy": right} == made.metrics[made.metrics["chosen"]]
+    found = {name: made.metrics[name] for name in ("ptq", "qat")}
+    ranks = {name: (one["val_accuracy"], one["agreement"], -one["kl"]) for name, one in found.items()}
     assert ranks[made.metrics["chosen"]] == max(ranks.values())
     assert made.parent is not None
     assert made.parent["sha256"] == read_checkpoint(ctx.run.path / "train")[0].sha256
