@@ -58,7 +58,7 @@ def check(
     from octc.datasets.audit import audit
 
     name, root = place_of(session, what)
-    with counting(session, "sums") as scanned, counting(session, "images") as read:
+    with counting(session, "checksums") as scanned, counting(session, "images") as read:
         report = audit(name, root, near_duplicates, expect, scanned, read)
     session.report(report.to_json())
     session.result(_audit_table(report))

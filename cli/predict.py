@@ -16,13 +16,14 @@ from octc.core.errors import OctcError
 if TYPE_CHECKING:
     from octc.runtimes.base import Runtime
     from octc.runtimes.inputs import Choice
+    from octc.runtimes.predict import Input
     from octc.store.find import Found
 
 
 def predict(
     session: Session,
     inputs: Annotated[
-        list[str], typer.Argument(metavar="[ARTIFACT] INPUT...", help="Images or folders; before them, the artifact")
+        list[str], typer.Argument(metavar="[ARTIFACT] INPUT...", help="Images, volumes or folders; before them, the artifact")
     ],
     tta: Annotated[str, typer.Option(help="Views that are averaged: none, hflip or 5")] = "none",
     format_: Annotated[str, typer.Option("--format", help="table, json, jsonl (a line each) or csv, on stdout")] = "table",
@@ -33,12 +34,18 @@ def predict(
     least_certain: Annotated[
         int | None, typer.Option("--least-certain", metavar="N", help="Only the N images with the least certain answer")
     ] = None,
+    aggregation: Annotated[
+        str | None, typer.Option(help="How B-scans of a volume become an eye: mean, top, largest or noisy-or")
+    ] = None,
+    allow_cut: Annotated[
+        bool, typer.Option("--allow-cut", help="Take the whole B-scans of a volume that is cut short")
+    ] = False,
     maps: Annotated[
         Path | None,
         typer.Option("--maps", metavar="DIR", help="A heat map of each answer, of the file that answered, into a new folder"),
     ] = None,
 ) -> int:
-    """Classify images: probabilities of every class, label, confidence."""
+    """Classify images and volumes: probabilities of every class, label, confidence; an answer for each B-scan and each eye."""
     from octc.imaging.preprocess import VIEWS
 
     for name, value, known in (
@@ -66,6 +73,7 @@ def predict(
     from octc.runtimes.maps import MapOptions, calls_for, new_folder, write_maps
     from octc.runtimes.predict import classify
     from octc.runtimes.registry import choose_threads, open_runtime
+    from octc.runtimes.scans import Reading, aggregation_of, opened, with_eyes
 
     count, squares = choose_threads(threads), MapOptions(batch=batch)
     paths, left_out = scan_inputs(words)
@@ -73,19 +81,21 @@ def predict(
         from octc.datasets.tree import words_left
 
         session.say(f"left out: {words_left(left_out)}")
-    largest = batch if maps is not None else min(batch, len(paths) * len(VIEWS[tta]))
+    how = aggregation_of(found.artifact, aggregation)
+    inputs_read = opened(paths, Reading(allow_cut))
+    largest = batch if maps is not None else min(batch, len(inputs_read) * len(VIEWS[tta]))
     folder = None if maps is None else new_folder(maps)
     runtime = open_runtime(found.folder, found.artifact, threads=count, batch=largest)
     try:
         _check(session, found, runtime)
         log_test_images(found, paths, session.run_dir, session)
-        asked = Asked(len(paths), tta, format_, on_bad == "stop", tuple(left_out), View(summary, least_certain))
-        records = classify(runtime, found.artifact, taken(paths), views=tta, batch=batch, threads=count)
+        asked = Asked(len(inputs_read), tta, format_, on_bad == "stop", tuple(left_out), View(summary, least_certain))
+        records = classify(runtime, found.artifact, taken(inputs_read), views=tta, batch=batch, threads=count)
         if folder is not None:
             calls = calls_for(found.artifact.preprocess.size, squares)
             session.say(f"  maps           {folder}: occlusion, {calls} runs of the network for each image")
             records = write_maps(runtime, found.artifact, records, folder, squares)
-        return deliver(session, found, records, asked)
+        return deliver(session, found, with_eyes(records, found.artifact, how), asked)
     finally:
         runtime.close()
 
@@ -112,8 +122,8 @@ def _check(session: Session, found: Found, runtime: Runtime) -> None:
     )
 
 
-def taken(paths: list[Path]) -> Iterator[Path]:
-    """The paths in their order, each forgotten once it is taken: a million of them is memory too."""
-    paths.reverse()
-    while paths:
-        yield paths.pop()
+def taken(inputs: list[Input]) -> Iterator[Input]:
+    """The inputs in their order, each forgotten once it is taken: a million of them is memory too."""
+    inputs.reverse()
+    while inputs:
+        yield inputs.pop()

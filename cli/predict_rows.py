@@ -147,7 +147,8 @@ def deliver(session: Session, found: Found, records: Iterator[Record], asked: As
         with _progress(session, asked.total, streamed=lines is not None) as step:
             for record in records:
                 answer.take(record)
-                step(1)
+                if record.eye is None:
+                    step(1)
                 if asked.stop and record.error is not None:
                     break
     except BaseException as error:
@@ -238,7 +239,7 @@ def _cells(record: Record, classes: Sequence[str]) -> list[str]:
     else:
         order = sorted(range(len(classes)), key=lambda k: -(record.probabilities or ())[k])[:3]
         cells = [", ".join(f"{classes[k]} {record.probabilities[k]:.4f}" for k in order)]
-    label = "unlike" if record.unlike else classes[record.label or 0]
+    label = "unlike" if record.unlike else "no answer" if record.eye and record.eye.reasons else classes[record.label or 0]
     if record.labels is not None and not record.unlike:
         label = " ".join(classes[k] for k in record.labels) or "none"
     return [_shown(record), label, f"{record.confidence:.4f}", *cells, "; ".join(code for code, _ in record.notes)]
@@ -246,6 +247,4 @@ def _cells(record: Record, classes: Sequence[str]) -> list[str]:
 
 def _shown(record: Record) -> str:
     """A path on one line, whatever its name holds."""
-    return "".join(
-        sign if sign.isprintable() or "\ud800" <= sign <= "\udfff" else repr(sign)[1:-1] for sign in str(record.path)
-    )
+    return "".join(sign if sign.isprintable() or "\ud800" <= sign <= "\udfff" else repr(sign)[1:-1] for sign in record.name)

@@ -40,14 +40,8 @@ def prepare(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...] = ()
         conv = module.get_submodule(str(node.target))
         if not isinstance(conv, QuantConv2d):
             set_module(module, str(node.target), QuantConv2d(conv))  # type: ignore[arg-type]
-    sources: list[fx.Node] = list(dict.fromkeys(node.args[0] for node in convs))
-    quantised = {source: _insert(module, source, "input") for source in sources}
-    for source, quantiser in quantised.items():
-        for user in list(source.users):
-            if user in convs or (user.op == "call_function" and user.target in ADDITIONS):
-                user.replace_input_with(source, quantiser)
-    for node in convs:
-        _quantise_residual(module, node)
+    _quantise_inputs(module, convs)
+    _quantise_residuals(module, convs)
     try:
         module.graph.lint()
     except RuntimeError as error:  # the network looks into a convolution that is wrapped now
@@ -57,13 +51,27 @@ def prepare(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...] = ()
     return module
 
 
-def _quantise_residual(module: fx.GraphModule, conv: fx.Node) -> None:
+def _quantise_inputs(module: fx.GraphModule, convs: list[fx.Node]) -> None:
+    """One quantiser behind whatever feeds convolutions, for them and for the additions that it feeds too."""
+    sources: list[Any] = list(dict.fromkeys(node.args[0] for node in convs))
+    quantised = {source: _insert(module, source, "input") for source in sources}
+    for source, quantiser in quantised.items():
+        for user in list(source.users):
+            if user in convs or _is_addition(user):
+                user.replace_input_with(source, quantiser)
+
+
+def _quantise_residuals(module: fx.GraphModule, convs: list[fx.Node]) -> None:
     """A quantiser between a convolution and the additions that it feeds."""
-    additions = [u for u in conv.users if u.op == "call_function" and u.target in ADDITIONS]
-    if additions:
-        quantiser = _insert(module, conv, "residual")
-        for user in additions:
-            user.replace_input_with(conv, quantiser)
+    for node in convs:
+        if additions := [user for user in node.users if _is_addition(user)]:
+            quantiser = _insert(module, node, "residual")
+            for user in additions:
+                user.replace_input_with(node, quantiser)
+
+
+def _is_addition(node: fx.Node) -> bool:
+    return node.op == "call_function" and node.target in ADDITIONS
 
 
 def _is_spatial_conv(module: fx.GraphModule, node: fx.Node) -> bool:

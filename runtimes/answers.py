@@ -50,8 +50,13 @@ class Tally:
     unlike: int = 0
     none: int = 0  # where classes do not exclude each other: images in which no class reaches its threshold
     classes: dict[int, int] = field(default_factory=dict)  # images of each class
+    eyes: int = 0  # answers for eyes, which are counted for themselves
 
     def add(self, record: Record) -> None:
+        if record.eye is not None:
+            self.eyes += 1
+            self._note(record)
+            return
         self.done += 1
         if record.error is None and record.unlike:
             self.unlike += 1
@@ -60,11 +65,14 @@ class Tally:
             self.none += not found
             for k in found:
                 self.classes[k] = self.classes.get(k, 0) + 1
-        for code, text in record.notes:
-            self.notes.setdefault(code, Kind()).add(text, str(record.path))
+        self._note(record)
         if record.error is not None:
             self.error = self.error or record.error
-            self.failed.add(record.error.message, f"{record.path} ({record.error.code})")
+            self.failed.add(record.error.message, f"{record.name} ({record.error.code})")
+
+    def _note(self, record: Record) -> None:
+        for code, text in record.notes:
+            self.notes.setdefault(code, Kind()).add(text, record.name)
 
 
 class LeastCertain:
@@ -76,7 +84,7 @@ class LeastCertain:
         self._number = itertools.count()
 
     def add(self, record: Record) -> None:
-        if record.probabilities is None or record.unlike:
+        if record.probabilities is None or record.unlike or record.eye is not None:
             return
         entry = (-certainty(record, self.thresholds), -next(self._number), record)
         if len(self._heap) < self.count:
@@ -132,7 +140,7 @@ def _csv_row(record: Record, classes: Sequence[str]) -> str:
     numbers = record.probabilities or [None] * len(classes)
     notes = "; ".join(f"{code} {text}" for code, text in record.notes)
     error = None if record.error is None else f"{record.error.code} {record.error.message}"
-    first = [value["file"], value["status"], value["label"], record.confidence]
+    first = [record.name, value["status"], value["label"], record.confidence]
     return csv_line([*first, *numbers, value["distance"], notes, error])
 
 

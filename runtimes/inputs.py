@@ -20,6 +20,7 @@ from octc.store.find import Found, artifact_of, find_artifacts, folders_if_reada
 from octc.store.locations import run_of
 from octc.store.runs import ID, RUN, scan_runs, utc_now
 from octc.store.test_set_log import log_files
+from octc.volumes.formats import format_of
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def _check_first(first: str, rest: Sequence[str]) -> None:
                 raise not_an_artifact(one, f"a model ({kind})")
     elif kind := model_kind(path):
         raise not_an_artifact(path, f"a model ({kind})")
-    elif rest and path.suffix.lower() not in SUFFIXES and not is_picture(path):
+    elif rest and path.suffix.lower() not in SUFFIXES and not is_picture(path) and not is_volume(path):
         what = "neither an artifact nor an image" if path.exists() else "not here, neither as an artifact nor as an image"
         raise OctcError("OCT-E107", f"{first} is {what}", hint="octc list runs shows what there is", place=first)
 
@@ -146,6 +147,8 @@ def _is_network(word: str, run_dir: Path, *, alone: bool) -> bool:
     with contextlib.suppress(PermissionError):
         if path.is_dir():
             return _is_place(word, run_dir) or bool(_runs_in(path))
+        if is_volume(path):
+            return False
         if path.suffix.lower() in SUFFIXES:  # what is wrong with it is said in its record
             return False
         return _is_place(word, run_dir) or (alone and model_kind(path) is not None)
@@ -165,5 +168,12 @@ def scan_inputs(words: Sequence[str]) -> tuple[list[Path], list[Left]]:
 
     As `octc.datasets.tree.scan_words` (which raises E201), without the hidden entries, which nobody expects to be read.
     """
-    paths, left = scan_words(words)
+    paths, left = scan_words(words, is_volume)
     return paths, [one for one in left if one.why != HIDDEN]
+
+
+def is_volume(path: Path) -> bool:
+    """Whether a file holds a volume, by its content; what cannot be looked at does not."""
+    with contextlib.suppress(OSError, ValueError, OctcError):
+        return path.is_file() and format_of(path) is not None
+    return False

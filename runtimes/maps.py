@@ -18,9 +18,9 @@ import numpy.typing as npt
 from octc.core.errors import OctcError
 from octc.core.files import entries, write_bytes
 from octc.figures.heat import draw_heat
-from octc.imaging.preprocess import UInt8, read_image
+from octc.imaging.preprocess import UInt8
 from octc.runtimes.base import Runtime
-from octc.runtimes.predict import Record
+from octc.runtimes.predict import Record, decoded
 from octc.stats.metrics import combine_views
 from octc.stats.multilabel import view_scores
 from octc.store.artifacts import Artifact
@@ -150,7 +150,7 @@ def map_of(runtime: Runtime, artifact: Artifact, record: Record, options: MapOpt
     if label is None:
         return None
     patch, stride = options.sizes(artifact.preprocess.size)
-    image = artifact.preprocess.prepare(read_image(record.path).image)[0]
+    image = artifact.preprocess.prepare(decoded(record.scan or record.path).image)[0]
 
     def score(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         views = logits[:, None]
@@ -159,7 +159,7 @@ def map_of(runtime: Runtime, artifact: Artifact, record: Record, options: MapOpt
 
     probability, values = occlusion(runtime, image, score, patch, stride, options.batch)
     return HeatMap(
-        file=str(record.path),
+        file=record.name,
         label=artifact.classes[label],
         probability=probability,
         values=values,
@@ -195,7 +195,7 @@ def write_maps(
         if heat is None:
             yield record
             continue
-        path = folder / f"{number:04d}-{NAME.sub('_', record.path.stem)[:80] or '_'}.png"
+        path = folder / f"{number:04d}-{NAME.sub('_', Path(record.name).stem)[:80] or '_'}.png"
         write_bytes(path, heat.to_png())
         yield replace(record, map=path)
 

@@ -13,10 +13,12 @@ from octc.imaging.preprocess import VIEWS, Preprocess
 from octc.runtimes.base import Runtime
 from octc.runtimes.golden import GoldenReport, check_golden, require_golden
 from octc.runtimes.maps import HeatMap, MapOptions, map_of
-from octc.runtimes.predict import Record, classify
+from octc.runtimes.predict import Eye, Record, classify
 from octc.runtimes.registry import choose_threads, open_runtime, prefer
+from octc.runtimes.scans import Reading, aggregation_of, opened, with_eyes
 from octc.store.artifacts import MANIFEST, Artifact, read_artifact
 from octc.store.find import find_artifacts
+from octc.volumes.volume import Volume
 
 BATCH = 8
 
@@ -31,6 +33,8 @@ class Prediction:
         labels: names of all classes that reach their threshold, where classes do not exclude each other; else None.
         probabilities: class name -> probability (0 to 1); None where the file cannot be read.
         notes: what a reader must know, each with its code. error: why there is no answer, with a hint; else None.
+        frame: number of the B-scan of a volume, from 0. eye: of an answer for an eye what it rests on (side, B-scans, how they
+            were aggregated, why there is no label). Both None for an image.
     """
 
     file: str
@@ -39,6 +43,8 @@ class Prediction:
     probabilities: dict[str, float] | None
     notes: tuple[tuple[str, str], ...]
     error: OctcError | None
+    frame: int | None = None
+    eye: Eye | None = None
 
     @property
     def confidence(self) -> float | None:
@@ -71,11 +77,14 @@ class Model:
         """What is done to a picture before the network sees it: size in pixels, resampling, channels."""
         return self.artifact.preprocess
 
-    def predict(self, images: Sequence[str | os.PathLike[str]], *, views: str = "none", batch: int = BATCH) -> list[Prediction]:
+    def predict(
+        self, images: Sequence[str | os.PathLike[str] | Volume], *, views: str = "none", batch: int = BATCH
+    ) -> list[Prediction]:
         """Answers in the order of `images`; a file that cannot be read becomes a prediction with its error.
 
         Args:
-            images: image files.
+            images: image files; and volumes, as files or as `octc.volumes` read them: each gives a prediction for every B-scan
+                and then one for the eye.
             views: "none", "hflip" or "5": test-time augmentation, probabilities averaged.
             batch: images in one call of the engine.
 
@@ -85,14 +94,15 @@ class Model:
         return list(self.iter_predict(images, views=views, batch=batch))
 
     def iter_predict(
-        self, images: Sequence[str | os.PathLike[str]], *, views: str = "none", batch: int = BATCH
+        self, images: Sequence[str | os.PathLike[str] | Volume], *, views: str = "none", batch: int = BATCH
     ) -> Iterator[Prediction]:
-        """The same one by one, as soon as each is known: memory does not grow with the number of images."""
+        """The same one by one, as soon as each is known: neither pictures nor answers are kept."""
         if views not in VIEWS:
             raise OctcError("OCT-E104", f"views {views!r} is not known", hint=f"one of: {', '.join(VIEWS)}", place="views")
         _check_batch(batch)
-        paths = [Path(image) for image in images]
-        for record in classify(self._runtime, self.artifact, paths, views=views, batch=batch, threads=self._threads):
+        inputs = opened((one if isinstance(one, Volume) else Path(one) for one in images), Reading())
+        records = classify(self._runtime, self.artifact, inputs, views=views, batch=batch, threads=self._threads)
+        for record in with_eyes(records, self.artifact, aggregation_of(self.artifact)):
             yield self._answer(record)
 
     def maps(
@@ -132,6 +142,8 @@ class Model:
             probabilities=None if values is None else dict(zip(names, values, strict=True)),
             notes=record.notes,
             error=record.error,
+            frame=None if record.scan is None else record.scan.index,
+            eye=record.eye,
         )
 
     def close(self) -> None:

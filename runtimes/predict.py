@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from octc.core.errors import OctcError
 from octc.imaging.input_statistics import InputStatistics, Likeness, compare_picture
-from octc.imaging.preprocess import VIEWS, UInt8, quality_notes, read_image
+from octc.imaging.preprocess import SIDES, VIEWS, Decoded, UInt8, quality_notes, read_image, size_fault
 from octc.runtimes.base import Runtime
+from octc.stats.aggregation import Aggregation
 from octc.stats.metrics import combine_views
 from octc.stats.multilabel import thresholds_of, view_scores
 from octc.store.artifacts import Artifact
+from octc.volumes.volume import Volume
 
 Note = tuple[str, str]  # code, text
 UNSURE = 0.5  # no class reaches this probability
@@ -25,10 +28,57 @@ AHEAD = 2  # batches of pictures that are decoded while one runs
 
 
 @dataclass(frozen=True)
-class Record:
-    """What is said of one file.
+class Scan:
+    """A B-scan of a volume, as an input. index: from 0."""
+
+    volume: Volume
+    index: int
+
+
+@dataclass(frozen=True)
+class Unread:
+    """An input that could not be opened, and why."""
+
+    path: Path
+    error: OctcError
+
+
+Input = Path | Scan | Unread
+
+
+@dataclass(frozen=True)
+class Eye:
+    """What an eye's answer rests on.
 
     Attributes:
+        laterality: "R", "L" or None. frames: B-scans of the volume; usable: those that count. reasons: why there is no label.
+        patient: keyed hash, where the reader was given a key.
+    """
+
+    laterality: str | None
+    frames: int
+    usable: int
+    aggregation: Aggregation
+    reasons: tuple[str, ...] = ()
+    patient: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "laterality": self.laterality,
+            "frames": self.frames,
+            "usable": self.usable,
+            "aggregation": self.aggregation.to_json(),
+            "no_answer": list(self.reasons),
+            "patient": self.patient,
+        }
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is said of one file, of one B-scan of a volume, or of an eye.
+
+    Attributes:
+        scan: the B-scan that it is of, else None. eye: what an eye's answer rests on, else None.
         probabilities: of every class, float64; None where there was an error.
         label: index of the likeliest class; None where there was an error, or the picture is unlike the training images.
         labels: indices of all classes that reach their threshold, where classes do not exclude each other; else None.
@@ -43,7 +93,16 @@ class Record:
     notes: tuple[Note, ...] = ()
     error: OctcError | None = None
     labels: tuple[int, ...] | None = None
+    scan: Scan | None = None
+    eye: Eye | None = None
     map: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """The file; of a B-scan with its number, of an eye with its side."""
+        if self.eye is not None:
+            return f"{self.path} (eye {self.eye.laterality or 'unknown'})"
+        return str(self.path) if self.scan is None else f"{self.path}[{self.scan.index}]"
 
     @property
     def confidence(self) -> float | None:
@@ -54,12 +113,22 @@ class Record:
     def unlike(self) -> bool:
         return self.likeness is not None and self.likeness.unlike
 
+    @property
+    def _status(self) -> str:
+        if self.error is not None:
+            return "error"
+        if self.eye is not None and self.eye.reasons:
+            return "no_answer"
+        return "unlike" if self.unlike else "ok"
+
     def to_json(self, classes: Sequence[str]) -> dict[str, Any]:
         """A record of `octc predict --json`."""
         error = self.error
         return {
             "file": str(self.path),
-            "status": "error" if error else "unlike" if self.unlike else "ok",
+            **({} if self.scan is None else {"frame": self.scan.index}),
+            **({} if self.eye is None else {"eye": self.eye.to_json()}),
+            "status": self._status,
             "label": None if self.label is None else classes[self.label],
             **({} if self.labels is None else {"labels": [classes[k] for k in self.labels]}),
             "confidence": self.confidence,
@@ -92,7 +161,7 @@ class _Prepared:
 
 
 def classify(
-    runtime: Runtime, artifact: Artifact, paths: Iterable[Path], *, views: str = "none", batch: int = 8, threads: int = 1
+    runtime: Runtime, artifact: Artifact, paths: Iterable[Input], *, views: str = "none", batch: int = 8, threads: int = 1
 ) -> Iterator[Record]:
     """Records in the order of `paths`, as soon as they are known.
 
@@ -113,18 +182,21 @@ def classify(
 
 
 def _prepared(
-    artifact: Artifact, paths: Iterable[Path], names: Sequence[str], known: InputStatistics | None, each: int, threads: int
+    artifact: Artifact, paths: Iterable[Input], names: Sequence[str], known: InputStatistics | None, each: int, threads: int
 ) -> Iterator[_Prepared]:
-    def one(path: Path) -> _Prepared:
+    def one(item: Input) -> _Prepared:
+        if isinstance(item, Unread):
+            return _Prepared(Record(item.path, error=item.error), None)
+        blank = Record(Path(item.volume.name), scan=item) if isinstance(item, Scan) else Record(item)
         try:
-            decoded = read_image(path)
+            picture = decoded(item)
         except OctcError as error:
             if error.exit_code == 4:  # the machine, not the image
                 raise
-            return _Prepared(Record(path, error=error), None)
-        likeness = None if known is None else compare_picture(decoded.image, known)
-        images = artifact.preprocess.prepare(decoded.image, names)
-        return _Prepared(Record(path, likeness=likeness, notes=(*decoded.notes, *_notes(images, likeness))), images)
+            return _Prepared(replace(blank, error=error), None)
+        likeness = None if known is None else compare_picture(picture.image, known)
+        images = artifact.preprocess.prepare(picture.image, names)
+        return _Prepared(replace(blank, likeness=likeness, notes=(*picture.notes, *_notes(images, likeness))), images)
 
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
         futures: deque[Future[_Prepared]] = deque()
@@ -138,6 +210,15 @@ def _prepared(
         finally:
             for future in futures:  # who takes no more records does not wait for what is left
                 future.cancel()
+
+
+def decoded(item: Path | Scan) -> Decoded:
+    """The picture of an input: a file's, or that of a B-scan, within the quality gate of pictures."""
+    if isinstance(item, Path):
+        return read_image(item)
+    if (text := size_fault(item.volume.columns, item.volume.rows)) is not None:
+        raise OctcError("OCT-E208", text, hint=SIDES, place=item.volume.name)
+    return Decoded(Image.fromarray(item.volume.frame(item.index)))
 
 
 def _notes(images: UInt8, likeness: Likeness | None) -> list[Note]:

@@ -12,6 +12,7 @@ from octc.bench.parity.evaluation_set import LabelledSet
 from octc.bench.parity.plan_lock import SetUse
 from octc.bench.parity.summary import JSON_KEYS, document, failures, summary, text_of
 from octc.core.errors import OctcError, Several
+from octc.core.faults import writing_to
 from octc.core.files import write_json
 from octc.runtimes.layers import LayerGap
 from octc.stats.robustness import Robustness
@@ -124,10 +125,11 @@ class VerifyResult:
             path: a JSON file that gets everything of this result; what was there is replaced.
 
         Raises:
-            OctcError: E109 the folder cannot be written.
+            OctcError: E109 a folder that cannot be written.
         """
         if path is not None:
-            write_json(Path(path), self.to_json())
+            with writing_to(path):
+                write_json(Path(path), self.to_json())
             return [Path(path)]
         written, errors = [], []
         for one, found in zip(self.judged, self.documents, strict=True):

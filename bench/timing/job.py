@@ -24,7 +24,7 @@ from octc.bench.timing.rows import broken_row
 from octc.bench.timing.runner import run_bench
 from octc.bench.timing.state import State
 from octc.core.errors import OctcError, Several
-from octc.core.faults import read_only
+from octc.core.faults import read_only, writing_to
 from octc.core.progress import LogReporter, Reporter
 from octc.machine.host import Machine, read_machine
 from octc.schemas.requests import BenchOptions
@@ -133,10 +133,11 @@ class BenchResult:
         """bench-<host>.json beside every artifact that was measured; JSON and Markdown of everything under `reports`.
 
         Raises:
-            OSError: where a folder cannot be written.
+            OctcError: E109 a folder that cannot be written.
         """
         text = markdown(self.state, self.verdict, self.findings)
-        return write_results(self.state, self.verdict, self.findings, Path(reports), text)
+        with writing_to(reports):
+            return write_results(self.state, self.verdict, self.findings, Path(reports), text)
 
     def raise_if_failed(self) -> None:
         """Raise what speaks against the result: an INVALID row, a gate that was missed, an artifact that could not run."""
@@ -294,7 +295,7 @@ def bench_artifacts(
 
     Returns:
         Rows with latency in milliseconds and 95 % intervals, comparisons, findings, status; a row that was disturbed is
-        INVALID and says why.
+        INVALID and says why. An interruption (Ctrl-C) ends it: the status is INTERRUPTED, and what was finished is there.
 
     Raises:
         OctcError: E107 no artifact, E104 an option out of range, E901 or E903 no artifact that can run here, E109 a folder

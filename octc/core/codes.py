@@ -127,4 +127,8 @@ CODES: dict[str, tuple[int, str]] = {
     "OCT-W801": (0, "input unlike the training images: no label"),
     "OCT-W802": (0, "no class reaches one half"),
     "OCT-W803": (0, "likeness to the training images not checked"),
+    "OCT-W804": (0, "no answer for an eye"),
+    "OCT-W805": (0, "grey of a volume is mapped otherwise than that of pictures"),
+    "OCT-W806": (0, "what is unusual in a volume"),
+    "OCT-W807": (0, "an eye's answer is made in the default way"),
 }

@@ -149,3 +149,15 @@ def naming(path: Path) -> Iterator[None]:
         if error.filename is None and error.errno is not None:
             error.filename = str(path)
         raise
+
+
+@contextmanager
+def writing_to(place: str | Path) -> Iterator[None]:
+    """What keeps a place from being written, as an error with a hint: what the machine lacks, else E109."""
+    try:
+        yield
+    except OSError as error:
+        if (fault := fault_of(error, place)) is not None:
+            raise fault from error
+        text = f"{place} cannot be written: {error.strerror}"
+        raise OctcError("OCT-E109", text, hint="make the folder writable, or name another one", place=str(place)) from error

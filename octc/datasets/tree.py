@@ -8,7 +8,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -239,11 +239,14 @@ def open_tree(root: Path) -> Tree:
     return tree
 
 
-def scan_words(words: Sequence[str]) -> tuple[list[Path], list[Left]]:
+def scan_words(words: Sequence[str], also: Callable[[Path], bool] | None = None) -> tuple[list[Path], list[Left]]:
     """Files and folders that were named -> the files to read, in order, and what the folders hold besides.
 
     A file that is named itself is always taken. A folder that cannot be read is among the files: reading it says why (E231), so
     that it is counted and named like a file that cannot be read.
+
+    Args:
+        also: of a file in a folder that has no image's ending, whether it is taken too.
 
     Raises:
         OctcError: E201 a folder without an image.
@@ -256,14 +259,27 @@ def scan_words(words: Sequence[str]) -> tuple[list[Path], list[Left]]:
             paths.append(folder)
             continue
         tree = scan_tree(folder)
-        found = [*tree.images, *(name for name, _ in tree.closed)]
+        more = [
+            one
+            for one in tree.left
+            if also is not None and one.why not in (HIDDEN, DEBRIS, THUMBNAIL) and also(folder / one.path)
+        ]
+        left_here = [one for one in tree.left if one not in more]
+        found = [*sorted([*tree.images, *(one.path for one in more)] if more else tree.images, key=_as_walked)]
+        found += [name for name, _ in tree.closed]
         if not found:
             text = "no image in this folder" + (f"; left out: {words_left(tree.left)}" if tree.left else "")
             hint = "images end in .png, .jpg, .tif or .bmp; an artifact holds artifact.json"
             raise OctcError("OCT-E201", text, hint=hint, place=word)
         paths += [folder / name for name in found]
-        left += [Left(str(folder / one.path) + ("/" if one.path.endswith("/") else ""), one.why) for one in tree.left]
+        left += [Left(str(folder / one.path) + ("/" if one.path.endswith("/") else ""), one.why) for one in left_here]
     return paths, left
+
+
+def _as_walked(path: str) -> tuple[tuple[bool, str], ...]:
+    """The order of a walk: the files of a folder by name, then its sub-folders."""
+    parts = path.split("/")
+    return tuple((place < len(parts) - 1, part) for place, part in enumerate(parts))
 
 
 def may_be_image(left: Left) -> bool:

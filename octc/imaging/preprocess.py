@@ -48,6 +48,7 @@ MAX_PIXELS = 64_000_000  # a wide volume montage fits, a decompression bomb does
 MIN_SIDE = 32  # pixels; smaller is no B-scan
 MAX_ASPECT = 16.0
 MAX_BYTES = 512 << 20
+SIDES = f"sides of at least {MIN_SIDE} px and an aspect ratio up to {MAX_ASPECT:g}"
 RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 VIEWS = {
     "none": ("identity",),
@@ -283,10 +284,16 @@ def _checked(data: bytes, refuse: Refuse) -> Image.Image:
         raise refuse("OCT-E203", f"{width} x {height} px, the limit is {MAX_PIXELS} pixels", "crop or downscale the image")
     if frames != 1:
         raise refuse("OCT-E204", f"file with {frames} frames", "save the B-scan that is meant as a file of its own")
-    if min(width, height) < MIN_SIDE or max(width, height) > MAX_ASPECT * min(width, height):
-        text = f"{width} x {height} px is outside the quality gate"
-        raise refuse("OCT-E208", text, f"sides of at least {MIN_SIDE} px and an aspect ratio up to {MAX_ASPECT:g}")
+    if (fault := size_fault(width, height)) is not None:
+        raise refuse("OCT-E208", fault, SIDES)
     return picture
+
+
+def size_fault(width: int, height: int) -> str | None:
+    """Why sides, in pixels, are not those of a B-scan; None where they are."""
+    if min(width, height) < MIN_SIDE or max(width, height) > MAX_ASPECT * min(width, height):
+        return f"{width} x {height} px is outside the quality gate"
+    return None
 
 
 @contextmanager

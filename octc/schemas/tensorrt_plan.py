@@ -75,11 +75,11 @@ class PlannedFiles:
     """What the plans of one artifact and precision share.
 
     Attributes:
-        sums: ONNX file name -> sha256. shape: of one image, [channels, height, width].
+        checksums: ONNX file name -> sha256. shape: of one image, [channels, height, width].
         convolutions, promised, depthwise, golden: as in `BuildPlan`. largest: batch of the profile.
     """
 
-    sums: Mapping[str, str]
+    checksums: Mapping[str, str]
     shape: Sequence[int]
     convolutions: dict[str, int]
     promised: Sequence[str] = ()
@@ -110,7 +110,7 @@ def make_plan(precision: str, typing: str, made: PlannedFiles, module: str = CLA
         typing=typing,
         variant=VARIANTS[onnx],
         onnx=onnx,
-        onnx_sha256=made.sums[onnx],
+        onnx_sha256=made.checksums[onnx],
         network_flags=("STRONGLY_TYPED",) if typing == STRONG else (),
         builder_flags=FLAGS.get((typing, precision), ()),
         profiles=({made.input_name: {"min": [1, *one], "opt": [1, *one], "max": [made.largest, *one]}},),

@@ -60,7 +60,7 @@ LATER = re.compile(r"^(verify(-device)?\.json|artifact\.sig\.json|bench-[A-Za-z0
 
 @dataclass(frozen=True)
 class FileEntry:
-    """A listed file: sum and size in bytes."""
+    """A listed file: checksum and size in bytes."""
 
     sha256: str
     bytes: int
@@ -112,7 +112,7 @@ class Golden:
 
 
 def write_manifest(folder: Path, artifact: Artifact) -> Artifact:
-    """List every file of `folder` with its sum and write artifact.json, last."""
+    """List every file of `folder` with its checksum and write artifact.json, last."""
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     files = {n: FileEntry(sha256_file(folder / n), (folder / n).stat().st_size) for n in names if not LATER.match(n)}
     listed = replace(artifact, files=files)
@@ -157,11 +157,11 @@ def _check_golden(golden: Golden) -> None:
 
 
 def read_artifact(folder: Path) -> Artifact:
-    """Read and check an artifact: manifest, list of files, sums.
+    """Read and check an artifact: manifest, list of files, checksums.
 
     Raises:
         OctcError: E107 no manifest, E502 the manifest is not valid, or a file is missing, unlisted, a link, not readable or
-            outside the folder, E504 a file is too large, E501 a sum differs, E507 the signature does not hold.
+            outside the folder, E504 a file is too large, E501 a checksum differs, E507 the signature does not hold.
     """
     manifest = folder / MANIFEST
     if not manifest.is_file():

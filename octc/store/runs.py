@@ -24,6 +24,7 @@ from octc.core.errors import OctcError
 from octc.core.faults import fault_of
 from octc.core.files import entries, read_json, remove_leftovers, started, write_bytes, write_json
 from octc.schemas.common import convert
+from octc.schemas.logs import Owner
 from octc.schemas.runs import RunFile
 from octc.store.artifacts import MANIFEST
 from octc.store.test_set_log import begin_log
@@ -234,15 +235,14 @@ def owning(run: Run, *, tidy: bool = True) -> Iterator[str | None]:
 
 def _recover(path: Path, run: Run) -> str | None:
     try:
-        owner = read_json(path)
-        pid, host = int(owner["pid"]), str(owner["host"])
+        owner = convert(read_json(path), Owner)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError):
-        pid, host, owner = 0, socket.gethostname(), {"since": "unknown", "start": None}
-    same = host == socket.gethostname()
-    if not same or (pid and started(pid) is not None and started(pid) == owner.get("start")):
-        text = f"run {run.id} is in use by process {pid} on {host} since {owner['since']}"
+    except ValueError:
+        owner = Owner(0, socket.gethostname(), "unknown")
+    same = owner.host == socket.gethostname()
+    if not same or (owner.pid and started(owner.pid) is not None and started(owner.pid) == owner.start):
+        text = f"run {run.id} is in use by process {owner.pid} on {owner.host} since {owner.since}"
         raise OctcError("OCT-E108", text, hint="wait for it, or give another --run-dir", place=str(path))
     path.unlink(missing_ok=True)
-    return f"recovered a stale lock of process {pid} on {host}"
+    return f"recovered a stale lock of process {owner.pid} on {owner.host}"

@@ -17,6 +17,8 @@ from octc.core.deprecated import variable
 from octc.core.errors import OctcError
 from octc.core.files import read_json, sha256_bytes, write_json
 from octc.core.optional import have, need
+from octc.schemas.common import convert
+from octc.schemas.logs import SignatureFile
 
 SIGNATURE = "artifact.sig.json"
 SCHEMA, ALGORITHM = "1.0", "ed25519"
@@ -75,7 +77,7 @@ def check_signature(folder: Path, manifest_sha256: str, environ: Mapping[str, st
     if signed != manifest_sha256:
         raise _refused("artifact.json was changed after it was signed", path)
     if not (required or trusted) and not have("cryptography"):
-        return None  # the sum was compared; only the key could say more, and nobody asked for one
+        return None  # the checksum was compared; only the key could say more, and nobody asked for one
     _verify(public, signature, signed, path)
     if trusted and public not in [_public_key(one) for one in trusted]:
         raise _refused(f"signed by the key {fingerprint(public)}, which is not trusted", path)
@@ -96,12 +98,9 @@ def _refused(message: str, place: Path) -> OctcError:
 
 def _read(path: Path) -> tuple[bytes, str, bytes]:
     try:
-        value: Any = read_json(path, LARGEST)
-        if value["schema_version"] != SCHEMA or value["algorithm"] != ALGORITHM:
-            raise ValueError("unknown version or algorithm")
-        public, signature = (base64.b64decode(value[key], validate=True) for key in ("public_key", "signature"))
-        return public, str(value["manifest_sha256"]), signature
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = convert(read_json(path, LARGEST), SignatureFile)
+        return found.public_key, found.manifest_sha256, found.signature
+    except (OSError, ValueError) as error:
         raise _refused(f"signature cannot be read: {error}", path) from error
 
 

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from octc.core.errors import OctcError
 from octc.core.files import canonical_json, parse_json, read_json, sha256_file
+from octc.schemas.common import builtins, convert
+from octc.schemas.logs import LogHead, ReadingRow
 
 if TYPE_CHECKING:
     from octc.datasets.split import Split
@@ -130,7 +132,7 @@ def log_part(run: Path, split: Split, part: str, artifacts: Mapping[str, str], c
 def log_files(
     run: Path, paths: Iterable[Path], artifacts: Mapping[str, str], command: str, now: str, *, named: bool = False
 ) -> int:
-    """`log_reading` of those files that are test images of the run's split, by their sums; how many there are.
+    """`log_reading` of those files that are test images of the run's split, by their checksums; how many there are.
 
     Where the run holds no split, or none of them is one, nothing is logged. named: look at files only that are called as a
     test image is, so that of many others none is read twice.
@@ -174,33 +176,22 @@ def _bad(why: str, path: Path) -> OctcError:
     return OctcError("OCT-E709", text, hint="restore this file from a copy; it is not made anew", place=str(path))
 
 
-def _parsed(data: bytes, path: Path) -> tuple[dict[str, Any] | None, list[Reading]]:
+def _parsed(data: bytes, path: Path) -> tuple[LogHead | None, list[Reading]]:
     """The first line and the readings. What stands behind the last line break was cut off while it was written."""
-    head: dict[str, Any] | None = None
-    rows = []
     try:
-        for number, line in enumerate(data[: data.rfind(b"\n") + 1].decode().splitlines()):
-            value = parse_json(line)
-            if number == 0:
-                head = value
-                if value["schema_version"] != SCHEMA or not isinstance(value["since"], str):
-                    raise ValueError(f"schema_version {value['schema_version']!r}")
-            else:
-                rows.append(Reading(**value))
-                if not isinstance(rows[-1].artifacts, dict) or not isinstance(rows[-1].time_utc, str):
-                    raise ValueError(f"line {number + 1}")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _bad(repr(error), path) from error
-    return head, rows
+        lines = [parse_json(line) for line in data[: data.rfind(b"\n") + 1].decode().splitlines()]
+        head = convert(lines[0], LogHead) if lines else None
+        return head, [Reading(**builtins(convert(line, ReadingRow))) for line in lines[1:]]
+    except ValueError as error:
+        raise _bad(str(error), path) from error
 
 
 def _log(run: Path, data: bytes) -> ReadingLog:
     head, rows = _parsed(data, run / LOG)
     if head is None:
         return ReadingLog(_older(run, None), None, False)
-    complete = head.get("complete") is True
-    older = () if complete else _older(run, head["since"])
-    return ReadingLog((*older, *rows), head["since"], complete)
+    older = () if head.complete else _older(run, head.since)
+    return ReadingLog((*older, *rows), head.since, head.complete)
 
 
 def _older(run: Path, before: str | None) -> tuple[Reading, ...]:

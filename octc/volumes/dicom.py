@@ -13,7 +13,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -220,19 +220,12 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
     common, missing = _notes(first, pixels), _missing_parts(first, parts)
     groups = _groups(frames)
     return [
-        _volume(path, first, pixels, group, (number, len(groups)), key, common, missing or whole < declared)
+        replace(
+            _volume(path, first, pixels, group, (number, len(groups)), key, common, missing or whole < declared),
+            others=tuple(part for part in parts if part != path),
+        )
         for number, group in enumerate(groups)
     ]
-
-
-def concatenation_of(path: Path) -> str | None:
-    """The concatenation that an object is a part of, or None; so that a tree takes each once."""
-    from pydicom import dcmread
-
-    with _quiet():
-        return (
-            str(dcmread(path, stop_before_pixels=True, specific_tags=["ConcatenationUID"]).get("ConcatenationUID", "")) or None
-        )
 
 
 def _opened(path: Path) -> Opened:

@@ -113,6 +113,7 @@ def _volume(
         patient=patient,
         quality=tuple(q for q in quality if q is not None) if None not in quality else (),
         notes=tuple(notes),
+        others=tuple(files[index] for index in there),
     )
 
 

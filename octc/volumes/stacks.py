@@ -134,6 +134,7 @@ def read_manifest(path: Path, _key: bytes | None, allow_cut: bool) -> list[Volum
             complete=Fact(len(there) == len(entries) and value.get("complete") is not False, FILE),
             patient=value.get("patient"),
             notes=tuple(str(note) for note in value.get("notes", ())),
+            others=tuple(file for file, _ in there),
         )
     ]
 

@@ -81,7 +81,7 @@ class Volume:
         acquired: ISO 8601, as the device says it (no time zone is added). order: how the B-scans are sorted.
         complete: whether all B-scans are there. patient: keyed hash of the patient's identity in the file, None without a key
         or an identity. quality: the maker's number for each B-scan, empty where there is none.
-        notes: what a reader must know. read: stored numbers of a B-scan.
+        notes: what a reader must know. read: stored numbers of a B-scan. others: files besides `path` that it is made of.
     """
 
     path: Path
@@ -105,6 +105,7 @@ class Volume:
     quality: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
     experimental: bool = False
+    others: tuple[Path, ...] = ()
 
     @property
     def name(self) -> str:

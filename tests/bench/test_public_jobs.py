@@ -71,6 +71,18 @@ def test_a_folder_that_cannot_be_written_does_not_keep_the_others(run: Run) -> N
     assert (found.judged[1].found.folder / "verify.json").is_file()
 
 
+def test_a_place_that_cannot_be_written_is_an_error_with_a_hint(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    found = octc.verify(run.artifacts / "onnx-int8", run_dir=tmp_path / "none")
+    with pytest.raises(octc.OctcError) as caught:
+        found.write(tmp_path / "file" / "verify.json")
+    assert (caught.value.code, bool(caught.value.hint)) == ("OCT-E109", True)
+    measured = octc.bench(run.artifacts / "onnx-int8", options=SHORT)
+    with pytest.raises(octc.OctcError) as caught:
+        measured.write(tmp_path / "file")
+    assert caught.value.code == "OCT-E109"
+
+
 def test_margins_that_are_not_given_are_those_that_were_written_down(run: Run) -> None:
     octc.verify(run.id, gate=GATE)
     again = octc.verify(run.id)

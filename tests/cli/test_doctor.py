@@ -67,7 +67,8 @@ def test_json_is_the_same(octc: Octc) -> None:
     assert list(dict.fromkeys(check["group"] for check in data["checks"])) == GROUPS
     for state in SIGNS:
         assert data["counts"][state] == sum(check["state"] == state for check in data["checks"])
-    assert all(check["mend"] for check in data["checks"] if check["state"] in ("warning", "problem"))
+    told = [check for check in data["checks"] if check["state"] in ("warning", "problem")]
+    assert all(check["hint"] and check["hint"] == check["mend"] for check in told)
     assert done.returncode == document(done)["exit_code"] == (4 if data["counts"]["problem"] else 0)
 
 

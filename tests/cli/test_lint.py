@@ -20,14 +20,14 @@ def write(path: Path, *layers: Knobs) -> Path:
     return path
 
 
-def test_clean_is_0_and_anything_to_mend_is_1(tmp_path: Path, capsys: Captured) -> None:
+def test_clean_is_0_and_anything_to_repair_is_1(tmp_path: Path, capsys: Captured) -> None:
     assert main(["lint", str(write(tmp_path / "good.onnx", Knobs()))]) == 0
     assert "clean" in capsys.readouterr().out
     assert main(["lint", str(write(tmp_path / "bad.onnx", Knobs(zero=3)))]) == 1
     out = capsys.readouterr().out
     assert "E01 zero-point" in out
     assert "QuantizeLinear_3: zero-point 3" in out
-    assert "mend:" in out
+    assert "hint:" in out
     assert main(["lint", str(write(tmp_path / "slow.onnx", Knobs(pairs="activation")))]) == 1
 
 
@@ -46,7 +46,7 @@ def test_fix_writes_a_file_beside_and_says_what_it_did(tmp_path: Path, capsys: C
     before = bad.read_bytes()
     assert main(["lint", str(bad), "--fix"]) == 0
     err = capsys.readouterr().err
-    assert err.count("mended:") == 3
+    assert err.count("repaired:") == 3
     fixed = tmp_path / "bad.fixed.onnx"
     assert main(["lint", str(fixed)]) == 0
     assert bad.read_bytes() == before

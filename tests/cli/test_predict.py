@@ -45,6 +45,7 @@ def patterns(run: Run) -> Path:
 def said(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Said:
     """Run `octc predict WORDS...` in tmp_path, where the tiny run lies: exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "400")  # a table is as wide as its paths, wherever the repository lies
     (tmp_path / "runs").symlink_to(run.path.parent)
 
     def call(*words: str | Path) -> tuple[int, str, str]:

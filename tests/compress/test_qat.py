@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from octc.compress import finetune as qat
 from octc.compress.finetune import (
     anchored_loss,
     calibrated,

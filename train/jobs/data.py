@@ -31,7 +31,7 @@ LOCK = "config.lock.toml"
 def scan_and_check(job: Job, asked: Request, root: Path) -> Samples:
     """Scan, and refuse what may not be trained on: one image with two labels (E213). Unreadable images are refused when
     they are decoded, all of them at once, unless `--skip-bad` leaves them out."""
-    with counting(job.reporter, "images" if asked.skip_bad else "sums") as step:
+    with counting(job.reporter, "images" if asked.skip_bad else "checksums") as step:
         samples = scan_dataset(asked.dataset, root, progress=step, skip_bad=asked.skip_bad)
     job.document["scan"] = scan_json(samples)
     for line in words_of_scan(samples.items, samples.parts, samples.unread):

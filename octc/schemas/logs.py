@@ -1,0 +1,49 @@
+"""Small files of a run and an artifact: the lines of test-set.jsonl, lock.json, artifact.sig.json."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import UNSET, UnsetType
+
+from octc.schemas.common import Document, Table
+
+
+class LogHead(Document, kw_only=True):
+    """The first line of test-set.jsonl."""
+
+    schema_version: Literal["1.0"]
+    since: str
+    complete: bool = False
+
+
+class ReadingRow(Document, kw_only=True, forbid_unknown_fields=True):
+    """Any other line of it: `octc.store.test_set_log.Reading`."""
+
+    time_utc: str
+    command: str
+    part: str
+    images: int | None
+    split_digest: str | None
+    artifacts: dict[str, str]
+    options: Table | UnsetType = UNSET
+    plan: Literal["planned", "exploratory"] | UnsetType | None = UNSET
+
+
+class Owner(Document):
+    """lock.json: the process that writes a run. start: when it was started, in ticks, so that a reused PID is not it."""
+
+    pid: int
+    host: str
+    since: str
+    start: str | None = None
+
+
+class SignatureFile(Document):
+    """artifact.sig.json: Ed25519 over the checksum of the manifest. Bytes are base64 in the file."""
+
+    schema_version: Literal["1.0"]
+    algorithm: Literal["ed25519"]
+    public_key: bytes
+    manifest_sha256: str
+    signature: bytes

@@ -1,0 +1,134 @@
+"""Volumes among the inputs: each of their B-scans is a picture, and behind the last one stands an answer for the eye."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from octc.core.errors import OctcError
+from octc.runtimes.inputs import is_volume
+from octc.runtimes.predict import Eye, Record, Scan, Unread
+from octc.stats.aggregation import Aggregation, aggregate
+from octc.stats.multilabel import thresholds_of
+from octc.store.artifacts import Artifact
+from octc.volumes.formats import read_volumes
+from octc.volumes.volume import Volume
+
+SPOILT = 0.5  # share of B-scans that failed or are unlike the training images, from which on there is no answer for the eye
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How volumes among the inputs are read. key: the site's secret for the hash of the patient."""
+
+    allow_cut: bool = False
+    key: bytes | None = None
+
+
+def opened(items: Iterable[Path | Volume], how: Reading) -> list[Path | Scan | Unread]:
+    """Pictures as they are, volumes as their B-scans in order; a volume that cannot be read as one item with its error.
+
+    Files that a volume is made of besides its own (parts of a concatenation, pictures of an export) are not taken again.
+    """
+    found: list[tuple[Path, list[Volume] | OctcError | None]] = []
+    inside: set[Path] = set()
+    for item in items:
+        if isinstance(item, Volume):
+            found.append((item.path, [item]))
+        elif item not in inside:
+            volumes = _read(item, how)
+            if isinstance(volumes, list):
+                inside.update(other for one in volumes for other in one.others)
+            found.append((item, volumes))
+    return [one for path, volumes in found if path not in inside for one in _items(path, volumes)]
+
+
+def _items(path: Path, found: list[Volume] | OctcError | None) -> list[Path | Scan | Unread]:
+    if found is None:
+        return [path]
+    if isinstance(found, OctcError):
+        return [Unread(path, found)]
+    return [Scan(volume, index) for volume in found for index in range(volume.frames)]
+
+
+def _read(path: Path, how: Reading) -> list[Volume] | OctcError | None:
+    """The volumes of a file, why they cannot be read, or None for a file that is no volume."""
+    if not is_volume(path):
+        return None
+    try:
+        return read_volumes(path, allow_cut=how.allow_cut, key=how.key)
+    except OctcError as error:
+        if error.exit_code == 4 and error.code not in ("OCT-E221", "OCT-E901"):  # the machine, not the file
+            raise
+        return error
+
+
+def with_eyes(records: Iterable[Record], artifact: Artifact, how: Aggregation) -> Iterator[Record]:
+    """The same records, and behind the last B-scan of each volume one for its eye."""
+    waiting: list[Record] = []
+    for record in records:
+        yield record
+        if record.scan is None:
+            continue
+        waiting.append(record)
+        if record.scan.index == record.scan.volume.frames - 1:
+            yield answer_of(waiting, artifact, how)
+            waiting = []
+
+
+def aggregation_of(artifact: Artifact, asked: str | None = None) -> Aggregation:
+    """How an artifact makes an eye's answer: as asked, else as its manifest says, else the mean of the logits."""
+    if asked is not None:
+        return Aggregation(asked, chosen_on="the user")
+    value = artifact.details.get("aggregation")
+    return Aggregation() if value is None else Aggregation.from_json(value)
+
+
+def answer_of(records: list[Record], artifact: Artifact, how: Aggregation) -> Record:
+    """The record of an eye: aggregated probabilities; no label where the volume does not allow one, with the reason."""
+    scan = records[0].scan
+    assert scan is not None
+    volume = scan.volume
+    usable = [record for record in records if record.probabilities is not None and not record.unlike]
+    reasons = _reasons(volume, len(usable), len(records))
+    eye = Eye(volume.laterality.value, len(records), len(usable), how, reasons, volume.patient)
+    record = Record(Path(volume.name), eye=eye, notes=tuple(_notes(volume, how, reasons)))
+    if not usable:
+        return record
+    exclusive = artifact.task != "multilabel"
+    scores = aggregate(np.asarray([one.probabilities for one in usable]), how, exclusive=exclusive)
+    record = replace(record, probabilities=tuple(map(float, scores)))
+    if reasons:
+        return record if exclusive else replace(record, labels=())
+    return replace(record, label=int(scores.argmax())) if exclusive else _findings(record, scores, artifact)
+
+
+def _findings(record: Record, scores: Any, artifact: Artifact) -> Record:
+    """Where classes do not exclude each other: all that reach their threshold."""
+    own = tuple(k for k, at in enumerate(thresholds_of(artifact.details, len(artifact.classes))) if scores[k] >= at)
+    return replace(record, labels=own, label=max(own, key=lambda k: scores[k]) if own else None)
+
+
+def _reasons(volume: Volume, usable: int, frames: int) -> tuple[str, ...]:
+    """Why there is no answer for an eye; empty where there is one."""
+    reasons = []
+    if volume.complete.value is False:
+        reasons.append("the volume is incomplete")
+    if usable < frames * (1 - SPOILT) or not usable:
+        reasons.append(f"{frames - usable} of {frames} B-scans failed or are unlike the training images")
+    return tuple(reasons)
+
+
+def _notes(volume: Volume, how: Aggregation, reasons: tuple[str, ...]) -> list[tuple[str, str]]:
+    notes = [("OCT-W804", f"no answer for the eye: {reason}") for reason in reasons]
+    if volume.intensity.name != "linear":
+        text = f"grey is mapped by {volume.intensity.name}; whether the training images were is not known to this artifact"
+        notes.append(("OCT-W805", text))
+    notes += [("OCT-W806", note) for note in volume.notes]
+    if not how.chosen_on:
+        notes.append(("OCT-W807", f"aggregated by {how.method}, the default: it was not chosen on a validation set"))
+    return notes
