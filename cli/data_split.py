@@ -33,7 +33,7 @@ def split(
     from octc.datasets.released_splits import make_splits
 
     name, root = place_of(session, what)
-    with counting(session, "sums") as step:
+    with counting(session, "checksums") as step:
         samples = scan_dataset(name, root, progress=step)
     tell_scan(session, samples)
     made = make_splits(samples, name, protocol, folds, seed)
@@ -69,7 +69,7 @@ def stats(
     from octc.datasets.statistics import read_stats
 
     name, root = place_of(session, what)
-    with counting(session, "sums") as step:
+    with counting(session, "checksums") as step:
         samples = scan_dataset(name, root, progress=step)
     tell_scan(session, samples)
     with counting(session, "images") as step:

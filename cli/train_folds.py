@@ -10,10 +10,13 @@ from octc.cli._app.tables import Rows
 from octc.stats.patients import words_of
 
 SHOWN = {
-    "accuracy": "accuracy, %", "macro_sensitivity": "macro sensitivity, %", "macro_specificity": "macro specificity, %",
-    "macro_f1": "macro F1, %", "disease_vs_normal_sensitivity": "disease: sensitivity, %",
+    "accuracy": "accuracy, %",
+    "macro_sensitivity": "macro sensitivity, %",
+    "macro_specificity": "macro specificity, %",
+    "macro_f1": "macro F1, %",
+    "disease_vs_normal_sensitivity": "disease: sensitivity, %",
     "disease_vs_normal_specificity": "disease: specificity, %",
-}  # fmt: skip
+}
 WORDS = (
     "std0, std1: deviation over folds with ddof 0 (as KD-OCT prints) and 1; out-of-fold: every image once, by the network "
     "that did not see it"
@@ -35,8 +38,9 @@ def say_summary(session: Session, found: dict[str, Any], folder: Path) -> None:
         "val accuracy, %": [_percent(fold["val_accuracy"]) for fold in folds],
         "images": [f"{fold['n']:,}" for fold in folds],
         "patients": ["unknown" if fold["patients"] is None else str(fold["patients"]) for fold in folds],
-        "epochs": [str(fold["epochs"]) for fold in folds], "hours": [f"{fold['hours']:.2f}" for fold in folds],
-    }  # fmt: skip
+        "epochs": [str(fold["epochs"]) for fold in folds],
+        "hours": [f"{fold['hours']:.2f}" for fold in folds],
+    }
     rows += [[name, *cells, *[""] * (len(heads) - 1 - len(cells))] for name, cells in facts.items()]
     session.result(Rows(heads, rows, f"{found['model']} on {found['dataset']}, {found['of']} folds"))
     session.result(str(folder))

@@ -119,7 +119,7 @@ def quantize_network(
             )
     how = Quantisation(observers=tuple(observers), calibration=len(ranges), rounding=rounding)
     data = Data(ranges, [0] * len(ranges), chosen, [0] * len(chosen), preprocess)
-    graph, facts = calibrated(own.float_model, how, data, preprocess.size, seed, whole=tuple(whole))
+    graph, facts = calibrated(own.float_model, how, data, seed, whole=tuple(whole))
     quantised = Quantised(graph, _digest(own.float_model), quantisation_facts("ptq", facts, sums, {}))
     return replace(own, quantised=quantised, select=select, statistics=statistics)
 

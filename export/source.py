@@ -208,7 +208,7 @@ def quantise(
     )  # fmt: skip
     near = decision_closeness if source.checkpoint.recipe.get("task") == "multilabel" else None
     short = replace(how, calibration=len(chosen))
-    module, facts = calibrated(source.model, short, data, pre.size, seed, progress=progress, near=near)
+    module, facts = calibrated(source.model, short, data, seed, progress=progress, near=near)
     told = quantisation_facts("ptq", facts, [s.sha256 for s in chosen], {})
     if amax is not None and ranges is not None:
         told["amax"] = {"file": amax.name, "sha256": sha256_file(amax), **apply_amax(module, ranges)}

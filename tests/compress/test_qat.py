@@ -17,6 +17,7 @@ from octc.compress import finetune as qat
 from octc.compress.finetune import (
     anchored_loss,
     calibrated,
+    closeness,
     load_quantised,
     quantise_student,
 )
@@ -84,12 +85,12 @@ def test_the_observer_that_agrees_best_is_kept_and_the_student_stays_as_it_was(c
     student, data = student_of(ctx), data_of(ctx)
     before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
     seen: list[tuple[int, int]] = []
-    quantised, facts = calibrated(student, HOW, data, SIZE, 3, progress=lambda done, total: seen.append((done, total)))
+    quantised, facts = calibrated(student, HOW, data, 3, progress=lambda done, total: seen.append((done, total)))
     table = facts["observers"]
     assert set(table) == {"max", "percentile", "entropy", "mse"}
     best = max(table, key=lambda name: (table[name]["agreement"], -table[name]["kl"]))
     assert facts["observer"] == best
-    found = qat.closeness(
+    found = closeness(
         logits_of(student, data.val_images, data.preprocess, "cpu"),
         logits_of(quantised, data.val_images, data.preprocess, "cpu"),
     )
@@ -109,9 +110,9 @@ def test_rounding_that_agrees_less_on_val_is_taken_back(ctx: Context, monkeypatc
             layer.plain = layer.conv.weight.detach().clone()
             layer.conv.weight.data.zero_()
 
-    plain, _ = calibrated(student_of(ctx), replace(HOW, rounding=False), data_of(ctx), SIZE, 3)
+    plain, _ = calibrated(student_of(ctx), replace(HOW, rounding=False), data_of(ctx), 3)
     monkeypatch.setattr(qat, "round_with_compensation", spoil)
-    kept, facts = calibrated(student_of(ctx), HOW, data_of(ctx), SIZE, 3)
+    kept, facts = calibrated(student_of(ctx), HOW, data_of(ctx), 3)
     assert facts["rounded"]["chosen"] == "nearest"
     assert facts["rounded"]["agreement"] < 0.9
     assert all(torch.equal(tensor, plain.state_dict()[name]) for name, tensor in kept.state_dict().items())
@@ -119,7 +120,7 @@ def test_rounding_that_agrees_less_on_val_is_taken_back(ctx: Context, monkeypatc
 
 def test_fake_quantisation_acts_and_passes_gradients(ctx: Context) -> None:
     data = data_of(ctx)
-    quantised, _ = calibrated(student_of(ctx), HOW, data, SIZE, 3)
+    quantised, _ = calibrated(student_of(ctx), HOW, data, 3)
     x = network_input(torch.from_numpy(np.array(data.val_images[:4])), data.preprocess)
     with torch.no_grad():
         on = quantised(x)
@@ -168,9 +169,11 @@ def test_tuned_student_comes_back_from_its_checkpoint_with_the_numbers_that_it_s
     logits = logits_of(network, data.val_images, data.preprocess, "cpu")
     assert torch.equal(logits, logits_of(network, data.val_images, data.preprocess, "cpu"))  # T20
     assert torch.equal(logits, logits_of(network.train(), data.val_images, data.preprocess, "cpu"))
-    judged = qat._judge(logits_of(student_of(ctx), data.val_images, data.preprocess, "cpu"), network, data, "cpu")
-    assert judged == made.metrics[made.metrics["chosen"]]
-    ranks = {name: qat._rank(made.metrics[name]) for name in ("ptq", "qat")}
+    near = closeness(logits_of(student_of(ctx), data.val_images, data.preprocess, "cpu"), logits)
+    right = float((logits.argmax(1) == torch.tensor(list(data.val_labels))).double().mean())
+    assert {**near, "val_accuracy": right} == made.metrics[made.metrics["chosen"]]
+    found = {name: made.metrics[name] for name in ("ptq", "qat")}
+    ranks = {name: (one["val_accuracy"], one["agreement"], -one["kl"]) for name, one in found.items()}
     assert ranks[made.metrics["chosen"]] == max(ranks.values())
     assert made.parent is not None
     assert made.parent["sha256"] == read_checkpoint(ctx.run.path / "train")[0].sha256

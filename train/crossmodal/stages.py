@@ -24,8 +24,10 @@ from octc.imaging.preprocess import Preprocess
 from octc.store.runs import utc_now
 from octc.store.test_set_log import log_part
 from octc.train.batches.images import cached_images
+from octc.train.crossmodal.evaluation import evaluate_eyes
 from octc.train.crossmodal.pairs import make_partners
 from octc.train.crossmodal.ways import Lesson, Pair, align_mlp, feature_width, judge_by, map_of, student_ways, teacher_ways
+from octc.train.evaluation.assess import Reading
 from octc.train.evaluation.files import write_curves
 from octc.train.loop.checkpoint import Checkpoint, load_strictly, read_checkpoint, tensors_as_bytes
 from octc.train.loop.evaluate import logits_of
@@ -35,7 +37,7 @@ from octc.train.networks.macs import count_macs
 from octc.train.networks.models import build_model, parameter_count
 from octc.train.networks.weights import start_weights
 from octc.train.recipes.crossmodal import OTHER, EyeRecipe, EyeStage
-from octc.train.stages import Context, facts_of, new_network, written
+from octc.train.stages import Context, facts_of, fit_options, new_network, written
 
 ALIGN = "align.safetensors"  # beside a student's checkpoint: what quantisation-aware tuning goes on with; never exported
 CLOSE = 0.02  # mAP that a teacher may differ from what its checkpoint says, before it is taken for another network
@@ -201,31 +203,41 @@ def _part(state: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
 
 
 def _fit(ctx: Context, model: nn.Module, stage: EyeStage, data: Data, ways: Any, role: str, parent: Any) -> Fitted:
-    return fit(
-        model, stage, data, ways, folder=ctx.run.path / "train", facts=facts_of(ctx, stage, role, parent), seed=ctx.seed,
-        accelerator=ctx.accelerator, resume=ctx.resume, allow_change=ctx.allow_change, tick=ctx.tick, report=ctx.report,
-    )  # fmt: skip
+    return fit(model, stage, data, ways, fit_options(ctx, ctx.run.path / "train", facts_of(ctx, stage, role, parent)))
 
 
 def write_eyes(
-    ctx: Context, role: str, stage: EyeStage, model: nn.Module, fitted: Fitted, state: dict[str, torch.Tensor],
-    source: dict[str, Any], parent: dict[str, Any] | None,
-) -> Checkpoint:  # fmt: skip
+    ctx: Context,
+    role: str,
+    stage: EyeStage,
+    model: nn.Module,
+    fitted: Fitted,
+    state: dict[str, torch.Tensor],
+    source: dict[str, Any],
+    parent: dict[str, Any] | None,
+) -> Checkpoint:
     """The checkpoint with its figures on val, the curves, the evaluation of val; `model` is given the kept weights."""
-    from octc.train.crossmodal.evaluation import evaluate_eyes
-
     recipe, folder = recipe_of(ctx), ctx.run.path / "train"
     load_strictly(model, state, str(folder))
     row = fitted.history[fitted.metrics["epoch"] - 1]
     size = {"parameters": parameter_count(model), "macs": count_macs(model, stage.size)}
     kept = {name: value for name, value in stage.model_kwargs.items() if not name.startswith("drop_")}
     checkpoint = Checkpoint(
-        role=role, model=stage.model, model_kwargs=kept, classes=ctx.split.classes,
-        preprocess=preprocess_for(stage, recipe.modality), recipe=asdict(recipe), dataset=ctx.split.dataset,
-        split_digest=ctx.split.digest, data_digest=ctx.data_digest,
-        metrics={**fitted.metrics, "val_map": row["val_map"], **size}, weights=source, parent=parent,
-    )  # fmt: skip
-    found = evaluate_eyes(model, checkpoint, ctx.split, ctx.run, ctx.root, "val", device=ctx.accelerator.device)
+        role=role,
+        model=stage.model,
+        model_kwargs=kept,
+        classes=ctx.split.classes,
+        preprocess=preprocess_for(stage, recipe.modality),
+        recipe=asdict(recipe),
+        dataset=ctx.split.dataset,
+        split_digest=ctx.split.digest,
+        data_digest=ctx.data_digest,
+        metrics={**fitted.metrics, "val_map": row["val_map"], **size},
+        weights=source,
+        parent=parent,
+    )
+    how = Reading("val", device=ctx.accelerator.device)
+    found = evaluate_eyes(model, checkpoint, ctx.split, ctx.run, ctx.root, how)
     made = written(ctx, folder, state, replace(checkpoint, metrics={**checkpoint.metrics, "thresholds": found["thresholds"]}))
     write_curves(folder, f"{ctx.run.id} · {stage.model}")
     return made

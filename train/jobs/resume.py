@@ -76,14 +76,7 @@ def settle(job: Job, run: Run, stored: Mapping[str, Any], options: TrainOptions)
     """
     kept: dict[str, Any] = dict(stored.get(REQUEST) or {key: stored[key] for key in HELD if key in stored})
     options = _without_old_settings(job, kept.get("settings", {}), options)
-    fixed = [
-        f"--{key} {stored[key]} -> {getattr(options, key)}"
-        for key in FIXED
-        if key in stored and job.is_explicit(key) and getattr(options, key) != stored[key]
-    ]
-    if fixed:
-        text = f"{run.id} began with other values: {shorten(fixed)}"
-        raise OctcError("OCT-E110", text, hint="leave these options out, or train anew without --resume", place=str(run.path))
+    _check_fixed(job, run, stored, options)
     if stored.get("modality") is not None:
         options = replace(options, modality=stored["modality"])
     changes: list[str] = []
@@ -110,6 +103,18 @@ def settle(job: Job, run: Run, stored: Mapping[str, Any], options: TrainOptions)
         hint = f"octc train {stored.get('kind')} --resume {run.id}   (goes on as it began), or --allow-change"
         raise OctcError("OCT-E110", text, hint=hint, place=str(run.path))
     return options, changes
+
+
+def _check_fixed(job: Job, run: Run, stored: Mapping[str, Any], options: TrainOptions) -> None:
+    """Refuse another data set, protocol or modality: the split hangs on them (E110)."""
+    fixed = [
+        f"--{key} {stored[key]} -> {getattr(options, key)}"
+        for key in FIXED
+        if key in stored and job.is_explicit(key) and getattr(options, key) != stored[key]
+    ]
+    if fixed:
+        text = f"{run.id} began with other values: {shorten(fixed)}"
+        raise OctcError("OCT-E110", text, hint="leave these options out, or train anew without --resume", place=str(run.path))
 
 
 def _without_old_settings(job: Job, settings: Mapping[str, Any], options: TrainOptions) -> TrainOptions:
