@@ -37,6 +37,7 @@ DOCUMENTS: dict[str, tuple[str, ...]] = {
     "doctor": ("commands", "Health"),
     "eval": ("evaluation", "Evaluation", "EvaluatedFolds"),
     "explain": ("commands", "Entry", "Entries", "PrintedSchema"),
+    "import": ("export", "ImportedModel"),
     "export": ("export", "Exports", "ExportPlan", "BuiltEngine"),
     "lint": ("commands", "Lint"),
     "list": ("commands", "Listing"),

@@ -44,16 +44,18 @@ def choose_golden(labels: Sequence[int], logits: Float32) -> list[int]:
     return sorted(kept)
 
 
-def make_golden(reference: nn.Module, pre: Preprocess, images: UInt8, logits: Float32 | None = None) -> Golden:
+def make_golden(reference: nn.Module | None, pre: Preprocess, images: UInt8, logits: Float32 | None = None) -> Golden:
     """Golden record of a reference network; the picture that proves decoding and resizing is a drawn one.
 
     Args:
-        logits: float32 [N, K] of the images where the reference is no torch network.
+        logits: float32 [N, K] of the images where the reference is no torch network (it may be None then).
     """
     picture = draw_phantom("NORMAL", 1, 1)
     stream = io.BytesIO()
     picture.save(stream, format="PNG")
     data = stream.getvalue()
     source = pre.prepare(Image.open(io.BytesIO(data)))
-    known = logits_of(reference, images, pre, "cpu", batch=8).numpy() if logits is None else logits
-    return Golden(images, known, np.frombuffer(data, dtype=np.uint8), source)
+    if logits is None:
+        assert reference is not None  # one of the two is given
+        logits = logits_of(reference, images, pre, "cpu", batch=8).numpy()
+    return Golden(images, logits, np.frombuffer(data, dtype=np.uint8), source)

@@ -20,6 +20,7 @@ from octc.core.files import canonical_json, sha256_bytes, sha256_file
 from octc.datasets.base import Progress, Sample
 from octc.datasets.split import Split
 from octc.export.golden import SEED, choose_golden, golden_candidates
+from octc.export.imports.run import is_imported, load_imported
 from octc.imaging.input_statistics import InputStatistics, describe, fit_statistics
 from octc.imaging.preprocess import Float32, UInt8, read_image
 from octc.store.runs import Run
@@ -102,7 +103,7 @@ def read_source(run: Run, root: Path) -> RunSource:
     Raises:
         OctcError: E107 no checkpoint, E216 the split is not the one that was trained on, E307, E501, E201... a golden image.
     """
-    model, checkpoint, split = network_of(run)
+    model, checkpoint, split = load_imported(run) if is_imported(run) else network_of(run)
     model.eval().requires_grad_(False)
     pre = checkpoint.preprocess
     candidates = golden_candidates(split.parts["train"], len(checkpoint.classes))
@@ -173,6 +174,11 @@ def quantisation_of(source: Source) -> Quantisation:
     return Quantisation(**source.checkpoint.recipe.get("quantisation", {}))
 
 
+def trainable(source: Source) -> bool:
+    """Whether the network is one of torch's own modules, whose layers can be traced and changed."""
+    return any(True for _ in source.model.parameters())
+
+
 def quantise(
     source: RunSource, seed: int = 0, progress: Progress | None = None, *, after: bool = False, amax: Path | None = None
 ) -> Quantised:
@@ -186,6 +192,12 @@ def quantise(
         OctcError: E214 when a calibration image stands in val or test; E404 when the network cannot be quantised;
             E307, E308, E310, E404 the file of ranges.
     """
+    if not trainable(source):
+        text = f"{source.run.id} holds an imported graph, and octc's own quantiser needs the network as a torch module"
+        hint = (
+            f"octc export {source.run.id} --int8 --target onnx --ptq onnxruntime, or octc.quantize(module, images, preprocess)"
+        )
+        raise OctcError("OCT-E102", text, hint=hint, place="--ptq")
     folder = source.run.path / "qat"
     if (folder / META).is_file() and not after:
         checkpoint, module = load_quantised(folder)

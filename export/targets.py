@@ -13,15 +13,16 @@ from torch import nn
 from octc.core.files import write_bytes
 from octc.core.targets import called
 from octc.export.formats import FORMATS
+from octc.export.imports.network import OnnxNetwork
 from octc.export.lint.check import require_clean
 from octc.export.onnx.encoding import Encoding, encode, encoding_for
-from octc.export.onnx.float import check_batches, read_onnx, write_onnx
+from octc.export.onnx.float import check_batches, facts_of, read_onnx, write_onnx
 from octc.export.onnx.fp16 import write_fp16
 from octc.export.onnx.pack import pack_weights
 from octc.export.openvino import MAIN, write_openvino
 from octc.export.source import Quantised, Source
 from octc.export.tensorrt.variants import narrow, require_agreement, write_half, write_int8
-from octc.imaging.preprocess import Float32
+from octc.imaging.preprocess import Float32, Preprocess
 from octc.stats.temperature import Temperature
 from octc.train.loop.checkpoint import WEIGHTS
 
@@ -56,7 +57,10 @@ class Workshop:
 
     def float_onnx(self, opset: int) -> Made:
         """The float network as FP32 ONNX; batches of 1, 2 and 5 were run."""
-        return self.once(("float", opset), lambda path: self._write(self.source.model, self.source.model, path, opset))
+        model = self.source.model
+        if isinstance(model, OnnxNetwork):
+            return self.once(("float", opset), lambda path: imported_onnx(model, self.source.checkpoint.preprocess, path))
+        return self.once(("float", opset), lambda path: self._write(model, model, path, opset))
 
     def int8_onnx(self, opset: int, encoding: Encoding, floats: frozenset[str], target: str) -> Made:
         """The quantised network as Q/DQ ONNX, linted for `target`."""
@@ -108,6 +112,13 @@ class Job:
     def name(self) -> str:
         """Of the artifact, and of its folder."""
         return "-".join(filter(None, (self.target, self.precision, self.engine)))
+
+
+def imported_onnx(network: OnnxNetwork, pre: Preprocess, path: Path) -> Made:
+    """The ONNX file of an imported network, with the opset that it has."""
+    write_bytes(path, network.artifact.read_bytes())
+    facts = {**facts_of(read_onnx(path)), "bytes": path.stat().st_size, "exporter": "imported"}
+    return Made(str(path), network, {**facts, "batches_run": check_batches(path, pre)})
 
 
 Maker = Callable[[Workshop, Job, Path], Made]

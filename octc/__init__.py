@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from octc.bench.timing.job import bench_artifacts as bench
     from octc.compress.jobs import train_network as train
     from octc.core.errors import OctcError as OctcError
+    from octc.core.import_options import ImportOptions as ImportOptions
+    from octc.export.imports.importing import Imported as Imported
+    from octc.export.imports.importing import import_model as import_model
     from octc.export.own_network import OwnNetwork as OwnNetwork
     from octc.export.own_network import quantize_network as quantize
     from octc.export.request import export as export
@@ -54,6 +57,8 @@ _HOME = {
     "verify": ("octc.bench.parity.verify", "verify_artifact"),
     "ExportOptions": ("octc.export.run", "ExportOptions"),
     "Gate": ("octc.stats.test_plan", "ParityOptions"),
+    "ImportOptions": ("octc.core.import_options", "ImportOptions"),
+    "Imported": ("octc.export.imports.importing", "Imported"),
     "Model": ("octc.runtimes.model", "Model"),
     "OctcError": ("octc.core.errors", "OctcError"),
     "OwnNetwork": ("octc.export.own_network", "OwnNetwork"),
@@ -62,6 +67,7 @@ _HOME = {
     "TableComparison": ("octc.stats.tables", "TableComparison"),
     "compare": ("octc.stats.tables", "compare_tables"),
     "export": ("octc.export", ""),
+    "import_model": ("octc.export.imports.importing", "import_model"),
     "load": ("octc.runtimes.model", "load"),
     "quantize": ("octc.export.own_network", "quantize_network"),
     "train": ("octc.train", ""),
@@ -71,6 +77,8 @@ __all__ = [
     "BenchResult",
     "ExportOptions",
     "Gate",
+    "ImportOptions",
+    "Imported",
     "Model",
     "OctcError",
     "OwnNetwork",
@@ -83,6 +91,7 @@ __all__ = [
     "bench",
     "compare",
     "export",
+    "import_model",
     "load",
     "quantize",
     "report",

@@ -11,7 +11,7 @@ from octc.bench.report.collect.run_summary import RunSummary
 from octc.bench.report.collect.speed import NOT_A_DEVICE
 from octc.bench.report.feed import input_of, input_rows, inside_words, picture_words, values_words
 from octc.bench.report.page import Block, Section, Table, Text
-from octc.datasets.split import CLEAN
+from octc.datasets.split import CLEAN, IMPORTED
 from octc.stats.patients import KNOWN, PARTIAL, UNKNOWN, set_words, words_of
 from octc.store.verdicts import MARK, is_exploratory, word_of
 
@@ -121,6 +121,9 @@ def whose_images(summary: RunSummary) -> Whose:
     }.get(state or "", Whose("split", plain, "Wilson and Tango intervals"))
     if protocol == CLEAN:
         return found
+    if protocol == IMPORTED:
+        unknown = "the network was trained elsewhere, whether it saw these images is not known"
+        return replace(found, disjoint=f"{found.disjoint}; {unknown}")
     return replace(found, split=f"{protocol} split", disjoint="parts share patients or images: a released split, as it is")
 
 

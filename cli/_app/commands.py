@@ -78,6 +78,7 @@ COMMANDS = (
     Command("eval", "octc.cli.eval:evaluate", "Evaluate a run on its select or test part: tables, figures, intervals."),
     Command("compare", "octc.cli.compare:compare", "Two runs, cross-validations or artifacts on the same images."),
     Command("export", "octc.cli.export:export", "Write ONNX, OpenVINO and TensorRT artifacts of a run."),
+    Command("import", "octc.cli.import_:import_", "Make an artifact of a network that was trained elsewhere."),
     Command("analyze", "octc.cli.analyze:analyze", "Rank the layers of a run by what INT8 costs each."),
     Command("ptq", "octc.cli.ptq:ptq", "Compare PTQ engines on one checkpoint."),
     Command("lint", "octc.cli.lint:lint", "Check an ONNX graph for what engines reject, run in float or mis-scale."),

@@ -39,3 +39,27 @@ class BuiltEngine(Document):
     folder: str
     engine: Table | None
     manifest: str
+
+
+class Difference(Document):
+    """Of octc's preprocessing from the stated one, on some pictures."""
+
+    pictures: int
+    levels_mean: float
+    levels_max: int
+    delta_over_s: float | None
+    changed: int
+
+
+class ImportedModel(Document):
+    """Of `octc import`."""
+
+    run: str | None
+    folder: str
+    name: str
+    model: str
+    classes: list[str]
+    preprocess: Table
+    difference: Difference
+    notes: list[str]
+    details: Table

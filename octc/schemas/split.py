@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from octc.schemas.common import Count, Document, PatientIds, Positive
 
-Protocol = Literal["clean", "as-released", "as-released-teacher"]
+Protocol = Literal["clean", "as-released", "as-released-teacher", "imported"]
 Fold = Annotated[list[Positive], Meta(min_length=2, max_length=2)]
 
 

@@ -17,8 +17,8 @@ from tests.house.tree import ROOT
 from tests.tiny_artifacts import shared_run
 
 FOLDER = ROOT / "benchmarks"
-# imported by the others; and the demo and the picture of the README, which tests/house/test_readme.py runs
-NO_SCRIPTS = {"results.py", "seed_loop.py", "demo.sh", "pipeline.py"}
+# imported by the others; what needs atheris; and the demo and the picture of the README (tests/house/test_readme.py)
+NO_SCRIPTS = {"results.py", "seed_loop.py", "demo.sh", "pipeline.py", "fuzz_volumes.py"}
 CLASSES = ("CNV", "DME", "DRUSEN", "NORMAL")
 ABLATION = "--recipe smoke --size 32 --epochs 1 --teacher-epochs 1 --batch 8 --seeds 1 --val 0.4 --device cpu --arms alone;kl"
 # script -> words of each run; {images}: a tree of several depths, {ucsd}: laid out as UCSD, {run}: a finished student
@@ -37,6 +37,7 @@ CASES: dict[str, tuple[str, ...]] = {
         "--place large --full --tiny",
     ),
     "tensorrt_rtx.py": ("test_resnet 64",),
+    "volumes.py": ("{run}/artifacts/onnx-int8 --frames 3 --size 64x48 --rounds 1",),
     "training.py": (
         "--data {images} --rounds 1 --steps 1 --batch 2 --workers 1 --device cpu --quick --json",
         "--full --quick --steps 1 --batch 2 --workers 0",

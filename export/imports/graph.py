@@ -1,0 +1,336 @@
+"""A foreign ONNX file: what it takes and gives, and the same network behind octc's input.
+
+`read_file` checks, `describe` names the image input and the logits, `compose` puts operators in front of the network so that it
+takes what every artifact takes (uint8 [N, C, R, R]) or what every torch network of the house takes (normalised [N, 3, R, R]).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from octc.core.errors import OctcError, shorten
+from octc.export.formats import FORMATS
+from octc.export.onnx.float import INPUT, OUTPUT, opset_of
+from octc.imaging.foreign import Foreign
+from octc.runtimes.onnx_reader.graph import scan_onnx
+from octc.runtimes.safety import ONNX_OPERATORS
+from octc.store.artifacts import LARGEST
+
+LOWEST = 13  # opset: from here on one channel a scale may be quantised, and Squeeze takes its axes as an input
+TYPES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.UINT8: "uint8"}
+LAYOUTS = {"nchw": (1, 2, 3), "nhwc": (3, 1, 2)}  # axes of channels, height, width
+PASSING = ("Identity", "Cast", "Flatten", "Reshape", "Squeeze")  # what may stand behind a softmax
+PREFIX = "octc"
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a foreign graph takes and gives.
+
+    Attributes:
+        input, output: their names. type: a value of TYPES. layout: a key of LAYOUTS. channels: 1 or 3.
+        size: side in pixels, None where it is free. logits: how the output became logits, "" where it was.
+        batch: where the file has a fixed one.
+    """
+
+    input: str
+    output: str
+    type: str
+    layout: str
+    channels: int
+    size: int | None
+    precision: str
+    logits: str = ""
+    batch: int | None = None
+
+
+def refused(text: str, hint: str, place: str | None = None, why: str | None = None) -> OctcError:
+    """A file that cannot become an artifact (E411)."""
+    return OctcError("OCT-E411", text, hint=hint, place=place, why=why)
+
+
+def read_file(path: Path) -> onnx.ModelProto:
+    """An ONNX file with all its weights, those in files beside it too; nothing outside its folder is opened.
+
+    Raises:
+        OctcError: E107 no file, E502 no ONNX, or external data that is missing, E503 external data outside the folder,
+            E504 operators that are not allowed or too large, E401 an opset that is too old or too new.
+    """
+    if not path.is_file():
+        raise OctcError("OCT-E107", f"no file {path}", hint="octc import FILE.onnx", place=str(path))
+    try:
+        facts = scan_onnx(path)
+        proto = onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # protobuf's errors share no base class with octc's reader's
+        text = f"{path.name} cannot be read as ONNX: {(str(error).splitlines() or [type(error).__name__])[0][:200]}"
+        raise OctcError("OCT-E502", text, hint="export it again, as ONNX", place=str(path)) from error
+    _load_external(proto, path)
+    foreign = sorted(f"{d}::{n}" if d else n for d, n in facts.operators if d not in ("", "ai.onnx") or n not in ONNX_OPERATORS)
+    if foreign or facts.subgraphs or facts.functions:
+        extra = [f"{facts.subgraphs} subgraphs"] * bool(facts.subgraphs) + [f"{facts.functions} functions"] * bool(
+            facts.functions
+        )
+        text = f"{path.name} holds what an inference graph of a classifier has not: {shorten([*foreign, *extra])}"
+        raise OctcError(
+            "OCT-E504", text, hint="export the network in eval mode, with operators of ai.onnx only", place=str(path)
+        )
+    _check_versions(proto, path)
+    return proto
+
+
+def _load_external(proto: onnx.ModelProto, path: Path) -> None:
+    """Weights that lie beside the file become part of it."""
+    outside = [tensor for tensor in proto.graph.initializer if tensor.data_location == TensorProto.EXTERNAL]
+    names = {entry.value for tensor in outside for entry in tensor.external_data if entry.key == "location"}
+    for name in sorted(names):
+        pure = PurePosixPath(name)
+        if pure.is_absolute() or ".." in pure.parts or "\\" in name or ":" in name or (path.parent / name).is_symlink():
+            text = f"{path.name} keeps its weights outside its folder: {name!r}"
+            raise OctcError("OCT-E503", text, hint="export it as one file (external_data=False)", place=str(path))
+        if not (path.parent / name).is_file():
+            text = f"the weights of {path.name} are missing: they lie in {name}, which is not beside it"
+            raise OctcError("OCT-E502", text, hint=f"copy {name} into {path.parent}", place=str(path.parent / name))
+    if sum((path.parent / name).stat().st_size for name in names) > LARGEST:
+        raise OctcError(
+            "OCT-E504", f"{path.name} has more than {LARGEST} bytes of weights", hint="a smaller network", place=str(path)
+        )
+    if outside:
+        try:
+            onnx.external_data_helper.load_external_data_for_model(proto, str(path.parent))
+        except Exception as error:  # of onnx's checker, of the file system
+            text = f"the weights of {path.name} cannot be read: {str(error)[:200]}"
+            raise OctcError("OCT-E502", text, hint="export it again", place=str(path)) from error
+        for tensor in outside:
+            tensor.ClearField("external_data")
+            tensor.data_location = TensorProto.DEFAULT
+
+
+def _check_versions(proto: onnx.ModelProto, path: Path) -> None:
+    reads = FORMATS["onnx"].reads
+    assert reads is not None  # the row of ONNX has one
+    found = opset_of(proto) if any(entry.domain in ("", "ai.onnx") for entry in proto.opset_import) else 0
+    if not LOWEST <= found <= reads.highest:
+        text = f"{path.name} has opset {found}; {LOWEST} to {reads.highest} are read on a device"
+        raise OctcError("OCT-E401", text, hint="torch.onnx.export(..., opset_version=18)", place=str(path))
+    proto.ir_version = min(proto.ir_version, reads.ir)  # newer formats say nothing that these opsets use
+
+
+def describe(proto: onnx.ModelProto, output: str | None = None) -> Described:
+    """The image input, the output of one row of numbers an image, the precision. A softmax at the end is taken away.
+
+    Raises:
+        OctcError: E411 another number of inputs than one, no picture, an input that is not square, several outputs and none
+            named, an output that is no row of logits.
+    """
+    graph = proto.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in constants]
+    if len(inputs) != 1:
+        names = shorten([value.name for value in inputs]) or "none"
+        raise refused(
+            f"{len(inputs)} inputs ({names}), one image is needed", "export the network with the image as its only input"
+        )
+    value = inputs[0].type.tensor_type
+    kind, shape = TYPES.get(value.elem_type), [dim.dim_value or None for dim in value.shape.dim]
+    if kind is None or len(shape) != 4:
+        text = f"{inputs[0].name} is no picture: {TensorProto.DataType.Name(value.elem_type).lower()} {shape}"
+        raise refused(text, "float32, float16 or uint8 of [N, channels, height, width] or [N, height, width, channels]")
+    layout = next((name for name, axes in LAYOUTS.items() if shape[axes[0]] in (1, 3)), None)
+    if layout is None:
+        raise refused(f"{inputs[0].name} {shape} has no axis of 1 or 3 channels", "export it with a fixed number of channels")
+    channels, height, width = (shape[axis] for axis in LAYOUTS[layout])
+    if height != width:
+        raise refused(f"{inputs[0].name} takes {height} x {width} px: octc's input is square", "export it for square images")
+    name = _output(proto, output)
+    found, words = _logits_of(graph, name)
+    return Described(inputs[0].name, found, kind, layout, int(channels or 3), height, _precision(proto), words, shape[0])
+
+
+def _output(proto: onnx.ModelProto, named: str | None) -> str:
+    names = [str(value.name) for value in proto.graph.output]
+    if named is not None:
+        if named not in names:
+            raise OctcError("OCT-E104", f"no output {named!r}", hint=f"one of: {shorten(names)}", place="--output")
+        return named
+    if len(names) != 1:
+        raise refused(
+            f"{len(names)} outputs ({shorten(names)})", f"--output {names[0] if names else 'NAME'}, the one of the logits"
+        )
+    return names[0]
+
+
+def _logits_of(graph: onnx.GraphProto, name: str) -> tuple[str, str]:
+    """The tensor of the logits behind an output, and what was left out to have it."""
+    makers = {out: node for node in graph.node for out in node.output}
+    node, passed = makers.get(name), 0
+    while node is not None and node.op_type in PASSING and passed < len(graph.node):
+        node, passed = makers.get(node.input[0]), passed + 1
+    if node is not None and node.op_type in ("Softmax", "LogSoftmax"):
+        return node.input[0], f"{node.op_type} at the end was left out: an artifact gives logits"
+    if node is not None and node.op_type == "Sigmoid":
+        text = f"{name} is a sigmoid: probabilities of labels that do not exclude each other"
+        raise refused(text, "import a network that gives one logit for each class, of which one holds")
+    return name, ""
+
+
+def _precision(proto: onnx.ModelProto) -> str:
+    operators = {node.op_type for node in proto.graph.node}
+    if operators & {"QuantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"}:
+        return "int8"
+    halves = sum(int(np.prod(t.dims)) for t in proto.graph.initializer if t.data_type == TensorProto.FLOAT16)
+    floats = sum(int(np.prod(t.dims)) for t in proto.graph.initializer if t.data_type == TensorProto.FLOAT)
+    return "fp16" if halves > floats else "fp32"
+
+
+def compose(proto: onnx.ModelProto, known: Described, foreign: Foreign, *, as_uint8: bool) -> onnx.ModelProto:
+    """The network behind an input of octc's own: "image" -> "logits", batch axis free.
+
+    Args:
+        foreign: where the network sees less than what is resized to, the middle is cut out in the graph.
+        as_uint8: takes uint8 [N, C, R, R] and normalises; else normalised float32 [N, 3, R, R].
+    """
+    pre, size = foreign.preprocess, foreign.size
+    made = onnx.ModelProto()
+    made.CopyFrom(proto)
+    graph = made.graph
+    names = _rename(graph, {INPUT, OUTPUT})
+    given, result = names.get(known.input, known.input), names.get(known.output, known.output)
+    if known.batch == 1:
+        _free_batch(graph)
+    nodes: list[onnx.NodeProto] = []
+    taken = {out for node in graph.node for out in node.output} | {tensor.name for tensor in graph.initializer}
+    own = _Names(nodes, graph, taken)
+    channels = pre.channels if as_uint8 else 3
+    value = INPUT
+    if as_uint8:
+        scale, shift = (np.asarray(row, np.float32).reshape(1, 3, 1, 1) for row in pre.affine)
+        value = own("Cast", [value], to=TensorProto.FLOAT)
+        value = own("Mul", [value, own.constant("scale", scale)])  # grey is spread to three channels
+        value = own("Sub", [value, own.constant("shift", shift)])
+    if size != pre.size:
+        start = foreign.start(pre.size)
+        ends = [own.constant(name, np.asarray(row, np.int64)) for name, row in
+                (("starts", [start, start]), ("ends", [start + size, start + size]), ("axes", [2, 3]))]  # fmt: skip
+        value = own("Slice", [value, *ends])
+    if known.channels == 1:
+        rows = [own.constant(name, np.asarray(row, np.int64)) for name, row in (("first", [0]), ("last", [1]), ("axis", [1]))]
+        value = own("Slice", [value, *rows])
+    elif foreign.bgr:
+        value = own("Gather", [value, own.constant("order", np.asarray([2, 1, 0], np.int64))], axis=1)
+    if known.type == "uint8":
+        value = own("Mul", [value, own.constant("levels", np.asarray(255, np.float32))])
+        value = own("Clip", [own("Round", [value]), own.constant("low", np.float32(0)), own.constant("high", np.float32(255))])
+        value = own("Cast", [value], to=TensorProto.UINT8)
+    elif known.type == "float16":
+        value = own("Cast", [value], to=TensorProto.FLOAT16)
+    if known.layout == "nhwc":
+        value = own("Transpose", [value], perm=[0, 2, 3, 1])
+    for node in graph.node:
+        node.input[:] = [value if name == given else name for name in node.input]
+    tail: list[onnx.NodeProto] = []
+    after = _Names(tail, graph, taken)
+    last = after("Cast", [result], to=TensorProto.FLOAT)
+    tail.append(helper.make_node("Flatten", [last], [OUTPUT], name=f"{PREFIX}/Flatten", axis=1))
+    body = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*nodes, *body, *tail])
+    kept = [v for v in graph.input if v.name in {t.name for t in graph.initializer}]
+    del graph.input[:], graph.output[:]
+    kind = TensorProto.UINT8 if as_uint8 else TensorProto.FLOAT
+    graph.input.append(helper.make_tensor_value_info(INPUT, kind, ["batch", channels, pre.size, pre.size]))
+    graph.input.extend(kept)
+    graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", "classes"]))
+    _prune(graph)
+    return made
+
+
+def _free_batch(graph: onnx.GraphProto) -> None:
+    """Where a batch of 1 stands in the shape of a Reshape, take that of what is reshaped. Whoever runs the file with batches of
+    several images sees whether the rows are still those of single ones."""
+    holders = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            holders[node.output[0]] = node.attribute[0].t
+    for node in graph.node:
+        shape = holders.get(node.input[1]) if node.op_type == "Reshape" else None
+        zeros = any(attribute.name == "allowzero" and attribute.i for attribute in node.attribute)
+        if shape is None or not shape.dims or shape.dims[0] < 2:
+            continue
+        values = numpy_helper.to_array(shape).copy()
+        if values[0] == 1 and not (zeros and (values == 0).any()):
+            values[0] = 0
+            kept = [attribute for attribute in node.attribute if attribute.name != "allowzero"]
+            del node.attribute[:]
+            node.attribute.extend(kept)
+            own = numpy_helper.from_array(values, f"{PREFIX}/shape of {node.name or node.output[0]}")
+            graph.initializer.append(own)
+            node.input[1] = own.name
+
+
+def _rename(graph: onnx.GraphProto, taken: set[str]) -> dict[str, str]:
+    """Give tensors of the foreign graph that are called as octc's own another name; old name -> new name."""
+    new = {name: f"foreign/{name}" for name in taken}
+    for node in graph.node:
+        node.input[:] = [new.get(name, name) for name in node.input]
+        node.output[:] = [new.get(name, name) for name in node.output]
+    for value in (*graph.initializer, *graph.input, *graph.output):
+        value.name = new.get(value.name, value.name)
+    return new
+
+
+class _Names:
+    """Makes nodes and constants whose names no foreign graph has."""
+
+    def __init__(self, nodes: list[onnx.NodeProto], graph: onnx.GraphProto, taken: set[str]) -> None:
+        self._nodes, self._graph, self._taken = nodes, graph, taken
+
+    def __call__(self, operator: str, inputs: Sequence[str], **attributes: Any) -> str:
+        name = self._free(operator)
+        self._nodes.append(helper.make_node(operator, list(inputs), [name], name=name, **attributes))
+        return name
+
+    def constant(self, word: str, value: Any) -> str:
+        name = self._free(word)
+        self._graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def _free(self, word: str) -> str:
+        name, count = f"{PREFIX}/{word}", 1
+        while name in self._taken:
+            name, count = f"{PREFIX}/{word}_{count}", count + 1
+        self._taken.add(name)
+        return name
+
+
+def _prune(graph: onnx.GraphProto) -> None:
+    """Take away what leads to no output any more (a softmax, heads that were not named), and shapes that were inferred."""
+    wanted, kept = {value.name for value in graph.output}, []
+    for node in reversed(graph.node):
+        if wanted & set(node.output):
+            kept.append(node)
+            wanted |= set(node.input)
+    constants = [tensor for tensor in graph.initializer if tensor.name in wanted]
+    inputs = [value for value in graph.input if value.name in wanted or value.name == INPUT]
+    del graph.node[:], graph.initializer[:], graph.input[:], graph.value_info[:]
+    graph.node.extend(reversed(kept))
+    graph.initializer.extend(constants)
+    graph.input.extend(inputs)
+
+
+def choose_size(known: Described, size: int, source: str) -> None:
+    """Refuse a preprocessing of another size than the graph takes (E104)."""
+    if known.size not in (None, size):
+        text = f"the network takes {known.size} px, its preprocessing ({source}) makes {size} px"
+        raise OctcError(
+            "OCT-E104",
+            text,
+            hint=f"give the preprocessing that it was exported with, for {known.size} px",
+            place="--preprocess",
+        )

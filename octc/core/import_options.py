@@ -1,0 +1,30 @@
+"""What `octc import` may be told; no torch and no onnx, so that a command line can show it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from octc.core.options import option
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """What may be said of an imported network besides its preprocessing and its classes.
+
+    Attributes:
+        data: labelled images, CLASS/IMAGE or a table: makes a run under run_dir.
+        run: a run of an earlier import that this file belongs to.
+        held_out: none of the images of `data` was trained on; without it every verdict says that this is not known.
+    """
+
+    out: str = option("artifacts", shown="Where the artifact goes, without --data", metavar="DIR")
+    run: str | None = option(None, shown="Run of an earlier import that this file belongs to (its INT8 version)", metavar="RUN")
+    held_out: bool = option(False, shown="None of the images under --data was trained on", names=("--held-out",))
+    images: str | None = option(None, shown="Pictures to measure the preprocessing on, without --data", metavar="DIR")
+    output: str | None = option(None, shown="Output that holds the logits, where the graph has several", metavar="NAME")
+    name: str | None = option(None, shown="Name of the network in manifests (the file's)", metavar="NAME")
+    seed: int = option(0, shown="Seed of the split", least=0)
+    force: bool = option(False, shown="Replace an artifact that exists", names=("--force",))
+    data: Path | None = None
+    run_dir: Path = Path("runs")

@@ -1,0 +1,310 @@
+"""octc.import_model: ONNX files and OpenVINO IR of other people become artifacts that answer as the network did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import openvino
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+from torch import nn
+
+import octc
+from octc.core.errors import OctcError
+from octc.datasets.synthetic.bscans import draw_phantom
+from octc.export.imports.presets import read_preset
+from octc.stats.metrics import softmax
+from octc.store.artifacts import read_artifact
+
+CLASSES = ("CNV", "DME", "DRUSEN", "NORMAL")
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+PRE = {"size": 48, "channels": 3, "mean": MEAN, "std": STD}
+Write = Callable[..., Path]
+
+
+class Network(nn.Module):
+    """A network whose logits tell colours, places and levels apart. kind: how it is fed and what it gives."""
+
+    def __init__(self, kind: str = "plain") -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.kind = kind
+        self.stem = nn.Conv2d(1 if kind == "grey" else 3, 8, 5, stride=3)
+        self.head = nn.Linear(8 * 9, 4)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        if self.kind == "nhwc":
+            x = x.permute(0, 3, 1, 2)
+        if self.kind == "uint8":
+            x = (x.float() / 255 - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
+        x = nn.functional.adaptive_avg_pool2d(torch.relu(self.stem(x)), 3)
+        logits = self.head(x.flatten(1))
+        if self.kind == "softmax":
+            return logits.softmax(dim=1)
+        if self.kind == "sigmoid":
+            return logits.sigmoid()
+        if self.kind == "maps":
+            return logits[:, :, None, None]
+        return (logits, x) if self.kind == "two" else logits
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Export a `Network` as people do: one image as the example."""
+
+    def call(kind: str = "plain", *, dynamic: bool = False, external: bool = False, size: int = 48) -> Path:
+        path = tmp_path / f"{kind}.onnx"
+        shape = (1, size, size, 3) if kind == "nhwc" else (1, 1 if kind == "grey" else 3, size, size)
+        example = torch.zeros(shape, dtype=torch.uint8 if kind == "uint8" else torch.float32)
+        shapes: Any = ({0: torch.export.Dim("batch")},) if dynamic else None
+        if dynamic:
+            example = example.repeat(2, 1, 1, 1)
+        torch.onnx.export(
+            Network(kind).eval(), (example,), str(path), dynamo=True, external_data=external, verbose=False,
+            dynamic_shapes=shapes,
+        )  # fmt: skip
+        return path
+
+    return call
+
+
+def picture(width: int = 90, height: int = 60) -> Image.Image:
+    """Colours and edges."""
+    rng = np.random.default_rng(1)
+    smooth = np.kron(rng.integers(0, 256, (height // 10, width // 10, 3)), np.ones((10, 10, 1)))
+    return Image.fromarray(np.clip(smooth + rng.normal(0, 9, smooth.shape), 0, 255).astype(np.uint8))
+
+
+def answer(kind: str, pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Probabilities that the torch network gives for uint8 [3, H, W]."""
+    x = torch.from_numpy(pixels.astype(np.float32) / 255)[None]
+    x = (x - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
+    model = Network(kind).eval()
+    with torch.no_grad():
+        if kind == "uint8":
+            found = model(torch.tensor(pixels)[None])
+        elif kind == "nhwc":
+            found = model(x.permute(0, 2, 3, 1))
+        else:
+            found = model(x[:, :1] if kind == "grey" else x)
+    logits = found[0] if kind == "two" else found
+    if kind == "softmax":
+        return np.asarray(logits.numpy())[0]
+    return softmax(logits.numpy().reshape(1, -1).astype(np.float64))[0]
+
+
+KINDS = ("plain", "nhwc", "grey", "uint8", "softmax", "maps", "two")
+
+
+@pytest.mark.parametrize(("kind", "dynamic"), [*((kind, False) for kind in KINDS), ("plain", True)])
+def test_an_artifact_answers_as_the_network_did(kind: str, dynamic: bool, write: Write, tmp_path: Path) -> None:
+    file = write(kind, dynamic=dynamic)
+    first = onnx.load(str(file)).graph.output[0].name
+    given = {**PRE, "mean": (0.0,) * 3, "std": (1.0,) * 3} if kind == "uint8" else PRE
+    options = octc.ImportOptions(out=str(tmp_path / "out"), output=first if kind == "two" else None, name="theirs")
+    made = octc.import_model(file, given, CLASSES, options=options)
+    artifact = read_artifact(made.folder)
+    assert artifact.details["batches_run"] == [1, 2, 5]
+    assert artifact.lineage["run"] is None
+    assert artifact.model == "theirs"
+    assert made.difference["levels_max"] == 0
+    assert ("Softmax at the end" in " ".join(made.notes)) == (kind == "softmax")
+    image = picture()
+    image.save(tmp_path / "a.png")
+    with octc.load(made.folder, threads=1) as model:
+        (found,) = model.predict([tmp_path / "a.png"])
+    resized = np.asarray(image.resize((48, 48), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    assert found.probabilities is not None
+    np.testing.assert_allclose(list(found.probabilities.values()), answer(kind, resized), atol=2e-5)
+
+
+def test_an_ir_of_openvino_answers_as_the_network_did(write: Write, tmp_path: Path) -> None:
+    for kind in ("plain", "softmax", "nhwc"):
+        core = openvino.Core().read_model(str(write(kind, dynamic=True)))
+        openvino.save_model(core, str(tmp_path / f"{kind}.xml"), compress_to_fp16=False)
+        made = octc.import_model(tmp_path / f"{kind}.xml", PRE, CLASSES, options=octc.ImportOptions(out=str(tmp_path / kind)))
+        assert (made.artifact.target, made.artifact.precision) == ("openvino", "fp32")
+        picture().save(tmp_path / "a.png")
+        with octc.load(made.folder, threads=1) as model:
+            (found,) = model.predict([tmp_path / "a.png"])
+        resized = np.asarray(picture().resize((48, 48), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+        assert found.probabilities is not None
+        np.testing.assert_allclose(list(found.probabilities.values()), answer(kind, resized), atol=2e-5)
+    (tmp_path / "plain.bin").unlink()
+    with pytest.raises(OctcError, match=r"plain\.bin is not beside it") as caught:
+        octc.import_model(tmp_path / "plain.xml", PRE, CLASSES)
+    assert caught.value.code == "OCT-E502"
+
+
+def test_a_middle_that_is_cut_out_and_turned_colours_are_in_the_graph(write: Write, tmp_path: Path) -> None:
+    """Square pictures: resize to 60, the middle 48, blue first. All of it is matched: the answers are those of the source."""
+    stated = {
+        "do_resize": True, "size": {"shortest_edge": 60}, "do_center_crop": True, "crop_size": {"height": 48, "width": 48},
+        "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": MEAN, "image_std": STD,
+        "resample": 3, "do_flip_channel_order": True, "image_processor_type": "X",
+    }  # fmt: skip
+    made = octc.import_model(write(), stated, CLASSES, options=octc.ImportOptions(out=str(tmp_path / "out")))
+    assert made.artifact.preprocess.size == 60
+    image = picture(80, 80)
+    image.save(tmp_path / "a.png")
+    with octc.load(made.folder, threads=1) as model:
+        (found,) = model.predict([tmp_path / "a.png"])
+    seen = np.asarray(image.resize((60, 60), Image.Resampling.BICUBIC)).transpose(2, 0, 1)[:, 6:54, 6:54]
+    # the network takes blue first, and its mean and std are those of the channels as they are named
+    x = (seen / 255 - np.array(MEAN).reshape(3, 1, 1)) / np.array(STD).reshape(3, 1, 1)
+    with torch.no_grad():
+        logits = Network().eval()(torch.from_numpy(np.ascontiguousarray(x[::-1]).astype(np.float32))[None])
+    assert found.probabilities is not None
+    np.testing.assert_allclose(list(found.probabilities.values()), softmax(logits.numpy().astype(np.float64))[0], atol=2e-5)
+
+
+def test_what_is_not_matched_is_said_with_its_difference_on_ten_images(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for i in range(12):
+        draw_phantom("CNV", i, i, (150, 90)).save(tmp_path / "images" / f"{i}.png")
+    stated = {"crop_size": [48], "resize_size": [60], "mean": MEAN, "std": STD, "antialias": False}
+    options = octc.ImportOptions(out=str(tmp_path / "out"), images=str(tmp_path / "images"))
+    made = octc.import_model(write(), stated, CLASSES, options=options)
+    found = made.difference
+    assert found["pictures"] == 10
+    assert found["levels_mean"] > 3
+    assert found["delta_over_s"] > 0.01
+    (note,) = made.notes
+    assert "aspect ratio is kept" in note
+    assert "without antialiasing" in note
+    assert f"{found['changed']} answers are others" in note
+    kept = read_artifact(made.folder).details["imported"]
+    assert kept["difference"] == found
+    assert kept["preprocessing"]["source"] == "torchvision"
+
+
+def damaged(write: Write, how: str, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+    """A file that cannot be imported, and the options it is tried with."""
+    path = tmp_path / "bad.onnx"
+    more: dict[str, Any] = {}
+    if how == "two outputs":
+        return write("two"), more
+    if how == "no such output":
+        return write("two"), {"output": "nothing"}
+    if how == "sigmoid":
+        return write("sigmoid"), more
+    if how == "weights missing":
+        write("plain", external=True)
+        (tmp_path / "plain.onnx.data").rename(tmp_path / "elsewhere.data")
+        return tmp_path / "plain.onnx", more
+    if how == "another size":
+        return write(size=64), more
+    proto = onnx.load(str(write()))
+    if how == "no onnx":
+        path.write_bytes(b"hello" * 50)
+        return path, more
+    if how == "two inputs":
+        proto.graph.input.append(helper.make_tensor_value_info("age", TensorProto.FLOAT, [1]))
+    if how == "no picture":
+        proto.graph.input[0].type.tensor_type.elem_type = TensorProto.INT64
+    if how == "not square":
+        proto.graph.input[0].type.tensor_type.shape.dim[3].dim_value = 64
+    if how == "old opset":
+        proto.opset_import[0].version = 9
+    if how == "new opset":
+        proto.opset_import[0].version = 26
+    if how == "operator of its own":
+        proto.graph.node[0].domain = "com.example"
+        proto.opset_import.append(helper.make_opsetid("com.example", 1))
+    if how == "outside":
+        tensor = proto.graph.initializer[0]
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="../../etc/passwd")
+    if how == "not finite":
+        weights = numpy_helper.to_array(proto.graph.initializer[0]) * np.nan
+        proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(weights, proto.graph.initializer[0].name))
+    path.write_bytes(proto.SerializeToString())
+    return path, more
+
+
+@pytest.mark.parametrize(("how", "code", "words"), [
+    ("two outputs", "OCT-E411", "2 outputs"),
+    ("no such output", "OCT-E104", "no output 'nothing'"),
+    ("sigmoid", "OCT-E411", "do not exclude each other"),
+    ("weights missing", "OCT-E502", "they lie in plain.onnx.data"),
+    ("another size", "OCT-E104", "takes 64 px"),
+    ("no onnx", "OCT-E502", "cannot be read as ONNX"),
+    ("two inputs", "OCT-E411", "2 inputs"),
+    ("no picture", "OCT-E411", "is no picture"),
+    ("not square", "OCT-E411", "48 x 64"),
+    ("old opset", "OCT-E401", "opset 9"),
+    ("new opset", "OCT-E401", "opset 26"),
+    ("operator of its own", "OCT-E504", "com.example::"),
+    ("outside", "OCT-E503", "outside its folder"),
+    ("not finite", "OCT-E701", "not finite"),
+])  # fmt: skip
+def test_a_file_that_cannot_become_an_artifact_is_refused(
+    how: str, code: str, words: str, write: Write, tmp_path: Path
+) -> None:
+    file, more = damaged(write, how, tmp_path)
+    with pytest.raises(OctcError) as caught:
+        octc.import_model(file, PRE, CLASSES, options=octc.ImportOptions(out=str(tmp_path / "out"), **more))
+    assert caught.value.code == code
+    assert words in caught.value.message
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_weights_in_a_file_beside_it_become_part_of_the_artifact(write: Write, tmp_path: Path) -> None:
+    file = write(external=True)
+    assert (tmp_path / "plain.onnx.data").is_file()
+    made = octc.import_model(file, PRE, CLASSES, options=octc.ImportOptions(out=str(tmp_path / "out")))
+    assert sorted(read_artifact(made.folder).files) == ["USE.md", "golden.npz", "model.onnx"]
+
+
+@pytest.mark.parametrize("classes", [("A", "B", "C"), ("A", "B", "C", "C"), ("A",)])
+def test_other_classes_than_logits_are_refused(classes: tuple[str, ...], write: Write, tmp_path: Path) -> None:
+    with pytest.raises(OctcError) as caught:
+        octc.import_model(write(), PRE, classes, options=octc.ImportOptions(out=str(tmp_path / "out")))
+    assert caught.value.code == "OCT-E309"
+
+
+def test_an_artifact_that_is_there_is_replaced_by_force_only(write: Write, tmp_path: Path) -> None:
+    file, options = write(), octc.ImportOptions(out=str(tmp_path / "out"))
+    octc.import_model(file, PRE, CLASSES, options=options)
+    with pytest.raises(OctcError) as caught:
+        octc.import_model(file, PRE, CLASSES, options=options)
+    assert caught.value.code == "OCT-E106"
+    octc.import_model(file, PRE, CLASSES, options=octc.ImportOptions(out=str(tmp_path / "out"), force=True))
+
+
+def test_a_quantised_file_is_an_int8_artifact(write: Write, tmp_path: Path) -> None:
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        rows = iter([{"x": np.random.default_rng(0).normal(size=(1, 3, 48, 48)).astype(np.float32)} for _ in range(4)])
+
+        def get_next(self) -> Any:
+            return next(self.rows, None)
+
+    quantize_static(str(write()), str(tmp_path / "int8.onnx"), Reader(), quant_format=QuantFormat.QDQ, reduce_range=True)
+    made = octc.import_model(tmp_path / "int8.onnx", PRE, CLASSES, options=octc.ImportOptions(out=str(tmp_path / "out")))
+    assert made.artifact.name == "onnx-int8"
+    with octc.load(made.folder, threads=1) as model:
+        assert model.golden.ok
+
+
+def test_a_preset_is_read_from_a_library_and_from_a_file(tmp_path: Path) -> None:
+    timm_own = read_preset("timm:resnet18")
+    assert (timm_own.source, timm_own.size, timm_own.resample) == ("timm", 224, "bicubic")
+    vision = read_preset("torchvision:resnet50")
+    assert (vision.size, vision.between, vision.antialias) == (224, 232, True)
+    (tmp_path / "config.json").write_text(
+        '{"architecture": "x", "pretrained_cfg": {"input_size": [3, 64, 64], "crop_pct": 1.0}}'
+    )
+    assert read_preset(tmp_path / "config.json").between == 64
+    for wrong in ("timm:no_such_net", "torchvision:no_such_net", '{"a": 1}', "[1]", 3):
+        with pytest.raises(OctcError) as caught:
+            read_preset(wrong)
+        assert caught.value.code in ("OCT-E104", "OCT-E107")
