@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from octc.export.imports.importing import Imported as Imported
     from octc.export.imports.importing import import_model as import_model
     from octc.export.own_network import OwnNetwork as OwnNetwork
+    from octc.export.own_network import QuantizeOptions as QuantizeOptions
     from octc.export.own_network import quantize_network as quantize
     from octc.export.request import export as export
     from octc.export.run import ExportOptions as ExportOptions
@@ -64,6 +65,7 @@ _HOME = {
     "OwnNetwork": ("octc.export.own_network", "OwnNetwork"),
     "Prediction": ("octc.runtimes.model", "Prediction"),
     "Preprocess": ("octc.imaging.preprocess", "Preprocess"),
+    "QuantizeOptions": ("octc.export.own_network", "QuantizeOptions"),
     "TableComparison": ("octc.stats.tables", "TableComparison"),
     "compare": ("octc.stats.tables", "compare_tables"),
     "export": ("octc.export", ""),
@@ -84,6 +86,7 @@ __all__ = [
     "OwnNetwork",
     "Prediction",
     "Preprocess",
+    "QuantizeOptions",
     "ReportOptions",
     "TableComparison",
     "VerifyOptions",

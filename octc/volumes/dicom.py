@@ -7,6 +7,7 @@ frames, or of the object. Pixels are decoded by pydicom frame by frame; its `pix
 
 from __future__ import annotations
 
+import logging
 import struct
 import warnings
 import zlib
@@ -203,6 +204,12 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
             E226 cut short, E227 no B-scans, E901 pydicom is not installed.
     """
     need("pydicom")
+    logging.getLogger("pydicom").addHandler(logging.NullHandler())  # it speaks to stderr where nobody listens
+    with _quiet():  # values are parsed when they are asked for, anywhere below
+        return _volumes(path, key, allow_cut)
+
+
+def _volumes(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
     first = _opened(path)
     parts = _concatenation(path, first)
     objects = [first if part == path else _opened(part) for part in parts]

@@ -321,3 +321,14 @@ def test_highdicom_reads_the_same_numbers(tmp_path: Path) -> None:
     volume = read_volume(path)
     for index in range(3):
         assert np.array_equal(image.get_frame(index + 1, apply_real_world_transform=False), volume.raw(index))
+
+
+def test_odd_values_are_not_told_to_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """pydicom warns of and logs values that do not fit their type; warnings are errors in these tests."""
+    path = stored(made(), tmp_path)
+    data = path.read_bytes().replace(b"20260203040506", b"2026-2-3 04:05")
+    path.write_bytes(data.replace(b"P-1 ", b"\xff\xfe1 "))
+    volume = read_volume(path, key=b"site")
+    assert volume.frames == 3
+    assert volume.acquired.value is None
+    assert capfd.readouterr() == ("", "")
