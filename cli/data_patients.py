@@ -8,8 +8,9 @@ import typer
 
 from octc.cli._app.session import Session
 from octc.cli._app.tables import Rows
-from octc.cli.data import NAME, place_of, ticking
+from octc.cli.data import NAME, place_of
 from octc.core.errors import OctcError
+from octc.core.progress import counting
 
 
 def patients(
@@ -34,7 +35,7 @@ def patients(
     if save and rule is None:
         raise OctcError("OCT-E102", "--save needs a rule", hint="--patients unknown, --patient-pattern or --patient-from")
     name, root = place_of(session, what)
-    with ticking(session, "sums") as step:
+    with counting(session, "checksums") as step:
         samples = scan_dataset(name, root, progress=step)
     kept = read_rule(session.run_dir, samples.digest)
     chosen = rule or kept

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -190,6 +190,15 @@ def write_rule(run_dir: Path, digest: str, rule: PatientRule) -> None:
         known = {}
     run_dir.mkdir(parents=True, exist_ok=True)
     write_json(run_dir / STORE, {**(known if isinstance(known, dict) else {}), digest: asdict(rule)})
+
+
+def by_saved_rule(samples: Samples, run_dir: Path, say: Callable[[str], None]) -> Samples:
+    """The samples with the patients of the rule that was written down for them in a run folder; else as they are."""
+    rule = read_rule(run_dir, samples.digest)
+    if rule is None:
+        return samples
+    say(f"patients by {rule} (octc data patients)")
+    return apply_rule(samples, rule)
 
 
 def patients_by_class(items: Sequence[Sample], classes: Sequence[str]) -> dict[str, int]:
