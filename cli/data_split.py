@@ -10,7 +10,8 @@ import typer
 
 from octc.cli._app.session import Session
 from octc.cli._app.tables import Rows
-from octc.cli.data import NAME, people_cell, place_of, tell_scan, ticking
+from octc.cli.data import NAME, people_cell, place_of, tell_scan
+from octc.core.progress import counting
 
 if TYPE_CHECKING:
     from octc.datasets.split import Split
@@ -32,7 +33,7 @@ def split(
     from octc.datasets.released_splits import make_splits
 
     name, root = place_of(session, what)
-    with ticking(session, "sums") as step:
+    with counting(session, "checksums") as step:
         samples = scan_dataset(name, root, progress=step)
     tell_scan(session, samples)
     made = make_splits(samples, name, protocol, folds, seed)
@@ -68,10 +69,10 @@ def stats(
     from octc.datasets.statistics import read_stats
 
     name, root = place_of(session, what)
-    with ticking(session, "sums") as step:
+    with counting(session, "checksums") as step:
         samples = scan_dataset(name, root, progress=step)
     tell_scan(session, samples)
-    with ticking(session, "images") as step:
+    with counting(session, "images") as step:
         found = read_stats(samples, made := make_split(samples, name, seed), step)
     if whose := made.patient_ids.warning:
         session.warn("OCT-W212", whose)
@@ -119,17 +120,9 @@ def _say(session: Session, one: Split, several: bool) -> None:
     elif not leaks:
         session.warn("OCT-W219", f"{head}{one.note}")
     if one.dropped and one.protocol == CLEAN:
-        session.say(f"{head}{dropped_words(one)}")
+        session.say(f"{head}{one.dropped_words}")
     elif one.dropped:
         session.say(f"{head}{one.dropped} training images are used by nobody, as released")
-
-
-def dropped_words(one: Split) -> str:
-    """What the training images share with the official test that are left out."""
-    from octc.stats.patients import UNKNOWN
-
-    what = "their content" if one.patient_ids.state == UNKNOWN else "a patient or their content"
-    return f"{one.dropped} training images share {what} with test and are left out"
 
 
 def _json(one: Split, *, single: bool = False) -> dict[str, object]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from octc.bench.report.job import report_run as report
     from octc.bench.timing.job import BenchResult as BenchResult
     from octc.bench.timing.job import bench_artifacts as bench
+    from octc.compress.jobs import train_network as train
     from octc.core.errors import OctcError as OctcError
     from octc.core.import_options import ImportOptions as ImportOptions
     from octc.export.imports.importing import Imported as Imported
@@ -71,6 +72,7 @@ _HOME = {
     "import_model": ("octc.export.imports.importing", "import_model"),
     "load": ("octc.runtimes.model", "load"),
     "quantize": ("octc.export.own_network", "quantize_network"),
+    "train": ("octc.train", ""),
 }
 __all__ = [
     "BenchOptions",
@@ -96,6 +98,7 @@ __all__ = [
     "load",
     "quantize",
     "report",
+    "train",
     "verify",
 ]
 
