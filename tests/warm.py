@@ -125,7 +125,8 @@ def _watch(line: socket.socket) -> None:
         return
     for stream in streams:
         os.close(stream)
-    line.sendall(f"{child}\n".encode())
+    with suppress(OSError):  # who asked may have been killed meanwhile
+        line.sendall(f"{child}\n".encode())
     _kill_with(line, child)
     _, status = os.waitpid(child, 0)
     with suppress(OSError):

@@ -2,7 +2,7 @@
 
 Slower than `octc.train.batches.augment`, and there for comparison. A recipe names one in `Stage.views`; `Stage.canvas` is
 the size
-of the first resize. "...-as-released" repeats KD-OCT; the other ones mend what did nothing there: translation by a share of
+of the first resize. "...-as-released" repeats KD-OCT; the other ones repair what did nothing there: translation by a share of
 the side instead of a tenth of a pixel, and no saturation on grey pictures. Draws depend on (seed, epoch, index) alone.
 """
 

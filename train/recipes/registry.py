@@ -51,7 +51,7 @@ __all__ = [
 
 
 def smoke() -> Recipe:
-    """Seconds, for tests: two MobileNetV4-Small at 96 and 64 px from random weights, on phantoms.
+    """Seconds, for tests: two MobileNetV4-Small at 96 and 64 px from random weights, on synthetic images.
 
     Command: octc data phantom && octc train teacher --dataset phantom --recipe smoke
     Cost: well under a minute on two cores. Score: chance; it shows the way, not the goal.
