@@ -94,8 +94,8 @@ def trained(place: Place, name: str, kind: str, recipe: Recipe, seed: int, teach
         run = Run(place.folder / "runs" / known[name])
     if not (run.path / "train" / META).is_file():
         start = time.monotonic()
-        context = place.context(run, recipe, seed, resume)
-        made = train_teacher(context) if kind == "teacher" else train_student(context, teacher)
+        context = replace(place.context(run, recipe, seed, resume), teachers=() if teacher is None else (teacher,))
+        made = train_teacher(context) if kind == "teacher" else train_student(context)
         run.log_stage("train", sha256=made.sha256, metrics=made.metrics)
         run.update(status="done")
         sys.stderr.write(f"{name}: val accuracy {made.metrics['val_accuracy']:.4f} ({time.monotonic() - start:.0f} s)\n")

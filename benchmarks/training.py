@@ -48,7 +48,7 @@ from octc.machine.host import read_machine, usable_threads
 from octc.train.batches.images import cached_images
 from octc.train.distill.cached_logits import Drawn
 from octc.train.distill.teachers import Teacher, asked, cache_of, cached_ways, distilled_loss, fast
-from octc.train.loop.fit import fit
+from octc.train.loop.fit import FitOptions, fit
 from octc.train.loop.label_losses import label_loss
 from octc.train.loop.memory import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, keep_memory
 from octc.train.loop.processes import make_accelerator
@@ -179,10 +179,8 @@ def _fit_seconds(work: Work, student: torch.nn.Module, data: Data, loss: Any) ->
     ends: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        fit(
-            student, stage, data, loss, folder=Path(folder), facts={}, seed=0, accelerator=work.accelerator, resume=False,
-            tick=lambda _: ends.append(time.perf_counter()), report=lambda _: None,
-        )  # fmt: skip
+        options = FitOptions(Path(folder), {}, 0, work.accelerator, lambda _: ends.append(time.perf_counter()), lambda _: None)
+        fit(student, stage, data, loss, options)
     return ends[work.steps - 1] - start
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,28 +21,14 @@ def analyze(
     """Rank the layers of a run's INT8 network by what each costs on the validation set. Writes runs/<id>/analysis/."""
     from octc.cli.export import find_student
     from octc.core.optional import need
-    from octc.core.progress import absolute
 
     chosen = find_student(session, run)
     session.run_id = chosen.id
     for module in ("torch", "timm", "safetensors"):
         need(module)
-    from octc.compress.sensitivity import work
-    from octc.export.sensitivity import BATCH, FOLDER, IMAGES, KEEP, sensitivity_of
-    from octc.export.source import calibration_work, quantise, read_source
-    from octc.store.locations import image_root
-    from octc.store.runs import owning
-    from octc.train.batches.images import cached_images
+    from octc.export.sensitivity import FOLDER, KEEP, analyse_run
 
-    with owning(chosen) as recovered:
-        if recovered:
-            session.say(recovered)
-        source = read_source(chosen, image_root(chosen, session.data, os.environ))
-        with session.progress("calibration", calibration_work(source) or None) as step:
-            quantised = quantise(source, progress=absolute(step))
-        images = cached_images(source.cache, source.root, source.split.parts["val"], source.checkpoint.preprocess)
-        with session.progress("layers", work(quantised.module, min(len(images), IMAGES), BATCH)) as step:
-            found = sensitivity_of(source, quantised, images, session.say, step)
+    found = analyse_run(chosen, data=session.data, reporter=session)
     folder = chosen.path / FOLDER
     session.report({"run": chosen.id, "folder": str(folder), **found.to_json()})
     session.result(table(found, chosen.id))

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from octc.cli._app.session import Session
-from octc.core.errors import OctcError
 
 PASSWORD = "OCTC_KEY_PASSWORD"
 
@@ -21,22 +20,19 @@ def sign(
     force: Annotated[bool, typer.Option("--force", help="Replace a signature that is there")] = False,
 ) -> int:
     """Sign artifacts. A key: openssl genpkey -algorithm ed25519 -out key.pem."""
+    import msgspec
+
     from octc.store.find import find_artifacts
-    from octc.store.signature import POLICY, SIGNATURE
-    from octc.store.signature import sign as sign_folder
+    from octc.store.signature import POLICY
+    from octc.store.signing import sign_artifacts
 
     os.environ[POLICY] = "optional"  # what is to be signed need not be signed yet
     founds, words = find_artifacts(artifact, session.run_dir, os.environ)
     session.say(words)
-    there = [one.folder / SIGNATURE for one in founds if (one.folder / SIGNATURE).exists()]
-    if there and not force:
-        raise OctcError("OCT-E106", f"output exists: {there[0]}", hint="--force", place=str(there[0]))
-    signed = []
-    for one in founds:
-        who = sign_folder(one.folder, Path(key), os.environ.get(PASSWORD))
-        signed.append({"artifact": one.artifact.name, "key": who, "file": str(one.folder / SIGNATURE)})
-        session.result(f"signed {one.folder} with the key {who}")
-    session.report({"signed": signed})
+    signed = sign_artifacts(founds, Path(key), os.environ.get(PASSWORD), force=force)
+    for found, one in zip(founds, signed, strict=True):
+        session.result(f"signed {found.folder} with the key {one.key}")
+    session.report({"signed": [msgspec.to_builtins(one) for one in signed]})
     return 0
 
 
@@ -46,23 +42,15 @@ def verify(
     key: Annotated[str | None, typer.Option(metavar="FILE", help="Public key that must have signed (PEM)")] = None,
 ) -> int:
     """Check checksums and signatures of artifacts; ends with 3 where one is unsigned, not whole, or signed by somebody else."""
-    from octc.core.files import sha256_file
-    from octc.core.optional import need
-    from octc.store.artifacts import MANIFEST
-    from octc.store.find import find_artifacts
-    from octc.store.signature import POLICY, TRUSTED, check_signature
+    import msgspec
 
-    need("cryptography")
+    from octc.store.find import find_artifacts
+    from octc.store.signing import verify_artifacts
+
     founds, words = find_artifacts(artifact, session.run_dir, os.environ)
     session.say(words)
-    asked = dict(os.environ) if key is None else {**os.environ, POLICY: "required", TRUSTED: key}
-    rows = []
-    for one in founds:
-        who = check_signature(one.folder, sha256_file(one.folder / MANIFEST), asked)
-        if who is None:
-            hint = f"octc artifact sign {one.folder} --key key.pem"
-            raise OctcError("OCT-E507", f"{one.folder} is not signed", hint=hint, place=str(one.folder))
-        rows.append({"artifact": one.artifact.name, "key": who, "files": len(one.artifact.files)})
-        session.result(f"{one.folder}: {len(one.artifact.files)} files as signed by the key {who}")
-    session.report({"verified": rows})
+    rows = verify_artifacts(founds, os.environ, key)
+    for found, one in zip(founds, rows, strict=True):
+        session.result(f"{found.folder}: {one.files} files as signed by the key {one.key}")
+    session.report({"verified": [msgspec.to_builtins(one) for one in rows]})
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
 from pathlib import Path
@@ -72,10 +71,10 @@ def examples() -> dict[str, Any]:
     """What the template shows where an option has no default: what the code takes then. A file with all of it is valid."""
     from octc.bench.timing.profiles import STANDARD
     from octc.bench.timing.remote_job import PYTHON
-    from octc.cli.train import SEED
     from octc.datasets.registry import DATASETS
     from octc.export.formats import opsets
     from octc.machine.cpu import usable_threads
+    from octc.schemas.training import SEED
     from octc.train.recipes.registry import DEFAULT, RECIPES
 
     recipe = RECIPES[DEFAULT]()
@@ -135,13 +134,12 @@ def _default(path: str, key: Key) -> Any:
     if path in PLAIN:
         return PLAIN[path]
     section, _, name = path.partition(".")
-    from octc.cli._app.commands import COMMANDS
+    from octc.cli._app.commands import COMMANDS, load
 
     for entry in COMMANDS:
         if entry.name.split()[0] != section:
             continue
-        module, _, function = entry.where.partition(":")
-        options = inspect.signature(getattr(importlib.import_module(module), function)).parameters
+        options = inspect.signature(load(entry)).parameters
         if (key.option or name) in options:
             default = options[key.option or name].default
             return None if default == "auto" else default

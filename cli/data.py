@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +12,7 @@ import typer
 from octc.cli._app.session import Session
 from octc.cli._app.tables import Rows, wrapped
 from octc.core.errors import OctcError, Several
-from octc.core.progress import Step
+from octc.core.progress import counting
 
 if TYPE_CHECKING:
     from octc.datasets.audit import AuditReport
@@ -59,7 +58,7 @@ def check(
     from octc.datasets.audit import audit
 
     name, root = place_of(session, what)
-    with ticking(session, "checksums") as scanned, ticking(session, "images") as read:
+    with counting(session, "checksums") as scanned, counting(session, "images") as read:
         report = audit(name, root, near_duplicates, expect, scanned, read)
     session.report(report.to_json())
     session.result(_audit_table(report))
@@ -92,7 +91,7 @@ def phantom(
 
     root = Path(folder or session.data or str(spec_of("phantom").default_root))
     people = patients or max(2, images // 2)
-    with ticking(session, "drawing") as step:
+    with counting(session, "drawing") as step:
         total = write_phantoms(root, images, people, seed, severity=severity, force=force, progress=step)
     session.report({"root": str(root), "images": total, "patients": 4 * people, "seed": seed, "severity": severity})
     session.result(f"{total} images of {4 * people} synthetic patients in {root}")
@@ -114,22 +113,6 @@ def place_of(session: Session, what: str) -> tuple[str, Path]:
         how = "told by its folders"
     session.say(f"using data set {name} in {root} ({how})")
     return name, root
-
-
-@contextmanager
-def ticking(session: Session, label: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar whose total is known at the first step."""
-    with ExitStack() as stack:
-        steps: list[Step] = []
-        last = [0]
-
-        def tick(done: int, total: int) -> None:
-            if not steps:
-                steps.append(stack.enter_context(session.progress(label, total)))
-            steps[0](done - last[0])
-            last[0] = done
-
-        yield tick
 
 
 def tell_scan(session: Session, samples: Samples) -> None:

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from octc.cli._app.session import Session
-from octc.cli.data import ticking
 from octc.core.errors import OctcError
+from octc.core.progress import counting
 
 
 def fetch(
@@ -46,7 +46,7 @@ def fetch(
     root = Path(session.data or str(spec_of(name).default_root))
     with ExitStack() as stack:
         options = FetchOptions(place, sha256, size or SIZES[0], force, session.offline)
-        done = fetch_source(source, root, session.say, lambda label: stack.enter_context(ticking(session, label)), options)
+        done = fetch_source(source, root, session.say, lambda label: stack.enter_context(counting(session, label)), options)
     session.report(asdict(done))
     session.result(f"{done.written} files of {name} in {root}")
     chosen = "" if session.data is None else f" --data {root}"

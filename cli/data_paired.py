@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from octc.cli._app.session import Session
-from octc.cli.data import ticking
+from octc.core.progress import counting
 
 
 def paired_phantom(
@@ -27,7 +27,7 @@ def paired_phantom(
     from octc.datasets.synthetic.paired import write_paired
 
     root = Path(folder or session.data or str(spec_of("paired-phantom").default_root))
-    with ticking(session, "drawing") as step:
+    with counting(session, "drawing") as step:
         total = write_paired(root, patients, images, seed, force=force, progress=step)
     session.report({"root": str(root), "images": total, "patients": patients, "seed": seed})
     session.result(f"{total} images of {2 * patients} synthetic eyes in {root}")

@@ -10,7 +10,8 @@ import typer
 
 from octc.cli._app.session import Session
 from octc.cli._app.tables import Rows
-from octc.cli.data import NAME, people_cell, place_of, tell_scan, ticking
+from octc.cli.data import NAME, people_cell, place_of, tell_scan
+from octc.core.progress import counting
 
 if TYPE_CHECKING:
     from octc.datasets.split import Split
@@ -28,12 +29,14 @@ def split(
 ) -> int:
     """Show the split that a run with this seed trains on (by patient, where patients are known), or the folds of a
     cross-validation."""
+    from octc.datasets.patient_rules import by_saved_rule
     from octc.datasets.registry import scan_dataset
     from octc.datasets.released_splits import make_splits
 
     name, root = place_of(session, what)
-    with ticking(session, "sums") as step:
+    with counting(session, "checksums") as step:
         samples = scan_dataset(name, root, progress=step)
+    samples = by_saved_rule(samples, session.run_dir, session.say)
     tell_scan(session, samples)
     made = make_splits(samples, name, protocol, folds, seed)
     written = _write(made, Path(out)) if out else []
@@ -63,15 +66,17 @@ def stats(
     seed: Annotated[int, typer.Option(min=0, help="of the split whose training part the pixels are taken from")] = 0,
 ) -> int:
     """Images and patients of each class, sizes, and the mean and deviation of the pixels (training images only)."""
+    from octc.datasets.patient_rules import by_saved_rule
     from octc.datasets.registry import scan_dataset, spec_of
     from octc.datasets.split import make_split
     from octc.datasets.statistics import read_stats
 
     name, root = place_of(session, what)
-    with ticking(session, "sums") as step:
+    with counting(session, "checksums") as step:
         samples = scan_dataset(name, root, progress=step)
+    samples = by_saved_rule(samples, session.run_dir, session.say)
     tell_scan(session, samples)
-    with ticking(session, "images") as step:
+    with counting(session, "images") as step:
         found = read_stats(samples, made := make_split(samples, name, seed), step)
     if whose := made.patient_ids.warning:
         session.warn("OCT-W212", whose)
@@ -119,17 +124,9 @@ def _say(session: Session, one: Split, several: bool) -> None:
     elif not leaks:
         session.warn("OCT-W219", f"{head}{one.note}")
     if one.dropped and one.protocol == CLEAN:
-        session.say(f"{head}{dropped_words(one)}")
+        session.say(f"{head}{one.dropped_words}")
     elif one.dropped:
         session.say(f"{head}{one.dropped} training images are used by nobody, as released")
-
-
-def dropped_words(one: Split) -> str:
-    """What the training images share with the official test that are left out."""
-    from octc.stats.patients import UNKNOWN
-
-    what = "their content" if one.patient_ids.state == UNKNOWN else "a patient or their content"
-    return f"{one.dropped} training images share {what} with test and are left out"
 
 
 def _json(one: Split, *, single: bool = False) -> dict[str, object]:

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import shutil
-import socket
-import sys
 import textwrap
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,15 +11,12 @@ import typer
 
 from octc.cli._app.session import Session
 from octc.core.errors import OctcError
-from octc.core.optional import have
-from octc.machine.checks import TARGETS, Check, seen_from
+from octc.machine.checks import TARGETS, Check
 
 if TYPE_CHECKING:
-    from octc.core.targets import Target
+    pass
 
 SIGNS = {"ok": "✓", "info": "·", "warning": "!", "problem": "✗"}
-ELSEWHERE = ("192.0.2.1", 9)  # RFC 5737: an address that belongs to nobody; the guard refuses before anything is sent
-MOST = 10  # artifacts that are listed
 
 
 def doctor(
@@ -42,10 +32,12 @@ def doctor(
     ] = None,
 ) -> int:
     """Say what this machine can do and how to resolve the rest. Ends with 4 when there is a problem."""
-    if target is not None and target not in TARGETS:
-        raise OctcError("OCT-E104", f"unknown target {target!r}", hint=f"one of: {', '.join(TARGETS)}", place="--target")
-    checks = [seen_from(check, target) for check in _all_checks(session, target)]
-    checks += [] if log is None else [_explained(log)]
+    from octc.runtimes.doctor import DoctorOptions, examine, explained
+    from octc.train.recipes.weight_packages import PACKAGES
+
+    weights = {"weights": tuple(package.module for package in PACKAGES.values())}
+    checks = examine(DoctorOptions(target, session.run_dir, session.data, session.offline, weights))
+    checks += [] if log is None else [explained(log)]
     counts = Counter(check.state for check in checks)
     session.report({"target": target, "checks": [_plain(check) for check in checks], "counts": {k: counts[k] for k in SIGNS}})
     last = f"{counts['ok']} ok · {counts['warning']} warnings · {counts['problem']} problems"
@@ -55,223 +47,6 @@ def doctor(
         hint = next((check.hint for check in problems if check.hint), "the lines marked ✗ say how")
         raise OctcError("OCT-E905", f"problems on this machine: {len(problems)}", why=why, hint=hint)
     return 0
-
-
-def _all_checks(session: Session, target: str | None) -> list[Check]:
-    """Every group, in the order in which they are shown; those that wait for other programs wait together."""
-    groups: tuple[Callable[[Session], list[Check]], ...] = (
-        _packages,
-        lambda _: _cpu(target),
-        _memory,
-        _gpu,
-        lambda _: _runtimes(session, target),
-        _sensors,
-        _data,
-        _network,
-        _telemetry,
-    )
-    with ThreadPoolExecutor(len(groups)) as pool:
-        return [check for found in pool.map(lambda group: group(session), groups) for check in found]
-
-
-def _packages(_session: Session) -> list[Check]:
-    from octc.core.optional import EXTRAS, distribution_of, missing_modules, modules_of
-    from octc.core.targets import TARGETS as ENGINES
-    from octc.core.targets import extras
-    from octc.machine.host import versions
-    from octc.train.recipes.weight_packages import PACKAGES
-
-    group, python = "Python and packages", platform.python_version()
-    old = sys.version_info < (3, 10)
-    found = [Check(group, "problem" if old else "ok", f"Python {python}", "install Python 3.10 or newer" if old else "")]
-    core = versions(("octc", "numpy", "pillow", "scipy", "rich", "typer"))
-    found.append(Check(group, "ok", ", ".join(f"{name} {number}" for name, number in core.items())))
-    without = {EXTRAS[m]: f"no {one.title} artifact runs here" for one in ENGINES.values() for m in one.needs if m in EXTRAS}
-    without |= {"train": "no training here; bench works", "export": "no export here; bench works"}
-    for extra in extras():
-        if lacking := missing_modules(extra):
-            text = f"{', '.join(lacking)} not installed ({without.get(extra, f'extra {extra}')})"
-            needed = ("gpu",) if extra == "train" else ()
-            found.append(Check(group, "warning", text, f"pip install 'octc[{extra}]'", "OCT-E901", needed))
-        else:
-            known = versions(tuple(map(distribution_of, modules_of(extra))))
-            found.append(Check(group, "ok", f"extra {extra}: {', '.join(f'{n} {v}' for n, v in known.items())}"))
-    small = {"weights": tuple(package.module for package in PACKAGES.values()), "yaml": ("yaml",)}
-    for extra, modules in small.items():
-        lacking = [name for name in modules if not have(name)]
-        text = f"extra {extra}: {', '.join(lacking)} not installed" if lacking else f"extra {extra}"
-        hint = f"pip install 'octc[{extra}]'" if lacking else ""
-        found.append(Check(group, "warning" if lacking else "ok", text, hint, "OCT-E901" if lacking else None))
-    return [*found, *_conflicts(group)]
-
-
-def _conflicts(group: str) -> list[Check]:
-    from octc.machine.package_conflicts import can_check, find_conflicts, same_module
-
-    if not can_check():
-        return [Check(group, "info", "versions are not checked against each other: packaging is not installed", "pip check")]
-    found = [Check(group, "problem", c.message(), c.hint(), "OCT-E902") for c in find_conflicts()]
-    for names in same_module():
-        text = f"{' and '.join(names)} overwrite each other"
-        found.append(Check(group, "warning", text, f"pip uninstall {names[0]}, then install {names[1]} again", "OCT-E902"))
-    return found or [Check(group, "ok", "installed versions fit each other")]
-
-
-def _cpu(target: str | None) -> list[Check]:
-    from octc.machine.checks import check_cpu, check_kind
-    from octc.machine.cpu import usable_threads
-    from octc.machine.host import read_machine
-
-    machine = read_machine(gpus=False)
-    kind = check_kind(platform.machine(), target)
-    return [*kind, *check_cpu(machine, os.environ, usable_threads(machine.cpus))]
-
-
-def _memory(session: Session) -> list[Check]:
-    from octc.machine.checks import check_memory
-
-    return check_memory(session.run_dir, os.environ, trains=have("torch"))
-
-
-def _gpu(_session: Session) -> list[Check]:
-    from octc.machine.checks import check_gpu, gpu_users
-    from octc.machine.host import read_gpus, versions
-    from octc.machine.jetson import read_jetson
-
-    gpus = read_gpus()
-    others = gpu_users() if gpus else None
-    return check_gpu(gpus, versions(("torch",)).get("torch"), others, read_jetson()["jetpack"])
-
-
-def _explained(log: Path) -> Check:
-    from octc.runtimes.tensorrt.doctor import explain_log
-
-    if str(log) != "-" and not log.is_file():
-        raise OctcError("OCT-E107", f"no file {log}", hint="pip install ... 2>&1 | tee FILE", place="--log")
-    return explain_log(sys.stdin.read() if str(log) == "-" else log.read_text(errors="replace"))
-
-
-def _runtimes(session: Session, target: str | None) -> list[Check]:
-    from octc.core.targets import TARGETS as ENGINES
-    from octc.machine.checks import check_engines
-    from octc.runtimes.probe import ask
-
-    group, closer = "Runtimes", target in ("tensorrt", "jetson")
-    asked = {n: one for n, one in ENGINES.items() if one.asks and have(one.library) and not (closer and n == "tensorrt")}
-    found = []
-    with ThreadPoolExecutor(len(ENGINES)) as pool:
-        for name, said in zip(asked, pool.map(ask, asked), strict=True):
-            found.append(_engine(group, asked[name], said))
-    here = [one.library for one in asked.values()]
-    found += check_engines(platform.machine(), here)
-    if all(one.on_gpu for one in asked.values()):
-        text = "no inference engine is installed: nothing can be measured or predicted here"
-        found.append(Check(group, "problem", text, "pip install 'octc[ort]'", "OCT-E901", matters=("x86",)))
-    if closer:
-        from octc.runtimes.tensorrt.doctor import check_tensorrt
-
-        found += check_tensorrt(os.environ)
-    elif "tensorrt" not in here:
-        tool = shutil.which("trtexec") is not None
-        text = "TensorRT: trtexec is here, the Python module is not" if tool else "TensorRT not installed"
-        hint = "pip install 'octc[tensorrt]'   (on a Jetson it is part of JetPack)"
-        found.append(Check(group, "info", text, hint, "OCT-E903", needed=("tensorrt", "jetson")))
-    return [*found, *_artifacts(session, group)]
-
-
-def _engine(group: str, engine: Target, said: dict[str, Any]) -> Check:
-    name = engine.library
-    if "slow" in said:
-        hint = "octc doctor again when this machine is less busy"
-        return Check(group, "warning", f"{name}: {said['slow']}", hint, "OCT-E903", (), engine.machines)
-    if "error" in said:
-        hint = f"pip install --force-reinstall {name}"
-        return Check(
-            group, "problem", f"{name} is installed and does not start: {said['error']}", hint, "OCT-E903", (), engine.machines
-        )
-    reads = f", reads ONNX up to opset {said['opset']}, IR {said['ir']}" if said.get("opset") else ""
-    devices = (
-        f" ({', '.join(device.removesuffix('ExecutionProvider') for device in said['devices'])})" if said["devices"] else ""
-    )
-    return Check(group, "ok", f"{name} {said['version']}{devices}{reads}")
-
-
-def _artifacts(session: Session, group: str) -> list[Check]:
-    """The artifacts that `octc bench` would take, and which of them run here."""
-    from octc.runtimes.registry import why_not
-    from octc.store.find import find_artifacts
-
-    try:
-        founds, words = find_artifacts(None, session.run_dir, os.environ)
-    except OctcError as error:
-        if error.code == "OCT-E107":
-            return [Check(group, "info", "no artifact here yet", "octc export, or copy one to ./artifacts")]
-        return [Check(group, "problem", error.message, error.hint, error.code)]
-    checks = []
-    for found in founds[:MOST]:
-        reason = why_not(found.artifact)
-        text = f"artifact {found.artifact.name} {'runs here' if reason is None else 'does not run here: ' + reason}"
-        checks.append(Check(group, "ok" if reason is None else "info", text))
-    if len(founds) > MOST:
-        checks.append(Check(group, "info", f"… and {len(founds) - MOST} more artifacts"))
-    if "passed over: " in words:
-        text = f"damaged: {words.partition('passed over: ')[2]}"
-        checks.append(Check(group, "problem", text, "copy it again from where it was made", "OCT-E501"))
-    return checks
-
-
-def _sensors(_session: Session) -> list[Check]:
-    from octc.machine.checks import check_sensors
-
-    return check_sensors()
-
-
-def _data(session: Session) -> list[Check]:
-    from octc.datasets.registry import DATASETS, find_root
-    from octc.store.runs import scan_runs
-
-    found = []
-    for name, spec in DATASETS.items():
-        if spec.default_root is None:
-            continue
-        try:
-            root = find_root(name, session.data, os.environ)
-        except OctcError as error:
-            found.append(Check("Data", "info", f"{name} not here", error.hint, error.code))
-            continue
-        place = spec.default_root if str(root) == spec.default_root.removeprefix("./") else "where --data or OCTC_DATA says"
-        runs = scan_runs(session.run_dir, dataset=name)
-        digest = str(runs[0].read().get("split_digest") or "") if runs else ""
-        split = f"split {digest[:12]} of {runs[0].id}" if digest else "no run on it yet"
-        found.append(Check("Data", "ok", f"{name}: {place}, {split}", f"octc data check {name}"))
-    return found
-
-
-def _network(session: Session) -> list[Check]:
-    from octc.machine.checks import check_network
-
-    found = check_network(os.environ, offline=session.offline)
-    return [*found, _proof()] if session.offline else found
-
-
-def _proof() -> Check:
-    """Try to connect under the guard. It must be refused."""
-    try:
-        socket.create_connection(ELSEWHERE, timeout=0.5).close()
-    except OctcError as error:
-        return Check("Network", "ok", f"a connection was tried under --offline and refused ({error.code})")
-    except OSError:
-        pass
-    return Check("Network", "problem", "a connection was tried under --offline and not refused", "report this", "OCT-E990")
-
-
-def _telemetry(_session: Session) -> list[Check]:
-    from octc.core.telemetry import DEPENDENCIES
-    from octc.machine.checks import check_telemetry
-    from octc.machine.host import versions
-
-    installed = versions(tuple(name for one in DEPENDENCIES for name in one.names))
-    return check_telemetry(installed, os.environ, sys.modules, Path(os.environ.get("HOME") or os.devnull))
 
 
 def _plain(check: Check) -> dict[str, Any]:

@@ -29,6 +29,7 @@ DOCUMENTS: dict[str, tuple[str, ...]] = {
     "data fetch": ("data", "Fetched"),
     "data list": ("data", "KnownSets"),
     "data paired-synthetic": ("data", "Drawn"),
+    "data patients": ("data", "StatedPatients"),
     "data synthetic": ("data", "Drawn"),
     "data split": ("data", "ShownSplit"),
     "data stats": ("data", "PixelStatistics"),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from octc.cli._app.session import Session
-from octc.cli.predict_rows import FORMATS, Asked, View, deliver
+from octc.cli.predict_rows import Asked, View, deliver
 from octc.core.errors import OctcError
 
 if TYPE_CHECKING:
@@ -25,9 +25,13 @@ def predict(
     inputs: Annotated[
         list[str], typer.Argument(metavar="[ARTIFACT] INPUT...", help="Images, volumes or folders; before them, the artifact")
     ],
-    tta: Annotated[str, typer.Option(help="Views that are averaged: none, hflip or 5")] = "none",
-    format_: Annotated[str, typer.Option("--format", help="table, json, jsonl (a line each) or csv, on stdout")] = "table",
-    on_bad: Annotated[str, typer.Option(help="A file that cannot be read: record it and go on, or stop")] = "record",
+    tta: Annotated[Literal["none", "hflip", "5"], typer.Option(help="Views that are averaged")] = "none",
+    format_: Annotated[
+        Literal["table", "json", "jsonl", "csv"], typer.Option("--format", help="On stdout; jsonl: a line each")
+    ] = "table",
+    on_bad: Annotated[
+        Literal["record", "stop"], typer.Option(help="A file that cannot be read: record it and go on, or stop")
+    ] = "record",
     threads: Annotated[int | None, typer.Option(help="Threads of the runtime; the usable physical cores without it")] = None,
     batch: Annotated[int, typer.Option(help="Images that are run together, at most")] = 8,
     summary: Annotated[bool, typer.Option("--summary", help="How many images of each class, unlike and failed")] = False,
@@ -48,13 +52,6 @@ def predict(
     """Classify images and volumes: probabilities of every class, label, confidence; an answer for each B-scan and each eye."""
     from octc.imaging.preprocess import VIEWS
 
-    for name, value, known in (
-        ("--tta", tta, tuple(VIEWS)),
-        ("--format", format_, FORMATS),
-        ("--on-bad", on_bad, ("record", "stop")),
-    ):
-        if value not in known:
-            raise OctcError("OCT-E104", f"{name} {value!r} is not known", hint=f"one of: {', '.join(known)}", place=name)
     if not 1 <= batch <= 256:
         raise OctcError("OCT-E104", f"--batch {batch} is out of range", hint="--batch 1 to 256", place="--batch")
     if least_certain is not None and least_certain < 1:

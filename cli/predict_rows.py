@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from octc.runtimes.predict import Record
     from octc.store.find import Found
 
-FORMATS = ("table", "json", "jsonl", "csv")
 SHOWN = 3  # warnings of one kind that are shown one by one
 WIDE = 8  # classes that a table has columns for
 
@@ -213,9 +212,11 @@ def _end(tally: Tally, *, stop: bool) -> int:
     if stop:
         raise tally.error
     raise OctcError(
-        "OCT-E801", f"{tally.failed.count} of {tally.total} inputs failed: {tally.failed.named()}",
-        hint="see the error records; the other results are complete", place=tally.failed.first[0][1].rpartition(" (")[0],
-    )  # fmt: skip
+        "OCT-E801",
+        f"{tally.failed.count} of {tally.total} inputs failed: {tally.failed.named()}",
+        hint="see the error records; the other results are complete",
+        place=tally.failed.first[0][1].rpartition(" (")[0],
+    )
 
 
 def _table(records: Sequence[Record], classes: Sequence[str], end: tuple[int, str | None]) -> Any:

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from octc.cli._app.session import Session
-from octc.core.errors import OctcError
 
 
 def serve_config(
     session: Session,
-    server: Annotated[str, typer.Argument(help="triton")],
+    server: Annotated[Literal["triton"], typer.Argument(help="The server")],
     bundle: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="Artifact folder")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Model repository; one folder is added")],
     force: Annotated[bool, typer.Option("--force", help="Replace the model's folder")] = False,
 ) -> int:
     """Write a model repository: config.pbtxt, labels and the model file."""
-    if server != "triton":
-        raise OctcError("OCT-E104", f"unknown server {server!r}", hint="octc serve-config triton ARTIFACT -o DIR")
     from octc.export.triton import start_line, write_repository
     from octc.store.artifacts import read_artifact
     from octc.store.find import artifact_of

@@ -122,5 +122,8 @@ def _xlogx(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 OBSERVERS: dict[str, Callable[[ActivationQuantiser], float]] = {
-    "max": _max, "percentile": _percentile, "entropy": _entropy, "mse": _mse,
-}  # fmt: skip
+    "max": _max,
+    "percentile": _percentile,
+    "entropy": _entropy,
+    "mse": _mse,
+}

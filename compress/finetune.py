@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,11 @@ from octc.train.loop.evaluate import logits_of
 from octc.train.loop.fit import fit
 from octc.train.loop.label_losses import Loss
 from octc.train.loop.state import made_from
-from octc.train.loop.training import Data, Fitted
+from octc.train.loop.training import Data
 from octc.train.loop.ways import Ways
 from octc.train.networks.models import build_model, normalise
-from octc.train.recipes.registry import Augment, Quantisation, plain
-from octc.train.stages import Context, facts_of, load_data, load_teacher, preprocess_of, written
+from octc.train.recipes.config import Augment, Quantisation, Stage, plain
+from octc.train.stages import Context, facts_of, fit_options, load_data, load_teacher, preprocess_of, written
 
 MINIMUM = 16  # calibration images
 ROUNDING = 128  # of them at most are looked at for the rounding of weights
@@ -145,40 +145,82 @@ def closeness(reference: torch.Tensor, logits: torch.Tensor) -> dict[str, float]
     return {"agreement": agreement, "kl": float((log_p.exp() * (log_p - log_q)).sum(1).mean())}
 
 
-def quantise_student(ctx: Context, teacher_folder: Path | None) -> Checkpoint:
-    """The qat stage of a student run: reads train/, writes qat/."""
-    stage, how = ctx.recipe.student, ctx.recipe.quantisation
-    device = ctx.accelerator.device
+@dataclass(frozen=True)
+class Lesson:
+    """What is fitted in a tuning. model: what the loop trains; `prefix`: where the quantised network lies in its state.
+
+    made_of: the weights that the tuning begins from, in words; a state of other weights does not go on.
+    """
+
+    model: nn.Module
+    stage: Stage
+    loss: Loss | Ways
+    made_of: str
+    prefix: str = ""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A student that is tuned: its checkpoint, its float network, its data; `strata`: the class that each image is drawn by."""
+
+    checkpoint: Checkpoint
+    student: nn.Module
+    data: Data
+    strata: list[int]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What the quantisation-aware stage of a task does in its own way.
+
+    Attributes:
+        data: training images and those that choose, of a context.
+        near: how close logits are to reference logits. value: the metric that leads, of logits on the images that choose.
+        metric: its name in the checkpoint's metrics. lesson: what is fitted, given the quantised network.
+        kept: names of the float checkpoint's metrics that stay true.
+    """
+
+    data: Callable[[Context], Data]
+    near: Near
+    metric: str
+    value: Callable[[Context, torch.Tensor, Data], float]
+    lesson: Callable[[Context, Subject, fx.GraphModule], Lesson]
+    kept: tuple[str, ...] = ()
+
+
+def quantise(ctx: Context, tuning: Tuning) -> Checkpoint:
+    """The qat stage of a student run: reads train/, writes qat/; the better of PTQ and QAT on the validation set is kept."""
+    how, device, train = ctx.recipe.quantisation, ctx.accelerator.device, ctx.split.parts["train"]
     checkpoint, state = read_checkpoint(ctx.run.path / "train")
     student = build_model(checkpoint.model, len(checkpoint.classes), **checkpoint.model_kwargs)
-    load_strictly(student, state, str(ctx.run.path))
+    load_strictly(student, state, str(ctx.run.path / "train"))
     student.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-    data = load_data(ctx, preprocess_of(stage))
-    train = ctx.split.parts["train"]
-    chosen = [train[int(i)] for i in calibration_indices(list(data.labels), how.calibration, ctx.seed)]
+    subject = Subject(checkpoint, student, tuning.data(ctx), [s.label for s in train])
+    chosen = [train[int(i)] for i in calibration_indices(subject.strata, how.calibration, ctx.seed)]
     check_calibration(chosen, {part: ctx.split.parts[part] for part in ("val", "test")})
-    quantised, facts = calibrated(student, how, data, ctx.seed, device)
+    by_class = replace(subject.data, labels=subject.strata)
+    quantised, facts = calibrated(student, how, by_class, ctx.seed, device, near=tuning.near)
     facts["calibration"] = [s.sha256 for s in chosen]
-    ptq = {name: tensor.clone() for name, tensor in quantised.state_dict().items()}
+    weights = {"ptq": {name: tensor.clone() for name, tensor in quantised.state_dict().items()}}
+    data = subject.data
     reference = logits_of(student, data.val_images, data.preprocess, device)
-    kept, chosen_by = ptq, "ptq"
-    judged = {"ptq": _judge(reference, quantised, data, device)}
+
+    def judge() -> dict[str, float]:
+        set_mode(quantised, "on")
+        logits = logits_of(quantised, data.val_images, data.preprocess, device)
+        return {**tuning.near(reference, logits), tuning.metric: tuning.value(ctx, logits, data)}
+
+    judged = {"ptq": judge()}
     if how.epochs:
-        gentle = replace(
-            plain(stage), epochs=how.epochs, lr=how.lr, batch=how.batch, warmup=0.5, decay=0.0, ema=0.0, select="loss"
-        )
-        gentle = replace(gentle, augment=_gentle(stage.augment), patience=how.epochs + 1)
-        loss: Loss | Ways
-        if teacher_folder is not None and ctx.recipe.distillation.views:
-            loss = cached_ways(ctx, gentle, data, teacher_folder, lambda said: anchored_loss(student, said, how, quantised))
-        else:
-            teacher = load_teacher(teacher_folder, ctx.split, data.preprocess, device)[0] if teacher_folder else None
-            loss = anchored_loss(student, teacher, how, quantised)
-        fitted = _tune(ctx, quantised, gentle, data, loss, checkpoint.sha256)
-        quantised.load_state_dict(fitted.state)
-        judged["qat"] = _judge(reference, quantised, data, device)
-        if _rank(judged["qat"]) >= _rank(judged["ptq"]):
-            kept, chosen_by = fitted.state, "qat"
+        weights["qat"] = _tune(ctx, tuning.lesson(ctx, subject, quantised), data)
+        load_strictly(quantised, weights["qat"], str(ctx.run.path / "qat"))
+        judged["qat"] = judge()
+
+    def rank(name: str) -> tuple[float, float, float]:
+        return judged[name][tuning.metric], *_nearness(judged[name])
+
+    best = max(sorted(judged, reverse=True), key=rank)  # equal ones: the tuned one
+    metrics = {**judged, "chosen": best, **judged[best], "val_n": len(data.val_labels)}
     parent = {
         "model": checkpoint.model,
         "sha256": checkpoint.sha256,
@@ -186,10 +228,54 @@ def quantise_student(ctx: Context, teacher_folder: Path | None) -> Checkpoint:
         "teacher": checkpoint.parent,
     }
     new = replace(
-        checkpoint, quantisation={**asdict(how), **facts}, parent=parent, recipe=asdict(ctx.recipe),
-        metrics={**judged, "chosen": chosen_by, **judged[chosen_by], "val_n": len(data.val_labels)},
-    )  # fmt: skip
-    return written(ctx, ctx.run.path / "qat", kept, new)
+        checkpoint,
+        quantisation={**asdict(how), **facts},
+        parent=parent,
+        recipe=asdict(ctx.recipe),
+        metrics={**metrics, **{name: checkpoint.metrics.get(name) for name in tuning.kept}},
+    )
+    return written(ctx, ctx.run.path / "qat", weights[best], new)
+
+
+def _tune(ctx: Context, lesson: Lesson, data: Data) -> dict[str, torch.Tensor]:
+    """The tuned weights. A tuning that was begun goes on, unless it began from another student."""
+    folder = ctx.run.path / "qat"
+    same = ctx.resume and made_from(folder) in (None, lesson.made_of)
+    options = fit_options(ctx, folder, facts_of(ctx, lesson.stage, "qat", lesson.made_of))
+    options = replace(options, seed=ctx.seed + 1, resume=same, exact=True)
+    fitted = fit(lesson.model, lesson.stage, data, lesson.loss, options)
+    prefix = lesson.prefix
+    return {name.removeprefix(prefix): tensor for name, tensor in fitted.state.items() if name.startswith(prefix)}
+
+
+def _lesson(ctx: Context, subject: Subject, quantised: fx.GraphModule) -> Lesson:
+    """The float student and the first teacher anchor the quantised network; gentle views, a small rate."""
+    stage, how, student = ctx.recipe.student, ctx.recipe.quantisation, subject.student
+    gentle = replace(plain(stage), epochs=how.epochs, lr=how.lr, batch=how.batch, warmup=0.5, decay=0.0, ema=0.0, select="loss")
+    gentle = replace(gentle, augment=_gentle(stage.augment), patience=how.epochs + 1)
+    folder, data = next(iter(ctx.teachers), None), subject.data
+    loss: Loss | Ways
+    if folder is not None and ctx.recipe.distillation.views:
+        loss = cached_ways(ctx, gentle, data, folder, lambda answers: anchored_loss(student, answers, how, quantised))
+    else:
+        teacher = None
+        if folder is not None:
+            teacher, _ = load_teacher(folder, ctx.split, data.preprocess, ctx.accelerator.device)
+        loss = anchored_loss(student, teacher, how, quantised)
+    return Lesson(quantised, gentle, loss, subject.checkpoint.sha256)
+
+
+def _accuracy(_ctx: Context, logits: torch.Tensor, data: Data) -> float:
+    return float((logits.argmax(1) == torch.tensor(list(data.val_labels))).double().mean())
+
+
+def quantise_student(ctx: Context) -> Checkpoint:
+    """`quantise` of a student whose classes exclude each other. The first of its teachers teaches."""
+    return quantise(ctx, Tuning(_plain_data, closeness, "val_accuracy", _accuracy, _lesson))
+
+
+def _plain_data(ctx: Context) -> Data:
+    return load_data(ctx, preprocess_of(ctx.recipe.student))
 
 
 def anchored_loss(
@@ -224,16 +310,6 @@ def damping_loss(quantised: nn.Module) -> torch.Tensor:
     return torch.stack(distances).mean()
 
 
-def _tune(ctx: Context, quantised: fx.GraphModule, stage: Any, data: Data, loss: Loss | Ways, parent: str) -> Fitted:
-    """A tuning that was begun goes on, unless it began from another student."""
-    folder = ctx.run.path / "qat"
-    same = ctx.resume and made_from(folder) in (None, parent)
-    return fit(
-        quantised, stage, data, loss, folder=folder, facts=facts_of(ctx, stage, "qat", parent), seed=ctx.seed + 1,
-        accelerator=ctx.accelerator, resume=same, allow_change=ctx.allow_change, tick=ctx.tick, report=ctx.report, exact=True,
-    )  # fmt: skip
-
-
 def _gentle(views: Augment) -> Augment:
     """Flips and small moves only: the ranges were calibrated on plain images and stay fixed."""
     return Augment(
@@ -241,18 +317,8 @@ def _gentle(views: Augment) -> Augment:
     )
 
 
-def _judge(reference: torch.Tensor, quantised: nn.Module, data: Data, device: Any) -> dict[str, float]:
-    logits = logits_of(quantised, data.val_images, data.preprocess, device)
-    right = logits.argmax(1) == torch.tensor(list(data.val_labels))
-    return {**closeness(reference, logits), "val_accuracy": float(right.double().mean())}
-
-
 def _nearness(metrics: dict[str, float]) -> tuple[float, float]:
     return metrics["agreement"], -metrics["kl"]
-
-
-def _rank(metrics: dict[str, float]) -> tuple[float, float, float]:
-    return metrics["val_accuracy"], *_nearness(metrics)
 
 
 def load_quantised(folder: Path) -> tuple[Checkpoint, fx.GraphModule]:

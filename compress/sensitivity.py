@@ -1,4 +1,4 @@
-"""What quantising each convolution costs: one layer at a time in INT8, everything else in float, on the select set.
+"""What quantising each convolution costs: one layer at a time in INT8, everything else in float, on the validation set.
 
 Cheap, because the float network runs once a batch: all its tensors are kept, and for each layer only what stands behind it is
 computed again.
@@ -121,7 +121,7 @@ def layer_costs(module: fx.GraphModule, batches: Batches, tick: Callable[[int], 
 def keep_float(
     module: fx.GraphModule, ranked: Sequence[str], batches: Batches, tick: Callable[[int], None] = lambda _: None
 ) -> tuple[list[Trial], tuple[str, ...]]:
-    """The whole network with none, 1, 2, 4, ... of the most costly layers in float; the fewest that mend it.
+    """The whole network with none, 1, 2, 4, ... of the most costly layers in float; the fewest that recover it.
 
     Mended means: the mean KL is at most a tenth of what it is with every layer in INT8, and no more images change class than
     before. Where that takes more than a quarter of the layers, the trial with the least KL is taken.

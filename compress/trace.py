@@ -94,7 +94,7 @@ def _untraceable(model: nn.Module, tracer: fx.Tracer, error: Exception) -> OctcE
     at = f", {Path(outside[-1].filename).name}:{outside[-1].lineno}: {outside[-1].line}" if outside else ""
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     text = f"{type(model).__name__} cannot be traced at {name or 'its forward'} ({kind}{at}): {reason}"
-    hint = f"keep it whole: octc.quantize(..., whole=[{kind}]); or {HINT}" if inside else HINT
+    hint = f"keep it whole: octc.quantize(..., options=octc.QuantizeOptions(whole=[{kind}])); or {HINT}" if inside else HINT
     return OctcError("OCT-E404", text, hint=hint, place=name or None)
 
 

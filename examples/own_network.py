@@ -66,9 +66,7 @@ def main() -> None:
     labels = [i % 2 for i in range(160)]
     images = [picture(label, i) for i, label in enumerate(labels)]
     model = trained(images[:64], labels[:64], pre)
-    quantized = octc.quantize(
-        model, images[:64], pre, classes=CLASSES, validation=(images[64:], labels[64:]), name="two-discs"
-    )  # fmt: skip
+    quantized = octc.quantize(model, images[:64], pre, classes=CLASSES, validation=(images[64:], labels[64:]), name="two-discs")
     gate = octc.Gate(margin=5, class_margin=10)
     for folder in octc.export(quantized, targets=["onnx", "openvino"], precision="int8", out=out, gate=gate):
         with octc.load(folder) as loaded:

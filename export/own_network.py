@@ -1,7 +1,7 @@
 """Bring your own network: any traceable `nn.Module` to FP32, FP16 and INT8 artifacts, without a run folder.
 
 The network takes normalised float [N, 3, S, S] and gives logits [N, K]. What is made is what a run's export makes: the model
-file, its sums, golden images, the preprocessing, and a manifest that says what is not known (data, patients, licences).
+file, its checksums, golden images, the preprocessing, and a manifest that says what is not known (data, patients, licences).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import fx, nn
 from octc.compress.finetune import MINIMUM, calibrated
 from octc.core.errors import OctcError, shorten
 from octc.core.files import canonical_json, sha256_bytes
+from octc.core.progress import LogReporter, Reporter
 from octc.datasets.base import Sample
 from octc.export.formats import FORMATS, choose_opset, pairs
 from octc.export.golden import choose_golden
@@ -72,11 +73,32 @@ class OwnNetwork:
         return {} if self.quantised is None else self.quantised.facts
 
 
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """How `octc.quantize` calibrates, beyond its images.
+
+    Attributes:
+        rounding: weights are rounded with compensation where that agrees better. observers: calibrators that are tried.
+        seed: of the choice of images for the rounding.
+        whole: types of modules that cannot be traced, and stay whole and in float.
+    """
+
+    rounding: bool = True
+    observers: Sequence[str] = Quantisation.observers
+    seed: int = 0
+    whole: Sequence[type[nn.Module]] = ()
+
+
 def quantize_network(
-    module: nn.Module, calibration: Sequence[Any], preprocess: Preprocess, *, classes: Sequence[str] | None = None,
-    validation: tuple[Sequence[Any], Sequence[Any]] | None = None, name: str | None = None, rounding: bool = True,
-    observers: Sequence[str] = Quantisation.observers, seed: int = 0, whole: Sequence[type[nn.Module]] = (),
-) -> OwnNetwork:  # fmt: skip
+    module: nn.Module,
+    calibration: Sequence[Any],
+    preprocess: Preprocess,
+    *,
+    classes: Sequence[str] | None = None,
+    validation: tuple[Sequence[Any], Sequence[Any]] | None = None,
+    name: str | None = None,
+    options: QuantizeOptions = QuantizeOptions(),
+) -> OwnNetwork:
     """Calibrate a network of your own for INT8: fold norms, insert quantisers, set ranges, round weights with compensation.
 
     Args:
@@ -88,8 +110,7 @@ def quantize_network(
             calibrators and are what the gate of `octc.export` judges on. None: every fourth calibration image chooses, and
             an export is not gated.
         name: of the network, in manifests; None: the name of its class.
-        rounding: weights are rounded with compensation where that agrees better. observers: calibrators that are tried.
-        whole: types of modules that cannot be traced, and stay whole and in float.
+        options: calibrators, rounding, seed, modules that stay whole.
 
     Raises:
         OctcError: E404 the network cannot be traced (with module and line), holds no convolution or gives no logits [N, K];
@@ -117,17 +138,23 @@ def quantize_network(
             raise OctcError(
                 "OCT-E214", text, hint="calibrate on other images", place="calibration", why="measured on seen images"
             )
-    how = Quantisation(observers=tuple(observers), calibration=len(ranges), rounding=rounding)
+    how = Quantisation(observers=tuple(options.observers), calibration=len(ranges), rounding=options.rounding)
     data = Data(ranges, [0] * len(ranges), chosen, [0] * len(chosen), preprocess)
-    graph, facts = calibrated(own.float_model, how, data, seed, whole=tuple(whole))
+    graph, facts = calibrated(own.float_model, how, data, options.seed, whole=tuple(options.whole))
     quantised = Quantised(graph, _digest(own.float_model), quantisation_facts("ptq", facts, sums, {}))
     return replace(own, quantised=quantised, select=select, statistics=statistics)
 
 
 def export_network(
-    network: OwnNetwork, targets: Sequence[str] = ("onnx",), precision: str = "int8", *,
-    out: str | os.PathLike[str] = "artifacts", gate: ParityOptions | None = None, force: bool = False,
-) -> list[Path]:  # fmt: skip
+    network: OwnNetwork,
+    targets: Sequence[str] = ("onnx",),
+    precision: str = "int8",
+    *,
+    out: str | os.PathLike[str] = "artifacts",
+    gate: ParityOptions | None = None,
+    force: bool = False,
+    reporter: Reporter | None = None,
+) -> list[Path]:
     """Write artifacts OUT/<target>-<precision>/, each complete by itself; whole or not there.
 
     Args:
@@ -135,7 +162,7 @@ def export_network(
         targets: "onnx", "openvino", "tensorrt", "tensorrt-rtx". precision: "fp32", "fp16" or "int8".
         gate: margins that an INT8 artifact must hold against the float network on the validation images of
             `octc.quantize`; None: no gate, and the manifest says so.
-        force: replace artifacts that are there.
+        force: replace artifacts that are there. reporter: told of steps that the gate refused; None: the log "octc".
 
     Returns: the folders, in the order of `targets`; `octc.load` opens one.
 
@@ -160,19 +187,27 @@ def export_network(
     unknown = ("run", "teacher_run", "recipe", "dataset", "split_digest", "data_digest", "protocol")
     lineage: dict[str, Any] = {**dict.fromkeys(unknown), **patient_ids(()).to_json()}
     checkpoint = Checkpoint(
-        role="student", model=network.name, model_kwargs={}, classes=network.classes, preprocess=network.preprocess,
-        recipe={}, dataset="", split_digest="", data_digest="", weights={"source": "own network", "licence": "unknown"},
+        role="student",
+        model=network.name,
+        model_kwargs={},
+        classes=network.classes,
+        preprocess=network.preprocess,
+        recipe={},
+        dataset="",
+        split_digest="",
+        data_digest="",
+        weights={"source": "own network", "licence": "unknown"},
         sha256=_digest(network.float_model),
-    )  # fmt: skip
+    )
     source = Source(checkpoint, network.float_model, network.golden, home, home, lineage, network.statistics)
-    device = Device()
+    device, say = Device(), (reporter or LogReporter()).say
     done: list[Published] = []
     with tempfile.TemporaryDirectory(dir=home, prefix=".tmp-export-") as folder:
         shop = Workshop(source, Path(folder), network.quantised)
         for target in targets:
             job = Job(target, precision, choose_opset(target, None))
             select = None if gate is None else network.select
-            done.append(export_artifact(shop, job, device, select=select, options=gate, force=force))
+            done.append(export_artifact(shop, job, device, select=select, options=gate, force=force, say=say))
     return [one.folder for one in done]
 
 
@@ -217,7 +252,7 @@ def _select(own: OwnNetwork, validation: tuple[Sequence[Any], Sequence[Any]]) ->
 
 
 def _prepared(images: Sequence[Any], preprocess: Preprocess) -> tuple[UInt8, list[str], Any]:
-    """Images uint8 [N, C, S, S], the sum of each one's pixels, and their statistics (None where too few)."""
+    """Images uint8 [N, C, S, S], the checksum of each one's pixels, and their statistics (None where too few)."""
     rows, sums, known = [], [], []
     for one in images:
         picture = one if isinstance(one, Image.Image) else read_image(Path(one)).image

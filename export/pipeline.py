@@ -84,9 +84,15 @@ def fallback_steps(quantised: Quantised, sensitive: Callable[[], frozenset[str]]
 
 
 def export_artifact(
-    shop: Workshop, job: Job, device: Device, *, select: Select | None = None, options: ParityOptions | None = None,
-    force: bool = False, say: Callable[[str], None] = log.info,
-) -> Published:  # fmt: skip
+    shop: Workshop,
+    job: Job,
+    device: Device,
+    *,
+    select: Select | None = None,
+    options: ParityOptions | None = None,
+    force: bool = False,
+    say: Callable[[str], None] = log.info,
+) -> Published:
     """Write runs/<id>/artifacts/<target>-<precision>/ (and -<engine>), or nothing.
 
     Args:
@@ -138,9 +144,7 @@ def write_files(shop: Workshop, job: Job, folder: Path) -> tuple[Golden, Artifac
     return golden, write_manifest(folder, artifact)
 
 
-def _steps(
-    shop: Workshop, job: Job, select: Select | None, say: Callable[[str], None]
-) -> Iterator[tuple[str, frozenset[str]]]:  # fmt: skip
+def _steps(shop: Workshop, job: Job, select: Select | None, say: Callable[[str], None]) -> Iterator[tuple[str, frozenset[str]]]:
     if job.precision != "int8":
         return iter([("as trained", job.floats)])
     if job.engine not in ("", OWN):
@@ -202,9 +206,14 @@ def _artifact(shop: Workshop, job: Job, made: Made) -> Artifact:
     own = job.precision == "int8" and job.engine in ("", OWN)
     tuned = shop.quantised.sha256 if own and shop.quantised is not None else None
     lineage = {
-        **shop.source.lineage, "checkpoint": known.sha256, "quantised_checkpoint": tuned,
-        "parent": known.parent, "weights": known.weights, "versions": versions(), "exported": utc_now(),
-    }  # fmt: skip
+        **shop.source.lineage,
+        "checkpoint": known.sha256,
+        "quantised_checkpoint": tuned,
+        "parent": known.parent,
+        "weights": known.weights,
+        "versions": versions(),
+        "exported": utc_now(),
+    }
     known_inputs = shop.source.statistics
     task = str(known.recipe.get("task", "multiclass"))
     details = {**made.facts, **eye_details(known.recipe, known.metrics), **temperature_facts(shop, own)}
@@ -212,11 +221,18 @@ def _artifact(shop: Workshop, job: Job, made: Made) -> Artifact:
         details["processors"] = made_for
     details["input_statistics"] = None if known_inputs is None else known_inputs.to_json()
     return Artifact(
-        name=job.name, role=known.role, model=known.model, precision=job.precision,
+        name=job.name,
+        role=known.role,
+        model=known.model,
+        precision=job.precision,
         target=FORMATS[job.target].artifact,
-        classes=known.classes, preprocess=known.preprocess, lineage=lineage, details=details, main_file=made.main_file,
+        classes=known.classes,
+        preprocess=known.preprocess,
+        lineage=lineage,
+        details=details,
+        main_file=made.main_file,
         task=task,
-    )  # fmt: skip
+    )
 
 
 def eye_details(recipe: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:

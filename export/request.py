@@ -53,8 +53,11 @@ def export(
     if isinstance(source, OwnNetwork):
         if options is not None:
             text = "options are for the export of a run, and this network has none"
-            raise OctcError("OCT-E102", text, hint="octc.quantize(..., options=...) for calibration", place="options")
-        return export_network(source, wanted, precision, out="artifacts" if out is None else out, gate=gate, force=force)
+            raise OctcError(
+                "OCT-E102", text, hint="octc.quantize(..., options=octc.QuantizeOptions(...)) for calibration", place="options"
+            )
+        folder = "artifacts" if out is None else out
+        return export_network(source, wanted, precision, out=folder, gate=gate, force=force, reporter=reporter)
     if gate is not None and precision != "int8":
         text = f"a gate judges INT8, and {precision} is requested"
         raise OctcError("OCT-E102", text, hint="gate=None, or precision='int8'", place="gate")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from octc.compress.sensitivity import Cost, Sensitivity, Trial, analyse
+from octc.compress.sensitivity import Cost, Sensitivity, Trial, analyse, work
 from octc.core.files import canonical_json, publishing, read_json, sha256_bytes, write_bytes, write_json
-from octc.export.source import Quantised, Source
+from octc.core.progress import LogReporter, Reporter, absolute
+from octc.export.source import Quantised, Source, calibration_work, quantise, read_source
 from octc.figures.canvas import COLOURS, INK, Box, Figure, Line, Words, to_svg
 from octc.imaging.preprocess import UInt8
-from octc.train.batches.images import eval_batches
+from octc.store.locations import image_root
+from octc.store.runs import Run, owning
+from octc.train.batches.images import cached_images, eval_batches
 from octc.train.loop.evaluate import network_input
 
 FOLDER = "analysis"
@@ -29,6 +33,27 @@ def choose_images(images: UInt8, most: int = IMAGES) -> UInt8:
         return images
     chosen: UInt8 = images[np.linspace(0, len(images) - 1, most).round().astype(int)]
     return chosen
+
+
+def analyse_run(run: Run, *, data: str | None = None, reporter: Reporter | None = None) -> Sensitivity:
+    """Rank the layers of a run's INT8 network by what each costs on the validation set. Writes runs/<id>/analysis/.
+
+    Args:
+        data: folder of the images; None: where the run had them, OCTC_DATA, the data set's own place.
+
+    Raises:
+        OctcError: E107, E307, E501 no checkpoint that can be used; E108 another process owns the run; E230 no images.
+    """
+    told = reporter or LogReporter()
+    with owning(run) as recovered:
+        if recovered:
+            told.say(recovered)
+        source = read_source(run, image_root(run, data, os.environ))
+        with told.progress("calibration", calibration_work(source) or None) as step:
+            quantised = quantise(source, progress=absolute(step))
+        images = cached_images(source.cache, source.root, source.split.parts["val"], source.checkpoint.preprocess)
+        with told.progress("layers", work(quantised.module, min(len(images), IMAGES), BATCH)) as step:
+            return sensitivity_of(source, quantised, images, told.say, step)
 
 
 def sensitivity_of(

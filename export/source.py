@@ -1,4 +1,4 @@
-"""What an export reads: a run's float network, its quantised one (trained, or calibrated here), golden images, select set."""
+"""What an export reads: a run's float network, its quantised one (trained or calibrated here), golden and validation images."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class RunSource(Source):
 
 @dataclass(frozen=True)
 class Quantised:
-    """A calibrated network, the sum of the weights it came from, and how: method "qat" or "ptq", observer, counts."""
+    """A calibrated network, the checksum of the weights it came from, and how: method "qat" or "ptq", observer, counts."""
 
     module: fx.GraphModule
     sha256: str
@@ -90,7 +90,7 @@ class Quantised:
 
 @dataclass(frozen=True)
 class Select:
-    """The select set (the split's "val") and what the float network says of it: logits float32 [N, K]."""
+    """The validation set (the split's "val") and what the float network says of it: logits float32 [N, K]."""
 
     samples: tuple[Sample, ...]
     images: UInt8
@@ -110,14 +110,26 @@ def read_source(run: Run, root: Path) -> RunSource:
     images = np.concatenate([pre.prepare(read_image(root / s.path).image) for s in candidates])
     chosen = choose_golden([s.label for s in candidates], logits_of(model, images, pre, "cpu", batch=BATCH).numpy())
     lineage = {
-        "run": run.id, "teacher_run": run.read().get("teacher_run"), "recipe": checkpoint.recipe.get("name"),
-        "dataset": checkpoint.dataset, "split_digest": checkpoint.split_digest, "data_digest": checkpoint.data_digest,
-        "protocol": split.protocol, **split.patient_ids.to_json(),
-    }  # fmt: skip
+        "run": run.id,
+        "teacher_run": run.read().get("teacher_run"),
+        "recipe": checkpoint.recipe.get("name"),
+        "dataset": checkpoint.dataset,
+        "split_digest": checkpoint.split_digest,
+        "data_digest": checkpoint.data_digest,
+        "protocol": split.protocol,
+        **split.patient_ids.to_json(),
+    }
     return RunSource(
-        checkpoint, model, images[chosen], run.artifacts, run.path, lineage, read_statistics(split.parts["train"], root),
-        root=root, split=split,
-    )  # fmt: skip
+        checkpoint,
+        model,
+        images[chosen],
+        run.artifacts,
+        run.path,
+        lineage,
+        read_statistics(split.parts["train"], root),
+        root=root,
+        split=split,
+    )
 
 
 def read_statistics(train: Sequence[Sample], root: Path) -> InputStatistics | None:
@@ -128,7 +140,7 @@ def read_statistics(train: Sequence[Sample], root: Path) -> InputStatistics | No
 
 
 def read_select(source: RunSource, progress: Progress | None = None) -> Select:
-    """The select set's images and the float network's logits (a minute or more for a large network)."""
+    """The validation set's images and the float network's logits (a minute or more for a large network)."""
     samples, pre = source.split.parts["val"], source.checkpoint.preprocess
     tell = progress or (lambda _done, _total: None)
     count = len(samples)
@@ -215,9 +227,13 @@ def quantise(
     chosen, images = calibration_set(source, seed)
     how, pre, val = quantisation_of(source), source.checkpoint.preprocess, source.split.parts["val"]
     data = Data(
-        images, [s.label for s in chosen], cached_images(source.cache, source.root, val, pre), [s.label for s in val], pre,
+        images,
+        [s.label for s in chosen],
+        cached_images(source.cache, source.root, val, pre),
+        [s.label for s in val],
+        pre,
         [s.path for s in chosen],
-    )  # fmt: skip
+    )
     near = decision_closeness if source.checkpoint.recipe.get("task") == "multilabel" else None
     short = replace(how, calibration=len(chosen))
     module, facts = calibrated(source.model, short, data, seed, progress=progress, near=near)
@@ -231,7 +247,7 @@ def quantise(
 
 
 def require_disjoint(calibration: Sequence[str], split: Split) -> None:
-    """Refuse a network whose calibration images (sums) stand in the split's val or test (E214), or are not known."""
+    """Refuse a network whose calibration images (checksums) stand in the split's val or test (E214), or are not known."""
     known = {s.sha256: s for part in ("val", "test") for s in split.parts[part]}
     shared = [known[one].path for one in calibration if one in known]
     if shared or not calibration:
@@ -246,9 +262,14 @@ def quantisation_facts(
 ) -> dict[str, Any]:
     rounded = {"rounded": facts["rounded"]} if "rounded" in facts else {}
     return {
-        "method": metrics.get("chosen", method), "engine": "octc", "observer": facts["observer"], **rounded,
-        "observers": facts["observers"], **describe_sums(calibration), "placement": facts["counts"],
-    }  # fmt: skip
+        "method": metrics.get("chosen", method),
+        "engine": "octc",
+        "observer": facts["observer"],
+        **rounded,
+        "observers": facts["observers"],
+        **describe_sums(calibration),
+        "placement": facts["counts"],
+    }
 
 
 def describe_calibration(samples: Sequence[Sample]) -> dict[str, Any]:
@@ -257,6 +278,6 @@ def describe_calibration(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def describe_sums(sums: Sequence[str]) -> dict[str, Any]:
-    """The same from the sums of the images."""
+    """The same from the checksums of the images."""
     digest = sha256_bytes(canonical_json(sorted(sums)))
     return {"calibration_images": len(sums), "calibration_digest": digest, "calibration": sorted(sums)}

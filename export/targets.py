@@ -165,9 +165,15 @@ def tensorrt_int8(shop: Workshop, job: Job, folder: Path) -> Made:
     """Q/DQ files of both typings, plans and the worker that builds the engine."""
     made, plain, source = _int8(shop, job), shop.float_onnx(_opset(job)), shop.source
     facts = write_int8(
-        Path(made.main_file), Path(plain.main_file), folder, (made.reference, source.model), source.checkpoint.preprocess,
-        source.golden, frozenset(made.facts["float_layers"]), FORMATS[job.target].library,
-    )  # fmt: skip
+        Path(made.main_file),
+        Path(plain.main_file),
+        folder,
+        (made.reference, source.model),
+        source.checkpoint.preprocess,
+        source.golden,
+        frozenset(made.facts["float_layers"]),
+        FORMATS[job.target].library,
+    )
     require_agreement(facts["variants"])
     return Made(ONNX, made.reference, {**made.facts, **facts})
 

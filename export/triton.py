@@ -76,15 +76,19 @@ def config_of(artifact: Artifact, backend: Served) -> dict[str, Any]:
     image = {"name": INPUT, "data_type": Word(TYPES["uint8"]), "dims": [pre.channels, pre.size, pre.size]}
     logits = {"name": OUTPUT, "data_type": Word(TYPES["float32"]), "dims": [len(artifact.classes)], "label_filename": LABELS}
     return {
-        "name": artifact.name, backend.key: backend.value, "max_batch_size": LARGEST_BATCH,
-        "input": [image], "output": [logits],
-        "instance_group": [{"count": 1, "kind": Word(kind)}], "dynamic_batching": {},
+        "name": artifact.name,
+        backend.key: backend.value,
+        "max_batch_size": LARGEST_BATCH,
+        "input": [image],
+        "output": [logits],
+        "instance_group": [{"count": 1, "kind": Word(kind)}],
+        "dynamic_batching": {},
         "version_policy": {"specific": {"versions": [1]}},
         "parameters": [
             {"key": "octc_sha256", "value": {"string_value": artifact.files[artifact.main_file].sha256}},
             {"key": "octc_resize", "value": {"string_value": f"{pre.size} px, {pre.channels} channel(s), not normalised"}},
         ],
-    }  # fmt: skip
+    }
 
 
 class Word(str):

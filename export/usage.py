@@ -47,18 +47,26 @@ def usage_text(folder: Path, artifact: Artifact) -> str:
     mode = "grey (mode L)" if pre.channels == 1 else "RGB"
     values = "" if found is None else " Values are 0 to 255, not normalised: the graph normalises."
     lines = [
-        f"# {artifact.name} without octc", "",
+        f"# {artifact.name} without octc",
+        "",
         f"- Feed: {fed}. N is the number of images.{values}",
         f"- Image: {mode}, resized to {pre.size} x {pre.size} with Pillow's antialiased {pre.resize} `Image.resize`.{RESIZE}",
         *([_clahe(artifact)] if pre.clahe else []),
         f"- Result: logits, float32 [N, {len(artifact.classes)}]; {answer}.",
         f"- Classes, in this order: {', '.join(artifact.classes)}.",
-        *(["- The TensorRT engine is built on its device (BUILD.txt) and takes and gives the same; below its ONNX file runs."]
-          if artifact.target == "tensorrt" else []),
+        *(
+            ["- The TensorRT engine is built on its device (BUILD.txt) and takes and gives the same; below its ONNX file runs."]
+            if artifact.target == "tensorrt"
+            else []
+        ),
         f"- {RESEARCH}",
-        "", f"`pip install {INSTALL[artifact.target]}`, then, in this folder:", "",
-        "```python", *_code(artifact), "```",
-    ]  # fmt: skip
+        "",
+        f"`pip install {INSTALL[artifact.target]}`, then, in this folder:",
+        "",
+        "```python",
+        *_code(artifact),
+        "```",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -77,12 +85,17 @@ def _code(artifact: Artifact) -> list[str]:
     axes = "[None, None]" if pre.channels == 1 else ".transpose(2, 0, 1)[None]"
     here = "  # CLAHE first, see above" if pre.clahe else ""
     return [
-        "import sys", "import numpy as np", "from PIL import Image", f"classes = {list(artifact.classes)!r}",
+        "import sys",
+        "import numpy as np",
+        "from PIL import Image",
+        f"classes = {list(artifact.classes)!r}",
         f'image = Image.open(sys.argv[1]).convert("{mode}"){here}',
         f"x = np.ascontiguousarray(np.asarray(image.resize(({pre.size}, {pre.size}), {resample})){axes})",
-        *_engine(artifact, file), *(SIGMOID if artifact.task == "multilabel" else SOFTMAX),
-        "for name, p in zip(classes, probabilities):", '    print(f"{name}: {p:.6f}")',
-    ]  # fmt: skip
+        *_engine(artifact, file),
+        *(SIGMOID if artifact.task == "multilabel" else SOFTMAX),
+        "for name, p in zip(classes, probabilities):",
+        '    print(f"{name}: {p:.6f}")',
+    ]
 
 
 def _engine(artifact: Artifact, file: str) -> list[str]:
@@ -97,13 +110,14 @@ def _engine(artifact: Artifact, file: str) -> list[str]:
         mean, std = (list(values) for values in (artifact.preprocess.mean, artifact.preprocess.std))
         options = "".join(f", {key}={value!r}" for key, value in artifact.details.get("model_kwargs", {}).items())
         return [
-            "import timm, torch", "from safetensors.torch import load_file",
+            "import timm, torch",
+            "from safetensors.torch import load_file",
             f'network = timm.create_model("{artifact.model}", num_classes={len(artifact.classes)}{options}).eval()',
             f'network.load_state_dict(load_file("{file}"))',
             f"mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ({mean}, {std}))",
             "with torch.inference_mode():",
             "    logits = network((torch.tensor(x) / 255 - mean) / std)[0].double().numpy()",
-        ]  # fmt: skip
+        ]
     name = "model.onnx" if artifact.target == "tensorrt" else file
     return [
         "import onnxruntime as ort",

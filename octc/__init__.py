@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from octc.bench.report.job import report_run as report
     from octc.bench.timing.job import BenchResult as BenchResult
     from octc.bench.timing.job import bench_artifacts as bench
+    from octc.compress.jobs import train_network as train
     from octc.core.errors import OctcError as OctcError
     from octc.core.import_options import ImportOptions as ImportOptions
     from octc.export.imports.importing import Imported as Imported
     from octc.export.imports.importing import import_model as import_model
     from octc.export.own_network import OwnNetwork as OwnNetwork
+    from octc.export.own_network import QuantizeOptions as QuantizeOptions
     from octc.export.own_network import quantize_network as quantize
     from octc.export.request import export as export
     from octc.export.run import ExportOptions as ExportOptions
@@ -63,12 +65,14 @@ _HOME = {
     "OwnNetwork": ("octc.export.own_network", "OwnNetwork"),
     "Prediction": ("octc.runtimes.model", "Prediction"),
     "Preprocess": ("octc.imaging.preprocess", "Preprocess"),
+    "QuantizeOptions": ("octc.export.own_network", "QuantizeOptions"),
     "TableComparison": ("octc.stats.tables", "TableComparison"),
     "compare": ("octc.stats.tables", "compare_tables"),
     "export": ("octc.export", ""),
     "import_model": ("octc.export.imports.importing", "import_model"),
     "load": ("octc.runtimes.model", "load"),
     "quantize": ("octc.export.own_network", "quantize_network"),
+    "train": ("octc.train", ""),
 }
 __all__ = [
     "BenchOptions",
@@ -82,6 +86,7 @@ __all__ = [
     "OwnNetwork",
     "Prediction",
     "Preprocess",
+    "QuantizeOptions",
     "ReportOptions",
     "TableComparison",
     "VerifyOptions",
@@ -93,6 +98,7 @@ __all__ = [
     "load",
     "quantize",
     "report",
+    "train",
     "verify",
 ]
 

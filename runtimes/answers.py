@@ -122,9 +122,12 @@ def decision_thresholds(artifact: Artifact) -> Sequence[float] | None:
 def summary_of(tally: Tally, classes: Sequence[str]) -> dict[str, Any]:
     """How many images got each class, are unlike the training images, or failed."""
     return {
-        "classes": {name: tally.classes.get(k, 0) for k, name in enumerate(classes)}, "no_class": tally.none,
-        "unlike": tally.unlike, "failed": tally.failed.count, "done": tally.done,
-    }  # fmt: skip
+        "classes": {name: tally.classes.get(k, 0) for k, name in enumerate(classes)},
+        "no_class": tally.none,
+        "unlike": tally.unlike,
+        "failed": tally.failed.count,
+        "done": tally.done,
+    }
 
 
 def unfinished(why: str, total: int) -> str:

@@ -62,7 +62,7 @@ def check_logits(logits: Float32, count: int, artifact: Artifact) -> Float32:
 
 
 def broken(artifact: Artifact, error: BaseException) -> OctcError:
-    """An engine that refuses a file which passed its sums: E502 with its last line; or what the machine lacks."""
+    """An engine that refuses a file whose checksums fit: E502 with its last line; or what the machine lacks."""
     if (fault := fault_of(error, artifact.name)) is not None:
         return fault
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

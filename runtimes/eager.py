@@ -30,9 +30,15 @@ class EagerRuntime:
         self._model: Any = _build(folder, artifact)
         self._scale, self._shift = (torch.tensor(values).view(1, 3, 1, 1) for values in artifact.preprocess.affine)
         self.facts = {
-            **no_facts("torch", torch.__version__), "device": "cpu", "threads": torch.get_num_threads(), "mode": "inference",
-            "channels_last": True, "compiled": False, "timm": need("timm").__version__, "precision_hint": "f32",
-        }  # fmt: skip
+            **no_facts("torch", torch.__version__),
+            "device": "cpu",
+            "threads": torch.get_num_threads(),
+            "mode": "inference",
+            "channels_last": True,
+            "compiled": False,
+            "timm": need("timm").__version__,
+            "precision_hint": "f32",
+        }
 
     def __call__(self, batch: UInt8) -> Float32:
         if self._model is None:

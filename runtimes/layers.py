@@ -50,9 +50,7 @@ class LayerGap:
     added: float
 
 
-def layer_gaps(
-    reference: tuple[Path, Artifact], candidate: tuple[Path, Artifact], images: UInt8
-) -> tuple[LayerGap, ...]:  # fmt: skip
+def layer_gaps(reference: tuple[Path, Artifact], candidate: tuple[Path, Artifact], images: UInt8) -> tuple[LayerGap, ...]:
     """Every layer in the order of the graph; images uint8 [N, channels, size, size].
 
     Raises:

@@ -81,7 +81,7 @@ class HeatMap:
 
     def caption(self) -> list[str]:
         """Lines that say what is shown, of which network, and how it was computed."""
-        falls, rises = 100 * max(float(self.values.max()), 0.0), 100 * max(-float(self.values.min()), 0.0)
+        falls, rises = 100 * max(0.0, float(self.values.max())), 100 * max(0.0, -float(self.values.min()))
         weak = max(falls, rises) < 100 * POINT
         colours = f"Orange: covering lowers the probability, by at most {falls:.1f} points. Blue: raises it, by {rises:.1f}."
         size = f"{len(self.values)} x {len(self.values)} px"

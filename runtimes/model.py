@@ -166,7 +166,7 @@ def _check_batch(batch: int) -> None:
 
 
 def load(place: str | os.PathLike[str], *, threads: int | None = None, batch: int | None = None) -> Model:
-    """Open an artifact: sums and signature checked, the model file looked through, golden images replayed.
+    """Open an artifact: checksums and signature checked, the model file looked through, golden images replayed.
 
     Args:
         place: an artifact's folder; or a run's folder, of whose artifacts the one is taken that `octc predict` would take.

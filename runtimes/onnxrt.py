@@ -33,10 +33,16 @@ class OrtRuntime:
             raise broken(artifact, ValueError("it does not take one uint8 tensor and give one float tensor"))
         self._input, self._output = inputs[0].name, outputs[0].name
         self.facts = {
-            **no_facts("onnxruntime", ort.__version__), "provider": found[0], "providers": list(found), "device": "CPU",
-            "threads": self._session.get_session_options().intra_op_num_threads, "inter_op_threads": 1,
-            "execution": "sequential", "optimisation": "all", "precision_hint": None,
-        }  # fmt: skip
+            **no_facts("onnxruntime", ort.__version__),
+            "provider": found[0],
+            "providers": list(found),
+            "device": "CPU",
+            "threads": self._session.get_session_options().intra_op_num_threads,
+            "inter_op_threads": 1,
+            "execution": "sequential",
+            "optimisation": "all",
+            "precision_hint": None,
+        }
 
     def __call__(self, batch: UInt8) -> Float32:
         if self._session is None:

@@ -28,8 +28,12 @@ IMPORTED = (
 )  # fmt: skip
 
 
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 def ask(path: str, words: list[str]) -> int:
     """Have the server run `python WORDS...` with what this process has; its exit code. A signal ends both."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)  # until it is known to whom
     with socket.socket(socket.AF_UNIX) as line:
         line.connect(path)
         wanted = {
@@ -41,8 +45,9 @@ def ask(path: str, words: list[str]) -> int:
         line.sendall(text)
         with line.makefile("r") as answers:
             child = int(answers.readline())
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            for number in FORWARDED:
                 signal.signal(number, lambda got, _: os.kill(child, got))
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
             code = int(answers.readline())
     if code < 0:
         with suppress(OSError):  # SIGKILL has no other handler
@@ -120,7 +125,8 @@ def _watch(line: socket.socket) -> None:
         return
     for stream in streams:
         os.close(stream)
-    line.sendall(f"{child}\n".encode())
+    with suppress(OSError):  # who asked may have been killed meanwhile
+        line.sendall(f"{child}\n".encode())
     _kill_with(line, child)
     _, status = os.waitpid(child, 0)
     with suppress(OSError):

@@ -28,10 +28,10 @@ from octc.train.distill.teachers import (
     distilled_loss,
     fast,
 )
-from octc.train.evaluation.assess import EvaluatedPart, assess
+from octc.train.evaluation.assess import Reading, assess
 from octc.train.evaluation.files import write_curves
 from octc.train.loop.checkpoint import Checkpoint, load_strictly, read_checkpoint, write_checkpoint
-from octc.train.loop.fit import fit
+from octc.train.loop.fit import FitOptions, fit
 from octc.train.loop.label_losses import Loss, label_loss
 from octc.train.loop.state import flat
 from octc.train.loop.training import Data, Fitted, Report
@@ -55,7 +55,8 @@ class Context:
         weights: a file with start weights instead of the recipe's source; trusted: it may be one of torch.save. fetch: whether
             the hub may be asked.
         allow_change: whether a state that another configuration left may be resumed.
-        more_teachers: checkpoint folders of the teachers besides the first one.
+        teachers: checkpoint folders of a student's teachers; none: it learns from labels alone. second: that of the second
+            student, which learns beside it (mutual learning across modalities).
     """
 
     run: Run
@@ -73,7 +74,8 @@ class Context:
     trusted: bool = False
     fetch: bool = False
     allow_change: bool = False
-    more_teachers: tuple[Path, ...] = ()
+    teachers: tuple[Path, ...] = ()
+    second: Path | None = None
 
 
 def preprocess_of(stage: Stage) -> Preprocess:
@@ -96,6 +98,13 @@ def facts_of(ctx: Context, stage: Stage, role: str, extra: Any = None) -> dict[s
     machine = {"processes": ctx.accelerator.num_processes, "precision": str(ctx.accelerator.mixed_precision)}
     made_of = {"role": role, "stage": asdict(stage), "recipe": asdict(ctx.recipe), "from": extra}
     return flat({**made_of, "seed": ctx.seed, "split": ctx.split.digest, **machine})
+
+
+def fit_options(ctx: Context, folder: Path, facts: dict[str, Any]) -> FitOptions:
+    """How the loop runs in this context, with the state in a folder of the run."""
+    return FitOptions(
+        folder, facts, ctx.seed, ctx.accelerator, ctx.tick, ctx.report, resume=ctx.resume, allow_change=ctx.allow_change
+    )
 
 
 def new_network(ctx: Context, stage: Stage) -> nn.Module:
@@ -134,8 +143,8 @@ def load_teacher(folder: Path, split: Split, student: Preprocess, device: Any) -
     return model.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False), checkpoint
 
 
-def train_student(ctx: Context, teacher_folder: Path | None) -> Checkpoint:
-    """Distil the student from a frozen teacher (or train it on labels alone when there is none)."""
+def train_student(ctx: Context) -> Checkpoint:
+    """Distil the student from its frozen teachers (or train it on labels alone when there is none)."""
     stage = ctx.recipe.student
     model = new_network(ctx, stage)
     source = start_weights(model, stage, ctx.weights, ctx.fetch, ctx.trusted)
@@ -144,8 +153,8 @@ def train_student(ctx: Context, teacher_folder: Path | None) -> Checkpoint:
         ctx.report({"warning": text, "code": "OCT-W310"})
     loss: Loss | Ways = _label_loss(ctx, stage)
     parent: dict[str, Any] | None = None
-    if teacher_folder is not None:
-        loss, parent = taught(ctx, stage, (teacher_folder, *ctx.more_teachers), _label_loss(ctx, stage))
+    if ctx.teachers:
+        loss, parent = taught(ctx, stage, ctx.teachers, _label_loss(ctx, stage))
     fitted = _fit(ctx, model, stage, "student", loss, ctx.run.path / "train", parent)
     return _write(ctx, "student", stage, model, fitted, source, parent)
 
@@ -211,17 +220,12 @@ def _data(ctx: Context, stage: Stage) -> Data:
     return load_data(ctx, preprocess_of(stage), Preprocess(size=round(stage.size * stage.canvas)) if stage.views else None)
 
 
-def _fit(
-    ctx: Context, model: nn.Module, stage: Stage, role: str, loss: Loss | Ways, folder: Path, extra: Any = None
-) -> Fitted:  # fmt: skip
+def _fit(ctx: Context, model: nn.Module, stage: Stage, role: str, loss: Loss | Ways, folder: Path, extra: Any = None) -> Fitted:
     data = _data(ctx, stage)
     if isinstance(model, HogSvm):
         return fit_svm(model, stage, data, folder=folder, seed=ctx.seed, tick=ctx.tick, report=ctx.report)
     _checkpoint_activations(model, stage)
-    return fit(
-        model, stage, data, loss, folder=folder, facts=facts_of(ctx, stage, role, extra), seed=ctx.seed,
-        accelerator=ctx.accelerator, resume=ctx.resume, allow_change=ctx.allow_change, tick=ctx.tick, report=ctx.report,
-    )  # fmt: skip
+    return fit(model, stage, data, loss, fit_options(ctx, folder, facts_of(ctx, stage, role, extra)))
 
 
 def _label_loss(ctx: Context, stage: Stage) -> Loss:
@@ -240,23 +244,36 @@ def _checkpoint_activations(model: nn.Module, stage: Stage) -> None:
 
 
 def _write(
-    ctx: Context, role: str, stage: Stage, model: nn.Module, fitted: Fitted, source: dict[str, Any],
+    ctx: Context,
+    role: str,
+    stage: Stage,
+    model: nn.Module,
+    fitted: Fitted,
+    source: dict[str, Any],
     parent: dict[str, Any] | None,
-) -> Checkpoint:  # fmt: skip
+) -> Checkpoint:
     """The checkpoint, the curves, and the evaluation on val; `model` is given the kept weights."""
     folder = ctx.run.path / "train"
     size = {"parameters": parameter_count(model), "macs": count_macs(model, stage.size)}
     checkpoint = Checkpoint(
-        role=role, model=stage.model, model_kwargs=_built_with(stage), classes=ctx.split.classes,
-        preprocess=preprocess_of(stage), recipe=asdict(ctx.recipe), dataset=ctx.split.dataset,
-        split_digest=ctx.split.digest, data_digest=ctx.data_digest,
-        metrics={**fitted.metrics, **size}, weights=source, parent=parent,
-    )  # fmt: skip
+        role=role,
+        model=stage.model,
+        model_kwargs=_built_with(stage),
+        classes=ctx.split.classes,
+        preprocess=preprocess_of(stage),
+        recipe=asdict(ctx.recipe),
+        dataset=ctx.split.dataset,
+        split_digest=ctx.split.digest,
+        data_digest=ctx.data_digest,
+        metrics={**fitted.metrics, **size},
+        weights=source,
+        parent=parent,
+    )
     made = written(ctx, folder, fitted.state, checkpoint)
     if ctx.accelerator.is_main_process:
         write_curves(folder, f"{ctx.run.id} · {stage.model}")
         load_strictly(model, fitted.state, str(folder))
-        assess(model, made, EvaluatedPart(ctx.run, ctx.root, ctx.split, "val"), device=ctx.accelerator.device)
+        assess(model, made, ctx.split, ctx.run, ctx.root, Reading("val", device=ctx.accelerator.device))
     return made
 
 

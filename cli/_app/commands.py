@@ -7,7 +7,6 @@ import importlib
 import inspect
 import json
 import logging
-import math
 import os
 import signal
 import sys
@@ -26,6 +25,7 @@ from octc.cli._app.session import Session
 from octc.cli._app.terminal import ClosedPipe, answer, tell
 from octc.core.deprecated import OldName
 from octc.core.errors import OctcError
+from octc.core.files import finite
 from octc.core.offline import go_offline, refused_attempts
 from octc.core.options import HELP, LEAST, METAVAR, NAMES, described
 from octc.schemas.configuration import Settings, bool_of, config_option, read_settings
@@ -53,6 +53,7 @@ COMMANDS = (
     Command("data list", "octc.cli.data:list_", "Known data sets, and which of them are on this machine."),
     Command("data check", "octc.cli.data:check", "Counts, unreadable files, duplicates, patients across splits."),
     Command("data audit", "octc.cli.data:check", "The same as octc data check."),
+    Command("data patients", "octc.cli.data_patients:patients", "Whose the images are, by a rule that you state."),
     Command("data fetch", "octc.cli.data_fetch:fetch", "Download a data set, check its checksum and unpack it."),
     Command("data synthetic", "octc.cli.data:phantom", "Draw synthetic B-scans."),
     Command(
@@ -72,9 +73,9 @@ COMMANDS = (
     Command("train teacher", "octc.cli.train:teacher", "Train the large network of a recipe."),
     Command("train student", "octc.cli.train:student", "Distil the teacher into the small network, then quantisation-aware."),
     Command(
-        "train retnet-teacher", "octc.cli.train_retnet:teacher", "Train a teacher of OCT or fundus images, several labels each."
+        "train retnet-teacher", "octc.cli.train:eye_teacher", "Train a teacher of OCT or fundus images, several labels each."
     ),
-    Command("train retnet-student", "octc.cli.train_retnet:student", "Distil it into a student of the other modality."),
+    Command("train retnet-student", "octc.cli.train:eye_student", "Distil it into a student of the other modality."),
     Command("eval", "octc.cli.eval:evaluate", "Evaluate a run on its select or test part: tables, figures, intervals."),
     Command("compare", "octc.cli.compare:compare", "Two runs, cross-validations or artifacts on the same images."),
     Command("export", "octc.cli.export:export", "Write ONNX, OpenVINO and TensorRT artifacts of a run."),
@@ -288,21 +289,6 @@ def envelope(session: Session, code: int, error: OctcError | None) -> dict[str, 
     if session.offline:
         value["offline"] = {"requested": True, "refused_attempts": refused_attempts()}
     return value
-
-
-def finite(value: Any) -> Any:
-    """A value as plain JSON: numbers that are not finite become null, paths text, arrays lists."""
-    if isinstance(value, dict):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [finite(item) for item in value]
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if hasattr(value, "tolist"):  # numpy scalars and arrays
-        return finite(value.tolist())
-    return str(value)
 
 
 def _start_log(verbose: int) -> None:

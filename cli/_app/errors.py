@@ -115,7 +115,7 @@ def usage_error(error: Any, command: str) -> OctcError:
 
     `error` is the parser's own exception: `format_message()`, and where they apply `option_name`, `param` and `ctx`.
     """
-    text = str(error.format_message()).strip().rstrip(".")
+    text = str(error.format_message()).strip().rstrip(".").replace("Value error, ", "")  # a word of the parser's own
     option = getattr(error, "option_name", None)
     context = getattr(error, "ctx", None)
     shown = f"octc {command} --help".replace("  ", " ")

@@ -169,7 +169,7 @@ def _finding(rule: Rule, hit: values.Hit) -> Finding:
     return Finding(rule.id, rule.name, rule.id[0], name, message, rule.fix, rule.code)
 
 
-def to_mend(findings: list[Finding]) -> list[Finding]:
+def to_repair(findings: list[Finding]) -> list[Finding]:
     """Errors and warnings; advice is none of them."""
     return [f for f in findings if f.severity in "EW"]
 
@@ -177,7 +177,7 @@ def to_mend(findings: list[Finding]) -> list[Finding]:
 def require_clean(
     proto: onnx.ModelProto, target: str, floats: frozenset[str] = frozenset(), *, quantised: bool = True
 ) -> dict[str, int]:
-    """Raise on anything to mend; count what is quantised.
+    """Raise on anything to repair; count what is quantised.
 
     Args:
         floats: convolutions (by their name in the network) that were left in float on purpose.
@@ -187,7 +187,7 @@ def require_clean(
         OctcError: E403 a zero-point other than 0, E404 Q/DQ misplaced or missing; nodes are named.
     """
     allowed = [name.replace(".", "_") for name in floats]
-    found = [f for f in to_mend(lint(proto, target)) if f.rule != "W26" or not _named(proto, f.node, allowed)]
+    found = [f for f in to_repair(lint(proto, target)) if f.rule != "W26" or not _named(proto, f.node, allowed)]
     if found:
         same = [f for f in found if f.code == found[0].code]
         text = f"{len(same)} findings for {target}: {shorten([f'{f.node}: {f.message}' for f in same], 5)}"
@@ -204,9 +204,11 @@ def counts(proto: onnx.ModelProto) -> dict[str, int]:
     convs = list(graph.of("Conv"))
     int8 = sum(all(graph.maker(name) == DQ for name in conv.input[:2]) for conv in convs)
     return {
-        "int8_convolutions": int8, "float_convolutions": len(convs) - int8,
-        "quantize_nodes": len(list(graph.of(Q))), "dequantize_nodes": len(list(graph.of(DQ))),
-    }  # fmt: skip
+        "int8_convolutions": int8,
+        "float_convolutions": len(convs) - int8,
+        "quantize_nodes": len(list(graph.of(Q))),
+        "dequantize_nodes": len(list(graph.of(DQ))),
+    }
 
 
 def _named(proto: onnx.ModelProto, node: str, allowed: list[str]) -> bool:

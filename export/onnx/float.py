@@ -42,9 +42,16 @@ def write_onnx(model: nn.Module, pre: Preprocess, path: Path, opset: int) -> dic
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
-                wrapped, (example,), dynamo=True, opset_version=opset, input_names=[INPUT], output_names=[OUTPUT],
-                dynamic_shapes=({0: torch.export.Dim("batch")},), external_data=False, verbose=False,
-            )  # fmt: skip
+                wrapped,
+                (example,),
+                dynamo=True,
+                opset_version=opset,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                external_data=False,
+                verbose=False,
+            )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
         text = f"ONNX export failed: {str(error).splitlines()[0][:300] if str(error) else type(error).__name__}"
         raise OctcError("OCT-E407", text, hint="octc export -vv shows all; choose another model") from error
@@ -152,7 +159,7 @@ def _frozen(text: str, place: str) -> OctcError:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter warns about its own insides and logs tracebacks of attempts that it then mends."""
+    """The exporter warns about its own insides and logs tracebacks of attempts that it then repairs."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     before = [logger.level for logger in loggers]
     try:

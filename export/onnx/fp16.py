@@ -38,9 +38,13 @@ def write_fp16(source: Path, path: Path, images: UInt8) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "truncated": weights below 6e-8, which FP16 cannot hold
         half = converter.convert_float_to_float16(
-            proto, min_positive_val=SMALLEST, max_finite_val=HALF_MAX, keep_io_types=True,
-            op_block_list=[*converter.DEFAULT_OP_BLOCK_LIST, *FLOAT_OPERATORS], node_block_list=kept,
-        )  # fmt: skip
+            proto,
+            min_positive_val=SMALLEST,
+            max_finite_val=HALF_MAX,
+            keep_io_types=True,
+            op_block_list=[*converter.DEFAULT_OP_BLOCK_LIST, *FLOAT_OPERATORS],
+            node_block_list=kept,
+        )
     strip(half)
     save(half, path)
     types = sorted({node.op_type for node in proto.graph.node if node.name in kept})

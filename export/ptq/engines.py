@@ -70,10 +70,16 @@ def _onnxruntime(_shop: Workshop, source: Path, path: Path, images: UInt8, _opse
         prepared = Path(folder) / "prepared.onnx"
         preparing.quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         tool.quantize_static(
-            str(prepared), str(path), Reader(), quant_format=tool.QuantFormat.QDQ, per_channel=True, reduce_range=True,
-            activation_type=tool.QuantType.QUInt8, weight_type=tool.QuantType.QInt8,
+            str(prepared),
+            str(path),
+            Reader(),
+            quant_format=tool.QuantFormat.QDQ,
+            per_channel=True,
+            reduce_range=True,
+            activation_type=tool.QuantType.QUInt8,
+            weight_type=tool.QuantType.QInt8,
             calibrate_method=tool.CalibrationMethod.MinMax,
-        )  # fmt: skip
+        )
 
 
 def _nncf(_shop: Workshop, source: Path, path: Path, images: UInt8, _opset: int) -> None:
@@ -109,9 +115,15 @@ def _modelopt(shop: Workshop, _source: Path, path: Path, images: UInt8, opset: i
     axes = {name: {0: "batch"} for name in (INPUT, OUTPUT)}
     with torch.no_grad():
         torch.onnx.export(
-            WithInput(made, pre).eval(), (example,), str(path), dynamo=False, opset_version=opset, input_names=[INPUT],
-            output_names=[OUTPUT], dynamic_axes=axes,
-        )  # fmt: skip
+            WithInput(made, pre).eval(),
+            (example,),
+            str(path),
+            dynamo=False,
+            opset_version=opset,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_axes=axes,
+        )
 
 
 ENGINES: dict[str, Engine] = {
@@ -176,13 +188,20 @@ def make_foreign(shop: Workshop, job: Job, folder: Path) -> Made:
         strip(proto)
         save(proto, path)
         facts = {
-            **facts_of(proto), **counts(proto), "bytes": path.stat().st_size, "encoding": job.engine, "float_layers": [],
+            **facts_of(proto),
+            **counts(proto),
+            "bytes": path.stat().st_size,
+            "encoding": job.engine,
+            "float_layers": [],
             "batches_run": check_batches(path, shop.source.checkpoint.preprocess),
             "quantisation": {
-                "method": "ptq", "engine": job.engine, "engine_version": version(engine.package), "observer": engine.what,
+                "method": "ptq",
+                "engine": job.engine,
+                "engine_version": version(engine.package),
+                "observer": engine.what,
                 **describe_calibration(samples),
             },
-        }  # fmt: skip
+        }
         return Made(str(path), shop.source.model, facts, run_unoptimised(path, shop.source.golden))
 
     found = shop.once(("foreign", job.engine, opset), write)

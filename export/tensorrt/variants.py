@@ -49,9 +49,15 @@ LIMITS = {"int8": {"delta_over_s": 5e-2, "agreement": 0.999}, "fp16": {"delta_ov
 
 
 def write_int8(
-    qdq: Path, plain: Path, folder: Path, references: tuple[nn.Module, nn.Module], pre: Preprocess, images: UInt8,
-    floats: frozenset[str], module: str,
-) -> dict[str, Any]:  # fmt: skip
+    qdq: Path,
+    plain: Path,
+    folder: Path,
+    references: tuple[nn.Module, nn.Module],
+    pre: Preprocess,
+    images: UInt8,
+    floats: frozenset[str],
+    module: str,
+) -> dict[str, Any]:
     """Fill `folder` from the Q/DQ file and the float file of one network; references are their torch networks.
 
     Returns: facts for the manifest.
@@ -160,10 +166,12 @@ def compare(path: Path, reference: nn.Module, pre: Preprocess, images: UInt8) ->
     norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
     largest = float(np.abs(ours - theirs).max())
     return {
-        "max_abs": largest, "delta_over_s": largest / spread, "images": len(images),
+        "max_abs": largest,
+        "delta_over_s": largest / spread,
+        "images": len(images),
         "cosine": float(((ours * theirs).sum(1) / np.maximum(norms, 1e-30)).min()),
         "agreement": float((ours.argmax(1) == theirs.argmax(1)).mean()),
-    }  # fmt: skip
+    }
 
 
 def require_agreement(compared: dict[str, dict[str, float]]) -> None:

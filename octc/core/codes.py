@@ -117,6 +117,7 @@ CODES: dict[str, tuple[int, str]] = {
     "OCT-W218": (0, "copies of an image left out"),
     "OCT-W219": (0, "leaky split, for comparison only"),
     "OCT-W220": (0, "files or folders left out that may hold images"),
+    "OCT-W221": (0, "patients or labels that look wrong"),
     "OCT-W302": (0, "memory exhausted by a step of training, the batch was halved"),
     "OCT-W306": (0, "damaged checkpoint skipped, previous one used"),
     "OCT-W310": (0, "student larger than an edge box likes"),

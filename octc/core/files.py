@@ -239,6 +239,21 @@ def _finite(text: str) -> float:
     return value
 
 
+def finite(value: Any) -> Any:
+    """A value as plain JSON: numbers that are not finite become null, paths text, arrays lists."""
+    if isinstance(value, dict):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [finite(item) for item in value]
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if hasattr(value, "tolist"):  # numpy scalars and arrays
+        return finite(value.tolist())
+    return str(value)
+
+
 def read_json(path: Path, most: int = MOST_JSON) -> Any:
     """Read a JSON file, as strictly as `parse_json`. The caller turns ValueError into an error of its own area."""
     if (size := path.stat().st_size) > most:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -61,3 +61,37 @@ def absolute(step: Step) -> Callable[[int, int], None]:
 
 def ignore(_count: int = 1) -> None:
     """A step that nobody watches."""
+
+
+@dataclass(frozen=True)
+class Warnings:
+    """Passes on what a reporter has to hear in any case: what the processes beside the first one have."""
+
+    to: Reporter
+
+    def say(self, text: str) -> None:
+        pass
+
+    def warn(self, code: str, message: str, path: str | None = None) -> None:
+        self.to.warn(code, message, path)
+
+    @contextmanager
+    def progress(self, label: str, total: int | None) -> Iterator[Step]:
+        yield ignore
+
+
+@contextmanager
+def counting(reporter: Reporter, label: str) -> Iterator[Callable[[int, int], None]]:
+    """Progress of work that tells (done, total): the total is known at its first word, and may be another one later."""
+    with ExitStack() as stack:
+        step: Step | None = None
+        before = 0
+
+        def tell(done: int, total: int) -> None:
+            nonlocal step, before
+            if step is None:
+                step = stack.enter_context(reporter.progress(label, total))
+            step(done - before)
+            before = done
+
+        yield tell

@@ -69,6 +69,12 @@ class Split:
         return f"LEAKY split ({self.protocol}): for comparison with published numbers only, no measure of accuracy"
 
     @property
+    def dropped_words(self) -> str:
+        """What the training images share with the official test that are left out."""
+        what = "their content" if self.patient_ids.state == UNKNOWN else "a patient or their content"
+        return f"{self.dropped} training images share {what} with test and are left out"
+
+    @property
     def patient_ids(self) -> PatientIds:
         """Whether it is known whose the images are, over all parts."""
         return ids_of(s for items in self.parts.values() for s in items)

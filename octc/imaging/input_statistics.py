@@ -104,11 +104,23 @@ def describe(picture: Image.Image) -> Floats | None:
     profiles = (profiles - profiles.mean(axis=0)) / (profiles.std(axis=0) + 1e-3)
     middle = (smooth.max(axis=0) + np.median(smooth, axis=0)) / 2
     values = (
-        colour, grey.mean(), p5, p50, p95, math.sqrt(variance),
-        rows.var() / variance, columns.var() / variance, math.log(down / across), math.log(fine + 1e-3),
-        min(rows[:16].mean(), rows[-16:].mean()), course.std(), (np.abs(np.diff(course)) > 0.06).mean(),
-        (profiles[:, :-16] * profiles[:, 16:]).mean(), (profiles[:, :-64] * profiles[:, 64:]).mean(), (smooth > middle).mean(),
-    )  # fmt: skip
+        colour,
+        grey.mean(),
+        p5,
+        p50,
+        p95,
+        math.sqrt(variance),
+        rows.var() / variance,
+        columns.var() / variance,
+        math.log(down / across),
+        math.log(fine + 1e-3),
+        min(rows[:16].mean(), rows[-16:].mean()),
+        course.std(),
+        (np.abs(np.diff(course)) > 0.06).mean(),
+        (profiles[:, :-16] * profiles[:, 16:]).mean(),
+        (profiles[:, :-64] * profiles[:, 64:]).mean(),
+        (smooth > middle).mean(),
+    )
     return np.array(values, np.float64)
 
 

@@ -134,10 +134,14 @@ class Preprocess:
         if not isinstance(clip, int | float) or type(rows) is not int or type(columns) is not int:
             raise TypeError("clahe is a number, clahe_grid two whole numbers")
         return Preprocess(
-            size=int(value["size"]), channels=int(value["channels"]), resize=str(value["resize"]),
-            mean=_three(value["mean"]), std=_three(value["std"]), clahe=float(clip),
+            size=int(value["size"]),
+            channels=int(value["channels"]),
+            resize=str(value["resize"]),
+            mean=_three(value["mean"]),
+            std=_three(value["std"]),
+            clahe=float(clip),
             clahe_grid=(rows, columns),
-        )  # fmt: skip
+        )
 
 
 def _three(values: Sequence[float]) -> tuple[float, float, float]:

@@ -157,9 +157,7 @@ def _check_folder(name: str, place: Path) -> Check:
     return Check(group, "ok", text)
 
 
-def check_gpu(
-    gpus: tuple[Gpu, ...], torch: str | None, others: int | None, jetpack: str | None = None
-) -> list[Check]:  # fmt: skip
+def check_gpu(gpus: tuple[Gpu, ...], torch: str | None, others: int | None, jetpack: str | None = None) -> list[Check]:
     """NVIDIA GPUs, other programs on them, and a torch that cannot use them. torch: its version; others: processes.
 
     jetpack: release of a Jetson, whose GPU nvidia-smi may not name.

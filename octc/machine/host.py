@@ -64,14 +64,24 @@ class Machine:
     def to_json(self) -> dict[str, Any]:
         """The `machine` object of a bench result (docs/measurement.md, section 17)."""
         return {
-            "name": self.name, "os": self.os, "cpu_model": self.cpu_model, "cpu_class": self.cpu_class, "isa": list(self.isa),
-            "cores_logical": len(self.cpus.logical), "cores_physical": self.cpus.physical,
-            "affinity": list(self.cpus.usable), "cgroup_quota": self.cpus.quota, "smt": self.cpus.smt,
-            "governor": self.governor, "ram_mib": self.ram_mib, "virtual": self.virtual,
-            "gpus": [vars(gpu) for gpu in self.gpus], **self.jetson,
+            "name": self.name,
+            "os": self.os,
+            "cpu_model": self.cpu_model,
+            "cpu_class": self.cpu_class,
+            "isa": list(self.isa),
+            "cores_logical": len(self.cpus.logical),
+            "cores_physical": self.cpus.physical,
+            "affinity": list(self.cpus.usable),
+            "cgroup_quota": self.cpus.quota,
+            "smt": self.cpus.smt,
+            "governor": self.governor,
+            "ram_mib": self.ram_mib,
+            "virtual": self.virtual,
+            "gpus": [vars(gpu) for gpu in self.gpus],
+            **self.jetson,
             "load_before": {"value": self.load} if self.load is not None else {"value": None, "reason": "not_readable"},
             "remote_host": None,
-        }  # fmt: skip
+        }
 
 
 def read_machine(root: Path = ROOT, *, gpus: bool = True) -> Machine:
@@ -80,14 +90,20 @@ def read_machine(root: Path = ROOT, *, gpus: bool = True) -> Machine:
     kind = platform.machine()
     tokens = isa_tokens(flags, kind)
     return Machine(
-        name=host_name(), os=f"{platform.system()} {platform.release()}", cpu_model=model, isa=tokens,
-        cpu_class=cpu_class(tokens, kind), cpus=read_cpus(root), governor=_governor(root),
-        ram_mib=memory_mib("MemTotal", root) or _ram_by_name(), virtual=_virtual(root, flags, kind),
+        name=host_name(),
+        os=f"{platform.system()} {platform.release()}",
+        cpu_model=model,
+        isa=tokens,
+        cpu_class=cpu_class(tokens, kind),
+        cpus=read_cpus(root),
+        governor=_governor(root),
+        ram_mib=memory_mib("MemTotal", root) or _ram_by_name(),
+        virtual=_virtual(root, flags, kind),
         gpus=read_gpus() if gpus else (),
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         isa_limits={name: os.environ[name] for name in ISA_LIMITS if name in os.environ},
         jetson=read_jetson(root),
-    )  # fmt: skip
+    )
 
 
 def host_name() -> str:

@@ -79,3 +79,22 @@ class PixelStatistics(Document):
     scan: Scan
     patient_ids: PatientIds
     images_without_patient: Count
+
+
+class PatientImages(Document):
+    patient: str
+    images: int
+    path: str
+
+
+class StatedPatients(Document):
+    """Of `octc data patients`."""
+
+    dataset: str
+    root: str
+    rule: str | None
+    saved: bool
+    images: int
+    patients: int
+    unknown: int
+    first: list[PatientImages]

@@ -38,19 +38,26 @@ def build_artifact(
         (folder / f"{Path(one.plan.output).stem}.build.log").unlink(missing_ok=True)
     machine = rows[0]["machine"]
     return {
-        "file": chosen.plan.output, "sidecar": f"{chosen.plan.output}.json", "precision": chosen.plan.precision,
-        "package": backend.module, "tensorrt": backend.version, "sm": machine["sm"], "driver": machine["driver"],
-        "fell_back": built[0].fell_back, "built": [_summary(row) for row in rows],
-    }  # fmt: skip
+        "file": chosen.plan.output,
+        "sidecar": f"{chosen.plan.output}.json",
+        "precision": chosen.plan.precision,
+        "package": backend.module,
+        "tensorrt": backend.version,
+        "sm": machine["sm"],
+        "driver": machine["driver"],
+        "fell_back": built[0].fell_back,
+        "built": [_summary(row) for row in rows],
+    }
 
 
 def _summary(row: dict[str, Any]) -> dict[str, Any]:
     measured = {key: value for key, value in row["measured"].items() if key != "golden"}
     return {key: row[key] for key in ("engine", "precision", "bytes")} | {
         "measured": measured,
-        "convolutions": row["layers"]["convolutions"], "missing": list(row["layers"]["missing"]),
+        "convolutions": row["layers"]["convolutions"],
+        "missing": list(row["layers"]["missing"]),
         "attempts": len(row["attempts"]),
-    }  # fmt: skip
+    }
 
 
 def measure(folder: Path, plan: BuildPlan, backend: Backend) -> dict[str, Any]:
@@ -71,10 +78,14 @@ def measure(folder: Path, plan: BuildPlan, backend: Backend) -> dict[str, Any]:
         return {"value": None, "reason": timed.error, "golden": golden, "golden_ok": True}
     samples = {kind: sorted(values) for kind, values in timed.result["samples_ns"].items()}
     value = {
-        kind: {"p50_ms": v[len(v) // 2] / 1e6, "p90_ms": v[len(v) * 9 // 10] / 1e6, "p99_ms": v[len(v) * 99 // 100] / 1e6,
-               "n": len(v)}
+        kind: {
+            "p50_ms": v[len(v) // 2] / 1e6,
+            "p90_ms": v[len(v) * 9 // 10] / 1e6,
+            "p99_ms": v[len(v) * 99 // 100] / 1e6,
+            "n": len(v),
+        }
         for kind, v in samples.items()
-    }  # fmt: skip
+    }
     return {"value": value, "golden": golden, "golden_ok": True, "cuda_graph": timed.result["cuda_graph"], "batch": 1}
 
 
@@ -89,23 +100,43 @@ def _sidecar(folder: Path, built: Built, artifact: Artifact, backend: Backend, m
     plan, pre = built.plan, artifact.preprocess
     gpus = read_gpus()
     row = {
-        "schema": SIDECAR_SCHEMA, "engine": plan.output, "bytes": (folder / plan.output).stat().st_size,
-        "sha256": sha256_file(folder / plan.output), "precision": plan.precision, "variant": plan.variant,
+        "schema": SIDECAR_SCHEMA,
+        "engine": plan.output,
+        "bytes": (folder / plan.output).stat().st_size,
+        "sha256": sha256_file(folder / plan.output),
+        "precision": plan.precision,
+        "variant": plan.variant,
         "typing": plan.typing,
-        "onnx": plan.onnx, "onnx_sha256": plan.onnx_sha256, "network_flags": list(plan.network_flags),
-        "builder_flags": list(plan.builder_flags), "profiles": list(plan.profiles), "workspace_mb": plan.workspace_mb,
-        "opt_level": plan.opt_level, "built": utc_now(), "backend": backend.kind, "versions": {
-            "octc": versions(("octc",)).get("octc"), backend.module: backend.version,
+        "onnx": plan.onnx,
+        "onnx_sha256": plan.onnx_sha256,
+        "network_flags": list(plan.network_flags),
+        "builder_flags": list(plan.builder_flags),
+        "profiles": list(plan.profiles),
+        "workspace_mb": plan.workspace_mb,
+        "opt_level": plan.opt_level,
+        "built": utc_now(),
+        "backend": backend.kind,
+        "versions": {
+            "octc": versions(("octc",)).get("octc"),
+            backend.module: backend.version,
             **{key: built.facts.get("environment", {}).get(key) for key in ("python",)},
         },
-        "machine": _machine(plan, gpus), "input": {
-            "name": next(iter(plan.profiles[0])), "dtype": "uint8", "layout": "NCHW", "channels": pre.channels,
-            "size": pre.size, "preprocess": pre.to_json(),
+        "machine": _machine(plan, gpus),
+        "input": {
+            "name": next(iter(plan.profiles[0])),
+            "dtype": "uint8",
+            "layout": "NCHW",
+            "channels": pre.channels,
+            "size": pre.size,
+            "preprocess": pre.to_json(),
         },
         "output": {"name": "logits", "dtype": "float32", "classes": list(artifact.classes)},
-        "attempts": [asdict(one) for one in built.attempts], "layers": built.layers.to_json(), "measured": measured,
-        "warnings": built.facts.get("warnings", []), "timing_cache": built.facts.get("timing_cache"),
-    }  # fmt: skip
+        "attempts": [asdict(one) for one in built.attempts],
+        "layers": built.layers.to_json(),
+        "measured": measured,
+        "warnings": built.facts.get("warnings", []),
+        "timing_cache": built.facts.get("timing_cache"),
+    }
     write_json(folder / f"{plan.output}.json", parse_json(json.dumps(row)))
     return row
 

@@ -72,9 +72,14 @@ def read_plans(folder: Path, version: str, module: str) -> dict[str, BuildPlan]:
 
 
 def build_engine(
-    folder: Path, plan: BuildPlan, backend: Backend, *, fp16: BuildPlan | None = None, allow_fallback: bool = False,
+    folder: Path,
+    plan: BuildPlan,
+    backend: Backend,
+    *,
+    fp16: BuildPlan | None = None,
+    allow_fallback: bool = False,
     say: Say = lambda _text: None,
-) -> Built:  # fmt: skip
+) -> Built:
     """Build `plan` in `folder`; where that fails and it is allowed, take the next step of the fallback.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What pip, Python, the loader, the driver and TensorRT say when an installation is broken: what it means and what mends it.
+"""What pip, Python, the loader, the driver and TensorRT say when an installation is broken: what it means, and a hint.
 
 Text only. The rows come from NVIDIA's own messages, from the bindings installed without their libraries (reproduced) and from
 public reports of users; the first row that matches is taken, so the particular stands before the general.

@@ -91,11 +91,13 @@ def report_layers(text: str, plan: BuildPlan) -> LayerReport:
         kind: sum(m for name, m in plan.convolutions.items() if nodes[name] == kind) / total for kind in (*WORDS, UNKNOWN)
     }
     return LayerReport(
-        kernels=len(kernels), reformats=sum(bool(REFORMAT.search(f"{k.kind} {k.name}")) for k in kernels), nodes=nodes,
+        kernels=len(kernels),
+        reformats=sum(bool(REFORMAT.search(f"{k.kind} {k.name}")) for k in kernels),
+        nodes=nodes,
         missing=tuple(name for name in plan.promised if nodes.get(name) != INT8),
         macs={kind: round(value, 6) for kind, value in shares.items() if value},
         unmatched=tuple(k.name for k in kernels if not k.nodes),
-    )  # fmt: skip
+    )
 
 
 def _precision(kinds: set[str]) -> str:

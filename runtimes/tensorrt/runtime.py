@@ -30,10 +30,17 @@ class TrtRuntime:
         self._engine(batch or 1)
         gpus = read_gpus()
         self.facts = {
-            **no_facts(facts["package"], self._trt.__version__), "provider": "TensorRT",
-            "device": gpus[0].name if gpus else "GPU", "precision_hint": facts["precision"], "batch": batch,
-            "cuda_graph": False, "streams": 1, "sm": facts["sm"], "driver": facts["driver"], "engine": facts["file"],
-        }  # fmt: skip
+            **no_facts(facts["package"], self._trt.__version__),
+            "provider": "TensorRT",
+            "device": gpus[0].name if gpus else "GPU",
+            "precision_hint": facts["precision"],
+            "batch": batch,
+            "cuda_graph": False,
+            "streams": 1,
+            "sm": facts["sm"],
+            "driver": facts["driver"],
+            "engine": facts["file"],
+        }
 
     def _engine(self, batch: int) -> Any:
         if self._data is None:

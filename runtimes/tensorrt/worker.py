@@ -104,11 +104,15 @@ def build(trt: Any, plan: dict[str, Any], base: Path) -> dict[str, Any]:
     write(base / plan["layers"], printed[-1].encode()) if printed else inspect(trt, plan, base, logger)
     return {
         **{key: plan[key] for key in ("typing", "variant", "onnx", "layers", "network_flags", "builder_flags")},
-        "engine": plan["output"], "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "dequantized": floats,
-        "timing_cache": ("read" if known else "new") if cache else None, "seconds": round(time.monotonic() - started, 3),
+        "engine": plan["output"],
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "dequantized": floats,
+        "timing_cache": ("read" if known else "new") if cache else None,
+        "seconds": round(time.monotonic() - started, 3),
         "peak_rss_mib": int(peak[0].split()[1]) >> 10,
         "warnings": sorted({text for name, text in logger.lines if name == "WARNING"}),
-    }  # fmt: skip
+    }
 
 
 def configure(trt: Any, builder: Any, plan: dict[str, Any]) -> Any:

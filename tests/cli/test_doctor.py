@@ -16,9 +16,11 @@ from typing import Any
 
 import pytest
 
-from octc.cli.doctor import SIGNS, _engine
+from octc.cli.doctor import SIGNS
+from octc.core.errors import OctcError
 from octc.core.targets import TARGETS
 from octc.imaging.preprocess import Preprocess
+from octc.runtimes.doctor import DoctorOptions, _engine, examine
 from octc.runtimes.probe import answer, ask, smallest_onnx
 from octc.store.artifacts import Artifact, write_manifest
 from octc.store.runs import create_run
@@ -208,7 +210,7 @@ def test_a_guard_that_does_not_refuse_is_a_problem(tmp_path: Path) -> None:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         code = (
-            f"import octc.cli.doctor as d; d.ELSEWHERE = {listening.getsockname()!r}\n"
+            f"import octc.runtimes.doctor as d; d.ELSEWHERE = {listening.getsockname()!r}\n"
             "import sys; from octc.cli._app.main import main; sys.exit(main(['doctor', '--offline', '--json']))"
         )
         done = subprocess.run(
@@ -248,3 +250,12 @@ def test_forty_columns_in_any_encoding(encoding: str, tmp_path: Path) -> None:
     text = done.stdout.decode(encoding)
     assert max(map(len, text.splitlines())) <= 43  # a sign may become a word of four letters
     assert ("  ok Python" if encoding == "ascii" else "  ✓ Python") in text
+
+
+def test_the_library_examines_this_machine_without_a_command(tmp_path: Path) -> None:
+    found = examine(DoctorOptions(run_dir=tmp_path))
+    assert list(dict.fromkeys(check.group for check in found)) == GROUPS
+    assert any(check.text.startswith("onnxruntime ") and check.state == "ok" for check in found)
+    with pytest.raises(OctcError) as caught:
+        examine(DoctorOptions(target="mainframe"))
+    assert caught.value.code == "OCT-E104"

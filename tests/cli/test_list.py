@@ -83,7 +83,7 @@ def test_weights_that_are_not_here_are_missing_and_those_in_the_cache_are_not(tm
 def test_data_sets_with_their_place_or_the_way_to_one(tmp_path: Path, octc: Octc) -> None:
     absent = {row["dataset"]: row for row in rows(octc("list", "datasets", "--json"), "datasets")}
     assert absent["phantom"]["root"] is None
-    assert absent["phantom"]["missing"] == ["octc data phantom draws it"]
+    assert absent["phantom"]["missing"] == ["octc data synthetic draws it"]
     assert "--data DIR" in absent["ucsd"]["missing"][0]
     write_phantoms(tmp_path / "Dataset" / "phantom", 2, 2, 0, size=(96, 96))
     here = {row["dataset"]: row for row in rows(octc("list", "datasets", "--json"), "datasets")}

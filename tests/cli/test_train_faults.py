@@ -140,7 +140,7 @@ def test_a_teacher_at_chance_does_not_teach(said: Said, tmp_path: Path) -> None:
     assert code == 1
     assert "OCT-E702" in err
     assert "the teacher is at chance: " in err
-    assert "it said " in err
+    assert "it answered " in err
     assert "--teacher none" in err
     assert said("student", *SMOKE, "--teacher", TEACHER, "--dry-run")[0] == 0
     known = json.loads((tmp_path / "runs" / TEACHER / "run.json").read_text())

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from octc.cli.train_resume import BY_ITSELF, BY_RECIPE, FIXED, FREE, HELD
 from octc.core.files import publishing
 from octc.store.runs import Run, owning
+from octc.train.jobs.resume import BY_ITSELF, BY_RECIPE, FIXED, FREE, HELD
 from octc.train.loop.checkpoint import read_checkpoint, write_checkpoint
 from tests.cli.train_words import SMOKE, Said, one_processor, patterns, said
 from tests.house.tree import ROOT

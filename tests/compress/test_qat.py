@@ -17,6 +17,7 @@ from octc.compress import finetune as qat
 from octc.compress.finetune import (
     anchored_loss,
     calibrated,
+    closeness,
     load_quantised,
     quantise_student,
 )
@@ -89,7 +90,7 @@ def test_the_observer_that_agrees_best_is_kept_and_the_student_stays_as_it_was(c
     assert set(table) == {"max", "percentile", "entropy", "mse"}
     best = max(table, key=lambda name: (table[name]["agreement"], -table[name]["kl"]))
     assert facts["observer"] == best
-    found = qat.closeness(
+    found = closeness(
         logits_of(student, data.val_images, data.preprocess, "cpu"),
         logits_of(quantised, data.val_images, data.preprocess, "cpu"),
     )
@@ -161,16 +162,18 @@ def test_loss_is_the_anchor_and_the_teacher_both_softened() -> None:
 
 
 def test_tuned_student_comes_back_from_its_checkpoint_with_the_numbers_that_it_states(ctx: Context) -> None:
-    made = quantise_student(ctx, None)
+    made = quantise_student(ctx)
     checkpoint, network = load_quantised(ctx.run.path / "qat")
     assert (checkpoint.sha256, checkpoint.metrics, checkpoint.parent) == (made.sha256, made.metrics, made.parent)
     data = data_of(ctx)
     logits = logits_of(network, data.val_images, data.preprocess, "cpu")
     assert torch.equal(logits, logits_of(network, data.val_images, data.preprocess, "cpu"))  # T20
     assert torch.equal(logits, logits_of(network.train(), data.val_images, data.preprocess, "cpu"))
-    judged = qat._judge(logits_of(student_of(ctx), data.val_images, data.preprocess, "cpu"), network, data, "cpu")
-    assert judged == made.metrics[made.metrics["chosen"]]
-    ranks = {name: qat._rank(made.metrics[name]) for name in ("ptq", "qat")}
+    near = closeness(logits_of(student_of(ctx), data.val_images, data.preprocess, "cpu"), logits)
+    right = float((logits.argmax(1) == torch.tensor(list(data.val_labels))).double().mean())
+    assert {**near, "val_accuracy": right} == made.metrics[made.metrics["chosen"]]
+    found = {name: made.metrics[name] for name in ("ptq", "qat")}
+    ranks = {name: (one["val_accuracy"], one["agreement"], -one["kl"]) for name, one in found.items()}
     assert ranks[made.metrics["chosen"]] == max(ranks.values())
     assert made.parent is not None
     assert made.parent["sha256"] == read_checkpoint(ctx.run.path / "train")[0].sha256
@@ -182,10 +185,10 @@ def test_tuned_student_comes_back_from_its_checkpoint_with_the_numbers_that_it_s
 
 def test_tuning_that_harms_is_thrown_away(ctx: Context) -> None:
     """A rate that destroys the network: what comes out is the calibrated one, bit for bit."""
-    plain = quantise_student(with_how(ctx, epochs=0), None)
+    plain = quantise_student(with_how(ctx, epochs=0))
     assert plain.metrics["chosen"] == "ptq"
     assert "qat" not in plain.metrics
-    harmed = quantise_student(with_how(ctx, lr=0.3), None)
+    harmed = quantise_student(with_how(ctx, lr=0.3))
     assert harmed.metrics["qat"]["val_accuracy"] < harmed.metrics["ptq"]["val_accuracy"]
     assert harmed.metrics["chosen"] == "ptq"
     assert harmed.sha256 == plain.sha256
@@ -201,7 +204,7 @@ def test_tuning_that_helps_is_kept(ctx: Context) -> None:
     write_checkpoint(ctx.run.path / "train", state, checkpoint)
     rows = [logits_of(model, data.val_images, data.preprocess, "cpu") for model in (before, student_of(ctx))]
     assert torch.allclose(rows[0], rows[1], atol=1e-4)
-    made = quantise_student(with_how(ctx, epochs=2, lr=1e-4, observers=("max",)), None)
+    made = quantise_student(with_how(ctx, epochs=2, lr=1e-4, observers=("max",)))
     assert made.metrics["qat"]["kl"] < made.metrics["ptq"]["kl"] / 2
     assert made.metrics["chosen"] == "qat"
 
@@ -217,7 +220,7 @@ def test_stopped_and_resumed_tuning_gives_the_same_bits(ctx: Context) -> None:
 
 def _stop_and_resume(ctx: Context) -> None:
     steps: list[int] = []
-    whole = quantise_student(replace(with_how(ctx, epochs=2), tick=steps.append), None)
+    whole = quantise_student(replace(with_how(ctx, epochs=2), tick=steps.append))
     qat_folder = ctx.run.path / "qat"
     for path in qat_folder.rglob("*"):
         if path.is_file():
@@ -231,20 +234,20 @@ def _stop_and_resume(ctx: Context) -> None:
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        quantise_student(replace(with_how(ctx, epochs=2), tick=tick), None)
+        quantise_student(replace(with_how(ctx, epochs=2), tick=tick))
     assert not (qat_folder / "checkpoint.json").exists()
-    resumed = quantise_student(replace(with_how(ctx, epochs=2), resume=True), None)
+    resumed = quantise_student(replace(with_how(ctx, epochs=2), resume=True))
     assert (resumed.sha256, resumed.metrics) == (whole.sha256, whole.metrics)
 
 
 def test_tuning_of_another_student_begins_anew(ctx: Context) -> None:
     """A finished tuning is not passed off as that of a student that was trained further."""
-    quantise_student(ctx, None)
+    quantise_student(ctx)
     checkpoint, state = read_checkpoint(ctx.run.path / "train")
     state["fc.bias"] += torch.tensor([0.5, -0.5, 0.25, 0.0])
     write_checkpoint(ctx.run.path / "train", state, checkpoint)
     steps: list[int] = []
-    made = quantise_student(replace(ctx, resume=True, allow_change=True, tick=steps.append), None)
+    made = quantise_student(replace(ctx, resume=True, allow_change=True, tick=steps.append))
     assert len(steps) == len(ctx.split.parts["train"]) // 32
     _, network = load_quantised(ctx.run.path / "qat")
     assert torch.allclose(network.get_submodule("fc").bias, state["fc.bias"], atol=0.01)
@@ -256,10 +259,10 @@ def test_short_floats_never_reach_the_grid(ctx: Context, monkeypatch: pytest.Mon
     """bf16 has fewer digits than int8 codes need: with it, the tuned weights are those of float32."""
     from accelerate.state import AcceleratorState
 
-    expected = quantise_student(ctx, None)
+    expected = quantise_student(ctx)
     try:
         AcceleratorState._reset_state()
-        short = quantise_student(replace(ctx, accelerator=make_accelerator("cpu", "bf16")), None)
+        short = quantise_student(replace(ctx, accelerator=make_accelerator("cpu", "bf16")))
     finally:
         AcceleratorState._reset_state()
     assert short.sha256 == expected.sha256
@@ -275,7 +278,7 @@ def test_teacher_with_another_normalisation_sees_the_same_picture(
     seen: list[torch.nn.Module | None] = []
     real = anchored_loss
     monkeypatch.setattr(qat, "anchored_loss", lambda s, teacher, *more: seen.append(teacher) or real(s, teacher, *more))
-    made = quantise_student(ctx, tmp_path / "teacher")
+    made = quantise_student(replace(ctx, teachers=(tmp_path / "teacher",)))
     assert isinstance(seen[0], SameView)
     assert made.metrics["chosen"] in ("ptq", "qat")
 
@@ -286,6 +289,6 @@ def test_calibration_uses_no_image_that_the_split_keeps_for_val_or_test(ctx: Con
     parts["test"] = (*parts["test"], *(replace(s, path=f"copy/{i}.png") for i, s in enumerate(parts["train"])))
     torn = Split(ctx.split.dataset, ctx.split.classes, ctx.split.seed, parts)
     with pytest.raises(OctcError) as caught:
-        quantise_student(replace(ctx, split=torn), None)
+        quantise_student(replace(ctx, split=torn))
     assert caught.value.code == "OCT-E214"
     assert "test split" in caught.value.message

@@ -45,3 +45,12 @@ def test_two_tables_are_compared(warm: tuple[str, ...], tmp_path: Path) -> None:
     assert "600 images, 300 patients" in done.stdout
     strict = run(warm, "two_tables.py", "--margin", "0.1", folder=tmp_path)
     assert strict.returncode == 1
+
+
+def test_own_data_from_a_table_to_a_file_that_is_compared_on_new_patients(warm: tuple[str, ...], tmp_path: Path) -> None:
+    done = run(warm, "own_data_table.py", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "174 images, 58 patients" in done.stdout
+    assert read_artifact(tmp_path / "artifacts" / "onnx-int8").details["gate"]["accepted"]
+    rows = (tmp_path / "drawn" / "images.csv").read_text().splitlines()
+    assert len(rows) == 721

@@ -15,7 +15,7 @@ import onnx
 import pytest
 
 from octc.core.optional import have
-from octc.export.lint.check import lint, stricter, to_mend
+from octc.export.lint.check import lint, stricter, to_repair
 
 PROBE = Path(__file__).with_name("oracle_probe.py")
 INT8, FLOAT = "int8", "float"
@@ -59,7 +59,7 @@ def agreement(models: Mapping[str, onnx.ModelProto], verdicts: Mapping[str, str]
     reasons = stricter()
     disagree, laxer = [], []
     for name, model in models.items():
-        hint = to_mend(lint(model, "tensorrt-rtx"))
+        hint = to_repair(lint(model, "tensorrt-rtx"))
         if verdicts[name] == INT8:
             disagree += [name] if [f for f in hint if f.rule not in reasons] else []
         elif not hint:

@@ -13,7 +13,7 @@ from torch import fx
 from octc.compress.calibrate import observe, set_ranges
 from octc.compress.placement import convolutions, prepare, set_mode
 from octc.core.errors import OctcError
-from octc.export.lint.check import Finding, counts, lint, mark_float, require_clean, to_mend
+from octc.export.lint.check import Finding, counts, lint, mark_float, require_clean, to_repair
 from octc.export.onnx.encoding import ENCODINGS, encode
 from octc.export.onnx.float import read_onnx, write_onnx
 from octc.imaging.preprocess import Preprocess
@@ -77,7 +77,7 @@ def changed(proto: onnx.ModelProto, change: Callable[[onnx.ModelProto], None]) -
 
 
 def rules(proto: onnx.ModelProto, target: str = "tensorrt") -> set[str]:
-    return {finding.rule for finding in to_mend(lint(proto, target))}
+    return {finding.rule for finding in to_repair(lint(proto, target))}
 
 
 def fired(proto: onnx.ModelProto, rule: str) -> list[Finding]:
@@ -121,7 +121,7 @@ def test_x04_zero_point_other_than_nought_names_the_node(silu: onnx.ModelProto) 
     assert (caught.value.code, caught.value.exit_code) == ("OCT-E403", 5)
     assert caught.value.place == name
     assert name in caught.value.message
-    assert not to_mend(lint(bad, "onnx"))  # other engines take it
+    assert not to_repair(lint(bad, "onnx"))  # other engines take it
 
 
 def test_x05_pair_inside_a_silu_names_the_node(silu: onnx.ModelProto) -> None:
@@ -142,7 +142,7 @@ def test_x05_pair_between_convolution_and_silu_names_the_node(silu: onnx.ModelPr
         users = [u for u in proto.graph.node if gate.input[0] in u.input]
         insert_pair(proto, gate.input[0], users if side == "both" else [u for u in users if u.op_type == "Mul"])
 
-    assert {f.node for f in to_mend(lint(changed(silu, before), "tensorrt"))} == {"intruder"}
+    assert {f.node for f in to_repair(lint(changed(silu, before), "tensorrt"))} == {"intruder"}
 
 
 def test_x05_convolution_without_pairs_names_the_node(silu: onnx.ModelProto) -> None:

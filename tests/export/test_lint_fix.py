@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
-from octc.export.lint.check import lint, to_mend
+from octc.export.lint.check import lint, to_repair
 from octc.export.lint.fix import fix
 from tests.export.qdq_graphs import SIDE, Knobs, model
 
@@ -34,7 +34,7 @@ def test_exact_repairs(knobs: Knobs) -> None:
     fixed, done = fix(bad)
     assert done
     assert np.array_equal(run(bad), run(fixed))
-    left = {f.rule for f in to_mend(lint(fixed))}
+    left = {f.rule for f in to_repair(lint(fixed))}
     assert left <= {"W26"}  # a layer in float stays one, now without pretending
     onnx.checker.check_model(fixed, full_check=True)
 
@@ -77,5 +77,5 @@ def test_a_shortcut_takes_the_quantiser_that_is_there() -> None:
     assert "W31" in {f.rule for f in lint(proto)}
     fixed, done = fix(proto)
     assert len(done) == 1
-    assert to_mend(lint(fixed)) == []
+    assert to_repair(lint(fixed)) == []
     assert next(n for n in fixed.graph.node if n.name == "add").input[1] == conv.input[0]

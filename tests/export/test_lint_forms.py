@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from octc.export.lint.check import lint, to_mend
+from octc.export.lint.check import lint, to_repair
 from tests.export.oracle import INT8, judge, need_oracle
 from tests.export.qdq_graphs import SIDE, Builder, Knobs, layer
 
@@ -94,12 +94,12 @@ LEGAL: dict[str, onnx.ModelProto] = {
 @pytest.mark.parametrize("name", [*BAD, *SILENT])
 def test_the_rule_fires(name: str) -> None:
     graph, rule = {**BAD, **SILENT}[name]
-    assert rule in {f.rule for f in to_mend(lint(graph, "tensorrt"))}
+    assert rule in {f.rule for f in to_repair(lint(graph, "tensorrt"))}
 
 
 @pytest.mark.parametrize("name", LEGAL)
 def test_no_rule_fires(name: str) -> None:
-    assert to_mend(lint(LEGAL[name], "tensorrt")) == []
+    assert to_repair(lint(LEGAL[name], "tensorrt")) == []
 
 
 def test_the_compiler_says_the_same(tmp_path: Path) -> None:

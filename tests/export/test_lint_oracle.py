@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from octc.export.lint.check import lint, stricter, to_mend
+from octc.export.lint.check import lint, stricter, to_repair
 from tests.export.oracle import INT8, agreement, judge, need_oracle, promised
 from tests.export.qdq_graphs import Knobs, model
 from tests.export.qdq_random import random_model
@@ -57,7 +57,7 @@ SILENT = {
 def test_what_is_silently_wrong_is_found_and_compiles(tmp_path: Path) -> None:
     graphs = {name.replace(" ", "_"): model([knobs]) for name, (knobs, _) in SILENT.items()}
     for name, (knobs, rule) in SILENT.items():
-        found = to_mend(lint(model([knobs]), "tensorrt"))
+        found = to_repair(lint(model([knobs]), "tensorrt"))
         assert rule in {f.rule for f in found}, name
     need_oracle()
     assert set(judge(graphs, tmp_path).values()) <= {INT8, "float"}  # none of them was rejected: only the linter speaks
@@ -110,7 +110,7 @@ def test_what_is_legal_is_clean_and_runs_in_int8(tmp_path: Path) -> None:
     graphs["half"] = model([Knobs()], opset=19, dtype=np.float16)
     graphs["open_batch"] = model([Knobs(), Knobs(act="Relu")], batch="batch")
     for name, graph in graphs.items():
-        assert to_mend(lint(graph, "tensorrt")) == [], name
+        assert to_repair(lint(graph, "tensorrt")) == [], name
     need_oracle()
     assert set(judge(graphs, tmp_path).values()) == {INT8}
 

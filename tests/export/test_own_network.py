@@ -19,6 +19,7 @@ from octc.store.artifacts import read_artifact
 from octc.train.loop.evaluate import logits_of
 
 PRE = octc.Preprocess(size=64)
+QUICK = octc.QuantizeOptions(rounding=False, observers=["max"])
 CLASSES = ("CNV", "DME", "DRUSEN", "NORMAL")
 
 
@@ -62,7 +63,7 @@ def test_a_network_becomes_an_artifact_that_answers_as_its_grid_does(which: str,
     model = network(which)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     images = pictures(24)
-    quantized = octc.quantize(model, images, PRE, classes=CLASSES, rounding=False, observers=["max"])
+    quantized = octc.quantize(model, images, PRE, classes=CLASSES, options=QUICK)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     (folder,) = octc.export(quantized, ["onnx"], out=tmp_path)
     artifact = read_artifact(folder)
@@ -87,7 +88,7 @@ def test_a_network_becomes_an_artifact_that_answers_as_its_grid_does(which: str,
 
 
 def test_float_files_need_no_calibration_to_be_right(tmp_path: Path) -> None:
-    quantized = octc.quantize(Own(), pictures(16), PRE, rounding=False, observers=["max"])
+    quantized = octc.quantize(Own(), pictures(16), PRE, options=QUICK)
     folders = octc.export(quantized, ["onnx", "openvino"], "fp16", out=tmp_path)
     assert [folder.name for folder in folders] == ["onnx-fp16", "openvino-fp16"]
     assert quantized.classes == ("0", "1", "2", "3")
@@ -102,7 +103,7 @@ def test_float_files_need_no_calibration_to_be_right(tmp_path: Path) -> None:
     (Own, {"classes": ("a", "a", "b", "c")}, "OCT-E309", "classes"),
     (Own, {"images": 15}, "OCT-E214", "calibration"),
     (Own, {"images": 0}, "OCT-E214", "calibration"),
-    (Own, {"observers": ["median"]}, "OCT-E104", None),
+    (Own, {"options": octc.QuantizeOptions(observers=["median"])}, "OCT-E104", None),
     (Own, {"validation": (pictures(4, 9), [0, 1])}, "OCT-E706", "validation"),
     (Own, {"validation": (pictures(4, 9), [0, 1, 2, 7])}, "OCT-E706", "validation"),
     (Own, {"validation": (pictures(4), [0, 1, 2, 3])}, "OCT-E214", "calibration"),
@@ -111,7 +112,7 @@ def test_what_cannot_be_quantised_is_refused(build: Any, words: dict[str, Any], 
     words = dict(words)
     images = pictures(words.pop("images", 16))
     with pytest.raises(OctcError) as caught:
-        octc.quantize(build(), images, PRE, **{"rounding": False, "observers": ["max"], **words})
+        octc.quantize(build(), images, PRE, **{"options": QUICK, **words})
     assert caught.value.code == code
     assert caught.value.place == place
 
@@ -122,7 +123,9 @@ def test_a_module_that_cannot_be_traced_is_named_with_its_line_and_may_stay_whol
     assert "Asks" in caught.value.message
     assert f"{Path(__file__).name}:" in caught.value.message
     assert "whole=[Asks]" in caught.value.hint
-    quantized = octc.quantize(Own(Asks()), pictures(16), PRE, whole=[Asks], rounding=False, observers=["max"])
+    quantized = octc.quantize(
+        Own(Asks()), pictures(16), PRE, options=octc.QuantizeOptions(whole=[Asks], rounding=False, observers=["max"])
+    )
     assert quantized.facts["placement"]["int8_convolutions"] == 1
 
 
@@ -133,7 +136,7 @@ def test_a_module_that_cannot_be_traced_is_named_with_its_line_and_may_stay_whol
     ({"targets": ["onnx"], "gate": octc.Gate(margin=1)}, "OCT-E102"),
 ])  # fmt: skip
 def test_a_request_that_cannot_be_met_writes_nothing(words: dict[str, Any], code: str, tmp_path: Path) -> None:
-    quantized = octc.quantize(Own(), pictures(16), PRE, rounding=False, observers=["max"])
+    quantized = octc.quantize(Own(), pictures(16), PRE, options=QUICK)
     with pytest.raises(OctcError) as caught:
         octc.export(quantized, out=tmp_path / "new", **words)
     assert caught.value.code == code
@@ -141,7 +144,7 @@ def test_a_request_that_cannot_be_met_writes_nothing(words: dict[str, Any], code
 
 
 def test_an_artifact_that_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
-    quantized = octc.quantize(Own(), pictures(16), PRE, rounding=False, observers=["max"])
+    quantized = octc.quantize(Own(), pictures(16), PRE, options=QUICK)
     (folder,) = octc.export(quantized, ["onnx"], "fp32", out=tmp_path)
     before = (folder / "artifact.json").read_bytes()
     with pytest.raises(OctcError) as caught:

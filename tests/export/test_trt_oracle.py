@@ -10,7 +10,7 @@ import pytest
 from onnx import numpy_helper
 
 from octc.core.files import sha256_file
-from octc.export.lint.check import lint, to_mend
+from octc.export.lint.check import lint, to_repair
 from octc.export.onnx.float import read_onnx
 from octc.runtimes.tensorrt.build import build_engine
 from octc.runtimes.tensorrt.process import Backend, run_worker
@@ -63,7 +63,7 @@ def test_variants_are_clean_and_hold_the_same_scales(written: tuple[str, Written
     _, one = written
     targets = {"model.onnx": "tensorrt", "model.int8fp16.onnx": "tensorrt-strong", "model.fp16.onnx": "tensorrt-strong"}
     for name, target in targets.items():
-        assert to_mend(lint(read_onnx(one.folder / name), target)) == [], name
+        assert to_repair(lint(read_onnx(one.folder / name), target)) == [], name
     assert set(one.facts["variants"]) == set(targets)  # how far they agree is asked of trained networks (makers)
     scales = {name: scales_of(read_onnx(one.folder / name)) for name in ("model.onnx", "model.int8fp16.onnx")}
     assert len(scales["model.onnx"]) > 10

@@ -77,6 +77,7 @@ STEPS: dict[str, tuple[int, ...]] = {
     "config init": (0,),
     "config show": (0,),
     "config validate": (0,),
+    "data patients Dataset/phantom --patient-from name": (0,),
     "data paired-synthetic --patients 8": (0,),
     "train retnet-teacher --dataset paired-phantom --modality fundus --recipe retnet-smoke --epochs 1": (0,),
     "train retnet-student --dataset paired-phantom --modality oct --recipe retnet-smoke --epochs 1": (0,),

@@ -18,6 +18,7 @@ from tests.conftest import Octc
 
 SIZE, REGION = 64, (slice(8, 20), slice(26, 38))  # rows, columns that the network looks at
 PRE = octc.Preprocess(size=SIZE, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+QUICK = octc.QuantizeOptions(rounding=False, observers=["max"])
 
 
 class Looks(nn.Module):
@@ -50,7 +51,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """An FP32 artifact of the network for one engine, and pictures beside it."""
     place = tmp_path_factory.mktemp(request.param)
     images = [picture(i % 2 == 1, i) for i in range(24)]
-    own = octc.quantize(Looks(), images, PRE, classes=["dark", "bright"], rounding=False, observers=["max"], name="looks")
+    own = octc.quantize(Looks(), images, PRE, classes=["dark", "bright"], options=QUICK, name="looks")
     precision = {"onnx": "fp32", "openvino": "fp16"}[request.param]
     (artifact,) = octc.export(own, [request.param], precision, out=place)
     for i in range(4):

@@ -112,7 +112,7 @@ def test_f18_the_student_of_kd_oct_learns_from_its_teacher(name: str, tmp_path: 
     train_teacher(teacher)
     rows: list[dict[str, Any]] = []
     ctx = replace(new_context(tmp_path, root, split, recipe, "student"), report=rows.append)
-    made = train_student(ctx, teacher.run.path / "train")
+    made = train_student(replace(ctx, teachers=(teacher.run.path / "train",)))
     assert made.parent is not None
     for row in rows:
         total = 0.7 * row["train_soft"] + 0.3 * row["train_hard"]
@@ -123,10 +123,10 @@ def test_f60_a_large_student_is_warned_about(tmp_path: Path, root: Path, split: 
     rows: list[dict[str, Any]] = []
     stage = replace(tiny(RECIPES["kd-oct"]().student), epochs=1)
     ctx = replace(new_context(tmp_path, root, split, Recipe("r", stage, stage), "student"), report=rows.append)
-    train_student(ctx, None)
+    train_student(ctx)
     assert not any("warning" in row for row in rows)
     monkeypatch.setattr(stages, "LARGE", 100)
-    train_student(replace(ctx, run=create_run(tmp_path, "student", "folder")), None)
+    train_student(replace(ctx, run=create_run(tmp_path, "student", "folder")))
     assert [row["code"] for row in rows if "warning" in row] == ["OCT-W310"]
 
 

@@ -67,7 +67,7 @@ def test_teacher_leaves_a_checkpoint_that_says_what_it_is(teacher: Path, split: 
 def test_student_learns_from_the_teacher_and_says_from_which(tmp_path: Path, root: Path, split: Split, teacher: Path) -> None:
     rows: list[dict[str, Any]] = []
     ctx = replace(new_context(tmp_path, root, split, RECIPE, "student"), report=rows.append)
-    made = train_student(ctx, teacher)
+    made = train_student(replace(ctx, teachers=(teacher,)))
     assert made.parent is not None
     assert made.parent["sha256"] == read_checkpoint(teacher)[0].sha256
     assert {"train_soft", "train_hard", "train_loss", "train_acc"} <= set(rows[0])
@@ -77,7 +77,7 @@ def test_student_learns_from_the_teacher_and_says_from_which(tmp_path: Path, roo
 
 def test_student_without_a_teacher_learns_from_labels_alone(tmp_path: Path, root: Path, split: Split) -> None:
     rows: list[dict[str, Any]] = []
-    made = train_student(replace(new_context(tmp_path, root, split, RECIPE, "student"), report=rows.append), None)
+    made = train_student(replace(new_context(tmp_path, root, split, RECIPE, "student"), report=rows.append))
     assert made.parent is None
     assert "train_soft" not in rows[0]
 
@@ -104,7 +104,9 @@ def test_any_pair_of_timm_trains_by_replacing_names(tmp_path: Path, root: Path, 
     )
     ctx = new_context(tmp_path / "t", root, split, recipe)
     train_teacher(ctx)
-    made = train_student(new_context(tmp_path / "s", root, split, recipe, "student"), ctx.run.path / "train")
+    made = train_student(
+        replace(new_context(tmp_path / "s", root, split, recipe, "student"), teachers=(ctx.run.path / "train",))
+    )
     assert made.model == second
     assert made.parent is not None
     assert made.parent["model"] == first
@@ -138,7 +140,7 @@ def test_fixed_size_teacher_takes_a_smaller_student(tmp_path: Path, root: Path, 
     recipe = replace(smoke, teacher=teacher, student=replace(smoke.student, model="test_resnet"))
     ctx = new_context(tmp_path / "t", root, split, recipe)
     train_teacher(ctx)
-    train_student(new_context(tmp_path / "s", root, split, recipe, "student"), ctx.run.path / "train")
+    train_student(replace(new_context(tmp_path / "s", root, split, recipe, "student"), teachers=(ctx.run.path / "train",)))
 
 
 def altered(teacher: Path, folder: Path, **fields: Any) -> Path:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from octc.imaging.preprocess import Preprocess
-from octc.train.loop.fit import fit
+from octc.train.loop.fit import FitOptions, fit
 from octc.train.loop.label_losses import label_loss
 from octc.train.loop.processes import make_accelerator
 from octc.train.loop.training import Data, Fitted
@@ -58,8 +58,8 @@ def train(
     torch.manual_seed(7)
     model = build_model(stage.model, CLASSES, **stage.model_kwargs)
     return fit(
-        model, stage, data or make_data(), loss or label_loss(Objective(), 0.05, [], CLASSES), folder=folder,
-        facts=facts(stage), seed=7, accelerator=accelerator, resume=resume, tick=tick, report=report, allow_change=allow_change,
+        model, stage, data or make_data(), loss or label_loss(Objective(), 0.05, [], CLASSES),
+        FitOptions(folder, facts(stage), 7, accelerator, tick, report, resume=resume, allow_change=allow_change),
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 Slower than `octc.train.batches.augment`, and there for comparison. A recipe names one in `Stage.views`; `Stage.canvas` is
 the size
-of the first resize. "...-as-released" repeats KD-OCT; the other ones mend what did nothing there: translation by a share of
+of the first resize. "...-as-released" repeats KD-OCT; the other ones repair what did nothing there: translation by a share of
 the side instead of a tenth of a pixel, and no saturation on grey pictures. Draws depend on (seed, epoch, index) alone.
 """
 
@@ -67,7 +67,7 @@ def affine(picture: Image.Image, rng: Rng, shear: float, scale: float) -> Image.
 
 def jitter(
     picture: Image.Image, rng: Rng, brightness: float, contrast: float, saturation: float, hue: float = 0.0
-) -> Image.Image:  # fmt: skip
+) -> Image.Image:
     """ColorJitter: the four in random order."""
     factors = [float(rng.uniform(1 - width, 1 + width)) for width in (brightness, contrast, saturation)]
     turn = float(rng.uniform(-hue, hue))
@@ -130,9 +130,11 @@ def rand_augment(picture: Image.Image, rng: Rng, m: float, turn: float, names: S
 
 
 ADJUST: dict[str, Callable[[Image.Image, float], Image.Image]] = {
-    "brightness": vision.adjust_brightness, "contrast": vision.adjust_contrast,
-    "saturation": vision.adjust_saturation, "sharpness": vision.adjust_sharpness,
-}  # fmt: skip
+    "brightness": vision.adjust_brightness,
+    "contrast": vision.adjust_contrast,
+    "saturation": vision.adjust_saturation,
+    "sharpness": vision.adjust_sharpness,
+}
 
 
 def erase(pixels: Pixels, rng: Rng, p: float, largest: float, fill: Sequence[float]) -> Pixels:
@@ -156,36 +158,49 @@ def _teacher(size: int, fixed: bool) -> list[Step]:
     kept = ("brightness", "contrast", "sharpness", "rotate", "translate")
     names = kept if fixed else (*kept[:2], "saturation", *kept[2:])
     return [
-        partial(crop, size=size), partial(rand_augment, m=9, turn=30, names=names, fixed=fixed), partial(rotate, degrees=20),
-        partial(affine, shear=15, scale=0.15), partial(jitter, brightness=0.3, contrast=0.3, saturation=0.2, hue=0.05),
-        partial(hflip, p=0.5), partial(vflip, p=0.3), partial(sometimes, p=0.2, step=partial(blur, kernel=3)),
+        partial(crop, size=size),
+        partial(rand_augment, m=9, turn=30, names=names, fixed=fixed),
+        partial(rotate, degrees=20),
+        partial(affine, shear=15, scale=0.15),
+        partial(jitter, brightness=0.3, contrast=0.3, saturation=0.2, hue=0.05),
+        partial(hflip, p=0.5),
+        partial(vflip, p=0.3),
+        partial(sometimes, p=0.2, step=partial(blur, kernel=3)),
         partial(sometimes, p=0.2, step=partial(posterize, p=0.5)),
-    ]  # fmt: skip
+    ]
 
 
 def _student(size: int, fixed: bool) -> list[Step]:
     names = ("brightness", "contrast", "rotate", "translate")
     return [
-        partial(crop, size=size), partial(rand_augment, m=7, turn=20, names=names, fixed=fixed), partial(rotate, degrees=15),
-        partial(jitter, brightness=0.2, contrast=0.2, saturation=0.2), partial(hflip, p=0.5),
-    ]  # fmt: skip
+        partial(crop, size=size),
+        partial(rand_augment, m=7, turn=20, names=names, fixed=fixed),
+        partial(rotate, degrees=15),
+        partial(jitter, brightness=0.2, contrast=0.2, saturation=0.2),
+        partial(hflip, p=0.5),
+    ]
 
 
 def _medsiglip(size: int, _fixed: bool) -> list[Step]:
     colours = partial(jitter, brightness=0.3, contrast=0.3, saturation=0.2, hue=0.1)
     return [
-        partial(resized_crop, size=size, scale=0.75, ratio=(0.95, 1.05), how=BICUBIC), partial(hflip, p=0.5),
-        partial(sometimes, p=0.5, step=colours), partial(sometimes, p=0.3, step=partial(blur, kernel=5)),
-        partial(sometimes, p=0.3, step=partial(sharpen, p=0.5)), partial(rotate, degrees=15, how=BICUBIC),
-    ]  # fmt: skip
+        partial(resized_crop, size=size, scale=0.75, ratio=(0.95, 1.05), how=BICUBIC),
+        partial(hflip, p=0.5),
+        partial(sometimes, p=0.5, step=colours),
+        partial(sometimes, p=0.3, step=partial(blur, kernel=5)),
+        partial(sometimes, p=0.3, step=partial(sharpen, p=0.5)),
+        partial(rotate, degrees=15, how=BICUBIC),
+    ]
 
 
 def _sfnet(size: int, _fixed: bool) -> list[Step]:
     return [
         partial(resized_crop, size=size, scale=0.8, ratio=(3 / 4, 4 / 3), how=InterpolationMode.BILINEAR),
-        partial(hflip, p=0.5), partial(vflip, p=0.2), partial(rotate, degrees=10),
+        partial(hflip, p=0.5),
+        partial(vflip, p=0.2),
+        partial(rotate, degrees=10),
         partial(jitter, brightness=0.2, contrast=0.2, saturation=0.1),
-    ]  # fmt: skip
+    ]
 
 
 # name -> the steps on the picture; then RandomErasing: its probability, largest area, and whether it comes after normalising

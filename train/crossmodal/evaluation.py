@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import nn
 
 from octc.core.csv_files import csv_bytes
 from octc.core.files import publishing, sha256_bytes, write_bytes, write_json
-from octc.datasets.base import Progress, Sample, ids_of
+from octc.datasets.base import Sample, ids_of
 from octc.datasets.layouts.paired import targets_of
+from octc.datasets.split import Split
 from octc.imaging.preprocess import VIEWS
 from octc.stats.average_precision import RESAMPLES, map_interval
 from octc.stats.multilabel import (
@@ -29,63 +29,45 @@ from octc.stats.multilabel import (
     view_scores,
 )
 from octc.stats.patients import patient_ids
-from octc.store.runs import Run, utc_now
+from octc.store.runs import Run
 from octc.store.test_set_log import PARTS as HELD_OUT
-from octc.store.test_set_log import log_part
-from octc.train.batches.images import cached_images
-from octc.train.evaluation.assess import EvaluatedPart, from_cache, predict, prepared, trained
+from octc.train.evaluation.assess import Reading, answers
 from octc.train.evaluation.outcome import FACTS, PREDICTIONS, next_evaluation
 from octc.train.loop.checkpoint import Checkpoint
 
 HALF = 0.5
 
 
-def evaluate_eye_run(
-    run: Run, root: Path, part: str, *, tta: str = "none", pool: str = "max", device: Any = "cpu",
-    progress: Progress | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """Evaluate a run's network on a part of its split; writes eval/PART-TTA/ (-2, -3, ... where it was evaluated before; its
-    "folder"), and a row of the test-set log before a test image is read.
+def evaluate_eyes(model: nn.Module, checkpoint: Checkpoint, split: Split, run: Run, root: Path, how: Reading) -> dict[str, Any]:
+    """Evaluate a network with its weights in on a part of its split; writes eval/PART-TTA/ (-2, -3, ... where it was evaluated
+    before; its "folder"), and a row of the test-set log before a test image is read. Thresholds are tuned on val, and taken
+    from there elsewhere.
 
     Raises:
-        OctcError: E107 / E307 / E501 no checkpoint that can be used, E216 another split or other images, E201... a picture.
+        OctcError: E201... a picture, E109 a reading of test cannot be logged.
     """
-    model, checkpoint, split = trained(run, root, part)
-    where = EvaluatedPart(run, root, split, part)
-    return evaluate_eyes(model, checkpoint, where, tta=tta, pool=pool, device=device, progress=progress)
-
-
-def evaluate_eyes(
-    model: nn.Module,
-    checkpoint: Checkpoint,
-    where: EvaluatedPart,
-    *,
-    tta: str = "none",
-    pool: str = "max",
-    device: Any = "cpu",
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """`evaluate_eye_run` of a network with its weights in. Thresholds are tuned on val, and taken from there elsewhere."""
-    run, root, split, part = where.run, where.root, where.split, where.part
-    log_part(run.path, split, part, {"weights": checkpoint.sha256}, "eval", utc_now(), tta=tta, pool=pool)
-    model.to(device).to(memory_format=torch.channels_last)
-    samples, pre = split.parts[part], checkpoint.preprocess
-    if tta == "none":
-        chunks = from_cache(cached_images(run.path.parent / ".cache", root, samples, pre))
-    else:
-        chunks = prepared(samples, root, pre, VIEWS[tta])
-    logits = predict(model, chunks, pre, device, progress, len(samples))
+    part, tta, pool, samples = how.part, how.tta, how.pool, split.parts[how.part]
+    logits = answers(model, checkpoint, split, run, root, how)
     truth = str(checkpoint.recipe.get("truth", "union"))
     eyes = eyes_of(samples, logits, len(checkpoint.classes), pool, truth)
     stated = checkpoint.metrics.get("thresholds")
     thresholds = tuned_thresholds(eyes) if part == "val" or stated is None else tuple(float(value) for value in stated)
     facts = {
-        "run": run.id, "part": part, "tta": tta, "pool": pool, "truth": truth, "warning": split.note,
-        "thresholds_from": "val" if part == "val" or stated is not None else part, "model": checkpoint.model,
-        "modality": checkpoint.recipe.get("modality"), "dataset": checkpoint.dataset, "checkpoint_sha256": checkpoint.sha256,
-        "split_digest": checkpoint.split_digest, "leakage": split.leakage,
+        "run": run.id,
+        "part": part,
+        "tta": tta,
+        "pool": pool,
+        "truth": truth,
+        "warning": split.note,
+        "thresholds_from": "val" if part == "val" or stated is not None else part,
+        "model": checkpoint.model,
+        "modality": checkpoint.recipe.get("modality"),
+        "dataset": checkpoint.dataset,
+        "checkpoint_sha256": checkpoint.sha256,
+        "split_digest": checkpoint.split_digest,
+        "leakage": split.leakage,
         "chose_the_epoch": part == checkpoint.recipe.get("select", "val"),
-    }  # fmt: skip
+    }
     whose = {**ids_of(samples).to_json(), "leakage": split.leakage}
     found = {**document(eyes, checkpoint.classes, thresholds, facts), **whose}
     with next_evaluation(run.path, part, tta) as folder:
@@ -108,14 +90,23 @@ def document(eyes: Eyes, classes: Sequence[str], thresholds: Sequence[float], fa
     tuned, half = figures(eyes, classes, thresholds), figures(eyes, classes, [HALF] * len(classes))
     known, interval = patient_ids(eyes.patients), map_interval(eyes)
     return {
-        "task": "multilabel", "facts": facts, "classes": list(classes), "eyes": len(eyes.names),
-        "patients": known.count, "patient_ids": known.state,
-        "thresholds": [float(value) for value in thresholds], "per_class": tuned, "overall": overall(tuned),
-        "per_class_at_half": half, "overall_at_half": overall(half), "map_bootstrap_95": interval,
+        "task": "multilabel",
+        "facts": facts,
+        "classes": list(classes),
+        "eyes": len(eyes.names),
+        "patients": known.count,
+        "patient_ids": known.state,
+        "thresholds": [float(value) for value in thresholds],
+        "per_class": tuned,
+        "overall": overall(tuned),
+        "per_class_at_half": half,
+        "overall_at_half": overall(half),
+        "map_bootstrap_95": interval,
         "drawn": "eyes" if known.count is None else "patients",
         "map_patient_bootstrap_95": None if known.count is None else interval,
-        "resamples": RESAMPLES, "map_of_chance": chance_map(eyes.truth),
-    }  # fmt: skip
+        "resamples": RESAMPLES,
+        "map_of_chance": chance_map(eyes.truth),
+    }
 
 
 def write_eye_evaluation(

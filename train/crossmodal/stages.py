@@ -19,14 +19,15 @@ from octc.core.errors import OctcError
 from octc.core.files import write_bytes
 from octc.datasets.base import Sample
 from octc.datasets.layouts.paired import check_partners, targets_of
-from octc.datasets.split import Split
+from octc.datasets.split import Split, read_split
 from octc.imaging.preprocess import Preprocess
 from octc.store.runs import utc_now
 from octc.store.test_set_log import log_part
 from octc.train.batches.images import cached_images
+from octc.train.crossmodal.evaluation import evaluate_eyes
 from octc.train.crossmodal.pairs import make_partners
 from octc.train.crossmodal.ways import Lesson, Pair, align_mlp, feature_width, judge_by, map_of, student_ways, teacher_ways
-from octc.train.evaluation.assess import EvaluatedPart
+from octc.train.evaluation.assess import Reading
 from octc.train.evaluation.files import write_curves
 from octc.train.loop.checkpoint import Checkpoint, load_strictly, read_checkpoint, tensors_as_bytes
 from octc.train.loop.evaluate import logits_of
@@ -36,7 +37,7 @@ from octc.train.networks.macs import count_macs
 from octc.train.networks.models import build_model, parameter_count
 from octc.train.networks.weights import start_weights
 from octc.train.recipes.crossmodal import OTHER, EyeRecipe, EyeStage
-from octc.train.stages import Context, facts_of, new_network, written
+from octc.train.stages import Context, facts_of, fit_options, new_network, written
 
 ALIGN = "align.safetensors"  # beside a student's checkpoint: what quantisation-aware tuning goes on with; never exported
 CLOSE = 0.02  # mAP that a teacher may differ from what its checkpoint says, before it is taken for another network
@@ -48,6 +49,11 @@ class Taught:
 
     folder: Path
     split: Split
+
+
+def taught_by(folder: Path | None) -> Taught | None:
+    """The teacher whose checkpoint lies in this folder of its run."""
+    return None if folder is None else Taught(folder, read_split(folder.parent / "split.json"))
 
 
 def recipe_of(ctx: Context) -> EyeRecipe:
@@ -88,7 +94,6 @@ def load_eye_data(ctx: Context, stage: EyeStage, split: Split, modality: str) ->
 
 def train_eye_teacher(ctx: Context) -> Checkpoint:
     """A teacher on labels alone; writes train/."""
-    _alone(ctx)
     recipe = recipe_of(ctx)
     stage = cast(EyeStage, recipe.teacher)
     model = new_network(ctx, stage)
@@ -98,12 +103,12 @@ def train_eye_teacher(ctx: Context) -> Checkpoint:
     return write_eyes(ctx, "teacher", stage, model, fitted, fitted.state, source, None)
 
 
-def train_eye_student(ctx: Context, taught: Taught | None, own: Taught | None = None) -> Checkpoint:
-    """A student from a teacher of the other modality, or (None) on labels alone; writes train/.
+def train_eye_student(ctx: Context) -> Checkpoint:
+    """A student from a teacher of the other modality, or (where there is none) on labels alone; writes train/.
 
-    own: a teacher of the student's modality: the second student, which learns beside it (`mutual`), learns from that one.
+    The second student, which learns beside it (`mutual`), learns from `ctx.second`, a teacher of the student's modality.
     """
-    _alone(ctx)
+    taught, own = taught_by(next(iter(ctx.teachers), None)), taught_by(ctx.second)
     recipe = recipe_of(ctx)
     stage = cast(EyeStage, recipe.student)
     student = new_network(ctx, stage)
@@ -193,42 +198,46 @@ def _judged(ctx: Context) -> tuple[list[str], list[str | None], str]:
     return eyes_of(samples), [s.patient for s in samples], recipe.truth
 
 
-def _alone(ctx: Context) -> None:
-    if ctx.accelerator.num_processes > 1:
-        text = f"{ctx.accelerator.num_processes} processes: cross-modal distillation trains in one"
-        raise OctcError("OCT-E104", text, hint="start octc train retnet-... without torchrun")
-
-
 def _part(state: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
     return {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
 
 
 def _fit(ctx: Context, model: nn.Module, stage: EyeStage, data: Data, ways: Any, role: str, parent: Any) -> Fitted:
-    return fit(
-        model, stage, data, ways, folder=ctx.run.path / "train", facts=facts_of(ctx, stage, role, parent), seed=ctx.seed,
-        accelerator=ctx.accelerator, resume=ctx.resume, allow_change=ctx.allow_change, tick=ctx.tick, report=ctx.report,
-    )  # fmt: skip
+    return fit(model, stage, data, ways, fit_options(ctx, ctx.run.path / "train", facts_of(ctx, stage, role, parent)))
 
 
 def write_eyes(
-    ctx: Context, role: str, stage: EyeStage, model: nn.Module, fitted: Fitted, state: dict[str, torch.Tensor],
-    source: dict[str, Any], parent: dict[str, Any] | None,
-) -> Checkpoint:  # fmt: skip
+    ctx: Context,
+    role: str,
+    stage: EyeStage,
+    model: nn.Module,
+    fitted: Fitted,
+    state: dict[str, torch.Tensor],
+    source: dict[str, Any],
+    parent: dict[str, Any] | None,
+) -> Checkpoint:
     """The checkpoint with its figures on val, the curves, the evaluation of val; `model` is given the kept weights."""
-    from octc.train.crossmodal.evaluation import evaluate_eyes
-
     recipe, folder = recipe_of(ctx), ctx.run.path / "train"
     load_strictly(model, state, str(folder))
     row = fitted.history[fitted.metrics["epoch"] - 1]
     size = {"parameters": parameter_count(model), "macs": count_macs(model, stage.size)}
     kept = {name: value for name, value in stage.model_kwargs.items() if not name.startswith("drop_")}
     checkpoint = Checkpoint(
-        role=role, model=stage.model, model_kwargs=kept, classes=ctx.split.classes,
-        preprocess=preprocess_for(stage, recipe.modality), recipe=asdict(recipe), dataset=ctx.split.dataset,
-        split_digest=ctx.split.digest, data_digest=ctx.data_digest,
-        metrics={**fitted.metrics, "val_map": row["val_map"], **size}, weights=source, parent=parent,
-    )  # fmt: skip
-    found = evaluate_eyes(model, checkpoint, EvaluatedPart(ctx.run, ctx.root, ctx.split, "val"), device=ctx.accelerator.device)
+        role=role,
+        model=stage.model,
+        model_kwargs=kept,
+        classes=ctx.split.classes,
+        preprocess=preprocess_for(stage, recipe.modality),
+        recipe=asdict(recipe),
+        dataset=ctx.split.dataset,
+        split_digest=ctx.split.digest,
+        data_digest=ctx.data_digest,
+        metrics={**fitted.metrics, "val_map": row["val_map"], **size},
+        weights=source,
+        parent=parent,
+    )
+    how = Reading("val", device=ctx.accelerator.device)
+    found = evaluate_eyes(model, checkpoint, ctx.split, ctx.run, ctx.root, how)
     made = written(ctx, folder, state, replace(checkpoint, metrics={**checkpoint.metrics, "thresholds": found["thresholds"]}))
     write_curves(folder, f"{ctx.run.id} · {stage.model}")
     return made

@@ -86,9 +86,7 @@ def feature_width(model: nn.Module) -> int:
 
 def align_mlp(width: int, target: int) -> nn.Sequential:
     """Three linear layers with ReLU between them, from a student's features to the width of its teacher's."""
-    return nn.Sequential(
-        nn.Linear(width, target), nn.ReLU(), nn.Linear(target, target), nn.ReLU(), nn.Linear(target, target)
-    )  # fmt: skip
+    return nn.Sequential(nn.Linear(width, target), nn.ReLU(), nn.Linear(target, target), nn.ReLU(), nn.Linear(target, target))
 
 
 def make_optimiser(model: nn.Module, stage: Stage) -> torch.optim.Optimizer:
@@ -194,9 +192,14 @@ def _targets(teacher: nn.Module, x: Tensor, mode: str) -> tuple[Tensor, Tensor]:
 
 
 def _peer_loss(
-    pair: Pair, lesson: Lesson, own_view: nn.Module | None, inputs: tuple[Tensor, Tensor], labels: tuple[Tensor, Tensor],
-    logits: Tensor, matched: Sequence[bool],
-) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+    pair: Pair,
+    lesson: Lesson,
+    own_view: nn.Module | None,
+    inputs: tuple[Tensor, Tensor],
+    labels: tuple[Tensor, Tensor],
+    logits: Tensor,
+    matched: Sequence[bool],
+) -> tuple[Tensor, dict[str, Tensor]]:
     """The second student's own loss on the partner's image, and what both students learn from each other."""
     how, peer = lesson.how, pair.peer
     assert peer is not None

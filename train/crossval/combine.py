@@ -59,10 +59,20 @@ def read_fold(run: Run) -> Fold:
     if OFFICIAL in split.parts:
         official = read_predictions(newest_evaluation(run.path, OFFICIAL, sha256=checkpoint.sha256))
     return Fold(
-        split.fold[0], split.fold[1], run.id, run.read(), checkpoint, held, official, evaluate(held),
-        read_history(run.path / "train"), _hours(run, checkpoint.model), split.note,
-        split.patient_ids, split.leakage,
-    )  # fmt: skip
+        split.fold[0],
+        split.fold[1],
+        run.id,
+        run.read(),
+        checkpoint,
+        held,
+        official,
+        evaluate(held),
+        read_history(run.path / "train"),
+        _hours(run, checkpoint.model),
+        split.note,
+        split.patient_ids,
+        split.leakage,
+    )
 
 
 def _hours(run: Run, stage: str) -> float:
@@ -102,9 +112,15 @@ def _joined(folds: Sequence[Fold], answers: Sequence[Predictions], part: str) ->
         return tuple(value for one in answers for value in getattr(one, name))
 
     return Predictions(
-        all_of("paths"), all_of("sums"), all_of("patients"), all_of("labels"), np.concatenate([one.logits for one in answers]),
-        answers[0].views, answers[0].classes, _facts(folds, part),
-    )  # fmt: skip
+        all_of("paths"),
+        all_of("sums"),
+        all_of("patients"),
+        all_of("labels"),
+        np.concatenate([one.logits for one in answers]),
+        answers[0].views,
+        answers[0].classes,
+        _facts(folds, part),
+    )
 
 
 def ensemble(folds: Sequence[Fold]) -> Predictions | None:
@@ -124,19 +140,33 @@ def ensemble(folds: Sequence[Fold]) -> Predictions | None:
     views = tuple(f"fold-{fold.number}-{view}" for fold in folds for view in known[0].views)
     first = known[0]
     return Predictions(
-        first.paths, first.sums, first.patients, first.labels, np.concatenate(logits, axis=1), views, first.classes,
+        first.paths,
+        first.sums,
+        first.patients,
+        first.labels,
+        np.concatenate(logits, axis=1),
+        views,
+        first.classes,
         _facts(folds, f"ensemble of {len(folds)} folds, {first.facts['part']}"),
-    )  # fmt: skip
+    )
 
 
 def _facts(folds: Sequence[Fold], part: str) -> dict[str, Any]:
     first = folds[0].checkpoint
     return {
-        "run": folds[0].facts.get("job"), "part": part, "runs": [fold.run for fold in folds], "model": first.model,
-        "role": first.role, "dataset": first.dataset, "data_digest": first.data_digest, "warning": folds[0].note or None,
+        "run": folds[0].facts.get("job"),
+        "part": part,
+        "runs": [fold.run for fold in folds],
+        "model": first.model,
+        "role": first.role,
+        "dataset": first.dataset,
+        "data_digest": first.data_digest,
+        "warning": folds[0].note or None,
         "leakage": folds[0].leakage,
-        "checkpoint_sha256": [fold.checkpoint.sha256 for fold in folds], "weights": first.weights, "chose_the_epoch": False,
-    }  # fmt: skip
+        "checkpoint_sha256": [fold.checkpoint.sha256 for fold in folds],
+        "weights": first.weights,
+        "chose_the_epoch": False,
+    }
 
 
 def check_folds(folds: Sequence[Fold]) -> None:
@@ -176,9 +206,13 @@ def summarise(folds: Sequence[Fold]) -> Summary:
         labels = np.asarray(held.labels, np.int64)
         intervals = bootstrap_figures(labels, said, groups, held.classes, RESAMPLES, SEED)
     return Summary(
-        folds, summarise_folds([fold.found.matrix for fold in folds], normal), spread_of([f.found.loss for f in folds]), held,
-        ensemble(folds), intervals,
-    )  # fmt: skip
+        folds,
+        summarise_folds([fold.found.matrix for fold in folds], normal),
+        spread_of([f.found.loss for f in folds]),
+        held,
+        ensemble(folds),
+        intervals,
+    )
 
 
 def summary_json(found: Summary) -> dict[str, Any]:
@@ -187,39 +221,66 @@ def summary_json(found: Summary) -> dict[str, Any]:
     together = None if found.together is None else evaluate(found.together)
     held = patient_ids(() if found.held is None else found.held.patients)
     return {
-        "kind": first.checkpoint.role, "model": first.checkpoint.model, "dataset": first.checkpoint.dataset,
-        "classes": first.checkpoint.classes, "seed": first.facts.get("seed"), "protocol": first.facts.get("protocol"),
-        "note": first.note or None, **first.known.to_json(), "leakage": first.leakage,
-        "of": first.of, "folds": [fold_json(fold) for fold in found.folds],
-        "spread": {name: asdict(one) for name, one in found.spread.spreads.items()}, "loss": asdict(found.losses),
+        "kind": first.checkpoint.role,
+        "model": first.checkpoint.model,
+        "dataset": first.checkpoint.dataset,
+        "classes": first.checkpoint.classes,
+        "seed": first.facts.get("seed"),
+        "protocol": first.facts.get("protocol"),
+        "note": first.note or None,
+        **first.known.to_json(),
+        "leakage": first.leakage,
+        "of": first.of,
+        "folds": [fold_json(fold) for fold in found.folds],
+        "spread": {name: asdict(one) for name, one in found.spread.spreads.items()},
+        "loss": asdict(found.losses),
         "per_class": {name: [asdict(one) for one in rows] for name, rows in found.spread.per_class.items()},
-        "out_of_fold": None if found.held is None else {
-            "n": len(found.held.labels), "patients": held.count, **held.to_json(),
-            "figures": _plain(found.spread.pooled), "bootstrap_95": found.intervals, "resamples": RESAMPLES,
+        "out_of_fold": None
+        if found.held is None
+        else {
+            "n": len(found.held.labels),
+            "patients": held.count,
+            **held.to_json(),
+            "figures": _plain(found.spread.pooled),
+            "bootstrap_95": found.intervals,
+            "resamples": RESAMPLES,
             "drawn": "images" if held.count is None else "patients",
             "patient_bootstrap_95": None if held.count is None else found.intervals,
         },
-        "ensemble": None if together is None or found.together is None else {
-            "part": found.together.facts["part"], "n": together.figures.n, "figures": _plain(together.figures),
-            "loss": together.loss, "accuracy_wilson_95": together.accuracy_wilson,
+        "ensemble": None
+        if together is None or found.together is None
+        else {
+            "part": found.together.facts["part"],
+            "n": together.figures.n,
+            "figures": _plain(together.figures),
+            "loss": together.loss,
+            "accuracy_wilson_95": together.accuracy_wilson,
             "accuracy_patient_bootstrap_95": together.accuracy_patients,
         },
         "no_ensemble": None if together else "every image is in what the other folds trained or chose on; no official test",
-    }  # fmt: skip
+    }
 
 
 def fold_json(fold: Fold) -> dict[str, Any]:
     """One fold's row."""
     metrics = fold.checkpoint.metrics
     return {
-        "fold": fold.number, "run": fold.run, "n": fold.found.figures.n,
-        "patients": fold.found.known.count, "figures": _plain(fold.found.figures),
-        "loss": fold.found.loss, "accuracy_patient_bootstrap_95": fold.found.accuracy_patients,
-        "val_accuracy": metrics.get("val_accuracy"), "val_loss": metrics.get("val_loss"), "epoch": metrics.get("epoch"),
-        "epochs": metrics.get("epochs"), "hours": fold.hours, "split_digest": fold.checkpoint.split_digest,
+        "fold": fold.number,
+        "run": fold.run,
+        "n": fold.found.figures.n,
+        "patients": fold.found.known.count,
+        "figures": _plain(fold.found.figures),
+        "loss": fold.found.loss,
+        "accuracy_patient_bootstrap_95": fold.found.accuracy_patients,
+        "val_accuracy": metrics.get("val_accuracy"),
+        "val_loss": metrics.get("val_loss"),
+        "epoch": metrics.get("epoch"),
+        "epochs": metrics.get("epochs"),
+        "hours": fold.hours,
+        "split_digest": fold.checkpoint.split_digest,
         "checkpoint_sha256": fold.checkpoint.sha256,
         "official": None if fold.official is None else _plain(evaluate(fold.official).figures),
-    }  # fmt: skip
+    }
 
 
 def _plain(figures: Any) -> dict[str, Any]:

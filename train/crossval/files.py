@@ -15,13 +15,38 @@ from octc.train.evaluation.files import write_evaluation, write_figure
 from octc.train.evaluation.outcome import evaluate
 
 RESULTS = (
-    "fold", "test_accuracy", "test_loss", "best_val_acc", "best_val_loss", "epochs_trained", "training_time_hours", "run", "n",
-)  # fmt: skip
+    "fold",
+    "test_accuracy",
+    "test_loss",
+    "best_val_acc",
+    "best_val_loss",
+    "epochs_trained",
+    "training_time_hours",
+    "run",
+    "n",
+)
 TOTALS = (
-    "student_backbone", "teacher_backbone", "image_size", "temperature", "alpha", "beta", "mean_test_acc", "std_test_acc",
-    "mean_val_acc", "std_val_acc", "mean_test_loss", "std_test_loss", "ensemble_accuracy", "total_training_time_hours",
-    "mean_epochs", "n_folds", "std_test_acc_ddof1", "out_of_fold_accuracy", "out_of_fold_low_95", "out_of_fold_high_95",
-)  # fmt: skip
+    "student_backbone",
+    "teacher_backbone",
+    "image_size",
+    "temperature",
+    "alpha",
+    "beta",
+    "mean_test_acc",
+    "std_test_acc",
+    "mean_val_acc",
+    "std_val_acc",
+    "mean_test_loss",
+    "std_test_loss",
+    "ensemble_accuracy",
+    "total_training_time_hours",
+    "mean_epochs",
+    "n_folds",
+    "std_test_acc_ddof1",
+    "out_of_fold_accuracy",
+    "out_of_fold_low_95",
+    "out_of_fold_high_95",
+)
 SCHEMA = "1.0"
 
 
@@ -50,9 +75,16 @@ def results_row(fold: Fold) -> tuple[Any, ...]:
     """A line of cv_results.csv."""
     metrics = fold.checkpoint.metrics
     return (
-        fold.number, fold.found.figures.accuracy, fold.found.loss, metrics.get("val_accuracy"), metrics.get("val_loss"),
-        metrics.get("epochs"), fold.hours, fold.run, fold.found.figures.n,
-    )  # fmt: skip
+        fold.number,
+        fold.found.figures.accuracy,
+        fold.found.loss,
+        metrics.get("val_accuracy"),
+        metrics.get("val_loss"),
+        metrics.get("epochs"),
+        fold.hours,
+        fold.run,
+        fold.found.figures.n,
+    )
 
 
 def totals_row(found: Summary) -> dict[str, Any]:
@@ -66,12 +98,26 @@ def totals_row(found: Summary) -> dict[str, Any]:
     interval = found.intervals.get("accuracy") or (None, None)
     alpha = how.get("alpha")
     cells = (
-        first.model, (taught or {}).get("model"), first.preprocess.size, how.get("temperature"), alpha,
-        None if alpha is None else round(1 - alpha, 12), accuracy.mean, accuracy.std_population, val.mean, val.std_population,
-        losses.mean, losses.std_population, None if found.together is None else evaluate(found.together).figures.accuracy,
-        sum(fold.hours for fold in found.folds), epochs.mean, len(found.folds), accuracy.std_sample,
-        None if found.held is None else found.spread.pooled.accuracy, *interval,
-    )  # fmt: skip
+        first.model,
+        (taught or {}).get("model"),
+        first.preprocess.size,
+        how.get("temperature"),
+        alpha,
+        None if alpha is None else round(1 - alpha, 12),
+        accuracy.mean,
+        accuracy.std_population,
+        val.mean,
+        val.std_population,
+        losses.mean,
+        losses.std_population,
+        None if found.together is None else evaluate(found.together).figures.accuracy,
+        sum(fold.hours for fold in found.folds),
+        epochs.mean,
+        len(found.folds),
+        accuracy.std_sample,
+        None if found.held is None else found.spread.pooled.accuracy,
+        *interval,
+    )
     return dict(zip(TOTALS, cells, strict=True))
 
 

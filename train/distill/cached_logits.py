@@ -47,11 +47,21 @@ class Drawn:
         stage = self.stage
         on_cpu = self.device == "cpu"
         return {
-            "format": FORMAT, "teacher": teacher, "split": split, "seed": self.seed, "size": stage.size,
-            "mean": list(stage.mean), "std": list(stage.std), "resize": stage.resize, "augment": asdict(stage.augment),
-            "pipeline": stage.views, "canvas": stage.canvas, "precision": self.precision, "torch": torch.__version__,
+            "format": FORMAT,
+            "teacher": teacher,
+            "split": split,
+            "seed": self.seed,
+            "size": stage.size,
+            "mean": list(stage.mean),
+            "std": list(stage.std),
+            "resize": stage.resize,
+            "augment": asdict(stage.augment),
+            "pipeline": stage.views,
+            "canvas": stage.canvas,
+            "precision": self.precision,
+            "torch": torch.__version__,
             "device": torch.backends.cpu.get_cpu_capability() if on_cpu else f"{self.device}, batch {stage.batch}",
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True)
@@ -96,9 +106,15 @@ def missing_views(folder: Path, views: int) -> list[int]:
 
 
 def write_view(
-    folder: Path, key: dict[str, Any], view: int, teacher: Callable[[torch.Tensor], torch.Tensor], data: Data, drawn: Drawn,
-    device: Any, tell: Callable[[int], None] = lambda _: None,
-) -> None:  # fmt: skip
+    folder: Path,
+    key: dict[str, Any],
+    view: int,
+    teacher: Callable[[torch.Tensor], torch.Tensor],
+    data: Data,
+    drawn: Drawn,
+    device: Any,
+    tell: Callable[[int], None] = lambda _: None,
+) -> None:
     """Show a teacher one view of every training image, and write what it says.
 
     Raises:

@@ -86,7 +86,7 @@ def distilled_loss(ask: Callable[[Tensor], Tensor], how: Distillation, on_labels
 
 def total(
     logits: Tensor, target: Tensor, x: Tensor, labels: Tensor, how: Distillation, on_labels: Loss
-) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of a student's logits against a teacher's, and its two parts."""
     soft, (hard, _) = teacher_loss(logits, target, labels, how), on_labels(logits, x, labels)
     value = how.alpha * soft + (1 - how.alpha) * hard if how.kind == "kl" else hard + soft
@@ -121,7 +121,7 @@ def cached_target(caches: Sequence[Logits], temperatures: Sequence[float], how: 
 
 def cache_of(
     teacher: Teacher, split: str, data: Data, drawn: Drawn, cache: Path, accelerator: Any, told: Told = lambda _d, _t: None
-) -> Logits:  # fmt: skip
+) -> Logits:
     """A teacher's logits of all views: read, or computed where they are missing (each process takes its share of the views).
 
     Raises:

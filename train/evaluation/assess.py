@@ -17,6 +17,7 @@ from octc.datasets.base import Progress, Sample
 from octc.datasets.split import Split, read_split
 from octc.imaging.preprocess import VIEWS, Preprocess, UInt8, read_image
 from octc.machine.cpu import reading_pool
+from octc.stats.task import task_of
 from octc.store.runs import Run, utc_now
 from octc.store.test_set_log import PARTS as HELD_OUT
 from octc.store.test_set_log import log_part
@@ -28,6 +29,27 @@ from octc.train.loop.evaluate import logits_of
 from octc.train.networks.models import build_model
 
 CHUNK = 32  # pictures decoded at once
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a part of a split is read.
+
+    Attributes:
+        part: "train", "val" or "test" (of folds "official" too). tta: "none", "hflip" or "5" views
+            (octc.imaging.preprocess.VIEWS), the same for teacher and student.
+        combine: mean of the views' "probabilities" or "logits", where classes exclude each other.
+        pool: of an eye's images, "max" or "mean", where they do not.
+        command: that reads, for the test-set log.
+    """
+
+    part: str
+    tta: str = "none"
+    combine: str = "probabilities"
+    pool: str = "max"
+    device: Any = "cpu"
+    progress: Progress | None = None
+    command: str = "eval"
 
 
 def predict(
@@ -117,9 +139,16 @@ def check_files(root: Path, samples: Sequence[Sample]) -> None:
 
 
 def evaluate_run(
-    run: Run, root: Path, part: str, *, tta: str = "none", combine: str = "probabilities", device: Any = "cpu",
-    progress: Progress | None = None, command: str = "eval",
-) -> Evaluation:  # fmt: skip
+    run: Run,
+    root: Path,
+    part: str,
+    *,
+    tta: str = "none",
+    combine: str = "probabilities",
+    device: Any = "cpu",
+    progress: Progress | None = None,
+    command: str = "eval",
+) -> Evaluation:
     """Evaluate a run's network on a part of its split; writes eval/PART-TTA/ (-2, -3, ... where it was evaluated before), and
     a row of the test-set log before a test image is read.
 
@@ -133,9 +162,8 @@ def evaluate_run(
         OctcError: E107 / E307 / E501 no checkpoint that can be used, E216 the split is another one, E201... a picture, E109 a
             reading of test cannot be logged.
     """
-    model, checkpoint, split = trained(run, root, part)
-    where = EvaluatedPart(run, root, split, part)
-    return assess(model, checkpoint, where, tta=tta, combine=combine, device=device, progress=progress, command=command)
+    how = Reading(part, tta, combine, device=device, progress=progress, command=command)
+    return assess(*trained(run, root, part), run, root, how)
 
 
 def is_evaluated(run: Run, part: str, sha256: str, tta: str = "none") -> bool:
@@ -148,45 +176,34 @@ def complete(run: Run, root: Path, device: Any) -> Checkpoint:
     checkpoint, _ = read_checkpoint(run.path / "train")
     if not (run.path / "train" / "curves.png").is_file():
         write_curves(run.path / "train", f"{run.id} · {checkpoint.model}")
-    if not is_evaluated(run, "val", checkpoint.sha256):
+    alone = task_of(checkpoint.recipe.get("task")).exclusive  # the others are evaluated before their checkpoint is written
+    if alone and not is_evaluated(run, "val", checkpoint.sha256):
         evaluate_run(run, root, "val", device=device)
     return checkpoint
 
 
-@dataclass(frozen=True)
-class EvaluatedPart:
-    """Images that a network is evaluated on: a part of a run's split, below the root of the data set."""
-
-    run: Run
-    root: Path
-    split: Split
-    part: str
-
-
-def assess(
-    model: nn.Module,
-    checkpoint: Checkpoint,
-    where: EvaluatedPart,
-    *,
-    tta: str = "none",
-    combine: str = "probabilities",
-    device: Any = "cpu",
-    progress: Progress | None = None,
-    command: str = "eval",
-) -> Evaluation:
-    """`evaluate_run` of a network with its weights in."""
-    run, root, split, part = where.run, where.root, where.split, where.part
-    log_part(run.path, split, part, {"weights": checkpoint.sha256}, command, utc_now(), tta=tta, combine=combine)
-    model.to(device).to(memory_format=torch.channels_last)
-    samples, pre = split.parts[part], checkpoint.preprocess
-    if tta == "none":
+def answers(
+    model: nn.Module, checkpoint: Checkpoint, split: Split, run: Run, root: Path, how: Reading
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Logits float32 [n, views, K] of a part of a split, after a row of the test-set log where it is held out."""
+    averaged = {"combine": how.combine} if task_of(checkpoint.recipe.get("task")).exclusive else {"pool": how.pool}
+    log_part(run.path, split, how.part, {"weights": checkpoint.sha256}, how.command, utc_now(), tta=how.tta, **averaged)
+    model.to(how.device).to(memory_format=torch.channels_last)
+    samples, pre = split.parts[how.part], checkpoint.preprocess
+    if how.tta == "none":
         chunks = from_cache(cached_images(run.path.parent / ".cache", root, samples, pre))
     else:
-        chunks = prepared(samples, root, pre, VIEWS[tta])
-    logits = predict(model, chunks, pre, device, progress, len(samples))
+        chunks = prepared(samples, root, pre, VIEWS[how.tta])
+    return predict(model, chunks, pre, how.device, how.progress, len(samples))
+
+
+def assess(model: nn.Module, checkpoint: Checkpoint, split: Split, run: Run, root: Path, how: Reading) -> Evaluation:
+    """`evaluate_run` of a network with its weights in."""
+    part, tta, samples = how.part, how.tta, split.parts[how.part]
+    logits = answers(model, checkpoint, split, run, root, how)
     facts = {"run": run.id, "part": part, "tta": tta, "warning": split.note, "fold": split.fold, "leakage": split.leakage}
     with next_evaluation(run.path, part, tta) as folder:
-        found = write_evaluation(folder, records(facts, checkpoint, samples, logits), combine)
+        found = write_evaluation(folder, records(facts, checkpoint, samples, logits), how.combine)
     if part in HELD_OUT:
         run.log_stage("evaluated", part=part, tta=tta, sha256=checkpoint.sha256, accuracy=found.figures.accuracy)
     return found
@@ -195,12 +212,22 @@ def assess(
 def records(facts: dict[str, Any], checkpoint: Checkpoint, samples: Sequence[Sample], logits: Any) -> Predictions:
     """Logits with whose they are. facts: run, part, tta, and what must be said of the split."""
     whose = {
-        "role": checkpoint.role, "model": checkpoint.model, "dataset": checkpoint.dataset, "weights": checkpoint.weights,
-        "checkpoint_sha256": checkpoint.sha256, "split_digest": checkpoint.split_digest,
-        "data_digest": checkpoint.data_digest, "chose_the_epoch": facts["part"] == "val",
-    }  # fmt: skip
+        "role": checkpoint.role,
+        "model": checkpoint.model,
+        "dataset": checkpoint.dataset,
+        "weights": checkpoint.weights,
+        "checkpoint_sha256": checkpoint.sha256,
+        "split_digest": checkpoint.split_digest,
+        "data_digest": checkpoint.data_digest,
+        "chose_the_epoch": facts["part"] == "val",
+    }
     return Predictions(
-        paths=tuple(s.path for s in samples), sums=tuple(s.sha256 for s in samples),
-        patients=tuple(s.patient for s in samples), labels=tuple(s.label for s in samples), logits=logits,
-        views=VIEWS[facts["tta"]], classes=checkpoint.classes, facts={**facts, **whose},
-    )  # fmt: skip
+        paths=tuple(s.path for s in samples),
+        sums=tuple(s.sha256 for s in samples),
+        patients=tuple(s.patient for s in samples),
+        labels=tuple(s.label for s in samples),
+        logits=logits,
+        views=VIEWS[facts["tta"]],
+        classes=checkpoint.classes,
+        facts={**facts, **whose},
+    )

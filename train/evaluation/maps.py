@@ -80,7 +80,7 @@ def write_maps(
 
 def _prepared(
     samples: Sequence[Sample], root: Path, pre: Preprocess, device: Any
-) -> tuple[npt.NDArray[np.uint8], torch.Tensor]:  # fmt: skip
+) -> tuple[npt.NDArray[np.uint8], torch.Tensor]:
     images = np.stack([pre.prepare(read_image(root / sample.path).image)[0] for sample in samples])
     return images, network_input(torch.from_numpy(images).to(device), pre)
 

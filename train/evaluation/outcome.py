@@ -100,9 +100,15 @@ def read_predictions(folder: Path) -> Predictions:
         written = [(path, name, who, None) for path, name, who in zip(columns[0], columns[3], people, strict=True)]
         people = before_fields(str(head.facts.get("dataset")), written, classes)
     return Predictions(
-        columns[0], columns[1], tuple(people), tuple(classes.index(name) for name in columns[3]),
-        logits.reshape(len(rows), len(views), len(classes)), views, classes, head.facts,
-    )  # fmt: skip
+        columns[0],
+        columns[1],
+        tuple(people),
+        tuple(classes.index(name) for name in columns[3]),
+        logits.reshape(len(rows), len(views), len(classes)),
+        views,
+        classes,
+        head.facts,
+    )
 
 
 def scan_evaluations(run: Path, part: str, tta: str) -> list[Path]:
@@ -182,14 +188,19 @@ def evaluate(predictions: Predictions, how: str = "probabilities") -> Evaluation
     known = patient_ids(predictions.patients)
     classes = range(len(predictions.classes))
     return Evaluation(
-        matrix=matrix, figures=metrics_of(matrix, find_normal(predictions.classes)),
-        loss=float(nll_scores(logs, labels).mean()), ece=ece_mass(confidence[order], right[order]),
+        matrix=matrix,
+        figures=metrics_of(matrix, find_normal(predictions.classes)),
+        loss=float(nll_scores(logs, labels).mean()),
+        ece=ece_mass(confidence[order], right[order]),
         rocs=tuple(roc(probabilities[:, k], labels == k) for k in classes),
         precisions=tuple(average_precision(probabilities[:, k], labels == k) for k in classes),
-        accuracy_wilson=wilson(int(right.sum()), len(labels)), accuracy_patients=accuracy, recall_patients=recall,
-        note=str(predictions.facts.get("warning") or ""), known=known,
+        accuracy_wilson=wilson(int(right.sum()), len(labels)),
+        accuracy_patients=accuracy,
+        recall_patients=recall,
+        note=str(predictions.facts.get("warning") or ""),
+        known=known,
         leakage=str(predictions.facts.get("leakage") or known.leakage or NOT_RECORDED),
-    )  # fmt: skip
+    )
 
 
 def _intervals(predictions: Predictions, said: npt.NDArray[np.int64]) -> tuple[Interval | None, Interval | None]:
@@ -233,9 +244,18 @@ def class_rows(found: Evaluation, classes: Sequence[str]) -> list[dict[str, Any]
         curve = found.rocs[k]
         right = (one.tp + one.tn) / found.figures.n if found.figures.n else None
         cells = (
-            name, one.precision, one.sensitivity, one.specificity, one.f1, _harmonic(one.sensitivity, one.specificity), right,
-            None if curve is None else curve.area, found.precisions[k], one.support, one.predicted,
-        )  # fmt: skip
+            name,
+            one.precision,
+            one.sensitivity,
+            one.specificity,
+            one.f1,
+            _harmonic(one.sensitivity, one.specificity),
+            right,
+            None if curve is None else curve.area,
+            found.precisions[k],
+            one.support,
+            one.predicted,
+        )
         rows.append(dict(zip(CLASS_COLUMNS, cells, strict=True)))
     return rows
 
@@ -248,12 +268,23 @@ def figures_json(predictions: Predictions, found: Evaluation, how: str) -> dict[
     curves = [found.rocs[k] for k in present]
     areas = [None if curve is None else curve.area for curve in curves]
     return {
-        "facts": predictions.facts, "classes": predictions.classes, "views": predictions.views, "combine": how,
-        "patients": found.known.count, **found.known.to_json(), "leakage": found.leakage, "figures": {
-            **figures, "loss": found.loss, "ece_mass_15": found.ece, "macro_auc": _mean(areas),
+        "facts": predictions.facts,
+        "classes": predictions.classes,
+        "views": predictions.views,
+        "combine": how,
+        "patients": found.known.count,
+        **found.known.to_json(),
+        "leakage": found.leakage,
+        "figures": {
+            **figures,
+            "loss": found.loss,
+            "ece_mass_15": found.ece,
+            "macro_auc": _mean(areas),
             "map": _mean([found.precisions[k] for k in present]),
-            "accuracy_wilson_95": found.accuracy_wilson, "accuracy_patient_bootstrap_95": found.accuracy_patients,
+            "accuracy_wilson_95": found.accuracy_wilson,
+            "accuracy_patient_bootstrap_95": found.accuracy_patients,
             "macro_sensitivity_patient_bootstrap_95": found.recall_patients,
         },
-        "per_class": class_rows(found, predictions.classes), "confusion": found.matrix.tolist(),
-    }  # fmt: skip
+        "per_class": class_rows(found, predictions.classes),
+        "confusion": found.matrix.tolist(),
+    }

@@ -22,9 +22,13 @@ def network_input(images: torch.Tensor, pre: Preprocess) -> torch.Tensor:
 
 @torch.inference_mode()
 def logits_of(
-    model: nn.Module, images: npt.NDArray[np.uint8], pre: Preprocess, device: Any, batch: int = 64,
+    model: nn.Module,
+    images: npt.NDArray[np.uint8],
+    pre: Preprocess,
+    device: Any,
+    batch: int = 64,
     stop: Callable[[], object] | None = None,
-) -> torch.Tensor:  # fmt: skip
+) -> torch.Tensor:
     """Logits float32 [N, K] of prepared images, in eval mode. `stop` is asked between batches; then fewer rows come back."""
     model.eval()
     rows = []

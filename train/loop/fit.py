@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,25 +37,68 @@ from octc.train.recipes.config import Stage
 SAVE_SECONDS = 300.0  # the most that a killed process loses, besides the end of every epoch
 
 
-def fit(
-    model: nn.Module, stage: Stage, data: Data, loss: Loss | Ways, *, folder: Path, facts: Mapping[str, Any], seed: int,
-    accelerator: Accelerator, resume: bool, tick: Callable[[int], None], report: Report, allow_change: bool = False,
-    exact: bool = False,
-) -> Fitted:  # fmt: skip
+@dataclass(frozen=True)
+class FitOptions:
+    """Where a training keeps its state, what decides its result, and who listens.
+
+    Attributes:
+        folder: where the state lies; facts: everything that decides the result (a resume must have the same).
+        tick: called with 1 after every step; report: called with a row after every epoch.
+        allow_change: resume a state whatever its facts are.
+        exact: compute in float32 even where the accelerator has a shorter type (fake quantisation needs its grid whole).
+    """
+
+    folder: Path
+    facts: Mapping[str, Any]
+    seed: int
+    accelerator: Accelerator
+    tick: Callable[[int], None]
+    report: Report
+    resume: bool = False
+    allow_change: bool = False
+    exact: bool = False
+
+
+@dataclass
+class _Loop:
+    """A training with what its steps go through. written: when its state was saved last."""
+
+    at: Training
+    options: FitOptions
+    sampler: EpochBatches
+    loader: Any
+    optimizer: Any
+    backbone: list[nn.Parameter]
+    signals: Deferred
+    written: float
+
+    @property
+    def steps(self) -> int:
+        return len(self.loader)
+
+    def save(self) -> None:
+        save_state(self.at)
+        self.written = time.monotonic()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits, float32, of the network that is trained."""
+        with nullcontext() if self.options.exact else self.options.accelerator.autocast():
+            logits: torch.Tensor = self.at.net(x)
+        return logits.float()
+
+
+def fit(model: nn.Module, stage: Stage, data: Data, loss: Loss | Ways, options: FitOptions) -> Fitted:
     """Train, keep the best epoch by `stage.select`, save the state as it goes.
 
     Args:
         loss: on labels, or all that a training does in its own way (`Ways`).
-        folder: where the state lies; facts: everything that decides the result (a resume must have the same).
-        allow_change: resume a state whatever its facts are.
-        exact: compute in float32 even where the accelerator has a shorter type (fake quantisation needs its grid whole).
-        tick: called with 1 after every step; report: called with a row after every epoch.
 
     Raises:
         OctcError: E301 gradients or validation not finite, E110 / E501 the state cannot be resumed, E104 fewer images than
             processes, E302 the GPU is too small, E305 another process is lost.
     """
     ways = loss if isinstance(loss, Ways) else plain_ways(loss)
+    accelerator, seed = options.accelerator, options.seed
     optimizer = ways.optimizer(model, stage)
     backbone = backbone_of(optimizer)
     sampler = EpochBatches(len(data.labels), stage.batch, seed, accelerator.num_processes)
@@ -66,71 +110,80 @@ def fit(
     plain: nn.Module = accelerator.unwrap_model(net, keep_fp32_wrapper=False)
     averages = {"ema": stage.ema > 0, "swa": stage.swa.start > 0}
     copies = {name: copy.deepcopy(plain).requires_grad_(False) for name, on in averages.items() if on}
-    at = Training(net, plain, copies, optimizer, stage, data, folder, facts, seed, accelerator, ways)
-    steps = len(loader)
-    _check_steps(stage, steps)
-    if resume:
-        go_on(at, steps, allow_change, tick, report)
-    progress = at.progress
-    alone, rank = accelerator.num_processes == 1, accelerator.process_index
-
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        with nullcontext() if exact else accelerator.autocast():
-            logits: torch.Tensor = net(x)
-        return logits.float()
-
+    at = Training(net, plain, copies, optimizer, stage, data, options.folder, options.facts, seed, accelerator, ways)
+    _check_steps(stage, len(loader))
+    if options.resume:
+        go_on(at, len(loader), options.allow_change, options.tick, options.report)
     with deferred_signals() as signals, named_failures(accelerator, stage.batch):
-        written = time.monotonic()
-        while goes_on(progress, stage):
-            started = time.monotonic()
-            sampler.epoch = progress.epoch
-            batches = accelerator.skip_first_batches(loader, progress.step) if progress.step else loader
-            frozen = progress.epoch < stage.freeze
-            hold(backbone, frozen and alone)
-            if stage.restart and progress.epoch == stage.freeze and progress.step == 0:
-                optimizer.state.clear()
-                progress.bad = 0
-            optim.zero_grad()
-            losses = criteria(progress.history)
-            for images, labels, indices in batches:
-                _seed_step(seed, progress.epoch, progress.step, rank)
-                set_rates(optimizer, stage, progress.epoch, progress.step, steps, losses)
-                net.train()
-                inputs = training_views(images, indices, stage, data.preprocess, *ways.view(seed, progress.epoch))
-                mixing = draw_mixing(stage.mix, (seed, progress.epoch, progress.step, rank), len(images), stage.size)
-                inputs = mix_images(inputs, mixing)
-                group = accumulation(progress.step, steps, stage.accumulate, stage.drop_rest)
-                value, parts = ways.step(forward, Batch(inputs, labels, mixing, indices.tolist(), progress.epoch))
-                accelerator.backward(value / group.size)
-                at.suspects += indices.tolist()
-                if group.last:
-                    if frozen and not alone:
-                        drop_gradients(backbone)
-                    update(at, optim, steps)
-                add_values(progress.sums, {"loss": value, **parts})
-                progress.step += 1
-                tick(1)
-                if group.last:
-                    stop = agreed(accelerator, signals.number)
-                    if stop or time.monotonic() - written > SAVE_SECONDS:
-                        save_state(at)
-                        written = time.monotonic()
-                    if stop:
-                        signals.leave(stop)
-            row = _end_of_epoch(at, steps, signals)
-            row["seconds"] = round(time.monotonic() - started, 1)
-            save_state(at)
-            written = time.monotonic()
-            if accelerator.is_main_process:
-                write_history(folder, progress.history)
-                write_events(folder / "tensorboard", progress.history)
-            report(row)
-            if stop := agreed(accelerator, signals.number):
-                signals.leave(stop)
+        loop = _Loop(at, options, sampler, loader, optim, backbone, signals, time.monotonic())
+        while goes_on(at.progress, stage):
+            _train_epoch(loop)
     hold(backbone, False)
     fitted = _kept(at)
     accelerator.free_memory()
     return fitted
+
+
+def _train_epoch(loop: _Loop) -> None:
+    """The steps of an epoch that are left, its judgement, its state."""
+    at, options = loop.at, loop.options
+    progress, stage, accelerator = at.progress, at.stage, options.accelerator
+    started = time.monotonic()
+    loop.sampler.epoch = progress.epoch
+    batches = accelerator.skip_first_batches(loop.loader, progress.step) if progress.step else loop.loader
+    hold(loop.backbone, progress.epoch < stage.freeze and accelerator.num_processes == 1)
+    if stage.restart and progress.epoch == stage.freeze and progress.step == 0:
+        at.optimizer.state.clear()
+        progress.bad = 0
+    loop.optimizer.zero_grad()
+    losses = criteria(progress.history)
+    for batch in batches:
+        last = _train_step(loop, batch, losses)
+        options.tick(1)
+        if last:
+            _save_or_leave(loop)
+    row = _end_of_epoch(at, loop.steps, loop.signals)
+    row["seconds"] = round(time.monotonic() - started, 1)
+    loop.save()
+    if accelerator.is_main_process:
+        write_history(at.folder, progress.history)
+        write_events(at.folder / "tensorboard", progress.history)
+    options.report(row)
+    if stop := agreed(accelerator, loop.signals.number):
+        loop.signals.leave(stop)
+
+
+def _train_step(loop: _Loop, batch: tuple[torch.Tensor, ...], losses: Sequence[float]) -> bool:
+    """One micro-batch; whether it was the last of an update."""
+    at, accelerator, steps = loop.at, loop.options.accelerator, loop.steps
+    progress, stage, seed, rank = at.progress, at.stage, at.seed, accelerator.process_index
+    images, labels, indices = batch
+    _seed_step(seed, progress.epoch, progress.step, rank)
+    set_rates(at.optimizer, stage, progress.epoch, progress.step, steps, losses)
+    at.net.train()
+    inputs = training_views(images, indices, stage, at.data.preprocess, *at.ways.view(seed, progress.epoch))
+    mixing = draw_mixing(stage.mix, (seed, progress.epoch, progress.step, rank), len(images), stage.size)
+    inputs = mix_images(inputs, mixing)
+    group = accumulation(progress.step, steps, stage.accumulate, stage.drop_rest)
+    value, parts = at.ways.step(loop.forward, Batch(inputs, labels, mixing, indices.tolist(), progress.epoch))
+    accelerator.backward(value / group.size)
+    at.suspects += indices.tolist()
+    if group.last:
+        if progress.epoch < stage.freeze and accelerator.num_processes > 1:
+            drop_gradients(loop.backbone)
+        update(at, loop.optimizer, steps)
+    add_values(progress.sums, {"loss": value, **parts})
+    progress.step += 1
+    return group.last
+
+
+def _save_or_leave(loop: _Loop) -> None:
+    """After an update: save where it is due or a signal came, and leave where one did."""
+    stop = agreed(loop.options.accelerator, loop.signals.number)
+    if stop or time.monotonic() - loop.written > SAVE_SECONDS:
+        loop.save()
+    if stop:
+        loop.signals.leave(stop)
 
 
 def _end_of_epoch(at: Training, steps: int, signals: Deferred) -> dict[str, Any]:

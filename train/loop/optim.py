@@ -98,8 +98,11 @@ def _in_fractions(epoch: int, step: int, steps: int, stage: Stage, total: int) -
 
 
 SCHEDULES: dict[str, Callable[[int, int, int, Stage, int], float]] = {
-    "cosine": _in_fractions, "epoch": _per_epoch, "iteration": _per_iteration, "iteration-zero": _per_iteration_from_zero,
-}  # fmt: skip
+    "cosine": _in_fractions,
+    "epoch": _per_epoch,
+    "iteration": _per_iteration,
+    "iteration-zero": _per_iteration_from_zero,
+}
 
 
 def plateau(losses: Sequence[float], floor: float) -> float:
@@ -155,7 +158,7 @@ def rate(stage: Stage, part: str, epoch: int, step: int, steps: int, losses: Seq
 
 def set_rates(
     optimizer: torch.optim.Optimizer, stage: Stage, epoch: int, step: int, steps: int, losses: Sequence[float]
-) -> None:  # fmt: skip
+) -> None:
     """Give every group its rate of this step."""
     for group in optimizer.param_groups:
         group["lr"] = rate(stage, group.get("part", "all"), epoch, step, steps, losses)

@@ -32,8 +32,15 @@ LOST = (
 )
 NO_MEMORY = ("can't allocate memory", "not enough memory: you tried to allocate")  # torch's allocator on a CPU
 WORKER = ("dataloader worker", "out of shared memory")
-GONE = ("unspecified launch failure", "device is lost", "no longer available", "fallen off the bus", "devices are busy or un",
-        "uncorrectable ecc", "driver shutting down")  # fmt: skip
+GONE = (
+    "unspecified launch failure",
+    "device is lost",
+    "no longer available",
+    "fallen off the bus",
+    "devices are busy or un",
+    "uncorrectable ecc",
+    "driver shutting down",
+)
 
 
 def make_accelerator(device: str = "auto", precision: str = "auto") -> Accelerator:

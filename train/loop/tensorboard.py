@@ -15,9 +15,13 @@ from octc.core.files import write_bytes
 
 FILE = "events.out.tfevents.0.octc"
 TAGS = {
-    "train_soft": "Loss/Train_Soft", "train_hard": "Loss/Train_Hard", "val_loss": "Loss/Val", "train_acc": "Accuracy/Train",
-    "val_acc": "Accuracy/Val", "lr": "Learning_Rate",
-}  # fmt: skip
+    "train_soft": "Loss/Train_Soft",
+    "train_hard": "Loss/Train_Hard",
+    "val_loss": "Loss/Val",
+    "train_acc": "Accuracy/Train",
+    "val_acc": "Accuracy/Val",
+    "lr": "Learning_Rate",
+}
 CASTAGNOLI = 0x82F63B78
 
 

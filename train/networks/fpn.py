@@ -17,9 +17,7 @@ WIDTH = 256
 
 
 def _smoothing() -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.ReLU(), nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.ReLU()
-    )  # fmt: skip
+    return nn.Sequential(nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.ReLU(), nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.ReLU())
 
 
 class Pyramid(nn.Module):
@@ -36,7 +34,7 @@ class Pyramid(nn.Module):
         self.smooth = nn.ModuleList(_smoothing() for _ in widths)
         self.head = nn.Sequential(
             nn.Linear(WIDTH * len(widths), 512), nn.ReLU(), nn.Dropout(drop_rate), nn.Linear(512, classes)
-        )  # fmt: skip
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         sides = [conv(level) for conv, level in zip(self.lateral, self.levels(self.trunk, x), strict=True)]

@@ -19,9 +19,13 @@ HUB = "google/medsiglip-448"
 LICENCE = "Health AI Developer Foundations terms (gated; no redistribution by octc)"
 PREFIX = "vision_model."
 TOWER = {
-    "hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16,
-    "image_size": 448, "patch_size": 14,
-}  # fmt: skip
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_hidden_layers": 27,
+    "num_attention_heads": 16,
+    "image_size": 448,
+    "patch_size": 14,
+}
 
 
 class MedSigLip(nn.Module):
@@ -73,7 +77,7 @@ def read_hub(fetch: bool) -> dict[str, torch.Tensor]:
     try:
         model = transformers.SiglipVisionModel.from_pretrained(
             HUB, local_files_only=not fetch, token=token, use_safetensors=True
-        )  # fmt: skip
+        )
     except (OSError, ValueError) as error:
         text = f"the weights of {HUB} are not on disk"
         hint = f"accept the terms at https://huggingface.co/{HUB}, set HF_TOKEN, then --fetch-weights; or --weights FOLDER"

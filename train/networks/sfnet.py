@@ -43,9 +43,13 @@ class SfNet(nn.Module):
             nn.Sequential(nn.Conv2d(width, WIDTH, 1, bias=False), nn.BatchNorm2d(WIDTH)) for width in widths
         )
         self.head = nn.Sequential(
-            nn.Dropout(drop_rate), nn.Linear(WIDTH * len(widths), 512), nn.LayerNorm(512), nn.GELU(),
-            nn.Dropout(drop_rate / 2), nn.Linear(512, classes),
-        )  # fmt: skip
+            nn.Dropout(drop_rate),
+            nn.Linear(WIDTH * len(widths), 512),
+            nn.LayerNorm(512),
+            nn.GELU(),
+            nn.Dropout(drop_rate / 2),
+            nn.Linear(512, classes),
+        )
         for layer in self.head:
             if isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=0.02)

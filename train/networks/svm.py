@@ -30,7 +30,7 @@ ROUNDS = 2000
 
 def fit_svm(
     model: HogSvm, stage: Stage, data: Data, *, folder: Path, seed: int, tick: Callable[[int], None], report: Report
-) -> Fitted:  # fmt: skip
+) -> Fitted:
     """Standardise the descriptors of the training images, as they are, and solve linear SVMs, one class against the rest.
 
     C = 1, squared hinge, balanced class weights. The standardisation is folded into the weights. There are no epochs: one row.
@@ -62,9 +62,7 @@ def fit_svm(
 
 
 @torch.no_grad()
-def _features(
-    model: HogSvm, stage: Stage, data: Data, tick: Callable[[int], None]
-) -> Iterator[npt.NDArray[np.float32]]:  # fmt: skip
+def _features(model: HogSvm, stage: Stage, data: Data, tick: Callable[[int], None]) -> Iterator[npt.NDArray[np.float32]]:
     for chunk in eval_batches(data.images, stage.batch):
         yield model.features(network_input(chunk, data.preprocess)).numpy()
         tick(1)

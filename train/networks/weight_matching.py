@@ -19,9 +19,20 @@ COUNTERS = ("num_batches_tracked",)  # of the batches that a norm has seen; noth
 WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # PyTorch's own, wherever in a name
 # what trainings keep beside the network: the first word of a name, and the last one
 BESIDE = (
-    "optimizer", "optimizers", "optim", "optimizer_state_dict", "scheduler", "lr_scheduler", "scheduler_state_dict", "scaler",
-    "amp", "loss", "criterion", "loss_fn", "rng_state",
-)  # fmt: skip
+    "optimizer",
+    "optimizers",
+    "optim",
+    "optimizer_state_dict",
+    "scheduler",
+    "lr_scheduler",
+    "scheduler_state_dict",
+    "scaler",
+    "amp",
+    "loss",
+    "criterion",
+    "loss_fn",
+    "rng_state",
+)
 BESIDE_LAST = ("total_ops", "total_params")
 MOST_NAMED, MOST_KEPT = 3, 20  # names in a sentence, and in the record
 
@@ -48,9 +59,13 @@ class Match:
     def facts(self) -> dict[str, Any]:
         """For the record of the run; {} where every tensor was as it is in the network."""
         found: dict[str, Any] = {
-            "prefixes": list(self.prefixes), "left_out": len(self.left_out), "left_out_names": list(self.left_out[:MOST_KEPT]),
-            "classifier_drawn": dict(self.drawn), "counters_from_zero": len(self.counters), "types": list(self.types),
-        }  # fmt: skip
+            "prefixes": list(self.prefixes),
+            "left_out": len(self.left_out),
+            "left_out_names": list(self.left_out[:MOST_KEPT]),
+            "classifier_drawn": dict(self.drawn),
+            "counters_from_zero": len(self.counters),
+            "types": list(self.types),
+        }
         return {name: value for name, value in found.items() if value}
 
 
@@ -92,9 +107,13 @@ def match(own: State, heads: tuple[str, ...], state: State, place: str, *, part:
     said = {names[name].removesuffix(name) for name in used} - {""}
     left_out = sorted([originals[name] for name in outside if name in under] + [names[name] for name in beside])
     return Match(
-        {**found, **{name: own[name] for name in (*drawn, *counters)}}, tuple(sorted(said)[:MOST_KEPT]), tuple(left_out), drawn,
-        counters, _types(own, used),
-    )  # fmt: skip
+        {**found, **{name: own[name] for name in (*drawn, *counters)}},
+        tuple(sorted(said)[:MOST_KEPT]),
+        tuple(left_out),
+        drawn,
+        counters,
+        _types(own, used),
+    )
 
 
 def words(found: Mapping[str, Any]) -> list[str]:
@@ -189,8 +208,11 @@ def _drawn(own: State, heads: tuple[str, ...], found: State) -> dict[str, str]:
 
 def _check_types(own: State, used: State, place: str) -> None:
     """Whole numbers are no weights: they need a scale that is not in their place."""
-    odd = [name for name, tensor in used.items()
-           if own[name].is_floating_point() != tensor.is_floating_point() and not _is_counter(name)]  # fmt: skip
+    odd = [
+        name
+        for name, tensor in used.items()
+        if own[name].is_floating_point() != tensor.is_floating_point() and not _is_counter(name)
+    ]
     if odd:
         shown = shorten([f"{name} ({_type(used[name])})" for name in odd], MOST_NAMED, "the first ones")
         text = f"the file holds whole numbers where the network has weights: {shown}"

@@ -28,7 +28,7 @@ NO_HEAD = ("\0",)  # no name begins so
 
 def start_weights(
     model: torch.nn.Module, stage: Stage, file: Path | None, fetch: bool, trusted: bool = False
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Load start weights into `model` (its classifier stays random) and say where they came from and their licence.
 
     file: instead of the recipe's source: a safetensors file, a folder with model.safetensors, or "none" to start at random.

@@ -27,9 +27,22 @@ def _published(model: str, **fields: Any) -> Stage:
     Mended: val is not augmented, everything is seeded, and pictures are normalised as the start weights were trained.
     """
     stage = Stage(
-        model=model, weights="hub", size=224, epochs=60, lr=1e-4, batch=4, decay=0.0, warmup=0, floor=0.01, schedule="plateau",
-        clip=0.0, patience=10, select="loss", augment=VIEWS, objective=Objective("ce", weights="balanced"),
-    )  # fmt: skip
+        model=model,
+        weights="hub",
+        size=224,
+        epochs=60,
+        lr=1e-4,
+        batch=4,
+        decay=0.0,
+        warmup=0,
+        floor=0.01,
+        schedule="plateau",
+        clip=0.0,
+        patience=10,
+        select="loss",
+        augment=VIEWS,
+        objective=Objective("ce", weights="balanced"),
+    )
     return replace(stage, **fields)
 
 
@@ -106,9 +119,16 @@ def hog_svm() -> Recipe:
     Score: published 67.2 +- 3.7 % on NEH, with settings that were not published.
     """
     stage = Stage(
-        model="hog-svm", weights="none", size=224, epochs=1, lr=0.0, batch=64, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0),
+        model="hog-svm",
+        weights="none",
+        size=224,
+        epochs=1,
+        lr=0.0,
+        batch=64,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
         model_kwargs={"size": 224},
-    )  # fmt: skip
+    )
     return _recipe("hog-svm", stage)
 
 
@@ -120,10 +140,24 @@ def sfnet() -> Recipe:
     Score: published 82.6 +- 2.4 % on NEH (the released code does not start).
     """
     stage = Stage(
-        model="sfnet", weights="hub", size=224, epochs=300, lr=5e-4, batch=64, decay=0.05, warmup=10, floor=2e-3,
-        schedule="iteration-zero", clip=1.0, patience=50, select="accuracy", objective=Objective("ce", weights="inverse"),
-        views="sfnet", canvas=1.1, model_kwargs={"drop_rate": 0.3},
-    )  # fmt: skip
+        model="sfnet",
+        weights="hub",
+        size=224,
+        epochs=300,
+        lr=5e-4,
+        batch=64,
+        decay=0.05,
+        warmup=10,
+        floor=2e-3,
+        schedule="iteration-zero",
+        clip=1.0,
+        patience=50,
+        select="accuracy",
+        objective=Objective("ce", weights="inverse"),
+        views="sfnet",
+        canvas=1.1,
+        model_kwargs={"drop_rate": 0.3},
+    )
     return _recipe("sfnet", stage)
 
 
@@ -145,12 +179,35 @@ def medsiglip() -> Recipe:
     accept their terms on the hub and set HF_TOKEN. Score: published 84.5 +- 3.2 % on NEH.
     """
     stage = Stage(
-        model="medsiglip", weights="hub", size=448, epochs=120, lr=1e-3, backbone=0.05, freeze=20, restart=True, batch=8,
-        decay=1e-4, warmup=5, floor=1e-4, schedule="iteration", smoothing=0.1, clip=1.0, ema=0.9997, ema_warmup=False,
-        patience=25, select="accuracy", checkpointing=True, mean=HALF[0], std=HALF[1], resize="bicubic",
-        objective=Objective("ce+focal", gamma=2.0, weights="balanced"), views="medsiglip", canvas=512 / 448,
-        mix=Mix(mixup=0.2, cutmix=1.0, prob=0.5, switch=0.5, partner="permutation"), model_kwargs={"drop_rate": 0.3},
-    )  # fmt: skip
+        model="medsiglip",
+        weights="hub",
+        size=448,
+        epochs=120,
+        lr=1e-3,
+        backbone=0.05,
+        freeze=20,
+        restart=True,
+        batch=8,
+        decay=1e-4,
+        warmup=5,
+        floor=1e-4,
+        schedule="iteration",
+        smoothing=0.1,
+        clip=1.0,
+        ema=0.9997,
+        ema_warmup=False,
+        patience=25,
+        select="accuracy",
+        checkpointing=True,
+        mean=HALF[0],
+        std=HALF[1],
+        resize="bicubic",
+        objective=Objective("ce+focal", gamma=2.0, weights="balanced"),
+        views="medsiglip",
+        canvas=512 / 448,
+        mix=Mix(mixup=0.2, cutmix=1.0, prob=0.5, switch=0.5, partner="permutation"),
+        model_kwargs={"drop_rate": 0.3},
+    )
     return _recipe("medsiglip", stage)
 
 

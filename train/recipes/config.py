@@ -163,9 +163,21 @@ class Stage:
 def plain(stage: Stage) -> Stage:
     """The stage without what belongs to its own training alone: for tuning what came out of it."""
     return replace(
-        stage, schedule="cosine", backbone=1.0, freeze=0, restart=False, drop_rest=False, decay_all=False, views="", canvas=1.0,
-        smoothing=0.0, objective=Objective(), mix=Mix(), swa=Swa(), checkpointing=False,
-    )  # fmt: skip
+        stage,
+        schedule="cosine",
+        backbone=1.0,
+        freeze=0,
+        restart=False,
+        drop_rest=False,
+        decay_all=False,
+        views="",
+        canvas=1.0,
+        smoothing=0.0,
+        objective=Objective(),
+        mix=Mix(),
+        swa=Swa(),
+        checkpointing=False,
+    )
 
 
 @dataclass(frozen=True)
@@ -281,6 +293,10 @@ def _recipe(value: dict[str, Any]) -> Recipe:
 
     quantisation = {**value["quantisation"], "observers": tuple(value["quantisation"]["observers"])}
     return Recipe(
-        name=value["name"], teacher=stage(value["teacher"]), student=stage(value["student"]),
-        distillation=Distillation(**value["distillation"]), quantisation=Quantisation(**quantisation), val=value["val"],
-    )  # fmt: skip
+        name=value["name"],
+        teacher=stage(value["teacher"]),
+        student=stage(value["student"]),
+        distillation=Distillation(**value["distillation"]),
+        quantisation=Quantisation(**quantisation),
+        val=value["val"],
+    )

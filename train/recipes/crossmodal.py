@@ -14,6 +14,7 @@ from octc.datasets.base import MODALITIES
 from octc.train.recipes.config import HALF, Augment, Distillation, Mix, Objective, Quantisation, Recipe, Stage, Swa, read_recipe
 
 CLAHE = (3.0, (20, 30))  # clip and tiles, as QD-RetNet's fundus images were prepared
+MULTILABEL = "multilabel"
 OTHER = dict(zip(MODALITIES, reversed(MODALITIES), strict=True))
 
 
@@ -63,7 +64,7 @@ class EyeRecipe(Recipe):
 
     cross: CrossModal = field(default_factory=CrossModal)
     modality: str = "oct"
-    task: str = "multilabel"
+    task: str = MULTILABEL
     select: str = "val"
     truth: str = "union"
 
@@ -82,9 +83,12 @@ def _recipe(value: dict[str, Any]) -> EyeRecipe:
 
     quantisation = {**value["quantisation"], "observers": tuple(value["quantisation"]["observers"])}
     made = {
-        "teacher": stage(value["teacher"]), "student": stage(value["student"]), "cross": CrossModal(**value["cross"]),
-        "distillation": Distillation(**value["distillation"]), "quantisation": Quantisation(**quantisation),
-    }  # fmt: skip
+        "teacher": stage(value["teacher"]),
+        "student": stage(value["student"]),
+        "cross": CrossModal(**value["cross"]),
+        "distillation": Distillation(**value["distillation"]),
+        "quantisation": Quantisation(**quantisation),
+    }
     return EyeRecipe(**{**value, **made})
 
 
@@ -96,11 +100,27 @@ def retnet() -> EyeRecipe:
     Cost: 23.5 M parameters, 16.35 GMAC; a GPU. Score: not measured here (the data set is not here).
     """
     stage = EyeStage(
-        model="resnet50.tv_in1k", weights="hub", size=448, epochs=80, lr=1e-3, batch=8, decay=1e-4, decay_all=True, warmup=0,
-        floor=1e-4, schedule="halving", clip=0.0, patience=70, select="map", mean=HALF[0], std=HALF[1],
-        model_kwargs={"drop_rate": 0.5}, clahe=CLAHE[0], clahe_grid=CLAHE[1],
+        model="resnet50.tv_in1k",
+        weights="hub",
+        size=448,
+        epochs=80,
+        lr=1e-3,
+        batch=8,
+        decay=1e-4,
+        decay_all=True,
+        warmup=0,
+        floor=1e-4,
+        schedule="halving",
+        clip=0.0,
+        patience=70,
+        select="map",
+        mean=HALF[0],
+        std=HALF[1],
+        model_kwargs={"drop_rate": 0.5},
+        clahe=CLAHE[0],
+        clahe_grid=CLAHE[1],
         augment=Augment(rotate=15, translate=0.04, scale=0.05, hflip=0.5, brightness=0.3, contrast=0.3),
-    )  # fmt: skip
+    )
     return EyeRecipe("retnet", stage, stage, quantisation=Quantisation(epochs=8, lr=2e-5, batch=8))
 
 
@@ -120,9 +140,12 @@ def retnet_as_released() -> EyeRecipe:
     """
     clean = retnet()
     stage = replace(
-        _stage_of(clean), model="qd-resnet50", clahe=0.0, clahe_grid=(8, 8),
+        _stage_of(clean),
+        model="qd-resnet50",
+        clahe=0.0,
+        clahe_grid=(8, 8),
         augment=Augment(rotate=180, translate=0.02, scale=0.05, hflip=0.5, brightness=0.3, contrast=0.3),
-    )  # fmt: skip
+    )
     cross = CrossModal(teacher="online", targets="train")
     return replace(clean, name="retnet-as-released", teacher=stage, student=stage, cross=cross, select="test", truth="first")
 
@@ -134,10 +157,23 @@ def retnet_edge() -> EyeRecipe:
     Cost and score: docs/experiments.md.
     """
     stage = EyeStage(
-        model="tf_efficientnet_lite0", weights="package", size=128, epochs=10, lr=1e-3, batch=16, decay=0.02, warmup=1,
-        select="map", optimizer="adamw", ema=0.9, head_std=0.01, mean=HALF[0], std=HALF[1], model_kwargs={"drop_rate": 0.2},
+        model="tf_efficientnet_lite0",
+        weights="package",
+        size=128,
+        epochs=10,
+        lr=1e-3,
+        batch=16,
+        decay=0.02,
+        warmup=1,
+        select="map",
+        optimizer="adamw",
+        ema=0.9,
+        head_std=0.01,
+        mean=HALF[0],
+        std=HALF[1],
+        model_kwargs={"drop_rate": 0.2},
         augment=Augment(rotate=8, translate=0.05, scale=0.1, hflip=0.5, brightness=0.2, contrast=0.2),
-    )  # fmt: skip
+    )
     return EyeRecipe("retnet-edge", stage, stage, quantisation=Quantisation(epochs=2, calibration=128))
 
 
@@ -165,6 +201,9 @@ def retnet_smoke() -> EyeRecipe:
 
 
 EYE_RECIPES: dict[str, Callable[[], EyeRecipe]] = {
-    "retnet": retnet, "retnet-as-released": retnet_as_released, "retnet-edge": retnet_edge, "retnet-smoke": retnet_smoke,
-}  # fmt: skip
+    "retnet": retnet,
+    "retnet-as-released": retnet_as_released,
+    "retnet-edge": retnet_edge,
+    "retnet-smoke": retnet_smoke,
+}
 EYE_DEFAULT = "retnet"

@@ -11,9 +11,19 @@ from typing import Any
 from octc.train.recipes.config import HALF, IMAGENET, Augment, Recipe, Stage
 
 EDGE_VIEWS = Augment(
-    rotate=10, shear=5, translate=0.08, scale=0.2, hflip=0.5, brightness=0.25, contrast=0.25, gamma=0.2, noise=0.1, blur=0.15,
-    erase=0.1, border=0.3,
-)  # fmt: skip
+    rotate=10,
+    shear=5,
+    translate=0.08,
+    scale=0.2,
+    hflip=0.5,
+    brightness=0.25,
+    contrast=0.25,
+    gamma=0.2,
+    noise=0.1,
+    blur=0.15,
+    erase=0.1,
+    border=0.3,
+)
 
 
 def edge() -> Recipe:
@@ -23,13 +33,31 @@ def edge() -> Recipe:
     Cost and score: measured ones stand in README.md (table of `make real`).
     """
     teacher = Stage(
-        model="tf_efficientnet_lite2", weights="package", size=224, epochs=12, lr=1e-3, smoothing=0.05, ema=0.99,
-        mean=HALF[0], std=HALF[1], model_kwargs={"drop_rate": 0.2, "drop_path_rate": 0.1}, augment=EDGE_VIEWS,
-    )  # fmt: skip
+        model="tf_efficientnet_lite2",
+        weights="package",
+        size=224,
+        epochs=12,
+        lr=1e-3,
+        smoothing=0.05,
+        ema=0.99,
+        mean=HALF[0],
+        std=HALF[1],
+        model_kwargs={"drop_rate": 0.2, "drop_path_rate": 0.1},
+        augment=EDGE_VIEWS,
+    )
     student = Stage(
-        model="tf_efficientnet_lite0", weights="package", size=224, epochs=12, lr=1e-3, smoothing=0.05, ema=0.99,
-        mean=HALF[0], std=HALF[1], model_kwargs={"drop_rate": 0.2}, augment=EDGE_VIEWS,
-    )  # fmt: skip
+        model="tf_efficientnet_lite0",
+        weights="package",
+        size=224,
+        epochs=12,
+        lr=1e-3,
+        smoothing=0.05,
+        ema=0.99,
+        mean=HALF[0],
+        std=HALF[1],
+        model_kwargs={"drop_rate": 0.2},
+        augment=EDGE_VIEWS,
+    )
     return Recipe("edge", teacher, student, val=0.2)
 
 

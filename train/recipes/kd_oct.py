@@ -22,40 +22,92 @@ OPEN_TEACHER = "convnext_large.fb_in22k_ft_in1k_384"
 STUDENT = "efficientnet_b2.ra_in1k"
 CANVAS = 416 / 384
 TEACHER_VIEWS = Augment(
-    rotate=20, shear=15, scale=0.15, translate=0.04, hflip=0.5, vflip=0.3, brightness=0.3, contrast=0.3, blur=0.2,
-    erase=0.25, erase_area=0.15,
-)  # fmt: skip
+    rotate=20,
+    shear=15,
+    scale=0.15,
+    translate=0.04,
+    hflip=0.5,
+    vflip=0.3,
+    brightness=0.3,
+    contrast=0.3,
+    blur=0.2,
+    erase=0.25,
+    erase_area=0.15,
+)
 STUDENT_VIEWS = Augment(rotate=15, translate=0.04, hflip=0.5, brightness=0.2, contrast=0.2, erase=0.2)
 
 
 def _teacher(batch: int, accumulate: int, model: str = TEACHER) -> Stage:
     return Stage(
-        model=model, weights="hub", size=384, epochs=150, lr=1e-4, backbone=0.2, freeze=5, batch=batch, accumulate=accumulate,
-        decay=0.05, warmup=10, floor=1e-3, schedule="epoch", smoothing=0.1, clip=0.0, patience=25, select="recall",
-        model_kwargs={"drop_rate": 0.3, "drop_path_rate": 0.3}, augment=TEACHER_VIEWS,
+        model=model,
+        weights="hub",
+        size=384,
+        epochs=150,
+        lr=1e-4,
+        backbone=0.2,
+        freeze=5,
+        batch=batch,
+        accumulate=accumulate,
+        decay=0.05,
+        warmup=10,
+        floor=1e-3,
+        schedule="epoch",
+        smoothing=0.1,
+        clip=0.0,
+        patience=25,
+        select="recall",
+        model_kwargs={"drop_rate": 0.3, "drop_path_rate": 0.3},
+        augment=TEACHER_VIEWS,
         objective=Objective("focal", gamma=2.0, weights="balanced"),
-        mix=Mix(mixup=0.4, cutmix=1.0, prob=0.8, switch=0.5), swa=Swa(start=100, lr=1e-5, anneal=10),
-    )  # fmt: skip
+        mix=Mix(mixup=0.4, cutmix=1.0, prob=0.8, switch=0.5),
+        swa=Swa(start=100, lr=1e-5, anneal=10),
+    )
 
 
 def _student(batch: int) -> Stage:
     return Stage(
-        model=STUDENT, weights="hub", size=384, epochs=100, lr=1e-3, batch=batch, accumulate=2, decay=0.01, warmup=5,
-        floor=1e-3, schedule="epoch", clip=0.0, patience=20, select="recall", model_kwargs={"drop_rate": 0.3},
+        model=STUDENT,
+        weights="hub",
+        size=384,
+        epochs=100,
+        lr=1e-3,
+        batch=batch,
+        accumulate=2,
+        decay=0.01,
+        warmup=5,
+        floor=1e-3,
+        schedule="epoch",
+        clip=0.0,
+        patience=20,
+        select="recall",
+        model_kwargs={"drop_rate": 0.3},
         augment=STUDENT_VIEWS,
-    )  # fmt: skip
+    )
 
 
 def _as_released(recipe: Recipe) -> Recipe:
     teacher = replace(
-        recipe.teacher, drop_rest=True, decay_all=True, smoothing=0.0, select="batches", mix=Mix(),
-        objective=Objective("focal-seed", gamma=2.0, weights="balanced"), swa=Swa(100, 1e-5, 10, flat=True, judged=False),
-        augment=Augment(), views="kd-teacher-as-released", canvas=CANVAS,
-    )  # fmt: skip
+        recipe.teacher,
+        drop_rest=True,
+        decay_all=True,
+        smoothing=0.0,
+        select="batches",
+        mix=Mix(),
+        objective=Objective("focal-seed", gamma=2.0, weights="balanced"),
+        swa=Swa(100, 1e-5, 10, flat=True, judged=False),
+        augment=Augment(),
+        views="kd-teacher-as-released",
+        canvas=CANVAS,
+    )
     student = replace(
-        recipe.student, drop_rest=True, decay_all=True, select="accuracy", augment=Augment(),
-        views="kd-student-as-released", canvas=CANVAS,
-    )  # fmt: skip
+        recipe.student,
+        drop_rest=True,
+        decay_all=True,
+        select="accuracy",
+        augment=Augment(),
+        views="kd-student-as-released",
+        canvas=CANVAS,
+    )
     return replace(recipe, name=f"{recipe.name}-as-released", teacher=teacher, student=student)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from octc.train.recipes import baselines, kd_oct
 from octc.train.recipes import edge as students
@@ -22,16 +23,35 @@ from octc.train.recipes.config import (
     recipe_from_json,
     with_fields,
 )
+from octc.train.recipes.crossmodal import MULTILABEL, eye_recipe_from_json
 from octc.train.recipes.edge import edge
 
 __all__ = [
-    "BASELINES", "DEFAULT", "HALF", "IMAGENET", "RECIPES", "Augment", "Distillation", "Mix", "Objective", "Quantisation",
-    "Recipe", "Stage", "Swa", "demo", "edge", "plain", "recipe_from_json", "smoke", "with_fields", "with_same_teacher",
-]  # fmt: skip
+    "BASELINES",
+    "DEFAULT",
+    "HALF",
+    "IMAGENET",
+    "RECIPES",
+    "Augment",
+    "Distillation",
+    "Mix",
+    "Objective",
+    "Quantisation",
+    "Recipe",
+    "Stage",
+    "Swa",
+    "demo",
+    "edge",
+    "plain",
+    "recipe_from_json",
+    "smoke",
+    "with_fields",
+    "with_same_teacher",
+]
 
 
 def smoke() -> Recipe:
-    """Seconds, for tests: two MobileNetV4-Small at 96 and 64 px from random weights, on phantoms.
+    """Seconds, for tests: two MobileNetV4-Small at 96 and 64 px from random weights, on synthetic images.
 
     Command: octc data phantom && octc train teacher --dataset phantom --recipe smoke
     Cost: well under a minute on two cores. Score: chance; it shows the way, not the goal.
@@ -49,9 +69,16 @@ def smoke() -> Recipe:
         augment=views,
     )
     student = Stage(
-        model="mobilenetv4_conv_small_050", weights="none", size=96, epochs=8, lr=3e-3, ema=0.9, mean=HALF[0], std=HALF[1],
+        model="mobilenetv4_conv_small_050",
+        weights="none",
+        size=96,
+        epochs=8,
+        lr=3e-3,
+        ema=0.9,
+        mean=HALF[0],
+        std=HALF[1],
         augment=views,
-    )  # fmt: skip
+    )
     taught = Distillation(any_teacher=True)
     return Recipe("smoke", teacher, student, taught, quantisation=Quantisation(epochs=1, calibration=64, rounding=False))
 
@@ -67,29 +94,59 @@ def demo() -> Recipe:
     """
     views = Augment(rotate=5, translate=0.05, scale=0.1, hflip=0.5, brightness=0.2, contrast=0.2)
     teacher = Stage(
-        model="tf_efficientnet_lite2", weights="package", size=96, epochs=4, lr=1e-3, smoothing=0.05, head_std=0.01,
-        mean=HALF[0], std=HALF[1], augment=views, swa=Swa(start=3, lr=3e-4),
-    )  # fmt: skip
+        model="tf_efficientnet_lite2",
+        weights="package",
+        size=96,
+        epochs=4,
+        lr=1e-3,
+        smoothing=0.05,
+        head_std=0.01,
+        mean=HALF[0],
+        std=HALF[1],
+        augment=views,
+        swa=Swa(start=3, lr=3e-4),
+    )
     student = replace(teacher, model="tf_efficientnet_lite0", epochs=8)
     return Recipe("demo", teacher, student, quantisation=Quantisation(epochs=1, calibration=64, observers=("max", "mse")))
 
 
 BASELINES: dict[str, Callable[[], Recipe]] = {
-    "densenet121": baselines.densenet121, "efficientnet-b0": baselines.efficientnet_b0,
-    "fpn-densenet121": baselines.fpn_densenet121, "fpn-resnet50": baselines.fpn_resnet50, "fpn-vgg16": baselines.fpn_vgg16,
-    "hog-svm": baselines.hog_svm, "medsiglip": baselines.medsiglip, "medsiglip-as-released": baselines.medsiglip_as_released,
-    "resnet50": baselines.resnet50, "sfnet": baselines.sfnet, "sfnet-as-released": baselines.sfnet_as_released,
+    "densenet121": baselines.densenet121,
+    "efficientnet-b0": baselines.efficientnet_b0,
+    "fpn-densenet121": baselines.fpn_densenet121,
+    "fpn-resnet50": baselines.fpn_resnet50,
+    "fpn-vgg16": baselines.fpn_vgg16,
+    "hog-svm": baselines.hog_svm,
+    "medsiglip": baselines.medsiglip,
+    "medsiglip-as-released": baselines.medsiglip_as_released,
+    "resnet50": baselines.resnet50,
+    "sfnet": baselines.sfnet,
+    "sfnet-as-released": baselines.sfnet_as_released,
     "vgg16": baselines.vgg16,
-}  # fmt: skip
+}
 RECIPES: dict[str, Callable[[], Recipe]] = {
-    "edge": edge, "edge-b2": students.edge_b2, "edge-b2-hardswish": students.edge_b2_hardswish,
-    "edge-lite2": students.edge_lite2, "edge-mnv4-medium": students.edge_mnv4_medium,
-    "edge-mnv4-small": students.edge_mnv4_small, "demo": demo, "kd-oct": kd_oct.kd_oct, "kd-oct-ucsd": kd_oct.kd_oct_ucsd,
+    "edge": edge,
+    "edge-b2": students.edge_b2,
+    "edge-b2-hardswish": students.edge_b2_hardswish,
+    "edge-lite2": students.edge_lite2,
+    "edge-mnv4-medium": students.edge_mnv4_medium,
+    "edge-mnv4-small": students.edge_mnv4_small,
+    "demo": demo,
+    "kd-oct": kd_oct.kd_oct,
+    "kd-oct-ucsd": kd_oct.kd_oct_ucsd,
     "kd-oct-neh": kd_oct.kd_oct_neh,
-    "kd-oct-open": kd_oct.kd_oct_open, "kd-oct-ucsd-as-released": kd_oct.kd_oct_ucsd_as_released,
-    "kd-oct-neh-as-released": kd_oct.kd_oct_neh_as_released, **BASELINES, "smoke": smoke,
-}  # fmt: skip
+    "kd-oct-open": kd_oct.kd_oct_open,
+    "kd-oct-ucsd-as-released": kd_oct.kd_oct_ucsd_as_released,
+    "kd-oct-neh-as-released": kd_oct.kd_oct_neh_as_released,
+    **BASELINES,
+    "smoke": smoke,
+}
 DEFAULT = "edge"
+
+
+def stored_recipe(value: dict[str, Any]) -> Recipe:
+    """The recipe of a run or a checkpoint, of whichever task."""
+    return eye_recipe_from_json(value) if value.get("task") == MULTILABEL else recipe_from_json(value)
 
 
 def with_same_teacher(name: str) -> set[str]:

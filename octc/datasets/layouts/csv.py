@@ -1,25 +1,24 @@
-"""Any data set with a table beside its images: the columns path, label, patient, and part where there is an official test."""
+"""Any data set with a table beside its images: the columns path, label, patient, and part where there is an official test,
+under any of their usual names, separated by commas, semicolons or tabs (octc/datasets/tables.py)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from octc.core.errors import OctcError
 from octc.datasets.base import UNLISTED, Finding, Progress, Sample, Samples, unlisted
-from octc.datasets.layouts.csv_table import Record, leaves, read_table, refuse_lines
+from octc.datasets.layouts.csv_table import leaves
 from octc.datasets.layouts.folders import check_link, check_train, sums_of
 from octc.datasets.parts import READ_AS, part_of
+from octc.datasets.patient_rules import alike
 from octc.datasets.patients import given
+from octc.datasets.tables import HINT, Record, columns_of, read_columns, refuse_lines, resolver
 from octc.datasets.tree import Left, has_file, litter, names_in, open_tree
 from octc.imaging.preprocess import SUFFIXES
 
 NAME = "labels.csv"  # taken when a folder holds several tables
 COLUMNS = ("path", "label", "patient")
-HINT = (
-    "a header line path,label,patient (and part: train, val or test, for an official test), then one line for each image; "
-    "a patient that is not known is an empty cell"
-)
 
 
 def find_csv(root: Path) -> Path | None:
@@ -27,7 +26,9 @@ def find_csv(root: Path) -> Path | None:
     if has_file(root / NAME):
         return root / NAME
     tables = [
-        root / name for name in names_in(root) if name.endswith(".csv") and not litter(name) and _has_columns(root / name)
+        root / name
+        for name in names_in(root)
+        if name.lower().endswith((".csv", ".tsv")) and not litter(name) and _has_columns(root / name)
     ]
     return tables[0] if len(tables) == 1 else None
 
@@ -36,15 +37,17 @@ def _has_columns(table: Path) -> bool:
     if not has_file(table):
         return False
     try:
-        with table.open(encoding="utf-8-sig", errors="replace") as stream:
-            return {*COLUMNS} <= {name.strip().strip('"') for name in stream.readline(4096).split(",")}
-    except OSError:
+        found = columns_of(table)
+    except OctcError:
         return False
+    return all(found[column] is not None for column in COLUMNS)
 
 
 def scan_csv(root: Path, classes: Sequence[str] | None, progress: Progress | None = None) -> Samples:
-    """The images that the table names, and only these. Paths are relative to the root; an empty patient (or "unknown", "NA",
-    ...) is one that is not known.
+    """The images that the table names, and only these. An empty patient (or "unknown", "NA", ...) is one that is not known.
+
+    Paths are relative to the root; one that is not there is looked for by its last folders and its name, so that absolute paths
+    of another machine, names without folders and names without an ending are found where only one image fits.
 
     Classes are the labels in sorted order unless given. A file that is not there keeps an empty sum and is refused by name
     when it is decoded.
@@ -54,11 +57,12 @@ def scan_csv(root: Path, classes: Sequence[str] | None, progress: Progress | Non
             classes, E207 a class of test that train lacks, E231 folders that cannot be read.
     """
     tree = open_tree(root)
+    find = _finder(tree.images)
     table = find_csv(root)
     if table is None:
         text = f"no table of images in {root}, or several and none is {NAME}"
         raise OctcError("OCT-E230", text, hint=f"{NAME}: {HINT}", place=str(root))
-    records = read_table(table, COLUMNS, HINT)
+    records = [(line, _found(cells, find)) for line, cells in read_columns(table, COLUMNS, optional=("part",))]
     split = any(cells.get("part") for _, cells in records)
     names = tuple(classes or sorted({cells["label"] for _, cells in records if cells["label"]}))
     if len(names) < 2:
@@ -79,8 +83,25 @@ def scan_csv(root: Path, classes: Sequence[str] | None, progress: Progress | Non
         check_train(train, test, root)
     text = f"{len(again)} lines name an image again"
     unread = tuple(Left(path, UNLISTED) for path in tree.images if path not in first)
-    notes = (*((Finding("OCT-W218", text, again, "remove the lines"),) if again else ()), *unlisted(unread, table.name))
+    spelt = (*alike("labels", names), *alike("patients", [s.patient for s in items if s.patient is not None]))
+    double = (Finding("OCT-W218", text, again, "remove the lines"),) if again else ()
+    notes = (*double, *spelt, *unlisted(unread, table.name))
     return Samples(root, names, tuple(sorted(items, key=lambda s: s.path)), notes=notes, unread=unread, tree=tree)
+
+
+def _finder(images: Sequence[str]) -> Callable[[str], str | None]:
+    """Which image a cell means, where it names none as it is written."""
+    known, by_end = frozenset(images), resolver(images)
+
+    def find(cell: str) -> str | None:
+        return None if _path({"path": cell}) in known and not cell.startswith("/") else by_end(cell)
+
+    return find
+
+
+def _found(cells: dict[str, str], find: Callable[[str], str | None]) -> dict[str, str]:
+    other = find(cells["path"])
+    return cells if other is None else {**cells, "path": other}
 
 
 def _by_path(

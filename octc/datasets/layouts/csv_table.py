@@ -38,13 +38,6 @@ def read_table(path: Path, columns: Sequence[str], hint: str) -> list[Record]:
     return [(line, dict(zip(header, (cell.strip() for cell in row), strict=True))) for line, row in lines[1:]]
 
 
-def refuse_lines(path: Path, problems: Sequence[str], hint: str) -> None:
-    """Raise E209 that names the lines, when there are any."""
-    if problems:
-        text = f"{len(problems)} lines of the table cannot be used"
-        raise OctcError("OCT-E209", text, hint=hint, place=f"{path}: {shorten(problems)}")
-
-
 def key_of(text: str) -> str:
     """A path for comparing: either slash, lower case, no blanks or dots at the ends of its parts (Windows drops them)."""
     parts = (part.strip().rstrip(". ").lower() for part in re.split(r"[\\/]+", text))

@@ -18,8 +18,9 @@ from pathlib import Path, PurePosixPath
 
 from octc.core.errors import OctcError
 from octc.datasets.base import UNLISTED, Finding, Progress, Sample, Samples, unlisted
-from octc.datasets.layouts.csv_table import key_of, leaves, read_table, refuse_lines
+from octc.datasets.layouts.csv_table import key_of, leaves, read_table
 from octc.datasets.layouts.folders import images_below, sums_of
+from octc.datasets.tables import refuse_lines
 from octc.datasets.tree import Left, Tree, has_file, litter, names_in, open_tree
 
 TABLE = "data_information.csv"

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from octc.core.errors import OctcError
 from octc.datasets.base import UNLISTED, Finding, Progress, Sample, Samples, unlisted
-from octc.datasets.layouts.csv_table import refuse_lines
 from octc.datasets.layouts.folders import check_link, sums_of
 from octc.datasets.split import Split, shared_content, shared_eyes, shared_patients
+from octc.datasets.tables import refuse_lines
 from octc.datasets.tree import Left, Tree
 
 ORDER = {"test": 0, "train": 1, "val": 1}  # a file that stands in several lists is a test image

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from octc.core.errors import OctcError
 from octc.datasets.base import Progress, Samples
-from octc.datasets.layouts.csv_table import refuse_lines
 from octc.datasets.layouts.paired import Row, make_samples
 from octc.datasets.parts import READ_AS, part_folders
 from octc.datasets.patients import without_dates
+from octc.datasets.tables import refuse_lines
 from octc.datasets.tree import has_file, has_folder, open_tree
 
 CLASSES = ("NOR", "AMD", "WAMD", "DR", "CSC", "PED", "MEM", "FLD", "EXU", "CNV", "RVO")

@@ -1,4 +1,4 @@
-"""What a training says while it runs: a bar of steps, a line an epoch, metrics.jsonl, the stage log."""
+"""What a training reports while it runs: steps, a line an epoch, metrics.jsonl, the stage log."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from octc.cli._app.commands import finite
-from octc.cli._app.session import Session
+from octc.core.files import finite
 from octc.core.progress import Step
+from octc.store.runs import Run
+from octc.train.jobs.job import Job
+from octc.train.loop.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from octc.store.runs import Run
-    from octc.train.loop.checkpoint import Checkpoint
 
-
-class Reporter:
+class StageProgress:
     """Callbacks of `octc.train.stages.Context`; a context manager that closes its bars."""
 
-    def __init__(self, session: Session, run: Run, accelerator: Accelerator) -> None:
-        self.session, self.run, self.accelerator = session, run, accelerator
+    def __init__(self, job: Job, run: Run, accelerator: Accelerator) -> None:
+        self.job, self.run, self.accelerator = job, run, accelerator
+        self.reporter = job.reporter
         self.stack, self.bars = ExitStack(), ExitStack()
         self.step: Step | None = None
         self.what, self.epochs, self.images = "", 0, 0
         self.decoder: Step | None = None
         self.decoded = 0
 
-    def __enter__(self) -> Reporter:
+    def __enter__(self) -> StageProgress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -41,7 +41,7 @@ class Reporter:
         self.bars.close()
         steps = epochs * max(1, images // min(batch, max(1, images)) // self.accelerator.num_processes)
         self.what, self.epochs, self.images = what, epochs, images
-        self.step = self.bars.enter_context(self.session.progress(what, steps))
+        self.step = self.bars.enter_context(self.reporter.progress(what, steps))
 
     def tick(self, steps: int) -> None:
         """Steps done."""
@@ -52,7 +52,7 @@ class Reporter:
         """Images decoded into the cache."""
         if self.decoder is None or done < self.decoded:
             self.stack.close()
-            self.decoder, self.decoded = self.stack.enter_context(self.session.progress("decoding", total)), 0
+            self.decoder, self.decoded = self.stack.enter_context(self.reporter.progress("decoding", total)), 0
         self.decoder(done - self.decoded)
         self.decoded = done
         if done == total:
@@ -62,16 +62,17 @@ class Reporter:
     def row(self, row: dict[str, Any]) -> None:
         """An epoch's row, or a warning."""
         if "warning" in row:
-            self.session.warn(str(row.get("code", "OCT-W306")), str(row["warning"]), str(self.run.path))
+            self.reporter.warn(str(row.get("code", "OCT-W306")), str(row["warning"]), str(self.run.path))
             return
         if not self.accelerator.is_main_process:
             return
         with (self.run.path / "metrics.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(finite({"stage": self.what, **row}), allow_nan=False) + "\n")
         rate = f", {self.images / row['seconds']:.0f} img/s" if row.get("seconds") else ""
-        self.session.say(
+        leads = f"  val mAP {100 * row['val_map']:.2f}" if "val_map" in row else ""
+        self.reporter.say(
             f"  epoch {row['epoch']}/{self.epochs}  loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  "
-            f"val acc {100 * row['val_acc']:.2f}{rate}"
+            f"val acc {100 * row['val_acc']:.2f}{leads}{rate}"
         )
 
     def stage(self, name: str, made: Checkpoint) -> None:
@@ -80,4 +81,4 @@ class Reporter:
         self.step = None
         if self.accelerator.is_main_process:
             self.run.log_stage(name, sha256=made.sha256, metrics=made.metrics)
-            self.session.document[name] = {"sha256": made.sha256, "metrics": made.metrics, "folder": str(self.run.path / name)}
+            self.job.document[name] = {"sha256": made.sha256, "metrics": made.metrics, "folder": str(self.run.path / name)}

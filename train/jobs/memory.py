@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
 
-from octc.cli._app.session import Session
-from octc.cli.train_request import Request
+import torch
+
 from octc.core.errors import OctcError
-
-if TYPE_CHECKING:
-    from octc.train.stages import Context
-
+from octc.core.progress import Reporter
+from octc.train.jobs.request import Request
+from octc.train.stages import Context
 
 LEAST = 2  # images: BatchNorm has nothing to compare one with
 
@@ -29,18 +28,14 @@ def too_large(why: str | None, tried: Sequence[int], *, auto: bool) -> OctcError
     return OctcError("OCT-E302", text, hint=hint, why=why)
 
 
-def halved(session: Session, asked: Request, context: Context) -> Context:
+def halved(reporter: Reporter, asked: Request, context: Context) -> Context:
     """The same training with half the batch, as many images an update where that is even; said, and written into the run."""
-    import gc
-
-    import torch
-
     recipe = context.recipe
     stage = recipe.teacher if asked.kind == "teacher" else recipe.student
     small = replace(stage, batch=max(LEAST, stage.batch // 2), accumulate=2 * stage.accumulate)
     recipe = replace(recipe, teacher=small) if asked.kind == "teacher" else replace(recipe, student=small)
     change = f"batch {stage.batch} -> {small.batch}, {small.batch * small.accumulate} images an update"
-    session.warn("OCT-W302", f"memory is exhausted: {change} (choose with --batch)", str(context.run.path))
+    reporter.warn("OCT-W302", f"memory is exhausted: {change} (choose with --batch)", str(context.run.path))
     context.run.update(recipe=asdict(recipe))
     context.run.log_stage("changed", changes=[change])
     context.accelerator.free_memory()

@@ -5,23 +5,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from octc.cli._app.session import Session
 from octc.core.errors import OctcError, shorten
 from octc.core.files import sha256_file
-
-if TYPE_CHECKING:
-    from octc.store.runs import Run
+from octc.schemas.training import TrainOptions
+from octc.store.runs import Run
+from octc.train.jobs.job import DEFAULT, Job
 
 REQUEST = "request"
 # what may be another one when a run goes on: where and how loudly it runs, and where things lie
 FREE = (
-    "allow_change", "config", "data", "device", "dry_run", "fetch_weights", "json", "no_color", "offline", "quiet", "resume",
-    "run_dir", "trust_pickle", "verbose",
-)  # fmt: skip
+    "allow_change",
+    "config",
+    "data",
+    "device",
+    "dry_run",
+    "fetch_weights",
+    "json",
+    "no_color",
+    "offline",
+    "quiet",
+    "resume",
+    "run_dir",
+    "trust_pickle",
+    "verbose",
+)
 HELD = ("batch", "mutual", "precision", "qat", "skip_bad", "weights")  # in `request`, beside `settings`
 FIXED = ("dataset", "modality", "protocol")  # fields of run.json that the split hangs on: never another one
 BY_RECIPE = ("cached_views", "calibrate", "distil", "epochs", "recipe", "standardise")  # compared as the recipe that they make
@@ -29,14 +41,18 @@ BY_ITSELF = ("fold", "folds", "seed", "teacher", "with_teacher")  # compared, or
 NOTHING = {"batch": "auto"}  # what an option is where it was not given; the others: None
 
 
-def request_of(session: Session, given: Mapping[str, Any]) -> dict[str, Any]:
+def held(options: TrainOptions) -> Iterator[str]:
+    """The options that are kept; one of recipes of two modalities alone is kept where it is used."""
+    return (key for key in HELD if hasattr(options, key) and (key != "mutual" or options.modality is not None))
+
+
+def request_of(job: Job, options: TrainOptions) -> dict[str, Any]:
     """The request as run.json keeps it: the held options, and the configuration that stood behind what was not asked for."""
-    kept = {key: given[key] for key in HELD if key in given}
-    if "weights" in kept:
-        kept["weights"] = _weights(kept["weights"])
-    if isinstance(kept.get("batch"), str) and kept["batch"].isdigit():
+    kept = {key: getattr(options, key) for key in held(options)}
+    kept["weights"] = _weights(options.weights)
+    if isinstance(kept["batch"], str) and kept["batch"].isdigit():
         kept["batch"] = int(kept["batch"])
-    return {**kept, "settings": {key: value for key, (value, _) in session.settings.get("train", {}).items()}}
+    return {**kept, "settings": {key: value for key, (value, _) in job.settings.items()}}
 
 
 def _weights(file: Path | None) -> dict[str, Any] | None:
@@ -47,8 +63,8 @@ def _weights(file: Path | None) -> dict[str, Any] | None:
     return {"file": str(file.resolve()), "sha256": sha256_file(inner) if inner.is_file() else None}
 
 
-def settle(session: Session, run: Run, stored: Mapping[str, Any], given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The options of a run that goes on: as it was asked for, with every explicit option that says otherwise.
+def settle(job: Job, run: Run, stored: Mapping[str, Any], options: TrainOptions) -> tuple[TrainOptions, list[str]]:
+    """The options of a run that goes on: as it was asked for, with every explicit option that differs.
 
     A value of the configuration that stood there when the run began is no new request: the run's own values count.
 
@@ -58,57 +74,75 @@ def settle(session: Session, run: Run, stored: Mapping[str, Any], given: dict[st
     Raises:
         OctcError: E110 with every difference.
     """
-    old = stored.get(REQUEST)
-    kept: dict[str, Any] = dict(old or {key: stored[key] for key in HELD if key in stored})
-    given = dict(given)
-    for key, value in kept.get("settings", {}).items():
-        if _configured(session, key) and session.settings.get("train", {}).get(key, (None,))[0] == value:
-            session.origins[f"train.{key}"] = "default"
-            if key in given:
-                given[key] = NOTHING.get(key)
-    fixed = [
-        f"--{key} {stored[key]} -> {given[key]}"
-        for key in FIXED
-        if key in given and key in stored and _explicit(session, key) and given[key] != stored[key]
-    ]
-    if fixed:
-        text = f"{run.id} began with other values: {shorten(fixed)}"
-        raise OctcError("OCT-E110", text, hint="leave these options out, or train anew without --resume", place=str(run.path))
-    changes, unknown = [], []
-    asked = request_of(session, given)
-    for key in (key for key in HELD if key in given):
-        explicit = _explicit(session, key)
+    kept: dict[str, Any] = dict(stored.get(REQUEST) or {key: stored[key] for key in HELD if key in stored})
+    options = _without_old_settings(job, kept.get("settings", {}), options)
+    _check_fixed(job, run, stored, options)
+    if stored.get("modality") is not None:
+        options = replace(options, modality=stored["modality"])
+    changes: list[str] = []
+    unknown: list[str] = []
+    asked = request_of(job, options)
+    for key in held(options):
+        explicit = job.is_explicit(key)
         if key not in kept:
             unknown.append(key)
         elif key == "weights":
-            changes += _settle_weights(given, kept[key], asked[key], explicit)
+            options, changed = _settle_weights(options, kept[key], asked[key], explicit)
+            changes += changed
         elif not explicit:
-            given[key] = kept[key]
+            options = _with(options, key, NOTHING.get(key) if kept[key] is None else kept[key])
         elif key == "batch":  # a number is compared as the recipe that it makes
             changes += [f"--batch {kept[key]} -> auto"] if asked[key] == "auto" != kept[key] else []
         elif asked[key] != kept[key]:
             changes.append(_spelt(key, kept[key], asked[key]))
     if unknown:
         words = ", ".join(f"--{key.replace('_', '-')}" for key in unknown)
-        session.say(f"! {run.id} was begun by an octc that stored less of the request: {words} as in this command")
-    if changes and not given["allow_change"]:
+        job.reporter.say(f"! {run.id} was begun by an octc that stored less of the request: {words} as in this command")
+    if changes and not options.allow_change:
         text = f"{run.id} began with other values: {shorten(changes)}"
-        hint = f"octc train {session.command.split()[-1]} --resume {run.id}   (goes on as it began), or --allow-change"
+        hint = f"octc train {stored.get('kind')} --resume {run.id}   (goes on as it began), or --allow-change"
         raise OctcError("OCT-E110", text, hint=hint, place=str(run.path))
-    return given, changes
+    return options, changes
 
 
-def _settle_weights(given: dict[str, Any], kept: Any, asked: Any, explicit: bool) -> list[str]:
+def _check_fixed(job: Job, run: Run, stored: Mapping[str, Any], options: TrainOptions) -> None:
+    """Refuse another data set, protocol or modality: the split hangs on them (E110)."""
+    fixed = [
+        f"--{key} {stored[key]} -> {getattr(options, key)}"
+        for key in FIXED
+        if key in stored and job.is_explicit(key) and getattr(options, key) != stored[key]
+    ]
+    if fixed:
+        text = f"{run.id} began with other values: {shorten(fixed)}"
+        raise OctcError("OCT-E110", text, hint="leave these options out, or train anew without --resume", place=str(run.path))
+
+
+def _without_old_settings(job: Job, settings: Mapping[str, Any], options: TrainOptions) -> TrainOptions:
+    """The options without those values of the configuration that stood there when the run began."""
+    for key, value in settings.items():
+        if job.origins.get(key, "") != "flag" and job.settings.get(key, (None,))[0] == value:
+            job.origins[key] = DEFAULT
+            if hasattr(options, key):
+                options = _with(options, key, NOTHING.get(key))
+    return options
+
+
+def _with(options: TrainOptions, key: str, value: Any) -> TrainOptions:
+    fields: dict[str, Any] = {key: value}
+    return replace(options, **fields)
+
+
+def _settle_weights(options: TrainOptions, kept: Any, asked: Any, explicit: bool) -> tuple[TrainOptions, list[str]]:
     """Files are the same by their content, wherever they lie now; one that is not named again is the one that was."""
     if not explicit:
-        given["weights"] = None if kept is None else Path(kept["file"])
-        now = _weights(given["weights"])
+        options = replace(options, weights=None if kept is None else Path(kept["file"]))
+        now = _weights(options.weights)
         changed = now is not None and now["sha256"] is not None and now["sha256"] != kept["sha256"]
-        return [f"--weights: {kept['file']} has another content"] if changed else []
+        return options, [f"--weights: {kept['file']} has another content"] if changed else []
     same = kept is not None and asked is not None and kept["sha256"] == asked["sha256"]
     if same and (asked["sha256"] is not None or kept["file"] == asked["file"]):
-        return []
-    return [f"--weights {'the recipe' if kept is None else kept['file']} -> {asked['file']}"]
+        return options, []
+    return options, [f"--weights {'the recipe' if kept is None else kept['file']} -> {asked['file']}"]
 
 
 def check_again(run: Run, asked: Mapping[str, Any], *, allow_change: bool) -> None:
@@ -136,11 +170,3 @@ def _spelt(key: str, before: Any, now: Any) -> str:
 
 def _switch(name: str, value: bool) -> str:
     return f"--{name}" if value else f"--no-{name}" if name == "qat" else f"no --{name}"
-
-
-def _explicit(session: Session, key: str) -> bool:
-    return session.origins.get(f"train.{key}", "default") != "default"
-
-
-def _configured(session: Session, key: str) -> bool:
-    return session.origins.get(f"train.{key}", "") != "flag"

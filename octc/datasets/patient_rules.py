@@ -1,0 +1,222 @@
+"""Whose the images are, by a rule that somebody states: from file names, folders or a table; or that nobody knows.
+
+A rule replaces what the layout found. It is written down once under the digest of the data set, so that every later command on
+the same images reads them alike.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from octc.core.errors import OctcError, shorten
+from octc.core.files import read_json, write_json
+from octc.datasets.base import Finding, Sample, Samples
+from octc.datasets.patients import given, without_dates
+from octc.datasets.tables import read_columns, refuse_lines, resolver
+
+UNKNOWN, PATTERN, FOLDER, NAME, TABLE = "unknown", "pattern", "folder", "name", "table"
+STORE = ".patients.json"  # in the run folder: digest of a data set -> its rule
+INDEX = re.compile(r"[\W_]*\d+\W*$")  # the number of an image at the end of its name
+HINT = "--patients unknown, --patient-pattern REGEX, or --patient-from folder, name or TABLE.csv; octc data patients shows each"
+LONGEST = 1000  # characters of a pattern
+
+
+@dataclass(frozen=True)
+class PatientRule:
+    """kind: UNKNOWN, PATTERN, FOLDER, NAME or TABLE. value: the pattern, or the table's path."""
+
+    kind: str
+    value: str = ""
+
+    def __str__(self) -> str:
+        words = {
+            UNKNOWN: "--patients unknown",
+            PATTERN: f"--patient-pattern {self.value!r}",
+            TABLE: f"--patient-from {self.value}",
+        }
+        return words.get(self.kind, f"--patient-from {self.kind}")
+
+
+def rule_of(patients: str | None, pattern: str | None, source: str | None) -> PatientRule | None:
+    """The rule of three options, of which one may be given.
+
+    Raises:
+        OctcError: E102 more than one, E104 a word that is not known or no regular expression.
+    """
+    options = {"--patients": patients, "--patient-pattern": pattern, "--patient-from": source}
+    if len(named := [name for name, value in options.items() if value is not None]) > 1:
+        raise OctcError("OCT-E102", f"{' and '.join(named)} contradict each other", hint="give one of them", place=named[1])
+    if patients is not None:
+        if patients != UNKNOWN:
+            raise OctcError("OCT-E104", f"--patients {patients!r} is not known", hint=HINT, place="--patients")
+        return PatientRule(UNKNOWN)
+    if pattern is not None:
+        _compiled(pattern)
+        return PatientRule(PATTERN, pattern)
+    if source is None:
+        return None
+    return PatientRule(source) if source in (FOLDER, NAME) else PatientRule(TABLE, source)
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    try:
+        if len(pattern) > LONGEST:
+            raise re.error(f"longer than {LONGEST} characters")
+        found = re.compile(pattern)
+        if found.groups > 1 and "patient" not in found.groupindex:
+            raise re.error(f"{found.groups} groups: call one of them (?P<patient>...)")
+    except (re.error, RecursionError, OverflowError) as error:
+        hint = r"for example 'P(\d+)': the group is the patient, without one the whole match"
+        raise OctcError("OCT-E104", f"no pattern: {error}", hint=hint, place="--patient-pattern") from error
+    return found
+
+
+def apply_rule(samples: Samples, rule: PatientRule) -> Samples:
+    """The samples with the patients that a rule gives; None where it gives none.
+
+    Raises:
+        OctcError: E209 a table that cannot be read or names none of the images.
+
+    >>> from octc.datasets.base import Sample, Samples
+    >>> one = Samples(Path("."), ("A", "B"), (Sample("A/P07_3.png", 0, None, None, ""),))
+    >>> apply_rule(one, PatientRule("pattern", r"P(\\d+)")).items[0].patient
+    '07'
+    """
+    people = _people(samples, rule)
+    return replace(samples, items=tuple(replace(s, patient=one) for s, one in zip(samples.items, people, strict=True)))
+
+
+def _people(samples: Samples, rule: PatientRule) -> list[str | None]:
+    paths = [PurePosixPath(s.path) for s in samples.items]
+    if rule.kind == UNKNOWN:
+        return [None] * len(paths)
+    if rule.kind == PATTERN:
+        pattern = _compiled(rule.value)
+        return [_matched(pattern, path.as_posix()) for path in paths]
+    if rule.kind == FOLDER:
+        tops = {*samples.classes, *(name for top, _ in samples.parts for name in PurePosixPath(top).parts), ""}
+        return [None if path.parent.name in tops else path.parent.name for path in paths]
+    if rule.kind == NAME:
+        return [_of_name(path.stem) for path in paths]
+    return _of_table(samples, Path(rule.value))
+
+
+def _matched(pattern: re.Pattern[str], path: str) -> str | None:
+    found = pattern.search(path)
+    if found is None:
+        return None
+    key: str | int = "patient" if "patient" in pattern.groupindex else min(1, pattern.groups)
+    return given(found[key] or "")
+
+
+def _of_name(stem: str) -> str | None:
+    """The name without the number of the image at its end: "P07-left-3" is of "P07-left"; a bare number is of nobody."""
+    found = INDEX.sub("", stem).strip(" -_.")
+    return given(found) if found and found != stem else None
+
+
+def _of_table(samples: Samples, table: Path) -> list[str | None]:
+    find, known, torn = resolver([s.path for s in samples.items]), dict[str, str](), list[str]()
+    for line, cells in read_columns(table, ("path", "patient")):
+        path = find(cells["path"])
+        if path is not None and known.setdefault(path, cells["patient"]) != cells["patient"]:
+            torn.append(f"line {line}: {path} is of {known[path]!r} and of {cells['patient']!r}")
+    refuse_lines(table, torn, "one patient for each image")
+    if not known:
+        text = f"no image of {samples.root} is in {table.name}"
+        raise OctcError("OCT-E209", text, hint="a column path (or file name) and a column patient", place=str(table))
+    return [given(known.get(s.path, "")) for s in samples.items]
+
+
+def wonders(samples: Samples) -> Iterator[Finding]:
+    """What looks wrong about the patients of a data set: nobody known, one for all, one for each, dates."""
+    people = [s.patient for s in samples.items if s.patient is not None]
+    different = len(set(people))
+    if not people:
+        yield Finding("OCT-W212", "no patient of any image is known: leakage between parts cannot be excluded", (), HINT)
+        return
+    if missing := [s.path for s in samples.items if s.patient is None]:
+        yield Finding("OCT-W212", f"{len(missing)} of {len(samples.items)} images have no patient", tuple(missing), HINT)
+    if different == 1:
+        yield Finding("OCT-W221", f"every image is of one patient, {people[0]!r}: no split is possible", (), HINT)
+    elif different == len(people) > len(samples.classes):
+        text = "every image is of a patient of its own: that is a number of the image rather"
+        yield Finding("OCT-W221", text, tuple(people), HINT)
+    dates = [one for one, kept in zip(people, without_dates(people), strict=True) if kept is None]
+    if 2 * len(dates) >= len(people):
+        yield Finding("OCT-W221", f"{len(set(dates))} patients look like dates", tuple(dict.fromkeys(dates)), HINT)
+    yield from alike("patients", people)
+
+
+def alike(what: str, values: Sequence[str]) -> Iterator[Finding]:
+    """Values that differ in letter case, blanks, or as 123 and 123.0 do: they may be one."""
+    groups: dict[str, set[str]] = {}
+    for one in values:
+        groups.setdefault(plain(one), set()).add(one)
+    if same := [" = ".join(sorted(group)) for group in groups.values() if len(group) > 1]:
+        differ = f"{len(same)} {what} differ only in letter case, blanks, or as 123 and 123.0 do"
+        text = f"{differ}: each spelling counts as one of its own"
+        yield Finding("OCT-W221", text, tuple(sorted(same)), "spell each in one way")
+
+
+def plain(value: str) -> str:
+    """A value for comparing.
+
+    >>> plain(" p 007.0 ") == plain("P007"), plain("12.50")
+    (True, '12.50')
+    """
+    text = re.sub(r"\s+", "", value).casefold()
+    return re.sub(r"(?<=\d)\.0+$", "", text)
+
+
+def read_rule(run_dir: Path, digest: str) -> PatientRule | None:
+    """The rule that was written down for a data set; None where there is none, or it cannot be read."""
+    try:
+        kept = read_json(run_dir / STORE)[digest]
+        return PatientRule(str(kept["kind"]), str(kept["value"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_rule(run_dir: Path, digest: str, rule: PatientRule) -> None:
+    """Write a rule down under the digest of a data set."""
+    try:
+        known = read_json(run_dir / STORE)
+    except (OSError, ValueError):
+        known = {}
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_json(run_dir / STORE, {**(known if isinstance(known, dict) else {}), digest: asdict(rule)})
+
+
+def by_saved_rule(samples: Samples, run_dir: Path, say: Callable[[str], None]) -> Samples:
+    """The samples with the patients of the rule that was written down for them in a run folder; else as they are."""
+    rule = read_rule(run_dir, samples.digest)
+    if rule is None:
+        return samples
+    say(f"patients by {rule} (octc data patients)")
+    return apply_rule(samples, rule)
+
+
+def patients_by_class(items: Sequence[Sample], classes: Sequence[str]) -> dict[str, int]:
+    """Known patients of each class."""
+    return {name: len({s.patient for s in items if s.has(k) and s.patient is not None}) for k, name in enumerate(classes)}
+
+
+def preview(samples: Samples, most: int = 8) -> list[tuple[str, int, str]]:
+    """(patient, images, one of them) of the first patients, those with most images first."""
+    counts = Counter(s.patient for s in samples.items if s.patient is not None)
+    first = {s.patient: s.path for s in reversed(samples.items) if s.patient is not None}
+    return [(str(one), count, first[one]) for one, count in sorted(counts.items(), key=lambda p: (-p[1], str(p[0])))[:most]]
+
+
+def words(samples: Samples) -> str:
+    """One line: how many patients of how many images."""
+    known = sum(s.patient is not None for s in samples.items)
+    people = len({s.patient for s in samples.items if s.patient is not None})
+    counts = patients_by_class(samples.items, samples.classes)
+    each = shorten([f"{name} {count}" for name, count in counts.items()], 20)
+    return f"{people} patients of {known} of {len(samples.items)} images ({each})"

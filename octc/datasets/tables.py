@@ -1,0 +1,140 @@
+"""Tables of images as people have them: commas, semicolons or tabs, columns called in any usual way, paths of any kind."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+
+from octc.core.errors import OctcError, shorten
+
+Record = tuple[int, dict[str, str]]  # line number, column -> cell, without surrounding blanks
+MOST = 256 << 20  # bytes
+SEPARATORS = ",;\t|"
+# What columns are called, without letter case, blanks and underscores; the first one that a table has counts.
+USUAL: dict[str, tuple[str, ...]] = {
+    "path": (
+        "path", "imagepath", "filepath", "filename", "file", "image", "imagename", "img", "imgpath", "imgname", "imageid",
+        "images", "bscanpath",
+        "pathtrialimagetypesubjectvisiteyeimagename", "idimage",  # of OLIVES, of Kaggle
+    ),
+    "label": (
+        "label", "class", "diagnosis", "disease", "category", "target", "labels", "classname", "dx", "condition", "finding",
+        "pathology", "diagnose",
+    ),
+    "patient": (
+        "patient", "patientid", "subject", "subjectid", "patientnumber", "patientno", "patientname", "pid", "participant",
+        "participantid", "person", "caseid", "patientsid",
+    ),
+    "part": ("part", "split", "set", "partition", "subset", "usage", "datasplit"),
+}  # fmt: skip
+HINT = (
+    "a header line path,label,patient (and part: train, val or test, for an official test), or their usual names, then one "
+    "line for each image; a patient that is not known is an empty cell"
+)
+
+
+def read_columns(path: Path, wanted: Sequence[str], optional: Sequence[str] = ()) -> list[Record]:
+    """The lines of a table with the wanted columns under octc's own names.
+
+    optional: columns that may be missing.
+
+    Raises:
+        OctcError: E209 the table cannot be read, a column is missing or stands there twice, a line has other cells.
+    """
+    rows = _rows(path)
+    header = [name.strip() for name in rows[0][1]] if rows else []
+    places = {column: _place(column, header, path) for column in (*wanted, *optional)}
+    if absent := [column for column in wanted if places[column] is None]:
+        text = f"columns missing or doubled: {', '.join(absent)}; the table has {', '.join(header[:40]) or 'no line'}"
+        raise OctcError("OCT-E209", text, hint=HINT, place=f"{path}:1")
+    if twice := sorted({name for name in header if name and header.count(name) > 1}):
+        text = f"columns that stand twice: {', '.join(twice)}: which one counts cannot be told"
+        raise OctcError("OCT-E209", text, hint="leave one column of each name in the table", place=f"{path}:1")
+    if torn := [f"line {line} ({len(row)} cells)" for line, row in rows[1:] if len(row) != len(header)]:
+        text = f"{len(torn)} lines do not have {len(header)} cells"
+        raise OctcError("OCT-E209", text, hint="quote cells that hold the separator", place=f"{path}: {shorten(torn)}")
+    known = {column: place for column, place in places.items() if place is not None}
+    return [(line, {column: row[place].strip() for column, place in known.items()}) for line, row in rows[1:]]
+
+
+def columns_of(path: Path) -> dict[str, str | None]:
+    """What a table calls octc's columns, None where it has no such column (E209 as `read_columns`)."""
+    rows = _rows(path)
+    header = [name.strip() for name in rows[0][1]] if rows else []
+    places = {column: _place(column, header, path) for column in USUAL}
+    return {column: None if place is None else header[place] for column, place in places.items()}
+
+
+def refuse_lines(path: Path, problems: Sequence[str], hint: str) -> None:
+    """Raise E209 that names the lines, when there are any."""
+    if problems:
+        text = f"{len(problems)} lines of the table cannot be used"
+        raise OctcError("OCT-E209", text, hint=hint, place=f"{path}: {shorten(problems)}")
+
+
+def _rows(path: Path) -> list[tuple[int, list[str]]]:
+    try:
+        if path.stat().st_size > MOST:
+            raise ValueError(f"more than {MOST} bytes")
+        data = path.read_bytes()
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+        head = text.split("\n", 1)[0]
+        separator = max(SEPARATORS, key=head.count)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        return [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except (OSError, ValueError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or ("not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error))
+        raise OctcError("OCT-E209", f"table cannot be read: {reason}", hint=HINT, place=str(path)) from error
+
+
+def _place(column: str, header: Sequence[str], path: Path) -> int | None:
+    """Where a column stands, by the first of its usual names that the table has."""
+    for usual in USUAL[column]:
+        found = [i for i, name in enumerate(header) if _bare(name) == usual]
+        if len(found) > 1:
+            text = f"columns missing or doubled: {column}; the table has {', '.join(header)}"
+            raise OctcError("OCT-E209", text, hint=HINT, place=f"{path}:1")
+        if found:
+            return found[0]
+    return None
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name).casefold()
+
+
+def resolver(images: Sequence[str]) -> Callable[[str], str | None]:
+    """Which image of a tree a table means: its path below the root, with folders before it that are not here (an absolute path
+    of another machine), without its folders, in another letter case, or without its ending.
+
+    Args:
+        images: paths below the root, with forward slashes.
+
+    Returns: a function that gives one of them; None where none or more than one fits, or the path leads upwards.
+
+    >>> find = resolver(["A/x_1.jpg", "B/x_1.jpg", "B/y.png"])
+    >>> find("D:/set/a/X_1.JPG"), find("x_1"), find("y"), find("../A/x_1.jpg")
+    ('A/x_1.jpg', None, 'B/y.png', None)
+    """
+    by_end: dict[str, list[tuple[str, ...]]] = {}
+    for image in images:
+        parts = tuple(image.split("/"))
+        for end in {parts[-1].casefold(), PurePosixPath(parts[-1]).stem.casefold()}:
+            by_end.setdefault(end, []).append(parts)
+
+    def find(cell: str) -> str | None:
+        wanted = [part.casefold() for part in re.split(r"[\\/]+", cell.strip()) if part not in ("", ".")]
+        if not wanted or ".." in wanted:
+            return None
+        fits = by_end.get(wanted[-1], [])
+        for length in range(len(wanted), 0, -1):
+            folders = wanted[-length:-1]
+            hits = [one for one in fits if [part.casefold() for part in one[-length:-1]] == folders]
+            if hits:
+                return "/".join(hits[0]) if len(hits) == 1 else None
+        return None
+
+    return find

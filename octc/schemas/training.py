@@ -1,0 +1,103 @@
+"""Options of a training: what `octc train` offers and `octc.train` takes. One field is one knob, from the option to its use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from octc.core.errors import OctcError
+from octc.core.options import LEAST, described, option
+
+DEVICES = "auto, cpu, cuda or cuda:N"
+SEED = 0  # of a training that names none
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What a training may be asked for; None takes what the recipe has."""
+
+    dataset: str | None = option(None, metavar="NAME", shown="Data set (octc data list)")
+    recipe: str | None = option(None, metavar="NAME", shown="Recipe (octc list recipes)")
+    epochs: int | None = option(None, least=1, shown="Epochs instead of the recipe's")
+    seed: int | None = option(
+        None, least=0, shown="Seed of the split and of the training (0; across modalities, a student's: its teacher's)"
+    )
+    batch: str = option("auto", metavar="auto|N", shown="Images per step; auto halves it where memory is short")
+    device: str = option("auto", shown=DEVICES)
+    precision: str = option("auto", shown=", ".join(PRECISIONS))
+    resume: str | None = option(None, metavar="[RUN]", shown="Go on with an unfinished run (the newest without RUN)")
+    allow_change: bool = option(False, names=("--allow-change",), shown="Resume although options differ; they are listed")
+    skip_bad: bool = option(False, names=("--skip-bad",), shown="Leave out images that cannot be read; they are listed")
+    weights: Path | None = option(
+        None, metavar="FILE|none", shown="Start weights (safetensors), or none, instead of the recipe's"
+    )
+    trust_pickle: bool = option(
+        False, names=("--trust-pickle",), shown="FILE may be of torch.save: its tensors alone are read, nothing in it is run"
+    )
+    fetch_weights: bool = option(False, names=("--fetch-weights",), shown="Download the recipe's start weights from timm's hub")
+    folds: int | None = option(
+        None, least=2, metavar="K", shown="Cross-validation by patient: K runs and their summary; repeated, it goes on"
+    )
+    fold: int | None = option(None, least=1, metavar="I", shown="Only this fold of --folds, as another machine may do")
+    modality: str | None = option(
+        None, metavar="oct|fundus|both", shown="What the network looks at, where a recipe has two; both: two students"
+    )
+    protocol: str = option(
+        "clean", metavar="NAME", shown="Split: clean; as-released or as-released-teacher (KD-OCT's, leaks included)"
+    )
+
+
+@dataclass(frozen=True)
+class StudentOptions(TrainOptions):
+    """Options of a student, beside those of every training."""
+
+    teacher: str | None = option(None, metavar="RUN[,RUN]|FILE|none", shown="Teacher(s); newest fitting run")
+    with_teacher: bool = option(False, names=("--with-teacher",), shown="Train the teacher first, in one go")
+    mutual: bool = option(
+        False, names=("--mutual",), shown="Two students, one a modality, learn from each other (recipes of two modalities)"
+    )
+    qat: bool = option(True, names=("--qat/--no-qat",), shown="Quantisation-aware tuning afterwards")
+    distil: str | None = option(None, metavar="NAME", shown="Loss against the teacher: kl, dist or dkd")
+    standardise: bool | None = option(
+        None, names=("--standardise/--no-standardise",), shown="Standardise the logits of teacher and student first"
+    )
+    calibrate: bool | None = option(
+        None,
+        names=("--calibrate/--no-calibrate",),
+        shown="Divide the teacher's logits by the temperature that fits val",
+    )
+    cached_views: int | None = option(
+        None, least=0, metavar="N", shown="Keep the teacher's logits of N views an image; 0 asks it at every step"
+    )
+
+
+@dataclass(frozen=True)
+class EyeStudentOptions(StudentOptions):
+    """Those of `octc train retnet-student`, which tunes only where it is asked to."""
+
+    qat: bool = option(False, names=("--qat/--no-qat",), shown="Quantisation-aware tuning afterwards")
+
+
+def check_options(options: TrainOptions) -> None:
+    """Refuse what no training can be asked for (OCT-E104), with the name of the option."""
+    for one in described(options):
+        value, least = getattr(options, one.name), one.metadata[LEAST]
+        if least is not None and value is not None and value < least:
+            text = f"--{one.name.replace('_', '-')} {value}"
+            raise OctcError("OCT-E104", text, hint=f"a whole number from {least:g}", place=f"--{one.name}")
+    if options.precision not in PRECISIONS:
+        raise OctcError("OCT-E104", f"--precision {options.precision}", hint=f"one of: {', '.join(PRECISIONS)}")
+    if options.device not in ("auto", "cpu", "cuda") and not options.device.removeprefix("cuda:").isdigit():
+        raise OctcError("OCT-E104", f"--device {options.device}", hint=DEVICES, place="--device")
+    batch_of(options)
+
+
+def batch_of(options: TrainOptions) -> int | None:
+    """Images per step; None of "auto" (OCT-E104 for what is neither)."""
+    text = "auto" if options.batch is None else str(options.batch)
+    if text == "auto":
+        return None
+    if not text.isdigit() or int(text) < 1:
+        raise OctcError("OCT-E104", f"--batch {text}", hint="auto, or a whole number from 1", place="--batch")
+    return int(text)

@@ -1,0 +1,53 @@
+"""Signing artifacts and checking who signed them: what `octc artifact sign` and `octc artifact verify` do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from octc.core.errors import OctcError
+from octc.core.files import sha256_file
+from octc.core.optional import need
+from octc.schemas.commands import Checked, Signed
+from octc.store.artifacts import MANIFEST
+from octc.store.find import Found
+from octc.store.signature import POLICY, SIGNATURE, TRUSTED, check_signature, sign
+
+
+def sign_artifacts(founds: Sequence[Found], key: Path, password: str | None = None, *, force: bool = False) -> list[Signed]:
+    """Sign each artifact with an Ed25519 key (PEM).
+
+    Args:
+        founds: of `octc.store.find.find_artifacts`. force: replace signatures that are there.
+
+    Raises:
+        OctcError: E106 one is signed already, and nothing was signed; what `octc.store.signature.sign` raises.
+    """
+    there = [one.folder / SIGNATURE for one in founds if (one.folder / SIGNATURE).exists()]
+    if there and not force:
+        raise OctcError("OCT-E106", f"output exists: {there[0]}", hint="--force", place=str(there[0]))
+    return [
+        Signed(artifact=one.artifact.name, key=sign(one.folder, key, password), file=str(one.folder / SIGNATURE))
+        for one in founds
+    ]
+
+
+def verify_artifacts(founds: Sequence[Found], environ: Mapping[str, str], key: str | None = None) -> list[Checked]:
+    """Check the signature over the manifest of each artifact, and with it the checksums of its files.
+
+    Args:
+        environ: with the policy for signatures (`octc.store.signature`). key: file of the public key that must have signed.
+
+    Raises:
+        OctcError: E507 one is not signed, E901 cryptography is not installed, and what `check_signature` raises.
+    """
+    need("cryptography")
+    policy = dict(environ) if key is None else {**environ, POLICY: "required", TRUSTED: key}
+    rows = []
+    for one in founds:
+        who = check_signature(one.folder, sha256_file(one.folder / MANIFEST), policy)
+        if who is None:
+            hint = f"octc artifact sign {one.folder} --key key.pem"
+            raise OctcError("OCT-E507", f"{one.folder} is not signed", hint=hint, place=str(one.folder))
+        rows.append(Checked(artifact=one.artifact.name, key=who, files=len(one.artifact.files)))
+    return rows

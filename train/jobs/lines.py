@@ -1,0 +1,107 @@
+"""What a training says before and after the work: every default that was chosen, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from octc.core.progress import Reporter
+from octc.datasets.base import ids_of
+from octc.datasets.split import Split
+from octc.stats.proportions import wilson
+from octc.train.jobs.request import Request
+from octc.train.loop.checkpoint import Checkpoint
+from octc.train.networks.weight_matching import words
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def say_plan(reporter: Reporter, asked: Request, split: Split, root: Path, accelerator: Accelerator) -> None:
+    """Every default that was chosen."""
+    stage = asked.stage
+    total = sum(len(items) for items in split.parts.values())
+    looks = f" · {asked.modality}" if asked.modality else ""
+    fold = f" · fold {split.fold[0]} of {split.fold[1]}" if split.fold else ""
+    kind = f"{asked.modality} images" if asked.modality else "images"
+    reporter.say(f"{asked.command}{looks} · recipe {asked.recipe.name} · seed {asked.seed}{fold}")
+    reporter.say(f"✓ dataset {asked.dataset}   {total:,} {kind} in {root} (choose with --data DIR)")
+    say_split(reporter, split, " over both modalities" if asked.modality else "")
+    if asked.modality and split.note:
+        reporter.say(f"  the epoch is chosen on the {getattr(asked.recipe, 'select', 'val')} part")
+    precision = {"no": "fp32"}.get(str(accelerator.mixed_precision), str(accelerator.mixed_precision))
+    several = f" · {accelerator.num_processes} processes" if accelerator.num_processes > 1 else ""
+    qat = f" + {asked.recipe.quantisation.epochs} of QAT" if asked.kind == "student" and asked.qat else ""
+    more = f" x {stage.accumulate} = {stage.batch * stage.accumulate} an update" if stage.accumulate > 1 else ""
+    reporter.say(
+        f"✓ plan      {stage.model} at {stage.size} px · {stage.epochs} epochs{qat} · batch {stage.batch}{more} · "
+        f"{precision} on {accelerator.device}{several}"
+    )
+
+
+def say_split(reporter: Reporter, split: Split, over: str = "") -> None:
+    """Images of each part, its patients where they are known, and whether anything is on two sides."""
+    counts = {part: len(items) for part, items in split.parts.items()}
+    known = split.patient_ids
+    people = {part: f" ({count:,} patients)" if count is not None else "" for part, count in split.people().items()}
+    shown = f"{'/'.join(counts)} {'/'.join(f'{counts[part]:,}{people[part]}' for part in counts)}"
+    if known.warning:
+        reporter.warn("OCT-W212", known.warning)
+    if split.note:
+        reporter.warn("OCT-W219", split.note)
+        reporter.say(f"! split     {split.protocol}{over} · {shown} · leakage: see the warning")
+        return
+    left = f" · {split.dropped_words}" if split.dropped else ""
+    if known.leakage:
+        how = "by image" if known.count is None else "by patient where one is known"
+        reporter.say(f"! split     {how}{over} · {shown} · {known.leakage}{left}")
+    else:
+        reporter.say(f"✓ split     patient-level{over} · {shown} · leakage: none{left}")
+
+
+def say_outcome(reporter: Reporter, asked: Request, made: Checkpoint, split: Split) -> None:
+    """The metric on the validation set; it chose the epoch, so it is no claim. Then the licences of the weights."""
+    metrics = made.metrics
+    people = ids_of(split.parts["val"]).words
+    by = "mAP" if not asked.task.exclusive else metrics["select"]
+    reporter.say(f"✓ best epoch {metrics['epoch']} of {metrics['epochs']} by {by} (sha256 {made.sha256[:8]})")
+    reporter.say(f"  val {_value(asked, metrics)}, {people}; it chose the epoch: no claim")
+    source, licence = made.weights.get("source", "unknown"), made.weights.get("licence", "unknown")
+    reporter.say(f"  start weights: {source}; licence: {licence}")
+    say_fit(reporter, made.weights)
+    taught = (made.parent or {}).get("weights") or {}
+    if taught:
+        reporter.say(f"  its teacher's: {taught.get('source', 'unknown')}; licence: {taught.get('licence', 'unknown')}")
+
+
+def _value(asked: Request, metrics: Mapping[str, Any]) -> str:
+    """The metric that leads, with its interval where it is a share of images."""
+    if not asked.task.exclusive:
+        return f"mAP {100 * metrics['val_map']:.2f}"
+    n = int(metrics["val_n"])
+    hits = round(float(metrics["val_accuracy"]) * n)
+    low, high = wilson(hits, n) or (0.0, 1.0)
+    return f"accuracy {100 * hits / n:.2f} [{100 * low:.2f}, {100 * high:.2f}] ({hits}/{n})"
+
+
+def say_tuned(reporter: Reporter, asked: Request, tuned: Checkpoint) -> None:
+    """PTQ and QAT on the validation set, and which was kept."""
+    metric, agrees = ("val_accuracy", "agreement with the float student")
+    if not asked.task.exclusive:
+        metric, agrees = "val_map", "decisions as the float student's"
+    name_of = {"val_accuracy": "accuracy", "val_map": "mAP"}
+    for name in ("ptq", "qat"):
+        found = tuned.metrics.get(name)
+        if found:
+            mark = "✓" if tuned.metrics["chosen"] == name else " "
+            reporter.say(
+                f"{mark} {name.upper()}   val {name_of[metric]} {100 * found[metric]:.2f}, {agrees} "
+                f"{100 * found['agreement']:.2f} %, KL {found['kl']:.5f}"
+            )
+
+
+def say_fit(reporter: Reporter, weights: Mapping[str, Any]) -> None:
+    """What of start weights was not one for one that of the network, a line each."""
+    for line in words(weights["fit"]) if weights.get("fit") else ():
+        reporter.say(f"  {line}")

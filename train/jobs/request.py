@@ -1,0 +1,322 @@
+"""A training as it was asked for: what options and configuration say, checked before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from octc.core.errors import OctcError
+from octc.datasets.base import MODALITIES
+from octc.datasets.registry import spec_of
+from octc.datasets.released_splits import SEED as RELEASED_SEED
+from octc.datasets.split import CLEAN, PROTOCOLS
+from octc.schemas.training import SEED, StudentOptions, TrainOptions, batch_of, check_options
+from octc.stats.task import MULTICLASS, Task, task_of
+from octc.store.runs import Run, find_run, scan_runs
+from octc.train.jobs.job import Job
+from octc.train.jobs.resume import REQUEST, request_of, settle
+from octc.train.recipes.config import DISTILLATIONS, Recipe, with_fields
+from octc.train.recipes.crossmodal import EYE_DEFAULT, EYE_RECIPES, OTHER, EyeRecipe
+from octc.train.recipes.registry import DEFAULT, RECIPES, stored_recipe
+
+FIELDS = ("epochs", "lr", "batch", "size")  # of both stages of a recipe, from options or the configuration
+BOTH = "both"
+NONE = "none"  # no teacher
+DISTILLATION = {"standardise": "standardise", "calibrate": "calibrate", "cached_views": "views"}  # option -> field
+
+
+@dataclass(frozen=True)
+class Request:
+    """A training as it was asked for.
+
+    Attributes:
+        seed: None takes the teacher's, else 0. resume: the unfinished run that goes on. auto_batch: the batch may be halved.
+        teacher: a run, a file or "none"; None takes the newest fitting run. more: teachers besides the first one.
+        modality: of a recipe that has two, else None; mutual: a second student learns beside this one.
+        folds: of a cross-validation, or None; fold: the one that is trained (from 1), None for all. protocol: of the split.
+        job: name of the cross-validation that a fold belongs to; member: it is trained by the command of that job.
+        request: as run.json keeps it; changed: what of it differs from that of the run that goes on, and was allowed to.
+        retrain: the first stage goes on too, although it is done.
+    """
+
+    kind: str
+    dataset: str
+    recipe: Recipe
+    seed: int | None
+    options: TrainOptions
+    changes: dict[str, Any] = field(default_factory=dict)
+    resume: Run | None = None
+    skip_bad: bool = False
+    auto_batch: bool = False
+    teacher: str | None = None
+    more: tuple[str, ...] = ()
+    with_teacher: bool = False
+    qat: bool = True
+    modality: str | None = None
+    mutual: bool = False
+    folds: int | None = None
+    fold: int | None = None
+    protocol: str = CLEAN
+    job: str | None = None
+    member: bool = False
+    request: dict[str, Any] = field(default_factory=dict)
+    changed: tuple[str, ...] = ()
+    retrain: bool = False
+
+    @property
+    def task(self) -> Task:
+        return task_of(getattr(self.recipe, "task", None))
+
+    @property
+    def stage(self) -> Any:
+        """The stage of the recipe that is trained."""
+        return self.recipe.teacher if self.kind == "teacher" else self.recipe.student
+
+    @property
+    def command(self) -> str:
+        return command_of(self.kind, self.task)
+
+    @property
+    def place(self) -> tuple[int, int] | None:
+        """Fold and how many, where it is one fold that is trained."""
+        return None if self.folds is None or self.fold is None else (self.fold, self.folds)
+
+    def again(self, run: str) -> str:
+        """How an interrupted training goes on."""
+        return "the same command" if self.member else f"{self.command} --resume {run}"
+
+
+def command_of(kind: str, task: Task) -> str:
+    """The command that trains such a network."""
+    return f"octc train {'' if task.exclusive else 'retnet-'}{kind}"
+
+
+def as_teacher(asked: Request) -> Request:
+    """The same request for the teacher of the recipe."""
+    request = {key: value for key, value in asked.request.items() if key not in ("qat", "mutual")}
+    recipe, modality = asked.recipe, None
+    if isinstance(recipe, EyeRecipe) and asked.modality is not None:
+        modality = OTHER[asked.modality]
+        recipe = replace(recipe, modality=modality)
+    return replace(
+        asked,
+        kind="teacher",
+        resume=None,
+        request=request,
+        recipe=recipe,
+        modality=modality,
+        mutual=False,
+        teacher=None,
+        qat=False,
+    )
+
+
+def make_requests(job: Job, kind: str, options: TrainOptions, task: Task = MULTICLASS) -> list[Request]:
+    """Options and configuration as requests: one, or one a modality (`modality` "both").
+
+    Args:
+        kind: "teacher" or "student". task: whose default recipe is taken where none is named.
+
+    Raises:
+        OctcError: E104 out of range, E102 options that contradict each other, E107 no such run, E110 the run that goes on was
+            asked for something else; all of them before any work.
+    """
+    check_options(options)
+    if isinstance(options, StudentOptions):
+        _check_student(options)
+    if options.modality == BOTH and kind == "student":
+        if options.resume is not None or getattr(options, "teacher", None) not in (None, NONE):
+            text = "--modality both makes two runs: --resume and --teacher name one"
+            raise OctcError("OCT-E102", text, hint="--modality oct, then --modality fundus")
+        return [_request(job, kind, replace(options, modality=one), task) for one in ("oct", "fundus")]
+    return [_request(job, kind, options, task)]
+
+
+def _check_student(options: StudentOptions) -> None:
+    """Options of a student that contradict each other (E102)."""
+    teacher, with_teacher = options.teacher, options.with_teacher
+    if with_teacher and teacher is not None:
+        raise OctcError("OCT-E102", "--with-teacher and --teacher contradict each other", hint="leave out one of them")
+    if teacher not in (None, NONE) and options.folds is not None and options.fold is None:
+        text = "--teacher gives one teacher to all folds: it has seen what the other folds hold out"
+        raise OctcError("OCT-E102", text, hint="leave --teacher out (octc train teacher --folds K makes one for each fold)")
+    if with_teacher and options.resume is not None:
+        text = "--resume and --with-teacher contradict each other: a run goes on with the teacher that it has"
+        raise OctcError("OCT-E102", text, hint="leave --with-teacher out")
+    if options.mutual and teacher == NONE:
+        raise OctcError("OCT-E102", "--mutual and --teacher none contradict each other", hint="leave out one of them")
+
+
+def _request(job: Job, kind: str, options: TrainOptions, task: Task) -> Request:
+    resume = None if options.resume is None else find_unfinished(job, kind, options.resume, task)
+    stored = {} if resume is None else _stored(resume, kind, task)
+    changed: list[str] = []
+    if resume is not None:
+        options, changed = settle(job, resume, stored, options)
+    dataset = options.dataset or stored.get("dataset")
+    if dataset is None:
+        raise OctcError("OCT-E104", "no data set named", hint="--dataset NAME   (octc data list)", place="--dataset")
+    batch = batch_of(options)
+    configured = {key: value for key in ("lr", "size", "val") if (value := job.configured(key)) is not None}
+    changes = {"epochs": options.epochs, "batch": batch, **configured}
+    changes = {key: value for key, value in changes.items() if value is not None}
+    split = _split(options, stored)
+    recipe = _recipe(options.recipe, stored, changes, task)
+    modality = _modality(options, stored, recipe, dataset)
+    seed = options.seed if options.seed is not None else stored.get("seed")
+    if isinstance(recipe, EyeRecipe):
+        recipe = replace(recipe, modality=str(modality))
+    elif seed is None:
+        seed = SEED if split["protocol"] == CLEAN else RELEASED_SEED
+    asked = Request(
+        kind=kind,
+        dataset=dataset,
+        recipe=recipe,
+        seed=seed,
+        options=options,
+        changes=changes,
+        resume=resume,
+        skip_bad=options.skip_bad or bool(stored.get("skip_bad")),
+        auto_batch=batch is None,
+        qat=getattr(options, "qat", False),
+        modality=modality,
+        mutual=getattr(options, "mutual", False),
+        request=request_of(job, options) if resume is None or changed or REQUEST not in stored else stored[REQUEST],
+        changed=tuple(changed),
+        **split,
+    )
+    return _of_student(asked, options, stored) if isinstance(options, StudentOptions) else asked
+
+
+def _of_student(asked: Request, options: StudentOptions, stored: Mapping[str, Any]) -> Request:
+    """The request with its teachers and with how they teach."""
+    asked = with_distillation(asked, options)
+    first, more = several(options.teacher)
+    if not asked.task.exclusive:
+        if more:
+            text = "a student of another modality has one teacher"
+            raise OctcError("OCT-E102", text, hint=f"--teacher {first}", place="--teacher")
+        if stored and stored.get("teacher_run") is None and first is None:
+            first = NONE
+        recipe = asked.recipe
+        if asked.mutual and isinstance(recipe, EyeRecipe):
+            recipe = replace(recipe, cross=replace(recipe.cross, mutual=recipe.cross.mutual or 1.0))
+            asked = replace(asked, recipe=recipe)
+    return replace(asked, teacher=first, more=more, with_teacher=options.with_teacher)
+
+
+def find_unfinished(job: Job, kind: str, name: str, task: Task) -> Run:
+    """The run that `--resume` means: by name, or the newest unfinished one of its kind."""
+    if name != "newest":
+        return find_run(job.run_dir, name)
+    runs = [run for run in scan_runs(job.run_dir, kind) if task_of(run.read().get("task")) is task]
+    for run in runs:
+        if run.read().get("status") != "done":
+            job.reporter.say(f"using run {run.id} (newest unfinished {kind}; choose with --resume RUN)")
+            return run
+    listed = ", ".join(run.id for run in runs[:10]) or "none"
+    text = f"no unfinished {kind} run"
+    raise OctcError("OCT-E107", text, hint=f"{command_of(kind, task)} --dataset NAME", why=f"finished: {listed}")
+
+
+def _split(options: TrainOptions, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """folds, fold and protocol: as requested, or those of the run that goes on."""
+    folds, fold, protocol = options.folds, options.fold, options.protocol
+    if stored:
+        if folds is not None or fold is not None:
+            hint = "leave --resume out (the same --folds command goes on where it stopped), or leave --folds out"
+            raise OctcError("OCT-E102", "--resume and --folds contradict each other", hint=hint)
+        fold, folds = stored.get("fold") or (None, None)
+        return {"folds": folds, "fold": fold, "protocol": stored.get("protocol", PROTOCOLS[0]), "job": stored.get("job")}
+    if protocol not in PROTOCOLS:
+        hint = f"one of: {', '.join(PROTOCOLS)}"
+        raise OctcError("OCT-E104", f"unknown protocol {protocol!r}", hint=hint, place="--protocol")
+    if fold is not None and folds is None:
+        raise OctcError("OCT-E102", "--fold without --folds", hint=f"--folds 5 --fold {fold}", place="--fold")
+    if fold is not None and folds is not None and fold > folds:
+        raise OctcError("OCT-E104", f"--fold {fold} of {folds}", hint=f"1 to {folds}", place="--fold")
+    return {"folds": folds, "fold": fold, "protocol": protocol}
+
+
+def _stored(run: Run, kind: str, task: Task) -> dict[str, Any]:
+    """run.json of the run that is to be resumed (E107 when it is of another command)."""
+    stored: dict[str, Any] = run.read()
+    found = task_of(stored.get("task"))
+    if stored.get("kind") != kind or (found is not task and found.exclusive):
+        command = command_of(str(stored.get("kind")), found)
+        text = f"run {run.id} is one of {command}"
+        raise OctcError("OCT-E107", text, hint=f"{command} --resume {run.id}", place=str(run.path))
+    if not isinstance(stored.get("recipe"), dict):
+        text = f"run {run.id} keeps no recipe: octc train did not make it, and cannot go on with it"
+        raise OctcError("OCT-E107", text, hint=f"{command_of(kind, found)} --dataset NAME", place=str(run.path))
+    return stored
+
+
+def _recipe(name: str | None, stored: Mapping[str, Any], changes: Mapping[str, Any], task: Task) -> Recipe:
+    """A recipe with the fields that were asked for; a resumed run's own one where none is named."""
+    known: dict[str, Callable[[], Recipe]] = {**RECIPES, **EYE_RECIPES} if task.exclusive else {**EYE_RECIPES}
+    if name is not None and name not in known:
+        near = get_close_matches(name, list(known), n=1)
+        hint = f"did you mean `{near[0]}`?" if near else f"one of: {', '.join(known)}"
+        raise OctcError("OCT-E104", f"unknown recipe {name!r}", hint=hint, place="--recipe")
+    own = stored_recipe(stored["recipe"]) if stored else None
+    same = own is not None and name in (None, own.name)  # the same name again is no other recipe
+    recipe = own if own is not None and same else known[name or (DEFAULT if task.exclusive else EYE_DEFAULT)]()
+    stages = {key: value for key, value in changes.items() if key in FIELDS}
+    return replace(with_fields(recipe, **stages), val=changes.get("val", recipe.val))
+
+
+def _modality(options: TrainOptions, stored: Mapping[str, Any], recipe: Recipe, dataset: str) -> str | None:
+    """The modality of the network (E104 where the recipe and the data set do not have the same number of them)."""
+    here = spec_of(dataset).modalities
+    modality = options.modality or stored.get("modality")
+    if isinstance(recipe, EyeRecipe):
+        if len(here) < 2:
+            text = f"data set {dataset} has no fundus images"
+            raise OctcError("OCT-E104", text, hint="a data set of both modalities: octc data list", place="--dataset")
+        if modality not in MODALITIES:
+            text = "no modality named" if modality is None else f"--modality {modality}"
+            raise OctcError("OCT-E104", text, hint=f"--modality {' or '.join(MODALITIES)}", place="--modality")
+        if options.folds is not None:
+            text = f"recipe {recipe.name} has no cross-validation"
+            raise OctcError("OCT-E102", text, hint="leave --folds out", place="--folds")
+        return str(modality)
+    if len(here) > 1:
+        text = f"{dataset} holds OCT and fundus images"
+        raise OctcError("OCT-E104", text, hint="octc train retnet-teacher, then octc train retnet-student", place="--dataset")
+    if options.modality is not None or getattr(options, "mutual", False):
+        option = "--mutual" if options.modality is None else "--modality"
+        text = f"{option} belongs to recipes of two modalities: {', '.join(EYE_RECIPES)}"
+        raise OctcError("OCT-E102", text, hint=f"leave {option} out", place=option)
+    return None
+
+
+def with_distillation(asked: Request, options: StudentOptions) -> Request:
+    """The request with the distillation that the options name (E104 for a name that there is not)."""
+    name = options.distil
+    if name is not None and name not in DISTILLATIONS:
+        hint = f"one of: {', '.join(DISTILLATIONS)}"
+        raise OctcError("OCT-E104", f"unknown distillation {name!r}", hint=hint, place="--distil")
+    how = asked.recipe.distillation
+    if name is not None:
+        how = replace(how, kind=name)
+        how = replace(how, **DISTILLATIONS[name])
+    given = {key: getattr(options, key) for key in ("distil", *DISTILLATION) if getattr(options, key) is not None}
+    if given and not asked.task.exclusive:
+        text = f"--{next(iter(given)).replace('_', '-')} is not for recipe {asked.recipe.name}"
+        raise OctcError("OCT-E102", text, hint="leave it out: its loss is that of two modalities")
+    how = replace(how, **{DISTILLATION[key]: value for key, value in given.items() if key in DISTILLATION})
+    return replace(asked, recipe=replace(asked.recipe, distillation=how), changes={**asked.changes, **given})
+
+
+def several(teacher: str | None) -> tuple[str | None, tuple[str, ...]]:
+    """The first teacher of a list A,B,..., and the other ones. A path with a comma in it is one teacher."""
+    if teacher is None or "," not in teacher or Path(teacher).exists():
+        return teacher, ()
+    names = [name.strip() for name in teacher.split(",")]
+    if len(set(names)) < len(names) or not all(names) or NONE in names:
+        raise OctcError("OCT-E104", f"--teacher {teacher}", hint="different runs with a comma between them", place="--teacher")
+    return names[0], tuple(names[1:])

@@ -1,0 +1,396 @@
+"""A training once it is clear what is wanted: data, split, teachers, run folder, the stages."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from octc.core.errors import OctcError, shorten
+from octc.core.files import parse_json
+from octc.core.progress import Warnings
+from octc.datasets.base import Samples
+from octc.datasets.registry import find_root
+from octc.datasets.split import Split
+from octc.machine.host import usable_threads
+from octc.schemas.training import SEED
+from octc.store.locations import image_root
+from octc.store.runs import Run, create_run, owning
+from octc.train.evaluation.assess import complete
+from octc.train.jobs.data import eye_split, scan_and_check, split_for, write_lock
+from octc.train.jobs.job import Job, Trained
+from octc.train.jobs.lines import say_fit, say_outcome, say_plan, say_tuned
+from octc.train.jobs.memory import LEAST, halved, too_large
+from octc.train.jobs.progress import StageProgress
+from octc.train.jobs.request import Request
+from octc.train.jobs.resume import REQUEST
+from octc.train.jobs.teachers import (
+    Teacher,
+    check_eye_teacher,
+    check_teachers,
+    choose_second,
+    choose_teacher,
+    more_teachers,
+)
+from octc.train.loop.checkpoint import META, Checkpoint
+from octc.train.loop.memory import keep_memory
+from octc.train.loop.processes import make_accelerator
+from octc.train.networks.weights import RANDOM, check_weights
+from octc.train.recipes.crossmodal import OTHER
+from octc.train.recipes.registry import stored_recipe
+from octc.train.stages import Context
+from octc.train.tasks import TRAININGS
+
+EXPORTS = "octc export && octc verify && octc bench"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a training happens: the images that were scanned, their folder, the processes; what was found in --weights FILE."""
+
+    samples: Samples
+    root: Path
+    accelerator: Accelerator
+    weights: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request with everything that it hangs on.
+
+    Attributes:
+        teachers: the first one, and those beside it. second: that of the second student of mutual learning.
+        whole: digest of the split over both modalities, where there are two.
+    """
+
+    asked: Request
+    split: Split
+    teachers: tuple[Teacher, ...] = ()
+    second: Teacher | None = None
+    whole: str | None = None
+
+
+def open_place(job: Job, asked: Request) -> Place:
+    """Find, scan and check the images, take the device, look at start weights: whatever can be refused before any work."""
+    keep_memory()
+    accelerator = make_accelerator(asked.options.device, asked.options.precision)
+    if not accelerator.is_main_process:
+        job.reporter = Warnings(job.reporter)
+    if accelerator.num_processes > 1 and not asked.task.exclusive:
+        text = f"{accelerator.num_processes} processes: cross-modal distillation trains in one"
+        raise OctcError("OCT-E104", text, hint="start octc train retnet-... without torchrun")
+    if asked.resume is None:
+        root = find_root(asked.dataset, job.data, os.environ)
+    else:
+        root = image_root(asked.resume, job.data, os.environ)
+    samples = scan_and_check(job, asked, root)
+    stages = [asked.recipe.teacher] if asked.kind == "teacher" or asked.with_teacher else []
+    stages += [asked.recipe.student] if asked.kind == "student" else []
+    weights = None
+    for stage in stages:  # all of them before the first one is trained
+        weights = _checked_weights(job, asked, stage, len(samples.classes))
+    return Place(samples, root, accelerator, weights)
+
+
+def _checked_weights(job: Job, asked: Request, stage: Any, classes: int) -> dict[str, Any] | None:
+    """Read the file of `--weights` whole, as the training will, and say how it fits; None where there is no file to look at.
+
+    Raises:
+        OctcError: of `octc.train.networks.weights.start_weights`.
+    """
+    file = asked.options.weights
+    if file is None or str(file) == RANDOM:
+        return None
+    found = check_weights(stage, classes, file, asked.options.trust_pickle)
+    job.reporter.say(f"✓ weights   {file} fits {stage.model} (sha256 {found['sha256'][:8]})")
+    say_fit(job.reporter, found)
+    return found
+
+
+def train_one(
+    job: Job,
+    asked: Request,
+    place: Place,
+    *,
+    split: Split | None = None,
+    teacher: Run | None = None,
+    dry_run: bool = False,
+) -> Trained:
+    """One run, begun or gone on with. split: of a fold. teacher: a run that was just trained."""
+    ready = _prepare_eyes(job, asked, place, teacher) if asked.modality else _prepare(job, asked, place, split, teacher)
+    if asked.resume is not None:
+        ready = replace(ready, asked=check_resumed(job, ready, asked.resume, dry_run))
+    asked = ready.asked
+    say_plan(job.reporter, asked, ready.split, place.root, place.accelerator)
+    if dry_run:
+        document = {"dry_run": True, "recipe": asdict(asked.recipe), "split": ready.split.digest}
+        job.document |= {**document, "counts": ready.split.counts(), "weights": place.weights}
+        return Trained(dry=True)
+    run = asked.resume or _create(job, ready, place)
+    job.run_id = run.id
+    _stages(job, ready, run, place)
+    return Trained(runs=(run,), next="" if asked.member else _next(asked))
+
+
+def _next(asked: Request) -> str:
+    """The command that may follow."""
+    if asked.kind == "student":
+        return EXPORTS
+    if asked.modality:
+        more = f"--modality {OTHER[asked.modality]} --recipe {asked.recipe.name}"
+        return f"octc train retnet-student --dataset {asked.dataset} {more}"
+    return f"octc train student --dataset {asked.dataset}"
+
+
+def _prepare(job: Job, asked: Request, place: Place, split: Split | None, trained: Run | None) -> Prepared:
+    chosen = choose_teacher(job, asked, trained, split) if asked.kind == "student" else None
+    whole = split or split_for(job, asked, place.samples, chosen)
+    if chosen is None:
+        return Prepared(asked, whole)
+    check_teachers(asked, whole, [chosen])
+    more = more_teachers(job, asked, whole)
+    check_teachers(asked, whole, more)
+    return Prepared(asked, whole, (chosen, *more))
+
+
+def _prepare_eyes(job: Job, asked: Request, place: Place, trained: Run | None) -> Prepared:
+    modality = str(asked.modality)
+    chosen = choose_teacher(job, asked, trained) if asked.kind == "student" else None
+    second = choose_second(job, asked)
+    if asked.seed is None:
+        known = {} if chosen is None or chosen.run is None else chosen.run.read()
+        asked = replace(asked, seed=int(known.get("seed", SEED)))
+    split, whole = eye_split(asked, place.samples)
+    if chosen is not None:
+        check_eye_teacher(chosen, split, OTHER[modality])
+    if second is not None:
+        check_eye_teacher(second, split, modality)
+    return Prepared(asked, split, () if chosen is None else (chosen,), second, whole)
+
+
+def check_resumed(job: Job, ready: Prepared, run: Run, dry_run: bool) -> Request:
+    """A run goes on as it began (E110 with every difference), or with `--allow-change` as it is now, which is recorded.
+
+    Returns the request, which says whether a first stage that is done goes on with what was changed.
+    """
+    asked = ready.asked
+    stored = run.read()
+    before = _plain(asdict(stored_recipe(stored["recipe"])))  # with the fields that recipes were given since
+    changes = [*differences("recipe", before, _plain(asdict(asked.recipe)))]
+    if stored.get("seed") != asked.seed:
+        changes.append(f"seed {stored.get('seed')} -> {asked.seed}")
+    if stored.get("dataset") != asked.dataset:
+        changes.append(f"dataset {stored.get('dataset')} -> {asked.dataset}")
+    if asked.kind == "student":
+        changes += _other_teachers(stored, ready.teachers)
+    retrain = bool(changes) or any(not text.startswith(("--qat", "--no-qat")) for text in asked.changed)
+    changes += asked.changed
+    if not changes:
+        if stored.get(REQUEST) != asked.request and not dry_run:
+            run.update(**{REQUEST: asked.request})
+        return replace(asked, retrain=asked.options.allow_change)
+    if not asked.options.allow_change:
+        text = f"{run.id} began with other values: {shorten(changes)}"
+        raise OctcError("OCT-E110", text, hint="leave these options out, or --allow-change", place=str(run.path))
+    job.reporter.warn("OCT-W306", f"--allow-change: {shorten(changes)}", str(run.path))
+    if dry_run:
+        return asked
+    run.update(seed=asked.seed, recipe=asdict(asked.recipe), **{REQUEST: asked.request}, **_teacher_facts(ready))
+    run.log_stage("changed", changes=changes)
+    return replace(asked, retrain=retrain)
+
+
+def _teacher_facts(ready: Prepared) -> dict[str, Any]:
+    """What run.json says of a student's teachers, and of both modalities."""
+    asked, first = ready.asked, ready.teachers[0] if ready.teachers else None
+    facts: dict[str, Any] = {"teacher_run": first and first.run_id, "teacher_sha256": first and first.sha256}
+    if asked.kind == "teacher":
+        facts = {}
+    elif len(ready.teachers) > 1 or asked.resume is not None:
+        facts["more_teachers"] = [str(one.folder.resolve()) for one in ready.teachers[1:]]
+    if asked.modality:
+        facts |= {"mutual": asked.mutual, "qat": asked.qat, "own_run": ready.second and ready.second.run_id}
+    return facts
+
+
+def _other_teachers(stored: dict[str, Any], teachers: Sequence[Teacher]) -> Iterator[str]:
+    """Teachers that are not those that the run began with; the same weights at another place are the same."""
+    first, more = (teachers[0] if teachers else None), teachers[1:]
+    before, now = stored.get("teacher_sha256"), None if first is None else first.sha256
+    if before is None and first is not None and first.run_id is not None and first.run_id == stored.get("teacher_run"):
+        before = now  # of a run that was begun when the run alone was written down
+    if before != now or (first is None and stored.get("teacher_run")):
+        was = stored.get("teacher_run") or ("none" if before is None else f"sha256 {before[:12]}")
+        yield f"--teacher {was} -> {'none' if first is None else first.run_id or first.folder}"
+    one, other = list(stored.get("more_teachers", ())), [str(teacher.folder.resolve()) for teacher in more]
+    if one != other:
+        yield f"--teacher ...,{','.join(one) or 'no more'} -> ...,{','.join(other) or 'no more'}"
+
+
+def _plain(value: Any) -> Any:
+    """As JSON would give it back."""
+    return parse_json(json.dumps(value))
+
+
+def differences(path: str, one: Any, other: Any) -> Iterator[str]:
+    """Each value of two trees of JSON that is not the same."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in sorted(set(one) | set(other)):
+            yield from differences(f"{path}.{key}", one.get(key), other.get(key))
+    elif one != other:
+        yield f"{path} {one} -> {other}"
+
+
+def told(accelerator: Accelerator, value: Any) -> Any:
+    """What the first process says, in every process."""
+    box = [value]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(box)
+    return box[0]
+
+
+def _create(job: Job, ready: Prepared, place: Place) -> Run:
+    """The run folder, made by the first process and named to the others."""
+    asked, split = ready.asked, ready.split
+    path = None
+    if place.accelerator.is_main_process:
+        looks = {"task": asked.task.name, "modality": asked.modality, "paired_split_digest": ready.whole}
+        run = create_run(
+            job.run_dir,
+            asked.kind,
+            asked.dataset,
+            suffix="" if split.fold is None else f"-f{split.fold[0]}",
+            data_root=str(place.root.resolve()),
+            data_digest=place.samples.digest,
+            split_digest=split.digest,
+            recipe=asdict(asked.recipe),
+            seed=asked.seed,
+            skip_bad=asked.skip_bad,
+            fold=split.fold,
+            protocol=split.protocol,
+            job=asked.job,
+            request=asked.request,
+            **{"teacher_run": None, "teacher_sha256": None, **_teacher_facts(ready)},
+            **(looks if asked.modality else {}),
+            **split.patient_ids.to_json(),
+        )
+        split.write(run.split)
+        write_lock(run, asked)
+        path = str(run.path)
+    return Run(Path(told(place.accelerator, path)))
+
+
+def _stages(job: Job, ready: Prepared, run: Run, place: Place) -> None:
+    """Train (and tune) inside the run's lock; its status says how that ended."""
+    accelerator = place.accelerator
+    with _owned(job, run, accelerator):
+        try:
+            _work(job, ready, run, place)
+        except KeyboardInterrupt:
+            _status(run, accelerator, "interrupted")
+            job.reporter.say(f"state is saved; go on with: {ready.asked.again(run.id)}")
+            raise
+        except BaseException:
+            _status(run, accelerator, "failed")
+            raise
+        _status(run, accelerator, "done")
+
+
+def _status(run: Run, accelerator: Accelerator, word: str) -> None:
+    if accelerator.is_main_process:
+        run.update(status=word)
+
+
+@contextmanager
+def _owned(job: Job, run: Run, accelerator: Accelerator) -> Iterator[None]:
+    if not accelerator.is_main_process:
+        yield
+        return
+    with owning(run) as recovered:
+        if recovered:
+            job.reporter.warn("OCT-W306", recovered, str(run.path))
+        yield
+
+
+def _work(job: Job, ready: Prepared, run: Run, place: Place) -> None:
+    asked, options, accelerator = ready.asked, ready.asked.options, place.accelerator
+    if accelerator.device.type == "cpu":
+        torch.set_num_threads(max(1, usable_threads()[0] // max(1, accelerator.num_processes)))
+    _status(run, accelerator, "running")
+    with StageProgress(job, run, accelerator) as shown:
+        context = Context(
+            run=run,
+            root=place.root,
+            split=ready.split,
+            data_digest=place.samples.digest,
+            recipe=asked.recipe,
+            seed=asked.seed or 0,
+            accelerator=accelerator,
+            tick=shown.tick,
+            report=shown.row,
+            decoding=shown.decoding,
+            resume=asked.resume is not None,
+            weights=options.weights,
+            trusted=options.trust_pickle,
+            fetch=options.fetch_weights,
+            allow_change=options.allow_change,
+            teachers=tuple(one.folder for one in ready.teachers),
+            second=None if ready.second is None else ready.second.folder,
+        )
+        context = _train(job, asked, context, shown)
+        if asked.kind == "student" and asked.qat:
+            how = context.recipe.quantisation
+            shown.begin("QAT", how.epochs, how.batch, len(ready.split.parts["train"]))
+            tuned = job.tune(context)
+            shown.stage("qat", tuned)
+            say_tuned(job.reporter, asked, tuned)
+
+
+def _train(job: Job, asked: Request, context: Context, shown: StageProgress) -> Context:
+    """The first stage, or what a kill left undone after it; with the recipe that it ended with."""
+    run = context.run
+    if asked.resume is not None and not asked.retrain and (run.path / "train" / META).is_file():
+        if context.accelerator.is_main_process:
+            made = complete(run, context.root, context.accelerator.device)
+            if not any(entry["stage"] == "train" and entry.get("sha256") == made.sha256 for entry in run.read()["stages"]):
+                shown.stage("train", made)
+        context.accelerator.wait_for_everyone()
+        return context
+    context, made = _fitted(job, asked, context, shown)
+    shown.stage("train", made)
+    say_outcome(job.reporter, asked, made, context.split)
+    return context
+
+
+def _fitted(job: Job, asked: Request, context: Context, shown: StageProgress) -> tuple[Context, Checkpoint]:
+    """Train; where memory is short and the batch is `auto`, it is halved until it fits, with as many images an update.
+
+    Raises:
+        OctcError: E302 with every batch that was tried, when that one was asked for, or when two images do not fit.
+    """
+    training = TRAININGS[asked.task.name]
+    fit = training.teacher if asked.kind == "teacher" else training.student
+    tried: list[int] = []
+    while True:
+        stage = context.recipe.teacher if asked.kind == "teacher" else context.recipe.student
+        shown.begin(stage.model, stage.epochs, stage.batch, len(context.split.parts["train"]))
+        try:
+            made = fit(context)
+        except OctcError as error:
+            if error.code != "OCT-E302":
+                raise
+            tried.append(stage.batch)
+            why = error.why  # the error itself holds the frames that hold the memory
+        else:
+            return context, made
+        if not asked.auto_batch or stage.batch <= LEAST or context.accelerator.num_processes > 1:
+            raise too_large(why, tried, auto=asked.auto_batch)
+        context = halved(job.reporter, asked, context)

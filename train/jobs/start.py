@@ -1,0 +1,24 @@
+"""The door of the training jobs: one request, and what came of it."""
+
+from __future__ import annotations
+
+from octc.train.jobs.folds import train_folds
+from octc.train.jobs.job import Job, Trained
+from octc.train.jobs.request import Request, as_teacher
+from octc.train.jobs.run import open_place, train_one
+
+
+def run_training(job: Job, asked: Request, dry_run: bool = False) -> list[Trained]:
+    """Resolve a request, say the plan, train: one run, with its teacher before it where that is asked for, or folds.
+
+    Raises:
+        OctcError: whatever a training can be refused for, most of it before any work.
+    """
+    place = open_place(job, asked)
+    if asked.folds is not None and asked.resume is None:
+        return train_folds(job, asked, place, dry_run)
+    done: list[Trained] = []
+    if asked.kind == "student" and asked.with_teacher and not dry_run:
+        done.append(train_one(job, as_teacher(asked), place))
+    teacher = done[0].runs[0] if done else None
+    return [*done, train_one(job, asked, place, teacher=teacher, dry_run=dry_run)]
