@@ -22,7 +22,7 @@ def _targets() -> str:
     return spelt_targets()
 
 
-def export(
+def export(  # noqa: PLR0913 - an option a parameter
     session: Session,
     run: Annotated[str | None, typer.Argument(help="Run (id, its beginning, or path); newest successful student")] = None,
     target: Annotated[str, typer.Option(help=_targets())] = "all",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from octc.store.find import Found
 
 
-def predict(
+def predict(  # noqa: PLR0913 - an option a parameter
     session: Session,
     inputs: Annotated[
         list[str], typer.Argument(metavar="[ARTIFACT] INPUT...", help="Images, volumes or folders; before them, the artifact")

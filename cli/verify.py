@@ -23,7 +23,7 @@ STATED = {
 }  # fmt: skip
 
 
-def verify(
+def verify(  # noqa: PLR0913 - an option a parameter
     session: Session,
     bundle: Annotated[
         str | None,

@@ -219,19 +219,7 @@ def compose(proto: onnx.ModelProto, known: Described, foreign: Foreign, *, as_ui
         ends = [own.constant(name, np.asarray(row, np.int64)) for name, row in
                 (("starts", [start, start]), ("ends", [start + size, start + size]), ("axes", [2, 3]))]  # fmt: skip
         value = own("Slice", [value, *ends])
-    if known.channels == 1:
-        rows = [own.constant(name, np.asarray(row, np.int64)) for name, row in (("first", [0]), ("last", [1]), ("axis", [1]))]
-        value = own("Slice", [value, *rows])
-    elif foreign.bgr:
-        value = own("Gather", [value, own.constant("order", np.asarray([2, 1, 0], np.int64))], axis=1)
-    if known.type == "uint8":
-        value = own("Mul", [value, own.constant("levels", np.asarray(255, np.float32))])
-        value = own("Clip", [own("Round", [value]), own.constant("low", np.float32(0)), own.constant("high", np.float32(255))])
-        value = own("Cast", [value], to=TensorProto.UINT8)
-    elif known.type == "float16":
-        value = own("Cast", [value], to=TensorProto.FLOAT16)
-    if known.layout == "nhwc":
-        value = own("Transpose", [value], perm=[0, 2, 3, 1])
+    value = _as_known(own, value, known, foreign)
     for node in graph.node:
         node.input[:] = [value if name == given else name for name in node.input]
     tail: list[onnx.NodeProto] = []
@@ -249,6 +237,24 @@ def compose(proto: onnx.ModelProto, known: Described, foreign: Foreign, *, as_ui
     graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", "classes"]))
     _prune(graph)
     return made
+
+
+def _as_known(own: _Names, value: str, known: Described, foreign: Foreign) -> str:
+    """Normalised float32 [N, 3, R, R] as the foreign network takes it: channels and their order, type, layout."""
+    if known.channels == 1:
+        rows = [own.constant(name, np.asarray(row, np.int64)) for name, row in (("first", [0]), ("last", [1]), ("axis", [1]))]
+        value = own("Slice", [value, *rows])
+    elif foreign.bgr:
+        value = own("Gather", [value, own.constant("order", np.asarray([2, 1, 0], np.int64))], axis=1)
+    if known.type == "uint8":
+        value = own("Mul", [value, own.constant("levels", np.asarray(255, np.float32))])
+        value = own("Clip", [own("Round", [value]), own.constant("low", np.float32(0)), own.constant("high", np.float32(255))])
+        value = own("Cast", [value], to=TensorProto.UINT8)
+    elif known.type == "float16":
+        value = own("Cast", [value], to=TensorProto.FLOAT16)
+    if known.layout == "nhwc":
+        value = own("Transpose", [value], perm=[0, 2, 3, 1])
+    return value
 
 
 def _free_batch(graph: onnx.GraphProto) -> None:

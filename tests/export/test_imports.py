@@ -184,7 +184,7 @@ def test_what_is_not_matched_is_said_with_its_difference_on_ten_images(write: Wr
     assert kept["preprocessing"]["source"] == "torchvision"
 
 
-def damaged(write: Write, how: str, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+def damaged(write: Write, how: str, tmp_path: Path) -> tuple[Path, dict[str, Any]]:  # noqa: C901 - a table of cases
     """A file that cannot be imported, and the options it is tried with."""
     path = tmp_path / "bad.onnx"
     more: dict[str, Any] = {}

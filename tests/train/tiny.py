@@ -46,7 +46,7 @@ def facts(stage: Stage) -> dict[str, Any]:
     return {"stage.lr": stage.lr, "stage.batch": stage.batch, "seed": 7}
 
 
-def train(
+def train(  # noqa: PLR0913 - what a test may change
     folder: Path, *, resume: bool = False, tick: Callable[[int], None] = lambda _: None, data: Data | None = None,
     report: Callable[[dict[str, Any]], None] = lambda _: None, allow_change: bool = False, precision: str = "auto",
     device: str = "cpu", loss: Any = None,
