@@ -46,6 +46,7 @@ def eye(run: Run) -> DrawnEye:
 @pytest.fixture
 def said(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Said:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "400")  # a table is as wide as its paths
     (tmp_path / "runs").symlink_to(run.path.parent)
 
     def call(*words: str | Path) -> tuple[int, str, str]:

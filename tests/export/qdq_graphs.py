@@ -162,7 +162,8 @@ def weight(b: Builder, x: str, k: Knobs, shape: tuple[int, ...]) -> str:
 
 def scaled_wrongly(b: Builder, k: Knobs, codes: np.ndarray, value: np.ndarray) -> str:
     """A DQ of stored codes with one scale, with one too few, or with one a block."""
-    shape = {"one": (1,), "short": (len(value) - 1,)}.get(k.weight, (len(codes) // 2, *codes.shape[1:]))
+    few = (len(value) - 1,) if k.weight == "short" else (len(codes) // 2, *codes.shape[1:])
+    shape = (1,) if k.weight == "one" else few
     scales = b.const(np.full(shape, k.weight_scale, value.dtype), "wscale")
     more = {"block_size": 2} if k.weight == "blocked" else {}
     return b.add("DequantizeLinear", b.const(codes, "w"), scales, b.const(np.zeros(shape, np.int8), "wzero"), axis=0, **more)

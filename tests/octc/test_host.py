@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from octc.machine.host import Gpu, cpu_times, host_name, memory_mib, parse_gpu, read_gpus, read_machine, versions
+from octc.machine.host import ISA_LIMITS, Gpu, cpu_times, host_name, memory_mib, parse_gpu, read_gpus, read_machine, versions
 
 SECTION_17 = {
     "name", "os", "cpu_model", "cpu_class", "isa", "cores_logical", "cores_physical", "affinity", "cgroup_quota", "smt",
@@ -34,6 +34,8 @@ def test_this_machine_in_the_shape_of_a_result() -> None:
 def test_a_machine_of_which_nothing_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "getloadavg")
     monkeypatch.setenv("PATH", str(tmp_path))
+    for name in ISA_LIMITS:
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     machine = read_machine(tmp_path)
     value = machine.to_json()

@@ -35,6 +35,8 @@ LINES: tuple[Line, ...] = (
     ("", "data fetch ucsd --from nothing.zip", (3,)),
     ("", "data synthetic drawn --images 4", (0,)),
     ("", "data paired-synthetic eyes --patients 8", (0,)),
+    ("", "data patients folder --data patterns --patient-from folder", (0,)),
+    ("export", "import nowhere.onnx --preprocess {} --classes a,b", (2,)),
     ("", "data synthetic-volumes clinic --format vol,fda --patients 1 --frames 2", (0,)),
     ("", "data volume clinic/SYN-0000-R-0.vol", (0,)),
     ("clinic", "data convert clinic/SYN-0000-R-0.vol -o out.dcm", (0,)),
