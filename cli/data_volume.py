@@ -39,6 +39,7 @@ def volume(
     sheet: Annotated[
         Path | None, typer.Option(metavar="OUT.png", help="Write a contact sheet with order and eye on it")
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a sheet that is there")] = False,
 ) -> int:
     """Show what a volume file holds, and where each fact comes from. Identity is never shown."""
     from octc.core.files import replacing
@@ -49,6 +50,7 @@ def volume(
     for one in found if sheet is not None else ():
         assert sheet is not None
         path = sheet if len(found) == 1 else sheet.with_name(f"{sheet.stem}-{one.part}{sheet.suffix}")
+        _free(path, file, force)
         with replacing(path) as part:
             contact_sheet(one).save(part, "PNG")
         sheets.append(str(path))
@@ -79,8 +81,7 @@ def convert(
     written = []
     for one in found:
         place = out if len(found) == 1 else out.with_name(f"{out.stem}-{one.part}{out.suffix}")
-        if place.exists() and not force:
-            raise OctcError("OCT-E106", f"{place} exists", hint="--force, or another --output", place=str(place))
+        _free(place, file, force, folder=to == "png")
         if to == "dicom":
             write_opt(one, place)
         else:
@@ -123,8 +124,10 @@ def opened(file: Path, options: VolumeOptions) -> list[Volume]:
 
     if options.eye not in (None, "R", "L"):
         raise OctcError("OCT-E104", f"--eye {options.eye}", hint="R or L", place="--eye")
+    if (file / "volume.json").is_file():
+        file = file / "volume.json"
     if not file.is_file():
-        raise OctcError("OCT-E201", f"{file} is no file", hint="check the path", place=str(file))
+        raise OctcError("OCT-E201", f"{file} is no file", hint="name a file; octc predict takes folders", place=str(file))
     key = None if options.identity_key is None else _key(options.identity_key)
     shape = _shape(options.shape, options.eye)
     if options.index is None:
@@ -136,6 +139,17 @@ def opened(file: Path, options: VolumeOptions) -> list[Volume]:
         text = f"{named[0].name} names the {named[0].laterality.value} eye, --eye says {options.eye}"
         raise OctcError("OCT-E102", text, hint="leave --eye out", place="--eye")
     return [replace(one, laterality=Fact(options.eye, "the user")) if options.eye else one for one in found]
+
+
+def _free(place: Path, source: Path, force: bool, *, folder: bool = False) -> None:
+    """Refuse an output that is the input, that is there (without --force), or that is a folder where a file is meant."""
+    if place.exists() and place.resolve() == source.resolve():
+        raise OctcError("OCT-E102", f"{place} is the input itself", hint="name another output", place=str(place))
+    if place.exists() and (not force or place.is_dir() != folder):
+        hint = "--force, or another place" if place.is_dir() == folder else "name another place"
+        raise OctcError("OCT-E106", f"{place} exists", hint=hint, place=str(place))
+    if folder and place.resolve() in (Path.cwd(), *Path.cwd().parents):
+        raise OctcError("OCT-E106", f"{place} is the folder that this command runs in", hint="name another", place=str(place))
 
 
 def _key(path: Path) -> bytes:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from octc.core.errors import OctcError
 from octc.core.files import read_json, sha256_file, write_bytes, write_json
 from octc.datasets.base import Sample
 from octc.datasets.split import Split, read_split
 from octc.export.golden import golden_candidates
-from octc.export.imports.graph import refused
-from octc.export.imports.network import ImportedFile, OnnxNetwork
 from octc.imaging.preprocess import Preprocess
 from octc.store.artifacts import Artifact
 from octc.store.runs import Run
 from octc.train.loop.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from octc.export.imports.network import ImportedFile, OnnxNetwork
 
 FOLDER = "imported"  # of a run
 META, NETWORK, MAIN = "imported.json", "network.onnx", "model.onnx"
@@ -72,6 +73,9 @@ def load_imported(run: Run) -> tuple[OnnxNetwork, Checkpoint, Split]:
     Raises:
         OctcError: E411 it is an IR, or quantised already; E307 its files are not those of the import; E216 no split.
     """
+    from octc.export.imports.graph import refused  # needs onnx, which an analysis of a run of torch does without
+    from octc.export.imports.network import OnnxNetwork
+
     home, facts = run.path / FOLDER, read_facts(run)
     if facts["target"] != "onnx" or facts["precision"] != "fp32":
         text = f"{run.id} holds a network of {facts['target']} in {facts['precision']}: other files are made of FP32 ONNX"

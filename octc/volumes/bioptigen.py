@@ -60,6 +60,8 @@ def read(path: Path, _key: bytes | None, allow_cut: bool) -> list[Volume]:
             order=Fact("file order", "order in the file"),
             complete=Fact(len(places) == frames, "FRAMECOUNT"),
             notes=tuple(notes),
+            lossy=False,
+            annotated=False,
         )
     ]
 

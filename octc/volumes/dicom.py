@@ -46,6 +46,7 @@ DICOMDIR = "1.2.840.10008.1.3.10"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
 IMPLICIT = "1.2.840.10008.1.2"
+LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
 PIXELS = (0x7FE0, 0x0010)
 NATIVE = (IMPLICIT, "1.2.840.10008.1.2.1", DEFLATED, BIG_ENDIAN)
 NOT_SCANS = {
@@ -59,10 +60,12 @@ NOT_SCANS = {
     "1.2.840.10008.5.1.4.1.1.104.1": "a PDF",
 }
 SCRAMBLED_GROUP = 0x0407  # private group in which Zeiss keeps the pixels of `EX.DCM` (OCT-Converter#57, #121)
+DERIVED, INCOMPLETE = "octc: ", "incomplete"  # how octc describes what it converted
 DEFER = 4096  # bytes: larger values stay in the file until they are asked for
 MAX_INFLATED = 1 << 30
 MAX_SIBLINGS = 1000
 EYES = {"R": RIGHT, "L": LEFT}
+CONTRADICTING = "contradicting"
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ class Pixels:
     inflated: bytes | None
     declared: int
     whole: int
+    turned: bool = False  # bytes of 8 bits that stand in words of the other order (PS3.5 8.1.2, big endian)
 
     def read(self, index: int) -> Raw:
         """Stored numbers of a frame; bits above BitsStored do not count (PS3.5 8.1.1)."""
@@ -129,6 +133,8 @@ class Pixels:
             found = np.frombuffer(data, kind).reshape(self.rows, self.columns)
         else:
             found = self.source.array(kind.str, self.start + index * self.step, (self.rows, self.columns))
+        if self.turned:
+            found = found.reshape(-1).view("u2").byteswap().view("u1").reshape(self.rows, self.columns)
         return self._masked(found.astype(kind.newbyteorder("=")))
 
     def _masked(self, found: Raw) -> Raw:
@@ -178,11 +184,12 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Opened:
-    """An object without its pixels, and where those begin: byte, and the length that is declared."""
+    """An object without its pixels, and where those begin: byte, the length that is declared, whether they are words (OW)."""
 
     value: Any
     start: int
     length: int
+    words: bool = False
 
     def get(self, name: str, default: Any = None) -> Any:
         return self.value.get(name, default)
@@ -242,7 +249,9 @@ def _opened(path: Path) -> Opened:
     with _quiet():
         meta = read_file_meta_info(path)
         if str(meta.get("MediaStorageSOPClassUID", "")) == DICOMDIR:
-            raise _none(path, "it is a DICOMDIR, an index of other files", "give the folder, or the files that it names")
+            raise _none(
+                path, "it is a DICOMDIR, an index of other files", "give the files that it names; octc predict takes the folder"
+            )
         syntax = str(meta.get("TransferSyntaxUID", ""))
         if syntax == DEFLATED:
             _bounded_inflation(path)
@@ -256,7 +265,8 @@ def _opened(path: Path) -> Opened:
     if kind in NOT_SCANS:
         raise _none(path, f"it is {NOT_SCANS[kind]}", "give the OPT object of the same study")
     if pixels is None:
-        raise OctcError("OCT-E220", f"{path.name}: DICOM without pixel data", hint="export the images too", place=str(path))
+        text = f"{path.name}: DICOM without pixel data, or cut short before them"
+        raise OctcError("OCT-E220", text, hint="copy it again, or export the images too", place=str(path))
     if opened.get("SamplesPerPixel", 1) != 1:
         what = "a colour picture under the OPT class" if kind == OPT else "a colour picture"
         raise _none(path, f"it is {what}", "give the OPT object with the B-scans")
@@ -265,21 +275,22 @@ def _opened(path: Path) -> Opened:
     return Opened(opened, *pixels)
 
 
-def _parsed(path: Path, syntax: str) -> tuple[Any, tuple[int, int] | None]:
+def _parsed(path: Path, syntax: str) -> tuple[Any, tuple[int, int, bool] | None]:
     """An object up to its pixels, and where those begin and how long they say that they are; None where there are none."""
     from pydicom import dcmread
 
     if syntax == DEFLATED:
         whole = dcmread(path)
-        return whole, (0, len(whole.PixelData)) if "PixelData" in whole else None
+        return whole, (0, len(whole.PixelData), False) if "PixelData" in whole else None
     with path.open("rb") as stream:
         opened = dcmread(stream, defer_size=DEFER, stop_before_pixels=True)
         at, head = stream.tell(), stream.read(12)
-    order = ">" if syntax == BIG_ENDIAN else "<"
-    if len(head) < 12 or struct.unpack(f"{order}2H", head[:4]) != PIXELS:
+    little = head[:4] == struct.pack("<2H", *PIXELS)  # the encoding as it is, which need not be what the header says
+    if len(head) < 12 or not (little or head[:4] == struct.pack(">2H", *PIXELS)):
         return opened, None
-    skipped = 8 if syntax in ("", IMPLICIT) else 12
-    return opened, (at + skipped, struct.unpack(f"{order}I", head[skipped - 4 : skipped])[0])
+    explicit = head[4:6] in (b"OB", b"OW", b"UN")  # as a length these would be odd, and no length is
+    length = head[8:12] if explicit else head[4:8]
+    return opened, (at + (12 if explicit else 8), struct.unpack("<I" if little else ">I", length)[0], head[4:6] == b"OW")
 
 
 def _none(path: Path, what: str, hint: str) -> OctcError:
@@ -325,7 +336,10 @@ def _pixels(path: Path, opened: Opened) -> Pixels:
         there = min(length, source.size - start)
         if length < declared * step:
             raise corrupt(path, f"{declared} frames of {rows} x {columns} are declared, the pixels have {length} bytes")
-        return Pixels(*given, start, step, (), None, declared, max(0, min(declared, there // step)))
+        turned = opened.words and syntax == BIG_ENDIAN and allocated == 8
+        if turned and step % 2:
+            raise corrupt(path, "frames of an odd number of bytes in words of the other order")
+        return Pixels(*given, start, step, (), None, declared, max(0, min(declared, there // step)), turned)
     _decodable(path, syntax)
     fragments = _fragments(source, start, declared, opened)
     return Pixels(*given, start, 0, fragments, None, declared, len(fragments))
@@ -345,7 +359,9 @@ def _decodable(path: Path, syntax: str) -> None:
 
 
 def _no_decoder(path: Path, name: str) -> OctcError:
-    hint = "pip install 'octc[clinic]' for JPEG-LS; else store it uncompressed: dcmdjpeg IN OUT, or gdcmconv --raw IN OUT"
+    hint = "store it uncompressed: dcmdjpeg IN OUT, or gdcmconv --raw IN OUT"
+    if "JPEG-LS" in name:
+        hint = "pip install 'octc[clinic]'"
     return OctcError("OCT-E221", f"{path.name}: no decoder for {name}", hint=hint, place=str(path))
 
 
@@ -464,8 +480,7 @@ def _frame(levels: _Levels, part: int, index: int, eye_of_object: tuple[str | No
     pixel = _numbers(measures, "PixelSpacing", 2) or _numbers(levels.top, "PixelSpacing", 2)
     between = _numbers(measures, "SpacingBetweenSlices", 1) or _numbers(levels.top, "SpacingBetweenSlices", 1)
     anatomy = levels.group("FrameAnatomySequence")
-    named = str(anatomy.get("FrameLaterality", "")) if anatomy is not None else ""
-    eye, source = (EYES[named], "FrameLaterality") if named in EYES else eye_of_object
+    eye, source = _frame_eye(str(anatomy.get("FrameLaterality", "")) if anatomy is not None else "", eye_of_object)
     number = None if content is None else content.get("InStackPositionNumber")
     return Frame(
         part=part,
@@ -483,16 +498,24 @@ def _frame(levels: _Levels, part: int, index: int, eye_of_object: tuple[str | No
 
 
 def _eye(levels: _Levels) -> tuple[str | None, str]:
-    """The eye that the object names: ImageLaterality, or Laterality of its series; None where they contradict each other."""
-    named = {
-        name: EYES[str(levels.top.get(name, ""))]
-        for name in ("ImageLaterality", "Laterality")
-        if str(levels.top.get(name, "")) in EYES
-    }
+    """R, L, or B for both: ImageLaterality, or Laterality of the series; None where they contradict each other."""
+    named = {name: str(levels.top.get(name, "")) for name in ("ImageLaterality", "Laterality")}
+    named = {name: value for name, value in named.items() if value in ("R", "L", "B")}
     if len(set(named.values())) != 1:
-        return None, UNKNOWN
+        return None, CONTRADICTING if named else UNKNOWN
     name, eye = next(iter(named.items()))
     return eye, name
+
+
+def _frame_eye(own: str, of_object: tuple[str | None, str]) -> tuple[str | None, str]:
+    """The eye of a frame: its own word where the object does not say another one, else the object's; B is no eye."""
+    eye, source = of_object
+    if own in EYES:
+        agree = source != CONTRADICTING and eye in (None, "B", own)
+        return (EYES[own], "FrameLaterality") if agree else (None, CONTRADICTING)
+    if own == "B" and eye in EYES:
+        return None, CONTRADICTING
+    return (EYES[eye], source) if eye in EYES and own != "B" else (None, source if source == CONTRADICTING else UNKNOWN)
 
 
 def _numbers(item: Any, name: str, count: int) -> tuple[float, ...] | None:
@@ -514,9 +537,14 @@ def _look(levels: _Levels) -> Look:
         window = (centre, width, str(shown.get("VOILUTFunction", "") or "LINEAR"))
         windowed(np.zeros(1), *window)  # refused now, not at the first frame
     modality = _first(levels.top.get("ModalityLUTSequence"))
-    table = _first(levels.top.get("VOILUTSequence")) if window is None else None
+    table = _first(shown.get("VOILUTSequence")) if window is None else None
+    negative = levels.top.get("PixelRepresentation", 0) == 1 or intercept < 0 or slope < 0
     return Look(
-        slope, intercept, window, None if modality is None else _table(modality)[:2], None if table is None else _voi(table)
+        slope,
+        intercept,
+        window,
+        None if modality is None else _table(modality)[:2],
+        None if table is None else _voi(table, negative),
     )
 
 
@@ -537,8 +565,10 @@ def _table(item: Any) -> tuple[int, npt.NDArray[np.float64], int]:
     return first, values.astype(np.float64), bits
 
 
-def _voi(item: Any) -> tuple[int, npt.NDArray[np.float64]]:
+def _voi(item: Any, negative: bool) -> tuple[int, npt.NDArray[np.float64]]:
+    """A VOI LUT as shares. Its first number is signed where the numbers that it maps can be (C.11.2.1.1)."""
     first, values, bits = _table(item)
+    first = first - (1 << 16) if negative and first >= 1 << 15 else first
     return first, values / ((1 << bits) - 1)
 
 
@@ -594,10 +624,11 @@ def _volume(
 ) -> Volume:  # fmt: skip
     ordered, order, notes = _sorted(group)
     one = pixels[0]
-    complete, gaps = _complete(ordered, lacking)
+    complete, gaps = _complete(opened, pixels, ordered, lacking)
     eye = ordered[0].eye
     if eye is None:
-        notes = [*notes, "the eye is not named"]
+        how = "named in contradicting ways" if ordered[0].eye_source == CONTRADICTING else "not named"
+        notes = [*notes, f"the eye is {how}"]
     notes = [*common, *notes, *gaps]
 
     def stored(index: int) -> Raw:
@@ -623,12 +654,16 @@ def _volume(
         acquired=Fact(_iso(moment), "AcquisitionDateTime") if _iso(moment) else Fact(),
         order=order,
         complete=complete,
+        lossy=_lossy(opened, one.syntax),
+        annotated={"YES": True, "NO": False}.get(str(opened.get("BurnedInAnnotation", ""))),
         patient=patient_hash(key, str(opened.get("PatientID", "")), str(opened.get("IssuerOfPatientID", ""))),
         notes=tuple(notes),
     )
 
 
-def _complete(ordered: Sequence[Frame], lacking: bool) -> tuple[Fact[bool], list[str]]:
+def _complete(
+    opened: Opened, pixels: Sequence[Pixels], ordered: Sequence[Frame], lacking: bool
+) -> tuple[Fact[bool], list[str]]:
     """Whether frames are missing: parts or bytes that are not there, or gaps in their numbers."""
     if lacking:
         return Fact(False, "parts or frames of the object are missing"), ["parts or frames of the object are missing"]
@@ -636,6 +671,12 @@ def _complete(ordered: Sequence[Frame], lacking: bool) -> tuple[Fact[bool], list
     if len(numbers) == len(ordered) and len(set(numbers)) == len(numbers) and numbers[-1] - numbers[0] + 1 != len(numbers):
         absent = numbers[-1] - numbers[0] + 1 - len(numbers)
         return Fact(False, "InStackPositionNumber"), [f"{absent} numbers are missing in the stack"]
+    derived = str(opened.get("DerivationDescription", ""))
+    if derived.startswith(DERIVED) and INCOMPLETE in derived:
+        return Fact(False, "DerivationDescription"), []
+    if not opened.get("NumberOfFrames"):
+        first = pixels[0]
+        return (Fact(), []) if first.step and opened.length >= 2 * first.step else (Fact(True, "one frame"), [])
     return Fact(True, "NumberOfFrames"), []
 
 
@@ -652,6 +693,13 @@ def _spacing(ordered: Sequence[Frame]) -> Fact[tuple[float | None, float | None,
         return Fact()
     names = ", ".join(name for name, there in ((source, between), ("PixelSpacing", pixel)) if there)
     return Fact((between, *(pixel or (None, None))), names)
+
+
+def _lossy(opened: Opened, syntax: str) -> bool | None:
+    """Whether losses are stated, or the syntax has them; None where nothing says so."""
+    if syntax in LOSSY or str(opened.get("LossyImageCompression", "")) == "01":
+        return True
+    return False if str(opened.get("LossyImageCompression", "")) == "00" else None
 
 
 def _device(opened: Opened) -> Fact[str]:
@@ -671,6 +719,8 @@ def _iso(moment: str) -> str | None:
 def _notes(opened: Opened, pixels: list[Pixels]) -> list[str]:
     """What is unusual in an object."""
     notes = []
+    if str(opened.get("DerivationDescription", "")).startswith(DERIVED):
+        notes.append(str(opened.get("DerivationDescription")))
     if str(opened.get("SOPClassUID", "")) != OPT:
         notes.append("not an OPT object: what it shows is the user's word")
     for one in pixels:

@@ -95,6 +95,9 @@ def read_volumes(
     if name is None:
         raise _unknown(place)
     with reading(place):
+        if name in FORMATS and shape is not None:
+            text = f"{place.name} says its dimensions itself ({FORMATS[name].title})"
+            raise OctcError("OCT-E102", text, hint="leave --shape out", place="--shape")
         if name in FORMATS:
             return FORMATS[name].read(place, key, allow_cut)
         return headerless.read_raw(place, name, shape, allow_cut)
@@ -125,7 +128,7 @@ def read_volume(
     if index is not None and 0 <= index < len(found):
         return found[index]
     listed = shorten([f"{one.part}: {one.frames} B-scans, eye {one.laterality.value or 'unknown'}" for one in found], 10, "")
-    hint = f"index=0 to index={len(found) - 1}, or read_volumes for all"
+    hint = f"--index 0 to {len(found) - 1} (index=...), or all of them: read_volumes"
     raise OctcError("OCT-E224", f"{Path(path).name} holds {len(found)} volumes ({listed})", hint=hint, place=str(path))
 
 
@@ -133,9 +136,12 @@ def _unknown(path: Path) -> OctcError:
     with reading(path):
         head = Source(path).head(4)
     if head[:2] == b"PK":
-        text, hint = f"{path.name} is a zip archive", "unpack it, and give the folder (Thorlabs .OCT: export the images)"
+        hint = "unpack it, and give its files; octc predict takes the folder (Thorlabs .OCT: export the images)"
+        text = f"{path.name} is a zip archive"
     elif not head:
         text, hint = f"{path.name} is empty", "copy or export it again"
+    elif _is_picture(head):
+        text, hint = f"{path.name} is a single picture, not a volume", f"octc predict {path}"
     else:
         text, hint = f"{path.name} is no volume of a known format", "known: " + ", ".join(one.title for one in FORMATS.values())
     return OctcError("OCT-E202", text, hint=hint, place=str(path))

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from octc.core.errors import OctcError
-from octc.volumes.source import Source, corrupt, cut_short
+from octc.volumes.source import Source, cut_short
 from octc.volumes.volume import MAX_FRAME_PIXELS, MAX_FRAMES, Fact, Intensity, Raw, RawShape, UInt8, Volume, linear, to_grey
 
 CIRRUS, OPTOVUE = "zeiss-img", "optovue-oct"
@@ -43,7 +43,8 @@ def read_raw(path: Path, kind: str, shape: RawShape | None, allow_cut: bool) -> 
         raise OctcError("OCT-E225", text, hint=hint, place=str(path))
     rows, columns, frames = shape.rows, shape.columns, shape.frames
     if not (rows > 0 and columns > 0 and rows * columns <= MAX_FRAME_PIXELS and 0 < frames <= MAX_FRAMES):
-        raise corrupt(path, f"{frames} B-scans of {rows} x {columns}")
+        text = f"{frames} B-scans of {rows} x {columns} cannot be"
+        raise OctcError("OCT-E104", text, hint="FRAMESxROWSxCOLUMNS, each from 1", place="--shape")
     item, stored_shape, turn, intensity = _layout(kind, rows, columns)
     step = rows * columns * item
     if source.size > frames * step or source.size % step:
@@ -72,6 +73,8 @@ def read_raw(path: Path, kind: str, shape: RawShape | None, allow_cut: bool) -> 
             order=Fact("file order", "order in the file"),
             complete=Fact(whole == frames, "the user"),
             notes=("no header: dimensions and eye are the user's word",),
+            lossy=False,
+            annotated=False,
         )
     ]
 

@@ -224,5 +224,7 @@ def _volume(source: Source, part: int, parts: int, one: Series, patient: str | N
         patient=patient,
         quality=quality,
         notes=tuple(notes),
+        lossy=False,
+        annotated=False,
         experimental=True,
     )

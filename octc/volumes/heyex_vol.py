@@ -114,6 +114,8 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
             patient=patient_hash(key, text_of(source.take(140, 21))),
             quality=tuple(quality) if all(0 <= q < 1e30 for q in quality) else (),
             notes=tuple(notes),
+            lossy=False,
+            annotated=False,
         )
     ]
 

@@ -19,7 +19,7 @@ EPOCH = datetime(1601, 1, 1)
 
 
 class Source:
-    """A file and its size; every read opens it anew, so that volumes can be sent between processes and threads."""
+    """A file and its size; every read opens it anew, so that threads can read one volume at once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -97,6 +97,9 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except (OctcError, NameError):
         raise
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        hint = "check the path" if not path.is_dir() else "name a file (octc predict takes folders)"
+        raise OctcError("OCT-E201", f"cannot be read: {error.strerror}", hint=hint, place=str(path)) from error
     except (MemoryError, OSError) as error:
         fault = fault_of(error, path)
         if fault is not None:

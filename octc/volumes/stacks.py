@@ -16,7 +16,7 @@ from octc.core.errors import OctcError
 from octc.core.files import read_json, sha256_file
 from octc.imaging.preprocess import DAMAGE, read_image
 from octc.volumes.source import corrupt, cut_short
-from octc.volumes.volume import LEFT, MAX_FRAME_PIXELS, MAX_FRAMES, RIGHT, Fact, Raw, Volume, linear
+from octc.volumes.volume import LEFT, MAX_FRAME_PIXELS, MAX_FRAMES, RIGHT, Fact, Intensity, Raw, Volume, linear
 
 TIFF, MANIFEST = "tiff-stack", "manifest"
 SCHEMA = "octc.volume/1"
@@ -123,20 +123,34 @@ def read_manifest(path: Path, _key: bytes | None, allow_cut: bool) -> list[Volum
             rows=rows,
             columns=columns,
             dtype="uint8",
-            intensity=linear(0, 255),
+            intensity=_as_written(value.get("intensity")),
             read=stored,
+            experimental=value.get("experimental") is True,
             laterality=_said(eye if eye in (RIGHT, LEFT) else None),
             spacing=_said((spacing[0], spacing[1], spacing[2]) if isinstance(spacing, list) and len(spacing) == 3 else None),
             pattern=_said(value.get("pattern")),
             device=_said(value.get("device")),
             acquired=_said(value.get("acquired")),
             order=Fact("manifest", FILE),
-            complete=Fact(len(there) == len(entries) and value.get("complete") is not False, FILE),
+            complete=_whole(value.get("complete"), len(there) == len(entries)),
             patient=value.get("patient"),
             notes=tuple(str(note) for note in value.get("notes", ())),
             others=tuple(file for file, _ in there),
         )
     ]
+
+
+def _whole(said: Any, there: bool) -> Fact[bool]:
+    """Whether a stack is complete: all pictures are there, and its manifest says that it was."""
+    if not there or said is False:
+        return Fact(False, FILE)
+    return Fact(True, FILE) if said is True else Fact()
+
+
+def _as_written(said: Any) -> Intensity:
+    """Grey as it was mapped when the pictures were written, under that name; the pictures are not mapped again."""
+    name = said.get("name") if isinstance(said, dict) else None
+    return Intensity(name, lambda raw, _index: raw, said) if isinstance(name, str) else linear(0, 255)
 
 
 def _said(value: Any) -> Fact[Any]:

@@ -91,6 +91,8 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
             complete=Fact(scans.whole == scans.declared, _word(found.name)),
             patient=_patient(source, chunks, key),
             notes=tuple(notes),
+            lossy=None if found.name == JPEG else False,
+            annotated=False,
         )
     ]
 

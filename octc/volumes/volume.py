@@ -51,7 +51,7 @@ class Intensity:
     numbers: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, **self.numbers}
+        return {**self.numbers, "name": self.name}
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ class Volume:
         complete: whether all B-scans are there. patient: keyed hash of the patient's identity in the file, None without a key
         or an identity. quality: the maker's number for each B-scan, empty where there is none.
         notes: what a reader must know. read: stored numbers of a B-scan. others: files besides `path` that it is made of.
+        lossy: whether grey was compressed with losses; annotated: whether text may be burnt into it. None: not known.
     """
 
     path: Path
@@ -105,6 +106,8 @@ class Volume:
     quality: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
     experimental: bool = False
+    lossy: bool | None = None
+    annotated: bool | None = None
     others: tuple[Path, ...] = ()
 
     @property

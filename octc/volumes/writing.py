@@ -16,7 +16,7 @@ from PIL import Image
 from octc.core.errors import OctcError
 from octc.core.files import publishing, replacing, sha256_file, write_json
 from octc.core.optional import need
-from octc.volumes.dicom import OPT
+from octc.volumes.dicom import DERIVED, INCOMPLETE, OPT
 from octc.volumes.stacks import FILE, SCHEMA
 from octc.volumes.volume import Volume
 
@@ -37,7 +37,8 @@ class Scan:
         frames: uint8 or uint16 [rows, columns] each. bits: stored. laterality: "R", "L" or None (then neither is claimed).
         spacing: mm (between B-scans, in depth, between A-scans), each None where it is not known.
         patient: the id that is written; "" for none. acquired: ISO 8601, or "". seed: of the UIDs; the same gives the same.
-        written: ISO 8601, when the object is made.
+        written: ISO 8601, when the object is made. lossy, annotated: what is not known to be otherwise is said to be so.
+        derived: what it was made of, for DerivationDescription.
     """
 
     frames: Sequence[npt.NDArray[Any]]
@@ -49,6 +50,9 @@ class Scan:
     device: str = ""
     seed: str = ""
     written: str = ""
+    lossy: bool = False
+    annotated: bool = False
+    derived: str = ""
 
 
 def write_opt(
@@ -68,15 +72,35 @@ def write_opt(
         raise OctcError("OCT-E104", "OPT has to name the eye, and it is not known", hint=hint, place=volume.name)
     scan = Scan(
         frames=[volume.frame(index) for index in range(volume.frames)],
+        lossy=volume.lossy is not False,
+        annotated=volume.annotated is not False,
+        derived=_derived(volume),
         laterality=volume.laterality.value,
         spacing=volume.spacing.value or (None, None, None),
         patient=patient,
         acquired=volume.acquired.value or "",
         device=volume.device.value or "",
-        seed=volume.digest(),
+        seed=_seed(volume, patient),
         written=(written or datetime.now()).isoformat(timespec="seconds"),
     )
     save(opt_object(scan, syntax), path)
+
+
+def _seed(volume: Volume, patient: str) -> str:
+    """What makes an object another one: its pictures, and what is said of them."""
+    value = hashlib.sha256()
+    for index in range(volume.frames):
+        value.update(volume.frame(index).tobytes())
+    facts = (volume.frames, volume.rows, volume.columns, volume.laterality.value, volume.spacing.value, volume.acquired.value)
+    return f"{value.hexdigest()} {facts} {patient}"
+
+
+def _derived(volume: Volume) -> str:
+    """What was converted, in 1024 letters at most."""
+    words = [f"{DERIVED}{volume.format}", f"grey {volume.intensity.name}", *(["experimental"] if volume.experimental else [])]
+    if volume.complete.value is False:
+        words.append(f"{INCOMPLETE}: {volume.frames} B-scans")
+    return "; ".join([*words, *volume.notes]).replace("\\", "/")[:1024]
 
 
 def save(made: Any, path: Path) -> None:
@@ -172,7 +196,10 @@ def _image(made: Any, scan: Scan) -> None:
     made.Rows, made.Columns, made.NumberOfFrames = rows, columns, len(scan.frames)
     made.BitsAllocated = 8 * scan.frames[0].dtype.itemsize
     made.BitsStored, made.HighBit = scan.bits, scan.bits - 1
-    made.PresentationLUTShape, made.LossyImageCompression, made.BurnedInAnnotation = "IDENTITY", "00", "NO"
+    made.PresentationLUTShape, made.LossyImageCompression = "IDENTITY", "01" if scan.lossy else "00"
+    made.BurnedInAnnotation = "YES" if scan.annotated else "NO"
+    if scan.derived:
+        made.DerivationDescription = scan.derived
     made.AcquisitionContextSequence = []
 
 
@@ -253,6 +280,9 @@ def write_pictures(volume: Volume, folder: Path, *, force: bool = False) -> None
     Raises:
         OctcError: E106 the folder exists and `force` is not given.
     """
+    if folder.exists() and any(folder.iterdir()) and not (folder / FILE).is_file():
+        text = f"{folder} holds other files than a stack of octc"
+        raise OctcError("OCT-E106", text, hint="name another folder; nothing of it was changed", place=str(folder))
     with publishing(folder, force=force) as place:
         entries = []
         for index in range(volume.frames):
@@ -268,6 +298,7 @@ def write_pictures(volume: Volume, folder: Path, *, force: bool = False) -> None
                 **{name: getattr(volume, name).value for name in facts},
                 "spacing_mm": None if volume.spacing.value is None else list(volume.spacing.value),
                 "complete": volume.complete.value,
+                "experimental": volume.experimental,
                 "intensity": volume.intensity.to_json(),
                 "patient": volume.patient,
                 "notes": list(volume.notes),

@@ -93,3 +93,26 @@ def test_wrong_words_are_refused(wrong: tuple[str, ...], said: Said, clinic: Pat
     code, _, err = said("data", "volume", str(clinic / "both.e2e"), *wrong)
     assert code == 2
     assert "OCT-E" in err
+
+
+def test_outputs_never_fall_on_inputs_or_on_what_is_there(said: Said, clinic: Path, tmp_path: Path) -> None:
+    source = tmp_path / "scan.e2e"
+    source.write_bytes((clinic / "both.e2e").read_bytes())
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "kept.txt").write_text("kept")
+    one = (str(source), "--index", "0")
+    for words in (
+        ("data", "volume", *one, "--sheet", str(source), "--force"),
+        ("data", "volume", *one, "--sheet", str(tmp_path / "folder"), "--force"),
+        ("data", "convert", *one, "-o", str(source), "--force"),
+        ("data", "convert", *one, "-o", str(tmp_path / "folder"), "--force"),
+        ("data", "convert", *one, "-o", str(tmp_path / "folder"), "--to", "png", "--force"),
+        ("data", "convert", *one, "-o", ".", "--to", "png", "--force"),
+        ("data", "synthetic-volumes", str(tmp_path / "folder"), "--force"),
+        ("data", "synthetic-volumes", str(tmp_path / "new"), "--format", ""),
+        ("data", "volume", str(source), "--shape", "1x2x3"),
+    ):
+        code, _, err = said(*words)
+        assert code == 2, (words, err)
+    assert source.read_bytes() == (clinic / "both.e2e").read_bytes()
+    assert (tmp_path / "folder" / "kept.txt").read_text() == "kept"

@@ -61,7 +61,7 @@ STEPS: dict[str, tuple[int, ...]] = {
     "compare ARTIFACTS/onnx-fp32 ARTIFACTS/openvino-int8 --split select": JUDGED,
     "report --sbom": (0,),
     (
-        'import ARTIFACTS/onnx-int8/model.onnx --preprocess {"size":96,"channels":1,"mean":[0,0,0],"std":[1,1,1]} '
+        'import ARTIFACTS/onnx-fp32/model.onnx --preprocess {"size":96,"channels":1,"mean":[0,0,0],"std":[1,1,1]} '
         "--classes CNV,DME,DRUSEN,NORMAL --out theirs"
     ): (0,),
     "artifact sign ARTIFACTS/onnx-int8 --key key.pem": (0,),

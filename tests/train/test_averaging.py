@@ -185,13 +185,13 @@ def test_early_stopping_waits_for_the_release_where_everything_restarts(tmp_path
 
 
 @pytest.mark.slow
-def test_two_processes_freeze_as_one_does(tmp_path: Path) -> None:
+def test_two_processes_freeze_as_one_does(warm: tuple[str, ...], tmp_path: Path) -> None:
     """There the gradients of the backbone are computed and thrown away, since every process waits for all of them."""
     options: dict[str, Any] = {
         "epochs": 2, "model_kwargs": {}, "batch": 4, "freeze": 1, "backbone": 0.3, "restart": True, "ema": 0.0,
     }  # fmt: skip
     train(tmp_path / "one", accumulate=2, **options)
-    with two(tmp_path / "two", options) as processes:
+    with two(warm, tmp_path / "two", options) as processes:
         for process in processes:
             _, said = process.communicate(timeout=LIMIT)
             assert process.returncode == 0, said

@@ -143,13 +143,15 @@ def _summarise(job: Job, asked: Request, name: str, count: int, place: Place) ->
     if lacking := [fold for fold in range(1, count + 1) if fold not in runs]:
         done = {fold: run.id for fold, run in runs.items()}
         job.document = {"job": name, "done": done, "lacking": lacking, "scan": scan}
-        return Trained(runs=tuple(runs.values()), lacking=tuple(lacking), folds=count)
+        return Trained(runs=tuple(runs.values()), lacking=tuple(lacking), folds=count, speaks=place.accelerator.is_main_process)
     for run in runs.values():  # one that was copied here may have been trained alone
         _judge(run, place)
     folder = job.run_dir / name
     found = write_summary(folder, [read_fold(run) for _, run in sorted(runs.items())])
     job.document = {"job": name, "folder": str(folder), "scan": scan, **found}
-    return Trained(runs=tuple(runs.values()), folder=folder, summary=found, folds=count)
+    return Trained(
+        runs=tuple(runs.values()), folder=folder, summary=found, folds=count, speaks=place.accelerator.is_main_process
+    )
 
 
 def _plan(job: Job, asked: Request, splits: Sequence[Split], todo: Sequence[int], place: Place) -> Trained:

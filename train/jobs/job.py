@@ -55,6 +55,7 @@ class Trained:
     Attributes:
         runs: that were made or gone on with. folder, summary: of a cross-validation whose folds are all there.
         lacking: its folds that are not. dry: nothing was written. next: a command that may follow.
+        speaks: this process tells of it; of several processes of one training only the first does.
     """
 
     runs: tuple[Run, ...] = ()
@@ -64,3 +65,4 @@ class Trained:
     folds: int = 0
     dry: bool = False
     next: str = ""
+    speaks: bool = True

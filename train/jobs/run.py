@@ -133,11 +133,11 @@ def train_one(
     if dry_run:
         document = {"dry_run": True, "recipe": asdict(asked.recipe), "split": ready.split.digest}
         job.document |= {**document, "counts": ready.split.counts(), "weights": place.weights}
-        return Trained(dry=True)
+        return Trained(dry=True, speaks=place.accelerator.is_main_process)
     run = asked.resume or _create(job, ready, place)
     job.run_id = run.id
     _stages(job, ready, run, place)
-    return Trained(runs=(run,), next="" if asked.member else _next(asked))
+    return Trained(runs=(run,), next="" if asked.member else _next(asked), speaks=place.accelerator.is_main_process)
 
 
 def _next(asked: Request) -> str:

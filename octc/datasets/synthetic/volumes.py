@@ -25,6 +25,7 @@ from octc.volumes.source import EPOCH
 from octc.volumes.writing import Scan, opt_object, save
 
 UInt8 = npt.NDArray[np.uint8]
+MARK = "octc-synthetic-volumes.json"  # the folder was drawn, and may be drawn anew
 OUTSIDE = np.finfo(np.float32).max
 
 
@@ -304,6 +305,11 @@ def write_volumes(
     Raises:
         OctcError: E104 a format that is not written, E106 `root` exists without `force`.
     """
+    if not formats:
+        raise OctcError("OCT-E104", "no format is named", hint=f"one of: {', '.join(WRITERS)}", place="--format")
+    if root.exists() and any(root.iterdir()) and not (root / MARK).is_file():
+        text = f"{root} was not drawn by octc, so --force does not replace it"
+        raise OctcError("OCT-E106", text, hint="give another folder", place=str(root))
     for name in formats:
         if name not in WRITERS:
             raise OctcError("OCT-E104", f"format {name!r}", hint=f"one of: {', '.join(WRITERS)}", place="--format")
@@ -321,5 +327,6 @@ def write_volumes(
                         write(drawn, folder / name)
                         made.append((Path(name), drawn))
                         rows.append(f"{name},{label},{drawn.patient},{eye}")
+        write_bytes(folder / MARK, b"{}\n")
         write_bytes(folder / "volumes.csv", ("\n".join(rows) + "\n").encode())
     return made

@@ -17,7 +17,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEGBaseline8Bit
 from octc.core.errors import OctcError
 from octc.volumes import read_volume, read_volumes
 from octc.volumes.dicom import windowed
-from octc.volumes.writing import JPEG_2000, JPEG_LS, RLE, UNCOMPRESSED
+from octc.volumes.writing import JPEG_2000, JPEG_LS, RLE, UNCOMPRESSED, write_opt
 from tests.octc.volumes.opt_objects import SHAPE, as_big_endian, as_implicit, frames, item, made, stored
 
 
@@ -187,6 +187,7 @@ def test_a_gap_in_the_numbers_is_told(tmp_path: Path) -> None:
 def test_two_eyes_in_one_object_are_two_volumes(tmp_path: Path) -> None:
     value = made()
     del value.SharedFunctionalGroupsSequence[0].FrameAnatomySequence
+    value.ImageLaterality = "B"
     for groups, eye in zip(value.PerFrameFunctionalGroupsSequence, "RLR", strict=True):
         groups.FrameAnatomySequence = [item(FrameLaterality=eye)]
     path = stored(value, tmp_path)
@@ -332,3 +333,88 @@ def test_odd_values_are_not_told_to_the_terminal(tmp_path: Path, capfd: pytest.C
     assert volume.frames == 3
     assert volume.acquired.value is None
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_encoding_counts_and_not_what_the_header_says_of_it(tmp_path: Path) -> None:
+    """pydicom reads explicit and implicit elements whatever is stated; the pixels begin where they do."""
+    path = stored(made(), tmp_path)
+    data = path.read_bytes()
+    assert data.count(b"1.2.840.10008.1.2.1\0") == 1
+    path.write_bytes(data.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2\0\0\0"))
+    volume = read_volume(path)
+    assert all(np.array_equal(volume.frame(k), picture) for k, picture in enumerate(frames()))
+    value = made()
+    value.preamble = bytes(128)
+    del value.file_meta.TransferSyntaxUID
+    value.save_as(path, implicit_vr=False, little_endian=True, enforce_file_format=False)
+    volume = read_volume(path)
+    assert all(np.array_equal(volume.frame(k), picture) for k, picture in enumerate(frames()))
+
+
+def test_bytes_in_words_of_the_other_order_are_turned(tmp_path: Path) -> None:
+    value = made()
+    value.PixelData = np.frombuffer(value.PixelData, "<u2").astype(">u2").tobytes()
+    value["PixelData"].VR = "OW"
+    value.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2.2")
+    volume = read_volume(stored(value, tmp_path))
+    assert all(np.array_equal(volume.frame(k), picture) for k, picture in enumerate(frames()))
+
+
+def test_a_table_of_grey_in_functional_groups_is_applied(tmp_path: Path) -> None:
+    value = made()
+    table = item(LUTDescriptor=[256, 0, 8], LUTData=np.arange(255, -1, -1).astype("<u2").tobytes())
+    value.SharedFunctionalGroupsSequence[0].FrameVOILUTSequence = [item(VOILUTSequence=[table])]
+    assert np.array_equal(read_volume(stored(value, tmp_path)).frame(0), 255 - frames()[0])
+
+
+def test_a_table_may_begin_below_zero_whatever_the_encoding(tmp_path: Path) -> None:
+    value = made()
+    value.RescaleSlope, value.RescaleIntercept = "1", "-128"
+    table = item(LUTDescriptor=[256, 65536 - 128, 8], LUTData=np.arange(256).astype("<u2").tobytes())
+    value.VOILUTSequence = [table]
+    assert np.array_equal(read_volume(stored(value, tmp_path)).frame(0), frames()[0])
+
+
+@pytest.mark.parametrize(
+    ("frame", "image", "series", "eye"),
+    [
+        ("R", "R", "", "R"), ("R", "B", "", "R"), ("R", "", "", "R"), ("R", "L", "", None), ("R", "", "L", None),
+        ("B", "R", "", None), ("", "B", "R", None), ("", "L", "R", None), ("", "", "L", "L"), ("U", "L", "", "L"),
+    ],
+)  # fmt: skip
+def test_contradicting_words_about_the_eye_leave_it_unknown(
+    frame: str, image: str, series: str, eye: str | None, tmp_path: Path
+) -> None:
+    value = made()
+    value.SharedFunctionalGroupsSequence[0].FrameAnatomySequence[0].FrameLaterality = frame
+    value.ImageLaterality = image
+    value.Laterality = series
+    volume = read_volume(stored(value, tmp_path))
+    assert volume.laterality.value == eye
+    assert any("contradicting" in note for note in volume.notes) == (eye is None)
+
+
+def test_frames_that_are_not_counted_are_not_called_complete(tmp_path: Path) -> None:
+    value = made()
+    del value.NumberOfFrames
+    volume = read_volume(stored(value, tmp_path))
+    assert (volume.frames, volume.complete.value) == (1, None)
+    assert any("follow the last frame" in note for note in volume.notes)
+
+
+def test_what_is_converted_claims_nothing_that_its_source_does_not(tmp_path: Path) -> None:
+    value = made()
+    value.BurnedInAnnotation, value.LossyImageCompression = "YES", "01"
+    path = stored(value, tmp_path)
+    write_opt(read_volume(path), tmp_path / "copy.dcm")
+    copy = dcmread(tmp_path / "copy.dcm")
+    assert (copy.BurnedInAnnotation, copy.LossyImageCompression) == ("YES", "01")
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) - 100])
+    write_opt(read_volume(path, allow_cut=True), tmp_path / "cut.dcm")
+    again = read_volume(tmp_path / "cut.dcm")
+    assert again.complete.value is False
+    darker = made()
+    darker.SharedFunctionalGroupsSequence[0].FrameVOILUTSequence = [item(WindowCenter="200", WindowWidth="400")]
+    write_opt(read_volume(stored(darker, tmp_path, "darker.dcm")), tmp_path / "darker-copy.dcm")
+    assert dcmread(tmp_path / "darker-copy.dcm").SOPInstanceUID != copy.SOPInstanceUID

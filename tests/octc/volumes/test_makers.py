@@ -267,3 +267,33 @@ def test_the_shared_e2e_file_is_cut_short() -> None:
     assert caught.value.code == "OCT-E226"
     (volume,) = read_volumes(CLINIC / "e2e_minimized.E2E", allow_cut=True)
     assert (volume.frames, volume.rows, volume.columns, volume.complete.value) == (1, 496, 512, False)
+
+
+def test_a_folder_that_octc_did_not_write_is_never_replaced(drawn: DrawnEye, tmp_path: Path) -> None:
+    path = written(drawn, tmp_path, "vol")
+    (tmp_path / "other.txt").write_text("kept")
+    volume = read_volume(path)
+    for work in (
+        lambda: write_pictures(volume, tmp_path, force=True),
+        lambda: synthetic.write_volumes(tmp_path, ["vol"], patients=1, frames=1, force=True),
+    ):
+        with pytest.raises(OctcError) as caught:
+            work()
+        assert caught.value.code == "OCT-E106"
+    assert (tmp_path / "other.txt").read_text() == "kept"
+    write_pictures(volume, tmp_path / "stack")
+    write_pictures(volume, tmp_path / "stack", force=True)
+    assert read_volume(tmp_path / "stack" / "volume.json").intensity.name == "heyex-log"
+
+
+def test_a_file_that_is_not_there_is_not_called_damaged(tmp_path: Path) -> None:
+    for path in (tmp_path / "nothing.vol", tmp_path):
+        with pytest.raises(OctcError) as caught:
+            read_volumes(path)
+        assert caught.value.code == "OCT-E201"
+
+
+def test_dimensions_of_a_file_that_has_a_header_are_refused(drawn: DrawnEye, tmp_path: Path) -> None:
+    with pytest.raises(OctcError) as caught:
+        read_volume(written(drawn, tmp_path, "fda"), shape=RawShape(1, 2, 3))
+    assert caught.value.code == "OCT-E102"
