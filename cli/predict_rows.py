@@ -234,6 +234,8 @@ def _cells(record: Record, classes: Sequence[str]) -> list[str]:
     if record.probabilities is None:
         cells = ["-"] * (min(len(classes), WIDE) if len(classes) <= WIDE else 1)
         error = record.error
+        if record.eye is not None:
+            return [_shown(record), "no answer", "-", *cells, "; ".join(record.eye.reasons)]
         return [_shown(record), "-", "-", *cells, "" if error is None else f"{error.code}: {error.message}"]
     if len(classes) <= WIDE:
         cells = [f"{value:.4f}" for value in record.probabilities]

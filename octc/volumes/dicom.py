@@ -36,6 +36,7 @@ from octc.volumes.volume import (
     Raw,
     UInt8,
     Volume,
+    linear,
     patient_hash,
     to_grey,
 )
@@ -755,6 +756,8 @@ def _intensity(opened: Opened, pixels: Pixels, looks: list[Look]) -> Intensity:
             grey = np.where((raw >= padding[0]) & (raw <= padding[1]), 0, grey).astype(np.uint8)
         return grey
 
+    if not turned and padding is None and (low, high) == (0, 255) and all(look == Look() for look in looks):
+        return linear(0, 255)
     alike = all(look.to_json() == looks[0].to_json() for look in looks)
     numbers = {**(looks[0].to_json() if alike else {"per": "frame"}), "bits": pixels.stored, "turned": turned}
     return Intensity("dicom", apply, numbers)

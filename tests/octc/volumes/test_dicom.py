@@ -418,3 +418,9 @@ def test_what_is_converted_claims_nothing_that_its_source_does_not(tmp_path: Pat
     darker.SharedFunctionalGroupsSequence[0].FrameVOILUTSequence = [item(WindowCenter="200", WindowWidth="400")]
     write_opt(read_volume(stored(darker, tmp_path, "darker.dcm")), tmp_path / "darker-copy.dcm")
     assert dcmread(tmp_path / "darker-copy.dcm").SOPInstanceUID != copy.SOPInstanceUID
+
+
+def test_plain_eight_bits_are_mapped_as_pictures_are(tmp_path: Path) -> None:
+    assert read_volume(stored(made(), tmp_path)).intensity.name == "linear"
+    words = made(frames(top=4095, kind="u2"), bits=12)
+    assert read_volume(stored(words, tmp_path)).intensity.name == "dicom"
