@@ -54,7 +54,9 @@ def _train(session: Session, kind: str, options: TrainOptions, task: str, dry_ru
     finally:
         session.run_id = job.run_id
         session.report(job.document)
-    for one in done if all(one.speaks for one in done) else ():
+    for one in done:
+        if not one.speaks:
+            continue
         if one.dry:
             session.result("dry run: nothing was written")
         elif one.summary is not None and one.folder is not None:

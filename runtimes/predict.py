@@ -252,7 +252,7 @@ def _answered(record: Record, logits: Any, artifact: Artifact) -> Record:
         error = OctcError("OCT-E701", "outputs are not finite", hint="octc verify this artifact", place=str(record.path))
         return replace(record, error=error)
     if artifact.task == "multilabel":
-        return _decided(record, view_scores(logits[None])[0], thresholds_of(artifact.details, len(artifact.classes)))
+        return decided(record, view_scores(logits[None])[0], thresholds_of(artifact.details, len(artifact.classes)))
     probabilities = combine_views(logits[None])[0][0]
     notes = record.notes
     if probabilities.max() < UNSURE:
@@ -264,7 +264,7 @@ def _answered(record: Record, logits: Any, artifact: Artifact) -> Record:
     return replace(record, probabilities=tuple(map(float, probabilities)), label=label, notes=notes)
 
 
-def _decided(record: Record, scores: Any, thresholds: Sequence[float]) -> Record:
+def decided(record: Record, scores: Any, thresholds: Sequence[float]) -> Record:
     """A record of classes that do not exclude each other; scores float64 [K]. No class of an unlike picture is said."""
     own = tuple(k for k, at in enumerate(thresholds) if scores[k] >= at)
     label = None if record.unlike or not own else max(own, key=lambda k: scores[k])

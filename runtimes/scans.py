@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from octc.core.errors import OctcError
 from octc.runtimes.inputs import is_volume
-from octc.runtimes.predict import Eye, Record, Scan, Unread
+from octc.runtimes.predict import Eye, Record, Scan, Unread, decided
 from octc.stats.aggregation import Aggregation, aggregate
 from octc.stats.multilabel import thresholds_of
 from octc.store.artifacts import Artifact
@@ -101,16 +100,10 @@ def answer_of(records: list[Record], artifact: Artifact, how: Aggregation) -> Re
         return record
     exclusive = artifact.task != "multilabel"
     scores = aggregate(np.asarray([one.probabilities for one in usable]), how, exclusive=exclusive)
-    record = replace(record, probabilities=tuple(map(float, scores)))
-    if reasons:
-        return record if exclusive else replace(record, labels=())
-    return replace(record, label=int(scores.argmax())) if exclusive else _findings(record, scores, artifact)
-
-
-def _findings(record: Record, scores: Any, artifact: Artifact) -> Record:
-    """Where classes do not exclude each other: all that reach their threshold."""
-    own = tuple(k for k, at in enumerate(thresholds_of(artifact.details, len(artifact.classes))) if scores[k] >= at)
-    return replace(record, labels=own, label=max(own, key=lambda k: scores[k]) if own else None)
+    if not exclusive:
+        record = decided(record, scores, thresholds_of(artifact.details, len(artifact.classes)))
+        return replace(record, label=None, labels=()) if reasons else record
+    return replace(record, probabilities=tuple(map(float, scores)), label=None if reasons else int(scores.argmax()))
 
 
 def _reasons(volume: Volume, usable: int, frames: int) -> tuple[str, ...]:

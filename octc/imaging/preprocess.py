@@ -85,7 +85,7 @@ DEEP = {
 TURNED = {"I;16BS": "i2", "I;32BS": "i4", "F;32BF": "f4"}
 TURNED_OVER = frozenset(("1;I", "1;IR", "L;I", "L;2I", "L;2IR", "L;4I", "L;4IR"))
 PLAIN = "save it as PNG or as a plain TIFF (grey or RGB, 8 or 16 bits) with the program that wrote it"
-_WARNINGS = threading.Lock()  # the warnings filter belongs to the process, and images are decoded in threads
+_WARNINGS = threading.RLock()  # the warnings filter belongs to the process, and images are decoded in threads
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ def decode_image(data: bytes, place: str) -> Decoded:
     picture = _checked(data, refuse)
     kind = picture.format
     try:
-        grey, doubt = _grey_of(picture), _doubt(picture, data)
+        grey, doubt = grey_of(picture), _doubt(picture, data)
     except DAMAGE as error:
         raise _damaged(error, refuse) from error
     if doubt is not None:
@@ -247,7 +247,7 @@ def decode_image(data: bytes, place: str) -> Decoded:
     try:
         if kind == "PNG":
             Image.open(io.BytesIO(data), formats=("PNG",)).verify()  # sums of the chunks, which loading does not look at
-        with _muted() if kind == "TIFF" else nullcontext():  # the others are silent here and need not wait for each other
+        with muted() if kind == "TIFF" else nullcontext():  # the others are silent here and need not wait for each other
             picture.load()
         turn = _orientation(picture)
         converted, rule = _by_rule(picture, grey, _see_through(picture, data))
@@ -301,8 +301,8 @@ def size_fault(width: int, height: int) -> str | None:
 
 
 @contextmanager
-def _muted() -> Iterator[None]:
-    """Without Pillow's warnings about sizes and metadata: the limits here decide."""
+def muted() -> Iterator[None]:
+    """Without the warnings of Pillow and pydicom about sizes and metadata: the limits here decide."""
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -310,7 +310,7 @@ def _muted() -> Iterator[None]:
 
 def _open(data: bytes) -> tuple[Image.Image, int]:
     """Header only: the picture and how many frames."""
-    with _muted():
+    with muted():
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
         width, height = picture.size
         return picture, int(getattr(picture, "n_frames", 1)) if width * height <= MAX_PIXELS else 1
@@ -318,7 +318,7 @@ def _open(data: bytes) -> tuple[Image.Image, int]:
 
 def _orientation(picture: Image.Image) -> int:
     """EXIF orientation of a loaded picture (for PNG, asking would load it); 1 where the metadata cannot be read."""
-    with _muted():
+    with muted():
         try:
             return int(picture.getexif().get(ORIENTATION, 1))
         except DAMAGE:
@@ -326,7 +326,7 @@ def _orientation(picture: Image.Image) -> int:
 
 
 @dataclass(frozen=True)
-class _Grey:
+class Grey:
     """How the numbers of deep grey are meant.
 
     kind: their type in the file. top: what becomes 255 at least. turned: the type whose bytes Pillow turned round, or None.
@@ -356,20 +356,20 @@ def _raw(picture: Image.Image) -> tuple[str, str]:
     return str(codec), str(words[0] if isinstance(words, tuple) else words)
 
 
-def _grey_of(picture: Image.Image) -> _Grey | None:
+def grey_of(picture: Image.Image) -> Grey | None:
     """How a picture's deep grey is to be read (of a TIFF: before it is loaded); None for all other modes."""
     if picture.format != "TIFF":
         top = 1.0 if picture.mode == "F" else 65535.0
         deep = picture.mode in ("I", "F") or picture.mode.startswith("I;16")
-        return _Grey(np.asarray(Image.new(picture.mode, (1, 1))).dtype.str[1:], top) if deep else None
+        return Grey(np.asarray(Image.new(picture.mode, (1, 1))).dtype.str[1:], top) if deep else None
     tags, (codec, raw) = _tags(picture), _raw(picture)
     white = tags.get(PHOTOMETRIC) == WHITE_IS_0
     if raw in ("L", "L;R") and _first(tags, SAMPLE_FORMAT, 1) == 2:
-        return _Grey("i1", 255.0, white_is_0=white)
+        return Grey("i1", 255.0, white_is_0=white)
     if raw not in DEEP:
         return None
     swapped = codec == "libtiff" and sys.byteorder == "little"
-    return _Grey(*DEEP[raw], TURNED.get(raw) if swapped else None, white)
+    return Grey(*DEEP[raw], TURNED.get(raw) if swapped else None, white)
 
 
 def _tags(picture: Image.Image) -> Mapping[int, Any]:
@@ -385,7 +385,7 @@ def _first(tags: Mapping[int, Any], tag: int, default: Any) -> Any:
 def _doubt(picture: Image.Image, data: bytes) -> str | None:
     """Why a picture that Pillow would decode cannot be read with certainty, or None."""
     if picture.format == "TIFF":
-        return _tiff_doubt(picture)
+        return tiff_doubt(picture)
     if picture.format == "JPEG" and picture.mode == "CMYK" and "adobe" not in picture.info:
         return "CMYK JPEG without Adobe's marker: programs differ in whether its ink is stored upside down"
     if picture.format == "PNG" and data[24:26] == b"\x10\x02" and "transparency" in picture.info:
@@ -393,7 +393,8 @@ def _doubt(picture: Image.Image, data: bytes) -> str | None:
     return None
 
 
-def _tiff_doubt(picture: Image.Image) -> str | None:
+def tiff_doubt(picture: Image.Image) -> str | None:
+    """Why a page of a TIFF cannot be read with certainty, or None."""
     tags, (codec, raw), mode = _tags(picture), _raw(picture), picture.mode
     kind, samples = tags.get(PHOTOMETRIC), _first(tags, SAMPLES, 1)
     separate = _first(tags, PLANAR, 1) == 2 and samples > 1
@@ -430,7 +431,7 @@ def _tiff_words(data: bytes) -> str | None:
     if data[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return None
     try:
-        with _muted():
+        with muted():
             stream = io.BytesIO(data)
             tags = TiffImagePlugin.ImageFileDirectory_v2(stream.read(16 if data[2:4] in (b"+\0", b"\0+") else 8))
             stream.seek(tags.next)
@@ -458,7 +459,7 @@ def _see_through(picture: Image.Image, data: bytes) -> Any:
     return tuple(value & 255 for value in found) if isinstance(found, tuple) else (found & most) * (255 // most)
 
 
-def _by_rule(picture: Image.Image, grey: _Grey | None, see_through: Any) -> tuple[Image.Image, str | None]:
+def _by_rule(picture: Image.Image, grey: Grey | None, see_through: Any) -> tuple[Image.Image, str | None]:
     """Any mode -> L or RGB, with the rule that was applied (None: nothing to say)."""
     mode = picture.mode
     if grey is not None:
@@ -476,7 +477,7 @@ def _by_rule(picture: Image.Image, grey: _Grey | None, see_through: Any) -> tupl
     return picture.convert("RGB"), f"{mode} converted to RGB"
 
 
-def _scaled(picture: Image.Image, grey: _Grey, see_through: int | None) -> tuple[Image.Image, str | None]:
+def _scaled(picture: Image.Image, grey: Grey, see_through: int | None) -> tuple[Image.Image, str | None]:
     """Deep grey to 8 bits. A transparent value is black."""
     values, mode = grey.values(picture), picture.mode
     if not np.isfinite(values).all():

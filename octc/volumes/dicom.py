@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import logging
 import struct
-import warnings
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +22,7 @@ import numpy.typing as npt
 
 from octc.core.errors import OctcError
 from octc.core.optional import need
+from octc.imaging.preprocess import muted
 from octc.volumes.source import Source, corrupt, cut_short
 from octc.volumes.volume import (
     LEFT,
@@ -163,7 +162,7 @@ class Pixels:
             "number_of_frames": 1,
             "pixel_keyword": "PixelData",
         }
-        with _quiet():
+        with muted():
             found, _ = get_decoder(UID(self.syntax)).as_array(encapsulate([data]), index=0, **options)
         return np.asarray(found).reshape(self.rows, self.columns)
 
@@ -174,7 +173,7 @@ class Pixels:
         from PIL import Image
 
         try:
-            with _quiet():
+            with muted():
                 size = Image.open(io.BytesIO(data), formats=("JPEG", "JPEG2000")).size
         except (OSError, SyntaxError, ValueError):
             return  # RLE and JPEG-LS are no pictures to Pillow; their decoders know the size
@@ -196,14 +195,6 @@ class Opened:
         return self.value.get(name, default)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the warnings of pydicom and Pillow: what matters is checked here."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
     """The volumes of an object, with the other parts of its concatenation in the same folder: one for each eye.
 
@@ -213,7 +204,7 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
     """
     need("pydicom")
     logging.getLogger("pydicom").addHandler(logging.NullHandler())  # it speaks to stderr where nobody listens
-    with _quiet():  # values are parsed when they are asked for, anywhere below
+    with muted():  # values are parsed when they are asked for, anywhere below
         return _volumes(path, key, allow_cut)
 
 
@@ -247,7 +238,7 @@ def _opened(path: Path) -> Opened:
     """The object without its pixels, once it is known to be one with B-scans."""
     from pydicom.filereader import read_file_meta_info
 
-    with _quiet():
+    with muted():
         meta = read_file_meta_info(path)
         if str(meta.get("MediaStorageSOPClassUID", "")) == DICOMDIR:
             raise _none(
@@ -426,7 +417,7 @@ def _concatenation(path: Path, opened: Opened) -> list[Path]:
             if stream.read(132)[128:] != b"DICM":
                 continue
         try:
-            with _quiet():
+            with muted():
                 other = dcmread(sibling, stop_before_pixels=True, specific_tags=["ConcatenationUID", "InConcatenationNumber"])
         except Exception:
             continue

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,24 +12,21 @@ from PIL import Image
 
 from octc.core.errors import OctcError
 from octc.core.files import read_json, sha256_file
-from octc.imaging.preprocess import DAMAGE, read_image
+from octc.imaging.preprocess import DAMAGE, Grey, grey_of, muted, read_image, tiff_doubt
 from octc.volumes.source import corrupt, cut_short
 from octc.volumes.volume import LEFT, MAX_FRAME_PIXELS, MAX_FRAMES, RIGHT, Fact, Intensity, Raw, Volume, linear
 
 TIFF, MANIFEST = "tiff-stack", "manifest"
 SCHEMA = "octc.volume/1"
 FILE = "volume.json"
-DEEP = {"I;16": 65535, "I;16B": 65535, "I;16N": 65535, "L": 255}  # modes of Pillow -> the largest number
-PHOTOMETRIC = 262
-_WARNINGS = threading.Lock()
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    with _WARNINGS, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with Image.open(path, formats=("TIFF",)) as picture:
-            yield picture
+def _opened(path: Path, page: int = 0) -> Iterator[Image.Image]:
+    """A page of a TIFF, not loaded."""
+    with muted(), Image.open(path, formats=("TIFF",)) as picture:
+        picture.seek(page)
+        yield picture
 
 
 def pages(path: Path) -> int:
@@ -46,24 +41,18 @@ def pages(path: Path) -> int:
 def read_tiff(path: Path, _key: bytes | None, _allow_cut: bool) -> list[Volume]:
     """The pages of a TIFF as B-scans in their order. Raises: OctcError E222."""
     with _opened(path) as picture:
-        count, (columns, rows), mode = int(getattr(picture, "n_frames", 1)), picture.size, picture.mode
-        white = int(picture.tag_v2.get(PHOTOMETRIC, 1)) == 0  # type: ignore[attr-defined]
-    if mode not in DEEP:
-        raise corrupt(path, f"pages in mode {mode}; 8 or 16 bits of grey are read")
+        count, (columns, rows), kind = int(getattr(picture, "n_frames", 1)), picture.size, _kind(picture, path)
     if rows * columns > MAX_FRAME_PIXELS or count > MAX_FRAMES:
         raise corrupt(path, f"{count} pages of {rows} x {columns}")
-    top = DEEP[mode]
 
     def stored(index: int) -> Raw:
-        with _opened(path) as picture:
-            picture.seek(index)
-            if picture.size != (columns, rows) or picture.mode != mode:
+        with _opened(path, index) as picture:
+            if picture.size != (columns, rows) or _kind(picture, path) != kind:
                 what = f"page {index} is {picture.height} x {picture.width} in mode {picture.mode}"
-                raise corrupt(path, f"{what}, the first one is {rows} x {columns} in mode {mode}")
-            found = np.asarray(picture)
-            return found.astype(found.dtype.newbyteorder("="))
+                raise corrupt(path, f"{what}, the first one is {rows} x {columns} of another kind of grey")
+            return np.asarray(picture) if kind is None else kind.values(picture).astype(np.uint16)
 
-    upside_down = white and mode != "L"  # Pillow turns 8 bits over itself
+    top = 255.0 if kind is None else kind.top
     return [
         Volume(
             path=path,
@@ -71,13 +60,24 @@ def read_tiff(path: Path, _key: bytes | None, _allow_cut: bool) -> list[Volume]:
             frames=count,
             rows=rows,
             columns=columns,
-            dtype="uint8" if top == 255 else "uint16",
-            intensity=linear(top, 0) if upside_down else linear(0, top),
+            dtype="uint8" if kind is None else "uint16",
+            intensity=linear(top, 0) if kind is not None and kind.white_is_0 else linear(0, top),
             read=stored,
             order=Fact("file order", "order of the pages"),
             notes=("a TIFF says neither eye nor spacing",),
         )
     ]
+
+
+def _kind(picture: Image.Image, path: Path) -> Grey | None:
+    """How the numbers of a page are meant, by the rules of pictures; None for plain 8 bits. E222 for what is not read."""
+    kind, doubt = grey_of(picture), tiff_doubt(picture)
+    if doubt is not None:
+        raise corrupt(path, doubt)
+    plain = picture.mode == "L" if kind is None else kind.kind == "u2"
+    if not plain:
+        raise corrupt(path, f"pages in mode {picture.mode}; 8 or 16 bits of grey are read")
+    return kind
 
 
 def is_manifest(path: Path) -> bool:

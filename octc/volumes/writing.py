@@ -18,7 +18,7 @@ from octc.core.files import publishing, replacing, sha256_file, write_json
 from octc.core.optional import need
 from octc.volumes.dicom import DERIVED, INCOMPLETE, OPT
 from octc.volumes.stacks import FILE, SCHEMA
-from octc.volumes.volume import Volume
+from octc.volumes.volume import UInt8, Volume
 
 UNCOMPRESSED, RLE, JPEG_2000, JPEG_LS = (
     "1.2.840.10008.1.2.1",
@@ -70,8 +70,9 @@ def write_opt(
     if volume.laterality.value is None:
         hint = "name it: --eye R|L; or write pictures with a manifest: --to png"
         raise OctcError("OCT-E104", "OPT has to name the eye, and it is not known", hint=hint, place=volume.name)
+    frames = list(volume)
     scan = Scan(
-        frames=[volume.frame(index) for index in range(volume.frames)],
+        frames=frames,
         lossy=volume.lossy is not False,
         annotated=volume.annotated is not False,
         derived=_derived(volume),
@@ -80,17 +81,17 @@ def write_opt(
         patient=patient,
         acquired=volume.acquired.value or "",
         device=volume.device.value or "",
-        seed=_seed(volume, patient),
+        seed=_seed(volume, frames, patient),
         written=(written or datetime.now()).isoformat(timespec="seconds"),
     )
     save(opt_object(scan, syntax), path)
 
 
-def _seed(volume: Volume, patient: str) -> str:
+def _seed(volume: Volume, frames: Sequence[UInt8], patient: str) -> str:
     """What makes an object another one: its pictures, and what is said of them."""
     value = hashlib.sha256()
-    for index in range(volume.frames):
-        value.update(volume.frame(index).tobytes())
+    for frame in frames:
+        value.update(frame.tobytes())
     facts = (volume.frames, volume.rows, volume.columns, volume.laterality.value, volume.spacing.value, volume.acquired.value)
     return f"{value.hexdigest()} {facts} {patient}"
 
@@ -285,9 +286,9 @@ def write_pictures(volume: Volume, folder: Path, *, force: bool = False) -> None
         raise OctcError("OCT-E106", text, hint="name another folder; nothing of it was changed", place=str(folder))
     with publishing(folder, force=force) as place:
         entries = []
-        for index in range(volume.frames):
+        for index, frame in enumerate(volume):
             file = place / f"{index:05d}.png"
-            Image.fromarray(volume.frame(index)).save(file)
+            Image.fromarray(frame).save(file)
             entries.append({"file": file.name, "sha256": sha256_file(file)})
         facts = ("pattern", "device", "acquired", "laterality")
         write_json(

@@ -13,10 +13,12 @@ from PIL import Image
 from octc.core.errors import OctcError
 from octc.datasets.synthetic import volumes as synthetic
 from octc.datasets.synthetic.volumes import DrawnEye, draw_eye_volume
+from octc.imaging.preprocess import read_image
 from octc.volumes import RawShape, Volume, format_of, read_volume, read_volumes
 from octc.volumes.heyex_e2e import GREY_OF_CODES
 from octc.volumes.writing import write_opt, write_pictures
 from tests.house.tree import ROOT
+from tests.octc.tiffs import tiff
 
 CLINIC = ROOT.parent / "shared" / "data" / "clinic"
 needs_samples = pytest.mark.skipif(not CLINIC.is_dir(), reason="the small vendor files (data/clinic) are not on this machine")
@@ -297,3 +299,29 @@ def test_dimensions_of_a_file_that_has_a_header_are_refused(drawn: DrawnEye, tmp
     with pytest.raises(OctcError) as caught:
         read_volume(written(drawn, tmp_path, "fda"), shape=RawShape(1, 2, 3))
     assert caught.value.code == "OCT-E102"
+
+
+def test_pages_are_read_by_the_rules_of_pictures(tmp_path: Path) -> None:
+    """12-bit grey is scaled by 4095, as `read_image` scales the same page alone; one that does not say what 0 is is refused."""
+    ramp = (np.arange(40 * 40, dtype=np.uint16).reshape(40, 40) * 2) % 4096
+    (tmp_path / "alone.tif").write_bytes(tiff(ramp, 1, bits=12))
+    (tmp_path / "two.tif").write_bytes(twice(tiff(ramp, 1, bits=12)))
+    volume = read_volume(tmp_path / "two.tif")
+    assert (volume.frames, volume.dtype) == (2, "uint16")
+    assert np.array_equal(volume.raw(1), ramp)
+    alone = np.asarray(read_image(tmp_path / "alone.tif").image)
+    assert np.abs(volume.frame(1).astype(int) - alone).max() <= 1  # halves are rounded up here, to even there
+    assert alone.max() > 190
+    (tmp_path / "unsaid.tif").write_bytes(twice(tiff(ramp.astype(np.uint8), None)))
+    with pytest.raises(OctcError) as caught:
+        read_volume(tmp_path / "unsaid.tif")
+    assert caught.value.code == "OCT-E222"
+
+
+def twice(data: bytes) -> bytes:
+    """A little-endian TIFF of one page with the same page again."""
+    (start,) = struct.unpack_from("<I", data, 4)
+    size = 2 + 12 * struct.unpack_from("<H", data, start)[0]
+    whole = bytearray(data + b"\0" * (len(data) % 2))
+    struct.pack_into("<I", whole, start + size, len(whole))
+    return bytes(whole) + data[start : start + size] + bytes(4)
