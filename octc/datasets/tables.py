@@ -50,14 +50,19 @@ def read_columns(path: Path, wanted: Sequence[str], optional: Sequence[str] = ()
     if absent := [column for column in wanted if places[column] is None]:
         text = f"columns missing or doubled: {', '.join(absent)}; the table has {', '.join(header[:40]) or 'no line'}"
         raise OctcError("OCT-E209", text, hint=HINT, place=f"{path}:1")
+    check_cells(header, rows, path, "the separator")
+    known = {column: place for column, place in places.items() if place is not None}
+    return [(line, {column: row[place].strip() for column, place in known.items()}) for line, row in rows[1:]]
+
+
+def check_cells(header: Sequence[str], lines: Sequence[tuple[int, list[str]]], path: Path, separator: str) -> None:
+    """Refuse a table in which a column stands twice or a line has other cells than the first, the header (OctcError E209)."""
     if twice := sorted({name for name in header if name and header.count(name) > 1}):
         text = f"columns that stand twice: {', '.join(twice)}: which one counts cannot be told"
         raise OctcError("OCT-E209", text, hint="leave one column of each name in the table", place=f"{path}:1")
-    if torn := [f"line {line} ({len(row)} cells)" for line, row in rows[1:] if len(row) != len(header)]:
+    if torn := [f"line {line} ({len(row)} cells)" for line, row in lines[1:] if len(row) != len(header)]:
         text = f"{len(torn)} lines do not have {len(header)} cells"
-        raise OctcError("OCT-E209", text, hint="quote cells that hold the separator", place=f"{path}: {shorten(torn)}")
-    known = {column: place for column, place in places.items() if place is not None}
-    return [(line, {column: row[place].strip() for column, place in known.items()}) for line, row in rows[1:]]
+        raise OctcError("OCT-E209", text, hint=f"quote cells that hold {separator}", place=f"{path}: {shorten(torn)}")
 
 
 def columns_of(path: Path) -> dict[str, str | None]:

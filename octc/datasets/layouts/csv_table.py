@@ -7,7 +7,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from octc.core.errors import OctcError, shorten
+from octc.core.errors import OctcError
+from octc.datasets.tables import check_cells
 
 Record = tuple[int, dict[str, str]]  # line number, column -> cell, without surrounding blanks
 
@@ -29,12 +30,7 @@ def read_table(path: Path, columns: Sequence[str], hint: str) -> list[Record]:
     if absent := [name for name in columns if header.count(name) != 1]:
         text = f"columns missing or doubled: {', '.join(absent)}; the table has {', '.join(header) or 'no line'}"
         raise OctcError("OCT-E209", text, hint=hint, place=f"{path}:1")
-    if twice := sorted({name for name in header if name and header.count(name) > 1}):
-        text = f"columns that stand twice: {', '.join(twice)}: which one counts cannot be told"
-        raise OctcError("OCT-E209", text, hint="leave one column of each name in the table", place=f"{path}:1")
-    if torn := [f"line {line} ({len(row)} cells)" for line, row in lines[1:] if len(row) != len(header)]:
-        text = f"{len(torn)} lines do not have {len(header)} cells"
-        raise OctcError("OCT-E209", text, hint="quote cells that hold a comma", place=f"{path}: {shorten(torn)}")
+    check_cells(header, lines, path, "a comma")
     return [(line, dict(zip(header, (cell.strip() for cell in row), strict=True))) for line, row in lines[1:]]
 
 
