@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
-FOLDERS := octc bench cli runtimes train compress export
+FOLDERS := octc bench cli runtimes archive serve train compress export
 DATA ?= ./Dataset/UCSD
 
 .DEFAULT_GOAL := help
@@ -47,6 +47,8 @@ test-isa: dev ## the tests that compute, under each instruction set of this mach
 
 coverage: dev ## which lines of the ground floor its own tests reach; the other folders are run by commands, in many processes
 	$(PYTEST) tests/octc -m 'not slow' --cov=octc --cov-report=term-missing:skip-covered $(ARGS)
+	@for room in stats volumes datasets imaging store core/files.py; do \
+		printf 'octc/%-14s' $$room; $(BIN)/coverage report --include="octc/$$room*" | tail -1; done
 
 demo: dev ## the main job on synthetic images, in a few minutes
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh benchmarks/demo.sh

@@ -30,7 +30,7 @@ from octc.datasets.base import ids_of
 from octc.datasets.registry import scan_dataset
 from octc.datasets.split import Split, make_split
 from octc.machine.host import usable_threads
-from octc.stats.cluster_bootstrap import cluster_index
+from octc.stats.cluster_bootstrap import clusters_of
 from octc.store.runs import Run, create_run
 from octc.train.evaluation.outcome import newest_evaluation, read_predictions
 from octc.train.loop.checkpoint import META
@@ -129,9 +129,7 @@ def table(runs: dict[str, list[Path]]) -> tuple[str, list[dict[str, Any]]]:
     """Markdown, and the same as rows: accuracy, least sensitivity of a class, likelihood, differences to the base."""
     looked = {arm: [right(path) for path in paths] for arm, paths in runs.items()}
     patients = next(iter(looked.values()))[0][2]
-    clusters = cluster_index(patients)
-    if clusters is None:
-        clusters = np.arange(len(patients), dtype=np.int64)
+    clusters = clusters_of(patients)
     rows = []
     for arm, seen in looked.items():
         hits, nll, labels = np.stack([s[0] for s in seen]), np.stack([s[1] for s in seen]), seen[0][3]

@@ -30,7 +30,8 @@ MARGINS = ("--margin", "2", "--class-margin", "5")
 
 # what --tiny adds to a command
 TINY = {
-    "recipe": ("--recipe", "smoke"), "gate": ("--no-gate", "--allow-fallback"), "verify": ("--bootstrap", "1000"),
+    "recipe": ("--recipe", "smoke"), "student": ("--any-teacher",), "gate": ("--no-gate", "--allow-fallback"),
+    "verify": ("--bootstrap", "1000"),
     "bench": ("--max-duration", "1s", "--duration", "0.1s", "--min-queries", "4"),
 }  # fmt: skip
 
@@ -45,7 +46,7 @@ def steps(teacher: str, student: str, tiny: bool = False) -> list[tuple[str, tup
     return [
         ("check", ("data", "check", DATASET), (0,)),
         ("teacher", ("train", "teacher", "--dataset", DATASET, *recipe), (0,)),
-        ("student", ("train", "student", "--dataset", DATASET, *recipe), (0,)),
+        ("student", ("train", "student", "--dataset", DATASET, *recipe, *more.get("student", ())), (0,)),
         ("export teacher", ("export", teacher, "--target", "all"), (0,)),
         *(
             (f"export student {t}".removesuffix(" all"), ("export", student, "--target", t, *gate), (0, 1) if tiny else (0,))

@@ -10,6 +10,7 @@ A turn is timed from the making of its loader and optimiser to the end of its la
 seed           KD-OCT's loop (benchmarks/seed_loop.py) with glibc's own memory thresholds, as it would run by itself
 seed, kept     the same with the memory setting that octc uses (train/loop/memory.py)
 online         octc.train.loop.fit.fit, the teacher asked at every step
+online, bf16   the same with `--teacher-precision bf16`, where the device computes bfloat16
 cached         octc.train.loop.fit.fit with cached views (`--cached-views`): without the time that filled the cache, which is
                printed beside it together with that of the image cache
 bare           the student's step alone (forward, backward, AdamW) on one batch that lies in memory: no loop that makes the
@@ -32,6 +33,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,7 @@ from octc.imaging.preprocess import Preprocess
 from octc.machine.host import read_machine, usable_threads
 from octc.train.batches.images import cached_images
 from octc.train.distill.cached_logits import Drawn
+from octc.train.distill.precision import BF16, has_bf16, in_precision
 from octc.train.distill.teachers import Teacher, asked, cache_of, cached_ways, distilled_loss, fast
 from octc.train.loop.fit import FitOptions, fit
 from octc.train.loop.label_losses import label_loss
@@ -108,8 +111,8 @@ def seed_turn(work: Work) -> Callable[[], float]:
     )  # fmt: skip
 
 
-def octc_turns(work: Work) -> tuple[Callable[[], float], Callable[[], float], dict[str, float]]:
-    """octc's loop on line and with cached logits, and the seconds of what is done once."""
+def octc_turns(work: Work) -> tuple[dict[str, Callable[[], float]], dict[str, float]]:
+    """octc's loop on line (in both precisions of the teacher) and with cached logits, and the seconds of what is done once."""
     device, pre = work.accelerator.device, preprocess_of(work.student)
     data, once = _data(work, pre)
     net, student = _networks(work)
@@ -120,13 +123,16 @@ def octc_turns(work: Work) -> tuple[Callable[[], float], Callable[[], float], di
     drawn = Drawn(work.student, VIEWS, 0, device.type, str(work.accelerator.mixed_precision))
     cache = cache_of(teacher, "b" * 64, data, drawn, work.folder / "cache", work.accelerator)
     once["fill one view"] = time.perf_counter() - start
-    online = distilled_loss(asked([teacher], work.accelerator.autocast), Distillation(), on_labels)
-    cached = cached_ways([cache], [1.0], how, on_labels)
+    losses = {"online": distilled_loss(asked([teacher], work.accelerator.autocast), Distillation(), on_labels)}
+    if has_bf16(device):
+        other = Teacher(in_precision(copy.deepcopy(teacher.net), BF16), teacher.sha256)
+        losses["online, bf16"] = distilled_loss(asked([other], work.accelerator.autocast), Distillation(), on_labels)
+    losses["cached"] = cached_ways([cache], [1.0], how, on_labels)
 
     def turn(loss: Any) -> float:
         return _fit_seconds(work, copy.deepcopy(student), data, loss)
 
-    return lambda: turn(online), lambda: turn(cached), once
+    return {name: partial(turn, loss) for name, loss in losses.items()}, once
 
 
 def bare_turn(work: Work, taught: bool) -> Callable[[], float]:
@@ -187,10 +193,10 @@ def _fit_seconds(work: Work, student: torch.nn.Module, data: Data, loss: Any) ->
 def measure(work: Work, rounds: int) -> dict[str, Any]:
     """Images/s of each loop in every round, medians, and the medians of the rounds' ratios."""
     seed = seed_turn(work)
-    online, cached, once = octc_turns(work)
+    ours, once = octc_turns(work)
     turns: dict[str, tuple[Callable[[], float], Callable[[], object]]] = {
-        "seed": (seed, glibc_memory), "seed, kept": (seed, keep_memory), "online": (online, keep_memory),
-        "cached": (cached, keep_memory), "bare, taught": (bare_turn(work, True), keep_memory),
+        "seed": (seed, glibc_memory), "seed, kept": (seed, keep_memory),
+        **{name: (turn, keep_memory) for name, turn in ours.items()}, "bare, taught": (bare_turn(work, True), keep_memory),
         "bare": (bare_turn(work, False), keep_memory),
     }  # fmt: skip
     found: dict[str, list[float]] = {name: [] for name in turns}
@@ -214,6 +220,7 @@ def measure(work: Work, rounds: int) -> dict[str, Any]:
         "ratio_online_vs_seed": ratio("online", "seed"), "ratio_cached_vs_seed": ratio("cached", "seed"),
         "ratio_online_vs_seed_same_memory": ratio("online", "seed, kept"),
         "ratio_cached_vs_seed_same_memory": ratio("cached", "seed, kept"),
+        **({"ratio_bf16_vs_online": ratio("online, bf16", "online")} if "online, bf16" in turns else {}),
         "bound_online_vs_seed": ratio("bare, taught", "seed"), "bound_cached_vs_seed": ratio("bare", "seed"),
         "once_s": {name: round(seconds, 2) for name, seconds in once.items()},
     }  # fmt: skip

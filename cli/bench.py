@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from octc.cli._app.session import Session, spell_seconds
+from octc.cli._app.session import Session
 from octc.cli._app.tables import Rows
 from octc.cli._app.terminal import tell
 from octc.core.errors import OctcError
+from octc.core.progress import spell_seconds
 from octc.schemas.requests import BenchOptions
 
 if TYPE_CHECKING:

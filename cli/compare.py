@@ -1,20 +1,26 @@
-"""`octc compare`: two runs, cross-validations or artifacts beside each other, on the same images."""
+"""`octc compare`: two runs, cross-validations or artifacts beside each other on the same images, or two prediction tables."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from octc.cli._app.session import Session
 from octc.cli._app.tables import Rows
+from octc.core.errors import OctcError
+from octc.core.options import OneOf, described, spelled
 from octc.datasets.split import SETS
+from octc.imaging.preprocess import VIEWS
+from octc.schemas.comparing import TableFiles, TableOptions
+from octc.stats.test_plan import ParityOptions
 
 if TYPE_CHECKING:
     from octc.stats.two_models import Versus
 
-WHAT = "A run, the folder of a cross-validation (runs/cv-...), or an artifact"
+WHAT = "A run, a cross-validation (runs/cv-...), an artifact, or a table of predictions (CSV, JSON lines, Parquet)"
 METRICS = {
     "accuracy": "accuracy, %",
     "macro_sensitivity": "macro sensitivity, %",
@@ -28,12 +34,25 @@ SIZES = {"parameters": ("parameters, M", 1e6), "macs": ("MACs of an image, G", 1
 
 def compare(
     session: Session,
+    tables: TableOptions,
+    margins: ParityOptions,
+    written: TableFiles,
     reference: Annotated[str, typer.Argument(metavar="REFERENCE", help=WHAT)],
     candidate: Annotated[str, typer.Argument(metavar="CANDIDATE", help="The one that is to replace it")],
-    split: Annotated[str, typer.Option(help=f"Part: {', '.join(SETS)}; test of a cross-validation is out of fold")] = "test",
-    tta: Annotated[str, typer.Option(help="Views that are averaged: none, hflip or 5")] = "none",
+    split: Annotated[str, OneOf(SETS), typer.Option(help="Part; test of a cross-validation is out of fold")] = "test",
+    tta: Annotated[str, OneOf(VIEWS), typer.Option(help="Views that are averaged")] = "none",
 ) -> int:
-    """Accuracy gap with interval and McNemar test, parameters, MACs, file size, latency. Writes reports/compare-<time>/."""
+    """Accuracy gap with interval and McNemar test, parameters, MACs, file size, latency. Writes reports/compare-<time>/.
+
+    Two prediction tables, of any program, are joined by key and judged as octc verify judges: at the stated margins, by
+    patient (--cluster), ending with 0 only where the claim is shown.
+    """
+    paths = Path(reference), Path(candidate)
+    if all(_is_table(path) for path in paths):
+        from octc.cli.compare_tables import compare_tables
+
+        return compare_tables(session, paths, tables, margins, written)
+    _check_runs(session, paths)
     from octc.export.compare import Job, compare_runs, write_comparison
 
     job = Job(split, tta, session.run_dir, session.data, os.environ, session)
@@ -50,6 +69,25 @@ def compare(
         if not side.latency:
             session.say(f"  no latency of {side.name}: octc export {side.facts.get('run') or 'RUN'} && octc bench")
     return 0
+
+
+def _is_table(path: Path) -> bool:
+    from octc.bench.parity.tables.read import is_table
+
+    return is_table(path) and not path.is_dir()
+
+
+def _check_runs(session: Session, paths: tuple[Path, Path]) -> None:
+    """Refuse a table beside a run, and options that tables alone have."""
+    if mixed := [path for path in paths if _is_table(path)]:
+        text = f"{mixed[0]} is a table, and the other one is none"
+        raise OctcError("OCT-E102", text, hint="two tables, or two runs or artifacts", place=str(mixed[0]))
+    own = {one.name: spelled(one) for kind in (TableOptions, ParityOptions, TableFiles) for one in described(kind)}
+    if given := [name for key, name in own.items() if session.origins.get(f"compare.{key}") == "flag"]:
+        text = f"{', '.join(given)}: runs and artifacts are put beside each other, and not judged"
+        raise OctcError(
+            "OCT-E102", text, hint="octc verify judges an artifact; tables of predictions are judged", place=given[0]
+        )
 
 
 def rows_of(found: Versus) -> list[tuple[str, ...]]:

@@ -11,6 +11,7 @@ import typer
 
 from octc.cli._app.session import Session
 from octc.core.errors import OctcError
+from octc.core.options import OneOf
 
 # shell -> how its user takes it in, for this session
 SHELLS = {
@@ -21,10 +22,8 @@ SHELLS = {
 }
 
 
-def completion(session: Session, shell: Annotated[str, typer.Argument(metavar="|".join(SHELLS), help="Which shell")]) -> int:
+def completion(session: Session, shell: Annotated[str, OneOf(SHELLS), typer.Argument(help="Which shell")]) -> int:
     """Print the completion script of a shell. Put the line that is said on stderr into the shell's start file to keep it."""
-    if shell not in SHELLS:
-        raise OctcError("OCT-E104", f"unknown shell {shell!r}", hint=f"one of: {', '.join(SHELLS)}", place="SHELL")
     name = "pwsh" if shell == "powershell" else shell
     done = subprocess.run(
         [sys.executable, "-m", "octc.cli._app.main"],

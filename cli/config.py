@@ -11,12 +11,14 @@ import typer
 
 from octc.cli._app.session import Session
 from octc.cli._app.tables import Rows
+from octc.core.data_options import DataOptions
 from octc.core.errors import OctcError
 from octc.core.files import write_bytes
-from octc.core.options import Key
+from octc.core.options import Key, keys_of
 from octc.schemas.configuration import KEYS
 
 FILE = "octc.toml"
+OF_DATA = keys_of(DataOptions)  # they have no default that would be true of every data set
 # keys that no option of a command has: their defaults
 PLAIN = {"offline": False, "data.root": None, "run.dir": "runs"}
 HEAD = """# Configuration of octc, for this folder. Above it: `--config FILE`, OCTC_<SECTION>__<KEY>, options. Below it:
@@ -92,11 +94,28 @@ def examples() -> dict[str, Any]:
         "train.standardise": taught.standardise,
         "train.calibrate": taught.calibrate,
         "train.cached_views": taught.views,
+        "train.teacher_precision": taught.teacher_precision,
+        "train.any_teacher": False,
         "export.opset": opsets()[-1],
         "bench.duration": STANDARD.duration_s,
         "bench.min_queries": STANDARD.min_queries,
         "bench.threads": usable_threads()[0],
         "bench.remote_python": PYTHON,
+        "serve.token_file": "token",
+        "serve.tls_cert": "cert.pem",
+        "serve.tls_key": "key.pem",
+        "serve.instances": 1,
+        "serve.threads": usable_threads()[0],
+        "serve.monitor": "box.sqlite",
+        "serve.uploads": "/dev/shm",
+        "serve.dicom": "OCTC@11112",
+        "serve.watch": "incoming",
+        "serve.spool": "spool",
+        "serve.report_to": "reports",
+        "serve.peers": "ORTHANC@127.0.0.1",
+        "serve.dicom_cert": "cert.pem",
+        "serve.dicom_key": "key.pem",
+        "serve.dicom_ca": "ca.pem",
         "artifact.signature": KEYS["artifact"]["signature"].choices[0],
         "artifact.trusted": "maker.pub",
     }
@@ -109,6 +128,9 @@ def template() -> str:
         lines += ["", f"[{section}]"] if section else [""]
         for name, key in keys.items():
             path = f"{section}.{name}".lstrip(".")
+            if section == "data" and name in OF_DATA:
+                lines.append(f"# {name}: as --{name.replace('_', '-')} of octc data split, where your data set needs it")
+                continue
             default = _default(path, key)
             value = json.dumps(shown[path] if default is None else default)
             lines.append(f"# {name} = {value}   # {_allowed(path, key)}")

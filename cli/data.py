@@ -11,6 +11,7 @@ import typer
 
 from octc.cli._app.session import Session
 from octc.cli._app.tables import Rows, wrapped
+from octc.core.data_options import DataOptions
 from octc.core.errors import OctcError, Several
 from octc.core.progress import counting
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from octc.datasets.audit import AuditReport
     from octc.datasets.base import Finding, Samples
 
-NAME = "name of a data set (octc data list), or a folder"
+NAME = "name of a data set (octc data list), a folder, or a table"
 
 
 def list_(session: Session) -> int:
@@ -43,6 +44,7 @@ def list_(session: Session) -> int:
 
 def check(
     session: Session,
+    options: DataOptions,
     what: Annotated[str, typer.Argument(metavar="[NAME|PATH]", help=NAME)] = "ucsd",
     near_duplicates: Annotated[
         str, typer.Option(help="what a near-duplicate across the split is: error, warn or off")
@@ -56,10 +58,15 @@ def check(
     Ends with 1 when something was found, with 3 when a file cannot be read.
     """
     from octc.datasets.audit import audit
+    from octc.datasets.reading import read_data
+    from octc.imaging.value_range import value_range_of
 
-    name, root = place_of(session, what)
-    with counting(session, "checksums") as scanned, counting(session, "images") as read:
-        report = audit(name, root, near_duplicates, expect, scanned, read)
+    name, root = place_of(session, what, options)
+    with counting(session, "checksums") as scanned:
+        samples = read_data((name, root), options, session.run_dir, session.say, scanned)
+    values = value_range_of(options.value_range)
+    with counting(session, "images") as read:
+        report = audit(name, root, near_duplicates, expect, read=read, samples=samples, values=values)
     session.report(report.to_json())
     session.result(_audit_table(report))
     session.result("\n".join(wrapped(line, session.width) for line in report.lines))
@@ -96,16 +103,20 @@ def phantom(
     session.report({"root": str(root), "images": total, "patients": 4 * people, "seed": seed, "severity": severity})
     session.result(f"{total} images of {4 * people} synthetic patients in {root}")
     chosen = "" if root == Path(str(spec_of("phantom").default_root)) else f" --data {root}"
-    session.say(f"next: octc train student --dataset phantom --recipe smoke --with-teacher{chosen}")
+    session.say(f"next: octc train student --dataset phantom --recipe smoke --with-teacher --any-teacher{chosen}")
     return 0
 
 
-def place_of(session: Session, what: str) -> tuple[str, Path]:
-    """A data set's name and root, from a name or a folder; which was chosen is said."""
+def place_of(session: Session, what: str, options: DataOptions) -> tuple[str, Path]:
+    """A data set's name and root, from a name, a folder or a table; which was chosen is said."""
     from octc.datasets.registry import DATASETS, find_root, guess_layout, spec_of
-    from octc.datasets.tree import is_folder
+    from octc.datasets.tree import has_file, is_folder
 
-    if what in DATASETS or not is_folder(Path(what)):
+    if what not in DATASETS and (has_file(Path(what)) or options.column or options.image_root):
+        root, told = Path(what), guess_layout(Path(what))
+        name = told if spec_of(told).table else "csv"
+        how = "a table"
+    elif what in DATASETS or not is_folder(Path(what)):
         name, root = spec_of(what).name, find_root(what, session.data, os.environ)
         how = "choose with --data DIR"
     else:
@@ -128,7 +139,7 @@ def tell_scan(session: Session, samples: Samples) -> None:
 def warn_notes(session: Session, notes: Iterable[Finding]) -> None:
     """Say what a scan left out, linked or wondered about."""
     for note in notes:
-        session.warn(note.code, note.message, note.place)
+        session.warn(note.code, f"{note.message}; {note.hint}" if note.code == "OCT-W223" else note.message, note.place)
 
 
 def people_cell(count: int | None) -> str:
@@ -149,6 +160,11 @@ def _say_facts(session: Session, report: AuditReport) -> None:
     sizes = [f"{size} ({count})" for size, count in report.sizes.items()]
     more = f" and {len(sizes) - 5} more" if len(sizes) > 5 else ""
     session.say(f"sizes: {', '.join(sizes[:5])}{more}")
+    for kind, one in report.values.items():
+        low, high = report.value_range or (0, 0)
+        applies = report.value_range is not None and (kind != "uint8" or high <= 255)
+        stated = f", of which {low:g} to {high:g} become black to white" if applies else ""
+        session.say(f"stored values: {one['images']:g} images hold {kind} from {one['low']:g} to {one['high']:g}{stated}")
     white = ", ".join(f"{kind} {100 * share:.0f} %" for kind, share in report.white.items())
     session.say(f"images with a white border: {white}")
     if report.release:

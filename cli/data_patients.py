@@ -9,34 +9,28 @@ import typer
 from octc.cli._app.session import Session
 from octc.cli._app.tables import Rows
 from octc.cli.data import NAME, place_of
+from octc.core.data_options import DataOptions
 from octc.core.errors import OctcError
 from octc.core.progress import counting
 
 
 def patients(
     session: Session,
+    options: DataOptions,
     what: Annotated[str, typer.Argument(metavar="[NAME|PATH]", help=NAME)] = "ucsd",
-    patients: Annotated[
-        str | None, typer.Option("--patients", metavar="unknown", help="unknown: nobody knows whose they are")
-    ] = None,
-    patient_pattern: Annotated[
-        str | None, typer.Option(metavar="REGEX", help="What is the patient in an image's path: the group, or the whole match")
-    ] = None,
-    patient_from: Annotated[
-        str | None, typer.Option(metavar="WHERE", help="folder, name (without its number), or a table with path and patient")
-    ] = None,
     save: Annotated[bool, typer.Option("--save", help="Trainings and splits of these images use the rule from now on")] = False,
 ) -> int:
     """Show the patients that a rule gives, and what looks wrong about them."""
     from octc.datasets.patient_rules import apply_rule, preview, read_rule, rule_of, wonders, words, write_rule
+    from octc.datasets.reading import reading_of
     from octc.datasets.registry import scan_dataset
 
-    rule = rule_of(patients, patient_pattern, patient_from)
+    rule = rule_of(options.patients, options.patient_pattern, options.patient_from)
     if save and rule is None:
         raise OctcError("OCT-E102", "--save needs a rule", hint="--patients unknown, --patient-pattern or --patient-from")
-    name, root = place_of(session, what)
+    name, root = place_of(session, what, options)
     with counting(session, "checksums") as step:
-        samples = scan_dataset(name, root, progress=step)
+        samples = scan_dataset(name, root, progress=step, reading=reading_of(name, options))
     kept = read_rule(session.run_dir, samples.digest)
     chosen = rule or kept
     if chosen is not None:

@@ -11,6 +11,7 @@ import typer
 from octc.cli._app.session import Session
 from octc.cli._app.tables import Rows
 from octc.cli.data import NAME, people_cell, place_of, tell_scan
+from octc.core.data_options import DataOptions
 from octc.core.progress import counting
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 def split(
     session: Session,
+    options: DataOptions,
     what: Annotated[str, typer.Argument(metavar="[NAME|PATH]", help=NAME)] = "ucsd",
     folds: Annotated[int | None, typer.Option(min=2, help="this many folds by patient, each with an inner 80/20")] = None,
     protocol: Annotated[
@@ -29,14 +31,12 @@ def split(
 ) -> int:
     """Show the split that a run with this seed trains on (by patient, where patients are known), or the folds of a
     cross-validation."""
-    from octc.datasets.patient_rules import by_saved_rule
-    from octc.datasets.registry import scan_dataset
+    from octc.datasets.reading import read_data
     from octc.datasets.released_splits import make_splits
 
-    name, root = place_of(session, what)
+    name, root = place_of(session, what, options)
     with counting(session, "checksums") as step:
-        samples = scan_dataset(name, root, progress=step)
-    samples = by_saved_rule(samples, session.run_dir, session.say)
+        samples = read_data((name, root), options, session.run_dir, session.say, step)
     tell_scan(session, samples)
     made = make_splits(samples, name, protocol, folds, seed)
     written = _write(made, Path(out)) if out else []
@@ -62,22 +62,23 @@ def split(
 
 def stats(
     session: Session,
+    options: DataOptions,
     what: Annotated[str, typer.Argument(metavar="[NAME|PATH]", help=NAME)] = "ucsd",
     seed: Annotated[int, typer.Option(min=0, help="of the split whose training part the pixels are taken from")] = 0,
 ) -> int:
     """Images and patients of each class, sizes, and the mean and deviation of the pixels (training images only)."""
-    from octc.datasets.patient_rules import by_saved_rule
-    from octc.datasets.registry import scan_dataset, spec_of
+    from octc.datasets.reading import read_data
+    from octc.datasets.registry import spec_of
     from octc.datasets.split import make_split
     from octc.datasets.statistics import read_stats
+    from octc.imaging.value_range import value_range_of
 
-    name, root = place_of(session, what)
+    name, root = place_of(session, what, options)
     with counting(session, "checksums") as step:
-        samples = scan_dataset(name, root, progress=step)
-    samples = by_saved_rule(samples, session.run_dir, session.say)
+        samples = read_data((name, root), options, session.run_dir, session.say, step)
     tell_scan(session, samples)
     with counting(session, "images") as step:
-        found = read_stats(samples, made := make_split(samples, name, seed), step)
+        found = read_stats(samples, made := make_split(samples, name, seed), step, value_range_of(options.value_range))
     if whose := made.patient_ids.warning:
         session.warn("OCT-W212", whose)
     session.report({**session.document, "root": str(root), "seed": seed, "dataset_note": spec_of(name).note, **found.to_json()})

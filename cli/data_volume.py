@@ -12,7 +12,7 @@ import typer
 from octc.cli._app.session import Session
 from octc.cli._app.tables import Rows
 from octc.core.errors import OctcError
-from octc.core.options import option
+from octc.core.options import OneOf, option
 
 if TYPE_CHECKING:
     from octc.volumes.volume import RawShape, Volume
@@ -25,7 +25,7 @@ SHAPE = re.compile(r"(\d+)x(\d+)x(\d+)")
 class VolumeOptions:
     """How a file is read."""
 
-    index: int | None = option(None, shown="Which volume of a file that holds several (from 0)", least=0)
+    index: int | None = option(None, shown="Which volume of a file that holds several (from 0)", within=(0, None))
     shape: str | None = option(None, shown="Of a file without a header", metavar="FRAMESxROWSxCOLUMNS")
     eye: str | None = option(None, shown="Eye of a file that does not name it", metavar="R|L")
     allow_cut: bool = option(False, shown="Take the whole B-scans of a file that is cut short", names=("--allow-cut",))
@@ -34,7 +34,7 @@ class VolumeOptions:
 
 def volume(
     session: Session,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="DICOM, .vol, .fda ... (docs/volumes.md)")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="DICOM, .vol, .fda ... (docs/volumes.md); - for standard input")],
     options: VolumeOptions,
     sheet: Annotated[
         Path | None, typer.Option(metavar="OUT.png", help="Write a contact sheet with order and eye on it")
@@ -43,25 +43,36 @@ def volume(
 ) -> int:
     """Show what a volume file holds, and where each fact comes from. Identity is never shown."""
     from octc.core.files import replacing
+    from octc.core.standard_input import piped
     from octc.volumes.sheet import contact_sheet
 
-    found = opened(file, options)
-    sheets = []
-    for one in found if sheet is not None else ():
-        assert sheet is not None
-        path = sheet if len(found) == 1 else sheet.with_name(f"{sheet.stem}-{one.part}{sheet.suffix}")
-        _free(path, file, force)
-        with replacing(path) as part:
-            contact_sheet(one).save(part, "PNG")
-        sheets.append(str(path))
-    session.report({"volumes": [one.to_json() for one in found], "sheets": sheets})
-    for one in found:
-        session.result(_table(one))
-        for note in one.notes:
-            session.say(f"  ! {note}")
-    for name in sheets:
-        session.result(name)
+    if sheet is not None:
+        _ending(sheet, (".png",), "--sheet", "a contact sheet is PNG")
+    with piped([str(file)]) as ((place,), kept):
+        found = opened(Path(place), options, kept)
+        sheets = []
+        for one in found if sheet is not None else ():
+            assert sheet is not None
+            path = sheet if len(found) == 1 else sheet.with_name(f"{sheet.stem}-{one.part}{sheet.suffix}")
+            _free(path, file, force)
+            with replacing(path) as part:
+                contact_sheet(one).save(part, "PNG")
+            sheets.append(str(path))
+        session.report({"volumes": [one.to_json() for one in found], "sheets": sheets})
+        for one in found:
+            session.result(_table(one))
+            for note in one.notes:
+                session.say(f"  ! {note}")
+        for name in sheets:
+            session.result(name)
     return 0
+
+
+def _ending(place: Path, endings: tuple[str, ...], name: str, what: str) -> None:
+    """Refuse the name of an output whose ending says another format than it gets."""
+    if place.suffix.lower() not in endings:
+        said = place.with_suffix(endings[0]) if endings[0] else place.with_suffix("")
+        raise OctcError("OCT-E104", f"{name} {place}: {what}", hint=f"{name} {said}", place=name)
 
 
 def convert(
@@ -69,24 +80,28 @@ def convert(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A volume of any format that is read")],
     out: Annotated[Path, typer.Option("--output", "-o", metavar="PLACE", help="A .dcm file, or a folder for pictures")],
     options: VolumeOptions,
-    to: Annotated[str, typer.Option(help="dicom (OPT, 8 bits), or png (pictures with a manifest)")] = "dicom",
+    to: Annotated[str, OneOf(FORMATS), typer.Option(help="dicom (OPT, 8 bits), or png (pictures with a manifest)")] = "dicom",
     force: Annotated[bool, typer.Option("--force", help="Replace what is there")] = False,
 ) -> int:
     """Write a volume as OPT DICOM or as pictures with a manifest. Names, dates of birth and ids do not go along."""
+    from octc.core.standard_input import piped
     from octc.volumes.writing import write_opt, write_pictures
 
-    if to not in FORMATS:
-        raise OctcError("OCT-E104", f"--to {to}", hint=f"one of: {', '.join(FORMATS)}", place="--to")
-    found = opened(file, options)
+    if to == "dicom":
+        _ending(out, (".dcm", ".dicom", ""), "--output", "OPT DICOM is written (--to png writes pictures)")
+    elif out.suffix.lower() in (".png", ".dcm", ".dicom", ".jpg", ".tif", ".tiff"):
+        _ending(out, ("",), "--output", "pictures are written into a folder")
     written = []
-    for one in found:
-        place = out if len(found) == 1 else out.with_name(f"{out.stem}-{one.part}{out.suffix}")
-        _free(place, file, force, folder=to == "png")
-        if to == "dicom":
-            write_opt(one, place)
-        else:
-            write_pictures(one, place, force=force)
-        written.append(str(place))
+    with piped([str(file)]) as ((source,), kept):
+        found = opened(Path(source), options, kept)
+        for one in found:
+            place = out if len(found) == 1 else out.with_name(f"{out.stem}-{one.part}{out.suffix}")
+            _free(place, file, force, folder=to == "png")
+            if to == "dicom":
+                write_opt(one, place)
+            else:
+                write_pictures(one, place, force=force)
+            written.append(str(place))
     session.report({"source": str(file), "format": to, "written": written})
     session.result("\n".join(written))
     return 0
@@ -115,11 +130,15 @@ def synthetic_volumes(
     return 0
 
 
-def opened(file: Path, options: VolumeOptions) -> list[Volume]:
-    """The volumes of a file, or the one that is named; the user's eye where the file names none."""
+def opened(file: Path, options: VolumeOptions, kept: Path | None = None) -> list[Volume]:
+    """The volumes of a file, or the one that is named; the user's eye where the file names none.
+
+    kept: the file that keeps the standard input; its volumes are called `-`.
+    """
     from dataclasses import replace
 
     from octc.volumes.formats import read_volume, read_volumes
+    from octc.volumes.identity import read_identity_key
     from octc.volumes.volume import Fact
 
     if options.eye not in (None, "R", "L"):
@@ -128,7 +147,7 @@ def opened(file: Path, options: VolumeOptions) -> list[Volume]:
         file = file / "volume.json"
     if not file.is_file():
         raise OctcError("OCT-E201", f"{file} is no file", hint="name a file; octc predict takes folders", place=str(file))
-    key = None if options.identity_key is None else _key(options.identity_key)
+    key = None if options.identity_key is None else read_identity_key(options.identity_key)
     shape = _shape(options.shape, options.eye)
     if options.index is None:
         found = read_volumes(file, key=key, shape=shape, allow_cut=options.allow_cut)
@@ -138,6 +157,7 @@ def opened(file: Path, options: VolumeOptions) -> list[Volume]:
     if named:
         text = f"{named[0].name} names the {named[0].laterality.value} eye, --eye says {options.eye}"
         raise OctcError("OCT-E102", text, hint="leave --eye out", place="--eye")
+    found = [replace(one, path=Path("-")) for one in found] if file == kept else found
     return [replace(one, laterality=Fact(options.eye, "the user")) if options.eye else one for one in found]
 
 
@@ -150,19 +170,6 @@ def _free(place: Path, source: Path, force: bool, *, folder: bool = False) -> No
         raise OctcError("OCT-E106", f"{place} exists", hint=hint, place=str(place))
     if folder and place.resolve() in (Path.cwd(), *Path.cwd().parents):
         raise OctcError("OCT-E106", f"{place} is the folder that this command runs in", hint="name another", place=str(place))
-
-
-def _key(path: Path) -> bytes:
-    try:
-        key = path.read_bytes().strip()
-    except OSError as error:
-        raise OctcError(
-            "OCT-E104", f"--identity-key: {error.strerror}", hint="a file that can be read", place=str(path)
-        ) from error
-    if len(key) < 16:
-        hint = f"head -c 32 /dev/urandom | base64 > {path}"
-        raise OctcError("OCT-E104", f"a key of {len(key)} bytes", hint=hint, place=str(path))
-    return key
 
 
 def _shape(text: str | None, eye: str | None) -> RawShape | None:

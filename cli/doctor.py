@@ -5,16 +5,14 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from octc.cli._app.session import Session
 from octc.core.errors import OctcError
+from octc.core.options import OneOf
 from octc.machine.checks import TARGETS, Check
-
-if TYPE_CHECKING:
-    pass
 
 SIGNS = {"ok": "✓", "info": "·", "warning": "!", "problem": "✗"}
 
@@ -22,7 +20,7 @@ SIGNS = {"ok": "✓", "info": "·", "warning": "!", "problem": "✗"}
 def doctor(
     session: Session,
     target: Annotated[
-        str | None, typer.Option(metavar="|".join(TARGETS), help="Look from the point of view of that kind of machine")
+        str | None, OneOf(TARGETS), typer.Option(help="Look from the point of view of that kind of machine")
     ] = None,
     log: Annotated[
         Path | None,
@@ -36,8 +34,8 @@ def doctor(
     from octc.train.recipes.weight_packages import PACKAGES
 
     weights = {"weights": tuple(package.module for package in PACKAGES.values())}
-    checks = examine(DoctorOptions(target, session.run_dir, session.data, session.offline, weights))
-    checks += [] if log is None else [explained(log)]
+    told = [] if log is None else explained(log)  # first: it is what was asked
+    checks = [*told, *examine(DoctorOptions(target, session.run_dir, session.data, session.offline, weights))]
     counts = Counter(check.state for check in checks)
     session.report({"target": target, "checks": [_plain(check) for check in checks], "counts": {k: counts[k] for k in SIGNS}})
     last = f"{counts['ok']} ok · {counts['warning']} warnings · {counts['problem']} problems"

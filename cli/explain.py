@@ -1,4 +1,4 @@
-"""`octc explain CODE|WORD`: what it means, why it matters, usual causes, what to do. Offline; the texts are in the package."""
+"""`octc explain CODE|RULE|WORD`: meaning, why it matters, usual causes, what to do. Offline; the texts are in the package."""
 
 from __future__ import annotations
 
@@ -26,14 +26,17 @@ TOLERANCE = "tolerance"  # the entry of K1, K2, ...: their numbers stand in runt
 
 def explain(
     session: Session,
-    word: Annotated[str | None, typer.Argument(metavar="CODE|WORD", help="OCT-E705, E705, or a word of a verdict")] = None,
+    word: Annotated[
+        str | None,
+        typer.Argument(metavar="CODE|WORD", help="OCT-E705, E705, a rule of octc lint (W26), or a word of a verdict"),
+    ] = None,
     every: Annotated[bool, typer.Option("--list", help="All codes and words")] = False,
     schema: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="The JSON Schema of what a command prints with --json, or of a file"),
     ] = None,
 ) -> int:
-    """Explain an error or warning code, a word of a verdict or a measurement, or the JSON of a command."""
+    """Explain an error or warning code, a rule of lint, a word of a verdict or a measurement, or the JSON of a command."""
     asked = [every, word is not None, schema is not None]
     if sum(asked) != 1:
         text = "give one code or word, --list or --schema NAME" + (", not several of them" if any(asked) else "")
@@ -70,7 +73,7 @@ def entry_of(word: str) -> dict[str, Any]:
         hint = f"did you mean {names[near[0]]}? octc explain {names[near[0]]}" if near else "octc explain --list"
         raise OctcError("OCT-E101", f"no such code or word: {word}", hint=hint, place="CODE|WORD")
     text = texts().get(name, {})
-    exit_code, means = CODES.get(name, (None, name.replace("_", " ")))
+    exit_code, means = CODES.get(name, (None, text.get("means", name.replace("_", " "))))
     row = _row_of(word) if name == TOLERANCE else ""
     return {
         "name": name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,23 +10,25 @@ import typer
 
 from octc.cli._app.session import Session
 from octc.core.errors import OctcError
+from octc.core.options import OneOf
 from octc.core.targets import PRECISIONS
+from octc.schemas.licences import USES
 
 if TYPE_CHECKING:
     from octc.export.run import Exported
     from octc.store.runs import Run
 
 
-def _targets() -> str:
-    from octc.export.formats import spelt_targets
+def _targets() -> Iterable[str]:
+    from octc.export.formats import FORMATS
 
-    return spelt_targets()
+    return FORMATS
 
 
 def export(  # noqa: PLR0913 - an option a parameter
     session: Session,
     run: Annotated[str | None, typer.Argument(help="Run (id, its beginning, or path); newest successful student")] = None,
-    target: Annotated[str, typer.Option(help=_targets())] = "all",
+    target: Annotated[str, OneOf((*_targets(), "all")), typer.Option(help="Engine that is to read it")] = "all",
     fp32: Annotated[bool, typer.Option("--fp32", help="FP32 only")] = False,
     fp16: Annotated[bool, typer.Option("--fp16", help="FP16 only")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="INT8 only")] = False,
@@ -53,14 +56,19 @@ def export(  # noqa: PLR0913 - an option a parameter
         Path | None,
         typer.Option("--from-artifact", metavar="DIR", help="Build the engine of a TensorRT artifact here"),
     ] = None,
+    cpu: Annotated[str, typer.Option(metavar="CPU", help="Processors that it is for: x86, arm or arm-nofp16")] = "",
+    use: Annotated[
+        str | None,
+        OneOf(USES),
+        typer.Option(help="What it is for: refused where a licence of data, weights or teachers forbids it"),
+    ] = None,
+    licences: Annotated[Path | None, typer.Option(metavar="FILE", help="What you know of licences (JSON), for --use")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and stop")] = False,
 ) -> int:
     """Write ONNX, OpenVINO, TensorRT (Q/DQ) or torch artifacts of a run."""
     precision = _precision(fp32, fp16, int8)
     from octc.export.formats import FORMATS, libraries
 
-    if target not in (*FORMATS, "all"):
-        raise OctcError("OCT-E104", f"unknown target {target!r}", hint=f"one of: {', '.join(FORMATS)}, all")
     if from_artifact is not None:
         if run is not None or precision is not None or temperature or target not in ("all", *libraries()):
             text = "--from-artifact builds the engine of one artifact: what decides what is in it does not go with it"
@@ -73,7 +81,9 @@ def export(  # noqa: PLR0913 - an option a parameter
     from octc.export.tensorrt.engines import find_backends
     from octc.stats.test_plan import ParityOptions
 
-    options = ExportOptions(opset, ptq or "", amax, temperature, allow_fallback, require_engine, session.data)
+    options = ExportOptions(
+        opset, ptq or "", amax, temperature, allow_fallback, require_engine, session.data, cpu, use, licences
+    )
     options.check([target], precision)
     by_default = [name for name, one in FORMATS.items() if not one.by_name]
     backends = find_backends(by_default if target == "all" else [target], required=require_engine)

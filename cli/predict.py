@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from octc.cli._app.session import Session
-from octc.cli.predict_rows import Asked, View, deliver
+from octc.cli.predict_archive import NO_ARCHIVE, ArchiveFlags, predict_archive
+from octc.cli.predict_rows import Asked, View, deliver, expect
 from octc.core.errors import OctcError
 
 if TYPE_CHECKING:
+    from octc.datasets.tree import Left
     from octc.runtimes.base import Runtime
     from octc.runtimes.inputs import Choice
-    from octc.runtimes.predict import Input
+    from octc.runtimes.predict import Engine, Input, Record
+    from octc.runtimes.room import Batch
+    from octc.runtimes.starting import Checked
+    from octc.stats.aggregation import Aggregation
     from octc.store.find import Found
 
 
 def predict(  # noqa: PLR0913 - an option a parameter
     session: Session,
     inputs: Annotated[
-        list[str], typer.Argument(metavar="[ARTIFACT] INPUT...", help="Images, volumes or folders; before them, the artifact")
+        list[str],
+        typer.Argument(metavar="[ARTIFACT] INPUT...", help="Images, volumes, folders, or - (stdin); first, the artifact"),
     ],
     tta: Annotated[Literal["none", "hflip", "5"], typer.Option(help="Views that are averaged")] = "none",
     format_: Annotated[
@@ -33,7 +42,9 @@ def predict(  # noqa: PLR0913 - an option a parameter
         Literal["record", "stop"], typer.Option(help="A file that cannot be read: record it and go on, or stop")
     ] = "record",
     threads: Annotated[int | None, typer.Option(help="Threads of the runtime; the usable physical cores without it")] = None,
-    batch: Annotated[int, typer.Option(help="Images that are run together, at most")] = 8,
+    batch: Annotated[
+        int | None, typer.Option(help="Images that are run together, at most; 8, halved where memory is short, without it")
+    ] = None,
     summary: Annotated[bool, typer.Option("--summary", help="How many images of each class, unlike and failed")] = False,
     least_certain: Annotated[
         int | None, typer.Option("--least-certain", metavar="N", help="Only the N images with the least certain answer")
@@ -48,11 +59,200 @@ def predict(  # noqa: PLR0913 - an option a parameter
         Path | None,
         typer.Option("--maps", metavar="DIR", help="A heat map of each answer, of the file that answered, into a new folder"),
     ] = None,
+    dicom_sr: Annotated[
+        Path | None,
+        typer.Option(
+            "--dicom-sr", metavar="DIR", help="A structured report (TID 1500) of each DICOM object, into a new folder"
+        ),
+    ] = None,
+    monitor: Annotated[
+        Path | None, typer.Option("--monitor", metavar="STORE", help="Add a sketch of each answer to this file (octc monitor)")
+    ] = None,
+    archive: ArchiveFlags = NO_ARCHIVE,
 ) -> int:
     """Classify images and volumes: probabilities of every class, label, confidence; an answer for each B-scan and each eye."""
+    _check_options(batch, least_certain, maps, tta)
+    from octc.core.standard_input import piped
+    from octc.machine.memory import check_space
+
+    check_space()
+
+    with piped(inputs) as (given, kept):
+        from octc.runtimes.inputs import choose_artifact, split_inputs
+        from octc.runtimes.piped import with_names
+        from octc.runtimes.room import BATCH
+
+        if archive != NO_ARCHIVE:
+            shown = {
+                "--format": format_ != "table", "--on-bad": on_bad != "record", "--summary": summary,
+                "--least-certain": least_certain is not None, "--maps": maps is not None, "--dicom-sr": dicom_sr is not None,
+            }  # fmt: skip
+            common = {
+                "views": tta, "batch": batch or BATCH, "threads": threads or 1, "aggregation": aggregation,
+                "allow_cut": allow_cut, "monitor": monitor,
+            }  # fmt: skip
+            named = [name for name, is_given in shown.items() if is_given]
+            return predict_archive(session, with_names(given, kept), archive, common, named)
+        place, words = split_inputs(given, session.run_dir)
+        wanted = _Wanted(
+            tta,
+            format_,
+            on_bad == "stop",
+            threads,
+            batch,
+            View(summary, least_certain),
+            aggregation,
+            allow_cut,
+            maps,
+            dicom_sr,
+            monitor,
+        )
+        choice = choose_artifact(place, session.run_dir, os.environ)
+        session.run_id = choice.run_id
+        _say_choice(session, choice)
+        return _answered(session, choice.found, with_names(words, kept), wanted, kept)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The options of the command."""
+
+    tta: str
+    format: str
+    stop: bool
+    threads: int | None
+    batch: int | None
+    view: View
+    aggregation: str | None
+    allow_cut: bool
+    maps: Path | None
+    dicom_sr: Path | None
+    monitor: Path | None
+
+
+def _answered(session: Session, found: Found, words: list[str], wanted: _Wanted, kept: Path | None) -> int:
+    """Open the artifact, classify, and write the records; the exit code. kept: the file that keeps the standard input."""
+    from octc.machine.memory import limit_words
+    from octc.runtimes.inputs import is_one_picture, log_test_images
+    from octc.runtimes.registry import choose_threads
+    from octc.runtimes.room import BATCH, Batch
+    from octc.runtimes.starting import Starting
+
+    count = choose_threads(wanted.threads)
+    if room := limit_words():
+        session.say(f"  memory         {room}")
+    batch = Batch(wanted.batch or BATCH, wanted.batch is not None, session.warn)
+    with ExitStack() as opened:
+        start = None
+        if is_one_picture(words):  # the engine is what its answer waits for
+            start = opened.enter_context(Starting(found, count, _narrowed(batch, 1, wanted)))
+        from octc.runtimes.predict import classify
+        from octc.runtimes.scans import shown_as, with_eyes
+
+        inputs = _inputs(session, found, words, wanted)
+        if start is None:
+            start = opened.enter_context(Starting(found, count, _narrowed(batch, len(inputs.items), wanted)))
+        expect(session, wanted.format)
+        asked = Asked(len(inputs.items), wanted.tta, wanted.format, wanted.stop, inputs.left_out, wanted.view, batch)
+        items, monitored = taken(inputs.items), wanted.monitor is not None
+        records = classify(start, found.artifact, items, views=wanted.tta, batch=batch, threads=count, monitored=monitored)
+        checked, records = start.with_first(records)
+        _say_checked(session, found, checked)
+        log_test_images(found, inputs.paths, session.run_dir, session)
+        if inputs.maps is not None:
+            records = _mapped(session, found, records, inputs.maps, partial(batch.run, checked.runtime), wanted)
+        answered = with_eyes(records, found.artifact, inputs.how)
+        if wanted.dicom_sr is not None:
+            from octc.runtimes.maps import new_folder
+
+            answered = _reported(found, checked.runtime, answered, (new_folder(wanted.dicom_sr), wanted.tta))
+        with _watching(found, answered, wanted.monitor) as seen:
+            return deliver(session, found, shown_as(seen, kept), asked)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What is to be answered. paths: the files; items: those, and the B-scans of volumes. how: B-scans become an eye. maps: the
+    new folder for heat maps."""
+
+    paths: list[Path]
+    items: list[Input]
+    left_out: tuple[Left, ...]
+    how: Aggregation
+    maps: Path | None
+
+
+def _inputs(session: Session, found: Found, words: list[str], wanted: _Wanted) -> _Inputs:
+    """List the inputs, and open volumes among them."""
+    from octc.runtimes.inputs import scan_inputs
+    from octc.runtimes.predict import mappings_of
+    from octc.runtimes.scans import Reading, aggregation_of, opened
+
+    paths, left_out = scan_inputs(words)
+    if left_out:
+        from octc.datasets.tree import words_left
+
+        session.say(f"left out: {words_left(left_out)}")
+    how = aggregation_of(found.artifact, wanted.aggregation)
+    if wanted.dicom_sr is not None:
+        from octc.serve.dicom.structured_report import require_dicom
+
+        require_dicom(paths)
+    items = opened(paths, Reading(wanted.allow_cut, mappings=mappings_of(found.artifact)))
+    folder = None
+    if wanted.maps is not None:
+        from octc.runtimes.maps import new_folder
+
+        folder = new_folder(wanted.maps)
+    return _Inputs(paths, items, tuple(left_out), how, folder)
+
+
+def _narrowed(batch: Batch, inputs: int, wanted: _Wanted) -> Batch:
+    """No more images at once than there are; but maps are of many places of one image."""
     from octc.imaging.preprocess import VIEWS
 
-    if not 1 <= batch <= 256:
+    if wanted.maps is None:
+        batch.size = min(batch.size, inputs * len(VIEWS[wanted.tta]))
+    return batch
+
+
+def _mapped(
+    session: Session, found: Found, records: Iterator[Record], folder: Path, run: Engine, wanted: _Wanted
+) -> Iterator[Record]:
+    """The same records, those with an answer with their heat map."""
+    from octc.runtimes.maps import MapOptions, calls_for, write_maps
+    from octc.runtimes.room import BATCH
+
+    squares = MapOptions(batch=wanted.batch or BATCH)
+    calls = calls_for(found.artifact.preprocess.size, squares)
+    session.say(f"  maps           {folder}: occlusion, {calls} runs of the network for each image")
+    return write_maps(run, found.artifact, records, folder, squares)
+
+
+@contextmanager
+def _watching(found: Found, records: Iterator[Record], store: Path | None) -> Iterator[Iterator[Record]]:
+    """The same records, added to a monitor's store where one is named."""
+    if store is None:
+        yield records
+        return
+    from octc.runtimes.monitored import watched
+    from octc.store.monitor_store import open_store
+
+    with open_store(store, make=True) as kept, closing(watched(records, found, kept)) as seen:
+        yield seen
+
+
+def _reported(found: Found, runtime: Runtime, records: Iterator[Record], where: tuple[Path, str]) -> Iterator[Record]:
+    """The same records, those of eyes with their report. where: the folder, and the views that are averaged."""
+    from octc.serve.dicom.answers import Answering
+    from octc.serve.dicom.structured_report import write_reports
+
+    engine = f"{runtime.facts['runtime']} {runtime.facts['version']}"
+    return write_reports(records, Answering.of(found.folder, found.artifact, engine, where[1]), where[0])
+
+
+def _check_options(batch: int | None, least_certain: int | None, maps: Path | None, tta: str) -> None:
+    if batch is not None and not 1 <= batch <= 256:
         raise OctcError("OCT-E104", f"--batch {batch} is out of range", hint="--batch 1 to 256", place="--batch")
     if least_certain is not None and least_certain < 1:
         hint = "--least-certain 10"
@@ -60,41 +260,6 @@ def predict(  # noqa: PLR0913 - an option a parameter
     if maps is not None and tta != "none":
         text = "a map is of one view, and --tta answers with the mean of several"
         raise OctcError("OCT-E102", text, hint="--maps DIR without --tta", place="--maps")
-    from octc.runtimes.inputs import choose_artifact, log_test_images, scan_inputs, split_inputs
-
-    place, words = split_inputs(inputs, session.run_dir)
-    choice = choose_artifact(place, session.run_dir, os.environ)
-    found = choice.found
-    session.run_id = choice.run_id
-    _say_choice(session, choice)
-    from octc.runtimes.maps import MapOptions, calls_for, new_folder, write_maps
-    from octc.runtimes.predict import classify
-    from octc.runtimes.registry import choose_threads, open_runtime
-    from octc.runtimes.scans import Reading, aggregation_of, opened, with_eyes
-
-    count, squares = choose_threads(threads), MapOptions(batch=batch)
-    paths, left_out = scan_inputs(words)
-    if left_out:
-        from octc.datasets.tree import words_left
-
-        session.say(f"left out: {words_left(left_out)}")
-    how = aggregation_of(found.artifact, aggregation)
-    inputs_read = opened(paths, Reading(allow_cut))
-    largest = batch if maps is not None else min(batch, len(inputs_read) * len(VIEWS[tta]))
-    folder = None if maps is None else new_folder(maps)
-    runtime = open_runtime(found.folder, found.artifact, threads=count, batch=largest)
-    try:
-        _check(session, found, runtime)
-        log_test_images(found, paths, session.run_dir, session)
-        asked = Asked(len(inputs_read), tta, format_, on_bad == "stop", tuple(left_out), View(summary, least_certain))
-        records = classify(runtime, found.artifact, taken(inputs_read), views=tta, batch=batch, threads=count)
-        if folder is not None:
-            calls = calls_for(found.artifact.preprocess.size, squares)
-            session.say(f"  maps           {folder}: occlusion, {calls} runs of the network for each image")
-            records = write_maps(runtime, found.artifact, records, folder, squares)
-        return deliver(session, found, with_eyes(records, found.artifact, how), asked)
-    finally:
-        runtime.close()
 
 
 def _say_choice(session: Session, choice: Choice) -> None:
@@ -106,13 +271,15 @@ def _say_choice(session: Session, choice: Choice) -> None:
         session.say(f"  passed over    {choice.passed_over}")
 
 
-def _check(session: Session, found: Found, runtime: Runtime) -> None:
-    """Decoding, resizing and computing as where the artifact was made, before anything is said of a picture."""
-    from octc.runtimes.golden import check_golden, require_golden
+def _say_checked(session: Session, found: Found, checked: Checked) -> None:
+    """Decoding, resizing and computing are as where the artifact was made; what else the golden images tell."""
+    from octc.runtimes.golden import same_answer, words_of_same
 
-    report = check_golden(found.folder, found.artifact, runtime)
-    require_golden(report, found.artifact)
-    facts = runtime.facts
+    report, facts = checked.report, checked.runtime.facts
+    if why := getattr(checked.runtime, "not_kept", ""):
+        session.warn("OCT-W905", why)
+    if (answer := same_answer(checked.golden, found.artifact)) is not None:
+        session.warn("OCT-W809", words_of_same(answer, report.images), str(found.folder))
     session.say(
         f"  ✓ golden         {report.images} images, delta over s {report.delta_over_s:.1e} (limit {report.tolerance:g}); "
         f"{facts['runtime']} {facts['version']}, {facts['threads']} threads"

@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from octc.cli._app.errors import Terminated
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from octc.datasets.tree import Left
     from octc.runtimes.answers import LeastCertain, Lines, Tally
     from octc.runtimes.predict import Record
+    from octc.runtimes.room import Batch
     from octc.store.find import Found
 
 SHOWN = 3  # warnings of one kind that are shown one by one
@@ -37,7 +39,7 @@ class View:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is requested of `total` inputs. stop: at the first that cannot be read."""
+    """What is requested of `total` inputs. stop: at the first that cannot be read. batch: how many are run together."""
 
     total: int
     tta: str = "none"
@@ -45,6 +47,7 @@ class Asked:
     stop: bool = False
     left_out: tuple[Left, ...] = ()
     view: View = field(default_factory=View)
+    batch: Batch | None = None
 
 
 @dataclass
@@ -98,26 +101,15 @@ class _Answer:
 
     def _whole(self, why: str | None) -> None:
         """The document of `--json` and `--format json`, or the table."""
-        from octc.runtimes.answers import summary_of
+        from octc.runtimes.answers import predictions
 
         artifact, total = self.found.artifact, self.asked.total
         records = self.kept if self.least is None else self.least.records()
-        named = {
-            "name": artifact.name,
-            "folder": str(self.found.folder),
-            "model": artifact.model,
-            "classes": list(self.classes),
-        }
-        document: dict[str, Any] = {
-            "artifact": {**named, "classes": list(self.classes)},
-            "tta": self.asked.tta,
-            "likeness_checked": _checked(self.found),
+        document = {
+            **predictions(artifact, str(self.found.folder), self.asked.tta, self.tally, records),
+            "batch": None if self.asked.batch is None else self.asked.batch.to_json(),
             "left_out": [asdict(one) for one in self.asked.left_out],
-            "summary": summary_of(self.tally, self.classes),
-            "inputs": total,
-            "complete": self.tally.done == total,
             "stopped_by": why,
-            "records": [record.to_json(self.classes) for record in records],
         }
         self.session.report(document)
         if self.session.json:
@@ -126,17 +118,24 @@ class _Answer:
         self.session.result(_table(records, self.classes, (total, why)) if text is None else text)
 
 
+def expect(session: Session, form: str) -> None:
+    """Import what records are going to be written with, in this form, while the engine is opened."""
+    import_module("octc.runtimes.answers")
+    if form == "table":
+        session.expect_table()
+
+
 def deliver(session: Session, found: Found, records: Iterator[Record], asked: Asked) -> int:
     """Write the records of the inputs; the exit code. Of CSV and JSON lines nothing is kept in memory, nor for a summary.
 
     Raises:
         OctcError: E801 some inputs failed; with `asked.stop` the error of the first one that did; and what `records` raises.
     """
-    from octc.runtimes.answers import LINES, LeastCertain, Tally, decision_thresholds
+    from octc.runtimes.answers import LeastCertain, Tally, decision_thresholds, lines_of
 
     count = asked.view.least_certain
     least = None if count is None else LeastCertain(count, decision_thresholds(found.artifact))
-    lines = None if session.json else LINES.get(asked.format)
+    lines = None if session.json else lines_of(asked.format, found.artifact)
     answer = _Answer(session, found, asked, Tally(asked.total), lines, least)
     if not _checked(found):
         session.warn("OCT-W803", "likeness to the training images not checked: this artifact does not know them")
@@ -198,6 +197,8 @@ def _counts(tally: Tally, classes: Sequence[str], why: str | None) -> Any:
 
 def _warn(session: Session, tally: Tally) -> None:
     """Warnings by kind; many of one kind become one line."""
+    if (alike := tally.all_alike()) is not None:
+        session.warn("OCT-W809", alike)
     for code, kind in tally.notes.items():
         if kind.count <= SHOWN:
             for text, path in kind.first:
@@ -245,7 +246,18 @@ def _cells(record: Record, classes: Sequence[str]) -> list[str]:
     label = "unlike" if record.unlike else "no answer" if record.eye and record.eye.reasons else classes[record.label or 0]
     if record.labels is not None and not record.unlike:
         label = " ".join(classes[k] for k in record.labels) or "none"
-    return [_shown(record), label, f"{record.confidence:.4f}", *cells, "; ".join(code for code, _ in record.notes)]
+    remarks = [code for code, _ in record.notes]
+    if record.decided is not None:
+        remarks += _remarks(record, classes)
+    return [_shown(record), label, f"{record.confidence:.4f}", *cells, "; ".join(remarks)]
+
+
+def _remarks(record: Record, classes: Sequence[str]) -> list[str]:
+    """What the artifact's rules say, for the last column."""
+    rules = record.decided
+    assert rules is not None
+    members = [] if rules.members is None else [f"set: {' '.join(classes[k] for k in rules.members) or 'empty'}"]
+    return [*members, *([f"refer: {', '.join(rules.why)}"] if rules.refer else [])]
 
 
 def _shown(record: Record) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from octc.cli._app.session import Session
 from octc.cli._app.tables import Rows
+from octc.core.options import OneOf
 
 if TYPE_CHECKING:
     from octc.export.ptq.compare import Row
@@ -15,11 +17,17 @@ if TYPE_CHECKING:
 COLUMNS = ("engine", "target", "agreement, %", "accuracy, %", "lost", "gained", "noise, dB", "MB", "ms")
 
 
+def _targets() -> Iterable[str]:
+    from octc.export.formats import foreign_targets
+
+    return foreign_targets()
+
+
 def ptq(
     session: Session,
     run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Student run; the newest finished one without it")] = None,
-    target: Annotated[str, typer.Option(help="onnx, openvino or all")] = "all",
-    split: Annotated[str, typer.Option(help="Images that are judged: select, or test (logged)")] = "select",
+    target: Annotated[str, OneOf(("all", *_targets())), typer.Option(help="Engine of the files")] = "all",
+    split: Annotated[str, OneOf(("select", "test")), typer.Option(help="Images that are judged (test is logged)")] = "select",
 ) -> int:
     """Compare PTQ engines: agreement with FP32, accuracy, size and latency. Publishes nothing."""
     from octc.core.optional import need_wing

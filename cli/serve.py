@@ -1,4 +1,4 @@
-"""`octc serve-config`: what a model server needs, from an artifact."""
+"""`octc serve`: artifacts as a service; `octc serve-config`: what another model server needs, from an artifact."""
 
 from __future__ import annotations
 
@@ -8,6 +8,34 @@ from typing import Annotated, Literal
 import typer
 
 from octc.cli._app.session import Session
+from octc.schemas.requests import GatewayOptions, ServeOptions
+
+
+def serve(
+    session: Session,
+    requested: ServeOptions,
+    gateway: GatewayOptions,
+    artifacts: Annotated[
+        list[str], typer.Argument(metavar="ARTIFACT...", help="Artifacts or runs; the first answers by default")
+    ],
+    check: Annotated[bool, typer.Option("--check", help="Check artifacts and options, open the doors, and end")] = False,
+) -> int:
+    """Serve artifacts until SIGTERM or Ctrl-C: KServe v2 over REST and gRPC, files in at /v1/predict, a page at /.
+
+    Listens at loopback; another address needs a token. Each artifact is checked (checksums, signature policy, golden images)
+    before the first request. --dicom and --watch take volumes and send reports. SIGHUP reads the artifacts again without
+    dropping a request. The log is JSON lines on stderr.
+    """
+    from octc.core.optional import need_wing
+
+    need_wing("serve")
+    from octc.serve.logs import start_log
+    from octc.serve.server import serve_artifacts
+
+    start_log()
+    served = serve_artifacts(artifacts, requested, gateway=gateway, check=check, reporter=session)
+    session.report({"models": [{"model": name, "version": version} for name, version in served]})
+    return 0
 
 
 def serve_config(

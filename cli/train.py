@@ -41,6 +41,7 @@ def _train(session: Session, kind: str, options: TrainOptions, task: str, dry_ru
     for module in ("torch", "timm", "safetensors", "accelerate"):
         need(module)
     from octc.cli.train_folds import say_summary
+    from octc.cli.whose import asker
     from octc.compress.jobs import new_job
     from octc.stats.task import task_of
     from octc.train.jobs.request import make_requests
@@ -49,6 +50,7 @@ def _train(session: Session, kind: str, options: TrainOptions, task: str, dry_ru
     origins = {key.removeprefix("train."): origin for key, origin in session.origins.items()}
     settings = session.settings.get("train", {})
     job = new_job(session.run_dir, session.data, session, settings=settings, origins=origins)
+    job.ask = asker(session)
     try:
         done = [one for asked in make_requests(job, kind, options, task_of(task)) for one in run_training(job, asked, dry_run)]
     finally:

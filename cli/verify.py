@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,61 +11,24 @@ import typer
 
 from octc.cli._app.session import Session
 from octc.core.errors import OctcError, Several
+from octc.core.options import described
+from octc.schemas.configuration import config_option
+from octc.schemas.verification import VerifyOptions
+from octc.stats.test_plan import ParityOptions
 
 if TYPE_CHECKING:
+    from octc.bench.parity.fleet import Fleet
     from octc.bench.parity.result import VerifyResult
 
-SETS = {"val": "select"}  # as it is typed -> as documents spell it
 
-# option of the parity plan -> its name among the origins of this command's options
-STATED = {
-    "alpha": "alpha", "margin": "margin_pp", "class_margin": "class_margin_pp", "claim": "test", "tier": "tier",
-    "ece_slack": "ece_slack", "plan_discordance": "plan_discordance", "plan_icc": "plan_icc", "auc_margin": "auc_margin",
-    "bootstrap": "bootstrap", "seed": "seed",
-}  # fmt: skip
-
-
-def verify(  # noqa: PLR0913 - an option a parameter
+def verify(
     session: Session,
+    requested: VerifyOptions,
+    margins: ParityOptions,
     bundle: Annotated[
         str | None,
         typer.Argument(metavar="[ARTIFACT]", help="Artifact, folder of artifacts, or run; newest student run"),
     ] = None,
-    against: Annotated[
-        str | None,
-        typer.Option(help="fp32 or teacher; without: fp32, and if that holds the teacher, if it is here"),
-    ] = None,
-    set_: Annotated[str, typer.Option("--set", help="test, or val (the validation set of the run)")] = "test",
-    test: Annotated[str, typer.Option(help="Claim: ni (non-inferior) or tost (equivalent)")] = "ni",
-    margin: Annotated[float, typer.Option(help="Largest acceptable loss of accuracy, percentage points")] = 1.0,
-    class_margin: Annotated[float, typer.Option(help="The same for each class's sensitivity")] = 3.0,
-    alpha: Annotated[float, typer.Option(help="Two-sided level; 0.05 gives 95 % intervals")] = 0.05,
-    tier: Annotated[str, typer.Option(help="Floor of right images against the reference, percent: 99 or 99.9")] = "99",
-    tta: Annotated[
-        str, typer.Option(help="none, hflip or 5 views: a second row beside the headline, which stays without (exit code too)")
-    ] = "none",
-    plan_discordance: Annotated[
-        float | None, typer.Option(help="Planned share of discordant images, percent (from the validation set, else 2)")
-    ] = None,
-    plan_icc: Annotated[
-        float | None, typer.Option(help="Planned correlation within a patient (from the validation set, else 0.5)")
-    ] = None,
-    ece_slack: Annotated[float, typer.Option(help="How far the calibration error may rise, as a fraction")] = 0.005,
-    auc_margin: Annotated[
-        float | None,
-        typer.Option(help="Largest acceptable loss of the mean AUC, percentage points; without it AUC decides nothing"),
-    ] = None,
-    subgroups: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="CSV: path, sha256 or patient, and columns whose values are compared apart"),
-    ] = None,
-    robustness: Annotated[
-        bool, typer.Option("--robustness", help="Also on pictures made worse: noise, speckle, brightness, blur, JPEG, resizing")
-    ] = False,
-    bootstrap: Annotated[int, typer.Option(help="Patient resamples")] = 10_000,
-    seed: Annotated[int, typer.Option(help="Seed of the resamples")] = 0,
-    require_set: Annotated[bool, typer.Option("--require-set", help="Fail where the images are not on this machine")] = False,
-    threads: Annotated[int | None, typer.Option(help="Threads of the engine (physical cores)")] = None,
     target: Annotated[
         str | None, typer.Option(help="tensorrt or tensorrt-rtx: build and judge its engines here, or judge a report")
     ] = None,
@@ -90,27 +55,18 @@ def verify(  # noqa: PLR0913 - an option a parameter
             target=target or "tensorrt",
             on_device=on_device,
             images=images,
-            margin=margin,
+            margin=margins.margin,
             allow_fallback=allow_fallback,
         )
-    from octc.bench.parity.job import VerifyOptions
+    if requested.fleet is not None:
+        return _fleet(session, requested.fleet, bundle)
+    if requested.emulate is not None:
+        return _emulate(session, requested.emulate, requested.emulate_root, bundle)
     from octc.bench.parity.verify import place_of, verify_artifacts
-    from octc.stats.test_plan import ParityOptions
 
-    share = None if plan_discordance is None else plan_discordance / 100
-    stated = frozenset(field for field, key in STATED.items() if session.origins.get(f"verify.{key}", "default") != "default")
-    margins = ParityOptions(alpha, margin, class_margin, test, tier, ece_slack, bootstrap, seed, share, plan_icc, auc_margin)
-    requested = VerifyOptions(
-        margins,
-        SETS.get(set_, set_),
-        against,
-        tta,
-        threads,
-        require_set,
-        subgroups,
-        robustness,
-        stated=stated,
-    )
+    keys = {one.name: f"verify.{config_option('verify', one.name) or one.name}" for one in described(ParityOptions)}
+    stated = frozenset(name for name, key in keys.items() if session.origins.get(key, "default") != "default")
+    requested = replace(requested, options=margins, stated=stated)
     result = verify_artifacts(bundle, requested, place_of(session.run_dir, session.data), session)
     session.run_id = result.run_id
     _show(session, result)
@@ -131,6 +87,44 @@ def _on_device(session: Session, artifact: str | None, **requested: Any) -> int:
     if result.judgement.fell_back:
         session.warn("OCT-W406", "an engine is not what was requested: the report lists the steps of the fallback")
     result.raise_if_failed()
+    return 0
+
+
+def _fleet(session: Session, folder: Path, reference: str | None) -> int:
+    """Put the documents of one artifact from many machines beside each other; ARTIFACT names the machine to compare with."""
+    from octc.bench.parity.fleet import read_fleet
+
+    return _show_fleet(session, read_fleet(folder, reference))
+
+
+def _emulate(session: Session, names: str, root: Path | None, artifact: str | None) -> int:
+    """Replay the golden images of one artifact under emulated processors, and put them beside this machine."""
+    from octc.bench.parity.emulate import emulate, names_of
+    from octc.store.find import find_artifacts
+
+    wanted = names_of(names)
+    founds, words = find_artifacts(artifact, session.run_dir, os.environ)
+    session.say(words)
+    if len(founds) > 1:
+        text = f"{len(founds)} artifacts: {', '.join(one.artifact.name for one in founds)}"
+        raise OctcError("OCT-E107", text, hint=f"octc verify {founds[0].folder} --emulate {names}", place=artifact)
+    session.say("  emulation shows answers of an instruction set, and nothing of its speed")
+    return _show_fleet(session, emulate(founds[0].folder, wanted, root, session))
+
+
+def _show_fleet(session: Session, found: Fleet) -> int:
+    """Write the matrix of machines, and print it."""
+    from octc.bench.report.fleet_report import write_fleet
+    from octc.cli._app.tables import Rows
+    from octc.store.runs import utc_now
+
+    page = write_fleet(found, session.run_dir.parent / "reports", utc_now())
+    for name in found.passed_over:
+        session.say(f"  ! {name}: no document of a verification")
+    session.report({**found.to_json(), "page": str(page)})
+    session.result(Rows(found.COLUMNS, found.table(), found.title))
+    session.result(str(page))
+    found.raise_if_failed()
     return 0
 
 

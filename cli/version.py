@@ -5,10 +5,7 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-
-def own_version() -> str:
-    """The version of octc, from its metadata."""
-    return found(("octc",)).get("octc") or "0+unknown"
+from octc.core.version import own_version
 
 
 def found(names: tuple[str, ...]) -> dict[str, str | None]:

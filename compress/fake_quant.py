@@ -1,7 +1,8 @@
 """Fake quantisation: int8 weights per output channel, int8 activations per tensor, both symmetric, straight-through gradient.
 
 Weights take codes of 7 bits, -63..63: x86 without VNNI adds pairs of uint8 * int8 products in 16 bits, where those of 8 bits
-saturate (255 * 127 * 2 > 32767) and give other answers than everywhere else. One file is then right on every processor.
+saturate (255 * 127 * 2 > 32767) and give other answers than everywhere else. One file is then right on every processor. Where
+an engine's kernels add in 32 bits everywhere, weights may take 8 bits (`QuantConv2d.widest`).
 
 Rounding is half to even, the gradient is 1 inside the range and 0 outside (torch's own kernels). Biases stay float.
 `learn_steps` turns the scales into parameters (LSQ, Esser et al. 2020, arXiv 1902.08153).
@@ -17,7 +18,8 @@ from timm.layers.padding import pad_same
 from torch import nn
 from torch.nn import functional
 
-WIDEST = 63  # code of a weight
+WIDEST = 63  # code of a weight, 7 bits
+WIDEST_OF_8_BITS = 127
 BINS = 2048
 STEP = 5
 LARGE = 1 << 16  # values; smaller maps are taken whole
@@ -28,7 +30,8 @@ class ActivationQuantiser(nn.Module):
     """Per-tensor symmetric quantiser: codes -128..127, zero-point 0, one scale.
 
     Attributes:
-        kind: "input" feeds a convolution; "residual" is a convolution's output on its way into an addition.
+        kind: "input" feeds a convolution; "residual" is a convolution's output on its way into an addition; "inner" is any
+            other tensor (placements that quantise everything).
         mode: "off" passes through, "range" and "histogram" observe (and pass through), "on" quantises.
         scale: float32 scalar; 0 until calibrated. learned: it is a parameter.
     """
@@ -62,6 +65,22 @@ class ActivationQuantiser(nn.Module):
     def step(self) -> torch.Tensor:
         """The scale as it acts: one that is learned may have crossed zero."""
         return self.scale.detach().abs().clamp_min(LEAST_SCALE) if self.learned else self.scale
+
+
+class GateQuantiser(nn.Module):
+    """The grid of a sigmoid's result that LiteRT's kernels have: codes 0..255, scale 1 / 256. Nothing is calibrated."""
+
+    scale: torch.Tensor
+    zero: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mode = "off"
+        self.register_buffer("scale", torch.tensor(1 / 256), persistent=False)
+        self.register_buffer("zero", torch.zeros((), dtype=torch.int32), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero, 0, 255) if self.mode == "on" else x
 
 
 def sampled(x: torch.Tensor) -> torch.Tensor:
@@ -106,14 +125,15 @@ def half_up(scale: torch.Tensor) -> torch.Tensor:
 
 
 class QuantConv2d(nn.Module):
-    """A convolution whose weight is fake-quantised: s_c = max(max|w_c| / 63, 1e-8), from the live weight at every step."""
+    """A convolution whose weight is fake-quantised: s_c = max(max|w_c| / widest, 1e-8), from the live weight at every step."""
 
     step: nn.Parameter | None
     plain: torch.Tensor | None
 
-    def __init__(self, conv: nn.Conv2d) -> None:
+    def __init__(self, conv: nn.Conv2d, widest: int = WIDEST) -> None:
         super().__init__()
         self.conv = conv
+        self.widest = widest
         self.same = isinstance(conv, Conv2dSame)
         self.enabled = False
         self.half_scales = False  # scales that FP16 holds exactly
@@ -142,20 +162,24 @@ class QuantConv2d(nn.Module):
 
     def weight_scale(self) -> torch.Tensor:
         """float32 [out channels]."""
-        found = self.conv.weight.detach().abs().amax(dim=(1, 2, 3)) / WIDEST if self.step is None else self.step.detach().abs()
+        found = (
+            self.conv.weight.detach().abs().amax(dim=(1, 2, 3)) / self.widest if self.step is None else self.step.detach().abs()
+        )
         scale = found.clamp_min(LEAST_SCALE)
         return half_up(scale) if self.half_scales else scale
 
     def quantised_weight(self) -> torch.Tensor:
         """The weight on its int8 grid, as float, differentiable."""
         if self.step is not None and torch.is_grad_enabled():
-            return learned_step(self.conv.weight, self.step.abs().clamp_min(LEAST_SCALE).view(-1, 1, 1, 1), -WIDEST, WIDEST)
+            return learned_step(
+                self.conv.weight, self.step.abs().clamp_min(LEAST_SCALE).view(-1, 1, 1, 1), -self.widest, self.widest
+            )
         scale = self.weight_scale()
         zero = torch.zeros(len(scale), dtype=torch.int32, device=scale.device)
-        return torch.fake_quantize_per_channel_affine(self.conv.weight, scale, zero, 0, -WIDEST, WIDEST)
+        return torch.fake_quantize_per_channel_affine(self.conv.weight, scale, zero, 0, -self.widest, self.widest)
 
     def weight_codes(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """int8 codes like the weight (-63..63), and the scales."""
+        """int8 codes like the weight (-widest..widest), and the scales."""
         scale = self.weight_scale()
-        codes = torch.round(self.conv.weight.detach() / scale.view(-1, 1, 1, 1)).clamp(-WIDEST, WIDEST).to(torch.int8)
-        return codes, scale
+        codes = torch.round(self.conv.weight.detach() / scale.view(-1, 1, 1, 1)).clamp(-self.widest, self.widest)
+        return codes.to(torch.int8), scale

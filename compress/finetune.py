@@ -14,14 +14,19 @@ from torch import fx, nn
 from torch.nn import functional
 
 from octc.compress.calibrate import observe, set_ranges
+from octc.compress.choosing import choose_kept, losses_of, room_to_gain
 from octc.compress.fake_quant import learn_steps
 from octc.compress.finetune_cached import cached_ways
-from octc.compress.placement import convolutions, counts, prepare, set_mode
+from octc.compress.placement import ENGINES, convolutions, counts, prepare, set_mode
 from octc.compress.rounding import forget_floats, round_with_compensation
 from octc.core.errors import OctcError, shorten
-from octc.datasets.base import Progress, Sample
+from octc.datasets.base import Progress, Sample, sample_ids
+from octc.datasets.calibration import MINIMUM, equal_shares
+from octc.stats.task import MULTICLASS, Answers
 from octc.train.batches.images import eval_batches
+from octc.train.distill.loading import load_teacher
 from octc.train.distill.losses import soft_loss
+from octc.train.distill.precision import in_precision
 from octc.train.loop.checkpoint import Checkpoint, load_strictly, read_checkpoint
 from octc.train.loop.evaluate import logits_of
 from octc.train.loop.fit import fit
@@ -30,10 +35,9 @@ from octc.train.loop.state import made_from
 from octc.train.loop.training import Data
 from octc.train.loop.ways import Ways
 from octc.train.networks.models import build_model, normalise
-from octc.train.recipes.config import Augment, Quantisation, Stage, plain
-from octc.train.stages import Context, facts_of, fit_options, load_data, load_teacher, preprocess_of, written
+from octc.train.recipes.config import ALWAYS, Augment, Quantisation, Stage, plain
+from octc.train.stages import Context, facts_of, fit_options, load_data, preprocess_of, written
 
-MINIMUM = 16  # calibration images
 ROUNDING = 128  # of them at most are looked at for the rounding of weights
 Near = Callable[[torch.Tensor, torch.Tensor], dict[str, float]]
 
@@ -42,12 +46,8 @@ def calibration_indices(labels: list[int], wanted: int, seed: int) -> npt.NDArra
     """Indices of a stratified draw without replacement, sorted: equal shares a class as far as the classes reach."""
     rng = np.random.default_rng([seed, 0xCA11])
     by_class = {k: rng.permutation([i for i, label in enumerate(labels) if label == k]) for k in sorted(set(labels))}
-    chosen: list[int] = []
-    rank = 0
-    while len(chosen) < min(wanted, len(labels)):
-        chosen += [int(rows[rank]) for rows in by_class.values() if rank < len(rows)]
-        rank += 1
-    return np.sort(np.array(chosen[:wanted], dtype=np.int64))
+    taken = equal_shares({k: len(rows) for k, rows in by_class.items()}, wanted)
+    return np.sort(np.array([i for k, rows in by_class.items() for i in rows[: taken[k]]], dtype=np.int64))
 
 
 def check_calibration(calibration: list[Sample], other: dict[str, tuple[Sample, ...]]) -> None:
@@ -90,7 +90,7 @@ def calibrated(
             progress(done, total)
 
     chosen = calibration_indices(list(data.labels), how.calibration, seed)
-    quantised = prepare(student, pre.size, whole).requires_grad_(True)
+    quantised = prepare(student, pre.size, whole, how.placement).requires_grad_(True)
     quantised.to(device).to(memory_format=torch.channels_last)
 
     def batches(step: int = 1) -> Iterator[torch.Tensor]:
@@ -178,6 +178,8 @@ class Tuning:
         near: how close logits are to reference logits. value: the metric that leads, of logits on the images that choose.
         metric: its name in the checkpoint's metrics. lesson: what is fitted, given the quantised network.
         kept: names of the float checkpoint's metrics that stay true.
+        losses: cross-entropy of each image [N] of logits on the images that choose; with it the loss and the gate of a network
+            decide, and whether it is tuned at all; None: it is tuned, and the metric and the nearness decide.
     """
 
     data: Callable[[Context], Data]
@@ -186,10 +188,16 @@ class Tuning:
     value: Callable[[Context, torch.Tensor, Data], float]
     lesson: Callable[[Context, Subject, fx.GraphModule], Lesson]
     kept: tuple[str, ...] = ()
+    losses: Callable[[torch.Tensor, Data], npt.NDArray[np.float64]] | None = None
 
 
 def quantise(ctx: Context, tuning: Tuning) -> Checkpoint:
-    """The qat stage of a student run: reads train/, writes qat/; the better of PTQ and QAT on the validation set is kept."""
+    """The qat stage of a student run: reads train/, writes qat/; the better of PTQ and QAT on the validation set is kept.
+
+    Where the task has losses (`Tuning.losses`), tuning begins only if calibration left something to gain, and what is kept is
+    the network with the smaller loss of those that the gate accepts against the float student; metrics "gain", and of each
+    network "val_loss", "accepted" and "word", hold the numbers.
+    """
     how, device, train = ctx.recipe.quantisation, ctx.accelerator.device, ctx.split.parts["train"]
     checkpoint, state = read_checkpoint(ctx.run.path / "train")
     student = build_model(checkpoint.model, len(checkpoint.classes), **checkpoint.model_kwargs)
@@ -205,22 +213,32 @@ def quantise(ctx: Context, tuning: Tuning) -> Checkpoint:
     data = subject.data
     reference = logits_of(student, data.val_images, data.preprocess, device)
 
-    def judge() -> dict[str, float]:
+    def judge() -> tuple[dict[str, Any], torch.Tensor]:
         set_mode(quantised, "on")
         logits = logits_of(quantised, data.val_images, data.preprocess, device)
-        return {**tuning.near(reference, logits), tuning.metric: tuning.value(ctx, logits, data)}
+        found = {**tuning.near(reference, logits), tuning.metric: tuning.value(ctx, logits, data)}
+        return {**found, **_decided(ctx, tuning, (reference, logits), data)}, logits
 
-    judged = {"ptq": judge()}
-    if how.epochs:
+    ptq, logits = judge()
+    judged = {"ptq": ptq}
+    gain = _gain(ctx, tuning, (reference, logits), data)
+    if how.epochs and (gain is None or gain["tune"] or how.start == ALWAYS):
         weights["qat"] = _tune(ctx, tuning.lesson(ctx, subject, quantised), data)
         load_strictly(quantised, weights["qat"], str(ctx.run.path / "qat"))
-        judged["qat"] = judge()
+        judged["qat"], _ = judge()
 
     def rank(name: str) -> tuple[float, float, float]:
         return judged[name][tuning.metric], *_nearness(judged[name])
 
-    best = max(sorted(judged, reverse=True), key=rank)  # equal ones: the tuned one
-    metrics = {**judged, "chosen": best, **judged[best], "val_n": len(data.val_labels)}
+    nearest = max(sorted(judged, reverse=True), key=rank)  # equal ones: the tuned one
+    best = nearest if gain is None else choose_kept(judged)
+    metrics = {
+        **judged,
+        **({} if gain is None else {"gain": gain}),
+        "chosen": best,
+        **judged[best],
+        "val_n": len(data.val_labels),
+    }
     parent = {
         "model": checkpoint.model,
         "sha256": checkpoint.sha256,
@@ -235,6 +253,31 @@ def quantise(ctx: Context, tuning: Tuning) -> Checkpoint:
         metrics={**metrics, **{name: checkpoint.metrics.get(name) for name in tuning.kept}},
     )
     return written(ctx, ctx.run.path / "qat", weights[best], new)
+
+
+def _decided(ctx: Context, tuning: Tuning, sides: tuple[torch.Tensor, torch.Tensor], data: Data) -> dict[str, Any]:
+    """The loss on val of a network, and what the gate says of it against the float student (logits of both)."""
+    if tuning.losses is None:
+        return {}
+    samples = ctx.split.parts["val"]
+    loss = float(tuning.losses(sides[1], data).mean())
+    try:
+        result = MULTICLASS.gate(
+            Answers(sample_ids(samples), samples, sides[0].numpy(), sides[1].numpy(), ctx.split.classes), None, ()
+        )
+    except OctcError as error:
+        if error.code != "OCT-E708":
+            raise
+        return {"val_loss": loss, "accepted": True, "word": "not judged: the float student is at chance"}
+    return {"val_loss": loss, "accepted": result.accepted, "word": result.word}
+
+
+def _gain(ctx: Context, tuning: Tuning, sides: tuple[torch.Tensor, torch.Tensor], data: Data) -> dict[str, Any] | None:
+    """What calibration left to gain (`room_to_gain`, of the logits of both); None where the task has no losses."""
+    if tuning.losses is None:
+        return None
+    before, after = (tuning.losses(logits, data) for logits in sides)
+    return room_to_gain(before, after, [s.patient for s in ctx.split.parts["val"]])
 
 
 def _tune(ctx: Context, lesson: Lesson, data: Data) -> dict[str, torch.Tensor]:
@@ -261,6 +304,7 @@ def _lesson(ctx: Context, subject: Subject, quantised: fx.GraphModule) -> Lesson
         teacher = None
         if folder is not None:
             teacher, _ = load_teacher(folder, ctx.split, data.preprocess, ctx.accelerator.device)
+            teacher = in_precision(teacher, ctx.recipe.distillation.teacher_precision)
         loss = anchored_loss(student, teacher, how, quantised)
     return Lesson(quantised, gentle, loss, subject.checkpoint.sha256)
 
@@ -271,7 +315,11 @@ def _accuracy(_ctx: Context, logits: torch.Tensor, data: Data) -> float:
 
 def quantise_student(ctx: Context) -> Checkpoint:
     """`quantise` of a student whose classes exclude each other. The first of its teachers teaches."""
-    return quantise(ctx, Tuning(_plain_data, closeness, "val_accuracy", _accuracy, _lesson))
+    return quantise(ctx, Tuning(_plain_data, closeness, "val_accuracy", _accuracy, _lesson, losses=_losses))
+
+
+def _losses(logits: torch.Tensor, data: Data) -> npt.NDArray[np.float64]:
+    return losses_of(logits, list(data.val_labels))
 
 
 def _plain_data(ctx: Context) -> Data:
@@ -325,8 +373,9 @@ def load_quantised(folder: Path) -> tuple[Checkpoint, fx.GraphModule]:
     """A qat checkpoint as a network with its quantisers on."""
     checkpoint, state = read_checkpoint(folder)
     plain = build_model(checkpoint.model, len(checkpoint.classes), **checkpoint.model_kwargs)
-    quantised = prepare(plain, checkpoint.preprocess.size)
-    if (checkpoint.quantisation or {}).get("learned_steps"):
+    kept = checkpoint.quantisation or {}
+    quantised = prepare(plain, checkpoint.preprocess.size, placement=kept.get("placement", ENGINES))
+    if kept.get("learned_steps"):
         learn_steps(quantised)
     load_strictly(quantised, state, str(folder))
     set_mode(quantised, "on")

@@ -7,7 +7,6 @@ and stay as they are. Features and logits that CPM and CSA read are float; the a
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import cast
 
 import torch
 from torch import nn
@@ -20,7 +19,7 @@ from octc.train.crossmodal.stages import ALIGN, eyes_of, load_eye_data, make_les
 from octc.train.crossmodal.ways import judge_by, map_of, student_ways, teacher_ways
 from octc.train.loop.checkpoint import Checkpoint, load_strictly, read_weights
 from octc.train.loop.training import Data
-from octc.train.recipes.crossmodal import CrossModal, EyeStage
+from octc.train.recipes.crossmodal import CrossModal
 from octc.train.stages import Context
 
 
@@ -40,7 +39,7 @@ def quantise_eye_student(ctx: Context) -> Checkpoint:
 
 def _data(ctx: Context) -> Data:
     recipe = recipe_of(ctx)
-    return load_eye_data(ctx, cast(EyeStage, recipe.student), ctx.split, recipe.modality)
+    return load_eye_data(ctx, recipe.student, ctx.split, recipe.modality)
 
 
 def _known(ctx: Context) -> tuple[list[str], list[str | None], str]:
@@ -57,7 +56,7 @@ def _map(ctx: Context, logits: torch.Tensor, data: Data) -> float:
 def _lesson(ctx: Context, subject: Subject, quantised: nn.Module) -> Lesson:
     """The student's own loss with a frozen teacher, on the quantised network; gentle views, a small constant-shape rate."""
     recipe, taught = recipe_of(ctx), taught_by(next(iter(ctx.teachers), None))
-    stage, how, judge = cast(EyeStage, recipe.student), recipe.quantisation, judge_by(_known(ctx))
+    stage, how, judge = recipe.student, recipe.quantisation, judge_by(_known(ctx))
     views = replace(
         stage.augment,
         rotate=min(stage.augment.rotate, 5),

@@ -5,6 +5,10 @@
 * Nothing between a convolution and its activation, nothing on biases, logits or a gate.
 * "residual" quantisers stand on convolution outputs that go into an addition. onnxruntime needs them to keep the addition in
   INT8; OpenVINO and TensorRT fuse that side and get the graph without them.
+
+That is the placement "engines". "xnnpack" is for LiteRT, whose kernels take and give codes: a quantiser behind every operator
+up to the last map (a rectifier is part of the operator in front of it), SiLU as product with a gate on the engine's own grid,
+squeeze-excite in INT8, and weights of 8 bits.
 """
 
 from __future__ import annotations
@@ -13,35 +17,56 @@ import operator
 from typing import Any
 
 import torch
+from timm.layers.activations import Sigmoid, Swish
 from torch import fx, nn
+from torch.nn import functional
 
-from octc.compress.fake_quant import ActivationQuantiser, QuantConv2d
+from octc.compress.fake_quant import WIDEST, WIDEST_OF_8_BITS, ActivationQuantiser, GateQuantiser, QuantConv2d
 from octc.compress.trace import HINT, set_module, trace_folded
 from octc.core.errors import OctcError
 
 ADDITIONS = (operator.add, operator.iadd, torch.add)
+ENGINES, XNNPACK = "engines", "xnnpack"
+PLACEMENTS = (ENGINES, XNNPACK)
+RECTIFIERS = (nn.ReLU, nn.ReLU6)
+RECTIFIER_CALLS = (torch.relu, functional.relu, functional.relu6)
+SILU_CALLS = (functional.silu,)
+SIGMOID_CALLS = (torch.sigmoid, functional.sigmoid)
+SIGMOIDS = (nn.Sigmoid, Sigmoid)
+SILUS = (nn.SiLU, Swish)
+POOLS = (nn.MaxPool2d,)
 
 
-def prepare(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...] = ()) -> fx.GraphModule:
+def prepare(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...] = (), placement: str = ENGINES) -> fx.GraphModule:
     """Trace, fold and insert quantisers (all off). Input: normalised float [N, 3, H, W]; output: logits.
 
-    The state_dict of the result loads into `prepare(build_model(...), size)` again.
+    The state_dict of the result loads into `prepare(build_model(...), size, placement=...)` again.
 
-    whole: types of modules that are not traced into and stay in float.
+    whole: types of modules that are not traced into and stay in float. placement: one of `PLACEMENTS`.
 
     Raises:
-        OctcError: E404 when the network cannot be traced, or no convolution could be quantised.
+        OctcError: E104 no such placement; E404 when the network cannot be traced, or no convolution could be quantised.
     """
+    if placement not in PLACEMENTS:
+        text = f"unknown placement of quantisers {placement!r}"
+        raise OctcError("OCT-E104", text, hint=f"one of: {', '.join(PLACEMENTS)}", place="placement")
     module = trace_folded(model, size, whole)
     convs = [node for node in module.graph.nodes if _is_spatial_conv(module, node)]
+    if placement == XNNPACK:
+        convs = [node for node in module.graph.nodes if _is_conv(module, node) and _leads_to(node, set(convs))]
     if not convs:
         raise OctcError("OCT-E404", "no convolution to quantise", hint=HINT)
     for node in convs:
         conv = module.get_submodule(str(node.target))
         if not isinstance(conv, QuantConv2d):
-            set_module(module, str(node.target), QuantConv2d(conv))  # type: ignore[arg-type]
-    _quantise_inputs(module, convs)
-    _quantise_residuals(module, convs)
+            widest = WIDEST_OF_8_BITS if placement == XNNPACK else WIDEST
+            set_module(module, str(node.target), QuantConv2d(conv, widest))  # type: ignore[arg-type]
+    if placement == XNNPACK:
+        _split_silus(module)
+        _quantise_all(module, set(convs))
+    else:
+        _quantise_inputs(module, convs)
+        _quantise_residuals(module, convs)
     try:
         module.graph.lint()
     except RuntimeError as error:  # the network looks into a convolution that is wrapped now
@@ -68,6 +93,81 @@ def _quantise_residuals(module: fx.GraphModule, convs: list[fx.Node]) -> None:
             quantiser = _insert(module, node, "residual")
             for user in additions:
                 user.replace_input_with(node, quantiser)
+
+
+def _split_silus(module: fx.GraphModule) -> None:
+    """x * sigmoid(x) in the graph, with the gate on its own grid; gates that stand there already get the grid too."""
+    for node in list(module.graph.nodes):
+        if _is_one(module, node, SILUS, SILU_CALLS):
+            source: Any = node.args[0]
+            with module.graph.inserting_before(node):
+                gate = module.graph.call_function(torch.sigmoid, (source,))
+                product = module.graph.call_function(operator.mul, (source, gate))
+            gate.meta, product.meta = dict(node.meta), dict(node.meta)
+            node.replace_all_uses_with(product)
+            module.graph.erase_node(node)
+    for node in [n for n in module.graph.nodes if _is_one(module, n, SIGMOIDS, SIGMOID_CALLS)]:
+        name = f"quant_gate_{node.name}"
+        module.add_submodule(name, GateQuantiser())
+        _insert_behind(module, node, name)
+    module.delete_all_unused_submodules()
+
+
+def _quantise_all(module: fx.GraphModule, convs: set[fx.Node]) -> None:
+    """A quantiser behind every operator whose result is a map, or on the way to a convolution."""
+    for node in [n for n in module.graph.nodes if _computes(module, n)]:
+        shape = getattr(node.meta.get("tensor_meta"), "shape", ())
+        if len(shape) != 4 or not (max(shape[2:]) > 1 or _leads_to(node, convs)):
+            continue
+        followers = list(node.users)
+        fused = (*RECTIFIERS, *POOLS)
+        if len(followers) == 1 and _is_one(module, followers[0], fused, RECTIFIER_CALLS):
+            continue  # the rectifier is part of this operator, and a pool of maxima takes codes as they are
+        if any(user in convs for user in followers):
+            kind = "input"
+        else:
+            kind = "residual" if node in convs and any(_is_addition(user) for user in followers) else "inner"
+        name = f"quant_{kind}_{node.name}"
+        module.add_submodule(name, ActivationQuantiser(kind))
+        _insert_behind(module, node, name)
+
+
+def _insert_behind(module: fx.GraphModule, node: fx.Node, name: str) -> None:
+    """A module that everything reads which read the node."""
+    readers = list(node.users)
+    with module.graph.inserting_after(node):
+        made = module.graph.call_module(name, (node,))
+    made.meta = dict(node.meta)
+    for reader in readers:
+        reader.replace_input_with(node, made)
+
+
+def _computes(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node gives values of its own that are not on a grid already."""
+    return node.op not in ("output", "get_attr") and not _is_one(module, node, (GateQuantiser, *SIGMOIDS), SIGMOID_CALLS)
+
+
+def _is_one(module: fx.GraphModule, node: fx.Node, kinds: Any, calls: Any) -> bool:
+    if node.op == "call_module":
+        return isinstance(module.get_submodule(str(node.target)), kinds)
+    return node.op == "call_function" and node.target in calls
+
+
+def _is_conv(module: fx.GraphModule, node: fx.Node) -> bool:
+    return node.op == "call_module" and isinstance(module.get_submodule(str(node.target)), nn.Conv2d)
+
+
+def _leads_to(node: fx.Node, goals: set[fx.Node]) -> bool:
+    """Whether a node is one of the goals, or something behind it is."""
+    seen: set[fx.Node] = set()
+    waiting = [node]
+    while waiting:
+        one = waiting.pop()
+        if one in goals:
+            return True
+        waiting += [user for user in one.users if user not in seen]
+        seen.update(one.users)
+    return False
 
 
 def _is_addition(node: fx.Node) -> bool:
@@ -100,10 +200,19 @@ def convolutions(module: nn.Module) -> dict[str, QuantConv2d]:
     return {name: m for name, m in module.named_modules() if isinstance(m, QuantConv2d)}
 
 
+def placement_of(module: nn.Module) -> str:
+    """The placement that a quantised network has."""
+    wide = any(conv.widest == WIDEST_OF_8_BITS for conv in convolutions(module).values())
+    return XNNPACK if wide else ENGINES
+
+
 def set_mode(module: nn.Module, mode: str, *, residual: bool = True) -> None:
     """Switch every quantiser ("off", "range", "histogram", "on"); with `residual` False the residual ones stay off."""
     for quantiser in quantisers(module).values():
-        quantiser.mode = mode if residual or quantiser.kind == "input" else "off"
+        quantiser.mode = mode if residual or quantiser.kind != "residual" else "off"
+    for part in module.modules():
+        if isinstance(part, GateQuantiser):
+            part.mode = "on" if mode == "on" else "off"
     for conv in convolutions(module).values():
         conv.enabled = mode == "on"
 
@@ -116,4 +225,5 @@ def counts(module: fx.GraphModule) -> dict[str, int]:
         "float_convolutions": floats,
         "input_quantisers": len(quantisers(module, "input")),
         "residual_quantisers": len(quantisers(module, "residual")),
+        **({"inner_quantisers": count} if (count := len(quantisers(module, "inner"))) else {}),
     }

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from octc.compress.fake_quant import WIDEST, QuantConv2d
+from octc.compress.fake_quant import QuantConv2d
 from octc.compress.placement import convolutions, set_mode
 
 DAMP = 0.1  # of the mean diagonal, added to it: keeps what few images do not show from deciding
@@ -111,7 +111,7 @@ def solved(layer: QuantConv2d, moments: torch.Tensor) -> torch.Tensor:
         errors = torch.empty(*left.shape[:2], end - start)
         for k in range(start, end):
             column = left[..., k : k + 1]
-            code = torch.round(column / scale).clamp(-WIDEST, WIDEST)
+            code = torch.round(column / scale).clamp(-layer.widest, layer.widest)
             done[..., k : k + 1] = torch.where(largest == k, given[..., k : k + 1], code * scale)
             errors[..., k - start : k - start + 1] = (column - done[..., k : k + 1]) / carry[:, None, k, k, None]
             left[..., k + 1 : end] -= errors[..., k - start : k - start + 1] * carry[:, None, k, k + 1 : end]

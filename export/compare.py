@@ -6,7 +6,6 @@ It lies on this floor because a side may be a network (torch) or an exported fil
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from octc.core.csv_files import csv_bytes
 from octc.core.errors import OctcError
-from octc.core.files import publishing, read_json, sha256_file, write_bytes, write_json
+from octc.core.files import publishing, read_json, sha256_file, stamped, write_bytes, write_json
 from octc.core.optional import need, need_wing
-from octc.core.progress import LogReporter, Reporter
+from octc.core.progress import LogReporter, Reporter, absolute
 from octc.datasets.split import SETS, read_split
 from octc.imaging.preprocess import VIEWS
 from octc.stats.two_models import CSV_COLUMNS, Side, Versus, csv_row, versus, versus_json
@@ -84,9 +83,7 @@ def compare_runs(reference: str, candidate: str, job: Job) -> Versus:
 def write_comparison(found: Versus, job: Job) -> tuple[Path, dict[str, Any]]:
     """reports/compare-<time>/ with compare.json and model_comparison.csv, never over an older one; and the document."""
     document = {"schema_version": "1.0", "time_utc": utc_now(), "split": job.split, "tta": job.tta, **versus_json(found)}
-    stem = time.strftime("compare-%Y%m%d-%H%M%S", time.gmtime())
-    reports = job.run_dir.parent / "reports"
-    folder = next(p for k in range(1000) if not (p := reports / (f"{stem}-{k}" if k else stem)).exists())
+    folder = stamped(job.run_dir.parent / "reports", "compare")
     with publishing(folder) as new:
         write_json(new / "compare.json", document)
         write_bytes(new / "model_comparison.csv", csv_bytes(CSV_COLUMNS, [csv_row(found)]))
@@ -153,15 +150,8 @@ def _evaluate(job: Job, run: Run, part: str) -> None:
     from octc.train.evaluation.assess import evaluate_run, part_of
 
     root = image_root(run, job.data, job.environ)
-    done = 0
     with job.reporter.progress(f"evaluating {run.id}", len(part_of(run, part)[1])) as step:
-
-        def tell(now: int, _total: int) -> None:
-            nonlocal done
-            step(now - done)
-            done = now
-
-        evaluate_run(run, root, part, tta=job.tta, progress=tell, command=COMMAND)
+        evaluate_run(run, root, part, tta=job.tta, progress=absolute(step), command=COMMAND)
 
 
 def _of_folds(folder: Path, split: str, tta: str) -> Side:

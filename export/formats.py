@@ -35,6 +35,8 @@ class Format:
         takes: (Made, folder) -> Made, files of it from the Q/DQ ONNX file of another library; "" where there is no such way.
         unasked: precisions that are made only when they are named. by_name: it is made only when it is named itself.
         any_network: also of a network that is not timm's.
+        placement: of quantisers, where they are set after training (`octc.compress.placement`).
+        linted: its Q/DQ is held against the rules of `octc lint`; False: it has a placement of quantisers of its own.
     """
 
     artifact: str
@@ -48,6 +50,8 @@ class Format:
     unasked: tuple[str, ...] = ()
     by_name: bool = False
     any_network: bool = True
+    placement: str = "engines"
+    linted: bool = True
 
 
 _M = "octc.export.targets:"
@@ -56,7 +60,7 @@ _TENSORRT = {"int8": f"{_M}tensorrt_int8", "fp16": f"{_M}tensorrt_fp16"}
 # FP16 scales are legal from 19 on.
 # TensorRT 10.0 documents opsets 9 to 20, 11 documents 9 to 25.
 # Unasked: FP16 files of OpenVINO run in FP32 on a CPU and are half as large; an INT8 artifact for TensorRT holds the FP16 file.
-# TensorRT for RTX compiles an engine, so it is made by name only.
+# TensorRT for RTX compiles an engine, and LiteRT wants quantisers of its own behind SiLU: they are made by name only.
 FORMATS: dict[str, Format] = {
     "onnx": Format(
         "onnx", {"fp32": f"{_M}onnx_fp32", "fp16": f"{_M}onnx_fp16", "int8": f"{_M}onnx_int8"},
@@ -73,6 +77,10 @@ FORMATS: dict[str, Format] = {
     "tensorrt-rtx": Format(
         "tensorrt", _TENSORRT, Reads(19, 19, 21, 10), encoding="half", others="half", library="tensorrt_rtx",
         checked={"tensorrt-rtx": 25}, unasked=("fp16",), by_name=True,
+    ),
+    "litert": Format(
+        "litert", {"fp32": f"{_M}litert_fp32", "int8": f"{_M}litert_int8"}, Reads(20, 18, 21, 10), encoding="residual",
+        others="residual", by_name=True, placement="xnnpack", linted=False,
     ),
     "torch": Format("torch", {"fp32": f"{_M}torch_fp32"}, any_network=False),
 }  # fmt: skip
@@ -92,7 +100,7 @@ def lint_targets(*, compiled: bool = False) -> dict[str, int | None]:
     """What `octc lint` knows -> the newest opset that is documented, None where none is; compiled: TensorRT's alone."""
     known: dict[str, int | None] = {}
     for name, one in FORMATS.items():
-        if one.reads is not None and (one.library or not compiled):
+        if one.reads is not None and one.linted and (one.library or not compiled):
             known.update({key: one.checked.get(key) for key in one.checked or (name,)})
     return known
 
@@ -100,11 +108,6 @@ def lint_targets(*, compiled: bool = False) -> dict[str, int | None]:
 def foreign_targets() -> tuple[str, ...]:
     """Targets whose INT8 files can be made by other quantisers (`octc ptq`)."""
     return tuple(name for name, one in FORMATS.items() if one.takes)
-
-
-def spelt_targets() -> str:
-    """The targets of a command line in a sentence: "onnx, openvino, ..., or all"."""
-    return f"{', '.join(FORMATS)}, or all"
 
 
 def opsets() -> range:

@@ -19,18 +19,21 @@ import torch
 from PIL import Image
 from torch import fx, nn
 
-from octc.compress.finetune import MINIMUM, calibrated
+from octc.compress.finetune import calibrated
 from octc.core.errors import OctcError, shorten
 from octc.core.files import canonical_json, sha256_bytes
 from octc.core.progress import LogReporter, Reporter
 from octc.datasets.base import Sample
+from octc.datasets.calibration import MINIMUM
 from octc.export.formats import FORMATS, choose_opset, pairs
 from octc.export.golden import choose_golden
+from octc.export.int8_speed import say_speed
 from octc.export.pipeline import Device, Published, export_artifact
 from octc.export.source import Quantised, Select, Source, quantisation_facts
 from octc.export.targets import Job, Workshop
+from octc.imaging.decode import read_image
 from octc.imaging.input_statistics import describe, fit_statistics
-from octc.imaging.preprocess import Preprocess, UInt8, read_image
+from octc.imaging.preprocess import Preprocess, UInt8
 from octc.stats.patients import patient_ids
 from octc.stats.test_plan import ParityOptions
 from octc.train.loop.checkpoint import Checkpoint, tensors_as_bytes
@@ -184,6 +187,21 @@ def export_network(
         raise OctcError("OCT-E102", text, hint="octc.quantize(..., validation=(images, labels)), or gate=None", place="gate")
     home = Path(out)
     home.mkdir(parents=True, exist_ok=True)
+    source = source_of(network, home)
+    device, tell = Device(), reporter or LogReporter()
+    done: list[Published] = []
+    with tempfile.TemporaryDirectory(dir=home, prefix=".tmp-export-") as folder:
+        shop = Workshop(source, Path(folder), network.quantised)
+        for target in targets:
+            job = Job(target, precision, choose_opset(target, None))
+            select = None if gate is None else network.select
+            done.append(export_artifact(shop, job, device, select=select, options=gate, force=force, say=tell.say))
+            say_speed(done[-1].folder, done[-1].artifact, tell, network.float_model)
+    return [one.folder for one in done]
+
+
+def source_of(network: OwnNetwork, home: Path) -> Source:
+    """What the makers of artifacts are given of a network without a run: nothing is known of data, patients and licences."""
     unknown = ("run", "teacher_run", "recipe", "dataset", "split_digest", "data_digest", "protocol")
     lineage: dict[str, Any] = {**dict.fromkeys(unknown), **patient_ids(()).to_json()}
     checkpoint = Checkpoint(
@@ -199,16 +217,7 @@ def export_network(
         weights={"source": "own network", "licence": "unknown"},
         sha256=_digest(network.float_model),
     )
-    source = Source(checkpoint, network.float_model, network.golden, home, home, lineage, network.statistics)
-    device, say = Device(), (reporter or LogReporter()).say
-    done: list[Published] = []
-    with tempfile.TemporaryDirectory(dir=home, prefix=".tmp-export-") as folder:
-        shop = Workshop(source, Path(folder), network.quantised)
-        for target in targets:
-            job = Job(target, precision, choose_opset(target, None))
-            select = None if gate is None else network.select
-            done.append(export_artifact(shop, job, device, select=select, options=gate, force=force, say=say))
-    return [one.folder for one in done]
+    return Source(checkpoint, network.float_model, network.golden, home, home, lineage, network.statistics)
 
 
 def _network(
@@ -255,7 +264,7 @@ def _prepared(images: Sequence[Any], preprocess: Preprocess) -> tuple[UInt8, lis
     """Images uint8 [N, C, S, S], the checksum of each one's pixels, and their statistics (None where too few)."""
     rows, sums, known = [], [], []
     for one in images:
-        picture = one if isinstance(one, Image.Image) else read_image(Path(one)).image
+        picture = one if isinstance(one, Image.Image) else read_image(Path(one), preprocess.value_range).image
         rows.append(preprocess.prepare(picture)[0])
         sums.append(sha256_bytes(np.ascontiguousarray(np.asarray(picture)).tobytes()))
         known.append(describe(picture.convert("L") if picture.mode not in ("L", "RGB") else picture))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,8 +17,11 @@ from octc.compress.placement import convolutions
 from octc.core.errors import OctcError
 from octc.core.files import publishing
 from octc.core.targets import processors_of
+from octc.datasets.base import sample_ids
+from octc.datasets.licences import terms_of
 from octc.export.formats import FORMATS
 from octc.export.golden import make_golden
+from octc.export.int8_speed import measure_int8
 from octc.export.ptq.engines import OWN, make_foreign
 from octc.export.sensitivity import sensitivity_of
 from octc.export.source import Quantised, Select
@@ -32,6 +36,7 @@ from octc.stats.task import Answers, task_of
 from octc.stats.test_plan import ParityOptions
 from octc.stats.verdict import GateResult, golden_part
 from octc.store.artifacts import Artifact, Golden, write_golden, write_manifest
+from octc.store.int8_speed import KEY
 from octc.store.runs import utc_now
 from octc.train.batches.images import eval_batches
 
@@ -118,6 +123,8 @@ def export_artifact(
                 facts = {"golden": report, "gate": None if result is None else result.to_json(), "ladder": list(tried)}
                 if passed and FORMATS[job.target].library:
                     facts["engine"] = device.build(temporary, artifact, job.target)
+                if passed and job.precision == "int8":
+                    facts |= _speed(shop, job, (temporary, artifact), device)
                 artifact = write_manifest(temporary, replace(artifact, details={**artifact.details, **facts}))
                 if not passed:
                     rejected = shop.source.home / REJECTED / name
@@ -142,6 +149,16 @@ def write_files(shop: Workshop, job: Job, folder: Path) -> tuple[Golden, Artifac
     artifact = _artifact(shop, job, made)
     write_usage(folder, artifact)
     return golden, write_manifest(folder, artifact)
+
+
+def _speed(shop: Workshop, job: Job, made: tuple[Path, Artifact], device: Device) -> dict[str, Any]:
+    """What INT8 costs beside FP32 on the same engine, for the details; nothing where that engine runs no FP32 file."""
+    if "fp32" not in FORMATS[job.target].makers:
+        return {}
+    if job.target not in shop.plain:
+        beside = Path(tempfile.mkdtemp(prefix=f"beside-{job.target}-", dir=shop.folder))
+        shop.plain[job.target] = beside, write_files(shop, Job(job.target, "fp32", job.opset), beside)[1]
+    return {KEY: measure_int8(made, shop.plain[job.target], device.open)}
 
 
 def _steps(shop: Workshop, job: Job, select: Select | None, say: Callable[[str], None]) -> Iterator[tuple[str, frozenset[str]]]:
@@ -173,8 +190,7 @@ def _judge(
     if select is None or logits is None:
         return report, None
     samples = select.samples
-    ids = [f"{s.sha256}:{s.path}" for s in samples]
-    answers = Answers(ids, samples, select.reference, logits, artifact.classes, artifact.details)
+    answers = Answers(sample_ids(samples), samples, select.reference, logits, artifact.classes, artifact.details)
     golden_words = f"delta over s {report.get('delta_over_s')}"
     return report, task_of(artifact.task).gate(answers, options, golden_part(bool(report["ok"]), golden_words))
 
@@ -214,9 +230,10 @@ def _artifact(shop: Workshop, job: Job, made: Made) -> Artifact:
         "versions": versions(),
         "exported": utc_now(),
     }
+    lineage["licences"] = [term.to_json() for term in terms_of(lineage, known.model)]
     known_inputs = shop.source.statistics
     task = str(known.recipe.get("task", "multiclass"))
-    details = {**made.facts, **eye_details(known.recipe, known.metrics), **temperature_facts(shop, own)}
+    details = {**made.facts, **eye_details(known.recipe, known.metrics), **temperature_facts(shop, own), **shop.more}
     if (made_for := processors_of(job.target, job.precision)) is not None:
         details["processors"] = made_for
     details["input_statistics"] = None if known_inputs is None else known_inputs.to_json()

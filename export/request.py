@@ -8,6 +8,7 @@ from pathlib import Path
 
 from octc.core.errors import OctcError
 from octc.core.progress import Reporter
+from octc.core.several import several
 from octc.export.own_network import OwnNetwork, export_network
 from octc.export.run import ExportOptions, export_run, plan_export
 from octc.stats.test_plan import ParityOptions
@@ -18,7 +19,7 @@ RUNS = Path("runs")  # where a run is looked for that is named by its id
 
 def export(
     source: OwnNetwork | Run | str | os.PathLike[str],
-    targets: Sequence[str] = ("onnx",),
+    targets: str | Sequence[str] = ("onnx",),
     precision: str = "int8",
     *,
     gate: ParityOptions | None = None,
@@ -49,7 +50,7 @@ def export(
     >>> octc.export("runs/r-0002-student-ucsd", ["onnx", "openvino"], gate=octc.Gate(margin=1))  # doctest: +SKIP
     [PosixPath('runs/r-0002-student-ucsd/artifacts/onnx-int8'), PosixPath('runs/r-0002-student-ucsd/artifacts/openvino-int8')]
     """
-    wanted = [targets] if isinstance(targets, str) else list(targets)
+    wanted = list(several(targets))
     if isinstance(source, OwnNetwork):
         if options is not None:
             text = "options are for the export of a run, and this network has none"

@@ -11,18 +11,23 @@ from typing import Any
 
 from octc.core.errors import OctcError, Several
 from octc.core.progress import LogReporter, Reporter, absolute
+from octc.datasets.licences import read_known, refuse, terms_of
+from octc.export.clinic import choice_words, choose_for_eyes, clinic_details
 from octc.export.formats import FORMATS, choose_opset, wanted
+from octc.export.int8_speed import say_speed
 from octc.export.pipeline import Device, Published, export_artifact
 from octc.export.ptq.engines import OWN, find_engine
 from octc.export.source import Quantised, RunSource, Select, calibration_work, quantise, read_select, read_source
 from octc.export.targets import Job, Workshop
 from octc.export.temperature import fold_temperatures, spell_temperatures
 from octc.export.tensorrt.engines import Backends, find_backends
+from octc.runtimes.cpu_families import require_cpu
 from octc.runtimes.tensorrt.rebuild import engine_builder, say_engine
 from octc.stats.test_plan import ParityOptions
 from octc.stats.verdict import GateResult
 from octc.store.locations import image_root
 from octc.store.runs import Run, owning
+from octc.train.networks.simplified import KEY
 
 GATE = ParityOptions()
 
@@ -38,6 +43,9 @@ class ExportOptions:
         temperature: fold the temperature that fits the validation set into the last layer (temperature scaling).
         allow_fallback: FP16 under its own name where INT8 is rejected.
         require_engine: fail unless a TensorRT engine is built.
+        cpu: processors that the artifacts are for ("x86", "arm", "arm-nofp16"): INT8 that does not run there is refused.
+        use: what the artifacts are for ("commercial"): refused where a licence of data, weights or teachers does not allow it.
+        licences: what the user knows of licences (`octc.datasets.licences.read_known`).
         data: where the images of the run lie; None: where `octc.store.locations.image_root` finds them.
     """
 
@@ -48,6 +56,9 @@ class ExportOptions:
     allow_fallback: bool = False
     require_engine: bool = False
     data: str | None = None
+    cpu: str = ""
+    use: str | None = None
+    licences: Path | None = None
 
     def check(self, targets: Sequence[str], precision: str | None) -> None:
         """Refuse what does not go together, and a quantiser that is not here, before anything is read.
@@ -111,10 +122,24 @@ def plan_export(run: Run, targets: Sequence[str], precision: str | None, options
         raise OctcError("OCT-E104", text, hint=f"one of: {', '.join(FORMATS)}, all", place="targets")
     options.check(targets, precision)
     kind = str(run.read().get("kind"))
-    chosen = dict.fromkeys(pair for target in targets for pair in wanted(target, precision, kind))
+    named = is_named(run)
+    chosen = dict.fromkeys(
+        pair
+        for target in targets
+        for pair in wanted(target, precision, kind)
+        if named or target != "all" or FORMATS[pair[0]].any_network
+    )
+    if options.cpu:
+        require_cpu(options.cpu, [(FORMATS[t].artifact, p) for t, p in chosen])
     return [
         Job(t, p, choose_opset(t, options.opset) if FORMATS[t].reads else None, engine=options.quantiser) for t, p in chosen
     ]
+
+
+def is_named(run: Run) -> bool:
+    """Whether timm builds the network of a run by its name; one that octc simplify made it does not."""
+    student = (run.read().get("recipe") or {}).get("student") or {}
+    return KEY not in student.get("model_kwargs", {})
 
 
 def check_room(place: Path, jobs: Sequence[Job], *, force: bool = False) -> None:
@@ -148,6 +173,8 @@ def export_run(
     """
     reporter = reporter or LogReporter()
     check_room(out or run.artifacts, jobs, force=force)
+    for line in require_cpu(options.cpu, [(FORMATS[j.target].artifact, j.precision) for j in jobs]) if options.cpu else ():
+        reporter.say(f"  ! {line}")
     if backends is None:
         backends = find_backends([job.target for job in jobs], required=options.require_engine)
     device = Device(build=engine_builder(backends, reporter, allow_fallback=options.allow_fallback))
@@ -155,6 +182,11 @@ def export_run(
         if recovered:
             reporter.say(recovered)
         source = read_source(run, image_root(run, options.data, os.environ))
+        if options.use is not None:
+            own = () if options.licences is None else read_known(options.licences)
+            known = source.checkpoint
+            facts = {**source.lineage, "weights": known.weights, "parent": known.parent}
+            refuse(terms_of(facts, known.model, own), options.use)
         shop = Workshop(source if out is None else replace(source, artifacts=out), Path(folder))
         select = _prepared(source, shop, jobs, options, gate, reporter)
         making = _Making(run, shop, select, gate, force, device, reporter)
@@ -190,23 +222,42 @@ def _prepared(
     """Quantise where INT8 is wanted, scale by temperature where requested; the validation set that the gate decides on."""
     int8 = [job for job in jobs if job.precision == "int8"]
     if any(job.engine in ("", OWN) for job in int8):
-        shop.quantised = _quantised(source, options, reporter)
+        shop.quantised = _quantised(source, options, reporter, _placement(int8))
     if int8 and gate is None:
         reporter.warn("OCT-W405", "no gate: INT8 is published without being judged on the validation set")
     if not options.temperature and (gate is None or not int8):
+        _for_volumes(source, shop, None, reporter)
         return None
     with reporter.progress("validation set", 2 * len(source.split.parts["val"])) as step:
         select = read_select(source, absolute(step))
     if options.temperature:
         select, shop.temperatures = fold_temperatures(shop, select)
         reporter.say(f"  temperature    {spell_temperatures(shop.temperatures)}")
+    _for_volumes(source, shop, select, reporter)
     return None if gate is None else select
 
 
-def _quantised(source: RunSource, options: ExportOptions, reporter: Reporter) -> Quantised:
+def _placement(jobs: Sequence[Job]) -> str:
+    """Where the quantisers of all jobs stand (E102 where they differ: each would need its own calibration)."""
+    found = {FORMATS[job.target].placement for job in jobs if job.engine in ("", OWN)}
+    if len(found) > 1:
+        text = "LiteRT needs its quantisers elsewhere than the other targets"
+        raise OctcError("OCT-E102", text, hint="export litert by itself, and the others in another call", place="--target")
+    return found.pop()
+
+
+def _for_volumes(source: RunSource, shop: Workshop, select: Select | None, reporter: Reporter) -> None:
+    """What the manifests keep of the training images, and of how an eye's answer is made."""
+    choice = choose_for_eyes(source, select)
+    shop.more = clinic_details(source, choice)
+    if choice is not None:
+        reporter.say(f"  eyes           {choice_words(choice)}")
+
+
+def _quantised(source: RunSource, options: ExportOptions, reporter: Reporter, placement: str) -> Quantised:
     after = bool(options.quantiser)
     with reporter.progress("calibration", calibration_work(source, after=after) or None) as step:
-        quantised = quantise(source, progress=absolute(step), after=after, amax=options.amax)
+        quantised = quantise(source, progress=absolute(step), after=after, amax=options.amax, placement=placement)
     facts, counts = quantised.facts, quantised.facts["placement"]
     how = "trained (QAT)" if facts["method"] == "qat" else "calibrated after training (PTQ)"
     trained = not after and (source.run.path / "qat").is_dir()
@@ -253,6 +304,7 @@ def _one(making: _Making, job: Job) -> Published:
     if "processors" in details:
         elsewhere = "elsewhere (Arm: Raspberry Pi, Jetson) use onnx-int8: --target onnx"
         reporter.say(f"    for {details['processors']} processors; {elsewhere}")
+    say_speed(published.folder, artifact, reporter, making.shop.source.model)
     if published.gate is not None and making.gate is not None:
         _say_gate(published.gate, making.gate, published, reporter)
     if artifact.target == "tensorrt":

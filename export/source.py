@@ -13,16 +13,18 @@ from torch import fx, nn
 from octc.compress.activation_ranges import apply_amax, read_amax
 from octc.compress.finetune import calibrated, calibration_indices, check_calibration, load_quantised, looks_of
 from octc.compress.finetune_crossmodal import decision_closeness
-from octc.compress.placement import convolutions, prepare
+from octc.compress.placement import ENGINES, convolutions, placement_of, prepare
 from octc.compress.rounding import remember_floats
 from octc.core.errors import OctcError
 from octc.core.files import canonical_json, sha256_bytes, sha256_file
 from octc.datasets.base import Progress, Sample
+from octc.datasets.pictures import read_picture
 from octc.datasets.split import Split
 from octc.export.golden import SEED, choose_golden, golden_candidates
 from octc.export.imports.run import is_imported, load_imported
+from octc.imaging.decode import Values
 from octc.imaging.input_statistics import InputStatistics, describe, fit_statistics
-from octc.imaging.preprocess import Float32, UInt8, read_image
+from octc.imaging.preprocess import Float32, UInt8
 from octc.store.runs import Run
 from octc.train.batches.images import cached_images
 from octc.train.evaluation.assess import network_of
@@ -107,7 +109,7 @@ def read_source(run: Run, root: Path) -> RunSource:
     model.eval().requires_grad_(False)
     pre = checkpoint.preprocess
     candidates = golden_candidates(split.parts["train"], len(checkpoint.classes))
-    images = np.concatenate([pre.prepare(read_image(root / s.path).image) for s in candidates])
+    images = np.concatenate([pre.prepare(read_picture(root, s, pre.value_range).image) for s in candidates])
     chosen = choose_golden([s.label for s in candidates], logits_of(model, images, pre, "cpu", batch=BATCH).numpy())
     lineage = {
         "run": run.id,
@@ -126,16 +128,16 @@ def read_source(run: Run, root: Path) -> RunSource:
         run.artifacts,
         run.path,
         lineage,
-        read_statistics(split.parts["train"], root),
+        read_statistics(split.parts["train"], root, pre.value_range),
         root=root,
         split=split,
     )
 
 
-def read_statistics(train: Sequence[Sample], root: Path) -> InputStatistics | None:
+def read_statistics(train: Sequence[Sample], root: Path, values: Values | None = None) -> InputStatistics | None:
     """Statistics of up to 256 training images, the same number of every class (a second or two)."""
     chosen = calibration_indices([s.label for s in train], DESCRIBED, SEED)
-    known = (describe(read_image(root / train[int(i)].path).image) for i in chosen)
+    known = (describe(read_picture(root, train[int(i)], values).image) for i in chosen)
     return fit_statistics([values for values in known if values is not None])
 
 
@@ -192,13 +194,20 @@ def trainable(source: Source) -> bool:
 
 
 def quantise(
-    source: RunSource, seed: int = 0, progress: Progress | None = None, *, after: bool = False, amax: Path | None = None
+    source: RunSource,
+    seed: int = 0,
+    progress: Progress | None = None,
+    *,
+    after: bool = False,
+    amax: Path | None = None,
+    placement: str = ENGINES,
 ) -> Quantised:
     """The run's quantisation-aware checkpoint, or, where it has none, octc's own calibration of the float network.
 
     Args:
         after: calibrate the float network even where there is a quantisation-aware checkpoint.
         amax: a safetensors file with activation ranges of pytorch-quantization, instead of those found here.
+        placement: of quantisers that are calibrated here; a checkpoint has its own.
 
     Raises:
         OctcError: E214 when a calibration image stands in val or test; E404 when the network cannot be quantised;
@@ -219,7 +228,8 @@ def quantise(
         kept = checkpoint.quantisation or {}
         require_disjoint(kept.get("calibration", []), source.split)
         if checkpoint.metrics.get("chosen") == "ptq" and kept.get("rounded", {}).get("chosen") == "gptq":
-            remember_floats(module, prepare(source.model, checkpoint.preprocess.size))
+            floats = prepare(source.model, checkpoint.preprocess.size, placement=placement_of(module))
+            remember_floats(module, floats)
         return Quantised(
             module, checkpoint.sha256, quantisation_facts("qat", kept, kept.get("calibration", []), checkpoint.metrics)
         )
@@ -235,7 +245,7 @@ def quantise(
         [s.path for s in chosen],
     )
     near = decision_closeness if source.checkpoint.recipe.get("task") == "multilabel" else None
-    short = replace(how, calibration=len(chosen))
+    short = replace(how, calibration=len(chosen), placement=placement)
     module, facts = calibrated(source.model, short, data, seed, progress=progress, near=near)
     told = quantisation_facts("ptq", facts, [s.sha256 for s in chosen], {})
     if amax is not None and ranges is not None:

@@ -10,11 +10,14 @@ from typing import Any
 from safetensors.torch import save
 from torch import nn
 
+from octc.compress.placement import XNNPACK, placement_of
+from octc.core.errors import OctcError
 from octc.core.files import write_bytes
 from octc.core.targets import called
 from octc.export.formats import FORMATS
 from octc.export.imports.network import OnnxNetwork
 from octc.export.lint.check import require_clean
+from octc.export.litert.write import LITERT, write_litert
 from octc.export.onnx.encoding import Encoding, encode, encoding_for
 from octc.export.onnx.float import check_batches, facts_of, read_onnx, write_onnx
 from octc.export.onnx.fp16 import write_fp16
@@ -24,7 +27,9 @@ from octc.export.source import Quantised, Source
 from octc.export.tensorrt.variants import narrow, require_agreement, write_half, write_int8
 from octc.imaging.preprocess import Float32, Preprocess
 from octc.stats.temperature import Temperature
+from octc.store.artifacts import Artifact
 from octc.train.loop.checkpoint import WEIGHTS
+from octc.train.networks.simplified import KEY
 
 ONNX = "model.onnx"
 
@@ -47,6 +52,8 @@ class Workshop:
     """ONNX files that several artifacts of one command share, each exported and checked once. `folder` is temporary.
 
     temperatures: what the last layers were divided by (export/temperature.py), of the "float" and of the "quantised" network.
+    more: details that every artifact keeps of the run's images (export/clinic.py).
+    plain: target -> folder and manifest of an FP32 artifact beside which INT8 is timed (export/int8_speed.py).
     """
 
     source: Source
@@ -54,6 +61,8 @@ class Workshop:
     quantised: Quantised | None = None
     made: dict[tuple[Any, ...], Made] = field(default_factory=dict)
     temperatures: dict[str, Temperature] = field(default_factory=dict)
+    more: dict[str, Any] = field(default_factory=dict)
+    plain: dict[str, tuple[Path, Artifact]] = field(default_factory=dict)
 
     def float_onnx(self, opset: int) -> Made:
         """The float network as FP32 ONNX; batches of 1, 2 and 5 were run."""
@@ -70,12 +79,13 @@ class Workshop:
             written = encode(self.quantised.module, encoding, opset=opset, floats=floats)
             reference = encode(self.quantised.module, encoding, floats=floats)
             made = self._write(written, reference, path, opset)
-            made.facts.update(require_clean(read_onnx(path), target, floats))
+            if FORMATS[target].linted:
+                made.facts.update(require_clean(read_onnx(path), target, floats))
             if encoding.packed:
                 made.facts.update(pack_weights(path))
             made.facts.update(
                 encoding=encoding.name,
-                weight_bits=7,
+                weight_bits=8 if placement_of(self.quantised.module) == XNNPACK else 7,
                 float_layers=sorted(floats),
                 quantisation=self.quantised.facts,
             )
@@ -187,9 +197,27 @@ def tensorrt_fp16(shop: Workshop, job: Job, folder: Path) -> Made:
     return Made("model.fp16.onnx", plain.reference, {**plain.facts, **facts})
 
 
+def litert_fp32(shop: Workshop, job: Job, folder: Path) -> Made:
+    """A LiteRT file of the float network."""
+    return _litert(shop.float_onnx(_opset(job)), folder)
+
+
+def litert_int8(shop: Workshop, job: Job, folder: Path) -> Made:
+    """A LiteRT file of the Q/DQ file, with its quantisers."""
+    return _litert(_int8(shop, job), folder, int8=True)
+
+
+def _litert(made: Made, folder: Path, *, int8: bool = False) -> Made:
+    facts = write_litert(Path(made.main_file), folder, int8=int8)
+    return Made(LITERT, made.reference, {**made.facts, **facts}, made.golden)
+
+
 def torch_fp32(shop: Workshop, job: Job, folder: Path) -> Made:
     """The weights."""
     source = shop.source
+    if KEY in source.checkpoint.model_kwargs:
+        text = "octc's eager runtime builds networks by their names in timm, and this one was simplified"
+        raise OctcError("OCT-E102", text, hint="--target onnx or --target openvino", place="--target")
     state = {name: tensor.contiguous() for name, tensor in source.model.state_dict().items()}
     write_bytes(folder / WEIGHTS, save(state))
     facts = {"model_kwargs": source.checkpoint.model_kwargs, "bytes": (folder / WEIGHTS).stat().st_size}
@@ -198,6 +226,11 @@ def torch_fp32(shop: Workshop, job: Job, folder: Path) -> Made:
 
 def _int8(shop: Workshop, job: Job) -> Made:
     assert shop.quantised is not None  # export_artifact sees to it
+    placed, meant = placement_of(shop.quantised.module), FORMATS[job.target].placement
+    if placed == XNNPACK != meant:
+        text = f"the network was tuned with quantisers where LiteRT needs them; {job.target} needs them elsewhere"
+        hint = f"octc export --int8 --target {job.target} --ptq octc calibrates for it, or --target litert"
+        raise OctcError("OCT-E102", text, hint=hint, place="--target")
     encoding = encoding_for(shop.quantised.module, job.target)
     floats = job.floats | narrow(shop.quantised.module) if FORMATS[job.target].library else job.floats
     return shop.int8_onnx(_opset(job), encoding, floats, job.target)

@@ -13,10 +13,11 @@ from octc.core.errors import OctcError
 from octc.core.files import publishing, write_bytes
 from octc.core.targets import TARGETS, Served
 from octc.core.telemetry import DEPENDENCIES
+from octc.schemas.artifact import INPUT, OUTPUT
 from octc.schemas.tensorrt_plan import LARGEST_BATCH
 from octc.store.artifacts import Artifact
 
-INPUT, OUTPUT, LABELS = "image", "logits", "labels.txt"
+LABELS = "labels.txt"
 # of the engines that Triton's back ends load
 QUIET = [f"{name}={value}" for one in DEPENDENCIES if one.module == "onnxruntime" for name, value in one.switches.items()]
 TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}

@@ -11,7 +11,7 @@ from octc.store.artifacts import USAGE, Artifact
 
 INSTALL = {
     "onnx": "numpy pillow onnxruntime", "openvino": "numpy pillow openvino", "torch": "numpy pillow torch timm safetensors",
-    "tensorrt": "numpy pillow onnxruntime",
+    "tensorrt": "numpy pillow onnxruntime", "litert": "numpy pillow ai-edge-litert",
 }  # fmt: skip
 RESIZE = " A resize without antialiasing (OpenCV, torch by default) changes the answers."
 RESEARCH = (
@@ -34,7 +34,9 @@ def write_usage(folder: Path, artifact: Artifact) -> None:
 def usage_text(folder: Path, artifact: Artifact) -> str:
     """The text of USE.md, with one block of Python that prints the probability of every class of one image."""
     pre, found = artifact.preprocess, read_graph_input(folder, artifact)
-    shape = f"[N, {pre.channels}, {pre.size}, {pre.size}]"
+    last = artifact.target == "litert"
+    sides = (pre.size, pre.size, pre.channels) if last else (pre.channels, pre.size, pre.size)
+    shape = f"[N, {', '.join(map(str, sides))}]"
     fed = "the network below, float32, normalised as shown" if found is None else f"`{found.name}`, {found.type} {shape}"
     several = artifact.task == "multilabel"
     thresholds = thresholds_of(artifact.details, len(artifact.classes))
@@ -51,6 +53,7 @@ def usage_text(folder: Path, artifact: Artifact) -> str:
         "",
         f"- Feed: {fed}. N is the number of images.{values}",
         f"- Image: {mode}, resized to {pre.size} x {pre.size} with Pillow's antialiased {pre.resize} `Image.resize`.{RESIZE}",
+        *([_range(artifact)] if pre.value_range else []),
         *([_clahe(artifact)] if pre.clahe else []),
         f"- Result: logits, float32 [N, {len(artifact.classes)}]; {answer}.",
         f"- Classes, in this order: {', '.join(artifact.classes)}.",
@@ -68,6 +71,32 @@ def usage_text(folder: Path, artifact: Artifact) -> str:
         "```",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _range(artifact: Artifact) -> str:
+    low, high = artifact.preprocess.value_range or (0.0, 0.0)
+    kinds = "every grey or RGB image" if high <= 255 else "grey images of more than 8 bits (8-bit images as they are)"
+    return f"- Stored values: of {kinds}, {low:.10g} becomes 0 and {high:.10g} becomes 255; what lies outside is cut off."
+
+
+def _opened(artifact: Artifact, mode: str, here: str) -> list[str]:
+    """Lines from a file to `image`: by the value range that the network was trained with, else deep grey from the whole of its
+    scale. here: the comment of CLAHE."""
+    deep, stretch = 'image.mode in ("I", "F") or image.mode.startswith("I;16")', artifact.preprocess.value_range
+    if stretch is None:
+        x = 'np.asarray(image).astype(float) * (255 if image.mode == "F" else 255 / 65535)'
+        shallow = ""
+    else:
+        low, high = stretch
+        x = f"(np.asarray(image).astype(float) - {low:.10g}) * 255 / {high - low:.10g}"
+        shallow = ' or image.mode in ("L", "RGB")' if high <= 255 else ""
+    return [
+        "image = Image.open(sys.argv[1])",
+        f"if {deep}{shallow}:",
+        f"    x = {x}",
+        "    image = Image.fromarray(np.rint(x.clip(0, 255)).astype(np.uint8))",
+        f'image = image.convert("{mode}"){here}',
+    ]
 
 
 def _clahe(artifact: Artifact) -> str:
@@ -89,7 +118,7 @@ def _code(artifact: Artifact) -> list[str]:
         "import numpy as np",
         "from PIL import Image",
         f"classes = {list(artifact.classes)!r}",
-        f'image = Image.open(sys.argv[1]).convert("{mode}"){here}',
+        *_opened(artifact, mode, here),
         f"x = np.ascontiguousarray(np.asarray(image.resize(({pre.size}, {pre.size}), {resample})){axes})",
         *_engine(artifact, file),
         *(SIGMOID if artifact.task == "multilabel" else SOFTMAX),
@@ -105,6 +134,15 @@ def _engine(artifact: Artifact, file: str) -> list[str]:
             "import openvino as ov",
             f'network = ov.Core().compile_model("{file}", "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})',
             "logits = network(x)[0][0].astype(float)",
+        ]
+    if artifact.target == "litert":
+        return [
+            "from ai_edge_litert.interpreter import Interpreter",
+            f'network = Interpreter("{file}", num_threads=1)',
+            "network.allocate_tensors()",
+            'network.set_tensor(network.get_input_details()[0]["index"], np.ascontiguousarray(x.transpose(0, 2, 3, 1)))',
+            "network.invoke()",
+            'logits = network.get_tensor(network.get_output_details()[0]["index"])[0].astype(float)',
         ]
     if artifact.target == "torch":
         mean, std = (list(values) for values in (artifact.preprocess.mean, artifact.preprocess.std))

@@ -18,28 +18,52 @@ from typing import TYPE_CHECKING, Any
 from octc.core.telemetry import keep_quiet
 
 if TYPE_CHECKING:
-    from octc.bench.parity.job import VerifyOptions as VerifyOptions
+    from octc.archive.job import ArchiveOptions as ArchiveOptions
+    from octc.archive.job import ArchiveResult as ArchiveResult
+    from octc.archive.job import predict_archive as predict_archive
+    from octc.bench.monitor.job import MonitorOptions as MonitorOptions
+    from octc.bench.monitor.job import monitor_box as monitor
     from octc.bench.parity.result import VerifyResult as VerifyResult
+    from octc.bench.parity.tables.compare import TablesCompared as TablesCompared
+    from octc.bench.parity.tables.compare import compare_files as compare_files
     from octc.bench.parity.verify import verify_artifact as verify
     from octc.bench.report.job import report_run as report
     from octc.bench.timing.job import BenchResult as BenchResult
     from octc.bench.timing.job import bench_artifacts as bench
     from octc.compress.jobs import train_network as train
+    from octc.compress.simplify.job import simplify_run as simplify_run
+    from octc.compress.simplify.network import Simplification as Simplification
+    from octc.compress.simplify.network import SimplifiedNetwork as SimplifiedNetwork
+    from octc.compress.simplify.network import rebuild_network as rebuild_simplified
+    from octc.compress.simplify.network import simplify_network as simplify
     from octc.core.errors import OctcError as OctcError
     from octc.core.import_options import ImportOptions as ImportOptions
+    from octc.export.decision import fit_rules as fit_rules
     from octc.export.imports.importing import Imported as Imported
     from octc.export.imports.importing import import_model as import_model
+    from octc.export.latency import latency_of as latency_of
     from octc.export.own_network import OwnNetwork as OwnNetwork
     from octc.export.own_network import QuantizeOptions as QuantizeOptions
     from octc.export.own_network import quantize_network as quantize
+    from octc.export.reference import fit_reference as fit_reference
     from octc.export.request import export as export
     from octc.export.run import ExportOptions as ExportOptions
+    from octc.export.search.job import SearchResult as SearchResult
+    from octc.export.search.job import search_student as search
     from octc.imaging.preprocess import Preprocess as Preprocess
     from octc.runtimes.model import Model as Model
     from octc.runtimes.model import Prediction as Prediction
     from octc.runtimes.model import load as load
+    from octc.schemas.comparing import TableOptions as TableOptions
     from octc.schemas.requests import BenchOptions as BenchOptions
     from octc.schemas.requests import ReportOptions as ReportOptions
+    from octc.schemas.requests import ServeOptions as ServeOptions
+    from octc.schemas.rules import PointOptions as PointOptions
+    from octc.schemas.rules import SetOptions as SetOptions
+    from octc.schemas.search import SearchOptions as SearchOptions
+    from octc.schemas.simplifying import SimplifyOptions as SimplifyOptions
+    from octc.schemas.verification import VerifyOptions as VerifyOptions
+    from octc.serve.server import serve_artifacts as serve
     from octc.stats.tables import TableComparison as TableComparison
     from octc.stats.tables import compare_tables as compare
     from octc.stats.test_plan import ParityOptions as Gate
@@ -48,10 +72,13 @@ keep_quiet()  # before any dependency is imported, in every program that imports
 
 # public name -> module and the name there ("": the package itself, which can be called)
 _HOME = {
+    "ArchiveOptions": ("octc.archive.job", "ArchiveOptions"),
+    "ArchiveResult": ("octc.archive.job", "ArchiveResult"),
     "BenchOptions": ("octc.schemas.requests", "BenchOptions"),
     "BenchResult": ("octc.bench.timing.job", "BenchResult"),
     "ReportOptions": ("octc.schemas.requests", "ReportOptions"),
-    "VerifyOptions": ("octc.bench.parity.job", "VerifyOptions"),
+    "ServeOptions": ("octc.schemas.requests", "ServeOptions"),
+    "VerifyOptions": ("octc.schemas.verification", "VerifyOptions"),
     "VerifyResult": ("octc.bench.parity.result", "VerifyResult"),
     "bench": ("octc.bench", ""),
     "report": ("octc.bench.report.job", "report_run"),
@@ -64,17 +91,40 @@ _HOME = {
     "OctcError": ("octc.core.errors", "OctcError"),
     "OwnNetwork": ("octc.export.own_network", "OwnNetwork"),
     "Prediction": ("octc.runtimes.model", "Prediction"),
+    "PointOptions": ("octc.schemas.rules", "PointOptions"),
+    "SetOptions": ("octc.schemas.rules", "SetOptions"),
+    "MonitorOptions": ("octc.bench.monitor.job", "MonitorOptions"),
+    "monitor": ("octc.bench.monitor.job", "monitor_box"),
+    "fit_reference": ("octc.export.reference", "fit_reference"),
+    "fit_rules": ("octc.export.decision", "fit_rules"),
     "Preprocess": ("octc.imaging.preprocess", "Preprocess"),
     "QuantizeOptions": ("octc.export.own_network", "QuantizeOptions"),
+    "TableOptions": ("octc.schemas.comparing", "TableOptions"),
+    "TablesCompared": ("octc.bench.parity.tables.compare", "TablesCompared"),
+    "compare_files": ("octc.bench.parity.tables.compare", "compare_files"),
     "TableComparison": ("octc.stats.tables", "TableComparison"),
     "compare": ("octc.stats.tables", "compare_tables"),
     "export": ("octc.export", ""),
     "import_model": ("octc.export.imports.importing", "import_model"),
     "load": ("octc.runtimes.model", "load"),
+    "predict_archive": ("octc.archive.job", "predict_archive"),
     "quantize": ("octc.export.own_network", "quantize_network"),
+    "latency_of": ("octc.export.latency", "latency_of"),
+    "rebuild_simplified": ("octc.compress.simplify.network", "rebuild_network"),
+    "SearchOptions": ("octc.schemas.search", "SearchOptions"),
+    "SearchResult": ("octc.export.search.job", "SearchResult"),
+    "search": ("octc.export.search.job", "search_student"),
+    "serve": ("octc.serve", ""),
+    "Simplification": ("octc.compress.simplify.network", "Simplification"),
+    "SimplifiedNetwork": ("octc.compress.simplify.network", "SimplifiedNetwork"),
+    "SimplifyOptions": ("octc.schemas.simplifying", "SimplifyOptions"),
+    "simplify": ("octc.compress.simplify.network", "simplify_network"),
+    "simplify_run": ("octc.compress.simplify.job", "simplify_run"),
     "train": ("octc.train", ""),
 }
 __all__ = [
+    "ArchiveOptions",
+    "ArchiveResult",
     "BenchOptions",
     "BenchResult",
     "ExportOptions",
@@ -82,22 +132,44 @@ __all__ = [
     "ImportOptions",
     "Imported",
     "Model",
+    "MonitorOptions",
     "OctcError",
     "OwnNetwork",
+    "PointOptions",
     "Prediction",
     "Preprocess",
     "QuantizeOptions",
     "ReportOptions",
+    "SearchOptions",
+    "SearchResult",
+    "ServeOptions",
+    "SetOptions",
+    "Simplification",
+    "SimplifiedNetwork",
+    "SimplifyOptions",
     "TableComparison",
+    "TableOptions",
+    "TablesCompared",
     "VerifyOptions",
     "VerifyResult",
     "bench",
     "compare",
+    "compare_files",
     "export",
+    "fit_reference",
+    "fit_rules",
     "import_model",
+    "latency_of",
     "load",
+    "monitor",
+    "predict_archive",
     "quantize",
+    "rebuild_simplified",
     "report",
+    "search",
+    "serve",
+    "simplify",
+    "simplify_run",
     "train",
     "verify",
 ]

@@ -5,17 +5,20 @@ from __future__ import annotations
 import heapq
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from octc.core.csv_files import csv_line
 from octc.core.errors import OctcError, shorten
 from octc.runtimes.predict import Record
+from octc.stats.deciding import KEY
 from octc.stats.multilabel import thresholds_of
 from octc.store.artifacts import Artifact
 
 NAMED = 11  # paths that are remembered of one kind: one more than a line shows
+MANY, ALIKE = 8, 1e-3  # answers from so many images on that differ by no more than this are no answers
 INCOMPLETE = "incomplete"  # status of the row that says so
 
 
@@ -51,6 +54,9 @@ class Tally:
     none: int = 0  # where classes do not exclude each other: images in which no class reaches its threshold
     classes: dict[int, int] = field(default_factory=dict)  # images of each class
     eyes: int = 0  # answers for eyes, which are counted for themselves
+    lowest: list[float] = field(default_factory=list)  # smallest and largest probability of each class
+    highest: list[float] = field(default_factory=list)
+    answered: int = 0  # images with probabilities
 
     def add(self, record: Record) -> None:
         if record.eye is not None:
@@ -58,6 +64,7 @@ class Tally:
             self._note(record)
             return
         self.done += 1
+        self._spread(record.probabilities)
         if record.error is None and record.unlike:
             self.unlike += 1
         elif record.error is None:
@@ -69,6 +76,21 @@ class Tally:
         if record.error is not None:
             self.error = self.error or record.error
             self.failed.add(record.error.message, f"{record.name} ({record.error.code})")
+
+    def _spread(self, probabilities: Sequence[float] | None) -> None:
+        if probabilities is not None:
+            self.answered += 1
+            self.lowest = list(map(min, probabilities, self.lowest or probabilities))
+            self.highest = list(map(max, probabilities, self.highest or probabilities))
+
+    def all_alike(self) -> str | None:
+        """That the network does not tell these images apart, in words (OCT-W809); None where it does, or there are few."""
+        apart = max((high - low for low, high in zip(self.lowest, self.highest, strict=True)), default=1.0)
+        if self.answered < MANY or apart > ALIKE:
+            return None
+        return (
+            f"{self.answered} images, and their probabilities differ by at most {apart:.1g}: this network does not look at them"
+        )
 
     def _note(self, record: Record) -> None:
         for code, text in record.notes:
@@ -119,6 +141,11 @@ def decision_thresholds(artifact: Artifact) -> Sequence[float] | None:
     return thresholds_of(artifact.details, len(artifact.classes)) if artifact.task == "multilabel" else None
 
 
+def has_rules(artifact: Artifact) -> bool:
+    """Whether records have a set and whether to refer: the artifact has decision rules."""
+    return KEY in artifact.details
+
+
 def summary_of(tally: Tally, classes: Sequence[str]) -> dict[str, Any]:
     """How many images got each class, are unlike the training images, or failed."""
     return {
@@ -130,25 +157,49 @@ def summary_of(tally: Tally, classes: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def predictions(artifact: Artifact, folder: str, tta: str, tally: Tally, records: Iterable[Record]) -> dict[str, Any]:
+    """The document of `octc predict` (`octc.schemas.predict.Predictions`), of all inputs; folder: as it is to be named."""
+    return {
+        "artifact": {"name": artifact.name, "folder": folder, "model": artifact.model, "classes": list(artifact.classes)},
+        "tta": tta,
+        "likeness_checked": artifact.details.get("input_statistics") is not None,
+        "left_out": [],
+        "summary": summary_of(tally, artifact.classes),
+        "inputs": tally.total,
+        "complete": tally.done == tally.total,
+        "stopped_by": None,
+        "records": [record.to_json(artifact.classes) for record in records],
+    }
+
+
 def unfinished(why: str, total: int) -> str:
     return f"{why}: not all of {total} inputs are here"
 
 
-def _csv_head(classes: Sequence[str]) -> str:
-    return csv_line(["file", "status", "label", "confidence", *(f"p_{name}" for name in classes), "distance", "notes", "error"])
+RULED = ("set", "refer")  # columns of an artifact with decision rules, the last ones
 
 
-def _csv_row(record: Record, classes: Sequence[str]) -> str:
+def _csv_head(classes: Sequence[str], more: Sequence[str] = ()) -> str:
+    columns = ["file", "status", "label", "confidence", *(f"p_{name}" for name in classes), "distance", "notes", "error"]
+    return csv_line([*columns, *more])
+
+
+def _csv_row(record: Record, classes: Sequence[str], more: Sequence[str] = ()) -> str:
     value = record.to_json(classes)
     numbers = record.probabilities or [None] * len(classes)
     notes = "; ".join(f"{code} {text}" for code, text in record.notes)
     error = None if record.error is None else f"{record.error.code} {record.error.message}"
     first = [record.name, value["status"], value["label"], record.confidence]
-    return csv_line([*first, *numbers, value["distance"], notes, error])
+    return csv_line([*first, *numbers, value["distance"], notes, error, *(_cell(value.get(name)) for name in more)])
 
 
-def _csv_mark(why: str, total: int, classes: Sequence[str]) -> str:
-    return csv_line([None, INCOMPLETE, *[None] * (len(classes) + 4), unfinished(why, total)])
+def _cell(value: Any) -> Any:
+    """A set as its classes, whether to refer as true or false."""
+    return " ".join(value) if isinstance(value, list) else str(value).lower() if isinstance(value, bool) else value
+
+
+def _csv_mark(why: str, total: int, classes: Sequence[str], more: Sequence[str] = ()) -> str:
+    return csv_line([None, INCOMPLETE, *[None] * (len(classes) + 4), unfinished(why, total), *[None] * len(more)])
 
 
 def _json_row(record: Record, classes: Sequence[str]) -> str:
@@ -160,3 +211,9 @@ def _json_mark(why: str, total: int, _classes: Sequence[str]) -> str:
 
 
 LINES = {"csv": Lines(_csv_head, _csv_row, _csv_mark), "jsonl": Lines(lambda _classes: "", _json_row, _json_mark)}
+RULED_LINES = {**LINES, "csv": Lines(*(partial(one, more=RULED) for one in (_csv_head, _csv_row, _csv_mark)))}
+
+
+def lines_of(name: str, artifact: Artifact) -> Lines | None:
+    """A format of lines by its name, for what an artifact answers; None for one that is written as a whole."""
+    return (RULED_LINES if has_rules(artifact) else LINES).get(name)

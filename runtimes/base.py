@@ -62,10 +62,10 @@ def check_logits(logits: Float32, count: int, artifact: Artifact) -> Float32:
 
 
 def broken(artifact: Artifact, error: BaseException) -> OctcError:
-    """An engine that refuses a file whose checksums fit: E502 with its last line; or what the machine lacks."""
+    """An engine that refuses a file whose checksums fit: E502 with its last line of words; or what the machine lacks."""
     if (fault := fault_of(error, artifact.name)) is not None:
         return fault
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in str(error).splitlines() if any(sign.isalnum() for sign in line)]
     text = f"{artifact.name}: the engine refuses {artifact.main_file}: {(lines or [type(error).__name__])[-1][:300]}"
     return OctcError("OCT-E502", text, hint="make it again: octc export --force", place=artifact.main_file)
 

@@ -5,6 +5,7 @@ Nobody is contacted, and no line holds a host name, a user name or an absolute p
 
 from __future__ import annotations
 
+import codecs
 import os
 import platform
 import shutil
@@ -14,14 +15,14 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from octc.core.errors import OctcError
 from octc.core.optional import EXTRAS, distribution_of, have, missing_modules, modules_of
 from octc.core.targets import TARGETS as ENGINES
 from octc.core.targets import Target, extras
 from octc.core.telemetry import DEPENDENCIES
-from octc.datasets.registry import DATASETS, find_root
+from octc.datasets.registry import DATASETS, find_root, named_root
 from octc.machine.checks import (
     TARGETS,
     Check,
@@ -36,10 +37,11 @@ from octc.machine.checks import (
     gpu_users,
     seen_from,
 )
-from octc.machine.cpu import usable_threads
+from octc.machine.cpu import family_of, usable_threads
 from octc.machine.host import read_gpus, read_machine, versions
 from octc.machine.jetson import read_jetson
 from octc.machine.package_conflicts import can_check, find_conflicts, same_module
+from octc.runtimes.cpu_families import FAMILIES, family_with, lines_of
 from octc.runtimes.probe import ask
 from octc.runtimes.registry import why_not
 from octc.runtimes.tensorrt.doctor import check_tensorrt, explain_log
@@ -48,6 +50,7 @@ from octc.store.runs import scan_runs
 
 ELSEWHERE = ("192.0.2.1", 9)  # RFC 5737: an address that belongs to nobody; the guard refuses before anything is sent
 MOST = 10  # artifacts that are listed
+MOST_LOG = 8 << 20  # bytes of a log's beginning, and of its end
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,11 @@ def _conflicts(group: str) -> list[Check]:
 def _cpu(options: DoctorOptions) -> list[Check]:
     machine = read_machine(gpus=False)
     kind = check_kind(platform.machine(), options.target)
-    return [*kind, *check_cpu(machine, os.environ, usable_threads(machine.cpus))]
+    found = [*kind, *check_cpu(machine, os.environ, usable_threads(machine.cpus))]
+    name = family_with(machine.isa, family_of(platform.machine()))
+    if name is not None:
+        found.append(Check("CPU", "info", f"{FAMILIES[name].title}: {'; '.join(lines_of(name))}"))
+    return found
 
 
 def _memory(options: DoctorOptions) -> list[Check]:
@@ -147,11 +154,41 @@ def _gpu(_options: DoctorOptions) -> list[Check]:
     return check_gpu(gpus, versions(("torch",)).get("torch"), others, read_jetson()["jetpack"])
 
 
-def explained(log: Path) -> Check:
-    """A check that explains what pip, Python or TensorRT wrote into a file ("-": stdin) when it failed (E107 no such file)."""
+def explained(log: Path) -> list[Check]:
+    """Checks that explain what pip, Python or TensorRT wrote into a file ("-": stdin) when it failed, the verdict first.
+
+    Raises:
+        OctcError: E107 no such file, or nothing in it.
+    """
     if str(log) != "-" and not log.is_file():
         raise OctcError("OCT-E107", f"no file {log}", hint="pip install ... 2>&1 | tee FILE", place="--log")
-    return explain_log(sys.stdin.read() if str(log) == "-" else log.read_text(errors="replace"))
+    if str(log) != "-":
+        with log.open("rb") as stream:
+            data = _ends(stream)
+    else:
+        data = b"" if sys.stdin is None else _ends(sys.stdin.buffer)
+    if not data.strip(b"\0 \r\n\t"):
+        raise OctcError("OCT-E107", f"nothing in {log}", hint="pip install ... 2>&1 | tee FILE", place="--log")
+    return explain_log(_text_of(data))
+
+
+def _ends(stream: BinaryIO) -> bytes:
+    """The bytes of a stream; of a long one its beginning and its end."""
+    head, tail = stream.read(MOST_LOG), b""
+    while block := stream.read(1 << 20):
+        tail = (tail + block)[-MOST_LOG:]
+    return head + tail
+
+
+def _text_of(data: bytes) -> str:
+    """A log as text: UTF-16 as PowerShell writes it (also without a mark), else UTF-8 with whatever is not."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", errors="replace")
+    sample = data[:4096]
+    for start, name in ((1, "utf-16-le"), (0, "utf-16-be")):
+        if len(sample) > 3 and sample[start::2].count(0) > 0.4 * len(sample) / 2 and sample[1 - start :: 2].count(0) == 0:
+            return data.decode(name, errors="replace")
+    return data.decode("utf-8-sig", errors="replace")
 
 
 def _runtimes(options: DoctorOptions) -> list[Check]:
@@ -219,6 +256,10 @@ def _sensors(_options: DoctorOptions) -> list[Check]:
 
 
 def _data(options: DoctorOptions) -> list[Check]:
+    try:
+        named_root({} if options.data else os.environ)
+    except OctcError as error:
+        return [Check("Data", "problem", error.message, error.hint, error.code)]
     found = []
     for name, spec in DATASETS.items():
         if spec.default_root is None:

@@ -11,10 +11,13 @@ import PIL
 
 from octc.core.errors import OctcError
 from octc.core.targets import row_of
-from octc.imaging.preprocess import Float32, Preprocess, UInt8, decode_image
+from octc.imaging.decode import decode_image
+from octc.imaging.preprocess import Float32, Preprocess, UInt8
 from octc.stats.metrics import kl_scores, log_softmax
 from octc.stats.multilabel import thresholds_of
 from octc.store.artifacts import Artifact, Golden, read_golden
+
+LEAST = 4  # golden images: of fewer, one answer to all says nothing
 
 
 @dataclass(frozen=True)
@@ -65,30 +68,49 @@ class GoldenReport:
     ok: bool
 
 
-def check_golden(folder: Path, artifact: Artifact, runtime: Callable[[UInt8], Float32]) -> GoldenReport:
-    """The golden images of an artifact: decoded, resized and computed as where it was made?
+def check_golden(
+    folder: Path, artifact: Artifact, runtime: Callable[[UInt8], Float32], golden: Golden | None = None
+) -> GoldenReport:
+    """The golden images of an artifact: decoded, resized and computed as where it was made? golden: if they are read already.
 
     Raises:
         OctcError: E508 pictures become other bytes here, and what `read_golden` and `replay` raise; an engine that computes
             something else is in the report (`require_golden`).
     """
-    golden = read_golden(folder)
+    return replay(runtime, read_prepared(folder, artifact, golden), artifact)
+
+
+def read_prepared(folder: Path, artifact: Artifact, golden: Golden | None = None) -> Golden:
+    """The golden images of an artifact, which this machine decodes and resizes as the one where they were made; else E508.
+    golden: if they are read already."""
+    golden = read_golden(folder) if golden is None else golden
     check_input(golden, artifact.preprocess)
-    return replay(runtime, golden, artifact)
+    check_shapes(golden, artifact)
+    return golden
 
 
 def replay(runtime: Callable[[UInt8], Float32], golden: Golden, artifact: Artifact) -> GoldenReport:
     """Run the golden images and compare with their recorded logits (E502 when they cannot belong to this artifact)."""
+    check_shapes(golden, artifact)
+    return judge(runtime(golden.inputs), golden, artifact)
+
+
+def check_shapes(golden: Golden, artifact: Artifact) -> None:
+    """Refuse golden images and logits that cannot belong to this artifact (E502)."""
     pre, classes = artifact.preprocess, len(artifact.classes)
     if golden.inputs.shape[1:] != (pre.channels, pre.size, pre.size) or golden.logits.shape[1] != classes:
         shapes = f"{list(golden.inputs.shape)} and {list(golden.logits.shape)}"
         text = f"golden images and logits have shapes {shapes}, {artifact.name} takes {pre.size} px and knows {classes} classes"
         raise OctcError("OCT-E502", text, hint="do not use this artifact; copy it again from where it was made")
+
+
+def judge(found: Float32, golden: Golden, artifact: Artifact) -> GoldenReport:
+    """What an engine made of all golden images, float32 [N, K], against their recorded logits."""
     row = tolerance_of(artifact.target, artifact.precision)
     assert row is not None  # read_artifact refuses such a pair
     if artifact.task == "multilabel":
-        return compare_decisions(runtime(golden.inputs), golden.logits, row, _thresholds(artifact))
-    return compare_logits(runtime(golden.inputs), golden.logits, row)
+        return compare_decisions(found, golden.logits, row, _thresholds(artifact))
+    return compare_logits(found, golden.logits, row)
 
 
 def _thresholds(artifact: Artifact) -> tuple[float, ...]:
@@ -137,6 +159,29 @@ def compare_logits(found: Float32, reference: Float32, row: Tolerance) -> Golden
     agrees = float((int(same.sum()) + excused) / len(same)) >= row.agreement
     ok = delta is not None and delta <= row.delta_over_s and kl <= row.kl_mean and agrees
     return GoldenReport(len(theirs), delta, kl, agreement, excused, row.id, row.delta_over_s, ok)
+
+
+def same_answer(golden: Golden, artifact: Artifact) -> str | None:
+    """What a network answers to every golden image alike, in words; None where it tells some of them apart.
+
+    Golden images are of every class where the artifact comes from labelled ones, so one answer to all of them is a network that
+    learned nothing, or lost it.
+    """
+    logits = golden.logits.astype(np.float64)
+    if len(logits) < LEAST or not np.isfinite(logits).all():
+        return None
+    if artifact.task == "multilabel":
+        p = np.clip(np.asarray(_thresholds(artifact), np.float64), 1e-9, 1 - 1e-9)
+        decided = logits >= np.log(p / (1 - p))
+        names = [name for name, on in zip(artifact.classes, decided[0], strict=True) if on]
+        return (", ".join(names) or "no class") if (decided == decided[0]).all() else None
+    answers = logits.argmax(axis=1)
+    return artifact.classes[int(answers[0])] if (answers == answers[0]).all() else None
+
+
+def words_of_same(answer: str, count: int) -> str:
+    """`same_answer` as a warning (OCT-W809)."""
+    return f"this network gives all of its {count} golden images the same answer: {answer}"
 
 
 def require_golden(report: GoldenReport, artifact: Artifact) -> None:

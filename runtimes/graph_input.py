@@ -1,6 +1,7 @@
 """What an artifact's graph takes, read from its own file: name, type and shape of the input. No engine is opened.
 
-ONNX: GraphProto.input of onnx.proto; OpenVINO: the Parameter of the IR; TensorRT: its ONNX file, else the engine's sidecar.
+ONNX: GraphProto.input of onnx.proto; OpenVINO: the Parameter of the IR; LiteRT: the first graph's inputs; TensorRT: its ONNX
+file, else the engine's sidecar.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from xml.parsers import expat
 
 from octc.core.errors import OctcError
 from octc.core.files import read_json
+from octc.runtimes.litert_reader import scan_litert
 from octc.runtimes.onnx_reader.wire import fields, messages, text
 from octc.store.artifacts import Artifact
 
@@ -48,6 +50,9 @@ def read_graph_input(folder: Path, artifact: Artifact) -> GraphInput | None:
     try:
         if path.suffix == ".xml":
             return _of_ir(path.read_bytes())
+        if path.suffix == ".tflite":
+            ((name, kind, shape),) = scan_litert(path.read_bytes()).inputs
+            return GraphInput(name, kind, shape)
         if path.suffix == ".onnx":
             with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _of_onnx(bytes(data))

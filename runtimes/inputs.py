@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from octc.core.errors import OctcError, shorten
 from octc.core.files import entries, sha256_file
 from octc.core.progress import Reporter
 from octc.datasets.tree import HIDDEN, Left, scan_words
-from octc.imaging.preprocess import SUFFIXES
+from octc.imaging.decode import SUFFIXES
 from octc.runtimes.model_kind import is_picture, model_kind
 from octc.runtimes.registry import passed_over, prefer, why_preferred
 from octc.store.artifacts import MANIFEST
@@ -61,7 +61,7 @@ def choose_artifact(place: str | None, run_dir: Path, environ: Mapping[str, str]
     return Choice(found, words, why_preferred(found, founds), passed_over(founds))
 
 
-def log_test_images(found: Found, paths: Sequence[Path], run_dir: Path, reporter: Reporter) -> None:
+def log_test_images(found: Found, paths: Iterable[Path], run_dir: Path, reporter: Reporter) -> None:
     """A row of the run's test-set log where test images of it are among the inputs, and the run is here."""
     try:
         if (run := run_of(found.folder, found.artifact, run_dir)) is not None:
@@ -98,6 +98,11 @@ def split_inputs(words: Sequence[str], run_dir: Path) -> tuple[str | None, list[
         text = f"two artifacts were named: {first} and {other}"
         raise OctcError("OCT-E104", text, hint="a command for each", place=other)
     return place, rest if place is not None else list(words)
+
+
+def is_one_picture(words: Sequence[str]) -> bool:
+    """Whether the inputs are a single file that begins as an image and is no volume."""
+    return len(words) == 1 and is_picture(path := Path(words[0])) and not is_volume(path)
 
 
 def _is_place(word: str, run_dir: Path) -> bool:

@@ -77,6 +77,30 @@ def layer_gaps(reference: tuple[Path, Artifact], candidate: tuple[Path, Artifact
     return tuple(found)
 
 
+SAMPLED = 8  # values of a layer of each image that are kept
+
+
+def layer_values(folder: Path, artifact: Artifact, images: UInt8) -> tuple[tuple[str, Values], ...]:
+    """A few values of every layer on these images, always the same ones: what tells one machine from another.
+
+    The layers are made outputs of the graph, which may keep an engine from fusing them: the logits of the artifact itself are
+    those of its golden replay.
+
+    Returns: in the order of the graph, names and float32 [N * SAMPLED].
+
+    Raises:
+        OctcError: as `layer_gaps`.
+    """
+    names, run = _opened(folder, artifact)
+    kept: list[list[Values]] = [[] for _ in names]
+    for start in range(0, len(images), BATCH):
+        for own, result in zip(kept, run(images[start : start + BATCH]), strict=True):
+            flat = result.reshape(len(result), -1)
+            places = np.linspace(0, flat.shape[1] - 1, SAMPLED).round().astype(np.int64)
+            own.append(flat[:, places].astype(np.float32).ravel())
+    return tuple((name, np.concatenate(own)) for name, own in zip(names, kept, strict=True))
+
+
 def suspects(gaps: tuple[LayerGap, ...]) -> tuple[LayerGap, ...]:
     """The layers that add several times as much error as any layer before them: where a file begins to depart.
 

@@ -17,10 +17,8 @@ import numpy.typing as npt
 
 from octc.core.errors import OctcError
 from octc.core.files import entries, write_bytes
-from octc.figures.heat import draw_heat
 from octc.imaging.preprocess import UInt8
-from octc.runtimes.base import Runtime
-from octc.runtimes.predict import Record, decoded
+from octc.runtimes.predict import Engine, Record, decoded
 from octc.stats.metrics import combine_views
 from octc.stats.multilabel import view_scores
 from octc.store.artifacts import Artifact
@@ -95,11 +93,13 @@ class HeatMap:
 
     def to_png(self) -> bytes:
         """The image, the same under its map, and the caption; full colour is the largest change, at least one point."""
+        from octc.figures.heat import draw_heat
+
         return draw_heat(self.picture, self.values, max(float(np.abs(self.values).max()), POINT), self.caption())
 
 
 def occlusion(
-    runtime: Callable[[UInt8], npt.NDArray[np.float32]],
+    runtime: Engine,
     image: UInt8,
     score: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]],
     patch: int,
@@ -140,7 +140,7 @@ def occlusion(
     return float(scores[0]), (total / count).astype(np.float32)
 
 
-def map_of(runtime: Runtime, artifact: Artifact, record: Record, options: MapOptions = MapOptions()) -> HeatMap | None:
+def map_of(runtime: Engine, artifact: Artifact, record: Record, options: MapOptions = MapOptions()) -> HeatMap | None:
     """The map of an answer of `octc.runtimes.predict.classify` by the same runtime; None where no class was answered.
 
     Raises:
@@ -150,7 +150,7 @@ def map_of(runtime: Runtime, artifact: Artifact, record: Record, options: MapOpt
     if label is None:
         return None
     patch, stride = options.sizes(artifact.preprocess.size)
-    image = artifact.preprocess.prepare(decoded(record.scan or record.path).image)[0]
+    image = artifact.preprocess.prepare(decoded(record.scan or record.path, artifact.preprocess.value_range).image)[0]
 
     def score(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         views = logits[:, None]
@@ -183,7 +183,7 @@ def new_folder(place: Path) -> Path:
 
 
 def write_maps(
-    runtime: Runtime, artifact: Artifact, records: Iterator[Record], folder: Path, options: MapOptions = MapOptions()
+    runtime: Engine, artifact: Artifact, records: Iterator[Record], folder: Path, options: MapOptions = MapOptions()
 ) -> Iterator[Record]:
     """The records as they come, those with an answer with their map: a PNG file NUMBER-NAME.png in the folder.
 

@@ -5,22 +5,27 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 from octc.core.errors import OctcError
+from octc.core.progress import LogReporter
+from octc.core.several import several
 from octc.imaging.preprocess import VIEWS, Preprocess
 from octc.runtimes.base import Runtime
 from octc.runtimes.golden import GoldenReport, check_golden, require_golden
 from octc.runtimes.maps import HeatMap, MapOptions, map_of
-from octc.runtimes.predict import Eye, Record, classify
+from octc.runtimes.predict import Eye, Record, classify, mappings_of
 from octc.runtimes.registry import choose_threads, open_runtime, prefer
+from octc.runtimes.room import BATCH, Batch
 from octc.runtimes.scans import Reading, aggregation_of, opened, with_eyes
 from octc.store.artifacts import MANIFEST, Artifact, read_artifact
-from octc.store.find import find_artifacts
+from octc.store.find import Found, find_artifacts
 from octc.volumes.volume import Volume
 
-BATCH = 8
+Place = str | os.PathLike[str]
+Images = Place | Volume | Sequence[Place | Volume]
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,8 @@ class Prediction:
         label: name of the likeliest class; None where the file cannot be read or the image is unlike the training images.
         labels: names of all classes that reach their threshold, where classes do not exclude each other; else None.
         probabilities: class name -> probability (0 to 1); None where the file cannot be read.
+        set: names of the classes of the prediction set, likeliest first; refer: whether a person is to decide; why: for which
+            reasons. By the artifact's rules (docs/abstention.md); None, None and () where it has none.
         notes: what a reader must know, each with its code. error: why there is no answer, with a hint; else None.
         frame: number of the B-scan of a volume, from 0. eye: of an answer for an eye what it rests on (side, B-scans, how they
             were aggregated, why there is no label). Both None for an image.
@@ -45,6 +52,9 @@ class Prediction:
     error: OctcError | None
     frame: int | None = None
     eye: Eye | None = None
+    set: tuple[str, ...] | None = None
+    refer: bool | None = None
+    why: tuple[str, ...] = ()
 
     @property
     def confidence(self) -> float | None:
@@ -77,37 +87,36 @@ class Model:
         """What is done to a picture before the network sees it: size in pixels, resampling, channels."""
         return self.artifact.preprocess
 
-    def predict(
-        self, images: Sequence[str | os.PathLike[str] | Volume], *, views: str = "none", batch: int = BATCH
-    ) -> list[Prediction]:
+    def predict(self, images: Images, *, views: str = "none", batch: int | None = None) -> list[Prediction]:
         """Answers in the order of `images`; a file that cannot be read becomes a prediction with its error.
 
         Args:
             images: image files; and volumes, as files or as `octc.volumes` read them: each gives a prediction for every B-scan
-                and then one for the eye.
+                and then one for the eye. A lone one needs no list.
             views: "none", "hflip" or "5": test-time augmentation, probabilities averaged.
-            batch: images in one call of the engine.
+            batch: images in one call of the engine; None: 8, halved where memory is short for so many.
 
         Raises:
-            OctcError: E104 unknown views or a batch out of range.
+            OctcError: E104 unknown views or a batch out of range, E904 memory is short.
         """
         return list(self.iter_predict(images, views=views, batch=batch))
 
-    def iter_predict(
-        self, images: Sequence[str | os.PathLike[str] | Volume], *, views: str = "none", batch: int = BATCH
-    ) -> Iterator[Prediction]:
+    def iter_predict(self, images: Images, *, views: str = "none", batch: int | None = None) -> Iterator[Prediction]:
         """The same one by one, as soon as each is known: neither pictures nor answers are kept."""
         if views not in VIEWS:
             raise OctcError("OCT-E104", f"views {views!r} is not known", hint=f"one of: {', '.join(VIEWS)}", place="views")
-        _check_batch(batch)
-        inputs = opened((one if isinstance(one, Volume) else Path(one) for one in images), Reading())
-        records = classify(self._runtime, self.artifact, inputs, views=views, batch=batch, threads=self._threads)
+        size = _batch(batch)
+        how = Reading(mappings=mappings_of(self.artifact))
+        inputs = opened((one if isinstance(one, Volume) else Path(one) for one in several(images, Volume)), how)
+        records = classify(
+            self._runtime, self.artifact, inputs, views=views, batch=size, threads=self._threads, monitored=False
+        )
         for record in with_eyes(records, self.artifact, aggregation_of(self.artifact)):
             yield self._answer(record)
 
     def maps(
         self,
-        images: Sequence[str | os.PathLike[str]],
+        images: Place | Sequence[Place],
         *,
         patch: int | None = None,
         stride: int | None = None,
@@ -129,12 +138,13 @@ class Model:
         """
         options = MapOptions(patch, stride, batch)
         options.sizes(self.preprocess.size)
-        _check_batch(batch)
-        records = classify(self._runtime, self.artifact, map(Path, images), batch=batch, threads=self._threads)
+        size = _batch(batch)
+        records = classify(self._runtime, self.artifact, map(Path, several(images)), batch=size, threads=self._threads)
         return [map_of(self._runtime, self.artifact, record, options) for record in records]
 
     def _answer(self, record: Record) -> Prediction:
-        names, values = self.classes, record.probabilities
+        names, values, rules = self.classes, record.probabilities, record.decided
+        members = None if rules is None else rules.members
         return Prediction(
             file=str(record.path),
             label=None if record.label is None else names[record.label],
@@ -144,6 +154,9 @@ class Model:
             error=record.error,
             frame=None if record.scan is None else record.scan.index,
             eye=record.eye,
+            set=None if members is None else tuple(names[k] for k in members),
+            refer=None if rules is None else rules.refer,
+            why=() if rules is None else rules.why,
         )
 
     def close(self) -> None:
@@ -160,9 +173,20 @@ class Model:
         return f"<octc model {self.artifact.name} of {', '.join(self.classes)} at {self.folder}>"
 
 
-def _check_batch(batch: int) -> None:
+def _batch(batch: int | None) -> Batch:
+    if batch is None:
+        return Batch(warn=LogReporter().warn)
     if not 1 <= batch <= 256:
         raise OctcError("OCT-E104", f"batch {batch} is out of range", hint="1 to 256", place="batch")
+    return Batch(batch, asked=True)
+
+
+def located(place: str | os.PathLike[str]) -> Found:
+    """The artifact at a place, checked: an artifact's folder, or of a run's artifacts the one that runs best here."""
+    folder = Path(place)
+    if (folder / MANIFEST).is_file():
+        return Found(folder, read_artifact(folder))
+    return prefer(find_artifacts(str(folder), Path("runs"), {})[0])
 
 
 def load(place: str | os.PathLike[str], *, threads: int | None = None, batch: int | None = None) -> Model:
@@ -182,16 +206,15 @@ def load(place: str | os.PathLike[str], *, threads: int | None = None, batch: in
     ...     model.predict(["a.png"])[0].probabilities
     {'CNV': 0.93, 'DME': 0.04, 'DRUSEN': 0.02, 'NORMAL': 0.01}
     """
-    folder = Path(place)
-    if (folder / MANIFEST).is_file():
-        artifact = read_artifact(folder)
-    else:
-        found = prefer(find_artifacts(str(folder), Path("runs"), {})[0])
-        folder, artifact = found.folder, found.artifact
+    found = located(place)
+    folder, artifact = found.folder, found.artifact
     count = choose_threads(threads)
-    runtime = open_runtime(folder, artifact, threads=count, batch=batch)
+    runtime = open_runtime(folder, artifact, threads=count, batch=batch, kept=True)
     try:
-        report = check_golden(folder, artifact, runtime)
+        if why := getattr(runtime, "not_kept", ""):
+            LogReporter().warn("OCT-W905", why)
+        parts = partial(Batch(batch or BATCH).run, runtime)  # in the shape that `predict` takes: another one is memory too
+        report = check_golden(folder, artifact, parts)
         require_golden(report, artifact)
     except BaseException:
         runtime.close()

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from octc.core.errors import OctcError
+from octc.datasets.pictures import scan_picture
+from octc.imaging.decode import Decoded, Values, read_image
 from octc.imaging.input_statistics import InputStatistics, Likeness, compare_picture
-from octc.imaging.preprocess import SIDES, VIEWS, Decoded, UInt8, quality_notes, read_image, size_fault
-from octc.runtimes.base import Runtime
+from octc.imaging.preprocess import VIEWS, Float32, UInt8, quality_notes
+from octc.runtimes.room import Batch
 from octc.stats.aggregation import Aggregation
+from octc.stats.deciding import Decided, decide, stated_decision
+from octc.stats.decision_rules import Decision
 from octc.stats.metrics import combine_views
 from octc.stats.multilabel import thresholds_of, view_scores
 from octc.store.artifacts import Artifact
-from octc.volumes.volume import Volume
+from octc.volumes.likeness import PICTURE, mismatch
+from octc.volumes.volume import HEYEX_LOG, Volume
 
 Note = tuple[str, str]  # code, text
+Engine = Callable[[UInt8], Float32]  # a Runtime, or what stands before one
 UNSURE = 0.5  # no class reaches this probability
 AHEAD = 2  # batches of pictures that are decoded while one runs
 
@@ -83,7 +89,9 @@ class Record:
         label: index of the likeliest class; None where there was an error, or the picture is unlike the training images.
         labels: indices of all classes that reach their threshold, where classes do not exclude each other; else None.
         likeness: None where the artifact does not know its training images.
-        notes: warnings (code, text). map: heat map of the answer, where one was requested.
+        decided: what the artifact's rules make of the probabilities (set, refer); None where it has none.
+        notes: warnings (code, text). map: heat map of the answer, where one was requested. report: file of the structured
+            report that the answer of an eye is in, where one was requested.
     """
 
     path: Path
@@ -95,7 +103,9 @@ class Record:
     labels: tuple[int, ...] | None = None
     scan: Scan | None = None
     eye: Eye | None = None
+    decided: Decided | None = None
     map: Path | None = None
+    report: Path | None = None
 
     @property
     def name(self) -> str:
@@ -138,8 +148,17 @@ class Record:
             "distance_limit": None if self.likeness is None else self.likeness.limit,
             "notes": [{"code": code, "message": text} for code, text in self.notes],
             "error": None if error is None else {"code": error.code, "message": error.message, "help": error.hint},
+            **({} if self.decided is None else ruled_json(self.decided, classes)),
             **({} if self.map is None else {"map": str(self.map)}),
+            **({} if self.report is None else {"report": str(self.report)}),
         }
+
+
+def ruled_json(decided: Decided, classes: Sequence[str]) -> dict[str, Any]:
+    """The fields of a record that rules give."""
+    flags = {} if decided.flagged is None else {"flagged": [classes[k] for k in decided.flagged]}
+    members = None if decided.members is None else [classes[k] for k in decided.members]
+    return {"set": members, "refer": decided.refer, "refer_because": list(decided.why), **flags}
 
 
 def known_inputs(artifact: Artifact) -> InputStatistics | None:
@@ -154,55 +173,79 @@ def known_inputs(artifact: Artifact) -> InputStatistics | None:
         raise OctcError("OCT-E502", text, hint="do not use this artifact", place="artifact.json") from error
 
 
+def mappings_of(artifact: Artifact) -> tuple[Mapping[str, Any], ...] | None:
+    """How the grey of the training images was made (`Intensity.to_json`); None where the manifest says nothing.
+
+    Raises:
+        OctcError: E502 it says nonsense.
+    """
+    value = artifact.details.get("intensity")
+    if value is None:
+        return None
+    try:
+        found = tuple({**one, "name": str(one["name"])} for one in value["mappings"])
+        for one in found:
+            if one["name"] == HEYEX_LOG and not (one["offset"] > 0 and one["scale"] > 0 and np.isfinite(one["shift"])):
+                raise ValueError("a curve that cannot be")
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        text = f"intensity in the manifest is not valid: {error}"
+        raise OctcError("OCT-E502", text, hint="do not use this artifact", place="artifact.json") from error
+    return found
+
+
 @dataclass(frozen=True)
-class _Prepared:
+class Prepared:
+    """An input that is ready for the engine. images: [views, channels, size, size]; None where the record is complete."""
+
     record: Record
-    images: UInt8 | None  # [views, channels, size, size]
+    images: UInt8 | None
 
 
 def classify(
-    runtime: Runtime, artifact: Artifact, paths: Iterable[Input], *, views: str = "none", batch: int = 8, threads: int = 1
+    runtime: Engine,
+    artifact: Artifact,
+    paths: Iterable[Input],
+    *,
+    views: str = "none",
+    batch: Batch | None = None,
+    threads: int = 1,
+    monitored: bool = True,
 ) -> Iterator[Record]:
     """Records in the order of `paths`, as soon as they are known.
 
     Args:
         views: key of `octc.imaging.preprocess.VIEWS`. batch: images in one call of the runtime (as many a
-            picture as views).
-        threads: pictures that are decoded at once.
+            picture as views), None: the usual number, halved where memory is short.
+        threads: pictures that are decoded at once. monitored: the records may go to a monitor's store, which keeps more of a
+            picture than whether it is like the training images.
     """
     names, known = VIEWS[views], known_inputs(artifact)
-    each = max(1, batch // len(names))  # pictures in one call
-    waiting: list[_Prepared] = []
-    for one in _prepared(artifact, paths, names, known, each, threads):
+
+    def prepare(item: Input) -> Prepared:
+        return prepare_input(artifact, item, names, known, monitored=monitored)
+
+    batch = batch or Batch()
+    each = max(1, batch.size // len(names))  # pictures in one call
+    waiting: list[Prepared] = []
+    for one in _prepared(prepare, paths, each, threads):
         waiting.append(one)
         if sum(entry.images is not None for entry in waiting) == each:
-            yield from _run(runtime, waiting, batch, artifact)
+            yield from answer_group(runtime, waiting, batch, artifact)
             waiting = []
-    yield from _run(runtime, waiting, batch, artifact)
+    yield from answer_group(runtime, waiting, batch, artifact)
 
 
-def _prepared(
-    artifact: Artifact, paths: Iterable[Input], names: Sequence[str], known: InputStatistics | None, each: int, threads: int
-) -> Iterator[_Prepared]:
-    def one(item: Input) -> _Prepared:
-        if isinstance(item, Unread):
-            return _Prepared(Record(item.path, error=item.error), None)
-        blank = Record(Path(item.volume.name), scan=item) if isinstance(item, Scan) else Record(item)
-        try:
-            picture = decoded(item)
-        except OctcError as error:
-            if error.exit_code == 4:  # the machine, not the image
-                raise
-            return _Prepared(replace(blank, error=error), None)
-        likeness = None if known is None else compare_picture(picture.image, known)
-        images = artifact.preprocess.prepare(picture.image, names)
-        return _Prepared(replace(blank, likeness=likeness, notes=(*picture.notes, *_notes(images, likeness))), images)
-
+def _prepared(prepare: Callable[[Input], Prepared], paths: Iterable[Input], each: int, threads: int) -> Iterator[Prepared]:
+    rest = iter(paths)
+    first = list(itertools.islice(rest, 2))
+    if len(first) < 2:  # nothing runs meanwhile, and a thread costs as much as a small picture
+        yield from map(prepare, first)
+        return
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-        futures: deque[Future[_Prepared]] = deque()
+        futures: deque[Future[Prepared]] = deque()
         try:
-            for path in paths:
-                futures.append(pool.submit(one, path))
+            for path in itertools.chain(first, rest):
+                futures.append(pool.submit(prepare, path))
                 if len(futures) > max(AHEAD * each, threads):
                     yield futures.popleft().result()
             while futures:
@@ -212,13 +255,44 @@ def _prepared(
                 future.cancel()
 
 
-def decoded(item: Path | Scan) -> Decoded:
-    """The picture of an input: a file's, or that of a B-scan, within the quality gate of pictures."""
+def prepare_input(
+    artifact: Artifact,
+    item: Input,
+    names: Sequence[str],
+    known: InputStatistics | None,
+    decode: Callable[[Path | Scan], Decoded] | None = None,
+    *,
+    monitored: bool = True,
+) -> Prepared:
+    """An input decoded, compared with the training images (`known`) and made ready in its views.
+
+    Args:
+        names: of the views. decode: (file or B-scan) -> picture; None: `decoded`. monitored: as of `classify`.
+
+    Raises:
+        OctcError: what the machine lacks; what is wrong with the input is in its record.
+    """
+    if isinstance(item, Unread):
+        return Prepared(Record(item.path, error=item.error), None)
+    blank = Record(Path(item.volume.name), scan=item) if isinstance(item, Scan) else Record(item)
+    try:
+        picture = decoded(item, artifact.preprocess.value_range) if decode is None else decode(item)
+    except OctcError as error:
+        if error.exit_code == 4:  # the machine, not the image
+            raise
+        return Prepared(replace(blank, error=error), None)
+    likeness = None if known is None else compare_picture(picture.image, known, order=monitored)
+    images = artifact.preprocess.prepare(picture.image, names)
+    doubt = mismatch(PICTURE, mappings_of(artifact)) if isinstance(item, Path) else ""
+    notes = (*picture.notes, *([("OCT-W805", doubt)] if doubt else []), *_notes(images, likeness))
+    return Prepared(replace(blank, likeness=likeness, notes=notes), images)
+
+
+def decoded(item: Path | Scan, values: Values | None = None) -> Decoded:
+    """The picture of an input: a file's, by the value range of the artifact, or that of a B-scan, within the quality gate."""
     if isinstance(item, Path):
-        return read_image(item)
-    if (text := size_fault(item.volume.columns, item.volume.rows)) is not None:
-        raise OctcError("OCT-E208", text, hint=SIDES, place=item.volume.name)
-    return Decoded(Image.fromarray(item.volume.frame(item.index)))
+        return read_image(item, values)
+    return scan_picture(item.volume, item.index)
 
 
 def _notes(images: UInt8, likeness: Likeness | None) -> list[Note]:
@@ -233,17 +307,21 @@ def _notes(images: UInt8, likeness: Likeness | None) -> list[Note]:
     return notes
 
 
-def _run(runtime: Runtime, waiting: Sequence[_Prepared], batch: int, artifact: Artifact) -> Iterator[Record]:
+def answer_group(runtime: Engine, waiting: Sequence[Prepared], batch: Batch, artifact: Artifact) -> Iterator[Record]:
     """Records of a group: its images go through the runtime together, its errors keep their place."""
     images = [one.images for one in waiting if one.images is not None]
     if not images:
         yield from (one.record for one in waiting)
         return
-    flat = np.concatenate(images)
-    logits = np.concatenate([runtime(flat[start : start + batch]) for start in range(0, len(flat), batch)])
+    logits = batch.run(runtime, np.concatenate(images))
     answers = iter(logits.reshape(len(images), -1, logits.shape[1]))
+    rules = stated_decision(artifact.details, artifact.classes)
     for one in waiting:
-        yield one.record if one.images is None else _answered(one.record, next(answers), artifact)
+        if one.images is None:
+            yield one.record
+        else:
+            answer = next(answers)
+            yield ruled(_answered(one.record, answer, artifact), artifact, rules, views=len(answer))
 
 
 def _answered(record: Record, logits: Any, artifact: Artifact) -> Record:
@@ -262,6 +340,21 @@ def _answered(record: Record, logits: Any, artifact: Artifact) -> Record:
         )
     label = None if record.unlike else int(probabilities.argmax())
     return replace(record, probabilities=tuple(map(float, probabilities)), label=label, notes=notes)
+
+
+def ruled(record: Record, artifact: Artifact, rules: Decision | None, *, views: int = 1) -> Record:
+    """A record by the rules of its artifact: its label, its set, whether a person is to decide."""
+    values = record.probabilities
+    if rules is None or values is None or record.labels is not None:
+        return record
+    if views > 1:
+        text = "the artifact's decision rules are of one view, and are not applied to the mean of several"
+        return replace(record, notes=(*record.notes, ("OCT-W810", text)))
+    found = decide(values, rules, artifact.classes)
+    if record.label is None:  # unlike the training images, or an eye without an answer
+        why = "unlike the training images" if record.eye is None else "no answer for the eye"
+        return replace(record, decided=replace(found, members=None, flagged=None, refer=True, why=(why,)))
+    return replace(record, label=found.label, decided=found)
 
 
 def decided(record: Record, scores: Any, thresholds: Sequence[float]) -> Record:

@@ -16,13 +16,19 @@ from octc.core.files import parse_json
 from octc.core.offline import go_offline
 from octc.core.optional import need, openvino_core
 from octc.core.targets import TARGETS, called
+from octc.machine.emulated import emulated
 
 SECONDS = 4.0
+EMULATED_SECONDS = 120.0  # under an emulator
 NEWEST_OPSET, NEWEST_IR = 40, 30  # where the search for what an engine reads begins
 
 
-def ask(target: str, seconds: float = SECONDS) -> dict[str, Any]:
-    """What the installed engine of a target says of itself; {"error": why} or {"slow": why} where it does not."""
+def ask(target: str, seconds: float | None = None) -> dict[str, Any]:
+    """What the installed engine of a target says of itself; {"error": why} or {"slow": why} where it does not.
+
+    seconds: that it may take; None: 4, or 120 under an emulator.
+    """
+    seconds = seconds or (EMULATED_SECONDS if emulated() else SECONDS)
     code = f"from octc.runtimes.probe import answer; answer({target!r})"
     try:
         done = subprocess.run(
@@ -35,6 +41,8 @@ def ask(target: str, seconds: float = SECONDS) -> dict[str, Any]:
         )
     except subprocess.TimeoutExpired:
         return {"slow": f"no answer within {seconds:g} s"}
+    except OSError as error:  # under qemu-user without a script as `sys.executable`: another processor's program
+        return {"error": f"this Python cannot start itself: {error.strerror}"}
     try:
         value: dict[str, Any] = parse_json(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):

@@ -6,29 +6,33 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from octc.core.errors import OctcError
-from octc.core.optional import EXTRAS, have
+from octc.core.optional import EXTRAS, have, need
 from octc.core.targets import PRECISIONS, TARGETS, Target, called, in_order, processors_of
 from octc.machine.cpu import family_of, read_cpus, usable_threads, why_other_family
+from octc.machine.memory import check_space
 from octc.runtimes.base import Runtime
 from octc.runtimes.safety import check_model
-from octc.runtimes.tensorrt.runtime import rebuild
 from octc.store.artifacts import MANIFEST, Artifact
 from octc.store.find import Found
 
 TORCH = ("torch", "fp32")
 
 
-def open_runtime(folder: Path, artifact: Artifact, *, threads: int | None = None, batch: int | None = None) -> Runtime:
+def open_runtime(
+    folder: Path, artifact: Artifact, *, threads: int | None = None, batch: int | None = None, kept: bool = False
+) -> Runtime:
     """Open an artifact that `read_artifact` has read.
 
     Args:
         threads: None takes the usable physical cores within the quota (docs/measurement.md, section 6).
         batch: a static shape where the engine has one; None: any batch works.
+        kept: take the compiled network from the user's cache, where the engine has one, and keep it there. Who measures or
+            judges an artifact does without.
 
     Raises:
         OctcError: E901 its engine is not installed, E903 it is not for this processor, E903 or E505 no engine for this machine,
             E104 threads,
-            E503 or E504 the model file is not safe to open, and what the engine's file raises.
+            E503 or E504 the model file is not safe to open, E906 too little address space, and what the engine's file raises.
     """
     engine = TARGETS[artifact.target]
     if (why := other_processor(artifact)) is not None:
@@ -38,9 +42,20 @@ def open_runtime(folder: Path, artifact: Artifact, *, threads: int | None = None
         text = f"{artifact.name} cannot run here: {missing} is not installed"
         raise OctcError("OCT-E901", text, hint=install(missing), place=str(folder))
     count = choose_threads(threads)
+    check_space()
     check_model(folder, artifact)
-    runtime: Runtime = called(engine.opens)(folder, artifact, count, batch)
+    opens = engine.opens_kept if kept and engine.opens_kept else engine.opens
+    runtime: Runtime = called(opens)(folder, artifact, count, batch)
     return runtime
+
+
+def import_engine(artifact: Artifact) -> None:
+    """Import the library of an artifact's engine, if it is here, and what opens the artifact."""
+    engine = TARGETS[artifact.target]
+    if other_processor(artifact) is None and _missing(engine) is None:
+        for module in engine.needs:
+            need(module)
+        called(engine.opens)
 
 
 def choose_threads(asked: int | None) -> int:
@@ -123,6 +138,8 @@ def prefer(founds: Sequence[Found]) -> Found:
     if wanted is None and founds and not usual:
         raise OctcError("OCT-E903", f"no artifact can run on this machine: {reasons}", hint=_instead(founds[0].folder))
     if wanted is None:
+        from octc.runtimes.tensorrt.runtime import rebuild
+
         hint = rebuild(usual[0].folder, usual[0].artifact) if usual else "octc export"
         raise OctcError("OCT-E903", f"no artifact can run on this machine: {reasons}", hint=hint)
     raise OctcError("OCT-E901", f"no artifact can run on this machine: {reasons}", hint=install(wanted))

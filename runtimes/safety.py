@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from xml.parsers import expat
 
 from octc.core.errors import OctcError, shorten
 from octc.core.faults import fault_of
 from octc.core.targets import TARGETS, called
-from octc.runtimes.onnx_reader.graph import scan_onnx
 from octc.store.artifacts import LARGEST, Artifact
 
+T = TypeVar("T")
 MOST_XML = 64 << 20  # bytes; weights lie beside it
 MOST_ELEMENTS = 2_000_000
 
@@ -66,14 +67,21 @@ def check_model(folder: Path, artifact: Artifact) -> None:
         called(target.checks)(path, artifact)
 
 
-def check_onnx(path: Path, artifact: Artifact) -> None:
-    del artifact
+def _scanned(path: Path, kind: str, scan: Callable[[Path], T]) -> T:
+    """What a reader finds in a file; refused where it is none of its kind."""
     try:
-        facts = scan_onnx(path)
+        return scan(path)
     except (ValueError, OSError) as error:
         if (fault := fault_of(error, path)) is not None:
             raise fault from error
-        raise _refuse(path, f"{path.name} is not a well-formed ONNX file: {error}") from error
+        raise _refuse(path, f"{path.name} is not a well-formed {kind} file: {error}") from error
+
+
+def check_onnx(path: Path, artifact: Artifact) -> None:
+    from octc.runtimes.onnx_reader.graph import scan_onnx
+
+    del artifact
+    facts = _scanned(path, "ONNX", scan_onnx)
     if facts.outside:
         text = f"ONNX refers to external data: {shorten(facts.outside, 3, 'see the file')}"
         raise OctcError("OCT-E503", text, hint="do not use this artifact; octc writes single files", place=str(path))
@@ -102,6 +110,20 @@ def check_ir(path: Path, artifact: Artifact) -> None:
     if problems:
         found = list(dict.fromkeys(text for _, text in problems))
         raise _refuse(path, f"not allowed: {shorten(found, 5, 'see the file')}")
+
+
+def check_litert(path: Path, artifact: Artifact) -> None:
+    from octc.runtimes.litert_reader import scan_litert
+
+    del artifact
+    found = _scanned(path, "LiteRT", lambda file: scan_litert(file.read_bytes()))
+    if found.outside:
+        text = f"the LiteRT file keeps data outside its graph: {shorten(found.outside, 3, 'see the file')}"
+        raise OctcError("OCT-E503", text, hint="do not use this artifact; octc writes single files", place=str(path))
+    if found.refused:
+        raise _refuse(path, f"operators that are not allowed: {shorten(found.refused, 5, 'see the file')}")
+    if found.graphs != 1:
+        raise _refuse(path, f"{found.graphs} graphs; one is allowed")
 
 
 class _Stop(Exception):

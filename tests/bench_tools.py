@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
 from octc.bench.timing import conditions, measure, profiles
@@ -22,6 +21,7 @@ from octc.schemas.bench import BenchResult, InvalidRow, MissingRow, ValidRow
 from octc.schemas.common import Document, convert, json_schema
 from octc.store.find import find_artifacts, read_teacher
 from octc.store.runs import Run, create_run
+from tests.schema_checks import validate
 from tests.tiny_artifacts import resign
 
 TEACHER = "r-0002-teacher-folder"
@@ -103,13 +103,13 @@ def benched(*given: Any, **more: Any) -> State:
 
 def check_schema(value: Any) -> None:
     """A result follows its JSON Schema, and is read as what the schema was made of (ValueError, jsonschema.ValidationError)."""
-    jsonschema.validate(value, json_schema("octc:bench-result", "octc bench result", BenchResult))
+    validate(value, json_schema("octc:bench-result", "octc bench result", BenchResult))
     convert(value, BenchResult)
 
 
 def check_row(value: Any) -> None:
     """The same of one row."""
-    jsonschema.validate(value, json_schema("octc:bench-row", "a row", ValidRow, InvalidRow, MissingRow))
+    validate(value, json_schema("octc:bench-row", "a row", ValidRow, InvalidRow, MissingRow))
     convert({"row": value}, AnyRow)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from octc.imaging.preprocess import SUFFIXES
+from octc.imaging.decode import SUFFIXES
 
 CAPABILITIES = (1, 2)  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH of linux/capability.h: what lets root read everything
 DROP = 24  # PR_CAPBSET_DROP of linux/prctl.h

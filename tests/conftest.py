@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import fcntl
+import gc
+import io
 import os
 import signal
+import socketserver
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 
+gc.disable()  # while the tests are imported, and torch, timm and the engines with them
 for variable in [name for name in os.environ if name.startswith("OCTC_") and not name.startswith("OCTC_TEST_")]:
     del os.environ[variable]
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -21,6 +26,13 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if signal.getsignal(signal.SIGINT) != signal.default_int_handler:  # a shell starts what it puts behind itself without it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# modules of this house are compiled once, not by every process that a test starts
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+# nobody pulls the plug here, and a test writes a hundred small files
+os.fsync = lambda _: None
+# a server of the standard library (pynetdicom's are such) looks twice a second whether it is to end
+socketserver.BaseServer.serve_forever.__defaults__ = (0.02,)
 os.environ.pop("NO_COLOR", None)
 os.environ.pop("COLUMNS", None)
 
@@ -33,17 +45,27 @@ FRESH = dict(os.environ)
 
 # the longest files, slow tests included, the longest first: two processes that begin with them end together
 LONGEST = (
-    "house/test_nothing_is_sent.py", "packaging/test_extras.py", "house/test_benchmarks.py", "export/test_trt_oracle.py",
-    "packaging/test_wheel.py", "export/test_ptq.py", "cli/test_train_folds.py", "cli/test_retnet_ways.py",
-    "cli/test_moved_images.py",
-    "cli/test_unknown_patients.py", "cli/test_train_faults.py", "cli/test_train_stopped.py", "cli/test_report.py",
-    "cli/test_bench.py", "cli/test_retnet.py", "cli/test_export.py", "bench/test_bench_flow.py", "export/test_pipeline.py",
-    "compress/test_qat.py", "cli/test_verify.py", "house/test_readme.py", "train/test_loop.py", "cli/test_eval.py",
-    "cli/test_doctor.py", "cli/test_bench_on.py", "cli/test_analyze.py", "train/test_averaging.py", "cli/test_main.py",
-    "cli/test_predict_rows.py", "export/test_fp16.py", "cli/test_train_resume.py", "export/test_own_network.py",
-    "train/test_stages.py", "cli/test_train.py", "cli/test_verify_faults.py", "cli/test_terminals.py",
-    "bench/test_bench_faults.py", "cli/test_processors.py", "train/test_nets.py",
+    "house/test_benchmarks.py", "house/test_nothing_is_sent.py", "packaging/test_extras.py", "export/test_trt_oracle.py",
+    "packaging/test_wheel.py", "export/test_ptq.py", "cli/test_train_folds.py", "train/test_baselines.py",
+    "cli/test_retnet_ways.py", "cli/test_moved_images.py", "cli/test_unknown_patients.py", "cli/test_train_faults.py",
+    "cli/test_train_stopped.py", "house/test_own_data_page.py", "cli/test_volume_run.py", "compress/test_qat.py",
+    "archive/test_archive.py", "export/test_imports.py", "cli/test_doctor.py", "cli/test_bench.py", "export/test_pipeline.py",
+    "serve/dicom/test_gateway.py", "serve/test_abuse.py", "cli/test_report.py", "examples/test_examples.py",
+    "bench/test_bench_flow.py", "cli/test_processors.py", "cli/test_export.py", "train/test_loop.py", "cli/test_main.py",
+    "cli/test_train_resume.py", "export/test_own_network.py", "cli/test_analyze.py", "cli/test_predict_rows.py",
+    "cli/test_verify.py", "cli/test_verify_device.py", "bench/test_public_jobs.py", "cli/test_terminals.py",
+    "cli/test_data.py", "export/test_request.py", "house/test_readme.py", "cli/test_train.py", "cli/test_verify_faults.py",
+    "export/test_fp16.py", "bench/test_bench_faults.py", "cli/test_weights.py", "cli/test_predict.py",
 )  # fmt: skip
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Half a million objects of the libraries stay as long as the tests run: Python's collector went through all of them after
+    every few tests, which was half of the processor time of the small ones."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(trylast=True)
@@ -56,9 +78,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _nothing_reaches_the_network(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """C11: a test during which anything asked for the network fails, even if the code swallowed the refusal."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "no-configuration"))
+    monkeypatch.setenv("OCTC_COMPILED", "off")  # what a test compiles is kept where the test says so
     before = refused_attempts()
     yield
     assert refused_attempts() == before, "something asked for the network"
+
+
+@pytest.fixture(autouse=True)
+def _int8_is_timed_in_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An export times what it wrote for a second; here it makes the fewest pairs of calls."""
+    if "octc.export.int8_speed" in sys.modules:
+        monkeypatch.setattr("octc.export.int8_speed.SECONDS", 0.0)
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +100,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def warm(shared: Path) -> tuple[str, ...]:
-    """`python` in a process of its own that starts at once (tests/warm.py); `octc` of that kind lies in `shared`/bin."""
+    """`python` in a process of its own that starts at once (tests/warm.py); such an `octc` and `python` lie in `shared`/bin."""
     program, line = str(ROOT / "tests" / "warm.py"), shared / "octc.socket"
     words = (sys.executable, "-SEs", program, str(line))
     owner = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
@@ -82,8 +112,9 @@ def warm(shared: Path) -> tuple[str, ...]:
                 command = [sys.executable, program, "serve", str(line), str(owner)]
                 subprocess.run(command, env=FRESH, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=300, check=True)
             (shared / "bin").mkdir()
-            (shared / "bin" / "octc").write_text(f'#!/bin/sh\nexec {" ".join(words)} -m octc.cli._app.main "$@"\n')
-            (shared / "bin" / "octc").chmod(0o755)
+            for name, more in (("octc", "-m octc.cli._app.main "), ("python", "")):
+                (shared / "bin" / name).write_text(f'#!/bin/sh\nexec {" ".join(words)} {more}"$@"\n')
+                (shared / "bin" / name).chmod(0o755)
     return words
 
 
@@ -96,29 +127,51 @@ Octc = Callable[..., "subprocess.CompletedProcess[str]"]
 def octc(tmp_path: Path, request: pytest.FixtureRequest) -> Octc:
     """Run `octc WORDS...` as a process of its own, in tmp_path; stdout and stderr as text.
 
-    With a variable that something may read when it is imported, the process is a fresh interpreter.
+    With a variable that something may read when it is imported, the process is a fresh interpreter. In a file that says
+    `HERE = True` it is this process, unless `process` or anything of `subprocess.run` is asked for, or such a variable.
     """
+    here = getattr(request.module, "HERE", False)
 
     def run(
-        *words: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None, timeout: float = 300, **more: object
+        *words: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None, process: bool = False, **more: object
     ) -> subprocess.CompletedProcess[str]:
         given = {**os.environ, **(env or {})}
         changed = [name for name in {*given, *FRESH} if given.get(name) != FRESH.get(name)]
         plain = all(name.startswith(LATE) for name in changed)
+        if here and plain and not process and not more:
+            return _called([str(word) for word in words], cwd or tmp_path, given)
         python = request.getfixturevalue("warm") if plain else (sys.executable,)
         return subprocess.run(  # type: ignore[call-overload, no-any-return]
             [*python, "-m", "octc.cli._app.main", *map(str, words)],
             cwd=cwd or tmp_path,
             env=given,
-            timeout=timeout,
             text=True,
             encoding="utf-8",
             capture_output=True,
             check=False,
-            **more,
+            **{"timeout": 300, **more},
         )
 
     return run
+
+
+def _called(words: list[str], place: Path, given: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """The command in this process, with streams as a pipe has them; folder and variables are put back."""
+    from octc.cli._app.main import main
+
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+    before, here = dict(os.environ), Path.cwd()
+    try:
+        os.chdir(place)
+        os.environ.update(given)
+        with redirect_stdout(out), redirect_stderr(err):
+            code = main(words)
+    finally:
+        os.chdir(here)
+        os.environ.clear()
+        os.environ.update(before)
+    texts = [stream.buffer.getvalue().decode() for stream in (out, err)]  # type: ignore[attr-defined]
+    return subprocess.CompletedProcess(words, code, *texts)
 
 
 @pytest.fixture(scope="session")

@@ -51,6 +51,7 @@ TESTS = (
     "tests/compress/test_calibrate.py",
     "tests/compress/test_fake_quant.py",
     "tests/compress/test_learned_steps.py",
+    "tests/compress/test_placement_xnnpack.py",
     "tests/compress/test_qat.py",
     "tests/compress/test_rounding.py",
     "tests/compress/test_sensitivity.py",
@@ -63,6 +64,7 @@ TESTS = (
     "tests/export/test_to_openvino.py",
     "tests/runtimes/test_engines.py",
     "tests/runtimes/test_golden.py",
+    "tests/runtimes/test_litert.py",
     "tests/train/test_assess.py",
     "tests/train/test_augment.py",
     "tests/train/test_averaging.py",
@@ -71,6 +73,8 @@ TESTS = (
     "tests/train/test_stages.py",
     "tests/train/test_svm.py",
     "tests/cli/test_verify.py",
+    "tests/runtimes/test_compiled.py",
+    "tests/train/test_precision.py",
 )
 # Asks torch what it took: a variable that a library does not know would be passed over in silence.
 PROBE = """

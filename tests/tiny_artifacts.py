@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,18 @@ from tests.tiny_run import make_run, write_patterns
 PAIRS = (
     ("torch", "fp32"), ("onnx", "fp32"), ("onnx", "fp16"), ("onnx", "int8"), ("openvino", "fp16"), ("openvino", "int8"),
 )  # fmt: skip
+LITERT = ("litert-fp32", "litert-int8")  # they lie beside the run: an export of all targets does not make them
 DEVICE = Device()
 
 
 def shared_run(factory: object = None) -> Run:
     """The finished student run with one artifact of every pair; its pictures lie under `patterns` beside its run folder."""
     return Run(next((made_once("tiny-artifacts", _make) / "runs").glob("r-*")))
+
+
+def artifact_folder(name: str = "onnx-int8") -> Path:
+    """An artifact of the shared run."""
+    return shared_run().artifacts / name
 
 
 def _make(base: Path) -> None:
@@ -40,6 +47,9 @@ def _make(base: Path) -> None:
     for target, precision in PAIRS:
         opset = None if target == "torch" else choose_opset(target, None)
         export_artifact(shop, Job(target, precision, opset), DEVICE)
+    beside = replace(shop, source=replace(source, artifacts=base / "litert"))
+    for name in LITERT:
+        export_artifact(beside, Job(*name.split("-"), choose_opset("litert", None)), DEVICE)
     tensorrt = shutil.copytree(run.artifacts / "onnx-int8", run.artifacts / "tensorrt-int8")
     resign(Path(tensorrt), _as_tensorrt)  # what export writes there, but for the encoding: Q/DQ, and no engine
 
@@ -62,6 +72,11 @@ def resign(folder: Path, change: Callable[[dict[str, Any]], None] | None = None)
     (folder / MANIFEST).write_text(json.dumps(value))
 
 
+def folder_of(run: Run, name: str) -> Path:
+    """Where an artifact lies."""
+    return run.path.parent.parent / "litert" / name if name in LITERT else run.artifacts / name
+
+
 def copied(run: Run, name: str, place: Path) -> Path:
     """A copy of one artifact that a test may spoil."""
-    return Path(shutil.copytree(run.artifacts / name, place / name))
+    return Path(shutil.copytree(folder_of(run, name), place / name))

@@ -11,7 +11,7 @@ from PIL import Image
 from torch.nn import functional
 
 from octc.datasets.layouts.folders import scan_folder
-from octc.datasets.split import make_split
+from octc.datasets.split import Split, make_split
 from octc.imaging.preprocess import Preprocess
 from octc.store.runs import Run, create_run
 from octc.train.batches.images import cached_images
@@ -40,18 +40,22 @@ def write_patterns(root: Path, patients: int = 12, images: int = 4) -> None:
 
 def make_run(run_dir: Path, root: Path, kind: str = "student", model: str = MODEL, **fields: Any) -> Run:
     """A finished run on the patterns."""
+    return make_run_of(run_dir, make_split(scan_folder(root, None), "folder", 0), root, kind, model, **fields)
+
+
+def make_run_of(run_dir: Path, split: Split, root: Path, kind: str = "student", model: str = MODEL, **fields: Any) -> Run:
+    """A finished run on the training images of a split."""
     torch.manual_seed(0)
-    split = make_split(scan_folder(root, None), "folder", 0)
     pre = Preprocess(SIZE, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     network = build_model(model, len(split.classes))
     images = torch.from_numpy(np.array(cached_images(run_dir / ".cache", root, split.parts["train"], pre)))
     labels = torch.tensor([s.label for s in split.parts["train"]])
     _fit(network, normalise(images, pre), labels)
-    run = create_run(run_dir, kind, "folder", data_root=str(root), **fields)
+    run = create_run(run_dir, kind, split.dataset, data_root=str(root), **fields)
     split.write(run.split)
     checkpoint = Checkpoint(
         role=kind, model=model, model_kwargs={}, classes=split.classes, preprocess=pre, recipe={"name": "patterns"},
-        dataset="folder", split_digest=split.digest, data_digest="0" * 64, weights={"source": "none", "licence": "MIT"},
+        dataset=split.dataset, split_digest=split.digest, data_digest="0" * 64, weights={"source": "none", "licence": "MIT"},
     )  # fmt: skip
     write_checkpoint(run.path / "train", network.state_dict(), checkpoint)
     run.update(status="done")

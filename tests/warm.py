@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import struct
@@ -28,6 +29,8 @@ IMPORTED = (
 )  # fmt: skip
 
 
+# a variable: what is Python to a process that is asked for, so that those which it starts itself are of this kind too
+PYTHON = "WARM_PYTHON"
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -68,6 +71,7 @@ def serve(path: str, owner: int) -> None:
     from importlib import import_module
 
     sys.path.remove(str(Path(__file__).resolve().parent))  # this folder has another `octc`
+    os.fsync = lambda _: None  # as in tests/conftest.py
     for name in ("octc", *IMPORTED, *_modules_of_octc()):
         import_module(name)
     gc.collect()
@@ -75,22 +79,92 @@ def serve(path: str, owner: int) -> None:
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(path)
         door.listen(16)
-        door.settimeout(1)
         if os.fork() > 0:
             os._exit(0)
         nothing = os.open(os.devnull, os.O_RDWR)
         for stream in range(3):
             os.dup2(nothing, stream)
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        while _alive(owner):
-            with suppress(TimeoutError):
-                line, _ = door.accept()
-                if os.fork() == 0:
-                    door.close()
-                    _watch(line)
-                    return
-                line.close()
-    os._exit(0)
+        if not _accept(door, owner):
+            os._exit(0)
+
+
+def _accept(door: socket.socket, owner: int) -> bool:
+    """True in a fork, which is the process that was asked for; False when the owner has ended.
+
+    A line to who asks is kept for each child: its end of file kills the child, the end of the child is said on it.
+    """
+    children: dict[int, socket.socket] = {}
+    ended, wake = socket.socketpair()
+    for one in (ended, wake):
+        one.setblocking(False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # else nothing is written to `wake`
+    signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+    while _alive(owner):
+        ready, _, _ = select.select([door, ended, *children.values()], [], [], 1)
+        if ended in ready:
+            ended.recv(4096)
+            _reap(children)
+        for child, line in children.items():
+            if line in ready and _gone(line):
+                os.kill(child, signal.SIGKILL)
+        if door in ready and _forked(door, children, (door, ended, wake)):
+            return True
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+    return False
+
+
+def _forked(door: socket.socket, children: dict[int, socket.socket], own: tuple[socket.socket, ...]) -> bool:
+    """Fork for one that asks; True in the fork, where what the server has open is closed."""
+    line, _ = door.accept()
+    wanted, streams = _asked(line)
+    child = os.fork() if wanted else -1
+    if child == 0:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for one in (*own, line, *children.values()):
+            one.close()
+        _become(wanted, streams)
+        return True
+    for stream in streams:
+        os.close(stream)
+    if child > 0:
+        children[child] = line
+        _tell(line, child)
+    return False
+
+
+def _reap(children: dict[int, socket.socket]) -> None:
+    """Say how those ended that have."""
+    while children:
+        child, status = os.waitpid(-1, os.WNOHANG)
+        if child == 0:
+            return
+        with children.pop(child) as line:
+            _tell(line, os.waitstatus_to_exitcode(status))
+
+
+def _gone(line: socket.socket) -> bool:
+    """Whoever asked has ended (killed at a timeout), and says no more."""
+    try:
+        return line.recv(1) == b""
+    except OSError:
+        return True
+
+
+def _tell(line: socket.socket, number: int) -> None:
+    with suppress(OSError):  # who asked may have been killed meanwhile
+        line.sendall(f"{number}\n".encode())
+
+
+def _asked(line: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """What is wanted, and the streams for it; nothing is, where whoever asked was killed meanwhile."""
+    head, streams, _, _ = socket.recv_fds(line, 4, 3)
+    with line.makefile("rb") as asked:
+        size = struct.unpack("!I", head)[0] if len(head) == 4 else 0
+        text = asked.read(size)
+    wanted: dict[str, Any] = json.loads(text) if 0 < len(text) == size else {}
+    return wanted, list(streams)
 
 
 def _alive(process: int) -> bool:
@@ -110,42 +184,6 @@ def _modules_of_octc() -> list[str]:
     return [name for name in found if name != "octc.cli._app.main"]  # run as __main__
 
 
-def _watch(line: socket.socket) -> None:
-    """In a fork: returns in a fork of it, which becomes the process that was asked for; says how that one ended."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    head, streams, _, _ = socket.recv_fds(line, 4, 3)
-    size = struct.unpack("!I", head)[0]
-    text = b""
-    while len(text) < size:
-        text += line.recv(size - len(text))
-    child = os.fork()
-    if child == 0:
-        line.close()
-        _become(json.loads(text), streams)
-        return
-    for stream in streams:
-        os.close(stream)
-    with suppress(OSError):  # who asked may have been killed meanwhile
-        line.sendall(f"{child}\n".encode())
-    _kill_with(line, child)
-    _, status = os.waitpid(child, 0)
-    with suppress(OSError):
-        line.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
-    os._exit(0)
-
-
-def _kill_with(line: socket.socket, child: int) -> None:
-    """A thread that kills the process if whoever asked for it has gone (killed at a timeout)."""
-    import threading
-
-    def wait() -> None:
-        with suppress(OSError):
-            if line.recv(1) == b"":
-                os.kill(child, signal.SIGKILL)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
 def _become(wanted: dict[str, Any], streams: list[int]) -> None:
     """The process that was asked for, up to the point where its program begins."""
     import tempfile
@@ -160,6 +198,7 @@ def _become(wanted: dict[str, Any], streams: list[int]) -> None:
     os.environ.clear()
     os.environ.update(wanted["env"])
     os.environ.update(SWITCHES)
+    sys.executable = os.environ.pop(PYTHON, sys.executable)
     os.sched_setaffinity(0, wanted["processors"])
     os.umask(wanted["umask"])
     time.tzset()

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import nn
-from torch.nn import functional
 
 from octc.core.errors import OctcError
 from octc.datasets.split import Split
@@ -18,6 +17,8 @@ from octc.imaging.preprocess import Preprocess
 from octc.store.runs import Run
 from octc.train.batches.images import cached_images
 from octc.train.distill.cached_logits import Drawn, Logits
+from octc.train.distill.loading import load_teacher
+from octc.train.distill.precision import FP32, compared
 from octc.train.distill.teachers import (
     Teacher,
     asked,
@@ -30,7 +31,7 @@ from octc.train.distill.teachers import (
 )
 from octc.train.evaluation.assess import Reading, assess
 from octc.train.evaluation.files import write_curves
-from octc.train.loop.checkpoint import Checkpoint, load_strictly, read_checkpoint, write_checkpoint
+from octc.train.loop.checkpoint import Checkpoint, load_strictly, write_checkpoint
 from octc.train.loop.fit import FitOptions, fit
 from octc.train.loop.label_losses import Loss, label_loss
 from octc.train.loop.state import flat
@@ -41,7 +42,7 @@ from octc.train.networks.macs import count_macs
 from octc.train.networks.models import build_model, parameter_count
 from octc.train.networks.svm import fit_svm
 from octc.train.networks.weights import start_weights
-from octc.train.recipes.config import Recipe, Stage
+from octc.train.recipes.config import Recipe, Stage, told
 
 LARGE = 20_000_000  # parameters above which a student is warned about (KD-OCT's limit)
 
@@ -52,11 +53,12 @@ class Context:
 
     Attributes:
         root: of the data set. tick: called with the steps done. report: called with each epoch's row or a warning.
-        weights: a file with start weights instead of the recipe's source; trusted: it may be one of torch.save. fetch: whether
+        weights: a file with start weights instead of the recipe's source; fetch: whether
             the hub may be asked.
         allow_change: whether a state that another configuration left may be resumed.
         teachers: checkpoint folders of a student's teachers; none: it learns from labels alone. second: that of the second
             student, which learns beside it (mutual learning across modalities).
+        cached_views_on: Ray cluster that computes cached logits (`octc.train.distill.on_ray`); None: this process does.
     """
 
     run: Run
@@ -71,16 +73,16 @@ class Context:
     decoding: Callable[[int, int], None]
     resume: bool = False
     weights: Path | None = None
-    trusted: bool = False
     fetch: bool = False
     allow_change: bool = False
     teachers: tuple[Path, ...] = ()
     second: Path | None = None
+    cached_views_on: str | None = None
 
 
 def preprocess_of(stage: Stage) -> Preprocess:
     """The preprocessing that a stage's network is trained with."""
-    return Preprocess(size=stage.size, resize=stage.resize, mean=stage.mean, std=stage.std)
+    return Preprocess(stage.size, resize=stage.resize, mean=stage.mean, std=stage.std, value_range=stage.value_range)
 
 
 def load_data(ctx: Context, pre: Preprocess, canvas: Preprocess | None = None) -> Data:
@@ -96,7 +98,7 @@ def load_data(ctx: Context, pre: Preprocess, canvas: Preprocess | None = None) -
 def facts_of(ctx: Context, stage: Stage, role: str, extra: Any = None) -> dict[str, Any]:
     """Everything that decides a training's result, flat: {"stage.lr": 0.001, "seed": 0, ...}."""
     machine = {"processes": ctx.accelerator.num_processes, "precision": str(ctx.accelerator.mixed_precision)}
-    made_of = {"role": role, "stage": asdict(stage), "recipe": asdict(ctx.recipe), "from": extra}
+    made_of = {"role": role, "stage": told(stage), "recipe": told(ctx.recipe), "from": extra}
     return flat({**made_of, "seed": ctx.seed, "split": ctx.split.digest, **machine})
 
 
@@ -117,37 +119,16 @@ def train_teacher(ctx: Context) -> Checkpoint:
     """Fine-tune the teacher on hard labels; writes train/model.safetensors and checkpoint.json."""
     stage = ctx.recipe.teacher
     model = new_network(ctx, stage)
-    source = start_weights(model, stage, ctx.weights, ctx.fetch, ctx.trusted)
+    source = start_weights(model, stage, ctx.weights, ctx.fetch)
     fitted = _fit(ctx, model, stage, "teacher", _label_loss(ctx, stage), ctx.run.path / "train")
     return _write(ctx, "teacher", stage, model, fitted, source, None)
-
-
-def load_teacher(folder: Path, split: Split, student: Preprocess, device: Any) -> tuple[nn.Module, Checkpoint]:
-    """A frozen teacher in eval mode, that takes the student's normalised input.
-
-    Raises:
-        OctcError: E309 another class order, E212 another split, E107 / E307 / E501 as the checkpoint's reader.
-    """
-    checkpoint, state = read_checkpoint(folder)
-    if checkpoint.classes != split.classes:
-        text = f"class order differs: teacher {', '.join(checkpoint.classes)}; data {', '.join(split.classes)}"
-        raise OctcError("OCT-E309", text, hint="train a teacher on this data set", place=str(folder))
-    if checkpoint.split_digest != split.digest:
-        text = "the teacher was trained on another split: it may have seen what this student is validated on"
-        raise OctcError("OCT-E212", text, hint="octc train teacher on this split, or name a teacher of it", place=str(folder))
-    model = build_model(checkpoint.model, len(checkpoint.classes), **checkpoint.model_kwargs)
-    load_strictly(model, state, str(folder))
-    known = checkpoint.preprocess
-    if (known.size, known.mean, known.std) != (student.size, student.mean, student.std):
-        model = SameView(model, student, known)
-    return model.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False), checkpoint
 
 
 def train_student(ctx: Context) -> Checkpoint:
     """Distil the student from its frozen teachers (or train it on labels alone when there is none)."""
     stage = ctx.recipe.student
     model = new_network(ctx, stage)
-    source = start_weights(model, stage, ctx.weights, ctx.fetch, ctx.trusted)
+    source = start_weights(model, stage, ctx.weights, ctx.fetch)
     if (count := parameter_count(model)) > LARGE and not ctx.resume:
         text = f"{stage.model} has {count / 1e6:.1f} million parameters: large for a student"
         ctx.report({"warning": text, "code": "OCT-W310"})
@@ -167,13 +148,16 @@ def taught(ctx: Context, stage: Stage, folders: Sequence[Path], on_labels: Loss)
     """
     how, device = ctx.recipe.distillation, ctx.accelerator.device
     check_distillation(how, stage)
-    data = _data(ctx, stage) if how.views or how.calibrate else None
+    data = stage_data(ctx, stage) if how.views or how.calibrate or how.teacher_precision != FP32 else None
     teachers: list[Teacher] = []
     lineage: list[dict[str, Any]] = []
     for folder in folders:
         net, known = load_teacher(folder, ctx.split, preprocess_of(stage), device)
-        teacher = Teacher(fast(net, stage.size, device), known.sha256)
+        frozen = fast(net, stage.size, device)
         facts: dict[str, Any] = {"model": known.model, "sha256": known.sha256, "weights": known.weights}
+        if how.teacher_precision != FP32 and data is not None:
+            frozen, facts["asked_in"] = compared(frozen, how.teacher_precision, data, device)
+        teacher = Teacher(frozen, known.sha256)
         if how.calibrate and data is not None:
             teacher, facts["temperature"] = calibrated(teacher, data, device)
         teachers.append(teacher)
@@ -181,47 +165,44 @@ def taught(ctx: Context, stage: Stage, folders: Sequence[Path], on_labels: Loss)
     parent = lineage[0] if len(lineage) == 1 else {**lineage[0], "teachers": lineage}
     if not how.views or data is None:
         return distilled_loss(asked(teachers, ctx.accelerator.autocast), how, on_labels), parent
-    caches = cached_logits(ctx, stage, teachers, data)
+    caches = cached_logits(ctx, stage, teachers, data, folders)
     return cached_ways(caches, [t.temperature for t in teachers], how, on_labels), parent
 
 
-def cached_logits(ctx: Context, stage: Stage, teachers: Sequence[Teacher], data: Data) -> list[Logits]:
-    """What each teacher says of the views that the stage's epochs show; computed where no run beside this one has."""
+def cached_logits(ctx: Context, stage: Stage, teachers: Sequence[Teacher], data: Data, folders: Sequence[Path]) -> list[Logits]:
+    """What each teacher, of these folders, says of the views that the stage's epochs show; computed where no run beside this
+    one has, by this process or by the cluster of `ctx.cached_views_on`."""
     how, accelerator = ctx.recipe.distillation, ctx.accelerator
     views = min(how.views, stage.epochs)
-    drawn = Drawn(stage, views, how.view_seed, accelerator.device.type, str(accelerator.mixed_precision))
+    precision = str(accelerator.mixed_precision)
+    drawn = Drawn(stage, views, how.view_seed, accelerator.device.type, precision, how.teacher_precision)
     cache = ctx.run.path.parent / ".cache"
+    if ctx.cached_views_on is not None and accelerator.is_main_process:
+        from octc.train.distill.on_ray import Order, fill_on_ray
+
+        images = str(Path(data.images.filename).resolve())  # type: ignore[attr-defined]
+        split, place = str(ctx.run.split.resolve()), str(cache.resolve())
+        keys = [drawn.key(teacher.sha256, ctx.split.digest) for teacher in teachers]
+        orders = [
+            Order(str(folder.resolve()), split, images, place, data.preprocess, drawn, key)
+            for folder, key in zip(folders, keys, strict=True)
+        ]
+        fill_on_ray(orders, ctx.cached_views_on, ctx.decoding)
+    accelerator.wait_for_everyone()
     return [cache_of(t, ctx.split.digest, data, drawn, cache, accelerator, ctx.decoding) for t in teachers]
 
 
-class SameView(nn.Module):
-    """Feeds a network the picture that another one sees, in the size and the normalisation that it was trained with."""
-
-    scale: torch.Tensor
-    shift: torch.Tensor
-
-    def __init__(self, model: nn.Module, given: Preprocess, wanted: Preprocess) -> None:
-        super().__init__()
-        self.model = model
-        self.size = None if given.size == wanted.size else (wanted.size, wanted.size)
-        scale = [g / w for g, w in zip(given.std, wanted.std, strict=True)]
-        shift = [(g - w) / s for g, w, s in zip(given.mean, wanted.mean, wanted.std, strict=True)]
-        self.register_buffer("scale", torch.tensor(scale).view(1, 3, 1, 1))
-        self.register_buffer("shift", torch.tensor(shift).view(1, 3, 1, 1))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.size is not None:
-            x = functional.interpolate(x, self.size, mode="bilinear", antialias=True)
-        logits: torch.Tensor = self.model(x * self.scale + self.shift)
-        return logits
-
-
-def _data(ctx: Context, stage: Stage) -> Data:
-    return load_data(ctx, preprocess_of(stage), Preprocess(size=round(stage.size * stage.canvas)) if stage.views else None)
+def stage_data(ctx: Context, stage: Stage) -> Data:
+    """Train and val as a stage is shown them: train on a larger canvas where its views are cut from one."""
+    return load_data(
+        ctx,
+        preprocess_of(stage),
+        Preprocess(round(stage.size * stage.canvas), value_range=stage.value_range) if stage.views else None,
+    )
 
 
 def _fit(ctx: Context, model: nn.Module, stage: Stage, role: str, loss: Loss | Ways, folder: Path, extra: Any = None) -> Fitted:
-    data = _data(ctx, stage)
+    data = stage_data(ctx, stage)
     if isinstance(model, HogSvm):
         return fit_svm(model, stage, data, folder=folder, seed=ctx.seed, tick=ctx.tick, report=ctx.report)
     _checkpoint_activations(model, stage)
@@ -258,7 +239,7 @@ def _write(
     checkpoint = Checkpoint(
         role=role,
         model=stage.model,
-        model_kwargs=_built_with(stage),
+        model_kwargs=built_with(stage),
         classes=ctx.split.classes,
         preprocess=preprocess_of(stage),
         recipe=asdict(ctx.recipe),
@@ -284,6 +265,6 @@ def written(ctx: Context, folder: Path, state: dict[str, torch.Tensor], checkpoi
     return made
 
 
-def _built_with(stage: Stage) -> dict[str, Any]:
+def built_with(stage: Stage) -> dict[str, Any]:
     """Keyword arguments that shape the network; drop rates act in training only and are left out."""
     return {name: value for name, value in stage.model_kwargs.items() if not name.startswith("drop_")}

@@ -18,7 +18,7 @@ from octc.core.errors import OctcError, shorten
 from octc.core.files import canonical_json, sha256_bytes
 from octc.runtimes.golden import Tolerance, tolerance_of
 from octc.stats.cluster_bootstrap import cluster_index, named_images
-from octc.stats.comparison import Known, nonfinite, outcome_of
+from octc.stats.comparison import SCORES, Known, nonfinite, outcome_of
 from octc.stats.multilabel_comparison import LabelledImage
 from octc.stats.patients import PatientIds, patient_ids
 from octc.stats.subgroups import Subgroup, subgroups
@@ -64,6 +64,7 @@ class SetInfo:
     new) and read (all of them), when the plan was locked.
 
     `exploratory` says why a verdict is no claim that was planned; `note` is printed beside every number of this data set.
+    `unit`: what the answers are of, "images" or "eyes".
     """
 
     name: str = "test"
@@ -74,6 +75,7 @@ class SetInfo:
     exploratory: str | None = None
     note: str = ""
     leakage: str = "not_checked"
+    unit: str = "images"
 
 
 @dataclass(frozen=True)
@@ -208,12 +210,13 @@ class Context:
     """What is known of a comparison beside its records.
 
     Attributes:
-        against: "fp32" or "teacher"; the teacher may have another preprocessing.
+        against: "fp32", "teacher" (which may have another preprocessing), or "table" of prediction tables.
         golden: `GoldenReport` of the candidate as a dictionary (`ok` decides), or None when it was not replayed.
         select: `Comparison.facts` of the same pair on the validation set, for discordance and correlation of the plan.
         temperatures: of "reference" and "candidate", fitted on the validation set.
         groups: column -> image id -> value: the same comparison on each of these parts.
         details: of the candidate's manifest; images: by id, in the order of the set (None: as the records have them).
+        form: what the logits stand for (`octc.stats.comparison.Known`).
     """
 
     task: Task = MULTICLASS
@@ -227,6 +230,7 @@ class Context:
     groups: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
     images: Mapping[str, LabelledImage] | None = None
+    form: str = SCORES
 
 
 def compare(
@@ -267,6 +271,7 @@ def compare(
             None if row is None else row.delta_over_s,
             context.temperatures,
             (r_side.temperature, c_side.temperature),
+            context.form,
         )
         comparison = context.task.compare(_answers(reference, joined, classes, context, known), options)
         verdict = context.task.judge(comparison, options, extra, exploratory)
@@ -305,6 +310,8 @@ def _subgroups(
     reference: Records, joined: Records, groups: Mapping[str, Mapping[str, str | None]], options: ParityOptions
 ) -> tuple[Subgroup, ...]:
     """Columns with one value only say what the whole says, and are left out."""
+    if not groups:
+        return ()
     columns = {name: [values.get(one) for one in joined.ids] for name, values in groups.items()}
     predicted = outcome_of(reference.logits).predictions, outcome_of(joined.logits).predictions
     kept = {name: values for name, values in columns.items() if len(set(values)) > 1}

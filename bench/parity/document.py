@@ -211,8 +211,10 @@ def _calibration(comparison: Comparison, name: str) -> dict[str, Any]:
     }
 
 
-def _auc(comparison: Comparison) -> dict[str, Any]:
+def _auc(comparison: Comparison) -> dict[str, Any] | None:
     """Areas as fractions; classes and their mean."""
+    if not comparison.auc:
+        return None
     *classes, macro = [row.to_json() for row in comparison.auc]
     return {"classes": classes, "macro": macro}
 
@@ -266,7 +268,7 @@ def _measured(report: ParityReport, comparison: Comparison) -> dict[str, Any]:
         "macro": {name: _macro(comparison, name) for name in comparison.figures},
         "confusion": comparison.matrices,
         "auc": _auc(comparison),
-        "calibration": {name: _calibration(comparison, name) for name in comparison.calibration},
+        "calibration": {name: _calibration(comparison, name) for name in comparison.calibration} or None,
         "agreement": _agreement(comparison),
         "backends": [] if backend is None else [backend],
         "facts": comparison.facts(),

@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from octc.core.errors import OctcError, shorten
-from octc.core.files import sha256_file
 from octc.datasets.base import Sample, ids_of
+from octc.datasets.pictures import content_of
+from octc.datasets.pictures import is_here as picture_is_here
 from octc.datasets.registry import DATASETS
 from octc.datasets.split import SETS, Split, check_split, groups_of, read_split
 from octc.datasets.tree import has_folder, scan_images
-from octc.imaging.preprocess import read_image
+from octc.imaging.decode import read_image
 from octc.stats.patients import KNOWN, PARTIAL, UNKNOWN, PatientIds
 from octc.store.artifacts import Artifact
 from octc.store.locations import image_root
 from octc.store.runs import Run
 
-SPOKEN = {"test": "test set", "select": "validation set"}
+SPOKEN = {"test": "test set", "select": "validation set", "tables": "joined tables"}
 
 
 def spoken(name: str) -> str:
@@ -95,7 +96,7 @@ def linked(samples: Sequence[Sample]) -> tuple[Sample, ...]:
 
 def is_here(one: LabelledSet) -> bool:
     """Whether any image of the set lies under its root."""
-    return any((one.root / sample.path).exists() for sample in one.samples)
+    return any(picture_is_here(one.root, sample) for sample in one.samples)
 
 
 def check_images(one: LabelledSet, split: Split, progress: Callable[[int], None]) -> None:
@@ -105,14 +106,15 @@ def check_images(one: LabelledSet, split: Split, progress: Callable[[int], None]
     """
     changes = []
     for sample in one.samples:
-        path = one.root / sample.path
         try:
-            if sha256_file(path) != sample.sha256:
+            if content_of(one.root, sample) != sample.sha256:
                 changes.append(f"changed {sample.path}")
         except FileNotFoundError:
             changes.append(f"removed {sample.path}")
         except OSError as error:
             changes.append(f"unreadable {sample.path} ({error.strerror})")
+        except OctcError as error:
+            changes.append(f"unreadable {sample.path} ({error.code}: {error.message})")
         progress(1)
     changes += _added(one, split)
     if changes:
@@ -128,9 +130,9 @@ def _added(one: LabelledSet, split: Split) -> list[str]:
     was left out of it on purpose."""
     if split.dropped and not all(sample.part == "test" for sample in one.samples):
         return []  # the dropped training images lie there too, and are not listed
-    known = {sample.path for items in split.parts.values() for sample in items}
+    known = {sample.file for items in split.parts.values() for sample in items}
     found = []
-    for folder in sorted({(one.root / sample.path).parent for sample in one.samples}):
+    for folder in sorted({(one.root / sample.path).parent for sample in one.samples if sample.scan is None}):
         if not has_folder(folder):
             continue
         images, why = scan_images(folder)

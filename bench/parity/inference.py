@@ -16,7 +16,8 @@ import numpy.typing as npt
 from octc.core.errors import OctcError
 from octc.core.files import canonical_json, parse_json, replacing, sha256_bytes
 from octc.datasets.base import Sample
-from octc.imaging.preprocess import Float32, Preprocess, UInt8, read_image
+from octc.datasets.pictures import read_picture
+from octc.imaging.preprocess import Float32, Preprocess, UInt8
 
 Model = Callable[[UInt8], Float32]  # what a Runtime is here: uint8 [N, channels, size, size] -> logits [N, K]
 Progress = Callable[[int], None]  # images done since the last call
@@ -52,6 +53,8 @@ class Records:
 
     def in_order(self, ids: Sequence[str]) -> Records:
         """The same records in the order of `ids`."""
+        if tuple(ids) == self.ids:
+            return self
         where = {one: i for i, one in enumerate(self.ids)}
         order = [where[one] for one in ids]
         return replace(
@@ -83,11 +86,11 @@ def prepared_chunks(
     """Decode and prepare pictures in their order: uint8 [<= CHUNK, views, channels, size, size]; one chunk is read ahead.
 
     Raises:
-        OctcError: of `read_image`, for the first picture that cannot be read.
+        OctcError: of `read_picture`, for the first picture that cannot be read.
     """
 
     def one(sample: Sample) -> UInt8:
-        return preprocess.prepare(read_image(root / sample.path).image, views)
+        return preprocess.prepare(read_picture(root, sample, preprocess.value_range).image, views)
 
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
         waiting: list[Future[UInt8]] = []

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from octc.bench.parity.evaluation_set import check_artifact
 from octc.bench.parity.job import Job
 from octc.bench.parity.references import Roles
@@ -13,6 +15,7 @@ from octc.bench.parity.words import golden_words
 from octc.core.errors import OctcError, Several
 from octc.core.files import sha256_file
 from octc.datasets.split import Split
+from octc.imaging.preprocess import Float32, UInt8
 from octc.runtimes.base import Runtime
 from octc.runtimes.golden import check_golden
 from octc.runtimes.registry import open_runtime
@@ -22,12 +25,16 @@ from octc.store.find import Found
 
 @dataclass(frozen=True)
 class Opened:
-    """An artifact that was opened and has replayed its golden images. golden: `GoldenReport` as a dictionary."""
+    """An artifact that was opened and has replayed its golden images.
+
+    golden: `GoldenReport` as a dictionary; golden_logits: what its engine answered to them here [N, K].
+    """
 
     found: Found
     sha256: str
     runtime: Runtime
     golden: dict[str, Any]
+    golden_logits: Float32
 
     @property
     def name(self) -> str:
@@ -58,10 +65,16 @@ def _open(found: Found, job: Job) -> Opened:
     artifact = found.artifact
     runtime = open_runtime(found.folder, artifact, threads=job.requested.threads)
     job.stack.callback(runtime.close)
-    report = asdict(check_golden(found.folder, artifact, runtime))
+    heard: list[Float32] = []
+
+    def listened(images: UInt8) -> Float32:
+        heard.append(runtime(images))
+        return heard[-1]
+
+    report = asdict(check_golden(found.folder, artifact, listened))
     mark = "✓" if report["ok"] else "✗"
     job.reporter.say(f"  {mark} golden   {artifact.name}: {golden_words(report)}, {report['tolerance_id']}")
-    return Opened(found, sha_of(found), runtime, report)
+    return Opened(found, sha_of(found), runtime, report, np.asarray(heard[-1], np.float32))
 
 
 def sha_of(found: Found) -> str:

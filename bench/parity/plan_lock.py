@@ -16,9 +16,11 @@ from typing import Any
 
 from octc.core.errors import OctcError
 from octc.core.files import read_json, write_json
+from octc.core.newer import refuse_newer
+from octc.schemas.logs import Reading
 from octc.stats.test_plan import ParityOptions
 from octc.store.runs import Run
-from octc.store.test_set_log import EXPLORATORY, PLANNED, Reading, ReadingLog, log_reading
+from octc.store.test_set_log import EXPLORATORY, PLANNED, ReadingLog, log_reading
 
 PLAN = "verify-plan.json"
 SCHEMA = "1.0"
@@ -169,6 +171,7 @@ def _why_claim(plan: Mapping[str, Any], order: Sequence[str], against: str, acce
 def _read(path: Path) -> dict[str, Any] | None:
     try:
         value: dict[str, Any] = read_json(path)
+        refuse_newer(value["schema_version"], SCHEMA, "this plan", str(path))
         if value["schema_version"] != SCHEMA or not isinstance(value["plan"]["artifacts"], dict):
             raise ValueError(f"schema_version {value['schema_version']!r}")
         if not isinstance(value["plan"].get("references", {}), dict) or not isinstance(value["plan"].get("order", []), list):

@@ -53,7 +53,7 @@ def choose_roles(founds: Sequence[Found], run_dir: Path, against: str | None, *,
     rest = [f for f in mine if alone or against == "teacher" or reference is None or not _same(f, reference)]
     if not rest:
         text = f"only the FP32 reference of run {runs[0]} is exported: there is nothing to compare with it"
-        raise OctcError("OCT-E107", text, hint=f"octc export {runs[0]} --int8", place=str(mine[0].folder))
+        raise OctcError("OCT-E107", text, hint=_other_files(mine[0], runs[0]), place=str(mine[0].folder))
     absent = tuple((f, why) for f in rest if (why := why_not(f.artifact)) is not None)
     candidates = tuple(f for f in rest if why_not(f.artifact) is None)
     if not candidates:
@@ -62,6 +62,15 @@ def choose_roles(founds: Sequence[Found], run_dir: Path, against: str | None, *,
     if against == "teacher" and teacher is None:
         raise OctcError("OCT-E107", f"--against teacher: {without[0]}", hint=without[1])
     return Roles(candidates, absent, reference, _no_reference(family, runs[0]), teacher, without)
+
+
+def _other_files(found: Found, run: str) -> str:
+    """The command that makes a file to compare an FP32 reference with."""
+    if found.artifact.lineage.get("recipe") != "imported":
+        return f"octc export {run} --int8"
+    if found.artifact.target == "onnx":
+        return f"octc export {run} --int8 --target onnx --ptq onnxruntime, or octc import INT8-FILE ... --run {run}"
+    return f"octc import INT8-FILE ... --run {run}"
 
 
 def _no_reference(family: Sequence[Found], run: str) -> OctcError:

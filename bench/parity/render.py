@@ -26,7 +26,7 @@ def conditions(report: ParityReport) -> str:
     claim = " (two one-sided tests)" if options.claim == "tost" else ""
     return (
         f"{wording_of(report.task).margins(options)}, alpha {options.alpha:g}{level}{claim}, "
-        f"{spoken(report.set.name)}, n={report.n} images, {people}"
+        f"{spoken(report.set.name)}, n={report.n} {report.set.unit}, {people}"
     )
 
 
@@ -85,7 +85,7 @@ def _why(report: ParityReport) -> Iterator[str]:
         yield "  note         better: the whole interval lies above zero"
     if report.comparison is None:
         shown = ", ".join(one[:12] for one in report.not_finite[:SHOWN])
-        yield f"  not finite   {len(report.not_finite)} of {report.n} images: {shown}"
+        yield f"  not finite   {len(report.not_finite)} of {report.n} {report.set.unit}: {shown}"
 
 
 def _whose(report: ParityReport) -> Iterator[str]:

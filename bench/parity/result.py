@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from octc.bench.parity.box import Box
 from octc.bench.parity.claim import ParityReport
+from octc.bench.parity.decisions import DecisionVerdict
 from octc.bench.parity.evaluation_set import LabelledSet
+from octc.bench.parity.eyes import EyeVerdict
 from octc.bench.parity.plan_lock import SetUse
 from octc.bench.parity.summary import JSON_KEYS, document, failures, summary, text_of
 from octc.core.errors import OctcError, Several
@@ -28,7 +31,8 @@ class Judged:
     claims: with the headline's views, in the fixed order; tta: the same with test-time augmentation. Both are empty when the
     golden images differ, or where there are no images of the set. error: why it could not be opened.
     robustness: against the first reference; layers: of a candidate that did not pass, every layer beside its FP32 reference,
-    or why they could not be looked at.
+    or why they could not be looked at. eyes: the first claim on eyes, where the images are B-scans of volumes. decisions: what
+    came of the rules of reference and candidate. box: what this machine answered, to be put beside others.
     """
 
     found: Found
@@ -40,6 +44,9 @@ class Judged:
     robustness: Robustness | None = None
     layers: tuple[LayerGap, ...] = ()
     no_layers: str | None = None
+    eyes: EyeVerdict | None = None
+    box: Box | None = None
+    decisions: tuple[DecisionVerdict, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -47,7 +54,8 @@ class Judged:
         if self.error is not None:
             return self.error.exit_code
         if self.claims:
-            return max(report.exit_code for report in self.claims)
+            rules = int(any(one.broken for one in self.decisions))
+            return max(*(report.exit_code for report in self.claims), 0 if self.eyes is None else self.eyes.exit_code, rules)
         return 0 if self.word == "golden_only" else 1
 
     @property

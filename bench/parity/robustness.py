@@ -10,8 +10,9 @@ import numpy as np
 
 from octc.bench.parity.inference import CHUNK, Model, image_ids
 from octc.datasets.base import Sample
+from octc.datasets.pictures import read_picture
 from octc.imaging.corruptions import KINDS, Kind, seed_of
-from octc.imaging.preprocess import Float32, Preprocess, UInt8, read_image
+from octc.imaging.preprocess import Float32, Preprocess, UInt8
 from octc.stats.robustness import Level
 
 LEVELS = sum(len(kind.levels) for kind in KINDS)
@@ -35,7 +36,7 @@ def measure_worse(
     known = list(zip(image_ids(samples), samples, strict=True))
 
     def one(item: tuple[str, Sample]) -> UInt8:
-        picture = read_image(root / item[1].path).image
+        picture = read_picture(root, item[1], preprocess.value_range).image
         worse = (kind.apply(picture, level, seed_of(item[0], kind.name, level)) for kind, level in levels)
         return np.concatenate([preprocess.prepare(each) for each in worse])
 

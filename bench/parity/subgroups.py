@@ -6,12 +6,11 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from PIL import Image
-
 from octc.bench.parity.inference import image_ids
 from octc.core.csv_files import escape
 from octc.core.errors import OctcError, shorten
 from octc.datasets.base import Sample
+from octc.datasets.pictures import picture_size
 
 KEYS = ("path", "sha256", "patient")  # a column of one of these names says which images a row is about
 SIZE = "image size"
@@ -24,8 +23,8 @@ def picture_sizes(samples: Sequence[Sample], root: Path) -> dict[str, str | None
     """Width and height of each picture by id, from the header of its file."""
     found: dict[str, str | None] = {}
     for one, sample in zip(image_ids(samples), samples, strict=True):
-        with Image.open(root / sample.path) as picture:
-            found[one] = f"{picture.width} x {picture.height}"
+        width, height = picture_size(root, sample)
+        found[one] = f"{width} x {height}"
     return found
 
 

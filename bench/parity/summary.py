@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from octc.bench.parity.decisions import WHAT, decision_lines
 from octc.bench.parity.document import SCHEMA, golden_json, plan_json
 from octc.bench.parity.evaluation_set import spoken
+from octc.bench.parity.eyes import eye_lines
 from octc.bench.parity.render import brief_text, conditions, report_text, short_text
 from octc.bench.parity.tasks.details import layer_lines, robust_lines
 from octc.bench.parity.tasks.multiclass import more_would_settle
@@ -34,7 +36,13 @@ HINTS = {
     "OCT-E703": "octc export --fp16, or train the student longer",
     "OCT-E704": "octc export --fp16, or train the student longer; this artifact does not replace its reference",
     "OCT-E705": "a larger patient-disjoint test set, with margins stated before it is looked at ([verify] in octc.toml)",
+    "OCT-E710": "choose the rule again on more validation images: octc threshold, octc abstain",
     "OCT-E707": "octc export --fp16, or --ece-slack stated before the test set is looked at",
+    # reason of an inconclusive part that no larger set of the same kind settles -> what does
+    "self_comparison": "name another artifact than the reference: octc verify RUN",
+    "one_cluster": "a test set of several patients: an interval over one patient does not exist",
+    "single_class": "a test set with images of every class",
+    "empty_class": "a test set with images of {name}",
 }
 
 
@@ -49,13 +57,13 @@ def summary(result: VerifyResult) -> Iterator[tuple[str, ...]]:
     """Rows of the table: every reference once, then every claim."""
     seen = set()
     for report in _all(result.judged):
-        key = (report.reference.name, report.reference.role, report.tta)
+        key = (report.reference.name, report.reference.role, report.tta, report.set.unit)
         if report.comparison is not None and key not in seen:
             seen.add(key)
             name = f"{report.reference.role} {report.reference.name}{_views(report)}"
             yield (name, "", wording_of(report.task).cells(report)[0], "", "", "", "reference")
     for one in result.judged:
-        for report in (*one.claims, *one.tta):
+        for report in _reports(one):
             yield _row(report)
         if one.error is not None:
             yield (one.found.artifact.name, "", "", "", "", "", one.error.code)
@@ -70,11 +78,20 @@ def title(result: VerifyResult) -> str:
 
 def _all(judged: Sequence[Judged]) -> Iterator[ParityReport]:
     for one in judged:
-        yield from (*one.claims, *one.tta)
+        yield from _reports(one)
+
+
+def _reports(one: Judged) -> Iterator[ParityReport]:
+    """Every comparison of a candidate: its claims, the first one on eyes, further views."""
+    yield from one.claims
+    if one.eyes is not None and one.eyes.report is not None:
+        yield one.eyes.report
+    yield from one.tta
 
 
 def _views(report: ParityReport) -> str:
-    return "" if report.tta == "none" else f" TTA {report.tta}"
+    what = "" if report.set.unit == "images" else f", {report.set.unit}"
+    return what if report.tta == "none" else f" TTA {report.tta}{what}"
 
 
 def _row(report: ParityReport) -> tuple[str, ...]:
@@ -95,9 +112,12 @@ def text_of(one: Judged, result: VerifyResult, *, brief: bool = False) -> str:
         if brief:
             spell = brief_text if len(result.judged) == 1 else short_text
             return "\n".join(
-                [spell(first), *map(short_text, others), *list(_robust(one))[-1:], *list(_where(one))[:MOST_LAYERS]]
-            )
-        told = "\n".join([report_text(first), *_robust(one), *_where(one)])
+                [
+                    spell(first), *_eyes(one), *_rules(one), *map(short_text, others), *list(_robust(one))[-1:],
+                    *list(_where(one))[:MOST_LAYERS],
+                ]
+            )  # fmt: skip
+        told = "\n".join([report_text(first), *_eyes(one), *_rules(one), *_robust(one), *_where(one)])
         return "\n\n".join([told, *map(report_text, others)])
     name = one.found.artifact.name
     if one.golden is None:
@@ -110,6 +130,15 @@ def text_of(one: Judged, result: VerifyResult, *, brief: bool = False) -> str:
         f"  not measured here: accuracy and everything else that needs labelled images: {result.no_set}",
     ]
     return "\n".join([*lines, *_elsewhere(one)])
+
+
+def _eyes(one: Judged) -> Iterator[str]:
+    return iter(()) if one.eyes is None else eye_lines(one.eyes)
+
+
+def _rules(one: Judged) -> Iterator[str]:
+    for found in one.decisions:
+        yield from decision_lines(found)
 
 
 def _robust(one: Judged) -> Iterator[str]:
@@ -164,8 +193,11 @@ def _of_classes(one: Judged, result: VerifyResult) -> dict[str, Any]:
     artifact = one.found.artifact
     worse = None if one.robustness is None else one.robustness.to_json()
     more = {**result.facts, "artifact": artifact.name, "claims": [], "tta": [], "robustness": worse, **_layers(one)}
+    more["box"] = None if one.box is None else one.box.to_json()
     if one.claims:
         first, *others = [report.to_json() for report in one.claims]
+        more["rules"] = [found.to_json() for found in one.decisions]
+        more["eyes"] = None if one.eyes is None else one.eyes.to_json()
         return {**first, **more, "claims": others, "tta": [report.to_json() for report in one.tta]}
     reasons = [] if one.word == "golden_only" else ["golden" if one.error is None else one.error.code]
     return {
@@ -218,6 +250,7 @@ def _of_decisions(one: Judged, result: VerifyResult) -> dict[str, Any]:
         "uses_of_test": None if use is None else use.uses,
         "readings_of_test": None if use is None else len(use.log.readings),
         "error": None if one.error is None else one.error.message,
+        "box": None if one.box is None else one.box.to_json(),
     }
 
 
@@ -232,43 +265,43 @@ def failures(result: VerifyResult) -> Iterator[OctcError]:
             yield OctcError("OCT-E506", text, hint=HINTS["OCT-E506"], place=str(one.found.folder))
         for report in one.claims:
             if report.exit_code and not report.withheld:
-                yield _failure(report, one)
+                yield failure_of(report, str(one.found.folder))
+        if one.eyes is not None and one.eyes.exit_code and one.eyes.report is not None:
+            yield failure_of(one.eyes.report, str(one.found.folder))
+        for found in one.decisions:
+            for promise in found.broken:
+                what = f"{WHAT[promise.what]} of {promise.name} {100 * (promise.found.value or 0):.2f} %"
+                text = f"{one.found.artifact.name}: {what}, promised {100 * promise.level:g} % ({found.unit}s)"
+                yield OctcError("OCT-E710", text, hint=HINTS["OCT-E710"], place=str(one.found.folder))
 
 
-def _failure(report: ParityReport, one: Judged) -> OctcError:
+def failure_of(report: ParityReport, place: str, hints: Mapping[str, str] = HINTS) -> OctcError:
     """The worst part that does not hold; under two one-sided tests also a claim that is non-inferior only."""
     open_parts = [part for part in report.verdict.parts if not part.holds]
     if not open_parts:
         mark = MARK if report.set.exploratory else ""
         text = f"{claim_of(report)}: non-inferior{mark}, but not equivalent: the upper limit crosses the margin"
-        return OctcError("OCT-E705", text, hint=_hint("OCT-E705", report), place=str(one.found.folder))
+        return OctcError("OCT-E705", text, hint=_hint("OCT-E705", report, hints), place=place)
     worst = min(open_parts, key=lambda part: WORDS.index(part.word))
     mark = MARK if report.set.exploratory else ""
     text = f"{claim_of(report)}: {report.word}{mark} ({', '.join(report.verdict.reasons)})"
-    return OctcError(worst.code, text, hint=_hint(worst.code, report, worst), place=str(one.found.folder), why=worst.detail)
+    return OctcError(worst.code, text, hint=_hint(worst.code, report, hints, worst), place=place, why=worst.detail)
 
 
-# reason of an inconclusive part that no larger set of the same kind settles -> what does
-OTHER_HINTS = {
-    "self_comparison": "name another artifact than the reference: octc verify RUN",
-    "one_cluster": "a test set of several patients: an interval over one patient does not exist",
-    "single_class": "a test set with images of every class",
-}
-
-
-def _hint(code: str, report: ParityReport, worst: Part | None = None) -> str:
+def _hint(code: str, report: ParityReport, hints: Mapping[str, str], worst: Part | None = None) -> str:
     if code != "OCT-E705":
-        return HINTS[code]
+        return hints[code]
     if report.set.exploratory and report.set.locked_at is not None and "not as locked" in report.set.exploratory:
         return f"octc verify without margins: the plan of {report.set.locked_at} is judged, and this one is listed beside it"
-    if worst is not None and worst.reason in OTHER_HINTS:
-        return OTHER_HINTS[worst.reason]
+    if worst is not None and worst.reason in hints:
+        return hints[worst.reason]
     if worst is not None and worst.detail == "empty_class":
-        return f"a test set with images of {worst.reason.removeprefix('class:')}"
+        return hints["empty_class"].format(name=worst.reason.removeprefix("class:"))
     needed = _needed(report)
     if needed is not None and needed > report.n:
-        return f"{HINTS[code]}; about {needed:,} images would settle it ({needed - report.n:,} more than now)"
-    return HINTS[code]
+        what = report.set.unit
+        return f"{hints[code]}; about {needed:,} {what} would settle it ({needed - report.n:,} more than now)"
+    return hints[code]
 
 
 def _needed(report: ParityReport) -> int | None:

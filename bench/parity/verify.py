@@ -14,7 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from octc.bench.parity.box import box_of
 from octc.bench.parity.claim import Context, ParityReport, SetInfo, Side, compare, withhold
+from octc.bench.parity.decisions import DecisionVerdict
 from octc.bench.parity.evaluation_set import (
     LabelledSet,
     check_artifact,
@@ -23,14 +25,16 @@ from octc.bench.parity.evaluation_set import (
     folded_temperature,
     spoken,
 )
+from octc.bench.parity.eyes import EyeVerdict, judge_eyes
 from octc.bench.parity.inference import Records, image_ids
-from octc.bench.parity.job import Job, Place, VerifyOptions
+from octc.bench.parity.job import Job, Place
 from octc.bench.parity.measure import measure_everyone, measure_robustness, temperatures_of
 from octc.bench.parity.open_artifact import Opened, open_candidates, open_references, sha_of
 from octc.bench.parity.plan_lock import Access, SetUse, planned_options, register_use
 from octc.bench.parity.predictions import MEASURED
 from octc.bench.parity.references import Roles, choose_roles
 from octc.bench.parity.result import Judged, VerifyResult
+from octc.bench.parity.rules import judge_rules
 from octc.bench.parity.subgroups import SIZE, Groups, picture_sizes, read_groups
 from octc.core.deprecated import variable
 from octc.core.errors import OctcError
@@ -38,6 +42,8 @@ from octc.core.progress import LogReporter, Reporter
 from octc.datasets.split import Split
 from octc.machine.host import read_machine, versions
 from octc.runtimes.layers import layer_gaps
+from octc.schemas.verification import VerifyOptions
+from octc.stats.aggregation import stated_aggregation
 from octc.stats.robustness import Robustness
 from octc.stats.task import Task, task_of
 from octc.stats.temperature import Temperature
@@ -117,7 +123,7 @@ def _verify(requested: VerifyOptions, task: Task, roles: Roles, job: Job) -> Ver
     if labelled is None or split is None or run is None:
         if requested.require_set:
             raise OctcError("OCT-E230", f"--require-set: {why}", hint="--data DIR and --run-dir DIR of the training")
-        alone = tuple(_located(Judged(one.found, one.sha256, one.golden), roles.reference) for one in opened)
+        alone = tuple(_told(_located(Judged(one.found, one.sha256, one.golden), roles.reference), one, job) for one in opened)
         return replace(result, judged=(*alone, *unopened), no_set=why)
     job = replace(job, requested=requested)
     groups = _checked(task, labelled, split, opened, job)
@@ -130,6 +136,7 @@ def _verify(requested: VerifyOptions, task: Task, roles: Roles, job: Job) -> Ver
         judge = _Judge(task, requested, labelled, claims, records, use, step, temperatures, groups)
         judged = [judge(one) if one.golden["ok"] else Judged(one.found, one.sha256, one.golden) for one in opened]
     judged = [_located(replace(one, robustness=worse.get(one.sha256)), roles.reference) for one in judged]
+    judged = [_told(one, own, job, records.get(one.sha256)) for one, own in zip(judged, opened, strict=True)]
     return replace(result, judged=(*judged, *unopened), labelled=labelled, use=use, notes=notes)
 
 
@@ -185,6 +192,11 @@ def _located(one: Judged, reference: Found | None) -> Judged:
         return replace(one, no_layers=error.message)
 
 
+def _told(one: Judged, own: Opened, job: Job, records: Records | None = None) -> Judged:
+    """With what this machine answered, which `octc verify --fleet` puts beside other machines."""
+    return replace(one, box=box_of(own, records, layers=job.requested.layers, reporter=job.reporter))
+
+
 def _register(
     run: Run,
     labelled: LabelledSet,
@@ -225,7 +237,27 @@ class _Judge:
     def __call__(self, one: Opened) -> Judged:
         rows = {name: tuple(self._reports(one, name, views)) for name, views in self.requested.rows.items()}
         more = tuple(report for name, reports in rows.items() if name != "none" for report in reports)
-        return Judged(one.found, one.sha256, one.golden, rows["none"], more)
+        decisions = tuple(self._decisions(one)) if self.task.exclusive else ()
+        return Judged(one.found, one.sha256, one.golden, rows["none"], more, eyes=self._eyes(one), decisions=decisions)
+
+    def _decisions(self, one: Opened) -> Iterator[DecisionVerdict]:
+        """The rules of the candidate and of the first reference, on images and, where there are some, on eyes."""
+        reference = next(iter(self.claims.values()))
+        views = self.requested.rows["none"]
+        both = self.records[reference.sha256].only(views), self.records[one.sha256].only(views)
+        yield from judge_rules(self.labelled, both, (reference.found, one.found), self.requested.options.alpha)
+
+    def _eyes(self, one: Opened) -> EyeVerdict | None:
+        """The first claim, on eyes."""
+        against, reference = next(iter(self.claims.items()))
+        views = self.requested.rows["none"]
+        both = self.records[reference.sha256].only(views), self.records[one.sha256].only(views)
+        ways = stated_aggregation(reference.found.artifact.details), stated_aggregation(one.found.artifact.details)
+        context = Context(
+            self.task, against=against, sides=(self._side(reference), self._side(one)),
+            info=self._info(one.sha256, against, "none"), details=one.found.artifact.details,
+        )  # fmt: skip
+        return judge_eyes(self.labelled, both, ways, self.requested.options, context)
 
     def _reports(self, one: Opened, tta: str, views: tuple[str, ...]) -> Iterator[ParityReport]:
         before: ParityReport | None = None

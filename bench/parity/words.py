@@ -67,6 +67,7 @@ def head_word(report: ParityReport) -> str:
 
 def claim_of(report: ParityReport) -> str:
     """Who against whom, with which views."""
-    what = {"fp32": "its FP32 reference", "teacher": "its teacher"}[report.against]
+    what = {"fp32": "its FP32 reference ", "teacher": "its teacher ", "table": ""}[report.against]
     views = "" if report.tta == "none" else f" with TTA {report.tta}"
-    return f"{report.candidate.name} against {what} {report.reference.name}{views}"
+    unit = "" if report.set.unit == "images" else f", {report.set.unit}"
+    return f"{report.candidate.name} against {what}{report.reference.name}{views}{unit}"

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from octc.bench.report.collect.run_summary import read_run_summary
 from octc.bench.report.collect.speed import points
-from octc.bench.report.figures.comparisons import latency_figure, pareto_figure, series_figure
+from octc.bench.report.figures.comparisons import latency_figure, series_figure
 from octc.bench.report.page import Block, Plot, Section, Table, Text, to_html
 from octc.bench.timing.findings import Finding
 from octc.bench.timing.gates import Judgement
@@ -21,6 +21,7 @@ from octc.bench.timing.state import State
 from octc.core.errors import OctcError
 from octc.core.files import write_bytes
 from octc.figures.canvas import to_svg
+from octc.figures.pareto import pareto_figure
 
 MOST_CURVES = 8
 Times = npt.NDArray[np.float64]

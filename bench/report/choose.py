@@ -14,9 +14,11 @@ from octc.bench.report.collect.run_summary import Timing, read_timing
 from octc.bench.report.collect.speed import device_row, p50_text
 from octc.bench.timing.verdicts import REFERENCE, artifact_sum, stored_verdict
 from octc.core.errors import shorten
+from octc.machine.cpu import read_flags
 from octc.runtimes.registry import preferences, why_not
 from octc.store.artifacts import file_mib
 from octc.store.find import Found
+from octc.store.int8_speed import is_slower
 from octc.store.verdicts import headline, is_exploratory, read_verdict, word_of
 
 SHOWN, IS_REFERENCE, OPEN, REFUSED = "shown", "reference", "open", "refused"
@@ -31,6 +33,7 @@ class Candidate:
     verified on the test set, exploratory or inconclusive) or "refused" (a verdict against it, or it does not run here: `why`).
     p50_ms: of one image on this machine, None where no row of it is valid; timing: what is wrong with it then.
     conditions: margin and test set of the verdict; others: claims beside the first one that were not shown.
+    slower: the export found INT8 to take longer than FP32 on this processor; such a file stands behind the others.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Candidate:
     timing: str = ""
     processor: str = ""
     others: tuple[str, ...] = ()
+    slower: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ def choose(founds: Sequence[Found]) -> Choice:
     order = preferences()
     untimed = [c for c in fit if c.p50_ms is None]
     if untimed:
-        chosen = min(fit, key=lambda c: (_rank(c, order), c.name))
+        chosen = min(fit, key=lambda c: (c.slower, _rank(c, order), c.name))
     else:
         chosen = min(fit, key=lambda c: (c.p50_ms or 0.0, _rank(c, order), c.name))
     reasons = [] if chosen.state != OPEN else [f"no verdict as planned supports it ({chosen.why}): octc verify"]
@@ -152,6 +156,7 @@ def candidate_of(found: Found) -> Candidate:
         _timing_words(timing, p50),
         _processor(timing),
         _others(document),
+        is_slower(artifact.details, read_flags()[0]),
     )
 
 

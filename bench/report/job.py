@@ -12,6 +12,7 @@ from typing import Any
 from octc.bench.report.collect.run_summary import RunSummary, read_run_summary
 from octc.bench.report.write import Wanted, write_report
 from octc.core.errors import OctcError
+from octc.core.options import check_choices
 from octc.core.progress import LogReporter, Reporter
 from octc.datasets.registry import find_root
 from octc.datasets.split import read_split
@@ -20,8 +21,6 @@ from octc.store.find import Found, find_artifacts, path_of
 from octc.store.locations import image_root
 from octc.store.runs import utc_now
 from octc.store.test_set_log import log_part
-
-CHECKLISTS = ("claim", "tripod-ai")
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,7 @@ def make_report(job: Job) -> Report:
             E230 photos of images that are not here.
     """
     requested = job.requested
-    if requested.checklist is not None and requested.checklist not in CHECKLISTS:
-        text, hint = f"--checklist {requested.checklist} is not known", f"one of: {', '.join(CHECKLISTS)}"
-        raise OctcError("OCT-E104", text, hint=hint, place="--checklist")
+    check_choices(requested)
     if requested.photos and requested.redact_ids:
         raise OctcError("OCT-E102", "--photos and --redact-ids: an image shows whose it is", hint="leave one of them out")
     founds, words = find_artifacts(job.artifacts, job.run_dir, job.environ)

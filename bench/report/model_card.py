@@ -36,17 +36,12 @@ TO_FILL = "to be written by the maker: what it is for, for whom, and what it mus
 
 
 def licences(summary: RunSummary) -> list[tuple[str, str, str]]:
-    """(what, licence, source) of the data and of the start weights."""
-    from octc.datasets.registry import DATASETS
+    """(what, licence and whether it allows a commercial use, source) of data, start weights and teachers."""
+    from octc.datasets.licences import terms_of
 
-    lineage = summary.first.artifact.lineage
-    name = str(lineage.get("dataset"))
-    spec = DATASETS.get(name)
-    rows = [(f"data set {name}", spec.licence if spec else "not known", spec.source if spec else "")]
-    weights = lineage.get("weights")
-    if isinstance(weights, dict) and weights:
-        rows.append(("start weights", str(weights.get("licence", "not known")), str(weights.get("source", ""))))
-    return rows
+    artifact = summary.first.artifact
+    terms = terms_of(artifact.lineage, artifact.model)
+    return [(f"{one.what} {one.name}", f"{one.licence} (commercial use {one.use}: {one.why})", one.source) for one in terms]
 
 
 def facts(summary: RunSummary) -> dict[str, str]:

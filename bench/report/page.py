@@ -6,11 +6,13 @@ Every text is escaped. The page asks the network for nothing, prints, and follow
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from pathlib import Path
 from typing import Any
 
+from octc.core.files import write_bytes, write_json
 from octc.figures.canvas import COLOURS, GREY, INK, PAPER, Figure, to_inline
 
 THEME = {
@@ -141,6 +143,13 @@ def _html_table(table: Table) -> str:
     rows = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
     note = f'\n<p class="note">{escape(table.note)}</p>' if table.note else ""
     return f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>{note}'
+
+
+def write_forms(folder: Path, name: str, title: str, made: Sequence[Section], foot: str, document: Mapping[str, Any]) -> None:
+    """One document as NAME.html, NAME.md and NAME.json of a folder."""
+    write_bytes(folder / f"{name}.html", to_html(title, made, foot).encode())
+    write_bytes(folder / f"{name}.md", to_markdown(title, made, foot).encode())
+    write_json(folder / f"{name}.json", dict(document))
 
 
 def to_markdown(title: str, sections: Sequence[Section], foot: str, figures: str = "") -> str:

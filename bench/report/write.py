@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,10 @@ from octc.bench.report.page import Block, Plot, Section, Table, Text, to_html, t
 from octc.bench.report.sbom import cyclonedx
 from octc.core.errors import OctcError
 from octc.core.files import publishing, write_bytes, write_json
+from octc.datasets.base import Sample
+from octc.datasets.pictures import read_picture
 from octc.figures.canvas import to_svg
-from octc.imaging.preprocess import read_image
+from octc.imaging.decode import Values
 from octc.machine.host import versions
 
 SCHEMA = "1.0"
@@ -52,7 +54,10 @@ class Wanted:
 
 def sections(summary: RunSummary, wanted: Wanted) -> list[Section]:
     """The report, in its order."""
-    show = None if wanted.photos is None else photo_of(wanted.photos)
+    values = summary.first.artifact.preprocess.value_range
+    show = (
+        None if wanted.photos is None else photo_of(wanted.photos, {one.path: one for one in summary.images.values()}, values)
+    )
     return [
         answer_section(summary),
         summary_section(summary),
@@ -112,12 +117,14 @@ def checklist_section(summary: RunSummary, name: str) -> Section:
     return Section("checklist", title, [Text(text), table], rows)
 
 
-def photo_of(root: Path) -> Show:
-    """Reads an image of the data set and makes it small."""
+def photo_of(root: Path, samples: Mapping[str, Sample], values: Values | None = None) -> Show:
+    """Reads an image of the data set by its path in the split and makes it small."""
 
     def show(path: str) -> bytes | None:
+        if path not in samples:
+            return None
         try:
-            image = read_image(root / path).image.convert("L")
+            image = read_picture(root, samples[path], values).image.convert("L")
         except OctcError:
             return None
         image.thumbnail((PHOTO_SIDE, PHOTO_SIDE))

@@ -15,6 +15,8 @@ from octc.bench.timing.state import State
 from octc.bench.timing.verdicts import stored_verdict
 from octc.core.targets import TARGETS
 from octc.machine.cpu import FAST_INT8
+from octc.runtimes.golden import same_answer, words_of_same
+from octc.store.artifacts import read_golden
 from octc.store.verdicts import MARK
 
 GOOD = ("equivalent", "non_inferior")
@@ -37,6 +39,7 @@ class Finding:
 def find_all(state: State) -> list[Finding]:
     """Findings in the order of a report: what was compared, what may go wrong, what to take."""
     found = [_int8(state, c) for c in state.comparisons if c.kind == "int8_vs_other" and c.status == "VALID"]
+    found += _same_answer(state)
     found += _saturation(state)
     found += _instruction_set(state)
     found += _computed(state)
@@ -70,6 +73,17 @@ def _observed(state: State, row: str) -> list[str]:
 
 def _fast_int8(state: State) -> bool:
     return bool(set(state.machine.isa) & set(FAST_INT8)) or "unknown" in state.machine.isa
+
+
+def _same_answer(state: State) -> list[Finding]:
+    """Artifacts that answer every golden image alike: their times are of a network that nobody wants."""
+    found = []
+    for subject in _measured(state):
+        golden = read_golden(subject.found.folder)
+        if (answer := same_answer(golden, subject.found.artifact)) is not None:
+            text = f"{subject.id}: {words_of_same(answer, len(golden.logits))}"
+            found.append(Finding("same_answer", "warn", text, warning="OCT-W809"))
+    return found
 
 
 def _saturation(state: State) -> list[Finding]:

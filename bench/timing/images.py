@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from octc.bench.timing.queries import INPUTS
 from octc.core.errors import OctcError
+from octc.datasets.base import Sample
+from octc.datasets.pictures import is_here, read_picture
 from octc.datasets.split import read_split
 from octc.datasets.synthetic.bscans import CLASSES, QUALITY, draw_phantom
 from octc.datasets.tree import Left, is_folder, open_tree, words_left
 from octc.store.find import Found
 from octc.store.locations import image_root, run_of
+
+T = TypeVar("T")
 
 
 def choose_pictures(
@@ -26,7 +31,7 @@ def choose_pictures(
     if folder is not None:
         paths, left = _of_folder(Path(folder))
         return paths, f"{folder} (left out: {words_left(left)})" if left else folder
-    if (mine := _of_run(found, run_dir, data, environ)) is not None:
+    if (mine := _of_run(found, run_dir, data, environ, scratch / "scans")) is not None:
         return mine
     return _drawn(scratch), f"{INPUTS} drawn pictures (the run's data set is not here)"
 
@@ -43,7 +48,9 @@ def _of_folder(folder: Path) -> tuple[list[str], tuple[Left, ...]]:
     return [str(p.resolve()) for p in spread(paths)], tree.left
 
 
-def _of_run(found: Found, run_dir: Path, data: str | None, environ: Mapping[str, str]) -> tuple[list[str], str] | None:
+def _of_run(
+    found: Found, run_dir: Path, data: str | None, environ: Mapping[str, str], scratch: Path
+) -> tuple[list[str], str] | None:
     """Validation images of the run that made the artifact, then training images; None where they are not here."""
     run = run_of(found.folder, found.artifact, run_dir)
     if run is None:
@@ -55,16 +62,25 @@ def _of_run(found: Found, run_dir: Path, data: str | None, environ: Mapping[str,
             raise
         return None
     for parts in (("val",), ("val", "train")):
-        paths = [root / s.path for part in parts for s in split.parts[part] if (root / s.path).is_file()]
-        if len(paths) >= INPUTS:
+        samples = [s for part in parts for s in split.parts[part] if is_here(root, s)]
+        if len(samples) >= INPUTS:
             words = f"{INPUTS} {' and '.join(parts)} images of {split.dataset}"
-            return [str(path.resolve()) for path in spread(paths)], words
+            return [_as_file(root, sample, scratch / f"{i:02d}.png") for i, sample in enumerate(spread(samples))], words
     return None
 
 
-def spread(paths: Sequence[Path], count: int = INPUTS) -> list[Path]:
+def _as_file(root: Path, sample: Sample, place: Path) -> str:
+    """The file of a picture; a B-scan of a volume is written as one."""
+    if sample.scan is None:
+        return str((root / sample.path).resolve())
+    place.parent.mkdir(parents=True, exist_ok=True)
+    read_picture(root, sample).image.save(place, "PNG")
+    return str(place.resolve())
+
+
+def spread(items: Sequence[T], count: int = INPUTS) -> list[T]:
     """`count` of them at even distances, so that every class and patient has its share."""
-    return [paths[i * len(paths) // count] for i in range(count)]
+    return [items[i * len(items) // count] for i in range(count)]
 
 
 def _drawn(scratch: Path) -> list[str]:

@@ -26,6 +26,8 @@ from octc.bench.timing.state import State
 from octc.core.errors import OctcError, Several
 from octc.core.faults import read_only, writing_to
 from octc.core.progress import LogReporter, Reporter
+from octc.core.several import several
+from octc.machine.emulated import emulated
 from octc.machine.host import Machine, read_machine
 from octc.schemas.requests import BenchOptions
 from octc.store.find import Found, find_artifacts, path_of, read_teacher
@@ -160,8 +162,11 @@ def find_subjects(job: Job) -> Subjects:
     """The artifacts of a job, sorted into those to measure and those of their teacher.
 
     Raises:
-        OctcError: as `find_artifacts`.
+        OctcError: as `find_artifacts`; E903 this processor is emulated.
     """
+    if (name := emulated()) is not None:
+        hint = "octc bench on the machine itself, or octc bench --on HOST"
+        raise OctcError("OCT-E903", f"{name} is emulated: its times say nothing", hint=hint)
     founds: dict[Path, tuple[Found, bool]] = {}
     places: list[str | None] = [*job.artifacts] or [None]
     for place in places:
@@ -307,9 +312,8 @@ def bench_artifacts(
     octc.core.errors.OctcError: no artifact and no run: no-such-artifact
     """
     requested = replace(options or BenchOptions(), quick=quick or (options is not None and options.quick))
-    several = artifacts if isinstance(artifacts, (list, tuple)) else [artifacts]
     job = Job(
-        tuple(path_of(one) for one in several),
+        tuple(path_of(one) for one in several(artifacts)),
         requested,
         None if images is None else str(images),
         Path(run_dir),

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from octc.bench.timing.quantiles import binomial_cdf, student_quantile
+
 Samples = npt.NDArray[np.float64]  # milliseconds
 
 PERCENTILES = {"p50": "0.5", "p90": "0.9", "p95": "0.95", "p99": "0.99", "p99_9": "0.999"}
@@ -86,9 +88,7 @@ def rank_of(p: str, n: int) -> int:
 
 def rank_interval(p: str, n: int) -> tuple[int, int]:
     """Ranks of the order statistics that hold the percentile with 95 % (two tails of at most 2.5 %)."""
-    from scipy.special import bdtr
-
-    below = bdtr(np.arange(n + 1), n, float(Fraction(p)))  # P(Bin(n, p) <= m)
+    below = binomial_cdf(n, float(Fraction(p)))  # P(Bin(n, p) <= m)
     low = int(np.searchsorted(below, 0.025, side="right"))  # how many m have P <= 0.025; the largest is low - 1
     high = int(np.searchsorted(below, 0.975, side="left"))  # smallest m with P >= 0.975
     return max(1, low), min(n, high + 1)
@@ -128,12 +128,10 @@ def ratio(reference: Sequence[float], candidate: Sequence[float]) -> Measure:
     Raises:
         ValueError: fewer than two pairs, or different counts.
     """
-    from scipy.special import stdtrit
-
     if len(reference) != len(candidate) or len(candidate) < 2:
         raise ValueError(f"{len(reference)} and {len(candidate)} blocks: at least two pairs are needed")
     logs = np.log(np.asarray(reference, dtype=np.float64) / np.asarray(candidate, dtype=np.float64))
-    half = float(stdtrit(len(logs) - 1, 0.975)) * float(logs.std(ddof=1)) / math.sqrt(len(logs))
+    half = student_quantile(len(logs) - 1, 0.975) * float(logs.std(ddof=1)) / math.sqrt(len(logs))
     mean = float(logs.mean())
     return Measure(math.exp(mean), (math.exp(mean - half), math.exp(mean + half)))
 

@@ -12,7 +12,7 @@ from octc.bench.timing.latency import Measure, missing, spell
 from octc.bench.timing.plan import RowPlan, Subject
 from octc.bench.timing.power.energy import Energy, energy_of, no_energy, read_power_csv
 from octc.bench.timing.power.sources import GPU_SOURCES, HOST_SOURCES, READ_S, no_power
-from octc.bench.timing.process import Worker
+from octc.bench.timing.process import KILLED, Worker
 from octc.bench.timing.rows import Row, broken_row, judge_row, not_measured, precision_holds, samples_csv
 from octc.bench.timing.state import State, first_s, opened, warm_request
 from octc.core.errors import OctcError
@@ -32,11 +32,47 @@ def measure_rows(state: State) -> None:
         rows = [row for row in state.plan.measured() if row.subject == subject.id]
         try:
             for batch in dict.fromkeys(row.batch for row in rows):
-                _measure_batch(state, subject, [row for row in rows if row.batch == batch])
+                _measure_fitting(state, subject, [row for row in rows if row.batch == batch])
         except OctcError as error:
             state.fail(subject, error)
-        for row in rows:
+        for row in (row for row in state.plan.measured() if row.subject == subject.id):
             state.rows.setdefault(row.id, broken_row(row, state.failed.get(subject.id, "incomplete")))
+
+
+def _measure_fitting(state: State, subject: Subject, rows: list[RowPlan]) -> None:
+    """Measure rows of one batch size; where memory is short and nobody asked for that size, rows of half of it.
+
+    A half that is measured anyway leaves the row out, with the reason.
+    """
+    try:
+        _measure_batch(state, subject, rows)
+    except OctcError as error:
+        batch = rows[0].batch
+        if batch < 2 or state.options.batch is not None or not out_of_memory(error):
+            raise
+        half = batch // 2
+        text = f"{subject.id}: memory is short for batch {batch}, which nobody asked for: {half} in its place"
+        state.warnings.append(text)
+        state.tell(f"  ! {text}")
+        smaller = {row.id: _halved(state, row, half) for row in rows}
+        state.plan = replace(state.plan, rows=tuple(smaller.get(row.id, row) for row in state.plan.rows))
+        for row in smaller.values():
+            if row.na is not None:
+                state.rows[row.id] = not_measured(row, row.na)
+        if left := [row for row in smaller.values() if row.na is None]:
+            _measure_fitting(state, subject, left)
+
+
+def _halved(state: State, row: RowPlan, half: int) -> RowPlan:
+    name = f"{row.id.removesuffix(str(row.batch))}{half}"
+    if any(other.id == name for other in state.plan.rows):
+        return replace(row, na=f"memory is short for batch {row.batch}")
+    return replace(row, id=name, batch=half)
+
+
+def out_of_memory(error: OctcError) -> bool:
+    """Whether a process ended, or was ended by the system, because memory ran out."""
+    return error.code == "OCT-E904" or (error.code == "OCT-E609" and KILLED in error.message)
 
 
 def _measure_batch(state: State, subject: Subject, rows: list[RowPlan]) -> None:

@@ -17,10 +17,12 @@ from typing import Any
 from octc.bench.timing.conditions import Snapshot
 from octc.core.errors import OctcError
 from octc.core.files import parse_json
+from octc.machine.memory import BLAS_THREADS, limit_words, spare_space
 
 POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 CLOSE_SECONDS = 5.0
 CHUNK = 1 << 16
+KILLED = "signal SIGKILL"  # what the system sends where memory ran out; octc itself sends it to nobody whose end it awaits
 Look = Callable[[], Snapshot]
 
 
@@ -39,7 +41,8 @@ class Worker:
         self._log = scratch / f"{name}.log"
         self._rest = b""
         self._busy = False
-        environment = {**os.environ, **dict.fromkeys(POOLS, str(threads))}
+        narrow = spare_space(os.environ)  # it sets variables that the process shall have too
+        environment = {**os.environ, **dict.fromkeys(POOLS, str(threads)), **({BLAS_THREADS: "1"} if narrow else {})}
         with self._log.open("wb") as log:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "octc.bench.timing.worker"],
@@ -132,12 +135,17 @@ class Worker:
         lines = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
         place = self._keep_log(self._log)
         last = lines[-1].strip()[:200] if lines else None
+        hint = "read the log; octc verify tells whether the artifact works, octc doctor what is installed"
+        if what == KILLED:
+            room = limit_words()
+            hint = "most likely memory ran out: close other programs, raise the limit, --batch 1, or take a smaller network"
+            last = last or room or None
         return OctcError(
             "OCT-E609",
             f"{self.name}: the runtime crashed while it was measured: {what}",
             place=str(place),
             why=last,
-            hint="read the log; octc verify tells whether the artifact works, octc doctor what is installed",
+            hint=hint,
         )
 
 

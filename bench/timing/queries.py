@@ -13,7 +13,8 @@ import numpy as np
 
 from octc.core.errors import OctcError
 from octc.core.faults import fault_of
-from octc.imaging.preprocess import Float32, Preprocess, UInt8, decode_image
+from octc.imaging.decode import decode_image
+from octc.imaging.preprocess import Float32, Preprocess, UInt8
 from octc.stats.metrics import softmax
 
 INPUTS = 64  # different inputs in rotation, so that neither caches nor early exits help
@@ -63,7 +64,7 @@ def read_pictures(paths: Sequence[str]) -> tuple[list[Picture], float]:
 
 def tensors(pictures: Sequence[Picture], preprocess: Preprocess, batch: int) -> list[UInt8]:
     """64 different inputs uint8 [batch, channels, size, size]: windows that step through the prepared pictures."""
-    prepared = [preprocess.prepare(decode_image(p.data, p.place).image)[0] for p in pictures[:INPUTS]]
+    prepared = [preprocess.prepare(decode_image(p.data, p.place, preprocess.value_range).image)[0] for p in pictures[:INPUTS]]
     pool = np.stack([prepared[i % len(prepared)] for i in range(INPUTS + batch - 1)])
     return [pool[i : i + batch] for i in range(INPUTS)]
 
@@ -84,7 +85,7 @@ def end_to_end_query(
     def query(number: int) -> tuple[Any, Any]:
         begin = clock()
         chosen = [pictures[(number * batch + i) % count] for i in range(batch)]
-        decoded = [decode_image(picture.data, picture.place).image for picture in chosen]
+        decoded = [decode_image(picture.data, picture.place, preprocess.value_range).image for picture in chosen]
         decoded_at = clock()
         array_ = np.concatenate([preprocess.prepare(image) for image in decoded])
         prepared_at = clock()

@@ -30,6 +30,8 @@ ERROR = re.compile(r"error\[(OCT-E\d{3})\]: (.*)")
 HELP = "help: "
 ROOM = 1.3  # times what is copied
 LOST = 255  # what ssh itself ends with
+# what octc itself needs there -> the module of it; before Python 3.11 tomli too
+PACKAGES = {"msgspec": "msgspec", "numpy": "numpy", "pillow": "PIL", "rich": "rich", "typer": "typer"}
 # exit codes of the script at the far end -> what happened, and the hint
 FAR = {
     91: ("no temporary folder can be made there", "free some space, or set TMPDIR there"),
@@ -37,7 +39,7 @@ FAR = {
     94: ("no engine runs on that processor", "x86_64 and aarch64 are known"),
     95: ("no Python of at least 3.10 there", "install it there, or OCTC_BENCH__REMOTE_PYTHON=/path/to/python there"),
     96: ("the copy broke off", "free some space there, and look at the network"),
-    97: ("Python there lacks packages", "there: pip install numpy pillow rich scipy typer, and the engine"),
+    97: ("Python there lacks packages", f"there: pip install {' '.join(PACKAGES)}, and the engine"),
 }  # fmt: skip
 SCRIPT = """
 d=$(mktemp -d "${TMPDIR:-/tmp}/octc-XXXXXX") || exit 91
@@ -57,7 +59,7 @@ free=$(df -Pk "$d" | awk 'NR == 2 { print $4 }')
 [ "$free" -ge @NEED@ ] || { echo "free: $free KiB, needed: @NEED@ KiB" >&2; exit 93; }
 head -c @SIZE@ | tar -xf - -C "$d" || exit 96
 cd "$d" || exit 96
-@PYTHON@ -c 'import numpy, PIL, rich, scipy, typer' || exit 97
+@PYTHON@ -c 'import sys, @MODULES@; sys.version_info >= (3, 11) or __import__("tomli")' || exit 97
 exec 5<&0
 export @QUIET@
 export OCTC_BENCH_PARTIAL=1 PYTHONDONTWRITEBYTECODE=1 TMPDIR="$d" PYTHONPATH="$d${PYTHONPATH:+:$PYTHONPATH}"
@@ -105,6 +107,7 @@ def run_far(address: str, package: Path, words: Sequence[str], python: str, answ
         "SIZE": str(size),
         "WORDS": shlex.join(words),
         "QUIET": WORDS,
+        "MODULES": ", ".join(PACKAGES.values()),
     }
     script = SCRIPT
     for name, value in values.items():
@@ -122,8 +125,9 @@ def run_far(address: str, package: Path, words: Sequence[str], python: str, answ
             child.terminate()
             child.wait()
         sender.join(5.0)
-        if child.stdin is not None:
-            _quietly(child.stdin.close)
+        for stream in (child.stdin, child.stderr):
+            if stream is not None:
+                _quietly(stream.close)
     return _judged(address, child.returncode, heard)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from octc.bench.timing import profiles
 from octc.bench.timing.plan import check_gates, check_power
 from octc.core.errors import OctcError
+from octc.core.options import check_choices
 from octc.machine.cpu import Cpus, usable_threads
 from octc.schemas.requests import BenchOptions
 
@@ -63,9 +64,7 @@ def checked_options(requested: BenchOptions, cpus: Cpus, origins: Mapping[str, s
         OctcError: E104 a value out of range, E102 gates that cannot be judged.
     """
     one = requested
-    for name, value, known in (("--scenario", one.scenario, SCENARIOS), ("--vs", one.vs, ("teacher", "none"))):
-        if value not in known:
-            raise OctcError("OCT-E104", f"{name} {value} is not known", hint=f"one of: {', '.join(known)}", place=name)
+    check_choices(one)
     positive(one.batch, "--batch")
     positive(one.min_queries, "--min-queries")
     gates = {

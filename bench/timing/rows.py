@@ -14,6 +14,7 @@ from octc.bench.timing.latency import MLPERF, LatencyReport, Measure, missing, p
 from octc.bench.timing.plan import RowPlan
 from octc.bench.timing.power.energy import Energy, no_energy
 from octc.bench.timing.profiles import Options, reaches_minimum
+from octc.bench.timing.quantiles import student_quantile
 from octc.core.csv_files import csv_bytes
 
 BLOCKS = 10  # equal parts of an offline run
@@ -167,8 +168,6 @@ def _rate(plan: RowPlan, answer: Mapping[str, Any]) -> Measure:
 
 def block_rate(starts_ns: Any, durations_ns: Any, batch: int) -> Measure:
     """Mean images per second of ten equal blocks, with the 95 % t interval; what does not fill a block is left out."""
-    from scipy.special import stdtrit
-
     size = len(starts_ns) // BLOCKS
     if size == 0:
         return missing(f"n<{BLOCKS}")
@@ -177,7 +176,7 @@ def block_rate(starts_ns: Any, durations_ns: Any, batch: int) -> Measure:
     for first in range(0, BLOCKS * size, size):
         rates.append(batch * size / ((ends[first + size - 1] - starts_ns[first]) / 1e9))
     mean = float(np.mean(rates))
-    half = float(stdtrit(BLOCKS - 1, 0.975)) * float(np.std(rates, ddof=1)) / math.sqrt(BLOCKS)
+    half = student_quantile(BLOCKS - 1, 0.975) * float(np.std(rates, ddof=1)) / math.sqrt(BLOCKS)
     return Measure(mean, (mean - half, mean + half))
 
 

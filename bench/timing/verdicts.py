@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from octc.core.errors import OctcError
 from octc.core.files import sha256_file
 from octc.store.artifacts import MANIFEST
 from octc.store.find import Found
@@ -39,10 +42,18 @@ def stored_verdict(found: Found) -> Stored:
     What was shown on the select set chose the artifact, and says nothing here.
     """
     mine = artifact_sum(found)
-    known = headline(read_verdict(found.folder, mine), ("test", "golden"))
+    known = headline(_read(found.folder, mine), ("test", "golden"))
     if known is not None and known["verdict"]["word"] in WORDS:
         return Stored(str(known["verdict"]["word"]), is_exploratory(known))
     return Stored(REFERENCE) if _is_reference(found, mine) else Stored(NONE)
+
+
+def _read(folder: Path, sha256: str) -> dict[str, Any] | None:
+    """A stored verdict; none where a newer octc wrote it: minutes of timing are not lost for that."""
+    try:
+        return read_verdict(folder, sha256)
+    except OctcError:
+        return None
 
 
 def _is_reference(found: Found, sha256: str) -> bool:
@@ -50,7 +61,7 @@ def _is_reference(found: Found, sha256: str) -> bool:
     around = found.folder.parent if found.folder.name else found.folder.resolve().parent
     for path in sorted(around.glob(f"*/{FILE}")):
         manifest = path.parent / MANIFEST
-        beside = read_verdict(path.parent, sha256_file(manifest)) if manifest.is_file() else None
+        beside = _read(path.parent, sha256_file(manifest)) if manifest.is_file() else None
         for document in on_test(beside):
             claims = (document, *document.get("claims", ()))
             if any(reference_sum(one) == sha256 for one in claims if isinstance(one, dict)):

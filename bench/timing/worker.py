@@ -21,7 +21,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from octc.bench.timing.footprint import rss_peak_mib
 from octc.bench.timing.load_generator import Limits, Query, WarmUp, block, choose_kept, clock_overhead_ns, timed_loop, warm_up
 from octc.bench.timing.queries import (
     Parts,
@@ -34,12 +33,13 @@ from octc.bench.timing.queries import (
     tensors,
 )
 from octc.core.errors import OctcError
-from octc.core.faults import fault_of
+from octc.core.faults import error_json, fault_of
 from octc.core.files import parse_json
 from octc.core.offline import go_offline
 from octc.core.optional import need
 from octc.core.targets import TARGETS
 from octc.imaging.preprocess import UInt8
+from octc.machine.memory import rss_peak_mib
 from octc.runtimes.base import Runtime
 from octc.runtimes.golden import check_golden
 from octc.runtimes.registry import open_runtime
@@ -92,11 +92,9 @@ def main() -> None:
             assert bench is not None  # the parent opens first
             say(COMMANDS[request["do"]](bench, request))
         except (OctcError, MemoryError, OSError, RuntimeError) as caught:
-            error = caught if isinstance(caught, OctcError) else fault_of(caught)
-            if error is None:
+            if not isinstance(caught, OctcError) and fault_of(caught) is None:
                 raise
-            facts = {"code": error.code, "message": error.message, "hint": error.hint, "place": error.place, "why": error.why}
-            say({"error": facts})
+            say({"error": error_json(caught)})
 
 
 def _private_stdout() -> BinaryIO:

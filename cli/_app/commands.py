@@ -15,31 +15,37 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, is_dataclass
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from types import SimpleNamespace, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import typer
 
 from octc.cli._app.errors import BROKEN_PIPE, INTERRUPTED, TERMINATED, Terminated, error_json, error_text, sort_error
 from octc.cli._app.session import Session
 from octc.cli._app.terminal import ClosedPipe, answer, tell
+from octc.core.data_options import WHOSE, DataOptions
 from octc.core.deprecated import OldName
 from octc.core.errors import OctcError
 from octc.core.files import finite
 from octc.core.offline import go_offline, refused_attempts
-from octc.core.options import HELP, LEAST, METAVAR, NAMES, described
+from octc.core.options import CHOICES, HELP, LEAST, METAVAR, MOST, NAMES, PER, OneOf, described, keys_of
 from octc.schemas.configuration import Settings, bool_of, config_option, read_settings
 
 SCHEMA = "1.0"
+DATA_KEYS = keys_of(DataOptions)
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command: its words, the function that is it (module:function, imported when it is called), one line of help."""
+    """A command: its words, the function that is it (module:function, imported when it is called), one line of help.
+
+    words: its only argument, a list that takes every word where no option is among them; "" where it has others.
+    """
 
     name: str
     where: str
     help: str
+    words: str = ""
 
 
 GROUPS = {
@@ -47,6 +53,7 @@ GROUPS = {
     "data": "Fetch, check, split and draw data sets.",
     "runs": "What was trained on this machine.",
     "artifact": "Sign artifacts, and check who signed them.",
+    "weights": "Checkpoints that other programs wrote.",
     "config": "Show, begin and check the configuration.",
 }
 COMMANDS = (
@@ -69,6 +76,7 @@ COMMANDS = (
         "octc.cli.data_split:split",
         "Show the split of a run (by patient, where known), or the folds of a cross-validation.",
     ),
+    Command("data overlap", "octc.cli.licences:overlap", "Images that two data sets share."),
     Command("data stats", "octc.cli.data_split:stats", "Counts, sizes, mean and deviation of the training pixels."),
     Command("train teacher", "octc.cli.train:teacher", "Train the large network of a recipe."),
     Command("train student", "octc.cli.train:student", "Distil the teacher into the small network, then quantisation-aware."),
@@ -76,21 +84,31 @@ COMMANDS = (
         "train retnet-teacher", "octc.cli.train:eye_teacher", "Train a teacher of OCT or fundus images, several labels each."
     ),
     Command("train retnet-student", "octc.cli.train:eye_student", "Distil it into a student of the other modality."),
+    Command("simplify", "octc.cli.simplify:simplify", "Make a trained student simpler: activation, squeeze-excite, channels."),
     Command("eval", "octc.cli.eval:evaluate", "Evaluate a run on its select or test part: tables, figures, intervals."),
     Command("compare", "octc.cli.compare:compare", "Two runs, cross-validations or artifacts on the same images."),
+    Command("search", "octc.cli.search:search", "Find the fastest student within a budget that is as good as the best."),
     Command("export", "octc.cli.export:export", "Write ONNX, OpenVINO and TensorRT artifacts of a run."),
     Command("import", "octc.cli.import_:import_", "Make an artifact of a network that was trained elsewhere."),
+    Command("weights convert", "octc.cli.weights:convert", "Write a checkpoint of another program as safetensors."),
     Command("analyze", "octc.cli.analyze:analyze", "Rank the layers of a run by what INT8 costs each."),
     Command("ptq", "octc.cli.ptq:ptq", "Compare PTQ engines on one checkpoint."),
     Command("lint", "octc.cli.lint:lint", "Check an ONNX graph for what engines reject, run in float or mis-scale."),
+    Command("abstain", "octc.cli.abstain:abstain", "Prediction sets and a risk to keep, stored in artifacts."),
+    Command("threshold", "octc.cli.threshold:threshold", "Operating points and a share to refer, stored in artifacts."),
     Command("verify", "octc.cli.verify:verify", "Test that an artifact is not inferior to its reference."),
     Command("bench", "octc.cli.bench:bench", "Measure latency, throughput, memory and size."),
     Command("choose", "octc.cli.choose:choose", "Name one file to deploy, and why."),
+    Command("dossier", "octc.cli.dossier:dossier", "What changed between two artifacts, what was tested, what is not known."),
     Command("report", "octc.cli.report:report", "One page about a run: verdicts, figures, latencies, model card."),
     Command("artifact sign", "octc.cli.artifact:sign", "Sign artifacts with an Ed25519 key."),
     Command("artifact verify", "octc.cli.artifact:verify", "Check checksums and signatures of artifacts."),
+    Command("artifact licences", "octc.cli.licences:licences", "Licences of an artifact's data, weights and teachers."),
+    Command("serve", "octc.cli.serve:serve", "Serve artifacts: KServe v2 (REST, gRPC), files in, a page."),
     Command("serve-config", "octc.cli.serve:serve_config", "Write a model repository for a server (triton)."),
-    Command("predict", "octc.cli.predict:predict", "Classify images with an artifact."),
+    Command("predict", "octc.cli.predict:predict", "Classify images with an artifact.", words="inputs"),
+    Command("monitor", "octc.cli.monitor:monitor", "Is what this box sees and answers what its artifact knows? Offline."),
+    Command("results", "octc.cli.results:results", "Questions about the rows that octc predict --out wrote."),
     Command("list", "octc.cli.list:list_", "Models, data sets, recipes and runs, and what is missing for each."),
     Command("doctor", "octc.cli.doctor:doctor", "Say what this machine can do and how to resolve the rest."),
     Command("runs list", "octc.cli.runs:list_runs", "Runs, newest first, and what is missing for each."),
@@ -121,18 +139,33 @@ COMMON: dict[str, tuple[Any, Any]] = {
 
 def load(entry: Command) -> Callable[..., int]:
     """Import a command's function and give it the common options."""
+    return command_of(_imported(entry), entry.name)
+
+
+def _imported(entry: Command) -> Callable[..., int]:
     module, _, function = entry.where.partition(":")
-    return command_of(getattr(importlib.import_module(module), function), entry.name)
+    found: Callable[..., int] = getattr(importlib.import_module(module), function)
+    return found
+
+
+def call_plainly(entry: Command, words: Sequence[str], old_names: Sequence[OldName] = ()) -> int:
+    """A command of words without an option, called as the parser would call it, which takes a tenth of a second to build."""
+    function = _imported(entry)
+    values = {one.name: one.default for one in _own(function)} | {entry.words: list(words)}
+    shared = {key: default for key, (_, default) in COMMON.items()}
+    return bounded(entry.name, shared, functools.partial(_call, function, values, {entry.words}), old_names)
+
+
+def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of a function, read without its defaults: Python 3.10 makes a type with None of each default None,
+    and hashes Typer's objects for it, which cannot be hashed."""
+    seen = SimpleNamespace(__annotations__=function.__annotations__)
+    return get_type_hints(seen, globalns=function.__globals__, include_extras=True)
 
 
 def command_of(function: Callable[..., int], name: str) -> Callable[..., int]:
     """`function(session, ...)` as a command: the same options plus the common ones, inside the error boundary."""
-    hints = get_type_hints(function, include_extras=True)
-    own = [
-        one
-        for parameter in list(inspect.signature(function).parameters.values())[1:]
-        for one in _parameters(parameter.replace(annotation=plain_hint(hints[parameter.name])))
-    ]
+    own = _own(function)
     common = [
         inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
         for key, (kind, default) in COMMON.items()
@@ -151,10 +184,21 @@ def command_of(function: Callable[..., int], name: str) -> Callable[..., int]:
     return command
 
 
+def _own(function: Callable[..., int]) -> list[inspect.Parameter]:
+    """The parameters of a command but its session, as keywords."""
+    hints = hints_of(function)
+    return [
+        one
+        for parameter in list(inspect.signature(function).parameters.values())[1:]
+        for one in _parameters(parameter.replace(annotation=plain_hint(hints[parameter.name])))
+    ]
+
+
 def _parameters(parameter: inspect.Parameter) -> list[inspect.Parameter]:
     """A parameter as keywords of a command; an options dataclass gives one for each field that `option` made."""
     if not is_dataclass(parameter.annotation):
-        return [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
+        kind = _limited(parameter.annotation)
+        return [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=kind)]
     hints = get_type_hints(parameter.annotation, include_extras=True)
     return [
         inspect.Parameter(
@@ -167,22 +211,46 @@ def _parameters(parameter: inspect.Parameter) -> list[inspect.Parameter]:
     ]
 
 
+def _limited(kind: Any) -> Any:
+    """A parameter's type, where it has a `OneOf` as a type that allows these words alone."""
+    more = getattr(kind, "__metadata__", ())
+    words = [one.words for one in more if isinstance(one, OneOf)]
+    if not words:
+        return kind
+    optional = type(None) in get_args(get_args(kind)[0])
+    rest = (one for one in more if not isinstance(one, OneOf))
+    return Annotated[(one_of(tuple(words[0]), optional=optional), *rest)]
+
+
 def _annotated(kind: Any, one: Field[Any]) -> Any:
     """A field's type with its option. A Path is checked by whoever reads it."""
     shown = one.metadata
-    return Annotated[kind, Option(*shown[NAMES], help=shown[HELP], metavar=shown[METAVAR], min=shown[LEAST])]
+    if shown[CHOICES]:
+        kind = one_of(shown[CHOICES], optional=one.default is None)
+    return Annotated[kind, Option(*shown[NAMES], help=shown[HELP], metavar=shown[METAVAR], min=shown[LEAST], max=shown[MOST])]
 
 
 def gather(function: Callable[..., int], values: dict[str, Any]) -> dict[str, Any]:
     """Values of options as the function's own arguments: those of a dataclass become one object."""
-    hints = {key: plain_hint(kind) for key, kind in get_type_hints(function, include_extras=True).items()}
+    hints = {key: plain_hint(kind) for key, kind in hints_of(function).items()}
     made = {}
     for key in list(inspect.signature(function).parameters)[1:]:
         if is_dataclass(hints[key]):
-            made[key] = hints[key](**{one.name: values[one.name] for one in described(hints[key])})
+            made[key] = hints[key](**{one.name: _stored(values[one.name], one) for one in described(hints[key])})
         else:
             made[key] = values[key]
     return made
+
+
+def _stored(value: Any, one: Field[Any]) -> Any:
+    """A value of the command line as the field has it."""
+    return value if one.metadata[PER] == 1 or value is None else value / one.metadata[PER]
+
+
+def one_of(choices: Sequence[str], *, optional: bool = False) -> Any:
+    """The type of a text that is one of these, known only when the command is loaded."""
+    kind = Literal[tuple(choices)]  # type: ignore[valid-type]
+    return kind | None if optional else kind
 
 
 def plain_hint(kind: Any) -> Any:
@@ -203,6 +271,9 @@ def _call(function: Callable[..., int], values: dict[str, Any], given: set[str],
     for key in values:
         name = config_option(section, key)
         configured = None if name is None else session.settings.get(section, {}).get(name)
+        if key in DATA_KEYS:  # of a data set, whatever reads it; one rule of patients replaces another one
+            replaced = key in WHOSE and given.intersection(WHOSE)
+            configured = None if replaced else session.settings.get("data", {}).get(key)
         origin = "flag" if key in given else "default"
         if key not in given and configured is not None:
             values[key], origin = configured

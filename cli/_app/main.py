@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -9,13 +10,15 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from octc.cli._app.commands import COMMANDS, GROUPS, Command, bounded, load
+from octc.cli._app.commands import COMMANDS, GROUPS, Command, bounded, call_plainly, load
+from octc.cli._app.ending import end_at_once
 from octc.cli._app.errors import BROKEN_PIPE, INTERRUPTED, error_text, sort_error, unknown_word, usage_error
 from octc.cli._app.session import Session
 from octc.cli._app.shorthand import recipe_names, spelt_out
 from octc.cli._app.terminal import ClosedPipe, answer, check_stdout, drop_pipes, prepare_streams, tell
 from octc.core.deprecated import COMMAND, OLD_NAMES, OPTION, OldName
 from octc.core.errors import OctcError
+from octc.machine.memory import spare_space
 
 # common options without a value may stand before the command too
 MOVABLE = ("--json", "--quiet", "-q", "--verbose", "-v", "-vv", "--no-color", "--offline")
@@ -30,6 +33,10 @@ SETTINGS = {"help_option_names": ["-h", "--help"]}
 def run() -> None:
     """The entry point of the `octc` command."""
     prepare_streams()
+    spare_space(os.environ)
+    quick = sys.argv[1:2] == ["predict"]
+    if quick:  # else the collector goes through all that is imported hundreds of times, and finds nothing
+        gc.set_threshold(20_000, 50, 100)
     try:
         check_stdout()
         code = main(sys.argv[1:])
@@ -42,6 +49,8 @@ def run() -> None:
         tell(error_text(error, colour=False))
         code = error.exit_code
     drop_pipes()
+    if quick:
+        end_at_once(code)
     sys.exit(code)
 
 
@@ -57,6 +66,8 @@ def main(words: Sequence[str]) -> int:
     if chosen is None:
         return _parse(_app(None), arguments, arguments)
     try:
+        if chosen.words and (rest := arguments[len(chosen.name.split()) :]) and not any(w.startswith("-") for w in rest):
+            return call_plainly(chosen, rest, old_names)
         app = _app(chosen)
     except Exception as error:  # an import that fails is shown like any other failure
         return _refuse(error, arguments)
@@ -159,7 +170,8 @@ def _root(
 ) -> None:
     if context.invoked_subcommand is not None or not version:
         return
-    from octc.cli.version import own_version, version_json
+    from octc.cli.version import version_json
+    from octc.core.version import own_version
 
     if as_json:
 

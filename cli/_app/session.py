@@ -13,11 +13,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from octc.cli._app.terminal import COLOURS, PLAIN, answer, has_colour, marked, reaching_stdout, tell
-from octc.core.progress import Step, ignore
+from octc.core.progress import Step, ignore, spell_seconds
 
 QUIET_SECONDS = 10.0  # not on a terminal: at most one line in this time
 
@@ -74,6 +75,11 @@ class Session:
             return
         text = self._marked(what) if isinstance(what, str) else self._rendered(what)
         answer(text if text.endswith("\n") else text + "\n")
+
+    def expect_table(self) -> None:
+        """A table is going to be the answer: import what renders it now, while other threads work."""
+        for name in () if self.json else ("box", "console", "measure", "table"):
+            import_module(f"rich.{name}")
 
     def rows(self, text: str) -> None:
         """Whole lines of an answer for programs, as they are and at once. Nothing with `--json`."""
@@ -168,13 +174,3 @@ class Session:
             self.say(f"  {label}  {share}{left}")
 
         return step
-
-
-def spell_seconds(seconds: float) -> str:
-    """A duration for people: 42 s, 3 min 05 s, 2 h 07 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -6,6 +6,7 @@ takes what every artifact takes (uint8 [N, C, R, R]) or what every torch network
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -28,6 +29,7 @@ TYPES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorPro
 LAYOUTS = {"nchw": (1, 2, 3), "nhwc": (3, 1, 2)}  # axes of channels, height, width
 PASSING = ("Identity", "Cast", "Flatten", "Reshape", "Squeeze")  # what may stand behind a softmax
 PREFIX = "octc"
+FLOATS = (0, TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)  # 0: it is not stated
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,11 @@ def read_file(path: Path) -> onnx.ModelProto:
         proto = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf's errors share no base class with octc's reader's
         text = f"{path.name} cannot be read as ONNX: {(str(error).splitlines() or [type(error).__name__])[0][:200]}"
-        raise OctcError("OCT-E502", text, hint="export it again, as ONNX", place=str(path)) from error
+        hint = "export it again, as ONNX"
+        if path.read_bytes()[:2] in (b"PK", b"\x80\x02"):
+            text = f"{path.name} is a file of torch.save, and no ONNX: weights, without the network that they are of"
+            hint = "torch.onnx.export(model, ...) in the program that builds the network; octc.quantize takes its module"
+        raise OctcError("OCT-E502", text, hint=hint, place=str(path)) from error
     _load_external(proto, path)
     foreign = sorted(f"{d}::{n}" if d else n for d, n in facts.operators if d not in ("", "ai.onnx") or n not in ONNX_OPERATORS)
     if foreign or facts.subgraphs or facts.functions:
@@ -118,7 +124,12 @@ def _check_versions(proto: onnx.ModelProto, path: Path) -> None:
     found = opset_of(proto) if any(entry.domain in ("", "ai.onnx") for entry in proto.opset_import) else 0
     if not LOWEST <= found <= reads.highest:
         text = f"{path.name} has opset {found}; {LOWEST} to {reads.highest} are read on a device"
-        raise OctcError("OCT-E401", text, hint="torch.onnx.export(..., opset_version=18)", place=str(path))
+        raise OctcError(
+            "OCT-E401",
+            text,
+            hint="torch.onnx.export(..., opset_version=18), or onnx.version_converter.convert_version(model, 18)",
+            place=str(path),
+        )
     proto.ir_version = min(proto.ir_version, reads.ir)  # newer formats say nothing that these opsets use
 
 
@@ -160,24 +171,32 @@ def _output(proto: onnx.ModelProto, named: str | None) -> str:
             raise OctcError("OCT-E104", f"no output {named!r}", hint=f"one of: {shorten(names)}", place="--output")
         return named
     if len(names) != 1:
-        raise refused(
-            f"{len(names)} outputs ({shorten(names)})", f"--output {names[0] if names else 'NAME'}, the one of the logits"
-        )
+        floats = [str(one.name) for one in proto.graph.output if one.type.tensor_type.elem_type in FLOATS]
+        raise refused(f"{len(names)} outputs ({shorten(names)})", f"--output {[*floats, 'NAME'][0]}, the one of the logits")
     return names[0]
 
 
 def _logits_of(graph: onnx.GraphProto, name: str) -> tuple[str, str]:
-    """The tensor of the logits behind an output, and what was left out to have it."""
+    """The tensor of the logits behind an output, and what was left out to have it: a choice of the class, a softmax."""
     makers = {out: node for node in graph.node for out in node.output}
-    node, passed = makers.get(name), 0
-    while node is not None and node.op_type in PASSING and passed < len(graph.node):
-        node, passed = makers.get(node.input[0]), passed + 1
-    if node is not None and node.op_type in ("Softmax", "LogSoftmax"):
-        return node.input[0], f"{node.op_type} at the end was left out: an artifact gives logits"
-    if node is not None and node.op_type == "Sigmoid":
-        text = f"{name} is a sigmoid: probabilities of labels that do not exclude each other"
-        raise refused(text, "import a network that gives one logit for each class, of which one holds")
-    return name, ""
+    found, left = name, []
+    for kinds in (("ArgMax",), ("Softmax", "LogSoftmax")):
+        node, passed = makers.get(found), 0
+        while node is not None and node.op_type in PASSING and passed < len(graph.node):
+            node, passed = makers.get(node.input[0]), passed + 1
+        if node is not None and node.op_type in kinds:
+            found = str(node.input[0])
+            left.append(node.op_type)
+        elif node is not None and node.op_type == "Sigmoid":
+            text = f"{name} is a sigmoid: probabilities of labels that do not exclude each other"
+            raise refused(text, "import a network that gives one logit for each class, of which one holds")
+    given = {one.name: one.type.tensor_type.elem_type for one in graph.output}
+    if not left and given.get(name, 0) not in FLOATS:
+        kind = TensorProto.DataType.Name(given[name]).lower()
+        raise refused(
+            f"{name} is {kind}: the number of a class, and no row of logits", "export the network without what chooses"
+        )
+    return found, f"{' behind '.join(left)} at the end was left out: an artifact gives logits" if left else ""
 
 
 def _precision(proto: onnx.ModelProto) -> str:
@@ -258,26 +277,46 @@ def _as_known(own: _Names, value: str, known: Described, foreign: Foreign) -> st
 
 
 def _free_batch(graph: onnx.GraphProto) -> None:
-    """Where a batch of 1 stands in the shape of a Reshape, take that of what is reshaped. Whoever runs the file with batches of
-    several images sees whether the rows are still those of single ones."""
+    """Where a batch of 1 stands in the shape of a Reshape, or in the places that a Gather takes out of a flattened tensor (so
+    torch writes as_strided), take that of what is reshaped. Whoever runs the file with batches of several images sees whether
+    the rows are still those of single ones."""
     holders = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
             holders[node.output[0]] = node.attribute[0].t
+    flat: dict[str, onnx.NodeProto] = {}
     for node in graph.node:
-        shape = holders.get(node.input[1]) if node.op_type == "Reshape" else None
-        zeros = any(attribute.name == "allowzero" and attribute.i for attribute in node.attribute)
-        if shape is None or not shape.dims or shape.dims[0] < 2:
-            continue
-        values = numpy_helper.to_array(shape).copy()
-        if values[0] == 1 and not (zeros and (values == 0).any()):
-            values[0] = 0
-            kept = [attribute for attribute in node.attribute if attribute.name != "allowzero"]
-            del node.attribute[:]
-            node.attribute.extend(kept)
-            own = numpy_helper.from_array(values, f"{PREFIX}/shape of {node.name or node.output[0]}")
-            graph.initializer.append(own)
-            node.input[1] = own.name
+        if node.op_type == "Reshape" and node.input[1] in holders:
+            values = numpy_helper.to_array(holders[node.input[1]])
+            if values.tolist() == [-1] and node.input[0] not in holders:
+                flat[node.output[0]] = node
+            zeros = any(attribute.name == "allowzero" and attribute.i for attribute in node.attribute)
+            if values.size > 1 and values[0] == 1 and not (zeros and (values == 0).any()):
+                _reshaped(graph, node, [0, *values[1:]])
+    readers = Counter(name for node in graph.node for name in node.input)
+    for node in graph.node:
+        if node.op_type == "Gather" and node.input[0] in flat and node.input[1] in holders and readers[node.input[0]] == 1:
+            places = numpy_helper.to_array(holders[node.input[1]])
+            if places.ndim > 1 and len(places) == 1 and all(one.name == "axis" and one.i == 0 for one in node.attribute):
+                _reshaped(graph, flat[node.input[0]], [0, -1])
+                _replace(graph, node, "places", places[0])
+                del node.attribute[:]
+                node.attribute.append(helper.make_attribute("axis", 1))
+
+
+def _reshaped(graph: onnx.GraphProto, node: onnx.NodeProto, shape: Sequence[int]) -> None:
+    """Give a Reshape another shape, in which 0 stands for the length that is there."""
+    kept = [attribute for attribute in node.attribute if attribute.name != "allowzero"]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+    _replace(graph, node, "shape", np.asarray(shape, np.int64))
+
+
+def _replace(graph: onnx.GraphProto, node: onnx.NodeProto, word: str, values: Any) -> None:
+    """A constant of the node's own in place of its second input, which others may read too."""
+    own = numpy_helper.from_array(np.ascontiguousarray(values), f"{PREFIX}/{word} of {node.name or node.output[0]}")
+    graph.initializer.append(own)
+    node.input[1] = own.name
 
 
 def _rename(graph: onnx.GraphProto, taken: set[str]) -> dict[str, str]:

@@ -22,7 +22,9 @@ from octc.core.errors import OctcError
 from octc.core.files import publishing, sha256_file, write_bytes
 from octc.core.import_options import ImportOptions
 from octc.core.progress import LogReporter, Reporter
-from octc.datasets.registry import guess_layout, scan_dataset
+from octc.datasets.pictures import read_picture
+from octc.datasets.reading import read_data
+from octc.datasets.registry import guess_layout, spec_of
 from octc.datasets.split import CLEAN, IMPORTED, Split, make_split, read_split
 from octc.datasets.synthetic.bscans import CLASSES as DRAWN
 from octc.datasets.synthetic.bscans import draw_phantom
@@ -38,9 +40,11 @@ from octc.export.onnx.float import check_batches, facts_of, read_onnx
 from octc.export.pipeline import versions
 from octc.export.source import read_statistics
 from octc.export.usage import write_usage
+from octc.imaging.decode import read_image
 from octc.imaging.foreign import Foreign
 from octc.imaging.input_statistics import InputStatistics
-from octc.imaging.preprocess import Float32, read_image
+from octc.imaging.preprocess import Float32
+from octc.imaging.value_range import value_range_of
 from octc.runtimes.golden import replay, require_golden
 from octc.runtimes.registry import open_runtime
 from octc.stats.patients import patient_ids
@@ -127,6 +131,8 @@ def import_model(
 
 def _asked(file: Path, classes: tuple[str, ...], foreign: Foreign, options: ImportOptions, tell: Reporter) -> _Asked:
     """Check what goes together, and read what is labelled."""
+    if (values := value_range_of(options.value_range)) is not None:
+        foreign = replace(foreign, value_range=values)
     if len(classes) < 2 or len(set(classes)) < len(classes):
         text = f"{len(classes)} class names, {len(set(classes))} different"
         raise OctcError("OCT-E309", text, hint="give each logit a name of its own, in their order", place="--classes")
@@ -137,7 +143,9 @@ def _asked(file: Path, classes: tuple[str, ...], foreign: Foreign, options: Impo
     if options.data is None:
         return _Asked(file, classes, foreign, options, Path(), None, None)
     kind = guess_layout(options.data)
-    found = scan_dataset(kind, options.data, classes)
+    if (options.column or options.image_root) and not spec_of(kind).table:
+        kind = "csv"
+    found = read_data((kind, options.data), options, options.run_dir, tell.say, classes=classes)
     if any(s.targets is not None for s in found.items):
         text = f"{options.data} holds several labels an image"
         raise OctcError("OCT-E104", text, hint="--data DIR with one class an image", place="--data")
@@ -145,7 +153,7 @@ def _asked(file: Path, classes: tuple[str, ...], foreign: Foreign, options: Impo
     split = replace(split, protocol=CLEAN if options.held_out else IMPORTED)
     train, val, test = (len(split.parts[part]) for part in ("train", "val", "test"))
     tell.say(f"  data           {kind} in {options.data}: {train} images to calibrate on, {val} in val, {test} in test")
-    return _Asked(file, classes, foreign, options, options.data, split, None)
+    return _Asked(file, classes, foreign, options, found.root, split, None)
 
 
 def _earlier(options: ImportOptions, classes: tuple[str, ...], foreign: Foreign) -> Run:
@@ -218,13 +226,13 @@ def _line(error: Exception) -> str:
 def _pictures(asked: _Asked) -> list[Image.Image]:
     """Pictures for golden images and differences: of the train part, of a folder, else drawn ones."""
     if asked.split is not None:
-        return [read_image(asked.root / s.path).image for s in candidates(asked.split)]
+        return [read_picture(asked.root, s, asked.foreign.value_range).image for s in candidates(asked.split)]
     if asked.options.images is None:
         return [draw_phantom(DRAWN[i % len(DRAWN)], i, i) for i in range(CANDIDATES)]
     paths, _ = scan_images(Path(asked.options.images))
     if not paths:
         raise OctcError("OCT-E201", "no image in this folder", hint="--images DIR", place=asked.options.images)
-    return [read_image(path).image for path in paths[:CANDIDATES]]
+    return [read_image(path, asked.foreign.value_range).image for path in paths[:CANDIDATES]]
 
 
 def _golden(asked: _Asked, made: ImportedFile, pictures: Sequence[Image.Image]) -> Golden:
@@ -326,4 +334,4 @@ def _publish(
 
 
 def _statistics(asked: _Asked) -> InputStatistics | None:
-    return None if asked.split is None else read_statistics(asked.split.parts["train"], asked.root)
+    return None if asked.split is None else read_statistics(asked.split.parts["train"], asked.root, asked.foreign.value_range)

@@ -12,7 +12,7 @@ from octc.core.errors import OctcError, shorten
 from octc.core.optional import need, openvino_core
 from octc.export.imports.graph import LAYOUTS, Described, choose_size, refused
 from octc.export.imports.network import ImportedFile
-from octc.export.onnx.float import INPUT, OUTPUT
+from octc.export.onnx.float import BATCHES, INPUT, OUTPUT
 from octc.imaging.foreign import Foreign
 from octc.imaging.preprocess import Float32, Preprocess
 from octc.runtimes.safety import scan_ir
@@ -35,12 +35,13 @@ def write_ir(path: Path, foreign: Foreign, output: str | None, folder: Path) -> 
     choose_size(known, foreign.size, foreign.source)
     plain = _compiled(_behind(_read(path), known, Preprocess(foreign.size), foreign, as_uint8=False))
     made = _behind(model, known, foreign.preprocess, foreign, as_uint8=True)
+    batches = _batches(made, foreign.preprocess, path)
     openvino.save_model(made, str(folder / MAIN), compress_to_fp16=False)
     files = (folder / MAIN, folder / "model.bin")
     counts = Counter(node.get_type_name() for node in made.get_ops())
     facts = {
         "bytes": sum(one.stat().st_size for one in files), "operators": dict(sorted(counts.items())), "exporter": "imported",
-        "writer": f"openvino {openvino.__version__.split('-')[0]}",
+        "batches_run": batches, "writer": f"openvino {openvino.__version__.split('-')[0]}",
     }  # fmt: skip
 
     def run(images: Float32) -> Float32:
@@ -48,6 +49,19 @@ def write_ir(path: Path, foreign: Foreign, output: str | None, folder: Path) -> 
         return np.concatenate(rows)
 
     return ImportedFile(known, "openvino", files, None, facts, run)
+
+
+def _batches(made: Any, pre: Preprocess, path: Path) -> list[int]:
+    """Run it with several batches (OctcError E402 where a reshape inside it is for another one)."""
+    compiled = _compiled(made)
+    for count in BATCHES:
+        try:
+            compiled(np.zeros((count, pre.channels, pre.size, pre.size), np.uint8))
+        except RuntimeError as error:
+            last = (str(error).strip().splitlines() or ["no message"])[-1][:200]
+            text = f"{path.name}: a batch of {count} cannot be run: {last}"
+            raise OctcError("OCT-E402", text, hint="export it with a dynamic batch", place=str(path)) from error
+    return list(BATCHES)
 
 
 def _read(path: Path) -> Any:
@@ -91,6 +105,9 @@ def _describe(model: Any, output: str | None) -> Described:
     if place < 0:
         listed = shorten([name for own in names for name in own])
         raise OctcError("OCT-E104", f"no output {output!r}", hint=f"one of: {listed}", place="--output")
+    if not (kind_out := model.outputs[place].element_type).is_real():
+        text = f"its output is {kind_out.get_type_name()}: the number of a class, and no row of logits"
+        raise refused(text, "save the network without what chooses the class")
     types = {node.get_type_name() for node in model.get_ops()}
     precision = "int8" if "FakeQuantize" in types else "fp32"
     return Described("", str(place), kind, layout, int(channels or 3), height, precision, _softmax(model, place)[1])

@@ -79,7 +79,7 @@ def load_imported(run: Run) -> tuple[OnnxNetwork, Checkpoint, Split]:
     home, facts = run.path / FOLDER, read_facts(run)
     if facts["target"] != "onnx" or facts["precision"] != "fp32":
         text = f"{run.id} holds a network of {facts['target']} in {facts['precision']}: other files are made of FP32 ONNX"
-        raise refused(text, "octc import its FP32 ONNX file", str(home))
+        raise refused(text, f"octc import its FP32 ONNX file, or a file of it that is INT8 already: --run {run.id}", str(home))
     if sha256_file(home / NETWORK) != facts["sha256"]:
         raise OctcError(
             "OCT-E307", "the network is not the one that was imported", hint="octc import it again", place=str(home)

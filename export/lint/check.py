@@ -109,6 +109,7 @@ RULES = (
     Rule("I41", "depthwise", place.depthwise, "the mixed-precision fallback puts them into FP16"),
     Rule("I42", "share", place.share, ""),
     Rule("I43", "both branches", place.both_branches, "leave the convolution's side in float"),
+    Rule("I44", "no Q/DQ", place.nothing_quantised, "octc export --int8, or name the INT8 file", EVERY),
 )
 MODEL_RULES = {
     "E08": Rule(

@@ -13,6 +13,9 @@ from octc.core.files import write_bytes
 from octc.export.formats import lint_targets
 from octc.export.lint.check import Finding, lint
 from octc.export.lint.fix import fix
+from octc.store.artifacts import MANIFEST, read_artifact
+
+ENGINES_OWN = (".xml", ".tflite", ".safetensors", ".engine", ".plan")
 
 
 @dataclass(frozen=True)
@@ -59,15 +62,17 @@ def lint_file(path: Path, target: str = "tensorrt", *, repair: bool = False, for
     """Check an ONNX file for what an engine rejects, runs in float or mis-scales.
 
     Args:
-        target: key of `octc.export.formats.lint_targets`.
+        path: the file, or an artifact's folder. target: key of `octc.export.formats.lint_targets`.
         repair: write NAME.fixed.onnx beside it with what can be repaired safely; nothing is written where nothing can.
         force: replace a NAME.fixed.onnx that is there.
 
     Raises:
-        OctcError: E104 no such target, E107 no such file, E502 it is no ONNX, E106 the repaired file exists.
+        OctcError: E104 no such target, or a file of an engine's own format, E107 no such file, E502 it is no ONNX, E106 the
+            repaired file exists.
     """
     if target not in lint_targets():
         raise OctcError("OCT-E104", f"unknown target {target!r}", hint=f"one of: {', '.join(lint_targets())}", place="--target")
+    path = _file_of(path)
     proto = _read(path)
     found = tuple(lint(proto, target))
     if not repair:
@@ -79,6 +84,17 @@ def lint_file(path: Path, target: str = "tensorrt", *, repair: bool = False, for
     if done:
         write_bytes(out, fixed.SerializeToString())
     return LintReport(path, target, found, tuple(done), tuple(lint(fixed, target)), out)
+
+
+def _file_of(path: Path) -> Path:
+    """The file itself; of an artifact's folder the model file that its manifest names."""
+    if (path / MANIFEST).is_file():
+        path = path / read_artifact(path).main_file
+    if path.suffix.lower() in ENGINES_OWN:
+        text = f"{path.name} is no ONNX file: the rules are about the graphs that engines read as ONNX"
+        hint = "octc lint of the ONNX file that it was made from; octc bench shows in which precision its engine runs it"
+        raise OctcError("OCT-E104", text, hint=hint, place=str(path))
+    return path
 
 
 def _read(path: Path) -> onnx.ModelProto:

@@ -277,6 +277,14 @@ def share(graph: Graph) -> Iterator[Hit]:
         yield "model", f"{100 * inside / total:.1f} % of the multiply-accumulates stand between Q/DQ"
 
 
+def nothing_quantised(graph: Graph) -> Iterator[Hit]:
+    """A graph with layers and without any quantiser: an engine builds it in float, whatever precision it is asked for."""
+    layers = sum(1 for _ in graph.of(*LAYERS))
+    integer = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear", Q, DQ)
+    if graph.outer is None and layers and next(graph.of(*integer), None) is None:
+        yield "model", f"no QuantizeLinear and no DequantizeLinear: nothing of it will run in INT8 ({layers} layers in float)"
+
+
 def both_branches(graph: Graph) -> Iterator[Hit]:
     for node in graph.of("Add"):
         if [graph.maker(name) for name in node.input] == [DQ, DQ]:

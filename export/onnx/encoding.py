@@ -1,4 +1,4 @@
-"""Four spellings of the same trained quantisers, the torch reference of each, and the graph that is written as Q/DQ.
+"""Five spellings of the same trained quantisers, the torch reference of each, and the graph that is written as Q/DQ.
 
 int8    codes -128..127, zero-point 0, no quantiser on the convolution side of an addition: networks with SiLU or hard-swish
 half    the same with scales that FP16 holds exactly, so that the files with an FP32 and an FP16 remainder agree: TensorRT
@@ -6,6 +6,7 @@ mixed   as int8, but behind ReLU uint8 with zero-point 0 and scale s * 127 / 255
         multiply without a correction: OpenVINO, ReLU networks only
 uint8   the residual quantisers too; behind ReLU as mixed, elsewhere uint8 with zero-point 128 and the same scale (the same
         values bit for bit): onnxruntime's CPU kernels, ReLU networks only
+residual  behind ReLU as mixed, elsewhere int8, and the residual quantisers too: what LiteRT's file is written from
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import copy
 import math
 import operator
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,8 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from octc.compress.fake_quant import ActivationQuantiser, QuantConv2d, half_up
-from octc.compress.placement import ADDITIONS
+from octc.compress.fake_quant import ActivationQuantiser, GateQuantiser, QuantConv2d, half_up
+from octc.compress.placement import ADDITIONS, SIGMOID_CALLS
 from octc.compress.rounding import forget_floats
 from octc.compress.trace import set_module
 from octc.core.errors import OctcError
@@ -32,6 +32,8 @@ from octc.export.onnx.pack import round_weights
 RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid)
 RECTIFIER_CALLS = (torch.relu, functional.relu, functional.relu6, torch.sigmoid, functional.hardsigmoid)
 POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+PRODUCTS = (operator.mul, operator.imul, torch.mul)
+SILU_LEAST = -0.27846454276107374  # x * sigmoid(x) at x = -1.2784645427610738
 LINEAR_CALLS = (*ADDITIONS, operator.sub, torch.cat)
 
 
@@ -40,7 +42,8 @@ class Encoding:
     """rectified, elsewhere: type of the codes behind a rectifier and of all others, int8 with zero-point 0 or uint8.
 
     residual: also Q/DQ on convolution outputs that go into an addition. half: scales are FP16 numbers (rounded up). packed:
-    large weights of float convolutions are stored as codes too (pack.py).
+    large weights of float convolutions are stored as codes too (pack.py). inner: also Q/DQ on every other tensor that has a
+    quantiser (the placement "xnnpack"), int8 with a zero-point where a tensor's lowest value is known, as behind SiLU.
     """
 
     name: str
@@ -49,12 +52,14 @@ class Encoding:
     residual: bool = False
     half: bool = False
     packed: bool = False
+    inner: bool = False
 
 
 ENCODINGS = {
     "int8": Encoding("int8", packed=True),
     "half": Encoding("int8", half=True),
     "mixed": Encoding("mixed", rectified="uint8", packed=True),
+    "residual": Encoding("residual", rectified="uint8", residual=True, packed=True, inner=True),
     "uint8": Encoding("uint8", rectified="uint8", elsewhere="uint8", residual=True),
 }
 
@@ -67,6 +72,9 @@ class Grid:
     zero: int
     low: int
     high: int
+
+
+GATE = Grid(1 / 256, 0, 0, 255)
 
 
 class _FakeActivation(nn.Module):
@@ -149,16 +157,17 @@ def encode(
         floats: names of convolutions that stay in float (a step of the mixed-precision fallback).
     """
     module = copy.deepcopy(quantised).cpu().eval()
-    _leave_float(module, floats)
+    if not (encoding.inner and _sources(module, "inner")):  # there everything else stays on its grid
+        _leave_float(module, floats)
     forget_floats(module, floats)
-    for kind in ("input", "residual"):
-        for node, source in list(_sources(module, kind)):
+    for node in [n for n in module.graph.nodes if _is(module, n, GateQuantiser)]:
+        set_module(module, str(node.target), _written(GATE, opset))
+    for kind in ("input", "residual", "inner"):
+        for node, source in _sources(module, kind):
             if kind == "residual" and not encoding.residual:
                 _remove(module, node)
                 continue
-            grid = _grid(module, node, source, encoding)
-            written = _FakeActivation(grid) if opset is None else _WrittenActivation(grid, opset)
-            set_module(module, str(node.target), written)
+            set_module(module, str(node.target), _written(_grid(module, node, source, encoding), opset))
     for name, conv in [(n, m) for n, m in module.named_modules() if isinstance(m, QuantConv2d)]:
         _check_weight(name, conv)
         conv.enabled, conv.half_scales = name not in floats, encoding.half
@@ -172,11 +181,13 @@ def encode(
     return module
 
 
-def _sources(module: fx.GraphModule, kind: str) -> Iterator[tuple[fx.Node, fx.Node]]:
-    for node in module.graph.nodes:
-        found = module.get_submodule(str(node.target)) if node.op == "call_module" else None
-        if isinstance(found, ActivationQuantiser) and found.kind == kind:
-            yield node, node.args[0]
+def _written(grid: Grid, opset: int | None) -> nn.Module:
+    return _FakeActivation(grid) if opset is None else _WrittenActivation(grid, opset)
+
+
+def _sources(module: fx.GraphModule, kind: str) -> list[tuple[fx.Node, Any]]:
+    """Each activation quantiser of a kind, and what it reads."""
+    return [(node, node.args[0]) for node in module.graph.nodes if _is_quantiser(module, node, kind)]
 
 
 def _grid(module: fx.GraphModule, node: fx.Node, source: fx.Node, encoding: Encoding) -> Grid:
@@ -188,6 +199,9 @@ def _grid(module: fx.GraphModule, node: fx.Node, source: fx.Node, encoding: Enco
     if encoding.half:
         scale = float(half_up(quantiser.step()))
     rectified = _nonnegative(module, source)
+    if encoding.inner and not rectified and (least := _least(module, source)) is not None:
+        wide = (127 * scale - least) / 255
+        return Grid(wide, round(-128 - least / wide), -128, 127)
     if (encoding.rectified if rectified else encoding.elsewhere) == "int8":
         return Grid(scale, 0, -128, 127)
     return Grid(scale * 127 / 255, 0, 0, 255) if rectified else Grid(scale, 128, 0, 255)
@@ -225,9 +239,29 @@ def _is_quantiser(module: fx.GraphModule, node: fx.Node, kind: str) -> bool:
 
 
 def _nonnegative(module: fx.GraphModule, node: fx.Node) -> bool:
-    while _is(module, node, (*POOLS, ActivationQuantiser)):
+    while _is(module, node, (*POOLS, ActivationQuantiser, GateQuantiser, _FakeActivation, _WrittenActivation)):
         node = node.args[0]  # type: ignore[assignment]
     return _is(module, node, RECTIFIERS) or (node.op == "call_function" and node.target in RECTIFIER_CALLS)
+
+
+def _least(module: fx.GraphModule, node: fx.Node) -> float | None:
+    """The lowest value that a tensor can have: behind SiLU, and what is made of that by gates and means; None: not known."""
+    if _is(module, node, (*POOLS, ActivationQuantiser, _FakeActivation, _WrittenActivation)):
+        return _least(module, node.args[0])  # type: ignore[arg-type]
+    if node.op == "call_method" and node.target == "mean":
+        return _least(module, node.args[0])  # type: ignore[arg-type]
+    if node.op != "call_function" or node.target not in PRODUCTS or len(node.args) != 2:
+        return None
+    gates = [one for one in node.args if isinstance(one, fx.Node) and _nonnegative(module, one)]
+    values = [one for one in node.args if isinstance(one, fx.Node) and one not in gates]
+    if len(gates) != 1 or len(values) != 1:
+        return None
+    gate = gates[0]
+    while _is(module, gate, (_FakeActivation, _WrittenActivation, GateQuantiser)):
+        gate = gate.args[0]  # type: ignore[assignment]
+    if gate.target in SIGMOID_CALLS and gate.args[0] is values[0]:
+        return SILU_LEAST
+    return _least(module, values[0])
 
 
 def _linear(module: fx.GraphModule, node: fx.Node) -> bool:

@@ -17,7 +17,7 @@ from octc.core.files import read_json, sha256_file, write_json
 from octc.core.optional import have, need
 from octc.core.progress import LogReporter, Reporter
 from octc.export.formats import libraries
-from octc.imaging.preprocess import read_image
+from octc.imaging.decode import read_image
 from octc.machine.host import versions
 from octc.runtimes.tensorrt.build import read_plans
 from octc.runtimes.tensorrt.device_report import FAILED, OK, SCHEMA, SIGNS, SKIPPED, Judgement, judge
@@ -251,7 +251,7 @@ def _read_images(folder: Path, artifact: Artifact) -> dict[str, Any]:
                 "OCT-E206", text, hint=f"one folder for each class: {', '.join(artifact.classes)}", place=str(folder)
             )
         for path in sorted(p for p in (folder / name).iterdir() if p.is_file()):
-            inputs.append(artifact.preprocess.prepare(read_image(path).image)[0])
+            inputs.append(artifact.preprocess.prepare(read_image(path, artifact.preprocess.value_range).image)[0])
             labels.append(label)
     if not inputs:
         raise OctcError("OCT-E206", f"--images {folder}: no pictures", hint="DIR/<class>/*.jpeg", place=str(folder))

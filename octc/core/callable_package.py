@@ -24,6 +24,14 @@ def callable_package(package: str, home: str, function: str) -> None:
             return target()(*args, **kwargs)
 
         @property
+        def __doc__(self) -> str | None:  # type: ignore[override]
+            """`help(octc.train)` is the help of the function; that of the package where its libraries are not installed."""
+            try:
+                return inspect.getdoc(target())
+            except ImportError:
+                return str(vars(self)["__doc__"])
+
+        @property
         def __signature__(self) -> inspect.Signature:
             return inspect.signature(target())
 

@@ -11,10 +11,11 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from octc.core.errors import OctcError
 
@@ -161,3 +162,18 @@ def writing_to(place: str | Path) -> Iterator[None]:
             raise fault from error
         text = f"{place} cannot be written: {error.strerror}"
         raise OctcError("OCT-E109", text, hint="make the folder writable, or name another one", place=str(place)) from error
+
+
+def error_json(error: Exception) -> dict[str, Any]:
+    """Any exception as an error that another process can read."""
+    if (fault := fault_of(error)) is not None:
+        error = fault
+    if not isinstance(error, OctcError):
+        text = f"internal error: {type(error).__name__}: {error}"[:300]
+        error = OctcError("OCT-E999", text, hint="report this")
+    return {"code": error.code, "message": error.message, "hint": error.hint, "place": error.place, "why": error.why}
+
+
+def error_of(value: Mapping[str, Any]) -> OctcError:
+    """The error that it was."""
+    return OctcError(value["code"], value["message"], hint=value["hint"], place=value["place"], why=value["why"])

@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -46,6 +47,13 @@ def closed_folder(folder: str | Path, why: str | None) -> OctcError:
     text = f"folder {folder} cannot be read, so nobody knows what is in it: {why}"
     hint = f"chmod -R u+rX {shlex.quote(str(folder))}   (or have its owner do it), or move it elsewhere"
     return OctcError("OCT-E231", text, hint=hint, place=str(folder))
+
+
+def stamped(folder: Path, word: str) -> Path:
+    """folder/WORD-<time, UTC>, with a number behind it where that is taken: a name that nothing has yet."""
+    stem = time.strftime(f"{word}-%Y%m%d-%H%M%S", time.gmtime())
+    names = (folder / (f"{stem}-{number}" if number else stem) for number in range(1000))
+    return next(path for path in names if not path.exists())
 
 
 def sha256_bytes(data: bytes) -> str:

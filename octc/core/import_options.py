@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from octc.core.data_options import DataOptions
 from octc.core.options import option
 
 
 @dataclass(frozen=True)
-class ImportOptions:
+class ImportOptions(DataOptions):
     """What may be said of an imported network besides its preprocessing and its classes.
 
     Attributes:
@@ -24,7 +25,7 @@ class ImportOptions:
     images: str | None = option(None, shown="Pictures to measure the preprocessing on, without --data", metavar="DIR")
     output: str | None = option(None, shown="Output that holds the logits, where the graph has several", metavar="NAME")
     name: str | None = option(None, shown="Name of the network in manifests (the file's)", metavar="NAME")
-    seed: int = option(0, shown="Seed of the split", least=0)
+    seed: int = option(0, shown="Seed of the split", within=(0, None))
     force: bool = option(False, shown="Replace an artifact that exists", names=("--force",))
     data: Path | None = None
     run_dir: Path = Path("runs")

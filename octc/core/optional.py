@@ -17,8 +17,15 @@ from octc.core.errors import MissingExtra, OctcError
 # module -> the extra of octc that brings it
 EXTRAS = {
     "accelerate": "train",
+    "anyio": "serve",
+    "ai_edge_litert": "litert",
     "cryptography": "sign",
+    "duckdb": "duckdb",
+    "grpc": "serve",
+    "httptools": "serve",
+    "highdicom": "clinic",
     "medmnist": "octmnist",
+    "model_signing": "oms",
     "modelopt": "ptq",
     "nncf": "ptq",
     "onnx": "export",
@@ -27,17 +34,27 @@ EXTRAS = {
     "onnxscript": "export",
     "openvino": "openvino",
     "pooch": "fetch",
+    "prometheus_client": "serve",
+    "pyarrow": "archive",
     "pydicom": "clinic",
     "pynvml": "power",
+    "ray": "ray",
+    "pynetdicom": "serve",
+    "python_multipart": "serve",
     "requests": "fetch",
     "safetensors": "train",
+    "scipy": "stats",
     "sklearn": "baselines",
+    "starlette": "serve",
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "trt-oracle",
     "timm": "train",
     "torch": "train",
+    "torch_pruning": "prune",
     "torchvision": "train",
     "transformers": "baselines",
+    "tritonclient": "serve",
+    "uvicorn": "serve",
     "yaml": "yaml",
 }
 
@@ -46,11 +63,20 @@ EXTRAS = {
 WINGS = {
     "train": ("torch", "torchvision", "timm", "safetensors", "accelerate"),
     "export": ("torch", "timm", "safetensors", "onnx", "onnxscript", "onnxconverter_common", "onnxruntime"),
-}
+    "serve": (
+        "starlette", "uvicorn", "httptools", "anyio", "python_multipart", "grpc", "tritonclient", "prometheus_client",
+    ),
+}  # fmt: skip
 
 
 # modules whose distributions have another name than the module with hyphens
-_DISTRIBUTIONS = {"modelopt": "nvidia-modelopt", "pynvml": "nvidia-ml-py", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+_DISTRIBUTIONS = {
+    "grpc": "grpcio",
+    "modelopt": "nvidia-modelopt",
+    "pynvml": "nvidia-ml-py",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
 
 
 def distribution_of(module: str) -> str:
@@ -90,11 +116,34 @@ def absent_extra(error: ImportError) -> OctcError | None:
 def need(module: str) -> ModuleType:
     """Import `module`, or raise MissingExtra with the exact pip line."""
     try:
-        return importlib.import_module(module)
+        return _openvino() if module == "openvino" else importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != module.split(".", maxsplit=1)[0]:
             raise
         raise MissingExtra(module, EXTRAS[module.split(".", maxsplit=1)[0]]) from error
+
+
+CONVERTER = "openvino.tools.ovc"  # a quarter of OpenVINO's import; nothing that opens an artifact needs it
+
+
+def _openvino() -> ModuleType:
+    """OpenVINO, whose converter is imported when somebody asks for it."""
+    if "openvino" in sys.modules or CONVERTER in sys.modules:
+        return importlib.import_module("openvino")
+    sys.modules[CONVERTER] = None  # type: ignore[assignment]
+    try:
+        found = importlib.import_module("openvino")
+    finally:
+        del sys.modules[CONVERTER]
+    if not hasattr(found, "convert_model"):
+        vars(found)["__getattr__"] = _of_converter
+    return found
+
+
+def _of_converter(name: str) -> Any:
+    if name != "convert_model":
+        raise AttributeError(f"module 'openvino' has no attribute {name!r}")
+    return importlib.import_module(CONVERTER).convert_model
 
 
 @cache

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any
 
-HELP, NAMES, METAVAR, LEAST, KEY = "help", "names", "metavar", "min", "key"
+from octc.core.errors import OctcError
+
+HELP, NAMES, METAVAR, LEAST, KEY, MOST, CHOICES, PER = "help", "names", "metavar", "min", "key", "max", "choices", "per"
 
 
 @dataclass(frozen=True)
@@ -48,30 +51,57 @@ class Key:
         )
 
 
+@dataclass(frozen=True)
+class OneOf:
+    """Beside the type of a command's text parameter (`Annotated[str, OneOf(...), typer.Option(...)]`): what it may be."""
+
+    words: Iterable[str]
+
+
 def option(
     default: Any = MISSING,
     *,
     shown: str,
     names: tuple[str, ...] = (),
     metavar: str | None = None,
-    least: float | None = None,
+    within: tuple[float | None, float | None] = (None, None),
     key: Key | None = None,
+    choices: tuple[str, ...] = (),
+    per: int = 1,
 ) -> Any:
     """A field of an options dataclass, with what a command line shows of it.
 
     Args:
         default: of the field; without one it has to be given. shown: one line of help.
         names: on the command line ("--no-gate"), instead of the one that follows from the field's name.
-        metavar: what stands for the value. least: smallest number that is allowed.
+        metavar: what stands for the value. within: the smallest and the largest number that are allowed.
         key: what a configuration may give for it, under the field's name in the section of its command.
+        choices: the texts that are allowed.
+        per: what a number of the command line is divided by (100: it is typed in percent, the field is a fraction).
     """
-    metadata = {HELP: shown, NAMES: names, METAVAR: metavar, LEAST: least, KEY: key}
+    least, most = within
+    metadata = {HELP: shown, NAMES: names, METAVAR: metavar, LEAST: least, KEY: key, MOST: most, CHOICES: choices, PER: per}
     return field(default=default, metadata=metadata)
 
 
 def described(options: Any) -> list[Field[Any]]:
     """The fields of an options dataclass that a command line offers (made by `option`)."""
     return [one for one in fields(options) if HELP in one.metadata]
+
+
+def spelled(one: Field[Any]) -> str:
+    """A field as it is typed: "--class-margin"."""
+    names: tuple[str, ...] = one.metadata[NAMES]
+    return next((name for name in names if name.startswith("--")), f"--{one.name.replace('_', '-')}")
+
+
+def check_choices(options: Any) -> None:
+    """Refuse a text that is none of a field's choices (OCT-E104), whoever made the options."""
+    for one in described(options):
+        value, known = getattr(options, one.name), one.metadata[CHOICES]
+        if known and value is not None and value not in known:
+            name = spelled(one)
+            raise OctcError("OCT-E104", f"{name} {value} is not known", hint=f"{name}: one of {', '.join(known)}", place=name)
 
 
 def keys_of(options: Any) -> dict[str, Key]:

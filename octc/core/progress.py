@@ -95,3 +95,13 @@ def counting(reporter: Reporter, label: str) -> Iterator[Callable[[int, int], No
             before = done
 
         yield tell
+
+
+def spell_seconds(seconds: float) -> str:
+    """A duration for people: 42 s, 3 min 05 s, 2 h 07 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

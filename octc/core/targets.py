@@ -34,7 +34,8 @@ class Target:
 
     Attributes:
         title: how it is called in a sentence. library: its Python module; the version of that package is in every result.
-        opens: (folder, artifact, threads, batch) -> Runtime.
+        opens: (folder, artifact, threads, batch) -> Runtime. opens_kept: the same by way of the user's cache of compiled
+            networks, for an engine that compiles when it opens; such a runtime has `not_kept`: why nothing was kept, or "".
         golden: precision -> row of the table of tolerances (`runtimes/golden.py`) for golden images; its keys are the
             precisions that artifacts of this target may have. parity: where the row for a whole set is another one.
         needs: modules without which no artifact of it opens (`octc.core.optional.EXTRAS` has their extras).
@@ -65,6 +66,7 @@ class Target:
     on_gpu: bool = False
     triton: Served | None = None
     asks: str = "octc.runtimes.probe:version_of"
+    opens_kept: str = ""
     machines: tuple[str, ...] = ("x86",)
 
 
@@ -81,11 +83,17 @@ TARGETS: dict[str, Target] = {
         {"int8": "K10"}, ("openvino",), ".xml", "octc.runtimes.safety:check_ir", processors={"int8": "x86"},
         choice={"arm": 1, "": 0}, reference=1, floats=("fp16", "fp32"),
         triton=Served("backend", "openvino", "model.xml"), asks="octc.runtimes.probe:openvino",
+        opens_kept="octc.runtimes.openvino:open_kept",
     ),
     "tensorrt": Target(
         "TensorRT", "tensorrt", "octc.runtimes.tensorrt.runtime:open_trt", {"fp32": "K3", "fp16": "K4", "int8": "K7"},
         {"int8": "K10"}, why_not="octc.runtimes.tensorrt.runtime:why_no_engine", floats=("fp16",), on_gpu=True,
         triton=Served("platform", "tensorrt_plan", "model.plan"), machines=("tensorrt", "jetson"),
+    ),
+    "litert": Target(
+        "LiteRT", "ai_edge_litert", "octc.runtimes.litert:open_litert", {"fp32": "K2", "int8": "K7"}, {"int8": "K10"},
+        ("ai_edge_litert",), ".tflite", "octc.runtimes.safety:check_litert", choice={"arm": 2, "": 2},
+        asks="octc.runtimes.litert:probe",
     ),
     "torch": Target(
         "PyTorch", "torch", "octc.runtimes.eager:open_eager", {"fp32": "K1"}, needs=("torch", "timm", "safetensors"),
@@ -118,7 +126,7 @@ def processors_of(target: str, precision: str) -> str | None:
 def extras() -> tuple[str, ...]:
     """The extras of octc that work on one machine or another needs: to train, to export, to run an engine, baselines."""
     of_engines = (EXTRAS[module] for one in TARGETS.values() for module in one.needs if module in EXTRAS)
-    return tuple(dict.fromkeys((*WINGS, *of_engines, "baselines")))
+    return tuple(dict.fromkeys((*WINGS, *of_engines, "stats", "baselines")))
 
 
 def in_order(family: str | None) -> tuple[str, ...]:

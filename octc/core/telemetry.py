@@ -59,12 +59,23 @@ DEPENDENCIES = (
         "huggingface_hub", ("huggingface-hub",), ("2.4.0",), "usage events to Hugging Face when a library asks for it", False,
         {"HF_HUB_DISABLE_TELEMETRY": "1"},
     ),
+    Dependency(
+        "ray", ("ray",), ("2.60.0",), "usage events to Ray's makers, when a cluster is started", False,
+        {"RAY_USAGE_STATS_ENABLED": "0"}, leaves=(".ray/auth_token",),
+    ),
+    Dependency("pyarrow", ("pyarrow",), ("26.0.1",)),
+    Dependency("duckdb", ("duckdb",), ("2.0.1",)),
+    Dependency("ai_edge_litert", ("ai-edge-litert",), ("2.3.0",)),
+    Dependency("model_signing", ("model-signing",), ("1.1.1",)),
     Dependency("modelopt", ("nvidia-modelopt",), ("0.47.0",)),
     Dependency("timm", ("timm",), ("1.0.31",)),
     Dependency("torch", ("torch",), ("2.14.1",)),
+    Dependency("torch_pruning", ("torch-pruning",), ("1.6.1",)),
     Dependency("transformers", ("transformers",), ("5.24.0",)),
     Dependency("onnx", ("onnx",), ("1.23.2",)),
     Dependency("onnxscript", ("onnxscript",), ("0.7.2",)),
+    Dependency("grpc", ("grpcio",), ("1.85.3",)),
+    Dependency("tritonclient", ("tritonclient",), ("2.73.0",)),
     Dependency("tensorrt_rtx", ("tensorrt-rtx-cu12",), ("1.7.1.116",)),
 )  # fmt: skip
 SWITCHES = {name: value for one in DEPENDENCIES for name, value in one.switches.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,11 +13,14 @@ import numpy as np
 
 from octc.core.errors import OctcError
 from octc.datasets.base import DatasetSpec, Finding, Progress, Sample, Samples, ids_of, words_of_scan
-from octc.datasets.image_facts import BORDER, ImageFacts, read_facts, sizes_of, tell_release
+from octc.datasets.image_facts import BORDER, ImageFacts, read_facts, sizes_of, tell_release, value_notes
 from octc.datasets.near_duplicates import near_pairs
+from octc.datasets.patient_rules import HINT as WHOSE_HINT
 from octc.datasets.registry import UCSD_LAYOUT, scan_dataset, spec_of
 from octc.datasets.split import groups_of, shared_eyes, shared_patients
 from octc.datasets.tree import DEBRIS, HIDDEN, LINK, LOST, THUMBNAIL, Left, count_left
+from octc.imaging.decode import Values
+from octc.imaging.value_range import stored_values
 from octc.stats.patients import UNKNOWN, PatientIds
 
 NEAR = ("error", "warn", "off")
@@ -42,6 +46,7 @@ class AuditReport:
         read: how many images were read. parts: folder -> the part that its name spells, of a class tree with parts.
         left_out: {"path", "why"} of every file and folder that was not read; left_out_counts: why -> how many.
         lines: all that in words.
+        values: type of the stored grey -> {"images", "low", "high"} over the set. value_range: that was stated, or None.
     """
 
     dataset: str
@@ -64,6 +69,8 @@ class AuditReport:
     patient_ids: str = UNKNOWN
     images_without_patient: int = 0
     leakage: str = ""
+    values: dict[str, dict[str, float]] = field(default_factory=dict)
+    value_range: tuple[float, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         def plain(finding: Finding) -> dict[str, Any]:
@@ -86,13 +93,16 @@ def audit(
     expect: str = "subset",
     scanned: Progress | None = None,
     read: Progress | None = None,
+    samples: Samples | None = None,
+    values: Values | None = None,
 ) -> AuditReport:
     """Check a data set.
 
     Args:
         near: what a near-duplicate across parts is: "error", "warn" or "off" (not looked for).
         expect: "published" makes every difference from the published counts a finding; "subset" allows fewer images.
-        scanned, read: progress of hashing and of decoding.
+        scanned, read: progress of hashing and of decoding. samples: of the data set, where it was scanned already.
+        values: a stated value range, by which images are decoded.
 
     Raises:
         OctcError: E104 bad option, and what scanning raises (E205, E206, E207, E230, E231): such a tree cannot be counted.
@@ -101,8 +111,8 @@ def audit(
         if value not in allowed:
             raise OctcError("OCT-E104", f"{option} {value}", hint=f"one of: {', '.join(allowed)}", place=option)
     spec = spec_of(name)
-    samples = scan_dataset(name, root, progress=scanned)
-    facts = read_facts(root, samples.items, read)
+    samples = samples or scan_dataset(name, root, progress=scanned)
+    facts = read_facts(samples.root, samples.items, read, values)
     good = [(s, f) for s, f in zip(samples.items, facts, strict=True) if f.failure is None]
     items = [s for s, _ in good]
     known = samples.patient_ids
@@ -113,6 +123,7 @@ def audit(
         *(_near(good, known, near) if near != "off" else ()),
         *_published(spec, samples, expect),
         *_noted(good),
+        *value_notes((f.stored for _, f in good), values),
         *samples.notes,
     ]
     return AuditReport(
@@ -137,6 +148,8 @@ def audit(
         left_out_counts=count_left(samples.unread),
         lines=tuple(words_of_scan(samples.items, samples.parts, samples.unread)),
         **known.to_json(),
+        values={kind: one.to_json() for kind, one in stored_values(f.stored for _, f in good if f.stored).items()},
+        value_range=values,
         leakage="found" if any(f.code in LEAKS for f in found) else known.leakage or "none",
     )
 
@@ -178,7 +191,8 @@ def _copies(classes: Sequence[str], items: Sequence[Sample]) -> Iterator[Finding
         listed = tuple(" = ".join(f"{s.path} ({classes[s.label]})" for s in same) for same in conflicts)
         yield Finding("OCT-E213", f"{len(conflicts)} images lie under two classes", listed, "keep each under its true class")
     if leaks:
-        text = f"{len(leaks)} images are in both train and test (same sha256)"
+        parts = " and ".join(sorted({str(s.part) for same in leaks for s in same}, key=("train", "val", "test").index))
+        text = f"{len(leaks)} images are in both {parts} (same sha256)"
         yield Finding("OCT-E210", text, tuple(map(_equal, leaks)), "remove them from train")
     if inside:
         text = f"{len(inside)} images are there more than once in one part{of_two}"
@@ -190,14 +204,15 @@ def _equal(same: Sequence[Sample]) -> str:
 
 
 def _patients(items: Sequence[Sample], known: PatientIds) -> Iterator[Finding]:
-    train, test = ([s for s in items if s.part == part] for part in ("train", "test"))
-    for kind, share in (("patients", shared_patients), ("eyes", shared_eyes)):
-        if shared := share(train, test):
-            text = f"{len(shared)} {kind} are in both train and test"
-            yield Finding("OCT-E212", text, tuple(shared), f"move all images of {_a(kind)} to one part")
+    parts = {part: [s for s in items if s.part == part] for part in ("train", "val", "test")}
+    for one, other in combinations(parts, 2):
+        for kind, share in (("patients", shared_patients), ("eyes", shared_eyes)):
+            if shared := share(parts[one], parts[other]):
+                text = f"{len(shared)} {kind} are in both {one} and {other}"
+                yield Finding("OCT-E212", text, tuple(shared), f"move all images of {_a(kind)} to one part")
     if known.warning:
         nameless = tuple(s.path for s in items if s.patient is None)
-        yield Finding("OCT-W212", known.warning, nameless, "name files CLASS-PATIENT-INDEX, or give a table: labels.csv")
+        yield Finding("OCT-W212", known.warning, nameless, WHOSE_HINT)
 
 
 def _a(kind: str) -> str:

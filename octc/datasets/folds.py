@@ -5,6 +5,7 @@ An image whose patient is not known is a group of its own, as in `octc.datasets.
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from octc.core.errors import OctcError
 from octc.datasets.base import Sample, Samples, ids_of
-from octc.datasets.split import OFFICIAL, Split, apart, check_split, drawn, groups_of
+from octc.datasets.split import OFFICIAL, Split, apart, check_classes, check_split, drawn, groups_of
 from octc.stats.patients import UNKNOWN
 
 INNER = 0.2  # share of what a fold trains on that chooses the epoch
@@ -32,7 +33,7 @@ def make_folds(samples: Samples, dataset: str, k: int, seed: int, val: float = I
         raise OctcError("OCT-E104", f"{k} folds", hint="--folds 5: at least 2", place="--folds")
     rest, official, dropped = apart(samples)
     rng = np.random.default_rng([seed, 0xF01D, k])
-    number = _numbers(rest, samples.classes, k, rng)
+    number = _numbers(rest, samples.classes, k, rng, samples.may_lack)
     folds = []
     for fold in range(k):
         held = tuple(s for s, n in zip(rest, number, strict=True) if n == fold)
@@ -42,13 +43,16 @@ def make_folds(samples: Samples, dataset: str, k: int, seed: int, val: float = I
         parts = {"train": train, "val": chosen, "test": held}
         if official:
             parts[OFFICIAL] = official
-        split = Split(dataset, samples.classes, seed, parts, dropped, fold=(fold + 1, k))
+        split = Split(dataset, samples.classes, seed, parts, dropped, fold=(fold + 1, k), may_lack=samples.may_lack)
         check_split(split)
+        check_classes(split)
         folds.append(split)
     return folds
 
 
-def _numbers(items: Sequence[Sample], classes: Sequence[str], k: int, rng: np.random.Generator) -> list[int]:
+def _numbers(
+    items: Sequence[Sample], classes: Sequence[str], k: int, rng: np.random.Generator, may_lack: Sequence[str]
+) -> list[int]:
     """The fold of each image. Groups come largest first (ties in random order), each into the fold that has least of its
     classes so far: that is where the sum of squared class shares grows least. Every fold gets busy and quiet patients."""
     members: dict[int, list[int]] = defaultdict(list)
@@ -56,11 +60,14 @@ def _numbers(items: Sequence[Sample], classes: Sequence[str], k: int, rng: np.ra
         members[group].append(i)
     groups = [(chosen, Counter(items[i].label for i in chosen)) for _, chosen in sorted(members.items())]
     people = Counter(label for _, counts in groups for label in counts)
-    if few := [f"{name} ({people[label]})" for label, name in enumerate(classes) if people[label] < k]:
+    asked = [label for label, name in enumerate(classes) if name not in may_lack]
+    if few := [f"{classes[label]} ({people[label]})" for label in asked if people[label] < k]:
         whole = "images" if ids_of(items).state == UNKNOWN else "patients"
         text = f"{k} folds need {k} {whole} of each class; too few: {', '.join(few)}"
-        least = min(people[label] for label in range(len(classes)))
-        hint = f"--folds {least}" if least >= 2 else f"add {whole}: a fold holds out whole {whole}"
+        least = min(people[label] for label in asked)
+        names = shlex.quote(",".join(classes[label] for label in asked if people[label] < 2))
+        more = f"add {whole}: a fold holds out whole {whole}; or --allow-empty {names}"
+        hint = f"--folds {least}" if least >= 2 else more
         raise OctcError("OCT-E207", text, hint=hint, place="--folds")
     totals = Counter(s.label for s in items)
     held = [[0.0] * len(classes) for _ in range(k)]  # share of each class that a fold has

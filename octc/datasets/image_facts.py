@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,12 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from octc.core.errors import OctcError
-from octc.datasets.base import Progress, Sample, ids_of
+from octc.datasets.base import Finding, Progress, Sample, Samples, ids_of
 from octc.datasets.near_duplicates import Bits, signs_of, signs_of_fundus
-from octc.imaging.preprocess import quality_notes, read_image
+from octc.datasets.pictures import read_picture
+from octc.imaging.decode import Decoded, Values
+from octc.imaging.preprocess import quality_notes
+from octc.imaging.value_range import doubts, stored_values
 from octc.machine.cpu import reading_pool
 
 WHITE, BORDER = 250, 0.05  # grey level; share of the outermost pixels from which an image counts as having a white border
+LOOKED = 64  # images whose stored values are looked at before a training
 UCSD_TEST = 1000  # images of the official test part, in either release
 UCSD_RELEASES = {"v2": ((512, 496), 633), "v3": ((1024, 496), 635)}  # the size of most test images, patients of the test part
 
@@ -28,6 +32,7 @@ class ImageFacts:
 
     Attributes:
         edge: share of the outermost pixels that are white.
+        stored: type, least and largest of the grey values that the file holds; None of a B-scan in a volume.
         mean, square: per channel (three, equal for grey), of values in [0, 1]: the mean, and the mean of the squares.
     """
 
@@ -37,24 +42,27 @@ class ImageFacts:
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     square: tuple[float, ...] = (0.0, 0.0, 0.0)
     signs: Bits | None = None
+    stored: tuple[str, float, float] | None = None
     failure: tuple[str, str] | None = None
     notes: tuple[tuple[str, str], ...] = ()
 
 
-def read_facts(root: Path, items: Sequence[Sample], progress: Progress | None = None) -> list[ImageFacts]:
-    """Decode every image once, in threads (Pillow lets go of the interpreter)."""
+def read_facts(
+    root: Path, items: Sequence[Sample], progress: Progress | None = None, values: Values | None = None
+) -> list[ImageFacts]:
+    """Decode every image once, in threads (Pillow lets go of the interpreter). values: a stated value range."""
     facts: list[ImageFacts] = []
     with reading_pool() as pool:
-        for fact in pool.map(partial(_facts, root), items):
+        for fact in pool.map(partial(_facts, root, values), items):
             facts.append(fact)
             if progress is not None:
                 progress(len(facts), len(items))
     return facts
 
 
-def _facts(root: Path, sample: Sample) -> ImageFacts:
+def _facts(root: Path, values: Values | None, sample: Sample) -> ImageFacts:
     try:
-        decoded = read_image(root / sample.path)
+        decoded = read_picture(root, sample, values)
     except OctcError as error:
         return ImageFacts(failure=(error.code, error.message))
     grey = decoded.image.convert("L")
@@ -64,7 +72,32 @@ def _facts(root: Path, sample: Sample) -> ImageFacts:
     mean, square = _moments(np.asarray(decoded.image))
     hashed = signs_of_fundus if sample.modality == "fundus" else signs_of
     signs = None if quality else hashed(grey)
-    return ImageFacts(grey.size, decoded.image.mode, _white_edge(pixels), mean, square, signs, notes=notes)
+    return ImageFacts(
+        grey.size, decoded.image.mode, _white_edge(pixels), mean, square, signs, _stored(sample, decoded, pixels), notes=notes
+    )
+
+
+def _stored(sample: Sample, decoded: Decoded, pixels: npt.NDArray[np.uint8]) -> tuple[str, float, float] | None:
+    """What a file holds: of 8 bits, the grey that was decoded (before a stated range, which is for them too where it ends at
+    255)."""
+    if decoded.stored is not None or sample.scan is not None:
+        return decoded.stored
+    return "uint8", float(pixels.min()), float(pixels.max())
+
+
+def value_notes(stored: Iterable[tuple[str, float, float] | None], values: Values | None, of: str = "") -> Iterator[Finding]:
+    """What has to be known of the stored values of a set (OCT-W223). of: which images were looked at, if not all."""
+    for text, hint in doubts(stored_values(one for one in stored if one is not None), values):
+        yield Finding("OCT-W223", f"{of}{text}", (), hint)
+
+
+def look_at_values(samples: Samples, values: Values | None) -> list[Finding]:
+    """`value_notes` of some images of a set, at even distances; those that cannot be read are somebody else's to name."""
+    items = [s for s in samples.items if s.scan is None]
+    chosen = [items[i * len(items) // LOOKED] for i in range(LOOKED)] if len(items) > LOOKED else items
+    facts = read_facts(samples.root, chosen)
+    of = "" if len(chosen) == len(items) else f"of {len(chosen)} images looked at (of {len(items)}), "
+    return list(value_notes((one.stored for one in facts if one.failure is None), values, of))
 
 
 def _white_edge(pixels: npt.NDArray[np.uint8]) -> float:

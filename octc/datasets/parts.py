@@ -49,6 +49,8 @@ KIND = {word: kind for kind, words in SPELLINGS.items() for word in words}
 _FILLED = "(?:" + "|".join(sorted(FILLER, key=len, reverse=True)) + ")*"
 _WORD = re.compile(rf"\d*{_FILLED}({'|'.join(sorted(KIND, key=len, reverse=True))}){_FILLED}\d*")
 READ_AS = {"train": "train", "val": "train", "test": "test"}  # validation images are drawn again, by patient
+# What unpacking adds to a name: "set (1)" of a second download, "set-main" of GitHub, "set.zip" of a folder for its content.
+ARCHIVE = re.compile(r"\s*\(\d+\)$|-(?:main|master)$|\.(?:zip|tar|tgz|tar\.gz|7z|rar)$")
 # Sub-folders that every class may have without being classes or parts themselves: eyes, and where the images lie.
 NEUTRAL = frozenset({
     "od", "os", "ou", "right", "left", "r", "l", "re", "le", "eye", "eyes", "image", "images", "img", "imgs", "scan", "scans",
@@ -192,14 +194,17 @@ def _unwrapped(tree: Tree, top: str, kind: str) -> str:
 
 def _inner(tree: Tree, base: str, name: str, inner: Sequence[str]) -> Parts:
     """One folder alone: taken for a wrapper where it says so itself, by its name or by parts; else it could be a class."""
-    deep = base
+    deep, above = base, (tree.root.resolve() / base).name
+    doubled = ""
     while len(tree.inside[deep]) == 1 and tree.inside[joined(deep, tree.inside[deep][0])]:
-        deep = joined(deep, tree.inside[deep][0])
+        below = tree.inside[deep][0]
+        deep = joined(deep, below)
         if any(map(part_of, tree.inside[deep])) or _alike(tree.inside[deep]):
             return read_parts(tree, deep)
-    above = re.sub(r"\s*\(\d+\)$", "", (tree.root.resolve() / base).name)  # "set (1)", as a second download is called
-    if _plain(above) == _plain(name):
-        return read_parts(tree, joined(base, name))
+        doubled = deep if _plain(ARCHIVE.sub("", above)) == _plain(ARCHIVE.sub("", below)) else doubled
+        above = below
+    if doubled:
+        return read_parts(tree, doubled)
     place = str(tree.root / base)
     text = f"one folder alone in {place}: {name}, which holds {shorten(inner, 5, 'folders')}"
     hint = (
@@ -220,27 +225,39 @@ def _refuse_joined(tree: Tree, base: str) -> None:
         raise _refused(f"folder names join parts and classes: {shorten(list(found))}", hint, place)
 
 
-def check_classes(tree: Tree, top: str, names: Sequence[str], *, known: bool) -> None:
-    """Refuse class folders that are none (OctcError E206): parts below them, or the same sub-folders in all of them.
-
-    known: the classes were given, so that their names are not in doubt.
-    """
-    place = str(tree.root / top)
-    full = [name for name in names if tree.below.get(joined(top, name))]
+def check_no_parts(tree: Tree, top: str) -> None:
+    """Refuse class folders with parts below them (OctcError E206)."""
+    full = [name for name in tree.inside[top] if tree.below.get(joined(top, name))]
     below = {name: [f for f in tree.folders_under(joined(top, name)) if part_of(f.rpartition("/")[2])] for name in full}
     if any(below.values()):
         _refuse_below(tree, top, {name: found for name, found in below.items() if found})
-    if known or len(full) < 2:
+
+
+def check_classes(tree: Tree, top: str, names: Sequence[str]) -> None:
+    """Refuse class folders of which all hold the same sub-folders: those may be the classes (OctcError E206)."""
+    place = str(tree.root / top)
+    full = [name for name in names if tree.below.get(joined(top, name))]
+    if len(full) < 2:
         return
     if same := _same(tree, top, full):
         text = f"the folders {shorten(full)} all hold the folders {shorten(same)}: which are the classes is not clear"
         first = shlex.quote(str(tree.root / joined(top, full[0])))
         hint = (
-            f"if {shorten(same, 4, 'more')} are the classes: --data {first} for one, or name the folders train and test; "
-            f"if {shorten(full, 4, 'more')} are: give the sub-folders other names in each class, or name each image in "
-            f"{tree.root}/labels.csv"
+            f"if {shorten(same, 4, 'more')} are the classes and {shorten(full, 2, 'more')} patients: {_as_table(tree, top)}; "
+            f"or --data {first} for one of them, or name them train and test; "
+            f"if {shorten(full, 4, 'more')} are: give the sub-folders other names in each class, or name each image "
+            f"in {tree.root}/labels.csv"
         )
         raise _refused(text, hint, place)
+
+
+def _as_table(tree: Tree, top: str) -> str:
+    """The command that writes labels.csv of a tree PATIENT/CLASS/..."""
+    endings = sorted({image.rpartition(".")[2] for image in tree.under(top)})
+    names = " -o ".join(f"-name '*.{one}'" for one in endings)
+    write = """awk -F/ 'BEGIN { print "path,label,patient" } { printf "\\"%s\\",%s,%s\\n", substr($0, 3), $3, $2 }'"""
+    place = shlex.quote(str(tree.root / top))
+    return f"(cd {place} && find . -mindepth 3 -type f \\( {names} \\) | sort | {write} > labels.csv)"
 
 
 def _same(tree: Tree, top: str, full: Sequence[str]) -> list[str]:
@@ -274,9 +291,9 @@ def _refuse_below(tree: Tree, top: str, below: Mapping[str, Sequence[str]]) -> N
     place = str(tree.root / top)
     some = [folder for found in below.values() for folder in found]
     if own := [name for name in below if _is_set(tree, joined(top, name))]:
-        text = (
-            f"{shorten(own)} hold parts with class folders in them ({shorten(some, 3, 'more')}): each is a data set of its own"
-        )
+        counts = " and ".join(str(tree.below[joined(top, name)]) for name in own)
+        text = f"{shorten(own)} hold parts with class folders in them ({shorten(some, 3, 'more')}; {counts} images): "
+        text += "each is a data set of its own"
         raise _refused(text, f"--data {shlex.quote(str(tree.root / joined(top, own[0])))}", place)
     text = f"folders of parts inside class folders: {shorten(some, 6, 'more')}; octc reads PART/CLASS/IMAGE"
     name, part = next(iter(below)), some[0].rpartition("/")[2]

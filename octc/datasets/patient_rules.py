@@ -7,13 +7,14 @@ the same images reads them alike.
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from octc.core.errors import OctcError, shorten
-from octc.core.files import read_json, write_json
+from octc.core.files import read_json, sha256_file, write_json
 from octc.datasets.base import Finding, Sample, Samples
 from octc.datasets.patients import given, without_dates
 from octc.datasets.tables import read_columns, refuse_lines, resolver
@@ -27,10 +28,12 @@ LONGEST = 1000  # characters of a pattern
 
 @dataclass(frozen=True)
 class PatientRule:
-    """kind: UNKNOWN, PATTERN, FOLDER, NAME or TABLE. value: the pattern, or the table's path."""
+    """kind: UNKNOWN, PATTERN, FOLDER, NAME or TABLE. value: the pattern, or the table's path; sha256: of that table, where the
+    rule was written down."""
 
     kind: str
     value: str = ""
+    sha256: str = ""
 
     def __str__(self) -> str:
         words = {
@@ -87,7 +90,8 @@ def apply_rule(samples: Samples, rule: PatientRule) -> Samples:
     '07'
     """
     people = _people(samples, rule)
-    return replace(samples, items=tuple(replace(s, patient=one) for s, one in zip(samples.items, people, strict=True)))
+    items = tuple(replace(s, patient=one) for s, one in zip(samples.items, people, strict=True))
+    return replace(samples, items=items, rule=str(rule))
 
 
 def _people(samples: Samples, rule: PatientRule) -> list[str | None]:
@@ -177,13 +181,16 @@ def read_rule(run_dir: Path, digest: str) -> PatientRule | None:
     """The rule that was written down for a data set; None where there is none, or it cannot be read."""
     try:
         kept = read_json(run_dir / STORE)[digest]
-        return PatientRule(str(kept["kind"]), str(kept["value"]))
+        return PatientRule(str(kept["kind"]), str(kept["value"]), str(kept.get("sha256", "")))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def write_rule(run_dir: Path, digest: str, rule: PatientRule) -> None:
-    """Write a rule down under the digest of a data set."""
+    """Write a rule down under the digest of a data set; a table with its place and its checksum."""
+    if rule.kind == TABLE:
+        table = Path(rule.value).resolve()
+        rule = PatientRule(TABLE, str(table), sha256_file(table))
     try:
         known = read_json(run_dir / STORE)
     except (OSError, ValueError):
@@ -192,13 +199,24 @@ def write_rule(run_dir: Path, digest: str, rule: PatientRule) -> None:
     write_json(run_dir / STORE, {**(known if isinstance(known, dict) else {}), digest: asdict(rule)})
 
 
-def by_saved_rule(samples: Samples, run_dir: Path, say: Callable[[str], None]) -> Samples:
-    """The samples with the patients of the rule that was written down for them in a run folder; else as they are."""
-    rule = read_rule(run_dir, samples.digest)
-    if rule is None:
+def by_rule(samples: Samples, rule: PatientRule | None, run_dir: Path, say: Callable[[str], None]) -> Samples:
+    """The samples with the patients of a rule, or of the one that was written down for them in a run folder; else as they are.
+    What looks wrong about those patients is among the notes.
+
+    Raises:
+        OctcError: E209 as `apply_rule`, E216 the table of a saved rule is another one now.
+    """
+    kept = read_rule(run_dir, samples.known_as or samples.digest) if rule is None else None
+    if kept is not None and kept.sha256 and Path(kept.value).is_file() and sha256_file(Path(kept.value)) != kept.sha256:
+        hint = f"octc data patients DIR --patient-from {shlex.quote(kept.value)} --save   (if it is to count as it is now)"
+        raise OctcError("OCT-E216", "the table of patients changed since the rule was saved", hint=hint, place=kept.value)
+    chosen = rule or kept
+    if chosen is None:
         return samples
-    say(f"patients by {rule} (octc data patients)")
-    return apply_rule(samples, rule)
+    say(f"patients by {chosen}{'' if rule is not None else ' (saved before)'}")
+    found = apply_rule(samples, chosen)
+    odd = (one for one in wonders(found) if one.code == "OCT-W221" and one not in samples.notes)
+    return replace(found, notes=(*samples.notes, *odd))
 
 
 def patients_by_class(items: Sequence[Sample], classes: Sequence[str]) -> dict[str, int]:

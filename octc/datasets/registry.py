@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from octc.core.errors import OctcError
-from octc.datasets.base import MODALITIES, UNLISTED, DatasetSpec, Finding, Progress, Sample, Samples
-from octc.datasets.layouts.csv import find_csv, scan_csv
+from octc.datasets.base import MODALITIES, PLAIN, UNLISTED, DatasetSpec, Finding, Progress, Reading, Sample, Samples
+from octc.datasets.layouts.csv import is_table, scan_csv
 from octc.datasets.layouts.folders import PHANTOM_MARK, scan_folder, scan_ucsd
 from octc.datasets.layouts.mmc import CLASSES as MMC
 from octc.datasets.layouts.mmc import find_mmc, scan_mmc, scan_mmc_eyes
@@ -20,10 +20,11 @@ from octc.datasets.layouts.neh import find_table, scan_neh, scan_neh_all
 from octc.datasets.layouts.octmnist import MARK as OCTMNIST_MARK
 from octc.datasets.layouts.topcon import CLASSES as TOPCON
 from octc.datasets.layouts.topcon import find_topcon, scan_topcon
+from octc.datasets.layouts.volumes import names_volumes, scan_volumes
 from octc.datasets.parts import part_folders
+from octc.datasets.pictures import read_picture
 from octc.datasets.synthetic.paired import CLASSES as PAIRED
 from octc.datasets.tree import count_left, has_file, has_folder, is_folder, may_be_image, open_tree
-from octc.imaging.preprocess import read_image
 from octc.machine.cpu import reading_pool
 
 UCSD = ("CNV", "DME", "DRUSEN", "NORMAL")
@@ -32,6 +33,7 @@ NEH_LAYOUT = "data_information.csv and NEH_UT_2021RetinalOCTDataset/CLASS/PATIEN
 NEH_SOURCE = "Sotoudeh-Paima, Hajizadeh, Soltanian-Zadeh 2021, Mendeley Data, doi:10.17632/8kt969dhx6.1"
 MMC_LAYOUT = "ImageData/{cfp-clahe,oct-median3x3}-448x448/ and mmc-amd-split{A,AP}-{train,val,test}/ImageSets/{cfp,oct}.txt"
 MMC_SOURCE = "Wang et al. 2022, MMC-AMD"
+VARIABLE = "OCTC_DATA"  # or `data.root` of a configuration file, which is put into it
 DRAWN = {"phantom": "octc data synthetic", "paired-phantom": "octc data paired-synthetic"}
 
 DATASETS: dict[str, DatasetSpec] = {
@@ -85,6 +87,7 @@ DATASETS: dict[str, DatasetSpec] = {
         licence="CC BY 4.0",
         source="Yang et al. 2023, MedMNIST v2, Zenodo, doi:10.5281/zenodo.10519652",
         note="its files name no patients: images of one patient are in several parts, figures are too good",
+        nameless=True,
         fetched_as="octmnist",
     ),
     "csv": DatasetSpec(
@@ -93,9 +96,21 @@ DATASETS: dict[str, DatasetSpec] = {
         classes=None,
         scan=scan_csv,
         default_root=None,
-        layout="labels.csv with the columns path, label, patient (and part)",
+        layout="labels.csv with the columns path and label (patient, and part), under any usual name",
         licence="yours",
         source="yours",
+        table=True,
+    ),
+    "volumes": DatasetSpec(
+        name="volumes",
+        title="volumes of eyes (DICOM, .vol, .e2e, .fda ...) that a table names",
+        classes=None,
+        scan=scan_volumes,
+        default_root=None,
+        layout="volumes.csv with the columns path, label (and patient, volume, eye, frame, part, shape)",
+        licence="yours",
+        source="yours",
+        table=True,
     ),
     "folder": DatasetSpec(
         name="folder",
@@ -164,6 +179,7 @@ DATASETS: dict[str, DatasetSpec] = {
         licence="as its source states",
         source="Wang et al. 2025, MultiEYE",
         note="its files name no patients: leakage between its images cannot be excluded",
+        nameless=True,
         modalities=MODALITIES,
     ),
     "paired-phantom": DatasetSpec(
@@ -200,20 +216,41 @@ def guess_layout(root: Path) -> str:
         "topcon-mm": find_topcon(root),
         "mmc-amd": find_mmc(root),
         "multieye": find_multieye(root),
-        "csv": find_csv(root) is not None,
+        "volumes": names_volumes(root),
+        "csv": is_table(root),
     }
     return next((name for name, here in signs.items() if here), "folder")
 
 
+def named_root(environ: Mapping[str, str]) -> Path | None:
+    """The folder that OCTC_DATA names; None where it names none.
+
+    Raises:
+        OctcError: E230 it is no folder: the default in its place would be another data set than the one that was meant.
+    """
+    named = environ.get(VARIABLE)
+    if not named:
+        return None
+    if not is_folder(Path(named)):
+        text = f"{VARIABLE} names a folder that is not here: {named}"
+        hint = f"unset {VARIABLE}, or export {VARIABLE}=DIR (data.root of the configuration sets it too)"
+        raise OctcError("OCT-E230", text, hint=hint, place=named)
+    return Path(named)
+
+
 def find_root(name: str, data: str | None, environ: Mapping[str, str]) -> Path:
-    """Where the data set lies: `--data`, else OCTC_DATA, else its default (OctcError E230 when nothing is there)."""
+    """Where the data set lies: `--data`, else OCTC_DATA, else its default (OctcError E230 when nothing is there).
+
+    An OCTC_DATA that is no folder is an error for a drawn data set too, although those lie in places of their own.
+    """
     spec = spec_of(name)
     default = spec.default_root
-    chosen = data or (None if name in DRAWN else environ.get("OCTC_DATA")) or default
+    named = None if data else named_root(environ)
+    chosen = data or (None if name in DRAWN else named) or default
     if chosen is None:
         raise OctcError("OCT-E230", f"data set {name} needs a place", hint="--data DIR, or set OCTC_DATA")
     root = Path(chosen)
-    if not is_folder(root):
+    if not (spec.table and has_file(root)) and not is_folder(root):
         get = f"{DRAWN[name]} draws it" if name in DRAWN else "give --data DIR"
         if spec.fetched_as:
             get = f"octc data fetch {spec.fetched_as}, or --data DIR"
@@ -222,7 +259,13 @@ def find_root(name: str, data: str | None, environ: Mapping[str, str]) -> Path:
 
 
 def scan_dataset(
-    name: str, root: Path, classes: Sequence[str] | None = None, progress: Progress | None = None, *, skip_bad: bool = False
+    name: str,
+    root: Path,
+    classes: Sequence[str] | None = None,
+    progress: Progress | None = None,
+    *,
+    skip_bad: bool = False,
+    reading: Reading = PLAIN,
 ) -> Samples:
     """Scan a data set by name. With `skip_bad` every image is decoded, and those that cannot be are left out and listed.
 
@@ -230,7 +273,7 @@ def scan_dataset(
         OctcError: what the layout raises (E205, E206, E207, E230, E231), E206 when `skip_bad` leaves a class without images.
     """
     spec = spec_of(name)
-    samples = _with_left_out(spec.scan(root, classes or spec.classes, progress))
+    samples = _with_left_out(spec.scan(root, classes or spec.classes, progress, reading))
     return without_bad(samples, progress) if skip_bad else samples
 
 
@@ -242,7 +285,7 @@ def _with_left_out(samples: Samples) -> Samples:
     if not missed:
         return replace(samples, unread=unread)
     text = f"{len(missed)} left out that may hold images: {', '.join(f'{n} {why}' for why, n in count_left(missed).items())}"
-    hint = "convert them to PNG, JPEG, TIFF or BMP and put them into a class folder, or move them out of the data set"
+    hint = "convert them to PNG, JPEG, TIFF, BMP or WebP and put them into a class folder, or move them out of the data set"
     note = Finding("OCT-W220", text, tuple(one.path for one in missed), hint)
     return replace(samples, unread=unread, notes=(*samples.notes, note))
 
@@ -268,7 +311,7 @@ def without_bad(samples: Samples, progress: Progress | None = None) -> Samples:
 
 def _why_bad(root: Path, sample: Sample) -> str | None:
     try:
-        read_image(root / sample.path)
+        read_picture(root, sample)
     except OctcError as error:
         return f"{error.code}: {error.message}"
     return None

@@ -6,6 +6,7 @@ Only a split of another protocol than "clean" (octc/datasets/released_splits.py)
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -38,10 +39,11 @@ class Split:
 
     Attributes:
         dropped: training images that are left out because they share a patient or content with the official test (of a
-            released fold: because nobody uses them).
+            released fold: because nobody uses them), or of images to train on that share one with a stated val.
         protocol: "clean" shares no known patient and no content between parts; the others repeat what KD-OCT released, with
             leaks.
         fold: (number from 1, of how many), or None. The test part of a fold is what it holds out.
+        may_lack: classes that val and test may lack, because somebody said so.
     """
 
     dataset: str
@@ -51,6 +53,7 @@ class Split:
     dropped: int = 0
     protocol: str = CLEAN
     fold: tuple[int, int] | None = None
+    may_lack: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -89,7 +92,7 @@ class Split:
         parts = {part: [s.to_json() for s in items] for part, items in self.parts.items()}
         head = {
             "dataset": self.dataset, "classes": self.classes, "seed": self.seed, "dropped": self.dropped,
-            "protocol": self.protocol, "fold": self.fold, **self.patient_ids.to_json(),
+            "protocol": self.protocol, "fold": self.fold, "allow_empty": self.may_lack, **self.patient_ids.to_json(),
         }  # fmt: skip
         write_json(path, {**head, "digest": self.digest, "parts": parts})
 
@@ -124,7 +127,8 @@ def read_split(path: Path) -> Split:
         if found.patient_ids is UNSET:
             parts = _read_again(parts, found.dataset, found.classes)
         fold = None if found.fold is None else (found.fold[0], found.fold[1])
-        split = Split(found.dataset, tuple(found.classes), found.seed, parts, found.dropped, found.protocol, fold)
+        lacking = tuple(found.allow_empty)
+        split = Split(found.dataset, tuple(found.classes), found.seed, parts, found.dropped, found.protocol, fold, lacking)
         good = split.digest == found.digest
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OctcError("OCT-E216", f"split cannot be read: {error}", hint="train again", place=str(path)) from error
@@ -198,18 +202,28 @@ def make_split(samples: Samples, dataset: str, seed: int, val: float = 0.2, test
     """Stratified split, grouped by patient where patients are known.
 
     Where the layout has an official test part, that is the test and training images that share a patient or a content with
-    it are dropped (counted); otherwise `test` of the images is drawn. `val` is the share of the remaining images.
+    it are dropped (counted); otherwise `test` of the images is drawn. Where a table states validation images, those are val,
+    by the same rule; otherwise `val` is the share of the remaining images.
 
     Raises:
-        OctcError: E207 a class absent from train, E212 / E210 if parts share a patient or content (never, by construction).
+        OctcError: E207 a class absent from train, or from val or test without `samples.may_lack`; E212 / E210 if parts share a
+            patient or content (never, by construction).
     """
     rng = np.random.default_rng([seed, 0x5011])
     rest, official, dropped = apart(samples)
     if not official:
-        rest, official = drawn(rest, test, len(samples.classes), rng)
-    train, chosen = drawn(rest, val, len(samples.classes), rng)
-    split = Split(dataset, samples.classes, seed, {"train": train, "val": chosen, "test": official}, dropped)
+        _, official = drawn([s for s in rest if s.part != "val"], test, len(samples.classes), rng)
+        rest, _, lost = _without(rest, official)
+        dropped += lost
+    if stated := tuple(s for s in rest if s.part == "val"):
+        train, chosen, lost = _without(rest, stated)
+        dropped += lost
+    else:
+        train, chosen = drawn(rest, val, len(samples.classes), rng)
+    parts = {"train": train, "val": chosen, "test": official}
+    split = Split(dataset, samples.classes, seed, parts, dropped, may_lack=samples.may_lack)
     check_split(split)
+    check_classes(split)
     return split
 
 
@@ -218,11 +232,16 @@ def apart(samples: Samples) -> tuple[tuple[Sample, ...], tuple[Sample, ...], int
 
     Links count through others: a patient whose scan stands under a patient of the test part too is dropped as a whole.
     """
-    groups = groups_of(samples.items)
-    tested = {group for s, group in zip(samples.items, groups, strict=True) if s.part == "test"}
-    official = tuple(s for s in samples.items if s.part == "test")
-    kept = tuple(s for s, group in zip(samples.items, groups, strict=True) if group not in tested)
-    return kept, official, len(samples.items) - len(official) - len(kept)
+    return _without(samples.items, [s for s in samples.items if s.part == "test"])
+
+
+def _without(items: Sequence[Sample], chosen: Sequence[Sample]) -> tuple[tuple[Sample, ...], tuple[Sample, ...], int]:
+    """The images that share no patient and no content with those that were chosen of them, the chosen ones, and how many are
+    neither."""
+    groups, taken = groups_of(items), {s.path for s in chosen}
+    hit = {group for s, group in zip(items, groups, strict=True) if s.path in taken}
+    kept = tuple(s for s, group in zip(items, groups, strict=True) if group not in hit)
+    return kept, tuple(chosen), len(items) - len(chosen) - len(kept)
 
 
 def drawn(
@@ -284,3 +303,30 @@ def check_split(split: Split) -> None:
         if not split.parts[part]:
             more = "add images" if split.patient_ids.state == UNKNOWN else "add patients: each part needs whole patients"
             raise OctcError("OCT-E207", f"no image is left for {part}", hint=more)
+
+
+def check_classes(split: Split) -> None:
+    """Refuse a split whose val or test has no image of a class that there is, unless `may_lack` names it (OctcError E233): the
+    epoch would be chosen, or the artifact judged, without it. Where classes do not exclude each other, an image is drawn with
+    all of its labels and rare ones may be lacking: nothing is refused there.
+    """
+    if any(s.targets is not None for items in split.parts.values() for s in items):
+        return
+    lacking: dict[str, list[str]] = {}
+    for k, name in enumerate(split.classes):
+        if name not in split.may_lack:
+            parts = [part for part in ("val", "test") if not any(s.has(k) for s in split.parts[part])]
+            if parts:
+                lacking[name] = parts
+    if not lacking:
+        return
+    told, wanted = [], 3 - any(s.part == "test" for s in split.parts["test"])
+    for name, parts in lacking.items():
+        own = [s for items in split.parts.values() for s in items if s.has(split.classes.index(name))]
+        groups = len(set(groups_of(own)))
+        kind = "images" if ids_of(own).state == UNKNOWN else "patients"
+        told.append(f"{name} has {groups} {kind}, and none is left for {' and '.join(parts)}")
+    text = f"{len(lacking)} classes cannot be divided: {'; '.join(told)}" if len(told) > 1 else f"class {told[0]}"
+    names = ",".join(lacking)
+    hint = f"add images of other patients (a class needs {wanted} of them to be divided), or --allow-empty {shlex.quote(names)}"
+    raise OctcError("OCT-E233", text, hint=hint)

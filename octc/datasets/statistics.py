@@ -12,6 +12,7 @@ from octc.core.errors import OctcError, Several
 from octc.datasets.base import Progress, Samples
 from octc.datasets.image_facts import ImageFacts, read_facts, sizes_of
 from octc.datasets.split import Split
+from octc.imaging.decode import Values
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,14 @@ class Stats:
         return asdict(self)
 
 
-def read_stats(samples: Samples, split: Split, progress: Progress | None = None) -> Stats:
-    """Decode every image of a split once.
+def read_stats(samples: Samples, split: Split, progress: Progress | None = None, values: Values | None = None) -> Stats:
+    """Decode every image of a split once. values: a stated value range.
 
     Raises:
         OctcError: the error of each image that cannot be read (all of them).
     """
     items = [s for part in split.parts.values() for s in part]
-    facts = read_facts(samples.root, items, progress)
+    facts = read_facts(samples.root, items, progress, values)
     bad = [
         OctcError(*f.failure, hint="replace the file   (octc data check lists all)", place=s.path)
         for s, f in zip(items, facts, strict=True)

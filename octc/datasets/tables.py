@@ -5,51 +5,71 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from octc.core.errors import OctcError, shorten
 
 Record = tuple[int, dict[str, str]]  # line number, column -> cell, without surrounding blanks
 MOST = 256 << 20  # bytes
+NONE: Mapping[str, str] = {}
+ALIASES = {"path": "path", "label": "label", "patient": "patient", "split": "part", "part": "part"}  # of --column
+_HEAD = re.compile(rf"(?:^|,)\s*({'|'.join(ALIASES)})=")
+ENDINGS = (".csv", ".tsv", ".txt")
 SEPARATORS = ",;\t|"
+WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx, .ods; .xls
 # What columns are called, without letter case, blanks and underscores; the first one that a table has counts.
 USUAL: dict[str, tuple[str, ...]] = {
     "path": (
         "path", "imagepath", "filepath", "filename", "file", "image", "imagename", "img", "imgpath", "imgname", "imageid",
-        "images", "bscanpath",
+        "images", "bscanpath", "bild", "bilddatei", "dateiname", "imagem", "imagen",
         "pathtrialimagetypesubjectvisiteyeimagename", "idimage",  # of OLIVES, of Kaggle
     ),
     "label": (
         "label", "class", "diagnosis", "disease", "category", "target", "labels", "classname", "dx", "condition", "finding",
-        "pathology", "diagnose",
+        "pathology", "diagnose", "befund", "klasse", "diagnostico",
     ),
     "patient": (
         "patient", "patientid", "subject", "subjectid", "patientnumber", "patientno", "patientname", "pid", "participant",
-        "participantid", "person", "caseid", "patientsid",
+        "participantid", "person", "caseid", "patientsid", "patientenid", "patientennummer", "patientennr", "paciente",
     ),
     "part": ("part", "split", "set", "partition", "subset", "usage", "datasplit"),
+    "volume": ("volume", "volumeindex", "series"),
+    "eye": ("eye", "laterality", "side"),
+    "frame": ("frame", "frameindex", "bscan", "bscanindex", "slice", "sliceindex"),
+    "shape": ("shape", "dimensions"),
 }  # fmt: skip
 HINT = (
-    "a header line path,label,patient (and part: train, val or test, for an official test), or their usual names, then one "
-    "line for each image; a patient that is not known is an empty cell"
+    "a header line path,label,patient (and split: train, val or test, where it is given), or their usual names, then one "
+    "line for each image; a patient that is not known is an empty cell, or no column"
 )
 
 
-def read_columns(path: Path, wanted: Sequence[str], optional: Sequence[str] = ()) -> list[Record]:
+def read_columns(
+    path: Path, wanted: Sequence[str], optional: Sequence[str] = (), stated: Mapping[str, str] = NONE
+) -> list[Record]:
     """The lines of a table with the wanted columns under octc's own names.
 
-    optional: columns that may be missing.
+    Args:
+        optional: columns that may be missing. stated: octc's name of a column -> what this table calls it.
 
     Raises:
         OctcError: E209 the table cannot be read, a column is missing or stands there twice, a line has other cells.
     """
     rows = _rows(path)
     header = [name.strip() for name in rows[0][1]] if rows else []
-    places = {column: _place(column, header, path) for column in (*wanted, *optional)}
+    places = {column: place_of(column, header, path, stated) for column in (*wanted, *optional)}
     if absent := [column for column in wanted if places[column] is None]:
         text = f"columns missing or doubled: {', '.join(absent)}; the table has {', '.join(header[:40]) or 'no line'}"
-        raise OctcError("OCT-E209", text, hint=HINT, place=f"{path}:1")
+        names = ",".join(f"{column}=NAME" for column in absent)
+        hint = f"--column {names}, or {HINT}"
+        if "label" in absent and len(marks := _marks(header, rows)) > 1:
+            text += f"; {', '.join(marks[:20])} hold 0 and 1, a column for each class"
+            hint = f"one column with the name of the class, with pandas: t['label'] = t[{marks[:20]}].idxmax(axis=1)"
+        raise OctcError("OCT-E209", text, hint=hint, place=f"{path}:1")
+    if twice := sorted({header[one] for one in places.values() if one is not None and [*places.values()].count(one) > 1}):
+        text = f"one column is named for two things: {', '.join(twice)}"
+        raise OctcError("OCT-E209", text, hint="another --column", place=f"{path}:1")
     check_cells(header, rows, path, "the separator")
     known = {column: place for column, place in places.items() if place is not None}
     return [(line, {column: row[place].strip() for column, place in known.items()}) for line, row in rows[1:]]
@@ -57,19 +77,24 @@ def read_columns(path: Path, wanted: Sequence[str], optional: Sequence[str] = ()
 
 def check_cells(header: Sequence[str], lines: Sequence[tuple[int, list[str]]], path: Path, separator: str) -> None:
     """Refuse a table in which a column stands twice or a line has other cells than the first, the header (OctcError E209)."""
-    if twice := sorted({name for name in header if name and header.count(name) > 1}):
-        text = f"columns that stand twice: {', '.join(twice)}: which one counts cannot be told"
-        raise OctcError("OCT-E209", text, hint="leave one column of each name in the table", place=f"{path}:1")
+    check_header(header, path)
     if torn := [f"line {line} ({len(row)} cells)" for line, row in lines[1:] if len(row) != len(header)]:
         text = f"{len(torn)} lines do not have {len(header)} cells"
         raise OctcError("OCT-E209", text, hint=f"quote cells that hold {separator}", place=f"{path}: {shorten(torn)}")
 
 
-def columns_of(path: Path) -> dict[str, str | None]:
+def check_header(header: Sequence[str], path: Path) -> None:
+    """Refuse a table in which a column stands twice (OctcError E209)."""
+    if twice := sorted({name for name in header if name and header.count(name) > 1}):
+        text = f"columns that stand twice: {', '.join(twice)}: which one counts cannot be told"
+        raise OctcError("OCT-E209", text, hint="leave one column of each name in the table", place=f"{path}:1")
+
+
+def columns_of(path: Path, stated: Mapping[str, str] = NONE) -> dict[str, str | None]:
     """What a table calls octc's columns, None where it has no such column (E209 as `read_columns`)."""
     rows = _rows(path)
     header = [name.strip() for name in rows[0][1]] if rows else []
-    places = {column: _place(column, header, path) for column in USUAL}
+    places = {column: place_of(column, header, path, stated) for column in USUAL}
     return {column: None if place is None else header[place] for column, place in places.items()}
 
 
@@ -80,11 +105,20 @@ def refuse_lines(path: Path, problems: Sequence[str], hint: str) -> None:
         raise OctcError("OCT-E209", text, hint=hint, place=f"{path}: {shorten(problems)}")
 
 
+def _marks(header: Sequence[str], rows: Sequence[tuple[int, list[str]]]) -> list[str]:
+    """Columns that hold nothing but 0 and 1, and both: a column for each class."""
+    cells = [[row[i].strip() for _, row in rows[1:] if i < len(row)] for i in range(len(header))]
+    return [name for name, own in zip(header, cells, strict=True) if set(own) == {"0", "1"}]
+
+
 def _rows(path: Path) -> list[tuple[int, list[str]]]:
     try:
         if path.stat().st_size > MOST:
             raise ValueError(f"more than {MOST} bytes")
         data = path.read_bytes()
+        if data.startswith(WORKBOOKS):
+            text = f"{path.name} is a workbook of a spreadsheet program, not a table of text"
+            raise OctcError("OCT-E209", text, hint="save its sheet as CSV (UTF-8), and name that file", place=str(path))
         text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
         head = text.split("\n", 1)[0]
         separator = max(SEPARATORS, key=head.count)
@@ -95,8 +129,37 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
         raise OctcError("OCT-E209", f"table cannot be read: {reason}", hint=HINT, place=str(path)) from error
 
 
-def _place(column: str, header: Sequence[str], path: Path) -> int | None:
-    """Where a column stands, by the first of its usual names that the table has."""
+def stated_columns(text: str | None) -> dict[str, str]:
+    """`--column path=NAME,label=NAME,...` as octc's name of a column -> the table's. Names may hold commas and blanks.
+
+    Raises:
+        OctcError: E104 what is no such list.
+
+    >>> stated_columns("path=Image, OCT,label=dx,split=fold") == {"path": "Image, OCT", "label": "dx", "part": "fold"}
+    True
+    """
+    if text is None:
+        return {}
+    hint = f"--column path=NAME,label=NAME   ({', '.join(ALIASES)})"
+    heads = list(_HEAD.finditer(text))
+    if not heads or heads[0].start():
+        raise OctcError("OCT-E104", f"--column {text}", hint=hint, place="--column")
+    ends = [*(head.start() for head in heads[1:]), len(text)]
+    named = [(ALIASES[head[1]], text[head.end() : end].strip()) for head, end in zip(heads, ends, strict=True)]
+    if len(dict(named)) < len(named) or not all(name for _, name in named):
+        raise OctcError("OCT-E104", f"--column {text}: a column twice, or without a name", hint=hint, place="--column")
+    return dict(named)
+
+
+def place_of(column: str, header: Sequence[str], path: Path, stated: Mapping[str, str] = NONE) -> int | None:
+    """Where a column stands: as it was stated, else by the first of its usual names that the table has."""
+    if column in stated:
+        name = stated[column]
+        for alike in (str, str.casefold, _bare):
+            if len(found := [i for i, one in enumerate(header) if alike(one) == alike(name)]) == 1:
+                return found[0]
+        text = f"no column {name!r} (or several) for {column}; the table has {', '.join(header[:40]) or 'no line'}"
+        raise OctcError("OCT-E209", text, hint="--column with a name of the table", place=f"{path}:1")
     for usual in USUAL[column]:
         found = [i for i, name in enumerate(header) if _bare(name) == usual]
         if len(found) > 1:
@@ -111,12 +174,12 @@ def _bare(name: str) -> str:
     return re.sub(r"[\W_]+", "", name).casefold()
 
 
-def resolver(images: Sequence[str]) -> Callable[[str], str | None]:
+def resolver(images: Sequence[str], fit: Callable[[str, list[str]], None] | None = None) -> Callable[[str], str | None]:
     """Which image of a tree a table means: its path below the root, with folders before it that are not here (an absolute path
     of another machine), without its folders, in another letter case, or without its ending.
 
     Args:
-        images: paths below the root, with forward slashes.
+        images: paths below the root, with forward slashes. fit: told of a cell that several of them fit.
 
     Returns: a function that gives one of them; None where none or more than one fits, or the path leads upwards.
 
@@ -139,6 +202,8 @@ def resolver(images: Sequence[str]) -> Callable[[str], str | None]:
             folders = wanted[-length:-1]
             hits = [one for one in fits if [part.casefold() for part in one[-length:-1]] == folders]
             if hits:
+                if len(hits) > 1 and fit is not None:
+                    fit(cell, ["/".join(one) for one in hits])
                 return "/".join(hits[0]) if len(hits) == 1 else None
         return None
 

@@ -6,18 +6,21 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
 import stat
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from octc.core.errors import OctcError, Several, shorten
 from octc.core.files import closed_folder
-from octc.imaging.preprocess import SUFFIXES
+from octc.imaging.decode import SUFFIXES
 
 HIDDEN, DEBRIS, THUMBNAIL = "hidden", "debris", "thumbnail"
 LINK, LOST, SPECIAL, BARE = "link to a folder", "link that leads nowhere", "no regular file", "no ending"
+AGAIN = "link to a folder that is read already"
+COPY = "the same tree again"
 # What systems, file servers and editors leave in folders of people, in lower case. None of it is a class or an image.
 LITTER = frozenset({
     "__macosx", "network trash folder", "temporary items", "thevolumesettingsfolder", "icon\r",  # macOS
@@ -65,8 +68,9 @@ class Tree:
         inside: folder -> names of the folders in it, sorted; litter and links are not among them.
         below: folder -> how many images it and its sub-folders hold.
         left: files and folders that were not taken.
-        links: every link that is not litter. Links to folders are not followed.
+        links: every link that is not litter. Links to folders are followed where that was asked for.
         closed: folders that could not be read (to their end), and what the system said.
+        allowed: where links may lead, resolved; the root is among them.
     """
 
     root: Path
@@ -76,6 +80,31 @@ class Tree:
     left: tuple[Left, ...]
     links: tuple[str, ...]
     closed: tuple[tuple[str, str], ...]
+    allowed: tuple[Path, ...] = ()
+
+    def check_link(self, path: str) -> None:
+        """Refuse a path that leads out of where links may lead, or nowhere (OctcError E205)."""
+        whole = self.root / path
+        target = _target(whole)
+        if _leads_into(target, self.allowed) and (whole.exists() or whole.suffix.lower() not in SUFFIXES):
+            return
+        hint = "copy the file into the data set"
+        if target is not None and whole.exists():
+            place = target if target.is_dir() else target.parent
+            hint += f", or allow its place: --follow-links {shlex.quote(str(place))}"
+        raise OctcError("OCT-E205", "link leaves the data set, or leads nowhere", hint=hint, place=str(whole))
+
+    def without(self, folder: str, why: str) -> Tree:
+        """The same walk, but a folder was left out."""
+        inside = {
+            place: tuple(name for name in names if joined(place, name) != folder)
+            for place, names in self.inside.items()
+            if not is_under(place, folder)
+        }
+        images = tuple(path for path in self.images if not is_under(path, folder))
+        left = (*(one for one in self.left if not is_under(one.path.rstrip("/"), folder)), Left(f"{folder}/", why))
+        links = tuple(path for path in self.links if not is_under(path, folder))
+        return replace(self, images=images, inside=inside, below=_below(images), left=left, links=links)
 
     def under(self, folder: str) -> Iterator[str]:
         """The images of a folder and of its sub-folders."""
@@ -133,40 +162,108 @@ def names_in(folder: Path) -> list[str]:
     return [entry.name for entry in _entries(folder)[0]]
 
 
-def scan_tree(root: Path) -> Tree:
-    """Walk a folder to its end. A folder that cannot be read is noted in `closed`, and the walk goes on."""
-    images: list[str] = []
-    left: list[Left] = []
-    links: list[str] = []
-    closed: list[tuple[str, str]] = []
-    inside: dict[str, tuple[str, ...]] = {}
-    waiting = [""]
-    while waiting:
-        folder = waiting.pop()
+def _target(path: Path) -> Path | None:
+    """Where a path leads in the end; None for a circle."""
+    try:
+        return path.resolve(strict=False)
+    except (OSError, RuntimeError):
+        return None
+
+
+def _leads_into(target: Path | None, allowed: Sequence[Path]) -> bool:
+    return target is not None and any(target.is_relative_to(folder) for folder in allowed)
+
+
+def scan_tree(root: Path, links: Sequence[Path] | None = None, starts: Sequence[str] = ("",)) -> Tree:
+    """Walk a folder to its end. A folder that cannot be read is noted in `closed`, and the walk goes on.
+
+    Args:
+        links: folders that links to folders may lead into, beside the root; None: they are not followed. They are followed
+            last, and no folder is read twice, so that a circle ends where it closes.
+        starts: folders below the root, relative to it, that are walked through instead of all of it.
+    """
+    walk = _Walk(root, tuple(one for one in map(_target, (root, *(links or ()))) if one is not None), links is not None)
+    waiting, linked = list(reversed(starts)), deque[str]()
+    while waiting or linked:
+        if waiting:
+            folders, later = walk.enter(waiting.pop())
+            waiting += reversed(folders)
+            linked += later
+        elif walk.follows(path := linked.popleft()):
+            waiting.append(path)
+    return walk.tree()
+
+
+@dataclass
+class _Walk:
+    """What a walk has found so far."""
+
+    root: Path
+    allowed: tuple[Path, ...]
+    follow: bool
+    images: list[str] = field(default_factory=list)
+    left: list[Left] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
+    closed: list[tuple[str, str]] = field(default_factory=list)
+    inside: dict[str, list[str]] = field(default_factory=dict)
+    seen: set[Path | None] = field(default_factory=set)
+
+    def enter(self, folder: str) -> tuple[list[str], list[str]]:
+        """Take what lies in a folder. Gives its sub-folders, and the links to folders that are to be followed."""
+        if self.follow and (real := _target(self.root / folder)) in self.seen:
+            self.left.append(Left(f"{folder}/", AGAIN))
+            return [], []
+        if self.follow:
+            self.seen.add(real)
+        self.inside[folder] = []
+        if folder:
+            parent, _, name = folder.rpartition("/")
+            self.inside.setdefault(parent, []).append(name)
         folders: list[str] = []
-        entries, failure = _entries(root / folder if folder else root)
+        later: list[str] = []
+        entries, failure = _entries(self.root / folder if folder else self.root)
         if failure:
-            closed.append((folder or ".", failure))
+            self.closed.append((folder or ".", failure))
         for entry in entries:
             path = joined(folder, entry.name)
             kind, why = _sort(entry)
             if kind == "folder":
-                folders.append(entry.name)
+                folders.append(path)
             elif kind == "image":
-                images.append(path)
+                self.images.append(path)
+            elif why == LINK and self.follow:
+                later.append(path)
             else:
-                left.append(Left(path + ("/" if kind == "left folder" else ""), why))
+                self.left.append(Left(path + ("/" if kind == "left folder" else ""), why))
             if why not in (HIDDEN, DEBRIS, THUMBNAIL) and entry.is_symlink():
-                links.append(path)
-        inside[folder] = tuple(folders)
-        waiting += [joined(folder, name) for name in reversed(folders)]
+                self.links.append(path)
+        return folders, later
+
+    def follows(self, path: str) -> bool:
+        """Whether a link to a folder is to be walked through; else it is left out, and why."""
+        target = _target(self.root / path)
+        if _leads_into(target, self.allowed) and target not in self.seen:
+            return True
+        self.left.append(Left(f"{path}/", AGAIN if target in self.seen else LINK))
+        return False
+
+    def tree(self) -> Tree:
+        """All of it."""
+        below = _below(self.images)
+        inside = {folder: tuple(sorted(names)) for folder, names in self.inside.items()}
+        lists = tuple(self.images), inside, below, tuple(self.left), tuple(self.links), tuple(self.closed)
+        return Tree(self.root, *lists, self.allowed)
+
+
+def _below(images: Iterable[str]) -> Counter[str]:
+    """Folder -> how many images it and its sub-folders hold."""
     below: Counter[str] = Counter()
     for image in images:
         folder = image
         while folder:
             folder = folder.rpartition("/")[0]
             below[folder] += 1
-    return Tree(root, tuple(images), inside, below, tuple(left), tuple(links), tuple(closed))
+    return below
 
 
 def _entries(folder: Path) -> tuple[list[os.DirEntry[str]], str]:
@@ -185,6 +282,26 @@ def scan_images(folder: Path) -> tuple[list[Path], str]:
     """The images in a folder, without its sub-folders, and why they may not be all ("" if they are)."""
     entries, why = _entries(folder)
     return [folder / entry.name for entry in entries if _sort(entry)[0] == "image"], why
+
+
+def scan_folder(folder: Path) -> tuple[list[str], list[str], list[str], str]:
+    """One folder alone: names of its images, of other files that are no litter, of its folders, and why these may not be all.
+
+    Links to folders are in none of them.
+    """
+    entries, why = _entries(folder)
+    images: list[str] = []
+    others: list[str] = []
+    folders: list[str] = []
+    for entry in entries:
+        kind, reason = _sort(entry)
+        if kind == "folder":
+            folders.append(entry.name)
+        elif kind == "image":
+            images.append(entry.name)
+        elif kind == "left" and reason not in (HIDDEN, DEBRIS, THUMBNAIL, LOST, SPECIAL):
+            others.append(entry.name)
+    return images, others, folders, why
 
 
 def _sort(entry: os.DirEntry[str]) -> tuple[str, str]:
@@ -225,7 +342,7 @@ def closed_error(root: Path, closed: Sequence[tuple[str, str]]) -> OctcError:
     return errors[0] if len(errors) == 1 else Several(errors)
 
 
-def open_tree(root: Path) -> Tree:
+def open_tree(root: Path, links: Sequence[Path] | None = None, starts: Sequence[str] = ("",)) -> Tree:
     """`scan_tree` of a folder that must be there and readable to its last sub-folder.
 
     Raises:
@@ -233,7 +350,7 @@ def open_tree(root: Path) -> Tree:
     """
     if not is_folder(root):
         raise OctcError("OCT-E230", f"no folder at {root}", hint="--data DIR", place=str(root))
-    tree = scan_tree(root)
+    tree = scan_tree(root, links, starts)
     if tree.closed:
         raise closed_error(root, tree.closed)
     return tree
@@ -269,7 +386,7 @@ def scan_words(words: Sequence[str], also: Callable[[Path], bool] | None = None)
         found += [name for name, _ in tree.closed]
         if not found:
             text = "no image in this folder" + (f"; left out: {words_left(tree.left)}" if tree.left else "")
-            hint = "images end in .png, .jpg, .tif or .bmp; an artifact holds artifact.json"
+            hint = "images end in .png, .jpg, .tif, .bmp or .webp; an artifact holds artifact.json"
             raise OctcError("OCT-E201", text, hint=hint, place=word)
         paths += [folder / name for name in found]
         left += [Left(str(folder / one.path) + ("/" if one.path.endswith("/") else ""), one.why) for one in left_here]
@@ -286,7 +403,7 @@ def may_be_image(left: Left) -> bool:
     """Whether somebody could miss what was left out: not so for litter and documents."""
     if left.why == BARE:
         return left.path.rpartition("/")[2].casefold() not in PAPERS
-    return left.why not in (HIDDEN, DEBRIS, THUMBNAIL, *DOCUMENTS)
+    return left.why not in (HIDDEN, DEBRIS, THUMBNAIL, COPY, *DOCUMENTS)
 
 
 def count_left(left: Iterable[Left]) -> dict[str, int]:

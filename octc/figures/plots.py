@@ -108,3 +108,16 @@ def roc_figure(curves: Sequence[Roc | None], classes: Sequence[str], title: str)
             parts.append(axes.curve(curve.false_positive.tolist(), curve.true_positive.tolist(), COLOURS[k % len(COLOURS)]))
     parts += legend(90, 590, names)
     return Figure(580, 600 + 20 * len(names), tuple(parts))
+
+
+def bars_figure(values: Mapping[str, int], title: str) -> Figure:
+    """Counts by name as lying bars, each with its number and its share of all."""
+    total, most = sum(values.values()), max(values.values(), default=0)
+    parts: Parts = [Words(340, 22, title, 15)]
+    for place, (name, count) in enumerate(values.items()):
+        y = 44 + 26 * place
+        parts.append(Words(150, y + 9, name if len(name) <= 22 else name[:21] + "…", 12, "end"))
+        parts.append(Box(158, y, 380 * count / most if most else 0, 18, COLOURS[0]))
+        share = f"{count:,} ({100 * count / total:.1f} %)" if total else "0"
+        parts.append(Words(164 + (380 * count / most if most else 0), y + 9, share, 12, "start"))
+    return Figure(680, 60 + 26 * len(values), tuple(parts))

@@ -7,7 +7,7 @@ of transformers, and octc's own. `Foreign.picture` repeats what the source state
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from octc.core.errors import OctcError, shorten
+from octc.imaging.decode import Values
 from octc.imaging.preprocess import RESAMPLE, Float32, Preprocess, UInt8
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -30,6 +31,7 @@ CUBIC = -0.75  # of a bicubic kernel without antialiasing (PyTorch, OpenCV)
 HARMLESS = {"do_convert_rgb", "do_resize", "do_rescale", "do_normalize", "do_center_crop", "do_flip_channel_order"}
 PROCESSORS = ("image_processor_type", "feature_extractor_type", "image_mean", "do_resize", "do_normalize")
 EXAMPLE = '{"size": 224, "channels": 3, "resize": "bilinear", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}'
+WIDEST = 2.0  # times the range of the pixels that a mean or a standard deviation may be
 HINT = f"config.json of timm, preprocessor_config.json of transformers, torchvision's crop_size and resize_size, or {EXAMPLE}"
 
 
@@ -58,15 +60,17 @@ class Foreign:
     channels: int = 3
     bgr: bool = False
     clahe: Preprocess | None = None
+    value_range: Values | None = None
 
     @property
     def preprocess(self) -> Preprocess:
         """The nearest that octc does: resized to a square of `between`, of which a graph may cut out the middle."""
         if self.clahe is not None:
-            return self.clahe
+            return replace(self.clahe, value_range=self.value_range)
         unit = 255 * self.factor
         mean, std = (_three([value / unit for value in values]) for values in (self.mean, self.std))
-        return Preprocess(self.between, self.channels, self.resample if self.resample in RESAMPLE else "bicubic", mean, std)
+        resample = self.resample if self.resample in RESAMPLE else "bicubic"
+        return Preprocess(self.between, self.channels, resample, mean, std, value_range=self.value_range)
 
     @property
     def unmatched(self) -> tuple[str, ...]:
@@ -146,6 +150,15 @@ def read_foreign(value: Any) -> Foreign:
         raise _unknown(f"sizes or numbers out of range: {found.size} of {found.between} px, mean {found.mean}, std {found.std}")
     if min(found.std) <= 0 or found.factor <= 0 or found.channels not in (1, 3) or found.resample not in FILTERS:
         raise _unknown(f"std {found.std}, factor {found.factor}, {found.channels} channels, resampling {found.resample!r}")
+    if max(*map(abs, found.mean), *found.std) > WIDEST * 255 * found.factor:
+        by = 1 / found.factor
+        text = (
+            f"mean {list(found.mean)} and std {list(found.std)} are of other pixels than these, of 0 to {255 * found.factor:g}"
+        )
+        divided = ", ".join(
+            f'"{name}": {[round(one / by, 4) for one in values]}' for name, values in (("mean", found.mean), ("std", found.std))
+        )
+        raise OctcError("OCT-E104", text, hint=f"if they are of 0 to 255: {divided}", place="--preprocess")
     return found
 
 
@@ -167,12 +180,12 @@ def _read(value: Mapping[str, Any]) -> Foreign:
 def _own(value: Mapping[str, Any]) -> Foreign:
     """octc's own Preprocess; what is left out of it has the value that it has there."""
     known = Preprocess(224).to_json()
-    if strange := sorted(set(value) - {*known, "clahe", "clahe_grid"}):
+    if strange := sorted(set(value) - {*known, "clahe", "clahe_grid", "value_range"}):
         raise ValueError(f"unknown keys: {shorten(strange)}")
     pre = Preprocess.from_json({**known, "channels": 3, **value})
     return Foreign(
         "octc", pre.size, pre.size, SQUASH, pre.resize, True, pre.mean, pre.std, channels=pre.channels,
-        clahe=pre if pre.clahe else None,
+        clahe=pre if pre.clahe else None, value_range=pre.value_range,
     )  # fmt: skip
 
 

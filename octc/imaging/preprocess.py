@@ -1,54 +1,26 @@
-"""The one preprocessing of the house: decode with limits, one channel, resize, and (where no graph does it) normalise.
+"""The one preprocessing of the house: one channel or three, contrast, resize, and the numbers with which a graph normalises.
 
-Training, calibration, golden files, evaluation and every runtime go through `read_image` and `Preprocess.prepare`.
-Exported graphs take what `prepare` returns (uint8) and normalise inside, so no deployer can get mean and std wrong.
-
-How a file becomes mode L or RGB, whatever it holds: 16-bit grey is scaled by 255/65535, 12-bit grey by 255/4095 (32-bit and
-float by their own range), never clipped at 255; in signed types the lowest value below zero is black; where a TIFF says that 0
-is white, its grey is turned over; transparency is laid over black; palette, CMYK and 1-bit become RGB or L; an EXIF orientation
-is applied, so that the picture stands as every viewer shows it; colour profiles are ignored. What cannot be read with certainty
-(a TIFF that does not say whether 0 is white, CIELab, ...) is refused with E202.
+Training, calibration, golden files, evaluation and every runtime go through `read_image` (octc/imaging/decode.py) and
+`Preprocess.prepare`. Exported graphs take what `prepare` returns (uint8) and normalise inside, so no deployer can get mean and
+std wrong.
 """
 
 from __future__ import annotations
 
-import errno
-import io
-import os
-import stat
-import struct
-import sys
-import threading
-import warnings
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image
 
-from octc.core.errors import OctcError
-from octc.core.faults import fault_of
-from octc.core.files import closed_folder
 from octc.imaging.clahe import equalise
+from octc.imaging.decode import Values
 
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
 
-FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
-SUFFIXES = {
-    ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP",
-}  # fmt: skip
-DECODING = 2  # raised where a file is read otherwise than before, so that no cache holds pixels of the former reading
-MAX_PIXELS = 64_000_000  # a wide volume montage fits, a decompression bomb does not
-MIN_SIDE = 32  # pixels; smaller is no B-scan
-MAX_ASPECT = 16.0
-MAX_BYTES = 512 << 20
-SIDES = f"sides of at least {MIN_SIDE} px and an aspect ratio up to {MAX_ASPECT:g}"
 RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 VIEWS = {
     "none": ("identity",),
@@ -57,35 +29,6 @@ VIEWS = {
 }
 ZOOM = 1.1
 ANGLE = 5.0  # degrees, counter-clockwise
-
-ImageFile.LOAD_TRUNCATED_IMAGES = False
-ORIENTATION = 0x0112  # EXIF
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
-}  # fmt: skip
-# What Pillow's parsers were seen to raise on altered bytes (UnidentifiedImageError is an OSError).
-DAMAGE = (OSError, SyntaxError, ValueError, IndexError, KeyError, TypeError, EOFError, OverflowError, struct.error, zlib.error)
-# TIFF tags that decide what the numbers of a file mean
-PHOTOMETRIC, COMPRESSION, PLANAR, FILL_ORDER, SAMPLE_FORMAT, EXTRA = 262, 259, 284, 266, 339, 338
-BITS, SAMPLES, COLOUR_MAP, INK_SET, COEFFICIENTS, SUBSAMPLING, BLACK_WHITE = 258, 277, 320, 332, 529, 530, 532
-WHITE_IS_0 = 0
-PHOTOMETRICS = {
-    0: "grey, 0 is white", 1: "grey, 0 is black", 2: "RGB", 3: "palette", 4: "mask", 5: "CMYK", 6: "YCbCr", 8: "CIELab",
-    9: "ICCLab", 10: "ITULab", 32803: "colour filter array", 34892: "linear raw",
-}  # fmt: skip
-# How Pillow names deep grey in a file -> the type of its numbers, and the largest one that is white in every file of the kind.
-# In none of these does Pillow turn a "0 is white" over (in "L" and "1" it does).
-DEEP = {
-    "I;16": ("u2", 65535.0), "I;16N": ("u2", 65535.0), "I;16B": ("u2", 65535.0), "I;16R": ("u2", 65535.0),
-    "I;12": ("u2", 4095.0), "I;16S": ("i4", 65535.0), "I;16BS": ("i4", 65535.0), "I;32N": ("u4", 65535.0),
-    "I;32S": ("i4", 65535.0), "I;32BS": ("i4", 65535.0), "F;32F": ("f4", 1.0), "F;32BF": ("f4", 1.0),
-}  # fmt: skip
-# libtiff gives these in the order of this machine, and Pillow turns their bytes round as if it had not -> the type in the file
-TURNED = {"I;16BS": "i2", "I;32BS": "i4", "F;32BF": "f4"}
-TURNED_OVER = frozenset(("1;I", "1;IR", "L;I", "L;2I", "L;2IR", "L;4I", "L;4IR"))
-PLAIN = "save it as PNG or as a plain TIFF (grey or RGB, 8 or 16 bits) with the program that wrote it"
-_WARNINGS = threading.RLock()  # the warnings filter belongs to the process, and images are decoded in threads
 
 
 @dataclass(frozen=True)
@@ -99,6 +42,8 @@ class Preprocess:
         mean, std: per network channel, of values in [0, 1].
         clahe: clip limit of the contrast equalisation before resizing (octc/imaging/clahe.py), 0 for none;
             clahe_grid: its tiles.
+        value_range: stored grey values that become 0 and 255 where an image is decoded (octc/imaging/decode.py); None: by the
+            rule of its kind. Whoever reads a file for this preprocessing gives it to `read_image`.
     """
 
     size: int
@@ -108,6 +53,7 @@ class Preprocess:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     clahe: float = 0.0
     clahe_grid: tuple[int, int] = (8, 8)
+    value_range: Values | None = None
 
     def prepare(self, image: Image.Image, views: Sequence[str] = ("identity",)) -> UInt8:
         """A decoded picture -> uint8 [views, channels, size, size]."""
@@ -122,9 +68,10 @@ class Preprocess:
         return tuple(1 / 255 / s for s in self.std), tuple(m / s for m, s in zip(self.mean, self.std, strict=True))
 
     def to_json(self) -> dict[str, Any]:
-        """Without the equalisation where there is none."""
+        """Without the equalisation and the value range where there is none."""
         value = asdict(self)
-        return value if self.clahe else {key: value[key] for key in value if not key.startswith("clahe")}
+        absent = (*(() if self.clahe else ("clahe", "clahe_grid")), *(() if self.value_range else ("value_range",)))
+        return {key: value[key] for key in value if key not in absent}
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> Preprocess:
@@ -133,6 +80,9 @@ class Preprocess:
         clip, (rows, columns) = value.get("clahe", 0.0), value.get("clahe_grid", (8, 8))
         if not isinstance(clip, int | float) or type(rows) is not int or type(columns) is not int:
             raise TypeError("clahe is a number, clahe_grid two whole numbers")
+        values = value.get("value_range")
+        if values is not None and not (len(values) == 2 and float(values[0]) < float(values[1])):
+            raise ValueError("value_range is two numbers, the lower one first")
         return Preprocess(
             size=int(value["size"]),
             channels=int(value["channels"]),
@@ -141,6 +91,7 @@ class Preprocess:
             std=_three(value["std"]),
             clahe=float(clip),
             clahe_grid=(rows, columns),
+            value_range=None if values is None else (float(values[0]), float(values[1])),
         )
 
 
@@ -174,331 +125,6 @@ def _view(picture: Image.Image, name: str, pre: Preprocess) -> Image.Image:
     if name == "rotate5":
         return plain.rotate(ANGLE, Image.Resampling.NEAREST)
     raise KeyError(name)
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """A picture in mode L or RGB, and the warnings (code, text) that decoding it gave."""
-
-    image: Image.Image
-    notes: tuple[tuple[str, str], ...] = ()
-
-
-def read_image(path: Path) -> Decoded:
-    """Decode a file within the limits.
-
-    Raises:
-        OctcError: E201 empty or cut off, E202 not an image of an accepted format, E203 too many pixels (from the
-            header, before decoding), E204 several frames, E208 outside the quality gate.
-    """
-    try:
-        info = path.stat()
-        if stat.S_ISDIR(info.st_mode):
-            raise _of_folder(path)
-        size = info.st_size
-        data = path.read_bytes() if 0 < size <= MAX_BYTES else b""
-    except OSError as error:
-        if error.errno != errno.EIO and (fault := fault_of(error, path)) is not None:  # EIO may be of this one file
-            raise fault from error
-        raise OctcError("OCT-E201", f"cannot be read: {error.strerror}", hint="check the path", place=str(path)) from error
-    if size > MAX_BYTES:
-        raise OctcError(
-            "OCT-E203",
-            f"file of {size} bytes, the limit is {MAX_BYTES}",
-            hint="export a smaller image",
-            place=str(path),
-        )
-    decoded = decode_image(data, str(path))
-    expected = SUFFIXES.get(path.suffix.lower())
-    found = decoded.image.info.get("octc_format")
-    if expected is not None and expected != found:
-        note = ("OCT-W201", f"{path.name}: content is {found}, the name says {expected}")
-        return Decoded(decoded.image, (note, *decoded.notes))
-    return decoded
-
-
-def _of_folder(path: Path) -> OctcError:
-    """A folder where an image should be: one that could not be entered is given as itself by whoever walked to it."""
-    try:
-        with os.scandir(path) as entries:
-            list(entries)
-    except OSError as error:
-        return closed_folder(path, error.strerror)
-    return OctcError("OCT-E201", "cannot be read: Is a directory", hint="check the path", place=str(path))
-
-
-Refuse = Callable[[str, str, str], OctcError]  # code, message, hint
-
-
-def decode_image(data: bytes, place: str) -> Decoded:
-    """Decode compressed bytes; `place` is what errors name. Raises as `read_image` does."""
-
-    def refuse(code: str, message: str, hint: str) -> OctcError:
-        return OctcError(code, message, hint=hint, place=place)
-
-    picture = _checked(data, refuse)
-    kind = picture.format
-    try:
-        grey, doubt = grey_of(picture), _doubt(picture, data)
-    except DAMAGE as error:
-        raise _damaged(error, refuse) from error
-    if doubt is not None:
-        raise refuse("OCT-E202", doubt, PLAIN)
-    try:
-        if kind == "PNG":
-            Image.open(io.BytesIO(data), formats=("PNG",)).verify()  # sums of the chunks, which loading does not look at
-        with muted() if kind == "TIFF" else nullcontext():  # the others are silent here and need not wait for each other
-            picture.load()
-        turn = _orientation(picture)
-        converted, rule = _by_rule(picture, grey, _see_through(picture, data))
-    except DAMAGE as error:
-        if str(error).startswith("unknown raw mode"):  # Pillow knows this layout by name and cannot unpack it
-            text = f"{kind} of a kind that cannot be read here: {_tiff_words(data) or _raw(picture)[1]}"
-            raise refuse("OCT-E202", text, PLAIN) from error
-        raise _damaged(error, refuse) from error
-    rules = [rule] if rule else []
-    if turn in TURNS and kind != "TIFF":  # Pillow turns TIFF itself
-        converted = converted.transpose(TURNS[turn])
-        rules.append(f"turned by its EXIF orientation {turn}")
-    converted.info = {"octc_format": kind}
-    return Decoded(converted, tuple(("OCT-W208", f"{Path(place).name}: {text}") for text in rules))
-
-
-def _damaged(error: BaseException, refuse: Refuse) -> OctcError:
-    return refuse("OCT-E201", f"image is damaged or cut off: {error}", "fetch the file again")
-
-
-def _checked(data: bytes, refuse: Refuse) -> Image.Image:
-    """A picture whose header was read: one frame, within the limits on size and shape."""
-    if not data:
-        raise refuse("OCT-E201", "image is empty (0 bytes)", "fetch the file again")
-    try:
-        picture, frames = _open(data)
-    except Image.DecompressionBombError as error:
-        raise refuse("OCT-E203", f"image is too large: {error}", f"the limit is {MAX_PIXELS} pixels") from error
-    except UnidentifiedImageError as error:
-        if kind := _tiff_words(data):
-            raise refuse("OCT-E202", f"TIFF of a kind that cannot be read here: {kind}", PLAIN) from error
-        raise refuse("OCT-E202", "not an image (PNG, JPEG, TIFF or BMP, judged by content)", "replace the file") from error
-    except DAMAGE as error:
-        text = f"cannot be read as an image (PNG, JPEG, TIFF or BMP, judged by content): {error}"
-        raise refuse("OCT-E202", text, "replace the file") from error
-    width, height = picture.size
-    if width * height > MAX_PIXELS:
-        raise refuse("OCT-E203", f"{width} x {height} px, the limit is {MAX_PIXELS} pixels", "crop or downscale the image")
-    if frames != 1:
-        raise refuse("OCT-E204", f"file with {frames} frames", "save the B-scan that is meant as a file of its own")
-    if (fault := size_fault(width, height)) is not None:
-        raise refuse("OCT-E208", fault, SIDES)
-    return picture
-
-
-def size_fault(width: int, height: int) -> str | None:
-    """Why sides, in pixels, are not those of a B-scan; None where they are."""
-    if min(width, height) < MIN_SIDE or max(width, height) > MAX_ASPECT * min(width, height):
-        return f"{width} x {height} px is outside the quality gate"
-    return None
-
-
-@contextmanager
-def muted() -> Iterator[None]:
-    """Without the warnings of Pillow and pydicom about sizes and metadata: the limits here decide."""
-    with _WARNINGS, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _open(data: bytes) -> tuple[Image.Image, int]:
-    """Header only: the picture and how many frames."""
-    with muted():
-        picture = Image.open(io.BytesIO(data), formats=FORMATS)
-        width, height = picture.size
-        return picture, int(getattr(picture, "n_frames", 1)) if width * height <= MAX_PIXELS else 1
-
-
-def _orientation(picture: Image.Image) -> int:
-    """EXIF orientation of a loaded picture (for PNG, asking would load it); 1 where the metadata cannot be read."""
-    with muted():
-        try:
-            return int(picture.getexif().get(ORIENTATION, 1))
-        except DAMAGE:
-            return 1
-
-
-@dataclass(frozen=True)
-class Grey:
-    """How the numbers of deep grey are meant.
-
-    kind: their type in the file. top: what becomes 255 at least. turned: the type whose bytes Pillow turned round, or None.
-    """
-
-    kind: str
-    top: float
-    turned: str | None = None
-    white_is_0: bool = False
-
-    def values(self, picture: Image.Image) -> npt.NDArray[np.float64]:
-        """float64 [H, W], as the file means them."""
-        found = np.asarray(picture)
-        if self.turned is not None:
-            found = found.astype(self.turned).byteswap()
-        elif found.dtype.itemsize == np.dtype(self.kind).itemsize:
-            found = found.view(np.dtype(self.kind).newbyteorder(found.dtype.byteorder))
-        with np.errstate(invalid="ignore"):  # of NaN, which is refused below
-            return found.astype(np.float64)
-
-
-def _raw(picture: Image.Image) -> tuple[str, str]:
-    """Of a picture that is not loaded: Pillow's decoder and its name for the layout of the pixels ("" where there is none)."""
-    if not picture.tile:  # type: ignore[attr-defined]
-        return "", ""
-    codec, _, _, words = picture.tile[0]  # type: ignore[attr-defined]
-    return str(codec), str(words[0] if isinstance(words, tuple) else words)
-
-
-def grey_of(picture: Image.Image) -> Grey | None:
-    """How a picture's deep grey is to be read (of a TIFF: before it is loaded); None for all other modes."""
-    if picture.format != "TIFF":
-        top = 1.0 if picture.mode == "F" else 65535.0
-        deep = picture.mode in ("I", "F") or picture.mode.startswith("I;16")
-        return Grey(np.asarray(Image.new(picture.mode, (1, 1))).dtype.str[1:], top) if deep else None
-    tags, (codec, raw) = _tags(picture), _raw(picture)
-    white = tags.get(PHOTOMETRIC) == WHITE_IS_0
-    if raw in ("L", "L;R") and _first(tags, SAMPLE_FORMAT, 1) == 2:
-        return Grey("i1", 255.0, white_is_0=white)
-    if raw not in DEEP:
-        return None
-    swapped = codec == "libtiff" and sys.byteorder == "little"
-    return Grey(*DEEP[raw], TURNED.get(raw) if swapped else None, white)
-
-
-def _tags(picture: Image.Image) -> Mapping[int, Any]:
-    found: Mapping[int, Any] = picture.tag_v2  # type: ignore[attr-defined]
-    return found
-
-
-def _first(tags: Mapping[int, Any], tag: int, default: Any) -> Any:
-    value = tags.get(tag, default)
-    return value[0] if isinstance(value, tuple) and value else value
-
-
-def _doubt(picture: Image.Image, data: bytes) -> str | None:
-    """Why a picture that Pillow would decode cannot be read with certainty, or None."""
-    if picture.format == "TIFF":
-        return tiff_doubt(picture)
-    if picture.format == "JPEG" and picture.mode == "CMYK" and "adobe" not in picture.info:
-        return "CMYK JPEG without Adobe's marker: programs differ in whether its ink is stored upside down"
-    if picture.format == "PNG" and data[24:26] == b"\x10\x02" and "transparency" in picture.info:
-        return "PNG with 16 bits a colour and a transparent colour"
-    return None
-
-
-def tiff_doubt(picture: Image.Image) -> str | None:
-    """Why a page of a TIFF cannot be read with certainty, or None."""
-    tags, (codec, raw), mode = _tags(picture), _raw(picture), picture.mode
-    kind, samples = tags.get(PHOTOMETRIC), _first(tags, SAMPLES, 1)
-    separate = _first(tags, PLANAR, 1) == 2 and samples > 1
-    plain = codec == "raw"
-    if kind is None:
-        return "TIFF that does not say whether 0 is black or white (it has no PhotometricInterpretation)"
-    if mode in ("I", "F") or mode.startswith("I;16"):
-        return None if raw in DEEP else f"TIFF with grey of a kind that is not known here ({raw})"
-    if kind == WHITE_IS_0 and raw not in TURNED_OVER:
-        return f"TIFF in which 0 is white, of a kind that is not known here ({raw})"
-    if mode == "LAB":
-        return "TIFF in CIELab"
-    if separate and plain and (_first(tags, BITS, 1) != 8 or _first(tags, FILL_ORDER, 1) != 1):
-        return "TIFF with separate planes that are not plain bytes"
-    if separate and (mode in ("LA", "La", "PA") or (mode == "RGBA" and EXTRA not in tags and not plain)):
-        return "TIFF with separate planes, one of which is transparency"
-    if kind == 5 and _first(tags, INK_SET, 1) != 1:
-        return "TIFF with inks other than cyan, magenta, yellow and black"
-    if kind == 6 and plain and (tuple(tags.get(SUBSAMPLING, (2, 2))) != (1, 1) or not _usual_colours(tags)):
-        return "TIFF in YCbCr, neither compressed nor one colour a pixel in the usual scale"
-    if kind == 3 and 0 < max(tags.get(COLOUR_MAP, (0,))) < 256:
-        return "TIFF with a palette of 8-bit colours (TIFF has 16-bit ones): all would be black"
-    return None
-
-
-def _usual_colours(tags: Mapping[int, Any]) -> bool:
-    """Whether YCbCr is JPEG's: the coefficients of ITU-R BT.601, all of 0 to 255."""
-    wanted = ((COEFFICIENTS, (0.299, 0.587, 0.114)), (BLACK_WHITE, (0, 255, 128, 255, 128, 255)))
-    return all(np.allclose([float(v) for v in tags.get(tag, values)], values, atol=1e-3) for tag, values in wanted)
-
-
-def _tiff_words(data: bytes) -> str | None:
-    """What a TIFF says of its pixels; None where the bytes are no TIFF, or its directory cannot be read."""
-    if data[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return None
-    try:
-        with muted():
-            stream = io.BytesIO(data)
-            tags = TiffImagePlugin.ImageFileDirectory_v2(stream.read(16 if data[2:4] in (b"+\0", b"\0+") else 8))
-            stream.seek(tags.next)
-            tags.load(stream)
-            kind, form = tags.get(PHOTOMETRIC), _first(tags, SAMPLE_FORMAT, 1)
-            words = [
-                PHOTOMETRICS.get(int(kind or 0), f"photometric interpretation {kind}"),
-                f"{_first(tags, SAMPLES, 1)} samples of {_first(tags, BITS, 1)} bits",
-                {1: "unsigned", 2: "signed", 3: "float"}.get(form, f"sample format {form}"),
-                "little-endian" if data[:1] == b"I" else "big-endian",
-                f"compression {_first(tags, COMPRESSION, 1)}",
-            ]
-    except DAMAGE:
-        return None
-    return ", ".join(words) if BITS in tags or PHOTOMETRIC in tags else None
-
-
-def _see_through(picture: Image.Image, data: bytes) -> Any:
-    """What a picture calls transparent: a grey value or a colour as it holds them, or a palette's; None for nothing."""
-    found = picture.info.get("transparency")
-    if picture.format != "PNG" or picture.mode not in ("L", "RGB") or found is None:
-        return found
-    bits = data[24] if data[24] in (1, 2, 4) else 8
-    most = 2**bits - 1  # a PNG names the value before it is spread over 0 to 255; higher bits do not count
-    return tuple(value & 255 for value in found) if isinstance(found, tuple) else (found & most) * (255 // most)
-
-
-def _by_rule(picture: Image.Image, grey: Grey | None, see_through: Any) -> tuple[Image.Image, str | None]:
-    """Any mode -> L or RGB, with the rule that was applied (None: nothing to say)."""
-    mode = picture.mode
-    if grey is not None:
-        return _scaled(picture, grey, see_through)
-    if mode in ("L", "RGB") and see_through is None:
-        return picture.copy(), None
-    if mode in ("L", "RGB"):
-        return _without_colour(np.array(picture), see_through), f"{mode} laid over black"
-    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or see_through is not None:
-        layer = (picture.convert("LA") if mode == "La" else picture).convert("RGBA")
-        black = Image.new("RGBA", layer.size, (0, 0, 0, 255))
-        return Image.alpha_composite(black, layer).convert("RGB"), f"{mode} laid over black"
-    if mode == "1":
-        return picture.convert("L"), "1-bit image as 0 and 255"
-    return picture.convert("RGB"), f"{mode} converted to RGB"
-
-
-def _scaled(picture: Image.Image, grey: Grey, see_through: int | None) -> tuple[Image.Image, str | None]:
-    """Deep grey to 8 bits. A transparent value is black."""
-    values, mode = grey.values(picture), picture.mode
-    if not np.isfinite(values).all():
-        raise ValueError("pixel values that are not finite")
-    low, high = min(0.0, float(values.min())), float(values.max())
-    top = max(high, grey.top)
-    scaled = np.rint((values - low) * (255.0 / (top - low))).astype(np.uint8)
-    if grey.white_is_0:
-        scaled = 255 - scaled
-    if see_through is not None:
-        scaled[values == see_through] = 0
-    ends = "255 to 0: 0 is white" if grey.white_is_0 else "0 to 255"
-    over = ", laid over black" if see_through is not None else ""
-    return Image.fromarray(scaled), f"{mode} scaled to 8 bits ({low:g} to {top:g} become {ends}){over}"
-
-
-def _without_colour(pixels: UInt8, colour: Any) -> Image.Image:
-    """Pixels [H, W] or [H, W, 3] of exactly the colour that a PNG calls transparent become black."""
-    hit = pixels == np.asarray(colour)
-    pixels[hit if pixels.ndim == 2 else hit.all(axis=2)] = 0
-    return Image.fromarray(pixels)
 
 
 def quality_notes(batch: UInt8) -> str | None:

@@ -18,7 +18,9 @@ from octc.core.faults import fault_of
 from octc.core.targets import TARGETS as ENGINES
 from octc.core.telemetry import DEPENDENCIES, Dependency, is_quiet
 from octc.machine.cpu import FAST_INT8, ROOT, SYSTEM_CPUS, read_text, why_other_family
+from octc.machine.emulated import emulated
 from octc.machine.host import FPMATH, ISA_LIMITS, Gpu, Machine, memory_mib
+from octc.machine.memory import group_limit_mib, limit_words, space_limit_mib
 
 TARGETS = ("x86", "jetson", "gpu", "tensorrt")
 X86 = ("x86_64", "amd64", "i686", "i386")
@@ -77,6 +79,8 @@ def check_cpu(machine: Machine, environ: Mapping[str, str], threads: tuple[int, 
     text = f"{machine.cpu_model}: {isa} ({machine.cpu_class})"
     slow = "INT8 may be no faster than FP32 here: octc bench measures it"
     found = [Check(group, "ok", text) if known else Check(group, "warning", text, slow)]
+    if (name := emulated()) is not None:
+        found.insert(0, Check(group, "info", f"emulated: {name}; answers are the processor's own, times say nothing"))
     quota = "none" if cpus.quota is None else f"{cpus.quota:g}"
     cores = f"{len(cpus.logical)} processors on {cpus.physical} cores, {len(cpus.usable)} for this process, quota {quota}"
     found.append(Check(group, "ok", f"{cores}; runtimes get {threads[0]} threads ({threads[1]})"))
@@ -122,6 +126,10 @@ def check_memory(run_dir: Path, environ: Mapping[str, str], *, trains: bool, roo
         text = f"memory {total / 1024:.1f} GiB, {free / 1024:.1f} GiB available"
         hint = "close other programs" if short else ""
         found.append(Check(group, "warning" if short else "ok", text, hint, "OCT-E904" if short else None))
+    if limits := limit_words(root):
+        low = min(one for one in (group_limit_mib(root), space_limit_mib()) if one is not None)
+        hint = "predict and bench take fewer images at once where memory is short" if low < RAM_MIB else ""
+        found.append(Check(group, "warning" if hint else "info", limits, hint, "OCT-E904" if hint else None))
     shm = root / "dev/shm"
     if shm.is_dir():
         mib = shutil.disk_usage(shm).free >> 20

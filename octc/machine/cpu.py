@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import struct
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ ARM: dict[str, tuple[frozenset[str], ...]] = {
     "neon-dotprod": (frozenset({"asimddp"}),),
     "i8mm": (frozenset({"i8mm"}),),
     "sve": (frozenset({"sve"}),),
+    "sme": (frozenset({"sme"}),),
 }
 FAMILIES = {"x86_64": X86, "amd64": X86, "i686": X86, "i386": X86, "aarch64": ARM, "arm64": ARM}
 # token -> class, the strongest first
@@ -74,6 +76,22 @@ class Cpus:
     def smt(self) -> bool:
         """Whether a core has more than one thread on line."""
         return self.physical < len(self.logical)
+
+
+# bits of AT_HWCAP and AT_HWCAP2 on 64-bit Arm (arch/arm64/include/uapi/asm/hwcap.h)
+HWCAP = {"asimd": 1, "asimdhp": 10, "asimddp": 20, "sve": 22}
+HWCAP2 = {"i8mm": 13, "bf16": 14, "sme": 23}
+
+
+def arm_flags(root: Path = ROOT) -> tuple[str, ...]:
+    """Flags of a 64-bit Arm processor from the auxiliary vector of this process: the emulated one's under qemu-user, whose
+    /proc/cpuinfo is that of the machine below."""
+    try:
+        known = dict(struct.iter_unpack("=QQ", (root / "proc/self/auxv").read_bytes()))
+    except (OSError, struct.error):
+        return ()
+    parts = ((HWCAP, known.get(16, 0)), (HWCAP2, known.get(26, 0)))
+    return tuple(name for names, bits in parts for name, place in names.items() if bits >> place & 1)
 
 
 def isa_tokens(flags: Iterable[str], machine: str) -> tuple[str, ...]:
@@ -162,7 +180,7 @@ def parse_list(text: str) -> tuple[int, ...]:
 def read_quota(root: Path = ROOT) -> float | None:
     """The tightest processor quota of this process's control group and its parents (v2 cpu.max or v1 cfs)."""
     limits = []
-    for folder in _groups(root, "cpu"):
+    for folder in groups(root, "cpu"):
         quota, _, period = read_text(folder / "cpu.max").strip().partition(" ")
         if not quota:
             quota, period = (read_text(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
@@ -173,7 +191,7 @@ def read_quota(root: Path = ROOT) -> float | None:
 
 def read_cpuset(root: Path = ROOT) -> tuple[int, ...] | None:
     """Processors that the control group allows, or None where no control group says so."""
-    for folder in _groups(root, "cpuset"):
+    for folder in groups(root, "cpuset"):
         for name in ("cpuset.cpus.effective", "cpuset.effective_cpus", "cpuset.cpus"):
             if found := parse_list(read_text(folder / name)):
                 return found
@@ -182,7 +200,7 @@ def read_cpuset(root: Path = ROOT) -> tuple[int, ...] | None:
 
 def read_throttled(root: Path = ROOT) -> int | None:
     """How often the scheduler held this control group back (`nr_throttled`), or None."""
-    for folder in _groups(root, "cpu"):
+    for folder in groups(root, "cpu"):
         for line in read_text(folder / "cpu.stat").splitlines():
             if line.startswith("nr_throttled "):
                 return int(line.split()[1])
@@ -197,7 +215,7 @@ def read_text(path: Path) -> str:
         return ""
 
 
-def _groups(root: Path, controller: str) -> Iterator[Path]:
+def groups(root: Path, controller: str) -> Iterator[Path]:
     """Folders of this process's control group for a controller, the own one first, then its parents (v1 and v2)."""
     base = root / "sys/fs/cgroup"
     for line in read_text(root / "proc/self/cgroup").splitlines():

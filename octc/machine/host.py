@@ -18,7 +18,20 @@ from typing import Any
 
 from octc.core.optional import WINGS, distribution_of
 from octc.core.targets import TARGETS
-from octc.machine.cpu import ROOT, SYSTEM_CPUS, Cpus, cpu_class, isa_tokens, read_cpus, read_flags, read_text, usable_threads
+from octc.machine.cpu import (
+    ROOT,
+    SYSTEM_CPUS,
+    Cpus,
+    arm_flags,
+    cpu_class,
+    family_of,
+    isa_tokens,
+    read_cpus,
+    read_flags,
+    read_text,
+    usable_threads,
+)
+from octc.machine.emulated import emulated, emulated_flags
 from octc.machine.jetson import UNKNOWN, read_jetson
 
 __all__ = ["Gpu", "Machine", "cpu_times", "host_name", "memory_mib", "read_gpus", "read_machine", "usable_threads", "versions"]
@@ -88,11 +101,12 @@ def read_machine(root: Path = ROOT, *, gpus: bool = True) -> Machine:
     """Look at the machine. gpus: whether nvidia-smi is asked, which takes about a second where it is."""
     model, flags = read_flags(root)
     kind = platform.machine()
+    flags = (arm_flags(root) or flags) if family_of(kind) == "arm" else emulated_flags(flags)
     tokens = isa_tokens(flags, kind)
     return Machine(
         name=host_name(),
         os=f"{platform.system()} {platform.release()}",
-        cpu_model=model,
+        cpu_model=emulated() or model,
         isa=tokens,
         cpu_class=cpu_class(tokens, kind),
         cpus=read_cpus(root),

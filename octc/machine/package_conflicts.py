@@ -14,8 +14,9 @@ from octc.core.optional import have
 
 # where the search begins; what these need is followed
 ROOTS = (
-    "octc", "onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "openvino", "tensorrt", "torch", "torchvision", "timm",
-    "accelerate", "onnx", "onnxscript", "nvidia-modelopt", "nncf", "torch-tensorrt", "brevitas", "polygraphy",
+    "octc", "onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "openvino", "ai-edge-litert", "tensorrt", "torch",
+    "torchvision", "timm", "accelerate", "onnx", "onnxscript", "nvidia-modelopt", "nncf", "torch-tensorrt",
+    "brevitas", "polygraphy",
 )  # fmt: skip
 # distributions that bring the same module: the one that was installed last has overwritten the others
 SAME_MODULE = (("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml"),)

@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 from octc.schemas.common import Count, Document, Sha256, Table
 
 VERSION = "1.0"
+INPUT, OUTPUT = "image", "logits"  # tensors of a network, as servers name them
 MOST_SIDE = 4096
 MOST_CLIP, MOST_TILES = 256.0, 64  # of CLAHE
 Text = Annotated[str, Meta(min_length=1, max_length=4096)]
@@ -35,6 +36,7 @@ class StoredPreprocess(Document, kw_only=True):
     std: Annotated[list[Deviation], Meta(min_length=3, max_length=3)]
     clahe: Annotated[float, Meta(ge=0, le=MOST_CLIP)] | UnsetType = UNSET
     clahe_grid: Annotated[list[Tiles], Meta(min_length=2, max_length=2)] | UnsetType = UNSET
+    value_range: Annotated[list[float], Meta(min_length=2, max_length=2)] | UnsetType = UNSET
 
 
 class Manifest(Document, kw_only=True):

@@ -99,7 +99,7 @@ class BenchArtifact(Document, forbid_unknown_fields=True, kw_only=True):
     role: Literal["candidate", "reference"]
     model: str
     sha256: Sha256
-    target: Literal["onnx", "openvino", "tensorrt", "torch"]
+    target: Literal["onnx", "openvino", "tensorrt", "litert", "torch"]
     precision_requested: Literal["fp32", "fp16", "bf16", "int8"]
     precision_found: dict[str, Count]
     reformat_layers: int | UnsetType | None = UNSET

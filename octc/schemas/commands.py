@@ -86,37 +86,41 @@ class PrintedSchema(Document):
 
 
 class ModelRow(Document):
-    model: Any
-    role: Any
-    recipe: Any
-    size: Any
-    weights: Any
-    missing: Any
+    """A network of a recipe. missing: what has to be done here before it can be trained, a line each."""
+
+    model: str
+    role: Literal["teacher", "student"]
+    recipe: str
+    size: int
+    weights: str
+    missing: list[str]
 
 
 class DatasetRow(Document):
-    dataset: Any
-    root: Any
-    what: Any = field(name="what it is")
-    missing: Any
+    dataset: str
+    root: str | None
+    what: str = field(name="what it is")
+    missing: list[str]
 
 
 class RecipeRow(Document):
-    recipe: Any
-    teacher: Any
-    student: Any
-    size: Any
-    missing: Any
+    recipe: str
+    teacher: str
+    student: str
+    size: int
+    missing: list[str]
 
 
 class RunRow(Document):
-    run: Any
-    kind: Any
-    dataset: Any
-    status: Any
-    created: Any
-    artifacts: Any
-    missing: Any
+    """A run; what its run.json does not say is None."""
+
+    run: str
+    kind: str | None
+    dataset: str | None
+    status: str | None
+    created: str | None
+    artifacts: list[str]
+    missing: list[str]
 
 
 class Listing(Document, forbid_unknown_fields=True, kw_only=True):

@@ -12,7 +12,10 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from octc.core.newer import refuse_newer
+
 T = TypeVar("T")
+VERSION = "1.0"  # of every document, so far
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -53,7 +56,10 @@ def convert(value: Any, kind: type[T]) -> T:
 
     Raises:
         ValueError: it is not one; the text says which field is wrong.
+        OctcError: E509 a newer octc wrote it.
     """
+    if isinstance(value, dict):
+        refuse_newer(value.get("schema_version"), VERSION, "the document")
     try:
         found: T = msgspec.convert(value, kind)
     except msgspec.ValidationError as error:

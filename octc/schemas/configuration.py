@@ -13,11 +13,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from octc.core.data_options import DataOptions
 from octc.core.deprecated import SECTION, VARIABLE, new_of, old_of
 from octc.core.errors import OctcError
 from octc.core.optional import need
 from octc.core.options import Key, keys_of
-from octc.schemas.requests import BenchOptions
+from octc.core.variables import PREFIX, VARIABLES, misspelt
+from octc.schemas.requests import BenchOptions, GatewayOptions, ServeOptions
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -32,7 +34,7 @@ PLAIN_ENVIRONMENT = {"OCTC_OFFLINE": ("", "offline")}
 # A key that an options dataclass has is declared there, where the option is (`option(..., key=...)`).
 KEYS: dict[str, dict[str, Key]] = {
     "": {"offline": Key(bool)},
-    "data": {"root": Key(str)},
+    "data": {"root": Key(str), **keys_of(DataOptions)},
     "run": {"dir": Key(str)},
     "train": {
         "recipe": Key(str),
@@ -46,6 +48,8 @@ KEYS: dict[str, dict[str, Key]] = {
         "standardise": Key(bool),
         "calibrate": Key(bool),
         "cached_views": Key(int, low=0),
+        "teacher_precision": Key(str, choices=("fp32", "bf16")),
+        "any_teacher": Key(bool),
     },
     "export": {
         "margin_pp": Key(float, above=0, option="margin"),
@@ -60,6 +64,7 @@ KEYS: dict[str, dict[str, Key]] = {
         "signature": Key(str, choices=("optional", "required")),
         "trusted": Key(str),
     },
+    "serve": {**keys_of(ServeOptions), **keys_of(GatewayOptions)},
     "bench": {**keys_of(BenchOptions), "remote_python": Key(str)},
 }
 
@@ -228,8 +233,28 @@ def _line_of(text: str, section: str, key: str) -> int:
     return first or 1
 
 
+def _known_variables() -> set[str]:
+    """Every variable that octc reads, those of today and the old names that still work."""
+    keys = {f"{PREFIX}{section}__{key}".upper() for section, inner in KEYS.items() if section for key in inner}
+    names = {*VARIABLES, *keys}
+    return names | {old for name in names if (old := old_of(VARIABLE, name)) is not None}
+
+
+def _check_spelling(environ: Mapping[str, str], notes: Notes) -> None:
+    """Name variables that nothing reads: refused where it is clear what was meant (E103), else a warning."""
+    for name, meant in misspelt(environ, _known_variables()):
+        if meant is None and "__" in name and name.startswith(PREFIX):
+            continue  # a section or key that there is not, which is refused with its place
+        if meant is not None and name.upper().startswith(PREFIX):
+            hint = f"did you mean {meant}? unset {name}, export {meant}=..."
+            raise OctcError("OCT-E103", f"unknown variable {name}", hint=hint, place=f"env:{name}")
+        more = f"; {meant} is one" if meant is not None else ""
+        notes.append(("OCT-W103", f"{name} is no variable of octc, nothing reads it{more}"))
+
+
 def _read_environment(environ: Mapping[str, str], notes: Notes) -> Settings:
     found: Settings = {}
+    _check_spelling(environ, notes)
     for variable, text in sorted(environ.items()):
         if variable in PLAIN_ENVIRONMENT:
             section, name = PLAIN_ENVIRONMENT[variable]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from msgspec import UNSET, UnsetType
+from msgspec import field
 
 from octc.schemas.common import Document, Table
 
@@ -17,8 +17,14 @@ class LogHead(Document, kw_only=True):
     complete: bool = False
 
 
-class ReadingRow(Document, kw_only=True, forbid_unknown_fields=True):
-    """Any other line of it: `octc.store.test_set_log.Reading`."""
+class Reading(Document, kw_only=False, forbid_unknown_fields=True):
+    """Any other line of it: one reading of test images.
+
+    Attributes:
+        command: as it is typed, without `octc`. images: how many, None where an older octc did not note it.
+        artifacts: name -> sum of the manifest, or of a run's weights. options: what else made this reading what it is.
+        plan: None where nothing is judged.
+    """
 
     time_utc: str
     command: str
@@ -26,8 +32,8 @@ class ReadingRow(Document, kw_only=True, forbid_unknown_fields=True):
     images: int | None
     split_digest: str | None
     artifacts: dict[str, str]
-    options: Table | UnsetType = UNSET
-    plan: Literal["planned", "exploratory"] | UnsetType | None = UNSET
+    options: Table = field(default_factory=dict)
+    plan: Literal["planned", "exploratory"] | None = None
 
 
 class Owner(Document):

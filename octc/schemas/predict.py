@@ -26,6 +26,14 @@ class Summary(Document):
     done: Count
 
 
+class Together(Document):
+    """Images that were run together: how many at last, whether that was asked for, numbers that memory was short for."""
+
+    images: Count
+    asked: bool
+    too_large: list[Count]
+
+
 class Predictions(Document, kw_only=True):
     artifact: Answering
     tta: Views
@@ -36,3 +44,39 @@ class Predictions(Document, kw_only=True):
     records: list[Table]
     left_out: list[LeftOut] | UnsetType = UNSET
     summary: Summary | UnsetType = UNSET
+    batch: Together | UnsetType | None = UNSET
+
+
+class Served(Document):
+    """Which of the models of a server answered."""
+
+    model: str
+    version: str
+
+
+class ServedModels(Document):
+    """What a server served until it ended."""
+
+    models: list[Served]
+
+
+class ServedPredictions(Predictions, kw_only=True):
+    """The document of `octc predict --json` as a server gives it; with previews each record of a picture has one."""
+
+    served: Served
+
+
+class ArchiveDone(Document):
+    """What lies in a folder of results, and what this call did. bookkeeping, idle: shares of the time of its processes."""
+
+    folder: str
+    inputs: Count
+    scans: Count
+    eyes: Count
+    failed: Count
+    units: Count
+    done: Count
+    complete: bool
+    seconds: float
+    bookkeeping: float | None
+    idle: float | None

@@ -18,7 +18,9 @@ class BenchOptions:
         power_csv: readings of a meter. allow_power_cap: rows at the GPU's power cap stay valid.
     """
 
-    scenario: str = option("single", shown="single (latency, one query after the other) or offline (throughput)")
+    scenario: str = option(
+        "single", choices=("single", "offline"), shown="single (latency, one query after the other) or offline (throughput)"
+    )
     batch: int | None = option(None, shown="Batch size (single: 1 and 8; offline: the best)")
     duration: str | None = option(
         None, shown="Least time of a row, for example 90s (60s; with --quick 10s)", key=Key(float, above=0)
@@ -27,7 +29,7 @@ class BenchOptions:
     max_duration: str | None = option(None, shown="Longest time of a row (600s)")
     quick: bool = option(False, shown="A short profile: not comparable, not for publication", names=("--quick",))
     threads: int | None = option(None, shown="Threads of every engine (physical cores within the quota)", key=Key(int, low=1))
-    vs: str = option("teacher", shown="teacher or none: what the artifacts are compared with")
+    vs: str = option("teacher", choices=("teacher", "none"), shown="teacher or none: what the artifacts are compared with")
     max_p50: str | None = option(None, shown="Gate, for example 30ms")
     max_p90: str | None = option(None, shown="Gate, for example 30ms")
     max_p99: str | None = option(None, shown="Gate, for example 50ms")
@@ -37,6 +39,47 @@ class BenchOptions:
     power: bool = option(True, shown="Read power where a sensor is", names=("--power/--no-power",))
     power_csv: str | None = option(None, shown="Readings of a meter: time, watts", metavar="FILE")
     allow_power_cap: bool = option(False, shown="Rows at the GPU's power cap stay valid", names=("--allow-power-cap",))
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """How artifacts are served: where, with how much of the machine, within which limits.
+
+    Attributes:
+        host: address to listen at. port, grpc_port: 0 lets the system choose. http_only: no gRPC.
+        token_file: holds the token of every client; OCTC_SERVE_TOKEN does so too. Needed at every address but loopback.
+        tls_cert, tls_key: PEM files; both or none.
+        max_batch: images of several clients that are run together, at most. delay: milliseconds that an image waits for others
+            although an engine is free. instances: engines of each artifact; threads: of each engine; None: from the quota.
+        queue: images that may wait. requests: that are answered at once. timeout: seconds of a request.
+        max_bytes: MiB of an upload. max_pixels: of an image, millions. max_frames: images and B-scans of an upload.
+        monitor: store that a sketch of each answer is added to (octc monitor); None: none.
+        uploads: folder for uploads while they are answered; None: in memory (/dev/shm) where there is such a place.
+    """
+
+    host: str = option("127.0.0.1", shown="Address to listen at; every one but loopback needs a token")
+    port: int = option(8000, shown="Port of HTTP (0: any)", key=Key(int, low=0, high=65535))
+    grpc_port: int = option(8001, shown="Port of gRPC (0: any)", key=Key(int, low=0, high=65535))
+    http_only: bool = option(False, shown="No gRPC", names=("--http-only",))
+    token_file: str | None = option(
+        None, shown="File with the token of clients (or OCTC_SERVE_TOKEN)", key=Key(str), metavar="FILE"
+    )
+    tls_cert: str | None = option(None, shown="Certificate (PEM)", key=Key(str), metavar="FILE")
+    tls_key: str | None = option(None, shown="Its key (PEM)", key=Key(str), metavar="FILE")
+    max_batch: int = option(8, shown="Images of several clients that are run together", key=Key(int, low=1, high=32))
+    delay: float = option(0.0, shown="Milliseconds that an image waits for others", key=Key(float, low=0, high=1000))
+    instances: int | None = option(None, shown="Engines of each artifact (from the quota)", key=Key(int, low=1))
+    threads: int | None = option(None, shown="Threads of each engine (from the quota)", key=Key(int, low=1))
+    queue: int = option(64, shown="Images that may wait; more are refused", key=Key(int, low=1, high=4096))
+    requests: int = option(64, shown="Requests at once; more are refused", key=Key(int, low=1, high=4096))
+    timeout: float = option(60.0, shown="Seconds of a request", key=Key(float, above=0, high=3600))
+    max_bytes: int = option(256, shown="MiB of an upload", key=Key(int, low=1, high=4096))
+    max_pixels: float = option(64.0, shown="Millions of pixels of an image", key=Key(float, above=0, high=64))
+    max_frames: int = option(1024, shown="Images and B-scans of an upload", key=Key(int, low=1, high=10000))
+    monitor: str | None = option(
+        None, shown="Add a sketch of each answer to files to this store", key=Key(str), metavar="STORE"
+    )
+    uploads: str | None = option(None, shown="Folder for uploads while they are answered (memory)", key=Key(str), metavar="DIR")
 
 
 @dataclass(frozen=True)
@@ -51,8 +94,56 @@ class ReportOptions:
 
     html: bool = option(False, shown="The page (and not the Markdown)", names=("--html",))
     md: bool = option(False, shown="The Markdown with its figures (and not the page)", names=("--md",))
-    checklist: str | None = option(None, shown="claim or tripod-ai, with what octc knows filled in")
+    checklist: str | None = option(
+        None, choices=("claim", "tripod-ai"), shown="claim or tripod-ai, with what octc knows filled in"
+    )
     sbom: bool = option(False, shown="A bill of materials (CycloneDX) beside the report", names=("--sbom",))
     photos: bool = option(False, shown="Show the images whose label changed", names=("--photos",))
     redact_ids: bool = option(False, shown="Images by keyed checksums instead of their names", names=("--redact-ids",))
     out: str | None = option(None, shown="Where to (reports/report-<time>)", names=("-o", "--out"), metavar="DIR")
+
+
+@dataclass(frozen=True)
+class GatewayOptions:
+    """How volumes come in and reports go out.
+
+    Attributes:
+        dicom: AET@PORT or AET@HOST:PORT of a C-STORE provider; None: none. Without a host it is loopback.
+        watch: folder that files are dropped into; None: none.
+        spool: folder of the durable queue. report_to: AET@HOST:PORT, tls:AET@HOST:PORT, https://.../studies, or a folder.
+        peers: AE titles that may send, AET or AET@ADDRESS, with commas between; needed at every address but loopback.
+            With AET@ADDRESS:PORT the peer gets reports of storage commitment there.
+        keep: volumes stay in the queue's folder for good when they are answered, and storage commitment is offered.
+        heat_map: a Secondary Capture with the heat map of the B-scan that says most for the answer.
+        retry_hours: of attempts to send before an answer becomes a dead letter.
+        dicom_cert, dicom_key, dicom_ca: PEM files; with the third one a peer has to show a certificate of it.
+        max_object: MiB of one object. max_queued: GiB of those that wait. associations: at once.
+    """
+
+    dicom: str | None = option(
+        None, shown="Take OPT volumes by C-STORE (loopback without HOST)", key=Key(str), metavar="AET@[HOST:]PORT"
+    )
+    watch: str | None = option(None, shown="Take DICOM files that are dropped into a folder", key=Key(str), metavar="DIR")
+    spool: str | None = option(
+        None, shown="Folder of the durable queue, dead letters and audit log", key=Key(str), metavar="DIR"
+    )
+    report_to: str | None = option(
+        None,
+        shown="Where reports go: AET@HOST:PORT, tls:AET@HOST:PORT, https://.../studies or a folder",
+        key=Key(str),
+        metavar="TO",
+    )
+    peers: str | None = option(
+        None, shown="AE titles that may send, with commas; AET@ADDRESS[:PORT] too", key=Key(str), metavar="AET,..."
+    )
+    keep: bool = option(False, shown="Keep volumes for good, and offer storage commitment", names=("--keep",))
+    heat_map: bool = option(False, shown="A heat map as Secondary Capture too", names=("--heat-map",))
+    retry_hours: float = option(
+        72.0, shown="Hours of attempts to send before a dead letter", key=Key(float, above=0, high=8760)
+    )
+    dicom_cert: str | None = option(None, shown="Certificate for DICOM over TLS (PEM)", key=Key(str), metavar="FILE")
+    dicom_key: str | None = option(None, shown="Its key (PEM)", key=Key(str), metavar="FILE")
+    dicom_ca: str | None = option(None, shown="Certificates that peers are checked with (PEM)", key=Key(str), metavar="FILE")
+    max_object: int = option(1024, shown="MiB of one DICOM object", key=Key(int, low=1, high=65536))
+    max_queued: int = option(32, shown="GiB of volumes that wait", key=Key(int, low=1, high=65536))
+    associations: int = option(8, shown="DICOM associations at once", key=Key(int, low=1, high=256))

@@ -27,8 +27,11 @@ class RunFile(Document, kw_only=True):
     created: str
     status: Literal["running", "done", "failed", "interrupted"]
     stages: list[Stage]
+    schema_version: Literal["1.0"] | UnsetType = UNSET
     data_root: str | UnsetType = UNSET
+    data_place: str | UnsetType = UNSET
     data_digest: str | UnsetType = UNSET
+    patients_by: str | UnsetType = UNSET
     split_digest: str | UnsetType = UNSET
     recipe: Table | UnsetType = UNSET
     seed: int | UnsetType = UNSET
@@ -43,6 +46,7 @@ class RunFile(Document, kw_only=True):
     own_run: str | UnsetType | None = UNSET
     modality: str | UnsetType = UNSET
     request: Table | UnsetType = UNSET
+    simplify: Table | UnsetType = UNSET
     patient_ids: PatientIds | UnsetType = UNSET
     images_without_patient: Count | UnsetType = UNSET
 

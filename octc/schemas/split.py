@@ -12,6 +12,21 @@ Protocol = Literal["clean", "as-released", "as-released-teacher", "imported"]
 Fold = Annotated[list[Positive], Meta(min_length=2, max_length=2)]
 
 
+class SplitScan(Document, kw_only=True, forbid_unknown_fields=True):
+    """A B-scan of a volume, as `octc.datasets.base.ScanOf` has it."""
+
+    file: str
+    part: Count
+    index: Count
+    volume: str
+    frames: Count
+    label: Count | None
+    shape: Annotated[list[Positive], Meta(min_length=3, max_length=3)] | None
+    laterality: Literal["R", "L"] | None
+    intensity: str
+    spatial: bool = False
+
+
 class SplitImage(Document, kw_only=True, forbid_unknown_fields=True):
     """One image, as `octc.datasets.base.Sample` has it."""
 
@@ -23,6 +38,7 @@ class SplitImage(Document, kw_only=True, forbid_unknown_fields=True):
     targets: list[Count] | UnsetType | None = UNSET
     eye: str | UnsetType | None = UNSET
     modality: Literal["oct", "fundus"] | UnsetType = UNSET
+    scan: SplitScan | UnsetType = UNSET
 
 
 class SplitParts(Document, kw_only=True):
@@ -45,6 +61,7 @@ class SplitFile(Document, kw_only=True):
     fold: Fold | None = None
     patient_ids: PatientIds | UnsetType = UNSET
     images_without_patient: Count | UnsetType = UNSET
+    allow_empty: tuple[str, ...] = ()
     digest: str
     parts: SplitParts
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from octc.schemas.common import Document, Sha256, Table
+from octc.schemas.common import Count, Document, Sha256, Table
 
 Planned = Annotated[bool, Meta(extra_json_schema={"const": True})]
 
@@ -56,3 +56,20 @@ class FoldsPlan(Document):
 
 class TrainedRetnet(Document):
     """A network of several labels; its fields depend on the recipe."""
+
+
+class ConvertedWeights(Document):
+    """A checkpoint of another program as safetensors: what was taken of it, and what was left out."""
+
+    file: str
+    sha256: str
+    model: str | None
+    fit: Table
+    taken: str
+    prefix: str
+    tensors: Count
+    others: list[str]
+    dropped: list[str]
+    dropped_count: Count
+    architecture: str | None
+    classes: list[str] | None

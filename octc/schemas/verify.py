@@ -236,7 +236,7 @@ class AucRow(Document):
     candidate_interval: Limits | None
     difference_interval: Limits | None
     p: Share | None
-    method: Literal["DeLong", "patient bootstrap"] | None
+    method: Literal["DeLong", "patient bootstrap", "Obuchowski"] | None
     reason: str | None
 
 
@@ -360,16 +360,11 @@ class Verdict(Document, kw_only=True):
     exploratory_reason: str | UnsetType | None = UNSET
 
 
-class Claim(Document, kw_only=True):
-    """One candidate against one reference. Blocks are null where the candidate's logits are not finite."""
+class Blocks(Document, kw_only=True):
+    """What is said of two sets of answers to the same images, whatever gave them."""
 
     schema_version: Literal["1.0"]
-    command: Literal["verify"]
     units: str
-    against: Literal["fp32", "teacher"]
-    reference: Side
-    candidate: Side
-    set: EvaluationSet
     plan: TestPlan
     counts: PairCounts | None
     accuracy: Accuracy | None
@@ -379,12 +374,22 @@ class Claim(Document, kw_only=True):
     confusion: Confusion | None
     auc: Auc | None
     calibration: Calibration | None
+    verdict: Verdict
+    warnings: list[str]
+
+
+class Claim(Blocks, kw_only=True):
+    """One candidate against one reference. Blocks are null where the candidate's logits are not finite."""
+
+    command: Literal["verify"]
+    against: Literal["fp32", "teacher"]
+    reference: Side
+    candidate: Side
+    set: EvaluationSet
     agreement: Agreement | None
     backends: list[Backend]
     subgroups: list[Subgroup]
     golden: Golden | None
-    verdict: Verdict
-    warnings: list[str]
     not_finite: list[str] | UnsetType = UNSET
 
 
@@ -418,6 +423,103 @@ class Layer(Document):
     gain: float
 
 
+class OneWay(Document, kw_only=True):
+    """`octc.stats.aggregation.Aggregation`."""
+
+    method: str
+    top: int
+    chosen_on: str
+    position: float | UnsetType = UNSET
+    weights: list[float] | UnsetType = UNSET
+
+
+class Ways(Document):
+    """How reference and candidate make an eye's answer of its B-scans."""
+
+    reference: OneWay
+    candidate: OneWay
+
+
+class Eyes(Document):
+    """The first claim on the eyes of a set of volumes; `reason` says why there is none."""
+
+    eyes: int
+    left_out: int
+    aggregation: Ways
+    claim: Claim | None
+    reason: str | None
+
+
+class BoxLabels(Document):
+    """Answers to the labelled images, in the order of their ids: a class of each, or its findings."""
+
+    sha256_of_ids: Sha256
+    predictions: list[int | list[int]]
+
+
+class BoxLayer(Document):
+    name: str
+    values: list[float]
+
+
+class Box(Document):
+    """What one machine answered: to be put beside others by `octc verify --fleet`. thresholds: where findings are several."""
+
+    engine: Table
+    golden_logits: list[list[float]]
+    labels: BoxLabels | None
+    layers: list[BoxLayer] | None
+    layers_reason: str | None
+    thresholds: list[Share] | UnsetType | None = UNSET
+
+
+class Promise(Document, kw_only=True):
+    """A promise of a rule, and what came of it on this set. p_kept: of coverage alone."""
+
+    what: Literal["coverage", "sensitivity", "specificity", "risk", "referred"]
+    name: str
+    level: Share
+    hits: int
+    n: int
+    patients: int
+    value: Share | None
+    by_patient: Share | None
+    exact: Limits
+    clustered: Limits
+    deff: float
+    p_kept: Share | None
+    word: Literal["kept", "open", "broken"]
+
+
+class SideDecisions(Document, kw_only=True):
+    promises: list[Promise]
+    set_sizes: list[int] | None
+    mean_set_size: float | None
+    referred: int
+    accuracy: Share
+    accuracy_kept: Share | None
+    costs: Table | None
+
+
+class DecisionChange(Document, kw_only=True):
+    """What the candidate changes. carried: the reference's rules on the candidate's answers."""
+
+    labels: int
+    sets: int | None
+    referrals: int
+    coverage: Table | None
+    carried: list[Promise]
+
+
+class Decisions(Document, kw_only=True):
+    """Rules of both sides, judged (docs/abstention.md)."""
+
+    unit: Literal["image", "eye"]
+    reference: SideDecisions | None
+    candidate: SideDecisions | None
+    change: DecisionChange | None
+
+
 class VerifyResult(Claim, kw_only=True):
     """The document of an artifact: its first claim, its others, and further views of the images."""
 
@@ -432,6 +534,9 @@ class VerifyResult(Claim, kw_only=True):
     suspects: list[str]
     claims: list[Claim]
     tta: list[Claim]
+    eyes: Eyes | UnsetType | None = UNSET
+    box: Box | UnsetType | None = UNSET
+    rules: list[Decisions] | UnsetType = UNSET
 
 
 class GoldenCandidate(Document):
@@ -441,7 +546,7 @@ class GoldenCandidate(Document):
     precision: str
 
 
-class GoldenResult(Document):
+class GoldenResult(Document, kw_only=True):
     """The document of an artifact of which the golden images alone were replayed."""
 
     schema_version: Literal["1.0"]
@@ -461,6 +566,7 @@ class GoldenResult(Document):
     golden: Golden | None
     verdict: Verdict
     warnings: list[str]
+    box: Box | UnsetType | None = UNSET
 
 
 class Absent(Document):
@@ -519,6 +625,37 @@ class DeviceReport(Document):
     report: str | None
 
 
+class FleetRow(Document):
+    """One machine beside the reference. short: why it falls short, None where it does not."""
+
+    box: str
+    file: str
+    engine: Table
+    differs: list[str]
+    word: str
+    golden_labels: int
+    golden_images: int
+    delta_over_s: float | None
+    labels: int | None
+    images: int | None
+    first_layer: str | None
+    first_error: float | None
+    worst_layer: str | None
+    worst_error: float | None
+    short: str | None
+
+
+class FleetReport(Document):
+    """What `octc verify --fleet` prints."""
+
+    artifact: str
+    artifact_sha256: str
+    reference: str
+    rows: list[FleetRow]
+    passed_over: list[str]
+    page: str
+
+
 class MultilabelVerdict(Document):
     word: str
 
@@ -537,6 +674,7 @@ class MultilabelResult(Document, kw_only=True):
     uses_of_test: int | None
     readings_of_test: int | UnsetType | None = UNSET
     error: str | None
+    box: Box | UnsetType | None = UNSET
 
 
 class MultilabelReport(Document):
@@ -566,6 +704,7 @@ class StoredResult(Document, kw_only=True):
     robustness: Table | UnsetType | None = UNSET
     claims: list[Table] | UnsetType = UNSET
     tta: list[Table] | UnsetType = UNSET
+    eyes: Table | UnsetType | None = UNSET
     layers: list[Layer] | UnsetType = UNSET
     suspects: list[str] | UnsetType = UNSET
 

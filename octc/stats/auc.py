@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, logit, ndtr
 
-from octc.stats.cluster_bootstrap import percentile_interval, resampled_weights
-from octc.stats.metric_intervals import MOST_LEFT_OUT, Outcome
+from octc.stats.cluster_bootstrap import dense_index, percentile_interval, resampled_weights
+from octc.stats.metric_intervals import MANY_IMAGES, MOST_LEFT_OUT, Outcome
 from octc.stats.metrics import Bool, Float64, Int64
-from octc.stats.proportions import Interval, z_of
+from octc.stats.proportions import Interval, normal_cdf, z_of
 
 FLAT = 1e-12  # a spread below it is none: complete separation
 
@@ -63,7 +62,7 @@ class Delong:
 
     @property
     def p(self) -> float | None:
-        return None if self.error < FLAT else 2 * float(ndtr(-abs(self.difference) / self.error))
+        return None if self.error < FLAT else 2 * normal_cdf(-abs(self.difference) / self.error)
 
     def difference_interval(self, alpha: float = 0.05) -> Interval | None:
         """On the plain scale."""
@@ -88,7 +87,9 @@ def logit_interval(area: float, variance: float, alpha: float = 0.05) -> Interva
     if math.sqrt(max(variance, 0.0)) < FLAT or not 0 < area < 1:
         return None
     half = z_of(alpha) * math.sqrt(variance) / (area * (1 - area))
-    return float(expit(logit(area) - half)), float(expit(logit(area) + half))
+    middle = math.log(area / (1 - area))
+    low, high = ((1 + math.tanh(value / 2)) / 2 for value in (middle - half, middle + half))
+    return low, high
 
 
 class Areas:
@@ -120,8 +121,8 @@ class Areas:
 class AucRow:
     """Areas of one class (or their mean, "macro") of both models as fractions.
 
-    method: "DeLong" or "patient bootstrap"; reason: why an interval is None ("degenerate", "one_cluster", "class_left_out"),
-    or why there are no areas at all ("single_class", "empty_class", "too_few_images").
+    method: "DeLong", "patient bootstrap" or (above MANY_IMAGES) "Obuchowski"; reason: why an interval is None ("degenerate",
+    "one_cluster", "class_left_out"), or why there are no areas at all ("single_class", "empty_class", "too_few_images").
     """
 
     name: str
@@ -154,7 +155,8 @@ def compare_areas(
 ) -> tuple[AucRow, ...]:
     """One row a class, then "macro": the mean over the classes that have images.
 
-    With patients the intervals come from resampled patients, without from DeLong.
+    With patients the intervals come from resampled patients (on very large sets from Obuchowski's variance), without from
+    DeLong.
     """
     present = np.unique(labels)
     if len(present) < 2:
@@ -164,8 +166,11 @@ def compare_areas(
     if clusters is None:
         found = [delong(scores[0][:, k], scores[1][:, k], labels == k) for k in present]
         rows = [_by_delong(name, one, alpha) for name, one in zip(known, [*found, _mean(scores, labels, present)], strict=True)]
+    elif len(labels) > MANY_IMAGES:
+        dense = dense_index(clusters)
+        rows = _by_obuchowski(known, scores, labels, present, dense, alpha)
     else:
-        groups = np.unique(clusters, return_inverse=True)[1].astype(np.int64)
+        groups = dense_index(clusters)
         both = tuple(Areas(one, labels, present) for one in scores)
         points = [np.append(row, row.mean()) for row in (one.of(np.ones((1, len(labels))))[0] for one in both)]
         drawn = _drawn(both, groups, resamples, seed)
@@ -189,6 +194,39 @@ def _mean(scores: tuple[Float64, Float64], labels: Int64, present: Int64) -> Del
         added.append(parts.mean(axis=1))
     r, c = added
     return Delong(points[0], points[1], float(r @ r), float(c @ c), float(r @ c))
+
+
+def _by_obuchowski(
+    names: Sequence[str], scores: tuple[Float64, Float64], labels: Int64, present: Int64, clusters: Int64, alpha: float
+) -> list[AucRow]:
+    """Each class and their mean, from what each patient adds to an area (Obuchowski 1997)."""
+    if int(clusters.max()) == 0:
+        points = [[_area_parts(one[:, k], labels == k, clusters)[0] for k in present] for one in scores]
+        pairs = [*zip(*points, strict=True), (float(np.mean(points[0])), float(np.mean(points[1])))]
+        alone = zip(names, pairs, strict=True)
+        return [AucRow(name, a, b, method="Obuchowski", reason="one_cluster") for name, (a, b) in alone]
+    found = [[_area_parts(one[:, k], labels == k, clusters) for one in scores] for k in present]
+    mean = [
+        (float(np.mean([two[m][0] for two in found])), np.mean([two[m][1] for two in found], axis=0))
+        for m in range(len(scores))
+    ]
+    return [_row_of(name, _clustered(*two), alpha, "Obuchowski") for name, two in zip(names, [*found, mean], strict=True)]
+
+
+def _area_parts(scores: Float64, positives: Bool, clusters: Int64) -> tuple[float, Float64]:
+    """An area, and what each cluster adds to its error [clusters]."""
+    v10, v01 = placements(scores, positives)
+    area = float(v10.mean())
+    parts = np.empty(len(scores))
+    parts[positives] = (v10 - area) / len(v10)
+    parts[~positives] = (v01 - area) / len(v01)
+    return area, np.bincount(clusters, weights=parts).astype(np.float64)
+
+
+def _clustered(reference: tuple[float, Float64], candidate: tuple[float, Float64]) -> Delong:
+    (a, r), (b, c) = reference, candidate
+    factor = len(r) / (len(r) - 1)
+    return Delong(a, b, factor * float(r @ r), factor * float(c @ c), factor * float(r @ c))
 
 
 def _drawn(both: tuple[Areas, ...], groups: Int64, resamples: int, seed: int) -> tuple[Float64, Float64] | None:
@@ -221,10 +259,14 @@ def _resampled(name: str, reference: float, candidate: float, values: tuple[Floa
 def _by_delong(name: str, found: Delong | None, alpha: float) -> AucRow:
     if found is None:
         return AucRow(name, method="DeLong", reason="too_few_images")
+    return _row_of(name, found, alpha, "DeLong")
+
+
+def _row_of(name: str, found: Delong, alpha: float, method: str) -> AucRow:
     limits = (
         logit_interval(found.reference, found.var_reference, alpha),
         logit_interval(found.candidate, found.var_candidate, alpha),
         found.difference_interval(alpha),
     )
     reason = "degenerate" if any(one is None for one in limits) else None
-    return AucRow(name, found.reference, found.candidate, *limits, p=found.p, method="DeLong", reason=reason)
+    return AucRow(name, found.reference, found.candidate, *limits, p=found.p, method=method, reason=reason)

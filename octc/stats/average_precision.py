@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from octc.stats.cluster_bootstrap import cluster_index, percentile_interval
+from octc.stats.cluster_bootstrap import clusters_of, percentile_interval
 from octc.stats.metrics import Int64
 from octc.stats.multilabel import Eyes, mean_ap
 from octc.stats.proportions import Interval
@@ -19,8 +19,7 @@ RESAMPLES, SEED = 2000, 0
 
 def _resampled(patients: Sequence[str | None], resamples: int, seed: int) -> list[Int64]:
     """Rows of eyes [..] of each resample: patients drawn with replacement, each with all its eyes."""
-    clusters = cluster_index(patients)
-    groups = np.arange(len(patients)) if clusters is None else clusters
+    groups = clusters_of(patients)
     members = [np.flatnonzero(groups == g) for g in range(int(groups.max()) + 1)]
     rng = np.random.Generator(np.random.PCG64(seed))
     return [np.concatenate([members[g] for g in rng.integers(0, len(members), len(members))]) for _ in range(resamples)]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from octc.stats.metrics import Bool, Float64, Int64
 from octc.stats.proportions import Interval, tango_interval
@@ -14,7 +15,10 @@ from octc.stats.proportions import Interval, tango_interval
 ENOUGH = 20  # patients with a discordant image, from which on the observed design effect is trusted
 LEAST_BOOTSTRAP = 5  # patients with a discordant image, below which the bootstrap is degenerate
 DEFAULT_ICC = 0.5
-CHUNK = 500  # resamples drawn at once
+CHUNK = 500  # resamples drawn at once, fewer where there are many clusters
+BLOCK = 2_000_000  # draws at once
+MANY = 20_000  # clusters, above which equal ones are drawn by their number, and others pooled
+POOLS = 5_000
 GENERATOR = "numpy.random.PCG64"
 
 
@@ -26,6 +30,24 @@ def cluster_index(patients: Sequence[str | None]) -> Int64 | None:
     return np.array([names.setdefault(i if p is None else p, len(names)) for i, p in enumerate(patients)], np.int64)
 
 
+def clusters_of(patients: Sequence[str | None]) -> Int64:
+    """Cluster number of each image; an image without patient is its own."""
+    index = cluster_index(patients)
+    return np.arange(len(patients)) if index is None else index
+
+
+def dense_index(clusters: npt.ArrayLike) -> Int64:
+    """Clusters [n], any numbers, as numbers from 0 on."""
+    return np.unique(clusters, return_inverse=True)[1].astype(np.int64)
+
+
+def patient_means(values: npt.ArrayLike, clusters: Int64) -> Float64:
+    """Mean of the values [n] of each patient, in the order of `clusters` [n] (any numbers)."""
+    dense = dense_index(clusters)
+    out: Float64 = np.bincount(dense, weights=np.asarray(values, np.float64)) / np.bincount(dense)
+    return out
+
+
 def named_images(patients: Sequence[str | None]) -> Bool:
     """Which images have a patient that is known."""
     return np.array([patient is not None for patient in patients], np.bool_)
@@ -35,6 +57,17 @@ def mean_cluster_size(clusters: Int64) -> float:
     """Sum of squared cluster sizes over n: the size of the cluster that an image of the set lies in, on average."""
     sizes = np.bincount(clusters)
     return float((sizes.astype(np.float64) ** 2).sum() / len(clusters))
+
+
+def standard_error(values: Float64, groups: Int64) -> float:
+    """Of the mean of values [n], by the sandwich variance over groups [n]; 0 where nothing varies between them (or of one).
+
+    With G groups and r the residuals about the mean: sqrt(G / (G - 1) * sum over groups of (sum of r)^2) / n, the
+    cluster-robust variance of a mean (Cameron and Miller 2015, A Practitioner's Guide to Cluster-Robust Inference, section II).
+    """
+    sums = np.bincount(dense_index(groups), values - values.mean())
+    count = len(sums)
+    return 0.0 if count < 2 else float(np.sqrt(count / (count - 1) * (sums**2).sum()) / len(values))
 
 
 @dataclass(frozen=True)
@@ -108,19 +141,44 @@ def design_effect(lost: Bool, gained: Bool, clusters: Int64, icc: float) -> tupl
 
 
 def resampled_weights(clusters: int, resamples: int, seed: int) -> Iterator[Float64]:
-    """How often each cluster is drawn, in blocks [<= CHUNK, clusters]: `clusters` draws with replacement a resample."""
+    """How often each cluster is drawn, in blocks [<= CHUNK, clusters]: `clusters` draws with replacement a resample.
+
+    The draws do not depend on the size of a block.
+    """
     rng = np.random.Generator(np.random.PCG64(seed))
-    for start in range(0, resamples, CHUNK):
-        rows = min(CHUNK, resamples - start)
-        draws = rng.integers(0, clusters, size=(rows, clusters))
-        flat = (draws + np.arange(rows)[:, None] * clusters).ravel()
-        yield np.bincount(flat, minlength=rows * clusters).reshape(rows, clusters).astype(np.float64)
+    step = min(CHUNK, max(1, BLOCK // clusters))
+    for start in range(0, resamples, step):
+        rows = min(step, resamples - start)
+        weights = np.empty((rows, clusters))
+        for weight, draws in zip(weights, rng.integers(0, clusters, size=(rows, clusters)), strict=True):
+            weight[:] = np.bincount(draws, minlength=clusters)
+        yield weights
 
 
 def percentile_interval(values: Float64, alpha: float) -> Interval:
     """Percentile interval by the inverted empirical distribution function."""
     low, high = np.quantile(values, [alpha / 2, 1 - alpha / 2], method="inverted_cdf")
     return float(low), float(high)
+
+
+def pooled(groups: Int64, seed: int) -> Int64:
+    """Clusters [n] as at most POOLS groups of whole clusters, dealt at random, where there are more than MANY.
+
+    Independent patients that are pooled are independent still: the spread of a resampled sum stays (its error is about
+    1 % with 5,000 groups), the cost of a resample does not grow with the set.
+    """
+    clusters = int(groups.max()) + 1
+    if clusters <= MANY:
+        return groups
+    dealt = np.random.Generator(np.random.PCG64(seed)).permutation(clusters) % POOLS
+    return dealt[groups].astype(np.int64)
+
+
+def _drawn_kinds(sums: Float64, resamples: int, seed: int) -> tuple[Float64, Float64]:
+    """Different rows of `sums`, and how often each is drawn [resamples, rows]: clusters that are alike need no names."""
+    kinds, counts = np.unique(sums, axis=0, return_counts=True)
+    rng = np.random.Generator(np.random.PCG64(seed))
+    return kinds, rng.multinomial(len(sums), counts / len(sums), size=resamples).astype(np.float64)
 
 
 def bootstrap_sums(sums: Float64, statistic: Callable[[Float64], Float64], resamples: int, seed: int) -> Float64:
@@ -137,6 +195,11 @@ def difference_bootstrap(lost: Bool, gained: Bool, clusters: Int64, resamples: i
     """Bootstrap values [resamples] of the paired difference: ratio of sums over patients drawn with replacement."""
     x = np.bincount(clusters, weights=gained.astype(np.float64) - lost)
     sums = np.stack([x, np.bincount(clusters).astype(np.float64)], axis=1)
+    if len(sums) > MANY:
+        kinds, drawn = _drawn_kinds(sums, resamples, seed)
+        total = drawn @ kinds
+        out: Float64 = total[:, 0] / total[:, 1]
+        return out
     return bootstrap_sums(sums, lambda total: total[:, 0] / total[:, 1], resamples, seed)
 
 
@@ -159,7 +222,7 @@ def paired(
     plain = tango_interval(n, b, c, alpha)
     if clusters is None:
         return Paired(n, b, c, None, None, None, None, None, 1.0, plain, None, None, "no_patients", plain, "tango")
-    dense = np.unique(clusters, return_inverse=True)[1].astype(np.int64)
+    dense = dense_index(clusters)
     k = int(dense.max()) + 1
     observed, planned, deff, hit = design_effect(lost, gained, dense, icc)
     people = k if named is None else len(np.unique(dense[named]))

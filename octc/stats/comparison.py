@@ -6,7 +6,7 @@ All proportions, differences and intervals here are fractions; reports turn them
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,11 +33,14 @@ from octc.stats.metrics import (
     nll_scores,
     top_two_margin,
 )
+from octc.stats.planned_power import Plan, discordance_of, icc_of, make_plan
 from octc.stats.power import needed_n, smallest_n
 from octc.stats.proportions import Interval, holm, mcnemar_midp, p_non_inferior, wilson
 from octc.stats.temperature import Temperature
-from octc.stats.test_plan import ParityOptions, Plan, discordance_of, icc_of, make_plan
+from octc.stats.test_plan import ParityOptions
 
+SCORES, ANSWERS, RIGHT = "scores", "answers", "right"  # what is known of a model: scores, answers alone, right or wrong alone
+MOST_FLIPS = 10_000  # that a comparison names
 Logits = npt.NDArray[np.float32]
 AnyLogits = npt.NDArray[np.floating[Any]]
 
@@ -70,6 +73,7 @@ class Comparison:
     temperatures: of the validation set, where they were given; after_temperature: calibration after each model's own
     one (the figures of
     `calibration`, which are as shipped, where its temperature is 1).
+    form: SCORES, ANSWERS (nothing is known of calibration and areas, which are empty) or RIGHT (no classes either).
     """
 
     classes: tuple[str, ...]
@@ -89,6 +93,7 @@ class Comparison:
     auc: tuple[AucRow, ...]
     temperatures: dict[str, Temperature]
     after_temperature: dict[str, dict[str, float]]
+    form: str = SCORES
 
     def hits(self, model: str) -> int:
         """Images that "reference" or "candidate" gets right."""
@@ -154,7 +159,7 @@ def _agreement(
     kl = kl_scores(r.logs, c.logs)
     distances = logit_distances(*raw)
     margins = top_two_margin(r.scores), top_two_margin(c.scores)
-    flips = [
+    flips: list[dict[str, Any]] = [
         {
             "id": ids[i],
             "label": classes[int(labels[i])],
@@ -163,7 +168,7 @@ def _agreement(
             "margin_reference": float(margins[0][i]),
             "margin_candidate": float(margins[1][i]),
         }
-        for i in np.flatnonzero(~same).tolist()
+        for i in np.flatnonzero(~same)[:MOST_FLIPS].tolist()
     ]
     limit = None if near is None or raw[0].shape[1] > 1 else 2 * near * distances["s"]
     return {
@@ -172,7 +177,7 @@ def _agreement(
         "wilson": wilson(int(same.sum()), len(same), alpha),
         "flips": flips,
         "near_tie_limit": limit,
-        "near_tie_flips": None if limit is None else sum(flip["margin_reference"] < limit for flip in flips),
+        "near_tie_flips": None if limit is None else int((margins[0][~same] < limit).sum()),
         "kl_mean": float(kl.mean()),
         "kl_p95": float(np.quantile(kl, 0.95)),
         "kl_max": float(kl.max()),
@@ -240,12 +245,14 @@ class Known:
         near: tolerance (docs/parity.md, section 13) as a share of `s`; flips with a margin below twice that are near ties.
         temperatures: of "reference" and "candidate", fitted on the validation set to these very artifacts.
         folded: temperatures that stand in the heads already (reference, candidate); logits are compared without them.
+        form: whether the logits are SCORES, or stand for ANSWERS, or for RIGHT (and wrong).
     """
 
     select: Mapping[str, Any] | None = None
     near: float | None = None
     temperatures: Mapping[str, Temperature] = field(default_factory=dict)
     folded: tuple[float, float] = (1.0, 1.0)
+    form: str = SCORES
 
 
 def compare_logits(
@@ -274,7 +281,8 @@ def compare_logits(
     order = np.argsort(np.asarray(ids), kind="stable")  # resampling numbers patients as they come
     ids, patients = [ids[i] for i in order], [patients[i] for i in order]
     true, reference, candidate = np.asarray(labels, np.int64)[order], reference[order], candidate[order]
-    r, c = outcome_of(reference), outcome_of(candidate)
+    scored = known.form == SCORES
+    r, c = (replace(outcome_of(logits), scored=scored) for logits in (reference, candidate))
     clusters, named = cluster_index(patients), named_images(patients)
     size = None if clusters is None else mean_cluster_size(clusters)
     right_r, right_c = r.predictions == true, c.predictions == true
@@ -304,21 +312,37 @@ def compare_logits(
         per_class=_classes(true, r, c, clusters, named, classes, options, select),
         matrices={name: table.tolist() for name, table in matrices.items()},
         figures={name: metrics_of(table, find_normal(classes)) for name, table in matrices.items()},
-        calibration=calibration,
+        calibration=calibration if scored else {},
         intervals=metric_intervals(
-            ids, true, clusters, models, len(classes), alpha=options.alpha, resamples=options.bootstrap, seed=options.seed
+            ids,
+            true,
+            clusters,
+            models,
+            len(classes),
+            alpha=options.alpha,
+            resamples=options.bootstrap,
+            seed=options.seed,
         ),
-        agreement=_agreement(
-            ids, true, r, c, _unfolded(reference, candidate, known.folded), known.near, options.alpha, classes
-        ),
+        agreement=_agreement(ids, true, r, c, _unfolded(reference, candidate, known.folded), known.near, options.alpha, classes)
+        | ({} if scored else dict.fromkeys(OF_SCORES)),
         plan=make_plan(len(true), size, options, select),
-        auc=compare_areas(true, clusters, (r, c), classes, alpha=options.alpha, resamples=options.bootstrap, seed=options.seed),
+        auc=compare_areas(true, clusters, (r, c), classes, alpha=options.alpha, resamples=options.bootstrap, seed=options.seed)
+        if scored
+        else (),
         temperatures=fitted,
         after_temperature={
             name: _with_temperature(logits, fitted[name].value, true, ids) or calibration[name]
             for name, logits in (("reference", reference), ("candidate", candidate))
         },
+        form=known.form,
     )
+
+
+# what an agreement holds of scores
+OF_SCORES = (
+    "near_tie_limit", "near_tie_flips", "kl_mean", "kl_p95", "kl_max",
+    "dlogit_max", "dlogit_p99", "dlogit_mean", "dlogit_centred_max", "s",
+)  # fmt: skip
 
 
 def _check_reference(labels: Int64, reference: Outcome, alpha: float) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from octc.stats.cluster_bootstrap import bootstrap_sums, percentile_interval
+from octc.stats.cluster_bootstrap import bootstrap_sums, dense_index, percentile_interval
 from octc.stats.metrics import ClassMetrics, Float64, Int64, Metrics, confusion_matrix, find_normal, metrics_of
 from octc.stats.proportions import Interval
 
@@ -84,7 +84,7 @@ def bootstrap_figures(
         labels, predictions, clusters: [n]; clusters as `octc.stats.cluster_bootstrap.cluster_index` gives them.
     """
     count = len(classes)
-    dense = np.unique(clusters, return_inverse=True)[1]
+    dense = dense_index(clusters)
     sums = np.zeros((int(dense.max()) + 1, count * count))
     np.add.at(sums, (dense, labels * count + predictions), 1.0)
     names = (*NAMES, *(f"sensitivity {name}" for name in classes))

@@ -144,7 +144,9 @@ def combine_views(logits: npt.ArrayLike) -> tuple[Float64, Float64]:
 
 def confidence_order(confidence: npt.ArrayLike, ids: Sequence[str]) -> Int64:
     """Images sorted by (confidence, id): the order in which equal-mass bins are cut, the same on every machine."""
-    rank = np.argsort(np.argsort(np.asarray(ids), kind="stable"), kind="stable")
+    names = np.asarray(ids)
+    sorted_already = bool((names[1:] >= names[:-1]).all())
+    rank = np.arange(len(names)) if sorted_already else np.argsort(np.argsort(names, kind="stable"), kind="stable")
     return np.lexsort((rank, np.asarray(confidence, np.float64))).astype(np.int64)
 
 

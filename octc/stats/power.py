@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.special import bdtrc, gammaln, xlog1py, xlogy
 
+from octc.core.optional import need
 from octc.stats.metrics import Float64, Int64
 from octc.stats.proportions import tango_variance, wilson_upper, z_of
 
@@ -29,7 +29,9 @@ def planned_discordance(discordant: int | None, n: int = 0) -> float:
 
 
 def _log_binomial(n: int, k: Int64, p: float) -> Float64:
-    out: Float64 = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1) + xlogy(k, p) + xlog1py(n - k, -p)
+    special = need("scipy.special")
+    out: Float64 = special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(n - k + 1)
+    out += special.xlogy(k, p) + special.xlog1py(n - k, -p)
     return out
 
 
@@ -57,7 +59,8 @@ def exact_power(n: int, discordance: float, margin: float, alpha: float = 0.05, 
         half = (low + high) // 2
         good = _passes(n, total, np.minimum(half, total), margin, z) & (half <= total)
         low, high = np.where(good, low, np.minimum(half + 1, high)), np.where(good, half, high)
-    tail = np.where(low <= 0, 1.0, bdtrc(np.maximum(low - 1, 0).astype(np.float64), np.maximum(total, 1), share))
+    beyond = need("scipy.special").bdtrc(np.maximum(low - 1, 0).astype(np.float64), np.maximum(total, 1), share)
+    tail = np.where(low <= 0, 1.0, beyond)
     tail = np.where(low > total, 0.0, tail)
     return float(np.minimum(1.0, (np.exp(_log_binomial(n, total, discordance)) * tail).sum()))
 

@@ -8,21 +8,26 @@ Proportions and differences are fractions. `lost` (regressed) counts images that
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import brentq
-from scipy.special import bdtr, ndtr, ndtri
 
 from octc.stats.metrics import Float64
+from octc.stats.test_plan import TIERS
 
 Interval = tuple[float, float]
 
 
 def z_of(alpha: float) -> float:
     """Two-sided normal quantile: 1.959964 for 0.05."""
-    return float(ndtri(1 - alpha / 2))
+    return NormalDist().inv_cdf(1 - alpha / 2)
+
+
+def normal_cdf(z: float) -> float:
+    """P(Z <= z) of the standard normal distribution, exact far below 0 too."""
+    return math.erfc(-z / math.sqrt(2)) / 2
 
 
 def wilson(hits: float, n: float, alpha: float = 0.05) -> Interval | None:
@@ -42,10 +47,26 @@ def wilson_upper(hits: float, n: float, level: float) -> float:
     return 1.0 if limits is None else limits[1]
 
 
+def half_tail(most: int, n: int) -> float:
+    """P(Bin(n, 1/2) <= most), exact but for its last rounding."""
+    term = total = 1
+    for k in range(most):
+        term = term * (n - k) // (k + 1)
+        total += term
+    return total / (1 << n)
+
+
+def _root(falling: Callable[[float], float], low: float, high: float) -> float:
+    """Where a function that is above 0 at `low` and below it at `high` crosses it: halved until the two ends are neighbours."""
+    while low < (middle := (low + high) / 2) < high:
+        low, high = (middle, high) if falling(middle) > 0 else (low, middle)
+    return middle
+
+
 def mcnemar_exact(lost: int, gained: int) -> float:
     """Two-sided exact McNemar p. Says whether a difference was seen; a large p shows nothing (McNemar 1947)."""
     n = lost + gained
-    return 1.0 if n == 0 else min(1.0, 2 * float(bdtr(min(lost, gained), n, 0.5)))
+    return 1.0 if n == 0 else min(1.0, 2 * half_tail(min(lost, gained), n))
 
 
 def mcnemar_midp(lost: int, gained: int) -> float:
@@ -85,7 +106,7 @@ def _tango_lower(n: float, lost: float, gained: float, z: float) -> float:
     top = (gained - lost) / n - 1e-12  # at the difference itself both terms may vanish
     if top <= -1 or beyond(-1.0) <= 0 or beyond(top) >= 0:
         return -1.0
-    return float(brentq(beyond, -1.0, top, xtol=1e-12, rtol=1e-14))
+    return _root(beyond, -1.0, top)
 
 
 def tango_interval(n: float, lost: float, gained: float, alpha: float = 0.05) -> Interval:
@@ -96,12 +117,12 @@ def tango_interval(n: float, lost: float, gained: float, alpha: float = 0.05) ->
 
 def p_non_inferior(n: float, lost: float, gained: float, margin: float) -> float:
     """One-sided p of "the true difference is -margin or worse"."""
-    return float(ndtr(-tango_t(n, lost, gained, -margin)))
+    return normal_cdf(-tango_t(n, lost, gained, -margin))
 
 
 def p_tost(n: float, lost: float, gained: float, margin: float) -> float:
     """Larger p of the two one-sided tests (Schuirmann 1987)."""
-    return max(p_non_inferior(n, lost, gained, margin), float(ndtr(tango_t(n, lost, gained, margin))))
+    return max(p_non_inferior(n, lost, gained, margin), normal_cdf(tango_t(n, lost, gained, margin)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -112,10 +133,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[i]))
         adjusted[i] = worst
     return adjusted
-
-
-# Accuracy tiers: the candidate keeps at least part/whole of the reference's hits, in integers.
-TIERS = {"99": (99, 100), "99.9": (999, 1000)}
 
 
 def tier_needed(reference_hits: int, tier: str) -> int:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtr
 
-from octc.stats.cluster_bootstrap import paired
+from octc.stats.cluster_bootstrap import paired, standard_error
 from octc.stats.metrics import Bool, Float64, Int64
-from octc.stats.proportions import Interval, holm
+from octc.stats.proportions import Interval, holm, normal_cdf
 from octc.stats.test_plan import ParityOptions
 
 Level = tuple[str, float]  # kind of disturbance, its level
@@ -67,13 +65,8 @@ class Robustness:
 
 def clustered_p(values: Float64, clusters: Int64 | None) -> float:
     """Two-sided p of a mean of 0, values [n], by the sandwich variance over clusters; 1 where nothing varies."""
-    groups = np.arange(len(values)) if clusters is None else np.unique(clusters, return_inverse=True)[1]
-    k, mean = int(groups.max()) + 1, float(values.mean())
-    if k == 1:
-        return 1.0
-    sums = np.bincount(groups, weights=values - mean, minlength=k)
-    error = math.sqrt(k / (k - 1) * float((sums**2).sum())) / len(values)
-    return 1.0 if error == 0 else 2 * float(ndtr(-abs(mean) / error))
+    error = standard_error(values, np.arange(len(values)) if clusters is None else clusters)
+    return 2 * normal_cdf(-abs(float(values.mean())) / error) if error else 1.0
 
 
 def robustness(

@@ -16,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from octc.core.errors import OctcError, shorten
-from octc.stats.comparison import Comparison, compare_logits, nonfinite
+from octc.stats.comparison import ANSWERS, SCORES, Comparison, Known, compare_logits, nonfinite
 from octc.stats.patients import KNOWN, patient_ids
 from octc.stats.proportions import Interval, mcnemar_midp, wilson
 from octc.stats.test_plan import ParityOptions
-from octc.stats.verdict import Verdict, judge, judge_parts
+from octc.stats.verdict import Verdict, judge
 
 SIDES = ("before", "after")
-SCORES = "give probabilities in rows that sum to 1, or one class an image"
+FORMS = "give probabilities in rows that sum to 1, or one class an image"
 FLOOR = 1e-12  # of a probability, before its logarithm
 
 
@@ -136,18 +136,17 @@ def compare_tables(
     scored = tables[0].ndim == 2
     _check_lengths(labels, tables, patients, ids)
     names = _class_names(labels, tables, classes, scored)
-    truth = _indices(labels, names, "labels")
+    truth = class_indices(labels, names, "labels")
     names_of = [str(i) for i in range(len(truth))] if ids is None else [str(one) for one in ids]
     known = [None if _missing(one) else str(one) for one in ([None] * len(truth) if patients is None else patients)]
-    scores = [_logits(table, names, side, scored) for table, side in zip(tables, SIDES, strict=True)]
+    scores = [logits_of(table, names, side, scored) for table, side in zip(tables, SIDES, strict=True)]
     for side, table in zip(SIDES, scores, strict=True):
         if bad := nonfinite(names_of, table):
             text = f"{len(bad)} rows of {side!r} are not finite: {shorten(bad)}"
-            raise OctcError("OCT-E701", text, hint=SCORES, place=side)
-    found = compare_logits(names_of, truth, known, scores[0], scores[1], names, options)
+            raise OctcError("OCT-E701", text, hint=FORMS, place=side)
+    form = Known(form=SCORES if scored else ANSWERS)
+    found = compare_logits(names_of, truth, known, scores[0], scores[1], names, options, form)
     verdict = judge(found, options)
-    if not scored:
-        verdict = _without_scores(verdict, found, options)
     return _document(found, verdict, options, known, scored)
 
 
@@ -198,7 +197,8 @@ def _class_names(
     return names
 
 
-def _indices(values: Sequence[Any], names: tuple[str, ...], where: str) -> list[int]:
+def class_indices(values: Sequence[Any], names: tuple[str, ...], where: str) -> list[int]:
+    """Classes by name or index as indices (OctcError E706 for what is neither)."""
     known = {name: k for k, name in enumerate(names)}
     found, unknown = [], set()
     for value in values:
@@ -214,23 +214,17 @@ def _indices(values: Sequence[Any], names: tuple[str, ...], where: str) -> list[
     return found
 
 
-def _logits(table: npt.NDArray[Any], names: tuple[str, ...], side: str, scored: bool) -> npt.NDArray[np.float32]:
+def logits_of(table: npt.NDArray[Any], names: tuple[str, ...], side: str, scored: bool) -> npt.NDArray[np.float32]:
     """Scores as logits [n, 1, K]: logarithms of probabilities, or one for the answer and zero for the rest."""
     if not scored:
-        chosen = _indices(table.tolist(), names, side)
+        chosen = class_indices(table.tolist(), names, side)
         return np.eye(len(names), dtype=np.float32)[chosen][:, None]
     values = np.asarray(table, np.float64)
     finite = values[np.isfinite(values).all(axis=1)]
     if finite.size and (finite.min() < -1e-6 or np.abs(finite.sum(axis=1) - 1).max() > 1e-3):
-        raise OctcError("OCT-E701", f"rows of {side!r} are no probabilities", hint=SCORES, place=side)
+        raise OctcError("OCT-E701", f"rows of {side!r} are no probabilities", hint=FORMS, place=side)
     with np.errstate(invalid="ignore"):
         return np.log(np.maximum(values, FLOOR)).astype(np.float32)[:, None]
-
-
-def _without_scores(verdict: Verdict, found: Comparison, options: ParityOptions) -> Verdict:
-    """The verdict without the rule on calibration, of which answers alone say nothing."""
-    parts = tuple(part for part in verdict.parts if part.name != "ECE")
-    return judge_parts(parts, found.pair.deciding, options, verdict.exploratory)
 
 
 def _document(

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
 
+from octc.core.optional import need
 from octc.stats.metrics import combine_views, nll_scores
 
 LOWEST, HIGHEST = 0.05, 20.0
@@ -51,7 +51,7 @@ def fit(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     """The T in [0.05, 20] with the lowest mean negative log likelihood; logits [n, K] or [n, views, K]."""
     values = np.asarray(logits, np.float64)
     views = values[:, None] if values.ndim == 2 else values
-    found = minimize_scalar(
+    found = need("scipy.optimize").minimize_scalar(
         lambda x: nll_at(views, labels, math.exp(x)),
         bounds=(math.log(LOWEST), math.log(HIGHEST)),
         method="bounded",

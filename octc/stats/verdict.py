@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from octc.stats.comparison import Comparison, Logits, compare_logits, nonfinite
+from octc.stats.comparison import RIGHT, SCORES, Comparison, Logits, compare_logits, nonfinite
 from octc.stats.power import FLOOR
 from octc.stats.proportions import tier_needed, tier_reached, wilson
 from octc.stats.test_plan import ParityOptions
@@ -74,7 +74,8 @@ def _floor_parts(comparison: Comparison, options: ParityOptions) -> Iterator[Par
     several = predicted["candidate"] > 1 or predicted["reference"] == 1
     holds = share == 1 or (several and lower > share)  # with one class in the labels a constant answer is right
     text = f"{predicted['candidate']} classes predicted, lower limit {100 * lower:.3f} %, largest class {100 * share:.3f} %"
-    yield Part("not at chance", holds, "fail", "chance_level", text, "OCT-E702")
+    if comparison.form != RIGHT:
+        yield Part("not at chance", holds, "fail", "chance_level", text, "OCT-E702")
     for tier in {"99": ("99",), "99.9": ("99", "99.9")}[options.tier]:
         text = f"{k_c} right, {tier_needed(k_r, tier)} needed ({k_r} in the reference)"
         yield Part(f"tier {tier} %", tier_reached(k_r, k_c, tier), "fail", f"tier_{tier}", text, "OCT-E703")
@@ -103,7 +104,11 @@ def _auc_parts(comparison: Comparison, options: ParityOptions) -> Iterator[Part]
     """Only where a margin was stated (docs/parity.md, section 8)."""
     if options.auc_margin is None:
         return
-    row, name, code = comparison.auc[-1], "area under the ROC curves", CODES["inconclusive"]
+    name, code = "area under the ROC curves", CODES["inconclusive"]
+    if not comparison.auc:
+        yield Part(name, False, "inconclusive", "no_scores", "no scores, and so no areas", code)
+        return
+    row = comparison.auc[-1]
     if row.difference_interval is None:
         yield Part(name, False, "inconclusive", "auc", f"no interval: {row.reason}", code)
         return
@@ -133,7 +138,7 @@ def _plan_parts(comparison: Comparison) -> Iterator[Part]:
     plan = comparison.plan
     text = f"planned power {plan.power:.3f}, at least {FLOOR:.2f} needed"
     yield Part("plan", plan.power >= FLOOR, "inconclusive", "underpowered_plan", text, CODES["inconclusive"])
-    if sum(result.n > 0 for result in comparison.per_class) == 1:
+    if comparison.form != RIGHT and sum(result.n > 0 for result in comparison.per_class) == 1:
         yield Part("labels", False, "inconclusive", "single_class", "one class only in the labels", CODES["inconclusive"])
 
 
@@ -143,12 +148,15 @@ def golden_part(ok: bool | None, detail: str = "") -> list[Part]:
 
 
 def parts_of(comparison: Comparison, options: ParityOptions) -> list[Part]:
-    """Every rule of docs/parity.md, section 4.1, in order; finiteness and golden images are the caller's."""
+    """Every rule of docs/parity.md, section 4.1, in order; finiteness and golden images are the caller's.
+
+    Answers without scores have no calibration to judge, and those of which only right or wrong is known no classes.
+    """
     return [
         *_floor_parts(comparison, options),
-        _ece_part(comparison, options),
+        *([_ece_part(comparison, options)] if comparison.form == SCORES else []),
         *_accuracy_parts(comparison, options),
-        *_class_parts(comparison, options),
+        *(_class_parts(comparison, options) if comparison.form != RIGHT else ()),
         *_auc_parts(comparison, options),
         *_plan_parts(comparison),
     ]

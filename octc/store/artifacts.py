@@ -1,8 +1,8 @@
 """The artifact: a folder that is complete by itself. Model files, artifact.json with their sums, golden.npz,
 USE.md (how to run it without octc).
 
-`verify.json`, `bench-<host>.json` and `samples/` may be added later where they are measured, and `artifact.sig.json` where it
-is signed; nothing else may lie there.
+`verify.json`, `bench-<host>.json` and `samples/` may be added later where they are measured, and `artifact.sig.json` or
+`artifact.oms.sig` where it is signed; nothing else may lie there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from octc.core.errors import OctcError
 from octc.core.faults import fault_of
-from octc.core.files import parse_json, sha256_bytes, sha256_file, write_json
+from octc.core.files import WRITER, parse_json, sha256_bytes, sha256_file, write_json
 from octc.core.targets import TARGETS
 from octc.imaging.preprocess import Preprocess
 from octc.schemas.artifact import VERSION, Manifest, TaskName
@@ -55,7 +55,10 @@ DAMAGE = (
     zlib.error,
 )
 NOT_MODEL = (GOLDEN, USAGE)  # travel with the model, and are not loaded to run it
-LATER = re.compile(r"^(verify(-device)?\.json|artifact\.sig\.json|bench-[A-Za-z0-9._-]+\.json|samples/.+)$")
+# what may be added, also while it is being written, or left half-written where the writer was killed
+LATER = re.compile(
+    rf"^((?:{WRITER.pattern})?(verify(-device)?\.json|artifact\.sig\.json|artifact\.oms\.sig|bench-[A-Za-z0-9._-]+\.json)|samples/.+)$"
+)
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,10 @@ class Artifact:
     task: str = "multiclass"
 
     def to_json(self) -> dict[str, Any]:
-        return {"schema_version": VERSION, **asdict(self)}
+        value = {"schema_version": VERSION, **asdict(self)}
+        if self.preprocess.value_range is None:  # as it was before there were any
+            del value["preprocess"]["value_range"]
+        return value
 
 
 @dataclass(frozen=True)
@@ -252,6 +258,11 @@ def _from_json(value: Any) -> Artifact:
     )
 
 
+def file_bytes(artifact: Artifact) -> int:
+    """Size of the model files."""
+    return sum(entry.bytes for name, entry in artifact.files.items() if name not in NOT_MODEL)
+
+
 def file_mib(artifact: Artifact) -> float:
     """Size of the model files, MiB."""
-    return sum(entry.bytes for name, entry in artifact.files.items() if name not in NOT_MODEL) / 2**20
+    return file_bytes(artifact) / 2**20

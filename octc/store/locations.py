@@ -5,17 +5,16 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from octc.core.errors import OctcError
 from octc.core.files import read_json
-from octc.datasets.base import Sample
-from octc.datasets.registry import DATASETS, find_root
-from octc.datasets.split import read_split
 from octc.datasets.tree import is_folder
 from octc.store.artifacts import Artifact
 from octc.store.runs import RUN, Run
 
-VARIABLE = "OCTC_DATA"  # or `data.root` of a configuration file, which is put into it
+if TYPE_CHECKING:
+    from octc.datasets.base import Sample
 
 
 def run_of(folder: Path, artifact: Artifact, run_dir: Path) -> Run | None:
@@ -46,16 +45,22 @@ def image_root(run: Run, data: str | None, environ: Mapping[str, str]) -> Path:
     a folder: which images are missing there is then the error of who reads them.
 
     Raises:
-        OctcError: E107 the run cannot be read, E230 no such folder is here.
+        OctcError: E107 the run cannot be read, E230 no such folder is here, or OCTC_DATA is asked and is no folder.
     """
+    from octc.datasets.registry import DATASETS, VARIABLE, find_root
+
     facts = run.read()
     name = str(facts.get("dataset"))
     if data:
-        return find_root(name, data, environ)
-    places = list(dict.fromkeys(_places(facts.get("data_root"), name, environ)))
+        root = find_root(name, data, environ)
+        return root if is_folder(root) else _beside(root, facts.get("data_root"), run)
     samples = _samples(run)
-    if (found := next((place for place, _ in places if _holds(place, samples)), None)) is not None:
-        return found
+    recorded = facts.get("data_root")
+    places = []
+    for place, why in _places(recorded, name, environ):  # one after another: OCTC_DATA is not asked where the run knows
+        if _holds(place, samples):
+            return place
+        places.append((place, why))
     if (found := next((place for place, _ in places if is_folder(place)), None)) is not None:
         return found
     looked = ", ".join(f"{place} ({why})" for place, why in places) or f"nowhere: set {VARIABLE}"
@@ -67,11 +72,19 @@ def image_root(run: Run, data: str | None, environ: Mapping[str, str]) -> Path:
     raise OctcError("OCT-E230", text, hint=hint, place=str(places[0][0]) if places else None, why=f"looked at {looked}")
 
 
+def _beside(table: Path, recorded: object, run: Run) -> Path:
+    """Where the images of a table lie: where the run found them, if they are there, else beside it."""
+    known = Path(recorded) if isinstance(recorded, str) else table.parent
+    return known if _holds(known, _samples(run)) else table.parent
+
+
 def _places(recorded: object, dataset: str, environ: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
+    from octc.datasets.registry import DATASETS, VARIABLE, named_root
+
     if isinstance(recorded, str) and recorded:
         yield Path(recorded), "where it was trained"
-    if environ.get(VARIABLE):
-        yield Path(environ[VARIABLE]), VARIABLE
+    if (named := named_root(environ)) is not None:
+        yield named, VARIABLE
     spec = DATASETS.get(dataset)
     if spec is not None and spec.default_root:
         yield Path(spec.default_root), f"the place of {dataset}"
@@ -79,6 +92,8 @@ def _places(recorded: object, dataset: str, environ: Mapping[str, str]) -> Itera
 
 def _samples(run: Run) -> tuple[Sample, ...]:
     """The images of the run's split; none where it cannot be read (who needs it says so)."""
+    from octc.datasets.split import read_split
+
     try:
         return tuple(sample for part in read_split(run.split).parts.values() for sample in part)
     except OctcError:
@@ -88,6 +103,6 @@ def _samples(run: Run) -> tuple[Sample, ...]:
 def _holds(place: Path, samples: tuple[Sample, ...]) -> bool:
     """Whether any image of the split lies there; a folder that may not be read holds none."""
     try:
-        return place.is_dir() and any((place / sample.path).exists() for sample in samples)
+        return place.is_dir() and any((place / sample.file).exists() for sample in samples)
     except OSError:
         return False

@@ -23,7 +23,7 @@ from typing import Any
 from octc.core.errors import OctcError
 from octc.core.faults import fault_of
 from octc.core.files import entries, read_json, remove_leftovers, started, write_bytes, write_json
-from octc.schemas.common import convert
+from octc.schemas.common import VERSION, convert
 from octc.schemas.logs import Owner
 from octc.schemas.runs import RunFile
 from octc.store.artifacts import MANIFEST
@@ -96,7 +96,14 @@ def create_run(run_dir: Path, kind: str, dataset: str, *, suffix: str = "", **fi
             write_bytes(run_dir / LAST, b"%d\n" % number)
             path = run_dir / f"r-{number:04d}-{kind}-{dataset}{suffix}"
             path.mkdir()
-        head = {"id": path.name, "kind": kind, "dataset": dataset, "created": utc_now(), "status": "running"}
+        head = {
+            "schema_version": VERSION,
+            "id": path.name,
+            "kind": kind,
+            "dataset": dataset,
+            "created": utc_now(),
+            "status": "running",
+        }
         begin_log(path, head["created"])
         write_json(path / RUN, {**head, **fields, "stages": []})
     except OSError as error:

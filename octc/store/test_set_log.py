@@ -11,15 +11,16 @@ from __future__ import annotations
 import fcntl
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from octc.core.errors import OctcError
 from octc.core.files import canonical_json, parse_json, read_json, sha256_file
 from octc.schemas.common import builtins, convert
-from octc.schemas.logs import LogHead, ReadingRow
+from octc.schemas.logs import LogHead, Reading
 
 if TYPE_CHECKING:
     from octc.datasets.split import Split
@@ -27,30 +28,8 @@ if TYPE_CHECKING:
 LOG = "test-set.jsonl"
 SCHEMA = "1.0"
 PARTS = ("test", "official")  # parts of a split that nothing may be chosen on
-PLANNED, EXPLORATORY = "planned", "exploratory"
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One row.
-
-    Attributes:
-        command: as it is typed, without `octc`. images: how many, None where an older octc did not note it.
-        artifacts: name -> sum of the manifest, or of a run's weights. options: what else made this reading what it is.
-        plan: "planned", "exploratory", or None where nothing is judged.
-    """
-
-    time_utc: str
-    command: str
-    part: str
-    images: int | None
-    split_digest: str | None
-    artifacts: dict[str, str]
-    options: dict[str, Any] = field(default_factory=dict)
-    plan: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+PLANNED: Literal["planned"] = "planned"
+EXPLORATORY: Literal["exploratory"] = "exploratory"
 
 
 @dataclass(frozen=True)
@@ -81,7 +60,7 @@ class ReadingLog:
             "uses": self.uses,
             "since": self.since,
             "complete": self.complete,
-            "rows": [one.to_json() for one in self.readings],
+            "rows": [builtins(one) for one in self.readings],
         }
 
 
@@ -113,7 +92,7 @@ def log_reading(run: Path, reading: Reading) -> ReadingLog:
             if whole != before:  # a row that was cut off while it was written: its reading never began
                 stream.truncate(len(whole))
             head = {"schema_version": SCHEMA, "log": "test set", "since": reading.time_utc, "complete": False}
-            data = (b"" if whole else _line(head)) + _line(reading.to_json())
+            data = (b"" if whole else _line(head)) + _line(builtins(reading))
             os.write(stream.fileno(), data)
             os.fsync(stream.fileno())
             return _log(run, whole + data)
@@ -132,7 +111,8 @@ def log_part(run: Path, split: Split, part: str, artifacts: Mapping[str, str], c
 def log_files(
     run: Path, paths: Iterable[Path], artifacts: Mapping[str, str], command: str, now: str, *, named: bool = False
 ) -> int:
-    """`log_reading` of those files that are test images of the run's split, by their checksums; how many there are.
+    """`log_reading` of those files that are test images of the run's split, by their checksums; how many there are. Of volumes
+    their B-scans count.
 
     Where the run holds no split, or none of them is one, nothing is logged. named: look at files only that are called as a
     test image is, so that of many others none is read twice.
@@ -142,13 +122,26 @@ def log_files(
     split = read_split(run / "split.json") if (run / "split.json").is_file() else None
     held = {} if split is None else {sample.sha256: part for part in PARTS for sample in split.parts.get(part, ())}
     if named and split is not None:
-        names = {sample.path.rpartition("/")[2] for part in PARTS for sample in split.parts.get(part, ())}
+        names = {sample.file.rpartition("/")[2] for part in PARTS for sample in split.parts.get(part, ())}
         paths = [path for path in paths if path.name in names]
-    found = Counter(held[sum_] for path in paths if held and path.is_file() and (sum_ := sha256_file(path)) in held)
+    volumes = any(sample.scan is not None for part in PARTS for sample in (split.parts.get(part, ()) if split else ()))
+    found = Counter(held[one] for path in paths if held and path.is_file() for one in _sums(path, volumes) if one in held)
     for part, count in found.items():
         assert split is not None
         log_reading(run, Reading(now, command, part, count, split.digest, dict(artifacts)))
     return sum(found.values())
+
+
+def _sums(path: Path, volumes: bool) -> Iterator[str]:
+    """The sum of a file, and those of its B-scans where test images are such."""
+    from octc.datasets.pictures import scan_digests
+    from octc.volumes.formats import format_of, read_volumes
+
+    yield sha256_file(path)
+    if volumes:
+        with suppress(OctcError):  # what cannot be read is no test image that anything can be said of
+            for volume in read_volumes(path) if format_of(path) is not None else ():
+                yield from scan_digests(volume)[1]
 
 
 def read_log(run: Path) -> ReadingLog:
@@ -181,7 +174,7 @@ def _parsed(data: bytes, path: Path) -> tuple[LogHead | None, list[Reading]]:
     try:
         lines = [parse_json(line) for line in data[: data.rfind(b"\n") + 1].decode().splitlines()]
         head = convert(lines[0], LogHead) if lines else None
-        return head, [Reading(**builtins(convert(line, ReadingRow))) for line in lines[1:]]
+        return head, [convert(line, Reading) for line in lines[1:]]
     except ValueError as error:
         raise _bad(str(error), path) from error
 

@@ -30,6 +30,9 @@ def read_verdict(folder: Path, sha256: str) -> dict[str, Any] | None:
     """What verify.json of an artifact says, or None: there is none, it is not readable, or it is about another manifest.
 
     An exploratory result that an older octc wrote under "test" is given under "exploratory".
+
+    Raises:
+        OctcError: E509 a newer octc wrote it.
     """
     try:
         value: dict[str, Any] = read_json(folder / FILE)

@@ -9,8 +9,10 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from octc.volumes.source import Source, corrupt, cut_short, moment_of
-from octc.volumes.volume import MAX_FRAME_PIXELS, MAX_FRAMES, UNKNOWN, Fact, Raw, Volume, linear
+import numpy as np
+
+from octc.volumes.source import Source, corrupt, cut_short, moment_of, stored_at
+from octc.volumes.volume import MAX_FRAME_PIXELS, MAX_FRAMES, UNKNOWN, Fact, Volume, linear
 
 NAME = "bioptigen"
 HEADER_KEY, FRAME_KEY, PIXELS_KEY = b"FRAMEHEADER", b"FRAMEDATA", b"FRAMESAMPLES"
@@ -34,9 +36,6 @@ def read(path: Path, _key: bytes | None, allow_cut: bool) -> list[Volume]:
     if len(places) < frames and not (allow_cut and places):
         raise cut_short(path, f"{len(places)} of {frames} B-scans are whole", len(places))
 
-    def stored(index: int) -> Raw:
-        return source.array("<u2", places[index], (columns, rows)).T
-
     width, height = _millimetres(fields, b"SCANLENGTH"), _millimetres(fields, b"ELSCANLENGTH")
     depth = _millimetres(fields, b"SCANDEPTH")
     pattern = PATTERNS.get(_number(fields, b"SCANTYPE"))
@@ -52,7 +51,7 @@ def read(path: Path, _key: bytes | None, allow_cut: bool) -> list[Volume]:
             columns=columns,
             dtype="uint16",
             intensity=linear(0, 65535),
-            read=stored,
+            read=stored_at(source, "<u2", places, (columns, rows), np.transpose),
             spacing=Fact((height and height / frames, depth and depth / rows, width and width / columns), "scan lengths"),
             pattern=Fact(pattern, "SCANTYPE") if pattern else Fact(),
             device=Fact("Bioptigen", "file type"),

@@ -7,12 +7,15 @@ frames, or of the object. Pixels are decoded by pydicom frame by frame; its `pix
 
 from __future__ import annotations
 
+import io
 import logging
+import re
 import struct
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,8 +25,8 @@ import numpy.typing as npt
 
 from octc.core.errors import OctcError
 from octc.core.optional import need
-from octc.imaging.preprocess import muted
-from octc.volumes.source import Source, corrupt, cut_short
+from octc.imaging.decode import muted
+from octc.volumes.source import Source, corrupt, cut_short, unsupported
 from octc.volumes.volume import (
     LEFT,
     MAX_FRAME_PIXELS,
@@ -35,6 +38,7 @@ from octc.volumes.volume import (
     Raw,
     UInt8,
     Volume,
+    as_stored,
     linear,
     patient_hash,
     to_grey,
@@ -47,7 +51,8 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
 IMPLICIT = "1.2.840.10008.1.2"
 LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
-PIXELS = (0x7FE0, 0x0010)
+PIXELS, GROUPS = (0x7FE0, 0x0010), 0x52009229  # from here on there are functional groups
+MAX_READS = 1_000_000
 NATIVE = (IMPLICIT, "1.2.840.10008.1.2.1", DEFLATED, BIG_ENDIAN)
 NOT_SCANS = {
     "1.2.840.10008.5.1.4.1.1.77.1.5.1": "a fundus photograph",
@@ -61,6 +66,7 @@ NOT_SCANS = {
 }
 SCRAMBLED_GROUP = 0x0407  # private group in which Zeiss keeps the pixels of `EX.DCM` (OCT-Converter#57, #121)
 DERIVED, INCOMPLETE = "octc: ", "incomplete"  # how octc describes what it converted
+DERIVED_GREY = re.compile(rf"^{DERIVED}[^;]*; grey ([a-z0-9-]+)")  # and by which mapping its grey was made
 DEFER = 4096  # bytes: larger values stay in the file until they are asked for
 MAX_INFLATED = 1 << 30
 MAX_SIBLINGS = 1000
@@ -83,6 +89,9 @@ class Look:
         if self.window is not None:
             shown["window"] = list(self.window)
         return shown | {name: "table" for name in ("modality", "voi") if getattr(self, name) is not None}
+
+
+PLAIN = Look()
 
 
 @dataclass(frozen=True)
@@ -168,8 +177,6 @@ class Pixels:
 
     def _same_size(self, data: bytes, index: int) -> None:
         """A compressed picture of another size than declared is refused before it is decoded."""
-        import io
-
         from PIL import Image
 
         try:
@@ -262,9 +269,39 @@ def _opened(path: Path) -> Opened:
     if opened.get("SamplesPerPixel", 1) != 1:
         what = "a colour picture under the OPT class" if kind == OPT else "a colour picture"
         raise _none(path, f"it is {what}", "give the OPT object with the B-scans")
-    if str(opened.get("PhotometricInterpretation", "")) not in ("MONOCHROME1", "MONOCHROME2"):
-        raise corrupt(path, f"photometric interpretation {opened.get('PhotometricInterpretation')!r} of one sample")
+    meant = str(opened.get("PhotometricInterpretation", ""))
+    if meant not in ("MONOCHROME1", "MONOCHROME2"):
+        if meant == "PALETTE COLOR":
+            hint = "convert it to grey: dcmdump shows what it is, dcm2img (DCMTK) or the device writes pictures"
+            raise unsupported(path, "colours of a palette (PALETTE COLOR)", hint)
+        raise corrupt(path, f"photometric interpretation {meant!r} of one sample")
     return Opened(opened, *pixels)
+
+
+class Counted(io.BufferedReader):
+    """A file of which no more than MAX_READS pieces are read: pydicom takes two for each element, and an element of 8 bytes is
+    a hundred times as many in memory."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(str(path)))  # pydicom adds text to its name
+        self.path, self.pieces = path, 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.pieces += 1
+        if self.pieces > MAX_READS:
+            raise corrupt(self.path, f"it has more than {MAX_READS // 2} elements before its pixels")
+        return super().read(size)
+
+
+def _bounded(path: Path) -> None:
+    """Refuse an object that declares too much before its functional groups are parsed, which lie behind these numbers."""
+    from pydicom.filereader import read_partial
+
+    with Counted(path) as stream:
+        head = read_partial(stream, stop_when=lambda tag, _vr, _length: tag >= GROUPS)
+    declared = int(head.get("NumberOfFrames", 1) or 1)
+    if declared > MAX_FRAMES:
+        raise corrupt(path, f"{declared} frames are declared, {MAX_FRAMES} are the limit")
 
 
 def _parsed(path: Path, syntax: str) -> tuple[Any, tuple[int, int, bool] | None]:
@@ -274,7 +311,8 @@ def _parsed(path: Path, syntax: str) -> tuple[Any, tuple[int, int, bool] | None]
     if syntax == DEFLATED:
         whole = dcmread(path)
         return whole, (0, len(whole.PixelData), False) if "PixelData" in whole else None
-    with path.open("rb") as stream:
+    _bounded(path)
+    with Counted(path) as stream:
         opened = dcmread(stream, defer_size=DEFER, stop_before_pixels=True)
         at, head = stream.tell(), stream.read(12)
     little = head[:4] == struct.pack("<2H", *PIXELS)  # the encoding as it is, which need not be what the header says
@@ -315,8 +353,11 @@ def _pixels(path: Path, opened: Opened) -> Pixels:
     if not (rows > 0 and columns > 0 and rows * columns <= MAX_FRAME_PIXELS and 0 < declared <= MAX_FRAMES):
         raise corrupt(path, f"{declared} frames of {rows} x {columns}")
     high = int(opened.get("HighBit", stored - 1))
+    words = f"{allocated} bits allocated, {stored} stored, high bit {high}"
+    if allocated in (1, 12, 32, 64) or (allocated in (8, 16) and 0 < stored < high + 1 <= allocated):
+        raise unsupported(path, words, "export it with 8 or 16 bits a pixel, from the device or with gdcmconv")
     if allocated not in (8, 16) or not 0 < stored <= allocated or high != stored - 1:
-        raise corrupt(path, f"{allocated} bits allocated, {stored} stored, high bit {high}")
+        raise corrupt(path, words)
     signed = int(opened.get("PixelRepresentation", 0)) == 1
     given = (source, syntax, rows, columns, allocated, stored, signed)
     step = rows * columns * allocated // 8
@@ -330,7 +371,8 @@ def _pixels(path: Path, opened: Opened) -> Pixels:
             raise corrupt(path, f"{declared} frames of {rows} x {columns} are declared, the pixels have {length} bytes")
         turned = opened.words and syntax == BIG_ENDIAN and allocated == 8
         if turned and step % 2:
-            raise corrupt(path, "frames of an odd number of bytes in words of the other order")
+            text = "frames of an odd number of bytes in words of the other order"
+            raise unsupported(path, text, "store it as explicit VR little endian: dcmconv +te IN OUT")
         return Pixels(*given, start, step, (), None, declared, max(0, min(declared, there // step)), turned)
     _decodable(path, syntax)
     fragments = _fragments(source, start, declared, opened)
@@ -417,8 +459,8 @@ def _concatenation(path: Path, opened: Opened) -> list[Path]:
             if stream.read(132)[128:] != b"DICM":
                 continue
         try:
-            with muted():
-                other = dcmread(sibling, stop_before_pixels=True, specific_tags=["ConcatenationUID", "InConcatenationNumber"])
+            with muted(), Counted(sibling) as counted:
+                other = dcmread(counted, stop_before_pixels=True, specific_tags=["ConcatenationUID", "InConcatenationNumber"])
         except Exception:
             continue
         if str(other.get("ConcatenationUID", "")) == uid:
@@ -623,10 +665,6 @@ def _volume(
         notes = [*notes, f"the eye is {how}"]
     notes = [*common, *notes, *gaps]
 
-    def stored(index: int) -> Raw:
-        frame = ordered[index]
-        return pixels[frame.part].read(frame.index)
-
     moment = str(opened.get("AcquisitionDateTime", "") or "")
     return Volume(
         path=path,
@@ -636,7 +674,7 @@ def _volume(
         columns=one.columns,
         dtype=("int" if one.signed else "uint") + str(one.allocated),
         intensity=_intensity(opened, one, [frame.look for frame in ordered]),
-        read=stored,
+        read=partial(_stored, tuple(pixels), tuple((frame.part, frame.index) for frame in ordered)),
         part=place[0],
         parts=place[1],
         laterality=Fact(eye, ordered[0].eye_source) if eye else Fact(),
@@ -650,7 +688,13 @@ def _volume(
         annotated={"YES": True, "NO": False}.get(str(opened.get("BurnedInAnnotation", ""))),
         patient=patient_hash(key, str(opened.get("PatientID", "")), str(opened.get("IssuerOfPatientID", ""))),
         notes=tuple(notes),
+        origins=tuple((pixels[frame.part].source.path, frame.index) for frame in ordered),
     )
+
+
+def _stored(pixels: Sequence[Pixels], places: Sequence[tuple[int, int]], index: int) -> Raw:
+    part, frame = places[index]
+    return pixels[part].read(frame)
 
 
 def _complete(
@@ -740,23 +784,37 @@ def _intensity(opened: Opened, pixels: Pixels, looks: list[Look]) -> Intensity:
         (-(1 << (pixels.stored - 1)), (1 << (pixels.stored - 1)) - 1) if pixels.signed else (0, (1 << pixels.stored) - 1)
     )
 
-    def apply(raw: Raw, index: int) -> UInt8:
-        grey = _shown(raw, looks[index], low, high)
-        grey = 255 - grey if turned else grey
-        if padding is not None:
-            grey = np.where((raw >= padding[0]) & (raw <= padding[1]), 0, grey).astype(np.uint8)
-        return grey
-
-    if not turned and padding is None and (low, high) == (0, 255) and all(look == Look() for look in looks):
-        return linear(0, 255)
+    plain = all(look == PLAIN for look in looks)
+    if not turned and padding is None and (low, high) == (0, 255) and plain:
+        derived = DERIVED_GREY.search(str(opened.get("DerivationDescription", "")))
+        return linear(0, 255) if derived is None else as_stored(derived[1])
+    shown = Shown(tuple(looks), low, high, turned, padding)
     alike = all(look.to_json() == looks[0].to_json() for look in looks)
     numbers = {**(looks[0].to_json() if alike else {"per": "frame"}), "bits": pixels.stored, "turned": turned}
-    return Intensity("dicom", apply, numbers)
+    return Intensity("dicom", shown, numbers)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The grey of frames. low, high: of the stored numbers; turned: the lowest is white; padding: what is no picture, black."""
+
+    looks: tuple[Look, ...]
+    low: int
+    high: int
+    turned: bool
+    padding: tuple[int, int] | None
+
+    def __call__(self, raw: Raw, index: int) -> UInt8:
+        grey = _shown(raw, self.looks[index], self.low, self.high)
+        grey = 255 - grey if self.turned else grey
+        if self.padding is not None:
+            grey = np.where((raw >= self.padding[0]) & (raw <= self.padding[1]), 0, grey).astype(np.uint8)
+        return grey
 
 
 def _shown(raw: Raw, look: Look, low: int, high: int) -> UInt8:
     """Stored numbers -> rescaled -> window, table or whole range -> grey."""
-    if raw.dtype == np.uint8 and look == Look() and (low, high) == (0, 255):
+    if raw.dtype == np.uint8 and look == PLAIN and (low, high) == (0, 255):
         return raw
     if look.modality is not None:
         first, table = look.modality

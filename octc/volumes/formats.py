@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from pathlib import Path
 
 from octc.core.errors import OctcError, shorten
-from octc.volumes import bioptigen, dicom, headerless, heyex_e2e, heyex_vol, heyex_xml, stacks, topcon
-from octc.volumes.source import Source, reading
+from octc.volumes.source import Source, cut_short, reading
 from octc.volumes.volume import RawShape, Volume
 
 HEAD = 4096
+COMMON = (b"\xff\xd8\xff", b"\x89PNG")  # pictures whose first bytes are no text
+DICM, HEDX = b"DICM", b"<HEDX"
+TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+NAMELESS = "the file names no patient: there is no hash of one"
 Read = Callable[[Path, bytes | None, bool], list[Volume]]
 
 
@@ -25,26 +29,35 @@ class Format:
     read: Read
 
 
-def _tiff(head: bytes, path: Path) -> bool:
-    return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") and stacks.pages(path) > 1
+@cache
+def formats() -> Mapping[str, Format]:
+    """The readers, imported where a file may be a volume: a picture needs none of them."""
+    from octc.volumes import bioptigen, dicom, heyex_e2e, heyex_vol, heyex_xml, stacks, topcon
+
+    def tiff(head: bytes, path: Path) -> bool:
+        return head[:4] in TIFFS and stacks.pages(path).several
+
+    return {
+        dicom.NAME: Format("DICOM", lambda head, _: head[128:132] == DICM, dicom.read),
+        heyex_vol.NAME: Format("Heidelberg RAW export (.vol)", lambda head, _: heyex_vol.is_vol(head), heyex_vol.read),
+        heyex_xml.NAME: Format("Heidelberg XML export", lambda head, _: heyex_xml.is_xml(head), heyex_xml.read),
+        heyex_e2e.NAME: Format(
+            "Heidelberg .e2e, .sdb (experimental)", lambda h, _: h[:4] == b"CMDb" and h[36:43] == b"MDbMDir", heyex_e2e.read
+        ),
+        topcon.NAME: Format("Topcon .fda, .fds", lambda head, _: head[:4] == topcon.MAGIC, topcon.read),
+        bioptigen.NAME: Format("Bioptigen .OCT", lambda head, _: bioptigen.is_bioptigen(head), bioptigen.read),
+        stacks.TIFF: Format("TIFF of several pages", tiff, stacks.read_tiff),
+        stacks.MANIFEST: Format(
+            "pictures with a manifest (volume.json)", lambda _, path: stacks.is_manifest(path), stacks.read_manifest
+        ),
+    }
 
 
-FORMATS: Mapping[str, Format] = {
-    dicom.NAME: Format("DICOM", lambda head, _: head[128:132] == b"DICM", dicom.read),
-    heyex_vol.NAME: Format("Heidelberg RAW export (.vol)", lambda head, _: heyex_vol.is_vol(head), heyex_vol.read),
-    heyex_xml.NAME: Format("Heidelberg XML export", lambda head, _: heyex_xml.is_xml(head), heyex_xml.read),
-    heyex_e2e.NAME: Format(
-        "Heidelberg .e2e, .sdb (experimental)", lambda h, _: h[:4] == b"CMDb" and h[36:43] == b"MDbMDir", heyex_e2e.read
-    ),
-    topcon.NAME: Format("Topcon .fda, .fds", lambda head, _: head[:4] == topcon.MAGIC, topcon.read),
-    bioptigen.NAME: Format("Bioptigen .OCT", lambda head, _: bioptigen.is_bioptigen(head), bioptigen.read),
-    stacks.TIFF: Format("TIFF of several pages", _tiff, stacks.read_tiff),
-    stacks.MANIFEST: Format(
-        "pictures with a manifest (volume.json)", lambda _, path: stacks.is_manifest(path), stacks.read_manifest
-    ),
-}
-# Formats without a header: asked for by an ending, and never without the user's dimensions.
-HEADERLESS = {".img": headerless.CIRRUS, ".oct": headerless.OPTOVUE}
+def _headerless() -> Mapping[str, str]:
+    """Formats without a header: asked for by an ending, and never without the user's dimensions."""
+    from octc.volumes import headerless
+
+    return {".img": headerless.CIRRUS, ".oct": headerless.OPTOVUE}
 
 
 def format_of(path: str | os.PathLike[str]) -> str | None:
@@ -55,15 +68,25 @@ def format_of(path: str | os.PathLike[str]) -> str | None:
     """
     place = Path(path)
     with reading(place):
-        head = Source(place).head(HEAD)
-        found = next((name for name, one in FORMATS.items() if one.fits(head, place)), None)
-        if found is not None or not head:
-            return found
-        return None if _is_picture(head) or head[:2] == b"PK" else HEADERLESS.get(place.suffix.lower())
+        info = place.stat()
+        return _format(os.fspath(place), info.st_mtime_ns, info.st_size)
+
+
+@lru_cache(maxsize=4096)
+def _format(path: str, _written: int, _size: int) -> str | None:
+    """Told once for a file as long as it is not written to: every door asks."""
+    place = Path(path)
+    head = Source(place).head(HEAD)
+    if head.startswith(COMMON) and head[128:132] != DICM and HEDX not in head and place.suffix != ".json":
+        return None  # before any reader is imported: none of the others begins so
+    found = next((name for name, one in formats().items() if one.fits(head, place)), None)
+    if found is not None or not head:
+        return found
+    return None if _is_picture(head) or head[:2] == b"PK" else _headerless().get(place.suffix.lower())
 
 
 def _is_picture(head: bytes) -> bool:
-    starts = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM", b"GIF8", b"RIFF")
+    starts = (*COMMON, *TIFFS, b"BM", b"GIF8", b"RIFF")
     return head.startswith(starts)
 
 
@@ -77,13 +100,13 @@ def read_volumes(
     """All volumes of a file: one eye at one time each, B-scans in order. Pixels are read when they are asked for.
 
     Args:
-        path: a file, in any format of `FORMATS`; what it is decides its content.
+        path: a file, in any format of `formats`; what it is decides its content.
         key: the site's secret, for `Volume.patient`; without one there is no hash.
         shape: dimensions and eye of a file that has no header (Zeiss `.img`, Optovue `.OCT`).
         allow_cut: take the B-scans of a file that is cut short which are whole; `Volume.complete` says so.
 
     Raises:
-        OctcError: E220 to E227 (what is wrong with the file), E901 a library for its format is not installed.
+        OctcError: E220 to E229 (what is wrong with the file), E901 a library for its format is not installed.
 
     >>> read_volumes("eye.vol")[0].laterality  # doctest: +SKIP
     Fact(value='R', source='ScanPosition')
@@ -94,13 +117,16 @@ def read_volumes(
     name = format_of(place)
     if name is None:
         raise _unknown(place)
+    from octc.volumes import headerless
+
+    known = formats()
     with reading(place):
-        if name in FORMATS and shape is not None:
-            text = f"{place.name} says its dimensions itself ({FORMATS[name].title})"
+        if name in known and shape is not None:
+            text = f"{place.name} says its dimensions itself ({known[name].title})"
             raise OctcError("OCT-E102", text, hint="leave --shape out", place="--shape")
-        if name in FORMATS:
-            return FORMATS[name].read(place, key, allow_cut)
-        return headerless.read_raw(place, name, shape, allow_cut)
+        found = known[name].read(place, key, allow_cut) if name in known else headerless.read_raw(place, name, shape, allow_cut)
+    nameless = (NAMELESS,) if key is not None else ()
+    return [replace(one, notes=(*one.notes, *nameless)) if nameless and one.patient is None else one for one in found]
 
 
 def read_volume(
@@ -133,6 +159,8 @@ def read_volume(
 
 
 def _unknown(path: Path) -> OctcError:
+    from octc.volumes import stacks
+
     with reading(path):
         head = Source(path).head(4)
     if head[:2] == b"PK":
@@ -140,8 +168,13 @@ def _unknown(path: Path) -> OctcError:
         text = f"{path.name} is a zip archive"
     elif not head:
         text, hint = f"{path.name} is empty", "copy or export it again"
+    elif head in TIFFS and stacks.pages(path).cut:
+        return cut_short(path, "its first page lies behind its end")
     elif _is_picture(head):
         text, hint = f"{path.name} is a single picture, not a volume", f"octc predict {path}"
     else:
-        text, hint = f"{path.name} is no volume of a known format", "known: " + ", ".join(one.title for one in FORMATS.values())
+        text, hint = (
+            f"{path.name} is no volume of a known format",
+            "known: " + ", ".join(one.title for one in formats().values()),
+        )
     return OctcError("OCT-E202", text, hint=hint, place=str(path))

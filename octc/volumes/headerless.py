@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from octc.core.errors import OctcError
-from octc.volumes.source import Source, cut_short
+from octc.volumes.source import Source, cut_short, stored_at
 from octc.volumes.volume import MAX_FRAME_PIXELS, MAX_FRAMES, Fact, Intensity, Raw, RawShape, UInt8, Volume, linear, to_grey
 
 CIRRUS, OPTOVUE = "zeiss-img", "optovue-oct"
@@ -55,9 +55,6 @@ def read_raw(path: Path, kind: str, shape: RawShape | None, allow_cut: bool) -> 
     if whole < frames and not (allow_cut and whole):
         raise cut_short(path, f"{whole} of {frames} B-scans are whole", whole)
 
-    def stored(index: int) -> Raw:
-        return turn(source.array("u1" if item == 1 else "<f4", index * step, stored_shape))
-
     return [
         Volume(
             path=path,
@@ -67,7 +64,7 @@ def read_raw(path: Path, kind: str, shape: RawShape | None, allow_cut: bool) -> 
             columns=columns,
             dtype="uint8" if item == 1 else "float32",
             intensity=intensity,
-            read=stored,
+            read=stored_at(source, "u1" if item == 1 else "<f4", range(0, whole * step, step), stored_shape, turn),
             laterality=Fact(shape.laterality, "the user") if shape.laterality else Fact(),
             device=Fact("Zeiss" if kind == CIRRUS else "Optovue", "the user"),
             order=Fact("file order", "order in the file"),

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 
 from octc.core.errors import OctcError
-from octc.volumes.source import Source, corrupt, cut_short, filetime, text_of
+from octc.volumes.source import Source, corrupt, cut_short, filetime, stored_at, text_of
 from octc.volumes.volume import (
     LEFT,
     MAX_FRAME_PIXELS,
@@ -23,12 +24,13 @@ from octc.volumes.volume import (
     MAX_VOLUMES,
     RIGHT,
     UNKNOWN,
+    Curve,
     Fact,
-    Intensity,
     Raw,
     UInt8,
     Volume,
     heyex_grey,
+    heyex_log,
     patient_hash,
     to_grey,
 )
@@ -43,23 +45,18 @@ PATTERNS = {1: "line", 2: "circle", 3: "volume", 4: "volume", 5: "radial"}
 EYES = {b"R": RIGHT, b"L": LEFT}
 
 
-def _grey_of_codes() -> UInt8:
+@lru_cache(maxsize=4)
+def _grey_of_codes(curve: Curve) -> UInt8:
     codes = np.arange(1 << 16)
     values = (1 + (codes & 1023) / 1024) * np.exp2((codes >> 10).astype(np.float64) - 63)
-    share = heyex_grey(values.astype(np.float32))
+    share = heyex_grey(values.astype(np.float32), curve)
     share[OUTSIDE] = 0
     return to_grey(share)
 
 
-GREY_OF_CODES = _grey_of_codes()
-
-
-def grey(raw: Raw, _index: int) -> UInt8:
+def grey(curve: Curve, raw: Raw, _index: int) -> UInt8:
     """Codes to grey; outside of the scan is black."""
-    return GREY_OF_CODES[raw]
-
-
-INTENSITY = Intensity("heyex-log", grey, {"offset": 2.44e-4, "shift": 8.3, "scale": 8.285, "outside": "black"})
+    return _grey_of_codes(curve)[raw]
 
 
 @dataclass
@@ -189,10 +186,6 @@ def _volume(source: Source, part: int, parts: int, one: Series, patient: str | N
         raise corrupt(source.path, f"B-scans of one series have several sizes: {sorted(sizes)}")
     rows, columns = next(iter(sizes))
     places = [one.images[place][0] for place in slices]
-
-    def stored(index: int) -> Raw:
-        return source.array("<u2", places[index], (rows, columns))
-
     eye = EYES.get(one.eye or b"")
     moment = filetime(one.ticks)
     expected = max(slices[-1] + 1, one.declared or 0)
@@ -210,8 +203,9 @@ def _volume(source: Source, part: int, parts: int, one: Series, patient: str | N
         rows=rows,
         columns=columns,
         dtype="uint16",
-        intensity=INTENSITY,
-        read=stored,
+        intensity=heyex_log(grey),
+        remap=partial(heyex_log, grey),
+        read=stored_at(source, "<u2", places, (rows, columns)),
         part=part,
         parts=parts,
         laterality=Fact(eye, "chunk type 3") if eye else Fact(),

@@ -6,23 +6,25 @@ octSegmentation read it. All numbers are little-endian. B-scans stand in file or
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from octc.volumes.source import Source, corrupt, cut_short, filetime, text_of
+from octc.volumes.source import Source, corrupt, cut_short, filetime, stored_at, text_of
 from octc.volumes.volume import (
     LEFT,
     MAX_FRAME_PIXELS,
     MAX_FRAMES,
     RIGHT,
     UNKNOWN,
+    Curve,
     Fact,
-    Intensity,
     Raw,
     UInt8,
     Volume,
     heyex_grey,
+    heyex_log,
     patient_hash,
     to_grey,
 )
@@ -35,14 +37,11 @@ PATTERNS = {1: "line", 2: "circle", 3: "volume", 4: "volume", 5: "radial"}
 EYES = {"OD": RIGHT, "OS": LEFT}
 
 
-def grey(raw: Raw, _index: int) -> UInt8:
+def grey(curve: Curve, raw: Raw, _index: int) -> UInt8:
     """Reflectivity to grey; outside of the scan is black."""
-    share = heyex_grey(np.where(raw == OUTSIDE, 0, raw).astype(np.float32))
+    share = heyex_grey(np.where(raw == OUTSIDE, 0, raw).astype(np.float32), curve)
     share[raw == OUTSIDE] = 0
     return to_grey(share)
-
-
-INTENSITY = Intensity("heyex-log", grey, {"offset": 2.44e-4, "shift": 8.3, "scale": 8.285, "outside": "black"})
 
 
 def is_vol(head: bytes) -> bool:
@@ -81,9 +80,6 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
     if whole < frames and not (allow_cut and whole):
         raise cut_short(path, f"{whole} of {frames} B-scans are whole", whole)
 
-    def stored(index: int) -> Raw:
-        return source.array("<f4", places[index][1], (rows, columns))
-
     quality = [float(source.numbers("<f", header + 56)[0]) for header, _ in places]
     moment = filetime(ticks)
     notes = [] if whole == frames else [f"cut short: {whole} of {frames} B-scans"]
@@ -102,8 +98,9 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
             rows=rows,
             columns=columns,
             dtype="float32",
-            intensity=INTENSITY,
-            read=stored,
+            intensity=heyex_log(grey),
+            remap=partial(heyex_log, grey),
+            read=stored_at(source, "<f4", [pixels for _, pixels in places], (rows, columns)),
             laterality=Fact(EYES[eye], "ScanPosition") if eye in EYES else Fact(),
             spacing=Fact((between, scale_z or None, scale_x or None), "Distance, ScaleZ, ScaleX"),
             pattern=Fact(PATTERNS[pattern], "ScanPattern") if pattern in PATTERNS else Fact(),

@@ -6,15 +6,17 @@ Pictures are taken by their name from the folder of the XML file, never from els
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path, PureWindowsPath
 from xml.etree import ElementTree
 
 import numpy as np
 
 from octc.core.errors import OctcError
-from octc.imaging.preprocess import read_image
+from octc.imaging.decode import read_image
 from octc.volumes.source import Source, corrupt, cut_short, moment_of
-from octc.volumes.volume import LEFT, MAX_FRAMES, RIGHT, UNKNOWN, Fact, Raw, Volume, linear, patient_hash
+from octc.volumes.stacks import grey_picture
+from octc.volumes.volume import HEYEX_EXPORT, LEFT, MAX_FRAMES, RIGHT, UNKNOWN, Fact, Volume, as_stored, patient_hash
 
 NAME = "heidelberg-xml"
 ROOT = "HEDX"
@@ -82,12 +84,6 @@ def _volume(
     first = read_image(files[there[0]]).image
     columns, rows = first.size
 
-    def stored(index: int) -> Raw:
-        picture = read_image(files[there[index]]).image
-        if picture.size != (columns, rows):
-            raise corrupt(path, f"{files[there[index]].name} is {picture.height} x {picture.width}, others {rows} x {columns}")
-        return np.asarray(picture.convert("L"))
-
     eye, moment = EYES.get(_text(series, "Laterality")), _moment(scans[0], study)
     notes = [] if eye else ["the eye is not named"]
     if len(there) < len(files):
@@ -100,8 +96,8 @@ def _volume(
         rows=rows,
         columns=columns,
         dtype="uint8",
-        intensity=linear(0, 255),
-        read=stored,
+        intensity=as_stored(HEYEX_EXPORT),
+        read=partial(grey_picture, path, tuple(files[index] for index in there), (rows, columns)),
         part=part,
         parts=parts,
         laterality=Fact(eye, "Laterality") if eye else Fact(),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,30 @@ class Source:
         """An image of numbers: [rows, columns]."""
         count = shape[0] * shape[1] * np.dtype(kind).itemsize
         return np.frombuffer(self.take(offset, count), np.dtype(kind)).reshape(shape)
+
+
+def stored_at(
+    source: Source, kind: str, places: Sequence[int], shape: tuple[int, int], turn: Callable[[Any], Any] | None = None
+) -> Callable[[int], npt.NDArray[Any]]:
+    """Reads B-scan k, `shape` numbers of a kind at places[k]; turn: how it is set upright."""
+    return partial(_stored, source, kind, tuple(places), shape, turn)
+
+
+def _stored(
+    source: Source,
+    kind: str,
+    places: Sequence[int],
+    shape: tuple[int, int],
+    turn: Callable[[Any], Any] | None,
+    index: int,
+) -> npt.NDArray[Any]:
+    found = source.array(kind, places[index], shape)
+    return found if turn is None else turn(found)
+
+
+def unsupported(path: Path, what: str, hint: str = "export it as grey pictures of 8 or 16 bits") -> OctcError:
+    """E229: a whole file of a kind that is not read."""
+    return OctcError("OCT-E229", f"{path.name} is of a kind that is not read here: {what}", hint=hint, place=str(path))
 
 
 def corrupt(path: Path, why: str) -> OctcError:

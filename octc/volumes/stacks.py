@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +15,15 @@ from PIL import Image
 
 from octc.core.errors import OctcError
 from octc.core.files import read_json, sha256_file
-from octc.imaging.preprocess import DAMAGE, Grey, grey_of, muted, read_image, tiff_doubt
-from octc.volumes.source import corrupt, cut_short
-from octc.volumes.volume import LEFT, MAX_FRAME_PIXELS, MAX_FRAMES, RIGHT, Fact, Intensity, Raw, Volume, linear
+from octc.imaging.decode import Grey, first_page, grey_of, muted, read_image, tiff_doubt
+from octc.volumes.source import Source, corrupt, cut_short, unsupported
+from octc.volumes.volume import LEFT, MAX_FRAME_PIXELS, MAX_FRAMES, RIGHT, Fact, Intensity, Raw, Volume, as_stored, linear
 
 TIFF, MANIFEST = "tiff-stack", "manifest"
 SCHEMA = "octc.volume/1"
+STRIPS, TILES = (273, 279), (324, 325)  # TIFF tags: where they begin, how long they are
+PLACED = (*STRIPS, *TILES)
+MAX_TAGS, MAX_STRIPS = 4096, 1 << 20
 FILE = "volume.json"
 
 
@@ -29,28 +35,78 @@ def _opened(path: Path, page: int = 0) -> Iterator[Image.Image]:
         yield picture
 
 
-def pages(path: Path) -> int:
-    """Pages of a TIFF; 0 for what cannot be read."""
-    try:
-        with _opened(path) as picture:
-            return int(getattr(picture, "n_frames", 1))
-    except DAMAGE:
-        return 0
+@dataclass(frozen=True)
+class Pages:
+    """Pages of a TIFF: how many are described; how many of them, from the first, are whole; whether more were to follow."""
+
+    described: int
+    whole: int
+    cut: bool
+
+    @property
+    def several(self) -> bool:
+        return self.described > 1 or (self.cut and self.described == 1 and self.whole == 1)
 
 
-def read_tiff(path: Path, _key: bytes | None, _allow_cut: bool) -> list[Volume]:
-    """The pages of a TIFF as B-scans in their order. Raises: OctcError E222."""
+def pages(path: Path) -> Pages:
+    """The chain of page directories of a TIFF (6.0, section 2; BigTIFF), and whether the strips of each lie in the file."""
+    source = Source(path)
+    at, order, big = first_page(source.head(16)), "<" if source.head(2) == b"II" else ">", b"+" in source.head(4)[2:]
+    described, whole, seen = 0, 0, set()
+    while at:
+        if at in seen or described > MAX_FRAMES:
+            break
+        seen.add(at)
+        try:
+            ends, at = _directory(source, at, order, big)
+        except OctcError as error:
+            return Pages(described, whole, error.code == "OCT-E226")
+        whole += whole == described and max(ends, default=0) <= source.size
+        described += 1
+    return Pages(described, whole, False)
+
+
+def _directory(source: Source, at: int, order: str, big: bool) -> tuple[list[int], int]:
+    """Where the strips or tiles of a page end, and where the next page is described (0: there is none)."""
+    head, step, kind = (8, 20, "Q") if big else (2, 12, "I")
+    (count,) = source.numbers(f"{order}{'Q' if big else 'H'}", at)
+    table = source.take(at + head, min(count, MAX_TAGS) * step)
+    found: dict[int, tuple[int, ...]] = {}
+    for place in range(0, len(table), step):
+        tag, form = struct.unpack(f"{order}2H", table[place : place + 4])
+        if tag in PLACED:
+            found[tag] = _values(source, table[place + 4 : place + step], order, big, form)
+    (following,) = source.numbers(f"{order}{kind}", at + head + count * step)
+    starts, sizes = (found.get(STRIPS[k], found.get(TILES[k], ())) for k in (0, 1))
+    return [start + size for start, size in zip(starts, sizes, strict=False)], int(following)
+
+
+def _values(source: Source, entry: bytes, order: str, big: bool, form: int) -> tuple[int, ...]:
+    """The numbers of a directory entry, behind its tag and type: in it, or where it points to."""
+    letter = {3: "H", 4: "I", 16: "Q"}.get(form)
+    width = 8 if big else 4
+    (count,) = struct.unpack(f"{order}{'Q' if big else 'I'}", entry[:width])
+    if letter is None or count > MAX_STRIPS:
+        return ()
+    layout = f"{order}{count}{letter}"
+    size = struct.calcsize(layout)
+    data = entry[width : width + size]
+    if size > width:
+        data = source.take(struct.unpack(f"{order}{'Q' if big else 'I'}", entry[width:])[0], size)
+    return struct.unpack(layout, data)
+
+
+def read_tiff(path: Path, _key: bytes | None, allow_cut: bool) -> list[Volume]:
+    """The pages of a TIFF as B-scans in their order. Raises: OctcError E222 E226 E229."""
+    found = pages(path)
+    count, cut = found.whole, found.cut or found.whole < found.described
+    if cut and not (allow_cut and count):
+        at_least = "at least " if found.cut else ""
+        raise cut_short(path, f"{count} of {at_least}{found.described + found.cut} pages are whole", count)
     with _opened(path) as picture:
-        count, (columns, rows), kind = int(getattr(picture, "n_frames", 1)), picture.size, _kind(picture, path)
+        (columns, rows), kind = picture.size, _kind(picture, path)
     if rows * columns > MAX_FRAME_PIXELS or count > MAX_FRAMES:
         raise corrupt(path, f"{count} pages of {rows} x {columns}")
-
-    def stored(index: int) -> Raw:
-        with _opened(path, index) as picture:
-            if picture.size != (columns, rows) or _kind(picture, path) != kind:
-                what = f"page {index} is {picture.height} x {picture.width} in mode {picture.mode}"
-                raise corrupt(path, f"{what}, the first one is {rows} x {columns} of another kind of grey")
-            return np.asarray(picture) if kind is None else kind.values(picture).astype(np.uint16)
 
     top = 255.0 if kind is None else kind.top
     return [
@@ -62,21 +118,30 @@ def read_tiff(path: Path, _key: bytes | None, _allow_cut: bool) -> list[Volume]:
             columns=columns,
             dtype="uint8" if kind is None else "uint16",
             intensity=linear(top, 0) if kind is not None and kind.white_is_0 else linear(0, top),
-            read=stored,
+            read=partial(_page, path, (rows, columns), kind),
             order=Fact("file order", "order of the pages"),
-            notes=("a TIFF says neither eye nor spacing",),
+            complete=Fact(False, "pages") if cut else Fact(),
+            notes=("a TIFF says neither eye nor spacing", *((f"cut short: {count} pages are whole",) if cut else ())),
         )
     ]
+
+
+def _page(path: Path, shape: tuple[int, int], kind: Grey | None, index: int) -> Raw:
+    with _opened(path, index) as picture:
+        if (picture.height, picture.width) != shape or _kind(picture, path) != kind:
+            what = f"page {index} is {picture.height} x {picture.width} in mode {picture.mode}"
+            raise unsupported(path, f"{what}, the first one is {shape[0]} x {shape[1]} of another kind of grey")
+        return np.asarray(picture) if kind is None else kind.values(picture).astype(np.uint16)
 
 
 def _kind(picture: Image.Image, path: Path) -> Grey | None:
     """How the numbers of a page are meant, by the rules of pictures; None for plain 8 bits. E222 for what is not read."""
     kind, doubt = grey_of(picture), tiff_doubt(picture)
     if doubt is not None:
-        raise corrupt(path, doubt)
+        raise unsupported(path, doubt)
     plain = picture.mode == "L" if kind is None else kind.kind == "u2"
     if not plain:
-        raise corrupt(path, f"pages in mode {picture.mode}; 8 or 16 bits of grey are read")
+        raise unsupported(path, f"pages in mode {picture.mode}; 8 or 16 bits of grey are read")
     return kind
 
 
@@ -107,12 +172,6 @@ def read_manifest(path: Path, _key: bytes | None, allow_cut: bool) -> list[Volum
     first = read_image(there[0][0]).image
     columns, rows = first.size
 
-    def stored(index: int) -> Raw:
-        picture = read_image(there[index][0]).image.convert("L")
-        if picture.size != (columns, rows):
-            raise corrupt(path, f"{there[index][0].name} has another size")
-        return np.asarray(picture)
-
     eye = value.get("laterality")
     spacing = value.get("spacing_mm")
     return [
@@ -124,7 +183,7 @@ def read_manifest(path: Path, _key: bytes | None, allow_cut: bool) -> list[Volum
             columns=columns,
             dtype="uint8",
             intensity=_as_written(value.get("intensity")),
-            read=stored,
+            read=partial(grey_picture, path, tuple(file for file, _ in there), (rows, columns)),
             experimental=value.get("experimental") is True,
             laterality=_said(eye if eye in (RIGHT, LEFT) else None),
             spacing=_said((spacing[0], spacing[1], spacing[2]) if isinstance(spacing, list) and len(spacing) == 3 else None),
@@ -140,6 +199,15 @@ def read_manifest(path: Path, _key: bytes | None, allow_cut: bool) -> list[Volum
     ]
 
 
+def grey_picture(path: Path, files: Sequence[Path], shape: tuple[int, int], index: int) -> Raw:
+    """B-scan k of a volume whose B-scans are pictures, named by the file at `path`: uint8 of `shape`."""
+    picture = read_image(files[index]).image.convert("L")
+    if (picture.height, picture.width) != shape:
+        what = f"{files[index].name} is {picture.height} x {picture.width}"
+        raise corrupt(path, f"{what}, others are {shape[0]} x {shape[1]}")
+    return np.asarray(picture)
+
+
 def _whole(said: Any, there: bool) -> Fact[bool]:
     """Whether a stack is complete: all pictures are there, and its manifest says that it was."""
     if not there or said is False:
@@ -150,7 +218,7 @@ def _whole(said: Any, there: bool) -> Fact[bool]:
 def _as_written(said: Any) -> Intensity:
     """Grey as it was mapped when the pictures were written, under that name; the pictures are not mapped again."""
     name = said.get("name") if isinstance(said, dict) else None
-    return Intensity(name, lambda raw, _index: raw, said) if isinstance(name, str) else linear(0, 255)
+    return as_stored(name, said) if isinstance(name, str) else linear(0, 255)
 
 
 def _said(value: Any) -> Fact[Any]:

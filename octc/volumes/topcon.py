@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from octc.volumes.source import Source, corrupt, cut_short, moment_of, text_of
+from octc.volumes.source import Source, corrupt, cut_short, moment_of, stored_at, text_of, unsupported
 from octc.volumes.volume import LEFT, MAX_FRAME_PIXELS, MAX_FRAMES, RIGHT, UNKNOWN, Fact, Raw, Volume, linear, patient_hash
 
 NAME = "topcon"
 MAGIC = b"FOCT"
 HEADER = 15
 MAX_CHUNKS = 10_000
+EXPORT = "export it as DICOM or as pictures from the device's own program"
 # how the B-scans can be stored, the first that is there is taken; the rest of the name -> what is said of it
 JPEG, COMPENSATED, SCANNED = b"@IMG_JPEG", b"@IMG_MOT_COMP_03", b"@IMG_SCAN_03"
 STORED = {b"FDA": (JPEG, COMPENSATED, SCANNED), b"FDS": (SCANNED, COMPENSATED, JPEG)}
@@ -62,7 +64,7 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
     if found is None:
         if not whole_file:
             raise cut_short(path, "it ends before any B-scan")
-        raise corrupt(path, f"no B-scans in a form that is known (chunks: {_names(chunks)})")
+        raise unsupported(path, f"no B-scans in a form that is known (chunks: {_names(chunks)})", EXPORT)
     scans = _compressed(source, found) if found.name == JPEG else _plain(source, found)
     if not (0 < scans.whole == scans.declared or (allow_cut and scans.whole)):
         raise cut_short(path, f"{scans.whole} of {scans.declared} B-scans are whole", scans.whole)
@@ -140,15 +142,16 @@ def _compressed(source: Source, chunk: Chunk) -> Scans:
             break
         places.append((at + 4, size))
         at += 4 + size
+    read_one = partial(_decoded, source, tuple(places), (rows, columns))
+    return Scans(chunk, mode, rows, columns, frames, len(places), "uint8", 255, read_one)
 
-    def stored(index: int) -> Raw:
-        with Image.open(io.BytesIO(source.take(*places[index])), formats=("JPEG2000", "JPEG")) as picture:
-            if picture.size != (columns, rows) or picture.mode != "L":
-                what = f"B-scan {index} is {picture.height} x {picture.width} ({picture.mode})"
-                raise corrupt(source.path, f"{what}, {rows} x {columns} of 8 bits is declared")
-            return np.asarray(picture)
 
-    return Scans(chunk, mode, rows, columns, frames, len(places), "uint8", 255, stored)
+def _decoded(source: Source, places: Sequence[tuple[int, int]], shape: tuple[int, int], index: int) -> Raw:
+    with Image.open(io.BytesIO(source.take(*places[index])), formats=("JPEG2000", "JPEG")) as picture:
+        if (picture.height, picture.width) != shape or picture.mode != "L":
+            what = f"B-scan {index} is {picture.height} x {picture.width} ({picture.mode})"
+            raise corrupt(source.path, f"{what}, {shape[0]} x {shape[1]} of 8 bits is declared")
+        return np.asarray(picture)
 
 
 def _plain(source: Source, chunk: Chunk) -> Scans:
@@ -156,17 +159,16 @@ def _plain(source: Source, chunk: Chunk) -> Scans:
     mode, columns, rows, bits, frames, _, size = source.numbers("<B4IBI", chunk.offset)
     _checked(source, rows, columns, frames)
     if bits not in (8, 16):
+        if bits in (12, 32, 64):
+            raise unsupported(source.path, f"{bits} bits a pixel", EXPORT)
         raise corrupt(source.path, f"{bits} bits a pixel")
     kind = "<u2" if bits == 16 else "u1"
     step, start = rows * columns * (bits // 8), chunk.offset + 22
     if start + frames * step > chunk.offset + chunk.size or size < frames * step:
         raise corrupt(source.path, f"{frames} B-scans of {rows} x {columns} do not fit into their chunk")
     whole = max(0, min(frames, (source.size - start) // step))
-
-    def stored(index: int) -> Raw:
-        return source.array(kind, start + index * step, (rows, columns))
-
-    return Scans(chunk, mode, rows, columns, frames, whole, "uint16" if bits == 16 else "uint8", (1 << bits) - 1, stored)
+    read_one = stored_at(source, kind, range(start, start + whole * step, step), (rows, columns))
+    return Scans(chunk, mode, rows, columns, frames, whole, "uint16" if bits == 16 else "uint8", (1 << bits) - 1, read_one)
 
 
 def _part(source: Source, chunks: dict[bytes, Chunk], name: bytes, layout: str) -> tuple[int, ...] | None:

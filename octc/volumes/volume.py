@@ -6,6 +6,7 @@ import hashlib
 import hmac
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -19,6 +20,10 @@ Raw = npt.NDArray[Any]
 T = TypeVar("T")
 UNKNOWN = "unknown"
 RIGHT, LEFT = "R", "L"
+
+Curve = tuple[float, float, float]  # offset, shift, scale of (ln(x + offset) + shift) / scale
+HEYEX: Curve = (2.44e-4, 8.3, 8.285)
+HEYEX_LOG, HEYEX_EXPORT = "heyex-log", "heyex-export"  # by octc from reflectivity, by the maker before it was written
 
 NOBODY = ("", "unknown", "anonymous", "anonymized", "anonymised", "none", "0")
 MAX_FRAMES = 10_000  # B-scans of one volume
@@ -73,7 +78,7 @@ class Volume:
     """B-scans of one eye at one time. Frames are read when they are asked for; nothing of them is kept.
 
     Attributes:
-        path: the file. format: a key of `octc.volumes.formats.FORMATS`. part: which volume of the file (from 0); parts: of
+        path: the file. format: a key of `octc.volumes.formats.formats()`. part: which volume of the file (from 0); parts: of
         how many.
         frames: number of B-scans. rows, columns: depth samples and A-scans of each, pixels. dtype: of the stored numbers.
         intensity: how they become grey. laterality: "R" or "L". spacing: mm (between B-scans, in depth, between A-scans),
@@ -83,6 +88,8 @@ class Volume:
         or an identity. quality: the maker's number for each B-scan, empty where there is none.
         notes: what a reader must know. read: stored numbers of a B-scan. others: files besides `path` that it is made of.
         lossy: whether grey was compressed with losses; annotated: whether text may be burnt into it. None: not known.
+        remap: another curve of Heidelberg's kind -> the mapping by it, where the stored numbers are reflectivity.
+        origins: of each B-scan its file and its frame in that file (from 0), where the format numbers frames; else empty.
     """
 
     path: Path
@@ -109,6 +116,14 @@ class Volume:
     lossy: bool | None = None
     annotated: bool | None = None
     others: tuple[Path, ...] = ()
+    origins: tuple[tuple[Path, int], ...] = ()
+    remap: Callable[[Curve], Intensity] | None = None
+
+    @property
+    def spatial(self) -> bool:
+        """Whether the order of the B-scans is one of places along the eye: not so of radial and circle scans, or one line."""
+        between = None if self.spacing.value is None else self.spacing.value[0]
+        return self.frames > 1 and (self.pattern.value == "volume" or (self.pattern.value is None and between is not None))
 
     @property
     def name(self) -> str:
@@ -178,21 +193,38 @@ def patient_hash(key: bytes | None, patient: str, issuer: str = "") -> str | Non
 
 def linear(low: float, high: float) -> Intensity:
     """Grey that rises from `low` (0) to `high` (255) and is held there outside."""
-
-    def apply(raw: Raw, _index: int) -> UInt8:
-        if raw.dtype == np.uint8 and (low, high) == (0, 255):
-            return raw
-        return to_grey((raw.astype(np.float64) - low) / (high - low))
-
-    return Intensity("linear", apply, {"low": low, "high": high})
+    return Intensity("linear", partial(_between, low, high), {"low": low, "high": high})
 
 
-def heyex_grey(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+def _between(low: float, high: float, raw: Raw, _index: int) -> UInt8:
+    if raw.dtype == np.uint8 and (low, high) == (0, 255):
+        return raw
+    return to_grey((raw.astype(np.float64) - low) / (high - low))
+
+
+def as_stored(name: str, numbers: Mapping[str, Any] | None = None) -> Intensity:
+    """Grey of 8 bits that was mapped before it was written, by the mapping of this name: it is not mapped again."""
+    return Intensity(name, _stored, numbers or {})
+
+
+def _stored(raw: Raw, _index: int) -> UInt8:
+    return raw
+
+
+def heyex_log(apply: Callable[[Curve, Raw, int], UInt8], curve: Curve = HEYEX) -> Intensity:
+    """Heidelberg's display curve on the stored numbers of a format, whose `apply` knows what they mean."""
+    offset, shift, scale = curve
+    numbers = {"offset": offset, "shift": shift, "scale": scale, "outside": "black"}
+    return Intensity(HEYEX_LOG, partial(apply, curve), numbers)
+
+
+def heyex_grey(values: npt.NDArray[np.float32], curve: Curve = HEYEX) -> npt.NDArray[np.float64]:
     """Heidelberg's display curve for reflectivity 0 to 1: (ln(x + 2.44e-4) + 8.3) / 8.285, 0 to 1.
 
     Source: the fit of OCT-Converter#21, within about 3 grey values of the maker's own 8-bit export.
     """
-    return (np.log(np.maximum(values, 0).astype(np.float64) + 2.44e-4) + 8.3) / 8.285
+    offset, shift, scale = curve
+    return (np.log(np.maximum(values, 0).astype(np.float64) + offset) + shift) / scale
 
 
 def to_grey(share: npt.NDArray[np.float64]) -> UInt8:

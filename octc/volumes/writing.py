@@ -193,6 +193,8 @@ def _image(made: Any, scan: Scan) -> None:
     if made.StudyDate:
         made.AcquisitionDateTime = made.StudyDate + made.StudyTime
     made.AcquisitionNumber = 1
+    # of type 1 in this IOD (PS3.3 C.8.17.7): an object that is whole is the first of one part
+    made.InConcatenationNumber, made.InConcatenationTotalNumber, made.ConcatenationFrameOffsetNumber = 1, 1, 0
     made.SamplesPerPixel, made.PhotometricInterpretation, made.PixelRepresentation = 1, "MONOCHROME2", 0
     made.Rows, made.Columns, made.NumberOfFrames = rows, columns, len(scan.frames)
     made.BitsAllocated = 8 * scan.frames[0].dtype.itemsize

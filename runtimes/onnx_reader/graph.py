@@ -50,6 +50,11 @@ def scan_onnx(path: Path) -> OnnxFacts:
         return walk_model(memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)))
 
 
+def operators_of(path: Path) -> dict[str, int]:
+    """How often each operator stands in a file, those of other domains with it before the name. Raises as `scan_onnx`."""
+    return {f"{domain}:{name}" if domain else name: count for (domain, name), count in scan_onnx(path).operators.items()}
+
+
 def convolution_precisions(path: Path) -> dict[str, int]:
     """Convolutions of a file by precision: that of their float constants, or int8. Raises as `scan_onnx`."""
     facts = scan_onnx(path)

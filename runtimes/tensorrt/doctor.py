@@ -16,10 +16,16 @@ from octc.machine.checks import Check
 from octc.machine.cpu import ROOT
 from octc.machine.jetson import read_jetson
 from octc.runtimes.tensorrt import process as trt_process
-from octc.runtimes.tensorrt.faults import APT, Fault, diagnose
+from octc.runtimes.tensorrt.faults import APT, Fault, diagnose, diagnose_all
 from octc.runtimes.tensorrt.process import dotted, trtexec_version, why_unsupported
 
-GROUP, SECONDS = "Runtimes", 10.0
+GROUP, LOG, SECONDS = "Runtimes", "Log", 10.0
+WELL = r"&&&& PASSED|^Successfully installed |Engine built in .* sec|^\[I\] Throughput"
+REPORT = (
+    "what TensorRT itself says wrongly: https://github.com/NVIDIA/TensorRT/issues (of a Jetson: "
+    "https://forums.developer.nvidia.com); what octc does: whoever maintains your copy of it; with this log and "
+    "`octc doctor --target tensorrt --json`"
+)
 NEEDED = ("tensorrt", "jetson")
 NEWER = "JetPack 6.1 or later, or TensorRT 10 or later"
 FIRST_L4T = (36, 4)  # JetPack 6.1; 6.0 and older have TensorRT 8
@@ -88,12 +94,23 @@ def ask(python: str, seconds: float = SECONDS) -> dict[str, Any]:
     return said
 
 
-def explain_log(text: str) -> Check:
-    """A line for the log of a failed installation, import or build."""
-    fault = diagnose(text)
-    if fault is None:
-        return Check(GROUP, "warning", "the log shows no failure that is known here", "report it", "OCT-E903")
-    return Check(GROUP, "problem", f"the log says: {fault.words}", fault.hint, "OCT-E410")
+def explain_log(text: str) -> list[Check]:
+    """Lines for the log of a failed installation, import or build: the verdict first, then whatever else it tells of."""
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+    faults = diagnose_all(plain)
+    if not faults and re.search(WELL, plain, re.MULTILINE):
+        return [Check(LOG, "ok", "the log ends well: no failure is in it")]
+    if not faults:
+        first = next((line for line in plain.splitlines() if re.search(r"\[E\]|\b(ERROR|Error|error|FAILED)\b", line)), None)
+        shown = "" if first is None else f"; its first error: {_first(first)}"
+        return [Check(LOG, "warning", f"the log shows no failure that is known here{shown}", REPORT, "OCT-E903")]
+    verdict, *more = [Check(LOG, "problem", _told(fault), fault.hint, "OCT-E410") for fault in faults]
+    head = f"the log says: {verdict.text}" if not more else f"the log says, first of {len(faults)}: {verdict.text}"
+    return [Check(LOG, "problem", head, verdict.hint, "OCT-E410"), *more, Check(LOG, "info", "anything else in it", REPORT)]
+
+
+def _told(fault: Fault) -> str:
+    return f"{fault.words}{f': {fault.found}' if fault.found else ''} (line {fault.line})"
 
 
 def _release(jetpack: str | None) -> list[Check]:

@@ -1,4 +1,4 @@
-"""What pip, Python, the loader, the driver and TensorRT say when an installation is broken: what it means, and a hint.
+"""What pip, Python, the loader, the driver and TensorRT say when an installation or a build fails: what it means, and a hint.
 
 Text only. The rows come from NVIDIA's own messages, from the bindings installed without their libraries (reproduced) and from
 public reports of users; the first row that matches is taken, so the particular stands before the general.
@@ -19,12 +19,21 @@ COMMAND = re.compile(r"^\W*((?:python\S* -m )?pip3? install .*index-url.*?)\s*$"
 
 @dataclass(frozen=True)
 class Fault:
-    """One kind of broken installation. patterns: searched in what was said; words: what it means; mend: what to do."""
+    """One kind of broken installation, or of build that failed.
+
+    Attributes:
+        patterns: searched in what was said. words: what it means; hint: what to do.
+        brings: faults that follow from this one: they are not told beside it.
+        line: where it was found, from 1; 0 in the table. found: what the group `name` of a pattern was (an operator, a node).
+    """
 
     id: str
     patterns: tuple[str, ...]
     words: str
     hint: str
+    brings: tuple[str, ...] = ()
+    line: int = 0
+    found: str = ""
 
 
 FAULTS = (
@@ -38,6 +47,7 @@ FAULTS = (
         ),
         "the public package index has download stubs of TensorRT's libraries only, and the download failed",
         APT,
+        ("metadata", "no wheel"),
     ),
     Fault(
         "no wheel",
@@ -95,6 +105,18 @@ FAULTS = (
         ),
         "a library of CUDA is not here",
         "pip install nvidia-cuda-runtime-cu12 (or -cu13, as TensorRT wants it), or install the CUDA toolkit",
+    ),
+    Fault(
+        "cut short",
+        (
+            "file too short",
+            "ELF load command past end of file",
+            "cannot read file data",
+            r"(libnv|tensorrt)\S*: (ELF file data encoding not|section header)",
+        ),
+        "a library is cut short: its download or copy stopped half way, or the disk was full",
+        "remove the package and install it again (df -h: is there room?); " + APT,
+        ("processor", "libraries", "two versions", "start"),
     ),
     Fault(
         "processor",
@@ -166,6 +188,7 @@ FAULTS = (
         ),
         "the driver is too old for this CUDA, or there is none",
         "nvidia-smi shows the newest CUDA of the driver: update the driver, or take TensorRT for that CUDA",
+        ("driver", "start"),
     ),
     Fault(
         "no device",
@@ -178,6 +201,7 @@ FAULTS = (
         ),
         "CUDA finds no GPU",
         "nvidia-smi; CUDA_VISIBLE_DEVICES must not be empty; in a container: docker run --gpus all",
+        ("driver", "start"),
     ),
     Fault(
         "driver",
@@ -201,15 +225,111 @@ FAULTS = (
         "another version of TensorRT: its release notes list the GPUs",
     ),
     Fault(
+        "zero-point",
+        (
+            r"[Nn]on-?zero zero[- ]?point",
+            "shiftIsAllZeros",
+            r"[Oo]nly (supports? )?symmetric quanti[sz]ation",
+            r"zero[- _]?[Pp]oint.{0,60}(must be|should be|all) (0|zero)",
+        ),
+        "a Q or DQ of the file has a zero-point other than 0: TensorRT is symmetric",
+        "octc lint FILE --fix where it is uint8 with 128; else calibrate symmetrically (octc explain E01)",
+    ),
+    Fault(
+        "FP8",
+        (
+            r"[Ff][Pp]8.{0,100}(not support|unsupported|requires?\b|no hardware|compute capability|\bSM\b|\bsm_?\d)",
+            r"(not support|unsupported|requires? SM|SM ?8\.?\d).{0,60}\b[Ff][Pp]8",
+        ),
+        "this GPU has no FP8: compute capability 8.9 and later have it, an Orin is 8.7, an A100 8.0",
+        "octc export --int8 --target tensorrt, or --fp16",
+        ("no implementation",),
+    ),
+    Fault(
+        "operator",
+        (
+            r"could not find plugin:? *(?P<name>\w+)",
+            r"No importer registered for op: *(?P<name>\w+)",
+            r"Plugin not found.{0,80}op(?:erator)?:? *(?P<name>\w+)?",
+            r"(?:UNSUPPORTED_NODE|Unsupported operator|unsupported op(?:erator)?)\W*(?P<name>[A-Z]\w+)?",
+        ),
+        "this TensorRT has no such operator or plug-in (LayerNormalization: none before 8.6, and not every build of 8.6)",
+        "TensorRT 10 (JetPack 6.1 or later); else opset 16, in which norms are written out (octc lint FILE names the rest)",
+    ),
+    Fault(
+        "no profile",
+        (
+            r"dynamic or shape inputs, but no optimization profile",
+            r"[Nn]o optimization profile has been defined",
+            r"(min|opt|max)Shapes.{0,60}(not provided|missing)",
+        ),
+        "the file has an open axis, and nobody said how large it may be",
+        "the command lines of BUILD.txt, with --minShapes, --optShapes and --maxShapes",
+    ),
+    Fault(
+        "weights elsewhere",
+        (
+            r"(Failed to open|[Cc]ould not open|cannot open|No such file).{0,120}\.(data|onnx_data|onnx\.data)\b",
+            r"[Ee]xternal (data|weights).{0,80}(not found|missing|[Ff]ailed)",
+        ),
+        "the file keeps its weights in a file of its own, which was not copied",
+        "copy FILE.onnx.data beside FILE.onnx, or export as one file",
+    ),
+    Fault(
+        "workspace",
+        (
+            r"[Ii]nsufficient (workspace|memory on requested size)",
+            r"[Tt]actic.{0,60}[Rr]equested.{0,40}[Aa]vailable",
+        ),
+        "a kernel wanted more workspace than the build may take",
+        "a larger workspace_mb in build-*.json (--memPoolSize=workspace:N of trtexec), and nothing else on the GPU",
+        ("no implementation",),
+    ),
+    Fault(
         "memory",
         (
             "[Oo]ut of memory",
             "OutOfMemory",
             "cudaErrorMemoryAllocation",
             "std::bad_alloc",
+            r"oom-kill|^\W*Killed\W*$|signal 9\b|SIGKILL",
         ),
         "memory ran out",
         "close what uses the GPU, or lower workspace_mb in build-*.json",
+        ("no implementation",),
+    ),
+    Fault(
+        "no implementation",
+        (r"Could not find any implementation for node *(?P<name>[^\s{.(\"]+)?",),
+        "no kernel of this TensorRT runs a part of the network as the file wants it",
+        "octc verify DIR --target tensorrt --on-device --allow-fallback (named layers go to float); octc lint FILE says why",
+    ),
+    Fault(
+        "timed out",
+        (r"(build|builder|trtexec).{0,40}(timed out|timeout expired)",),
+        "the build took longer than it may",
+        "opt_level 2 in build-*.json builds quicker; close what uses the GPU",
+    ),
+    Fault(
+        "DLA",
+        (r"\bDLA\b.{0,80}(not support|cannot|fall ?back|unsupported|fails?\b)", "Default DLA is enabled but"),
+        "DLA was asked for: it has no explicit INT8, and parts of the network go back to the GPU",
+        "leave --useDLACore out",
+    ),
+    Fault(
+        "typing",
+        (
+            r"[Ss]trongly.?[Tt]yped.{0,100}(flag|kINT8|kFP16|INT8|FP16|not allowed|invalid|cannot)",
+            r"(kINT8|kFP16|--int8|--fp16).{0,100}[Ss]trongly.?[Tt]yped",
+        ),
+        "precisions were asked for in a strongly typed build, in which the file alone decides",
+        "model.int8fp16.onnx without --int8 and --fp16, as BUILD.txt has it",
+    ),
+    Fault(
+        "no scales",
+        (r"[Mm]issing scale and zero-point for tensor", r"[Cc]alibrat\w+.{0,60}(failure|failed|no scaling factors)"),
+        "INT8 was asked for of a file without Q/DQ, or with half of them: those layers run in float",
+        "octc export --int8 writes explicit Q/DQ; leave --calib out",
     ),
     Fault(
         "other engine",
@@ -254,16 +374,36 @@ FAULTS = (
         "trtexec is not here",
         "on a Jetson: sudo apt install libnvinfer-bin (it lies in /usr/src/tensorrt/bin)",
     ),
+    Fault(
+        "old TensorRT",
+        (r"TensorRT[ -](version:? ?)?v?8\.\d", r"\[TensorRT v8\d{3}\]", r"TensorRT-8\.\d"),
+        "this is TensorRT 8: octc builds with 10.0 and later",
+        "JetPack 6.1 or later, or TensorRT 10 or later",
+    ),
 )
 
 
-def diagnose(text: str) -> Fault | None:
-    """The kind of broken installation that a text tells of: a pip log, a traceback, TensorRT's own words. None: unknown."""
+def diagnose_all(text: str) -> list[Fault]:
+    """Every kind of failure that a text tells of, each once, with its line: the particular before the general.
+
+    What follows from another one that is there is left out.
+    """
+    found: list[Fault] = []
     for fault in FAULTS:
-        if any(re.search(pattern, text, re.MULTILINE) for pattern in fault.patterns):
-            command = COMMAND.search(text) if fault.id in ("stubs", "metadata") else None
-            return replace(fault, hint=command[1]) if command else fault
-    return None
+        hits = [hit for pattern in fault.patterns if (hit := re.search(pattern, text, re.MULTILINE)) is not None]
+        if not hits or any(fault.id in other.brings for other in found):
+            continue
+        first = min(hits, key=re.Match.start)
+        name = next((hit["name"] for hit in hits if hit.groupdict().get("name")), "")
+        command = COMMAND.search(text) if fault.id in ("stubs", "metadata") else None
+        line = text.count("\n", 0, first.start()) + 1
+        found.append(replace(fault, line=line, found=name[:80], hint=command[1] if command else fault.hint))
+    return found
+
+
+def diagnose(text: str) -> Fault | None:
+    """The kind of failure that a text tells of: a pip log, a traceback, TensorRT's own words. None: unknown."""
+    return next(iter(diagnose_all(text)), None)
 
 
 def explained(error: OctcError, text: str) -> OctcError:

@@ -14,6 +14,7 @@ from octc.bench.parity.inference import CHUNK, image_ids, measure, measure_all, 
 from octc.core.errors import OctcError
 from octc.core.files import sha256_file
 from octc.datasets.base import Sample
+from octc.imaging.decode import Values
 from octc.imaging.preprocess import VIEWS, Float32, Preprocess, UInt8
 from tests.stand_ins import FakeRuntime
 
@@ -72,13 +73,13 @@ def test_several_models_share_one_decoding(
     samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     decoded: list[str] = []
-    read = accuracy.read_image
+    read = accuracy.read_picture
 
-    def counting(path: Path) -> object:
-        decoded.append(path.name)
-        return read(path)
+    def counting(root: Path, sample: Sample, values: Values | None) -> object:
+        decoded.append(sample.path)
+        return read(root, sample, values)
 
-    monkeypatch.setattr(accuracy, "read_image", counting)
+    monkeypatch.setattr(accuracy, "read_picture", counting)
     found = measure_all({"a": FakeRuntime(halves), "b": FakeRuntime(lambda x: -halves(x))}, PRE, samples, tmp_path)
     np.testing.assert_array_equal(found["a"], -found["b"])
     assert sorted(decoded) == [s.path for s in samples]

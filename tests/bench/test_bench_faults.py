@@ -6,21 +6,26 @@ import os
 import shutil
 import signal
 import time
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from octc.bench.timing import measure
 from octc.bench.timing.conditions import Snapshot, read_snapshot
 from octc.bench.timing.findings import find_all
 from octc.bench.timing.gates import judge
-from octc.bench.timing.process import Worker
+from octc.bench.timing.plan import Subject
+from octc.bench.timing.process import KILLED, Worker
 from octc.bench.timing.queries import in_batches
 from octc.bench.timing.render import table
 from octc.bench.timing.result import document
 from octc.bench.timing.runner import run_bench
+from octc.bench.timing.state import State
 from octc.core.errors import OctcError
+from octc.machine import memory
 from octc.machine.cpu import read_cpus, usable_threads
 from octc.machine.host import read_machine
 from octc.runtimes.golden import GoldenReport, replay
@@ -154,6 +159,23 @@ def test_worker_that_does_not_answer_is_ended(tmp_path: Path) -> None:
     assert not children()
 
 
+def test_a_worker_has_the_variables_that_spare_address_space(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("MALLOC_ARENA_MAX", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.setenv(name, "")  # so that it is as before in the end
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(memory, "space_limit_mib", lambda: 400.0)
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _name: object())  # of this process nothing changes
+    worker = Worker("onnx-fp32", tmp_path, 2, lambda log: log)
+    try:
+        until = time.monotonic() + 60  # the kernel shows a program's variables a moment after the program has begun
+        while not (found := Path(f"/proc/{worker.pid}/environ").read_bytes()) and time.monotonic() < until:
+            time.sleep(0.01)
+        given = found.split(b"\0")
+    finally:
+        worker.kill()
+    assert {b"MALLOC_ARENA_MAX=1", b"OPENBLAS_NUM_THREADS=1", b"OMP_NUM_THREADS=2"} <= set(given)
+
+
 def test_what_a_worker_refuses_is_an_error_with_its_own_code(run: Run, tmp_path: Path) -> None:
     state = new_state(run, ("onnx-fp32",), tmp_path)
     (run.artifacts / "onnx-fp32" / "model.onnx").rename(tmp_path / "away")
@@ -195,3 +217,41 @@ def test_looks_at_the_machine_are_taken_while_the_timed_part_runs(run: Run, tmp_
     assert sum(answer["durations_ns"]) <= 60e9
     assert len(looks) >= 2 + 1, "one before, one after, and some between"
     assert not children()
+
+
+def test_a_batch_that_nobody_asked_for_is_halved_where_memory_is_short(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the system does it: at 8 images the engine says that memory is short, at 4 the process is killed."""
+    opened = measure.opened
+
+    def short(state: State, subject: Subject, batch: int) -> AbstractContextManager[Worker]:
+        if batch == 8:
+            raise OctcError("OCT-E904", "memory is exhausted", hint="-")
+        if batch == 4:
+            text = f"onnx-fp32: the runtime crashed while it was measured: {KILLED}"
+            raise OctcError("OCT-E609", text, hint="-")
+        return opened(state, subject, batch)
+
+    monkeypatch.setattr(measure, "opened", short)
+    state = benched(run, ("onnx-fp32",), tmp_path / "scratch")
+    assert not state.errors
+    assert state.rows["onnx-fp32-device-2"].latency is not None
+    assert not [name for name in state.rows if name.endswith(("-8", "-4"))]
+    assert [text for text in state.warnings if "nobody asked" in text] == [
+        "onnx-fp32: memory is short for batch 8, which nobody asked for: 4 in its place",
+        "onnx-fp32: memory is short for batch 4, which nobody asked for: 2 in its place",
+    ]
+    check_schema(document(state, judge(state), find_all(state)))
+    asked = benched(run, ("onnx-fp32",), tmp_path / "asked", options=tiny_options(run, batch=8, vs="none"))
+    assert [error.code for error in asked.errors] == ["OCT-E904"]
+
+
+def test_a_network_that_answers_everything_alike_is_found(run: Run, tmp_path: Path) -> None:
+    state = benched(run, ("onnx-fp32",), tmp_path / "scratch")
+    assert not [one for one in find_all(state) if one.code == "same_answer"]
+    golden = read_golden(run.artifacts / "onnx-fp32")
+    write_golden(run.artifacts / "onnx-fp32", replace(golden, logits=np.tile(golden.logits[:1], (len(golden.logits), 1))))
+    (found,) = [one for one in find_all(state) if one.code == "same_answer"]
+    assert (found.level, found.warning) == ("warn", "OCT-W809")
+    assert "all of its 8 golden images the same answer" in found.text

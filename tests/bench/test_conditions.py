@@ -17,10 +17,10 @@ from octc.bench.timing.conditions import (
     signs,
     steal_warning,
 )
-from octc.bench.timing.footprint import rss_peak_mib
 from octc.bench.timing.power.nvml import GpuLook
 from octc.machine.host import read_machine
 from octc.machine.jetson import read_jetson
+from octc.machine.memory import rss_peak_mib
 
 LOOK = Snapshot(None, None, None, None, None)
 

@@ -26,23 +26,14 @@ from octc.cli.explain import entry_of
 from octc.core.files import sha256_file
 from octc.datasets.split import read_split
 from octc.runtimes.graph_input import GraphInput, read_graph_input
+from octc.schemas.logs import Reading
 from octc.store.find import find_artifacts
 from octc.store.runs import Run
-from octc.store.test_set_log import LOG, Reading, log_reading, read_log
+from octc.store.test_set_log import LOG, log_reading, read_log
 from octc.store.verdicts import read_verdict
-from tests.bench.verify_world import FORGIVING, make_world
+from tests.bench.verify_world import FORGIVING
 
 Said = Callable[..., "tuple[int, Any, str]"]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return make_world(tmp_path_factory.mktemp("ledger"))
-
-
-@pytest.fixture
-def run(made: Run, tmp_path: Path) -> Run:
-    return Run(Path(shutil.copytree(made.path, tmp_path / "runs" / made.id)))
 
 
 @pytest.fixture

@@ -22,15 +22,9 @@ from octc.store.artifacts import read_artifact, write_manifest
 from octc.store.runs import Run
 from octc.store.test_set_log import read_log
 from octc.store.verdicts import read_verdict
-from tests.bench.verify_world import make_world
 
 GATE = octc.Gate(margin=10, class_margin=30, plan_discordance=0.005, plan_icc=0.1, bootstrap=1000, ece_slack=0.03)
 SHORT = octc.BenchOptions(quick=True, duration="0.3s", min_queries=5, vs="none", threads=1)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return make_world(tmp_path_factory.mktemp("public"))
 
 
 @pytest.fixture

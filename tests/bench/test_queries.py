@@ -22,7 +22,8 @@ from octc.bench.timing.queries import (
     tensors,
 )
 from octc.core.errors import OctcError
-from octc.imaging.preprocess import Float32, Preprocess, UInt8, decode_image
+from octc.imaging.decode import decode_image
+from octc.imaging.preprocess import Float32, Preprocess, UInt8
 from octc.stats.metrics import softmax
 from octc.store.find import Found, find_artifacts
 from octc.store.runs import Run

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import numpy as np
 import pytest
 
@@ -23,20 +21,10 @@ from octc.datasets.split import read_split
 from octc.runtimes.layers import layer_gaps, suspects
 from octc.stats.temperature import LEAST_IMAGES
 from octc.store.runs import Run
-from tests.bench.verify_world import FORGIVING, change_constants, make_world, read_unchecked
+from tests.bench.verify_world import FORGIVING, change_constants, read_unchecked
+from tests.schema_checks import validate
 
 Said = Callable[..., "tuple[int, Any]"]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return make_world(tmp_path_factory.mktemp("verify"))
-
-
-@pytest.fixture
-def run(made: Run, tmp_path: Path) -> Run:
-    """A copy that a test may spoil; the pictures are shared."""
-    return Run(Path(shutil.copytree(made.path, tmp_path / "runs" / made.id)))
 
 
 @pytest.fixture
@@ -47,7 +35,7 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     def verify(*words: str) -> tuple[int, Any]:
         code = main(["verify", *words, *FORGIVING, "--json"])
         document = json.loads(capsys.readouterr().out)
-        jsonschema.validate(document, schema_of("verify"))
+        validate(document, schema_of("verify"))
         return code, document
 
     return verify

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import numpy as np
 import pytest
 
+from octc.bench.parity.fleet import read_fleet
 from octc.cli._app.main import main
 from octc.cli.json_schema import schema_of
 from octc.core.errors import OctcError
@@ -21,6 +21,7 @@ from octc.store.artifacts import write_manifest
 from octc.store.runs import Run
 from octc.store.verdicts import read_verdict
 from tests.bench.verify_world import change_constants, make_world, read_unchecked
+from tests.schema_checks import validate
 
 Ran = Callable[..., "tuple[int, str, str]"]
 MARGIN = ("--margin", "10")
@@ -51,12 +52,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = make_world(tmp_path_factory.mktemp("several"))
     as_several(run)
     return run
-
-
-@pytest.fixture
-def run(made: Run, tmp_path: Path) -> Run:
-    """A copy that a test may spoil; the pictures are shared."""
-    return Run(Path(shutil.copytree(made.path, tmp_path / "runs" / made.id)))
 
 
 @pytest.fixture
@@ -97,7 +92,7 @@ def test_more_words_show_every_rule_and_class(run: Run, ran: Ran) -> None:
 def test_the_document_fits_its_schema_and_is_kept_beside_the_artifact(run: Run, ran: Ran) -> None:
     code, out, _ = ran("verify", *MARGIN, "--json")
     document = json.loads(out)
-    jsonschema.validate(document, schema_of("verify"))
+    validate(document, schema_of("verify"))
     (one,) = document["data"]["artifacts"]
     found = one["decisions"]
     assert (code, one["task"], one["reference"], one["against"]) == (0, "multilabel", "onnx-fp32", "fp32")
@@ -133,3 +128,33 @@ def test_a_damaged_layer_fails_and_is_named(run: Run, ran: Ran) -> None:
 def test_what_is_not_defined_for_several_labels_is_refused(run: Run, ran: Ran, words: tuple[str, ...]) -> None:
     code, _, err = ran("verify", *words)
     assert (code, "error[OCT-E104]" in err, words[0] in err) == (OctcError("OCT-E104", "", hint="").exit_code, True, True)
+
+
+def test_machines_are_put_side_by_side_by_their_findings(run: Run, ran: Ran, tmp_path: Path) -> None:
+    """A finding that is not the likeliest one counts where its threshold is crossed."""
+    found = json.loads(ran("verify", *MARGIN, "--json")[1])["data"]["artifacts"][0]
+    folder = tmp_path / "fleet"
+    folder.mkdir()
+
+    def put(host: str, own: dict[str, Any]) -> None:
+        own["machine"]["host"] = host
+        (folder / f"{host}.json").write_text(json.dumps({"command": "verify", "data": {"artifacts": [own]}}))
+
+    put("a", found)
+    logits = np.asarray(found["box"]["golden_logits"])
+    row, finding = max(
+        ((i, k) for i in range(len(logits)) for k in range(4) if logits[i, k] < 0 < logits[i].max()), key=lambda at: logits[at]
+    )
+    other = copy.deepcopy(found)
+    other["box"]["golden_logits"][row][finding] = 1e-3
+    assert logits[row].argmax() == np.asarray(other["box"]["golden_logits"])[row].argmax()
+    own = other["box"]["labels"]["predictions"][0]
+    other["box"]["labels"]["predictions"][0] = [0, *own] if own[:1] != [0] else own[1:]
+    put("b", other)
+    older = copy.deepcopy(found)
+    del older["box"]["thresholds"]
+    put("c", older)
+    rows = {one.box: one for one in read_fleet(folder).rows}
+    assert (rows["a"].golden_labels, rows["a"].labels, rows["a"].short) == (0, 0, None)
+    assert (rows["b"].golden_labels, rows["b"].labels) == (1, 1)
+    assert "verify again" in (rows["c"].short or "")

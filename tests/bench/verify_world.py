@@ -17,7 +17,8 @@ from PIL import Image
 
 from octc.datasets.layouts.folders import scan_folder
 from octc.datasets.split import Split, make_split
-from octc.imaging.preprocess import Preprocess, read_image
+from octc.imaging.decode import read_image
+from octc.imaging.preprocess import Preprocess
 from octc.runtimes.registry import open_runtime
 from octc.store.artifacts import Artifact, Golden, read_artifact, read_golden, write_golden, write_manifest
 from octc.store.runs import Run, create_run

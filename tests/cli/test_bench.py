@@ -201,7 +201,7 @@ def test_r05_restricted_affinity_of_a_real_process(run: Run, octc: Octc) -> None
 
 def test_r02_lowered_minimum_of_a_real_process(run: Run, octc: Octc) -> None:
     words = ("--vs", "none", "--batch", "1", "--duration", "0.1s", "--min-queries", "20", "--quick", "--json")
-    done = octc("bench", run.artifacts / "onnx-fp32", *words)
+    done = octc("bench", run.artifacts / "onnx-fp32", *words, process=True)
     value = json.loads(done.stdout)
     assert (done.returncode, value["status"], value["data"]["status"]) == (1, "gate_failed", "INVALID")
     assert value["error"]["code"] == "OCT-E602"

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
 from octc.cli._app.main import main
@@ -19,6 +18,7 @@ from octc.store.artifacts import MANIFEST, read_artifact
 from octc.store.runs import Run
 from octc.store.verdicts import write_verdict
 from tests.bench.test_bench_schema import EXAMPLE
+from tests.schema_checks import validate
 from tests.tiny_artifacts import shared_run
 
 Said = Callable[..., tuple[int, Any]]
@@ -46,7 +46,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> Said:
         capsys.readouterr()
         code = main(["choose", *words, "--json"])
         document = json.loads(capsys.readouterr().out)
-        jsonschema.validate(document, schema_of("choose"))
+        validate(document, schema_of("choose"))
         return code, document["data"]
 
     return call

@@ -107,7 +107,10 @@ def test_runs_of_other_images_are_refused(place: Path, said: Said) -> None:
                         (("r-0001", "r-0002", "--tta", "9"), "OCT-E104"), (("r-0001",), "OCT-E101")],
 )  # fmt: skip
 def test_what_is_not_there_is_a_mistake_of_the_command(
-    place: Path, said: Said, words: tuple[str, ...], code: str, monkeypatch: pytest.MonkeyPatch
+    place: Path,
+    said: Said,
+    words: tuple[str, ...],
+    code: str,
 ) -> None:
     exit_code, _, err = said("compare", *words, "--run-dir", str(place / "runs"))
     assert (exit_code, code in err) == (2, True), err

@@ -15,6 +15,7 @@ from PIL import Image
 from octc.datasets.synthetic.bscans import draw_phantom, write_phantoms
 
 Octc = Callable[..., "subprocess.CompletedProcess[str]"]
+HERE = True  # commands in this process (tests/conftest.py)
 OCT = Path("CellData/OCT")
 SIZE = (256, 248)
 

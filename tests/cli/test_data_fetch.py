@@ -38,7 +38,7 @@ def web() -> Iterator[Web]:
         yield web
 
 
-def test_from_an_address_to_a_data_set_that_passes_its_check(web: Web, archive: Path, tmp_path: Path, octc: Octc) -> None:
+def test_from_an_address_to_a_data_set_that_passes_its_check(web: Web, archive: Path, octc: Octc) -> None:
     page = web.put("/mirror/ZhangLabData.zip", archive.read_bytes())
     url = web.url("/mirror/ZhangLabData.zip")
     done = octc("data", "fetch", "ucsd", "--from", url, "--sha256", page.sha256)

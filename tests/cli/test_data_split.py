@@ -16,6 +16,8 @@ from octc.datasets.synthetic.bscans import write_phantoms
 from tests.conftest import Octc
 from tests.octc.neh_tree import write_neh, write_table
 
+HERE = True  # commands in this process (tests/conftest.py)
+
 IMAGES = "NEH_UT_2021RetinalOCTDataset"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from pathlib import Path
 
@@ -116,3 +117,36 @@ def test_outputs_never_fall_on_inputs_or_on_what_is_there(said: Said, clinic: Pa
         assert code == 2, (words, err)
     assert source.read_bytes() == (clinic / "both.e2e").read_bytes()
     assert (tmp_path / "folder" / "kept.txt").read_text() == "kept"
+
+
+def test_an_ending_that_says_another_format_is_refused(said: Said, clinic: Path, tmp_path: Path) -> None:
+    source = str(clinic / "both.e2e")
+    for words in (
+        ("data", "volume", source, "--sheet", str(tmp_path / "sheet.jpg")),
+        ("data", "volume", source, "--sheet", str(tmp_path / "sheet")),
+        ("data", "convert", source, "--index", "0", "-o", str(tmp_path / "eye.png")),
+        ("data", "convert", source, "--index", "0", "-o", str(tmp_path / "eye.vol")),
+        ("data", "convert", source, "--index", "0", "--to", "png", "-o", str(tmp_path / "eye.dcm")),
+    ):
+        code, _, err = said(*words)
+        assert code == 2, words
+        assert "OCT-E104" in err
+    assert list(tmp_path.iterdir()) == []
+    assert said("data", "convert", source, "--index", "0", "-o", str(tmp_path / "eye"))[0] == 0
+
+
+@pytest.mark.parametrize("name", ["both.e2e", "cube.img"])
+def test_a_volume_can_be_piped_in(said: Said, clinic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def piped() -> None:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO((clinic / name).read_bytes())))
+
+    piped()
+    if name == "cube.img":  # nothing in it says what it is, and a pipe has no ending
+        assert said("data", "volume", "-", "--shape", "3x48x64")[0] == 3
+        return
+    code, out, _ = said("data", "volume", "-", "--json")
+    assert code == 0
+    assert [one["file"] for one in json.loads(out)["data"]["volumes"]] == ["-", "-"]
+    piped()
+    assert said("data", "convert", "-", "--index", "0", "-o", str(tmp_path / "eye.dcm"))[0] == 0
+    assert read_volume(tmp_path / "eye.dcm").frames == 3

@@ -18,6 +18,7 @@ from octc.train.evaluation.outcome import evaluate, newest_evaluation, read_pred
 from tests.tiny_run import make_run, write_patterns
 
 Octc = Callable[..., "subprocess.CompletedProcess[str]"]
+HERE = True  # commands in this process (tests/conftest.py)
 
 
 @pytest.fixture(scope="module")

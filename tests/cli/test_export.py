@@ -52,7 +52,7 @@ def write_quantised(run: Run, patterns: Path, scale: float = 1.0, **facts: Any) 
 
 
 def test_the_command_of_the_readme_in_a_process_of_its_own(run: Run, octc: Any) -> None:
-    done = octc("export", "--int8", "--target", "openvino")
+    done = octc("export", "--int8", "--target", "openvino", process=True)
     assert done.returncode == 0, done.stderr
     assert f"using run {run.id} (newest successful student; choose with RUN)" in done.stderr
     assert "PTQ" in done.stderr

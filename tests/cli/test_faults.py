@@ -20,7 +20,7 @@ from octc.cli._app.main import main
 from octc.core.errors import OctcError, Several
 from octc.core.faults import FAULTS, fault_of
 from octc.core.files import write_json
-from octc.imaging.preprocess import read_image
+from octc.imaging.decode import read_image
 from octc.runtimes.base import broken
 from octc.store.artifacts import read_artifact
 from octc.store.runs import Run, create_run, owning

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnx
+import openvino
 import pytest
 import torch
 
 from octc.store.artifacts import read_artifact
+from octc.store.runs import scan_runs
 from octc.train.evaluation.assess import network_of
 from tests.cli.conftest import Said
 from tests.tiny_run import PATTERNS, SIZE, make_run, write_patterns
@@ -69,6 +74,107 @@ def test_from_an_onnx_file_to_a_judged_int8_artifact(theirs: tuple[Path, Path], 
     code, out, err = said("import", str(int8), *words, "--run", "r-0001")
     assert code == 3
     assert "another preprocessing" in err
+
+
+def quantised(file: Path, place: Path) -> Path:
+    """The INT8 file that ONNX Runtime's own tool makes of it."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        rows = iter([{"x": np.random.default_rng(0).normal(size=(1, 3, SIZE, SIZE)).astype(np.float32)} for _ in range(8)])
+
+        def get_next(self) -> Any:
+            return next(self.rows, None)
+
+    name = onnx.load(str(file)).graph.input[0].name
+    Reader.rows = iter([{name: row["x"]} for row in Reader.rows])
+    quantize_static(str(file), str(place), Reader(), quant_format=QuantFormat.QDQ, reduce_range=True, per_channel=True)
+    return place
+
+
+def with_free_batch(file: Path, place: Path) -> Path:
+    model = network_of(scan_runs(file.parent / "runs")[0])[0].eval()
+    free = ({0: torch.export.Dim("batch")},)
+    example = (torch.zeros(2, 3, SIZE, SIZE),)
+    torch.onnx.export(model, example, str(place), dynamo=True, external_data=False, verbose=False, dynamic_shapes=free)
+    return place
+
+
+def as_ir(file: Path, place: Path) -> Path:
+    openvino.save_model(openvino.Core().read_model(str(file)), str(place), compress_to_fp16=False)
+    return place
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["onnx", "openvino"])
+def test_every_command_works_on_what_was_imported_in_float_and_in_int8(
+    kind: str, theirs: tuple[Path, Path], said: Said, tmp_path: Path
+) -> None:
+    file, data = theirs
+    words = ("--preprocess", STATED, "--classes", ",".join(PATTERNS))
+    files = [file, quantised(file, tmp_path / "int8.onnx")]
+    if kind == "openvino":
+        code, _, err = said("import", str(as_ir(files[1], tmp_path / "frozen.xml")), *words, "--out", "none")
+        assert (code, "OCT-E402" in err) == (5, True), err  # its reshape is for one image
+        free = with_free_batch(file, tmp_path / "free.onnx")
+        files = [as_ir(one, tmp_path / f"{one.stem}.xml") for one in (free, quantised(free, tmp_path / "int8.onnx"))]
+    code, _, err = said("import", str(files[0]), *words, "--data", str(data))
+    assert code == 0, err
+    code, _, err = said("verify")
+    assert (code, "octc import INT8-FILE ... --run r-0001-student-folder-imported" in err) == (2, True)
+    code, _, err = said("import", str(files[1]), *words, "--run", "r-0001")
+    assert code == 0, err
+    artifacts = tmp_path / "runs" / "r-0001-student-folder-imported" / "artifacts"
+    float_, int8 = artifacts / f"{kind}-fp32", artifacts / f"{kind}-int8"
+    code, out, err = said("verify", str(int8), "--json", "--margin", "30", "--class-margin", "60", "--data", str(data))
+    (row,) = json.loads(out)["data"]["artifacts"]
+    assert (row["candidate"]["name"], row["set"]["n"]) == (f"{kind}-int8", 32), err
+    assert (code in (0, 1), row["verdict"]["word"] != "golden_only") == (True, True)
+    picture = str(data / "dark" / "DARK-1000-0.png")
+    for folder in (float_, int8):
+        code, out, err = said("predict", str(folder), picture, "--json")
+        assert (code, json.loads(out)["data"]["records"][0]["label"]) == (0, "dark"), err
+        code, out, err = said("lint", str(folder), "--target", kind)
+        assert (code in (0, 1), "model.onnx for onnx" in out) == (kind == "onnx",) * 2, err
+    short = ("--quick", "--duration", "1s", "--min-queries", "40", "--vs", "none", "--batch", "1", "--json")
+    code, out, err = said("bench", str(float_), str(int8), *short)
+    document = json.loads(out)["data"]
+    found = {one["id"]: one["precision_found"] for one in document["artifacts"]}
+    assert set(found) == {float_.name, int8.name}, err
+    assert found[int8.name]["int8"] > 0
+    assert "int8" not in found[float_.name]
+    code, out, err = said("report", str(artifacts.parent), "-o", "page")
+    assert code == 0, err
+    text = (tmp_path / "page" / "report.md").read_text()
+    assert int8.name in text
+    code, _, err = said("export", "--int8", "--target", "onnx", "--ptq", "onnxruntime", "--data", str(data))
+    assert code == (0 if kind == "onnx" else 3), err
+    if kind == "openvino":
+        assert "octc import its FP32 ONNX file, or a file of it that is INT8 already" in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["onnx", "openvino"])
+def test_every_command_works_or_says_what_lacks_where_there_are_no_labelled_images(
+    kind: str, theirs: tuple[Path, Path], said: Said, tmp_path: Path
+) -> None:
+    file, data = theirs
+    if kind == "openvino":
+        file = as_ir(file, tmp_path / "net.xml")
+    code, _, err = said("import", str(file), "--preprocess", STATED, "--classes", ",".join(PATTERNS))
+    assert code == 0, err
+    folder = f"artifacts/{kind}-fp32"
+    code, out, err = said("predict", folder, str(data / "dark" / "DARK-1000-0.png"), "--json")
+    assert (code, json.loads(out)["data"]["records"][0]["label"]) == (0, "dark"), err
+    code, out, err = said("verify", folder, "--json")
+    assert json.loads(out)["data"]["artifacts"][0]["golden"]["ok"], err
+    short = ("--quick", "--duration", "1s", "--min-queries", "40", "--batch", "1", "--json")
+    code, out, err = said("bench", folder, *short)
+    assert json.loads(out)["data"]["rows"], err
+    code, _, err = said("report", folder, "-o", "page")
+    assert code == 0, err
+    code, _, err = said("export", "--int8", "--target", "onnx", "--ptq", "onnxruntime")
+    assert (code, "OCT-E107" in err) == (2, True), err  # there is no run that it could be made from
 
 
 def test_an_import_that_fails_leaves_no_run(theirs: tuple[Path, Path], said: Said, tmp_path: Path) -> None:

@@ -166,17 +166,17 @@ def test_predict_of_a_closed_folder_or_a_file_in_one(run: Run, tmp_path: Path, o
 
 def test_predict_says_what_it_left_out(run: Run, tmp_path: Path, said: Said) -> None:
     picture = min((run.path.parent.parent / "patterns").rglob("*.png")).read_bytes()
-    write_tree(tmp_path, ["in/b.webp", "in/c.webp", "in/__MACOSX/._a.png", "in/__MACOSX/a.png", "in/x/Thumbs.db", "in/note"])
+    write_tree(tmp_path, ["in/b.gif", "in/c.gif", "in/__MACOSX/._a.png", "in/__MACOSX/a.png", "in/x/Thumbs.db", "in/note"])
     (tmp_path / "in/a.png").write_bytes(picture)
     code, out, err = said("predict", str(run.artifacts / "onnx-fp32"), "in", "--json")
     assert code == 0, err
     data = json.loads(out)["data"]
     assert [record["file"] for record in data["records"]] == ["in/a.png"]
     assert {one["path"]: one["why"] for one in data["left_out"]} == {
-        "in/__MACOSX/": "debris", "in/b.webp": ".webp", "in/c.webp": ".webp", "in/note": "no ending",
+        "in/__MACOSX/": "debris", "in/b.gif": ".gif", "in/c.gif": ".gif", "in/note": "no ending",
         "in/x/Thumbs.db": "debris",
     }  # fmt: skip
-    assert "2 .webp" in err
+    assert "2 .gif" in err
 
 
 def test_bench_refuses_a_folder_of_images_that_it_cannot_walk(run: Run, tmp_path: Path, said: Said) -> None:
@@ -227,7 +227,7 @@ def test_data_check_of_a_layout(name: str, tmp_path: Path, said: Said) -> None:
 
 
 def test_split_stats_and_train_name_what_is_left_out(tmp_path: Path, said: Said) -> None:
-    root = write_tree(tmp_path / "set", [*of_parts(["Train", "valid", "Test"], images=8), "Train/CNV/a.webp", "Test/b"])
+    root = write_tree(tmp_path / "set", [*of_parts(["Train", "valid", "Test"], images=8), "Train/CNV/a.gif", "Test/b"])
     words = ["--dataset", "folder", "--data", str(root), "--recipe", "smoke", "--dry-run"]
     for command in (
         ("data", "split", str(root)),
@@ -239,10 +239,10 @@ def test_split_stats_and_train_name_what_is_left_out(tmp_path: Path, said: Said)
         document: dict[str, Any] = json.loads(out)
         scan = document["data"]["scan"]
         assert (scan["read"], scan["parts"]) == (48, {"Train": "train", "valid": "val", "Test": "test"})
-        assert scan["left_out_counts"] == {".webp": 1, "no ending": 1}
+        assert scan["left_out_counts"] == {".gif": 1, "no ending": 1}
         assert "OCT-W220" in {one["code"] for one in document["warnings"]}
-        assert "1 .webp" in err
-        assert "Train/CNV/a.webp" in err
+        assert "1 .gif" in err
+        assert "Train/CNV/a.gif" in err
 
 
 JUDGE = """

@@ -11,6 +11,7 @@ import pytest
 
 from octc.cli._app.main import main
 from tests.export.qdq_graphs import Knobs, model
+from tests.tiny_artifacts import artifact_folder
 
 Captured = pytest.CaptureFixture[str]
 
@@ -29,6 +30,15 @@ def test_clean_is_0_and_anything_to_repair_is_1(tmp_path: Path, capsys: Captured
     assert "QuantizeLinear_3: zero-point 3" in out
     assert "hint:" in out
     assert main(["lint", str(write(tmp_path / "slow.onnx", Knobs(pairs="activation")))]) == 1
+
+
+def test_a_folder_of_an_artifact_is_its_model_file_and_other_formats_are_named(capsys: Captured) -> None:
+    assert main(["lint", str(artifact_folder("onnx-int8")), "--target", "onnx"]) == 0
+    assert capsys.readouterr().out.startswith("model.onnx for onnx: clean")
+    for place in (artifact_folder("openvino-int8"), artifact_folder("openvino-int8") / "model.xml"):
+        assert main(["lint", str(place), "--target", "openvino", "--json"]) == 2
+        found = json.loads(capsys.readouterr().out)["error"]
+        assert (found["code"], "of the ONNX file" in found["help"]) == ("OCT-E104", True)
 
 
 def test_json_names_rule_severity_node_and_fix(tmp_path: Path, capsys: Captured) -> None:
@@ -71,3 +81,25 @@ def test_files_that_are_none(tmp_path: Path, capsys: Captured, content: bytes | 
         path.write_bytes(content)
     assert main(["lint", str(path)]) == code
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_list_ends_after_five_names_and_all_has_the_rest(tmp_path: Path, capsys: Captured) -> None:
+    bad = str(write(tmp_path / "bad.onnx", *[Knobs(bias="int32")] * 8))
+    assert main(["lint", bad]) == 1
+    short = capsys.readouterr().out
+    assert short.count(": quantised bias") == 5
+    assert "and 3 more (--all)" in short
+    assert "(octc explain E" in short
+    assert main(["lint", bad, "--all"]) == 1
+    out = capsys.readouterr().out
+    assert out.count(": quantised bias") == 8
+    assert "more (--all)" not in out
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "tensorrt-strong", "tensorrt-rtx", "openvino", "onnx"])
+def test_a_graph_without_quantisers_will_not_run_in_int8_and_is_told_so(target: str, tmp_path: Path, capsys: Captured) -> None:
+    plain = str(write(tmp_path / "plain.onnx", Knobs(pairs="none"), Knobs(pairs="none")))
+    main(["lint", plain, "--target", target])
+    assert "nothing of it will run in INT8 (2 layers in float)" in capsys.readouterr().out
+    main(["lint", str(write(tmp_path / "int8.onnx", Knobs())), "--target", target])
+    assert "nothing of it will run" not in capsys.readouterr().out

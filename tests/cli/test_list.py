@@ -19,6 +19,7 @@ from octc.store.artifacts import MANIFEST
 from octc.store.runs import create_run
 
 Octc = Callable[..., "subprocess.CompletedProcess[str]"]
+HERE = True  # commands in this process (tests/conftest.py)
 
 
 def rows(done: subprocess.CompletedProcess[str], kind: str) -> list[dict[str, Any]]:
@@ -39,7 +40,7 @@ def test_all_four_kinds_or_the_one_that_is_asked_for(octc: Octc) -> None:
     assert set(json.loads(octc("list", "recipes", "--json").stdout)["data"]) == {"recipes"}
     done = octc("list", "recipies")
     assert done.returncode == 2
-    assert "models, datasets, recipes, runs" in done.stderr
+    assert "models, datasets, recipes, runs" in done.stderr.replace("'", "")
 
 
 def test_every_recipe_and_its_two_models(octc: Octc) -> None:

@@ -220,8 +220,12 @@ def test_a_full_disk_behind_stdout_is_an_error_not_a_traceback(words: str, tmp_p
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("words", ["list", "list --json", "--version", "--help", "config show", "train --help", "explain E705"])
-@pytest.mark.parametrize("where", [">&-", "1</dev/null"])
+CLOSED = [
+    (words, ">&-") for words in ("list", "list --json", "--version", "--help", "config show", "train --help", "explain E705")
+]
+
+
+@pytest.mark.parametrize(("words", "where"), [*CLOSED, ("list", "1</dev/null")])
 def test_a_closed_stdout_is_an_error_before_any_work(words: str, where: str, tmp_path: Path) -> None:
     command = f"{sys.executable} -m octc.cli._app.main {words} {where}"
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)

@@ -19,7 +19,8 @@ from PIL import Image, ImageDraw
 
 from octc.cli._app.main import main
 from octc.core.csv_files import parse_csv
-from octc.imaging.preprocess import VIEWS, read_image
+from octc.imaging.decode import read_image
+from octc.imaging.preprocess import VIEWS
 from octc.runtimes.inputs import scan_inputs, split_inputs
 from octc.runtimes.registry import open_runtime
 from octc.stats.metrics import combine_views
@@ -224,7 +225,7 @@ def test_wrong_use(said: Said, tmp_path: Path, words: tuple[str, ...], code: int
     assert (found, text in err) == (code, True), err
 
 
-def test_without_an_artifact(tmp_path: Path, octc: Any) -> None:
+def test_without_an_artifact(octc: Any) -> None:
     done = octc("predict", "x.png")
     assert (done.returncode, "OCT-E107" in done.stderr, "octc export" in done.stderr) == (2, True, True)
 
@@ -240,7 +241,7 @@ def test_a_damaged_file_name_breaks_nothing(patterns: Path, said: Said, tmp_path
     assert json.loads(out)["file"] == name
 
 
-def test_it_needs_nothing_but_one_engine(run: Run, patterns: Path, tmp_path: Path) -> None:
+def test_it_needs_nothing_but_one_engine(run: Run, patterns: Path) -> None:
     """In a process where torch, timm, onnx and OpenVINO cannot be imported."""
     blocked = ("torch", "timm", "torchvision", "safetensors", "onnx", "openvino", "accelerate", "onnxscript")
     code = f"import sys; sys.modules.update(dict.fromkeys({blocked!r})); from octc.cli._app.main import run; run()"

@@ -162,3 +162,35 @@ def test_maps_are_made_of_b_scans(said: Said, eye: DrawnEye, tmp_path: Path) -> 
     code, _, err = said(tmp_path / "scan.dcm", "--maps", tmp_path / "maps")
     assert code == 0, err
     assert len(list((tmp_path / "maps").glob("*.png"))) == 2
+
+
+@pytest.mark.parametrize("kind", ["volume", "picture", "text", "cut"])
+def test_what_is_piped_in_is_answered_as_the_file_is(
+    said: Said, eye: DrawnEye, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    path = tmp_path / "input"
+    if kind in ("volume", "cut"):
+        data = synthetic.vol_bytes(eye)
+        path.write_bytes(data if kind == "volume" else data[:-9])
+    elif kind == "picture":
+        Image.fromarray(eye.frames[0]).save(path, "PNG")
+    else:
+        path.write_text("a text")
+    code = 0 if kind in ("volume", "picture") else 3
+    expected = records(said, path, code=code)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(path.read_bytes())))
+    found = records(said, "-", code=code)
+    assert [one["file"] for one in found] == ["-"] * len(expected)
+
+    def rest(one: dict[str, Any]) -> str:
+        return json.dumps({key: value for key, value in one.items() if key != "file"}).replace('"input ', '"- ')
+
+    assert [rest(one) for one in found] == [rest(one) for one in expected]
+
+
+def test_nothing_piped_in_or_asked_for_twice_is_an_error(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    assert said("-", "-")[0] == 2
+    found, out, _ = said("-", "--json")
+    assert found == 2
+    assert json.loads(out)["error"]["code"] == "OCT-E104"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from contextlib import redirect_stdout
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from syrupy.assertion import SnapshotAssertion
 
 from octc.bench.report.collect.accuracy import flipped_section
 from octc.bench.report.collect.run_summary import read_run_summary
@@ -25,7 +27,9 @@ from octc.cli._app.main import main
 from octc.store.find import find_artifacts
 from octc.store.runs import Run
 from tests.bench_tools import pretend_quiet, short_profiles
+from tests.browser import chromium
 from tests.cli.verify_runs import DECIDABLE, made_pair, respelled
+from tests.printed import told
 
 SECTIONS = (
     "answer",
@@ -83,9 +87,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(place)
         short_profiles(patch)
         pretend_quiet(patch)
-        assert main(["verify", run.id, *DECIDABLE]) == 1, "the damaged one is caught"
+        patch.setenv("COLUMNS", "200")
         names = [str(run.artifacts / name) for name in ("onnx-int8", "onnx-fp32")]
-        assert main(["bench", *names, "--vs", "none", "--batch", "1", "--threads", "1"]) == 0
+        words = {"verify": [run.id, *DECIDABLE], "bench": [*names, "--vs", "none", "--batch", "1", "--threads", "1"]}
+        for command, code in (("verify", 1), ("bench", 0)):
+            with (place / command).open("w") as stream, redirect_stdout(stream):
+                assert main([command, *words[command]]) == code, "verify catches the damaged one"
     return place
 
 
@@ -93,6 +100,23 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(place: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(place)
     return (place / "id").read_text()
+
+
+def test_what_verify_prints(place: Path, snapshot: SnapshotAssertion) -> None:
+    assert told((place / "verify").read_text(), figures=True) == snapshot
+
+
+def test_the_table_of_bench(place: Path, snapshot: SnapshotAssertion) -> None:
+    """Which samples suffice for a percentile, and whether a sensor is here, is the machine's."""
+    lines = re.sub(r"n<N|null", "N", told((place / "bench").read_text(), figures=True)).splitlines()
+    assert [line for line in lines if re.match(r"\s*(artifact|onnx-)", line)] == snapshot
+
+
+def test_verdicts_and_plots_in_the_text_of_a_report(run: str, tmp_path: Path, snapshot: SnapshotAssertion) -> None:
+    assert main(["report", run, "-o", str(tmp_path / "r"), "--md"]) == 0
+    text = (tmp_path / "r" / "report.md").read_text()
+    what_was_judged = text.partition("\n## Summary\n")[2].partition("\n## Latency\n")[0]  # and not how quick it is here
+    assert told(what_was_judged, figures=True) == snapshot
 
 
 class Page(HTMLParser):
@@ -214,7 +238,9 @@ def test_images_only_where_asked_for_and_names_can_be_hidden(run: str, capsys: p
     root = Path(str(summary.facts["data_root"]))
     plain = to_html("t", [flipped_section(changed, redact=False, show=None)], "")
     hidden = to_html("t", [flipped_section(changed, redact=True, show=None)], "")
-    shown = to_html("t", [flipped_section(changed, redact=False, show=photo_of(root))], "")
+    shown = to_html(
+        "t", [flipped_section(changed, redact=False, show=photo_of(root, {s.path: s for s in changed.images.values()}))], ""
+    )
     names = re.compile(r"(BRIGHT|DARK|LYING|UPRIGHT)-\d+-\d+\.png")
     assert "<img" not in plain
     assert len(set(names.findall(plain))) >= 1
@@ -253,14 +279,9 @@ VISIBLE = """() => [...document.querySelectorAll('figure svg')].map(e => { const
 
 
 def test_page_in_a_real_browser(run: str, tmp_path: Path) -> None:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium here (Debian: apt-get install chromium)")
-    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     assert main(["report", run, "-o", str(tmp_path / "r"), "--checklist", "claim"]) == 0
     address = (tmp_path / "r" / "report.html").as_uri()
-    with sync.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+    with chromium() as browser:
         seen: dict[tuple[int, str], str] = {}
         for width in WIDTHS:
             for scheme in ("light", "dark"):
@@ -280,5 +301,4 @@ def test_page_in_a_real_browser(run: str, tmp_path: Path) -> None:
                 seen[width, scheme] = page.evaluate("getComputedStyle(document.body).backgroundColor")
                 assert len(page.screenshot(full_page=True)) > 10_000
                 page.close()
-        browser.close()
     assert seen[360, "light"] != seen[360, "dark"]

@@ -29,7 +29,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     try:
         for words in (
             ("train", "retnet-teacher", *SET, "--modality", "fundus", "--epochs", "2"),
-            ("train", "retnet-student", *SET, "--modality", "oct", "--qat", "--epochs", "2"),
+            ("train", "retnet-student", "--any-teacher", *SET, "--modality", "oct", "--qat", "--epochs", "2"),
         ):
             assert main((*words, "--quiet")) == 0, words
         yield root
@@ -68,28 +68,52 @@ def test_f22_f25_a_student_run_holds_both_networks_and_no_align_in_them(place: P
     assert teacher.preprocess.channels == 3
 
 
+def test_a_configuration_for_other_students_is_said_and_left_out(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("train", "retnet-student", "--any-teacher", "--dataset", "paired-phantom", "--modality", "oct", "--dry-run")
+    (place / "mine.toml").write_text(
+        '[train]\ndistil = "dist"\nstandardise = true\ncalibrate = true\ncached_views = 4\nepochs = 3\n'
+    )
+    assert main((*words, "--recipe", "retnet-smoke", "--config", "mine.toml")) == 0
+    heard = capsys.readouterr().err
+    for number, key in enumerate(("distil", "standardise", "calibrate", "cached_views"), 2):
+        assert f"[train] {key} (file:mine.toml:{number}) is left out" in heard
+    assert "epochs (" not in heard  # that one counts for every training
+    monkeypatch.setenv("OCTC_TRAIN__DISTIL", "kl")
+    monkeypatch.setenv("OCTC_TRAIN__RECIPE", "smoke")
+    assert said(capsys, *words, "--teacher", "hub:o/n")[1]["error"]["code"] == "OCT-E102"
+    code, out = said(capsys, *words, "--teacher", "r-0001")
+    assert code == 0
+    assert out["data"]["recipe"]["name"] == "retnet"
+    code, out = said(capsys, *words, "--distil", "kl")  # asked for with the command: refused
+    assert (code, out["error"]["code"]) == (2, "OCT-E102")
+
+
 def test_a_finished_run_resumes_to_the_same_and_a_changed_one_is_refused(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (student(place).path / "train" / "model.safetensors").read_bytes()
-    assert main(("train", "retnet-student", "--resume", "r-0002", "--quiet")) == 0
+    assert main(("train", "retnet-student", "--any-teacher", "--resume", "r-0002", "--quiet")) == 0
     assert (student(place).path / "train" / "model.safetensors").read_bytes() == before
-    code, out = said(capsys, "train", "retnet-student", "--resume", "r-0002", "--epochs", "9")
+    code, out = said(capsys, "train", "retnet-student", "--any-teacher", "--resume", "r-0002", "--epochs", "9")
     assert (code, out["error"]["code"]) == (2, "OCT-E110")
     code, out = said(capsys, "train", "retnet-teacher", "--resume", "r-0002")
     assert (code, out["error"]["code"]) == (2, "OCT-E107")
 
 
 def test_x2_a_teacher_of_the_wrong_modality_or_split_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("train", "retnet-student", *SET, "--modality", "fundus", "--teacher", "r-0001", "--epochs", "1")
+    words = ("train", "retnet-student", "--any-teacher", *SET, "--modality", "fundus", "--teacher", "r-0001", "--epochs", "1")
     code, out = said(capsys, *words)
     assert (code, out["error"]["code"]) == (2, "OCT-E104")
     assert "fundus images" in out["error"]["message"]
-    code, out = said(capsys, "train", "retnet-student", *SET, "--modality", "oct", "--seed", "5", "--epochs", "1")
+    code, out = said(
+        capsys, "train", "retnet-student", "--any-teacher", *SET, "--modality", "oct", "--seed", "5", "--epochs", "1"
+    )
     assert (code, out["error"]["code"]) == (1, "OCT-E212")
-    code, out = said(capsys, "train", "retnet-student", *SET, "--modality", "fundus", "--epochs", "1")
+    code, out = said(capsys, "train", "retnet-student", "--any-teacher", *SET, "--modality", "fundus", "--epochs", "1")
     assert (code, out["error"]["code"]) == (2, "OCT-E107")  # no OCT teacher yet
-    code, out = said(capsys, "train", "retnet-student", "--dataset", "phantom", "--modality", "oct")
+    code, out = said(capsys, "train", "retnet-student", "--any-teacher", "--dataset", "phantom", "--modality", "oct")
     assert (code, out["error"]["code"]) == (2, "OCT-E104")
 
 

@@ -44,7 +44,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def made_by(place: Path, *words: str) -> list[Run]:
     """The runs that one command adds, the oldest first."""
     before = {run.id for run in scan_runs(place / "runs")}
-    assert main(("train", "retnet-student", *SET, *words)) == 0, words
+    assert main(("train", "retnet-student", "--any-teacher", *SET, *words)) == 0, words
     return sorted((run for run in scan_runs(place / "runs") if run.id not in before), key=lambda run: run.id)
 
 
@@ -78,7 +78,7 @@ def test_f22_f23_f24_every_scheme_is_one_command(place: Path, scheme: str) -> No
 def test_as_released_says_that_the_test_part_chooses_the_epoch(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--dataset", "paired-phantom", "--recipe", "retnet-as-released", "--modality", "oct", "--teacher", "none")
     capsys.readouterr()
-    assert main(("train", "retnet-student", *words, "--dry-run", "--json")) == 0
+    assert main(("train", "retnet-student", "--any-teacher", *words, "--dry-run", "--json")) == 0
     shown = capsys.readouterr()
     assert json.loads(shown.out)["data"]
     assert "test" in shown.err
@@ -103,5 +103,11 @@ def test_f62_f64_the_exported_int8_file_decides_as_the_fake_quantised_network(pl
     limits = np.array(source.checkpoint.metrics["thresholds"])
     decided = sigmoid(expected) > limits
     assert 0.02 < decided.mean() < 0.98  # neither all nor none
+    # a limit is chosen among the scores of validation images, so some images lie on it to the third digit of a logit: a
+    # decision may differ there and nowhere else
+    tie = 0.05
+    clear = np.abs(expected - np.log(limits / (1 - limits))) > tie
+    assert clear.mean() > 0.75
     for name, found in answers.items():
-        assert ((sigmoid(found) > limits) == decided).mean() >= 0.995, name
+        assert np.abs(found - expected).max() < tie, name
+        assert ((sigmoid(found) > limits) == decided)[clear].all(), name

@@ -11,6 +11,7 @@ from octc.store.artifacts import MANIFEST
 from octc.store.runs import create_run
 
 Octc = Callable[..., "subprocess.CompletedProcess[str]"]
+HERE = True  # commands in this process (tests/conftest.py)
 
 
 def test_a_run_with_its_stages_and_artifacts(tmp_path: Path, octc: Octc) -> None:

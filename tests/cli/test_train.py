@@ -24,7 +24,7 @@ __all__ = ["one_processor", "patterns", "said"]  # fixtures
 def done(tmp_path_factory: pytest.TempPathFactory, patterns: Path) -> Path:
     """A run folder with a finished teacher (r-0001) of two epochs and its student (r-0002)."""
     runs = tmp_path_factory.mktemp("done") / "runs"
-    words = ["train", "student", *SMOKE, "--with-teacher", "--epochs", "2", "--quiet"]
+    words = ["train", "student", *SMOKE, "--with-teacher", "--any-teacher", "--epochs", "2", "--quiet"]
     assert main([*words, "--run-dir", str(runs), "--data", str(patterns)]) == 0
     return runs
 

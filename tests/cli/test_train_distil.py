@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from octc.cli._app.main import main
 from octc.store.runs import Run, scan_runs
@@ -24,7 +30,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory, patterns: Path) -> Path:
         assert main(["train", "teacher", *FEW, "--batch", batch, *where]) == 0
     options = ("--distil", "dist", "--standardise", "--calibrate", "--cached-views", "2")
     both = ",".join(sorted(run.id for run in scan_runs(runs, "teacher")))
-    assert main(["train", "student", *FEW, *where, *options, "--teacher", both]) == 0
+    assert main(["train", "student", *FEW, *where, *options, "--teacher", both, "--any-teacher"]) == 0
     return runs
 
 
@@ -55,8 +61,20 @@ def test_the_cache_is_used_by_the_next_student_and_by_its_tuning(taught: Path, s
     files = {path: path.stat().st_mtime_ns for folder in folders for path in folder.iterdir()}
     assert len(files) == 3
     first = min(run.id for run in scan_runs(taught, "teacher"))
-    words = (*FEW, "--run-dir", str(taught), "--data", str(patterns), "--seed", "9", "--teacher", first, "--no-qat")
-    code, _, _ = said("student", *words, "--cached-views", "1")
+    words = (
+        *FEW,
+        "--run-dir",
+        str(taught),
+        "--data",
+        str(patterns),
+        "--seed",
+        "9",
+        "--teacher",
+        first,
+        "--any-teacher",
+        "--no-qat",
+    )
+    code, _, _ = said("student", *words, "--no-qat", "--cached-views", "1")
     assert code == 0
     assert {path: path.stat().st_mtime_ns for folder in folders for path in folder.iterdir()} == files
     assert sorted((taught / ".cache").glob("logits-*")) == folders
@@ -65,8 +83,9 @@ def test_the_cache_is_used_by_the_next_student_and_by_its_tuning(taught: Path, s
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (("--distil", "fitnet"), "unknown distillation"),
+        (("--distil", "fitnet"), "fitnet"),
         (("--cached-views", "-1"), "cached-views"),
+        (("--cached-views-on", "local"), "no view is cached"),
         (("--teacher", "r-0001,r-0001"), "--teacher"),
         (("--teacher", "r-0001,none"), "--teacher"),
     ],
@@ -75,3 +94,38 @@ def test_what_cannot_be_had_is_refused_before_any_work(said: Said, words: tuple[
     code, _, err = said("student", *SMOKE, *words)
     assert code == 2
     assert text in err
+
+
+ASKS_NO_TEACHER = """
+import sys
+from octc.train.distill import teachers
+teachers.write_view = None
+from octc.cli._app.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_a_cluster_computes_the_views_of_a_cache(taught: Path, patterns: Path, tmp_path: Path) -> None:
+    """The files are those that one process writes."""
+    pytest.importorskip("ray")
+    environ = {**os.environ, "HOME": str(tmp_path)}
+    environ.pop("OCTC_OFFLINE", None)  # the processes of a cluster talk to each other
+    first = min(run.id for run in scan_runs(taught, "teacher"))
+    here, elsewhere = ("-m", "octc.cli._app.main"), ("-c", ASKS_NO_TEACHER)
+    octc = ["train", "student", *SMOKE, "--data", str(patterns)]
+    octc += [*["--epochs", "2", "--quiet", "--any-teacher", "--no-qat", "--cached-views", "2", "--teacher"], first]
+    found = []
+    for name, program, more in (("here", here, []), ("cluster", elsewhere, ["--cached-views-on", "local"])):
+        runs = tmp_path / name
+        shutil.copytree(taught, runs, ignore=lambda _folder, names: [one for one in names if one.startswith("logits-")])
+        words = [sys.executable, "-W", "ignore", *program, *octc, "--run-dir", str(runs), *more]
+        done = subprocess.run(words, env=environ, capture_output=True, text=True, timeout=400, check=False)
+        assert done.returncode == 0, done.stderr
+        found.append({path.relative_to(runs): path for path in sorted((runs / ".cache").glob("logits-*/*"))})
+    assert list(found[0]) == list(found[1])
+    assert len(found[0]) == 2
+    for place, path in found[0].items():
+        one, other = load_file(path), load_file(found[1][place])
+        assert torch.equal(one["sums"], other["sums"])
+        assert torch.allclose(one["logits"].float(), other["logits"].float(), atol=2e-2)

@@ -131,17 +131,22 @@ def test_t11_a_batch_that_was_asked_for_is_not_changed_and_the_error_says_what_t
 
 
 @pytest.mark.slow
-def test_a_teacher_at_chance_does_not_teach(said: Said, tmp_path: Path) -> None:
-    """A network that learned nothing: one epoch at a rate of nothing. Only `smoke`, which shows the way, takes it."""
+def test_a_teacher_at_chance_does_not_teach(said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that learned nothing: one epoch at a rate of nothing. No recipe takes it unless that is asked for."""
+    monkeypatch.delenv("OCTC_TRAIN__ANY_TEACHER")
     (tmp_path / "octc.toml").write_text("[train]\nlr = 1e-12\n")
     assert said("teacher", *SMOKE, "--epochs", "1")[0] == 0
     (tmp_path / "octc.toml").unlink()
-    code, _, err = said("student", "--dataset", "folder", "--recipe", "edge", "--teacher", TEACHER)
-    assert code == 1
-    assert "OCT-E702" in err
-    assert "the teacher is at chance: " in err
-    assert "it answered " in err
-    assert "--teacher none" in err
-    assert said("student", *SMOKE, "--teacher", TEACHER, "--dry-run")[0] == 0
+    for recipe in ("edge", "smoke"):
+        code, _, err = said("student", "--dataset", "folder", "--recipe", recipe, "--teacher", TEACHER)
+        assert code == 1
+        assert "OCT-E702" in err
+        assert "the teacher is at chance: " in err
+        assert "it answered " in err
+        assert "--teacher none" in err
+    assert len(list((tmp_path / "runs").glob("r-*"))) == 1  # a refusal leaves no run
+    code, _, err = said("student", *SMOKE, "--teacher", TEACHER, "--any-teacher", "--dry-run")
+    assert code == 0
+    assert "it teaches because --any-teacher asks for it" in err
     known = json.loads((tmp_path / "runs" / TEACHER / "run.json").read_text())
     assert known["status"] == "done"

@@ -29,7 +29,7 @@ FOLDS = ("--folds", "3", "--epochs", "1")
 def done(tmp_path_factory: pytest.TempPathFactory, patterns: Path) -> Path:
     """A run folder with both jobs: three teachers, three students, two summaries."""
     runs = tmp_path_factory.mktemp("folds") / "runs"
-    words = ["train", "student", *SMOKE, *FOLDS, "--with-teacher", "--no-qat", "--quiet"]
+    words = ["train", "student", *SMOKE, *FOLDS, "--with-teacher", "--any-teacher", "--no-qat", "--quiet"]
     assert main([*words, "--run-dir", str(runs), "--data", str(patterns)]) == 0
     return runs
 

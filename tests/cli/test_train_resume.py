@@ -59,12 +59,34 @@ def test_the_printed_command_adds_nothing(begun: Run, said: Said) -> None:
     assert json.loads(out)["data"]["recipe"]["student"]["epochs"] == 2
 
 
+def test_a_finished_run_that_is_resumed_says_so_and_changes_nothing(begun: Run, said: Said) -> None:
+    assert said("student", "--resume", begun.id)[0] == 0
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in begun.path.rglob("*") if path.is_file()}
+    for more in ((), ("--no-qat",), ("--allow-change",), ("--epochs", "2")):
+        code, out, err = said("student", "--resume", begun.id, *more)
+        assert code == 0, err
+        assert f"{begun.id} is finished: nothing was changed" in err
+        assert begun.id in out
+    code, _, err = said("student", "--resume", begun.id, "--qat")  # switched on: another request
+    assert (code, "OCT-E110" in err) == (2, True)
+    assert before == {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in begun.path.rglob("*") if path.is_file()}
+
+
+def test_a_refusal_after_the_run_began_leaves_no_run(said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start weights that are not here are found out when the network is built."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    code, _, err = said("teacher", "--dataset", "folder", "--recipe", "kd-oct", "--epochs", "1", "--batch", "2")
+    assert (code, "OCT-E310" in err) == (4, True), err
+    assert not [path for path in (tmp_path / "runs").glob("*") if path.is_dir()]
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [("--qat", ("--no-qat", "--qat")), ("--precision fp32", ("auto", "fp32")), ("--skip-bad", ("no --skip-bad", "--skip-bad")),
      ("--weights none", ("--weights the recipe", "none")), ("--protocol as-released", ("clean", "as-released")),
      ("--dataset ucsd", ("folder", "ucsd")), ("--epochs 5", ("2 -> 5",)), ("--batch 3", ("-> 3",)), ("--seed 3", ("0 -> 3",)),
      ("--recipe edge", ("smoke -> edge",)), ("--distil dkd", ("-> dkd",)), ("--cached-views 2", ("-> 2",)),
+     ("--teacher-precision bf16", ("-> bf16",)),
      ("--standardise", ("False -> True",)), ("--calibrate", ("False -> True",))],
 )  # fmt: skip
 def test_another_request_is_refused_with_both_values(begun: Run, said: Said, words: str, named: tuple[str, ...]) -> None:

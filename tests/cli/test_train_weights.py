@@ -78,16 +78,15 @@ def test_folds_and_students_are_looked_at_too(
     assert (code, value["error"]["code"]) == (3, "OCT-E307")
 
 
-def test_a_file_of_torch_save_needs_the_word(
+def test_a_file_of_torch_save_is_read(
     said: Said, weights: dict[str, torch.Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "w.pth"
     torch.save({"state_dict": weights, "epoch": 3}, path)
-    code, value = dry(path, capsys=capsys)
-    assert (code, value["error"]["code"]) == (3, "OCT-E308")
-    code, value = dry(path, "--trust-pickle", capsys=capsys)
-    assert code == 0
-    assert value["data"]["weights"]["fit"]["prefixes"] == ["state_dict.module."]
+    for words in ((), ("--trust-pickle",)):
+        code, value = dry(path, *words, capsys=capsys)
+        assert code == 0
+        assert value["data"]["weights"]["fit"]["prefixes"] == ["state_dict.module."]
 
 
 def test_what_differs_stands_in_the_record_and_is_said(said: Said, weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
@@ -114,15 +113,16 @@ def test_a_file_that_does_not_fit_makes_no_run(said: Said, tmp_path: Path) -> No
     assert not scan_runs(tmp_path / "runs")
 
 
-def test_a_teacher_file_that_its_checkpoint_does_not_describe_is_refused(said: Said, tmp_path: Path) -> None:
-    """The network in model.safetensors would teach, whichever file was named."""
+def test_a_teacher_file_that_its_checkpoint_does_not_describe_is_a_foreign_one(said: Said, tmp_path: Path) -> None:
+    """The network of the file that was named teaches, not the one in model.safetensors beside it."""
     code, _, _ = said("teacher", *SMOKE, "--epochs", "1")
     assert code == 0
     folder = scan_runs(tmp_path / "runs")[0].path / "train"
     (folder / "other.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
-    code, _, err = said("student", *SMOKE, "--teacher", str(folder / "other.safetensors"), "--dry-run")
-    assert code == 3
-    assert "OCT-E307" in err
+    code, _, out = said("student", *SMOKE, "--teacher", str(folder / "other.safetensors"), "--dry-run")
+    assert code == 0
+    assert "other.safetensors" in out  # the file itself, as one of another program: what lies beside it describes another
+    assert "what it was trained on is not known" in out
     assert said("student", *SMOKE, "--teacher", str(folder / "model.safetensors"), "--dry-run")[0] in (0, 1)
     (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
     code, _, err = said("student", *SMOKE, "--teacher", str(folder / "model.safetensors"), "--dry-run")

@@ -26,6 +26,8 @@ CLAIMS = re.compile(
     r"|(its|validation|whole|different) patients?\b|patients that",
     re.IGNORECASE,
 )
+STATED = ("--patients", "unknown")
+DRY = (*STATED, "--dry-run")
 UNKNOWN = "patients unknown: leakage cannot be excluded"
 Name = Callable[[int, Path], str]
 NAMES: dict[str, Name] = {
@@ -77,7 +79,7 @@ def test_check_split_stats_and_the_plan_of_a_training_claim_nothing(tmp_path: Pa
     root = str(write_tree(tmp_path / "set", kind, 6, 2))
     for words in (
         ("data", "check", root), ("data", "split", root), ("data", "stats", root), ("data", "split", root, "--folds", "3"),
-        ("train", "student", "--dataset", "folder", "--data", root, "--recipe", "smoke", "--teacher", "none", "--dry-run"),
+        ("train", "student", "--dataset", "folder", "--data", root, "--recipe", "smoke", "--teacher", "none", *DRY),
     ):  # fmt: skip
         code, out, err = said(*words)
         assert code == 0, err
@@ -179,8 +181,8 @@ def test_a_whole_job_says_of_patients_what_is_known(job: tuple[str, Path, dict[s
 @pytest.mark.slow
 def test_a_real_training_stores_what_is_known(tmp_path: Path, said: Said) -> None:
     root = str(write_tree(tmp_path / "set", "dates", 6, 2))
-    words = ("--dataset", "folder", "--data", root, "--recipe", "smoke", "--epochs", "1")
-    code, out, err = said("train", "student", *words, "--with-teacher")
+    words = ("--dataset", "folder", "--data", root, "--recipe", "smoke", "--epochs", "1", *STATED)
+    code, out, err = said("train", "student", *words, "--with-teacher", "--any-teacher")
     assert code == 0, err
     assert CLAIMS.search(out + err) is None
     for run in scan_runs(tmp_path / "runs"):

@@ -57,7 +57,7 @@ def uses(run: Run) -> int:
 
 
 def test_the_command_of_the_readme_in_a_process_of_its_own(run: Run, octc: Any) -> None:
-    done = octc("verify")
+    done = octc("verify", process=True)
     assert done.returncode == 1, done.stderr
     assert f"using runs/{run.id}/artifacts (newest valid; choose with ARTIFACT)" in done.stderr
     assert "NA       tensorrt-int8: no TensorRT engine was built" in done.stderr

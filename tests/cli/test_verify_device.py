@@ -135,6 +135,11 @@ def test_everything_holds_and_the_report_can_be_judged_again(
         judged = judge(spoilt)
         assert judged.word in ("fail", "incomplete"), key
         assert next(s.name for s in judged.steps if s.state != "ok") == wanted
+    for name in [one for one in sys.modules if one.partition(".")[0] == "scipy"]:
+        monkeypatch.setitem(sys.modules, name, None)  # a device without octc[stats]
+    judged = judge(record)
+    assert judged.word == "incomplete"
+    assert [(s.name, "octc[stats]" in s.text) for s in judged.steps if s.state != "ok"] == [("accuracy", True)]
 
 
 @needs_cc

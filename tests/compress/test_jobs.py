@@ -23,7 +23,15 @@ def weights(run: Run, stage: str = "train") -> bytes:
 def test_the_function_trains_a_teacher_and_its_student_as_the_command_does(tmp_path: Path, patterns: Path) -> None:
     reporter = LogReporter()
     run = octc.train(
-        "smoke", data=patterns, dataset="folder", teacher=True, epochs=1, qat=False, run_dir=tmp_path / "a", reporter=reporter
+        "smoke",
+        data=patterns,
+        dataset="folder",
+        teacher=True,
+        any_teacher=True,
+        epochs=1,
+        qat=False,
+        run_dir=tmp_path / "a",
+        reporter=reporter,
     )
     facts = run.read()
     assert (facts["status"], facts["kind"], facts["teacher_run"]) == ("done", "student", "r-0001-teacher-folder")

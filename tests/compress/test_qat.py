@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from octc.compress import finetune as qat
+from octc.compress.choosing import choose_kept, losses_of, room_to_gain
 from octc.compress.finetune import (
     anchored_loss,
     calibrated,
@@ -25,18 +26,19 @@ from octc.compress.placement import convolutions, counts, set_mode
 from octc.core.errors import OctcError
 from octc.datasets.split import Split, read_split
 from octc.store.runs import Run
+from octc.train.distill.loading import SameView
 from octc.train.loop.checkpoint import load_strictly, read_checkpoint, write_checkpoint
 from octc.train.loop.evaluate import logits_of, network_input
 from octc.train.loop.processes import make_accelerator
 from octc.train.loop.training import Data
 from octc.train.networks.models import build_model
 from octc.train.recipes.config import Quantisation, Recipe, Stage
-from octc.train.stages import Context, SameView, load_data
+from octc.train.stages import Context, load_data
 from tests.tiny_run import MODEL, SIZE, trained_run
 from tests.train.contexts import make_context
 
 STAGE = Stage(model=MODEL, weights="none", size=SIZE, epochs=1, lr=1e-3, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-HOW = Quantisation(epochs=1, lr=1e-5, batch=32, calibration=64)
+HOW = Quantisation(epochs=1, lr=1e-5, batch=32, calibration=64, observers=("max",), start="always")
 RECIPE = Recipe("tiny", STAGE, STAGE, quantisation=HOW)
 
 
@@ -85,7 +87,8 @@ def test_the_observer_that_agrees_best_is_kept_and_the_student_stays_as_it_was(c
     student, data = student_of(ctx), data_of(ctx)
     before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
     seen: list[tuple[int, int]] = []
-    quantised, facts = calibrated(student, HOW, data, 3, progress=lambda done, total: seen.append((done, total)))
+    how = replace(HOW, observers=Quantisation().observers)
+    quantised, facts = calibrated(student, how, data, 3, progress=lambda done, total: seen.append((done, total)))
     table = facts["observers"]
     assert set(table) == {"max", "percentile", "entropy", "mse"}
     best = max(table, key=lambda name: (table[name]["agreement"], -table[name]["kl"]))
@@ -171,10 +174,12 @@ def test_tuned_student_comes_back_from_its_checkpoint_with_the_numbers_that_it_s
     assert torch.equal(logits, logits_of(network.train(), data.val_images, data.preprocess, "cpu"))
     near = closeness(logits_of(student_of(ctx), data.val_images, data.preprocess, "cpu"), logits)
     right = float((logits.argmax(1) == torch.tensor(list(data.val_labels))).double().mean())
-    assert {**near, "val_accuracy": right} == made.metrics[made.metrics["chosen"]]
+    stated = made.metrics[made.metrics["chosen"]]
+    assert {**near, "val_accuracy": right} == {name: stated[name] for name in ("agreement", "kl", "val_accuracy")}
+    assert stated["val_loss"] == pytest.approx(float(losses_of(logits, list(data.val_labels)).mean()))
     found = {name: made.metrics[name] for name in ("ptq", "qat")}
-    ranks = {name: (one["val_accuracy"], one["agreement"], -one["kl"]) for name, one in found.items()}
-    assert ranks[made.metrics["chosen"]] == max(ranks.values())
+    assert made.metrics["chosen"] == choose_kept(found)
+    assert stated["val_loss"] == min(one["val_loss"] for one in found.values() if one["accepted"] == stated["accepted"])
     assert made.parent is not None
     assert made.parent["sha256"] == read_checkpoint(ctx.run.path / "train")[0].sha256
     assert made.quantisation is not None
@@ -204,9 +209,47 @@ def test_tuning_that_helps_is_kept(ctx: Context) -> None:
     write_checkpoint(ctx.run.path / "train", state, checkpoint)
     rows = [logits_of(model, data.val_images, data.preprocess, "cpu") for model in (before, student_of(ctx))]
     assert torch.allclose(rows[0], rows[1], atol=1e-4)
-    made = quantise_student(with_how(ctx, epochs=2, lr=1e-4, observers=("max",)))
+    made = quantise_student(with_how(ctx, epochs=2, lr=1e-4))
     assert made.metrics["qat"]["kl"] < made.metrics["ptq"]["kl"] / 2
-    assert made.metrics["chosen"] == "qat"
+    assert made.metrics["chosen"] == choose_kept({name: made.metrics[name] for name in ("ptq", "qat")})
+
+
+def test_tuning_begins_only_where_calibration_left_something_to_gain(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What calibration costs is told to the stage, in nats of each image; the test on it is that of `room_to_gain`."""
+    for cost, begun in ((0.0, False), (0.05, True)):
+        ticks: list[int] = []
+        real = [0]
+
+        def told(logits: torch.Tensor, labels: object, cost: float = cost, real: list[int] = real) -> object:
+            real[0] += 1  # the float student's losses are asked for first in `room_to_gain`
+            return np.full(len(logits), 1.0 if real[0] == 2 else 1.0 + cost)
+
+        monkeypatch.setattr(qat, "losses_of", told)
+        made = quantise_student(replace(with_how(ctx, start="gain"), tick=ticks.append))
+        assert bool(ticks) == begun
+        assert ("qat" in made.metrics) == begun
+        assert made.metrics["gain"]["tune"] == begun
+        assert made.metrics["gain"]["difference"] == pytest.approx(cost)
+
+
+def test_room_to_gain_is_judged_by_the_upper_limit_with_patients_as_they_are() -> None:
+    rng = np.random.default_rng(0)
+    float_loss = rng.uniform(0.0, 0.4, 200)
+    small, noise = float_loss + 0.001, np.repeat(rng.normal(0, 0.05, 20), 10)
+    assert not room_to_gain(float_loss, small, [None] * 200)["tune"]
+    assert room_to_gain(float_loss, float_loss + 0.02, [None] * 200)["tune"]
+    people = [f"p{i // 10}" for i in range(200)]
+    alone, together = (room_to_gain(float_loss, float_loss + noise, who) for who in ([None] * 200, people))
+    assert together["upper"] - together["difference"] > 2 * (alone["upper"] - alone["difference"])
+    assert alone["difference"] == pytest.approx(float(noise.mean()))
+    assert room_to_gain(float_loss, small, ["one"] * 200)["tune"], "one patient shows nothing"
+
+
+def test_what_the_gate_refuses_is_kept_only_where_it_refuses_all() -> None:
+    judged = {"ptq": {"accepted": True, "val_loss": 0.3}, "qat": {"accepted": False, "val_loss": 0.1}}
+    assert choose_kept(judged) == "ptq"
+    assert choose_kept({**judged, "ptq": {"accepted": False, "val_loss": 0.3}}) == "qat"
+    assert choose_kept({name: {"accepted": True, "val_loss": 0.2} for name in judged}) == "qat"
 
 
 @pytest.mark.slow
@@ -255,7 +298,7 @@ def test_tuning_of_another_student_begins_anew(ctx: Context) -> None:
     assert made.parent["sha256"] == read_checkpoint(ctx.run.path / "train")[0].sha256
 
 
-def test_short_floats_never_reach_the_grid(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_floats_never_reach_the_grid(ctx: Context) -> None:
     """bf16 has fewer digits than int8 codes need: with it, the tuned weights are those of float32."""
     from accelerate.state import AcceleratorState
 

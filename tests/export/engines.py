@@ -42,10 +42,31 @@ def open_engine(folder: Path, artifact: Artifact) -> Engine:
     if artifact.target == "openvino":
         model = openvino_core().compile_model(openvino_core().read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         return Engine(lambda batch: np.array(model(batch)[0]))
+    if artifact.target == "litert":
+        interpreter = litert_interpreter(path)
+        return Engine(lambda batch: np.concatenate([one_by_one(interpreter, image) for image in batch]))
     network = build_model(artifact.model, len(artifact.classes), **artifact.details["model_kwargs"])
     network.load_state_dict(read_weights(Path(path)))
     whole = WithInput(network.eval(), artifact.preprocess)
     return Engine(lambda batch: whole(torch.from_numpy(batch)).detach().numpy())
+
+
+def litert_interpreter(path: str) -> Any:
+    from ai_edge_litert.interpreter import Interpreter
+
+    made = Interpreter(model_path=path)
+    made.allocate_tensors()
+    return made
+
+
+def one_by_one(interpreter: Any, image: UInt8) -> Float32:
+    """Logits [1, classes] of one picture [channels, size, size], in the layout that the file asks for."""
+    given, found = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    shape = tuple(given["shape"])
+    last = image[None] if shape[1] == image.shape[0] and shape[-1] != image.shape[0] else image.transpose(1, 2, 0)[None]
+    interpreter.set_tensor(given["index"], np.ascontiguousarray(last.reshape(shape)))
+    interpreter.invoke()
+    return np.array(interpreter.get_tensor(found["index"]), np.float32)
 
 
 LIMITS = {"fp32": 1e-4, "fp16": 1e-2, "int8": 5e-2}

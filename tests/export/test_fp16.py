@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import functools
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +29,17 @@ def network(name: str) -> nn.Module:
     return build_model(name, 4).eval()
 
 
+@functools.cache
+def written(name: str) -> bytes:
+    """The ONNX file of a network, exported once for all tests here."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_onnx(network(name), PRE, Path(folder) / "a.onnx", 20)
+        return (Path(folder) / "a.onnx").read_bytes()
+
+
 @pytest.mark.parametrize("name", ["test_efficientnet", "convnextv2_atto"])
 def test_every_weight_is_fp16_and_the_answer_is_close(name: str, tmp_path: Path) -> None:
-    write_onnx(network(name), PRE, tmp_path / "a.onnx", 20)
+    (tmp_path / "a.onnx").write_bytes(written(name))
     facts = write_fp16(tmp_path / "a.onnx", tmp_path / "b.onnx", IMAGES)
     proto = read_onnx(tmp_path / "b.onnx")
     assert proto.graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8
@@ -43,7 +53,7 @@ def test_every_weight_is_fp16_and_the_answer_is_close(name: str, tmp_path: Path)
 
 @pytest.mark.slow
 def test_norms_and_grn_stay_fp32(tmp_path: Path) -> None:
-    write_onnx(network("convnextv2_atto"), PRE, tmp_path / "a.onnx", 20)
+    (tmp_path / "a.onnx").write_bytes(written("convnextv2_atto"))
     before = read_onnx(tmp_path / "a.onnx")
     kinds = {node.op_type for node in before.graph.node if node.name in float_nodes(before)}
     assert {"LayerNormalization", "ReduceL2", "Div"} <= kinds
@@ -57,7 +67,7 @@ def test_norms_and_grn_stay_fp32(tmp_path: Path) -> None:
 
 
 def test_x12_weight_beyond_the_range_names_the_operator(tmp_path: Path) -> None:
-    write_onnx(network("test_efficientnet"), PRE, tmp_path / "a.onnx", 20)
+    (tmp_path / "a.onnx").write_bytes(written("test_efficientnet"))
     proto = read_onnx(tmp_path / "a.onnx")
     conv = [node for node in proto.graph.node if node.op_type == "Conv"][3]
     weight = next(t for t in proto.graph.initializer if t.name == conv.input[1])
@@ -85,7 +95,7 @@ def test_x12_result_beyond_the_range_names_the_operator(tmp_path: Path) -> None:
 
 
 def test_x12_result_that_is_not_finite_is_found(tmp_path: Path) -> None:
-    write_onnx(network("test_resnet"), PRE, tmp_path / "a.onnx", 20)
+    (tmp_path / "a.onnx").write_bytes(written("test_resnet"))
     proto = read_onnx(tmp_path / "a.onnx")
     weight = next(t for t in proto.graph.initializer if len(t.dims) == 4 and np.prod(t.dims) > 64)
     weight.CopyFrom(numpy_helper.from_array(np.full(tuple(weight.dims), np.nan, np.float32), weight.name))
@@ -97,7 +107,7 @@ def test_x12_result_that_is_not_finite_is_found(tmp_path: Path) -> None:
 
 def test_ranges_are_those_of_the_network(tmp_path: Path) -> None:
     model = network("test_resnet")
-    write_onnx(model, PRE, tmp_path / "a.onnx", 20)
+    (tmp_path / "a.onnx").write_bytes(written("test_resnet"))
     ranges = tensor_ranges(read_onnx(tmp_path / "a.onnx"), IMAGES)
     with torch.no_grad():
         logits = model(torch.from_numpy(np.ascontiguousarray(normalised(IMAGES, PRE))))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,8 @@ class Network(nn.Module):
         if self.kind == "uint8":
             x = (x.float() / 255 - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
         x = nn.functional.adaptive_avg_pool2d(torch.relu(self.stem(x)), 3)
+        if self.kind == "strided":  # as torch writes the pooling of a ConvNeXt: places in the flattened tensor
+            x = torch.as_strided(x, (1, 8, 3, 3), (72, 9, 1, 3))
         logits = self.head(x.flatten(1))
         if self.kind == "softmax":
             return logits.softmax(dim=1)
@@ -51,25 +55,42 @@ class Network(nn.Module):
             return logits.sigmoid()
         if self.kind == "maps":
             return logits[:, :, None, None]
+        if self.kind == "choice":
+            return logits.softmax(dim=1).argmax(dim=1)
         return (logits, x) if self.kind == "two" else logits
 
 
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    """Export a `Network` as people do: one image as the example."""
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Write:
+    """Export a `Network` as people do, one image as the example: once for all tests here. The folder that it lies in."""
+    base = tmp_path_factory.mktemp("exported")
 
-    def call(kind: str = "plain", *, dynamic: bool = False, external: bool = False, size: int = 48) -> Path:
-        path = tmp_path / f"{kind}.onnx"
+    def call(kind: str, *, dynamic: bool, external: bool, size: int) -> Path:
+        folder = base / f"{kind}-{dynamic}-{external}-{size}"
+        if folder.exists():
+            return folder
+        folder.mkdir()
         shape = (1, size, size, 3) if kind == "nhwc" else (1, 1 if kind == "grey" else 3, size, size)
         example = torch.zeros(shape, dtype=torch.uint8 if kind == "uint8" else torch.float32)
         shapes: Any = ({0: torch.export.Dim("batch")},) if dynamic else None
         if dynamic:
             example = example.repeat(2, 1, 1, 1)
         torch.onnx.export(
-            Network(kind).eval(), (example,), str(path), dynamo=True, external_data=external, verbose=False,
+            Network(kind).eval(), (example,), str(folder / f"{kind}.onnx"), dynamo=True, external_data=external, verbose=False,
             dynamic_shapes=shapes,
         )  # fmt: skip
-        return path
+        return folder
+
+    return call
+
+
+@pytest.fixture
+def write(exported: Write, tmp_path: Path) -> Write:
+    """A copy of the file of such a network, with what lies beside it."""
+
+    def call(kind: str = "plain", *, dynamic: bool = False, external: bool = False, size: int = 48) -> Path:
+        shutil.copytree(exported(kind, dynamic=dynamic, external=external, size=size), tmp_path, dirs_exist_ok=True)
+        return tmp_path / f"{kind}.onnx"
 
     return call
 
@@ -94,12 +115,14 @@ def answer(kind: str, pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         else:
             found = model(x[:, :1] if kind == "grey" else x)
     logits = found[0] if kind == "two" else found
+    if kind == "choice":
+        return answer("plain", pixels)
     if kind == "softmax":
         return np.asarray(logits.numpy())[0]
     return softmax(logits.numpy().reshape(1, -1).astype(np.float64))[0]
 
 
-KINDS = ("plain", "nhwc", "grey", "uint8", "softmax", "maps", "two")
+KINDS = ("plain", "nhwc", "grey", "uint8", "softmax", "maps", "two", "strided", "choice")
 
 
 @pytest.mark.parametrize(("kind", "dynamic"), [*((kind, False) for kind in KINDS), ("plain", True)])
@@ -114,7 +137,7 @@ def test_an_artifact_answers_as_the_network_did(kind: str, dynamic: bool, write:
     assert artifact.lineage["run"] is None
     assert artifact.model == "theirs"
     assert made.difference["levels_max"] == 0
-    assert ("Softmax at the end" in " ".join(made.notes)) == (kind == "softmax")
+    assert ("Softmax at the end" in " ".join(made.notes)) == (kind in ("softmax", "choice"))
     image = picture()
     image.save(tmp_path / "a.png")
     with octc.load(made.folder, threads=1) as model:
@@ -192,6 +215,9 @@ def damaged(write: Write, how: str, tmp_path: Path) -> tuple[Path, dict[str, Any
         return write("two"), more
     if how == "no such output":
         return write("two"), {"output": "nothing"}
+    if how == "a number for a class":
+        openvino.save_model(openvino.Core().read_model(str(write("choice"))), str(tmp_path / "bad.xml"))
+        return tmp_path / "bad.xml", more
     if how == "sigmoid":
         return write("sigmoid"), more
     if how == "weights missing":
@@ -203,6 +229,9 @@ def damaged(write: Write, how: str, tmp_path: Path) -> tuple[Path, dict[str, Any
     proto = onnx.load(str(write()))
     if how == "no onnx":
         path.write_bytes(b"hello" * 50)
+        return path, more
+    if how == "of torch.save":
+        torch.save(Network().state_dict(), path)
         return path, more
     if how == "two inputs":
         proto.graph.input.append(helper.make_tensor_value_info("age", TensorProto.FLOAT, [1]))
@@ -233,9 +262,11 @@ def damaged(write: Write, how: str, tmp_path: Path) -> tuple[Path, dict[str, Any
     ("two outputs", "OCT-E411", "2 outputs"),
     ("no such output", "OCT-E104", "no output 'nothing'"),
     ("sigmoid", "OCT-E411", "do not exclude each other"),
+    ("a number for a class", "OCT-E411", "the number of a class"),
     ("weights missing", "OCT-E502", "they lie in plain.onnx.data"),
     ("another size", "OCT-E104", "takes 64 px"),
     ("no onnx", "OCT-E502", "cannot be read as ONNX"),
+    ("of torch.save", "OCT-E502", "is a file of torch.save"),
     ("two inputs", "OCT-E411", "2 inputs"),
     ("no picture", "OCT-E411", "is no picture"),
     ("not square", "OCT-E411", "48 x 64"),
@@ -254,6 +285,33 @@ def test_a_file_that_cannot_become_an_artifact_is_refused(
     assert caught.value.code == code
     assert words in caught.value.message
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_graphs_as_other_exporters_write_them(write: Write, tmp_path: Path) -> None:
+    """Weights among the inputs, a free height and width, a name with a colon; the class before its probabilities."""
+    proto = onnx.load(str(write("softmax", dynamic=True)))
+    graph, before = proto.graph, proto.graph.input[0].name
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = "input_1:0" if name == before else name
+    graph.input[0].name = "input_1:0"
+    for axis, name in ((0, "unk__7"), (2, "height"), (3, "width")):
+        graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
+    graph.input.extend(helper.make_tensor_value_info(one.name, one.data_type, list(one.dims)) for one in graph.initializer)
+    graph.node.append(helper.make_node("ArgMax", [graph.output[0].name], ["label"], axis=1))
+    graph.output.insert(0, helper.make_tensor_value_info("label", TensorProto.INT64, None))
+    onnx.save(proto, str(tmp_path / "theirs.onnx"))
+    probabilities = graph.output[1].name
+    options = octc.ImportOptions(out=str(tmp_path / "out"))
+    with pytest.raises(OctcError) as caught:
+        octc.import_model(tmp_path / "theirs.onnx", PRE, CLASSES, options=options)
+    assert (caught.value.code, f"--output {probabilities}," in caught.value.hint) == ("OCT-E411", True)
+    made = octc.import_model(tmp_path / "theirs.onnx", PRE, CLASSES, options=replace(options, output=probabilities))
+    picture().save(tmp_path / "a.png")
+    with octc.load(made.folder, threads=1) as model:
+        (found,) = model.predict([tmp_path / "a.png"])
+    resized = np.asarray(picture().resize((48, 48), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    np.testing.assert_allclose(list((found.probabilities or {}).values()), answer("plain", resized), atol=2e-5)
 
 
 def test_weights_in_a_file_beside_it_become_part_of_the_artifact(write: Write, tmp_path: Path) -> None:

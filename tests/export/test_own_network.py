@@ -117,7 +117,7 @@ def test_what_cannot_be_quantised_is_refused(build: Any, words: dict[str, Any], 
     assert caught.value.place == place
 
 
-def test_a_module_that_cannot_be_traced_is_named_with_its_line_and_may_stay_whole(tmp_path: Path) -> None:
+def test_a_module_that_cannot_be_traced_is_named_with_its_line_and_may_stay_whole() -> None:
     with pytest.raises(OctcError) as caught:
         octc.quantize(Own(Asks()), pictures(16), PRE)
     assert "Asks" in caught.value.message

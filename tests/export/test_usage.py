@@ -18,9 +18,9 @@ from octc.export.usage import usage_text
 from octc.store.artifacts import USAGE as FILE
 from octc.store.artifacts import read_artifact
 from octc.store.runs import Run
-from tests.tiny_artifacts import shared_run
+from tests.tiny_artifacts import copied, folder_of, resign, shared_run
 
-ALLOWED = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
+ALLOWED = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch", "litert": "ai_edge_litert"}
 # the script runs where octc, and every engine but its own, cannot be imported
 RUN = "import sys; sys.modules.update(dict.fromkeys({blocked!r})); sys.argv = ['use', {image!r}]; exec(open({script!r}).read())"
 
@@ -30,22 +30,55 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return shared_run(tmp_path_factory)
 
 
-@pytest.mark.parametrize("name", ["onnx-fp32", "onnx-int8", "openvino-fp16", "openvino-int8", "torch-fp32"])
+@pytest.mark.parametrize("name", ["onnx-fp32", "onnx-int8", "openvino-fp16", "openvino-int8", "torch-fp32", "litert-int8"])
 def test_its_code_gives_the_probabilities_of_octc(
     run: Run, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = run.artifacts / name
+    folder = folder_of(run, name)
     artifact = read_artifact(folder)
     assert FILE in artifact.files  # a changed one is noticed
-    picture = tmp_path / "seen.png"  # of another size than the network's: the resize counts
-    size = (5 * artifact.preprocess.size // 2, 3 * artifact.preprocess.size // 2)
-    noise = np.random.default_rng(0).integers(0, 255, size[::-1], dtype=np.uint8)
-    Image.fromarray(noise).save(picture)
+    noise = np.random.default_rng(0).integers(0, 255, (96, 160), dtype=np.uint8)  # of another size: the resize counts
+    Image.fromarray(noise).save(tmp_path / "seen.png")
+    same_answer(folder, tmp_path / "seen.png", capsys)
+
+
+RANGES = {
+    "12 bits": ((0.0, 4095.0), (96, 160), np.uint16, 4300),
+    "12 bits, a picture of 8": ((0.0, 4095.0), (96, 160), np.uint8, 255),
+    "a part of 8 bits": ((20.0, 200.0), (96, 160), np.uint8, 255),
+    "a part of 8 bits, colour": ((20.0, 200.0), (96, 160, 3), np.uint8, 255),
+}
+
+
+@pytest.mark.parametrize("case", RANGES)
+def test_a_stated_value_range_is_in_its_code_too(
+    case: str, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (low, high), shape, kind, top = RANGES[case]
+    folder = copied(run, "onnx-int8", tmp_path)
+    resign(folder, lambda value: value["preprocess"].update(value_range=[low, high]))
+    artifact = read_artifact(folder)
+    assert artifact.preprocess.value_range == (low, high)
+    (folder / FILE).write_text(usage_text(folder, artifact))
+    resign(folder)
+    pixels = np.random.default_rng(0).integers(0, top, shape).astype(kind)
+    Image.fromarray(pixels).save(tmp_path / "seen.png")
+    ranged = same_answer(folder, tmp_path / "seen.png", capsys)
+    plain = same_answer(run.artifacts / "onnx-int8", tmp_path / "seen.png", capsys)
+    assert (ranged == pytest.approx(plain, abs=1e-6)) == (case == "12 bits, a picture of 8")
+    assert f"{low:g} becomes 0 and {high:g} becomes 255" in (folder / FILE).read_text()
+    equalised = replace(artifact, preprocess=replace(artifact.preprocess, clahe=2.0))
+    assert "# CLAHE first, see above" in usage_text(folder, equalised)
+
+
+def same_answer(folder: Path, picture: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, float]:
+    """The probabilities of `octc predict`, once the code of USE.md has given the same ones."""
+    artifact = read_artifact(folder)
     capsys.readouterr()
     assert main(["predict", str(folder), str(picture), "--json"]) == 0
-    expected = json.loads(capsys.readouterr().out)["data"]["records"][0]["probabilities"]
+    expected: dict[str, float] = json.loads(capsys.readouterr().out)["data"]["records"][0]["probabilities"]
     (code,) = re.findall(r"```python\n(.*?)```", (folder / FILE).read_text(), re.S)
-    script = tmp_path / "use.py"
+    script = picture.with_suffix(".py")
     script.write_text(code)
     own = ALLOWED[artifact.target]
     blocked = ["octc", *(module for module in ALLOWED.values() if module != own)]
@@ -55,6 +88,7 @@ def test_its_code_gives_the_probabilities_of_octc(
     found = {line.rpartition(": ")[0]: float(line.rpartition(": ")[2]) for line in done.stdout.splitlines()}
     assert found == pytest.approx(expected, abs=1e-3)
     assert tuple(found) == artifact.classes
+    return expected
 
 
 def test_it_states_what_the_file_itself_takes(run: Run) -> None:

@@ -17,18 +17,33 @@ from tests.house.tree import ROOT
 from tests.tiny_artifacts import shared_run
 
 FOLDER = ROOT / "benchmarks"
-# imported by the others; what needs atheris; and the demo and the picture of the README (tests/house/test_readme.py)
-NO_SCRIPTS = {"results.py", "seed_loop.py", "demo.sh", "pipeline.py", "fuzz_volumes.py"}
+# imported by the others; what needs atheris; a browser and a network of drawn eyes; the demo and the picture of the README
+# (tests/house/test_readme.py); emulators, by Debian's archive (.ci/run, tests/bench/test_emulate.py)
+NO_SCRIPTS = {"results.py", "seed_loop.py", "demo.sh", "pipeline.py", "fuzz_volumes.py", "page_pictures.py"}
+NO_SCRIPTS |= {"arm64_root.sh", "emulation.py"}
+# what a script gives itself, or what needs an interpreter with programs of others
+BY_ITSELF = {"volumes.py": {"--peak-of", "--others"}, "serving.py": {"--others"}, "cold_start.py": {"--against"}}
 CLASSES = ("CNV", "DME", "DRUSEN", "NORMAL")
 ABLATION = "--recipe smoke --size 32 --epochs 1 --teacher-epochs 1 --batch 8 --seeds 1 --val 0.4 --device cpu --arms alone;kl"
 # script -> words of each run; {images}: a tree of several depths, {ucsd}: laid out as UCSD, {run}: a finished student
 CASES: dict[str, tuple[str, ...]] = {
     "ablation.py": (f"--data {{ucsd}} --dataset ucsd --place ablation {ABLATION}",),
+    "archive.py": (
+        "{run}/artifacts/onnx-int8 {images} --fp32 {run}/artifacts/onnx-fp32 --count 32 --rounds 1 --rows 0 --no-ray",
+        "{run}/artifacts/onnx-int8 {images} --count 32 --rounds 1 --workers 1 --no-ray --rows 100",
+        "{run}/artifacts/onnx-int8 --million --rows 300 --links 0.5 --workers 1",
+    ),
+    "cold_start.py": ("{images}/0.jpeg {run}/artifacts/onnx-int8 {run}/artifacts/openvino-int8 --rounds 1",),
+    "compare_tables.py": (
+        "--rows 300 --patients 60 --classes 2 --seed 1",
+        "--rows 300 --patients 60 --answers",
+    ),
     "damage.py": ("{run}/artifacts/openvino-int8 damaged",),
     "full_size.py": ("--place full --quick --tiny",),
     "gate_simulation.py": ("--quick --sets 1 --seed 1",),
     "int8.py": ("--place int8 --quick --tiny --few --rounds 1 --threads 1 --json",),
     "lint_oracle.py": ("70000 2",),
+    "monitor.py": ("--boxes 4 --changed 2 --eyes 30 --pool 8 --seed 1",),
     "memory.py": ("--rounds 1 --steps 1 --size 32", "--work plain", "--work keep"),
     "one_file.py": ("{run} --data {patterns} --target onnx",),
     "real.py": ("--data {ucsd} --place real --tiny",),
@@ -36,6 +51,9 @@ CASES: dict[str, tuple[str, ...]] = {
         "--place eyes --patients 24 --images 1 --seeds 1 --first-seed 1 --epochs 1 --recipe retnet-smoke --int8 --tiny",
         "--place large --full --tiny",
     ),
+    "serving.py": ("{run}/artifacts/onnx-int8 {images}/0.jpeg --alone --rounds 1 --seconds 0.3 --overload 1 --soak 4",),
+    "simplified.py": ("test_efficientnet 64 --rounds 2 --threads 1",),
+    "stand_in.py": ("{ucsd} stand-ins",),
     "tensorrt_rtx.py": ("test_resnet 64",),
     "volumes.py": ("{run}/artifacts/onnx-int8 --frames 3 --size 64x48 --rounds 1",),
     "training.py": (
@@ -43,6 +61,8 @@ CASES: dict[str, tuple[str, ...]] = {
         "--full --quick --steps 1 --batch 2 --workers 0",
     ),
 }
+# these look at the memory of their processes, or ask them for modules that are imported first
+FRESH = ("archive.py", "memory.py", "volumes.py", "serving.py", "compare_tables.py")
 VERDICTS = {"gate_simulation.py": (0, 1)}  # of one simulated test set, nothing follows
 # lists a script's options instead of running it
 LISTING = """
@@ -105,13 +125,19 @@ def test_every_option_stands_in_a_case(script: str, warm: tuple[str, ...], tmp_p
     assert done.returncode == 0, done.stderr
     options = {word for word in json.loads(done.stdout) if word.startswith("--")} - {"--help"}
     used = {word for case in CASES[script] for word in case.split() if word.startswith("--")}
-    assert options == used
+    assert options == used | BY_ITSELF.get(script, set())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("script", "words"), [(name, case) for name, cases in CASES.items() for case in cases])
-def test_it_runs(script: str, words: str, made: Run, trees: tuple[Path, Path], warm: tuple[str, ...], tmp_path: Path) -> None:
+def test_it_runs(
+    script: str, words: str, made: Run, trees: tuple[Path, Path], warm: tuple[str, ...], shared: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The processes that a script starts are forked too, but for those that it measures."""
     ucsd, images = trees
+    if script not in FRESH:
+        monkeypatch.setenv("WARM_PYTHON", str(shared / "bin" / "python"))
     run = Path(shutil.copytree(made.path, tmp_path / made.id)) if "{run}" in words else made.path
     patterns = made.path.parent.parent / "patterns"
     given = [word.format(images=images, ucsd=ucsd, run=run, patterns=patterns) for word in words.split()]

@@ -28,7 +28,7 @@ from tests.house.tree import (
 
 MAKERS_LIBRARIES = ("torch", "torchvision", "timm", "safetensors", "accelerate", "onnx", "onnxscript", "onnxconverter_common")
 PUBLIC = ROOT / "octc" / "__init__.py"  # the public names, each imported when it is asked for
-ENGINES = ("onnxruntime", "openvino", "tensorrt")
+ENGINES = ("onnxruntime", "openvino", "ai_edge_litert", "tensorrt")
 
 
 def where(path: Path, line: int) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import typer
 
@@ -28,10 +28,11 @@ def parsed(name: str) -> tuple[Any, Command]:
 
 
 def spelled(annotation: Any) -> str:
-    """Annotated[str | None, ...] -> "str"; a list is told by its items."""
+    """Annotated[str | None, ...] -> "str"; a list is told by its items, a text with choices by them."""
     inner = get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
     kinds = [kind for kind in get_args(inner) if kind is not type(None)] or [inner]
-    return str(getattr(kinds[0], "__name__", kinds[0]))
+    words = get_args(kinds[0]) if get_origin(kinds[0]) is Literal else kinds
+    return "|".join(str(getattr(word, "__name__", word)) for word in (words if isinstance(words[0], str) else words[:1]))
 
 
 def parameters(name: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from tests.house.tree import FLOORS, ROOT, files, pyproject, sources
+from tests.house.tree import FLOORS, ROOT, files, pictures, pyproject, sources
 
 BINARY = re.compile(
     r"\.(jpe?g|png|tiff?|bmp|gif|pth?|pkl|onnx|engine|plan|safetensors|bin|npz?|zip|gz|whl|so|pyc|dcm|e2e|fda)$", re.I
@@ -59,6 +59,25 @@ def test_no_file_is_binary_or_large() -> None:
         assert b"\0" not in data, path
         assert len(data) < 1 << 20, path
         data.decode("utf-8")
+
+
+def test_photographs_are_few_and_small_and_shown() -> None:
+    page = (ROOT / "docs" / "serving.md").read_text()
+    assert len(pictures()) == 4
+    for path in pictures():
+        assert path.stat().st_size < 160 << 10, path
+        assert f"]({path.name})" in page
+        assert path.read_bytes()[8:12] == b"WEBP"
+
+
+def test_no_link_is_kept() -> None:
+    """A link leads somewhere else on the next machine, and out of an archive of the sources."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("no git here: what it keeps cannot be asked")
+    listed = subprocess.run(["git", "ls-files", "-s"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    modes = {line.partition("\t")[2]: line.partition(" ")[0] for line in listed.splitlines()}
+    assert modes["README.md"] == "100644"
+    assert not [name for name, mode in modes.items() if mode == "120000"]
 
 
 def test_no_file_names_a_place_on_somebodys_machine() -> None:
@@ -139,6 +158,7 @@ def test_what_optional_says_is_what_the_extras_bring() -> None:
     from octc.core.targets import extras
 
     names = {
+        "grpc": "grpcio",
         "modelopt": "nvidia-modelopt",
         "sklearn": "scikit-learn",
         "pynvml": "nvidia-ml-py",

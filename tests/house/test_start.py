@@ -23,7 +23,9 @@ def seconds_of(words: list[str], folder: Path) -> float:
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["--version"], ["export", "--help"], ["train", "student", "--help"]], ids=" ".join
+    "words",
+    [["--help"], ["--version"], ["export", "--help"], ["verify", "--help"], ["train", "student", "--help"]],
+    ids=" ".join,
 )
 def test_help_and_version_are_quick(words: list[str], tmp_path: Path) -> None:
-    assert min(seconds_of(words, tmp_path) for _ in range(3)) < SECONDS
+    assert any(seconds_of(words, tmp_path) < SECONDS for _ in range(3))

@@ -25,7 +25,7 @@ WORDS = {
     "checksums": r"(?<![.\w])sums?\b(?! (?:of|may|hides|to)\b| [np]_| \(|[,(])",
     "validation set": r"\bselect (set|images?|part)s?\b",
     "regressed, improved": r"\blost\b[^.]{0,20}\bgained\b",
-    "run summary": r"\bdossiers?\b",
+    "run summary": r"(?<!change )(?<!octc )\bdossiers?\b(?![-.])",
     "test-set log": r"\bstanding\b|\b(first|earlier|later|every|each) looks?\b",
     "mixed-precision fallback": r"\bladders?\b",
     "CPU steal": r"\blent its time\b",

@@ -22,12 +22,14 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "octc": (),
     "runtimes": ("octc",),
     "bench": ("octc", "runtimes"),
+    "archive": ("octc", "runtimes", "bench.report"),
+    "serve": ("octc", "runtimes"),
     "train": ("octc",),
     "compress": ("octc", "train"),
-    "export": ("octc", "train", "compress", "runtimes", "bench.parity"),
-    "cli": ("octc", "runtimes", "bench", "train", "compress", "export"),
+    "export": ("octc", "train", "compress", "runtimes", "bench.parity", "bench.timing"),
+    "cli": ("octc", "runtimes", "bench", "archive", "serve", "train", "compress", "export"),
 }
-DEVICE, MAKER = ("runtimes", "bench"), ("train", "compress", "export")
+DEVICE, MAKER = ("runtimes", "bench", "archive", "serve"), ("train", "compress", "export")
 WINGS = (*DEVICE, *MAKER)
 # inside octc: each room with its height; one may import only from lower ones
 HEIGHTS = {
@@ -41,8 +43,13 @@ HEIGHTS = {
     "datasets": 4,
     "store": 5,
 }
-# inside bench: timing and parity know nothing of each other, and a report reads both
-BENCH = {"parity": ("parity",), "timing": ("timing",), "report": ("parity", "timing", "report")}
+# inside bench: timing and parity know nothing of each other, a report reads both, and a monitor writes its page as one does
+BENCH = {
+    "monitor": ("monitor", "report"),
+    "parity": ("parity",),
+    "timing": ("timing",),
+    "report": ("parity", "timing", "report"),
+}
 # what a checkout may hold beside the repository; none of it is ours to judge
 NOT_OURS = {"build", "dist", "runs", "bundles", "reports", "Dataset", "__pycache__"}
 
@@ -53,7 +60,18 @@ def pyproject() -> dict[str, Any]:
 
 
 def files() -> list[Path]:
-    """Files of the repository: what git would keep, or all but the known ignored folders where there is no git."""
+    """Files of the repository that are text: all of them but the photographs of the page."""
+    shown = set(pictures())
+    return [path for path in everything() if path not in shown]
+
+
+def pictures() -> list[Path]:
+    """The photographs of the page of `octc serve`, which cannot be drawn as text is (benchmarks/page_pictures.py)."""
+    return sorted((ROOT / "docs").glob("page-*.webp"))
+
+
+def everything() -> list[Path]:
+    """What git would keep, or all but the known ignored folders where there is no git."""
     if (ROOT / ".git").exists():
         command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
@@ -106,9 +124,10 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
-def imports(path: Path) -> Iterator[tuple[str, int, bool, bool]]:
+@functools.cache
+def imports(path: Path) -> tuple[tuple[str, int, bool, bool], ...]:
     """(module, line, at module level, for types only) of every import, and of import_module("octc...") with a literal name."""
-    yield from _imports(tree(path), True, False)
+    return tuple(_imports(tree(path), True, False))
 
 
 def _imports(node: ast.AST, top: bool, types: bool) -> Iterator[tuple[str, int, bool, bool]]:

@@ -19,8 +19,25 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / ".pytest_cache" / "made-once"
 MAKERS = ("octc", "runtimes", "bench", "train", "compress", "export", "cli")
-RECIPES = ("tests/integration/made_once.py", "tests/tiny_run.py", "tests/tiny_artifacts.py", "tests/cli/verify_runs.py")
-LIBRARIES = ("torch", "timm", "numpy", "pillow", "onnx", "onnxscript", "onnxruntime", "openvino", "safetensors")
+RECIPES = (
+    "tests/integration/made_once.py",
+    "tests/tiny_run.py",
+    "tests/tiny_artifacts.py",
+    "tests/cli/verify_runs.py",
+    "tests/volume_run.py",
+)
+LIBRARIES = (
+    "torch",
+    "timm",
+    "numpy",
+    "pillow",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "openvino",
+    "ai-edge-litert",
+    "safetensors",
+)
 # what chooses the kernels with which it is made (tests/isa.py)
 KERNELS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
 

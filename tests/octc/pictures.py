@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from octc.core.errors import OctcError
-from octc.imaging.preprocess import decode_image
+from octc.imaging.decode import decode_image
 
 
 def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:

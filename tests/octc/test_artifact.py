@@ -19,7 +19,7 @@ from octc.store import artifacts as module
 from octc.store.artifacts import GOLDEN, MANIFEST, Artifact, Golden, read_artifact, read_golden, write_golden, write_manifest
 
 Value = dict[str, Any]
-REFUSED = ("OCT-E501", "OCT-E502", "OCT-E504")
+REFUSED = ("OCT-E501", "OCT-E502", "OCT-E504", "OCT-E509")
 
 
 @pytest.fixture
@@ -111,11 +111,20 @@ def test_b02_missing_file(folder: Path, name: str) -> None:
     assert f"{name} is listed but missing" in refusal(folder).message
 
 
-@pytest.mark.parametrize("name", ["run.sh", "sub/more.bin", "verify.json.bak", ".hidden", "bench-.sh", "samples"])
+@pytest.mark.parametrize(
+    "name",
+    ["run.sh", "sub/more.bin", "verify.json.bak", ".hidden", "bench-.sh", "samples", ".tmp-1-run.sh", ".tmp-x-verify.json"],
+)
 def test_b02_extra_file(folder: Path, name: str) -> None:
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text("x")
     assert f"{name} is not listed" in refusal(folder).message
+
+
+@pytest.mark.parametrize("name", ["verify.json", "verify-device.json", "bench-box.json", "artifact.sig.json"])
+def test_an_artifact_is_whole_while_a_result_is_written_beside_it(folder: Path, name: str) -> None:
+    (folder / f".tmp-{os.getpid()}-{name}").write_text("{")
+    assert read_artifact(folder).name
 
 
 @pytest.mark.parametrize("name", [
@@ -200,7 +209,7 @@ WRONG = (..., None, True, -1, 0, 10**400, 1e308, 2.5, "", "x" * 9000, "\u202e\x1
 
 
 def test_every_field_dropped_or_of_a_wrong_type_is_refused_in_one_way(folder: Path) -> None:
-    """Whatever stands in a manifest: an artifact, or E501, E502 or E504. `lineage` and `details` hold free facts."""
+    """A manifest with anything in it: an artifact, or E501, E502, E504, E509. `lineage` and `details` hold free facts."""
     value = json.loads((folder / MANIFEST).read_text())
     kept = 0
     for path in places(value):
@@ -223,7 +232,7 @@ def test_every_field_dropped_or_of_a_wrong_type_is_refused_in_one_way(folder: Pa
 ])  # fmt: skip
 def test_what_is_no_manifest(folder: Path, text: str) -> None:
     (folder / MANIFEST).write_text(text)
-    assert refusal(folder).code == "OCT-E502"
+    assert refusal(folder).code == ("OCT-E509" if "2.0" in text else "OCT-E502")
 
 
 def test_bytes_that_are_no_text(folder: Path) -> None:

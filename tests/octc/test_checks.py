@@ -166,7 +166,8 @@ def test_each_dependency_is_named_with_its_switch_and_its_state(one: Dependency)
     if not one.sends:
         assert telemetry(name, one.seen[0], {}, {}).state == "ok"
         return
-    for environ, modules in ((dict.fromkeys(one.switches, "0"), {one.hidden: os} if one.hidden else {}), ({}, {})):
+    against = {variable: "1" if value == "0" else "0" for variable, value in one.switches.items()}
+    for environ, modules in ((against, {one.hidden: os} if one.hidden else {}), ({}, {})):
         loud = telemetry(name, one.seen[-1], environ, modules)
         assert loud.state == "problem"
         assert all(f"{variable}={value}" in loud.hint for variable, value in one.switches.items())

@@ -7,7 +7,8 @@ import pytest
 
 from octc.core.errors import OctcError
 from octc.stats.comparison import Comparison, Known, compare_logits, nonfinite, outcome_of
-from octc.stats.test_plan import ParityOptions, make_plan
+from octc.stats.planned_power import make_plan
+from octc.stats.test_plan import ParityOptions
 from tests.octc.parity_cases import CLASSES, answers, counted, labels_of, says
 
 QUICK = ParityOptions(bootstrap=1000)

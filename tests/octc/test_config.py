@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from octc.core.deprecated import OLD_NAMES
 from octc.core.errors import MissingExtra, OctcError
 from octc.core.options import Key
+from octc.core.variables import VARIABLES
 from octc.schemas.configuration import KEYS, bool_of, config_option, read_settings
+from tests.house.tree import sources, tree
 
 LEVELS = ("user", "embedded", "project", "file", "env")
 
@@ -163,6 +168,28 @@ def test_variables_of_others_are_left_alone(tmp_path: Path) -> None:
     assert read_settings(None, {"OCTC_TEST_UCSD": "x", "OCTC_DATA": "y", "PATH": "z", "TRAIN__EPOCHS": "1"}, tmp_path)[0] == {}
 
 
+@pytest.mark.parametrize(("variable", "meant"), [
+    ("OCTC_TRAIN_EPOCHS", "OCTC_TRAIN__EPOCHS"), ("OCTC_BENCH_REMOTE_PYTHON", "OCTC_BENCH__REMOTE_PYTHON"),
+    ("OCTC_DTA", "OCTC_DATA"), ("octc_data", "OCTC_DATA"), ("OCTC_ARTEFACT", "OCTC_ARTIFACT"),
+    ("OCTC_OFF_LINE", "OCTC_OFFLINE"), ("OCTC_BUNDLE_SIGNATURE", "OCTC_BUNDLE__SIGNATURE"),
+    ("OCTC_TENSORRT__PYTHON", "OCTC_TENSORRT_PYTHON"), ("OCTC_RUN_DIR", "OCTC_RUN__DIR"),
+])  # fmt: skip
+def test_a_misspelt_variable_is_refused_with_the_one_that_was_meant(variable: str, meant: str, tmp_path: Path) -> None:
+    with pytest.raises(OctcError) as caught:
+        read_settings(None, {variable: "3"}, tmp_path)
+    assert caught.value.code == "OCT-E103"
+    assert variable in caught.value.message
+    assert f"did you mean {meant}?" in caught.value.hint
+
+
+def test_a_variable_that_may_be_of_other_programs_is_a_warning(tmp_path: Path) -> None:
+    notes = read_settings(None, {"OCTC_MY_SCRIPTS": "x", "OCT_DATA": "y", "OCTAVE_HOME": "z", "OCT_HOME": "z"}, tmp_path)[1]
+    assert [code for code, _ in notes] == ["OCT-W103", "OCT-W103"]
+    assert "OCTC_MY_SCRIPTS" in notes[0][1]
+    assert "OCTC_DATA is one" not in notes[0][1]
+    assert notes[1][1].startswith("OCT_DATA") or "OCTC_DATA is one" in notes[1][1]
+
+
 def test_keys_feed_the_options_they_say() -> None:
     assert config_option("export", "margin") == "margin_pp"
     assert config_option("verify", "class_margin") == "class_margin_pp"
@@ -210,3 +237,14 @@ def test_every_key_feeds_an_option_or_is_read_by_name() -> None:
             path = f"{section}.{name}" if section else name
             option = f"--{(key.option or name).replace('_', '-')}"
             assert path in by_name or option in options, f"{path} feeds nothing"
+
+
+def test_every_variable_that_the_source_reads_is_known() -> None:
+    found = {
+        node.value
+        for path in sources()
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"OCTC_[A-Z]+(_[A-Z]+)*", node.value)
+    }
+    old = {one.old for one in OLD_NAMES}
+    assert found - old == set(VARIABLES)

@@ -52,16 +52,21 @@ def test_paths_labels_and_patients_come_from_the_table(root: Path) -> None:
     assert audit("csv", root).findings == ()
 
 
-def test_parts_make_an_official_test_and_val_is_train(root: Path) -> None:
+def test_a_split_that_the_table_states_is_kept(root: Path) -> None:
     rewrite(root, ",scanner", ",part")
     for patient, part in enumerate(("train", "train", "val", "val", "train", "train", "test", "test")):
         rewrite(root, f'"Meier, {patient}",B', f'"Meier, {patient}",{part}')
     samples = scan_dataset("csv", root)
-    assert Counter(s.part for s in samples.items) == {"train": 12, "test": 4}
-    split = make_split(samples, "csv", 0)
-    assert {s.patient for s in split.parts["test"]} == {"Meier, 6", "Meier, 7"}
+    assert Counter(s.part for s in samples.items) == {"train": 8, "val": 4, "test": 4}
+    for seed in (0, 1):
+        split = make_split(samples, "csv", seed)
+        assert {part: {s.patient for s in items} for part, items in split.parts.items()} == {
+            "train": {"Meier, 0", "Meier, 1", "Meier, 4", "Meier, 5"},
+            "val": {"Meier, 2", "Meier, 3"},
+            "test": {"Meier, 6", "Meier, 7"},
+        }
     rewrite(root, '"Meier, 7",test', '"Meier, 7",')
-    assert "part '' is none of train, val, test" in str(refused(root).place)
+    assert "split '' is none of train, val, test" in str(refused(root).place)
 
 
 def test_a_class_that_only_test_has_is_refused(root: Path) -> None:
@@ -86,11 +91,11 @@ def test_an_empty_patient_is_one_that_is_not_known(root: Path) -> None:
     [
         ("scans/p0/0.jpg", "../p0/0.jpg", "no path below the table's folder"),
         ("scans/p0/0.jpg", "/scans/p0/9.jpg", "no path below the table's folder"),
-        ("scans/p0/0.jpg", "C:\\scans\\0.jpg", "no path below the table's folder"),
+        ("scans/p0/0.jpg", "C:\\scans\\0.jpg", "fits several images: scans/p0/0.jpg, scans/p1/0.jpg"),
         ("scans/p0/0.jpg", "scans/p0/0.txt", "no image by its name"),
         ("scans/p0/0.jpg,dry", "scans/p0/0.jpg,", "label '' is none of dry, wet"),
-        ("scans/p0/0.jpg,dry", "./scans/p0/1.jpg,wet", "stood above with another label, patient or part"),
-        ("scans/p0/0.jpg,dry", "scans\\\\p0/1.jpg,wet", "stood above with another label, patient or part"),
+        ("scans/p0/0.jpg,dry", "./scans/p0/1.jpg,wet", "stood above with another label, patient or split"),
+        ("scans/p0/0.jpg,dry", "scans\\\\p0/1.jpg,wet", "stood above with another label, patient or split"),
     ],
 )
 def test_a_line_that_cannot_be_used_is_named(root: Path, change: str, into: str, said: str) -> None:
@@ -102,10 +107,17 @@ def test_a_line_that_cannot_be_used_is_named(root: Path, change: str, into: str,
 
 
 def test_a_column_that_is_missing_or_doubled(root: Path) -> None:
-    rewrite(root, ",patient,", ",whoever,", 1)
-    assert refused(root).message.startswith("columns missing or doubled: patient; the table has path, label, whoever")
-    rewrite(root, ",whoever,scanner", ",patient,patient", 1)
+    rewrite(root, ",label,", ",what,", 1)
+    error = refused(root)
+    assert error.message.startswith("columns missing or doubled: label; the table has path, what, patient")
+    assert error.hint.startswith("--column label=NAME")
+    rewrite(root, ",what,patient,scanner", ",label,patient,patient", 1)
     assert refused(root).code == "OCT-E209"
+
+
+def test_without_a_column_of_patients_nobody_is_known(root: Path) -> None:
+    rewrite(root, ",patient,", ",whoever,", 1)
+    assert {s.patient for s in scan_dataset("csv", root).items} == {None}
 
 
 def test_the_same_line_twice_counts_once_and_is_said(root: Path) -> None:

@@ -23,6 +23,7 @@ from octc.core.files import (
     replacing,
     sha256_bytes,
     sha256_file,
+    stamped,
     write_bytes,
     write_json,
 )  # fmt: skip
@@ -38,6 +39,15 @@ def test_sums(tmp_path: Path) -> None:
     data = os.urandom(3 << 20)
     (tmp_path / "a").write_bytes(data)
     assert sha256_file(tmp_path / "a") == sha256_bytes(data) == hashlib.sha256(data).hexdigest()
+
+
+def test_a_stamped_name_is_one_that_nothing_has(tmp_path: Path) -> None:
+    made = []
+    for _ in range(3):
+        made.append(stamped(tmp_path, "word"))
+        made[-1].mkdir()
+    assert len({path.name for path in made}) == 3
+    assert all(path.name.startswith("word-2") for path in made)
 
 
 def test_entries_of_a_folder_that_cannot_be_read_are_not_missing(tmp_path: Path) -> None:

@@ -121,11 +121,21 @@ def test_another_factor_is_the_same_numbers_in_octcs_terms() -> None:
     np.testing.assert_allclose(normalised(pixels, known.preprocess), known.normalised(pixels), atol=1e-4)
 
 
+@pytest.mark.parametrize("keys", [("mean", "std", {"size": 64}), ("image_mean", "image_std", {"do_rescale": True})])
+def test_a_mean_of_0_to_255_for_pixels_of_0_to_1_is_refused_with_its_255th(keys: tuple[str, str, dict[str, Any]]) -> None:
+    mean, std, more = keys
+    with pytest.raises(OctcError) as caught:
+        read_foreign({**more, mean: [123.675, 116.28, 103.53], std: [58.395, 57.12, 57.375]})
+    assert caught.value.code == "OCT-E104"
+    assert '"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]' in caught.value.hint
+
+
 @pytest.mark.parametrize("wrong", [
     [], {}, {"size": 64, "strange": 1}, {"size": "big"}, {"size": 64, "std": [0, 1, 1]}, {"size": 4},
     {"input_size": [3, 64, 32]}, {"input_size": [3, 64, 64], "crop_mode": "border"}, {"crop_size": [64], "mean": [1, 2]},
     {"do_resize": True, "do_pad": True}, {"do_resize": True, "size": {"height": 64, "width": 48}},
     {"input_size": [3, 64, 64], "interpolation": "fancy"}, {"size": 64, "mean": [float("nan"), 0, 0]},
+    {"do_resize": True, "rescale_factor": 0}, {"do_resize": True, "rescale_factor": -1 / 255},
 ])  # fmt: skip
 def test_what_cannot_be_repeated_is_refused(wrong: Any) -> None:
     with pytest.raises(OctcError) as caught:

@@ -16,7 +16,7 @@ from PIL import Image, PngImagePlugin
 
 from octc.core.errors import OctcError
 from octc.datasets.synthetic.bscans import draw_phantom
-from octc.imaging.preprocess import decode_image, read_image
+from octc.imaging.decode import decode_image, read_image
 from tests.octc.pictures import encoded, outcome, png_of, refused
 
 
@@ -86,7 +86,7 @@ BOMB = """
 import re, sys
 from pathlib import Path
 from octc.core.errors import OctcError
-from octc.imaging.preprocess import read_image
+from octc.imaging.decode import read_image
 try:
     read_image(Path(sys.argv[1]))
 except OctcError as error:

@@ -17,7 +17,7 @@ import tifffile
 from PIL import Image
 
 from octc.core.errors import OctcError
-from octc.imaging.preprocess import decode_image, read_image
+from octc.imaging.decode import decode_image, read_image
 from tests.octc.pictures import encoded, outcome
 from tests.octc.tiffs import DEFLATE, NONE, PACKBITS, bmp, png, tiff
 

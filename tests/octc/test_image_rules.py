@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from octc.datasets.synthetic.bscans import draw_phantom
-from octc.imaging.preprocess import Preprocess, decode_image, quality_notes, read_image
+from octc.imaging.decode import decode_image, read_image
+from octc.imaging.preprocess import Preprocess, quality_notes
 from tests.octc.pictures import codes, encoded, png_of, refused
 
 

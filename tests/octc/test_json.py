@@ -86,7 +86,8 @@ def test_nothing_in_the_house_reads_json_in_another_way() -> None:
             if isinstance(node, ast.Attribute) and node.attr in ("load", "loads", "JSONDecoder"):
                 named = isinstance(node.value, ast.Name) and node.value.id == "json"
                 others |= {path.relative_to(ROOT).as_posix()} if named else set()
-    assert others == {"octc/core/files.py", "runtimes/tensorrt/worker.py"}  # the worker runs where octc is not
+    # the worker runs where octc is not; a line of a table of predictions may hold NaN, which is refused where it is judged
+    assert others == {"octc/core/files.py", "runtimes/tensorrt/worker.py", "bench/parity/tables/read.py"}
 
 
 @pytest.fixture
@@ -179,7 +180,7 @@ def test_configuration_that_is_nested_without_end_is_refused(tmp_path: Path, nam
 
 def test_two_variables_for_one_key_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OctcError) as caught:
-        read_settings(None, {"OCTC_TRAIN__SEED": "1", "OCTC_Train__Seed": "2"}, tmp_path)
+        read_settings(None, {"OCTC_ARTIFACT__SIGNATURE": "required", "OCTC_BUNDLE__SIGNATURE": "off"}, tmp_path)
     assert caught.value.code == "OCT-E102"
 
 

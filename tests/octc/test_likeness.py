@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, ImageDraw, ImageOps
 
 from octc.datasets.synthetic.bscans import draw_phantom
+from octc.imaging.decode import read_image
 from octc.imaging.input_statistics import FEWEST, STATISTICS, InputStatistics, compare_picture, describe, fit_statistics
-from octc.imaging.preprocess import read_image
 
 CLASSES = ("CNV", "DME", "DRUSEN", "NORMAL")
 

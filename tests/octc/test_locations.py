@@ -13,6 +13,7 @@ from PIL import Image
 
 from octc.core.errors import OctcError
 from octc.datasets.layouts.folders import scan_folder
+from octc.datasets.registry import find_root
 from octc.datasets.split import make_split
 from octc.store.artifacts import Artifact
 from octc.store.locations import image_root, run_of
@@ -44,11 +45,31 @@ def test_the_first_place_that_holds_the_images(run: Run, tmp_path: Path) -> None
 def test_images_that_are_nowhere(run: Run, tmp_path: Path) -> None:
     (tmp_path / "set").rename(tmp_path / "away")
     with pytest.raises(OctcError, match="are not on this machine") as caught:
-        image_root(run, None, {"OCTC_DATA": str(tmp_path / "nothing")})
+        image_root(run, None, {})
     assert caught.value.code == "OCT-E230"
     assert "--data DIR" in str(caught.value.hint)
+    assert "OCTC_DATA" in str(caught.value.hint)
     assert "where it was trained" in str(caught.value.why)
-    assert "OCTC_DATA" in str(caught.value.why)
+
+
+def test_a_variable_that_leads_nowhere_is_an_error_and_no_default_takes_its_place(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "Dataset" / "UCSD").mkdir(parents=True)
+    (tmp_path / "a file").write_text("")
+    for wrong in ("nothing", "a file"):
+        environ = {"OCTC_DATA": str(tmp_path / wrong)}
+        for name in ("ucsd", "phantom", "folder"):
+            with pytest.raises(OctcError, match="OCTC_DATA names a folder that is not here") as caught:
+                find_root(name, None, environ)
+            assert caught.value.code == "OCT-E230"
+        assert image_root(run, None, environ) == tmp_path / "set"  # where it was trained: the variable is not asked
+        assert find_root("folder", str(tmp_path / "set"), environ) == tmp_path / "set"
+    assert str(find_root("ucsd", None, {"OCTC_DATA": ""})) == "Dataset/UCSD"
+    (tmp_path / "set").rename(tmp_path / "away")
+    with pytest.raises(OctcError, match="OCTC_DATA names a folder that is not here"):
+        image_root(run, None, {"OCTC_DATA": str(tmp_path / "nothing")})
 
 
 @dataclass

@@ -22,7 +22,7 @@ class Wanted:
     """Options of a job that the tests make up."""
 
     name: str = option(shown="A name")
-    times: int | None = option(None, shown="How often", least=1, key=Key(int, low=1))
+    times: int | None = option(None, shown="How often", within=(1, None), key=Key(int, low=1))
     loud: bool = option(True, shown="Loud or not", names=("--loud/--soft",))
     inner: str = "not offered"
 

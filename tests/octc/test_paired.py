@@ -18,7 +18,7 @@ from octc.datasets.registry import DATASETS, guess_layout, scan_dataset
 from octc.datasets.split import make_split, read_split
 from octc.datasets.synthetic.fundus import draw_fundus
 from octc.datasets.synthetic.paired import CLASSES, draw_labels, draw_oct, write_paired
-from octc.imaging.preprocess import read_image
+from octc.imaging.decode import read_image
 
 
 def picture(path: Path, seed: int) -> None:

@@ -133,7 +133,7 @@ REFUSED: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "one folder": ([f"OCT/{name}/{p}.png" for name in ("CNV", "DME") for p in (1, 2)], ("one folder alone", "OCT", "CNV, DME")),
     "test without classes": ([*of_parts(["train"]), "test/1.png", "test/2.png"], ("test", "2 images in no class folder")),
     "test is empty": ([*of_parts(["train"]), "test/"], ("test", "none")),
-    "class of other files": (["CNV/1.png", "DME/1.webp", "DME/2.webp"], ("DME", "2 .webp")),
+    "class of other files": (["CNV/1.png", "DME/1.gif", "DME/2.gif"], ("DME", "2 .gif")),
 }  # fmt: skip
 
 
@@ -190,17 +190,17 @@ def test_debris_is_no_class_and_no_image_and_all_of_it_is_named(tmp_path: Path) 
 def test_images_that_are_not_read_are_counted_named_and_warned_of(tmp_path: Path) -> None:
     write_tree(
         tmp_path,
-        [*of_parts(["Train", "Test"]), "Train/CNV/a.webp", "Train/CNV/b.dcm", "Train/x.png", "loose.png", "Test/CNV/7"],
+        [*of_parts(["Train", "Test"]), "Train/CNV/a.gif", "Train/CNV/b.dcm", "Train/x.png", "loose.png", "Test/CNV/7"],
     )
     samples = scan_dataset("folder", tmp_path)
     assert len(samples.items) == 8
     (found,) = samples.notes
     assert found.code == "OCT-W220"
-    assert sorted(found.items) == ["Test/CNV/7", "Train/CNV/a.webp", "Train/CNV/b.dcm", "Train/x.png", "loose.png"]
+    assert sorted(found.items) == ["Test/CNV/7", "Train/CNV/a.gif", "Train/CNV/b.dcm", "Train/x.png", "loose.png"]
     report = audit("folder", tmp_path)
-    assert report.left_out_counts == {"in no class folder": 2, ".dcm": 1, ".webp": 1, "no ending": 1}
+    assert report.left_out_counts == {"in no class folder": 2, ".dcm": 1, ".gif": 1, "no ending": 1}
     assert report.parts == {"Train": "train", "Test": "test"}
-    assert any("2 in no class folder" in line and "1 .webp" in line for line in report.lines)
+    assert any("2 in no class folder" in line and "1 .gif" in line for line in report.lines)
 
 
 def test_validation_images_do_not_count_as_published_ones(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_parts_of_a_table_in_any_spelling(tmp_path: Path) -> None:
     lines = [f"scans/{n}.png,{('dry', 'wet')[n % 2]},P{n},{cells[n // 2]}" for n in range(12)]
     (tmp_path / "labels.csv").write_text("\n".join(["path,label,patient,part", *lines, ""]))
     samples = scan_dataset("csv", tmp_path)
-    assert Counter(sample.part for sample in samples.items) == {"train": 8, "test": 4}
+    assert Counter(sample.part for sample in samples.items) == {"train": 4, "val": 4, "test": 4}
     (found,) = samples.notes
     assert (found.code, found.items) == ("OCT-W214", ("scans/more.png",))
     (tmp_path / "labels.csv").write_text("\n".join(["path,label,patient,part", *lines, "scans/more.png,dry,P1,eval", ""]))

@@ -109,7 +109,7 @@ def test_a_rule_is_kept_by_the_digest_of_its_images(tree: Path, tmp_path: Path) 
     assert read_rule(tmp_path / "runs", digest) == PatientRule("folder")
 
 
-def test_the_command_previews_and_saves(tree: Path, said: Said, tmp_path: Path) -> None:  # noqa: F811
+def test_the_command_previews_and_saves(tree: Path, said: Said) -> None:  # noqa: F811
     code, out, err = said("data", "patients", str(tree), "--patient-pattern", r"P(\d+)_", "--json")
     assert code == 0, err
     document = json.loads(out)["data"]

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from octc.core.errors import OctcError
 from octc.schemas.artifact import Manifest
 from octc.schemas.bench import BenchResult, Measure
 from octc.schemas.common import Document, builtins, convert, json_schema
@@ -19,6 +20,7 @@ from octc.schemas.runs import RunFile
 from octc.schemas.split import SplitFile
 from octc.schemas.verify import TESTED, ClassResult, VerifyFile
 from tests.bench.test_bench_schema import EXAMPLE
+from tests.schema_checks import validate
 
 IMAGE = {"path": "a/b.png", "label": 1, "patient": None, "part": "train", "sha256": "0" * 64}
 EXAMPLES: dict[type[Document], dict[str, Any]] = {
@@ -71,7 +73,7 @@ def changed(value: dict[str, Any], path: tuple[Any, ...], new: Any) -> dict[str,
 @pytest.mark.parametrize("kind", EXAMPLES, ids=lambda kind: kind.__name__)
 def test_an_example_is_read_and_comes_back(kind: type[Document]) -> None:
     example = EXAMPLES[kind]
-    jsonschema.validate(example, json_schema("octc:test", "test", kind))
+    validate(example, json_schema("octc:test", "test", kind))
     found = convert(example, kind)
     assert convert(json.loads(json.dumps(builtins(found))), kind) == found
 
@@ -86,6 +88,8 @@ def test_a_struct_and_its_schema_agree(kind: type[Document], data: st.DataObject
     fits = jsonschema.Draft202012Validator(json_schema("octc:test", "test", kind)).is_valid(made)
     try:
         convert(made, kind)
+    except OctcError:  # a number above the format that is read: a newer octc's
+        assert path == ("schema_version",)
     except ValueError:
         assert not fits or LAX.get(kind) in path, path
     else:

@@ -12,8 +12,12 @@ import pytest
 
 from octc.core.errors import OctcError
 from octc.core.files import write_json
+from octc.datasets.registry import scan_dataset
+from octc.datasets.split import make_split
+from octc.datasets.synthetic.bscans import write_phantoms
+from octc.schemas.logs import Reading
 from octc.store.runs import Run, create_run
-from octc.store.test_set_log import LOG, Reading, log_reading, read_log, spelled
+from octc.store.test_set_log import LOG, log_files, log_part, log_reading, read_log, spelled
 
 
 @pytest.fixture
@@ -41,7 +45,8 @@ def test_every_reading_is_counted_and_a_repeat_is_named_as_one(run: Run) -> None
 
 def test_processes_that_read_at_once_are_all_in_the_log(run: Run) -> None:
     script = (
-        "import sys; from pathlib import Path; from octc.store.test_set_log import Reading, log_reading\n"
+        "import sys; from pathlib import Path; from octc.schemas.logs import Reading\n"
+        "from octc.store.test_set_log import log_reading\n"
         "for i in range(20): log_reading(Path(sys.argv[1]), "
         "Reading('now', 'eval', 'test', 1, 'd', {'weights': f'{sys.argv[2]}-{i}'}))"
     )
@@ -107,3 +112,28 @@ def test_a_run_that_may_not_be_written(run: Run) -> None:
             log_reading(run.path, reading("2026-01-01T00:00:00Z"))
     finally:
         run.path.chmod(0o700)
+
+
+def test_test_images_are_told_by_their_content_whatever_they_are_called(run: Run, tmp_path: Path) -> None:
+    write_phantoms(tmp_path / "drawn", 6, 6, 0, size=(64, 64))
+    split = make_split(scan_dataset("phantom", tmp_path / "drawn"), "phantom", 0)
+    test = [tmp_path / "drawn" / sample.path for sample in split.parts["test"]]
+    train = [tmp_path / "drawn" / sample.path for sample in split.parts["train"]]
+    renamed = tmp_path / "other-name.jpeg"
+    renamed.write_bytes(test[1].read_bytes())
+    assert log_files(run.path, test, {"a": "1"}, "predict", "now") == 0  # a run without a split holds no test image
+    split.write(run.split)
+    assert log_files(run.path, [*train, tmp_path / "absent.jpeg"], {"a": "1"}, "predict", "now") == 0
+    assert read_log(run.path).readings == ()
+    assert log_files(run.path, [test[0], renamed, *train], {"a": "1"}, "predict", "now") == 2
+    assert log_files(run.path, [test[0], renamed], {"a": "1"}, "predict", "now", named=True) == 1
+    log_part(run.path, split, "val", {"a": "1"}, "eval", "now")  # something is chosen on it: no reading
+    log_part(run.path, split, "test", {"a": "1"}, "eval", "now", tta="none")
+    readings = read_log(run.path).readings
+    assert [(one.command, one.images, one.part) for one in readings] == [
+        ("predict", 2, "test"),
+        ("predict", 1, "test"),
+        ("eval", len(test), "test"),
+    ]
+    assert {one.split_digest for one in readings} == {split.digest}
+    assert readings[-1].options == {"tta": "none"}

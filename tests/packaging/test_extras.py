@@ -16,12 +16,13 @@ from octc.cli._app.commands import COMMANDS
 from octc.store.runs import Run
 from tests.house.tree import ROOT, pyproject
 from tests.packaging.extras_probe import brought
+from tests.paired_set import write_pairs
 from tests.tiny_artifacts import shared_run
 
 PROBE = Path(__file__).with_name("extras_probe.py")
 ARTIFACTS = "runs/r-0001-student-folder/artifacts"
 # what has torch in it takes longer to import than all other tests of a file together
-HEAVY = ("all", "baselines", "export", "octmnist", "ptq", "train")
+HEAVY = ("all", "baselines", "export", "litert-export", "octmnist", "prune", "ptq", "train")
 ELSEWHERE = ("dev", "weights", "tensorrt", "trt-oracle")  # they bring no module that a command asks for by itself
 # (extra that suffices, "" for none; words; exit codes of a result there)
 Line = tuple[str, str, tuple[int, ...]]
@@ -51,6 +52,7 @@ LINES: tuple[Line, ...] = (
         f"train retnet-student {RETNET} --teacher none",
         (0,),
     ),
+    ("export", "search --budget 9s --dataset folder --data patterns --recipe smoke --teacher none --dry-run", (0, 4)),
     ("train", "eval --maps 1", (0,)),
     ("train", "eval --split test --tta hflip --average logits", (0,)),
     ("train", "compare r-0001 r-0001", (0,)),
@@ -60,17 +62,19 @@ LINES: tuple[Line, ...] = (
     ("export", "export --target onnx --fp32 --dry-run --force", (0,)),
     ("export", "export --target onnx --fp32 --force", (0,)),
     ("export", "export --target torch --force", (0,)),
+    ("litert-export", "export --target litert --fp32 --force", (0,)),
     ("export", "export --target onnx --int8 --ptq onnxruntime --dry-run --force", (0,)),
     ("ptq", "export --target onnx --int8 --ptq nncf --dry-run --force", (0,)),
     ("ptq", "export --target onnx --int8 --ptq modelopt --dry-run --force", (0,)),
     ("export", "export --target tensorrt --int8 --dry-run --force", (0,)),
     ("export", "export --target onnx --int8 --temperature --dry-run --force", (0,)),
     ("train", "analyze", (0, 3)),
+    ("prune", "simplify r-0001 --prune 0.5 --dry-run", (2,)),  # the run keeps no recipe
     ("export", "ptq --target onnx", (0,)),
     ("export", f"lint {ARTIFACTS}/onnx-int8/model.onnx --target onnx", (0, 1)),
     ("export", f"lint {ARTIFACTS}/onnx-fp32/model.onnx --fix --force", (0, 1)),
-    ("ort", f"verify {ARTIFACTS}/onnx-int8 --data patterns --bootstrap 1000", (0, 1)),
-    ("ort", f"verify {ARTIFACTS}/onnx-fp32 --data patterns --bootstrap 1000 --robustness", (0, 1)),
+    ("export", f"verify {ARTIFACTS}/onnx-int8 --data patterns --bootstrap 1000", (0, 1)),
+    ("export", f"verify {ARTIFACTS}/onnx-fp32 --data patterns --bootstrap 1000 --robustness", (0, 1)),
     ("all", f"verify {ARTIFACTS}/openvino-fp16 --data patterns --bootstrap 1000", (0, 1)),
     ("train", f"verify {ARTIFACTS}/torch-fp32 --data patterns --bootstrap 1000", (0, 1)),
     ("", f"verify {ARTIFACTS}/tensorrt-int8 --on-device", (4, 5)),  # 5: the linter is there too, and finds something
@@ -78,15 +82,24 @@ LINES: tuple[Line, ...] = (
     ("openvino", f"bench {ARTIFACTS}/openvino-fp16 --dry-run --vs none", (0,)),
     ("train", f"bench {ARTIFACTS}/torch-fp32 --dry-run --vs none", (0,)),
     ("", "bench --compare one.json other.json", (2,)),
+    ("", "data overlap patterns patterns", (1,)),
+    ("", f"artifact licences {ARTIFACTS}/onnx-fp32", (0,)),
+    ("", f"dossier {ARTIFACTS}/onnx-fp32 {ARTIFACTS}/onnx-fp16", (0,)),
+    ("ort", f"abstain {ARTIFACTS}/onnx-int8 --sets lac --coverage 90 --data patterns --force", (0, 1)),
+    ("export", f"threshold {ARTIFACTS}/onnx-int8 --refer 20 --data patterns --force", (0, 1)),
+    ("ort", f"monitor {ARTIFACTS}/onnx-int8 --learn --data patterns", (0,)),
     ("", f"report {ARTIFACTS}/onnx-fp32", (0,)),
     ("", f"report {ARTIFACTS}/onnx-fp32 --md --redact-ids", (0,)),
     ("", f"report {ARTIFACTS}/openvino-int8 --html --sbom --checklist claim", (0,)),
     ("sign", f"artifact sign {ARTIFACTS}/onnx-fp16 --key nothing.pem", (2, 3)),
     ("sign", f"artifact verify {ARTIFACTS}/onnx-fp16", (0, 2, 3)),
+    ("all", f"serve {ARTIFACTS}/onnx-int8 --port 0 --grpc-port 0 --check", (0,)),
     ("", f"serve-config triton {ARTIFACTS}/onnx-fp32 -o served", (0,)),
     ("ort", f"predict {ARTIFACTS}/onnx-int8 patterns/bright --tta hflip", (0,)),
     ("openvino", f"predict {ARTIFACTS}/openvino-int8 patterns/bright --format csv", (0,)),
     ("train", f"predict {ARTIFACTS}/torch-fp32 patterns/bright", (0,)),
+    ("", "results nowhere", (2,)),  # only what is there needs a reader of Parquet
+    ("train", "weights convert nowhere.pth", (4,)),
     ("", "list", (0,)),
     ("", "list recipes", (0,)),
     ("", "doctor --target jetson", (0, 4)),
@@ -103,8 +116,7 @@ LINES: tuple[Line, ...] = (
 )
 # for every extra: what others read, and some of every kind, since another package that is installed may change what is found
 EVERYWHERE = (
-    "data synthetic",
-    "data paired-synthetic",
+    "data synthetic-volumes",
     "list",
     "doctor",
     "data check",
@@ -119,9 +131,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return shared_run(tmp_path_factory)
 
 
-def place_of(run: Run, folder: Path) -> Path:
+@pytest.fixture(scope="module")
+def eyes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For the extras for which `data paired-synthetic` is not called."""
+    return write_pairs(tmp_path_factory.mktemp("drawn") / "eyes")
+
+
+def place_of(run: Run, folder: Path, eyes: Path | None) -> Path:
     """A copy of the images and of the run, to write to."""
     base = run.path.parent.parent
+    if eyes is not None:
+        shutil.copytree(eyes, folder / "eyes")
     shutil.copytree(base / "patterns", folder / "patterns")
     shutil.copytree(base / "runs", folder / "runs")
     (folder / "a.yaml").write_text("train:\n  epochs: 3\n")
@@ -165,8 +185,12 @@ def test_every_command_stands_in_the_list() -> None:
 @pytest.mark.parametrize(
     "extra", [pytest.param(name, marks=[pytest.mark.slow] if name in HEAVY else [], id=name or "base") for name in EXTRAS]
 )
-def test_with_one_extra_alone_it_is_the_result_or_the_pip_line(extra: str, made: Run, tmp_path: Path) -> None:
-    folder, lines = place_of(made, tmp_path), lines_of(extra)
+def test_with_one_extra_alone_it_is_the_result_or_the_pip_line(
+    extra: str, made: Run, eyes: Path, tmp_path: Path
+) -> None:  # fmt: skip
+    lines = lines_of(extra)
+    drawn = any(words.startswith("data paired-synthetic") for _, words, _ in lines)
+    folder = place_of(made, tmp_path, None if drawn else eyes)
     done = subprocess.run(
         [sys.executable, str(PROBE), extra], cwd=folder, input=json.dumps([words.split() for _, words, _ in lines]),
         env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=900, check=False,

@@ -18,14 +18,15 @@ from octc.machine.cpu import read_cpus
 from octc.runtimes import openvino as ov
 from octc.runtimes.onnxrt import OrtRuntime, require_providers
 from octc.runtimes.registry import choose_threads, open_runtime, prefer, why_not
+from octc.runtimes.room import shape
 from octc.store.artifacts import read_artifact, read_golden
 from octc.store.find import Found
 from octc.store.runs import Run
 from tests.stand_ins import FakeRuntime
-from tests.tiny_artifacts import copied, resign
+from tests.tiny_artifacts import copied, folder_of, resign
 
-RUNNABLE = ("torch-fp32", "onnx-fp32", "onnx-fp16", "onnx-int8", "openvino-fp16", "openvino-int8")
-PRECISION = {"torch": "fp32", "onnx": "fp32", "openvino": "fp32"}  # a CPU computes FP16 files in FP32
+RUNNABLE = ("torch-fp32", "onnx-fp32", "onnx-fp16", "onnx-int8", "openvino-fp16", "openvino-int8", "litert-fp32", "litert-int8")
+PRECISION = {"torch": "fp32", "onnx": "fp32", "openvino": "fp32", "litert": "fp32"}  # a CPU computes FP16 files in FP32
 
 
 def images(count: int, seed: int = 0) -> Any:
@@ -34,7 +35,7 @@ def images(count: int, seed: int = 0) -> Any:
 
 @pytest.mark.parametrize("name", RUNNABLE)
 def test_any_batch_gives_the_rows_of_the_single_images(run: Run, name: str) -> None:
-    folder = run.artifacts / name
+    folder = folder_of(run, name)
     artifact = read_artifact(folder)
     runtime = open_runtime(folder, artifact, threads=1)
     batch = images(11)
@@ -54,13 +55,14 @@ def test_any_batch_gives_the_rows_of_the_single_images(run: Run, name: str) -> N
 
 @pytest.mark.parametrize("name", RUNNABLE)
 def test_settings_are_read_back(run: Run, name: str) -> None:
-    folder = run.artifacts / name
+    folder = folder_of(run, name)
     artifact = read_artifact(folder)
     runtime = open_runtime(folder, artifact, threads=1)
     facts = runtime.facts
     assert facts["threads"] == 1
     assert facts["version"]
     expected = {"onnx": ("onnxruntime", "CPUExecutionProvider"), "openvino": ("openvino", None), "torch": ("torch", None)}
+    expected["litert"] = ("litert", "XNNPACK")
     assert (facts["runtime"], facts["provider"]) == expected[artifact.target]
     if artifact.target == "openvino":
         assert (facts["precision_hint"], facts["streams"], facts["device"]) == ("f32", 1, "CPU")
@@ -72,7 +74,7 @@ def test_settings_are_read_back(run: Run, name: str) -> None:
 
 @pytest.mark.parametrize("name", RUNNABLE)
 def test_what_is_no_batch_of_this_artifact_is_refused(run: Run, name: str) -> None:
-    folder = run.artifacts / name
+    folder = folder_of(run, name)
     runtime = open_runtime(folder, read_artifact(folder), threads=1)
     for wrong in (images(1)[:, :, :32], images(1).astype(np.float32), images(0), np.repeat(images(1), 3, axis=1), images(1)[0]):
         with pytest.raises(OctcError, match="takes uint8"):
@@ -106,6 +108,23 @@ def test_r01_a_provider_that_fell_back_is_an_error(found: tuple[str, ...]) -> No
     with pytest.raises(OctcError, match="fell back"):
         require_providers(("CUDAExecutionProvider", "CPUExecutionProvider"), found)
     require_providers(("CPUExecutionProvider",), ("CPUExecutionProvider",))
+
+
+@pytest.mark.parametrize("name", ["openvino-int8", "litert-int8"])
+def test_a_static_shape_can_be_made_smaller(run: Run, name: str) -> None:
+    folder = folder_of(run, name)
+    artifact, batch = read_artifact(folder), images(5)
+    runtime = open_runtime(folder, artifact, threads=1, batch=4)
+    before = runtime(batch)
+    shape(runtime, 2)
+    np.testing.assert_allclose(runtime(batch), before, atol=1e-4 * np.ptp(before))
+    assert runtime.facts["batch"] == 2
+    assert runtime.precision_found()["int8"] > 0
+    shapes = [list(runtime._compiled)] if name.startswith("openvino") else [[runtime._size]]  # type: ignore[attr-defined]
+    assert shapes == [[2]]
+    loose = open_runtime(folder, artifact, threads=1)
+    shape(loose, 2)  # it was opened for any number
+    assert loose.facts["batch"] is None
 
 
 def test_openvino_in_another_precision_than_asked_is_refused(run: Run) -> None:
@@ -151,7 +170,7 @@ def test_a_torch_artifact_builds_nothing_but_the_network_that_fits(run: Run, cha
     assert caught.value.code == "OCT-E502"
 
 
-@pytest.mark.parametrize("name", ["onnx-fp32", "openvino-fp16", "torch-fp32"])
+@pytest.mark.parametrize("name", ["onnx-fp32", "openvino-fp16", "torch-fp32", "litert-fp32"])
 def test_a_model_file_that_is_none_is_an_error_and_no_crash(run: Run, tmp_path: Path, name: str) -> None:
     folder = copied(run, name, tmp_path)
     artifact = read_artifact(folder)
@@ -226,8 +245,8 @@ def test_the_fake_is_a_runtime_too() -> None:
 def test_golden_images_agree_on_every_engine(run: Run) -> None:
     from octc.runtimes.golden import check_input, replay
 
-    for name, row in zip(RUNNABLE, ("K1", "K1", "K4", "K7", "K4", "K7"), strict=True):
-        folder = run.artifacts / name
+    for name, row in zip(RUNNABLE, ("K1", "K1", "K4", "K7", "K4", "K7", "K2", "K7"), strict=True):
+        folder = folder_of(run, name)
         artifact, golden = read_artifact(folder), read_golden(folder)
         check_input(golden, artifact.preprocess)
         runtime = open_runtime(folder, artifact, threads=1, batch=1)

@@ -16,6 +16,8 @@ import octc
 from octc.runtimes.maps import POINT, MapOptions, calls_for, occlusion
 from tests.conftest import Octc
 
+HERE = True  # commands in this process (tests/conftest.py)
+
 SIZE, REGION = 64, (slice(8, 20), slice(26, 38))  # rows, columns that the network looks at
 PRE = octc.Preprocess(size=SIZE, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 QUICK = octc.QuantizeOptions(rounding=False, observers=["max"])

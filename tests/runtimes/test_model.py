@@ -12,6 +12,8 @@ import octc
 from octc.core.errors import OctcError
 from octc.store.runs import Run
 
+HERE = True  # commands in this process (tests/conftest.py)
+
 
 def pictures(run: Run) -> list[Path]:
     return sorted((run.path.parent.parent / "patterns").rglob("*.png"))[:5]
@@ -47,7 +49,15 @@ def test_answers_come_one_by_one_and_do_not_depend_on_the_batch(run: Run) -> Non
         assert one == pytest.approx(other, abs=1e-5)
 
 
-def test_the_command_says_the_same(run: Run, octc: object, tmp_path: Path) -> None:
+def test_a_lone_path_is_one_image_and_not_its_letters(run: Run) -> None:
+    path = pictures(run)[0]
+    with octc.load(run.artifacts / "onnx-fp32", threads=1) as model:
+        (listed,) = model.predict([path])
+        assert model.predict(path) == [listed] == model.predict(str(path))
+        assert len(model.maps(str(path), patch=model.preprocess.size // 2, stride=model.preprocess.size // 2)) == 1
+
+
+def test_the_command_says_the_same(run: Run, octc: object) -> None:
     import octc as library
 
     paths = pictures(run)

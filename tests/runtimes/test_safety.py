@@ -20,7 +20,7 @@ from octc.runtimes.registry import open_runtime
 from octc.runtimes.safety import check_model, scan_ir
 from octc.store.artifacts import Artifact, read_artifact
 from octc.store.runs import Run
-from tests.tiny_artifacts import copied, resign
+from tests.tiny_artifacts import copied, folder_of, resign
 
 
 def simple(*nodes: onnx.NodeProto, **more: object) -> onnx.ModelProto:
@@ -230,12 +230,14 @@ def test_limits_of_an_ir(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_kind_of_file_must_be_that_of_the_target(run: Run) -> None:
     folder = run.artifacts / "onnx-fp32"
     artifact = read_artifact(folder)
-    for target in ("openvino", "torch"):
+    for target in ("openvino", "torch", "litert"):
         with pytest.raises(OctcError, match=r"is no \.") as caught:
             check_model(folder, replace(artifact, target=target))
         assert caught.value.code == "OCT-E504"
 
 
-@pytest.mark.parametrize("name", ["onnx-fp32", "onnx-fp16", "onnx-int8", "openvino-fp16", "openvino-int8", "torch-fp32"])
+@pytest.mark.parametrize(
+    "name", ["onnx-fp32", "onnx-fp16", "onnx-int8", "openvino-fp16", "openvino-int8", "torch-fp32", "litert-int8"]
+)
 def test_what_octc_writes_passes(run: Run, name: str) -> None:
-    check_model(run.artifacts / name, read_artifact(run.artifacts / name))
+    check_model(folder_of(run, name), read_artifact(folder_of(run, name)))

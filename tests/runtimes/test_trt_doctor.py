@@ -11,10 +11,12 @@ import pytest
 
 from octc.core.errors import OctcError
 from octc.machine.checks import Check
+from octc.runtimes import doctor
 from octc.runtimes.tensorrt import doctor as trt_doctor
 from octc.runtimes.tensorrt import process as trt_process
 from octc.runtimes.tensorrt.doctor import check_tensorrt, explain_log
-from octc.runtimes.tensorrt.faults import FAULTS, diagnose, explained
+from octc.runtimes.tensorrt.faults import FAULTS, diagnose, diagnose_all, explained
+from tests.house.tree import ROOT
 
 # what users and the bindings without libraries said (public reports; the third was reproduced) -> the fault, a word of its mend
 SAID = {
@@ -44,6 +46,28 @@ SAID = {
     "AttributeError: module 'tensorrt' has no attribute 'Builder'": ("shadowed", "rename"),
     "TypeError: pybind11::init(): factory function returned nullptr": ("start", "nvidia-smi"),
     "sh: 1: trtexec: not found": ("no trtexec", "libnvinfer-bin"),
+    "[E] Error[10]: Could not find any implementation for node /blocks.0/conv/Conv + /blocks.0/act/Mul.": (
+        "no implementation", "--allow-fallback",
+    ),
+    "[E] [TRT] 3: getPluginCreator could not find plugin: LayerNormalization version: 1": ("operator", "opset 16"),
+    "[E] ModelImporter.cpp:949: No importer registered for op: GroupNormalization. Attempting to import as plugin.": (
+        "operator", "TensorRT 10",
+    ),
+    "[E] Error Code 9: API Usage Error (Networks with FP8 Q/DQ layers require hardware with FP8 support.)": ("FP8", "--int8"),
+    "RuntimeError: FP8 is not supported on SM 8.7": ("FP8", "--int8"),
+    "[E] In node 3 (QuantDequantLinearHelper): UNSUPPORTED_NODE: Assertion failed: shiftIsAllZeros(zeroPoint): Non-zero zero "
+    "point is not supported.": ("zero-point", "octc lint FILE --fix"),
+    "OSError: libnvinfer.so.10.3.0: file too short": ("cut short", "install it again"),
+    "ImportError: libnvinfer.so.10: ELF load command past end of file": ("cut short", "install it again"),
+    "[E] Network has dynamic or shape inputs, but no optimization profile has been defined.": ("no profile", "--minShapes"),
+    "[E] Failed to open file: model.onnx.data": ("weights elsewhere", "copy"),
+    "[W] Skipping tactic 0x0 due to insufficient memory on requested size of 1075838976": ("workspace", "workspace_mb"),
+    "[  812.1] Out of memory: Killed process 4711 (python3) total-vm": ("memory", "workspace_mb"),
+    "[W] Default DLA is enabled but layer conv1 is not supported on DLA, falling back to GPU.": ("DLA", "--useDLACore"),
+    "[W] Missing scale and zero-point for tensor input.1, expect fall back to non-int8 implementation": ("no scales", "Q/DQ"),
+    "[E] Strongly typed networks: the flag kINT8 is not allowed": ("typing", "BUILD.txt"),
+    "the builder timed out after 3600 s": ("timed out", "opt_level"),
+    "&&&& RUNNING TensorRT.trtexec [TensorRT v8601] # trtexec --onnx=model.onnx": ("old TensorRT", "JetPack 6.1"),
 }  # fmt: skip
 
 
@@ -58,10 +82,76 @@ def test_every_known_text_has_its_fault_and_its_mend() -> None:
 
 def test_the_command_of_nvidias_message_is_repeated() -> None:
     log = "InstallFailedError\nPlease run\n\n  pip install --extra-index-url https://example.invalid tensorrt-cu12-libs\n\n"
-    assert explain_log(log).hint == "pip install --extra-index-url https://example.invalid tensorrt-cu12-libs"
-    assert explain_log("nothing known").state == "warning"
+    assert explain_log(log)[0].hint == "pip install --extra-index-url https://example.invalid tensorrt-cu12-libs"
     error = explained(OctcError("OCT-E407", "builder failed", hint="x"), "Requested: OutOfMemory")
     assert ("memory ran out" in error.message, "workspace_mb" in error.hint) == (True, True)
+
+
+TRTEXEC = """&&&& RUNNING TensorRT.trtexec [TensorRT v8601] # trtexec --onnx=model.onnx --int8
+\x1b[33m[W] [TRT] Default DLA is enabled but layer stem is not supported on DLA, falling back to GPU.\x1b[0m
+[E] [TRT] 3: getPluginCreator could not find plugin: LayerNormalization version: 1
+[E] Error[10]: Could not find any implementation for node {ForeignNode[blocks.0]}.
+&&&& FAILED TensorRT.trtexec [TensorRT v8601]
+"""
+
+
+def test_every_fault_of_a_log_is_told_the_verdict_first_with_its_line_and_where_to_report_the_rest() -> None:
+    verdict, *others = explain_log(TRTEXEC)
+    assert verdict.text.startswith("the log says, first of 4: this TensorRT has no such operator or plug-in")
+    assert "LayerNormalization (line 3)" in verdict.text
+    texts = " | ".join(one.text for one in others)
+    for word in ("DLA was asked for", "(line 2)", "no kernel of this TensorRT", "(line 4)", "this is TensorRT 8", "(line 1)"):
+        assert word in texts
+    assert others[-1].state == "info"
+    assert "https://github.com/NVIDIA/TensorRT/issues" in others[-1].hint
+
+
+def test_what_follows_from_a_fault_is_not_told_beside_it() -> None:
+    log = "error: wheel_stub\nerror: metadata-generation-failed\nERROR: No matching distribution found for tensorrt\n"
+    assert [one.id for one in diagnose_all(log)] == ["stubs"]
+    log = "[E] Error Code 2: OutOfMemory\n[E] Could not find any implementation for node conv1.\n"
+    assert [one.id for one in diagnose_all(log)] == ["memory"]
+
+
+def test_a_log_that_is_not_known_or_that_ends_well() -> None:
+    (unknown,) = explain_log("hello\n[E] something new in /opt/a/build went wrong\n")
+    assert (unknown.state, "something new in build went wrong" in unknown.text) == ("warning", True)
+    assert "/TensorRT/issues" in unknown.hint
+    (well,) = explain_log("[I] Engine built in 12.3 sec.\n&&&& PASSED TensorRT.trtexec [TensorRT v100300]\n")
+    assert well.state == "ok"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "latin-1"])
+def test_a_log_is_read_in_whatever_encoding_a_shell_wrote_it(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "build.log").write_bytes(TRTEXEC.encode(encoding) + ("\u00e4".encode(encoding)))
+    assert "LayerNormalization (line 3)" in doctor.explained(tmp_path / "build.log")[0].text
+
+
+def test_a_log_with_nothing_in_it_and_a_very_long_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty.log").write_bytes(b"\xef\xbb\xbf"[:0] + b" \r\n")
+    for name in ("empty.log", "absent.log"):
+        with pytest.raises(OctcError) as caught:
+            doctor.explained(tmp_path / name)
+        assert caught.value.code == "OCT-E107"
+    monkeypatch.setattr(doctor, "MOST_LOG", 2000)
+    (tmp_path / "long.log").write_text("[I] timing\n" * 200_000 + TRTEXEC)
+    assert "no such operator" in doctor.explained(tmp_path / "long.log")[0].text
+
+
+def test_every_fault_that_the_page_names_is_known() -> None:
+    """The table of docs/jetson.md, `When it fails`, and what stands before it."""
+    page = (ROOT / "docs" / "jetson.md").read_text()
+    kinds = {one.id for one in FAULTS}
+    for word, kind in {
+        "bindings without libraries": "libraries", "download stubs": "stubs", "container without the": "no driver",
+        "driver that is too old": "old driver", "numpy 2": "numpy", "two versions at once": "two versions",
+        "missing permissions": "permission", "a folder called tensorrt": "shadowed", "TensorRT 8.x": "old TensorRT",
+        "Could not find any implementation": "no implementation", "timed out": "timed out", "killed": "memory",
+        "another device or version": "other engine", "DLA is refused": "DLA", "LayerNormalization": "operator", "FP8": "FP8",
+        "zero-point": "zero-point", "cut short": "cut short",
+    }.items():  # fmt: skip
+        assert word in page, word
+        assert kind in kinds
 
 
 GOOD = """

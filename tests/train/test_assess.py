@@ -10,7 +10,8 @@ import pytest
 
 from octc.core.errors import OctcError
 from octc.datasets.split import read_split
-from octc.imaging.preprocess import VIEWS, read_image
+from octc.imaging.decode import read_image
+from octc.imaging.preprocess import VIEWS
 from octc.store.runs import Run
 from octc.train.evaluation.assess import evaluate_run
 from octc.train.evaluation.outcome import newest_evaluation, read_predictions

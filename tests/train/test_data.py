@@ -15,7 +15,8 @@ from accelerate.data_loader import BatchSamplerShard
 from octc.core.errors import OctcError, Several
 from octc.datasets.base import Sample
 from octc.datasets.layouts.folders import scan_folder
-from octc.imaging.preprocess import Preprocess, read_image
+from octc.imaging.decode import read_image
+from octc.imaging.preprocess import Preprocess
 from octc.train.batches.images import EpochBatches, ImageSet, cached_images, eval_batches
 from tests.tiny_run import write_patterns
 

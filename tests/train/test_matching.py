@@ -40,15 +40,15 @@ def state_of(classes: int = CLASSES, seed: int = 1) -> State:
     return {name: tensor.clone() for name, tensor in network(classes, seed).state_dict().items()}
 
 
-def loaded(state: Mapping[str, torch.Tensor], path: Path, *, trusted: bool = False) -> tuple[torch.nn.Module, dict[str, Any]]:
+def loaded(state: Mapping[str, torch.Tensor], path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
     """A network of other values that a file of that state was loaded into, and what was said of it."""
     if path.suffix == ".safetensors":
         save_file({name: tensor.contiguous().clone() for name, tensor in state.items()}, path)
     else:
         torch.save(dict(state), path)
     model = build_model(NAME, CLASSES)
-    facts = start_weights(model, STAGE, path, False, trusted)
-    assert check_weights(STAGE, CLASSES, path, trusted) == facts  # what a dry run finds
+    facts = start_weights(model, STAGE, path, False)
+    assert check_weights(STAGE, CLASSES, path) == facts  # what a dry run finds
     return model, facts
 
 
@@ -57,7 +57,7 @@ def same(model: torch.nn.Module, state: Mapping[str, torch.Tensor], but: tuple[s
     return all(torch.equal(own[name], state[name]) for name in own if not name.startswith(but or ("\0",)))
 
 
-def refused(state: Mapping[str, Any], path: Path, *, trusted: bool = False) -> OctcError:
+def refused(state: Mapping[str, Any], path: Path) -> OctcError:
     before = {name: tensor.clone() for name, tensor in network(seed=3).state_dict().items()}
     model = network(seed=3)
     if path.suffix == ".safetensors":
@@ -65,7 +65,7 @@ def refused(state: Mapping[str, Any], path: Path, *, trusted: bool = False) -> O
     elif state:
         torch.save(state, path)
     with pytest.raises(OctcError) as caught:
-        start_weights(model, STAGE, path, False, trusted)
+        start_weights(model, STAGE, path, False)
     assert same(model, before)  # nothing was half loaded
     assert caught.value.hint
     return caught.value
@@ -244,20 +244,17 @@ NESTED: dict[str, Callable[[State], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("kind", NESTED)
-def test_a_file_of_torch_save_is_read_when_it_is_trusted(kind: str, tmp_path: Path) -> None:
+def test_a_file_of_torch_save_is_read(kind: str, tmp_path: Path) -> None:
     content = NESTED[kind](state_of())
     torch.save(content, tmp_path / "w.pth")
-    error = refused({}, tmp_path / "w.pth")
-    assert error.code == "OCT-E308"
-    assert "--trust-pickle" in error.hint
     model = build_model(NAME, CLASSES)
-    facts = start_weights(model, STAGE, tmp_path / "w.pth", False, trusted=True)
+    facts = start_weights(model, STAGE, tmp_path / "w.pth", False)
     assert same(model, state_of())
     assert ("fit" in facts) == (kind != "plain")
 
 
 def test_two_networks_in_a_dictionary_are_refused(tmp_path: Path) -> None:
-    error = refused({"state_dict": state_of(), "state_dict_ema": state_of(seed=2)}, tmp_path / "w.pth", trusted=True)
+    error = refused({"state_dict": state_of(), "state_dict_ema": state_of(seed=2)}, tmp_path / "w.pth")
     assert error.code == "OCT-E307"
     assert "state_dict_ema." in error.message
 
@@ -272,15 +269,15 @@ class Trap:
         return (open, (str(self.path), "w"))
 
 
-def test_nothing_in_a_trusted_file_is_executed(tmp_path: Path) -> None:
+def test_nothing_in_such_a_file_is_executed(tmp_path: Path) -> None:
     trap = tmp_path / "executed"
     for zipped in (True, False):
         torch.save({"state_dict": state_of(), "x": Trap(trap)}, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
-        assert refused({}, tmp_path / "w.pth", trusted=True).code == "OCT-E308"
+        assert refused({}, tmp_path / "w.pth").code == "OCT-E308"
     torch.save(network(), tmp_path / "w.pth")  # a whole module: a class of its own, not tensors
-    assert refused({}, tmp_path / "w.pth", trusted=True).code == "OCT-E308"
+    assert refused({}, tmp_path / "w.pth").code == "OCT-E308"
     (tmp_path / "w.pth").write_bytes(pickle.dumps({"a": Trap(trap)}))
-    assert refused({}, tmp_path / "w.pth", trusted=True).code == "OCT-E308"
+    assert refused({}, tmp_path / "w.pth").code == "OCT-E308"
     assert not trap.exists()
 
 
@@ -292,7 +289,7 @@ def test_a_file_that_was_cut_short_is_refused(share: float, tmp_path: Path) -> N
         data = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(data[: max(9, int(len(data) * share))])
         with pytest.raises(OctcError) as caught:
-            read_any_weights(tmp_path / name, trusted=True)
+            read_any_weights(tmp_path / name)
         assert caught.value.code in ("OCT-E307", "OCT-E308")
         if name == "w.safetensors":
             assert "cut short" in caught.value.message
@@ -309,7 +306,7 @@ def test_a_pointer_of_git_lfs_and_other_files_that_are_no_weights(tmp_path: Path
     for content in (b"", b"<!DOCTYPE html><html></html>", b'{"weight_map": {"a": "model-00001-of-00002.safetensors"}}'):
         pointer.write_bytes(content)
         with pytest.raises(OctcError) as caught:
-            read_any_weights(pointer, trusted=True)
+            read_any_weights(pointer)
         assert caught.value.code in ("OCT-E307", "OCT-E308")
 
 

@@ -32,7 +32,8 @@ from octc.train.loop.ways import Batch
 from octc.train.networks.macs import count_macs
 from octc.train.networks.models import build_model, parameter_count
 from octc.train.recipes.config import Augment
-from octc.train.recipes.crossmodal import EYE_RECIPES, CrossModal, EyeRecipe, EyeStage, eye_recipe_from_json
+from octc.train.recipes.crossmodal import EYE_RECIPES, CrossModal, EyeRecipe, EyeStage
+from octc.train.recipes.registry import stored_recipe
 
 SIZE, CLASSES = 64, 4
 
@@ -53,7 +54,7 @@ def test_recipes_survive_json_and_say_what_they_are(name: str) -> None:
     from dataclasses import asdict
 
     recipe = EYE_RECIPES[name]()
-    assert eye_recipe_from_json(json.loads(json.dumps(asdict(recipe)))) == recipe
+    assert stored_recipe(json.loads(json.dumps(asdict(recipe)))) == recipe
     assert recipe.name == name
     assert recipe.task == "multilabel"
     assert (recipe.select == "test") == (name == "retnet-as-released")

@@ -14,13 +14,14 @@ from octc.core.errors import OctcError
 from octc.datasets.layouts.folders import scan_folder
 from octc.datasets.split import Split, make_split
 from octc.imaging.preprocess import Preprocess
+from octc.train.distill.loading import SameView, load_teacher
 from octc.train.loop.checkpoint import read_checkpoint, write_checkpoint
 from octc.train.loop.evaluate import network_input
 from octc.train.loop.processes import make_accelerator
 from octc.train.networks.models import build_model
 from octc.train.recipes.config import Augment, Recipe, Stage
 from octc.train.recipes.registry import RECIPES, with_fields
-from octc.train.stages import SameView, facts_of, load_teacher, preprocess_of, train_student, train_teacher
+from octc.train.stages import facts_of, preprocess_of, train_student, train_teacher
 from tests.tiny_run import write_patterns
 from tests.train.contexts import new_context
 
@@ -112,9 +113,7 @@ def test_any_pair_of_timm_trains_by_replacing_names(tmp_path: Path, root: Path, 
     assert made.parent["model"] == first
 
 
-def test_teacher_of_another_size_and_normalisation_sees_the_same_picture(
-    tmp_path: Path, root: Path, split: Split, teacher: Path
-) -> None:
+def test_teacher_of_another_size_and_normalisation_sees_the_same_picture(root: Path, split: Split, teacher: Path) -> None:
     checkpoint, _ = read_checkpoint(teacher)
     student = Preprocess(64)  # ImageNet's mean and std
     model, _ = load_teacher(teacher, split, student, "cpu")

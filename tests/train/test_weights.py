@@ -147,7 +147,7 @@ def test_t24_weights_that_are_not_on_disk_are_not_asked_for(name: str, tmp_path:
     assert constants.HF_HUB_OFFLINE is False  # put back
 
 
-def test_t24_weights_outside_the_hub_are_not_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_t24_weights_outside_the_hub_are_not_downloaded() -> None:
     elsewhere = [n for n in timm.list_models(pretrained=True) if not timm.get_pretrained_cfg(n).hf_hub_id]
     assert elsewhere  # timm has networks whose weights lie at a bare address, which no switch of the hub keeps from loading
     before = refused_attempts()
@@ -184,9 +184,15 @@ def test_file_of_another_network_is_refused_with_the_difference(tmp_path: Path) 
     assert "missing keys" in error.message
 
 
-def test_t09_pickle_given_as_weights_is_refused(tmp_path: Path) -> None:
-    torch.save(build_model("test_resnet", 4).state_dict(), tmp_path / "w.pth")
-    assert refused(build_model("test_resnet", 4), stage(), tmp_path / "w.pth").code == "OCT-E308"
+def test_t09_pickle_of_anything_but_tensors_is_refused(tmp_path: Path) -> None:
+    """A file of torch.save is read with weights_only, and what it may hold beside tensors is little."""
+    network = build_model("test_resnet", 4)
+    torch.save({"model": network}, tmp_path / "whole.pth")
+    assert refused(build_model("test_resnet", 4), stage(), tmp_path / "whole.pth").code == "OCT-E308"
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    taken = build_model("test_resnet", 4)
+    start_weights(taken, stage(), tmp_path / "w.pth", False)
+    assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in taken.state_dict().items())
 
 
 def test_none_instead_of_a_file_starts_at_random() -> None:

@@ -15,7 +15,9 @@ from torch.utils.data import Dataset, Sampler
 from octc.core.errors import OctcError, Several
 from octc.core.files import canonical_json, replacing, sha256_bytes
 from octc.datasets.base import Progress, Sample
-from octc.imaging.preprocess import DECODING, Preprocess, read_image
+from octc.datasets.pictures import read_picture
+from octc.imaging.decode import DECODING
+from octc.imaging.preprocess import Preprocess
 from octc.machine.cpu import reading_pool
 
 
@@ -53,7 +55,7 @@ def _write_cache(path: Path, root: Path, samples: Sequence[Sample], preprocess: 
 
     def prepare(sample: Sample) -> npt.NDArray[np.uint8] | OctcError:
         try:
-            image: npt.NDArray[np.uint8] = preprocess.prepare(read_image(root / sample.path).image)[0]
+            image: npt.NDArray[np.uint8] = preprocess.prepare(read_picture(root, sample, preprocess.value_range).image)[0]
             return image
         except OctcError as error:
             return error

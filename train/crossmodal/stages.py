@@ -64,7 +64,7 @@ def recipe_of(ctx: Context) -> EyeRecipe:
 def preprocess_for(stage: EyeStage, modality: str) -> Preprocess:
     """Grey for OCT; three channels, and contrast equalisation where the stage has it, for fundus."""
     fundus = modality == "fundus"
-    plain = Preprocess(stage.size, 3 if fundus else 1, stage.resize, stage.mean, stage.std)
+    plain = Preprocess(stage.size, 3 if fundus else 1, stage.resize, stage.mean, stage.std, value_range=stage.value_range)
     return replace(plain, clahe=stage.clahe, clahe_grid=stage.clahe_grid) if fundus and stage.clahe else plain
 
 
@@ -95,9 +95,9 @@ def load_eye_data(ctx: Context, stage: EyeStage, split: Split, modality: str) ->
 def train_eye_teacher(ctx: Context) -> Checkpoint:
     """A teacher on labels alone; writes train/."""
     recipe = recipe_of(ctx)
-    stage = cast(EyeStage, recipe.teacher)
+    stage = recipe.teacher
     model = new_network(ctx, stage)
-    source = start_weights(model, stage, ctx.weights, ctx.fetch, ctx.trusted)
+    source = start_weights(model, stage, ctx.weights, ctx.fetch)
     data = load_eye_data(ctx, stage, ctx.split, recipe.modality)
     fitted = _fit(ctx, model, stage, data, teacher_ways(judge_by(_judged(ctx))), "teacher", None)
     return write_eyes(ctx, "teacher", stage, model, fitted, fitted.state, source, None)
@@ -110,9 +110,9 @@ def train_eye_student(ctx: Context) -> Checkpoint:
     """
     taught, own = taught_by(next(iter(ctx.teachers), None)), taught_by(ctx.second)
     recipe = recipe_of(ctx)
-    stage = cast(EyeStage, recipe.student)
+    stage = recipe.student
     student = new_network(ctx, stage)
-    source = start_weights(student, stage, ctx.weights, ctx.fetch, ctx.trusted)
+    source = start_weights(student, stage, ctx.weights, ctx.fetch)
     data = load_eye_data(ctx, stage, ctx.split, recipe.modality)
     judge = judge_by(_judged(ctx))
     if taught is None:
@@ -124,7 +124,7 @@ def train_eye_student(ctx: Context) -> Checkpoint:
         check_partners(ctx.split, own.split)
         torch.manual_seed(ctx.seed + 1)
         pair.peer = build_model(stage.model, len(ctx.split.classes), **stage.model_kwargs)
-        start_weights(pair.peer, stage, ctx.weights, ctx.fetch, ctx.trusted)
+        start_weights(pair.peer, stage, ctx.weights, ctx.fetch)
         second, pre, _ = load_eye_teacher(own, ctx, recipe.modality)
         pair.peer_align = align_mlp(feature_width(pair.peer), feature_width(second))
         lesson = replace(lesson, own_teacher=second, own_preprocess=pre)
@@ -145,7 +145,7 @@ def make_lesson(ctx: Context, taught: Taught) -> tuple[Lesson, Checkpoint, nn.Mo
     images = cached_images(ctx.run.path.parent / ".cache", ctx.root, train, pre, ctx.decoding)
     partners = make_partners([targets_of(s) for s in ctx.split.parts["train"]], [targets_of(s) for s in train])
     labels = torch.stack(label_vectors(train, len(ctx.split.classes)))
-    views = cast(EyeStage, recipe.teacher).augment
+    views = recipe.teacher.augment
     return Lesson(recipe.cross, teacher, pre, images, labels, partners, views, ctx.seed), known, teacher
 
 

@@ -17,6 +17,7 @@ from octc.stats.multilabel import by_eye, mean_ap, sigmoid
 from octc.train.batches.augment import augment, draw
 from octc.train.crossmodal.losses import Side, cross_modal, mutual_divergence
 from octc.train.crossmodal.pairs import Partners
+from octc.train.distill.loading import SameView
 from octc.train.loop.epoch import CRITERION, Judgement
 from octc.train.loop.evaluate import network_input
 from octc.train.loop.optim import CONSTANT, classifier_of
@@ -24,7 +25,6 @@ from octc.train.loop.training import Data
 from octc.train.loop.ways import Batch, Forward, Ways
 from octc.train.recipes.config import Augment, Stage
 from octc.train.recipes.crossmodal import CrossModal, EyeStage
-from octc.train.stages import SameView
 
 Tensor = torch.Tensor
 Judge = Callable[[Stage, Tensor, Sequence[Any], Sequence[Any]], Judgement]

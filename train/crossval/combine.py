@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from octc.core.errors import OctcError, shorten
 from octc.core.files import parse_json
 from octc.datasets.split import OFFICIAL, read_split
-from octc.stats.cluster_bootstrap import cluster_index
+from octc.stats.cluster_bootstrap import clusters_of
 from octc.stats.folds import Folds, Spread, bootstrap_figures, spread_of, summarise_folds
 from octc.stats.metrics import find_normal
 from octc.stats.patients import NOT_RECORDED, PatientIds, patient_ids
@@ -201,10 +200,8 @@ def summarise(folds: Sequence[Fold]) -> Summary:
     intervals: dict[str, tuple[float, float] | None] = {}
     if held is not None:
         said = combined(held)[0].argmax(1).astype(np.int64)
-        clusters = cluster_index(held.patients)
-        groups: npt.NDArray[np.int64] = np.arange(len(said)) if clusters is None else clusters
         labels = np.asarray(held.labels, np.int64)
-        intervals = bootstrap_figures(labels, said, groups, held.classes, RESAMPLES, SEED)
+        intervals = bootstrap_figures(labels, said, clusters_of(held.patients), held.classes, RESAMPLES, SEED)
     return Summary(
         folds,
         summarise_folds([fold.found.matrix for fold in folds], normal),

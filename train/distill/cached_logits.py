@@ -34,19 +34,22 @@ HINT = "delete this folder: the logits are computed anew"
 
 @dataclass(frozen=True)
 class Drawn:
-    """What decides the views of a cache: who draws (`stage`), how many views, their seed, and on what kind of device."""
+    """What decides a cache: who draws (`stage`), how many views, their seed, the kind of device, the teacher's precision."""
 
     stage: Stage
     views: int
     seed: int
     device: str
     precision: str
+    teacher_precision: str = "fp32"
 
     def key(self, teacher: str, split: str) -> dict[str, Any]:
         """All that decides the logits. Bits of a view may differ with torch, the processor's kind, and a GPU's batch."""
         stage = self.stage
         on_cpu = self.device == "cpu"
+        other = {} if self.teacher_precision == "fp32" else {"teacher_precision": self.teacher_precision}
         return {
+            **other,
             "format": FORMAT,
             "teacher": teacher,
             "split": split,

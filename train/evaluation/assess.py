@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from octc.core.errors import OctcError, shorten
-from octc.core.files import sha256_file
 from octc.datasets.base import Progress, Sample
+from octc.datasets.pictures import content_of, read_picture
 from octc.datasets.split import Split, read_split
-from octc.imaging.preprocess import VIEWS, Preprocess, UInt8, read_image
+from octc.imaging.preprocess import VIEWS, Preprocess, UInt8
 from octc.machine.cpu import reading_pool
 from octc.stats.task import task_of
 from octc.store.runs import Run, utc_now
@@ -70,11 +70,11 @@ def prepared(samples: Sequence[Sample], root: Path, pre: Preprocess, views: Sequ
     """Decode and prepare pictures in their order.
 
     Raises:
-        OctcError: of `read_image`, for the first picture that cannot be read.
+        OctcError: of `read_picture`, for the first picture that cannot be read.
     """
 
     def one(sample: Sample) -> UInt8:
-        return pre.prepare(read_image(root / sample.path).image, views)
+        return pre.prepare(read_picture(root, sample, pre.value_range).image, views)
 
     with reading_pool() as pool:
         for start in range(0, len(samples), CHUNK):
@@ -128,8 +128,10 @@ def check_files(root: Path, samples: Sequence[Sample]) -> None:
     """Refuse images that are gone or not those of the split (E216), by their sums."""
 
     def same(sample: Sample) -> bool:
-        path = root / sample.path
-        return path.is_file() and sha256_file(path) == sample.sha256
+        try:
+            return content_of(root, sample) == sample.sha256
+        except (OSError, OctcError):
+            return False
 
     with reading_pool() as pool:
         wrong = [s.path for s, good in zip(samples, pool.map(same, samples), strict=True) if not good]

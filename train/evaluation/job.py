@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from octc.core.errors import OctcError
+from octc.core.options import check_choices
 from octc.core.progress import LogReporter, Reporter, absolute
 from octc.datasets.split import SETS, Split
-from octc.imaging.preprocess import VIEWS
+from octc.schemas.verification import EvalOptions
 from octc.stats.patients import KNOWN, words_of
 from octc.stats.task import task_of
 from octc.store.locations import image_root
@@ -21,38 +22,9 @@ from octc.train.crossmodal.evaluation import evaluate_eyes, eye_report
 from octc.train.evaluation.assess import Reading, assess, part_of, trained
 from octc.train.evaluation.files import report_text
 from octc.train.evaluation.maps import write_maps
-from octc.train.evaluation.outcome import COMBINE, Evaluation
+from octc.train.evaluation.outcome import Evaluation
 
 CHOSE = "  it chose the epoch: no claim   (octc eval --split test reads the test part)"
-
-
-@dataclass(frozen=True)
-class EvalOptions:
-    """What is evaluated, and how.
-
-    Attributes:
-        split: "select" (the validation set), "test" or, of folds, "official".
-        tta: views that are averaged: "none", "hflip" or "5"; average: their "probabilities", or their "logits" (as KD-OCT).
-        maps: draw where the network looks (Grad-CAM) on this many images, wrong ones first.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-    """
-
-    split: str = "select"
-    tta: str = "none"
-    average: str = COMBINE[0]
-    maps: int = 0
-    device: str = "auto"
-
-    def check(self, several: bool) -> None:
-        """Refuse what is not known (OCT-E104), and maps of a network of several labels an image (OCT-E102)."""
-        rows = (("--split", self.split, SETS), ("--tta", self.tta, VIEWS), ("--average", self.average, COMBINE))
-        for name, value, known in rows:
-            if value not in known:
-                text = f"{name} {value!r} is not known"
-                raise OctcError("OCT-E104", text, hint=f"one of: {', '.join(known)}", place=name)
-        if self.maps and several:
-            text = "--maps shows the evidence for one class, and this run has several for an eye"
-            raise OctcError("OCT-E102", text, hint="leave --maps out", place="--maps")
 
 
 @dataclass(frozen=True)
@@ -79,7 +51,10 @@ def evaluate(
     """
     how, told = options or EvalOptions(), reporter or LogReporter()
     exclusive = task_of(run.read().get("task")).exclusive
-    how.check(not exclusive)
+    check_choices(how)
+    if how.maps and not exclusive:
+        text = "--maps shows the evidence for one class, and this run has several for an eye"
+        raise OctcError("OCT-E102", text, hint="leave --maps out", place="--maps")
     root = image_root(run, data, os.environ)
     part, device = SETS[how.split], _device(how.device)
     with told.progress("evaluating", len(part_of(run, part)[1])) as step:

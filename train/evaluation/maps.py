@@ -15,7 +15,8 @@ from torch import nn
 from octc.core.csv_files import csv_bytes
 from octc.core.files import publishing, write_bytes
 from octc.datasets.base import Sample
-from octc.imaging.preprocess import Preprocess, read_image
+from octc.datasets.pictures import read_picture
+from octc.imaging.preprocess import Preprocess
 from octc.store.runs import Run
 from octc.train.evaluation.assess import check_files, part_of
 from octc.train.evaluation.outcome import Predictions, combined, newest_evaluation, read_predictions
@@ -81,7 +82,7 @@ def write_maps(
 def _prepared(
     samples: Sequence[Sample], root: Path, pre: Preprocess, device: Any
 ) -> tuple[npt.NDArray[np.uint8], torch.Tensor]:
-    images = np.stack([pre.prepare(read_image(root / sample.path).image)[0] for sample in samples])
+    images = np.stack([pre.prepare(read_picture(root, sample, pre.value_range).image)[0] for sample in samples])
     return images, network_input(torch.from_numpy(images).to(device), pre)
 
 

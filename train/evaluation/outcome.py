@@ -37,7 +37,6 @@ from octc.store.runs import alone
 
 PREDICTIONS, FACTS = "predictions.csv", "figures.json"
 FOLDER = "eval"  # of a run: PART-TTA is its first evaluation, PART-TTA-2 the next; none is overwritten
-COMBINE = ("probabilities", "logits")
 RESAMPLES, SEED = 2000, 0
 COLUMNS = ("path", "sha256", "patient", "label")
 

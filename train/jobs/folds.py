@@ -12,12 +12,13 @@ from pathlib import Path
 
 from octc.core.errors import OctcError, shorten
 from octc.core.files import canonical_json, sha256_bytes, sha256_file
+from octc.datasets.base import Samples
 from octc.datasets.split import Split, read_split
 from octc.store.runs import Run, scan_runs
 from octc.train.crossval.combine import read_fold
 from octc.train.crossval.files import write_summary
 from octc.train.evaluation.assess import evaluate_run, is_evaluated
-from octc.train.jobs.data import new_splits
+from octc.train.jobs.data import check_calibration, new_splits
 from octc.train.jobs.job import Job, Trained
 from octc.train.jobs.lines import say_split
 from octc.train.jobs.request import NONE, Request, as_teacher
@@ -25,6 +26,7 @@ from octc.train.jobs.resume import check_again
 from octc.train.jobs.run import Place, told, train_one
 from octc.train.jobs.teachers import fitting
 from octc.train.loop.checkpoint import META, read_checkpoint
+from octc.train.recipes.config import told as facts_of_recipe
 from octc.train.recipes.registry import stored_recipe
 
 KEY = 8  # digits of a job's name
@@ -38,30 +40,33 @@ def train_folds(job: Job, asked: Request, place: Place, dry_run: bool = False) -
         OctcError: E107 a fold has no teacher (all such folds are named, before any work), E108 another process does one.
     """
     splits = new_splits(asked, place.samples)
+    check_calibration(asked, *splits)
     requests = [as_teacher(asked)] if asked.kind == "student" and asked.with_teacher else []
     return [_train_job(job, one, place, splits, dry_run) for one in (*requests, asked)]
 
 
-def job_of(asked: Request, data_digest: str) -> str:
+def job_of(asked: Request, samples: Samples) -> str:
     """The name of a job: all that decides its results, and not which machine does which fold."""
     file = asked.options.weights
     weights = None if file is None else sha256_file(file) if file.is_file() else str(file)
     facts = {
         "kind": asked.kind,
         "dataset": asked.dataset,
-        "data": data_digest,
-        "recipe": asdict(asked.recipe),
+        "data": samples.digest,
+        "recipe": facts_of_recipe(asked.recipe),
         "seed": asked.seed,
         "folds": asked.folds,
         "protocol": asked.protocol,
         "taught": asked.teacher != NONE,
         "weights": weights,
+        **({"patients": samples.rule} if samples.rule else {}),
+        **({"allow_empty": samples.may_lack} if samples.may_lack else {}),
     }
     return f"cv-{asked.kind}-{asked.dataset}-{sha256_bytes(canonical_json(facts))[:KEY]}"
 
 
 def _train_job(job: Job, asked: Request, place: Place, splits: Sequence[Split], dry_run: bool) -> Trained:
-    name = job_of(asked, place.samples.digest)
+    name = job_of(asked, place.samples)
     wanted = [asked.fold] if asked.fold is not None else list(range(1, len(splits) + 1))
     main = place.accelerator.is_main_process
     known: dict[int, Run] = told(place.accelerator, members(job.run_dir, name) if main else None)
@@ -132,7 +137,7 @@ def _judge(run: Run, place: Place) -> None:
         sha256 = read_checkpoint(run.path / "train")[0].sha256
         for part in (part for part in HELD_OUT if part in read_split(run.split).parts):
             if not is_evaluated(run, part, sha256):
-                evaluate_run(run, place.root, part, device=place.accelerator.device, command="train --folds")
+                evaluate_run(run, place.samples.root, part, device=place.accelerator.device, command="train --folds")
     place.accelerator.wait_for_everyone()
 
 

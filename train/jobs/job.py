@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from octc.core.progress import Reporter
+from octc.datasets.base import Samples
+from octc.datasets.patient_rules import PatientRule
 from octc.store.runs import Run
 
 if TYPE_CHECKING:
@@ -27,6 +30,8 @@ class Job:
         settings: [train] of the configuration, key -> (value, origin).
         origins: option -> where its value comes from: "flag", an origin of the configuration, or "default".
         document: what the job found, for programs. run_id: of the run, or the name of the cross-validation.
+        dry_run: nothing is written. scratch: a folder for what a dry run cannot do without, which goes away with the job.
+        ask: asks somebody whose the images are; None where nobody can be asked.
     """
 
     run_dir: Path
@@ -37,10 +42,30 @@ class Job:
     origins: dict[str, str] = field(default_factory=dict)
     document: dict[str, Any] = field(default_factory=dict)
     run_id: str | None = None
+    dry_run: bool = False
+    scratch: TemporaryDirectory[str] | None = None
+    ask: Callable[[Samples], PatientRule | None] | None = None
+
+    def __enter__(self) -> Job:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self.scratch is not None:
+            self.scratch.cleanup()
+            self.scratch = None
 
     def is_explicit(self, key: str) -> bool:
         """Whether somebody asked for the value of an option, here or in a configuration."""
         return self.origins.get(key, DEFAULT) != DEFAULT
+
+    def is_configured(self, key: str) -> bool:
+        """Whether the value of an option comes from a configuration file or the environment, and not from the command."""
+        return self.origins.get(key, DEFAULT) not in (DEFAULT, "flag", "argument")
+
+    def left_out(self, key: str, why: str) -> None:
+        """Say that a value of the configuration does not count for this command; the training is as if it was not there."""
+        self.reporter.say(f"! [train] {key} ({self.origins[key]}) is left out: {why}")
+        self.origins[key] = DEFAULT
 
     def configured(self, key: str) -> Any:
         """A key of [train] that has no option; None where it is what the run that goes on began with."""

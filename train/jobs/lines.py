@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from octc.core.progress import Reporter
 from octc.datasets.base import ids_of
+from octc.datasets.calibration import calibration_counts, words_of_counts
 from octc.datasets.split import Split
 from octc.stats.proportions import wilson
+from octc.stats.task import Task
 from octc.train.jobs.request import Request
 from octc.train.loop.checkpoint import Checkpoint
 from octc.train.networks.weight_matching import words
@@ -30,6 +32,12 @@ def say_plan(reporter: Reporter, asked: Request, split: Split, root: Path, accel
     say_split(reporter, split, " over both modalities" if asked.modality else "")
     if asked.modality and split.note:
         reporter.say(f"  the epoch is chosen on the {getattr(asked.recipe, 'select', 'val')} part")
+    if asked.kind == "student" and asked.task.exclusive:
+        wanted = asked.recipe.quantisation.calibration
+        counts = calibration_counts(split.parts["train"], split.classes, wanted)
+        few = [name for name, count in counts.items() if count < wanted // len(counts)]
+        less = f" (fewer than an equal share of {wanted}: {', '.join(few)})" if few else ""
+        reporter.say(f"{'!' if few else '✓'} INT8      calibrates on {words_of_counts(counts)} of train{less}")
     precision = {"no": "fp32"}.get(str(accelerator.mixed_precision), str(accelerator.mixed_precision))
     several = f" · {accelerator.num_processes} processes" if accelerator.num_processes > 1 else ""
     qat = f" + {asked.recipe.quantisation.epochs} of QAT" if asked.kind == "student" and asked.qat else ""
@@ -85,20 +93,33 @@ def _value(asked: Request, metrics: Mapping[str, Any]) -> str:
     return f"accuracy {100 * hits / n:.2f} [{100 * low:.2f}, {100 * high:.2f}] ({hits}/{n})"
 
 
-def say_tuned(reporter: Reporter, asked: Request, tuned: Checkpoint) -> None:
+def say_tuned(reporter: Reporter, task: Task, tuned: Checkpoint) -> None:
     """PTQ and QAT on the validation set, and which was kept."""
     metric, agrees = ("val_accuracy", "agreement with the float student")
-    if not asked.task.exclusive:
+    if not task.exclusive:
         metric, agrees = "val_map", "decisions as the float student's"
     name_of = {"val_accuracy": "accuracy", "val_map": "mAP"}
+    gain = tuned.metrics.get("gain")
+    if gain is not None:
+        reporter.say(
+            f"  calibration costs {gain['difference']:+.5f} nats of the float student's val loss {gain['float_loss']:.4f} "
+            f"(at most {gain['upper']:.5f}; from {gain['limit']:.4f} on it is worth tuning)"
+        )
+    if "qat" not in tuned.metrics and gain is not None and not gain["tune"]:
+        reporter.say("  QAT was not begun: calibration left nothing to gain")
     for name in ("ptq", "qat"):
         found = tuned.metrics.get(name)
         if found:
             mark = "✓" if tuned.metrics["chosen"] == name else " "
             reporter.say(
                 f"{mark} {name.upper()}   val {name_of[metric]} {100 * found[metric]:.2f}, {agrees} "
-                f"{100 * found['agreement']:.2f} %, KL {found['kl']:.5f}"
+                f"{100 * found['agreement']:.2f} %, KL {found['kl']:.5f}{_decision(found)}"
             )
+
+
+def _decision(found: Mapping[str, Any]) -> str:
+    """What decided: the loss, and the word of the gate."""
+    return f", val loss {found['val_loss']:.4f}, gate: {found['word']}" if "val_loss" in found else ""
 
 
 def say_fit(reporter: Reporter, weights: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,19 +13,24 @@ from octc.datasets.base import MODALITIES
 from octc.datasets.registry import spec_of
 from octc.datasets.released_splits import SEED as RELEASED_SEED
 from octc.datasets.split import CLEAN, PROTOCOLS
+from octc.imaging.value_range import value_range_of
 from octc.schemas.training import SEED, StudentOptions, TrainOptions, batch_of, check_options
 from octc.stats.task import MULTICLASS, Task, task_of
 from octc.store.runs import Run, find_run, scan_runs
 from octc.train.jobs.job import Job
 from octc.train.jobs.resume import REQUEST, request_of, settle
+from octc.train.loop.checkpoint import META
 from octc.train.recipes.config import DISTILLATIONS, Recipe, with_fields
 from octc.train.recipes.crossmodal import EYE_DEFAULT, EYE_RECIPES, OTHER, EyeRecipe
-from octc.train.recipes.registry import DEFAULT, RECIPES, stored_recipe
+from octc.train.recipes.registry import DEFAULT, EVERY, recipe_file, stored_recipe
 
-FIELDS = ("epochs", "lr", "batch", "size")  # of both stages of a recipe, from options or the configuration
+FIELDS = ("epochs", "lr", "batch", "size", "value_range")  # of both stages of a recipe, from options or the configuration
 BOTH = "both"
 NONE = "none"  # no teacher
-DISTILLATION = {"standardise": "standardise", "calibrate": "calibrate", "cached_views": "views"}  # option -> field
+# option -> field
+DISTILLATION = {
+    "standardise": "standardise", "calibrate": "calibrate", "cached_views": "views", "teacher_precision": "teacher_precision",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -161,9 +166,14 @@ def _request(job: Job, kind: str, options: TrainOptions, task: Task) -> Request:
         raise OctcError("OCT-E104", "no data set named", hint="--dataset NAME   (octc data list)", place="--dataset")
     batch = batch_of(options)
     configured = {key: value for key in ("lr", "size", "val") if (value := job.configured(key)) is not None}
-    changes = {"epochs": options.epochs, "batch": batch, **configured}
+    values = value_range_of(options.value_range)
+    changes = {"epochs": options.epochs, "batch": batch, "value_range": values, **configured}
     changes = {key: value for key, value in changes.items() if value is not None}
     split = _split(options, stored)
+    one_modality = options.recipe in EVERY and options.recipe not in EYE_RECIPES
+    if not task.exclusive and one_modality and job.is_configured("recipe"):
+        job.left_out("recipe", f"{options.recipe} is a recipe of one modality, {command_of(kind, task)} takes its own")
+        options = replace(options, recipe=None)
     recipe = _recipe(options.recipe, stored, changes, task)
     modality = _modality(options, stored, recipe, dataset)
     seed = options.seed if options.seed is not None else stored.get("seed")
@@ -188,12 +198,25 @@ def _request(job: Job, kind: str, options: TrainOptions, task: Task) -> Request:
         changed=tuple(changed),
         **split,
     )
-    return _of_student(asked, options, stored) if isinstance(options, StudentOptions) else asked
+    return _of_student(job, asked, options, stored) if isinstance(options, StudentOptions) else asked
 
 
-def _of_student(asked: Request, options: StudentOptions, stored: Mapping[str, Any]) -> Request:
+def _of_this_task(job: Job, asked: Request, options: StudentOptions) -> StudentOptions:
+    """Without the distillation of a configuration that is about students of one modality, where this one is of two.
+
+    A value that was asked for with the command stays, and is refused.
+    """
+    for key in () if asked.task.exclusive else ("distil", "cached_views_on", *DISTILLATION):
+        if getattr(options, key) is not None and job.is_configured(key):
+            job.left_out(key, f"recipe {asked.recipe.name} has a loss of its own, that of two modalities")
+            nothing: dict[str, Any] = {key: None}
+            options = replace(options, **nothing)
+    return options
+
+
+def _of_student(job: Job, asked: Request, options: StudentOptions, stored: Mapping[str, Any]) -> Request:
     """The request with its teachers and with how they teach."""
-    asked = with_distillation(asked, options)
+    asked = with_distillation(asked, _of_this_task(job, asked, options))
     first, more = several(options.teacher)
     if not asked.task.exclusive:
         if more:
@@ -214,7 +237,9 @@ def find_unfinished(job: Job, kind: str, name: str, task: Task) -> Run:
         return find_run(job.run_dir, name)
     runs = [run for run in scan_runs(job.run_dir, kind) if task_of(run.read().get("task")) is task]
     for run in runs:
-        if run.read().get("status") != "done":
+        stored = run.read()
+        begun = stored.get("simplify") and not (run.path / "train" / META).is_file()  # octc simplify goes on with it
+        if stored.get("status") != "done" and not begun:
             job.reporter.say(f"using run {run.id} (newest unfinished {kind}; choose with --resume RUN)")
             return run
     listed = ", ".join(run.id for run in runs[:10]) or "none"
@@ -249,6 +274,9 @@ def _stored(run: Run, kind: str, task: Task) -> dict[str, Any]:
         command = command_of(str(stored.get("kind")), found)
         text = f"run {run.id} is one of {command}"
         raise OctcError("OCT-E107", text, hint=f"{command} --resume {run.id}", place=str(run.path))
+    if stored.get("simplify") and not (run.path / "train" / META).is_file():
+        text = f"run {run.id} is one of octc simplify, and not finished"
+        raise OctcError("OCT-E107", text, hint=f"octc simplify --resume {run.id}", place=str(run.path))
     if not isinstance(stored.get("recipe"), dict):
         text = f"run {run.id} keeps no recipe: octc train did not make it, and cannot go on with it"
         raise OctcError("OCT-E107", text, hint=f"{command_of(kind, found)} --dataset NAME", place=str(run.path))
@@ -257,7 +285,11 @@ def _stored(run: Run, kind: str, task: Task) -> dict[str, Any]:
 
 def _recipe(name: str | None, stored: Mapping[str, Any], changes: Mapping[str, Any], task: Task) -> Recipe:
     """A recipe with the fields that were asked for; a resumed run's own one where none is named."""
-    known: dict[str, Callable[[], Recipe]] = {**RECIPES, **EYE_RECIPES} if task.exclusive else {**EYE_RECIPES}
+    known = EVERY if task.exclusive else EYE_RECIPES
+    if name is not None and name.endswith(".json"):
+        stages = {key: value for key, value in changes.items() if key in FIELDS}
+        found = recipe_file(Path(name))
+        return replace(with_fields(found, **stages), val=changes.get("val", found.val))
     if name is not None and name not in known:
         near = get_close_matches(name, list(known), n=1)
         hint = f"did you mean `{near[0]}`?" if near else f"one of: {', '.join(known)}"
@@ -297,9 +329,6 @@ def _modality(options: TrainOptions, stored: Mapping[str, Any], recipe: Recipe, 
 def with_distillation(asked: Request, options: StudentOptions) -> Request:
     """The request with the distillation that the options name (E104 for a name that there is not)."""
     name = options.distil
-    if name is not None and name not in DISTILLATIONS:
-        hint = f"one of: {', '.join(DISTILLATIONS)}"
-        raise OctcError("OCT-E104", f"unknown distillation {name!r}", hint=hint, place="--distil")
     how = asked.recipe.distillation
     if name is not None:
         how = replace(how, kind=name)
@@ -309,6 +338,9 @@ def with_distillation(asked: Request, options: StudentOptions) -> Request:
         text = f"--{next(iter(given)).replace('_', '-')} is not for recipe {asked.recipe.name}"
         raise OctcError("OCT-E102", text, hint="leave it out: its loss is that of two modalities")
     how = replace(how, **{DISTILLATION[key]: value for key, value in given.items() if key in DISTILLATION})
+    if options.cached_views_on is not None and not getattr(how, "views", 0):
+        text = f"--cached-views-on {options.cached_views_on}, and no view is cached"
+        raise OctcError("OCT-E102", text, hint="--cached-views N", place="--cached-views-on")
     return replace(asked, recipe=replace(asked.recipe, distillation=how), changes={**asked.changes, **given})
 
 

@@ -10,8 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from octc.core.data_options import DataOptions
 from octc.core.errors import OctcError, shorten
 from octc.core.files import sha256_file
+from octc.core.options import keys_of
 from octc.schemas.training import TrainOptions
 from octc.store.runs import Run
 from octc.train.jobs.job import DEFAULT, Job
@@ -20,6 +22,8 @@ REQUEST = "request"
 # what may be another one when a run goes on: where and how loudly it runs, and where things lie
 FREE = (
     "allow_change",
+    "any_teacher",
+    "cached_views_on",
     "config",
     "data",
     "device",
@@ -31,12 +35,15 @@ FREE = (
     "quiet",
     "resume",
     "run_dir",
+    "teacher_model",
     "trust_pickle",
     "verbose",
 )
-HELD = ("batch", "mutual", "precision", "qat", "skip_bad", "weights")  # in `request`, beside `settings`
+OF_DATA = tuple(keys_of(DataOptions))  # how the data set is read: the split hangs on all of them
+HELD = ("batch", "mutual", "precision", "qat", "skip_bad", "weights", *OF_DATA)  # in `request`, beside `settings`
 FIXED = ("dataset", "modality", "protocol")  # fields of run.json that the split hangs on: never another one
-BY_RECIPE = ("cached_views", "calibrate", "distil", "epochs", "recipe", "standardise")  # compared as the recipe that they make
+# compared as the recipe that they make
+BY_RECIPE = ("cached_views", "calibrate", "distil", "epochs", "recipe", "standardise", "teacher_precision")
 BY_ITSELF = ("fold", "folds", "seed", "teacher", "with_teacher")  # compared, or refused beside --resume, where they are read
 NOTHING = {"batch": "auto"}  # what an option is where it was not given; the others: None
 
@@ -85,7 +92,7 @@ def settle(job: Job, run: Run, stored: Mapping[str, Any], options: TrainOptions)
     for key in held(options):
         explicit = job.is_explicit(key)
         if key not in kept:
-            unknown.append(key)
+            unknown += [key] if explicit or key not in OF_DATA else []
         elif key == "weights":
             options, changed = _settle_weights(options, kept[key], asked[key], explicit)
             changes += changed
@@ -106,11 +113,17 @@ def settle(job: Job, run: Run, stored: Mapping[str, Any], options: TrainOptions)
 
 
 def _check_fixed(job: Job, run: Run, stored: Mapping[str, Any], options: TrainOptions) -> None:
-    """Refuse another data set, protocol or modality: the split hangs on them (E110)."""
+    """Refuse another data set, protocol or modality, or another reading of the data: the split hangs on them (E110)."""
     fixed = [
         f"--{key} {stored[key]} -> {getattr(options, key)}"
         for key in FIXED
         if key in stored and job.is_explicit(key) and getattr(options, key) != stored[key]
+    ]
+    kept = stored.get(REQUEST) or {}
+    fixed += [
+        _spelt(key, kept[key], getattr(options, key))
+        for key in OF_DATA
+        if key in kept and job.is_explicit(key) and getattr(options, key) != kept[key]
     ]
     if fixed:
         text = f"{run.id} began with other values: {shorten(fixed)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -20,12 +21,14 @@ from octc.core.progress import Warnings
 from octc.datasets.base import Samples
 from octc.datasets.registry import find_root
 from octc.datasets.split import Split
+from octc.datasets.tree import has_file, has_folder
 from octc.machine.host import usable_threads
 from octc.schemas.training import SEED
 from octc.store.locations import image_root
 from octc.store.runs import Run, create_run, owning
 from octc.train.evaluation.assess import complete
-from octc.train.jobs.data import eye_split, scan_and_check, split_for, write_lock
+from octc.train.jobs.data import check_calibration, eye_split, scan_and_check, split_for, write_lock
+from octc.train.jobs.foreign_teacher import is_foreign, judge
 from octc.train.jobs.job import Job, Trained
 from octc.train.jobs.lines import say_fit, say_outcome, say_plan, say_tuned
 from octc.train.jobs.memory import LEAST, halved, too_large
@@ -78,8 +81,11 @@ class Prepared:
     whole: str | None = None
 
 
-def open_place(job: Job, asked: Request) -> Place:
-    """Find, scan and check the images, take the device, look at start weights: whatever can be refused before any work."""
+def open_place(job: Job, asked: Request, *, keep: bool = True) -> Place:
+    """Find, scan and check the images, take the device, look at start weights: whatever can be refused before any work.
+
+    keep: a rule of patients that was stated, or that somebody was asked for, is written down for these images.
+    """
     keep_memory()
     accelerator = make_accelerator(asked.options.device, asked.options.precision)
     if not accelerator.is_main_process:
@@ -91,7 +97,9 @@ def open_place(job: Job, asked: Request) -> Place:
         root = find_root(asked.dataset, job.data, os.environ)
     else:
         root = image_root(asked.resume, job.data, os.environ)
-    samples = scan_and_check(job, asked, root)
+        table = Path(job.data or str(asked.resume.read().get("data_place")))
+        root = table if has_file(table) or (asked.options.image_root and has_folder(table)) else root
+    samples = scan_and_check(job, asked, root, keep=keep)
     stages = [asked.recipe.teacher] if asked.kind == "teacher" or asked.with_teacher else []
     stages += [asked.recipe.student] if asked.kind == "student" else []
     weights = None
@@ -109,7 +117,7 @@ def _checked_weights(job: Job, asked: Request, stage: Any, classes: int) -> dict
     file = asked.options.weights
     if file is None or str(file) == RANDOM:
         return None
-    found = check_weights(stage, classes, file, asked.options.trust_pickle)
+    found = check_weights(stage, classes, file)
     job.reporter.say(f"✓ weights   {file} fits {stage.model} (sha256 {found['sha256'][:8]})")
     say_fit(job.reporter, found)
     return found
@@ -125,10 +133,23 @@ def train_one(
     dry_run: bool = False,
 ) -> Trained:
     """One run, begun or gone on with. split: of a fold. teacher: a run that was just trained."""
+    job.dry_run = dry_run
+    with job:
+        return _train_one(job, asked, place, split=split, teacher=teacher, dry_run=dry_run)
+
+
+def _train_one(job: Job, asked: Request, place: Place, *, split: Split | None, teacher: Run | None, dry_run: bool) -> Trained:
     ready = _prepare_eyes(job, asked, place, teacher) if asked.modality else _prepare(job, asked, place, split, teacher)
     if asked.resume is not None:
+        if is_finished(ready, asked.resume, place):
+            job.reporter.say(f"✓ {asked.resume.id} is finished: nothing {'would be' if dry_run else 'was'} changed")
+            if not dry_run:
+                job.run_id = asked.resume.id
+                return Trained(runs=(asked.resume,), next=_next(asked), speaks=place.accelerator.is_main_process)
         ready = replace(ready, asked=check_resumed(job, ready, asked.resume, dry_run))
     asked = ready.asked
+    if asked.resume is None:
+        check_calibration(asked, ready.split)
     say_plan(job.reporter, asked, ready.split, place.root, place.accelerator)
     if dry_run:
         document = {"dry_run": True, "recipe": asdict(asked.recipe), "split": ready.split.digest}
@@ -136,7 +157,13 @@ def train_one(
         return Trained(dry=True, speaks=place.accelerator.is_main_process)
     run = asked.resume or _create(job, ready, place)
     job.run_id = run.id
-    _stages(job, ready, run, place)
+    try:
+        _stages(job, ready, run, place)
+    except OctcError:
+        if asked.resume is None and place.accelerator.is_main_process and is_empty(run):
+            shutil.rmtree(run.path, ignore_errors=True)  # a refusal is no run: nothing of it can be gone on with
+            job.run_id = None
+        raise
     return Trained(runs=(run,), next="" if asked.member else _next(asked), speaks=place.accelerator.is_main_process)
 
 
@@ -151,14 +178,24 @@ def _next(asked: Request) -> str:
 
 
 def _prepare(job: Job, asked: Request, place: Place, split: Split | None, trained: Run | None) -> Prepared:
-    chosen = choose_teacher(job, asked, trained, split) if asked.kind == "student" else None
+    classes = tuple(place.samples.classes)
+    chosen = choose_teacher(job, asked, trained, split, classes) if asked.kind == "student" else None
     whole = split or split_for(job, asked, place.samples, chosen)
     if chosen is None:
         return Prepared(asked, whole)
-    check_teachers(asked, whole, [chosen])
+    _judge_foreign(job, chosen, whole, place)
+    check_teachers(job, asked, whole, [chosen])
     more = more_teachers(job, asked, whole)
-    check_teachers(asked, whole, more)
+    for one in more:
+        _judge_foreign(job, one, whole, place)
+    check_teachers(job, asked, whole, more)
     return Prepared(asked, whole, (chosen, *more))
+
+
+def _judge_foreign(job: Job, teacher: Teacher, split: Split, place: Place) -> None:
+    """A teacher of another program is asked about val before it teaches."""
+    if teacher.run is None and is_foreign(teacher.folder):
+        judge(job, teacher.folder, split, place.samples.root, place.accelerator.device)
 
 
 def _prepare_eyes(job: Job, asked: Request, place: Place, trained: Run | None) -> Prepared:
@@ -173,7 +210,37 @@ def _prepare_eyes(job: Job, asked: Request, place: Place, trained: Run | None) -
         check_eye_teacher(chosen, split, OTHER[modality])
     if second is not None:
         check_eye_teacher(second, split, modality)
+    check_teachers(job, asked, split, [one for one in (chosen, second) if one is not None])
     return Prepared(asked, split, () if chosen is None else (chosen,), second, whole)
+
+
+def is_finished(ready: Prepared, run: Run, place: Place) -> bool:
+    """Whether a run that is resumed is done, with all that is asked for now, on the images that it was trained on."""
+    asked, stored = ready.asked, run.read()
+    stages = ("train", "qat") if asked.kind == "student" and asked.qat else ("train",)
+    whole = stored.get("status") == "done" and all((run.path / name / META).is_file() for name in stages)
+    same = not asked.changed and not _other_values(ready, stored) and stored.get("data_digest") == place.samples.digest
+    return whole and same
+
+
+def _other_values(ready: Prepared, stored: dict[str, Any]) -> list[str]:
+    """What is asked for now and is not as the run began: recipe, seed, data set, teachers; a text each."""
+    asked = ready.asked
+    before = _plain(asdict(stored_recipe(stored["recipe"])))  # with the fields that recipes were given since
+    changes = [*differences("recipe", before, _plain(asdict(asked.recipe)))]
+    if stored.get("seed") != asked.seed:
+        changes.append(f"seed {stored.get('seed')} -> {asked.seed}")
+    if stored.get("dataset") != asked.dataset:
+        changes.append(f"dataset {stored.get('dataset')} -> {asked.dataset}")
+    if asked.kind == "student":
+        changes += _other_teachers(stored, ready.teachers)
+    return changes
+
+
+def is_empty(run: Run) -> bool:
+    """Whether nothing of a training was kept in a run: no stage, no state, no note of a bad batch."""
+    kept = any(path.is_file() for name in ("train", "qat") for path in (run.path / name).rglob("*"))
+    return not kept and not run.read().get("stages")
 
 
 def check_resumed(job: Job, ready: Prepared, run: Run, dry_run: bool) -> Request:
@@ -183,20 +250,17 @@ def check_resumed(job: Job, ready: Prepared, run: Run, dry_run: bool) -> Request
     """
     asked = ready.asked
     stored = run.read()
-    before = _plain(asdict(stored_recipe(stored["recipe"])))  # with the fields that recipes were given since
-    changes = [*differences("recipe", before, _plain(asdict(asked.recipe)))]
-    if stored.get("seed") != asked.seed:
-        changes.append(f"seed {stored.get('seed')} -> {asked.seed}")
-    if stored.get("dataset") != asked.dataset:
-        changes.append(f"dataset {stored.get('dataset')} -> {asked.dataset}")
-    if asked.kind == "student":
-        changes += _other_teachers(stored, ready.teachers)
+    changes = _other_values(ready, stored)
     retrain = bool(changes) or any(not text.startswith(("--qat", "--no-qat")) for text in asked.changed)
     changes += asked.changed
     if not changes:
         if stored.get(REQUEST) != asked.request and not dry_run:
             run.update(**{REQUEST: asked.request})
         return replace(asked, retrain=asked.options.allow_change)
+    if stored.get("simplify") and retrain:
+        text = f"{run.id} was made by octc simplify: its network is not trained again ({shorten(changes)})"
+        hint = f"leave these options out, or octc simplify {stored['simplify'].get('source')}"
+        raise OctcError("OCT-E110", text, hint=hint, place=str(run.path))
     if not asked.options.allow_change:
         text = f"{run.id} began with other values: {shorten(changes)}"
         raise OctcError("OCT-E110", text, hint="leave these options out, or --allow-change", place=str(run.path))
@@ -268,8 +332,10 @@ def _create(job: Job, ready: Prepared, place: Place) -> Run:
             asked.kind,
             asked.dataset,
             suffix="" if split.fold is None else f"-f{split.fold[0]}",
-            data_root=str(place.root.resolve()),
+            data_root=str(place.samples.root.resolve()),
+            data_place=str(place.root.resolve()),
             data_digest=place.samples.digest,
+            patients_by=place.samples.rule,
             split_digest=split.digest,
             recipe=asdict(asked.recipe),
             seed=asked.seed,
@@ -328,7 +394,7 @@ def _work(job: Job, ready: Prepared, run: Run, place: Place) -> None:
     with StageProgress(job, run, accelerator) as shown:
         context = Context(
             run=run,
-            root=place.root,
+            root=place.samples.root,
             split=ready.split,
             data_digest=place.samples.digest,
             recipe=asked.recipe,
@@ -339,11 +405,11 @@ def _work(job: Job, ready: Prepared, run: Run, place: Place) -> None:
             decoding=shown.decoding,
             resume=asked.resume is not None,
             weights=options.weights,
-            trusted=options.trust_pickle,
             fetch=options.fetch_weights,
             allow_change=options.allow_change,
             teachers=tuple(one.folder for one in ready.teachers),
             second=None if ready.second is None else ready.second.folder,
+            cached_views_on=getattr(options, "cached_views_on", None),
         )
         context = _train(job, asked, context, shown)
         if asked.kind == "student" and asked.qat:
@@ -351,7 +417,7 @@ def _work(job: Job, ready: Prepared, run: Run, place: Place) -> None:
             shown.begin("QAT", how.epochs, how.batch, len(ready.split.parts["train"]))
             tuned = job.tune(context)
             shown.stage("qat", tuned)
-            say_tuned(job.reporter, asked, tuned)
+            say_tuned(job.reporter, asked.task, tuned)
 
 
 def _train(job: Job, asked: Request, context: Context, shown: StageProgress) -> Context:

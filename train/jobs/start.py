@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from octc.train.jobs.data import check_calibration, new_splits
 from octc.train.jobs.folds import train_folds
 from octc.train.jobs.job import Job, Trained
 from octc.train.jobs.request import Request, as_teacher
@@ -14,9 +15,11 @@ def run_training(job: Job, asked: Request, dry_run: bool = False) -> list[Traine
     Raises:
         OctcError: whatever a training can be refused for, most of it before any work.
     """
-    place = open_place(job, asked)
+    place = open_place(job, asked, keep=not dry_run)
     if asked.folds is not None and asked.resume is None:
         return train_folds(job, asked, place, dry_run)
+    if asked.with_teacher and asked.resume is None and not asked.modality:  # before the teacher is trained
+        check_calibration(asked, new_splits(asked, place.samples)[0])
     done: list[Trained] = []
     if asked.kind == "student" and asked.with_teacher and not dry_run:
         done.append(train_one(job, as_teacher(asked), place))

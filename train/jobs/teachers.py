@@ -14,9 +14,11 @@ from octc.datasets.split import Split, read_split
 from octc.stats.proportions import wilson
 from octc.store.runs import Run, find_run, scan_runs
 from octc.train.evaluation.outcome import FACTS, newest_evaluation
+from octc.train.jobs.foreign_teacher import adopt, remembered
+from octc.train.jobs.hub_teacher import HUB, from_hub
 from octc.train.jobs.job import Job
 from octc.train.jobs.request import NONE, Request
-from octc.train.loop.checkpoint import META, WEIGHTS, read_checkpoint, read_weights
+from octc.train.loop.checkpoint import META, WEIGHTS, read_checkpoint
 from octc.train.recipes.crossmodal import OTHER
 from octc.train.recipes.registry import with_same_teacher
 
@@ -34,11 +36,14 @@ class Teacher:
         return None if self.run is None else self.run.id
 
 
-def choose_teacher(job: Job, asked: Request, trained: Run | None, split: Split | None = None) -> Teacher | None:
-    """The teacher of a student; said, with how to choose another. split: of the fold that is trained.
+def choose_teacher(
+    job: Job, asked: Request, trained: Run | None, split: Split | None = None, classes: tuple[str, ...] = ()
+) -> Teacher | None:
+    """The teacher of a student; said, with how to choose another. split: of the fold that is trained. classes: of the data.
 
     Raises:
-        OctcError: E107 none there, E308 a pickle, E307 / E501 not a checkpoint of octc.
+        OctcError: E107 none there, E308 a pickle that does more than hold tensors, E307 / E501 not a checkpoint, E309 another
+            order of classes.
     """
     if asked.teacher == NONE:
         job.reporter.say("! teacher   none: the student learns from labels alone")
@@ -47,10 +52,16 @@ def choose_teacher(job: Job, asked: Request, trained: Run | None, split: Split |
         return _of_run(job, trained, "just trained")
     if asked.resume is not None and asked.teacher is None:
         return _of_resumed(job, asked, asked.resume)
+    if asked.teacher is not None and asked.teacher.startswith(HUB):
+        if not asked.task.exclusive:
+            text = f"--teacher {asked.teacher}: a network of a hub has classes that exclude each other"
+            raise OctcError("OCT-E102", text, hint="--teacher RUN of octc train retnet-teacher, or none", place="--teacher")
+        weights, card = from_hub(asked.teacher, bool(getattr(asked.options, "fetch_weights", False)))
+        return Teacher(*adopt(job, asked, weights, classes, card), None)
     if asked.teacher is not None:
         place = Path(asked.teacher)
         if asked.task.exclusive and (place.is_file() or (place / META).is_file()):
-            return _of_file(job, place)
+            return _of_file(job, asked, place, classes)
         return _of_run(job, find_run(job.run_dir, asked.teacher), "as requested")
     return _newest(job, asked, split)
 
@@ -109,6 +120,9 @@ def _of_resumed(job: Job, asked: Request, resumed: Run) -> Teacher | None:
     name, sha256 = stored.get("teacher_run"), stored.get("teacher_sha256")
     if name is None and sha256 is None:
         return None
+    if name is None and (folder := remembered(job.run_dir, str(sha256))) is not None:
+        job.reporter.say(f"✓ teacher   {folder} (of the run that goes on)")
+        return Teacher(folder, str(sha256), None)
     if name is None:
         text = "this run began with a teacher file"
         raise OctcError("OCT-E107", text, hint=f"name it again: --teacher FILE (sha256 {str(sha256)[:12]})")
@@ -126,17 +140,11 @@ def _of_run(job: Job, run: Run, how: str) -> Teacher:
     return Teacher(folder, checkpoint.sha256, run)
 
 
-def _of_file(job: Job, place: Path) -> Teacher:
-    """A checkpoint folder, or the safetensors file in one. Anything else is looked at and refused, never executed."""
+def _of_file(job: Job, asked: Request, place: Path, classes: tuple[str, ...]) -> Teacher:
+    """A checkpoint folder of octc or the safetensors file in one; any other file is of another program."""
     folder = place if place.is_dir() else place.parent
-    if place.is_file():
-        read_weights(place)
-        if not (folder / META).is_file():
-            text = f"{place.name} has no {META} beside it: which network it is cannot be told"
-            raise OctcError("OCT-E307", text, hint="give a run, or a checkpoint folder of octc", place=str(place))
-        if place.name != WEIGHTS:
-            text = f"{META} beside {place.name} describes {WEIGHTS}, which is another file"
-            raise OctcError("OCT-E307", text, hint=f"--teacher {folder}", place=str(place))
+    if place.is_file() and (place.name not in (WEIGHTS, META) or not (folder / META).is_file()):
+        return Teacher(*adopt(job, asked, place, classes), None)
     checkpoint, _ = read_checkpoint(folder)
     job.reporter.say(f"✓ teacher   {folder}, {checkpoint.model} (as requested)")
     return Teacher(folder, checkpoint.sha256, None)
@@ -147,15 +155,19 @@ def more_teachers(job: Job, asked: Request, split: Split) -> tuple[Teacher, ...]
     names = asked.more
     if not names and asked.teacher is None and asked.resume is not None:
         names = tuple(asked.resume.read().get("more_teachers", ()))
-    found = (choose_teacher(job, replace(asked, teacher=name), None, split) for name in names)
+    found = (choose_teacher(job, replace(asked, teacher=name), None, split, split.classes) for name in names)
     return tuple(one for one in found if one is not None)
 
 
-def check_teachers(asked: Request, split: Split, teachers: Sequence[Teacher]) -> None:
-    """Refuse teachers that are at chance, unless the recipe allows any (E702)."""
-    if not asked.recipe.distillation.any_teacher:
-        for teacher in teachers:
-            _check_taught(teacher, split)
+def check_teachers(job: Job, asked: Request, split: Split, teachers: Sequence[Teacher]) -> None:
+    """Refuse teachers that are at chance (E702); where any was asked for, say that one is. A run that goes on keeps its own."""
+    for teacher in () if asked.resume is not None and asked.teacher is None else teachers:
+        try:
+            (_check_taught if asked.task.exclusive else _check_ranks)(teacher, split)
+        except OctcError as error:
+            if error.code != "OCT-E702" or not getattr(asked.options, "any_teacher", False):
+                raise
+            job.reporter.say(f"! teacher   {error.message}; it teaches because --any-teacher asks for it")
 
 
 def check_eye_teacher(teacher: Teacher, split: Split, modality: str) -> None:
@@ -181,8 +193,23 @@ def _check_taught(teacher: Teacher, split: Split) -> None:
     if low > largest / sum(counts.values()):
         return
     text = f"the teacher is at chance: {hits} of {n} right on val, where {largest} are {name}"
-    hint = "train it longer (octc train teacher --epochs N), name another (--teacher RUN), or --teacher none"
+    hint = "train it longer (octc train teacher --epochs N), name another (--teacher RUN), --teacher none, or --any-teacher"
     raise OctcError("OCT-E702", text, hint=hint, place=str(teacher.folder), why=_answers(teacher, tuple(counts)))
+
+
+def _check_ranks(teacher: Teacher, split: Split) -> None:
+    """Refuse a teacher of several labels that ranks no better than guessing, whose mean average precision is the mean share of
+    the labels (E702)."""
+    found = read_json(teacher.folder / META)["metrics"].get("val_map")
+    targets = [sample.targets for sample in split.parts["val"] if sample.targets is not None]
+    if found is None or not targets:
+        return
+    guess = sum(map(len, targets)) / (len(targets) * len(split.classes))  # targets are the numbers of an image's labels
+    if found > guess:
+        return
+    text = f"the teacher is at chance: val mAP {100 * found:.2f} %, and guessing has {100 * guess:.2f} %"
+    hint = "train it longer (octc train retnet-teacher --epochs N), name another (--teacher RUN), or --any-teacher"
+    raise OctcError("OCT-E702", text, hint=hint, place=str(teacher.folder))
 
 
 def _answers(teacher: Teacher, classes: tuple[str, ...]) -> str | None:

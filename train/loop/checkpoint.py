@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
-import pickle
 import pickletools
 import struct
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -19,12 +16,14 @@ from safetensors.torch import load, save
 from octc.core.errors import OctcError, shorten
 from octc.core.faults import fault_of
 from octc.core.files import canonical_json, parse_json, read_json, sha256_bytes, write_bytes, write_json
+from octc.core.newer import newer, refuse_newer
 from octc.imaging.preprocess import Preprocess
 
 WEIGHTS = "model.safetensors"
 META = "checkpoint.json"
 SCHEMA = "1.0"
 LFS = b"version https://git-lfs.github.com/spec/"
+KERAS = "convert the network to ONNX (tf2onnx), then octc import FILE.onnx"
 JSON_SUM = "json_sha256"  # of everything else in checkpoint.json
 
 State = Mapping[str, torch.Tensor]
@@ -95,6 +94,7 @@ def read_checkpoint(folder: Path) -> tuple[Checkpoint, dict[str, torch.Tensor]]:
 
 def _from_json(value: dict[str, Any], folder: Path) -> Checkpoint:
     schema = value.get("schema_version")
+    refuse_newer(schema, SCHEMA, "this checkpoint", str(folder / META))
     if schema != SCHEMA:
         raise ValueError(f"its schema is {schema}, this octc reads {SCHEMA}")
     stated = value.pop(JSON_SUM, None)
@@ -105,6 +105,8 @@ def _from_json(value: dict[str, Any], folder: Path) -> Checkpoint:
     known = {f.name for f in fields(Checkpoint)}
     if set(value) != known:
         missing, extra = sorted(known - set(value)), sorted(set(value) - known)
+        if not missing:
+            raise newer(f"this checkpoint has fields that this octc does not know: {', '.join(extra)}", str(folder / META))
         raise ValueError(f"fields missing: {', '.join(missing) or 'none'}; unknown: {', '.join(extra) or 'none'}")
     if len(set(value["classes"])) != len(value["classes"]):
         raise ValueError(f"a class that stands twice: {', '.join(map(str, value['classes']))}"[:300])
@@ -126,54 +128,31 @@ def read_weights(path: Path, sha256: str | None = None) -> dict[str, torch.Tenso
         if _may_be_pickle(data):
             text, hint = "pickle refused: it could run code", "convert it to safetensors where you trust it"
             raise OctcError("OCT-E308", text, hint=hint, place=str(path)) from error
-        text = f"not a safetensors file: {_cut_short(data) or error}"
-        raise OctcError("OCT-E307", text, hint="give a .safetensors file, whole", place=str(path)) from error
+        text, hint = f"not a safetensors file: {_cut_short(data) or error}", "give a .safetensors file, whole"
+        if (other := _of_others(path, data)) is not None:
+            text, hint = f"{path.name} is {other[0]}, not weights of PyTorch", other[1]
+        raise OctcError("OCT-E307", text, hint=hint, place=str(path)) from error
 
 
-def read_any_weights(path: Path, trusted: bool = False) -> dict[str, torch.Tensor]:
-    """Read a safetensors file, or (`trusted`) what torch.save wrote: tensors alone, and nothing in it is executed.
+def read_any_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Read a safetensors file, or what torch.save wrote: tensors alone, and nothing in it is executed.
 
     Tensors in dictionaries get the dictionaries' keys before their names ("state_dict.fc.weight"); other values are left out.
 
     Raises:
-        OctcError: as `read_weights`; E308 also for a pickle that holds more than tensors, numbers and texts.
+        OctcError: as `read_weights`; E308 for a pickle that would call anything but torch.
     """
     try:
         return read_weights(path)
     except OctcError as error:
         if error.code != "OCT-E308":
             raise
-        if not trusted:
-            hint = "--trust-pickle reads its tensors alone and runs nothing of it; or convert it to safetensors"
-            raise OctcError(error.code, error.message, hint=hint, place=error.place) from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the storages of older versions
-            found = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        text = "pickle refused: it holds more than tensors, or is damaged"
-        hint = "save its state_dict as safetensors where you trust it (safetensors.torch.save_file)"
-        raise OctcError("OCT-E308", text, hint=hint, place=str(path), why=_first_line(error)) from error
-    except Exception as error:  # RuntimeError, EOFError, zipfile's, KeyError ...: whatever a damaged file leads to
-        text = f"not readable as weights: {_first_line(error)}"
-        raise OctcError("OCT-E307", text, hint="fetch the file again, or save it anew", place=str(path)) from error
-    tensors: dict[str, torch.Tensor] = {}
-    _collect(found, "", tensors)
+    from octc.train.networks.torch_files import flat_tensors, read_torch_file  # it stands above this one
+
+    tensors = flat_tensors(read_torch_file(path), str(path))
     if not tensors:
         raise OctcError("OCT-E307", "no tensors in this file", hint="give a file with a state_dict", place=str(path))
     return tensors
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
-
-
-def _collect(value: Any, prefix: str, into: dict[str, torch.Tensor]) -> None:
-    for name, item in value.items() if isinstance(value, Mapping) else ():
-        if isinstance(item, torch.Tensor):
-            into[f"{prefix}{name}"] = item.detach()
-        else:
-            _collect(item, f"{prefix}{name}.", into)
 
 
 def _bytes_of(path: Path, sha256: str | None) -> bytes:
@@ -192,6 +171,17 @@ def _bytes_of(path: Path, sha256: str | None) -> bytes:
             "OCT-E501", f"{path.name} does not match its sha256", hint="train again or restore the file", place=str(path)
         )
     return data
+
+
+def _of_others(path: Path, data: bytes) -> tuple[str, str] | None:
+    """What a file is that other frameworks wrote, and what to do with it; None for anything else."""
+    if data.startswith(b"\x89HDF\r\n\x1a\n"):
+        return "an HDF5 file, as Keras writes", KERAS
+    if data[4:8] == b"TFL3":
+        return "a TFLite file", "export the network it was made from as ONNX: octc import FILE.onnx"
+    if path.suffix.lower() == ".onnx":
+        return "an ONNX file", f"octc import {path} makes an artifact of it"
+    return None
 
 
 def _cut_short(data: bytes) -> str | None:

@@ -12,15 +12,21 @@ from torch import nn
 from octc.core.errors import OctcError
 from octc.imaging.preprocess import Preprocess
 from octc.train.networks.registry import NETWORKS
+from octc.train.networks.simplified import KEY, simplify_stored
 
 
 def build_model(name: str, num_classes: int, **kwargs: Any) -> nn.Module:
     """A network of train/nets or of timm, with random weights and `num_classes` outputs.
 
+    kwargs: of its builder; and `simplified`, the steps by which its structure was simplified (`octc.schemas.simplified`).
+
     Raises:
         OctcError: E307 for an unknown name, one that points elsewhere ("hf-hub:...", "local-dir:..."), or options that the
             network does not take or that would read a file. Names and options may come from a checkpoint of someone else.
     """
+    if KEY in kwargs:
+        steps = kwargs.pop(KEY)
+        return simplify_stored(build_model(name, num_classes, **kwargs), steps)
     reading = sorted(key for key in kwargs if key.startswith(("pretrained", "checkpoint", "cache_dir")))
     if reading:
         text = f"{name} may not be built with {', '.join(reading)}: weights are read by octc alone"

@@ -26,13 +26,11 @@ RANDOM = "none"  # instead of a file
 NO_HEAD = ("\0",)  # no name begins so
 
 
-def start_weights(
-    model: torch.nn.Module, stage: Stage, file: Path | None, fetch: bool, trusted: bool = False
-) -> dict[str, Any]:
+def start_weights(model: torch.nn.Module, stage: Stage, file: Path | None, fetch: bool) -> dict[str, Any]:
     """Load start weights into `model` (its classifier stays random) and say where they came from and their licence.
 
-    file: instead of the recipe's source: a safetensors file, a folder with model.safetensors, or "none" to start at random.
-    trusted: the file may be one of torch.save (tensors alone are read, nothing is executed).
+    file: instead of the recipe's source: a safetensors file, one of torch.save (tensors alone are read, nothing is executed), a
+    folder with model.safetensors, or "none" to start at random.
 
     Returns: source, licence, and where the tensors are not one for one those of the network, "fit": what differs
         (`octc.train.networks.weight_matching.Match.facts`).
@@ -43,13 +41,13 @@ def start_weights(
     if stage.head_std:
         draw_head(model, stage.head_std)
     if file is not None and str(file) != RANDOM:
-        return _from_file(model, stage.model, file / "model.safetensors" if file.is_dir() else file, trusted)
+        return _from_file(model, stage.model, file / "model.safetensors" if file.is_dir() else file)
     if file is not None or stage.weights == "none":
         return {"source": "random", "licence": "none"}
     if stage.weights == "package":
         return _from_package(model, stage.model)
     if stage.weights == "hub" and stage.model == "medsiglip":
-        with _network(fetch):
+        with hub_network(fetch):
             fit = _load_trunk(model, read_hub(fetch), HUB)
         return {"source": HUB, "licence": LICENCE, **fit}
     if stage.weights == "hub":
@@ -69,15 +67,15 @@ def draw_head(model: torch.nn.Module, std: float) -> None:
         torch.nn.init.zeros_(last.bias)
 
 
-def check_weights(stage: Stage, classes: int, file: Path, trusted: bool = False) -> dict[str, Any]:
+def check_weights(stage: Stage, classes: int, file: Path) -> dict[str, Any]:
     """Load a file into a network that is thrown away: what `start_weights` will return, or raise, once the training begins."""
     with torch.random.fork_rng(devices=[]):
-        return start_weights(build_model(stage.model, classes, **stage.model_kwargs), stage, file, fetch=False, trusted=trusted)
+        return start_weights(build_model(stage.model, classes, **stage.model_kwargs), stage, file, fetch=False)
 
 
-def _from_file(model: torch.nn.Module, name: str, file: Path, trusted: bool) -> dict[str, Any]:
+def _from_file(model: torch.nn.Module, name: str, file: Path) -> dict[str, Any]:
     """A checkpoint of the whole network, or (networks of train/nets) the published weights of its trunk."""
-    state = read_any_weights(file, trusted)
+    state = read_any_weights(file)
     licence = LICENCE if name == "medsiglip" else "unknown: see where the file came from"
     if name not in TRUNKS or any("trunk" in key.split(".") for key in state):
         fit = _load_body(model, state, str(file))
@@ -114,7 +112,7 @@ def _from_hub(model: torch.nn.Module, name: str, fetch: bool) -> dict[str, Any]:
     known: Any = timm.get_pretrained_cfg(timms)
     if known is None or not known.hf_hub_id:  # other sources would be downloaded whatever the hub's switch says
         raise OctcError("OCT-E310", f"timm's hub has no weights of {name}", hint="--weights FILE takes a safetensors file")
-    with _network(fetch):
+    with hub_network(fetch):
         try:
             source = timm.create_model(timms, pretrained=True)
         except (OSError, RuntimeError, ValueError) as error:
@@ -126,7 +124,7 @@ def _from_hub(model: torch.nn.Module, name: str, fetch: bool) -> dict[str, Any]:
 
 
 @contextmanager
-def _network(allowed: bool) -> Iterator[None]:
+def hub_network(allowed: bool) -> Iterator[None]:
     """The hub library reads its offline switch when it is asked; without consent it may only look into its cache."""
     from huggingface_hub import constants
 

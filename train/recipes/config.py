@@ -5,15 +5,16 @@ A recipe is saved, resolved, beside the weights it made.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 from octc.core.errors import OctcError
+from octc.core.newer import newer
 from octc.schemas.common import convert
 
 T = TypeVar("T")
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+GAIN, ALWAYS = "gain", "always"  # when quantisation-aware tuning begins
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
@@ -120,6 +121,7 @@ class Stage:
             (macro), "objective" (the training loss without smoothing), "batches" (its mean over batches, as KD-OCT does).
         head_std: standard deviation of a fresh classifier's weights (its bias is 0); 0: as the network draws them. timm's
             EfficientNets draw from +-0.5 where there are four classes, which makes first logits of ten and more.
+        value_range: stored grey values that become 0 and 255 (`Preprocess.value_range`); None: by the rule of each kind.
         views: name of a per-image pipeline of train/batches/pipelines.py instead of `augment`; canvas: side it is
             given, times `size`.
     """
@@ -151,6 +153,7 @@ class Stage:
     mean: tuple[float, float, float] = IMAGENET[0]
     std: tuple[float, float, float] = IMAGENET[1]
     resize: str = "bilinear"
+    value_range: tuple[float, float] | None = None
     model_kwargs: dict[str, Any] = field(default_factory=dict)
     augment: Augment = field(default_factory=Augment)
     views: str = ""
@@ -194,13 +197,12 @@ class Distillation:
         standardise: logits of both are standardised first (its authors take T = 2 and alpha = 0.9).
         calibrate: each teacher's logits are divided by the temperature that fits val best.
         views: 0 asks the teacher at every step. N > 0 caches its logits of N views an image: epoch e has view e mod N.
+        teacher_precision: "fp32" or "bf16" (train/distill/precision.py): what the frozen teachers compute in.
         view_seed: of those views. It is not the training's own, so that trainings of several seeds share one cache.
-        any_teacher: one that is at chance on val may teach too; only a recipe that shows the way and not the goal allows it.
     """
 
     temperature: float = 4.0
     alpha: float = 0.7
-    any_teacher: bool = False
     kind: str = "kl"
     inter: float = 2.0
     intra: float = 2.0
@@ -210,6 +212,7 @@ class Distillation:
     calibrate: bool = False
     views: int = 0
     view_seed: int = 0
+    teacher_precision: str = "fp32"
 
 
 # what a name of `--distil` sets besides the kind: the values of the papers (ImageNet's for DIST, CIFAR's for DKD)
@@ -231,6 +234,10 @@ class Quantisation:
         learned_steps: the scales are trained too (LSQ), starting from the calibrated ones.
         rounding: weights are put on their grid one by one, the later ones making up for the earlier (GPTQ), where that agrees
             better on val than rounding each to the nearest code.
+        placement: where quantisers stand, one of `octc.compress.placement.PLACEMENTS`: "engines" for ONNX Runtime, OpenVINO and
+            TensorRT, "xnnpack" for LiteRT.
+        start: "gain" tunes only where calibration left something to gain (`room_to_gain` of `octc.compress.choosing`), "always"
+            whatever it left.
         damping: weight of the weights' distance from their grid, against oscillation; 0 for none (about 0.01 acts).
     """
 
@@ -244,6 +251,8 @@ class Quantisation:
     learned_steps: bool = False
     damping: float = 0.0
     rounding: bool = True
+    placement: str = "engines"
+    start: str = GAIN
 
 
 @dataclass(frozen=True)
@@ -258,6 +267,12 @@ class Recipe:
     val: float = 0.2
 
 
+def told(stated: Stage | Recipe) -> dict[str, Any]:
+    """A stage or a recipe as what it states: without fields that came later and are what was always done."""
+    later = (("value_range", None), ("start", GAIN))
+    return asdict(stated, dict_factory=lambda pairs: {key: one for key, one in pairs if (key, one) not in later})
+
+
 def with_fields(recipe: Recipe, **fields: Any) -> Recipe:
     """A recipe whose teacher and student both have these fields."""
     if not fields:
@@ -265,38 +280,32 @@ def with_fields(recipe: Recipe, **fields: Any) -> Recipe:
     return replace(recipe, teacher=replace(recipe.teacher, **fields), student=replace(recipe.student, **fields))
 
 
-def recipe_from_json(value: dict[str, Any]) -> Recipe:
+def read_recipe(value: dict[str, Any], kind: type[T]) -> T:
     """The recipe that `dataclasses.asdict` made a dictionary of (lists of the JSON become tuples again).
 
     Raises:
-        OctcError: E107 it is none of this octc, or a field has another type.
+        OctcError: E107 it is none of this octc: a field is missing, or has another type; E509 a field is unknown.
     """
-    return read_recipe(value, Recipe, _recipe)
-
-
-def read_recipe(value: dict[str, Any], kind: type[T], make: Callable[[dict[str, Any]], T]) -> T:
-    """`make` of a stored recipe, of which every field has its type (E107 where it is none of this octc)."""
+    value = {**value, "distillation": _of_today(value.get("distillation"))} if "distillation" in value else value
     try:
-        convert(value, kind)
-        return make(value)
-    except (ValueError, KeyError, TypeError) as error:
+        made = convert(value, kind)
+        if unknown := sorted(_fields(value) - _fields(asdict(made))):  # type: ignore[call-overload]
+            raise newer(f"the stored recipe has fields that this octc does not know: {', '.join(unknown)}")
+    except ValueError as error:
         text = f"the stored recipe cannot be read: {error}"
         raise OctcError("OCT-E107", text, hint="octc train again, with a recipe of this octc: octc list recipes") from error
+    return made
 
 
-def _recipe(value: dict[str, Any]) -> Recipe:
-    def stage(fields: dict[str, Any]) -> Stage:
-        parts: dict[str, Any] = {name: tuple(fields[name]) for name in ("mean", "std")}
-        kinds = {"augment": Augment, "objective": Objective, "mix": Mix, "swa": Swa}
-        parts |= {name: kind(**fields[name]) for name, kind in kinds.items() if name in fields}
-        return Stage(**{**fields, **parts})
+def _of_today(distillation: Any) -> Any:
+    """Without `any_teacher`, which was a field of a stored distillation once and is a matter of the command now."""
+    if not isinstance(distillation, dict):
+        return distillation
+    return {key: one for key, one in distillation.items() if key != "any_teacher"}
 
-    quantisation = {**value["quantisation"], "observers": tuple(value["quantisation"]["observers"])}
-    return Recipe(
-        name=value["name"],
-        teacher=stage(value["teacher"]),
-        student=stage(value["student"]),
-        distillation=Distillation(**value["distillation"]),
-        quantisation=Quantisation(**quantisation),
-        val=value["val"],
-    )
+
+def _fields(value: Any, path: str = "") -> set[str]:
+    """Names of the fields of nested dictionaries: "student.swa.lr"."""
+    if not isinstance(value, dict):
+        return {path}
+    return {name for key, inner in value.items() for name in _fields(inner, f"{path}.{key}".lstrip("."))}

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from octc.datasets.base import MODALITIES
-from octc.train.recipes.config import HALF, Augment, Distillation, Mix, Objective, Quantisation, Recipe, Stage, Swa, read_recipe
+from octc.train.recipes.config import HALF, Augment, Quantisation, Recipe, Stage
 
 CLAHE = (3.0, (20, 30))  # clip and tiles, as QD-RetNet's fundus images were prepared
 MULTILABEL = "multilabel"
@@ -62,34 +61,13 @@ class EyeRecipe(Recipe):
         truth: of an eye: "union", "first" or "mode" of its images' labels.
     """
 
+    teacher: EyeStage
+    student: EyeStage
     cross: CrossModal = field(default_factory=CrossModal)
     modality: str = "oct"
     task: str = MULTILABEL
     select: str = "val"
     truth: str = "union"
-
-
-def eye_recipe_from_json(value: dict[str, Any]) -> EyeRecipe:
-    """The recipe that `dataclasses.asdict` made a dictionary of (OctcError E107 where it is none of this octc)."""
-    return read_recipe(value, EyeRecipe, _recipe)
-
-
-def _recipe(value: dict[str, Any]) -> EyeRecipe:
-    kinds = {"augment": Augment, "objective": Objective, "mix": Mix, "swa": Swa}
-
-    def stage(fields: dict[str, Any]) -> EyeStage:
-        parts: dict[str, Any] = {name: tuple(fields[name]) for name in ("mean", "std", "clahe_grid")}
-        return EyeStage(**{**fields, **parts, **{name: kind(**fields[name]) for name, kind in kinds.items()}})
-
-    quantisation = {**value["quantisation"], "observers": tuple(value["quantisation"]["observers"])}
-    made = {
-        "teacher": stage(value["teacher"]),
-        "student": stage(value["student"]),
-        "cross": CrossModal(**value["cross"]),
-        "distillation": Distillation(**value["distillation"]),
-        "quantisation": Quantisation(**quantisation),
-    }
-    return EyeRecipe(**{**value, **made})
 
 
 def retnet() -> EyeRecipe:
@@ -124,11 +102,6 @@ def retnet() -> EyeRecipe:
     return EyeRecipe("retnet", stage, stage, quantisation=Quantisation(epochs=8, lr=2e-5, batch=8))
 
 
-def _stage_of(recipe: EyeRecipe) -> EyeStage:
-    assert isinstance(recipe.student, EyeStage)
-    return recipe.student
-
-
 def retnet_as_released() -> EyeRecipe:
     """QD-RetNet's values: features are the 1000 outputs of the kept classifier, an online teacher in train mode, any rotation,
     the epoch chosen on the test part (so its figures are no measure of accuracy), the label of an eye from its first image.
@@ -140,7 +113,7 @@ def retnet_as_released() -> EyeRecipe:
     """
     clean = retnet()
     stage = replace(
-        _stage_of(clean),
+        clean.student,
         model="qd-resnet50",
         clahe=0.0,
         clahe_grid=(8, 8),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from octc.train.recipes.config import HALF, IMAGENET, Augment, Recipe, Stage
+from octc.train.recipes.config import HALF, IMAGENET, Augment, Quantisation, Recipe, Stage
 
 EDGE_VIEWS = Augment(
     rotate=10,
@@ -84,6 +84,24 @@ def edge_b2_hardswish() -> Recipe:
     Cost: as edge-b2. Score: not measured; none is promised.
     """
     return _student("edge-b2-hardswish", "efficientnet_b2.ra_in1k", model_kwargs={"drop_rate": 0.2, "act_layer": "hard_swish"})
+
+
+def edge_b2_litert() -> Recipe:
+    """The student of `edge-b2`, tuned for LiteRT: SiLU and squeeze-excite are on INT8 grids too.
+
+    Command: octc train student --dataset ucsd --recipe edge-b2-litert --fetch-weights && octc export --int8 --target litert
+    Cost: as edge-b2. Score: not measured; none is promised.
+    """
+    return replace(edge_b2(), name="edge-b2-litert", quantisation=Quantisation(placement="xnnpack"))
+
+
+def edge_litert() -> Recipe:
+    """The student of `edge`, tuned for LiteRT: its last map is on an INT8 grid too, and weights take 8 bits.
+
+    Command: octc train student --dataset ucsd --recipe edge-litert && octc export --int8 --target litert
+    Cost: as edge. Score: not measured; none is promised.
+    """
+    return replace(edge(), name="edge-litert", quantisation=Quantisation(placement="xnnpack"))
 
 
 def edge_lite2() -> Recipe:

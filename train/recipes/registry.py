@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from octc.core.errors import OctcError
+from octc.core.files import read_json
 from octc.train.recipes import baselines, kd_oct
 from octc.train.recipes import edge as students
 from octc.train.recipes.config import (
+    ALWAYS,
     HALF,
     IMAGENET,
     Augment,
@@ -20,10 +24,10 @@ from octc.train.recipes.config import (
     Stage,
     Swa,
     plain,
-    recipe_from_json,
+    read_recipe,
     with_fields,
 )
-from octc.train.recipes.crossmodal import MULTILABEL, eye_recipe_from_json
+from octc.train.recipes.crossmodal import EYE_RECIPES, MULTILABEL, EyeRecipe
 from octc.train.recipes.edge import edge
 
 __all__ = [
@@ -43,7 +47,6 @@ __all__ = [
     "demo",
     "edge",
     "plain",
-    "recipe_from_json",
     "smoke",
     "with_fields",
     "with_same_teacher",
@@ -79,8 +82,7 @@ def smoke() -> Recipe:
         std=HALF[1],
         augment=views,
     )
-    taught = Distillation(any_teacher=True)
-    return Recipe("smoke", teacher, student, taught, quantisation=Quantisation(epochs=1, calibration=64, rounding=False))
+    return Recipe("smoke", teacher, student, quantisation=Quantisation(epochs=1, calibration=64, rounding=False, start=ALWAYS))
 
 
 def demo() -> Recipe:
@@ -128,6 +130,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "edge": edge,
     "edge-b2": students.edge_b2,
     "edge-b2-hardswish": students.edge_b2_hardswish,
+    "edge-b2-litert": students.edge_b2_litert,
+    "edge-litert": students.edge_litert,
     "edge-lite2": students.edge_lite2,
     "edge-mnv4-medium": students.edge_mnv4_medium,
     "edge-mnv4-small": students.edge_mnv4_small,
@@ -142,11 +146,31 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "smoke": smoke,
 }
 DEFAULT = "edge"
+EVERY: dict[str, Callable[[], Recipe]] = {**RECIPES, **EYE_RECIPES}  # of both tasks
 
 
 def stored_recipe(value: dict[str, Any]) -> Recipe:
     """The recipe of a run or a checkpoint, of whichever task."""
-    return eye_recipe_from_json(value) if value.get("task") == MULTILABEL else recipe_from_json(value)
+    return read_recipe(value, EyeRecipe if value.get("task") == MULTILABEL else Recipe)
+
+
+def recipe_file(path: Path) -> Recipe:
+    """A recipe that lies in a JSON file, as run.json and a search keep it.
+
+    Raises:
+        OctcError: E105 no such file, E107 it is no recipe of this octc, E509 of a newer one.
+    """
+    hint = "the `recipe` of a run.json, or winner.json of octc search"
+    try:
+        value = read_json(path)
+    except OSError as error:
+        text = f"recipe cannot be read: {error.strerror}"
+        raise OctcError("OCT-E105", text, hint=hint, place=str(path)) from error
+    except ValueError as error:
+        raise OctcError("OCT-E105", f"no recipe: {error}", hint=hint, place=str(path)) from error
+    if not isinstance(value, dict):
+        raise OctcError("OCT-E105", "no recipe: not an object", hint=hint, place=str(path))
+    return stored_recipe(value)
 
 
 def with_same_teacher(name: str) -> set[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from octc.bench.parity.document import class_specificity
 from octc.bench.parity.tasks.details import areas, subgroup_lines, temperatures
 from octc.bench.parity.words import percents, rate, span
-from octc.stats.comparison import Comparison
+from octc.stats.comparison import RIGHT, SCORES, Comparison
 from octc.stats.proportions import mcnemar_exact, mcnemar_midp, p_non_inferior, p_tost, tier_reached, wilson
 from octc.stats.test_plan import ParityOptions
 from octc.stats.verdict import pp
@@ -43,11 +43,13 @@ def _accuracy_cell(comparison: Comparison, model: str, alpha: float) -> str:
 def warnings(report: ParityReport) -> list[str]:
     """What must be said of the comparison itself."""
     comparison: Comparison = report.comparison
-    found = []
+    found: list[str] = []
+    if comparison.form == RIGHT:
+        return found
     if empty := [one.name for one in comparison.per_class if one.n == 0]:
         found.append(f"classes without images: {', '.join(empty)}")
     for name, ties in comparison.ties.items():
-        if ties > 0.001 * comparison.n:
+        if comparison.form == SCORES and ties > 0.001 * comparison.n:
             found.append(f"{ties} of {comparison.n} images have equal largest scores in the {name}")
     return found
 
@@ -67,7 +69,8 @@ def brief(report: ParityReport) -> Iterator[str]:
     alpha, n = options.alpha, comparison.n
     agreement = f"{100 * comparison.agreement['rate']:.2f} % of the predictions agree"
     yield f"  accuracy     {rate(k_r, n, alpha)} -> {rate(k_c, n, alpha)}; {agreement}"
-    yield f"  classes      {_guards(comparison, options)}"
+    if comparison.form != RIGHT:
+        yield f"  classes      {_guards(comparison, options)}"
     if losses := [f"{one.column} = {one.value}" for one in report.subgroups if one.loss]:
         yield f"  subgroups    LOSS beyond chance: {', '.join(losses)}"
     yield from list(_plan(report, comparison))[1:2]
@@ -77,8 +80,12 @@ def details(report: ParityReport) -> Iterator[str]:
     """Every number."""
     comparison: Comparison = report.comparison
     yield from _accuracy(comparison, report.options)
-    yield from _classes(comparison, report.options)
-    yield from _quality(comparison)
+    if comparison.form != RIGHT:
+        yield from _classes(comparison, report.options)
+        yield from _macros(comparison)
+    if comparison.form == SCORES:
+        yield from _quality(comparison)
+    yield from _agreement(comparison)
     yield from _plan(report, comparison)
     yield from subgroup_lines(report.subgroups)
 
@@ -124,31 +131,39 @@ def _classes(comparison: Comparison, options: ParityOptions) -> Iterator[str]:
         yield f"               {counts}; {pp(pair.difference)} {span(pair.deciding)} pp; guard {guard}; {screen}"
 
 
-def _quality(comparison: Comparison) -> Iterator[str]:
-    r, c = comparison.calibration["reference"], comparison.calibration["candidate"]
+def _macros(comparison: Comparison) -> Iterator[str]:
     for name, key in (("sensitivity", "macro_sensitivity"), ("specificity", "macro_specificity")):
         rows = [_macro(comparison, model, key) for model in ("reference", "candidate")]
         yield f"  {'macro' if name == 'sensitivity' else '':<12} {name}  {rows[0]} -> {rows[1]}"
+
+
+def _quality(comparison: Comparison) -> Iterator[str]:
+    r, c = comparison.calibration["reference"], comparison.calibration["candidate"]
     width = f"equal width {r['ece_width']:.4f} -> {c['ece_width']:.4f}"
     scores = f"Brier {r['brier']:.4f} -> {c['brier']:.4f}, NLL {r['nll']:.4f} -> {c['nll']:.4f}"
     yield from areas(comparison)
     yield f"  calibration  ECE {r['ece_mass']:.4f} -> {c['ece_mass']:.4f} ({width}), {scores}"
     yield from temperatures(comparison)
+
+
+def _agreement(comparison: Comparison) -> Iterator[str]:
     found = comparison.agreement
     low, high = found["wilson"]
     near = "" if found["near_tie_flips"] is None else f", {found['near_tie_flips']} of the flips near ties"
     share = f"{100 * found['rate']:.3f} % [{100 * low:.3f}, {100 * high:.3f}]"
     yield f"  agreement    {share} ({found['count']}/{comparison.n}){near}"
-    yield (
-        f"  logits       KL mean {found['kl_mean']:.2e}, p95 {found['kl_p95']:.2e}, max {found['kl_max']:.2e} nats; "
-        f"largest difference {found['dlogit_max']:.3f} (spread {found['s']:.3f})"
-    )
+    if comparison.form == SCORES:
+        yield (
+            f"  logits       KL mean {found['kl_mean']:.2e}, p95 {found['kl_p95']:.2e}, max {found['kl_max']:.2e} nats; "
+            f"largest difference {found['dlogit_max']:.3f} (spread {found['s']:.3f})"
+        )
     flips = found["flips"]
     for flip in flips[:SHOWN_FLIPS]:
-        margins = f"margins {flip['margin_reference']:.3f}, {flip['margin_candidate']:.3f}"
-        yield f"    flip {flip['id'][:12]} label {flip['label']}: {flip['reference']} -> {flip['candidate']} ({margins})"
-    if len(flips) > SHOWN_FLIPS:
-        yield f"    … and {len(flips) - SHOWN_FLIPS} more (--json for all)"
+        margins = f" (margins {flip['margin_reference']:.3f}, {flip['margin_candidate']:.3f})"
+        margins = margins if comparison.form == SCORES else ""
+        yield f"    flip {flip['id'][:12]} label {flip['label']}: {flip['reference']} -> {flip['candidate']}{margins}"
+    if (more := comparison.n - found["count"] - SHOWN_FLIPS) > 0:
+        yield f"    … and {more} more (--json for {'all' if len(flips) == more + SHOWN_FLIPS else f'{len(flips):,}'})"
 
 
 def _macro(comparison: Comparison, model: str, key: str) -> str:

@@ -15,6 +15,7 @@ from octc.bench.report.collect.run_summary import ModelAnswers, RunSummary, answ
 from octc.bench.report.figures.comparisons import Difference, forest_figure, reliability_bins, reliability_figure
 from octc.bench.report.page import Block, Photo, Plot, Section, Table, Text
 from octc.figures.plots import confusion_figure, roc_figure
+from octc.stats.aggregation import Aggregation
 from octc.stats.patients import PARTIAL, UNKNOWN, set_words, words_of
 from octc.stats.roc import roc
 from octc.store.test_set_log import spelled
@@ -117,8 +118,36 @@ def verdict_section(summary: RunSummary) -> Section:
         "verdict",
     )
     document = next(pairs(summary)).document
-    blocks: list[Block] = [Text(_conditions(summary, document)), Table(columns, rows), *notes]
+    blocks: list[Block] = [Text(_conditions(summary, document)), Table(columns, rows), *_eyes(summary), *notes]
     return Section("verdicts", "Verdicts", blocks, {p.name: p.document["verdict"] for p in leading(summary)})
+
+
+def _eyes(summary: RunSummary) -> Iterator[Block]:
+    """The first claim of each artifact on eyes, where its images are B-scans of volumes."""
+    rows, left = [], list[str]()
+    for pair in leading(summary):
+        found = pair.document.get("eyes")
+        if not found:
+            continue
+        claim = found["claim"]
+        if claim is None or not claim.get("accuracy"):
+            left.append(f"{pair.name}: eyes are not judged: {found['reason']}.")
+            continue
+        accuracy, way = claim["accuracy"], Aggregation.from_json(found["aggregation"]["candidate"])
+        chosen = f"chosen on the {way.chosen_on}" if way.chosen_on else "the default"
+        sides = (percent(accuracy[side], accuracy["wilson"][side]) for side in ("reference", "candidate"))
+        difference = f"{accuracy['difference_pp']:+.2f} {_limits(accuracy['deciding'])}"
+        about = f"{claim['set']['n']} eyes, {set_words(claim['set'])}"
+        rows.append((pair.name, pair.reference, *sides, difference, about, f"{way.words}, {chosen}", word_of(claim)))
+    columns = (
+        "artifact", "against", "reference, eyes %", "artifact, eyes %", "difference pp [95 %]", "of", "answer of an eye",
+        "verdict",
+    )  # fmt: skip
+    if rows:
+        yield Table(
+            columns, rows, "Eyes: one answer of the B-scans of each volume, judged beside the B-scans; it does not decide."
+        )
+    yield from (Text(text, "note") for text in left)
 
 
 def open_rows(parts: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
@@ -283,7 +312,8 @@ def flipped_section(summary: RunSummary, *, redact: bool, show: Show | None) -> 
         rows = flips(first, second, summary.classes)
         title = pair.title
         for row in rows:
-            path = summary.names.get(str(row["id"]).partition("#")[0], "")
+            image = summary.images.get(str(row["id"]).partition("#")[0])
+            path = "" if image is None else image.path
             if show is not None and path and len(blocks) < MOST_FLIPPED and (png := show(path)) is not None:
                 blocks.append(Photo(png, f"{_name(str(row['id']), path, redact, key)}: {row['true']}, {CHANGES[row['what']]}"))
             row["image"] = _name(str(row.pop("id")), path, redact, key)

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from octc.bench.report.choose import choose
 from octc.bench.report.collect.run_summary import RunSummary
 from octc.bench.report.collect.speed import points
-from octc.bench.report.figures.comparisons import pareto_figure
 from octc.bench.report.page import Block, Plot, Section, Text
+from octc.figures.pareto import pareto_figure
 
 
 def answer_section(summary: RunSummary) -> Section:

@@ -19,6 +19,7 @@ from octc.bench.parity.predictions import FOLDER
 from octc.bench.timing.verdicts import artifact_sum
 from octc.core.errors import OctcError
 from octc.core.files import read_json
+from octc.datasets.base import Sample
 from octc.datasets.split import read_split
 from octc.schemas.bench import BenchResult
 from octc.schemas.common import convert
@@ -51,7 +52,7 @@ class RunSummary:
     verdicts: name -> document of `octc verify` on the test set, else on select, else on the golden images.
     stored: name -> every document that counts: as planned, then exploratory ones. records: sum -> logits of one view.
     log: readings of the test images, None where the run is not here or its log cannot be read.
-    names: checksum of an image -> its path in the data set. timings: name -> what bench stored.
+    images: checksum of an image -> what the split says of it. timings: name -> what bench stored.
     patient_ids: of the split: "known", "partial", "unknown", or None where that is not recorded.
     """
 
@@ -62,7 +63,7 @@ class RunSummary:
     facts: dict[str, Any]
     verdicts: dict[str, dict[str, Any]]
     records: dict[str, Records]
-    names: dict[str, str] = field(default_factory=dict)
+    images: dict[str, Sample] = field(default_factory=dict)
     timings: dict[str, Timing] = field(default_factory=dict)
     stored: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     log: ReadingLog | None = None
@@ -134,7 +135,7 @@ def read_run_summary(founds: Sequence[Found], run_dir: Path) -> RunSummary:
         facts,
         verdicts,
         _records(run, set_name),
-        _names(run),
+        _images(run),
         {one.artifact.name: timing for one in found if (timing := read_timing(one)) is not None},
         {name: on_test(values[name]) or [document] for name, document in verdicts.items()},
         _log(run),
@@ -161,11 +162,11 @@ def _records(run: Run | None, set_name: str) -> dict[str, Records]:
     return found
 
 
-def _names(run: Run | None) -> dict[str, str]:
+def _images(run: Run | None) -> dict[str, Sample]:
     if run is None or not run.split.is_file():
         return {}
     split = read_split(run.split)
-    return {sample.sha256: sample.path for part in split.parts.values() for sample in part}
+    return {sample.sha256: sample for part in split.parts.values() for sample in part}
 
 
 def _patient_ids(found: Found, run: Run | None) -> str | None:

@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 from octc.bench.report.collect.accuracy import leading, percent
 from octc.bench.report.collect.run_summary import RunSummary, Timing, samples_ms
-from octc.bench.report.figures.comparisons import Point, best_points, latency_figure
+from octc.bench.report.figures.comparisons import latency_figure
 from octc.bench.report.page import Block, Plot, Section, Table, Text
 from octc.bench.timing.latency import spell_number
+from octc.figures.pareto import Point, best_points
 from octc.store.verdicts import word_of
 
 MOST_ROWS = 8  # curves in one figure

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from octc.figures.canvas import COLOURS, GREY, INK, Axes, Box, Figure, Line, Words
+from octc.figures.pareto import dot, log_ticks
 from octc.figures.plots import Parts, legend
 
 BINS = 10
@@ -41,13 +42,9 @@ def reliability_figure(sides: Sequence[tuple[str, Sequence[Bin]]], title: str) -
     parts: Parts = [*axes.frame("mean confidence", "share that is right", title), axes.curve((low, 1), (low, 1), GREY, 1)]
     for colour, (_, bins) in zip(COLOURS, sides, strict=False):
         parts.append(axes.curve([b.confidence for b in bins], [b.right for b in bins], colour))
-        parts += [_dot(*axes.place(b.confidence, b.right), colour) for b in bins]
+        parts += [dot(*axes.place(b.confidence, b.right), colour) for b in bins]
     parts += legend(90, 545, [name for name, _ in sides])
     return Figure(540, 555 + 20 * len(sides), tuple(parts))
-
-
-def _dot(x: float, y: float, colour: str, size: float = 7) -> Box:
-    return Box(x - size / 2, y - size / 2, size, size, colour)
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ def forest_figure(rows: Sequence[Difference], title: str) -> Figure:
         parts += [
             Words(left - 10, y, row.name, 13, "end"),
             Line(((axes.place(row.low, 0)[0], y), (axes.place(row.high, 0)[0], y)), colour, 3),
-            _dot(axes.place(row.value, 0)[0], y, colour, 9),
+            dot(axes.place(row.value, 0)[0], y, colour, 9),
             Words(left + 475, y, f"{row.value:+.2f} [{row.low:+.2f}, {row.high:+.2f}]", 12, "start"),
         ]
         x = axes.place(-row.margin, 0)[0]
@@ -103,7 +100,7 @@ def latency_figure(rows: Sequence[tuple[str, npt.NDArray[np.float64]]], title: s
     for share in (0.0, 0.25, 0.5, 0.75, 0.9, 1.0):
         x, y = axes.place(span[0], share)
         parts += [Line(((x, y), (x + axes.width, y)), GREY, 1), Words(x - 6, y, f"{share:g}", 12, "end")]
-    for value in _log_ticks(*span):
+    for value in log_ticks(*span):
         parts.append(Words(axes.place(math.log10(value), 0)[0], 396, f"{value:g}", 12))
     for k, (_, times) in enumerate(rows):
         ordered = np.sort(times)
@@ -144,56 +141,6 @@ def series_figure(
     for k, (name, colour) in enumerate(keys):
         parts += [Line(((90, 360 + 20 * k), (112, 360 + 20 * k)), colour, 3), Words(120, 360 + 20 * k, name, 12, "start")]
     return Figure(680, 370 + 20 * len(keys), tuple(parts))
-
-
-def _log_ticks(low: float, high: float) -> list[float]:
-    powers = range(math.floor(low), math.ceil(high) + 1)
-    return [v for p in powers for k in (1, 1.5, 2, 3, 5, 7) if low - 1e-9 <= math.log10(v := k * 10.0**p) <= high + 1e-9]
-
-
-@dataclass(frozen=True)
-class Point:
-    """An artifact: latency ms (p50), accuracy % with its interval, size MiB."""
-
-    name: str
-    ms: float
-    accuracy: float
-    low: float
-    high: float
-    mib: float
-
-
-def best_points(points: Sequence[Point]) -> list[Point]:
-    """Those that no other point beats: none is as quick and as accurate and better in one of both. Quickest first."""
-
-    def beaten(p: Point) -> bool:
-        return any(q.ms <= p.ms and q.accuracy >= p.accuracy and (q.ms, q.accuracy) != (p.ms, p.accuracy) for q in points)
-
-    return sorted((p for p in points if not beaten(p)), key=lambda p: p.ms)
-
-
-def pareto_figure(points: Sequence[Point], title: str) -> Figure:
-    """Accuracy with its interval over latency (logarithmic); the area of a square is the size of the files."""
-    span = (math.log10(min(p.ms for p in points)) - 0.1, math.log10(max(p.ms for p in points)) + 0.25)
-    low = min(p.low for p in points)
-    high = max(p.high for p in points)
-    room = max(0.2, (high - low) * 0.1)
-    axes = Axes(80, 60, 560, 320, span, (low - room, min(100.0, high + room) if high <= 100 else high + room))
-    parts: Parts = [w for w in axes.frame("", "accuracy, %", title) if not (isinstance(w, Words) and w.y == 394)]
-    for value in _log_ticks(*span):
-        parts.append(Words(axes.place(math.log10(value), 0)[0], 396, f"{value:g}", 12))
-    parts.append(Words(360, 418, "p50 at batch 1, milliseconds"))
-    front = best_points(points)
-    parts.append(axes.curve([math.log10(p.ms) for p in front], [p.accuracy for p in front], GREY, 2))
-    largest = max(p.mib for p in points) or 1.0
-    for k, point in enumerate(points):
-        x, y = axes.place(math.log10(point.ms), point.accuracy)
-        colour = COLOURS[k % len(COLOURS)]
-        top, bottom = (axes.place(0, v)[1] for v in (point.high, point.low))
-        parts += [Line(((x, bottom), (x, top)), colour, 1), _dot(x, y, colour, 6 + 14 * math.sqrt(point.mib / largest))]
-    names = [f"{p.name}: {p.ms:.3g} ms, {p.accuracy:.2f} % [{p.low:.2f}, {p.high:.2f}], {p.mib:.2f} MiB" for p in points]
-    parts += legend(90, 450, names)
-    return Figure(680, 460 + 20 * len(points), tuple(parts))
 
 
 def bars_figure(rows: Sequence[tuple[str, float]], label: str, title: str, mark: float | None = None) -> Figure:

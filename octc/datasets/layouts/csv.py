@@ -1,107 +1,170 @@
-"""Any data set with a table beside its images: the columns path, label, patient, and part where there is an official test,
-under any of their usual names, separated by commas, semicolons or tabs (octc/datasets/tables.py)."""
+"""Any data set with a table: the columns path and label, patient where it is known, and split where one is given, under any
+of their usual names or as `--column` calls them, separated by commas, semicolons or tabs (octc/datasets/tables.py)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
-from octc.core.errors import OctcError
-from octc.datasets.base import UNLISTED, Finding, Progress, Sample, Samples, unlisted
+from octc.core.errors import OctcError, shorten
+from octc.datasets.base import PLAIN, UNLISTED, Finding, Progress, Reading, Sample, Samples, unlisted
 from octc.datasets.layouts.csv_table import leaves
-from octc.datasets.layouts.folders import check_link, check_train, sums_of
+from octc.datasets.layouts.folders import check_train, sums_of
 from octc.datasets.parts import READ_AS, part_of
 from octc.datasets.patient_rules import alike
 from octc.datasets.patients import given
-from octc.datasets.tables import HINT, Record, columns_of, read_columns, refuse_lines, resolver
-from octc.datasets.tree import Left, has_file, litter, names_in, open_tree
-from octc.imaging.preprocess import SUFFIXES
+from octc.datasets.tables import ENDINGS, HINT, NONE, Record, columns_of, read_columns, refuse_lines, resolver
+from octc.datasets.tree import Left, Tree, has_file, has_folder, litter, names_in, open_tree
+from octc.imaging.decode import SUFFIXES
 
 NAME = "labels.csv"  # taken when a folder holds several tables
-COLUMNS = ("path", "label", "patient")
+COLUMNS = ("path", "label")
+ABSOLUTE = re.compile(r"/|[A-Za-z]:[\\/]|\\\\")
 
 
-def find_csv(root: Path) -> Path | None:
-    """labels.csv in the root, else the only table there that has the columns."""
+def find_csv(root: Path, stated: Mapping[str, str] = NONE) -> Path | None:
+    """The table itself where `root` is one; else labels.csv in the root, else the only table there that has the columns (with
+    a column of patients, if there is one such table)."""
+    if has_file(root):
+        return root
     if has_file(root / NAME):
         return root / NAME
-    tables = [
-        root / name
-        for name in names_in(root)
-        if name.lower().endswith((".csv", ".tsv")) and not litter(name) and _has_columns(root / name)
-    ]
-    return tables[0] if len(tables) == 1 else None
+    names = [name for name in names_in(root) if name.lower().endswith(ENDINGS[:2]) and not litter(name)]
+    for columns in ((*COLUMNS, "patient"), COLUMNS):
+        fit = [root / name for name in names if _has_columns(root / name, columns, stated)]
+        if fit:
+            return fit[0] if len(fit) == 1 else None
+    return root / names[0] if stated and len(names) == 1 else None  # reading it says which column it lacks
 
 
-def _has_columns(table: Path) -> bool:
+def is_table(root: Path) -> bool:
+    """Whether a folder (or file) is a data set with a table. A table without patients beside class folders is none: those are
+    the data set, and the table may be of anything."""
+    table = find_csv(root)
+    if table is None or table == root or table.name == NAME:
+        return table is not None
+    folders = [name for name in names_in(root) if has_folder(root / name) and not litter(name)]
+    return len(folders) < 2 or _has_columns(table, (*COLUMNS, "patient"))
+
+
+def _has_columns(table: Path, columns: Sequence[str], stated: Mapping[str, str] = NONE) -> bool:
     if not has_file(table):
         return False
     try:
-        found = columns_of(table)
+        found = columns_of(table, stated)
     except OctcError:
         return False
-    return all(found[column] is not None for column in COLUMNS)
+    return all(found[column] is not None for column in columns)
 
 
-def scan_csv(root: Path, classes: Sequence[str] | None, progress: Progress | None = None) -> Samples:
-    """The images that the table names, and only these. An empty patient (or "unknown", "NA", ...) is one that is not known.
+def scan_csv(root: Path, classes: Sequence[str] | None, progress: Progress | None = None, reading: Reading = PLAIN) -> Samples:
+    """The images that the table names, and only these. An empty patient (or "unknown", "NA", ...) is one that is not known, and
+    so is every one where there is no such column.
 
-    Paths are relative to the root; one that is not there is looked for by its last folders and its name, so that absolute paths
-    of another machine, names without folders and names without an ending are found where only one image fits.
+    Paths are relative to the table's folder, or to one of `reading.roots`; one that is not there is looked for by its last
+    folders and its name, so that absolute paths of another machine, names without folders and names without an ending are
+    found where only one image fits. With several roots the paths of the samples are relative to the folder that holds them all.
 
     Classes are the labels in sorted order unless given. A file that is not there keeps an empty sum and is refused by name
-    when it is decoded.
+    when it is decoded. A split that the table states is kept: "train", "val" and "test".
 
     Raises:
         OctcError: E230 no table, E209 lines that cannot be used, E205 a path that leaves the root, E206 fewer than two
             classes, E207 a class of test that train lacks, E231 folders that cannot be read.
     """
-    tree = open_tree(root)
-    find = _finder(tree.images)
-    table = find_csv(root)
+    table = find_csv(root, reading.columns)
     if table is None:
+        if not has_folder(root):
+            open_tree(root)  # says why
         text = f"no table of images in {root}, or several and none is {NAME}"
-        raise OctcError("OCT-E230", text, hint=f"{NAME}: {HINT}", place=str(root))
-    records = [(line, _found(cells, find)) for line, cells in read_columns(table, COLUMNS, optional=("part",))]
+        raise OctcError("OCT-E230", text, hint=f"--data TABLE.csv, or {NAME}: {HINT}", place=str(root))
+    tree = _open(reading.roots or (table.parent,), reading.links)
+    find = _finder(tree, stated=bool(reading.roots))
+    lines = read_columns(table, COLUMNS, ("patient", "part"), reading.columns)
+    records = [(line, _found({"patient": "", **cells}, find)) for line, cells in lines]
     split = any(cells.get("part") for _, cells in records)
     names = tuple(classes or sorted({cells["label"] for _, cells in records if cells["label"]}))
     if len(names) < 2:
         raise OctcError("OCT-E206", f"{len(names)} classes in the table, at least two are needed", hint=HINT, place=str(table))
     first, again = _by_path(table, records, names, split)
+    base = tree.root
     for path in first:
-        if (root / path).is_symlink() or (root / path).exists():
-            check_link(root / path, root.resolve())
-    sums = sums_of([root / path for path in first], progress)
+        if (base / path).is_symlink() or (base / path).exists():
+            tree.check_link(path)
+    sums = sums_of([base / path for path in first], progress)
     items = [
-        Sample(path, names.index(cells["label"]), given(cells["patient"]), READ_AS[_part(cells)] if split else None, digest)
+        Sample(path, names.index(cells["label"]), given(cells["patient"]), _part(cells) if split else None, digest)
         for (path, cells), digest in zip(first.items(), sums, strict=True)
     ]
     if empty := [name for k, name in enumerate(names) if not any(s.label == k for s in items)]:
         raise OctcError("OCT-E206", f"no image of {', '.join(empty)} in the table", hint=HINT, place=str(table))
     if split:
-        train, test = ({names[s.label] for s in items if s.part == part} for part in ("train", "test"))
-        check_train(train, test, root)
+        train = {names[s.label] for s in items if s.part != "test"}
+        check_train(train, {names[s.label] for s in items if s.part == "test"}, root)
     text = f"{len(again)} lines name an image again"
     unread = tuple(Left(path, UNLISTED) for path in tree.images if path not in first)
     spelt = (*alike("labels", names), *alike("patients", [s.patient for s in items if s.patient is not None]))
     double = (Finding("OCT-W218", text, again, "remove the lines"),) if again else ()
     notes = (*double, *spelt, *unlisted(unread, table.name))
-    return Samples(root, names, tuple(sorted(items, key=lambda s: s.path)), notes=notes, unread=unread, tree=tree)
+    return Samples(base, names, tuple(sorted(items, key=lambda s: s.path)), notes=notes, unread=unread, tree=tree)
 
 
-def _finder(images: Sequence[str]) -> Callable[[str], str | None]:
-    """Which image a cell means, where it names none as it is written."""
-    known, by_end = frozenset(images), resolver(images)
+def _open(roots: Sequence[Path], links: Sequence[Path] | None) -> Tree:
+    """One walk through all image folders, from the folder that holds them."""
+    whole = [_absolute(root) for root in roots]
+    if len(whole) == 1:
+        return open_tree(roots[0], links)
+    top = Path(os.path.commonpath(whole))
+    for root in whole:
+        if not has_folder(root):
+            open_tree(root)  # says why
+    apart = [one for one in dict.fromkeys(whole) if not any(one != other and one.is_relative_to(other) for other in whole)]
+    return open_tree(top, links, [one.relative_to(top).as_posix() if one != top else "" for one in apart])
 
-    def find(cell: str) -> str | None:
-        return None if _path({"path": cell}) in known and not cell.startswith("/") else by_end(cell)
+
+def _absolute(path: str | Path) -> Path:
+    """From the root of the file system, without ".." and without following a link."""
+    return Path(os.path.normpath(Path(path).absolute()))
+
+
+Find = Callable[[str], "tuple[str | None, str]"]
+
+
+def _finder(tree: Tree, *, stated: bool) -> Find:
+    """Which image a cell means, and why none where that must not be guessed.
+
+    stated: the image folders were named, so that an absolute path of elsewhere may be found in them.
+    """
+    several: dict[str, list[str]] = {}
+    known, by_end = frozenset(tree.images), resolver(tree.images, several.__setitem__)
+    tops = {_absolute(tree.root), tree.root.resolve()}
+
+    def doubt(cell: str) -> str:
+        fits = several.get(cell)
+        return f"path {cell!r} fits several images: {shorten(fits, 3)}" if fits else ""
+
+    def find(cell: str) -> tuple[str | None, str]:
+        plain = _path({"path": cell})
+        if not ABSOLUTE.match(cell):
+            return (None if plain in known else by_end(cell)), "" if "/" in plain else doubt(cell)  # else: a file that is gone
+        here = _absolute(cell)
+        for place, top in product((here, here.parent.resolve() / here.name), tops):
+            if place.is_relative_to(top) and (inside := place.relative_to(top).as_posix()) in known:
+                return inside, ""
+        if has_file(here) and not stated:
+            return None, f"path {cell!r} lies outside of {tree.root}: --image-root {shlex.quote(str(here.parent))}"
+        return by_end(cell), doubt(cell)
 
     return find
 
 
-def _found(cells: dict[str, str], find: Callable[[str], str | None]) -> dict[str, str]:
-    other = find(cells["path"])
-    return cells if other is None else {**cells, "path": other}
+def _found(cells: dict[str, str], find: Find) -> dict[str, str]:
+    other, why = find(cells["path"])
+    return {**cells, "why": why} if other is None else {**cells, "path": other}
 
 
 def _by_path(
@@ -115,7 +178,7 @@ def _by_path(
         before = first.setdefault(_path(cells), cells)
         if not why and before is not cells:
             if _meaning(before) != _meaning(cells):
-                why = f"{cells['path']} stood above with another label, patient or part"
+                why = f"{cells['path']} stood above with another label, patient or split"
             again.append(f"line {line}: {cells['path']}")
         if why:
             problems.append(f"line {line}: {why}")
@@ -133,6 +196,8 @@ def _meaning(cells: dict[str, str]) -> tuple[str, str, str]:
 
 
 def _why_unusable(cells: dict[str, str], names: Sequence[str], split: bool) -> str:
+    if cells.get("why"):
+        return cells["why"]
     if not _path(cells) or leaves(cells["path"]) or cells["path"].startswith("/") or ":" in cells["path"][:2]:
         return f"path {cells['path']!r} is no path below the table's folder"
     if Path(cells["path"]).suffix.lower() not in SUFFIXES:
@@ -140,7 +205,7 @@ def _why_unusable(cells: dict[str, str], names: Sequence[str], split: bool) -> s
     if cells["label"] not in names:
         return f"label {cells['label']!r} is none of {', '.join(names)}"
     if split and _part(cells) not in READ_AS:
-        return f"part {cells['part']!r} is none of {', '.join(READ_AS)}"
+        return f"split {cells.get('part', '')!r} is none of {', '.join(READ_AS)}"
     return ""
 
 

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from octc.core.errors import OctcError, shorten
 from octc.core.files import sha256_file
 from octc.datasets import patients
-from octc.datasets.base import Progress, Sample, Samples
-from octc.datasets.parts import READ_AS, Parts, check_classes, part_of, read_parts
-from octc.datasets.tree import LINK, LOST, Left, Tree, is_under, joined, may_be_image, open_tree, words_left
-from octc.imaging.preprocess import SUFFIXES
+from octc.datasets.base import PLAIN, Progress, Reading, Sample, Samples
+from octc.datasets.class_names import ClassFolders, class_names, without_copies
+from octc.datasets.parts import READ_AS, Parts, check_classes, check_no_parts, part_of, read_parts
+from octc.datasets.tree import (
+    AGAIN,
+    LINK,
+    LOST,
+    Left,
+    Tree,
+    is_under,
+    joined,
+    litter,
+    may_be_image,
+    names_in,
+    open_tree,
+    words_left,
+)
 from octc.machine.cpu import reading_pool
 
 PHANTOM_MARK = "phantom.json"  # beside CellData/: says what octc drew, and that the folder may be replaced
@@ -26,7 +41,7 @@ def find_ucsd(tree: Tree) -> Parts:
     raise OctcError("OCT-E230", text, hint="--data DIR with CellData/OCT/{train,test}/CLASS/ in it", place=str(tree.root))
 
 
-def scan_ucsd(root: Path, classes: Sequence[str] | None, progress: Progress | None = None) -> Samples:
+def scan_ucsd(root: Path, classes: Sequence[str] | None, progress: Progress | None = None, reading: Reading = PLAIN) -> Samples:
     """CellData/OCT/{train,test}/CLASS/CLASS-PATIENT-INDEX.jpeg. The number alone is the patient (never class and number).
 
     A validation part beside them is read as train. The parts may be spelt in any usual way.
@@ -35,15 +50,17 @@ def scan_ucsd(root: Path, classes: Sequence[str] | None, progress: Progress | No
         OctcError: E206 class folders missing, empty or unexpected, E205 a link leaves the root, E230 not this layout, E231
             folders that cannot be read.
     """
-    tree = open_tree(root)
+    tree = open_tree(root, reading.links)
     parts = find_ucsd(tree)
-    expected = tuple(classes or ())
-    held = {kind: set(class_folders(tree, top)) & set(expected) for top, kind in parts.tops}
+    found = _classes(tree, parts, tuple(classes or ()))
+    held = _held(tree, parts, found)
     check_train(held["train"], held["test"], root / parts.base)
-    return _samples(tree, parts, expected, known=True, progress=progress)
+    return _samples(tree, parts, found, known=True, progress=progress)
 
 
-def scan_folder(root: Path, classes: Sequence[str] | None, progress: Progress | None = None) -> Samples:
+def scan_folder(
+    root: Path, classes: Sequence[str] | None, progress: Progress | None = None, reading: Reading = PLAIN
+) -> Samples:
     """Any tree: root/CLASS/..., or root/{train,test}/CLASS/... for an official test part.
 
     The parts may be spelt in any usual way (octc/datasets/parts.py). A validation part is read as train: validation images are
@@ -55,20 +72,40 @@ def scan_folder(root: Path, classes: Sequence[str] | None, progress: Progress | 
         OctcError: E206 class folders missing, empty or unexpected, or a tree that can be read in two ways, E207 a class of
             test that train lacks, E205, E230, E231 as `scan_ucsd`.
     """
-    tree = open_tree(root)
-    parts = read_parts(tree)
-    held = {kind: set(class_folders(tree, top)) for top, kind in parts.tops}
-    names = tuple(classes or sorted(set().union(*held.values())))
-    if len(names) < 2:
+    tree, base, copies = without_copies(open_tree(root, reading.links))
+    parts = read_parts(tree, base)
+    found = _classes(tree, parts, classes)
+    held = _held(tree, parts, found)
+    if len(found.names) < 2:
         place = tree.root / parts.base
-        text = f"{len(names)} class folders under {place}, at least two are needed"
+        text = f"{len(found.names)} class folders under {place}, at least two are needed"
         if tree.left or tree.below.get(parts.base):
             loose = tree.below.get(parts.base, 0)
             text += f"; it holds {loose} images, and left out were {words_left(tree.left)}"
-        raise OctcError("OCT-E206", text, hint="root/CLASS/IMAGE or root/{train,test}/CLASS/IMAGE", place=str(root))
+        hint = "root/CLASS/IMAGE or root/{train,test}/CLASS/IMAGE"
+        if tables := [name for name in names_in(root) if name.lower().endswith((".csv", ".tsv")) and not litter(name)]:
+            table = shlex.quote(str(root / tables[0]))
+            hint += f"; if {tables[0]} names the images: octc data check {table} --column path=NAME,label=NAME,patient=NAME"
+        raise OctcError("OCT-E206", text, hint=hint, place=str(root))
     if "test" in held:
         check_train(held["train"] | held.get("val", set()), held["test"], root / parts.base)
-    return _samples(tree, parts, names, known=classes is not None, progress=progress)
+    samples = _samples(tree, parts, found, known=classes is not None or found.patients, progress=progress)
+    return replace(samples, notes=(*copies, *samples.notes))
+
+
+def _classes(tree: Tree, parts: Parts, given: Sequence[str] | None) -> ClassFolders:
+    for top, _ in parts.tops:
+        class_folders(tree, top)  # refuses links
+        check_no_parts(tree, top)
+    return class_names(tree, parts, given)
+
+
+def _held(tree: Tree, parts: Parts, found: ClassFolders) -> dict[str | None, set[str]]:
+    """Part -> the classes that have a folder there."""
+    return {
+        kind: {found.of[top, name] for name in tree.inside[top] if (top, name) in found.of} & {*found.names}
+        for top, kind in parts.tops
+    }
 
 
 def check_train(train: set[str], test: set[str], top: Path) -> None:
@@ -85,80 +122,74 @@ def class_folders(tree: Tree, top: str) -> tuple[str, ...]:
     leaves the root)."""
     for one in tree.left:
         path = one.path.rstrip("/")
-        if one.why in (LINK, LOST) and path.rpartition("/")[0] == top:
-            check_link(tree.root / path, tree.root.resolve())
+        if one.why in (LINK, LOST, AGAIN) and path.rpartition("/")[0] == top:
+            tree.check_link(path)
             text = f"{path} is a {one.why}, where a folder of images should be"
-            raise OctcError("OCT-E206", text, hint="copy the folder into its place", place=str(tree.root / path))
+            hint = "copy the folder into its place" + (
+                f", or --follow-links {shlex.quote(str(tree.root))}" if one.why == LINK else ""
+            )
+            raise OctcError("OCT-E206", text, hint=hint, place=str(tree.root / path))
     return tree.inside[top]
 
 
-def _class_files(tree: Tree, top: str, kind: str | None, expected: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """(class, image) of one part, sorted; refuses class folders that are missing, empty or one too many.
+def _class_files(tree: Tree, top: str, kind: str | None, known: ClassFolders) -> Iterator[tuple[str, str, str]]:
+    """(class, its folder, image) of one part, sorted; refuses class folders that are missing, empty or one too many.
 
     A validation part may lack classes: it is read as train.
     """
+    expected = known.names
     found = [name for name in class_folders(tree, top) if kind != "val" or tree.below.get(joined(top, name))]
-    if set(found) - set(expected) or (kind != "val" and set(expected) - set(found)):
+    have = {known.of.get((top, name), name) for name in found}
+    if have - set(expected) or (kind != "val" and set(expected) - have):
         listed = ", ".join(found) or "none"
         text = f"class folders in {top or '.'}: expected {', '.join(expected)}; found {listed}"
         if loose := sum(path.rpartition("/")[0] == top for path in tree.images):
             text += f", and {loose} images in no class folder"
         hint = "rename or move the folders, or use --dataset folder"
         raise OctcError("OCT-E206", text, hint=hint, place=str(tree.root / top))
-    inside = tree.root.resolve()
     for name in found:
         folder = joined(top, name)
         for link in (link for link in tree.links if is_under(link, folder)):
-            check_link(tree.root / link, inside)
+            tree.check_link(link)
         files = sorted(tree.under(folder))
         if not files:
             left = tree.left_under(folder)
             text = f"class {name} has no image in {top or '.'}" + (f"; left out: {words_left(left)}" if left else "")
             hint = "add its images, or remove the class everywhere"
             if any(map(may_be_image, left)):
-                hint = "convert its images to PNG, JPEG, TIFF or BMP, or remove the class everywhere"
+                hint = "convert its images to PNG, JPEG, TIFF, BMP or WebP, or remove the class everywhere"
             raise OctcError("OCT-E206", text, hint=hint, place=str(tree.root / folder))
-        yield from ((name, path) for path in files)
+        yield from ((known.of[top, name], name, path) for path in files)
 
 
 def images_below(tree: Tree) -> Iterator[Path]:
     """The images of a data set that a table names, wherever they lie; a link that leaves the root is an error (E205)."""
-    inside = tree.root.resolve()
     for link in tree.links:
-        check_link(tree.root / link, inside)
+        tree.check_link(link)
     yield from (tree.root / path for path in tree.images)
 
 
-def check_link(path: Path, inside: Path) -> None:
-    """Refuse a path that leads out of `inside` (resolved), or a link that leads nowhere (OctcError E205)."""
-    try:
-        target = path.resolve(strict=False)
-        good = target.is_relative_to(inside)
-    except (OSError, RuntimeError):  # a loop
-        good = False
-    if not good or (not path.exists() and path.suffix.lower() in SUFFIXES):
-        raise OctcError(
-            "OCT-E205", "link leaves the data set, or leads nowhere", hint="copy the file into the data set", place=str(path)
-        )
-
-
-def _samples(tree: Tree, parts: Parts, classes: Sequence[str], *, known: bool, progress: Progress | None) -> Samples:
-    rows: list[tuple[str | None, str, str]] = []
+def _samples(tree: Tree, parts: Parts, classes: ClassFolders, *, known: bool, progress: Progress | None) -> Samples:
+    rows: list[tuple[str | None, str, str, str]] = []
     for top, kind in parts.tops:
         part = None if kind is None else READ_AS[kind]
-        check_classes(tree, top, [name for name in tree.inside[top] if name in classes], known=known)
+        if not known:
+            check_classes(tree, top, [name for name in tree.inside[top] if (top, name) in classes.of])
         rows += [(part, *entry) for entry in _class_files(tree, top, kind, classes)]
-    people = patients.patients_of([(Path(path).stem, name) for _, name, path in rows], classes)
-    sums = sums_of([tree.root / path for _, _, path in rows], progress)
+    named = [(Path(path).stem, name) for _, name, _, path in rows]
+    people = patients.patients_of(named, (*classes.names, *{folder for _, _, folder, _ in rows}))
+    if classes.patients:
+        people = [one or folder for one, (_, _, folder, _) in zip(people, rows, strict=True)]
+    sums = sums_of([tree.root / path for *_, path in rows], progress)
     items = [
-        Sample(path, classes.index(name), patient, part, digest)
-        for (part, name, path), patient, digest in zip(rows, people, sums, strict=True)
+        Sample(path, classes.names.index(name), patient, part, digest)
+        for (part, name, _, path), patient, digest in zip(rows, people, sums, strict=True)
     ]
-    taken = {path for _, _, path in rows}
+    taken = {path for *_, path in rows}
     loose = [Left(path, "in no class folder") for path in tree.images if path not in taken]
     tops = tuple((top, kind or "all") for top, kind in parts.tops if top)
     items.sort(key=lambda s: s.path)
-    return Samples(tree.root, tuple(classes), tuple(items), unread=tuple(loose), parts=tops, tree=tree)
+    return Samples(tree.root, classes.names, tuple(items), notes=classes.notes, unread=tuple(loose), parts=tops, tree=tree)
 
 
 def sums_of(paths: Sequence[Path], progress: Progress | None = None) -> list[str]:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from octc.core.errors import OctcError
-from octc.datasets.base import Progress, Samples
+from octc.datasets.base import PLAIN, Progress, Reading, Samples
 from octc.datasets.layouts.paired import Row, make_samples
 from octc.datasets.layouts.topcon import read_lines, unsafe
 from octc.datasets.parts import READ_AS, part_folders
@@ -38,13 +38,20 @@ def _parts(root: Path, split: str) -> dict[str, str]:
     return part_folders(root, f"mmc-amd-split{split}-")
 
 
-def scan_mmc(root: Path, classes: Sequence[str] | None, progress: Progress | None = None, split: str = "AP") -> Samples:
+def scan_mmc(
+    root: Path,
+    classes: Sequence[str] | None,
+    progress: Progress | None = None,
+    reading: Reading = PLAIN,
+    *,
+    split: str = "AP",
+) -> Samples:
     """The images of a released split: "AP" (by patient) or "A" (by eye).
 
     Raises:
         OctcError: E230 not this layout, E209 lines that cannot be used, and as `make_samples`.
     """
-    tree = open_tree(root)
+    tree = open_tree(root, reading.links)
     parts = _parts(root, split)
     if "train" not in parts:
         text = f"no data set of the MMC-AMD layout with split{split} under {root}"

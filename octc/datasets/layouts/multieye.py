@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from octc.core.errors import OctcError
-from octc.datasets.base import Progress, Samples
+from octc.datasets.base import PLAIN, Progress, Reading, Samples
 from octc.datasets.layouts.paired import Row, make_samples
 from octc.datasets.layouts.topcon import read_lines, unsafe
 from octc.datasets.parts import READ_AS, part_folders
@@ -30,13 +30,15 @@ def find_multieye(root: Path) -> bool:
     return all(has_file(top / part_folders(top).get("train", "train") / LIST) for top in tops)
 
 
-def scan_multieye(root: Path, classes: Sequence[str] | None, progress: Progress | None = None) -> Samples:
+def scan_multieye(
+    root: Path, classes: Sequence[str] | None, progress: Progress | None = None, reading: Reading = PLAIN
+) -> Samples:
     """All images that the lists name; dev is read as train.
 
     Raises:
         OctcError: E230 not this layout, E209 lines that cannot be used, and as `make_samples`.
     """
-    tree = open_tree(root)
+    tree = open_tree(root, reading.links)
     if not find_multieye(root):
         text = f"no data set of the MultiEYE layout under {root}"
         raise OctcError(

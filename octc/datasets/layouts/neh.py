@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from octc.core.errors import OctcError
-from octc.datasets.base import UNLISTED, Finding, Progress, Sample, Samples, unlisted
+from octc.datasets.base import PLAIN, UNLISTED, Finding, Progress, Reading, Sample, Samples, unlisted
 from octc.datasets.layouts.csv_table import key_of, leaves, read_table
 from octc.datasets.layouts.folders import images_below, sums_of
 from octc.datasets.tables import refuse_lines
@@ -112,7 +112,12 @@ def _on_disk(directory: str, tops: Sequence[str], files: dict[str, list[str]]) -
 
 
 def scan_neh(
-    root: Path, classes: Sequence[str] | None, progress: Progress | None = None, *, same_class: bool = True
+    root: Path,
+    classes: Sequence[str] | None,
+    progress: Progress | None = None,
+    reading: Reading = PLAIN,
+    *,
+    same_class: bool = True,
 ) -> Samples:
     """The B-scans of the table. With `same_class` only those whose label is the diagnosis of their patient (`Class == Label`,
     letter case included, as KD-OCT filters them); without it all of them.
@@ -121,7 +126,7 @@ def scan_neh(
     E206 when a class is left without images.
     """
     names = tuple(classes or CLASSES)
-    tree = open_tree(root)
+    tree = open_tree(root, reading.links)
     rows = read_rows(root, tree)
     paths = sorted({row.path for row in rows})
     sums = dict(zip(paths, sums_of([root / path for path in paths], progress), strict=True))

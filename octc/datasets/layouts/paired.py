@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from octc.core.errors import OctcError
 from octc.datasets.base import UNLISTED, Finding, Progress, Sample, Samples, unlisted
-from octc.datasets.layouts.folders import check_link, sums_of
+from octc.datasets.layouts.folders import sums_of
 from octc.datasets.split import Split, shared_content, shared_eyes, shared_patients
 from octc.datasets.tables import refuse_lines
 from octc.datasets.tree import Left, Tree
@@ -54,7 +54,7 @@ def make_samples(
         raise OctcError("OCT-E206", f"no image is listed under {place}", hint="unpack the whole archive", place=str(place))
     for path in known:
         if (root / path).is_symlink():
-            check_link(root / path, root.resolve())
+            tree.check_link(path)
     counts = Counter(k for row in known.values() for k in row.targets)
     if missing := [name for k, name in enumerate(classes) if not counts[k]]:
         text = f"no image of {', '.join(missing)}"

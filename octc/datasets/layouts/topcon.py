@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from octc.core.errors import OctcError
-from octc.datasets.base import Progress, Samples
+from octc.datasets.base import PLAIN, Progress, Reading, Samples
 from octc.datasets.layouts.paired import Row, make_samples
 from octc.datasets.parts import READ_AS, part_folders
 from octc.datasets.patients import without_dates
@@ -34,13 +34,15 @@ def find_topcon(root: Path) -> bool:
     return all(has_file(train / name) for name in LISTS.values()) and has_folder(train / "Images")
 
 
-def scan_topcon(root: Path, classes: Sequence[str] | None, progress: Progress | None = None) -> Samples:
+def scan_topcon(
+    root: Path, classes: Sequence[str] | None, progress: Progress | None = None, reading: Reading = PLAIN
+) -> Samples:
     """All images that the lists name.
 
     Raises:
         OctcError: E230 not this layout, E209 lines that cannot be used, and as `make_samples`.
     """
-    tree = open_tree(root)
+    tree = open_tree(root, reading.links)
     if not find_topcon(root):
         text = f"no data set of the TOPCON-MM layout under {root}"
         raise OctcError("OCT-E230", text, hint="--data DIR with train/{cfp,oct}.txt and train/Images/ in it", place=str(root))

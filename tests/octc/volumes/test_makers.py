@@ -13,9 +13,10 @@ from PIL import Image
 from octc.core.errors import OctcError
 from octc.datasets.synthetic import volumes as synthetic
 from octc.datasets.synthetic.volumes import DrawnEye, draw_eye_volume
-from octc.imaging.preprocess import read_image
+from octc.imaging.decode import read_image
 from octc.volumes import RawShape, Volume, format_of, read_volume, read_volumes
-from octc.volumes.heyex_e2e import GREY_OF_CODES
+from octc.volumes.heyex_e2e import grey as e2e_grey
+from octc.volumes.volume import HEYEX
 from octc.volumes.writing import write_opt, write_pictures
 from tests.house.tree import ROOT
 from tests.octc.tiffs import tiff
@@ -77,15 +78,16 @@ def test_heidelbergs_curve_has_the_published_values() -> None:
     from octc.volumes.heyex_vol import grey
 
     values = np.array([[0.0, 0.01, 0.1, 1.0, 3.0, np.finfo(np.float32).max]], np.float32)
-    assert grey(values, 0).tolist() == [[0, 114, 185, 255, 255, 0]]
+    assert grey(HEYEX, values, 0).tolist() == [[0, 114, 185, 255, 255, 0]]
 
 
 def test_e2e_grey_rises_with_the_code() -> None:
     """Mantissa bits in plain order: a larger code is never darker, up to what lies outside."""
-    assert (np.diff(GREY_OF_CODES[:-1].astype(int)) >= 0).all()
-    assert GREY_OF_CODES[0xFFFF] == 0
+    grey = e2e_grey(HEYEX, np.arange(1 << 16), 0)
+    assert (np.diff(grey[:-1].astype(int)) >= 0).all()
+    assert grey[0xFFFF] == 0
     codes = synthetic.ufloat16(np.array([0.3, 0.4], np.float32))
-    assert GREY_OF_CODES[codes[1]] > GREY_OF_CODES[codes[0]]
+    assert grey[codes[1]] > grey[codes[0]]
 
 
 def test_several_eyes_in_one_file_are_several_volumes(drawn: DrawnEye, tmp_path: Path) -> None:
@@ -315,7 +317,7 @@ def test_pages_are_read_by_the_rules_of_pictures(tmp_path: Path) -> None:
     (tmp_path / "unsaid.tif").write_bytes(twice(tiff(ramp.astype(np.uint8), None)))
     with pytest.raises(OctcError) as caught:
         read_volume(tmp_path / "unsaid.tif")
-    assert caught.value.code == "OCT-E222"
+    assert caught.value.code == "OCT-E229"
 
 
 def twice(data: bytes) -> bytes:

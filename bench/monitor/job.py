@@ -1,0 +1,137 @@
+"""`octc monitor`: replay the golden images, take labels that arrived, judge what the store holds, write the page."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from octc.bench.monitor.judge import Limits, judge
+from octc.bench.monitor.page import write_report
+from octc.core.errors import OctcError, shorten
+from octc.core.faults import writing_to
+from octc.core.files import sha256_file
+from octc.core.progress import LogReporter, Reporter
+from octc.datasets.tables import read_columns
+from octc.runtimes.golden import check_golden
+from octc.runtimes.model import located
+from octc.runtimes.monitored import content_of, picture_key, today
+from octc.runtimes.registry import choose_threads, open_runtime
+from octc.schemas.monitor import MonitorReport
+from octc.stats.reference_sketch import stated_sketch
+from octc.store.artifacts import MANIFEST
+from octc.store.find import Found
+from octc.store.monitor_store import MonitorStore, Replay, Seen, Truth, open_store
+from octc.store.runs import utc_now
+
+IMAGE, LABEL, PATIENT, EYE = "path", "label", "patient", "eye"
+
+
+@dataclass(frozen=True)
+class MonitorOptions:
+    """labels: table of labels that arrived. replay: whether the golden images are replayed. limits: of the judgement."""
+
+    labels: Path | None = None
+    replay: bool = True
+    limits: Limits = field(default_factory=Limits)
+
+
+def monitor_box(
+    artifact: str | Path,
+    store: str | Path,
+    *,
+    out: str | Path | None = None,
+    options: MonitorOptions | None = None,
+    reporter: Reporter | None = None,
+) -> MonitorReport:
+    """Look at a box: is what it sees, answers and computes still what the artifact knows?
+
+    However often this is called, the chance that drift is ever called out where there is none stays below `limits.alpha`.
+
+    Args:
+        artifact: its folder, or a run's. store: file that `octc predict --monitor`, the server and archives added to.
+        out: folder for monitor.html, monitor.json and monitor.prom; None: nothing is written.
+
+    Returns: what was found; `alarms` is empty where nothing is wrong.
+
+    Raises:
+        OctcError: E107 no store or artifact, E712 the store is damaged, E209 a table of labels that does not fit.
+
+    >>> import octc
+    >>> octc.monitor("no-such-artifact", "store.sqlite")
+    Traceback (most recent call last):
+    octc.core.errors.OctcError: no artifact and no run: no-such-artifact
+    """
+    asked, tell = options or MonitorOptions(), reporter or LogReporter()
+    found = located(artifact)
+    digest = sha256_file(found.folder / MANIFEST)
+    with open_store(Path(store)) as kept:
+        if asked.replay:
+            row = replayed(found, digest)
+            kept.add([row])
+            tell.say(f"  {'✓' if row.ok else '✗'} golden   {found.artifact.name}")
+        if asked.labels is not None:
+            new, unknown = take_labels(kept, digest, found.artifact.classes, asked.labels)
+            tell.say(f"  labels       {new} new patients; {unknown} lines are of no prediction here")
+        named = {"name": found.artifact.name, "digest": digest}
+        report = judge(named, kept, stated_sketch(found.artifact.details), asked.limits, utc_now())
+    if out is not None:
+        with writing_to(out):
+            write_report(Path(out), report)
+    return report
+
+
+def replayed(found: Found, digest: str) -> Replay:
+    """The golden images on this machine, now; decoding that differs is a failure too."""
+    runtime = open_runtime(found.folder, found.artifact, threads=choose_threads(None))
+    try:
+        report = check_golden(found.folder, found.artifact, runtime)
+        return Replay(today(), digest, bool(report.ok), report.delta_over_s)
+    except OctcError as error:
+        if error.code not in ("OCT-E506", "OCT-E508"):
+            raise
+        return Replay(today(), digest, False, None)
+    finally:
+        runtime.close()
+
+
+def take_labels(store: MonitorStore, artifact: str, classes: Sequence[str], table: Path) -> tuple[int, int]:
+    """Add labels of a table: path of the picture (it has to be here), label, and maybe patient and eye, in columns of any usual
+    name. (new patients, lines of no prediction.) Images of one patient in one table count once, by the share of right answers.
+
+    Patients of a table come in the order of their keyed hashes: a table that is sorted by class is none in which they came.
+
+    Raises:
+        OctcError: E209 the table does not fit, or a label is no class of the artifact.
+    """
+    lines = read_columns(table, (IMAGE, LABEL), (PATIENT, EYE))
+    if strange := sorted({line[LABEL] for _, line in lines if line[LABEL] not in classes}):
+        text = f"labels that are no class of the artifact: {shorten(strange)}"
+        raise OctcError("OCT-E209", text, hint=f"one of: {', '.join(classes)}", place=str(table))
+    seen = {row.key: row for row in store.seen(artifact)}
+    groups: dict[str, dict[str, bool]] = defaultdict(dict)
+    unknown = 0
+    for number, line in lines:
+        row = _prediction(store, seen, table, line)
+        if row is None or row.label is None:
+            unknown += 1
+            continue
+        right = row.label == line[LABEL]
+        groups[line.get(PATIENT) or f"line {number}"][row.key] = right
+    day = today()
+    rows = [
+        Truth(day, artifact, store.key_of(" ".join(sorted(keys))), sum(keys.values()) / len(keys), len(keys))
+        for keys in groups.values()
+    ]
+    rows.sort(key=lambda row: row.key)
+    return store.add(rows), unknown
+
+
+def _prediction(store: MonitorStore, seen: Mapping[str, Seen], table: Path, line: Mapping[str, str]) -> Seen | None:
+    """What was answered to the picture of a line: of a file beside the table, else as it is named there."""
+    for path in (table.parent / line[IMAGE], Path(line[IMAGE])):
+        content = content_of(path)
+        if content is not None and (row := seen.get(picture_key(store, content, line.get(EYE)))) is not None:
+            return row
+    return None

@@ -1,0 +1,106 @@
+"""An artifact's golden images under emulated processors (qemu-user), put beside this machine as a fleet.
+
+Emulation shows answers, precisions and refusals of an instruction set. It shows nothing of its speed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from octc.bench.parity.fleet import Fleet, Row, read_fleet
+from octc.core.errors import OctcError
+from octc.core.files import parse_json, write_json
+from octc.core.progress import Reporter
+from octc.machine.cpu import usable_threads
+from octc.machine.emulated import PROCESSORS, ROOT_HINT, emulated_python
+
+NATIVE = "this machine"
+SECONDS = 3600.0
+
+
+def names_of(text: str) -> list[str]:
+    """`--emulate NAME,NAME` as names (E104 for one that is not known)."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if unknown := [name for name in names if name not in PROCESSORS] or ([] if names else [text]):
+        raise OctcError("OCT-E104", f"--emulate {unknown[0]}", hint=f"of: {', '.join(PROCESSORS)}", place="--emulate")
+    return list(dict.fromkeys(names))
+
+
+def emulate(artifact: Path, names: Sequence[str], root: Path | None, reporter: Reporter) -> Fleet:
+    """Replay the golden images here and under each processor; the machines side by side, this one as the reference.
+
+    Args:
+        root: folder with the programs of another processor, for those that this machine's Python is not made for.
+
+    Raises:
+        OctcError: E903 no emulator, no such root, or Python does not run in it; E104 an unknown processor.
+    """
+    with tempfile.TemporaryDirectory(prefix="octc-emulate-") as temporary:
+        place = Path(temporary)
+        pythons = {name: emulated_python(name, root, place / "pythons" / name) for name in names}
+        folder = place / "fleet"
+        folder.mkdir()
+        copied = place / artifact.name  # away from its run: labelled images would be a use of the test set
+        shutil.copytree(artifact, copied, ignore=shutil.ignore_patterns("verify.json", "samples", "bench-*.json"))
+        machines = {NATIVE: Path(sys.executable), **pythons}
+        refused = {}
+        with (
+            reporter.progress("golden images, emulated processors", len(machines)) as step,
+            ThreadPoolExecutor(usable_threads()[0]) as pool,
+        ):
+            for name, document in zip(
+                machines, pool.map(lambda one: _verify(one[0], one[1], copied, place), machines.items()), strict=True
+            ):
+                if (error := _answered(name, document, folder)) is not None:
+                    refused[name] = error
+                step(1)
+        if NATIVE in refused:
+            raise refused[NATIVE]
+        fleet = read_fleet(folder, NATIVE)
+    rows = {row.box: row for row in fleet.rows} | {name: _refused(name, error) for name, error in refused.items()}
+    return replace(fleet, rows=tuple(rows[name] for name in (NATIVE, *names)))
+
+
+def _verify(name: str, python: Path, artifact: Path, place: Path) -> dict[str, Any]:
+    """What `octc verify --json` of one processor printed; its last words on stderr where that is no document (E903)."""
+    words = ["-m", "octc.cli._app.main", "verify", str(artifact), "--layers", "--json", "--run-dir", str(place / "no-runs")]
+    try:
+        done = subprocess.run([str(python), *words], cwd=place, capture_output=True, text=True, check=False, timeout=SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise OctcError(
+            "OCT-E903", f"{name} took more than {SECONDS:g} seconds", hint="fewer processors", place=name
+        ) from error
+    try:
+        document: dict[str, Any] = parse_json(done.stdout)
+        if document["data"].get("artifacts") or document["error"]["code"]:
+            return document
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    why = (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1][:300]
+    raise OctcError("OCT-E903", f"octc does not run on {name}", hint=ROOT_HINT, place="--emulate", why=why)
+
+
+def _answered(name: str, document: dict[str, Any], folder: Path) -> OctcError | None:
+    """Keep a processor's document under its name; the error where it opened no artifact."""
+    found = document["data"].get("artifacts")
+    if not found:
+        said = document["error"]
+        return OctcError(said["code"], said["message"], hint=said["help"] or "octc doctor", place=name, why=said["why"])
+    for one in found:
+        one["machine"] = {**(one.get("machine") or {}), "host": name}
+    write_json(folder / f"{name.replace(' ', '-')}.json", {"command": "verify", "data": {"artifacts": found}})
+    return None
+
+
+def _refused(name: str, error: OctcError) -> Row:
+    """A processor on which the artifact does not open."""
+    text = f"it does not open there: {error.message} [{error.code}]"
+    return Row(name, "", {}, (), "refused", 0, 0, None, None, None, None, None, None, None, text)

@@ -1,0 +1,181 @@
+"""Prediction tables as files: CSV, JSON lines, Parquet, row by row; nothing is held but the columns that are asked for."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from octc.core.errors import OctcError
+from octc.core.files import sha256_file
+from octc.core.optional import need
+from octc.datasets.tables import SEPARATORS, check_header
+
+Row = tuple[int, list[Any]]  # its line (or its number, from 1), and the cells of the columns that were asked for
+LINE = 64 << 20  # characters of a line of JSON
+FIRST = 100  # lines of JSON whose names are looked at
+BLOCK = 65_536  # rows of a Parquet file at a time
+HINT = "a table of predictions: CSV with a header, JSON lines with an object each, or Parquet"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A table that can be read as often as needed. rows: names of columns -> rows; a cell that is not there is None."""
+
+    path: Path
+    names: tuple[str, ...]
+    rows: Callable[[Sequence[str]], Iterator[Row]]
+
+    @cached_property
+    def sha256(self) -> str:
+        """Checksum of the file."""
+        return sha256_file(self.path)
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is called like a table that `open_table` reads."""
+    return path.suffix.casefold() in READERS
+
+
+def open_table(path: Path) -> Source:
+    """A table by the ending of its name.
+
+    Raises:
+        OctcError: E209 it is none, or cannot be read; E901 Parquet without `octc[archive]`. Its rows raise E209 too.
+    """
+    reader = READERS.get(path.suffix.casefold())
+    if reader is None:
+        raise OctcError("OCT-E209", f"no table: {path.name}", hint=f"one of {', '.join(READERS)}", place=str(path))
+    try:
+        return reader(path)
+    except (OSError, ValueError, csv.Error) as error:
+        raise refused(path, error) from error
+
+
+def refused(path: Path, error: Exception, line: int | None = None) -> OctcError:
+    """E209 for what a reader raised."""
+    reason = getattr(error, "strerror", None) or ("not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error))
+    place = str(path) if line is None else f"{path}:{line}"
+    return OctcError("OCT-E209", f"table cannot be read: {reason}", hint=HINT, place=place)
+
+
+def _encoding(path: Path) -> str:
+    with path.open("rb") as stream:
+        return "utf-16" if stream.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+
+
+def _open_csv(path: Path) -> Source:
+    encoding = _encoding(path)
+    with path.open(encoding=encoding, newline="") as stream:
+        separator = max(SEPARATORS, key=stream.readline().count)
+        stream.seek(0)
+        header = tuple(name.strip() for name in next(csv.reader(stream, delimiter=separator, strict=True), []))
+    _check_names(path, header)
+
+    def rows(names: Sequence[str]) -> Iterator[Row]:
+        places, width = [header.index(name) for name in names], len(header)
+        with path.open(encoding=encoding, newline="") as lines:
+            reader = csv.reader(lines, delimiter=separator, strict=True)
+            try:
+                next(reader)
+                for row in reader:
+                    if not row or (len(row) == 1 and not row[0].strip()):
+                        continue
+                    if len(row) != width:
+                        raise ValueError(f"{len(row)} cells in a line, the header has {len(header)}")
+                    yield reader.line_num, [row[place] for place in places]
+            except (OSError, ValueError, csv.Error) as error:
+                raise refused(path, error, reader.line_num) from error
+
+    return Source(path, header, rows)
+
+
+def _check_names(path: Path, header: Sequence[str]) -> None:
+    if not header:
+        raise ValueError("no line")
+    check_header(header, path)
+
+
+def _open_lines(path: Path) -> Source:
+    encoding = _encoding(path)
+    names: dict[str, None] = {}
+    for _, value in zip(range(FIRST), _objects(path, encoding), strict=False):
+        names |= dict.fromkeys(value[1])
+    if not names:
+        raise ValueError("no line")
+
+    def rows(wanted: Sequence[str]) -> Iterator[Row]:
+        for number, value in _objects(path, encoding):
+            yield number, [value.get(name) for name in wanted]
+
+    return Source(path, tuple(names), rows)
+
+
+def _objects(path: Path, encoding: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Python writes NaN into JSON, and other programs read it: a score may be NaN here, and is refused where it is judged."""
+    number = 0
+    with path.open(encoding=encoding) as stream:
+        try:
+            for number, line in enumerate(stream, 1):
+                if not line.strip():
+                    continue
+                if len(line) > LINE:
+                    raise ValueError(f"a line of more than {LINE} characters")
+                value = json.loads(line, object_pairs_hook=_object)
+                if not isinstance(value, dict):
+                    raise ValueError("a line that is no object")
+                yield number, value
+        except (OSError, ValueError, RecursionError) as error:
+            raise refused(path, error, number or None) from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name that stands twice in an object")
+    return found
+
+
+def _open_parquet(path: Path) -> Source:
+    parquet = need("pyarrow.parquet")
+    lib = need("pyarrow.lib")
+    try:
+        with parquet.ParquetFile(path) as file:
+            header = tuple(file.schema_arrow.names)
+    except lib.ArrowException as error:
+        raise ValueError(str(error)) from error
+    _check_names(path, header)
+
+    def rows(names: Sequence[str]) -> Iterator[Row]:
+        number = 0
+        try:
+            with parquet.ParquetFile(path) as file:
+                for batch in file.iter_batches(batch_size=BLOCK, columns=list(dict.fromkeys(names))):
+                    columns = [batch.column(name).to_pylist() for name in names]
+                    for row in zip(*columns, strict=True):
+                        number += 1
+                        yield number, list(row)
+        except (OSError, lib.ArrowException) as error:
+            raise refused(path, error, number) from error
+
+    return Source(path, header, rows)
+
+
+READERS: dict[str, Callable[[Path], Source]] = {
+    ".csv": _open_csv,
+    ".tsv": _open_csv,
+    ".txt": _open_csv,
+    ".jsonl": _open_lines,
+    ".ndjson": _open_lines,
+    ".json": _open_lines,
+    ".parquet": _open_parquet,
+    ".pq": _open_parquet,
+}

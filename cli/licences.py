@@ -1,0 +1,60 @@
+"""`octc artifact licences` and `octc data overlap`: what an artifact was made of allows, and what two data sets share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from octc.cli._app.session import Session
+from octc.core.options import OneOf
+from octc.schemas.licences import USES
+
+
+def licences(
+    session: Session,
+    artifact: Annotated[str, typer.Argument(metavar="ARTIFACT", help="An artifact, a folder of artifacts, or a run")],
+    use: Annotated[str | None, OneOf(USES), typer.Option(help="End with 1 where a licence does not allow it")] = None,
+    known: Annotated[Path | None, typer.Option("--licences", metavar="FILE", help="What you know of licences (JSON)")] = None,
+) -> int:
+    """Data, start weights and teachers with their licences, and where those are stated; a copy's tag does not hide them."""
+    from octc.cli._app.tables import Rows
+    from octc.datasets.licences import read_known, refuse, terms_of
+    from octc.store.find import find_artifacts
+
+    own = () if known is None else read_known(known)
+    founds, words = find_artifacts(artifact, session.run_dir, os.environ)
+    session.say(words)
+    terms = {one.artifact.name: terms_of(one.artifact.lineage, one.artifact.model, own) for one in founds}
+    session.report({"artifacts": [{"artifact": name, "terms": [t.to_json() for t in found]} for name, found in terms.items()]})
+    columns = ("what", "which", "licence", "commercial use", "how that is known", "source")
+    for name, found in terms.items():
+        session.result(Rows(columns, [(t.what, t.name, t.licence, t.use, t.why, t.source) for t in found], name))
+    if use is not None:
+        refuse([term for found in terms.values() for term in found], use)
+    return 0
+
+
+def overlap(
+    session: Session,
+    one: Annotated[Path, typer.Argument(metavar="DIR", help="A class tree, or the root of a known data set")],
+    other: Annotated[Path, typer.Argument(metavar="DIR", help="Another one")],
+) -> int:
+    """Images that two data sets share, by checksum and by perceptual hash; ends with 1 where there are any."""
+    from octc.cli._app.tables import Rows
+    from octc.core.errors import OctcError
+    from octc.datasets.layouts.folders import scan_folder
+    from octc.datasets.overlap import find_overlap
+
+    found = find_overlap((one.name, other.name), scan_folder(one, None), scan_folder(other, None), session)
+    session.report(found.to_json())
+    rows = [(a, b, "the same file") for a, b in found.same] + [(a, b, f"{n} of 255 signs differ") for a, b, n in found.near]
+    session.result(Rows((one.name, other.name, ""), rows[:50], f"{found.shared} of {found.images[0]} images are in both"))
+    for sentence in found.stated:
+        session.say(f"  stated: {sentence}")
+    if found.shared:
+        text = f"{found.shared} images of {one.name} are in {other.name} too"
+        raise OctcError("OCT-E210", text, hint="do not train on one and judge on the other", place=str(other))
+    return 0

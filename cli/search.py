@@ -1,0 +1,54 @@
+"""`octc search`: the student for a budget."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from octc.cli._app.session import Session
+from octc.cli._app.tables import Rows
+from octc.core.errors import OctcError
+from octc.schemas.search import SearchOptions
+
+if TYPE_CHECKING:
+    from octc.export.search.job import SearchResult
+
+
+def search(
+    session: Session,
+    options: SearchOptions,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the candidates and about what the search would cost, and stop")
+    ] = False,
+) -> int:
+    """Find the fastest network within a budget that is as good as the best one, measured on the device that is to run it.
+
+    Candidates are exported in INT8 with random weights and timed as octc bench does, here or over ssh; those within the budget
+    are trained by successive halving from one teacher; the fastest that is non-inferior to the best on validation is tuned,
+    exported and verified on test, once. Given again it goes on where it was stopped.
+    """
+    from octc.core.optional import need_wing
+
+    need_wing("export")
+    if options.on is not None and session.offline:
+        text = "--offline and --on: another machine is reached over the network"
+        raise OctcError("OCT-E102", text, hint="leave one of them out")
+    from octc.export.search.job import PYTHON, SearchJob, dry, prepare, run_search
+
+    python = str(session.settings.get("bench", {}).get("remote_python", (PYTHON, ""))[0])
+    ready = prepare(SearchJob(options, session.run_dir, session.data, session, python), dry_run=dry_run)
+    session.run_id = ready.name
+    return _show(session, dry(ready) if dry_run else run_search(ready))
+
+
+def _show(session: Session, found: SearchResult) -> int:
+    from octc.export.search.pages import COLUMNS, answer_lines, table_rows
+
+    session.report(found.to_json())
+    session.result(Rows(COLUMNS, table_rows(found.document)))
+    session.result("\n".join(answer_lines(found.document)))
+    if found.folder is not None:
+        session.say(f"  {found.folder}/search.json, pareto.svg, table.md, winner.json")
+        session.say("next: octc report, or octc bench for times that can be published")
+    return 0

@@ -1,0 +1,1 @@
+"""A trained network made simpler: activations replaced, squeeze-excite taken out, channels removed."""

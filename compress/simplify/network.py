@@ -1,0 +1,199 @@
+"""A network of one's own made simpler (`octc.simplify`): what is changed is data, and the result an ordinary module."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import nn
+
+from octc.compress.simplify.steps import (
+    CHANNELS,
+    Calibration,
+    Latency,
+    Wanted,
+    make_step,
+    preview,
+    share_within,
+    steps_wanted,
+)
+from octc.core.errors import OctcError
+from octc.datasets.calibration import MINIMUM
+from octc.imaging.decode import read_image
+from octc.imaging.preprocess import Preprocess, UInt8
+from octc.schemas.simplified import Step, steps_json
+from octc.train.loop.evaluate import logits_of
+from octc.train.networks.macs import count_macs
+from octc.train.networks.models import parameter_count
+
+
+@dataclass(frozen=True)
+class Simplification:
+    """What is wanted of `octc.simplify`.
+
+    Attributes:
+        activation: "hard-swish" or "relu" in the place of every SiLU, GELU and Mish module; None leaves them.
+        no_se: squeeze-excite is taken out, its mean gates folded into the weights beside it.
+        prune: share of the channels that go, above 0 and at most 0.75; None: none.
+        budget_ms: the share is chosen instead: the smallest one whose network is within this time, by `latency`.
+        latency: milliseconds of a network, measured; `octc.latency_of` makes one for INT8 on this machine.
+        refresh: after each step the statistics of the batch norms are estimated anew on the calibration images.
+    """
+
+    activation: str | None = None
+    no_se: bool = False
+    prune: float | None = None
+    budget_ms: float | None = None
+    latency: Latency | None = None
+    refresh: bool = True
+
+    def __post_init__(self) -> None:
+        if self.prune is not None and self.budget_ms is not None:
+            text = "prune and budget_ms both choose the share of channels that go"
+            raise OctcError("OCT-E102", text, hint="leave out one of them", place="budget_ms")
+        if (self.budget_ms is None) != (self.latency is None):
+            text = "a budget is kept by measuring: budget_ms and latency belong together"
+            raise OctcError("OCT-E102", text, hint="budget_ms=5, latency=octc.latency_of(preprocess)", place="budget_ms")
+        if not (self.activation or self.no_se or self.prune is not None or self.budget_ms is not None):
+            text = "nothing to simplify was named"
+            hint = 'activation="hard-swish", no_se=True, prune=0.5 or budget_ms'
+            raise OctcError("OCT-E102", text, hint=hint)
+
+
+@dataclass(frozen=True)
+class SimplifiedNetwork:
+    """A network that was made simpler.
+
+    Attributes:
+        module: an ordinary module with ordinary weights, in eval mode.
+        steps: the changes, as JSON has them; `rebuild` makes them in a network of the old structure.
+        facts: of each step, by its order: counts, share of the channels, MACs and parameters before and after, times.
+    """
+
+    module: nn.Module
+    steps: list[dict[str, Any]]
+    facts: list[dict[str, Any]] = field(default_factory=list)
+
+
+def simplify_network(
+    module: nn.Module,
+    calibration: Sequence[Any],
+    preprocess: Preprocess,
+    wanted: Simplification,
+    *,
+    labels: Sequence[int] | None = None,
+    tune: Callable[[nn.Module, str], None] | None = None,
+    keep: Callable[[nn.Module, str], bool] | None = None,
+) -> SimplifiedNetwork:
+    """Make a trained network of your own simpler: replace SiLU, take squeeze-excite out, remove channels.
+
+    Each step changes what the network answers; `tune` trains it for a while after each (`octc simplify RUN` does so for a run,
+    from the student itself and its teacher), `keep` says whether it is still good enough.
+
+    Args:
+        module: normalised float32 [N, 3, S, S] -> logits float32 [N, K]; it is copied, never changed.
+        calibration: at least 16 training images (paths or Pillow pictures), for mean gates and for the importance of channels.
+        preprocess: size in pixels, channels, mean and std that the network was trained with.
+        wanted: the steps.
+        labels: class indices of the images; None: what the network itself answers.
+        tune: given the changed network and the step's name ("activation", "squeeze-excite", "channels"), trains it in place.
+        keep: given the same afterwards; False takes the step back. None: every step stays.
+
+    Returns: the new module, the changes as data, and facts of each step ("kept" among them).
+
+    Raises:
+        OctcError: E413 there is nothing to change, or attention; E104 an activation or a share; E214 too few images; E604 no
+            share is quick enough; E901 torch-pruning is not installed; E201... an image that cannot be read.
+
+    >>> import octc, timm  # doctest: +SKIP
+    >>> network = timm.create_model("efficientnet_b2", num_classes=4).eval()  # doctest: +SKIP
+    >>> wanted = octc.Simplification(activation="hard-swish", no_se=True, prune=0.25)  # doctest: +SKIP
+    >>> small = octc.simplify(network, images, octc.Preprocess(size=224), wanted)  # doctest: +SKIP
+    >>> octc.quantize(small.module, images, octc.Preprocess(size=224))  # doctest: +SKIP
+    """
+    images = _prepared(calibration, preprocess)
+    if len(images) < MINIMUM:
+        text = f"{len(images)} calibration images"
+        raise OctcError("OCT-E214", text, hint=f"give at least {MINIMUM} training images", place="calibration")
+    current = copy.deepcopy(module).cpu().float().eval()
+    answered = logits_of(current, images, preprocess, "cpu").argmax(1).tolist() if labels is None else list(labels)
+    if len(answered) != len(images):
+        text = f"{len(images)} calibration images, {len(answered)} labels"
+        raise OctcError("OCT-E706", text, hint="give one label an image", place="labels")
+    known = Calibration(images, answered, preprocess)
+    queue = steps_wanted(wanted.activation, wanted.no_se, [] if wanted.prune is None else [wanted.prune])
+    preview(current, queue, preprocess.size)
+    steps: list[Step] = []
+    facts: list[dict[str, Any]] = []
+    asked = (wanted.refresh, tune, keep)
+    for one in queue:
+        current = _one(current, one, known, asked, (steps, facts))
+    if wanted.budget_ms is not None and wanted.latency is not None:
+        share, rows = share_within(current, known, wanted.budget_ms, wanted.latency)
+        if share:
+            current = _one(current, Wanted(CHANNELS, share=share), known, asked, (steps, facts))
+            facts[-1]["measured"] = rows
+        else:
+            facts.append({"step": CHANNELS, "kept": False, "share": 0.0, "measured": rows})
+    return SimplifiedNetwork(current.eval(), steps_json(steps), facts)
+
+
+def rebuild_network(module: nn.Module, steps: Sequence[dict[str, Any]]) -> nn.Module:
+    """A copy of a network of the old structure with the changes that `SimplifiedNetwork.steps` state: load its weights into it.
+
+    Args:
+        module: of the old structure, with whatever weights. steps: as JSON has them.
+
+    Raises:
+        OctcError: E307 the steps are of another network.
+
+    >>> import octc  # doctest: +SKIP
+    >>> octc.rebuild_simplified(network, small.steps).load_state_dict(small.module.state_dict())  # doctest: +SKIP
+    """
+    from octc.train.networks.simplified import simplify_stored
+
+    return simplify_stored(copy.deepcopy(module), list(steps))
+
+
+def _one(
+    current: nn.Module,
+    one: Wanted,
+    known: Calibration,
+    asked: tuple[bool, Any, Any],
+    found: tuple[list[Step], list[dict[str, Any]]],
+) -> nn.Module:
+    """The network after a step, or as it was where the step is not kept."""
+    (refresh, tune, keep), (steps, facts) = asked, found
+    new = copy.deepcopy(current)
+    made = make_step(new, one, known, refresh=refresh)
+    if tune is not None:
+        tune(new, one.kind)
+        new.eval()
+    kept = keep is None or bool(keep(new, one.kind))
+    size = known.preprocess.size
+    facts.append({"step": one.kind, "kept": kept, **made.facts, **sizes(current, new, size)})
+    if not kept:
+        return current
+    steps.append(made.step)
+    return new
+
+
+def sizes(before: nn.Module, after: nn.Module, size: int) -> dict[str, list[int]]:
+    """Parameters and multiply-accumulates of one image, before and after."""
+    return {
+        "parameters": [parameter_count(before), parameter_count(after)],
+        "macs": [count_macs(before, size), count_macs(after, size)],
+    }
+
+
+def _prepared(images: Sequence[Any], preprocess: Preprocess) -> UInt8:
+    """Images uint8 [N, C, S, S]."""
+    pictures = (one if isinstance(one, Image.Image) else read_image(Path(one), preprocess.value_range).image for one in images)
+    rows = [preprocess.prepare(picture)[0] for picture in pictures]
+    shape = (0, preprocess.channels, preprocess.size, preprocess.size)
+    return np.stack(rows) if rows else np.zeros(shape, np.uint8)

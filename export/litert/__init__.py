@@ -1,0 +1,1 @@
+"""LiteRT files (.tflite) written from octc's own ONNX files with the quantisers of training: no converter, no calibration."""

@@ -1,0 +1,234 @@
+"""The end of a search: who wins, its tuning and files, one look at the test set, the commands that make it again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from octc.bench.parity.verify import verify_artifact
+from octc.compress.jobs import new_job
+from octc.core.errors import OctcError
+from octc.core.files import read_json, write_json
+from octc.export.run import ExportOptions, export_run, plan_export
+from octc.export.search.measure import Target, timing_of
+from octc.export.search.rounds import Training, read_answers
+from octc.export.search.select import Budget, Choice, Cost, choose, over_budget
+from octc.export.search.state import Book
+from octc.schemas.search import Candidate, Finalist, SearchOptions, Winner
+from octc.schemas.training import StudentOptions
+from octc.stats.proportions import Interval
+from octc.stats.test_plan import ParityOptions
+from octc.store.artifacts import MANIFEST, read_artifact
+from octc.store.find import Found
+from octc.store.runs import Run, find_run
+from octc.store.verdicts import FILE as VERDICT
+from octc.train.jobs.request import make_requests
+from octc.train.jobs.start import run_training
+from octc.train.loop.checkpoint import META
+
+RECIPE = "winner.json"
+REFERENCE = ("onnx", "fp32")  # that a verification compares with
+CORRECTION = (
+    "Chosen on validation among {count} candidates, so the validation accuracy of the winner is optimistic, and {tests} "
+    "comparisons with the best one are not corrected for their number. The test set took no part in the choice: it was read "
+    "for one artifact and with margins that were fixed before, once, so its result needs no correction."
+)
+
+
+def choose_winner(book: Book, run_dir: Path, margin: float) -> Choice:
+    """Compare the finalists on validation, and write down what came of it."""
+    answers, patients, trials = read_answers(book, run_dir)
+    found = choose(answers, patients, margin / 100)
+    known = {trial.name: trial for trial in trials}
+    rows = []
+    for one, beside in zip(answers, found.rows, strict=True):
+        trial, pair = known[one.score.name], beside.pair
+        rows.append(
+            Finalist(
+                name=trial.name,
+                run=str(trial.run),
+                ms=one.score.ms,
+                accuracy=one.score.accuracy,
+                accuracy_ci95=trial.accuracy_ci95,
+                difference_pp=0.0 if pair is None else 100 * pair.difference,
+                difference_ci95_pp=None if pair is None else _percent(pair.deciding),
+                non_inferior=beside.non_inferior,
+                n=len(one.right),
+                patients=len({p for p in patients if p is not None}) or None,
+            )
+        )
+    book.document.finalists = rows
+    counted = sum(one.state == "kept" for one in book.document.candidates)
+    book.document.correction = CORRECTION.format(count=counted, tests=max(0, len(rows) - 1))
+    book.save()
+    return found
+
+
+def _percent(limits: Interval | None) -> list[float] | None:
+    return None if limits is None else [100 * value for value in limits]
+
+
+def finish(training: Training, book: Book, target: Target, options: SearchOptions, budget: Budget) -> None:
+    """Tune, export and verify the winner; where the gate refuses its INT8 the next fastest takes its place, and it is said.
+
+    Raises:
+        OctcError: E405 the gate refused all of them, and what tuning, export and verification raise.
+    """
+    choice = choose_winner(book, training.job.run_dir, options.margin)
+    errors: list[OctcError] = []
+    for name in choice.order:
+        candidate = book.measured(name).candidate
+        run = find_run(training.job.run_dir, next(one.run for one in book.document.finalists if one.name == name))
+        try:
+            folder = _export(training, book, candidate, _tuned(training, candidate, run), options)
+        except OctcError as error:
+            if error.code != "OCT-E405":
+                raise
+            errors.append(error)
+            line = f"{name}: refused by the gate of its export ({error.message})"
+            book.document.refused += [] if line in book.document.refused else [line]
+            training.job.reporter.say(f"! {line}")
+            continue
+        _write_winner(training, book, candidate, run, folder, target, options, budget)
+        return
+    raise errors[0]
+
+
+def _tuned(training: Training, candidate: Candidate, run: Run) -> Run:
+    """The run with its quantisation-aware stage, as `octc train student --resume RUN --qat --allow-change` makes it."""
+    if candidate.precision != "int8" or ((run.path / "qat" / META).is_file() and run.read().get("status") == "done"):
+        return run
+    job = training.job
+    begun = bool((run.read().get("request") or {}).get("qat"))  # this tuning was begun before, and goes on as it is
+    origins = {"qat": "argument", "allow_change": "argument", "resume": "argument"}
+    mine = new_job(job.run_dir, job.data, job.reporter, origins=origins)
+    asked = training.asked.options
+    options = StudentOptions(
+        resume=str(run.path),
+        qat=True,
+        allow_change=not begun,
+        device=asked.device,
+        fetch_weights=asked.fetch_weights,
+        any_teacher=bool(getattr(asked, "any_teacher", False)),
+    )
+    job.reporter.say(f"tuning {candidate.name} ({run.id}) for INT8")
+    (request,) = make_requests(mine, "student", options)
+    run_training(mine, request)
+    return run
+
+
+def _export(training: Training, book: Book, candidate: Candidate, run: Run, options: SearchOptions) -> Path:
+    """The artifact of a run, and an FP32 one of it and of its teacher to compare with; those that are there are left."""
+    name = str(book.measured(candidate.name).chosen)
+    folder = run.artifacts / f"{name}-{candidate.precision}"
+    how, reporter = ExportOptions(data=training.job.data), training.job.reporter
+    gate = ParityOptions(margin=options.margin)
+    for one, pair in ((run, (name, candidate.precision)), (run, REFERENCE), *((t, REFERENCE) for t in _teacher(training))):
+        if (one.artifacts / "-".join(pair) / MANIFEST).is_file():
+            continue
+        judged = gate if pair[1] == "int8" else None
+        found = export_run(one, plan_export(one, [pair[0]], pair[1], how), how, judged, reporter=reporter)
+        if (failure := found.failure) is not None:
+            raise failure
+    return folder
+
+
+def _teacher(training: Training) -> list[Run]:
+    """The run of the teacher, where it is one."""
+    name = training.asked.teacher
+    return [find_run(training.job.run_dir, name)] if name is not None and (Path(name) / "run.json").is_file() else []
+
+
+def _write_winner(
+    training: Training,
+    book: Book,
+    candidate: Candidate,
+    run: Run,
+    folder: Path,
+    target: Target,
+    options: SearchOptions,
+    budget: Budget,
+) -> None:
+    """Measure the file itself, look at the test set once, and write down the winner with its recipe."""
+    found = Found(folder, read_artifact(folder))
+    timing = timing_of(found, target)
+    recipe = book.folder / RECIPE
+    write_json(recipe, run.read()["recipe"])
+    trial = next(one for one in book.document.finalists if one.name == candidate.name)
+    within = None
+    if timing.ms is not None and timing.ms_ci95 is not None:
+        low, high = timing.ms_ci95
+        cost = Cost(candidate.name, timing.ms, low, high, timing.bytes, 0, timing.mj)
+        why = over_budget(cost, budget)
+        within = not why
+        if why:
+            book.note(f"the trained winner is over the budget: {why}")
+    book.document.winner = Winner(
+        name=candidate.name,
+        run=run.id,
+        artifact=str(folder),
+        target=found.artifact.target,
+        precision=candidate.precision,
+        recipe=str(recipe),
+        ms=timing.ms,
+        ms_ci95=timing.ms_ci95,
+        bytes=timing.bytes,
+        validation_accuracy=trial.accuracy,
+        test=None,
+        within_budget=within,
+    )
+    book.document.commands = commands(training, book, candidate, found.artifact.target, options)
+    book.save()
+    book.document.winner.test = _tested(training, folder, options)
+    book.save()
+
+
+def _tested(training: Training, folder: Path, options: SearchOptions) -> dict[str, Any] | None:
+    """What `octc verify` says on test, planned; where it said so before, that (the set is looked at once)."""
+    if not (folder / VERDICT).is_file():
+        found = verify_artifact(
+            folder,
+            data=training.job.data,
+            gate=ParityOptions(margin=options.margin, class_margin=class_margin(options.margin)),
+            run_dir=training.job.run_dir,
+            reporter=training.job.reporter,
+        )
+        found.write()
+    document: Mapping[str, Any] | None = read_json(folder / VERDICT).get("test")
+    return None if document is None else facts_of_test(document)
+
+
+def class_margin(margin: float) -> float:
+    """Of each class's sensitivity on test, percentage points: as wide beside `margin` as `octc verify` has it."""
+    usual = ParityOptions()
+    return min(99.0, max(usual.class_margin, usual.class_margin / usual.margin * margin))
+
+
+def facts_of_test(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Word, images, accuracies and the interval of each claim of a verdict."""
+    claims = []
+    for one in (document, *document.get("claims", ())):  # the document is its first claim, with the others in it
+        known = one.get("accuracy") or {}
+        accuracy = {name: known.get(name) for name in ("reference", "candidate", "difference_pp", "deciding")}
+        claims.append({"against": one.get("against"), "word": (one.get("verdict") or {}).get("word"), "accuracy": accuracy})
+    return {"word": document["verdict"]["word"], "exploratory": document["verdict"]["exploratory"], "claims": claims}
+
+
+def commands(training: Training, book: Book, candidate: Candidate, target: str, options: SearchOptions) -> list[str]:
+    """The three commands that make the winner again: the last run with its tuning, the file, the verdict."""
+    asked = training.asked
+    where = f" --data {shlex.quote(training.job.data)}" if training.job.data else ""
+    rest = " --any-teacher" if options.any_teacher else ""
+    rest += " --fetch-weights" if options.fetch_weights else ""
+    rest += "" if candidate.precision == "int8" else " --no-qat"
+    rest += "" if options.device == "auto" else f" --device {options.device}"
+    recipe = shlex.quote(str(book.folder / RECIPE))
+    gate = f" --margin {options.margin:g}" if candidate.precision == "int8" else ""
+    train = f"octc train student --dataset {asked.dataset}{where} --recipe {recipe} --teacher {asked.teacher}"
+    return [
+        f"{train} --seed {options.seed}{rest}",
+        f"octc export --target {target} --{candidate.precision}{gate}",
+        f"octc verify --margin {options.margin:g} --class-margin {class_margin(options.margin):g}",
+    ]

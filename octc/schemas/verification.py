@@ -1,0 +1,105 @@
+"""What a verification and an evaluation are requested to do: arguments of the library and options of the commands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from octc.core.options import check_choices, option
+from octc.imaging.preprocess import VIEWS
+from octc.stats.test_plan import ParityOptions
+
+SPELLED = {"val": "select"}  # as it is typed -> as documents spell it
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """How to verify.
+
+    Attributes:
+        options: margins, claim, level, resamples.
+        set_name: "test", or "select" ("val") for the validation set.
+        against: "fp32", "teacher", or None: FP32 first, then the teacher where it is here.
+        tta: views whose claims stand beside the headline, which stays without: "none", "hflip" or "5".
+        require_set: whether images that are not here are an error.
+        subgroups: a table of `read_groups`; robustness: whether the pictures are made worse too.
+        layers: whether what every layer makes of the golden images is recorded, for a fleet.
+        fleet: a folder of documents of other machines, which are put beside each other; nothing is run.
+        emulate: processors under which the golden images are replayed; emulate_root: programs of another processor.
+        reference: folder of the FP32 artifact to compare with; None: that of the same run.
+        stated: names of the options that were given (None: all of them); the others are those of a plan that is locked already.
+
+    Raises:
+        OctcError: E104 an unknown set, reference or number of views.
+    """
+
+    options: ParityOptions = field(default_factory=ParityOptions)
+    set_name: str = option(
+        "test",
+        names=("--set",),
+        choices=("test", *SPELLED, *SPELLED.values()),
+        shown="test, or val (the validation set of the run)",
+    )
+    against: str | None = option(
+        None, choices=("fp32", "teacher"), shown="fp32 or teacher; without: fp32, and if that holds the teacher, if it is here"
+    )
+    tta: str = option(
+        "none",
+        choices=tuple(VIEWS),
+        shown="none, hflip or 5 views: a second row beside the headline, which stays without (exit code too)",
+    )
+    threads: int | None = option(None, shown="Threads of the engine (physical cores)")
+    require_set: bool = option(False, names=("--require-set",), shown="Fail where the images are not on this machine")
+    subgroups: Path | None = option(
+        None, metavar="FILE", shown="CSV: path, sha256 or patient, and columns whose values are compared apart"
+    )
+    robustness: bool = option(
+        False,
+        names=("--robustness",),
+        shown="Also on pictures made worse: noise, speckle, brightness, blur, JPEG, resizing",
+    )
+    layers: bool = option(
+        False, names=("--layers",), shown="Also record what every layer makes of the golden images, for --fleet"
+    )
+    fleet: Path | None = option(
+        None, metavar="DIR", shown="Documents (verify.json, or what --json printed) of one artifact from many machines"
+    )
+    emulate: str | None = option(
+        None, metavar="NAMES", shown="Golden images under emulated processors: aarch64, neoverse-n1, x86-64-v3 ... (qemu-user)"
+    )
+    emulate_root: Path | None = option(None, metavar="DIR", shown="Root with Python and octc for --emulate aarch64")
+    reference: Path | None = None
+    stated: frozenset[str] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "set_name", SPELLED.get(self.set_name, self.set_name))
+        check_choices(self)
+
+    @property
+    def rows(self) -> dict[str, tuple[str, ...]]:
+        """Names and views of the rows: the headline "none", and the one with test-time augmentation if requested."""
+        return {name: VIEWS[name] for name in dict.fromkeys(("none", self.tta))}
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """What is evaluated, and how.
+
+    Attributes:
+        split: "select" (the validation set), "test" or, of folds, "official".
+        tta: views that are averaged: "none", "hflip" or "5"; average: their "probabilities", or their "logits" (as KD-OCT).
+        maps: draw where the network looks (Grad-CAM) on this many images, wrong ones first.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+    """
+
+    split: str = option(
+        "select", choices=("select", "test", "official"), shown="Part (official: of folds); reading test is logged"
+    )
+    tta: str = option("none", choices=tuple(VIEWS), shown="Views that are averaged")
+    average: str = option(
+        "probabilities", choices=("probabilities", "logits"), shown="What is averaged over views; logits: as KD-OCT"
+    )
+    maps: int = option(
+        0, within=(0, 256), shown="Draw where the network looks (Grad-CAM) on this many images, wrong ones first"
+    )
+    device: str = option("auto", shown="auto, cpu, cuda or cuda:N")

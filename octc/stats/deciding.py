@@ -1,0 +1,131 @@
+"""The rules of an artifact applied to probabilities: label, set, whether to refer and why. No fitting, no scipy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from octc.core.errors import OctcError
+from octc.stats.decision_rules import Decision
+
+Int64 = npt.NDArray[np.int64]
+KEY = "decision"  # of the details of a manifest: rules by unit
+UNITS = ("image", "eye")
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What rules make of the probabilities of one image.
+
+    Attributes:
+        label: class that is answered. flagged: classes whose operating point is reached; None where none has one.
+        members: classes of the prediction set, likeliest first; None where there is no rule for sets.
+        refer: whether a person is to decide; why: for which reasons.
+    """
+
+    label: int
+    flagged: tuple[int, ...] | None
+    members: tuple[int, ...] | None
+    refer: bool
+    why: tuple[str, ...]
+
+
+def stated_decision(details: Mapping[str, Any], classes: Sequence[str], unit: str = "image") -> Decision | None:
+    """The rules of a manifest for images (a B-scan is one), or for eyes; None where it has none.
+
+    Raises:
+        OctcError: E502 it has some that cannot be.
+    """
+    value = details.get(KEY)
+    if value is None:
+        return None
+    try:
+        rules = msgspec.convert(value, dict[Literal["image", "eye"], Decision])
+        found = rules.get(unit)  # type: ignore[call-overload]
+        if found is not None:
+            _check(found, classes)
+    except (ValueError, msgspec.ValidationError) as error:
+        text = f"decision rules in the manifest are not valid: {error}"
+        raise OctcError("OCT-E502", text, hint="do not use this artifact", place="artifact.json") from error
+    return found  # type: ignore[no-any-return]
+
+
+def decision_json(decision: Decision) -> dict[str, Any]:
+    """As a manifest keeps it."""
+    found: dict[str, Any] = msgspec.to_builtins(decision)
+    return found
+
+
+def _check(found: Decision, classes: Sequence[str]) -> None:
+    count = len(classes)
+    if found.sets is not None and len(found.sets.limits) != count:
+        raise ValueError(f"{len(found.sets.limits)} limits for {count} classes")
+    if found.sets is not None:
+        known, own = (len(found.sets.images), len(found.sets.patients)), count if found.sets.by == "class" else 1
+        if known != (own, own):
+            raise ValueError(f"numbers of {known[0]} and {known[1]} classes, {own} are needed")
+    names = [point.name for point in found.points]
+    if len(set(names)) != len(names) or not set(names) <= set(classes):
+        raise ValueError(f"operating points of {', '.join(names)[:200]}")
+    if names and len(names) >= count:
+        raise ValueError("a class without an operating point must be left")
+    if found.costs is not None:
+        table = np.asarray(found.costs.costs, np.float64)
+        if table.shape not in ((count, count), (count, count + 1)) or not np.isfinite(table).all() or (table < 0).any():
+            raise ValueError("costs that are no table of the classes")
+        if names:
+            raise ValueError("costs and operating points at once")
+
+
+def decide(probabilities: npt.ArrayLike, rules: Decision, classes: Sequence[str]) -> Decided:
+    """Apply rules to the probabilities of one image, float64 [K]."""
+    values = np.asarray(probabilities, np.float64)
+    why: list[str] = []
+    label, flagged = _label(values, rules, classes, why)
+    members = None
+    if rules.sets is not None:
+        from octc.stats.conformal import sets_of
+
+        inside = sets_of(values[None], rules.sets)[0]
+        members = tuple(int(k) for k in np.argsort(-values, kind="stable") if inside[k])
+        if len(members) != 1:
+            why.append(f"the set has {len(members)} classes")
+    if rules.refer is not None and values.max() < rules.refer.confidence:
+        why.append(f"confidence below {rules.refer.confidence:.3f}")
+    return Decided(label, flagged, members, bool(why), tuple(why))
+
+
+def labels_of(probabilities: npt.ArrayLike, rules: Decision, classes: Sequence[str]) -> Int64:
+    """The class that rules answer to each image [n], of probabilities [n, K]."""
+    return np.array([_label(row, rules, classes, [])[0] for row in np.asarray(probabilities, np.float64)], np.int64)
+
+
+def actions_of(probabilities: npt.ArrayLike, costs: Sequence[Sequence[float]]) -> Int64:
+    """The action of the lowest expected cost for each image [n]; K of K + 1 is to refer. The first of equals."""
+    found: Int64 = (np.atleast_2d(np.asarray(probabilities, np.float64)) @ np.asarray(costs, np.float64)).argmin(axis=1)
+    return found
+
+
+def _label(
+    values: npt.NDArray[np.float64], rules: Decision, classes: Sequence[str], why: list[str]
+) -> tuple[int, tuple[int, ...] | None]:
+    """The class that is answered: of the points that are reached the one furthest beyond its own, else the likeliest rest."""
+    if rules.costs is not None:
+        action = int(actions_of(values[None], rules.costs.costs)[0])
+        if action < len(classes):
+            return action, None
+        why.append("to refer costs least")
+        return int(values.argmax()), None
+    if not rules.points:
+        return int(values.argmax()), None
+    at = {classes.index(point.name): point.threshold for point in rules.points}
+    flagged = tuple(k for k in sorted(at) if values[k] >= at[k])
+    if flagged:
+        return max(flagged, key=lambda k: float(values[k] / max(at[k], 1e-12))), flagged
+    rest = [k for k in range(len(classes)) if k not in at]
+    return max(rest, key=lambda k: float(values[k])), flagged

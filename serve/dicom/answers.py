@@ -1,0 +1,68 @@
+"""Records of B-scans and eyes, gathered by the file that they are of: what a report is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from octc.core.files import sha256_file
+from octc.runtimes.predict import Record
+from octc.store.artifacts import MANIFEST, Artifact
+from octc.volumes.volume import Volume
+
+
+@dataclass(frozen=True)
+class Answering:
+    """The artifact that answers.
+
+    Attributes:
+        digest: SHA-256 of its manifest, which lists the checksums of all its files. engine: that ran it, with its version.
+        views: that are averaged, a key of `octc.imaging.preprocess.VIEWS`.
+    """
+
+    artifact: Artifact
+    digest: str
+    engine: str
+    views: str = "none"
+
+    @staticmethod
+    def of(folder: Path, artifact: Artifact, engine: str, views: str = "none") -> Answering:
+        return Answering(artifact, sha256_file(folder / MANIFEST), engine, views)
+
+
+@dataclass(frozen=True)
+class EyeAnswer:
+    """An eye: its volume, the records of its B-scans, and the record of its answer."""
+
+    volume: Volume
+    scans: tuple[Record, ...]
+    record: Record
+
+    @property
+    def used(self) -> tuple[int, ...]:
+        """The B-scans that the answer rests on."""
+        return tuple(one.scan.index for one in self.scans if one.scan and one.probabilities is not None and not one.unlike)
+
+
+def gathered(records: Iterable[Record]) -> Iterator[tuple[Record, tuple[EyeAnswer, ...]]]:
+    """The same records; with the last one of a file the answers for all its eyes, else ().
+
+    Args:
+        records: of `octc.runtimes.scans.with_eyes`.
+    """
+    scans: list[Record] = []
+    eyes: list[EyeAnswer] = []
+    for record in records:
+        if record.scan is not None:
+            scans.append(record)
+        if record.eye is None or not scans:
+            yield record, ()
+            continue
+        volume = scans[0].scan.volume if scans[0].scan else None
+        assert volume is not None
+        eyes.append(EyeAnswer(volume, tuple(scans), record))
+        scans = []
+        whole = volume.part == volume.parts - 1
+        yield record, tuple(eyes) if whole else ()
+        eyes = [] if whole else eyes

@@ -1,0 +1,207 @@
+"""Where reports go: a PACS by C-STORE or STOW-RS, or a folder. What fails for now is told from what fails for ever."""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from octc.core.errors import OctcError
+from octc.core.files import write_bytes
+from octc.core.optional import need
+from octc.imaging.decode import muted
+from octc.serve.dicom.provider import checked_title
+
+TOKEN = "OCTC_STOW_TOKEN"
+SECONDS = 60
+DUPLICATE = 0x0111  # PS3.7 C.5.1: the peer has an object of this UID, and it is the same one
+# PS3.4 B.2.3 and PS3.7: what a repetition will not change
+FOR_EVER = (
+    0x0105,
+    0x0106,
+    0x0117,
+    0x0118,
+    0x0122,
+    0x0124,
+    0x0210,
+    0x0211,
+    0x0212,
+    *range(0xA900, 0xAA00),
+    *range(0xC000, 0xD000),
+)
+DEFINITE_HTTP = (400, 401, 403, 404, 405, 406, 413, 415)
+
+
+class NotSent(Exception):
+    """Why an object did not arrive. final: another attempt will not change it."""
+
+    def __init__(self, reason: str, final: bool = False) -> None:
+        super().__init__(reason)
+        self.reason, self.final = reason, final
+
+
+Send = Callable[[Sequence[Path]], None]  # raises NotSent unless all have arrived
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """How this side shows who it is.
+
+    Attributes:
+        title: its AE title. tls: for `tls:` destinations. ca: PEM file for https; None: the system's.
+        token: a bearer's word, or "user:password".
+    """
+
+    title: str = "OCTC"
+    tls: ssl.SSLContext | None = None
+    ca: str | None = None
+    token: str | None = None
+
+
+def destination(words: str, own: Credentials) -> Send:
+    """The sender for AET@HOST:PORT, tls:AET@HOST:PORT, http(s)://.../studies, or a folder.
+
+    Raises:
+        OctcError: E104 it is none of these, or a library for it is not installed (E901).
+    """
+    if re.match(r"https?://", words):
+        need("requests")
+        if words.startswith("http://") and own.token and not re.match(r"http://(localhost|127\.|\[::1\])", words):
+            text = "a token is never sent without TLS to another machine"
+            raise OctcError("OCT-E104", text, hint="https://, or unset " + TOKEN, place="--report-to")
+        return lambda objects: _stow(words.rstrip("/"), objects, own)
+    found = re.fullmatch(r"(tls:)?([^@/]+)@(.+):(\d+)", words)
+    if found is None:
+        if "@" in words or not words:
+            hint = "AET@HOST:PORT, tls:AET@HOST:PORT, https://HOST/dicom-web/studies, or a folder"
+            raise OctcError("OCT-E104", f"{words!r} is no destination", hint=hint, place="--report-to")
+        return lambda objects: _file(Path(words), objects)
+    need("pynetdicom")
+    secure, title, host, port = found.groups()
+    if secure and own.tls is None:
+        raise OctcError("OCT-E104", "tls: needs certificates", hint="--tls-ca FILE", place="--report-to")
+    checked_title(title, "--report-to")
+    if not 0 < int(port) < 65536:
+        raise OctcError("OCT-E104", f"port {port}", hint="1 to 65535", place="--report-to")
+    tls = own.tls if secure else None
+    return lambda objects: _store(title, (host.strip("[]"), int(port)), objects, own.title, tls)
+
+
+def token_of(environ: Mapping[str, str] = os.environ) -> str | None:
+    return environ.get(TOKEN) or None
+
+
+def _file(folder: Path, objects: Sequence[Path]) -> None:
+    """Copies, each in one step, under the UID of the object."""
+    try:
+        for path in objects:
+            write_bytes(folder / f"{_uid(path)[0]}.dcm", path.read_bytes())
+    except OSError as error:
+        raise NotSent(f"{type(error).__name__}: {error.strerror}") from error
+    except OctcError as error:
+        raise NotSent(f"{error.code} {error.message}") from error
+
+
+def _uid(path: Path) -> tuple[str, str]:
+    from pydicom import dcmread
+
+    with muted():
+        found = dcmread(path, stop_before_pixels=True, specific_tags=["SOPInstanceUID", "SOPClassUID"])
+    return str(found.SOPInstanceUID), str(found.SOPClassUID)
+
+
+def _store(title: str, address: tuple[str, int], objects: Sequence[Path], own: str, tls: ssl.SSLContext | None) -> None:
+    """C-STORE of all objects in one association."""
+    from pynetdicom import AE
+    from pynetdicom.presentation import build_context
+
+    entity = AE(ae_title=own)
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = entity.connection_timeout = SECONDS
+    kinds = sorted({_uid(path)[1] for path in objects})
+    contexts = [build_context(kind, ["1.2.840.10008.1.2.1"]) for kind in kinds]
+    association = entity.associate(*address, contexts=contexts, ae_title=title, tls_args=(tls, address[0]) if tls else None)
+    if not association.is_established:
+        raise NotSent("association rejected" if association.is_rejected else "no association")
+    try:
+        accepted = {str(one.abstract_syntax) for one in association.accepted_contexts}
+        if missing := [kind for kind in kinds if kind not in accepted]:
+            raise NotSent(f"the peer does not take {', '.join(missing)}", final=True)
+        for path in objects:
+            status = association.send_c_store(path).get("Status")
+            _judge(None if status is None else int(status))
+    finally:
+        if association.is_established:
+            association.release()
+
+
+def _judge(status: int | None) -> None:
+    """Raises NotSent for a status of C-STORE that is neither success nor a warning (PS3.4 B.2.3)."""
+    if status is None:
+        raise NotSent("the connection broke")
+    if status in (0x0000, DUPLICATE, 0xB000, 0xB006, 0xB007):
+        return
+    raise NotSent(f"C-STORE status 0x{status:04X}", final=status in FOR_EVER)
+
+
+def _stow(url: str, objects: Sequence[Path], own: Credentials) -> None:
+    """One STOW-RS request with all objects (PS3.18 10.5)."""
+    import requests
+
+    mark = os.urandom(16).hex()
+    parts = [f"--{mark}\r\nContent-Type: application/dicom\r\n\r\n".encode() + path.read_bytes() + b"\r\n" for path in objects]
+    body = b"".join([*parts, f"--{mark}--\r\n".encode()])
+    headers = {
+        "Content-Type": f'multipart/related; type="application/dicom"; boundary={mark}',
+        "Accept": "application/dicom+json",
+    }
+    user, colon, password = (own.token or "").partition(":")
+    basic = (user, password) if colon else None
+    if own.token and basic is None:
+        headers["Authorization"] = f"Bearer {own.token}"
+    try:
+        answer = requests.post(
+            url, data=body, headers=headers, auth=basic, timeout=SECONDS, allow_redirects=False, verify=own.ca or True
+        )
+    except requests.RequestException as error:
+        raise NotSent(f"STOW: {type(error).__name__}") from error
+    _judge_stow(answer.status_code, answer.content, {_uid(path)[0] for path in objects})
+
+
+def _judge_stow(code: int, content: bytes, sent: set[str]) -> None:
+    """Raises NotSent unless the answer of STOW-RS names every object as stored, or as stored before."""
+    stored, failed = _named(content)
+    left = sent - stored - {uid for uid, reason in failed.items() if reason == DUPLICATE}
+    if code in (200, 202, 409) and not left:
+        return
+    if left and (reasons := [failed[uid] for uid in sorted(left) if uid in failed]):
+        final = all(reason in FOR_EVER for reason in reasons)
+        raise NotSent(f"STOW: HTTP {code}, failure reason 0x{reasons[0]:04X}", final=final)
+    raise NotSent(f"STOW: HTTP {code}", final=code in DEFINITE_HTTP)
+
+
+def _named(content: bytes) -> tuple[set[str], dict[str, int]]:
+    """UIDs that an answer names as stored, and those that failed with the reason (PS3.18 annex I, JSON)."""
+    from octc.core.files import parse_json
+
+    try:
+        found = parse_json(content, 1 << 20)
+    except ValueError:
+        return set(), {}
+    found = found if isinstance(found, dict) else {}
+
+    def values(tag: str) -> list[dict[str, Any]]:
+        items = found.get(tag, {}).get("Value") if isinstance(found.get(tag), dict) else None
+        return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+
+    def value(item: dict[str, Any], tag: str) -> Any:
+        inner = item.get(tag, {})
+        inner = inner.get("Value") if isinstance(inner, dict) else None
+        return inner[0] if isinstance(inner, list) and inner else None
+
+    stored = {str(value(item, "00081155")) for item in values("00081199")}
+    failed = {str(value(item, "00081155")): value(item, "00081197") for item in values("00081198")}
+    return stored, {uid: int(reason) for uid, reason in failed.items() if isinstance(reason, int)}

@@ -1,0 +1,321 @@
+"""From volumes to reports: what comes in is queued, answered by one thread, and sent by another; each survives a kill."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import shutil
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from octc.core.errors import OctcError
+from octc.core.optional import need
+from octc.core.progress import Reporter
+from octc.runtimes.predict import Engine, Record, Unread, classify
+from octc.runtimes.scans import Reading, aggregation_of, opened, with_eyes
+from octc.schemas.requests import GatewayOptions
+from octc.serve.dicom.answers import Answering, EyeAnswer, gathered
+from octc.serve.dicom.destinations import Credentials, NotSent, Send, destination, token_of
+from octc.serve.dicom.provider import Door, Peer, Provider, checked_title
+from octc.serve.dicom.secondary_capture import heat_map
+from octc.serve.dicom.spool import MOST_TRIES, Spool, Waiting, key_of
+from octc.serve.dicom.structured_report import source_of, structured_report
+from octc.serve.watch import Watch
+from octc.volumes.formats import read_volumes
+from octc.volumes.writing import save
+
+LOG = logging.getLogger("octc.serve")
+MACHINE = ("OCT-E221", "OCT-E901")  # of exit code 4, but of the file: no decoder for it is there
+LONGEST = 600.0  # seconds between two attempts to send
+PAUSE = 30.0  # seconds after the machine failed (a full disk, no memory)
+LOOK = 0.5  # seconds between two looks into a watched folder
+
+
+def ignore_records(_records: Sequence[Record]) -> None:
+    """No monitor."""
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """What answers. engine: of the artifact; may be called from another thread than the one that opened it. watch: is shown
+    the records of an object."""
+
+    answering: Answering
+    engine: Engine
+    watch: Callable[[Sequence[Record]], None] = ignore_records
+
+
+Current = Callable[[], AbstractContextManager[Answerer]]  # what answers now; it stays open until the context ends
+
+
+def answers_for(path: Path, answerer: Answerer) -> tuple[EyeAnswer, ...]:
+    """The answers for all eyes of a DICOM object.
+
+    Raises:
+        OctcError: what is wrong with the object, or with the machine.
+    """
+    artifact = answerer.answering.artifact
+    inputs = opened([path], Reading())
+    if isinstance(inputs[0], Unread):
+        raise inputs[0].error
+    records = list(with_eyes(classify(answerer.engine, artifact, inputs), artifact, aggregation_of(artifact)))
+    answerer.watch(records)
+    eyes = [found for _, found in gathered(records) if found]
+    if not eyes:
+        raise OctcError("OCT-E227", "no B-scans in the object", hint="send the OPT object", place=path.name)
+    return eyes[-1]
+
+
+class Gateway:
+    """Threads that take, answer and send; a context manager. Whatever ends the process, a volume is answered once.
+
+    Attributes:
+        port: of the provider, None without one.
+    """
+
+    def __init__(
+        self, spool: Spool, current: Current, send: Send, *, retry: float = 72 * 3600, maps: bool = False,
+        door: Door | None = None, watch: Path | None = None,
+    ) -> None:  # fmt: skip
+        self._spool, self._current, self._send, self._retry, self._maps = spool, current, send, retry, maps
+        self._stop = threading.Event()
+        self._watch = None if watch is None else Watch(watch, self._take)
+        loops = [("octc-answer", self._answer_all), ("octc-send", self._send_all)]
+        if self._watch is not None:
+            loops.append(("octc-watch", self._look))
+        self._threads = [threading.Thread(target=self._loop, args=(one,), name=name, daemon=True) for name, one in loops]
+        self._provider = None if door is None else Provider(door, spool)
+        self.port = None if self._provider is None else self._provider.port
+        for thread in self._threads:
+            thread.start()
+
+    def __enter__(self) -> Gateway:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take nothing more, finish the volume and the answer that are under way; what waits stays in the queue."""
+        if self._provider is not None:
+            self._provider.close()
+        self._stop.set()
+        self._spool.arrived.set()
+        self._spool.answered.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _loop(self, work: Callable[[], float]) -> None:
+        """Repeat work, which returns how long to wait at most; a fault of this program does not end the service."""
+        while not self._stop.is_set():
+            try:
+                pause = work()
+            except Exception as error:
+                LOG.error("gateway: %s in %s", type(error).__name__, work.__name__)
+                self._spool.audit("fault", where=work.__name__, what=type(error).__name__)
+                pause = PAUSE
+            self._stop.wait(pause)
+
+    def _answer_all(self) -> float:
+        self._spool.arrived.clear()
+        for key in self._spool.queued():
+            if self._stop.is_set():
+                return 0
+            if not self._answered(key):
+                return PAUSE
+        if not self._stop.is_set():
+            self._spool.arrived.wait(PAUSE)
+        return 0
+
+    def _answered(self, key: str) -> bool:
+        """Answer one source; False where the machine failed and it has to wait."""
+        if self._spool.begin(key) > MOST_TRIES:
+            self._spool.give_up(key, "OCT-E999", f"the service ended {MOST_TRIES} times while it answered this")
+            return True
+        try:
+            self._write_answer(key)
+        except OctcError as error:
+            if error.exit_code == 4 and error.code not in MACHINE:
+                self._spool.audit("waits", key, code=error.code)
+                return False
+            self._spool.give_up(key, error.code, error.message)
+        except Exception as error:  # a library's exceptions may quote values of the object, and those identify people
+            LOG.error("gateway: %s while a volume was answered", type(error).__name__)
+            self._spool.give_up(key, "OCT-E999", f"internal error: {type(error).__name__}")
+        return True
+
+    def _write_answer(self, key: str) -> None:
+        path, written = self._spool.source(key), datetime.now()
+        source = source_of(path)
+        if source.get("ConcatenationUID") and int(source.get("InConcatenationTotalNumber") or 2) > 1:
+            text = "a part of a concatenation: this IOD has none (PS3.3 C.8.17.16.3), and a part is no volume"
+            raise OctcError("OCT-E228", text, hint="send the volume as one object")
+        with self._current() as now:
+            eyes = answers_for(path, now)
+            report = structured_report(eyes, now.answering, written)
+            maps = [heat_map(eye, now.answering, now.engine, written) for eye in eyes] if self._maps else []
+        labelled, uid = sum(eye.record.label is not None for eye in eyes), str(report.SOPInstanceUID)
+        with self._spool.answering(key, report=uid, eyes=len(eyes), labelled=labelled) as folder:
+            save(report, folder / "report.dcm")
+            for number, one in enumerate(maps):
+                if one is not None:
+                    save(one, folder / f"map-{number}.dcm")
+
+    def _send_all(self) -> float:
+        self._spool.answered.clear()
+        soonest = PAUSE
+        for one in self._spool.waiting():
+            if self._stop.is_set():
+                return 0
+            if one.due > time.time():
+                soonest = min(soonest, one.due - time.time())
+                continue
+            soonest = min(soonest, self._attempt(one))
+        if not self._stop.is_set():
+            self._spool.answered.wait(max(0.05, soonest))
+        return 0
+
+    def _attempt(self, one: Waiting) -> float:
+        """Send an answer; the seconds until it may be tried again."""
+        try:
+            self._deliver(one)
+        except NotSent as error:
+            pause = min(LONGEST, 2.0**one.attempts)
+            if error.final or (one.since and time.time() - one.since > self._retry):
+                self._spool.give_up(one.key, "OCT-E920", error.reason)
+            else:
+                self._spool.failed(one, time.time() + pause, error.reason)
+            return pause
+        self._spool.sent(one)
+        return PAUSE
+
+    def _deliver(self, one: Waiting) -> None:
+        try:
+            self._send(one.objects)
+        except NotSent:
+            raise
+        except Exception as error:  # a library's own, or the network switched off: the report stays, and is tried again
+            raise NotSent(type(error).__name__) from error
+
+    def _look(self) -> float:
+        if self._watch is not None:
+            self._watch.look(time.monotonic())
+        return LOOK
+
+    def _take(self, path: Path) -> None:
+        """A file of the watched folder, copied into the queue."""
+        read_volumes(path)  # refused here, where whoever dropped it sees why
+        source = source_of(path)
+        copy = self._spool.incoming / f"watched-{path.stat().st_ino}"
+        shutil.copyfile(path, copy)
+        self._spool.receive(copy, key_of(str(source.SOPInstanceUID)), peer="folder")
+
+
+@contextmanager
+def open_gateway(
+    current: Current, options: GatewayOptions, reporter: Reporter, environ: Mapping[str, str] = os.environ
+) -> Iterator[Gateway]:
+    """Check the options, open the queue and the doors; at the end of the context both are closed.
+
+    Raises:
+        OctcError: E104 options that do not fit each other, E906 an
+            address or port that is taken, E108 another process has the queue, E901 the extra is not installed.
+    """
+    need("highdicom")
+    if options.spool is None or options.report_to is None:
+        text = "a queue and a destination are needed"
+        raise OctcError("OCT-E104", text, hint="--spool DIR --report-to AET@HOST:PORT", place="--dicom")
+    title, door = "OCTC", None
+    client = _client_tls(options)
+    if options.dicom is not None:
+        need("pynetdicom")
+        door = _door(options, reporter)
+        title = door.title
+    send = destination(options.report_to, Credentials(title, client, options.dicom_ca, token_of(environ)))
+    watch = None
+    if options.watch is not None:
+        watch = Path(options.watch)
+        if not watch.is_dir():
+            raise OctcError("OCT-E104", f"{watch} is no folder", hint=f"mkdir {watch}", place="--watch")
+    with (
+        Spool(Path(options.spool), keep=options.keep) as spool,
+        Gateway(
+            spool, current, send, retry=options.retry_hours * 3600, maps=options.heat_map, door=door, watch=watch
+        ) as gateway,
+    ):
+        if door is not None:
+            reporter.say(f"DICOM: {door.title} at {door.host}, port {gateway.port}{' (TLS)' if door.tls else ''}")
+        if watch is not None:
+            reporter.say(f"watching {watch}")
+        reporter.say(f"reports go to {options.report_to}; queue, dead letters and audit log: {options.spool}")
+        yield gateway
+
+
+def _door(options: GatewayOptions, reporter: Reporter) -> Door:
+    title, _, place = (options.dicom or "").partition("@")
+    host, _, port = place.rpartition(":")
+    host = host.strip("[]") or "127.0.0.1"
+    if not port.isdigit() or int(port) > 65535:
+        raise OctcError("OCT-E104", f"{options.dicom!r} names no port", hint="--dicom OCTC@11112", place="--dicom")
+    peers = tuple(Peer.of(word.strip()) for word in (options.peers or "").split(",") if word.strip())
+    local = host == "localhost" or _is_loopback(host)
+    if not local and not peers:
+        text = f"{host} can be reached from other machines, and no peer is named"
+        raise OctcError("OCT-E104", text, hint="--peers AET@ADDRESS,...", place="--peers")
+    tls = _server_tls(options)
+    if not local and (tls is None or options.dicom_ca is None):
+        reporter.say(
+            "  ! an AE title is no password: whoever reaches this port can use one that is named, and without TLS read along: "
+            "--dicom-cert FILE --dicom-key FILE --dicom-ca FILE"
+        )
+    return Door(
+        checked_title(title, "--dicom"), host, int(port), peers, options.associations, options.max_object << 20,
+        options.max_queued << 30, tls, options.keep,
+    )  # fmt: skip
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _server_tls(options: GatewayOptions) -> ssl.SSLContext | None:
+    """TLS of the provider; with a CA file peers have to show a certificate of it. E104 for files that do not fit."""
+    if options.dicom_cert is None and options.dicom_key is None:
+        return None
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _load(made, options)
+    if options.dicom_ca is not None:
+        made.verify_mode = ssl.CERT_REQUIRED
+    return made
+
+
+def _client_tls(options: GatewayOptions) -> ssl.SSLContext | None:
+    """TLS towards a peer of C-STORE, whose certificate is checked against the CA file."""
+    if options.dicom_ca is None:
+        return None
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    _load(made, options)
+    return made
+
+
+def _load(context: Any, options: GatewayOptions) -> None:
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        if options.dicom_ca is not None:
+            context.load_verify_locations(options.dicom_ca)
+        if options.dicom_cert is not None or options.dicom_key is not None:
+            context.load_cert_chain(options.dicom_cert or "", options.dicom_key)
+    except (OSError, ssl.SSLError) as error:
+        text = f"certificate, key or CA file cannot be used: {type(error).__name__}"
+        raise OctcError("OCT-E104", text, hint="three PEM files, the key without a password", place="--dicom-cert") from error

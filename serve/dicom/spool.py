@@ -1,0 +1,268 @@
+"""A durable queue on disk: a volume is in exactly one state, a state is a place, and a step is one rename.
+
+    incoming/            being received, nobody was told that it is here; emptied when the queue is opened
+    queue/KEY.dcm        received, and its sender knows; KEY.tries beside it: how often answering it was begun
+    outbox/KEY/          answered: the objects to send, and state.json with the attempts
+    done/KE/KEY.json     sent; kept, so that the same volume is not answered twice
+    dead/KEY/            given up: reason.json, and what there was (source.dcm, or the objects)
+    kept/KEY.dcm         sources that are answered, where they are kept for good
+    audit.jsonl          a line for every step; no identity
+
+KEY is a digest of the SOP instance UID, which identifies nobody. Every file is on the disk (fsync) before it gets its name, and
+the name before anybody is told. What a killed process leaves is in one of the places above, or half-written in `incoming`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import IO, Any
+
+from octc.core.errors import OctcError
+from octc.core.files import publishing, read_json, remove_leftovers, sha256_bytes, sync_folder, write_json
+
+STATES = ("incoming", "queue", "outbox", "done", "dead", "kept")
+SOURCE, REASON, STATE = "source.dcm", "reason.json", "state.json"
+MOST_TRIES = 25  # times that answering a volume is begun: one that ends the process must not do so for ever
+
+
+def key_of(uid: str) -> str:
+    """The name of a source in the queue: a digest of its SOP instance UID."""
+    return sha256_bytes(f"octc spool\x1f{uid}".encode())[:32]
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Objects to send. attempts: failed ones so far; since: of the first, seconds since 1970; due: when to try again."""
+
+    key: str
+    objects: tuple[Path, ...]
+    attempts: int = 0
+    since: float = 0.0
+    due: float = 0.0
+
+
+class Spool:
+    """The queue of a folder, for one process; a context manager.
+
+    Attributes:
+        arrived, answered: are set when there is something to answer, or to send.
+    """
+
+    def __init__(self, folder: Path, *, keep: bool = False, clock: Callable[[], float] = time.time) -> None:
+        """Open it, and bring back what a killed process left. keep: sources stay for good when they are answered.
+
+        Raises:
+            OctcError: E108 another process has it.
+        """
+        self.folder, self._keep, self._clock = folder, keep, clock
+        self.arrived, self.answered = threading.Event(), threading.Event()
+        self._guard = threading.RLock()
+        for name in STATES:
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)  # volumes and reports hold identities
+        self._lock = (folder / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.close()
+            text = f"another process serves from {folder}"
+            raise OctcError("OCT-E108", text, hint="stop it, or name another folder: --spool DIR", place=str(folder)) from error
+        self._audit = self._opened_audit()
+        self._recover()
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._audit.close()
+        self._lock.close()
+
+    @property
+    def incoming(self) -> Path:
+        return self.folder / "incoming"
+
+    def _opened_audit(self) -> IO[bytes]:
+        stream = (self.folder / "audit.jsonl").open("a+b", buffering=0)
+        if stream.tell():
+            stream.seek(-1, os.SEEK_END)
+            if stream.read(1) != b"\n":  # a machine that lost its power in the middle of a line
+                stream.write(b"\n")
+        return stream
+
+    def audit(self, event: str, key: str = "", **facts: Any) -> None:
+        """A line of the audit log, on the disk when this returns. facts: numbers and words that identify no patient."""
+        moment = datetime.fromtimestamp(self._clock(), timezone.utc).isoformat(timespec="milliseconds")
+        line = json.dumps({"time": moment, "event": event, **({"key": key} if key else {}), **facts}) + "\n"
+        with self._guard:
+            self._audit.write(line.encode())
+            os.fsync(self._audit.fileno())
+
+    def _recover(self) -> None:
+        """Finish every step that was begun: a later place wins over an earlier one."""
+        shutil.rmtree(self.incoming)
+        self.incoming.mkdir()
+        for name in ("outbox", "dead", "done", "queue"):
+            remove_leftovers(self.folder / name)
+        for one in self._names("outbox"):
+            if self._done(one).is_file():
+                self._remove("outbox", one)
+        for one in self._names("dead"):
+            if (self.folder / "outbox" / one).is_dir() or self.source(one).is_file():
+                self._remove("dead", one)  # given up, or sent anew, when the process ended: it is tried again
+        for key in [path.stem for path in (self.folder / "queue").glob("*.dcm")]:
+            if self._done(key).is_file() or (self.folder / "outbox" / key).is_dir():
+                self._forget_source(key)
+        self.audit("opened", queue=len(self.queued()), outbox=len(self._names("outbox")))
+        self.arrived.set()
+        self.answered.set()
+
+    def _names(self, state: str) -> list[str]:
+        return sorted(path.name for path in (self.folder / state).iterdir() if not path.name.startswith("."))
+
+    def _done(self, key: str) -> Path:
+        return self.folder / "done" / key[:2] / f"{key}.json"
+
+    def state_of(self, key: str) -> str | None:
+        """Where a source is: "queue", "outbox", "done" or "dead"; None where it is not known."""
+        if self._done(key).is_file():
+            return "done"
+        if (self.folder / "outbox" / key).is_dir():
+            return "outbox"
+        if (self.folder / "queue" / f"{key}.dcm").is_file():
+            return "queue"
+        return "dead" if (self.folder / "dead" / key).is_dir() else None
+
+    def receive(self, file: Path, key: str, **facts: Any) -> bool:
+        """Take a whole file of `incoming` into the queue; when this returns it is on the disk. False: it was there before.
+
+        A source that was given up is taken again: who sends it once more wants another try.
+        """
+        with self._guard:
+            state = self.state_of(key)
+            if state in ("queue", "outbox", "done"):
+                self.audit("repeated", key, state=state, **facts)
+                file.unlink()
+                return False
+            handle = os.open(file, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+                size = os.fstat(handle).st_size
+            finally:
+                os.close(handle)
+            file.rename(self.folder / "queue" / f"{key}.dcm")
+            sync_folder(self.folder / "queue")
+            if state == "dead":
+                self._remove("dead", key)
+            self.audit("received", key, bytes=size, **facts)
+        self.arrived.set()
+        return True
+
+    def queued(self) -> list[str]:
+        """Keys that wait for an answer: those whose answer was begun least often first, then by the time of arrival."""
+        found = []
+        for path in (self.folder / "queue").glob("*.dcm"):
+            with contextlib.suppress(FileNotFoundError):
+                found.append((self.tries(path.stem), path.stat().st_mtime_ns, path.stem))
+        return [key for *_, key in sorted(found)]
+
+    def queued_bytes(self) -> int:
+        return sum(path.stat().st_size for path in (self.folder / "queue").glob("*.dcm"))
+
+    def source(self, key: str) -> Path:
+        return self.folder / "queue" / f"{key}.dcm"
+
+    def tries(self, key: str) -> int:
+        """How often answering a source was begun."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.folder / "queue" / f"{key}.tries").stat().st_size
+        return 0
+
+    def begin(self, key: str) -> int:
+        """Note that answering begins, before it does; how often it has."""
+        with (self.folder / "queue" / f"{key}.tries").open("ab", buffering=0) as stream:
+            stream.write(b".")
+            os.fsync(stream.fileno())
+            return stream.tell()
+
+    @contextlib.contextmanager
+    def answering(self, key: str, **facts: Any) -> Iterator[Path]:
+        """Yield a folder for the objects to send; on success the source is answered in one step."""
+        with publishing(self.folder / "outbox" / key) as folder:
+            yield folder
+        self.audit("answered", key, **facts)
+        self._forget_source(key)
+        self.answered.set()
+
+    def keeps(self, key: str) -> bool:
+        """Whether a source is here for good."""
+        return (self._keep and self.source(key).is_file()) or (self.folder / "kept" / f"{key}.dcm").is_file()
+
+    def _forget_source(self, key: str) -> None:
+        if self._keep and self.source(key).is_file():
+            self.source(key).rename(self.folder / "kept" / f"{key}.dcm")
+            sync_folder(self.folder / "kept")
+        self.source(key).unlink(missing_ok=True)
+        (self.folder / "queue" / f"{key}.tries").unlink(missing_ok=True)
+        sync_folder(self.folder / "queue")
+
+    def waiting(self) -> list[Waiting]:
+        """What waits to be sent, the one that is due first before the others."""
+        found = []
+        for key in self._names("outbox"):
+            folder = self.folder / "outbox" / key
+            state = read_json(folder / STATE) if (folder / STATE).is_file() else {}
+            found.append(Waiting(key, tuple(sorted(folder.glob("*.dcm"))), **state))
+        return sorted(found, key=lambda one: (one.due, one.key))
+
+    def failed(self, one: Waiting, due: float, reason: str) -> None:
+        """An attempt to send that may succeed later."""
+        since = one.since or self._clock()
+        state = {"attempts": one.attempts + 1, "since": since, "due": due}
+        write_json(self.folder / "outbox" / one.key / STATE, state)
+        self.audit("not-sent", one.key, attempts=one.attempts + 1, reason=reason)
+
+    def sent(self, one: Waiting, **facts: Any) -> None:
+        """All objects of an answer have arrived."""
+        write_json(self._done(one.key), {"attempts": one.attempts + 1, **facts})
+        self.audit("sent", one.key, attempts=one.attempts + 1, **facts)
+        self._remove("outbox", one.key)
+
+    def give_up(self, key: str, code: str, reason: str) -> None:
+        """Put a source, or an answer that nobody takes, into the dead-letter folder with the reason."""
+        with self._guard:
+            self._remove("dead", key)
+            folder = self.folder / "outbox" / key
+            with publishing(self.folder / "dead" / key) as place:
+                write_json(place / REASON, {"code": code, "reason": reason})
+                if folder.is_dir():
+                    for file in folder.glob("*.dcm"):
+                        shutil.copyfile(file, place / file.name)
+                else:
+                    os.link(self.source(key), place / SOURCE)
+            self.audit("gave-up", key, code=code)
+            if folder.is_dir():
+                self._remove("outbox", key)
+            else:
+                self._forget_source(key)
+
+    def _remove(self, state: str, key: str) -> None:
+        """Remove a folder in one step: it has lost its name before its files go."""
+        folder = self.folder / state / key
+        if folder.is_dir():
+            gone = folder.with_name(f".tmp-{os.getpid()}-gone-{key}")
+            folder.rename(gone)
+            sync_folder(folder.parent)
+            shutil.rmtree(gone)

@@ -1,0 +1,333 @@
+"""A DICOM structured report of an answer: TID 1500 Measurement Report (PS3.16), a group of TID 1501 for each eye.
+
+The report belongs to the patient and the study of its source, whose attributes it carries over as they are. Everything else
+follows from the source and the artifact: the same two give the same SOP instance UID, so a report that is sent twice is one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from octc.core.errors import OctcError
+from octc.core.optional import need
+from octc.core.version import own_version
+from octc.imaging.decode import muted
+from octc.runtimes.predict import Record
+from octc.serve.dicom.answers import Answering, EyeAnswer, gathered
+from octc.volumes import dicom
+from octc.volumes.formats import format_of
+from octc.volumes.writing import save, uid_of
+
+SCHEME, SCHEME_NAME = "99OCTC", "octc: answers of classifiers of retinal OCT"
+KIND = "octc structured report 1"  # of the UIDs: another content of the same answer is another object
+SERIES_NUMBER = 9900
+# Class names of data sets that octc knows whose meaning a standard code states; other classes have the private scheme
+STANDARD = {"NORMAL": ("17621005", "SCT", "Normal"), "DME": ("312912001", "SCT", "Diabetic macular edema")}
+NO_ANSWER = ("no-answer", SCHEME, "No answer")
+NONE_REACHED = ("none", SCHEME, "No finding reaches its threshold")
+CLASSIFICATION = ("classification", SCHEME, "Classification of the eye")
+FRAMES, USED = ("frames", SCHEME, "B-scans of the volume"), ("frames-used", SCHEME, "B-scans that the answer rests on")
+CAVEAT = "Made by software, not verified by a person. Not a medical device: not for diagnosis or treatment."
+# Attributes of the Patient, General Study and Patient Study modules that identify whose the report is and of what study
+CARRIED = (
+    "PatientName", "PatientID", "IssuerOfPatientID", "IssuerOfPatientIDQualifiersSequence", "OtherPatientIDsSequence",
+    "PatientBirthDate", "PatientBirthTime", "PatientSex", "PatientIdentityRemoved", "DeidentificationMethod",
+    "DeidentificationMethodCodeSequence", "TypeOfPatientID", "PatientSpeciesDescription", "StudyInstanceUID", "StudyDate",
+    "StudyTime", "StudyID", "StudyDescription", "AccessionNumber", "IssuerOfAccessionNumberSequence",
+    "ReferringPhysicianName", "PatientAge", "PatientSize", "PatientWeight", "TimezoneOffsetFromUTC",
+)  # fmt: skip
+EMPTY = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime",
+    "ReferringPhysicianName",
+)  # fmt: skip
+REQUIRED = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
+
+
+def source_of(path: Path) -> Any:
+    """The attributes of a DICOM object without its pixels, those that every object must have among them.
+
+    Raises:
+        OctcError: E228 one of the UIDs that a report refers to is missing. E901 pydicom is not installed.
+    """
+    need("pydicom")
+    from pydicom import dcmread
+
+    with muted():
+        found = dcmread(path, stop_before_pixels=True)
+    missing = [name for name in REQUIRED if not found.get(name)]
+    if missing:
+        text = f"{path.name} has no {', '.join(missing)}, and a report refers to its source by them"
+        raise OctcError("OCT-E228", text, hint="export the object again", place=str(path))
+    return found
+
+
+def source_key(source: Any) -> str:
+    """What a report is of: the object, or the concatenation that it is a part of."""
+    return str(source.get("ConcatenationUID") or source.SOPInstanceUID)
+
+
+def report_uid(source: Any, answering: Answering) -> Any:
+    """The SOP instance UID of the report of a source by an artifact: the same two give the same one."""
+    return uid_of(KIND, source_key(source), answering.digest)
+
+
+def structured_report(eyes: Sequence[EyeAnswer], answering: Answering, written: datetime) -> Any:
+    """The report on the eyes of one DICOM object (or of one concatenation).
+
+    Args:
+        eyes: all of the same file, from `octc.serve.dicom.answers.gathered`. written: when the report is made.
+
+    Raises:
+        OctcError: E228 the source lacks the UIDs that a report refers to, E901 highdicom is not installed.
+    """
+    need("highdicom")
+    paths = list(dict.fromkeys(path for eye in eyes for path in (eye.volume.path, *eye.volume.others)))
+    sources = {path: source_of(path) for path in paths}
+    first = sources[eyes[0].volume.path]
+    from highdicom.coding_schemes import CodingSchemeIdentificationItem
+    from highdicom.sr import ComprehensiveSR
+
+    artifact = answering.artifact
+    uid = report_uid(first, answering)
+    made = ComprehensiveSR(
+        evidence=[evidence(source) for source in sources.values()],
+        content=_content(eyes, sources, answering)[0],
+        series_instance_uid=uid_of(KIND, "series", str(first.StudyInstanceUID), answering.digest),
+        series_number=SERIES_NUMBER,
+        series_description=f"{artifact.name}: answers for eyes"[:64],
+        sop_instance_uid=uid,
+        instance_number=int.from_bytes(hashlib.sha256(uid.encode()).digest()[:4], "big") % (1 << 30) + 1,
+        manufacturer="octc",
+        manufacturer_model_name=artifact.model[:64],
+        device_serial_number=answering.digest,
+        software_versions=f"octc {own_version()}",
+        is_complete=True,
+        is_final=False,
+        is_verified=False,
+        content_date=written.date(),
+        content_time=written.time(),
+        coding_schemes=[CodingSchemeIdentificationItem(SCHEME, name=SCHEME_NAME)],
+        specific_character_set=None,
+    )
+    carry(first, made)
+    return made
+
+
+def write_reports(records: Iterable[Record], answering: Answering, folder: Path) -> Iterator[Record]:
+    """The same records; those of eyes name the report that they stand in, a file UID.dcm for each DICOM object.
+
+    Args:
+        records: of `octc.runtimes.scans.with_eyes`, all of DICOM objects (`require_dicom`). folder: where the reports go.
+    """
+    waiting: list[Record] = []  # answers of eyes whose file has more of them
+    for record, eyes in gathered(records):
+        if record.eye is None:
+            yield record
+            continue
+        waiting.append(record)
+        if eyes:
+            made = structured_report(eyes, answering, datetime.now())
+            path = folder / f"{made.SOPInstanceUID}.dcm"
+            save(made, path)
+            yield from (replace(one, report=path) for one in waiting)
+            waiting = []
+
+
+def require_dicom(paths: Iterable[Path]) -> None:
+    """Refuse inputs that no report can be made of, before any of them is classified.
+
+    Raises:
+        OctcError: E228 a file is no DICOM object: it has neither patient nor study, and a report belongs to both.
+    """
+    for path in paths:
+        try:
+            found = format_of(path)
+        except OctcError:
+            continue  # it becomes a record with its error
+        if found != dicom.NAME:
+            text = f"{path.name} is no DICOM object, and a structured report belongs to a patient and a study"
+            hint = f"octc data convert {path} -o {path.stem}.dcm (volumes; without identity), or leave --dicom-sr out"
+            raise OctcError("OCT-E228", text, hint=hint, place=str(path))
+
+
+def evidence(source: Any) -> Any:
+    """What highdicom takes of a source. Identity is carried over by `carry`, as it stands there."""
+    from pydicom.dataset import Dataset
+
+    found = Dataset()
+    for name in (
+        "SOPClassUID",
+        "SOPInstanceUID",
+        "SeriesInstanceUID",
+        "StudyInstanceUID",
+        "Modality",
+        "Rows",
+        "Columns",
+        "NumberOfFrames",
+    ):
+        if name in source:
+            found[name] = source[name]
+    for name in EMPTY:
+        setattr(found, name, "")
+    return found
+
+
+def carry(source: Any, made: Any) -> None:
+    """Patient and study of the source, value for value, in its own character set where that can hold the report's words."""
+    for name in CARRIED:
+        if name in source:
+            made[name] = source[name]
+    words = "".join(str(one.value) for one in made.iterall() if one.VR in ("LO", "SH", "UT", "LT", "ST", "UC"))
+    charset = source.get("SpecificCharacterSet")
+    if not words.isascii():
+        charset = "ISO_IR 192"
+    if charset:
+        made.SpecificCharacterSet = charset
+
+
+def _content(eyes: Sequence[EyeAnswer], sources: dict[Path, Any], answering: Answering) -> Any:
+    """The tree of TID 1500."""
+    from highdicom.sr import (
+        DeviceObserverIdentifyingAttributes,
+        MeasurementReport,
+        ObservationContext,
+        ObserverContext,
+    )
+    from pydicom.sr.codedict import codes
+
+    artifact = answering.artifact
+    device = DeviceObserverIdentifyingAttributes(
+        uid=uid_of("octc device", answering.digest),
+        name=artifact.name,
+        manufacturer_name="octc",
+        model_name=artifact.model,
+        serial_number=answering.digest,
+    )
+    observer = ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=device)
+    return MeasurementReport(
+        observation_context=ObservationContext(observer_device_context=observer),
+        procedure_reported=codes.cid100.ImagingProcedure,
+        imaging_measurements=[_group(eye, sources, answering) for eye in eyes],
+        title=codes.DCM.ImagingMeasurementReport,
+        referenced_images=[evidence(source) for source in sources.values()],
+    )
+
+
+def _group(eye: EyeAnswer, sources: dict[Path, Any], answering: Answering) -> Any:
+    """TID 1501 for an eye: side, network, probabilities, class, source frames; why there is no answer."""
+    from highdicom.sr import (
+        AlgorithmIdentification,
+        FindingSite,
+        MeasurementsAndQualitativeEvaluations,
+        QualitativeEvaluation,
+        RelationshipTypeValues,
+        TextContentItem,
+        TrackingIdentifier,
+    )
+    from pydicom.sr.codedict import codes
+
+    volume, artifact = eye.volume, answering.artifact
+    side = volume.laterality.value
+    assert eye.record.eye is not None
+    how = eye.record.eye.aggregation
+    first = sources[volume.path]
+    group = MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=TrackingIdentifier(
+            uid=uid_of(KIND, "eye", source_key(first), str(volume.part), answering.digest),
+            identifier=f"eye {side or 'unknown'}, volume {volume.part + 1} of {volume.parts}",
+        ),
+        algorithm_id=AlgorithmIdentification(
+            name=f"{artifact.name} ({artifact.model})",
+            version=answering.digest[:16],
+            parameters=[
+                f"SHA-256 of artifact.json: {answering.digest}",
+                f"{artifact.target} {artifact.precision}, run by {answering.engine}, octc {own_version()}",
+                f"views that are averaged: {answering.views}",
+                f"aggregation of B-scans: {how.method}, chosen on: {how.chosen_on or 'nothing (the default)'}",
+            ],
+        ),
+        finding_sites=[FindingSite(codes.SCT.Retina, laterality={"R": codes.SCT.Right, "L": codes.SCT.Left}.get(side or ""))],
+        measurements=_measurements(eye, artifact.classes),
+        qualitative_evaluations=[
+            QualitativeEvaluation(_code(CLASSIFICATION), value) for value in _classes(eye, artifact.classes)
+        ],
+        source_images=_references(eye, sources),
+    )
+    remarks = [CAVEAT, *(f"No answer for this eye: {reason}" for reason in eye.record.eye.reasons)]
+    remarks += [f"{code}: {text}" for code, text in eye.record.notes if code != "OCT-W804"]
+    group[0].ContentSequence.extend(
+        TextContentItem(codes.DCM.Comment, remark, relationship_type=RelationshipTypeValues.CONTAINS) for remark in remarks
+    )
+    return group
+
+
+def _code(parts: tuple[str, str, str]) -> Any:
+    from highdicom.sr import CodedConcept
+
+    return CodedConcept(*parts)
+
+
+def class_code(name: str) -> tuple[str, str, str]:
+    """(value, scheme, meaning) of a class: the standard's where its meaning is that of a known data set, else octc's own."""
+    if name in STANDARD:
+        return STANDARD[name]
+    plain = name.isascii() and name.isprintable() and "\\" not in name and 0 < len(name) <= 16 and name == name.strip()
+    value = name if plain else "C-" + hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:14]
+    meaning = "".join(sign if sign.isprintable() and sign != "\\" else "_" for sign in name)[:64].strip()
+    return value, SCHEME, meaning or value
+
+
+def _classes(eye: EyeAnswer, classes: Sequence[str]) -> list[Any]:
+    """The classes that are answered; one code that says so where there is no answer."""
+    record = eye.record
+    assert record.eye is not None
+    if record.eye.reasons or record.probabilities is None:
+        return [_code(NO_ANSWER)]
+    if record.labels is not None:
+        return [_code(class_code(classes[k])) for k in record.labels] or [_code(NONE_REACHED)]
+    return [_code(NO_ANSWER if record.label is None else class_code(classes[record.label]))]
+
+
+def _measurements(eye: EyeAnswer, classes: Sequence[str]) -> list[Any]:
+    """A probability a class (DCM 122157, which class as its modifier), and how many B-scans it rests on."""
+    from highdicom.sr import CodeContentItem, ContentSequence, Measurement, RelationshipTypeValues
+    from pydicom.sr.codedict import codes
+
+    found = []
+    for name, value in zip(classes, eye.record.probabilities or (), strict=False):
+        one = Measurement(codes.DCM.Probability, _decimal(value), codes.UCUM.NoUnits)
+        modifier = CodeContentItem(
+            codes.DCM.Finding, _code(class_code(name)), relationship_type=RelationshipTypeValues.HAS_CONCEPT_MOD
+        )
+        content = [modifier, *(one[0].get("ContentSequence") or [])]
+        one[0].ContentSequence = ContentSequence(content)
+        found.append(one)
+    assert eye.record.eye is not None
+    counts = ((FRAMES, eye.record.eye.frames), (USED, eye.record.eye.usable))
+    return [*found, *(Measurement(_code(code), count, codes.UCUM.NoUnits) for code, count in counts)]
+
+
+def _decimal(value: float) -> float:
+    """A probability in six significant digits, the shortest that a decimal string holds."""
+    return float(f"{value:.6g}")
+
+
+def _references(eye: EyeAnswer, sources: dict[Path, Any]) -> list[Any]:
+    """The objects that the eye's volume lies in, with the frames (from 1) where it is not all of them."""
+    from highdicom.sr import SourceImageForMeasurementGroup
+
+    frames: dict[Path, list[int]] = {}
+    for path, index in eye.volume.origins:
+        frames.setdefault(path, []).append(index + 1)
+    found = []
+    for path, numbers in frames.items():
+        source = sources[path]
+        total = int(source.get("NumberOfFrames") or 1)
+        part = None if len(set(numbers)) == total else sorted(numbers)
+        found.append(SourceImageForMeasurementGroup(source.SOPClassUID, source.SOPInstanceUID, part))
+    return found

@@ -1,0 +1,111 @@
+"""Bodies in and out of HTTP: read within the limits, answered as JSON, errors with their code and hint."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from octc.core.errors import OctcError
+from octc.core.optional import need
+from octc.serve.limits import Bytes
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+TICKET = "octc.ticket"  # where the scope of a request has its ticket
+STATUS = {
+    "OCT-E104": 400, "OCT-E102": 400, "OCT-E912": 400, "OCT-E910": 401, "OCT-E107": 404, "OCT-E911": 413, "OCT-E908": 429,
+    "OCT-E909": 504,
+}  # fmt: skip
+UNREADABLE = 422  # an upload that is whole and cannot be answered
+
+
+@dataclass
+class Ticket:
+    """What is known of a request while it runs.
+
+    Attributes:
+        id: the client's or a new one. route: of the table of routes. held: bytes of its body that are in memory.
+        whole: whether its body has been read. code: of the error that ended it. model, images: what was asked for.
+    """
+
+    id: str
+    budget: Bytes
+    route: str = "-"
+    held: int = 0
+    whole: bool = False
+    code: str | None = None
+    model: str | None = None
+    images: int = 0
+
+    def take(self, count: int) -> None:
+        """Count bytes that come into memory (E908 where all requests together hold too many)."""
+        self.budget.take(count)
+        self.held += count
+
+    def release(self) -> None:
+        self.budget.release(self.held)
+        self.held = 0
+
+
+def ticket_of(request: Request) -> Ticket:
+    found: Ticket = request.scope[TICKET]
+    return found
+
+
+async def chunks_of(request: Request, limit: int) -> AsyncIterator[bytes]:
+    """The body of a request, piece by piece; it is counted before it is read where its length is known.
+
+    Raises:
+        OctcError: E911 longer than `limit`, E908 too much in memory, E912 compressed.
+    """
+    ticket = ticket_of(request)
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise OctcError("OCT-E912", "compressed bodies are not taken", hint="send the body as it is, without Content-Encoding")
+    length = request.headers.get("content-length", "")
+    known = int(length) if length.isascii() and length.isdigit() and len(length) < 16 else 0
+    if known > limit:
+        raise too_large(limit)
+    ticket.take(known)
+    count = 0
+    async for chunk in request.stream():
+        count += len(chunk)
+        if count > limit:
+            raise too_large(limit)
+        if count > known:
+            ticket.take(min(len(chunk), count - known))
+        yield chunk
+    ticket.whole = True
+
+
+async def body_of(request: Request, limit: int) -> bytes:
+    """The whole body. Raises as `chunks_of`."""
+    chunks = [chunk async for chunk in chunks_of(request, limit)]
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def too_large(limit: int) -> OctcError:
+    return OctcError("OCT-E911", f"the body is longer than {limit} bytes", hint="send less at once")
+
+
+def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return plain_response(msgspec.json.encode(value), "application/json", status, headers)
+
+
+def plain_response(data: bytes, media_type: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    found: Response = need("starlette.responses").Response(data, status, dict(headers or {}), media_type)
+    return found
+
+
+def status_of(error: OctcError) -> int:
+    """The HTTP status of an error: the client's fault where it is, else 500."""
+    return STATUS.get(error.code, UNREADABLE if error.exit_code == 3 else 500)
+
+
+def error_document(code: str | None, text: str, hint: str | None) -> dict[str, str | None]:
+    """`error` is what KServe's protocol asks for; the code and what to do are ours."""
+    return {"error": text, "code": code, "help": hint}

@@ -1,0 +1,157 @@
+"""Before every request: who asks, for which name of this server, how many at once. After it: a line in the log, a number."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any
+
+import msgspec
+
+from octc.core.errors import OctcError
+from octc.core.optional import need
+from octc.serve.doors import Doors, allowed, host_known, no_token, same_origin
+from octc.serve.http.answers import TICKET, Ticket, error_document, status_of
+from octc.serve.limits import Bytes
+from octc.serve.logs import log
+from octc.serve.site import Site
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+OWN = {  # of every answer: nothing is kept by anybody, and a page shows only what is of this server
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-store",
+    "referrer-policy": "no-referrer",
+    "x-frame-options": "DENY",
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+}
+HEADERS = [(name.encode(), value.encode()) for name, value in OWN.items()]
+GONE = 499  # whoever asked has gone: in the log only
+CLOSING = (401, 408, 413, 429)
+HEALTH = 8  # requests for health and numbers beyond the limit of others: a server that is busy is alive
+
+
+class _Answer:
+    """What is sent back, with this server's own headers; status: 0 until it begins."""
+
+    def __init__(self, send: Send, request: str) -> None:
+        self.status = 0
+        self._send, self._request = send, request
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            own = [*HEADERS, (b"x-request-id", self._request.encode())]
+            message = {**message, "headers": [*message["headers"], *own]}
+        await self._send(message)
+
+    async def refuse(self, error: OctcError, status: int, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        """An error as a whole answer, unless another one has begun. Where the rest of a body may still come, the connection
+        is not used again."""
+        if self.status:
+            return
+        data = msgspec.json.encode(error_document(error.code, error.message, error.hint))
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(data)).encode()), *more]
+        if status in CLOSING:
+            headers.append((b"connection", b"close"))
+        await self({"type": "http.response.start", "status": status, "headers": headers})
+        await self({"type": "http.response.body", "body": data})
+
+
+class Guard:
+    """An ASGI application before another one."""
+
+    def __init__(self, app: App, site: Site, doors: Doors, budget: Bytes) -> None:
+        self._app, self._site, self._doors, self._budget = app, site, doors, budget
+        self._running = 0
+        self._fail_after = need("anyio").fail_after
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":  # websockets: nothing here speaks them
+            return
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        given = headers.get(b"x-request-id", "")
+        ticket = Ticket(given if ID.fullmatch(given) else uuid.uuid4().hex, self._budget)
+        scope[TICKET] = ticket
+        answer, start = _Answer(send, ticket.id), time.perf_counter()
+        self._site.metrics.started("http")
+        self._running += 1
+        try:
+            await self._bounded(scope, headers, receive, answer)
+        finally:
+            self._running -= 1
+            ticket.release()
+            seconds = time.perf_counter() - start
+            self._site.metrics.ended("http", ticket.route, str(answer.status), seconds)
+            self._log(ticket, scope, answer.status, seconds)
+
+    async def _bounded(self, scope: Scope, headers: dict[bytes, str], receive: Receive, answer: _Answer) -> None:
+        """The answer of the application, or the error that took its place."""
+        ticket: Ticket = scope[TICKET]
+        limit = self._site.options.timeout
+        try:
+            with self._fail_after(limit):
+                self._check(scope, headers)
+                await self._app(scope, receive, answer)
+        except TimeoutError:
+            await answer.refuse(_late(ticket, limit), 504 if ticket.whole else 408)
+        except OctcError as error:
+            await self._error(answer, ticket, error)
+        except OSError:  # whoever asked has gone
+            answer.status = answer.status or GONE
+        except Exception as error:
+            if type(error).__name__ == "ClientDisconnect":
+                answer.status = answer.status or GONE
+                return
+            log("internal error", level=logging.ERROR, error=error, request=ticket.id)
+            await answer.refuse(OctcError("OCT-E999", "internal error", hint="the server's log has it"), 500)
+
+    def _check(self, scope: Scope, headers: dict[bytes, str]) -> None:
+        host = headers.get(b"host")
+        if not allowed(self._doors, headers.get(b"authorization")):
+            raise no_token()
+        if not host_known(self._doors, host) or not same_origin(
+            headers.get(b"origin"), host, headers.get(b"sec-fetch-site") if scope["method"] != "GET" else None
+        ):
+            raise OctcError(
+                "OCT-E912", "requests of other pages and names are not answered", hint="use this server's own address"
+            )
+        spare = HEALTH if scope["path"].startswith(("/v2/health", "/metrics")) else 0
+        if self._running > self._site.options.requests + spare:
+            text = f"{self._site.options.requests} requests run already"
+            raise OctcError("OCT-E908", text, hint=f"ask again in {self._site.pool.retry_after()} s")
+
+    async def _error(self, answer: _Answer, ticket: Ticket, error: OctcError) -> None:
+        ticket.code, status = error.code, status_of(error)
+        if status >= 500:
+            log("error", level=logging.ERROR, request=ticket.id, code=error.code, message=error.message)
+        more = []
+        if status == 429:
+            more.append((b"retry-after", str(self._site.pool.retry_after()).encode()))
+        if status == 401:
+            more += [
+                (b"www-authenticate", b'Bearer realm="octc"'),
+                (b"www-authenticate", b'Basic realm="octc", charset="UTF-8"'),
+            ]
+        await answer.refuse(error, status, more)
+
+    def _log(self, ticket: Ticket, scope: Scope, status: int, seconds: float) -> None:
+        facts: dict[str, Any] = {"request": ticket.id, "method": scope["method"], "route": ticket.route, "status": status}
+        more: dict[str, Any] = {"model": ticket.model, "images": ticket.images or None, "code": ticket.code}
+        log("request", **facts, ms=round(1000 * seconds, 2), **{key: value for key, value in more.items() if value is not None})
+
+
+def _late(ticket: Ticket, seconds: float) -> OctcError:
+    ticket.code = "OCT-E909"
+    text = f"the answer took longer than {seconds:g} s" if ticket.whole else f"the request was not whole within {seconds:g} s"
+    return OctcError("OCT-E909", text, hint="send fewer images at once, or raise --timeout")

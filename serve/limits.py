@@ -1,0 +1,32 @@
+"""How much of the machine all requests may hold together."""
+
+from __future__ import annotations
+
+import threading
+
+from octc.core.errors import OctcError
+
+
+class Bytes:
+    """A budget of bytes."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._held = 0
+        self._lock = threading.Lock()
+
+    @property
+    def held(self) -> int:
+        return self._held
+
+    def take(self, count: int) -> None:
+        """E908 where the budget does not have them."""
+        with self._lock:
+            if self._held + count > self.most:
+                text = f"requests hold {self._held} bytes, {count} more are too many"
+                raise OctcError("OCT-E908", text, hint="ask again in 1 s")
+            self._held += count
+
+    def release(self, count: int) -> None:
+        with self._lock:
+            self._held -= count

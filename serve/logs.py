@@ -1,0 +1,42 @@
+"""One JSON object a line on stderr: what was asked of the server and how it ended. No addresses, no file names, no identity."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, TextIO
+
+import msgspec
+
+LOG = logging.getLogger("octc.serve")
+HANDLER = "octc-serve"
+
+
+class _Lines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        value: dict[str, Any] = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **getattr(record, "facts", {}),
+        }
+        if record.exc_info:
+            value["error"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(value).decode()
+
+
+def start_log(stream: TextIO | None = None) -> None:
+    """Write the log to a stream (stderr)."""
+    for handler in [one for one in LOG.handlers if one.get_name() == HANDLER]:
+        LOG.removeHandler(handler)
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.set_name(HANDLER)
+    handler.setFormatter(_Lines())
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
+    LOG.propagate = False
+
+
+def log(event: str, *, level: int = logging.INFO, error: BaseException | None = None, **facts: Any) -> None:
+    """A line. facts: numbers and words of this server's own, never of a client."""
+    LOG.log(level, event, extra={"facts": facts}, exc_info=error)

@@ -1,0 +1,82 @@
+"""Counts and times for Prometheus. Labels are routes, status codes and model names: nothing of a client or a patient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from octc.core.optional import need
+
+if TYPE_CHECKING:
+    from octc.serve.models import Opened
+    from octc.serve.pool import Pool, Ran
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+SIZES = (1, 2, 4, 8, 16, 32)
+
+
+class Metrics:
+    """The registry of one server."""
+
+    def __init__(self) -> None:
+        library = need("prometheus_client")
+        self._library = library
+        self.registry: Any = library.CollectorRegistry()
+        labels = ("protocol", "route", "status")
+        self._requests = library.Counter("octc_requests", "Requests that ended", labels, registry=self.registry)
+        self._seconds = library.Histogram(
+            "octc_request_seconds", "Seconds of a request", labels[:2], buckets=SECONDS, registry=self.registry
+        )
+        self._running = library.Gauge("octc_requests_running", "Requests that run", labels[:1], registry=self.registry)
+        self._images = library.Counter("octc_images", "Images that an engine answered", ("model",), registry=self.registry)
+        self._batch = library.Histogram(
+            "octc_batch_images", "Images of one call of an engine", ("model",), buckets=SIZES, registry=self.registry
+        )
+        self._engine = library.Histogram(
+            "octc_engine_seconds", "Seconds of one call of an engine", ("model",), buckets=SECONDS, registry=self.registry
+        )
+        self._waited = library.Histogram(
+            "octc_wait_seconds", "Longest wait for an engine in a call", ("model",), buckets=SECONDS, registry=self.registry
+        )
+        self._reloads = library.Counter(
+            "octc_reloads", "Times that artifacts were read again", ("result",), registry=self.registry
+        )
+
+    def watch(self, pool: Pool, models: Callable[[], Iterable[Opened]]) -> None:
+        """Show how many images wait, and which models are served in which version."""
+        waiting = self._library.Gauge("octc_images_waiting", "Images that wait for an engine", registry=self.registry)
+        waiting.set_function(lambda: pool.waiting)
+        family = self._library.metrics_core.GaugeMetricFamily
+
+        class Served:
+            def collect(self) -> Iterable[Any]:
+                found = family("octc_model", "Models that are served", labels=("model", "version"))
+                for one in models():
+                    found.add_metric((one.name, one.version), 1)
+                yield found
+
+        self.registry.register(Served())
+
+    def started(self, protocol: str) -> None:
+        self._running.labels(protocol).inc()
+
+    def ended(self, protocol: str, route: str, status: str, seconds: float) -> None:
+        """A request has ended. route: of the table of routes, never what a client wrote."""
+        self._running.labels(protocol).dec()
+        self._requests.labels(protocol, route, status).inc()
+        self._seconds.labels(protocol, route).observe(seconds)
+
+    def ran(self, one: Ran) -> None:
+        """An engine was called."""
+        self._images.labels(one.model).inc(one.images)
+        self._batch.labels(one.model).observe(one.images)
+        self._engine.labels(one.model).observe(one.seconds)
+        self._waited.labels(one.model).observe(one.waited)
+
+    def reloaded(self, result: str) -> None:
+        self._reloads.labels(result).inc()
+
+    def text(self) -> bytes:
+        """What /metrics answers."""
+        found: bytes = self._library.generate_latest(self.registry)
+        return found

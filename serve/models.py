@@ -1,0 +1,153 @@
+"""Artifacts as they are served: checked, opened once for each lane, golden images replayed, every batch size tried."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from octc.core.errors import OctcError, shorten
+from octc.core.files import sha256_file
+from octc.core.targets import TARGETS
+from octc.imaging.preprocess import Float32, UInt8
+from octc.machine.cpu import usable_threads
+from octc.runtimes.base import Runtime
+from octc.runtimes.golden import GoldenReport, check_golden, require_golden
+from octc.runtimes.model import located
+from octc.runtimes.registry import open_runtime
+from octc.schemas.requests import ServeOptions
+from octc.store.artifacts import MANIFEST, Artifact, read_golden
+
+DIGITS = 12  # of the manifest's sha256: the version of a model
+LANES = 4  # engines at once before one gets a second thread: images beside each other lose less than one image on many threads
+THREADS = 4  # of one engine, where nothing else is requested: small networks gain little from more
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """An artifact that answers.
+
+    Attributes:
+        name: of the artifact. version: the first digits of the SHA-256 of its manifest; sha256: all of them.
+        runtimes: one for each lane. sizes: batches that are run, ascending, from 1.
+        exact: whether an image has the same logits, bit for bit, in every batch size (tried with the golden images): only then
+            images of several clients are run together.
+        alone: an engine with more threads, for a request that is alone; None: there is none that gives the same bits.
+    """
+
+    name: str
+    version: str
+    sha256: str
+    folder: Path
+    artifact: Artifact
+    golden: GoldenReport
+    runtimes: tuple[Runtime, ...]
+    sizes: tuple[int, ...]
+    exact: bool
+    alone: Runtime | None = None
+
+    @property
+    def quickest(self) -> Runtime:
+        """The engine that answers a request that is alone."""
+        return self.alone or self.runtimes[0]
+
+    def close(self) -> None:
+        """Free what the engines hold."""
+        for runtime in (*self.runtimes, *([] if self.alone is None else [self.alone])):
+            runtime.close()
+
+
+@dataclass(frozen=True)
+class Share:
+    """Of the processors: engines of each artifact that run at once, threads of each, threads for a request that is alone."""
+
+    lanes: int
+    threads: int
+    alone: int
+
+
+def share_of(options: ServeOptions) -> Share:
+    """As requested, else what the processor quota gives.
+
+    Raises:
+        OctcError: E104 more than this process may use.
+    """
+    usable = usable_threads()[0]
+    threads = options.threads or min(THREADS, max(1, usable // (options.instances or LANES)))
+    lanes = options.instances or max(1, usable // threads)
+    if threads > usable or lanes > usable or lanes * threads > max(usable, lanes):
+        text = f"{lanes} engines of {threads} threads, {usable} processors may be used"
+        raise OctcError("OCT-E104", text, hint="leave --instances and --threads out, or lower them", place="--instances")
+    return Share(lanes, threads, options.threads or min(THREADS, usable))
+
+
+def open_models(places: Sequence[str | Path], options: ServeOptions) -> tuple[Opened, ...]:
+    """All artifacts, ready to answer; where one cannot be, none is left open.
+
+    Raises:
+        OctcError: E104 one is named twice; what `octc.load` raises.
+    """
+    opened: list[Opened] = []
+    try:
+        for place in places:
+            opened.append(_open(place, options))
+        names = [(one.name, one.version) for one in opened]
+        if twice := sorted({f"{name} {version}" for name, version in names if names.count((name, version)) > 1}):
+            text = f"the same artifact is named twice: {shorten(twice)}"
+            raise OctcError("OCT-E104", text, hint="name each artifact once", place=twice[0])
+    except BaseException:
+        for one in opened:
+            one.close()
+        raise
+    return tuple(opened)
+
+
+def _open(place: str | Path, options: ServeOptions) -> Opened:
+    found = located(place)
+    folder, artifact = found.folder, found.artifact
+    share = share_of(options)
+    one_kind = share.alone == share.threads or TARGETS[artifact.target].on_gpu
+    counts = [share.threads] * share.lanes + ([] if one_kind else [share.alone])
+    golden = read_golden(folder)
+    runtimes: list[Runtime] = []
+    try:
+        runtimes += (open_runtime(folder, artifact, threads=count) for count in counts)
+        if not one_kind and not np.array_equal(_singly(golden.inputs, runtimes[0]), _singly(golden.inputs, runtimes[-1])):
+            _close(runtimes)  # the threads are seen in the last bits: all have those of `octc predict`
+            runtimes, one_kind = [], True
+            runtimes += (open_runtime(folder, artifact, threads=share.alone) for _ in range(share.lanes))
+        reports = [check_golden(folder, artifact, runtime, golden) for runtime in runtimes]
+        for report in reports:
+            require_golden(report, artifact)
+        sizes = tuple(itertools.takewhile(lambda size: size <= options.max_batch, (1, 2, 4, 8, 16, 32)))
+        exact = min([_is_exact(golden.inputs, runtime, sizes) for runtime in runtimes])  # each of them, for all are to be warm
+    except BaseException:
+        _close(runtimes)
+        raise
+    digest, kept = sha256_file(folder / MANIFEST), sizes if exact else (1,)
+    lanes, alone = tuple(runtimes[: share.lanes]), None if one_kind else runtimes[-1]
+    return Opened(artifact.name, digest[:DIGITS], digest, folder, artifact, reports[0], lanes, kept, exact, alone)
+
+
+def _close(runtimes: Sequence[Runtime]) -> None:
+    for runtime in runtimes:
+        with suppress(Exception):
+            runtime.close()
+
+
+def _singly(images: UInt8, runtime: Runtime) -> Float32:
+    """Logits of images, each by itself."""
+    return np.concatenate([runtime(images[k : k + 1]) for k in range(len(images))])
+
+
+def _is_exact(images: UInt8, runtime: Runtime, sizes: Sequence[int]) -> bool:
+    """Whether golden images have the same logits in every batch size; each is run, so that none is compiled for a client."""
+    alone, same = _singly(images, runtime), True
+    for size in sizes[1:]:
+        chosen = np.arange(size) % len(images)
+        same &= bool(np.array_equal(runtime(images[chosen]), alone[chosen]))
+    return same

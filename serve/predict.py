@@ -1,0 +1,129 @@
+"""Files as they are in, what `octc predict --json` answers out: the artifact's own preprocessing, B-scans, eyes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from octc.core.errors import OctcError
+from octc.imaging.decode import DAMAGE, FORMATS, muted
+from octc.imaging.preprocess import VIEWS
+from octc.runtimes.answers import Tally, predictions
+from octc.runtimes.inputs import scan_inputs
+from octc.runtimes.maps import HeatMap, MapOptions, map_of
+from octc.runtimes.predict import Input, Record, Scan, Unread, classify
+from octc.runtimes.room import BATCH, Batch
+from octc.runtimes.scans import Reading, aggregation_of, opened, with_eyes
+from octc.serve.models import Opened
+from octc.serve.site import Site
+from octc.stats.aggregation import PLAIN
+
+
+@dataclass(frozen=True)
+class Options:
+    """As the options of `octc predict`: tta (a key of VIEWS), aggregation of an eye's B-scans, allow_cut.
+
+    deadline: of time.monotonic; None: there is none.
+    """
+
+    tta: str = "none"
+    aggregation: str | None = None
+    allow_cut: bool = False
+    deadline: float | None = None
+
+    def check(self) -> None:
+        """E104 for words that are not known."""
+        if self.tta not in VIEWS:
+            raise OctcError("OCT-E104", f"tta {self.tta[:50]!r}", hint=f"one of: {', '.join(VIEWS)}", place="tta")
+        if self.aggregation is not None and self.aggregation not in PLAIN:
+            text = f"aggregation {self.aggregation[:50]!r}"
+            raise OctcError("OCT-E104", text, hint=f"one of: {', '.join(PLAIN)}", place="aggregation")
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """records: of every image, B-scan and eye, in order. document: that of `octc predict --json`, under `data`."""
+
+    records: list[Record]
+    document: dict[str, Any]
+
+
+def predict_files(site: Site, model: Opened, paths: Sequence[Path], options: Options = Options()) -> Predicted:
+    """Answers for image files and volumes, by the engines of a server.
+
+    Raises:
+        OctcError: E104 unknown words, E911 too many images or pixels, E909 the deadline has passed, and what concerns the
+            machine; what is wrong with a file is in its record.
+    """
+    options.check()
+    inputs, left = _inputs(site, paths, options)
+    how = aggregation_of(model.artifact, options.aggregation)
+    engine, kept = site.engine(model), site.watches
+    found = classify(engine, model.artifact, inputs, views=options.tta, batch=Batch(), threads=1, monitored=kept)
+    tally, records = Tally(len(inputs)), []
+    for record in _in_time(with_eyes(found, model.artifact, how), options.deadline):
+        tally.add(record)
+        records.append(record)
+    site.watch(model, records)
+    document = predictions(model.artifact, model.name, options.tta, tally, records)
+    return Predicted(records, {**document, "left_out": [asdict(one) for one in left]})
+
+
+def map_file(
+    site: Site, model: Opened, paths: Sequence[Path], frame: int, options: Options = Options()
+) -> tuple[Record, HeatMap | None]:
+    """The answer for one image, or for a B-scan of a volume, and its heat map; None where there is no label to explain.
+
+    Args:
+        frame: which file or B-scan of the upload, from 0.
+
+    Raises:
+        OctcError: as `predict_files`; E107 there is no such file or B-scan.
+    """
+    inputs, _ = _inputs(site, paths, options)
+    if not 0 <= frame < len(inputs):
+        raise OctcError("OCT-E107", f"frame {frame} of {len(inputs)}", hint=f"frame 0 to {len(inputs) - 1}", place="frame")
+    engine = site.engine(model)
+    record = next(classify(engine, model.artifact, [inputs[frame]], batch=Batch()))
+    return record, map_of(engine, model.artifact, record, MapOptions(batch=BATCH))
+
+
+def _inputs(site: Site, paths: Sequence[Path], options: Options) -> tuple[list[Input], list[Any]]:
+    """What is to be answered, within the limits, and what was left out."""
+    limits = site.options
+    files, left = scan_inputs([str(path) for path in paths])
+    inputs: list[Input] = list(opened(files, Reading(options.allow_cut)))
+    if len(inputs) > limits.max_frames:
+        text = f"{len(inputs)} images and B-scans, the limit is {limits.max_frames}"
+        raise OctcError("OCT-E911", text, hint="send fewer at once, or raise --max-frames")
+    most = int(limits.max_pixels * 1e6)
+    for one in inputs:
+        if (pixels := _pixels(one)) > most:
+            text = f"an image of {pixels} pixels, the limit is {most}"
+            raise OctcError("OCT-E911", text, hint="send a smaller one, or raise --max-pixels")
+    return inputs, left
+
+
+def _pixels(one: Input) -> int:
+    """Of an input, from its header; 0 where it cannot be read, which its record says."""
+    if isinstance(one, Unread):
+        return 0
+    if isinstance(one, Scan):
+        return one.volume.rows * one.volume.columns
+    try:
+        with muted(), Image.open(one, formats=FORMATS) as picture:
+            return picture.width * picture.height
+    except (*DAMAGE, Image.DecompressionBombError):
+        return 0
+
+
+def _in_time(records: Iterator[Record], deadline: float | None) -> Iterator[Record]:
+    for record in records:
+        yield record
+        if deadline is not None and time.monotonic() > deadline:
+            raise OctcError("OCT-E909", "the time of the request is over", hint="send fewer images at once, or raise --timeout")

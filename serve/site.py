@@ -1,0 +1,139 @@
+"""What is served now: the artifacts, their lanes, and how one is changed for another while requests run."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from octc.core.errors import OctcError
+from octc.imaging.preprocess import Float32, UInt8
+from octc.runtimes.monitored import Watcher
+from octc.runtimes.predict import Record
+from octc.schemas.requests import ServeOptions
+from octc.serve.metrics import Metrics
+from octc.serve.models import Opened, open_models, share_of
+from octc.serve.pool import Pool
+from octc.store.monitor_store import open_store
+
+ENGINE_SECONDS = 3600.0  # of a batch of an upload: its own limit ends it before
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An artifact as `octc.runtimes.predict.classify` calls it: uint8 [N, C, S, S] -> logits; the pool runs it."""
+
+    pool: Pool
+    model: Opened
+
+    def __call__(self, batch: UInt8) -> Float32:
+        return self.pool.submit(self.model, batch, timeout=ENGINE_SECONDS, bounded=False).result()
+
+
+class Site:
+    """The artifacts that are served and who uses them. Every method may be called from any thread."""
+
+    def __init__(self, places: Sequence[str | Path], options: ServeOptions) -> None:
+        self.options = options
+        self._store = None if options.monitor is None else open_store(Path(options.monitor), make=True)
+        self._watching = threading.Lock()
+        self.metrics = Metrics()
+        self._places = tuple(places)
+        self._lock = threading.Lock()
+        self._reloading = threading.Lock()
+        self._users: Counter[Opened] = Counter()
+        self._models = open_models(self._places, options)
+        self.pool = Pool(
+            share_of(options).lanes,
+            queue=options.queue,
+            delay=options.delay / 1000,
+            heard=self.metrics.ran,
+            working=self._working,
+        )
+        self.metrics.watch(self.pool, lambda: self._models)
+
+    @property
+    def models(self) -> tuple[Opened, ...]:
+        return self._models
+
+    def _working(self) -> int:
+        """Requests that are worked on."""
+        with self._lock:
+            return self._users.total()
+
+    @contextmanager
+    def use(self, name: str | None = None, version: str | None = None) -> Iterator[Opened]:
+        """A model that is not closed before this ends. None: the first one.
+
+        Raises:
+            OctcError: E107 there is none of this name, or not in this version.
+        """
+        with self._lock:
+            model = self._find(name, version)
+            self._users[model] += 1
+        try:
+            yield model
+        finally:
+            with self._lock:
+                self._users[model] -= 1
+                unused = not self._users[model] and model not in self._models
+            if unused:
+                model.close()
+
+    def _find(self, name: str | None, version: str | None) -> Opened:
+        named = [one for one in self._models if name in (None, one.name)]
+        found = [one for one in named if version in (None, one.version)]
+        if found:
+            return found[0]
+        what = f"model {name!r}" if not named else f"version {version!r} of {name}"
+        hint = "served are: " + ", ".join(f"{one.name} {one.version}" for one in self._models)
+        raise OctcError("OCT-E107", f"{what[:200]} is not served here", hint=hint)
+
+    def engine(self, model: Opened) -> Engine:
+        """A model for `classify`; calls wait for their turn."""
+        return Engine(self.pool, model)
+
+    def reload(self) -> tuple[Opened, ...]:
+        """Read all artifacts again, check them, and serve them from then on; requests that run end with the old ones.
+
+        Raises:
+            OctcError: E908 it is being done already; what `open_models` raises: then the old ones stay.
+        """
+        if not self._reloading.acquire(blocking=False):
+            raise OctcError("OCT-E908", "the artifacts are being read again already", hint="wait until that is done")
+        try:
+            fresh = open_models(self._places, self.options)
+            with self._lock:
+                old, self._models = self._models, fresh
+                unused = [one for one in old if not self._users[one]]
+            for one in unused:
+                one.close()
+            return fresh
+        finally:
+            self._reloading.release()
+
+    @property
+    def watches(self) -> bool:
+        """Whether there is a monitor's store, which keeps more of a picture than an answer needs."""
+        return self._store is not None
+
+    def watch(self, model: Opened, records: Sequence[Record]) -> None:
+        """Add records to the monitor's store, where there is one (E109 where that cannot be done)."""
+        if self._store is None:
+            return
+        with self._watching:
+            watcher = Watcher(self._store, model.artifact, model.sha256)
+            for record in records:
+                watcher.add(record)
+            watcher.flush()
+
+    def close(self) -> None:
+        """Answer what waits, then free the engines."""
+        self.pool.close()
+        if self._store is not None:
+            self._store.close()
+        for one in self._models:
+            one.close()

@@ -1,0 +1,186 @@
+"""Files of a client in a folder of their own, in memory where the system has such a place, gone when they are answered."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from octc.core.errors import OctcError
+from octc.core.optional import need
+
+MEMORY = Path("/dev/shm")
+FILES = 256  # of one upload
+LONG = 180  # bytes of a name
+HEADERS = 8192  # bytes of the headers of a part
+HINT = "curl -F file=@eye.png, or --data-binary @eye.png -H 'Content-Type: application/octet-stream'"
+
+
+def upload_root(named: str | None) -> str | None:
+    """Where folders of uploads are made; None: the system's temporary folder.
+
+    Raises:
+        OctcError: E109 the named folder cannot be written.
+    """
+    place = named if named is not None else str(MEMORY) if MEMORY.is_dir() else None
+    try:
+        with tempfile.TemporaryDirectory(prefix="octc-", dir=place):
+            return place
+    except OSError as error:
+        if named is None:
+            return None
+        text = f"{named} cannot be written: {error.strerror}"
+        raise OctcError("OCT-E109", text, hint="--uploads DIR that can be written", place="--uploads") from error
+
+
+class Upload:
+    """A folder and the files of one request in it. A context manager: leaving it removes them."""
+
+    def __init__(self, root: str | None) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="octc-", dir=root))
+        self.files: list[Path] = []
+
+    def open(self, name: str) -> BinaryIO:
+        """A new file; of a client's name only the last part is kept, without what is special."""
+        if len(self.files) >= FILES:
+            raise OctcError("OCT-E911", f"more than {FILES} files in one upload", hint="send fewer at once")
+        path = self.folder / plain_name(name)
+        if path in self.files:
+            raise OctcError("OCT-E104", "two files of one name in an upload", hint="give each file a name of its own")
+        self.files.append(path)
+        return path.open("xb")
+
+    def hide(self, value: Any) -> Any:
+        """A JSON value without the folder: names as the client gave them."""
+        if isinstance(value, str):
+            return value.replace(f"{self.folder}/", "")
+        if isinstance(value, list):
+            return [self.hide(one) for one in value]
+        return {key: self.hide(one) for key, one in value.items()} if isinstance(value, dict) else value
+
+    def __enter__(self) -> Upload:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def plain_name(name: str) -> str:
+    """The last part of a name, one line of printable characters, not hidden, not too long."""
+    last = name.replace("\\", "/").rpartition("/")[2]
+    kept = "".join(sign if sign.isprintable() and sign not in "\ufffd" else "_" for sign in last).lstrip(". ")
+    while len(kept.encode("utf-8", "replace")) > LONG:
+        kept = kept[1:]  # the ending stays
+    return kept or "upload"
+
+
+async def receive(upload: Upload, chunks: AsyncIterator[bytes], content_type: str, name: str) -> None:
+    """Write a body into an upload: the parts of a form that are files, or the body itself under `name`.
+
+    Raises:
+        OctcError: E104 JSON in place of a file, a form that is damaged or has no file; what `chunks` raises.
+    """
+    kind, options = need("python_multipart").multipart.parse_options_header(content_type)
+    if kind == b"application/json":
+        text = "JSON holds no image file (base64 is not read)"
+        raise OctcError("OCT-E104", text, hint=f"{HINT}; prepared tensors go to POST /v2/models/MODEL/infer")
+    if kind != b"multipart/form-data":
+        with upload.open(name) as file:
+            async for chunk in chunks:
+                file.write(chunk)
+            if not file.tell():
+                raise OctcError("OCT-E104", "the body is empty", hint=HINT)
+        return
+    form = _Form(upload, options.get(b"boundary", b""))
+    try:
+        async for chunk in chunks:
+            form.write(chunk)
+        form.end()
+    finally:
+        form.close()
+
+
+class _Form:
+    """Parts of a form, written as they come."""
+
+    def __init__(self, upload: Upload, boundary: bytes) -> None:
+        self._upload = upload
+        self._library = need("python_multipart").multipart
+        self._file: BinaryIO | None = None
+        self._field = self._value = b""
+        self._disposition = b""
+        self._read = 0
+        self._whole = False
+        names = ("part_begin", "header_field", "header_value", "header_end", "headers_finished", "part_data", "part_end", "end")
+        callbacks: dict[str, Callable[..., None]] = {f"on_{name}": getattr(self, f"_{name}") for name in names}
+        if not boundary:
+            raise OctcError("OCT-E104", "a form without a boundary", hint=HINT)
+        try:
+            self._parser = self._library.MultipartParser(boundary, callbacks)
+        except self._library.FormParserError as error:
+            raise _damaged(error) from error
+
+    def write(self, chunk: bytes) -> None:
+        try:
+            self._parser.write(chunk)
+        except self._library.FormParserError as error:
+            raise _damaged(error) from error
+
+    def end(self) -> None:
+        if not self._whole:
+            raise OctcError("OCT-E104", "the form is cut short", hint=HINT)
+        if not self._upload.files:
+            raise OctcError("OCT-E104", "no file in the form", hint=HINT)
+
+    def close(self) -> None:
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.close()
+
+    def _part_begin(self) -> None:
+        self._disposition, self._field, self._value, self._read = b"", b"", b"", 0
+
+    def _header_field(self, data: bytes, start: int, stop: int) -> None:
+        self._field += self._counted(data[start:stop])
+
+    def _header_value(self, data: bytes, start: int, stop: int) -> None:
+        self._value += self._counted(data[start:stop])
+
+    def _counted(self, data: bytes) -> bytes:
+        self._read += len(data)
+        if self._read > HEADERS:
+            raise OctcError("OCT-E911", f"headers of a part of more than {HEADERS} bytes", hint=HINT)
+        return data
+
+    def _header_end(self) -> None:
+        if self._field.lower() == b"content-disposition":
+            self._disposition = self._value
+        self._field = self._value = b""
+
+    def _headers_finished(self) -> None:
+        _, options = self._library.parse_options_header(self._disposition)
+        name = options.get(b"filename")
+        if name is None:
+            raise OctcError(
+                "OCT-E104", "a field of the form is no file", hint="options go into the query: /v1/predict?tta=hflip"
+            )
+        self._file = self._upload.open(name.decode("utf-8", "replace"))
+
+    def _part_data(self, data: bytes, start: int, stop: int) -> None:
+        assert self._file is not None
+        self._file.write(data[start:stop])
+
+    def _part_end(self) -> None:
+        assert self._file is not None
+        self._file.close()
+        self._file = None
+
+    def _end(self) -> None:
+        self._whole = True
+
+
+def _damaged(error: Exception) -> OctcError:
+    return OctcError("OCT-E104", f"the form is damaged: {str(error)[:200]}", hint=HINT)

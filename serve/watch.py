@@ -1,0 +1,92 @@
+"""A folder that files are dropped into: each is taken once, when nobody writes it any more and it is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from octc.core.errors import OctcError
+from octc.core.files import write_bytes
+
+QUIET = 2.0  # seconds that size and time of a file have to stay the same
+PATIENCE = 600.0  # seconds of a file that stays the same and is cut short: a slow copy may go on
+HIDDEN = (".", "~")
+UNFINISHED = (".part", ".partial", ".tmp", ".filepart", ".crdownload", ".swp")
+REFUSED = ".refused"
+CUT = ("OCT-E201", "OCT-E220", "OCT-E226")
+Facts = tuple[int, int]  # bytes, time of the last change
+
+
+@dataclass
+class Watch:
+    """Files of a folder and its subfolders.
+
+    Attributes:
+        take: is given a file, and has it safe when it returns: then the file goes. It raises OctcError for one that it refuses:
+            this one goes to `FOLDER/.refused`, with the reason beside it.
+        seen: what is known of files, and since when they have been so.
+    """
+
+    folder: Path
+    take: Callable[[Path], None]
+    seen: dict[Path, tuple[Facts, float]] = field(default_factory=dict)
+
+    def look(self, now: float) -> int:
+        """Take what is ready; how many files were taken. now: seconds of a clock that never goes back."""
+        there = self._files()
+        self.seen = {path: known for path, known in self.seen.items() if path in there}
+        taken = 0
+        for path, facts in there.items():
+            known, since = self.seen.get(path, (None, now))
+            if known != facts:
+                self.seen[path] = (facts, now)
+            elif now - since >= QUIET:
+                taken += self._taken(path, facts, now - since)
+        return taken
+
+    def _files(self) -> dict[Path, Facts]:
+        """Files that may be ready, by name: no links, nothing hidden, no name of an unfinished copy."""
+        found = {}
+        for place, folders, names in os.walk(self.folder, followlinks=False):
+            folders[:] = sorted(name for name in folders if not name.startswith(HIDDEN))
+            for name in sorted(names):
+                path = Path(place) / name
+                if name.startswith(HIDDEN) or path.suffix.lower() in UNFINISHED:
+                    continue
+                with contextlib.suppress(OSError):
+                    if path.is_file() and not path.is_symlink():
+                        found[path] = _facts(path)
+        return found
+
+    def _taken(self, path: Path, facts: Facts, quiet: float) -> int:
+        try:
+            self.take(path)
+        except FileNotFoundError:
+            return 0  # whoever put it there took it back
+        except OctcError as error:
+            if error.exit_code == 4 or (error.code in CUT and quiet < PATIENCE):
+                return 0  # the machine, or a copy that goes on: later
+            self._refuse(path, error)
+            return 0
+        with contextlib.suppress(FileNotFoundError):
+            if _facts(path) == facts:  # else it was written anew meanwhile, and is another file
+                path.unlink()
+        return 1
+
+    def _refuse(self, path: Path, error: OctcError) -> None:
+        folder = self.folder / REFUSED
+        folder.mkdir(exist_ok=True)
+        name, number = path.name, 1
+        while (folder / name).exists():
+            name, number = f"{path.stem}-{number}{path.suffix}", number + 1
+        write_bytes(folder / f"{name}.txt", f"{error.code}: {error.message}\n{error.hint}\n".encode(errors="replace"))
+        with contextlib.suppress(FileNotFoundError):
+            path.rename(folder / name)
+
+
+def _facts(path: Path) -> Facts:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns

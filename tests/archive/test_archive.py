@@ -1,0 +1,266 @@
+"""`octc.predict_archive` with real processes: resume, damage, growth, other artifacts, two writers, engines that die."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+from pyarrow import parquet
+
+import octc
+from octc.archive import plan
+from octc.archive.job import ArchiveOptions, ArchiveResult
+from octc.archive.listing import Entry
+from octc.archive.store import Shard, holding
+from octc.cli._app.main import main
+from octc.core.errors import OctcError
+from octc.core.progress import LogReporter
+from tests.archive.world import rows, small_units, write_pictures, write_volume
+from tests.tiny_artifacts import artifact_folder
+
+__all__ = ["small_units"]  # a fixture
+pytestmark = pytest.mark.usefixtures("small_units")
+Go = Callable[..., ArchiveResult]
+
+
+@dataclass
+class World:
+    """An archive and its results; `go` is the command."""
+
+    archive: Path
+    results: Path
+    reporter: LogReporter = field(default_factory=LogReporter)
+
+    def go(self, *words: Path | str, **options: Any) -> ArchiveResult:
+        asked = ArchiveOptions(**{"workers": 1, "anyway": True, **options})
+        inputs = words or (self.archive,)
+        return octc.predict_archive(artifact_folder(), inputs, self.results, options=asked, reporter=self.reporter)
+
+    def parts(self) -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in sorted((self.results / "scans").iterdir())}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    write_pictures(tmp_path / "archive", 20)
+    write_volume(tmp_path / "archive" / "site-1" / "eye", frames=3)
+    return World(tmp_path / "archive", tmp_path / "results")
+
+
+def test_rows_do_not_depend_on_the_number_of_processes_and_a_second_call_does_nothing(world: World, tmp_path: Path) -> None:
+    first = world.go(workers=2)
+    assert (first.complete, first.inputs, first.scans, first.eyes, first.failed) == (True, 21, 23, 1, 0)
+    assert first.units == first.done > 3
+    other = World(world.archive, tmp_path / "other")
+    other.go()
+    for kind in ("scans", "eyes", "failed"):
+        assert rows(world.results, kind) == rows(other.results, kind)
+    manifest = json.loads((world.results / "manifest.json").read_text())
+    assert manifest["complete"]
+    assert manifest["counts"]["scans"] == 23
+    before = world.parts()
+    again = world.go()
+    assert (again.done, world.parts()) == (0, before)
+    assert (world.results / "_SUCCESS").is_file()
+
+
+def test_damaged_shards_are_made_again_and_a_clock_does_not_matter(world: World) -> None:
+    world.go()
+    expected = rows(world.results)
+    parts = sorted((world.results / "scans").iterdir())
+    parts[0].write_bytes(parts[0].read_bytes()[:-9])
+    data = bytearray(parts[1].read_bytes())
+    data[40] ^= 255
+    parts[1].write_bytes(data)
+    parts[2].unlink()
+    for path in world.results.rglob("*"):
+        os.utime(path, (2**32, 2**32))  # written in the future: the clock was set back
+    journal = world.results / "journal-all.jsonl"
+    journal.write_bytes(journal.read_bytes() + b'{"unit": 9, "torn')
+    found = world.go()
+    assert (found.done, found.complete) == (3, True)
+    assert rows(world.results) == expected
+    assert [one["code"] for one in world.reporter.warnings].count("OCT-W808") == 3
+    assert world.go().done == 0
+
+
+def test_an_archive_that_changes_costs_what_changed(world: World) -> None:
+    first = world.go()
+    before = rows(world.results)
+    pictures = sorted(world.archive.rglob("*.png"))
+    pictures[0].write_bytes(pictures[-1].read_bytes())  # changed
+    pictures[6].unlink()  # gone: its row stays
+    added = shutil.copy(pictures[3], world.archive / "site-0" / "scan-0000b.png")
+    second = world.go()
+    assert (second.complete, second.inputs, second.failed) == (True, first.inputs + 1, 0)
+    after = {row["file"]: row for row in rows(world.results) if row["frame"] is None}
+    old = {row["file"]: row for row in before if row["frame"] is None}
+    assert after[str(pictures[0])]["sha256"] == old[str(pictures[-1])]["sha256"]
+    assert after[str(added)]["p_dark"] == pytest.approx(old[str(pictures[3])]["p_dark"], abs=1e-6)
+    same = {file for file, row in old.items() if after[file] == row}
+    assert same == set(old) - {str(pictures[0])}
+    assert world.go().done == 0
+
+
+def test_failed_inputs_are_tried_again_when_asked(world: World) -> None:
+    bad = sorted(world.archive.rglob("*.png"))[5]
+    data = bad.read_bytes()
+    bad.chmod(0o600)
+    bad.write_bytes(data[:50])
+    first = world.go()
+    assert (first.failed, first.complete) == (1, True)
+    (row,) = rows(world.results, "failed")
+    assert (row["file"], row["code"], bool(row["message"]), bool(row["hint"])) == (str(bad), "OCT-E201", True, True)
+    assert world.go().done == 0
+    assert (world.go(retry_failed=True).failed, world.go(retry_failed=True).done) == (1, 1)
+    bad.write_bytes(data)
+    assert world.go().failed == 0
+    assert rows(world.results, "failed") == []
+    assert str(bad) in {row["file"] for row in rows(world.results)}
+
+
+def test_another_artifact_or_other_options_never_mix(world: World) -> None:
+    world.go()
+    with pytest.raises(OctcError) as caught:
+        octc.predict_archive(artifact_folder("onnx-fp32"), [world.archive], world.results)
+    assert caught.value.code == "OCT-E110"
+    with pytest.raises(OctcError) as caught:
+        world.go(views="hflip")
+    assert (caught.value.code, "views" in caught.value.hint) == ("OCT-E110", True)
+    foreign = world.archive
+    with pytest.raises(OctcError) as caught:
+        octc.predict_archive(artifact_folder(), [world.archive], foreign)
+    assert caught.value.code == "OCT-E106"
+
+
+def test_one_writer_at_a_time_and_parts_of_an_array_beside_each_other(world: World) -> None:
+    with holding(world.results, Shard()), pytest.raises(OctcError) as caught:
+        world.go()
+    assert caught.value.code == "OCT-E108"
+    with holding(world.results, Shard(2, 2)):
+        half = world.go(shard="1/2")
+        with pytest.raises(OctcError) as caught:
+            world.go()
+        assert caught.value.code == "OCT-E108"
+    assert not half.complete
+    assert not (world.results / "_SUCCESS").exists()
+    whole = world.go(shard="2/2")
+    assert whole.complete
+    assert half.done + whole.done == whole.units
+    assert (world.results / "_SUCCESS").exists()
+
+
+def test_a_suspicious_start_stops(world: World) -> None:
+    for path in sorted(world.archive.rglob("*.png"))[:3]:
+        path.write_bytes(b"nothing")
+    with pytest.raises(OctcError) as caught:
+        world.go(anyway=False)
+    assert caught.value.code == "OCT-E802"
+    assert "3 of 4 cannot be read" in caught.value.message
+    assert len(world.parts()) == 1
+    with pytest.raises(OctcError) as caught:
+        world.go(anyway=False)
+    assert len(world.parts()) == 1
+    assert world.go().complete
+
+
+def test_columns_of_a_table_stay_with_their_rows(world: World, tmp_path: Path) -> None:
+    pictures = sorted(world.archive.rglob("*.png"))[:7]
+    table = pa.table({"Path": [str(path.relative_to(tmp_path)) for path in pictures], "site": list("abcabca"), "age": range(7)})
+    parquet.write_table(table, tmp_path / "table.parquet")
+    assert world.go(tmp_path / "table.parquet").scans == 7
+    assert [(row["file"], row["site"], row["age"]) for row in rows(world.results)] == [
+        (str(path), "abcabca"[place], place) for place, path in enumerate(pictures)
+    ]
+    (tmp_path / "table.csv").write_text(f'image;"eye; side";id\n{pictures[0]};01;007\n{pictures[1]};02;\n')
+    other = World(world.archive, tmp_path / "other")
+    other.go(tmp_path / "table.csv")
+    assert [(row["eye; side"], row["id"]) for row in rows(other.results)] == [("01", "007"), ("02", None)]
+    for text, code in (
+        (f"image;label\n{pictures[0]};x\n", "OCT-E209"),  # a name of ours
+        (f"image;id\n{pictures[0]};1\n{pictures[0]};2\n", "OCT-E209"),  # twice
+        ("name;id\na;1\n", "OCT-E209"),
+    ):
+        (tmp_path / "bad.csv").write_text(text)
+        with pytest.raises(OctcError) as caught:
+            World(world.archive, tmp_path / "bad").go(tmp_path / "bad.csv")
+        assert caught.value.code == code, text
+
+
+def test_globs_and_words_that_overlap_name_an_input_once(world: World) -> None:
+    found = world.go(str(world.archive / "site-0" / "*.png"), world.archive / "site-0", world.archive / "site-1" / "eye.vol")
+    files = [row["file"] for row in rows(world.results)]
+    assert len([file for file in files if file.endswith(".png")]) == len(set(files)) - 1 == found.inputs - 1
+    with pytest.raises(OctcError) as caught:
+        World(world.archive, world.results / "x").go(str(world.archive / "*.nothing"))
+    assert caught.value.code == "OCT-E201"
+
+
+def test_units_grow_with_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "FIRST", 10)
+    monkeypatch.setattr(plan, "MOST", 40)
+    plan.write_plan(tmp_path / "plan", (Entry(str(number)) for number in range(1000)), pa.schema([]), first=True)
+    sizes = [unit.inputs for unit in plan.read_units(tmp_path / "plan")]
+    assert sum(sizes) == 1000
+    assert sizes[:9] == [10] * 9
+    assert sizes[:-1] == sorted(sizes[:-1])
+    assert max(sizes) == 40
+
+
+KILLING = """
+import os, signal
+from octc.runtimes import onnxrt
+call = onnxrt.OrtRuntime.__call__
+def deadly(self, batch):
+    if (batch[:, 0] == {grey}).all(axis=(1, 2)).any():
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return call(self, batch)
+onnxrt.OrtRuntime.__call__ = deadly
+"""
+
+
+def test_an_engine_that_dies_of_images_does_the_others(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook" / "sitecustomize.py").write_text(KILLING.format(grey=77))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "hook"))
+    deadly = np.full((64, 64), 77, np.uint8)
+    killer = sorted(world.archive.rglob("*.png"))[9]
+    Image.fromarray(deadly).save(killer)
+    found = world.go(world.archive / "site-1")
+    assert found.complete
+    (row,) = rows(world.results, "failed")
+    assert (row["file"], row["code"], row["frame"]) == (str(killer), "OCT-E610", None)
+    assert "signal 11" in row["message"]
+    assert found.scans == found.inputs - 1 - 1 + 3  # a volume of three B-scans among them
+
+
+def test_processes_that_always_end_stop_the_job(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook" / "sitecustomize.py").write_text("import os; os.write(2, b'no licence\\n'); os._exit(7)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "hook"))
+    with pytest.raises(OctcError) as caught:
+        world.go()
+    assert caught.value.code == "OCT-E611"
+    assert "exit code 7 (no licence)" in caught.value.message
+
+
+def test_the_command_prints_what_lies_there_and_ends_with_the_failures(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sorted(world.archive.rglob("*.png"))[5].write_bytes(b"")
+    words = ["predict", str(artifact_folder()), str(world.archive), "--out", str(world.results), "--workers", "1"]
+    assert main([*words, "--json"]) == 3
+    value = json.loads(capsys.readouterr().out)
+    assert (value["error"]["code"], value["data"]["failed"], value["data"]["complete"]) == ("OCT-E801", 1, True)
+    assert main([*words, "--format", "csv"]) == 2
+    assert main([*words[:3], "--workers", "1"]) == 2

@@ -1,0 +1,148 @@
+"""The placement for LiteRT: everything up to the last map is on a grid, gates on the engine's own, and nothing else changes."""
+
+from __future__ import annotations
+
+import copy
+import operator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ai_edge_litert.interpreter import Interpreter
+
+from octc.compress.calibrate import observe, set_ranges
+from octc.compress.fake_quant import ActivationQuantiser, GateQuantiser, learn_steps
+from octc.compress.placement import XNNPACK, convolutions, counts, placement_of, prepare, quantisers, set_mode
+from octc.core.errors import OctcError
+from octc.export.litert.write import write_litert
+from octc.export.onnx.encoding import ENCODINGS, SILU_LEAST, encode
+from octc.export.onnx.float import write_onnx
+from octc.imaging.preprocess import Preprocess
+from octc.train.networks.models import build_model, normalise
+from tests.compress.test_placement import random_network
+
+# convolutions in INT8, in float, quantisers on inputs, on residual sums and on all else
+GOLDEN = {"efficientnet_b2": (115, 0, 115, 16, 116), "tf_efficientnet_lite0": (49, 0, 49, 9, 1), "resnet18": (20, 0, 17, 11, 1)}
+PRE = Preprocess(64)
+IMAGES = np.random.default_rng(0).integers(0, 256, (8, 1, 64, 64), dtype=np.uint8)
+
+
+def placed(name: str = "test_efficientnet") -> torch.fx.GraphModule:
+    """A small network of SiLU and squeeze-excite, calibrated, its quantisers on."""
+    module = prepare(random_network(name), 64, placement=XNNPACK)
+    observe(module, lambda: [normalise(torch.from_numpy(IMAGES), PRE)])
+    set_ranges(module, "max")
+    set_mode(module, "on")
+    return module
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_counts_and_float_equality(name: str) -> None:
+    model = random_network(name).double()
+    module = prepare(model, 64, placement=XNNPACK)
+    assert tuple(counts(module).values()) == GOLDEN[name]
+    assert placement_of(module) == XNNPACK
+    x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        assert float((model(x) - module(x)).abs().max()) <= 1e-9
+
+
+def test_every_operator_reads_codes() -> None:
+    """Up to the last map: convolutions, products, sums and means read a quantiser, and a rectifier what it is part of."""
+    module = placed()
+    readers = [n for n in module.graph.nodes if n.target in (operator.mul, operator.add) or n.target == "mean"]
+    readers += [n for n in module.graph.nodes if str(n.target) in convolutions(module)]
+    assert len(readers) > 20
+    kinds = (ActivationQuantiser, GateQuantiser)
+    for node in readers:
+        sources = [one for one in node.args if isinstance(one, torch.fx.Node)]
+        assert all(isinstance(module.get_submodule(str(one.target)), kinds) for one in sources), node
+
+
+def test_weights_take_eight_bits_and_a_gate_has_256_codes() -> None:
+    module = placed()
+    codes = [conv.weight_codes()[0] for conv in convolutions(module).values()]
+    assert max(int(one.abs().max()) for one in codes) == 127
+    gate = next(part for part in module.modules() if isinstance(part, GateQuantiser))
+    assert torch.equal(gate(torch.tensor([0.0, 0.5, 1.0])), torch.tensor([0.0, 0.5, 255 / 256]))
+    set_mode(module, "range")
+    assert gate(torch.tensor([0.3])) == torch.tensor([0.3])  # a calibration sees the float network
+
+
+def test_a_checkpoint_is_read_again_and_its_steps_can_be_learned() -> None:
+    module = placed()
+    again = prepare(build_model("test_efficientnet", 4), 64, placement=XNNPACK)
+    again.load_state_dict(module.state_dict())
+    set_mode(again, "on")
+    x = normalise(torch.from_numpy(IMAGES), PRE)
+    with torch.no_grad():
+        assert torch.equal(module(x), again(x))
+    learn_steps(again)
+    again.requires_grad_(True)
+    again(x).square().sum().backward()
+    for name, part in quantisers(again).items():
+        assert part.scale.grad is not None, name
+
+
+def test_behind_silu_every_code_is_used() -> None:
+    """The lowest value is known there: the grid reaches from it to the largest one, and what training chose keeps its top."""
+    module = placed()
+    plain = {name: part for name, part in encode(module, ENCODINGS["residual"]).named_modules() if hasattr(part, "grid")}
+    grids = [part.grid for name, part in plain.items() if "mul" in name]
+    assert len(grids) > 5
+    for grid in grids:
+        low, high = grid.scale * (-128 - grid.zero), grid.scale * (127 - grid.zero)
+        assert low == pytest.approx(SILU_LEAST, abs=grid.scale)
+        assert high > 0
+    name = next(name for name in plain if "mul" in name)
+    top = 127 * float(quantisers(module)[name].scale)
+    grid = plain[name].grid
+    assert grid.scale * (127 - grid.zero) == pytest.approx(top, abs=grid.scale)
+
+
+def test_litert_computes_what_the_file_states(tmp_path: Path) -> None:
+    """Every convolution in codes, and the whole answer near to that of the fake-quantised network."""
+    from octc.train.loop.evaluate import logits_of
+
+    module = placed()
+    path = tmp_path / "m.onnx"
+    write_onnx(encode(module, ENCODINGS["residual"], opset=20), PRE, path, 20)
+    facts = write_litert(path, tmp_path, int8=True)
+    assert (facts["int8_convolutions"], facts["float_convolutions"]) == (len(convolutions(module)), 0)
+    assert facts["operators"]["DEQUANTIZE"] == 1  # in front of the head
+    assert "TRANSPOSE" not in facts["operators"]
+    reference = logits_of(encode(module, ENCODINGS["residual"]), IMAGES, PRE, "cpu", batch=8).numpy()
+    interpreter = Interpreter(str(tmp_path / "model.tflite"), num_threads=1)
+    interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], (8, 64, 64, 1))
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], IMAGES.transpose(0, 2, 3, 1))
+    interpreter.invoke()
+    found = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    spread = float(np.ptp(reference, axis=1).mean())
+    apart = np.abs(found - reference)  # a value between two codes goes either way, on each processor another
+    assert apart.mean() <= 0.06 * spread
+    assert apart.max() <= 0.2 * spread
+
+
+def test_a_layer_that_the_fallback_leaves_in_float_reads_its_grid_all_the_same(tmp_path: Path) -> None:
+    module = placed()
+    name = next(iter(convolutions(module)))
+    path = tmp_path / "m.onnx"
+    write_onnx(encode(module, ENCODINGS["residual"], opset=20, floats=frozenset({name})), PRE, path, 20)
+    facts = write_litert(path, tmp_path, int8=True)
+    assert facts["float_convolutions"] == 1
+
+
+def test_another_placement_is_refused() -> None:
+    with pytest.raises(OctcError, match="unknown placement") as caught:
+        prepare(build_model("test_resnet", 4), 64, placement="everywhere")
+    assert caught.value.code == "OCT-E104"
+
+
+def test_the_network_is_not_changed() -> None:
+    model = random_network("test_efficientnet")
+    before = copy.deepcopy(model.state_dict())
+    prepare(model, 64, placement=XNNPACK)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert not any(isinstance(part, GateQuantiser) for part in model.modules())

@@ -1,0 +1,132 @@
+"""Stacks of pictures with a manifest, and drawn volumes on the disk: whole, refused by name, or not touched."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from octc.core.errors import OctcError
+from octc.datasets.synthetic.volumes import WRITERS, write_volumes
+from octc.volumes import Volume, format_of, read_volume
+from octc.volumes.identity import read_identity_key
+from octc.volumes.stacks import FILE
+from octc.volumes.writing import write_pictures
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("drawn") / "volumes"
+    write_volumes(folder, ("vol", "tiff", "bioptigen"), patients=1, frames=3)
+    return folder
+
+
+@contextmanager
+def refused(code: str, *, said: str = "") -> Iterator[None]:
+    with pytest.raises(OctcError) as caught:
+        yield
+    assert (caught.value.code, said in caught.value.message) == (code, True), caught.value.message
+
+
+def test_drawn_volumes_are_listed_with_what_was_drawn_and_read_back(drawn: Path) -> None:
+    rows = (drawn / "volumes.csv").read_text().splitlines()
+    files = sorted(path.name for path in drawn.iterdir() if path.suffix in {ending for ending, _ in WRITERS.values()})
+    assert rows[0] == "path,label,patient,eye"
+    assert sorted(row.split(",")[0] for row in rows[1:]) == files
+    assert {path.split(",")[3] for path in rows[1:]} == {"R", "L"}
+    for row in rows[1:]:
+        name, _, _, eye = row.split(",")
+        volume = read_volume(drawn / name)
+        assert volume.frames == 3
+        assert volume.laterality.value in (eye, None)  # a TIFF says neither eye
+
+
+def test_a_folder_that_octc_did_not_draw_is_never_replaced(drawn: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("ten years")
+    for force in (False, True):
+        with refused("OCT-E106"):
+            write_volumes(tmp_path / "mine", ("vol",), patients=1, frames=2, force=force)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "ten years"
+    for formats in ((), ("vol", "tape")):
+        with refused("OCT-E104"):
+            write_volumes(tmp_path / "new", formats)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.fixture
+def stack(drawn: Path, tmp_path: Path) -> Path:
+    write_pictures(read_volume(next(drawn.glob("*.vol"))), tmp_path / "stack")
+    return tmp_path / "stack" / FILE
+
+
+def test_a_stack_is_read_back_as_it_was_written(drawn: Path, stack: Path) -> None:
+    before, after = read_volume(next(drawn.glob("*.vol"))), read_volume(stack)
+    assert format_of(stack) == "manifest"
+    assert [np.array_equal(a, b) for a, b in zip(before, after, strict=True)] == [True] * 3
+    names = ("laterality", "spacing", "pattern", "device", "acquired", "complete")
+    assert [getattr(after, n).value for n in names] == [getattr(before, n).value for n in names]
+    with refused("OCT-E106"):
+        write_pictures(before, stack.parent)
+    (stack.parent.parent / "other").mkdir()
+    (stack.parent.parent / "other" / "file").write_text("")
+    with refused("OCT-E106"):
+        write_pictures(before, stack.parent.parent / "other", force=True)
+
+
+def changed(stack: Path, **fields: object) -> Volume:
+    value = {**json.loads(stack.read_text()), **fields}
+    stack.write_text(json.dumps(value))
+    return read_volume(stack)
+
+
+def test_a_stack_that_is_not_whole_is_refused_by_name(stack: Path) -> None:
+    frames = json.loads(stack.read_text())["frames"]
+    with refused("OCT-E222", said="not a file beside it"):
+        changed(stack, frames=[{**frames[0], "file": "../secret.png"}])
+    with refused("OCT-E222"):
+        changed(stack, frames=[])
+    assert changed(stack, frames=frames, complete=False).complete.value is False
+    assert changed(stack, complete=None, spacing_mm=[1, 2], laterality="both").complete.value is None
+    assert (read_volume(stack).spacing.value, read_volume(stack).laterality.value) == (None, None)
+    first = stack.parent / frames[0]["file"]
+    whole = first.read_bytes()
+    Image.new("L", (40, 40)).save(first)
+    with refused("OCT-E501", said=first.name):
+        read_volume(stack)
+    first.write_bytes(whole)
+    first.unlink()
+    with refused("OCT-E226", said="2 of 3"):
+        read_volume(stack)
+    cut = read_volume(stack, allow_cut=True)
+    assert (cut.frames, cut.complete.value) == (2, False)
+
+
+def test_pages_of_other_sizes_are_refused_and_what_is_no_stack_is_none(tmp_path: Path) -> None:
+    pages = [Image.new("L", (64, 48), 9), Image.new("L", (48, 64), 9)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    volume = read_volume(tmp_path / "a.tif")
+    assert volume.frames == 2
+    assert volume.frame(0).shape == (48, 64)
+    with refused("OCT-E229", said="page 1 is 64 x 48"):
+        volume.frame(1)
+    Image.new("RGB", (64, 48)).save(tmp_path / "b.tif", save_all=True, append_images=[Image.new("RGB", (64, 48))])
+    with refused("OCT-E229", said="pages in mode RGB"):
+        read_volume(tmp_path / "b.tif")
+    for text in ("[]", "{", '{"schema": "other"}'):
+        (tmp_path / FILE).write_text(text)
+        assert format_of(tmp_path / FILE) is None
+
+
+def test_the_secret_of_a_site_is_long_enough_or_refused(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("  0123456789abcdef\n")
+    assert read_identity_key(tmp_path / "key") == b"0123456789abcdef"
+    (tmp_path / "key").write_text("short")
+    for path in (tmp_path / "key", tmp_path / "nowhere"):
+        with refused("OCT-E104"):
+            read_identity_key(path)

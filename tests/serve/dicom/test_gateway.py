@@ -1,0 +1,421 @@
+"""Volumes in by C-STORE or from a folder, reports out: what is acknowledged is answered once, whatever fails in between."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, nullcontext
+from datetime import datetime, timedelta, timezone
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+
+from octc.core.errors import OctcError
+from octc.core.progress import LogReporter
+from octc.runtimes.registry import open_runtime
+from octc.schemas.requests import GatewayOptions
+from octc.serve.dicom import gateway as module
+from octc.serve.dicom.answers import Answering
+from octc.serve.dicom.gateway import Answerer, Gateway, open_gateway
+from octc.serve.dicom.spool import Spool, key_of
+from octc.serve.dicom.structured_report import report_uid
+from octc.store.artifacts import read_artifact
+from tests.serve.dicom import peers, world
+from tests.tiny_artifacts import artifact_folder
+
+Started = Callable[..., tuple[Gateway, Path]]
+# pynetdicom 3.0.4 does not close the socket of a connection that was refused or broken
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <s:ResourceWarning")
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Answerer]:
+    folder = artifact_folder()
+    artifact = read_artifact(folder)
+    runtime = open_runtime(folder, artifact, threads=1)
+    yield Answerer(Answering.of(folder, artifact, "onnxruntime"), runtime)
+    runtime.close()
+
+
+@pytest.fixture
+def started(engine: Answerer, tmp_path: Path) -> Iterator[Started]:
+    """A gateway with the options that are given; closed at the end, or when the next one is started."""
+    with ExitStack() as stack:
+
+        def start(**options: Any) -> tuple[Gateway, Path]:
+            stack.close()
+            given = {"dicom": "OCTC@0", "spool": str(tmp_path / "spool"), **options}
+            found = stack.enter_context(open_gateway(lambda: nullcontext(engine), GatewayOptions(**given), LogReporter(), {}))
+            return found, Path(given["spool"])
+
+        yield start
+
+
+def states(spool: Path) -> dict[str, int]:
+    """How many sources are in each state."""
+    return {
+        "queue": len(list((spool / "queue").glob("*.dcm"))),
+        "outbox": len([one for one in (spool / "outbox").iterdir() if not one.name.startswith(".")]),
+        "done": len(list((spool / "done").rglob("*.json"))),
+        "dead": len([one for one in (spool / "dead").iterdir() if not one.name.startswith(".")]),
+    }
+
+
+def finished(spool: Path, count: int) -> Any:
+    def is_so() -> bool:
+        found = states(spool)
+        return found["done"] + found["dead"] == count and not found["queue"] and not found["outbox"]
+
+    return peers.until(is_so)
+
+
+def reason(spool: Path) -> dict[str, Any]:
+    (folder,) = (spool / "dead").iterdir()
+    return dict(json.loads((folder / "reason.json").read_text()))
+
+
+def test_volumes_of_both_eyes_come_back_as_reports(started: Started, engine: Answerer) -> None:
+    sources = [world.eye_object(eye) for eye in "RL"]
+    with peers.pacs() as (pacs, port):
+        found, spool = started(report_to=f"PACS@127.0.0.1:{port}", heat_map=True)
+        assert peers.send(found.port or 0, sources) == [0, 0]
+        finished(spool, 2)
+        reports = {uid: one for uid, one in pacs.objects.items() if one.SOPClassUID == peers.SR}
+        assert set(reports) == {str(report_uid(one, engine.answering)) for one in sources}
+        assert [str(one.PatientName) for one in reports.values()] == ["Müller^Jörg"] * 2
+        maps = [one for one in pacs.objects.values() if one.SOPClassUID == peers.CAPTURE]
+        assert sorted(one.ImageLaterality for one in maps) == ["L", "R"]
+        assert {one.StudyInstanceUID for one in maps} == {one.StudyInstanceUID for one in sources}
+        assert peers.send(found.port or 0, sources) == [0, 0]  # the same again: known, and nothing is sent twice
+        peers.until(lambda: sum(one["event"] == "repeated" for one in peers.audit(spool)) == 2)
+        time.sleep(0.3)
+        assert set(pacs.times.values()) == {1}
+    assert list((spool / "incoming").iterdir()) == []
+
+
+def test_the_audit_log_tells_every_step_and_nobodys_name(started: Started) -> None:
+    source = world.eye_object("R")
+    with peers.web_pacs() as (pacs, address):
+        found, spool = started(report_to=address)
+        peers.send(found.port or 0, [source])
+        finished(spool, 1)
+        assert list(pacs.times.values()) == [1]
+    text = (spool / "audit.jsonl").read_text()
+    assert [one["event"] for one in peers.audit(spool)] == ["opened", "received", "answered", "sent"]
+    for word in (*world.PATIENT.values(), source.SOPInstanceUID, source.StudyInstanceUID):
+        assert str(word) not in text
+
+
+def test_a_destination_that_is_away_gets_its_report_when_it_is_back(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LONGEST", 0.2)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    found, spool = started(report_to=f"PACS@127.0.0.1:{port}")
+    peers.send(found.port or 0, [world.eye_object("R")])
+    peers.until(lambda: sum(one["event"] == "not-sent" for one in peers.audit(spool)) >= 2)
+    found, spool = started(report_to=f"PACS@127.0.0.1:{port}")  # a restart keeps what waits
+    with peers.pacs(port) as (pacs, _):
+        finished(spool, 1)
+        assert list(pacs.times.values()) == [1]
+
+
+@pytest.mark.parametrize("status", [0xA900, 0xC123, 0x0122])
+def test_what_the_pacs_refuses_for_good_is_a_dead_letter_with_its_report(status: int, started: Started) -> None:
+    with peers.pacs() as (pacs, port):
+        pacs.status = status
+        found, spool = started(report_to=f"PACS@127.0.0.1:{port}")
+        peers.send(found.port or 0, [world.eye_object("R")])
+        finished(spool, 1)
+        assert reason(spool) == {"code": "OCT-E920", "reason": f"C-STORE status 0x{status:04X}"}
+        (folder,) = (spool / "dead").iterdir()
+        assert pydicom.dcmread(folder / "report.dcm").SOPClassUID == peers.SR
+
+
+@pytest.mark.parametrize("status", [0x0111, 0xB000])
+def test_a_report_that_the_pacs_has_already_is_sent(status: int, started: Started) -> None:
+    with peers.pacs() as (pacs, port):
+        pacs.status = status
+        found, spool = started(report_to=f"PACS@127.0.0.1:{port}")
+        peers.send(found.port or 0, [world.eye_object("R")])
+        finished(spool, 1)
+        assert states(spool)["done"] == 1
+
+
+def test_a_web_server_that_is_busy_is_asked_again_and_one_that_refuses_is_not(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LONGEST", 0.1)
+    with peers.web_pacs() as (pacs, address):
+        pacs.status = 503
+        found, spool = started(report_to=address)
+        peers.send(found.port or 0, [world.eye_object("R")])
+        peers.until(lambda: sum(pacs.times.values()) >= 2)
+        pacs.status = 0
+        finished(spool, 1)
+        pacs.status = 400
+        peers.send(found.port or 0, [world.eye_object("L")])
+        finished(spool, 2)
+        assert reason(spool) == {"code": "OCT-E920", "reason": "STOW: HTTP 400"}
+
+
+def test_attempts_end_after_the_hours_that_are_given(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LONGEST", 0.1)
+    found, spool = started(report_to="PACS@127.0.0.1:1", retry_hours=0.5 / 3600)
+    peers.send(found.port or 0, [world.eye_object("R")])
+    finished(spool, 1)
+    assert reason(spool) == {"code": "OCT-E920", "reason": "no association"}
+
+
+def test_volumes_that_cannot_be_answered_are_dead_letters_and_the_others_go_on(started: Started, tmp_path: Path) -> None:
+    cut, colour, part = (world.eye_object("R", seed=name) for name in ("cut", "colour", "part"))
+    cut.PixelData = cut.PixelData[: len(cut.PixelData) // 2]
+    colour.SamplesPerPixel, colour.PhotometricInterpretation, colour.PlanarConfiguration = 3, "RGB", 0
+    part.ConcatenationUID, part.InConcatenationTotalNumber = "1.2.3", 2
+    found, spool = started(report_to=str(tmp_path / "reports"))
+    assert peers.send(found.port or 0, [cut, colour, part, world.eye_object("L")]) == [0, 0, 0, 0]
+    finished(spool, 4)
+    reasons = {
+        json.loads(path.read_text())["code"]: path.parent / "source.dcm" for path in (spool / "dead").rglob("reason.json")
+    }
+    assert set(reasons) == {"OCT-E222", "OCT-E227", "OCT-E228"}
+    assert all(path.is_file() for path in reasons.values())
+    assert len(list((tmp_path / "reports").glob("*.dcm"))) == 1
+    assert peers.send(found.port or 0, [cut]) == [0]  # sent once more: tried once more
+    peers.until(lambda: sum(one["event"] == "gave-up" for one in peers.audit(spool)) == 4)
+    assert states(spool)["dead"] == 3
+
+
+def test_strangers_are_refused(started: Started, tmp_path: Path) -> None:
+    found, spool = started(report_to=str(tmp_path / "reports"), peers="DEVICE, OTHER@192.0.2.1")
+    port = found.port or 0
+    assert peers.send(port, [world.eye_object("R")], title="STRANGER") == []
+    assert peers.send(port, [world.eye_object("R")], title="OTHER") == []
+    assert peers.send(port, [world.eye_object("R")], called="ELSE") == []
+    assert peers.send(port, [world.eye_object("R")]) == [0]
+    finished(spool, 1)
+    assert [one.get("why") for one in peers.audit(spool) if one["event"] == "refused"] == ["title", "address", "title"]
+
+
+def test_what_is_no_opt_object_or_too_large_is_not_taken(started: Started, tmp_path: Path) -> None:
+    found, spool = started(report_to=str(tmp_path / "reports"), max_object=1)
+    port = found.port or 0
+    large = world.eye_object("R", seed="large", frames=[frame.repeat(8, 0).repeat(8, 1) for frame in world.known()])
+    assert peers.send(port, [large]) == [None]
+    other = world.eye_object("R")
+    other.SOPClassUID = peers.CAPTURE
+    assert peers.send(port, [other]) == [None]  # no presentation context was accepted for it
+    peers.until(lambda: not list((spool / "incoming").iterdir()))
+    assert peers.send(port, [world.eye_object("L")]) == [0]
+    finished(spool, 1)
+    assert [one.name for one in (spool / "incoming").iterdir()] == []
+
+
+def test_a_peer_cannot_make_the_service_read_a_message_larger_than_was_offered(started: Started, tmp_path: Path) -> None:
+    found, _ = started(report_to=str(tmp_path / "reports"))
+    with socket.create_connection(("127.0.0.1", found.port or 0), timeout=10) as line:
+        line.sendall(struct.pack(">BBI", 1, 0, 0xFFFFFFF0) + b"x" * 1000)
+        assert _closed(line)
+    assert peers.send(found.port or 0, [world.eye_object("L")]) == [0]
+
+
+def _closed(line: socket.socket) -> bool:
+    try:
+        return line.recv(100) == b""
+    except ConnectionError:
+        return True
+
+
+def test_without_room_nothing_is_taken(started: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from octc.serve.dicom import provider
+
+    found, spool = started(report_to=str(tmp_path / "reports"))
+    monkeypatch.setattr(provider, "FREE", 1 << 60)
+    assert peers.send(found.port or 0, [world.eye_object("R")]) == [0xA700]
+    assert states(spool) == {"queue": 0, "outbox": 0, "done": 0, "dead": 0}
+
+
+@pytest.fixture(scope="module")
+def pem(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A certificate of this machine that is its own authority, and its key."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    now = datetime.now(timezone.utc)
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=9))
+    made = made.add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), False)
+    made = made.add_extension(x509.BasicConstraints(True, 0), True)
+    folder = tmp_path_factory.mktemp("pem")
+    encoding = serialization.Encoding.PEM
+    (folder / "cert.pem").write_bytes(made.sign(key, hashes.SHA256()).public_bytes(encoding))
+    plain = serialization.NoEncryption()
+    (folder / "key.pem").write_bytes(key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, plain))
+    cert = str(folder / "cert.pem")
+    return {"dicom_cert": cert, "dicom_key": str(folder / "key.pem"), "dicom_ca": cert}
+
+
+def test_with_certificates_only_peers_that_show_one_are_heard(started: Started, pem: dict[str, str]) -> None:
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    client = ssl.create_default_context(cafile=pem["dicom_ca"])
+    for one in (server, client):
+        one.load_cert_chain(pem["dicom_cert"], pem["dicom_key"])
+    stranger = ssl.create_default_context(cafile=pem["dicom_ca"])
+    with peers.pacs(ssl_context=server) as (pacs, port):
+        found, spool = started(report_to=f"tls:PACS@127.0.0.1:{port}", **pem)
+        assert peers.send(found.port or 0, [world.eye_object("R")]) == []
+        assert peers.send(found.port or 0, [world.eye_object("R")], tls_args=(stranger, "127.0.0.1")) == []
+        assert peers.send(found.port or 0, [world.eye_object("R")], tls_args=(client, "127.0.0.1")) == [0]
+        finished(spool, 1)
+        assert list(pacs.times.values()) == [1]
+
+
+def test_a_web_server_is_believed_by_the_named_certificates_alone(
+    started: Started, pem: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LONGEST", 0.1)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(pem["dicom_cert"], pem["dicom_key"])
+    with peers.web_pacs(server) as (pacs, address):
+        found, spool = started(report_to=address)
+        assert peers.send(found.port or 0, [world.eye_object("R")]) == [0]
+        errors = peers.until(lambda: [one for one in peers.audit(spool) if one["event"] == "not-sent"])
+        assert "SSLError" in str(errors[0])
+        assert pacs.times == {}
+        found, spool = started(report_to=address, dicom_ca=pem["dicom_ca"])
+        finished(spool, 1)
+        assert list(pacs.times.values()) == [1]
+
+
+@pytest.mark.parametrize("called_back", [True, False])
+def test_commitment_is_given_for_what_is_kept_and_for_nothing_else(called_back: bool, started: Started, tmp_path: Path) -> None:
+    """Over a new association to the peer's own port (as Orthanc and many devices expect), or over that of the request."""
+    source, other = world.eye_object("R"), world.eye_object("L")
+    with peers.committer() as (answers, ask, port):
+        named = f"DEVICE@127.0.0.1:{port}" if called_back else "DEVICE"
+        found, spool = started(report_to=str(tmp_path / "reports"), keep=True, peers=named)
+        assert peers.send(found.port or 0, [source]) == [0]
+        finished(spool, 1)
+        assert ask(found.port or 0, [source, other], wait=not called_back) == 0
+        kind, report = peers.until(lambda: answers and answers[0])
+        assert kind == 2
+        assert [one.ReferencedSOPInstanceUID for one in report.ReferencedSOPSequence] == [source.SOPInstanceUID]
+        assert [(one.ReferencedSOPInstanceUID, one.FailureReason) for one in report.FailedSOPSequence] == [
+            (other.SOPInstanceUID, 0x0112)
+        ]
+        assert len(list((spool / "kept").iterdir())) == 1
+        peers.until(lambda: peers.audit(spool)[-1]["event"] == "commitment-reported")
+        found, spool = started(report_to=str(tmp_path / "reports"), keep=False)
+        assert ask(found.port or 0, [source], wait=False) is None  # not offered: no presentation context is accepted
+
+
+def test_a_step_that_a_kill_cut_in_two_is_finished_once(started: Started, engine: Answerer, tmp_path: Path) -> None:
+    """Every state that a killed process can leave: the same source in two places, half-written folders, a torn log."""
+    sources = [world.eye_object("R", seed=str(number)) for number in range(4)]
+    keys = [key_of(str(one.SOPInstanceUID)) for one in sources]
+    found, spool = started(report_to=str(tmp_path / "reports"))
+    peers.send(found.port or 0, sources[:1])
+    finished(spool, 1)
+    found.close()
+    answered, twice, dead, begun = keys
+    world.stored(sources[0], spool / "queue" / f"{answered}.dcm")  # sent, and not yet forgotten
+    (spool / "outbox" / answered).mkdir()
+    world.stored(sources[1], spool / "queue" / f"{twice}.dcm")  # answered, and the source not yet forgotten
+    (spool / "outbox" / twice).mkdir()
+    (report,) = (tmp_path / "reports").glob("*.dcm")
+    (spool / "outbox" / twice / "report.dcm").write_bytes(report.read_bytes())
+    world.stored(sources[2], spool / "queue" / f"{dead}.dcm")  # given up, and sent anew
+    (spool / "dead" / dead).mkdir()
+    world.stored(sources[3], spool / "queue" / f"{begun}.dcm")  # being answered
+    (spool / "queue" / f"{begun}.tries").write_bytes(b"..")
+    (spool / "outbox" / f".tmp-999999-{begun}").mkdir()
+    (spool / "incoming" / "half.dcm").write_bytes(b"x")
+    with (spool / "audit.jsonl").open("a") as log:
+        log.write('{"time": "20')
+    found, spool = started(report_to=str(tmp_path / "again"))
+    finished(spool, 4)
+    assert states(spool)["dead"] == 0
+    uids = {str(report_uid(one, engine.answering)) for one in sources[2:]}
+    assert {path.stem for path in (tmp_path / "again").glob("*.dcm")} == {*uids, report.stem}
+    assert list((spool / "incoming").iterdir()) == []
+    peers.until(lambda: not list((spool / "outbox").iterdir()))
+    lines = (spool / "audit.jsonl").read_text().splitlines()
+    assert sum(not line.endswith("}") for line in lines) == 1
+
+
+def test_a_volume_that_ends_the_process_does_not_do_so_for_ever(started: Started, tmp_path: Path) -> None:
+    found, spool = started(report_to=str(tmp_path / "reports"))
+    found.close()
+    bad, good = world.eye_object("R", seed="bad"), world.eye_object("R", seed="good")
+    key = key_of(str(bad.SOPInstanceUID))
+    for one in (bad, good):
+        world.stored(one, spool / "queue" / f"{key_of(str(one.SOPInstanceUID))}.dcm")
+    (spool / "queue" / f"{key}.tries").write_bytes(b"." * 25)
+    found, spool = started(report_to=str(tmp_path / "reports"))
+    finished(spool, 2)
+    assert [one["key"] for one in peers.audit(spool) if one["event"] == "gave-up"] == [key]
+    assert states(spool)["done"] == 1
+
+
+def test_one_queue_has_one_process(started: Started, engine: Answerer, tmp_path: Path) -> None:
+    _, spool = started(report_to=str(tmp_path / "reports"))
+    with pytest.raises(OctcError) as caught:
+        Spool(spool)
+    assert caught.value.code == "OCT-E108"
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"spool": None}, "OCT-E104"),
+        ({"report_to": None}, "OCT-E104"),
+        ({"report_to": "PACS@nowhere"}, "OCT-E104"),
+        ({"report_to": "tls:PACS@127.0.0.1:1"}, "OCT-E104"),
+        ({"dicom": "OCTC"}, "OCT-E104"),
+        ({"dicom": "A TITLE THAT IS TOO LONG@0"}, "OCT-E104"),
+        ({"dicom": "OCTC@0.0.0.0:0"}, "OCT-E104"),
+        ({"dicom_cert": "missing.pem", "dicom_key": "missing.pem"}, "OCT-E104"),
+        ({"watch": "missing"}, "OCT-E104"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options: dict[str, Any], code: str, started: Started, tmp_path: Path) -> None:
+    with pytest.raises(OctcError) as caught:
+        started(**{"report_to": str(tmp_path / "reports"), **options})
+    assert caught.value.code == code
+
+
+def test_a_dropped_file_becomes_a_report_when_it_is_whole(
+    started: Started, engine: Answerer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from octc.serve import watch
+
+    monkeypatch.setattr(watch, "QUIET", 0.1)
+    drop = tmp_path / "drop"
+    (drop / "deep").mkdir(parents=True)
+    found, spool = started(dicom=None, watch=str(drop), report_to=str(tmp_path / "reports"))
+    assert found.port is None
+    source = world.eye_object("R")
+    whole = world.stored(source, tmp_path / "whole.dcm").read_bytes()
+    (drop / "deep" / "half.dcm").write_bytes(whole[: len(whole) // 2])
+    (drop / "text.txt").write_text("a text")
+    (drop / "copy.dcm.part").write_bytes(whole)
+    peers.until((drop / ".refused" / "text.txt.txt").is_file)
+    time.sleep(1.0)
+    assert (drop / "deep" / "half.dcm").is_file()  # cut short: it waits
+    with (drop / "deep" / "half.dcm").open("ab") as stream:
+        stream.write(whole[len(whole) // 2 :])
+    finished(spool, 1)
+    assert {path.stem for path in (tmp_path / "reports").glob("*.dcm")} == {str(report_uid(source, engine.answering))}
+    peers.until(lambda: not (drop / "deep" / "half.dcm").exists())
+    assert (drop / "copy.dcm.part").is_file()
+    (drop / "again.dcm").write_bytes(whole)
+    peers.until(lambda: not (drop / "again.dcm").exists())
+    assert states(spool)["done"] == 1
