@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import shutil
@@ -26,7 +27,7 @@ SYNTAXES = (
     "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70",
 )  # fmt: skip
 # PS3.4 B.2.3
-SUCCESS, OUT_OF_RESOURCES, MISMATCH, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0xC000
+SUCCESS, PROCESSING_FAILURE, OUT_OF_RESOURCES, MISMATCH, NOT_UNDERSTOOD = 0x0000, 0x0110, 0xA700, 0xA900, 0xC000
 MAX_PDU = 1 << 20  # bytes: larger ones than were offered are an attack or a fault, and would be read into memory whole
 FREE = 1 << 30  # bytes: with less free space on the disk nothing is taken
 SECONDS = 60  # that a peer may be silent
@@ -163,9 +164,17 @@ class Provider:
         self._spool.audit("refused", peer=_plain(str(event.assoc.requestor.ae_title or "")), why="title")
 
     def _store(self, event: Any) -> int:
-        """A whole object lies in `incoming`."""
+        """A whole object lies in `incoming`; the status that its sender is told."""
         event.assoc.octc_taken = 0
         title = _plain(str(event.assoc.requestor.ae_title or ""))
+        try:
+            return self._taken(event, title)
+        except Exception as error:  # pynetdicom would answer without a word in the log
+            with contextlib.suppress(OSError):  # the disk is full: the audit log may be what cannot be written
+                self._spool.audit("fault", where="store", what=type(error).__name__, peer=title)
+            return OUT_OF_RESOURCES if isinstance(error, OSError) else PROCESSING_FAILURE
+
+    def _taken(self, event: Any, title: str) -> int:
         waiting, free = self._spool.queued_bytes(), shutil.disk_usage(self._spool.folder).free
         if waiting > self._door.most_queued or free < FREE:
             self._spool.audit("refused", peer=title, why="no room", queued=waiting, free=free)

@@ -172,14 +172,16 @@ class Spool:
 
     def queued(self) -> list[str]:
         """Keys that wait for an answer: those whose answer was begun least often first, then by the time of arrival."""
-        found = []
-        for path in (self.folder / "queue").glob("*.dcm"):
-            with contextlib.suppress(FileNotFoundError):
-                found.append((self.tries(path.stem), path.stat().st_mtime_ns, path.stem))
-        return [key for *_, key in sorted(found)]
+        return [key for *_, key in sorted((self.tries(key), facts.st_mtime_ns, key) for key, facts in self._sources())]
 
     def queued_bytes(self) -> int:
-        return sum(path.stat().st_size for path in (self.folder / "queue").glob("*.dcm"))
+        return sum(facts.st_size for _, facts in self._sources())
+
+    def _sources(self) -> Iterator[tuple[str, os.stat_result]]:
+        """Keys and facts of the sources that wait; one that another thread answers meanwhile waits no more."""
+        for path in (self.folder / "queue").glob("*.dcm"):
+            with contextlib.suppress(FileNotFoundError):
+                yield path.stem, path.stat()
 
     def source(self, key: str) -> Path:
         return self.folder / "queue" / f"{key}.dcm"

@@ -242,6 +242,29 @@ def test_without_room_nothing_is_taken(started: Started, tmp_path: Path, monkeyp
     assert states(spool) == {"queue": 0, "outbox": 0, "done": 0, "dead": 0}
 
 
+def test_a_volume_that_is_answered_while_another_comes_in_hinders_nobody(started: Started, tmp_path: Path) -> None:
+    found, spool = started(report_to=str(tmp_path / "reports"))
+    (spool / "queue" / "gone.dcm").symlink_to(tmp_path / "nowhere")  # listed, and not there any more when its size is asked for
+    assert peers.send(found.port or 0, [world.eye_object("R", seed="beside")]) == [0]
+    (spool / "queue" / "gone.dcm").unlink()
+    finished(spool, 1)
+
+
+@pytest.mark.parametrize(("fault", "status"), [(OSError(28, "no space"), 0xA700), (RuntimeError("a fault"), 0x0110)])
+def test_a_fault_while_a_volume_is_taken_is_told_and_noted(
+    fault: Exception, status: int, started: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, spool = started(report_to=str(tmp_path / "reports"))
+
+    def fails(*_: Any, **__: Any) -> bool:
+        raise fault
+
+    monkeypatch.setattr(Spool, "receive", fails)
+    assert peers.send(found.port or 0, [world.eye_object("R")]) == [status]
+    assert [one["what"] for one in peers.audit(spool) if one["event"] == "fault"] == [type(fault).__name__]
+    assert states(spool) == {"queue": 0, "outbox": 0, "done": 0, "dead": 0}
+
+
 @pytest.fixture(scope="module")
 def pem(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A certificate of this machine that is its own authority, and its key."""
