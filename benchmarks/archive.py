@@ -5,7 +5,7 @@
 
 One process after another, in turns (ABBA): decoding alone and the engine alone (each on all cores: the slower one is the
 bound), `octc predict --out`, `octc predict --batch 8` (in memory), a loop of Pillow and onnxruntime on the FP32 file (one
-image at a time, as tutorials have it), and a Ray Data pipeline as its documentation has it (`--no-ray` leaves it out). A
+image at a time, as tutorials have it), and a Ray Data pipeline of the same file, as its documentation has it (`--no-ray`: none). A
 process of each kind starts anew; what it needs to start is subtracted (a run on few images). Prints one JSON line: images a
 second of each (null where the machine was too busy to tell), processor time an image (`_cpu_ms`), ratios of medians.
 `ratio_vs_sum`: against decoding and engine one after the other on the same cores, which is what a machine without a GPU can
@@ -98,13 +98,19 @@ manifest = json.loads((folder / "artifact.json").read_text())
 pre = manifest["preprocess"]
 class Classifier:
     def __init__(self):
-        import onnxruntime
-        self.session = onnxruntime.InferenceSession(str(folder / manifest["main_file"]))
+        file = str(folder / manifest["main_file"])
+        if file.endswith(".xml"):
+            import openvino
+            compiled = openvino.compile_model(file, "CPU")
+            self.run = lambda images: compiled(images)[0]
+        else:
+            import onnxruntime
+            session = onnxruntime.InferenceSession(file)
+            self.run = lambda images: session.run(None, {session.get_inputs()[0].name: images})[0]
     def __call__(self, batch):
         images = np.stack(list(batch["image"]))
         images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-        name = self.session.get_inputs()[0].name
-        return {"path": batch["path"], "logits": self.session.run(None, {name: np.ascontiguousarray(images)})[0]}
+        return {"path": batch["path"], "logits": self.run(np.ascontiguousarray(images))}
 mode = "L" if pre["channels"] == 1 else "RGB"
 images = ray.data.read_images(sys.argv[2], size=(pre["size"], pre["size"]), mode=mode, include_paths=True)
 images.map_batches(Classifier, concurrency=1, batch_size=8).write_parquet(sys.argv[4])
