@@ -5,7 +5,7 @@
 
 One process after another, in turns (ABBA): decoding alone and the engine alone (each on all cores: the slower one is the
 bound), `octc predict --out`, `octc predict --batch 8` (in memory), a loop of Pillow and onnxruntime on the FP32 file (one
-image at a time, as tutorials have it), and a Ray Data pipeline of the same file, as its documentation has it (`--no-ray`: none). A
+image at a time, as tutorials have it), and the Ray Data pipeline of its documentation (same file; not with `--no-ray`). A
 process of each kind starts anew; what it needs to start is subtracted (a run on few images). Prints one JSON line: images a
 second of each (null where the machine was too busy to tell), processor time an image (`_cpu_ms`), ratios of medians.
 `ratio_vs_sum`: against decoding and engine one after the other on the same cores, which is what a machine without a GPU can
