@@ -137,7 +137,8 @@ def take_labels(store: MonitorStore, artifact: str, classes: Sequence[str], tabl
     refuse_lines(table, torn, "one label for each image (and eye); of a label that was corrected, leave the right one")
     day = today()
     rows = [
-        Truth(day, artifact, tuple(sorted(keys)), sum(keys.values()) / len(keys), len(keys)) for keys in _patients(groups.values())
+        Truth(day, artifact, tuple(sorted(keys)), sum(keys.values()) / len(keys), len(keys))
+        for keys in _patients(groups.values())
     ]
     rows.sort(key=lambda row: store.key_of(" ".join(row.keys)))
     counted = {key for row in store.truth(artifact) for key in row.keys}
