@@ -78,7 +78,7 @@ class OvRuntime:
         shape = [size, pre.channels, pre.size, pre.size]
         settings = {"INFERENCE_PRECISION_HINT": HINT, "PERFORMANCE_HINT": PERFORMANCE, "INFERENCE_NUM_THREADS": self._threads}
         if self._threads < len(read_cpus().usable):
-            # it binds its threads to the first processors, and every other network, of this process or another, to the same ones
+            # it binds its threads to the first processors, and those of any other network, of any process, to the same ones
             settings["ENABLE_CPU_PINNING"] = False
         compiled = self._compile(shape, settings) if self._cache is None else self._kept(self._cache, shape, settings)
         self._compiled[size] = compiled.create_infer_request()
