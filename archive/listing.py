@@ -21,7 +21,7 @@ from octc.core.optional import need
 from octc.datasets.tables import SEPARATORS, place_of
 from octc.datasets.tree import has_folder, scan_folder
 from octc.imaging.decode import SUFFIXES
-from octc.runtimes.inputs import is_volume
+from octc.runtimes.inputs import may_be_volume
 from octc.volumes import heyex_xml, stacks
 from octc.volumes.formats import format_of, read_volumes
 
@@ -116,7 +116,7 @@ def _of_folder(root: str) -> Iterator[Entry]:
         if why:  # as an input, so that it is counted and named: reading it says why (E231)
             found = True
             yield Entry(str(folder))
-        volumes = [folder / name for name in others if is_volume(folder / name)]
+        volumes = [folder / name for name in others if may_be_volume(folder / name)]
         inside = _inside(volumes)
         names = sorted([*(str(folder / name) for name in images), *map(str, volumes)])
         for name in names:

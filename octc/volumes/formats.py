@@ -17,6 +17,7 @@ HEAD = 4096
 COMMON = (b"\xff\xd8\xff", b"\x89PNG")  # pictures whose first bytes are no text
 DICM, HEDX = b"DICM", b"<HEDX"
 TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+ENDINGS = (".dcm", ".dicom", ".vol", ".e2e", ".sdb", ".fda", ".fds")  # of names that mean a volume, whatever the file holds
 NAMELESS = "the file names no patient: there is no hash of one"
 Read = Callable[[Path, bytes | None, bool], list[Volume]]
 
