@@ -174,6 +174,8 @@ def _unknown(path: Path) -> OctcError:
         text, hint = f"{path.name} is a single picture, not a volume", f"octc predict ARTIFACT {path}"
         if other is not None:
             text, hint = f"{text}, of a kind that is not read: {other[0]}", other[1]
+    elif other is not None and other[1] == kinds.VOLUME:
+        return cut_short(path, f"it begins as {other[0]}, and its header is not whole")
     elif other is not None:
         text, hint = f"{path.name} is {other[0]}, no volume of a known format", other[1]
         if head[:2] == b"PK":
