@@ -39,7 +39,8 @@ FOREIGN = {
     "PGM": encoded(GREY, "PPM"), "PCX": encoded(GREY, "PCX"), "PDF": b"%PDF-1.7\n" + bytes(200),
     "HEIC": b"\0\0\0\x18ftypheic" + bytes(200), "JPEG XL": b"\xff\x0a" + bytes(200), "HDF5": b"\x89HDF\r\n\x1a\n" + bytes(200),
     "JPEG-LS": b"\xff\xd8\xff\xf7\0\x0b\x08\0\x30\0\x40\1\1\x11\0" + bytes(90), "a NumPy array": npy(),
-    "gzip": gzip.compress(b"x"), "a web page": b"\n<!DOCTYPE HTML><html>404</html>", "SVG": b'<?xml version="1.0"?>\n<svg/>',
+    "gzip": gzip.compress(b"x", mtime=0),
+    "a web page": b"\n<!DOCTYPE HTML><html>404</html>", "SVG": b'<?xml version="1.0"?>\n<svg/>',
     "a JPEG of 12 bits": of_12_bits(False), "a lossless JPEG of 12 bits": of_12_bits(True),
     "DICOM": bytes(128) + b"DICM" + bytes(9),
 }  # fmt: skip

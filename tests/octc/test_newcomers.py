@@ -77,11 +77,12 @@ TEXT = "\n".join(["path,label,patient", *ROWS]) + "\n"
         (TEXT.encode("utf-16-le"), "UTF-16 with its mark", "UTF-8"),
         (TEXT.encode("utf-32"), "UTF-16 with its mark", "UTF-8"),
         (TEXT.replace("dry", "trö").encode("latin-1"), "not UTF-8", "UTF-8"),
-        (gzip.compress(TEXT.encode()), "gzip", "unpack"),
+        (gzip.compress(TEXT.encode(), mtime=0), "gzip", "unpack"),
         (b"PAR1\x15\x04\x00\x00", "Parquet", "read_parquet"),
         (b'\n{"images": []}', "JSON", "read_json"),
         (b"PK\x03\x04 an archive", "a zip archive", "unpack"),
     ],
+    ids=["utf-16 without a mark", "utf-32", "latin-1", "gzip", "parquet", "json", "zip"],
 )
 def test_what_is_no_table_is_named(data: bytes, what: str, hint: str, tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_bytes(data)
