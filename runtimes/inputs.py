@@ -188,5 +188,7 @@ def is_volume(path: Path) -> bool:
 def may_be_volume(path: Path) -> bool:
     """Whether a file of a folder is to be read as a volume: it holds one, or its name says so (and reading says why not)."""
     with contextlib.suppress(OSError, ValueError):
-        return is_volume(path) or (path.suffix.lower() in ENDINGS and path.is_file() and not is_picture(path))
+        if is_volume(path) or path.suffix.lower() not in ENDINGS:
+            return is_volume(path)
+        return not is_picture(path) if path.is_file() else not path.exists()  # a link that leads nowhere; no pipe, no folder
     return False
