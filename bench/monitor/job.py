@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from octc.core.errors import OctcError, shorten
 from octc.core.faults import writing_to
 from octc.core.files import sha256_file
 from octc.core.progress import LogReporter, Reporter
-from octc.datasets.tables import read_columns
+from octc.datasets.tables import read_columns, refuse_lines
 from octc.runtimes.golden import check_golden
 from octc.runtimes.model import located
 from octc.runtimes.monitored import content_of, picture_key, today
@@ -35,6 +35,15 @@ class MonitorOptions:
     labels: Path | None = None
     replay: bool = True
     limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Of a table of labels: new patients, new images of patients who count already, lines of no prediction."""
+
+    patients: int
+    late: int
+    unknown: int
 
 
 def monitor_box(
@@ -72,8 +81,9 @@ def monitor_box(
             kept.add([row])
             tell.say(f"  {'✓' if row.ok else '✗'} golden   {found.artifact.name}")
         if asked.labels is not None:
-            new, unknown = take_labels(kept, digest, found.artifact.classes, asked.labels)
-            tell.say(f"  labels       {new} new patients; {unknown} lines are of no prediction here")
+            taken = take_labels(kept, digest, found.artifact.classes, asked.labels)
+            late = f"{taken.late} new images of patients who count already, left out; " if taken.late else ""
+            tell.say(f"  labels       {taken.patients} new patients; {late}{taken.unknown} lines are of no prediction here")
         named = {"name": found.artifact.name, "digest": digest}
         report = judge(named, kept, stated_sketch(found.artifact.details), asked.limits, utc_now())
     if out is not None:
@@ -96,14 +106,17 @@ def replayed(found: Found, digest: str) -> Replay:
         runtime.close()
 
 
-def take_labels(store: MonitorStore, artifact: str, classes: Sequence[str], table: Path) -> tuple[int, int]:
+def take_labels(store: MonitorStore, artifact: str, classes: Sequence[str], table: Path) -> Taken:
     """Add labels of a table: path of the picture (it has to be here), label, and maybe patient and eye, in columns of any usual
-    name. (new patients, lines of no prediction.) Images of one patient in one table count once, by the share of right answers.
+    name. Images of one patient in one table count once, by the share of right answers.
+
+    A patient is known by the images: of whom one counts already, whatever table it came with, nothing is added, because a value
+    that changes after others were bet on would not hold at every look. Whoever shares an image counts as one patient.
 
     Patients of a table come in the order of their keyed hashes: a table that is sorted by class is none in which they came.
 
     Raises:
-        OctcError: E209 the table does not fit, or a label is no class of the artifact.
+        OctcError: E209 the table does not fit, a label is no class of the artifact, or an image has two labels.
     """
     lines = read_columns(table, (IMAGE, LABEL), (PATIENT, EYE))
     if strange := sorted({line[LABEL] for _, line in lines if line[LABEL] not in classes}):
@@ -111,21 +124,37 @@ def take_labels(store: MonitorStore, artifact: str, classes: Sequence[str], tabl
         raise OctcError("OCT-E209", text, hint=f"one of: {', '.join(classes)}", place=str(table))
     seen = {row.key: row for row in store.seen(artifact)}
     groups: dict[str, dict[str, bool]] = defaultdict(dict)
-    unknown = 0
+    labels: dict[str, str] = {}
+    unknown, torn = 0, []
     for number, line in lines:
         row = _prediction(store, seen, table, line)
         if row is None or row.label is None:
             unknown += 1
             continue
-        right = row.label == line[LABEL]
-        groups[line.get(PATIENT) or f"line {number}"][row.key] = right
+        if labels.setdefault(row.key, line[LABEL]) != line[LABEL]:
+            torn.append(f"line {number}: {line[LABEL]}, before {labels[row.key]}")
+        groups[line.get(PATIENT) or f"line {number}"][row.key] = row.label == line[LABEL]
+    refuse_lines(table, torn, "one label for each image (and eye); of a label that was corrected, leave the right one")
     day = today()
     rows = [
-        Truth(day, artifact, store.key_of(" ".join(sorted(keys))), sum(keys.values()) / len(keys), len(keys))
-        for keys in groups.values()
+        Truth(day, artifact, tuple(sorted(keys)), sum(keys.values()) / len(keys), len(keys))
+        for keys in _patients(groups.values())
     ]
-    rows.sort(key=lambda row: row.key)
-    return store.add(rows), unknown
+    rows.sort(key=lambda row: store.key_of(" ".join(row.keys)))
+    counted = {key for row in store.truth(artifact) for key in row.keys}
+    late = sum(len({*row.keys} - counted) for row in rows if counted & {*row.keys})
+    return Taken(store.add(rows), late, unknown)
+
+
+def _patients(groups: Iterable[Mapping[str, bool]]) -> list[dict[str, bool]]:
+    """Groups of images without an image in common: those that share one are one."""
+    home: dict[str, dict[str, bool]] = {}
+    for group in groups:
+        whole = dict(group)
+        for other in [home[key] for key in group if key in home]:
+            whole.update(other)
+        home.update(dict.fromkeys(whole, whole))
+    return list({id(one): one for one in home.values()}.values())
 
 
 def _prediction(store: MonitorStore, seen: Mapping[str, Seen], table: Path, line: Mapping[str, str]) -> Seen | None:

@@ -12,7 +12,7 @@ import hmac
 import json
 import secrets
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,11 +48,11 @@ class Seen:
 
 @dataclass(frozen=True)
 class Truth:
-    """Labels of a patient that arrived: share of right answers, of so many images. key: of those images together."""
+    """Labels of a patient that arrived: share of right answers, of so many images. keys: of those images, sorted."""
 
     day: str
     artifact: str
-    key: str
+    keys: tuple[str, ...]
     correct: float
     images: int
 
@@ -91,14 +91,16 @@ class MonitorStore:
         return (int.from_bytes(digest[:7], "big") + 0.5) / 2**56
 
     def add(self, rows: Sequence[Seen | Truth | Replay]) -> int:
-        """Append rows, all or none of them; those that are there already are passed over. How many are new.
+        """Append rows, all or none of them; those that are there already are passed over, of labels those of a patient of whom
+        an image is. How many are new.
 
         Raises:
             OctcError: E109 they cannot be written.
         """
         with _speaking(self.path), self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
             before = self._connection.total_changes
-            for row in rows:
+            for row in _uncounted(rows, self.truth):
                 self._connection.execute(*_insert(row))
             return self._connection.total_changes - before
 
@@ -113,7 +115,8 @@ class MonitorStore:
         """Labels in the order in which they came."""
         words = "SELECT day, artifact, key, correct, images FROM truth WHERE artifact = ? ORDER BY seq"
         with _speaking(self.path):
-            return [Truth(*row) for row in self._connection.execute(words, (artifact,))]
+            rows = self._connection.execute(words, (artifact,)).fetchall()
+            return [Truth(day, digest, tuple(keys.split(" ")), right, images) for day, digest, keys, right, images in rows]
 
     def replays(self, artifact: str) -> list[Replay]:
         """Replays of the golden images in their order."""
@@ -132,6 +135,21 @@ class MonitorStore:
         self.close()
 
 
+def _uncounted(
+    rows: Sequence[Seen | Truth | Replay], truth: Callable[[str], Sequence[Truth]]
+) -> Iterator[Seen | Truth | Replay]:
+    """The rows without labels of patients of whom an image counts already, in the store or in a row before."""
+    counted: dict[str, set[str]] = {}
+    for row in rows:
+        if isinstance(row, Truth):
+            if row.artifact not in counted:
+                counted[row.artifact] = {key for one in truth(row.artifact) for key in one.keys}
+            if not counted[row.artifact].isdisjoint(row.keys):
+                continue
+            counted[row.artifact].update(row.keys)
+        yield row
+
+
 def _insert(row: Seen | Truth | Replay) -> tuple[str, tuple[object, ...]]:
     if isinstance(row, Seen):
         words = "INSERT OR IGNORE INTO seen (day, artifact, key, label, confidence, sketch) VALUES (?, ?, ?, ?, ?, ?)"
@@ -139,7 +157,7 @@ def _insert(row: Seen | Truth | Replay) -> tuple[str, tuple[object, ...]]:
         return words, (row.day, row.artifact, row.key, row.label, row.confidence, sketch)
     if isinstance(row, Truth):
         words = "INSERT OR IGNORE INTO truth (day, artifact, key, correct, images) VALUES (?, ?, ?, ?, ?)"
-        return words, (row.day, row.artifact, row.key, row.correct, row.images)
+        return words, (row.day, row.artifact, " ".join(row.keys), row.correct, row.images)
     words = "INSERT INTO golden (day, artifact, ok, delta) VALUES (?, ?, ?, ?)"
     return words, (row.day, row.artifact, int(row.ok), row.delta)
 

@@ -147,12 +147,37 @@ def test_labels_that_arrive_are_judged_against_the_floor(run: Run, said: Said, t
     assert said("monitor", artifact, "box.sqlite", "--labels", "labels.csv")[1]["error"]["code"] == "OCT-E209"
 
 
+def test_tables_that_overlap_count_each_patient_and_each_image_once(run: Run, said: Said, tmp_path: Path) -> None:
+    """Cumulative tables: who is known by an image stays as counted first, whatever else a later table says of them."""
+    artifact, files = str(run.artifacts / "onnx-int8"), pictures_of(run)[:8]
+    said("predict", artifact, *map(str, files), "--monitor", "box.sqlite")
+    a, b, c, d, e, f, g, h = (f"{path},{path.parent.name}" for path in files)
+
+    def counted(head: str, *lines: str) -> tuple[int, int]:
+        (tmp_path / "labels.csv").write_text("\n".join([head, *lines]) + "\n")
+        code, document = said("monitor", artifact, "box.sqlite", "--labels", "labels.csv", "--no-replay")
+        assert code == 0, document
+        field = document["data"]["report"]["with_labels"]
+        return field["patients"], field["images"]
+
+    whole, bare = "path,label,patient", "path,label"
+    assert counted(whole, f"{a},p1", f"{b},p1", f"{c},p2") == (2, 3)
+    assert counted(whole, f"{a},p1", f"{b},p1", f"{c},p2", f"{d},p1", f"{e},p3") == (3, 4)
+    assert counted(bare, a, b, c, d, e) == (4, 5)  # without patients d is one of its own: nobody can tell otherwise
+    assert counted(whole, f"{d},p1", f"{a},p1", f"{f},p4") == (5, 6)
+    assert counted(whole, f"{g},p5", f"{h},p6", f"{h},p5") == (6, 8)  # who shares an image counts as one
+    assert counted(whole, f"{g},other", f"{h},", f"{h},other") == (6, 8)
+    other = "dark" if files[0].parent.name != "dark" else "bright"
+    (tmp_path / "labels.csv").write_text(f"{whole}\n{a},p1\n{files[0]},{other},p1\n")
+    assert said("monitor", artifact, "box.sqlite", "--labels", "labels.csv", "--no-replay")[1]["error"]["code"] == "OCT-E209"
+
+
 def test_an_accuracy_below_the_floor_is_an_alarm_and_one_above_is_shown() -> None:
     reference = ReferenceSketch(streams={}, accuracy=0.95, gap=0.0, gap_limits=[-0.1, 0.1], alpha=0.025, patients=100)
     rng = np.random.default_rng(0)
     limits = Limits(margin=0.05)
     for accuracy, word in ((0.8, "below"), (0.97, "above")):
-        truth = [Truth("d", "a", str(k), float(rng.random() < accuracy), 1) for k in range(900)]
+        truth = [Truth("d", "a", (str(k),), float(rng.random() < accuracy), 1) for k in range(900)]
         assert judge_truth(truth, reference, limits).word == word
         assert judge_truth(truth[:5], reference, limits).word == "open"
     assert judge_truth([], None, limits).accuracy is None

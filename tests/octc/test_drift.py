@@ -87,7 +87,9 @@ def row(number: int, **more: object) -> Seen:
 def test_a_store_only_grows_and_counts_a_picture_once(tmp_path: Path) -> None:
     with open_store(tmp_path / "s.sqlite", make=True) as store:
         assert store.add([row(1), row(2), row(1)]) == 2
-        assert store.add([row(2), Truth("2026-11-30", "d" * 64, "k", 1.0, 3), Replay("2026-11-30", "d" * 64, True, 0.1)]) == 2
+        assert (
+            store.add([row(2), Truth("2026-11-30", "d" * 64, ("k",), 1.0, 3), Replay("2026-11-30", "d" * 64, True, 0.1)]) == 2
+        )
         assert store.key_of("x") == store.key_of("x") != store.key_of("y")
         draws = [store.draw(f"a:{k}") for k in range(2000)]
     assert np.mean(draws) == pytest.approx(0.5, abs=0.03)
