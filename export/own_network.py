@@ -21,6 +21,7 @@ from torch import fx, nn
 
 from octc.compress.finetune import calibrated
 from octc.compress.ordinary import ordinary_copy
+from octc.compress.placement import int8_share
 from octc.core.errors import OctcError, shorten
 from octc.core.files import canonical_json, sha256_bytes
 from octc.core.progress import LogReporter, Reporter
@@ -46,6 +47,7 @@ Picture = "str | os.PathLike[str] | Image.Image"
 HELD_OUT = 4  # every fourth calibration image chooses among calibrators, where no validation images are given
 GOLDEN = 32  # images from which golden ones are chosen, at most
 BATCH = 8
+MOSTLY = 0.5  # of the multiply-accumulates: with fewer in INT8, an INT8 network is one by its name
 ROWS = "wrap it: a module whose forward returns the one tensor of its result that has a row of logits an image"
 BINARY = "two classes have two logits: wrap it, forward returning torch.cat([torch.zeros_like(z), z], 1) for its logit z [N, 1]"
 GREY = "octc spreads grey to three channels: wrap it, forward taking x[:, :1] of its input"
@@ -201,7 +203,18 @@ def export_network(
             select = None if gate is None else network.select
             done.append(export_artifact(shop, job, device, select=select, options=gate, force=force, say=tell.say))
             say_speed(done[-1].folder, done[-1].artifact, tell, network.float_model)
+            _say_share(network, done[-1], tell)
     return [one.folder for one in done]
+
+
+def _say_share(network: OwnNetwork, made: Published, tell: Reporter) -> None:
+    """A warning (OCT-W412) where the least part of an INT8 network's work is INT8."""
+    if network.module is None or made.artifact.precision != "int8":
+        return
+    share = int8_share(network.module, network.preprocess.size)
+    if share < MOSTLY:
+        text = f"{100 * share:.0f} % of the multiply-accumulates of {network.name} are INT8, the rest is computed in float"
+        tell.warn("OCT-W412", f"{text}: octc quantises convolutions of maps", path=str(made.folder))
 
 
 def source_of(network: OwnNetwork, home: Path) -> Source:

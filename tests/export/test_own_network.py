@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 import octc
+from octc.compress.placement import int8_share
 from octc.core.errors import OctcError
 from octc.store.artifacts import read_artifact
 from octc.train.loop.evaluate import logits_of
@@ -148,6 +149,20 @@ def test_the_hint_for_one_logit_is_an_artifact_with_the_same_probability(tmp_pat
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(found.float_model(x).softmax(1)[:, 1], Own.forward(net, x)[:, 0].sigmoid())
+
+
+def test_an_int8_network_that_is_mostly_float_is_said_to_be(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    linear = nn.Sequential(
+        nn.Conv2d(3, 8, 8, 8), nn.Flatten(2), nn.Linear(64, 512), nn.GELU(), nn.Linear(512, 4), nn.Flatten(), nn.Linear(32, 4)
+    )
+    found = octc.quantize(linear, pictures(16), PRE, options=QUICK, name="linear")
+    octc.export(found, ["onnx"], out=tmp_path)
+    convolutions = 8 * 8 * 8 * 3 * 8 * 8
+    share = convolutions / (convolutions + 8 * 64 * 512 + 8 * 512 * 4 + 32 * 4)
+    assert found.module is not None
+    assert int8_share(found.module, 64) == pytest.approx(share)
+    assert share < 0.5
+    assert f"{100 * share:.0f} % of the multiply-accumulates of linear are INT8" in caplog.text
 
 
 def test_a_module_that_cannot_be_traced_is_named_with_its_line_and_may_stay_whole() -> None:
