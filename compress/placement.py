@@ -25,6 +25,7 @@ from torch.nn import functional
 from octc.compress.fake_quant import WIDEST, WIDEST_OF_8_BITS, ActivationQuantiser, GateQuantiser, QuantConv2d
 from octc.compress.trace import HINT, check_same, computes_as, set_module, trace_folded
 from octc.core.errors import OctcError
+from octc.train.networks.macs import count_macs
 
 ADDITIONS = (operator.add, operator.iadd, torch.add)
 ENGINES, XNNPACK = "engines", "xnnpack"
@@ -231,6 +232,24 @@ def set_mode(module: nn.Module, mode: str, *, residual: bool = True) -> None:
             part.mode = "on" if mode == "on" else "off"
     for conv in convolutions(module).values():
         conv.enabled = mode == "on"
+
+
+def int8_share(module: fx.GraphModule, size: int) -> float:
+    """Share of the multiply-accumulates of one [3, size, size] image that quantised convolutions do; the rest is float."""
+    macs = 0
+
+    def counted(layer: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
+        nonlocal macs
+        assert isinstance(layer, QuantConv2d)
+        macs += output[0].numel() * layer.conv.weight[0].numel()
+
+    handles = [conv.register_forward_hook(counted) for conv in convolutions(module).values()]
+    try:
+        whole = count_macs(module, size)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return macs / whole if whole else 0.0
 
 
 def counts(module: fx.GraphModule) -> dict[str, int]:

@@ -17,7 +17,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from octc.core.errors import OctcError, shorten
 
-HINT = "choose a convolutional student (octc list models)"
+HINT = (
+    "choose a convolutional student (octc list models); a network of yours goes as ONNX: torch.onnx.export, octc import FILE "
+    "--data DIR, octc export --int8 --target onnx --ptq onnxruntime"
+)
 TORCH = str(Path(torch.__file__).parent)
 PLAIN = (nn.Conv2d, Conv2dSame)
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, BatchNormAct2d)
