@@ -15,7 +15,7 @@ from PIL import Image
 
 from octc.core.errors import OctcError
 from octc.core.files import read_json, sha256_file
-from octc.imaging.decode import Grey, first_page, grey_of, muted, read_image, tiff_doubt
+from octc.imaging.decode import Grey, first_page, grey_of, muted, read_image, tiff_doubt, without_xmp
 from octc.volumes.source import Source, corrupt, cut_short, unsupported
 from octc.volumes.volume import LEFT, MAX_FRAME_PIXELS, MAX_FRAMES, RIGHT, Fact, Intensity, Raw, Volume, as_stored, linear
 
@@ -32,7 +32,7 @@ def _opened(path: Path, page: int = 0) -> Iterator[Image.Image]:
     """A page of a TIFF, not loaded."""
     with muted(), Image.open(path, formats=("TIFF",)) as picture:
         picture.seek(page)
-        yield picture
+        yield without_xmp(picture)
 
 
 @dataclass(frozen=True)
