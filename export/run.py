@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from octc.bench.parity.tasks.multiclass import margins
 from octc.core.errors import OctcError, Several
 from octc.core.progress import LogReporter, Reporter, absolute
 from octc.datasets.licences import read_known, refuse, terms_of
@@ -360,7 +361,7 @@ def gate_line(result: GateResult, options: ParityOptions) -> str:
     limits = one.pair.deciding
     between = "" if limits is None else f" [{100 * limits[0]:+.3f}, {100 * limits[1]:+.3f}]"
     return (
-        f"n={one.n}, margin {options.margin:g} pp, accuracy {before:.2f} -> {after:.2f}, "
+        f"n={one.n}, {margins(options)}, accuracy {before:.2f} -> {after:.2f}, "
         f"D {100 * one.pair.difference:+.2f}{between}, agreement {100 * one.agreement['rate']:.2f} %: {result.word}"
     )
 

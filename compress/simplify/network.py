@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
+from octc.compress.ordinary import ordinary_copy
 from octc.compress.simplify.steps import (
     CHANNELS,
     Calibration,
@@ -120,7 +121,7 @@ def simplify_network(
     if len(images) < MINIMUM:
         text = f"{len(images)} calibration images"
         raise OctcError("OCT-E214", text, hint=f"give at least {MINIMUM} training images", place="calibration")
-    current = copy.deepcopy(module).cpu().float().eval()
+    current = ordinary_copy(module).requires_grad_(True)
     answered = logits_of(current, images, preprocess, "cpu").argmax(1).tolist() if labels is None else list(labels)
     if len(answered) != len(images):
         text = f"{len(images)} calibration images, {len(answered)} labels"
