@@ -116,8 +116,8 @@ def plan_export(run: Run, targets: Sequence[str], precision: str | None, options
         targets: keys of `octc.export.formats.FORMATS`, or "all". precision: None: every one that makes sense for the run.
 
     Raises:
-        OctcError: E104 no such target or precision, E102 one that has no file of a simplified network, E401 an opset that cannot
-            be had, and what `ExportOptions.check` raises.
+        OctcError: E104 no such target or precision, E102 one that has no file of a simplified network, E401 an opset that
+            cannot be had, and what `ExportOptions.check` raises.
     """
     if unknown := [target for target in targets if target not in (*FORMATS, "all")]:
         text = f"unknown target {unknown[0]!r}"
