@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from octc.bench.timing.job import BenchResult, Job, Prepared
     from octc.bench.timing.state import State
 
-PARTIAL = "OCTC_BENCH_PARTIAL"  # set by the script of octc.bench.timing.remote
+PARTIAL = "OCTC_BENCH_PARTIAL"  # set by the script of octc.bench.remote.ssh
 
 
 def bench(
@@ -116,17 +116,18 @@ def _print(session: Session, result: BenchResult, files: list[Path]) -> None:
 
 def _tell_so_far(state: State) -> None:
     """For whoever drives this from another machine: what is known so far, in one line on stderr."""
+    from octc.bench.remote.ssh import PARTIAL as SIGN
     from octc.bench.timing.job import so_far
-    from octc.bench.timing.remote import PARTIAL as SIGN
 
     tell(f"{SIGN}{json.dumps(so_far(state), allow_nan=False)}\n")
 
 
 def _far(session: Session, job: Job, address: str) -> int:
     """The same bench on another machine: ends as it ended there, or with 6."""
+    from octc.bench.remote.ssh import PYTHON
     from octc.bench.timing.job import find_subjects
     from octc.bench.timing.plan import QUICK_NOTE
-    from octc.bench.timing.remote_job import PYTHON, bench_on
+    from octc.bench.timing.remote_job import bench_on
     from octc.bench.timing.request import checked_options
     from octc.machine.host import read_machine
 

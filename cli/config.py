@@ -71,8 +71,8 @@ def validate(session: Session) -> int:
 
 def examples() -> dict[str, Any]:
     """What the template shows where an option has no default: what the code takes then. A file with all of it is valid."""
+    from octc.bench.remote.ssh import PYTHON
     from octc.bench.timing.profiles import STANDARD
-    from octc.bench.timing.remote_job import PYTHON
     from octc.datasets.registry import DATASETS
     from octc.export.formats import opsets
     from octc.machine.cpu import usable_threads

@@ -63,7 +63,7 @@ DOCUMENTS: dict[str, tuple[str, ...]] = {
     "train retnet-teacher": ("train", "TrainedRetnet"),
     "train student": ("train", "Plan", "Trained", "Folds", "LackingFolds", "FoldsPlan"),
     "train teacher": ("train", "Plan", "Trained", "Folds", "LackingFolds", "FoldsPlan"),
-    "verify": ("verify", "VerifyReport", "DeviceReport", "MultilabelReport", "FleetReport"),
+    "verify": ("verify", "VerifyReport", "DeviceReport", "MultilabelReport", "FleetReport", "RemoteVerdict"),
     "version": ("commands", "Version"),
     "weights convert": ("train", "ConvertedWeights"),
 }

@@ -49,6 +49,9 @@ def verify(
     state its own; one with others is exploratory, and is listed beside the planned verdict.
     """
     if target is not None or on_device or images is not None:
+        if requested.on is not None:
+            text = "--on and --target: engines are built on the machine that runs them"
+            raise OctcError("OCT-E102", text, hint="octc verify --target tensorrt --on-device there", place="--on")
         return _on_device(
             session,
             bundle,
@@ -58,15 +61,17 @@ def verify(
             margin=margins.margin,
             allow_fallback=allow_fallback,
         )
-    if requested.fleet is not None:
+    if requested.on is None and requested.fleet is not None:
         return _fleet(session, requested.fleet, bundle)
-    if requested.emulate is not None:
+    if requested.on is None and requested.emulate is not None:
         return _emulate(session, requested.emulate, requested.emulate_root, bundle)
     from octc.bench.parity.verify import place_of, verify_artifacts
 
     keys = {one.name: f"verify.{config_option('verify', one.name) or one.name}" for one in described(ParityOptions)}
     stated = frozenset(name for name, key in keys.items() if session.origins.get(key, "default") != "default")
     requested = replace(requested, options=margins, stated=stated)
+    if requested.on is not None:
+        return _far(session, requested.on, requested, bundle)
     result = verify_artifacts(bundle, requested, place_of(session.run_dir, session.data), session)
     session.run_id = result.run_id
     _show(session, result)
@@ -95,6 +100,27 @@ def _fleet(session: Session, folder: Path, reference: str | None) -> int:
     from octc.bench.parity.fleet import read_fleet
 
     return _show_fleet(session, read_fleet(folder, reference))
+
+
+def _far(session: Session, address: str, requested: VerifyOptions, artifact: str | None) -> int:
+    """The same on another machine: ends as it ended there, or with 6."""
+    from octc.bench.parity.remote import verify_on
+    from octc.bench.parity.verify import place_of
+    from octc.bench.remote.ssh import PYTHON
+
+    if session.offline:
+        text = "--offline and --on: another machine is reached over the network"
+        raise OctcError("OCT-E102", text, hint="leave one of them out")
+    python = str(session.settings.get("bench", {}).get("remote_python", (PYTHON, ""))[0])
+    found = verify_on(address, artifact, requested, place_of(session.run_dir, session.data), session, python)
+    if found.text:
+        session.result(found.text.rstrip("\n"))
+    session.report(found.to_json())
+    if found.file is not None:
+        session.say(f"  fetched {found.file}")
+        session.say(f"next: octc verify --fleet {found.file.parent} (with verify.json of octc verify --layers on this machine)")
+    found.raise_if_failed()
+    return found.exit_code
 
 
 def _emulate(session: Session, names: str, root: Path | None, artifact: str | None) -> int:

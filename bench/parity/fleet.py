@@ -166,7 +166,7 @@ def _documents(value: Any, file: str) -> Iterator[_Document]:
         versions = {key: one["versions"][key] for key in LIBRARIES if (one.get("versions") or {}).get(key)}
         verdict = one["verdict"]
         code = verdict.get("exit_code", 0 if verdict["word"] in ("golden_only", "equivalent", "non_inferior") else 1)
-        host = str(machine.get("host") or Path(file).stem)
+        host = str(machine.get("remote_host") or machine.get("host") or Path(file).stem)
         yield _Document(host, file, name, sha256, {**facts, **versions}, verdict["word"], code, one.get("golden"), box)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from octc.core.errors import OctcError, shorten
 from octc.core.targets import references
-from octc.runtimes.registry import missing_extra, prefer, why_not
+from octc.runtimes.registry import TORCH, missing_extra, prefer, why_not
 from octc.store.artifacts import Artifact
 from octc.store.find import Found, artifact_folders, find_artifacts, read_teacher
 
@@ -62,6 +62,17 @@ def choose_roles(founds: Sequence[Found], run_dir: Path, against: str | None, *,
     if against == "teacher" and teacher is None:
         raise OctcError("OCT-E107", f"--against teacher: {without[0]}", hint=without[1])
     return Roles(candidates, absent, reference, _no_reference(family, runs[0]), teacher, without)
+
+
+def companions(found: Found, run_dir: Path) -> dict[str, Found]:
+    """Claim -> FP32 artifact that an artifact is compared with where there is no torch, whatever runs here: "fp32" that of its
+    run, "teacher" that of its teacher. What is not here is left out."""
+    known = {"fp32": _siblings(found, run_dir), "teacher": read_teacher(found, run_dir)}
+    able = {
+        claim: _by_preference([one for one in _references(ones) if (one.artifact.target, one.artifact.precision) != TORCH])
+        for claim, ones in known.items()
+    }
+    return {claim: min(ones, key=lambda one: _same(one, found)) for claim, ones in able.items() if ones}
 
 
 def _other_files(found: Found, run: str) -> str:
@@ -118,8 +129,12 @@ def _kin(one: Artifact, other: Artifact) -> bool:
 
 def _floats(founds: Sequence[Found]) -> list[Found]:
     """FP32 artifacts that run here, the preferred one first."""
+    return _by_preference([f for f in _references(founds) if why_not(f.artifact) is None])
+
+
+def _by_preference(founds: Sequence[Found]) -> list[Found]:
     order = references()
-    return sorted((f for f in _references(founds) if why_not(f.artifact) is None), key=lambda f: order.index(f.artifact.target))
+    return sorted(founds, key=lambda f: order.index(f.artifact.target))
 
 
 def _teacher(found: Found, run_dir: Path) -> tuple[Found | None, tuple[str, str]]:

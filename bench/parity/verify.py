@@ -73,7 +73,7 @@ def verify_artifacts(artifacts: str | None, requested: VerifyOptions, place: Pla
     founds, words = find_artifacts(artifacts, place.run_dir, place.environ)
     reporter.say(words)
     task = task_of(founds[0].artifact.task)
-    _check_options(task, requested)
+    check_options(task, requested)
     named = founds[0].folder in (Path(), artifact_of(artifacts or ""), artifact_of(variable(place.environ, VARIABLE) or ""))
     against = requested.against if task.exclusive else "fp32"
     roles = choose_roles(founds, place.run_dir, against, named=named)
@@ -85,7 +85,7 @@ def verify_artifacts(artifacts: str | None, requested: VerifyOptions, place: Pla
         return _verify(replace(requested, against=against), task, roles, Job(requested, place, reporter, stack))
 
 
-def _check_options(task: Task, requested: VerifyOptions) -> None:
+def check_options(task: Task, requested: VerifyOptions) -> None:
     """Refuse what a verdict on several labels an image does not have."""
     rejected = {
         "--against teacher": requested.against == "teacher",
@@ -129,7 +129,11 @@ def _verify(requested: VerifyOptions, task: Task, roles: Roles, job: Job) -> Ver
     groups = _checked(task, labelled, split, opened, job)
     good = [one for one in opened if one.golden["ok"]]
     claims, notes = open_references(requested.against, roles, split, job) if good else ({}, ())
-    use = _register(run, labelled, split, claims, good, roles, job) if good and labelled.name == "test" else None
+    use = None
+    if good and labelled.name == "test":
+        sums = {against: one.sha256 for against, one in claims.items()}
+        family = {one.artifact.name: sha_of(one) for one in (*roles.candidates, *(absent for absent, _ in roles.absent))}
+        use = register(run, labelled, split, sums, {one.name: one.sha256 for one in good}, family, job)
     records, temperatures, worse = _measured(task, run, labelled, split, claims, good, job)
     total = len(good) * len(claims) * len(requested.rows)
     with job.reporter.progress("statistics", total) as step:
@@ -197,23 +201,25 @@ def _told(one: Judged, own: Opened, job: Job, records: Records | None = None) ->
     return replace(one, box=box_of(own, records, layers=job.requested.layers, reporter=job.reporter))
 
 
-def _register(
+def register(
     run: Run,
     labelled: LabelledSet,
     split: Split,
-    claims: Mapping[str, Opened],
-    good: Sequence[Opened],
-    roles: Roles,
+    claims: Mapping[str, str],
+    judged: Mapping[str, str],
+    family: Mapping[str, str],
     job: Job,
 ) -> SetUse:
-    """Write the plan, where there is none, and a row of the test-set log; say what is planned."""
+    """Write the plan, where there is none, and a row of the test-set log; say what is planned.
+
+    Args:
+        claims: "fp32", "teacher" -> checksum of the reference's manifest, in the order that they are tested.
+        judged: name -> checksum of the artifacts that will be run; family: of those that were asked for.
+    """
     requested, options = job.requested, job.options
-    sums = {against: one.sha256 for against, one in claims.items()}
-    access = Access(len(labelled.samples), split.digest, sums, options.resamples())
-    family = {f.artifact.name: sha_of(f) for f in (*roles.candidates, *(f for f, _ in roles.absent))}
-    more = {"against": list(sums), "tta": requested.tta, **({"robustness": True} if requested.robustness else {})}
-    now = job.place.now
-    use = register_use(run, options.locked(), more, {one.name: one.sha256 for one in good}, family, now, access)
+    access = Access(len(labelled.samples), split.digest, dict(claims), options.resamples())
+    more = {"against": list(claims), "tta": requested.tta, **({"robustness": True} if requested.robustness else {})}
+    use = register_use(run, options.locked(), more, judged, family, job.place.now, access)
     plan = f"margin {options.margin:g} pp, class margin {options.class_margin:g} pp, alpha {options.alpha:g}, {options.claim}"
     count = len(use.log.readings)
     job.reporter.say(f"  ✓ plan     {plan} · locked {use.locked_at} · reading {count} of the test set of this run")

@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from octc.bench.remote.package import place_of, write_package
+from octc.bench.remote.ssh import PYTHON, Far, check_address, host_of, run_far
 from octc.bench.timing.images import choose_pictures
 from octc.bench.timing.job import Job, Subjects, check_writable
-from octc.bench.timing.remote import Far, check_address, run_far
-from octc.bench.timing.remote_pack import host_of, place_of, take_results, write_package, write_partial
-from octc.bench.timing.request import words_of
+from octc.bench.timing.remote_results import FETCHED, take_results, write_partial
 from octc.core.errors import OctcError, Several
 from octc.core.files import read_json
-
-PYTHON = "python3"  # of the other machine
+from octc.core.options import typed
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,10 @@ def bench_on(address: str, job: Job, subjects: Subjects, python: str = PYTHON) -
         pictures: list[str] = []
         if job.images:
             pictures = choose_pictures(job.images, subjects.founds[0], job.run_dir, None, job.environ, Path(scratch))[0]
-        write_package(package, everything, pictures)
+        named = {f"images/{number:03d}{Path(name).suffix}": Path(name) for number, name in enumerate(pictures)}
+        write_package(package, everything, named)
         job.reporter.say(f"on {address}: {package.stat().st_size / 2**20:.1f} MiB to copy, over your own ssh")
-        far = run_far(address, package, list(_words(job, subjects)), python, answer, job.reporter.say)
+        far = run_far(address, package, list(_words(job, subjects)), python, answer, job.reporter.say, FETCHED)
         if any(error.code == "OCT-E606" for error in far.errors):
             return _broken_off(address, far, job, subjects)
         text, files = take_results(answer, everything, job.reports, address)
@@ -70,7 +70,7 @@ def _words(job: Job, subjects: Subjects) -> Iterator[str]:
     yield "bench"
     yield from [place_of(found) for found in founds] if any(subjects.named) else [place_of(founds[0]).rpartition("/")[0]]
     yield from ("--run-dir", "runs")
-    yield from words_of(job.requested)
+    yield from typed(job.requested)
     yield from ["--images", "images"] if job.images else []
 
 

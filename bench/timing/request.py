@@ -19,7 +19,6 @@ SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([a-z]*)")
 SCENARIOS = {"single": "single_stream", "offline": "offline"}
-LOCAL = ("power_csv",)  # what another machine cannot be asked for
 
 
 def quantity(value: Any, units: Mapping[str, float], plain: str, option: str) -> float | None:
@@ -105,15 +104,3 @@ def _file(name: str | None) -> str | None:
         text = f"no file of power readings: {name}"
         raise OctcError("OCT-E104", text, hint="start the meter's log before the bench", place="--power-csv")
     return str(Path(name).resolve())
-
-
-def words_of(requested: BenchOptions) -> list[str]:
-    """The options as they are typed, for another machine, whose own configuration says nothing then."""
-    words: list[str] = []
-    usual = BenchOptions()
-    for name, value in vars(requested).items():
-        if name in LOCAL or value is None or (isinstance(value, bool) and value == getattr(usual, name)):
-            continue
-        spelt = f"--{name.replace('_', '-')}"
-        words += [f"--no-{name}"] if value is False else [spelt] if value is True else [spelt, str(value)]
-    return words

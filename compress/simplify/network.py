@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from octc.compress.ordinary import ordinary_copy
 from octc.compress.simplify.steps import (
     CHANNELS,
     Calibration,
@@ -115,7 +116,7 @@ def simplify_network(
     """
     images = prepare_pictures(calibration, preprocess)
     check_count(len(images))
-    current = copy.deepcopy(module).cpu().float().eval()
+    current = ordinary_copy(module).requires_grad_(True)
     answered = logits_of(current, images, preprocess, "cpu").argmax(1).tolist() if labels is None else list(labels)
     if len(answered) != len(images):
         text = f"{len(images)} calibration images, {len(answered)} labels"

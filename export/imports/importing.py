@@ -186,8 +186,16 @@ def _write(asked: _Asked, folder: Path) -> ImportedFile:
         text = "the network takes uint8 pixels and normalises them itself, its preprocessing normalises too"
         raise OctcError("OCT-E104", text, hint='"mean": [0, 0, 0], "std": [1, 1, 1] in --preprocess', place="--preprocess")
     network, main, plain = folder / NETWORK, folder / "model.onnx", folder / "plain.onnx"
-    write_pair(proto, known, foreign, (network, main))
-    write_pair(proto, known, replace(foreign, between=foreign.size), (plain, folder / "unused.onnx"))
+    try:
+        write_pair(proto, known, foreign, (network, main))
+        write_pair(proto, known, replace(foreign, between=foreign.size), (plain, folder / "unused.onnx"))
+    except OctcError as error:
+        if error.code != "OCT-E407":
+            raise
+        text = f"{path.name}: {error.message.replace('the exported ONNX', 'the ONNX')}"
+        raise refused(
+            text, "export it again, until onnx.checker.check_model(FILE, full_check=True) passes", str(path)
+        ) from error
     session = _opened(plain, path)
     facts = {**facts_of(read_onnx(main)), "bytes": main.stat().st_size, "exporter": "imported"}
     facts["batches_run"] = _batches(main, foreign, path)
@@ -329,8 +337,18 @@ def _publish(
             report = replay(runtime, golden, artifact)
         finally:
             runtime.close()
-        require_golden(report, artifact)
+        try:
+            require_golden(report, artifact)
+        except OctcError as error:
+            raise OctcError(error.code, error.message, hint=_nearer(artifact), place=str(asked.file)) from error
         return write_manifest(temporary, replace(artifact, details={**details, "golden": asdict(report)}))
+
+
+def _nearer(artifact: Artifact) -> str:
+    """What to do about an engine that computes something else than the operators as they are written."""
+    if artifact.precision == "int8":
+        return "quantise it with weights of 7 bits: quantize_static(..., reduce_range=True); those of 8 overflow on some CPUs"
+    return "export it again in eval mode; octc import of its OpenVINO IR uses another engine"
 
 
 def _statistics(asked: _Asked) -> InputStatistics | None:

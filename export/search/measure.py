@@ -9,15 +9,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from octc.bench.remote.package import write_package
+from octc.bench.remote.ssh import check_address, host_of, run_far
 from octc.bench.timing.gates import WRONG
 from octc.bench.timing.job import Job, Subjects, prepare
 from octc.bench.timing.job import measure as run_bench
 from octc.bench.timing.power.energy import LEAST_S
 from octc.bench.timing.power.sources import no_power, open_sources, tegrastats_command
 from octc.bench.timing.profiles import QUICK, STANDARD
-from octc.bench.timing.remote import check_address, run_far
 from octc.bench.timing.remote_job import bench_on
-from octc.bench.timing.remote_pack import host_of, take_results, write_package
+from octc.bench.timing.remote_results import take_results
 from octc.bench.timing.request import threads_of
 from octc.core.errors import OctcError
 from octc.core.files import canonical_json, parse_json, read_json, sha256_bytes, write_json

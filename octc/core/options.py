@@ -95,6 +95,26 @@ def spelled(one: Field[Any]) -> str:
     return next((name for name in names if name.startswith("--")), f"--{one.name.replace('_', '-')}")
 
 
+def typed(options: Any) -> list[str]:
+    """Options as they are typed, for another machine, whose own configuration says nothing then: all that have a value."""
+    words: list[str] = []
+    for one in described(options):
+        value, name = getattr(options, one.name), spelled(one)
+        if value is None or (isinstance(value, bool) and value == one.default):
+            continue
+        if isinstance(value, bool):
+            words.append(name.partition("/")[0] if value else name.rpartition("/")[2])
+        else:
+            words += [name, _typed(value, one.metadata[PER]) if isinstance(value, float) else str(value)]
+    return words
+
+
+def _typed(value: float, per: int) -> str:
+    """A number that gives this very value when it is read and divided."""
+    text = f"{value * per:.15g}"
+    return text if float(text) / per == value else repr(value * per)
+
+
 def check_choices(options: Any) -> None:
     """Refuse a text that is none of a field's choices (OCT-E104), whoever made the options."""
     for one in described(options):

@@ -35,14 +35,16 @@ from octc.core.errors import OctcError
 from octc.core.faults import fault_of
 from octc.core.files import closed_folder
 from octc.imaging.clahe import UInt8
+from octc.imaging.kinds import HEAD, PICTURE, foreign
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
+READ = "PNG, JPEG, TIFF, BMP or WebP"
 SUFFIXES = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP",
     ".webp": "WEBP",
 }  # fmt: skip
 Values = tuple[float, float]  # stored grey values that become 0 and 255
-DECODING = 2  # raised where a file is read otherwise than before, so that no cache holds pixels of the former reading
+DECODING = 3  # raised where a file is read otherwise than before, so that no cache holds pixels of the former reading
 MAX_PIXELS = 64_000_000  # a wide volume montage fits, a decompression bomb does not
 MIN_SIDE = 32  # pixels; smaller is no B-scan
 MAX_ASPECT = 16.0
@@ -75,7 +77,7 @@ DEEP = {
 # libtiff gives these in the order of this machine, and Pillow turns their bytes round as if it had not -> the type in the file
 TURNED = {"I;16BS": "i2", "I;32BS": "i4", "F;32BF": "f4"}
 TURNED_OVER = frozenset(("1;I", "1;IR", "L;I", "L;2I", "L;2IR", "L;4I", "L;4IR"))
-PLAIN = "save it as PNG or as a plain TIFF (grey or RGB, 8 or 16 bits) with the program that wrote it"
+PLAIN = PICTURE
 _WARNINGS = threading.RLock()  # the warnings filter belongs to the process, and images are decoded in threads
 
 
@@ -202,11 +204,11 @@ def _checked(data: bytes, refuse: Refuse, admit: Admit | None) -> Image.Image:
             raise refuse("OCT-E201", "TIFF is cut off: its first page lies behind its end", "fetch the file again") from error
         if kind := _tiff_words(data):
             raise refuse("OCT-E202", f"TIFF of a kind that cannot be read here: {kind}", PLAIN) from error
-        raise refuse(
-            "OCT-E202", "not an image (PNG, JPEG, TIFF, BMP or WebP, judged by content)", "replace the file"
-        ) from error
+        name, hint = foreign(data[:HEAD]) or ("", "replace the file")
+        text = f"not an image of a kind that is read ({READ}, judged by content)"
+        raise refuse("OCT-E202", f"{text}: it is {name}" if name else text, hint) from error
     except DAMAGE as error:
-        text = f"cannot be read as an image (PNG, JPEG, TIFF, BMP or WebP, judged by content): {error}"
+        text = f"cannot be read as an image ({READ}, judged by content): {error}"
         raise refuse("OCT-E202", text, "replace the file") from error
     width, height = picture.size
     _check_pixels(width, height, refuse, admit)
@@ -265,16 +267,23 @@ def muted() -> Iterator[None]:
 def _open(data: bytes) -> tuple[Image.Image, int]:
     """Header only: the picture and how many frames."""
     with muted():
-        picture = Image.open(io.BytesIO(data), formats=FORMATS)
+        picture = without_xmp(Image.open(io.BytesIO(data), formats=FORMATS))
         width, height = picture.size
         return picture, int(getattr(picture, "n_frames", 1)) if width * height <= MAX_PIXELS else 1
+
+
+def without_xmp(picture: Image.Image) -> Image.Image:
+    """The same picture without its XMP: Pillow would turn it by an orientation that stands there, which viewers pass over."""
+    for name in ("xmp", "XML:com.adobe.xmp"):
+        picture.info.pop(name, None)
+    return picture
 
 
 def _orientation(picture: Image.Image) -> int:
     """EXIF orientation of a loaded picture (for PNG, asking would load it); 1 where the metadata cannot be read."""
     with muted():
         try:
-            return int(picture.getexif().get(ORIENTATION, 1))
+            return int(without_xmp(picture).getexif().get(ORIENTATION, 1))
         except DAMAGE:
             return 1
 

@@ -24,7 +24,9 @@ class VerifyOptions:
         require_set: whether images that are not here are an error.
         subgroups: a table of `read_groups`; robustness: whether the pictures are made worse too.
         layers: whether what every layer makes of the golden images is recorded, for a fleet.
-        fleet: a folder of documents of other machines, which are put beside each other; nothing is run.
+        fleet: a folder of documents of other machines, which are put beside each other; nothing is run. With `on` the folder
+            that its document goes into.
+        on: user@host, another machine that it runs on, over the user's own ssh.
         emulate: processors under which the golden images are replayed; emulate_root: programs of another processor.
         reference: folder of the FP32 artifact to compare with; None: that of the same run.
         stated: names of the options that were given (None: all of them); the others are those of a plan that is locked already.
@@ -63,6 +65,9 @@ class VerifyOptions:
     )
     fleet: Path | None = option(
         None, metavar="DIR", shown="Documents (verify.json, or what --json printed) of one artifact from many machines"
+    )
+    on: str | None = option(
+        None, metavar="USER@HOST", shown="Verify on another machine, over your own ssh; its document goes into --fleet DIR"
     )
     emulate: str | None = option(
         None, metavar="NAMES", shown="Golden images under emulated processors: aarch64, neoverse-n1, x86-64-v3 ... (qemu-user)"

@@ -656,6 +656,14 @@ class FleetReport(Document):
     page: str
 
 
+class RemoteVerdict(Document):
+    """What `octc verify --on` prints. verdicts: verify.json of the other machine, as it was written to `file`."""
+
+    remote_host: str
+    file: str | None
+    verdicts: Table | None
+
+
 class MultilabelVerdict(Document):
     word: str
 

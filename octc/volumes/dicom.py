@@ -36,10 +36,12 @@ from octc.volumes.volume import (
     Fact,
     Intensity,
     Raw,
+    Spacing,
     UInt8,
     Volume,
     as_stored,
     linear,
+    millimetres,
     patient_hash,
     to_grey,
 )
@@ -50,8 +52,17 @@ DICOMDIR = "1.2.840.10008.1.3.10"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
 IMPLICIT = "1.2.840.10008.1.2"
-LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
+EXTENDED = "1.2.840.10008.1.2.4.51"
+LOSSY = ("1.2.840.10008.1.2.4.50", EXTENDED)
+# how compressed pictures begin: JPEG and JPEG-LS, JPEG 2000, and its boxes (RLE has one fragment a frame: PS3.5 A.4.2)
+STARTS = (b"\xff\xd8", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")
+# attributes in which the parts of a concatenation cannot differ (C.7.6.16.2.2.4), of those that change what is shown of them
+OF_ALL_PARTS = (
+    "SOPClassUID", "PatientID", "IssuerOfPatientID", "ImageLaterality", "Laterality", "PhotometricInterpretation",
+    "PresentationLUTShape", "BitsStored", "PixelPaddingValue", "PixelPaddingRangeLimit",
+)  # fmt: skip
 PIXELS, GROUPS = (0x7FE0, 0x0010), 0x52009229  # from here on there are functional groups
+UNDEFINED = 0xFFFFFFFF  # the length of compressed pixels
 MAX_READS = 1_000_000
 NATIVE = (IMPLICIT, "1.2.840.10008.1.2.1", DEFLATED, BIG_ENDIAN)
 NOT_SCANS = {
@@ -62,8 +73,28 @@ NOT_SCANS = {
     "1.2.840.10008.5.1.4.1.1.77.1.5.7": "an en-face picture",
     "1.2.840.10008.5.1.4.1.1.77.1.5.8": "a segmentation of B-scans (B-scan volume analysis)",
     "1.2.840.10008.5.1.4.1.1.66.4": "a segmentation",
+    "1.2.840.10008.5.1.4.1.1.66.7": "a segmentation (label map)",
+    "1.2.840.10008.5.1.4.1.1.66.8": "a segmentation (height map)",
+    "1.2.840.10008.5.1.4.1.1.30": "a map of computed values (parametric map)",
+    "1.2.840.10008.5.1.4.1.1.81.1": "a map of thickness",
+    "1.2.840.10008.5.1.4.1.1.82.1": "a map of the cornea",
     "1.2.840.10008.5.1.4.1.1.104.1": "a PDF",
 }
+WITHOUT_PIXELS = {  # objects without pixels of the classes whose UID begins so
+    "1.2.840.10008.5.1.4.1.1.11.": "a presentation state",
+    "1.2.840.10008.5.1.4.1.1.66": "raw data, surfaces or registrations",
+    "1.2.840.10008.5.1.4.1.1.78.": "measurements of an eye",
+    "1.2.840.10008.5.1.4.1.1.79.": "a report of measurements",
+    "1.2.840.10008.5.1.4.1.1.80.": "a report of measurements",
+    "1.2.840.10008.5.1.4.1.1.88.": "a structured report",
+    "1.2.840.10008.5.1.4.1.1.104.": "a document",
+}
+ELSEWHERE = {  # where pixels are that are no PixelData -> what is said of them, and what to do
+    "FloatPixelData": ("pixels that are float32", "export it with 8 or 16 bits a pixel"),
+    "DoubleFloatPixelData": ("pixels that are float64", "export it with 8 or 16 bits a pixel"),
+    "PixelDataProviderURL": ("its pixels lie on a server", "have the archive send the object with its pixels"),
+}
+FLOATS = {(0x7FE0, 0x0008): "FloatPixelData", (0x7FE0, 0x0009): "DoubleFloatPixelData"}
 SCRAMBLED_GROUP = 0x0407  # private group in which Zeiss keeps the pixels of `EX.DCM` (OCT-Converter#57, #121)
 DERIVED, INCOMPLETE = "octc: ", "incomplete"  # how octc describes what it converted
 DERIVED_GREY = re.compile(rf"^{DERIVED}[^;]*; grey ([a-z0-9-]+)")  # and by which mapping its grey was made
@@ -105,6 +136,7 @@ class Frame:
     look: Look
     stack: str = ""
     in_stack: int | None = None
+    indices: tuple[int, ...] = ()
     position: tuple[float, float, float] | None = None
     across: tuple[float, ...] | None = None  # ImageOrientationPatient
     pixel: tuple[float, float] | None = None  # mm: between rows, between columns
@@ -171,9 +203,15 @@ class Pixels:
             "number_of_frames": 1,
             "pixel_keyword": "PixelData",
         }
-        with muted():
-            found, _ = get_decoder(UID(self.syntax)).as_array(encapsulate([data]), index=0, **options)
-        return np.asarray(found).reshape(self.rows, self.columns)
+        try:
+            with muted():
+                found, _ = get_decoder(UID(self.syntax)).as_array(encapsulate([data]), index=0, **options)
+            kind = f"{'i' if self.signed else 'u'}{self.allocated // 8}"
+            whole = np.asarray(found).reshape(self.rows, self.columns).astype(kind)
+        except (RuntimeError, ValueError) as error:
+            why = str(error).strip().splitlines()[-1].strip() if str(error) else type(error).__name__
+            raise corrupt(self.source.path, f"frame {index} cannot be decoded: {why}") from error
+        return self._masked(whole)  # JPEG-LS knows no sign: its numbers have BitsStored bits
 
     def _same_size(self, data: bytes, index: int) -> None:
         """A compressed picture of another size than declared is refused before it is decoded."""
@@ -219,6 +257,8 @@ def _volumes(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
     first = _opened(path)
     parts = _concatenation(path, first)
     objects = [first if part == path else _opened(part) for part in parts]
+    first = objects[0]
+    _same_in_all(path, objects)
     pixels = [_pixels(part, opened) for part, opened in zip(parts, objects, strict=True)]
     whole, declared = sum(one.whole for one in pixels), sum(one.declared for one in pixels)
     if whole < declared and not (allow_cut and whole):
@@ -230,11 +270,11 @@ def _volumes(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
     frames = [
         frame for part, (opened, one) in enumerate(zip(objects, pixels, strict=True)) for frame in _frames(opened, part, one)
     ]
-    common, missing = _notes(first, pixels), _missing_parts(first, parts)
+    common, missing = _notes(first, pixels), True if whole < declared else _missing_parts(objects)
     groups = _groups(frames)
     return [
         replace(
-            _volume(path, first, pixels, group, (number, len(groups)), key, common, missing or whole < declared),
+            _volume(path, first, pixels, group, (number, len(groups)), key, common, missing),
             others=tuple(part for part in parts if part != path),
         )
         for number, group in enumerate(groups)
@@ -261,12 +301,11 @@ def _opened(path: Path) -> Opened:
         hint = "export it from FORUM or the device as unprotected DICOM (no EX.DCM), or as pictures"
         raise OctcError("OCT-E223", text, hint=hint, place=str(path))
     kind = str(opened.get("SOPClassUID", ""))
-    if kind in NOT_SCANS:
-        raise _none(path, f"it is {NOT_SCANS[kind]}", "give the OPT object of the same study")
+    _of_another_kind(path, opened, kind, pixels is not None)
     if pixels is None:
         text = f"{path.name}: DICOM without pixel data, or cut short before them"
         raise OctcError("OCT-E220", text, hint="copy it again, or export the images too", place=str(path))
-    if opened.get("SamplesPerPixel", 1) != 1:
+    if _integer(opened, "SamplesPerPixel", 1) != 1:
         what = "a colour picture under the OPT class" if kind == OPT else "a colour picture"
         raise _none(path, f"it is {what}", "give the OPT object with the B-scans")
     meant = str(opened.get("PhotometricInterpretation", ""))
@@ -276,6 +315,24 @@ def _opened(path: Path) -> Opened:
             raise unsupported(path, "colours of a palette (PALETTE COLOR)", hint)
         raise corrupt(path, f"photometric interpretation {meant!r} of one sample")
     return Opened(opened, *pixels)
+
+
+def _of_another_kind(path: Path, opened: Any, kind: str, pixels: bool) -> None:
+    """Refuse an object of a class that holds no B-scans (E227), and one whose pixels are no PixelData (E229)."""
+    named = NOT_SCANS.get(kind)
+    if not pixels:
+        named = named or next((what for start, what in WITHOUT_PIXELS.items() if kind.startswith(start)), None)
+    if named is not None:
+        raise _none(path, f"it is {named}", "give the OPT object of the same study")
+    for name, (what, hint) in () if pixels else ELSEWHERE.items():
+        if name in opened:
+            raise unsupported(path, what, hint)
+
+
+def _integer(opened: Any, name: str, default: int = 0) -> int:
+    """A number of an object; the default where the attribute is absent or empty (as some programs leave what they clear)."""
+    value = opened.get(name)
+    return default if value is None or value == "" else int(value)
 
 
 class Counted(io.BufferedReader):
@@ -299,7 +356,7 @@ def _bounded(path: Path) -> None:
 
     with Counted(path) as stream:
         head = read_partial(stream, stop_when=lambda tag, _vr, _length: tag >= GROUPS)
-    declared = int(head.get("NumberOfFrames", 1) or 1)
+    declared = _integer(head, "NumberOfFrames") or 1
     if declared > MAX_FRAMES:
         raise corrupt(path, f"{declared} frames are declared, {MAX_FRAMES} are the limit")
 
@@ -315,6 +372,9 @@ def _parsed(path: Path, syntax: str) -> tuple[Any, tuple[int, int, bool] | None]
     with Counted(path) as stream:
         opened = dcmread(stream, defer_size=DEFER, stop_before_pixels=True)
         at, head = stream.tell(), stream.read(12)
+    for tag, what in FLOATS.items():
+        if head[:4] in (struct.pack("<2H", *tag), struct.pack(">2H", *tag)):
+            raise unsupported(path, *ELSEWHERE[what])
     little = head[:4] == struct.pack("<2H", *PIXELS)  # the encoding as it is, which need not be what the header says
     if len(head) < 12 or not (little or head[:4] == struct.pack(">2H", *PIXELS)):
         return opened, None
@@ -347,18 +407,18 @@ def _pixels(path: Path, opened: Opened) -> Pixels:
     """Sizes, and the frames that are whole."""
     source = Source(path)
     syntax = str(opened.value.file_meta.get("TransferSyntaxUID", "") or IMPLICIT)
-    rows, columns = int(opened.get("Rows", 0)), int(opened.get("Columns", 0))
-    allocated, stored = int(opened.get("BitsAllocated", 0)), int(opened.get("BitsStored", 0))
-    declared = int(opened.get("NumberOfFrames", 1) or 1)
+    rows, columns = _integer(opened, "Rows"), _integer(opened, "Columns")
+    allocated, stored = _integer(opened, "BitsAllocated"), _integer(opened, "BitsStored")
+    declared = _integer(opened, "NumberOfFrames") or 1
     if not (rows > 0 and columns > 0 and rows * columns <= MAX_FRAME_PIXELS and 0 < declared <= MAX_FRAMES):
         raise corrupt(path, f"{declared} frames of {rows} x {columns}")
-    high = int(opened.get("HighBit", stored - 1))
+    high = _integer(opened, "HighBit", stored - 1)
     words = f"{allocated} bits allocated, {stored} stored, high bit {high}"
     if allocated in (1, 12, 32, 64) or (allocated in (8, 16) and 0 < stored < high + 1 <= allocated):
         raise unsupported(path, words, "export it with 8 or 16 bits a pixel, from the device or with gdcmconv")
     if allocated not in (8, 16) or not 0 < stored <= allocated or high != stored - 1:
         raise corrupt(path, words)
-    signed = int(opened.get("PixelRepresentation", 0)) == 1
+    signed = _integer(opened, "PixelRepresentation") == 1
     given = (source, syntax, rows, columns, allocated, stored, signed)
     step = rows * columns * allocated // 8
     if syntax == DEFLATED:
@@ -366,6 +426,8 @@ def _pixels(path: Path, opened: Opened) -> Pixels:
         return Pixels(*given, 0, step, (), data, declared, min(declared, len(data) // step))
     start, length = opened.start, opened.length
     if syntax in NATIVE:
+        if length == UNDEFINED:
+            raise corrupt(path, "its pixels are compressed, and its transfer syntax says that they are not")
         there = min(length, source.size - start)
         if length < declared * step:
             raise corrupt(path, f"{declared} frames of {rows} x {columns} are declared, the pixels have {length} bytes")
@@ -374,13 +436,13 @@ def _pixels(path: Path, opened: Opened) -> Pixels:
             text = "frames of an odd number of bytes in words of the other order"
             raise unsupported(path, text, "store it as explicit VR little endian: dcmconv +te IN OUT")
         return Pixels(*given, start, step, (), None, declared, max(0, min(declared, there // step)), turned)
-    _decodable(path, syntax)
+    _decodable(path, syntax, stored)
     fragments = _fragments(source, start, declared, opened)
     return Pixels(*given, start, 0, fragments, None, declared, len(fragments))
 
 
-def _decodable(path: Path, syntax: str) -> None:
-    """E221 where this machine has no decoder for a transfer syntax."""
+def _decodable(path: Path, syntax: str, stored: int) -> None:
+    """E221 where this machine has no decoder for a transfer syntax, and as many bits."""
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import UID
 
@@ -390,12 +452,16 @@ def _decodable(path: Path, syntax: str) -> None:
         raise _no_decoder(path, UID(syntax).name) from error
     if not decoder.is_available:
         raise _no_decoder(path, UID(syntax).name)
+    if syntax == EXTENDED and stored > 8 and set(decoder.available_plugins) <= {"pillow"}:
+        raise _no_decoder(path, f"{UID(syntax).name} of {stored} bits")
 
 
 def _no_decoder(path: Path, name: str) -> OctcError:
-    hint = "store it uncompressed: dcmdjpeg IN OUT, or gdcmconv --raw IN OUT"
+    hint = "have the archive send it uncompressed (explicit VR little endian), or export the B-scans as pictures"
     if "JPEG-LS" in name:
         hint = "pip install 'octc[clinic]'"
+    elif name.startswith(("JPEG Lossless", "JPEG Extended")):
+        hint = "store it uncompressed: dcmdjpeg IN OUT, or gdcmconv --raw IN OUT"
     return OctcError("OCT-E221", f"{path.name}: no decoder for {name}", hint=hint, place=str(path))
 
 
@@ -413,7 +479,10 @@ def _fragments(source: Source, start: int, declared: int, opened: Opened) -> tup
         offsets = [int(n) for n in np.frombuffer(data[: len(data) // 4 * 4], "<u4")]
     if offsets:
         if len(offsets) != declared or offsets != sorted(set(offsets)) or offsets[0] != 0:
-            raise corrupt(source.path, f"an offset table of {len(offsets)} frames for {declared}")
+            raise corrupt(source.path, f"an offset table that is not one of {declared} frames in their order")
+        begins = {item[0] - 8 - base for item in found}
+        if any(offset not in begins for offset in offsets if ended or offset < end - base):
+            raise corrupt(source.path, "an offset table that names a place where no fragment begins")
         groups = [
             tuple(item for item in found if low <= item[0] - 8 - base < high) for low, high in pairwise([*offsets, 1 << 62])
         ]
@@ -421,9 +490,24 @@ def _fragments(source: Source, start: int, declared: int, opened: Opened) -> tup
         return tuple(group for group, high in zip(groups, [*offsets[1:], 1 << 61], strict=True) if group and high <= last)
     if declared == 1:
         return (tuple(found),) if ended and found else ()
-    if len(found) > declared or (ended and len(found) < declared):
-        raise corrupt(source.path, f"{len(found)} fragments for {declared} frames, and no offset table says which is whose")
-    return tuple((item,) for item in found)
+    if len(found) == declared and ended:
+        return tuple((item,) for item in found)
+    return _by_their_starts(source, found, declared, ended)
+
+
+def _by_their_starts(
+    source: Source, found: Sequence[tuple[int, int]], declared: int, ended: bool
+) -> tuple[tuple[tuple[int, int], ...], ...]:
+    """Fragments of each whole frame where no table says which is whose: a frame begins where a compressed picture does."""
+    begins = [source.take(offset, min(size, 8)).startswith(STARTS) for offset, size in found]
+    if not any(begins) and not ended and len(found) <= declared:
+        return tuple((item,) for item in found)  # RLE, cut off
+    firsts = [index for index, begin in enumerate(begins) if begin]
+    if (ended and len(firsts) != declared) or len(firsts) > declared or firsts[:1] not in ([], [0]):
+        raise corrupt(source.path, f"{len(found)} fragments for {declared} frames, and nothing says which is whose")
+    groups = [tuple(found[low:high]) for low, high in pairwise([*firsts, len(found)])]
+    several = len(found) > len(firsts)  # then the last frame may lack fragments
+    return tuple(groups if ended or not several else groups[:-1])
 
 
 def _items(source: Source, start: int) -> tuple[list[tuple[int, int]], bool, int]:
@@ -435,7 +519,7 @@ def _items(source: Source, start: int) -> tuple[list[tuple[int, int]], bool, int
         if (group, element) == (0xFFFE, 0xE0DD):
             closed = True
             break
-        if (group, element) != (0xFFFE, 0xE000) or length == 0xFFFFFFFF or len(items) > 16 * MAX_FRAMES:
+        if (group, element) != (0xFFFE, 0xE000) or length == UNDEFINED or len(items) > 16 * MAX_FRAMES:
             raise corrupt(source.path, f"no item of pixels begins at byte {at}")
         if at + 8 + length > source.size:
             break
@@ -451,7 +535,7 @@ def _concatenation(path: Path, opened: Opened) -> list[Path]:
         return [path]
     from pydicom import dcmread
 
-    found = {int(opened.get("InConcatenationNumber", 1)): path}
+    found = {_integer(opened, "InConcatenationNumber", 1): path}
     for sibling in sorted(path.parent.iterdir())[:MAX_SIBLINGS]:
         if sibling == path or not sibling.is_file() or sibling.stat().st_size < 132:
             continue
@@ -464,13 +548,26 @@ def _concatenation(path: Path, opened: Opened) -> list[Path]:
         except Exception:
             continue
         if str(other.get("ConcatenationUID", "")) == uid:
-            found.setdefault(int(other.get("InConcatenationNumber", 0)), sibling)
+            found.setdefault(_integer(other, "InConcatenationNumber"), sibling)
     return [found[number] for number in sorted(found)]
 
 
-def _missing_parts(opened: Opened, parts: Sequence[Path]) -> bool:
-    total = opened.get("InConcatenationTotalNumber")
-    return total is not None and int(total) != len(parts)
+def _same_in_all(path: Path, objects: Sequence[Opened]) -> None:
+    """Parts that contradict each other are not one volume: E222."""
+    for name in OF_ALL_PARTS:
+        if len({str(opened.get(name) or "") for opened in objects}) > 1:
+            raise corrupt(path, f"the parts of the concatenation differ in {name}")
+
+
+def _missing_parts(objects: Sequence[Opened]) -> bool | None:
+    """Whether parts of a concatenation are not there; None where nothing says how many it has."""
+    if not objects[0].get("ConcatenationUID"):
+        return False
+    numbers = [_integer(opened, "InConcatenationNumber", 1) for opened in objects]
+    totals = {total for opened in objects if (total := _integer(opened, "InConcatenationTotalNumber"))}
+    if totals - {len(objects)} or numbers != list(range(1, len(objects) + 1)):
+        return True
+    return False if totals else None
 
 
 def _frames(opened: Opened, part: int, pixels: Pixels) -> list[Frame]:
@@ -524,6 +621,7 @@ def _frame(levels: _Levels, part: int, index: int, eye_of_object: tuple[str | No
         look=_look(levels),
         stack="" if content is None else str(content.get("StackID", "")),
         in_stack=None if number is None else int(number),
+        indices=() if content is None else tuple(int(n) for n in _values(content.get("DimensionIndexValues"))),
         position=None if position is None else (position[0], position[1], position[2]),
         across=_numbers(levels.group("PlaneOrientationSequence"), "ImageOrientationPatient", 6),
         pixel=None if pixel is None else (pixel[0], pixel[1]),
@@ -552,18 +650,25 @@ def _frame_eye(own: str, of_object: tuple[str | None, str]) -> tuple[str | None,
     return (EYES[eye], source) if eye in EYES and own != "B" else (None, source if source == CONTRADICTING else UNKNOWN)
 
 
+def _values(value: Any) -> list[Any]:
+    """The values of an attribute: none, one or several."""
+    if value is None or value == "":
+        return []
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+
+
 def _numbers(item: Any, name: str, count: int) -> tuple[float, ...] | None:
-    value = None if item is None else item.get(name)
-    if value is None:
-        return None
-    numbers = tuple(float(n) for n in (value if isinstance(value, Iterable) and not isinstance(value, str) else [value]))
-    return numbers if len(numbers) == count and all(np.isfinite(numbers)) else None
+    numbers = tuple(float(n) for n in _values(None if item is None else item.get(name)))
+    return numbers if numbers and len(numbers) == count and all(np.isfinite(numbers)) else None
 
 
 def _look(levels: _Levels) -> Look:
     """Rescale and window of a frame: its functional groups, those of all frames, or the object's own attributes."""
     rescale, voi = levels.group("PixelValueTransformationSequence") or levels.top, levels.group("FrameVOILUTSequence")
-    slope, intercept = float(rescale.get("RescaleSlope", 1) or 1), float(rescale.get("RescaleIntercept", 0) or 0)
+    slope, intercept = _one(rescale.get("RescaleSlope")), _one(rescale.get("RescaleIntercept")) or 0.0
+    slope = 1.0 if slope is None else slope
+    if slope == 0:
+        raise ValueError("a rescale slope of 0, by which all frames are one grey")
     shown = voi if voi is not None else levels.top
     centre, width = _one(shown.get("WindowCenter")), _one(shown.get("WindowWidth"))
     window = None
@@ -592,9 +697,13 @@ def _one(value: Any) -> float | None:
 def _table(item: Any) -> tuple[int, npt.NDArray[np.float64], int]:
     """A LUT: the first number that it maps, its entries, their bits (PS3.3 C.11.1.1.1)."""
     count, first, bits = (int(n) for n in item.LUTDescriptor)
+    count = count or 1 << 16
     data = item.LUTData
-    values = np.frombuffer(data, "<u2") if isinstance(data, bytes) else np.asarray(data)
-    if len(values) != (count or 1 << 16):
+    big = item.original_encoding[1] is False
+    values = np.frombuffer(data, ">u2" if big else "<u2") if isinstance(data, bytes) else np.atleast_1d(data)
+    if isinstance(data, bytes) and bits <= 8 and len(values) == (count + 1) // 2:  # 8 bits allocated to an entry
+        values = values.astype("<u2").view("u1")[:count]
+    if len(values) != count:
         raise ValueError(f"a LUT of {len(values)} entries says that it has {count}")
     return first, values.astype(np.float64), bits
 
@@ -639,22 +748,36 @@ def _sorted(frames: list[Frame]) -> tuple[list[Frame], Fact[str], list[str]]:
     numbers = [frame.in_stack for frame in frames]
     if all(number is not None for number in numbers) and len(set(numbers)) == len(numbers):
         ordered = sorted(frames, key=lambda frame: frame.in_stack or 0)
-        return ordered, Fact("InStackPositionNumber", "FrameContentSequence"), []
-    notes = (
-        ["two frames have the same number in the stack"] if len(set(numbers)) < len(numbers) and numbers[0] is not None else []
-    )
+        return ordered, Fact("InStackPositionNumber", "FrameContentSequence"), _numbered_oddly(frames)
+    notes = _numbered_oddly(frames)
     normal = _normal(frames)
     if normal is not None:
         places = [float(np.dot(normal, frame.position or (0, 0, 0))) for frame in frames]
         if len(set(places)) == len(places):
             ordered = [frame for _, frame in sorted(zip(places, frames, strict=True), key=lambda pair: pair[0])]
             return ordered, Fact("position along the normal", "ImagePositionPatient"), notes
+    indices = [frame.indices for frame in frames]
+    if all(indices) and len(set(indices)) == len(indices) and indices != sorted(indices):
+        notes.append("their dimension indices name another order than that of the file, which is not used")
     return frames, Fact("file order", "order in the file"), notes
+
+
+def _numbered_oddly(frames: Sequence[Frame]) -> list[str]:
+    """What is unusual in the numbers and stacks of the frames of a volume."""
+    numbers = [frame.in_stack for frame in frames if frame.in_stack is not None]
+    stacks, notes = {frame.stack for frame in frames}, []
+    if len(set(numbers)) < len(numbers):
+        notes.append("two frames have the same number in the stack")
+    if 0 < len(numbers) < len(frames):
+        notes.append(f"{len(frames) - len(numbers)} frames have no number in the stack")
+    if len(stacks) > 1:
+        notes.append(f"frames of {len(stacks)} stacks (StackID) are read as one volume")
+    return notes
 
 
 def _volume(
     path: Path, opened: Opened, pixels: list[Pixels], group: list[Frame], place: tuple[int, int], key: bytes | None,
-    common: list[str], lacking: bool,
+    common: list[str], lacking: bool | None,
 ) -> Volume:  # fmt: skip
     ordered, order, notes = _sorted(group)
     one = pixels[0]
@@ -698,7 +821,7 @@ def _stored(pixels: Sequence[Pixels], places: Sequence[tuple[int, int]], index: 
 
 
 def _complete(
-    opened: Opened, pixels: Sequence[Pixels], ordered: Sequence[Frame], lacking: bool
+    opened: Opened, pixels: Sequence[Pixels], ordered: Sequence[Frame], lacking: bool | None
 ) -> tuple[Fact[bool], list[str]]:
     """Whether frames are missing: parts or bytes that are not there, or gaps in their numbers."""
     if lacking:
@@ -710,13 +833,15 @@ def _complete(
     derived = str(opened.get("DerivationDescription", ""))
     if derived.startswith(DERIVED) and INCOMPLETE in derived:
         return Fact(False, "DerivationDescription"), []
+    if lacking is None:
+        return Fact(), ["nothing says how many parts the concatenation has"]
     if not opened.get("NumberOfFrames"):
         first = pixels[0]
         return (Fact(), []) if first.step and opened.length >= 2 * first.step else (Fact(True, "one frame"), [])
     return Fact(True, "NumberOfFrames"), []
 
 
-def _spacing(ordered: Sequence[Frame]) -> Fact[tuple[float | None, float | None, float | None]]:
+def _spacing(ordered: Sequence[Frame]) -> Fact[Spacing]:
     """mm: between B-scans from their positions (even ones), else as the object says; in depth and across from PixelSpacing."""
     pixel = ordered[0].pixel if len({frame.pixel for frame in ordered}) == 1 else None
     between, source = ordered[0].between if len(ordered) > 1 else None, "SpacingBetweenSlices"
@@ -725,10 +850,10 @@ def _spacing(ordered: Sequence[Frame]) -> Fact[tuple[float | None, float | None,
         steps = np.diff([float(np.dot(normal, frame.position or (0, 0, 0))) for frame in ordered])
         if np.allclose(steps, steps[0], rtol=0.01, atol=1e-6) and abs(steps[0]) > 1e-6:
             between, source = round(abs(float(np.mean(steps))), 6), "ImagePositionPatient"
-    if pixel is None and between is None:
-        return Fact()
+    pixel = pixel if pixel is not None and min(pixel) > 0 else None
+    between = between if between is not None and between > 0 else None
     names = ", ".join(name for name, there in ((source, between), ("PixelSpacing", pixel)) if there)
-    return Fact((between, *(pixel or (None, None))), names)
+    return millimetres((between, *(pixel or (None, None))), names)
 
 
 def _lossy(opened: Opened, syntax: str) -> bool | None:

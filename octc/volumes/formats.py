@@ -9,6 +9,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 from octc.core.errors import OctcError, shorten
+from octc.imaging import kinds
 from octc.volumes.source import Source, cut_short, reading
 from octc.volumes.volume import RawShape, Volume
 
@@ -16,6 +17,7 @@ HEAD = 4096
 COMMON = (b"\xff\xd8\xff", b"\x89PNG")  # pictures whose first bytes are no text
 DICM, HEDX = b"DICM", b"<HEDX"
 TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+ENDINGS = (".dcm", ".dicom", ".vol", ".e2e", ".sdb", ".fda", ".fds")  # of names that mean a volume, whatever the file holds
 NAMELESS = "the file names no patient: there is no hash of one"
 Read = Callable[[Path, bytes | None, bool], list[Volume]]
 
@@ -162,16 +164,22 @@ def _unknown(path: Path) -> OctcError:
     from octc.volumes import stacks
 
     with reading(path):
-        head = Source(path).head(4)
-    if head[:2] == b"PK":
-        hint = "unpack it, and give its files; octc predict takes the folder (Thorlabs .OCT: export the images)"
-        text = f"{path.name} is a zip archive"
-    elif not head:
+        whole = Source(path).head(kinds.HEAD)
+    head, other = whole[:4], kinds.foreign(whole)
+    if not head:
         text, hint = f"{path.name} is empty", "copy or export it again"
     elif head in TIFFS and stacks.pages(path).cut:
         return cut_short(path, "its first page lies behind its end")
     elif _is_picture(head):
-        text, hint = f"{path.name} is a single picture, not a volume", f"octc predict {path}"
+        text, hint = f"{path.name} is a single picture, not a volume", f"octc predict ARTIFACT {path}"
+        if other is not None:
+            text, hint = f"{text}, of a kind that is not read: {other[0]}", other[1]
+    elif other is not None and other[1] == kinds.VOLUME:
+        return cut_short(path, f"it begins as {other[0]}, and its header is not whole")
+    elif other is not None:
+        text, hint = f"{path.name} is {other[0]}, no volume of a known format", other[1]
+        if head[:2] == b"PK":
+            hint += " (Thorlabs .OCT: export the images)"
     else:
         text, hint = (
             f"{path.name} is no volume of a known format",

@@ -16,7 +16,18 @@ from octc.core.errors import OctcError
 from octc.imaging.decode import read_image
 from octc.volumes.source import Source, corrupt, cut_short, moment_of
 from octc.volumes.stacks import grey_picture
-from octc.volumes.volume import HEYEX_EXPORT, LEFT, MAX_FRAMES, RIGHT, UNKNOWN, Fact, Volume, as_stored, patient_hash
+from octc.volumes.volume import (
+    HEYEX_EXPORT,
+    LEFT,
+    MAX_FRAMES,
+    RIGHT,
+    UNKNOWN,
+    Fact,
+    Volume,
+    as_stored,
+    millimetres,
+    patient_hash,
+)
 
 NAME = "heidelberg-xml"
 ROOT = "HEDX"
@@ -101,7 +112,9 @@ def _volume(
         part=part,
         parts=parts,
         laterality=Fact(eye, "Laterality") if eye else Fact(),
-        spacing=Fact((_between(scans), _number(scans[0], f"{PLACE}/ScaleY"), _number(scans[0], f"{PLACE}/ScaleX")), PLACE),
+        spacing=millimetres(
+            (_between(scans), _number(scans[0], f"{PLACE}/ScaleY"), _number(scans[0], f"{PLACE}/ScaleX")), PLACE
+        ),
         device=Fact("Heidelberg Engineering", "file type"),
         acquired=Fact(moment, "AcquisitionTime" if moment else UNKNOWN),
         order=Fact("file order", "order in the XML"),

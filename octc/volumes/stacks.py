@@ -15,9 +15,21 @@ from PIL import Image
 
 from octc.core.errors import OctcError
 from octc.core.files import read_json, sha256_file
-from octc.imaging.decode import Grey, first_page, grey_of, muted, read_image, tiff_doubt
+from octc.imaging.decode import Grey, first_page, grey_of, muted, read_image, tiff_doubt, without_xmp
 from octc.volumes.source import Source, corrupt, cut_short, unsupported
-from octc.volumes.volume import LEFT, MAX_FRAME_PIXELS, MAX_FRAMES, RIGHT, Fact, Intensity, Raw, Volume, as_stored, linear
+from octc.volumes.volume import (
+    LEFT,
+    MAX_FRAME_PIXELS,
+    MAX_FRAMES,
+    RIGHT,
+    Fact,
+    Intensity,
+    Raw,
+    Volume,
+    as_stored,
+    linear,
+    millimetres,
+)
 
 TIFF, MANIFEST = "tiff-stack", "manifest"
 SCHEMA = "octc.volume/1"
@@ -32,7 +44,7 @@ def _opened(path: Path, page: int = 0) -> Iterator[Image.Image]:
     """A page of a TIFF, not loaded."""
     with muted(), Image.open(path, formats=("TIFF",)) as picture:
         picture.seek(page)
-        yield picture
+        yield without_xmp(picture)
 
 
 @dataclass(frozen=True)
@@ -186,7 +198,7 @@ def read_manifest(path: Path, _key: bytes | None, allow_cut: bool) -> list[Volum
             read=partial(grey_picture, path, tuple(file for file, _ in there), (rows, columns)),
             experimental=value.get("experimental") is True,
             laterality=_said(eye if eye in (RIGHT, LEFT) else None),
-            spacing=_said((spacing[0], spacing[1], spacing[2]) if isinstance(spacing, list) and len(spacing) == 3 else None),
+            spacing=millimetres(spacing, FILE) if isinstance(spacing, list) and len(spacing) == 3 else Fact(),
             pattern=_said(value.get("pattern")),
             device=_said(value.get("device")),
             acquired=_said(value.get("acquired")),

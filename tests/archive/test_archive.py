@@ -111,6 +111,15 @@ def test_an_archive_that_changes_costs_what_changed(world: World) -> None:
     assert world.go().done == 0
 
 
+def test_what_is_left_out_of_folders_is_said_each_time(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    (world.archive / "notes.txt").write_text("a text")
+    for _ in range(2):
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            world.go()
+        assert "left out of the folders: 1 .txt" in caplog.text
+
+
 def test_failed_inputs_are_tried_again_when_asked(world: World) -> None:
     bad = sorted(world.archive.rglob("*.png"))[5]
     data = bad.read_bytes()

@@ -26,7 +26,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "serve": ("octc", "runtimes"),
     "train": ("octc",),
     "compress": ("octc", "train"),
-    "export": ("octc", "train", "compress", "runtimes", "bench.parity", "bench.timing"),
+    "export": ("octc", "train", "compress", "runtimes", "bench.parity", "bench.timing", "bench.remote"),
     "cli": ("octc", "runtimes", "bench", "archive", "serve", "train", "compress", "export"),
 }
 DEVICE, MAKER = ("runtimes", "bench", "archive", "serve"), ("train", "compress", "export")
@@ -43,11 +43,13 @@ HEIGHTS = {
     "datasets": 4,
     "store": 5,
 }
-# inside bench: timing and parity know nothing of each other, a report reads both, and a monitor writes its page as one does
+# inside bench: timing and parity know nothing of each other, both go to other machines by `remote`, a report reads both, and a
+# monitor writes its page as one does
 BENCH = {
     "monitor": ("monitor", "report"),
-    "parity": ("parity",),
-    "timing": ("timing",),
+    "remote": ("remote",),
+    "parity": ("parity", "remote"),
+    "timing": ("timing", "remote"),
     "report": ("parity", "timing", "report"),
 }
 # what a checkout may hold beside the repository; none of it is ours to judge

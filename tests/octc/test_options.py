@@ -11,10 +11,11 @@ import typer
 
 from octc.cli._app.commands import command_of
 from octc.cli._app.session import Session
-from octc.core.options import Key, described, keys_of, option
+from octc.core.options import Key, described, keys_of, option, typed
 from octc.core.progress import LogReporter, Reporter
 from octc.schemas.configuration import KEYS
 from octc.schemas.requests import BenchOptions
+from octc.stats.test_plan import ParityOptions
 
 
 @dataclass(frozen=True)
@@ -63,3 +64,26 @@ def test_keys_of_the_configuration_stand_at_their_options() -> None:
     assert keys_of(Wanted) == {"times": Key(int, low=1)}
     assert len(keys_of(BenchOptions)) == 3
     assert KEYS["bench"].items() >= keys_of(BenchOptions).items()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [ParityOptions(), ParityOptions(margin=0.1 + 0.2, plan_discordance=0.07, claim="tost", seed=3, auc_margin=1.5)],
+)
+def test_options_that_are_typed_for_another_machine_are_the_same_there(options: ParityOptions) -> None:
+    """To the last bit, also those that are typed in percent: another margin would not be that of the plan."""
+    heard: list[ParityOptions] = []
+
+    def verdict(session: Session, margins: ParityOptions) -> int:
+        heard.append(margins)
+        return 0
+
+    app = typer.Typer()
+    app.command()(command_of(verdict, "verify"))
+    assert app(typed(options), standalone_mode=False) == 0
+    assert heard == [options]
+
+
+def test_switches_are_typed_by_the_name_of_what_they_are() -> None:
+    assert typed(Wanted("a", loud=False)) == ["--name", "a", "--soft"]
+    assert typed(BenchOptions(power=False, quick=True, vs="none"))[-3:] == ["--vs", "none", "--no-power"]

@@ -1,4 +1,4 @@
-"""A bench on another machine: one ssh connection that carries octc and the artifacts there, runs, and brings results back.
+"""octc on another machine: one ssh connection that carries octc and the artifacts there, runs, and brings results back.
 
 The system's ssh with the user's own keys and known hosts; host key checking is never switched off and nothing is asked.
 The far end removes its temporary folder whatever happens: when it is done, when it is stopped, when the connection is lost.
@@ -21,6 +21,7 @@ from octc.core.errors import OctcError
 from octc.core.files import parse_json
 from octc.core.telemetry import WORDS
 
+PYTHON = "python3"  # of the other machine
 ADDRESS = re.compile(r"(?:[A-Za-z0-9._-]+@)?[A-Za-z0-9][A-Za-z0-9._:-]*")
 SETTINGS = ("BatchMode=yes", "ConnectTimeout=15", "ServerAliveInterval=15", "ServerAliveCountMax=3")
 OPTIONS = ("-T", *(word for one in SETTINGS for word in ("-o", one)))
@@ -29,6 +30,7 @@ ENDED = "octc-exit "
 ERROR = re.compile(r"error\[(OCT-E\d{3})\]: (.*)")
 HELP = "help: "
 ROOM = 1.3  # times what is copied
+NOTHING = ("-name", "/")
 LOST = 255  # what ssh itself ends with
 # what octc itself needs there -> the module of it; before Python 3.11 tomli too
 PACKAGES = {"msgspec": "msgspec", "numpy": "numpy", "pillow": "PIL", "rich": "rich", "typer": "typer"}
@@ -70,18 +72,23 @@ watch=$!
 wait "$work"; code=$?
 work=
 echo "octc-exit $code" >&2
-tar -cf - out.txt $(find reports runs -name 'bench-*' -type f) $(find runs -name samples -type d) 2>/dev/null
+tar -cf - out.txt $(find reports runs @BACK@) 2>/dev/null
 exit 0
 """
 
 
 @dataclass(frozen=True)
 class Far:
-    """What came back. exit_code: of the bench there. partial: the last document that it told of, or None."""
+    """What came back. exit_code: of the command there. partial: the last document that it told of, or None."""
 
     exit_code: int
     partial: dict[str, Any] | None
     errors: tuple[OctcError, ...]
+
+
+def host_of(address: str) -> str:
+    """The host of user@host."""
+    return address.rpartition("@")[2]
 
 
 def check_address(address: str) -> str:
@@ -91,8 +98,19 @@ def check_address(address: str) -> str:
     return address
 
 
-def run_far(address: str, package: Path, words: Sequence[str], python: str, answer: Path, say: Callable[[str], None]) -> Far:
+def run_far(
+    address: str,
+    package: Path,
+    words: Sequence[str],
+    python: str,
+    answer: Path,
+    say: Callable[[str], None],
+    back: Sequence[str] = (),
+) -> Far:
     """Send `package` (a tar), run `octc WORDS` in it, and write what comes back (a tar) to `answer`.
+
+    Args:
+        back: what of the folders `reports` and `runs` comes back beside the text of the screen, as words of find(1).
 
     Raises:
         OctcError: E901 no ssh here; E606 with one line of cause when it could not begin. What is lost later is in the result.
@@ -108,6 +126,7 @@ def run_far(address: str, package: Path, words: Sequence[str], python: str, answ
         "WORDS": shlex.join(words),
         "QUIET": WORDS,
         "MODULES": ", ".join(PACKAGES.values()),
+        "BACK": shlex.join(back or NOTHING),
     }
     script = SCRIPT
     for name, value in values.items():
@@ -191,14 +210,15 @@ def _judged(address: str, code: int, heard: _Heard) -> Far:
     if code in FAR:
         what, hint = FAR[code]
         raise OctcError("OCT-E606", f"{address}: {what}", hint=hint, place=address, why=heard.last[:200] or None)
-    error = lost(address, heard.last if code == LOST else f"the far end ended with {code}: {heard.last}")
+    cause = heard.last if code == LOST else f"the far end ended with {code}: {heard.last}"
+    error = lost(address, cause, "; what was finished before is saved" if heard.partial is not None else "")
     if heard.partial is None:
         raise error
     return Far(error.exit_code, heard.partial, (error,))
 
 
-def lost(address: str, cause: str) -> OctcError:
-    """The connection could not be made, or broke: one line of cause, as ssh gave it."""
+def lost(address: str, cause: str, kept: str = "") -> OctcError:
+    """The connection could not be made, or broke: one line of cause, as ssh gave it. kept: what is not lost with it."""
     known = {
         "Host key verification failed": (
             "its host key is not the one that is known, or not known yet",
@@ -211,5 +231,5 @@ def lost(address: str, cause: str) -> OctcError:
     for sign, (what, hint) in known.items():
         if sign in cause:
             return OctcError("OCT-E606", f"{address}: {what}", hint=hint, place=address, why=cause[:200])
-    hint = f"ssh {address} true; what was finished before is saved"
+    hint = f"ssh {address} true{kept}"
     return OctcError("OCT-E606", f"{address}: connection lost", hint=hint, place=address, why=cause[:200] or None)

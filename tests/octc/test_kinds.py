@@ -1,0 +1,85 @@
+"""Files that are no picture of a kind that is read: named as what they are, with what to do."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from octc.core.errors import OctcError
+from octc.imaging.decode import decode_image
+from octc.volumes import read_volume
+from tests.octc.pictures import encoded, refused
+
+GREY = Image.fromarray((np.arange(48 * 64).reshape(48, 64) % 251).astype(np.uint8))
+TURNED = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    b'<rdf:Description tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+)
+
+
+def npy() -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, np.asarray(GREY))
+    return stream.getvalue()
+
+
+def of_12_bits(lossless: bool) -> bytes:
+    """The header of a JPEG behind a text of 600 bytes."""
+    frame = (b"\xff\xc3" if lossless else b"\xff\xc1") + b"\0\x0b\x0c\0\x30\0\x40\1\1\x11\0"
+    return b"\xff\xd8\xff\xfe\x02\x5a" + bytes(600) + frame + b"\xff\xd9"
+
+
+FOREIGN = {
+    "GIF": encoded(GREY, "GIF"), "AVIF": encoded(GREY.convert("RGB"), "AVIF"), "JPEG 2000": encoded(GREY, "JPEG2000"),
+    "PGM": encoded(GREY, "PPM"), "PCX": encoded(GREY, "PCX"), "PDF": b"%PDF-1.7\n" + bytes(200),
+    "HEIC": b"\0\0\0\x18ftypheic" + bytes(200), "JPEG XL": b"\xff\x0a" + bytes(200), "HDF5": b"\x89HDF\r\n\x1a\n" + bytes(200),
+    "JPEG-LS": b"\xff\xd8\xff\xf7\0\x0b\x08\0\x30\0\x40\1\1\x11\0" + bytes(90), "a NumPy array": npy(),
+    "gzip": gzip.compress(b"x", mtime=0),
+    "a web page": b"\n<!DOCTYPE HTML><html>404</html>", "SVG": b'<?xml version="1.0"?>\n<svg/>',
+    "a JPEG of 12 bits": of_12_bits(False), "a lossless JPEG of 12 bits": of_12_bits(True),
+    "DICOM": bytes(128) + b"DICM" + bytes(9),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_files_of_other_kinds_are_named(name: str, tmp_path: Path) -> None:
+    error = refused(FOREIGN[name])
+    assert error.code == "OCT-E202"
+    assert error.message.endswith(f"it is {name}")
+    assert error.hint != "replace the file"
+    path = tmp_path / "scan.bin"
+    path.write_bytes(FOREIGN[name])
+    if name != "DICOM":
+        with pytest.raises(OctcError) as caught:
+            read_volume(path)
+        assert (caught.value.code, name in caught.value.message) == ("OCT-E202", True)
+
+
+@pytest.mark.parametrize("data", [b"x" * 300, b"P5 of the study", b"\x08\x00\x05\x00" + b"\xff" * 60, bytes(600)])
+def test_what_is_not_known_is_not_named(data: bytes) -> None:
+    assert "it is" not in refused(data).message or data.startswith(b"P5 ")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_an_orientation_in_xmp_alone_turns_nothing(kind: str) -> None:
+    """Browsers and other readers follow EXIF; Pillow would follow XMP too."""
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", TURNED.decode())
+    how = {"PNG": {"pnginfo": text}, "TIFF": {"tiffinfo": {700: TURNED}}, "WEBP": {"xmp": TURNED, "lossless": True}}
+    data = encoded(GREY, kind, **how.get(kind, {"xmp": TURNED, "quality": 95}))
+    decoded = decode_image(data, f"scan.{kind}")
+    assert decoded.image.size == GREY.size
+    assert not any("turned" in text for _, text in decoded.notes)
+    if kind != "JPEG":
+        assert np.array_equal(np.asarray(decoded.image.convert("L")), np.asarray(GREY))
+
+
+def test_an_orientation_in_xmp_turns_no_page(tmp_path: Path) -> None:
+    GREY.save(tmp_path / "a.tif", save_all=True, append_images=[GREY], tiffinfo={700: TURNED})
+    volume = read_volume(tmp_path / "a.tif")
+    assert np.array_equal(volume.frame(1), np.asarray(GREY))
