@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import stat
 import struct
 import sys
@@ -62,6 +63,8 @@ DAMAGE = (OSError, SyntaxError, ValueError, IndexError, KeyError, TypeError, EOF
 # TIFF tags that decide what the numbers of a file mean
 PHOTOMETRIC, COMPRESSION, PLANAR, FILL_ORDER, SAMPLE_FORMAT, EXTRA = 262, 259, 284, 266, 339, 338
 BITS, SAMPLES, COLOUR_MAP, INK_SET, COEFFICIENTS, SUBSAMPLING, BLACK_WHITE = 258, 277, 320, 332, 529, 530, 532
+DESCRIPTION, DEPTH = 270, 32997
+IMAGEJ = re.compile(r"^images=(\d{1,9})$", re.MULTILINE)  # in its description of the first page
 WHITE_IS_0 = 0
 PHOTOMETRICS = {
     0: "grey, 0 is white", 1: "grey, 0 is black", 2: "RGB", 3: "palette", 4: "mask", 5: "CMYK", 6: "YCbCr", 8: "CIELab",
@@ -358,6 +361,11 @@ def _doubt(picture: Image.Image, data: bytes) -> str | None:
 
 def tiff_doubt(picture: Image.Image) -> str | None:
     """Why a page of a TIFF cannot be read with certainty, or None."""
+    return _behind_one_page(picture, _tags(picture)) or _doubt_of_pixels(picture)
+
+
+def _doubt_of_pixels(picture: Image.Image) -> str | None:
+    """Why it is not certain what the numbers of a page mean, or None."""
     tags, (codec, raw), mode = _tags(picture), _raw(picture), picture.mode
     kind, samples = tags.get(PHOTOMETRIC), _first(tags, SAMPLES, 1)
     separate = _first(tags, PLANAR, 1) == 2 and samples > 1
@@ -380,6 +388,18 @@ def tiff_doubt(picture: Image.Image) -> str | None:
         return "TIFF in YCbCr, neither compressed nor one colour a pixel in the usual scale"
     if kind == 3 and 0 < max(tags.get(COLOUR_MAP, (0,))) < 256:
         return "TIFF with a palette of 8-bit colours (TIFF has 16-bit ones): all would be black"
+    return None
+
+
+def _behind_one_page(picture: Image.Image, tags: Mapping[int, Any]) -> str | None:
+    """Why a page is more than one image: a depth (tag ImageDepth), or the images that ImageJ says follow its only page."""
+    if _first(tags, DEPTH, 1) > 1:
+        return f"TIFF with a depth of {_first(tags, DEPTH, 1)} images in one page"
+    text = str(tags.get(DESCRIPTION, ""))
+    found = IMAGEJ.search(text) if text.startswith("ImageJ=") else None
+    frames = int(getattr(picture, "n_frames", 1)) if found else 1
+    if found is not None and int(found[1]) > frames:
+        return f"TIFF of ImageJ with {found[1]} images, of which {frames} have a page"
     return None
 
 

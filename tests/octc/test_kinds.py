@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, TiffImagePlugin, TiffTags
 
 from octc.core.errors import OctcError
 from octc.imaging.decode import decode_image
@@ -83,3 +83,23 @@ def test_an_orientation_in_xmp_turns_no_page(tmp_path: Path) -> None:
     GREY.save(tmp_path / "a.tif", save_all=True, append_images=[GREY], tiffinfo={700: TURNED})
     volume = read_volume(tmp_path / "a.tif")
     assert np.array_equal(volume.frame(1), np.asarray(GREY))
+
+
+@pytest.mark.parametrize(
+    ("tag", "value", "what"),
+    [(270, "ImageJ=1.54f\nimages=10\nslices=10\n", "10 images"), (32997, 5, "depth of 5")],
+    ids=["ImageJ above 4 GB", "ImageDepth"],
+)
+def test_images_behind_the_only_page_are_not_dropped(tag: int, value: str | int, what: str, tmp_path: Path) -> None:
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags.tagtype[tag] = TiffTags.ASCII if isinstance(value, str) else TiffTags.LONG
+    tags[tag] = value
+    error = refused(encoded(GREY, "TIFF", tiffinfo=tags))
+    assert (error.code, what in error.message) == ("OCT-E202", True)
+
+
+def test_a_stack_of_imagej_with_all_its_pages_is_read(tmp_path: Path) -> None:
+    said = {270: "ImageJ=1.54f\nimages=3\nslices=3\n"}
+    GREY.save(tmp_path / "a.tif", save_all=True, append_images=[GREY, GREY], tiffinfo=said)
+    assert read_volume(tmp_path / "a.tif").frames == 3
+    assert decode_image(encoded(GREY, "TIFF", tiffinfo={270: "ImageJ=1.54f\n"}), "scan").image.size == GREY.size
