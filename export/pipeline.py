@@ -23,6 +23,7 @@ from octc.export.formats import FORMATS
 from octc.export.golden import make_golden
 from octc.export.int8_speed import measure_int8
 from octc.export.ptq.engines import OWN, make_foreign
+from octc.export.reference import Validation, exported_details
 from octc.export.sensitivity import sensitivity_of
 from octc.export.source import Quantised, Select
 from octc.export.targets import Job, Made, Workshop, maker_of
@@ -116,13 +117,15 @@ def export_artifact(
             with publishing(folder, force=force) as temporary:
                 golden, artifact = write_files(shop, replace(job, floats=floats), temporary)
                 judged_on = select if job.precision == "int8" else None
-                report, result = _judge(temporary, artifact, golden, device, judged_on, options)
+                report, result, logits = _judge(temporary, artifact, golden, device, judged_on, options, shop.validation)
                 passed = result.accepted if result is not None else bool(report["ok"])
                 reasons = [] if passed else list(result.reasons if result is not None else ["golden"])
                 tried.append({"step": label, "accepted": passed, "reasons": reasons, "float_layers": sorted(floats)})
                 facts = {"golden": report, "gate": None if result is None else result.to_json(), "ladder": list(tried)}
                 if passed and FORMATS[job.target].library:
                     facts["engine"] = device.build(temporary, artifact, job.target)
+                if passed and shop.validation is not None and logits is not None:
+                    facts |= exported_details(shop.validation, artifact, logits)
                 if passed and job.precision == "int8":
                     facts |= _speed(shop, job, (temporary, artifact), device)
                 artifact = write_manifest(temporary, replace(artifact, details={**artifact.details, **facts}))
@@ -178,21 +181,29 @@ def _steps(shop: Workshop, job: Job, select: Select | None, say: Callable[[str],
 
 
 def _judge(
-    folder: Path, artifact: Artifact, golden: Golden, device: Device, select: Select | None, options: ParityOptions | None
-) -> tuple[dict[str, Any], GateResult | None]:
+    folder: Path,
+    artifact: Artifact,
+    golden: Golden,
+    device: Device,
+    select: Select | None,
+    options: ParityOptions | None,
+    validation: Validation | None,
+) -> tuple[dict[str, Any], GateResult | None, Float32 | None]:
+    """The replayed golden images, what the gate says, and logits of the validation set (or of what a monitor keeps of it)."""
     runs_as = replace(artifact, target="onnx") if artifact.target == "tensorrt" else artifact  # the Q/DQ file runs anywhere
     runtime = device.open(folder, runs_as)
     try:
         report = device.replay(runtime, golden, runs_as)
-        logits = None if select is None else _logits(runtime, select.images)
+        asked = select or validation
+        logits = None if asked is None else _logits(runtime, asked.images)
     finally:
         runtime.close()
     if select is None or logits is None:
-        return report, None
+        return report, None, logits
     samples = select.samples
     answers = Answers(sample_ids(samples), samples, select.reference, logits, artifact.classes, artifact.details)
     golden_words = f"delta over s {report.get('delta_over_s')}"
-    return report, task_of(artifact.task).gate(answers, options, golden_part(bool(report["ok"]), golden_words))
+    return report, task_of(artifact.task).gate(answers, options, golden_part(bool(report["ok"]), golden_words)), logits
 
 
 def _logits(runtime: Callable[[UInt8], Float32], images: UInt8) -> Float32:

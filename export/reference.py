@@ -1,22 +1,103 @@
-"""What an artifact is to know of its validation set, for the monitor of a box: stored with its rules, or by itself."""
+"""What an artifact knows of its validation set, for the monitor of a box: kept at the export, with its rules, or by itself."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from octc.bench.parity.decisions import Answered
+from octc.bench.parity.evaluation_set import LabelledSet, read_set
+from octc.bench.parity.inference import records_of
+from octc.bench.parity.rules import answers_of
 from octc.core.progress import LogReporter, Reporter
+from octc.datasets.base import Progress, Sample
 from octc.datasets.pictures import read_picture
-from octc.export.validation import Measured, measured
-from octc.imaging.input_statistics import compare_picture
+from octc.export.source import RunSource
+from octc.export.validation import SET, Measured, measured
+from octc.imaging.input_statistics import InputStatistics, Likeness, compare_picture
+from octc.imaging.preprocess import VIEWS, Float32, Preprocess, UInt8
 from octc.runtimes.monitored import PICTURE
 from octc.runtimes.predict import known_inputs
+from octc.stats.cluster_bootstrap import clusters_of
+from octc.stats.metrics import Int64
 from octc.stats.reference_sketch import KEY, MOST, sketch, sketch_json
+from octc.store.artifacts import Artifact
 from octc.store.rewriting import rewrite_details
+from octc.train.batches.images import cached_images
 
 ALPHA = 0.025  # of the interval of right - confidence: half of what an accuracy without labels has
+MOST_IMAGES = 2048  # of whole patients, that an export looks at for it
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The validation set as an export keeps it in its artifacts.
+
+    Attributes:
+        labelled: whole patients, at most MOST_IMAGES images. places: of its images in the split's part.
+        images: prepared, uint8 [N, C, S, S]. looks: of those of `exchangeable`; None where training images are not described.
+    """
+
+    labelled: LabelledSet
+    places: list[int]
+    images: UInt8
+    looks: list[Likeness] | None
+
+
+def read_validation(source: RunSource, progress: Progress) -> Validation:
+    """The validation set of a run, whole patients in the order of their checksums.
+
+    Raises:
+        OctcError: of `read_set`, and of a picture that is not there or cannot be read.
+    """
+    labelled = read_set(source.run, source.root, SET)
+    places = whole_patients(labelled.samples)
+    samples, pre = tuple(labelled.samples[k] for k in places), source.checkpoint.preprocess
+    images = cached_images(source.cache, source.root, samples, pre, progress)
+    chosen = [samples[k] for k in exchangeable(samples, clusters_of([one.patient for one in samples]))]
+    looks = None if source.statistics is None else _looks(source.root, chosen, pre, source.statistics)
+    return Validation(replace(labelled, samples=samples), places, images, looks)
+
+
+def whole_patients(samples: Sequence[Sample]) -> list[int]:
+    """Places of the images of those patients that come first by their checksums: at most MOST_IMAGES, or one patient."""
+    mine: dict[int, list[int]] = {}
+    clusters = clusters_of([one.patient for one in samples])
+    for k in sorted(range(len(samples)), key=lambda k: samples[k].sha256):
+        mine.setdefault(int(clusters[k]), []).append(k)
+    taken: list[int] = []
+    for places in mine.values():
+        if taken and len(taken) + len(places) > MOST_IMAGES:
+            break
+        taken += places
+    return sorted(taken)
+
+
+def exchangeable(samples: Sequence[Sample], clusters: Int64) -> list[int]:
+    """One image of each patient, the one whose checksum comes first; at most MOST."""
+    first: dict[int, int] = {}
+    for k in sorted(range(len(samples)), key=lambda k: samples[k].sha256):
+        first.setdefault(int(clusters[k]), k)
+    return list(first.values())[:MOST]
+
+
+def _looks(root: Path, samples: Sequence[Sample], pre: Preprocess, known: InputStatistics) -> list[Likeness]:
+    return [compare_picture(read_picture(root, sample, pre.value_range).image, known) for sample in samples]
+
+
+def exported_details(one: Validation, artifact: Artifact, logits: Float32) -> dict[str, Any]:
+    """{"monitor": the sketch} of an artifact that answered the whole part of the split, or `one.images`, with these logits
+    [n, K]; nothing where they are not finite."""
+    mine = logits if len(logits) == len(one.places) else logits[one.places]
+    if not np.isfinite(mine).all():
+        return {}
+    records = records_of(one.labelled.samples, mine[:, None], VIEWS["none"], "", artifact.preprocess)
+    answers = answers_of(one.labelled, records, artifact.details)["image"]
+    return _details(answers, exchangeable(one.labelled.samples, answers.clusters), one.looks)
 
 
 def sketch_details(one: Measured) -> dict[str, Any]:
@@ -24,24 +105,22 @@ def sketch_details(one: Measured) -> dict[str, Any]:
 
     One image of each patient goes in, the one whose checksum comes first, so that values are exchangeable.
     """
-    answers, samples = one.answers["image"], one.labelled.samples
-    first: dict[int, int] = {}
-    for k in sorted(range(len(samples)), key=lambda k: samples[k].sha256):
-        first.setdefault(int(answers.clusters[k]), k)
-    chosen = list(first.values())[:MOST]
-    values, artifact = answers.probabilities, one.found.artifact
+    answers, samples, artifact = one.answers["image"], one.labelled.samples, one.found.artifact
+    chosen, known = exchangeable(samples, answers.clusters), known_inputs(artifact)
+    pictures = [samples[k] for k in chosen]
+    looks = None if known is None else _looks(one.labelled.root, pictures, artifact.preprocess, known)
+    return _details(answers, chosen, looks)
+
+
+def _details(answers: Answered, chosen: Sequence[int], looks: Sequence[Likeness] | None) -> dict[str, Any]:
+    values = answers.probabilities
     top, predicted = values.max(axis=1), values.argmax(axis=1)
     streams: dict[str, list[float]] = {
         "confidence": top[chosen].tolist(),
         "label": predicted[chosen].astype(float).tolist(),
         "unread": [0.0] * len(chosen),
     }
-    known = known_inputs(artifact)
-    if known is not None:
-        looks = [
-            compare_picture(read_picture(one.labelled.root, samples[k], artifact.preprocess.value_range).image, known)
-            for k in chosen
-        ]
+    if looks is not None:
         streams["distance"] = [look.distance for look in looks if look.distance is not None]
         whole = np.array([look.values for look in looks if look.values])
         streams |= {name: whole[:, i].tolist() for i, name in enumerate(PICTURE)} if len(whole) else {}

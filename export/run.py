@@ -18,6 +18,7 @@ from octc.export.formats import FORMATS, choose_opset, wanted
 from octc.export.int8_speed import say_speed
 from octc.export.pipeline import Device, Published, export_artifact
 from octc.export.ptq.engines import OWN, find_engine
+from octc.export.reference import Validation, read_validation
 from octc.export.source import Quantised, RunSource, Select, calibration_work, quantise, read_select, read_source
 from octc.export.targets import Job, Workshop
 from octc.export.temperature import fold_temperatures, spell_temperatures
@@ -31,6 +32,7 @@ from octc.store.runs import Run, owning
 from octc.train.networks.simplified import KEY
 
 GATE = ParityOptions()
+UNSHOWN = ("operators", "input_statistics", "monitor")  # long lists, that the manifest holds
 
 
 @dataclass(frozen=True)
@@ -226,6 +228,7 @@ def _prepared(
     reporter: Reporter,
 ) -> Select | None:
     """Quantise where INT8 is wanted, scale by temperature where requested; the validation set that the gate decides on."""
+    shop.validation = _for_monitor(source, reporter)
     int8 = [job for job in jobs if job.precision == "int8"]
     if any(job.engine in ("", OWN) for job in int8):
         shop.quantised = _quantised(source, options, reporter, _placement(int8))
@@ -250,6 +253,21 @@ def _placement(jobs: Sequence[Job]) -> str:
         text = "LiteRT needs its quantisers elsewhere than the other targets"
         raise OctcError("OCT-E102", text, hint="export litert by itself, and the others in another call", place="--target")
     return found.pop()
+
+
+def _for_monitor(source: RunSource, reporter: Reporter) -> Validation | None:
+    """What students' artifacts keep of the validation set; None, and why, where it is not here."""
+    known = source.checkpoint
+    if known.role != "student" or known.recipe.get("task") == "multilabel" or not source.split.parts["val"]:
+        return None
+    try:
+        with reporter.progress("validation set, for octc monitor", len(source.split.parts["val"])) as step:
+            return read_validation(source, absolute(step))
+    except OctcError as error:
+        reporter.say(
+            f"  ! monitor        not kept: {error.message}; octc monitor {source.run.id} --learn, where the images are"
+        )
+        return None
 
 
 def _for_volumes(source: RunSource, shop: Workshop, select: Select | None, reporter: Reporter) -> None:
@@ -367,5 +385,5 @@ def _labels_line(result: GateResult) -> str:
 
 def published_json(one: Published) -> dict[str, Any]:
     """An artifact in the document of `octc export`."""
-    details = {key: value for key, value in one.artifact.details.items() if key not in ("operators", "input_statistics")}
+    details = {key: value for key, value in one.artifact.details.items() if key not in UNSHOWN}
     return {"folder": str(one.folder), "name": one.artifact.name, "details": details, "steps": list(one.steps)}

@@ -23,6 +23,7 @@ from octc.export.onnx.float import check_batches, facts_of, read_onnx, write_onn
 from octc.export.onnx.fp16 import write_fp16
 from octc.export.onnx.pack import pack_weights
 from octc.export.openvino import MAIN, write_openvino
+from octc.export.reference import Validation
 from octc.export.source import Quantised, Source
 from octc.export.tensorrt.variants import narrow, require_agreement, write_half, write_int8
 from octc.imaging.preprocess import Float32, Preprocess
@@ -53,6 +54,7 @@ class Workshop:
     temperatures: what the last layers were divided by (export/temperature.py), of the "float" and of the "quantised" network.
     more: details that every artifact keeps of the run's images (export/clinic.py).
     plain: target -> folder and manifest of an FP32 artifact beside which INT8 is timed (export/int8_speed.py).
+    validation: what students' artifacts keep of the run's validation set for a monitor (export/reference.py).
     """
 
     source: Source
@@ -62,6 +64,7 @@ class Workshop:
     temperatures: dict[str, Temperature] = field(default_factory=dict)
     more: dict[str, Any] = field(default_factory=dict)
     plain: dict[str, tuple[Path, Artifact]] = field(default_factory=dict)
+    validation: Validation | None = None
 
     def float_onnx(self, opset: int) -> Made:
         """The float network as FP32 ONNX; batches of 1, 2 and 5 were run."""

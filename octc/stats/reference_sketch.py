@@ -20,6 +20,7 @@ OWN = ("distance", "confidence", "label", "unread")
 MOST_STREAMS = 64
 MOST = 200  # patients whose values are kept
 DIGITS = 3  # significant ones: a sketch of an image, not a fingerprint
+PLACES = 6  # of shares: engines sum in another order with another batch, and the sketch stays the same
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -59,8 +60,8 @@ def sketch(
     low, high = mean_interval((correct - sure + 1) / 2, alpha, once=True)
     kept = {name: [v for v in map(rounded, values[:MOST]) if v is not None] for name, values in streams.items()}
     return ReferenceSketch(
-        streams=kept, accuracy=float(correct.mean()), gap=float((correct - sure).mean()),
-        gap_limits=[2 * low - 1, 2 * high - 1], alpha=alpha, patients=len(correct),
+        streams=kept, accuracy=round(float(correct.mean()), PLACES), gap=round(float((correct - sure).mean()), PLACES),
+        gap_limits=[round(2 * limit - 1, PLACES) for limit in (low, high)], alpha=alpha, patients=len(correct),
     )  # fmt: skip
 
 
