@@ -26,15 +26,15 @@ from octc.core.errors import OctcError, shorten
 from octc.core.files import canonical_json, sha256_bytes
 from octc.core.progress import LogReporter, Reporter
 from octc.datasets.base import Sample
-from octc.datasets.calibration import MINIMUM
+from octc.datasets.calibration import check_count
 from octc.export.formats import FORMATS, choose_opset, pairs
 from octc.export.golden import choose_golden
 from octc.export.int8_speed import say_speed
 from octc.export.pipeline import Device, Published, export_artifact
 from octc.export.source import Quantised, Select, Source, quantisation_facts
 from octc.export.targets import Job, Workshop
-from octc.imaging.decode import read_image
 from octc.imaging.input_statistics import describe, fit_statistics
+from octc.imaging.preparing import prepare_pictures
 from octc.imaging.preprocess import Preprocess, UInt8
 from octc.stats.patients import patient_ids
 from octc.stats.test_plan import ParityOptions
@@ -130,10 +130,8 @@ def quantize_network(
     >>> quantized = octc.quantize(network, images, octc.Preprocess(size=224), classes=names)  # doctest: +SKIP
     >>> octc.export(quantized, targets=["onnx"], out="artifacts")  # doctest: +SKIP
     """
-    prepared, sums, statistics = _prepared(calibration, preprocess)
-    if len(prepared) < MINIMUM:
-        text = f"{len(prepared)} calibration images"
-        raise OctcError("OCT-E214", text, hint=f"give at least {MINIMUM} training images", place="calibration")
+    prepared, sums, statistics = _looked_at(calibration, preprocess)
+    check_count(len(prepared))
     own = _network(module, preprocess, classes, name, prepared[:GOLDEN])
     select = None if validation is None else _select(own, validation)
     if select is None:
@@ -290,22 +288,21 @@ def _select(own: OwnNetwork, validation: tuple[Sequence[Any], Sequence[Any]]) ->
     if wrong := sorted({str(one) for one, k in zip(labels, indices, strict=True) if not 0 <= k < len(known)}):
         text = f"labels that are no class: {shorten(wrong)}"
         raise OctcError("OCT-E706", text, hint=f"one of: {', '.join(own.classes)}", place="validation")
-    prepared, sums, _ = _prepared(images, own.preprocess)
+    prepared, sums, _ = _looked_at(images, own.preprocess)
     samples = tuple(Sample(str(i), k, None, None, one) for i, (k, one) in enumerate(zip(indices, sums, strict=True)))
     return Select(samples, prepared, logits_of(own.float_model, prepared, own.preprocess, "cpu", batch=BATCH).numpy())
 
 
-def _prepared(images: Sequence[Any], preprocess: Preprocess) -> tuple[UInt8, list[str], Any]:
+def _looked_at(images: Sequence[Any], preprocess: Preprocess) -> tuple[UInt8, list[str], Any]:
     """Images uint8 [N, C, S, S], the checksum of each one's pixels, and their statistics (None where too few)."""
-    rows, sums, known = [], [], []
-    for one in images:
-        picture = one if isinstance(one, Image.Image) else read_image(Path(one), preprocess.value_range).image
-        rows.append(preprocess.prepare(picture)[0])
+    sums, known = [], []
+
+    def look(picture: Image.Image) -> None:
         sums.append(sha256_bytes(np.ascontiguousarray(np.asarray(picture)).tobytes()))
         known.append(describe(picture.convert("L") if picture.mode not in ("L", "RGB") else picture))
-    shape = (0, preprocess.channels, preprocess.size, preprocess.size)
-    stacked = np.stack(rows) if rows else np.zeros(shape, np.uint8)
-    return stacked, sums, fit_statistics([values for values in known if values is not None])
+
+    prepared = prepare_pictures(images, preprocess, look)
+    return prepared, sums, fit_statistics([values for values in known if values is not None])
 
 
 def _digest(model: nn.Module) -> str:

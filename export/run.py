@@ -118,7 +118,8 @@ def plan_export(run: Run, targets: Sequence[str], precision: str | None, options
         targets: keys of `octc.export.formats.FORMATS`, or "all". precision: None: every one that makes sense for the run.
 
     Raises:
-        OctcError: E104 no such target or precision, E401 an opset that cannot be had, and what `ExportOptions.check` raises.
+        OctcError: E104 no such target or precision, E102 one that has no file of a simplified network, E401 an opset that
+            cannot be had, and what `ExportOptions.check` raises.
     """
     if unknown := [target for target in targets if target not in (*FORMATS, "all")]:
         text = f"unknown target {unknown[0]!r}"
@@ -126,6 +127,10 @@ def plan_export(run: Run, targets: Sequence[str], precision: str | None, options
     options.check(targets, precision)
     kind = str(run.read().get("kind"))
     named = is_named(run)
+    if not named and (without := [target for target in targets if target != "all" and not FORMATS[target].any_network]):
+        text = f"octc's eager runtime builds networks by their names in timm, and {run.id} was simplified"
+        hint = f"octc export {run.id} --fp32 --target onnx holds the same network, and runs without torch"
+        raise OctcError("OCT-E102", text, hint=hint, place=f"--target {without[0]}")
     chosen = dict.fromkeys(
         pair
         for target in targets

@@ -106,7 +106,7 @@ class Pool:
             if self._closed:
                 raise OctcError("OCT-E908", "the server is ending", hint="ask again when it is back")
             if bounded and self._waiting and self._waiting + len(images) > self.queue:
-                text = f"{self._waiting} images wait, {self.queue} may"
+                text = f"{self._waiting} images wait, of which {self.queue} may, and {len(images)} came"
                 raise OctcError("OCT-E908", text, hint=f"ask again in {self.retry_after()} s")
             self._jobs.setdefault(model, deque()).append(job)
             self._waiting += len(images)

@@ -212,8 +212,11 @@ def read_manifest(path: Path, _key: bytes | None, allow_cut: bool) -> list[Volum
 
 
 def grey_picture(path: Path, files: Sequence[Path], shape: tuple[int, int], index: int) -> Raw:
-    """B-scan k of a volume whose B-scans are pictures, named by the file at `path`: uint8 of `shape`."""
-    picture = read_image(files[index]).image.convert("L")
+    """B-scan k of a volume whose B-scans are pictures of 8 bits, named by the file at `path`: uint8 of `shape`."""
+    decoded = read_image(files[index])
+    if decoded.stored is not None:  # scaled by a rule of pictures it would be another grey than its neighbours
+        raise unsupported(path, f"{files[index].name} holds {decoded.stored[0]}, pictures of 8 bits are read")
+    picture = decoded.image.convert("L")
     if (picture.height, picture.width) != shape:
         what = f"{files[index].name} is {picture.height} x {picture.width}"
         raise corrupt(path, f"{what}, others are {shape[0]} x {shape[1]}")

@@ -196,6 +196,8 @@ def test_columns_of_a_table_stay_with_their_rows(world: World, tmp_path: Path) -
     assert [(row["eye; side"], row["id"]) for row in rows(other.results)] == [("01", "007"), ("02", None)]
     for text, code in (
         (f"image;label\n{pictures[0]};x\n", "OCT-E209"),  # a name of ours
+        (f"image;Label\n{pictures[0]};x\n", "OCT-E209"),  # one for SQL
+        (f"image;Site;site\n{pictures[0]};x;y\n", "OCT-E209"),
         (f"image;id\n{pictures[0]};1\n{pictures[0]};2\n", "OCT-E209"),  # twice
         ("name;id\na;1\n", "OCT-E209"),
     ):

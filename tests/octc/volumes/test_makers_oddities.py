@@ -6,7 +6,9 @@ import json
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from octc.core.errors import OctcError
 from octc.datasets.synthetic import volumes as synthetic
@@ -82,3 +84,28 @@ def test_a_header_that_is_not_whole_is_called_cut_short(name: str, drawn: DrawnE
         with pytest.raises(OctcError) as caught:
             read_volume(tmp_path / f"a.{name}")
         assert caught.value.code == "OCT-E226"
+
+
+def test_pictures_of_an_export_are_found_in_another_letter_case(drawn: DrawnEye, tmp_path: Path) -> None:
+    path = synthetic.write_xml(drawn, tmp_path)
+    for file in [one for one in tmp_path.iterdir() if one != path]:
+        file.rename(tmp_path / file.name.upper())
+    volume = read_volume(path)
+    assert all(np.array_equal(volume.frame(k), picture) for k, picture in enumerate(drawn.frames))
+    first = next(one for one in sorted(tmp_path.iterdir()) if one != path)
+    (tmp_path / first.name.title()).write_bytes(first.read_bytes())  # 000.Bmp beside 000.BMP: which one is meant is not known
+    with pytest.raises(OctcError) as caught:
+        read_volume(path)
+    assert caught.value.code == "OCT-E226"
+
+
+def test_a_picture_of_an_export_that_is_deeper_than_the_others_is_refused(drawn: DrawnEye, tmp_path: Path) -> None:
+    path = synthetic.write_xml(drawn, tmp_path)
+    last = sorted(one for one in tmp_path.iterdir() if one != path)[-1]
+    Image.fromarray(drawn.frames[2].astype(np.uint16) * 16).save(tmp_path / "deep.tif")
+    (tmp_path / "deep.tif").replace(last)
+    volume = read_volume(path)
+    assert np.array_equal(volume.frame(0), drawn.frames[0])
+    with pytest.raises(OctcError, match="uint16") as caught:
+        volume.frame(2)
+    assert caught.value.code == "OCT-E229"
