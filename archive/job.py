@@ -6,6 +6,7 @@ import hmac
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -185,7 +186,7 @@ def predict_archive(
     if asked.monitor is not None:
         open_store(asked.monitor, make=True).close()  # its errors before any work
     with holding(folder, shard), writing_to(folder):
-        now = _planned(folder, shard, identity, words, user)
+        now = _planned(folder, shard, identity, words, user, tell)
         job = _Job(found, folder, shard, asked, tell, _setup(folder, found, identity, asked))
         done, spent = job.run(now)
         _close(folder, identity, columns, done)
@@ -231,7 +232,9 @@ def _setup(folder: Path, found: Found, identity: Mapping[str, Any], asked: Archi
     )
 
 
-def _planned(folder: Path, shard: Shard, identity: Mapping[str, Any], words: list[str], user: Any) -> dict[int, str] | None:
+def _planned(
+    folder: Path, shard: Shard, identity: Mapping[str, Any], words: list[str], user: Any, tell: Reporter
+) -> dict[int, str] | None:
     """Write or extend the plan; unit -> digest of its inputs as they are now, None where nobody looked.
 
     A process of an array takes the plan as it is, so that all of them have one.
@@ -239,24 +242,35 @@ def _planned(folder: Path, shard: Shard, identity: Mapping[str, Any], words: lis
     plan = folder / FOLDER
     index = [folder / f"{TEMPORARY}{os.getpid()}-{name}.sqlite" for name in ("names", "plan")]
 
+    left: Counter[str] = Counter()
+
     def listing() -> Iterator[Entry]:
         index[0].unlink(missing_ok=True)
-        return entries_of([_absolute(word) for word in words], index[0])
+        left.clear()
+        return entries_of([_absolute(word) for word in words], index[0], left)
 
     try:
         with planning(folder):
             open_results(folder, identity)
             if not plan_files(plan):
                 write_plan(plan, listing(), user, first=True)
+                _tell_left(tell, left)
                 return None
             if shard.count > 1:
                 return None
             digests, fresh = compare_plan(plan, read_units(plan), listing, index[1])
             write_plan(plan, fresh, user, first=False)
+            _tell_left(tell, left)
             return dict(enumerate(digests))
     finally:
         for path in index:
             path.unlink(missing_ok=True)
+
+
+def _tell_left(tell: Reporter, left: Counter[str]) -> None:
+    """Say what the folders hold that is no input."""
+    if left:
+        tell.say("  left out of the folders: " + ", ".join(f"{count:,} {why}" for why, count in left.most_common()))
 
 
 def paths_of(folder: Path, units: Iterable[Unit]) -> Iterator[Path]:

@@ -9,6 +9,7 @@ import csv
 import glob
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from octc.core.optional import need
 from octc.datasets.tables import SEPARATORS, place_of
 from octc.datasets.tree import has_folder, scan_folder
 from octc.imaging.decode import SUFFIXES
-from octc.runtimes.inputs import is_volume
+from octc.runtimes.inputs import may_be_volume
 from octc.volumes import heyex_xml, stacks
 from octc.volumes.formats import format_of, read_volumes
 
@@ -67,22 +68,23 @@ def user_schema(words: Sequence[str]) -> Any:
     return _opened_table(Path(tables[0]))[1]
 
 
-def entries_of(words: Sequence[str], index: Path) -> Iterator[Entry]:
+def entries_of(words: Sequence[str], index: Path, left: Counter[str] | None = None) -> Iterator[Entry]:
     """Every input once, in an order that depends on names only.
 
     Args:
-        words: folders, files, globs; or one table. index: a file that may be written meanwhile.
+        words: folders, files, globs; or one table. index: a file that may be written meanwhile. left: counts what folders
+            hold besides, by its ending or by what it is.
 
     Raises:
         OctcError: E201 a folder or glob without an input; E209 of tables.
     """
     if len(words) == 1 and has_folder(Path(words[0])):
-        yield from _of_folder(words[0])
+        yield from _of_folder(words[0], left)
         return
     with closing(sqlite3.connect(index)) as base:
         base.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; CREATE TABLE seen(path TEXT PRIMARY KEY);")
         for word in words:
-            for one in _of_word(word):
+            for one in _of_word(word, left):
                 fresh = base.execute("INSERT OR IGNORE INTO seen VALUES (?)", (os.fsencode(one.path),)).rowcount
                 if fresh:
                     yield one
@@ -91,9 +93,9 @@ def entries_of(words: Sequence[str], index: Path) -> Iterator[Entry]:
                     raise OctcError("OCT-E209", text, hint="one line for each input", place=word)
 
 
-def _of_word(word: str) -> Iterator[Entry]:
+def _of_word(word: str, left: Counter[str] | None) -> Iterator[Entry]:
     if has_folder(Path(word)):
-        yield from _of_folder(word)
+        yield from _of_folder(word, left)
     elif _is_table(word):
         yield from _of_table(Path(word))
     elif any(sign in word for sign in "*?[") and not os.path.lexists(word):
@@ -107,7 +109,7 @@ def _of_word(word: str) -> Iterator[Entry]:
         yield _entry(word)
 
 
-def _of_folder(root: str) -> Iterator[Entry]:
+def _of_folder(root: str, left: Counter[str] | None) -> Iterator[Entry]:
     found = False
     waiting = [Path(root)]
     while waiting:
@@ -116,8 +118,11 @@ def _of_folder(root: str) -> Iterator[Entry]:
         if why:  # as an input, so that it is counted and named: reading it says why (E231)
             found = True
             yield Entry(str(folder))
-        volumes = [folder / name for name in others if is_volume(folder / name)]
+        volumes = [path for one in others if may_be_volume(path := folder / one.path)]
         inside = _inside(volumes)
+        if left is not None:
+            taken = {*inside, *map(str, volumes)}
+            left.update(one.why for one in others if str(folder / one.path) not in taken)
         names = sorted([*(str(folder / name) for name in images), *map(str, volumes)])
         for name in names:
             if name not in inside:

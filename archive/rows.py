@@ -46,10 +46,13 @@ def schemas_of(classes: Sequence[str], user: Any, *, rules: bool = False) -> dic
         "eyes": [*origin, *eye, *answer, ("no_answer", pa.list_(text)), *taken, *made],
         "failed": [*origin, ("frame", whole), ("code", text), ("message", text), ("hint", text)],
     }
-    ours = {name for columns in tables.values() for name, _ in columns}
-    if both := sorted(ours & set(user.names)):
-        hint = "give them other names in the table"
+    ours = {name.casefold() for columns in tables.values() for name, _ in columns}
+    folded = [name.casefold() for name in user.names]  # SQL tells names apart without letter case
+    hint = "give them other names in the table"
+    if both := sorted(name for name in user.names if name.casefold() in ours):
         raise OctcError("OCT-E209", f"columns of the table have names that results use: {', '.join(both)}", hint=hint)
+    if alike := sorted(name for name in user.names if folded.count(name.casefold()) > 1):
+        raise OctcError("OCT-E209", f"columns that differ in letter case alone: {', '.join(alike)}", hint=hint)
     return {kind: pa.schema([*(pa.field(*pair) for pair in columns), *user]) for kind, columns in tables.items()}
 
 

@@ -112,6 +112,9 @@ def place_of(session: Session, what: str, options: DataOptions) -> tuple[str, Pa
     from octc.datasets.registry import DATASETS, find_root, guess_layout, spec_of
     from octc.datasets.tree import has_file, is_folder
 
+    if what not in DATASETS and not Path(what).exists() and (Path(what).name != what or Path(what).suffix):
+        hint = f"a folder of images, a table, or one of: {', '.join(DATASETS)}"
+        raise OctcError("OCT-E230", f"no such folder or table: {what}", hint=hint, place=what)
     if what not in DATASETS and (has_file(Path(what)) or options.column or options.image_root):
         root, told = Path(what), guess_layout(Path(what))
         name = told if spec_of(told).table else "csv"

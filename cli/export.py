@@ -45,6 +45,10 @@ def export(  # noqa: PLR0913 - an option a parameter
         typer.Option(metavar="FILE", help="Activation ranges of pytorch-quantization (safetensors), with --ptq octc"),
     ] = None,
     margin: Annotated[float, typer.Option(help="Largest loss of accuracy that the gate accepts, percentage points")] = 1.0,
+    class_margin: Annotated[
+        float,
+        typer.Option(help="The same for each class's sensitivity: names classes that do not show it; it stays with --margin"),
+    ] = 3.0,
     gate: Annotated[bool, typer.Option("--gate/--no-gate", help="Judge INT8 on the validation set before publishing")] = True,
     temperature: Annotated[
         bool,
@@ -87,7 +91,7 @@ def export(  # noqa: PLR0913 - an option a parameter
     options.check([target], precision)
     by_default = [name for name, one in FORMATS.items() if not one.by_name]
     backends = find_backends(by_default if target == "all" else [target], required=require_engine)
-    margins = ParityOptions(margin=margin)
+    margins = ParityOptions(margin=margin, class_margin=class_margin)
     chosen = find_student(session, run)
     session.run_id = chosen.id
     jobs = plan_export(chosen, [target], precision, options)

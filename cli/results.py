@@ -24,14 +24,19 @@ def results(  # noqa: PLR0913 - an option a parameter
     against: Annotated[Path | None, typer.Option(help="Table of path, label, patient: accuracy", metavar="LABELS")] = None,
     compare: Annotated[Path | None, typer.Option(help="Other results of the same images", metavar="RESULTS2")] = None,
     margin: Annotated[float | None, typer.Option(help="With --compare and --against: largest loss, points")] = None,
+    class_margin: Annotated[
+        float | None, typer.Option(help="The same for each class's sensitivity (3); it stays with --margin")
+    ] = None,
     page: Annotated[Path | None, typer.Option(help="Write a page about the results", metavar="FILE")] = None,
     photos: Annotated[bool, typer.Option("--photos", help="With --page: show the B-scans that it names")] = False,
 ) -> int:
     """Counts, failures and distributions; rows by SQL; accuracy against labels; two results compared."""
     if sum((where is not None, against is not None or compare is not None, page is not None)) > 1:
         raise OctcError("OCT-E102", "several questions at once", hint="one of --where, --against/--compare, --page")
-    if (photos and page is None) or (margin is not None and (compare is None or against is None)):
-        raise OctcError("OCT-E102", "--photos is of --page, --margin of --compare with --against", hint="octc results --help")
+    stated = margin is not None or class_margin is not None
+    if (photos and page is None) or (stated and (compare is None or against is None)):
+        text = "--photos is of --page, --margin and --class-margin of --compare with --against"
+        raise OctcError("OCT-E102", text, hint="octc results --help")
     from octc.archive.judge import accuracy, compare_results
     from octc.archive.results import summarise
 
@@ -40,8 +45,9 @@ def results(  # noqa: PLR0913 - an option a parameter
     if compare is not None:
         from octc.stats.test_plan import ParityOptions
 
-        gate = ParityOptions() if margin is None else ParityOptions(margin=margin)
-        pair = compare_results(folder, compare, against, gate)
+        usual = ParityOptions()
+        both = (usual.margin if margin is None else margin, usual.class_margin if class_margin is None else class_margin)
+        pair = compare_results(folder, compare, against, ParityOptions(margin=both[0], class_margin=both[1]))
         session.report(pair.to_json())
         session.result(_pair(pair))
         return 0 if pair.judged is None else pair.judged.verdict.exit_code

@@ -150,15 +150,18 @@ class QuantConv2d(nn.Module):
     def convolve(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """The convolution with another weight, padded as the network pads."""
         conv = self.conv
-        if self.same:
+        if self.same or conv.padding_mode != "zeros":
             return functional.conv2d(self.padded(x), weight, conv.bias, conv.stride, 0, conv.dilation, conv.groups)
         return functional.conv2d(x, weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
     def padded(self, x: torch.Tensor) -> torch.Tensor:
-        """TensorFlow's "same" padding, which depends on the input's size (timm's tf_* networks)."""
+        """The input with its borders, as the convolution reads it; those of timm's tf_* networks depend on the input's size."""
         conv = self.conv
-        padded: torch.Tensor = pad_same(x, list(conv.kernel_size), list(conv.stride), list(conv.dilation))
-        return padded
+        if self.same:
+            padded: torch.Tensor = pad_same(x, list(conv.kernel_size), list(conv.stride), list(conv.dilation))
+            return padded
+        mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
+        return functional.pad(x, conv._reversed_padding_repeated_twice, mode=mode)
 
     def weight_scale(self) -> torch.Tensor:
         """float32 [out channels]."""

@@ -91,7 +91,7 @@ def calibrated(
 
     chosen = calibration_indices(list(data.labels), how.calibration, seed)
     quantised = prepare(student, pre.size, whole, how.placement).requires_grad_(True)
-    quantised.to(device).to(memory_format=torch.channels_last)
+    channels_last(quantised.to(device))
 
     def batches(step: int = 1) -> Iterator[torch.Tensor]:
         for chunk in eval_batches(data.images[chosen[::step]], 32):
@@ -125,6 +125,12 @@ def calibrated(
     if how.learned_steps:
         learn_steps(quantised)
     return quantised, facts
+
+
+def channels_last(module: nn.Module) -> None:
+    """Weights [N, C, H, W] with their channels last; those of volumes have no such order."""
+    if not any(tensor.dim() == 5 for tensor in module.parameters()):
+        module.to(memory_format=torch.channels_last)
 
 
 def looks_of(how: Quantisation, train: int, val: int) -> int:

@@ -13,6 +13,7 @@ squeeze-excite in INT8, and weights of 8 bits.
 
 from __future__ import annotations
 
+import copy
 import operator
 from typing import Any
 
@@ -22,14 +23,15 @@ from torch import fx, nn
 from torch.nn import functional
 
 from octc.compress.fake_quant import WIDEST, WIDEST_OF_8_BITS, ActivationQuantiser, GateQuantiser, QuantConv2d
-from octc.compress.trace import HINT, set_module, trace_folded
+from octc.compress.trace import HINT, check_same, computes_as, set_module, trace_folded
 from octc.core.errors import OctcError
+from octc.train.networks.macs import count_macs
 
 ADDITIONS = (operator.add, operator.iadd, torch.add)
 ENGINES, XNNPACK = "engines", "xnnpack"
 PLACEMENTS = (ENGINES, XNNPACK)
 RECTIFIERS = (nn.ReLU, nn.ReLU6)
-RECTIFIER_CALLS = (torch.relu, functional.relu, functional.relu6)
+RECTIFIER_CALLS = (torch.relu, torch.relu_, functional.relu, functional.relu6)
 SILU_CALLS = (functional.silu,)
 SIGMOID_CALLS = (torch.sigmoid, functional.sigmoid)
 SIGMOIDS = (nn.Sigmoid, Sigmoid)
@@ -73,7 +75,22 @@ def prepare(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...] = ()
         text = f"{type(model).__name__} cannot be quantised: {str(error).splitlines()[0]}"
         raise OctcError("OCT-E404", text, hint=HINT) from error
     module.recompile()
+    _check_apart(copy.deepcopy(model).cpu().eval(), module, size)
     return module
+
+
+def _check_apart(plain: nn.Module, module: fx.GraphModule, size: int) -> None:
+    """The logits are the network's own also where each quantiser gives a tensor of its own, as it does when it is on."""
+
+    def copied(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        return output.clone()
+
+    handles = [one.register_forward_hook(copied) for one in quantisers(module).values()]
+    try:
+        check_same(plain, module, size)
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _quantise_inputs(module: fx.GraphModule, convs: list[fx.Node]) -> None:
@@ -149,7 +166,7 @@ def _computes(module: fx.GraphModule, node: fx.Node) -> bool:
 
 def _is_one(module: fx.GraphModule, node: fx.Node, kinds: Any, calls: Any) -> bool:
     if node.op == "call_module":
-        return isinstance(module.get_submodule(str(node.target)), kinds)
+        return computes_as(module.get_submodule(str(node.target)), kinds)
     return node.op == "call_function" and node.target in calls
 
 
@@ -215,6 +232,24 @@ def set_mode(module: nn.Module, mode: str, *, residual: bool = True) -> None:
             part.mode = "on" if mode == "on" else "off"
     for conv in convolutions(module).values():
         conv.enabled = mode == "on"
+
+
+def int8_share(module: fx.GraphModule, size: int) -> float:
+    """Share of the multiply-accumulates of one [3, size, size] image that quantised convolutions do; the rest is float."""
+    macs = 0
+
+    def counted(layer: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
+        nonlocal macs
+        assert isinstance(layer, QuantConv2d)
+        macs += output[0].numel() * layer.conv.weight[0].numel()
+
+    handles = [conv.register_forward_hook(counted) for conv in convolutions(module).values()]
+    try:
+        whole = count_macs(module, size)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return macs / whole if whole else 0.0
 
 
 def counts(module: fx.GraphModule) -> dict[str, int]:

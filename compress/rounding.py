@@ -80,16 +80,11 @@ def _second_moments(store: dict[str, torch.Tensor], name: str) -> Callable[[nn.M
 def columns(layer: QuantConv2d, x: torch.Tensor) -> torch.Tensor:
     """float32 [groups, inputs of an output, positions]: what the convolution multiplies its weights with, at some positions."""
     conv = layer.conv
-    padding: tuple[int, ...] = (0, 0)
-    if layer.same:
-        x = layer.padded(x)
-    else:
-        assert not isinstance(conv.padding, str)
-        padding = conv.padding
-    places = math.prod(x.shape[2:]) / math.prod(conv.stride)
+    bordered = layer.padded(x)
+    places = math.prod((bordered if layer.same else x).shape[2:]) / math.prod(conv.stride)
     skip = max(1, math.ceil(math.sqrt(places / PLACES)))
     wide = [step * skip for step in conv.stride]
-    cut = functional.unfold(x.float(), conv.kernel_size, conv.dilation, padding, wide)  # type: ignore[arg-type]
+    cut = functional.unfold(bordered.float(), conv.kernel_size, conv.dilation, 0, wide)  # type: ignore[arg-type]
     found: torch.Tensor = cut.unflatten(1, (conv.groups, -1)).permute(1, 2, 0, 3).flatten(2)
     return found
 

@@ -7,7 +7,6 @@ computed again.
 from __future__ import annotations
 
 import copy
-import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,12 +17,12 @@ from torch.nn import functional
 
 from octc.compress.fake_quant import QuantConv2d
 from octc.compress.placement import convolutions, quantisers, set_mode
+from octc.compress.trace import APART
 from octc.train.networks.models import out_of_place
 
 Batches = Callable[[], Iterable[torch.Tensor]]
 GROWTH = 2  # each trial of `keep_float` leaves so many times the layers of the one before in float
 SHARE = 4  # at most every fourth layer is left in float
-PURE: dict[Any, Any] = {operator.iadd: operator.add, operator.imul: operator.mul}
 RESTORED = 0.1  # of the KL of the whole INT8 network: what may be left of it
 
 
@@ -83,7 +82,7 @@ def without_inplace(module: fx.GraphModule) -> fx.GraphModule:
     module = copy.deepcopy(module).eval()
     out_of_place(module)
     for node in module.graph.nodes:
-        node.target = PURE.get(node.target, node.target)
+        node.target = APART.get(node.target, node.target)
         if node.kwargs.get("inplace"):
             node.kwargs = {**node.kwargs, "inplace": False}
     module.recompile()

@@ -1,24 +1,64 @@
-"""A timm network as a torch.fx graph with every BatchNorm folded into the convolution in front of it."""
+"""A network as a torch.fx graph with every BatchNorm folded into the convolution in front of it, else a scale and a shift."""
 
 from __future__ import annotations
 
 import copy
+import operator
 import traceback
 from pathlib import Path
 from typing import Any
 
 import torch
 from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.norm_act import BatchNormAct2d
 from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from octc.core.errors import OctcError
+from octc.core.errors import OctcError, shorten
 
-HINT = "choose a convolutional student (octc list models)"
+HINT = (
+    "choose a convolutional student (octc list models); a network of yours goes as ONNX: torch.onnx.export, octc import FILE "
+    "--data DIR, octc export --int8 --target onnx --ptq onnxruntime"
+)
 TORCH = str(Path(torch.__file__).parent)
 PLAIN = (nn.Conv2d, Conv2dSame)
+NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, BatchNormAct2d)
+PASSING = (nn.Identity, nn.Dropout)
 SMALLEST = 64  # pixels; below this the last stages shrink to 1 x 1 and could not be told from squeeze-excite
+APART: dict[Any, Any] = {
+    operator.iadd: operator.add,
+    operator.isub: operator.sub,
+    operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
+    torch.relu_: torch.relu,
+}
+NEAR = 1e-3  # of the largest logit, that folding may move one by; it moves them by a thousandth of this
+
+
+class ChannelAffine(nn.Module):
+    """What a BatchNorm computes in eval mode, [N, C, H, W] -> the same: x * scale + shift, one of each a channel."""
+
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    def __init__(self, norm: Any) -> None:
+        super().__init__()
+        mean, variance = norm.running_mean.detach(), norm.running_var.detach()
+        gain = torch.ones_like(mean) if norm.weight is None else norm.weight.detach()
+        shift = torch.zeros_like(mean) if norm.bias is None else norm.bias.detach()
+        scale = gain / torch.sqrt(variance + norm.eps)
+        self.register_buffer("scale", scale.view(1, -1, 1, 1).clone())
+        self.register_buffer("shift", (shift - mean * scale).view(1, -1, 1, 1).clone())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.scale + self.shift
+
+
+def computes_as(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
+    """Whether a module is of one of these kinds and computes what they do: no forward of its own, no hooks."""
+    hooks = len(module._forward_hooks) + len(module._forward_pre_hooks)
+    return isinstance(module, kinds) and not hooks and any(type(module).forward is kind.forward for kind in kinds)
 
 
 class _Tracer(fx.Tracer):
@@ -37,17 +77,18 @@ def trace_folded(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...]
 
     whole: types of modules that are not traced into.
 
-    w' = w * gamma / sqrt(var + eps), b' = (b - mean) * gamma / sqrt(var + eps) + beta, per output channel.
+    w' = w * gamma / sqrt(var + eps), b' = (b - mean) * gamma / sqrt(var + eps) + beta, per output channel. A BatchNorm that no
+    convolution of its own stands in front of (pre-activation, a convolution that is called twice) becomes a `ChannelAffine`.
 
     Raises:
-        OctcError: E404 when the network cannot be traced or run at that size, a BatchNorm does not follow a convolution of
-            its own, or a convolution makes its weight itself.
+        OctcError: E404 when the network cannot be traced or run at that size, a convolution makes its weight itself, a
+            BatchNorm has no statistics, or the graph gives other logits than the network.
     """
     plain = copy.deepcopy(model).cpu().eval()
     tracer = _Tracer(whole)
     try:
         graph = tracer.trace(plain)
-    except (fx.proxy.TraceError, TypeError, RuntimeError, ValueError, AttributeError) as error:
+    except Exception as error:  # whatever a network's own code raises when it meets a symbol in place of a tensor
         raise _untraceable(model, tracer, error) from error
     module = fx.GraphModule(tracer.root, graph)
     modules = dict(module.named_modules())
@@ -55,34 +96,152 @@ def trace_folded(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...]
         if isinstance(conv, nn.Conv2d) and type(conv) not in PLAIN:  # weight standardisation: the weight is not what is used
             text = f"convolution {name} is a {type(conv).__name__}, which makes its weight anew at every step"
             raise OctcError("OCT-E404", text, hint=HINT, place=name)
+    _positional(module, modules)
+    _out_of_place(module)
+    _fold(module, dict(module.named_modules()))
     for node in list(module.graph.nodes):
-        norm = modules.get(node.target) if node.op == "call_module" else None
-        if not isinstance(norm, nn.BatchNorm2d):
-            continue
-        source = node.args[0]
-        conv = modules.get(source.target) if isinstance(source, fx.Node) and source.op == "call_module" else None
-        if not isinstance(conv, nn.Conv2d) or len(source.users) != 1:
-            text = f"BatchNorm {node.target} does not follow a convolution of its own"
-            raise OctcError("OCT-E404", text, hint=HINT, place=str(node.target))
-        _replace(module, source.target, fuse_conv_bn_eval(conv, norm))
-        activation = getattr(norm, "act", None)
-        _replace(module, node.target, nn.Identity() if activation is None else activation)
-    for node in list(module.graph.nodes):
-        if node.op == "call_module" and isinstance(module.get_submodule(str(node.target)), (nn.Identity, nn.Dropout)):
+        if node.op == "call_module" and computes_as(module.get_submodule(str(node.target)), PASSING):
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
     module.delete_all_unused_submodules()
     module.recompile()
-    side = max(size, SMALLEST)
-    image = torch.zeros(1, 3, side, side, dtype=next(module.parameters()).dtype)
-    try:
-        with torch.no_grad():
-            fx.Interpreter(module).run(image)  # by itself: ShapeProp prints what goes wrong
-            ShapeProp(module).propagate(image)
-    except RuntimeError as error:
-        text = f"{type(model).__name__} does not run at {side} px: {str(error).splitlines()[0]}"
-        raise OctcError("OCT-E404", text, hint=f"another size, or {HINT}") from error
+    _propagate(model, module, size)
+    check_same(plain, module, size)
     return module
+
+
+def _positional(module: fx.GraphModule, modules: dict[str, nn.Module]) -> None:
+    """What convolutions and norms read stands at the first place, though it was given by name."""
+    for node in module.graph.nodes:
+        if node.op == "call_module" and isinstance(modules.get(str(node.target)), (nn.Conv2d, *NORMS)) and not node.args:
+            node.args, node.kwargs = tuple(node.kwargs.values()), {}
+
+
+def _out_of_place(module: fx.GraphModule) -> None:
+    """Where an operator writes over a tensor that others read too, those behind it read its result. No memory is shared."""
+    order = {node: place for place, node in enumerate(module.graph.nodes)}
+    for node in list(module.graph.nodes):
+        if not _writes_over(module, node) or not node.args or not isinstance(node.args[0], fx.Node):
+            continue
+        later = [user for user in node.args[0].users if order[user] > order[node]]
+        if len(node.args[0].users) == 1:
+            continue
+        for user in later:
+            user.replace_input_with(node.args[0], node)
+        if node.op == "call_module":
+            name = f"apart_{node.name}"
+            module.add_submodule(name, copy.deepcopy(module.get_submodule(str(node.target))))
+            vars(module.get_submodule(name))["inplace"] = False
+            node.target = name
+        elif node.op == "call_method":
+            node.target = str(node.target)[:-1]
+        else:
+            node.kwargs = {key: value for key, value in node.kwargs.items() if key != "inplace"}
+            node.target = APART.get(node.target, node.target)
+
+
+def _writes_over(module: fx.GraphModule, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return bool(vars(module.get_submodule(str(node.target))).get("inplace"))
+    if node.op == "call_method":
+        name = str(node.target)
+        return name.endswith("_") and not name.endswith("__") and hasattr(torch.Tensor, name[:-1])
+    return node.op == "call_function" and (node.target in APART or bool(node.kwargs.get("inplace")))
+
+
+def _fold(module: fx.GraphModule, modules: dict[str, nn.Module]) -> None:
+    """Norms go into the convolution that they alone read, at every place where it is called; others become an affine."""
+    calls: dict[str, list[fx.Node]] = {}
+    for node in module.graph.nodes:
+        if node.op == "call_module":
+            calls.setdefault(str(node.target), []).append(node)
+    for name, nodes in calls.items():
+        norm: Any = modules[name]
+        if not computes_as(norm, NORMS):
+            continue
+        if norm.running_mean is None or norm.running_var is None:
+            text = f"BatchNorm {name} keeps no statistics: what it answers depends on the other images of a batch"
+            raise OctcError("OCT-E404", text, hint="train it with track_running_stats=True", place=name)
+        activation = getattr(norm, "act", None) or nn.Identity()
+        sources = {_own_convolution(node, calls, modules) for node in nodes}
+        if None in sources:
+            for node in nodes:
+                _as_affine(module, node, norm, activation)
+            continue
+        for source in sources:
+            _replace(module, source, fuse_conv_bn_eval(modules[str(source)], norm))  # type: ignore[type-var]
+        _replace(module, name, activation)
+
+
+def _own_convolution(node: fx.Node, calls: dict[str, list[fx.Node]], modules: dict[str, nn.Module]) -> str | None:
+    """The convolution in front of a norm that nothing but this norm ever reads, wherever it is called."""
+    source = node.args[0]
+    if not isinstance(source, fx.Node) or source.op != "call_module" or not computes_as(modules[str(source.target)], PLAIN):
+        return None
+    readers = [list(call.users) for call in calls[str(source.target)]]
+    alone = all(len(found) == 1 and found[0].op == "call_module" and found[0].target == node.target for found in readers)
+    return str(source.target) if alone else None
+
+
+def _as_affine(module: fx.GraphModule, node: fx.Node, norm: nn.Module, activation: nn.Module) -> None:
+    """One call of a norm becomes a scale and a shift, and its activation."""
+    name = f"affine_{node.name}"
+    module.add_submodule(name, ChannelAffine(norm))
+    module.add_submodule(f"{name}_act", activation)
+    with module.graph.inserting_before(node):
+        scaled = module.graph.call_module(name, (node.args[0],))
+        active = module.graph.call_module(f"{name}_act", (scaled,))
+    node.replace_all_uses_with(active)
+    module.graph.erase_node(node)
+
+
+def _propagate(model: nn.Module, module: fx.GraphModule, size: int) -> None:
+    """Give every node its shape, at no less than `SMALLEST` pixels where the network takes them."""
+    weights = next(module.parameters(), torch.zeros(()))
+    reason: Exception | None = None
+    for side in sorted({size, max(size, SMALLEST)}, reverse=True):
+        image = torch.zeros(1, 3, side, side, dtype=weights.dtype)
+        try:
+            with torch.no_grad():
+                fx.Interpreter(module).run(image)  # by itself: ShapeProp prints what goes wrong
+                ShapeProp(module).propagate(image)
+            return
+        except Exception as error:  # whatever operators raise
+            reason = error
+    text = f"{type(model).__name__} does not run at {size} px: {_first_line(reason)}"
+    raise OctcError("OCT-E404", text, hint=f"another size, or {HINT}") from reason
+
+
+def check_same(plain: nn.Module, module: nn.Module, size: int) -> None:
+    """Refuse a graph that gives other logits than the network that it was made of (E404).
+
+    A trace keeps what Python did once: branches, random numbers, what hooks and modules of other kinds add to a layer.
+    """
+    weights = next(plain.parameters(), torch.zeros(()))
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0)).to(weights)
+    with torch.no_grad():
+        first, second, found = plain(images), plain(images), module(images)
+    if not all(isinstance(one, torch.Tensor) for one in (first, second, found)):
+        return
+    limit = NEAR * float(first.abs().max())
+    if not _within(first, second, limit):
+        text = f"{type(plain).__name__} gives other logits for the same image at every call"
+        raise OctcError("OCT-E404", text, hint="leave out what draws random numbers in eval mode (dropout, noise)")
+    if not _within(first, found, limit):
+        hooked = [n or "the network" for n, m in plain.named_modules() if m._forward_hooks or m._forward_pre_hooks]
+        because = f"; hooks that change what a layer gives: {shorten(hooked, 3)}" if hooked else ""
+        text = f"the traced {type(plain).__name__} gives other logits than the network{because}"
+        hint = "write what changes them into a module's forward, or keep that module whole (QuantizeOptions(whole=[...]))"
+        raise OctcError("OCT-E404", text, hint=hint, place=hooked[0] if hooked else None)
+
+
+def _within(one: torch.Tensor, other: torch.Tensor, limit: float) -> bool:
+    same = torch.isfinite(one) == torch.isfinite(other)
+    return one.shape == other.shape and bool(same.all()) and not bool(((one - other).abs() > limit).any())
+
+
+def _first_line(error: Exception | None) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def _untraceable(model: nn.Module, tracer: fx.Tracer, error: Exception) -> OctcError:
@@ -92,7 +251,7 @@ def _untraceable(model: nn.Module, tracer: fx.Tracer, error: Exception) -> OctcE
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(TORCH)]
     outside = [frame for frame in frames if frame.filename != __file__]
     at = f", {Path(outside[-1].filename).name}:{outside[-1].lineno}: {outside[-1].line}" if outside else ""
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    reason = _first_line(error)
     text = f"{type(model).__name__} cannot be traced at {name or 'its forward'} ({kind}{at}): {reason}"
     hint = f"keep it whole: octc.quantize(..., options=octc.QuantizeOptions(whole=[{kind}])); or {HINT}" if inside else HINT
     return OctcError("OCT-E404", text, hint=hint, place=name or None)

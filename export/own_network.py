@@ -6,7 +6,6 @@ file, its checksums, golden images, the preprocessing, and a manifest that says 
 
 from __future__ import annotations
 
-import copy
 import os
 import tempfile
 from collections.abc import Sequence
@@ -15,29 +14,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import fx, nn
 
 from octc.compress.finetune import calibrated
+from octc.compress.ordinary import ordinary_copy
+from octc.compress.placement import int8_share
 from octc.core.errors import OctcError, shorten
 from octc.core.files import canonical_json, sha256_bytes
 from octc.core.progress import LogReporter, Reporter
 from octc.datasets.base import Sample
-from octc.datasets.calibration import MINIMUM
+from octc.datasets.calibration import check_count
 from octc.export.formats import FORMATS, choose_opset, pairs
 from octc.export.golden import choose_golden
 from octc.export.int8_speed import say_speed
 from octc.export.pipeline import Device, Published, export_artifact
 from octc.export.source import Quantised, Select, Source, quantisation_facts
 from octc.export.targets import Job, Workshop
-from octc.imaging.decode import read_image
 from octc.imaging.input_statistics import describe, fit_statistics
+from octc.imaging.preparing import prepare_pictures
 from octc.imaging.preprocess import Preprocess, UInt8
 from octc.stats.patients import patient_ids
 from octc.stats.test_plan import ParityOptions
 from octc.train.loop.checkpoint import Checkpoint, tensors_as_bytes
-from octc.train.loop.evaluate import logits_of
+from octc.train.loop.evaluate import logits_of, network_input
 from octc.train.loop.training import Data
 from octc.train.recipes.config import Quantisation
 
@@ -45,6 +47,10 @@ Picture = "str | os.PathLike[str] | Image.Image"
 HELD_OUT = 4  # every fourth calibration image chooses among calibrators, where no validation images are given
 GOLDEN = 32  # images from which golden ones are chosen, at most
 BATCH = 8
+MOSTLY = 0.5  # of the multiply-accumulates: with fewer in INT8, an INT8 network is one by its name
+ROWS = "wrap it: a module whose forward returns the one tensor of its result that has a row of logits an image"
+BINARY = "two classes have two logits: wrap it, forward returning torch.cat([torch.zeros_like(z), z], 1) for its logit z [N, 1]"
+GREY = "octc spreads grey to three channels: wrap it, forward taking x[:, :1] of its input"
 
 
 @dataclass(frozen=True)
@@ -124,10 +130,8 @@ def quantize_network(
     >>> quantized = octc.quantize(network, images, octc.Preprocess(size=224), classes=names)  # doctest: +SKIP
     >>> octc.export(quantized, targets=["onnx"], out="artifacts")  # doctest: +SKIP
     """
-    prepared, sums, statistics = _prepared(calibration, preprocess)
-    if len(prepared) < MINIMUM:
-        text = f"{len(prepared)} calibration images"
-        raise OctcError("OCT-E214", text, hint=f"give at least {MINIMUM} training images", place="calibration")
+    prepared, sums, statistics = _looked_at(calibration, preprocess)
+    check_count(len(prepared))
     own = _network(module, preprocess, classes, name, prepared[:GOLDEN])
     select = None if validation is None else _select(own, validation)
     if select is None:
@@ -197,7 +201,18 @@ def export_network(
             select = None if gate is None else network.select
             done.append(export_artifact(shop, job, device, select=select, options=gate, force=force, say=tell.say))
             say_speed(done[-1].folder, done[-1].artifact, tell, network.float_model)
+            _say_share(network, done[-1], tell)
     return [one.folder for one in done]
+
+
+def _say_share(network: OwnNetwork, made: Published, tell: Reporter) -> None:
+    """A warning (OCT-W412) where the least part of an INT8 network's work is INT8."""
+    if network.module is None or made.artifact.precision != "int8":
+        return
+    share = int8_share(network.module, network.preprocess.size)
+    if share < MOSTLY:
+        text = f"{100 * share:.0f} % of the multiply-accumulates of {network.name} are INT8, the rest is computed in float"
+        tell.warn("OCT-W412", f"{text}: octc quantises convolutions of maps", path=str(made.folder))
 
 
 def source_of(network: OwnNetwork, home: Path) -> Source:
@@ -224,24 +239,42 @@ def _network(
     module: nn.Module, preprocess: Preprocess, classes: Sequence[str] | None, name: str | None, candidates: UInt8
 ) -> OwnNetwork:
     """The copy in eval mode, its classes, its golden images (of prepared candidates)."""
-    model = copy.deepcopy(module).cpu().float().eval().requires_grad_(False)
-    try:
-        logits = logits_of(model, candidates, preprocess, "cpu", batch=BATCH).numpy()
-    except (RuntimeError, TypeError, AttributeError, ValueError) as error:
-        text = f"{type(module).__name__} does not run on float [N, 3, {preprocess.size}, {preprocess.size}]: "
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise OctcError("OCT-E404", text + line[:300], hint="a network that maps images to logits [N, K]") from error
+    model = ordinary_copy(module)
+    kind = type(model).__name__
+    logits = _answers(model, candidates, preprocess)
     if logits.ndim != 2 or logits.shape[1] < 2 or len(logits) != len(candidates):
-        text = f"{type(module).__name__} gives {list(logits.shape)}, logits [N, K] are needed"
-        raise OctcError("OCT-E404", text, hint="wrap it so that its forward gives one row of logits an image")
+        text = f"{kind} gives {list(logits.shape)}, logits [N, K] are needed"
+        raise OctcError("OCT-E404", text, hint=BINARY if logits[0].size == 1 else ROWS)
     if not np.isfinite(logits).all():
-        raise OctcError("OCT-E701", f"{type(module).__name__} gives logits that are not finite", hint="load trained weights")
+        raise OctcError("OCT-E701", f"{kind} gives logits that are not finite", hint="load trained weights")
+    if bool((logits >= 0).all()) and np.allclose(logits.sum(axis=1), 1, atol=1e-4):
+        raise OctcError("OCT-E404", f"{kind} gives probabilities, not logits", hint="leave out the softmax at its end")
     names = tuple(str(k) for k in range(logits.shape[1])) if classes is None else tuple(map(str, classes))
     if len(names) != logits.shape[1] or len(set(names)) < len(names):
         text = f"{len(names)} class names ({len(set(names))} different), {logits.shape[1]} logits"
         raise OctcError("OCT-E309", text, hint="give each logit a name of its own", place="classes")
     chosen = choose_golden([int(row.argmax()) for row in logits], logits)
-    return OwnNetwork(model, preprocess, names, candidates[chosen], name or type(module).__name__)
+    return OwnNetwork(model, preprocess, names, candidates[chosen], name or kind)
+
+
+def _answers(model: nn.Module, candidates: UInt8, preprocess: Preprocess) -> npt.NDArray[Any]:
+    """What the network gives for the candidates, refused in words where that is nothing that could be logits (E404)."""
+    kind, size = type(model).__name__, preprocess.size
+    try:
+        with torch.no_grad():
+            found: Any = model(network_input(torch.from_numpy(candidates[:1]), preprocess))
+        if isinstance(found, torch.Tensor):
+            return logits_of(model, candidates, preprocess, "cpu", batch=BATCH).numpy()
+    except Exception as error:  # whatever a network of others raises
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        hint = (
+            GREY
+            if "1 channels" in line
+            else "octc.Preprocess(size=...) as it was trained, three channels in, logits [N, K] out"
+        )
+        raise OctcError("OCT-E404", f"{kind} does not run on float [N, 3, {size}, {size}]: {line[:300]}", hint=hint) from error
+    several = f" of {len(found)} ({shorten([str(one) for one in found], 4)})" if isinstance(found, dict) else ""
+    raise OctcError("OCT-E404", f"{kind} gives a {type(found).__name__}{several}, logits [N, K] are needed", hint=ROWS)
 
 
 def _select(own: OwnNetwork, validation: tuple[Sequence[Any], Sequence[Any]]) -> Select:
@@ -255,22 +288,21 @@ def _select(own: OwnNetwork, validation: tuple[Sequence[Any], Sequence[Any]]) ->
     if wrong := sorted({str(one) for one, k in zip(labels, indices, strict=True) if not 0 <= k < len(known)}):
         text = f"labels that are no class: {shorten(wrong)}"
         raise OctcError("OCT-E706", text, hint=f"one of: {', '.join(own.classes)}", place="validation")
-    prepared, sums, _ = _prepared(images, own.preprocess)
+    prepared, sums, _ = _looked_at(images, own.preprocess)
     samples = tuple(Sample(str(i), k, None, None, one) for i, (k, one) in enumerate(zip(indices, sums, strict=True)))
     return Select(samples, prepared, logits_of(own.float_model, prepared, own.preprocess, "cpu", batch=BATCH).numpy())
 
 
-def _prepared(images: Sequence[Any], preprocess: Preprocess) -> tuple[UInt8, list[str], Any]:
+def _looked_at(images: Sequence[Any], preprocess: Preprocess) -> tuple[UInt8, list[str], Any]:
     """Images uint8 [N, C, S, S], the checksum of each one's pixels, and their statistics (None where too few)."""
-    rows, sums, known = [], [], []
-    for one in images:
-        picture = one if isinstance(one, Image.Image) else read_image(Path(one), preprocess.value_range).image
-        rows.append(preprocess.prepare(picture)[0])
+    sums, known = [], []
+
+    def look(picture: Image.Image) -> None:
         sums.append(sha256_bytes(np.ascontiguousarray(np.asarray(picture)).tobytes()))
         known.append(describe(picture.convert("L") if picture.mode not in ("L", "RGB") else picture))
-    shape = (0, preprocess.channels, preprocess.size, preprocess.size)
-    stacked = np.stack(rows) if rows else np.zeros(shape, np.uint8)
-    return stacked, sums, fit_statistics([values for values in known if values is not None])
+
+    prepared = prepare_pictures(images, preprocess, look)
+    return prepared, sums, fit_statistics([values for values in known if values is not None])
 
 
 def _digest(model: nn.Module) -> str:

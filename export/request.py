@@ -34,7 +34,8 @@ def export(
         source: a run (its folder, its id below ./runs, or `octc.train`'s answer), or a network from `octc.quantize`.
         targets: "onnx", "openvino", "tensorrt", "tensorrt-rtx", and of a run "torch". precision: "fp32", "fp16" or "int8".
         gate: margins that an INT8 artifact must hold against the float network: on the run's validation set, or on the
-            validation images of `octc.quantize`. None: no gate, and the manifest says so.
+            validation images of `octc.quantize`. None: no gate, and the manifest says so. `margin` decides; `class_margin`,
+            which stays at 3 points unless it is given too, names classes that do not show it.
         out: folder for the artifacts; None: artifacts/ of the run, or ./artifacts for a network of your own.
         force: replace artifacts that are there. options: advanced ones of a run (opset, another quantiser, temperature).
         reporter: told what happens; None: the log "octc".

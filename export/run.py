@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from octc.bench.parity.tasks.multiclass import margins
 from octc.core.errors import OctcError, Several
 from octc.core.progress import LogReporter, Reporter, absolute
 from octc.datasets.licences import read_known, refuse, terms_of
@@ -117,7 +118,8 @@ def plan_export(run: Run, targets: Sequence[str], precision: str | None, options
         targets: keys of `octc.export.formats.FORMATS`, or "all". precision: None: every one that makes sense for the run.
 
     Raises:
-        OctcError: E104 no such target or precision, E401 an opset that cannot be had, and what `ExportOptions.check` raises.
+        OctcError: E104 no such target or precision, E102 one that has no file of a simplified network, E401 an opset that
+            cannot be had, and what `ExportOptions.check` raises.
     """
     if unknown := [target for target in targets if target not in (*FORMATS, "all")]:
         text = f"unknown target {unknown[0]!r}"
@@ -125,6 +127,10 @@ def plan_export(run: Run, targets: Sequence[str], precision: str | None, options
     options.check(targets, precision)
     kind = str(run.read().get("kind"))
     named = is_named(run)
+    if not named and (without := [target for target in targets if target != "all" and not FORMATS[target].any_network]):
+        text = f"octc's eager runtime builds networks by their names in timm, and {run.id} was simplified"
+        hint = f"octc export {run.id} --fp32 --target onnx holds the same network, and runs without torch"
+        raise OctcError("OCT-E102", text, hint=hint, place=f"--target {without[0]}")
     chosen = dict.fromkeys(
         pair
         for target in targets
@@ -360,7 +366,7 @@ def gate_line(result: GateResult, options: ParityOptions) -> str:
     limits = one.pair.deciding
     between = "" if limits is None else f" [{100 * limits[0]:+.3f}, {100 * limits[1]:+.3f}]"
     return (
-        f"n={one.n}, margin {options.margin:g} pp, accuracy {before:.2f} -> {after:.2f}, "
+        f"n={one.n}, {margins(options)}, accuracy {before:.2f} -> {after:.2f}, "
         f"D {100 * one.pair.difference:+.2f}{between}, agreement {100 * one.agreement['rate']:.2f} %: {result.word}"
     )
 

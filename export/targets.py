@@ -30,7 +30,6 @@ from octc.imaging.preprocess import Float32, Preprocess
 from octc.stats.temperature import Temperature
 from octc.store.artifacts import Artifact
 from octc.train.loop.checkpoint import WEIGHTS
-from octc.train.networks.simplified import KEY
 
 ONNX = "model.onnx"
 
@@ -218,9 +217,6 @@ def _litert(made: Made, folder: Path, *, int8: bool = False) -> Made:
 def torch_fp32(shop: Workshop, job: Job, folder: Path) -> Made:
     """The weights."""
     source = shop.source
-    if KEY in source.checkpoint.model_kwargs:
-        text = "octc's eager runtime builds networks by their names in timm, and this one was simplified"
-        raise OctcError("OCT-E102", text, hint="--target onnx or --target openvino", place="--target")
     state = {name: tensor.contiguous() for name, tensor in source.model.state_dict().items()}
     write_bytes(folder / WEIGHTS, save(state))
     facts = {"model_kwargs": source.checkpoint.model_kwargs, "bytes": (folder / WEIGHTS).stat().st_size}

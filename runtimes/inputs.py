@@ -20,7 +20,7 @@ from octc.store.find import Found, artifact_of, find_artifacts, folders_if_reada
 from octc.store.locations import run_of
 from octc.store.runs import ID, RUN, scan_runs, utc_now
 from octc.store.test_set_log import log_files
-from octc.volumes.formats import format_of
+from octc.volumes.formats import ENDINGS, format_of
 
 
 @dataclass(frozen=True)
@@ -171,9 +171,10 @@ def _runs_in(folder: Path) -> list[str]:
 def scan_inputs(words: Sequence[str]) -> tuple[list[Path], list[Left]]:
     """Files to classify, and what was left out of folders: other names than an image's, links to folders, debris.
 
-    As `octc.datasets.tree.scan_words` (which raises E201), without the hidden entries, which nobody expects to be read.
+    As `octc.datasets.tree.scan_words` (which raises E201), without the hidden entries, which nobody expects to be read. A file
+    that is called a volume is one, whatever it holds: what is wrong with it is said in its record.
     """
-    paths, left = scan_words(words, is_volume)
+    paths, left = scan_words(words, may_be_volume)
     return paths, [one for one in left if one.why != HIDDEN]
 
 
@@ -181,4 +182,13 @@ def is_volume(path: Path) -> bool:
     """Whether a file holds a volume, by its content; what cannot be looked at does not."""
     with contextlib.suppress(OSError, ValueError, OctcError):
         return path.is_file() and format_of(path) is not None
+    return False
+
+
+def may_be_volume(path: Path) -> bool:
+    """Whether a file of a folder is to be read as a volume: it holds one, or its name says so (and reading says why not)."""
+    with contextlib.suppress(OSError, ValueError):
+        if is_volume(path) or path.suffix.lower() not in ENDINGS:
+            return is_volume(path)
+        return not is_picture(path) if path.is_file() else not path.exists()  # a link that leads nowhere; no pipe, no folder
     return False

@@ -13,6 +13,7 @@ import numpy as np
 from octc.core.errors import OctcError
 from octc.core.optional import need, openvino_core
 from octc.imaging.preprocess import Float32, UInt8
+from octc.machine.cpu import read_cpus
 from octc.runtimes.base import broken, check_batch, check_logits, closed, no_facts
 from octc.runtimes.compiled import VARIABLE, cache_folder, key_of, read_compiled, write_compiled
 from octc.store.artifacts import Artifact
@@ -76,6 +77,9 @@ class OvRuntime:
         pre = self._artifact.preprocess
         shape = [size, pre.channels, pre.size, pre.size]
         settings = {"INFERENCE_PRECISION_HINT": HINT, "PERFORMANCE_HINT": PERFORMANCE, "INFERENCE_NUM_THREADS": self._threads}
+        if self._threads < len(read_cpus().usable):
+            # it binds its threads to the first processors, and those of any other network, of any process, to the same ones
+            settings["ENABLE_CPU_PINNING"] = False
         compiled = self._compile(shape, settings) if self._cache is None else self._kept(self._cache, shape, settings)
         self._compiled[size] = compiled.create_infer_request()
         if len(self._compiled) > KEPT:

@@ -14,7 +14,7 @@ import numpy as np
 
 from octc.core.errors import OctcError
 from octc.datasets.pictures import scan_picture
-from octc.imaging.decode import Decoded, Values, read_image
+from octc.imaging.decode import Admit, Decoded, Values, read_image
 from octc.imaging.input_statistics import InputStatistics, Likeness, compare_picture
 from octc.imaging.preprocess import VIEWS, Float32, UInt8, quality_notes
 from octc.runtimes.room import Batch
@@ -210,6 +210,7 @@ def classify(
     batch: Batch | None = None,
     threads: int = 1,
     monitored: bool = True,
+    decode: Callable[[Path | Scan], Decoded] | None = None,
 ) -> Iterator[Record]:
     """Records in the order of `paths`, as soon as they are known.
 
@@ -217,12 +218,12 @@ def classify(
         views: key of `octc.imaging.preprocess.VIEWS`. batch: images in one call of the runtime (as many a
             picture as views), None: the usual number, halved where memory is short.
         threads: pictures that are decoded at once. monitored: the records may go to a monitor's store, which keeps more of a
-            picture than whether it is like the training images.
+            picture than whether it is like the training images. decode: as of `prepare_input`.
     """
     names, known = VIEWS[views], known_inputs(artifact)
 
     def prepare(item: Input) -> Prepared:
-        return prepare_input(artifact, item, names, known, monitored=monitored)
+        return prepare_input(artifact, item, names, known, decode, monitored=monitored)
 
     batch = batch or Batch()
     each = max(1, batch.size // len(names))  # pictures in one call
@@ -288,10 +289,13 @@ def prepare_input(
     return Prepared(replace(blank, likeness=likeness, notes=notes), images)
 
 
-def decoded(item: Path | Scan, values: Values | None = None) -> Decoded:
-    """The picture of an input: a file's, by the value range of the artifact, or that of a B-scan, within the quality gate."""
+def decoded(item: Path | Scan, values: Values | None = None, admit: Admit | None = None) -> Decoded:
+    """The picture of an input: a file's, by the value range of the artifact, or that of a B-scan, within the quality gate.
+
+    admit: of a file, as `read_image` has it.
+    """
     if isinstance(item, Path):
-        return read_image(item, values)
+        return read_image(item, values, admit)
     return scan_picture(item.volume, item.index)
 
 

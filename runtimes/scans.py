@@ -11,7 +11,7 @@ import numpy as np
 
 from octc.core.errors import OctcError
 from octc.core.standard_input import NAME
-from octc.runtimes.inputs import is_volume
+from octc.runtimes.inputs import may_be_volume
 from octc.runtimes.predict import Eye, Record, Scan, Unread, decided, mappings_of, ruled
 from octc.stats.aggregation import Aggregation, aggregate, places_of, stated_aggregation
 from octc.stats.deciding import stated_decision
@@ -67,7 +67,7 @@ def _items(path: Path, found: list[Volume] | OctcError | None) -> list[Path | Sc
 
 def volumes_in(path: Path, how: Reading) -> list[Volume] | OctcError | None:
     """The volumes of a file, why they cannot be read, or None for a file that is no volume."""
-    if not is_volume(path):
+    if not may_be_volume(path):
         return None
     try:
         return [fitted(one, how.mappings or ()) for one in read_volumes(path, allow_cut=how.allow_cut, key=how.key)]

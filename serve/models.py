@@ -21,6 +21,7 @@ from octc.runtimes.model import located
 from octc.runtimes.registry import open_runtime
 from octc.schemas.requests import ServeOptions
 from octc.store.artifacts import MANIFEST, Artifact, read_golden
+from octc.store.find import Found
 
 DIGITS = 12  # of the manifest's sha256: the version of a model
 LANES = 4  # engines at once before one gets a second thread: images beside each other lose less than one image on many threads
@@ -33,10 +34,11 @@ class Opened:
 
     Attributes:
         name: of the artifact. version: the first digits of the SHA-256 of its manifest; sha256: all of them.
-        runtimes: one for each lane. sizes: batches that are run, ascending, from 1.
+        runtimes: one for each lane, or one alone where threads are seen in the bits. sizes: batches that are run, ascending,
+            from 1.
         exact: whether an image has the same logits, bit for bit, in every batch size (tried with the golden images): only then
             images of several clients are run together.
-        alone: an engine with more threads, for a request that is alone; None: there is none that gives the same bits.
+        alone: an engine with more threads, for a request that is alone; None: there is none.
     """
 
     name: str
@@ -63,11 +65,13 @@ class Opened:
 
 @dataclass(frozen=True)
 class Share:
-    """Of the processors: engines of each artifact that run at once, threads of each, threads for a request that is alone."""
+    """Of the processors: engines of each artifact that run at once, threads of each, threads for a request that is alone, and
+    those of `octc predict`."""
 
     lanes: int
     threads: int
     alone: int
+    whole: int
 
 
 def share_of(options: ServeOptions) -> Share:
@@ -82,14 +86,15 @@ def share_of(options: ServeOptions) -> Share:
     if threads > usable or lanes > usable or lanes * threads > max(usable, lanes):
         text = f"{lanes} engines of {threads} threads, {usable} processors may be used"
         raise OctcError("OCT-E104", text, hint="leave --instances and --threads out, or lower them", place="--instances")
-    return Share(lanes, threads, options.threads or min(THREADS, usable))
+    return Share(lanes, threads, options.threads or min(THREADS, usable), options.threads or usable)
 
 
 def open_models(places: Sequence[str | Path], options: ServeOptions) -> tuple[Opened, ...]:
     """All artifacts, ready to answer; where one cannot be, none is left open.
 
     Raises:
-        OctcError: E104 one is named twice; what `octc.load` raises.
+        OctcError: E104 one is named twice, or cannot have so many engines with the bits of `octc predict`; what `octc.load`
+            raises.
     """
     opened: list[Opened] = []
     try:
@@ -108,18 +113,10 @@ def open_models(places: Sequence[str | Path], options: ServeOptions) -> tuple[Op
 
 def _open(place: str | Path, options: ServeOptions) -> Opened:
     found = located(place)
-    folder, artifact = found.folder, found.artifact
-    share = share_of(options)
-    one_kind = share.alone == share.threads or TARGETS[artifact.target].on_gpu
-    counts = [share.threads] * share.lanes + ([] if one_kind else [share.alone])
-    golden = read_golden(folder)
-    runtimes: list[Runtime] = []
+    folder, artifact, golden = found.folder, found.artifact, read_golden(found.folder)
+    lanes, alone = _engines(found, golden.inputs, options)
+    runtimes = (*lanes, *([] if alone is None else [alone]))
     try:
-        runtimes += (open_runtime(folder, artifact, threads=count) for count in counts)
-        if not one_kind and not np.array_equal(_singly(golden.inputs, runtimes[0]), _singly(golden.inputs, runtimes[-1])):
-            _close(runtimes)  # the threads are seen in the last bits: all have those of `octc predict`
-            runtimes, one_kind = [], True
-            runtimes += (open_runtime(folder, artifact, threads=share.alone) for _ in range(share.lanes))
         reports = [check_golden(folder, artifact, runtime, golden) for runtime in runtimes]
         for report in reports:
             require_golden(report, artifact)
@@ -129,8 +126,41 @@ def _open(place: str | Path, options: ServeOptions) -> Opened:
         _close(runtimes)
         raise
     digest, kept = sha256_file(folder / MANIFEST), sizes if exact else (1,)
-    lanes, alone = tuple(runtimes[: share.lanes]), None if one_kind else runtimes[-1]
     return Opened(artifact.name, digest[:DIGITS], digest, folder, artifact, reports[0], lanes, kept, exact, alone)
+
+
+def _engines(found: Found, images: UInt8, options: ServeOptions) -> tuple[tuple[Runtime, ...], Runtime | None]:
+    """Engines of an artifact for the lanes, and one for a request that is alone, all with the bits of `octc predict`.
+
+    Where their threads are seen in the last bits of the images, there is one engine, with the threads of `octc predict`.
+    """
+    share, on_gpu = share_of(options), TARGETS[found.artifact.target].on_gpu
+    counts = [share.threads] * share.lanes
+    if not on_gpu:
+        counts += [count for count in dict.fromkeys((share.alone, share.whole)) if count not in counts]
+    runtimes: list[Runtime] = []
+    try:
+        runtimes += (open_runtime(found.folder, found.artifact, threads=count) for count in counts)
+        kinds = dict(zip(counts, runtimes, strict=True))
+        answers = [_singly(images, runtime) for runtime in kinds.values()] if len(kinds) > 1 else []
+        if not all(np.array_equal(one, answers[0]) for one in answers):
+            if (options.instances or 1) > 1:
+                raise _no_room(found.artifact, options, share.whole)
+            one = kinds[share.whole]
+            _close([runtime for runtime in runtimes if runtime is not one])
+            return (one,), None
+        lanes, alone = runtimes[: share.lanes], None if on_gpu or share.alone == share.threads else kinds[share.alone]
+        _close([runtime for runtime in runtimes[share.lanes :] if runtime is not alone])
+        return tuple(lanes), alone
+    except BaseException:
+        _close(runtimes)
+        raise
+
+
+def _no_room(artifact: Artifact, options: ServeOptions, whole: int) -> OctcError:
+    text = f"{artifact.name} has other last bits with other threads: {options.instances} engines of the {whole} of octc predict"
+    hint = "leave --instances out, or state --threads too: the bits are then those of octc predict --threads"
+    return OctcError("OCT-E104", text, hint=hint, place="--instances")
 
 
 def _close(runtimes: Sequence[Runtime]) -> None:

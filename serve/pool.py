@@ -1,9 +1,10 @@
 """Engines in threads: requests of several clients are run together, no more wait than may, and none waits for ever.
 
-A lane is a thread with one engine of every artifact. A free lane takes what waits, the oldest request first, as many images as
-the largest batch size that is not larger than their number: nothing is padded, and engines that compile for each batch size
-see few of them. Where `delay` is 0 an image waits only while all lanes are busy. A call takes the artifact's engine with the
-most threads while nothing else waits or runs and no other request is worked on, whose files are being decoded, say.
+A lane is a thread with one engine of every artifact; lanes share the engines of an artifact that has fewer. A free lane takes
+what waits, the oldest request first, as many images as the largest batch size that is not larger than their number: nothing is
+padded, and engines that compile for each batch size see few of them. Where `delay` is 0 an image waits only while all lanes are
+busy. A call takes the artifact's engine with the most threads while nothing else waits or runs and no other request is worked
+on, whose files are being decoded, say.
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ class Pool:
         self._jobs: dict[Opened, deque[_Job]] = {}
         self._waiting = 0  # images
         self._busy = 0  # lanes
+        self._running: set[int] = set()  # ids of engines
         self._each = 0.01  # seconds of an image, running mean
         self._closed = False
         self._threads = [threading.Thread(target=self._lane, args=(k,), name=f"lane-{k}", daemon=True) for k in range(lanes)]
@@ -104,7 +106,7 @@ class Pool:
             if self._closed:
                 raise OctcError("OCT-E908", "the server is ending", hint="ask again when it is back")
             if bounded and self._waiting and self._waiting + len(images) > self.queue:
-                text = f"{self._waiting} images wait, {self.queue} may"
+                text = f"{self._waiting} images wait, of which {self.queue} may, and {len(images)} came"
                 raise OctcError("OCT-E908", text, hint=f"ask again in {self.retry_after()} s")
             self._jobs.setdefault(model, deque()).append(job)
             self._waiting += len(images)
@@ -129,11 +131,18 @@ class Pool:
                 while not (parts := self._take()):
                     if self._closed and not self._waiting:
                         return
-                    self._wake.wait(self._delay if self._jobs else None)
+                    self._wake.wait((self._delay or None) if self._jobs else None)
+                model = parts[0].job.model
                 alone = not self._busy and not self._waiting and self._working() <= 1
+                runtime = model.alone if alone and model.alone is not None else self._free(model, number)[0]
                 self._busy += 1
-            model = parts[0].job.model
-            self._run(model.quickest if alone else model.runtimes[number], parts)
+                self._running.add(id(runtime))
+            self._run(runtime, parts)
+
+    def _free(self, model: Opened, number: int = 0) -> list[Runtime]:
+        """Engines of a model that nobody runs, a lane's own one first."""
+        own = number % len(model.runtimes)
+        return [one for one in (*model.runtimes[own:], *model.runtimes[:own]) if id(one) not in self._running]
 
     def _take(self) -> list[_Part]:
         """The parts of the next call; empty where there is nothing to do yet."""
@@ -144,6 +153,8 @@ class Pool:
             sizes = head.model.sizes
             jobs = self._jobs[head.model]
             there = sum(len(job.images) - job.taken for job in jobs)
+            if not self._free(head.model):
+                continue
             if there < sizes[-1] and now - head.since < self._delay and not self._closed:
                 continue
             return self._fill(jobs, max(size for size in sizes if size <= there))
@@ -196,6 +207,9 @@ class Pool:
         finally:
             with self._wake:  # before anybody is answered: who asks again at once is alone
                 self._busy -= 1
+                self._running.discard(id(runtime))
+                if self._waiting:
+                    self._wake.notify()  # for a lane that found none of its engines free
 
     def _share(self, parts: Sequence[_Part], logits: Float32) -> None:
         at = 0

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from octc.core.errors import OctcError
-from octc.imaging.decode import DAMAGE, FORMATS, muted
+from octc.imaging.decode import Decoded
 from octc.imaging.preprocess import VIEWS
 from octc.runtimes.answers import Tally, predictions
 from octc.runtimes.inputs import scan_inputs
 from octc.runtimes.maps import HeatMap, MapOptions, map_of
-from octc.runtimes.predict import Input, Record, Scan, Unread, classify
+from octc.runtimes.predict import Input, Record, Scan, classify, decoded
 from octc.runtimes.room import BATCH, Batch
 from octc.runtimes.scans import Reading, aggregation_of, opened, with_eyes
 from octc.serve.models import Opened
 from octc.serve.site import Site
 from octc.stats.aggregation import PLAIN
+
+TOO_LARGE = "OCT-E911"
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,10 @@ def predict_files(site: Site, model: Opened, paths: Sequence[Path], options: Opt
     inputs, left = _inputs(site, paths, options)
     how = aggregation_of(model.artifact, options.aggregation)
     engine, kept = site.engine(model), site.watches
-    found = classify(engine, model.artifact, inputs, views=options.tta, batch=Batch(), threads=1, monitored=kept)
+    decode = _decoder(site, model)
+    found = classify(engine, model.artifact, inputs, views=options.tta, batch=Batch(), threads=1, monitored=kept, decode=decode)
     tally, records = Tally(len(inputs)), []
-    for record in _in_time(with_eyes(found, model.artifact, how), options.deadline):
+    for record in with_eyes(_admitted(found, options.deadline), model.artifact, how):
         tally.add(record)
         records.append(record)
     site.watch(model, records)
@@ -89,7 +90,8 @@ def map_file(
     if not 0 <= frame < len(inputs):
         raise OctcError("OCT-E107", f"frame {frame} of {len(inputs)}", hint=f"frame 0 to {len(inputs) - 1}", place="frame")
     engine = site.engine(model)
-    record = next(classify(engine, model.artifact, [inputs[frame]], batch=Batch()))
+    found = classify(engine, model.artifact, [inputs[frame]], batch=Batch(), decode=_decoder(site, model))
+    record = next(_admitted(found, options.deadline))
     return record, map_of(engine, model.artifact, record, MapOptions(batch=BATCH))
 
 
@@ -101,29 +103,30 @@ def _inputs(site: Site, paths: Sequence[Path], options: Options) -> tuple[list[I
     if len(inputs) > limits.max_frames:
         text = f"{len(inputs)} images and B-scans, the limit is {limits.max_frames}"
         raise OctcError("OCT-E911", text, hint="send fewer at once, or raise --max-frames")
-    most = int(limits.max_pixels * 1e6)
     for one in inputs:
-        if (pixels := _pixels(one)) > most:
-            text = f"an image of {pixels} pixels, the limit is {most}"
-            raise OctcError("OCT-E911", text, hint="send a smaller one, or raise --max-pixels")
+        if isinstance(one, Scan):
+            _check_pixels(site, one.volume.rows * one.volume.columns)
     return inputs, left
 
 
-def _pixels(one: Input) -> int:
-    """Of an input, from its header; 0 where it cannot be read, which its record says."""
-    if isinstance(one, Unread):
-        return 0
-    if isinstance(one, Scan):
-        return one.volume.rows * one.volume.columns
-    try:
-        with muted(), Image.open(one, formats=FORMATS) as picture:
-            return picture.width * picture.height
-    except (*DAMAGE, Image.DecompressionBombError):
-        return 0
+def _check_pixels(site: Site, pixels: int) -> None:
+    """Refuse an image of more than a server decodes (E911)."""
+    if pixels > (most := int(site.options.max_pixels * 1e6)):
+        text = f"an image of {pixels} pixels, the limit is {most}"
+        raise OctcError(TOO_LARGE, text, hint="send a smaller one, or raise --max-pixels")
 
 
-def _in_time(records: Iterator[Record], deadline: float | None) -> Iterator[Record]:
+def _decoder(site: Site, model: Opened) -> Callable[[Path | Scan], Decoded]:
+    """`decoded`, once the header of a file has been looked at for the limit of a server."""
+    values = model.artifact.preprocess.value_range
+    return lambda item: decoded(item, values, lambda pixels: _check_pixels(site, pixels))
+
+
+def _admitted(records: Iterator[Record], deadline: float | None) -> Iterator[Record]:
+    """The same records; an image beyond a limit, or the end of the time, ends the whole request."""
     for record in records:
+        if record.error is not None and record.error.code == TOO_LARGE:
+            raise record.error
         yield record
         if deadline is not None and time.monotonic() > deadline:
             raise OctcError("OCT-E909", "the time of the request is over", hint="send fewer images at once, or raise --timeout")

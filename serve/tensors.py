@@ -32,7 +32,6 @@ JSON_BYTES = 6  # of a pixel in JSON: three digits, a comma, and what a program 
 ROOM = 64 << 10  # bytes of a request besides its pixels
 SERVER = {"name": "octc", "version": version("octc")}
 EXTENSIONS = ("binary_tensor_data", "model_repository")
-KNOWN = "known here: timeout (microseconds), binary_data_output"
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,8 @@ def check_parameters(found: Mapping[str, Any], known: Sequence[str], place: str)
     """Refuse what would be silently left out: sequences, shared memory, classification, priorities."""
     for name in found:
         if name not in known:
-            raise OctcError("OCT-E912", f"parameter {name[:100]!r} of {place} is not offered", hint=KNOWN, place=place)
+            hint = f"known here: {', '.join(known)}" if known else "leave it out: no parameter is known here"
+            raise OctcError("OCT-E912", f"parameter {name[:100]!r} of {place} is not offered", hint=hint, place=place)
 
 
 def timeout_of(parameters: Mapping[str, Any]) -> float | None:

@@ -51,6 +51,7 @@ def judge(
         artifact=artifact["name"],
         artifact_sha256=digest,
         eyes=len(seen),
+        eyes_of_others=store.seen_of_others(digest),
         first_day=seen[0].day if seen else None,
         last_day=seen[-1].day if seen else None,
         labels=dict(Counter(row.label or "none" for row in seen)),

@@ -26,6 +26,8 @@ def words_of(found: MonitorReport) -> list[str]:
     drift, field, free = found.drift, found.with_labels, found.without_labels
     lines = [f"{'ALARM' if found.alarms else 'no alarm'}: {found.artifact}, {found.eyes:,} eyes"]
     lines += [f"  alarm        {text}" for text in found.alarms]
+    if found.eyes_of_others:
+        lines.append(f"  not judged   {found.eyes_of_others:,} eyes: of other artifacts, or of this one before it was changed")
     lines.append(
         f"  drift        {'found' if drift.alarm else 'none found'} against {drift.against}: "
         f"evidence e^{drift.log_capital:.1f}, alarm from {1 / drift.alpha:,.0f} on "
@@ -63,6 +65,7 @@ def page(found: MonitorReport) -> str:
     state = "; ".join(found.alarms) or "No alarm."
     facts = [
         ("artifact", found.artifact), ("digest", found.artifact_sha256), ("eyes", f"{found.eyes:,}"),
+        ("eyes of others", f"{found.eyes_of_others:,}"),
         ("days", f"{found.first_day or '-'} to {found.last_day or '-'}"), ("time", found.time_utc),
         *((f"label {name}", f"{count:,}") for name, count in sorted(found.labels.items())),
     ]  # fmt: skip
@@ -95,6 +98,7 @@ def metrics(found: MonitorReport) -> str:
     rows: list[tuple[str, str, float | None]] = [
         ("octc_monitor_alarm", "1 where anything is an alarm", float(bool(found.alarms))),
         ("octc_monitor_eyes", "predictions in the store", float(found.eyes)),
+        ("octc_monitor_eyes_of_others", "predictions in the store that are of another artifact", float(found.eyes_of_others)),
         ("octc_monitor_drift_alarm", "1 where drift was found", float(found.drift.alarm)),
         ("octc_monitor_drift_log_evidence", "natural logarithm of the evidence", found.drift.log_capital),
         ("octc_monitor_golden_failures", "replays of the golden images that differed", float(found.golden.failed)),

@@ -48,7 +48,8 @@ def emulate(artifact: Path, names: Sequence[str], root: Path | None, reporter: R
         pythons = {name: emulated_python(name, root, place / "pythons" / name) for name in names}
         folder = place / "fleet"
         folder.mkdir()
-        copied = place / artifact.name  # away from its run: labelled images would be a use of the test set
+        # away from its run: labelled images would be a use of the test set; below a folder of its own, whatever it is called
+        copied = place / "artifact" / artifact.resolve().name
         shutil.copytree(artifact, copied, ignore=shutil.ignore_patterns("verify.json", "samples", "bench-*.json"))
         machines = {NATIVE: Path(sys.executable), **pythons}
         refused = {}

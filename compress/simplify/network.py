@@ -5,13 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
 from torch import nn
 
+from octc.compress.ordinary import ordinary_copy
 from octc.compress.simplify.steps import (
     CHANNELS,
     Calibration,
@@ -23,9 +21,9 @@ from octc.compress.simplify.steps import (
     steps_wanted,
 )
 from octc.core.errors import OctcError
-from octc.datasets.calibration import MINIMUM
-from octc.imaging.decode import read_image
-from octc.imaging.preprocess import Preprocess, UInt8
+from octc.datasets.calibration import check_count
+from octc.imaging.preparing import prepare_pictures
+from octc.imaging.preprocess import Preprocess
 from octc.schemas.simplified import Step, steps_json
 from octc.train.loop.evaluate import logits_of
 from octc.train.networks.macs import count_macs
@@ -116,11 +114,9 @@ def simplify_network(
     >>> small = octc.simplify(network, images, octc.Preprocess(size=224), wanted)  # doctest: +SKIP
     >>> octc.quantize(small.module, images, octc.Preprocess(size=224))  # doctest: +SKIP
     """
-    images = _prepared(calibration, preprocess)
-    if len(images) < MINIMUM:
-        text = f"{len(images)} calibration images"
-        raise OctcError("OCT-E214", text, hint=f"give at least {MINIMUM} training images", place="calibration")
-    current = copy.deepcopy(module).cpu().float().eval()
+    images = prepare_pictures(calibration, preprocess)
+    check_count(len(images))
+    current = ordinary_copy(module).requires_grad_(True)
     answered = logits_of(current, images, preprocess, "cpu").argmax(1).tolist() if labels is None else list(labels)
     if len(answered) != len(images):
         text = f"{len(images)} calibration images, {len(answered)} labels"
@@ -189,11 +185,3 @@ def sizes(before: nn.Module, after: nn.Module, size: int) -> dict[str, list[int]
         "parameters": [parameter_count(before), parameter_count(after)],
         "macs": [count_macs(before, size), count_macs(after, size)],
     }
-
-
-def _prepared(images: Sequence[Any], preprocess: Preprocess) -> UInt8:
-    """Images uint8 [N, C, S, S]."""
-    pictures = (one if isinstance(one, Image.Image) else read_image(Path(one), preprocess.value_range).image for one in images)
-    rows = [preprocess.prepare(picture)[0] for picture in pictures]
-    shape = (0, preprocess.channels, preprocess.size, preprocess.size)
-    return np.stack(rows) if rows else np.zeros(shape, np.uint8)

@@ -27,6 +27,7 @@ from octc.store.artifacts import LARGEST
 LOWEST = 13  # opset: from here on one channel a scale may be quantised, and Squeeze takes its axes as an input
 TYPES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.UINT8: "uint8"}
 LAYOUTS = {"nchw": (1, 2, 3), "nhwc": (3, 1, 2)}  # axes of channels, height, width
+CODES = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32)  # of values, and of biases
 PASSING = ("Identity", "Cast", "Flatten", "Reshape", "Squeeze")  # what may stand behind a softmax
 PREFIX = "octc"
 FLOATS = (0, TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)  # 0: it is not stated
@@ -63,7 +64,8 @@ def read_file(path: Path) -> onnx.ModelProto:
 
     Raises:
         OctcError: E107 no file, E502 no ONNX, or external data that is missing, E503 external data outside the folder,
-            E504 operators that are not allowed or too large, E401 an opset that is too old or too new.
+            E504 operators that are not allowed or too large, E401 an opset that is too old or too new, E411 a file of training,
+            or codes of other than 8 bits.
     """
     if not path.is_file():
         raise OctcError("OCT-E107", f"no file {path}", hint="octc import FILE.onnx", place=str(path))
@@ -84,16 +86,67 @@ def read_file(path: Path) -> onnx.ModelProto:
             facts.functions
         )
         text = f"{path.name} holds what an inference graph of a classifier has not: {shorten([*foreign, *extra])}"
-        raise OctcError(
-            "OCT-E504", text, hint="export the network in eval mode, with operators of ai.onnx only", place=str(path)
-        )
+        raise OctcError("OCT-E504", text, hint=_instead(foreign, facts.functions), place=str(path))
     _check_versions(proto, path)
+    _check_training(proto, path)
+    _check_codes(proto, path)
     return proto
+
+
+def _instead(foreign: Sequence[str], functions: int) -> str:
+    """What makes a file of operators of ai.onnx out of one that has others."""
+    names = {name.removeprefix("com.microsoft::") for name in foreign if name.startswith("com.microsoft::")}
+    if any(name.startswith(("QLinear", "QGemm")) for name in names):
+        return "quantize_static(..., quant_format=QuantFormat.QDQ), on the file before quantisation"
+    if names & {"QuantizeLinear", "DequantizeLinear"}:
+        return "quantize_static(..., activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)"
+    if names:
+        return "the file as it was before ONNX Runtime optimised it: operators of com.microsoft run in ONNX Runtime only"
+    if functions:
+        return "import onnx.inliner; onnx.inliner.inline_local_functions(model) puts the functions' operators into the graph"
+    return "export the network in eval mode, with operators of ai.onnx only"
+
+
+def _constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """Tensors that stand in the file, by name."""
+    found = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
+            found[node.output[0]] = node.attribute[0].t
+    return found
+
+
+def _check_training(proto: onnx.ModelProto, path: Path) -> None:
+    """A norm that takes the statistics of its batch, or dropout that drops, belongs to training."""
+    known = _constants(proto.graph)
+    for node in proto.graph.node:
+        norm = node.op_type == "BatchNormalization" and any(one.name == "training_mode" and one.i for one in node.attribute)
+        mode = known.get(node.input[2]) if node.op_type == "Dropout" and len(node.input) > 2 else None
+        if norm or (mode is not None and mode.data_type == TensorProto.BOOL and bool(numpy_helper.to_array(mode).any())):
+            text = f"{path.name} was exported in training mode: {node.op_type} {node.name or node.output[0]}"
+            raise refused(text, "torch.onnx.export(model.eval(), ...)", str(path))
+
+
+def _check_codes(proto: onnx.ModelProto, path: Path) -> None:
+    """What is quantised has codes of 8 bits: an artifact that is called INT8 is nothing else."""
+    known, kinds = _constants(proto.graph), Counter[int]()
+    for node in proto.graph.node:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        zero = known.get(node.input[2]) if len(node.input) > 2 else None
+        codes = known.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
+        stated = [one.i for one in node.attribute if one.name == "output_dtype" and node.op_type == "QuantizeLinear"]
+        kinds.update({one.data_type for one in (zero, codes) if one is not None} | {one for one in stated if one})
+    if other := sorted(TensorProto.DataType.Name(one).lower() for one in kinds if one not in CODES):
+        text = f"{path.name} is quantised to {', '.join(other)}: INT8 is what octc compares, times and runs"
+        hint = "quantize_static(..., activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)"
+        raise refused(text, hint, str(path))
 
 
 def _load_external(proto: onnx.ModelProto, path: Path) -> None:
     """Weights that lie beside the file become part of it."""
-    outside = [tensor for tensor in proto.graph.initializer if tensor.data_location == TensorProto.EXTERNAL]
+    inside = [one.t for node in proto.graph.node for one in node.attribute if one.HasField("t")]
+    outside = [one for one in (*proto.graph.initializer, *inside) if one.data_location == TensorProto.EXTERNAL]
     names = {entry.value for tensor in outside for entry in tensor.external_data if entry.key == "location"}
     for name in sorted(names):
         pure = PurePosixPath(name)
@@ -223,6 +276,9 @@ def compose(proto: onnx.ModelProto, known: Described, foreign: Foreign, *, as_ui
     given, result = names.get(known.input, known.input), names.get(known.output, known.output)
     if known.batch == 1:
         _free_batch(graph)
+    often = Counter(node.name for node in graph.node)
+    for node in graph.node:  # names of nodes are labels; ONNX Runtime opens no file where two are alike
+        node.name = node.name if often[node.name] == 1 else ""
     nodes: list[onnx.NodeProto] = []
     taken = {out for node in graph.node for out in node.output} | {tensor.name for tensor in graph.initializer}
     own = _Names(nodes, graph, taken)
@@ -280,10 +336,7 @@ def _free_batch(graph: onnx.GraphProto) -> None:
     """Where a batch of 1 stands in the shape of a Reshape, or in the places that a Gather takes out of a flattened tensor (so
     torch writes as_strided), take that of what is reshaped. Whoever runs the file with batches of several images sees whether
     the rows are still those of single ones."""
-    holders = {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            holders[node.output[0]] = node.attribute[0].t
+    holders = _constants(graph)
     flat: dict[str, onnx.NodeProto] = {}
     for node in graph.node:
         if node.op_type == "Reshape" and node.input[1] in holders:

@@ -186,8 +186,16 @@ def _write(asked: _Asked, folder: Path) -> ImportedFile:
         text = "the network takes uint8 pixels and normalises them itself, its preprocessing normalises too"
         raise OctcError("OCT-E104", text, hint='"mean": [0, 0, 0], "std": [1, 1, 1] in --preprocess', place="--preprocess")
     network, main, plain = folder / NETWORK, folder / "model.onnx", folder / "plain.onnx"
-    write_pair(proto, known, foreign, (network, main))
-    write_pair(proto, known, replace(foreign, between=foreign.size), (plain, folder / "unused.onnx"))
+    try:
+        write_pair(proto, known, foreign, (network, main))
+        write_pair(proto, known, replace(foreign, between=foreign.size), (plain, folder / "unused.onnx"))
+    except OctcError as error:
+        if error.code != "OCT-E407":
+            raise
+        text = f"{path.name}: {error.message.replace('the exported ONNX', 'the ONNX')}"
+        raise refused(
+            text, "export it again, until onnx.checker.check_model(FILE, full_check=True) passes", str(path)
+        ) from error
     session = _opened(plain, path)
     facts = {**facts_of(read_onnx(main)), "bytes": main.stat().st_size, "exporter": "imported"}
     facts["batches_run"] = _batches(main, foreign, path)
@@ -242,6 +250,9 @@ def _golden(asked: _Asked, made: ImportedFile, pictures: Sequence[Image.Image]) 
     logits = made.run(foreign.normalised(foreign.middle(images)))
     if logits.ndim != 2 or len(logits) != len(images):
         raise refused(f"{asked.file.name} gives {list(logits.shape)}, one row of logits an image is needed", "--output NAME")
+    if logits.shape[1] == 1:
+        hint = "two classes have two logits: export a module whose forward returns torch.cat([torch.zeros_like(z), z], 1)"
+        raise refused(f"{asked.file.name} gives one number an image, for one class", hint)
     if not np.isfinite(logits).all():
         raise OctcError("OCT-E701", f"{asked.file.name} gives logits that are not finite", hint="export trained weights")
     if bool((logits >= 0).all()) and np.allclose(logits.sum(axis=1), 1, atol=1e-4):
@@ -329,8 +340,18 @@ def _publish(
             report = replay(runtime, golden, artifact)
         finally:
             runtime.close()
-        require_golden(report, artifact)
+        try:
+            require_golden(report, artifact)
+        except OctcError as error:
+            raise OctcError(error.code, error.message, hint=_nearer(artifact), place=str(asked.file)) from error
         return write_manifest(temporary, replace(artifact, details={**details, "golden": asdict(report)}))
+
+
+def _nearer(artifact: Artifact) -> str:
+    """What to do about an engine that computes something else than the operators as they are written."""
+    if artifact.precision == "int8":
+        return "quantise it with weights of 7 bits: quantize_static(..., reduce_range=True); those of 8 overflow on some CPUs"
+    return "export it again in eval mode; octc import of its OpenVINO IR uses another engine"
 
 
 def _statistics(asked: _Asked) -> InputStatistics | None:

@@ -24,13 +24,14 @@ from torch.nn import functional
 from octc.compress.fake_quant import ActivationQuantiser, GateQuantiser, QuantConv2d, half_up
 from octc.compress.placement import ADDITIONS, SIGMOID_CALLS
 from octc.compress.rounding import forget_floats
-from octc.compress.trace import set_module
+from octc.compress.trace import ChannelAffine, computes_as, set_module
 from octc.core.errors import OctcError
 from octc.export.formats import FORMATS
 from octc.export.onnx.pack import round_weights
 
 RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid)
-RECTIFIER_CALLS = (torch.relu, functional.relu, functional.relu6, torch.sigmoid, functional.hardsigmoid)
+RECTIFIER_CALLS = (torch.relu, torch.relu_, functional.relu, functional.relu6, torch.sigmoid, functional.hardsigmoid)
+RECTIFIER_METHODS = ("relu", "relu_", "sigmoid")
 POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 PRODUCTS = (operator.mul, operator.imul, torch.mul)
 SILU_LEAST = -0.27846454276107374  # x * sigmoid(x) at x = -1.2784645427610738
@@ -241,7 +242,10 @@ def _is_quantiser(module: fx.GraphModule, node: fx.Node, kind: str) -> bool:
 def _nonnegative(module: fx.GraphModule, node: fx.Node) -> bool:
     while _is(module, node, (*POOLS, ActivationQuantiser, GateQuantiser, _FakeActivation, _WrittenActivation)):
         node = node.args[0]  # type: ignore[assignment]
-    return _is(module, node, RECTIFIERS) or (node.op == "call_function" and node.target in RECTIFIER_CALLS)
+    if node.op == "call_module":
+        return computes_as(module.get_submodule(str(node.target)), RECTIFIERS)
+    calls: tuple[Any, ...] = RECTIFIER_METHODS if node.op == "call_method" else RECTIFIER_CALLS
+    return node.op in ("call_function", "call_method") and node.target in calls
 
 
 def _least(module: fx.GraphModule, node: fx.Node) -> float | None:
@@ -266,4 +270,4 @@ def _least(module: fx.GraphModule, node: fx.Node) -> float | None:
 
 def _linear(module: fx.GraphModule, node: fx.Node) -> bool:
     call = node.op == "call_function" and node.target in LINEAR_CALLS
-    return call or node.op == "placeholder" or _is(module, node, (QuantConv2d, ActivationQuantiser))
+    return call or node.op == "placeholder" or _is(module, node, (QuantConv2d, ActivationQuantiser, ChannelAffine))

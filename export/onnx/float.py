@@ -37,7 +37,7 @@ def write_onnx(model: nn.Module, pre: Preprocess, path: Path, opset: int) -> dic
         OctcError: E407 the exporter failed, E401 the file has another opset than asked, E402 its batch is frozen.
     """
     wrapped = WithInput(model, pre).cpu().eval()
-    out_of_place(wrapped)  # in place, the exporter takes half as long again
+    _apart(wrapped, pre)
     example = torch.zeros((2, pre.channels, pre.size, pre.size), dtype=torch.uint8)
     try:
         with _quiet(), torch.no_grad():
@@ -57,6 +57,7 @@ def write_onnx(model: nn.Module, pre: Preprocess, path: Path, opset: int) -> dic
         raise OctcError("OCT-E407", text, hint="octc export -vv shows all; choose another model") from error
     assert program is not None  # only without dynamo does it return nothing
     proto: onnx.ModelProto = program.model_proto
+    spell_norms(proto)
     strip(proto)
     name_quantisers(proto)
     check_written(proto, opset)
@@ -71,6 +72,52 @@ def strip(proto: onnx.ModelProto) -> None:
         holder.ClearField("doc_string")
     proto.graph.ClearField("value_info")
     proto.graph.name = "octc"
+
+
+def _apart(wrapped: nn.Module, pre: Preprocess) -> None:
+    """No activation writes over its input any more: in place, the exporter takes half as long again. Where something else reads
+    what is written over, it is left as it is."""
+    before = {module: module.inplace for module in wrapped.modules() if vars(module).get("inplace")}
+    shape = (2, pre.channels, pre.size, pre.size)
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
+    with torch.no_grad():
+        first = wrapped(images) if before else None
+        out_of_place(wrapped)
+        if first is not None and not torch.equal(first, wrapped(images)):
+            for module, value in before.items():
+                vars(module)["inplace"] = value
+
+
+def spell_norms(proto: onnx.ModelProto) -> None:
+    """A BatchNormalization that no convolution could take in becomes Mul and Add, which engines join with what is beside it."""
+    graph = proto.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    ranks = {one.name: len(one.type.tensor_type.shape.dim) for one in (*graph.value_info, *graph.input, *graph.output)}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        rank = ranks.get(node.output[0], 0)
+        known = node.op_type == "BatchNormalization" and len(node.output) == 1 and rank >= 2
+        if not known or any(name not in constants for name in node.input[1:]):
+            nodes.append(node)
+            continue
+        gamma, beta, mean, variance = (onnx.numpy_helper.to_array(constants[name]) for name in node.input[1:])
+        epsilon = next((one.f for one in node.attribute if one.name == "epsilon"), 1e-5)
+        scale = gamma / np.sqrt(variance + epsilon)
+        shape = (1, -1, *[1] * (rank - 2))
+        for word, values in (("scale", scale), ("shift", beta - mean * scale)):
+            tensor = onnx.numpy_helper.from_array(values.astype(gamma.dtype).reshape(shape), f"{node.output[0]}_{word}")
+            graph.initializer.append(tensor)
+        out = str(node.output[0])
+        nodes.append(
+            onnx.helper.make_node("Mul", [node.input[0], f"{out}_scale"], [f"{out}_scaled"], name=f"{node.name}_scale")
+        )
+        nodes.append(onnx.helper.make_node("Add", [f"{out}_scaled", f"{out}_shift"], [out], name=f"{node.name}_shift"))
+    del graph.node[:]
+    graph.node.extend(nodes)
+    read = {name for node in nodes for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
 
 
 def name_quantisers(proto: onnx.ModelProto) -> None:

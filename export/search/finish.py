@@ -124,7 +124,7 @@ def _export(training: Training, book: Book, candidate: Candidate, run: Run, opti
     name = str(book.measured(candidate.name).chosen)
     folder = run.artifacts / f"{name}-{candidate.precision}"
     how, reporter = ExportOptions(data=training.job.data), training.job.reporter
-    gate = ParityOptions(margin=options.margin)
+    gate = margins(options)
     for one, pair in ((run, (name, candidate.precision)), (run, REFERENCE), *((t, REFERENCE) for t in _teacher(training))):
         if (one.artifacts / "-".join(pair) / MANIFEST).is_file():
             continue
@@ -191,7 +191,7 @@ def _tested(training: Training, folder: Path, options: SearchOptions) -> dict[st
         found = verify_artifact(
             folder,
             data=training.job.data,
-            gate=ParityOptions(margin=options.margin, class_margin=class_margin(options.margin)),
+            gate=margins(options),
             run_dir=training.job.run_dir,
             reporter=training.job.reporter,
         )
@@ -200,10 +200,11 @@ def _tested(training: Training, folder: Path, options: SearchOptions) -> dict[st
     return None if document is None else facts_of_test(document)
 
 
-def class_margin(margin: float) -> float:
-    """Of each class's sensitivity on test, percentage points: as wide beside `margin` as `octc verify` has it."""
+def margins(options: SearchOptions) -> ParityOptions:
+    """Of the gate and of the verdict on test; that of each class's sensitivity is as wide beside `margin` as by default."""
     usual = ParityOptions()
-    return min(99.0, max(usual.class_margin, usual.class_margin / usual.margin * margin))
+    beside = min(99.0, max(usual.class_margin, usual.class_margin / usual.margin * options.margin))
+    return ParityOptions(margin=options.margin, class_margin=beside)
 
 
 def facts_of_test(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -225,10 +226,11 @@ def commands(training: Training, book: Book, candidate: Candidate, target: str, 
     rest += "" if candidate.precision == "int8" else " --no-qat"
     rest += "" if options.device == "auto" else f" --device {options.device}"
     recipe = shlex.quote(str(book.folder / RECIPE))
-    gate = f" --margin {options.margin:g}" if candidate.precision == "int8" else ""
+    gate = margins(options)
+    stated = f" --margin {gate.margin:g} --class-margin {gate.class_margin:g}"
     train = f"octc train student --dataset {asked.dataset}{where} --recipe {recipe} --teacher {asked.teacher}"
     return [
         f"{train} --seed {options.seed}{rest}",
-        f"octc export --target {target} --{candidate.precision}{gate}",
-        f"octc verify --margin {options.margin:g} --class-margin {class_margin(options.margin):g}",
+        f"octc export --target {target} --{candidate.precision}{stated if candidate.precision == 'int8' else ''}",
+        f"octc verify{stated}",
     ]

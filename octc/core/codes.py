@@ -150,6 +150,7 @@ CODES: dict[str, tuple[int, str]] = {
     "OCT-W405": (0, "parity not shown yet on the validation set"),
     "OCT-W406": (0, "engine built by a fallback"),
     "OCT-W411": (0, "preprocessing of an imported network not matched in full"),
+    "OCT-W412": (0, "most of an INT8 network computes in float"),
     "OCT-W610": (0, "8-bit weights on a CPU without VNNI may saturate"),
     "OCT-W611": (0, "INT8 slower or no faster than another artifact"),
     "OCT-W701": (0, "result of a verification could not be stored"),

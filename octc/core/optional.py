@@ -6,6 +6,7 @@ import ctypes
 import importlib
 import importlib.util
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -146,15 +147,30 @@ def _of_converter(name: str) -> Any:
     return importlib.import_module(CONVERTER).convert_model
 
 
-@cache
+_making = threading.Lock()
+
+
 def openvino_core() -> Any:
-    """The one Core of this process, kept until its end.
+    """The one Core of this process, kept until its end; whoever asks, in whatever thread, gets it.
 
     OpenVINO's CPU plugin gives the thread a signal stack of its own, and the end of a Core puts back the one that it found. Of
     two Cores that end in the order in which they were made, the second puts back the first one's, which is gone by then: the
     next signal (Ctrl-C) ends the process with SIGSEGV (docs/experiments.md, 2026-11-27).
+
+    Of two threads that give OpenVINO 2026.4.1 the first arrays of the process, each may wait for the other for ever (one has
+    the interpreter and waits for the first use of numpy, the other makes that and waits for the interpreter): it is made here.
     """
-    return need("openvino").Core()
+    with _making:
+        return _core()
+
+
+@cache
+def _core() -> Any:
+    import numpy as np  # not before: whoever asks for help needs none
+
+    openvino = need("openvino")
+    _ = openvino.Tensor(np.zeros(1, np.uint8)).data
+    return openvino.Core()
 
 
 @contextmanager

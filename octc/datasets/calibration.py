@@ -39,6 +39,13 @@ def check_counts(counts: dict[str, int]) -> None:
         raise OctcError("OCT-E214", text, hint=f"at least {MINIMUM} images of at least two classes from train")
 
 
+def check_count(count: int) -> None:
+    """Refuse fewer calibration images of a network of one's own than can do (OctcError E214)."""
+    if count < MINIMUM:
+        text = f"{count} calibration images"
+        raise OctcError("OCT-E214", text, hint=f"give at least {MINIMUM} training images", place="calibration")
+
+
 def words_of_counts(counts: dict[str, int]) -> str:
     """ "CNV 128, DME 128, DRUSEN 9"."""
     return ", ".join(f"{name} {count}" for name, count in counts.items())

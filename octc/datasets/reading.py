@@ -82,9 +82,20 @@ def is_unanswered(name: str, samples: Samples) -> bool:
     return samples.patient_ids.state == UNKNOWN and not samples.rule and not spec_of(name).nameless
 
 
-def ask_whose(place: Path, run_dir: Path) -> OctcError:
+def check_command(name: str, place: Path, options: DataOptions = NOTHING) -> str:
+    """The `octc data check` of a data set that was read with options."""
+    return f"octc data check {name} --data {shlex.quote(str(place))}{_as_options(options)}"
+
+
+def _as_options(options: DataOptions) -> str:
+    """What says how the data set is read, as words of a command."""
+    words = [(name, getattr(options, name)) for name in ("column", "image_root", "follow_links")]
+    return "".join(f" --{name.replace('_', '-')} {shlex.quote(value)}" for name, value in words if value is not None)
+
+
+def ask_whose(place: Path, run_dir: Path, options: DataOptions = NOTHING) -> OctcError:
     """The question as a refusal (E232), with a command for each of its answers."""
-    head = f"octc data patients {shlex.quote(str(place))}"
+    head = f"octc data patients {shlex.quote(str(place))}{_as_options(options)}"
     if run_dir != Path("runs"):
         head += f" --run-dir {shlex.quote(str(run_dir))}"
     rules = ("--patient-from folder", "--patient-pattern REGEX", "--patients unknown")

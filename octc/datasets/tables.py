@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from octc.core.errors import OctcError, shorten
+from octc.imaging.kinds import HEAD, PARQUET, foreign
 
 Record = tuple[int, dict[str, str]]  # line number, column -> cell, without surrounding blanks
 MOST = 256 << 20  # bytes
@@ -18,6 +19,11 @@ _HEAD = re.compile(rf"(?:^|,)\s*({'|'.join(ALIASES)})=")
 ENDINGS = (".csv", ".tsv", ".txt")
 SEPARATORS = ",;\t|"
 WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx, .ods; .xls
+SHEETS = (b"xl/", b"opendocument.spreadsheet")  # what the first two hold, and other archives do not
+MAKE_CSV = "a line for each image, as CSV, with pandas: pandas.{}(FILE).to_csv('labels.csv', index=False)"
+_STATED = re.compile(r"sep=([,;\t|])\r?\n", re.IGNORECASE)
+# labels that say that there is none ("none" and "unknown" may be classes)
+NO_LABEL = frozenset(("", "-", "--", "?", "n/a", "#n/a", "na", "nan", "nat", "null", "nil", "<na>", "#value!", "#ref!"))
 # What columns are called, without letter case, blanks and underscores; the first one that a table has counts.
 USUAL: dict[str, tuple[str, ...]] = {
     "path": (
@@ -98,6 +104,11 @@ def columns_of(path: Path, stated: Mapping[str, str] = NONE) -> dict[str, str | 
     return {column: None if place is None else header[place] for column, place in places.items()}
 
 
+def classes_of(records: Sequence[Record]) -> tuple[str, ...]:
+    """The labels of a table in sorted order; a cell that says that there is none ("NaN", "N/A") is no class."""
+    return tuple(sorted({cells["label"] for _, cells in records if cells["label"].casefold() not in NO_LABEL}))
+
+
 def refuse_lines(path: Path, problems: Sequence[str], hint: str) -> None:
     """Raise E209 that names the lines, when there are any."""
     if problems:
@@ -115,18 +126,39 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
     try:
         if path.stat().st_size > MOST:
             raise ValueError(f"more than {MOST} bytes")
-        data = path.read_bytes()
-        if data.startswith(WORKBOOKS):
-            text = f"{path.name} is a workbook of a spreadsheet program, not a table of text"
-            raise OctcError("OCT-E209", text, hint="save its sheet as CSV (UTF-8), and name that file", place=str(path))
-        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-        head = text.split("\n", 1)[0]
+        text = _text(path, path.read_bytes())
+        head, rest = text.split("\n", 1)[0], text
         separator = max(SEPARATORS, key=head.count)
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-        return [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+        if stated := _STATED.match(text):  # the line by which spreadsheet programs state it
+            separator, rest = stated[1], text[stated.end() :]
+        reader = csv.reader(io.StringIO(rest, newline=""), delimiter=separator, strict=True)
+        lines = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+        return [(number + 1, row) for number, row in lines] if stated else lines
     except (OSError, ValueError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or ("not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error))
+        reason = getattr(error, "strerror", None) or str(error)
         raise OctcError("OCT-E209", f"table cannot be read: {reason}", hint=HINT, place=str(path)) from error
+
+
+def _text(path: Path, data: bytes) -> str:
+    """A table as text: UTF-8, or UTF-16 with its mark. E209 for everything else, by its name where that is known."""
+    if data.startswith(WORKBOOKS) and (data[:2] != b"PK" or any(word in data for word in SHEETS)):
+        text = f"{path.name} is a workbook of a spreadsheet program, not a table of text"
+        raise OctcError("OCT-E209", text, hint="save its sheet as CSV (UTF-8), and name that file", place=str(path))
+    try:
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    text = "\0" if data.startswith(WORKBOOKS) else text
+    if text.lstrip()[:1] in ("{", "["):
+        raise OctcError("OCT-E209", f"{path.name} is JSON, not a table", hint=MAKE_CSV.format("read_json"), place=str(path))
+    if "\0" not in text:
+        return text
+    name, hint = foreign(data[:HEAD]) or ("", "save it as CSV in UTF-8, with the program that wrote it")
+    hint = MAKE_CSV.format("read_parquet") if name == PARQUET else hint
+    what = (
+        f"{path.name} is {name}, not a table of text" if name else "table cannot be read: not UTF-8, nor UTF-16 with its mark"
+    )
+    raise OctcError("OCT-E209", what, hint=hint, place=str(path))
 
 
 def stated_columns(text: str | None) -> dict[str, str]:

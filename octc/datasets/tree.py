@@ -284,14 +284,11 @@ def scan_images(folder: Path) -> tuple[list[Path], str]:
     return [folder / entry.name for entry in entries if _sort(entry)[0] == "image"], why
 
 
-def scan_folder(folder: Path) -> tuple[list[str], list[str], list[str], str]:
-    """One folder alone: names of its images, of other files that are no litter, of its folders, and why these may not be all.
-
-    Links to folders are in none of them.
-    """
+def scan_folder(folder: Path) -> tuple[list[str], list[Left], list[str], str]:
+    """One folder alone: names of its images, the rest that is no litter, names of its folders, and why these may not be all."""
     entries, why = _entries(folder)
     images: list[str] = []
-    others: list[str] = []
+    others: list[Left] = []
     folders: list[str] = []
     for entry in entries:
         kind, reason = _sort(entry)
@@ -299,8 +296,8 @@ def scan_folder(folder: Path) -> tuple[list[str], list[str], list[str], str]:
             folders.append(entry.name)
         elif kind == "image":
             images.append(entry.name)
-        elif kind == "left" and reason not in (HIDDEN, DEBRIS, THUMBNAIL, LOST, SPECIAL):
-            others.append(entry.name)
+        elif reason not in (HIDDEN, DEBRIS, THUMBNAIL):
+            others.append(Left(entry.name, reason))
     return images, others, folders, why
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import stat
 import struct
 import sys
@@ -62,6 +63,8 @@ DAMAGE = (OSError, SyntaxError, ValueError, IndexError, KeyError, TypeError, EOF
 # TIFF tags that decide what the numbers of a file mean
 PHOTOMETRIC, COMPRESSION, PLANAR, FILL_ORDER, SAMPLE_FORMAT, EXTRA = 262, 259, 284, 266, 339, 338
 BITS, SAMPLES, COLOUR_MAP, INK_SET, COEFFICIENTS, SUBSAMPLING, BLACK_WHITE = 258, 277, 320, 332, 529, 530, 532
+DESCRIPTION, DEPTH = 270, 32997
+IMAGEJ = re.compile(r"^images=(\d{1,9})$", re.MULTILINE)  # in its description of the first page
 WHITE_IS_0 = 0
 PHOTOMETRICS = {
     0: "grey, 0 is white", 1: "grey, 0 is black", 2: "RGB", 3: "palette", 4: "mask", 5: "CMYK", 6: "YCbCr", 8: "CIELab",
@@ -94,8 +97,12 @@ class Decoded:
     stored: tuple[str, float, float] | None = None
 
 
-def read_image(path: Path, values: Values | None = None) -> Decoded:
-    """Decode a file within the limits. values: the stored grey values that become 0 and 255, where they are stated.
+def read_image(path: Path, values: Values | None = None, admit: Admit | None = None) -> Decoded:
+    """Decode a file within the limits.
+
+    Args:
+        values: the stored grey values that become 0 and 255, where they are stated. admit: is told how many pixels the header
+            says before any is decoded, and raises where they are too many.
 
     Raises:
         OctcError: E201 empty or cut off, E202 not an image of an accepted format, E203 too many pixels (from the
@@ -118,12 +125,12 @@ def read_image(path: Path, values: Values | None = None) -> Decoded:
             hint="export a smaller image",
             place=str(path),
         )
-    return decode_file(data, path, values)
+    return decode_file(data, path, values, admit)
 
 
-def decode_file(data: bytes, path: Path, values: Values | None = None) -> Decoded:
+def decode_file(data: bytes, path: Path, values: Values | None = None, admit: Admit | None = None) -> Decoded:
     """`decode_image` of what was read from a file; a name that says another format than the content is noted."""
-    decoded = decode_image(data, str(path), values)
+    decoded = decode_image(data, str(path), values, admit)
     expected = SUFFIXES.get(path.suffix.lower())
     found = decoded.image.info.get("octc_format")
     if expected is not None and expected != found:
@@ -143,16 +150,17 @@ def _of_folder(path: Path) -> OctcError:
 
 
 Refuse = Callable[[str, str, str], OctcError]  # code, message, hint
+Admit = Callable[[int], None]
 
 
-def decode_image(data: bytes, place: str, values: Values | None = None) -> Decoded:
+def decode_image(data: bytes, place: str, values: Values | None = None, admit: Admit | None = None) -> Decoded:
     """Decode compressed bytes; `place` is what errors name. Raises as `read_image` does."""
 
     def refuse(code: str, message: str, hint: str) -> OctcError:
         return OctcError(code, message, hint=hint, place=place)
 
-    _check_webp(data, refuse)
-    picture = _checked(data, refuse)
+    _check_webp(data, refuse, admit)
+    picture = _checked(data, refuse, admit)
     kind = picture.format
     try:
         grey, doubt = grey_of(picture), _doubt(picture, data)
@@ -186,7 +194,7 @@ def _damaged(error: BaseException, refuse: Refuse) -> OctcError:
     return refuse("OCT-E201", f"image is damaged or cut off: {error}", "fetch the file again")
 
 
-def _checked(data: bytes, refuse: Refuse) -> Image.Image:
+def _checked(data: bytes, refuse: Refuse, admit: Admit | None) -> Image.Image:
     """A picture whose header was read: one frame, within the limits on size and shape."""
     if not data:
         raise refuse("OCT-E201", "image is empty (0 bytes)", "fetch the file again")
@@ -206,8 +214,7 @@ def _checked(data: bytes, refuse: Refuse) -> Image.Image:
         text = f"cannot be read as an image ({READ}, judged by content): {error}"
         raise refuse("OCT-E202", text, "replace the file") from error
     width, height = picture.size
-    if width * height > MAX_PIXELS:
-        raise refuse("OCT-E203", f"{width} x {height} px, the limit is {MAX_PIXELS} pixels", "crop or downscale the image")
+    _check_pixels(width, height, refuse, admit)
     if frames != 1:
         raise refuse("OCT-E204", f"file with {frames} frames", "save the B-scan that is meant as a file of its own")
     if (fault := size_fault(width, height)) is not None:
@@ -215,7 +222,7 @@ def _checked(data: bytes, refuse: Refuse) -> Image.Image:
     return picture
 
 
-def _check_webp(data: bytes, refuse: Refuse) -> None:
+def _check_webp(data: bytes, refuse: Refuse, admit: Admit | None) -> None:
     """Refuse a WebP that is cut off (E201) or too large (E203), from its header: Pillow allocates the picture to open it.
 
     The sizes of the three kinds: RFC 9649, sections 2.5 to 2.7.
@@ -235,6 +242,12 @@ def _check_webp(data: bytes, refuse: Refuse) -> None:
         width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     else:
         width, height = (int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+    _check_pixels(width, height, refuse, admit)
+
+
+def _check_pixels(width: int, height: int, refuse: Refuse, admit: Admit | None) -> None:
+    if admit is not None:
+        admit(width * height)
     if width * height > MAX_PIXELS:
         raise refuse("OCT-E203", f"{width} x {height} px, the limit is {MAX_PIXELS} pixels", "crop or downscale the image")
 
@@ -348,6 +361,11 @@ def _doubt(picture: Image.Image, data: bytes) -> str | None:
 
 def tiff_doubt(picture: Image.Image) -> str | None:
     """Why a page of a TIFF cannot be read with certainty, or None."""
+    return _behind_one_page(picture, _tags(picture)) or _doubt_of_pixels(picture)
+
+
+def _doubt_of_pixels(picture: Image.Image) -> str | None:
+    """Why it is not certain what the numbers of a page mean, or None."""
     tags, (codec, raw), mode = _tags(picture), _raw(picture), picture.mode
     kind, samples = tags.get(PHOTOMETRIC), _first(tags, SAMPLES, 1)
     separate = _first(tags, PLANAR, 1) == 2 and samples > 1
@@ -370,6 +388,18 @@ def tiff_doubt(picture: Image.Image) -> str | None:
         return "TIFF in YCbCr, neither compressed nor one colour a pixel in the usual scale"
     if kind == 3 and 0 < max(tags.get(COLOUR_MAP, (0,))) < 256:
         return "TIFF with a palette of 8-bit colours (TIFF has 16-bit ones): all would be black"
+    return None
+
+
+def _behind_one_page(picture: Image.Image, tags: Mapping[int, Any]) -> str | None:
+    """Why a page is more than one image: a depth (tag ImageDepth), or the images that ImageJ says follow its only page."""
+    if _first(tags, DEPTH, 1) > 1:
+        return f"TIFF with a depth of {_first(tags, DEPTH, 1)} images in one page"
+    text = str(tags.get(DESCRIPTION, ""))
+    found = IMAGEJ.search(text) if text.startswith("ImageJ=") else None
+    frames = int(getattr(picture, "n_frames", 1)) if found else 1
+    if found is not None and int(found[1]) > frames:
+        return f"TIFF of ImageJ with {found[1]} images, of which {frames} have a page"
     return None
 
 

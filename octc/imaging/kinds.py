@@ -11,6 +11,7 @@ ARRAY = "write its pictures as PNG files, or as a TIFF of pages (uint8 or uint16
 VIDEO = "write the B-scan that is meant as a PNG file"
 DOCUMENT = "replace it with the image that was meant"
 VOLUME = "it is a volume: octc data volume says what it holds, and a table of volumes takes it (docs/data.md)"
+PARQUET = "Parquet"
 HEADLESS = "write its header: dcmconv IN OUT (DCMTK)"
 # (byte, what stands there, name, what to do); the first that fits
 STARTS = (
@@ -25,7 +26,7 @@ STARTS = (
     (0, b"%!PS", "PostScript", PICTURE), (0, b"%PDF", "PDF", PICTURE), (4, b"ftyp", "a video (MP4)", VIDEO),
     (8, b"AVI ", "a video (AVI)", VIDEO), (0, b"\x1a\x45\xdf\xa3", "a video (Matroska)", VIDEO),
     (0, b"\x89HDF", "HDF5", ARRAY), (0, b"\x93NUMPY", "a NumPy array", ARRAY), (0, b"MATLAB 5", "a MATLAB file", ARRAY),
-    (344, b"n+1\0", "NIfTI", ARRAY), (344, b"ni1\0", "NIfTI", ARRAY), (0, b"NRRD", "NRRD", ARRAY),
+    (344, b"n+1\0", "NIfTI", ARRAY), (344, b"ni1\0", "NIfTI", ARRAY), (0, b"NRRD", "NRRD", ARRAY), (0, b"PAR1", PARQUET, ARRAY),
     (0, b"PK", "a zip archive", ARCHIVE), (0, b"\x1f\x8b", "gzip", ARCHIVE), (257, b"ustar", "a tar archive", ARCHIVE),
     (0, b"7z\xbc\xaf", "a 7z archive", ARCHIVE), (0, b"Rar!", "a rar archive", ARCHIVE), (0, b"\xfd7zXZ", "xz", ARCHIVE),
     (0, b"BZh", "bzip2", ARCHIVE), (0, b"\x28\xb5\x2f\xfd", "zstd", ARCHIVE), (128, b"DICM", "DICOM", VOLUME),

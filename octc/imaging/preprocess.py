@@ -96,7 +96,8 @@ class Preprocess:
 
 
 def _three(values: Sequence[float]) -> tuple[float, float, float]:
-    first, second, third = (float(value) for value in values)
+    numbers = [float(value) for value in values]
+    first, second, third = numbers * 3 if len(numbers) == 1 else numbers  # of one channel, which a graph spreads to three
     return first, second, third
 
 

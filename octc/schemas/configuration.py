@@ -55,6 +55,7 @@ KEYS: dict[str, dict[str, Key]] = {
     },
     "export": {
         "margin_pp": Key(float, above=0, option="margin"),
+        "class_margin_pp": Key(float, above=0, option="class_margin"),
         "opset": Key(int, low=1),
     },
     "verify": {

@@ -63,13 +63,14 @@ class FieldAccuracy(Document, kw_only=True):
 
 
 class MonitorReport(Document, kw_only=True):
-    """monitor.json."""
+    """monitor.json. eyes_of_others: in the store, of other artifacts or of this one before it was changed; not judged."""
 
     schema_version: Literal["1.0"]
     time_utc: str
     artifact: str
     artifact_sha256: str
     eyes: Count
+    eyes_of_others: Count
     first_day: str | None
     last_day: str | None
     labels: dict[str, Count]

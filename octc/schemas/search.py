@@ -52,7 +52,10 @@ class SearchOptions(DataOptions):
     standard: bool = option(False, names=("--standard",), shown="A minute a row, not ten seconds")
     hours: float | None = option(None, metavar="H", shown="Longest time of the whole search; what is cut for it is listed")
     epochs: int | None = option(None, within=(1, None), shown="Epochs of the last round (the recipe's)")
-    margin: float = option(MARGIN, shown="How far below the best the winner may be on validation, percentage points")
+    margin: float = option(
+        MARGIN,
+        shown="How far below the best the winner may be, percentage points; for a class on test three times that, at least 3",
+    )
     seed: int = option(0, within=(0, None), shown="Seed of the split and of the trainings")
     cached_views: int = option(4, within=(1, None), metavar="N", shown="Views an image of which the teacher's logits are kept")
     device: str = option("auto", shown="auto, cpu, cuda or cuda:N: where networks are trained")

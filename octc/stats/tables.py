@@ -111,7 +111,8 @@ def compare_tables(
             that do not know that are too narrow.
         ids: unique names of the images, for a result that does not depend on their order; None: their positions.
         classes: names in the order of the columns; None: the names found in labels and answers, sorted, or "0", "1", ...
-        margin: largest acceptable loss of accuracy, percentage points; None: that of `gate`.
+        margin: largest acceptable loss of accuracy, percentage points; None: that of `gate`. The margin of each class's
+            sensitivity stays that of `gate` (3 points without one).
         gate: margins, claim, level, resamples and seed (`octc.Gate`); None: its defaults.
 
     Raises:

@@ -19,7 +19,8 @@ class ParityOptions:
 
     Attributes:
         alpha: two-sided level.
-        margin, class_margin: largest acceptable loss of accuracy and of one class's sensitivity, percentage points.
+        margin, class_margin: largest acceptable loss of accuracy and of one class's sensitivity, percentage points. Neither
+            follows from the other: who states one alone keeps the usual other one, and both are printed and recorded.
         claim: "ni" (non-inferiority decides) or "tost" (only equivalence ends with 0).
         tier: "99" or "99.9", the accuracy floor.
         ece_slack: how far the ECE may rise, as a fraction.
@@ -31,7 +32,7 @@ class ParityOptions:
 
     alpha: float = option(0.05, shown="Two-sided level; 0.05 gives 95 % intervals")
     margin: float = option(1.0, shown="Largest acceptable loss of accuracy, percentage points")
-    class_margin: float = option(3.0, shown="The same for each class's sensitivity")
+    class_margin: float = option(3.0, shown="The same for each class's sensitivity; it stays as it is with --margin")
     claim: str = option("ni", names=("--test",), choices=CLAIMS, shown="Claim: ni (non-inferior) or tost (equivalent)")
     tier: str = option("99", choices=tuple(TIERS), shown="Floor of right images against the reference, percent: 99 or 99.9")
     ece_slack: float = option(0.005, shown="How far the calibration error may rise, as a fraction")

@@ -111,6 +111,12 @@ class MonitorStore:
             rows = self._connection.execute(words, (artifact,)).fetchall()
             return [Seen(day, digest, key, label, sure, parse_json(text)) for day, digest, key, label, sure, text in rows]
 
+    def seen_of_others(self, artifact: str) -> int:
+        """How many predictions are of other artifacts, or of this one before its manifest was changed."""
+        with _speaking(self.path):
+            row = self._connection.execute("SELECT count(*) FROM seen WHERE artifact != ?", (artifact,)).fetchone()
+            return int(row[0])
+
     def truth(self, artifact: str) -> list[Truth]:
         """Labels in the order in which they came."""
         words = "SELECT day, artifact, key, correct, images FROM truth WHERE artifact = ? ORDER BY seq"

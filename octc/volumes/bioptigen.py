@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from octc.volumes.source import Source, corrupt, cut_short, moment_of, stored_at
-from octc.volumes.volume import MAX_FRAME_PIXELS, MAX_FRAMES, UNKNOWN, Fact, Volume, linear
+from octc.volumes.volume import MAX_FRAME_PIXELS, MAX_FRAMES, UNKNOWN, Fact, Volume, linear, millimetres
 
 NAME = "bioptigen"
 HEADER_KEY, FRAME_KEY, PIXELS_KEY = b"FRAMEHEADER", b"FRAMEDATA", b"FRAMESAMPLES"
@@ -52,7 +52,9 @@ def read(path: Path, _key: bytes | None, allow_cut: bool) -> list[Volume]:
             dtype="uint16",
             intensity=linear(0, 65535),
             read=stored_at(source, "<u2", places, (columns, rows), np.transpose),
-            spacing=Fact((height and height / frames, depth and depth / rows, width and width / columns), "scan lengths"),
+            spacing=millimetres(
+                (height and height / frames, depth and depth / rows, width and width / columns), "scan lengths"
+            ),
             pattern=Fact(pattern, "SCANTYPE") if pattern else Fact(),
             device=Fact("Bioptigen", "file type"),
             acquired=Fact(moment, "FRAMEDATETIME" if moment else UNKNOWN),

@@ -36,10 +36,12 @@ from octc.volumes.volume import (
     Fact,
     Intensity,
     Raw,
+    Spacing,
     UInt8,
     Volume,
     as_stored,
     linear,
+    millimetres,
     patient_hash,
     to_grey,
 )
@@ -839,7 +841,7 @@ def _complete(
     return Fact(True, "NumberOfFrames"), []
 
 
-def _spacing(ordered: Sequence[Frame]) -> Fact[tuple[float | None, float | None, float | None]]:
+def _spacing(ordered: Sequence[Frame]) -> Fact[Spacing]:
     """mm: between B-scans from their positions (even ones), else as the object says; in depth and across from PixelSpacing."""
     pixel = ordered[0].pixel if len({frame.pixel for frame in ordered}) == 1 else None
     between, source = ordered[0].between if len(ordered) > 1 else None, "SpacingBetweenSlices"
@@ -848,10 +850,10 @@ def _spacing(ordered: Sequence[Frame]) -> Fact[tuple[float | None, float | None,
         steps = np.diff([float(np.dot(normal, frame.position or (0, 0, 0))) for frame in ordered])
         if np.allclose(steps, steps[0], rtol=0.01, atol=1e-6) and abs(steps[0]) > 1e-6:
             between, source = round(abs(float(np.mean(steps))), 6), "ImagePositionPatient"
-    if pixel is None and between is None:
-        return Fact()
+    pixel = pixel if pixel is not None and min(pixel) > 0 else None
+    between = between if between is not None and between > 0 else None
     names = ", ".join(name for name, there in ((source, between), ("PixelSpacing", pixel)) if there)
-    return Fact((between, *(pixel or (None, None))), names)
+    return millimetres((between, *(pixel or (None, None))), names)
 
 
 def _lossy(opened: Opened, syntax: str) -> bool | None:

@@ -17,6 +17,7 @@ HEAD = 4096
 COMMON = (b"\xff\xd8\xff", b"\x89PNG")  # pictures whose first bytes are no text
 DICM, HEDX = b"DICM", b"<HEDX"
 TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+ENDINGS = (".dcm", ".dicom", ".vol", ".e2e", ".sdb", ".fda", ".fds")  # of names that mean a volume, whatever the file holds
 NAMELESS = "the file names no patient: there is no hash of one"
 Read = Callable[[Path, bytes | None, bool], list[Volume]]
 
@@ -173,6 +174,8 @@ def _unknown(path: Path) -> OctcError:
         text, hint = f"{path.name} is a single picture, not a volume", f"octc predict ARTIFACT {path}"
         if other is not None:
             text, hint = f"{text}, of a kind that is not read: {other[0]}", other[1]
+    elif other is not None and other[1] == kinds.VOLUME:
+        return cut_short(path, f"it begins as {other[0]}, and its header is not whole")
     elif other is not None:
         text, hint = f"{path.name} is {other[0]}, no volume of a known format", other[1]
         if head[:2] == b"PK":

@@ -31,6 +31,7 @@ from octc.volumes.volume import (
     Volume,
     heyex_grey,
     heyex_log,
+    millimetres,
     patient_hash,
     to_grey,
 )
@@ -209,7 +210,7 @@ def _volume(source: Source, part: int, parts: int, one: Series, patient: str | N
         part=part,
         parts=parts,
         laterality=Fact(eye, "chunk type 3") if eye else Fact(),
-        spacing=Fact((None, one.depth, None), "chunk type 10004") if one.depth else Fact(),
+        spacing=millimetres((None, one.depth, None), "chunk type 10004"),
         pattern=Fact(PATTERNS[one.pattern], "chunk type 10004") if one.pattern in PATTERNS else Fact(),
         device=Fact("Heidelberg Engineering", "file type"),
         acquired=Fact(moment, "chunk type 10004" if moment else UNKNOWN),

@@ -25,6 +25,7 @@ from octc.volumes.volume import (
     Volume,
     heyex_grey,
     heyex_log,
+    millimetres,
     patient_hash,
     to_grey,
 )
@@ -89,7 +90,7 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
         )
     if eye not in EYES:
         notes.append(f"the eye is not named (ScanPosition {eye!r})")
-    between = distance if whole > 1 and PATTERNS.get(pattern) not in ("radial", "circle") and distance > 0 else None
+    between = distance if whole > 1 and PATTERNS.get(pattern) not in ("radial", "circle") else None
     return [
         Volume(
             path=path,
@@ -102,7 +103,7 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
             remap=partial(heyex_log, grey),
             read=stored_at(source, "<f4", [pixels for _, pixels in places], (rows, columns)),
             laterality=Fact(EYES[eye], "ScanPosition") if eye in EYES else Fact(),
-            spacing=Fact((between, scale_z or None, scale_x or None), "Distance, ScaleZ, ScaleX"),
+            spacing=millimetres((between, scale_z, scale_x), "Distance, ScaleZ, ScaleX"),
             pattern=Fact(PATTERNS[pattern], "ScanPattern") if pattern in PATTERNS else Fact(),
             device=Fact(f"Heidelberg Engineering {text_of(source.take(0, 12))}".strip(), "Version"),
             acquired=Fact(moment, "ExamTime" if moment else UNKNOWN),

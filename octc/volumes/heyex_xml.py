@@ -6,6 +6,8 @@ Pictures are taken by their name from the folder of the XML file, never from els
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PureWindowsPath
 from xml.etree import ElementTree
@@ -16,7 +18,18 @@ from octc.core.errors import OctcError
 from octc.imaging.decode import read_image
 from octc.volumes.source import Source, corrupt, cut_short, moment_of
 from octc.volumes.stacks import grey_picture
-from octc.volumes.volume import HEYEX_EXPORT, LEFT, MAX_FRAMES, RIGHT, UNKNOWN, Fact, Volume, as_stored, patient_hash
+from octc.volumes.volume import (
+    HEYEX_EXPORT,
+    LEFT,
+    MAX_FRAMES,
+    RIGHT,
+    UNKNOWN,
+    Fact,
+    Volume,
+    as_stored,
+    millimetres,
+    patient_hash,
+)
 
 NAME = "heidelberg-xml"
 ROOT = "HEDX"
@@ -74,7 +87,8 @@ def _volume(
 ) -> Volume:
     series, study, patient = found
     scans = _scans(series)
-    files = [path.parent / PureWindowsPath(_text(scan, "ImageData/ExamURL").replace("/", "\\")).name for scan in scans]
+    names = [PureWindowsPath(_text(scan, "ImageData/ExamURL").replace("/", "\\")).name for scan in scans]
+    files = _beside(path.parent, names)
     there = [index for index, file in enumerate(files) if file.name and file.is_file()]
     if len(there) < len(files) and not (allow_cut and there):
         absent = next(file.name for index, file in enumerate(files) if index not in there)
@@ -101,7 +115,9 @@ def _volume(
         part=part,
         parts=parts,
         laterality=Fact(eye, "Laterality") if eye else Fact(),
-        spacing=Fact((_between(scans), _number(scans[0], f"{PLACE}/ScaleY"), _number(scans[0], f"{PLACE}/ScaleX")), PLACE),
+        spacing=millimetres(
+            (_between(scans), _number(scans[0], f"{PLACE}/ScaleY"), _number(scans[0], f"{PLACE}/ScaleX")), PLACE
+        ),
         device=Fact("Heidelberg Engineering", "file type"),
         acquired=Fact(moment, "AcquisitionTime" if moment else UNKNOWN),
         order=Fact("file order", "order in the XML"),
@@ -111,6 +127,17 @@ def _volume(
         notes=tuple(notes),
         others=tuple(files[index] for index in there),
     )
+
+
+def _beside(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Files of these names in a folder; where one is not there, the only one that differs from it in letter case alone."""
+    there = {file.name for file in folder.iterdir()}
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in there:
+        alike[name.casefold()].append(name)
+    return [
+        folder / (own[0] if name not in there and len(own := alike.get(name.casefold(), [])) == 1 else name) for name in names
+    ]
 
 
 def _between(scans: list[ElementTree.Element]) -> float | None:

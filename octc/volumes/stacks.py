@@ -17,7 +17,19 @@ from octc.core.errors import OctcError
 from octc.core.files import read_json, sha256_file
 from octc.imaging.decode import Grey, first_page, grey_of, muted, read_image, tiff_doubt, without_xmp
 from octc.volumes.source import Source, corrupt, cut_short, unsupported
-from octc.volumes.volume import LEFT, MAX_FRAME_PIXELS, MAX_FRAMES, RIGHT, Fact, Intensity, Raw, Volume, as_stored, linear
+from octc.volumes.volume import (
+    LEFT,
+    MAX_FRAME_PIXELS,
+    MAX_FRAMES,
+    RIGHT,
+    Fact,
+    Intensity,
+    Raw,
+    Volume,
+    as_stored,
+    linear,
+    millimetres,
+)
 
 TIFF, MANIFEST = "tiff-stack", "manifest"
 SCHEMA = "octc.volume/1"
@@ -186,7 +198,7 @@ def read_manifest(path: Path, _key: bytes | None, allow_cut: bool) -> list[Volum
             read=partial(grey_picture, path, tuple(file for file, _ in there), (rows, columns)),
             experimental=value.get("experimental") is True,
             laterality=_said(eye if eye in (RIGHT, LEFT) else None),
-            spacing=_said((spacing[0], spacing[1], spacing[2]) if isinstance(spacing, list) and len(spacing) == 3 else None),
+            spacing=millimetres(spacing, FILE) if isinstance(spacing, list) and len(spacing) == 3 else Fact(),
             pattern=_said(value.get("pattern")),
             device=_said(value.get("device")),
             acquired=_said(value.get("acquired")),
@@ -200,8 +212,11 @@ def read_manifest(path: Path, _key: bytes | None, allow_cut: bool) -> list[Volum
 
 
 def grey_picture(path: Path, files: Sequence[Path], shape: tuple[int, int], index: int) -> Raw:
-    """B-scan k of a volume whose B-scans are pictures, named by the file at `path`: uint8 of `shape`."""
-    picture = read_image(files[index]).image.convert("L")
+    """B-scan k of a volume whose B-scans are pictures of 8 bits, named by the file at `path`: uint8 of `shape`."""
+    decoded = read_image(files[index])
+    if decoded.stored is not None:  # scaled by a rule of pictures it would be another grey than its neighbours
+        raise unsupported(path, f"{files[index].name} holds {decoded.stored[0]}, pictures of 8 bits are read")
+    picture = decoded.image.convert("L")
     if (picture.height, picture.width) != shape:
         what = f"{files[index].name} is {picture.height} x {picture.width}"
         raise corrupt(path, f"{what}, others are {shape[0]} x {shape[1]}")

@@ -17,7 +17,20 @@ import numpy as np
 from PIL import Image
 
 from octc.volumes.source import Source, corrupt, cut_short, moment_of, stored_at, text_of, unsupported
-from octc.volumes.volume import LEFT, MAX_FRAME_PIXELS, MAX_FRAMES, RIGHT, UNKNOWN, Fact, Raw, Volume, linear, patient_hash
+from octc.volumes.volume import (
+    LEFT,
+    MAX_FRAME_PIXELS,
+    MAX_FRAMES,
+    RIGHT,
+    UNKNOWN,
+    Fact,
+    Raw,
+    Spacing,
+    Volume,
+    linear,
+    millimetres,
+    patient_hash,
+)
 
 NAME = "topcon"
 MAGIC = b"FOCT"
@@ -62,13 +75,15 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
     kind = source.take(4, 3)
     found = next((chunks[name] for name in STORED.get(kind, STORED[b"FDA"]) if name in chunks), None)
     if found is None:
-        if not whole_file:
+        if not whole_file or not chunks:
             raise cut_short(path, "it ends before any B-scan")
         raise unsupported(path, f"no B-scans in a form that is known (chunks: {_names(chunks)})", EXPORT)
     scans = _compressed(source, found) if found.name == JPEG else _plain(source, found)
     if not (0 < scans.whole == scans.declared or (allow_cut and scans.whole)):
         raise cut_short(path, f"{scans.whole} of {scans.declared} B-scans are whole", scans.whole)
     notes = [] if scans.whole == scans.declared else [f"cut short: {scans.whole} of {scans.declared} B-scans"]
+    if not whole_file and scans.whole == scans.declared:
+        notes.append("the file is cut short behind its B-scans: what else it says may be missing")
     if found.name == SCANNED and COMPENSATED in chunks:
         notes.append("B-scans as scanned; the motion-compensated ones of the file are not used")
     eye, moment = _capture(source, chunks)
@@ -190,16 +205,16 @@ def _capture(source: Source, chunks: dict[bytes, Chunk]) -> tuple[Fact[str], Fac
     return Fact(), Fact()
 
 
-def _spacing(source: Source, chunks: dict[bytes, Chunk], scans: Scans) -> Fact[tuple[float | None, float | None, float | None]]:
+def _spacing(source: Source, chunks: dict[bytes, Chunk], scans: Scans) -> Fact[Spacing]:
     """mm from the width and height of the field (mm) and the depth of a pixel (micrometres)."""
     for name, layout in ((b"@PARAM_SCAN_04", "<3I3d"), (b"@PARAM_SCAN_02", "<B5I3d")):
         numbers = _part(source, chunks, name, layout)
         if numbers is not None:
             width, height, depth = numbers[-3:]
             volume = PATTERNS.get(scans.mode) == "volume" and scans.declared > 1
-            between = height / scans.declared if volume and 0 < height < 100 else None
-            across = width / scans.columns if 0 < width < 100 else None
-            return Fact((between, depth / 1000 if 0 < depth < 1000 else None, across), _word(name))
+            between = height / scans.declared if volume and height < 100 else None
+            across = width / scans.columns if width < 100 else None
+            return millimetres((between, depth / 1000 if depth < 1000 else None, across), _word(name))
     return Fact()
 
 

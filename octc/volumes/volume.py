@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -40,6 +41,17 @@ class Fact(Generic[T]):
 
     def to_json(self) -> dict[str, Any]:
         return {"value": self.value, "source": self.source}
+
+
+Spacing = tuple[float | None, float | None, float | None]  # mm: between B-scans, in depth, between A-scans
+
+
+def millimetres(values: Sequence[Any], source: str) -> Fact[Spacing]:
+    """Spacing as a file states it; what is no number above 0 (0, NaN, infinity, a text) is not known."""
+    between, depth, across = (
+        float(value) if isinstance(value, (int, float)) and 0 < value < math.inf else None for value in values
+    )
+    return Fact() if between is None and depth is None and across is None else Fact((between, depth, across), source)
 
 
 @dataclass(frozen=True)
@@ -103,7 +115,7 @@ class Volume:
     part: int = 0
     parts: int = 1
     laterality: Fact[str] = Fact()
-    spacing: Fact[tuple[float | None, float | None, float | None]] = Fact()
+    spacing: Fact[Spacing] = Fact()
     pattern: Fact[str] = Fact()
     device: Fact[str] = Fact()
     acquired: Fact[str] = Fact()

@@ -14,7 +14,7 @@ from octc.runtimes.onnx_reader.wire import Field, fields, text
 MODEL_GRAPH, MODEL_OPSET, MODEL_TRAINING, MODEL_FUNCTIONS = 7, 8, 20, 25
 OPSET_DOMAIN = 1
 GRAPH_NODE, GRAPH_INITIALISER, GRAPH_SPARSE = 1, 5, 15
-NODE_INPUT, NODE_OPERATOR, NODE_ATTRIBUTE, NODE_DOMAIN = 1, 4, 5, 7
+NODE_INPUT, NODE_OUTPUT, NODE_OPERATOR, NODE_ATTRIBUTE, NODE_DOMAIN = 1, 2, 4, 5, 7
 ATTRIBUTE_TENSORS, ATTRIBUTE_GRAPHS, ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 23)
 SPARSE_TENSORS = (1, 2)
 TENSOR_TYPE, TENSOR_NAME, TENSOR_EXTERNAL, TENSOR_LOCATION = 2, 8, 13, 14
@@ -31,6 +31,7 @@ class OnnxFacts:
         operators: (domain, name) -> count, at the top level.
         outside: entries that keep data in another file.
         convolutions: operator and inputs of each. types: element type of each named constant.
+        dequantised: the scale of each tensor that a DequantizeLinear gives.
         fields: how many were looked at.
     """
 
@@ -41,6 +42,7 @@ class OnnxFacts:
     outside: list[str] = field(default_factory=list)
     convolutions: list[tuple[str, list[str]]] = field(default_factory=list)
     types: dict[str, int] = field(default_factory=dict)
+    dequantised: dict[str, str] = field(default_factory=dict)
     fields: int = 0
 
 
@@ -60,7 +62,8 @@ def convolution_precisions(path: Path) -> dict[str, int]:
     facts = scan_onnx(path)
     counts: Counter[str] = Counter()
     for operator, inputs in facts.convolutions:
-        kinds = [FLOATS[facts.types[name]] for name in inputs if facts.types.get(name) in FLOATS]
+        names = [facts.dequantised.get(name, name) for name in inputs]  # float kernels read codes through their scales
+        kinds = [FLOATS[facts.types[name]] for name in names if facts.types.get(name) in FLOATS]
         counts["int8" if operator in INT8_CONVOLUTIONS else kinds[0] if kinds else "unknown"] += 1
     return dict(counts)
 
@@ -106,10 +109,13 @@ def _graph(data: memoryview, facts: OnnxFacts) -> None:
 def _node(data: memoryview, facts: OnnxFacts) -> None:
     operator, domain = "", ""
     inputs: list[str] = []
+    outputs: list[str] = []
     for number, value in _counted(data, facts):
         if isinstance(value, memoryview):
             if number == NODE_INPUT:
                 inputs.append(text(value))
+            elif number == NODE_OUTPUT:
+                outputs.append(text(value))
             elif number == NODE_OPERATOR:
                 operator = text(value)
             elif number == NODE_DOMAIN:
@@ -117,6 +123,8 @@ def _node(data: memoryview, facts: OnnxFacts) -> None:
             elif number == NODE_ATTRIBUTE:
                 _attribute(value, facts)
     facts.operators[domain, operator] += 1
+    if operator == "DequantizeLinear" and len(inputs) > 1 and outputs:
+        facts.dequantised[outputs[0]] = inputs[1]
     if operator.endswith("Conv") or operator == "ConvInteger":
         facts.convolutions.append((operator, inputs))
 

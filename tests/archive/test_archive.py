@@ -111,6 +111,15 @@ def test_an_archive_that_changes_costs_what_changed(world: World) -> None:
     assert world.go().done == 0
 
 
+def test_what_is_left_out_of_folders_is_said_each_time(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    (world.archive / "notes.txt").write_text("a text")
+    for _ in range(2):
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            world.go()
+        assert "left out of the folders: 1 .txt" in caplog.text
+
+
 def test_failed_inputs_are_tried_again_when_asked(world: World) -> None:
     bad = sorted(world.archive.rglob("*.png"))[5]
     data = bad.read_bytes()
@@ -187,6 +196,8 @@ def test_columns_of_a_table_stay_with_their_rows(world: World, tmp_path: Path) -
     assert [(row["eye; side"], row["id"]) for row in rows(other.results)] == [("01", "007"), ("02", None)]
     for text, code in (
         (f"image;label\n{pictures[0]};x\n", "OCT-E209"),  # a name of ours
+        (f"image;Label\n{pictures[0]};x\n", "OCT-E209"),  # one for SQL
+        (f"image;Site;site\n{pictures[0]};x;y\n", "OCT-E209"),
         (f"image;id\n{pictures[0]};1\n{pictures[0]};2\n", "OCT-E209"),  # twice
         ("name;id\na;1\n", "OCT-E209"),
     ):

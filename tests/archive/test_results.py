@@ -138,6 +138,10 @@ def test_two_results_are_paired_by_their_bytes(world: Path, said: Said) -> None:
     code, out, _ = said(world / "first", "--compare", world / "second", "--against", world / "labels.csv", "--json")
     assert (code, json.loads(out)["data"]["judged"]["n"]) == (found.judged.verdict.exit_code, found.judged.n)
     assert said(world / "first", "--compare", world / "second")[0] == 0
+    both = (world / "first", "--compare", world / "second", "--against", world / "labels.csv", "--margin", "40")
+    for more, stated in ((), "class margin 3 pp"), (("--class-margin", "0.5"), "class margin 0.5 pp"):
+        assert stated in said(*both, *more)[1]
+    assert said(*both, "--class-margin", "0")[0] == said(world / "first", "--class-margin", "5")[0] == 2
 
 
 def test_a_page_has_pictures_only_when_asked(world: Path, said: Said, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import fcntl
 import os
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -121,6 +122,26 @@ def test_a_folder_and_an_empty_file_are_refused_by_what_they_are(tmp_path: Path)
     opener = Opener(read_artifact(artifact_folder()), ("plain",), None, Reading())
     errors = [opener.open((place, str(path))).error for place, path in enumerate((empty, folder, tmp_path / "gone.png"))]
     assert [None if one is None else one.code for one in errors] == ["OCT-E201", "OCT-E201", "OCT-E201"]
+
+
+def test_what_folders_hold_besides_is_counted_and_what_is_called_a_volume_is_an_input(tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    (good,) = write_pictures(archive, 1, folders=1)
+    (archive / "deep").mkdir()
+    for name in ("a.txt", "deep/b.txt", "c.gif", "empty.vol", "deep/lost.DCM"):
+        (archive / name).write_bytes(b"" if name == "empty.vol" else b"no volume")
+    (archive / "gone.dcm").symlink_to(tmp_path / "nowhere")
+    (archive / "gone.txt").symlink_to(tmp_path / "nowhere")
+    (archive / "link").symlink_to(archive / "deep")
+    os.mkfifo(archive / "pipe.dcm")  # reading it would wait for ever
+    left: Counter[str] = Counter()
+    found = {one.path for one in entries_of([str(archive)], tmp_path / "index", left)}
+    assert found == {str(good), *(str(archive / name) for name in ("empty.vol", "deep/lost.DCM", "gone.dcm"))}
+    assert left == {".txt": 2, ".gif": 1, "link that leads nowhere": 1, "link to a folder": 1, ".dcm": 1}
+    opener = Opener(read_artifact(artifact_folder()), ("plain",), None, Reading())
+    errors = {Path(path).name: opener.open((place, path)).error for place, path in enumerate(sorted(found - {str(good)}))}
+    codes = {name: one and one.code for name, one in errors.items()}
+    assert codes == {"empty.vol": "OCT-E202", "lost.DCM": "OCT-E202", "gone.dcm": "OCT-E201"}
 
 
 def test_what_cannot_be_read_is_a_row_with_its_reason(tmp_path: Path, results: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,7 @@ from octc.core.errors import OctcError
 from octc.core.progress import LogReporter
 from octc.machine.cpu import family_of
 from octc.machine.emulated import HINT, PROCESSORS, emulated_flags, emulated_python
+from octc.store.artifacts import read_artifact
 from octc.store.runs import Run
 from tests.schema_checks import validate
 from tests.tiny_artifacts import shared_run
@@ -100,6 +103,24 @@ def test_flags_are_those_of_the_emulated_processor(monkeypatch: pytest.MonkeyPat
     for name, kept in (("x86-64-v3", ("sse4_2", "avx2")), ("x86-64-v2", ("sse4_2",)), ("neoverse-n1", flags)):
         monkeypatch.setenv("OCTC_EMULATED", f"{name} (qemu-user 10.0.2)")
         assert emulated_flags(flags) == kept
+
+
+@pytest.mark.parametrize("name", ["fleet", "pythons", "no-runs", "artifact", "."])
+def test_an_artifact_may_have_any_name(made: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Those of the folders beside the copy too; the answers are made up, the copy, the documents and the matrix are real."""
+    folder = tmp_path / "own" / name
+    shutil.copytree(made.artifacts / "onnx-fp32", folder, dirs_exist_ok=True)
+    monkeypatch.chdir(folder)
+
+    def answered(_name: str, _python: Path, artifact: Path, place: Path) -> dict[str, Any]:
+        assert read_artifact(artifact).name == "onnx-fp32"
+        assert sorted(path.name for path in place.iterdir()) == ["artifact", "fleet"]
+        assert list((place / "fleet").iterdir()) == []
+        return {"data": {"artifacts": []}, "error": {"code": "OCT-E901", "message": "seen", "help": None, "why": None}}
+
+    monkeypatch.setattr("octc.bench.parity.emulate._verify", answered)
+    with pytest.raises(OctcError, match="seen"):
+        emulate(Path(name if name == "." else folder), [], None, LogReporter())
 
 
 @pytest.mark.slow

@@ -102,6 +102,20 @@ def test_a_store_holds_no_name_and_no_picture(run: Run, said: Said, tmp_path: Pa
     assert rows[0].sketch["confidence"] == rows[0].confidence
 
 
+def test_rows_of_an_artifact_before_it_was_changed_are_counted_as_not_judged(run: Run, said: Said, tmp_path: Path) -> None:
+    """A store of an older artifact is not a store without predictions."""
+    artifact, store = run.artifacts / "onnx-int8", tmp_path / "box.sqlite"
+    said("predict", str(artifact), *map(str, pictures_of(run)[:5]), "--monitor", str(store))
+    report = said("monitor", str(artifact), str(store), "--no-replay")[1]["data"]["report"]
+    assert (report["eyes"], report["eyes_of_others"]) == (5, 0)
+    rewrite_details(artifact, {"changed": 1})
+    report = said("monitor", str(artifact), str(store), "--no-replay", "--out", "page")[1]["data"]["report"]
+    assert (report["eyes"], report["eyes_of_others"]) == (0, 5)
+    assert re.search(
+        r'^octc_monitor_eyes_of_others\{artifact="onnx-int8"\} 5$', (tmp_path / "page/monitor.prom").read_text(), re.M
+    )
+
+
 def test_archive_and_python_add_to_the_same_store(run: Run, said: Said, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     files = [str(path) for path in pictures_of(run)[:12]]

@@ -25,6 +25,7 @@ from octc.datasets.registry import scan_dataset
 from octc.schemas.training import TrainOptions
 from octc.train.jobs.data import scan_and_check
 from octc.train.jobs.request import make_requests
+from tests.class_tree import write_tree
 from tests.cli.conftest import Said, said
 
 __all__ = ["said"]  # a fixture
@@ -96,6 +97,25 @@ def test_a_training_without_patients_is_refused_with_three_commands_that_answer(
         assert said(*words[1:])[0] == 0
         code, _, err = said(*TRAIN, "--dataset", "folder", "--data", str(tree))
         assert (code, "saved before" in err) == (0, True), err
+
+
+def test_commands_that_a_training_names_read_a_table_as_it_did(said: Said, tmp_path: Path) -> None:
+    """Where the columns were stated, the commands state them too; a data set elsewhere is named with its place."""
+    store = tmp_path / "a store"
+    write_tree(store, [f"i{n}.png" for n in range(16)])
+    (store / "i1.png").write_bytes((store / "i0.png").read_bytes())
+    table = tmp_path / "t.csv"
+    table.write_text("\n".join(["file,dx", *(f"i{n}.png,{'AN'[n % 2]}" for n in range(16))]) + "\n")
+    read = ("--dataset", "csv", "--data", str(table), "--column", "path=file,label=dx", "--image-root", str(store))
+    code, _, err = said(*TRAIN, *read)
+    assert (code, "OCT-E232" in err) == (2, True)
+    command = next(line.strip() for line in err.splitlines() if "--patients unknown" in line)
+    assert said(*shlex.split(command)[1:])[0] == 0
+    code, _, err = said(*TRAIN, *read)
+    assert (code, "OCT-E213" in err) == (1, True)
+    words = shlex.split(err[err.index("(octc data check") + 1 : err.index(" lists all)")])
+    code, _, err = said(*words[1:])
+    assert (code, "i0.png (A) = i1.png (N)" in err) == (1, True)
 
 
 def test_a_saved_rule_counts_for_check_and_import_and_a_changed_table_is_refused(tree: Path, said: Said) -> None:

@@ -129,6 +129,7 @@ def test_x01_named_run_does_not_exist_or_none_succeeded(tmp_path: Path, said: Sa
     (("--target", "coreml"), 2, "OCT-E104"),
     (("--target", "torch", "--fp16"), 2, "OCT-E104"),
     (("--margin", "0"), 2, "OCT-E104"),
+    (("--class-margin", "0"), 2, "OCT-E104"),
 ])  # fmt: skip
 def test_x02_what_cannot_be_had_is_refused_before_any_work(
     run: Run, said: Said, words: tuple[str, ...], code: int, expected: str
@@ -136,6 +137,15 @@ def test_x02_what_cannot_be_had_is_refused_before_any_work(
     found, _, err = said("export", *words)
     assert (found, expected in err) == (code, True), err
     assert not run.artifacts.exists()
+
+
+def test_the_gate_says_both_margins_of_which_neither_follows_from_the_other(run: Run, said: Said, tmp_path: Path) -> None:
+    words = ("export", "--target", "onnx", "--int8", "--margin", "40", "--force")
+    for more, stated in ((), "margin 40 pp, class margin 3 pp"), (("--class-margin", "70"), "margin 40 pp, class margin 70 pp"):
+        _, _, err = said(*words, *more)
+        assert stated in err
+    (tmp_path / "octc.toml").write_text("[export]\nmargin_pp = 30\nclass_margin_pp = 60\n")
+    assert "margin 30 pp, class margin 60 pp" in said("export", "--target", "onnx", "--int8", "--force")[2]
 
 
 def test_x14_existing_output_is_refused_before_any_work(run: Run, said: Said) -> None:

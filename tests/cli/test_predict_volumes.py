@@ -120,6 +120,27 @@ def test_a_mixed_tree_is_done_whatever_is_in_it(said: Said, eye: DrawnEye, tmp_p
     assert data["complete"] is True
 
 
+def test_a_file_that_is_called_a_volume_and_is_none_is_a_record_of_its_own(said: Said, eye: DrawnEye, tmp_path: Path) -> None:
+    """Not a name among those that were left out: one scan of a clinic's folder is lost, and the exit code says so."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    synthetic.write_dicom(eye, tree / "a.dcm")
+    whole = (tree / "a.dcm").read_bytes()
+    for name, data in {"b.DCM": whole[132:], "c.vol": b"", "d.fda": b"no volume", "e.dcm": whole[:100]}.items():
+        (tree / name).write_bytes(data)
+    (tree / "notes.txt").write_text("a text")
+    code, out, err = said(tree, "--json")
+    assert code == 3, err
+    data = json.loads(out)["data"]
+    failed = {Path(one["file"]).name: one["error"] for one in data["records"] if one["status"] == "error"}
+    assert sorted(failed) == ["b.DCM", "c.vol", "d.fda", "e.dcm"]
+    assert "without its header" in failed["b.DCM"]["message"]
+    assert [Path(one["path"]).name for one in data["left_out"]] == ["notes.txt"]
+    Image.fromarray(eye.frames[0]).save(tmp_path / "f.dcm", "PNG")  # named so, and a picture: as before
+    (tmp_path / "f.dcm").rename(tmp_path / "f.png.dcm")
+    assert [one["status"] for one in records(said, tmp_path / "f.png.dcm")] == ["ok"]
+
+
 def test_a_volume_that_is_cut_short_gives_no_answer_for_the_eye(said: Said, eye: DrawnEye, tmp_path: Path) -> None:
     data = synthetic.vol_bytes(eye)
     (tmp_path / "cut.vol").write_bytes(data[: len(data) - 100])

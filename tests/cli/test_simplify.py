@@ -15,7 +15,9 @@ import torch
 from octc.cli.json_schema import schema_of
 from octc.compress.simplify import walk
 from octc.datasets.layouts.folders import scan_folder
-from octc.store.runs import Run
+from octc.export.formats import FORMATS
+from octc.export.run import ExportOptions, plan_export
+from octc.store.runs import Run, create_run
 from octc.train.evaluation.assess import network_of
 from octc.train.loop.checkpoint import read_checkpoint
 from octc.train.recipes.registry import RECIPES
@@ -92,6 +94,16 @@ def test_a_student_is_made_simpler_exported_and_verified(said: Said, tmp_path: P
     assert code == 0, err
     code, out, err = said("export", run.id, "--target", "torch")
     assert (code, "OCT-E102" in err) == (2, True)
+
+
+def test_what_has_no_file_of_a_simplified_network_is_refused_before_any_work_with_the_way(tmp_path: Path, said: Said) -> None:
+    run = create_run(tmp_path / "runs", "student", "folder")
+    run.update(status="done", recipe={"student": {"model_kwargs": {"simplified": [{"step": "activation"}]}}})
+    for more in ((), ("--dry-run",)):
+        code, _, err = said("export", run.id, "--target", "torch", *more)
+        assert (code, "OCT-E102" in err, f"octc export {run.id} --fp32 --target onnx" in err) == (2, True, True), err
+    planned = [job.target for job in plan_export(run, ["all", "litert", "tensorrt-rtx"], None, ExportOptions())]
+    assert set(planned) == {*FORMATS} - {"torch"}
 
 
 @pytest.mark.slow

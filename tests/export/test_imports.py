@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 import openvino
 import pytest
 import torch
@@ -21,6 +22,7 @@ import octc
 from octc.core.errors import OctcError
 from octc.datasets.synthetic.bscans import draw_phantom
 from octc.export.imports.presets import read_preset
+from octc.runtimes.onnx_reader.graph import convolution_precisions
 from octc.stats.metrics import softmax
 from octc.store.artifacts import read_artifact
 
@@ -57,6 +59,8 @@ class Network(nn.Module):
             return logits[:, :, None, None]
         if self.kind == "choice":
             return logits.softmax(dim=1).argmax(dim=1)
+        if self.kind == "one logit":
+            return logits[:, :1]
         return (logits, x) if self.kind == "two" else logits
 
 
@@ -207,6 +211,16 @@ def test_what_is_not_matched_is_said_with_its_difference_on_ten_images(write: Wr
     assert kept["preprocessing"]["source"] == "torchvision"
 
 
+def _behind(proto: onnx.ModelProto, kind: str, *values: Any) -> None:
+    """One more operator at the end, with constants as its further inputs."""
+    output, names = proto.graph.output[0].name, [f"{kind}_{k}" for k in range(len(values))]
+    for node in proto.graph.node:
+        node.output[:] = [f"before_{kind}" if name == output else name for name in node.output]
+        node.input[:] = [f"before_{kind}" if name == output else name for name in node.input]
+    proto.graph.initializer.extend(numpy_helper.from_array(np.asarray(v), n) for v, n in zip(values, names, strict=True))
+    proto.graph.node.append(helper.make_node(kind, [f"before_{kind}", *names], [output], name=kind))
+
+
 def damaged(write: Write, how: str, tmp_path: Path) -> tuple[Path, dict[str, Any]]:  # noqa: C901 - a table of cases
     """A file that cannot be imported, and the options it is tried with."""
     path = tmp_path / "bad.onnx"
@@ -218,8 +232,8 @@ def damaged(write: Write, how: str, tmp_path: Path) -> tuple[Path, dict[str, Any
     if how == "a number for a class":
         openvino.save_model(openvino.Core().read_model(str(write("choice"))), str(tmp_path / "bad.xml"))
         return tmp_path / "bad.xml", more
-    if how == "sigmoid":
-        return write("sigmoid"), more
+    if how in ("sigmoid", "one logit"):
+        return write(how), more
     if how == "weights missing":
         write("plain", external=True)
         (tmp_path / "plain.onnx.data").rename(tmp_path / "elsewhere.data")
@@ -251,6 +265,13 @@ def damaged(write: Write, how: str, tmp_path: Path) -> tuple[Path, dict[str, Any
         tensor.ClearField("raw_data")
         tensor.data_location = TensorProto.EXTERNAL
         tensor.external_data.add(key="location", value="../../etc/passwd")
+    if how == "dropout that drops":
+        _behind(proto, "Dropout", np.float32(0.5), np.array(True))
+    if how == "codes of 16 bits":
+        _behind(proto, "QuantizeLinear", np.float32(0.1), np.int16(0))
+        _behind(proto, "DequantizeLinear", np.float32(0.1), np.int16(0))
+    if how == "not valid":
+        proto.graph.node[0].output[0] = proto.graph.node[1].output[0]
     if how == "not finite":
         weights = numpy_helper.to_array(proto.graph.initializer[0]) * np.nan
         proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(weights, proto.graph.initializer[0].name))
@@ -262,6 +283,7 @@ def damaged(write: Write, how: str, tmp_path: Path) -> tuple[Path, dict[str, Any
     ("two outputs", "OCT-E411", "2 outputs"),
     ("no such output", "OCT-E104", "no output 'nothing'"),
     ("sigmoid", "OCT-E411", "do not exclude each other"),
+    ("one logit", "OCT-E411", "one number an image"),
     ("a number for a class", "OCT-E411", "the number of a class"),
     ("weights missing", "OCT-E502", "they lie in plain.onnx.data"),
     ("another size", "OCT-E104", "takes 64 px"),
@@ -275,6 +297,9 @@ def damaged(write: Write, how: str, tmp_path: Path) -> tuple[Path, dict[str, Any
     ("operator of its own", "OCT-E504", "com.example::"),
     ("outside", "OCT-E503", "outside its folder"),
     ("not finite", "OCT-E701", "not finite"),
+    ("dropout that drops", "OCT-E411", "in training mode: Dropout"),
+    ("codes of 16 bits", "OCT-E411", "quantised to int16"),
+    ("not valid", "OCT-E411", "the ONNX is not valid"),
 ])  # fmt: skip
 def test_a_file_that_cannot_become_an_artifact_is_refused(
     how: str, code: str, words: str, write: Write, tmp_path: Path
@@ -285,6 +310,69 @@ def test_a_file_that_cannot_become_an_artifact_is_refused(
     assert caught.value.code == code
     assert words in caught.value.message
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(("domain", "kind", "hint"), [
+    ("com.microsoft", "QLinearAdd", "QuantFormat.QDQ"),
+    ("com.microsoft", "FusedConv", "before ONNX Runtime optimised it"),
+    ("", "LSTM", "operators of ai.onnx only"),
+])  # fmt: skip
+def test_a_foreign_operator_is_refused_with_what_makes_a_file_without_it(
+    domain: str, kind: str, hint: str, write: Write, tmp_path: Path
+) -> None:
+    proto = onnx.load(str(write()))
+    proto.graph.node[0].domain, proto.graph.node[0].op_type = domain, kind
+    (tmp_path / "bad.onnx").write_bytes(proto.SerializeToString())
+    with pytest.raises(OctcError) as caught:
+        octc.import_model(tmp_path / "bad.onnx", PRE, CLASSES)
+    assert caught.value.code == "OCT-E504"
+    assert hint in caught.value.hint
+
+
+def test_functions_that_were_put_into_the_graph_are_imported_as_the_hint_has_it(write: Write, tmp_path: Path) -> None:
+    proto, file = onnx.load(str(write())), tmp_path / "function.onnx"
+    own = helper.make_function("own", "Act", ["x"], ["y"], [helper.make_node("Relu", ["x"], ["y"])], proto.opset_import)
+    proto.functions.append(own)
+    proto.opset_import.append(helper.make_opsetid("own", 1))
+    for node in proto.graph.node:
+        if node.op_type == "Relu":
+            node.op_type, node.domain = "Act", "own"
+    file.write_bytes(proto.SerializeToString())
+    with pytest.raises(OctcError) as caught:
+        octc.import_model(file, PRE, CLASSES)
+    assert "onnx.inliner.inline_local_functions(model)" in caught.value.hint
+    onnx.save(onnx.inliner.inline_local_functions(proto), str(file))
+    made = octc.import_model(file, PRE, CLASSES, options=octc.ImportOptions(out=str(tmp_path / "out")))
+    assert made.artifact.precision == "fp32"
+
+
+def test_names_that_are_alike_and_constants_beside_the_file_change_nothing(write: Write, tmp_path: Path) -> None:
+    proto, beside = onnx.load(str(write())), tmp_path / "beside"
+    held = list(proto.graph.initializer)
+    body = [helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in held] + list(proto.graph.node)
+    del proto.graph.initializer[:], proto.graph.node[:]
+    proto.graph.node.extend(body)
+    for node in proto.graph.node:
+        node.name = "x"
+    beside.mkdir()
+    options = {"save_as_external_data": True, "location": "w.bin", "size_threshold": 0, "convert_attribute": True}
+    onnx.save(proto, str(beside / "net.onnx"), **options)  # type: ignore[arg-type]
+    folders = [
+        octc.import_model(file, PRE, CLASSES, options=octc.ImportOptions(out=str(tmp_path / name))).folder
+        for name, file in (("one", write()), ("other", beside / "net.onnx"))
+    ]
+    picture().save(tmp_path / "a.png")
+    found = []
+    for folder in folders:
+        with octc.load(folder, threads=1) as model:
+            found.append(list((model.predict([tmp_path / "a.png"])[0].probabilities or {}).values()))
+    assert found[0] == pytest.approx(found[1], abs=1e-6)
+
+
+def test_one_mean_of_one_channel_is_that_of_three(write: Write, tmp_path: Path) -> None:
+    stated = {"size": 48, "channels": 1, "resize": "bilinear", "mean": [0.4], "std": [0.2]}
+    made = octc.import_model(write("grey"), stated, CLASSES, options=octc.ImportOptions(out=str(tmp_path / "out")))
+    assert (made.artifact.preprocess.channels, made.artifact.preprocess.mean) == (1, (0.4, 0.4, 0.4))
 
 
 def test_graphs_as_other_exporters_write_them(write: Write, tmp_path: Path) -> None:
@@ -351,6 +439,7 @@ def test_a_quantised_file_is_an_int8_artifact(write: Write, tmp_path: Path) -> N
     assert made.artifact.name == "onnx-int8"
     with octc.load(made.folder, threads=1) as model:
         assert model.golden.ok
+    assert set(convolution_precisions(made.folder / "model.onnx")) == {"fp32"}  # as it is written; engines make INT8 of it
 
 
 def test_a_preset_is_read_from_a_library_and_from_a_file(tmp_path: Path) -> None:

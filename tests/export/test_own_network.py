@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 import octc
+from octc.compress.placement import int8_share
 from octc.core.errors import OctcError
 from octc.store.artifacts import read_artifact
 from octc.train.loop.evaluate import logits_of
@@ -115,6 +116,53 @@ def test_what_cannot_be_quantised_is_refused(build: Any, words: dict[str, Any], 
         octc.quantize(build(), images, PRE, **{"options": QUICK, **words})
     assert caught.value.code == code
     assert caught.value.place == place
+
+
+class Gives(Own):
+    """Its result in another form than logits."""
+
+    def __init__(self, form: Any) -> None:
+        super().__init__()
+        self.form = form
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.form(super().forward(x))
+
+
+@pytest.mark.parametrize(("form", "words", "hint"), [
+    (lambda y: {"logits": y}, "a dict of 1 (logits)", "wrap it"),
+    (lambda y: (y, y), "gives a tuple", "wrap it"),
+    (lambda y: y[:, :1], "gives [16, 1]", "torch.zeros_like(z)"),
+    (lambda y: y.softmax(1), "gives probabilities", "softmax"),
+])  # fmt: skip
+def test_results_that_are_no_logits_are_refused_with_the_way_out(form: Any, words: str, hint: str) -> None:
+    with pytest.raises(OctcError) as caught:
+        octc.quantize(Gives(form), pictures(16), PRE, options=QUICK)
+    assert caught.value.code == "OCT-E404"
+    assert words in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_the_hint_for_one_logit_is_an_artifact_with_the_same_probability(tmp_path: Path) -> None:
+    net = Gives(lambda y: torch.cat([torch.zeros_like(y[:, :1]), y[:, :1]], 1)).eval()
+    found = octc.quantize(net, pictures(16), PRE, options=QUICK)
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(found.float_model(x).softmax(1)[:, 1], Own.forward(net, x)[:, 0].sigmoid())
+
+
+def test_an_int8_network_that_is_mostly_float_is_said_to_be(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    linear = nn.Sequential(
+        nn.Conv2d(3, 8, 8, 8), nn.Flatten(2), nn.Linear(64, 512), nn.GELU(), nn.Linear(512, 4), nn.Flatten(), nn.Linear(32, 4)
+    )
+    found = octc.quantize(linear, pictures(16), PRE, options=QUICK, name="linear")
+    octc.export(found, ["onnx"], out=tmp_path)
+    convolutions = 8 * 8 * 8 * 3 * 8 * 8
+    share = convolutions / (convolutions + 8 * 64 * 512 + 8 * 512 * 4 + 32 * 4)
+    assert found.module is not None
+    assert int8_share(found.module, 64) == pytest.approx(share)
+    assert share < 0.5
+    assert f"{100 * share:.0f} % of the multiply-accumulates of linear are INT8" in caplog.text
 
 
 def test_a_module_that_cannot_be_traced_is_named_with_its_line_and_may_stay_whole() -> None:

@@ -188,3 +188,24 @@ def test_altered_bytes_never_raise_anything_else(scan: Image.Image) -> None:
         except OctcError:
             outcomes["refused"] += 1
     assert min(outcomes.values()) > 200
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP", "WEBP"])
+def test_who_limits_pixels_is_told_before_any_is_decoded_and_the_file_is_opened_once(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "scan"
+    path.write_bytes(encoded(Image.new("L", (120, 100)), kind))
+    opened: list[object] = []
+    real = Image.open
+    monkeypatch.setattr(Image, "open", lambda *words, **more: opened.append(words) or real(*words, **more))
+
+    def too_many(pixels: int) -> None:
+        raise OctcError("OCT-E911", f"{pixels} pixels", hint="none")
+
+    with pytest.raises(OctcError, match="12000 pixels"):
+        read_image(path, admit=too_many)
+    assert len(opened) == (0 if kind == "WEBP" else 1)  # Pillow allocates a WebP to open it
+    told: list[int] = []
+    read_image(path, admit=told.append)
+    assert set(told) == {12000}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, TiffImagePlugin, TiffTags
 
 from octc.core.errors import OctcError
 from octc.imaging.decode import decode_image
@@ -39,7 +39,8 @@ FOREIGN = {
     "PGM": encoded(GREY, "PPM"), "PCX": encoded(GREY, "PCX"), "PDF": b"%PDF-1.7\n" + bytes(200),
     "HEIC": b"\0\0\0\x18ftypheic" + bytes(200), "JPEG XL": b"\xff\x0a" + bytes(200), "HDF5": b"\x89HDF\r\n\x1a\n" + bytes(200),
     "JPEG-LS": b"\xff\xd8\xff\xf7\0\x0b\x08\0\x30\0\x40\1\1\x11\0" + bytes(90), "a NumPy array": npy(),
-    "gzip": gzip.compress(b"x"), "a web page": b"\n<!DOCTYPE HTML><html>404</html>", "SVG": b'<?xml version="1.0"?>\n<svg/>',
+    "gzip": gzip.compress(b"x", mtime=0),
+    "a web page": b"\n<!DOCTYPE HTML><html>404</html>", "SVG": b'<?xml version="1.0"?>\n<svg/>',
     "a JPEG of 12 bits": of_12_bits(False), "a lossless JPEG of 12 bits": of_12_bits(True),
     "DICOM": bytes(128) + b"DICM" + bytes(9),
 }  # fmt: skip
@@ -82,3 +83,23 @@ def test_an_orientation_in_xmp_turns_no_page(tmp_path: Path) -> None:
     GREY.save(tmp_path / "a.tif", save_all=True, append_images=[GREY], tiffinfo={700: TURNED})
     volume = read_volume(tmp_path / "a.tif")
     assert np.array_equal(volume.frame(1), np.asarray(GREY))
+
+
+@pytest.mark.parametrize(
+    ("tag", "value", "what"),
+    [(270, "ImageJ=1.54f\nimages=10\nslices=10\n", "10 images"), (32997, 5, "depth of 5")],
+    ids=["ImageJ above 4 GB", "ImageDepth"],
+)
+def test_images_behind_the_only_page_are_not_dropped(tag: int, value: str | int, what: str, tmp_path: Path) -> None:
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags.tagtype[tag] = TiffTags.ASCII if isinstance(value, str) else TiffTags.LONG
+    tags[tag] = value
+    error = refused(encoded(GREY, "TIFF", tiffinfo=tags))
+    assert (error.code, what in error.message) == ("OCT-E202", True)
+
+
+def test_a_stack_of_imagej_with_all_its_pages_is_read(tmp_path: Path) -> None:
+    said = {270: "ImageJ=1.54f\nimages=3\nslices=3\n"}
+    GREY.save(tmp_path / "a.tif", save_all=True, append_images=[GREY, GREY], tiffinfo=said)
+    assert read_volume(tmp_path / "a.tif").frames == 3
+    assert decode_image(encoded(GREY, "TIFF", tiffinfo={270: "ImageJ=1.54f\n"}), "scan").image.size == GREY.size

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import subprocess
 import unicodedata
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ import pytest
 from octc.core.errors import OctcError
 from octc.datasets.registry import scan_dataset
 from tests.class_tree import write_tree
+
+Octc = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def refused(kind: str, place: Path) -> OctcError:
@@ -61,3 +65,58 @@ def test_a_column_for_each_class_is_named(tmp_path: Path) -> None:
     found = refused("csv", tmp_path / "labels.csv")
     assert "AMD, DME hold 0 and 1" in found.message
     assert "t[['AMD', 'DME']].idxmax(axis=1)" in found.hint
+
+
+ROWS = [f"i{n}.png,{'dry' if n % 2 else 'wet'},P{n // 2}" for n in range(6)]
+TEXT = "\n".join(["path,label,patient", *ROWS]) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "what", "hint"),
+    [
+        (TEXT.encode("utf-16-le"), "UTF-16 with its mark", "UTF-8"),
+        (TEXT.encode("utf-32"), "UTF-16 with its mark", "UTF-8"),
+        (TEXT.replace("dry", "trö").encode("latin-1"), "not UTF-8", "UTF-8"),
+        (gzip.compress(TEXT.encode(), mtime=0), "gzip", "unpack"),
+        (b"PAR1\x15\x04\x00\x00", "Parquet", "read_parquet"),
+        (b'\n{"images": []}', "JSON", "read_json"),
+        (b"PK\x03\x04 an archive", "a zip archive", "unpack"),
+    ],
+    ids=["utf-16 without a mark", "utf-32", "latin-1", "gzip", "parquet", "json", "zip"],
+)
+def test_what_is_no_table_is_named(data: bytes, what: str, hint: str, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_bytes(data)
+    found = refused("csv", tmp_path / "labels.csv")
+    assert (found.code, what in found.message, hint in found.hint) == ("OCT-E209", True, True)
+    assert "lines do not have" not in found.message
+
+
+@pytest.mark.parametrize("mark", ["sep=;\n", "SEP=;\r\n", ""])
+def test_the_line_by_which_a_spreadsheet_states_its_separator_is_no_header(mark: str, tmp_path: Path) -> None:
+    write_tree(tmp_path, [f"i{n}.png" for n in range(6)])
+    table = tmp_path / "labels.csv"
+    table.write_bytes((mark + TEXT.replace(",", ";")).encode("utf-8-sig"))
+    samples = scan_dataset("csv", table)
+    assert {(s.path, samples.classes[s.label], s.patient) for s in samples.items} == {tuple(row.split(",")) for row in ROWS}
+    table.write_text(mark + TEXT.replace(",", ";") + "i9.png;dry\n")
+    assert f"line {9 if mark else 8} (2 cells)" in str(refused("csv", table).place)
+
+
+@pytest.mark.parametrize("word", ["NaN", "n/a", "NULL", "#N/A", "<NA>", ""])
+def test_a_cell_that_says_that_there_is_no_label_is_no_class(word: str, tmp_path: Path) -> None:
+    write_tree(tmp_path, [f"i{n}.png" for n in range(7)])
+    table = tmp_path / "labels.csv"
+    table.write_text(TEXT + f"i6.png,{word},P9\n")
+    found = refused("csv", table)
+    assert (found.code, "line 8" in str(found.place), "dry, wet" in str(found.place)) == ("OCT-E209", True, True)
+    table.write_text(TEXT + "i6.png,none,P9\n")
+    assert scan_dataset("csv", table).classes == ("dry", "none", "wet")
+
+
+def test_a_path_that_is_not_there_is_not_called_an_unknown_name(octc: Octc, tmp_path: Path) -> None:
+    for word in (str(tmp_path / "images"), "labels.csv"):
+        done = octc("data", "check", word, cwd=tmp_path)
+        assert done.returncode == 3
+        assert "OCT-E230" in done.stderr
+        assert "no such folder or table" in done.stderr
+    assert octc("data", "check", "imagez", cwd=tmp_path).returncode == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -29,6 +30,28 @@ def test_what_is_absent_names_its_extra(module: str, monkeypatch: pytest.MonkeyP
         need(module)
     assert caught.value.hint == f"pip install 'octc[{EXTRAS[module]}]'"
     assert module in caught.value.message
+
+
+FIRST_USE = """
+import threading
+import numpy as np
+from octc.core.optional import openvino_core
+found, gate = [], threading.Barrier(8)
+def work():
+    gate.wait()
+    core = openvino_core()
+    import openvino
+    found.append((id(core), int(openvino.Tensor(np.ones(3, np.uint8)).data.sum())))
+threads = [threading.Thread(target=work) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(len(found), len(set(found)), {total for _, total in found})
+"""
+
+
+def test_threads_that_use_openvino_first_share_one_core_and_end() -> None:
+    done = subprocess.run([sys.executable, "-c", FIRST_USE], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.strip() == "8 1 {3}", done.stderr
 
 
 def test_looking_does_not_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -218,6 +218,48 @@ def test_threads_beyond_what_may_be_used_are_refused() -> None:
             choose_threads(wrong)
 
 
+BOUND = """
+import os, sys, threading
+import numpy as np
+from octc.runtimes.registry import open_runtime
+from octc.store.artifacts import read_artifact
+from pathlib import Path
+
+def narrow():
+    found = set()
+    for task in os.listdir("/proc/self/task"):
+        try:
+            found.add(frozenset(os.sched_getaffinity(int(task))))
+        except ProcessLookupError:
+            pass
+    return found - {frozenset(os.sched_getaffinity(0))}
+
+folder = Path(sys.argv[1])
+engines = [open_runtime(folder, read_artifact(folder), threads=1) for _ in range(2)]
+batch = np.zeros((8, 1, 64, 64), np.uint8)
+def work(engine):
+    for _ in range(60):
+        engine(batch)
+threads = [threading.Thread(target=work, args=(engine,)) for engine in engines]
+for thread in threads:
+    thread.start()
+seen = set()
+while any(thread.is_alive() for thread in threads):
+    seen |= narrow()
+print([sorted(one) for one in seen])
+"""
+
+
+@pytest.mark.skipif(len(read_cpus().usable) < 2, reason="one processor: there is nothing to be bound to")
+@pytest.mark.parametrize("name", ["onnx-int8", "openvino-int8", "litert-int8"])
+def test_engines_of_one_thread_do_not_share_a_processor(run: Run, name: str) -> None:
+    """OpenVINO binds the first thread of every network to the first processor, where all of them wait for each other."""
+    command = [sys.executable, "-W", "ignore", "-c", BOUND, str(folder_of(run, name))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
 def test_openvino_talks_to_nobody(run: Run) -> None:
     code = f"""
 import sys

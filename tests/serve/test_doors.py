@@ -117,6 +117,11 @@ def test_uploads_have_limits(locked: Serving, pictures: list[Path]) -> None:
         assert (many.status_code, many.json()["code"]) == (413, "OCT-E911")
         large = client.post("/v1/predict", content=bytes(2 << 20))
         assert (large.status_code, large.json()["code"]) == (413, "OCT-E911")
+        for kind in ("PNG", "WEBP"):
+            found = client.post(
+                "/v1/predict", files=[*small[:2], ("file", ("wide", encoded(Image.new("L", (400, 100)), kind)))]
+            )
+            assert (found.status_code, found.json()["code"]) == (413, "OCT-E911")
         wide = client.post("/v1/predict", content=encoded(Image.new("L", (400, 100)), "PNG"))
         assert (wide.status_code, wide.json()["code"]) == (413, "OCT-E911")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from octc.core.errors import OctcError
 from octc.imaging.preprocess import Float32, UInt8
 from octc.schemas.requests import ServeOptions
 from octc.serve import models
-from octc.serve.models import Opened, Share, share_of
+from octc.serve.models import Opened, Share, open_models, share_of
 from octc.serve.pool import Pool, Ran
+from octc.store.artifacts import read_golden
+from tests.stand_ins import FakeRuntime
+from tests.tiny_artifacts import artifact_folder
 
 
 class Slow:
@@ -153,10 +157,77 @@ def test_a_request_is_not_alone_while_another_is_decoded() -> None:
 
 
 def test_the_share_of_each_engine_follows_from_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
-    for usable, share in ((1, (1, 1, 1)), (2, (2, 1, 2)), (4, (4, 1, 4)), (8, (4, 2, 4)), (16, (4, 4, 4)), (64, (16, 4, 4))):
+    known = ((1, (1, 1, 1)), (2, (2, 1, 2)), (4, (4, 1, 4)), (8, (4, 2, 4)), (16, (4, 4, 4)), (64, (16, 4, 4)))
+    for usable, share in known:
         monkeypatch.setattr(models, "usable_threads", lambda usable=usable: (usable, "quota"))
-        assert share_of(ServeOptions()) == Share(*share)
-        assert share_of(ServeOptions(threads=1)) == Share(usable, 1, 1)
+        assert share_of(ServeOptions()) == Share(*share, usable)
+        assert share_of(ServeOptions(threads=1)) == Share(usable, 1, 1, 1)
         assert share_of(ServeOptions(instances=1)).lanes == 1
         with pytest.raises(OctcError):
             share_of(ServeOptions(instances=usable + 1))
+
+
+def test_lanes_that_share_one_engine_take_turns() -> None:
+    """Also a request that is alone: nobody else runs its engine meanwhile."""
+    engine, most, running = Slow(), [0], [0]
+
+    def counted(batch: UInt8) -> Float32:
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        time.sleep(0.002)
+        found = engine(batch)
+        running[0] -= 1
+        return found
+
+    for engines in ((counted,), (counted, counted)):
+        model = replace(opened(engine, (1,)), runtimes=engines)
+        pool = Pool(4, queue=64)
+        first = pool.submit(model, images(1), timeout=30)
+        assert engine.called.wait(30)
+        others = [pool.submit(model, images(k), timeout=30) for k in range(2, 20)]
+        engine.may.set()
+        assert [one.result(30).item() for one in (first, *others)] == list(range(1, 20))
+        pool.close()
+        assert most[0] == 1
+
+
+@pytest.fixture
+def threaded(monkeypatch: pytest.MonkeyPatch) -> list[FakeRuntime]:
+    """Engines whose last bits follow from their threads, above SEEN, on a machine of any size."""
+    made: list[FakeRuntime] = []
+
+    def open_fake(_folder: Path, artifact: Any, *, threads: int) -> FakeRuntime:
+        def compute(batch: UInt8) -> Float32:
+            logits = np.stack([golden[bytes(image)] for image in batch]).astype(np.float32)
+            return logits * np.float32(1 + 1e-6 * (threads > SEEN))
+
+        kept = read_golden(artifact_folder("onnx-fp32"))
+        golden = {bytes(image): row for image, row in zip(kept.inputs, kept.logits, strict=True)}
+        made.append(FakeRuntime(compute, artifact.name, threads=threads))
+        return made[-1]
+
+    monkeypatch.setattr(models, "open_runtime", open_fake)
+    return made
+
+
+SEEN = 4
+
+
+@pytest.mark.parametrize(("usable", "threads"), [(2, [1, 1, 2]), (4, [1, 1, 1, 1, 4]), (8, [8]), (16, [16])])
+def test_where_threads_are_seen_in_the_bits_one_engine_has_those_of_predict(
+    threaded: list[FakeRuntime], monkeypatch: pytest.MonkeyPatch, usable: int, threads: list[int]
+) -> None:
+    """Its logits are those of `octc predict`, which has a thread for each processor, and no engines beside it hold memory."""
+    monkeypatch.setattr(models, "usable_threads", lambda: (usable, "quota"))
+    (found,) = open_models([artifact_folder("onnx-fp32")], ServeOptions())
+    kept = [one for one in threaded if one._compute is not None]  # not closed
+    assert sorted(one.facts["threads"] for one in kept) == threads
+    assert {id(one) for one in kept} == {id(one) for one in (*found.runtimes, *([found.alone] if found.alone else []))}
+    found.close()
+    if len(threads) == 1:
+        with pytest.raises(OctcError) as caught:
+            open_models([artifact_folder("onnx-fp32")], ServeOptions(instances=2))
+        assert (caught.value.code, all(one._compute is None for one in threaded)) == ("OCT-E104", True)
+        (found,) = open_models([artifact_folder("onnx-fp32")], ServeOptions(instances=2, threads=usable // 2))
+        assert [one.facts["threads"] for one in found.runtimes] == [usable // 2] * 2
+        found.close()

@@ -18,7 +18,7 @@ from octc.datasets.calibration import calibration_counts, check_counts
 from octc.datasets.image_facts import look_at_values
 from octc.datasets.layouts.paired import only
 from octc.datasets.patient_rules import by_rule, read_rule, rule_of, write_rule
-from octc.datasets.reading import ask_whose, is_unanswered, read_data
+from octc.datasets.reading import ask_whose, check_command, is_unanswered, read_data
 from octc.datasets.released_splits import make_splits
 from octc.datasets.split import CLEAN, RELEASED, Split, make_split, read_split
 from octc.imaging.value_range import value_range_of
@@ -54,7 +54,7 @@ def scan_and_check(job: Job, asked: Request, root: Path, *, keep: bool = True) -
     if torn:
         place = shorten([" = ".join(s.path for s in same) for same in torn])
         text = f"{len(torn)} images lie under two classes" if asked.task.exclusive else f"{len(torn)} images have two labels"
-        hint = f"keep each under its true class   (octc data check {asked.dataset} lists all)"
+        hint = f"keep each under its true class   ({check_command(asked.dataset, root, asked.options)} lists all)"
         raise OctcError("OCT-E213", text, hint=hint, place=place)
     if samples.skipped:
         named = shorten([path for path, _ in samples.skipped])
@@ -78,7 +78,7 @@ def _whose(job: Job, asked: Request, root: Path, samples: Samples, *, keep: bool
     if stated is None and is_unanswered(asked.dataset, samples):
         stated = None if job.ask is None else job.ask(samples)
         if stated is None:
-            raise ask_whose(root, job.run_dir)
+            raise ask_whose(root, job.run_dir, options)
         samples = by_rule(samples, stated, job.run_dir, job.reporter.say)
     if keep and stated is not None and read_rule(job.run_dir, samples.known_as) is None:
         write_rule(job.run_dir, samples.known_as, stated)

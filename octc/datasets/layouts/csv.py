@@ -17,7 +17,7 @@ from octc.datasets.layouts.folders import check_train, sums_of
 from octc.datasets.parts import READ_AS, part_of
 from octc.datasets.patient_rules import alike
 from octc.datasets.patients import given
-from octc.datasets.tables import ENDINGS, HINT, NONE, Record, columns_of, read_columns, refuse_lines, resolver
+from octc.datasets.tables import ENDINGS, HINT, NONE, Record, classes_of, columns_of, read_columns, refuse_lines, resolver
 from octc.datasets.tree import Left, Tree, has_file, has_folder, litter, names_in, open_tree
 from octc.imaging.decode import SUFFIXES
 
@@ -87,7 +87,7 @@ def scan_csv(root: Path, classes: Sequence[str] | None, progress: Progress | Non
     lines = read_columns(table, COLUMNS, ("patient", "part"), reading.columns)
     records = [(line, _found({"patient": "", **cells}, find)) for line, cells in lines]
     split = any(cells.get("part") for _, cells in records)
-    names = tuple(classes or sorted({cells["label"] for _, cells in records if cells["label"]}))
+    names = tuple(classes or classes_of(records))
     if len(names) < 2:
         raise OctcError("OCT-E206", f"{len(names)} classes in the table, at least two are needed", hint=HINT, place=str(table))
     first, again = _by_path(table, records, names, split)

@@ -23,7 +23,7 @@ from octc.datasets.parts import READ_AS, part_of
 from octc.datasets.patient_rules import alike
 from octc.datasets.patients import given
 from octc.datasets.pictures import scan_digests
-from octc.datasets.tables import NONE, Record, read_columns, refuse_lines
+from octc.datasets.tables import NONE, Record, classes_of, read_columns, refuse_lines
 from octc.datasets.tree import DEBRIS, HIDDEN, THUMBNAIL, Left, Tree, has_file, has_folder, is_under, open_tree
 from octc.machine.cpu import reading_pool
 from octc.volumes.formats import format_of, read_volumes
@@ -129,7 +129,7 @@ def scan_volumes(
     root = reading.roots[0] if reading.roots else table.parent
     tree = open_tree(root, reading.links)
     records = [(n, {"patient": "", **cells}) for n, cells in read_columns(table, COLUMNS, MORE, reading.columns)]
-    names = tuple(classes or sorted({cells["label"] for _, cells in records if cells["label"]}))
+    names = tuple(classes or classes_of(records))
     if len(names) < 2:
         raise OctcError("OCT-E206", f"{len(names)} classes in the table, at least two are needed", hint=HINT, place=str(table))
     rows = _rows(table, records, names)

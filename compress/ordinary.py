@@ -1,0 +1,82 @@
+"""A copy of a network of others with ordinary weights: out of its wrappers, every weight a parameter, float32, in eval mode."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from octc.core.errors import OctcError
+
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+UNSHAPED = (nn.UninitializedParameter, nn.UninitializedBuffer)
+HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)
+AS_ONNX = "torch.onnx.export, then octc import FILE.onnx (docs/your-own-model.md)"
+
+
+def ordinary_copy(module: Any) -> nn.Module:
+    """A copy on the CPU that can be traced, folded and written. The module is left as it was.
+
+    nn.DataParallel and torch.compile are taken off; weights that are made of others (weight norm, spectral norm, pruning masks,
+    parametrisations) become what they are in eval mode.
+
+    Raises:
+        OctcError: E404 no `nn.Module`, or one that is or holds TorchScript, has weights without a shape, or cannot be copied.
+    """
+    if not isinstance(module, nn.Module):
+        kind = type(module).__name__
+        text = f"{kind} is no network: octc needs the nn.Module, with its weights"
+        hint = "model.load_state_dict(weights), and give the model" if isinstance(module, dict) else "give an nn.Module"
+        raise OctcError("OCT-E404", text, hint=hint)
+    while isinstance(module, WRAPPERS) or isinstance(getattr(module, "_orig_mod", None), nn.Module):
+        module = module.module if isinstance(module, WRAPPERS) else module._orig_mod
+    _check(module)
+    made = {id(value): value.detach().clone() for part in module.modules() for value in _made(part)}
+    try:
+        found: nn.Module = copy.deepcopy(module, made)
+    except Exception as error:  # whatever an attribute of a foreign module raises
+        text = (
+            f"{type(module).__name__} cannot be copied: {(str(error).strip().splitlines() or [type(error).__name__])[0][:200]}"
+        )
+        raise OctcError("OCT-E404", text, hint=f"take what cannot be copied off it; or {AS_ONNX}") from error
+    found = found.cpu().float().eval()
+    with torch.no_grad():
+        for part in list(found.modules()):
+            _bake(part)
+    return found.requires_grad_(False)
+
+
+def _check(module: nn.Module) -> None:
+    for name, part in module.named_modules():
+        at = f"{name} of {type(module).__name__}" if name else type(module).__name__
+        if isinstance(part, torch.jit.ScriptModule):
+            text = f"{at} is TorchScript, which cannot be traced into"
+            hint = f"give the module that it was made of; or {AS_ONNX}"
+            raise OctcError("OCT-E404", text, hint=hint, place=name or None)
+        if any(isinstance(one, UNSHAPED) for one in part.parameters(recurse=False)):
+            text = f"{at} is a {type(part).__name__} whose weights have no shape yet"
+            raise OctcError("OCT-E404", text, hint="run it on one image first, and load its weights", place=name or None)
+
+
+def _made(part: nn.Module) -> list[torch.Tensor]:
+    """Attributes that were computed of parameters: torch copies none of these."""
+    return [value for value in vars(part).values() if isinstance(value, torch.Tensor) and value.grad_fn is not None]
+
+
+def _bake(part: nn.Module) -> None:
+    """What is made anew at every call becomes a parameter."""
+    for name in list(getattr(part, "parametrizations", {})):
+        parametrize.remove_parametrizations(part, name, leave_parametrized=True)
+        value = getattr(part, name).detach()
+        delattr(part, name)
+        part.register_parameter(name, nn.Parameter(value))
+    for key, hook in list(part._forward_pre_hooks.items()):
+        if isinstance(hook, HOOKS):
+            hook.remove(part)
+            del part._forward_pre_hooks[key]
