@@ -76,6 +76,7 @@ def examples() -> dict[str, Any]:
     from octc.datasets.registry import DATASETS
     from octc.export.formats import opsets
     from octc.machine.cpu import usable_threads
+    from octc.schemas.licences import USES
     from octc.schemas.training import SEED
     from octc.train.recipes.registry import DEFAULT, RECIPES
 
@@ -96,6 +97,7 @@ def examples() -> dict[str, Any]:
         "train.cached_views": taught.views,
         "train.teacher_precision": taught.teacher_precision,
         "train.any_teacher": False,
+        "train.use": USES[0],
         "export.opset": opsets()[-1],
         "bench.duration": STANDARD.duration_s,
         "bench.min_queries": STANDARD.min_queries,

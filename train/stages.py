@@ -162,11 +162,16 @@ def taught(ctx: Context, stage: Stage, folders: Sequence[Path], on_labels: Loss)
             teacher, facts["temperature"] = calibrated(teacher, data, device)
         teachers.append(teacher)
         lineage.append(facts)
-    parent = lineage[0] if len(lineage) == 1 else {**lineage[0], "teachers": lineage}
+    parent = parent_of(lineage)
     if not how.views or data is None:
         return distilled_loss(asked(teachers, ctx.accelerator.autocast), how, on_labels), parent
     caches = cached_logits(ctx, stage, teachers, data, folders)
     return cached_ways(caches, [t.temperature for t in teachers], how, on_labels), parent
+
+
+def parent_of(teachers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The teachers of a student as its checkpoint keeps them: model, checksum and start weights of each."""
+    return teachers[0] if len(teachers) == 1 else {**teachers[0], "teachers": list(teachers)}
 
 
 def cached_logits(ctx: Context, stage: Stage, teachers: Sequence[Teacher], data: Data, folders: Sequence[Path]) -> list[Logits]:

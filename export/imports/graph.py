@@ -145,7 +145,8 @@ def _check_codes(proto: onnx.ModelProto, path: Path) -> None:
 
 def _load_external(proto: onnx.ModelProto, path: Path) -> None:
     """Weights that lie beside the file become part of it."""
-    outside = [tensor for tensor in proto.graph.initializer if tensor.data_location == TensorProto.EXTERNAL]
+    inside = [one.t for node in proto.graph.node for one in node.attribute if one.HasField("t")]
+    outside = [one for one in (*proto.graph.initializer, *inside) if one.data_location == TensorProto.EXTERNAL]
     names = {entry.value for tensor in outside for entry in tensor.external_data if entry.key == "location"}
     for name in sorted(names):
         pure = PurePosixPath(name)
@@ -275,6 +276,9 @@ def compose(proto: onnx.ModelProto, known: Described, foreign: Foreign, *, as_ui
     given, result = names.get(known.input, known.input), names.get(known.output, known.output)
     if known.batch == 1:
         _free_batch(graph)
+    often = Counter(node.name for node in graph.node)
+    for node in graph.node:  # names of nodes are labels; ONNX Runtime opens no file where two are alike
+        node.name = node.name if often[node.name] == 1 else ""
     nodes: list[onnx.NodeProto] = []
     taken = {out for node in graph.node for out in node.output} | {tensor.name for tensor in graph.initializer}
     own = _Names(nodes, graph, taken)

@@ -250,6 +250,9 @@ def _golden(asked: _Asked, made: ImportedFile, pictures: Sequence[Image.Image]) 
     logits = made.run(foreign.normalised(foreign.middle(images)))
     if logits.ndim != 2 or len(logits) != len(images):
         raise refused(f"{asked.file.name} gives {list(logits.shape)}, one row of logits an image is needed", "--output NAME")
+    if logits.shape[1] == 1:
+        hint = "two classes have two logits: export a module whose forward returns torch.cat([torch.zeros_like(z), z], 1)"
+        raise refused(f"{asked.file.name} gives one number an image, for one class", hint)
     if not np.isfinite(logits).all():
         raise OctcError("OCT-E701", f"{asked.file.name} gives logits that are not finite", hint="export trained weights")
     if bool((logits >= 0).all()) and np.allclose(logits.sum(axis=1), 1, atol=1e-4):

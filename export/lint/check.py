@@ -134,9 +134,11 @@ def lint(proto: onnx.ModelProto, target: str = WEAK) -> list[Finding]:
     ]
     if (highest := lint_targets().get(target)) is not None:
         found += [_finding(MODEL_RULES["E08"], hit) for hit in values.opset_range(main, highest)]
-    if target in TENSORRT and not any(f.severity == "E" for f in found):
+    if not any(f.severity == "E" for f in found):
         found += [_finding(MODEL_RULES["E15"], hit) for hit in values.validity(proto)]
-        if not any(f.rule in ("W25", "E15") for f in found):  # FP16 scales in an old opset: types that no checker knows
+        if target in TENSORRT and not any(
+            f.rule in ("W25", "E15") for f in found
+        ):  # FP16 scales in an old opset: types that no checker knows
             found += [_finding(MODEL_RULES["E17"], hit) for hit in forms.impossible(proto)]
     meant = meant_float(proto)
     unique = dict.fromkeys(f for f in found if f.rule != "W26" or f.node not in meant)

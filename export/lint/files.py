@@ -101,7 +101,10 @@ def _read(path: Path) -> onnx.ModelProto:
     if not path.is_file():
         raise OctcError("OCT-E107", f"no file {path}", hint="octc lint FILE.onnx", place=str(path))
     try:
-        return onnx.load(str(path))
+        proto = onnx.load(str(path))
+        if not proto.graph.node:
+            raise ValueError("there is no graph in it")
+        return proto
     except Exception as error:  # protobuf's errors share no base class with onnx's
         text = str(error).strip().splitlines()
         why = text[0][:200] if text else type(error).__name__

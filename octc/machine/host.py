@@ -33,6 +33,7 @@ from octc.machine.cpu import (
 )
 from octc.machine.emulated import emulated, emulated_flags
 from octc.machine.jetson import UNKNOWN, read_jetson
+from octc.machine.memory import memory_mib
 
 __all__ = ["Gpu", "Machine", "cpu_times", "host_name", "memory_mib", "read_gpus", "read_machine", "usable_threads", "versions"]
 
@@ -123,14 +124,6 @@ def read_machine(root: Path = ROOT, *, gpus: bool = True) -> Machine:
 def host_name() -> str:
     """The host's name with nothing in it that a file name may not have."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", socket.gethostname()).strip("-.") or "unknown"
-
-
-def memory_mib(name: str, root: Path = ROOT) -> int | None:
-    """A line of /proc/meminfo ("MemTotal", "MemAvailable") in MiB."""
-    for line in read_text(root / "proc/meminfo").splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) // 1024
-    return None
 
 
 def cpu_times(root: Path = ROOT) -> tuple[int, int] | None:

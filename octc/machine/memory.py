@@ -23,9 +23,8 @@ NO_LIMIT = 1 << 60  # bytes: version 1 of control groups writes a number of this
 
 def rss_peak_mib(root: Path = ROOT) -> float | None:
     """The most memory that this process ever held (`VmHWM`), MiB; None where nothing says it."""
-    for line in read_text(root / "proc/self/status").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
+    if peak := status_mib("VmHWM", root):
+        return peak
     try:
         import resource
     except ImportError:
@@ -42,6 +41,39 @@ def group_limit_mib(root: Path = ROOT) -> float | None:
         if text.isdigit() and int(text) < NO_LIMIT:
             limits.append(int(text) / (1 << 20))
     return min(limits, default=None)
+
+
+def free_mib(root: Path = ROOT) -> float | None:
+    """Memory that this process may still take before the kernel ends it or refuses, MiB: what the machine has available, what
+    its control groups leave, what `ulimit -v` leaves; None where nothing says it."""
+    left = [float(mib)] if (mib := memory_mib("MemAvailable", root)) is not None else []
+    for folder in groups(root, "memory"):
+        text = (read_text(folder / "memory.max") or read_text(folder / "memory.limit_in_bytes")).strip()
+        if text.isdigit() and int(text) < NO_LIMIT:
+            left.append((int(text) - _held(folder)) / (1 << 20))
+    if (space := space_limit_mib()) is not None:
+        left.append(space - status_mib("VmSize", root))
+    return max(0.0, min(left)) if left else None
+
+
+def _held(group: Path) -> int:
+    """Bytes of a control group that the kernel cannot take back: what is no file's."""
+    counted = dict(line.split(" ", 1) for line in read_text(group / "memory.stat").splitlines() if " " in line)
+    return next((int(counted[name]) for name in ("anon", "total_rss", "rss") if name in counted), 0)
+
+
+def memory_mib(name: str, root: Path = ROOT) -> int | None:
+    """A line of /proc/meminfo ("MemTotal", "MemAvailable") in MiB."""
+    for line in read_text(root / "proc/meminfo").splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) // 1024
+    return None
+
+
+def status_mib(name: str, root: Path = ROOT) -> float:
+    """A line of this process's status ("VmSize") in MiB; 0 where there is none."""
+    found = (line for line in read_text(root / "proc/self/status").splitlines() if line.startswith(f"{name}:"))
+    return next((int(line.split()[1]) / 1024 for line in found), 0.0)
 
 
 def space_limit_mib() -> float | None:

@@ -19,6 +19,7 @@ from octc.core.errors import OctcError
 from octc.core.optional import need
 from octc.core.options import Key, keys_of
 from octc.core.variables import PREFIX, VARIABLES, misspelt
+from octc.schemas.licences import USES
 from octc.schemas.requests import BenchOptions, GatewayOptions, ServeOptions
 
 if sys.version_info >= (3, 11):
@@ -50,6 +51,7 @@ KEYS: dict[str, dict[str, Key]] = {
         "cached_views": Key(int, low=0),
         "teacher_precision": Key(str, choices=("fp32", "bf16")),
         "any_teacher": Key(bool),
+        "use": Key(str, choices=USES),
     },
     "export": {
         "margin_pp": Key(float, above=0, option="margin"),

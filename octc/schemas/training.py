@@ -8,6 +8,7 @@ from pathlib import Path
 from octc.core.data_options import DataOptions
 from octc.core.errors import OctcError
 from octc.core.options import LEAST, check_choices, described, option, spelled
+from octc.schemas.licences import USES
 
 DEVICES = "auto, cpu, cuda or cuda:N"
 SEED = 0  # of a training that names none
@@ -41,6 +42,10 @@ class TrainOptions(DataOptions):
         shown="Needed no more: of a file of torch.save the tensors alone are read, nothing in it is run",
     )
     fetch_weights: bool = option(False, names=("--fetch-weights",), shown="Download the recipe's start weights from timm's hub")
+    use: str | None = option(
+        None, choices=USES, shown="What it is for (commercial): refused where a licence of data, weights or teachers forbids it"
+    )
+    licences: Path | None = option(None, metavar="FILE", shown="What you know of licences (JSON), for --use")
     folds: int | None = option(
         None, within=(2, None), metavar="K", shown="Cross-validation by patient: K runs and their summary; repeated, it goes on"
     )

@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 
 from octc.bench.parity.claim import Context, SetInfo, compare
 from octc.bench.parity.inference import Records
+from octc.bench.parity.tables import room
 from octc.bench.parity.tables.compare import compare_files
+from octc.bench.parity.tables.read import open_table
 from octc.bench.report.table_report import junit_of, markdown_of, sections_of, write_tables_report
 from octc.cli._app.main import main
 from octc.cli.json_schema import schema_of
@@ -562,3 +564,22 @@ def test_the_action_gives_octc_what_it_knows() -> None:
     assert used == set(action["inputs"])
     known = (ROOT / "tests" / "house" / "options.json").read_text().partition('"compare"')[2]
     assert all(f'"{word}"' in known for word in re.findall(r"--[a-z]+", step["run"]) if word != "--json")
+
+
+def test_tables_that_memory_has_no_room_for_are_refused_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten million rows by their number of lines; the hint names how many fit, and fewer scores need less."""
+    before, after = tmp_path / "a.csv", tmp_path / "b.csv"
+    rows = "id,truth,p_0,p_1\n" + "".join(f"{i},{i % 2},0.{i % 9}1,0.{8 - i % 9}9\n" for i in range(400))
+    before.write_text(rows)
+    after.write_text(rows)
+    assert open_table(before).lines == 401
+    monkeypatch.setattr(room, "free_mib", lambda: room.FIXED + 0.2)
+    with pytest.raises(OctcError) as error:
+        compare_files(before, after)
+    assert (error.value.code, error.value.exit_code) == ("OCT-E904", 4)
+    fits = int(re.sub(r".*about ([0-9,]+) rows.*", r"\1", error.value.hint or "").replace(",", ""))
+    assert 0 < fits < 400
+    assert room.needed_mib(fits, 2) <= room.FIXED + 0.2 < room.needed_mib(401, 2)
+    assert 8_000 < room.needed_mib(10_000_000, 4) < 10_000

@@ -59,6 +59,8 @@ class Network(nn.Module):
             return logits[:, :, None, None]
         if self.kind == "choice":
             return logits.softmax(dim=1).argmax(dim=1)
+        if self.kind == "one logit":
+            return logits[:, :1]
         return (logits, x) if self.kind == "two" else logits
 
 
@@ -230,8 +232,8 @@ def damaged(write: Write, how: str, tmp_path: Path) -> tuple[Path, dict[str, Any
     if how == "a number for a class":
         openvino.save_model(openvino.Core().read_model(str(write("choice"))), str(tmp_path / "bad.xml"))
         return tmp_path / "bad.xml", more
-    if how == "sigmoid":
-        return write("sigmoid"), more
+    if how in ("sigmoid", "one logit"):
+        return write(how), more
     if how == "weights missing":
         write("plain", external=True)
         (tmp_path / "plain.onnx.data").rename(tmp_path / "elsewhere.data")
@@ -281,6 +283,7 @@ def damaged(write: Write, how: str, tmp_path: Path) -> tuple[Path, dict[str, Any
     ("two outputs", "OCT-E411", "2 outputs"),
     ("no such output", "OCT-E104", "no output 'nothing'"),
     ("sigmoid", "OCT-E411", "do not exclude each other"),
+    ("one logit", "OCT-E411", "one number an image"),
     ("a number for a class", "OCT-E411", "the number of a class"),
     ("weights missing", "OCT-E502", "they lie in plain.onnx.data"),
     ("another size", "OCT-E104", "takes 64 px"),
@@ -341,6 +344,29 @@ def test_functions_that_were_put_into_the_graph_are_imported_as_the_hint_has_it(
     onnx.save(onnx.inliner.inline_local_functions(proto), str(file))
     made = octc.import_model(file, PRE, CLASSES, options=octc.ImportOptions(out=str(tmp_path / "out")))
     assert made.artifact.precision == "fp32"
+
+
+def test_names_that_are_alike_and_constants_beside_the_file_change_nothing(write: Write, tmp_path: Path) -> None:
+    proto, beside = onnx.load(str(write())), tmp_path / "beside"
+    held = list(proto.graph.initializer)
+    body = [helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in held] + list(proto.graph.node)
+    del proto.graph.initializer[:], proto.graph.node[:]
+    proto.graph.node.extend(body)
+    for node in proto.graph.node:
+        node.name = "x"
+    beside.mkdir()
+    options = {"save_as_external_data": True, "location": "w.bin", "size_threshold": 0, "convert_attribute": True}
+    onnx.save(proto, str(beside / "net.onnx"), **options)  # type: ignore[arg-type]
+    folders = [
+        octc.import_model(file, PRE, CLASSES, options=octc.ImportOptions(out=str(tmp_path / name))).folder
+        for name, file in (("one", write()), ("other", beside / "net.onnx"))
+    ]
+    picture().save(tmp_path / "a.png")
+    found = []
+    for folder in folders:
+        with octc.load(folder, threads=1) as model:
+            found.append(list((model.predict([tmp_path / "a.png"])[0].probabilities or {}).values()))
+    assert found[0] == pytest.approx(found[1], abs=1e-6)
 
 
 def test_one_mean_of_one_channel_is_that_of_three(write: Write, tmp_path: Path) -> None:

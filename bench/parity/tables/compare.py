@@ -38,6 +38,7 @@ from octc.bench.parity.tables.join import (
     read_truth,
 )
 from octc.bench.parity.tables.read import Source, open_table
+from octc.bench.parity.tables.room import Room, read_room
 from octc.core.errors import OctcError, shorten
 from octc.core.progress import LogReporter, Reporter
 from octc.schemas.comparing import LEAVE_OUT, TableOptions
@@ -141,7 +142,8 @@ def compare_files(
     Raises:
         OctcError: E209 a table or a column that cannot be read; E706 keys that stand twice, rows that only one table has
             (unless they are to be left out), classes that differ; E701 scores that are no probabilities; E708 no row, or a
-            reference that is not finite or at chance. A claim that is not shown does not raise: see `raise_if_failed`.
+            reference that is not finite or at chance; E904 more rows than memory has room for. A claim that is not shown does
+            not raise: see `raise_if_failed`.
 
     >>> import octc
     >>> octc.compare_files("fp32.csv", "int8.csv")
@@ -150,10 +152,12 @@ def compare_files(
     """
     asked, settings, told = options or TableOptions(), gate or ParityOptions(), reporter or LogReporter()
     sources = open_table(Path(reference)), open_table(Path(candidate))
+    room = read_room(sources)
+    room.check(0)
     keys = Keys()
     stated = _stated(sources, asked, told, keys)
     truth = stated.truth
-    sides, task, names, cuts = _answers(sources, stated, asked, keys)
+    sides, task, names, cuts = _answers(sources, stated, asked, keys, room)
     if truth is not None and task is MULTILABEL:  # an empty cell is a row without a finding, and is known
         cells = [findings_of(label) if isinstance(label, str) else label for label in truth.labels]
         truth = replace(truth, labels=cells)
@@ -262,7 +266,7 @@ def _same_truth(
 
 
 def _answers(
-    sources: tuple[Source, Source], stated: Stated, asked: TableOptions, keys: Keys
+    sources: tuple[Source, Source], stated: Stated, asked: TableOptions, keys: Keys, room: Room
 ) -> tuple[tuple[Answered, Answered], Task, tuple[str, ...], tuple[float, ...]]:
     """What both tables say, the task, its classes, and the thresholds of findings (or of the second of two classes)."""
     labels = () if stated.truth is None else stated.truth.labels
@@ -274,6 +278,7 @@ def _answers(
     if shapes[0].form != shapes[1].form:
         text = f"the tables answer in other forms: {shapes[0].form} and {shapes[1].form}"
         raise OctcError("OCT-E706", text, hint="--answers COLUMN that both have", place=str(sources[1].path))
+    room.check(max(len(shapes[0].columns), len(known) if shapes[0].form == "answers" else 0))
     sides = read_answers(sources[0], stated.key, shapes[0], keys), read_answers(sources[1], stated.key, shapes[1], keys)
     form = shapes[0].form
     if form == "right":

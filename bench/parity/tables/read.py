@@ -18,22 +18,32 @@ from octc.datasets.tables import SEPARATORS, check_header
 Row = tuple[int, list[Any]]  # its line (or its number, from 1), and the cells of the columns that were asked for
 LINE = 64 << 20  # characters of a line of JSON
 FIRST = 100  # lines of JSON whose names are looked at
+TAKEN = 1 << 22  # bytes at a time where lines are counted
 BLOCK = 65_536  # rows of a Parquet file at a time
 HINT = "a table of predictions: CSV with a header, JSON lines with an object each, or Parquet"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A table that can be read as often as needed. rows: names of columns -> rows; a cell that is not there is None."""
+    """A table that can be read as often as needed. rows: names of columns -> rows; a cell that is not there is None.
+
+    count: how many rows, or a few more.
+    """
 
     path: Path
     names: tuple[str, ...]
     rows: Callable[[Sequence[str]], Iterator[Row]]
+    count: Callable[[], int]
 
     @cached_property
     def sha256(self) -> str:
         """Checksum of the file."""
         return sha256_file(self.path)
+
+    @cached_property
+    def lines(self) -> int:
+        """How many rows it has, or a few more: lines are counted, and a quoted cell may hold several."""
+        return self.count()
 
     @property
     def name(self) -> str:
@@ -95,7 +105,17 @@ def _open_csv(path: Path) -> Source:
             except (OSError, ValueError, csv.Error) as error:
                 raise refused(path, error, reader.line_num) from error
 
-    return Source(path, header, rows)
+    return Source(path, header, rows, lambda: _lines(path))
+
+
+def _lines(path: Path) -> int:
+    """Lines of a text, without reading more of it than a block at a time."""
+    found, last = 0, b""
+    with path.open("rb") as stream:
+        while block := stream.read(TAKEN):
+            found += block.count(b"\n")
+            last = block
+    return found + (not last.endswith((b"\n", b"\n\0")))
 
 
 def _check_names(path: Path, header: Sequence[str]) -> None:
@@ -116,7 +136,7 @@ def _open_lines(path: Path) -> Source:
         for number, value in _objects(path, encoding):
             yield number, [value.get(name) for name in wanted]
 
-    return Source(path, tuple(names), rows)
+    return Source(path, tuple(names), rows, lambda: _lines(path))
 
 
 def _objects(path: Path, encoding: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -149,7 +169,7 @@ def _open_parquet(path: Path) -> Source:
     lib = need("pyarrow.lib")
     try:
         with parquet.ParquetFile(path) as file:
-            header = tuple(file.schema_arrow.names)
+            header, count = tuple(file.schema_arrow.names), int(file.metadata.num_rows)
     except lib.ArrowException as error:
         raise ValueError(str(error)) from error
     _check_names(path, header)
@@ -166,7 +186,7 @@ def _open_parquet(path: Path) -> Source:
         except (OSError, lib.ArrowException) as error:
             raise refused(path, error, number) from error
 
-    return Source(path, header, rows)
+    return Source(path, header, rows, lambda: count)
 
 
 READERS: dict[str, Callable[[Path], Source]] = {
