@@ -204,12 +204,18 @@ def _signals(site: Site, stop: asyncio.Event) -> Iterator[None]:
         yield
         return
 
+    asked = threading.Event()
+    turn = threading.Lock()
+
     def again() -> None:
         def work() -> None:
-            with contextlib.suppress(OctcError):  # the log has it, and the old ones go on
-                reloaded(site)
+            with turn, contextlib.suppress(OctcError):  # the log has it, and the old ones go on
+                asked.clear()
+                reloaded(site, wait=True)
 
-        loop.run_in_executor(None, work)
+        if not asked.is_set():  # else one that waits will see what is there now
+            asked.set()
+            loop.run_in_executor(None, work)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)

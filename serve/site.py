@@ -96,13 +96,16 @@ class Site:
         """A model for `classify`; calls wait for their turn."""
         return Engine(self.pool, model)
 
-    def reload(self) -> tuple[Opened, ...]:
+    def reload(self, *, wait: bool = False) -> tuple[Opened, ...]:
         """Read all artifacts again, check them, and serve them from then on; requests that run end with the old ones.
+
+        Args:
+            wait: until another reload has ended, instead of a refusal.
 
         Raises:
             OctcError: E908 it is being done already; what `open_models` raises: then the old ones stay.
         """
-        if not self._reloading.acquire(blocking=False):
+        if not self._reloading.acquire(blocking=wait):
             raise OctcError("OCT-E908", "the artifacts are being read again already", hint="wait until that is done")
         try:
             fresh = open_models(self._places, self.options)

@@ -81,10 +81,10 @@ async def reload(request: Request) -> Response:
     return json_response({"models": [{"name": one.name, "version": one.version} for one in fresh]})
 
 
-def reloaded(site: Site) -> tuple[Opened, ...]:
-    """Read the artifacts again, with a line in the log."""
+def reloaded(site: Site, *, wait: bool = False) -> tuple[Opened, ...]:
+    """Read the artifacts again, with a line in the log. wait: as of `Site.reload`."""
     try:
-        fresh = site.reload()
+        fresh = site.reload(wait=wait)
     except OctcError as error:
         site.metrics.reloaded("refused")
         log("reload refused", code=error.code, message=error.message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import select
@@ -243,6 +244,22 @@ def test_a_reload_drops_no_request_and_a_bad_one_changes_nothing(warm: tuple[str
             thread.join()
         assert set(statuses) == {200}
         assert len(statuses) > 10
+
+
+def test_a_signal_while_artifacts_are_read_is_heeded_afterwards(warm: tuple[str, ...], run: Run, tmp_path: Path) -> None:
+    """Whoever changes an artifact during a reload and says so is served the change."""
+    place = copied(run, "onnx-int8", tmp_path)
+    with serving(warm, place) as found, found.client() as client:
+        for note in ("first", "second"):
+            resign(place, lambda value, note=note: value["details"].update(note=note))  # type: ignore[misc]
+            found.process.send_signal(signal.SIGHUP)
+            time.sleep(0.02)
+        version = hashlib.sha256((place / "artifact.json").read_bytes()).hexdigest()[:12]
+        for _ in range(600):
+            if client.get("/v2/models/onnx-int8").json()["versions"] == [version]:
+                break
+            time.sleep(0.05)
+        assert client.get("/v2/models/onnx-int8").json()["versions"] == [version]
 
 
 def test_tls(warm: tuple[str, ...], run: Run, tmp_path: Path) -> None:
