@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from octc.bench.parity.decisions import Answered
-from octc.bench.parity.evaluation_set import LabelledSet, read_set
+from octc.bench.parity.evaluation_set import LabelledSet
 from octc.bench.parity.inference import records_of
 from octc.bench.parity.rules import answers_of
 from octc.core.progress import LogReporter, Reporter
-from octc.datasets.base import Progress, Sample
+from octc.datasets.base import Sample
 from octc.datasets.pictures import read_picture
-from octc.export.source import RunSource
-from octc.export.validation import SET, Measured, measured
+from octc.export.validation import Measured, measured
 from octc.imaging.input_statistics import InputStatistics, Likeness, compare_picture
 from octc.imaging.preprocess import VIEWS, Float32, Preprocess, UInt8
 from octc.runtimes.monitored import PICTURE
@@ -27,7 +26,6 @@ from octc.stats.metrics import Int64
 from octc.stats.reference_sketch import KEY, MOST, sketch, sketch_json
 from octc.store.artifacts import Artifact
 from octc.store.rewriting import rewrite_details
-from octc.train.batches.images import cached_images
 
 ALPHA = 0.025  # of the interval of right - confidence: half of what an accuracy without labels has
 MOST_IMAGES = 2048  # of whole patients, that an export looks at for it
@@ -46,21 +44,6 @@ class Validation:
     places: list[int]
     images: UInt8
     looks: list[Likeness] | None
-
-
-def read_validation(source: RunSource, progress: Progress) -> Validation:
-    """The validation set of a run, whole patients in the order of their checksums.
-
-    Raises:
-        OctcError: of `read_set`, and of a picture that is not there or cannot be read.
-    """
-    labelled = read_set(source.run, source.root, SET)
-    places = whole_patients(labelled.samples)
-    samples, pre = tuple(labelled.samples[k] for k in places), source.checkpoint.preprocess
-    images = cached_images(source.cache, source.root, samples, pre, progress)
-    chosen = [samples[k] for k in exchangeable(samples, clusters_of([one.patient for one in samples]))]
-    looks = None if source.statistics is None else _looks(source.root, chosen, pre, source.statistics)
-    return Validation(replace(labelled, samples=samples), places, images, looks)
 
 
 def whole_patients(samples: Sequence[Sample]) -> list[int]:
@@ -85,7 +68,8 @@ def exchangeable(samples: Sequence[Sample], clusters: Int64) -> list[int]:
     return list(first.values())[:MOST]
 
 
-def _looks(root: Path, samples: Sequence[Sample], pre: Preprocess, known: InputStatistics) -> list[Likeness]:
+def looks_of(root: Path, samples: Sequence[Sample], pre: Preprocess, known: InputStatistics) -> list[Likeness]:
+    """How like the training images (`known`) each of the pictures is."""
     return [compare_picture(read_picture(root, sample, pre.value_range).image, known) for sample in samples]
 
 
@@ -108,7 +92,7 @@ def sketch_details(one: Measured) -> dict[str, Any]:
     answers, samples, artifact = one.answers["image"], one.labelled.samples, one.found.artifact
     chosen, known = exchangeable(samples, answers.clusters), known_inputs(artifact)
     pictures = [samples[k] for k in chosen]
-    looks = None if known is None else _looks(one.labelled.root, pictures, artifact.preprocess, known)
+    looks = None if known is None else looks_of(one.labelled.root, pictures, artifact.preprocess, known)
     return _details(answers, chosen, looks)
 
 

@@ -16,9 +16,10 @@ from octc.datasets.licences import read_known, refuse, terms_of
 from octc.export.clinic import choice_words, choose_for_eyes, clinic_details
 from octc.export.formats import FORMATS, choose_opset, wanted
 from octc.export.int8_speed import say_speed
+from octc.export.kept_validation import read_validation
 from octc.export.pipeline import Device, Published, export_artifact
 from octc.export.ptq.engines import OWN, find_engine
-from octc.export.reference import Validation, read_validation
+from octc.export.reference import Validation
 from octc.export.source import Quantised, RunSource, Select, calibration_work, quantise, read_select, read_source
 from octc.export.targets import Job, Workshop
 from octc.export.temperature import fold_temperatures, spell_temperatures

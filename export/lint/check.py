@@ -136,9 +136,8 @@ def lint(proto: onnx.ModelProto, target: str = WEAK) -> list[Finding]:
         found += [_finding(MODEL_RULES["E08"], hit) for hit in values.opset_range(main, highest)]
     if not any(f.severity == "E" for f in found):
         found += [_finding(MODEL_RULES["E15"], hit) for hit in values.validity(proto)]
-        if target in TENSORRT and not any(
-            f.rule in ("W25", "E15") for f in found
-        ):  # FP16 scales in an old opset: types that no checker knows
+        # W25, FP16 scales in an old opset: types that no checker knows
+        if target in TENSORRT and not any(f.rule in ("W25", "E15") for f in found):
             found += [_finding(MODEL_RULES["E17"], hit) for hit in forms.impossible(proto)]
     meant = meant_float(proto)
     unique = dict.fromkeys(f for f in found if f.rule != "W26" or f.node not in meant)

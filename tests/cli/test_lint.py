@@ -74,7 +74,7 @@ def test_targets_differ(tmp_path: Path, capsys: Captured) -> None:
     assert "tensorrt-strong" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("content", "code"), [(None, 2), (b"", 1), (b"no onnx at all", 3)])
+@pytest.mark.parametrize(("content", "code"), [(None, 2), (b"", 3), (b"no onnx at all", 3)])
 def test_files_that_are_none(tmp_path: Path, capsys: Captured, content: bytes | None, code: int) -> None:
     path = tmp_path / "x.onnx"
     if content is not None:

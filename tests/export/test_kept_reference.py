@@ -15,7 +15,8 @@ import octc
 from octc.cli._app.main import main
 from octc.datasets.base import Sample
 from octc.export import reference
-from octc.export.reference import exchangeable, exported_details, read_validation, whole_patients
+from octc.export.kept_validation import read_validation
+from octc.export.reference import exchangeable, exported_details, whole_patients
 from octc.export.source import read_source
 from octc.stats.cluster_bootstrap import clusters_of
 from octc.stats.reference_sketch import OWN, ReferenceSketch, stated_sketch
