@@ -97,7 +97,7 @@ class Model:
             batch: images in one call of the engine; None: 8, halved where memory is short for so many.
 
         Raises:
-            OctcError: E104 unknown views or a batch out of range, E904 memory is short.
+            OctcError: E104 unknown views, a batch out of range or something that is no file, E904 memory is short.
         """
         return list(self.iter_predict(images, views=views, batch=batch))
 
@@ -107,7 +107,7 @@ class Model:
             raise OctcError("OCT-E104", f"views {views!r} is not known", hint=f"one of: {', '.join(VIEWS)}", place="views")
         size = _batch(batch)
         how = Reading(mappings=mappings_of(self.artifact))
-        inputs = opened((one if isinstance(one, Volume) else Path(one) for one in several(images, Volume)), how)
+        inputs = opened((one if isinstance(one, Volume) else _path(one) for one in several(images, Volume)), how)
         records = classify(
             self._runtime, self.artifact, inputs, views=views, batch=size, threads=self._threads, monitored=False
         )
@@ -139,7 +139,7 @@ class Model:
         options = MapOptions(patch, stride, batch)
         options.sizes(self.preprocess.size)
         size = _batch(batch)
-        records = classify(self._runtime, self.artifact, map(Path, several(images)), batch=size, threads=self._threads)
+        records = classify(self._runtime, self.artifact, map(_path, several(images)), batch=size, threads=self._threads)
         return [map_of(self._runtime, self.artifact, record, options) for record in records]
 
     def _answer(self, record: Record) -> Prediction:
@@ -171,6 +171,16 @@ class Model:
 
     def __repr__(self) -> str:
         return f"<octc model {self.artifact.name} of {', '.join(self.classes)} at {self.folder}>"
+
+
+def _path(given: Any) -> Path:
+    """A file by its name (E104 for a picture in memory: how a file becomes grey values is a part of the answer)."""
+    try:
+        return Path(given)
+    except TypeError as error:
+        text = f"{type(given).__name__} is neither a path nor a volume"
+        hint = "name the file itself, save a picture of your own as PNG first, or octc.read_volume(PATH)"
+        raise OctcError("OCT-E104", text, hint=hint, place="images") from error
 
 
 def _batch(batch: int | None) -> Batch:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import octc
 from octc.core.errors import OctcError
@@ -55,6 +58,15 @@ def test_a_lone_path_is_one_image_and_not_its_letters(run: Run) -> None:
         (listed,) = model.predict([path])
         assert model.predict(path) == [listed] == model.predict(str(path))
         assert len(model.maps(str(path), patch=model.preprocess.size // 2, stride=model.preprocess.size // 2)) == 1
+
+
+@pytest.mark.parametrize("given", [[Image.new("L", (9, 9))], np.zeros((2, 9, 9), np.uint8), [None], 3])
+def test_what_is_no_file_is_refused_with_what_to_give(run: Run, given: Any) -> None:
+    with octc.load(run.artifacts / "onnx-int8", threads=1) as model:
+        for ask in (model.predict, model.maps):
+            with pytest.raises(OctcError) as caught:
+                ask(given)
+            assert caught.value.code == "OCT-E104"
 
 
 def test_the_command_says_the_same(run: Run, octc: object) -> None:
