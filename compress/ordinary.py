@@ -12,7 +12,7 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from octc.core.errors import OctcError
+from octc.core.errors import OctcError, first_line
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 UNSHAPED = (nn.UninitializedParameter, nn.UninitializedBuffer)
@@ -41,9 +41,7 @@ def ordinary_copy(module: Any) -> nn.Module:
     try:
         found: nn.Module = copy.deepcopy(module, made)
     except Exception as error:  # whatever an attribute of a foreign module raises
-        text = (
-            f"{type(module).__name__} cannot be copied: {(str(error).strip().splitlines() or [type(error).__name__])[0][:200]}"
-        )
+        text = f"{type(module).__name__} cannot be copied: {first_line(error)}"
         raise OctcError("OCT-E404", text, hint=f"take what cannot be copied off it; or {AS_ONNX}") from error
     found = found.cpu().float().eval()
     with torch.no_grad():

@@ -15,7 +15,7 @@ from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from octc.core.errors import OctcError, shorten
+from octc.core.errors import OctcError, first_line, shorten
 
 HINT = (
     "choose a convolutional student (octc list models); a network of yours goes as ONNX: torch.onnx.export, octc import FILE "
@@ -198,7 +198,7 @@ def _as_affine(module: fx.GraphModule, node: fx.Node, norm: nn.Module, activatio
 def _propagate(model: nn.Module, module: fx.GraphModule, size: int) -> None:
     """Give every node its shape, at no less than `SMALLEST` pixels where the network takes them."""
     weights = next(module.parameters(), torch.zeros(()))
-    reason: Exception | None = None
+    reason = Exception()
     for side in sorted({size, max(size, SMALLEST)}, reverse=True):
         image = torch.zeros(1, 3, side, side, dtype=weights.dtype)
         try:
@@ -208,7 +208,7 @@ def _propagate(model: nn.Module, module: fx.GraphModule, size: int) -> None:
             return
         except Exception as error:  # whatever operators raise
             reason = error
-    text = f"{type(model).__name__} does not run at {size} px: {_first_line(reason)}"
+    text = f"{type(model).__name__} does not run at {size} px: {first_line(reason, 300)}"
     raise OctcError("OCT-E404", text, hint=f"another size, or {HINT}") from reason
 
 
@@ -240,10 +240,6 @@ def _within(one: torch.Tensor, other: torch.Tensor, limit: float) -> bool:
     return one.shape == other.shape and bool(same.all()) and not bool(((one - other).abs() > limit).any())
 
 
-def _first_line(error: Exception | None) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-
-
 def _untraceable(model: nn.Module, tracer: fx.Tracer, error: Exception) -> OctcError:
     """Which module it was, and at which line of whose source."""
     inside = list(tracer.module_stack.values())  # an error leaves on it where tracing was
@@ -251,7 +247,7 @@ def _untraceable(model: nn.Module, tracer: fx.Tracer, error: Exception) -> OctcE
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(TORCH)]
     outside = [frame for frame in frames if frame.filename != __file__]
     at = f", {Path(outside[-1].filename).name}:{outside[-1].lineno}: {outside[-1].line}" if outside else ""
-    reason = _first_line(error)
+    reason = first_line(error, 300)
     text = f"{type(model).__name__} cannot be traced at {name or 'its forward'} ({kind}{at}): {reason}"
     hint = f"keep it whole: octc.quantize(..., options=octc.QuantizeOptions(whole=[{kind}])); or {HINT}" if inside else HINT
     return OctcError("OCT-E404", text, hint=hint, place=name or None)

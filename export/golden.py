@@ -21,6 +21,11 @@ SEED = 0x601D
 CLEAR = 0.1  # of the mean logit range: a top two closer than this says nothing about agreement
 
 
+def are_probabilities(logits: Float32) -> bool:
+    """Whether rows [N, K] are what a softmax gives: none is negative, each adds up to 1."""
+    return bool((logits >= 0).all()) and np.allclose(logits.sum(axis=1), 1, atol=1e-4)
+
+
 def golden_candidates(train: Sequence[Sample], classes: int) -> list[Sample]:
     """Training images of every class to choose golden ones from, the same for every artifact of a split."""
     chosen = calibration_indices([s.label for s in train], 2 * max(LEAST, 2 * classes), SEED)

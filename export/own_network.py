@@ -22,13 +22,13 @@ from torch import fx, nn
 from octc.compress.finetune import calibrated
 from octc.compress.ordinary import ordinary_copy
 from octc.compress.placement import int8_share
-from octc.core.errors import OctcError, shorten
+from octc.core.errors import OctcError, first_line, shorten
 from octc.core.files import canonical_json, sha256_bytes
 from octc.core.progress import LogReporter, Reporter
 from octc.datasets.base import Sample
 from octc.datasets.calibration import check_count
 from octc.export.formats import FORMATS, choose_opset, pairs
-from octc.export.golden import choose_golden
+from octc.export.golden import are_probabilities, choose_golden
 from octc.export.int8_speed import say_speed
 from octc.export.pipeline import Device, Published, export_artifact
 from octc.export.source import Quantised, Select, Source, quantisation_facts
@@ -247,7 +247,7 @@ def _network(
         raise OctcError("OCT-E404", text, hint=BINARY if logits[0].size == 1 else ROWS)
     if not np.isfinite(logits).all():
         raise OctcError("OCT-E701", f"{kind} gives logits that are not finite", hint="load trained weights")
-    if bool((logits >= 0).all()) and np.allclose(logits.sum(axis=1), 1, atol=1e-4):
+    if are_probabilities(logits):
         raise OctcError("OCT-E404", f"{kind} gives probabilities, not logits", hint="leave out the softmax at its end")
     names = tuple(str(k) for k in range(logits.shape[1])) if classes is None else tuple(map(str, classes))
     if len(names) != logits.shape[1] or len(set(names)) < len(names):
@@ -266,13 +266,13 @@ def _answers(model: nn.Module, candidates: UInt8, preprocess: Preprocess) -> npt
         if isinstance(found, torch.Tensor):
             return logits_of(model, candidates, preprocess, "cpu", batch=BATCH).numpy()
     except Exception as error:  # whatever a network of others raises
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        line = first_line(error, 300)
         hint = (
             GREY
             if "1 channels" in line
             else "octc.Preprocess(size=...) as it was trained, three channels in, logits [N, K] out"
         )
-        raise OctcError("OCT-E404", f"{kind} does not run on float [N, 3, {size}, {size}]: {line[:300]}", hint=hint) from error
+        raise OctcError("OCT-E404", f"{kind} does not run on float [N, 3, {size}, {size}]: {line}", hint=hint) from error
     several = f" of {len(found)} ({shorten([str(one) for one in found], 4)})" if isinstance(found, dict) else ""
     raise OctcError("OCT-E404", f"{kind} gives a {type(found).__name__}{several}, logits [N, K] are needed", hint=ROWS)
 

@@ -187,8 +187,10 @@ def is_volume(path: Path) -> bool:
 
 def may_be_volume(path: Path) -> bool:
     """Whether a file of a folder is to be read as a volume: it holds one, or its name says so (and reading says why not)."""
+    if is_volume(path):
+        return True
+    if path.suffix.lower() not in ENDINGS:
+        return False
     with contextlib.suppress(OSError, ValueError):
-        if is_volume(path) or path.suffix.lower() not in ENDINGS:
-            return is_volume(path)
         return not is_picture(path) if path.is_file() else not path.exists()  # a link that leads nowhere; no pipe, no folder
     return False

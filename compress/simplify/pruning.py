@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from octc.core.errors import OctcError
+from octc.core.errors import OctcError, first_line
 from octc.core.optional import need
 from octc.schemas.simplified import ChannelStep, Coupled
 from octc.train.networks.simplified import can_lose
@@ -68,8 +68,7 @@ def find_groups(model: nn.Module, size: int) -> list[Group]:
             graph = tp.DependencyGraph().build_dependency(model, example_inputs=image)
             found = [_group(model, one) for one in graph.get_all_groups(root_module_types=[nn.Conv2d])]
     except (UserWarning, RuntimeError, TypeError, ValueError, AttributeError, KeyError, AssertionError) as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        text = f"channels of {type(model).__name__} cannot be removed: {line[:200]}"
+        text = f"channels of {type(model).__name__} cannot be removed: {first_line(error)}"
         raise OctcError("OCT-E413", text, hint="leave --prune out, or choose a convolutional network of timm") from error
     finally:
         for one in frozen:

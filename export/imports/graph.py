@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from octc.core.errors import OctcError, shorten
+from octc.core.errors import OctcError, first_line, shorten
 from octc.export.formats import FORMATS
 from octc.export.onnx.float import INPUT, OUTPUT, opset_of
 from octc.imaging.foreign import Foreign
@@ -73,7 +73,7 @@ def read_file(path: Path) -> onnx.ModelProto:
         facts = scan_onnx(path)
         proto = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf's errors share no base class with octc's reader's
-        text = f"{path.name} cannot be read as ONNX: {(str(error).splitlines() or [type(error).__name__])[0][:200]}"
+        text = f"{path.name} cannot be read as ONNX: {first_line(error)}"
         hint = "export it again, as ONNX"
         if path.read_bytes()[:2] in (b"PK", b"\x80\x02"):
             text = f"{path.name} is a file of torch.save, and no ONNX: weights, without the network that they are of"

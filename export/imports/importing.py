@@ -29,7 +29,7 @@ from octc.datasets.split import CLEAN, IMPORTED, Split, make_split, read_split
 from octc.datasets.synthetic.bscans import CLASSES as DRAWN
 from octc.datasets.synthetic.bscans import draw_phantom
 from octc.datasets.tree import scan_images
-from octc.export.golden import choose_golden, make_golden
+from octc.export.golden import are_probabilities, choose_golden, make_golden
 from octc.export.imports import differences
 from octc.export.imports.graph import Described, choose_size, describe, read_file, refused
 from octc.export.imports.intermediate import write_ir
@@ -255,7 +255,7 @@ def _golden(asked: _Asked, made: ImportedFile, pictures: Sequence[Image.Image]) 
         raise refused(f"{asked.file.name} gives one number an image, for one class", hint)
     if not np.isfinite(logits).all():
         raise OctcError("OCT-E701", f"{asked.file.name} gives logits that are not finite", hint="export trained weights")
-    if bool((logits >= 0).all()) and np.allclose(logits.sum(axis=1), 1, atol=1e-4):
+    if are_probabilities(logits):
         raise refused(f"{asked.file.name} gives probabilities, not logits", "export the network without its softmax")
     own = [int(row.argmax()) for row in logits] if asked.split is None else [s.label for s in candidates(asked.split)]
     chosen = choose_golden(own, logits)

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
+from octc.core.errors import first_line
 from octc.export.lint.graph import DQ, FLOAT_TYPES, FOLDED, LAYERS, Graph, Q, attribute
 
 Hit = tuple[Any, str]  # the node (or a name), and what is wrong with it
@@ -236,5 +237,5 @@ def _invalid(proto: onnx.ModelProto) -> str:
     try:
         onnx.checker.check_model(proto)
     except Exception as error:  # protobuf and the checker raise what they like
-        return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        return first_line(error)
     return ""

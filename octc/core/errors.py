@@ -69,6 +69,11 @@ def ranked(errors: Sequence[OctcError]) -> list[OctcError]:
     return sorted(errors, key=lambda error: EXIT_ORDER.index(error.exit_code))
 
 
+def first_line(error: BaseException, most: int = 200) -> str:
+    """What an error of another library says, for one line: its first line, else what kind it is; at most so many letters."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]
+
+
 def shorten(items: Sequence[str], most: int = 10, more: str = "--json for all") -> str:
     """A list for one line: at most `most` items, then how many are left out."""
     shown = ", ".join(items[:most])

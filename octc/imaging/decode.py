@@ -80,7 +80,6 @@ DEEP = {
 # libtiff gives these in the order of this machine, and Pillow turns their bytes round as if it had not -> the type in the file
 TURNED = {"I;16BS": "i2", "I;32BS": "i4", "F;32BF": "f4"}
 TURNED_OVER = frozenset(("1;I", "1;IR", "L;I", "L;2I", "L;2IR", "L;4I", "L;4IR"))
-PLAIN = PICTURE
 _WARNINGS = threading.RLock()  # the warnings filter belongs to the process, and images are decoded in threads
 
 
@@ -169,7 +168,7 @@ def decode_image(data: bytes, place: str, values: Values | None = None, admit: A
     if values is not None and grey is None and ";16" in _raw(picture)[1]:
         doubt = "colour of 16 bits, of which 8 are read here: a value range cannot be applied to it"
     if doubt is not None:
-        raise refuse("OCT-E202", doubt, PLAIN)
+        raise refuse("OCT-E202", doubt, PICTURE)
     try:
         if kind == "PNG":
             Image.open(io.BytesIO(data), formats=("PNG",)).verify()  # sums of the chunks, which loading does not look at
@@ -180,7 +179,7 @@ def decode_image(data: bytes, place: str, values: Values | None = None, admit: A
     except DAMAGE as error:
         if str(error).startswith("unknown raw mode"):  # Pillow knows this layout by name and cannot unpack it
             text = f"{kind} of a kind that cannot be read here: {_tiff_words(data) or _raw(picture)[1]}"
-            raise refuse("OCT-E202", text, PLAIN) from error
+            raise refuse("OCT-E202", text, PICTURE) from error
         raise _damaged(error, refuse) from error
     rules = [rule] if rule else []
     if turn in TURNS and kind != "TIFF":  # Pillow turns TIFF itself
@@ -206,7 +205,7 @@ def _checked(data: bytes, refuse: Refuse, admit: Admit | None) -> Image.Image:
         if (at := first_page(data[:16])) is not None and at + 2 > len(data):
             raise refuse("OCT-E201", "TIFF is cut off: its first page lies behind its end", "fetch the file again") from error
         if kind := _tiff_words(data):
-            raise refuse("OCT-E202", f"TIFF of a kind that cannot be read here: {kind}", PLAIN) from error
+            raise refuse("OCT-E202", f"TIFF of a kind that cannot be read here: {kind}", PICTURE) from error
         name, hint = foreign(data[:HEAD]) or ("", "replace the file")
         text = f"not an image of a kind that is read ({READ}, judged by content)"
         raise refuse("OCT-E202", f"{text}: it is {name}" if name else text, hint) from error

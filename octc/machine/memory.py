@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import importlib
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 
 from octc.core.errors import OctcError
@@ -35,22 +35,22 @@ def rss_peak_mib(root: Path = ROOT) -> float | None:
 
 def group_limit_mib(root: Path = ROOT) -> float | None:
     """The tightest limit of memory of this process's control group and its parents (v2 memory.max or v1), MiB; None without."""
-    limits = []
+    return min((limit / (1 << 20) for _, limit in _group_limits(root)), default=None)
+
+
+def _group_limits(root: Path) -> Iterator[tuple[Path, int]]:
+    """The control groups of this process that have a limit of memory, and the limit in bytes."""
     for folder in groups(root, "memory"):
         text = (read_text(folder / "memory.max") or read_text(folder / "memory.limit_in_bytes")).strip()
         if text.isdigit() and int(text) < NO_LIMIT:
-            limits.append(int(text) / (1 << 20))
-    return min(limits, default=None)
+            yield folder, int(text)
 
 
 def free_mib(root: Path = ROOT) -> float | None:
     """Memory that this process may still take before the kernel ends it or refuses, MiB: what the machine has available, what
     its control groups leave, what `ulimit -v` leaves; None where nothing says it."""
     left = [float(mib)] if (mib := memory_mib("MemAvailable", root)) is not None else []
-    for folder in groups(root, "memory"):
-        text = (read_text(folder / "memory.max") or read_text(folder / "memory.limit_in_bytes")).strip()
-        if text.isdigit() and int(text) < NO_LIMIT:
-            left.append((int(text) - _held(folder)) / (1 << 20))
+    left += ((limit - _held(folder)) / (1 << 20) for folder, limit in _group_limits(root))
     if (space := space_limit_mib()) is not None:
         left.append(space - status_mib("VmSize", root))
     return max(0.0, min(left)) if left else None

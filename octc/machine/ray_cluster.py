@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from octc.core.errors import OctcError
+from octc.core.errors import OctcError, first_line
 from octc.core.faults import error_json, error_of
 from octc.core.files import parse_json
 from octc.core.optional import need
@@ -102,8 +102,7 @@ def joined(address: str | None, processors: int) -> Iterator[None]:
             ray.init(address=address, **common)
         begun = True
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        text = f"no Ray cluster{'' if address is None else f' at {address}'}: {said}"
+        text = f"no Ray cluster{'' if address is None else f' at {address}'}: {first_line(error)}"
         raise OctcError("OCT-E903", text, hint="ray status shows a cluster; without one this machine works alone") from error
     finally:
         for name in CLOSED:
