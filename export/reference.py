@@ -109,7 +109,7 @@ def _details(answers: Answered, chosen: Sequence[int], looks: Sequence[Likeness]
         whole = np.array([look.values for look in looks if look.values])
         streams |= {name: whole[:, i].tolist() for i, name in enumerate(PICTURE)} if len(whole) else {}
     right = predicted == answers.labels
-    return {KEY: sketch_json(sketch(streams, top, right, answers.clusters, ALPHA))}
+    return {KEY: sketch_json(sketch(streams, top, right, answers.patients, ALPHA))}
 
 
 def fit_reference(

@@ -39,9 +39,10 @@ class MonitorOptions:
 
 @dataclass(frozen=True)
 class Taken:
-    """Of a table of labels: new patients, new images of patients who count already, lines of no prediction."""
+    """Of a table of labels: new patients (and images of whom it names none), new images of those who count already, lines of no
+    prediction."""
 
-    patients: int
+    groups: int
     late: int
     unknown: int
 
@@ -82,8 +83,9 @@ def monitor_box(
             tell.say(f"  {'✓' if row.ok else '✗'} golden   {found.artifact.name}")
         if asked.labels is not None:
             taken = take_labels(kept, digest, found.artifact.classes, asked.labels)
-            late = f"{taken.late} new images of patients who count already, left out; " if taken.late else ""
-            tell.say(f"  labels       {taken.patients} new patients; {late}{taken.unknown} lines are of no prediction here")
+            late = f"{taken.late} new images of those who count already, left out; " if taken.late else ""
+            new = f"{taken.groups} new patients (or images without one)"
+            tell.say(f"  labels       {new}; {late}{taken.unknown} lines are of no prediction here")
         named = {"name": found.artifact.name, "digest": digest}
         report = judge(named, kept, stated_sketch(found.artifact.details), asked.limits, utc_now())
     if out is not None:

@@ -89,7 +89,7 @@ def judge_drift(seen: Sequence[Seen], reference: ReferenceSketch | None, store: 
 
 
 def _against(reference: ReferenceSketch | None) -> str:
-    return "the box's own past" if reference is None else f"{reference.patients} validation patients"
+    return "the box's own past" if reference is None else f"the validation set ({reference.known.words})"
 
 
 def _value(row: Seen, name: str) -> float | None:
@@ -135,7 +135,8 @@ def judge_confidence(seen: Sequence[Seen], reference: ReferenceSketch | None, le
 
 
 def judge_truth(truth: Sequence[Truth], reference: ReferenceSketch | None, limits: Limits) -> FieldAccuracy:
-    """Sequential non-inferiority: is the accuracy here above the validation set's less the margin? Patients count once.
+    """Sequential non-inferiority: is the accuracy here above the validation set's less the margin? Patients count once, and
+    so does an image of whom nobody is named.
 
     "above": shown to be; "below": shown not to be, an alarm; "open": neither, so far. Each at `level`, at every look.
     """
@@ -151,6 +152,6 @@ def judge_truth(truth: Sequence[Truth], reference: ReferenceSketch | None, limit
         rich = math.log(1 / limits.level)
         word = "below" if against[1] >= rich else "above" if against[0] >= rich else "open"
     return FieldAccuracy(
-        patients=len(values), images=sum(row.images for row in truth), accuracy=mean, limits=interval, floor=floor,
+        groups=len(values), images=sum(row.images for row in truth), accuracy=mean, limits=interval, floor=floor,
         margin=limits.margin, level=limits.level, word=word, log_capital_above=against[0], log_capital_below=against[1],
     )  # fmt: skip

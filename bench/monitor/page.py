@@ -46,7 +46,8 @@ def words_of(found: MonitorReport) -> list[str]:
         lines.append("  labels       none arrived: octc monitor --labels FILE")
     else:
         lines.append(
-            f"  labels       accuracy {_percent(field.accuracy)} {_span(field.limits)} of {field.patients:,} patients, "
+            f"  labels       accuracy {_percent(field.accuracy)} {_span(field.limits)} of {field.images:,} images, "
+            f"{field.groups:,} patients or images without one, "
             f"floor {_percent(field.floor)}: {field.word}"
         )
     return lines

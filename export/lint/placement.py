@@ -165,14 +165,20 @@ def outputs(graph: Graph) -> Iterator[Hit]:
 
 
 def residuals(graph: Graph) -> Iterator[Hit]:
-    """Add(convolution, x): x should come through the Q/DQ that the block's first convolution reads."""
+    """Add(convolution, x): x should come through the Q/DQ that the block's first convolution reads.
+
+    Where that convolution reads x in float, there is no such Q/DQ: of the convolution W26 says so, or it was meant (a depthwise
+    one that opens a block, left in float by the mixed-precision fallback).
+    """
     for node in graph.of("Add"):
         makers = [graph.maker(name) for name in node.input]
         if "Conv" not in makers or DQ in makers or makers.count("Conv") == 2:
             continue
         conv = graph.made[node.input[makers.index("Conv")]]
         other = node.input[1 - makers.index("Conv")]
-        if all(sides(graph, conv)) and not graph.is_constant(other) and graph.rank(other) == 4:
+        readers = {user.op_type for user in graph.read[other]}
+        opened = "Conv" in readers and Q not in readers
+        if all(sides(graph, conv)) and not opened and not graph.is_constant(other) and graph.rank(other) == 4:
             yield node, "the shortcut of this addition is not quantised: it runs in float"
 
 

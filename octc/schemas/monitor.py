@@ -48,9 +48,10 @@ class LabelFree(Document, kw_only=True):
 
 
 class FieldAccuracy(Document, kw_only=True):
-    """Accuracy with labels that arrived. word: against the floor, at every look."""
+    """Accuracy with labels that arrived. groups: patients, and images of whom the table named none. word: against the floor, at
+    every look."""
 
-    patients: Count
+    groups: Count
     images: Count
     accuracy: Share | None
     limits: Limits | None

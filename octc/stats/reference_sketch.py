@@ -12,8 +12,8 @@ from msgspec import Meta, Struct
 
 from octc.core.errors import OctcError
 from octc.stats.betting import mean_interval
-from octc.stats.cluster_bootstrap import patient_means
-from octc.stats.metrics import Int64
+from octc.stats.cluster_bootstrap import clusters_of, patient_means
+from octc.stats.patients import PatientIds, patient_ids
 
 KEY = "monitor"  # of the details of a manifest
 OWN = ("distance", "confidence", "label", "unread")
@@ -28,8 +28,9 @@ class ReferenceSketch(Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     """Values of each stream, and what the validation set says of accuracy.
 
     streams: statistics of pictures by their names, and of OWN, those that are known. accuracy: share of right answers,
-    patients counting once. gap, gap_limits: mean of right - confidence over patients, with a confidence interval at `alpha`.
-    patients: that it rests on.
+    patients counting once, as an image of whom nobody is known does. gap, gap_limits: mean of right - confidence, counted in
+    the same way, with a confidence interval at `alpha`. images: that it rests on. patients: different ones that are known; None
+    where none is.
     """
 
     streams: dict[str, list[float]]
@@ -37,7 +38,14 @@ class ReferenceSketch(Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     gap: float
     gap_limits: Annotated[list[float], Meta(min_length=2, max_length=2)]
     alpha: float
-    patients: Annotated[int, Meta(ge=1)]
+    images: Annotated[int, Meta(ge=1)]
+    images_without_patient: Annotated[int, Meta(ge=0)]
+    patients: Annotated[int, Meta(ge=1)] | None
+
+    @property
+    def known(self) -> PatientIds:
+        """What is known of the patients."""
+        return PatientIds(self.images, self.images_without_patient, self.patients or 0)
 
 
 def rounded(value: float | None) -> float | None:
@@ -48,20 +56,26 @@ def rounded(value: float | None) -> float | None:
 
 
 def sketch(
-    streams: Mapping[str, Sequence[float]], confidence: npt.ArrayLike, right: npt.ArrayLike, patients: Int64, alpha: float
+    streams: Mapping[str, Sequence[float]],
+    confidence: npt.ArrayLike,
+    right: npt.ArrayLike,
+    patients: Sequence[str | None],
+    alpha: float,
 ) -> ReferenceSketch:
     """A sketch of labelled images.
 
     Args:
         streams: values of images that are exchangeable: one a patient. confidence, right: of all images, [n].
-        patients: whose each image is, [n].
+        patients: whose each image is, [n]; None where that is not known.
     """
-    sure, correct = (patient_means(one, patients) for one in (confidence, right))
+    clusters, known = clusters_of(patients), patient_ids(patients)
+    sure, correct = (patient_means(one, clusters) for one in (confidence, right))
     low, high = mean_interval((correct - sure + 1) / 2, alpha, once=True)
     kept = {name: [v for v in map(rounded, values[:MOST]) if v is not None] for name, values in streams.items()}
     return ReferenceSketch(
         streams=kept, accuracy=round(float(correct.mean()), PLACES), gap=round(float((correct - sure).mean()), PLACES),
-        gap_limits=[round(2 * limit - 1, PLACES) for limit in (low, high)], alpha=alpha, patients=len(correct),
+        gap_limits=[round(2 * limit - 1, PLACES) for limit in (low, high)], alpha=alpha, images=known.images,
+        images_without_patient=known.unnamed, patients=known.count,
     )  # fmt: skip
 
 

@@ -28,6 +28,10 @@ from tests.bench.conftest import Said
 from tests.bench.verify_world import change_constants, make_world
 from tests.house.tree import ROOT
 
+REFERENCE = ReferenceSketch(
+    streams={}, accuracy=0.95, gap=0.0, gap_limits=[-0.1, 0.1], alpha=0.025, images=100, images_without_patient=0, patients=100
+)
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Run:
@@ -143,7 +147,7 @@ def test_labels_that_arrive_are_judged_against_the_floor(run: Run, said: Said, t
     code, document = said("monitor", artifact, "box.sqlite", "--labels", "labels.csv", "--no-replay", "--margin", "10")
     field = document["data"]["report"]["with_labels"]
     assert code == 0
-    assert field["patients"] == 40
+    assert field["groups"] == 40
     assert field["limits"][0] <= field["accuracy"] <= field["limits"][1]
     again = said("monitor", artifact, "box.sqlite", "--labels", "labels.csv", "--no-replay", "--margin", "10")[1]
     assert again["data"]["report"]["with_labels"] == field  # the same labels count once
@@ -151,7 +155,7 @@ def test_labels_that_arrive_are_judged_against_the_floor(run: Run, said: Said, t
     table.write_text(f"File Path,Diagnosis,Patient ID\n{usual}")
     assert (
         said("monitor", artifact, "box.sqlite", "--labels", "labels.csv", "--no-replay")[1]["data"]["report"]["with_labels"][
-            "patients"
+            "groups"
         ]
         == 40
     )
@@ -172,7 +176,7 @@ def test_tables_that_overlap_count_each_patient_and_each_image_once(run: Run, sa
         code, document = said("monitor", artifact, "box.sqlite", "--labels", "labels.csv", "--no-replay")
         assert code == 0, document
         field = document["data"]["report"]["with_labels"]
-        return field["patients"], field["images"]
+        return field["groups"], field["images"]
 
     whole, bare = "path,label,patient", "path,label"
     assert counted(whole, f"{a},p1", f"{b},p1", f"{c},p2") == (2, 3)
@@ -187,21 +191,19 @@ def test_tables_that_overlap_count_each_patient_and_each_image_once(run: Run, sa
 
 
 def test_an_accuracy_below_the_floor_is_an_alarm_and_one_above_is_shown() -> None:
-    reference = ReferenceSketch(streams={}, accuracy=0.95, gap=0.0, gap_limits=[-0.1, 0.1], alpha=0.025, patients=100)
     rng = np.random.default_rng(0)
     limits = Limits(margin=0.05)
     for accuracy, word in ((0.8, "below"), (0.97, "above")):
         truth = [Truth("d", "a", (str(k),), float(rng.random() < accuracy), 1) for k in range(900)]
-        assert judge_truth(truth, reference, limits).word == word
-        assert judge_truth(truth[:5], reference, limits).word == "open"
+        assert judge_truth(truth, REFERENCE, limits).word == word
+        assert judge_truth(truth[:5], REFERENCE, limits).word == "open"
     assert judge_truth([], None, limits).accuracy is None
 
 
 def test_an_accuracy_without_labels_holds_at_the_levels_of_its_two_parts() -> None:
-    reference = ReferenceSketch(streams={}, accuracy=0.95, gap=0.0, gap_limits=[-0.1, 0.1], alpha=0.025, patients=100)
     seen = [Seen("d", "a", str(k), "dark", 0.9, {}) for k in range(30)]
-    assert judge_confidence(seen, reference, 0.05).level == 0.05
-    assert judge_confidence(seen, reference, 0.01).level == pytest.approx(0.03)
+    assert judge_confidence(seen, REFERENCE, 0.05).level == 0.05
+    assert judge_confidence(seen, REFERENCE, 0.01).level == pytest.approx(0.03)
 
 
 def test_an_engine_that_computes_something_else_is_an_alarm(run: Run, said: Said) -> None:
@@ -217,6 +219,7 @@ def test_every_artifact_knows_its_validation_set(run: Run) -> None:
     for name in ("onnx-fp32", "onnx-int8"):
         found = stated_sketch(read_artifact(run.artifacts / name).details)
         assert found is not None
+        assert found.patients is not None
         assert found.patients >= 20
         assert len(found.streams["confidence"]) == len(found.streams["label"]) == found.patients
 

@@ -16,6 +16,8 @@ from octc.core.errors import OctcError
 from octc.export.lint.check import Finding, counts, lint, mark_float, require_clean, to_repair
 from octc.export.onnx.encoding import ENCODINGS, encode
 from octc.export.onnx.float import read_onnx, write_onnx
+from octc.export.pipeline import fallback_steps
+from octc.export.source import Quantised
 from octc.imaging.preprocess import Preprocess
 from octc.train.networks.models import build_model
 
@@ -67,6 +69,19 @@ def test_convolutions_left_in_float_on_purpose_are_allowed(tmp_path: Path) -> No
     assert rules(proto) == {"W26"}
     mark_float(proto, floats)  # the file itself says so: whoever lints it later is not told again
     assert rules(proto) == set()
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "mobilenetv4_conv_small_050"])
+def test_every_step_of_the_fallback_is_clean(tmp_path: Path, name: str) -> None:
+    """Blocks that begin with a depthwise convolution (MobileNetV4) have their shortcut in float where that is in float."""
+    module = quantised_network(name)
+    quantised = Quantised(module, "", {})
+    some = frozenset(quantised.names[1::5])
+    for k, (_, floats) in enumerate(fallback_steps(quantised, lambda: some)):
+        path = tmp_path / f"{k}.onnx"
+        write_onnx(encode(module, ENCODINGS["half"], opset=20, floats=floats), Preprocess(SIZE), path, 20)
+        assert require_clean(read_onnx(path), "tensorrt", floats)["int8_convolutions"] == len(quantised.names) - len(floats)
+    assert k == 2
 
 
 def changed(proto: onnx.ModelProto, change: Callable[[onnx.ModelProto], None]) -> onnx.ModelProto:

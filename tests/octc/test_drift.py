@@ -165,12 +165,15 @@ def test_a_sketch_survives_a_manifest_and_nonsense_does_not() -> None:
     rng = np.random.default_rng(3)
     sure = rng.uniform(0.5, 1, 400)
     right = rng.random(400) < sure
-    found = sketch({"confidence": sure[:50].tolist()}, sure, right, np.arange(400), 0.025)
+    found = sketch({"confidence": sure[:50].tolist()}, sure, right, [None] * 400, 0.025)
     assert found.gap_limits[0] <= 0 <= found.gap_limits[1]
     assert found.accuracy == right.mean()
     value = json.loads(json.dumps(sketch_json(found)))
     assert stated_sketch({KEY: value}) == found
     assert stated_sketch({}) is None
+    assert (found.patients, found.known.words) == (None, "patients unknown")
+    some = sketch({}, sure[:3], right[:3], ["a", "a", None], 0.025)
+    assert (some.images, some.images_without_patient, some.patients) == (3, 1, 1)
     for wrong in ({"streams": {"no name": [1.0]}}, {"accuracy": 2.0}, {"patients": 0}, {"gap_limits": [1.0]}):
         with pytest.raises(OctcError) as caught:
             stated_sketch({KEY: {**value, **wrong}})
