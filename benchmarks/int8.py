@@ -2,11 +2,11 @@
 
     python benchmarks/int8.py [--place DIR] [--quick] [--rounds N] [--json]
 
-Compared at batch 1, each with the settings that octc uses: B2 as octc's INT8 artifact for OpenVINO, NNCF's default of the same
-network, B2 in FP32 on both engines, the other students in INT8, and ConvNeXtV2-Large in eager torch (FP32, channels last).
-Accuracy means nothing here: latency and size do not depend on the weights. `--place` keeps what was made, so that a second call
-only measures; `--quick` is a small rehearsal at 96 px whose ratios mean nothing, `--tiny` one of test networks at 64 px.
-`--json` ends with one line of JSON.
+Compared at batch 1, each with the settings that octc uses: B2 as octc's INT8 artifact for OpenVINO and for LiteRT, NNCF's
+default of the same network, B2 in FP32 on both engines, the other students in INT8, and ConvNeXtV2-Large in eager torch (FP32,
+channels last). Accuracy means nothing here: latency and size do not depend on the weights. `--place` keeps what was made, so
+that a second call only measures; `--quick` is a small rehearsal at 96 px whose ratios mean nothing, `--tiny` one of test
+networks at 64 px. `--json` ends with one line of JSON.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ STUDENTS = {
 QUICK = (B2, "mobilenetv4_conv_small")
 FLOAT = (("onnx", "fp32"), ("openvino", "fp32"))
 TINY = 64  # px
-PACKAGES = ("torch", "timm", "onnxruntime", "openvino", "nncf")
+PACKAGES = ("torch", "timm", "onnxruntime", "openvino", "ai-edge-litert", "nncf")
 
 
 @dataclass
@@ -77,7 +77,9 @@ def stage_of(name: str, size: int) -> Stage:
 
 
 def make_student(place: Path, name: str, size: int, floats: bool) -> dict[str, Path]:
-    """Artifacts of one student: INT8 for both engines, FP32 for both where asked; (kept, and made only where absent)."""
+    """Artifacts of one student: INT8 for ONNX and OpenVINO; FP32 for both and INT8 for LiteRT where asked (kept, and made only
+    where absent)."""
+    from octc.compress.placement import XNNPACK
     from octc.export.formats import choose_opset
     from octc.export.pipeline import write_files
     from octc.export.ptq.engines import nncf_default
@@ -88,7 +90,7 @@ def make_student(place: Path, name: str, size: int, floats: bool) -> dict[str, P
     wanted = [("onnx", "int8"), ("openvino", "int8"), *(FLOAT if floats else ())]
     found = {f"{target}-{precision}": folder / f"{target}-{precision}" for target, precision in wanted}
     if floats:
-        found["openvino-nncf"] = folder / "openvino-nncf"
+        found |= {name: folder / name for name in ("openvino-nncf", "litert-int8")}
     if all(path.is_dir() for path in found.values()):
         return found
     say(f"making {name} at {size} px")
@@ -109,6 +111,9 @@ def make_student(place: Path, name: str, size: int, floats: bool) -> dict[str, P
                 float_file = Path(shop.float_onnx(choose_opset("openvino", None)).main_file)
                 nncf_default(float_file, new / artifact.main_file, calibration_set(source)[1])
                 write_manifest(new, replace(artifact, precision="int8", name="openvino-int8-nncf-default"))
+            shop = Workshop(source, Path(scratch), quantise(source, placement=XNNPACK))
+            with publishing(found["litert-int8"], force=True) as new:
+                write_files(shop, Job("litert", "int8", choose_opset("litert", None)), new)
     return found
 
 
@@ -208,15 +213,12 @@ def ratios(items: dict[str, Item], teacher: str) -> dict[str, Any]:
     """The numbers that are asked for, from medians of this run."""
     own = items[f"{B2} openvino-int8"]
     best = min(items[f"{B2} {kind}"].median for kind in ("onnx-fp32", "openvino-fp32"))
-    edge = {
-        name: item.median
-        for name, item in items.items()
-        if "-int8" in name and "JPEG" not in name and not name.startswith(f"{B2} ")
-    }
+    edge = {name: item.median for name, item in items.items() if name.endswith("-int8") and not name.startswith(f"{B2} ")}
     fastest = min(edge, key=edge.__getitem__)
     total = items[f"{B2} openvino-int8, JPEG to label"].median
     return {
         "ratio_vs_nncf_default": items[f"{B2} openvino-nncf"].median / own.median, "ratio_vs_fp32": best / own.median,
+        "ratio_litert_vs_openvino": items[f"{B2} litert-int8"].median / own.median,
         "ratio_vs_teacher_eager": items[teacher].median / own.median, "ratio_edge_student": own.median / edge[fastest],
         "edge_student": fastest, "end_to_end_overhead": total / own.median - 1,
         "int8_convolutions": own.convolutions.get("int8", 0), "convolutions": sum(own.convolutions.values()),
