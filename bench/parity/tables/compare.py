@@ -41,6 +41,7 @@ from octc.bench.parity.tables.read import Source, open_table
 from octc.bench.parity.tables.room import Room, read_room
 from octc.core.errors import OctcError, shorten
 from octc.core.progress import LogReporter, Reporter
+from octc.datasets.tables import whole_number
 from octc.schemas.comparing import LEAVE_OUT, TableOptions
 from octc.stats.comparison import ANSWERS, RIGHT, SCORES, Logits
 from octc.stats.tables import class_indices, logits_of
@@ -369,7 +370,12 @@ def form_of(shape: str, cuts: tuple[float, ...]) -> str:
 
 def _known(text: str, names: tuple[str, ...]) -> Any:
     """A class by its name, or by its index where no class is called so."""
-    return int(text) if text not in names and text.isdigit() else text
+    if text in names:
+        return text
+    try:
+        return whole_number(text)
+    except ValueError:
+        return text
 
 
 def _images(keys: Sequence[str], places: Sequence[int], truth: Truth, names: tuple[str, ...]) -> Mapping[str, Image]:

@@ -23,7 +23,7 @@ from octc.datasets.parts import READ_AS, part_of
 from octc.datasets.patient_rules import alike
 from octc.datasets.patients import given
 from octc.datasets.pictures import scan_digests
-from octc.datasets.tables import NONE, Record, classes_of, read_columns, refuse_lines
+from octc.datasets.tables import NONE, Record, classes_of, read_columns, refuse_lines, whole_number
 from octc.datasets.tree import DEBRIS, HIDDEN, THUMBNAIL, Left, Tree, has_file, has_folder, is_under, open_tree
 from octc.machine.cpu import reading_pool
 from octc.volumes.formats import format_of, read_volumes
@@ -196,10 +196,10 @@ def _row(line: int, cells: dict[str, str], names: Sequence[str], split: bool) ->
 
 
 def _number(cells: dict[str, str], name: str) -> int | None:
-    text = cells.get(name, "")
-    if text and not text.isdecimal():
-        raise ValueError(f"{name} {text!r} is no number from 0")
-    return int(text) if text else None
+    try:
+        return whole_number(text) if (text := cells.get(name, "")) else None
+    except ValueError as error:
+        raise ValueError(f"{name} {error}") from error
 
 
 def _places(tree: Tree, rows: Iterable[Row]) -> dict[str, list[str]]:
