@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from octc.core.cells import NO_LABEL
 from octc.core.errors import OctcError, shorten
 from octc.imaging.kinds import HEAD, PARQUET, foreign
 
@@ -24,10 +25,7 @@ WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx, .ods; .xls
 SHEETS = (b"xl/", b"opendocument.spreadsheet")  # what the first two hold, and other archives do not
 MAKE_CSV = "a line for each image, as CSV, with pandas: pandas.{}(FILE).to_csv('labels.csv', index=False)"
 _STATED = re.compile(r'"?sep=([,;\t|])"?\r?\n', re.IGNORECASE)
-_WHOLE = re.compile(r"(\d+)(?:\.(?:0{1,2}|0{4,}))?")  # three zeros may be thousands
 FIRST = 1 << 16  # bytes in which the first lines of a table are looked for
-# labels that say that there is none ("none" and "unknown" may be classes)
-NO_LABEL = frozenset(("", "-", "--", "?", "n/a", "#n/a", "na", "nan", "nat", "null", "nil", "<na>", "#value!", "#ref!"))
 # What columns are called, without letter case, blanks and underscores; the first one that a table has counts.
 USUAL: dict[str, tuple[str, ...]] = {
     "path": (
@@ -153,18 +151,6 @@ def _separator(text: str) -> tuple[str, int]:
     if stated := _STATED.match(text):
         return stated[1], stated.end()
     return max(SEPARATORS, key=text.split("\n", 1)[0].count), 0
-
-
-def whole_number(text: str) -> int:
-    """A whole number from 0 as tables hold it: 12, or 12.0 as pandas writes a column with gaps (ValueError for another).
-
-    >>> whole_number("12"), whole_number("12.0")
-    (12, 12)
-    """
-    found = _WHOLE.fullmatch(text)
-    if found is None:
-        raise ValueError(f"{text!r} is no whole number from 0")
-    return int(found[1])
 
 
 def rows_of(path: Path, hint: str = HINT) -> list[tuple[int, list[str]]]:

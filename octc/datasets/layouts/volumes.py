@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from octc.core.cells import given, whole_number
 from octc.core.errors import OctcError
 from octc.datasets.base import PLAIN, UNLISTED, Finding, Progress, Reading, Sample, Samples, ScanOf
 from octc.datasets.layouts.csv import find_csv
@@ -21,9 +22,8 @@ from octc.datasets.layouts.csv_table import leaves
 from octc.datasets.layouts.folders import check_train
 from octc.datasets.parts import READ_AS, part_of
 from octc.datasets.patient_rules import alike
-from octc.datasets.patients import given
 from octc.datasets.pictures import scan_digests
-from octc.datasets.tables import NONE, Record, classes_of, read_columns, refuse_lines, whole_number
+from octc.datasets.tables import NONE, Record, classes_of, read_columns, refuse_lines
 from octc.datasets.tree import DEBRIS, HIDDEN, THUMBNAIL, Left, Tree, has_file, has_folder, is_under, open_tree
 from octc.machine.cpu import reading_pool
 from octc.volumes.formats import format_of, read_volumes
@@ -196,10 +196,10 @@ def _row(line: int, cells: dict[str, str], names: Sequence[str], split: bool) ->
 
 
 def _number(cells: dict[str, str], name: str) -> int | None:
-    try:
-        return whole_number(text) if (text := cells.get(name, "")) else None
-    except ValueError as error:
-        raise ValueError(f"{name} {error}") from error
+    text = cells.get(name, "")
+    if text and whole_number(text) is None:
+        raise ValueError(f"{name} {text!r} is no whole number from 0")
+    return whole_number(text)
 
 
 def _places(tree: Tree, rows: Iterable[Row]) -> dict[str, list[str]]:
