@@ -132,6 +132,21 @@ def test_every_format_says_the_same(tmp_path: Path, ending: str) -> None:
     assert numbers(plain.to_json()) == numbers(other.to_json())
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_the_line_that_states_the_separator_is_no_header(tmp_path: Path, encoding: str) -> None:
+    plain = compare_files(*two(tmp_path, rows_of(BEFORE), rows_of(AFTER)), gate=GATE)
+    for name in ("a.csv", "b.csv"):
+        text = (tmp_path / name).read_text().replace(",", ";")
+        (tmp_path / name).write_bytes(("sep=;\r\n" + text).encode(encoding))
+    other = compare_files(tmp_path / "a.csv", tmp_path / "b.csv", gate=GATE)
+    assert numbers(plain.to_json()) == numbers(other.to_json())
+    lines = (tmp_path / "b.csv").read_text(encoding).splitlines()
+    (tmp_path / "b.csv").write_text("\n".join([*lines[:3], "torn", *lines[3:]]), encoding)
+    with pytest.raises(OctcError) as caught:
+        compare_files(tmp_path / "a.csv", tmp_path / "b.csv", gate=GATE)
+    assert (caught.value.code, str(caught.value.place)) == ("OCT-E209", f"{tmp_path / 'b.csv'}:4")
+
+
 def test_patients_are_found_under_any_usual_name(tmp_path: Path) -> None:
     named = [
         [{"Patient ID" if k == "patient" else k: v for k, v in row.items()} for row in rows_of(t)] for t in (BEFORE, AFTER)
@@ -235,6 +250,9 @@ def test_columns_of_class_names_and_indices_as_labels(tmp_path: Path) -> None:
 
     other = compare_files(*two(tmp_path, renamed(BEFORE), renamed(AFTER)), gate=GATE, options=TableOptions(labels="y"))
     assert numbers(plain.to_json()) == numbers(other.to_json())
+    gaps = [[{**r, "y": f"{r['y']}.0"} for r in renamed(values)] for values in (BEFORE, AFTER)]  # as pandas writes gaps
+    third = compare_files(*two(tmp_path, *gaps), gate=GATE, options=TableOptions(labels="y"))
+    assert numbers(plain.to_json()) == numbers(third.to_json())
     turned = [dict(reversed(row.items())) for row in rows_of(AFTER)]
     again = compare_files(*two(tmp_path, rows_of(BEFORE), turned), gate=GATE)
     assert numbers(plain.to_json()) == numbers(again.to_json())
@@ -359,6 +377,80 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     assert refused(tmp_path, rows_of(BEFORE), rows_of(AFTER), classes="CNV,DME,DRUSEN").code == "OCT-E706"
     named = [{("p_X" if key == "p_CNV" else key): value for key, value in row.items()} for row in rows_of(AFTER)]
     assert refused(tmp_path, rows_of(BEFORE), named).code == "OCT-E309"
+
+
+def told_as(names: Sequence[str], **more: Callable[[int], Any]) -> Rows:
+    """Rows with one answer each instead of scores."""
+    return [
+        {"id": f"i{i:03d}", "truth": CLASSES[LABELS[i]], "patient": f"p{i // 3}", "prediction": names[LABELS[i]],
+         **{name: make(i) for name, make in more.items()}}
+        for i in range(N)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("nothing", ["nan", "NaN", "NA", "N/A", "<NA>", "null", ""])
+@pytest.mark.parametrize("ending", [".csv", ".jsonl"])
+def test_a_cell_that_says_nothing_is_no_class_no_score_and_no_patient(nothing: str, ending: str, tmp_path: Path) -> None:
+    before, after = told_as(CLASSES), told_as(CLASSES)
+    after[5]["prediction"] = nothing
+    found = compare_files(*two(tmp_path, before, after, ending), gate=GATE)
+    assert (found.classes, found.word, found.report.not_finite) == (CLASSES, "fail", ("i005",))
+    scored = rows_of(AFTER)
+    scored[6]["p_DME"] = nothing
+    assert compare_files(*two(tmp_path, rows_of(BEFORE), scored, ending), gate=GATE).report.not_finite == ("i006",)
+    bare = told_as(CLASSES)
+    bare[4]["truth"] = nothing
+    assert "1 without a label: i004" in refused(tmp_path, bare, bare).message
+    nobody = told_as(CLASSES, patient=lambda _: nothing)
+    assert compare_files(*two(tmp_path, nobody, nobody, ending), gate=GATE).to_json()["set"]["patients"] is None
+
+
+@pytest.mark.parametrize(("name", "other"), [("CNV", "cnv"), ("CNV", "C NV"), ("1", "1.0")])
+def test_a_class_in_two_spellings_is_refused_and_no_wrong_answer(name: str, other: str, tmp_path: Path) -> None:
+    before, after = (told_as((one, *CLASSES[1:]), truth=lambda i: (name, *CLASSES[1:])[LABELS[i]]) for one in (name, other))
+    found = refused(tmp_path, before, after)
+    assert (found.code, " = ".join(sorted((name, other))) in found.message) == ("OCT-E706", True)
+
+
+def test_numbers_are_indices_of_classes_unless_all_are_names(tmp_path: Path) -> None:
+    def numbered(first: int) -> Rows:
+        return told_as([str(k + first) for k in range(3)], truth=lambda i: str(LABELS[i] + first))
+
+    for first in (0, 1):
+        rows = numbered(first)
+        found = compare_files(*two(tmp_path, rows, rows), gate=GATE, options=TableOptions(classes="1,2,3"))
+        assert found.report.comparison is not None
+        assert (found.report.comparison.both_right, found.report.n) == (N, N)
+
+
+def test_patients_that_only_the_candidate_names_count(tmp_path: Path) -> None:
+    named, bare = rows_of(AFTER), [{k: v for k, v in row.items() if k != "patient"} for row in rows_of(BEFORE)]
+    found = compare_files(*two(tmp_path, bare, named), gate=GATE)
+    assert (found.cluster, found.to_json()["set"]["patients"]) == ("patient", N // 3)
+
+
+def test_tables_that_put_rows_together_in_another_way_are_refused(tmp_path: Path) -> None:
+    before = rows_of(BEFORE)
+    renamed = rows_of(AFTER, patient=lambda i: f"hash-{i // 3}")  # other names, the same patients
+    assert compare_files(*two(tmp_path, before, renamed), gate=GATE).to_json()["set"]["patients"] == N // 3
+    for moved in (lambda i: f"p{i // 6}", lambda i: f"p{i // 2}"):
+        found = refused(tmp_path, before, rows_of(AFTER, patient=moved))
+        assert (found.code, "one patient's in" in found.message) == ("OCT-E706", True)
+    truth = write(tmp_path / "truth.csv", [{k: row[k] for k in ("id", "truth", "patient")} for row in before])
+    settled = compare_files(
+        *two(tmp_path, before, rows_of(AFTER, patient=lambda i: f"p{i // 6}")),
+        gate=GATE,
+        options=TableOptions(labels=str(truth)),
+    )
+    assert settled.to_json()["set"]["patients"] == N // 3
+
+
+def test_a_table_without_rows_is_called_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("id,truth,patient,p_CNV,p_DME,p_NORMAL\n")
+    with pytest.raises(OctcError, match="no row") as caught:
+        compare_files(path, write(tmp_path / "b.csv", rows_of(AFTER)), gate=GATE)
+    assert caught.value.code == "OCT-E209"
 
 
 def test_a_table_against_itself_shows_nothing(tmp_path: Path) -> None:

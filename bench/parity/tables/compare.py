@@ -41,9 +41,10 @@ from octc.bench.parity.tables.read import Source, open_table
 from octc.bench.parity.tables.room import Room, read_room
 from octc.core.errors import OctcError, shorten
 from octc.core.progress import LogReporter, Reporter
+from octc.datasets.patient_rules import alike
 from octc.schemas.comparing import LEAVE_OUT, TableOptions
 from octc.stats.comparison import ANSWERS, RIGHT, SCORES, Logits
-from octc.stats.tables import class_indices, logits_of
+from octc.stats.tables import answers_as_logits, are_indices, class_indices, logits_of, refuse_spellings
 from octc.stats.task import MULTICLASS, MULTILABEL, Task
 from octc.stats.test_plan import ParityOptions
 
@@ -231,7 +232,7 @@ def _stated(sources: tuple[Source, Source], asked: TableOptions, told: Reporter,
     if apart is not None and not columns:
         text = f"no column of {apart.name} is the truth; it has {', '.join(apart.names[:40])}"
         raise OctcError("OCT-E209", text, hint="call it label, or truth", place=str(apart.path))
-    found = cluster_column((holder, sources[0]) if apart else (holder,), asked)
+    found = cluster_column((holder, *(one for one in sources if one is not holder)), asked)
     cluster = None if found is None else found[1]
     eye = None if asked.eye is None else check_column(holder, asked.eye, "--eye")
     told.say(f"  rows       joined by {', '.join(key)}   (--key)")
@@ -244,8 +245,15 @@ def _stated(sources: tuple[Source, Source], asked: TableOptions, told: Reporter,
         other = read_truth(found[0], key, (), (), (cluster, None), keys)
         whose = dict(zip(other.keys.tolist(), other.patients, strict=True))
         truth = replace(truth, patients=[whose.get(one) for one in truth.keys.tolist()])
+    if not len(truth.keys):
+        text = f"{holder.name} has a header and no row"
+        raise OctcError("OCT-E209", text, hint="a table with a row for each image", place=str(holder.path))
+    for finding in alike("patients", sorted({one for one in truth.patients if one is not None})):
+        told.warn(finding.code, finding.message, finding.place)
     if apart is None and columns:
         _same_truth(truth, sources[1], key, columns, findings, keys)
+    if apart is None and cluster is not None and not aside:
+        _same_patients(truth, sources, key, asked, keys)
     return Stated(key, truth, columns, findings, cluster, apart is None)
 
 
@@ -263,6 +271,29 @@ def _same_truth(
         named = shorten(sorted(names[i] for i in wrong))
         text = f"the tables state another truth for {len(wrong):,} rows: {named}"
         raise OctcError("OCT-E706", text, hint="--labels TABLE with the truth", place=str(other.path))
+
+
+def _same_patients(truth: Truth, sources: tuple[Source, Source], key: Sequence[str], asked: TableOptions, keys: Keys) -> None:
+    """Refuse a second table that puts rows together by patient in another way; other names for the same patients are none."""
+    if asked.cluster is not None and asked.cluster not in sources[1].names:
+        return
+    if (found := cluster_column(sources[1:], asked)) is None:
+        return
+    again = read_truth(sources[1], key, (), (), (found[1], None), keys)
+    ours = dict(zip(truth.keys.tolist(), truth.patients, strict=True))
+    first: dict[tuple[int, str], tuple[int, str | None]] = {}
+    for one, theirs in zip(again.keys.tolist(), again.patients, strict=True):
+        own = ours.get(one)
+        if own is None or theirs is None:
+            continue
+        for side, name, other in ((0, own, theirs), (1, theirs, own)):
+            before, same = first.setdefault((side, name), (one, other))
+            if same != other:
+                names = keys.names()
+                a, b = (sources[side].name, sources[1 - side].name)
+                text = f"the tables say otherwise who rows belong to: {names[before]} and {names[one]} are one patient's in {a}"
+                hint = "--labels TABLE with the truth and the patients"
+                raise OctcError("OCT-E706", f"{text}, two patients' in {b}", hint=hint, place=str(sources[1].path))
 
 
 def _answers(
@@ -300,7 +331,8 @@ def _classes(
         names = columns
     else:
         seen = {*known, *(text for side in sides for text in set(side.texts) if text)}
-        names = tuple(sorted(seen, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name)))
+        names = tuple(sorted(seen, key=lambda name: (not _whole(name), int(name) if _whole(name) else 0, name)))
+        refuse_spellings(names, str(sides[1].source.path))
     if len(set(names)) < len(names):
         raise OctcError("OCT-E706", f"a class occurs twice: {', '.join(names)}", hint="name each class once", place="--classes")
     return names
@@ -340,19 +372,21 @@ def _records(
     patients: tuple[str | None, ...] = (None,) * len(ids)
     labels: tuple[int, ...] = (1,) * len(ids)
     images = None
+    told = [text for side in sides for text in set(side.texts)]
+    by_index = are_indices([*told, *({label for label in truth.labels if isinstance(label, str)} if truth else ())], names)
     if truth is not None:
         places = order_of(truth.keys, wanted).tolist()
         patients = tuple(truth.patients[i] for i in places)
         if task is MULTILABEL:
             images = _images(ids, places, truth, names)
         elif form != RIGHT:
-            labels = tuple(class_indices([_known(truth.labels[i], names) for i in places], names, "labels"))
+            labels = tuple(class_indices([truth.labels[i] for i in places], names, "labels", by_index))
     found = [
         Records(
             ids,
             labels,
             patients,
-            _logits(side, order_of(side.keys, wanted), names, task, cuts),
+            _logits(side, (order_of(side.keys, wanted), ids), names, task, cuts, by_index),
             ("identity",),
             side.source.sha256,
             {},
@@ -367,9 +401,8 @@ def form_of(shape: str, cuts: tuple[float, ...]) -> str:
     return SCORES if shape in ("logits", "probabilities") or (shape == "chance" and cuts == (0.5,)) else ANSWERS
 
 
-def _known(text: str, names: tuple[str, ...]) -> Any:
-    """A class by its name, or by its index where no class is called so."""
-    return int(text) if text not in names and text.isdigit() else text
+def _whole(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
 
 
 def _images(keys: Sequence[str], places: Sequence[int], truth: Truth, names: tuple[str, ...]) -> Mapping[str, Image]:
@@ -388,16 +421,18 @@ def _images(keys: Sequence[str], places: Sequence[int], truth: Truth, names: tup
     return found
 
 
-def _logits(side: Answered, order: Any, names: tuple[str, ...], task: Task, cuts: tuple[float, ...]) -> Logits:
-    """[n, 1, K] in the order of the rows."""
-    where, shape = side.source.name, side.answer.form
+def _logits(
+    side: Answered,
+    rows: tuple[Int64, Sequence[str]],
+    names: tuple[str, ...],
+    task: Task,
+    cuts: tuple[float, ...],
+    by_index: bool,
+) -> Logits:
+    """[n, 1, K] in the order of the rows. rows: their places in the table, and their names."""
+    where, shape, order = side.source.name, side.answer.form, rows[0]
     if side.values is None:
-        texts = [side.texts[i] for i in order.tolist()]
-        lacking = np.array([not text for text in texts])
-        chosen = class_indices([_known(text or names[0], names) for text in texts], names, where)
-        out: Logits = np.eye(len(names), dtype=np.float32)[chosen][:, None]
-        out[lacking] = np.nan
-        return out
+        return answers_as_logits([side.texts[i] for i in order.tolist()], names, where, by_index)
     values = _columns(side, names)[order]
     if shape == "right":
         return _two(values)
@@ -416,7 +451,7 @@ def _logits(side: Answered, order: Any, names: tuple[str, ...], task: Task, cuts
             hit = np.where(values[:, 1:] >= cuts[0], 1.0, 0.0)
             hit[np.isnan(values[:, 1:])] = np.nan
             return _two(hit)
-    return logits_of(values, names, where, scored=True)
+    return logits_of(values, names, where, rows[1])
 
 
 def _two(second: Float64) -> Logits:

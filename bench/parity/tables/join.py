@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from octc.bench.parity.tables.columns import SEVERAL, Answer
 from octc.bench.parity.tables.read import Source
+from octc.core.cells import NO_LABEL, given, label_of, text_of
 from octc.core.errors import OctcError, shorten
 
 JOINT = " / "  # between the cells of a key
@@ -77,19 +78,6 @@ class Unmatched:
         return [f"{len(keys):,} {where}: {shorten(keys)}" for where, keys in self.rows.items() if keys]
 
 
-def text_of(cell: Any) -> str:
-    """A cell as a name: whole numbers without a fraction, whatever wrote them; "" where there is none."""
-    if isinstance(cell, str):
-        return cell.strip()
-    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
-        return ""
-    if isinstance(cell, bool):
-        return str(int(cell))
-    if isinstance(cell, float) and cell.is_integer():
-        return str(int(cell))
-    return str(cell)
-
-
 def _bad_cell(source: Source, line: int, column: str, what: str, hint: str) -> OctcError:
     return OctcError("OCT-E209", f"column {column!r}: {what}", hint=hint, place=f"{source.path}:{line}")
 
@@ -124,7 +112,7 @@ def read_truth(
     beside: tuple[str | None, str | None],
     keys: Keys,
 ) -> Truth:
-    """The truth of a table; a row whose class is an empty cell has none. beside: columns of the patient and the eye.
+    """The truth of a table; a row whose cell of the class says nothing has none. beside: columns of the patient and the eye.
 
     Raises:
         OctcError: E209 a row without a key, a finding that is neither yes nor no; E706 keys that stand twice.
@@ -141,7 +129,7 @@ def read_truth(
                 name for name, cell in zip(findings, own, strict=True) if yes_or_no(source, line, name, cell) == 1
             )
         elif columns:
-            label = text_of(own[0])
+            label = label_of(own[0])
             label = shared.setdefault(label, label)
         numbers.append(keys.number(_key(source, line, cells[: len(key)])))
         labels.append(label)
@@ -151,24 +139,24 @@ def read_truth(
 
 
 def _named(cells: Iterator[Any], column: str | None, shared: dict[str, str]) -> str | None:
-    if column is None or not (text := text_of(next(cells))):
+    if column is None or not (text := given(next(cells))):
         return None
     return shared.setdefault(text, text)
 
 
 def yes_or_no(source: Source, line: int, column: str, cell: Any) -> float:
-    """1 or 0; NaN for an empty cell."""
+    """1 or 0; NaN for a cell that says that there is none."""
     text = text_of(cell).casefold()
     if text in YES or text in NO:
         return 1.0 if text in YES else 0.0
-    if text in ("", "nan"):
+    if text in NO_LABEL:
         return math.nan
     raise _bad_cell(source, line, column, f"{text[:40]!r} is neither right nor wrong", "1 or 0, true or false")
 
 
 def number_of(source: Source, line: int, column: str, cell: Any) -> float:
-    """A number; NaN for an empty cell."""
-    if cell is None or cell == "":
+    """A number; NaN for a cell that says that there is none."""
+    if not label_of(cell):
         return math.nan
     try:
         return float(cell)
@@ -191,7 +179,7 @@ def read_answers(source: Source, key: Sequence[str], answer: Answer, keys: Keys)
         own = cells[count:]
         numbers.append(keys.number(_key(source, line, cells[:count])))
         if answer.form == "answers":
-            text = text_of(own[0])
+            text = label_of(own[0])
             texts.append(shared.setdefault(text, text))
         else:
             try:

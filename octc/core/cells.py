@@ -1,0 +1,81 @@
+"""Cells of tables as people and programs write them: a name, nothing, or one name in two spellings."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import Any
+
+# cells that say that there is nothing, in lower case; "none" and "unknown" may be classes
+NO_LABEL = frozenset(("", "-", "--", "?", "n/a", "#n/a", "na", "nan", "nat", "null", "nil", "<na>", "#value!", "#ref!"))
+WHOLE = re.compile(r"(\d+)(?:\.(?:0{1,2}|0{4,}))?")
+NO_PATIENT = NO_LABEL | {"none", "unknown", "not known"}
+
+
+def text_of(cell: Any) -> str:
+    """A cell as a name: whole numbers without a fraction, whatever wrote them; "" where there is none.
+
+    >>> text_of(" CNV "), text_of(3.0), text_of(float("nan")), text_of(True)
+    ('CNV', '3', '', '1')
+    """
+    if isinstance(cell, str):
+        return cell.strip()
+    if cell is None:
+        return ""
+    if isinstance(cell, Real):
+        if math.isnan(number := float(cell)):
+            return ""
+        return str(whole) if (whole := whole_number(cell)) is not None else str(number)
+    return str(cell)
+
+
+def whole_number(value: Any) -> int | None:
+    """A whole number, whatever wrote it (3, 3.0, True; as a text from 0 on); None for everything else.
+
+    pandas and Excel write a column of whole numbers that has gaps as 12.0. Three zeros may be thousands.
+
+    >>> whole_number(3.0), whole_number("12"), whole_number("12.0"), whole_number("1.5"), whole_number("1.000")
+    (3, 12, 12, None, None)
+    """
+    if isinstance(value, str):
+        return int(found[1]) if (found := WHOLE.fullmatch(value)) is not None else None
+    if isinstance(value, Integral):
+        return int(value)
+    return int(number) if isinstance(value, Real) and (number := float(value)).is_integer() else None
+
+
+def label_of(cell: Any) -> str:
+    """The class that a cell names; "" where it says that there is none ("NaN", "N/A", an empty cell)."""
+    text = text_of(cell)
+    return "" if text.casefold() in NO_LABEL else text
+
+
+def given(cell: Any) -> str | None:
+    """A patient as a table names it; None for an empty cell and for the usual words for nothing."""
+    text = text_of(cell)
+    return None if text.casefold() in NO_PATIENT else text
+
+
+def plain(value: str) -> str:
+    """A value for comparing.
+
+    >>> plain(" p 007.0 ") == plain("P007"), plain("12.50")
+    (True, '12.50')
+    """
+    text = re.sub(r"\s+", "", unicodedata.normalize("NFC", value)).casefold()
+    return re.sub(r"(?<=\d)\.0+$", "", text)
+
+
+def same_names(values: Iterable[str]) -> list[str]:
+    """Values that `plain` makes one, as "CNV = cnv"; in sorted order.
+
+    >>> same_names(["cnv", "DME", "CNV", "1", "1.0"])
+    ['1 = 1.0', 'CNV = cnv']
+    """
+    groups: dict[str, set[str]] = {}
+    for one in values:
+        groups.setdefault(plain(one), set()).add(one)
+    return sorted(" = ".join(sorted(group)) for group in groups.values() if len(group) > 1)
