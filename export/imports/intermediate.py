@@ -27,10 +27,12 @@ def write_ir(path: Path, foreign: Foreign, output: str | None, folder: Path) -> 
 
     Raises:
         OctcError: E107 no file, E502 no weights beside it or not an IR, E504 operators that are not allowed, E411 it does not
-            take one image and give logits, E402 its batch cannot be changed, E104 another size than the preprocessing's.
+            take one image and give logits, E402 its batch cannot be changed, E104 another size than the preprocessing's, E701
+            weights that are no finite numbers.
     """
     openvino = need("openvino")
     model = _read(path)
+    _check_finite(model, path)
     known = _describe(model, output)
     choose_size(known, foreign.size, foreign.source)
     plain = _compiled(_behind(_read(path), known, Preprocess(foreign.size), foreign, as_uint8=False))
@@ -79,6 +81,15 @@ def _read(path: Path) -> Any:
     except RuntimeError as error:
         text = f"{path.name} cannot be read as an OpenVINO IR: {(str(error).splitlines() or ['no message'])[-1][:200]}"
         raise OctcError("OCT-E502", text, hint="save it again with openvino.save_model", place=str(path)) from error
+
+
+def _check_finite(model: Any, path: Path) -> None:
+    """Refuse weights that are NaN or infinite: OpenVINO's ReLU makes 0 of NaN, so that the logits may show nothing of it."""
+    floats = [node for node in model.get_ops() if node.get_type_name() == "Constant" and node.get_element_type().is_real()]
+    bad = [node.get_friendly_name() for node in floats if not np.isfinite(np.asarray(node.data, np.float64)).all()]
+    if bad:
+        text = f"{path.name} has weights that are not finite: {shorten(bad)}"
+        raise OctcError("OCT-E701", text, hint="export trained weights", place=str(path))
 
 
 def _describe(model: Any, output: str | None) -> Described:
