@@ -18,8 +18,9 @@ from octc.core.errors import OctcError, shorten
 from octc.core.files import canonical_json, sha256_bytes
 from octc.runtimes.golden import Tolerance, tolerance_of
 from octc.stats.cluster_bootstrap import cluster_index, named_images
-from octc.stats.comparison import SCORES, Known, nonfinite, outcome_of
+from octc.stats.comparison import SCORES, Known, nonfinite
 from octc.stats.multilabel_comparison import LabelledImage
+from octc.stats.outcome import outcome_of
 from octc.stats.patients import PatientIds, patient_ids
 from octc.stats.subgroups import Subgroup, subgroups
 from octc.stats.task import MULTICLASS, Answers, Task

@@ -28,7 +28,7 @@ from octc.core.errors import OctcError
 from octc.schemas.comparing import TableOptions
 from octc.stats.auc import compare_areas
 from octc.stats.cluster_bootstrap import POOLS, difference_bootstrap, pooled
-from octc.stats.comparison import outcome_of
+from octc.stats.outcome import outcome_of
 from octc.stats.proportions import mcnemar_exact
 from octc.stats.tables import compare_tables
 from octc.stats.test_plan import ParityOptions
