@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from octc.stats.cluster_bootstrap import dense_index, percentile_interval, resampled_weights
 from octc.stats.metric_intervals import MANY_IMAGES, MOST_LEFT_OUT
-from octc.stats.metrics import Bool, Float64, Int64
+from octc.stats.metrics import Bool, Float64, Int64, present_classes
 from octc.stats.outcome import Outcome
 from octc.stats.proportions import Interval, normal_cdf, z_of
 
@@ -163,7 +163,7 @@ def compare_areas(
     With patients the intervals come from resampled patients (on very large sets from Obuchowski's variance), without from
     DeLong.
     """
-    present = np.unique(labels)
+    present = present_classes(labels)
     if len(present) < 2:
         return tuple(AucRow(name, reason="single_class") for name in (*names, "macro"))
     known = [*(names[k] for k in present), "macro"]

@@ -253,7 +253,7 @@ def paired(
     dense = dense_index(clusters)
     k = int(dense.max()) + 1
     observed, planned, deff, hit = design_effect(lost, gained, dense, icc)
-    people = k if named is None else len(np.unique(dense[named]))
+    people = k if named is None else int((np.bincount(dense[named]) > 0).sum())
     head = (n, b, c, people, hit, mean_cluster_size(dense), observed, planned, deff, plain)
     if k == 1:
         return Paired(*head, None, None, "one_cluster", None, "one_cluster")

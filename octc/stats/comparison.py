@@ -27,6 +27,7 @@ from octc.stats.metrics import (
     find_normal,
     logit_distances,
     metrics_of,
+    present_classes,
     top_two_margin,
 )
 from octc.stats.outcome import AnyLogits, Outcome, kl_of, outcome_of
@@ -191,7 +192,7 @@ def _classes(
     lost = (r.predictions == labels) & (c.predictions != labels)
     gained = (r.predictions != labels) & (c.predictions == labels)
     pairs: dict[int, Paired] = {}
-    for k in (int(k) for k in np.unique(labels)):
+    for k in present_classes(labels).tolist():
         own = labels == k
         facts = None if select is None else select.get("classes", {}).get(names[k])
         pairs[k] = paired(
@@ -302,7 +303,7 @@ def compare_logits(
         both_right=int((right_r & right_c).sum()),
         both_wrong=int((~right_r & ~right_c).sum()),
         ties={name: model.ties for name, model in models.items()},
-        predicted_classes={name: len(np.unique(model.predictions)) for name, model in models.items()},
+        predicted_classes={name: len(present_classes(model.predictions)) for name, model in models.items()},
         pair=pair,
         per_class=_classes(true, r, c, clusters, named, classes, options, select),
         matrices={name: table.tolist() for name, table in matrices.items()},
@@ -344,6 +345,6 @@ def _check_reference(labels: Int64, reference: Outcome, alpha: float) -> None:
     share = float(np.bincount(labels).max() / len(labels))
     hits = int((reference.predictions == labels).sum())
     lower = (wilson(hits, len(labels), alpha) or (0.0, 0.0))[0]
-    if hits == 0 or (share < 1 and (lower <= share or len(np.unique(reference.predictions)) < 2)):
+    if hits == 0 or (share < 1 and (lower <= share or len(present_classes(reference.predictions)) < 2)):
         text = f"the reference is at chance: {hits} of {len(labels)} right, the largest class has {round(share * len(labels))}"
         raise OctcError("OCT-E708", text, hint="a reference that has learned the classes: train longer, or another run")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from octc.stats.cluster_bootstrap import dense_index, percentile_interval, pooled, resampled_weights
-from octc.stats.metrics import Float64, Int64, confidence_order
+from octc.stats.metrics import Float64, Int64, confidence_order, present_classes
 from octc.stats.outcome import Outcome
 from octc.stats.proportions import Interval
 
@@ -108,7 +108,7 @@ def metric_intervals(
     scores.
     """
     groups = np.arange(len(labels)) if clusters is None else dense_index(clusters)
-    present = np.unique(labels)
+    present = present_classes(labels)
     keys = [*NAMES, *class_names(present), "ece_mass"]
     groups = pooled(groups, seed)
     if int(groups.max()) == 0:

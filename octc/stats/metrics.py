@@ -27,6 +27,11 @@ def confusion_matrix(labels: npt.ArrayLike, predictions: npt.ArrayLike, classes:
     return np.bincount(true * classes + predicted, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
 
 
+def present_classes(labels: Int64) -> Int64:
+    """The classes that occur among labels [n], ascending."""
+    return np.flatnonzero(np.bincount(labels)).astype(np.int64)
+
+
 @dataclass(frozen=True)
 class ClassMetrics:
     """One class against the rest. `support` counts its images, `predicted` the images that were given to it."""

@@ -22,7 +22,7 @@ class Room:
     free: float | None
     place: str
 
-    def check(self, scores: int) -> None:
+    def check(self, scores: int, *, several: bool = False) -> None:
         """Refuse more than fits (E904), with how many rows would. scores: columns of a table's answers."""
         needed = needed_mib(self.rows, scores)
         if self.free is None or needed <= self.free:
