@@ -19,7 +19,7 @@ from octc.datasets.tables import SEPARATORS, check_header
 LINE = 64 << 20  # characters of a line of JSON
 FIRST = 100  # lines of JSON whose names are looked at
 TAKEN = 1 << 22  # bytes at a time where lines are counted
-ROWS = 16_384  # of a block
+ROWS = 1024  # of a block: as many as a processor's cache holds
 HINT = "a table of predictions: CSV with a header, JSON lines with an object each, or Parquet"
 
 
