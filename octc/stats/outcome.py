@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from octc.stats.metrics import BLOCK, Float64, Int64, brier_scores, combine_views, kl_scores, nll_scores
 
-COLUMNS = 32 << 20  # probabilities of single classes that are held at once
+COLUMNS = 16 << 20  # probabilities of single classes that are held at once
 AnyLogits = npt.NDArray[np.floating[Any]]
 
 
