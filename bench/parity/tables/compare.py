@@ -206,7 +206,8 @@ def _compared(
         images=images,
         form=form,
     )
-    report = compare_joined(joined, names, settings, context)
+    same = sources[0].sha256 == sources[1].sha256
+    report = compare_joined(joined, names, settings, context, same=same)
     return TablesCompared(report, unmatched, stated.key, stated.cluster, form, names, (sources[0].path, sources[1].path))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import IO
 
 from octc.core.faults import fault_of, writing_to
@@ -64,7 +64,8 @@ class Spool:
         if self._map is not None:
             self._map.close()
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # of a full disk: what could not be written is tried again, and is not wanted any more
+                self._file.close()
         self._held = bytearray()
 
 
