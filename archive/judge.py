@@ -14,6 +14,7 @@ import numpy.typing as npt
 from octc.archive.results import connect, shards, tables
 from octc.archive.rows import P, shown
 from octc.archive.store import read_manifest
+from octc.core.cells import given
 from octc.core.errors import OctcError
 from octc.datasets.tables import read_columns
 from octc.stats.cluster_bootstrap import (
@@ -103,7 +104,7 @@ def read_truth(path: Path, classes: Sequence[str]) -> dict[str, Truth]:
     found: dict[str, Truth] = {}
     base = os.path.abspath(path.parent)  # noqa: PTH100 - keeps links, as a listing does
     for line, row in read_columns(path, ("path", "label"), ("patient",)):
-        one = Truth(row["label"], row.get("patient") or None)
+        one = Truth(row["label"], given(row.get("patient")))
         file = shown(os.path.normpath(os.path.join(base, row["path"])))  # noqa: PTH118
         if one.label not in classes or found.setdefault(file, one) != one:
             text = f"label {one.label!r} of {row['path']} is no class of the artifact, or the file has two"

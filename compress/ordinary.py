@@ -24,7 +24,7 @@ def ordinary_copy(module: Any) -> nn.Module:
     """A copy on the CPU that can be traced, folded and written. The module is left as it was.
 
     nn.DataParallel and torch.compile are taken off; weights that are made of others (weight norm, spectral norm, pruning masks,
-    parametrisations) become what they are in eval mode.
+    parametrisations) become what they are in eval mode; a weight that several modules share becomes one of each module's own.
 
     Raises:
         OctcError: E404 no `nn.Module`, or one that is or holds TorchScript, has weights without a shape, or cannot be copied.
@@ -47,6 +47,7 @@ def ordinary_copy(module: Any) -> nn.Module:
     with torch.no_grad():
         for part in list(found.modules()):
             _bake(part)
+        untie(found)
     return found.requires_grad_(False)
 
 
@@ -78,3 +79,13 @@ def _bake(part: nn.Module) -> None:
         if isinstance(hook, HOOKS):
             hook.remove(part)
             del part._forward_pre_hooks[key]
+
+
+def untie(module: nn.Module) -> None:
+    """Give every module of a network a parameter of its own where several share one, with the same values, in place."""
+    seen: set[int] = set()
+    for part in module.modules():
+        for name, value in part.named_parameters(recurse=False, remove_duplicate=False):
+            if id(value) in seen:
+                setattr(part, name, nn.Parameter(value.detach().clone()))
+            seen.add(id(value))

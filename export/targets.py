@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save
 from torch import nn
 
 from octc.compress.placement import XNNPACK, placement_of
@@ -29,7 +28,7 @@ from octc.export.tensorrt.variants import narrow, require_agreement, write_half,
 from octc.imaging.preprocess import Float32, Preprocess
 from octc.stats.temperature import Temperature
 from octc.store.artifacts import Artifact
-from octc.train.loop.checkpoint import WEIGHTS
+from octc.train.loop.checkpoint import WEIGHTS, tensors_as_bytes
 
 ONNX = "model.onnx"
 
@@ -217,8 +216,7 @@ def _litert(made: Made, folder: Path, *, int8: bool = False) -> Made:
 def torch_fp32(shop: Workshop, job: Job, folder: Path) -> Made:
     """The weights."""
     source = shop.source
-    state = {name: tensor.contiguous() for name, tensor in source.model.state_dict().items()}
-    write_bytes(folder / WEIGHTS, save(state))
+    write_bytes(folder / WEIGHTS, tensors_as_bytes(source.model.state_dict()))
     facts = {"model_kwargs": source.checkpoint.model_kwargs, "bytes": (folder / WEIGHTS).stat().st_size}
     return Made(WEIGHTS, source.model, facts)
 

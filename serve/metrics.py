@@ -1,4 +1,4 @@
-"""Counts and times for Prometheus. Labels are routes, status codes and model names: nothing of a client or a patient."""
+"""Counts and times for Prometheus. Labels are routes, statuses, models and versions: nothing of a client or a patient."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 SIZES = (1, 2, 4, 8, 16, 32)
+MODEL = ("model", "version")  # several versions of one name may be served at once
 
 
 class Metrics:
@@ -28,15 +29,15 @@ class Metrics:
             "octc_request_seconds", "Seconds of a request", labels[:2], buckets=SECONDS, registry=self.registry
         )
         self._running = library.Gauge("octc_requests_running", "Requests that run", labels[:1], registry=self.registry)
-        self._images = library.Counter("octc_images", "Images that an engine answered", ("model",), registry=self.registry)
+        self._images = library.Counter("octc_images", "Images that an engine answered", MODEL, registry=self.registry)
         self._batch = library.Histogram(
-            "octc_batch_images", "Images of one call of an engine", ("model",), buckets=SIZES, registry=self.registry
+            "octc_batch_images", "Images of one call of an engine", MODEL, buckets=SIZES, registry=self.registry
         )
         self._engine = library.Histogram(
-            "octc_engine_seconds", "Seconds of one call of an engine", ("model",), buckets=SECONDS, registry=self.registry
+            "octc_engine_seconds", "Seconds of one call of an engine", MODEL, buckets=SECONDS, registry=self.registry
         )
         self._waited = library.Histogram(
-            "octc_wait_seconds", "Longest wait for an engine in a call", ("model",), buckets=SECONDS, registry=self.registry
+            "octc_wait_seconds", "Longest wait for an engine in a call", MODEL, buckets=SECONDS, registry=self.registry
         )
         self._reloads = library.Counter(
             "octc_reloads", "Times that artifacts were read again", ("result",), registry=self.registry
@@ -50,7 +51,7 @@ class Metrics:
 
         class Served:
             def collect(self) -> Iterable[Any]:
-                found = family("octc_model", "Models that are served", labels=("model", "version"))
+                found = family("octc_model", "Models that are served", labels=MODEL)
                 for one in models():
                     found.add_metric((one.name, one.version), 1)
                 yield found
@@ -68,10 +69,11 @@ class Metrics:
 
     def ran(self, one: Ran) -> None:
         """An engine was called."""
-        self._images.labels(one.model).inc(one.images)
-        self._batch.labels(one.model).observe(one.images)
-        self._engine.labels(one.model).observe(one.seconds)
-        self._waited.labels(one.model).observe(one.waited)
+        labels = (one.model, one.version)
+        self._images.labels(*labels).inc(one.images)
+        self._batch.labels(*labels).observe(one.images)
+        self._engine.labels(*labels).observe(one.seconds)
+        self._waited.labels(*labels).observe(one.waited)
 
     def reloaded(self, result: str) -> None:
         self._reloads.labels(result).inc()

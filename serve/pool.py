@@ -54,6 +54,7 @@ class Ran:
     """One call of an engine: how many images of how many requests, seconds of it, the longest time that one waited before."""
 
     model: str
+    version: str
     images: int
     requests: int
     seconds: float
@@ -197,7 +198,8 @@ class Pool:
             return
         seconds = time.monotonic() - start
         self._each = MEMORY * self._each + (1 - MEMORY) * seconds / len(logits)
-        self._heard(Ran(model.name, len(logits), len(parts), seconds, start - min(part.job.since for part in parts)))
+        waited = start - min(part.job.since for part in parts)
+        self._heard(Ran(model.name, model.version, len(logits), len(parts), seconds, waited))
         self._share(parts, logits)
 
     def _call(self, runtime: Runtime, parts: Sequence[_Part]) -> Float32:

@@ -81,12 +81,12 @@ async def receive(upload: Upload, chunks: AsyncIterator[bytes], content_type: st
     """Write a body into an upload: the parts of a form that are files, or the body itself under `name`.
 
     Raises:
-        OctcError: E104 JSON in place of a file, a form that is damaged or has no file; what `chunks` raises.
+        OctcError: E913 JSON in place of a file; E104 a form that is damaged or has no file; what `chunks` raises.
     """
     kind, options = need("python_multipart").multipart.parse_options_header(content_type)
     if kind == b"application/json":
         text = "JSON holds no image file (base64 is not read)"
-        raise OctcError("OCT-E104", text, hint=f"{HINT}; prepared tensors go to POST /v2/models/MODEL/infer")
+        raise OctcError("OCT-E913", text, hint=f"{HINT}; prepared tensors go to POST /v2/models/MODEL/infer")
     if kind != b"multipart/form-data":
         with upload.open(name) as file:
             async for chunk in chunks:

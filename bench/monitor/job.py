@@ -9,6 +9,7 @@ from pathlib import Path
 
 from octc.bench.monitor.judge import Limits, judge
 from octc.bench.monitor.page import write_report
+from octc.core.cells import given
 from octc.core.errors import OctcError, shorten
 from octc.core.faults import writing_to
 from octc.core.files import sha256_file
@@ -135,7 +136,7 @@ def take_labels(store: MonitorStore, artifact: str, classes: Sequence[str], tabl
             continue
         if labels.setdefault(row.key, line[LABEL]) != line[LABEL]:
             torn.append(f"line {number}: {line[LABEL]}, before {labels[row.key]}")
-        groups[line.get(PATIENT) or f"line {number}"][row.key] = row.label == line[LABEL]
+        groups[given(line.get(PATIENT)) or f"line {number}"][row.key] = row.label == line[LABEL]
     refuse_lines(table, torn, "one label for each image (and eye); of a label that was corrected, leave the right one")
     day = today()
     rows = [

@@ -15,12 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from octc.bench.parity.fleet import Fleet, Row, read_fleet
+from octc.bench.parity.fleet import Fleet, no_answers, read_fleet
 from octc.core.errors import OctcError
 from octc.core.files import parse_json, write_json
 from octc.core.progress import Reporter
 from octc.machine.cpu import usable_threads
 from octc.machine.emulated import PROCESSORS, ROOT_HINT, emulated_python
+from octc.schemas.verify import FleetRow
 
 NATIVE = "this machine"
 SECONDS = 3600.0
@@ -101,7 +102,7 @@ def _answered(name: str, document: dict[str, Any], folder: Path) -> OctcError | 
     return None
 
 
-def _refused(name: str, error: OctcError) -> Row:
+def _refused(name: str, error: OctcError) -> FleetRow:
     """A processor on which the artifact does not open."""
     text = f"it does not open there: {error.message} [{error.code}]"
-    return Row(name, "", {}, (), "refused", 0, 0, None, None, None, None, None, None, None, text)
+    return no_answers(name, "", "refused", text)

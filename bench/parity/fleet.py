@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +14,8 @@ from octc.core.errors import OctcError, Several, shorten
 from octc.core.files import read_json
 from octc.imaging.preprocess import Float32
 from octc.runtimes.golden import TOLERANCES, GoldenReport, Tolerance, compare_decisions, compare_logits
+from octc.schemas.common import builtins
+from octc.schemas.verify import FleetRow
 from octc.stats.multilabel import sigmoid
 from octc.store.verdicts import headline
 
@@ -22,35 +24,6 @@ LIBRARIES = ("python", "numpy", "pillow", "onnxruntime", "openvino", "tensorrt",
 QUIET = 1e-5  # of a layer's size: less is the rounding of additions in another order
 ANY = Tolerance("", math.inf, math.inf, 0.0, near_ties=True)  # where a document names no row of the table
 HINT = "copy verify.json of each machine into one folder, or save there what octc verify --json printed"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One machine beside the reference.
-
-    Attributes:
-        box, file: its name and the document. engine: what the answers depend on; differs: in which of it.
-        word: its own verdict. golden_labels of golden_images, labels of images: how many answers differ; None where unknown.
-        delta_over_s: largest difference of a golden logit over the mean range of the reference's.
-        first_layer: where a difference of more than rounding begins; worst_layer: that which adds most; with their relative
-            errors. short: why it falls short, or None.
-    """
-
-    box: str
-    file: str
-    engine: dict[str, Any]
-    differs: tuple[str, ...]
-    word: str
-    golden_labels: int
-    golden_images: int
-    delta_over_s: float | None
-    labels: int | None
-    images: int | None
-    first_layer: str | None
-    first_error: float | None
-    worst_layer: str | None
-    worst_error: float | None
-    short: str | None
 
 
 @dataclass(frozen=True)
@@ -64,7 +37,7 @@ class Fleet:
     artifact: str
     artifact_sha256: str
     reference: str
-    rows: tuple[Row, ...]
+    rows: tuple[FleetRow, ...]
     passed_over: tuple[str, ...] = ()
 
     @property
@@ -95,7 +68,7 @@ class Fleet:
             "artifact": self.artifact,
             "artifact_sha256": self.artifact_sha256,
             "reference": self.reference,
-            "rows": [{**asdict(row), "differs": list(row.differs)} for row in self.rows],
+            "rows": [builtins(row) for row in self.rows],
             "passed_over": list(self.passed_over),
         }
 
@@ -194,20 +167,33 @@ def _reference(named: Mapping[str, _Document], wanted: str | None, folder: Path)
     return chosen
 
 
-def _row(name: str, one: _Document, reference: _Document) -> Row:
-    differs = tuple(key for key in (*FACTS, *LIBRARIES) if one.engine.get(key) != reference.engine.get(key))
-    head = (name, one.file, one.engine, differs, one.word)
+def no_answers(box: str, file: str, word: str, short: str, **engine: Any) -> FleetRow:
+    """A machine of which nothing can be compared, and why. engine, differs: as of a row."""
+    facts: dict[str, Any] = {"engine": {}, "differs": [], **engine}
+    return FleetRow(
+        box=box, file=file, word=word, short=short, **facts, golden_labels=0, golden_images=0, delta_over_s=None, labels=None,
+        images=None, first_layer=None, first_error=None, worst_layer=None, worst_error=None,
+    )  # fmt: skip
+
+
+def _row(name: str, one: _Document, reference: _Document) -> FleetRow:
+    differs = [key for key in (*FACTS, *LIBRARIES) if one.engine.get(key) != reference.engine.get(key)]
+    facts: dict[str, Any] = {"engine": one.engine, "differs": differs}
     if one.box is None or reference.box is None:
-        return Row(*head, 0, 0, None, None, None, None, None, None, None, "an older octc wrote its document: verify again")
+        return no_answers(name, one.file, one.word, "an older octc wrote its document: verify again", **facts)
     ours, theirs = (np.asarray(box["golden_logits"], np.float32) for box in (one.box, reference.box))
     if ours.shape != theirs.shape:
-        return Row(*head, 0, 0, None, None, None, None, None, None, None, "other golden images than the reference")
+        return no_answers(name, one.file, one.word, "other golden images than the reference", **facts)
     thresholds = reference.box.get("thresholds")
     report = _compared(ours, theirs, thresholds, TOLERANCES.get(str((one.golden or {}).get("tolerance_id")), ANY))
     flips = int((_answers(ours, thresholds) != _answers(theirs, thresholds)).any(axis=1).sum())
     labels, images = _labels(one.box, reference.box)
-    layers, short = _layers(one.box, reference.box), _short(one, report, flips)
-    return Row(*head, flips, len(ours), report.delta_over_s, labels, images, *layers, short)
+    first, first_error, worst, worst_error = _layers(one.box, reference.box)
+    return FleetRow(
+        box=name, file=one.file, word=one.word, **facts, golden_labels=flips, golden_images=len(ours),
+        delta_over_s=report.delta_over_s, labels=labels, images=images, first_layer=first, first_error=first_error,
+        worst_layer=worst, worst_error=worst_error, short=_short(one, report, flips),
+    )  # fmt: skip
 
 
 def _compared(ours: Float32, theirs: Float32, thresholds: Sequence[float] | None, row: Tolerance) -> GoldenReport:
@@ -262,7 +248,7 @@ def _layers(box: Mapping[str, Any], reference: Mapping[str, Any]) -> tuple[str |
     return ours[first]["name"], errors[first], ours[worst]["name"], errors[worst]
 
 
-def _hint(row: Row) -> str:
+def _hint(row: FleetRow) -> str:
     if row.first_layer is not None:
         return (
             f"the difference begins at layer {row.first_layer}: octc export with that layer in float, or another engine there"
@@ -270,7 +256,7 @@ def _hint(row: Row) -> str:
     return "octc verify --layers on both machines says where it begins; another engine or artifact for that machine"
 
 
-def _cells(row: Row, reference: str) -> tuple[str, ...]:
+def _cells(row: FleetRow, reference: str) -> tuple[str, ...]:
     engine = " ".join(str(row.engine[key]) for key in ("runtime", "version", "cpu_isa") if key in row.engine)
     begins = "" if row.first_layer is None else f"{row.first_layer} ({row.first_error:.1e})"
     return (

@@ -22,7 +22,7 @@ import typer
 
 from octc.cli._app.errors import BROKEN_PIPE, INTERRUPTED, TERMINATED, Terminated, error_json, error_text, sort_error
 from octc.cli._app.session import Session
-from octc.cli._app.terminal import ClosedPipe, answer, tell
+from octc.cli._app.terminal import ClosedPipe, answer, shown, tell
 from octc.core.data_options import WHOSE, DataOptions
 from octc.core.deprecated import OldName
 from octc.core.errors import OctcError
@@ -329,7 +329,7 @@ def bounded(name: str, shared: dict[str, Any], work: Callable[[Session], int], o
         error = sort_error(caught, name)
         code = error.exit_code
         if session.verbose >= 2:
-            tell("".join(traceback.format_exception(type(caught), caught, caught.__traceback__)))
+            tell(shown("".join(traceback.format_exception(type(caught), caught, caught.__traceback__))))
     return close(session, code, error)
 
 
@@ -362,6 +362,13 @@ def envelope(session: Session, code: int, error: OctcError | None) -> dict[str, 
     return value
 
 
+class _Shown(logging.Formatter):
+    """What a record holds (a file name, a message of another library) as a terminal may have it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return shown(super().format(record))
+
+
 def _start_log(verbose: int) -> None:
     """The log of octc goes to stderr; dependencies are heard from -v on."""
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
@@ -371,7 +378,7 @@ def _start_log(verbose: int) -> None:
         logger.removeHandler(handler)
     handler = logging.StreamHandler(sys.stderr)
     handler.set_name("octc-cli")
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_Shown("%(levelname)s %(name)s: %(message)s"))
     logger.addHandler(handler)
 
 

@@ -11,7 +11,7 @@ import traceback
 from difflib import get_close_matches
 from typing import Any
 
-from octc.cli._app.terminal import COLOURS, PLAIN
+from octc.cli._app.terminal import COLOURS, PLAIN, shown, shown_line
 from octc.core.errors import OctcError, Several
 from octc.core.faults import fault_of
 from octc.core.optional import absent_extra
@@ -85,10 +85,12 @@ def error_text(error: OctcError, colour: bool) -> str:
     if isinstance(error, Several):
         return "".join(error_text(one, colour) for one in error.errors)
     head = f"error[{error.code}]"
-    lines = [f"{COLOURS['error']}{head}{PLAIN}: {error.message}" if colour else f"{head}: {error.message}"]
-    for mark, text in (("-->", error.place), ("why:", error.why), ("help:", error.hint)):
+    message = shown_line(error.message)
+    lines = [f"{COLOURS['error']}{head}{PLAIN}: {message}" if colour else f"{head}: {message}"]
+    place = None if error.place is None else shown_line(error.place)
+    for mark, text in (("-->", place), ("why:", error.why), ("help:", error.hint)):
         if text:
-            lines.append(f"  {mark} {text}")
+            lines.append(f"  {mark} {shown(text)}")
     return "\n".join(lines) + "\n"
 
 

@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from octc.cli._app.terminal import COLOURS, PLAIN, answer, has_colour, marked, reaching_stdout, tell
+from octc.cli._app.terminal import COLOURS, PLAIN, answer, has_colour, marked, reaching_stdout, shown, shown_line, tell
 from octc.core.progress import Step, ignore, spell_seconds
 
 QUIET_SECONDS = 10.0  # not on a terminal: at most one line in this time
@@ -58,7 +58,7 @@ class Session:
     def say(self, text: str) -> None:
         """A line for people, on stderr."""
         if not self.quiet:
-            tell(marked(text, sys.stderr, self.colour) + "\n")
+            tell(marked(shown(text), sys.stderr, self.colour) + "\n")
 
     def warn(self, code: str, message: str, path: str | None = None) -> None:
         """A warning never stops the command; `--json` lists it."""
@@ -66,8 +66,8 @@ class Session:
         head = f"warning[{code}]"
         if self.colour:
             head = f"{COLOURS['warning']}{head}{PLAIN}"
-        place = f"\n  --> {path}" if path else ""
-        tell(f"{head}: {message}{place}\n")
+        place = f"\n  --> {shown_line(path)}" if path else ""
+        tell(f"{head}: {shown_line(message)}{place}\n")
 
     def result(self, what: Any) -> None:
         """The answer, on stdout: a text, or anything that rich can render. Nothing with `--json`."""
@@ -96,7 +96,7 @@ class Session:
         return self.color and has_colour(sys.stdout, os.environ)
 
     def _marked(self, text: str) -> str:
-        return "\n".join(marked(line, sys.stdout, self._result_colour) for line in text.split("\n"))
+        return "\n".join(marked(line, sys.stdout, self._result_colour) for line in shown(text).split("\n"))
 
     def report(self, data: dict[str, Any]) -> None:
         """The command's own document: `data` of the JSON envelope."""

@@ -5,15 +5,24 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from octc.cli._app.terminal import shown
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.text import Text
 
 
 def wrapped(line: str, width: int) -> str:
     """A line of text for a terminal of `width` columns; a word (a path) that is longer is broken."""
     return textwrap.fill(line, width, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def _text(cell: str, overflow: Literal["fold"] | None = None) -> Text:
+    from rich.text import Text
+
+    return Text(shown(cell), overflow=overflow)
 
 
 @dataclass(frozen=True)
@@ -36,24 +45,22 @@ class Rows:
     def _table(self) -> Any:
         from rich.box import SIMPLE_HEAD
         from rich.table import Table
-        from rich.text import Text
 
-        table = Table(title=Text(self.title) if self.title else None, title_justify="left", box=SIMPLE_HEAD)
+        table = Table(title=_text(self.title) if self.title else None, title_justify="left", box=SIMPLE_HEAD)
         for name in self.columns:
             table.add_column(name)
         for row in self.rows:
-            table.add_row(*map(Text, row))
+            table.add_row(*map(_text, row))
         return table
 
     def _blocks(self) -> RenderResult:
         """`name: cell` lines; the first cell heads its block, and what is too long goes on with an indent."""
         from rich.padding import Padding
-        from rich.text import Text
 
         if self.title:
-            yield Text(self.title)
+            yield _text(self.title)
         for first, *rest in self.rows:
-            yield Text(first, overflow="fold")
+            yield _text(first, overflow="fold")
             for name, cell in zip(self.columns[1:], rest, strict=True):
-                yield Padding(Text(f"{name}: {cell}", overflow="fold"), (0, 0, 0, 2))
-            yield Text("")
+                yield Padding(_text(f"{name}: {cell}", overflow="fold"), (0, 0, 0, 2))
+            yield _text("")

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from typing import TextIO
@@ -23,6 +24,9 @@ COLOURS = {"error": "\033[1;31m", "warning": "\033[33m", "✓": "\033[32m", "✗
 PLAIN = "\033[0m"
 HANDLER = "octc"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: a limit on the size of a file
+# What a terminal obeys instead of showing it: control signs (a line break and a tabulator are wanted), and those that turn the
+# direction of the text. File names, class names and messages of other libraries may hold them.
+_OBEYED = re.compile("[\\0-\\b\\v-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]")
 
 
 class ClosedPipe(Exception):
@@ -41,6 +45,20 @@ def _escaped(sign: str) -> str:
     if "─" <= sign <= "╿":
         return "|" if sign in "│┃║" else "-"
     return sign.encode("ascii", "backslashreplace").decode("ascii")
+
+
+def shown(text: str) -> str:
+    """A text as a terminal may have it: what it would obey stands there as its escape.
+
+    >>> shown("a\\x1b[31m b")
+    'a\\\\x1b[31m b'
+    """
+    return _OBEYED.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def shown_line(text: str) -> str:
+    """The same on one line: a name with a line break begins no line of its own."""
+    return shown(text).replace("\n", "\\n")
 
 
 def prepare_streams() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from octc.compress.ordinary import ordinary_copy
+from octc.compress.ordinary import ordinary_copy, untie
 from octc.compress.simplify.steps import (
     CHANNELS,
     Calibration,
@@ -153,7 +153,9 @@ def rebuild_network(module: nn.Module, steps: Sequence[dict[str, Any]]) -> nn.Mo
     """
     from octc.train.networks.simplified import simplify_stored
 
-    return simplify_stored(copy.deepcopy(module), list(steps))
+    plain = copy.deepcopy(module)
+    untie(plain)
+    return simplify_stored(plain, list(steps))
 
 
 def _one(

@@ -122,6 +122,7 @@ CODES: dict[str, tuple[int, str]] = {
     "OCT-E910": (2, "token missing, wrong or too weak"),
     "OCT-E911": (2, "request larger than the limits"),
     "OCT-E912": (2, "not offered by this server"),
+    "OCT-E913": (2, "body of a request in a form that is not taken"),
     "OCT-E920": (4, "report not taken by its destination"),
     "OCT-E990": (4, "network use refused by --offline"),
     "OCT-E999": (70, "internal error"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import MISSING, Field, dataclass, field, fields
+from numbers import Integral, Real
 from typing import Any
 
 from octc.core.errors import OctcError
@@ -115,13 +116,26 @@ def _typed(value: float, per: int) -> str:
     return text if float(text) / per == value else repr(value * per)
 
 
+NUMBERS: dict[str, tuple[type, str]] = {"int": (Integral, "a whole number"), "float": (Real, "a number")}
+
+
 def check_choices(options: Any) -> None:
-    """Refuse a text that is none of a field's choices (OCT-E104), whoever made the options."""
+    """Refuse a number that is none, and a text that is none of a field's choices (OCT-E104), whoever made the options."""
     for one in described(options):
-        value, known = getattr(options, one.name), one.metadata[CHOICES]
+        value, known, name = getattr(options, one.name), one.metadata[CHOICES], spelled(one)
+        if (lacking := _lacking(str(one.type), value)) is not None:
+            raise OctcError("OCT-E104", f"{name} {value!r} is not {lacking}", hint=f"{name}: {lacking}", place=name)
         if known and value is not None and value not in known:
-            name = spelled(one)
             raise OctcError("OCT-E104", f"{name} {value} is not known", hint=f"{name}: one of {', '.join(known)}", place=name)
+
+
+def _lacking(annotation: str, value: Any) -> str | None:
+    """What a number would have to be; None where it is that, or another type is meant ("float | None")."""
+    wanted, _, or_none = annotation.partition(" | ")
+    if wanted not in NUMBERS or or_none not in ("", "None") or (value is None and or_none):
+        return None
+    kind, words = NUMBERS[wanted]
+    return None if isinstance(value, kind) and not isinstance(value, bool) else words
 
 
 def keys_of(options: Any) -> dict[str, Key]:

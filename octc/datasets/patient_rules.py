@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from octc.core.cells import given, same_names
 from octc.core.errors import OctcError, shorten
 from octc.core.files import read_json, sha256_file, write_json
 from octc.datasets.base import Finding, Sample, Samples
-from octc.datasets.patients import given, without_dates
+from octc.datasets.patients import without_dates
 from octc.datasets.tables import read_columns, refuse_lines, resolver
 
 UNKNOWN, PATTERN, FOLDER, NAME, TABLE = "unknown", "pattern", "folder", "name", "table"
@@ -158,23 +159,10 @@ def wonders(samples: Samples) -> Iterator[Finding]:
 
 def alike(what: str, values: Sequence[str]) -> Iterator[Finding]:
     """Values that differ in letter case, blanks, or as 123 and 123.0 do: they may be one."""
-    groups: dict[str, set[str]] = {}
-    for one in values:
-        groups.setdefault(plain(one), set()).add(one)
-    if same := [" = ".join(sorted(group)) for group in groups.values() if len(group) > 1]:
+    if same := same_names(values):
         differ = f"{len(same)} {what} differ only in letter case, blanks, or as 123 and 123.0 do"
         text = f"{differ}: each spelling counts as one of its own"
-        yield Finding("OCT-W221", text, tuple(sorted(same)), "spell each in one way")
-
-
-def plain(value: str) -> str:
-    """A value for comparing.
-
-    >>> plain(" p 007.0 ") == plain("P007"), plain("12.50")
-    (True, '12.50')
-    """
-    text = re.sub(r"\s+", "", value).casefold()
-    return re.sub(r"(?<=\d)\.0+$", "", text)
+        yield Finding("OCT-W221", text, tuple(same), "spell each in one way")
 
 
 def read_rule(run_dir: Path, digest: str) -> PatientRule | None:

@@ -9,7 +9,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-MISSING = frozenset(("", "-", "--", "?", "n/a", "na", "nan", "nil", "none", "null", "unknown", "<na>", "not known"))
+from octc.core.cells import given
+
 PREFIXES = ("CNV", "DME", "DRUSEN", "NORMAL")  # of UCSD's names, which often lie under folders of other names
 # Behind the class: PATIENT-INDEX, and whatever a copy or an export added. A hyphen and an underscore are one.
 FIELDS = re.compile(r"^-([0-9]+)-([0-9]+)(?![0-9])(.*)$", re.DOTALL)
@@ -43,11 +44,6 @@ def before_fields(
     else:
         now = patients_of([(PurePosixPath(path).stem, name) for path, name, _, _ in listed], classes)
     return [one if one == other else None for one, other in zip(before, now, strict=True)]
-
-
-def given(cell: str) -> str | None:
-    """A patient as a table names it; None for an empty cell and for the usual words for nothing."""
-    return None if cell.strip().lower() in MISSING else cell.strip()
 
 
 def patient_of(stem: str, *names: str) -> str | None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from octc.core.cells import NO_LABEL
 from octc.core.errors import OctcError, shorten
 from octc.imaging.kinds import HEAD, PARQUET, foreign
 
@@ -22,8 +23,6 @@ WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx, .ods; .xls
 SHEETS = (b"xl/", b"opendocument.spreadsheet")  # what the first two hold, and other archives do not
 MAKE_CSV = "a line for each image, as CSV, with pandas: pandas.{}(FILE).to_csv('labels.csv', index=False)"
 _STATED = re.compile(r"sep=([,;\t|])\r?\n", re.IGNORECASE)
-# labels that say that there is none ("none" and "unknown" may be classes)
-NO_LABEL = frozenset(("", "-", "--", "?", "n/a", "#n/a", "na", "nan", "nat", "null", "nil", "<na>", "#value!", "#ref!"))
 # What columns are called, without letter case, blanks and underscores; the first one that a table has counts.
 USUAL: dict[str, tuple[str, ...]] = {
     "path": (

@@ -103,12 +103,12 @@ class EyeStudentOptions(StudentOptions):
 
 def check_options(options: TrainOptions) -> None:
     """Refuse what no training can be asked for (OCT-E104), with the name of the option."""
+    check_choices(options)
     for one in described(options):
         value, least = getattr(options, one.name), one.metadata[LEAST]
         if least is not None and value is not None and value < least:
             hint = f"a whole number from {least:g}"
             raise OctcError("OCT-E104", f"{spelled(one)} {value}", hint=hint, place=spelled(one))
-    check_choices(options)
     if options.device not in ("auto", "cpu", "cuda") and not options.device.removeprefix("cuda:").isdigit():
         raise OctcError("OCT-E104", f"--device {options.device}", hint=DEVICES, place="--device")
     batch_of(options)

@@ -626,7 +626,15 @@ class DeviceReport(Document):
 
 
 class FleetRow(Document):
-    """One machine beside the reference. short: why it falls short, None where it does not."""
+    """One machine beside the reference.
+
+    Attributes:
+        box, file: its name and the document. engine: what the answers depend on; differs: in which of it.
+        word: its own verdict. golden_labels of golden_images, labels of images: how many answers differ; None where unknown.
+        delta_over_s: largest difference of a golden logit over the mean range of the reference's.
+        first_layer: where a difference of more than rounding begins; worst_layer: that which adds most; with their relative
+            errors. short: why it falls short, or None.
+    """
 
     box: str
     file: str

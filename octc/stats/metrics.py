@@ -201,9 +201,9 @@ def kl_scores(reference_logs: npt.ArrayLike, candidate_logs: npt.ArrayLike) -> F
 
 
 def top_two_margin(scores: npt.ArrayLike) -> Float64:
-    """Largest minus second largest score of every image [N, K]."""
+    """Largest minus second largest score of every image [N, K]; infinite for a single class, which nothing comes near."""
     ordered = np.sort(np.asarray(scores, np.float64), axis=1)
-    out: Float64 = ordered[:, -1] - ordered[:, -2]
+    out: Float64 = ordered[:, -1] - ordered[:, -2] if ordered.shape[1] > 1 else np.full(len(ordered), np.inf)
     return out
 
 

@@ -7,15 +7,15 @@ margins were fixed before the predictions were made, and nobody but the caller c
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from octc.core.errors import OctcError, shorten
+from octc.core.cells import given, label_of, same_names, whole_number
+from octc.core.errors import OctcError, first_line, shorten
 from octc.stats.comparison import ANSWERS, SCORES, Comparison, Known, compare_logits, nonfinite
 from octc.stats.patients import KNOWN, patient_ids
 from octc.stats.proportions import Interval, mcnemar_midp, wilson
@@ -133,14 +133,23 @@ def compare_tables(
     options = gate or ParityOptions()
     if margin is not None:
         options = replace(options, margin=margin)
-    tables = [np.asarray(table) for table in (before, after)]
+    labels = [_cell(one) for one in labels]
+    if bare := [str(i) for i, label in enumerate(labels) if label == ""]:
+        text = f"{len(bare)} labels say nothing: rows {shorten(bare)}"
+        raise OctcError("OCT-E706", text, hint="leave out the rows whose truth is not known", place="labels")
+    tables = [_table(table, side) for table, side in zip((before, after), SIDES, strict=True)]
     scored = tables[0].ndim == 2
     _check_lengths(labels, tables, patients, ids)
     names = _class_names(labels, tables, classes, scored)
-    truth = class_indices(labels, names, "labels")
+    seen = {*labels, *(() if scored else (one for table in tables for one in table.tolist()))}
+    by_index = are_indices(seen, names)
+    truth = class_indices(labels, names, "labels", by_index)
     names_of = [str(i) for i in range(len(truth))] if ids is None else [str(one) for one in ids]
-    known = [None if _missing(one) else str(one) for one in ([None] * len(truth) if patients is None else patients)]
-    scores = [logits_of(table, names, side, scored) for table, side in zip(tables, SIDES, strict=True)]
+    known = [given(one) for one in ([None] * len(truth) if patients is None else patients)]
+    scores = [
+        logits_of(table, names, side, names_of) if scored else answers_as_logits(table.tolist(), names, side, by_index)
+        for table, side in zip(tables, SIDES, strict=True)
+    ]
     for side, table in zip(SIDES, scores, strict=True):
         if bad := nonfinite(names_of, table):
             text = f"{len(bad)} rows of {side!r} are not finite: {shorten(bad)}"
@@ -151,9 +160,23 @@ def compare_tables(
     return _document(found, verdict, options, known, scored)
 
 
-def _missing(patient: Any) -> bool:
-    """None, an empty text, or the NaN by which tables mark what is not there."""
-    return patient is None or patient == "" or (isinstance(patient, float) and math.isnan(patient))
+def _cell(value: Any) -> int | str:
+    """A class as it was given: whole numbers as such, whatever wrote them; "" where there is none."""
+    whole = whole_number(value)
+    return label_of(value) if whole is None else whole
+
+
+def _table(values: npt.ArrayLike, side: str) -> npt.NDArray[Any]:
+    """Scores as numbers [n, K], or answers [n] as `_cell` has them."""
+    try:
+        table = np.asarray(values)
+        if table.ndim == 1:
+            return np.array([_cell(one) for one in table.tolist()], dtype=object)
+        if np.iscomplexobj(table):
+            raise ValueError("complex numbers")
+        return np.asarray(table, np.float64)
+    except (TypeError, ValueError) as error:
+        raise OctcError("OCT-E706", f"{side!r} is no table: {first_line(error)}", hint=FORMS, place=side) from error
 
 
 def _check_lengths(
@@ -180,8 +203,8 @@ def _class_names(
     if classes is not None:
         names = tuple(str(name) for name in classes)
     else:
-        seen = [*labels] + ([] if scored else [value for table in tables for value in table.tolist()])
-        if all(isinstance(value, (int, np.integer)) for value in seen):
+        seen = [*labels] + ([] if scored else [value for table in tables for value in table.tolist() if value != ""])
+        if all(isinstance(value, int) for value in seen):
             count = tables[0].shape[1] if scored else max((int(value) for value in seen), default=-1) + 1
             names = tuple(str(i) for i in range(count))
         elif scored:
@@ -189,6 +212,7 @@ def _class_names(
             raise OctcError("OCT-E706", text, hint="give classes=[...] in the order of the columns", place="classes")
         else:
             names = tuple(sorted({str(value) for value in seen}))
+            refuse_spellings(names, "classes")
     if len(set(names)) < len(names):
         raise OctcError("OCT-E706", f"a class occurs twice: {', '.join(names)}", hint="name each class once", place="classes")
     for side, table in zip(SIDES, tables, strict=True):
@@ -198,13 +222,31 @@ def _class_names(
     return names
 
 
-def class_indices(values: Sequence[Any], names: tuple[str, ...], where: str) -> list[int]:
+def refuse_spellings(names: Sequence[str], where: str) -> None:
+    """Refuse classes that are one in several spellings (E706): every answer in the other one would count as wrong."""
+    if same := same_names(names):
+        text = f"classes that differ only in letter case, blanks, or as 1 and 1.0 do: {shorten(same)}"
+        raise OctcError("OCT-E706", text, hint="spell each class in one way", place=where)
+
+
+def are_indices(values: Iterable[Any], names: Sequence[str]) -> bool:
+    """Whether the whole numbers among all labels and answers are indices of classes: they are, unless all are names of some.
+
+    >>> are_indices([0, 1, "1"], ("1", "2")), are_indices(["1", "2", "none"], ("1", "2", "none"))
+    (True, False)
+    """
+    numbers = {text for text in map(str, values) if text.isascii() and text.isdecimal()}
+    return not numbers <= set(names)
+
+
+def class_indices(values: Sequence[Any], names: tuple[str, ...], where: str, by_index: bool) -> list[int]:
     """Classes by name or index as indices (OctcError E706 for what is neither)."""
     known = {name: k for k, name in enumerate(names)}
+    if by_index:
+        known |= {str(k): k for k in range(len(names))}
     found, unknown = [], set()
     for value in values:
-        plain = int(value) if isinstance(value, (int, np.integer)) else str(value)
-        k = plain if isinstance(plain, int) and 0 <= plain < len(names) else known.get(str(plain))
+        k = known.get(str(value))
         if k is None:
             unknown.add(str(value))
         else:
@@ -215,15 +257,45 @@ def class_indices(values: Sequence[Any], names: tuple[str, ...], where: str) -> 
     return found
 
 
-def logits_of(table: npt.NDArray[Any], names: tuple[str, ...], side: str, scored: bool) -> npt.NDArray[np.float32]:
-    """Scores as logits [n, 1, K]: logarithms of probabilities, or one for the answer and zero for the rest."""
-    if not scored:
-        chosen = class_indices(table.tolist(), names, side)
-        return np.eye(len(names), dtype=np.float32)[chosen][:, None]
-    values = np.asarray(table, np.float64)
-    finite = values[np.isfinite(values).all(axis=1)]
-    if finite.size and (finite.min() < -1e-6 or np.abs(finite.sum(axis=1) - 1).max() > 1e-3):
-        raise OctcError("OCT-E701", f"rows of {side!r} are no probabilities", hint=FORMS, place=side)
+def answers_as_logits(answers: Sequence[Any], names: tuple[str, ...], side: str, by_index: bool) -> npt.NDArray[np.float32]:
+    """One class a row as logits [n, 1, K]: one for the answer and zero for the rest; NaN where there is no answer ("")."""
+    lacking = np.array([answer == "" for answer in answers], bool)
+    chosen = np.zeros(len(answers), np.int64)
+    chosen[~lacking] = class_indices([one for one in answers if one != ""], names, side, by_index)
+    out = np.eye(len(names), dtype=np.float32)[chosen][:, None]
+    out[lacking] = np.nan
+    return out
+
+
+def logits_of(
+    values: npt.NDArray[np.float64], names: tuple[str, ...], side: str, ids: Sequence[str]
+) -> npt.NDArray[np.float32]:
+    """Probabilities [n, K] as logits [n, 1, K]: their logarithms. ids: names of the rows."""
+    wrong = np.flatnonzero(no_probabilities(values))
+    if len(wrong):
+        raise refused_scores(len(wrong), len(values), ids[int(wrong[0])], values[wrong[0]], names, side)
+    return log_probabilities(values)
+
+
+def no_probabilities(values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Which rows of finite scores [n, K] are no probabilities."""
+    finite = np.isfinite(values).all(axis=1)
+    with np.errstate(invalid="ignore"):
+        wrong: npt.NDArray[np.bool_] = finite & ((values < -1e-6).any(axis=1) | (np.abs(values.sum(axis=1) - 1) > 1e-3))
+    return wrong
+
+
+def refused_scores(
+    count: int, total: int, row: str, scores: npt.NDArray[np.float64], names: tuple[str, ...], side: str
+) -> OctcError:
+    """E701: so many rows of a side are no probabilities, and what one of them has."""
+    said = ", ".join(f"{name} {value:.6g}" for name, value in zip(names, scores.tolist(), strict=True))
+    text = f"{count:,} of {total:,} rows of {side!r} are no probabilities: {row} has {said}"
+    return OctcError("OCT-E701", text, hint=FORMS, place=side)
+
+
+def log_probabilities(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """Probabilities [n, K] as logits [n, 1, K]: their logarithms."""
     with np.errstate(invalid="ignore"):
         return np.log(np.maximum(values, FLOOR)).astype(np.float32)[:, None]
 

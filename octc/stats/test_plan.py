@@ -48,6 +48,7 @@ class ParityOptions:
 
     def __post_init__(self) -> None:
         check_choices(self)
+        planned = self.plan_discordance
         rules = (
             ("--alpha", self.alpha, 0 < self.alpha < 0.5, "above 0 and below 0.5"),
             ("--margin", self.margin, 0 < self.margin < 100, "percentage points above 0 and below 100"),
@@ -55,7 +56,7 @@ class ParityOptions:
             ("--ece-slack", self.ece_slack, 0 <= self.ece_slack < 1, "a fraction from 0 to below 1"),
             ("--bootstrap", self.bootstrap, 1000 <= self.bootstrap <= 1_000_000, "1000 to 1000000 resamples"),
             ("--seed", self.seed, self.seed >= 0, "0 or above"),
-            ("--plan-discordance", self.plan_discordance, _share(self.plan_discordance), "percent above 0 and below 100"),
+            ("--plan-discordance", _percent(planned), _share(planned), "percent above 0 and below 100"),
             ("--auc-margin", self.auc_margin, _margin(self.auc_margin), "percentage points above 0 and below 100"),
             ("--plan-icc", self.plan_icc, self.plan_icc is None or 0 <= self.plan_icc <= 1, "0 to 1"),
         )
@@ -87,6 +88,11 @@ class ParityOptions:
 
 def _margin(value: float | None) -> bool:
     return value is None or 0 < value < 100
+
+
+def _percent(value: float | None) -> str | None:
+    """A fraction as it is typed."""
+    return None if value is None else f"{100 * value:.15g}"
 
 
 def _share(value: float | None) -> bool:

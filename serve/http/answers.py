@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 TICKET = "octc.ticket"  # where the scope of a request has its ticket
 STATUS = {
-    "OCT-E104": 400, "OCT-E102": 400, "OCT-E912": 400, "OCT-E910": 401, "OCT-E107": 404, "OCT-E911": 413, "OCT-E908": 429,
-    "OCT-E909": 504,
+    "OCT-E104": 400, "OCT-E102": 400, "OCT-E912": 400, "OCT-E910": 401, "OCT-E107": 404, "OCT-E911": 413, "OCT-E913": 415,
+    "OCT-E908": 429, "OCT-E909": 504,
 }  # fmt: skip
 UNREADABLE = 422  # an upload that is whole and cannot be answered
 
@@ -30,7 +30,7 @@ class Ticket:
 
     Attributes:
         id: the client's or a new one. route: of the table of routes. held: bytes of its body that are in memory.
-        whole: whether its body has been read. code: of the error that ended it. model, images: what was asked for.
+        whole: whether its body has been read. code: of the error that ended it. model, version, images: what was asked for.
     """
 
     id: str
@@ -40,6 +40,7 @@ class Ticket:
     whole: bool = False
     code: str | None = None
     model: str | None = None
+    version: str | None = None
     images: int = 0
 
     def take(self, count: int) -> None:
@@ -61,11 +62,13 @@ async def chunks_of(request: Request, limit: int) -> AsyncIterator[bytes]:
     """The body of a request, piece by piece; it is counted before it is read where its length is known.
 
     Raises:
-        OctcError: E911 longer than `limit`, E908 too much in memory, E912 compressed.
+        OctcError: E911 longer than `limit`, E908 too much in memory, E913 compressed.
     """
     ticket = ticket_of(request)
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise OctcError("OCT-E912", "compressed bodies are not taken", hint="send the body as it is, without Content-Encoding")
+    codings = [one.strip() for value in request.headers.getlist("content-encoding") for one in value.split(",")]
+    if named := [one for one in codings if one and one.lower() != "identity"]:
+        text = f"a body compressed with {', '.join(named)[:60]} is not taken"
+        raise OctcError("OCT-E913", text, hint="send the body as it is, without Content-Encoding", place="Content-Encoding")
     length = request.headers.get("content-length", "")
     known = int(length) if length.isascii() and length.isdigit() and len(length) < 16 else 0
     if known > limit:

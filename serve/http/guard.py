@@ -37,7 +37,7 @@ OWN = {  # of every answer: nothing is kept by anybody, and a page shows only wh
 }
 HEADERS = [(name.encode(), value.encode()) for name, value in OWN.items()]
 GONE = 499  # whoever asked has gone: in the log only
-CLOSING = (401, 408, 413, 429)
+CLOSING = (401, 408, 413, 415, 429)
 HEALTH = 8  # requests for health and numbers beyond the limit of others: a server that is busy is alive
 
 
@@ -138,6 +138,8 @@ class Guard:
         more = []
         if status == 429:
             more.append((b"retry-after", str(self._site.pool.retry_after()).encode()))
+        if error.place == "Content-Encoding":
+            more.append((b"accept-encoding", b"identity"))  # RFC 9110, 15.5.16: which would have been taken
         if status == 401:
             more += [
                 (b"www-authenticate", b'Bearer realm="octc"'),
@@ -147,7 +149,12 @@ class Guard:
 
     def _log(self, ticket: Ticket, scope: Scope, status: int, seconds: float) -> None:
         facts: dict[str, Any] = {"request": ticket.id, "method": scope["method"], "route": ticket.route, "status": status}
-        more: dict[str, Any] = {"model": ticket.model, "images": ticket.images or None, "code": ticket.code}
+        more: dict[str, Any] = {
+            "model": ticket.model,
+            "version": ticket.version,
+            "images": ticket.images or None,
+            "code": ticket.code,
+        }
         log("request", **facts, ms=round(1000 * seconds, 2), **{key: value for key, value in more.items() if value is not None})
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from octc.core.errors import OctcError
-from octc.serve.http.answers import body_of, json_response, plain_response
+from octc.serve.http.answers import body_of, json_response, plain_response, ticket_of
 from octc.serve.models import Opened
 from octc.serve.site import Site
 from octc.serve.tensors import (
@@ -86,6 +86,8 @@ async def infer(request: Request) -> Response:
     data = await body_of(request, largest_body(site.models, site.options.queue))
     with used(request, site) as model:
         read = _read(model, data, request.headers.get(JSON_LENGTH), site.options.queue)
+        ticket = ticket_of(request)
+        ticket.model, ticket.version, ticket.images = model.name, model.version, len(read.wanted.images)
         limit = min(site.options.timeout, read.wanted.timeout or site.options.timeout)
         logits = await asyncio.wrap_future(site.pool.submit(model, read.wanted.images, timeout=limit))
         return _response(model, read, answers(model, logits, read.wanted.outputs))

@@ -39,8 +39,9 @@ FILES: Table = {
 }
 ERRORS = {
     400: "not understood, or not offered", 401: "the token is missing or wrong", 404: "no such model", 405: "another method",
-    408: "the request was not whole in time", 413: "larger than the limits", 422: "a file that cannot be answered",
-    429: "the server is at its limit: ask again after Retry-After seconds", 500: "an error of the server", 504: "out of time",
+    408: "the request was not whole in time", 413: "larger than the limits", 415: "a body in a form that is not taken",
+    422: "a file that cannot be answered", 429: "the server is at its limit: ask again after Retry-After seconds",
+    500: "an error of the server", 504: "out of time",
 }  # fmt: skip
 
 

@@ -107,7 +107,7 @@ async def _answered(request: Request, words: Mapping[str, str], work: Callable[[
 
         def job() -> T:
             with site.use(words.get("model"), words.get("version")) as model:
-                ticket.model = model.name
+                ticket.model, ticket.version = model.name, model.version
                 return work(site, model, upload)
 
         found: T = await need("anyio").to_thread.run_sync(job, limiter=readers)

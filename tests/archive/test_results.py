@@ -100,6 +100,9 @@ def test_accuracy_against_labels_is_by_patient(world: Path, said: Said) -> None:
     assert sum(map(sum, found.matrix)) == found.answered
     assert found.accuracy == pytest.approx(sum(found.matrix[k][k] for k in range(4)) / found.answered)
     assert said(world / "first", "--against", world / "labels.csv")[0] == 0
+    head, *rows = (world / "labels.csv").read_text().splitlines()
+    (world / "nobody.csv").write_text("\n".join([head, *(f"{row.rsplit(',', 1)[0]},nan" for row in rows)]) + "\n")
+    assert accuracy(world / "first", world / "nobody.csv").patients is None  # no patient is called nan
     (world / "wrong.csv").write_text("path,label\narchive/bad.png,nothing\n")
     with pytest.raises(OctcError) as caught:
         accuracy(world / "first", world / "wrong.csv")

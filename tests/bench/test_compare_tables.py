@@ -361,6 +361,80 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     assert refused(tmp_path, rows_of(BEFORE), named).code == "OCT-E309"
 
 
+def told_as(names: Sequence[str], **more: Callable[[int], Any]) -> Rows:
+    """Rows with one answer each instead of scores."""
+    return [
+        {"id": f"i{i:03d}", "truth": CLASSES[LABELS[i]], "patient": f"p{i // 3}", "prediction": names[LABELS[i]],
+         **{name: make(i) for name, make in more.items()}}
+        for i in range(N)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("nothing", ["nan", "NaN", "NA", "N/A", "<NA>", "null", ""])
+@pytest.mark.parametrize("ending", [".csv", ".jsonl"])
+def test_a_cell_that_says_nothing_is_no_class_no_score_and_no_patient(nothing: str, ending: str, tmp_path: Path) -> None:
+    before, after = told_as(CLASSES), told_as(CLASSES)
+    after[5]["prediction"] = nothing
+    found = compare_files(*two(tmp_path, before, after, ending), gate=GATE)
+    assert (found.classes, found.word, found.report.not_finite) == (CLASSES, "fail", ("i005",))
+    scored = rows_of(AFTER)
+    scored[6]["p_DME"] = nothing
+    assert compare_files(*two(tmp_path, rows_of(BEFORE), scored, ending), gate=GATE).report.not_finite == ("i006",)
+    bare = told_as(CLASSES)
+    bare[4]["truth"] = nothing
+    assert "1 without a label: i004" in refused(tmp_path, bare, bare).message
+    nobody = told_as(CLASSES, patient=lambda _: nothing)
+    assert compare_files(*two(tmp_path, nobody, nobody, ending), gate=GATE).to_json()["set"]["patients"] is None
+
+
+@pytest.mark.parametrize(("name", "other"), [("CNV", "cnv"), ("CNV", "C NV"), ("1", "1.0")])
+def test_a_class_in_two_spellings_is_refused_and_no_wrong_answer(name: str, other: str, tmp_path: Path) -> None:
+    before, after = (told_as((one, *CLASSES[1:]), truth=lambda i: (name, *CLASSES[1:])[LABELS[i]]) for one in (name, other))
+    found = refused(tmp_path, before, after)
+    assert (found.code, " = ".join(sorted((name, other))) in found.message) == ("OCT-E706", True)
+
+
+def test_numbers_are_indices_of_classes_unless_all_are_names(tmp_path: Path) -> None:
+    def numbered(first: int) -> Rows:
+        return told_as([str(k + first) for k in range(3)], truth=lambda i: str(LABELS[i] + first))
+
+    for first in (0, 1):
+        rows = numbered(first)
+        found = compare_files(*two(tmp_path, rows, rows), gate=GATE, options=TableOptions(classes="1,2,3"))
+        assert found.report.comparison is not None
+        assert (found.report.comparison.both_right, found.report.n) == (N, N)
+
+
+def test_patients_that_only_the_candidate_names_count(tmp_path: Path) -> None:
+    named, bare = rows_of(AFTER), [{k: v for k, v in row.items() if k != "patient"} for row in rows_of(BEFORE)]
+    found = compare_files(*two(tmp_path, bare, named), gate=GATE)
+    assert (found.cluster, found.to_json()["set"]["patients"]) == ("patient", N // 3)
+
+
+def test_tables_that_put_rows_together_in_another_way_are_refused(tmp_path: Path) -> None:
+    before = rows_of(BEFORE)
+    renamed = rows_of(AFTER, patient=lambda i: f"hash-{i // 3}")  # other names, the same patients
+    assert compare_files(*two(tmp_path, before, renamed), gate=GATE).to_json()["set"]["patients"] == N // 3
+    for moved in (lambda i: f"p{i // 6}", lambda i: f"p{i // 2}"):
+        found = refused(tmp_path, before, rows_of(AFTER, patient=moved))
+        assert (found.code, "one patient's in" in found.message) == ("OCT-E706", True)
+    truth = write(tmp_path / "truth.csv", [{k: row[k] for k in ("id", "truth", "patient")} for row in before])
+    settled = compare_files(
+        *two(tmp_path, before, rows_of(AFTER, patient=lambda i: f"p{i // 6}")),
+        gate=GATE,
+        options=TableOptions(labels=str(truth)),
+    )
+    assert settled.to_json()["set"]["patients"] == N // 3
+
+
+def test_a_table_without_rows_is_called_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("id,truth,patient,p_CNV,p_DME,p_NORMAL\n")
+    with pytest.raises(OctcError, match="no row") as caught:
+        compare_files(path, write(tmp_path / "b.csv", rows_of(AFTER)), gate=GATE)
+    assert caught.value.code == "OCT-E209"
+
+
 def test_a_table_against_itself_shows_nothing(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", rows_of(BEFORE))
     assert compare_files(path, path, gate=GATE).report.verdict.reasons == ("self_comparison",)

@@ -61,7 +61,7 @@ def test_machines_that_answer_alike_pass(tmp_path: Path, answers: tuple[dict[str
     (tmp_path / "fleet" / "notes.json").write_text('{"of": "something else"}')
     found = read_fleet(tmp_path / "fleet")
     assert (found.reference, [row.box for row in found.rows], found.errors) == ("a", ["a", "b"], [])
-    assert found.rows[1].differs == ("cpu_isa",)
+    assert found.rows[1].differs == ["cpu_isa"]
     assert (found.rows[1].delta_over_s, found.rows[1].labels, found.rows[1].first_layer) == (0.0, 0, None)
     assert found.passed_over == ("notes.json",)
     assert found.rows[1].images == answers[0]["set"]["n"]

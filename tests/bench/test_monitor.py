@@ -190,6 +190,17 @@ def test_tables_that_overlap_count_each_patient_and_each_image_once(run: Run, sa
     assert said("monitor", artifact, "box.sqlite", "--labels", "labels.csv", "--no-replay")[1]["error"]["code"] == "OCT-E209"
 
 
+def test_a_patient_that_is_not_known_is_nobody_of_many_images(run: Run, said: Said, tmp_path: Path) -> None:
+    artifact, files = str(run.artifacts / "onnx-int8"), pictures_of(run)[:4]
+    said("predict", artifact, *map(str, files), "--monitor", "box.sqlite")
+    words = ("nan", "unknown", "#N/A", "None")
+    lines = [f"{path},{path.parent.name},{words[i % 2]}" for i, path in enumerate(files[:3])]
+    lines.append(f"{files[3]},{files[3].parent.name},{words[2]}")
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label,patient", *lines]) + "\n")
+    document = said("monitor", artifact, "box.sqlite", "--labels", "labels.csv", "--no-replay")[1]
+    assert document["data"]["report"]["with_labels"]["groups"] == len(files)
+
+
 def test_an_accuracy_below_the_floor_is_an_alarm_and_one_above_is_shown() -> None:
     rng = np.random.default_rng(0)
     limits = Limits(margin=0.05)

@@ -61,3 +61,30 @@ def test_p03_a_reader_that_goes_away_and_no_stdin(words: str, place: Path) -> No
     done = subprocess.run(["bash", "-c", command], cwd=place, capture_output=True, timeout=120, check=False)
     assert done.returncode in (WORDS[words], 0, 141)
     assert done.stderr == b""
+
+
+SEIZED = "x\n\033[31merror[OCT-E999]: forged\033[0m\033]0;title\a\u202eg.png"  # a line of its own, colour, the title, direction
+
+
+@pytest.fixture(scope="module")
+def seized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set with a class and images whose names a terminal would obey: two that are alike, one that is empty."""
+    folder = tmp_path_factory.mktemp("seized")
+    write_phantoms(folder / "set", 4, 4, 0, size=(96, 96))
+    train = folder / "set" / "CellData" / "OCT" / "train"
+    first = sorted((train / "CNV").iterdir())[0]
+    (train / "DME" / SEIZED).write_bytes(first.read_bytes())
+    (train / "DME" / ("y" + SEIZED)).touch()
+    for part in ("train", "test"):
+        own = folder / "set" / "CellData" / "OCT" / part
+        (own / "NORMAL").rename(own / "NOR\033[2JMAL")
+    return folder
+
+
+@pytest.mark.parametrize("words", ["data check set", "data check set -vv", "data split set", "data check \033[2J\u2066"])
+def test_no_name_reaches_a_terminal_as_a_command(words: str, seized: Path) -> None:
+    done = start(words, seized, PYTHONIOENCODING="utf-8")
+    text = done.stdout.decode() + done.stderr.decode()
+    assert not {"\033", "\a", "\u202e", "\u2066"} & set(text), text
+    assert "\nerror[OCT-E999]" not in text
+    assert "\\x1b[2J" in text  # it is shown, not dropped

@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
+from octc.compress.calibrate import observe, set_ranges
 from octc.compress.ordinary import ordinary_copy
-from octc.compress.placement import prepare
+from octc.compress.placement import convolutions, prepare
+from octc.compress.rounding import round_with_compensation
 from octc.core.errors import OctcError
+from octc.train.loop.checkpoint import tensors_as_bytes
 
 
 class Net(nn.Module):
@@ -70,6 +74,38 @@ def test_the_copy_answers_as_the_network_does(kind: Callable[[], nn.Module]) -> 
         torch.testing.assert_close(prepare(copied, 64)(images), copied(images), atol=1e-5, rtol=1e-5)
     assert set(dict(copied.named_parameters())) == {"conv.weight", "conv.bias", "head.2.weight", "head.2.bias"}
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+class Tied(nn.Module):
+    """Two convolutions of one weight, and a third one under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(3, 8, 3, 2)
+        self.a, self.b, self.c = (nn.Conv2d(8, 8, 3, padding=1) for _ in range(3))
+        self.b.weight, self.again = self.a.weight, self.c
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.b(torch.relu(self.a(torch.relu(self.stem(x)))))
+        y: torch.Tensor = self.head(self.again(torch.relu(self.c(x))))
+        return y
+
+
+def test_a_weight_that_two_share_is_rounded_for_each_by_itself() -> None:
+    net, images = Tied().eval(), torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    copied = ordinary_copy(net)
+    quantised = prepare(copied, 64)
+    observe(quantised, lambda: [images])
+    set_ranges(quantised, "max")
+    round_with_compensation(quantised, lambda: [images])
+    layers = convolutions(quantised)
+    assert all(torch.equal(layers[name].float_weight(), net.a.weight) for name in "ab")
+    assert not torch.equal(layers["a"].conv.weight, layers["b"].conv.weight)
+    assert net.b.weight is net.a.weight
+    state = load(tensors_as_bytes(copied.state_dict()))  # "c" stands there under both of its names
+    assert all(torch.equal(state[name], value) for name, value in net.state_dict().items())
 
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from octc.core.cells import given
 from octc.core.errors import OctcError
 from octc.datasets.audit import audit
 from octc.datasets.base import Sample, Samples
 from octc.datasets.folds import make_folds
 from octc.datasets.layouts.paired import check_partners
-from octc.datasets.patients import given, patient_of, patients_of, without_dates
+from octc.datasets.patients import patient_of, patients_of, without_dates
 from octc.datasets.registry import scan_dataset
 from octc.datasets.split import check_split, groups_of, make_split, read_split
 from octc.datasets.statistics import read_stats

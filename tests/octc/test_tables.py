@@ -148,3 +148,62 @@ def test_no_image_is_refused() -> None:
     with pytest.raises(OctcError) as caught:
         compare_tables([], [], [])
     assert caught.value.code == "OCT-E708"
+
+
+NAMES = [CLASSES[k] for k in TRUTH]
+
+
+@pytest.mark.parametrize("nothing", [None, math.nan, "", "nan", "NaN", "<NA>", "#N/A"])
+def test_a_cell_that_says_nothing_is_no_class_and_no_patient(nothing: Any) -> None:
+    gap = [nothing, *NAMES[1:]]
+    with pytest.raises(OctcError, match="rows 0") as truth:
+        compared(gap, NAMES, NAMES)
+    with pytest.raises(OctcError, match="'after' are not finite: 0") as answer:
+        compared(NAMES, NAMES, gap, classes=None)
+    assert (truth.value.code, answer.value.code) == ("OCT-E706", "OCT-E701")
+    nobody = compared(NAMES, NAMES, NAMES, patients=[nothing] * N)  # else one patient, and no interval
+    assert nobody.patients is None
+    assert nobody.interval == compared(NAMES, NAMES, NAMES).interval
+
+
+@pytest.mark.parametrize("other", ["cnv", " CNV", "C NV", "1.0"])
+def test_a_class_in_two_spellings_is_no_wrong_answer(other: str) -> None:
+    name = "1" if other == "1.0" else "CNV"
+    truth = [name if k == "CNV" else k for k in NAMES]
+    after = [other if k == name else k for k in truth]
+    if other.strip() == name:
+        assert compared(truth, truth, after, classes=None).lost == 0
+        return
+    with pytest.raises(OctcError, match=f"{name} = {other}|{other} = {name}") as caught:
+        compared(truth, truth, after, classes=None)
+    assert caught.value.code == "OCT-E706"
+
+
+@pytest.mark.parametrize("kind", [int, float, np.int64, np.float32, str])
+@pytest.mark.parametrize("first", [0, 1])
+def test_numbers_are_one_class_whatever_wrote_them(first: int, kind: Any) -> None:
+    truth = [int(k) + first for k in TRUTH]
+    after = [kind(k) for k in truth]
+    assert compared(truth, truth, after, classes=None).lost == 0
+    named = compared(truth, truth, after, classes=("1", "2", "3", "4"))  # 0 to 3 are indices, 1 to 4 are names
+    assert (named.lost, [row.n for row in named.per_class]) == (0, [200] * 4)
+
+
+def test_a_single_class_and_a_single_image_have_a_verdict() -> None:
+    for count in (1, 60):
+        found = compared(["CNV"] * count, ["CNV"] * count, ["CNV"] * count, classes=None)
+        assert (found.verdict.word, found.accuracy["after"], found.agreement) == ("inconclusive", 1.0, 1.0)
+
+
+def test_what_is_no_probability_is_named_with_its_row() -> None:
+    bad = AFTER.copy()
+    bad[7] = (0.5, 0.25, 0.5, 0.0)
+    with pytest.raises(OctcError, match="1 of 800 rows of 'after' are no probabilities: i7 has CNV"):
+        compared(TRUTH, BEFORE, bad, ids=[f"i{k}" for k in range(N)])
+
+
+@pytest.mark.parametrize("bad", [AFTER.astype(complex), [["high"] * 4] * N, [*AFTER[1:].tolist(), [1.0]]])
+def test_what_is_no_table_is_refused(bad: Any) -> None:
+    with pytest.raises(OctcError, match="'after'") as caught:
+        compared(TRUTH, BEFORE, bad)
+    assert caught.value.code == "OCT-E706"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import random
 import select
+import shutil
 import signal
 import socket
 import ssl
@@ -191,8 +193,37 @@ def test_more_than_it_can_answer_is_refused_politely(small: Serving, pictures: l
         assert client.get("/v2/health/live").status_code == 200
         assert client.post(INFER, json=good()).status_code == 200
         text = client.get("/metrics").text
+        (version,) = client.get("/v2/models/onnx-int8").json()["versions"]
     assert 'octc_requests_total{protocol="http",route="/v2/models/{name}/infer",status="200"}' in text
-    assert 'octc_batch_images_bucket{le="8.0",model="onnx-int8"}' in text
+    assert f'octc_batch_images_bucket{{le="8.0",model="onnx-int8",version="{version}"}}' in text
+
+
+def test_two_versions_of_one_name_are_counted_apart(warm: tuple[str, ...], run: Run, tmp_path: Path) -> None:
+    """A manifest with another date is another version of the same network."""
+    for name in ("a", "b"):
+        shutil.copytree(run.artifacts / "onnx-int8", tmp_path / name)
+    manifest = tmp_path / "b" / "artifact.json"
+    manifest.write_text(manifest.read_text().replace("{", '{"note": "again",', 1))
+    with serving(warm, tmp_path / "a", tmp_path / "b") as found, found.client() as client:
+        versions = [hashlib.sha256((tmp_path / name / "artifact.json").read_bytes()).hexdigest()[:12] for name in "ab"]
+        for version, count in zip(versions, (1, 3), strict=True):
+            for _ in range(count):
+                assert client.post(f"/v2/models/onnx-int8/versions/{version}/infer", json=good()).status_code == 200
+        lines = client.get("/metrics").text.splitlines()
+    for version, count in zip(versions, (1, 3), strict=True):
+        assert f'octc_images_total{{model="onnx-int8",version="{version}"}} {count}.0' in lines
+        assert f'octc_batch_images_count{{model="onnx-int8",version="{version}"}} {count}.0' in lines
+        assert sum(line.get("version") == version for line in found.events("request")) == count
+
+
+@pytest.mark.parametrize("path", [INFER, "/v1/predict", "/v1/map", "/v2/repository/index"])
+@pytest.mark.parametrize("coding", ["gzip", "br", "identity, deflate", "GZIP"])
+def test_a_compressed_body_is_told_to_come_as_it_is(path: str, coding: str, server: Serving) -> None:
+    with server.client() as client:
+        found = client.post(path, content=gzip.compress(json.dumps(good()).encode()), headers={"Content-Encoding": coding})
+        assert (found.status_code, found.json()["code"], found.headers["accept-encoding"]) == (415, "OCT-E913", "identity")
+        assert "without Content-Encoding" in found.json()["help"]
+        assert client.post(INFER, json=good(), headers={"Content-Encoding": "Identity"}).status_code == 200
 
 
 def test_grpc_says_what_is_wrong(small: Serving) -> None:

@@ -220,6 +220,11 @@ def too_much(client: httpx2.Client, _: Any) -> None:
     refused(client.post(f"{MODEL}/infer", json={"inputs": [one(shape=[65, 1, SIDE, SIDE])]}), 413)
 
 
+@row("H20")
+def compressed(client: httpx2.Client, _: Any) -> None:
+    refused(client.post(f"{MODEL}/infer", content=b"\x1f\x8b", headers={"Content-Encoding": "gzip"}), 415)
+
+
 def asked(images: npt.NDArray[np.uint8] = IMAGES, *, raw: bool = True, **changes: Any) -> Any:
     """A request of gRPC."""
     request = service_pb2.ModelInferRequest(**{"model_name": "onnx-int8", **changes})

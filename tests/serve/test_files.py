@@ -159,6 +159,6 @@ def test_an_upload_leaves_nothing_behind_and_no_name_in_the_log(
 def test_json_in_place_of_a_file_is_told_where_tensors_go(server: Serving) -> None:
     with server.client() as client:
         found = client.post("/v1/predict", json={"image": "aGVsbG8="})
-    assert found.status_code == 400
-    assert found.json()["code"] == "OCT-E104"
+    assert found.status_code == 415
+    assert found.json()["code"] == "OCT-E913"
     assert "/v2/models/" in found.json()["help"]

@@ -182,18 +182,13 @@ def _next(asked: Request) -> str:
 def _prepare(job: Job, asked: Request, place: Place, split: Split | None, trained: Run | None) -> Prepared:
     classes = tuple(place.samples.classes)
     chosen = choose_teacher(job, asked, trained, split, classes) if asked.kind == "student" else None
-    check_taught(asked, [chosen])
+    teachers = () if chosen is None else (chosen, *more_teachers(job, asked, classes))
+    check_taught(asked, teachers)
     whole = split or split_for(job, asked, place.samples, chosen)
-    if chosen is None:
-        return Prepared(asked, whole)
-    _judge_foreign(job, chosen, whole, place)
-    check_teachers(job, asked, whole, [chosen])
-    more = more_teachers(job, asked, whole)
-    check_taught(asked, [chosen, *more])
-    for one in more:
+    for one in teachers:
         _judge_foreign(job, one, whole, place)
-    check_teachers(job, asked, whole, more)
-    return Prepared(asked, whole, (chosen, *more))
+    check_teachers(job, asked, whole, teachers)
+    return Prepared(asked, whole, teachers)
 
 
 def _judge_foreign(job: Job, teacher: Teacher, split: Split, place: Place) -> None:

@@ -150,12 +150,12 @@ def _of_file(job: Job, asked: Request, place: Path, classes: tuple[str, ...]) ->
     return Teacher(folder, checkpoint.sha256, None)
 
 
-def more_teachers(job: Job, asked: Request, split: Split) -> tuple[Teacher, ...]:
-    """The teachers besides the first: as requested, or those that a resumed run began with."""
+def more_teachers(job: Job, asked: Request, classes: tuple[str, ...]) -> tuple[Teacher, ...]:
+    """The teachers besides the first: as requested, or those that a resumed run began with. classes: of the data."""
     names = asked.more
     if not names and asked.teacher is None and asked.resume is not None:
         names = tuple(asked.resume.read().get("more_teachers", ()))
-    found = (choose_teacher(job, replace(asked, teacher=name), None, split, split.classes) for name in names)
+    found = (choose_teacher(job, replace(asked, teacher=name), None, None, classes) for name in names)
     return tuple(one for one in found if one is not None)
 
 

@@ -71,8 +71,15 @@ def write_checkpoint(folder: Path, state: State, checkpoint: Checkpoint) -> Chec
 
 
 def tensors_as_bytes(state: State) -> bytes:
-    """A safetensors file."""
-    return bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}))
+    """A safetensors file. Tensors that share memory (tied weights, a module under two names) are written under each name."""
+    written: dict[str, torch.Tensor] = {}
+    memory: set[int] = set()
+    for name, tensor in state.items():
+        plain = tensor.detach().cpu().contiguous()
+        place = plain.untyped_storage().data_ptr()
+        written[name] = plain.clone() if place in memory else plain
+        memory.add(place)
+    return bytes(save(written))
 
 
 def read_checkpoint(folder: Path) -> tuple[Checkpoint, dict[str, torch.Tensor]]:

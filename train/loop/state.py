@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 
 from octc.core.errors import OctcError, shorten
 from octc.core.files import canonical_json, read_json, sha256_bytes, write_bytes, write_json
+from octc.train.loop.checkpoint import tensors_as_bytes
 
 SLOTS = ("a", "b")
 
@@ -66,7 +67,7 @@ def write_state(
         serial: counts the writes; the newest intact slot is read.
     """
     slot = folder / f"state-{SLOTS[serial % 2]}"
-    data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    data = tensors_as_bytes(tensors)
     values = {**vars(progress), "best": None if progress.best == float("inf") else progress.best}
     head = {"facts": dict(facts), "serial": serial, "sha256": sha256_bytes(data), "progress": values}
     (slot / "state.json").unlink(missing_ok=True)

@@ -31,6 +31,7 @@ from octc.bench.parity.tables.join import (
     Table,
     Truth,
     Unmatched,
+    check_same_patients,
     check_same_truth,
     common_rows,
     findings_of,
@@ -38,6 +39,7 @@ from octc.bench.parity.tables.join import (
     patient_numbers,
     read_answers,
     read_truth,
+    same_patients,
 )
 from octc.bench.parity.tables.read import Source, open_table
 from octc.bench.parity.tables.room import Room, read_room
@@ -46,10 +48,18 @@ from octc.bench.parity.tables.texts import Int32, Names
 from octc.core.errors import OctcError, shorten
 from octc.core.files import canonical_json, sha256_bytes
 from octc.core.progress import LogReporter, Reporter
+from octc.datasets.patient_rules import alike
 from octc.schemas.comparing import LEAVE_OUT, TableOptions
 from octc.stats.comparison import ANSWERS, RIGHT, SCORES, Logits
 from octc.stats.sorted_ids import SortedIds
-from octc.stats.tables import class_indices, logits_of
+from octc.stats.tables import (
+    are_indices,
+    class_indices,
+    log_probabilities,
+    no_probabilities,
+    refuse_spellings,
+    refused_scores,
+)
 from octc.stats.task import MULTICLASS, MULTILABEL, Task
 from octc.stats.test_plan import ParityOptions
 
@@ -178,7 +188,9 @@ def _compared(
     numbers = numbers_of_keys(stated.tables)
     truth = stated.truth
     if truth is not None and stated.other is not None:
-        check_same_truth(truth, stated.other, numbers)
+        if stated.columns:
+            check_same_truth(truth, stated.other, numbers)
+        check_same_patients(truth, stated.other, numbers)
     if truth is not None and task is MULTILABEL:  # an empty cell is a row without a finding, and is known
         truth = replace(truth, kinds=[findings_of(label) if isinstance(label, str) else label for label in truth.kinds])
     common = common_rows((sides[0].table, sides[1].table), truth if stated.columns else None, numbers)
@@ -268,7 +280,7 @@ def _stated(sources: tuple[Source, Source], asked: TableOptions, told: Reporter,
     if apart is not None and not columns:
         text = f"no column of {apart.name} is the truth; it has {', '.join(apart.names[:40])}"
         raise OctcError("OCT-E209", text, hint="call it label, or truth", place=str(apart.path))
-    found = cluster_column((holder, sources[0]) if apart else (holder,), asked)
+    found = cluster_column((holder, *(one for one in sources if one is not holder)), asked)
     cluster = None if found is None else found[1]
     eye = None if asked.eye is None else check_column(holder, asked.eye, "--eye")
     told.say(f"  rows       joined by {', '.join(key)}   (--key)")
@@ -277,11 +289,30 @@ def _stated(sources: tuple[Source, Source], asked: TableOptions, told: Reporter,
         return Stated(key, tables, None, (), (), None)
     aside, codes = found is not None and found[0] is not holder, Codes()
     truth = read_truth(tables[0], columns, findings, (None if aside else cluster, eye), codes)
-    whose = read_truth(tables[-2], (), (), (cluster, None), Codes()) if aside else truth
+    if not len(tables[0].keys):
+        text = f"{holder.name} has a header and no row"
+        raise OctcError("OCT-E209", text, hint="a table with a row for each image", place=str(holder.path))
+    whose = truth
+    if aside and found is not None:
+        whose = read_truth(next(one for one in tables if one.source is found[0]), (), (), (cluster, None), Codes())
+    if whose.patients is not None:
+        for finding in alike("patients", same_patients(whose.patients, spool)):
+            told.warn(finding.code, finding.message, finding.place)
     other = None
-    if apart is None and columns and all(name in sources[1].names for name in columns):
-        other = read_truth(tables[-1], columns, findings, (None, None), codes)
+    if apart is None:
+        theirs = columns if all(name in sources[1].names for name in columns) else ()
+        people = None if cluster is None or aside else _cluster_of(sources[1], asked)
+        if theirs or people is not None:
+            other = read_truth(tables[-1], theirs, findings if theirs else (), (people, None), codes if theirs else Codes())
     return Stated(key, tables, truth, columns, findings, cluster, apart is None, other, whose)
+
+
+def _cluster_of(source: Source, asked: TableOptions) -> str | None:
+    """The column of who a row belongs to; None where this table does not say it."""
+    if asked.cluster is not None and asked.cluster not in source.names:
+        return None
+    found = cluster_column((source,), asked)
+    return None if found is None else found[1]
 
 
 def _answers(
@@ -321,7 +352,8 @@ def _classes(
         names = columns
     else:
         seen = {*known, *(text for side in sides for text in side.kinds if text)}
-        names = tuple(sorted(seen, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name)))
+        names = tuple(sorted(seen, key=lambda name: (not _whole(name), int(name) if _whole(name) else 0, name)))
+        refuse_spellings(names, str(sides[1].source.path))
     if len(set(names)) < len(names):
         raise OctcError("OCT-E706", f"a class occurs twice: {', '.join(names)}", hint="name each class once", place="--classes")
     return names
@@ -359,6 +391,9 @@ def _joined(
     ids = SortedIds(Names(first.keys, rows[first]))
     patients, labels = np.full(len(ids), -1, np.int32), np.ones(len(ids), np.int64)
     images = None
+    told = [text for side in sides for text in side.kinds]
+    kinds = () if truth is None else truth.kinds
+    by_index = are_indices([*told, *(label for label in kinds if isinstance(label, str))], names)
     if truth is not None:
         places, whose = rows[truth.table], stated.whose
         known = None if whose is None else whose.patients
@@ -366,18 +401,18 @@ def _joined(
             people = [None] * len(ids) if known is None or whose is None else Names(known, rows[whose.table])
             images = _images(ids, places, truth, people, names)
         elif sides[0].answer.form != "right":
-            labels = _class_codes(truth.codes[places], truth.kinds, names, "labels")
+            labels = _class_codes(truth.codes[places], truth.kinds, names, "labels", by_index)
         if known is not None and whose is not None:
             patients = patient_numbers(known)[rows[whose.table]]
-    logits = [_logits(side, rows[side.table], names, task, cuts) for side in sides]
+    logits = [_logits(side, rows[side.table], ids, names, task, cuts, by_index) for side in sides]
     return Joined(ids, labels, patients, logits[0], logits[1]), images
 
 
-def _class_codes(codes: Int32, kinds: Sequence[str], names: tuple[str, ...], where: str) -> Int64:
-    """Classes as indices [n] of codes [n] of their names."""
-    used = np.flatnonzero(np.bincount(codes))
+def _class_codes(codes: Int32, kinds: Sequence[str], names: tuple[str, ...], where: str, by_index: bool) -> Int64:
+    """Classes as indices [n] of codes [n] of their names; 0 where there is none ("")."""
+    used = [i for i in np.flatnonzero(np.bincount(codes)).tolist() if kinds[i]]
     found = np.zeros(len(kinds), np.int64)
-    found[used] = class_indices([_known(kinds[i], names) for i in used.tolist()], names, where)
+    found[used] = class_indices([kinds[i] for i in used], names, where, by_index)
     out: Int64 = found[codes]
     return out
 
@@ -392,9 +427,8 @@ def form_of(shape: str, cuts: tuple[float, ...]) -> str:
     return SCORES if shape in ("logits", "probabilities") or (shape == "chance" and cuts == (0.5,)) else ANSWERS
 
 
-def _known(text: str, names: tuple[str, ...]) -> Any:
-    """A class by its name, or by its index where no class is called so."""
-    return int(text) if text not in names and text.isdigit() else text
+def _whole(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
 
 
 def _images(
@@ -415,40 +449,56 @@ def _images(
     return {key: Image(key, (targets[i] or (0,))[0], who or None, targets[i], eye) for key, i, who, eye in rows}
 
 
-def _logits(side: Answered, rows: Int32, names: tuple[str, ...], task: Task, cuts: tuple[float, ...]) -> Logits:
-    """[n, 1, K] of these rows, in their order."""
+def _logits(
+    side: Answered,
+    rows: Int32,
+    ids: Sequence[str],
+    names: tuple[str, ...],
+    task: Task,
+    cuts: tuple[float, ...],
+    by_index: bool,
+) -> Logits:
+    """[n, 1, K] of these rows, which are called `ids`, in their order."""
     if side.codes is not None:
         own = side.codes[rows]
-        given = [text or names[0] for text in side.kinds]
-        chosen = _class_codes(own, given, names, side.source.name)
+        chosen = _class_codes(own, side.kinds, names, side.source.name, by_index)
         answers: Logits = np.eye(len(names), dtype=np.float32)[chosen][:, None]
         answers[np.isin(own, [code for code, text in enumerate(side.kinds) if not text])] = np.nan
         return answers
     place = np.full(len(side.table.keys), -1, np.int32)
     place[rows] = np.arange(len(rows), dtype=np.int32)
     out: Logits | None = None
+    count, first, told = 0, len(rows), np.empty(0)
     for part, values in side.blocks():
         to = place[part]
         wanted = to >= 0
-        made = _made(side, values[wanted], names, task, cuts)
+        made, probabilities = _made(side, values[wanted], names, task, cuts)
         if out is None:
             out = np.empty((len(rows), *made.shape[1:]), made.dtype)
         out[to[wanted]] = made
+        if probabilities is not None and (wrong := no_probabilities(probabilities)).any():
+            count, places = count + int(wrong.sum()), np.where(wrong, to[wanted], len(rows))
+            here = int(places.argmin())
+            if places[here] < first:
+                first, told = int(places[here]), probabilities[here]
+    if count:
+        raise refused_scores(count, len(rows), ids[first], told, names, side.source.name)
     assert out is not None  # there is a row
     return out
 
 
-def _made(side: Answered, given: Float64, names: tuple[str, ...], task: Task, cuts: tuple[float, ...]) -> Logits:
-    """The numbers of some rows as logits [n, 1, K]."""
+def _made(
+    side: Answered, given: Float64, names: tuple[str, ...], task: Task, cuts: tuple[float, ...]
+) -> tuple[Logits, Float64 | None]:
+    """The numbers of some rows as logits [n, 1, K], and the probabilities that they were made of, to be checked."""
     where, shape = side.source.name, side.answer.form
     values = _columns(side, given, names)
     if shape == "right":
-        return _two(values)
+        return _two(values), None
     if shape == "logits":
-        logits: Logits = values.astype(np.float32)[:, None]
-        return logits
+        return values.astype(np.float32)[:, None], None
     if task is MULTILABEL:
-        return _logit(values, where)[:, None]  # type: ignore[return-value]
+        return _logit(values, where)[:, None], None  # type: ignore[return-value]
     if shape == "chance":
         if len(names) != 2:
             text = f"{where} gives one probability a row, and there are {len(names)} classes"
@@ -458,8 +508,8 @@ def _made(side: Answered, given: Float64, names: tuple[str, ...], task: Task, cu
             _check_range(values, where)
             hit = np.where(values[:, 1:] >= cuts[0], 1.0, 0.0)
             hit[np.isnan(values[:, 1:])] = np.nan
-            return _two(hit)
-    return logits_of(values, names, where, scored=True)
+            return _two(hit), None
+    return log_probabilities(values), values
 
 
 def _two(second: Float64) -> Logits:

@@ -18,6 +18,7 @@ from octc.bench.parity.tables.columns import SEVERAL, Answer
 from octc.bench.parity.tables.read import Block, Source
 from octc.bench.parity.tables.spool import Spool
 from octc.bench.parity.tables.texts import Int32, Names, Texts, ranks_of
+from octc.core.cells import NO_LABEL, NO_PATIENT, label_of, plain, text_of
 from octc.core.errors import OctcError, shorten
 
 JOINT = " / "  # between the cells of a key
@@ -157,19 +158,6 @@ class Common:
     unmatched: Unmatched
 
 
-def text_of(cell: Any) -> str:
-    """A cell as a name: whole numbers without a fraction, whatever wrote them; "" where there is none."""
-    if isinstance(cell, str):
-        return cell.strip()
-    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
-        return ""
-    if isinstance(cell, bool):
-        return str(int(cell))
-    if isinstance(cell, float) and cell.is_integer():
-        return str(int(cell))
-    return str(cell)
-
-
 def _bad_cell(source: Source, line: int, column: str, what: str, hint: str) -> OctcError:
     return OctcError("OCT-E209", f"column {column!r}: {what}", hint=hint, place=f"{source.path}:{line}")
 
@@ -180,6 +168,11 @@ def texts_of(cells: Sequence[Any]) -> list[str]:
         return list(map(str.strip, cells))
     except TypeError:
         return [text_of(cell) for cell in cells]
+
+
+def _without(nothing: frozenset[str], texts: Sequence[str]) -> list[str]:
+    """Texts, "" in place of those that say that there is nothing."""
+    return ["" if text.casefold() in nothing else text for text in texts]
 
 
 def _keys(source: Source, block: Block, count: int) -> list[str]:
@@ -199,7 +192,7 @@ def read_truth(
     beside: tuple[str | None, str | None],
     codes: Codes,
 ) -> Truth:
-    """The truth of a table; a row whose class is an empty cell has none.
+    """The truth of a table; a row whose cell of the class says nothing has none.
 
     Args:
         beside: columns of the patient and the eye. codes: of the classes; the same for tables that are compared.
@@ -220,8 +213,8 @@ def read_truth(
             marks = [(name, yes_or_no(source, block, name, column)) for name, column in named]
             labels = [frozenset(name for name, own in marks if own[i] == 1) for i in range(len(block))]
         elif columns:
-            labels = texts_of(block.columns[0])
-        whose, eye = (None if name is None else texts_of(cells[name]) for name in beside)
+            labels = _without(NO_LABEL, texts_of(block.columns[0]))
+        whose, eye = (None if name is None else _without(NO_PATIENT, texts_of(cells[name])) for name in beside)
 
         def keep() -> None:
             found.append(codes.of(labels))
@@ -238,13 +231,13 @@ def read_truth(
 
 
 def yes_or_no(source: Source, block: Block, column: str, cells: Sequence[Any]) -> list[float]:
-    """1 or 0 of each cell; NaN for an empty one."""
+    """1 or 0 of each cell; NaN for one that says that there is none."""
     found = []
     for line, text in zip(block.lines, texts_of(cells), strict=True):
         word = text.casefold()
         if word in YES or word in NO:
             found.append(1.0 if word in YES else 0.0)
-        elif word in ("", "nan"):
+        elif word in NO_LABEL:
             found.append(math.nan)
         else:
             raise _bad_cell(source, line, column, f"{word[:40]!r} is neither right nor wrong", "1 or 0, true or false")
@@ -252,7 +245,7 @@ def yes_or_no(source: Source, block: Block, column: str, cells: Sequence[Any]) -
 
 
 def numbers_of(source: Source, block: Block, column: str, cells: Sequence[Any]) -> list[float]:
-    """Numbers of a column; NaN for an empty cell."""
+    """Numbers of a column; NaN for a cell that says that there is none."""
     try:
         return list(map(float, cells))
     except (TypeError, ValueError, OverflowError):
@@ -260,7 +253,7 @@ def numbers_of(source: Source, block: Block, column: str, cells: Sequence[Any]) 
 
 
 def _number(source: Source, line: int, column: str, cell: Any) -> float:
-    if cell is None or cell == "":
+    if not label_of(cell):
         return math.nan
     try:
         return float(cell)
@@ -278,7 +271,7 @@ def read_answers(table: Table, answer: Answer) -> Answered:
         codes, found = Codes(), [np.empty(0, np.int32)]
 
         def take_texts(block: Block) -> Callable[[], None]:
-            texts = texts_of(block.columns[0])
+            texts = _without(NO_LABEL, texts_of(block.columns[0]))
             return lambda: found.append(codes.of(texts))
 
         table.read(answer.columns, take_texts)
@@ -322,9 +315,11 @@ def numbers_of_keys(tables: Sequence[Table]) -> dict[Table, Int32]:
 
 
 def places_of(numbers: Int32, size: int | None = None) -> Int32:
-    """Row of each number; -1 where there is none."""
+    """Row of each number, the last one where there are several; -1 where there is none. A number of -1 is none."""
     where = np.full(int(numbers.max(initial=-1)) + 1 if size is None else size, -1, np.int32)
-    where[numbers] = np.arange(len(numbers), dtype=np.int32)
+    rows = np.arange(len(numbers), dtype=np.int32)
+    known = numbers >= 0
+    where[numbers if known.all() else numbers[known]] = rows if known.all() else rows[known]
     return where
 
 
@@ -341,6 +336,44 @@ def check_same_truth(truth: Truth, other: Truth, numbers: Mapping[Table, Int32])
         named = Names(other.table.keys, wrong[np.argsort(theirs[wrong])])
         text = f"the tables state another truth for {len(wrong):,} rows: {shorten(named)}"
         raise OctcError("OCT-E706", text, hint="--labels TABLE with the truth", place=str(source.path))
+
+
+def check_same_patients(truth: Truth, other: Truth, numbers: Mapping[Table, Int32]) -> None:
+    """Refuse a second table that puts rows together by patient in another way (E706); other names for the same are none."""
+    if truth.patients is None or other.patients is None:
+        return
+    own, keys = patient_numbers(truth.patients), numbers[truth.table]
+    size = 1 + max(int(keys.max(initial=-1)), int(numbers[other.table].max(initial=-1)))
+    place = places_of(keys, size)[numbers[other.table]]
+    theirs = patient_numbers(other.patients)
+    ours = np.where(place >= 0, own[place], np.int32(-1))
+    rows = np.flatnonzero((ours >= 0) & (theirs >= 0))
+    sides = ours[rows], theirs[rows]
+    found: list[tuple[int, int, int]] = []  # row of the table, side, row before it of the same patient there
+    for side in (0, 1):
+        first = places_of(sides[side][::-1])
+        before = len(rows) - 1 - first[sides[side]] if len(rows) else first
+        if len(wrong := np.flatnonzero(sides[1 - side][before] != sides[1 - side])):
+            found.append((int(wrong[0]), side, int(before[wrong[0]])))
+    if found:
+        row, side, before_it = min(found)
+        names = Names(other.table.keys, rows[[before_it, row]])
+        sources = truth.table.source, other.table.source
+        a, b = sources[side].name, sources[1 - side].name
+        text = f"the tables say otherwise who rows belong to: {names[0]} and {names[1]} are one patient's in {a}"
+        hint = "--labels TABLE with the truth and the patients"
+        raise OctcError("OCT-E706", f"{text}, two patients' in {b}", hint=hint, place=str(sources[1].path))
+
+
+def same_patients(patients: Texts, spool: Callable[[], Spool]) -> list[str]:
+    """The patients that differ only in letter case, blanks, or as 123 and 123.0 do."""
+    rows = places_of(patient_numbers(patients)) if patients.lengths.any() else np.empty(0, np.int32)
+    rows = rows[rows >= 0]
+    spelt = Texts(spool())
+    for start in range(0, len(rows), ROWS):
+        spelt.extend([plain(one) for one in patients.of(rows[start : start + ROWS])])
+    own = ranks_of([spelt])[0]
+    return patients.of(rows[np.bincount(own, minlength=1)[own] > 1])
 
 
 def common_rows(sides: tuple[Table, Table], truth: Truth | None, numbers: Mapping[Table, Int32]) -> Common:
@@ -375,6 +408,6 @@ def _marked(size: int, numbers: Int32) -> Bool:
 
 
 def patient_numbers(patients: Texts) -> Int32:
-    """A number for each row's patient; -1 where it is not known."""
+    """A number for each row's patient, in the order of their names; -1 where it is not known."""
     found = ranks_of([patients])[0]
     return np.where(patients.lengths > 0, found, np.int32(-1))

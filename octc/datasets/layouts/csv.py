@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
+from octc.core.cells import given
 from octc.core.errors import OctcError, shorten
 from octc.datasets.base import PLAIN, UNLISTED, Finding, Progress, Reading, Sample, Samples, unlisted
 from octc.datasets.layouts.csv_table import leaves
 from octc.datasets.layouts.folders import check_train, sums_of
 from octc.datasets.parts import READ_AS, part_of
 from octc.datasets.patient_rules import alike
-from octc.datasets.patients import given
 from octc.datasets.tables import ENDINGS, HINT, NONE, Record, classes_of, columns_of, read_columns, refuse_lines, resolver
 from octc.datasets.tree import Left, Tree, has_file, has_folder, litter, names_in, open_tree
 from octc.imaging.decode import SUFFIXES

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from octc.core.cells import given
 from octc.core.errors import OctcError
 from octc.datasets.base import PLAIN, UNLISTED, Finding, Progress, Reading, Sample, Samples, ScanOf
 from octc.datasets.layouts.csv import find_csv
@@ -21,7 +22,6 @@ from octc.datasets.layouts.csv_table import leaves
 from octc.datasets.layouts.folders import check_train
 from octc.datasets.parts import READ_AS, part_of
 from octc.datasets.patient_rules import alike
-from octc.datasets.patients import given
 from octc.datasets.pictures import scan_digests
 from octc.datasets.tables import NONE, Record, classes_of, read_columns, refuse_lines
 from octc.datasets.tree import DEBRIS, HIDDEN, THUMBNAIL, Left, Tree, has_file, has_folder, is_under, open_tree

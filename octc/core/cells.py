@@ -1,0 +1,72 @@
+"""Cells of tables as people and programs write them: a name, nothing, or one name in two spellings."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import Any
+
+# cells that say that there is nothing, in lower case; "none" and "unknown" may be classes
+NO_LABEL = frozenset(("", "-", "--", "?", "n/a", "#n/a", "na", "nan", "nat", "null", "nil", "<na>", "#value!", "#ref!"))
+NO_PATIENT = NO_LABEL | {"none", "unknown", "not known"}
+
+
+def text_of(cell: Any) -> str:
+    """A cell as a name: whole numbers without a fraction, whatever wrote them; "" where there is none.
+
+    >>> text_of(" CNV "), text_of(3.0), text_of(float("nan")), text_of(True), len(text_of(10**400))
+    ('CNV', '3', '', '1', 401)
+    """
+    if isinstance(cell, str):
+        return cell.strip()
+    if cell is None:
+        return ""
+    if isinstance(cell, Real):
+        if (whole := whole_number(cell)) is not None:
+            return str(whole)
+        return "" if math.isnan(number := float(cell)) else str(number)
+    return str(cell)
+
+
+def whole_number(value: Any) -> int | None:
+    """A whole number, whatever wrote it (3, 3.0, True); None for everything else."""
+    if isinstance(value, Integral):
+        return int(value)
+    return int(number) if isinstance(value, Real) and (number := float(value)).is_integer() else None
+
+
+def label_of(cell: Any) -> str:
+    """The class that a cell names; "" where it says that there is none ("NaN", "N/A", an empty cell)."""
+    text = text_of(cell)
+    return "" if text.casefold() in NO_LABEL else text
+
+
+def given(cell: Any) -> str | None:
+    """A patient as a table names it; None for an empty cell and for the usual words for nothing."""
+    text = text_of(cell)
+    return None if text.casefold() in NO_PATIENT else text
+
+
+def plain(value: str) -> str:
+    """A value for comparing.
+
+    >>> plain(" p 007.0 ") == plain("P007"), plain("12.50")
+    (True, '12.50')
+    """
+    text = re.sub(r"\s+", "", unicodedata.normalize("NFC", value)).casefold()
+    return re.sub(r"(?<=\d)\.0+$", "", text)
+
+
+def same_names(values: Iterable[str]) -> list[str]:
+    """Values that `plain` makes one, as "CNV = cnv"; in sorted order.
+
+    >>> same_names(["cnv", "DME", "CNV", "1", "1.0"])
+    ['1 = 1.0', 'CNV = cnv']
+    """
+    groups: dict[str, set[str]] = {}
+    for one in values:
+        groups.setdefault(plain(one), set()).add(one)
+    return sorted(" = ".join(sorted(group)) for group in groups.values() if len(group) > 1)
