@@ -656,4 +656,5 @@ def test_tables_that_memory_has_no_room_for_are_refused_before_they_are_read(
     fits = int(re.sub(r".*about ([0-9,]+) rows.*", r"\1", error.value.hint or "").replace(",", ""))
     assert 0 < fits < 400
     assert room.needed_mib(fits, 2) <= room.FIXED + 0.2 < room.needed_mib(401, 2)
-    assert 8_000 < room.needed_mib(10_000_000, 4) < 10_000
+    assert 2_146 <= room.needed_mib(10_000_000, 4) < 3_072  # measured (docs/experiments.md), and what it may be at most
+    assert room.needed_mib(1_000, 4, several=True) > room.needed_mib(1_000, 4)

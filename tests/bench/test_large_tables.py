@@ -138,6 +138,13 @@ def test_a_fault_before_a_line_that_cannot_be_read_is_the_one_that_is_named(
     assert (error.value.place or "").endswith("a.csv:62")
 
 
+def test_a_candidate_that_names_patients_and_no_truth_contradicts_nothing(tmp_path: Path) -> None:
+    plain = compare_files(*tables(tmp_path, lines_of(1), lines_of(2)), gate=GATE)
+    bare = [",".join(part for k, part in enumerate(line.split(",")) if k != 1) for line in lines_of(2)]
+    again = compare_files(*tables(tmp_path, lines_of(1), bare), gate=GATE)
+    assert str(again) == str(plain)
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_scores_that_are_not_finite_are_named_in_any_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     rows = lines_of(2)

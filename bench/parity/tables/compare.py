@@ -188,8 +188,7 @@ def _compared(
     numbers = numbers_of_keys(stated.tables)
     truth = stated.truth
     if truth is not None and stated.other is not None:
-        if stated.columns:
-            check_same_truth(truth, stated.other, numbers)
+        check_same_truth(truth, stated.other, numbers)
         check_same_patients(truth, stated.other, numbers)
     if truth is not None and task is MULTILABEL:  # an empty cell is a row without a finding, and is known
         truth = replace(truth, kinds=[findings_of(label) if isinstance(label, str) else label for label in truth.kinds])

@@ -92,7 +92,7 @@ class Truth:
     """Codes of the classes of the rows (texts, or a set of findings), who they belong to (None: nobody is known), their eyes.
 
     Attributes:
-        kinds: the class of each code.
+        kinds: the class of each code; [None] where no column says it.
     """
 
     table: Table
@@ -324,7 +324,9 @@ def places_of(numbers: Int32, size: int | None = None) -> Int32:
 
 
 def check_same_truth(truth: Truth, other: Truth, numbers: Mapping[Table, Int32]) -> None:
-    """Refuse a second table that states another truth (E706); rows that one of them lacks are none of it."""
+    """Refuse a second table that states another truth (E706); one that states none, or other rows, is no contradiction."""
+    if other.kinds == [None]:
+        return
     ours, theirs = numbers[truth.table], numbers[other.table]
     size = 1 + max(int(ours.max(initial=-1)), int(theirs.max(initial=-1)))
     known = np.full(size, -1, np.int32)
