@@ -19,7 +19,7 @@ from typing import Any
 
 from octc.core.errors import OctcError
 from octc.core.optional import need
-from octc.datasets.tables import SEPARATORS, place_of
+from octc.datasets.tables import form_of, place_of
 from octc.datasets.tree import has_folder, scan_folder
 from octc.imaging.decode import SUFFIXES
 from octc.runtimes.inputs import may_be_volume
@@ -182,14 +182,15 @@ def _opened_table(path: Path) -> tuple[str, Any, Iterator[Any]]:
             schema, batches = file.schema_arrow, file.iter_batches(BLOCK)
         else:
             arrow = need("pyarrow.csv")
-            with path.open("rb") as stream:
-                head = stream.readline().decode("utf-8-sig")
-            separator = max(SEPARATORS, key=head.count)
-            names = next(csv.reader([head], delimiter=separator), [])
+            form = form_of(path)
+            with path.open(encoding=form.encoding, newline="") as stream:
+                header = list(islice(stream, form.before + 1))[form.before :]
+            names = next(csv.reader(header, delimiter=form.separator), [])
             kinds = dict.fromkeys(names, pa.string())  # an id with zeros before it stays what it is
             convert = arrow.ConvertOptions(column_types=kinds, strings_can_be_null=True, quoted_strings_can_be_null=False)
-            parse = arrow.ParseOptions(delimiter=separator, newlines_in_values=True)
-            reader = arrow.open_csv(path, parse_options=parse, convert_options=convert)
+            parse = arrow.ParseOptions(delimiter=form.separator, newlines_in_values=True)
+            read = arrow.ReadOptions(skip_rows=form.before, encoding=form.encoding.removesuffix("-sig"))
+            reader = arrow.open_csv(path, read_options=read, parse_options=parse, convert_options=convert)
             schema, batches = reader.schema, iter(reader)
     except (OSError, ValueError, pa.ArrowException) as error:
         text = f"table cannot be read: {getattr(error, 'strerror', None) or error}"

@@ -31,12 +31,13 @@ def split(
 ) -> int:
     """Show the split that a run with this seed trains on (by patient, where patients are known), or the folds of a
     cross-validation."""
-    from octc.datasets.reading import read_data
+    from octc.datasets.reading import read_data, refuse_contradictions
     from octc.datasets.released_splits import make_splits
 
     name, root = place_of(session, what, options)
     with counting(session, "checksums") as step:
         samples = read_data((name, root), options, session.run_dir, session.say, step)
+    refuse_contradictions(samples, name, root, options)
     tell_scan(session, samples)
     made = make_splits(samples, name, protocol, folds, seed)
     written = _write(made, Path(out)) if out else []
@@ -67,7 +68,7 @@ def stats(
     seed: Annotated[int, typer.Option(min=0, help="of the split whose training part the pixels are taken from")] = 0,
 ) -> int:
     """Images and patients of each class, sizes, and the mean and deviation of the pixels (training images only)."""
-    from octc.datasets.reading import read_data
+    from octc.datasets.reading import read_data, refuse_contradictions
     from octc.datasets.registry import spec_of
     from octc.datasets.split import make_split
     from octc.datasets.statistics import read_stats
@@ -76,6 +77,7 @@ def stats(
     name, root = place_of(session, what, options)
     with counting(session, "checksums") as step:
         samples = read_data((name, root), options, session.run_dir, session.say, step)
+    refuse_contradictions(samples, name, root, options)
     tell_scan(session, samples)
     with counting(session, "images") as step:
         found = read_stats(samples, made := make_split(samples, name, seed), step, value_range_of(options.value_range))

@@ -64,7 +64,7 @@ def verify(
     if requested.on is None and requested.fleet is not None:
         return _fleet(session, requested.fleet, bundle)
     if requested.on is None and requested.emulate is not None:
-        return _emulate(session, requested.emulate, requested.emulate_root, bundle)
+        return _emulate(session, requested.emulate, requested, bundle)
     from octc.bench.parity.verify import place_of, verify_artifacts
 
     keys = {one.name: f"verify.{config_option('verify', one.name) or one.name}" for one in described(ParityOptions)}
@@ -123,7 +123,7 @@ def _far(session: Session, address: str, requested: VerifyOptions, artifact: str
     return found.exit_code
 
 
-def _emulate(session: Session, names: str, root: Path | None, artifact: str | None) -> int:
+def _emulate(session: Session, names: str, requested: VerifyOptions, artifact: str | None) -> int:
     """Replay the golden images of one artifact under emulated processors, and put them beside this machine."""
     from octc.bench.parity.emulate import emulate, names_of
     from octc.store.find import find_artifacts
@@ -135,7 +135,8 @@ def _emulate(session: Session, names: str, root: Path | None, artifact: str | No
         text = f"{len(founds)} artifacts: {', '.join(one.artifact.name for one in founds)}"
         raise OctcError("OCT-E107", text, hint=f"octc verify {founds[0].folder} --emulate {names}", place=artifact)
     session.say("  emulation shows answers of an instruction set, and nothing of its speed")
-    return _show_fleet(session, emulate(founds[0].folder, wanted, root, session))
+    found = emulate(founds[0].folder, wanted, requested.emulate_root, session, sample=requested.sample)
+    return _show_fleet(session, found)
 
 
 def _show_fleet(session: Session, found: Fleet) -> int:

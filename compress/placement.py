@@ -23,7 +23,7 @@ from torch import fx, nn
 from torch.nn import functional
 
 from octc.compress.fake_quant import WIDEST, WIDEST_OF_8_BITS, ActivationQuantiser, GateQuantiser, QuantConv2d
-from octc.compress.trace import HINT, check_same, computes_as, set_module, trace_folded
+from octc.compress.trace import HINT, PLAIN, check_same, computes_as, set_module, trace_folded
 from octc.core.errors import OctcError
 from octc.train.networks.macs import count_macs
 
@@ -171,7 +171,7 @@ def _is_one(module: fx.GraphModule, node: fx.Node, kinds: Any, calls: Any) -> bo
 
 
 def _is_conv(module: fx.GraphModule, node: fx.Node) -> bool:
-    return node.op == "call_module" and isinstance(module.get_submodule(str(node.target)), nn.Conv2d)
+    return node.op == "call_module" and type(module.get_submodule(str(node.target))) in PLAIN
 
 
 def _leads_to(node: fx.Node, goals: set[fx.Node]) -> bool:
@@ -192,7 +192,7 @@ def _is_addition(node: fx.Node) -> bool:
 
 
 def _is_spatial_conv(module: fx.GraphModule, node: fx.Node) -> bool:
-    if node.op != "call_module" or not isinstance(module.get_submodule(str(node.target)), nn.Conv2d):
+    if not _is_conv(module, node):
         return False
     source: Any = node.args[0]
     height, width = source.meta["tensor_meta"].shape[2:]

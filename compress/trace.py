@@ -68,6 +68,14 @@ class _Tracer(fx.Tracer):
         super().__init__()
         self._whole = (nn.Conv2d, nn.BatchNorm2d, nn.Linear, *whole)
 
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
+        """The image is the only input: every other argument of a forward (`labels=None`, `*args`) has its default."""
+
+        def of_the_image(root: nn.Module, x: Any) -> Any:
+            return root_fn(root, x)
+
+        return super().create_args_for_root(of_the_image, is_module, concrete_args)
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, self._whole) or super().is_leaf_module(m, module_qualified_name)
 
@@ -93,9 +101,10 @@ def trace_folded(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...]
     module = fx.GraphModule(tracer.root, graph)
     modules = dict(module.named_modules())
     for name, conv in modules.items():
-        if isinstance(conv, nn.Conv2d) and type(conv) not in PLAIN:  # weight standardisation: the weight is not what is used
-            text = f"convolution {name} is a {type(conv).__name__}, which makes its weight anew at every step"
-            raise OctcError("OCT-E404", text, hint=HINT, place=name)
+        if isinstance(conv, nn.Conv2d) and type(conv) not in PLAIN and not isinstance(conv, whole):
+            kind = type(conv).__name__
+            text = f"convolution {name} is a {kind}, which computes otherwise than nn.Conv2d"
+            raise OctcError("OCT-E404", text, hint=f"keep it whole: {_kept(kind)}; or {HINT}", place=name)
     _positional(module, modules)
     _out_of_place(module)
     _fold(module, dict(module.named_modules()))
@@ -249,8 +258,12 @@ def _untraceable(model: nn.Module, tracer: fx.Tracer, error: Exception) -> OctcE
     at = f", {Path(outside[-1].filename).name}:{outside[-1].lineno}: {outside[-1].line}" if outside else ""
     reason = first_line(error, 300)
     text = f"{type(model).__name__} cannot be traced at {name or 'its forward'} ({kind}{at}): {reason}"
-    hint = f"keep it whole: octc.quantize(..., options=octc.QuantizeOptions(whole=[{kind}])); or {HINT}" if inside else HINT
+    hint = f"keep it whole: {_kept(kind)}; or {HINT}" if inside else HINT
     return OctcError("OCT-E404", text, hint=hint, place=name or None)
+
+
+def _kept(kind: str) -> str:
+    return f"octc.quantize(..., options=octc.QuantizeOptions(whole=[{kind}]))"
 
 
 def _replace(module: nn.Module, path: Any, new: nn.Module) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from msgspec.structs import replace
 from octc.bench.parity.decisions import Answered
 from octc.core.errors import OctcError
 from octc.core.progress import LogReporter, Reporter
+from octc.datasets.tables import rows_of
 from octc.export.reference import sketch_details
 from octc.export.validation import measured
 from octc.schemas.rules import PointOptions, SetOptions, StoredRules
@@ -172,8 +172,9 @@ def read_costs(path: Path, classes: Sequence[str]) -> list[list[float]]:
     Raises:
         OctcError: E209 it is no such table.
     """
+    hint = f"rows and columns: {', '.join(classes)}; one column more may be {REFER}"
     try:
-        rows = [row for row in csv.reader(path.read_text("utf-8-sig").splitlines()) if any(cell.strip() for cell in row)]
+        rows = [row for _, row in rows_of(path, hint)]
         head, cells = [name.strip() for name in rows[0][1:]], {row[0].strip(): row[1:] for row in rows[1:]}
         wanted = [*classes, *([REFER] if REFER in head else [])]
         if sorted(head) != sorted(wanted) or sorted(cells) != sorted(classes) or len(cells) != len(rows) - 1:
@@ -181,8 +182,7 @@ def read_costs(path: Path, classes: Sequence[str]) -> list[list[float]]:
         table = [[float(cells[name][head.index(column)]) for column in wanted] for name in classes]
         if not all(math.isfinite(cost) and 0 <= cost <= MOST_COST for row in table for cost in row):
             raise ValueError("a cost below 0, or none")
-    except (OSError, ValueError, IndexError, csv.Error) as error:
-        hint = f"rows and columns: {', '.join(classes)}; one column more may be {REFER}"
+    except (ValueError, IndexError) as error:
         raise OctcError("OCT-E209", f"table of costs does not fit: {error}"[:300], hint=hint, place=os.fspath(path)) from error
     return table
 

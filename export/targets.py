@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import fx, nn
 
-from octc.compress.placement import XNNPACK, placement_of
+from octc.compress.placement import XNNPACK, convolutions, placement_of
 from octc.core.errors import OctcError
 from octc.core.files import write_bytes
 from octc.core.targets import called
 from octc.export.formats import FORMATS
 from octc.export.imports.network import OnnxNetwork
-from octc.export.lint.check import require_clean
+from octc.export.lint.check import mark_rest, require_clean
 from octc.export.litert.write import LITERT, write_litert
 from octc.export.onnx.encoding import Encoding, encode, encoding_for
-from octc.export.onnx.float import check_batches, facts_of, read_onnx, write_onnx
+from octc.export.onnx.float import check_batches, facts_of, read_onnx, save, write_onnx
 from octc.export.onnx.fp16 import write_fp16
 from octc.export.onnx.pack import pack_weights
 from octc.export.openvino import MAIN, write_openvino
@@ -80,6 +80,7 @@ class Workshop:
             written = encode(self.quantised.module, encoding, opset=opset, floats=floats)
             reference = encode(self.quantised.module, encoding, floats=floats)
             made = self._write(written, reference, path, opset)
+            _mark_rest(path, self.quantised.module, floats)
             if FORMATS[target].linted:
                 made.facts.update(require_clean(read_onnx(path), target, floats))
             if encoding.packed:
@@ -130,6 +131,18 @@ def imported_onnx(network: OnnxNetwork, pre: Preprocess, path: Path) -> Made:
     write_bytes(path, network.artifact.read_bytes())
     facts = {**facts_of(read_onnx(path)), "bytes": path.stat().st_size, "exporter": "imported"}
     return Made(str(path), network, {**facts, "batches_run": check_batches(path, pre)})
+
+
+def _mark_rest(path: Path, quantised: fx.GraphModule, floats: frozenset[str]) -> None:
+    """Say in a Q/DQ file which of its convolutions no quantiser was meant for."""
+    layers = convolutions(quantised)
+    placed = sum(
+        node.op == "call_module" and node.target in layers and node.target not in floats for node in quantised.graph.nodes
+    )
+    proto = read_onnx(path)
+    mark_rest(proto, placed)
+    if proto.metadata_props:
+        save(proto, path)
 
 
 Maker = Callable[[Workshop, Job, Path], Made]

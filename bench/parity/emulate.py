@@ -1,4 +1,4 @@
-"""An artifact's golden images under emulated processors (qemu-user), put beside this machine as a fleet.
+"""An artifact's golden images, and pictures of a sample, under emulated processors (qemu-user), beside this machine as a fleet.
 
 Emulation shows answers, precisions and refusals of an instruction set. It shows nothing of its speed.
 """
@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 
 from octc.bench.parity.fleet import Fleet, no_answers, read_fleet
 from octc.core.errors import OctcError
-from octc.core.files import parse_json, write_json
+from octc.core.files import parse_json, sha256_bytes, write_json
 from octc.core.progress import Reporter
 from octc.machine.cpu import usable_threads
 from octc.machine.emulated import PROCESSORS, ROOT_HINT, emulated_python
@@ -35,15 +35,23 @@ def names_of(text: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def emulate(artifact: Path, names: Sequence[str], root: Path | None, reporter: Reporter) -> Fleet:
+def emulate(
+    artifact: Path, names: Sequence[str], root: Path | None, reporter: Reporter, *, sample: Path | None = None
+) -> Fleet:
     """Replay the golden images here and under each processor; the machines side by side, this one as the reference.
 
     Args:
         root: folder with the programs of another processor, for those that this machine's Python is not made for.
+        sample: an input of `octc predict`, a folder of pictures say, that every processor answers too; labels are not read.
 
     Raises:
-        OctcError: E903 no emulator, no such root, or Python does not run in it; E104 an unknown processor.
+        OctcError: E903 no emulator, no such root, or Python does not run in it; E104 an unknown processor; E107 no such sample.
     """
+    if sample is not None and not sample.exists():
+        raise OctcError(
+            "OCT-E107", f"no folder or file {sample}", hint="pictures or volumes, as for octc predict", place="--sample"
+        )
+    asked = None if sample is None else sample.resolve()
     with tempfile.TemporaryDirectory(prefix="octc-emulate-") as temporary:
         place = Path(temporary)
         pythons = {name: emulated_python(name, root, place / "pythons" / name) for name in names}
@@ -59,7 +67,7 @@ def emulate(artifact: Path, names: Sequence[str], root: Path | None, reporter: R
             ThreadPoolExecutor(usable_threads()[0]) as pool,
         ):
             for name, document in zip(
-                machines, pool.map(lambda one: _verify(one[0], one[1], copied, place), machines.items()), strict=True
+                machines, pool.map(lambda one: _verify(one[0], one[1], copied, place, asked), machines.items()), strict=True
             ):
                 if (error := _answered(name, document, folder)) is not None:
                     refused[name] = error
@@ -71,9 +79,36 @@ def emulate(artifact: Path, names: Sequence[str], root: Path | None, reporter: R
     return replace(fleet, rows=tuple(rows[name] for name in (NATIVE, *names)))
 
 
-def _verify(name: str, python: Path, artifact: Path, place: Path) -> dict[str, Any]:
-    """What `octc verify --json` of one processor printed; its last words on stderr where that is no document (E903)."""
-    words = ["-m", "octc.cli._app.main", "verify", str(artifact), "--layers", "--json", "--run-dir", str(place / "no-runs")]
+def _verify(name: str, python: Path, artifact: Path, place: Path, sample: Path | None = None) -> dict[str, Any]:
+    """What `octc verify --json` of one processor printed, with what it answers to the sample as its labels."""
+    words = ["verify", str(artifact), "--layers", "--json", "--run-dir", str(place / "no-runs")]
+    document = _said(name, python, words, place)
+    found = document["data"].get("artifacts") or []
+    if sample is not None and found:
+        labels = _labels(_said(name, python, ["predict", str(artifact), str(sample), "--json"], place))
+        for one in found:
+            one["box"] = {**(one.get("box") or {}), "labels": labels}
+    return document
+
+
+def _labels(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The answers of `octc predict --json` in the form of labels of a fleet: a picture that failed has its error's code.
+
+    Raises:
+        OctcError: what the command said, where it answered nothing.
+    """
+    records = document["data"].get("records") or []
+    if not records:
+        said = document.get("error") or {"code": "OCT-E230", "message": "nothing to answer in the sample"}
+        raise OctcError(said["code"], said["message"], hint=said.get("help") or "give another --sample", place="--sample")
+    files = [f"{record['file']} {record.get('frame')}" for record in records]
+    answers = [record.get("labels") or [record["label"], (record.get("error") or {}).get("code")] for record in records]
+    return {"sha256_of_ids": sha256_bytes("\n".join(files).encode()), "predictions": answers}
+
+
+def _said(name: str, python: Path, command: Sequence[str], place: Path) -> dict[str, Any]:
+    """The document that a command printed on one processor; its last words on stderr where that is none (E903)."""
+    words = ["-m", "octc.cli._app.main", *command]
     try:
         done = subprocess.run([str(python), *words], cwd=place, capture_output=True, text=True, check=False, timeout=SECONDS)
     except subprocess.TimeoutExpired as error:
@@ -82,7 +117,7 @@ def _verify(name: str, python: Path, artifact: Path, place: Path) -> dict[str, A
         ) from error
     try:
         document: dict[str, Any] = parse_json(done.stdout)
-        if document["data"].get("artifacts") or document["error"]["code"]:
+        if document["data"].get("artifacts") or document["data"].get("records") or document["error"]["code"]:
             return document
     except (ValueError, KeyError, TypeError, AttributeError):
         pass

@@ -40,7 +40,7 @@ from octc.store.verdicts import FILE
 MOST = 2 << 30  # bytes of images that are carried
 LARGEST = 1 << 28  # bytes of a document
 FETCHED = ("-name", FILE, "-type", "f")  # words of find(1)
-HERE = ("subgroups", "emulate")  # what another machine is not asked for
+HERE = ("subgroups", "emulate", "sample")  # what another machine is not asked for
 
 
 @dataclass(frozen=True)

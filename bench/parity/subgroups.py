@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,10 +10,11 @@ from octc.core.csv_files import escape
 from octc.core.errors import OctcError, shorten
 from octc.datasets.base import Sample
 from octc.datasets.pictures import picture_size
+from octc.datasets.tables import check_cells, rows_of
 
 KEYS = ("path", "sha256", "patient")  # a column of one of these names says which images a row is about
 SIZE = "image size"
-MOST_BYTES = 64 << 20
+HINT = "a CSV file in UTF-8 with a header: path (or sha256, or patient) and the columns to look at"
 
 Groups = Mapping[str, Mapping[str, "str | None"]]  # column -> id of an image -> its value, None where the table has none
 
@@ -69,24 +69,13 @@ def _name(sample: Sample, key: str) -> str | None:
 
 
 def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise _bad(f"more than {MOST_BYTES >> 20} MiB", path)
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            if len(set(header)) != len(header):
-                raise _bad("two columns have one name", path)
-            rows = []
-            for row in reader:
-                if row and len(row) != len(header):
-                    raise _bad(f"line {reader.line_num} has {len(row)} cells, the header {len(header)}", path)
-                rows += [dict(zip(header, row, strict=True))] if row else []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise _bad(f"cannot be read: {error}", path) from error
-    return header, rows
+    lines = rows_of(path, HINT)
+    header = [name.strip() for name in lines[0][1]] if lines else []
+    if len(set(header)) != len(header):
+        raise _bad("two columns have one name", path)
+    check_cells(header, lines, path, "the separator")
+    return header, [dict(zip(header, row, strict=True)) for _, row in lines[1:]]
 
 
 def _bad(text: str, path: Path) -> OctcError:
-    hint = "a CSV file in UTF-8 with a header: path (or sha256, or patient) and the columns to look at"
-    return OctcError("OCT-E209", f"table of subgroups: {text}", hint=hint, place=str(path))
+    return OctcError("OCT-E209", f"table of subgroups: {text}", hint=HINT, place=str(path))

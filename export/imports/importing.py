@@ -23,7 +23,7 @@ from octc.core.files import publishing, sha256_file, write_bytes
 from octc.core.import_options import ImportOptions
 from octc.core.progress import LogReporter, Reporter
 from octc.datasets.pictures import read_picture
-from octc.datasets.reading import read_data
+from octc.datasets.reading import read_data, refuse_contradictions
 from octc.datasets.registry import guess_layout, spec_of
 from octc.datasets.split import CLEAN, IMPORTED, Split, make_split, read_split
 from octc.datasets.synthetic.bscans import CLASSES as DRAWN
@@ -146,6 +146,7 @@ def _asked(file: Path, classes: tuple[str, ...], foreign: Foreign, options: Impo
     if (options.column or options.image_root) and not spec_of(kind).table:
         kind = "csv"
     found = read_data((kind, options.data), options, options.run_dir, tell.say, classes=classes)
+    refuse_contradictions(found, kind, options.data, options)
     if any(s.targets is not None for s in found.items):
         text = f"{options.data} holds several labels an image"
         raise OctcError("OCT-E104", text, hint="--data DIR with one class an image", place="--data")

@@ -152,9 +152,24 @@ def meant_float(proto: onnx.ModelProto) -> frozenset[str]:
 def mark_float(proto: onnx.ModelProto, floats: frozenset[str]) -> None:
     """Write into the file which convolutions (by their name in the network) were left in float on purpose."""
     allowed = [name.replace(".", "_") for name in floats]
-    names = [node.name for node in proto.graph.node if node.op_type == "Conv" and _named(proto, node.name, allowed)]
-    if names:
-        proto.metadata_props.add(key=MEANT, value=" ".join(names))
+    _mark(proto, [node.name for node in proto.graph.node if node.op_type == "Conv" and _named(proto, node.name, allowed)])
+
+
+def mark_rest(proto: onnx.ModelProto, placed: int) -> None:
+    """Where as many convolutions of a file are INT8 as have quantisers in its network, the others were meant to be float (in
+    modules that stayed whole, called as functions): write so into the file."""
+    if counts(proto)["int8_convolutions"] == placed:
+        _mark(proto, [node.name for node, _ in place.bare(Graph(proto.graph, 0))])
+
+
+def _mark(proto: onnx.ModelProto, names: list[str]) -> None:
+    if not names:
+        return
+    known = sorted(meant_float(proto) | {*names})
+    kept = [entry for entry in proto.metadata_props if entry.key != MEANT]
+    del proto.metadata_props[:]
+    proto.metadata_props.extend(kept)
+    proto.metadata_props.add(key=MEANT, value=" ".join(known))
 
 
 def _guarded(check: Check, graph: Graph) -> list[values.Hit]:

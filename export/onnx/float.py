@@ -15,7 +15,7 @@ import onnx
 import torch
 from torch import nn
 
-from octc.core.errors import OctcError
+from octc.core.errors import OctcError, first_line
 from octc.core.files import sha256_file
 from octc.imaging.preprocess import Preprocess
 from octc.runtimes.onnxrt import reference_session
@@ -53,8 +53,9 @@ def write_onnx(model: nn.Module, pre: Preprocess, path: Path, opset: int) -> dic
                 verbose=False,
             )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
-        text = f"ONNX export failed: {str(error).splitlines()[0][:300] if str(error) else type(error).__name__}"
-        raise OctcError("OCT-E407", text, hint="octc export -vv shows all; choose another model") from error
+        text = f"ONNX export failed: {first_line(error.__cause__ or error, 300)}"  # the exporter's own words name a step alone
+        hint = "octc export -vv shows all; change what is named, or choose another model"
+        raise OctcError("OCT-E407", text, hint=hint) from error
     assert program is not None  # only without dynamo does it return nothing
     proto: onnx.ModelProto = program.model_proto
     spell_norms(proto)

@@ -11,6 +11,7 @@ from typing import Any
 
 # cells that say that there is nothing, in lower case; "none" and "unknown" may be classes
 NO_LABEL = frozenset(("", "-", "--", "?", "n/a", "#n/a", "na", "nan", "nat", "null", "nil", "<na>", "#value!", "#ref!"))
+WHOLE = re.compile(r"(\d+)(?:\.(?:0{1,2}|0{4,}))?")
 NO_PATIENT = NO_LABEL | {"none", "unknown", "not known"}
 
 
@@ -32,7 +33,15 @@ def text_of(cell: Any) -> str:
 
 
 def whole_number(value: Any) -> int | None:
-    """A whole number, whatever wrote it (3, 3.0, True); None for everything else."""
+    """A whole number, whatever wrote it (3, 3.0, True; as a text from 0 on); None for everything else.
+
+    pandas and Excel write a column of whole numbers that has gaps as 12.0. Three zeros may be thousands.
+
+    >>> whole_number(3.0), whole_number("12"), whole_number("12.0"), whole_number("1.5"), whole_number("1.000")
+    (3, 12, 12, None, None)
+    """
+    if isinstance(value, str):
+        return int(found[1]) if (found := WHOLE.fullmatch(value)) is not None else None
     if isinstance(value, Integral):
         return int(value)
     return int(number) if isinstance(value, Real) and (number := float(value)).is_integer() else None

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from octc.core.errors import OctcError
-from octc.datasets.base import DatasetSpec, Finding, Progress, Sample, Samples, ids_of, words_of_scan
+from octc.datasets.base import DatasetSpec, Finding, Progress, Sample, Samples, contradicting, copies_in, ids_of, words_of_scan
 from octc.datasets.image_facts import BORDER, ImageFacts, read_facts, sizes_of, tell_release, value_notes
 from octc.datasets.near_duplicates import near_pairs
 from octc.datasets.patient_rules import HINT as WHOSE_HINT
@@ -121,6 +121,7 @@ def audit(
         *_copies(samples.classes, items),
         *_patients(items, known),
         *(_near(good, known, near) if near != "off" else ()),
+        *(_near_contradictions(samples.classes, good) if near != "off" else ()),
         *_published(spec, samples, expect),
         *_noted(good),
         *value_notes((f.stored for _, f in good), values),
@@ -178,11 +179,7 @@ def _unreadable(samples: Samples, facts: Sequence[ImageFacts]) -> Iterator[Findi
 
 def _copies(classes: Sequence[str], items: Sequence[Sample]) -> Iterator[Finding]:
     """The same bytes more than once: under two classes, in two parts, or twice in one part."""
-    by_sum: dict[str, list[Sample]] = defaultdict(list)
-    for sample in items:
-        by_sum[sample.sha256].append(sample)
-    copies = [same for same in by_sum.values() if len(same) > 1]
-    conflicts = [same for same in copies if len({(s.label, s.targets) for s in same}) > 1]
+    copies, conflicts = copies_in(items), contradicting(items)
     leaks = [same for same in copies if len({s.part for s in same}) > 1]
     inside = [same for same in copies if len({(s.label, s.targets) for s in same}) == 1 and len({s.part for s in same}) == 1]
     patients = sum(ids_of(same).patients > 1 for same in copies)
@@ -243,11 +240,24 @@ def _near(good: Sequence[tuple[Sample, ImageFacts]], known: PatientIds, near: st
         yield Finding(code, f"{len(listed)} pairs {where} look the same", listed, hint)
 
 
-def _alike(pairs: Sequence[tuple[Sample, Sample, int]]) -> Iterator[str]:
-    """Pairs in words; the same bytes are another finding."""
+def _near_contradictions(classes: Sequence[str], good: Sequence[tuple[Sample, ImageFacts]]) -> Iterator[Finding]:
+    """Pairs that look the same and have different labels, whoever's they are; B-scans of one volume may look the same."""
+    seen = [(s, f.signs) for s, f in good if f.signs is not None]
+    kinds = {label: number for number, label in enumerate(dict.fromkeys((s.label, s.targets) for s, _ in seen))}
+    pairs = near_pairs([b for _, b in seen], groups=[kinds[s.label, s.targets] for s, _ in seen])
+    torn = [(seen[i][0], seen[j][0], d) for i, j, d in pairs]
+    torn = [(a, b, d) for a, b, d in torn if a.scan is None or b.scan is None or a.scan.volume != b.scan.volume]
+    if listed := tuple(_alike(torn, classes)):
+        hint = "look at both: where they are one scan, keep it once, under its true class"
+        yield Finding("OCT-W213", f"{len(listed)} pairs under two classes look the same", listed, hint)
+
+
+def _alike(pairs: Sequence[tuple[Sample, Sample, int]], classes: Sequence[str] = ()) -> Iterator[str]:
+    """Pairs in words, with their classes where those are given; the same bytes are another finding."""
     for one, other, differing in pairs:
         if one.sha256 != other.sha256:
-            yield f"{one.path} ~ {other.path} ({differing} of 255 signs differ)"
+            of = [f" ({classes[s.label]})" if classes else "" for s in (one, other)]
+            yield f"{one.path}{of[0]} ~ {other.path}{of[1]} ({differing} of 255 signs differ)"
 
 
 def _published(spec: DatasetSpec, samples: Samples, expect: str) -> Iterator[Finding]:

@@ -250,3 +250,17 @@ class DatasetSpec:
     modalities: tuple[str, ...] = ("oct",)
     nameless: bool = False
     table: bool = False
+
+
+def copies_in(items: Iterable[Sample]) -> list[list[Sample]]:
+    """Images whose bytes are there more than once, in the order in which they come; what could not be read is none."""
+    by_sum: dict[str, list[Sample]] = {}
+    for sample in items:
+        if sample.sha256:
+            by_sum.setdefault(sample.sha256, []).append(sample)
+    return [same for same in by_sum.values() if len(same) > 1]
+
+
+def contradicting(items: Iterable[Sample]) -> list[list[Sample]]:
+    """Those of them whose labels differ."""
+    return [same for same in copies_in(items) if len({(s.label, s.targets) for s in same}) > 1]

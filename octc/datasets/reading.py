@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from octc.core.data_options import DataOptions
-from octc.core.errors import OctcError
-from octc.datasets.base import Progress, Reading, Samples
+from octc.core.errors import OctcError, shorten
+from octc.datasets.base import Progress, Reading, Samples, contradicting
 from octc.datasets.patient_rules import by_rule, rule_of
 from octc.datasets.registry import scan_dataset, spec_of, without_bad
 from octc.datasets.tables import stated_columns
@@ -91,6 +91,15 @@ def _as_options(options: DataOptions) -> str:
     """What says how the data set is read, as words of a command."""
     words = [(name, getattr(options, name)) for name in ("column", "image_root", "follow_links")]
     return "".join(f" --{name.replace('_', '-')} {shlex.quote(value)}" for name, value in words if value is not None)
+
+
+def refuse_contradictions(samples: Samples, name: str, place: Path, options: DataOptions = NOTHING) -> None:
+    """Refuse a data set in which the same bytes have two labels (OctcError E213, every copy named)."""
+    if torn := contradicting(samples.items):
+        several = any(s.targets is not None for s in samples.items)
+        text = f"{len(torn)} images have two labels" if several else f"{len(torn)} images lie under two classes"
+        hint = f"keep each under its true class   ({check_command(name, place, options)} lists all)"
+        raise OctcError("OCT-E213", text, hint=hint, place=shorten([" = ".join(s.path for s in same) for same in torn]))
 
 
 def ask_whose(place: Path, run_dir: Path, options: DataOptions = NOTHING) -> OctcError:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from octc.core.cells import NO_LABEL
@@ -22,7 +24,8 @@ SEPARATORS = ",;\t|"
 WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx, .ods; .xls
 SHEETS = (b"xl/", b"opendocument.spreadsheet")  # what the first two hold, and other archives do not
 MAKE_CSV = "a line for each image, as CSV, with pandas: pandas.{}(FILE).to_csv('labels.csv', index=False)"
-_STATED = re.compile(r"sep=([,;\t|])\r?\n", re.IGNORECASE)
+_STATED = re.compile(r'"?sep=([,;\t|])"?\r?\n', re.IGNORECASE)
+FIRST = 1 << 16  # bytes in which the first lines of a table are looked for
 # What columns are called, without letter case, blanks and underscores; the first one that a table has counts.
 USUAL: dict[str, tuple[str, ...]] = {
     "path": (
@@ -61,7 +64,7 @@ def read_columns(
     Raises:
         OctcError: E209 the table cannot be read, a column is missing or stands there twice, a line has other cells.
     """
-    rows = _rows(path)
+    rows = rows_of(path)
     header = [name.strip() for name in rows[0][1]] if rows else []
     places = {column: place_of(column, header, path, stated) for column in (*wanted, *optional)}
     if absent := [column for column in wanted if places[column] is None]:
@@ -97,7 +100,7 @@ def check_header(header: Sequence[str], path: Path) -> None:
 
 def columns_of(path: Path, stated: Mapping[str, str] = NONE) -> dict[str, str | None]:
     """What a table calls octc's columns, None where it has no such column (E209 as `read_columns`)."""
-    rows = _rows(path)
+    rows = rows_of(path)
     header = [name.strip() for name in rows[0][1]] if rows else []
     places = {column: place_of(column, header, path, stated) for column in USUAL}
     return {column: None if place is None else header[place] for column, place in places.items()}
@@ -121,21 +124,51 @@ def _marks(header: Sequence[str], rows: Sequence[tuple[int, list[str]]]) -> list
     return [name for name, own in zip(header, cells, strict=True) if set(own) == {"0", "1"}]
 
 
-def _rows(path: Path) -> list[tuple[int, list[str]]]:
+@dataclass(frozen=True)
+class Form:
+    """How a table of text is written. before: lines before its header, which is 1 where the first states the separator."""
+
+    encoding: str
+    separator: str
+    before: int
+
+
+def form_of(path: Path) -> Form:
+    """The form of a table, from its first bytes (OSError where it cannot be read)."""
+    with path.open("rb") as stream:
+        head = stream.read(FIRST)
+    encoding = _encoding(head)
+    separator, length = _separator(codecs.getincrementaldecoder(encoding)("replace").decode(head))
+    return Form(encoding, separator, int(length > 0))
+
+
+def _encoding(head: bytes) -> str:
+    return "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+
+
+def _separator(text: str) -> tuple[str, int]:
+    """The separator of a table, and the length of the line `sep=;` by which a spreadsheet program states it (0: none)."""
+    if stated := _STATED.match(text):
+        return stated[1], stated.end()
+    return max(SEPARATORS, key=text.split("\n", 1)[0].count), 0
+
+
+def rows_of(path: Path, hint: str = HINT) -> list[tuple[int, list[str]]]:
+    """The lines of a table that hold anything, the header first, each with its number. hint: of an E209.
+
+    Raises:
+        OctcError: E209 the table cannot be read.
+    """
     try:
         if path.stat().st_size > MOST:
             raise ValueError(f"more than {MOST} bytes")
         text = _text(path, path.read_bytes())
-        head, rest = text.split("\n", 1)[0], text
-        separator = max(SEPARATORS, key=head.count)
-        if stated := _STATED.match(text):  # the line by which spreadsheet programs state it
-            separator, rest = stated[1], text[stated.end() :]
-        reader = csv.reader(io.StringIO(rest, newline=""), delimiter=separator, strict=True)
-        lines = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
-        return [(number + 1, row) for number, row in lines] if stated else lines
+        separator, length = _separator(text)
+        reader = csv.reader(io.StringIO(text[length:], newline=""), delimiter=separator, strict=True)
+        return [(reader.line_num + (length > 0), row) for row in reader if any(cell.strip() for cell in row)]
     except (OSError, ValueError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise OctcError("OCT-E209", f"table cannot be read: {reason}", hint=HINT, place=str(path)) from error
+        raise OctcError("OCT-E209", f"table cannot be read: {reason}", hint=hint, place=str(path)) from error
 
 
 def _text(path: Path, data: bytes) -> str:
@@ -144,7 +177,7 @@ def _text(path: Path, data: bytes) -> str:
         text = f"{path.name} is a workbook of a spreadsheet program, not a table of text"
         raise OctcError("OCT-E209", text, hint="save its sheet as CSV (UTF-8), and name that file", place=str(path))
     try:
-        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+        text = data.decode(_encoding(data))
     except UnicodeDecodeError:
         text = "\0"
     text = "\0" if data.startswith(WORKBOOKS) else text

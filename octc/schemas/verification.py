@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from octc.core.errors import OctcError
 from octc.core.options import check_choices, option
 from octc.imaging.preprocess import VIEWS
 from octc.stats.test_plan import ParityOptions
@@ -27,12 +28,13 @@ class VerifyOptions:
         fleet: a folder of documents of other machines, which are put beside each other; nothing is run. With `on` the folder
             that its document goes into.
         on: user@host, another machine that it runs on, over the user's own ssh.
-        emulate: processors under which the golden images are replayed; emulate_root: programs of another processor.
+        emulate: processors under which the golden images are replayed; emulate_root: programs of another processor; sample:
+            pictures or volumes that they answer too.
         reference: folder of the FP32 artifact to compare with; None: that of the same run.
         stated: names of the options that were given (None: all of them); the others are those of a plan that is locked already.
 
     Raises:
-        OctcError: E104 an unknown set, reference or number of views.
+        OctcError: E104 an unknown set, reference or number of views; E102 what belongs to `emulate`, without it.
     """
 
     options: ParityOptions = field(default_factory=ParityOptions)
@@ -73,12 +75,20 @@ class VerifyOptions:
         None, metavar="NAMES", shown="Golden images under emulated processors: aarch64, neoverse-n1, x86-64-v3 ... (qemu-user)"
     )
     emulate_root: Path | None = option(None, metavar="DIR", shown="Root with Python and octc for --emulate aarch64")
+    sample: Path | None = option(
+        None, metavar="DIR", shown="Pictures or volumes that --emulate answers too; labels are not read"
+    )
     reference: Path | None = None
     stated: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "set_name", SPELLED.get(self.set_name, self.set_name))
         check_choices(self)
+        alone = [name for name in ("emulate_root", "sample") if getattr(self, name) is not None and self.emulate is None]
+        if alone:
+            name = f"--{alone[0].replace('_', '-')}"
+            hint = f"octc verify ARTIFACT --emulate aarch64 {name} DIR"
+            raise OctcError("OCT-E102", f"{name} without --emulate", hint=hint, place=name)
 
     @property
     def rows(self) -> dict[str, tuple[str, ...]]:

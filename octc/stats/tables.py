@@ -162,7 +162,7 @@ def compare_tables(
 
 def _cell(value: Any) -> int | str:
     """A class as it was given: whole numbers as such, whatever wrote them; "" where there is none."""
-    whole = whole_number(value)
+    whole = None if isinstance(value, str) else whole_number(value)
     return label_of(value) if whole is None else whole
 
 
@@ -235,7 +235,7 @@ def are_indices(values: Iterable[Any], names: Sequence[str]) -> bool:
     >>> are_indices([0, 1, "1"], ("1", "2")), are_indices(["1", "2", "none"], ("1", "2", "none"))
     (True, False)
     """
-    numbers = {text for text in map(str, values) if text.isascii() and text.isdecimal()}
+    numbers = {str(value) for value in values if (k := whole_number(value)) is not None and k >= 0}
     return not numbers <= set(names)
 
 
@@ -246,7 +246,7 @@ def class_indices(values: Sequence[Any], names: tuple[str, ...], where: str, by_
         known |= {str(k): k for k in range(len(names))}
     found, unknown = [], set()
     for value in values:
-        k = known.get(str(value))
+        k = known.get(str(value), known.get(str(whole_number(value))) if by_index else None)
         if k is None:
             unknown.add(str(value))
         else:

@@ -6,6 +6,8 @@ Pictures are taken by their name from the folder of the XML file, never from els
 
 from __future__ import annotations
 
+import codecs
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
@@ -35,12 +37,19 @@ NAME = "heidelberg-xml"
 ROOT = "HEDX"
 MAX_XML = 64 << 20
 PLACE = "OphthalmicAcquisitionContext"
+STARTS = (  # a mark, or `<` and `?` in two or four bytes each
+    (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"), (b"<\0?\0", "utf-16-le"), (b"\0<\0?", "utf-16-be"),
+)  # fmt: skip
+DECLARED = re.compile(r"""<\?xml\s[^>]*?\bencoding\s*=\s*["']([A-Za-z][\w.-]*)["']""", re.ASCII)
+ASCII = bytes(range(32, 127))
 EYES = {"R": RIGHT, "L": LEFT}
 
 
 def is_xml(head: bytes) -> bool:
     """Whether a file begins as Heidelberg's XML."""
-    return b"<HEDX" in head[:1024]
+    encoding, _ = _encoding(head)
+    return "<HEDX" in codecs.getincrementaldecoder(encoding)("replace").decode(head)[:1024]
 
 
 def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
@@ -49,11 +58,12 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
     if source.size > MAX_XML:
         raise corrupt(path, f"XML of {source.size} bytes")
     data = source.take(0, source.size)
-    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
-        raise corrupt(path, "XML that declares entities")
     try:
-        root = ElementTree.fromstring(data)
-    except ElementTree.ParseError as error:
+        text = _decoded(data)
+        if "<!DOCTYPE" in text or "<!ENTITY" in text:
+            raise corrupt(path, "XML that declares entities")
+        root = ElementTree.fromstring(text)
+    except (ElementTree.ParseError, ValueError) as error:
         raise corrupt(path, f"XML: {error}") from error
     found = []
     for patient in root.iter("Patient"):
@@ -63,6 +73,30 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
     if not found:
         raise OctcError("OCT-E227", f"{path.name} names no B-scans", hint="export the OCT images too", place=str(path))
     return [_volume(path, one, number, len(found), allow_cut) for number, one in enumerate(found)]
+
+
+def _encoding(data: bytes) -> tuple[str, bool]:
+    """The encoding that the first bytes of an XML file show, and whether they settle it: appendix F of XML 1.0. Where they do
+    not, it is one that has ASCII as it is, and the declaration names it."""
+    for start, encoding in STARTS:
+        if data.startswith(start):
+            return encoding, True
+    return "utf-8", False
+
+
+def _decoded(data: bytes) -> str:
+    """An XML file as text, by its mark and its declaration (ValueError where they disagree, or are not those of its bytes)."""
+    encoding, settled = _encoding(data)
+    said = DECLARED.match(data[:1024].decode(encoding, "replace").removeprefix("\ufeff"))
+    if said is not None:
+        try:
+            known, plain = codecs.lookup(said[1]).name, ASCII.decode(said[1], "replace")
+        except LookupError as error:
+            raise ValueError(f"its encoding {said[1]} is not known") from error
+        if not (known.startswith(encoding[:6]) if settled else plain == ASCII.decode()):
+            raise ValueError(f"declares {said[1]}, and its bytes are not")
+        encoding = encoding if settled else known
+    return data.decode(encoding).removeprefix("\ufeff")
 
 
 def _scans(series: ElementTree.Element) -> list[ElementTree.Element]:

@@ -194,6 +194,12 @@ def test_columns_of_a_table_stay_with_their_rows(world: World, tmp_path: Path) -
     other = World(world.archive, tmp_path / "other")
     other.go(tmp_path / "table.csv")
     assert [(row["eye; side"], row["id"]) for row in rows(other.results)] == [("01", "007"), ("02", None)]
+    text = f'image;"eye; side";id\n{pictures[0]};01;007\n{pictures[1]};02;\n'
+    for number, (mark, encoding) in enumerate((("sep=;\r\n", "utf-8-sig"), ("sep=;\n", "utf-16"), ("", "utf-16"))):
+        (tmp_path / "table.csv").write_bytes((mark + text).encode(encoding))
+        other = World(world.archive, tmp_path / f"other{number}")
+        other.go(tmp_path / "table.csv")
+        assert [(row["eye; side"], row["id"]) for row in rows(other.results)] == [("01", "007"), ("02", None)]
     for text, code in (
         (f"image;label\n{pictures[0]};x\n", "OCT-E209"),  # a name of ours
         (f"image;Label\n{pictures[0]};x\n", "OCT-E209"),  # one for SQL

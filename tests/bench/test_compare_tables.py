@@ -132,6 +132,21 @@ def test_every_format_says_the_same(tmp_path: Path, ending: str) -> None:
     assert numbers(plain.to_json()) == numbers(other.to_json())
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_the_line_that_states_the_separator_is_no_header(tmp_path: Path, encoding: str) -> None:
+    plain = compare_files(*two(tmp_path, rows_of(BEFORE), rows_of(AFTER)), gate=GATE)
+    for name in ("a.csv", "b.csv"):
+        text = (tmp_path / name).read_text().replace(",", ";")
+        (tmp_path / name).write_bytes(("sep=;\r\n" + text).encode(encoding))
+    other = compare_files(tmp_path / "a.csv", tmp_path / "b.csv", gate=GATE)
+    assert numbers(plain.to_json()) == numbers(other.to_json())
+    lines = (tmp_path / "b.csv").read_text(encoding).splitlines()
+    (tmp_path / "b.csv").write_text("\n".join([*lines[:3], "torn", *lines[3:]]), encoding)
+    with pytest.raises(OctcError) as caught:
+        compare_files(tmp_path / "a.csv", tmp_path / "b.csv", gate=GATE)
+    assert (caught.value.code, str(caught.value.place)) == ("OCT-E209", f"{tmp_path / 'b.csv'}:4")
+
+
 def test_patients_are_found_under_any_usual_name(tmp_path: Path) -> None:
     named = [
         [{"Patient ID" if k == "patient" else k: v for k, v in row.items()} for row in rows_of(t)] for t in (BEFORE, AFTER)
@@ -235,6 +250,9 @@ def test_columns_of_class_names_and_indices_as_labels(tmp_path: Path) -> None:
 
     other = compare_files(*two(tmp_path, renamed(BEFORE), renamed(AFTER)), gate=GATE, options=TableOptions(labels="y"))
     assert numbers(plain.to_json()) == numbers(other.to_json())
+    gaps = [[{**r, "y": f"{r['y']}.0"} for r in renamed(values)] for values in (BEFORE, AFTER)]  # as pandas writes gaps
+    third = compare_files(*two(tmp_path, *gaps), gate=GATE, options=TableOptions(labels="y"))
+    assert numbers(plain.to_json()) == numbers(third.to_json())
     turned = [dict(reversed(row.items())) for row in rows_of(AFTER)]
     again = compare_files(*two(tmp_path, rows_of(BEFORE), turned), gate=GATE)
     assert numbers(plain.to_json()) == numbers(again.to_json())

@@ -17,6 +17,7 @@ import octc
 from octc.bench.parity.decisions import Answered, judge_decisions
 from octc.cli._app.main import main
 from octc.core.files import read_json, write_json
+from octc.export.decision import read_costs
 from octc.stats.deciding import stated_decision
 from octc.stats.decision_rules import Decision
 from octc.store.artifacts import MANIFEST, read_artifact
@@ -136,6 +137,13 @@ def test_what_was_stored_can_be_forgotten(run: Run, said: Said) -> None:
     assert said("abstain", "--remove")[0] == 0
     assert "decision" not in read_artifact(run.artifacts / "onnx-fp32").details
     assert read_artifact(run.artifacts / "onnx-fp32").files == artifact.files
+
+
+@pytest.mark.parametrize("text", ["{0}", "sep=;\r\n{1}", "{1}"])
+def test_costs_are_read_as_every_table_is(text: str, tmp_path: Path) -> None:
+    lines = ["x,a,b,refer", "a,0,7,2", "b,3,0,2"]
+    (tmp_path / "costs.csv").write_text(text.format("\n".join(lines), "\n".join(lines).replace(",", ";")), "utf-16")
+    assert read_costs(tmp_path / "costs.csv", ("a", "b")) == [[0, 7, 2], [3, 0, 2]]
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from octc.core.errors import OctcError
 from octc.core.progress import LogReporter
 from octc.machine.cpu import family_of
 from octc.machine.emulated import HINT, PROCESSORS, emulated_flags, emulated_python
+from octc.schemas.verification import VerifyOptions
 from octc.store.artifacts import read_artifact
 from octc.store.runs import Run
 from tests.schema_checks import validate
@@ -58,6 +59,14 @@ def test_names_are_known_ones() -> None:
         with pytest.raises(OctcError) as error:
             names_of(text)
         assert error.value.code == "OCT-E104"
+
+
+@pytest.mark.parametrize("name", ["sample", "emulate_root"])
+def test_what_belongs_to_an_emulation_is_refused_without_one(name: str) -> None:
+    with pytest.raises(OctcError) as error:
+        VerifyOptions(**{name: Path("somewhere")})
+    assert (error.value.code, error.value.place) == ("OCT-E102", f"--{name.replace('_', '-')}")
+    VerifyOptions(emulate="aarch64", **{name: Path("somewhere")})
 
 
 def test_what_is_missing_is_said_with_how_to_get_it(made: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +121,7 @@ def test_an_artifact_may_have_any_name(made: Run, tmp_path: Path, monkeypatch: p
     shutil.copytree(made.artifacts / "onnx-fp32", folder, dirs_exist_ok=True)
     monkeypatch.chdir(folder)
 
-    def answered(_name: str, _python: Path, artifact: Path, place: Path) -> dict[str, Any]:
+    def answered(_name: str, _python: Path, artifact: Path, place: Path, _sample: Path | None) -> dict[str, Any]:
         assert read_artifact(artifact).name == "onnx-fp32"
         assert sorted(path.name for path in place.iterdir()) == ["artifact", "fleet"]
         assert list((place / "fleet").iterdir()) == []
@@ -141,17 +150,49 @@ def test_the_matrix_of_processors(
     assert {row["delta_over_s"] for row in rows.values()} == {0.0}
     assert {row["word"] for row in rows.values()} == {"golden_only"}  # no labelled image was read: the test set is not used
     assert (log.read_bytes() if log.exists() else b"") == read_before
+    assert {row["labels"] for row in rows.values()} == {None}
     put_emulator(tmp_path / "bin", "echo 'qemu: uncaught target signal 11' >&2; exit 139")
     assert main(["verify", artifact, "--emulate", "x86-64-v3"]) == 4
     assert "signal 11" in capsys.readouterr().err
 
 
+def sample_of(folder: Path, count: int = 24) -> Path:
+    """Pictures of every class in a folder, and a file that is none."""
+    folder.mkdir()
+    pictures = sorted((shared_run().path.parent.parent / "patterns").rglob("*.png"))
+    for path in pictures[:: len(pictures) // count][:count]:
+        shutil.copy(path, folder / f"{path.parent.name}-{path.name}")
+    (folder / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    return folder
+
+
 @pytest.mark.slow
-def test_the_farm_answers_as_this_machine(farm: Path) -> None:
+def test_a_sample_is_answered_by_every_processor(made: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures whose answers differ are counted beside the golden images; so is one that cannot be read there alone."""
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    put_emulator(tmp_path / "bin", STAND_IN)
+    artifact, sample = made.artifacts / "onnx-fp32", sample_of(tmp_path / "sample", 6)
+    found = emulate(artifact, ["x86-64-v3"], None, LogReporter(), sample=sample)
+    assert {(row.labels, row.images) for row in found.rows} == {(0, 7)}
+    otherwise = """'s/"label": "[a-z]*"/"label": "other"/'"""  # to every picture that it can read
+    put_emulator(tmp_path / "bin", f'(exec -a "$4" "${{@:5}}") | sed {otherwise}; exit ${{PIPESTATUS[0]}}')
+    found = emulate(artifact, ["x86-64-v3"], None, LogReporter(), sample=sample)
+    assert [(row.labels, row.images, row.golden_labels) for row in found.rows] == [(0, 7, 0), (6, 7, 0)]
+    (tmp_path / "nothing").mkdir()
+    for place, code in ((tmp_path / "nothing", "OCT-E2"), (tmp_path / "absent", "OCT-E107")):
+        with pytest.raises(OctcError) as error:
+            emulate(artifact, ["x86-64-v3"], None, LogReporter(), sample=place)
+        assert error.value.code.startswith(code)
+
+
+@pytest.mark.slow
+def test_the_farm_answers_as_this_machine(farm: Path, tmp_path: Path) -> None:
     """The real emulators: FP32, FP16 and INT8 in ONNX on an Arm core without f16 arithmetic and on x86 without VNNI."""
-    run = shared_run()
+    run, sample = shared_run(), sample_of(tmp_path / "sample")
     for precision, most in (("fp32", 1e-5), ("fp16", 5e-3), ("int8", 0.05)):
-        found = emulate(run.artifacts / f"onnx-{precision}", ["aarch64", "x86-64-v3"], farm, LogReporter())
+        asked = sample if precision == "int8" else None
+        found = emulate(run.artifacts / f"onnx-{precision}", ["aarch64", "x86-64-v3"], farm, LogReporter(), sample=asked)
+        assert {(row.labels, row.images) for row in found.rows} == {(None, None) if asked is None else (0, 25)}
         rows = {row.box: row for row in found.rows}
         assert {row.short for row in found.rows} == {None}
         assert rows["aarch64"].engine["cpu_isa"] == "arm-neon"

@@ -167,6 +167,8 @@ def test_images_are_found_by_sum_and_by_patient_too(made: Run, tmp_path: Path) -
         found = read_groups(table(tmp_path / f"{key}.csv", [key, "side"], [[value, "left"]]), samples)["side"]
         assert found[samples[0].sha256] == "left"
         assert list(found.values()).count("left") == (1 if key == "sha256" else 4)
+    (tmp_path / "stated.csv").write_text(f"sep=;\npath;side\n{samples[0].path};left\n", "utf-16")
+    assert read_groups(tmp_path / "stated.csv", samples)["side"][samples[0].sha256] == "left"
     assert set(picture_sizes(samples, root).values()) == {"40 x 40", "48 x 40"}
     with pytest.raises(OctcError, match="cannot be read"):
         read_groups(tmp_path / "not-there.csv", samples)

@@ -116,6 +116,12 @@ def test_commands_that_a_training_names_read_a_table_as_it_did(said: Said, tmp_p
     words = shlex.split(err[err.index("(octc data check") + 1 : err.index(" lists all)")])
     code, _, err = said(*words[1:])
     assert (code, "i0.png (A) = i1.png (N)" in err) == (1, True)
+    place = ("csv", "--data", str(table), "--column", "path=file,label=dx", "--image-root", str(store))
+    for command in ("split", "stats"):
+        code, _, err = said("data", command, *place)
+        assert (code, "OCT-E213" in err, "i0.png = i1.png" in err) == (1, True, True)
+    code, _, err = said("data", "split", *place, "--out", str(tmp_path / "written"))
+    assert (code, (tmp_path / "written").exists()) == (1, False)
 
 
 def test_a_saved_rule_counts_for_check_and_import_and_a_changed_table_is_refused(tree: Path, said: Said) -> None:

@@ -83,7 +83,7 @@ def test_stats_are_of_the_training_part_only(tmp_path: Path, octc: Octc) -> None
                 path.parent.mkdir(parents=True, exist_ok=True)
                 pixels = np.full((40, 50), greys[0], np.uint8)
                 pixels[:, :25] = greys[1]
-                pixels[0, 0] = patient if part == "train" else 0
+                pixels[0, int(kind == "wet")] = patient if part == "train" else 0
                 Image.fromarray(pixels).save(path)
     done = octc("data", "stats", tmp_path / "set", "--json")
     value = json.loads(done.stdout)["data"]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load
+from timm.layers import ScaledStdConv2d, StdConv2d, StdConv2dSame
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
@@ -50,7 +51,47 @@ def masked() -> nn.Module:
     return made
 
 
+class LowRank(nn.Conv2d):
+    """A weight and what was learned beside it, added in the forward."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.more = nn.ParameterList([torch.randn(8, 2), torch.randn(2, 27) * 0.1])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        down, up = self.more
+        return self._conv_forward(x, self.weight + (down @ up).view_as(self.weight), self.bias)
+
+
+class Begun(nn.Conv2d):
+    """Begins with other weights, and computes as any convolution does."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        nn.init.normal_(self.weight, 0, 0.3)
+
+
+class Repeated(nn.Conv2d):
+    """Borders of its own: no nn.Conv2d computes so."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(nn.functional.pad(x, (1, 1, 1, 1), mode="replicate"))
+
+
+def of(kind: Callable[..., nn.Module], **keys: Any) -> Callable[[], nn.Module]:
+    def made() -> nn.Module:
+        torch.manual_seed(0)
+        return Net(kind(3, 8, 3, 2, **keys))
+
+    return made
+
+
 KINDS: dict[str, Callable[[], nn.Module]] = {
+    "weight standardisation": of(StdConv2d, bias=True),
+    "weight standardisation, padded by size": of(StdConv2dSame, bias=True),
+    "weight standardisation with a gain": of(ScaledStdConv2d),
+    "a weight of two parts": of(LowRank),
+    "a convolution that begins otherwise": of(Begun),
     "weight norm": lambda: Net(parametrizations.weight_norm(conv())),
     "spectral norm": lambda: Net(parametrizations.spectral_norm(conv())),
     "weight norm of older torch": lambda: Net(older("weight_norm")),
@@ -106,6 +147,46 @@ def test_a_weight_that_two_share_is_rounded_for_each_by_itself() -> None:
     assert net.b.weight is net.a.weight
     state = load(tensors_as_bytes(copied.state_dict()))  # "c" stands there under both of its names
     assert all(torch.equal(state[name], value) for name, value in net.state_dict().items())
+
+
+def test_a_norm_of_instances_with_statistics_is_a_batch_norm() -> None:
+    norm = nn.InstanceNorm2d(3, affine=True, track_running_stats=True)
+    for tensor in (norm.running_mean, norm.running_var, norm.weight, norm.bias):
+        assert tensor is not None
+        nn.init.uniform_(tensor, 0.5, 2)
+    net = nn.Sequential(norm, nn.InstanceNorm2d(3)).eval()
+    images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    copied = ordinary_copy(net)
+    torch.testing.assert_close(copied(images), net(images))
+    assert [type(one) for one in copied] == [nn.BatchNorm2d, nn.InstanceNorm2d]  # type: ignore[attr-defined]
+
+
+def test_a_convolution_that_computes_otherwise_is_named_and_may_stay_whole() -> None:
+    net, images = ordinary_copy(nn.Sequential(conv(), Repeated(8, 8, 3))), torch.randn(2, 3, 64, 64)
+    with pytest.raises(OctcError, match="convolution 1 is a Repeated, which computes otherwise") as caught:
+        prepare(net, 64)
+    assert "whole=[Repeated]" in caught.value.hint
+    quantised = prepare(net, 64, (Repeated,))
+    assert set(convolutions(quantised)) == {"0"}
+    torch.testing.assert_close(quantised(images), net(images))
+
+
+class Optional(nn.Module):
+    """Takes more than an image, as transformers' networks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Net(conv())
+
+    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, scale: float = 2.0) -> Any:
+        logits = self.net(pixel_values) * scale
+        return logits if labels is None else (nn.functional.cross_entropy(logits, labels), logits)
+
+
+@pytest.mark.parametrize("kind", [Optional, lambda: torch.optim.swa_utils.AveragedModel(Net(conv()))], ids=["labels", "args"])
+def test_arguments_besides_the_image_have_their_defaults(kind: Callable[[], nn.Module]) -> None:
+    net, images = kind().eval(), torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(prepare(ordinary_copy(net), 64)(images), net(images), atol=1e-5, rtol=1e-5)
 
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {

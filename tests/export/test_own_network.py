@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import timm
 import torch
@@ -16,6 +18,7 @@ from torch import nn
 import octc
 from octc.compress.placement import int8_share
 from octc.core.errors import OctcError
+from octc.export.lint.check import counts, lint
 from octc.store.artifacts import read_artifact
 from octc.train.loop.evaluate import logits_of
 
@@ -175,6 +178,50 @@ def test_a_module_that_cannot_be_traced_is_named_with_its_line_and_may_stay_whol
         Own(Asks()), pictures(16), PRE, options=octc.QuantizeOptions(whole=[Asks], rounding=False, observers=["max"])
     )
     assert quantized.facts["placement"]["int8_convolutions"] == 1
+
+
+class ByFunction(nn.Module):
+    """A convolution that is no module, behind one that is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.weight = nn.Conv2d(8, 8, 3, padding=1), nn.Parameter(torch.randn(8, 8, 3, 3) * 0.1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.conv2d(self.conv(x), self.weight, padding=1)
+
+
+class Asked(nn.Module):
+    """One query over a map: a parameter goes into a module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.attention = nn.Parameter(torch.randn(1, 1, 8)), nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = x.flatten(2).transpose(1, 2)
+        found: torch.Tensor = self.attention(self.query.expand(x.shape[0], -1, -1), tokens, tokens)[0]
+        return found.transpose(1, 2).unsqueeze(-1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whole", [[ByFunction], []], ids=["whole", "traced"])
+def test_convolutions_that_no_quantiser_is_meant_for_stay_in_float(whole: list[type[nn.Module]], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    quantized = octc.quantize(Own(ByFunction()), pictures(16), PRE, options=replace(QUICK, whole=whole))
+    (folder,) = octc.export(quantized, ["onnx"], out=tmp_path)
+    proto = onnx.load(str(folder / "model.onnx"))
+    assert counts(proto)["int8_convolutions"] == (1 if whole else 2)
+    assert counts(proto)["float_convolutions"] == (2 if whole else 1)
+    assert not [one for one in lint(proto, "onnx") if one.rule == "W26"]  # the file itself says that they are meant
+
+
+@pytest.mark.slow
+def test_a_query_that_is_a_parameter_is_no_obstacle(tmp_path: Path) -> None:
+    quantized = octc.quantize(Own(Asked()), pictures(16), PRE, options=QUICK)
+    (folder,) = octc.export(quantized, ["onnx"], out=tmp_path)
+    with octc.load(folder, threads=1) as model:
+        assert model.golden.ok
 
 
 @pytest.mark.parametrize(("words", "code"), [

@@ -90,6 +90,21 @@ class Frozen(nn.Module):
         return y
 
 
+class Looking(nn.Module):
+    """What it does depends on the values of an image."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3)) if bool(x.sum() > 0) else x.amax((2, 3))
+
+
+def test_what_cannot_be_exported_is_named_and_not_the_step_of_the_exporter(tmp_path: Path) -> None:
+    with pytest.raises(OctcError) as caught:
+        write_onnx(Looking(), PRE, tmp_path / "m.onnx", 20)
+    assert caught.value.code == "OCT-E407"
+    assert "data-dependent" in caught.value.message
+    assert "\x1b" not in caught.value.message
+
+
 def test_x03_frozen_batch_is_found_by_the_exporter(tmp_path: Path) -> None:
     with pytest.raises(OctcError) as caught:
         write_onnx(Frozen(), PRE, tmp_path / "m.onnx", 20)

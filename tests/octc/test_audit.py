@@ -112,6 +112,17 @@ def test_same_bytes_under_two_classes_are_a_conflict(tree: Path) -> None:
     assert "(DME)" in report.findings[0].items[0]
 
 
+@pytest.mark.parametrize("number", [93, None], ids=["of another patient", "of the same patient"])
+def test_one_scan_encoded_again_under_another_class_is_named(tree: Path, number: int | None) -> None:
+    source = first(tree, "train", "CNV")
+    copy = source.parent.parent / "DME" / f"DME-{number or source.name.split('-')[1]}-77.jpeg"
+    Image.open(source).save(copy, quality=60)
+    named = [w for w in audit("phantom", tree, near="warn").warnings if "under two classes" in w.message]
+    assert [(w.code, len(w.items)) for w in named] == [("OCT-W213", 1)]
+    assert all(word in named[0].items[0] for word in (f"{source.name} (CNV)", f"{copy.name} (DME)"))
+    assert not [w for w in audit("phantom", tree, near="off").warnings if "under two classes" in w.message]
+
+
 @pytest.mark.parametrize("how", ["quality", "half", "brightness", "png"])
 def test_d22_re_encoded_image_on_both_sides(tree: Path, how: str) -> None:
     source = first(tree, "test", "DRUSEN")

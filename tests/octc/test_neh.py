@@ -164,7 +164,7 @@ def test_labels_that_differ_in_case_and_images_without_a_row_are_said(tree: Path
     [
         ((1, "CNV", "OD", 0, "oedema", "CNV/1/OD/000_cnv.jpg"), "Label 'oedema' is none of NORMAL, DRUSEN, CNV"),
         ((1, "AMD", "OD", 0, "CNV", "CNV/1/OD/000_cnv.jpg"), "Class 'AMD'"),
-        (("one", "CNV", "OD", 0, "CNV", "CNV/1/OD/000_cnv.jpg"), "Patient ID 'one' is no number"),
+        (("one", "CNV", "OD", 0, "CNV", "CNV/1/OD/000_cnv.jpg"), "Patient ID 'one' is no whole number"),
         ((1, "CNV", "OD", 0, "CNV", "CNV/../../../secret.jpg"), "no path inside the data set"),
         ((1, "CNV", "OD", 0, "CNV", ""), "no path inside the data set"),
     ],

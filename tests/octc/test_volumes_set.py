@@ -173,6 +173,20 @@ def test_rows_with_a_frame_label_b_scans(tmp_path: Path) -> None:
     assert [note.code for note in samples.notes] == ["OCT-W214"]
 
 
+def test_whole_numbers_may_be_written_as_a_column_with_gaps_is(tmp_path: Path) -> None:
+    """pandas and Excel write 1.0 where a cell of the column is empty."""
+    (tmp_path / "both.e2e").write_bytes(synthetic.e2e_bytes([eye(1, "R"), eye(2, "L")]))
+    (tmp_path / "one.vol").write_bytes(synthetic.vol_bytes(eye(3)))
+    plain = ["both.e2e,dry,A,0,", "both.e2e,wet,A,1,", "one.vol,dry,B,,0", "one.vol,wet,B,,2"]
+    table(tmp_path, *plain, header="path,label,patient,volume,frame")
+    wanted = scan_dataset("volumes", tmp_path)
+    gaps = ["both.e2e,dry,A,0.0,", "both.e2e,wet,A,1.0,", "one.vol,dry,B,,0.0", "one.vol,wet,B,,2.00"]
+    table(tmp_path, *gaps, header="path,label,patient,volume,frame")
+    found = scan_dataset("volumes", tmp_path)
+    assert found.items == wanted.items
+    assert len(found.items) == 8
+
+
 @pytest.mark.parametrize(
     ("rows", "header", "why"),
     [
@@ -181,7 +195,11 @@ def test_rows_with_a_frame_label_b_scans(tmp_path: Path) -> None:
         (["one.vol,dry,A,L", "both.e2e,wet,B,R"], "path,label,patient,eye", "holds no volume of the L eye"),
         (["one.vol,dry,A,both", "both.e2e,wet,B,R"], "path,label,patient,eye", "neither R nor L"),
         (["one.vol,dry,A,9", "one.vol,wet,A,0"], "path,label,patient,frame", "has no frame 9"),
-        (["one.vol,dry,A,x", "one.vol,wet,A,0"], "path,label,patient,frame", "no number"),
+        (["one.vol,dry,A,x", "one.vol,wet,A,0"], "path,label,patient,frame", "no whole number"),
+        (["one.vol,dry,A,1.0", "one.vol,wet,A,1.5"], "path,label,patient,frame", "line 3: frame '1.5' is no whole number"),
+        (["one.vol,dry,A,1.000", "one.vol,wet,A,0"], "path,label,patient,frame", "line 2: frame '1.000'"),
+        (["one.vol,dry,A,-1.0", "one.vol,wet,A,0"], "path,label,patient,frame", "line 2: frame '-1.0'"),
+        (["both.e2e,dry,A,0.5", "one.vol,wet,B,"], "path,label,patient,volume", "line 2: volume '0.5'"),
         (["one.vol,dry,A,0", "one.vol,wet,A,0"], "path,label,patient,frame", "stood above with another label"),
         (["one.vol,dry,A,R", "one.vol,wet,A,R"], "path,label,patient,eye", "stood above"),
         (["one.vol,dry,A,R", "one.vol,dry,B,R", "both.e2e,wet,C,L"], "path,label,patient,eye", "another patient"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +12,12 @@ from typing import Any
 from octc.core.errors import OctcError, shorten
 from octc.core.files import write_bytes, write_json
 from octc.core.progress import counting
-from octc.datasets.base import Sample, Samples, scan_json, words_of_scan
+from octc.datasets.base import Samples, scan_json, words_of_scan
 from octc.datasets.calibration import calibration_counts, check_counts
 from octc.datasets.image_facts import look_at_values
 from octc.datasets.layouts.paired import only
 from octc.datasets.patient_rules import by_rule, read_rule, rule_of, write_rule
-from octc.datasets.reading import ask_whose, check_command, is_unanswered, read_data
+from octc.datasets.reading import ask_whose, is_unanswered, read_data, refuse_contradictions
 from octc.datasets.released_splits import make_splits
 from octc.datasets.split import CLEAN, RELEASED, Split, make_split, read_split
 from octc.imaging.value_range import value_range_of
@@ -46,16 +45,7 @@ def scan_and_check(job: Job, asked: Request, root: Path, *, keep: bool = True) -
     notes = (*samples.notes, *look_at_values(samples, value_range_of(asked.options.value_range)))
     for note in notes:
         job.reporter.warn(note.code, f"{note.message}; {note.hint}" if note.code == "OCT-W223" else note.message, note.place)
-    by_sum: dict[str, list[Sample]] = defaultdict(list)
-    for sample in samples.items:
-        if sample.sha256:
-            by_sum[sample.sha256].append(sample)
-    torn = [same for same in by_sum.values() if len({(s.label, s.targets) for s in same}) > 1]
-    if torn:
-        place = shorten([" = ".join(s.path for s in same) for same in torn])
-        text = f"{len(torn)} images lie under two classes" if asked.task.exclusive else f"{len(torn)} images have two labels"
-        hint = f"keep each under its true class   ({check_command(asked.dataset, root, asked.options)} lists all)"
-        raise OctcError("OCT-E213", text, hint=hint, place=place)
+    refuse_contradictions(samples, asked.dataset, root, asked.options)
     if samples.skipped:
         named = shorten([path for path, _ in samples.skipped])
         text = f"--skip-bad: {len(samples.skipped)} images cannot be read and are left out: {named}"

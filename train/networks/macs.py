@@ -10,9 +10,15 @@ from torch.utils.flop_counter import FlopCounterMode
 def count_macs(model: nn.Module, size: int) -> int:
     """MACs of the convolutions, linear layers and attention of one [1, 3, size, size] input; works on the meta device."""
     device = next(model.parameters()).device
-    trained = model.training
+    trained, learned = model.training, [one for one in model.parameters() if one.requires_grad]
     model.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, 3, size, size, device=device))
-    model.train(trained)
+    for one in learned:  # the counter minds gradients of what is passed to a module, without them too
+        one.requires_grad_(False)
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(torch.zeros(1, 3, size, size, device=device))
+    finally:
+        for one in learned:
+            one.requires_grad_(True)
+        model.train(trained)
     return int(counter.get_total_flops()) // 2

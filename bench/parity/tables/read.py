@@ -5,16 +5,17 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from octc.core.errors import OctcError
 from octc.core.files import sha256_file
 from octc.core.optional import need
-from octc.datasets.tables import SEPARATORS, check_header
+from octc.datasets.tables import Form, check_header, form_of
 
 LINE = 64 << 20  # characters of a line of JSON
 FIRST = 100  # lines of JSON whose names are looked at
@@ -94,29 +95,22 @@ def refused(path: Path, error: Exception, line: int | None = None) -> OctcError:
     return OctcError("OCT-E209", f"table cannot be read: {reason}", hint=HINT, place=place)
 
 
-def _encoding(path: Path) -> str:
-    with path.open("rb") as stream:
-        return "utf-16" if stream.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-
-
 def _open_csv(path: Path) -> Source:
-    encoding = _encoding(path)
-    with path.open(encoding=encoding, newline="") as stream:
-        separator = max(SEPARATORS, key=stream.readline().count)
-        stream.seek(0)
-        header = tuple(name.strip() for name in next(csv.reader(stream, delimiter=separator, strict=True), []))
+    form = form_of(path)
+    with _lines_of(path, form) as lines:
+        header = tuple(name.strip() for name in next(csv.reader(lines, delimiter=form.separator, strict=True), []))
     _check_names(path, header)
 
     def blocks(names: Sequence[str]) -> Iterator[Block]:
-        return _gathered(_cells(path, encoding, separator, len(header)), [header.index(name) for name in names])
+        return _gathered(_cells(path, form, len(header)), [header.index(name) for name in names])
 
     return Source(path, header, blocks, lambda: _lines(path))
 
 
-def _cells(path: Path, encoding: str, separator: str, width: int) -> Iterator[tuple[int, list[str]]]:
+def _cells(path: Path, form: Form, width: int) -> Iterator[tuple[int, list[str]]]:
     """The lines of a CSV file below its header, without empty ones."""
-    with path.open(encoding=encoding, newline="") as lines:
-        reader = csv.reader(lines, delimiter=separator, strict=True)
+    with _lines_of(path, form) as lines:
+        reader = csv.reader(lines, delimiter=form.separator, strict=True)
         try:
             next(reader)
             for row in reader:
@@ -124,9 +118,9 @@ def _cells(path: Path, encoding: str, separator: str, width: int) -> Iterator[tu
                     continue
                 if len(row) != width:
                     raise ValueError(f"{len(row)} cells in a line, the header has {width}")
-                yield reader.line_num, row
+                yield reader.line_num + form.before, row
         except (OSError, ValueError, csv.Error) as error:
-            raise refused(path, error, reader.line_num) from error
+            raise refused(path, error, reader.line_num + form.before) from error
 
 
 def _gathered(rows: Iterator[tuple[int, Any]], places: Sequence[Any], missing: bool = False) -> Iterator[Block]:
@@ -148,6 +142,15 @@ def _gathered(rows: Iterator[tuple[int, Any]], places: Sequence[Any], missing: b
     raise stopped
 
 
+@contextmanager
+def _lines_of(path: Path, form: Form) -> Iterator[TextIO]:
+    """A table of text from its header on."""
+    with path.open(encoding=form.encoding, newline="") as stream:
+        for _ in range(form.before):
+            stream.readline()
+        yield stream
+
+
 def _lines(path: Path) -> int:
     """Lines of a text, without reading more of it than a block at a time."""
     found, last = 0, b""
@@ -165,7 +168,7 @@ def _check_names(path: Path, header: Sequence[str]) -> None:
 
 
 def _open_lines(path: Path) -> Source:
-    encoding = _encoding(path)
+    encoding = form_of(path).encoding
     names: dict[str, None] = {}
     for _, value in zip(range(FIRST), _objects(path, encoding), strict=False):
         names |= dict.fromkeys(value[1])

@@ -1,14 +1,13 @@
-"""Comma-separated tables as people write them: every line that cannot be used is named, none is guessed."""
+"""Tables with stated columns as people write them: every line that cannot be used is named, none is guessed."""
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from octc.core.errors import OctcError
-from octc.datasets.tables import check_cells
+from octc.datasets.tables import check_cells, rows_of
 
 Record = tuple[int, dict[str, str]]  # line number, column -> cell, without surrounding blanks
 
@@ -19,18 +18,12 @@ def read_table(path: Path, columns: Sequence[str], hint: str) -> list[Record]:
     Raises:
         OctcError: E209 not UTF-8, no table, a column is missing or stands there twice, a line has too few or too many cells.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, strict=True)
-            lines = [(reader.line_num, row) for row in reader if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or ("not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error))
-        raise OctcError("OCT-E209", f"table cannot be read: {reason}", hint=hint, place=str(path)) from error
+    lines = rows_of(path, hint)
     header = [name.strip() for name in lines[0][1]] if lines else []
     if absent := [name for name in columns if header.count(name) != 1]:
         text = f"columns missing or doubled: {', '.join(absent)}; the table has {', '.join(header) or 'no line'}"
         raise OctcError("OCT-E209", text, hint=hint, place=f"{path}:1")
-    check_cells(header, lines, path, "a comma")
+    check_cells(header, lines, path, "the separator")
     return [(line, dict(zip(header, (cell.strip() for cell in row), strict=True))) for line, row in lines[1:]]
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from octc.core.cells import whole_number
 from octc.core.errors import OctcError
 from octc.datasets.base import PLAIN, UNLISTED, Finding, Progress, Reading, Sample, Samples, unlisted
 from octc.datasets.layouts.csv_table import key_of, leaves, read_table
@@ -84,7 +85,7 @@ def read_rows(root: Path, tree: Tree | None = None) -> list[Row]:
             problems.append(f"line {line}: {why}")
             continue
         path = found[0] if found else (PurePosixPath(tops[0]) / cells["Directory"].replace("\\", "/").strip("/")).as_posix()
-        number = int(cells["Patient ID"])
+        number = whole_number(cells["Patient ID"]) or 0
         rows.append(Row(line, number, cells["Class"], cells["Eye"], cells["Label"], cells["Directory"], path))
     refuse_lines(table, problems, f"correct these lines of {TABLE}")
     return rows
@@ -94,8 +95,8 @@ def _why_unusable(cells: dict[str, str]) -> str:
     for column in ("Class", "Label"):
         if cells[column].upper() not in CLASSES:
             return f"{column} {cells[column]!r} is none of {', '.join(CLASSES)}"
-    if not (cells["Patient ID"].isascii() and cells["Patient ID"].isdigit()):
-        return f"Patient ID {cells['Patient ID']!r} is no number"
+    if whole_number(cells["Patient ID"]) is None:
+        return f"Patient ID {cells['Patient ID']!r} is no whole number"
     if not key_of(cells["Directory"]) or leaves(cells["Directory"]):
         return f"Directory {cells['Directory']!r} is no path inside the data set"
     return ""

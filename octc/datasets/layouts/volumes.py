@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from octc.core.cells import given
+from octc.core.cells import given, whole_number
 from octc.core.errors import OctcError
 from octc.datasets.base import PLAIN, UNLISTED, Finding, Progress, Reading, Sample, Samples, ScanOf
 from octc.datasets.layouts.csv import find_csv
@@ -197,9 +197,9 @@ def _row(line: int, cells: dict[str, str], names: Sequence[str], split: bool) ->
 
 def _number(cells: dict[str, str], name: str) -> int | None:
     text = cells.get(name, "")
-    if text and not text.isdecimal():
-        raise ValueError(f"{name} {text!r} is no number from 0")
-    return int(text) if text else None
+    if text and whole_number(text) is None:
+        raise ValueError(f"{name} {text!r} is no whole number from 0")
+    return whole_number(text)
 
 
 def _places(tree: Tree, rows: Iterable[Row]) -> dict[str, list[str]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +125,60 @@ def test_heidelberg_xml_takes_its_pictures_from_its_own_folder(drawn: DrawnEye, 
     with pytest.raises(OctcError) as caught:
         read_volume(path)
     assert caught.value.code == "OCT-E222"
+
+
+@pytest.mark.parametrize("declared", [True, False])
+@pytest.mark.parametrize(
+    ("encoding", "mark"),
+    [
+        ("utf-8", b""), ("utf-8", codecs.BOM_UTF8), ("utf-16-le", codecs.BOM_UTF16_LE), ("utf-16-be", codecs.BOM_UTF16_BE),
+        ("utf-16-le", b""), ("utf-16-be", b""), ("iso-8859-1", b""), ("windows-1252", b""), ("shift_jis", b""),
+    ],
+)  # fmt: skip
+def test_heidelberg_xml_is_read_in_the_encoding_that_it_declares(
+    encoding: str, mark: bytes, declared: bool, drawn: DrawnEye, tmp_path: Path
+) -> None:
+    """Declared or, of UTF-8 and UTF-16, shown by the first bytes; the patient has a letter that is other bytes in each."""
+    name = "ﾔﾏﾀﾞ" if encoding == "shift_jis" else "Müller"
+    path = synthetic.write_xml(replace(drawn, patient=name), tmp_path)
+    wanted = read_volume(path, key=b"site")
+    said = f' encoding="{encoding if encoding[:3] != "utf" or not mark else encoding[:6]}"' if declared else ""
+    path.write_bytes(mark + path.read_text().replace(' encoding="utf-8"', said).encode(encoding))
+    if not declared and encoding[:3] != "utf":
+        with pytest.raises(OctcError) as caught:
+            read_volume(path)
+        assert caught.value.code == "OCT-E222"
+        return
+    volume = read_volume(path, key=b"site")
+    assert (volume.format, volume.patient) == ("heidelberg-xml", wanted.patient)
+    same_grey(volume, drawn)
+
+
+@pytest.mark.parametrize(
+    ("declared", "encoding", "words"),
+    [
+        ("utf-16", "utf-8", "declares utf-16"), ("utf-8", "utf-16", "declares utf-8"), ("klingon", "utf-8", "klingon"),
+        ("rot13", "utf-8", "rot13"), ("punycode", "utf-8", "punycode"), ("utf-7", "utf-8", "utf-7"),
+        ("us-ascii", "utf-8", "XML"),
+    ],
+)  # fmt: skip
+def test_xml_that_is_not_what_it_declares_is_refused(
+    declared: str, encoding: str, words: str, drawn: DrawnEye, tmp_path: Path
+) -> None:
+    path = synthetic.write_xml(replace(drawn, patient="Müller"), tmp_path)
+    path.write_bytes(path.read_text().replace('"utf-8"', f'"{declared}"').encode(encoding))
+    with pytest.raises(OctcError) as caught:
+        read_volume(path)
+    assert (caught.value.code, words in caught.value.message) == ("OCT-E222", True)
+
+
+@pytest.mark.parametrize("entity", ["<!DOCTYPE x>", '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]>'])
+def test_xml_with_entities_is_refused_in_utf_16_too(entity: str, drawn: DrawnEye, tmp_path: Path) -> None:
+    path = synthetic.write_xml(drawn, tmp_path)
+    path.write_bytes(path.read_text().replace("<HEDX>", f"{entity}<HEDX>").replace('"utf-8"', '"utf-16"').encode("utf-16"))
+    with pytest.raises(OctcError) as caught:
+        read_volume(path)
+    assert (caught.value.code, "entities" in caught.value.message) == ("OCT-E222", True)
 
 
 @pytest.mark.parametrize(
