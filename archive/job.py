@@ -17,7 +17,7 @@ from octc.archive.executors import Local
 from octc.archive.listing import Entry, entries_of, user_schema
 from octc.archive.on_ray import OnRay
 from octc.archive.plan import FOLDER, Unit, compare_plan, plan_files, read_unit, read_units, write_plan
-from octc.archive.rows import schemas_of
+from octc.archive.rows import bounded_columns, schemas_of
 from octc.archive.store import (
     FAILED,
     KINDS,
@@ -425,7 +425,10 @@ def _close(folder: Path, identity: Mapping[str, Any], columns: Any, done: dict[i
     if (folder / SUCCESS).exists() or not all(unit.number in done for unit in units):
         return
     parquet = need("pyarrow.parquet")
-    with replacing(folder / FAILED) as temporary, parquet.ParquetWriter(temporary, columns, compression="zstd") as writer:
+    with (
+        replacing(folder / FAILED) as temporary,
+        parquet.ParquetWriter(temporary, columns, compression="zstd", write_statistics=bounded_columns(columns)) as writer,
+    ):
         for unit in units:
             if "failed" in done[unit.number].parts:
                 writer.write_table(parquet.read_table(part_path(folder, "failed", unit.number)))

@@ -56,11 +56,28 @@ def schemas_of(classes: Sequence[str], user: Any, *, rules: bool = False) -> dic
     return {kind: pa.schema([*(pa.field(*pair) for pair in columns), *user]) for kind, columns in tables.items()}
 
 
+def bounded_columns(schema: Any) -> list[str]:
+    """Columns whose smallest and largest value a file of Parquet may state: those without floats.
+
+    pyarrow leaves NaN out of these bounds, and DuckDB takes them for bounds of all rows, so that `isnan` would find none.
+    """
+    return [field.name for field in schema if not _holds_floats(field.type)]
+
+
+def _holds_floats(kind: Any) -> bool:
+    types = need("pyarrow").types
+    if types.is_dictionary(kind):
+        return _holds_floats(kind.value_type)
+    return types.is_floating(kind) or any(_holds_floats(kind.field(k).type) for k in range(kind.num_fields))
+
+
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], schema: Any) -> Part:
     """Rows as a file of Parquet, whole or not at all."""
     pa, parquet = need("pyarrow"), need("pyarrow.parquet")
     with replacing(path) as temporary:
-        parquet.write_table(pa.Table.from_pylist(list(rows), schema), temporary, compression="zstd", row_group_size=1 << 20)
+        table = pa.Table.from_pylist(list(rows), schema)
+        bounded = bounded_columns(schema)
+        parquet.write_table(table, temporary, compression="zstd", row_group_size=1 << 20, write_statistics=bounded)
         return Part(sha256_file(temporary), temporary.stat().st_size, len(rows))
 
 

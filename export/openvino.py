@@ -6,8 +6,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from octc.core.errors import OctcError
+import numpy as np
+
+from octc.core.errors import OctcError, shorten
 from octc.core.optional import need, openvino_core
+from octc.export.onnx.ranges import HALF_MAX
 
 MAIN = "model.xml"
 
@@ -20,7 +23,7 @@ def write_openvino(source: Path, folder: Path, *, half: bool) -> dict[str, Any]:
     runtime reshapes to a static one.
 
     Raises:
-        OctcError: E407 when OpenVINO cannot read the file.
+        OctcError: E407 when OpenVINO cannot read the file, E408 with the weights that `half` would cut.
     """
     openvino = need("openvino")
     from openvino._offline_transformations import apply_moc_transformations
@@ -34,6 +37,27 @@ def write_openvino(source: Path, folder: Path, *, half: bool) -> dict[str, Any]:
         text = f"OpenVINO cannot take the graph: {lines[-1][:300] if lines else 'no message'}"
         raise OctcError("OCT-E407", text, hint="octc export --target onnx") from error
     main = folder / MAIN
+    if half and (wide := beyond_half(model)) and _cut(openvino_core().read_model(str(main))):
+        text = f"FP16 range exceeded in {len(wide)} constants: {shorten(wide, 10)}"
+        hint = "octc export --fp32 (these weights must stay FP32)"
+        raise OctcError(
+            "OCT-E408", text, hint=hint, why=f"FP16 ends at {HALF_MAX:g}, and OpenVINO writes that for what is beyond"
+        )
     main.write_bytes(re.sub(rb"\n\t+", b"\n", main.read_bytes()))  # the indentation alone is 140 kB of EfficientNet-B2's file
     sizes = {path.name: path.stat().st_size for path in sorted(folder.glob("model.*"))}
     return {"bytes": sum(sizes.values()), "file_bytes": sizes, "writer": f"openvino {openvino.__version__.split('-')[0]}"}
+
+
+def beyond_half(model: Any) -> list[str]:
+    """Names of the float constants with a value that FP16 does not hold (NaN too)."""
+    return [node.get_friendly_name() for node in _floats(model, "f32") if not np.abs(node.data).max(initial=0) <= HALF_MAX]
+
+
+def _cut(model: Any) -> bool:
+    """Whether a constant ends where FP16 does. (OpenVINO leaves one in FP32 of which most does not fit.)"""
+    return any(np.abs(node.data).max(initial=0) >= HALF_MAX for node in _floats(model, "f16"))
+
+
+def _floats(model: Any, kind: str) -> list[Any]:
+    nodes = (node for node in model.get_ops() if node.get_type_name() == "Constant")
+    return [node for node in nodes if node.get_element_type().get_type_name() == kind]

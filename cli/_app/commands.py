@@ -28,7 +28,7 @@ from octc.core.deprecated import OldName
 from octc.core.errors import OctcError
 from octc.core.files import finite
 from octc.core.offline import go_offline, refused_attempts
-from octc.core.options import CHOICES, HELP, LEAST, METAVAR, MOST, NAMES, PER, OneOf, described, keys_of
+from octc.core.options import CHOICES, HELP, LEAST, METAVAR, MOST, NAMES, PER, OneOf, described, fits_64_bits, keys_of
 from octc.schemas.configuration import Settings, bool_of, config_option, read_settings
 
 SCHEMA = "1.0"
@@ -268,7 +268,11 @@ def _given(context: typer.Context, key: str) -> bool:
 def _call(function: Callable[..., int], values: dict[str, Any], given: set[str], session: Session) -> int:
     """Fill what was not given on the command line from the configuration, note the origins, and run."""
     section = session.command.split()[0]
-    for key in values:
+    for key, value in list(values.items()):
+        if not fits_64_bits(value):
+            option = f"--{key.replace('_', '-')}"
+            text = f"{option} {value} is no number of 64 bits"
+            raise OctcError("OCT-E104", text, hint=f"octc {session.command} --help", place=option)
         name = config_option(section, key)
         configured = None if name is None else session.settings.get(section, {}).get(name)
         if key in DATA_KEYS:  # of a data set, whatever reads it; one rule of patients replaces another one

@@ -25,6 +25,7 @@ from octc.runtimes.safety import ONNX_OPERATORS
 from octc.store.artifacts import LARGEST
 
 LOWEST = 13  # opset: from here on one channel a scale may be quantised, and Squeeze takes its axes as an input
+PLACED = 11  # opset: from here on Resize says where it samples; before, always at "asymmetric" places
 TYPES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.UINT8: "uint8"}
 LAYOUTS = {"nchw": (1, 2, 3), "nhwc": (3, 1, 2)}  # axes of channels, height, width
 CODES = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32)  # of values, and of biases
@@ -177,12 +178,12 @@ def _check_versions(proto: onnx.ModelProto, path: Path) -> None:
     found = opset_of(proto) if any(entry.domain in ("", "ai.onnx") for entry in proto.opset_import) else 0
     if not LOWEST <= found <= reads.highest:
         text = f"{path.name} has opset {found}; {LOWEST} to {reads.highest} are read on a device"
-        raise OctcError(
-            "OCT-E401",
-            text,
-            hint="torch.onnx.export(..., opset_version=18), or onnx.version_converter.convert_version(model, 18)",
-            place=str(path),
-        )
+        hint = "torch.onnx.export(..., opset_version=18), or onnx.version_converter.convert_version(model, 18)"
+        resized = [node.name or node.op_type for node in proto.graph.node if node.op_type in ("Resize", "Upsample")]
+        if found < PLACED and resized:  # the converter leaves the default of opset 11, which samples elsewhere
+            placed = 'coordinate_transformation_mode="asymmetric" (and nearest_mode="floor" where it is nearest)'
+            hint += f", then {placed} in {shorten(resized)}, which the converter leaves out"
+        raise OctcError("OCT-E401", text, hint=hint, place=str(path))
     proto.ir_version = min(proto.ir_version, reads.ir)  # newer formats say nothing that these opsets use
 
 

@@ -12,7 +12,7 @@ from octc.core.errors import OctcError, shorten
 from octc.core.optional import need, openvino_core
 from octc.export.imports.graph import LAYOUTS, Described, choose_size, refused
 from octc.export.imports.network import ImportedFile
-from octc.export.onnx.float import BATCHES, INPUT, OUTPUT
+from octc.export.onnx.float import INPUT, OUTPUT, compare_batches
 from octc.imaging.foreign import Foreign
 from octc.imaging.preprocess import Float32, Preprocess
 from octc.runtimes.safety import scan_ir
@@ -27,15 +27,17 @@ def write_ir(path: Path, foreign: Foreign, output: str | None, folder: Path) -> 
 
     Raises:
         OctcError: E107 no file, E502 no weights beside it or not an IR, E504 operators that are not allowed, E411 it does not
-            take one image and give logits, E402 its batch cannot be changed, E104 another size than the preprocessing's.
+            take one image and give logits, E402 its batch cannot be changed, E104 another size than the preprocessing's, E701
+            weights that are no finite numbers.
     """
     openvino = need("openvino")
     model = _read(path)
+    _check_finite(model, path)
     known = _describe(model, output)
     choose_size(known, foreign.size, foreign.source)
     plain = _compiled(_behind(_read(path), known, Preprocess(foreign.size), foreign, as_uint8=False))
     made = _behind(model, known, foreign.preprocess, foreign, as_uint8=True)
-    batches = _batches(made, foreign.preprocess, path)
+    batches = _batches(made, foreign.preprocess, path, coded=known.precision == "int8")
     openvino.save_model(made, str(folder / MAIN), compress_to_fp16=False)
     files = (folder / MAIN, folder / "model.bin")
     counts = Counter(node.get_type_name() for node in made.get_ops())
@@ -51,17 +53,14 @@ def write_ir(path: Path, foreign: Foreign, output: str | None, folder: Path) -> 
     return ImportedFile(known, "openvino", files, None, facts, run)
 
 
-def _batches(made: Any, pre: Preprocess, path: Path) -> list[int]:
+def _batches(made: Any, pre: Preprocess, path: Path, *, coded: bool) -> list[int]:
     """Run it with several batches (OctcError E402 where a reshape inside it is for another one)."""
     compiled = _compiled(made)
-    for count in BATCHES:
-        try:
-            compiled(np.zeros((count, pre.channels, pre.size, pre.size), np.uint8))
-        except RuntimeError as error:
-            last = (str(error).strip().splitlines() or ["no message"])[-1][:200]
-            text = f"{path.name}: a batch of {count} cannot be run: {last}"
-            raise OctcError("OCT-E402", text, hint="export it with a dynamic batch", place=str(path)) from error
-    return list(BATCHES)
+    try:
+        return compare_batches(lambda images: np.array(compiled(images)[0]), pre, path.name, coded=coded)
+    except OctcError as error:
+        text = f"{path.name}: {error.message}"
+        raise OctcError(error.code, text, hint="export it with a dynamic batch", place=str(path)) from error
 
 
 def _read(path: Path) -> Any:
@@ -82,6 +81,15 @@ def _read(path: Path) -> Any:
     except RuntimeError as error:
         text = f"{path.name} cannot be read as an OpenVINO IR: {(str(error).splitlines() or ['no message'])[-1][:200]}"
         raise OctcError("OCT-E502", text, hint="save it again with openvino.save_model", place=str(path)) from error
+
+
+def _check_finite(model: Any, path: Path) -> None:
+    """Refuse weights that are NaN or infinite: OpenVINO's ReLU makes 0 of NaN, so that the logits may show nothing of it."""
+    floats = [node for node in model.get_ops() if node.get_type_name() == "Constant" and node.get_element_type().is_real()]
+    bad = [node.get_friendly_name() for node in floats if not np.isfinite(np.asarray(node.data, np.float64)).all()]
+    if bad:
+        text = f"{path.name} has weights that are not finite: {shorten(bad)}"
+        raise OctcError("OCT-E701", text, hint="export trained weights", place=str(path))
 
 
 def _describe(model: Any, output: str | None) -> Described:

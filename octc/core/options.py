@@ -44,7 +44,8 @@ class Key:
         if not isinstance(value, (int, float) if self.kind is float else int):
             return False
         return (
-            math.isfinite(value)
+            fits_64_bits(value)
+            and math.isfinite(value)
             and (self.low is None or value >= self.low)
             and (self.high is None or value <= self.high)
             and (self.above is None or value > self.above)
@@ -116,6 +117,7 @@ def _typed(value: float, per: int) -> str:
     return text if float(text) / per == value else repr(value * per)
 
 
+LARGEST = (1 << 63) - 1  # a whole number that libraries can take: seeds, epochs, images, threads
 NUMBERS: dict[str, tuple[type, str]] = {"int": (Integral, "a whole number"), "float": (Real, "a number")}
 
 
@@ -135,7 +137,14 @@ def _lacking(annotation: str, value: Any) -> str | None:
     if wanted not in NUMBERS or or_none not in ("", "None") or (value is None and or_none):
         return None
     kind, words = NUMBERS[wanted]
-    return None if isinstance(value, kind) and not isinstance(value, bool) else words
+    if not isinstance(value, kind) or isinstance(value, bool):
+        return words
+    return None if fits_64_bits(value) else f"{words} of 64 bits"
+
+
+def fits_64_bits(value: Any) -> bool:
+    """Whether libraries can take a whole number; of anything else true."""
+    return not isinstance(value, Integral) or -LARGEST <= int(value) <= LARGEST
 
 
 def keys_of(options: Any) -> dict[str, Key]:

@@ -6,6 +6,7 @@ Highest first: OCTC_<SECTION>__<KEY>, `--config FILE` (or OCTC_CONFIG), ./octc.t
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -94,11 +95,11 @@ def read_settings(file: str | None, environ: Mapping[str, str], folder: Path) ->
     notes: Notes = []
     merged: Settings = {}
     home = environ.get("XDG_CONFIG_HOME") or (f"{environ['HOME']}/.config" if environ.get("HOME") else None)
-    if home is not None and (Path(home) / "octc" / "config.toml").is_file():
+    if home is not None and os.path.lexists(Path(home) / "octc" / "config.toml"):
         _merge(merged, _read_file(Path(home) / "octc" / "config.toml", "user", notes))
     project = folder / "octc.toml"
     embedded = _read_embedded(folder / "pyproject.toml", notes)
-    if project.is_file():
+    if os.path.lexists(project):  # a link that leads nowhere is refused: what it said would not hold
         if embedded:
             notes.append(("OCT-W101", "octc.toml counts; [tool.octc] in pyproject.toml is passed over"))
         _merge(merged, _read_file(project, "project", notes, "octc.toml"))
@@ -118,7 +119,9 @@ def _merge(into: Settings, values: Settings) -> None:
 
 def _read_file(path: Path, kind: str, notes: Notes, shown: str | None = None) -> Settings:
     try:
-        text = path.read_text(encoding="utf-8")
+        if path.exists() and not path.is_file():  # a named pipe would never end
+            raise IsADirectoryError(0, "not a file")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
         raise OctcError(
@@ -132,10 +135,17 @@ def _read_embedded(path: Path, notes: Notes) -> Settings:
     """[tool.octc] of a pyproject.toml; a file that is not ours to judge is passed over when it has no such table."""
     if not path.is_file():
         return {}
-    text = path.read_text(encoding="utf-8", errors="replace")
-    if "tool.octc" not in text:
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    if "octc" not in text:
         return {}
-    tree = _parse_toml(text, path).get("tool", {}).get("octc", {})
+    try:
+        tree = _parse_toml(text, path).get("tool", {}).get("octc", {})
+    except OctcError:
+        if re.search(r"^\s*\[tool\.octc", text, re.MULTILINE):
+            raise
+        return {}
+    if not isinstance(tree, dict):
+        raise OctcError("OCT-E104", "tool.octc must be a table", hint="[tool.octc]", place="project:pyproject.toml  tool.octc")
     return _checked(tree, text, "project:pyproject.toml", notes, "tool.octc")
 
 

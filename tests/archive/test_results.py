@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 import octc
 from octc.archive.judge import accuracy, compare_results, share_interval
@@ -88,6 +91,21 @@ def test_rows_by_sql_see_the_tables_and_nothing_else(world: Path, said: Said) ->
         with pytest.raises(OctcError) as caught:
             list(select(world / "first", condition)[1])
         assert caught.value.code == "OCT-E104", condition
+
+
+def test_a_column_of_ones_own_keeps_its_nan_for_sql(world: Path, tmp_path: Path) -> None:
+    """Bounds that leave NaN out, as pyarrow writes them, hide these rows from a condition on the file."""
+    pictures = sorted(str(path.resolve()) for path in (world / "archive" / "dark").glob("*.png"))
+    pressures = [float(k) for k in range(len(pictures))]
+    pressures[1] = math.nan
+    near = pa.array([[one] for one in pressures], pa.list_(pa.float32()))
+    parquet.write_table(pa.table({"path": pictures, "pressure": pressures, "near": near}), tmp_path / "table.parquet")
+    options = octc.ArchiveOptions(workers=1, anyway=True)
+    octc.predict_archive(artifact_folder("onnx-int8"), [tmp_path / "table.parquet"], tmp_path / "results", options=options)
+    for condition, count in (
+        ("isnan(pressure)", 1), ("pressure > 1e9", 1), ("isnan(near[1])", 1), ("pressure <= 1e9", len(pictures) - 1),
+    ):  # fmt: skip
+        assert len(list(select(tmp_path / "results", condition)[1])) == count, condition
 
 
 def test_accuracy_against_labels_is_by_patient(world: Path, said: Said) -> None:

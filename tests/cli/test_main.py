@@ -103,6 +103,17 @@ def test_options_without_a_value_may_stand_before_the_verb(octc: Octc) -> None:
     assert json.loads(done.stdout)["command"] == "list"
 
 
+@pytest.mark.parametrize("words", [
+    "data split . --seed", "data split . --folds", "data phantom out --seed", "train teacher --dataset folder --epochs",
+    "train teacher --dataset folder --seed", "eval --maps", "verify --seed", "bench --batch", "bench --min-queries",
+    "predict a b --threads", "compare a.csv b.csv --seed",
+])  # fmt: skip
+def test_a_number_of_more_than_64_bits_is_refused_before_any_work(words: str, octc: Octc) -> None:
+    done = octc(*words.split(), str(1 << 63), "--json")
+    assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (2, "OCT-E104"), done.stderr
+    assert words.rsplit(maxsplit=1)[-1] in done.stderr
+
+
 def test_a_bad_value_names_the_option(octc: Octc) -> None:
     done = octc("data", "phantom", "--seed", "many")
     assert done.returncode == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.inliner
+import onnx.version_converter
+import onnxruntime
 import openvino
 import pytest
 import torch
@@ -310,6 +313,45 @@ def test_a_file_that_cannot_become_an_artifact_is_refused(
     assert caught.value.code == code
     assert words in caught.value.message
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_an_ir_whose_nan_its_engine_hides_is_refused(write: Write, tmp_path: Path) -> None:
+    """A kernel of NaN in front of a ReLU: OpenVINO answers with finite logits."""
+    proto = onnx.load(str(write(dynamic=True)))
+    (kernel,) = (tensor for tensor in proto.graph.initializer if len(tensor.dims) == 4)
+    kernel.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(kernel) * np.nan, kernel.name))
+    onnx.save(proto, tmp_path / "nan.onnx")
+    model = openvino.Core().read_model(str(tmp_path / "nan.onnx"))
+    assert np.isfinite(openvino.Core().compile_model(model, "CPU")(np.zeros((1, 3, 48, 48), np.float32))[0]).all()
+    openvino.save_model(model, str(tmp_path / "nan.xml"), compress_to_fp16=False)
+    with pytest.raises(OctcError) as caught:
+        octc.import_model(tmp_path / "nan.xml", PRE, CLASSES, options=octc.ImportOptions(out=str(tmp_path / "out")))
+    assert caught.value.code == "OCT-E701"
+
+
+@pytest.mark.parametrize(("mode", "scale"), [("linear", 2.0), ("nearest", 1 / 3), ("nearest", 3.0)])
+def test_an_old_resize_is_the_same_after_what_the_hint_says(mode: str, scale: float, tmp_path: Path) -> None:
+    """onnx's converter alone leaves places of opset 11 in a Resize of opset 10; without a Resize nothing more is needed."""
+    scales = numpy_helper.from_array(np.float32([1, 1, scale, scale]), "scales")
+    info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, None, None]) for name in "xy"]
+    resize = helper.make_node("Resize", ["x", "scales"], ["y"], mode=mode)
+    graph = helper.make_graph([resize], "g", info[:1], info[1:], [scales])
+    old = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 10)], ir_version=5)
+    onnx.save(old, tmp_path / "old.onnx")
+    with pytest.raises(OctcError) as caught:
+        octc.import_model(tmp_path / "old.onnx", PRE, CLASSES)
+    assert caught.value.code == "OCT-E401"
+    newer = onnx.version_converter.convert_version(old, 18)
+    (node,) = (node for node in newer.graph.node if node.op_type == "Resize")
+    said = dict(re.findall(r'(\w+_mode)="(\w+)"', caught.value.hint))
+    node.attribute.extend(helper.make_attribute(key, value) for key, value in said.items())
+    x = np.random.default_rng(0).normal(size=(1, 3, 12, 12)).astype(np.float32)
+    before, after = (
+        onnxruntime.InferenceSession(m.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+        for m in (old, newer)
+    )
+    np.testing.assert_allclose(after, before, atol=1e-6)
+    assert said
 
 
 @pytest.mark.parametrize(("domain", "kind", "hint"), [

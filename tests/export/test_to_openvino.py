@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 import openvino
+import pytest
 import torch
 from onnx import TensorProto, helper
 
 from octc.compress.calibrate import observe, set_ranges
 from octc.compress.placement import prepare
+from octc.core.errors import OctcError
 from octc.core.optional import openvino_core
 from octc.export.onnx.encoding import ENCODINGS, encode
 from octc.export.onnx.float import write_onnx
@@ -24,12 +27,17 @@ PRE = Preprocess(64)
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 1, 64, 64), dtype=np.uint8)
 
 
-def test_the_description_is_not_indented_and_is_read_again(tmp_path: Path) -> None:
-    weights = helper.make_tensor("w", TensorProto.FLOAT, [3, 2], [1, 2, 3, 4, 5, 6])
+def write_product(path: Path, weights: Sequence[float]) -> None:
+    """A network that multiplies three numbers with [3, 2] weights."""
+    values = helper.make_tensor("w", TensorProto.FLOAT, [3, 2], weights)
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", k]) for name, k in (("x", 3), ("y", 2))]
-    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [weights])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "source.onnx")
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [values])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+
+
+def test_the_description_is_not_indented_and_is_read_again(tmp_path: Path) -> None:
+    write_product(tmp_path / "source.onnx", [1, 2, 3, 4, 5, 6])
     facts = write_openvino(tmp_path / "source.onnx", tmp_path, half=False)
     text = (tmp_path / MAIN).read_bytes()
     assert b"\n\t" not in text
@@ -37,6 +45,28 @@ def test_the_description_is_not_indented_and_is_read_again(tmp_path: Path) -> No
     assert facts["file_bytes"][MAIN] == len(text)
     compiled = openvino_core().compile_model(tmp_path / MAIN, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     assert np.allclose(compiled(np.float32([[1, 0, 2]]))[0], [[11, 14]])
+
+
+@pytest.mark.parametrize("wide", [70000.0, -1e6, float("inf"), float("nan")])
+def test_a_weight_that_half_precision_would_cut_is_refused(wide: float, tmp_path: Path) -> None:
+    """OpenVINO writes 65504 for each of these; in FP32 they stay what they are."""
+    write_product(tmp_path / "source.onnx", [1, wide, 3, 4, 5, 6])
+    with pytest.raises(OctcError) as caught:
+        write_openvino(tmp_path / "source.onnx", tmp_path, half=True)
+    assert caught.value.code == "OCT-E408"
+    assert "--fp32" in caught.value.hint
+    write_openvino(tmp_path / "source.onnx", tmp_path, half=False)
+    read = openvino_core().read_model(str(tmp_path / MAIN))
+    (weights,) = (node.data for node in read.get_ops() if node.get_type_name() == "Constant")
+    np.testing.assert_array_equal(np.sort(weights, axis=None)[-1], np.sort(np.float32([1, wide, 3, 4, 5, 6]))[-1])
+
+
+def test_weights_that_all_lie_beyond_half_precision_stay_what_they_are(tmp_path: Path) -> None:
+    weights = [70000.0, 80000.0, 90000.0, 1e5, 1e6, -1e6]
+    write_product(tmp_path / "source.onnx", weights)
+    write_openvino(tmp_path / "source.onnx", tmp_path, half=True)
+    compiled = openvino_core().compile_model(tmp_path / MAIN, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    np.testing.assert_allclose(compiled(np.float32(np.eye(3)))[0].ravel(), weights)
 
 
 def test_the_graph_is_simplified_and_codes_stay_codes(tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def test_the_plan_without_a_select_set_is_assumed_and_options_stand_above_both()
 @pytest.mark.parametrize("values", [
     {"margin": 0}, {"margin": -1}, {"margin": float("nan")}, {"class_margin": 0}, {"alpha": 0}, {"alpha": 0.5}, {"claim": "x"},
     {"tier": "98"}, {"ece_slack": -0.1}, {"bootstrap": 10}, {"seed": -1}, {"plan_discordance": 0.0}, {"plan_icc": 2.0},
-    {"margin": "1"}, {"margin": True}, {"margin": None}, {"alpha": "x"}, {"bootstrap": 1e4}, {"seed": 1.5},
+    {"margin": "1"}, {"margin": True}, {"margin": None}, {"alpha": "x"}, {"bootstrap": 1e4}, {"seed": 1.5}, {"seed": 1 << 63},
 ])  # fmt: skip
 def test_settings_out_of_range_are_refused(values: dict[str, float | str]) -> None:
     with pytest.raises(OctcError) as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -106,6 +107,7 @@ WRONG = {
     "a number for a switch": ("offline = 1\n", "OCT-E104", "true or false", ":1  offline"),
     "negative": ("[train]\nseed = 1\nepochs = -1\n", "OCT-E104", "at least 1", ":3  train.epochs"),
     "not a number": ("[train]\nlr = nan\n", "OCT-E104", "finite", ":2  train.lr"),
+    "more than 64 bits": ("[train]\nepochs = 9223372036854775808\n", "OCT-E104", "a whole number", "train.epochs"),
     "infinite": ("[train]\nlr = inf\n", "OCT-E104", "finite", "train.lr"),
     "on the edge": ("[verify]\nalpha = 0.5\n", "OCT-E104", "below 0.5", "verify.alpha"),
     "empty name": ('[train]\nrecipe = "  "\n', "OCT-E104", "not empty", "train.recipe"),
@@ -248,3 +250,29 @@ def test_every_variable_that_the_source_reads_is_known() -> None:
     }
     old = {one.old for one in OLD_NAMES}
     assert found - old == set(VARIABLES)
+
+
+def test_a_file_with_a_mark_in_front_is_read(tmp_path: Path) -> None:
+    """As editors of Windows write it."""
+    (tmp_path / "octc.toml").write_bytes(b"\xef\xbb\xbf[train]\r\nepochs = 3\r\n")
+    assert read_settings(None, {}, tmp_path)[0]["train"]["epochs"] == (3, "project:octc.toml:2")
+
+
+@pytest.mark.parametrize("where", ["octc.toml", "home/octc/config.toml"])
+@pytest.mark.parametrize("kind", ["link", "folder", "pipe"])
+def test_a_name_that_is_no_file_is_refused_and_not_passed_over(where: str, kind: str, tmp_path: Path) -> None:
+    path = tmp_path / where
+    path.parent.mkdir(parents=True, exist_ok=True)
+    make = {"link": lambda: path.symlink_to("gone.toml"), "folder": path.mkdir, "pipe": lambda: os.mkfifo(path)}
+    make[kind]()
+    with pytest.raises(OctcError) as caught:
+        read_settings(None, {"XDG_CONFIG_HOME": str(tmp_path / "home")}, tmp_path)
+    assert (caught.value.code, caught.value.place) == ("OCT-E105", str(path))
+
+
+@pytest.mark.parametrize("text", ["[tool]\noctc = { train = { epochs = 3 } }\n", '["tool" . octc . train]\nepochs = 3\n'])
+def test_the_table_of_a_project_is_found_however_it_is_written(text: str, tmp_path: Path) -> None:
+    write(tmp_path / "pyproject.toml", text)
+    assert read_settings(None, {}, tmp_path)[0]["train"]["epochs"][0] == 3
+    write(tmp_path / "pyproject.toml", "dependencies = ['octc'\n")  # another tool's file, and not TOML
+    assert read_settings(None, {}, tmp_path) == ({}, [])
