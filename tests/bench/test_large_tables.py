@@ -328,9 +328,9 @@ def test_the_checksum_of_the_rows_is_that_of_their_list(monkeypatch: pytest.Monk
 def test_memory_stays_below_what_is_asked_for(tmp_path: Path) -> None:
     """Peak of a process of its own, for two sizes: below the estimate, and no row costs more than it says."""
     code = (
-        "import sys; from octc.machine.memory import rss_peak_mib; from octc.bench.parity.tables.compare import compare_files; "
-        "from octc.stats.test_plan import ParityOptions; found = compare_files(*sys.argv[1:], gate=ParityOptions(bootstrap=1000)); "
-        "print(rss_peak_mib(), found.report.n)"  # not ru_maxrss, which begins with what the parent held
+        "import sys; from octc.machine.memory import rss_peak_mib; "  # ru_maxrss begins with what the parent held
+        "from octc.bench.parity.tables.compare import compare_files; from octc.stats.test_plan import ParityOptions; "
+        "found = compare_files(*sys.argv[1:], gate=ParityOptions(bootstrap=1000)); print(rss_peak_mib(), found.report.n)"
     )
     held = []
     for rows in (60_000, 240_000):
