@@ -105,7 +105,7 @@ def _ordinary(part: nn.Module) -> nn.Module | None:
     if isinstance(part, nn.Conv2d) and type(part) not in PLAIN:
         return _plain(part)
     if type(part) in AS_BATCH_NORM and getattr(part, "running_mean", None) is not None:
-        norm: nn.Module = AS_BATCH_NORM[type(part)](part.num_features, part.eps, affine=part.affine)  # type: ignore[arg-type]
+        norm: nn.Module = AS_BATCH_NORM[type(part)](part.num_features, part.eps, affine=part.affine)
         norm.load_state_dict(part.state_dict())
         return norm.eval()
     return None

@@ -58,6 +58,7 @@ def prepare(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...] = ()
         convs = [node for node in module.graph.nodes if _is_conv(module, node) and _leads_to(node, set(convs))]
     if not convs:
         raise OctcError("OCT-E404", "no convolution to quantise", hint=HINT)
+    _keep_what_is_read(module, {str(node.target) for node in convs})
     for node in convs:
         conv = module.get_submodule(str(node.target))
         if not isinstance(conv, QuantConv2d):
@@ -77,6 +78,17 @@ def prepare(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...] = ()
     module.recompile()
     _check_apart(copy.deepcopy(model).cpu().eval(), module, size)
     return module
+
+
+def _keep_what_is_read(module: fx.GraphModule, convs: set[str]) -> None:
+    """A network may read a convolution's weight itself (its type, a function of it): it reads a copy in float from now on."""
+    for node in module.graph.nodes:
+        owner, _, word = str(node.target).rpartition(".")
+        if node.op == "get_attr" and owner in convs:
+            name = f"float_{str(node.target).replace('.', '_')}"
+            if not hasattr(module, name):
+                module.register_buffer(name, getattr(module.get_submodule(owner), word).detach().clone())
+            node.target = name
 
 
 def _check_apart(plain: nn.Module, module: fx.GraphModule, size: int) -> None:

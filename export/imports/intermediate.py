@@ -12,7 +12,7 @@ from octc.core.errors import OctcError, shorten
 from octc.core.optional import need, openvino_core
 from octc.export.imports.graph import LAYOUTS, Described, choose_size, refused
 from octc.export.imports.network import ImportedFile
-from octc.export.onnx.float import BATCHES, INPUT, OUTPUT
+from octc.export.onnx.float import INPUT, OUTPUT, compare_batches
 from octc.imaging.foreign import Foreign
 from octc.imaging.preprocess import Float32, Preprocess
 from octc.runtimes.safety import scan_ir
@@ -37,7 +37,7 @@ def write_ir(path: Path, foreign: Foreign, output: str | None, folder: Path) -> 
     choose_size(known, foreign.size, foreign.source)
     plain = _compiled(_behind(_read(path), known, Preprocess(foreign.size), foreign, as_uint8=False))
     made = _behind(model, known, foreign.preprocess, foreign, as_uint8=True)
-    batches = _batches(made, foreign.preprocess, path)
+    batches = _batches(made, foreign.preprocess, path, coded=known.precision == "int8")
     openvino.save_model(made, str(folder / MAIN), compress_to_fp16=False)
     files = (folder / MAIN, folder / "model.bin")
     counts = Counter(node.get_type_name() for node in made.get_ops())
@@ -53,17 +53,14 @@ def write_ir(path: Path, foreign: Foreign, output: str | None, folder: Path) -> 
     return ImportedFile(known, "openvino", files, None, facts, run)
 
 
-def _batches(made: Any, pre: Preprocess, path: Path) -> list[int]:
+def _batches(made: Any, pre: Preprocess, path: Path, *, coded: bool) -> list[int]:
     """Run it with several batches (OctcError E402 where a reshape inside it is for another one)."""
     compiled = _compiled(made)
-    for count in BATCHES:
-        try:
-            compiled(np.zeros((count, pre.channels, pre.size, pre.size), np.uint8))
-        except RuntimeError as error:
-            last = (str(error).strip().splitlines() or ["no message"])[-1][:200]
-            text = f"{path.name}: a batch of {count} cannot be run: {last}"
-            raise OctcError("OCT-E402", text, hint="export it with a dynamic batch", place=str(path)) from error
-    return list(BATCHES)
+    try:
+        return compare_batches(lambda images: np.array(compiled(images)[0]), pre, path.name, coded=coded)
+    except OctcError as error:
+        text = f"{path.name}: {error.message}"
+        raise OctcError(error.code, text, hint="export it with a dynamic batch", place=str(path)) from error
 
 
 def _read(path: Path) -> Any:

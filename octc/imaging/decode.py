@@ -36,10 +36,11 @@ from octc.core.errors import OctcError
 from octc.core.faults import fault_of
 from octc.core.files import closed_folder
 from octc.imaging.clahe import UInt8
-from octc.imaging.kinds import HEAD, PICTURE, foreign
+from octc.imaging.kinds import HEAD, PICTURE, foreign, jpeg_kind
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 READ = "PNG, JPEG, TIFF, BMP or WebP"
+NOT_READ = f"not an image of a kind that is read ({READ}, judged by content)"
 SUFFIXES = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP",
     ".webp": "WEBP",
@@ -180,6 +181,8 @@ def decode_image(data: bytes, place: str, values: Values | None = None, admit: A
         if str(error).startswith("unknown raw mode"):  # Pillow knows this layout by name and cannot unpack it
             text = f"{kind} of a kind that cannot be read here: {_tiff_words(data) or _raw(picture)[1]}"
             raise refuse("OCT-E202", text, PICTURE) from error
+        if kind == "JPEG" and (known := jpeg_kind(data)):  # its header is read, its pictures are not
+            raise refuse("OCT-E202", f"{NOT_READ}: it is {known[0]}", known[1]) from error
         raise _damaged(error, refuse) from error
     rules = [rule] if rule else []
     if turn in TURNS and kind != "TIFF":  # Pillow turns TIFF itself
@@ -207,8 +210,7 @@ def _checked(data: bytes, refuse: Refuse, admit: Admit | None) -> Image.Image:
         if kind := _tiff_words(data):
             raise refuse("OCT-E202", f"TIFF of a kind that cannot be read here: {kind}", PICTURE) from error
         name, hint = foreign(data[:HEAD]) or ("", "replace the file")
-        text = f"not an image of a kind that is read ({READ}, judged by content)"
-        raise refuse("OCT-E202", f"{text}: it is {name}" if name else text, hint) from error
+        raise refuse("OCT-E202", f"{NOT_READ}: it is {name}" if name else NOT_READ, hint) from error
     except DAMAGE as error:
         text = f"cannot be read as an image ({READ}, judged by content): {error}"
         raise refuse("OCT-E202", text, "replace the file") from error

@@ -40,6 +40,7 @@ TEXTS = (
     (b"version https://git-lfs", "a pointer"),
 )
 POINTER = "fetch what it points to: git lfs pull"
+LOSSLESS, HIERARCHICAL = (0xC3, 0xC7, 0xCB, 0xCF), (0xC5, 0xC6, 0xCD, 0xCE)  # markers of frames of a JPEG
 IDENTIFYING = (0x0002, 0x0008)  # groups of elements that a DICOM object begins with
 
 
@@ -60,7 +61,7 @@ def foreign(head: bytes) -> tuple[str, str] | None:
         return "SVG", PICTURE
     if is_headless(head):
         return "DICOM without its header (128 bytes and DICM)", HEADLESS
-    return _jpeg(head)
+    return jpeg_kind(head)
 
 
 def is_headless(head: bytes) -> bool:
@@ -73,15 +74,16 @@ def is_headless(head: bytes) -> bool:
     return (explicit.isalpha() and explicit.isupper()) or 0 < length <= 256
 
 
-def _jpeg(head: bytes) -> tuple[str, str] | None:
-    """A JPEG of a kind that decoders do not know: what its frame header says (ITU-T T.81, table B.1)."""
+def jpeg_kind(data: bytes) -> tuple[str, str] | None:
+    """A JPEG of a kind that decoders do not know, by its frame header (ITU-T T.81, table B.1); None of 8 bits that they do."""
     at = 2
-    while head[:2] == b"\xff\xd8" and at + 5 <= len(head) and head[at] == 0xFF:
-        marker = head[at + 1]
+    while data[:2] == b"\xff\xd8" and at + 5 <= len(data) and data[at] == 0xFF:
+        marker, bits = data[at + 1], data[at + 4]
         if marker == 0xF7:
             return "JPEG-LS", PICTURE
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            lossless = "lossless " if marker in (0xC3, 0xC7, 0xCB, 0xCF) else ""
-            return f"a {lossless}JPEG of {head[at + 4]} bits", PICTURE
-        at += 2 + int.from_bytes(head[at + 2 : at + 4], "big")
+            kind = "lossless " if marker in LOSSLESS else "hierarchical " if marker in HIERARCHICAL else ""
+            coded = ", arithmetic-coded" if marker > 0xC8 else ""
+            return (f"a {kind}JPEG of {bits} bits{coded}", PICTURE) if kind or coded or bits != 8 else None
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return None

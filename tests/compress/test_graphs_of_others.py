@@ -86,6 +86,9 @@ KINDS: dict[str, Callable[[], Net]] = {
     "two convolutions, one norm": lambda: Net(
         lambda n, x: n.parts["p"](n.parts["b"](functional.relu(n.parts["p"](n.parts["a"](x))))), a=conv(), b=conv(), p=norm()
     ),
+    "a weight that a function reads too": lambda: Net(
+        lambda n, x: functional.conv2d(n.parts["a"](x).relu(), n.parts["a"].weight, n.parts["a"].bias, padding=1), a=conv()
+    ),
     "a norm in front": lambda: Net(lambda n, x: n.parts["a"](functional.relu(n.parts["p"](x))), a=conv(), p=norm()),
     "a norm behind a concatenation": lambda: Net(
         lambda n, x: n.parts["b"](n.parts["p"](torch.cat([x, n.parts["a"](x)], 1))),

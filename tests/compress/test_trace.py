@@ -167,9 +167,14 @@ def test_networks_that_cannot_be_folded_are_refused_in_words(name: str, named: s
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_network_that_looks_into_its_convolutions_is_refused() -> None:
-    from octc.compress.placement import prepare
+def test_a_network_that_looks_into_its_convolutions_is_quantised() -> None:
+    from octc.compress.placement import convolutions, prepare
 
-    with pytest.raises(OctcError) as caught:
-        prepare(build_model("edgenext_xx_small", 4), 64)
-    assert caught.value.code == "OCT-E404"
+    torch.manual_seed(0)
+    model, images = build_model("edgenext_xx_small", 4).eval(), torch.randn(2, 3, 64, 64)
+    quantised = prepare(model, 64)  # its positions are of the type and on the device of a convolution's weight
+    with torch.no_grad():
+        torch.testing.assert_close(quantised(images), model(images), atol=1e-4, rtol=1e-4)
+    assert "stages.1.blocks.1.pos_embd.token_projection" in convolutions(quantised)
+    again = prepare(model, 64)
+    again.load_state_dict(quantised.state_dict())

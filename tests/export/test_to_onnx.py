@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,7 +15,7 @@ from torch import nn
 from octc.core.errors import OctcError
 from octc.export.formats import FORMATS, choose_opset
 from octc.export.onnx import float as to_onnx
-from octc.export.onnx.float import check_batches, check_written, opset_of, read_onnx, write_onnx
+from octc.export.onnx.float import check_batches, check_written, compare_batches, opset_of, read_onnx, write_onnx
 from octc.imaging.preprocess import Preprocess
 from octc.train.networks.models import WithInput, build_model
 from tests.stand_ins import normalised
@@ -141,6 +143,32 @@ def test_x03_frozen_batch_inside_the_graph_is_found_by_running_it(tmp_path: Path
         onnx.save(frozen_inside(rows), str(tmp_path / "bad.onnx"))
         with pytest.raises(OctcError) as caught:
             check_batches(tmp_path / "bad.onnx", Preprocess(8))
+        assert caught.value.code == "OCT-E402"
+
+
+def mixing(how: str) -> Callable[[Any], Any]:
+    """Logits [N, 4] of images uint8 [N, 1, 8, 8]; in all but "none" those of an image depend on the others of its batch."""
+    weight = np.random.default_rng(0).normal(size=(64, 4))
+
+    def run(images: Any) -> Any:
+        values = images.reshape(len(images), -1) / 255.0
+        if how == "gate of the first":
+            values = values * values[:1].mean()
+        elif how == "statistics of a batch":
+            values = (values - values.mean(0)) / (values.std() + 0.1)
+        elif how == "the other way round":
+            values = values[::-1] if len(values) > 2 else values
+        return values @ weight
+
+    return run
+
+
+@pytest.mark.parametrize("how", ["gate of the first", "statistics of a batch", "the other way round"])
+def test_images_that_change_each_others_logits_are_found_in_any_place(how: str) -> None:
+    assert compare_batches(mixing("none"), Preprocess(8), "here", coded=False) == [1, 2, 5]
+    for coded in (False, True):
+        with pytest.raises(OctcError, match="has other logits than alone") as caught:
+            compare_batches(mixing(how), Preprocess(8), "here", coded=coded)
         assert caught.value.code == "OCT-E402"
 
 

@@ -34,7 +34,16 @@ def of_12_bits(lossless: bool) -> bytes:
     return b"\xff\xd8\xff\xfe\x02\x5a" + bytes(600) + frame + b"\xff\xd9"
 
 
+def of_frame(marker: int) -> bytes:
+    """A JPEG whose header says another kind of frame."""
+    data = bytearray(encoded(GREY, "JPEG"))
+    data[data.index(b"\xff\xc0") + 1] = marker
+    return bytes(data)
+
+
 FOREIGN = {
+    "a lossless JPEG of 8 bits": of_frame(0xC3), "a hierarchical JPEG of 8 bits": of_frame(0xC5),
+    "a JPEG of 8 bits, arithmetic-coded": of_frame(0xCA),
     "GIF": encoded(GREY, "GIF"), "AVIF": encoded(GREY.convert("RGB"), "AVIF"), "JPEG 2000": encoded(GREY, "JPEG2000"),
     "PGM": encoded(GREY, "PPM"), "PCX": encoded(GREY, "PCX"), "PDF": b"%PDF-1.7\n" + bytes(200),
     "HEIC": b"\0\0\0\x18ftypheic" + bytes(200), "JPEG XL": b"\xff\x0a" + bytes(200), "HDF5": b"\x89HDF\r\n\x1a\n" + bytes(200),

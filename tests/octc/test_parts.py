@@ -35,6 +35,16 @@ def test_usual_spellings(name: str, part: str) -> None:
     assert part_of(name) == part
 
 
+def test_words_of_parts_in_names_of_files_and_patients_leave_nothing_out(tmp_path: Path) -> None:
+    """`datasets` loads only the files that have such a word, and their classes are lost."""
+    words = ("pat-test/a.png", "p2/b-test-1.png", "p3/clinic_training_1.png", "p4/dev_1.png", "p5/c.png", "pat-eval/val.png")
+    paths = [*(f"CNV/{name}" for name in words), "NORMAL/p6/a.png", "NORMAL/p7-train/test.png"]
+    found = scan_dataset("folder", write_tree(tmp_path, paths))
+    assert found.classes == ("CNV", "NORMAL")
+    assert sorted(one.path for one in found.items) == sorted(paths)
+    assert {one.part for one in found.items} == {None}
+
+
 @pytest.mark.parametrize("name", [
     "CNV", "NORMAL", "invalid", "contest", "trainer", "latest", "test_positive", "DRUSEN", "data", "device", "strain", "values",
     "1", "OCT",
