@@ -165,10 +165,10 @@ def outputs(graph: Graph) -> Iterator[Hit]:
 
 
 def residuals(graph: Graph) -> Iterator[Hit]:
-    """Add(convolution, x): x should come through the Q/DQ that the block's first convolution reads.
+    """Add(convolution, x): x should come through the Q/DQ that x has already for another convolution.
 
-    Where that convolution reads x in float, there is no such Q/DQ: of the convolution W26 says so, or it was meant (a depthwise
-    one that opens a block, left in float by the mixed-precision fallback).
+    Where no convolution reads x in INT8, there is none to take: a depthwise convolution that opens the block stays in float
+    (of which W26 speaks where it was not meant), or x is the other branch of the block (GhostNet).
     """
     for node in graph.of("Add"):
         makers = [graph.maker(name) for name in node.input]
@@ -176,9 +176,8 @@ def residuals(graph: Graph) -> Iterator[Hit]:
             continue
         conv = graph.made[node.input[makers.index("Conv")]]
         other = node.input[1 - makers.index("Conv")]
-        readers = {user.op_type for user in graph.read[other]}
-        opened = "Conv" in readers and Q not in readers
-        if all(sides(graph, conv)) and not opened and not graph.is_constant(other) and graph.rank(other) == 4:
+        quantised = any(user.op_type == Q for user in graph.read[other])
+        if all(sides(graph, conv)) and quantised and not graph.is_constant(other) and graph.rank(other) == 4:
             yield node, "the shortcut of this addition is not quantised: it runs in float"
 
 

@@ -18,6 +18,7 @@ from octc.export.onnx.encoding import ENCODINGS, encode
 from octc.export.onnx.float import read_onnx, write_onnx
 from octc.export.pipeline import fallback_steps
 from octc.export.source import Quantised
+from octc.export.tensorrt.variants import narrow
 from octc.imaging.preprocess import Preprocess
 from octc.train.networks.models import build_model
 
@@ -71,13 +72,17 @@ def test_convolutions_left_in_float_on_purpose_are_allowed(tmp_path: Path) -> No
     assert rules(proto) == set()
 
 
-@pytest.mark.parametrize("name", ["test_efficientnet", "mobilenetv4_conv_small_050"])
+@pytest.mark.parametrize(
+    "name", ["test_efficientnet", "mobilenetv4_conv_small_050", pytest.param("ghostnet_100", marks=pytest.mark.slow)]
+)
 def test_every_step_of_the_fallback_is_clean(tmp_path: Path, name: str) -> None:
-    """Blocks that begin with a depthwise convolution (MobileNetV4) have their shortcut in float where that is in float."""
+    """Blocks that begin with a depthwise convolution (MobileNetV4) have their shortcut in float where that is in float; those
+    of GhostNet add two branches of convolutions."""
     module = quantised_network(name)
     quantised = Quantised(module, "", {})
-    some = frozenset(quantised.names[1::5])
-    for k, (_, floats) in enumerate(fallback_steps(quantised, lambda: some)):
+    some, always = frozenset(quantised.names[1::5]), narrow(module)  # as the export for TensorRT has it
+    for k, (_, step) in enumerate(fallback_steps(quantised, lambda: some)):
+        floats = step | always
         path = tmp_path / f"{k}.onnx"
         write_onnx(encode(module, ENCODINGS["half"], opset=20, floats=floats), Preprocess(SIZE), path, 20)
         assert require_clean(read_onnx(path), "tensorrt", floats)["int8_convolutions"] == len(quantised.names) - len(floats)
