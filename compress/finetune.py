@@ -20,6 +20,7 @@ from octc.compress.finetune_cached import cached_ways
 from octc.compress.placement import ENGINES, convolutions, counts, prepare, set_mode
 from octc.compress.rounding import forget_floats, round_with_compensation
 from octc.core.errors import OctcError, shorten
+from octc.core.progress import saying, silent
 from octc.datasets.base import Progress, Sample, sample_ids
 from octc.datasets.calibration import MINIMUM, equal_shares
 from octc.stats.task import MULTICLASS, Answers
@@ -62,7 +63,7 @@ def check_calibration(calibration: list[Sample], other: dict[str, tuple[Sample, 
             raise OctcError("OCT-E214", text, hint="octc train again: the split is made anew", why="measured on seen images")
 
 
-def calibrated(
+def calibrated(  # noqa: PLR0913 - what is calibrated, how, on what, and who is told
     student: nn.Module,
     how: Quantisation,
     data: Data,
@@ -71,12 +72,13 @@ def calibrated(
     progress: Progress | None = None,
     near: Near | None = None,
     whole: tuple[type[nn.Module], ...] = (),
+    say: Callable[[str], None] = silent,
 ) -> tuple[fx.GraphModule, dict[str, Any]]:
     """Fold, insert quantisers, calibrate with each observer and round the weights; keep what agrees best with the float
     student on val.
 
     near: how close logits are to reference logits, with "agreement" and "kl"; `closeness` by default.
-    whole: types of modules that are not traced into.
+    whole: types of modules that are not traced into. progress: of images; say: is given lines about the rounding.
 
     Returns: the quantised network (quantisers on) and the table of what each observer gave.
     """
@@ -115,7 +117,7 @@ def calibrated(
     set_ranges(quantised, best)
     facts = {"observer": best, "observers": table, "calibration_images": len(chosen), "counts": counts(quantised)}
     if how.rounding:
-        round_with_compensation(quantised, lambda: batches(_thin(len(chosen))))
+        round_with_compensation(quantised, lambda: batches(_thin(len(chosen))), saying(say, "rounding of layers"))
         found = look()
         better = _nearness(found) >= _nearness(table[best])
         facts["rounded"] = {**found, "chosen": "gptq" if better else "nearest"}

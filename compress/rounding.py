@@ -19,10 +19,16 @@ from octc.compress.placement import convolutions, set_mode
 DAMP = 0.1  # of the mean diagonal, added to it: keeps what few images do not show from deciding
 PLACES = 400  # of an image's positions at most that a layer's second moments are taken at
 NEAR = 0.4  # of a step that a weight may lie from its code's middle: it keeps its code when FP16 rounds the scale
+COLUMN = 1e6  # multiplications in the time that one column takes beside the factorisations
 BLOCK = 64  # columns whose error is carried on at once
 
 
-def round_with_compensation(module: nn.Module, batches: Callable[[], Iterable[torch.Tensor]]) -> None:
+Heard = Callable[[int, int, float], None]  # units of work that are done, of how many, and the share of the whole work
+
+
+def round_with_compensation(
+    module: nn.Module, batches: Callable[[], Iterable[torch.Tensor]], heard: Heard | None = None
+) -> None:
     """Move the weights of every quantised convolution to codes that change its outputs least.
 
     The scales stay as they are (each channel's largest weight keeps its code), and a weight stays near where it was, so that
@@ -31,6 +37,7 @@ def round_with_compensation(module: nn.Module, batches: Callable[[], Iterable[to
     Args:
         module: a network that `placement.prepare` made, with scales in its weights alone (no learned steps).
         batches: normalised float images [N, 3, H, W], run once with all quantisers off.
+        heard: is told of every layer: how many are done, of how many, and the share of the work that they were.
     """
     moments: dict[str, torch.Tensor] = {}
     handles = [conv.register_forward_pre_hook(_second_moments(moments, name)) for name, conv in convolutions(module).items()]
@@ -42,11 +49,20 @@ def round_with_compensation(module: nn.Module, batches: Callable[[], Iterable[to
     finally:
         for handle in handles:
             handle.remove()
-    for name, conv in convolutions(module).items():
-        if name in moments:
-            plain = conv.conv.weight.detach().clone()
-            conv.conv.weight.data.copy_(solved(conv, moments.pop(name)))
-            conv.plain = plain
+    layers = {name: conv for name, conv in convolutions(module).items() if name in moments}
+    work = [_work(moments[name]) for name in layers]
+    for k, (name, conv) in enumerate(layers.items(), 1):
+        plain = conv.conv.weight.detach().clone()
+        conv.conv.weight.data.copy_(solved(conv, moments.pop(name)))
+        conv.plain = plain
+        if heard is not None:
+            heard(k, len(layers), sum(work[:k]) / sum(work))
+
+
+def _work(moments: torch.Tensor) -> float:
+    """What a layer takes to solve, in no unit: its factorisations (cubic), and what is done for every column."""
+    groups, count, _ = moments.shape
+    return groups * float(count) ** 3 + COLUMN * count
 
 
 def remember_floats(module: nn.Module, floats: nn.Module) -> None:
@@ -101,15 +117,18 @@ def solved(layer: QuantConv2d, moments: torch.Tensor) -> torch.Tensor:
     h = h + damp.view(-1, 1, 1) * torch.eye(count, dtype=torch.float64)
     carry = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True).float()
     done = torch.empty_like(left)
+    heights, largest = scale[..., 0], largest[..., 0]
     for start in range(0, count, BLOCK):
         end = min(start + BLOCK, count)
-        errors = torch.empty(*left.shape[:2], end - start)
-        for k in range(start, end):
-            column = left[..., k : k + 1]
-            code = torch.round(column / scale).clamp(-layer.widest, layer.widest)
-            done[..., k : k + 1] = torch.where(largest == k, given[..., k : k + 1], code * scale)
-            errors[..., k - start : k - start + 1] = (column - done[..., k : k + 1]) / carry[:, None, k, k, None]
-            left[..., k + 1 : end] -= errors[..., k - start : k - start + 1] * carry[:, None, k, k + 1 : end]
-        left[..., end:] -= errors @ carry[:, start:end, end:]
+        block = left[..., start:end].transpose(1, 2).contiguous()  # [groups, columns, outputs]: a column lies in one piece
+        errors, own = torch.empty_like(block), carry[:, start:end, start:end]
+        for k in range(end - start):
+            column, plain = block[:, k], given[..., start + k]
+            code = torch.round(column / heights).clamp(-layer.widest, layer.widest)
+            value = torch.where(largest == start + k, plain, code * heights)
+            done[..., start + k] = value
+            errors[:, k] = (column - value) / own[:, k, k, None]
+            block[:, k + 1 :] -= errors[:, k, None] * own[:, k, k + 1 :, None]
+        left[..., end:] -= errors.transpose(1, 2).contiguous() @ carry[:, start:end, end:]
     near = done + torch.minimum(torch.maximum(given - done, -NEAR * scale), NEAR * scale)
     return near.reshape(weight.shape)

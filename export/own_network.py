@@ -19,12 +19,12 @@ import torch
 from PIL import Image
 from torch import fx, nn
 
-from octc.compress.finetune import calibrated
+from octc.compress.finetune import calibrated, looks_of
 from octc.compress.ordinary import ordinary_copy
 from octc.compress.placement import int8_share
 from octc.core.errors import OctcError, first_line, shorten
 from octc.core.files import canonical_json, sha256_bytes
-from octc.core.progress import LogReporter, Reporter
+from octc.core.progress import LogReporter, Reporter, absolute
 from octc.datasets.base import Sample
 from octc.datasets.calibration import check_count
 from octc.export.formats import FORMATS, choose_opset, pairs
@@ -107,6 +107,7 @@ def quantize_network(
     validation: tuple[Sequence[Any], Sequence[Any]] | None = None,
     name: str | None = None,
     options: QuantizeOptions = QuantizeOptions(),
+    reporter: Reporter | None = None,
 ) -> OwnNetwork:
     """Calibrate a network of your own for INT8: fold norms, insert quantisers, set ranges, round weights with compensation.
 
@@ -120,6 +121,7 @@ def quantize_network(
             an export is not gated.
         name: of the network, in manifests; None: the name of its class.
         options: calibrators, rounding, seed, modules that stay whole.
+        reporter: is told how many images are looked at and layers rounded, and for how long yet. None: the log `octc`.
 
     Raises:
         OctcError: E404 the network cannot be traced (with module and line), holds no convolution or gives no logits [N, K];
@@ -147,7 +149,11 @@ def quantize_network(
             )
     how = Quantisation(observers=tuple(options.observers), calibration=len(ranges), rounding=options.rounding)
     data = Data(ranges, [0] * len(ranges), chosen, [0] * len(chosen), preprocess)
-    graph, facts = calibrated(own.float_model, how, data, options.seed, whole=tuple(options.whole))
+    tell = reporter or LogReporter()
+    with tell.progress("calibration", looks_of(how, len(ranges), len(chosen))) as step:
+        graph, facts = calibrated(
+            own.float_model, how, data, options.seed, progress=absolute(step), whole=tuple(options.whole), say=tell.say
+        )
     quantised = Quantised(graph, _digest(own.float_model), quantisation_facts("ptq", facts, sums, {}))
     return replace(own, quantised=quantised, select=select, statistics=statistics)
 

@@ -282,7 +282,9 @@ def _for_volumes(source: RunSource, shop: Workshop, select: Select | None, repor
 def _quantised(source: RunSource, options: ExportOptions, reporter: Reporter, placement: str) -> Quantised:
     after = bool(options.quantiser)
     with reporter.progress("calibration", calibration_work(source, after=after) or None) as step:
-        quantised = quantise(source, progress=absolute(step), after=after, amax=options.amax, placement=placement)
+        quantised = quantise(
+            source, progress=absolute(step), say=reporter.say, after=after, amax=options.amax, placement=placement
+        )
     facts, counts = quantised.facts, quantised.facts["placement"]
     how = "trained (QAT)" if facts["method"] == "qat" else "calibrated after training (PTQ)"
     trained = not after and (source.run.path / "qat").is_dir()

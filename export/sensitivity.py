@@ -50,7 +50,7 @@ def analyse_run(run: Run, *, data: str | None = None, reporter: Reporter | None 
             told.say(recovered)
         source = read_source(run, image_root(run, data, os.environ))
         with told.progress("calibration", calibration_work(source) or None) as step:
-            quantised = quantise(source, progress=absolute(step))
+            quantised = quantise(source, progress=absolute(step), say=told.say)
         images = cached_images(source.cache, source.root, source.split.parts["val"], source.checkpoint.preprocess)
         with told.progress("layers", work(quantised.module, min(len(images), IMAGES), BATCH)) as step:
             return sensitivity_of(source, quantised, images, told.say, step)

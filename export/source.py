@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from octc.compress.placement import ENGINES, convolutions, placement_of, prepare
 from octc.compress.rounding import remember_floats
 from octc.core.errors import OctcError
 from octc.core.files import canonical_json, sha256_bytes, sha256_file
+from octc.core.progress import silent
 from octc.datasets.base import Progress, Sample
 from octc.datasets.pictures import read_picture
 from octc.datasets.split import Split
@@ -198,6 +199,7 @@ def quantise(
     seed: int = 0,
     progress: Progress | None = None,
     *,
+    say: Callable[[str], None] = silent,
     after: bool = False,
     amax: Path | None = None,
     placement: str = ENGINES,
@@ -246,7 +248,7 @@ def quantise(
     )
     near = decision_closeness if source.checkpoint.recipe.get("task") == "multilabel" else None
     short = replace(how, calibration=len(chosen), placement=placement)
-    module, facts = calibrated(source.model, short, data, seed, progress=progress, near=near)
+    module, facts = calibrated(source.model, short, data, seed, progress=progress, near=near, say=say)
     told = quantisation_facts("ptq", facts, [s.sha256 for s in chosen], {})
     if amax is not None and ranges is not None:
         told["amax"] = {"file": amax.name, "sha256": sha256_file(amax), **apply_amax(module, ranges)}

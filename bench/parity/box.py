@@ -13,8 +13,9 @@ from octc.core.errors import OctcError
 from octc.core.files import canonical_json, sha256_bytes
 from octc.core.progress import Reporter
 from octc.runtimes.layers import Values, layer_values
-from octc.stats.comparison import nonfinite, outcome_of
+from octc.stats.comparison import nonfinite
 from octc.stats.multilabel import thresholds_of, view_scores
+from octc.stats.outcome import outcome_of
 from octc.store.artifacts import read_golden
 
 DIGITS = 7  # significant ones of a float32

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from octc.bench.parity.document import report_json
 from octc.bench.parity.inference import Records
@@ -15,17 +17,22 @@ from octc.bench.parity.render import report_text
 from octc.bench.parity.tasks.table import wording_of
 from octc.bench.parity.words import golden_words
 from octc.core.errors import OctcError, shorten
-from octc.core.files import canonical_json, sha256_bytes
+from octc.core.files import canonical_json
+from octc.imaging.preprocess import Float32
 from octc.runtimes.golden import Tolerance, tolerance_of
 from octc.stats.cluster_bootstrap import cluster_index, named_images
-from octc.stats.comparison import SCORES, Known, nonfinite, outcome_of
+from octc.stats.comparison import SCORES, Known, nonfinite
 from octc.stats.multilabel_comparison import LabelledImage
-from octc.stats.patients import PatientIds, patient_ids
+from octc.stats.outcome import outcome_of
+from octc.stats.patients import PatientIds, Patients, patient_ids
+from octc.stats.sorted_ids import SortedIds
 from octc.stats.subgroups import Subgroup, subgroups
 from octc.stats.task import MULTICLASS, Answers, Task
 from octc.stats.temperature import Temperature
 from octc.stats.test_plan import ParityOptions
 from octc.stats.verdict import Part, Verdict, finite_part, golden_part, judge_nonfinite
+
+IDS = 65_536  # of a checksum, spelled at once
 
 
 def row_of(candidate: Side, against: str) -> Tolerance | None:
@@ -168,6 +175,22 @@ def join(reference: Records, candidate: Records) -> Records:
     return joined
 
 
+@dataclass(frozen=True)
+class Joined:
+    """Logits of both on the same images, in the order of their ids.
+
+    Attributes:
+        labels: index into the classes [n]. patients: ids, None where unknown; or numbers of them, -1 where unknown.
+        reference, candidate: float32 [n, views, K].
+    """
+
+    ids: SortedIds
+    labels: Sequence[int] | npt.NDArray[np.int64]
+    patients: Patients
+    reference: Float32
+    candidate: Float32
+
+
 def _check_sides(reference: Records, candidate: Records, classes: Sequence[str], against: str) -> None:
     for name, one in (("reference", reference), ("candidate", candidate)):
         if one.logits.shape[2] != len(classes):
@@ -175,16 +198,19 @@ def _check_sides(reference: Records, candidate: Records, classes: Sequence[str],
             raise OctcError("OCT-E309", text, hint="compare models of the same classes")
     if against == "fp32" and reference.preprocess != candidate.preprocess:
         raise _mismatch("preprocessing differs between the artifact and its FP32 reference", "export both from one run")
-    if bad := nonfinite(reference.ids, reference.logits):
+
+
+def _check_finite(joined: Joined) -> None:
+    if bad := nonfinite(joined.ids, joined.reference):
         text = f"the reference gives NaN or infinity for {len(bad)} images: {shorten(bad)}"
         raise OctcError("OCT-E708", text, hint="repair or replace the reference artifact")
 
 
-def _warnings(joined: Records, report: ParityReport, same: bool) -> list[str]:
+def _warnings(joined: Joined, report: ParityReport, same: bool) -> list[str]:
     found = []
     if whose := patient_ids(joined.patients).warning:
         found.append(whose)
-    repeated = sum("#" in one for one in joined.ids)
+    repeated = 0 if report.against == "table" else sum("#" in one for one in joined.ids)  # keys of tables are any text
     if repeated:
         found.append(f"{repeated} images repeat the content of another one")
     if same:
@@ -251,16 +277,34 @@ def compare(
     order = sorted(reference.ids)
     reference, joined = (one.in_order(order) for one in (reference, joined))
     sides = context.sides or (Side("reference", reference.artifact, "fp32"), Side("candidate", candidate.artifact, "int8"))
-    r_side = replace(sides[0], preprocess_sha256=reference.preprocess_sha256)
-    c_side = replace(sides[1], preprocess_sha256=candidate.preprocess_sha256)
+    sides = (
+        replace(sides[0], preprocess_sha256=reference.preprocess_sha256),
+        replace(sides[1], preprocess_sha256=candidate.preprocess_sha256),
+    )
     same = bool(reference.artifact) and reference.artifact == candidate.artifact
+    both = Joined(SortedIds(order), reference.labels, reference.patients, reference.logits, joined.logits)
+    return compare_joined(both, classes, options, replace(context, sides=sides), same=same)
+
+
+def compare_joined(
+    joined: Joined, classes: Sequence[str], options: ParityOptions, context: Context, *, same: bool = False
+) -> ParityReport:
+    """Compare the two that `context.sides` names, and judge. same: whether they are known to be one.
+
+    Raises:
+        OctcError: E708 the reference is at chance or not finite.
+    """
+    if context.sides is None:
+        raise ValueError("context.sides has to name the two")
+    r_side, c_side = context.sides
+    _check_finite(joined)
     same = same or (bool(r_side.model_sha256) and r_side.model_sha256 == c_side.model_sha256)
     golden, exploratory = context.golden, context.info.exploratory is not None
     extra = [] if golden is None else golden_part(bool(golden["ok"]), golden_words(golden))
     if same:
         text = "reference and candidate are one artifact"
         extra.append(Part("two artifacts", False, "inconclusive", "self_comparison", text, "OCT-E705"))
-    bad = nonfinite(joined.ids, joined.logits)
+    bad = nonfinite(joined.ids, joined.candidate)
     if bad:
         comparison, verdict = None, judge_nonfinite(bad, len(joined.ids), extra, exploratory)
     else:
@@ -273,7 +317,7 @@ def compare(
             (r_side.temperature, c_side.temperature),
             context.form,
         )
-        comparison = context.task.compare(_answers(reference, joined, classes, context, known), options)
+        comparison = context.task.compare(_answers(joined, classes, context, known), options)
         verdict = context.task.judge(comparison, options, extra, exploratory)
     report = ParityReport(
         task=context.task,
@@ -283,39 +327,53 @@ def compare(
         set=context.info,
         options=options,
         n=len(joined.ids),
-        known=patient_ids(reference.patients),
-        ids_sha256=sha256_bytes(canonical_json(sorted(joined.ids))),
+        known=patient_ids(joined.patients),
+        ids_sha256=ids_sha256(joined.ids),
         tta=context.tta,
         verdict=verdict,
         comparison=comparison,
         golden=golden,
         not_finite=tuple(bad),
-        subgroups=() if bad else _subgroups(reference, joined, context.groups, options),
+        subgroups=() if bad else _subgroups(joined, context.groups, options),
     )
     return replace(report, warnings=tuple(_warnings(joined, report, same)))
 
 
-def _answers(reference: Records, joined: Records, classes: Sequence[str], context: Context, known: Known) -> Answers:
+def ids_sha256(ids: Sequence[str]) -> str:
+    """Checksum of the canonical JSON of a list of ids, which is made a part at a time."""
+    digest = hashlib.sha256(b"[")
+    for start in range(0, len(ids), IDS):
+        part = canonical_json(list(ids[start : start + IDS]))[1:-1]
+        digest.update(b"," + part if start else part)
+    digest.update(b"]")
+    return digest.hexdigest()
+
+
+def _answers(joined: Joined, classes: Sequence[str], context: Context, known: Known) -> Answers:
     """The logits of both beside their images; in the order of the set where classes do not exclude each other."""
-    if context.images is None or context.task.exclusive:
-        rows = zip(joined.ids, joined.labels, reference.patients, strict=True)
+    ids, logits = joined.ids, (joined.reference, joined.candidate)
+    if context.task.exclusive:
+        columns = joined.labels, joined.patients
+        return Answers(ids, (), *logits, classes, context.details, known, columns)
+    if context.images is None:
+        rows = zip(ids, joined.labels, joined.patients, strict=True)
         images: list[LabelledImage] = [Image(*row) for row in rows]
     else:
-        reference, joined = (one.in_order(list(context.images)) for one in (reference, joined))
         images = list(context.images.values())
-    return Answers(joined.ids, images, reference.logits, joined.logits, classes, context.details, known)
+        where = {one: i for i, one in enumerate(ids)}
+        order = [where[one] for one in context.images]
+        logits = logits[0][order], logits[1][order]
+    return Answers(ids, images, *logits, classes, context.details, known)
 
 
-def _subgroups(
-    reference: Records, joined: Records, groups: Mapping[str, Mapping[str, str | None]], options: ParityOptions
-) -> tuple[Subgroup, ...]:
+def _subgroups(joined: Joined, groups: Mapping[str, Mapping[str, str | None]], options: ParityOptions) -> tuple[Subgroup, ...]:
     """Columns with one value only say what the whole says, and are left out."""
     if not groups:
         return ()
     columns = {name: [values.get(one) for one in joined.ids] for name, values in groups.items()}
-    predicted = outcome_of(reference.logits).predictions, outcome_of(joined.logits).predictions
+    predicted = outcome_of(joined.reference).predictions, outcome_of(joined.candidate).predictions
     kept = {name: values for name, values in columns.items() if len(set(values)) > 1}
-    clusters, named = cluster_index(reference.patients), named_images(reference.patients)
+    clusters, named = cluster_index(joined.patients), named_images(joined.patients)
     return subgroups(np.asarray(joined.labels, np.int64), predicted, clusters, kept, options, named)
 
 

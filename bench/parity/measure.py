@@ -18,7 +18,8 @@ from octc.core.files import canonical_json
 from octc.datasets.split import Split
 from octc.imaging.preprocess import VIEWS
 from octc.stats.cluster_bootstrap import cluster_index
-from octc.stats.comparison import nonfinite, outcome_of
+from octc.stats.comparison import nonfinite
+from octc.stats.outcome import outcome_of
 from octc.stats.robustness import Robustness, robustness
 from octc.stats.temperature import LEAST_IMAGES, Temperature, fit_temperature
 from octc.store.runs import Run

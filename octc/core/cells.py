@@ -18,17 +18,17 @@ NO_PATIENT = NO_LABEL | {"none", "unknown", "not known"}
 def text_of(cell: Any) -> str:
     """A cell as a name: whole numbers without a fraction, whatever wrote them; "" where there is none.
 
-    >>> text_of(" CNV "), text_of(3.0), text_of(float("nan")), text_of(True)
-    ('CNV', '3', '', '1')
+    >>> text_of(" CNV "), text_of(3.0), text_of(float("nan")), text_of(True), len(text_of(10**400))
+    ('CNV', '3', '', '1', 401)
     """
     if isinstance(cell, str):
         return cell.strip()
     if cell is None:
         return ""
     if isinstance(cell, Real):
-        if math.isnan(number := float(cell)):
-            return ""
-        return str(whole) if (whole := whole_number(cell)) is not None else str(number)
+        if (whole := whole_number(cell)) is not None:
+            return str(whole)
+        return "" if math.isnan(number := float(cell)) else str(number)
     return str(cell)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+EVERY = 10.0  # seconds between lines that say how far something is
 Step = Callable[[int], None]  # so many more are done
 
 
@@ -63,6 +65,10 @@ def ignore(_count: int = 1) -> None:
     """A step that nobody watches."""
 
 
+def silent(_text: str) -> None:
+    """A line that nobody reads."""
+
+
 @dataclass(frozen=True)
 class Warnings:
     """Passes on what a reporter has to hear in any case: what the processes beside the first one have."""
@@ -95,6 +101,23 @@ def counting(reporter: Reporter, label: str) -> Iterator[Callable[[int, int], No
             before = done
 
         yield tell
+
+
+def saying(say: Callable[[str], None], what: str) -> Callable[[int, int, float], None]:
+    """Lines of long work for people, one in ten seconds at most: "  WHAT  12 of 53, 1 min 05 s left".
+
+    Returns: a function that is told how many are done, of how many, and the share of the whole work that they were.
+    """
+    start = said = time.monotonic()
+
+    def tell(done: int, total: int, share: float) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if now - said >= EVERY and 0 < share < 1:
+            said = now
+            say(f"  {what}  {done} of {total}, {spell_seconds((now - start) / share * (1 - share))} left")
+
+    return tell
 
 
 def spell_seconds(seconds: float) -> str:

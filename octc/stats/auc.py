@@ -6,7 +6,7 @@ One class against the rest, from its softmax probability; equal scores count one
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from octc.stats.cluster_bootstrap import dense_index, percentile_interval, resampled_weights
-from octc.stats.metric_intervals import MANY_IMAGES, MOST_LEFT_OUT, Outcome
-from octc.stats.metrics import Bool, Float64, Int64
+from octc.stats.metric_intervals import MANY_IMAGES, MOST_LEFT_OUT
+from octc.stats.metrics import Bool, Float64, Int64, present_classes
+from octc.stats.outcome import Outcome
 from octc.stats.proportions import Interval, normal_cdf, z_of
 
 FLAT = 1e-12  # a spread below it is none: complete separation
@@ -23,8 +24,12 @@ FLAT = 1e-12  # a spread below it is none: complete separation
 
 def midranks(values: Float64) -> Float64:
     """Ranks from 1; equal values share the mean of theirs."""
-    _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
-    out: Float64 = (np.cumsum(counts) - (counts - 1) / 2)[where]
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    counts = np.diff(np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1], [True]])))
+    ordered = np.repeat(np.cumsum(counts) - (counts - 1) / 2, counts)
+    out = np.empty(len(values))
+    out[order] = ordered
     return out
 
 
@@ -158,20 +163,19 @@ def compare_areas(
     With patients the intervals come from resampled patients (on very large sets from Obuchowski's variance), without from
     DeLong.
     """
-    present = np.unique(labels)
+    present = present_classes(labels)
     if len(present) < 2:
         return tuple(AucRow(name, reason="single_class") for name in (*names, "macro"))
-    scores = models[0].probabilities, models[1].probabilities
     known = [*(names[k] for k in present), "macro"]
     if clusters is None:
-        found = [delong(scores[0][:, k], scores[1][:, k], labels == k) for k in present]
-        rows = [_by_delong(name, one, alpha) for name, one in zip(known, [*found, _mean(scores, labels, present)], strict=True)]
+        found = [delong(r, c, labels == k) for k, r, c in _columns(models, present)]
+        rows = [_by_delong(name, one, alpha) for name, one in zip(known, [*found, _mean(models, labels, present)], strict=True)]
     elif len(labels) > MANY_IMAGES:
         dense = dense_index(clusters)
-        rows = _by_obuchowski(known, scores, labels, present, dense, alpha)
+        rows = _by_obuchowski(known, models, labels, present, dense, alpha)
     else:
         groups = dense_index(clusters)
-        both = tuple(Areas(one, labels, present) for one in scores)
+        both = tuple(Areas(one.probabilities, labels, present) for one in models)
         points = [np.append(row, row.mean()) for row in (one.of(np.ones((1, len(labels))))[0] for one in both)]
         drawn = _drawn(both, groups, resamples, seed)
         columns = [None if drawn is None else (drawn[0][:, j], drawn[1][:, j]) for j in range(len(known))]
@@ -180,37 +184,52 @@ def compare_areas(
     return tuple(by_name.get(name, AucRow(name, reason="empty_class")) for name in (*names, "macro"))
 
 
-def _mean(scores: tuple[Float64, Float64], labels: Int64, present: Int64) -> Delong:
+def _columns(models: tuple[Outcome, Outcome], classes: Int64) -> Iterator[tuple[int, Float64, Float64]]:
+    """Each class with its probability [n] of both models."""
+    wanted = classes.tolist()
+    return zip(wanted, *(one.class_probabilities(wanted) for one in models), strict=True)
+
+
+def _mean(models: tuple[Outcome, Outcome], labels: Int64, present: Int64) -> Delong:
     """The mean area: the variance of what each image adds to the areas of all classes (DeLong's, summed over images)."""
     points, added = [], []
-    for one in scores:
-        parts, areas = np.zeros((len(labels), len(present))), np.zeros(len(present))
-        for j, k in enumerate(present):
-            v10, v01 = placements(one[:, k], labels == k)
+    for one in models:
+        parts, areas = np.zeros(len(labels)), np.zeros(len(present))
+        for j, (k, own) in enumerate(zip(present, one.class_probabilities(present.tolist()), strict=True)):
+            v10, v01 = placements(own, labels == k)
             areas[j] = v10.mean()
-            parts[labels == k, j] = (v10 - areas[j]) / len(v10)
-            parts[labels != k, j] = (v01 - areas[j]) / len(v01)
+            parts[labels == k] += (v10 - areas[j]) / len(v10)
+            parts[labels != k] += (v01 - areas[j]) / len(v01)
         points.append(float(areas.mean()))
-        added.append(parts.mean(axis=1))
+        added.append(parts / len(present))
     r, c = added
     return Delong(points[0], points[1], float(r @ r), float(c @ c), float(r @ c))
 
 
 def _by_obuchowski(
-    names: Sequence[str], scores: tuple[Float64, Float64], labels: Int64, present: Int64, clusters: Int64, alpha: float
+    names: Sequence[str],
+    models: tuple[Outcome, Outcome],
+    labels: Int64,
+    present: Int64,
+    clusters: Int64,
+    alpha: float,
 ) -> list[AucRow]:
     """Each class and their mean, from what each patient adds to an area (Obuchowski 1997)."""
-    if int(clusters.max()) == 0:
-        points = [[_area_parts(one[:, k], labels == k, clusters)[0] for k in present] for one in scores]
-        pairs = [*zip(*points, strict=True), (float(np.mean(points[0])), float(np.mean(points[1])))]
-        alone = zip(names, pairs, strict=True)
+    count = int(clusters.max()) + 1
+    points: list[tuple[float, float]] = []
+    sums, found = [np.zeros(count), np.zeros(count)], []
+    for k, *both in _columns(models, present):
+        r, c = (_area_parts(one, labels == k, clusters) for one in both)
+        points.append((r[0], c[0]))
+        if count > 1:
+            found.append(_clustered(r, c))
+            sums = [total + one[1] for total, one in zip(sums, (r, c), strict=True)]
+    mean = tuple(float(np.mean(own)) for own in zip(*points, strict=True))
+    if count == 1:
+        alone = zip(names, [*points, mean], strict=True)
         return [AucRow(name, a, b, method="Obuchowski", reason="one_cluster") for name, (a, b) in alone]
-    found = [[_area_parts(one[:, k], labels == k, clusters) for one in scores] for k in present]
-    mean = [
-        (float(np.mean([two[m][0] for two in found])), np.mean([two[m][1] for two in found], axis=0))
-        for m in range(len(scores))
-    ]
-    return [_row_of(name, _clustered(*two), alpha, "Obuchowski") for name, two in zip(names, [*found, mean], strict=True)]
+    r, c = ((point, total / len(present)) for point, total in zip(mean, sums, strict=True))
+    return [_row_of(name, one, alpha, "Obuchowski") for name, one in zip(names, [*found, _clustered(r, c)], strict=True)]
 
 
 def _area_parts(scores: Float64, positives: Bool, clusters: Int64) -> tuple[float, Float64]:

@@ -5,7 +5,7 @@ Where no patient is known, eyes are drawn.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -17,12 +17,13 @@ from octc.stats.proportions import Interval
 RESAMPLES, SEED = 2000, 0
 
 
-def _resampled(patients: Sequence[str | None], resamples: int, seed: int) -> list[Int64]:
-    """Rows of eyes [..] of each resample: patients drawn with replacement, each with all its eyes."""
+def _resampled(patients: Sequence[str | None], resamples: int, seed: int) -> Iterator[Int64]:
+    """Rows of eyes [..] of each resample, one after another: patients drawn with replacement, each with all its eyes."""
     groups = clusters_of(patients)
-    members = [np.flatnonzero(groups == g) for g in range(int(groups.max()) + 1)]
+    members = np.split(np.argsort(groups, kind="stable"), np.cumsum(np.bincount(groups))[:-1])
     rng = np.random.Generator(np.random.PCG64(seed))
-    return [np.concatenate([members[g] for g in rng.integers(0, len(members), len(members))]) for _ in range(resamples)]
+    for _ in range(resamples):
+        yield np.concatenate([members[g] for g in rng.integers(0, len(members), len(members))])
 
 
 def map_interval(eyes: Eyes, *, resamples: int = RESAMPLES, seed: int = SEED, alpha: float = 0.05) -> Interval | None:
@@ -42,7 +43,7 @@ def map_difference(
     return _minus(second, first), _interval(values, alpha)
 
 
-def _draws(patients: Sequence[str | None], resamples: int, seed: int) -> list[Int64]:
+def _draws(patients: Sequence[str | None], resamples: int, seed: int) -> Iterable[Int64]:
     alone = len({i if p is None else p for i, p in enumerate(patients)}) < 2
     return [] if alone else _resampled(patients, resamples, seed)
 

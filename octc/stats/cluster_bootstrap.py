@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from octc.stats.metrics import Bool, Float64, Int64
+from octc.stats.patients import Patients
 from octc.stats.proportions import Interval, tango_interval
 
 ENOUGH = 20  # patients with a discordant image, from which on the observed design effect is trusted
@@ -22,12 +23,30 @@ POOLS = 5_000
 GENERATOR = "numpy.random.PCG64"
 
 
-def cluster_index(patients: Sequence[str | None]) -> Int64 | None:
-    """Cluster number of each image; an image without patient is its own. None when no image has a patient."""
+def cluster_index(patients: Patients) -> Int64 | None:
+    """Cluster number of each image, as they come; an image without patient is its own. None when no image has a patient."""
+    if isinstance(patients, np.ndarray):
+        return _numbered(patients)
     if all(patient is None for patient in patients):
         return None
     names: dict[object, int] = {}
     return np.array([names.setdefault(i if p is None else p, len(names)) for i, p in enumerate(patients)], np.int64)
+
+
+def _numbered(patients: npt.NDArray[np.integer[Any]]) -> Int64 | None:
+    """Clusters of numbers of patients [n], -1 where unknown."""
+    unknown = patients < 0
+    if unknown.all():
+        return None
+    own = patients.astype(np.int64)
+    own[unknown] = int(own.max()) + 1 + np.arange(int(unknown.sum()))
+    own = dense_index(own)
+    first = np.empty(int(own.max()) + 1, np.int64)
+    first[own[::-1]] = np.arange(len(own))[::-1]  # of a patient that occurs again the last one written stays: the first
+    number = np.empty_like(first)
+    number[np.argsort(first)] = np.arange(len(first))
+    out: Int64 = number[own]
+    return out
 
 
 def clusters_of(patients: Sequence[str | None]) -> Int64:
@@ -38,6 +57,12 @@ def clusters_of(patients: Sequence[str | None]) -> Int64:
 
 def dense_index(clusters: npt.ArrayLike) -> Int64:
     """Clusters [n], any numbers, as numbers from 0 on."""
+    values = np.asarray(clusters)
+    if len(values) and values.dtype.kind in "iu" and values.min() >= 0 and values.max() < 2 * len(values):  # no need to sort
+        seen = np.zeros(int(values.max()) + 1, np.bool_)
+        seen[values] = True
+        out: Int64 = values.astype(np.int64, copy=False) if seen.all() else (np.cumsum(seen) - 1)[values]
+        return out
     return np.unique(clusters, return_inverse=True)[1].astype(np.int64)
 
 
@@ -48,8 +73,11 @@ def patient_means(values: npt.ArrayLike, clusters: Int64) -> Float64:
     return out
 
 
-def named_images(patients: Sequence[str | None]) -> Bool:
+def named_images(patients: Patients) -> Bool:
     """Which images have a patient that is known."""
+    if isinstance(patients, np.ndarray):
+        known: Bool = patients >= 0
+        return known
     return np.array([patient is not None for patient in patients], np.bool_)
 
 
@@ -225,7 +253,7 @@ def paired(
     dense = dense_index(clusters)
     k = int(dense.max()) + 1
     observed, planned, deff, hit = design_effect(lost, gained, dense, icc)
-    people = k if named is None else len(np.unique(dense[named]))
+    people = k if named is None else int((np.bincount(dense[named]) > 0).sum())
     head = (n, b, c, people, hit, mean_cluster_size(dense), observed, planned, deff, plain)
     if k == 1:
         return Paired(*head, None, None, "one_cluster", None, "one_cluster")

@@ -15,34 +15,33 @@ import numpy.typing as npt
 from octc.core.errors import OctcError
 from octc.stats.auc import AucRow, compare_areas
 from octc.stats.cluster_bootstrap import Paired, cluster_index, mean_cluster_size, named_images, paired
-from octc.stats.metric_intervals import BINS, Outcome, metric_intervals
+from octc.stats.metric_intervals import BINS, metric_intervals
 from octc.stats.metrics import (
     Bool,
     Int64,
     Metrics,
-    brier_scores,
-    combine_views,
     confidence_order,
     confusion_matrix,
     ece_mass,
     ece_width,
     find_normal,
-    kl_scores,
     logit_distances,
     metrics_of,
-    nll_scores,
+    present_classes,
     top_two_margin,
 )
+from octc.stats.outcome import AnyLogits, Outcome, kl_of, outcome_of
+from octc.stats.patients import Patients
 from octc.stats.planned_power import Plan, discordance_of, icc_of, make_plan
 from octc.stats.power import needed_n, smallest_n
 from octc.stats.proportions import Interval, holm, mcnemar_midp, p_non_inferior, wilson
+from octc.stats.sorted_ids import sorted_ids
 from octc.stats.temperature import Temperature
 from octc.stats.test_plan import ParityOptions
 
 SCORES, ANSWERS, RIGHT = "scores", "answers", "right"  # what is known of a model: scores, answers alone, right or wrong alone
 MOST_FLIPS = 10_000  # that a comparison names
 Logits = npt.NDArray[np.float32]
-AnyLogits = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -111,16 +110,8 @@ class Comparison:
 
 def nonfinite(ids: Sequence[str], logits: Logits) -> list[str]:
     """Ids of the images with a NaN or an infinity in any logit [n, views, K]."""
-    good = np.asarray(np.isfinite(logits).reshape(len(ids), -1).all(axis=1))
-    return [one for one, finite in zip(ids, good.tolist(), strict=True) if not finite]
-
-
-def outcome_of(logits: AnyLogits) -> Outcome:
-    """Logits [n, views, K] of one model -> what it predicted. The largest score wins, the lowest index on a tie."""
-    probabilities, logs = combine_views(logits)
-    scores = np.asarray(logits[:, 0], np.float64) if logits.shape[1] == 1 else probabilities
-    ties = int(((scores == scores.max(axis=1, keepdims=True)).sum(axis=1) > 1).sum())
-    return Outcome(scores, probabilities, logs, scores.argmax(axis=1).astype(np.int64), ties)
+    good = np.isfinite(logits).reshape(len(ids), -1).all(axis=1)
+    return [ids[i] for i in np.flatnonzero(~good).tolist()]
 
 
 def _calibration(outcome: Outcome, labels: Int64, ids: Sequence[str]) -> dict[str, float]:
@@ -129,15 +120,16 @@ def _calibration(outcome: Outcome, labels: Int64, ids: Sequence[str]) -> dict[st
     return {
         "ece_mass": ece_mass(confidence, right, BINS),
         "ece_width": ece_width(confidence, right, BINS),
-        "brier": float(brier_scores(outcome.probabilities, labels).mean()),
-        "nll": float(nll_scores(outcome.logs, labels).mean()),
+        "brier": float(outcome.brier(labels).mean()),
+        "nll": float(outcome.nll(labels).mean()),
     }
 
 
 def _with_temperature(logits: Logits, temperature: float, labels: Int64, ids: Sequence[str]) -> dict[str, float] | None:
     """Calibration of logits [n, views, K] / T; None for T = 1."""
-    scaled = np.asarray(logits, np.float64) / temperature
-    return None if temperature == 1 else _calibration(outcome_of(scaled), labels, ids)
+    if temperature == 1:
+        return None
+    return _calibration(outcome_of(np.asarray(logits, np.float64) / temperature), labels, ids)
 
 
 def _unfolded(reference: Logits, candidate: Logits, folded: tuple[float, float]) -> tuple[AnyLogits, AnyLogits]:
@@ -156,19 +148,21 @@ def _agreement(
     classes: Sequence[str],
 ) -> dict[str, Any]:
     same = r.predictions == c.predictions
-    kl = kl_scores(r.logs, c.logs)
+    kl = kl_of(r, c)
     distances = logit_distances(*raw)
-    margins = top_two_margin(r.scores), top_two_margin(c.scores)
+    flipped = np.flatnonzero(~same)
+    shown = flipped[:MOST_FLIPS]
+    margins = [top_two_margin(one.scores(shown)).tolist() for one in (r, c)]
     flips: list[dict[str, Any]] = [
         {
             "id": ids[i],
             "label": classes[int(labels[i])],
             "reference": classes[int(r.predictions[i])],
             "candidate": classes[int(c.predictions[i])],
-            "margin_reference": float(margins[0][i]),
-            "margin_candidate": float(margins[1][i]),
+            "margin_reference": before,
+            "margin_candidate": after,
         }
-        for i in np.flatnonzero(~same)[:MOST_FLIPS].tolist()
+        for i, before, after in zip(shown.tolist(), *margins, strict=True)
     ]
     limit = None if near is None or raw[0].shape[1] > 1 else 2 * near * distances["s"]
     return {
@@ -177,7 +171,7 @@ def _agreement(
         "wilson": wilson(int(same.sum()), len(same), alpha),
         "flips": flips,
         "near_tie_limit": limit,
-        "near_tie_flips": None if limit is None else int((margins[0][~same] < limit).sum()),
+        "near_tie_flips": None if limit is None else int((top_two_margin(r.scores(flipped)) < limit).sum()),
         "kl_mean": float(kl.mean()),
         "kl_p95": float(np.quantile(kl, 0.95)),
         "kl_max": float(kl.max()),
@@ -198,7 +192,7 @@ def _classes(
     lost = (r.predictions == labels) & (c.predictions != labels)
     gained = (r.predictions != labels) & (c.predictions == labels)
     pairs: dict[int, Paired] = {}
-    for k in (int(k) for k in np.unique(labels)):
+    for k in present_classes(labels).tolist():
         own = labels == k
         facts = None if select is None else select.get("classes", {}).get(names[k])
         pairs[k] = paired(
@@ -257,8 +251,8 @@ class Known:
 
 def compare_logits(
     ids: Sequence[str],
-    labels: Sequence[int],
-    patients: Sequence[str | None],
+    labels: Sequence[int] | Int64,
+    patients: Patients,
     reference: Logits,
     candidate: Logits,
     classes: Sequence[str],
@@ -269,7 +263,7 @@ def compare_logits(
 
     Args:
         ids: one per image, unique; ties of confidence are ordered by it.
-        patients: cluster of each image, or None.
+        patients: cluster of each image, or None (numbers: -1).
 
     Raises:
         OctcError: E708 when there is no image, or the reference is at chance: nothing worth preserving.
@@ -278,9 +272,11 @@ def compare_logits(
     select = known.select
     if not len(ids):
         raise OctcError("OCT-E708", "no image to compare", hint="a set with images")
-    order = np.argsort(np.asarray(ids), kind="stable")  # resampling numbers patients as they come
-    ids, patients = [ids[i] for i in order], [patients[i] for i in order]
-    true, reference, candidate = np.asarray(labels, np.int64)[order], reference[order], candidate[order]
+    ids, order = sorted_ids(ids)  # resampling numbers patients as they come
+    true = np.asarray(labels, np.int64)
+    if order is not None:
+        true, reference, candidate = true[order], reference[order], candidate[order]
+        patients = patients[order] if isinstance(patients, np.ndarray) else [patients[i] for i in order.tolist()]
     scored = known.form == SCORES
     r, c = (replace(outcome_of(logits), scored=scored) for logits in (reference, candidate))
     clusters, named = cluster_index(patients), named_images(patients)
@@ -307,7 +303,7 @@ def compare_logits(
         both_right=int((right_r & right_c).sum()),
         both_wrong=int((~right_r & ~right_c).sum()),
         ties={name: model.ties for name, model in models.items()},
-        predicted_classes={name: len(np.unique(model.predictions)) for name, model in models.items()},
+        predicted_classes={name: len(present_classes(model.predictions)) for name, model in models.items()},
         pair=pair,
         per_class=_classes(true, r, c, clusters, named, classes, options, select),
         matrices={name: table.tolist() for name, table in matrices.items()},
@@ -349,6 +345,6 @@ def _check_reference(labels: Int64, reference: Outcome, alpha: float) -> None:
     share = float(np.bincount(labels).max() / len(labels))
     hits = int((reference.predictions == labels).sum())
     lower = (wilson(hits, len(labels), alpha) or (0.0, 0.0))[0]
-    if hits == 0 or (share < 1 and (lower <= share or len(np.unique(reference.predictions)) < 2)):
+    if hits == 0 or (share < 1 and (lower <= share or len(present_classes(reference.predictions)) < 2)):
         text = f"the reference is at chance: {hits} of {len(labels)} right, the largest class has {round(share * len(labels))}"
         raise OctcError("OCT-E708", text, hint="a reference that has learned the classes: train longer, or another run")

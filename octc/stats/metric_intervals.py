@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from octc.stats.cluster_bootstrap import dense_index, percentile_interval, pooled, resampled_weights
-from octc.stats.metrics import Float64, Int64, brier_scores, confidence_order, nll_scores
+from octc.stats.metrics import Float64, Int64, confidence_order, present_classes
+from octc.stats.outcome import Outcome
 from octc.stats.proportions import Interval
 
 MANY_IMAGES = 5_000  # above them the edges of the bins are those of the whole set
@@ -16,40 +16,22 @@ MOST_LEFT_OUT = 0.01  # share of resamples without a class, above which the inte
 BINS = 15
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What one model predicted for n images, after its views were combined.
-
-    scores [n, K]: logits (one view) or mean probabilities; probabilities and logs [n, K]; predictions [n]; ties: images
-    whose largest score occurs more than once (the lowest index is taken); scored: False where answers alone are known.
-    """
-
-    scores: Float64
-    probabilities: Float64
-    logs: Float64
-    predictions: Int64
-    ties: int
-    scored: bool = True
-
-    @property
-    def confidence(self) -> Float64:
-        out: Float64 = self.probabilities[np.arange(len(self.predictions)), self.predictions]
-        return out
+def _by_class(classes_of: Int64, clusters: Int64, count: int, classes: int) -> Float64:
+    """How many images of each cluster have each class [count, classes]."""
+    found = np.bincount(clusters * classes + classes_of, minlength=count * classes)
+    return found.reshape(count, classes).astype(np.float64)
 
 
-def _per_cluster(values: Float64, clusters: Int64) -> Float64:
-    """Sums of the rows of `values` [n, q] over clusters [k, q]."""
-    return np.column_stack([np.bincount(clusters, weights=values[:, j]) for j in range(values.shape[1])])
-
-
-def _model_columns(outcome: Outcome, labels: Int64, classes: int) -> Float64:
-    """[n, 2K + 2]: hits by class, predictions by class, Brier, NLL."""
-    found = np.zeros((len(labels), 2 * classes + 2))
-    rows, right = np.arange(len(labels)), outcome.predictions == labels
-    found[rows[right], labels[right]] = 1
-    found[rows, classes + outcome.predictions] = 1
-    found[:, -2], found[:, -1] = brier_scores(outcome.probabilities, labels), nll_scores(outcome.logs, labels)
-    return found
+def _model_sums(outcome: Outcome, labels: Int64, groups: Int64, count: int, classes: int) -> Float64:
+    """[count, 2K + 2], sums over clusters: hits by class, predictions by class, Brier, NLL."""
+    right = outcome.predictions == labels
+    return np.column_stack(
+        [
+            _by_class(labels[right], groups[right], count, classes),
+            _by_class(outcome.predictions, groups, count, classes),
+            *(np.bincount(groups, weights=one(labels), minlength=count) for one in (outcome.brier, outcome.nll)),
+        ]
+    )
 
 
 def _figures(total: Float64, n: Float64, support: Float64, present: Int64) -> Float64:
@@ -126,19 +108,24 @@ def metric_intervals(
     scores.
     """
     groups = np.arange(len(labels)) if clusters is None else dense_index(clusters)
-    present = np.unique(labels)
+    present = present_classes(labels)
     keys = [*NAMES, *class_names(present), "ece_mass"]
     groups = pooled(groups, seed)
     if int(groups.max()) == 0:
         return {**{name: dict.fromkeys(keys) for name in models}, "agreement": {"rate": None}}
     first, second = models.values()
-    same = (first.predictions == second.predictions).astype(np.float64)
-    common = np.column_stack([np.ones(len(labels)), same, np.eye(classes)[labels]])
-    sums = {name: _per_cluster(_model_columns(model, labels, classes), groups) for name, model in models.items()}
-    shared = _per_cluster(common, groups)
-    orders = {name: confidence_order(model.confidence, ids) for name, model in models.items()}
+    count = int(groups.max()) + 1
+    same = np.bincount(groups[first.predictions == second.predictions], minlength=count)
+    shared = np.column_stack([np.bincount(groups), same, _by_class(labels, groups, count, classes)])
+    sums = {name: _model_sums(model, labels, groups, count, classes) for name, model in models.items()}
     few = len(labels) <= MANY_IMAGES
-    binned = {} if few else {name: _bin_sums(model, labels, orders[name], groups) for name, model in models.items()}
+    orders, binned = {}, {}
+    for name, model in models.items():
+        order = confidence_order(model.confidence, ids)
+        if few:
+            orders[name] = order
+        else:
+            binned[name] = _bin_sums(model, labels, order, groups)
     drawn: dict[str, list[Float64]] = {name: [] for name in (*models, "agreement")}
     for weights in resampled_weights(len(shared), resamples, seed):
         total = weights @ shared

@@ -5,6 +5,7 @@ Everything takes arrays and returns float64 values; a figure that is not defined
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from octc.stats.sorted_ids import sorted_ids
+
+BLOCK = 65_536  # images whose float64 values by class are held at once
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
@@ -21,6 +25,11 @@ def confusion_matrix(labels: npt.ArrayLike, predictions: npt.ArrayLike, classes:
     """Counts [true, predicted], shape [classes, classes]."""
     true, predicted = np.asarray(labels, np.int64), np.asarray(predictions, np.int64)
     return np.bincount(true * classes + predicted, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
+
+
+def present_classes(labels: Int64) -> Int64:
+    """The classes that occur among labels [n], ascending."""
+    return np.flatnonzero(np.bincount(labels)).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -144,10 +153,12 @@ def combine_views(logits: npt.ArrayLike) -> tuple[Float64, Float64]:
 
 def confidence_order(confidence: npt.ArrayLike, ids: Sequence[str]) -> Int64:
     """Images sorted by (confidence, id): the order in which equal-mass bins are cut, the same on every machine."""
-    names = np.asarray(ids)
-    sorted_already = bool((names[1:] >= names[:-1]).all())
-    rank = np.arange(len(names)) if sorted_already else np.argsort(np.argsort(names, kind="stable"), kind="stable")
-    return np.lexsort((rank, np.asarray(confidence, np.float64))).astype(np.int64)
+    values, (_, order) = np.asarray(confidence, np.float64), sorted_ids(ids)
+    if order is None:
+        return np.argsort(values, kind="stable").astype(np.int64, copy=False)
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    return np.lexsort((rank, values)).astype(np.int64)
 
 
 def ece_mass(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 15) -> float:
@@ -202,14 +213,21 @@ def logit_distances(reference: npt.ArrayLike, candidate: npt.ArrayLike) -> dict[
     Returns max, p99 and mean of the absolute difference, the largest difference after the mean of each row is taken off,
     and `s`: the mean over rows of (largest - smallest) reference logit.
     """
-    r, c = np.asarray(reference, np.float64), np.asarray(candidate, np.float64)
-    gap = c - r
-    centred = np.abs(gap - gap.mean(axis=-1, keepdims=True))
-    size = np.abs(gap)
+    before, after = np.asarray(reference), np.asarray(candidate)
+    largest, spread = np.empty(before.shape[:-1]), np.empty(before.shape[:-1])
+    sums, centred = [], 0.0
+    for start in range(0, len(before), BLOCK):
+        part = slice(start, start + BLOCK)
+        r = np.asarray(before[part], np.float64)
+        gap = np.asarray(after[part], np.float64) - r
+        centred = max(centred, float(np.abs(gap - gap.mean(axis=-1, keepdims=True)).max()))
+        size = np.abs(gap)
+        sums.append(float(size.sum()))
+        largest[part], spread[part] = size.max(axis=-1), r.max(axis=-1) - r.min(axis=-1)
     return {
-        "dlogit_max": float(size.max()),
-        "dlogit_p99": float(np.quantile(size.max(axis=-1), 0.99)),
-        "dlogit_mean": float(size.mean()),
-        "dlogit_centred_max": float(centred.max()),
-        "s": float((r.max(axis=-1) - r.min(axis=-1)).mean()),
+        "dlogit_max": float(largest.max()),
+        "dlogit_p99": float(np.quantile(largest, 0.99)),
+        "dlogit_mean": math.fsum(sums) / before.size,
+        "dlogit_centred_max": centred,
+        "s": float(spread.mean()),
     }

@@ -5,10 +5,14 @@ Every sentence and every field about patients comes from one `PatientIds`; where
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+Patients = Sequence[str | None] | npt.NDArray[np.integer[Any]]  # ids, None where unknown; or numbers of them, -1 where unknown
 KNOWN, PARTIAL, UNKNOWN = "known", "partial", "unknown"
 NOT_RECORDED = "whether patients were known is not recorded: leakage cannot be excluded"
 
@@ -72,8 +76,11 @@ def _images(count: int) -> str:
     return f"{count:,} image{'' if count == 1 else 's'}"
 
 
-def patient_ids(patients: Iterable[str | None]) -> PatientIds:
-    """What is known of the patients of images (None: not known)."""
+def patient_ids(patients: Iterable[str | None] | Patients) -> PatientIds:
+    """What is known of the patients of images (None, or -1 among numbers: not known)."""
+    if isinstance(patients, np.ndarray):
+        known = patients[patients >= 0]
+        return PatientIds(len(patients), len(patients) - len(known), int((np.bincount(known) > 0).sum()) if len(known) else 0)
     listed = list(patients)
     named = [one for one in listed if one is not None]
     return PatientIds(len(listed), len(listed) - len(named), len(set(named)))

@@ -271,14 +271,31 @@ def logits_of(
     values: npt.NDArray[np.float64], names: tuple[str, ...], side: str, ids: Sequence[str]
 ) -> npt.NDArray[np.float32]:
     """Probabilities [n, K] as logits [n, 1, K]: their logarithms. ids: names of the rows."""
+    wrong = np.flatnonzero(no_probabilities(values))
+    if len(wrong):
+        raise refused_scores(len(wrong), len(values), ids[int(wrong[0])], values[wrong[0]], names, side)
+    return log_probabilities(values)
+
+
+def no_probabilities(values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Which rows of finite scores [n, K] are no probabilities."""
     finite = np.isfinite(values).all(axis=1)
     with np.errstate(invalid="ignore"):
-        wrong = finite & ((values < -1e-6).any(axis=1) | (np.abs(values.sum(axis=1) - 1) > 1e-3))
-    if count := int(wrong.sum()):
-        first = int(np.flatnonzero(wrong)[0])
-        said = ", ".join(f"{name} {value:.6g}" for name, value in zip(names, values[first].tolist(), strict=True))
-        text = f"{count:,} of {len(values):,} rows of {side!r} are no probabilities: {ids[first]} has {said}"
-        raise OctcError("OCT-E701", text, hint=FORMS, place=side)
+        wrong: npt.NDArray[np.bool_] = finite & ((values < -1e-6).any(axis=1) | (np.abs(values.sum(axis=1) - 1) > 1e-3))
+    return wrong
+
+
+def refused_scores(
+    count: int, total: int, row: str, scores: npt.NDArray[np.float64], names: tuple[str, ...], side: str
+) -> OctcError:
+    """E701: so many rows of a side are no probabilities, and what one of them has."""
+    said = ", ".join(f"{name} {value:.6g}" for name, value in zip(names, scores.tolist(), strict=True))
+    text = f"{count:,} of {total:,} rows of {side!r} are no probabilities: {row} has {said}"
+    return OctcError("OCT-E701", text, hint=FORMS, place=side)
+
+
+def log_probabilities(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """Probabilities [n, K] as logits [n, 1, K]: their logarithms."""
     with np.errstate(invalid="ignore"):
         return np.log(np.maximum(values, FLOOR)).astype(np.float32)[:, None]
 

@@ -13,9 +13,10 @@ from typing import Any
 import numpy.typing as npt
 
 from octc.stats.comparison import Comparison, Known, Logits, compare_logits
-from octc.stats.metrics import Float64, softmax
+from octc.stats.metrics import Float64, Int64, softmax
 from octc.stats.multilabel import sigmoid, thresholds_of
 from octc.stats.multilabel_comparison import Decisions, LabelledImage, compare_decisions, gate_decisions, judge_decisions
+from octc.stats.patients import Patients
 from octc.stats.test_plan import ParityOptions
 from octc.stats.verdict import GateResult, Part, Verdict, gate, judge
 
@@ -31,6 +32,7 @@ class Answers:
         reference, candidate: float32 [n, views, K]. classes: the K names.
         details: of the candidate's manifest (thresholds and `truth`, where classes do not exclude each other).
         known: what is known of the two beside their logits.
+        columns: labels and patients, where images are not held one by one (`images` is then empty).
     """
 
     ids: Sequence[str]
@@ -40,14 +42,15 @@ class Answers:
     classes: Sequence[str]
     details: Mapping[str, Any] = field(default_factory=dict)
     known: Known | None = None
+    columns: tuple[Sequence[int] | Int64, Patients] | None = None
 
     @property
-    def labels(self) -> list[int]:
-        return [image.label for image in self.images]
+    def labels(self) -> Sequence[int] | Int64:
+        return [image.label for image in self.images] if self.columns is None else self.columns[0]
 
     @property
-    def patients(self) -> list[str | None]:
-        return [image.patient for image in self.images]
+    def patients(self) -> Patients:
+        return [image.patient for image in self.images] if self.columns is None else self.columns[1]
 
     @property
     def thresholds(self) -> tuple[float, ...]:

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from octc.stats.comparison import RIGHT, SCORES, Comparison, Logits, compare_logits, nonfinite
+from octc.stats.metrics import Int64
+from octc.stats.patients import Patients
 from octc.stats.power import FLOOR
 from octc.stats.proportions import tier_needed, tier_reached, wilson
 from octc.stats.test_plan import ParityOptions
@@ -243,8 +245,8 @@ class GateResult:
 
 def gate(
     ids: Sequence[str],
-    labels: Sequence[int],
-    patients: Sequence[str | None],
+    labels: Sequence[int] | Int64,
+    patients: Patients,
     reference: Logits,
     candidate: Logits,
     classes: Sequence[str],

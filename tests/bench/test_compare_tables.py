@@ -28,7 +28,7 @@ from octc.core.errors import OctcError
 from octc.schemas.comparing import TableOptions
 from octc.stats.auc import compare_areas
 from octc.stats.cluster_bootstrap import POOLS, difference_bootstrap, pooled
-from octc.stats.comparison import outcome_of
+from octc.stats.outcome import outcome_of
 from octc.stats.proportions import mcnemar_exact
 from octc.stats.tables import compare_tables
 from octc.stats.test_plan import ParityOptions
@@ -667,11 +667,12 @@ def test_tables_that_memory_has_no_room_for_are_refused_before_they_are_read(
     before.write_text(rows)
     after.write_text(rows)
     assert open_table(before).lines == 401
-    monkeypatch.setattr(room, "free_mib", lambda: room.FIXED + 0.2)
+    monkeypatch.setattr(room, "free_mib", lambda: room.FIXED + 0.07)
     with pytest.raises(OctcError) as error:
         compare_files(before, after)
     assert (error.value.code, error.value.exit_code) == ("OCT-E904", 4)
     fits = int(re.sub(r".*about ([0-9,]+) rows.*", r"\1", error.value.hint or "").replace(",", ""))
     assert 0 < fits < 400
-    assert room.needed_mib(fits, 2) <= room.FIXED + 0.2 < room.needed_mib(401, 2)
-    assert 8_000 < room.needed_mib(10_000_000, 4) < 10_000
+    assert room.needed_mib(fits, 2) <= room.FIXED + 0.07 < room.needed_mib(401, 2)
+    assert 2_146 <= room.needed_mib(10_000_000, 4) < 3_072  # measured (docs/experiments.md), and what it may be at most
+    assert room.needed_mib(1_000, 4, several=True) > room.needed_mib(1_000, 4)

@@ -11,7 +11,7 @@ from torch import nn
 from octc.compress.calibrate import observe, set_ranges
 from octc.compress.fake_quant import WIDEST, QuantConv2d
 from octc.compress.placement import convolutions, prepare, set_mode
-from octc.compress.rounding import DAMP, NEAR, columns, forget_floats, remember_floats, round_with_compensation, solved
+from octc.compress.rounding import BLOCK, DAMP, NEAR, columns, forget_floats, remember_floats, round_with_compensation, solved
 from octc.export.onnx.encoding import ENCODINGS, encode
 
 LAYERS = {
@@ -84,6 +84,50 @@ def test_is_the_published_algorithm_for_one_output() -> None:
         left[k + 1 :] -= (left[k] - expected[k] * scale) / upper[k, k] * upper[k, k + 1 :]
     same = np.isclose(np.round(solved(layer, moments.float()).numpy().ravel() / scale), np.round(expected))
     assert same.mean() > 0.95, "float32 may tip a tie"
+
+
+def by_columns(layer: QuantConv2d, moments: torch.Tensor) -> torch.Tensor:
+    """The algorithm a column at a time in the layer's own layout, whose bits are kept."""
+    weight, groups = layer.conv.weight.detach().float(), layer.conv.groups
+    scale = layer.weight_scale().view(groups, -1, 1)
+    given = weight.reshape(groups, len(weight) // groups, -1)
+    left, largest, count = given.clone(), given.abs().argmax(dim=2, keepdim=True), given.shape[2]
+    h = moments.double()
+    damp = DAMP * h.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
+    h = h + damp.view(-1, 1, 1) * torch.eye(count, dtype=torch.float64)
+    carry = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True).float()
+    done = torch.empty_like(left)
+    for start in range(0, count, BLOCK):
+        end = min(start + BLOCK, count)
+        errors = torch.empty(*left.shape[:2], end - start)
+        for k in range(start, end):
+            column = left[..., k : k + 1]
+            code = torch.round(column / scale).clamp(-layer.widest, layer.widest)
+            done[..., k : k + 1] = torch.where(largest == k, given[..., k : k + 1], code * scale)
+            errors[..., k - start : k - start + 1] = (column - done[..., k : k + 1]) / carry[:, None, k, k, None]
+            left[..., k + 1 : end] -= errors[..., k - start : k - start + 1] * carry[:, None, k, k + 1 : end]
+        left[..., end:] -= errors @ carry[:, start:end, end:]
+    return (done + torch.minimum(torch.maximum(given - done, -NEAR * scale), NEAR * scale)).reshape(weight.shape)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_the_layout_of_the_work_changes_no_bit(kind: str) -> None:
+    torch.manual_seed(0)
+    layer = QuantConv2d(LAYERS[kind]())
+    found = columns(layer, images_like(layer.conv.in_channels))
+    moments = found @ found.transpose(1, 2)
+    assert torch.equal(solved(layer, moments), by_columns(layer, moments))
+
+
+def test_every_layer_is_told_with_its_share_of_the_work() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 64, 1), nn.Conv2d(64, 4, 3)).eval()
+    heard: list[tuple[int, int, float]] = []
+    round_with_compensation(prepare(network, 16), lambda: [images_like(3)], lambda *told: heard.append(told))
+    assert [told[:2] for told in heard] == [(1, 3), (2, 3), (3, 3)]
+    shares = [told[2] for told in heard]
+    assert shares == sorted(shares)
+    assert shares[1] < 0.1, "the last layer has the most columns"
+    assert shares[2] == 1
 
 
 def test_inputs_that_are_always_zero_leave_finite_weights() -> None:

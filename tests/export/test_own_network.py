@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,9 @@ from torch import nn
 
 import octc
 from octc.compress.placement import int8_share
+from octc.core import progress
 from octc.core.errors import OctcError
+from octc.core.progress import LogReporter, Step
 from octc.export.lint.check import counts, lint
 from octc.store.artifacts import read_artifact
 from octc.train.loop.evaluate import logits_of
@@ -25,6 +29,23 @@ from octc.train.loop.evaluate import logits_of
 PRE = octc.Preprocess(size=64)
 QUICK = octc.QuantizeOptions(rounding=False, observers=["max"])
 CLASSES = ("CNV", "DME", "DRUSEN", "NORMAL")
+
+
+class Heard(LogReporter):
+    """Keeps what was said and how far it was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bars: list[tuple[str, int | None, list[int]]] = []
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+    @contextmanager
+    def progress(self, label: str, total: int | None) -> Iterator[Step]:
+        self.bars.append((label, total, []))
+        yield self.bars[-1][2].append
 
 
 def pictures(count: int, seed: int = 0) -> list[Image.Image]:
@@ -62,12 +83,24 @@ def network(which: str) -> nn.Module:
     return Own()
 
 
+def test_the_rounding_says_how_far_it_is_and_for_how_long_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    told = Heard()
+    octc.quantize(network("timm"), pictures(16), PRE, options=replace(QUICK, rounding=True), reporter=told)
+    count = len(told.lines) + 1
+    assert [line.split("  ")[2].partition(",")[0] for line in told.lines] == [f"{k} of {count}" for k in range(1, count)]
+    assert all(line.endswith(" left") for line in told.lines)
+    assert count > 9
+
+
 @pytest.mark.parametrize("which", ["timm", "torchvision", "own"])
 def test_a_network_becomes_an_artifact_that_answers_as_its_grid_does(which: str, tmp_path: Path) -> None:
     model = network(which)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     images = pictures(24)
-    quantized = octc.quantize(model, images, PRE, classes=CLASSES, options=QUICK)
+    told = Heard()
+    quantized = octc.quantize(model, images, PRE, classes=CLASSES, options=QUICK, reporter=told)
+    assert [(label, sum(steps) == total) for label, total, steps in told.bars] == [("calibration", True)]
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     (folder,) = octc.export(quantized, ["onnx"], out=tmp_path)
     artifact = read_artifact(folder)

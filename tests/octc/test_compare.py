@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from octc.core.errors import OctcError
-from octc.stats.comparison import Comparison, Known, compare_logits, nonfinite, outcome_of
+from octc.stats.comparison import Comparison, Known, compare_logits, nonfinite
+from octc.stats.outcome import outcome_of
 from octc.stats.planned_power import make_plan
 from octc.stats.test_plan import ParityOptions
 from tests.octc.parity_cases import CLASSES, answers, counted, labels_of, says

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from octc.stats.auc import Areas, compare_areas, delong, logit_interval
-from octc.stats.comparison import outcome_of
 from octc.stats.metrics import softmax
+from octc.stats.outcome import outcome_of
 from octc.stats.temperature import HIGHEST, fit, fit_temperature, nll_at
 
 R = [0.95, 0.90, 0.80, 0.70, 0.55, 0.40, 0.60, 0.50, 0.40, 0.30, 0.20, 0.15, 0.10, 0.05]

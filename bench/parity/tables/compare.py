@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from octc.bench.parity.claim import Context, Image, ParityReport, SetInfo, Side, compare
-from octc.bench.parity.inference import Records
+from octc.bench.parity.claim import Context, Image, Joined, ParityReport, SetInfo, Side, compare_joined
 from octc.bench.parity.render import brief_text, report_text
 from octc.bench.parity.summary import failure_of
 from octc.bench.parity.tables.columns import (
@@ -26,30 +25,47 @@ from octc.bench.parity.tables.columns import (
 )
 from octc.bench.parity.tables.join import (
     Answered,
+    Codes,
     Float64,
     Int64,
-    Keys,
+    Table,
     Truth,
     Unmatched,
+    check_same_patients,
+    check_same_truth,
     common_rows,
     findings_of,
-    order_of,
+    numbers_of_keys,
+    patient_numbers,
     read_answers,
     read_truth,
+    same_patients,
 )
 from octc.bench.parity.tables.read import Source, open_table
 from octc.bench.parity.tables.room import Room, read_room
+from octc.bench.parity.tables.spool import Spool, workspace
+from octc.bench.parity.tables.texts import Int32, Names
 from octc.core.errors import OctcError, shorten
+from octc.core.files import canonical_json, sha256_bytes
 from octc.core.progress import LogReporter, Reporter
 from octc.datasets.patient_rules import alike
 from octc.schemas.comparing import LEAVE_OUT, TableOptions
 from octc.stats.comparison import ANSWERS, RIGHT, SCORES, Logits
-from octc.stats.tables import answers_as_logits, are_indices, class_indices, logits_of, refuse_spellings
+from octc.stats.sorted_ids import SortedIds
+from octc.stats.tables import (
+    are_indices,
+    class_indices,
+    log_probabilities,
+    no_probabilities,
+    refuse_spellings,
+    refused_scores,
+)
 from octc.stats.task import MULTICLASS, MULTILABEL, Task
 from octc.stats.test_plan import ParityOptions
 
 TINY = 1e-12  # of a probability, before its logit
 SLACK = 1e-9  # of a threshold: a score that equals it is at it
+NOTHING = sha256_bytes(canonical_json({}))  # checksum of a preprocessing that tables do not state
 CLASSES_OF_RIGHT = ("wrong", "right")
 HINTS = {
     "OCT-E701": "a score in every row of the candidate's table",
@@ -155,37 +171,55 @@ def compare_files(
     sources = open_table(Path(reference)), open_table(Path(candidate))
     room = read_room(sources)
     room.check(0)
-    keys = Keys()
-    stated = _stated(sources, asked, told, keys)
+    with workspace() as spool:
+        return _compared(sources, asked, settings, told, room, spool)
+
+
+def _compared(
+    sources: tuple[Source, Source],
+    asked: TableOptions,
+    settings: ParityOptions,
+    told: Reporter,
+    room: Room,
+    spool: Callable[[], Spool],
+) -> TablesCompared:
+    stated = _stated(sources, asked, told, spool)
+    sides, task, names, cuts = _answers(stated, asked, room)
+    numbers = numbers_of_keys(stated.tables)
     truth = stated.truth
-    sides, task, names, cuts = _answers(sources, stated, asked, keys, room)
+    if truth is not None and stated.other is not None:
+        check_same_truth(truth, stated.other, numbers)
+        check_same_patients(truth, stated.other, numbers)
     if truth is not None and task is MULTILABEL:  # an empty cell is a row without a finding, and is known
-        cells = [findings_of(label) if isinstance(label, str) else label for label in truth.labels]
-        truth = replace(truth, labels=cells)
-    rows, unmatched = common_rows(*sides, truth if stated.columns else None, keys)
+        truth = replace(truth, kinds=[findings_of(label) if isinstance(label, str) else label for label in truth.kinds])
+    common = common_rows((sides[0].table, sides[1].table), truth if stated.columns else None, numbers)
+    del numbers
+    unmatched = common.unmatched
     if unmatched.count and asked.unmatched != LEAVE_OUT:
         text = "; ".join(unmatched.sentences())
         hint = f"complete the tables, or --unmatched {LEAVE_OUT}: the rows in common are compared"
         raise OctcError("OCT-E706", f"rows do not match: {text}", hint=hint, place=str(sources[1].path))
     for sentence in unmatched.sentences():
         told.warn("OCT-W707", f"left out: {sentence}")
-    if not len(rows):
+    if not len(common.rows[sides[0].table]):
         raise OctcError("OCT-E708", "no row in common", hint="--key COLUMN that both tables write alike")
-    form, records, images = _records(sides, (rows, keys), truth, names, task, cuts)
-    key_of, tables = stated.key, (sources[0].path, sources[1].path)
-    context_sides = _side(sides[0]), _side(sides[1])
-    del sides, keys, truth, rows  # of a large table they are most of what is held
+    joined, images = _joined(sides, common.rows, replace(stated, truth=truth), names, task, cuts)
+    form = _form(sides[0].answer.form, task, cuts)
+    unmatched = unmatched.held()
+    stated, truth = replace(stated, truth=None, other=None), None  # what only the join needed
+    del common
     context = Context(
         task,
         against="table",
-        sides=context_sides,
+        sides=(_side(sides[0]), _side(sides[1])),
         info=SetInfo("tables", "prediction tables as given", unit=asked.unit, exploratory=_exploratory(unmatched)),
         details={"thresholds": [(1 - SLACK) * cut for cut in cuts]} if not task.exclusive else {},
         images=images,
         form=form,
     )
-    report = compare(*records, names, settings, context)
-    return TablesCompared(report, unmatched, key_of, stated.cluster, form, names, tables)
+    same = sources[0].sha256 == sources[1].sha256
+    report = compare_joined(joined, names, settings, context, same=same)
+    return TablesCompared(report, unmatched, stated.key, stated.cluster, form, names, (sources[0].path, sources[1].path))
 
 
 def _exploratory(unmatched: Unmatched) -> str | None:
@@ -194,7 +228,15 @@ def _exploratory(unmatched: Unmatched) -> str | None:
 
 def _side(one: Answered) -> Side:
     path = one.source.path
-    return Side(path.name, one.source.sha256, "table", "table", runtime="table", source=f"read from {path.name}")
+    return Side(
+        path.name,
+        one.source.sha256,
+        "table",
+        "table",
+        runtime="table",
+        source=f"read from {path.name}",
+        preprocess_sha256=NOTHING,
+    )
 
 
 @dataclass(frozen=True)
@@ -202,17 +244,21 @@ class Stated:
     """What is known of the rows beside their answers.
 
     Attributes:
-        key: columns that name a row. truth: None where neither classes nor patients are known.
+        key: columns that name a row. tables: that of the truth, where it is one of its own, the reference's, the candidate's.
+        truth: None where neither classes nor patients are known. other: what the candidate's table says of it, if it does.
         columns: of the reference's table that hold the truth, and so no answer; findings: a column for each, else ().
-        cluster: the column of who a row belongs to.
+        cluster: the column of who a row belongs to; whose: where it was read.
     """
 
     key: tuple[str, ...]
+    tables: tuple[Table, ...]
     truth: Truth | None
     columns: tuple[str, ...]
     findings: tuple[str, ...]
     cluster: str | None
     here: bool = True
+    other: Truth | None = None
+    whose: Truth | None = None
 
     @property
     def hidden(self) -> tuple[str, ...]:
@@ -220,14 +266,15 @@ class Stated:
         return self.columns if self.here else ()
 
 
-def _stated(sources: tuple[Source, Source], asked: TableOptions, told: Reporter, keys: Keys) -> Stated:
+def _stated(sources: tuple[Source, Source], asked: TableOptions, told: Reporter, spool: Callable[[], Spool]) -> Stated:
     apart = None
     stated = asked.labels
     if stated is not None and (Path(stated).is_file() or stated not in sources[0].names):
         apart, stated = open_table(Path(stated)), None
-    tables = (*sources, *([] if apart is None else [apart]))
-    key = key_columns(tables, asked)
-    holder = apart or sources[0]
+    given = (*([] if apart is None else [apart]), *sources)
+    key = key_columns((*sources, *given[:-2]), asked)
+    tables = tuple(Table(source, key, spool) for source in given)
+    holder = tables[0].source
     columns, findings = truth_columns(holder, asked, stated)
     if apart is not None and not columns:
         text = f"no column of {apart.name} is the truth; it has {', '.join(apart.names[:40])}"
@@ -238,69 +285,42 @@ def _stated(sources: tuple[Source, Source], asked: TableOptions, told: Reporter,
     told.say(f"  rows       joined by {', '.join(key)}   (--key)")
     told.say(f"  clusters   {'none: rows count as independent' if cluster is None else f'column {cluster}'}   (--cluster)")
     if not columns and cluster is None:
-        return Stated(key, None, (), (), None)
-    aside = found is not None and found[0] is not holder
-    truth = read_truth(holder, key, columns, findings, (None if aside else cluster, eye), keys)
-    if found is not None and aside:
-        other = read_truth(found[0], key, (), (), (cluster, None), keys)
-        whose = dict(zip(other.keys.tolist(), other.patients, strict=True))
-        truth = replace(truth, patients=[whose.get(one) for one in truth.keys.tolist()])
-    if not len(truth.keys):
+        return Stated(key, tables, None, (), (), None)
+    aside, codes = found is not None and found[0] is not holder, Codes()
+    truth = read_truth(tables[0], columns, findings, (None if aside else cluster, eye), codes)
+    if not len(tables[0].keys):
         text = f"{holder.name} has a header and no row"
         raise OctcError("OCT-E209", text, hint="a table with a row for each image", place=str(holder.path))
-    for finding in alike("patients", sorted({one for one in truth.patients if one is not None})):
-        told.warn(finding.code, finding.message, finding.place)
-    if apart is None and columns:
-        _same_truth(truth, sources[1], key, columns, findings, keys)
-    if apart is None and cluster is not None and not aside:
-        _same_patients(truth, sources, key, asked, keys)
-    return Stated(key, truth, columns, findings, cluster, apart is None)
+    whose = truth
+    if aside and found is not None:
+        whose = read_truth(next(one for one in tables if one.source is found[0]), (), (), (cluster, None), Codes())
+    if whose.patients is not None:
+        for finding in alike("patients", same_patients(whose.patients, spool)):
+            told.warn(finding.code, finding.message, finding.place)
+    other = None
+    if apart is None:
+        theirs = columns if all(name in sources[1].names for name in columns) else ()
+        people = None if cluster is None or aside else _cluster_of(sources[1], asked)
+        if theirs or people is not None:
+            other = read_truth(tables[-1], theirs, findings if theirs else (), (people, None), codes if theirs else Codes())
+    return Stated(key, tables, truth, columns, findings, cluster, apart is None, other, whose)
 
 
-def _same_truth(
-    truth: Truth, other: Source, key: Sequence[str], columns: Sequence[str], findings: Sequence[str], keys: Keys
-) -> None:
-    """Refuse a second table that states another truth."""
-    if not all(name in other.names for name in columns):
-        return
-    again = read_truth(other, key, columns, findings, (None, None), keys)
-    ours = dict(zip(truth.keys.tolist(), truth.labels, strict=True))
-    rows = zip(again.keys.tolist(), again.labels, strict=True)
-    if wrong := [one for one, label in rows if ours.get(one, label) != label]:
-        names = keys.names()
-        named = shorten(sorted(names[i] for i in wrong))
-        text = f"the tables state another truth for {len(wrong):,} rows: {named}"
-        raise OctcError("OCT-E706", text, hint="--labels TABLE with the truth", place=str(other.path))
-
-
-def _same_patients(truth: Truth, sources: tuple[Source, Source], key: Sequence[str], asked: TableOptions, keys: Keys) -> None:
-    """Refuse a second table that puts rows together by patient in another way; other names for the same patients are none."""
-    if asked.cluster is not None and asked.cluster not in sources[1].names:
-        return
-    if (found := cluster_column(sources[1:], asked)) is None:
-        return
-    again = read_truth(sources[1], key, (), (), (found[1], None), keys)
-    ours = dict(zip(truth.keys.tolist(), truth.patients, strict=True))
-    first: dict[tuple[int, str], tuple[int, str | None]] = {}
-    for one, theirs in zip(again.keys.tolist(), again.patients, strict=True):
-        own = ours.get(one)
-        if own is None or theirs is None:
-            continue
-        for side, name, other in ((0, own, theirs), (1, theirs, own)):
-            before, same = first.setdefault((side, name), (one, other))
-            if same != other:
-                names = keys.names()
-                a, b = (sources[side].name, sources[1 - side].name)
-                text = f"the tables say otherwise who rows belong to: {names[before]} and {names[one]} are one patient's in {a}"
-                hint = "--labels TABLE with the truth and the patients"
-                raise OctcError("OCT-E706", f"{text}, two patients' in {b}", hint=hint, place=str(sources[1].path))
+def _cluster_of(source: Source, asked: TableOptions) -> str | None:
+    """The column of who a row belongs to; None where this table does not say it."""
+    if asked.cluster is not None and asked.cluster not in source.names:
+        return None
+    found = cluster_column((source,), asked)
+    return None if found is None else found[1]
 
 
 def _answers(
-    sources: tuple[Source, Source], stated: Stated, asked: TableOptions, keys: Keys, room: Room
+    stated: Stated, asked: TableOptions, room: Room
 ) -> tuple[tuple[Answered, Answered], Task, tuple[str, ...], tuple[float, ...]]:
     """What both tables say, the task, its classes, and the thresholds of findings (or of the second of two classes)."""
-    labels = () if stated.truth is None else stated.truth.labels
+    tables = stated.tables[-2], stated.tables[-1]
+    sources = tables[0].source, tables[1].source
+    labels = () if stated.truth is None else stated.truth.kinds
     cells, findings = {label for label in labels if isinstance(label, str) and label}, stated.findings
     several = bool(findings) or asked.task == "multilabel"
     several = several or (asked.task is None and any(sign in cell for sign in SEVERAL for cell in cells))
@@ -309,8 +329,8 @@ def _answers(
     if shapes[0].form != shapes[1].form:
         text = f"the tables answer in other forms: {shapes[0].form} and {shapes[1].form}"
         raise OctcError("OCT-E706", text, hint="--answers COLUMN that both have", place=str(sources[1].path))
-    room.check(max(len(shapes[0].columns), len(known) if shapes[0].form == "answers" else 0))
-    sides = read_answers(sources[0], stated.key, shapes[0], keys), read_answers(sources[1], stated.key, shapes[1], keys)
+    room.check(max(len(shapes[0].columns), len(known) if shapes[0].form == "answers" else 0), several=several)
+    sides = read_answers(tables[0], shapes[0]), read_answers(tables[1], shapes[1])
     form = shapes[0].form
     if form == "right":
         return sides, MULTICLASS, CLASSES_OF_RIGHT, ()
@@ -330,7 +350,7 @@ def _classes(
     elif columns:
         names = columns
     else:
-        seen = {*known, *(text for side in sides for text in set(side.texts) if text)}
+        seen = {*known, *(text for side in sides for text in side.kinds if text)}
         names = tuple(sorted(seen, key=lambda name: (not _whole(name), int(name) if _whole(name) else 0, name)))
         refuse_spellings(names, str(sides[1].source.path))
     if len(set(names)) < len(names):
@@ -357,43 +377,48 @@ def _cuts(asked: TableOptions, names: tuple[str, ...], *, several: bool, form: s
     return values
 
 
-def _records(
+def _joined(
     sides: tuple[Answered, Answered],
-    rows: tuple[Int64, Keys],
-    truth: Truth | None,
+    rows: Mapping[Table, Int32],
+    stated: Stated,
     names: tuple[str, ...],
     task: Task,
     cuts: tuple[float, ...],
-) -> tuple[str, tuple[Records, Records], Mapping[str, Image] | None]:
-    """Both tables in one order, as `octc verify` has the logits of artifacts; what they stand for; findings by key."""
-    shape, wanted, all_names = sides[0].answer.form, rows[0], rows[1].names()
-    ids = tuple(all_names[i] for i in wanted.tolist())
-    form = RIGHT if shape == "right" else SCORES if task is MULTILABEL else form_of(shape, cuts)
-    patients: tuple[str | None, ...] = (None,) * len(ids)
-    labels: tuple[int, ...] = (1,) * len(ids)
+) -> tuple[Joined, Mapping[str, Image] | None]:
+    """Both tables in one order, as `octc verify` has the logits of artifacts; findings by key."""
+    first, truth = sides[0].table, stated.truth
+    ids = SortedIds(Names(first.keys, rows[first]))
+    patients, labels = np.full(len(ids), -1, np.int32), np.ones(len(ids), np.int64)
     images = None
-    told = [text for side in sides for text in set(side.texts)]
-    by_index = are_indices([*told, *({label for label in truth.labels if isinstance(label, str)} if truth else ())], names)
+    told = [text for side in sides for text in side.kinds]
+    kinds = () if truth is None else truth.kinds
+    by_index = are_indices([*told, *(label for label in kinds if isinstance(label, str))], names)
     if truth is not None:
-        places = order_of(truth.keys, wanted).tolist()
-        patients = tuple(truth.patients[i] for i in places)
+        places, whose = rows[truth.table], stated.whose
+        known = None if whose is None else whose.patients
         if task is MULTILABEL:
-            images = _images(ids, places, truth, names)
-        elif form != RIGHT:
-            labels = tuple(class_indices([truth.labels[i] for i in places], names, "labels", by_index))
-    found = [
-        Records(
-            ids,
-            labels,
-            patients,
-            _logits(side, (order_of(side.keys, wanted), ids), names, task, cuts, by_index),
-            ("identity",),
-            side.source.sha256,
-            {},
-        )
-        for side in sides
-    ]
-    return form, (found[0], found[1]), images
+            people = [None] * len(ids) if known is None or whose is None else Names(known, rows[whose.table])
+            images = _images(ids, places, truth, people, names)
+        elif sides[0].answer.form != "right":
+            labels = _class_codes(truth.codes[places], truth.kinds, names, "labels", by_index)
+        if known is not None and whose is not None:
+            patients = patient_numbers(known)[rows[whose.table]]
+    logits = [_logits(side, rows[side.table], ids, names, task, cuts, by_index) for side in sides]
+    return Joined(ids, labels, patients, logits[0], logits[1]), images
+
+
+def _class_codes(codes: Int32, kinds: Sequence[str], names: tuple[str, ...], where: str, by_index: bool) -> Int64:
+    """Classes as indices [n] of codes [n] of their names; 0 where there is none ("")."""
+    used = [i for i in np.flatnonzero(np.bincount(codes)).tolist() if kinds[i]]
+    found = np.zeros(len(kinds), np.int64)
+    found[used] = class_indices([kinds[i] for i in used], names, where, by_index)
+    out: Int64 = found[codes]
+    return out
+
+
+def _form(shape: str, task: Task, cuts: tuple[float, ...]) -> str:
+    """What the answers stand for."""
+    return RIGHT if shape == "right" else SCORES if task is MULTILABEL else form_of(shape, cuts)
 
 
 def form_of(shape: str, cuts: tuple[float, ...]) -> str:
@@ -405,42 +430,74 @@ def _whole(text: str) -> bool:
     return text.isascii() and text.isdecimal()
 
 
-def _images(keys: Sequence[str], places: Sequence[int], truth: Truth, names: tuple[str, ...]) -> Mapping[str, Image]:
+def _images(
+    keys: Sequence[str], places: Int32, truth: Truth, people: Sequence[str | None], names: tuple[str, ...]
+) -> Mapping[str, Image]:
     where = {name: k for k, name in enumerate(names)}
-    found: dict[str, Image] = {}
-    unknown: set[str] = set()
-    for key, i in zip(keys, places, strict=True):
-        label = truth.labels[i]
-        own = label
-        unknown |= own - where.keys()
-        targets = tuple(sorted(where[name] for name in own if name in where))
-        found[key] = Image(key, targets[0] if targets else 0, truth.patients[i], targets, truth.eyes[i])
+    codes = truth.codes[places]
+    unknown = {name for i in np.flatnonzero(np.bincount(codes)) for name in truth.kinds[i] if name not in where}
     if unknown:
         text = f"labels: not among the findings {', '.join(names)}: {shorten(sorted(unknown))}"
         raise OctcError("OCT-E706", text, hint="--classes with every finding", place="labels")
-    return found
+    targets = [tuple(sorted(where[name] for name in kind if name in where)) for kind in truth.kinds]
+    eyes: Sequence[str | None] = [None] * len(places)
+    if truth.eyes is not None:
+        of_code = [eye or None for eye in truth.eyes[1]]
+        eyes = [of_code[i] for i in truth.eyes[0][places].tolist()]
+    rows = zip(keys, codes.tolist(), people, eyes, strict=True)
+    return {key: Image(key, (targets[i] or (0,))[0], who or None, targets[i], eye) for key, i, who, eye in rows}
 
 
 def _logits(
     side: Answered,
-    rows: tuple[Int64, Sequence[str]],
+    rows: Int32,
+    ids: Sequence[str],
     names: tuple[str, ...],
     task: Task,
     cuts: tuple[float, ...],
     by_index: bool,
 ) -> Logits:
-    """[n, 1, K] in the order of the rows. rows: their places in the table, and their names."""
-    where, shape, order = side.source.name, side.answer.form, rows[0]
-    if side.values is None:
-        return answers_as_logits([side.texts[i] for i in order.tolist()], names, where, by_index)
-    values = _columns(side, names)[order]
+    """[n, 1, K] of these rows, which are called `ids`, in their order."""
+    if side.codes is not None:
+        own = side.codes[rows]
+        chosen = _class_codes(own, side.kinds, names, side.source.name, by_index)
+        answers: Logits = np.eye(len(names), dtype=np.float32)[chosen][:, None]
+        answers[np.isin(own, [code for code, text in enumerate(side.kinds) if not text])] = np.nan
+        return answers
+    place = np.full(len(side.table.keys), -1, np.int32)
+    place[rows] = np.arange(len(rows), dtype=np.int32)
+    out: Logits | None = None
+    count, first, told = 0, len(rows), np.empty(0)
+    for part, values in side.blocks():
+        to = place[part]
+        wanted = to >= 0
+        made, probabilities = _made(side, values[wanted], names, task, cuts)
+        if out is None:
+            out = np.empty((len(rows), *made.shape[1:]), made.dtype)
+        out[to[wanted]] = made
+        if probabilities is not None and (wrong := no_probabilities(probabilities)).any():
+            count, places = count + int(wrong.sum()), np.where(wrong, to[wanted], len(rows))
+            here = int(places.argmin())
+            if places[here] < first:
+                first, told = int(places[here]), probabilities[here]
+    if count:
+        raise refused_scores(count, len(rows), ids[first], told, names, side.source.name)
+    assert out is not None  # there is a row
+    return out
+
+
+def _made(
+    side: Answered, given: Float64, names: tuple[str, ...], task: Task, cuts: tuple[float, ...]
+) -> tuple[Logits, Float64 | None]:
+    """The numbers of some rows as logits [n, 1, K], and the probabilities that they were made of, to be checked."""
+    where, shape = side.source.name, side.answer.form
+    values = _columns(side, given, names)
     if shape == "right":
-        return _two(values)
+        return _two(values), None
     if shape == "logits":
-        logits: Logits = values.astype(np.float32)[:, None]
-        return logits
+        return values.astype(np.float32)[:, None], None
     if task is MULTILABEL:
-        return _logit(values, where)[:, None]  # type: ignore[return-value]
+        return _logit(values, where)[:, None], None  # type: ignore[return-value]
     if shape == "chance":
         if len(names) != 2:
             text = f"{where} gives one probability a row, and there are {len(names)} classes"
@@ -450,8 +507,8 @@ def _logits(
             _check_range(values, where)
             hit = np.where(values[:, 1:] >= cuts[0], 1.0, 0.0)
             hit[np.isnan(values[:, 1:])] = np.nan
-            return _two(hit)
-    return logits_of(values, names, where, rows[1])
+            return _two(hit), None
+    return log_probabilities(values), values
 
 
 def _two(second: Float64) -> Logits:
@@ -460,10 +517,9 @@ def _two(second: Float64) -> Logits:
     return out
 
 
-def _columns(side: Answered, names: tuple[str, ...]) -> Float64:
+def _columns(side: Answered, values: Float64, names: tuple[str, ...]) -> Float64:
     """The columns in the order of the classes."""
-    values, own = side.values, side.answer.classes
-    assert values is not None
+    own = side.answer.classes
     if not own or own == names:
         return values
     if sorted(own) != sorted(names):

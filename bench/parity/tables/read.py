@@ -1,4 +1,4 @@
-"""Prediction tables as files: CSV, JSON lines, Parquet, row by row; nothing is held but the columns that are asked for."""
+"""Prediction tables as files: CSV, JSON lines, Parquet; a block of rows at a time, and of it the columns that are asked for."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,24 +17,40 @@ from octc.core.files import sha256_file
 from octc.core.optional import need
 from octc.datasets.tables import Form, check_header, form_of
 
-Row = tuple[int, list[Any]]  # its line (or its number, from 1), and the cells of the columns that were asked for
 LINE = 64 << 20  # characters of a line of JSON
 FIRST = 100  # lines of JSON whose names are looked at
 TAKEN = 1 << 22  # bytes at a time where lines are counted
-BLOCK = 65_536  # rows of a Parquet file at a time
+ROWS = 1024  # of a block: as many as a processor's cache holds
 HINT = "a table of predictions: CSV with a header, JSON lines with an object each, or Parquet"
 
 
 @dataclass(frozen=True)
-class Source:
-    """A table that can be read as often as needed. rows: names of columns -> rows; a cell that is not there is None.
+class Block:
+    """Some rows that follow each other: their lines (or their numbers, from 1), and their cells by column."""
 
-    count: how many rows, or a few more.
+    lines: Sequence[int]
+    columns: Sequence[Sequence[Any]]
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def single(self) -> Iterator[Block]:
+        """The same rows, one at a time."""
+        for i, line in enumerate(self.lines):
+            yield Block((line,), [column[i : i + 1] for column in self.columns])
+
+
+@dataclass(frozen=True)
+class Source:
+    """A table that can be read as often as needed.
+
+    blocks: names of columns -> rows, in order; a cell that is not there is None. A line that cannot be read is refused after
+    the rows before it were given. count: how many rows, or a few more.
     """
 
     path: Path
     names: tuple[str, ...]
-    rows: Callable[[Sequence[str]], Iterator[Row]]
+    blocks: Callable[[Sequence[str]], Iterator[Block]]
     count: Callable[[], int]
 
     @cached_property
@@ -84,22 +101,45 @@ def _open_csv(path: Path) -> Source:
         header = tuple(name.strip() for name in next(csv.reader(lines, delimiter=form.separator, strict=True), []))
     _check_names(path, header)
 
-    def rows(names: Sequence[str]) -> Iterator[Row]:
-        places, width = [header.index(name) for name in names], len(header)
-        with _lines_of(path, form) as lines:
-            reader = csv.reader(lines, delimiter=form.separator, strict=True)
-            try:
-                next(reader)
-                for row in reader:
-                    if not row or (len(row) == 1 and not row[0].strip()):
-                        continue
-                    if len(row) != width:
-                        raise ValueError(f"{len(row)} cells in a line, the header has {len(header)}")
-                    yield reader.line_num + form.before, [row[place] for place in places]
-            except (OSError, ValueError, csv.Error) as error:
-                raise refused(path, error, reader.line_num + form.before) from error
+    def blocks(names: Sequence[str]) -> Iterator[Block]:
+        return _gathered(_cells(path, form, len(header)), [header.index(name) for name in names])
 
-    return Source(path, header, rows, lambda: _lines(path))
+    return Source(path, header, blocks, lambda: _lines(path))
+
+
+def _cells(path: Path, form: Form, width: int) -> Iterator[tuple[int, list[str]]]:
+    """The lines of a CSV file below its header, without empty ones."""
+    with _lines_of(path, form) as lines:
+        reader = csv.reader(lines, delimiter=form.separator, strict=True)
+        try:
+            next(reader)
+            for row in reader:
+                if len(row) < 2 and not "".join(row).strip():
+                    continue
+                if len(row) != width:
+                    raise ValueError(f"{len(row)} cells in a line, the header has {width}")
+                yield reader.line_num + form.before, row
+        except (OSError, ValueError, csv.Error) as error:
+            raise refused(path, error, reader.line_num + form.before) from error
+
+
+def _gathered(rows: Iterator[tuple[int, Any]], places: Sequence[Any], missing: bool = False) -> Iterator[Block]:
+    """Rows as blocks of these columns; what stops them is raised after the rows before it. missing: a row may lack a column."""
+    stopped: OctcError | None = None
+    while stopped is None:
+        lines: list[int] = []
+        kept: list[Any] = []
+        try:
+            for line, row in islice(rows, ROWS):
+                lines.append(line)
+                kept.append(row)
+        except OctcError as error:
+            stopped = error
+        if lines:
+            yield Block(lines, [[row.get(p) for row in kept] if missing else [row[p] for row in kept] for p in places])
+        elif stopped is None:
+            return
+    raise stopped
 
 
 @contextmanager
@@ -135,11 +175,10 @@ def _open_lines(path: Path) -> Source:
     if not names:
         raise ValueError("no line")
 
-    def rows(wanted: Sequence[str]) -> Iterator[Row]:
-        for number, value in _objects(path, encoding):
-            yield number, [value.get(name) for name in wanted]
+    def blocks(wanted: Sequence[str]) -> Iterator[Block]:
+        return _gathered(_objects(path, encoding), wanted, missing=True)
 
-    return Source(path, tuple(names), rows, lambda: _lines(path))
+    return Source(path, tuple(names), blocks, lambda: _lines(path))
 
 
 def _objects(path: Path, encoding: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -177,19 +216,18 @@ def _open_parquet(path: Path) -> Source:
         raise ValueError(str(error)) from error
     _check_names(path, header)
 
-    def rows(names: Sequence[str]) -> Iterator[Row]:
+    def blocks(names: Sequence[str]) -> Iterator[Block]:
         number = 0
         try:
             with parquet.ParquetFile(path) as file:
-                for batch in file.iter_batches(batch_size=BLOCK, columns=list(dict.fromkeys(names))):
-                    columns = [batch.column(name).to_pylist() for name in names]
-                    for row in zip(*columns, strict=True):
-                        number += 1
-                        yield number, list(row)
+                for batch in file.iter_batches(batch_size=ROWS, columns=list(dict.fromkeys(names))):
+                    lines = range(number + 1, number + 1 + batch.num_rows)
+                    yield Block(lines, [batch.column(name).to_pylist() for name in names])
+                    number += batch.num_rows
         except (OSError, lib.ArrowException) as error:
             raise refused(path, error, number) from error
 
-    return Source(path, header, rows, lambda: count)
+    return Source(path, header, blocks, lambda: count)
 
 
 READERS: dict[str, Callable[[Path], Source]] = {

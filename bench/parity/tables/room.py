@@ -1,4 +1,4 @@
-"""Whether two tables fit into memory, before they are read: a comparison holds every row that it compares."""
+"""Whether two tables fit into memory, before they are read: a comparison holds numbers of every row that it compares."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from octc.core.errors import OctcError
 from octc.machine.memory import free_mib
 
 FIXED = 140.0  # MiB: Python, numpy, SciPy
-ROW = 500  # bytes of a row that both tables have, with its key, class and patient (docs/compare.md has the measurement)
-SCORE = 110  # bytes of each score of a row, of both tables
+ROW = 170  # bytes of a row that both tables have, with what the statistics hold at once (docs/compare.md: the measurement)
+SCORE = 24  # bytes of each score of a row, of both tables
+FINDINGS = 1200  # bytes more of a row with several findings, which is held as an object
 MIB = 1 << 20
 
 
@@ -22,20 +23,29 @@ class Room:
     free: float | None
     place: str
 
-    def check(self, scores: int) -> None:
-        """Refuse more than fits (E904), with how many rows would. scores: columns of a table's answers."""
-        needed = needed_mib(self.rows, scores)
+    def check(self, scores: int, *, several: bool = False) -> None:
+        """Refuse more than fits (E904), with how many rows would.
+
+        Args:
+            scores: columns of a table's answers. several: whether a row has several findings.
+        """
+        needed = needed_mib(self.rows, scores, several=several)
         if self.free is None or needed <= self.free:
             return
-        fits = max(0, int((self.free - FIXED) * MIB / (ROW + SCORE * scores)))
+        fits = max(0, int((self.free - FIXED) * MIB / row_bytes(scores, several=several)))
         text = f"{self.rows:,} rows need about {needed / 1024:.1f} GiB of memory, and {self.free / 1024:.1f} GiB are free"
         hint = f"a machine with more memory, or about {fits:,} rows of whole patients, drawn before the answers are looked at"
         raise OctcError("OCT-E904", text, hint=hint, place=self.place)
 
 
-def needed_mib(rows: int, scores: int) -> float:
+def row_bytes(scores: int, *, several: bool = False) -> int:
+    """Bytes of a row of both tables, with that many scores in each."""
+    return ROW + SCORE * scores + FINDINGS * several
+
+
+def needed_mib(rows: int, scores: int, *, several: bool = False) -> float:
     """MiB that a comparison holds at most: of rows with that many scores in each of both tables."""
-    return FIXED + rows * (ROW + SCORE * scores) / MIB
+    return FIXED + rows * row_bytes(scores, several=several) / MIB
 
 
 def read_room(sources: tuple[Source, ...]) -> Room:

@@ -23,8 +23,7 @@ from octc.datasets.base import Sample
 from octc.datasets.split import read_split
 from octc.schemas.bench import BenchResult
 from octc.schemas.common import convert
-from octc.stats.comparison import outcome_of
-from octc.stats.metric_intervals import Outcome
+from octc.stats.outcome import Outcome, outcome_of
 from octc.store.artifacts import file_mib
 from octc.store.find import Found, read_teacher
 from octc.store.locations import run_of

@@ -1,0 +1,42 @@
+"""Ids in ascending order: sorted once, or known to be, and then asked no more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
+
+Order = npt.NDArray[np.int64]
+
+
+class SortedIds(Sequence[str]):
+    """Ids in ascending order; what holds them may read each when it is asked for."""
+
+    def __init__(self, ids: Sequence[str]) -> None:
+        self._ids = ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @overload
+    def __getitem__(self, i: int) -> str: ...
+    @overload
+    def __getitem__(self, i: slice) -> Sequence[str]: ...
+    def __getitem__(self, i: int | slice) -> str | Sequence[str]:
+        return self._ids[i]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ids)
+
+
+def sorted_ids(ids: Sequence[str]) -> tuple[SortedIds, Order | None]:
+    """Ids in ascending order, and where each of them stood; None where they were in order."""
+    if isinstance(ids, SortedIds):
+        return ids, None
+    if all(one <= other for one, other in pairwise(ids)):
+        return SortedIds(ids), None
+    order = np.argsort(np.asarray(ids), kind="stable")
+    return SortedIds([ids[i] for i in order.tolist()]), order
