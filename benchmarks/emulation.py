@@ -13,15 +13,15 @@ import sys
 from pathlib import Path
 
 from octc.bench.parity.emulate import NATIVE, emulate, names_of
-from octc.bench.parity.fleet import Row
 from octc.core.progress import LogReporter
+from octc.schemas.verify import FleetRow
 
 HEAD = (
     "| artifact | processor | engine | golden labels that differ | largest difference of a logit, of their range | begins at |"
 )
 
 
-def cells(artifact: str, row: Row) -> str:
+def cells(artifact: str, row: FleetRow) -> str:
     engine = " ".join(str(row.engine[key]) for key in ("runtime", "version", "cpu_isa") if key in row.engine)
     if row.delta_over_s is None:
         return f"| {artifact} | {row.box} | {engine} | | | {row.short} |"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import operator
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from octc.compress import shapes
+from octc.compress.shapes import BATCHES, ShapeTracer
 from octc.core.errors import OctcError, first_line, shorten
 
 HINT = (
@@ -22,6 +25,7 @@ HINT = (
     "--data DIR, octc export --int8 --target onnx --ptq onnxruntime"
 )
 TORCH = str(Path(torch.__file__).parent)
+OWN = (__file__, shapes.__file__)
 PLAIN = (nn.Conv2d, Conv2dSame)
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, BatchNormAct2d)
 PASSING = (nn.Identity, nn.Dropout)
@@ -61,11 +65,11 @@ def computes_as(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
     return isinstance(module, kinds) and not hooks and any(type(module).forward is kind.forward for kind in kinds)
 
 
-class _Tracer(fx.Tracer):
+class _Tracer(ShapeTracer):
     """Convolutions and norms of timm (Conv2dSame pads by the input's size, BatchNormAct2d carries an activation) stay whole."""
 
-    def __init__(self, whole: tuple[type[nn.Module], ...] = ()) -> None:
-        super().__init__()
+    def __init__(self, size: int, whole: tuple[type[nn.Module], ...] = ()) -> None:
+        super().__init__(size)
         self._whole = (nn.Conv2d, nn.BatchNorm2d, nn.Linear, *whole)
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
@@ -83,7 +87,7 @@ class _Tracer(fx.Tracer):
 def trace_folded(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...] = ()) -> fx.GraphModule:
     """A folded copy of `model` in eval mode; every node carries its shape in `meta["tensor_meta"]`.
 
-    whole: types of modules that are not traced into.
+    A branch, loop or assertion on shapes is what it is at this size. whole: types of modules that are not traced into.
 
     w' = w * gamma / sqrt(var + eps), b' = (b - mean) * gamma / sqrt(var + eps) + beta, per output channel. A BatchNorm that no
     convolution of its own stands in front of (pre-activation, a convolution that is called twice) becomes a `ChannelAffine`.
@@ -93,7 +97,7 @@ def trace_folded(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...]
             BatchNorm has no statistics, or the graph gives other logits than the network.
     """
     plain = copy.deepcopy(model).cpu().eval()
-    tracer = _Tracer(whole)
+    tracer = _Tracer(size, whole)
     try:
         graph = tracer.trace(plain)
     except Exception as error:  # whatever a network's own code raises when it meets a symbol in place of a tensor
@@ -115,7 +119,7 @@ def trace_folded(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...]
     module.delete_all_unused_submodules()
     module.recompile()
     _propagate(model, module, size)
-    check_same(plain, module, size)
+    check_same(plain, module, size, BATCHES if tracer.specialised else (2,))
     return module
 
 
@@ -221,13 +225,19 @@ def _propagate(model: nn.Module, module: fx.GraphModule, size: int) -> None:
     raise OctcError("OCT-E404", text, hint=f"another size, or {HINT}") from reason
 
 
-def check_same(plain: nn.Module, module: nn.Module, size: int) -> None:
+def check_same(plain: nn.Module, module: nn.Module, size: int, counts: Sequence[int] = (2,)) -> None:
     """Refuse a graph that gives other logits than the network that it was made of (E404).
 
     A trace keeps what Python did once: branches, random numbers, what hooks and modules of other kinds add to a layer.
+    counts: images in the batches that are compared.
     """
+    for count in counts:
+        _check_batch(plain, module, size, count)
+
+
+def _check_batch(plain: nn.Module, module: nn.Module, size: int, count: int) -> None:
     weights = next(plain.parameters(), torch.zeros(()))
-    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0)).to(weights)
+    images = torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0)).to(weights)
     with torch.no_grad():
         first, second, found = plain(images), plain(images), module(images)
     if not all(isinstance(one, torch.Tensor) for one in (first, second, found)):
@@ -254,7 +264,7 @@ def _untraceable(model: nn.Module, tracer: fx.Tracer, error: Exception) -> OctcE
     inside = list(tracer.module_stack.values())  # an error leaves on it where tracing was
     name, kind = (inside[-1][0], inside[-1][1].__name__) if inside else ("", type(model).__name__)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(TORCH)]
-    outside = [frame for frame in frames if frame.filename != __file__]
+    outside = [frame for frame in frames if frame.filename not in OWN]
     at = f", {Path(outside[-1].filename).name}:{outside[-1].lineno}: {outside[-1].line}" if outside else ""
     reason = first_line(error, 300)
     text = f"{type(model).__name__} cannot be traced at {name or 'its forward'} ({kind}{at}): {reason}"

@@ -172,10 +172,13 @@ def _read(path: Path) -> dict[str, Any] | None:
     try:
         value: dict[str, Any] = read_json(path)
         refuse_newer(value["schema_version"], SCHEMA, "this plan", str(path))
-        if value["schema_version"] != SCHEMA or not isinstance(value["plan"]["artifacts"], dict):
+        plan = value["plan"]
+        if value["schema_version"] != SCHEMA or not isinstance(plan["artifacts"], dict):
             raise ValueError(f"schema_version {value['schema_version']!r}")
-        if not isinstance(value["plan"].get("references", {}), dict) or not isinstance(value["plan"].get("order", []), list):
-            raise ValueError("references or order of the plan")
+        order, sums, when = plan.get("order"), plan.get("references"), plan["locked_at"]
+        named = order is None or (isinstance(order, list) and isinstance(sums, dict) and all(isinstance(o, str) for o in order))
+        if not named or not isinstance(sums or {}, dict) or not isinstance(when, str):
+            raise ValueError("locked_at, references or order of the plan")
         for use in value["uses"]:
             _ = (use["time_utc"], use["artifacts"].values(), use["options"])
     except FileNotFoundError:

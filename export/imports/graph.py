@@ -30,6 +30,7 @@ TYPES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorPro
 LAYOUTS = {"nchw": (1, 2, 3), "nhwc": (3, 1, 2)}  # axes of channels, height, width
 CODES = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32)  # of values, and of biases
 PASSING = ("Identity", "Cast", "Flatten", "Reshape", "Squeeze")  # what may stand behind a softmax
+SORTED = "TopK: the largest values first, and no longer the classes in their order"
 PREFIX = "octc"
 FLOATS = (0, TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)  # 0: it is not stated
 
@@ -203,7 +204,10 @@ def describe(proto: onnx.ModelProto, output: str | None = None) -> Described:
             f"{len(inputs)} inputs ({names}), one image is needed", "export the network with the image as its only input"
         )
     value = inputs[0].type.tensor_type
-    kind, shape = TYPES.get(value.elem_type), [dim.dim_value or None for dim in value.shape.dim]
+    kind = TYPES.get(value.elem_type)
+    shape = [
+        dim.dim_value if dim.dim_value > 0 else None for dim in value.shape.dim
+    ]  # some exporters write -1 where it is free
     if kind is None or len(shape) != 4:
         text = f"{inputs[0].name} is no picture: {TensorProto.DataType.Name(value.elem_type).lower()} {shape}"
         raise refused(text, "float32, float16 or uint8 of [N, channels, height, width] or [N, height, width, channels]")
@@ -211,11 +215,13 @@ def describe(proto: onnx.ModelProto, output: str | None = None) -> Described:
     if layout is None:
         raise refused(f"{inputs[0].name} {shape} has no axis of 1 or 3 channels", "export it with a fixed number of channels")
     channels, height, width = (shape[axis] for axis in LAYOUTS[layout])
-    if height != width:
+    if height is not None and width is not None and height != width:
         raise refused(f"{inputs[0].name} takes {height} x {width} px: octc's input is square", "export it for square images")
     name = _output(proto, output)
     found, words = _logits_of(graph, name)
-    return Described(inputs[0].name, found, kind, layout, int(channels or 3), height, _precision(proto), words, shape[0])
+    return Described(
+        inputs[0].name, found, kind, layout, int(channels or 3), height or width, _precision(proto), words, shape[0]
+    )
 
 
 def _output(proto: onnx.ModelProto, named: str | None) -> str:
@@ -244,6 +250,8 @@ def _logits_of(graph: onnx.GraphProto, name: str) -> tuple[str, str]:
         elif node is not None and node.op_type == "Sigmoid":
             text = f"{name} is a sigmoid: probabilities of labels that do not exclude each other"
             raise refused(text, "import a network that gives one logit for each class, of which one holds")
+        elif node is not None and node.op_type == "TopK":
+            raise refused(f"{name} is of {SORTED}", "export the network without what sorts its classes")
     given = {one.name: one.type.tensor_type.elem_type for one in graph.output}
     if not left and given.get(name, 0) not in FLOATS:
         kind = TensorProto.DataType.Name(given[name]).lower()

@@ -10,7 +10,7 @@ import numpy as np
 
 from octc.core.errors import OctcError, shorten
 from octc.core.optional import need, openvino_core
-from octc.export.imports.graph import LAYOUTS, Described, choose_size, refused
+from octc.export.imports.graph import LAYOUTS, SORTED, Described, choose_size, refused
 from octc.export.imports.network import ImportedFile
 from octc.export.onnx.float import INPUT, OUTPUT, compare_batches
 from octc.imaging.foreign import Foreign
@@ -104,7 +104,7 @@ def _describe(model: Any, output: str | None) -> Described:
     if layout is None:
         raise refused(f"its input {shape} has no axis of 1 or 3 channels", "export it with a fixed number of channels")
     channels, height, width = (sides[axis] for axis in LAYOUTS[layout])
-    if height != width:
+    if height is not None and width is not None and height != width:
         raise refused(f"its input takes {height} x {width} px: octc's is square", "export it for square images")
     names = [sorted(one.get_names()) for one in model.outputs]
     if output is None and len(names) != 1:
@@ -118,7 +118,7 @@ def _describe(model: Any, output: str | None) -> Described:
         raise refused(text, "save the network without what chooses the class")
     types = {node.get_type_name() for node in model.get_ops()}
     precision = "int8" if "FakeQuantize" in types else "fp32"
-    return Described("", str(place), kind, layout, int(channels or 3), height, precision, _softmax(model, place)[1])
+    return Described("", str(place), kind, layout, int(channels or 3), height or width, precision, _softmax(model, place)[1])
 
 
 def _softmax(model: Any, place: int) -> tuple[Any, str]:
@@ -129,6 +129,8 @@ def _softmax(model: Any, place: int) -> tuple[Any, str]:
         node = node.input_value(0).get_node()
     if node.get_type_name() in ("Softmax", "SoftMax", "LogSoftmax"):
         return node.input_value(0), f"{node.get_type_name()} at the end was left out: an artifact gives logits"
+    if node.get_type_name() == "TopK":
+        raise refused(f"its output is of {SORTED}", "save the network without what sorts its classes")
     if node.get_type_name() == "Sigmoid":
         text = "its output is a sigmoid: probabilities of labels that do not exclude each other"
         raise refused(text, "import a network that gives one logit for each class, of which one holds")

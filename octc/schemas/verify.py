@@ -707,6 +707,51 @@ class StoredVerdict(Document, kw_only=True):
     exit_code: int | UnsetType = UNSET
 
 
+class StoredSide(Document, kw_only=True):
+    """What readers rely on in the numbers of one model on one class."""
+
+    sens: float | UnsetType = UNSET
+
+
+class StoredClass(Document, kw_only=True):
+    """What readers rely on in a class of a stored result."""
+
+    name: str
+    n: int | UnsetType = UNSET
+    guard: bool | UnsetType = UNSET
+    candidate: StoredSide | UnsetType | None = UNSET
+
+
+class StoredAccuracy(Document, kw_only=True):
+    """What readers rely on in the accuracy of a stored result: percent and percentage points."""
+
+    candidate: float
+    difference_pp: float
+    deciding: Limits | UnsetType | None = UNSET
+
+
+class StoredErrors(Document, kw_only=True):
+    """What readers rely on in the calibration of one model."""
+
+    ece_mass: float | UnsetType | None = UNSET
+    brier: float | UnsetType | None = UNSET
+    nll: float | UnsetType | None = UNSET
+
+
+class StoredCalibration(Document, kw_only=True):
+    """What readers rely on in the calibration of a stored result."""
+
+    reference: StoredErrors | UnsetType = UNSET
+    candidate: StoredErrors | UnsetType = UNSET
+
+
+class StoredConfusion(Document, kw_only=True):
+    """What readers rely on in the confusion matrices of a stored result."""
+
+    reference: list[list[int]] | UnsetType = UNSET
+    candidate: list[list[int]] | UnsetType = UNSET
+
+
 class StoredResult(Document, kw_only=True):
     """What readers of verify.json rely on in a `VerifyResult`, a `GoldenResult`, a `MultilabelResult`, or an older one."""
 
@@ -716,6 +761,10 @@ class StoredResult(Document, kw_only=True):
     reference: Table | str | UnsetType | None = UNSET
     set: Table | UnsetType | None = UNSET
     plan: Table | UnsetType | None = UNSET
+    accuracy: StoredAccuracy | UnsetType | None = UNSET
+    calibration: StoredCalibration | UnsetType | None = UNSET
+    confusion: StoredConfusion | UnsetType | None = UNSET
+    classes: list[StoredClass] | UnsetType | None = UNSET
     golden: Table | UnsetType | None = UNSET
     robustness: Table | UnsetType | None = UNSET
     claims: list[Table] | UnsetType = UNSET

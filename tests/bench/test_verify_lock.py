@@ -129,7 +129,11 @@ def test_another_reference_order_or_split_is_exploratory(
     assert register_use(run, DECIDES, BOTH, {"a": "1"}, {"a": "1"}, LATER, LOOK).why("1", "teacher") is None
 
 
-@pytest.mark.parametrize(("name", "value"), [("margin", "wide"), ("margin", -1), ("claim", "x"), ("alpha", None)])
+@pytest.mark.parametrize(("name", "value"), [
+    ("margin", "wide"), ("margin", -1), ("claim", "x"), ("alpha", None), ("order", [1.5]), ("order", "fp32"),
+    ("order", {"fp32": 1}),
+    ("references", ["fp32"]), ("references", None), ("locked_at", None), ("locked_at", 3),
+])  # fmt: skip
 def test_a_plan_that_says_nonsense_is_refused(run: Run, name: str, value: object) -> None:
     register_use(run, DECIDES, BOTH, {"a": "1"}, {"a": "1"}, NOW, LOOK)
     document = read_json(run.path / PLAN)

@@ -224,7 +224,20 @@ def _behind(proto: onnx.ModelProto, kind: str, *values: Any) -> None:
     proto.graph.node.append(helper.make_node(kind, [f"before_{kind}", *names], [output], name=kind))
 
 
-def damaged(write: Write, how: str, tmp_path: Path) -> tuple[Path, dict[str, Any]]:  # noqa: C901 - a table of cases
+def _ended(proto: onnx.ModelProto, how: str) -> None:
+    """The network gives its logits from the largest on, or percent."""
+    last, end = proto.graph.output[0].name, "percent" if how == "percent" else "values"
+    values = {"all": np.array([len(CLASSES)]), "hundred": np.float32(100)}
+    proto.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in values.items())
+    share = helper.make_node("Softmax", [last], ["share"], axis=1)
+    percent = [share, helper.make_node("Mul", ["share", "hundred"], ["percent"])]
+    proto.graph.node.extend(
+        percent if how == "percent" else [helper.make_node("TopK", [last, "all"], ["values", "places"], axis=1)]
+    )
+    proto.graph.output[0].name = end
+
+
+def damaged(write: Write, how: str, tmp_path: Path) -> tuple[Path, dict[str, Any]]:  # noqa: C901, PLR0915 - a table of cases
     """A file that cannot be imported, and the options it is tried with."""
     path = tmp_path / "bad.onnx"
     more: dict[str, Any] = {}
@@ -273,6 +286,12 @@ def damaged(write: Write, how: str, tmp_path: Path) -> tuple[Path, dict[str, Any
     if how == "codes of 16 bits":
         _behind(proto, "QuantizeLinear", np.float32(0.1), np.int16(0))
         _behind(proto, "DequantizeLinear", np.float32(0.1), np.int16(0))
+    if how.startswith("sorted") or how == "percent":
+        _ended(proto, how)
+    if how == "sorted, as an IR":
+        path.write_bytes(proto.SerializeToString())
+        openvino.save_model(openvino.Core().read_model(str(path)), str(tmp_path / "bad.xml"))
+        return tmp_path / "bad.xml", more
     if how == "not valid":
         proto.graph.node[0].output[0] = proto.graph.node[1].output[0]
     if how == "not finite":
@@ -288,6 +307,9 @@ def damaged(write: Write, how: str, tmp_path: Path) -> tuple[Path, dict[str, Any
     ("sigmoid", "OCT-E411", "do not exclude each other"),
     ("one logit", "OCT-E411", "one number an image"),
     ("a number for a class", "OCT-E411", "the number of a class"),
+    ("sorted", "OCT-E411", "no longer the classes in their order"),
+    ("sorted, as an IR", "OCT-E411", "no longer the classes in their order"),
+    ("percent", "OCT-E411", "gives probabilities"),
     ("weights missing", "OCT-E502", "they lie in plain.onnx.data"),
     ("another size", "OCT-E104", "takes 64 px"),
     ("no onnx", "OCT-E502", "cannot be read as ONNX"),
@@ -386,6 +408,17 @@ def test_functions_that_were_put_into_the_graph_are_imported_as_the_hint_has_it(
     onnx.save(onnx.inliner.inline_local_functions(proto), str(file))
     made = octc.import_model(file, PRE, CLASSES, options=octc.ImportOptions(out=str(tmp_path / "out")))
     assert made.artifact.precision == "fp32"
+
+
+@pytest.mark.parametrize("sides", [(-1, -1), (-1, 48), (48, 0)])
+def test_a_length_that_is_free_is_written_in_several_ways(sides: tuple[int, int], write: Write, tmp_path: Path) -> None:
+    proto = onnx.load(str(write(dynamic=True)))
+    for place, side in enumerate(sides, 2):
+        proto.graph.input[0].type.tensor_type.shape.dim[place].dim_value = side
+    path = tmp_path / "free.onnx"
+    path.write_bytes(proto.SerializeToString())
+    made = octc.import_model(path, PRE, CLASSES, options=octc.ImportOptions(out=str(tmp_path / "out")))
+    assert made.artifact.preprocess.size == 48
 
 
 def test_names_that_are_alike_and_constants_beside_the_file_change_nothing(write: Write, tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import json
 import os
 import shutil
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +119,17 @@ def ran(python: tuple[str, ...], words: list[str], place: Path, timeout: float =
 
 def test_every_script_has_a_case() -> None:
     assert {path.name for path in FOLDER.iterdir() if path.is_file()} == {*CASES, *NO_SCRIPTS}
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in FOLDER.glob("*.py")))
+def test_what_it_imports_of_octc_is_there(script: str) -> None:
+    """Of those without a case too."""
+    tree = ast.parse((FOLDER / script).read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "octc":
+            found = importlib.import_module(str(node.module))
+            for one in node.names:
+                assert hasattr(found, one.name) or find_spec(f"{node.module}.{one.name}"), (node.module, one.name)
 
 
 @pytest.mark.slow

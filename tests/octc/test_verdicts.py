@@ -116,3 +116,18 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     with pytest.raises(OctcError) as caught:
         write_verdict(tmp_path / "file", "onnx-int8", SHA, "test", document(1), None)
     assert caught.value.code == "OCT-E109"
+
+
+@pytest.mark.parametrize("wrong", [
+    {"accuracy": {"candidate": "high", "difference_pp": 0.0}}, {"accuracy": {}}, {"classes": [3]}, {"classes": {"CNV": 1}},
+    {"classes": [{"name": "CNV", "candidate": {"sens": "all"}}]}, {"calibration": {"reference": {"nll": "x"}}},
+    {"calibration": []}, {"confusion": {"candidate": [["many"]]}}, {"confusion": 3},
+])  # fmt: skip
+def test_what_an_edited_file_says_in_another_type_is_not_read(wrong: dict[str, Any], tmp_path: Path) -> None:
+    """Reports that format it would end in the middle."""
+    write_verdict(tmp_path, "onnx-int8", SHA, "test", document(1), None)
+    assert read_verdict(tmp_path, SHA) is not None
+    value = json.loads((tmp_path / "verify.json").read_text())
+    value["test"] |= wrong
+    (tmp_path / "verify.json").write_text(json.dumps(value))
+    assert read_verdict(tmp_path, SHA) is None
