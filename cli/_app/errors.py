@@ -38,6 +38,8 @@ def sort_error(error: BaseException, command: str) -> OctcError:
     if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno in FORBIDDEN):
         text = f"no permission: {error.strerror}"
         return OctcError("OCT-E109", text, hint="check the permissions, or give --run-dir DIR", place=_file(error))
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return OctcError("OCT-E104", "a name is too long for this file system", hint="a shorter path", place=_file(error))
     if isinstance(error, ImportError) and (absent := absent_extra(error)) is not None:
         return absent
     path = write_trace(error, command)

@@ -160,7 +160,7 @@ def wonders(samples: Samples) -> Iterator[Finding]:
 def alike(what: str, values: Sequence[str]) -> Iterator[Finding]:
     """Values that differ in letter case, blanks, or as 123 and 123.0 do: they may be one."""
     if same := same_names(values):
-        differ = f"{len(same)} {what} differ only in letter case, blanks, or as 123 and 123.0 do"
+        differ = f"{len(same)} {what} differ only in letter case, blanks, the form of an accent, or as 123 and 123.0 do"
         text = f"{differ}: each spelling counts as one of its own"
         yield Finding("OCT-W221", text, tuple(same), "spell each in one way")
 

@@ -20,6 +20,7 @@ import typer
 from octc.cli._app.commands import COMMANDS, COMMON, GROUPS, bounded, plain_hint
 from octc.cli._app.main import main
 from octc.core.errors import OctcError, Several
+from octc.datasets.synthetic.bscans import write_phantoms
 
 HEAVY = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "onnxscript", "openvino", "scipy", "accelerate", "safetensors")
 Octc = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -151,6 +152,12 @@ def test_exit_codes_and_status(error: BaseException, code: int, status: str, cap
     assert (document["status"], document["exit_code"]) == (status, code)
     assert (document["error"] is None) == (code == 130)
     assert "Traceback" not in err
+
+
+def test_a_name_that_is_too_long_is_a_wrong_value(octc: Octc, tmp_path: Path) -> None:
+    write_phantoms(tmp_path / "set", 4, 4, 0, size=(96, 96))
+    done = octc("data", "split", str(tmp_path / "set"), "-o", "e" * 300)
+    assert (done.returncode, "OCT-E104" in done.stderr) == (2, True), done.stderr
 
 
 def test_an_internal_error_leaves_a_trace_without_local_variables(capsys: pytest.CaptureFixture[str]) -> None:

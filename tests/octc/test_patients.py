@@ -16,6 +16,7 @@ from octc.datasets.audit import audit
 from octc.datasets.base import Sample, Samples
 from octc.datasets.folds import make_folds
 from octc.datasets.layouts.paired import check_partners
+from octc.datasets.patient_rules import alike
 from octc.datasets.patients import patient_of, patients_of, without_dates
 from octc.datasets.registry import scan_dataset
 from octc.datasets.split import check_split, groups_of, make_split, read_split
@@ -304,3 +305,8 @@ def test_images_of_an_eye_stay_together_where_its_patient_is_not_known() -> None
         check_partners(other, fundus)
     assert "1 eyes" in caught.value.message
     assert "patients" not in caught.value.message
+
+
+def test_two_forms_of_an_accent_are_one_name_in_two_spellings() -> None:
+    (found,) = alike("patients", ["M\u00fcller", "Mu\u0308ller", "Meier"])
+    assert (found.code, found.items) == ("OCT-W221", ("Mu\u0308ller = M\u00fcller",))
