@@ -17,8 +17,8 @@ from octc.core.progress import LogReporter
 from octc.schemas.verify import FleetRow
 
 HEAD = (
-    "| artifact | processor | engine | golden labels that differ | of the sample | largest difference of a logit, of their range "
-    "| begins at |"
+    "| artifact | processor | engine | golden labels that differ | of the sample "
+    "| largest difference of a logit, of their range | begins at |"
 )
 
 
