@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from octc.core.cells import digits_of
 from octc.core.errors import OctcError
 
 HINT = "pip install -U octc   (a newer octc wrote it and reads it)"
@@ -34,5 +35,5 @@ def newer(text: str, place: str | None = None) -> OctcError:
 def _numbers(version: Any) -> tuple[int, ...] | None:
     if isinstance(version, bool) or not isinstance(version, (str, int, float)):
         return None
-    parts = str(version).split(".")
-    return tuple(map(int, parts)) if all(part.isdigit() for part in parts) else None
+    parts = [digits_of(part) for part in str(version).split(".")]
+    return None if None in parts else tuple(part for part in parts if part is not None)

@@ -64,7 +64,8 @@ DAMAGE = (OSError, SyntaxError, ValueError, IndexError, KeyError, TypeError, EOF
 # TIFF tags that decide what the numbers of a file mean
 PHOTOMETRIC, COMPRESSION, PLANAR, FILL_ORDER, SAMPLE_FORMAT, EXTRA = 262, 259, 284, 266, 339, 338
 BITS, SAMPLES, COLOUR_MAP, INK_SET, COEFFICIENTS, SUBSAMPLING, BLACK_WHITE = 258, 277, 320, 332, 529, 530, 532
-DESCRIPTION, DEPTH = 270, 32997
+DESCRIPTION, DEPTH, NEW_SUBFILE, SUBFILE = 270, 32997, 254, 255
+MOST_PAGES = 64  # of a TIFF that is looked at for pages that repeat another; more are a stack
 IMAGEJ = re.compile(r"^images=(\d{1,9})$", re.MULTILINE)  # in its description of the first page
 WHITE_IS_0 = 0
 PHOTOMETRICS = {
@@ -269,11 +270,27 @@ def muted() -> Iterator[None]:
 
 
 def _open(data: bytes) -> tuple[Image.Image, int]:
-    """Header only: the picture and how many frames."""
+    """Header only: the picture and how many frames. Of a TIFF, pages that only repeat another one are none."""
     with muted():
         picture = without_xmp(Image.open(io.BytesIO(data), formats=FORMATS))
         width, height = picture.size
-        return picture, int(getattr(picture, "n_frames", 1)) if width * height <= MAX_PIXELS else 1
+        frames = int(getattr(picture, "n_frames", 1)) if width * height <= MAX_PIXELS else 1
+        if picture.format != "TIFF" or not 1 < frames <= MOST_PAGES:
+            return picture, frames
+        own = [page for page in range(frames) if not _is_copy(picture, page)]
+        picture.seek(own[0] if own else 0)
+        return picture, len(own) or frames
+
+
+def _is_copy(picture: Image.Image, page: int) -> bool:
+    picture.seek(page)
+    tags = getattr(picture, "tag_v2", {})
+    return is_copy(_first(tags, NEW_SUBFILE, 0), _first(tags, SUBFILE, 1))
+
+
+def is_copy(new_subfile: int, subfile: int) -> bool:
+    """Whether a page of a TIFF is another one made smaller, or its mask (NewSubfileType, bits 0 and 2; SubfileType: 2)."""
+    return bool(new_subfile & 5) or subfile == 2
 
 
 def without_xmp(picture: Image.Image) -> Image.Image:

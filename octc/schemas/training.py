@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from octc.core.cells import digits_of
 from octc.core.data_options import DataOptions
 from octc.core.errors import OctcError
 from octc.core.options import LEAST, check_choices, described, option, spelled
@@ -109,7 +110,8 @@ def check_options(options: TrainOptions) -> None:
         if least is not None and value is not None and value < least:
             hint = f"a whole number from {least:g}"
             raise OctcError("OCT-E104", f"{spelled(one)} {value}", hint=hint, place=spelled(one))
-    if options.device not in ("auto", "cpu", "cuda") and not options.device.removeprefix("cuda:").isdigit():
+    kind, _, number = options.device.partition(":")
+    if options.device not in ("auto", "cpu", "cuda") and (kind != "cuda" or digits_of(number) is None):
         raise OctcError("OCT-E104", f"--device {options.device}", hint=DEVICES, place="--device")
     batch_of(options)
 
@@ -119,6 +121,7 @@ def batch_of(options: TrainOptions) -> int | None:
     text = "auto" if options.batch is None else str(options.batch)
     if text == "auto":
         return None
-    if not text.isdigit() or int(text) < 1:
+    count = digits_of(text)
+    if not count:
         raise OctcError("OCT-E104", f"--batch {text}", hint="auto, or a whole number from 1", place="--batch")
-    return int(text)
+    return count

@@ -15,7 +15,18 @@ from PIL import Image
 
 from octc.core.errors import OctcError
 from octc.core.files import read_json, sha256_file
-from octc.imaging.decode import Grey, first_page, grey_of, muted, read_image, tiff_doubt, without_xmp
+from octc.imaging.decode import (
+    NEW_SUBFILE,
+    SUBFILE,
+    Grey,
+    first_page,
+    grey_of,
+    is_copy,
+    muted,
+    read_image,
+    tiff_doubt,
+    without_xmp,
+)
 from octc.volumes.source import Source, corrupt, cut_short, unsupported
 from octc.volumes.volume import (
     LEFT,
@@ -34,7 +45,7 @@ from octc.volumes.volume import (
 TIFF, MANIFEST = "tiff-stack", "manifest"
 SCHEMA = "octc.volume/1"
 STRIPS, TILES = (273, 279), (324, 325)  # TIFF tags: where they begin, how long they are
-PLACED = (*STRIPS, *TILES)
+READ_TAGS = (*STRIPS, *TILES, NEW_SUBFILE, SUBFILE)
 MAX_TAGS, MAX_STRIPS = 4096, 1 << 20
 FILE = "volume.json"
 
@@ -49,15 +60,20 @@ def _opened(path: Path, page: int = 0) -> Iterator[Image.Image]:
 
 @dataclass(frozen=True)
 class Pages:
-    """Pages of a TIFF: how many are described; how many of them, from the first, are whole; whether more were to follow."""
+    """Pages of a TIFF: how many are described; how many of them, from the first, are whole; whether more were to follow.
+
+    copies: those that only repeat another one, smaller or as its mask.
+    """
 
     described: int
     whole: int
     cut: bool
+    copies: frozenset[int] = frozenset()
 
     @property
     def several(self) -> bool:
-        return self.described > 1 or (self.cut and self.described == 1 and self.whole == 1)
+        own = self.described - len(self.copies)
+        return own > 1 or (self.cut and own == 1 and self.whole == self.described)
 
 
 def pages(path: Path) -> Pages:
@@ -65,32 +81,35 @@ def pages(path: Path) -> Pages:
     source = Source(path)
     at, order, big = first_page(source.head(16)), "<" if source.head(2) == b"II" else ">", b"+" in source.head(4)[2:]
     described, whole, seen = 0, 0, set()
+    copies: set[int] = set()
     while at:
         if at in seen or described > MAX_FRAMES:
             break
         seen.add(at)
         try:
-            ends, at = _directory(source, at, order, big)
+            ends, copy, at = _directory(source, at, order, big)
         except OctcError as error:
-            return Pages(described, whole, error.code == "OCT-E226")
+            return Pages(described, whole, error.code == "OCT-E226", frozenset(copies))
         whole += whole == described and max(ends, default=0) <= source.size
+        copies |= {described} if copy else set()
         described += 1
-    return Pages(described, whole, False)
+    return Pages(described, whole, False, frozenset(copies))
 
 
-def _directory(source: Source, at: int, order: str, big: bool) -> tuple[list[int], int]:
-    """Where the strips or tiles of a page end, and where the next page is described (0: there is none)."""
+def _directory(source: Source, at: int, order: str, big: bool) -> tuple[list[int], bool, int]:
+    """Where the strips or tiles of a page end, whether it only repeats another one, and where the next is described (or 0)."""
     head, step, kind = (8, 20, "Q") if big else (2, 12, "I")
     (count,) = source.numbers(f"{order}{'Q' if big else 'H'}", at)
     table = source.take(at + head, min(count, MAX_TAGS) * step)
     found: dict[int, tuple[int, ...]] = {}
     for place in range(0, len(table), step):
         tag, form = struct.unpack(f"{order}2H", table[place : place + 4])
-        if tag in PLACED:
+        if tag in READ_TAGS:
             found[tag] = _values(source, table[place + 4 : place + step], order, big, form)
     (following,) = source.numbers(f"{order}{kind}", at + head + count * step)
     starts, sizes = (found.get(STRIPS[k], found.get(TILES[k], ())) for k in (0, 1))
-    return [start + size for start, size in zip(starts, sizes, strict=False)], int(following)
+    marks = ((found.get(tag) or (otherwise,))[0] for tag, otherwise in ((NEW_SUBFILE, 0), (SUBFILE, 1)))
+    return [start + size for start, size in zip(starts, sizes, strict=False)], is_copy(*marks), int(following)
 
 
 def _values(source: Source, entry: bytes, order: str, big: bool, form: int) -> tuple[int, ...]:
@@ -115,7 +134,9 @@ def read_tiff(path: Path, _key: bytes | None, allow_cut: bool) -> list[Volume]:
     if cut and not (allow_cut and count):
         at_least = "at least " if found.cut else ""
         raise cut_short(path, f"{count} of {at_least}{found.described + found.cut} pages are whole", count)
-    with _opened(path) as picture:
+    own = [page for page in range(count) if page not in found.copies] or list(range(count))
+    left_out, count = count - len(own), len(own)
+    with _opened(path, own[0] if own else 0) as picture:
         (columns, rows), kind = picture.size, _kind(picture, path)
     if rows * columns > MAX_FRAME_PIXELS or count > MAX_FRAMES:
         raise corrupt(path, f"{count} pages of {rows} x {columns}")
@@ -130,16 +151,20 @@ def read_tiff(path: Path, _key: bytes | None, allow_cut: bool) -> list[Volume]:
             columns=columns,
             dtype="uint8" if kind is None else "uint16",
             intensity=linear(top, 0) if kind is not None and kind.white_is_0 else linear(0, top),
-            read=partial(_page, path, (rows, columns), kind),
+            read=partial(_page, path, (rows, columns), kind, own),
             order=Fact("file order", "order of the pages"),
             complete=Fact(False, "pages") if cut else Fact(),
-            notes=("a TIFF says neither eye nor spacing", *((f"cut short: {count} pages are whole",) if cut else ())),
+            notes=(
+                "a TIFF says neither eye nor spacing",
+                *((f"cut short: {count} pages are whole",) if cut else ()),
+                *((f"{left_out} pages are others made smaller: left out",) if left_out else ()),
+            ),
         )
     ]
 
 
-def _page(path: Path, shape: tuple[int, int], kind: Grey | None, index: int) -> Raw:
-    with _opened(path, index) as picture:
+def _page(path: Path, shape: tuple[int, int], kind: Grey | None, own: Sequence[int], index: int) -> Raw:
+    with _opened(path, own[index]) as picture:
         if (picture.height, picture.width) != shape or _kind(picture, path) != kind:
             what = f"page {index} is {picture.height} x {picture.width} in mode {picture.mode}"
             raise unsupported(path, f"{what}, the first one is {shape[0]} x {shape[1]} of another kind of grey")

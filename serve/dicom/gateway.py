@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from octc.core.cells import digits_of
 from octc.core.errors import OctcError
 from octc.core.optional import need
 from octc.core.progress import Reporter
@@ -263,7 +264,7 @@ def _door(options: GatewayOptions, reporter: Reporter) -> Door:
     title, _, place = (options.dicom or "").partition("@")
     host, _, port = place.rpartition(":")
     host = host.strip("[]") or "127.0.0.1"
-    if not port.isdigit() or int(port) > 65535:
+    if (number := digits_of(port)) is None or number > 65535:
         raise OctcError("OCT-E104", f"{options.dicom!r} names no port", hint="--dicom OCTC@11112", place="--dicom")
     peers = tuple(Peer.of(word.strip()) for word in (options.peers or "").split(",") if word.strip())
     local = host == "localhost" or _is_loopback(host)
@@ -277,7 +278,7 @@ def _door(options: GatewayOptions, reporter: Reporter) -> Door:
             "--dicom-cert FILE --dicom-key FILE --dicom-ca FILE"
         )
     return Door(
-        checked_title(title, "--dicom"), host, int(port), peers, options.associations, options.max_object << 20,
+        checked_title(title, "--dicom"), host, number, peers, options.associations, options.max_object << 20,
         options.max_queued << 30, tls, options.keep,
     )  # fmt: skip
 

@@ -151,7 +151,18 @@ def test_c01_a_variable_is_named_by_its_own_name(octc: Octc) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["--epochs", "-5"], ["--epochs", "many"], ["--seed", "-1"], ["--batch", "0"], ["--batch", "x"]]
+    "words",
+    [
+        ["--epochs", "-5"],
+        ["--epochs", "many"],
+        ["--seed", "-1"],
+        ["--batch", "0"],
+        ["--batch", "x"],
+        ["--batch", "²"],
+        ["--batch", "9" * 30],
+        ["--device", "0"],
+        ["--device", "cuda:³"],
+    ],
 )
 def test_c01_options_out_of_range_are_refused_before_any_work(words: list[str], tmp_path: Path, octc: Octc) -> None:
     done = octc("train", "teacher", "--dataset", "phantom", "--recipe", "smoke", *words)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from octc.core.cells import digits_of
 from octc.core.errors import OctcError
 from octc.core.files import read_json, write_json
 from octc.core.offline import is_local
@@ -161,8 +162,8 @@ def _start(response: Any, have: int) -> int:
 
 
 def _total(response: Any, start: int) -> int | None:
-    length = response.headers.get("Content-Length", "")
-    return start + int(length) if length.isdigit() else None
+    length = digits_of(response.headers.get("Content-Length", ""))
+    return None if length is None else start + length
 
 
 def _check_content(response: Any, file: RemoteFile, total: int | None, part: Path, page: str) -> None:

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from octc.core.errors import OctcError
 from octc.datasets.synthetic.volumes import WRITERS, write_volumes
+from octc.imaging.decode import read_image
 from octc.volumes import Volume, format_of, read_volume
 from octc.volumes.identity import read_identity_key
-from octc.volumes.stacks import FILE
+from octc.volumes.stacks import FILE, pages
 from octc.volumes.writing import write_pictures
 
 
@@ -108,8 +109,8 @@ def test_a_stack_that_is_not_whole_is_refused_by_name(stack: Path) -> None:
 
 
 def test_pages_of_other_sizes_are_refused_and_what_is_no_stack_is_none(tmp_path: Path) -> None:
-    pages = [Image.new("L", (64, 48), 9), Image.new("L", (48, 64), 9)]
-    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    two = [Image.new("L", (64, 48), 9), Image.new("L", (48, 64), 9)]
+    two[0].save(tmp_path / "a.tif", save_all=True, append_images=two[1:])
     volume = read_volume(tmp_path / "a.tif")
     assert volume.frames == 2
     assert volume.frame(0).shape == (48, 64)
@@ -121,6 +122,39 @@ def test_pages_of_other_sizes_are_refused_and_what_is_no_stack_is_none(tmp_path:
     for text in ("[]", "{", '{"schema": "other"}'):
         (tmp_path / FILE).write_text(text)
         assert format_of(tmp_path / FILE) is None
+
+
+def write_pages(path: Path, *marked: tuple[np.ndarray, dict[int, int]]) -> None:
+    """A TIFF of pages, each with tags of its own."""
+    with TiffImagePlugin.AppendingTiffWriter(str(path), new=True) as file:
+        for pixels, tags in marked:
+            Image.fromarray(pixels).save(file, "TIFF", tiffinfo=tags)
+            file.newFrame()
+
+
+@pytest.mark.parametrize("mark", [{254: 1}, {254: 5}, {255: 2}])
+def test_pages_that_repeat_another_one_are_no_b_scans(tmp_path: Path, mark: dict[int, int]) -> None:
+    """A picture with its thumbnail is a picture, whichever is first; of a stack with thumbnails the rest is the volume."""
+    rng = np.random.default_rng(0)
+    scans = [rng.integers(0, 255, (96, 128)).astype(np.uint8) for _ in range(3)]
+    own = [(one, {254: 2}) for one in scans]  # pages of a document of several pages
+    small = [(one[::2, ::2].copy(), mark) for one in scans]
+    for name, two in (("behind", (own[0], small[0])), ("first", (small[0], own[0]))):
+        path = tmp_path / f"{name}.tif"
+        write_pages(path, *two)
+        assert not pages(path).several
+        assert format_of(path) is None
+        assert np.array_equal(np.asarray(read_image(path).image), scans[0])
+    path = tmp_path / "stack.tif"
+    write_pages(path, own[0], small[0], own[1], own[2], small[2])
+    volume = read_volume(path)
+    assert volume.frames == 3
+    for k, scan in enumerate(scans):
+        assert np.array_equal(volume.frame(k), scan)
+    assert any(note.startswith("2 pages") for note in volume.notes)
+    write_pages(path, small[0], small[1])
+    with refused("OCT-E204", said="2 frames"):
+        read_image(path)
 
 
 def test_the_secret_of_a_site_is_long_enough_or_refused(tmp_path: Path) -> None:
