@@ -108,7 +108,7 @@ def test_the_observer_that_agrees_best_is_kept_and_the_student_stays_as_it_was(c
 
 
 def test_rounding_that_agrees_less_on_val_is_taken_back(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    def spoil(module: torch.nn.Module, _batches: object) -> None:
+    def spoil(module: torch.nn.Module, *_: object) -> None:
         for layer in convolutions(module).values():
             layer.plain = layer.conv.weight.detach().clone()
             layer.conv.weight.data.zero_()
