@@ -12,6 +12,7 @@ import openvino
 import pytest
 import torch
 
+from octc.machine.host import read_machine
 from octc.store.artifacts import read_artifact
 from octc.store.runs import scan_runs
 from octc.train.evaluation.assess import network_of
@@ -141,7 +142,11 @@ def test_every_command_works_on_what_was_imported_in_float_and_in_int8(
     document = json.loads(out)["data"]
     found = {one["id"]: one["precision_found"] for one in document["artifacts"]}
     assert set(found) == {float_.name, int8.name}, err
-    assert found[int8.name]["int8"] > 0
+    runs = found[int8.name].get("int8", 0) > 0
+    wrong = {row["artifact"] for row in document["rows"] if "precision_mismatch" in row["reasons"]}
+    assert (int8.name in wrong, float_.name in wrong) == (not runs, False)
+    # OpenVINO 2026.4.1 computes this IR (onnxruntime's quantisers) in float where there is AMX, and in INT8 elsewhere
+    assert runs or (kind == "openvino" and "amx" in read_machine(gpus=False).isa), found
     assert "int8" not in found[float_.name]
     code, out, err = said("report", str(artifacts.parent), "-o", "page")
     assert code == 0, err
