@@ -47,13 +47,13 @@ def whole_number(value: Any) -> int | None:
     return int(number) if isinstance(value, Real) and (number := float(value)).is_integer() else None
 
 
-def digits_of(text: str) -> int | None:
-    """A number that is written in the digits 0 to 9, at most 18 of them; None for everything else.
+def digits_of(text: str, most: int = 18) -> int | None:
+    """A number that is written in the digits 0 to 9, at most `most` of them; None for everything else.
 
     >>> digits_of("007"), digits_of("\u00b2"), digits_of("\u0663"), digits_of("+1"), digits_of("")
     (7, None, None, None, None)
     """
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= most else None
 
 
 def label_of(cell: Any) -> str:

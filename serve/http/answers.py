@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from octc.core.cells import digits_of
 from octc.core.errors import OctcError
 from octc.core.optional import need
 from octc.serve.limits import Bytes
@@ -70,7 +71,7 @@ async def chunks_of(request: Request, limit: int) -> AsyncIterator[bytes]:
         text = f"a body compressed with {', '.join(named)[:60]} is not taken"
         raise OctcError("OCT-E913", text, hint="send the body as it is, without Content-Encoding", place="Content-Encoding")
     length = request.headers.get("content-length", "")
-    known = int(length) if length.isascii() and length.isdigit() and len(length) < 16 else 0
+    known = digits_of(length, 15) or 0
     if known > limit:
         raise too_large(limit)
     ticket.take(known)

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from octc.core.cells import digits_of
 from octc.core.errors import OctcError
 from octc.serve.http.answers import body_of, json_response, plain_response, ticket_of
 from octc.serve.models import Opened
@@ -126,9 +127,9 @@ def _split(data: bytes, length: str | None) -> tuple[memoryview, memoryview]:
     view = memoryview(data)
     if length is None:
         return view, view[:0]
-    if not length.isascii() or not length.isdigit() or len(length) > 12 or int(length) > len(data):
+    if (end := digits_of(length, 12)) is None or end > len(data):
         raise bad(f"Inference-Header-Content-Length {length[:20]!r} does not fit a body of {len(data)} bytes")
-    return view[: int(length)], view[int(length) :]
+    return view[:end], view[end:]
 
 
 def _images(model: Opened, one: RequestInput, count: int, rest: memoryview) -> npt.NDArray[np.uint8]:

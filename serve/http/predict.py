@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from octc.core.cells import digits_of
 from octc.core.errors import OctcError
 from octc.core.optional import need
 from octc.serve.cards import card_of
@@ -48,13 +49,13 @@ async def predict(request: Request) -> Response:
 async def heat_map(request: Request) -> Response:
     """POST /v1/map: the heat map of an image, or of a B-scan."""
     words = _words(request, (*CHOICE, "frame"))
-    frame = words.get("frame", "0")
-    if not frame.isascii() or not frame.isdigit() or len(frame) > 6:
-        raise bad(f"frame {frame[:20]!r}", "a whole number from 0", "frame")
+    said = words.get("frame", "0")
+    if (frame := digits_of(said, 6)) is None:
+        raise bad(f"frame {said[:20]!r}", "a whole number from 0", "frame")
     options = _options(request, words)
 
     def work(site: Site, model: Opened, upload: Upload) -> dict[str, Any]:
-        record, found = map_file(site, model, upload.files, int(frame), options)
+        record, found = map_file(site, model, upload.files, frame, options)
         document: dict[str, Any] = {
             "record": upload.hide(record.to_json(model.artifact.classes)),
             "map": None if found is None else data_url(found.to_png(), "image/png"),
