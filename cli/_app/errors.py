@@ -16,7 +16,7 @@ from octc.core.errors import OctcError, Several
 from octc.core.faults import fault_of
 from octc.core.optional import absent_extra
 
-INTERRUPTED, TERMINATED, BROKEN_PIPE = 130, 143, 141
+HUNG_UP, INTERRUPTED, TERMINATED, BROKEN_PIPE = 129, 130, 143, 141
 FORBIDDEN = (errno.EACCES, errno.EPERM)
 
 
@@ -24,6 +24,12 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM. Whoever saves its state on KeyboardInterrupt saves it on this too."""
 
     exit_code = TERMINATED
+
+
+class HungUp(Terminated):
+    """SIGHUP: the terminal, or the connection that it was on, has gone."""
+
+    exit_code = HUNG_UP
 
 
 def sort_error(error: BaseException, command: str) -> OctcError:

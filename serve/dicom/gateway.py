@@ -27,7 +27,7 @@ from octc.serve.dicom.answers import Answering, EyeAnswer, gathered
 from octc.serve.dicom.destinations import Credentials, NotSent, Send, destination, token_of
 from octc.serve.dicom.provider import Door, Peer, Provider, checked_title
 from octc.serve.dicom.secondary_capture import heat_map
-from octc.serve.dicom.spool import MOST_TRIES, Spool, Waiting, key_of
+from octc.serve.dicom.spool import LONGEST, MOST_TRIES, Spool, Waiting, key_of
 from octc.serve.dicom.structured_report import source_of, structured_report
 from octc.serve.watch import Watch
 from octc.volumes.formats import read_volumes
@@ -35,7 +35,6 @@ from octc.volumes.writing import save
 
 LOG = logging.getLogger("octc.serve")
 MACHINE = ("OCT-E221", "OCT-E901")  # of exit code 4, but of the file: no decoder for it is there
-LONGEST = 600.0  # seconds between two attempts to send
 PAUSE = 30.0  # seconds after the machine failed (a full disk, no memory)
 LOOK = 0.5  # seconds between two looks into a watched folder
 
@@ -176,8 +175,8 @@ class Gateway:
         for one in self._spool.waiting():
             if self._stop.is_set():
                 return 0
-            if one.due > time.time():
-                soonest = min(soonest, one.due - time.time())
+            if left := one.left(time.time()):
+                soonest = min(soonest, left)
                 continue
             soonest = min(soonest, self._attempt(one))
         if not self._stop.is_set():
@@ -190,10 +189,10 @@ class Gateway:
             self._deliver(one)
         except NotSent as error:
             pause = min(LONGEST, 2.0**one.attempts)
-            if error.final or (one.since and time.time() - one.since > self._retry):
+            if error.final or one.waited > self._retry:
                 self._spool.give_up(one.key, "OCT-E920", error.reason)
             else:
-                self._spool.failed(one, time.time() + pause, error.reason)
+                self._spool.failed(one, pause, error.reason)
             return pause
         self._spool.sent(one)
         return PAUSE

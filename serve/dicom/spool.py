@@ -32,6 +32,7 @@ from octc.core.files import publishing, read_json, remove_leftovers, sha256_byte
 
 STATES = ("incoming", "queue", "outbox", "done", "dead", "kept")
 SOURCE, REASON, STATE = "source.dcm", "reason.json", "state.json"
+LONGEST = 600.0  # seconds between two attempts to send
 MOST_TRIES = 25  # times that answering a volume is begun: one that ends the process must not do so for ever
 
 
@@ -42,13 +43,18 @@ def key_of(uid: str) -> str:
 
 @dataclass(frozen=True)
 class Waiting:
-    """Objects to send. attempts: failed ones so far; since: of the first, seconds since 1970; due: when to try again."""
+    """Objects to send. attempts: failed ones so far; waited: seconds between them; due: when to try again (since 1970)."""
 
     key: str
     objects: tuple[Path, ...]
     attempts: int = 0
-    since: float = 0.0
+    waited: float = 0.0
     due: float = 0.0
+
+    def left(self, now: float) -> float:
+        """Seconds until it may be tried, 0 for now. More than LONGEST never was the plan: the clock has been set back."""
+        left = self.due - now
+        return left if 0 < left <= LONGEST else 0.0
 
 
 class Spool:
@@ -226,13 +232,14 @@ class Spool:
         for key in self._names("outbox"):
             folder = self.folder / "outbox" / key
             state = read_json(folder / STATE) if (folder / STATE).is_file() else {}
-            found.append(Waiting(key, tuple(sorted(folder.glob("*.dcm"))), **state))
+            facts = {name: state[name] for name in ("attempts", "waited", "due") if name in state}
+            found.append(Waiting(key, tuple(sorted(folder.glob("*.dcm"))), **facts))
         return sorted(found, key=lambda one: (one.due, one.key))
 
-    def failed(self, one: Waiting, due: float, reason: str) -> None:
-        """An attempt to send that may succeed later."""
-        since = one.since or self._clock()
-        state = {"attempts": one.attempts + 1, "since": since, "due": due}
+    def failed(self, one: Waiting, pause: float, reason: str) -> None:
+        """An attempt to send that may succeed in so many seconds. These are counted, and not the clock's: a machine without a
+        clock of its own jumps by years when it learns the time."""
+        state = {"attempts": one.attempts + 1, "waited": one.waited + pause, "due": self._clock() + pause}
         write_json(self.folder / "outbox" / one.key / STATE, state)
         self.audit("not-sent", one.key, attempts=one.attempts + 1, reason=reason)
 

@@ -174,6 +174,31 @@ def test_attempts_end_after_the_hours_that_are_given(started: Started, monkeypat
     assert reason(spool) == {"code": "OCT-E920", "reason": "no association"}
 
 
+def test_a_clock_that_jumps_neither_ends_nor_holds_up_the_attempts(tmp_path: Path) -> None:
+    """A box without a clock of its own begins in 1970, and learns the time from the network; or is set back."""
+    now = [100.0]
+    with Spool(tmp_path / "spool", clock=lambda: now[0]) as spool:
+        with spool.answering("0" * 32) as folder:
+            (folder / "report.dcm").write_bytes(b"x")
+        spool.failed(spool.waiting()[0], 4.0, "no association")
+        (one,) = spool.waiting()
+        assert [one.left(moment) for moment in (100.0, 103.0, 104.0, 1.8e9)] == [4.0, 1.0, 0.0, 0.0]
+        now[0] = 1.8e9  # fifty years later: four seconds were waited
+        spool.failed(one, 8.0, "no association")
+        (one,) = spool.waiting()
+        assert (one.attempts, one.waited) == (2, 12.0)
+        assert one.left(1.8e9 - 3600) == 0.0  # set back by an hour: now, and not in an hour
+
+
+def test_a_queue_of_an_older_version_goes_on(tmp_path: Path) -> None:
+    with Spool(tmp_path / "spool") as spool:
+        with spool.answering("0" * 32) as folder:
+            (folder / "report.dcm").write_bytes(b"x")
+            (folder / "state.json").write_text(json.dumps({"attempts": 3, "since": 1.0, "due": 5.0}))
+        (one,) = spool.waiting()
+        assert (one.attempts, one.waited, one.due) == (3, 0.0, 5.0)
+
+
 def test_volumes_that_cannot_be_answered_are_dead_letters_and_the_others_go_on(started: Started, tmp_path: Path) -> None:
     cut, colour, part = (world.eye_object("R", seed=name) for name in ("cut", "colour", "part"))
     cut.PixelData = cut.PixelData[: len(cut.PixelData) // 2]
