@@ -62,7 +62,7 @@ class Run:
         """run.json, checked against `RunFile`, as a dictionary (OctcError E107 where it is none)."""
         try:
             value: dict[str, Any] = read_json(self.path / RUN)
-            convert(value, RunFile)
+            convert(value, RunFile, self.path / RUN)
         except (OSError, ValueError) as error:
             if (fault := fault_of(error, self.path / RUN)) is not None:
                 raise fault from error

@@ -37,7 +37,7 @@ def read_verdict(folder: Path, sha256: str) -> dict[str, Any] | None:
     """
     try:
         value: dict[str, Any] = read_json(folder / FILE)
-        found = convert(value, VerifyFile)
+        found = convert(value, VerifyFile, folder / FILE)
     except (OSError, ValueError):
         return None
     if found.artifact_sha256 != sha256:
