@@ -28,10 +28,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from octc.core.errors import OctcError
-from octc.core.files import publishing, read_json, remove_leftovers, sha256_bytes, sync_folder, write_json
+from octc.core.faults import writing_to
+from octc.core.files import entries, publishing, read_json, remove_leftovers, sha256_bytes, sync_folder, write_json
 
 STATES = ("incoming", "queue", "outbox", "done", "dead", "kept")
 SOURCE, REASON, STATE = "source.dcm", "reason.json", "state.json"
+AUDIT, LOCK = "audit.jsonl", "lock"
 LONGEST = 600.0  # seconds between two attempts to send
 MOST_TRIES = 25  # times that answering a volume is begun: one that ends the process must not do so for ever
 
@@ -57,6 +59,15 @@ class Waiting:
         return left if 0 < left <= LONGEST else 0.0
 
 
+def _refuse_strange(folder: Path) -> None:
+    """E106 for a folder that is no queue, and not empty: a queue empties its `incoming`, which others have too."""
+    begun = {*STATES, LOCK}  # by a process that was killed before there was an audit log
+    found = [] if (folder / AUDIT).is_file() else entries(folder)
+    if any(path.name not in begun or (path.is_dir() and entries(path)) for path in found):
+        text = f"{folder} is no queue of octc, and not empty: {found[0].name}"
+        raise OctcError("OCT-E106", text, hint="name a new folder: --spool DIR", place=str(folder))
+
+
 class Spool:
     """The queue of a folder, for one process; a context manager.
 
@@ -68,15 +79,20 @@ class Spool:
         """Open it, and bring back what a killed process left. keep: sources stay for good when they are answered.
 
         Raises:
-            OctcError: E108 another process has it.
+            OctcError: E108 another process has it; E106 the folder holds something else; E109, E904, E906 it cannot be written.
         """
         self.folder, self._keep, self._clock = folder, keep, clock
         self.arrived, self.answered = threading.Event(), threading.Event()
         self._guard = threading.RLock()
+        with writing_to(folder):
+            self._begin(folder)
+
+    def _begin(self, folder: Path) -> None:
+        _refuse_strange(folder)
         for name in STATES:
             (folder / name).mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)  # volumes and reports hold identities
-        self._lock = (folder / "lock").open("w")
+        self._lock = (folder / LOCK).open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -101,7 +117,7 @@ class Spool:
         return self.folder / "incoming"
 
     def _opened_audit(self) -> IO[bytes]:
-        stream = (self.folder / "audit.jsonl").open("a+b", buffering=0)
+        stream = (self.folder / AUDIT).open("a+b", buffering=0)
         if stream.tell():
             stream.seek(-1, os.SEEK_END)
             if stream.read(1) != b"\n":  # a machine that lost its power in the middle of a line

@@ -190,6 +190,29 @@ def test_a_clock_that_jumps_neither_ends_nor_holds_up_the_attempts(tmp_path: Pat
         assert one.left(1.8e9 - 3600) == 0.0  # set back by an hour: now, and not in an hour
 
 
+def test_a_folder_that_is_no_queue_is_left_as_it_is(tmp_path: Path) -> None:
+    """A queue empties its `incoming`; a clinic's share may have a folder of that name, with scans in it."""
+    scan = tmp_path / "share" / "incoming" / "eye.dcm"
+    scan.parent.mkdir(parents=True)
+    scan.write_bytes(b"x")
+    with pytest.raises(OctcError) as caught:
+        Spool(tmp_path / "share")
+    assert (caught.value.code, scan.read_bytes(), len(list((tmp_path / "share").iterdir()))) == ("OCT-E106", b"x", 1)
+    for name in ("incoming", "queue"):  # killed while the first one was made
+        (tmp_path / "begun" / name).mkdir(parents=True)
+    for _ in range(2):
+        with Spool(tmp_path / "begun") as spool:
+            assert spool.queued() == []
+
+
+def test_a_queue_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OctcError) as caught:
+            Spool(place)
+        assert caught.value.code == "OCT-E109"
+
+
 def test_a_queue_of_an_older_version_goes_on(tmp_path: Path) -> None:
     with Spool(tmp_path / "spool") as spool:
         with spool.answering("0" * 32) as folder:
