@@ -24,12 +24,12 @@ from octc.runtimes.predict import Engine, Record, Unread, classify
 from octc.runtimes.scans import Reading, aggregation_of, opened, with_eyes
 from octc.schemas.requests import GatewayOptions
 from octc.serve.dicom.answers import Answering, EyeAnswer, gathered
-from octc.serve.dicom.destinations import Credentials, NotSent, Send, destination, token_of
+from octc.serve.dicom.destinations import Credentials, NotSent, Send, destination, folder_of, token_of
 from octc.serve.dicom.provider import Door, Peer, Provider, checked_title
 from octc.serve.dicom.secondary_capture import heat_map
 from octc.serve.dicom.spool import LONGEST, MOST_TRIES, Spool, Waiting, key_of
 from octc.serve.dicom.structured_report import source_of, structured_report
-from octc.serve.watch import Watch
+from octc.serve.watch import HIDDEN, Watch
 from octc.volumes.formats import read_volumes
 from octc.volumes.writing import save
 
@@ -245,6 +245,7 @@ def open_gateway(
         watch = Path(options.watch)
         if not watch.is_dir():
             raise OctcError("OCT-E104", f"{watch} is no folder", hint=f"mkdir {watch}", place="--watch")
+        _apart(watch, options.spool, options.report_to)
     with (
         Spool(Path(options.spool), keep=options.keep) as spool,
         Gateway(
@@ -257,6 +258,20 @@ def open_gateway(
             reporter.say(f"watching {watch}")
         reporter.say(f"reports go to {options.report_to}; queue, dead letters and audit log: {options.spool}")
         yield gateway
+
+
+def _apart(watch: Path, spool: str, report_to: str) -> None:
+    """Refuse a queue, or a folder for reports, that the watched folder would take files from, and a watched folder in the
+    queue (E104): what lies in one is moved or removed by the other."""
+    watched = watch.resolve()
+    for name, place in (("--spool", Path(spool)), ("--report-to", folder_of(report_to))):
+        if place is None:
+            continue
+        own = place.resolve()
+        seen = own.is_relative_to(watched) and not any(part.startswith(HIDDEN) for part in own.relative_to(watched).parts)
+        if seen or (name == "--spool" and watched.is_relative_to(own)):
+            text = f"{place} and the watched folder {watch} lie in one another"
+            raise OctcError("OCT-E104", text, hint=f"a folder of its own: {name} DIR", place=name)
 
 
 def _door(options: GatewayOptions, reporter: Reporter) -> Door:

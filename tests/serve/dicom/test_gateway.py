@@ -463,6 +463,30 @@ def test_options_that_cannot_be_are_refused(options: dict[str, Any], code: str, 
     assert caught.value.code == code
 
 
+@pytest.mark.parametrize(
+    ("spool", "report_to", "refused"),
+    [
+        ("spool", "reports", False), ("drop/spool", "reports", True), ("drop", "reports", True), (".", "reports", True),
+        ("drop/../drop/spool", "reports", True), ("spool", "drop", True), ("spool", "drop/reports", True),
+        ("drop/.spool", "drop/.reports", False), ("drop-spool", "PACS@127.0.0.1:1", False),
+    ],
+)  # fmt: skip
+def test_a_watched_folder_never_takes_what_is_octcs_own(
+    spool: str, report_to: str, refused: bool, started: Started, tmp_path: Path
+) -> None:
+    """It would take volumes out of the queue, and refuse reports as no volumes."""
+    (tmp_path / "drop").mkdir()
+    where = report_to if "@" in report_to else str(tmp_path / report_to)
+    given = {"dicom": None, "watch": str(tmp_path / "drop"), "spool": str(tmp_path / spool), "report_to": where}
+    if not refused:
+        started(**given)
+        return
+    with pytest.raises(OctcError) as caught:
+        started(**given)
+    assert caught.value.code == "OCT-E104"
+    assert list((tmp_path / "drop").iterdir()) == []
+
+
 def test_a_dropped_file_becomes_a_report_when_it_is_whole(
     started: Started, engine: Answerer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
