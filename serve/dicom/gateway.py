@@ -226,7 +226,7 @@ def open_gateway(
     """Check the options, open the queue and the doors; at the end of the context both are closed.
 
     Raises:
-        OctcError: E104 options that do not fit each other, E906 an
+        OctcError: E104 options that do not fit each other, E109 a watched folder that may not be written, E906 an
             address or port that is taken, E108 another process has the queue, E901 the extra is not installed.
     """
     need("highdicom")
@@ -245,6 +245,9 @@ def open_gateway(
         watch = Path(options.watch)
         if not watch.is_dir():
             raise OctcError("OCT-E104", f"{watch} is no folder", hint=f"mkdir {watch}", place="--watch")
+        if not os.access(watch, os.R_OK | os.W_OK | os.X_OK):
+            text = f"{watch} cannot be written, and what is taken out of it goes"
+            raise OctcError("OCT-E109", text, hint=f"chmod u+rwx {watch}   (or have its owner do it)", place="--watch")
         _apart(watch, options.spool, options.report_to)
     with (
         Spool(Path(options.spool), keep=options.keep) as spool,

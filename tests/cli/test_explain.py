@@ -287,4 +287,4 @@ def test_hints_name_options_that_are_there() -> None:
     option = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+")
     known = set(option.findall((root / "tests" / "house" / "options.json").read_text()))
     said = set(option.findall((root / "cli" / "explain.toml").read_text()))
-    assert said - known == set()
+    assert said - known == {"--help", "--version", "--shm-size"}  # of every command, of octc itself, of docker

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 import ssl
@@ -26,6 +27,7 @@ from octc.serve.dicom.answers import Answering
 from octc.serve.dicom.gateway import Answerer, Gateway, open_gateway
 from octc.serve.dicom.spool import Spool, key_of
 from octc.serve.dicom.structured_report import report_uid
+from octc.serve.watch import Watch
 from octc.store.artifacts import read_artifact
 from tests.serve.dicom import peers, world
 from tests.tiny_artifacts import artifact_folder
@@ -485,6 +487,33 @@ def test_a_watched_folder_never_takes_what_is_octcs_own(
         started(**given)
     assert caught.value.code == "OCT-E104"
     assert list((tmp_path / "drop").iterdir()) == []
+
+
+def test_a_file_that_may_not_be_removed_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    """As on a share without the right to delete: it is tried again after ten minutes, not twice a second."""
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_bytes(b"x")
+    came: list[str] = []
+
+    def take(path: Path) -> None:
+        came.append(path.name)
+        if path.name == "a":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    watch = Watch(tmp_path, take)
+    looks = [0.0, 3.0, 3.5, 60.0, 300.0]
+    assert [watch.look(moment) for moment in looks] == [0, 2, 0, 0, 0]
+    assert came == ["a", "b", "c"]
+    watch.look(700.0)
+    assert (came, [path.name for path in tmp_path.iterdir()]) == (["a", "b", "c", "a"], ["a"])
+
+    def full(_path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    watch = Watch(tmp_path, full)
+    watch.look(0.0)
+    with pytest.raises(OSError, match="No space"):  # of the machine: the gateway waits with all of them
+        watch.look(3.0)
 
 
 def test_a_dropped_file_becomes_a_report_when_it_is_whole(
