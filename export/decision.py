@@ -76,9 +76,10 @@ def fit_rules(
     everyone = measured(artifact, data, run_dir, tell)
     if any(not one.answers["image"].known for one in everyone):
         tell.warn("OCT-W212", "patients of validation images are not known: each of those images counts as one patient")
-    new = [(one.found, _ruled(one.found, one.answers, rule), sketch_details(one)) for one in everyone]
+    new = [(one, _ruled(one.found, one.answers, rule)) for one in everyone]
+    made = [(one.found, ruled, sketch_details(one, ruled[0].get("image"))) for one, ruled in new]
     stored = []
-    for found, (rules, words, unshown), sketch in new:
+    for found, (rules, words, unshown), sketch in made:
         value = {unit: decision_json(one) for unit, one in rules.items()}
         artifact_now = rewrite_details(found.folder, {KEY: value or None, **sketch}, force=options.force)
         stored.append(Ruled(Found(found.folder, artifact_now), rules, tuple(words)))

@@ -55,6 +55,24 @@ def stated_decision(details: Mapping[str, Any], classes: Sequence[str], unit: st
     return found  # type: ignore[no-any-return]
 
 
+def words_of(decision: Decision) -> list[str]:
+    """What each rule promises, a sentence each."""
+    found = []
+    if decision.sets is not None:
+        whose = "images of each class" if decision.sets.by == "class" else "images of all classes together"
+        found.append(
+            f"prediction sets ({decision.sets.method}) that hold the class of {100 * decision.sets.coverage:g} % of {whose}"
+        )
+    found += [
+        f"{point.name} is answered from a probability of {point.threshold:.4f} on: {point.words}" for point in decision.points
+    ]
+    if decision.costs is not None:
+        found.append(f"the answer of the lowest expected cost: {decision.costs.mean:.3f} an image on the {decision.chosen_on}")
+    if decision.refer is not None:
+        found.append(f"referred below a confidence of {decision.refer.confidence:.4f}: {decision.refer.words}")
+    return found
+
+
 def decision_json(decision: Decision) -> dict[str, Any]:
     """As a manifest keeps it."""
     found: dict[str, Any] = msgspec.to_builtins(decision)

@@ -104,8 +104,34 @@ def test_python_and_rows_have_the_same_rules(run: Run, said: Said, capsys: pytes
     assert "OCT-W810" in {code for code, _ in views[0].notes}
     main(["predict", str(run.artifacts / "onnx-int8"), *files, "absent.png", "--format", "csv"])
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-    assert [row["set"].split() for row in rows[:-1]] == [list(one.set or ()) for one in answers[:-1]]
+    assert [row["set"].split("|") for row in rows[:-1]] == [list(one.set or ()) for one in answers[:-1]]
     assert [row["refer"] for row in rows] == [*(str(one.refer).lower() for one in answers[:-1]), ""]
+    assert {row["flagged"] for row in rows} == {""}
+    assert {one.flagged for one in answers} == {None}
+
+
+def test_an_image_that_reaches_two_operating_points_is_flagged_for_both_in_every_form(
+    run: Run, said: Said, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The stated sensitivity is that of the flags: the label names one class of them alone."""
+    parquet, artifact = pytest.importorskip("pyarrow.parquet"), run.artifacts / "onnx-int8"
+    for name in ("bright", "dark"):
+        octc.fit_rules(artifact, octc.PointOptions(class_name=name, sensitivity=0.99), run_dir=run.path.parent)
+    files = pictures_of(run)
+    with octc.load(artifact) as model:
+        answers = model.predict(files)
+    assert any(len(one.flagged or ()) == 2 for one in answers)
+    assert all(one.label in (one.flagged or (one.label,)) for one in answers)
+    main(["predict", str(artifact), *files, "--format", "csv"])
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["flagged"] for row in rows] == ["|".join(one.flagged or ()) for one in answers]
+    octc.predict_archive(artifact, files, tmp_path / "rows")
+    paths = (tmp_path / "rows").rglob("scans*/**/*.parquet")
+    kept = {row["file"]: row["flagged"] for path in paths for row in parquet.read_table(path).to_pylist()}
+    assert kept == {one.file: list(one.flagged or ()) for one in answers}
+    document = said("predict", str(artifact), *files)[1]["data"]
+    assert [record["flagged"] for record in document["records"]] == [list(one.flagged or ()) for one in answers]
+    assert document["summary"]["referred"] == sum(record["refer"] for record in document["records"])
 
 
 def test_archive_rows_have_sets_and_referrals(run: Run, said: Said, tmp_path: Path) -> None:
