@@ -13,6 +13,7 @@ from octc.bench.parity.decisions import Answered
 from octc.bench.parity.evaluation_set import LabelledSet
 from octc.bench.parity.inference import records_of
 from octc.bench.parity.rules import answers_of
+from octc.core.errors import OctcError
 from octc.core.progress import LogReporter, Reporter
 from octc.datasets.base import Sample
 from octc.datasets.pictures import read_picture
@@ -82,7 +83,7 @@ def exported_details(one: Validation, artifact: Artifact, logits: Float32) -> di
     if not np.isfinite(mine).all():
         return {}
     records = records_of(one.labelled.samples, mine[:, None], VIEWS["none"], "", artifact.preprocess)
-    answers = answers_of(one.labelled, records, artifact.details)["image"]
+    answers = answers_of(one.labelled, records, artifact)["image"]
     return _details(answers, exchangeable(one.labelled.samples, answers.clusters), one.looks, None)
 
 
@@ -136,7 +137,7 @@ def fit_reference(
         artifact: an artifact, a folder of artifacts, or a run; None: the newest student run. force: also signed ones.
 
     Raises:
-        OctcError: as `octc.fit_rules`.
+        OctcError: as `octc.fit_rules`; E102 several findings an image.
 
     >>> import octc
     >>> octc.fit_reference("no-such-artifact")
@@ -146,6 +147,9 @@ def fit_reference(
     new = []
     for one in measured(artifact, data, run_dir, reporter or LogReporter()):
         known = one.found.artifact
+        if known.task == "multilabel":
+            text = f"{known.name} answers several findings an image: what a box sees is compared with its own past"
+            raise OctcError("OCT-E102", text, hint="octc monitor ARTIFACT STORE, without --learn", place=str(one.found.folder))
         new.append((one.found.folder, sketch_details(one, stated_decision(known.details, known.classes))))
     for folder, details in new:
         rewrite_details(folder, details, force=force)

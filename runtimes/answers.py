@@ -146,8 +146,9 @@ def decision_thresholds(artifact: Artifact) -> Sequence[float] | None:
 
 
 def has_rules(artifact: Artifact) -> bool:
-    """Whether records have a set and whether to refer: the artifact has decision rules."""
-    return KEY in artifact.details
+    """Whether records have a set and whether to refer: the artifact has decision rules. Points of several findings are none:
+    they are its thresholds."""
+    return KEY in artifact.details and artifact.task != "multilabel"
 
 
 def summary_of(tally: Tally, classes: Sequence[str]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from octc.stats.decision_rules import Decision
 Int64 = npt.NDArray[np.int64]
 KEY = "decision"  # of the details of a manifest: rules by unit
 UNITS = ("image", "eye")
+SEVERAL = "thresholds"  # of the details of a manifest whose classes do not exclude each other
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def stated_decision(details: Mapping[str, Any], classes: Sequence[str], unit: st
         rules = msgspec.convert(value, dict[Literal["image", "eye"], Decision])
         found = rules.get(unit)  # type: ignore[call-overload]
         if found is not None:
-            _check(found, classes)
+            _check(found, classes, exclusive=SEVERAL not in details)
     except (ValueError, msgspec.ValidationError) as error:
         text = f"decision rules in the manifest are not valid: {error}"
         raise OctcError("OCT-E502", text, hint="do not use this artifact", place="artifact.json") from error
@@ -79,8 +80,10 @@ def decision_json(decision: Decision) -> dict[str, Any]:
     return found
 
 
-def _check(found: Decision, classes: Sequence[str]) -> None:
+def _check(found: Decision, classes: Sequence[str], *, exclusive: bool) -> None:
     count = len(classes)
+    if not exclusive and (found.sets, found.refer, found.costs) != (None, None, None):
+        raise ValueError("sets, referrals or costs of several findings")
     if found.sets is not None and len(found.sets.limits) != count:
         raise ValueError(f"{len(found.sets.limits)} limits for {count} classes")
     if found.sets is not None:
@@ -90,7 +93,7 @@ def _check(found: Decision, classes: Sequence[str]) -> None:
     names = [point.name for point in found.points]
     if len(set(names)) != len(names) or not set(names) <= set(classes):
         raise ValueError(f"operating points of {', '.join(names)[:200]}")
-    if names and len(names) >= count:
+    if exclusive and names and len(names) >= count:
         raise ValueError("a class without an operating point must be left")
     if found.costs is not None:
         table = np.asarray(found.costs.costs, np.float64)
