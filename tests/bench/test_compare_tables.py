@@ -495,6 +495,21 @@ def pairs(both: int, lost: int, gained: int, neither: int) -> tuple[Rows, Rows]:
     return tuple([{"id": i, "correct": cell[k]} for i, cell in enumerate(cells)] for k in (0, 1))  # type: ignore[return-value]
 
 
+def test_a_small_published_paired_table_has_the_published_numbers(tmp_path: Path) -> None:
+    """Airway hyper-responsiveness before and after (Bentur et al. 2009), 21 patients, 1 and 7 discordant, as Fagerland, Lydersen
+    and Laake (2014, Statistics in Medicine 33:2850) and R's contingencytables print it: difference -0.286, Tango's interval
+    [-0.517, -0.026], McNemar exact 0.070 and mid-p 0.039."""
+    before = [1] * 13 + [0] * 8  # right: 12 stay, 1 regresses; of 8 wrong ones 7 improve
+    after = [1] * 12 + [0] + [1] * 7 + [0]
+    sides = [[{"id": i, "correct": value} for i, value in enumerate(one)] for one in (after, before)]
+    found = compare_files(*two(tmp_path, *sides), options=TableOptions(cluster="none"), gate=GATE).to_json()
+    assert (found["counts"]["lost"], found["counts"]["gained"]) == (7, 1)
+    assert round(found["accuracy"]["difference_pp"], 1) == -28.6
+    assert [round(limit, 1) for limit in found["accuracy"]["tango"]] == [-51.7, -2.6]
+    assert round(found["accuracy"]["mcnemar_exact"], 3) == 0.070
+    assert round(found["accuracy"]["mcnemar_midp"], 3) == 0.039
+
+
 def test_mcnemar_and_the_difference_of_agrestis_approval_ratings(tmp_path: Path) -> None:
     """The example of R's `mcnemar.test`: 794, 150, 86, 570 (Agresti); statsmodels gives the exact p."""
     contingency = pytest.importorskip("statsmodels.stats.contingency_tables")
