@@ -496,9 +496,9 @@ def pairs(both: int, lost: int, gained: int, neither: int) -> tuple[Rows, Rows]:
 
 
 def test_a_small_published_paired_table_has_the_published_numbers(tmp_path: Path) -> None:
-    """Airway hyper-responsiveness before and after (Bentur et al. 2009), 21 patients, 1 and 7 discordant, as Fagerland, Lydersen
-    and Laake (2014, Statistics in Medicine 33:2850) and R's contingencytables print it: difference -0.286, Tango's interval
-    [-0.517, -0.026], McNemar exact 0.070 and mid-p 0.039."""
+    """Airway hyper-responsiveness before and after (Bentur et al. 2009), 21 patients, 1 and 7 discordant, as Fagerland,
+    Lydersen and Laake (2014, Statistics in Medicine 33:2850) and R's contingencytables have it: difference -0.286, Tango's
+    interval [-0.517, -0.026], McNemar exact 0.070 and mid-p 0.039."""
     before = [1] * 13 + [0] * 8  # right: 12 stay, 1 regresses; of 8 wrong ones 7 improve
     after = [1] * 12 + [0] + [1] * 7 + [0]
     sides = [[{"id": i, "correct": value} for i, value in enumerate(one)] for one in (after, before)]

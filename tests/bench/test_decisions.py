@@ -15,12 +15,17 @@ import pytest
 
 import octc
 from octc.bench.parity.decisions import Answered, judge_decisions
+from octc.bench.report.choose import choose
+from octc.bench.report.collect.rules import rules_section
+from octc.bench.report.collect.run_summary import read_run_summary
+from octc.bench.report.page import Table
 from octc.cli._app.main import main
 from octc.core.files import read_json, write_json
 from octc.export.decision import read_costs
 from octc.stats.deciding import stated_decision
 from octc.stats.decision_rules import Decision
 from octc.store.artifacts import MANIFEST, read_artifact
+from octc.store.find import Found
 from octc.store.oms import SIGNATURE as OMS
 from octc.store.runs import Run
 from octc.store.signature import SIGNATURE
@@ -89,6 +94,16 @@ def test_a_broken_promise_ends_a_verification_with_1(run: Run, said: Said) -> No
     assert any(row["word"] == "broken" for row in found["candidate"]["promises"])
     assert all(row["word"] != "broken" for row in found["reference"]["promises"])
     assert found["change"]["sets"] > 0
+    artifact = read_artifact(run.artifacts / "onnx-int8")
+    section = rules_section(read_run_summary([Found(run.artifacts / "onnx-int8", artifact)], run.path.parent))
+    assert section is not None
+    (table,) = [block for block in section.blocks if isinstance(block, Table) and len(block.columns) == 8]
+    (row,) = table.rows
+    assert (row[0], row[3], row[-1]) == ("onnx-int8", "80", "broken")
+    assert row[5].startswith(f"{100 * found['candidate']['promises'][0]['value']:.2f} [")
+    choice = choose([Found(run.artifacts / "onnx-int8", artifact)])
+    assert choice.chosen is None  # a file whose promise is broken is not deployed, whatever its accuracy is
+    assert "coverage 80 % is promised" in choice.candidates[0].why
 
 
 def test_python_and_rows_have_the_same_rules(run: Run, said: Said, capsys: pytest.CaptureFixture[str]) -> None:

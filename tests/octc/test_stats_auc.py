@@ -41,8 +41,8 @@ def test_check_values_of_delong() -> None:
 
 
 def test_the_area_of_hanley_and_mcneils_ratings_is_the_published_one() -> None:
-    """109 CT images rated from 1 to 5 (Hanley and McNeil 1982, table I): 0.8932, error 0.0307, [0.83295, 0.95339], as the manual
-    of Stata's roctab prints them (DeLong). Most ratings are ties."""
+    """109 CT images rated from 1 to 5 (Hanley and McNeil 1982, table I): 0.8932, error 0.0307, [0.83295, 0.95339], as the
+    manual of Stata's roctab prints them (DeLong). Most ratings are ties."""
     counts = [33, 6, 6, 11, 2, 3, 2, 2, 11, 33]
     ratings, abnormal = np.repeat([1.0, 2, 3, 4, 5] * 2, counts), np.repeat([False] * 5 + [True] * 5, counts)
     found = delong(ratings, ratings, abnormal)
