@@ -18,9 +18,9 @@ from octc.datasets.tables import rows_of
 from octc.export.reference import sketch_details
 from octc.export.validation import Measured, measured
 from octc.schemas.rules import PointOptions, SetOptions, StoredRules
-from octc.stats.conformal import fit_sets
+from octc.stats.conformal import fit_sets, patients_needed
 from octc.stats.deciding import KEY, SEVERAL, UNITS, decision_json, labels_of, stated_decision
-from octc.stats.decision_rules import CostRule, Decision, Kind, Method, OperatingPoint, ReferRule
+from octc.stats.decision_rules import CostRule, Decision, Kind, Method, OperatingPoint, ReferRule, SetRule
 from octc.stats.multilabel import thresholds_of
 from octc.stats.operating import choose_point, choose_risk, choose_share, judge_costs
 from octc.store.find import Found
@@ -129,6 +129,7 @@ def _ruled(found: Found, answers: dict[str, Answered], rule: Rule) -> tuple[dict
         stated: list[OperatingPoint | ReferRule] = [*after.points]
         stated += [after.refer] if after.refer is not None and after.refer.target == "risk" else []
         unshown += [one.words for one in stated if not one.shown and any(one.words in line for line in told)]
+        unshown += [line for line in told if after.sets is not None and line == short_words(after.sets)]
     return rules, words, unshown
 
 
@@ -248,6 +249,13 @@ def _with_sets(before: Decision, scores: Answered, options: SetOptions) -> tuple
         for name, limit, images, people in rows
     ]
     if found.short:
-        text = f"{', '.join(found.short)}: too few patients for {100 * found.coverage:g} %, so always in the set"
-        words.append(text)
+        words.append(short_words(found))
     return replace(before, sets=found), words
+
+
+def short_words(found: SetRule) -> str:
+    """Which classes have too few patients for the coverage, and what follows."""
+    needed = patients_needed(found.coverage)
+    named = f"{', '.join(found.short)}: too few patients for {100 * found.coverage:g} % ({needed} are needed)"
+    everyone = found.by == "all" or len(found.short) == len(found.limits)
+    return f"{named}, so always in the set" + (": every image will be referred" if everyone else "")

@@ -251,6 +251,18 @@ def test_a_sample_that_is_too_small_warns(run: Run, said: Said) -> None:
     assert "cannot show" in point["words"]
 
 
+def test_sets_that_hold_every_class_for_want_of_patients_warn(run: Run, said: Said) -> None:
+    """A few patients of each class cannot promise 99 %: each set would hold all classes, and refer every image."""
+    code, document = said("abstain", "--sets", "lac", "--coverage", "99")
+    assert code == 0
+    told = [one["message"] for one in document["warnings"] if one["code"] == "OCT-W703"]
+    assert told
+    assert all("99 are needed" in one and "every image will be referred" in one for one in told)
+    files = pictures_of(run)
+    document = said("predict", str(run.artifacts / "onnx-int8"), *files)[1]["data"]
+    assert document["summary"]["referred"] == len(files)
+
+
 def test_int8_with_other_answers_is_what_the_change_counts() -> None:
     """Reference and candidate differ in one image of four: counted as lost coverage and as another set."""
     rule = Decision(
