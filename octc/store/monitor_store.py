@@ -187,7 +187,10 @@ def open_store(path: Path, *, make: bool = False) -> MonitorStore:
                 raise sqlite3.DatabaseError("no store of octc")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")  # a row that was written is there after a power loss
-            _lay_out(connection)
+            if make:
+                _lay_out(connection)
+            if not set(KEPT) <= _tables(connection):
+                raise sqlite3.DatabaseError("no store of octc")
             found = connection.execute("SELECT value FROM meta WHERE name = 'version'").fetchone()
             if found is None or found[0] != VERSION:
                 raise sqlite3.DatabaseError("not a store of this version")
