@@ -61,8 +61,9 @@ class Waiting:
 
 def _refuse_strange(folder: Path) -> None:
     """E106 for a folder that is no queue, and not empty: a queue empties its `incoming`, which others have too."""
-    begun = {*STATES, LOCK}  # by a process that was killed before there was an audit log
-    found = [] if (folder / AUDIT).is_file() else entries(folder)
+    begun = {*STATES, LOCK}  # by a process that was killed before there was an audit log; which may be moved away, too
+    own = (folder / AUDIT).is_file() or all((folder / name).exists() for name in begun)
+    found = [] if own else entries(folder)
     if any(path.name not in begun or (path.is_dir() and entries(path)) for path in found):
         text = f"{folder} is no queue of octc, and not empty: {found[0].name}"
         raise OctcError("OCT-E106", text, hint="name a new folder: --spool DIR", place=str(folder))

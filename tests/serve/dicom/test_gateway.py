@@ -205,6 +205,10 @@ def test_a_folder_that_is_no_queue_is_left_as_it_is(tmp_path: Path) -> None:
     for _ in range(2):
         with Spool(tmp_path / "begun") as spool:
             assert spool.queued() == []
+    (tmp_path / "begun" / "queue" / "a.dcm").write_bytes(b"x")
+    (tmp_path / "begun" / "audit.jsonl").rename(tmp_path / "begun" / "audit.jsonl.1")  # as programs that rotate logs do
+    with Spool(tmp_path / "begun") as spool:
+        assert spool.queued() == ["a"]
 
 
 def test_a_queue_that_cannot_be_made_is_said(tmp_path: Path) -> None:
