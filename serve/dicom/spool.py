@@ -125,11 +125,21 @@ class Spool:
                 stream.write(b"\n")
         return stream
 
+    def _audit_moved(self) -> bool:
+        """Whether the log that is written to has another name by now, or none (programs that rotate logs): a new one begins."""
+        try:
+            return not os.path.samestat((self.folder / AUDIT).stat(), os.fstat(self._audit.fileno()))
+        except FileNotFoundError:
+            return True
+
     def audit(self, event: str, key: str = "", **facts: Any) -> None:
         """A line of the audit log, on the disk when this returns. facts: numbers and words that identify no patient."""
         moment = datetime.fromtimestamp(self._clock(), timezone.utc).isoformat(timespec="milliseconds")
         line = json.dumps({"time": moment, "event": event, **({"key": key} if key else {}), **facts}) + "\n"
         with self._guard:
+            if self._audit_moved():
+                self._audit.close()
+                self._audit = self._opened_audit()
             self._audit.write(line.encode())
             os.fsync(self._audit.fileno())
 

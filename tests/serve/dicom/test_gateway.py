@@ -211,6 +211,18 @@ def test_a_folder_that_is_no_queue_is_left_as_it_is(tmp_path: Path) -> None:
         assert spool.queued() == ["a"]
 
 
+def test_an_audit_log_that_was_moved_away_begins_anew(tmp_path: Path) -> None:
+    log = tmp_path / "spool" / "audit.jsonl"
+    with Spool(tmp_path / "spool") as spool:
+        spool.audit("one")
+        log.rename(log.with_suffix(".old"))
+        spool.audit("two")
+        spool.audit("three")
+    kept, new = (path.read_text().splitlines() for path in (log.with_suffix(".old"), log))
+    assert [json.loads(line)["event"] for line in kept] == ["opened", "one"]
+    assert [json.loads(line)["event"] for line in new] == ["two", "three"]
+
+
 def test_a_queue_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
