@@ -29,6 +29,9 @@ from octc.train.networks.simplified import apply_steps, is_depthwise
 from octc.train.networks.squeeze_excite import fold_gates
 
 
+CLEAR = 128  # pixels at which the last maps are larger than one value, where a gate looks like any other module
+
+
 def structure_steps(model: nn.Module, size: int, *, no_se: bool, share: float, learned: bool) -> list[Step]:
     """What takes squeeze-excite and a share of the channels out of a network, which is changed so itself.
 
@@ -45,7 +48,8 @@ def structure_steps(model: nn.Module, size: int, *, no_se: bool, share: float, l
     check_convolutional(model)
     steps: list[Step] = []
     if no_se:
-        noise = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+        side = max(size, CLEAR)
+        noise = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
         refresh_norms(model, [noise])  # nothing dies out or overflows in it, with random weights either
         folded = fold_gates(model, lambda: [noise])
         if folded.kept:
