@@ -28,7 +28,6 @@ from octc.train.loop.averaging import refresh_norms
 from octc.train.networks.simplified import apply_steps, is_depthwise
 from octc.train.networks.squeeze_excite import fold_gates
 
-
 CLEAR = 128  # pixels at which the last maps are larger than one value, where a gate looks like any other module
 
 
