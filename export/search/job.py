@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -22,7 +23,7 @@ from octc.export.search.measure import EXPORT_S, Target, Where, find_target, kep
 from octc.export.search.pages import write_pages
 from octc.export.search.random_network import export_random, found_artifacts
 from octc.export.search.rounds import Training, run_rounds
-from octc.export.search.select import Budget, Cost, Plan, dominated, over_budget, plan_rounds
+from octc.export.search.select import Budget, Cost, Plan, dominated, least_margin, over_budget, plan_rounds
 from octc.export.search.state import Book, open_book
 from octc.export.search.structure import with_structure
 from octc.schemas.common import builtins
@@ -223,6 +224,19 @@ def search_student(
     return dry(ready) if dry_run else run_search(ready)
 
 
+def margin_note(ready: Ready) -> str:
+    """That the validation images are too few for the margin, whatever the networks answer, or ""."""
+    images = ready.training.split.parts["val"]
+    least, margin = least_margin([image.patient for image in images]), ready.options.margin
+    if least is not None and 100 * least <= margin:
+        return ""
+    shown = "no margin" if least is None else f"{math.ceil(1000 * least) / 10:g} points"
+    return (
+        f"--margin {margin:g}: {len(images)} validation images show {shown} at the least, even of networks that answer alike, "
+        "so the most accurate finalist will win; a wider --margin, or more patients to validate on, leaves a choice"
+    )
+
+
 def dry(ready: Ready) -> SearchResult:
     """What would be done, from what is known already and one timed step."""
     targets, cache = tuple(ready.target.engines), ready.target.cache
@@ -254,6 +268,7 @@ def dry(ready: Ready) -> SearchResult:
         "to_measure": waiting,
         "measuring_seconds": measuring,
         "plan": builtins(_plan_document(plan, effort, note)),
+        "notes": [text for text in (margin_note(ready),) if text],
     }
     return SearchResult(document)
 
@@ -273,6 +288,9 @@ def run_search(ready: Ready) -> SearchResult:
         say(f"✓ {ready.name} is done: nothing was changed (another --seed makes another search)")
         return SearchResult(builtins(book.document), folder)
     say(f"octc search · {ready.budget.words()} · {len(ready.candidates)} candidates · {folder}")
+    if few := margin_note(ready):
+        book.note(few)
+        say(f"! {few}")
     _measure(ready, book)
     _drop(ready, book)
     if book.document.plan is None:

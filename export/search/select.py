@@ -198,6 +198,14 @@ class Choice:
     rows: tuple[Beside, ...]
 
 
+def least_margin(patients: Sequence[str | None]) -> float | None:
+    """The smallest margin (a fraction) within which two networks are shown to be that give the same answer to every image, by
+    the interval of `choose`. None: no margin, where all images are one patient's."""
+    same = np.zeros(len(patients), dtype=np.bool_)
+    interval = paired(same, same, cluster_index(patients), named=named_images(patients)).deciding
+    return None if interval is None else -interval[0]
+
+
 def choose(finalists: Sequence[Answers], patients: Sequence[str | None], margin: float, *, resamples: int = 10_000) -> Choice:
     """The fastest finalist that is non-inferior to the best one: the lower limit of the paired 95 % interval of its accuracy
     less the best one's lies at or above -margin (Tango's, widened for patients, and their bootstrap, as `octc verify` has it).
