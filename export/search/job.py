@@ -179,6 +179,7 @@ def _training(job: SearchJob, base: Recipe, *, dry_run: bool) -> tuple[Training,
     train_job = new_job(job.run_dir, job.data, job.reporter)
     (asked,) = make_requests(train_job, "student", student)
     place = open_place(train_job, asked, keep=not dry_run)
+    check_processes(place.accelerator.num_processes)
     teacher = choose_teacher(train_job, asked, None, None, tuple(place.samples.classes))
     split = split_for(train_job, asked, place.samples, teacher)
     if teacher is not None:
@@ -186,6 +187,14 @@ def _training(job: SearchJob, base: Recipe, *, dry_run: bool) -> tuple[Training,
     named = NONE if teacher is None else str(teacher.folder if teacher.run is None else teacher.run.path)
     training = Training(train_job, replace(asked, teacher=named), place, split, base, options.cached_views)
     return training, None if teacher is None else teacher.folder
+
+
+def check_processes(count: int) -> None:
+    """Refuse (E104) processes that train one network together: each would claim a trial of its own."""
+    if count > 1:
+        text = f"{count} processes of one training: workers of a search are commands of their own"
+        hint = "octc search without torchrun, once for each GPU: --device cuda:0, --device cuda:1"
+        raise OctcError("OCT-E104", text, hint=hint, place="torchrun")
 
 
 def search_student(

@@ -200,6 +200,13 @@ def lasts(rungs: tuple[Rung, ...], order: list[str], per_epoch: dict[str, float]
     return total
 
 
+def test_processes_of_one_training_are_no_workers() -> None:
+    job.check_processes(1)
+    with pytest.raises(OctcError) as caught:
+        job.check_processes(2)
+    assert caught.value.code == "OCT-E104"
+
+
 def test_a_claim_of_a_trial_is_no_claim_of_the_document(tmp_path: Path) -> None:
     book = Book(tmp_path, fresh([[4, 1]]))
     with claiming(book.trial_claim("a", 1)), book.changing():
