@@ -48,7 +48,7 @@ def timing(name, sha256="0" * 64, size=1000):
 
 def measured(ready, candidate):
     with open(f"{runs}.measured", "a") as stream:
-        stream.write(f"{candidate.name}\n")
+        print(candidate.name, file=stream)
     return Measured(candidate=candidate, state="kept", why="", macs=10, parameters=10, timings=[timing(candidate.name)],
                     chosen="onnx")
 
