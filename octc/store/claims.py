@@ -14,7 +14,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -28,6 +28,7 @@ from octc.schemas.logs import Owner
 
 T = TypeVar("T")
 LONGEST = 4096  # bytes of a claim
+LOOKS = 50  # at a claim whose process is gone, while somebody has it locked
 PAUSE = (0.02, 1.0)  # seconds between two looks at a claim of somebody else, at first and later
 
 
@@ -66,7 +67,7 @@ def take_claim(path: Path) -> Claim | Owner:
         me = os.getpid()
         facts = {"pid": me, "host": socket.gethostname(), "since": utc_now(), "start": started(me)}
         try:
-            os.write(handle, json.dumps({**facts, "held": held and locks_reach(path.parent)}).encode())
+            os.write(handle, json.dumps({**facts, "held": bool(held) and locks_reach(path.parent)}).encode())
         except OSError:
             mine.give_back()
             raise
@@ -137,21 +138,29 @@ def words_of(owner: Owner) -> str:
 
 
 def _look(path: Path) -> tuple[Owner, bool]:
-    """Who has a claim, and whether it stands; one that was left is removed. No `since`: there is none any more."""
-    try:
-        handle = os.open(path, os.O_RDWR)
-    except FileNotFoundError:
-        return Owner(pid=0, host="", since=""), False
-    try:
-        free = _lock(handle)
-        owner = _read(handle)
-        if _stands(owner, path, free=free):
-            return owner, True
-        if _is_at(path, handle):
-            path.unlink(missing_ok=True)
-        return owner, False
-    finally:
-        os.close(handle)
+    """Who has a claim, and whether it stands; one that was left is removed. No `since`: there is none any more.
+
+    Whoever removes a claim holds its lock meanwhile, so that of several that find one that was left a single one does.
+    """
+    owner = Owner(pid=0, host="", since="")
+    for _ in range(LOOKS):
+        try:
+            handle = os.open(path, os.O_RDWR)
+        except FileNotFoundError:
+            return Owner(pid=0, host="", since=""), False
+        try:
+            free = _lock(handle)
+            owner = _read(handle)
+            if _stands(owner, path, free=bool(free)):
+                return owner, True
+            if free is not False:
+                if _is_at(path, handle):
+                    path.unlink(missing_ok=True)
+                return owner, False
+        finally:
+            os.close(handle)
+        time.sleep(PAUSE[0])  # its process is gone: somebody else looks at it, or a child of it is still there
+    return owner, True
 
 
 def _stands(owner: Owner, path: Path, *, free: bool) -> bool:
@@ -168,12 +177,15 @@ def _read(handle: int) -> Owner:
         return Owner(pid=0, host=socket.gethostname(), since="unknown")
 
 
-def _lock(handle: int, *, wait: bool = False) -> bool:
-    """Lock a file as long as it is open; False where somebody else has, or the file system has no locks."""
-    with suppress(OSError):
+def _lock(handle: int, *, wait: bool = False) -> bool | None:
+    """Lock a file as long as it is open. False: somebody else has; None: the file system has no locks."""
+    try:
         fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
 
 
 def _is_at(path: Path, handle: int) -> bool:

@@ -11,6 +11,7 @@ import itertools
 import logging
 import os
 import re
+import shlex
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -231,8 +232,10 @@ def owning(run: Run, *, tidy: bool = True) -> Iterator[str | None]:
         raise OctcError("OCT-E109", f"{run.path} cannot be written: {error.strerror}", hint="--run-dir DIR") from error
     if isinstance(mine, Owner):
         text = f"run {run.id} is in use by {words_of(mine)}"
-        far = f"; where that machine has lost it, delete {path}" if mine.host != socket.gethostname() else ""
-        raise OctcError("OCT-E108", text, hint=f"wait for it, or give another --run-dir{far}", place=str(path))
+        hint = "wait for it, or give another --run-dir"
+        if mine.host != socket.gethostname():  # nobody can look from here; a container has another name each time it starts
+            hint = f"wait for it; where that machine, or container, has ended: rm {shlex.quote(str(path))}"
+        raise OctcError("OCT-E108", text, hint=hint, place=str(path))
     left = mine.left
     try:
         if tidy and (gone := remove_leftovers(run.path)):

@@ -124,6 +124,18 @@ def test_a_run_that_another_machine_lost_goes_on_and_one_that_nobody_knows_of_do
             assert "another-machine" in str(said)
 
 
+def test_of_many_that_find_a_claim_that_was_left_one_has_it(tmp_path: Path) -> None:
+    gone = {"pid": 1, "host": socket.gethostname(), "since": "then", "start": "1"}
+    for name in range(12):
+        (tmp_path / f"{name}.lock").write_text(json.dumps(gone))
+    many = [process(WORK, tmp_path, 0.01) for _ in range(5)]
+    for one in many:
+        one.communicate(timeout=60)
+    assert [one.returncode for one in many] == [0] * 5
+    assert sorted((tmp_path / "log").read_text().split(), key=int) == [*map(str, range(12))], "once"
+    assert not list(tmp_path.glob("*.lock"))
+
+
 def test_who_waits_goes_on_when_the_claim_is_given_back(tmp_path: Path) -> None:
     path, said = tmp_path / "deep" / "piece.lock", list[str]()
     first = threading.Event()

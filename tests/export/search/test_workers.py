@@ -60,11 +60,11 @@ def test_workers_divide_the_trials_and_end_as_one_would(
     name, runs = f"shared-{machine}", place / f"shared-{machine}"
     first = begun(place, name, "choose", warm if machine == "here" else (*elsewhere(), sys.executable), 3)
     deadline = time.monotonic() + 900
-    while not claims(runs):  # it measures
+    while not (mine := claims(runs)):  # it measures
         assert first.poll() is None, first.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    (lost,) = claims(runs).values()
+    lost = next(iter(mine.values()))
     others = [begun(place, name, "choose", warm, 3) for _ in range(2)]
     at: set[int] = set()
     while len(at) < 3 or lost not in at:  # three trials at once
