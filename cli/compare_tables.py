@@ -15,13 +15,17 @@ def compare_tables(
 ) -> int:
     """Print the verdict, write the report and what else is wanted; 0 only where the claim is shown."""
     from octc.bench.parity.tables.compare import compare_files
-    from octc.bench.report.table_report import write_for_ci, write_tables_report
+    from octc.bench.report.table_report import write_for_ci, write_refusal, write_tables_report
     from octc.core.clock import utc_now
 
     if given := [name for name in ("split", "tta") if session.origins.get(f"compare.{name}") == "flag"]:
         text = f"tables have neither parts nor views: --{', --'.join(given)}"
         raise OctcError("OCT-E102", text, hint="leave it out", place=f"--{given[0]}")
-    found = compare_files(*tables, options=options, gate=gate, reporter=session)
+    try:
+        found = compare_files(*tables, options=options, gate=gate, reporter=session)
+    except OctcError as error:
+        write_refusal(error, tables, written.junit, written.markdown)
+        raise
     folder = write_tables_report(found, session.run_dir.parent / "reports", utc_now())
     write_for_ci(found, written.junit, written.markdown)
     session.report({**found.to_json(), "folder": str(folder)})

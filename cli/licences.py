@@ -21,17 +21,22 @@ def licences(
 ) -> int:
     """Data, start weights and teachers with their licences, and where those are stated; a copy's tag does not hide them."""
     from octc.cli._app.tables import Rows
-    from octc.datasets.licences import read_known, refuse, terms_of
+    from octc.datasets.licences import read_known, refuse, shared_json, terms_of
     from octc.store.find import find_artifacts
 
     own = () if known is None else read_known(known)
     founds, words = find_artifacts(artifact, session.run_dir, os.environ)
     session.say(words)
     terms = {one.artifact.name: terms_of(one.artifact.lineage, one.artifact.model, own) for one in founds}
-    session.report({"artifacts": [{"artifact": name, "terms": [t.to_json() for t in found]} for name, found in terms.items()]})
+    shared = {one.artifact.name: shared_json(str(one.artifact.lineage.get("dataset") or "")) for one in founds}
+    rows = [(name, [t.to_json() for t in found], shared[name]) for name, found in terms.items()]
+    session.report({"artifacts": [{"artifact": name, "terms": own, "shared_images": sets} for name, own, sets in rows]})
     columns = ("what", "which", "licence", "commercial use", "how that is known", "source")
     for name, found in terms.items():
         session.result(Rows(columns, [(t.what, t.name, t.licence, t.use, t.why, t.source) for t in found], name))
+        for each in shared[name]:
+            told = f"{each['data_set']} shares images with the data of {name}: {each['how']} ({each['source']})"
+            session.say(f"  ! {told}; it is no independent test of it")
     if use is not None:
         refuse([term for found in terms.values() for term in found], use)
     return 0

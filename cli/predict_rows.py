@@ -183,7 +183,8 @@ def _count_rows(tally: Tally, classes: Sequence[str]) -> list[tuple[str, int]]:
 
     found = summary_of(tally, classes)
     none = [("no class", found["no_class"])] if found["no_class"] else []
-    return [*found["classes"].items(), *none, ("unlike", found["unlike"]), ("failed", found["failed"])]
+    refer = [("to be referred", found["referred"])] if "referred" in found else []
+    return [*found["classes"].items(), *none, ("unlike", found["unlike"]), ("failed", found["failed"]), *refer]
 
 
 def _counts(tally: Tally, classes: Sequence[str], why: str | None) -> Any:
@@ -256,8 +257,9 @@ def _remarks(record: Record, classes: Sequence[str]) -> list[str]:
     """What the artifact's rules say, for the last column."""
     rules = record.decided
     assert rules is not None
-    members = [] if rules.members is None else [f"set: {' '.join(classes[k] for k in rules.members) or 'empty'}"]
-    return [*members, *([f"refer: {', '.join(rules.why)}"] if rules.refer else [])]
+    members = [] if rules.members is None else [f"set: {', '.join(classes[k] for k in rules.members) or 'empty'}"]
+    flagged = [f"flagged: {', '.join(classes[k] for k in rules.flagged)}"] if rules.flagged else []
+    return [*members, *flagged, *([f"refer: {', '.join(rules.why)}"] if rules.refer else [])]
 
 
 def _shown(record: Record) -> str:

@@ -17,17 +17,19 @@ from octc.core.errors import OctcError
 from octc.core.progress import LogReporter, Reporter
 from octc.datasets.tables import rows_of
 from octc.export.reference import sketch_details
-from octc.export.validation import measured
+from octc.export.validation import Measured, measured
 from octc.schemas.rules import PointOptions, SetOptions, StoredRules
-from octc.stats.conformal import fit_sets
-from octc.stats.deciding import KEY, UNITS, decision_json, labels_of, stated_decision
-from octc.stats.decision_rules import CostRule, Decision, Kind, Method, OperatingPoint, ReferRule
+from octc.stats.conformal import fit_sets, patients_needed
+from octc.stats.deciding import KEY, SEVERAL, UNITS, decision_json, labels_of, stated_decision
+from octc.stats.decision_rules import CostRule, Decision, Kind, Method, OperatingPoint, ReferRule, SetRule
+from octc.stats.multilabel import thresholds_of
 from octc.stats.operating import choose_point, choose_risk, choose_share, judge_costs
 from octc.store.find import Found
 from octc.store.rewriting import rewrite_details
 
 REFER = "refer"  # the column of a table of costs that is no class
 MOST_COST = 1e9
+TRAINED = "thresholds_trained"  # of the details of a manifest: what `thresholds` was before operating points took their place
 Rule = Callable[[Decision, Answered], tuple[Decision, list[str]]]
 
 
@@ -63,8 +65,8 @@ def fit_rules(
         data: root of the data set. run_dir: where runs lie. reporter: is told what happens.
 
     Raises:
-        OctcError: E104 an unknown class or a cost that is none, E102 rules that exclude each other, E106 a signed artifact,
-            and what `octc.export.validation.measured` raises.
+        OctcError: E104 an unknown class or a cost that is none, E102 rules that exclude each other, or that several findings
+            an image cannot have, E106 a signed artifact, and what `octc.export.validation.measured` raises.
 
     >>> import octc
     >>> octc.fit_rules("no-such-artifact", octc.SetOptions(sets="lac", coverage=0.9))
@@ -74,17 +76,41 @@ def fit_rules(
     rule = _points(options) if isinstance(options, PointOptions) else _sets(options)
     tell = reporter or LogReporter()
     everyone = measured(artifact, data, run_dir, tell)
+    _check_several(everyone, options)
     if any(not one.answers["image"].known for one in everyone):
         tell.warn("OCT-W212", "patients of validation images are not known: each of those images counts as one patient")
-    new = [(one.found, _ruled(one.found, one.answers, rule), sketch_details(one)) for one in everyone]
+    new = [(one, _ruled(one.found, one.answers, rule)) for one in everyone]
+    made = [(one.found, ruled, _beside(one, ruled[0].get("image"))) for one, ruled in new]
     stored = []
-    for found, (rules, words, unshown), sketch in new:
+    for found, (rules, words, unshown), details in made:
         value = {unit: decision_json(one) for unit, one in rules.items()}
-        artifact_now = rewrite_details(found.folder, {KEY: value or None, **sketch}, force=options.force)
+        artifact_now = rewrite_details(found.folder, {KEY: value or None, **details}, force=options.force)
         stored.append(Ruled(Found(found.folder, artifact_now), rules, tuple(words)))
         for text in unshown:
             tell.warn("OCT-W703", text, str(found.folder))
     return stored
+
+
+def _check_several(everyone: Sequence[Measured], options: PointOptions | SetOptions) -> None:
+    """Of several findings an image each may have an operating point; the other rules are of classes that exclude each other."""
+    able = isinstance(options, PointOptions) and (options.class_name is not None or options.remove)
+    named = [one.found for one in everyone if one.found.artifact.task == "multilabel"]
+    if named and not able:
+        text = f"{named[0].artifact.name} answers several findings an image: it can have operating points, and no other rule"
+        hint = "octc threshold --class FINDING --sensitivity 98"
+        raise OctcError("OCT-E102", text, hint=hint, place=str(named[0].folder))
+
+
+def _beside(one: Measured, rules: Decision | None) -> dict[str, Any]:
+    """What else a manifest has to say of new rules of images: for the monitor, or the thresholds of several findings."""
+    artifact = one.found.artifact
+    if artifact.task != "multilabel":
+        return sketch_details(one, rules)
+    trained = artifact.details.get(TRAINED) or artifact.details.get(SEVERAL)
+    at = {point.name: point.threshold for point in (rules.points if rules is not None else ())}
+    before = thresholds_of({SEVERAL: trained}, len(artifact.classes))
+    chosen = [at.get(name, value) for name, value in zip(artifact.classes, before, strict=True)]
+    return {SEVERAL: chosen if at else trained, TRAINED: list(before) if at else None}
 
 
 def _ruled(found: Found, answers: dict[str, Answered], rule: Rule) -> tuple[dict[str, Decision], list[str], list[str]]:
@@ -103,6 +129,7 @@ def _ruled(found: Found, answers: dict[str, Answered], rule: Rule) -> tuple[dict
         stated: list[OperatingPoint | ReferRule] = [*after.points]
         stated += [after.refer] if after.refer is not None and after.refer.target == "risk" else []
         unshown += [one.words for one in stated if not one.shown and any(one.words in line for line in told)]
+        unshown += [line for line in told if after.sets is not None and line == short_words(after.sets)]
     return rules, words, unshown
 
 
@@ -135,12 +162,13 @@ def _with_point(before: Decision, scores: Answered, options: PointOptions) -> tu
     if before.costs is not None:
         raise OctcError("OCT-E102", "a table of costs decides already", hint="octc threshold --remove", place="--class")
     others = [point for point in before.points if point.name != name]
-    if len(others) == len(classes) - 1:
+    if scores.several is None and len(others) == len(classes) - 1:
         text = f"{', '.join(point.name for point in others)} have operating points, and one class must be left"
         raise OctcError("OCT-E102", text, hint="octc threshold --remove", place="--class")
     kind: Kind = "sensitivity" if options.sensitivity is not None else "specificity"
     level = options.sensitivity if options.sensitivity is not None else options.specificity
-    positive, k = scores.labels == classes.index(name), classes.index(name)
+    k = classes.index(name)
+    positive = scores.positive(k)
     if not positive.any() or positive.all():
         text = f"the validation set has {'no' if not positive.any() else 'only'} {name} images"
         raise OctcError("OCT-E207", text, hint="a split with images of every class in val", place="--class")
@@ -221,6 +249,13 @@ def _with_sets(before: Decision, scores: Answered, options: SetOptions) -> tuple
         for name, limit, images, people in rows
     ]
     if found.short:
-        text = f"{', '.join(found.short)}: too few patients for {100 * found.coverage:g} %, so always in the set"
-        words.append(text)
+        words.append(short_words(found))
     return replace(before, sets=found), words
+
+
+def short_words(found: SetRule) -> str:
+    """Which classes have too few patients for the coverage, and what follows."""
+    needed = patients_needed(found.coverage)
+    named = f"{', '.join(found.short)}: too few patients for {100 * found.coverage:g} % ({needed} are needed)"
+    everyone = found.by == "all" or len(found.short) == len(found.limits)
+    return f"{named}, so always in the set" + (": every image will be referred" if everyone else "")

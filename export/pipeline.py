@@ -19,7 +19,7 @@ from octc.core.errors import OctcError
 from octc.core.files import publishing
 from octc.core.targets import processors_of
 from octc.datasets.base import sample_ids
-from octc.datasets.licences import terms_of
+from octc.datasets.licences import shared_json, terms_of
 from octc.export.formats import FORMATS
 from octc.export.golden import make_golden
 from octc.export.int8_speed import measure_int8
@@ -242,6 +242,7 @@ def _artifact(shop: Workshop, job: Job, made: Made) -> Artifact:
         "exported": utc_now(),
     }
     lineage["licences"] = [term.to_json() for term in terms_of(lineage, known.model)]
+    lineage["shared_images"] = shared_json(str(lineage.get("dataset") or ""))
     known_inputs = shop.source.statistics
     task = str(known.recipe.get("task", "multiclass"))
     details = {**made.facts, **eye_details(known.recipe, known.metrics), **temperature_facts(shop, own), **shop.more}

@@ -13,6 +13,7 @@ from octc.bench.parity.decisions import Answered
 from octc.bench.parity.evaluation_set import LabelledSet
 from octc.bench.parity.inference import records_of
 from octc.bench.parity.rules import answers_of
+from octc.core.errors import OctcError
 from octc.core.progress import LogReporter, Reporter
 from octc.datasets.base import Sample
 from octc.datasets.pictures import read_picture
@@ -22,6 +23,8 @@ from octc.imaging.preprocess import VIEWS, Float32, Preprocess, UInt8
 from octc.runtimes.monitored import PICTURE
 from octc.runtimes.predict import known_inputs
 from octc.stats.cluster_bootstrap import clusters_of
+from octc.stats.deciding import labels_of, stated_decision
+from octc.stats.decision_rules import Decision
 from octc.stats.metrics import Int64
 from octc.stats.reference_sketch import KEY, MOST, sketch, sketch_json
 from octc.store.artifacts import Artifact
@@ -80,28 +83,36 @@ def exported_details(one: Validation, artifact: Artifact, logits: Float32) -> di
     if not np.isfinite(mine).all():
         return {}
     records = records_of(one.labelled.samples, mine[:, None], VIEWS["none"], "", artifact.preprocess)
-    answers = answers_of(one.labelled, records, artifact.details)["image"]
-    return _details(answers, exchangeable(one.labelled.samples, answers.clusters), one.looks)
+    answers = answers_of(one.labelled, records, artifact)["image"]
+    return _details(answers, exchangeable(one.labelled.samples, answers.clusters), one.looks, None)
 
 
-def sketch_details(one: Measured) -> dict[str, Any]:
+def sketch_details(one: Measured, rules: Decision | None) -> dict[str, Any]:
     """{"monitor": the sketch} for the manifest of an artifact that was measured on its validation set.
 
     One image of each patient goes in, the one whose checksum comes first, so that values are exchangeable.
+
+    Args:
+        rules: that the artifact decides images by from now on: a box answers with their labels, and so its labels and its
+            accuracy are held against those.
     """
     answers, samples, artifact = one.answers["image"], one.labelled.samples, one.found.artifact
     chosen, known = exchangeable(samples, answers.clusters), known_inputs(artifact)
     pictures = [samples[k] for k in chosen]
     looks = None if known is None else looks_of(one.labelled.root, pictures, artifact.preprocess, known)
-    return _details(answers, chosen, looks)
+    return _details(answers, chosen, looks, rules)
 
 
-def _details(answers: Answered, chosen: Sequence[int], looks: Sequence[Likeness] | None) -> dict[str, Any]:
+def _details(
+    answers: Answered, chosen: Sequence[int], looks: Sequence[Likeness] | None, rules: Decision | None
+) -> dict[str, Any]:
     values = answers.probabilities
-    top, predicted = values.max(axis=1), values.argmax(axis=1)
+    top = values.max(axis=1)
+    predicted = values.argmax(axis=1) if rules is None else labels_of(values, rules, answers.classes)
+    labelled = [k for i, k in enumerate(chosen) if looks is None or not looks[i].unlike]  # of an unlike picture none is said
     streams: dict[str, list[float]] = {
         "confidence": top[chosen].tolist(),
-        "label": predicted[chosen].astype(float).tolist(),
+        "label": predicted[labelled].astype(float).tolist(),
         "unread": [0.0] * len(chosen),
     }
     if looks is not None:
@@ -126,14 +137,20 @@ def fit_reference(
         artifact: an artifact, a folder of artifacts, or a run; None: the newest student run. force: also signed ones.
 
     Raises:
-        OctcError: as `octc.fit_rules`.
+        OctcError: as `octc.fit_rules`; E102 several findings an image.
 
     >>> import octc
     >>> octc.fit_reference("no-such-artifact")
     Traceback (most recent call last):
     octc.core.errors.OctcError: no artifact and no run: no-such-artifact
     """
-    new = [(one.found.folder, sketch_details(one)) for one in measured(artifact, data, run_dir, reporter or LogReporter())]
+    new = []
+    for one in measured(artifact, data, run_dir, reporter or LogReporter()):
+        known = one.found.artifact
+        if known.task == "multilabel":
+            text = f"{known.name} answers several findings an image: what a box sees is compared with its own past"
+            raise OctcError("OCT-E102", text, hint="octc monitor ARTIFACT STORE, without --learn", place=str(one.found.folder))
+        new.append((one.found.folder, sketch_details(one, stated_decision(known.details, known.classes))))
     for folder, details in new:
         rewrite_details(folder, details, force=force)
     return [folder for folder, _ in new]

@@ -43,8 +43,8 @@ def measured(artifact: Any, data: str | Path | None, run_dir: str | Path, report
         artifact: an artifact, a folder of artifacts, or a run; None: the newest student run. data: root of the data set.
 
     Raises:
-        OctcError: E107 nothing there or artifacts of several runs, E102 classes that do not exclude each other, E230 the run
-            or its images are not here, E506 golden images differ, E701 outputs are not finite, E216, E309, E214 another split.
+        OctcError: E107 nothing there or artifacts of several runs, E230 the run or its images are not here, E506 golden images
+            differ, E701 outputs are not finite, E216, E309, E214 another split.
     """
     place = place_of(Path(run_dir), None if data is None else str(data))
     founds, words = find_artifacts(None if artifact is None else path_of(artifact), place.run_dir, place.environ)
@@ -77,9 +77,6 @@ def _check(founds: list[Found]) -> None:
     runs = sorted({str(one.artifact.lineage.get("run")) for one in founds})
     if len(runs) > 1:
         raise OctcError("OCT-E107", f"artifacts of several runs: {shorten(runs)}", hint="name one of them")
-    if any(one.artifact.task == "multilabel" for one in founds):
-        text = "rules are for classes that exclude each other; thresholds of several findings are chosen in training"
-        raise OctcError("OCT-E102", text, hint="octc train retnet-student", place=str(founds[0].folder))
 
 
 def _answers(labelled: LabelledSet, records: Records, found: Found) -> dict[str, Answered]:
@@ -87,4 +84,4 @@ def _answers(labelled: LabelledSet, records: Records, found: Found) -> dict[str,
     if nonfinite(records.ids, records.logits):
         text = f"{found.artifact.name}: outputs are not finite"
         raise OctcError("OCT-E701", text, hint="octc verify this artifact", place=str(found.folder))
-    return answers_of(labelled, records, found.artifact.details)
+    return answers_of(labelled, records, found.artifact)

@@ -54,6 +54,8 @@ class Tally:
     none: int = 0  # where classes do not exclude each other: images in which no class reaches its threshold
     classes: dict[int, int] = field(default_factory=dict)  # images of each class
     eyes: int = 0  # answers for eyes, which are counted for themselves
+    ruled: int = 0  # images that the artifact's rules decided, and those of them that a person is to decide
+    referred: int = 0
     lowest: list[float] = field(default_factory=list)  # smallest and largest probability of each class
     highest: list[float] = field(default_factory=list)
     answered: int = 0  # images with probabilities
@@ -65,6 +67,8 @@ class Tally:
             return
         self.done += 1
         self._spread(record.probabilities)
+        self.ruled += record.decided is not None
+        self.referred += record.decided is not None and record.decided.refer
         if record.error is None and record.unlike:
             self.unlike += 1
         elif record.error is None:
@@ -142,13 +146,15 @@ def decision_thresholds(artifact: Artifact) -> Sequence[float] | None:
 
 
 def has_rules(artifact: Artifact) -> bool:
-    """Whether records have a set and whether to refer: the artifact has decision rules."""
-    return KEY in artifact.details
+    """Whether records have a set and whether to refer: the artifact has decision rules. Points of several findings are none:
+    they are its thresholds."""
+    return KEY in artifact.details and artifact.task != "multilabel"
 
 
 def summary_of(tally: Tally, classes: Sequence[str]) -> dict[str, Any]:
-    """How many images got each class, are unlike the training images, or failed."""
+    """How many images got each class, are unlike the training images, or failed; where rules decided, how many are referred."""
     return {
+        **({"referred": tally.referred} if tally.ruled else {}),
         "classes": {name: tally.classes.get(k, 0) for k, name in enumerate(classes)},
         "no_class": tally.none,
         "unlike": tally.unlike,
@@ -176,7 +182,9 @@ def unfinished(why: str, total: int) -> str:
     return f"{why}: not all of {total} inputs are here"
 
 
-RULED = ("set", "refer")  # columns of an artifact with decision rules, the last ones
+RULED = ("set", "flagged", "refer")  # columns of an artifact with decision rules, the last ones
+SEVERAL = ("labels",)  # of one whose classes do not exclude each other: all that reach their threshold
+BETWEEN = "|"  # classes of one cell, as tables of several findings have them
 
 
 def _csv_head(classes: Sequence[str], more: Sequence[str] = ()) -> str:
@@ -194,8 +202,8 @@ def _csv_row(record: Record, classes: Sequence[str], more: Sequence[str] = ()) -
 
 
 def _cell(value: Any) -> Any:
-    """A set as its classes, whether to refer as true or false."""
-    return " ".join(value) if isinstance(value, list) else str(value).lower() if isinstance(value, bool) else value
+    """Several classes with a bar between them, whether to refer as true or false."""
+    return BETWEEN.join(value) if isinstance(value, list) else str(value).lower() if isinstance(value, bool) else value
 
 
 def _csv_mark(why: str, total: int, classes: Sequence[str], more: Sequence[str] = ()) -> str:
@@ -211,9 +219,11 @@ def _json_mark(why: str, total: int, _classes: Sequence[str]) -> str:
 
 
 LINES = {"csv": Lines(_csv_head, _csv_row, _csv_mark), "jsonl": Lines(lambda _classes: "", _json_row, _json_mark)}
-RULED_LINES = {**LINES, "csv": Lines(*(partial(one, more=RULED) for one in (_csv_head, _csv_row, _csv_mark)))}
 
 
 def lines_of(name: str, artifact: Artifact) -> Lines | None:
     """A format of lines by its name, for what an artifact answers; None for one that is written as a whole."""
-    return (RULED_LINES if has_rules(artifact) else LINES).get(name)
+    more = (*(SEVERAL if artifact.task == "multilabel" else ()), *(RULED if has_rules(artifact) else ()))
+    if name != "csv" or not more:
+        return LINES.get(name)
+    return Lines(*(partial(one, more=more) for one in (_csv_head, _csv_row, _csv_mark)))

@@ -35,11 +35,13 @@ class Prediction:
 
     Attributes:
         file: as it was given.
-        label: name of the likeliest class; None where the file cannot be read or the image is unlike the training images.
+        label: name of the class that is answered: the likeliest, or what the artifact's rules make of it; None where the file
+            cannot be read or the image is unlike the training images.
         labels: names of all classes that reach their threshold, where classes do not exclude each other; else None.
         probabilities: class name -> probability (0 to 1); None where the file cannot be read.
-        set: names of the classes of the prediction set, likeliest first; refer: whether a person is to decide; why: for which
-            reasons. By the artifact's rules (docs/abstention.md); None, None and () where it has none.
+        set: names of the classes of the prediction set, likeliest first; flagged: of all classes whose operating point is
+            reached; refer: whether a person is to decide; why: for which reasons. By the artifact's rules (docs/abstention.md);
+            None, and () for `why`, where it has none.
         notes: what a reader must know, each with its code. error: why there is no answer, with a hint; else None.
         frame: number of the B-scan of a volume, from 0. eye: of an answer for an eye what it rests on (side, B-scans, how they
             were aggregated, why there is no label). Both None for an image.
@@ -56,6 +58,7 @@ class Prediction:
     set: tuple[str, ...] | None = None
     refer: bool | None = None
     why: tuple[str, ...] = ()
+    flagged: tuple[str, ...] | None = None
 
     @property
     def confidence(self) -> float | None:
@@ -158,6 +161,7 @@ class Model:
             set=None if members is None else tuple(names[k] for k in members),
             refer=None if rules is None else rules.refer,
             why=() if rules is None else rules.why,
+            flagged=None if rules is None or rules.flagged is None else tuple(names[k] for k in rules.flagged),
         )
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from octc.core.standard_input import NAME
 from octc.runtimes.inputs import may_be_volume
 from octc.runtimes.predict import Eye, Record, Scan, Unread, decided, mappings_of, ruled
 from octc.stats.aggregation import Aggregation, aggregate, places_of, stated_aggregation
-from octc.stats.deciding import stated_decision
+from octc.stats.deciding import KEY, stated_decision
 from octc.stats.multilabel import thresholds_of
 from octc.store.artifacts import Artifact
 from octc.volumes.formats import read_volumes
@@ -126,7 +126,11 @@ def answer_of(records: list[Record], artifact: Artifact, how: Aggregation) -> Re
         record = decided(record, scores, thresholds_of(artifact.details, len(artifact.classes)))
         return replace(record, label=None, labels=()) if reasons else record
     answered = replace(record, probabilities=tuple(map(float, scores)), label=None if reasons else int(scores.argmax()))
-    return ruled(answered, artifact, stated_decision(artifact.details, artifact.classes, "eye"))
+    rules = stated_decision(artifact.details, artifact.classes, "eye")
+    if rules is None and KEY in artifact.details:
+        text = "the artifact's decision rules are of images, and none was chosen for eyes: the likeliest class is answered"
+        answered = replace(answered, notes=(*answered.notes, ("OCT-W810", text)))
+    return ruled(answered, artifact, rules)
 
 
 def _counts(record: Record) -> bool:

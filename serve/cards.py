@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from octc.serve.models import Opened
+from octc.stats.deciding import UNITS, stated_decision, words_of
 from octc.store.verdicts import headline, read_verdict, word_of
 
 LINEAGE = ("run", "recipe", "dataset", "split_digest", "data_digest", "license")
@@ -30,6 +31,7 @@ def card_of(model: Opened) -> dict[str, Any]:
         "verdict": _verdict(verdict),
         "calibration": _calibration(model, verdict),
         "likeness_checked": artifact.details.get("input_statistics") is not None,
+        "rules": _rules(model),
         "engine": {key: model.runtimes[0].facts.get(key) for key in ("runtime", "version", "threads", "device")},
         "engines": len(model.runtimes),
         "threads_alone": model.quickest.facts.get("threads"),
@@ -38,6 +40,15 @@ def card_of(model: Opened) -> dict[str, Any]:
         "golden": {"images": model.golden.images, "delta_over_s": model.golden.delta_over_s, "limit": model.golden.tolerance},
         "notice": NOT_A_DEVICE,
     }
+
+
+def _rules(model: Opened) -> dict[str, list[str]]:
+    """What the artifact decides by, in words, of images and of eyes; empty where the likeliest class is the answer."""
+    artifact, found = model.artifact, {}
+    for unit in UNITS:
+        if (rules := stated_decision(artifact.details, artifact.classes, unit)) is not None:
+            found[unit] = words_of(rules)
+    return found
 
 
 def _verdict(found: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -80,3 +80,21 @@ def folder_of(run: Run, name: str) -> Path:
 def copied(run: Run, name: str, place: Path) -> Path:
     """A copy of one artifact that a test may spoil."""
     return Path(shutil.copytree(folder_of(run, name), place / name))
+
+
+def ruled_artifact(place: Path, *units: str, name: str = "onnx-int8") -> Path:
+    """A copy of an artifact that decides images or eyes by rules: `lying` is answered from 5 % on, a set holds `lying` and
+    `upright` always and no other class, so that every answer is to be referred."""
+    folder = Path(shutil.copytree(artifact_folder(name), place))
+    point = {
+        "name": "lying", "kind": "sensitivity", "level": 0.9, "threshold": 0.05, "hits": 9, "n": 10, "patients": 10,
+        "exact": [0.5, 1.0], "clustered": [0.5, 1.0], "deff": 1.0, "other": 0.9, "other_limits": [0.8, 1.0], "needed": 36,
+        "alpha": 0.05, "shown": False, "words": "not shown",
+    }  # fmt: skip
+    sets = {
+        "method": "lac", "coverage": 0.9, "by": "class", "limits": [0.0, 0.0, 1.0, 1.0], "images": [9] * 4,
+        "patients": [9] * 4, "short": [], "patients_known": True,
+    }  # fmt: skip
+    rules = {"chosen_on": "validation set", "split_digest": "x", "time_utc": "now", "sets": sets, "points": [point]}
+    resign(folder, lambda value: value["details"].update(decision=dict.fromkeys(units, rules)))
+    return folder

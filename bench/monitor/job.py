@@ -67,7 +67,8 @@ def monitor_box(
     Returns: what was found; `alarms` is empty where nothing is wrong.
 
     Raises:
-        OctcError: E107 no store or artifact, E712 the store is damaged, E209 a table of labels that does not fit.
+        OctcError: E107 no store or artifact, E712 the store is damaged, E209 a table of labels that does not fit, E102 labels
+            for an artifact of several findings.
 
     >>> import octc
     >>> octc.monitor("no-such-artifact", "store.sqlite")
@@ -83,6 +84,7 @@ def monitor_box(
             kept.add([row])
             tell.say(f"  {'✓' if row.ok else '✗'} golden   {found.artifact.name}")
         if asked.labels is not None:
+            _check_task(found, asked.labels)
             taken = take_labels(kept, digest, found.artifact.classes, asked.labels)
             late = f"{taken.late} new images of those who count already, left out; " if taken.late else ""
             new = f"{taken.groups} new patients (or images without one)"
@@ -93,6 +95,14 @@ def monitor_box(
         with writing_to(out):
             write_report(Path(out), report)
     return report
+
+
+def _check_task(found: Found, labels: Path) -> None:
+    """Labels are of one class an image: of several findings a store keeps the likeliest alone, which tells nothing."""
+    if found.artifact.task == "multilabel":
+        text = f"{found.artifact.name} answers several findings an image, and a store keeps the likeliest of them alone"
+        hint = "octc compare, with tables of what was answered and of the labels that arrived"
+        raise OctcError("OCT-E102", text, hint=hint, place=str(labels))
 
 
 def replayed(found: Found, digest: str) -> Replay:

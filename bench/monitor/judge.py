@@ -41,7 +41,7 @@ def judge(
     field = judge_truth(truth, reference, limits)
     golden = judge_replays(replays)
     alarms = [
-        *([f"drift: {', '.join(drift.named) or 'streams together'}, after {drift.alarm_at} eyes"] if drift.alarm else []),
+        *([f"drift: {', '.join(drift.named)}, after {drift.alarm_at} eyes"] if drift.alarm else []),
         *([f"golden images differ, on {golden.last_failed}"] if golden.failed else []),
         *(["accuracy in the field is shown to be below its floor"] if field.word == "below" else []),
     ]
@@ -64,7 +64,7 @@ def judge(
 
 
 def judge_drift(seen: Sequence[Seen], reference: ReferenceSketch | None, store: MonitorStore, alpha: float) -> Drift:
-    """Ranks of every stream, a bettor for each, and the mean of their capital."""
+    """Ranks of every stream and a bettor for each: an alarm where one of them alone is rich enough for all that were tried."""
     known = {} if reference is None else reference.streams
     names = [name for name in STREAMS if _judgeable(name, seen, known)]
     if not names or not seen:

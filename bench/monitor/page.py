@@ -82,8 +82,8 @@ def page(found: MonitorReport) -> str:
             "Drift",
             [
                 Text(
-                    f"Natural logarithm of the bettors' largest capital, stream by stream; together an alarm from "
-                    f"1 / {found.drift.alpha:g} on.",
+                    f"Natural logarithm of the bettors' largest capital, stream by stream: an alarm from "
+                    f"{len(found.drift.streams)} streams / {found.drift.alpha:g} on.",
                     "note",
                 ),
                 Table(("stream", "values", "reference", "log capital", ""), streams),

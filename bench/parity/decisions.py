@@ -28,18 +28,32 @@ KEPT, OPEN, BROKEN = "kept", "open", "broken"
 
 
 @dataclass(frozen=True)
+class Findings:
+    """What belongs to answers whose classes do not exclude each other: truth [n, K], and from which score on each is found."""
+
+    truth: Bool
+    thresholds: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Answered:
     """Labelled answers of a side.
 
     Attributes:
         probabilities: [n, K]. labels: [n]. patients: of each, None where unknown. clusters: the same as numbers [n], where an
-            unknown one is its own.
+            unknown one is its own. several: where classes do not exclude each other; `labels` then says nothing.
     """
 
     probabilities: Float64
     labels: Int64
     patients: tuple[str | None, ...]
     classes: tuple[str, ...]
+    several: Findings | None = None
+
+    def positive(self, k: int) -> Bool:
+        """Which images are of a class, or have a finding, [n]."""
+        found: Bool = self.labels == k if self.several is None else self.several.truth[:, k]
+        return found
 
     @cached_property
     def clusters(self) -> Int64:
@@ -78,7 +92,8 @@ class Promise:
 
 @dataclass(frozen=True)
 class SideDecisions:
-    """The rules of a side judged. sizes: images by number of classes in their set, None without sets."""
+    """The rules of a side judged. sizes: images by number of classes in their set, None without sets. accuracy: where classes
+    do not exclude each other (`several`) of images whose findings are all right."""
 
     promises: tuple[Promise, ...]
     sizes: tuple[int, ...] | None
@@ -86,6 +101,7 @@ class SideDecisions:
     accuracy: float
     accuracy_kept: float | None
     costs: CostRule | None
+    several: bool = False
 
     @property
     def mean_set_size(self) -> float | None:
@@ -174,25 +190,31 @@ def judge_decisions(
 
 @dataclass(frozen=True)
 class _Applied:
-    """A rule applied once to the answers of a side: what is answered, what is referred, which classes are in the sets."""
+    """A rule applied once to the answers of a side: what is answered (a class, or findings [n, K]) and whether that is right,
+    what is referred, which classes are in the sets."""
 
     side: Answered
     rule: Decision
     labels: Int64
+    right: Bool
     refer: Bool
     inside: Bool | None
 
 
 def _apply(side: Answered, rule: Decision) -> _Applied:
+    if side.several is not None:
+        found_ones = side.probabilities >= np.asarray(side.several.thresholds)
+        right = (found_ones == side.several.truth).all(axis=1)
+        return _Applied(side, rule, found_ones.astype(np.int64), right, np.zeros(len(right), np.bool_), None)
     found = [decide(row, rule, side.classes) for row in side.probabilities]
     inside = None if rule.sets is None else sets_of(side.probabilities, rule.sets)
     labels = np.array([one.label for one in found], np.int64)
-    return _Applied(side, rule, labels, np.array([one.refer for one in found], np.bool_), inside)
+    return _Applied(side, rule, labels, labels == side.labels, np.array([one.refer for one in found], np.bool_), inside)
 
 
 def _judged(applied: _Applied, alpha: float) -> SideDecisions:
     side, rule = applied.side, applied.rule
-    right, kept = applied.labels == side.labels, ~applied.refer
+    right, kept = applied.right, ~applied.refer
     sizes = None
     if applied.inside is not None:
         sizes = tuple(np.bincount(applied.inside.sum(axis=1), minlength=len(side.classes) + 1).tolist())
@@ -201,7 +223,7 @@ def _judged(applied: _Applied, alpha: float) -> SideDecisions:
         costs = judge_costs(side.probabilities, side.labels, side.clusters, rule.costs.costs)
     return SideDecisions(
         tuple(_promises(applied, alpha)), sizes, int(applied.refer.sum()), float(right.mean()),
-        float(right[kept].mean()) if kept.any() else None, costs,
+        float(right[kept].mean()) if kept.any() else None, costs, side.several is not None,
     )  # fmt: skip
 
 
@@ -239,7 +261,7 @@ def _word(found: Proportion, level: float, *, at_most: bool) -> str:
 
 def _point(side: Answered, point: OperatingPoint, alpha: float) -> Promise:
     k = side.classes.index(point.name)
-    reached, mine = side.probabilities[:, k] >= point.threshold, side.labels == k
+    reached, mine = side.probabilities[:, k] >= point.threshold, side.positive(k)
     hit, among = (reached, mine) if point.kind == "sensitivity" else (~reached, ~mine)
     found = proportion(hit[among], side.clusters[among], alpha)
     return Promise(point.kind, point.name, point.level, found, None, _word(found, point.level, at_most=False))
@@ -251,7 +273,7 @@ def _referral(applied: _Applied, rule: ReferRule, alpha: float) -> Promise:
     if rule.target == "share":
         found = proportion(~kept, side.clusters, alpha)
         return Promise("referred", "all", rule.level, found, None, _word(found, rule.level, at_most=True))
-    wrong = applied.labels != side.labels
+    wrong = ~applied.right
     found = proportion(wrong[kept], side.clusters[kept], alpha)
     return Promise("risk", "all", rule.level, found, None, _word(found, rule.level, at_most=True))
 
@@ -265,7 +287,7 @@ def _change(before: _Applied, after: _Applied, alpha: float) -> Change:
         whose = cluster_index(patients)
         pair = paired(was & ~now, now & ~was, whose, named=named_images(patients), alpha=alpha, resamples=2000)
     carried = tuple(_promises(_apply(after.side, before.rule), alpha))
-    changed = int((before.labels != after.labels).sum())
+    changed = int((before.labels != after.labels).reshape(len(before.labels), -1).any(axis=1).sum())
     return Change(changed, sets, int((before.refer != after.refer).sum()), pair, carried)
 
 
@@ -285,12 +307,18 @@ def decision_lines(found: DecisionVerdict) -> Iterator[str]:
     if side.sizes is not None:
         shares = ", ".join(f"{k}: {count}" for k, count in enumerate(side.sizes) if count)
         yield f"               classes in a set {side.mean_set_size or 0:.2f} on average ({shares} {found.unit}s)"
-    kept = "none kept" if side.accuracy_kept is None else f"accuracy of the kept {100 * side.accuracy_kept:.2f} %"
-    yield f"               referred {side.referred}; {kept}, of all {100 * side.accuracy:.2f} %"
+    yield f"               {_kept_words(side)}"
     if side.costs is not None:
         yield f"               mean cost {side.costs.mean:.3f}, of the likeliest class {side.costs.plain:.3f}"
     if found.change is not None:
         yield f"               {_change_words(found.change)}"
+
+
+def _kept_words(side: SideDecisions) -> str:
+    if side.several:
+        return f"every finding right in {100 * side.accuracy:.2f} % of the images"
+    kept = "none kept" if side.accuracy_kept is None else f"accuracy of the kept {100 * side.accuracy_kept:.2f} %"
+    return f"referred {side.referred}; {kept}, of all {100 * side.accuracy:.2f} %"
 
 
 def _line(one: Promise, before: Promise | None) -> str:

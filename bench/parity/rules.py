@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 
-from octc.bench.parity.decisions import Answered, DecisionVerdict, judge_decisions
+from octc.bench.parity.decisions import Answered, DecisionVerdict, Findings, judge_decisions
 from octc.bench.parity.evaluation_set import LabelledSet
 from octc.bench.parity.inference import Records
 from octc.datasets.eyes import eye_answers, eyes_among
@@ -15,6 +14,8 @@ from octc.stats.aggregation import stated_aggregation
 from octc.stats.comparison import nonfinite
 from octc.stats.deciding import UNITS, stated_decision
 from octc.stats.metrics import combine_views
+from octc.stats.multilabel import target_matrix, thresholds_of, view_scores
+from octc.store.artifacts import Artifact
 from octc.store.find import Found
 
 
@@ -25,11 +26,11 @@ def judge_rules(
 
     records: of one view, in the order of the set.
     """
-    classes, details = labelled.classes, [one.artifact.details for one in founds]
-    rules = {unit: tuple(stated_decision(one, classes, unit) for one in details) for unit in UNITS}
+    classes, artifacts = labelled.classes, [one.artifact for one in founds]
+    rules = {unit: tuple(stated_decision(one.details, classes, unit) for one in artifacts) for unit in UNITS}
     if not any(one for both in rules.values() for one in both) or any(nonfinite(one.ids, one.logits) for one in records):
         return
-    reference, candidate = (answers_of(labelled, one, own) for one, own in zip(records, details, strict=True))
+    reference, candidate = (answers_of(labelled, one, own) for one, own in zip(records, artifacts, strict=True))
     for unit, (first, second) in rules.items():
         if unit in reference:
             found = judge_decisions(unit, (reference[unit], candidate[unit]), (first, second), alpha)
@@ -37,17 +38,24 @@ def judge_rules(
                 yield found
 
 
-def answers_of(labelled: LabelledSet, records: Records, details: Mapping[str, Any]) -> dict[str, Answered]:
-    """What an artifact answers on a set: its images ("image"), and its eyes ("eye") where it holds some with labels.
+def answers_of(labelled: LabelledSet, records: Records, artifact: Artifact) -> dict[str, Answered]:
+    """What an artifact answers on a set: its images ("image"), and its eyes ("eye") where it holds some with labels and classes
+    exclude each other.
 
     Args:
-        records: of one view, in the order of the set. details: of its manifest, with how B-scans become an eye.
+        records: of one view, in the order of the set. artifact: its manifest says how B-scans become an eye.
     """
-    values, classes = combine_views(records.logits)[0], labelled.classes
+    classes = labelled.classes
+    if artifact.task == "multilabel":
+        targets = [one.targets if one.targets is not None else (one.label,) for one in labelled.samples]
+        own = Findings(target_matrix(targets, len(classes)), thresholds_of(artifact.details, len(classes)))
+        scores, labels = view_scores(records.logits), np.asarray(records.labels, np.int64)
+        return {"image": Answered(scores, labels, records.patients, classes, own)}
+    values = combine_views(records.logits)[0]
     found = {"image": Answered(values, np.asarray(records.labels, np.int64), records.patients, classes)}
     eyes, _ = eyes_among(labelled.samples)
     if eyes:
         patients = tuple(labelled.samples[eye.samples[0]].patient for eye in eyes)
-        answers = eye_answers(eyes, values, stated_aggregation(details))
+        answers = eye_answers(eyes, values, stated_aggregation(artifact.details))
         found["eye"] = Answered(answers, np.array([eye.label for eye in eyes], np.int64), patients, classes)
     return found

@@ -246,6 +246,7 @@ def _of_decisions(one: Judged, result: VerifyResult) -> dict[str, Any]:
         "plan": None if report is None else plan_json(report.options, report.set.locked_at),
         "against": "fp32",
         "decisions": None if report is None or report.comparison is None else report.comparison.to_json(),
+        "rules": [found.to_json() for found in one.decisions],
         **_layers(one),
         "uses_of_test": None if use is None else use.uses,
         "readings_of_test": None if use is None else len(use.log.readings),

@@ -244,7 +244,7 @@ class _Judge:
     def __call__(self, one: Opened) -> Judged:
         rows = {name: tuple(self._reports(one, name, views)) for name, views in self.requested.rows.items()}
         more = tuple(report for name, reports in rows.items() if name != "none" for report in reports)
-        decisions = tuple(self._decisions(one)) if self.task.exclusive else ()
+        decisions = tuple(self._decisions(one))
         return Judged(one.found, one.sha256, one.golden, rows["none"], more, eyes=self._eyes(one), decisions=decisions)
 
     def _decisions(self, one: Opened) -> Iterator[DecisionVerdict]:

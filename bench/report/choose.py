@@ -1,7 +1,8 @@
 """Which file to deploy, from what verify and bench stored beside the artifacts. Nothing is measured and nothing is judged anew.
 
-A file may be deployed where every claim against its FP32 reference was shown on the test set as planned, or where it is that
-reference. The quickest of those is named; where one of them has no valid latency, the lowest precision is, provisionally.
+A file may be deployed where every claim against its FP32 reference was shown on the test set as planned and no promise of its
+rules is broken there, or where it is that reference. The quickest of those is named; where one of them has no valid latency,
+the lowest precision is, provisionally.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from octc.bench.report.collect.rules import broken_promises
 from octc.bench.report.collect.run_summary import Timing, read_timing
 from octc.bench.report.collect.speed import device_row, p50_text
 from octc.bench.timing.verdicts import REFERENCE, artifact_sum, stored_verdict
@@ -167,6 +169,13 @@ def _state(found: Found, document: dict[str, Any] | None) -> tuple[str, str, str
     if (unable := why_not(found.artifact)) is not None:
         return REFUSED, unable, "not verified" if document is None else word_of(document)
     on_test = document is not None and (document.get("set") or {}).get("name") == "test"
+    broken = broken_promises(document)
+    if document is not None and on_test and broken and not is_exploratory(document):
+        return (
+            REFUSED,
+            f"its rules do not keep what they promise ({broken[0]}): octc threshold or octc abstain",
+            word_of(document),
+        )
     if document is not None and on_test and document["verdict"].get("exit_code") == 0 and not is_exploratory(document):
         return SHOWN, "", word_of(document)
     if stored_verdict(found).word == REFERENCE:

@@ -36,12 +36,17 @@ TO_FILL = "to be written by the maker: what it is for, for whom, and what it mus
 
 
 def licences(summary: RunSummary) -> list[tuple[str, str, str]]:
-    """(what, licence and whether it allows a commercial use, source) of data, start weights and teachers."""
-    from octc.datasets.licences import terms_of
+    """(what, licence and whether it allows a commercial use, source) of data, start weights and teachers; then the public sets
+    that share images with the data, which are no independent test of it."""
+    from octc.datasets.licences import overlaps_of, terms_of
 
     artifact = summary.first.artifact
     terms = terms_of(artifact.lineage, artifact.model)
-    return [(f"{one.what} {one.name}", f"{one.licence} (commercial use {one.use}: {one.why})", one.source) for one in terms]
+    shared = overlaps_of(str(artifact.lineage.get("dataset") or ""))
+    return [
+        *((f"{one.what} {one.name}", f"{one.licence} (commercial use {one.use}: {one.why})", one.source) for one in terms),
+        *((f"images in {other} too", f"{how}: no independent test of this network", where) for other, how, where in shared),
+    ]
 
 
 def facts(summary: RunSummary) -> dict[str, str]:

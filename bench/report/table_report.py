@@ -13,6 +13,7 @@ from octc.bench.parity.tasks.table import wording_of
 from octc.bench.parity.words import claim_of, head_word, percents, span
 from octc.bench.report.page import Block, Section, Table, Text, to_markdown, write_forms
 from octc.core.csv_files import csv_bytes
+from octc.core.errors import OctcError
 from octc.core.faults import writing_to
 from octc.core.files import publishing, stamped, write_bytes
 from octc.core.version import own_version
@@ -21,6 +22,7 @@ from octc.stats.proportions import wilson
 from octc.stats.verdict import pp
 
 SHOWN = 50  # flips and unmatched rows of the page
+HEAD = '<?xml version="1.0" encoding="UTF-8"?>'
 NOTE = "Margins count as stated beforehand only if they were: whether anyone had looked is not known here."
 
 
@@ -117,10 +119,13 @@ def junit_of(found: TablesCompared) -> str:
     text = f"{report.word}: {', '.join(report.verdict.reasons) or conditions(report)}"
     cases.append(("verdict", found.exit_code == 0, text, conditions(report)))
     failed = sum(not holds for _, holds, _, _ in cases)
-    suite = f'<testsuite name={quoteattr(title_of(found))} tests="{len(cases)}" failures="{failed}" errors="0" skipped="0">'
-    lines = ['<?xml version="1.0" encoding="UTF-8"?>', "<testsuites>", suite]
-    for case, holds, message, detail in cases:
-        open_tag = f"<testcase classname={quoteattr(name)} name={quoteattr(case)}"
+    suite = (
+        f'<testsuite name={quoteattr(_plain(title_of(found)))} tests="{len(cases)}" failures="{failed}" errors="0" skipped="0">'
+    )
+    lines = [HEAD, "<testsuites>", suite]
+    for case, holds, *texts in cases:
+        message, detail = map(_plain, texts)
+        open_tag = f"<testcase classname={quoteattr(_plain(name))} name={quoteattr(_plain(case))}"
         if holds:
             lines.append(f"{open_tag}><system-out>{escape(detail)}</system-out></testcase>")
         else:
@@ -138,6 +143,39 @@ def write_tables_report(found: TablesCompared, reports: Path, time_utc: str) -> 
         if found.unmatched.count:
             write_bytes(new / "unmatched.csv", csv_bytes(("row", "where"), found.unmatched.pairs))
     return folder
+
+
+def refusal_junit(error: OctcError, tables: tuple[Path, Path]) -> str:
+    """A JUnit file of a comparison that did not come about: one test case with an error."""
+    name = f"octc compare: {tables[1].name} against {tables[0].name}"
+    told = f"{error.message}\nhelp: {error.hint}\n{error.place or ''}".rstrip()
+    case = f'<testcase classname={quoteattr(_plain(f"octc.compare.{tables[1].name}"))} name="verdict">'
+    fault = f"<error message={quoteattr(_plain(f'{error.code} {error.message}'))}>{escape(_plain(told))}</error>"
+    suite = f'<testsuite name={quoteattr(_plain(name))} tests="1" failures="0" errors="1" skipped="0">'
+    lines = [HEAD, "<testsuites>", suite, f"{case}{fault}</testcase>", "</testsuite>", "</testsuites>"]
+    return "\n".join(lines) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Without signs that XML cannot hold."""
+    return "".join(
+        sign if sign in "\t\n" or (sign.isprintable() and not "\ud800" <= sign <= "\udfff") else "?" for sign in text
+    )
+
+
+def refusal_markdown(error: OctcError, tables: tuple[Path, Path]) -> str:
+    """A summary of a comparison that did not come about."""
+    blocks: list[Block] = [Text(f"No verdict: {error.code}: {error.message}", "warn"), Text(f"Help: {error.hint}")]
+    title = f"octc compare: {tables[1].name} against {tables[0].name}"
+    return to_markdown(title, [Section("verdict", "Verdict", blocks)], f"octc {own_version()}")
+
+
+def write_refusal(error: OctcError, tables: tuple[Path, Path], junit: Path | None, markdown: Path | None) -> None:
+    """What a continuous integration reads where there is no verdict, so that it does not read that of an earlier comparison."""
+    for path, make in ((junit, refusal_junit), (markdown, refusal_markdown)):
+        if path is not None:
+            with writing_to(path):
+                write_bytes(path, make(error, tables).encode())
 
 
 def write_for_ci(found: TablesCompared, junit: Path | None, markdown: Path | None) -> None:

@@ -21,6 +21,7 @@ from octc.bench.report.collect.accuracy import (
 )
 from octc.bench.report.collect.answer import answer_section
 from octc.bench.report.collect.layers import layers_section
+from octc.bench.report.collect.rules import rules_section
 from octc.bench.report.collect.run_summary import RunSummary
 from octc.bench.report.collect.speed import latency_section, pareto_section, summary_section
 from octc.bench.report.model_card import card_section, facts
@@ -58,10 +59,12 @@ def sections(summary: RunSummary, wanted: Wanted) -> list[Section]:
     show = (
         None if wanted.photos is None else photo_of(wanted.photos, {one.path: one for one in summary.images.values()}, values)
     )
+    rules = rules_section(summary)
     return [
         answer_section(summary),
         summary_section(summary),
         verdict_section(summary),
+        *([] if rules is None else [rules]),
         classes_section(summary),
         confusion_section(summary),
         roc_section(summary),

@@ -199,6 +199,11 @@ def _own(row: Mapping[str, Any]) -> Known:
     return Known(str(row["name"]), pattern, str(row["licence"]), str(row["source"]), digests)
 
 
+def shared_json(name: str) -> list[dict[str, str]]:
+    """`overlaps_of` as a lineage keeps it: sets of which an evaluation would show images that this network may have seen."""
+    return [{"data_set": other, "how": how, "source": where} for other, how, where in overlaps_of(name)]
+
+
 def overlaps_of(name: str) -> tuple[tuple[str, str, str], ...]:
     """(other set, how, where it is stated) of the sets that share images with this one; letter case does not count."""
     own = name.casefold()

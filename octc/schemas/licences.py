@@ -22,9 +22,18 @@ class LicenceTerm(Document):
     source: str
 
 
+class SharedSet(Document):
+    """A public data set that shares images with the one that an artifact learned from, and where that is stated."""
+
+    data_set: str
+    how: str
+    source: str
+
+
 class ArtifactTerms(Document):
     artifact: str
     terms: list[LicenceTerm]
+    shared_images: list[SharedSet]
 
 
 class ArtifactLicences(Document):

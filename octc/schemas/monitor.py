@@ -18,7 +18,8 @@ class Stream(Document, kw_only=True):
 
 
 class Drift(Document, kw_only=True):
-    """alarm_at: eyes after which the capital of all streams together first reached 1 / alpha. named: streams that did alone."""
+    """log_capital: largest natural logarithm of the richest stream's capital over the number of streams. alarm_at: eyes after
+    which it first reached 1 / alpha. named: streams that did."""
 
     against: str
     alpha: Share

@@ -17,13 +17,14 @@ class Answering(Document):
 
 
 class Summary(Document):
-    """How many images were answered how."""
+    """How many images were answered how. referred: that a person is to decide, where the artifact has rules that say so."""
 
     classes: dict[str, Count]
     no_class: Count
     unlike: Count
     failed: Count
     done: Count
+    referred: Count | UnsetType = UNSET
 
 
 class Together(Document):

@@ -691,6 +691,7 @@ class MultilabelResult(Document, kw_only=True):
     readings_of_test: int | UnsetType | None = UNSET
     error: str | None
     box: Box | UnsetType | None = UNSET
+    rules: list[Decisions] | UnsetType = UNSET
 
 
 class MultilabelReport(Document):

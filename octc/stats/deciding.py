@@ -16,6 +16,7 @@ from octc.stats.decision_rules import Decision
 Int64 = npt.NDArray[np.int64]
 KEY = "decision"  # of the details of a manifest: rules by unit
 UNITS = ("image", "eye")
+SEVERAL = "thresholds"  # of the details of a manifest whose classes do not exclude each other
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,29 @@ def stated_decision(details: Mapping[str, Any], classes: Sequence[str], unit: st
         rules = msgspec.convert(value, dict[Literal["image", "eye"], Decision])
         found = rules.get(unit)  # type: ignore[call-overload]
         if found is not None:
-            _check(found, classes)
+            _check(found, classes, exclusive=SEVERAL not in details)
     except (ValueError, msgspec.ValidationError) as error:
         text = f"decision rules in the manifest are not valid: {error}"
         raise OctcError("OCT-E502", text, hint="do not use this artifact", place="artifact.json") from error
     return found  # type: ignore[no-any-return]
+
+
+def words_of(decision: Decision) -> list[str]:
+    """What each rule promises, a sentence each."""
+    found = []
+    if decision.sets is not None:
+        whose = "images of each class" if decision.sets.by == "class" else "images of all classes together"
+        found.append(
+            f"prediction sets ({decision.sets.method}) that hold the class of {100 * decision.sets.coverage:g} % of {whose}"
+        )
+    found += [
+        f"{point.name} is answered from a probability of {point.threshold:.4f} on: {point.words}" for point in decision.points
+    ]
+    if decision.costs is not None:
+        found.append(f"the answer of the lowest expected cost: {decision.costs.mean:.3f} an image on the {decision.chosen_on}")
+    if decision.refer is not None:
+        found.append(f"referred below a confidence of {decision.refer.confidence:.4f}: {decision.refer.words}")
+    return found
 
 
 def decision_json(decision: Decision) -> dict[str, Any]:
@@ -61,8 +80,10 @@ def decision_json(decision: Decision) -> dict[str, Any]:
     return found
 
 
-def _check(found: Decision, classes: Sequence[str]) -> None:
+def _check(found: Decision, classes: Sequence[str], *, exclusive: bool) -> None:
     count = len(classes)
+    if not exclusive and (found.sets, found.refer, found.costs) != (None, None, None):
+        raise ValueError("sets, referrals or costs of several findings")
     if found.sets is not None and len(found.sets.limits) != count:
         raise ValueError(f"{len(found.sets.limits)} limits for {count} classes")
     if found.sets is not None:
@@ -72,7 +93,7 @@ def _check(found: Decision, classes: Sequence[str]) -> None:
     names = [point.name for point in found.points]
     if len(set(names)) != len(names) or not set(names) <= set(classes):
         raise ValueError(f"operating points of {', '.join(names)[:200]}")
-    if names and len(names) >= count:
+    if exclusive and names and len(names) >= count:
         raise ValueError("a class without an operating point must be left")
     if found.costs is not None:
         table = np.asarray(found.costs.costs, np.float64)

@@ -185,7 +185,8 @@ def open_store(path: Path, *, make: bool = False) -> MonitorStore:
             connection = sqlite3.connect(path, timeout=WAIT, check_same_thread=False)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")  # a row that was written is there after a power loss
-            _lay_out(connection)
+            if make:
+                _lay_out(connection)
             names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if not set(KEPT) <= names:
                 raise sqlite3.DatabaseError("no store of octc")

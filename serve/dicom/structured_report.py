@@ -17,6 +17,7 @@ from octc.core.errors import OctcError
 from octc.core.optional import need
 from octc.core.version import own_version
 from octc.imaging.decode import muted
+from octc.runtimes.answers import has_rules
 from octc.runtimes.predict import Record
 from octc.serve.dicom.answers import Answering, EyeAnswer, gathered
 from octc.volumes import dicom
@@ -25,12 +26,16 @@ from octc.volumes.writing import save, uid_of
 
 SCHEME, SCHEME_NAME = "99OCTC", "octc: answers of classifiers of retinal OCT"
 KIND = "octc structured report 1"  # of the UIDs: another content of the same answer is another object
+RULED_KIND = "octc structured report 2"  # of an artifact with decision rules
 SERIES_NUMBER = 9900
 # Class names of data sets that octc knows whose meaning a standard code states; other classes have the private scheme
 STANDARD = {"NORMAL": ("17621005", "SCT", "Normal"), "DME": ("312912001", "SCT", "Diabetic macular edema")}
 NO_ANSWER = ("no-answer", SCHEME, "No answer")
 NONE_REACHED = ("none", SCHEME, "No finding reaches its threshold")
 CLASSIFICATION = ("classification", SCHEME, "Classification of the eye")
+REFERRAL = ("referral", SCHEME, "To be decided by a person")
+MEMBER, FLAGGED = ("set-member", SCHEME, "Class of the prediction set"), ("flagged", SCHEME, "Operating point is reached")
+EMPTY_SET = ("empty-set", SCHEME, "No class")
 FRAMES, USED = ("frames", SCHEME, "B-scans of the volume"), ("frames-used", SCHEME, "B-scans that the answer rests on")
 CAVEAT = "Made by software, not verified by a person. Not a medical device: not for diagnosis or treatment."
 # Attributes of the Patient, General Study and Patient Study modules that identify whose the report is and of what study
@@ -73,7 +78,8 @@ def source_key(source: Any) -> str:
 
 def report_uid(source: Any, answering: Answering) -> Any:
     """The SOP instance UID of the report of a source by an artifact: the same two give the same one."""
-    return uid_of(KIND, source_key(source), answering.digest)
+    kind = RULED_KIND if has_rules(answering.artifact) else KIND
+    return uid_of(kind, source_key(source), answering.digest)
 
 
 def structured_report(eyes: Sequence[EyeAnswer], answering: Answering, written: datetime) -> Any:
@@ -219,7 +225,7 @@ def _content(eyes: Sequence[EyeAnswer], sources: dict[Path, Any], answering: Ans
 
 
 def _group(eye: EyeAnswer, sources: dict[Path, Any], answering: Answering) -> Any:
-    """TID 1501 for an eye: side, network, probabilities, class, source frames; why there is no answer."""
+    """TID 1501 for an eye: side, network, probabilities, class, what rules say, source frames; why there is no answer."""
     from highdicom.sr import (
         AlgorithmIdentification,
         FindingSite,
@@ -254,11 +260,13 @@ def _group(eye: EyeAnswer, sources: dict[Path, Any], answering: Answering) -> An
         finding_sites=[FindingSite(codes.SCT.Retina, laterality={"R": codes.SCT.Right, "L": codes.SCT.Left}.get(side or ""))],
         measurements=_measurements(eye, artifact.classes),
         qualitative_evaluations=[
-            QualitativeEvaluation(_code(CLASSIFICATION), value) for value in _classes(eye, artifact.classes)
+            *(QualitativeEvaluation(_code(CLASSIFICATION), value) for value in _classes(eye, artifact.classes)),
+            *(QualitativeEvaluation(_code(what), value) for what, value in _ruled(eye.record, artifact.classes)),
         ],
         source_images=_references(eye, sources),
     )
     remarks = [CAVEAT, *(f"No answer for this eye: {reason}" for reason in eye.record.eye.reasons)]
+    remarks += [f"To be decided by a person: {why}" for why in _why(eye.record)]
     remarks += [f"{code}: {text}" for code, text in eye.record.notes if code != "OCT-W804"]
     group[0].ContentSequence.extend(
         TextContentItem(codes.DCM.Comment, remark, relationship_type=RelationshipTypeValues.CONTAINS) for remark in remarks
@@ -291,6 +299,23 @@ def _classes(eye: EyeAnswer, classes: Sequence[str]) -> list[Any]:
     if record.labels is not None:
         return [_code(class_code(classes[k])) for k in record.labels] or [_code(NONE_REACHED)]
     return [_code(NO_ANSWER if record.label is None else class_code(classes[record.label]))]
+
+
+def _ruled(record: Record, classes: Sequence[str]) -> Iterator[tuple[tuple[str, str, str], Any]]:
+    """What rules say of an eye: whether a person is to decide, the set, the operating points that are reached."""
+    from pydicom.sr.codedict import codes
+
+    rules = record.decided
+    if rules is None:
+        return
+    yield REFERRAL, codes.SCT.Yes if rules.refer else codes.SCT.No
+    if rules.members is not None:
+        yield from ((MEMBER, one) for one in [_code(class_code(classes[k])) for k in rules.members] or [_code(EMPTY_SET)])
+    yield from ((FLAGGED, _code(class_code(classes[k]))) for k in rules.flagged or ())
+
+
+def _why(record: Record) -> tuple[str, ...]:
+    return record.decided.why if record.decided is not None and record.decided.refer else ()
 
 
 def _measurements(eye: EyeAnswer, classes: Sequence[str]) -> list[Any]:

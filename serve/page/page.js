@@ -93,6 +93,8 @@ function show_eyes() {
     const box = element("div", undefined, { class: "eye" });
     box.append(element("h3", side(record.eye)));
     box.append(element("p", words_of(record), { class: "label" }));
+    if (record.refer) box.append(element("p", refer_of(record), { class: "warning" }));
+    if (rules_of(record)) box.append(element("p", rules_of(record), { class: "quiet" }));
     const how = `${record.eye.usable} of ${record.eye.frames} B-scans, by ${record.eye.aggregation.method}`;
     const best = record.confidence === null ? "" : `${percent(record.confidence)}; `;
     box.append(element("p", best + how, { class: "quiet" }));
@@ -112,6 +114,7 @@ function show_scan(index) {
   $("slider").setAttribute("aria-valuetext", `${index + 1} of ${count}: ${words_of(record)}`);
   $("label").textContent = words_of(record);
   show_unlike(record);
+  show_rules(record);
   show_probabilities(record);
   const notes = record.notes.map((note) => `${note.code}: ${note.message}`);
   if (record.error) notes.push(`${record.error.code}: ${record.error.message} (${record.error.help})`);
@@ -127,6 +130,22 @@ function show_unlike(record) {
   box.textContent = box.hidden
     ? ""
     : "This image is unlike the training images: there is no label, and the probabilities mean little.";
+}
+
+const refer_of = (record) => `A person is to decide: ${record.refer_because.join("; ")}.`;
+
+function rules_of(record) {
+  const parts = [];
+  if (record.set) parts.push(`Prediction set: ${record.set.join(", ") || "no class"}.`);
+  if (record.flagged) parts.push(`Operating points reached: ${record.flagged.join(", ") || "none"}.`);
+  return parts.join(" ");
+}
+
+function show_rules(record) {
+  $("refer").hidden = !record.refer;
+  $("refer").textContent = record.refer ? refer_of(record) : "";
+  $("rules").textContent = rules_of(record);
+  $("rules").hidden = !$("rules").textContent;
 }
 
 function show_probabilities(record) {
@@ -216,6 +235,7 @@ function show_card(card) {
     ["Input", `${card.input.size} x ${card.input.size} px, ${card.input.channels === 1 ? "grey" : "RGB"}, ${card.input.resize}`],
     ["Trained on", [card.lineage.dataset, card.lineage.recipe && `recipe ${card.lineage.recipe}`].filter(Boolean).join(", ") || "not recorded"],
     ["Verdict of octc verify", verdict],
+    ["Decides by", Object.values(card.rules).flat().join("; ") || "the likeliest class"],
     ["Calibration", calibration_of(card)],
     ["Likeness to the training images", card.likeness_checked ? "checked for every image" : "not checked: this artifact does not know them"],
     ["Engine", `${card.engine.runtime} ${card.engine.version}, engines: ${card.engines}, threads of each: ${card.engine.threads}, for a lone request: ${card.threads_alone}`],

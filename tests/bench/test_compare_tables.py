@@ -6,6 +6,8 @@ import csv
 import json
 import math
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -493,6 +495,21 @@ def pairs(both: int, lost: int, gained: int, neither: int) -> tuple[Rows, Rows]:
     return tuple([{"id": i, "correct": cell[k]} for i, cell in enumerate(cells)] for k in (0, 1))  # type: ignore[return-value]
 
 
+def test_a_small_published_paired_table_has_the_published_numbers(tmp_path: Path) -> None:
+    """Airway hyper-responsiveness before and after (Bentur et al. 2009), 21 patients, 1 and 7 discordant, as Fagerland,
+    Lydersen and Laake (2014, Statistics in Medicine 33:2850) and R's contingencytables have it: difference -0.286, Tango's
+    interval [-0.517, -0.026], McNemar exact 0.070 and mid-p 0.039."""
+    before = [1] * 13 + [0] * 8  # right: 12 stay, 1 regresses; of 8 wrong ones 7 improve
+    after = [1] * 12 + [0] + [1] * 7 + [0]
+    sides = [[{"id": i, "correct": value} for i, value in enumerate(one)] for one in (after, before)]
+    found = compare_files(*two(tmp_path, *sides), options=TableOptions(cluster="none"), gate=GATE).to_json()
+    assert (found["counts"]["lost"], found["counts"]["gained"]) == (7, 1)
+    assert round(found["accuracy"]["difference_pp"], 1) == -28.6
+    assert [round(limit, 1) for limit in found["accuracy"]["tango"]] == [-51.7, -2.6]
+    assert round(found["accuracy"]["mcnemar_exact"], 3) == 0.070
+    assert round(found["accuracy"]["mcnemar_midp"], 3) == 0.039
+
+
 def test_mcnemar_and_the_difference_of_agrestis_approval_ratings(tmp_path: Path) -> None:
     """The example of R's `mcnemar.test`: 794, 150, 86, 570 (Agresti); statsmodels gives the exact p."""
     contingency = pytest.importorskip("statsmodels.stats.contingency_tables")
@@ -656,6 +673,51 @@ def test_the_action_gives_octc_what_it_knows() -> None:
     assert used == set(action["inputs"])
     known = (ROOT / "tests" / "house" / "options.json").read_text().partition('"compare"')[2]
     assert all(f'"{word}"' in known for word in re.findall(r"--[a-z]+", step["run"]) if word != "--json")
+
+
+@pytest.mark.parametrize(
+    ("margin", "spoil", "code", "word"),
+    [("4", False, 0, "equivalent"), ("0.5", False, 1, "inconclusive"), ("4", True, 3, "error")],
+)
+def test_the_step_of_the_action_ends_as_the_comparison_does(
+    margin: str, spoil: bool, code: int, word: str, tmp_path: Path
+) -> None:
+    """The very lines of action.yml in a shell: exit code, outputs, summary and JUnit file, and nothing of an earlier run."""
+    yaml = pytest.importorskip("yaml")
+    step = yaml.safe_load((ROOT / "action.yml").read_text())["runs"]["steps"][-1]
+    two(tmp_path, rows_of(BEFORE), rows_of(AFTER)[: 590 if spoil else None])
+    for name in ("octc-compare.md", "j.xml"):
+        (tmp_path / name).write_text("EQUIVALENT, of yesterday")
+    inputs = {
+        "REFERENCE": "a.csv", "CANDIDATE": "b.csv", "LABELS": "", "KEY": "id", "CLUSTER": "patient", "MARGIN": margin,
+        "ARGUMENTS": "--class-margin 8 --bootstrap 1000", "JUNIT": "j.xml",
+    }  # fmt: skip
+    assert set(step["env"]) == set(inputs)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "octc").write_text(f'#!/bin/sh\nexec {sys.executable} -m octc.cli._app.main "$@"\n')
+    (tmp_path / "bin" / "octc").chmod(0o755)
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    where = {"GITHUB_STEP_SUMMARY": str(tmp_path / "summary"), "GITHUB_OUTPUT": str(tmp_path / "output")}
+    path = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    line = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]]  # as GitHub starts it
+    done = subprocess.run(line, env={**path, **inputs, **where}, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert (tmp_path / "output").read_text() == f"verdict={word}\n"
+    summary, suite = (tmp_path / "summary").read_text(), ElementTree.parse(tmp_path / "j.xml").getroot()[0]
+    assert "of yesterday" not in summary
+    assert (suite.get("errors"), suite.get("failures") == "0") == ("1" if code == 3 else "0", code != 1)
+    assert ("OCT-E706" in summary) == ("OCT-E706" in str(ElementTree.tostring(suite))) == (code == 3)
+
+
+def test_the_action_installs_its_own_version_and_no_package_of_that_name() -> None:
+    yaml = pytest.importorskip("yaml")
+    action = yaml.safe_load((ROOT / "action.yml").read_text())
+    assert action["inputs"]["package"]["default"] == ""
+    line = action["runs"]["steps"][0]["run"].replace("python -m pip install --quiet", "echo")
+    for wanted, installed in (("", "/a b/octc[stats,archive]"), ("octc[all]==0.9", "octc[all]==0.9")):
+        done = subprocess.run(["bash", "-c", line], env={"PACKAGE": wanted, "GITHUB_ACTION_PATH": "/a b/octc"},
+                              capture_output=True, text=True, check=True)  # fmt: skip
+        assert done.stdout.strip() == installed
 
 
 def test_tables_that_memory_has_no_room_for_are_refused_before_they_are_read(

@@ -15,12 +15,17 @@ import pytest
 
 import octc
 from octc.bench.parity.decisions import Answered, judge_decisions
+from octc.bench.report.choose import choose
+from octc.bench.report.collect.rules import rules_section
+from octc.bench.report.collect.run_summary import read_run_summary
+from octc.bench.report.page import Table
 from octc.cli._app.main import main
 from octc.core.files import read_json, write_json
 from octc.export.decision import read_costs
 from octc.stats.deciding import stated_decision
 from octc.stats.decision_rules import Decision
 from octc.store.artifacts import MANIFEST, read_artifact
+from octc.store.find import Found
 from octc.store.oms import SIGNATURE as OMS
 from octc.store.runs import Run
 from octc.store.signature import SIGNATURE
@@ -89,6 +94,16 @@ def test_a_broken_promise_ends_a_verification_with_1(run: Run, said: Said) -> No
     assert any(row["word"] == "broken" for row in found["candidate"]["promises"])
     assert all(row["word"] != "broken" for row in found["reference"]["promises"])
     assert found["change"]["sets"] > 0
+    artifact = read_artifact(run.artifacts / "onnx-int8")
+    section = rules_section(read_run_summary([Found(run.artifacts / "onnx-int8", artifact)], run.path.parent))
+    assert section is not None
+    (table,) = [block for block in section.blocks if isinstance(block, Table) and len(block.columns) == 8]
+    (row,) = table.rows
+    assert (row[0], row[3], row[-1]) == ("onnx-int8", "80", "broken")
+    assert row[5].startswith(f"{100 * found['candidate']['promises'][0]['value']:.2f} [")
+    choice = choose([Found(run.artifacts / "onnx-int8", artifact)])
+    assert choice.chosen is None  # a file whose promise is broken is not deployed, whatever its accuracy is
+    assert "coverage 80 % is promised" in choice.candidates[0].why
 
 
 def test_python_and_rows_have_the_same_rules(run: Run, said: Said, capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,8 +119,34 @@ def test_python_and_rows_have_the_same_rules(run: Run, said: Said, capsys: pytes
     assert "OCT-W810" in {code for code, _ in views[0].notes}
     main(["predict", str(run.artifacts / "onnx-int8"), *files, "absent.png", "--format", "csv"])
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-    assert [row["set"].split() for row in rows[:-1]] == [list(one.set or ()) for one in answers[:-1]]
+    assert [row["set"].split("|") for row in rows[:-1]] == [list(one.set or ()) for one in answers[:-1]]
     assert [row["refer"] for row in rows] == [*(str(one.refer).lower() for one in answers[:-1]), ""]
+    assert {row["flagged"] for row in rows} == {""}
+    assert {one.flagged for one in answers} == {None}
+
+
+def test_an_image_that_reaches_two_operating_points_is_flagged_for_both_in_every_form(
+    run: Run, said: Said, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The stated sensitivity is that of the flags: the label names one class of them alone."""
+    parquet, artifact = pytest.importorskip("pyarrow.parquet"), run.artifacts / "onnx-int8"
+    for name in ("bright", "dark"):
+        octc.fit_rules(artifact, octc.PointOptions(class_name=name, sensitivity=0.99), run_dir=run.path.parent)
+    files = pictures_of(run)
+    with octc.load(artifact) as model:
+        answers = model.predict(files)
+    assert any(len(one.flagged or ()) == 2 for one in answers)
+    assert all(one.label in (one.flagged or (one.label,)) for one in answers)
+    main(["predict", str(artifact), *files, "--format", "csv"])
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["flagged"] for row in rows] == ["|".join(one.flagged or ()) for one in answers]
+    octc.predict_archive(artifact, files, tmp_path / "rows")
+    paths = (tmp_path / "rows").rglob("scans*/**/*.parquet")
+    kept = {row["file"]: row["flagged"] for path in paths for row in parquet.read_table(path).to_pylist()}
+    assert kept == {one.file: list(one.flagged or ()) for one in answers}
+    document = said("predict", str(artifact), *files)[1]["data"]
+    assert [record["flagged"] for record in document["records"]] == [list(one.flagged or ()) for one in answers]
+    assert document["summary"]["referred"] == sum(record["refer"] for record in document["records"])
 
 
 def test_archive_rows_have_sets_and_referrals(run: Run, said: Said, tmp_path: Path) -> None:
@@ -208,6 +249,18 @@ def test_a_sample_that_is_too_small_warns(run: Run, said: Said) -> None:
     (point,) = document["data"]["stored"][0]["rules"]["image"]["points"]
     assert not point["shown"]
     assert "cannot show" in point["words"]
+
+
+def test_sets_that_hold_every_class_for_want_of_patients_warn(run: Run, said: Said) -> None:
+    """A few patients of each class cannot promise 99 %: each set would hold all classes, and refer every image."""
+    code, document = said("abstain", "--sets", "lac", "--coverage", "99")
+    assert code == 0
+    told = [one["message"] for one in document["warnings"] if one["code"] == "OCT-W703"]
+    assert told
+    assert all("99 are needed" in one and "every image will be referred" in one for one in told)
+    files = pictures_of(run)
+    document = said("predict", str(run.artifacts / "onnx-int8"), *files)[1]["data"]
+    assert document["summary"]["referred"] == len(files)
 
 
 def test_int8_with_other_answers_is_what_the_change_counts() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,12 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+import octc
 from octc.bench.parity.fleet import read_fleet
 from octc.cli._app.main import main
 from octc.cli.json_schema import schema_of
 from octc.core.errors import OctcError
 from octc.datasets.split import read_split
-from octc.store.artifacts import write_manifest
+from octc.store.artifacts import read_artifact, write_manifest
 from octc.store.runs import Run
 from octc.store.verdicts import read_verdict
 from tests.bench.verify_world import change_constants, make_world, read_unchecked
@@ -128,6 +130,58 @@ def test_a_damaged_layer_fails_and_is_named(run: Run, ran: Ran) -> None:
 def test_what_is_not_defined_for_several_labels_is_refused(run: Run, ran: Ran, words: tuple[str, ...]) -> None:
     code, _, err = ran("verify", *words)
     assert (code, "error[OCT-E104]" in err, words[0] in err) == (OctcError("OCT-E104", "", hint="").exit_code, True, True)
+
+
+def test_a_finding_has_an_operating_point_that_is_obeyed_and_judged(run: Run, ran: Ran) -> None:
+    """`lying` pictures are `dark` too: the sensitivity is that of all images with the finding, whatever else they show."""
+    artifact, before = run.artifacts / "onnx-int8", read_artifact(run.artifacts / "onnx-int8")
+    code, out, err = ran("threshold", "--class", "dark", "--sensitivity", "80", "--json")
+    assert code == 0, err
+    stored = json.loads(out)["data"]["stored"]
+    validate(json.loads(out), schema_of("threshold"))
+    assert {one["artifact"] for one in stored} == {"onnx-fp32", "onnx-int8"}
+    (point,) = next(one for one in stored if one["artifact"] == "onnx-int8")["rules"]["image"]["points"]
+    val = read_split(run.split).parts["val"]
+    assert point["n"] == sum(1 in (one.targets or ()) for one in val) == 2 * sum(one.label == 1 for one in val)
+    thresholds = read_artifact(artifact).details["thresholds"]
+    assert thresholds == [0.5, point["threshold"], 0.5, 0.5]
+    files = [str(Path(run.read()["data_root"]) / one.path) for one in val]
+    records = json.loads(ran("predict", str(artifact), *files, "--json")[1])["data"]["records"]
+    hit = [("dark" in one["labels"]) for one, sample in zip(records, val, strict=True) if 1 in (sample.targets or ())]
+    assert (sum(hit), len(hit)) == (point["hits"], point["n"])
+    with octc.load(artifact) as model:
+        assert ["dark" in (one.labels or ()) for one in model.predict(files)] == ["dark" in one["labels"] for one in records]
+    lines = ran("predict", str(artifact), *files, "--format", "csv")[1].splitlines()
+    rows = list(csv.DictReader(lines))
+    assert [row["labels"] for row in rows] == ["|".join(one["labels"]) for one in records]
+    assert "refer" not in rows[0]
+    (one,) = json.loads(ran("verify", *MARGIN, "--json")[1])["data"]["artifacts"]
+    (found,) = one["rules"]
+    test = read_split(run.split).parts["test"]
+    for side in ("reference", "candidate"):
+        (promise,) = found[side]["promises"]
+        assert (promise["what"], promise["name"]) == ("sensitivity", "dark")
+        assert promise["n"] == sum(1 in (one.targets or ()) for one in test)
+        assert promise["exact"][0] <= promise["value"] <= promise["exact"][1]
+    assert "every finding right in" in ran("verify", *MARGIN)[1]
+    for name in ("bright", "lying", "upright"):  # every finding may have one: none has to be left
+        assert ran("threshold", str(artifact), "--class", name, "--specificity", "80")[0] == 0
+    for words in (("threshold", "--refer", "10"), ("abstain", "--sets", "lac"), ("abstain", "--risk", "5")):
+        code, _, err = ran(*words)
+        assert (code, "OCT-E102" in err) == (2, True)
+    assert ran("threshold", "--remove")[0] == 0
+    assert read_artifact(artifact).details == before.details
+
+
+def test_labels_of_a_box_are_refused_where_an_image_has_several(run: Run, ran: Ran, tmp_path: Path) -> None:
+    artifact = str(run.artifacts / "onnx-int8")
+    files = sorted(Path(run.read()["data_root"]).glob("dark/*-0.png"))[:4]
+    assert ran("predict", artifact, *map(str, files), "--monitor", "box.sqlite")[0] == 0
+    (tmp_path / "truth.csv").write_text("".join(["path,label\n", *(f"{path},dark\n" for path in files)]))
+    code, _, err = ran("monitor", artifact, "box.sqlite", "--labels", "truth.csv")
+    assert (code, "OCT-E102" in err, "octc compare" in err) == (2, True, True)
+    assert ran("monitor", artifact, "box.sqlite")[0] == 0
+    assert ran("monitor", artifact, "--learn")[0] == 2
 
 
 def test_machines_are_put_side_by_side_by_their_findings(run: Run, ran: Ran, tmp_path: Path) -> None:

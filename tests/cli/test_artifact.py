@@ -10,11 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from octc.bench.report.collect.run_summary import read_run_summary
+from octc.bench.report.model_card import licences
 from octc.cli._app.main import main
+from octc.cli.json_schema import schema_of
 from octc.core.errors import OctcError
 from octc.store.artifacts import MANIFEST, read_artifact
+from octc.store.find import Found
 from octc.store.runs import Run
 from octc.store.signature import POLICY, SIGNATURE, TRUSTED
+from tests.schema_checks import validate
 from tests.tiny_artifacts import resign, shared_run
 
 pytest.importorskip("cryptography")
@@ -57,6 +62,21 @@ def code_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, 
     exit_code = main(words)
     err = capsys.readouterr().err
     return exit_code, err.partition("error[")[2].partition("]")[0]
+
+
+def test_public_sets_that_share_images_with_the_data_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of OCTMNIST: it was made from UCSD, so UCSD is no independent test of a network that learned from it."""
+    known = read_artifact(folder)
+    assert known.lineage["shared_images"] == []  # a folder of one's own: nothing is stated
+    resign(folder, lambda value: value["lineage"].update(dataset="octmnist"))
+    assert main(["artifact", "licences", str(folder), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    validate(document, schema_of("artifact licences"))
+    (one,) = document["data"]["artifacts"]
+    assert {row["data_set"] for row in one["shared_images"]} == {"ucsd", "oct-c8"}
+    summary = read_run_summary([Found(folder, read_artifact(folder))], folder.parent.parent.parent)
+    rows = {what: source for what, _, source in licences(summary)}
+    assert rows["images in ucsd too"] == next(row["source"] for row in one["shared_images"] if row["data_set"] == "ucsd")
 
 
 def test_signed_artifact_is_read_and_names_its_key(

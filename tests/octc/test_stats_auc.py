@@ -40,6 +40,20 @@ def test_check_values_of_delong() -> None:
     assert logit_interval(found.candidate, found.var_candidate) == pytest.approx((0.6054, 0.9839), abs=1e-4)
 
 
+def test_the_area_of_hanley_and_mcneils_ratings_is_the_published_one() -> None:
+    """109 CT images rated from 1 to 5 (Hanley and McNeil 1982, table I): 0.8932, error 0.0307, [0.83295, 0.95339], as the
+    manual of Stata's roctab prints them (DeLong). Most ratings are ties."""
+    counts = [33, 6, 6, 11, 2, 3, 2, 2, 11, 33]
+    ratings, abnormal = np.repeat([1.0, 2, 3, 4, 5] * 2, counts), np.repeat([False] * 5 + [True] * 5, counts)
+    found = delong(ratings, ratings, abnormal)
+    assert found is not None
+    error = math.sqrt(found.var_reference)
+    assert (round(found.reference, 4), round(error, 4)) == (0.8932, 0.0307)
+    half = 1.959964 * error
+    assert [found.reference - half, found.reference + half] == pytest.approx([0.83295, 0.95339], abs=5e-6)
+    assert found.p is None  # the same ratings twice: no difference, and no spread of one
+
+
 def test_weighted_areas_are_those_of_repeated_images() -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     scores = np.round(np.array([R, C]).T, 1)  # many ties

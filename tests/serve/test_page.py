@@ -11,7 +11,8 @@ import pytest
 
 from octc.datasets.synthetic.volumes import write_volumes
 from tests.browser import chromium
-from tests.serve.process import Serving
+from tests.serve.process import Serving, serving
+from tests.tiny_artifacts import ruled_artifact
 
 WIDTHS = (360, 800, 1440)
 
@@ -71,6 +72,23 @@ def test_an_image(browser: Any, server: Serving, pictures: list[Path]) -> None:
     assert seen.said == []
     assert all(address.startswith((server.http, "data:")) for address in seen.asked)
     seen.page.close()
+
+
+def test_who_is_to_decide_is_said(
+    browser: Any, warm: tuple[str, ...], pictures: list[Path], volume: Path, tmp_path: Path
+) -> None:
+    with serving(warm, ruled_artifact(tmp_path / "ruled", "image", "eye")) as server:
+        seen = Seen(browser, server)
+        assert "lying is answered from a probability of 0.0500 on" in seen.text("#card")
+        seen.upload(next(path for path in pictures if path.parent.name == "lying"))
+        assert seen.page.is_visible("#refer")
+        assert "the set has 2 classes" in seen.text("#refer")
+        assert "lying, upright" in seen.text("#rules")
+        assert "Operating points reached: lying" in seen.text("#rules")
+        seen.upload(volume)
+        assert "A person is to decide" in seen.text("#eyes .warning")
+        assert seen.said == []
+        seen.page.close()
 
 
 def test_a_volume_by_keyboard(browser: Any, server: Serving, volume: Path) -> None:

@@ -27,7 +27,7 @@ from octc.store.artifacts import MANIFEST, read_artifact
 from octc.volumes.writing import save
 from tests.serve.dicom import world
 from tests.serve.dicom.standard import faults
-from tests.tiny_artifacts import artifact_folder
+from tests.tiny_artifacts import artifact_folder, ruled_artifact
 
 Reports = Callable[..., tuple[dict[str, Any], list[Any]]]
 
@@ -192,6 +192,27 @@ def test_classes_that_do_not_exclude_each_other_are_a_code_each(
     report = structured_report([eye], answering, datetime(2026, 11, 30))
     assert [meaning for *_, meaning in codes(report, "Classification of the eye")] == said
     assert faults(report) == []
+
+
+def test_what_the_rules_of_an_artifact_decide_stands_in_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever reads the report alone has to know that a person is to decide, and why."""
+    path = world.stored(world.eye_object("R"), tmp_path / "a.dcm")
+    folder = ruled_artifact(tmp_path / "ruled", "image", "eye")
+    assert main(["predict", str(folder), str(path), "--dicom-sr", str(tmp_path / "sr"), "--json"]) == 0
+    (record,) = [one for one in json.loads(capsys.readouterr().out)["data"]["records"] if "eye" in one]
+    (report,) = [pydicom.dcmread(one) for one in (tmp_path / "sr").iterdir()]
+    assert faults(report) == []
+    assert record["refer"] is True
+    assert codes(report, "To be decided by a person") == [("373066001", "SCT", "Yes")]
+    assert [meaning for *_, meaning in codes(report, "Class of the prediction set")] == record["set"]
+    assert set(record["set"]) == {"lying", "upright"}
+    assert [meaning for *_, meaning in codes(report, "Operating point is reached")] == record["flagged"] == ["lying"]
+    assert "To be decided by a person: the set has 2 classes" in texts(report, "Comment")
+    plain = ruled_artifact(tmp_path / "plain", "image")  # rules of images alone: the eye's answer is by none, and it is said
+    assert main(["predict", str(plain), str(path), "--dicom-sr", str(tmp_path / "2"), "--quiet"]) == 0
+    (other,) = [pydicom.dcmread(one) for one in (tmp_path / "2").iterdir()]
+    assert codes(other, "To be decided by a person") == []
+    assert any("OCT-W810" in text for text in texts(other, "Comment"))
 
 
 @pytest.mark.parametrize(
