@@ -215,11 +215,11 @@ def _whole(
             document = take_steps(walk, latency)
             document |= _finish(walk, job)
     except KeyboardInterrupt:
-        run.update(status="interrupted")
+        run.note_end("interrupted")
         job.reporter.say(f"state is saved; go on with: octc simplify --resume {run.id}")
         raise
     except BaseException:
-        run.update(status="failed")
+        run.note_end("failed")
         raise
     run.update(status="done")
     return document

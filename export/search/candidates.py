@@ -50,7 +50,7 @@ def read_candidates(path: Path | None) -> tuple[Candidate, ...]:
         return KNOWN
     hint = 'as {"candidates": [{"name": "a", "model": "tf_efficientnet_lite0", "size": 192, "weights": "package"}]}'
     try:
-        found = convert(read_json(path), CandidatesFile).candidates
+        found = convert(read_json(path), CandidatesFile, path).candidates
     except OSError as error:
         raise OctcError("OCT-E105", f"candidates cannot be read: {error.strerror}", hint=hint, place=str(path)) from error
     except ValueError as error:

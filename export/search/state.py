@@ -101,7 +101,7 @@ def read_document(path: Path) -> SearchFile:
         OctcError: E501 it is none; E509 a newer octc wrote it.
     """
     try:
-        return convert(read_json(path), SearchFile)
+        return convert(read_json(path), SearchFile, path)
     except ValueError as error:
         text = f"{FILE} of this search cannot be read: {error}"
         hint = "move the folder away: the search begins anew, its measurements and runs are found again"

@@ -62,7 +62,7 @@ class Run:
         """run.json, checked against `RunFile`, as a dictionary (OctcError E107 where it is none)."""
         try:
             value: dict[str, Any] = read_json(self.path / RUN)
-            convert(value, RunFile)
+            convert(value, RunFile, self.path / RUN)
         except (OSError, ValueError) as error:
             if (fault := fault_of(error, self.path / RUN)) is not None:
                 raise fault from error
@@ -74,6 +74,12 @@ class Run:
     def update(self, **fields: Any) -> None:
         """Replace top-level fields of run.json."""
         write_json(self.path / RUN, {**self.read(), **fields})
+
+    def note_end(self, status: str) -> None:
+        """The status of a run that ended early ("interrupted", "failed"), while an exception goes on: that it cannot be written
+        (a full disk, a run that was removed) does not hide why it ended."""
+        with contextlib.suppress(OctcError, OSError):
+            self.update(status=status)
 
     def log_stage(self, stage: str, **facts: Any) -> None:
         """Append one entry to the stage log."""
