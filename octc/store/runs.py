@@ -14,7 +14,7 @@ import re
 import shlex
 import socket
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,8 @@ class Run:
 
     def update(self, **fields: Any) -> None:
         """Replace top-level fields of run.json."""
-        write_json(self.path / RUN, {**self.read(), **fields})
+        with self._alone():
+            write_json(self.path / RUN, {**self.read(), **fields})
 
     def note_end(self, status: str) -> None:
         """The status of a run that ended early ("interrupted", "failed"), while an exception goes on: that it cannot be written
@@ -83,9 +84,14 @@ class Run:
 
     def log_stage(self, stage: str, **facts: Any) -> None:
         """Append one entry to the stage log."""
-        value = self.read()
-        value["stages"].append({"stage": stage, "time_utc": utc_now(), **facts})
-        write_json(self.path / RUN, value)
+        with self._alone():
+            value = self.read()
+            value["stages"].append({"stage": stage, "time_utc": utc_now(), **facts})
+            write_json(self.path / RUN, value)
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """While run.json is read and written anew: an evaluation notes what it did beside the process that owns the run."""
+        return alone(self.path) if self.path.is_dir() else contextlib.nullcontext()
 
 
 def create_run(run_dir: Path, kind: str, dataset: str, *, suffix: str = "", **fields: Any) -> Run:
