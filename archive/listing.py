@@ -22,7 +22,7 @@ from octc.core.optional import need
 from octc.datasets.tables import form_of, place_of
 from octc.datasets.tree import has_folder, scan_folder
 from octc.imaging.decode import SUFFIXES
-from octc.runtimes.inputs import may_be_volume
+from octc.runtimes.inputs import may_be_volume, no_scans
 from octc.volumes import heyex_xml, stacks
 from octc.volumes.formats import format_of, read_volumes
 
@@ -118,11 +118,12 @@ def _of_folder(root: str, left: Counter[str] | None) -> Iterator[Entry]:
         if why:  # as an input, so that it is counted and named: reading it says why (E231)
             found = True
             yield Entry(str(folder))
-        volumes = [path for one in others if may_be_volume(path := folder / one.path)]
+        why_not = {one.path: no_scans(folder / one.path) for one in others}
+        volumes = [path for one in others if not why_not[one.path] and may_be_volume(path := folder / one.path)]
         inside = _inside(volumes)
         if left is not None:
             taken = {*inside, *map(str, volumes)}
-            left.update(one.why for one in others if str(folder / one.path) not in taken)
+            left.update(why_not[one.path] or one.why for one in others if str(folder / one.path) not in taken)
         names = sorted([*(str(folder / name) for name in images), *map(str, volumes)])
         for name in names:
             if name not in inside:

@@ -116,7 +116,7 @@ def holding(folder: Path, shard: Shard) -> Iterator[None]:
         _lock(stack, folder / ".lock", fcntl.LOCK_EX if shard.count == 1 else fcntl.LOCK_SH)
         if shard.count > 1:
             _lock(stack, folder / f".lock-{shard.name}", fcntl.LOCK_EX)
-        else:
+        elif (folder / MANIFEST).is_file():  # else nobody knows whose folder it is
             remove_leftovers(folder)
         yield
 

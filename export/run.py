@@ -26,11 +26,11 @@ from octc.export.temperature import fold_temperatures, spell_temperatures
 from octc.export.tensorrt.engines import Backends, find_backends
 from octc.runtimes.cpu_families import require_cpu
 from octc.runtimes.tensorrt.rebuild import engine_builder, say_engine
+from octc.schemas.simplified import KEY
 from octc.stats.test_plan import ParityOptions
 from octc.stats.verdict import GateResult
 from octc.store.locations import image_root
 from octc.store.runs import Run, owning
-from octc.train.networks.simplified import KEY
 
 GATE = ParityOptions()
 UNSHOWN = ("operators", "input_statistics", "monitor")  # long lists, that the manifest holds

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from octc.core.errors import OctcError, shorten
@@ -20,7 +20,7 @@ from octc.store.find import Found, artifact_of, find_artifacts, folders_if_reada
 from octc.store.locations import run_of
 from octc.store.runs import ID, RUN, scan_runs, utc_now
 from octc.store.test_set_log import log_files
-from octc.volumes.formats import ENDINGS, format_of
+from octc.volumes.formats import ENDINGS, format_of, without_scans
 
 
 @dataclass(frozen=True)
@@ -172,10 +172,11 @@ def scan_inputs(words: Sequence[str]) -> tuple[list[Path], list[Left]]:
     """Files to classify, and what was left out of folders: other names than an image's, links to folders, debris.
 
     As `octc.datasets.tree.scan_words` (which raises E201), without the hidden entries, which nobody expects to be read. A file
-    that is called a volume is one, whatever it holds: what is wrong with it is said in its record.
+    that is called a volume is one, whatever it holds: what is wrong with it is said in its record. A DICOM object of a class
+    that holds no B-scans (`no_scans`) is left out of a folder as a text is: every disc of a clinic has an index.
     """
-    paths, left = scan_words(words, may_be_volume)
-    return paths, [one for one in left if one.why != HIDDEN]
+    paths, left = scan_words(words, lambda path: may_be_volume(path) and no_scans(path) is None)
+    return paths, [replace(one, why=no_scans(Path(one.path)) or one.why) for one in left if one.why != HIDDEN]
 
 
 def is_volume(path: Path) -> bool:
@@ -183,6 +184,14 @@ def is_volume(path: Path) -> bool:
     with contextlib.suppress(OSError, ValueError, OctcError):
         return path.is_file() and format_of(path) is not None
     return False
+
+
+def no_scans(path: Path) -> str | None:
+    """What a DICOM object of a folder is whose class holds no B-scans: a report, a photograph, an index; None for all else."""
+    with contextlib.suppress(OSError, ValueError, OctcError):
+        if path.is_file() and (what := without_scans(path)) is not None:
+            return f"DICOM, {what}"
+    return None
 
 
 def may_be_volume(path: Path) -> bool:

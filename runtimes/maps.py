@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from octc.core.errors import OctcError
+from octc.core.faults import writing_to
 from octc.core.files import entries, write_bytes
 from octc.imaging.preprocess import UInt8
 from octc.runtimes.predict import Engine, Record, decoded
@@ -174,11 +175,13 @@ def map_of(runtime: Engine, artifact: Artifact, record: Record, options: MapOpti
 
 
 def new_folder(place: Path) -> Path:
-    """A folder for maps that is empty or not there yet (E106 else: maps of two calls in one folder could be mixed up)."""
+    """A folder for maps that is empty or not there yet (E106 else: maps of two calls in one folder could be mixed up; E109 it
+    cannot be made)."""
     if place.exists() and (not place.is_dir() or entries(place)):
         text = f"output exists: {place} is {'not empty' if place.is_dir() else 'a file'}"
         raise OctcError("OCT-E106", text, hint=f"name another folder, for example {place}-2", place=str(place))
-    place.mkdir(parents=True, exist_ok=True)
+    with writing_to(place):
+        place.mkdir(parents=True, exist_ok=True)
     return place
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from octc.core.errors import OctcError
+from octc.core.faults import fault_of
 from octc.core.files import write_bytes
 
+LOG = logging.getLogger("octc.serve")
 QUIET = 2.0  # seconds that size and time of a file have to stay the same
 PATIENCE = 600.0  # seconds of a file that stays the same and is cut short: a slow copy may go on
 HIDDEN = (".", "~")
@@ -44,7 +47,13 @@ class Watch:
             if known != facts:
                 self.seen[path] = (facts, now)
             elif now - since >= QUIET:
-                taken += self._taken(path, facts, now - since)
+                try:
+                    taken += self._taken(path, facts, now - since)
+                except OSError as error:
+                    if fault_of(error) is not None:
+                        raise
+                    self.seen[path] = (facts, now + PATIENCE)  # this file alone, for example one that may not be removed
+                    LOG.error("watch: %s, a file is left where it is", type(error).__name__)
         return taken
 
     def _files(self) -> dict[Path, Facts]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
@@ -32,6 +33,7 @@ from octc.train.distill.teachers import (
 from octc.train.evaluation.assess import Reading, assess
 from octc.train.evaluation.files import write_curves
 from octc.train.loop.checkpoint import Checkpoint, load_strictly, write_checkpoint
+from octc.train.loop.evaluate import network_input
 from octc.train.loop.fit import FitOptions, fit
 from octc.train.loop.label_losses import Loss, label_loss
 from octc.train.loop.state import flat
@@ -40,10 +42,12 @@ from octc.train.loop.ways import Ways
 from octc.train.networks.hog import HogSvm
 from octc.train.networks.macs import count_macs
 from octc.train.networks.models import build_model, parameter_count
+from octc.train.networks.starting import start_network
 from octc.train.networks.svm import fit_svm
 from octc.train.networks.weights import start_weights
 from octc.train.recipes.config import Recipe, Stage, told
 
+START_IMAGES, START_BATCH = 256, 32
 LARGE = 20_000_000  # parameters above which a student is warned about (KD-OCT's limit)
 
 
@@ -115,6 +119,14 @@ def new_network(ctx: Context, stage: Stage) -> nn.Module:
     return build_model(stage.model, len(ctx.split.classes), **stage.model_kwargs)
 
 
+def _start_images(ctx: Context, stage: Stage) -> Iterator[torch.Tensor]:
+    """Training images that the seed draws, normalised float [<= 32, 3, S, S]: what a change of a network is told by."""
+    data = load_data(ctx, preprocess_of(stage))
+    rows = np.random.default_rng([ctx.seed, 0x57A7]).permutation(len(data.labels))[:START_IMAGES]
+    for start in range(0, max(len(rows) - 1, 1), START_BATCH):  # no batch of one: it has no variance
+        yield network_input(torch.from_numpy(np.array(data.images[rows[start : start + START_BATCH]])), data.preprocess)
+
+
 def train_teacher(ctx: Context) -> Checkpoint:
     """Fine-tune the teacher on hard labels; writes train/model.safetensors and checkpoint.json."""
     stage = ctx.recipe.teacher
@@ -127,8 +139,8 @@ def train_teacher(ctx: Context) -> Checkpoint:
 def train_student(ctx: Context) -> Checkpoint:
     """Distil the student from its frozen teachers (or train it on labels alone when there is none)."""
     stage = ctx.recipe.student
-    model = new_network(ctx, stage)
-    source = start_weights(model, stage, ctx.weights, ctx.fetch)
+    torch.manual_seed(ctx.seed)
+    model, source = start_network(stage, len(ctx.split.classes), ctx.weights, ctx.fetch, lambda: _start_images(ctx, stage))
     if (count := parameter_count(model)) > LARGE and not ctx.resume:
         text = f"{stage.model} has {count / 1e6:.1f} million parameters: large for a student"
         ctx.report({"warning": text, "code": "OCT-W310"})

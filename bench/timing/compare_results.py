@@ -92,7 +92,7 @@ def read_result(path: Path) -> dict[str, Any]:
     try:
         value = read_json(path)
         value = value["data"] if value.get("command") == "bench" and "data" in value else value
-        convert(value, BenchResult)
+        convert(value, BenchResult, path)
     except (OSError, ValueError, AttributeError) as error:
         raise OctcError("OCT-E502", f"not a result of octc bench: {error}", hint=hint, place=str(path)) from error
     return dict(value)

@@ -20,7 +20,17 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import typer
 
-from octc.cli._app.errors import BROKEN_PIPE, INTERRUPTED, TERMINATED, Terminated, error_json, error_text, sort_error
+from octc.cli._app.errors import (
+    BROKEN_PIPE,
+    HUNG_UP,
+    INTERRUPTED,
+    TERMINATED,
+    HungUp,
+    Terminated,
+    error_json,
+    error_text,
+    sort_error,
+)
 from octc.cli._app.session import Session
 from octc.cli._app.terminal import ClosedPipe, answer, shown, tell
 from octc.core.data_options import WHOSE, DataOptions
@@ -33,6 +43,7 @@ from octc.schemas.configuration import Settings, bool_of, config_option, read_se
 
 SCHEMA = "1.0"
 DATA_KEYS = keys_of(DataOptions)
+ENDED = {INTERRUPTED: "interrupted", TERMINATED: "terminated", HUNG_UP: "hung up"}  # exit code -> what is said of it
 
 
 @dataclass(frozen=True)
@@ -325,8 +336,8 @@ def bounded(name: str, shared: dict[str, Any], work: Callable[[Session], int], o
             code = int(work(session) or 0)
     except ClosedPipe:
         return BROKEN_PIPE
-    except Terminated:
-        code = TERMINATED
+    except Terminated as ended:
+        code = ended.exit_code
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Exception as caught:  # the boundary: everything else becomes a sorted error
@@ -341,8 +352,8 @@ def close(session: Session, code: int, error: OctcError | None) -> int:
     """Say the error on stderr and print the JSON envelope."""
     if error is not None:
         tell(error_text(error, session.colour))
-    if code in (INTERRUPTED, TERMINATED):
-        tell("interrupted\n" if code == INTERRUPTED else "terminated\n")
+    if code in ENDED:
+        tell(f"{ENDED[code]}\n")
     if session.json:
         answer(json.dumps(finite(envelope(session, code, error)), allow_nan=False, indent=1) + "\n")
     return code
@@ -350,7 +361,7 @@ def close(session: Session, code: int, error: OctcError | None) -> int:
 
 def envelope(session: Session, code: int, error: OctcError | None) -> dict[str, Any]:
     """The one document of `--json`."""
-    words = {0: "ok", 1: "gate_failed", INTERRUPTED: "interrupted", TERMINATED: "interrupted"}
+    words = {0: "ok", 1: "gate_failed", **dict.fromkeys(ENDED, "interrupted")}
     value: dict[str, Any] = {
         "schema_version": SCHEMA,
         "command": session.command,
@@ -388,17 +399,20 @@ def _start_log(verbose: int) -> None:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM raises Terminated, so that `finally` and whoever saves on KeyboardInterrupt get their turn."""
+    """SIGTERM raises Terminated and SIGHUP HungUp, so that `finally` and whoever saves on KeyboardInterrupt get their turn. A
+    SIGHUP that is ignored (nohup) stays so."""
 
-    def stop(_number: int, _frame: Any) -> None:
-        raise Terminated
+    def stop(number: int, _frame: Any) -> None:
+        raise HungUp if number == signal.SIGHUP else Terminated
 
+    numbers = [signal.SIGTERM, *([signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else [])]
     try:
-        before = signal.signal(signal.SIGTERM, stop)
+        before = {number: signal.signal(number, stop) for number in numbers}
     except ValueError:  # not in the main thread: somebody else owns the signals
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)

@@ -16,14 +16,21 @@ from octc.core.errors import OctcError, Several
 from octc.core.faults import fault_of
 from octc.core.optional import absent_extra
 
-INTERRUPTED, TERMINATED, BROKEN_PIPE = 130, 143, 141
+HUNG_UP, INTERRUPTED, TERMINATED, BROKEN_PIPE = 129, 130, 143, 141
 FORBIDDEN = (errno.EACCES, errno.EPERM)
+IN_THE_WAY = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM. Whoever saves its state on KeyboardInterrupt saves it on this too."""
 
     exit_code = TERMINATED
+
+
+class HungUp(Terminated):
+    """SIGHUP: the terminal, or the connection that it was on, has gone."""
+
+    exit_code = HUNG_UP
 
 
 def sort_error(error: BaseException, command: str) -> OctcError:
@@ -40,6 +47,9 @@ def sort_error(error: BaseException, command: str) -> OctcError:
         return OctcError("OCT-E109", text, hint="check the permissions, or give --run-dir DIR", place=_file(error))
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         return OctcError("OCT-E104", "a name is too long for this file system", hint="a shorter path", place=_file(error))
+    if isinstance(error, OSError) and error.errno in IN_THE_WAY:
+        text = f"a file is where a folder is meant, or a folder where a file is: {error.strerror}"
+        return OctcError("OCT-E109", text, hint="name another place", place=_file(error))
     if isinstance(error, ImportError) and (absent := absent_extra(error)) is not None:
         return absent
     path = write_trace(error, command)

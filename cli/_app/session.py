@@ -15,9 +15,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
-from octc.cli._app.terminal import COLOURS, PLAIN, answer, has_colour, marked, reaching_stdout, shown, shown_line, tell
+from octc.cli._app.terminal import (
+    COLOURS,
+    PLAIN,
+    Untiring,
+    answer,
+    has_colour,
+    marked,
+    reaching_stdout,
+    shown,
+    shown_line,
+    tell,
+)
 from octc.core.progress import Step, ignore, spell_seconds
 
 QUIET_SECONDS = 10.0  # not on a terminal: at most one line in this time
@@ -142,7 +153,8 @@ class Session:
                 progress.MofNCompleteColumn(),
                 progress.TimeRemainingColumn(compact=True),
             )
-            console = Console(stderr=True, no_color=not self.colour, markup=False, highlight=False, emoji=False)
+            told = cast(IO[str], Untiring(sys.stderr))
+            console = Console(file=told, no_color=not self.colour, markup=False, highlight=False, emoji=False)
             self._bar = progress.Progress(*columns, console=console, transient=True, redirect_stdout=False)
             self._bar.start()
         bar = self._bar

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from typing import TextIO
+from typing import Any, TextIO
 
 from octc.core.errors import OctcError
 
@@ -131,6 +131,25 @@ def tell(text: str) -> None:
         return
     with contextlib.suppress(OSError, ValueError):
         _write(sys.stderr, text)
+
+
+class Untiring:
+    """A stream for a bar: what cannot be shown because the terminal has gone is passed over, as `tell` does."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def answer(text: str) -> None:

@@ -23,7 +23,7 @@ from octc.core.errors import OctcError
 from octc.core.files import read_json
 from octc.core.progress import LogReporter, Reporter
 from octc.machine.host import usable_threads
-from octc.schemas.simplified import read_steps, steps_json
+from octc.schemas.simplified import KEY, read_steps, steps_json
 from octc.schemas.simplifying import SimplifyOptions
 from octc.stats.task import MULTICLASS
 from octc.store.runs import Run, create_run, find_run, newest_run, owning, scan_runs
@@ -35,7 +35,6 @@ from octc.train.jobs.progress import StageProgress
 from octc.train.loop.checkpoint import META, write_checkpoint
 from octc.train.loop.memory import keep_memory
 from octc.train.loop.processes import make_accelerator
-from octc.train.networks.simplified import KEY
 from octc.train.recipes.config import Stage
 from octc.train.stages import Context
 
@@ -216,11 +215,11 @@ def _whole(
             document = take_steps(walk, latency)
             document |= _finish(walk, job)
     except KeyboardInterrupt:
-        run.update(status="interrupted")
+        run.note_end("interrupted")
         job.reporter.say(f"state is saved; go on with: octc simplify --resume {run.id}")
         raise
     except BaseException:
-        run.update(status="failed")
+        run.note_end("failed")
         raise
     run.update(status="done")
     return document

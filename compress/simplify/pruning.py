@@ -146,8 +146,7 @@ def choose_channels(scores: Sequence[torch.Tensor], share: float) -> list[list[i
     Raises:
         OctcError: E104 a share that is not above 0 and at most 0.75.
     """
-    if not 0 < share <= MOST:
-        raise OctcError("OCT-E104", f"share of channels {share:g}", hint=f"above 0, at most {MOST}", place="--prune")
+    check_share(share)
     limits = [_most(len(one)) for one in scores]
     wanted = round(share * sum(map(len, scores)))
     order = sorted((float(value), group, channel) for group, one in enumerate(scores) for channel, value in enumerate(one))
@@ -157,6 +156,25 @@ def choose_channels(scores: Sequence[torch.Tensor], share: float) -> list[list[i
             chosen[group].append(channel)
             wanted -= 1
     return [sorted(one[: _rounded(len(values), len(one))]) for one, values in zip(chosen, scores, strict=True)]
+
+
+def choose_evenly(scores: Sequence[torch.Tensor], share: float) -> list[list[int]]:
+    """The channels of each group that go: the least important ones of that group, the same share of every one.
+
+    A group keeps what `choose_channels` lets it keep.
+
+    Raises:
+        OctcError: E104 as `choose_channels`.
+    """
+    check_share(share)
+    going = [_rounded(len(one), min(round(share * len(one)), _most(len(one)))) for one in scores]
+    return [sorted(one.argsort(stable=True)[:count].tolist()) for one, count in zip(scores, going, strict=True)]
+
+
+def check_share(share: float) -> None:
+    """Refuse (E104) a share of channels that no network can lose."""
+    if not 0 < share <= MOST:
+        raise OctcError("OCT-E104", f"share of channels {share:g}", hint=f"above 0, at most {MOST}", place="--prune")
 
 
 def _most(count: int) -> int:

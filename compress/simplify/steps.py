@@ -20,13 +20,13 @@ from octc.compress.simplify.pruning import (
     importance,
     removed_share,
 )
-from octc.compress.simplify.squeeze_excite import fold_gates, mean_gates
 from octc.core.errors import OctcError
 from octc.imaging.preprocess import Preprocess, UInt8
 from octc.schemas.simplified import Step
 from octc.train.loop.averaging import refresh_norms
 from octc.train.loop.evaluate import network_input
 from octc.train.networks.simplified import apply_steps
+from octc.train.networks.squeeze_excite import fold_gates, mean_gates
 
 BATCH, FEW = 32, 8  # images at once: of gates, and of gradients (one square of the importance each)
 LOT = 0.25  # of the channels that go before the network is tuned again

@@ -24,7 +24,7 @@ from octc.core.files import read_json, write_json
 from octc.core.progress import Reporter
 from octc.datasets.base import sample_ids
 from octc.imaging.preprocess import Preprocess
-from octc.schemas.simplified import Step, read_steps, steps_json
+from octc.schemas.simplified import KEY, Step, read_steps, steps_json
 from octc.schemas.simplifying import SimplifyOptions
 from octc.stats.task import MULTICLASS, Answers
 from octc.stats.test_plan import ParityOptions
@@ -36,7 +36,7 @@ from octc.train.loop.evaluate import logits_of
 from octc.train.loop.fit import fit
 from octc.train.loop.training import Data, Fitted
 from octc.train.loop.ways import Ways
-from octc.train.networks.simplified import KEY, apply_steps
+from octc.train.networks.simplified import apply_steps
 from octc.train.recipes.config import Stage
 from octc.train.stages import Context, facts_of, fit_options, stage_data
 

@@ -15,6 +15,7 @@ from octc.core.options import check_choices
 from octc.core.targets import TARGETS
 from octc.schemas.common import builtins, convert
 from octc.schemas.search import SEARCHED, Candidate, CandidatesFile, SearchOptions
+from octc.schemas.simplified import KEY
 from octc.train.recipes.config import HALF, IMAGENET, Recipe
 from octc.train.recipes.registry import RECIPES
 
@@ -49,7 +50,7 @@ def read_candidates(path: Path | None) -> tuple[Candidate, ...]:
         return KNOWN
     hint = 'as {"candidates": [{"name": "a", "model": "tf_efficientnet_lite0", "size": 192, "weights": "package"}]}'
     try:
-        found = convert(read_json(path), CandidatesFile).candidates
+        found = convert(read_json(path), CandidatesFile, path).candidates
     except OSError as error:
         raise OctcError("OCT-E105", f"candidates cannot be read: {error.strerror}", hint=hint, place=str(path)) from error
     except ValueError as error:
@@ -72,10 +73,15 @@ def check_shapes(candidates: Sequence[Candidate], place: str) -> None:
         if one.activation is not None and "act_layer" in one.model_kwargs:
             text = f"{one.name} has activation and model_kwargs.act_layer"
             raise OctcError("OCT-E104", text, hint="leave one of them out", place=place)
-        if not one.squeeze_excite or one.prune:
+        if changes(one) and KEY in one.model_kwargs:
             what = "prune" if one.prune else "squeeze_excite"
-            text = f"{one.name}: {what} changes a network that is trained already, and a search begins with new ones"
-            raise OctcError("OCT-E104", text, hint=f"leave {what} out, and simplify the student that is found", place=place)
+            text = f"{one.name} has {what} and model_kwargs.{KEY}, which both change its network"
+            raise OctcError("OCT-E104", text, hint="leave one of them out", place=place)
+
+
+def changes(candidate: Candidate) -> bool:
+    """Whether parts of the network of its name go before it is trained."""
+    return not candidate.squeeze_excite or candidate.prune > 0
 
 
 def digest_of(candidate: Candidate) -> str:

@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from octc.compress.jobs import new_job
 from octc.core.data_options import DataOptions
 from octc.core.errors import OctcError
@@ -17,7 +15,7 @@ from octc.core.files import canonical_json, sha256_bytes
 from octc.core.progress import LogReporter, Reporter
 from octc.datasets.registry import guess_layout
 from octc.export.search.budget import read_budget
-from octc.export.search.candidates import base_recipe, engines_of, read_candidates, recipe_of
+from octc.export.search.candidates import base_recipe, changes, engines_of, read_candidates, recipe_of
 from octc.export.search.effort import FIXED, TAIL, Effort, effort_of, macs_of, scaled_effort
 from octc.export.search.finish import finish
 from octc.export.search.measure import EXPORT_S, Target, Where, find_target, kept_timing, timing_of
@@ -26,6 +24,7 @@ from octc.export.search.random_network import export_random, found_artifacts
 from octc.export.search.rounds import Training, run_rounds
 from octc.export.search.select import Budget, Cost, Plan, dominated, over_budget, plan_rounds
 from octc.export.search.state import Book, open_book
+from octc.export.search.structure import with_structure
 from octc.schemas.common import builtins
 from octc.schemas.search import Candidate, Measured, SearchFile, SearchOptions, SearchPlan, Timing
 from octc.schemas.training import StudentOptions
@@ -34,8 +33,6 @@ from octc.train.jobs.data import check_calibration, split_for
 from octc.train.jobs.request import NONE, make_requests
 from octc.train.jobs.run import open_place
 from octc.train.jobs.teachers import check_teachers, choose_teacher
-from octc.train.networks.models import build_model
-from octc.train.networks.weights import start_weights
 from octc.train.recipes.config import Recipe
 
 KEY = 8  # digits of a search's name
@@ -69,12 +66,11 @@ class SearchJob:
 
 @dataclass(frozen=True)
 class Ready:
-    """A search that can begin: budget, candidates with their recipes, engines, images, teacher, device."""
+    """A search that can begin: budget, candidates, engines, images, teacher, device."""
 
     job: SearchJob
     budget: Budget
     candidates: dict[str, Candidate]
-    recipes: dict[str, Recipe]
     target: Target
     training: Training
     teacher: Path | None
@@ -91,6 +87,10 @@ class Ready:
     @property
     def epochs(self) -> int:
         return self.options.epochs or self.training.base.student.epochs
+
+    def recipe(self, candidate: Candidate) -> Recipe:
+        """The recipe of a candidate's last round."""
+        return recipe_of(candidate, self.training.base, self.epochs, self.options.cached_views)
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,6 @@ def prepare(job: SearchJob, *, dry_run: bool = False) -> Ready:
     base = base_recipe(options.recipe)
     targets = engines_of(options)
     candidates = {one.name: one for one in read_candidates(options.candidates)}
-    epochs = options.epochs or base.student.epochs
-    recipes = {name: recipe_of(one, base, epochs, options.cached_views) for name, one in candidates.items()}
     where = Where(options.on, options.threads, options.standard, budget.mj is not None, job.python)
     target = find_target(where, targets, job.run_dir, reporter)
     training, teacher = _training(job, base, dry_run=dry_run)
@@ -137,7 +135,7 @@ def prepare(job: SearchJob, *, dry_run: bool = False) -> Ready:
         "options": {name: getattr(options, name) for name in DECIDES}, "data": training.place.samples.digest,
     }  # fmt: skip
     name = f"search-{sha256_bytes(canonical_json(facts))[:KEY]}"
-    return Ready(job, budget, candidates, recipes, target, training, teacher, name)
+    return Ready(job, budget, candidates, target, training, teacher, name)
 
 
 def _check_numbers(options: SearchOptions) -> None:
@@ -230,15 +228,17 @@ def dry(ready: Ready) -> SearchResult:
     targets, cache = tuple(ready.target.engines), ready.target.cache
     rows, waiting = [], 0
     for name, candidate in ready.candidates.items():
-        why = _weights_lacking(ready, name)
-        macs, parameters = macs_of(candidate, ready.recipes[name], len(ready.classes))
+        found, state, why = _settled(ready, name)
+        if state == "not_exported":
+            rows.append(_measured(found, state, why, (None, None), []))
+            continue
+        macs, parameters = macs_of(found, ready.recipe(found), len(ready.classes))
         own = (candidate.target,) if candidate.target else targets
-        timings = [] if why else _known(ready, candidate, own, cache)
+        timings = [] if why else _known(ready, found, own, cache)
         waiting += 0 if why else len(own) - len(timings)
-        state = "no_weights" if why else "kept"
-        rows.append(_measured(candidate, state, why, (macs, parameters), timings))
+        rows.append(_measured(found, state, why, (macs, parameters), timings))
     kept = {row.candidate.name: row.macs or 1 for row in rows if row.state == "kept"}
-    recipes = {name: ready.recipes[name] for name in kept}
+    recipes = {row.candidate.name: ready.recipe(row.candidate) for row in rows if row.state == "kept"}
     if not kept:
         raise _no_weights(ready)
     device, views = ready.training.place.accelerator.device, min(ready.options.cached_views, ready.epochs)
@@ -260,7 +260,7 @@ def dry(ready: Ready) -> SearchResult:
 
 def _known(ready: Ready, candidate: Candidate, targets: Sequence[str], cache: Path) -> list[Timing]:
     """Times that are kept already; nothing is exported for them."""
-    founds = found_artifacts(candidate, ready.recipes[candidate.name], ready.classes, targets, cache)
+    founds = found_artifacts(candidate, ready.recipe(candidate), ready.classes, targets, cache)
     return [timing for found in founds.values() if (timing := kept_timing(found, ready.target)) is not None]
 
 
@@ -278,7 +278,8 @@ def run_search(ready: Ready) -> SearchResult:
     if book.document.plan is None:
         _plan_it(ready, book)
     hours = ready.options.hours
-    run_rounds(ready.training, book, ready.candidates, None if hours is None else hours * 3600 - TAIL)
+    candidates = {row.candidate.name: row.candidate for row in book.document.candidates}
+    run_rounds(ready.training, book, candidates, None if hours is None else hours * 3600 - TAIL)
     finish(ready.training, book, ready.target, ready.options, ready.budget)
     book.document.status = "done"
     book.save()
@@ -327,12 +328,13 @@ def _measure(ready: Ready, book: Book) -> None:
 
 
 def _measure_one(ready: Ready, candidate: Candidate) -> Measured:
-    name, targets = candidate.name, tuple(ready.target.engines)
-    if why := _weights_lacking(ready, name):
-        return _measured(candidate, "no_weights", why, (None, None), [])
+    targets = tuple(ready.target.engines)
+    candidate, state, why = _settled(ready, candidate.name)
+    if why:
+        return _measured(candidate, state, why, (None, None), [])
     own = (candidate.target,) if candidate.target else targets
     try:
-        built = export_random(candidate, ready.recipes[name], ready.classes, own, ready.target.cache)
+        built = export_random(candidate, ready.recipe(candidate), ready.classes, own, ready.target.cache)
     except OctcError as error:
         return _measured(candidate, "not_exported", f"{error.code}: {error.message}", (None, None), [])
     timings = [timing_of(found, ready.target) for found in built.founds.values()]
@@ -347,21 +349,17 @@ def _measure_one(ready: Ready, candidate: Candidate) -> Measured:
     return _measured(candidate, "kept", "", size, timings)
 
 
-def _weights_lacking(ready: Ready, name: str) -> str:
-    """Why a candidate cannot start from the weights that it names, or ""."""
-    stage = ready.recipes[name].student
-    if stage.weights == "none":
-        return ""
+def _settled(ready: Ready, name: str) -> tuple[Candidate, str, str]:
+    """A candidate with what its network loses as data; "kept", or the state and the reason of one that cannot begin."""
+    candidate = ready.candidates[name]
+    stage = ready.recipe(candidate).student
     try:
-        with torch.random.fork_rng(devices=[]):
-            start_weights(
-                build_model(stage.model, len(ready.classes), **stage.model_kwargs), stage, None, ready.options.fetch_weights
-            )
+        return with_structure(candidate, stage, len(ready.classes), ready.options.fetch_weights), "kept", ""
     except OctcError as error:
-        if error.code != "OCT-E310":
-            return f"{error.code}: {error.message}"
-        return f"{error.message}: {error.hint.split(';')[0]}"
-    return ""
+        if error.code == "OCT-E310":
+            return candidate, "no_weights", f"{error.message}: {error.hint.split(';')[0]}"
+        state = "not_exported" if changes(candidate) else "no_weights"
+        return candidate, state, f"{error.code}: {error.message}" + (f": {error.hint}" if error.code == "OCT-E901" else "")
 
 
 def cost_of(row: Measured) -> Cost:
@@ -443,10 +441,9 @@ def _plan_document(plan: Plan, effort: Effort, note: str) -> SearchPlan:
 
 def _plan_it(ready: Ready, book: Book) -> None:
     """Time the steps, plan the rounds, and say what --hours leaves out."""
-    names = [row.candidate.name for row in book.document.candidates if row.state == "kept"]
-    recipes = {name: ready.recipes[name] for name in names}
+    recipes = {row.candidate.name: ready.recipe(row.candidate) for row in book.document.candidates if row.state == "kept"}
     views = min(ready.options.cached_views, ready.epochs)
-    with ready.job.reporter.progress("timing a step of each", len(names)) as step:
+    with ready.job.reporter.progress("timing a step of each", len(recipes)) as step:
         device = ready.training.place.accelerator.device
         effort = effort_of(recipes, ready.training.split, ready.teacher, views, device, step)
     plan = _plan(ready, effort, book.seconds)

@@ -82,7 +82,7 @@ def _row(row: Mapping[str, Any], trial: Mapping[str, Any] | None, failed: Mappin
     limits = trial["accuracy_ci95"] if trial else None
     return [
         name,
-        f"{one['model']}{' ' + one['activation'] if one.get('activation') else ''}",
+        _network(one),
         str(one["size"]),
         "-" if timing is None else timing["engine"],
         "-" if timing is None else f"{timing['ms']:.3g}",
@@ -94,6 +94,12 @@ def _row(row: Mapping[str, Any], trial: Mapping[str, Any] | None, failed: Mappin
         "-" if limits is None else "[{:.2f}, {:.2f}]".format(*(100 * x for x in limits)),
         why or "-",
     ]
+
+
+def _network(one: Mapping[str, Any]) -> str:
+    """Its name, and how it differs from the network of that name."""
+    parts = [one["model"], one.get("activation") or "", "" if one["squeeze_excite"] else "without squeeze-excite"]
+    return " ".join(filter(None, [*parts, f"pruned by {100 * one['prune']:g} %" if one["prune"] else ""]))
 
 
 def answer_lines(document: Mapping[str, Any]) -> list[str]:

@@ -60,7 +60,7 @@ def open_book(folder: Path, fresh: SearchFile) -> Book:
     if not (folder / FILE).is_file():
         return Book(folder, fresh)
     try:
-        found = convert(read_json(folder / FILE), SearchFile)
+        found = convert(read_json(folder / FILE), SearchFile, folder / FILE)
     except ValueError as error:
         text = f"{FILE} of this search cannot be read: {error}"
         hint = "move the folder away: the search begins anew, its measurements and runs are found again"

@@ -269,15 +269,20 @@ def read_json(path: Path, most: int = MOST_JSON) -> Any:
     return parse_json(path.read_bytes(), most)
 
 
+def _exists(folder: Path) -> OctcError:
+    return OctcError("OCT-E106", f"output exists: {folder}", hint="another name, or --force", place=str(folder))
+
+
 @contextmanager
 def publishing(folder: Path, *, force: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `folder`; on success it takes its name in one step, else it is removed.
 
     Raises:
-        OctcError: OCT-E106 when `folder` exists without `force`. With `force` the old folder stays until the swap.
+        OctcError: OCT-E106 when `folder` exists without `force`, also where another process made it meanwhile. With `force` the
+            old folder stays until the swap.
     """
     if folder.exists() and not force:
-        raise OctcError("OCT-E106", f"output exists: {folder}", hint="another name, or --force", place=str(folder))
+        raise _exists(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f"{TEMPORARY}{os.getpid()}-{folder.name}")
     old = folder.with_name(f"{TEMPORARY}{os.getpid()}-old-{folder.name}")
@@ -291,6 +296,8 @@ def publishing(folder: Path, *, force: bool = False) -> Iterator[Path]:
                 with path.open("rb") as stream:
                     os.fsync(stream.fileno())
         if folder.exists():
+            if not force:
+                raise _exists(folder)
             folder.rename(old)
         temporary.rename(folder)
         sync_folder(folder.parent)

@@ -121,7 +121,7 @@ def read_split(path: Path) -> Split:
     """Read split.json and check its digest (OctcError E216 when it does not hold)."""
     try:
         value: dict[str, Any] = read_json(path)
-        found = convert(value, SplitFile)
+        found = convert(value, SplitFile, path)
         names = (*PARTS, *(name for name in value["parts"] if name == OFFICIAL))
         parts = {part: tuple(Sample.from_json(s) for s in value["parts"][part]) for part in names}
         if found.patient_ids is UNSET:

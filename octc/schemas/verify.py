@@ -776,7 +776,8 @@ class StoredResult(Document, kw_only=True):
 
 
 class VerifyFile(Document, kw_only=True):
-    """verify.json. `repeated` and `exploratory` are lacking where an older octc wrote it."""
+    """verify.json. `repeated`, `exploratory` and `last` (the key that was written last) are lacking where an older octc wrote
+    it."""
 
     schema_version: Literal["1.0"]
     artifact_sha256: str
@@ -785,3 +786,4 @@ class VerifyFile(Document, kw_only=True):
     golden: StoredResult | None
     repeated: StoredResult | None = None
     exploratory: list[StoredResult] = field(default_factory=list)
+    last: Literal["test", "select", "golden"] | None = None

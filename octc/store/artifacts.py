@@ -8,6 +8,7 @@ USE.md (how to run it without octc).
 from __future__ import annotations
 
 import re
+import shlex
 import struct
 import tokenize
 import zipfile
@@ -23,6 +24,7 @@ from octc.core.errors import OctcError
 from octc.core.faults import fault_of
 from octc.core.files import WRITER, parse_json, sha256_bytes, sha256_file, write_json
 from octc.core.targets import TARGETS
+from octc.datasets.tree import DEBRIS, litter
 from octc.imaging.preprocess import Preprocess
 from octc.schemas.artifact import VERSION, Manifest, TaskName
 from octc.schemas.common import convert
@@ -54,6 +56,7 @@ DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
 )
+DROPPED = (".DS_Store", "._")  # by macOS in every folder, and beside every file
 NOT_MODEL = (GOLDEN, USAGE)  # travel with the model, and are not loaded to run it
 # what may be added, also while it is being written, or left half-written where the writer was killed
 LATER = re.compile(
@@ -176,7 +179,7 @@ def read_artifact(folder: Path) -> Artifact:
         if manifest.stat().st_size > MOST_MANIFEST:
             raise ValueError(f"{manifest.stat().st_size} bytes, the limit is {MOST_MANIFEST}")
         data = manifest.read_bytes()
-        artifact = _from_json(parse_json(data, MOST_MANIFEST))
+        artifact = _from_json(parse_json(data, MOST_MANIFEST), manifest)
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         if (fault := fault_of(error, manifest)) is not None:
             raise fault from error
@@ -206,6 +209,14 @@ def _bad(code: str, message: str, place: Path) -> OctcError:
     return OctcError(code, message, hint="do not use this artifact; copy it again from where it was made", place=str(place))
 
 
+def _unlisted(path: Path, name: str) -> OctcError:
+    """E502 of a file that the manifest does not list; what a file manager leaves in every folder has a hint of its own."""
+    hint = "take it out if you put it there; else do not use this artifact, and copy it again from where it was made"
+    if any(litter(part) == DEBRIS or part.startswith(DROPPED) for part in PurePosixPath(name).parts):
+        hint = f"rm {shlex.quote(str(path))}   (a file manager, or a program that copies, left it; scp -r leaves none)"
+    return OctcError("OCT-E502", f"{name} is not listed in the manifest", hint=hint, place=str(path))
+
+
 def _check_names(folder: Path, artifact: Artifact) -> None:
     for name in (*artifact.files, artifact.main_file):
         pure = PurePosixPath(name)
@@ -231,12 +242,12 @@ def _check_names(folder: Path, artifact: Artifact) -> None:
         if path.is_symlink() or (
             not path.is_dir() and name not in artifact.files and name != MANIFEST and not LATER.match(name)
         ):
-            raise _bad("OCT-E502", f"{name} is not listed in the manifest", path)
+            raise _unlisted(path, name)
 
 
-def _from_json(value: Any) -> Artifact:
+def _from_json(value: Any, place: Path) -> Artifact:
     """The manifest as an artifact (ValueError where it is not one)."""
-    found = convert(value, Manifest)
+    found = convert(value, Manifest, place)
     if found.target not in TARGETS:
         raise ValueError(f"target {found.target[:50]!r}, known are {', '.join(TARGETS)}")
     if found.precision not in TARGETS[found.target].golden:

@@ -183,12 +183,13 @@ def open_store(path: Path, *, make: bool = False) -> MonitorStore:
     try:
         with _speaking(path):
             connection = sqlite3.connect(path, timeout=WAIT, check_same_thread=False)
+            if (strange := _tables(connection)) and not set(KEPT) <= strange:  # before anything of it is changed
+                raise sqlite3.DatabaseError("no store of octc")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")  # a row that was written is there after a power loss
             if make:
                 _lay_out(connection)
-            names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            if not set(KEPT) <= names:
+            if not set(KEPT) <= _tables(connection):
                 raise sqlite3.DatabaseError("no store of octc")
             found = connection.execute("SELECT value FROM meta WHERE name = 'version'").fetchone()
             if found is None or found[0] != VERSION:
@@ -200,6 +201,10 @@ def open_store(path: Path, *, make: bool = False) -> MonitorStore:
         if connection is not None:
             connection.close()
         raise
+
+
+def _tables(connection: sqlite3.Connection) -> set[str]:
+    return {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
 def _lay_out(connection: sqlite3.Connection) -> None:

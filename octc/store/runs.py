@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import socket
 import time
 from collections.abc import Iterable, Iterator
@@ -61,7 +62,7 @@ class Run:
         """run.json, checked against `RunFile`, as a dictionary (OctcError E107 where it is none)."""
         try:
             value: dict[str, Any] = read_json(self.path / RUN)
-            convert(value, RunFile)
+            convert(value, RunFile, self.path / RUN)
         except (OSError, ValueError) as error:
             if (fault := fault_of(error, self.path / RUN)) is not None:
                 raise fault from error
@@ -73,6 +74,12 @@ class Run:
     def update(self, **fields: Any) -> None:
         """Replace top-level fields of run.json."""
         write_json(self.path / RUN, {**self.read(), **fields})
+
+    def note_end(self, status: str) -> None:
+        """The status of a run that ended early ("interrupted", "failed"), while an exception goes on: that it cannot be written
+        (a full disk, a run that was removed) does not hide why it ended."""
+        with contextlib.suppress(OctcError, OSError):
+            self.update(status=status)
 
     def log_stage(self, stage: str, **facts: Any) -> None:
         """Append one entry to the stage log."""
@@ -217,6 +224,23 @@ def owning(run: Run, *, tidy: bool = True) -> Iterator[str | None]:
         OctcError: E108 with PID and host of the process that owns it.
     """
     path = run.path / LOCK
+    try:
+        with alone(run.path):  # of two that begin at once, one sees the whole lock of the other
+            recovered = _take(path, run)
+    except OSError as error:
+        if (fault := fault_of(error, run.path)) is not None:
+            raise fault from error
+        raise OctcError("OCT-E109", f"{run.path} cannot be written: {error.strerror}", hint="--run-dir DIR") from error
+    try:
+        if tidy and (gone := remove_leftovers(run.path)):
+            logging.getLogger("octc").info("removed what a process that was killed left: %s", ", ".join(gone))
+        yield recovered
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _take(path: Path, run: Run) -> str | None:
+    """Write the lock; a sentence when a stale one was recovered."""
     recovered = None
     mine = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": utc_now(), "start": started(os.getpid())})
     while True:
@@ -225,19 +249,9 @@ def owning(run: Run, *, tidy: bool = True) -> Iterator[str | None]:
         except FileExistsError:
             recovered = _recover(path, run)
             continue
-        except OSError as error:
-            if (fault := fault_of(error, run.path)) is not None:
-                raise fault from error
-            raise OctcError("OCT-E109", f"{run.path} cannot be written: {error.strerror}", hint="--run-dir DIR") from error
         with os.fdopen(handle, "w") as stream:
             stream.write(mine)
-        break
-    try:
-        if tidy and (gone := remove_leftovers(run.path)):
-            logging.getLogger("octc").info("removed what a process that was killed left: %s", ", ".join(gone))
-        yield recovered
-    finally:
-        path.unlink(missing_ok=True)
+        return recovered
 
 
 def _recover(path: Path, run: Run) -> str | None:
@@ -250,6 +264,9 @@ def _recover(path: Path, run: Run) -> str | None:
     same = owner.host == socket.gethostname()
     if not same or (owner.pid and started(owner.pid) is not None and started(owner.pid) == owner.start):
         text = f"run {run.id} is in use by process {owner.pid} on {owner.host} since {owner.since}"
-        raise OctcError("OCT-E108", text, hint="wait for it, or give another --run-dir", place=str(path))
+        hint = "wait for it, or give another --run-dir"
+        if not same:  # nobody can look from here; a container has another name each time it starts
+            hint = f"wait for it; where that machine, or container, has ended: rm {shlex.quote(str(path))}"
+        raise OctcError("OCT-E108", text, hint=hint, place=str(path))
     path.unlink(missing_ok=True)
     return f"recovered a stale lock of process {owner.pid} on {owner.host}"

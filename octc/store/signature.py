@@ -98,7 +98,7 @@ def _refused(message: str, place: Path) -> OctcError:
 
 def _read(path: Path) -> tuple[bytes, str, bytes]:
     try:
-        found = convert(read_json(path, LARGEST), SignatureFile)
+        found = convert(read_json(path, LARGEST), SignatureFile, path)
         return found.public_key, found.manifest_sha256, found.signature
     except (OSError, ValueError) as error:
         raise _refused(f"signature cannot be read: {error}", path) from error

@@ -173,7 +173,7 @@ def _parsed(data: bytes, path: Path) -> tuple[LogHead | None, list[Reading]]:
     """The first line and the readings. What stands behind the last line break was cut off while it was written."""
     try:
         lines = [parse_json(line) for line in data[: data.rfind(b"\n") + 1].decode().splitlines()]
-        head = convert(lines[0], LogHead) if lines else None
+        head = convert(lines[0], LogHead, path) if lines else None
         return head, [convert(line, Reading) for line in lines[1:]]
     except ValueError as error:
         raise _bad(str(error), path) from error

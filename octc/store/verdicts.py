@@ -1,9 +1,10 @@
 """verify.json: what `octc verify` found, written beside the artifact that it is about.
 
 {"schema_version", "artifact", "artifact_sha256", "test": document or null, "repeated": ..., "exploratory": [documents],
-"select": ..., "golden": ...}; a document is that of docs/parity.md, section 16. "test" is the first verdict as planned,
-and nothing takes its place; "repeated" the newest one of the same plan after it (another machine, another version);
-"exploratory" the newest of every other plan. Results on test and on select stand under different keys and are never merged.
+"select": ..., "golden": ..., "last": the key that was written last}; a document is that of docs/parity.md, section 16. "test"
+is the first verdict as planned, and nothing takes its place; "repeated" the newest one of the same plan after it (another
+machine, another version); "exploratory" the newest of every other plan. Results on test and on select stand under different
+keys and are never merged.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def read_verdict(folder: Path, sha256: str) -> dict[str, Any] | None:
     """
     try:
         value: dict[str, Any] = read_json(folder / FILE)
-        found = convert(value, VerifyFile)
+        found = convert(value, VerifyFile, folder / FILE)
     except (OSError, ValueError):
         return None
     if found.artifact_sha256 != sha256:
@@ -70,10 +71,19 @@ def headline(value: Mapping[str, Any] | None, keys: tuple[str, ...] = ("test", "
     if value is None:
         return None
     shown = {"test": next(iter(on_test(value)), None), "select": value["select"], "golden": value["golden"]}
-    golden, times = value["golden"], [str(one.get("time_utc")) for one in (*on_test(value), value["select"]) if one]
-    if golden is not None and golden["verdict"]["word"] == "fail" and str(golden.get("time_utc")) > max(times, default=""):
+    golden = value["golden"]
+    if golden is not None and golden["verdict"]["word"] == "fail" and _golden_is_last(value):
         return dict(golden)
     return next((dict(shown[key]) for key in keys if shown[key] is not None), None)
+
+
+def _golden_is_last(value: Mapping[str, Any]) -> bool:
+    """Whether golden images were replayed after everything else: as it was written down, for the clock of a box may be years
+    behind; by the times in what an older octc wrote."""
+    if value.get("last") is not None:
+        return bool(value["last"] == "golden")
+    times = [str(one.get("time_utc")) for one in (*on_test(value), value["select"]) if one]
+    return str(value["golden"].get("time_utc")) > max(times, default="")
 
 
 def reference_sum(document: Mapping[str, Any]) -> str | None:
@@ -94,7 +104,7 @@ def write_verdict(folder: Path, name: str, sha256: str, key: str, document: dict
     Raises:
         OctcError: E109 the folder cannot be written.
     """
-    before = read_verdict(folder, sha256)
+    before, written = read_verdict(folder, sha256), key
     value: dict[str, Any] = before or {**dict.fromkeys((*KEYS, "repeated")), "exploratory": []}
     replaced: dict[str, Any] | None
     if key == "test" and is_exploratory(document):
@@ -111,7 +121,8 @@ def write_verdict(folder: Path, name: str, sha256: str, key: str, document: dict
             kept = folder / "samples" if run is None else run.path / KEPT
             write_json(_free(kept, f"{FILE.removesuffix('.json')}-{name}-{key}-{stamp}"), replaced)
         head = {"schema_version": SCHEMA, "artifact": name, "artifact_sha256": sha256}
-        write_json(folder / FILE, {**head, **{k: value[k] for k in ("test", "repeated", "exploratory", "select", "golden")}})
+        shown = {k: value[k] for k in ("test", "repeated", "exploratory", "select", "golden")}
+        write_json(folder / FILE, {**head, **shown, "last": written})
     except OSError as error:
         text = f"verify.json cannot be written: {error.strerror}"
         raise OctcError("OCT-E109", text, hint="make the folder writable, or copy the artifact", place=str(folder)) from error

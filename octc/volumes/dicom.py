@@ -26,7 +26,7 @@ import numpy.typing as npt
 from octc.core.errors import OctcError
 from octc.core.optional import need
 from octc.imaging.decode import muted
-from octc.volumes.source import Source, corrupt, cut_short, unsupported
+from octc.volumes.source import Source, corrupt, cut_short, moment_of, unsupported
 from octc.volumes.volume import (
     LEFT,
     MAX_FRAME_PIXELS,
@@ -281,6 +281,21 @@ def _volumes(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
     ]
 
 
+def without_scans(path: Path) -> str | None:
+    """What an object is by the class in its header, where no object of that class holds B-scans: an index, a report, a
+    photograph. None for all others, and where that cannot be told: reading it says what it is."""
+    from pydicom.filereader import read_file_meta_info
+
+    try:
+        with muted():
+            kind = str(read_file_meta_info(path).get("MediaStorageSOPClassUID", ""))
+    except Exception:  # pydicom raises classes of its own on altered bytes
+        return None
+    if kind == DICOMDIR:
+        return "an index of other files"
+    return NOT_SCANS.get(kind) or next((what for start, what in WITHOUT_PIXELS.items() if kind.startswith(start)), None)
+
+
 def _opened(path: Path) -> Opened:
     """The object without its pixels, once it is known to be one with B-scans."""
     from pydicom.filereader import read_file_meta_info
@@ -401,6 +416,8 @@ def _bounded_inflation(path: Path) -> None:
                 block = inflater.unconsumed_tail
                 if total > MAX_INFLATED:
                     raise corrupt(path, f"it inflates to more than {MAX_INFLATED} bytes")
+    if not inflater.eof:
+        raise cut_short(path, "its deflated elements do not end")
 
 
 def _pixels(path: Path, opened: Opened) -> Pixels:
@@ -675,6 +692,8 @@ def _look(levels: _Levels) -> Look:
     if centre is not None and width is not None:
         window = (centre, width, str(shown.get("VOILUTFunction", "") or "LINEAR"))
         windowed(np.zeros(1), *window)  # refused now, not at the first frame
+    if not np.isfinite((slope, intercept, *(window or ())[:2])).all():
+        raise ValueError("a rescale or a window with a number that is not finite")
     modality = _first(levels.top.get("ModalityLUTSequence"))
     table = _first(shown.get("VOILUTSequence")) if window is None else None
     negative = levels.top.get("PixelRepresentation", 0) == 1 or intercept < 0 or slope < 0
@@ -809,7 +828,7 @@ def _volume(
         complete=complete,
         lossy=_lossy(opened, one.syntax),
         annotated={"YES": True, "NO": False}.get(str(opened.get("BurnedInAnnotation", ""))),
-        patient=patient_hash(key, str(opened.get("PatientID", "")), str(opened.get("IssuerOfPatientID", ""))),
+        patient=patient_hash(key, _text(opened, "PatientID"), _text(opened, "IssuerOfPatientID")),
         notes=tuple(notes),
         origins=tuple((pixels[frame.part].source.path, frame.index) for frame in ordered),
     )
@@ -864,17 +883,22 @@ def _lossy(opened: Opened, syntax: str) -> bool | None:
 
 
 def _device(opened: Opened) -> Fact[str]:
-    words = [str(opened.get(name, "") or "") for name in ("Manufacturer", "ManufacturerModelName")]
+    words = [_text(opened, name) for name in ("Manufacturer", "ManufacturerModelName")]
     text = " ".join(word for word in words if word and word != UNKNOWN)
     return Fact(text, "Manufacturer, ManufacturerModelName") if text else Fact()
 
 
+def _text(opened: Opened, name: str) -> str:
+    """A text as it is stored: one with a backslash is several values to pydicom."""
+    return "\\".join(map(str, _values(opened.get(name))))
+
+
 def _iso(moment: str) -> str | None:
-    """A DICOM date and time as ISO 8601 to the second; None where there is none."""
-    digits = moment.split(".", maxsplit=1)[0][:14]
-    if len(digits) != 14 or not digits.isdigit():
+    """A DICOM date and time as ISO 8601 to the second; None where there is none, or none that can be."""
+    digits = moment[:14]
+    if len(digits) != 14 or not (digits.isascii() and digits.isdigit()):
         return None
-    return f"{digits[:4]}-{digits[4:6]}-{digits[6:8]}T{digits[8:10]}:{digits[10:12]}:{digits[12:14]}"
+    return moment_of((int(digits[:4]), *(int(digits[at : at + 2]) for at in range(4, 14, 2))))
 
 
 def _notes(opened: Opened, pixels: list[Pixels]) -> list[str]:

@@ -9,6 +9,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 from octc.core.errors import OctcError, shorten
+from octc.core.optional import have
 from octc.imaging import kinds
 from octc.volumes.source import Source, cut_short, reading
 from octc.volumes.volume import RawShape, Volume
@@ -85,6 +86,29 @@ def _format(path: str, _written: int, _size: int) -> str | None:
     if found is not None or not head:
         return found
     return None if _is_picture(head) or head[:2] == b"PK" else _headerless().get(place.suffix.lower())
+
+
+def without_scans(path: Path) -> str | None:
+    """What a DICOM object is whose class holds no B-scans (a report, a photograph, an index), else None: among the files of a
+    folder it is passed over, as a text is.
+
+    Raises:
+        OctcError: E222 the file cannot be read at all.
+    """
+    from octc.volumes import dicom
+
+    if format_of(path) != dicom.NAME or not have("pydicom"):
+        return None
+    with reading(path):
+        info = path.stat()
+        return _class(os.fspath(path), info.st_mtime_ns, info.st_size)
+
+
+@lru_cache(maxsize=4096)
+def _class(path: str, _written: int, _size: int) -> str | None:
+    from octc.volumes import dicom
+
+    return dicom.without_scans(Path(path))
 
 
 def _is_picture(head: bytes) -> bool:

@@ -6,6 +6,7 @@ refused, and with one it has to fit to the byte. Source of the orders: OCT-Conve
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,19 @@ import numpy as np
 
 from octc.core.errors import OctcError
 from octc.volumes.source import Source, cut_short, stored_at
-from octc.volumes.volume import MAX_FRAME_PIXELS, MAX_FRAMES, Fact, Intensity, Raw, RawShape, UInt8, Volume, linear, to_grey
+from octc.volumes.volume import (
+    MAX_FRAME_PIXELS,
+    MAX_FRAMES,
+    Fact,
+    Intensity,
+    Raw,
+    RawShape,
+    UInt8,
+    Volume,
+    check_numbers,
+    linear,
+    to_grey,
+)
 
 CIRRUS, OPTOVUE = "zeiss-img", "optovue-oct"
 
@@ -28,9 +41,10 @@ def _turned(raw: Raw) -> Raw:
     return raw.T[::-1]
 
 
-def _optovue_grey(raw: Raw, _index: int) -> UInt8:
+def _optovue_grey(raw: Raw, index: int) -> UInt8:
     """Values of one B-scan from its lowest (black) to its largest (white): the file has no scale."""
-    low, high = float(np.nanmin(raw)), float(np.nanmax(raw))
+    check_numbers(raw, index)
+    low, high = float(np.min(raw)), float(np.max(raw))
     return to_grey((raw.astype(np.float64) - low) / (high - low or 1.0))
 
 
@@ -38,7 +52,11 @@ def read_raw(path: Path, kind: str, shape: RawShape | None, allow_cut: bool) -> 
     """The volume that the user says it is. Raises: OctcError E225 without or with another shape, E226 cut short."""
     source = Source(path)
     if shape is None:
-        hint = "say what it is: --shape FRAMESxROWSxCOLUMNS --eye R|L (RawShape(frames, rows, columns, laterality))"
+        named = shlex.quote(str(path))
+        hint = (
+            f"octc data convert {named} --shape FRAMESxROWSxCOLUMNS --eye R -o FILE.dcm makes a file of it that every command "
+            "takes; octc data volume takes --shape too, a table of volumes a column shape, Python shape=RawShape(...)"
+        )
         text = f"{path.name} has no header: its dimensions and eye stand nowhere in it ({source.size} bytes)"
         raise OctcError("OCT-E225", text, hint=hint, place=str(path))
     rows, columns, frames = shape.rows, shape.columns, shape.frames

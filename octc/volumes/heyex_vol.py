@@ -23,6 +23,7 @@ from octc.volumes.volume import (
     Raw,
     UInt8,
     Volume,
+    check_numbers,
     heyex_grey,
     heyex_log,
     millimetres,
@@ -34,13 +35,16 @@ NAME = "heidelberg-vol"
 HEADER = 2048
 SCAN_HEADER, MAX_SCAN_HEADER = 256, 1 << 24  # bytes before the numbers of a B-scan
 OUTSIDE = np.finfo(np.float32).max
+MOST = 1000.0  # reflectivity is 0 to 1: what is so far beyond is of another version, or in another order of bytes
 PATTERNS = {1: "line", 2: "circle", 3: "volume", 4: "volume", 5: "radial"}
 EYES = {"OD": RIGHT, "OS": LEFT}
 
 
-def grey(curve: Curve, raw: Raw, _index: int) -> UInt8:
-    """Reflectivity to grey; outside of the scan is black."""
-    share = heyex_grey(np.where(raw == OUTSIDE, 0, raw).astype(np.float32), curve)
+def grey(curve: Curve, raw: Raw, index: int) -> UInt8:
+    """Reflectivity to grey; outside of the scan is black. ValueError for numbers that are none."""
+    values = np.where(raw == OUTSIDE, 0, raw).astype(np.float32)
+    check_numbers(values, index, MOST)
+    share = heyex_grey(values, curve)
     share[raw == OUTSIDE] = 0
     return to_grey(share)
 

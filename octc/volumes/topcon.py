@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from octc.core.errors import OctcError
 from octc.volumes.source import Source, corrupt, cut_short, moment_of, stored_at, text_of, unsupported
 from octc.volumes.volume import (
     LEFT,
@@ -40,6 +42,7 @@ EXPORT = "export it as DICOM or as pictures from the device's own program"
 # how the B-scans can be stored, the first that is there is taken; the rest of the name -> what is said of it
 JPEG, COMPENSATED, SCANNED = b"@IMG_JPEG", b"@IMG_MOT_COMP_03", b"@IMG_SCAN_03"
 STORED = {b"FDA": (JPEG, COMPENSATED, SCANNED), b"FDS": (SCANNED, COMPENSATED, JPEG)}
+PHOTOGRAPHS = (b"@IMG_FUNDUS", b"@IMG_TRC", b"@IMG_TRC_02", b"@IMG_OBS")  # pictures of the eye's surface
 PATTERNS = {1: "line", 2: "volume", 3: "radial", 4: "cross"}
 EYES = {0: RIGHT, 1: LEFT}
 
@@ -69,14 +72,17 @@ class Scans:
 
 
 def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
-    """The one volume of a file. Raises: OctcError E222 E226."""
+    """The one volume of a file. Raises: OctcError E222 E226 E227 E229."""
     source = Source(path)
-    chunks, whole_file = chunks_of(source)
+    chunks, whole_file, repeated = chunks_of(source)
     kind = source.take(4, 3)
     found = next((chunks[name] for name in STORED.get(kind, STORED[b"FDA"]) if name in chunks), None)
     if found is None:
         if not whole_file or not chunks:
             raise cut_short(path, "it ends before any B-scan")
+        if not any(name.startswith(b"@IMG") and name not in PHOTOGRAPHS for name in chunks):
+            text = f"{path.name} holds no B-scans (chunks: {_names(chunks)})"
+            raise OctcError("OCT-E227", text, hint="give the file of the OCT scan of this visit", place=str(path))
         raise unsupported(path, f"no B-scans in a form that is known (chunks: {_names(chunks)})", EXPORT)
     scans = _compressed(source, found) if found.name == JPEG else _plain(source, found)
     if not (0 < scans.whole == scans.declared or (allow_cut and scans.whole)):
@@ -86,6 +92,8 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
         notes.append("the file is cut short behind its B-scans: what else it says may be missing")
     if found.name == SCANNED and COMPENSATED in chunks:
         notes.append("B-scans as scanned; the motion-compensated ones of the file are not used")
+    if found.name in repeated:
+        notes.append(f"the file holds {repeated[found.name]} blocks {_word(found.name)}: the first one is read, the others not")
     eye, moment = _capture(source, chunks)
     if eye.value is None:
         notes.append("the eye is not named")
@@ -105,7 +113,7 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
             device=_device(source, chunks),
             acquired=moment,
             order=Fact("file order", "order in the file"),
-            complete=Fact(scans.whole == scans.declared, _word(found.name)),
+            complete=Fact() if found.name in repeated else Fact(scans.whole == scans.declared, _word(found.name)),
             patient=_patient(source, chunks, key),
             notes=tuple(notes),
             lossy=None if found.name == JPEG else False,
@@ -114,26 +122,32 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
     ]
 
 
-def chunks_of(source: Source) -> tuple[dict[bytes, Chunk], bool]:
-    """The first chunk of each name, and whether the list ends where the file does."""
+def chunks_of(source: Source) -> tuple[dict[bytes, Chunk], bool, dict[bytes, int]]:
+    """The first chunk of each name, whether the list ends where the file does, and how many of a name there are if several."""
     found: dict[bytes, Chunk] = {}
+    counts: Counter[bytes] = Counter()
     at = HEADER
     for _ in range(MAX_CHUNKS):
         if at >= source.size:
-            return found, at == source.size
+            return found, at == source.size, _several(counts)
         length = source.take(at, 1)[0]
         if length == 0:
-            return found, True
+            return found, True, _several(counts)
         if at + 1 + length + 4 > source.size:
-            return found, False
+            return found, False, _several(counts)
         name = source.take(at + 1, length)
         if not name.startswith(b"@"):
             raise corrupt(source.path, f"no chunk begins at byte {at}")
         (size,) = source.numbers("<I", at + 1 + length)
         start = at + 1 + length + 4
         found.setdefault(name, Chunk(name, start, size))
+        counts[name] += 1
         at = start + size
     raise corrupt(source.path, f"more than {MAX_CHUNKS} chunks")
+
+
+def _several(counts: Counter[bytes]) -> dict[bytes, int]:
+    return {name: count for name, count in counts.items() if count > 1}
 
 
 def _checked(source: Source, rows: int, columns: int, frames: int) -> None:

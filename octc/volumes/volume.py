@@ -239,6 +239,14 @@ def heyex_grey(values: npt.NDArray[np.float32], curve: Curve = HEYEX) -> npt.NDA
     return (np.log(np.maximum(values, 0).astype(np.float64) + offset) + shift) / scale
 
 
+def check_numbers(raw: Raw, index: int, most: float | None = None) -> None:
+    """Refuse numbers of a B-scan that no device has measured: not finite, or beyond `most` either way (ValueError)."""
+    if not bool(np.isfinite(raw).all()):
+        raise ValueError(f"B-scan {index} holds numbers that are not finite")
+    if most is not None and not bool((np.abs(raw) <= most).all()):
+        raise ValueError(f"B-scan {index} holds numbers beyond {most:g}")
+
+
 def to_grey(share: npt.NDArray[np.float64]) -> UInt8:
     """Shares 0 to 1 as 0 to 255, rounded; what lies outside is held at the ends, what is no number is black."""
     return (np.clip(np.nan_to_num(share, nan=0.0, posinf=1.0, neginf=0.0), 0, 1) * 255 + 0.5).astype(np.uint8)

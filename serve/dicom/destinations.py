@@ -62,6 +62,11 @@ class Credentials:
     token: str | None = None
 
 
+def folder_of(words: str) -> Path | None:
+    """The folder that --report-to names; None where it is no folder."""
+    return None if "@" in words or not words or re.match(r"https?://", words) else Path(words)
+
+
 def destination(words: str, own: Credentials) -> Send:
     """The sender for AET@HOST:PORT, tls:AET@HOST:PORT, http(s)://.../studies, or a folder.
 
@@ -74,16 +79,16 @@ def destination(words: str, own: Credentials) -> Send:
             text = "a token is never sent without TLS to another machine"
             raise OctcError("OCT-E104", text, hint="https://, or unset " + TOKEN, place="--report-to")
         return lambda objects: _stow(words.rstrip("/"), objects, own)
+    if (folder := folder_of(words)) is not None:
+        return lambda objects: _file(folder, objects)
     found = re.fullmatch(r"(tls:)?([^@/]+)@(.+):(\d+)", words)
     if found is None:
-        if "@" in words or not words:
-            hint = "AET@HOST:PORT, tls:AET@HOST:PORT, https://HOST/dicom-web/studies, or a folder"
-            raise OctcError("OCT-E104", f"{words!r} is no destination", hint=hint, place="--report-to")
-        return lambda objects: _file(Path(words), objects)
+        hint = "AET@HOST:PORT, tls:AET@HOST:PORT, https://HOST/dicom-web/studies, or a folder"
+        raise OctcError("OCT-E104", f"{words!r} is no destination", hint=hint, place="--report-to")
     need("pynetdicom")
     secure, title, host, port = found.groups()
     if secure and own.tls is None:
-        raise OctcError("OCT-E104", "tls: needs certificates", hint="--tls-ca FILE", place="--report-to")
+        raise OctcError("OCT-E104", "tls: needs certificates", hint="--dicom-ca FILE", place="--report-to")
     checked_title(title, "--report-to")
     if not 0 < int(port) < 65536:
         raise OctcError("OCT-E104", f"port {port}", hint="1 to 65535", place="--report-to")

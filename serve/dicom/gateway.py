@@ -24,18 +24,17 @@ from octc.runtimes.predict import Engine, Record, Unread, classify
 from octc.runtimes.scans import Reading, aggregation_of, opened, with_eyes
 from octc.schemas.requests import GatewayOptions
 from octc.serve.dicom.answers import Answering, EyeAnswer, gathered
-from octc.serve.dicom.destinations import Credentials, NotSent, Send, destination, token_of
+from octc.serve.dicom.destinations import Credentials, NotSent, Send, destination, folder_of, token_of
 from octc.serve.dicom.provider import Door, Peer, Provider, checked_title
 from octc.serve.dicom.secondary_capture import heat_map
-from octc.serve.dicom.spool import MOST_TRIES, Spool, Waiting, key_of
+from octc.serve.dicom.spool import LONGEST, MOST_TRIES, Spool, Waiting, key_of
 from octc.serve.dicom.structured_report import source_of, structured_report
-from octc.serve.watch import Watch
+from octc.serve.watch import HIDDEN, Watch
 from octc.volumes.formats import read_volumes
 from octc.volumes.writing import save
 
 LOG = logging.getLogger("octc.serve")
 MACHINE = ("OCT-E221", "OCT-E901")  # of exit code 4, but of the file: no decoder for it is there
-LONGEST = 600.0  # seconds between two attempts to send
 PAUSE = 30.0  # seconds after the machine failed (a full disk, no memory)
 LOOK = 0.5  # seconds between two looks into a watched folder
 
@@ -176,8 +175,8 @@ class Gateway:
         for one in self._spool.waiting():
             if self._stop.is_set():
                 return 0
-            if one.due > time.time():
-                soonest = min(soonest, one.due - time.time())
+            if left := one.left(time.time()):
+                soonest = min(soonest, left)
                 continue
             soonest = min(soonest, self._attempt(one))
         if not self._stop.is_set():
@@ -190,10 +189,10 @@ class Gateway:
             self._deliver(one)
         except NotSent as error:
             pause = min(LONGEST, 2.0**one.attempts)
-            if error.final or (one.since and time.time() - one.since > self._retry):
+            if error.final or one.waited > self._retry:
                 self._spool.give_up(one.key, "OCT-E920", error.reason)
             else:
-                self._spool.failed(one, time.time() + pause, error.reason)
+                self._spool.failed(one, pause, error.reason)
             return pause
         self._spool.sent(one)
         return PAUSE
@@ -227,7 +226,7 @@ def open_gateway(
     """Check the options, open the queue and the doors; at the end of the context both are closed.
 
     Raises:
-        OctcError: E104 options that do not fit each other, E906 an
+        OctcError: E104 options that do not fit each other, E109 a watched folder that may not be written, E906 an
             address or port that is taken, E108 another process has the queue, E901 the extra is not installed.
     """
     need("highdicom")
@@ -246,6 +245,10 @@ def open_gateway(
         watch = Path(options.watch)
         if not watch.is_dir():
             raise OctcError("OCT-E104", f"{watch} is no folder", hint=f"mkdir {watch}", place="--watch")
+        if not os.access(watch, os.R_OK | os.W_OK | os.X_OK):
+            text = f"{watch} cannot be written, and what is taken out of it goes"
+            raise OctcError("OCT-E109", text, hint=f"chmod u+rwx {watch}   (or have its owner do it)", place="--watch")
+        _apart(watch, options.spool, options.report_to)
     with (
         Spool(Path(options.spool), keep=options.keep) as spool,
         Gateway(
@@ -258,6 +261,20 @@ def open_gateway(
             reporter.say(f"watching {watch}")
         reporter.say(f"reports go to {options.report_to}; queue, dead letters and audit log: {options.spool}")
         yield gateway
+
+
+def _apart(watch: Path, spool: str, report_to: str) -> None:
+    """Refuse a queue, or a folder for reports, that the watched folder would take files from, and a watched folder in the
+    queue (E104): what lies in one is moved or removed by the other."""
+    watched = watch.resolve()
+    for name, place in (("--spool", Path(spool)), ("--report-to", folder_of(report_to))):
+        if place is None:
+            continue
+        own = place.resolve()
+        seen = own.is_relative_to(watched) and not any(part.startswith(HIDDEN) for part in own.relative_to(watched).parts)
+        if seen or (name == "--spool" and watched.is_relative_to(own)):
+            text = f"{place} and the watched folder {watch} lie in one another"
+            raise OctcError("OCT-E104", text, hint=f"a folder of its own: {name} DIR", place=name)
 
 
 def _door(options: GatewayOptions, reporter: Reporter) -> Door:

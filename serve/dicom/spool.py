@@ -28,10 +28,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from octc.core.errors import OctcError
-from octc.core.files import publishing, read_json, remove_leftovers, sha256_bytes, sync_folder, write_json
+from octc.core.faults import writing_to
+from octc.core.files import entries, publishing, read_json, remove_leftovers, sha256_bytes, sync_folder, write_json
 
 STATES = ("incoming", "queue", "outbox", "done", "dead", "kept")
 SOURCE, REASON, STATE = "source.dcm", "reason.json", "state.json"
+AUDIT, LOCK = "audit.jsonl", "lock"
+LONGEST = 600.0  # seconds between two attempts to send
 MOST_TRIES = 25  # times that answering a volume is begun: one that ends the process must not do so for ever
 
 
@@ -42,13 +45,28 @@ def key_of(uid: str) -> str:
 
 @dataclass(frozen=True)
 class Waiting:
-    """Objects to send. attempts: failed ones so far; since: of the first, seconds since 1970; due: when to try again."""
+    """Objects to send. attempts: failed ones so far; waited: seconds between them; due: when to try again (since 1970)."""
 
     key: str
     objects: tuple[Path, ...]
     attempts: int = 0
-    since: float = 0.0
+    waited: float = 0.0
     due: float = 0.0
+
+    def left(self, now: float) -> float:
+        """Seconds until it may be tried, 0 for now. More than LONGEST never was the plan: the clock has been set back."""
+        left = self.due - now
+        return left if 0 < left <= LONGEST else 0.0
+
+
+def _refuse_strange(folder: Path) -> None:
+    """E106 for a folder that is no queue, and not empty: a queue empties its `incoming`, which others have too."""
+    begun = {*STATES, LOCK}  # by a process that was killed before there was an audit log; which may be moved away, too
+    own = (folder / AUDIT).is_file() or all((folder / name).exists() for name in begun)
+    found = [] if own else entries(folder)
+    if any(path.name not in begun or (path.is_dir() and entries(path)) for path in found):
+        text = f"{folder} is no queue of octc, and not empty: {found[0].name}"
+        raise OctcError("OCT-E106", text, hint="name a new folder: --spool DIR", place=str(folder))
 
 
 class Spool:
@@ -62,15 +80,20 @@ class Spool:
         """Open it, and bring back what a killed process left. keep: sources stay for good when they are answered.
 
         Raises:
-            OctcError: E108 another process has it.
+            OctcError: E108 another process has it; E106 the folder holds something else; E109, E904, E906 it cannot be written.
         """
         self.folder, self._keep, self._clock = folder, keep, clock
         self.arrived, self.answered = threading.Event(), threading.Event()
         self._guard = threading.RLock()
+        with writing_to(folder):
+            self._begin(folder)
+
+    def _begin(self, folder: Path) -> None:
+        _refuse_strange(folder)
         for name in STATES:
             (folder / name).mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)  # volumes and reports hold identities
-        self._lock = (folder / "lock").open("w")
+        self._lock = (folder / LOCK).open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -95,18 +118,28 @@ class Spool:
         return self.folder / "incoming"
 
     def _opened_audit(self) -> IO[bytes]:
-        stream = (self.folder / "audit.jsonl").open("a+b", buffering=0)
+        stream = (self.folder / AUDIT).open("a+b", buffering=0)
         if stream.tell():
             stream.seek(-1, os.SEEK_END)
             if stream.read(1) != b"\n":  # a machine that lost its power in the middle of a line
                 stream.write(b"\n")
         return stream
 
+    def _audit_moved(self) -> bool:
+        """Whether the log that is written to has another name by now, or none (programs that rotate logs): a new one begins."""
+        try:
+            return not os.path.samestat((self.folder / AUDIT).stat(), os.fstat(self._audit.fileno()))
+        except FileNotFoundError:
+            return True
+
     def audit(self, event: str, key: str = "", **facts: Any) -> None:
         """A line of the audit log, on the disk when this returns. facts: numbers and words that identify no patient."""
         moment = datetime.fromtimestamp(self._clock(), timezone.utc).isoformat(timespec="milliseconds")
         line = json.dumps({"time": moment, "event": event, **({"key": key} if key else {}), **facts}) + "\n"
         with self._guard:
+            if self._audit_moved():
+                self._audit.close()
+                self._audit = self._opened_audit()
             self._audit.write(line.encode())
             os.fsync(self._audit.fileno())
 
@@ -226,13 +259,14 @@ class Spool:
         for key in self._names("outbox"):
             folder = self.folder / "outbox" / key
             state = read_json(folder / STATE) if (folder / STATE).is_file() else {}
-            found.append(Waiting(key, tuple(sorted(folder.glob("*.dcm"))), **state))
+            facts = {name: state[name] for name in ("attempts", "waited", "due") if name in state}
+            found.append(Waiting(key, tuple(sorted(folder.glob("*.dcm"))), **facts))
         return sorted(found, key=lambda one: (one.due, one.key))
 
-    def failed(self, one: Waiting, due: float, reason: str) -> None:
-        """An attempt to send that may succeed later."""
-        since = one.since or self._clock()
-        state = {"attempts": one.attempts + 1, "since": since, "due": due}
+    def failed(self, one: Waiting, pause: float, reason: str) -> None:
+        """An attempt to send that may succeed in so many seconds. These are counted, and not the clock's: a machine without a
+        clock of its own jumps by years when it learns the time."""
+        state = {"attempts": one.attempts + 1, "waited": one.waited + pause, "due": self._clock() + pause}
         write_json(self.folder / "outbox" / one.key / STATE, state)
         self.audit("not-sent", one.key, attempts=one.attempts + 1, reason=reason)
 

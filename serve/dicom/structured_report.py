@@ -22,6 +22,7 @@ from octc.runtimes.predict import Record
 from octc.serve.dicom.answers import Answering, EyeAnswer, gathered
 from octc.volumes import dicom
 from octc.volumes.formats import format_of
+from octc.volumes.source import reading
 from octc.volumes.writing import save, uid_of
 
 SCHEME, SCHEME_NAME = "99OCTC", "octc: answers of classifiers of retinal OCT"
@@ -148,7 +149,8 @@ def require_dicom(paths: Iterable[Path]) -> None:
     """Refuse inputs that no report can be made of, before any of them is classified.
 
     Raises:
-        OctcError: E228 a file is no DICOM object: it has neither patient nor study, and a report belongs to both.
+        OctcError: E228 a file is no DICOM object: it has neither patient nor study, and a report belongs to both; or the object
+            lacks the UIDs that a report refers to.
     """
     for path in paths:
         try:
@@ -159,6 +161,12 @@ def require_dicom(paths: Iterable[Path]) -> None:
             text = f"{path.name} is no DICOM object, and a structured report belongs to a patient and a study"
             hint = f"octc data convert {path} -o {path.stem}.dcm (volumes; without identity), or leave --dicom-sr out"
             raise OctcError("OCT-E228", text, hint=hint, place=str(path))
+        try:
+            with reading(path):
+                source_of(path)
+        except OctcError as error:  # all others: it becomes a record with its error
+            if error.code == "OCT-E228":
+                raise
 
 
 def evidence(source: Any) -> Any:

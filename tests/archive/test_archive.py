@@ -146,9 +146,11 @@ def test_another_artifact_or_other_options_never_mix(world: World) -> None:
         world.go(views="hflip")
     assert (caught.value.code, "views" in caught.value.hint) == ("OCT-E110", True)
     foreign = world.archive
+    theirs = foreign / ".tmp-work"  # of another program: nothing is tidied in a folder that is refused
+    theirs.mkdir()
     with pytest.raises(OctcError) as caught:
         octc.predict_archive(artifact_folder(), [world.archive], foreign)
-    assert caught.value.code == "OCT-E106"
+    assert (caught.value.code, theirs.is_dir()) == ("OCT-E106", True)
 
 
 def test_one_writer_at_a_time_and_parts_of_an_array_beside_each_other(world: World) -> None:

@@ -150,3 +150,14 @@ def test_a_volume_can_be_piped_in(said: Said, clinic: Path, tmp_path: Path, monk
     piped()
     assert said("data", "convert", "-", "--index", "0", "-o", str(tmp_path / "eye.dcm"))[0] == 0
     assert read_volume(tmp_path / "eye.dcm").frames == 3
+
+
+@pytest.mark.parametrize("words", [("-o", "file/eye.dcm"), ("--to", "png", "-o", "file/eye")])
+def test_a_place_behind_a_file_is_an_error_of_the_place(
+    words: tuple[str, ...], said: Said, clinic: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("x")
+    place = str(tmp_path / words[-1])
+    code, _, err = said("data", "convert", str(clinic / "both.e2e"), "--index", "0", *words[:-1], place)
+    assert (code, "OCT-E109" in err) == (2, True), err
+    assert (tmp_path / "file").read_text() == "x"

@@ -280,3 +280,11 @@ def test_prune_lists_and_deletes_only_what_nothing_refers_to(said: Said, tmp_pat
     assert left == {teacher.id, done.id, used.id, mine.id}
     assert not (done.path / "rejected").exists()
     assert not list(done.artifacts.iterdir())
+
+
+def test_hints_name_options_that_are_there() -> None:
+    root = Path(__file__).parents[2]
+    option = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+")
+    known = set(option.findall((root / "tests" / "house" / "options.json").read_text()))
+    said = set(option.findall((root / "cli" / "explain.toml").read_text()))
+    assert said - known == {"--help", "--version", "--shm-size"}  # of every command, of octc itself, of docker

@@ -208,7 +208,7 @@ def _drawing(tmp_path: Path, *words: str) -> subprocess.Popen[str]:
     return process
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_signals_end_with_their_code_and_nothing_half_written(tmp_path: Path, number: int, code: int) -> None:
     process = _drawing(tmp_path, "--json")
     process.send_signal(number)
@@ -218,6 +218,33 @@ def test_signals_end_with_their_code_and_nothing_half_written(tmp_path: Path, nu
     assert (document["status"], document["exit_code"]) == ("interrupted", code)
     assert "Traceback" not in err
     assert not (tmp_path / "many" / "CellData").exists()
+
+
+def test_a_terminal_that_goes_away_ends_a_command_in_order(tmp_path: Path) -> None:
+    """As where a connection is lost: SIGHUP comes, and the bar cannot be drawn any more."""
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(tmp_path)
+        words = ["-m", "octc.cli._app.main", "data", "phantom", "many", "--images", "5000"]
+        os.execv(sys.executable, [sys.executable, *words])
+    end = time.monotonic() + 60
+    while time.monotonic() < end and not any(tmp_path.rglob("*.jpeg")):
+        time.sleep(0.02)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 129
+    assert not any(tmp_path.rglob("*.jpeg"))
+
+
+def test_a_hang_up_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
+    """As `nohup octc ...` begins."""
+    begin = "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); os.execv(sys.executable, sys.argv[1:])"
+    command = [sys.executable, "-m", "octc.cli._app.main", "data", "phantom", "few", "--images", "60"]
+    process = subprocess.Popen([sys.executable, "-c", begin, *command], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 60
+    while time.monotonic() < end and not any(tmp_path.rglob("*.jpeg")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(60) == 0
 
 
 def test_p03_a_closed_pipe_and_a_closed_stdin_end_quietly(tmp_path: Path) -> None:

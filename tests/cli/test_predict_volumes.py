@@ -120,6 +120,53 @@ def test_a_mixed_tree_is_done_whatever_is_in_it(said: Said, eye: DrawnEye, tmp_p
     assert data["complete"] is True
 
 
+def test_a_disc_of_a_clinic_is_answered_and_what_can_hold_no_scans_is_left_out(
+    said: Said, eye: DrawnEye, tmp_path: Path
+) -> None:
+    """An index, a report, a photograph, a document lie beside the scans of every study; named alone, each is an error."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+
+    disc = tmp_path / "disc"
+    disc.mkdir()
+    synthetic.write_dicom(eye, disc / "IM000001")
+    kinds = {
+        "DICOMDIR": "3.10",
+        "SR000001": "5.1.4.1.1.88.33",
+        "OP000001": "5.1.4.1.1.77.1.5.1",
+        "PDF00001.dcm": "5.1.4.1.1.104.1",
+    }
+    for name, kind in kinds.items():
+        other = Dataset()
+        other.file_meta = FileMetaDataset()
+        other.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+        other.SOPClassUID = other.file_meta.MediaStorageSOPClassUID = (
+            f"1.2.840.10008.{'1.' if name == 'DICOMDIR' else ''}{kind}"
+        )
+        other.SOPInstanceUID = other.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+        other.save_as(disc / name, enforce_file_format=True)
+    code, out, err = said(disc, "--json")
+    assert code == 0, err
+    data = json.loads(out)["data"]
+    assert {Path(one["file"]).name for one in data["records"]} == {"IM000001"}
+    left = {Path(one["path"]).name: one["why"] for one in data["left_out"]}
+    assert set(left) == set(kinds)
+    assert all(why.startswith("DICOM, ") for why in left.values())
+    for name in kinds:
+        assert [one["error"]["code"] for one in records(said, disc / name, code=3)] == ["OCT-E227"], name
+
+
+def test_a_file_without_a_header_is_refused_with_what_helps(said: Said, eye: DrawnEye, tmp_path: Path) -> None:
+    """octc predict cannot be told the dimensions; octc data convert can."""
+    (tmp_path / "cube.img").write_bytes(synthetic.img_bytes(eye))
+    (error,) = (one["error"] for one in records(said, tmp_path / "cube.img", code=3))
+    assert error["code"] == "OCT-E225"
+    words = error["hint"].split(" makes ")[0]
+    shape = "x".join(map(str, eye.frames.shape))
+    words = words.replace("FRAMESxROWSxCOLUMNS", shape).replace("FILE.dcm", str(tmp_path / "cube.dcm"))
+    assert main(words.split()[1:]) == 0
+    assert len(records(said, tmp_path / "cube.dcm")) == len(eye.frames) + 1
+
+
 def test_a_file_that_is_called_a_volume_and_is_none_is_a_record_of_its_own(said: Said, eye: DrawnEye, tmp_path: Path) -> None:
     """Not a name among those that were left out: one scan of a clinic's folder is lost, and the exit code says so."""
     tree = tmp_path / "tree"

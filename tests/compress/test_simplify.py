@@ -17,13 +17,13 @@ from torch import nn
 import octc
 from octc.compress.simplify.activation import activation_step
 from octc.compress.simplify.pruning import channel_step, choose_channels, find_groups, importance
-from octc.compress.simplify.squeeze_excite import fold_gates, mean_gates
 from octc.compress.simplify.steps import SHARES, Calibration, Wanted, lots, make_step, preview, share_within
 from octc.core.errors import OctcError
 from octc.imaging.preprocess import Preprocess
 from octc.schemas.simplified import steps_json
 from octc.train.networks.models import build_model
 from octc.train.networks.simplified import apply_steps
+from octc.train.networks.squeeze_excite import fold_gates, mean_gates
 from tests.house.tree import ROOT
 
 PRE = Preprocess(64)

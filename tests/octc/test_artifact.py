@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -269,3 +270,27 @@ def test_values_that_would_fail_later(folder: Path, change: Value) -> None:
 def test_the_largest_file_is_said_before_it_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LARGEST", 100)
     assert refusal(folder).code == "OCT-E504"
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "._model.onnx", "Thumbs.db", "desktop.ini", "@eaDir/model.onnx@SynoEAStream"])
+def test_what_a_file_manager_left_is_refused_and_its_hint_takes_it_out(name: str, folder: Path) -> None:
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_bytes(b"x")
+    error = refusal(folder)
+    assert (error.code, error.place) == ("OCT-E502", str(folder / name))
+    command = error.hint.partition("   (")[0]
+    subprocess.run(["sh", "-c", command], check=True)
+    assert read_artifact(folder).name == "onnx-fp32"
+
+
+@pytest.mark.parametrize("name", ["notes.txt", ".git", "model2.onnx"])
+def test_nobody_is_told_to_remove_what_somebody_may_want(name: str, folder: Path) -> None:
+    (folder / name).write_bytes(b"x")
+    error = refusal(folder)
+    assert error.code == "OCT-E502"
+    assert "rm " not in error.hint
+
+
+def test_a_newer_manifest_is_named_with_its_file(folder: Path) -> None:
+    rewrite(folder, lambda value: value.update(schema_version="2.0"))
+    assert (refusal(folder).code, refusal(folder).place) == ("OCT-E509", str(folder / MANIFEST))

@@ -197,6 +197,18 @@ def test_a_damaged_store_is_named(tmp_path: Path, damage: str) -> None:
     assert caught.value.code == "OCT-E107"
 
 
+def test_a_database_of_others_is_not_touched(tmp_path: Path) -> None:
+    """Nor is its journal turned into another kind, as it is in a store."""
+    path = tmp_path / "index.db"
+    sqlite3.connect(path).execute("CREATE TABLE patients (name)").connection.close()
+    before = path.read_bytes()
+    with pytest.raises(OctcError) as caught:
+        open_store(path, make=True)
+    assert caught.value.code == "OCT-E712"
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_sketch_survives_a_manifest_and_nonsense_does_not() -> None:
     rng = np.random.default_rng(3)
     sure = rng.uniform(0.5, 1, 400)

@@ -114,6 +114,20 @@ def test_publishing_a_folder(tmp_path: Path) -> None:
     assert names(target.parent) == ["artifact"]
 
 
+def test_what_another_process_published_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "report"
+
+    def written() -> None:
+        with publishing(target) as mine:
+            (mine / "a").write_text("mine")
+            target.mkdir()
+            (target / "a").write_text("theirs")
+
+    with pytest.raises(OctcError) as caught:
+        written()
+    assert (caught.value.code, (target / "a").read_text(), names(tmp_path)) == ("OCT-E106", "theirs", ["report"])
+
+
 def test_x14_an_output_that_exists_is_refused_and_force_swaps(tmp_path: Path) -> None:
     target = tmp_path / "artifact"
     with publishing(target) as folder:

@@ -128,6 +128,21 @@ with owning(Run(Path(sys.argv[1]))):
 """
 
 
+ALONE = """
+import sys, time
+from pathlib import Path
+from octc.core.errors import OctcError
+from octc.store.runs import Run, owning
+try:
+    with owning(Run(Path(sys.argv[1]))):
+        Path(sys.argv[2]).mkdir()
+        time.sleep(0.3)
+        Path(sys.argv[2]).rmdir()
+except OctcError as error:
+    sys.exit(error.exit_code)
+"""
+
+
 def hold(run: Run) -> subprocess.Popen[str]:
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(run.path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -163,6 +178,29 @@ def test_a_lock_of_another_machine_is_respected_and_one_of_a_reused_pid_is_not(t
     lock.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": "then", "start": "1"}))
     with owning(run) as said:
         assert said is not None
+
+
+def test_a_lock_that_nobody_here_can_look_behind_says_how_it_goes(tmp_path: Path) -> None:
+    """A container has another name each time it starts, and nobody is left to wait for."""
+    run = finished(tmp_path / "my runs")
+    (run.path / LOCK).write_text(json.dumps({"pid": 1, "host": "0f3c1b2a", "since": "then", "start": "1"}))
+    with pytest.raises(OctcError) as caught, owning(run):
+        pass
+    command = caught.value.hint.partition(": ")[2]
+    subprocess.run(["sh", "-c", command], check=True)
+    with owning(run) as said:
+        assert said is None
+
+
+def test_of_many_that_find_a_stale_lock_one_has_the_run(tmp_path: Path) -> None:
+    run = finished(tmp_path)
+    (run.path / LOCK).write_text(json.dumps({"pid": 1, "host": socket.gethostname(), "since": "then", "start": "1"}))
+    command = [sys.executable, "-c", ALONE, str(run.path), str(tmp_path / "mine")]
+    many = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(5)]
+    codes = [process.wait(120) for process in many]
+    assert set(codes) <= {0, 2}
+    assert 0 in codes
+    assert not (run.path / LOCK).exists()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": "x", "host": "y"}'])

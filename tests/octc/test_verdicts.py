@@ -102,6 +102,21 @@ def test_golden_images_that_failed_last_stand_for_the_artifact(tmp_path: Path) -
     assert (headline(read_verdict(tmp_path, SHA)) or {})["verdict"]["word"] == "fail"
 
 
+def test_golden_images_that_failed_last_stand_for_it_whatever_the_clock_of_the_box_says(tmp_path: Path) -> None:
+    """A box without a clock of its own is years behind the workstation that verified the artifact; a later check ends it."""
+    write_verdict(tmp_path, "onnx-int8", SHA, "test", document(2, word="non_inferior"), None)
+    behind = {**document(1, word="fail"), "time_utc": "1970-01-01T00:02:00Z"}
+    write_verdict(tmp_path, "onnx-int8", SHA, "golden", behind, None)
+    shown = headline(read_verdict(tmp_path, SHA))
+    assert shown is not None
+    assert word_of(shown) == "fail"
+    write_verdict(tmp_path, "onnx-int8", SHA, "golden", {**document(1), "time_utc": "1970-01-01T00:03:00Z"}, None)
+    assert word_of(headline(read_verdict(tmp_path, SHA)) or {}) == "non inferior"
+    stored = json.loads((tmp_path / "verify.json").read_text())
+    (tmp_path / "verify.json").write_text(json.dumps({**stored, "golden": document(3, word="fail"), "last": None}))
+    assert word_of(headline(read_verdict(tmp_path, SHA)) or {}) == "fail"  # as an older octc wrote it: by the times
+
+
 def test_claims_are_those_with_numbers_and_name_their_reference() -> None:
     first, bare = {"accuracy": {"n": 1}, "reference": {"artifact_sha256": SHA}}, {"accuracy": None}
     assert list(claims_of({**first, "claims": [bare, {"accuracy": {"n": 2}}]})) == [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -144,6 +145,23 @@ def test_state_is_saved_within_an_epoch_too(tmp_path: Path, whole: Fitted, monke
     steps: list[int] = []
     assert equal(train(tmp_path, resume=True, tick=steps.append), whole)
     assert steps[0] == 8
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_folder_that_is_removed_meanwhile_ends_the_training_and_is_not_made_anew(again: bool, tmp_path: Path) -> None:
+    """Hours of training would end in weights without a run. again: another one has its name by then."""
+    folder = tmp_path / "train"
+
+    def remove() -> None:
+        shutil.rmtree(folder)
+        if again:
+            (tmp_path / "other").mkdir()  # so that the number of the old folder is taken
+            folder.mkdir()
+
+    with pytest.raises(OctcError) as caught:
+        train(folder, tick=stop_at(STEPS + 2, remove))
+    assert caught.value.code == "OCT-E107"
+    assert list(folder.iterdir()) == [] if again else not folder.exists()
 
 
 def test_finished_training_resumed_does_nothing_and_gives_the_same(tmp_path: Path, whole: Fitted) -> None:

@@ -83,7 +83,7 @@ def read_predictions(folder: Path) -> Predictions:
     if not (folder / FACTS).is_file() or not (folder / PREDICTIONS).is_file():
         raise OctcError("OCT-E107", f"no evaluation in {folder}", hint="evaluate the run again", place=str(folder))
     try:
-        head = convert(read_json(folder / FACTS), EvaluationFile)
+        head = convert(read_json(folder / FACTS), EvaluationFile, folder / FACTS)
     except ValueError as error:
         text = f"{FACTS} cannot be read: {error}"
         raise OctcError("OCT-E501", text, hint="evaluate the run again", place=str(folder / FACTS)) from error

@@ -76,7 +76,8 @@ def say_outcome(reporter: Reporter, asked: Request, made: Checkpoint, split: Spl
     reporter.say(f"✓ best epoch {metrics['epoch']} of {metrics['epochs']} by {by} (sha256 {made.sha256[:8]})")
     reporter.say(f"  val {_value(asked, metrics)}, {people}; it chose the epoch: no claim")
     source, licence = made.weights.get("source", "unknown"), made.weights.get("licence", "unknown")
-    reporter.say(f"  start weights: {source}; licence: {licence}")
+    changed = f" ({made.weights['changed']} before training)" if "changed" in made.weights else ""
+    reporter.say(f"  start weights: {source}{changed}; licence: {licence}")
     say_fit(reporter, made.weights)
     taught = (made.parent or {}).get("weights") or {}
     if taught:

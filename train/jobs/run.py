@@ -361,11 +361,11 @@ def _stages(job: Job, ready: Prepared, run: Run, place: Place) -> None:
         try:
             _work(job, ready, run, place)
         except KeyboardInterrupt:
-            _status(run, accelerator, "interrupted")
+            _ended(run, accelerator, "interrupted")
             job.reporter.say(f"state is saved; go on with: {ready.asked.again(run.id)}")
             raise
         except BaseException:
-            _status(run, accelerator, "failed")
+            _ended(run, accelerator, "failed")
             raise
         _status(run, accelerator, "done")
 
@@ -373,6 +373,11 @@ def _stages(job: Job, ready: Prepared, run: Run, place: Place) -> None:
 def _status(run: Run, accelerator: Accelerator, word: str) -> None:
     if accelerator.is_main_process:
         run.update(status=word)
+
+
+def _ended(run: Run, accelerator: Accelerator, word: str) -> None:
+    if accelerator.is_main_process:
+        run.note_end(word)
 
 
 @contextmanager

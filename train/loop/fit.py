@@ -30,7 +30,7 @@ from octc.train.loop.optim import accumulation, backbone_of, drop_gradients, hol
 from octc.train.loop.processes import agreed, named_failures, shared_logits
 from octc.train.loop.signals import Deferred, deferred_signals
 from octc.train.loop.tensorboard import write_events
-from octc.train.loop.training import Data, Fitted, Report, Training, add_values, go_on, refuse, save_state, update
+from octc.train.loop.training import Data, Fitted, Report, Training, add_values, check_home, go_on, refuse, save_state, update
 from octc.train.loop.ways import Batch, Ways, plain_ways
 from octc.train.recipes.config import Stage
 
@@ -188,6 +188,7 @@ def _save_or_leave(loop: _Loop) -> None:
 
 def _end_of_epoch(at: Training, steps: int, signals: Deferred) -> dict[str, Any]:
     """Judge the weights on val, keep them if they are the best, advance to the next epoch."""
+    check_home(at)
     progress, stage, data = at.progress, at.stage, at.data
     logits = shared_logits(at.judged, data.val_images, data.preprocess, at.accelerator, lambda: signals.number)
     if len(logits) < len(data.val_labels):  # a signal: the epoch is judged when the run goes on

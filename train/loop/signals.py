@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM while training: the step is finished and the state saved before they act."""
+"""SIGINT, SIGTERM and SIGHUP while training: the step is finished and the state saved before they act."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Deferred:
 
 @contextmanager
 def deferred_signals() -> Iterator[Deferred]:
-    """Note the first SIGINT or SIGTERM instead of acting on it. One that was ignored stays ignored."""
+    """Note the first of these signals instead of acting on it. One that was ignored stays ignored."""
     deferred = Deferred()
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 deferred.before[number] = signal.signal(number, deferred.note)
     except ValueError:  # not the main thread: the caller's handlers stay

@@ -74,6 +74,7 @@ class Training:
     kept_before: int = -1  # best epoch of the state before this one
     bad: int = 0  # updates that were not finite, in a row
     suspects: list[int] = field(default_factory=list)  # images since the last finite update
+    home: tuple[int, int] | None = None  # device and inode of the folder, once a state was written
 
     @property
     def judged(self) -> nn.Module:
@@ -96,14 +97,34 @@ def go_on(at: Training, steps: int, allow_change: bool, tick: Callable[[int], No
     tick(at.progress.epoch * steps + at.progress.step)
 
 
+def check_home(at: Training) -> None:
+    """Refuse to go on where the folder that states were written to has been removed: what is written next would make a part of
+    it anew, and no run (E107)."""
+    try:
+        found = at.folder.stat()
+        now = (found.st_dev, found.st_ino)
+    except FileNotFoundError:
+        now = None
+    if at.home is not None and now != at.home:
+        text = f"{at.folder} was removed while the training wrote to it"
+        raise OctcError("OCT-E107", text, hint="begin the training anew", place=str(at.folder))
+
+
 def save_state(at: Training) -> None:
-    """Write the state, then drop the best weights that neither this state nor the one before refers to."""
+    """Write the state, then drop the best weights that neither this state nor the one before refers to.
+
+    Raises:
+        OctcError: E107 the folder was removed since the state before.
+    """
     at.serial += 1
     if at.accelerator.is_main_process:
+        check_home(at)
         parts = {"model": at.plain.state_dict(), "optim": optimizer_tensors(at.optimizer)}
         parts |= {"scaler": scaler_tensors(at.accelerator.scaler), **{k: m.state_dict() for k, m in at.copies.items()}}
         write_state(at.folder, at.facts, at.serial, at.progress, pack(parts))
         drop_old_best(at.folder, at.progress.best_epoch, at.kept_before)
+        made = at.folder.stat()
+        at.home = (made.st_dev, made.st_ino)
     at.kept_before = at.progress.best_epoch
 
 

@@ -11,8 +11,9 @@ from torch import nn
 
 from octc.core.errors import OctcError
 from octc.imaging.preprocess import Preprocess
+from octc.schemas.simplified import KEY
 from octc.train.networks.registry import NETWORKS
-from octc.train.networks.simplified import KEY, simplify_stored
+from octc.train.networks.simplified import simplify_stored
 
 
 def build_model(name: str, num_classes: int, **kwargs: Any) -> nn.Module:

@@ -7,7 +7,8 @@ checkpoint is loaded afterwards.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,19 +18,25 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from octc.core.errors import OctcError
 from octc.schemas.simplified import ActivationStep, ChannelStep, GateStep, Step, read_steps
 
-KEY = "simplified"  # in model_kwargs
 MADE = {"hard-swish": nn.Hardswish, "relu": nn.ReLU}
 HINT = "use a checkpoint of the same network, as octc simplify wrote it"
 
 
 def simplify_stored(model: nn.Module, stored: Any) -> nn.Module:
     """Make the changes that a checkpoint's `model_kwargs` state, in place (OctcError E307 where they do not fit)."""
-    try:
+    with fitting(model):
         apply_steps(model, read_steps(stored))
+    return model
+
+
+@contextmanager
+def fitting(model: nn.Module) -> Iterator[None]:
+    """Stored changes are made within it: OctcError E307 where they are those of another network, or none."""
+    try:
+        yield
     except (ValueError, AttributeError, IndexError) as error:
         text = f"the simplification that is stored does not fit {type(model).__name__}: {error}"
         raise OctcError("OCT-E307", text[:300], hint=HINT) from error
-    return model
 
 
 def apply_steps(model: nn.Module, steps: Iterable[Step]) -> None:

@@ -182,7 +182,7 @@ def read_timing(found: Found) -> Timing | None:
     for path in found.folder.glob("bench-*.json"):
         with contextlib.suppress(OSError, ValueError):
             value = read_json(path)
-            result = convert(value, BenchResult)
+            result = convert(value, BenchResult, path)
             mine = next((one.id for one in result.artifacts if one.sha256 == sha256), None)
             if mine is not None and (newest is None or result.started_utc > newest.document["started_utc"]):
                 newest = Timing(value, tuple(row for row in value["rows"] if row["artifact"] == mine), found.folder)

@@ -26,7 +26,7 @@ from octc.datasets.pictures import scan_digests
 from octc.datasets.tables import NONE, Record, classes_of, read_columns, refuse_lines
 from octc.datasets.tree import DEBRIS, HIDDEN, THUMBNAIL, Left, Tree, has_file, has_folder, is_under, open_tree
 from octc.machine.cpu import reading_pool
-from octc.volumes.formats import format_of, read_volumes
+from octc.volumes.formats import format_of, read_volumes, without_scans
 from octc.volumes.volume import RawShape, Volume
 
 NAME, FIRST = "volumes.csv", 20  # lines that are looked at to tell what a table is of
@@ -227,7 +227,7 @@ def _files(tree: Tree) -> list[str]:
 
 def _is_volume(path: Path) -> bool:
     try:
-        return path.is_file() and format_of(path) is not None
+        return path.is_file() and format_of(path) is not None and without_scans(path) is None
     except (OctcError, OSError):
         return False
 

@@ -49,6 +49,8 @@ def test_candidates_of_ones_own_are_read(tmp_path: Path) -> None:
     found = read_candidates(written(tmp_path, GOOD, {**GOOD, "name": "b", "activation": "hard-swish", "target": "onnx"}))
     assert [one.name for one in found] == ["a", "b"]
     assert kwargs_of(found[1]) == {"act_layer": "hard_swish"}
+    (changed,) = read_candidates(written(tmp_path, {**GOOD, "squeeze_excite": False, "prune": 0.5}))
+    assert (changed.squeeze_excite, changed.prune, kwargs_of(changed)) == (False, 0.5, {})
     assert read_candidates(None) == KNOWN
 
 
@@ -64,8 +66,9 @@ def test_candidates_of_ones_own_are_read(tmp_path: Path) -> None:
         ([GOOD, GOOD], "OCT-E104", "one name: a"),
         ([GOOD, {**GOOD, "name": "b"}], "OCT-E104", "one network: a, b"),
         ([{**GOOD, "activation": "relu", "model_kwargs": {"act_layer": "silu"}}], "OCT-E104", "act_layer"),
-        ([{**GOOD, "prune": 0.5}], "OCT-E104", "prune"),
-        ([{**GOOD, "squeeze_excite": False}], "OCT-E104", "squeeze_excite"),
+        ([{**GOOD, "prune": 0.9}], "OCT-E105", "prune"),
+        ([{**GOOD, "prune": 0.5, "model_kwargs": {"simplified": []}}], "OCT-E104", "prune"),
+        ([{**GOOD, "squeeze_excite": False, "model_kwargs": {"simplified": []}}], "OCT-E104", "squeeze_excite"),
     ],
 )
 def test_candidates_that_are_none_are_refused(tmp_path: Path, candidates: list[Any], code: str, words: str) -> None:

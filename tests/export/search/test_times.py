@@ -12,6 +12,7 @@ import pytest
 from octc.core.errors import OctcError
 from octc.core.progress import LogReporter
 from octc.export.search import job, measure
+from octc.export.search.candidates import base_recipe
 from octc.export.search.measure import Target, Where, find_target, kept_timing, timing_of
 from octc.export.search.select import Budget
 from octc.export.search.state import Book
@@ -139,6 +140,28 @@ def test_what_is_dropped_says_why(tmp_path: Path) -> None:
     book = book_of(tmp_path, measured("quick", 2, 500), measured("beaten", 4, 100))
     job._drop(ready(tmp_path, Budget(ms=5), keep_dominated=True), book)
     assert all(one.state == "kept" for one in book.document.candidates)
+
+
+@pytest.mark.parametrize(
+    ("code", "changed", "state"),
+    [("OCT-E310", True, "no_weights"), ("OCT-E307", False, "no_weights"), ("OCT-E901", True, "not_exported"),
+     ("OCT-E413", True, "not_exported")],
+)  # fmt: skip
+def test_a_candidate_that_cannot_begin_is_listed_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, changed: bool, state: str
+) -> None:
+    def refuse(*_: Any) -> Candidate:
+        raise OctcError(code, "it is not there", hint="pip install it")
+
+    monkeypatch.setattr(job, "with_structure", refuse)
+    fresh = ready(tmp_path, Budget(ms=1))
+    fresh.candidates = {"a": Candidate(name="a", model="m", prune=0.5 if changed else 0.0)}
+    fresh.recipe = lambda one: base_recipe("smoke")
+    fresh.classes, fresh.target = ("x", "y"), SimpleNamespace(engines={"onnx": "1.0"})
+    row = job._measure_one(fresh, fresh.candidates["a"])
+    assert (row.state, row.chosen, row.timings) == (state, None, [])
+    assert "it is not there" in row.why
+    assert ("pip install it" in row.why) == (code in ("OCT-E310", "OCT-E901"))
 
 
 def test_nothing_within_the_budget_ends_with_the_fastest(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pydicom.uid import UID, ExplicitVRBigEndian
 
 from octc.core.errors import OctcError
 from octc.volumes import read_volume, read_volumes
+from octc.volumes.volume import patient_hash
 from octc.volumes.writing import JPEG_2000, JPEG_LS, RLE
 from tests.octc.volumes.opt_objects import frames, item, made, stored
 
@@ -294,3 +295,53 @@ def test_dicom_that_lost_its_header_is_named(explicit: bool, tmp_path: Path) -> 
         path.write_bytes(data[cut:])
         error = refusal(path)
         assert (error.code, "dcmconv" in error.hint) == ("OCT-E202", True)
+
+
+@pytest.mark.parametrize("number", [b"nan ", b"inf ", b"-inf"])
+@pytest.mark.parametrize("name", ["WindowCenter", "WindowWidth", "RescaleSlope", "RescaleIntercept"])
+def test_a_window_or_a_rescale_without_a_number_is_refused(name: str, number: bytes, tmp_path: Path) -> None:
+    """pydicom reads them as numbers; by such a one every frame would be one grey."""
+    value = made(frames(top=4095, kind="u2"), bits=12)
+    value.WindowCenter, value.WindowWidth, value.RescaleSlope, value.RescaleIntercept = "100", "1000", "1", "0"
+    setattr(value, name, "4321")
+    path = stored(value, tmp_path)
+    assert read_volume(path).frames == 3
+    data = path.read_bytes()
+    assert data.count(b"4321") == 1
+    path.write_bytes(data.replace(b"4321", number))
+    assert refusal(path).code == "OCT-E222"
+
+
+@pytest.mark.parametrize(
+    ("moment", "known"),
+    [
+        (b"20260203040506", "2026-02-03T04:05:06"),
+        (b"20261399999999", None),
+        (b"20260230010101", None),
+        (b"2026020304    ", None),
+    ],
+)
+def test_a_moment_that_cannot_be_is_not_known(moment: bytes, known: str | None, tmp_path: Path) -> None:
+    path = stored(made(), tmp_path)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"20260203040506", moment))
+    assert read_volume(path).acquired.value == known
+
+
+def test_a_deflated_object_that_ends_too_early_is_cut_short(tmp_path: Path) -> None:
+    value = made()
+    value.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2.1.99")
+    path = stored(value, tmp_path)
+    data = path.read_bytes()
+    assert read_volume(path).frames == 3
+    for share in (0.5, 0.9, 0.99):
+        path.write_bytes(data[: int(len(data) * share)])
+        assert refusal(path).code == "OCT-E226"
+
+
+def test_an_id_with_a_backslash_is_the_id_that_it_is(tmp_path: Path) -> None:
+    value = made()
+    value.PatientID, value.Manufacturer = "A\\B", "One\\Two"
+    volume = read_volume(stored(value, tmp_path), key=b"site")
+    assert volume.patient == patient_hash(b"site", "A\\B")
+    assert str(volume.device.value).startswith("One\\Two")

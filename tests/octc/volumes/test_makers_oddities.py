@@ -13,7 +13,7 @@ from PIL import Image
 from octc.core.errors import OctcError
 from octc.datasets.synthetic import volumes as synthetic
 from octc.datasets.synthetic.volumes import DrawnEye, draw_eye_volume
-from octc.volumes import read_volume
+from octc.volumes import RawShape, read_volume, read_volumes
 from octc.volumes.volume import millimetres
 from octc.volumes.writing import write_pictures
 from tests.octc.volumes.opt_objects import made, stored
@@ -109,3 +109,61 @@ def test_a_picture_of_an_export_that_is_deeper_than_the_others_is_refused(drawn:
     with pytest.raises(OctcError, match="uint16") as caught:
         volume.frame(2)
     assert caught.value.code == "OCT-E229"
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf"), 1e9, -1e9])
+def test_reflectivity_that_is_none_is_refused_where_its_b_scan_is_shown(number: float, drawn: DrawnEye, tmp_path: Path) -> None:
+    """As another version, or another order of bytes, would have it: never a B-scan that is black."""
+    data = bytearray(synthetic.vol_bytes(drawn))
+    rows, columns = drawn.frames.shape[1:]
+    first = len(data) - 4 * rows * columns  # of the last B-scan
+    struct.pack_into("<f", data, first + 40, number)
+    (tmp_path / "a.vol").write_bytes(data)
+    volume = read_volume(tmp_path / "a.vol")
+    assert volume.frame(0).max() > 0
+    with pytest.raises(OctcError) as caught:
+        volume.frame(2)
+    assert caught.value.code == "OCT-E222"
+
+
+def test_bytes_of_the_other_order_are_no_reflectivity(drawn: DrawnEye, tmp_path: Path) -> None:
+    data = bytearray(synthetic.vol_bytes(drawn))
+    size = 4 * drawn.frames[0].size
+    data[-size:] = np.frombuffer(data[-size:], "<f4").astype(">f4").tobytes()
+    (tmp_path / "a.vol").write_bytes(data)
+    with pytest.raises(OctcError) as caught:
+        read_volume(tmp_path / "a.vol").frame(2)
+    assert caught.value.code == "OCT-E222"
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_numbers_without_an_end_are_no_grey(number: float, drawn: DrawnEye, tmp_path: Path) -> None:
+    """One of them would make all others of an Optovue B-scan black."""
+    values = np.frombuffer(synthetic.optovue_bytes(drawn), "<f4").copy()
+    values[5] = number
+    (tmp_path / "a.OCT").write_bytes(values.tobytes())
+    volume = read_volume(tmp_path / "a.OCT", shape=RawShape(*drawn.frames.shape))
+    with pytest.raises(OctcError) as caught:
+        volume.frame(0)
+    assert caught.value.code == "OCT-E222"
+    assert (volume.frame(1) == drawn.frames[1]).mean() > 0.9
+
+
+def test_a_second_block_of_b_scans_is_told(drawn: DrawnEye, tmp_path: Path) -> None:
+    facts, pixels = synthetic._topcon_facts(drawn), (b"@IMG_SCAN_03", synthetic._topcon_pixels(drawn))
+    (tmp_path / "a.fds").write_bytes(synthetic._topcon(b"FDS", [*facts, pixels]))
+    (tmp_path / "b.fds").write_bytes(synthetic._topcon(b"FDS", [*facts, pixels, pixels]))
+    one, two = read_volume(tmp_path / "a.fds"), read_volume(tmp_path / "b.fds")
+    assert (one.complete.value, two.complete.value) == (True, None)
+    assert any("2 blocks @IMG_SCAN_03" in note for note in two.notes)
+    assert not any("blocks" in note for note in one.notes)
+
+
+@pytest.mark.parametrize(("names", "code"), [((), "OCT-E227"), ((b"@IMG_TRC_02", b"@IMG_FUNDUS"), "OCT-E227"),
+                                              ((b"@IMG_OTHER_09",), "OCT-E229")])  # fmt: skip
+def test_a_photograph_of_a_topcon_is_no_scan(names: tuple[bytes, ...], code: str, drawn: DrawnEye, tmp_path: Path) -> None:
+    chunks = [*synthetic._topcon_facts(drawn), *((name, bytes(60)) for name in names)]
+    (tmp_path / "a.fda").write_bytes(synthetic._topcon(b"FDA", chunks))
+    with pytest.raises(OctcError) as caught:
+        read_volumes(tmp_path / "a.fda")
+    assert caught.value.code == code

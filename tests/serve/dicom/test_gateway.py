@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 import ssl
@@ -26,6 +27,7 @@ from octc.serve.dicom.answers import Answering
 from octc.serve.dicom.gateway import Answerer, Gateway, open_gateway
 from octc.serve.dicom.spool import Spool, key_of
 from octc.serve.dicom.structured_report import report_uid
+from octc.serve.watch import Watch
 from octc.store.artifacts import read_artifact
 from tests.serve.dicom import peers, world
 from tests.tiny_artifacts import artifact_folder
@@ -172,6 +174,70 @@ def test_attempts_end_after_the_hours_that_are_given(started: Started, monkeypat
     peers.send(found.port or 0, [world.eye_object("R")])
     finished(spool, 1)
     assert reason(spool) == {"code": "OCT-E920", "reason": "no association"}
+
+
+def test_a_clock_that_jumps_neither_ends_nor_holds_up_the_attempts(tmp_path: Path) -> None:
+    """A box without a clock of its own begins in 1970, and learns the time from the network; or is set back."""
+    now = [100.0]
+    with Spool(tmp_path / "spool", clock=lambda: now[0]) as spool:
+        with spool.answering("0" * 32) as folder:
+            (folder / "report.dcm").write_bytes(b"x")
+        spool.failed(spool.waiting()[0], 4.0, "no association")
+        (one,) = spool.waiting()
+        assert [one.left(moment) for moment in (100.0, 103.0, 104.0, 1.8e9)] == [4.0, 1.0, 0.0, 0.0]
+        now[0] = 1.8e9  # fifty years later: four seconds were waited
+        spool.failed(one, 8.0, "no association")
+        (one,) = spool.waiting()
+        assert (one.attempts, one.waited) == (2, 12.0)
+        assert one.left(1.8e9 - 3600) == 0.0  # set back by an hour: now, and not in an hour
+
+
+def test_a_folder_that_is_no_queue_is_left_as_it_is(tmp_path: Path) -> None:
+    """A queue empties its `incoming`; a clinic's share may have a folder of that name, with scans in it."""
+    scan = tmp_path / "share" / "incoming" / "eye.dcm"
+    scan.parent.mkdir(parents=True)
+    scan.write_bytes(b"x")
+    with pytest.raises(OctcError) as caught:
+        Spool(tmp_path / "share")
+    assert (caught.value.code, scan.read_bytes(), len(list((tmp_path / "share").iterdir()))) == ("OCT-E106", b"x", 1)
+    for name in ("incoming", "queue"):  # killed while the first one was made
+        (tmp_path / "begun" / name).mkdir(parents=True)
+    for _ in range(2):
+        with Spool(tmp_path / "begun") as spool:
+            assert spool.queued() == []
+    (tmp_path / "begun" / "queue" / "a.dcm").write_bytes(b"x")
+    (tmp_path / "begun" / "audit.jsonl").rename(tmp_path / "begun" / "audit.jsonl.1")  # as programs that rotate logs do
+    with Spool(tmp_path / "begun") as spool:
+        assert spool.queued() == ["a"]
+
+
+def test_an_audit_log_that_was_moved_away_begins_anew(tmp_path: Path) -> None:
+    log = tmp_path / "spool" / "audit.jsonl"
+    with Spool(tmp_path / "spool") as spool:
+        spool.audit("one")
+        log.rename(log.with_suffix(".old"))
+        spool.audit("two")
+        spool.audit("three")
+    kept, new = (path.read_text().splitlines() for path in (log.with_suffix(".old"), log))
+    assert [json.loads(line)["event"] for line in kept] == ["opened", "one"]
+    assert [json.loads(line)["event"] for line in new] == ["two", "three"]
+
+
+def test_a_queue_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OctcError) as caught:
+            Spool(place)
+        assert caught.value.code == "OCT-E109"
+
+
+def test_a_queue_of_an_older_version_goes_on(tmp_path: Path) -> None:
+    with Spool(tmp_path / "spool") as spool:
+        with spool.answering("0" * 32) as folder:
+            (folder / "report.dcm").write_bytes(b"x")
+            (folder / "state.json").write_text(json.dumps({"attempts": 3, "since": 1.0, "due": 5.0}))
+        (one,) = spool.waiting()
+        assert (one.attempts, one.waited, one.due) == (3, 0.0, 5.0)
 
 
 def test_volumes_that_cannot_be_answered_are_dead_letters_and_the_others_go_on(started: Started, tmp_path: Path) -> None:
@@ -413,6 +479,57 @@ def test_options_that_cannot_be_are_refused(options: dict[str, Any], code: str, 
     with pytest.raises(OctcError) as caught:
         started(**{"report_to": str(tmp_path / "reports"), **options})
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("spool", "report_to", "refused"),
+    [
+        ("spool", "reports", False), ("drop/spool", "reports", True), ("drop", "reports", True), (".", "reports", True),
+        ("drop/../drop/spool", "reports", True), ("spool", "drop", True), ("spool", "drop/reports", True),
+        ("drop/.spool", "drop/.reports", False), ("drop-spool", "PACS@127.0.0.1:1", False),
+    ],
+)  # fmt: skip
+def test_a_watched_folder_never_takes_what_is_octcs_own(
+    spool: str, report_to: str, refused: bool, started: Started, tmp_path: Path
+) -> None:
+    """It would take volumes out of the queue, and refuse reports as no volumes."""
+    (tmp_path / "drop").mkdir()
+    where = report_to if "@" in report_to else str(tmp_path / report_to)
+    given = {"dicom": None, "watch": str(tmp_path / "drop"), "spool": str(tmp_path / spool), "report_to": where}
+    if not refused:
+        started(**given)
+        return
+    with pytest.raises(OctcError) as caught:
+        started(**given)
+    assert caught.value.code == "OCT-E104"
+    assert list((tmp_path / "drop").iterdir()) == []
+
+
+def test_a_file_that_may_not_be_removed_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    """As on a share without the right to delete: it is tried again after ten minutes, not twice a second."""
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_bytes(b"x")
+    came: list[str] = []
+
+    def take(path: Path) -> None:
+        came.append(path.name)
+        if path.name == "a":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    watch = Watch(tmp_path, take)
+    looks = [0.0, 3.0, 3.5, 60.0, 300.0]
+    assert [watch.look(moment) for moment in looks] == [0, 2, 0, 0, 0]
+    assert came == ["a", "b", "c"]
+    watch.look(700.0)
+    assert (came, [path.name for path in tmp_path.iterdir()]) == (["a", "b", "c", "a"], ["a"])
+
+    def full(_path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    watch = Watch(tmp_path, full)
+    watch.look(0.0)
+    with pytest.raises(OSError, match="No space"):  # of the machine: the gateway waits with all of them
+        watch.look(3.0)
 
 
 def test_a_dropped_file_becomes_a_report_when_it_is_whole(

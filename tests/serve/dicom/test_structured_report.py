@@ -172,9 +172,11 @@ def test_what_has_neither_patient_nor_study_is_refused_before_anything_is_classi
     printed, made = reports(tmp_path / "a.png", world.stored(world.eye_object("R"), tmp_path / "a.dcm"), code=3)
     assert printed["error"]["code"] == "OCT-E228"
     assert made == []
-    printed, made = reports(world.stored(world.eye_object("R", StudyInstanceUID=None), tmp_path / "b.dcm"), code=3)
-    assert printed["error"]["code"] == "OCT-E228"
-    assert made == []
+    lacking = world.stored(world.eye_object("R", StudyInstanceUID=None), tmp_path / "b.dcm")
+    for words in ((lacking,), (tmp_path / "a.dcm", lacking)):  # the first one is not answered either
+        printed, made = reports(*words, code=3)
+        assert printed["error"]["code"] == "OCT-E228"
+        assert made == []
 
 
 @pytest.mark.parametrize(("labels", "said"), [((0, 2), ["bright", "lying"]), ((), ["No finding reaches its threshold"])])

@@ -128,12 +128,8 @@ def fold_gates(model: nn.Module, batches: Batches) -> Folded:
     image = next(iter(batches()))[:2]
     kept, into = {}, {}
     for name, gate in gates.items():
-        module = model.get_submodule(name)
-        put_module(model, name, ConstantGate(gate))
-        expected = model(image)
-        where = _fold(model, name, gate, image, expected)
+        where = _folded(model, name, gate, image)
         if where is None:
-            put_module(model, name, module)
             kept[name] = "no convolution alone reads its output, and no batch norm alone feeds it"
         else:
             into[name] = where
@@ -141,6 +137,37 @@ def fold_gates(model: nn.Module, batches: Batches) -> Folded:
         text = f"no squeeze-excite module of {type(model).__name__} can be folded: {next(iter(kept.values()))}"
         raise OctcError("OCT-E413", text, hint="leave --no-se out", place="--no-se")
     return Folded(GateStep(modules=sorted(into)), kept, into, gates)
+
+
+@torch.no_grad()
+def take_out(model: nn.Module, step: GateStep, batches: Batches) -> dict[str, list[str]]:
+    """Take the modules of a step out of a network, in place, with their mean gates over images in the weights beside them.
+
+    It is `fold_gates` where the modules are known. A gate that cannot be folded with these weights is left out of them.
+
+    Returns: where each gate went, by its name.
+
+    Raises:
+        AttributeError: the step is of another network.
+    """
+    gates, image, into = mean_gates(model, batches), next(iter(batches()))[:2], {}
+    for name in step.modules:
+        where = _folded(model, name, gates[name], image) if name in gates else None
+        if where is None:
+            put_module(model, name, nn.Identity())
+        else:
+            into[name] = where
+    return into
+
+
+def _folded(model: nn.Module, name: str, gate: torch.Tensor, image: torch.Tensor) -> list[str] | None:
+    """Names of the layers that took the gate of a module, which does nothing since; None where it could not go, and stays."""
+    module = model.get_submodule(name)
+    put_module(model, name, ConstantGate(gate))
+    where = _fold(model, name, gate, image, model(image))
+    if where is None:
+        put_module(model, name, module)
+    return where
 
 
 def _fold(model: nn.Module, name: str, gate: torch.Tensor, image: torch.Tensor, expected: torch.Tensor) -> list[str] | None:
