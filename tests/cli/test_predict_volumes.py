@@ -160,7 +160,7 @@ def test_a_file_without_a_header_is_refused_with_what_helps(said: Said, eye: Dra
     (tmp_path / "cube.img").write_bytes(synthetic.img_bytes(eye))
     (error,) = (one["error"] for one in records(said, tmp_path / "cube.img", code=3))
     assert error["code"] == "OCT-E225"
-    words = error["hint"].split(" makes ")[0]
+    words = error["help"].split(" makes ")[0]
     shape = "x".join(map(str, eye.frames.shape))
     words = words.replace("FRAMESxROWSxCOLUMNS", shape).replace("FILE.dcm", str(tmp_path / "cube.dcm"))
     assert main(words.split()[1:]) == 0
