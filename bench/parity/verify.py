@@ -36,6 +36,7 @@ from octc.bench.parity.references import Roles, choose_roles
 from octc.bench.parity.result import Judged, VerifyResult
 from octc.bench.parity.rules import judge_rules
 from octc.bench.parity.subgroups import SIZE, Groups, picture_sizes, read_groups
+from octc.core.clock import utc_now
 from octc.core.deprecated import variable
 from octc.core.errors import OctcError
 from octc.core.progress import LogReporter, Reporter
@@ -51,7 +52,7 @@ from octc.stats.test_plan import ParityOptions
 from octc.store.artifacts import read_artifact, read_golden
 from octc.store.find import VARIABLE, Found, artifact_of, find_artifacts, path_of
 from octc.store.locations import run_of
-from octc.store.runs import Run, utc_now
+from octc.store.runs import Run
 
 
 def place_of(run_dir: Path, data: str | None) -> Place:
