@@ -117,9 +117,11 @@ def _dry_lines(document: Mapping[str, Any]) -> Iterator[str]:
 
 def _plan_lines(plan: Mapping[str, Any]) -> Iterator[str]:
     rounds = ", then ".join(f"{count} for {epochs} epochs" for count, epochs in plan["rounds"])
+    among = f" with {plan['workers']} workers" if plan["workers"] > 1 else ""
+    most = f"at most {spell_seconds(plan['seconds'])}{among}"
     share = 100 * plan["seconds"] / plan["full_seconds"] if plan["full_seconds"] else 0
     full = spell_seconds(plan["full_seconds"])
-    yield f"rounds: {rounds}: at most {spell_seconds(plan['seconds'])}, {share:.0f} % of training all to the end ({full})"
+    yield f"rounds: {rounds}: {most}, {share:.0f} % of training all to the end ({full})"
     if plan["cut"]:
         yield f"no time for: {', '.join(plan['cut'])}"
 

@@ -17,7 +17,7 @@ from octc.core.errors import OctcError
 from octc.core.files import canonical_json, read_json, write_json
 from octc.schemas.common import convert
 from octc.schemas.verify import VerifyFile
-from octc.store.runs import Run
+from octc.store.runs import Run, alone
 
 FILE = "verify.json"
 SCHEMA = "1.0"
@@ -104,6 +104,15 @@ def write_verdict(folder: Path, name: str, sha256: str, key: str, document: dict
     Raises:
         OctcError: E109 the folder cannot be written.
     """
+    try:
+        with alone(folder):  # of two that verify at once, neither result is lost
+            _write(folder, name, sha256, key, document, run)
+    except OSError as error:
+        text = f"verify.json cannot be written: {error.strerror}"
+        raise OctcError("OCT-E109", text, hint="make the folder writable, or copy the artifact", place=str(folder)) from error
+
+
+def _write(folder: Path, name: str, sha256: str, key: str, document: dict[str, Any], run: Run | None) -> None:
     before, written = read_verdict(folder, sha256), key
     value: dict[str, Any] = before or {**dict.fromkeys((*KEYS, "repeated")), "exploratory": []}
     replaced: dict[str, Any] | None
@@ -115,17 +124,13 @@ def write_verdict(folder: Path, name: str, sha256: str, key: str, document: dict
         key = "repeated" if key == "test" and value["test"] is not None else key
         replaced = value[key]
         value = {**value, key: document}
-    try:
-        if replaced is not None:
-            stamp = "".join(sign for sign in str(replaced.get("time_utc")) if sign.isalnum())
-            kept = folder / "samples" if run is None else run.path / KEPT
-            write_json(_free(kept, f"{FILE.removesuffix('.json')}-{name}-{key}-{stamp}"), replaced)
-        head = {"schema_version": SCHEMA, "artifact": name, "artifact_sha256": sha256}
-        shown = {k: value[k] for k in ("test", "repeated", "exploratory", "select", "golden")}
-        write_json(folder / FILE, {**head, **shown, "last": written})
-    except OSError as error:
-        text = f"verify.json cannot be written: {error.strerror}"
-        raise OctcError("OCT-E109", text, hint="make the folder writable, or copy the artifact", place=str(folder)) from error
+    if replaced is not None:
+        stamp = "".join(sign for sign in str(replaced.get("time_utc")) if sign.isalnum())
+        kept = folder / "samples" if run is None else run.path / KEPT
+        write_json(_free(kept, f"{FILE.removesuffix('.json')}-{name}-{key}-{stamp}"), replaced)
+    head = {"schema_version": SCHEMA, "artifact": name, "artifact_sha256": sha256}
+    shown = {k: value[k] for k in ("test", "repeated", "exploratory", "select", "golden")}
+    write_json(folder / FILE, {**head, **shown, "last": written})
 
 
 def _plan(document: Mapping[str, Any]) -> bytes:

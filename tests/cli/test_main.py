@@ -212,7 +212,7 @@ def _drawing(tmp_path: Path, *words: str) -> subprocess.Popen[str]:
 def test_signals_end_with_their_code_and_nothing_half_written(tmp_path: Path, number: int, code: int) -> None:
     process = _drawing(tmp_path, "--json")
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == code
     document = json.loads(out)
     assert (document["status"], document["exit_code"]) == ("interrupted", code)

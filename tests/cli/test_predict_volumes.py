@@ -155,15 +155,18 @@ def test_a_disc_of_a_clinic_is_answered_and_what_can_hold_no_scans_is_left_out(
         assert [one["error"]["code"] for one in records(said, disc / name, code=3)] == ["OCT-E227"], name
 
 
-def test_a_file_without_a_header_is_refused_with_what_helps(said: Said, eye: DrawnEye, tmp_path: Path) -> None:
+def test_a_file_without_a_header_is_refused_with_what_helps(
+    said: Said, eye: DrawnEye, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """octc predict cannot be told the dimensions; octc data convert can."""
     (tmp_path / "cube.img").write_bytes(synthetic.img_bytes(eye))
     (error,) = (one["error"] for one in records(said, tmp_path / "cube.img", code=3))
     assert error["code"] == "OCT-E225"
-    words = error["hint"].split(" makes ")[0]
+    words = error["help"].split(" makes ")[0]
     shape = "x".join(map(str, eye.frames.shape))
     words = words.replace("FRAMESxROWSxCOLUMNS", shape).replace("FILE.dcm", str(tmp_path / "cube.dcm"))
     assert main(words.split()[1:]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "cube.dcm")
     assert len(records(said, tmp_path / "cube.dcm")) == len(eye.frames) + 1
 
 

@@ -128,6 +128,23 @@ with owning(Run(Path(sys.argv[1]))):
 """
 
 
+NOTES = """
+import sys
+from pathlib import Path
+from octc.store.runs import Run
+for _ in range(30):
+    Run(Path(sys.argv[1])).log_stage("evaluated")
+"""
+
+
+def test_of_several_that_note_a_stage_at_once_no_line_is_lost(tmp_path: Path) -> None:
+    run = finished(tmp_path)
+    before = len(run.read()["stages"])
+    many = [subprocess.Popen([sys.executable, "-c", NOTES, str(run.path)]) for _ in range(3)]
+    assert [process.wait(120) for process in many] == [0, 0, 0]
+    assert len(run.read()["stages"]) == before + 90
+
+
 ALONE = """
 import sys, time
 from pathlib import Path

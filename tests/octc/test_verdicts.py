@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -115,6 +117,26 @@ def test_golden_images_that_failed_last_stand_for_it_whatever_the_clock_of_the_b
     stored = json.loads((tmp_path / "verify.json").read_text())
     (tmp_path / "verify.json").write_text(json.dumps({**stored, "golden": document(3, word="fail"), "last": None}))
     assert word_of(headline(read_verdict(tmp_path, SHA)) or {}) == "fail"  # as an older octc wrote it: by the times
+
+
+MANY = """
+import sys
+from pathlib import Path
+from octc.store.verdicts import write_verdict
+for number in range(20):
+    verdict = {"word": "equivalent", "exploratory": True}
+    plan = {"margin_pp": float(f"{sys.argv[2]}{number:02d}")}
+    document = {"verdict": verdict, "time_utc": "2026-11-30T00:00:00Z", "plan": plan}
+    write_verdict(Path(sys.argv[1]), "onnx-int8", "a" * 64, "test", document, None)
+"""
+
+
+def test_of_several_that_write_at_once_no_result_is_lost(tmp_path: Path) -> None:
+    many = [subprocess.Popen([sys.executable, "-c", MANY, str(tmp_path), str(number)]) for number in (1, 2, 3)]
+    assert [process.wait(120) for process in many] == [0, 0, 0]
+    found = read_verdict(tmp_path, SHA)
+    assert found is not None
+    assert len(found["exploratory"]) == 60
 
 
 def test_claims_are_those_with_numbers_and_name_their_reference() -> None:
