@@ -248,7 +248,10 @@ class _Judge:
         return Judged(one.found, one.sha256, one.golden, rows["none"], more, eyes=self._eyes(one), decisions=decisions)
 
     def _decisions(self, one: Opened) -> Iterator[DecisionVerdict]:
-        """The rules of the candidate and of the first reference, on images and, where there are some, on eyes."""
+        """The rules of the candidate and of the first reference, on images and, where there are some, on eyes; nothing on the
+        validation set, which they were chosen on."""
+        if self.labelled.name == "select":
+            return
         reference = next(iter(self.claims.values()))
         views = self.requested.rows["none"]
         both = self.records[reference.sha256].only(views), self.records[one.sha256].only(views)
