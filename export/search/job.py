@@ -285,12 +285,8 @@ def dry(ready: Ready) -> SearchResult:
         "candidates": [builtins(row) for row in rows],
         "to_measure": waiting,
         "measuring_seconds": measuring,
-<<<<<<< HEAD
-        "plan": builtins(_plan_document(plan, effort, note)),
-        "notes": [text for text in (margin_note(ready),) if text],
-=======
         "plan": builtins(_plan_document(plan, effort, note, ready.options.workers)),
->>>>>>> main
+        "notes": [text for text in (margin_note(ready),) if text],
     }
     return SearchResult(document)
 
@@ -314,25 +310,10 @@ def run_search(ready: Ready) -> SearchResult:
         say(f"✓ {ready.name} is done: nothing was changed (another --seed makes another search)")
         return SearchResult(builtins(book.document), folder)
     say(f"octc search · {ready.budget.words()} · {len(ready.candidates)} candidates · {folder}")
-<<<<<<< HEAD
-    if few := margin_note(ready):
-        book.note(few)
-        say(f"! {few}")
-    _measure(ready, book)
-    _drop(ready, book)
-    if book.document.plan is None:
-        _plan_it(ready, book)
-    hours = ready.options.hours
-    candidates = {row.candidate.name: row.candidate for row in book.document.candidates}
-    run_rounds(ready.training, book, candidates, None if hours is None else hours * 3600 - TAIL)
-    finish(ready.training, book, ready.target, ready.options, ready.budget)
-    book.document.status = "done"
-    book.save()
-    write_pages(book, ready.budget)
-=======
     with book.looking(say, "it measures, or ends the search"):
         mine = book.document.plan is None
         if mine:
+            _say_margin(ready, book)
             _measure(ready, book)
             _drop(ready, book)
             _plan_it(ready, book)
@@ -344,8 +325,14 @@ def run_search(ready: Ready) -> SearchResult:
         with _present(ready, book) as measured_here:
             run_rounds(ready.training, book, candidates, None if hours is None else hours * 3600 - TAIL)
             _end(ready, book, measured_here=measured_here)
->>>>>>> main
     return SearchResult(builtins(book.document), folder)
+
+
+def _say_margin(ready: Ready, book: Book) -> None:
+    """Say and keep that the validation images cannot show the margin, where that is so."""
+    if few := margin_note(ready):
+        book.note(few)
+        ready.job.reporter.say(f"! {few}")
 
 
 def _check_weights(ready: Ready, book: Book) -> None:
