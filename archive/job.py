@@ -37,6 +37,7 @@ from octc.archive.store import (
 )
 from octc.archive.unit import Task
 from octc.archive.worker import Setup
+from octc.core.clock import utc_now
 from octc.core.errors import OctcError
 from octc.core.faults import writing_to
 from octc.core.files import TEMPORARY, replacing, sha256_file, write_bytes, write_json
@@ -54,7 +55,6 @@ from octc.runtimes.scans import aggregation_of
 from octc.store.artifacts import MANIFEST as ARTIFACT
 from octc.store.find import Found
 from octc.store.monitor_store import open_store
-from octc.store.runs import utc_now
 from octc.volumes.identity import read_identity_key
 
 ENGINES = ("local", "ray")

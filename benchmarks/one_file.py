@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from octc.core.clock import utc_now
 from octc.core.optional import need, openvino_core
 from octc.export.formats import choose_opset
 from octc.export.onnx.encoding import encode, encoding_for
 from octc.export.pipeline import write_files
 from octc.export.source import quantise, read_source
 from octc.export.targets import Job, Workshop
-from octc.store.runs import Run, utc_now
+from octc.store.runs import Run
 from octc.store.test_set_log import log_part
 from octc.train.batches.images import cached_images
 from octc.train.networks.models import WithInput

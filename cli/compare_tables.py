@@ -16,7 +16,7 @@ def compare_tables(
     """Print the verdict, write the report and what else is wanted; 0 only where the claim is shown."""
     from octc.bench.parity.tables.compare import compare_files
     from octc.bench.report.table_report import write_for_ci, write_refusal, write_tables_report
-    from octc.store.runs import utc_now
+    from octc.core.clock import utc_now
 
     if given := [name for name in ("split", "tta") if session.origins.get(f"compare.{name}") == "flag"]:
         text = f"tables have neither parts nor views: --{', --'.join(given)}"

@@ -18,9 +18,9 @@ def dossier(
     """Changes of data, weights, graph and engine; tests with their results; open points; bills of materials."""
     from octc.bench.report.change import read_change, write_change
     from octc.cli._app.tables import Rows
+    from octc.core.clock import utc_now
     from octc.core.errors import OctcError
     from octc.store.find import find_artifacts
-    from octc.store.runs import utc_now
 
     sides = []
     for word in (old, new):

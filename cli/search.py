@@ -26,7 +26,8 @@ def search(
 
     Candidates are exported in INT8 with random weights and timed as octc bench does, here or over ssh; those within the budget
     are trained by successive halving from one teacher; the fastest that is non-inferior to the best on validation is tuned,
-    exported and verified on test, once. Given again it goes on where it was stopped.
+    exported and verified on test, once. Given again it goes on where it was stopped. Machines that share the run folder and are
+    given the same command, divide the trials.
     """
     from octc.core.optional import need_wing
 

@@ -143,7 +143,7 @@ def _show_fleet(session: Session, found: Fleet) -> int:
     """Write the matrix of machines, and print it."""
     from octc.bench.report.fleet_report import write_fleet
     from octc.cli._app.tables import Rows
-    from octc.store.runs import utc_now
+    from octc.core.clock import utc_now
 
     page = write_fleet(found, session.run_dir.parent / "reports", utc_now())
     for name in found.passed_over:

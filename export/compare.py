@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from octc.core.clock import utc_now
 from octc.core.csv_files import csv_bytes
 from octc.core.errors import OctcError
 from octc.core.files import publishing, read_json, sha256_file, stamped, write_bytes, write_json
@@ -22,7 +23,7 @@ from octc.stats.two_models import CSV_COLUMNS, Side, Versus, csv_row, versus, ve
 from octc.store.artifacts import MANIFEST, file_mib, read_artifact
 from octc.store.find import artifact_of
 from octc.store.locations import image_root, run_of
-from octc.store.runs import RUN, Run, find_run, utc_now
+from octc.store.runs import RUN, Run, find_run
 from octc.store.test_set_log import log_part
 
 if TYPE_CHECKING:

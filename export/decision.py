@@ -12,6 +12,7 @@ from typing import Any, cast
 from msgspec.structs import replace
 
 from octc.bench.parity.decisions import Answered
+from octc.core.clock import utc_now
 from octc.core.errors import OctcError
 from octc.core.progress import LogReporter, Reporter
 from octc.datasets.tables import rows_of
@@ -25,7 +26,6 @@ from octc.stats.multilabel import thresholds_of
 from octc.stats.operating import choose_point, choose_risk, choose_share, judge_costs
 from octc.store.find import Found
 from octc.store.rewriting import rewrite_details
-from octc.store.runs import utc_now
 
 REFER = "refer"  # the column of a table of costs that is no class
 MOST_COST = 1e9

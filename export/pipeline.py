@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from octc.compress.placement import convolutions
+from octc.core.clock import utc_now
 from octc.core.errors import OctcError
 from octc.core.files import publishing
 from octc.core.targets import processors_of
@@ -38,7 +39,6 @@ from octc.stats.test_plan import ParityOptions
 from octc.stats.verdict import GateResult, golden_part
 from octc.store.artifacts import Artifact, Golden, write_golden, write_manifest
 from octc.store.int8_speed import KEY
-from octc.store.runs import utc_now
 from octc.train.batches.images import eval_batches
 
 log = logging.getLogger(__name__)

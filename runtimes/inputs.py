@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from octc.core.clock import utc_now
 from octc.core.errors import OctcError, shorten
 from octc.core.files import entries, sha256_file
 from octc.core.progress import Reporter
@@ -18,7 +19,7 @@ from octc.runtimes.registry import passed_over, prefer, why_preferred
 from octc.store.artifacts import MANIFEST
 from octc.store.find import Found, artifact_of, find_artifacts, folders_if_readable, not_an_artifact
 from octc.store.locations import run_of
-from octc.store.runs import ID, RUN, scan_runs, utc_now
+from octc.store.runs import ID, RUN, scan_runs
 from octc.store.test_set_log import log_files
 from octc.volumes.formats import ENDINGS, format_of, without_scans
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable
 from pathlib import Path
 
+from octc.core.clock import utc_now
 from octc.core.errors import OctcError
 from octc.core.files import sha256_bytes, sha256_file
 from octc.imaging.input_statistics import ORDER, STATISTICS
@@ -13,7 +14,6 @@ from octc.stats.reference_sketch import OWN, rounded
 from octc.store.artifacts import MANIFEST, Artifact
 from octc.store.find import Found
 from octc.store.monitor_store import MonitorStore, Seen
-from octc.store.runs import utc_now
 
 PICTURE = (*STATISTICS, *ORDER)
 STREAMS = (*PICTURE, *OWN)

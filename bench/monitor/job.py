@@ -10,6 +10,7 @@ from pathlib import Path
 from octc.bench.monitor.judge import Limits, judge
 from octc.bench.monitor.page import write_report
 from octc.core.cells import given
+from octc.core.clock import utc_now
 from octc.core.errors import OctcError, shorten
 from octc.core.faults import writing_to
 from octc.core.files import sha256_file
@@ -24,7 +25,6 @@ from octc.stats.reference_sketch import stated_sketch
 from octc.store.artifacts import MANIFEST
 from octc.store.find import Found
 from octc.store.monitor_store import MonitorStore, Replay, Seen, Truth, open_store
-from octc.store.runs import utc_now
 
 IMAGE, LABEL, PATIENT, EYE = "path", "label", "patient", "eye"
 

@@ -31,7 +31,7 @@ def words_of(found: MonitorReport) -> list[str]:
     lines.append(
         f"  drift        {'found' if drift.alarm else 'none found'} against {drift.against}: "
         f"evidence e^{drift.log_capital:.1f}, alarm from {1 / drift.alpha:,.0f} on "
-        f"(false in {100 * drift.alpha:g} % of stores, ever)"
+        f"(false in {100 * drift.alpha:g} % of stores, ever, where each row is another patient's)"
     )
     lines += [f"               {row.name}: e^{row.log_capital:.1f}" for row in drift.streams[:3]]
     lines.append(f"  golden       replayed {found.golden.count} times, {found.golden.failed} times they differed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,9 @@ from octc.core.files import canonical_json, sha256_bytes
 from octc.core.progress import Reporter
 from octc.runtimes.layers import Values, layer_values
 from octc.stats.comparison import nonfinite
+from octc.stats.deciding import decide, stated_decision
+from octc.stats.decision_rules import Decision
+from octc.stats.metrics import combine_views
 from octc.stats.multilabel import thresholds_of, view_scores
 from octc.stats.outcome import outcome_of
 from octc.store.artifacts import read_golden
@@ -28,7 +32,8 @@ class Box:
     Attributes:
         engine: facts of the runtime. golden_logits: its answers to the golden images.
         labels: checksum of the ids of the labelled images, and the class of each in the order of the ids (where classes do not
-            exclude each other, its findings); None without. thresholds: of the findings; None where classes exclude each other.
+            exclude each other, its findings; where rules decide, what they answer, plus the number of classes if they
+            refer it); None without. thresholds: of the findings; None where classes exclude each other.
         layers: names and a few values of every layer on the golden images; None with the reason.
     """
 
@@ -68,7 +73,9 @@ def box_of(one: Opened, records: Records | None, *, layers: bool, reporter: Repo
     if records is not None and not nonfinite(records.ids, records.logits):
         ordered = records.in_order(sorted(records.ids))
         ids = sha256_bytes(canonical_json(list(ordered.ids)))
-        labels = (ids, _answers(ordered, thresholds))
+        rules = None if thresholds is not None else stated_decision(artifact.details, artifact.classes)
+        told = _answers(ordered, thresholds) if rules is None else _decided(ordered, rules, artifact.classes)
+        labels = (ids, told)
     head = Box(dict(one.runtime.facts), logits, labels, thresholds)
     if not layers:
         return Box(**{**vars(head), "layers_reason": "not recorded: octc verify --layers"})
@@ -78,6 +85,12 @@ def box_of(one: Opened, records: Records | None, *, layers: bool, reporter: Repo
     except OctcError as error:
         return Box(**{**vars(head), "layers_reason": error.message})
     return Box(**{**vars(head), "layers": found})
+
+
+def _decided(records: Records, rules: Decision, classes: Sequence[str]) -> list[int]:
+    """What rules answer to each image; K more where they refer it: a machine that crosses a threshold alone differs."""
+    found = (decide(row, rules, classes) for row in combine_views(records.logits)[0])
+    return [one.label + len(classes) * one.refer for one in found]
 
 
 def _answers(records: Records, thresholds: tuple[float, ...] | None) -> list[int] | list[list[int]]:

@@ -16,6 +16,7 @@ from octc.bench.parity.tasks.table import wording_of
 from octc.bench.parity.words import claim_of, golden_words, head_word, uses_words
 from octc.core.errors import OctcError
 from octc.runtimes.layers import LayerGap, suspects
+from octc.stats.deciding import KEY as DECISIONS
 from octc.stats.patients import set_words
 from octc.stats.task import MULTICLASS, task_of
 from octc.stats.verdict import WORDS, Part
@@ -139,6 +140,8 @@ def _eyes(one: Judged) -> Iterator[str]:
 def _rules(one: Judged) -> Iterator[str]:
     for found in one.decisions:
         yield from decision_lines(found)
+    if DECISIONS in one.found.artifact.details and one.claims[0].set.name == "select":
+        yield "  rules        not judged on the validation set, which they were chosen on"
 
 
 def _robust(one: Judged) -> Iterator[str]:

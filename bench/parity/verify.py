@@ -36,6 +36,7 @@ from octc.bench.parity.references import Roles, choose_roles
 from octc.bench.parity.result import Judged, VerifyResult
 from octc.bench.parity.rules import judge_rules
 from octc.bench.parity.subgroups import SIZE, Groups, picture_sizes, read_groups
+from octc.core.clock import utc_now
 from octc.core.deprecated import variable
 from octc.core.errors import OctcError
 from octc.core.progress import LogReporter, Reporter
@@ -51,7 +52,7 @@ from octc.stats.test_plan import ParityOptions
 from octc.store.artifacts import read_artifact, read_golden
 from octc.store.find import VARIABLE, Found, artifact_of, find_artifacts, path_of
 from octc.store.locations import run_of
-from octc.store.runs import Run, utc_now
+from octc.store.runs import Run
 
 
 def place_of(run_dir: Path, data: str | None) -> Place:
@@ -247,7 +248,10 @@ class _Judge:
         return Judged(one.found, one.sha256, one.golden, rows["none"], more, eyes=self._eyes(one), decisions=decisions)
 
     def _decisions(self, one: Opened) -> Iterator[DecisionVerdict]:
-        """The rules of the candidate and of the first reference, on images and, where there are some, on eyes."""
+        """The rules of the candidate and of the first reference, on images and, where there are some, on eyes; nothing on the
+        validation set, which they were chosen on."""
+        if self.labelled.name == "select":
+            return
         reference = next(iter(self.claims.values()))
         views = self.requested.rows["none"]
         both = self.records[reference.sha256].only(views), self.records[one.sha256].only(views)

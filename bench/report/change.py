@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from octc.bench.report.collect.rules import broken_promises, promise_rows
 from octc.bench.report.collect.run_summary import RunSummary, read_run_summary
 from octc.bench.report.page import Block, Section, Table, Text, write_forms
 from octc.bench.report.sbom import cyclonedx
@@ -201,6 +202,8 @@ def _verdict(name: str, document: Mapping[str, Any]) -> Iterator[Tested]:
         if row.get("candidate"):
             guard = "guard holds" if row["guard"] else f"guard open: {row['guard_reason']}"
             yield Tested(name, f"sensitivity {row['name']}", f"{row['candidate']['sens']:.2f} % ({guard})", f"n={row['n']}")
+    for _, unit, what, level, _, value, n, word in promise_rows(name, document):
+        yield Tested(name, f"rules ({unit}): {what}", f"{value} %, promised {level} %: {word}", f"n={n}")
 
 
 def _unknown(sides: Sequence[RunSummary]) -> Iterator[str]:
@@ -212,6 +215,7 @@ def _unknown(sides: Sequence[RunSummary]) -> Iterator[str]:
             yield f"the {name} artifact was not verified on labelled images where its documents come from"
         elif is_exploratory(document):
             yield f"the verdict of the {name} artifact is exploratory: {document['verdict'].get('exploratory_reason')}"
+        yield from (f"{name}: {text}" for text in _of_rules(artifact, document))
         if not side.timings:
             yield f"no latency of the {name} artifact is stored beside it"
         if (text := words_of(side.patient_ids)) and text != NOT_RECORDED:
@@ -221,11 +225,28 @@ def _unknown(sides: Sequence[RunSummary]) -> Iterator[str]:
         for term in terms_of(artifact.lineage, artifact.model):
             if term.use != ALLOWED:
                 yield f"{name}: {term.what} {term.name}: commercial use {term.use} ({term.licence})"
+    yield from _other_classes(*(side.first.artifact for side in sides))
     known = [side.verdicts.get(side.first.artifact.name) or {} for side in sides]
     sets = [(one.get("set") or {}).get("sha256_of_ids") for one in known]
     if None in sets or sets[0] != sets[1]:
         yield "the two were not judged on the same images: octc compare OLD NEW, or two tables of predictions, would say more"
     yield "devices, sites and populations that are in no set were not looked at"
+
+
+def _of_rules(artifact: Artifact, document: Mapping[str, Any] | None) -> Iterator[str]:
+    """Promises that are broken, or that no test judged."""
+    yield from (f"a promise of its rules is broken: {text}" for text in broken_promises(document))
+    if DECISIONS in artifact.details and not (document or {}).get("rules"):
+        yield "no test says whether the rules that it decides by keep their promises"
+
+
+def _other_classes(old: Artifact, new: Artifact) -> Iterator[str]:
+    """That the two answer different questions, where they do."""
+    if (old.task, set(old.classes)) != (new.task, set(new.classes)):
+        only = (("old", set(old.classes) - set(new.classes)), ("new", set(new.classes) - set(old.classes)))
+        named = "; ".join(f"only the {which}: {', '.join(sorted(names))}" for which, names in only if names)
+        why = f"classes ({named})" if named else f"tasks ({old.task}, {new.task})"
+        yield f"the two answer different questions, by their {why}: their accuracies cannot be compared with each other"
 
 
 def materials_of(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from octc.bench.report.collect.run_summary import RunSummary, read_run_summary
 from octc.bench.report.write import Wanted, write_report
+from octc.core.clock import utc_now
 from octc.core.errors import OctcError
 from octc.core.options import check_choices
 from octc.core.progress import LogReporter, Reporter
@@ -19,7 +20,6 @@ from octc.datasets.split import read_split
 from octc.schemas.requests import ReportOptions
 from octc.store.find import Found, find_artifacts, path_of
 from octc.store.locations import image_root
-from octc.store.runs import utc_now
 from octc.store.test_set_log import log_part
 
 

@@ -23,6 +23,7 @@ from octc.bench.timing.result import document, write_results
 from octc.bench.timing.rows import broken_row
 from octc.bench.timing.runner import run_bench
 from octc.bench.timing.state import State
+from octc.core.clock import utc_now
 from octc.core.errors import OctcError, Several
 from octc.core.faults import read_only, writing_to
 from octc.core.progress import LogReporter, Reporter
@@ -31,7 +32,6 @@ from octc.machine.emulated import emulated
 from octc.machine.host import Machine, read_machine
 from octc.schemas.requests import BenchOptions
 from octc.store.find import Found, find_artifacts, path_of, read_teacher
-from octc.store.runs import utc_now
 
 PLAN_COLUMNS = ("artifact", "row", "seconds", "queries")
 

@@ -38,7 +38,20 @@ from octc.core.deprecated import OldName
 from octc.core.errors import OctcError
 from octc.core.files import finite
 from octc.core.offline import go_offline, refused_attempts
-from octc.core.options import CHOICES, HELP, LEAST, METAVAR, MOST, NAMES, PER, OneOf, described, fits_64_bits, keys_of
+from octc.core.options import (
+    CHOICES,
+    HELP,
+    LEAST,
+    METAVAR,
+    MOST,
+    NAMES,
+    PER,
+    OneOf,
+    described,
+    fits_64_bits,
+    keys_of,
+    typed_number,
+)
 from octc.schemas.configuration import Settings, bool_of, config_option, read_settings
 
 SCHEMA = "1.0"
@@ -216,10 +229,18 @@ def _parameters(parameter: inspect.Parameter) -> list[inspect.Parameter]:
             one.name,
             inspect.Parameter.KEYWORD_ONLY,
             annotation=_annotated(plain_hint(hints[one.name]), one),
-            default=inspect.Parameter.empty if one.default is MISSING else one.default,
+            default=_typed_default(one),
         )
         for one in described(parameter.annotation)
     ]
+
+
+def _typed_default(one: Field[Any]) -> Any:
+    """A field's default as the command line has it: what is shown, and what `_stored` turns into the field's value."""
+    if one.default is MISSING:
+        return inspect.Parameter.empty
+    per = one.metadata[PER]
+    return one.default if per == 1 or one.default is None else float(typed_number(one.default, per))
 
 
 def _limited(kind: Any) -> Any:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from octc.core.clock import utc_now
 from octc.core.errors import OctcError
 from octc.core.files import publishing, sha256_file, write_bytes
 from octc.core.import_options import ImportOptions
@@ -49,7 +50,7 @@ from octc.runtimes.golden import replay, require_golden
 from octc.runtimes.registry import open_runtime
 from octc.stats.patients import patient_ids
 from octc.store.artifacts import Artifact, Golden, write_golden, write_manifest
-from octc.store.runs import Run, create_run, find_run, utc_now
+from octc.store.runs import Run, create_run, find_run
 
 CANDIDATES = 32  # pictures of which golden ones are chosen, where there are no labelled images
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from octc.core.clock import utc_now
 from octc.core.errors import OctcError
 from octc.core.progress import LogReporter, Reporter, absolute
 from octc.core.targets import processors_of
@@ -26,7 +27,7 @@ from octc.runtimes.base import Runtime
 from octc.runtimes.registry import open_runtime
 from octc.store.artifacts import Artifact, write_manifest
 from octc.store.locations import image_root
-from octc.store.runs import Run, owning, utc_now
+from octc.store.runs import Run, owning
 from octc.store.test_set_log import log_part
 from octc.train.batches.images import cached_images
 

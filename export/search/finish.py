@@ -20,7 +20,7 @@ from octc.schemas.search import Candidate, Finalist, SearchOptions, Winner
 from octc.schemas.training import StudentOptions
 from octc.stats.proportions import Interval
 from octc.stats.test_plan import ParityOptions
-from octc.store.artifacts import MANIFEST, read_artifact
+from octc.store.artifacts import MANIFEST, file_bytes, read_artifact
 from octc.store.find import Found
 from octc.store.runs import Run, find_run
 from octc.store.verdicts import FILE as VERDICT
@@ -70,8 +70,10 @@ def _percent(limits: Interval | None) -> list[float] | None:
     return None if limits is None else [100 * value for value in limits]
 
 
-def finish(training: Training, book: Book, target: Target, options: SearchOptions, budget: Budget) -> None:
+def finish(training: Training, book: Book, target: Target | None, options: SearchOptions, budget: Budget) -> None:
     """Tune, export and verify the winner; where the gate refuses its INT8 the next fastest takes its place, and it is said.
+
+    target: where the candidates were measured; None: not here, and the winner's own file is not timed.
 
     Raises:
         OctcError: E405 the gate refused all of them, and what tuning, export and verification raise.
@@ -147,18 +149,21 @@ def _write_winner(
     candidate: Candidate,
     run: Run,
     folder: Path,
-    target: Target,
+    target: Target | None,
     options: SearchOptions,
     budget: Budget,
 ) -> None:
     """Measure the file itself, look at the test set once, and write down the winner with its recipe."""
     found = Found(folder, read_artifact(folder))
-    timing = timing_of(found, target)
+    timing = None if target is None else timing_of(found, target)
+    if timing is None:
+        measured = book.document.device["on"] or book.document.device["host"]
+        book.note(f"the winner's own file was not timed: no worker was on the device that was measured ({measured})")
     recipe = book.folder / RECIPE
     write_json(recipe, run.read()["recipe"])
     trial = next(one for one in book.document.finalists if one.name == candidate.name)
     within = None
-    if timing.ms is not None and timing.ms_ci95 is not None:
+    if timing is not None and timing.ms is not None and timing.ms_ci95 is not None:
         low, high = timing.ms_ci95
         cost = Cost(candidate.name, timing.ms, low, high, timing.bytes, 0, timing.mj)
         why = over_budget(cost, budget)
@@ -172,9 +177,9 @@ def _write_winner(
         target=found.artifact.target,
         precision=candidate.precision,
         recipe=str(recipe),
-        ms=timing.ms,
-        ms_ci95=timing.ms_ci95,
-        bytes=timing.bytes,
+        ms=None if timing is None else timing.ms,
+        ms_ci95=None if timing is None else timing.ms_ci95,
+        bytes=file_bytes(found.artifact),
         validation_accuracy=trial.accuracy,
         test=None,
         within_budget=within,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from octc.compress.jobs import new_job
+from octc.core.clock import utc_now
 from octc.core.data_options import DataOptions
 from octc.core.errors import OctcError
 from octc.core.files import canonical_json, sha256_bytes
@@ -22,13 +26,15 @@ from octc.export.search.measure import EXPORT_S, Target, Where, find_target, kep
 from octc.export.search.pages import write_pages
 from octc.export.search.random_network import export_random, found_artifacts
 from octc.export.search.rounds import Training, run_rounds
-from octc.export.search.select import Budget, Cost, Plan, dominated, over_budget, plan_rounds
+from octc.export.search.select import Budget, Cost, Plan, dominated, least_margin, over_budget, plan_rounds
 from octc.export.search.state import Book, open_book
 from octc.export.search.structure import with_structure
-from octc.schemas.common import builtins
+from octc.machine.host import host_name
+from octc.schemas.common import builtins, convert
+from octc.schemas.logs import Owner
 from octc.schemas.search import Candidate, Measured, SearchFile, SearchOptions, SearchPlan, Timing
 from octc.schemas.training import StudentOptions
-from octc.store.runs import utc_now
+from octc.store.claims import PAUSE, claiming
 from octc.train.jobs.data import check_calibration, split_for
 from octc.train.jobs.request import NONE, make_requests
 from octc.train.jobs.run import open_place
@@ -51,6 +57,7 @@ DECIDES = (
     "teacher",
 )
 PYTHON = "python3"  # of the other machine
+DEVICE = ".device"  # claims of workers whose times are those of the search
 
 
 @dataclass(frozen=True)
@@ -130,10 +137,12 @@ def prepare(job: SearchJob, *, dry_run: bool = False) -> Ready:
     training, teacher = _training(job, base, dry_run=dry_run)
     if any(one.precision == "int8" for one in candidates.values()):
         check_calibration(replace(training.asked, qat=True), training.split)
-    facts = {
+    facts: dict[str, Any] = {
         "budget": budget.to_json(), "candidates": [builtins(one) for one in candidates.values()], "recipe": asdict(base),
         "options": {name: getattr(options, name) for name in DECIDES}, "data": training.place.samples.digest,
     }  # fmt: skip
+    if options.hours is not None and options.workers > 1:  # the plan hangs on both
+        facts["workers"] = options.workers
     name = f"search-{sha256_bytes(canonical_json(facts))[:KEY]}"
     return Ready(job, budget, candidates, target, training, teacher, name)
 
@@ -169,6 +178,7 @@ def _training(job: SearchJob, base: Recipe, *, dry_run: bool) -> tuple[Training,
     train_job = new_job(job.run_dir, job.data, job.reporter)
     (asked,) = make_requests(train_job, "student", student)
     place = open_place(train_job, asked, keep=not dry_run)
+    check_processes(place.accelerator.num_processes)
     teacher = choose_teacher(train_job, asked, None, None, tuple(place.samples.classes))
     split = split_for(train_job, asked, place.samples, teacher)
     if teacher is not None:
@@ -176,6 +186,14 @@ def _training(job: SearchJob, base: Recipe, *, dry_run: bool) -> tuple[Training,
     named = NONE if teacher is None else str(teacher.folder if teacher.run is None else teacher.run.path)
     training = Training(train_job, replace(asked, teacher=named), place, split, base, options.cached_views)
     return training, None if teacher is None else teacher.folder
+
+
+def check_processes(count: int) -> None:
+    """Refuse (E104) processes that train one network together: each would claim a trial of its own."""
+    if count > 1:
+        text = f"{count} processes of one training: workers of a search are commands of their own"
+        hint = "octc search without torchrun, once for each GPU: --device cuda:0, --device cuda:1"
+        raise OctcError("OCT-E104", text, hint=hint, place="torchrun")
 
 
 def search_student(
@@ -193,7 +211,8 @@ def search_student(
     and time by a network with more arithmetic, is dropped. The rest is trained by successive halving from one teacher,
     whose logits are cached, and compared on validation patients. The fastest that is non-inferior to the best at the margin is
     tuned, exported and verified on the test set, once. A search that was stopped goes on when it is asked for again, and ends
-    with the same winner.
+    with the same winner. Asked for by several processes that share `run_dir`, on one machine or several, it divides its trials
+    among them.
 
     Args:
         budget: limits that all have to hold: "5ms" (median of batch 1), "4MB" (model files), "20mJ" (where energy is read).
@@ -221,6 +240,19 @@ def search_student(
     job = SearchJob(given, Path(run_dir), None if data is None else str(data), reporter or LogReporter())
     ready = prepare(job, dry_run=dry_run)
     return dry(ready) if dry_run else run_search(ready)
+
+
+def margin_note(ready: Ready) -> str:
+    """That the validation images are too few for the margin, whatever the networks answer, or ""."""
+    images = ready.training.split.parts["val"]
+    least, margin = least_margin([image.patient for image in images]), ready.options.margin
+    if least is not None and 100 * least <= margin:
+        return ""
+    shown = "no margin" if least is None else f"{math.ceil(1000 * least) / 10:g} points"
+    return (
+        f"--margin {margin:g}: {len(images)} validation images show {shown} at the least, even of networks that answer alike, "
+        "so the most accurate finalist will win; a wider --margin, or more patients to validate on, leaves a choice"
+    )
 
 
 def dry(ready: Ready) -> SearchResult:
@@ -253,7 +285,12 @@ def dry(ready: Ready) -> SearchResult:
         "candidates": [builtins(row) for row in rows],
         "to_measure": waiting,
         "measuring_seconds": measuring,
+<<<<<<< HEAD
         "plan": builtins(_plan_document(plan, effort, note)),
+        "notes": [text for text in (margin_note(ready),) if text],
+=======
+        "plan": builtins(_plan_document(plan, effort, note, ready.options.workers)),
+>>>>>>> main
     }
     return SearchResult(document)
 
@@ -265,14 +302,22 @@ def _known(ready: Ready, candidate: Candidate, targets: Sequence[str], cache: Pa
 
 
 def run_search(ready: Ready) -> SearchResult:
-    """Measure, drop, plan, train, choose, finish; whatever was done before is not done again."""
+    """Measure, drop, plan, train, choose, finish; whatever was done before is not done again.
+
+    Workers that are given the same search divide its trials. One of them measures and plans before any trial can be claimed, so
+    that its times are not those of a machine that trains, and one ends the search; the others wait meanwhile.
+    """
     folder = ready.job.run_dir / ready.name
     book = open_book(folder, _fresh(ready))
     say = ready.job.reporter.say
-    if book.document.status == "done":
+    if book.is_done:
         say(f"✓ {ready.name} is done: nothing was changed (another --seed makes another search)")
         return SearchResult(builtins(book.document), folder)
     say(f"octc search · {ready.budget.words()} · {len(ready.candidates)} candidates · {folder}")
+<<<<<<< HEAD
+    if few := margin_note(ready):
+        book.note(few)
+        say(f"! {few}")
     _measure(ready, book)
     _drop(ready, book)
     if book.document.plan is None:
@@ -284,7 +329,73 @@ def run_search(ready: Ready) -> SearchResult:
     book.document.status = "done"
     book.save()
     write_pages(book, ready.budget)
+=======
+    with book.looking(say, "it measures, or ends the search"):
+        mine = book.document.plan is None
+        if mine:
+            _measure(ready, book)
+            _drop(ready, book)
+            _plan_it(ready, book)
+    if not book.is_done:
+        if not mine:
+            _check_weights(ready, book)
+        hours = ready.options.hours
+        candidates = {row.candidate.name: row.candidate for row in book.document.candidates}
+        with _present(ready, book) as measured_here:
+            run_rounds(ready.training, book, candidates, None if hours is None else hours * 3600 - TAIL)
+            _end(ready, book, measured_here=measured_here)
+>>>>>>> main
     return SearchResult(builtins(book.document), folder)
+
+
+def _check_weights(ready: Ready, book: Book) -> None:
+    """Refuse (E310) to take part without the start weights of a candidate: its trial would fail, and decide the search."""
+    for row in (row for row in book.document.candidates if row.state == "kept"):
+        whole = convert({**builtins(ready.candidates[row.candidate.name]), "squeeze_excite": True, "prune": 0.0}, Candidate)
+        try:
+            with_structure(whole, ready.recipe(whole).student, len(ready.classes), ready.options.fetch_weights)
+        except OctcError as error:
+            text = f"{whole.name} cannot be trained on this machine: {error.message}"
+            hint = f"as on the machine that measured: {error.hint}"
+            raise OctcError(error.code, text, hint=hint, place=str(book.path)) from error
+
+
+@contextmanager
+def _present(ready: Ready, book: Book) -> Iterator[bool]:
+    """Whether times of this worker are those of the search's device. As long as one such worker is there the others leave the
+    end to it: it times the winner's own file."""
+    if canonical_json(_device(ready.target)) != canonical_json(book.document.device):
+        yield False
+        return
+    with claiming(book.folder / f"{DEVICE}-{host_name()}-{os.getpid()}"):
+        yield True
+
+
+def _end(ready: Ready, book: Book, *, measured_here: bool) -> None:
+    """Choose and finish, where no other worker has, or is to."""
+    while _at_device(book) and not measured_here:
+        time.sleep(PAUSE[1])
+    with book.looking(ready.job.reporter.say, "it ends the search"):
+        if book.is_done:
+            return
+        finish(ready.training, book, ready.target if measured_here else None, ready.options, ready.budget)
+        book.document.status = "done"
+        book.save()
+        write_pages(book, ready.budget)
+
+
+def _at_device(book: Book) -> list[Owner]:
+    """Workers whose times are those of the search; claims that were left of such go."""
+    found = []
+    for path in book.folder.glob(f"{DEVICE}-*"):
+        with claiming(path) as claim:
+            found += [claim] if isinstance(claim, Owner) else []
+    return found
+
+
+def _device(target: Target) -> dict[str, Any]:
+    """What times hang on beside the file, as the document keeps it."""
+    return {**target.device, "engines": target.engines, "on": target.on}
 
 
 def _fresh(ready: Ready) -> SearchFile:
@@ -296,7 +407,7 @@ def _fresh(ready: Ready) -> SearchFile:
         seconds=0.0,
         request={name: str(value) if isinstance(value, Path) else value for name, value in options.items()},
         budget=ready.budget.to_json(),
-        device={**ready.target.device, "engines": ready.target.engines, "on": ready.target.on},
+        device=_device(ready.target),
         criterion=CRITERION,
         margin_pp=ready.options.margin,
         teacher=None if ready.training.asked.teacher == NONE else ready.training.asked.teacher,
@@ -425,10 +536,10 @@ def _plan(ready: Ready, effort: Effort, spent: float) -> Plan:
     """Rounds for what is left of --hours after what was spent and what the teacher, the tuning and the test take."""
     hours = ready.options.hours
     left = None if hours is None else hours * 3600 - spent - effort.teacher - effort.tail
-    return plan_rounds(effort.per_epoch, ready.epochs, left, FIXED)
+    return plan_rounds(effort.per_epoch, ready.epochs, left, FIXED, ready.options.workers)
 
 
-def _plan_document(plan: Plan, effort: Effort, note: str) -> SearchPlan:
+def _plan_document(plan: Plan, effort: Effort, note: str, workers: int) -> SearchPlan:
     more = effort.teacher + effort.tail
     return SearchPlan(
         rounds=[[rung.count, rung.epochs] for rung in plan.rungs],
@@ -436,6 +547,7 @@ def _plan_document(plan: Plan, effort: Effort, note: str) -> SearchPlan:
         full_seconds=round(plan.full + more, 1),
         cut=list(plan.cut),
         note=note,
+        workers=workers,
     )
 
 
@@ -448,7 +560,7 @@ def _plan_it(ready: Ready, book: Book) -> None:
         effort = effort_of(recipes, ready.training.split, ready.teacher, views, device, step)
     plan = _plan(ready, effort, book.seconds)
     note = "from a measured step of each candidate; at most, as if the dearest went on"
-    book.document.plan = _plan_document(plan, effort, note)
+    book.document.plan = _plan_document(plan, effort, note, ready.options.workers)
     for row in (row for row in book.document.candidates if row.candidate.name in plan.cut):
         row.state, row.why = "cut", f"--hours {ready.options.hours:g}: {effort.per_epoch[row.candidate.name]:.0f} s an epoch"
     if plan.epochs < ready.epochs:

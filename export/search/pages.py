@@ -18,7 +18,7 @@ FIGURE, TABLE = "pareto.svg", "table.md"
 COLUMNS = ("candidate", "network", "px", "engine", "p50 ms", "95 %", "MB", "MMAC", "result", "val %", "95 %", "why")
 STATES = {
     "over_budget": "over budget", "dominated": "dominated", "not_exported": "not exported", "not_measured": "not measured",
-    "no_weights": "no start weights", "cut": "no time",
+    "cut": "no time",
 }  # fmt: skip
 
 
@@ -59,11 +59,13 @@ def _chosen(row: Measured) -> Timing | None:
 
 
 def table_rows(document: Mapping[str, Any]) -> list[list[str]]:
-    """One row a candidate of search.json (or of a dry run): what it costs, how far it came, and why no further."""
+    """One row a candidate of search.json (or of a dry run): what it costs, how far it came, and why no further. Those that
+    have no start weights on this machine are no rows: `answer_lines` names them together."""
     trials = {t["name"]: t for one in document.get("rounds", ()) for t in one["trials"] if t["accuracy"] is not None}
     failed = {t["name"]: t["why"] for one in document.get("rounds", ()) for t in one["trials"] if t["state"] == "failed"}
     winner = (document.get("winner") or {}).get("name")
-    return [_row(row, trials.get(row["candidate"]["name"]), failed, winner) for row in document["candidates"]]
+    rows = (row for row in document["candidates"] if row["state"] != "no_weights")
+    return [_row(row, trials.get(row["candidate"]["name"]), failed, winner) for row in rows]
 
 
 def _row(row: Mapping[str, Any], trial: Mapping[str, Any] | None, failed: Mapping[str, str], winner: str | None) -> list[str]:
@@ -104,11 +106,21 @@ def _network(one: Mapping[str, Any]) -> str:
 
 def answer_lines(document: Mapping[str, Any]) -> list[str]:
     """Finalists, winner, test, correction, commands; of a dry run the plan and about what it takes."""
-    return list(_dry_lines(document) if document.get("dry_run") else _lines(document))
+    return [*_without_weights(document), *(_dry_lines(document) if document.get("dry_run") else _lines(document))]
+
+
+def _without_weights(document: Mapping[str, Any]) -> Iterator[str]:
+    """Candidates that are left out for want of start weights, a line for each place where weights come from."""
+    left = [row for row in document["candidates"] if row["state"] == "no_weights"]
+    for place in dict.fromkeys(row["candidate"]["weights"] for row in left):
+        of_it = [row for row in left if row["candidate"]["weights"] == place]
+        names = ", ".join(row["candidate"]["name"] for row in of_it)
+        yield f"no start weights here for {len(of_it)} candidates: {names} ({of_it[0]['why']})"
 
 
 def _dry_lines(document: Mapping[str, Any]) -> Iterator[str]:
     plan = document["plan"]
+    yield from (f"! {note}" for note in document["notes"])
     yield f"to measure: {document['to_measure']} files, about {spell_seconds(document['measuring_seconds'])}"
     yield from _plan_lines(plan)
     total = document["measuring_seconds"] + plan["seconds"]
@@ -117,9 +129,11 @@ def _dry_lines(document: Mapping[str, Any]) -> Iterator[str]:
 
 def _plan_lines(plan: Mapping[str, Any]) -> Iterator[str]:
     rounds = ", then ".join(f"{count} for {epochs} epochs" for count, epochs in plan["rounds"])
+    among = f" with {plan['workers']} workers" if plan["workers"] > 1 else ""
+    most = f"at most {spell_seconds(plan['seconds'])}{among}"
     share = 100 * plan["seconds"] / plan["full_seconds"] if plan["full_seconds"] else 0
     full = spell_seconds(plan["full_seconds"])
-    yield f"rounds: {rounds}: at most {spell_seconds(plan['seconds'])}, {share:.0f} % of training all to the end ({full})"
+    yield f"rounds: {rounds}: {most}, {share:.0f} % of training all to the end ({full})"
     if plan["cut"]:
         yield f"no time for: {', '.join(plan['cut'])}"
 

@@ -1,8 +1,14 @@
-"""The rounds of a search: each trial is an ordinary run on the split that all share, begun or gone on with."""
+"""The rounds of a search: each trial is an ordinary run on the split that all share, begun or gone on with.
+
+Several workers may share a search: each claims a trial before it trains it (`octc.store.claims`), and a claim ends with its
+process, so that another worker goes on with the run.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +22,9 @@ from octc.datasets.split import Split
 from octc.export.search.candidates import recipe_of
 from octc.export.search.select import Answers, Rung, Score, promoted
 from octc.export.search.state import Book
+from octc.schemas.logs import Owner
 from octc.schemas.search import Candidate, Round, Trial
+from octc.store.claims import PAUSE, claiming, divided
 from octc.store.runs import Run, find_run, scan_runs
 from octc.train.evaluation.outcome import FACTS, combined, newest_evaluation, read_predictions
 from octc.train.jobs.job import Job
@@ -56,29 +64,49 @@ def trial_runs(run_dir: Path, search: str) -> dict[str, Run]:
 
 
 def run_rounds(training: Training, book: Book, candidates: Mapping[str, Candidate], seconds: float | None) -> None:
-    """Train what is left of every round, and write down who goes on; seconds: when no further trial begins."""
+    """Train what is left of every round together with the other workers of the search, until it is known who the finalists are;
+    seconds: of the search, when no further trial begins."""
     plan = book.document.plan
     assert plan is not None
     rungs = [Rung(*pair) for pair in plan.rounds]
+    while (number := _open_round(book, rungs)) is not None:
+        _say_round(training, number, rungs, len(book.document.rounds[number].trials))
+        if not _train_all(training, book, number, candidates, seconds):
+            _cut_short(training, book, number)
+
+
+def _open_round(book: Book, rungs: Sequence[Rung]) -> int | None:
+    """The number of the round that has trials left. A round that is done is judged, by whoever comes first: who goes on follows
+    from its trials alone. None: there are finalists."""
+    with book.changing():
+        rounds = book.document.rounds
+        if rounds and any(trial.state == "finalist" for trial in rounds[-1].trials):
+            return None
+        names = [one.candidate.name for one in book.document.candidates if one.state == "kept"]
+        if rounds:
+            if _open_trials(book, len(rounds) - 1):
+                return len(rounds) - 1
+            mine, last = rounds[-1], len(rounds) == len(rungs)
+            if all(trial.accuracy is None for trial in mine.trials):
+                raise _nothing_trained(mine)
+            names = _judge(book, mine, 0 if last else rungs[len(rounds)].count)
+            if last:
+                return None
+        epochs = rungs[len(rounds)].epochs
+        rounds.append(Round(epochs=epochs, trials=[_new(name, epochs) for name in names]))
+        return len(rounds) - 1
+
+
+def _nothing_trained(mine: Round) -> OctcError:
+    why = "; ".join(f"{trial.name}: {trial.why}" for trial in mine.trials[:3])
+    return OctcError("OCT-E301", "no candidate could be trained", hint="octc train student alone shows why", why=why[:500])
+
+
+def _open_trials(book: Book, number: int) -> list[str]:
+    """Trials of a round that are not done; none where the round does not count any more."""
     rounds = book.document.rounds
-    names = [one.candidate.name for one in book.document.candidates if one.state == "kept"]
-    for number, rung in enumerate(rungs):
-        if number == len(rounds):
-            rounds.append(Round(epochs=rung.epochs, trials=[_new(name, rung.epochs) for name in names]))
-        mine = rounds[number]
-        last = number + 1 == len(rungs)
-        if any(trial.state == "running" for trial in mine.trials):
-            _say_round(training, number, rungs, len(mine.trials))
-            if not _train_all(training, book, mine, candidates, seconds):
-                _cut_short(training, book, number)
-                return
-        if all(trial.accuracy is None for trial in mine.trials):
-            why = "; ".join(f"{trial.name}: {trial.why}" for trial in mine.trials[:3])
-            raise OctcError(
-                "OCT-E301", "no candidate could be trained", hint="octc train student alone shows why", why=why[:500]
-            )
-        names = _judge(book, mine, 0 if last else rungs[number + 1].count)
-        book.save()
+    trials = rounds[number].trials if number < len(rounds) else []
+    return [trial.name for trial in trials if trial.state == "running" and trial.accuracy is None]
 
 
 def _new(name: str, epochs: int) -> Trial:
@@ -90,30 +118,74 @@ def _say_round(training: Training, number: int, rungs: Sequence[Rung], count: in
     training.job.reporter.say(f"round {number + 1} of {len(rungs)}: {count} candidates, {epochs} epochs each")
 
 
-def _train_all(training: Training, book: Book, mine: Round, candidates: Mapping[str, Candidate], seconds: float | None) -> bool:
-    """Train the trials of a round that are not done; False where the time was up before."""
-    for trial in (trial for trial in mine.trials if trial.state == "running"):
-        if seconds is not None and book.seconds > seconds and book.last_trials():
-            return False
-        try:
-            run = train_trial(training, book.document.search, candidates[trial.name], trial.epochs)
-        except OctcError as error:
-            if error.code not in FATAL:
-                raise
-            trial.state, trial.why = "failed", f"{error.code}: {error.message}"
-            training.job.reporter.say(f"! {trial.name}: {trial.why}")
-        else:
-            _fill(trial, run)
-        book.save()
+def _train_all(training: Training, book: Book, number: int, candidates: Mapping[str, Candidate], seconds: float | None) -> bool:
+    """Train trials of a round that nobody else is at until none is left to anybody; False where the time was up before."""
+    epochs, said = book.document.rounds[number].epochs, set[str]()
+
+    def left() -> list[str]:
+        with book.looking():
+            return _open_trials(book, number)
+
+    def waits(others: Sequence[Owner]) -> None:
+        words = ", ".join(f"process {one.pid} on {one.host}" for one in others)
+        if words not in said:
+            said.add(words)
+            training.job.reporter.say(f"  waiting for trials of other workers: {words}")
+
+    with closing(divided(left, lambda name: book.trial_claim(name, epochs), waits)) as names:
+        for name in names:
+            if seconds is not None and book.seconds > seconds and book.last_trials():
+                return False
+            with book.changing():
+                pass  # who joins now knows how long the search has taken
+            _train(training, book, number, candidates[name])
     return True
 
 
+def _train(training: Training, book: Book, number: int, candidate: Candidate) -> None:
+    """Train a trial that this worker has claimed, and write down what came of it."""
+    epochs, run, failure = book.document.rounds[number].epochs, None, ""
+    try:
+        run = train_trial(training, book.document.search, candidate, epochs)
+    except OctcError as error:
+        if error.code not in FATAL:
+            raise
+        failure = f"{error.code}: {error.message}"
+        training.job.reporter.say(f"! {candidate.name}: {failure}")
+    with book.changing():
+        trial = next(one for one in book.document.rounds[number].trials if one.name == candidate.name)
+        if run is None:
+            trial.state, trial.why = "failed", failure
+        else:
+            _fill(trial, run)
+
+
 def _cut_short(training: Training, book: Book, number: int) -> None:
-    """--hours is over: the round that was not finished does not count, what it began stays as runs."""
+    """--hours is over: the round that was not finished does not count, what it began stays as runs. Trials of other workers are
+    waited for: they may be all that was left of the round."""
+    pause = PAUSE[0]
+    while True:
+        with book.changing():
+            waiting = _open_trials(book, number)
+            if not waiting:
+                return
+            epochs = book.document.rounds[number].epochs
+            if not any(_is_claimed(book.trial_claim(name, epochs)) for name in waiting):
+                _cut(training, book, number, waiting)
+                return
+        time.sleep(pause)
+        pause = min(2 * pause, PAUSE[1])
+
+
+def _is_claimed(path: Path) -> bool:
+    with claiming(path) as claim:
+        return isinstance(claim, Owner)
+
+
+def _cut(training: Training, book: Book, number: int, waiting: Sequence[str]) -> None:
     left = book.document.rounds.pop(number) if number else book.document.rounds[0]
-    waiting = [trial.name for trial in left.trials if trial.state == "running"]
     if not number:
-        left.trials[:] = [trial for trial in left.trials if trial.state != "running"]
+        left.trials[:] = [trial for trial in left.trials if trial.state != "running" or trial.accuracy is not None]
         _judge(book, left, 0)
     else:
         for trial in book.document.rounds[-1].trials:
@@ -121,7 +193,6 @@ def _cut_short(training: Training, book: Book, number: int) -> None:
     what = "left out" if not number else f"round {number + 1} does not count"
     book.note(f"--hours was over in round {number + 1}: {', '.join(waiting)} not trained in it, {what}")
     training.job.reporter.say(f"! {book.document.notes[-1]}")
-    book.save()
 
 
 def _judge(book: Book, mine: Round, keep: int) -> list[str]:

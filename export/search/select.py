@@ -97,11 +97,21 @@ def rungs_of(count: int, epochs: int, eta: int = ETA, least: int = LEAST) -> tup
     return (Rung(count, epochs),) if dearer else rungs
 
 
-def seconds_of(rungs: Sequence[Rung], per_epoch: Mapping[str, float], fixed: float = 0.0) -> float:
-    """The most that rounds take: those that go on are taken to be the dearest. per_epoch: seconds of each candidate. fixed:
-    seconds of a training beside its epochs."""
+def seconds_of(rungs: Sequence[Rung], per_epoch: Mapping[str, float], fixed: float = 0.0, workers: int = 1) -> float:
+    """The most that rounds take: those that go on are taken to be the dearest.
+
+    Args:
+        per_epoch: seconds of each candidate. fixed: seconds of a training beside its epochs.
+        workers: as quick as the one that was timed; each takes the next trial when it is free. A round lasts at most a share of
+            its work and what the others may wait for its longest trial, whatever the order is (Graham 1966).
+    """
     dearest = sorted(per_epoch.values(), reverse=True)
-    return sum(fixed * min(r.count, len(dearest)) + r.epochs * sum(dearest[: r.count]) for r in rungs)
+    total = 0.0
+    for rung in rungs:
+        costs = [fixed + rung.epochs * one for one in dearest[: rung.count]]
+        longest = max(costs, default=0.0)
+        total += longest if len(costs) <= workers else (sum(costs) + (workers - 1) * longest) / workers
+    return total
 
 
 @dataclass(frozen=True)
@@ -116,20 +126,22 @@ class Plan:
     full: float
 
 
-def plan_rounds(per_epoch: Mapping[str, float], epochs: int, seconds: float | None, fixed: float = 0.0) -> Plan:
-    """Rounds within `seconds` (None: no bound): first the epochs are shortened, down to SHORTEST; then the candidates that are
-    the dearest to train are left out, one after another.
+def plan_rounds(
+    per_epoch: Mapping[str, float], epochs: int, seconds: float | None, fixed: float = 0.0, workers: int = 1
+) -> Plan:
+    """Rounds of so many workers within `seconds` (None: no bound): first the epochs are shortened, down to SHORTEST; then the
+    candidates that are the dearest to train are left out, one after another.
 
     Raises:
         OctcError: E104 there is no time for one candidate.
     """
-    full = sum(per_epoch.values()) * epochs + fixed * len(per_epoch)
+    full = seconds_of((Rung(len(per_epoch), epochs),), per_epoch, fixed, workers)
     left = sorted(per_epoch, key=lambda name: (per_epoch[name], name))
     while left:
         known = {name: per_epoch[name] for name in left}
         for length in range(epochs, min(epochs, SHORTEST) - 1, -1):
             rungs = rungs_of(len(left), length)
-            need = seconds_of(rungs, known, fixed)
+            need = seconds_of(rungs, known, fixed, workers)
             if seconds is None or need <= SLACK * seconds:
                 return Plan(rungs, length, tuple(sorted(set(per_epoch) - set(left))), need, full)
         left.pop()
@@ -196,6 +208,14 @@ class Choice:
     winner: str
     order: tuple[str, ...]
     rows: tuple[Beside, ...]
+
+
+def least_margin(patients: Sequence[str | None]) -> float | None:
+    """The smallest margin (a fraction) within which two networks are shown to be that give the same answer to every image, by
+    the interval of `choose`. None: no margin, where all images are one patient's."""
+    same = np.zeros(len(patients), dtype=np.bool_)
+    interval = paired(same, same, cluster_index(patients), named=named_images(patients)).deciding
+    return None if interval is None else -interval[0]
 
 
 def choose(finalists: Sequence[Answers], patients: Sequence[str | None], margin: float, *, resamples: int = 10_000) -> Choice:

@@ -1,17 +1,26 @@
-"""search.json while a search is running: what is done already is taken from it when the same search is asked for again."""
+"""search.json while a search is running: what is done already is taken from it when the same search is asked for again.
+
+Several workers may share a search. Each changes the document under a claim, after reading it anew, so that it holds what all of
+them have done; a trial is claimed by the one that trains it.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from octc.core.errors import OctcError
 from octc.core.files import read_json, write_json
+from octc.core.progress import silent
 from octc.schemas.common import builtins, convert
 from octc.schemas.search import Measured, SearchFile, Trial
+from octc.store.claims import waiting_for
 
 FILE = "search.json"
+CLAIM = ".lock"  # of whoever changes the document
 
 
 @dataclass
@@ -30,6 +39,32 @@ class Book:
     @property
     def seconds(self) -> float:
         return self.before + time.monotonic() - self.began
+
+    @contextmanager
+    def looking(self, say: Callable[[str], None] = silent, what: str = "") -> Iterator[None]:
+        """The document as it is now, which nobody else changes meanwhile. say, what: see `waiting_for`."""
+        with waiting_for(self.folder / CLAIM, say, what):
+            if self.path.is_file():
+                self.document = read_document(self.path)
+                if self.document.seconds > self.seconds:  # another worker has been at it for longer
+                    self.before, self.began = self.document.seconds, time.monotonic()
+            yield
+
+    @contextmanager
+    def changing(self, say: Callable[[str], None] = silent, what: str = "") -> Iterator[None]:
+        """`looking`, and at the end the document is saved."""
+        with self.looking(say, what):
+            yield
+            self.save()
+
+    def trial_claim(self, name: str, epochs: int) -> Path:
+        """Where the worker that trains a trial claims it."""
+        return self.folder / f"{CLAIM}-{name}-e{epochs}"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is an answer."""
+        return self.document.status == "done"
 
     def save(self) -> None:
         """Write the document, whole."""
@@ -52,17 +87,22 @@ class Book:
 
 
 def open_book(folder: Path, fresh: SearchFile) -> Book:
-    """The book of a search: as it was left, or a new one.
-
-    Raises:
-        OctcError: E501 search.json is none; E509 a newer octc wrote it.
-    """
+    """The book of a search: as it was left, or a new one (E501, E509 as `read_document`)."""
     if not (folder / FILE).is_file():
         return Book(folder, fresh)
+    found = read_document(folder / FILE)
+    return Book(folder, found, before=found.seconds)
+
+
+def read_document(path: Path) -> SearchFile:
+    """search.json.
+
+    Raises:
+        OctcError: E501 it is none; E509 a newer octc wrote it.
+    """
     try:
-        found = convert(read_json(folder / FILE), SearchFile, folder / FILE)
+        return convert(read_json(path), SearchFile, path)
     except ValueError as error:
         text = f"{FILE} of this search cannot be read: {error}"
         hint = "move the folder away: the search begins anew, its measurements and runs are found again"
-        raise OctcError("OCT-E501", text, hint=hint, place=str(folder / FILE)) from error
-    return Book(folder, found, before=found.seconds)
+        raise OctcError("OCT-E501", text, hint=hint, place=str(path)) from error

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from octc.core.clock import utc_now
 from octc.core.errors import OctcError, Several
 from octc.core.files import read_json, sha256_file, write_json
 from octc.core.optional import have, need
@@ -28,7 +29,7 @@ from octc.schemas.tensorrt_plan import plan_from_json
 from octc.store.artifacts import MANIFEST, Artifact
 from octc.store.find import find_artifacts
 from octc.store.locations import run_of
-from octc.store.runs import RUN, utc_now
+from octc.store.runs import RUN
 from octc.store.test_set_log import log_files
 
 REPORT = "verify-device.json"

@@ -107,11 +107,11 @@ def typed(options: Any) -> list[str]:
         if isinstance(value, bool):
             words.append(name.partition("/")[0] if value else name.rpartition("/")[2])
         else:
-            words += [name, _typed(value, one.metadata[PER]) if isinstance(value, float) else str(value)]
+            words += [name, typed_number(value, one.metadata[PER]) if isinstance(value, float) else str(value)]
     return words
 
 
-def _typed(value: float, per: int) -> str:
+def typed_number(value: float, per: int) -> str:
     """A number that gives this very value when it is read and divided."""
     text = f"{value * per:.15g}"
     return text if float(text) / per == value else repr(value * per)

@@ -37,12 +37,14 @@ class Reading(Document, kw_only=False, forbid_unknown_fields=True):
 
 
 class Owner(Document):
-    """lock.json: the process that writes a run. start: when it was started, in ticks, so that a reused PID is not it."""
+    """lock.json, and the claims of workers: the process that writes. start: when it was started, in ticks, so that a reused PID
+    is not it. held: it holds the file locked as long as it lives, where locks reach other machines."""
 
     pid: int
     host: str
     since: str
     start: str | None = None
+    held: bool = False
 
 
 class SignatureFile(Document):

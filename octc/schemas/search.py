@@ -31,6 +31,8 @@ class SearchOptions(DataOptions):
         on: user@host on which times are measured; None: here. threads: of every engine.
         standard: rows of the standard profile of `octc bench` (a minute each) instead of the quick one.
         hours: bound of the whole search; None: none. epochs: of the last round; None: the recipe's.
+        workers: processes that are given the same search on machines that share the run folder; the plan for `hours` counts on
+            so many, each as quick as the one that plans.
         margin: percentage points of validation accuracy that the winner may be worse than the best at most.
         cached_views: views an image of which the teacher's logits are kept. seed: of split and trainings.
         keep_dominated: also train what is larger in file and slower than a network with more arithmetic.
@@ -51,6 +53,9 @@ class SearchOptions(DataOptions):
     threads: int | None = option(None, within=(1, None), shown="Threads of every engine (physical cores within the quota)")
     standard: bool = option(False, names=("--standard",), shown="A minute a row, not ten seconds")
     hours: float | None = option(None, metavar="H", shown="Longest time of the whole search; what is cut for it is listed")
+    workers: int = option(
+        1, within=(1, None), metavar="N", shown="Machines that will share this search, as the plan of --hours counts on them"
+    )
     epochs: int | None = option(None, within=(1, None), shown="Epochs of the last round (the recipe's)")
     margin: float = option(
         MARGIN,
@@ -193,13 +198,15 @@ class Winner(Document):
 
 
 class SearchPlan(Document):
-    """rounds: [candidates, epochs] of each. seconds: predicted, at most. cut: candidates that --hours left no room for."""
+    """rounds: [candidates, epochs] of each. seconds: predicted for so many workers, at most. cut: candidates that --hours left
+    no room for."""
 
     rounds: list[list[int]]
     seconds: float
     full_seconds: float
     cut: list[str]
     note: str
+    workers: Positive = 1
 
 
 class SearchFile(Document, kw_only=True):

@@ -8,26 +8,26 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import itertools
-import json
 import logging
 import os
 import re
 import shlex
 import socket
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from octc.core.clock import utc_now
 from octc.core.errors import OctcError
 from octc.core.faults import fault_of
-from octc.core.files import entries, read_json, remove_leftovers, started, write_bytes, write_json
+from octc.core.files import entries, read_json, remove_leftovers, write_bytes, write_json
 from octc.schemas.common import VERSION, convert
 from octc.schemas.logs import Owner
 from octc.schemas.runs import RunFile
 from octc.store.artifacts import MANIFEST
+from octc.store.claims import take_claim, words_of
 from octc.store.test_set_log import begin_log
 
 RUN = "run.json"
@@ -94,21 +94,12 @@ class Run:
         return alone(self.path) if self.path.is_dir() else contextlib.nullcontext()
 
 
-def utc_now() -> str:
-    """Now, as 2026-11-24T12:00:00Z."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
 def create_run(run_dir: Path, kind: str, dataset: str, *, suffix: str = "", **fields: Any) -> Run:
     """Make runs/r-NNNN-<kind>-<dataset><suffix>/ with a fresh number (OctcError E109 when the folder cannot be written)."""
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         with alone(run_dir):
-            there = max((int(m[1]) for p in run_dir.iterdir() if (m := ID.match(p.name))), default=0)
-            number = 1 + max(there, _last_number(run_dir))
-            write_bytes(run_dir / LAST, b"%d\n" % number)
-            path = run_dir / f"r-{number:04d}-{kind}-{dataset}{suffix}"
-            path.mkdir()
+            path = _new_folder(run_dir, f"{kind}-{dataset}{suffix}")
         head = {
             "schema_version": VERSION,
             "id": path.name,
@@ -125,6 +116,21 @@ def create_run(run_dir: Path, kind: str, dataset: str, *, suffix: str = "", **fi
         text = f"run folder {run_dir} cannot be written: {error.strerror}"
         raise OctcError("OCT-E109", text, hint="--run-dir DIR with a writable folder", place=str(run_dir)) from error
     return Run(path)
+
+
+def _new_folder(run_dir: Path, name: str) -> Path:
+    """The folder of a new run. Where the file system has no lock on `run_dir` another machine may take a number meanwhile: the
+    folder decides, and the next number is free."""
+    while True:
+        there = max((int(m[1]) for p in run_dir.iterdir() if (m := ID.match(p.name))), default=0)
+        number = 1 + max(there, _last_number(run_dir))
+        path = run_dir / f"r-{number:04d}-{name}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        write_bytes(run_dir / LAST, b"%d\n" % number)
+        return path
 
 
 def _last_number(run_dir: Path) -> int:
@@ -231,48 +237,21 @@ def owning(run: Run, *, tidy: bool = True) -> Iterator[str | None]:
     """
     path = run.path / LOCK
     try:
-        with alone(run.path):  # of two that begin at once, one sees the whole lock of the other
-            recovered = _take(path, run)
+        mine = take_claim(path)
     except OSError as error:
         if (fault := fault_of(error, run.path)) is not None:
             raise fault from error
         raise OctcError("OCT-E109", f"{run.path} cannot be written: {error.strerror}", hint="--run-dir DIR") from error
+    if isinstance(mine, Owner):
+        text = f"run {run.id} is in use by {words_of(mine)}"
+        hint = "wait for it, or give another --run-dir"
+        if mine.host != socket.gethostname():  # nobody can look from here; a container has another name each time it starts
+            hint = f"wait for it; where that machine, or container, has ended: rm {shlex.quote(str(path))}"
+        raise OctcError("OCT-E108", text, hint=hint, place=str(path))
+    left = mine.left
     try:
         if tidy and (gone := remove_leftovers(run.path)):
             logging.getLogger("octc").info("removed what a process that was killed left: %s", ", ".join(gone))
-        yield recovered
+        yield None if left is None else f"recovered a stale lock of process {left.pid} on {left.host}"
     finally:
-        path.unlink(missing_ok=True)
-
-
-def _take(path: Path, run: Run) -> str | None:
-    """Write the lock; a sentence when a stale one was recovered."""
-    recovered = None
-    mine = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": utc_now(), "start": started(os.getpid())})
-    while True:
-        try:
-            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        except FileExistsError:
-            recovered = _recover(path, run)
-            continue
-        with os.fdopen(handle, "w") as stream:
-            stream.write(mine)
-        return recovered
-
-
-def _recover(path: Path, run: Run) -> str | None:
-    try:
-        owner = convert(read_json(path), Owner)
-    except FileNotFoundError:
-        return None
-    except ValueError:
-        owner = Owner(0, socket.gethostname(), "unknown")
-    same = owner.host == socket.gethostname()
-    if not same or (owner.pid and started(owner.pid) is not None and started(owner.pid) == owner.start):
-        text = f"run {run.id} is in use by process {owner.pid} on {owner.host} since {owner.since}"
-        hint = "wait for it, or give another --run-dir"
-        if not same:  # nobody can look from here; a container has another name each time it starts
-            hint = f"wait for it; where that machine, or container, has ended: rm {shlex.quote(str(path))}"
-        raise OctcError("OCT-E108", text, hint=hint, place=str(path))
-    path.unlink(missing_ok=True)
-    return f"recovered a stale lock of process {owner.pid} on {owner.host}"
+        mine.give_back()

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from octc.core.clock import utc_now
 from octc.core.files import parse_json, sha256_file, write_json
 from octc.machine.host import read_gpus, versions
 from octc.machine.jetson import UNKNOWN, read_jetson
@@ -14,7 +15,6 @@ from octc.runtimes.tensorrt.build import Built, Say, build_engine, read_plans
 from octc.runtimes.tensorrt.process import Backend
 from octc.schemas.tensorrt_plan import RTX, SIDECAR_SCHEMA, BuildPlan
 from octc.store.artifacts import Artifact
-from octc.store.runs import utc_now
 
 
 def build_artifact(

@@ -115,7 +115,7 @@ def test_what_is_left_out_of_folders_is_said_each_time(world: World, caplog: pyt
     (world.archive / "notes.txt").write_text("a text")
     for _ in range(2):
         caplog.clear()
-        with caplog.at_level("INFO"):
+        with caplog.at_level("INFO", "octc"):
             world.go()
         assert "left out of the folders: 1 .txt" in caplog.text
 

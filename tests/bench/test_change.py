@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import octc
 from octc.bench.report.change import materials_of, read_change, sections_of
 from octc.cli._app.main import main
 from octc.cli.json_schema import schema_of
@@ -66,6 +67,18 @@ def test_rules_and_every_teacher_are_part_of_what_changed(pair: tuple[Path, Path
     assert ("first of a hub" in told, "second of a hub" in told) == (True, True)
 
 
+def test_artifacts_of_other_classes_are_said_to_answer_other_questions(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    artifact = read_artifact(pair[1])
+    rules = {"image": {"chosen_on": "val", "split_digest": "0", "time_utc": "now"}}
+    details = {**artifact.details, "decision": rules}
+    write_manifest(pair[1], replace(artifact, classes=("bright", "dark", "lying", "macular hole"), details=details))
+    found = dossier(pair, tmp_path)
+    (told,) = [text for text in found.unknown if "different questions" in text]
+    assert "only the old: upright; only the new: macular hole" in told
+    assert any(text.startswith("new: no test says whether the rules") for text in found.unknown)
+    assert not [text for text in dossier((pair[0], pair[0]), tmp_path).unknown if "different questions" in text]
+
+
 def test_an_artifact_beside_itself_has_no_change(pair: tuple[Path, Path], tmp_path: Path) -> None:
     found = dossier((pair[0], pair[0]), tmp_path)
     assert found.changes == ()
@@ -82,10 +95,18 @@ def test_other_operators_and_precisions_are_a_change_of_the_graph_and_the_engine
 def test_stored_verdicts_are_what_was_tested(pair: tuple[Path, Path], tmp_path: Path, made: Run) -> None:
     shutil.copytree(made.path, tmp_path / "runs" / made.id)
     words = ["--bootstrap", "1000", "--run-dir", str(tmp_path / "runs")]
+    octc.fit_rules(
+        tmp_path / "runs" / made.id / "artifacts" / "onnx-int8",
+        octc.SetOptions(sets="lac", coverage=0.8),
+        run_dir=tmp_path / "runs",
+    )
     main(["verify", str(tmp_path / "runs" / made.id / "artifacts" / "onnx-int8"), *words])
     found = dossier((tmp_path / "runs" / made.id / "artifacts" / "onnx-int8", pair[1]), tmp_path)
     told = {(one.artifact, one.what) for one in found.tested}
     assert {("old", "golden images"), ("old", "accuracy"), ("old", "sensitivity dark")} <= told
+    promises = [one for one in found.tested if one.what == "rules (images): coverage of dark"]
+    assert [one.result.rpartition("promised ")[2].split(" %")[0] for one in promises] == ["80"]
+    assert not any("no test says whether the rules" in text for text in found.unknown)
     assert not [one for one in told if one[0] == "new"]
 
 

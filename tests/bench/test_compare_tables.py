@@ -302,6 +302,38 @@ def refused(tmp_path: Path, before: Rows, after: Rows, **options: Any) -> OctcEr
     return error.value
 
 
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+def test_a_finding_that_nobody_graded_is_no_absent_finding(tmp_path: Path, ending: str) -> None:
+    """30 rows without a grade for CNV: refused by name, or left out of everything; as absent they would change every number."""
+    rng = np.random.default_rng(5)
+    truth = rng.random((N, 3)) < 0.35
+
+    def table(seed: int, ungraded: Sequence[int]) -> Rows:
+        noise = np.random.default_rng(seed).normal(0, 0.15, (N, 3))
+        values = np.clip(0.15 + 0.7 * truth + noise, 0.01, 0.99).round(4)
+        return [
+            {
+                "id": f"i{i:03d}", "patient": f"p{i // 3}",
+                **{f"label_{name}": None if i in ungraded and k == 0 else int(truth[i, k]) for k, name in enumerate(CLASSES)},
+                **{f"p_{name}": float(values[i, k]) for k, name in enumerate(CLASSES)},
+            }
+            for i in range(N)
+        ]  # fmt: skip
+
+    gone = range(0, N, 20)
+    paths = two(tmp_path, table(1, gone), table(2, gone), ending)
+    with pytest.raises(OctcError, match="30 without a label: i000") as caught:
+        compare_files(*paths, gate=GATE)
+    assert caught.value.code == "OCT-E706"
+    found = compare_files(*paths, options=TableOptions(unmatched="leave-out"), gate=GATE).to_json()
+    kept = [[row for i, row in enumerate(table(seed, ())) if i not in gone] for seed in (1, 2)]
+    (tmp_path / "kept").mkdir()
+    whole = compare_files(*two(tmp_path / "kept", *kept, ending), gate=GATE).to_json()
+    assert found["decisions"] == whole["decisions"]
+    assert found["decisions"]["n"] == N - 30
+    assert found["verdict"]["exploratory"]
+
+
 def test_keys_that_stand_twice(tmp_path: Path) -> None:
     found = refused(tmp_path, rows_of(BEFORE), [*rows_of(AFTER), rows_of(AFTER)[7]])
     assert (found.code, "i007" in found.message, "b.csv" in found.message) == ("OCT-E706", True, True)

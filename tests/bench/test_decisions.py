@@ -6,6 +6,7 @@ import csv
 import io
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import numpy as np
 import pytest
 
 import octc
+from octc.bench.parity.box import _decided
 from octc.bench.parity.decisions import Answered, judge_decisions
+from octc.bench.parity.inference import Records
 from octc.bench.report.choose import choose
 from octc.bench.report.collect.rules import rules_section
 from octc.bench.report.collect.run_summary import read_run_summary
@@ -77,6 +80,8 @@ def test_a_point_and_sets_go_from_validation_to_the_verdict(run: Run, said: Said
     assert found["change"]["coverage"]["lost"] >= 0
     broken = [row for row in found["candidate"]["promises"] if row["word"] == "broken"]
     assert (code == 0) == (not broken and one["verdict"]["exit_code"] == 0)
+    (chosen_on,) = said("verify", "--set", "select", *FORGIVING)[1]["data"]["artifacts"]
+    assert chosen_on["rules"] == []  # a rule keeps its promise on the images that it was chosen on
 
 
 def test_a_broken_promise_ends_a_verification_with_1(run: Run, said: Said) -> None:
@@ -261,6 +266,18 @@ def test_sets_that_hold_every_class_for_want_of_patients_warn(run: Run, said: Sa
     files = pictures_of(run)
     document = said("predict", str(run.artifacts / "onnx-int8"), *files)[1]["data"]
     assert document["summary"]["referred"] == len(files)
+
+
+def test_machines_that_cross_a_threshold_alone_differ_in_a_fleet() -> None:
+    """The likeliest class is the same on both; one of them reaches the operating point, or a confidence, and the other not."""
+    rules = Decision(chosen_on="v", split_digest="d", time_utc="t", sets=stated_sets())
+    logits = np.log(np.array([[0.6, 0.4], [0.4, 0.6], [0.501, 0.499]], np.float32))[:, None]
+    other = np.log(np.array([[0.6, 0.4], [0.4, 0.6], [0.499, 0.501]], np.float32))[:, None]
+    records = Records(("a", "b", "c"), (0, 1, 0), (None,) * 3, logits, ("identity",), "x", {})
+    assert _decided(records, rules, ("a", "b")) == [0, 1, 0]
+    assert _decided(replace(records, logits=other), rules, ("a", "b")) == [0, 1, 1]
+    strict = msgspec.structs.replace(rules, sets=msgspec.structs.replace(rules.sets, limits=[0.45, 0.45]))
+    assert _decided(records, strict, ("a", "b")) == [0, 1, 2]  # empty set: the class is the same, and it is referred
 
 
 def test_int8_with_other_answers_is_what_the_change_counts() -> None:

@@ -192,4 +192,4 @@ def read_unchecked(folder: Path) -> Any:
     """The artifact of a folder whose sums no longer fit."""
     from octc.store.artifacts import _from_json
 
-    return _from_json(json.loads((folder / "artifact.json").read_text()))
+    return _from_json(json.loads((folder / "artifact.json").read_text()), folder / "artifact.json")

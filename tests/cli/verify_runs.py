@@ -51,7 +51,7 @@ def read_manifest(folder: Path) -> Any:
 
     from octc.store.artifacts import _from_json
 
-    return _from_json(json.loads((folder / "artifact.json").read_text()))
+    return _from_json(json.loads((folder / "artifact.json").read_text()), folder / "artifact.json")
 
 
 def change_logits(folder: Path, change: Callable[[Any], Any], **fields: Any) -> None:

@@ -19,6 +19,9 @@ from octc.datasets.pictures import read_picture
 from octc.imaging.decode import DECODING
 from octc.imaging.preprocess import Preprocess
 from octc.machine.cpu import reading_pool
+from octc.store.claims import waiting_for
+
+CLAIM = ".lock"  # ending of the file of who decodes
 
 
 def cached_images(
@@ -34,7 +37,9 @@ def cached_images(
     shape = (len(samples), preprocess.channels, preprocess.size, preprocess.size)
     if not _is_whole(path, shape):
         try:
-            _write_cache(path, root, samples, preprocess, progress)
+            with waiting_for(path.with_suffix(CLAIM)):  # other trainings that share the folder want the same images
+                if not _is_whole(path, shape):
+                    _write_cache(path, root, samples, preprocess, progress)
         except OSError as error:
             text = f"image cache cannot be written: {error.strerror}"
             raise OctcError("OCT-E904", text, hint="free disk space, or --run-dir DIR elsewhere", place=str(folder)) from error

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from octc.core.clock import utc_now
 from octc.core.errors import OctcError
 from octc.core.files import write_bytes
 from octc.datasets.base import Sample
 from octc.datasets.layouts.paired import check_partners, targets_of
 from octc.datasets.split import Split, read_split
 from octc.imaging.preprocess import Preprocess
-from octc.store.runs import utc_now
 from octc.store.test_set_log import log_part
 from octc.train.batches.images import cached_images
 from octc.train.crossmodal.evaluation import evaluate_eyes

@@ -108,6 +108,11 @@ def missing_views(folder: Path, views: int) -> list[int]:
     return [view for view in range(views) if not _path(folder, view).is_file()]
 
 
+def claim_of(folder: Path, view: int) -> Path:
+    """Where a process claims a view that it computes."""
+    return folder / f"view-{view:04d}.lock"
+
+
 def write_view(
     folder: Path,
     key: dict[str, Any],

@@ -12,8 +12,9 @@ from torch import nn
 
 from octc.core.errors import OctcError
 from octc.stats.temperature import fit_temperature
+from octc.store.claims import divided
 from octc.train.batches.mix import mix_targets
-from octc.train.distill.cached_logits import Drawn, Logits, folder_of, missing_views, read_logits, write_view
+from octc.train.distill.cached_logits import Drawn, Logits, claim_of, folder_of, missing_views, read_logits, write_view
 from octc.train.distill.losses import teacher_loss
 from octc.train.loop.evaluate import logits_of
 from octc.train.loop.label_losses import Loss
@@ -122,7 +123,8 @@ def cached_target(caches: Sequence[Logits], temperatures: Sequence[float], how: 
 def cache_of(
     teacher: Teacher, split: str, data: Data, drawn: Drawn, cache: Path, accelerator: Any, told: Told = lambda _d, _t: None
 ) -> Logits:
-    """A teacher's logits of all views: read, or computed where they are missing (each process takes its share of the views).
+    """A teacher's logits of all views: read, or computed where they are missing: each process takes its share of the views, and
+    trainings of the same teacher at the same time divide them.
 
     Raises:
         OctcError: E301, E311, E501, E904 as `write_view` and `read_logits`.
@@ -144,7 +146,10 @@ def cache_of(
             logits: Tensor = teacher.net(x)
         return logits
 
-    for view in mine:
+    def left() -> list[int]:
+        return [view for view in missing_views(folder, drawn.views) if view in mine]
+
+    for view in divided(left, lambda view: claim_of(folder, view)):  # other trainings that share the folder want the same
         write_view(folder, key, view, ask, data, drawn, accelerator.device, tell)
     accelerator.wait_for_everyone()
     return read_logits(folder, key, drawn.views, len(data.labels))

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from octc.core.clock import utc_now
 from octc.core.errors import OctcError, shorten
 from octc.datasets.base import Progress, Sample
 from octc.datasets.pictures import content_of, read_picture
@@ -18,7 +19,7 @@ from octc.datasets.split import Split, read_split
 from octc.imaging.preprocess import VIEWS, Preprocess, UInt8
 from octc.machine.cpu import reading_pool
 from octc.stats.task import task_of
-from octc.store.runs import Run, utc_now
+from octc.store.runs import Run
 from octc.store.test_set_log import PARTS as HELD_OUT
 from octc.store.test_set_log import log_part
 from octc.train.batches.images import cached_images

@@ -190,7 +190,9 @@ def _compared(
     if truth is not None and stated.other is not None:
         check_same_truth(truth, stated.other, numbers)
         check_same_patients(truth, stated.other, numbers)
-    if truth is not None and task is MULTILABEL:  # an empty cell is a row without a finding, and is known
+    if (
+        truth is not None and task is MULTILABEL and not stated.findings
+    ):  # an empty list is a row without a finding, and is known
         truth = replace(truth, kinds=[findings_of(label) if isinstance(label, str) else label for label in truth.kinds])
     common = common_rows((sides[0].table, sides[1].table), truth if stated.columns else None, numbers)
     del numbers

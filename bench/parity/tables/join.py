@@ -192,7 +192,8 @@ def read_truth(
     beside: tuple[str | None, str | None],
     codes: Codes,
 ) -> Truth:
-    """The truth of a table; a row whose cell of the class says nothing has none.
+    """The truth of a table; a row whose cell of the class, or of any of the findings that have a column each, says nothing has
+    none.
 
     Args:
         beside: columns of the patient and the eye. codes: of the classes; the same for tables that are compared.
@@ -211,7 +212,9 @@ def read_truth(
         if findings:
             named = zip(findings, (block.columns[i] for i in range(len(columns))), strict=True)
             marks = [(name, yes_or_no(source, block, name, column)) for name, column in named]
-            labels = [frozenset(name for name, own in marks if own[i] == 1) for i in range(len(block))]
+            unknown = [any(math.isnan(own[i]) for _, own in marks) for i in range(len(block))]
+            found_ones = (frozenset(name for name, own in marks if own[i] == 1) for i in range(len(block)))
+            labels = ["" if empty else own for own, empty in zip(found_ones, unknown, strict=True)]
         elif columns:
             labels = _without(NO_LABEL, texts_of(block.columns[0]))
         whose, eye = (None if name is None else _without(NO_PATIENT, texts_of(cells[name])) for name in beside)

@@ -18,7 +18,7 @@ def rules_section(summary: RunSummary) -> Section | None:
     told = [(found.artifact.name, unit, words) for found in summary.found for unit, words in _stated(found.artifact)]
     if not told:
         return None
-    rows = [row for name, document in summary.verdicts.items() for row in _rows(name, document)]
+    rows = [row for name, document in summary.verdicts.items() for row in promise_rows(name, document)]
     judged: Block = Table(COLUMNS, rows) if rows else Text("Not judged on the test set here: octc verify", "warn")
     stated = [(name, f"{unit}s", text) for name, unit, texts in told for text in texts]
     blocks: list[Block] = [Table(("artifact", "of", "what it decides by, as chosen on the validation set"), stated), judged]
@@ -34,7 +34,8 @@ def _stated(artifact: Any) -> Iterator[tuple[str, list[str]]]:
             yield unit, words_of(rules)
 
 
-def _rows(name: str, document: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+def promise_rows(name: str, document: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """A row (`COLUMNS`) for each promise of an artifact that a verification judged."""
     for found in document.get("rules") or ():
         before = {(one["what"], one["name"]): one for one in (found["reference"] or {}).get("promises", ())}
         for one in (found["candidate"] or {}).get("promises", ()):
@@ -50,5 +51,5 @@ def _rows(name: str, document: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
 
 def broken_promises(document: Mapping[str, Any] | None) -> list[str]:
     """Promises of the artifact's rules that a verification showed not to be kept, in words."""
-    rows = [row for row in _rows("", document or {}) if row[-1] == "broken"]
+    rows = [row for row in promise_rows("", document or {}) if row[-1] == "broken"]
     return [f"{what} {level} % is promised for {unit}, and {value} % is found" for _, unit, what, level, _, value, _, _ in rows]

@@ -36,7 +36,7 @@ from pathlib import Path
 from octc.export.search import finish, job
 from octc.schemas.search import Measured, SearchOptions, Timing
 
-data, runs, table, until = sys.argv[1:]
+data, runs, table, until, epochs = sys.argv[1:]
 TIMES = {"a": 4.5, "b": 4.0, "c": 3.5, "d": 3.0, "e": 2.0, "f": 1.0, "slow": 9.0}
 
 
@@ -47,6 +47,8 @@ def timing(name, sha256="0" * 64, size=1000):
 
 
 def measured(ready, candidate):
+    with open(f"{runs}.measured", "a") as stream:
+        print(candidate.name, file=stream)
     return Measured(candidate=candidate, state="kept", why="", macs=10, parameters=10, timings=[timing(candidate.name)],
                     chosen="onnx")
 
@@ -55,8 +57,8 @@ job._measure_one = measured
 finish.timing_of = lambda found, target: timing("b")
 if until == "choose":
     job.finish = lambda training, book, *_: finish.choose_winner(book, training.job.run_dir, 20.0)
-options = SearchOptions(candidates=Path(table), recipe="smoke", epochs=9, margin=20.0, teacher="none", target="onnx",
-                        dataset="folder")
+options = SearchOptions(candidates=Path(table), recipe="smoke", epochs=int(epochs), margin=20.0, teacher="none",
+                        target="onnx", dataset="folder")
 job.search_student("5ms", data=data, run_dir=runs, options=options)
 """
 SMALL = {"model": "test_resnet", "weights": "none"}
@@ -84,8 +86,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def begun(place: Path, runs: str, until: str, python: tuple[str, ...]) -> subprocess.Popen[str]:
-    words = [*python, "program.py", "patterns", runs, "candidates.json", until]
+def begun(place: Path, runs: str, until: str, python: tuple[str, ...], epochs: int = 9) -> subprocess.Popen[str]:
+    words = [*python, "program.py", "patterns", runs, "candidates.json", until, str(epochs)]
     return subprocess.Popen(words, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

@@ -14,6 +14,7 @@ from octc.export.search.select import (
     Score,
     choose,
     dominated,
+    least_margin,
     over_budget,
     plan_rounds,
     promoted,
@@ -44,6 +45,18 @@ def test_a_smaller_network_that_is_slower_and_larger_in_file_is_dominated() -> N
     near = [cost("small", 5.2, 4, 100), cost("large", 5, 4, 500)]
     assert dominated(near) == {}, "intervals that overlap show nothing"
     assert dominated([cost("small", 8, 4, 100), cost("large", 5, 4.1, 500)]) == {}, "its file is larger"
+
+
+def test_the_least_margin_that_validation_images_can_show() -> None:
+    """Tango's limit where no answer differs is z^2 / (n + z^2)."""
+    assert least_margin([f"p{k}" for k in range(200)]) == pytest.approx(3.8415 / (200 + 3.8415), abs=1e-5)
+    crowded = least_margin([f"p{k // 4}" for k in range(200)])
+    assert crowded is not None
+    assert crowded > 3.8415 / 203.8415, "four images of a patient show less than those of four patients"
+    assert least_margin(["one"] * 200) is None
+    right, patients = np.ones(200, dtype=bool), [f"p{k}" for k in range(200)]
+    same = [Answers(Score("sure", 2.0, 1.0, 0.1), right), Answers(Score("quick", 1.0, 1.0, 0.2), right)]
+    assert [choose(same, patients, margin).winner for margin in (0.0188, 0.0189)] == ["sure", "quick"]
 
 
 def test_rounds_of_successive_halving() -> None:

@@ -14,10 +14,11 @@ from octc.core.progress import LogReporter
 from octc.export.search import job, measure
 from octc.export.search.candidates import base_recipe
 from octc.export.search.measure import Target, Where, find_target, kept_timing, timing_of
+from octc.export.search.pages import answer_lines, table_rows
 from octc.export.search.select import Budget
 from octc.export.search.state import Book
 from octc.imaging.preprocess import Preprocess
-from octc.schemas.common import convert
+from octc.schemas.common import builtins, convert
 from octc.schemas.requests import BenchOptions
 from octc.schemas.search import Candidate, Measured, SearchFile, SearchOptions, Timing
 from octc.store.artifacts import GOLDEN, Artifact, FileEntry
@@ -184,3 +185,26 @@ def test_nothing_that_could_be_measured_is_told_too(tmp_path: Path) -> None:
     with pytest.raises(OctcError) as caught:
         job._drop(fresh, book_of(tmp_path, row))
     assert caught.value.code == "OCT-E310"
+
+
+def test_candidates_without_start_weights_are_one_line_and_no_rows(tmp_path: Path) -> None:
+    rows = [measured("there", 2, 500), measured("far-1", 2, 500), measured("far-2", 2, 500)]
+    for row in rows[1:]:
+        row.chosen, row.timings, row.state, row.why = None, [], "no_weights", f"{row.candidate.name} is not on disk"
+    document = builtins(book_of(tmp_path, *rows).document)
+    assert [row[0] for row in table_rows(document)] == ["there"]
+    (line,) = [line for line in answer_lines(document) if "far-1" in line]
+    assert "far-2" in line
+
+
+def test_a_margin_that_validation_images_cannot_show_is_noted(tmp_path: Path) -> None:
+    def noted(images: int, margin: float) -> str:
+        one = ready(tmp_path, Budget(ms=1), margin=margin)
+        one.training = SimpleNamespace(
+            split=SimpleNamespace(parts={"val": [SimpleNamespace(patient=f"p{k}") for k in range(images)]})
+        )
+        return job.margin_note(one)
+
+    assert "1.9 points" in noted(200, 1.0)
+    assert noted(200, 2.0) == ""
+    assert noted(400, 1.0) == ""
