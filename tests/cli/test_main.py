@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Optional, Union, get_args
 
@@ -208,6 +208,15 @@ def _drawing(tmp_path: Path, *words: str) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.fixture
+def hang_up() -> Iterator[None]:
+    """SIGHUP as in a terminal, also where these tests were started with nohup: children inherit that it is ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hang_up")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_signals_end_with_their_code_and_nothing_half_written(tmp_path: Path, number: int, code: int) -> None:
     process = _drawing(tmp_path, "--json")
@@ -220,6 +229,7 @@ def test_signals_end_with_their_code_and_nothing_half_written(tmp_path: Path, nu
     assert not (tmp_path / "many" / "CellData").exists()
 
 
+@pytest.mark.usefixtures("hang_up")
 def test_a_terminal_that_goes_away_ends_a_command_in_order(tmp_path: Path) -> None:
     """As where a connection is lost: SIGHUP comes, and the bar cannot be drawn any more."""
     child, terminal = pty.fork()
