@@ -201,11 +201,11 @@ def _changes_type(module: fx.GraphModule, node: fx.Node, source: fx.Node) -> boo
 
 
 def _repeat(module: fx.GraphModule, node: fx.Node, grid: Grid, opset: int | None) -> None:
-    """A second quantiser behind one, which everything reads that read the first; where that is not convolutions alone, these
-    read a third: OpenVINO 2026.4.1 takes away one of two that an addition reads too."""
+    """A second quantiser behind one, read by what read the first; where that are several, dense convolutions read a third:
+    OpenVINO 2026.4.1 takes the second away where it has several readers."""
     readers = list(node.users)
     convs = [user for user in readers if is_dense(module, user)]
-    for count, taken in enumerate((readers, convs) if len(convs) < len(readers) else (readers,), start=1):
+    for count, taken in enumerate((readers, convs) if len(readers) > 1 else (readers,), start=1):
         name = f"{node.target}_{count + 1}"
         module.add_submodule(name, _written(replace(grid, scale=grid.scale * AGAIN**count), opset))
         with module.graph.inserting_after(node):
