@@ -23,7 +23,7 @@ PERFORMANCE = "LATENCY"
 MOST = 32  # images in one compiled shape; more are run in parts
 KEPT = 4  # compiled shapes at once
 FOR_ARM = "acl"  # encoding of files whose INT8 kernels are those of Arm
-# Elsewhere such a file is computed in f32 on the grids that it states: on x86 OpenVINO 2026.4.1 fuses a convolution, the quantiser
+# Elsewhere it is computed in f32 on the grids that it states: on x86 OpenVINO 2026.4.1 fuses a convolution, the quantiser
 # of its result and the addition behind them, and does not round what is added.
 IN_FLOAT = {"LP_TRANSFORMS_MODE": "NO"}
 NAMES = {"u8": "int8", "i8": "int8", "f32": "fp32", "f16": "fp16", "bf16": "bf16"}
