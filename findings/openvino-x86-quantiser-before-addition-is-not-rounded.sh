@@ -4,7 +4,7 @@
 # Guess, written down before the run: convolution, FakeQuantize, Add, FakeQuantize give the codes that the graph states, as they
 # do without low precision transformations, but for ties.
 #
-# Seen on 2026-12-01 (AVX-512 VNNI): 38 % of the codes are others; but for one in two thousand they are those of the graph in which a
+# Seen on 2026-12-01 (AVX-512 VNNI): 38 % of the codes are others; but for one in two thousand they are those of the graph where a
 # Clamp stands in the place of the first FakeQuantize. The convolution takes both quantisers and the sum as its post-operations, and
 # what is added is not rounded. With an addition whose other side the convolution reads itself there is no fusion, and no
 # difference. A file that was made for Arm, where the sum is computed as it is stated, therefore answers otherwise on x86.

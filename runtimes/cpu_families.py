@@ -45,13 +45,6 @@ NOT_MEASURED = Cell(None, UNKNOWN, UNKNOWN)
 _ALL = "all that are quantised"
 _TESTS = "tests/runtimes/test_engines.py on an AMD EPYC with AVX-512 VNNI"
 _EMULATED = "qemu-user 10.0.2, 2026-11-30 (docs/experiments.md)"
-_ACL = "with --cpu arm: the dense ones of ReLU networks (3 x 3, stride 1: from 512 channels on); the rest in f32"
-_ARM_FILE = "qemu-user 10.0.2, 2026-12-01 (docs/experiments.md)"
-
-
-def _openvino(core: str) -> Cell:
-    return Cell(True, _ACL, f"{_ARM_FILE}, {core}")
-
 
 # The first family of a machine whose tokens fit; the strongest come first.
 FAMILIES: dict[str, Family] = {
@@ -79,7 +72,7 @@ FAMILIES: dict[str, Family] = {
         "Arm with SME", "arm", frozenset({"sme"}), frozenset(), "Apple M4 and newer Arm cores",
         {
             "onnx": Cell(True, _ALL, f'{_EMULATED}, "max"'),
-            "openvino": _openvino('"max"'),
+            "openvino": NOT_MEASURED,
             "litert": Cell(True, "unknown, golden images pass", f'{_EMULATED}, "max"'),
         },
     ),
@@ -87,7 +80,7 @@ FAMILIES: dict[str, Family] = {
         "Arm with i8mm", "arm", frozenset({"i8mm"}), frozenset({"sme"}), "Neoverse-V1 and N2, Cortex-A710 and newer",
         {
             "onnx": Cell(True, _ALL, f"{_EMULATED}, Neoverse-V1"),
-            "openvino": _openvino("Neoverse-V1"),
+            "openvino": NOT_MEASURED,
             "litert": Cell(True, _ALL, f"{_EMULATED}, Neoverse-V1"),
         },
     ),
@@ -96,7 +89,7 @@ FAMILIES: dict[str, Family] = {
         "Raspberry Pi 5, RK3588, Jetson Orin, Neoverse-N1",
         {
             "onnx": Cell(True, _ALL, f"{_EMULATED}, Neoverse-N1"),
-            "openvino": _openvino("Neoverse-N1"),
+            "openvino": NOT_MEASURED,
             "litert": Cell(True, f"{_ALL}; logits within 2e-5 of their range of x86's", f"{_EMULATED}, Neoverse-N1"),
         },
     ),
@@ -105,7 +98,7 @@ FAMILIES: dict[str, Family] = {
         "Raspberry Pi 3 and 4, Jetson Nano",
         {
             "onnx": Cell(True, _ALL, f"{_EMULATED}, Cortex-A72"),
-            "openvino": _openvino("Cortex-A72"),
+            "openvino": NOT_MEASURED,
             "litert": Cell(True, f"{_ALL}; logits within 2e-5 of their range of x86's", f"{_EMULATED}, Cortex-A72"),
         },
     ),
