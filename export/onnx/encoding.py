@@ -35,7 +35,7 @@ RECTIFIER_METHODS = ("relu", "relu_", "sigmoid")
 POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 PRODUCTS = (operator.mul, operator.imul, torch.mul)
 SILU_LEAST = -0.27846454276107374  # x * sigmoid(x) at x = -1.2784645427610738
-AGAIN = 1 + 2.0**-20  # scale of a second quantiser: OpenVINO takes one away that repeats the first
+AGAIN = 1 + 2.0**-14  # scale of a second quantiser: OpenVINO takes one away that repeats the first to within 1e-6
 RELU6_STEP = 6 * (1 - 2.0**-20) / 127  # ends below 6: OpenVINO then takes the rectifier as part of the quantiser
 LINEAR_CALLS = (*ADDITIONS, operator.sub, torch.cat)
 
@@ -177,7 +177,7 @@ def encode(
             grid = _grid(module, node, source, encoding)
             set_module(module, str(node.target), _written(grid, opset))
             if encoding.typed and _changes_type(module, node, source):
-                _repeat(module, node, grid, opset)
+                _repeat(module, node, _written(replace(grid, scale=grid.scale * AGAIN), opset))
     for name, conv in [(n, m) for n, m in module.named_modules() if isinstance(m, QuantConv2d)]:
         _check_weight(name, conv)
         conv.enabled, conv.half_scales = name not in floats, encoding.half
@@ -200,18 +200,14 @@ def _changes_type(module: fx.GraphModule, node: fx.Node, source: fx.Node) -> boo
     return read and _nonnegative(module, behind.args[0]) != _nonnegative(module, source)  # type: ignore[arg-type]
 
 
-def _repeat(module: fx.GraphModule, node: fx.Node, grid: Grid, opset: int | None) -> None:
-    """A second quantiser behind one, read by what read the first; where that are several, dense convolutions read a third:
-    OpenVINO 2026.4.1 takes the second away where it has several readers."""
-    readers = list(node.users)
-    convs = [user for user in readers if is_dense(module, user)]
-    for count, taken in enumerate((readers, convs) if len(readers) > 1 else (readers,), start=1):
-        name = f"{node.target}_{count + 1}"
-        module.add_submodule(name, _written(replace(grid, scale=grid.scale * AGAIN**count), opset))
-        with module.graph.inserting_after(node):
-            node = module.graph.call_module(name, (node,))
-        for reader in taken:
-            reader.replace_input_with(node.args[0], node)  # type: ignore[arg-type]
+def _repeat(module: fx.GraphModule, node: fx.Node, written: nn.Module) -> None:
+    """A second quantiser behind one, which everything reads that read the first."""
+    name, readers = f"{node.target}_again", list(node.users)
+    module.add_submodule(name, written)
+    with module.graph.inserting_after(node):
+        second = module.graph.call_module(name, (node,))
+    for reader in readers:
+        reader.replace_input_with(node, second)
 
 
 def _written(grid: Grid, opset: int | None) -> nn.Module:
