@@ -9,6 +9,9 @@
 That is the placement "engines". "xnnpack" is for LiteRT, whose kernels take and give codes: a quantiser behind every operator
 up to the last map (a rectifier is part of the operator in front of it), SiLU as product with a gate on the engine's own grid,
 squeeze-excite in INT8, and weights of 8 bits.
+
+"acl" is for OpenVINO on Arm, whose INT8 kernels (Arm Compute Library) take codes and give codes: "engines", and a quantiser
+behind every dense convolution that has none yet, which everything reads that reads the result.
 """
 
 from __future__ import annotations
@@ -28,14 +31,15 @@ from octc.core.errors import OctcError
 from octc.train.networks.macs import count_macs
 
 ADDITIONS = (operator.add, operator.iadd, torch.add)
-ENGINES, XNNPACK = "engines", "xnnpack"
-PLACEMENTS = (ENGINES, XNNPACK)
+ENGINES, XNNPACK, ACL = "engines", "xnnpack", "acl"
+PLACEMENTS = (ENGINES, XNNPACK, ACL)
 RECTIFIERS = (nn.ReLU, nn.ReLU6)
 RECTIFIER_CALLS = (torch.relu, torch.relu_, functional.relu, functional.relu6)
 SILU_CALLS = (functional.silu,)
 SIGMOID_CALLS = (torch.sigmoid, functional.sigmoid)
 SIGMOIDS = (nn.Sigmoid, Sigmoid)
 SILUS = (nn.SiLU, Swish)
+SMOOTH, SMOOTH_CALLS = (*SILUS, nn.Hardswish), (*SILU_CALLS, functional.hardswish)
 POOLS = (nn.MaxPool2d,)
 
 
@@ -47,7 +51,8 @@ def prepare(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...] = ()
     whole: types of modules that are not traced into and stay in float. placement: one of `PLACEMENTS`.
 
     Raises:
-        OctcError: E104 no such placement; E404 when the network cannot be traced, or no convolution could be quantised.
+        OctcError: E104 no such placement; E404 when the network cannot be traced, or no convolution could be quantised; E102 it
+            has SiLU or hard-swish, and "acl" no place for a quantiser with them.
     """
     if placement not in PLACEMENTS:
         text = f"unknown placement of quantisers {placement!r}"
@@ -70,6 +75,9 @@ def prepare(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...] = ()
     else:
         _quantise_inputs(module, convs)
         _quantise_residuals(module, convs)
+    if placement == ACL:
+        _quantise_results(module, convs)
+    module.meta["placement"] = placement
     try:
         module.graph.lint()
     except RuntimeError as error:  # the network looks into a convolution that is wrapped now
@@ -122,6 +130,34 @@ def _quantise_residuals(module: fx.GraphModule, convs: list[fx.Node]) -> None:
             quantiser = _insert(module, node, "residual")
             for user in additions:
                 user.replace_input_with(node, quantiser)
+
+
+def _quantise_results(module: fx.GraphModule, convs: list[fx.Node]) -> None:
+    """Behind every dense convolution and its rectifier one quantiser, which everything reads that reads the result."""
+    for node in convs:
+        if not is_dense(module, node):
+            continue
+        if (other := next((user for user in node.users if _is_one(module, user, SMOOTH, SMOOTH_CALLS)), None)) is not None:
+            text = f"OpenVINO's INT8 on Arm takes ReLU behind a convolution, and {node.target} goes into {other.name}"
+            hint = "octc simplify --activation relu, or --target onnx or litert, which take it there"
+            raise OctcError("OCT-E102", text, hint=hint, place=str(node.target))
+        followers = list(node.users)
+        rectified = len(followers) == 1 and _is_one(module, followers[0], RECTIFIERS, RECTIFIER_CALLS)
+        end = followers[0] if rectified else node
+        known = next((user for user in end.users if _is_one(module, user, (ActivationQuantiser,), ())), None)
+        if known is None:
+            name = f"quant_inner_{end.name}"
+            module.add_submodule(name, ActivationQuantiser("inner"))
+            _insert_behind(module, end, name)
+            continue
+        for user in [user for user in end.users if user is not known]:
+            user.replace_input_with(end, known)
+
+
+def is_dense(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node is a quantised convolution of one group."""
+    layer = module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    return isinstance(layer, QuantConv2d) and layer.conv.groups == 1
 
 
 def _split_silus(module: fx.GraphModule) -> None:
@@ -229,10 +265,9 @@ def convolutions(module: nn.Module) -> dict[str, QuantConv2d]:
     return {name: m for name, m in module.named_modules() if isinstance(m, QuantConv2d)}
 
 
-def placement_of(module: nn.Module) -> str:
-    """The placement that a quantised network has."""
-    wide = any(conv.widest == WIDEST_OF_8_BITS for conv in convolutions(module).values())
-    return XNNPACK if wide else ENGINES
+def placement_of(module: fx.GraphModule) -> str:
+    """The placement that `prepare` gave a network."""
+    return str(module.meta["placement"])
 
 
 def set_mode(module: nn.Module, mode: str, *, residual: bool = True) -> None:

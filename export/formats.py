@@ -36,6 +36,8 @@ class Format:
         unasked: precisions that are made only when they are named. by_name: it is made only when it is named itself.
         any_network: also of a network that is not timm's.
         placement: of quantisers, where they are set after training (`octc.compress.placement`).
+        cpus: processors that are asked for (keys of `octc.runtimes.cpu_families.CPUS`) -> the target whose INT8 file is theirs.
+        everywhere: its INT8 file is for every processor, also where the engine's usual one is not.
         linted: its Q/DQ is held against the rules of `octc lint`; False: it has a placement of quantisers of its own.
     """
 
@@ -51,6 +53,8 @@ class Format:
     by_name: bool = False
     any_network: bool = True
     placement: str = "engines"
+    cpus: Mapping[str, str] = field(default_factory=dict)
+    everywhere: bool = False
     linted: bool = True
 
 
@@ -61,6 +65,7 @@ _TENSORRT = {"int8": f"{_M}tensorrt_int8", "fp16": f"{_M}tensorrt_fp16"}
 # TensorRT 10.0 documents opsets 9 to 20, 11 documents 9 to 25.
 # Unasked: FP16 files of OpenVINO run in FP32 on a CPU and are half as large; an INT8 artifact for TensorRT holds the FP16 file.
 # TensorRT for RTX compiles an engine, and LiteRT wants quantisers of its own behind SiLU: they are made by name only.
+# OpenVINO on Arm wants a quantiser behind every dense convolution: its INT8 file is made where the processors are named.
 FORMATS: dict[str, Format] = {
     "onnx": Format(
         "onnx", {"fp32": f"{_M}onnx_fp32", "fp16": f"{_M}onnx_fp16", "int8": f"{_M}onnx_int8"},
@@ -69,6 +74,11 @@ FORMATS: dict[str, Format] = {
     "openvino": Format(
         "openvino", {"fp32": f"{_M}openvino_fp32", "fp16": f"{_M}openvino_fp16", "int8": f"{_M}openvino_int8"},
         Reads(20, 18, 21, 10), encoding="mixed", takes=f"{_M}converted", unasked=("fp32",),
+        cpus={"arm": "openvino-arm", "arm-nofp16": "openvino-arm"},
+    ),
+    "openvino-arm": Format(
+        "openvino", {"int8": f"{_M}openvino_int8"}, Reads(20, 18, 21, 10), encoding="acl", others="acl", by_name=True,
+        placement="acl", everywhere=True,
     ),
     "tensorrt": Format(
         "tensorrt", _TENSORRT, Reads(19, 19, 20, 10), encoding="half", others="half", library="tensorrt",
@@ -128,6 +138,11 @@ def choose_opset(target: str, asked: int | None) -> int:
         hint = f"--opset {reads.lowest} to {reads.highest}, or leave it out ({reads.opset})"
         raise OctcError("OCT-E401", f"opset {opset} cannot be had for {target}: {side}", hint=hint, place="--opset")
     return opset
+
+
+def for_cpu(target: str, precision: str, cpu: str) -> str:
+    """The target whose file of a precision is for these processors ("": none are named)."""
+    return FORMATS[target].cpus.get(cpu, target) if precision == "int8" else target
 
 
 def wanted(target: str, precision: str | None, kind: str) -> list[tuple[str, str]]:

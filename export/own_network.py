@@ -90,12 +90,14 @@ class QuantizeOptions:
         rounding: weights are rounded with compensation where that agrees better. observers: calibrators that are tried.
         seed: of the choice of images for the rounding.
         whole: types of modules that cannot be traced, and stay whole and in float.
+        placement: where quantisers stand (`octc.compress.placement`): "acl" for "openvino-arm", "xnnpack" for "litert".
     """
 
     rounding: bool = True
     observers: Sequence[str] = Quantisation.observers
     seed: int = 0
     whole: Sequence[type[nn.Module]] = ()
+    placement: str = Quantisation.placement
 
 
 def quantize_network(
@@ -125,6 +127,7 @@ def quantize_network(
 
     Raises:
         OctcError: E404 the network cannot be traced (with module and line), holds no convolution or gives no logits [N, K];
+            E102 the placement is none for it, E104 there is no such placement;
             E214 too few images; E309 other classes than logits; E706 labels; E201... an image that cannot be read.
 
     >>> import octc, timm  # doctest: +SKIP
@@ -147,7 +150,9 @@ def quantize_network(
             raise OctcError(
                 "OCT-E214", text, hint="calibrate on other images", place="calibration", why="measured on seen images"
             )
-    how = Quantisation(observers=tuple(options.observers), calibration=len(ranges), rounding=options.rounding)
+    how = Quantisation(
+        observers=tuple(options.observers), calibration=len(ranges), rounding=options.rounding, placement=options.placement
+    )
     data = Data(ranges, [0] * len(ranges), chosen, [0] * len(chosen), preprocess)
     tell = reporter or LogReporter()
     with tell.progress("calibration", looks_of(how, len(ranges), len(chosen))) as step:
@@ -172,7 +177,7 @@ def export_network(
 
     Args:
         network: from `octc.quantize`.
-        targets: "onnx", "openvino", "tensorrt", "tensorrt-rtx". precision: "fp32", "fp16" or "int8".
+        targets: "onnx", "openvino", "openvino-arm", "tensorrt", "tensorrt-rtx", "litert". precision: "fp32", "fp16" or "int8".
         gate: margins that an INT8 artifact must hold against the float network on the validation images of
             `octc.quantize`; None: no gate, and the manifest says so.
         force: replace artifacts that are there. reporter: told of steps that the gate refused; None: the log "octc".

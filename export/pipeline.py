@@ -31,6 +31,7 @@ from octc.export.targets import Job, Made, Workshop, maker_of
 from octc.export.temperature import temperature_facts
 from octc.export.usage import write_usage
 from octc.imaging.preprocess import Float32, UInt8
+from octc.machine.cpu import EVERY
 from octc.machine.host import versions as installed
 from octc.runtimes.golden import replay
 from octc.runtimes.registry import open_runtime
@@ -246,7 +247,7 @@ def _artifact(shop: Workshop, job: Job, made: Made) -> Artifact:
     known_inputs = shop.source.statistics
     task = str(known.recipe.get("task", "multiclass"))
     details = {**made.facts, **eye_details(known.recipe, known.metrics), **temperature_facts(shop, own), **shop.more}
-    if (made_for := processors_of(job.target, job.precision)) is not None:
+    if (made_for := EVERY if FORMATS[job.target].everywhere else processors_of(job.target, job.precision)) is not None:
         details["processors"] = made_for
     details["input_statistics"] = None if known_inputs is None else known_inputs.to_json()
     return Artifact(

@@ -32,7 +32,8 @@ def export(
 
     Args:
         source: a run (its folder, its id below ./runs, or `octc.train`'s answer), or a network from `octc.quantize`.
-        targets: "onnx", "openvino", "tensorrt", "tensorrt-rtx", and of a run "torch". precision: "fp32", "fp16" or "int8".
+        targets: of `octc.export.formats.FORMATS` ("onnx", "openvino", "litert" ...), "torch" of a run alone. precision:
+            "fp32", "fp16" or "int8".
         gate: margins that an INT8 artifact must hold against the float network: on the run's validation set, or on the
             validation images of `octc.quantize`. None: no gate, and the manifest says so. `margin` decides; `class_margin`,
             which stays at 3 points unless it is given too, names classes that do not show it.

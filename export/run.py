@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from octc.bench.parity.tasks.multiclass import margins
+from octc.compress.placement import ENGINES
 from octc.core.errors import OctcError, Several
 from octc.core.progress import LogReporter, Reporter, absolute
 from octc.datasets.licences import read_known, refuse, terms_of
 from octc.export.clinic import choice_words, choose_for_eyes, clinic_details
-from octc.export.formats import FORMATS, choose_opset, wanted
+from octc.export.formats import FORMATS, choose_opset, for_cpu, wanted
 from octc.export.int8_speed import say_speed
 from octc.export.kept_validation import read_validation
 from octc.export.pipeline import Device, Published, export_artifact
@@ -24,6 +25,7 @@ from octc.export.source import Quantised, RunSource, Select, calibration_work, q
 from octc.export.targets import Job, Workshop
 from octc.export.temperature import fold_temperatures, spell_temperatures
 from octc.export.tensorrt.engines import Backends, find_backends
+from octc.machine.cpu import EVERY
 from octc.runtimes.cpu_families import require_cpu
 from octc.runtimes.tensorrt.rebuild import engine_builder, say_engine
 from octc.schemas.simplified import KEY
@@ -47,7 +49,8 @@ class ExportOptions:
         temperature: fold the temperature that fits the validation set into the last layer (temperature scaling).
         allow_fallback: FP16 under its own name where INT8 is rejected.
         require_engine: fail unless a TensorRT engine is built.
-        cpu: processors that the artifacts are for ("x86", "arm", "arm-nofp16"): INT8 that does not run there is refused.
+        cpu: processors that the artifacts are for ("x86", "arm", "arm-nofp16"): they get the INT8 file that is theirs, and one
+            that does not run there is refused.
         use: what the artifacts are for ("commercial"): refused where a licence of data, weights or teachers does not allow it.
         licences: what the user knows of licences (`octc.datasets.licences.read_known`).
         data: where the images of the run lie; None: where `octc.store.locations.image_root` finds them.
@@ -133,10 +136,10 @@ def plan_export(run: Run, targets: Sequence[str], precision: str | None, options
         hint = f"octc export {run.id} --fp32 --target onnx holds the same network, and runs without torch"
         raise OctcError("OCT-E102", text, hint=hint, place=f"--target {without[0]}")
     chosen = dict.fromkeys(
-        pair
+        (for_cpu(name, one, options.cpu), one)
         for target in targets
-        for pair in wanted(target, precision, kind)
-        if named or target != "all" or FORMATS[pair[0]].any_network
+        for name, one in wanted(target, precision, kind)
+        if named or target != "all" or FORMATS[name].any_network
     )
     if options.cpu:
         require_cpu(options.cpu, [(FORMATS[t].artifact, p) for t, p in chosen])
@@ -251,8 +254,9 @@ def _placement(jobs: Sequence[Job]) -> str:
     """Where the quantisers of all jobs stand (E102 where they differ: each would need its own calibration)."""
     found = {FORMATS[job.target].placement for job in jobs if job.engine in ("", OWN)}
     if len(found) > 1:
-        text = "LiteRT needs its quantisers elsewhere than the other targets"
-        raise OctcError("OCT-E102", text, hint="export litert by itself, and the others in another call", place="--target")
+        apart = " and ".join(dict.fromkeys(job.target for job in jobs if FORMATS[job.target].placement != ENGINES))
+        text = f"{apart} needs its quantisers elsewhere than the other targets"
+        raise OctcError("OCT-E102", text, hint=f"export {apart} by itself, and the others in another call", place="--target")
     return found.pop()
 
 
@@ -328,8 +332,8 @@ def _one(making: _Making, job: Job) -> Published:
     )
     artifact, details = published.artifact, published.artifact.details
     reporter.say(f"  ✓ {artifact.name}: {_facts(details)}")
-    if "processors" in details:
-        elsewhere = "elsewhere (Arm: Raspberry Pi, Jetson) use onnx-int8: --target onnx"
+    if details.get("processors", EVERY) != EVERY:
+        elsewhere = "elsewhere (Arm: Raspberry Pi, Jetson) use onnx-int8: --target onnx, or make it with --cpu arm"
         reporter.say(f"    for {details['processors']} processors; {elsewhere}")
     say_speed(published.folder, artifact, reporter, making.shop.source.model)
     if published.gate is not None and making.gate is not None:
@@ -355,7 +359,7 @@ def _facts(details: dict[str, Any]) -> str:
     if "encoding" in details:
         floats = ", ".join(details["float_layers"])
         left = f", float by the mixed-precision fallback: {floats}" if floats else ""
-        codes = "uint8 and int8" if details["encoding"] == "mixed" else details["encoding"]
+        codes = "uint8 and int8" if details["encoding"] in ("mixed", "acl") else details["encoding"]
         parts.append(f"{details['int8_convolutions']} INT8 convolutions ({codes} activations){left}")
     return ", ".join(parts)
 

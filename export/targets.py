@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from octc.compress.placement import XNNPACK, convolutions, placement_of
+from octc.compress.placement import ACL, XNNPACK, convolutions, placement_of
 from octc.core.errors import OctcError
 from octc.core.files import write_bytes
 from octc.core.targets import called
@@ -237,9 +237,9 @@ def torch_fp32(shop: Workshop, job: Job, folder: Path) -> Made:
 def _int8(shop: Workshop, job: Job) -> Made:
     assert shop.quantised is not None  # export_artifact sees to it
     placed, meant = placement_of(shop.quantised.module), FORMATS[job.target].placement
-    if placed == XNNPACK != meant:
-        text = f"the network was tuned with quantisers where LiteRT needs them; {job.target} needs them elsewhere"
-        hint = f"octc export --int8 --target {job.target} --ptq octc calibrates for it, or --target litert"
+    if placed != meant and (placed == XNNPACK or ACL in (placed, meant)):
+        text = f'the network was tuned with the quantisers of "{placed}"; {job.target} needs those of "{meant}"'
+        hint = f"octc export --int8 --target {job.target} --ptq octc calibrates for it; octc list recipes: some tune for it"
         raise OctcError("OCT-E102", text, hint=hint, place="--target")
     encoding = encoding_for(shop.quantised.module, job.target)
     floats = job.floats | narrow(shop.quantised.module) if FORMATS[job.target].library else job.floats

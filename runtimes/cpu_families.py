@@ -45,10 +45,6 @@ NOT_MEASURED = Cell(None, UNKNOWN, UNKNOWN)
 _ALL = "all that are quantised"
 _TESTS = "tests/runtimes/test_engines.py on an AMD EPYC with AVX-512 VNNI"
 _EMULATED = "qemu-user 10.0.2, 2026-11-30 (docs/experiments.md)"
-_NO_OPENVINO = Cell(
-    False, "none: with depthwise convolutions in INT8 it does not compile", "qemu-user, Cortex-A57 and A72 (docs/int8.md)"
-)
-_OTHER_OPENVINO = Cell(False, "some; others in f16", "qemu-user, Neoverse-N1 (docs/int8.md)")
 
 # The first family of a machine whose tokens fit; the strongest come first.
 FAMILIES: dict[str, Family] = {
@@ -93,7 +89,7 @@ FAMILIES: dict[str, Family] = {
         "Raspberry Pi 5, RK3588, Jetson Orin, Neoverse-N1",
         {
             "onnx": Cell(True, _ALL, f"{_EMULATED}, Neoverse-N1"),
-            "openvino": _OTHER_OPENVINO,
+            "openvino": NOT_MEASURED,
             "litert": Cell(True, f"{_ALL}; logits within 2e-5 of their range of x86's", f"{_EMULATED}, Neoverse-N1"),
         },
     ),
@@ -102,7 +98,7 @@ FAMILIES: dict[str, Family] = {
         "Raspberry Pi 3 and 4, Jetson Nano",
         {
             "onnx": Cell(True, _ALL, f"{_EMULATED}, Cortex-A72"),
-            "openvino": _NO_OPENVINO,
+            "openvino": NOT_MEASURED,
             "litert": Cell(True, f"{_ALL}; logits within 2e-5 of their range of x86's", f"{_EMULATED}, Cortex-A72"),
         },
     ),

@@ -13,7 +13,7 @@ import numpy as np
 from octc.core.errors import OctcError
 from octc.core.optional import need, openvino_core
 from octc.imaging.preprocess import Float32, UInt8
-from octc.machine.cpu import read_cpus
+from octc.machine.cpu import family_of, read_cpus
 from octc.runtimes.base import broken, check_batch, check_logits, closed, no_facts
 from octc.runtimes.compiled import VARIABLE, cache_folder, key_of, read_compiled, write_compiled
 from octc.store.artifacts import Artifact
@@ -22,6 +22,10 @@ HINT = "f32"
 PERFORMANCE = "LATENCY"
 MOST = 32  # images in one compiled shape; more are run in parts
 KEPT = 4  # compiled shapes at once
+FOR_ARM = "acl"  # encoding of files whose INT8 kernels are those of Arm
+# Elsewhere it is computed in f32 on the grids that it states: on x86 OpenVINO 2026.4.1 fuses a convolution, the quantiser
+# of its result and the addition behind them, and does not round what is added.
+IN_FLOAT = {"LP_TRANSFORMS_MODE": "NO"}
 NAMES = {"u8": "int8", "i8": "int8", "f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 WORDS = ("layerType", "primitiveType", "runtimePrecision")
 
@@ -80,6 +84,8 @@ class OvRuntime:
         if self._threads < len(read_cpus().usable):
             # it binds its threads to the first processors, and those of any other network, of any process, to the same ones
             settings["ENABLE_CPU_PINNING"] = False
+        if self._artifact.details.get("encoding") == FOR_ARM and family_of() != "arm":
+            settings |= IN_FLOAT
         compiled = self._compile(shape, settings) if self._cache is None else self._kept(self._cache, shape, settings)
         self._compiled[size] = compiled.create_infer_request()
         if len(self._compiled) > KEPT:

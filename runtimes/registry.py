@@ -8,7 +8,7 @@ from pathlib import Path
 from octc.core.errors import OctcError
 from octc.core.optional import EXTRAS, have, need
 from octc.core.targets import PRECISIONS, TARGETS, Target, called, in_order, processors_of
-from octc.machine.cpu import family_of, read_cpus, usable_threads, why_other_family
+from octc.machine.cpu import EVERY, family_of, read_cpus, usable_threads, why_other_family
 from octc.machine.memory import check_space
 from octc.runtimes.base import Runtime
 from octc.runtimes.safety import check_model
@@ -154,14 +154,22 @@ def why_preferred(chosen: Found, founds: Sequence[Found]) -> str:
     others = [other for other in (*engine_order(), "torch") if (other, precision) in rivals and other != target]
     words = ["the lowest precision that runs here"] if any(p != precision for _, p in rivals) else []
     words += [f"{target} is taken before {' and '.join(others)}"] if others else []
-    words += [f"the first by name of the {target} {precision} files"] if (target, precision) in rivals else []
+    same = [found for found in _able(founds) if found is not chosen and _pair(found) == (target, precision)]
+    own = bool(same) and all(_for_every(found) for found in same) and not _for_every(chosen)
+    words += [f"the {target} {precision} file that is made for this processor"] if own else []
+    words += [f"the first by name of the {target} {precision} files"] if same and not own else []
     return "; ".join(words)
 
 
 def _able(founds: Sequence[Found]) -> list[Found]:
-    """Those that run here: students', or where there is none what there is."""
+    """Those that run here: students', or where there is none what there is; one for every processor behind this one's own."""
     able = [found for found in founds if why_not(found.artifact) is None]
+    able.sort(key=_for_every)
     return [found for found in able if found.artifact.role == "student"] or able
+
+
+def _for_every(found: Found) -> bool:
+    return bool(found.artifact.details.get("processors") == EVERY)
 
 
 def _pair(found: Found) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import math
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from torch import fx, nn
 from torch.nn import functional
 
 from octc.compress.fake_quant import ActivationQuantiser, GateQuantiser, QuantConv2d, half_up
-from octc.compress.placement import ADDITIONS, SIGMOID_CALLS
+from octc.compress.placement import ADDITIONS, SIGMOID_CALLS, is_dense
 from octc.compress.rounding import forget_floats
 from octc.compress.trace import ChannelAffine, computes_as, set_module
 from octc.core.errors import OctcError
@@ -35,6 +35,8 @@ RECTIFIER_METHODS = ("relu", "relu_", "sigmoid")
 POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 PRODUCTS = (operator.mul, operator.imul, torch.mul)
 SILU_LEAST = -0.27846454276107374  # x * sigmoid(x) at x = -1.2784645427610738
+AGAIN = 1 + 2.0**-14  # scale of a second quantiser: OpenVINO takes one away that repeats the first to within 1e-6
+RELU6_STEP = 6 * (1 - 2.0**-20) / 127  # ends below 6: OpenVINO then takes the rectifier as part of the quantiser
 LINEAR_CALLS = (*ADDITIONS, operator.sub, torch.cat)
 
 
@@ -44,7 +46,9 @@ class Encoding:
 
     residual: also Q/DQ on convolution outputs that go into an addition. half: scales are FP16 numbers (rounded up). packed:
     large weights of float convolutions are stored as codes too (pack.py). inner: also Q/DQ on every other tensor that has a
-    quantiser (the placement "xnnpack"), int8 with a zero-point where a tensor's lowest value is known, as behind SiLU.
+    quantiser (the placement "xnnpack"), int8 with a zero-point where a tensor's lowest value is known, as behind SiLU. typed:
+    where a dense convolution's result has codes of another type than its input and a convolution reads it, a second Q/DQ of
+    the same grid follows (the placement "acl"): the first is computed in the input's type, whatever zero-point that takes.
     """
 
     name: str
@@ -54,6 +58,7 @@ class Encoding:
     half: bool = False
     packed: bool = False
     inner: bool = False
+    typed: bool = False
 
 
 ENCODINGS = {
@@ -62,6 +67,7 @@ ENCODINGS = {
     "mixed": Encoding("mixed", rectified="uint8", packed=True),
     "residual": Encoding("residual", rectified="uint8", residual=True, packed=True, inner=True),
     "uint8": Encoding("uint8", rectified="uint8", elsewhere="uint8", residual=True),
+    "acl": Encoding("acl", rectified="uint8", residual=True, packed=True, typed=True),
 }
 
 
@@ -168,7 +174,10 @@ def encode(
             if kind == "residual" and not encoding.residual:
                 _remove(module, node)
                 continue
-            set_module(module, str(node.target), _written(_grid(module, node, source, encoding), opset))
+            grid = _grid(module, node, source, encoding)
+            set_module(module, str(node.target), _written(grid, opset))
+            if encoding.typed and _changes_type(module, node, source):
+                _repeat(module, node, _written(replace(grid, scale=grid.scale * AGAIN), opset))
     for name, conv in [(n, m) for n, m in module.named_modules() if isinstance(m, QuantConv2d)]:
         _check_weight(name, conv)
         conv.enabled, conv.half_scales = name not in floats, encoding.half
@@ -180,6 +189,25 @@ def encode(
     module.graph.lint()
     module.recompile()
     return module
+
+
+def _changes_type(module: fx.GraphModule, node: fx.Node, source: fx.Node) -> bool:
+    """Whether a quantiser stands behind a dense convolution that reads codes of the other type, and a dense one reads it."""
+    behind = source if is_dense(module, source) else source.args[0] if len(source.args) == 1 else None
+    if not (isinstance(behind, fx.Node) and is_dense(module, behind)):
+        return False
+    read = any(is_dense(module, user) for user in node.users)
+    return read and _nonnegative(module, behind.args[0]) != _nonnegative(module, source)  # type: ignore[arg-type]
+
+
+def _repeat(module: fx.GraphModule, node: fx.Node, written: nn.Module) -> None:
+    """A second quantiser behind one, which everything reads that read the first."""
+    name, readers = f"{node.target}_again", list(node.users)
+    module.add_submodule(name, written)
+    with module.graph.inserting_after(node):
+        second = module.graph.call_module(name, (node,))
+    for reader in readers:
+        reader.replace_input_with(node, second)
 
 
 def _written(grid: Grid, opset: int | None) -> nn.Module:
@@ -200,6 +228,8 @@ def _grid(module: fx.GraphModule, node: fx.Node, source: fx.Node, encoding: Enco
     if encoding.half:
         scale = float(half_up(quantiser.step()))
     rectified = _nonnegative(module, source)
+    if encoding.typed and _is_relu6(module, source):
+        scale = min(scale, RELU6_STEP)
     if encoding.inner and not rectified and (least := _least(module, source)) is not None:
         wide = (127 * scale - least) / 255
         return Grid(wide, round(-128 - least / wide), -128, 127)
@@ -246,6 +276,12 @@ def _nonnegative(module: fx.GraphModule, node: fx.Node) -> bool:
         return computes_as(module.get_submodule(str(node.target)), RECTIFIERS)
     calls: tuple[Any, ...] = RECTIFIER_METHODS if node.op == "call_method" else RECTIFIER_CALLS
     return node.op in ("call_function", "call_method") and node.target in calls
+
+
+def _is_relu6(module: fx.GraphModule, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return computes_as(module.get_submodule(str(node.target)), (nn.ReLU6,))
+    return node.target is functional.relu6
 
 
 def _least(module: fx.GraphModule, node: fx.Node) -> float | None:

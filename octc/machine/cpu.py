@@ -35,6 +35,7 @@ ARM: dict[str, tuple[frozenset[str], ...]] = {
 }
 FAMILIES = {"x86_64": X86, "amd64": X86, "i686": X86, "i386": X86, "aarch64": ARM, "arm64": ARM}
 # token -> class, the strongest first
+EVERY = "every"  # what a file says that is for all processors
 CLASSES = {
     "amx": "x86-amx", "vnni": "x86-vnni", "avx512": "x86-avx512", "avx2": "x86-avx2",
     "i8mm": "arm-i8mm", "neon-dotprod": "arm-dotprod", "neon": "arm-neon",
@@ -122,7 +123,7 @@ def family_of(kind: str | None = None) -> str | None:
 def why_other_family(made_for: str | None, kind: str | None = None) -> str | None:
     """Why a file is not for this processor, in one sentence; None where it is, or nothing is known of one of the two."""
     here = family_of(kind)
-    if made_for is None or here is None or here == made_for:
+    if made_for in (None, EVERY) or here is None or here == made_for:
         return None
     return f"it is made for {made_for} processors, and this one is {here}"
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import octc
 from octc.bench.parity.emulate import NATIVE, emulate, names_of
 from octc.cli._app.main import main
 from octc.cli.json_schema import schema_of
@@ -22,6 +23,7 @@ from octc.machine.emulated import HINT, PROCESSORS, emulated_flags, emulated_pyt
 from octc.schemas.verification import VerifyOptions
 from octc.store.artifacts import read_artifact
 from octc.store.runs import Run
+from tests.compress.test_placement import random_network
 from tests.schema_checks import validate
 from tests.tiny_artifacts import shared_run
 
@@ -219,6 +221,32 @@ def test_doctor_and_predict_on_an_emulated_core(farm: Path, tmp_path: Path) -> N
         done = subprocess.run([*command, *asked], capture_output=True, text=True, check=True, cwd=tmp_path)
         answers.append([one["label"] for one in json.loads(done.stdout)["data"]["records"]])
     assert answers[0] == answers[1]
+
+
+DENSE = {"tf_efficientnet_lite0": (33, 16), "mobilenetv4_conv_small": (30, 16)}  # dense on maps, and all others
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DENSE)
+def test_every_dense_convolution_of_openvino_is_int8_on_arm(farm: Path, tmp_path: Path, name: str) -> None:
+    """The file of `--cpu arm`: it opens with and without f16 arithmetic, computes what was promised, and answers as here."""
+    pictures = sorted((shared_run().path.parent.parent / "patterns").rglob("*.png"))[:32]
+    how = octc.QuantizeOptions(rounding=False, observers=("max",), placement="acl")
+    quantised = octc.quantize(random_network(name), pictures, octc.Preprocess(size=64), options=how)
+    (folder,) = octc.export(quantised, ["openvino-arm"], out=tmp_path / "artifacts")
+    found = emulate(folder, ["aarch64", "neoverse-n1"], farm, LogReporter())
+    assert {row.short for row in found.rows} == {None}
+    assert {row.golden_labels for row in found.rows} == {0}
+    assert max(row.delta_over_s or 0.0 for row in found.rows) <= 0.05
+    code = (
+        "import json, sys; from pathlib import Path\n"
+        "from octc.runtimes.registry import open_runtime; from octc.store.artifacts import read_artifact\n"
+        "place = Path(sys.argv[1]); print(json.dumps(open_runtime(place, read_artifact(place)).precision_found()))"
+    )
+    for core in ("cortex-a72", "neoverse-n1"):
+        python = emulated_python(core, farm, tmp_path / core)
+        done = subprocess.run([str(python), "-c", code, str(folder)], capture_output=True, text=True, check=True, cwd=tmp_path)
+        assert json.loads(done.stdout) == {"int8": DENSE[name][0], "fp32": DENSE[name][1]}
 
 
 @pytest.mark.slow

@@ -19,9 +19,10 @@ import pytest
 from octc.cli._app.main import main
 from octc.core.errors import OctcError
 from octc.machine.checks import check_engines
-from octc.machine.cpu import family_of, why_other_family
-from octc.runtimes.registry import open_runtime, other_processor, preferences, why_not
+from octc.machine.cpu import EVERY, family_of, why_other_family
+from octc.runtimes.registry import open_runtime, other_processor, prefer, preferences, why_not, why_preferred
 from octc.store.artifacts import read_artifact
+from octc.store.find import Found
 from octc.store.runs import Run
 from tests.tiny_artifacts import copied, resign, shared_run
 
@@ -89,6 +90,36 @@ def test_artifacts_of_before_and_of_later(run: Run, tmp_path: Path) -> None:
     resign(folder, lambda value: value["details"].update(processors="arm"))
     assert other_processor(read_artifact(folder), "aarch64") is None
     assert other_processor(read_artifact(folder), "x86_64") is not None
+    resign(folder, lambda value: value["details"].update(processors=EVERY))
+    assert {other_processor(read_artifact(folder), kind) for kind in ("aarch64", "x86_64")} == {None}
+
+
+@pytest.mark.skipif(family_of() != "x86", reason="the usual INT8 file of OpenVINO is for x86")
+def test_the_file_for_this_processor_is_taken_before_one_for_every(run: Run, tmp_path: Path) -> None:
+    every, own = copied(run, "openvino-int8", tmp_path / "a"), copied(run, "openvino-int8", tmp_path / "b")
+    resign(every, lambda value: (value.update(name="openvino-arm-int8"), value["details"].update(processors=EVERY)))
+    founds = [Found(folder, read_artifact(folder)) for folder in (every, own)]
+    assert prefer(founds).folder == own
+    assert "made for this processor" in why_preferred(prefer(founds), founds)
+    assert prefer(founds[:1]).folder == every
+
+
+def test_a_network_for_arm_is_exported_for_arm_alone(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run's own quantisers stand elsewhere; calibrated for Arm, its file is for every processor and opens here."""
+    shutil.copytree(run.path.parent, tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    words = ["export", run.id, "--int8", "--target", "openvino", "--cpu", "arm-nofp16", "--no-gate"]
+    tuned = (tmp_path / "runs" / run.id / "qat").is_dir()
+    assert main([*words, "--json"]) == (2 if tuned else 0)
+    if tuned:
+        error = json.loads(capsys.readouterr().out)["error"]
+        assert (error["code"], "--ptq octc" in error["help"]) == ("OCT-E102", True)
+    assert main([*words, "--ptq", "octc", "--force"]) == 0
+    artifact = read_artifact(tmp_path / "runs" / run.id / "artifacts" / "openvino-arm-int8-octc")
+    assert (artifact.target, artifact.details["processors"], artifact.details["encoding"]) == ("openvino", EVERY, "acl")
+    assert "for every processors" not in capsys.readouterr().err
 
 
 def test_predict_takes_the_onnx_file_and_says_why(said: Said, picture: Path) -> None:

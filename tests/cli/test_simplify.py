@@ -102,7 +102,8 @@ def test_what_has_no_file_of_a_simplified_network_is_refused_before_any_work_wit
     for more in ((), ("--dry-run",)):
         code, _, err = said("export", run.id, "--target", "torch", *more)
         assert (code, "OCT-E102" in err, f"octc export {run.id} --fp32 --target onnx" in err) == (2, True, True), err
-    planned = [job.target for job in plan_export(run, ["all", "litert", "tensorrt-rtx"], None, ExportOptions())]
+    by_name = [name for name, one in FORMATS.items() if one.by_name]
+    planned = [job.target for job in plan_export(run, ["all", *by_name], None, ExportOptions())]
     assert set(planned) == {*FORMATS} - {"torch"}
 
 

@@ -9,7 +9,7 @@ import pytest
 import octc
 from octc.core.progress import LogReporter
 from octc.export.formats import FORMATS
-from octc.export.run import plan_export
+from octc.export.run import export_run, plan_export
 from octc.export.tensorrt.engines import build_engines_of, target_of
 from octc.store.artifacts import Artifact
 from octc.store.runs import Run
@@ -79,6 +79,17 @@ def test_a_plan_names_every_target_once(run: Run) -> None:
     jobs = plan_export(run, ["onnx", "all", "onnx"], None, options)
     assert len(jobs) == len({job.name for job in jobs})
     assert {job.target for job in jobs} == {name for name, one in FORMATS.items() if not one.by_name}
+
+
+def test_named_processors_get_the_file_that_is_theirs(run: Run) -> None:
+    for cpu, target in (("", "openvino"), ("x86", "openvino"), ("arm", "openvino-arm"), ("arm-nofp16", "openvino-arm")):
+        options = octc.ExportOptions(cpu=cpu)
+        assert [job.name for job in plan_export(run, ["openvino"], "int8", options)] == [f"{target}-int8"]
+        assert [job.target for job in plan_export(run, ["openvino"], "fp16", options)] == ["openvino"]
+    jobs = plan_export(run, ["openvino", "onnx"], "int8", octc.ExportOptions(cpu="arm"))
+    with pytest.raises(octc.OctcError, match="openvino-arm needs its quantisers elsewhere") as caught:
+        export_run(run, jobs, octc.ExportOptions(cpu="arm"), None)
+    assert caught.value.code == "OCT-E102"
 
 
 def test_engines_are_built_of_tensorrt_artifacts_only(run: Run, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from octc.core.errors import OctcError
 from octc.core.targets import TARGETS
 from octc.machine.cpu import arm_flags, isa_tokens
-from octc.runtimes.cpu_families import CPUS, FAMILIES, family_with, lines_of, require_cpu, table
+from octc.runtimes.cpu_families import CPUS, FAMILIES, Cell, family_with, lines_of, require_cpu, table
 from octc.runtimes.openvino import require_kernels
 from tests.house.tree import ROOT
 
@@ -71,9 +72,15 @@ def test_every_cell_names_its_measurement_or_is_unknown() -> None:
     assert all(lines_of(name) for name in FAMILIES)
 
 
-def test_files_that_do_not_run_there_are_refused_with_what_does() -> None:
+def test_files_that_do_not_run_there_are_refused_with_what_does(monkeypatch: pytest.MonkeyPatch) -> None:
     for cpu in ("arm", "arm-nofp16"):
-        with pytest.raises(OctcError, match="openvino INT8 does not run") as caught:
+        (line,) = require_cpu(cpu, [("onnx", "int8"), ("openvino", "int8"), ("openvino", "fp32")])
+        assert "openvino INT8 was not measured on" in line
+    core = FAMILIES["arm-nofp16"]
+    cell = Cell(False, "none", "docs/")
+    monkeypatch.setitem(FAMILIES, "arm-nofp16", replace(core, int8={**core.int8, "openvino": cell}))
+    for cpu in ("arm", "arm-nofp16"):
+        with pytest.raises(OctcError, match="openvino INT8 does not run on Arm without f16") as caught:
             require_cpu(cpu, [("onnx", "int8"), ("openvino", "int8")])
         assert caught.value.code == "OCT-E102"
         assert "--target onnx" in caught.value.hint

@@ -235,7 +235,7 @@ class Quantisation:
         rounding: weights are put on their grid one by one, the later ones making up for the earlier (GPTQ), where that agrees
             better on val than rounding each to the nearest code.
         placement: where quantisers stand, one of `octc.compress.placement.PLACEMENTS`: "engines" for ONNX Runtime, OpenVINO and
-            TensorRT, "xnnpack" for LiteRT.
+            TensorRT, "xnnpack" for LiteRT, "acl" for OpenVINO on Arm.
         start: "gain" tunes only where calibration left something to gain (`room_to_gain` of `octc.compress.choosing`), "always"
             whatever it left.
         damping: weight of the weights' distance from their grid, against oscillation; 0 for none (about 0.01 acts).

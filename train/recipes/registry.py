@@ -128,6 +128,7 @@ BASELINES: dict[str, Callable[[], Recipe]] = {
 }
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "edge": edge,
+    "edge-arm": students.edge_arm,
     "edge-b2": students.edge_b2,
     "edge-b2-hardswish": students.edge_b2_hardswish,
     "edge-b2-litert": students.edge_b2_litert,
@@ -135,6 +136,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "edge-lite2": students.edge_lite2,
     "edge-mnv4-medium": students.edge_mnv4_medium,
     "edge-mnv4-small": students.edge_mnv4_small,
+    "edge-mnv4-small-arm": students.edge_mnv4_small_arm,
     "demo": demo,
     "kd-oct": kd_oct.kd_oct,
     "kd-oct-ucsd": kd_oct.kd_oct_ucsd,
