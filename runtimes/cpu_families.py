@@ -45,6 +45,8 @@ NOT_MEASURED = Cell(None, UNKNOWN, UNKNOWN)
 _ALL = "all that are quantised"
 _TESTS = "tests/runtimes/test_engines.py on an AMD EPYC with AVX-512 VNNI"
 _EMULATED = "qemu-user 10.0.2, 2026-11-30 (docs/experiments.md)"
+_DENSE = "all dense ones of openvino-arm-int8, depthwise ones in f32"
+_DENSE_BY = "qemu-user 10.0.2, 2026-12-01 (docs/experiments.md)"
 
 # The first family of a machine whose tokens fit; the strongest come first.
 FAMILIES: dict[str, Family] = {
@@ -89,7 +91,7 @@ FAMILIES: dict[str, Family] = {
         "Raspberry Pi 5, RK3588, Jetson Orin, Neoverse-N1",
         {
             "onnx": Cell(True, _ALL, f"{_EMULATED}, Neoverse-N1"),
-            "openvino": NOT_MEASURED,
+            "openvino": Cell(True, _DENSE, f"{_DENSE_BY}, Neoverse-N1"),
             "litert": Cell(True, f"{_ALL}; logits within 2e-5 of their range of x86's", f"{_EMULATED}, Neoverse-N1"),
         },
     ),
@@ -98,7 +100,7 @@ FAMILIES: dict[str, Family] = {
         "Raspberry Pi 3 and 4, Jetson Nano",
         {
             "onnx": Cell(True, _ALL, f"{_EMULATED}, Cortex-A72"),
-            "openvino": NOT_MEASURED,
+            "openvino": Cell(True, _DENSE, f"{_DENSE_BY}, Cortex-A72"),
             "litert": Cell(True, f"{_ALL}; logits within 2e-5 of their range of x86's", f"{_EMULATED}, Cortex-A72"),
         },
     ),

@@ -10,19 +10,27 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
-import octc
 from octc.bench.parity.emulate import NATIVE, emulate, names_of
 from octc.cli._app.main import main
 from octc.cli.json_schema import schema_of
+from octc.compress.calibrate import observe, set_ranges
+from octc.compress.placement import ACL, prepare, set_mode
 from octc.core.errors import OctcError
 from octc.core.progress import LogReporter
+from octc.export.onnx.encoding import ENCODINGS, encode
+from octc.export.onnx.float import write_onnx
+from octc.export.openvino import MAIN, write_openvino
+from octc.imaging.preprocess import Preprocess
 from octc.machine.cpu import family_of
 from octc.machine.emulated import HINT, PROCESSORS, emulated_flags, emulated_python
 from octc.schemas.verification import VerifyOptions
 from octc.store.artifacts import read_artifact
 from octc.store.runs import Run
+from octc.train.networks.models import normalise
 from tests.compress.test_placement import random_network
 from tests.schema_checks import validate
 from tests.tiny_artifacts import shared_run
@@ -229,23 +237,27 @@ DENSE = {"tf_efficientnet_lite0": (33, 16), "mobilenetv4_conv_small": (30, 16)} 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DENSE)
 def test_every_dense_convolution_of_openvino_is_int8_on_arm(farm: Path, tmp_path: Path, name: str) -> None:
-    """The file of `--cpu arm`: it opens with and without f16 arithmetic, computes what was promised, and answers as here."""
-    pictures = sorted((shared_run().path.parent.parent / "patterns").rglob("*.png"))[:32]
-    how = octc.QuantizeOptions(rounding=False, observers=("max",), placement="acl")
-    quantised = octc.quantize(random_network(name), pictures, octc.Preprocess(size=64), options=how)
-    (folder,) = octc.export(quantised, ["openvino-arm"], out=tmp_path / "artifacts")
-    found = emulate(folder, ["aarch64", "neoverse-n1"], farm, LogReporter())
-    assert {row.short for row in found.rows} == {None}
-    assert {row.golden_labels for row in found.rows} == {0}
-    assert max(row.delta_over_s or 0.0 for row in found.rows) <= 0.05
+    """The network of `--cpu arm` compiles with and without f16 arithmetic, and its kernels are those that are promised.
+
+    Its weights are random, so its answers are no measure: one code more or less grows from layer to layer.
+    """
+    module = prepare(random_network(name), 64, placement=ACL)
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (8, 1, 64, 64), dtype=np.uint8))
+    observe(module, lambda: [normalise(images, Preprocess(64))])
+    set_ranges(module, "max")
+    set_mode(module, "on")
+    write_onnx(encode(module, ENCODINGS["acl"], opset=20), Preprocess(64), tmp_path / "m.onnx", 20)
+    write_openvino(tmp_path / "m.onnx", tmp_path, half=False)
     code = (
-        "import json, sys; from pathlib import Path\n"
-        "from octc.runtimes.registry import open_runtime; from octc.store.artifacts import read_artifact\n"
-        "place = Path(sys.argv[1]); print(json.dumps(open_runtime(place, read_artifact(place)).precision_found()))"
+        "import json, sys; import openvino; from octc.runtimes.openvino import layer_precisions\n"
+        "core = openvino.Core(); model = core.read_model(sys.argv[1]); model.reshape([1, 1, 64, 64])\n"
+        "compiled = core.compile_model(model, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})\n"
+        "print(json.dumps(layer_precisions(compiled.get_runtime_model())))"
     )
     for core in ("cortex-a72", "neoverse-n1"):
         python = emulated_python(core, farm, tmp_path / core)
-        done = subprocess.run([str(python), "-c", code, str(folder)], capture_output=True, text=True, check=True, cwd=tmp_path)
+        words = [str(python), "-c", code, str(tmp_path / MAIN)]
+        done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path)
         assert json.loads(done.stdout) == {"int8": DENSE[name][0], "fp32": DENSE[name][1]}
 
 
