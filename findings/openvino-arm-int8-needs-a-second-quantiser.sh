@@ -62,9 +62,13 @@ for times in ([1], [1, 1], [1, 1 + 2**-14]):
         other = ["object is not initialized"] if sys.argv[1] == "cortex-a72" else ["acl_i8", "ref_any_f16"]
         assert found == other, "the behaviour changed"
 EOF2
-farm=${EMULATION_FOLDER:-$dir/farm}
+farm=${EMULATION_FOLDER:-$dir/farm} # emulators and an arm64 Python; the packages are those that are named here
 sh "$here/benchmarks/arm64_root.sh" "$farm" "${EXTRAS:-ort,openvino,litert}"
 python=$(ls -d "$farm"/arm64/usr/bin/python3.[0-9]*[0-9] | head -n 1)
+python3 -m pip install --quiet --disable-pip-version-check --target "$dir/packages" --implementation cp --only-binary=:all: \
+  --python-version "${python##*python}" --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 \
+  --platform manylinux_2_31_aarch64 --platform manylinux_2_34_aarch64 --platform manylinux_2_35_aarch64 \
+  --platform manylinux_2_17_aarch64 openvino==2026.4.1 numpy==2.2.6
 for core in cortex-a72 neoverse-n1; do
-  "$farm/bin/qemu-aarch64" -L "$farm/arm64" -cpu "$core" "$python" "$dir/run.py" "$core"
+  PYTHONPATH="$dir/packages" "$farm/bin/qemu-aarch64" -L "$farm/arm64" -cpu "$core" "$python" "$dir/run.py" "$core"
 done
