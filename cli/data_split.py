@@ -23,6 +23,10 @@ def split(
     options: DataOptions,
     what: Annotated[str, typer.Argument(metavar="[NAME|PATH]", help=NAME)] = "ucsd",
     folds: Annotated[int | None, typer.Option(min=2, help="this many folds by patient, each with an inner 80/20")] = None,
+    leave_out: Annotated[
+        str | None,
+        typer.Option(metavar="size|site", help="a fold for each acquisition, which is left out: by image size, or site"),
+    ] = None,
     protocol: Annotated[
         str, typer.Option(help="clean; as-released or as-released-teacher: what KD-OCT used, leaks included")
     ] = "clean",
@@ -39,7 +43,7 @@ def split(
         samples = read_data((name, root), options, session.run_dir, session.say, step)
     refuse_contradictions(samples, name, root, options)
     tell_scan(session, samples)
-    made = make_splits(samples, name, protocol, folds, seed)
+    made = make_splits(samples, name, protocol, folds, seed, by=leave_out)
     written = _write(made, Path(out)) if out else []
     rows = [_row(one, part) for one in made for part in one.parts]
     several = len(made) > 1
@@ -115,6 +119,8 @@ def _say(session: Session, one: Split, several: bool) -> None:
     from octc.datasets.split import CLEAN, leaks_of
 
     head = f"fold {one.fold[0]}  " if several and one.fold else ""
+    if one.left_out:
+        session.result(f"{head}leaves out {one.left_out}")
     session.result(f"{head}digest {one.digest}")
     leaks, known = leaks_of(one), one.patient_ids
     for leak in leaks:
@@ -145,7 +151,7 @@ def _json(one: Split, *, single: bool = False) -> dict[str, object]:
         "digest": one.digest, "dropped": one.dropped, "counts": one.counts(), "patients": one.people(),
         **known.to_json(), "leakage": one.leakage, "leaks": leaks,
     }  # fmt: skip
-    return value if single else {"fold": one.fold, "note": one.note, **value}
+    return value if single else {"fold": one.fold, "left_out": one.left_out or None, "note": one.note, **value}
 
 
 def _write(made: Sequence[Split], folder: Path) -> list[str]:

@@ -41,6 +41,8 @@ def say_summary(session: Session, found: dict[str, Any], folder: Path) -> None:
         "epochs": [str(fold["epochs"]) for fold in folds],
         "hours": [f"{fold['hours']:.2f}" for fold in folds],
     }
+    if any(fold["left_out"] for fold in folds):
+        facts = {"left out": [fold["left_out"] or "" for fold in folds], **facts}
     rows += [[name, *cells, *[""] * (len(heads) - 1 - len(cells))] for name, cells in facts.items()]
     session.result(Rows(heads, rows, f"{found['model']} on {found['dataset']}, {found['of']} folds"))
     session.result(str(folder))

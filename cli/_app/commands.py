@@ -405,6 +405,16 @@ class _Shown(logging.Formatter):
         return shown(super().format(record))
 
 
+class _Stderr(logging.Handler):
+    """Writes to what stderr is at that time: a program that calls octc may have changed or closed it since."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            sys.stderr.write(f"{self.format(record)}\n")
+        except (OSError, ValueError):
+            self.handleError(record)
+
+
 def _start_log(verbose: int) -> None:
     """The log of octc goes to stderr; dependencies are heard from -v on."""
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
@@ -412,7 +422,7 @@ def _start_log(verbose: int) -> None:
     logger.setLevel(level)
     for handler in [h for h in logger.handlers if h.get_name() == "octc-cli"]:
         logger.removeHandler(handler)
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Stderr()
     handler.set_name("octc-cli")
     handler.setFormatter(_Shown("%(levelname)s %(name)s: %(message)s"))
     logger.addHandler(handler)

@@ -15,7 +15,7 @@ from octc.stats.patients import PatientIds, patient_ids
 MODALITIES = ("oct", "fundus")
 UNLISTED = "in no row of the table"
 # fields of a sample, and what most have there
-EXTRA: dict[str, Any] = {"targets": None, "eye": None, "modality": "oct", "scan": None}
+EXTRA: dict[str, Any] = {"targets": None, "eye": None, "modality": "oct", "scan": None, "site": None}
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class Sample:
         eye: the eye's id, where images are judged together by eye.
         modality: one of MODALITIES.
         scan: which B-scan of which volume it is; None for a file that is a picture.
+        site: where, or with which device, it was taken, as a table says; None where it says nothing.
     """
 
     path: str
@@ -75,6 +76,7 @@ class Sample:
     eye: str | None = None
     modality: str = "oct"
     scan: ScanOf | None = None
+    site: str | None = None
 
     @property
     def file(self) -> str:

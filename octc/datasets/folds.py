@@ -1,4 +1,4 @@
-"""Cross-validation by patient: every image that may be trained on is held out exactly once.
+"""Cross-validation by patient: every image that may be trained on is held out exactly once, or one acquisition at a time.
 
 An image whose patient is not known is a group of its own, as in `octc.datasets.split`.
 """
@@ -12,11 +12,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from octc.core.errors import OctcError
+from octc.datasets.acquisitions import acquisitions_of
 from octc.datasets.base import Sample, Samples, ids_of
-from octc.datasets.split import OFFICIAL, Split, apart, check_classes, check_split, drawn, groups_of
+from octc.datasets.split import OFFICIAL, Split, apart, check_classes, check_split, drawn, groups_of, without
 from octc.stats.patients import UNKNOWN
 
 INNER = 0.2  # share of what a fold trains on that chooses the epoch
+LEAST = 5  # patients of each class without which an acquisition is no fold: its figures would say nothing
+REST = "others"
 
 
 def make_folds(samples: Samples, dataset: str, k: int, seed: int, val: float = INNER) -> list[Split]:
@@ -48,6 +51,65 @@ def make_folds(samples: Samples, dataset: str, k: int, seed: int, val: float = I
         check_classes(split)
         folds.append(split)
     return folds
+
+
+def leave_out(samples: Samples, dataset: str, by: str, seed: int, val: float = INNER) -> list[Split]:
+    """A fold for each acquisition, the one with most images first: `test` is all that it has, and nobody in it is trained on.
+
+    This is leave-one-group-out cross-validation: it tells how a network does on images of another device or protocol than it
+    has seen. An acquisition with fewer than LEAST patients of a class is left out together with the others of its kind; where
+    they are too few even together they are trained on and never left out. The official test, where there is one, is a part of
+    every fold, as in `make_folds`. by: "size" or "site", of `octc.datasets.acquisitions.acquisitions_of`.
+
+    Raises:
+        OctcError: E207 fewer than two acquisitions that can be left out, E233 a class that is left nowhere, and what
+            `acquisitions_of` raises.
+    """
+    rest, official, dropped = apart(samples)
+    names = _left_out(rest, acquisitions_of(samples.root, rest, by), samples, by)
+    order = [
+        name for name, _ in sorted(Counter(filter(None, names)).items(), key=lambda one: (one[0] == REST, -one[1], one[0]))
+    ]
+    folds = []
+    for number, name in enumerate(order, 1):
+        others, held, lost = without(rest, [s for s, own in zip(rest, names, strict=True) if own == name])
+        train, chosen = drawn(others, val, len(samples.classes), np.random.default_rng([seed, 0x0A7, number]))
+        parts = {"train": train, "val": chosen, "test": held, **({OFFICIAL: official} if official else {})}
+        split = Split(
+            dataset,
+            samples.classes,
+            seed,
+            parts,
+            dropped + lost,
+            fold=(number, len(order)),
+            may_lack=samples.may_lack,
+            left_out=f"{by} {name}",
+        )
+        check_split(split)
+        check_classes(split)
+        folds.append(split)
+    return folds
+
+
+def _left_out(items: Sequence[Sample], names: Sequence[str], samples: Samples, by: str) -> list[str]:
+    """The fold of each image by name; "" where it is never left out (OctcError E207 where there are no two folds)."""
+    people: dict[str, list[set[int]]] = defaultdict(lambda: [set() for _ in samples.classes])
+    groups = groups_of(items)
+    for sample, name, group in zip(items, names, groups, strict=True):
+        for k in range(len(samples.classes)):
+            if sample.has(k):
+                people[name][k].add(group)
+    asked = [k for k, name in enumerate(samples.classes) if name not in samples.may_lack]
+    whole = {name for name, own in people.items() if all(len(own[k]) >= LEAST for k in asked)}
+    small = [own for name, own in people.items() if name not in whole]
+    together = [set().union(*(own[k] for own in small)) for k in asked]
+    rest = REST if small and all(len(own) >= LEAST for own in together) else ""
+    if len(whole) + bool(rest) < 2:
+        counts = {name: min(len(own[k]) for k in asked) for name, own in people.items()}
+        told = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items(), key=lambda one: -one[1])[:10])
+        text = f"{len(whole) + bool(rest)} acquisitions by {by} can be left out; patients of the class with fewest: {told}"
+        raise OctcError("OCT-E207", text, hint=f"each needs {LEAST} patients of every class; or --folds 5", place="--leave-out")
+    return [name if name in whole else rest for name in names]
 
 
 def _numbers(

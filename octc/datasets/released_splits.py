@@ -21,7 +21,7 @@ import numpy as np
 from octc.core.errors import OctcError
 from octc.core.optional import need
 from octc.datasets.base import Sample, Samples
-from octc.datasets.folds import make_folds
+from octc.datasets.folds import leave_out, make_folds
 from octc.datasets.layouts.neh import Row, read_rows
 from octc.datasets.split import CLEAN, PROTOCOLS, RELEASED, RELEASED_TEACHER, Split, check_split, make_split
 
@@ -30,11 +30,18 @@ Three = tuple[list[int], list[int], list[int]]  # positions of train, val and te
 
 
 def make_splits(
-    samples: Samples, dataset: str, protocol: str = CLEAN, folds: int | None = None, seed: int | None = None, val: float = SHARE
+    samples: Samples,
+    dataset: str,
+    protocol: str = CLEAN,
+    folds: int | None = None,
+    seed: int | None = None,
+    val: float = SHARE,
+    by: str | None = None,
 ) -> list[Split]:
     """The splits of a protocol: one, or one for each fold. Without a seed it is 0 for "clean" and 43, as released, else.
 
-    val: share of what may be trained on that chooses the epoch; of "clean", the others have a fifth.
+    val: share of what may be trained on that chooses the epoch; of "clean", the others have a fifth. by: folds that leave out
+    one acquisition each (`octc.datasets.folds.leave_out`).
 
     Raises:
         OctcError: E104 unknown protocol, E102 a protocol that this data set does not have, E901 without scikit-learn (torch
@@ -43,6 +50,12 @@ def make_splits(
     if protocol not in PROTOCOLS:
         hint = f"one of: {', '.join(PROTOCOLS)}"
         raise OctcError("OCT-E104", f"unknown protocol {protocol!r}", hint=hint, place="--protocol")
+    if by is not None and (folds is not None or protocol != CLEAN):
+        other = "--folds" if folds is not None else f"--protocol {protocol}"
+        text = f"--leave-out and {other} contradict each other: acquisitions are the folds"
+        raise OctcError("OCT-E102", text, hint=f"leave {other} out", place="--leave-out")
+    if by is not None:
+        return leave_out(samples, dataset, by, seed or 0, val)
     if protocol != CLEAN:
         return _released(samples, dataset, protocol, folds, SEED if seed is None else seed)
     if folds is None:

@@ -44,6 +44,7 @@ class Split:
             leaks.
         fold: (number from 1, of how many), or None. The test part of a fold is what it holds out.
         may_lack: classes that val and test may lack, because somebody said so.
+        left_out: of a fold by acquisition, what it holds out ("size 512x496"); else empty.
     """
 
     dataset: str
@@ -54,6 +55,7 @@ class Split:
     protocol: str = CLEAN
     fold: tuple[int, int] | None = None
     may_lack: tuple[str, ...] = ()
+    left_out: str = ""
 
     @property
     def digest(self) -> str:
@@ -94,7 +96,8 @@ class Split:
             "dataset": self.dataset, "classes": self.classes, "seed": self.seed, "dropped": self.dropped,
             "protocol": self.protocol, "fold": self.fold, "allow_empty": self.may_lack, **self.patient_ids.to_json(),
         }  # fmt: skip
-        write_json(path, {**head, "digest": self.digest, "parts": parts})
+        left_out = {"left_out": self.left_out} if self.left_out else {}
+        write_json(path, {**head, **left_out, "digest": self.digest, "parts": parts})
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Images per part and class."""
@@ -128,7 +131,9 @@ def read_split(path: Path) -> Split:
             parts = _read_again(parts, found.dataset, found.classes)
         fold = None if found.fold is None else (found.fold[0], found.fold[1])
         lacking = tuple(found.allow_empty)
-        split = Split(found.dataset, tuple(found.classes), found.seed, parts, found.dropped, found.protocol, fold, lacking)
+        split = Split(
+            found.dataset, tuple(found.classes), found.seed, parts, found.dropped, found.protocol, fold, lacking, found.left_out
+        )
         good = split.digest == found.digest
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OctcError("OCT-E216", f"split cannot be read: {error}", hint="train again", place=str(path)) from error
@@ -213,10 +218,10 @@ def make_split(samples: Samples, dataset: str, seed: int, val: float = 0.2, test
     rest, official, dropped = apart(samples)
     if not official:
         _, official = drawn([s for s in rest if s.part != "val"], test, len(samples.classes), rng)
-        rest, _, lost = _without(rest, official)
+        rest, _, lost = without(rest, official)
         dropped += lost
     if stated := tuple(s for s in rest if s.part == "val"):
-        train, chosen, lost = _without(rest, stated)
+        train, chosen, lost = without(rest, stated)
         dropped += lost
     else:
         train, chosen = drawn(rest, val, len(samples.classes), rng)
@@ -232,10 +237,10 @@ def apart(samples: Samples) -> tuple[tuple[Sample, ...], tuple[Sample, ...], int
 
     Links count through others: a patient whose scan stands under a patient of the test part too is dropped as a whole.
     """
-    return _without(samples.items, [s for s in samples.items if s.part == "test"])
+    return without(samples.items, [s for s in samples.items if s.part == "test"])
 
 
-def _without(items: Sequence[Sample], chosen: Sequence[Sample]) -> tuple[tuple[Sample, ...], tuple[Sample, ...], int]:
+def without(items: Sequence[Sample], chosen: Sequence[Sample]) -> tuple[tuple[Sample, ...], tuple[Sample, ...], int]:
     """The images that share no patient and no content with those that were chosen of them, the chosen ones, and how many are
     neither."""
     groups, taken = groups_of(items), {s.path for s in chosen}

@@ -17,7 +17,14 @@ from octc.imaging.kinds import HEAD, PARQUET, foreign
 Record = tuple[int, dict[str, str]]  # line number, column -> cell, without surrounding blanks
 MOST = 256 << 20  # bytes
 NONE: Mapping[str, str] = {}
-ALIASES = {"path": "path", "label": "label", "patient": "patient", "split": "part", "part": "part"}  # of --column
+ALIASES = {
+    "path": "path",
+    "label": "label",
+    "patient": "patient",
+    "split": "part",
+    "part": "part",
+    "site": "site",
+}  # of --column
 _HEAD = re.compile(rf"(?:^|,)\s*({'|'.join(ALIASES)})=")
 ENDINGS = (".csv", ".tsv", ".txt")
 SEPARATORS = ",;\t|"
@@ -46,6 +53,10 @@ USUAL: dict[str, tuple[str, ...]] = {
     "eye": ("eye", "laterality", "side"),
     "frame": ("frame", "frameindex", "bscan", "bscanindex", "slice", "sliceindex"),
     "shape": ("shape", "dimensions"),
+    "site": (
+        "site", "device", "scanner", "center", "centre", "hospital", "clinic", "devicename", "devicemodel", "scannermodel",
+        "manufacturer", "vendor", "instrument", "camera", "machine", "zentrum", "geraet", "gerät", "standort", "centro",
+    ),
 }  # fmt: skip
 HINT = (
     "a header line path,label,patient (and split: train, val or test, where it is given), or their usual names, then one "

@@ -39,6 +39,7 @@ class SplitImage(Document, kw_only=True, forbid_unknown_fields=True):
     eye: str | UnsetType | None = UNSET
     modality: Literal["oct", "fundus"] | UnsetType = UNSET
     scan: SplitScan | UnsetType = UNSET
+    site: str | UnsetType = UNSET
 
 
 class SplitParts(Document, kw_only=True):
@@ -51,7 +52,10 @@ class SplitParts(Document, kw_only=True):
 
 
 class SplitFile(Document, kw_only=True):
-    """A split of an older octc lacks `protocol`, `fold` and what is known of the patients."""
+    """A split of an older octc lacks `protocol`, `fold` and what is known of the patients.
+
+    left_out: of a fold by acquisition, what it holds out.
+    """
 
     dataset: str
     classes: list[str]
@@ -59,6 +63,7 @@ class SplitFile(Document, kw_only=True):
     dropped: Count
     protocol: Protocol = "clean"
     fold: Fold | None = None
+    left_out: str = ""
     patient_ids: PatientIds | UnsetType = UNSET
     images_without_patient: Count | UnsetType = UNSET
     allow_empty: tuple[str, ...] = ()

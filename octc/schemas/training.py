@@ -50,7 +50,12 @@ class TrainOptions(DataOptions):
     folds: int | None = option(
         None, within=(2, None), metavar="K", shown="Cross-validation by patient: K runs and their summary; repeated, it goes on"
     )
-    fold: int | None = option(None, within=(1, None), metavar="I", shown="Only this fold of --folds, as another machine may do")
+    leave_out: str | None = option(
+        None, metavar="size|site", shown="Cross-validation that leaves out one acquisition in turn: by image size, or by site"
+    )
+    fold: int | None = option(
+        None, within=(1, None), metavar="I", shown="Only this fold of --folds or --leave-out, as another machine may do"
+    )
     modality: str | None = option(
         None, metavar="oct|fundus|both", shown="What the network looks at, where a recipe has two; both: two students"
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from octc.cli._app.main import main
 from octc.datasets.split import read_split
@@ -18,6 +19,7 @@ from octc.store.runs import Run, scan_runs
 from octc.train.evaluation.outcome import read_predictions
 from tests.cli.test_train_stopped import rows_of, started
 from tests.cli.train_words import SMOKE, Said, one_processor, patterns, said
+from tests.tiny_run import write_patterns
 
 pytestmark = pytest.mark.slow
 
@@ -187,3 +189,35 @@ def test_a_single_fold_goes_on_by_its_name_but_not_with_folds_said_twice(done: P
     code, out, err = said("teacher", "--resume", source.id)
     assert code == 0, err
     assert out.splitlines() == [f"runs/{source.id}"]
+
+
+def test_folds_that_leave_out_a_size(tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each network is judged on the size that it never saw, by its own teacher; the summary says which that is."""
+    root = tmp_path / "two sizes"
+    write_patterns(root, patients=12, images=1)
+    for path in root.glob("*/*.png"):
+        if int(path.stem.split("-")[1]) % 1000 < 7:
+            Image.open(path).resize((120, 80)).save(path)
+    monkeypatch.setenv("OCTC_DATA", str(root))
+    words = (*SMOKE, "--leave-out", "size", "--epochs", "1")
+    code, _, err = said("student", *words)
+    assert (code, "octc train teacher --dataset folder --recipe smoke --leave-out size" in err) == (2, True)
+    code, out, err = said("student", *words, "--with-teacher", "--no-qat")
+    assert code == 0, err
+    assert "leaves out size 120x80" in err
+    assert "left out" in out
+    runs = tmp_path / "runs"
+    summary = json.loads((job(runs, "student") / "summary.json").read_text())
+    assert [fold["left_out"] for fold in summary["folds"]] == ["size 120x80", "size 80x80"]
+    assert [fold["n"] for fold in summary["folds"]] == [28, 20]
+    assert summary["out_of_fold"]["n"] == 48
+    assert len(scan_runs(runs)) == 4
+    code, _, err = said("student", *words, "--no-qat")
+    assert (code, err.count("is done")) == (0, 2)
+    for more, wanted in ((("--folds", "3"), "OCT-E102"), (("--fold", "3"), "OCT-E104")):
+        code, _, err = said("student", *words, *more)
+        assert (code, wanted in err) == (2, True), err
+    code, _, err = said("student", "--leave-out", "size", "--resume", summary["folds"][0]["run"])
+    assert (code, "OCT-E102" in err) == (2, True), err
+    code, _, err = said("student", *SMOKE, "--leave-out", "scanner")
+    assert (code, "one of: size, site" in err) == (2, True)

@@ -28,7 +28,8 @@ def test_a_run_is_exported_in_int8_behind_a_gate_and_its_file_answers(
         picture = next((patterns / "dark").glob("*.png"))
         assert model.predict([picture])[0].label == "dark"
     assert [entry["stage"] for entry in run.read()["stages"]] == ["export"]
-    assert [one["code"] for one in told.warnings] == ["OCT-W405"]  # 32 images do not settle it
+    codes = {one["code"] for one in told.warnings} - {"OCT-W611"}  # which of the two files is faster is not asked here
+    assert codes == {"OCT-W405"}  # 32 images do not settle it
 
 
 def test_a_run_takes_a_folder_float_files_and_a_place_of_its_own(run: Run, tmp_path: Path) -> None:

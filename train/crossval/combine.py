@@ -29,7 +29,7 @@ class Fold:
 
     Attributes:
         held: answers on what the fold holds out; official: on the fixed official test, where the data set has one.
-        known, leakage: of the split.
+        known, leakage, left_out: of the split.
         epochs: that were trained; hours: that they took (of an interrupted epoch, the last part).
     """
 
@@ -46,6 +46,7 @@ class Fold:
     note: str
     known: PatientIds = field(default_factory=lambda: patient_ids(()))
     leakage: str = NOT_RECORDED
+    left_out: str = ""
 
 
 def read_fold(run: Run) -> Fold:
@@ -71,6 +72,7 @@ def read_fold(run: Run) -> Fold:
         split.note,
         split.patient_ids,
         split.leakage,
+        split.left_out,
     )
 
 
@@ -263,6 +265,7 @@ def fold_json(fold: Fold) -> dict[str, Any]:
     metrics = fold.checkpoint.metrics
     return {
         "fold": fold.number,
+        "left_out": fold.left_out or None,
         "run": fold.run,
         "n": fold.found.figures.n,
         "patients": fold.found.known.count,

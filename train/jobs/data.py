@@ -78,8 +78,8 @@ def _whose(job: Job, asked: Request, root: Path, samples: Samples, *, keep: bool
 def new_splits(asked: Request, samples: Samples) -> list[Split]:
     """The split that is asked for, or all folds of it (E102 where a protocol has folds and none were asked for)."""
     seed = 0 if asked.seed is None else asked.seed
-    made = make_splits(samples, asked.dataset, asked.protocol, asked.folds, seed, asked.recipe.val)
-    if asked.folds is None and len(made) > 1:
+    made = make_splits(samples, asked.dataset, asked.protocol, asked.folds, seed, asked.recipe.val, asked.leave_out)
+    if not asked.has_folds and len(made) > 1:
         text = f"the {asked.protocol} split of {asked.dataset} has {len(made)} folds"
         raise OctcError("OCT-E102", text, hint=f"--folds {len(made)}", place="--protocol")
     return made

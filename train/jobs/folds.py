@@ -40,6 +40,9 @@ def train_folds(job: Job, asked: Request, place: Place, dry_run: bool = False) -
         OctcError: E107 a fold has no teacher (all such folds are named, before any work), E108 another process does one.
     """
     splits = new_splits(asked, place.samples)
+    if asked.fold is not None and asked.fold > len(splits):
+        raise OctcError("OCT-E104", f"--fold {asked.fold} of {len(splits)}", hint=f"1 to {len(splits)}", place="--fold")
+    asked = replace(asked, folds=len(splits))
     check_calibration(asked, *splits)
     requests = [as_teacher(asked)] if asked.kind == "student" and asked.with_teacher else []
     return [_train_job(job, one, place, splits, dry_run) for one in (*requests, asked)]
@@ -61,6 +64,7 @@ def job_of(asked: Request, samples: Samples) -> str:
         "weights": weights,
         **({"patients": samples.rule} if samples.rule else {}),
         **({"allow_empty": samples.may_lack} if samples.may_lack else {}),
+        **({"leave_out": asked.leave_out} if asked.leave_out else {}),
     }
     return f"cv-{asked.kind}-{asked.dataset}-{sha256_bytes(canonical_json(facts))[:KEY]}"
 
@@ -119,7 +123,7 @@ def _check_teachers(job: Job, asked: Request, splits: Sequence[Split], folds: Se
     lacking = [str(fold) for fold in folds if fitting(job, asked, splits[fold - 1]) is None]
     if lacking:
         text = f"no successful teacher of recipe {asked.recipe.name} for fold {shorten(lacking)} of {len(splits)}"
-        words = f"--dataset {asked.dataset} --recipe {asked.recipe.name} --folds {len(splits)}"
+        words = f"--dataset {asked.dataset} --recipe {asked.recipe.name} {asked.folds_option}"
         hint = f"octc train teacher {words}; or --with-teacher; or --teacher none"
         raise OctcError("OCT-E107", text, hint=hint, place=str(job.run_dir))
 

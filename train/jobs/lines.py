@@ -26,6 +26,7 @@ def say_plan(reporter: Reporter, asked: Request, split: Split, root: Path, accel
     total = sum(len(items) for items in split.parts.values())
     looks = f" · {asked.modality}" if asked.modality else ""
     fold = f" · fold {split.fold[0]} of {split.fold[1]}" if split.fold else ""
+    fold += f" · leaves out {split.left_out}" if split.left_out else ""
     kind = f"{asked.modality} images" if asked.modality else "images"
     reporter.say(f"{asked.command}{looks} · recipe {asked.recipe.name} · seed {asked.seed}{fold}")
     reporter.say(f"✓ dataset {asked.dataset}   {total:,} {kind} in {root} (choose with --data DIR)")

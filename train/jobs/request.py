@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from octc.core.errors import OctcError
+from octc.datasets.acquisitions import KINDS
 from octc.datasets.base import MODALITIES
 from octc.datasets.registry import spec_of
 from octc.datasets.released_splits import SEED as RELEASED_SEED
@@ -42,6 +43,8 @@ class Request:
         teacher: a run, a file or "none"; None takes the newest fitting run. more: teachers besides the first one.
         modality: of a recipe that has two, else None; mutual: a second student learns beside this one.
         folds: of a cross-validation, or None; fold: the one that is trained (from 1), None for all. protocol: of the split.
+        leave_out: by what the folds are told apart, where each leaves out one acquisition ("size", "site"); `folds` is then
+            known only once the images are.
         job: name of the cross-validation that a fold belongs to; member: it is trained by the command of that job.
         request: as run.json keeps it; changed: what of it differs from that of the run that goes on, and was allowed to.
         retrain: the first stage goes on too, although it is done.
@@ -64,6 +67,7 @@ class Request:
     mutual: bool = False
     folds: int | None = None
     fold: int | None = None
+    leave_out: str | None = None
     protocol: str = CLEAN
     job: str | None = None
     member: bool = False
@@ -83,6 +87,16 @@ class Request:
     @property
     def command(self) -> str:
         return command_of(self.kind, self.task)
+
+    @property
+    def has_folds(self) -> bool:
+        """Whether a cross-validation is asked for."""
+        return self.folds is not None or self.leave_out is not None
+
+    @property
+    def folds_option(self) -> str:
+        """How its folds are asked for."""
+        return f"--leave-out {self.leave_out}" if self.leave_out is not None else f"--folds {self.folds}"
 
     @property
     def place(self) -> tuple[int, int] | None:
@@ -145,9 +159,11 @@ def _check_student(options: StudentOptions) -> None:
     teacher, with_teacher = options.teacher, options.with_teacher
     if with_teacher and teacher is not None:
         raise OctcError("OCT-E102", "--with-teacher and --teacher contradict each other", hint="leave out one of them")
-    if teacher not in (None, NONE) and options.folds is not None and options.fold is None:
+    folds = options.folds is not None or options.leave_out is not None
+    if teacher not in (None, NONE) and folds and options.fold is None:
         text = "--teacher gives one teacher to all folds: it has seen what the other folds hold out"
-        raise OctcError("OCT-E102", text, hint="leave --teacher out (octc train teacher --folds K makes one for each fold)")
+        more = "--folds K" if options.leave_out is None else f"--leave-out {options.leave_out}"
+        raise OctcError("OCT-E102", text, hint=f"leave --teacher out (octc train teacher {more} makes one for each fold)")
     if with_teacher and options.resume is not None:
         text = "--resume and --with-teacher contradict each other: a run goes on with the teacher that it has"
         raise OctcError("OCT-E102", text, hint="leave --with-teacher out")
@@ -250,20 +266,24 @@ def find_unfinished(job: Job, kind: str, name: str, task: Task) -> Run:
 def _split(options: TrainOptions, stored: Mapping[str, Any]) -> dict[str, Any]:
     """folds, fold and protocol: as requested, or those of the run that goes on."""
     folds, fold, protocol = options.folds, options.fold, options.protocol
+    option = "--folds" if options.leave_out is None else "--leave-out"
     if stored:
-        if folds is not None or fold is not None:
-            hint = "leave --resume out (the same --folds command goes on where it stopped), or leave --folds out"
-            raise OctcError("OCT-E102", "--resume and --folds contradict each other", hint=hint)
+        if folds is not None or fold is not None or options.leave_out is not None:
+            hint = f"leave --resume out (the same {option} command goes on where it stopped), or leave {option} out"
+            raise OctcError("OCT-E102", f"--resume and {option} contradict each other", hint=hint)
         fold, folds = stored.get("fold") or (None, None)
         return {"folds": folds, "fold": fold, "protocol": stored.get("protocol", PROTOCOLS[0]), "job": stored.get("job")}
     if protocol not in PROTOCOLS:
         hint = f"one of: {', '.join(PROTOCOLS)}"
         raise OctcError("OCT-E104", f"unknown protocol {protocol!r}", hint=hint, place="--protocol")
-    if fold is not None and folds is None:
+    if options.leave_out not in (None, *KINDS):
+        text = f"--leave-out {options.leave_out}"
+        raise OctcError("OCT-E104", text, hint=f"one of: {', '.join(KINDS)}", place="--leave-out")
+    if fold is not None and folds is None and options.leave_out is None:
         raise OctcError("OCT-E102", "--fold without --folds", hint=f"--folds 5 --fold {fold}", place="--fold")
     if fold is not None and folds is not None and fold > folds:
         raise OctcError("OCT-E104", f"--fold {fold} of {folds}", hint=f"1 to {folds}", place="--fold")
-    return {"folds": folds, "fold": fold, "protocol": protocol}
+    return {"folds": folds, "fold": fold, "protocol": protocol, "leave_out": options.leave_out}
 
 
 def _stored(run: Run, kind: str, task: Task) -> dict[str, Any]:
@@ -312,9 +332,9 @@ def _modality(options: TrainOptions, stored: Mapping[str, Any], recipe: Recipe, 
         if modality not in MODALITIES:
             text = "no modality named" if modality is None else f"--modality {modality}"
             raise OctcError("OCT-E104", text, hint=f"--modality {' or '.join(MODALITIES)}", place="--modality")
-        if options.folds is not None:
+        for option in ("--folds",) * (options.folds is not None) + ("--leave-out",) * (options.leave_out is not None):
             text = f"recipe {recipe.name} has no cross-validation"
-            raise OctcError("OCT-E102", text, hint="leave --folds out", place="--folds")
+            raise OctcError("OCT-E102", text, hint=f"leave {option} out", place=option)
         return str(modality)
     if len(here) > 1:
         text = f"{dataset} holds OCT and fundus images"

@@ -16,7 +16,7 @@ def run_training(job: Job, asked: Request, dry_run: bool = False) -> list[Traine
         OctcError: whatever a training can be refused for, most of it before any work.
     """
     place = open_place(job, asked, keep=not dry_run)
-    if asked.folds is not None and asked.resume is None:
+    if asked.has_folds and asked.resume is None:
         return train_folds(job, asked, place, dry_run)
     if asked.with_teacher and asked.resume is None and not asked.modality:  # before the teacher is trained
         check_calibration(asked, new_splits(asked, place.samples)[0])

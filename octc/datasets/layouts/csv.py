@@ -84,7 +84,7 @@ def scan_csv(root: Path, classes: Sequence[str] | None, progress: Progress | Non
         raise OctcError("OCT-E230", text, hint=f"--data TABLE.csv, or {NAME}: {HINT}", place=str(root))
     tree = _open(reading.roots or (table.parent,), reading.links)
     find = _finder(tree, stated=bool(reading.roots))
-    lines = read_columns(table, COLUMNS, ("patient", "part"), reading.columns)
+    lines = read_columns(table, COLUMNS, ("patient", "part", "site"), reading.columns)
     records = [(line, _found({"patient": "", **cells}, find)) for line, cells in lines]
     split = any(cells.get("part") for _, cells in records)
     names = tuple(classes or classes_of(records))
@@ -97,7 +97,14 @@ def scan_csv(root: Path, classes: Sequence[str] | None, progress: Progress | Non
             tree.check_link(path)
     sums = sums_of([base / path for path in first], progress)
     items = [
-        Sample(path, names.index(cells["label"]), given(cells["patient"]), _part(cells) if split else None, digest)
+        Sample(
+            path,
+            names.index(cells["label"]),
+            given(cells["patient"]),
+            _part(cells) if split else None,
+            digest,
+            site=given(cells.get("site", "")),
+        )
         for (path, cells), digest in zip(first.items(), sums, strict=True)
     ]
     if empty := [name for k, name in enumerate(names) if not any(s.label == k for s in items)]:

@@ -30,7 +30,7 @@ from octc.volumes.formats import format_of, read_volumes, without_scans
 from octc.volumes.volume import RawShape, Volume
 
 NAME, FIRST = "volumes.csv", 20  # lines that are looked at to tell what a table is of
-COLUMNS, MORE = ("path", "label"), ("patient", "volume", "eye", "frame", "part", "shape")
+COLUMNS, MORE = ("path", "label"), ("patient", "volume", "eye", "frame", "part", "shape", "site")
 EYES = {"r": "R", "od": "R", "right": "R", "re": "R", "l": "L", "os": "L", "left": "L", "le": "L", "": None}
 HINT = (
     "a header line path,label,patient (and volume, eye, frame, part, shape where needed), then a line for each volume or eye, "
@@ -59,7 +59,8 @@ def names_volumes(root: Path) -> bool:
 class Listed:
     """A volume that was read once: where it lies, what it is, and the identity of each of its B-scans.
 
-    person: a hash of the patient's id in the file under a key that is thrown away; None where it has none.
+    person: a hash of the patient's id in the file under a key that is thrown away; None where it has none. device: as the file
+        names it.
     """
 
     file: str
@@ -72,6 +73,7 @@ class Listed:
     complete: bool
     spatial: bool
     person: str | None
+    device: str | None = None
     others: tuple[Path, ...] = ()
 
 
@@ -91,6 +93,7 @@ class Row:
     frame: int | None
     part: str | None
     shape: tuple[int, int, int] | None
+    site: str | None
 
 
 @dataclass
@@ -191,7 +194,7 @@ def _row(line: int, cells: dict[str, str], names: Sequence[str], split: bool) ->
         raise ValueError(f"shape {shape!r} is not FRAMESxROWSxCOLUMNS")
     return Row(
         line, path, names.index(cells["label"]), given(cells["patient"]), volume, EYES[eye], frame,
-        part if split else None, (sides[0], sides[1], sides[2]) if sides else None,
+        part if split else None, (sides[0], sides[1], sides[2]) if sides else None, given(cells.get("site", "")),
     )  # fmt: skip
 
 
@@ -264,7 +267,7 @@ def _listed(file: str, volume: Volume) -> Listed:
     digest, sums = scan_digests(volume)
     return Listed(
         file, volume.part, volume.frames, volume.laterality.value, digest, tuple(sums), volume.intensity.name,
-        volume.complete.value is not False, volume.spatial, volume.patient, volume.others,
+        volume.complete.value is not False, volume.spatial, volume.patient, volume.device.value, volume.others,
     )  # fmt: skip
 
 
@@ -280,7 +283,7 @@ def _labelled(
         for file in dict.fromkeys(homes[file] for file in places[row.path]):
             if isinstance(read[file], OctcError):
                 scan = ScanOf(file, row.volume or 0, row.frame or 0, "", 0, shape=row.shape, laterality=row.eye)
-                bad.setdefault(file, Sample(file, row.label, row.patient, row.part, "", scan=scan))
+                bad.setdefault(file, Sample(file, row.label, row.patient, row.part, "", scan=scan, site=row.site))
             volumes += _of(read[file])
         if not volumes and all(isinstance(read[file], OctcError) for file in places[row.path]) and places[row.path]:
             continue
@@ -402,7 +405,8 @@ def _samples(labelled: Sequence[Labelled], people: dict[int, str], split: bool) 
                 volume.spatial,
             )
             part = row.part if split else None
-            yield Sample(scan.name, label, patient, part, volume.sums[index], eye=whose, scan=scan)
+            site = row.site or volume.device
+            yield Sample(scan.name, label, patient, part, volume.sums[index], eye=whose, scan=scan, site=site)
 
 
 def _unread(tree: Tree, table: str, read: dict[str, Read]) -> tuple[tuple[Left, ...], set[str]]:
