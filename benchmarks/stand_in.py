@@ -36,7 +36,7 @@ def fit_classifier(network: torch.nn.Module, inputs: torch.Tensor, labels: torch
         features = network.eval().forward_head(network.forward_features(inputs), pre_logits=True)  # type: ignore[operator]
         mean = features.mean(0)
         centred = (features - mean).double()
-        wanted = torch.nn.functional.one_hot(labels).double()
+        wanted = torch.nn.functional.one_hot(labels, network.num_classes).double()
         gram = centred @ centred.T
         inner = torch.linalg.solve(gram + gram.diagonal().mean() * torch.eye(len(gram)), wanted - wanted.mean(0))
         head = network.get_classifier()  # type: ignore[operator]
