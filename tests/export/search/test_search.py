@@ -153,10 +153,38 @@ def check_left(place: Path, found: dict[str, Any]) -> None:
     again = search_student("5ms", data=place / "patterns", run_dir=place / "killed", options=options)
     assert again.winner == winner
     assert before == {path: path.stat().st_mtime_ns for path in (place / "killed").rglob("*") if path.is_file()}
+    check_exit_codes(place, folder, found)
     train = found["commands"][0].split()
     assert train[:3] == ["octc", "train", "student"]
     words = ["train", "student", "--dataset", "folder", "--data", str(place / "patterns"), "--teacher", "none"]
     assert main([*words, "--recipe", str(folder / "winner.json"), "--run-dir", str(place / "other"), "--dry-run"]) == 0
+
+
+def check_exit_codes(place: Path, folder: Path, found: dict[str, Any]) -> None:
+    """The command ends with 1 where its answer does not hold: the winner over the budget, or not as good on test."""
+    words = ["search", "--budget", "5ms", "--candidates", str(place / "candidates.json"), "--recipe", "smoke", "--epochs", "9"]
+    words += [
+        "--margin",
+        "20",
+        "--teacher",
+        "none",
+        "--target",
+        "onnx",
+        "--dataset",
+        "folder",
+        "--data",
+        str(place / "patterns"),
+    ]
+    words += ["--run-dir", str(place / "killed")]
+    claims = found["winner"]["test"]["claims"]
+    for within, code, expected in (
+        (True, None, 0), (False, None, 1), (None, None, 0), (True, "OCT-E705", 1), (False, "OCT-E704", 1),
+    ):  # fmt: skip
+        told = {**claims[0], "code": code, "word": "equivalent" if code is None else "inconclusive"}
+        winner = {**found["winner"], "within_budget": within, "test": {**found["winner"]["test"], "claims": [told]}}
+        (folder / "search.json").write_text(json.dumps({**found, "winner": winner}))
+        assert main(words) == expected, (within, code)
+    (folder / "search.json").write_text(json.dumps(found))
 
 
 @pytest.mark.slow
