@@ -97,6 +97,10 @@ def read_file(path: Path) -> onnx.ModelProto:
 
 def _instead(foreign: Sequence[str], functions: int) -> str:
     """What makes a file of operators of ai.onnx out of one that has others."""
+    if "ai.onnx.ml::ZipMap" in foreign:
+        return (
+            "convert it without ZipMap: options={'zipmap': False} of skl2onnx; onnx.utils.extract_model cuts it off"
+        )
     names = {name.removeprefix("com.microsoft::") for name in foreign if name.startswith("com.microsoft::")}
     if any(name.startswith(("QLinear", "QGemm")) for name in names):
         return "quantize_static(..., quant_format=QuantFormat.QDQ), on the file before quantisation"
@@ -246,7 +250,7 @@ def _logits_of(graph: onnx.GraphProto, name: str) -> tuple[str, str]:
         node, passed = makers.get(found), 0
         while node is not None and node.op_type in PASSING and passed < len(graph.node):
             node, passed = makers.get(node.input[0]), passed + 1
-        if node is not None and node.op_type in kinds:
+        if node is not None and node.op_type in kinds and _over_classes(node):
             found = str(node.input[0])
             left.append(node.op_type)
         elif node is not None and node.op_type == "Sigmoid":
@@ -261,6 +265,12 @@ def _logits_of(graph: onnx.GraphProto, name: str) -> tuple[str, str]:
             f"{name} is {kind}: the number of a class, and no row of logits", "export the network without what chooses"
         )
     return found, f"{' behind '.join(left)} at the end was left out: an artifact gives logits" if left else ""
+
+
+def _over_classes(node: onnx.NodeProto) -> bool:
+    """Whether a softmax, or a choice, is over the classes and not over the images."""
+    axes = [attribute.i for attribute in node.attribute if attribute.name == "axis"]
+    return axes != [0] and not (node.op_type == "ArgMax" and not axes)
 
 
 def _precision(proto: onnx.ModelProto) -> str:
