@@ -98,9 +98,7 @@ def read_file(path: Path) -> onnx.ModelProto:
 def _instead(foreign: Sequence[str], functions: int) -> str:
     """What makes a file of operators of ai.onnx out of one that has others."""
     if "ai.onnx.ml::ZipMap" in foreign:
-        return (
-            "convert it without ZipMap: options={'zipmap': False} of skl2onnx; onnx.utils.extract_model cuts it off"
-        )
+        return "convert it without ZipMap: options={'zipmap': False} of skl2onnx; onnx.utils.extract_model cuts it off"
     names = {name.removeprefix("com.microsoft::") for name in foreign if name.startswith("com.microsoft::")}
     if any(name.startswith(("QLinear", "QGemm")) for name in names):
         return "quantize_static(..., quant_format=QuantFormat.QDQ), on the file before quantisation"
@@ -149,6 +147,16 @@ def _check_codes(proto: onnx.ModelProto, path: Path) -> None:
         text = f"{path.name} is quantised to {', '.join(other)}: INT8 is what octc compares, times and runs"
         hint = "quantize_static(..., activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)"
         raise refused(text, hint, str(path))
+    scales = [(node, known.get(node.input[1])) for node in proto.graph.node if node.op_type == "QuantizeLinear"]
+    if bad := [node.name or node.output[0] for node, one in scales if one is not None and not _divides(one)]:
+        text = f"{path.name} divides by a scale of 0, or one that is not finite: {shorten(bad)}"
+        raise refused(text, "calibrate again; octc lint FILE.onnx --target onnx names the scales", str(path))
+
+
+def _divides(scale: onnx.TensorProto) -> bool:
+    """Whether a scale is one that values can be divided by."""
+    values = numpy_helper.to_array(scale).astype(np.float64)
+    return bool(np.isfinite(values).all() and (values != 0).all())
 
 
 def _load_external(proto: onnx.ModelProto, path: Path) -> None:
