@@ -106,6 +106,8 @@ def _instead(foreign: Sequence[str], functions: int) -> str:
         return "the file as it was before ONNX Runtime optimised it: operators of com.microsoft run in ONNX Runtime only"
     if functions:
         return "import onnx.inliner; onnx.inliner.inline_local_functions(model) puts the functions' operators into the graph"
+    if all("::" not in name for name in foreign):
+        return "write the network without them: an artifact holds the operators of runtimes/safety.py, and no others"
     return "export the network in eval mode, with operators of ai.onnx only"
 
 

@@ -379,7 +379,7 @@ def test_an_old_resize_is_the_same_after_what_the_hint_says(mode: str, scale: fl
 @pytest.mark.parametrize(("domain", "kind", "hint"), [
     ("com.microsoft", "QLinearAdd", "QuantFormat.QDQ"),
     ("com.microsoft", "FusedConv", "before ONNX Runtime optimised it"),
-    ("", "LSTM", "operators of ai.onnx only"),
+    ("", "LSTM", "write the network without them"),
 ])  # fmt: skip
 def test_a_foreign_operator_is_refused_with_what_makes_a_file_without_it(
     domain: str, kind: str, hint: str, write: Write, tmp_path: Path
