@@ -35,6 +35,7 @@ def split(
 ) -> int:
     """Show the split that a run with this seed trains on (by patient, where patients are known), or the folds of a
     cross-validation."""
+    from octc.datasets.folds import never_left_out
     from octc.datasets.reading import read_data, refuse_contradictions
     from octc.datasets.released_splits import make_splits
 
@@ -60,6 +61,10 @@ def split(
     session.result(Rows(heads, [row if several else row[1:] for row in rows]))
     for one in made:
         _say(session, one, several)
+    if leave_out is not None and (count := never_left_out(made)):
+        session.say(
+            f"{count} images are of acquisitions with too few patients: every fold trains on them, none leaves them out"
+        )
     for path in written:
         session.say(f"written: {path}")
     return 0

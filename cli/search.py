@@ -27,7 +27,8 @@ def search(
     Candidates are exported in INT8 with random weights and timed as octc bench does, here or over ssh; those within the budget
     are trained by successive halving from one teacher; the fastest that is non-inferior to the best on validation is tuned,
     exported and verified on test, once. Given again it goes on where it was stopped. Machines that share the run folder and are
-    given the same command, divide the trials.
+    given the same command, divide the trials. Ends with 0 only when the winner's own file is within the budget, where it was
+    timed, and every claim on test is shown.
     """
     from octc.core.optional import need_wing
 
@@ -51,5 +52,7 @@ def _show(session: Session, found: SearchResult) -> int:
     session.result("\n".join(answer_lines(found.document)))
     if found.folder is not None:
         session.say(f"  {found.folder}/search.json, pareto.svg, table.md, winner.json")
+    found.raise_if_failed()
+    if found.folder is not None:
         session.say("next: octc report, or octc bench for times that can be published")
     return 0

@@ -19,7 +19,10 @@ def simplify(
     run: Annotated[str | None, typer.Argument(help="Student run (id, its beginning, or path); the newest finished one")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop")] = False,
 ) -> int:
-    """Replace SiLU, take squeeze-excite out, remove channels; each step is distilled and kept if the gate accepts it."""
+    """Replace SiLU, take squeeze-excite out, remove channels; each step is distilled and kept if the gate accepts it.
+
+    Ends with 1 where no step is accepted, or what was kept takes longer than --budget.
+    """
     options.check()
     from octc.core.optional import need, need_wing
 
@@ -43,4 +46,5 @@ def simplify(
     session.run_id = found.run.id
     session.result(str(found.run.path))
     session.say(f"next: octc export {found.run.id} && octc verify && octc bench")
+    found.raise_if_failed()
     return 0

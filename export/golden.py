@@ -21,15 +21,21 @@ SEED = 0x601D
 CLEAR = 0.1  # of the mean logit range: a top two closer than this says nothing about agreement
 
 
+APART = 5  # times as much as their sums rows of percents differ
 SUM_AWAY = 2e-3  # of the sum of probabilities: those of a softmax in float16
 
 
 def are_probabilities(logits: Float32) -> bool:
-    """Whether rows [N, K] are what a softmax gives: none is negative, each adds up to 1; where rows differ, to any one number
-    (percent)."""
+    """Whether rows [N, K] are what a softmax gives: none is negative, each adds up to 1; or to any one number (percent), where
+    rows differ by much more than their sums do. (Logits of a network that learned nothing are all nearly alike.)"""
     sums = logits.sum(axis=1, dtype=np.float64)
-    total = 1.0 if (logits == logits[:1]).all() else float(sums.mean())
-    return bool((logits >= 0).all()) and total > 0 and bool((np.abs(sums - total) <= SUM_AWAY * total).all())
+    if bool((logits < 0).any()) or not np.isfinite(sums).all():
+        return False
+    if (np.abs(sums - 1) <= SUM_AWAY).all():
+        return True
+    total = float(sums.mean())
+    away, moved = float(np.abs(sums - total).max()), float(np.ptp(logits, axis=0).max())
+    return total > 0 and away <= SUM_AWAY * total and moved > APART * away and moved > 0
 
 
 def golden_candidates(train: Sequence[Sample], classes: int) -> list[Sample]:

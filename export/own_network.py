@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import fx, nn
+from torch.overrides import TorchFunctionMode
 
 from octc.compress.finetune import calibrated, looks_of
 from octc.compress.ordinary import ordinary_copy
@@ -50,6 +51,11 @@ BATCH = 8
 MOSTLY = 0.5  # of the multiply-accumulates: with fewer in INT8, an INT8 network is one by its name
 ROWS = "wrap it: a module whose forward returns the one tensor of its result that has a row of logits an image"
 BINARY = "two classes have two logits: wrap it, forward returning torch.cat([torch.zeros_like(z), z], 1) for its logit z [N, 1]"
+# what leaves the values of a tensor as they are, by the names of torch's functions
+UNCHANGED = frozenset((
+    "__get__", "__getitem__", "clone", "contiguous", "detach", "double", "dropout", "expand", "flatten", "float",
+    "half", "permute", "reshape", "squeeze", "to", "transpose", "type", "unsqueeze", "view",
+))  # fmt: skip
 GREY = "octc spreads grey to three channels: wrap it, forward taking x[:, :1] of its input"
 
 
@@ -272,9 +278,10 @@ def _answers(model: nn.Module, candidates: UInt8, preprocess: Preprocess) -> npt
     """What the network gives for the candidates, refused in words where that is nothing that could be logits (E404)."""
     kind, size = type(model).__name__, preprocess.size
     try:
-        with torch.no_grad():
+        last = _Last()
+        with torch.no_grad(), last:
             found: Any = model(network_input(torch.from_numpy(candidates[:1]), preprocess))
-        if isinstance(found, torch.Tensor):
+        if isinstance(found, torch.Tensor) and (fault := _no_logits(kind, found, last.name)) is None:
             return logits_of(model, candidates, preprocess, "cpu", batch=BATCH).numpy()
     except Exception as error:  # whatever a network of others raises
         line = first_line(error, 300)
@@ -284,8 +291,33 @@ def _answers(model: nn.Module, candidates: UInt8, preprocess: Preprocess) -> npt
             else "octc.Preprocess(size=...) as it was trained, three channels in, logits [N, K] out"
         )
         raise OctcError("OCT-E404", f"{kind} does not run on float [N, 3, {size}, {size}]: {line}", hint=hint) from error
+    if isinstance(found, torch.Tensor) and fault is not None:
+        raise fault
     several = f" of {len(found)} ({shorten([str(one) for one in found], 4)})" if isinstance(found, dict) else ""
     raise OctcError("OCT-E404", f"{kind} gives a {type(found).__name__}{several}, logits [N, K] are needed", hint=ROWS)
+
+
+class _Last(TorchFunctionMode):
+    """Remembers what computed last, but for what leaves the values as they are. name: of the function."""
+
+    name = ""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found, name = func(*args, **(kwargs or {})), str(getattr(func, "__name__", ""))
+        if isinstance(found, torch.Tensor) and name not in UNCHANGED:
+            self.name = name
+        return found
+
+
+def _no_logits(kind: str, found: torch.Tensor, last: str) -> OctcError | None:
+    """Why a result is none of logits, by what computed it."""
+    if "sigmoid" in last or "expit" in last:
+        text = f"{kind} ends in a sigmoid: probabilities of labels that do not exclude each other"
+        return OctcError("OCT-E404", text, hint="classes that exclude each other: leave out the sigmoid at its end")
+    if not found.is_floating_point() and not found.is_complex():
+        text = f"{kind} gives whole numbers ({str(found.dtype).removeprefix('torch.')}), logits [N, K] are needed"
+        return OctcError("OCT-E404", text, hint="leave out the argmax or topk at its end")
+    return None
 
 
 def _select(own: OwnNetwork, validation: tuple[Sequence[Any], Sequence[Any]]) -> Select:

@@ -192,7 +192,13 @@ def _judge(
 ) -> tuple[dict[str, Any], GateResult | None, Float32 | None]:
     """The replayed golden images, what the gate says, and logits of the validation set (or of what a monitor keeps of it)."""
     runs_as = replace(artifact, target="onnx") if artifact.target == "tensorrt" else artifact  # the Q/DQ file runs anywhere
-    runtime = device.open(folder, runs_as)
+    try:
+        runtime = device.open(folder, runs_as)
+    except OctcError as error:
+        if error.code != "OCT-E504":
+            raise
+        hint = "write the network without them: an artifact holds the operators of runtimes/safety.py, and no others"
+        raise OctcError("OCT-E404", f"{artifact.name}: {error.message}", hint=hint, place=artifact.model) from error
     try:
         report = device.replay(runtime, golden, runs_as)
         asked = select or validation

@@ -65,8 +65,8 @@ def serve_artifacts(
     need_wing("serve")
     teller, options = reporter or LogReporter(), options or ServeOptions()
     doors = open_doors(options, environ, teller)
-    root = upload_root(options.uploads)
     with contextlib.ExitStack() as stack:
+        root = stack.enter_context(upload_root(options.uploads))
         http = stack.enter_context(_listening(options.host, options.port))
         site = Site([Path(one) for one in several(artifacts)], options)
         stack.callback(site.close)
@@ -85,7 +85,7 @@ class Doorway:
     """How clients come in. root: of uploads. http: the bound socket. check: close at once."""
 
     doors: Doors
-    root: str | None
+    root: str
     http: socket.socket
     check: bool = False
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,33 +16,65 @@ from octc.core.optional import need
 
 MEMORY = Path("/dev/shm")
 FILES = 256  # of one upload
+NEW, OWN = "octc-new-", "octc-uploads-"  # a server's folder, before and after it is locked
 LONG = 180  # bytes of a name
 HEADERS = 8192  # bytes of the headers of a part
 HINT = "curl -F file=@eye.png, or --data-binary @eye.png -H 'Content-Type: application/octet-stream'"
 
 
-def upload_root(named: str | None) -> str | None:
-    """Where folders of uploads are made; None: the system's temporary folder.
+@contextmanager
+def upload_root(named: str | None) -> Iterator[str]:
+    """A folder of this server for those of its uploads, gone when it ends. What a server left that was killed is removed first:
+    images of patients, and memory where the folder lies in it.
+
+    Args:
+        named: where it is made; None: in memory, else in the system's temporary folder.
 
     Raises:
         OctcError: E109 the named folder cannot be written.
     """
     place = named if named is not None else str(MEMORY) if MEMORY.is_dir() else None
     try:
-        with tempfile.TemporaryDirectory(prefix="octc-", dir=place):
-            return place
+        folder = Path(tempfile.mkdtemp(prefix=NEW, dir=place))
     except OSError as error:
-        if named is None:
-            return None
-        text = f"{named} cannot be written: {error.strerror}"
-        raise OctcError("OCT-E109", text, hint="--uploads DIR that can be written", place="--uploads") from error
+        if named is not None:
+            text = f"{named} cannot be written: {error.strerror}"
+            raise OctcError("OCT-E109", text, hint="--uploads DIR that can be written", place="--uploads") from error
+        folder = Path(tempfile.mkdtemp(prefix=NEW))
+    handle = os.open(folder, os.O_RDONLY)
+    mine = folder.with_name(folder.name.replace(NEW, OWN, 1))
+    try:
+        with suppress(OSError):  # a file system without locks: nobody can see that it is in use, and nobody looks
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            folder.rename(mine)  # locked before it has a name that others look at
+            folder = mine
+            _remove_left(mine)
+        yield str(folder)
+    finally:
+        os.close(handle)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_left(mine: Path) -> None:
+    """Remove folders of servers that hold them no longer."""
+    for one in mine.parent.glob(f"{OWN}*"):
+        if one == mine or one.is_symlink() or not one.is_dir():
+            continue
+        with suppress(OSError):  # of another user, or in use
+            handle = os.open(one, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(one, ignore_errors=True)
+            finally:
+                os.close(handle)
 
 
 class Upload:
     """A folder and the files of one request in it. A context manager: leaving it removes them."""
 
-    def __init__(self, root: str | None) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="octc-", dir=root))
+    def __init__(self, root: str) -> None:
+        Path(root).mkdir(mode=0o700, exist_ok=True)  # who cleans temporary folders may have taken it for a forgotten one
+        self.folder = Path(tempfile.mkdtemp(dir=root))
         self.files: list[Path] = []
 
     def open(self, name: str) -> BinaryIO:

@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 IMPORTED = (
     "torch", "torchvision", "timm", "accelerate", "safetensors.torch", "onnx", "onnxscript", "onnxruntime", "openvino",
     "scipy.stats", "PIL.Image", "rich.console", "rich.progress", "torch.onnx", "torch.export",
+    "onnxscript.optimizer", "onnxconverter_common", "networkx", "pandas", "pyarrow.parquet", "pydantic.type_adapter",
 )  # fmt: skip
 
 
@@ -72,8 +73,11 @@ def serve(path: str, owner: int) -> None:
 
     sys.path.remove(str(Path(__file__).resolve().parent))  # this folder has another `octc`
     os.fsync = lambda _: None  # as in tests/conftest.py
-    for name in ("octc", *IMPORTED, *_modules_of_octc()):
+    modules = _modules_of_octc()
+    for name in ("octc", *IMPORTED, *modules):
         import_module(name)
+    for name in [name for name, program in modules.items() if program]:
+        del sys.modules[name]  # Python warns of a program that is imported before it is run
     gc.collect()
     gc.freeze()
     with socket.socket(socket.AF_UNIX) as door:
@@ -175,13 +179,17 @@ def _alive(process: int) -> bool:
     return True
 
 
-def _modules_of_octc() -> list[str]:
+def _modules_of_octc() -> dict[str, bool]:
+    """Of every folder of the house; True: it is a program too."""
     import pkgutil
+    from importlib.util import find_spec
 
-    import octc
-
-    found = [one.name for one in pkgutil.walk_packages(octc.__path__, "octc.")]
-    return [name for name in found if name != "octc.cli._app.main"]  # run as __main__
+    top, found = Path(__file__).resolve().parents[1], []
+    for folder in sorted(path.parent for path in top.glob("*/__init__.py")):
+        prefix = "octc." if folder.name == "octc" else f"octc.{folder.name}."
+        found += [prefix[:-1], *(one.name for one in pkgutil.walk_packages([str(folder)], prefix))]
+    files = {name: getattr(find_spec(name), "origin", None) for name in found}
+    return {name: file is not None and '__name__ == "__main__"' in Path(file).read_text() for name, file in files.items()}
 
 
 def _become(wanted: dict[str, Any], streams: list[int]) -> None:

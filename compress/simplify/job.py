@@ -52,6 +52,13 @@ class Simplified:
     run: Run | None
     document: dict[str, Any]
 
+    def raise_if_failed(self) -> None:
+        """Raise (OctcError E604) where what was kept is not within the budget that was asked for."""
+        if self.run is not None and self.document.get("within_budget") is False:
+            text = f"{self.document['ms']:.2f} ms in INT8 with what was kept, {self.document['budget_ms']:g} ms are allowed"
+            hint = "more --epochs or a larger --margin keep more steps, a smaller --budget leaves room; the run stays as it is"
+            raise OctcError("OCT-E604", text, hint=hint, place=str(self.run.path))
+
 
 def simplify_run(
     run: Run | str | None = None,

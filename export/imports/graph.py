@@ -97,6 +97,8 @@ def read_file(path: Path) -> onnx.ModelProto:
 
 def _instead(foreign: Sequence[str], functions: int) -> str:
     """What makes a file of operators of ai.onnx out of one that has others."""
+    if "ai.onnx.ml::ZipMap" in foreign:
+        return "convert it without ZipMap: options={'zipmap': False} of skl2onnx; onnx.utils.extract_model cuts it off"
     names = {name.removeprefix("com.microsoft::") for name in foreign if name.startswith("com.microsoft::")}
     if any(name.startswith(("QLinear", "QGemm")) for name in names):
         return "quantize_static(..., quant_format=QuantFormat.QDQ), on the file before quantisation"
@@ -106,6 +108,8 @@ def _instead(foreign: Sequence[str], functions: int) -> str:
         return "the file as it was before ONNX Runtime optimised it: operators of com.microsoft run in ONNX Runtime only"
     if functions:
         return "import onnx.inliner; onnx.inliner.inline_local_functions(model) puts the functions' operators into the graph"
+    if all("::" not in name for name in foreign):
+        return "write the network without them: an artifact holds the operators of runtimes/safety.py, and no others"
     return "export the network in eval mode, with operators of ai.onnx only"
 
 
@@ -143,6 +147,16 @@ def _check_codes(proto: onnx.ModelProto, path: Path) -> None:
         text = f"{path.name} is quantised to {', '.join(other)}: INT8 is what octc compares, times and runs"
         hint = "quantize_static(..., activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)"
         raise refused(text, hint, str(path))
+    scales = [(node, known.get(node.input[1])) for node in proto.graph.node if node.op_type == "QuantizeLinear"]
+    if bad := [node.name or node.output[0] for node, one in scales if one is not None and not _divides(one)]:
+        text = f"{path.name} divides by a scale of 0, or one that is not finite: {shorten(bad)}"
+        raise refused(text, "calibrate again; octc lint FILE.onnx --target onnx names the scales", str(path))
+
+
+def _divides(scale: onnx.TensorProto) -> bool:
+    """Whether a scale is one that values can be divided by."""
+    values = numpy_helper.to_array(scale).astype(np.float64)
+    return bool(np.isfinite(values).all() and (values != 0).all())
 
 
 def _load_external(proto: onnx.ModelProto, path: Path) -> None:
@@ -244,7 +258,7 @@ def _logits_of(graph: onnx.GraphProto, name: str) -> tuple[str, str]:
         node, passed = makers.get(found), 0
         while node is not None and node.op_type in PASSING and passed < len(graph.node):
             node, passed = makers.get(node.input[0]), passed + 1
-        if node is not None and node.op_type in kinds:
+        if node is not None and node.op_type in kinds and _over_classes(node):
             found = str(node.input[0])
             left.append(node.op_type)
         elif node is not None and node.op_type == "Sigmoid":
@@ -259,6 +273,12 @@ def _logits_of(graph: onnx.GraphProto, name: str) -> tuple[str, str]:
             f"{name} is {kind}: the number of a class, and no row of logits", "export the network without what chooses"
         )
     return found, f"{' behind '.join(left)} at the end was left out: an artifact gives logits" if left else ""
+
+
+def _over_classes(node: onnx.NodeProto) -> bool:
+    """Whether a softmax, or a choice, is over the classes and not over the images."""
+    axes = [attribute.i for attribute in node.attribute if attribute.name == "axis"]
+    return axes != [0] and not (node.op_type == "ArgMax" and not axes)
 
 
 def _precision(proto: onnx.ModelProto) -> str:

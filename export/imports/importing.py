@@ -35,6 +35,7 @@ from octc.export.imports import differences
 from octc.export.imports.graph import Described, choose_size, describe, read_file, refused
 from octc.export.imports.intermediate import write_ir
 from octc.export.imports.network import ImportedFile, OnnxNetwork, run_float, write_pair
+from octc.export.imports.pixels import refuse_twice, steps_of_onnx
 from octc.export.imports.presets import read_preset
 from octc.export.imports.run import NETWORK, candidates, is_imported, keep_network, lineage_of, read_facts
 from octc.export.onnx.float import check_batches, facts_of, read_onnx
@@ -187,6 +188,8 @@ def _write(asked: _Asked, folder: Path) -> ImportedFile:
     if known.type == "uint8" and (foreign.mean, foreign.std, foreign.factor) != ((0.0,) * 3, (1.0,) * 3, 1 / 255):
         text = "the network takes uint8 pixels and normalises them itself, its preprocessing normalises too"
         raise OctcError("OCT-E104", text, hint='"mean": [0, 0, 0], "std": [1, 1, 1] in --preprocess', place="--preprocess")
+    if known.type != "uint8":
+        refuse_twice(steps_of_onnx(proto.graph, known.input), foreign)
     network, main, plain = folder / NETWORK, folder / "model.onnx", folder / "plain.onnx"
     try:
         write_pair(proto, known, foreign, (network, main))

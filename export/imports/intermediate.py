@@ -12,6 +12,7 @@ from octc.core.errors import OctcError, shorten
 from octc.core.optional import need, openvino_core
 from octc.export.imports.graph import LAYOUTS, SORTED, Described, choose_size, refused
 from octc.export.imports.network import ImportedFile
+from octc.export.imports.pixels import refuse_twice, steps_of_ir
 from octc.export.onnx.float import INPUT, OUTPUT, compare_batches
 from octc.imaging.foreign import Foreign
 from octc.imaging.preprocess import Float32, Preprocess
@@ -35,6 +36,8 @@ def write_ir(path: Path, foreign: Foreign, output: str | None, folder: Path) -> 
     _check_finite(model, path)
     known = _describe(model, output)
     choose_size(known, foreign.size, foreign.source)
+    if known.type != "uint8":
+        refuse_twice(steps_of_ir(model), foreign)
     plain = _compiled(_behind(_read(path), known, Preprocess(foreign.size), foreign, as_uint8=False))
     made = _behind(model, known, foreign.preprocess, foreign, as_uint8=True)
     batches = _batches(made, foreign.preprocess, path, coded=known.precision == "int8")

@@ -91,7 +91,7 @@ RULES = (
     Rule("W25", "FP16 opset", values.early_half, "export with opset 19", stricter="not valid ONNX"),
     Rule("W26", "float convolution", place.bare, "quantise it, or leave it in float on purpose", EVERY, SLOW),
     Rule("W27", "activation scales", place.vector_scales, "one scale for each activation"),
-    Rule("W28", "other scale", place.other_scales, "the same scale for Q and its DQ", stricter="legal, and hardly ever meant"),
+    Rule("W28", "other scale", place.other_scales, "the same scale for Q and its DQ", EVERY, "legal, and hardly ever meant"),
     Rule("W29", "logits", place.outputs, "leave outputs in float", EVERY, SLOW),
     Rule("W30", "between", place.between, "move Q behind the activation", EVERY, SLOW),
     Rule("W31", "shortcut", place.residuals, "--fix takes the block's own quantiser", stricter=SLOW),

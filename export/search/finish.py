@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from octc.schemas.search import Candidate, Finalist, SearchOptions, Winner
 from octc.schemas.training import StudentOptions
 from octc.stats.proportions import Interval
 from octc.stats.test_plan import ParityOptions
+from octc.stats.verdict import WORDS
 from octc.store.artifacts import MANIFEST, file_bytes, read_artifact
 from octc.store.find import Found
 from octc.store.runs import Run, find_run
@@ -29,6 +30,7 @@ from octc.train.jobs.start import run_training
 from octc.train.loop.checkpoint import META
 
 RECIPE = "winner.json"
+OVER = "the trained winner is over the budget"
 REFERENCE = ("onnx", "fp32")  # that a verification compares with
 CORRECTION = (
     "Chosen on validation among {count} candidates, so the validation accuracy of the winner is optimistic, and {tests} "
@@ -169,7 +171,7 @@ def _write_winner(
         why = over_budget(cost, budget)
         within = not why
         if why:
-            book.note(f"the trained winner is over the budget: {why}")
+            book.note(f"{OVER}: {why}")
     book.document.winner = Winner(
         name=candidate.name,
         run=run.id,
@@ -216,10 +218,34 @@ def facts_of_test(document: Mapping[str, Any]) -> dict[str, Any]:
     """Word, images, accuracies and the interval of each claim of a verdict."""
     claims = []
     for one in (document, *document.get("claims", ())):  # the document is its first claim, with the others in it
-        known = one.get("accuracy") or {}
+        known, verdict = one.get("accuracy") or {}, one.get("verdict") or {}
         accuracy = {name: known.get(name) for name in ("reference", "candidate", "difference_pp", "deciding")}
-        claims.append({"against": one.get("against"), "word": (one.get("verdict") or {}).get("word"), "accuracy": accuracy})
+        code = _code_of(verdict) if verdict.get("exit_code") else None
+        claims.append({"against": one.get("against"), "word": verdict.get("word"), "code": code, "accuracy": accuracy})
     return {"word": document["verdict"]["word"], "exploratory": document["verdict"]["exploratory"], "claims": claims}
+
+
+def _code_of(verdict: Mapping[str, Any]) -> str:
+    """The code of the worst part of a verdict that does not hold."""
+    worst = sorted((WORDS.index(part["word"]), str(part["code"])) for part in verdict.get("parts", ()) if not part["holds"])
+    return worst[0][1] if worst else "OCT-E705"
+
+
+def failures(document: Mapping[str, Any]) -> Iterator[OctcError]:
+    """What of an answer does not hold: the winner's own file over the budget (E604), its verdict on test (as `octc verify`)."""
+    winner = document.get("winner")
+    if winner is None:
+        return
+    if winner["within_budget"] is False:
+        text = next((note for note in document["notes"] if note.startswith(OVER)), OVER)
+        hint = "octc bench on a quiet machine; or a larger --budget, which is another search and finds what was measured"
+        yield OctcError("OCT-E604", text, hint=hint, place=str(winner["artifact"]))
+    for claim in (winner["test"] or {}).get("claims", ()):
+        if claim.get("code"):
+            text = f"the winner, {winner['name']}, on test: {str(claim['word']).replace('_', ' ')} against {claim['against']}"
+            hint = f"octc report, or octc verify {winner['artifact']}: what was shown; octc explain {claim['code']}"
+            yield OctcError(claim["code"], text, hint=hint, place=str(winner["artifact"]))
+            return  # those after it were not tested
 
 
 def commands(training: Training, book: Book, candidate: Candidate, target: str, options: SearchOptions) -> list[str]:

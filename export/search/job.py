@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -14,20 +14,21 @@ from typing import Any
 from octc.compress.jobs import new_job
 from octc.core.clock import utc_now
 from octc.core.data_options import DataOptions
-from octc.core.errors import OctcError
+from octc.core.errors import OctcError, Several
 from octc.core.files import canonical_json, sha256_bytes
 from octc.core.progress import LogReporter, Reporter
 from octc.datasets.registry import guess_layout
 from octc.export.search.budget import read_budget
 from octc.export.search.candidates import base_recipe, changes, engines_of, read_candidates, recipe_of
 from octc.export.search.effort import FIXED, TAIL, Effort, effort_of, macs_of, scaled_effort
-from octc.export.search.finish import finish
+from octc.export.search.finish import failures, finish
 from octc.export.search.measure import EXPORT_S, Target, Where, find_target, kept_timing, timing_of
+from octc.export.search.on_ray import check_ray, crew_of
 from octc.export.search.pages import write_pages
 from octc.export.search.random_network import export_random, found_artifacts
 from octc.export.search.rounds import Training, run_rounds
 from octc.export.search.select import Budget, Cost, Plan, dominated, least_margin, over_budget, plan_rounds
-from octc.export.search.state import Book, open_book
+from octc.export.search.state import Book, open_book, read_document
 from octc.export.search.structure import with_structure
 from octc.machine.host import host_name
 from octc.schemas.common import builtins, convert
@@ -119,9 +120,16 @@ class SearchResult:
         found: dict[str, Any] | None = self.document.get("winner")
         return found
 
+    def raise_if_failed(self) -> None:
+        """Raise what does not hold: the winner over the budget (E604), or not shown on test to be as good (E701 to E707)."""
+        if errors := list(failures(self.document)):
+            raise errors[0] if len(errors) == 1 else Several(errors)
 
-def prepare(job: SearchJob, *, dry_run: bool = False) -> Ready:
+
+def prepare(job: SearchJob, *, dry_run: bool = False, measures: bool = True) -> Ready:
     """Check all that can be refused before any work: budget, candidates, engines, images, teacher, the other machine.
+
+    measures: False for a process that only trains: it needs no engine, and no device that is measured.
 
     Raises:
         OctcError: E102, E104, E105 options; E107 no teacher; E201... images; E606, E901, E903 the device.
@@ -129,11 +137,12 @@ def prepare(job: SearchJob, *, dry_run: bool = False) -> Ready:
     options, reporter = job.options, job.reporter
     budget = read_budget(options.budget or [])
     _check_numbers(options)
+    check_ray(options)
     base = base_recipe(options.recipe)
-    targets = engines_of(options)
+    targets = engines_of(options) if measures else ()
     candidates = {one.name: one for one in read_candidates(options.candidates)}
     where = Where(options.on, options.threads, options.standard, budget.mj is not None, job.python)
-    target = find_target(where, targets, job.run_dir, reporter)
+    target = find_target(where if measures else Where(None, None, False, False, job.python), targets, job.run_dir, reporter)
     training, teacher = _training(job, base, dry_run=dry_run)
     if any(one.precision == "int8" for one in candidates.values()):
         check_calibration(replace(training.asked, qat=True), training.split)
@@ -305,11 +314,14 @@ def run_search(ready: Ready) -> SearchResult:
     """
     folder = ready.job.run_dir / ready.name
     book = open_book(folder, _fresh(ready))
+    crew = crew_of(ready.options, folder)
     say = ready.job.reporter.say
     if book.is_done:
         say(f"✓ {ready.name} is done: nothing was changed (another --seed makes another search)")
         return SearchResult(builtins(book.document), folder)
     say(f"octc search · {ready.budget.words()} · {len(ready.candidates)} candidates · {folder}")
+    if crew is not None and book.document.plan is None:
+        crew.check()
     with book.looking(say, "it measures, or ends the search"):
         mine = book.document.plan is None
         if mine:
@@ -320,12 +332,51 @@ def run_search(ready: Ready) -> SearchResult:
     if not book.is_done:
         if not mine:
             _check_weights(ready, book)
-        hours = ready.options.hours
-        candidates = {row.candidate.name: row.candidate for row in book.document.candidates}
         with _present(ready, book) as measured_here:
-            run_rounds(ready.training, book, candidates, None if hours is None else hours * 3600 - TAIL)
+            if crew is not None:
+                crew.work(take_part, (replace(ready.job, reporter=LogReporter()), ready.name), _telling(book, say), say)
+            _trials(ready, book)
             _end(ready, book, measured_here=measured_here)
     return SearchResult(builtins(book.document), folder)
+
+
+def take_part(job: SearchJob, name: str) -> None:
+    """Train trials of a search that another process has measured and planned, and will end, until there are finalists.
+
+    Raises:
+        OctcError: E110 this machine has other images, other candidates or another octc; E310 it lacks start weights; and what
+            `prepare` and trainings raise.
+    """
+    ready = prepare(job, measures=False)
+    book = open_book(job.run_dir / ready.name, _fresh(ready))
+    if ready.name != name or book.document.plan is None:
+        text = f"this machine would do {ready.name} and not {name}: its images, its candidates or its octc are others"
+        raise OctcError("OCT-E110", text, hint="the same octc and the same images on every machine", place=str(book.path))
+    _check_weights(ready, book)
+    _trials(ready, book)
+
+
+def _trials(ready: Ready, book: Book) -> None:
+    """Train, with whoever else does, until there are finalists."""
+    hours = ready.options.hours
+    candidates = {row.candidate.name: row.candidate for row in book.document.candidates}
+    run_rounds(ready.training, book, candidates, None if hours is None else hours * 3600 - TAIL)
+
+
+def _telling(book: Book, say: Callable[[str], None]) -> Callable[[], int]:
+    """Says which trials are done, those that were not said before; the number of all of them."""
+    said: set[tuple[str, int]] = set()
+
+    def tell() -> int:
+        rounds = read_document(book.path).rounds
+        for number, trial in ((k, t) for k, one in enumerate(rounds, 1) for t in one.trials if t.accuracy is not None or t.why):
+            if (trial.name, trial.epochs) not in said:
+                said.add((trial.name, trial.epochs))
+                found = trial.why if trial.accuracy is None else f"{100 * trial.accuracy:.2f} % on validation ({trial.run})"
+                say(f"  round {number}: {trial.name:24} {found}")
+        return len(said)
+
+    return tell
 
 
 def _say_margin(ready: Ready, book: Book) -> None:

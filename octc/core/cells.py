@@ -9,10 +9,30 @@ from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
 
+# what a spreadsheet program writes where a formula failed (in six languages), or a column is too narrow
+FAILED = (
+    "#n/a", "#nv", "#n/d", "#nd", "#value!", "#ref!", "#name?", "#div/0!", "#num!", "#null!", "#spill!", "#calc!", "#field!",
+    "#wert!", "#bezug!", "#zahl!", "#überlauf!", "#valeur!", "#nom?", "#nombre!", "#nul!", "#¡valor!", "#¡ref!", "#¿nombre?",
+    "#¡div/0!", "#¡num!", "#valore!", "#rif!", "#nome?", "#valor!", "#núm!", "#waarde!", "#verw!", "#naam?", "#getal!",
+    *("#" * length for length in range(2, 41)),
+)  # fmt: skip
 # cells that say that there is nothing, in lower case; "none" and "unknown" may be classes
-NO_LABEL = frozenset(("", "-", "--", "?", "n/a", "#n/a", "na", "nan", "nat", "null", "nil", "<na>", "#value!", "#ref!"))
+NO_LABEL = frozenset(("", "-", "--", "?", "n/a", "na", "nan", "nat", "null", "nil", "<na>", *FAILED))
 WHOLE = re.compile(r"(\d+)(?:\.(?:0{1,2}|0{4,}))?")
 NO_PATIENT = NO_LABEL | {"none", "unknown", "not known"}
+
+
+def trimmed(text: str) -> str:
+    """A cell without blanks at its ends, and without marks there that nobody sees (of the order of writing, of bytes).
+
+    >>> trimmed(" CNV\u200b "), trimmed("\ufeffpath"), trimmed("\u200eP 7\u00a0")
+    ('CNV', 'path', 'P 7')
+    """
+    text = text.strip()
+    if text.isascii():
+        return text
+    seen = [i for i, one in enumerate(text) if not one.isspace() and unicodedata.category(one) != "Cf"]
+    return text[seen[0] : seen[-1] + 1] if seen else ""
 
 
 def text_of(cell: Any) -> str:
@@ -22,7 +42,7 @@ def text_of(cell: Any) -> str:
     ('CNV', '3', '', '1', 401)
     """
     if isinstance(cell, str):
-        return cell.strip()
+        return trimmed(cell)
     if cell is None:
         return ""
     if isinstance(cell, Real):
@@ -69,13 +89,16 @@ def given(cell: Any) -> str | None:
 
 
 def plain(value: str) -> str:
-    """A value for comparing.
+    """A value for comparing: without letter case, blanks, marks that nobody sees, full widths, and zeros around a number.
 
-    >>> plain(" p 007.0 ") == plain("P007"), plain("12.50")
-    (True, '12.50')
+    >>> plain(" p 007.0 ") == plain("P007"), plain("12.50"), plain("0042"), plain("\uff12\u200b")
+    (True, '12.50', '42', '2')
     """
-    text = re.sub(r"\s+", "", unicodedata.normalize("NFC", value)).casefold()
-    return re.sub(r"(?<=\d)\.0+$", "", text)
+    text = unicodedata.normalize("NFKC", value).casefold()
+    if not text.isascii():
+        text = "".join(one for one in text if unicodedata.category(one) != "Cf")
+    text = re.sub(r"(?<=\d)\.0+$", "", re.sub(r"\s+", "", text))
+    return text.lstrip("0") or "0" if text.isascii() and text.isdigit() else text
 
 
 def same_names(values: Iterable[str]) -> list[str]:

@@ -19,6 +19,8 @@ from typing import Any
 
 from octc.core.errors import OctcError
 
+NO_MEMORY = "memory is exhausted"
+NOTHING = 128 << 10  # bytes: a disk with less is full, whatever is said of it
 LITTLE = 16 << 20  # bytes: a disk with less is named as one that is full
 
 
@@ -40,14 +42,14 @@ FAULTS = (
         texts=r"No usable temporary directory",
     ),
     Fault(
-        "OCT-E904", "memory is exhausted", "close other programs, raise the limit (ulimit -v), or use a smaller batch",
+        "OCT-E904", NO_MEMORY, "close other programs, raise the limit (ulimit -v), or use a smaller batch",
         errors=("ENOMEM",),
         texts=r"bad_alloc|bad allocation|allocate memory(?! in static TLS)|alloc(ate|ation)? .{0,40}(failed|bytes)"
         r"|failed to map segment|[Oo]ut of memory|OutOfMemory|out_of_memory|[Nn]ot enough memory|\(os error 12\)|MemoryError",
     ),
     Fault(
         "OCT-E904", "no space left on the disk", "free some space, or give a folder on another disk: --run-dir DIR, TMPDIR=DIR",
-        errors=("ENOSPC",), texts=r"No space left on device|\(os error 28\)", disk=True,
+        errors=("ENOSPC",), texts=r"No space left on device|\(os error 28\)|database or disk is full", disk=True,
     ),
     Fault(
         "OCT-E904", "the quota of this user is used up", "free some space, or give another disk: --run-dir DIR, TMPDIR=DIR",
@@ -71,7 +73,7 @@ FAULTS = (
     ),
     Fault(
         "OCT-E906", "the disk does not read or write", "look at the system's log (dmesg), and copy the files to another disk",
-        errors=("EIO", "ESTALE", "EREMOTEIO"), texts=r"Input/output error|Stale file handle|\(os error 5\)",
+        errors=("EIO", "ESTALE", "EREMOTEIO"), texts=r"Input/output error|Stale file handle|\(os error 5\)|disk I/O error",
     ),
 )  # fmt: skip
 BY_ERRNO = {getattr(errno, name): fault for fault in FAULTS for name in fault.errors if hasattr(errno, name)}
@@ -129,6 +131,15 @@ def read_only(folder: Path) -> OctcError | None:
     except OSError as error:
         return fault_of(error, folder)
     return fault_of(OSError(errno.EROFS, os.strerror(errno.EROFS)), folder) if mounted else None
+
+
+def full(folder: Path) -> OctcError | None:
+    """E904 where the file system of a folder has no room, of which some libraries say that the disk does not work."""
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        return fault_of(error, folder)
+    return fault_of(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), folder) if free < NOTHING else None
 
 
 def _full() -> Iterator[str]:

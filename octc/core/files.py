@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import ctypes
 import fcntl
 import hashlib
 import json
@@ -26,6 +27,9 @@ MOST_DEPTH = 64  # objects and lists in one another
 TEMPORARY = ".tmp-"  # what is half-written begins so, and every scan passes it over
 WRITER = re.compile(rf"{re.escape(TEMPORARY)}(\d+)-")
 OLD = re.compile(rf"{re.escape(TEMPORARY)}\d+-old-(.+)")
+COUNTED = re.compile(r"[0-9a-f]{8,}|\d+")  # what differs between names of one kind: numbers, times, digests
+QUIET = 3600.0  # seconds without a change, after which a process of another container or machine is not there either
+EXCHANGE, HERE = 2, -100  # RENAME_EXCHANGE, AT_FDCWD of renameat2(2)
 
 
 def entries(folder: Path) -> list[Path]:
@@ -107,17 +111,48 @@ def remove_leftovers(folder: Path) -> list[str]:
             path = Path(place) / name
             if name in folders:
                 folders.remove(name)
-            if _in_use(path):
-                continue
-            old = OLD.match(name)
-            if old is not None and path.is_dir() and not (path.parent / old[1]).exists():
-                path.rename(path.parent / old[1])
-            elif path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
-            gone.append(name)
+            if not _in_use(path):
+                _take_away(path)
+                gone.append(name)
     return gone
+
+
+def _take_away(path: Path) -> None:
+    """Remove what a killed process left; a folder that it moved aside takes its name again, where nothing has that."""
+    old = OLD.match(path.name)
+    if old is not None and path.is_dir() and not (path.parent / old[1]).exists():
+        path.rename(path.parent / old[1])
+    else:
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a link (not what it names) or a folder, where it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+_cleared: set[tuple[Path, str]] = set()  # by this process
+
+
+def _clear_before(path: Path) -> None:
+    """Remove what killed processes left beside `path` when they wrote it, or another of its kind (`COUNTED`): once a process.
+
+    The folder may be anybody's: names of other kinds stay, and so does what was written to within `QUIET`.
+    """
+    kind = "[0-9a-f]+".join(map(re.escape, COUNTED.split(path.name)))
+    if (path.parent, kind) in _cleared:
+        return
+    _cleared.add((path.parent, kind))
+    alike = re.compile(rf"{WRITER.pattern}(?:old-)?{kind}")
+    with suppress(OSError), os.scandir(path.parent) as found:
+        for name in [one.name for one in found if alike.fullmatch(one.name)]:
+            left = path.parent / name
+            with suppress(OSError):
+                if time.time() - left.lstat().st_mtime > QUIET and not _in_use(left):
+                    _take_away(left)
 
 
 def _in_use(path: Path) -> bool:
@@ -164,6 +199,7 @@ def _locked(folder: Path) -> Iterator[None]:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced and renamed onto `path`, else removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    _clear_before(path)
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     try:
         with naming(path):
@@ -284,9 +320,10 @@ def publishing(folder: Path, *, force: bool = False) -> Iterator[Path]:
     if folder.exists() and not force:
         raise _exists(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
+    _clear_before(folder)
     temporary = folder.with_name(f"{TEMPORARY}{os.getpid()}-{folder.name}")
     old = folder.with_name(f"{TEMPORARY}{os.getpid()}-old-{folder.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
+    _remove(temporary)
     temporary.mkdir()
     try:
         with naming(folder), _locked(temporary):
@@ -295,14 +332,25 @@ def publishing(folder: Path, *, force: bool = False) -> Iterator[Path]:
             if path.is_file():
                 with path.open("rb") as stream:
                     os.fsync(stream.fileno())
-        if folder.exists():
-            if not force:
-                raise _exists(folder)
-            folder.rename(old)
-        temporary.rename(folder)
+        if folder.exists() and not force:
+            raise _exists(folder)
+        if not (folder.exists() and _exchanged(temporary, folder)):
+            if folder.exists():
+                folder.rename(old)
+            temporary.rename(folder)
         sync_folder(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
     finally:
         if old.exists() and not folder.exists():
             old.rename(folder)
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove(temporary)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Two names for one another in one step, so that a killed process leaves the old folder or the new one; False where the
+    system, or this file system, cannot."""
+    try:
+        call = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError):
+        return False
+    return bool(call(HERE, os.fsencode(one), HERE, os.fsencode(other), EXCHANGE) == 0)

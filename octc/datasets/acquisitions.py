@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+from octc.core.cells import same_names
 from octc.core.errors import OctcError, shorten
 from octc.datasets.base import Sample
 from octc.datasets.pictures import picture_size
+from octc.machine.cpu import reading_pool
 
 SIZE, SITE = "size", "site"
 KINDS = (SIZE, SITE)
@@ -19,17 +22,23 @@ def acquisitions_of(root: Path, items: Sequence[Sample], by: str) -> list[str]:
     by: "size"; "site", a column of the data set's table, or of a volume without one the device that its file names.
 
     Raises:
-        OctcError: E104 another `by`, E209 images without a site, E201 images whose size cannot be read.
+        OctcError: E104 another `by`, E209 images without a site, or one site in two spellings, E201 images whose size
+            cannot be read.
     """
     if by not in KINDS:
         raise OctcError("OCT-E104", f"--leave-out {by}", hint=f"one of: {', '.join(KINDS)}", place="--leave-out")
     if by == SIZE:
-        return [_size(root, sample) for sample in items]
+        with reading_pool() as pool:
+            return list(pool.map(partial(_size, root), items))
     if lacking := [sample.path for sample in items if sample.site is None]:
         text = f"{len(lacking)} of {len(items)} images have no site: they may be of the one that is left out"
         hint = "a column site in the table (or --column site=NAME) with a cell for each image, or --leave-out size"
         raise OctcError("OCT-E209", text, hint=hint, place=shorten(lacking))
-    return [str(sample.site) for sample in items]
+    sites = [str(sample.site) for sample in items]
+    if same := same_names(sites):
+        text = f"{len(same)} sites are spelt in several ways: each would be trained on while it is left out"
+        raise OctcError("OCT-E209", text, hint="spell each in one way in the table", place=shorten(same))
+    return sites
 
 
 def _size(root: Path, sample: Sample) -> str:

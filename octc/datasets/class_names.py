@@ -18,6 +18,8 @@ from octc.datasets.tree import COPY, Tree, joined
 from octc.machine.cpu import reading_pool
 
 NUMBERED = re.compile(r"(.*?[^\W\d_])[\s_-]*(\d+)")  # of Duke: AMD1, AMD2, ..., NORMAL15
+PERSON = re.compile(r"(.*?)[\s_-]*\d+(?:[\s_-]*(?:O[DSU]|[RL]E?|right|left))?", re.IGNORECASE)  # P007_OD, 1037
+MANY = 12  # numbers of one word, or of none: more than there are grades
 SURE, POSSIBLE = 6, 2  # numbers of each word: fewer could be grades or types, which are classes
 
 
@@ -119,7 +121,13 @@ def _numbered(tree: Tree, folders: Sequence[tuple[str, str]]) -> ClassFolders | 
 def _perhaps_numbered(tree: Tree, folders: Sequence[tuple[str, str]]) -> Iterator[Finding]:
     """Folders that are read as classes and may be patients."""
     words = _words(tree, folders)
-    if words is not None and min(map(len, words.values())) >= POSSIBLE:
+    full = sorted({name for top, name in folders if tree.below.get(joined(top, name))})
+    alike = {match[1].casefold() for name in full if (match := PERSON.fullmatch(name))}
+    if len(full) >= MANY and len(alike) == 1 and all(map(PERSON.fullmatch, full)):
+        hint = "if they are: put each into a folder of its class, or write labels.csv with path,label,patient"
+        text = f"{len(full)} numbered folders are read as one class each, and may be patients or eyes"
+        yield Finding("OCT-W222", text, tuple(full), hint)
+    elif words is not None and min(map(len, words.values())) >= POSSIBLE:
         listed = tuple(sorted({name for _, name in folders}))
         word = min(words)
         top, name = next(pair for pair in folders if pair[1].startswith(word))

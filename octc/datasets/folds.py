@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from octc.core.errors import OctcError
+from octc.core.errors import OctcError, shorten
 from octc.datasets.acquisitions import acquisitions_of
 from octc.datasets.base import Sample, Samples, ids_of
 from octc.datasets.split import OFFICIAL, Split, apart, check_classes, check_split, drawn, groups_of, without
@@ -19,7 +19,6 @@ from octc.stats.patients import UNKNOWN
 
 INNER = 0.2  # share of what a fold trains on that chooses the epoch
 LEAST = 5  # patients of each class without which an acquisition is no fold: its figures would say nothing
-REST = "others"
 
 
 def make_folds(samples: Samples, dataset: str, k: int, seed: int, val: float = INNER) -> list[Split]:
@@ -58,17 +57,17 @@ def leave_out(samples: Samples, dataset: str, by: str, seed: int, val: float = I
 
     This is leave-one-group-out cross-validation: it tells how a network does on images of another device or protocol than it
     has seen. An acquisition with fewer than LEAST patients of a class is left out together with the others of its kind; where
-    they are too few even together they are trained on and never left out. The official test, where there is one, is a part of
-    every fold, as in `make_folds`. by: "size" or "site", of `octc.datasets.acquisitions.acquisitions_of`.
+    they are too few even together they are trained on and never left out (`never_left_out`). The official test, where there is
+    one, is a part of every fold, as in `make_folds`. by: "size" or "site", of `octc.datasets.acquisitions.acquisitions_of`.
 
     Raises:
-        OctcError: E207 fewer than two acquisitions that can be left out, E233 a class that is left nowhere, and what
-            `acquisitions_of` raises.
+        OctcError: E207 fewer than two acquisitions that can be left out, or one without whose patients a class has no images
+            to train on, E233 a class that is left nowhere, and what `acquisitions_of` raises.
     """
     rest, official, dropped = apart(samples)
-    names = _left_out(rest, acquisitions_of(samples.root, rest, by), samples, by)
+    names, small = _left_out(rest, acquisitions_of(samples.root, rest, by), samples, by)
     order = [
-        name for name, _ in sorted(Counter(filter(None, names)).items(), key=lambda one: (one[0] == REST, -one[1], one[0]))
+        name for name, _ in sorted(Counter(filter(None, names)).items(), key=lambda one: (one[0] == small, -one[1], one[0]))
     ]
     folds = []
     for number, name in enumerate(order, 1):
@@ -85,14 +84,27 @@ def leave_out(samples: Samples, dataset: str, by: str, seed: int, val: float = I
             may_lack=samples.may_lack,
             left_out=f"{by} {name}",
         )
-        check_split(split)
-        check_classes(split)
+        try:
+            check_split(split)
+            check_classes(split)
+        except OctcError as error:
+            beside = f", with {lost} other images of its patients" if lost else ""
+            text = f"where {by} {name} is left out{beside}: {error.message}"
+            hint = f"--folds 5, or --leave-out by what fewer patients share; or {error.hint}"
+            raise OctcError(error.code, text, hint=hint, place="--leave-out") from error
         folds.append(split)
     return folds
 
 
-def _left_out(items: Sequence[Sample], names: Sequence[str], samples: Samples, by: str) -> list[str]:
-    """The fold of each image by name; "" where it is never left out (OctcError E207 where there are no two folds)."""
+def never_left_out(folds: Sequence[Split]) -> int:
+    """How many images are of acquisitions that none of the folds leaves out, so that all of them train on these."""
+    tested = {s.path for fold in folds for part in ("test", OFFICIAL) for s in fold.parts.get(part, ())}
+    return len({s.path for fold in folds for part in ("train", "val") for s in fold.parts[part]} - tested)
+
+
+def _left_out(items: Sequence[Sample], names: Sequence[str], samples: Samples, by: str) -> tuple[list[str], str]:
+    """The fold of each image by name, "" where it is never left out, and the name of the fold of small acquisitions, "" where
+    there is none (OctcError E207 where there are no two folds)."""
     people: dict[str, list[set[int]]] = defaultdict(lambda: [set() for _ in samples.classes])
     groups = groups_of(items)
     for sample, name, group in zip(items, names, groups, strict=True):
@@ -101,15 +113,15 @@ def _left_out(items: Sequence[Sample], names: Sequence[str], samples: Samples, b
                 people[name][k].add(group)
     asked = [k for k, name in enumerate(samples.classes) if name not in samples.may_lack]
     whole = {name for name, own in people.items() if all(len(own[k]) >= LEAST for k in asked)}
-    small = [own for name, own in people.items() if name not in whole]
-    together = [set().union(*(own[k] for own in small)) for k in asked]
-    rest = REST if small and all(len(own) >= LEAST for own in together) else ""
+    small = sorted(people.keys() - whole)
+    together = [set().union(*(people[name][k] for name in small)) for k in asked]
+    rest = f"others ({shorten(small, 3)})" if small and all(len(own) >= LEAST for own in together) else ""
     if len(whole) + bool(rest) < 2:
         counts = {name: min(len(own[k]) for k in asked) for name, own in people.items()}
         told = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items(), key=lambda one: -one[1])[:10])
         text = f"{len(whole) + bool(rest)} acquisitions by {by} can be left out; patients of the class with fewest: {told}"
         raise OctcError("OCT-E207", text, hint=f"each needs {LEAST} patients of every class; or --folds 5", place="--leave-out")
-    return [name if name in whole else rest for name in names]
+    return [name if name in whole else rest for name in names], rest
 
 
 def _numbers(

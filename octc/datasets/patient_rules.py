@@ -24,6 +24,14 @@ UNKNOWN, PATTERN, FOLDER, NAME, TABLE = "unknown", "pattern", "folder", "name", 
 STORE = ".patients.json"  # in the run folder: digest of a data set -> its rule
 INDEX = re.compile(r"[\W_]*\d+\W*$")  # the number of an image at the end of its name
 HINT = "--patients unknown, --patient-pattern REGEX, or --patient-from folder, name or TABLE.csv; octc data patients shows each"
+ROUNDED = re.compile(r"\d(?:[.,]\d+)?e\+\d+", re.IGNORECASE)  # 1.23457E+12
+_MONTH = r"(?:jan|feb|mar|mär|mrz|apr|may|mai|june?|july?|aug|sept?|oct|okt|nov|dec|dez)\.?"
+DATE = re.compile(
+    rf"(?:\d{{1,2}}[.\s/-]+{_MONTH}(?:[.\s/-]+\d{{2,4}})?|{_MONTH}[.\s/-]+(?:\d\d){{1,2}}"
+    r"|(?:19|20)\d\d-\d\d?-\d\d?|\d\d?([./])\d\d?\1(?:19|20)\d\d)(?:[T\s]+\d\d?:\d\d(?::\d\d)?)?",
+    re.IGNORECASE,
+)  # 12. Mrz, Mar-12, 1905-07-10 00:00:00, 03.12.2019
+EYES = frozenset(("od", "os", "ou", "r", "l", "re", "le", "right", "left"))
 LONGEST = 1000  # characters of a pattern
 
 
@@ -154,13 +162,27 @@ def wonders(samples: Samples) -> Iterator[Finding]:
     dates = [one for one, kept in zip(people, without_dates(people), strict=True) if kept is None]
     if 2 * len(dates) >= len(people):
         yield Finding("OCT-W221", f"{len(set(dates))} patients look like dates", tuple(dict.fromkeys(dates)), HINT)
+    yield from doubtful(people)
+
+
+def doubtful(people: Sequence[str]) -> Iterator[Finding]:
+    """Patients that may be one, that a spreadsheet program spoilt, or that are eyes."""
     yield from alike("patients", people)
+    different = list(dict.fromkeys(people))
+    if rounded := tuple(one for one in different if ROUNDED.fullmatch(one)):
+        text = f"{len(rounded)} patients are numbers that a spreadsheet program rounded: each may be several patients"
+        yield Finding("OCT-W221", text, rounded, "export the table again, with the column of patients as text")
+    if dates := tuple(one for one in different if DATE.fullmatch(one)):
+        text = f"{len(dates)} patients are dates: a spreadsheet program makes one of a number such as 3-12"
+        yield Finding("OCT-W221", text, dates, "export the table again, with the column of patients as text")
+    if different and all(one.casefold() in EYES for one in different):
+        yield Finding("OCT-W221", f"patients are called {', '.join(different)}: these are eyes", (), HINT)
 
 
 def alike(what: str, values: Sequence[str]) -> Iterator[Finding]:
-    """Values that differ in letter case, blanks, or as 123 and 123.0 do: they may be one."""
+    """Values that differ in letter case, blanks, or as 123, 0123 and 123.0 do: they may be one."""
     if same := same_names(values):
-        differ = f"{len(same)} {what} differ only in letter case, blanks, the form of an accent, or as 123 and 123.0 do"
+        differ = f"{len(same)} {what} differ only in letter case, blanks, the form of an accent, or as 123, 0123 and 123.0 do"
         text = f"{differ}: each spelling counts as one of its own"
         yield Finding("OCT-W221", text, tuple(same), "spell each in one way")
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from octc.core.cells import NO_LABEL
+from octc.core.cells import NO_LABEL, trimmed
 from octc.core.errors import OctcError, shorten
 from octc.imaging.kinds import HEAD, PARQUET, foreign
 
@@ -63,6 +63,12 @@ HINT = (
     "line for each image; a patient that is not known is an empty cell, or no column"
 )
 
+FILL = (
+    "a merged cell of a spreadsheet holds its value in its first line alone: fill the lines below it, with pandas: "
+    "t = pandas.read_csv(TABLE).ffill(); t.to_csv(TABLE, index=False)"
+)
+TITLE = 20  # lines above which a header is looked for
+
 
 def read_columns(
     path: Path, wanted: Sequence[str], optional: Sequence[str] = (), stated: Mapping[str, str] = NONE
@@ -85,13 +91,15 @@ def read_columns(
         if "label" in absent and len(marks := _marks(header, rows)) > 1:
             text += f"; {', '.join(marks[:20])} hold 0 and 1, a column for each class"
             hint = f"one column with the name of the class, with pandas: t['label'] = t[{marks[:20]}].idxmax(axis=1)"
+        if (below := _header_below(rows, absent, path, stated)) is not None:
+            hint = f"line {below} looks like the header: remove the lines above it"
         raise OctcError("OCT-E209", text, hint=hint, place=f"{path}:1")
     if twice := sorted({header[one] for one in places.values() if one is not None and [*places.values()].count(one) > 1}):
         text = f"one column is named for two things: {', '.join(twice)}"
         raise OctcError("OCT-E209", text, hint="another --column", place=f"{path}:1")
     check_cells(header, rows, path, "the separator")
     known = {column: place for column, place in places.items() if place is not None}
-    return [(line, {column: row[place].strip() for column, place in known.items()}) for line, row in rows[1:]]
+    return [(line, {column: trimmed(row[place]) for column, place in known.items()}) for line, row in rows[1:]]
 
 
 def check_cells(header: Sequence[str], lines: Sequence[tuple[int, list[str]]], path: Path, separator: str) -> None:
@@ -122,11 +130,31 @@ def classes_of(records: Sequence[Record]) -> tuple[str, ...]:
     return tuple(sorted({cells["label"] for _, cells in records if cells["label"].casefold() not in NO_LABEL}))
 
 
+def hint_of(records: Sequence[Record]) -> str:
+    """What helps where lines cannot be used: merged cells are filled, else the form of a table is told."""
+    blank = [not cells["label"] for _, cells in records]
+    return FILL if 2 * sum(blank) > len(blank) and not blank[0] else HINT
+
+
 def refuse_lines(path: Path, problems: Sequence[str], hint: str) -> None:
     """Raise E209 that names the lines, when there are any."""
     if problems:
         text = f"{len(problems)} lines of the table cannot be used"
         raise OctcError("OCT-E209", text, hint=hint, place=f"{path}: {shorten(problems)}")
+
+
+def _header_below(
+    rows: Sequence[tuple[int, list[str]]], absent: Sequence[str], path: Path, stated: Mapping[str, str]
+) -> int | None:
+    """The line of a header that stands below a title; None where there is none."""
+    for line, row in rows[1:TITLE]:
+        header = [name.strip() for name in row]
+        try:
+            if all(place_of(column, header, path, stated) is not None for column in absent):
+                return line
+        except OctcError:
+            continue
+    return None
 
 
 def _marks(header: Sequence[str], rows: Sequence[tuple[int, list[str]]]) -> list[str]:

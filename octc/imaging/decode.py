@@ -4,7 +4,7 @@ How a file becomes mode L or RGB, whatever it holds: 16-bit grey is scaled by 25
 float by their own range), never clipped at 255; in signed types the lowest value below zero is black; where a TIFF says that 0
 is white, its grey is turned over; transparency is laid over black; palette, CMYK and 1-bit become RGB or L; an EXIF orientation
 is applied, so that the picture stands as every viewer shows it; colour profiles are ignored. What cannot be read with certainty
-(a TIFF that does not say whether 0 is white, CIELab, ...) is refused with E202.
+(a TIFF that does not say whether 0 is white, CIELab, a picture that is transparent everywhere, ...) is refused with E202.
 
 A stated value range (`octc.imaging.preprocess.Preprocess.value_range`) stands in the place of those scales: its ends become 0
 and 255, what lies outside is cut off. It is about deep grey; about 8-bit pictures only where its upper end is 255 at most.
@@ -46,7 +46,7 @@ SUFFIXES = {
     ".webp": "WEBP",
 }  # fmt: skip
 Values = tuple[float, float]  # stored grey values that become 0 and 255
-DECODING = 3  # raised where a file is read otherwise than before, so that no cache holds pixels of the former reading
+DECODING = 4  # raised where a file is read otherwise than before, so that no cache holds pixels of the former reading
 MAX_PIXELS = 64_000_000  # a wide volume montage fits, a decompression bomb does not
 MIN_SIDE = 32  # pixels; smaller is no B-scan
 MAX_ASPECT = 16.0
@@ -176,6 +176,7 @@ def decode_image(data: bytes, place: str, values: Values | None = None, admit: A
             Image.open(io.BytesIO(data), formats=("PNG",)).verify()  # sums of the chunks, which loading does not look at
         with muted() if kind == "TIFF" else nullcontext():  # the others are silent here and need not wait for each other
             picture.load()
+        _check_seen(picture, refuse)
         turn = _orientation(picture)
         converted, rule, stored = _by_rule(picture, grey, _see_through(picture, data), values)
     except DAMAGE as error:
@@ -469,6 +470,15 @@ def _see_through(picture: Image.Image, data: bytes) -> Any:
     bits = data[24] if data[24] in (1, 2, 4) else 8
     most = 2**bits - 1  # a PNG names the value before it is spread over 0 to 255; higher bits do not count
     return tuple(value & 255 for value in found) if isinstance(found, tuple) else (found & most) * (255 // most)
+
+
+def _check_seen(picture: Image.Image, refuse: Refuse) -> None:
+    """Refuse a loaded picture of which no pixel is to be seen, as in bitmaps whose fourth byte was never set (screenshots)."""
+    if picture.mode == "P" and picture.info.get("transparency") is not None:
+        picture = picture.convert("RGBA")
+    if picture.getbands()[-1] in ("A", "a") and picture.getextrema()[-1][1] == 0:  # type: ignore[index]
+        text = "transparent everywhere: some programs show what lies under it, others nothing"
+        raise refuse("OCT-E202", text, "save it without transparency (grey or RGB) with the program that wrote it")
 
 
 Ruled = tuple[Image.Image, "str | None", "tuple[str, float, float] | None"]

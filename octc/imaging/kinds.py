@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 
 HEAD = 1 << 16  # bytes that are enough to tell
@@ -21,12 +22,16 @@ STARTS = (
     (4, b"ftyphev", "HEIC", PICTURE), (4, b"ftypmif1", "HEIC or AVIF", PICTURE), (4, b"ftypmsf1", "HEIC or AVIF", PICTURE),
     (0, b"8BPS", "Photoshop", PICTURE), (0, b"qoif", "QOI", PICTURE), (0, b"v/1\x01", "OpenEXR", PICTURE),
     (0, b"\0\0\1\0", "a Windows icon", PICTURE), (0, b"\x0a\x05\x01", "PCX", PICTURE),
-    (0, b"P2\n", "PGM", PICTURE), (0, b"P5\n", "PGM", PICTURE), (0, b"P5 ", "PGM", PICTURE),
-    (0, b"P3\n", "PPM", PICTURE), (0, b"P6\n", "PPM", PICTURE), (0, b"P6 ", "PPM", PICTURE),
+    (0, b"P7\nWIDTH", "PAM", PICTURE), (0, b"Pf\n", "PFM", PICTURE), (0, b"PF\n", "PFM", PICTURE),
     (0, b"%!PS", "PostScript", PICTURE), (0, b"%PDF", "PDF", PICTURE), (4, b"ftyp", "a video (MP4)", VIDEO),
     (8, b"AVI ", "a video (AVI)", VIDEO), (0, b"\x1a\x45\xdf\xa3", "a video (Matroska)", VIDEO),
     (0, b"\x89HDF", "HDF5", ARRAY), (0, b"\x93NUMPY", "a NumPy array", ARRAY), (0, b"MATLAB 5", "a MATLAB file", ARRAY),
-    (344, b"n+1\0", "NIfTI", ARRAY), (344, b"ni1\0", "NIfTI", ARRAY), (0, b"NRRD", "NRRD", ARRAY), (0, b"PAR1", PARQUET, ARRAY),
+    (344, b"n+1\0", "NIfTI", ARRAY), (344, b"ni1\0", "NIfTI", ARRAY), (4, b"n+2\0", "NIfTI", ARRAY),
+    (4, b"ni2\0", "NIfTI", ARRAY), (0, b"\x5c\x01\0\0", "an Analyze header", ARRAY),
+    (0, b"\0\0\x01\x5c", "an Analyze header", ARRAY), (0, b"NRRD", "NRRD", ARRAY), (0, b"ObjectType", "MetaImage", ARRAY),
+    (0, b"NDims", "MetaImage", ARRAY), (0, b"CDF\x01", "NetCDF", ARRAY), (0, b"CDF\x02", "NetCDF", ARRAY),
+    (0, b"# vtk", "VTK", ARRAY), (0, b"SIMPLE  =", "FITS", ARRAY), (208, b"MAP ", "MRC", ARRAY),
+    (0, b"MATLAB 7", "a MATLAB file", ARRAY), (0, b"PAR1", PARQUET, ARRAY),
     (0, b"PK", "a zip archive", ARCHIVE), (0, b"\x1f\x8b", "gzip", ARCHIVE), (257, b"ustar", "a tar archive", ARCHIVE),
     (0, b"7z\xbc\xaf", "a 7z archive", ARCHIVE), (0, b"Rar!", "a rar archive", ARCHIVE), (0, b"\xfd7zXZ", "xz", ARCHIVE),
     (0, b"BZh", "bzip2", ARCHIVE), (0, b"\x28\xb5\x2f\xfd", "zstd", ARCHIVE), (128, b"DICM", "DICOM", VOLUME),
@@ -39,6 +44,7 @@ TEXTS = (
     (b"<svg", "SVG"),
     (b"version https://git-lfs", "a pointer"),
 )
+NETPBM = re.compile(rb"P([1-6])(?:\s|#[^\n]*\n)+\d+\s")  # PBM, PGM, PPM as text and as bytes
 POINTER = "fetch what it points to: git lfs pull"
 LOSSLESS, HIERARCHICAL = (0xC3, 0xC7, 0xCB, 0xCF), (0xC5, 0xC6, 0xCD, 0xCE)  # markers of frames of a JPEG
 IDENTIFYING = (0x0002, 0x0008)  # groups of elements that a DICOM object begins with
@@ -53,6 +59,8 @@ def foreign(head: bytes) -> tuple[str, str] | None:
     for at, word, name, hint in STARTS:
         if head[at : at + len(word)] == word:
             return name, hint
+    if (found := NETPBM.match(head)) is not None:
+        return ("PBM", "PGM", "PPM")[(int(found[1]) - 1) % 3], PICTURE
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for word, name in TEXTS:
         if text.startswith(word):

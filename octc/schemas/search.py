@@ -33,6 +33,8 @@ class SearchOptions(DataOptions):
         hours: bound of the whole search; None: none. epochs: of the last round; None: the recipe's.
         workers: processes that are given the same search on machines that share the run folder; the plan for `hours` counts on
             so many, each as quick as the one that plans.
+        ray: address of a Ray cluster on whose machines `workers` are started, or "local" (of this machine alone); None: whoever
+            is to take part is given the same search.
         margin: percentage points of validation accuracy that the winner may be worse than the best at most.
         cached_views: views an image of which the teacher's logits are kept. seed: of split and trainings.
         keep_dominated: also train what is larger in file and slower than a network with more arithmetic.
@@ -55,6 +57,9 @@ class SearchOptions(DataOptions):
     hours: float | None = option(None, metavar="H", shown="Longest time of the whole search; what is cut for it is listed")
     workers: int = option(
         1, within=(1, None), metavar="N", shown="Machines that will share this search, as the plan of --hours counts on them"
+    )
+    ray: str | None = option(
+        None, metavar="ADDRESS|local", shown="Ray cluster on which the --workers are started; local: of this machine alone"
     )
     epochs: int | None = option(None, within=(1, None), shown="Epochs of the last round (the recipe's)")
     margin: float = option(

@@ -95,10 +95,17 @@ class Network(Document):
 
 
 class SimplifiedRun(Document, kw_only=True):
-    """A run that was made simpler. measured: shares of channels and times, where a budget chose the share."""
+    """A run that was made simpler.
+
+    With a budget: measured: shares of channels and times, which chose the share. ms: of what was kept; within_budget: whether
+    that is at most budget_ms.
+    """
 
     source: str
     steps: list[StepTaken]
     train: Network
     measured: list[dict[str, float]] | UnsetType = UNSET
+    budget_ms: float | UnsetType = UNSET
+    ms: float | UnsetType = UNSET
+    within_budget: bool | UnsetType = UNSET
     qat: Network | UnsetType = UNSET

@@ -60,7 +60,8 @@ DROPPED = (".DS_Store", "._")  # by macOS in every folder, and beside every file
 NOT_MODEL = (GOLDEN, USAGE)  # travel with the model, and are not loaded to run it
 # what may be added, also while it is being written, or left half-written where the writer was killed
 LATER = re.compile(
-    rf"^((?:{WRITER.pattern})?(verify(-device)?\.json|artifact\.sig\.json|artifact\.oms\.sig|bench-[A-Za-z0-9._-]+\.json)|samples/.+)$"
+    rf"^((?:{WRITER.pattern})?(verify(-device)?\.json|artifact\.sig\.json|artifact\.oms\.sig|bench-[A-Za-z0-9._-]+\.json)"
+    rf"|{WRITER.pattern}{re.escape(MANIFEST)}|samples/.+)$"
 )
 
 

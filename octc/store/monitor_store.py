@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from octc.core.errors import OctcError
+from octc.core.faults import fault_of, full, read_only
 from octc.core.files import parse_json
 
 VERSION = "1"
@@ -95,7 +96,7 @@ class MonitorStore:
         an image is. How many are new.
 
         Raises:
-            OctcError: E109 they cannot be written.
+            OctcError: E904, E906 or E109 they cannot be written.
         """
         with _speaking(self.path), self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -175,7 +176,7 @@ def open_store(path: Path, *, make: bool = False) -> MonitorStore:
     larger it is: SQLite refuses a file that is cut short, and a page that is none when it meets it.
 
     Raises:
-        OctcError: E107 there is none, E712 it is no store or damaged, E109 it cannot be written.
+        OctcError: E107 there is none, E712 it is no store or damaged, E904, E906 or E109 it cannot be written.
     """
     if not make and not path.is_file():
         raise OctcError("OCT-E107", f"no store at {path}", hint="octc predict --monitor FILE makes one", place=str(path))
@@ -234,6 +235,8 @@ def _speaking(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.OperationalError, OSError) as error:
+        if (fault := full(path.parent) or fault_of(error, path) or read_only(path.parent)) is not None:
+            raise OctcError(fault.code, fault.message, hint=fault.hint, place=str(path)) from error
         hint = "look at the folder, its space and its permissions; or name another file"
         raise OctcError("OCT-E109", f"the monitor's store cannot be used: {error}", hint=hint, place=str(path)) from error
     except (sqlite3.DatabaseError, ValueError) as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from octc.core.errors import OctcError
-from octc.core.files import sha256_bytes
+from octc.core.files import replacing, sha256_bytes
 from octc.core.optional import need
 from octc.store.artifacts import LATER
 
@@ -56,7 +56,8 @@ def sign_oms(folder: Path, key: Path, password: str | None = None) -> Path:
     place = folder / SIGNATURE
     try:
         config = signing.Config().use_elliptic_key_signer(private_key=key, password=password)
-        config.set_hashing_config(_hashing(folder)).sign(folder, place)
+        with replacing(place) as temporary:
+            config.set_hashing_config(_hashing(folder)).sign(folder, temporary)
     except (OSError, ValueError, TypeError) as error:
         raise OctcError("OCT-E507", f"key cannot be used: {error}", hint=MAKE_KEY, place=str(key)) from error
     return place

@@ -109,7 +109,7 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
             laterality=Fact(EYES[eye], "ScanPosition") if eye in EYES else Fact(),
             spacing=millimetres((between, scale_z, scale_x), "Distance, ScaleZ, ScaleX"),
             pattern=Fact(PATTERNS[pattern], "ScanPattern") if pattern in PATTERNS else Fact(),
-            device=Fact(f"Heidelberg Engineering {text_of(source.take(0, 12))}".strip(), "Version"),
+            device=Fact("Heidelberg Engineering", "file type"),
             acquired=Fact(moment, "ExamTime" if moment else UNKNOWN),
             order=Fact("file order", "order in the file"),
             complete=Fact(whole == frames, "NumBScans"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import logging
 import os
@@ -18,6 +19,7 @@ from typing import Any
 
 from octc.core.cells import digits_of
 from octc.core.errors import OctcError
+from octc.core.faults import NO_MEMORY, fault_of
 from octc.core.optional import need
 from octc.core.progress import Reporter
 from octc.runtimes.predict import Engine, Record, Unread, classify
@@ -74,6 +76,16 @@ def answers_for(path: Path, answerer: Answerer) -> tuple[EyeAnswer, ...]:
     return eyes[-1]
 
 
+def _of_this_machine(error: Exception) -> OctcError | None:
+    """What is no fault of a volume: a full disk, no memory, a folder or the monitor's store that cannot be written."""
+    if (fault := fault_of(error)) is not None:
+        return fault
+    if isinstance(error, PermissionError):
+        return OctcError("OCT-E109", f"no permission: {error.strerror}", hint="check the permissions of the spool")
+    waits = isinstance(error, OctcError) and (error.code == "OCT-E109" or (error.exit_code == 4 and error.code not in MACHINE))
+    return error if isinstance(error, OctcError) and waits else None
+
+
 class Gateway:
     """Threads that take, answer and send; a context manager. Whatever ends the process, a volume is answered once.
 
@@ -120,7 +132,8 @@ class Gateway:
                 pause = work()
             except Exception as error:
                 LOG.error("gateway: %s in %s", type(error).__name__, work.__name__)
-                self._spool.audit("fault", where=work.__name__, what=type(error).__name__)
+                with contextlib.suppress(OSError):  # of a full disk the log may hold nothing more
+                    self._spool.audit("fault", where=work.__name__, what=type(error).__name__)
                 pause = PAUSE
             self._stop.wait(pause)
 
@@ -142,12 +155,15 @@ class Gateway:
             return True
         try:
             self._write_answer(key)
-        except OctcError as error:
-            if error.exit_code == 4 and error.code not in MACHINE:
-                self._spool.audit("waits", key, code=error.code)
-                return False
-            self._spool.give_up(key, error.code, error.message)
         except Exception as error:  # a library's exceptions may quote values of the object, and those identify people
+            if (fault := _of_this_machine(error)) is not None:
+                if fault.message != NO_MEMORY:  # which a volume may be to blame for: it must not be tried for ever
+                    self._spool.put_off(key)
+                self._spool.audit("waits", key, code=fault.code)
+                return False
+            if isinstance(error, OctcError):
+                self._spool.give_up(key, error.code, error.message)
+                return True
             LOG.error("gateway: %s while a volume was answered", type(error).__name__)
             self._spool.give_up(key, "OCT-E999", f"internal error: {type(error).__name__}")
         return True

@@ -15,6 +15,7 @@ the name before anybody is told. What a killed process leaves is in one of the p
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -140,8 +141,15 @@ class Spool:
             if self._audit_moved():
                 self._audit.close()
                 self._audit = self._opened_audit()
-            self._audit.write(line.encode())
-            os.fsync(self._audit.fileno())
+            end = os.fstat(self._audit.fileno()).st_size
+            try:
+                if self._audit.write(data := line.encode()) != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
+                os.fsync(self._audit.fileno())
+            except OSError:
+                with contextlib.suppress(OSError):  # half a line would spoil the next one
+                    os.ftruncate(self._audit.fileno(), end)
+                raise
 
     def _recover(self) -> None:
         """Finish every step that was begun: a later place wins over an earlier one."""
@@ -231,6 +239,12 @@ class Spool:
             stream.write(b".")
             os.fsync(stream.fileno())
             return stream.tell()
+
+    def put_off(self, key: str) -> None:
+        """Answering ended in order, without an answer: `begin` counts what ends the process, and this has not."""
+        tries = self.folder / "queue" / f"{key}.tries"
+        with contextlib.suppress(OSError):
+            os.truncate(tries, max(0, tries.stat().st_size - 1))
 
     @contextlib.contextmanager
     def answering(self, key: str, **facts: Any) -> Iterator[Path]:

@@ -58,7 +58,7 @@ ROUTES = (  # the first that fits is taken: those that hurry come first
 )
 
 
-def make_app(site: Site, doors: Doors, root: str | None) -> App:
+def make_app(site: Site, doors: Doors, root: str) -> App:
     """The application; root: where folders of uploads are made."""
     routing, exceptions = need("starlette.routing"), need("starlette.exceptions")
     routes = [routing.Route(line.path, _named(line), methods=[line.method]) for line in ROUTES]

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -69,6 +70,8 @@ SENTENCES = (
     ("OCT-E904", ImportError("libscipy_openblas.so: failed to map segment from shared object")),
     ("OCT-E904", RuntimeError("I/O error: Cannot allocate memory (os error 12)")),
     ("OCT-E904", RuntimeError("I/O error: No space left on device (os error 28)")),
+    ("OCT-E904", sqlite3.OperationalError("database or disk is full")),
+    ("OCT-E906", sqlite3.OperationalError("disk I/O error")),
     ("OCT-E904", MemoryError()),
     ("OCT-E906", RuntimeError("can't start new thread")),
     ("OCT-E906", FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/nowhere']")),
@@ -171,6 +174,17 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
     error = error_of(octc_after(mount, tmp_path, "data", "phantom", "runs/drawn", "--images", "40", "--json"))
     assert error["code"] == "OCT-E904"
     assert "runs" in error["path"]
+
+
+def test_a_monitors_store_on_a_full_or_read_only_disk_is_named(made: Run, tmp_path: Path) -> None:
+    artifact = copied(made, "onnx-int8", tmp_path)
+    patterns = made.path.parent.parent / "patterns" / "dark"
+    for options, code in (("size=16k", "OCT-E904"), ("ro", "OCT-E906")):
+        mount = small(tmp_path, "box", options)
+        words = ("predict", artifact, patterns, "--monitor", "box/box.sqlite", "--json")
+        error = error_of(octc_after(mount, tmp_path, *words))
+        assert error["code"] == code
+        assert "box.sqlite" in error["path"]
 
 
 def test_a_run_folder_on_a_read_only_file_system_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

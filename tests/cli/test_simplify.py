@@ -192,3 +192,29 @@ def test_a_budget_is_kept_by_measuring(said: Said, monkeypatch: pytest.MonkeyPat
     assert data["measured"][0]["share"] == 0
     assert data["measured"][0]["ms"] > 9
     assert {one["step"] for one in data["steps"]} == {"channels"}
+    assert data["ms"] <= data["budget_ms"] == 9
+    assert data["within_budget"] is True
+
+
+def test_a_run_over_its_budget_stays_and_ends_with_1(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second lot of channels is refused, so what was kept takes longer than what was measured."""
+    from octc.export import latency
+
+    real, asked = walk._gate, list[int]()
+
+    def first_only(*given: Any) -> Any:
+        asked.append(1)
+        return replace(real(*given), accepted=len(asked) == 1)
+
+    monkeypatch.setattr(walk, "_gate", first_only)
+    monkeypatch.setattr(latency, "_measure", lambda model, _pre, _target: sum(p.numel() for p in model.parameters()) / 1e4)
+    words = ("simplify", "r-0002", "--budget", "9", "--margin", "60", "--no-qat", "--json")
+    code, out, err = said(*words)
+    found = json.loads(out)
+    assert [one["kept"] for one in found["data"]["steps"]] == [True, False], "the share takes several lots"
+    assert found["data"]["within_budget"] is False
+    assert found["data"]["ms"] > 9
+    assert (code, found["error"]["code"]) == (1, "OCT-E604"), err
+    validate(found, schema_of("simplify"))
+    known = Run(Path("runs") / "r-0003-student-folder-simple").read()
+    assert known["status"] == "done"

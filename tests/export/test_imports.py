@@ -24,6 +24,7 @@ from torch import nn
 import octc
 from octc.core.errors import OctcError
 from octc.datasets.synthetic.bscans import draw_phantom
+from octc.export.golden import are_probabilities
 from octc.export.imports.presets import read_preset
 from octc.runtimes.onnx_reader.graph import convolution_precisions
 from octc.stats.metrics import softmax
@@ -237,6 +238,16 @@ def _ended(proto: onnx.ModelProto, how: str) -> None:
     proto.graph.output[0].name = end
 
 
+def _in_front(proto: onnx.ModelProto, how: str) -> None:
+    """The network takes pixels from 0 to 255 and normalises them itself, as Keras' do."""
+    name, means = proto.graph.input[0].name, np.array([124, 116, 104], np.float32).reshape(1, 3, 1, 1)
+    kind, value = ("Sub", means) if "means" in how else ("Div", np.array(255, np.float32))
+    proto.graph.initializer.append(numpy_helper.from_array(value, "levels"))
+    for node in proto.graph.node:
+        node.input[:] = ["inside" if one == name else one for one in node.input]
+    proto.graph.node.insert(0, helper.make_node(kind, [name, "levels"], ["inside"]))
+
+
 def damaged(write: Write, how: str, tmp_path: Path) -> tuple[Path, dict[str, Any]]:  # noqa: C901, PLR0915 - a table of cases
     """A file that cannot be imported, and the options it is tried with."""
     path = tmp_path / "bad.onnx"
@@ -286,9 +297,18 @@ def damaged(write: Write, how: str, tmp_path: Path) -> tuple[Path, dict[str, Any
     if how == "codes of 16 bits":
         _behind(proto, "QuantizeLinear", np.float32(0.1), np.int16(0))
         _behind(proto, "DequantizeLinear", np.float32(0.1), np.int16(0))
+    if how == "a scale of 0":
+        _behind(proto, "QuantizeLinear", np.float32(0), np.uint8(0))
+        _behind(proto, "DequantizeLinear", np.float32(0.1), np.uint8(0))
+    if how == "softmax over images":
+        last = proto.graph.output[0].name
+        proto.graph.node.append(helper.make_node("Softmax", [last], ["shares"], axis=0))
+        proto.graph.output[0].name = "shares"
+    if "255 inside" in how:
+        _in_front(proto, how)
     if how.startswith("sorted") or how == "percent":
         _ended(proto, how)
-    if how == "sorted, as an IR":
+    if how.endswith("as an IR"):
         path.write_bytes(proto.SerializeToString())
         openvino.save_model(openvino.Core().read_model(str(path)), str(tmp_path / "bad.xml"))
         return tmp_path / "bad.xml", more
@@ -324,6 +344,11 @@ def damaged(write: Write, how: str, tmp_path: Path) -> tuple[Path, dict[str, Any
     ("not finite", "OCT-E701", "not finite"),
     ("dropout that drops", "OCT-E411", "in training mode: Dropout"),
     ("codes of 16 bits", "OCT-E411", "quantised to int16"),
+    ("a scale of 0", "OCT-E411", "a scale of 0"),
+    ("softmax over images", "OCT-E402", "other logits than alone"),
+    ("divided by 255 inside", "OCT-E104", "divides by 255 first"),
+    ("means of 0 to 255 inside", "OCT-E104", "takes away 104, 116, 124 first"),
+    ("divided by 255 inside, as an IR", "OCT-E104", "it takes 0 to 255"),
     ("not valid", "OCT-E411", "the ONNX is not valid"),
 ])  # fmt: skip
 def test_a_file_that_cannot_become_an_artifact_is_refused(
@@ -379,7 +404,8 @@ def test_an_old_resize_is_the_same_after_what_the_hint_says(mode: str, scale: fl
 @pytest.mark.parametrize(("domain", "kind", "hint"), [
     ("com.microsoft", "QLinearAdd", "QuantFormat.QDQ"),
     ("com.microsoft", "FusedConv", "before ONNX Runtime optimised it"),
-    ("", "LSTM", "operators of ai.onnx only"),
+    ("ai.onnx.ml", "ZipMap", "{'zipmap': False}"),
+    ("", "LSTM", "write the network without them"),
 ])  # fmt: skip
 def test_a_foreign_operator_is_refused_with_what_makes_a_file_without_it(
     domain: str, kind: str, hint: str, write: Write, tmp_path: Path
@@ -530,3 +556,42 @@ def test_a_preset_is_read_from_a_library_and_from_a_file(tmp_path: Path) -> None
         with pytest.raises(OctcError) as caught:
             read_preset(wrong)
         assert caught.value.code in ("OCT-E104", "OCT-E107")
+
+
+@pytest.mark.parametrize("ending", [".onnx", ".xml"])
+def test_a_network_that_divides_by_255_itself_is_fed_as_the_hint_has_it(ending: str, write: Write, tmp_path: Path) -> None:
+    proto = onnx.load(str(write()))
+    _in_front(proto, "divided by 255 inside")
+    file = tmp_path / f"inside{ending}"
+    onnx.save(proto, tmp_path / "inside.onnx")
+    if ending == ".xml":
+        openvino.save_model(openvino.Core().read_model(str(tmp_path / "inside.onnx")), str(file))
+    with pytest.raises(OctcError) as caught:
+        octc.import_model(file, PRE, CLASSES)
+    row = r"\[([^]]+)\]"
+    (found,) = re.findall(f'"mean": {row}, "std": {row}', caught.value.hint)
+    mean, std = ([float(one) for one in own.split(",")] for own in found)
+    made = octc.import_model(
+        file, {**PRE, "mean": mean, "std": std}, CLASSES, options=octc.ImportOptions(out=str(tmp_path / "out"))
+    )
+    picture().save(tmp_path / "a.png")
+    with octc.load(made.folder, threads=1) as model:
+        (said,) = model.predict([tmp_path / "a.png"])
+    pixels = octc.Preprocess(size=48, channels=3).prepare(picture())
+    x = torch.from_numpy(pixels.astype(np.float32) / 255)
+    with torch.no_grad():
+        wanted = softmax(Network("plain").eval()(x).numpy().astype(np.float64))[0]
+    assert said.probabilities is not None
+    np.testing.assert_allclose(list(said.probabilities.values()), wanted, atol=1e-3)
+
+
+@pytest.mark.parametrize(("rows", "are"), [
+    ([[0.1, 0.2, 0.3, 0.41], [0.1, 0.2, 0.3005, 0.41]], False),  # of a network that learned nothing: all rows are alike
+    ([[1.0, 0.2, 0.3, 0.5], [1.001, 0.2, 0.3, 0.5]], False),
+    ([[0.1, 0.2, 0.3, 0.4], [0.1, 0.2, 0.3, 0.4]], True),
+    ([[10.0, 20, 30, 40], [70, 10, 10, 10]], True),
+    ([[10.0, 20, 30, 40], [10, 20, 30, 40]], False),
+    ([[0.5, 0.25, -0.25, 0.5], [0.2, 0.3, 0.3, 0.2]], False),
+])  # fmt: skip
+def test_logits_that_are_alike_are_no_probabilities(rows: list[list[float]], *, are: bool) -> None:
+    assert are_probabilities(np.array(rows, np.float32)) is are

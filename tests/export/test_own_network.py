@@ -25,6 +25,7 @@ from octc.core.progress import LogReporter, Step
 from octc.export.lint.check import counts, lint
 from octc.store.artifacts import read_artifact
 from octc.train.loop.evaluate import logits_of
+from octc.train.networks.models import normalise
 
 PRE = octc.Preprocess(size=64)
 QUICK = octc.QuantizeOptions(rounding=False, observers=["max"])
@@ -154,6 +155,45 @@ def test_what_cannot_be_quantised_is_refused(build: Any, words: dict[str, Any], 
     assert caught.value.place == place
 
 
+class Sampled(nn.Module):
+    """A spatial transformer: where it looks follows from what it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.where = nn.Linear(8, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        theta = self.where(x.mean((2, 3))).view(-1, 2, 3) * 0.1 + torch.tensor([[1.0, 0, 0], [0, 1, 0]])
+        grid = nn.functional.affine_grid(theta, list(x.shape), align_corners=False)
+        return nn.functional.grid_sample(torch.atan(x.sinh()), grid, align_corners=False)
+
+
+class Spectral(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.fft.rfft2(x, norm="ortho").real
+
+
+def test_what_an_artifact_may_not_hold_is_named_when_it_is_written(tmp_path: Path) -> None:
+    """A Fourier transform is no operator of an artifact; a grid that is sampled, and functions of single values, are."""
+    with pytest.raises(OctcError, match="DFT") as caught:
+        octc.export(octc.quantize(Own(Spectral()), pictures(16), PRE, options=QUICK), ["onnx"], out=tmp_path / "not")
+    assert (caught.value.code, caught.value.place) == ("OCT-E404", "Own")
+    assert not list((tmp_path / "not").glob("*"))
+    model, images = Own(Sampled()), pictures(16)
+    files = [tmp_path / f"{i}.png" for i in range(4)]
+    for image, file in zip(images, files, strict=False):
+        image.save(file)
+    pixels = torch.from_numpy(np.concatenate([PRE.prepare(image) for image in images[:4]]))
+    with torch.no_grad():
+        wanted = torch.softmax(model.eval()(normalise(pixels, PRE)), 1).tolist()
+    quantized = octc.quantize(model, images, PRE, options=QUICK)
+    for folder in octc.export(quantized, ["onnx", "openvino"], "fp32", out=tmp_path):
+        with octc.load(folder, threads=1) as loaded:
+            for said, row in zip(loaded.predict(files), wanted, strict=True):
+                assert said.probabilities is not None
+                assert list(said.probabilities.values()) == pytest.approx(row, abs=1e-4)
+
+
 class Gives(Own):
     """Its result in another form than logits."""
 
@@ -170,6 +210,9 @@ class Gives(Own):
     (lambda y: (y, y), "gives a tuple", "wrap it"),
     (lambda y: y[:, :1], "gives [16, 1]", "torch.zeros_like(z)"),
     (lambda y: y.softmax(1), "gives probabilities", "softmax"),
+    (torch.sigmoid, "ends in a sigmoid", "leave out the sigmoid"),
+    (lambda y: nn.Sigmoid()(y).squeeze().float(), "ends in a sigmoid", "leave out the sigmoid"),
+    (lambda y: y.argmax(1), "whole numbers (int64)", "argmax"),
 ])  # fmt: skip
 def test_results_that_are_no_logits_are_refused_with_the_way_out(form: Any, words: str, hint: str) -> None:
     with pytest.raises(OctcError) as caught:

@@ -55,6 +55,7 @@ CASES: dict[str, tuple[str, ...]] = {
         "--place large --full --tiny",
     ),
     "serving.py": ("{run}/artifacts/onnx-int8 {images}/0.jpeg --alone --rounds 1 --seconds 0.3 --overload 1 --soak 4",),
+    "pruning.py": ("test_efficientnet 32 --seeds 1 --epochs 1 --images 64",),
     "simplified.py": ("test_efficientnet 64 --rounds 2 --threads 1",),
     "stand_in.py": ("{ucsd} stand-ins",),
     "tensorrt_rtx.py": ("test_resnet 64",),

@@ -37,6 +37,14 @@ def test_what_it_is_given_and_how_it_ends(kind: str, warm: Words, tmp_path: Path
     }  # fmt: skip
 
 
+def test_every_folder_of_octc_is_imported_and_no_program(warm: Words, tmp_path: Path) -> None:
+    probe = "import sys; print(*sorted(name for name in sys.modules if name.startswith('octc.')))"
+    done = subprocess.run([*warm, "-c", probe], cwd=tmp_path, text=True, capture_output=True, timeout=60, check=True)
+    found = done.stdout.split()
+    assert {"octc.train", "octc.export.run", "octc.bench.parity", "octc.archive", "octc.serve", "octc.cli.list"} <= set(found)
+    assert not {"octc.cli._app.main", "octc.archive.worker", "octc.bench.timing.worker"} & set(found)
+
+
 def test_an_exception_is_a_traceback_and_one(warm: Words) -> None:
     done = subprocess.run([*warm, "-c", "1 / 0"], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1

@@ -122,7 +122,7 @@ def test_b02_extra_file(folder: Path, name: str) -> None:
     assert f"{name} is not listed" in refusal(folder).message
 
 
-@pytest.mark.parametrize("name", ["verify.json", "verify-device.json", "bench-box.json", "artifact.sig.json"])
+@pytest.mark.parametrize("name", ["verify.json", "verify-device.json", "bench-box.json", "artifact.sig.json", MANIFEST])
 def test_an_artifact_is_whole_while_a_result_is_written_beside_it(folder: Path, name: str) -> None:
     (folder / f".tmp-{os.getpid()}-{name}").write_text("{")
     assert read_artifact(folder).name

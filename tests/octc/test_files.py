@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from octc.core import files
 from octc.core.errors import OctcError
 from octc.core.files import (
     TEMPORARY,
@@ -200,6 +201,61 @@ def test_a_killed_writer_leaves_the_old_one_intact_and_the_next_one_succeeds(
     else:
         write_bytes(target, b"new")
         assert target.read_text() == "new"
+
+
+ENDS = """
+import os, signal
+from pathlib import Path
+from octc.core import files
+target = Path({target!r})
+def killed(*_): os.kill(os.getpid(), signal.SIGKILL)
+if {exchange}:
+    Path.rename = killed  # the folder is never without its name
+else:
+    files._exchanged = lambda *_: False
+files.{function} = killed
+with files.publishing(target, force=True) as folder:
+    (folder / "a").write_text("new")
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "exchange", "there"), [("sync_folder", True, "new"), ("sync_folder", False, "new"), ("_remove", True, "old")]
+)
+def test_a_folder_that_is_replaced_is_the_old_or_the_new_one_whenever_its_writer_is_killed(
+    function: str, exchange: bool, there: str, tmp_path: Path
+) -> None:
+    probe = tmp_path / "probe"
+    for name in ("one", "other"):
+        (probe / name).mkdir(parents=True)
+    if exchange and not files._exchanged(probe / "one", probe / "other"):
+        pytest.skip("this file system cannot exchange two folders (renameat2)")
+    target = tmp_path / "here" / "artifact"
+    target.mkdir(parents=True)
+    (target / "a").write_text("old")
+    script = ENDS.format(target=str(target), function=function, exchange=exchange)
+    done = subprocess.run([sys.executable, "-c", script], check=False, timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    assert (target / "a").read_text() == there
+    files.remove_leftovers(target.parent)
+    assert names(target.parent) == ["artifact"]
+    assert (target / "a").read_text() == there
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_link_that_is_replaced_by_a_folder_is_gone_and_what_it_names_stays(
+    exchange: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not exchange:
+        monkeypatch.setattr(files, "_exchanged", lambda *_: False)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a").write_text("old")
+    (tmp_path / "artifact").symlink_to("elsewhere")
+    with publishing(tmp_path / "artifact", force=True) as folder:
+        (folder / "a").write_text("new")
+    assert names(tmp_path) == ["artifact", "elsewhere"]
+    assert (tmp_path / "artifact" / "a").read_text() == "new"
+    assert (tmp_path / "elsewhere" / "a").read_text() == "old"
 
 
 def test_what_octc_writes_is_plain_json(tmp_path: Path) -> None:

@@ -287,6 +287,43 @@ def test_png_alpha_is_laid_over_black(bits: int) -> None:
         assert np.abs(rgb_of(png(values, colour, bits), "a.png") - expected).max() <= (1 if bits == 8 else 2)
 
 
+EXACT = {"WEBP": {"lossless": True, "exact": True}}
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_a_picture_that_is_transparent_everywhere_is_no_black_one(kind: str, mode: str) -> None:
+    """Programs differ in whether they show the picture under it."""
+    grey = Image.fromarray(numbers(8, UNSIGNED).astype(np.uint8))
+    picture = grey.convert(mode)
+    picture.putalpha(0)
+    assert outcome(encoded(picture, kind, **EXACT.get(kind, {})))[0] == "OCT-E202"
+    alpha = Image.new("L", picture.size, 0)
+    alpha.putpixel((5, 5), 255)  # one pixel that is meant to be seen: all others are black
+    picture.putalpha(alpha)
+    found = np.asarray(decode_image(encoded(picture, kind, **EXACT.get(kind, {})), "a").image)
+    assert found[5, 5].max() == np.asarray(grey)[5, 5]
+    assert found.sum() == found[5, 5].sum()
+
+
+def test_a_palette_that_is_transparent_everywhere_is_no_black_picture() -> None:
+    picture = Image.fromarray(numbers(8, UNSIGNED).astype(np.uint8)).convert("P")
+    assert outcome(encoded(picture, "PNG", transparency=bytes(256)))[0] == "OCT-E202"
+    assert outcome(encoded(picture, "PNG", transparency=bytes(255) + b"\xff"))[0] is None
+
+
+@pytest.mark.parametrize("downwards", [False, True])
+def test_bmp_with_a_mask_of_transparency_that_was_never_set(downwards: bool) -> None:
+    masks = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    for alpha in (0, 255):
+        four = np.concatenate([colours(3), np.full((H, W, 1), alpha, np.uint64)], -1)
+        data = bmp(four, 32, downwards=downwards, masks=masks)
+        if alpha:
+            np.testing.assert_array_equal(rgb_of(data, "a.bmp"), colours(3))
+            continue
+        assert outcome(data)[0] == "OCT-E202"
+
+
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_png_palettes(bits: int) -> None:
     rng = np.random.default_rng(bits)

@@ -52,6 +52,12 @@ FOREIGN = {
     "a web page": b"\n<!DOCTYPE HTML><html>404</html>", "SVG": b'<?xml version="1.0"?>\n<svg/>',
     "a JPEG of 12 bits": of_12_bits(False), "a lossless JPEG of 12 bits": of_12_bits(True),
     "DICOM": bytes(128) + b"DICM" + bytes(9),
+    "NIfTI": b"\x1c\x02\0\0n+2\0\r\n\x1a\n" + bytes(540), "an Analyze header": b"\x5c\x01\0\0" + bytes(344),
+    "MetaImage": b"ObjectType = Image\r\nNDims = 3\r\nDimSize = 64 48 9\r\n", "VTK": b"# vtk DataFile Version 3.0\n",
+    "NetCDF": b"CDF\x01" + bytes(60), "FITS": b"SIMPLE  =                    T" + bytes(60),
+    "MRC": bytes(208) + b"MAP " + bytes(60),
+    "a MATLAB file": b"MATLAB 7.3 MAT-file" + bytes(60), "PAM": b"P7\nWIDTH 64\n", "PFM": b"Pf\n64 48\n-1.0\n",
+    "PBM": b"P4\r\n64 48\n" + bytes(384), "PPM": b"P6\t# by hand\n 64 48\n255\n" + bytes(9216),
 }  # fmt: skip
 
 
@@ -67,6 +73,11 @@ def test_files_of_other_kinds_are_named(name: str, tmp_path: Path) -> None:
         with pytest.raises(OctcError) as caught:
             read_volume(path)
         assert (caught.value.code, name in caught.value.message) == ("OCT-E202", True)
+
+
+def test_a_nifti_of_the_first_version_is_no_analyze_header() -> None:
+    for word in (b"n+1\0", b"ni1\0"):
+        assert refused(b"\x5c\x01\0\0" + bytes(340) + word + bytes(200)).message.endswith("it is NIfTI")
 
 
 @pytest.mark.parametrize("data", [b"x" * 300, b"P5 of the study", b"\x08\x00\x05\x00" + b"\xff" * 60, bytes(600)])

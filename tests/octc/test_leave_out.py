@@ -11,7 +11,7 @@ from PIL import Image
 from octc.core.errors import OctcError
 from octc.datasets.acquisitions import acquisitions_of
 from octc.datasets.base import Sample, Samples
-from octc.datasets.folds import LEAST, leave_out
+from octc.datasets.folds import LEAST, leave_out, never_left_out
 from octc.datasets.layouts.csv import scan_csv
 from octc.datasets.released_splits import make_splits
 from octc.datasets.split import PARTS, leaks_of, read_split
@@ -54,15 +54,43 @@ def test_the_seed_decides_what_chooses_the_epoch_and_the_digest_tells() -> None:
     assert [fold.parts["test"] for fold in one] == [fold.parts["test"] for fold in other]
 
 
-@pytest.mark.parametrize(("small", "names"), [((3, 2), ["site A", "site B", "site others"]), ((3, 1), ["site A", "site B"])])
+@pytest.mark.parametrize(
+    ("small", "names"), [((3, 2), ["site A", "site B", "site others (C, D)"]), ((3, 1), ["site A", "site B"])]
+)
 def test_small_sites_are_left_out_together_or_never(small: tuple[int, int], names: list[str]) -> None:
     samples = sites(("A", 20), ("B", LEAST), ("C", small[0]), ("D", small[1]))
     folds = leave_out(samples, "x", "site", 0)
     assert [fold.left_out for fold in folds] == names
     for fold in folds:
         of_small = [part for part in PARTS for s in fold.parts[part] if s.site in ("C", "D")]
-        assert set(of_small) <= ({"test"} if fold.left_out == "site others" else {"train", "val"})
+        assert set(of_small) <= ({"test"} if fold.left_out == "site others (C, D)" else {"train", "val"})
         assert len(of_small) == 4 * sum(small)
+    assert never_left_out(folds) == (0 if len(folds) == 3 else 4 * sum(small))
+
+
+def test_a_site_that_is_called_others_is_left_out_by_itself() -> None:
+    folds = leave_out(sites(("others", 9), ("B", 6), ("C", 3), ("D", 3)), "x", "site", 0)
+    held = {fold.left_out: {s.site for s in fold.parts["test"]} for fold in folds}
+    assert held == {"site others": {"others"}, "site B": {"B"}, "site others (C, D)": {"C", "D"}}
+
+
+@pytest.mark.parametrize(("one", "other"), [("Spectralis", "spectralis"), ("1", "1.0"), ("Site 2", "Site2")])
+def test_one_site_in_two_spellings_is_refused(one: str, other: str) -> None:
+    """Each would be a fold, and the other one would be trained on in it."""
+    with pytest.raises(OctcError) as caught:
+        leave_out(sites((one, 6), (other, 6), ("B", 6)), "x", "site", 0)
+    assert caught.value.code == "OCT-E209"
+    assert one in str(caught.value.place)
+    assert other in str(caught.value.place)
+
+
+def test_a_site_whose_patients_are_everywhere_is_named() -> None:
+    items = tuple(
+        Sample(f"{p}-{site}.png", p % 2, str(p), None, f"{p} {site}", site=site) for p in range(16) for site in ("A", "B")
+    )
+    with pytest.raises(OctcError, match="site A is left out, with 16 other images") as caught:
+        leave_out(Samples(Path(), CLASSES, items), "x", "site", 0)
+    assert caught.value.code == "OCT-E207"
 
 
 def test_one_acquisition_is_refused_with_its_count() -> None:
@@ -104,6 +132,10 @@ def test_sizes_come_from_the_files(tmp_path: Path) -> None:
     samples = scan_csv(tmp_path, None)
     assert acquisitions_of(samples.root, samples.items, "size") == ["40x32" if p % 4 < 2 else "64x32" for p in range(24)]
     assert acquisitions_of(samples.root, samples.items, "site") == ["one"] * 12 + ["two"] * 12
+    again = tmp_path / "again.csv"
+    again.write_text("\n".join([*lines, "00.png,DRUSEN,p0,two"]) + "\n")
+    with pytest.raises(OctcError, match="lines of the table cannot be used"):
+        scan_csv(again, None)
     folds = make_splits(samples, "csv", by="size")
     assert [fold.left_out for fold in folds] == ["size 40x32", "size 64x32"]
     folds[0].write(tmp_path / "split.json")

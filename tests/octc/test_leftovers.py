@@ -8,7 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from octc.core.files import remove_leftovers
+import pytest
+
+from octc.core import files
+from octc.core.files import publishing, remove_leftovers, write_bytes
 
 
 def dead() -> int:
@@ -40,3 +43,50 @@ def test_a_link_goes_and_not_what_it_names(tmp_path: Path) -> None:
     (tmp_path / ".tmp-export-link").symlink_to(tmp_path / "there")
     assert remove_leftovers(tmp_path) == [".tmp-export-link"]
     assert (tmp_path / "there" / "file").read_text() == "whole"
+
+
+LONG_AGO = 2 * files.QUIET
+
+
+def left(path: Path, age: float = LONG_AGO) -> Path:
+    """What a process that was killed left of a file or folder, unchanged since."""
+    if path.suffix:
+        path.write_text("half")
+    else:
+        path.mkdir()
+        (path / "inside").write_text("half")
+    os.utime(path, (path.stat().st_atime, path.stat().st_mtime - age))
+    return path
+
+
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process has not looked at any folder yet."""
+    monkeypatch.setattr(files, "_cleared", set())
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_whoever_writes_a_file_anew_removes_what_was_left_of_it_and_of_its_kind(tmp_path: Path) -> None:
+    pid = dead()
+    gone = [left(tmp_path / f".tmp-{pid}-{name}") for name in ("verify-3.json", "verify-41.json")]
+    kept = [
+        left(tmp_path / f".tmp-{os.getpid()}-verify-5.json", age=-3), left(tmp_path / f".tmp-{pid}-verify-7.json", age=60),
+        left(tmp_path / f".tmp-{pid}-other.json"), left(tmp_path / ".tmp-x-verify-3.json"), left(tmp_path / "verify-9.json"),
+    ]  # fmt: skip
+    write_bytes(tmp_path / "verify-3.json", b"whole")
+    assert [path.exists() for path in gone] == [False, False]
+    assert all(path.exists() for path in kept)
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_whoever_publishes_a_folder_removes_what_was_left_of_it_and_of_its_kind(tmp_path: Path) -> None:
+    pid = dead()
+    gone = [left(tmp_path / f".tmp-{pid}-report-2026120{day}-080000") for day in (1, 2)]
+    gone += [left(tmp_path / f".tmp-{pid}-old-report-20261203-080000")]
+    held = left(tmp_path / f".tmp-{pid}-report-20261204-080000")
+    other = left(tmp_path / f".tmp-{pid}-page")
+    with held.joinpath("inside").open(), files._locked(held), publishing(tmp_path / "report-20261205-080000") as folder:
+        (folder / "inside").write_text("whole")
+    assert [path.exists() for path in (*gone, held, other)] == [False, False, False, True, True]
+    assert (tmp_path / "report-20261203-080000" / "inside").read_text() == "half"  # moved aside, and nothing took its place
+    assert (tmp_path / "report-20261205-080000" / "inside").read_text() == "whole"

@@ -6,12 +6,13 @@ import gzip
 import subprocess
 import unicodedata
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from octc.core.errors import OctcError
+from octc.datasets.base import Samples
 from octc.datasets.registry import scan_dataset
 from tests.class_tree import write_tree
 
@@ -120,3 +121,66 @@ def test_a_path_that_is_not_there_is_not_called_an_unknown_name(octc: Octc, tmp_
         assert "OCT-E230" in done.stderr
         assert "no such folder or table" in done.stderr
     assert octc("data", "check", "imagez", cwd=tmp_path).returncode == 2
+
+
+def of_table(root: Path, rows: Sequence[tuple[str, str]], header: str = "path,label,patient") -> Samples:
+    """A table of images that are there: the label and the patient of each."""
+    write_tree(root, [f"{i}.png" for i in range(len(rows))])
+    lines = [f"{i}.png,{label},{patient}" for i, (label, patient) in enumerate(rows)]
+    (root / "labels.csv").write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+    return scan_dataset("csv", root)
+
+
+@pytest.mark.parametrize("mark", ["\u200b", "\ufeff", "\u200e", "\u00a0", "\u2060 "])
+def test_marks_that_nobody_sees_make_no_class_and_no_patient(mark: str, tmp_path: Path) -> None:
+    samples = of_table(tmp_path, [("CNV", "p1"), (f"CNV{mark}", f"{mark}p1"), ("DME", "p2"), (f"{mark}DME", "p2")])
+    assert samples.classes == ("CNV", "DME")
+    assert [s.patient for s in samples.items] == ["p1", "p1", "p2", "p2"]
+    assert samples.notes == ()
+
+
+@pytest.mark.parametrize("word", ["#NAME?", "#DIV/0!", "#NV", "#BEZUG!", "########"])
+def test_what_a_spreadsheet_writes_for_a_failed_formula_is_no_patient_and_no_class(word: str, tmp_path: Path) -> None:
+    people = [("CNV", "p1"), ("DME", "p2"), ("CNV", word), ("DME", word)]
+    assert [s.patient for s in of_table(tmp_path, people).items] == ["p1", "p2", None, None]
+    with pytest.raises(OctcError) as caught:
+        of_table(tmp_path, [("CNV", "p1"), ("DME", "p2"), (word, "p3")])
+    assert (caught.value.code, "line 4" in str(caught.value.place)) == ("OCT-E209", True)
+
+
+@pytest.mark.parametrize(("people", "words"), [
+    (["1.23457E+12", "1.23458E+12", "p3", "p4"], ["1.23457E+12", "1.23458E+12"]),
+    (["12. Mrz", "Mar-12", "1905-07-10 00:00:00", "p4"], ["12. Mrz", "Mar-12", "1905-07-10 00:00:00"]),
+    (["007", "7", "p3", "p4"], ["007 = 7"]),
+    (["P2", "P\uff12", "p3", "p4"], ["P2 = P\uff12"]),
+    (["OD", "OS", "od", "OS"], []),
+    (["E+12", "marta-1", "2019", "1-23", "right hand", "12345678901234"], None),
+])  # fmt: skip
+def test_patients_that_a_spreadsheet_spoilt_are_named(people: list[str], words: list[str] | None, tmp_path: Path) -> None:
+    samples = of_table(tmp_path, [("AB"[i % 2], one) for i, one in enumerate(people)])
+    named = [(one.code, list(one.items)) for one in samples.notes if "letter case" not in one.message or words]
+    assert named == ([] if words is None else [("OCT-W221", words)])
+
+
+def test_a_header_below_a_title_and_merged_cells_are_told(tmp_path: Path) -> None:
+    with pytest.raises(OctcError) as caught:
+        of_table(tmp_path, [("CNV", "p1"), ("DME", "p2")], "OCT study 2026,,\n\npath,label,patient")
+    assert "line 3 looks like the header" in caught.value.hint
+    with pytest.raises(OctcError) as caught:
+        of_table(tmp_path, [("CNV", "p1"), ("", ""), ("", ""), ("DME", "p2"), ("", ""), ("", "")])
+    pytest.importorskip("pandas")
+    program = caught.value.hint[caught.value.hint.index("t = ") :]
+    table = tmp_path / "labels.csv"
+    exec(f"import pandas; TABLE = {str(table)!r}; {program}")  # as the hint has it
+    samples = scan_dataset("csv", tmp_path)
+    assert [(s.label, s.patient) for s in samples.items] == [(0, "p1")] * 3 + [(1, "p2")] * 3
+
+
+@pytest.mark.parametrize(("name", "count", "told"), [
+    ("P{:03d}_OD", 14, True), ("Patient {}", 14, True), ("{}", 14, True), ("grade {}", 9, False), ("{}", 5, False),
+])  # fmt: skip
+def test_many_numbered_class_folders_may_be_patients(name: str, count: int, *, told: bool, tmp_path: Path) -> None:
+    write_tree(tmp_path, [f"{name.format(k)}/{i}.png" for k in range(count) for i in range(2)])
+    samples = scan_dataset("folder", tmp_path)
+    assert len(samples.classes) == count
+    assert [one.code for one in samples.notes] == ["OCT-W222"] * told

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
 from octc.core.errors import OctcError
@@ -56,6 +57,31 @@ def root(tmp_path: Path) -> Path:
                 rows.append(f"{n}-{k}.vol,{labels[k]},P{n},")
     table(folder, *rows)
     return folder
+
+
+def test_a_device_is_called_by_the_words_that_all_of_its_files_have(root: Path) -> None:
+    """One maker's formats name it with its model and without: they may be one device, and are left out together."""
+    samples = scan_dataset("volumes", root)
+    assert {s.site for s in samples.items if s.file.endswith((".e2e", ".vol"))} == {"Heidelberg Engineering"}
+    for n in (1, 4):
+        for file in sorted((root / f"p{n}").rglob("IM*")):
+            scan = pydicom.dcmread(file)
+            scan.Manufacturer, scan.ManufacturerModelName = "HEIDELBERG Engineering", "Spectralis"
+            scan.save_as(file)
+    sites = {s.site for s in scan_dataset("volumes", root).items}
+    assert len(sites) == 2
+    assert "Heidelberg Engineering" in sites
+    assert not any(site and site.endswith("Spectralis") for site in sites)
+
+
+def test_where_the_table_has_sites_no_device_stands_for_one(root: Path) -> None:
+    lines = (root / "volumes.csv").read_text().split()[1:]
+    table(root, *(f"{line},{'Berlin' if i % 2 else ''}" for i, line in enumerate(lines)), header="path,label,patient,eye,site")
+    samples = scan_dataset("volumes", root)
+    assert {s.site for s in samples.items} == {"Berlin", None}
+    table(root, f"{lines[0]},Berlin", f"{lines[0]},Bern", *(f"{one},Bern" for one in lines[1:]),
+          header="path,label,patient,eye,site")  # fmt: skip
+    assert "another patient, part, shape or site" in str(refused(root).place)
 
 
 def refused(root: Path) -> OctcError:
@@ -282,7 +308,7 @@ def test_a_file_without_a_header_takes_shape_and_eye_of_the_table(tmp_path: Path
     table(tmp_path, "a.img,dry,A,L,3x48x64", "a.img,dry,A,L,", "b.vol,wet,B,R,", header="path,label,patient,eye,shape")
     with pytest.raises(OctcError, match="1 lines of the table cannot be used") as caught:
         scan_dataset("volumes", tmp_path)
-    assert (caught.value.code, "another patient, part or shape" in str(caught.value.place)) == ("OCT-E209", True)
+    assert (caught.value.code, "another patient, part, shape or site" in str(caught.value.place)) == ("OCT-E209", True)
 
 
 def test_files_that_no_row_names_are_said(root: Path) -> None:

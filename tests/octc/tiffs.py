@@ -100,7 +100,8 @@ def png(values: Array, colour: int, bits: int, transparent: bytes | None = None,
 
 
 def bmp(values: Array, bits: int, palette: Array | None = None, *, downwards: bool = False, masks: Sequence[int] = ()) -> bytes:
-    """A BMP. values [H, W] numbers of `bits` bits, [H, W, 3] or [H, W, 4]; palette [n, 3]; downwards: first row first."""
+    """A BMP. values [H, W] numbers of `bits` bits, [H, W, 3] or [H, W, 4]; palette [n, 3]; downwards: first row first;
+    masks: of red, green and blue, or of alpha too (a header of version 3)."""
     rows = []
     for row in values:
         swapped = row if row.ndim == 1 else row[:, [2, 1, 0, 3][: row.shape[1]]]
@@ -112,7 +113,7 @@ def bmp(values: Array, bits: int, palette: Array | None = None, *, downwards: bo
     start = 54 + len(extra) + len(colours)
     body = b"".join(rows if downwards else rows[::-1])
     head = struct.pack(
-        "<IiiHHIIiiII", 40, width, -height if downwards else height, 1, bits, 3 if masks else 0, len(body), 2835, 2835,
-        0 if palette is None else len(palette), 0,
+        "<IiiHHIIiiII", 56 if len(masks) == 4 else 40, width, -height if downwards else height, 1, bits, 3 if masks else 0,
+        len(body), 2835, 2835, 0 if palette is None else len(palette), 0,
     )  # fmt: skip
     return b"BM" + struct.pack("<IHHI", start + len(body), 0, 0, start) + head + extra + colours + body

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -151,9 +153,47 @@ def test_an_upload_leaves_nothing_behind_and_no_name_in_the_log(
             assert answer.status_code == 200
             assert str(tmp_path) not in answer.text
         assert client.post("/v1/predict", content=b"", headers={"X-Request-ID": "a b"}).headers["x-request-id"] != "a b"
-        assert list(tmp_path.iterdir()) == []
+        assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert list(tmp_path.iterdir()) == []
     assert "SMITH" not in json.dumps(found.lines) + "".join(found.plain)
     assert [line["request"] for line in found.events("request")][:3] == ["r-1"] * 3
+
+
+def test_uploads_of_a_server_that_was_killed_are_removed_by_the_next_one_and_those_of_a_living_one_stay(
+    warm: tuple[str, ...], run: Run, pictures: list[Path], tmp_path: Path
+) -> None:
+    """Half an upload is there when the server is killed; a second server lives meanwhile."""
+
+    def begun(found: Serving) -> socket.socket:
+        host, port = found.place.split(":")
+        line = socket.create_connection((host, int(port)), timeout=60)
+        line.sendall(f"POST /v1/predict HTTP/1.1\r\nHost: {found.place}\r\nContent-Length: 100000\r\n\r\n".encode())
+        line.sendall(pictures[0].read_bytes()[:1000])
+        return line
+
+    def uploads() -> list[Path]:
+        return [path for path in tmp_path.rglob("*") if path.is_file()]
+
+    def wait_for(count: int) -> None:
+        end = time.monotonic() + 60
+        while len(uploads()) != count and time.monotonic() < end:
+            time.sleep(0.02)
+        assert len(uploads()) == count
+
+    words = (warm, run.artifacts / "onnx-int8", "--uploads", tmp_path)
+    with serving(*words) as living, begun(living):
+        wait_for(1)
+        (of_living,) = uploads()
+        with serving(*words) as killed, begun(killed):
+            wait_for(2)
+            killed.process.kill()
+            killed.process.wait(60)
+        assert len(uploads()) == 2
+        with serving(*words) as third, third.client() as client:
+            assert uploads() == [of_living]
+            data = pictures[0].read_bytes()
+            assert client.post("/v1/predict", files={"file": ("a.png", data)}).status_code == 200
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_json_in_place_of_a_file_is_told_where_tensors_go(server: Serving) -> None:

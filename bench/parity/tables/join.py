@@ -18,7 +18,7 @@ from octc.bench.parity.tables.columns import SEVERAL, Answer
 from octc.bench.parity.tables.read import Block, Source
 from octc.bench.parity.tables.spool import Spool
 from octc.bench.parity.tables.texts import Int32, Names, Texts, ranks_of
-from octc.core.cells import NO_LABEL, NO_PATIENT, label_of, plain, text_of
+from octc.core.cells import NO_LABEL, NO_PATIENT, label_of, plain, text_of, trimmed
 from octc.core.errors import OctcError, shorten
 
 JOINT = " / "  # between the cells of a key
@@ -165,7 +165,8 @@ def _bad_cell(source: Source, line: int, column: str, what: str, hint: str) -> O
 def texts_of(cells: Sequence[Any]) -> list[str]:
     """`text_of` of a column."""
     try:
-        return list(map(str.strip, cells))
+        texts = list(map(str.strip, cells))
+        return texts if all(map(str.isascii, texts)) else list(map(trimmed, texts))
     except TypeError:
         return [text_of(cell) for cell in cells]
 

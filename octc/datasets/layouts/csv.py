@@ -16,8 +16,19 @@ from octc.datasets.base import PLAIN, UNLISTED, Finding, Progress, Reading, Samp
 from octc.datasets.layouts.csv_table import leaves
 from octc.datasets.layouts.folders import check_train, sums_of
 from octc.datasets.parts import READ_AS, part_of
-from octc.datasets.patient_rules import alike
-from octc.datasets.tables import ENDINGS, HINT, NONE, Record, classes_of, columns_of, read_columns, refuse_lines, resolver
+from octc.datasets.patient_rules import alike, doubtful
+from octc.datasets.tables import (
+    ENDINGS,
+    HINT,
+    NONE,
+    Record,
+    classes_of,
+    columns_of,
+    hint_of,
+    read_columns,
+    refuse_lines,
+    resolver,
+)
 from octc.datasets.tree import Left, Tree, has_file, has_folder, litter, names_in, open_tree
 from octc.imaging.decode import SUFFIXES
 
@@ -114,7 +125,7 @@ def scan_csv(root: Path, classes: Sequence[str] | None, progress: Progress | Non
         check_train(train, {names[s.label] for s in items if s.part == "test"}, root)
     text = f"{len(again)} lines name an image again"
     unread = tuple(Left(path, UNLISTED) for path in tree.images if path not in first)
-    spelt = (*alike("labels", names), *alike("patients", [s.patient for s in items if s.patient is not None]))
+    spelt = (*alike("labels", names), *doubtful([s.patient for s in items if s.patient is not None]))
     double = (Finding("OCT-W218", text, again, "remove the lines"),) if again else ()
     notes = (*double, *spelt, *unlisted(unread, table.name))
     return Samples(base, names, tuple(sorted(items, key=lambda s: s.path)), notes=notes, unread=unread, tree=tree)
@@ -185,11 +196,11 @@ def _by_path(
         before = first.setdefault(_path(cells), cells)
         if not why and before is not cells:
             if _meaning(before) != _meaning(cells):
-                why = f"{cells['path']} stood above with another label, patient or split"
+                why = f"{cells['path']} stood above with another label, patient, split or site"
             again.append(f"line {line}: {cells['path']}")
         if why:
             problems.append(f"line {line}: {why}")
-    refuse_lines(table, problems, HINT)
+    refuse_lines(table, problems, hint_of(records))
     return first, tuple(again)
 
 
@@ -198,8 +209,8 @@ def _path(cells: dict[str, str]) -> str:
     return "/".join(part for part in cells["path"].replace("\\", "/").split("/") if part not in ("", "."))
 
 
-def _meaning(cells: dict[str, str]) -> tuple[str, str, str]:
-    return cells["label"], given(cells["patient"]) or "", _part(cells)
+def _meaning(cells: dict[str, str]) -> tuple[str, ...]:
+    return cells["label"], given(cells["patient"]) or "", _part(cells), given(cells.get("site", "")) or ""
 
 
 def _why_unusable(cells: dict[str, str], names: Sequence[str], split: bool) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from octc.core.cells import trimmed
 from octc.core.errors import OctcError
 from octc.datasets.tables import check_cells, rows_of
 
@@ -19,12 +20,12 @@ def read_table(path: Path, columns: Sequence[str], hint: str) -> list[Record]:
         OctcError: E209 not UTF-8, no table, a column is missing or stands there twice, a line has too few or too many cells.
     """
     lines = rows_of(path, hint)
-    header = [name.strip() for name in lines[0][1]] if lines else []
+    header = [trimmed(name) for name in lines[0][1]] if lines else []
     if absent := [name for name in columns if header.count(name) != 1]:
         text = f"columns missing or doubled: {', '.join(absent)}; the table has {', '.join(header) or 'no line'}"
         raise OctcError("OCT-E209", text, hint=hint, place=f"{path}:1")
     check_cells(header, lines, path, "the separator")
-    return [(line, dict(zip(header, (cell.strip() for cell in row), strict=True))) for line, row in lines[1:]]
+    return [(line, dict(zip(header, map(trimmed, row), strict=True))) for line, row in lines[1:]]
 
 
 def key_of(text: str) -> str:

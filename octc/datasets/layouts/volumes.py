@@ -21,9 +21,9 @@ from octc.datasets.layouts.csv import find_csv
 from octc.datasets.layouts.csv_table import leaves
 from octc.datasets.layouts.folders import check_train
 from octc.datasets.parts import READ_AS, part_of
-from octc.datasets.patient_rules import alike
+from octc.datasets.patient_rules import alike, doubtful
 from octc.datasets.pictures import scan_digests
-from octc.datasets.tables import NONE, Record, classes_of, read_columns, refuse_lines
+from octc.datasets.tables import FILL, NONE, Record, classes_of, hint_of, read_columns, refuse_lines
 from octc.datasets.tree import DEBRIS, HIDDEN, THUMBNAIL, Left, Tree, has_file, has_folder, is_under, open_tree
 from octc.machine.cpu import reading_pool
 from octc.volumes.formats import format_of, read_volumes, without_scans
@@ -156,7 +156,7 @@ def scan_volumes(
         *_notes(table.name, labelled, unread),
         *doubts,
         *alike("labels", names),
-        *alike("patients", sorted(set(people.values()))),
+        *doubtful(sorted(set(people.values()))),
     )
     return Samples(root, names, tuple(items), notes=notes, unread=unread, tree=kept)
 
@@ -170,7 +170,8 @@ def _rows(table: Path, records: Sequence[Record], names: Sequence[str]) -> list[
             rows.append(_row(line, cells, names, split))
         except ValueError as error:
             problems.append(f"line {line}: {error}")
-    refuse_lines(table, problems, HINT)
+    filled = hint_of(records)
+    refuse_lines(table, problems, filled if filled == FILL else HINT)
     return rows
 
 
@@ -342,8 +343,8 @@ def _chosen(row: Row, volumes: Sequence[Listed]) -> list[Listed] | str:
 def _taken(entry: Labelled, row: Row) -> str:
     """Add a row to what is known of a volume; why it contradicts what is known, or ""."""
     before = entry.rows[0] if entry.rows else row
-    if (before.patient, before.part, before.shape) != (row.patient, row.part, row.shape):
-        return f"{row.path} stood above (line {before.line}) with another patient, part or shape"
+    if (before.patient, before.part, before.shape, before.site) != (row.patient, row.part, row.shape, row.site):
+        return f"{row.path} stood above (line {before.line}) with another patient, part, shape or site"
     if row.frame is None:
         if entry.whole is not None and entry.whole.label != row.label:
             return f"{row.path} stood above (line {entry.whole.line}) with another label"
@@ -380,7 +381,9 @@ def _people(labelled: Sequence[Labelled]) -> tuple[dict[int, str], list[Finding]
 
 
 def _samples(labelled: Sequence[Labelled], people: dict[int, str], split: bool) -> Iterator[Sample]:
-    """A sample for each labelled B-scan."""
+    """A sample for each labelled B-scan. Its site is that of the table; where no row has one, the device of the file."""
+    stated = any(row.site is not None for one in labelled for row in one.rows)
+    devices = _devices(() if stated else [one.volume.device for one in labelled])
     for place, one in enumerate(labelled):
         volume, row = one.volume, one.rows[0]
         patient = people.get(place)
@@ -405,8 +408,18 @@ def _samples(labelled: Sequence[Labelled], people: dict[int, str], split: bool) 
                 volume.spatial,
             )
             part = row.part if split else None
-            site = row.site or volume.device
+            site = row.site if stated else devices.get(volume.device)
             yield Sample(scan.name, label, patient, part, volume.sums[index], eye=whose, scan=scan, site=site)
+
+
+def _devices(names: Iterable[str | None]) -> dict[str | None, str]:
+    """What each device is called: by the fewest words that a file calls it. One format names the maker alone and another the
+    model too, so that "Topcon" and "Topcon 3DOCT-1000" may be one."""
+    found: dict[str | None, str] = {}
+    words = {name: tuple(name.casefold().split()) for name in names if name}
+    for name, own in words.items():
+        found[name] = min((one for one, few in words.items() if own[: len(few)] == few), key=lambda one: (len(words[one]), one))
+    return found
 
 
 def _unread(tree: Tree, table: str, read: dict[str, Read]) -> tuple[tuple[Left, ...], set[str]]:

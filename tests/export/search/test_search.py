@@ -14,17 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from octc.cli._app.main import main
 from octc.cli.json_schema import schema_of
 from octc.core.errors import OctcError
+from octc.core.files import write_json
 from octc.core.progress import LogReporter
+from octc.export.search import job
 from octc.export.search.candidates import base_recipe, recipe_of
+from octc.export.search.finish import OVER, facts_of_test
 from octc.export.search.job import search_student
 from octc.export.search.measure import Where, find_target, kept_timing, timing_of
 from octc.export.search.random_network import export_random, found_artifacts
+from octc.schemas.common import builtins
 from octc.schemas.requests import BenchOptions
-from octc.schemas.search import Candidate, SearchOptions
+from octc.schemas.search import Candidate, SearchOptions, Winner
 from octc.store.runs import scan_runs
 from tests.schema_checks import validate
 from tests.tiny_run import write_patterns
@@ -157,6 +162,44 @@ def check_left(place: Path, found: dict[str, Any]) -> None:
     assert train[:3] == ["octc", "train", "student"]
     words = ["train", "student", "--dataset", "folder", "--data", str(place / "patterns"), "--teacher", "none"]
     assert main([*words, "--recipe", str(folder / "winner.json"), "--run-dir", str(place / "other"), "--dry-run"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("within", "verdict", "codes"),
+    [
+        (True, ("equivalent", 0, []), []),
+        (None, ("non_inferior", 0, []), []),
+        (False, ("equivalent", 0, []), ["OCT-E604"]),
+        (True, ("inconclusive", 1, []), ["OCT-E705"]),
+        (False, ("fail", 1, [("inferior", "OCT-E704"), ("fail", "OCT-E702")]), ["OCT-E604", "OCT-E702"]),
+    ],
+)
+def test_a_search_whose_answer_does_not_hold_ends_with_1(
+    place: Path, capsys: pytest.CaptureFixture[str], within: bool | None, verdict: tuple[str, int, Any], codes: list[str]
+) -> None:
+    """The winner over the budget, or not shown on test: the search is done, and the command asked for again says it again."""
+    table, runs = place / "candidates.json", place / f"codes-{within}-{verdict[0]}"
+    options = SearchOptions(budget=["5ms"], candidates=table, recipe="smoke", teacher="none", target="onnx", dataset="folder")
+    ready = job.prepare(job.SearchJob(options, runs, str(place / "patterns")))
+    word, code, parts = verdict
+    stated = {"word": word, "exit_code": code, "exploratory": False}
+    stated["parts"] = [{"holds": False, "word": one, "code": its} for one, its in parts]
+    test = facts_of_test({"against": "FP32", "verdict": stated, "accuracy": {"reference": 90.0, "candidate": 89.0}})
+    ms = 6.0 if within is False else None if within is None else 4.0
+    winner = Winner(
+        name="a", run="r-0001", artifact="a", target="onnx", precision="int8", recipe="winner.json", ms=ms,
+        ms_ci95=None if ms is None else [ms, ms], bytes=1000, validation_accuracy=0.9, test=test, within_budget=within,
+    )  # fmt: skip
+    found = structs.replace(job._fresh(ready), status="done", winner=winner, notes=[f"{OVER}: 6 ms"] if within is False else [])
+    (runs / ready.name).mkdir(parents=True)
+    write_json(runs / ready.name / "search.json", builtins(found))
+    words = ["search", "--budget", "5ms", "--candidates", str(table), "--recipe", "smoke", "--teacher", "none", "--json"]
+    words += ["--target", "onnx", "--dataset", "folder", "--data", str(place / "patterns"), "--run-dir", str(runs)]
+    assert main(words) == int(bool(codes))
+    told = json.loads(capsys.readouterr().out)
+    error = told["error"]
+    assert ([one["code"] for one in error.get("all", [error])] if error else []) == codes
+    assert told["data"]["winner"]["name"] == "a"
 
 
 @pytest.mark.slow

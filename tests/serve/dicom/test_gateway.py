@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import resource
+import signal
 import socket
+import sqlite3
 import ssl
 import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from ipaddress import ip_address
 from pathlib import Path
@@ -24,8 +29,8 @@ from octc.runtimes.registry import open_runtime
 from octc.schemas.requests import GatewayOptions
 from octc.serve.dicom import gateway as module
 from octc.serve.dicom.answers import Answering
-from octc.serve.dicom.gateway import Answerer, Gateway, open_gateway
-from octc.serve.dicom.spool import Spool, key_of
+from octc.serve.dicom.gateway import Answerer, Gateway, answers_for, open_gateway
+from octc.serve.dicom.spool import MOST_TRIES, Spool, key_of
 from octc.serve.dicom.structured_report import report_uid
 from octc.serve.watch import Watch
 from octc.store.artifacts import read_artifact
@@ -530,6 +535,87 @@ def test_a_file_that_may_not_be_removed_does_not_hold_up_the_others(tmp_path: Pa
     watch.look(0.0)
     with pytest.raises(OSError, match="No space"):  # of the machine: the gateway waits with all of them
         watch.look(3.0)
+
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("error", [
+    FULL, OctcError("OCT-E109", "the store cannot be used", hint="its folder"), PermissionError(errno.EACCES, "denied"),
+    sqlite3.OperationalError("database or disk is full"), OctcError("OCT-E906", "too many open files", hint="ulimit -n 4096"),
+], ids=["full", "monitor", "forbidden", "sqlite", "files"])  # fmt: skip
+def test_a_volume_waits_as_long_as_the_machine_cannot_keep_its_answer(
+    error: Exception, started: Started, engine: Answerer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More often than a volume may be begun, and it is answered when the machine can again."""
+    failures = [error] * (MOST_TRIES + 5)
+
+    def watch(_records: object) -> None:
+        if failures:
+            raise failures.pop()
+
+    monkeypatch.setattr(module, "PAUSE", 0.01)
+    monkeypatch.setattr(module, "answers_for", lambda path, answerer: answers_for(path, replace(answerer, watch=watch)))
+    found, spool = started(report_to=str(tmp_path / "reports"))
+    peers.send(found.port or 0, [world.eye_object("R")])
+    finished(spool, 1)
+    assert (failures, states(spool)["dead"]) == ([], 0)
+    assert len(list((tmp_path / "reports").glob("*.dcm"))) == 1
+
+
+def test_a_volume_that_takes_all_memory_is_given_up(started: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def begun(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(module, "PAUSE", 0.01)
+    monkeypatch.setattr(module, "answers_for", begun)
+    found, spool = started(report_to=str(tmp_path / "reports"))
+    peers.send(found.port or 0, [world.eye_object("R")])
+    finished(spool, 1)
+    assert states(spool)["dead"] == 1
+
+
+def test_a_log_that_cannot_be_written_for_a_while_ends_no_thread(
+    started: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is acknowledged before and after the disk was full is answered; the log has whole lines."""
+    monkeypatch.setattr(module, "PAUSE", 0.01)
+    found, spool = started(report_to=str(tmp_path / "reports"))
+    whole, full = Spool.audit, [True]
+    refused = []
+
+    def audit(self: Spool, event: str, key: str = "", **facts: Any) -> None:
+        if full and event != "received":
+            refused.append(event)
+            raise FULL
+        whole(self, event, key, **facts)
+
+    monkeypatch.setattr(Spool, "audit", audit)
+    peers.send(found.port or 0, [world.eye_object("R")])
+    peers.until(lambda: len(refused) > 5)
+    full.clear()
+    peers.send(found.port or 0, [world.eye_object("L")])
+    finished(spool, 2)
+    assert states(spool)["dead"] == 0
+    assert len(list((tmp_path / "reports").glob("*.dcm"))) == 2
+
+
+def test_half_a_line_of_the_log_does_not_stay(tmp_path: Path) -> None:
+    """A disk that is full in the middle of a line: the limit of a file's size has the same effect."""
+    with Spool(tmp_path / "spool") as spool:
+        spool.audit("first")
+        size = (tmp_path / "spool" / "audit.jsonl").stat().st_size
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, limits[1]))
+        try:
+            with pytest.raises(OSError, match=r"No space|too large"):
+                spool.audit("second")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, before)
+        spool.audit("third")
+    assert [one["event"] for one in peers.audit(tmp_path / "spool")][-2:] == ["first", "third"]
 
 
 def test_a_dropped_file_becomes_a_report_when_it_is_whole(
