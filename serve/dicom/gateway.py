@@ -150,6 +150,8 @@ class Gateway:
 
     def _answered(self, key: str) -> bool:
         """Answer one source; False where the machine failed and it has to wait."""
+        if self._spool.settle(key):
+            return True
         if self._spool.begin(key) > MOST_TRIES:
             self._spool.give_up(key, "OCT-E999", f"the service ended {MOST_TRIES} times while it answered this")
             return True

@@ -255,6 +255,15 @@ class Spool:
         self._forget_source(key)
         self.answered.set()
 
+    def settle(self, key: str) -> bool:
+        """Whether a source that waits has its answer already, because what follows the answer failed (a full disk); done now."""
+        answered = self.state_of(key) in ("outbox", "done")
+        if answered:
+            self.audit("answered", key)
+            self._forget_source(key)
+            self.answered.set()
+        return answered
+
     def keeps(self, key: str) -> bool:
         """Whether a source is here for good."""
         return (self._keep and self.source(key).is_file()) or (self.folder / "kept" / f"{key}.dcm").is_file()
@@ -271,6 +280,9 @@ class Spool:
         """What waits to be sent, the one that is due first before the others."""
         found = []
         for key in self._names("outbox"):
+            if self._done(key).is_file():  # sent, and what follows that failed (a full disk)
+                self._finish(key, **read_json(self._done(key)))
+                continue
             folder = self.folder / "outbox" / key
             state = read_json(folder / STATE) if (folder / STATE).is_file() else {}
             facts = {name: state[name] for name in ("attempts", "waited", "due") if name in state}
@@ -287,8 +299,12 @@ class Spool:
     def sent(self, one: Waiting, **facts: Any) -> None:
         """All objects of an answer have arrived."""
         write_json(self._done(one.key), {"attempts": one.attempts + 1, **facts})
-        self.audit("sent", one.key, attempts=one.attempts + 1, **facts)
-        self._remove("outbox", one.key)
+        self._finish(one.key, attempts=one.attempts + 1, **facts)
+
+    def _finish(self, key: str, **facts: Any) -> None:
+        self.audit("sent", key, **facts)
+        self._remove("outbox", key)
+        self._remove("dead", key)  # of an attempt to give it up that failed half way
 
     def give_up(self, key: str, code: str, reason: str) -> None:
         """Put a source, or an answer that nobody takes, into the dead-letter folder with the reason."""

@@ -94,8 +94,8 @@ def test_an_empty_patient_is_one_that_is_not_known(root: Path) -> None:
         ("scans/p0/0.jpg", "C:\\scans\\0.jpg", "fits several images: scans/p0/0.jpg, scans/p1/0.jpg"),
         ("scans/p0/0.jpg", "scans/p0/0.txt", "no image by its name"),
         ("scans/p0/0.jpg,dry", "scans/p0/0.jpg,", "label '' is none of dry, wet"),
-        ("scans/p0/0.jpg,dry", "./scans/p0/1.jpg,wet", "stood above with another label, patient or split"),
-        ("scans/p0/0.jpg,dry", "scans\\\\p0/1.jpg,wet", "stood above with another label, patient or split"),
+        ("scans/p0/0.jpg,dry", "./scans/p0/1.jpg,wet", "stood above with another label, patient, split or site"),
+        ("scans/p0/0.jpg,dry", "scans\\\\p0/1.jpg,wet", "stood above with another label, patient, split or site"),
     ],
 )
 def test_a_line_that_cannot_be_used_is_named(root: Path, change: str, into: str, said: str) -> None:

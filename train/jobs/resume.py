@@ -45,7 +45,14 @@ HELD = ("batch", "mutual", "precision", "qat", "skip_bad", "use", "weights", *OF
 FIXED = ("dataset", "modality", "protocol")  # fields of run.json that the split hangs on: never another one
 # compared as the recipe that they make
 BY_RECIPE = ("cached_views", "calibrate", "distil", "epochs", "recipe", "standardise", "teacher_precision")
-BY_ITSELF = ("fold", "folds", "seed", "teacher", "with_teacher")  # compared, or refused beside --resume, where they are read
+BY_ITSELF = (
+    "fold",
+    "folds",
+    "leave_out",
+    "seed",
+    "teacher",
+    "with_teacher",
+)  # compared, or refused beside --resume, where they are read
 NOTHING = {"batch": "auto"}  # what an option is where it was not given; the others: None
 
 
