@@ -256,7 +256,7 @@ class Spool:
         self.answered.set()
 
     def settle(self, key: str) -> bool:
-        """Whether a source that waits has its answer already, because what follows the answer failed (a full disk); done now."""
+        """Whether a source that waits has its answer already, because what follows it failed (a full disk): it is done now."""
         answered = self.state_of(key) in ("outbox", "done")
         if answered:
             self.audit("answered", key)
