@@ -85,6 +85,9 @@ def test_workers_divide_the_trials_and_end_as_one_would(
     ), "each trial is one run: the lost one went on"
     assert {run["status"] for run in trained} == {"done"}
     folder = runs / found["search"]
-    assert {path.name for path in folder.iterdir()} == {"search.json", "table.md", "pareto.svg"}, "no claim is left"
+    left = {
+        path.name for path in folder.iterdir() if not path.name.startswith(".tmp-")
+    }  # half a file of the killed one may stay
+    assert left == {"search.json", "table.md", "pareto.svg"}, "no claim is left"
     assert plain(found) == plain(alone)
     assert [len(one["trials"]) for one in found["rounds"]] == [6, 3]
