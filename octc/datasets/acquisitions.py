@@ -16,6 +16,12 @@ SIZE, SITE = "size", "site"
 KINDS = (SIZE, SITE)
 
 
+def check_kind(by: str) -> None:
+    """Refuse what acquisitions cannot be told apart by (OctcError E104)."""
+    if by not in KINDS:
+        raise OctcError("OCT-E104", f"--leave-out {by}", hint=f"one of: {', '.join(KINDS)}", place="--leave-out")
+
+
 def acquisitions_of(root: Path, items: Sequence[Sample], by: str) -> list[str]:
     """What each image was taken with or as: "512x496" (width x height, from the header of its file), or its site.
 
@@ -25,8 +31,7 @@ def acquisitions_of(root: Path, items: Sequence[Sample], by: str) -> list[str]:
         OctcError: E104 another `by`, E209 images without a site, or one site in two spellings, E201 images whose size
             cannot be read.
     """
-    if by not in KINDS:
-        raise OctcError("OCT-E104", f"--leave-out {by}", hint=f"one of: {', '.join(KINDS)}", place="--leave-out")
+    check_kind(by)
     if by == SIZE:
         with reading_pool() as pool:
             return list(pool.map(partial(_size, root), items))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -42,14 +43,18 @@ def make_folds(samples: Samples, dataset: str, k: int, seed: int, val: float = I
         others = [s for s, n in zip(rest, number, strict=True) if n != fold]
         inner = np.random.default_rng([seed, 0xF01D, k, fold])
         train, chosen = drawn(others, val, len(samples.classes), inner)
-        parts = {"train": train, "val": chosen, "test": held}
-        if official:
-            parts[OFFICIAL] = official
-        split = Split(dataset, samples.classes, seed, parts, dropped, fold=(fold + 1, k), may_lack=samples.may_lack)
+        split = _fold(samples, dataset, seed, {"train": train, "val": chosen, "test": held, OFFICIAL: official})
+        split = replace(split, dropped=dropped, fold=(fold + 1, k))
         check_split(split)
         check_classes(split)
         folds.append(split)
     return folds
+
+
+def _fold(samples: Samples, dataset: str, seed: int, parts: dict[str, tuple[Sample, ...]]) -> Split:
+    """A split of these parts, without an official test where there is none."""
+    known = {name: items for name, items in parts.items() if items or name != OFFICIAL}
+    return Split(dataset, samples.classes, seed, known, may_lack=samples.may_lack)
 
 
 def leave_out(samples: Samples, dataset: str, by: str, seed: int, val: float = INNER) -> list[Split]:
@@ -73,17 +78,8 @@ def leave_out(samples: Samples, dataset: str, by: str, seed: int, val: float = I
     for number, name in enumerate(order, 1):
         others, held, lost = without(rest, [s for s, own in zip(rest, names, strict=True) if own == name])
         train, chosen = drawn(others, val, len(samples.classes), np.random.default_rng([seed, 0x0A7, number]))
-        parts = {"train": train, "val": chosen, "test": held, **({OFFICIAL: official} if official else {})}
-        split = Split(
-            dataset,
-            samples.classes,
-            seed,
-            parts,
-            dropped + lost,
-            fold=(number, len(order)),
-            may_lack=samples.may_lack,
-            left_out=f"{by} {name}",
-        )
+        split = _fold(samples, dataset, seed, {"train": train, "val": chosen, "test": held, OFFICIAL: official})
+        split = replace(split, dropped=dropped + lost, fold=(number, len(order)), left_out=f"{by} {name}")
         try:
             check_split(split)
             check_classes(split)

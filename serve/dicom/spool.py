@@ -164,7 +164,7 @@ class Spool:
             if (self.folder / "outbox" / one).is_dir() or self.source(one).is_file():
                 self._remove("dead", one)  # given up, or sent anew, when the process ended: it is tried again
         for key in [path.stem for path in (self.folder / "queue").glob("*.dcm")]:
-            if self._done(key).is_file() or (self.folder / "outbox" / key).is_dir():
+            if self._is_answered(key):
                 self._forget_source(key)
         self.audit("opened", queue=len(self.queued()), outbox=len(self._names("outbox")))
         self.arrived.set()
@@ -257,12 +257,15 @@ class Spool:
 
     def settle(self, key: str) -> bool:
         """Whether a source that waits has its answer already, because what follows it failed (a full disk): it is done now."""
-        answered = self.state_of(key) in ("outbox", "done")
-        if answered:
-            self.audit("answered", key)
-            self._forget_source(key)
-            self.answered.set()
-        return answered
+        if not self._is_answered(key):
+            return False
+        self.audit("answered", key)
+        self._forget_source(key)
+        self.answered.set()
+        return True
+
+    def _is_answered(self, key: str) -> bool:
+        return self.state_of(key) in ("outbox", "done")
 
     def keeps(self, key: str) -> bool:
         """Whether a source is here for good."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from octc.core.errors import OctcError
-from octc.datasets.acquisitions import KINDS
+from octc.datasets.acquisitions import check_kind
 from octc.datasets.base import MODALITIES
 from octc.datasets.registry import spec_of
 from octc.datasets.released_splits import SEED as RELEASED_SEED
@@ -159,8 +159,7 @@ def _check_student(options: StudentOptions) -> None:
     teacher, with_teacher = options.teacher, options.with_teacher
     if with_teacher and teacher is not None:
         raise OctcError("OCT-E102", "--with-teacher and --teacher contradict each other", hint="leave out one of them")
-    folds = options.folds is not None or options.leave_out is not None
-    if teacher not in (None, NONE) and folds and options.fold is None:
+    if teacher not in (None, NONE) and _folds_option(options) is not None and options.fold is None:
         text = "--teacher gives one teacher to all folds: it has seen what the other folds hold out"
         more = "--folds K" if options.leave_out is None else f"--leave-out {options.leave_out}"
         raise OctcError("OCT-E102", text, hint=f"leave --teacher out (octc train teacher {more} makes one for each fold)")
@@ -263,12 +262,20 @@ def find_unfinished(job: Job, kind: str, name: str, task: Task) -> Run:
     raise OctcError("OCT-E107", text, hint=f"{command_of(kind, task)} --dataset NAME", why=f"finished: {listed}")
 
 
+def _folds_option(options: TrainOptions) -> str | None:
+    """The option that asks for a cross-validation; None where there is none."""
+    if options.leave_out is not None:
+        return "--leave-out"
+    return None if options.folds is None else "--folds"
+
+
 def _split(options: TrainOptions, stored: Mapping[str, Any]) -> dict[str, Any]:
     """folds, fold and protocol: as requested, or those of the run that goes on."""
     folds, fold, protocol = options.folds, options.fold, options.protocol
-    option = "--folds" if options.leave_out is None else "--leave-out"
+    option = _folds_option(options)
     if stored:
-        if folds is not None or fold is not None or options.leave_out is not None:
+        if option is not None or fold is not None:
+            option = option or "--folds"
             hint = f"leave --resume out (the same {option} command goes on where it stopped), or leave {option} out"
             raise OctcError("OCT-E102", f"--resume and {option} contradict each other", hint=hint)
         fold, folds = stored.get("fold") or (None, None)
@@ -276,10 +283,9 @@ def _split(options: TrainOptions, stored: Mapping[str, Any]) -> dict[str, Any]:
     if protocol not in PROTOCOLS:
         hint = f"one of: {', '.join(PROTOCOLS)}"
         raise OctcError("OCT-E104", f"unknown protocol {protocol!r}", hint=hint, place="--protocol")
-    if options.leave_out not in (None, *KINDS):
-        text = f"--leave-out {options.leave_out}"
-        raise OctcError("OCT-E104", text, hint=f"one of: {', '.join(KINDS)}", place="--leave-out")
-    if fold is not None and folds is None and options.leave_out is None:
+    if options.leave_out is not None:
+        check_kind(options.leave_out)
+    if fold is not None and option is None:
         raise OctcError("OCT-E102", "--fold without --folds", hint=f"--folds 5 --fold {fold}", place="--fold")
     if fold is not None and folds is not None and fold > folds:
         raise OctcError("OCT-E104", f"--fold {fold} of {folds}", hint=f"1 to {folds}", place="--fold")
@@ -332,7 +338,7 @@ def _modality(options: TrainOptions, stored: Mapping[str, Any], recipe: Recipe, 
         if modality not in MODALITIES:
             text = "no modality named" if modality is None else f"--modality {modality}"
             raise OctcError("OCT-E104", text, hint=f"--modality {' or '.join(MODALITIES)}", place="--modality")
-        for option in ("--folds",) * (options.folds is not None) + ("--leave-out",) * (options.leave_out is not None):
+        if (option := _folds_option(options)) is not None:
             text = f"recipe {recipe.name} has no cross-validation"
             raise OctcError("OCT-E102", text, hint=f"leave {option} out", place=option)
         return str(modality)
