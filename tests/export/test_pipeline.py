@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from octc.compress.placement import ENGINES
 from octc.core.errors import OctcError
-from octc.export.formats import choose_opset, pairs
+from octc.export.formats import FORMATS, choose_opset, pairs
 from octc.export.onnx.float import read_onnx
 from octc.export.pipeline import Device, export_artifact, fallback_steps
 from octc.export.source import Select, quantise, read_select, read_source, require_disjoint
@@ -40,6 +41,15 @@ def into(shop: Workshop, folder: Path) -> Workshop:
     return replace(shop, source=replace(shop.source, artifacts=Run(folder).artifacts, home=folder))
 
 
+def set_for(target: str, shop: Workshop) -> Workshop:
+    """The workshop with the quantisers where the target wants them, calibrated for it; the shop itself where its own serve."""
+    placement = FORMATS[target].placement
+    if placement == ENGINES:
+        return shop
+    (shop.folder / placement).mkdir(exist_ok=True)
+    return Workshop(shop.source, shop.folder / placement, quantise(shop.source, placement=placement))
+
+
 def job(target: str, precision: str) -> Job:
     return Job(target, precision, None if target == "torch" else choose_opset(target, None))
 
@@ -57,7 +67,7 @@ def spoiled(change: Callable[[Float32], Float32]) -> Device:
 @pytest.mark.slow
 def test_every_artifact_is_complete_and_agrees_with_its_reference(shop: Workshop, select: Select, run: Run) -> None:
     for target, precision in pairs():
-        published = export_artifact(into(shop, run.path), job(target, precision), DEVICE, select=select)
+        published = export_artifact(into(set_for(target, shop), run.path), job(target, precision), DEVICE, select=select)
         artifact = read_artifact(published.folder)
         assert published.folder == run.artifacts / f"{target}-{precision}"
         assert artifact.details["golden"]["ok"]
