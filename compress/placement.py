@@ -265,6 +265,11 @@ def convolutions(module: nn.Module) -> dict[str, QuantConv2d]:
     return {name: m for name, m in module.named_modules() if isinstance(m, QuantConv2d)}
 
 
+def is_quantised_conv(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node calls one of them."""
+    return node.op == "call_module" and isinstance(module.get_submodule(str(node.target)), QuantConv2d)
+
+
 def placement_of(module: fx.GraphModule) -> str:
     """The placement that `prepare` gave a network."""
     return str(module.meta["placement"])

@@ -44,7 +44,6 @@ from octc.train.loop.evaluate import logits_of, network_input
 from octc.train.loop.training import Data
 from octc.train.recipes.config import Quantisation
 
-Picture = "str | os.PathLike[str] | Image.Image"
 HELD_OUT = 4  # every fourth calibration image chooses among calibrators, where no validation images are given
 GOLDEN = 32  # images from which golden ones are chosen, at most
 BATCH = 8

@@ -32,7 +32,7 @@ from octc.train.evaluation.assess import network_of
 from octc.train.loop.checkpoint import META, Checkpoint
 from octc.train.loop.evaluate import logits_of
 from octc.train.loop.training import Data
-from octc.train.recipes.registry import Quantisation
+from octc.train.recipes.config import Quantisation
 
 BATCH = 8
 DESCRIBED = 256  # training images whose statistics travel with an artifact

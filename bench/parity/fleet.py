@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from octc.core.errors import OctcError, Several, shorten
+from octc.core.errors import OctcError, combined, shorten
 from octc.core.files import read_json
 from octc.imaging.preprocess import Float32
 from octc.runtimes.golden import TOLERANCES, GoldenReport, Tolerance, compare_decisions, compare_logits
@@ -60,7 +60,7 @@ class Fleet:
     def raise_if_failed(self) -> None:
         """Raise what falls short; nothing where no machine does."""
         if found := self.errors:
-            raise found[0] if len(found) == 1 else Several(found)
+            raise combined(found)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""

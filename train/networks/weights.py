@@ -19,7 +19,7 @@ from octc.train.loop.optim import classifier_of
 from octc.train.networks.medsiglip import HUB, LICENCE, read_hub, tower_of
 from octc.train.networks.models import build_model
 from octc.train.networks.weight_matching import match
-from octc.train.recipes.registry import Stage
+from octc.train.recipes.config import Stage
 from octc.train.recipes.weight_packages import PACKAGES, TRUNKS, Package, hub_name
 
 RANDOM = "none"  # instead of a file
