@@ -178,7 +178,7 @@ def save(proto: onnx.ModelProto, path: Path) -> None:
         onnx.checker.check_model(proto, full_check=True)
         path.write_bytes(proto.SerializeToString())
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        text = f"the exported ONNX is not valid: {str(error).splitlines()[0][:300]}"
+        text = f"the exported ONNX is not valid: {first_line(error, 300)}"
         raise OctcError("OCT-E407", text, hint="octc export with another --opset") from error
 
 

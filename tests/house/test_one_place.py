@@ -17,6 +17,9 @@ HOMES = {
     "how pixels are normalised": ("1 / 255 / s", {"octc/imaging/preprocess.py"}),
     "threads that read files": ("sched_getaffinity", {"octc/machine/cpu.py"}),
     "who opens an artifact": (":open_ov", {"octc/core/targets.py"}),
+    "the identity of an artifact": ("sha256_file(folder / MANIFEST)", {"octc/store/artifacts.py"}),
+    "what several errors raise": ("== 1 else Several(", {"octc/core/errors.py"}),
+    "the first line of an error, which may have no text": ("str(error).splitlines()[0]", set()),
     "the opsets of a target": ("Reads(", {"export/formats.py"}),
 }
 

@@ -12,7 +12,7 @@ from typing import Any
 import timm
 import torch
 
-from octc.core.errors import OctcError
+from octc.core.errors import OctcError, first_line
 from octc.core.files import sha256_file
 from octc.train.loop.checkpoint import WEIGHTS, load_strictly, read_any_weights
 from octc.train.loop.optim import classifier_of
@@ -157,7 +157,7 @@ def _from_hub(model: torch.nn.Module, name: str, fetch: bool) -> dict[str, Any]:
             source = timm.create_model(timms, pretrained=True)
         except (OSError, RuntimeError, ValueError) as error:
             text = f"pretrained weights of {name} are not on disk"
-            raise OctcError("OCT-E310", text, hint=hint, why=str(error).splitlines()[0][:200]) from error
+            raise OctcError("OCT-E310", text, hint=hint, why=first_line(error)) from error
     fit = (_load_trunk if name in TRUNKS else _load_body)(model, source.state_dict(), timms if name in TRUNKS else name)
     return {**_hub_source(timms, known), **fit}
 
