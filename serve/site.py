@@ -102,7 +102,7 @@ class Site:
         return Engine(self.pool, model)
 
     async def infer(self, model: Opened, wanted: Wanted) -> dict[str, npt.NDArray[Any]]:
-        """Outputs of a checked request by name, within its time and the server's. Raises what `Pool.submit` and `answers` do."""
+        """Outputs of a checked request by name, within its time and the server's. Raises: as `Pool.submit` and `answers`."""
         limit = min(self.options.timeout, wanted.timeout or self.options.timeout)
         logits = await asyncio.wrap_future(self.pool.submit(model, wanted.images, timeout=limit))
         return answers(model, logits, wanted.outputs)
