@@ -17,6 +17,7 @@ from octc.runtimes.golden import TOLERANCES, GoldenReport, Tolerance, compare_de
 from octc.schemas.common import builtins
 from octc.schemas.verify import FleetRow
 from octc.stats.multilabel import sigmoid
+from octc.stats.verdict import SHOWN
 from octc.store.verdicts import headline
 
 FACTS = ("cpu_model", "cpu_isa", "runtime", "version", "device", "driver", "threads")
@@ -138,7 +139,7 @@ def _documents(value: Any, file: str) -> Iterator[_Document]:
         facts = {key: engine[key] for key in FACTS if engine.get(key) is not None}
         versions = {key: one["versions"][key] for key in LIBRARIES if (one.get("versions") or {}).get(key)}
         verdict = one["verdict"]
-        code = verdict.get("exit_code", 0 if verdict["word"] in ("golden_only", "equivalent", "non_inferior") else 1)
+        code = verdict.get("exit_code", 0 if verdict["word"] in ("golden_only", *SHOWN) else 1)
         host = str(machine.get("remote_host") or machine.get("host") or Path(file).stem)
         yield _Document(host, file, name, sha256, {**facts, **versions}, verdict["word"], code, one.get("golden"), box)
 

@@ -9,6 +9,7 @@ from tests.house.tree import ROOT, sources
 HOMES = {
     "where the images of a run are": ('.get("data_root")', {"octc/store/locations.py"}),
     "the run of an artifact": ("def run_of", {"octc/store/locations.py"}),
+    "which words show a claim": ('("non_inferior", "equivalent")', {"octc/stats/verdict.py"}),
     "whether a verdict shows its claim": ("return Verdict(", {"octc/stats/verdict.py"}),
     "which of several errors ends a command": ("EXIT_ORDER.index", {"octc/core/errors.py"}),
     "a session of onnxruntime": (".InferenceSession(", {"runtimes/onnxrt.py", "runtimes/probe.py", "export/usage.py"}),
