@@ -25,11 +25,10 @@ def too_late(limit: float, place: str) -> OctcError:
 
 @dataclass
 class Readers:
-    """Threads that read. limit: seconds for one job. stuck: threads that were left behind, which end with the process."""
+    """Threads that read. limit: seconds for one job. A thread that hangs is left behind, and ends with the process."""
 
     threads: int
     limit: float
-    stuck: int = 0
     _pool: ThreadPoolExecutor = field(init=False)
     _waiting: list[deque[Any]] = field(default_factory=list)
 
@@ -62,7 +61,6 @@ class Readers:
         except Late:
             if job.future.done():  # it raised a TimeoutError of its own
                 raise
-            self.stuck += 1
             self._pool.shutdown(wait=False)
             self._pool = ThreadPoolExecutor(self.threads)
             for other in chain.from_iterable(self._waiting):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from octc.archive.store import KINDS, SUCCESS, Done, damaged_parts, part_path, read_journals, read_manifest
-from octc.core.errors import OctcError
+from octc.core.errors import OctcError, first_line
 from octc.core.optional import need
 
 NAMED = 12  # B-scans that a page shows of each kind
@@ -163,7 +163,7 @@ def select(folder: Path, where: str, kind: str = "scans") -> tuple[list[str], It
     try:
         answer = base.execute(f'SELECT * FROM "{kind}" WHERE {where}')
     except duckdb.Error as error:
-        text = f"--where: {str(error).splitlines()[0][:300]}"
+        text = f"--where: {first_line(error, 300)}"
         raise OctcError("OCT-E104", text, hint="--where \"label = 'CNV' AND confidence > 0.9\"", place="--where") from error
     names = [column[0] for column in answer.description]
     return names, _fetched(answer)

@@ -14,7 +14,6 @@ from octc.core.optional import need
 from octc.runtimes.predict import Record, ruled_json
 
 P = "p_"  # before the name of a class: the column of its probability
-TIMES = ("milliseconds", "device")  # columns that differ between two runs of the same
 
 
 def shown(path: str | Path) -> str:

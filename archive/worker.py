@@ -21,7 +21,7 @@ from octc.archive.rows import schemas_of
 from octc.archive.unit import Shop, Task, do_unit
 from octc.core.errors import OctcError
 from octc.core.faults import error_json
-from octc.core.files import parse_json, sha256_file
+from octc.core.files import parse_json
 from octc.core.optional import need
 from octc.machine.cpu import read_flags
 from octc.runtimes.answers import has_rules
@@ -30,7 +30,7 @@ from octc.runtimes.predict import mappings_of
 from octc.runtimes.registry import open_runtime
 from octc.runtimes.scans import Reading
 from octc.stats.aggregation import Aggregation
-from octc.store.artifacts import MANIFEST, read_artifact
+from octc.store.artifacts import artifact_sha256, read_artifact
 from octc.store.monitor_store import open_store
 from octc.volumes.identity import read_identity_key
 
@@ -123,7 +123,7 @@ def open_shop(setup: Setup) -> Shop:
     need("pyarrow").set_cpu_count(1)
     folder, results, options = Path(setup.artifact), Path(setup.results), setup.options
     artifact = read_artifact(folder)
-    if sha256_file(folder / MANIFEST) != setup.artifact_digest:
+    if artifact_sha256(folder) != setup.artifact_digest:
         text = f"{folder} holds another artifact than at the beginning"
         raise OctcError("OCT-E110", text, hint="another --out for another artifact", place=str(folder))
     runtime = open_runtime(folder, artifact, threads=setup.threads, batch=int(options["batch"]))

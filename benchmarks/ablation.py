@@ -29,15 +29,15 @@ from octc.core.files import read_json, write_bytes, write_json
 from octc.datasets.base import ids_of
 from octc.datasets.registry import scan_dataset
 from octc.datasets.split import Split, make_split
-from octc.machine.host import usable_threads
+from octc.machine.cpu import usable_threads
 from octc.stats.cluster_bootstrap import clusters_of
 from octc.store.runs import Run, create_run
 from octc.train.evaluation.outcome import newest_evaluation, read_predictions
 from octc.train.loop.checkpoint import META
 from octc.train.loop.memory import keep_memory
 from octc.train.loop.processes import make_accelerator
-from octc.train.recipes.config import DISTILLATIONS, Distillation, Mix, Recipe
-from octc.train.recipes.registry import RECIPES, with_fields
+from octc.train.recipes.config import DISTILLATIONS, Distillation, Mix, Recipe, with_fields
+from octc.train.recipes.registry import RECIPES
 from octc.train.stages import Context, train_student, train_teacher
 
 BASE = "kl"

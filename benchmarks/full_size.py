@@ -20,8 +20,8 @@ from octc.datasets.synthetic.bscans import write_phantoms
 from octc.store.runs import Run, create_run
 from octc.train.loop.checkpoint import Checkpoint, write_checkpoint
 from octc.train.networks.models import build_model, parameter_count
+from octc.train.recipes.config import Stage
 from octc.train.recipes.kd_oct import kd_oct
-from octc.train.recipes.registry import Stage
 from octc.train.stages import preprocess_of
 
 # a bench of seconds, whose rows are INVALID: it shows that the commands work

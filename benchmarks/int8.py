@@ -38,7 +38,8 @@ from octc.runtimes.base import Runtime
 from octc.runtimes.registry import open_runtime
 from octc.store.artifacts import Artifact, read_artifact, write_manifest
 from octc.store.runs import Run, scan_runs
-from octc.train.recipes.registry import RECIPES, Stage
+from octc.train.recipes.config import Stage
+from octc.train.recipes.registry import RECIPES
 
 B2, TEACHER = "efficientnet_b2", "convnextv2_large"
 # name in the table -> recipe that it is the student of

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from octc.core.files import read_json, sha256_file
+from octc.core.files import read_json
 from octc.stats.patients import set_words
-from octc.store.artifacts import MANIFEST
+from octc.store.artifacts import MANIFEST, artifact_sha256
 from octc.store.runs import newest_run
 from octc.store.verdicts import MARK, is_exploratory, on_test, read_verdict
 
@@ -25,7 +25,7 @@ def results_table(place: Path, dataset: str) -> str:
     """Markdown: one row for the teacher, one for each artifact of the newest finished student run under place/runs."""
     run = newest_run(place / "runs", "student", dataset, artifacts=True)
     places = [p.parent for p in sorted(run.artifacts.glob("*/verify.json"))]
-    documents = {p.name: next(iter(on_test(read_verdict(p, sha256_file(p / MANIFEST)))), None) for p in places}
+    documents = {p.name: next(iter(on_test(read_verdict(p, artifact_sha256(p)))), None) for p in places}
     known = {name: document for name, document in documents.items() if document and document.get("accuracy")}
     sizes = {p.parent.name: _mib(p) for p in sorted(run.artifacts.glob(f"*/{MANIFEST}"))}
     reports = sorted((place / "reports").glob("bench-*.json"), key=lambda p: p.stat().st_mtime)

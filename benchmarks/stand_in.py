@@ -24,7 +24,7 @@ from octc.export.own_network import QuantizeOptions
 from octc.imaging.decode import read_image
 from octc.train.networks.models import normalise
 from octc.train.networks.weights import start_weights
-from octc.train.recipes.registry import Stage
+from octc.train.recipes.config import Stage
 
 # name -> network, side, start weights, images that calibrate
 NETWORKS = {"edge": ("tf_efficientnet_lite0", 224, "package", 64), "tiny": ("test_resnet", 32, "none", 16)}

@@ -46,7 +46,8 @@ from octc.core.files import sha256_file
 from octc.datasets.base import Sample
 from octc.datasets.synthetic.bscans import CLASSES, draw_phantom
 from octc.imaging.preprocess import Preprocess
-from octc.machine.host import read_machine, usable_threads
+from octc.machine.cpu import usable_threads
+from octc.machine.host import read_machine
 from octc.train.batches.images import cached_images
 from octc.train.distill.cached_logits import Drawn
 from octc.train.distill.precision import BF16, has_bf16, in_precision
@@ -58,8 +59,8 @@ from octc.train.loop.processes import make_accelerator
 from octc.train.loop.training import Data
 from octc.train.networks.models import build_model
 from octc.train.recipes.config import Distillation, Mix, Objective, Stage
+from octc.train.recipes.edge import edge
 from octc.train.recipes.kd_oct import kd_oct_ucsd
-from octc.train.recipes.registry import edge
 from octc.train.stages import preprocess_of
 
 SIZES = ((512, 496), (768, 496))

@@ -14,7 +14,7 @@ from octc.schemas.rules import SetOptions
 def abstain(
     session: Session,
     options: SetOptions,
-    artifact: Annotated[str | None, typer.Argument(metavar="[ARTIFACT]", help=WHAT)] = None,
+    artifact: Annotated[str | None, typer.Argument(metavar="ARTIFACT", help=WHAT)] = None,
 ) -> int:
     """Fit prediction sets with a stated coverage, and a confidence with a stated risk; store them in each artifact.
 

@@ -16,7 +16,7 @@ SHOWN = 12
 
 def analyze(
     session: Session,
-    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Student run; the newest finished one without it")] = None,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="Student run; the newest finished one without it")] = None,
 ) -> int:
     """Rank the layers of a run's INT8 network by what each costs on the validation set. Writes runs/<id>/analysis/."""
     from octc.cli.export import find_student

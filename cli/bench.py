@@ -27,11 +27,9 @@ PARTIAL = "OCTC_BENCH_PARTIAL"  # set by the script of octc.bench.remote.ssh
 def bench(
     session: Session,
     requested: BenchOptions,
-    bundles: Annotated[
+    artifacts: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[ARTIFACT...]", help="Artifacts, folders of artifacts, or runs; newest student run with artifacts"
-        ),
+        typer.Argument(metavar="ARTIFACT", help="Artifacts, folders of artifacts, or runs; newest student run with artifacts"),
     ] = None,
     images: Annotated[str | None, typer.Option(metavar="DIR", help="At least 64 images to time (the run's own)")] = None,
     on: Annotated[str | None, typer.Option(metavar="USER@HOST", help="Measure on another machine, over your own ssh")] = None,
@@ -48,8 +46,8 @@ def bench(
     from octc.bench.timing.job import Job, prepare
 
     if compare:
-        return _compare(session, bundles or [])
-    job = Job(tuple(bundles or ()), requested, images, session.run_dir, session.data, os.environ, session.origins, session)
+        return _compare(session, artifacts or [])
+    job = Job(tuple(artifacts or ()), requested, images, session.run_dir, session.data, os.environ, session.origins, session)
     if on is not None:
         if dry_run:
             raise OctcError("OCT-E102", "--dry-run and --on: the plan is made there", hint="leave one of them out")

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 def choose(
     session: Session,
-    bundle: Annotated[
-        str | None, typer.Argument(metavar="[RUN|ARTIFACT]", help="Run or artifacts; newest student run with artifacts")
+    artifact: Annotated[
+        str | None, typer.Argument(metavar="RUN|ARTIFACT", help="Run or artifacts; newest student run with artifacts")
     ] = None,
 ) -> int:
     """Name one file to deploy: which, why, and what is provisional or unknown.
@@ -29,7 +29,7 @@ def choose(
     from octc.bench.report.choose import choose as choose_one
     from octc.store.find import find_artifacts
 
-    founds, words = find_artifacts(bundle, session.run_dir, os.environ)
+    founds, words = find_artifacts(artifact, session.run_dir, os.environ)
     session.say(words)
     found = choose_one(founds)
     session.run_id = str(founds[0].artifact.lineage.get("run"))

@@ -15,6 +15,7 @@ from octc.core.options import OneOf, described, spelled
 from octc.datasets.split import SETS
 from octc.imaging.preprocess import VIEWS
 from octc.schemas.comparing import TableFiles, TableOptions
+from octc.schemas.verification import SPELLED
 from octc.stats.test_plan import ParityOptions
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ def compare(
     written: TableFiles,
     reference: Annotated[str, typer.Argument(metavar="REFERENCE", help=WHAT)],
     candidate: Annotated[str, typer.Argument(metavar="CANDIDATE", help="The one that is to replace it")],
-    split: Annotated[str, OneOf(SETS), typer.Option(help="Part; test of a cross-validation is out of fold")] = "test",
+    split: Annotated[
+        str, OneOf((*SPELLED, *SETS)), typer.Option(help="Part (select is val); test of a cross-validation is out of fold")
+    ] = "test",
     tta: Annotated[str, OneOf(VIEWS), typer.Option(help="Views that are averaged")] = "none",
 ) -> int:
     """Accuracy gap with interval and McNemar test, parameters, MACs, file size, latency. Writes reports/compare-<time>/.
@@ -63,7 +66,7 @@ def compare(
     session.result(Rows(("class", "n", *(side.name for side in found.sides), "difference", "p, Holm"), class_rows(found)))
     session.result("\n".join(words_of(found)))
     session.result(str(folder))
-    if split == "select":
+    if job.split == "select":
         session.say("  these images chose the epoch of both: no claim   (--split test)")
     for side in found.sides:
         if not side.latency:

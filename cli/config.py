@@ -44,7 +44,7 @@ def show(
 
 def init(
     session: Session,
-    file: Annotated[str, typer.Argument(metavar="[FILE]", help="Where to (./octc.toml)")] = FILE,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Where to (./octc.toml)")] = FILE,
 ) -> int:
     """Write a configuration file with every key as a comment. Never over an existing one."""
     path = Path(file)

@@ -45,7 +45,7 @@ def list_(session: Session) -> int:
 def check(
     session: Session,
     options: DataOptions,
-    what: Annotated[str, typer.Argument(metavar="[NAME|PATH]", help=NAME)] = "ucsd",
+    what: Annotated[str, typer.Argument(metavar="NAME|PATH", help=NAME)] = "ucsd",
     near_duplicates: Annotated[
         str, typer.Option(help="what a near-duplicate across the split is: error, warn or off")
     ] = "error",
@@ -85,7 +85,7 @@ def check(
 
 def phantom(
     session: Session,
-    folder: Annotated[str | None, typer.Argument(metavar="[DIR]", help="where to (./Dataset/phantom)")] = None,
+    folder: Annotated[str | None, typer.Argument(metavar="DIR", help="where to (./Dataset/phantom)")] = None,
     images: Annotated[int, typer.Option(min=2, help="images of each of the four classes")] = 120,
     patients: Annotated[int | None, typer.Option(min=2, help="patients of each class (half as many as images)")] = None,
     seed: Annotated[int, typer.Option(min=0, help="the same seed draws the same images")] = 0,

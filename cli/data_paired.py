@@ -13,7 +13,7 @@ from octc.core.progress import counting
 
 def paired_phantom(
     session: Session,
-    folder: Annotated[str | None, typer.Argument(metavar="[DIR]", help="where to (./Dataset/paired-phantom)")] = None,
+    folder: Annotated[str | None, typer.Argument(metavar="DIR", help="where to (./Dataset/paired-phantom)")] = None,
     patients: Annotated[int, typer.Option(min=8, help="patients, each with two eyes")] = 120,
     images: Annotated[int, typer.Option(min=1, help="images of each eye and modality")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="the same seed draws the same images")] = 0,

@@ -17,7 +17,7 @@ from octc.core.progress import counting
 def patients(
     session: Session,
     options: DataOptions,
-    what: Annotated[str, typer.Argument(metavar="[NAME|PATH]", help=NAME)] = "ucsd",
+    what: Annotated[str, typer.Argument(metavar="NAME|PATH", help=NAME)] = "ucsd",
     save: Annotated[bool, typer.Option("--save", help="Trainings and splits of these images use the rule from now on")] = False,
 ) -> int:
     """Show the patients that a rule gives, and what looks wrong about them."""

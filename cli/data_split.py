@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def split(
     session: Session,
     options: DataOptions,
-    what: Annotated[str, typer.Argument(metavar="[NAME|PATH]", help=NAME)] = "ucsd",
+    what: Annotated[str, typer.Argument(metavar="NAME|PATH", help=NAME)] = "ucsd",
     folds: Annotated[int | None, typer.Option(min=2, help="this many folds by patient, each with an inner 80/20")] = None,
     leave_out: Annotated[
         str | None,
@@ -73,7 +73,7 @@ def split(
 def stats(
     session: Session,
     options: DataOptions,
-    what: Annotated[str, typer.Argument(metavar="[NAME|PATH]", help=NAME)] = "ucsd",
+    what: Annotated[str, typer.Argument(metavar="NAME|PATH", help=NAME)] = "ucsd",
     seed: Annotated[int, typer.Option(min=0, help="of the split whose training part the pixels are taken from")] = 0,
 ) -> int:
     """Images and patients of each class, sizes, and the mean and deviation of the pixels (training images only)."""

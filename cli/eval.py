@@ -13,7 +13,7 @@ from octc.schemas.verification import EvalOptions
 def evaluate(
     session: Session,
     requested: EvalOptions,
-    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Run; the newest finished one without it")] = None,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="Run; the newest finished one without it")] = None,
 ) -> int:
     """Evaluate a run's network. Writes a new folder in runs/<id>/eval/, never over an older one."""
     from octc.core.optional import need

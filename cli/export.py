@@ -27,7 +27,7 @@ def _targets() -> Iterable[str]:
 
 def export(  # noqa: PLR0913 - an option a parameter
     session: Session,
-    run: Annotated[str | None, typer.Argument(help="Run (id, its beginning, or path); newest successful student")] = None,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="Run (id, path); newest successful student")] = None,
     target: Annotated[str, OneOf((*_targets(), "all")), typer.Option(help="Engine that is to read it")] = "all",
     fp32: Annotated[bool, typer.Option("--fp32", help="FP32 only")] = False,
     fp16: Annotated[bool, typer.Option("--fp16", help="FP16 only")] = False,
@@ -69,7 +69,7 @@ def export(  # noqa: PLR0913 - an option a parameter
     licences: Annotated[Path | None, typer.Option(metavar="FILE", help="What you know of licences (JSON), for --use")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and stop")] = False,
 ) -> int:
-    """Write ONNX, OpenVINO, TensorRT (Q/DQ) or torch artifacts of a run."""
+    """Write ONNX, OpenVINO, LiteRT, TensorRT (Q/DQ) or torch artifacts of a run."""
     precision = _precision(fp32, fp16, int8)
     from octc.export.formats import FORMATS, libraries
 

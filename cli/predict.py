@@ -32,7 +32,7 @@ def predict(  # noqa: PLR0913 - an option a parameter
     session: Session,
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="[ARTIFACT] INPUT...", help="Images, volumes, folders, or - (stdin); first, the artifact"),
+        typer.Argument(metavar="[ARTIFACT] INPUT", help="Images, volumes, folders, or - (stdin); first, the artifact"),
     ],
     tta: Annotated[Literal["none", "hflip", "5"], typer.Option(help="Views that are averaged")] = "none",
     format_: Annotated[

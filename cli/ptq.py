@@ -10,6 +10,7 @@ import typer
 from octc.cli._app.session import Session
 from octc.cli._app.tables import Rows
 from octc.core.options import OneOf
+from octc.schemas.verification import SPELLED
 
 if TYPE_CHECKING:
     from octc.export.ptq.compare import Row
@@ -25,9 +26,13 @@ def _targets() -> Iterable[str]:
 
 def ptq(
     session: Session,
-    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Student run; the newest finished one without it")] = None,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="Student run; the newest finished one without it")] = None,
     target: Annotated[str, OneOf(("all", *_targets())), typer.Option(help="Engine of the files")] = "all",
-    split: Annotated[str, OneOf(("select", "test")), typer.Option(help="Images that are judged (test is logged)")] = "select",
+    split: Annotated[
+        str,
+        OneOf(("val", "select", "test")),
+        typer.Option(help="val (or select) or test, which is logged"),
+    ] = "select",
 ) -> int:
     """Compare PTQ engines: agreement with FP32, accuracy, size and latency. Publishes nothing."""
     from octc.core.optional import need_wing
@@ -38,6 +43,7 @@ def ptq(
     from octc.export.ptq.compare import check_request, compare_engines
 
     targets = None if target == "all" else [target]
+    split = SPELLED.get(split, split)
     check_request(targets, split)
     chosen = find_student(session, run)
     session.run_id = chosen.id

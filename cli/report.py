@@ -14,15 +14,15 @@ from octc.schemas.requests import ReportOptions
 def report(
     session: Session,
     requested: ReportOptions,
-    bundle: Annotated[
-        str | None, typer.Argument(metavar="[RUN|ARTIFACT]", help="Run or artifacts; newest student run with artifacts")
+    artifact: Annotated[
+        str | None, typer.Argument(metavar="RUN|ARTIFACT", help="Run or artifacts; newest student run with artifacts")
     ] = None,
 ) -> int:
     """Write report.html, report.md, report.json and a model card of a run. Nothing is measured and nothing is fetched."""
     from octc.bench.report.job import Job, make_report
     from octc.cli.choose import say_choice
 
-    written = make_report(Job(bundle, requested, session.run_dir, session.data, os.environ, session))
+    written = make_report(Job(artifact, requested, session.run_dir, session.data, os.environ, session))
     session.run_id = written.run_id
     session.report({"folder": str(written.folder), "files": list(written.files), "report": written.document})
     for name in written.files:

@@ -36,7 +36,8 @@ def search(
     if options.on is not None and session.offline:
         text = "--offline and --on: another machine is reached over the network"
         raise OctcError("OCT-E102", text, hint="leave one of them out")
-    from octc.export.search.job import PYTHON, SearchJob, dry, prepare, run_search
+    from octc.bench.remote.ssh import PYTHON
+    from octc.export.search.job import SearchJob, dry, prepare, run_search
 
     python = str(session.settings.get("bench", {}).get("remote_python", (PYTHON, ""))[0])
     ready = prepare(SearchJob(options, session.run_dir, session.data, session, python), dry_run=dry_run)

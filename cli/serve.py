@@ -15,9 +15,7 @@ def serve(
     session: Session,
     requested: ServeOptions,
     gateway: GatewayOptions,
-    artifacts: Annotated[
-        list[str], typer.Argument(metavar="ARTIFACT...", help="Artifacts or runs; the first answers by default")
-    ],
+    artifacts: Annotated[list[str], typer.Argument(metavar="ARTIFACT", help="Artifacts or runs; the first answers by default")],
     check: Annotated[bool, typer.Option("--check", help="Check artifacts and options, open the doors, and end")] = False,
 ) -> int:
     """Serve artifacts until SIGTERM or Ctrl-C: KServe v2 over REST and gRPC, files in at /v1/predict, a page at /.
@@ -41,7 +39,7 @@ def serve(
 def serve_config(
     session: Session,
     server: Annotated[Literal["triton"], typer.Argument(help="The server")],
-    bundle: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="Artifact folder")],
+    artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="Artifact folder")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Model repository; one folder is added")],
     force: Annotated[bool, typer.Option("--force", help="Replace the model's folder")] = False,
 ) -> int:
@@ -50,8 +48,8 @@ def serve_config(
     from octc.store.artifacts import read_artifact
     from octc.store.find import artifact_of
 
-    bundle = artifact_of(bundle) or bundle
-    place = write_repository(bundle, read_artifact(bundle), out, force=force)
+    artifact = artifact_of(artifact) or artifact
+    place = write_repository(artifact, read_artifact(artifact), out, force=force)
     session.report({"server": server, "model": str(place), "config": str(place / "config.pbtxt")})
     session.result(str(place))
     session.say(f"next: {start_line(str(out))}")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def simplify(
     session: Session,
     options: SimplifyOptions,
-    run: Annotated[str | None, typer.Argument(help="Student run (id, its beginning, or path); the newest finished one")] = None,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="Student run; the newest finished one without it")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop")] = False,
 ) -> int:
     """Replace SiLU, take squeeze-excite out, remove channels; each step is distilled and kept if the gate accepts it.

@@ -15,7 +15,7 @@ WHAT = "Artifact, folder of artifacts, or run; newest student run"
 def threshold(
     session: Session,
     options: PointOptions,
-    artifact: Annotated[str | None, typer.Argument(metavar="[ARTIFACT]", help=WHAT)] = None,
+    artifact: Annotated[str | None, typer.Argument(metavar="ARTIFACT", help=WHAT)] = None,
 ) -> int:
     """Choose when a class is answered, or how many images are referred, on the validation set; store it in each artifact.
 

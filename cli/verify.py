@@ -25,9 +25,9 @@ def verify(
     session: Session,
     requested: VerifyOptions,
     margins: ParityOptions,
-    bundle: Annotated[
+    artifact: Annotated[
         str | None,
-        typer.Argument(metavar="[ARTIFACT]", help="Artifact, folder of artifacts, or run; newest student run"),
+        typer.Argument(metavar="ARTIFACT", help="Artifact, folder of artifacts, or run; newest student run"),
     ] = None,
     target: Annotated[
         str | None, typer.Option(help="tensorrt or tensorrt-rtx: build and judge its engines here, or judge a report")
@@ -54,7 +54,7 @@ def verify(
             raise OctcError("OCT-E102", text, hint="octc verify --target tensorrt --on-device there", place="--on")
         return _on_device(
             session,
-            bundle,
+            artifact,
             target=target or "tensorrt",
             on_device=on_device,
             images=images,
@@ -62,17 +62,17 @@ def verify(
             allow_fallback=allow_fallback,
         )
     if requested.on is None and requested.fleet is not None:
-        return _fleet(session, requested.fleet, bundle)
+        return _fleet(session, requested.fleet, artifact)
     if requested.on is None and requested.emulate is not None:
-        return _emulate(session, requested.emulate, requested, bundle)
+        return _emulate(session, requested.emulate, requested, artifact)
     from octc.bench.parity.verify import place_of, verify_artifacts
 
     keys = {one.name: f"verify.{config_option('verify', one.name) or one.name}" for one in described(ParityOptions)}
     stated = frozenset(name for name, key in keys.items() if session.origins.get(key, "default") != "default")
     requested = replace(requested, options=margins, stated=stated)
     if requested.on is not None:
-        return _far(session, requested.on, requested, bundle)
-    result = verify_artifacts(bundle, requested, place_of(session.run_dir, session.data), session)
+        return _far(session, requested.on, requested, artifact)
+    result = verify_artifacts(artifact, requested, place_of(session.run_dir, session.data), session)
     session.run_id = result.run_id
     _show(session, result)
     result.raise_if_failed()

@@ -14,7 +14,8 @@ from typing import Any
 from torch import fx
 
 from octc.compress.calibrate import LEVELS
-from octc.compress.fake_quant import ActivationQuantiser, QuantConv2d
+from octc.compress.fake_quant import ActivationQuantiser
+from octc.compress.placement import is_quantised_conv
 from octc.core.errors import OctcError, shorten
 from octc.train.loop.checkpoint import read_weights
 
@@ -63,7 +64,7 @@ def apply_amax(module: fx.GraphModule, ranges: dict[str, float]) -> dict[str, An
         part = module.get_submodule(str(node.target)) if node.op == "call_module" else None
         if not isinstance(part, ActivationQuantiser) or part.kind != "input":
             continue
-        readers = [str(user.target) for user in node.users if _is_conv(module, user)]
+        readers = [str(user.target) for user in node.users if is_quantised_conv(module, user)]
         tops = [ranges[name] for name in readers if name in ranges]
         known.update(readers)
         if tops:
@@ -75,7 +76,3 @@ def apply_amax(module: fx.GraphModule, ranges: dict[str, float]) -> dict[str, An
         text = f"no layer of the file is a convolution of this network: {shorten(sorted(ranges), 3)}"
         raise OctcError("OCT-E307", text, hint="ranges of the same network")
     return {"taken": taken, "kept": kept, "unused": sorted(set(ranges) - known)}
-
-
-def _is_conv(module: fx.GraphModule, node: fx.Node) -> bool:
-    return node.op == "call_module" and isinstance(module.get_submodule(str(node.target)), QuantConv2d)

@@ -20,7 +20,7 @@ from octc.compress.placement import quantisers, set_mode
 from octc.core.errors import OctcError
 
 PERCENTILE = 99.99
-LEVELS = 127
+LEVELS = 127  # of INT8 on either side of zero, which is a level itself
 FIRST = 128  # bins below which nothing is clipped
 
 

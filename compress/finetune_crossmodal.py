@@ -15,7 +15,15 @@ from torch.nn import functional
 from octc.compress.finetune import Lesson, Subject, Tuning, quantise
 from octc.core.errors import OctcError
 from octc.core.files import sha256_file
-from octc.train.crossmodal.stages import ALIGN, eyes_of, load_eye_data, make_lesson, make_pair, recipe_of, taught_by
+from octc.train.crossmodal.stages import (
+    ALIGN,
+    choosing_eyes,
+    load_eye_data,
+    make_lesson,
+    make_pair,
+    recipe_of,
+    taught_by,
+)
 from octc.train.crossmodal.ways import judge_by, map_of, student_ways, teacher_ways
 from octc.train.loop.checkpoint import Checkpoint, load_strictly, read_weights
 from octc.train.loop.training import Data
@@ -42,21 +50,14 @@ def _data(ctx: Context) -> Data:
     return load_eye_data(ctx, recipe.student, ctx.split, recipe.modality)
 
 
-def _known(ctx: Context) -> tuple[list[str], list[str | None], str]:
-    """Eyes and patients of the images that choose, and how an eye gets its label."""
-    recipe = recipe_of(ctx)
-    samples = ctx.split.parts[recipe.select]
-    return eyes_of(samples), [s.patient for s in samples], recipe.truth
-
-
 def _map(ctx: Context, logits: torch.Tensor, data: Data) -> float:
-    return map_of(logits, torch.stack(list(data.val_labels)).numpy() > 0, *_known(ctx)) or 0.0
+    return map_of(logits, torch.stack(list(data.val_labels)).numpy() > 0, *choosing_eyes(ctx)) or 0.0
 
 
 def _lesson(ctx: Context, subject: Subject, quantised: nn.Module) -> Lesson:
     """The student's own loss with a frozen teacher, on the quantised network; gentle views, a small constant-shape rate."""
     recipe, taught = recipe_of(ctx), taught_by(next(iter(ctx.teachers), None))
-    stage, how, judge = recipe.student, recipe.quantisation, judge_by(_known(ctx))
+    stage, how, judge = recipe.student, recipe.quantisation, judge_by(choosing_eyes(ctx))
     views = replace(
         stage.augment,
         rotate=min(stage.augment.rotate, 5),

@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from octc.compress.fake_quant import WIDEST, WIDEST_OF_8_BITS, ActivationQuantiser, GateQuantiser, QuantConv2d
 from octc.compress.trace import HINT, PLAIN, check_same, computes_as, set_module, trace_folded
-from octc.core.errors import OctcError
+from octc.core.errors import OctcError, first_line
 from octc.train.networks.macs import count_macs
 
 ADDITIONS = (operator.add, operator.iadd, torch.add)
@@ -81,7 +81,7 @@ def prepare(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...] = ()
     try:
         module.graph.lint()
     except RuntimeError as error:  # the network looks into a convolution that is wrapped now
-        text = f"{type(model).__name__} cannot be quantised: {str(error).splitlines()[0]}"
+        text = f"{type(model).__name__} cannot be quantised: {first_line(error)}"
         raise OctcError("OCT-E404", text, hint=HINT) from error
     module.recompile()
     _check_apart(copy.deepcopy(model).cpu().eval(), module, size)
@@ -263,6 +263,11 @@ def quantisers(module: nn.Module, kind: str | None = None) -> dict[str, Activati
 def convolutions(module: nn.Module) -> dict[str, QuantConv2d]:
     """The quantised convolutions by name."""
     return {name: m for name, m in module.named_modules() if isinstance(m, QuantConv2d)}
+
+
+def is_quantised_conv(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node calls one of them."""
+    return node.op == "call_module" and isinstance(module.get_submodule(str(node.target)), QuantConv2d)
 
 
 def placement_of(module: fx.GraphModule) -> str:

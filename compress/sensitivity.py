@@ -15,8 +15,7 @@ import torch
 from torch import fx
 from torch.nn import functional
 
-from octc.compress.fake_quant import QuantConv2d
-from octc.compress.placement import convolutions, quantisers, set_mode
+from octc.compress.placement import convolutions, is_quantised_conv, quantisers, set_mode
 from octc.compress.trace import APART
 from octc.train.networks.models import out_of_place
 
@@ -163,7 +162,7 @@ def _logits(module: fx.GraphModule, batch: torch.Tensor, mode: str, floats: froz
         if node.op == "call_module" and node.target in floats:
             module.get_submodule(node.target).enabled = False  # type: ignore[assignment]
             source = node.args[0]
-            readers = {str(user.target) for user in source.users if _quantised(module, user)}
+            readers = {str(user.target) for user in source.users if is_quantised_conv(module, user)}
             if isinstance(source, fx.Node) and source.target in known and readers <= floats:
                 known[str(source.target)].mode = "off"
             for user in node.users:
@@ -173,10 +172,6 @@ def _logits(module: fx.GraphModule, batch: torch.Tensor, mode: str, floats: froz
         return module(batch).float()  # type: ignore[no-any-return]
     finally:
         set_mode(module, "on")
-
-
-def _quantised(module: fx.GraphModule, node: fx.Node) -> bool:
-    return node.op == "call_module" and isinstance(module.get_submodule(str(node.target)), QuantConv2d)
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 from octc.core.clock import utc_now
 from octc.core.csv_files import csv_bytes
 from octc.core.errors import OctcError
-from octc.core.files import publishing, read_json, sha256_file, stamped, write_bytes, write_json
+from octc.core.files import publishing, read_json, stamped, write_bytes, write_json
 from octc.core.optional import need, need_wing
 from octc.core.progress import LogReporter, Reporter, absolute
 from octc.datasets.split import SETS, read_split
 from octc.imaging.preprocess import VIEWS
+from octc.schemas.verification import SPELLED
 from octc.stats.two_models import CSV_COLUMNS, Side, Versus, csv_row, versus, versus_json
-from octc.store.artifacts import MANIFEST, file_mib, read_artifact
+from octc.store.artifacts import artifact_sha256, file_mib, read_artifact
 from octc.store.find import artifact_of
 from octc.store.locations import image_root, run_of
 from octc.store.runs import RUN, Run, find_run
@@ -38,7 +39,7 @@ class Job:
     """One comparison.
 
     Attributes:
-        split: name of the part; tta: views that are averaged.
+        split: name of the part ("val" is "select"); tta: views that are averaged.
         run_dir, data, environ: where runs and images lie.
 
     Raises:
@@ -53,6 +54,7 @@ class Job:
     reporter: Reporter = field(default_factory=LogReporter)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "split", SPELLED.get(self.split, self.split))
         for name, value, known in (("--split", self.split, tuple(SETS)), ("--tta", self.tta, tuple(VIEWS))):
             if value not in known:
                 raise OctcError("OCT-E104", f"{name} {value!r} is not known", hint=f"one of: {', '.join(known)}", place=name)
@@ -218,7 +220,7 @@ def _of_artifact(job: Job, folder: Path) -> Side:
     chosen, whole = read_set(run, root, split), read_split(run.split)
     check_artifact(artifact, whole)
     runtime = open_runtime(folder, artifact)
-    sums = {artifact.name: sha256_file(folder / MANIFEST)}
+    sums = {artifact.name: artifact_sha256(folder)}
     log_part(run.path, whole, SETS[split], sums, COMMAND, utc_now(), tta=tta)
     try:
         with job.reporter.progress(f"running {artifact.name}", len(chosen.samples)) as step:

@@ -37,6 +37,7 @@ from octc.export.targets import Job, Workshop
 from octc.imaging.input_statistics import describe, fit_statistics
 from octc.imaging.preparing import prepare_pictures
 from octc.imaging.preprocess import Preprocess, UInt8
+from octc.runtimes.room import BATCH
 from octc.stats.patients import patient_ids
 from octc.stats.test_plan import ParityOptions
 from octc.train.loop.checkpoint import Checkpoint, tensors_as_bytes
@@ -44,10 +45,8 @@ from octc.train.loop.evaluate import logits_of, network_input
 from octc.train.loop.training import Data
 from octc.train.recipes.config import Quantisation
 
-Picture = "str | os.PathLike[str] | Image.Image"
 HELD_OUT = 4  # every fourth calibration image chooses among calibrators, where no validation images are given
 GOLDEN = 32  # images from which golden ones are chosen, at most
-BATCH = 8
 MOSTLY = 0.5  # of the multiply-accumulates: with fewer in INT8, an INT8 network is one by its name
 ROWS = "wrap it: a module whose forward returns the one tensor of its result that has a row of logits an image"
 BINARY = "two classes have two logits: wrap it, forward returning torch.cat([torch.zeros_like(z), z], 1) for its logit z [N, 1]"

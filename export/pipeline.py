@@ -35,6 +35,7 @@ from octc.machine.cpu import EVERY
 from octc.machine.host import versions as installed
 from octc.runtimes.golden import replay
 from octc.runtimes.registry import open_runtime
+from octc.runtimes.room import BATCH
 from octc.stats.task import Answers, task_of
 from octc.stats.test_plan import ParityOptions
 from octc.stats.verdict import GateResult, golden_part
@@ -48,7 +49,6 @@ REFUSALS = (
     "OCT-E405",
     "OCT-E506",
 )  # of the gate and of the golden images: the next step of the fallback may pass
-BATCH = 8
 
 
 @dataclass(frozen=True)

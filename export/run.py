@@ -11,7 +11,7 @@ from typing import Any
 
 from octc.bench.parity.tasks.multiclass import margins
 from octc.compress.placement import ENGINES
-from octc.core.errors import OctcError, Several
+from octc.core.errors import OctcError, combined
 from octc.core.progress import LogReporter, Reporter, absolute
 from octc.datasets.licences import read_known, refuse, terms_of
 from octc.export.clinic import choice_words, choose_for_eyes, clinic_details
@@ -107,7 +107,7 @@ class Exported:
         """What to raise; None where everything was written, or FP16 in place of what the gate refused."""
         if not self.refused or (self.fallback and all(error.code == "OCT-E405" for error in self.refused)):
             return None
-        return self.refused[0] if len(self.refused) == 1 else Several(list(self.refused))
+        return combined(self.refused)
 
     def to_json(self) -> dict[str, Any]:
         """The document of `octc export --json`."""

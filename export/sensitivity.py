@@ -15,6 +15,7 @@ from octc.core.progress import LogReporter, Reporter, absolute
 from octc.export.source import Quantised, Source, calibration_work, quantise, read_source
 from octc.figures.canvas import COLOURS, INK, Box, Figure, Line, Words, to_svg
 from octc.imaging.preprocess import UInt8
+from octc.runtimes.room import BATCH
 from octc.store.locations import image_root
 from octc.store.runs import Run, owning
 from octc.train.batches.images import cached_images, eval_batches
@@ -23,7 +24,6 @@ from octc.train.loop.evaluate import network_input
 FOLDER = "analysis"
 FACTS, KEEP, PLOT = "sensitivity.json", "keep_float.json", "sensitivity.svg"
 IMAGES = 64  # of the validation set, spread evenly over it
-BATCH = 8
 SHOWN = 40  # layers in the plot
 
 

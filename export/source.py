@@ -26,15 +26,15 @@ from octc.export.imports.run import is_imported, load_imported
 from octc.imaging.decode import Values
 from octc.imaging.input_statistics import InputStatistics, describe, fit_statistics
 from octc.imaging.preprocess import Float32, UInt8
+from octc.runtimes.room import BATCH
 from octc.store.runs import Run
 from octc.train.batches.images import cached_images
 from octc.train.evaluation.assess import network_of
 from octc.train.loop.checkpoint import META, Checkpoint
 from octc.train.loop.evaluate import logits_of
 from octc.train.loop.training import Data
-from octc.train.recipes.registry import Quantisation
+from octc.train.recipes.config import Quantisation
 
-BATCH = 8
 DESCRIBED = 256  # training images whose statistics travel with an artifact
 
 

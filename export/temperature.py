@@ -17,11 +17,11 @@ from octc.core.errors import OctcError
 from octc.export.source import Select, Source
 from octc.export.targets import Workshop
 from octc.imaging.preprocess import Float32
+from octc.runtimes.room import BATCH
 from octc.stats.metrics import softmax
 from octc.stats.temperature import Temperature, fit_temperature
 from octc.train.loop.evaluate import logits_of
 
-BATCH = 8
 CLEAR, CLOSE = 1e-6, 1e-6  # margin from which a prediction must not change; largest change of a probability
 FLOAT, QUANTISED = "float", "quantised"
 

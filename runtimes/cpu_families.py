@@ -157,17 +157,3 @@ def require_cpu(cpu: str, pairs: Iterable[tuple[str, str]]) -> list[str]:
         if unknown:
             open_questions.append(f"{target} INT8 was not measured on {', '.join(unknown)}: octc verify there decides")
     return open_questions
-
-
-def table() -> str:
-    """The table of docs/edge-cpus.md."""
-    head = ["| family | recognised by | boxes | engine | runs | convolutions in INT8 | measured by |", "| --- " * 7 + "|"]
-    words = {True: "yes", False: "no", None: UNKNOWN}
-    rows = []
-    for name, one in FAMILIES.items():
-        signs = ", ".join([*sorted(one.has), *(f"no {token}" for token in sorted(one.lacks))])
-        for target, cell in one.int8.items():
-            rows.append(
-                f"| `{name}` | {signs} | {one.boxes} | {target} | {words[cell.runs]} | {cell.share} | {cell.measured} |"
-            )
-    return "\n".join([*head, *rows])

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from octc.core.errors import OctcError
+from octc.core.errors import OctcError, first_line
 from octc.core.optional import need, openvino_core
 from octc.imaging.preprocess import Float32, UInt8
 from octc.machine.cpu import family_of, read_cpus
@@ -123,7 +123,7 @@ class OvRuntime:
         try:
             write_compiled(cache, key, compiled.export_model().getvalue())
         except (OSError, RuntimeError) as error:
-            why = getattr(error, "strerror", None) or str(error).splitlines()[0][:200]
+            why = getattr(error, "strerror", None) or first_line(error)
             self.not_kept = (
                 f"the compiled network is not kept in {cache} ({why}): every start compiles it ({VARIABLE}=DIR or off)"
             )

@@ -25,13 +25,12 @@ MAKE = "openssl rand -hex 32 > token && chmod 600 token"
 
 @dataclass(frozen=True)
 class Doors:
-    """token: of every client, None where none is needed. local: only this machine can reach the server.
+    """token: of every client, None where none is needed.
 
     cert, key: PEM, None without TLS.
     """
 
     token: str | None
-    local: bool
     cert: bytes | None = None
     key: bytes | None = None
 
@@ -54,8 +53,8 @@ def open_doors(options: ServeOptions, environ: Mapping[str, str], reporter: Repo
     if options.tls_cert is None and not local:
         reporter.say("  ! without TLS the token and the images can be read on the network: --tls-cert FILE --tls-key FILE")
     if options.tls_cert is None or options.tls_key is None:
-        return Doors(token, local)
-    return Doors(token, local, _read(options.tls_cert, "--tls-cert"), _read(options.tls_key, "--tls-key"))
+        return Doors(token)
+    return Doors(token, _read(options.tls_cert, "--tls-cert"), _read(options.tls_key, "--tls-key"))
 
 
 def is_loopback(host: str) -> bool:

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from octc.core.errors import OctcError, shorten
-from octc.core.files import sha256_file
 from octc.core.targets import TARGETS
 from octc.imaging.preprocess import Float32, UInt8
 from octc.machine.cpu import usable_threads
@@ -20,7 +19,7 @@ from octc.runtimes.golden import GoldenReport, check_golden, require_golden
 from octc.runtimes.model import located
 from octc.runtimes.registry import open_runtime
 from octc.schemas.requests import ServeOptions
-from octc.store.artifacts import MANIFEST, Artifact, read_golden
+from octc.store.artifacts import Artifact, artifact_sha256, read_golden
 from octc.store.find import Found
 
 DIGITS = 12  # of the manifest's sha256: the version of a model
@@ -125,7 +124,7 @@ def _open(place: str | Path, options: ServeOptions) -> Opened:
     except BaseException:
         _close(runtimes)
         raise
-    digest, kept = sha256_file(folder / MANIFEST), sizes if exact else (1,)
+    digest, kept = artifact_sha256(folder), sizes if exact else (1,)
     return Opened(artifact.name, digest[:DIGITS], digest, folder, artifact, reports[0], lanes, kept, exact, alone)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
 
 from octc.core.errors import OctcError
 from octc.imaging.preprocess import Float32, UInt8
@@ -17,6 +21,7 @@ from octc.schemas.requests import ServeOptions
 from octc.serve.metrics import Metrics
 from octc.serve.models import Opened, open_models, share_of
 from octc.serve.pool import Pool
+from octc.serve.tensors import Wanted, answers
 from octc.store.monitor_store import open_store
 
 ENGINE_SECONDS = 3600.0  # of a batch of an upload: its own limit ends it before
@@ -95,6 +100,12 @@ class Site:
     def engine(self, model: Opened) -> Engine:
         """A model for `classify`; calls wait for their turn."""
         return Engine(self.pool, model)
+
+    async def infer(self, model: Opened, wanted: Wanted) -> dict[str, npt.NDArray[Any]]:
+        """Outputs of a checked request by name, within its time and the server's. Raises: as `Pool.submit` and `answers`."""
+        limit = min(self.options.timeout, wanted.timeout or self.options.timeout)
+        logits = await asyncio.wrap_future(self.pool.submit(model, wanted.images, timeout=limit))
+        return answers(model, logits, wanted.outputs)
 
     def reload(self, *, wait: bool = False) -> tuple[Opened, ...]:
         """Read all artifacts again, check them, and serve them from then on; requests that run end with the old ones.

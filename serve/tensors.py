@@ -63,6 +63,13 @@ def largest_body(models: Sequence[Opened], queue: int) -> int:
     return ROOM + queue * JSON_BYTES * max(math.prod(shape_of(model)) for model in models)
 
 
+def only_input(model: Opened, inputs: Sequence[Any]) -> Any:
+    """The one input that there may be."""
+    if len(inputs) != 1:
+        raise bad(f"{len(inputs)} inputs, {model.name} has one")
+    return inputs[0]
+
+
 def check_input(model: Opened, name: str, datatype: str, shape: Sequence[int], most: int) -> int:
     """How many images an input's description names.
 
@@ -114,6 +121,11 @@ def check_parameters(found: Mapping[str, Any], known: Sequence[str], place: str)
         if name not in known:
             hint = f"known here: {', '.join(known)}" if known else "leave it out: no parameter is known here"
             raise OctcError("OCT-E912", f"parameter {name[:100]!r} of {place} is not offered", hint=hint, place=place)
+
+
+def wanted_of(word: str, images: UInt8, outputs: Sequence[Any], parameters: Mapping[str, Any]) -> Wanted:
+    """A request of an id, images, requested outputs (by their `name`) and parameters, checked."""
+    return Wanted(check_id(word), images, check_outputs([one.name for one in outputs]), timeout_of(parameters))
 
 
 def timeout_of(parameters: Mapping[str, Any]) -> float | None:

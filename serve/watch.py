@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,8 +11,8 @@ from pathlib import Path
 from octc.core.errors import OctcError
 from octc.core.faults import fault_of
 from octc.core.files import write_bytes
+from octc.serve.logs import LOG
 
-LOG = logging.getLogger("octc.serve")
 QUIET = 2.0  # seconds that size and time of a file have to stay the same
 PATIENCE = 600.0  # seconds of a file that stays the same and is cut short: a slow copy may go on
 HIDDEN = (".", "~")

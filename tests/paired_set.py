@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from octc.datasets.synthetic.paired import CLASSES, FOLDERS, LISTS
+from octc.datasets.layouts.topcon import LISTS
+from octc.datasets.synthetic.paired import CLASSES, FOLDERS
 
 SIDE = 64
 PLACES = [(8, 8), (8, 40), (40, 8), (40, 40), (24, 24), (8, 24)]

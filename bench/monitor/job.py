@@ -13,7 +13,6 @@ from octc.core.cells import given
 from octc.core.clock import utc_now
 from octc.core.errors import OctcError, shorten
 from octc.core.faults import writing_to
-from octc.core.files import sha256_file
 from octc.core.progress import LogReporter, Reporter
 from octc.datasets.tables import read_columns, refuse_lines
 from octc.runtimes.golden import check_golden
@@ -22,7 +21,7 @@ from octc.runtimes.monitored import content_of, picture_key, today
 from octc.runtimes.registry import choose_threads, open_runtime
 from octc.schemas.monitor import MonitorReport
 from octc.stats.reference_sketch import stated_sketch
-from octc.store.artifacts import MANIFEST
+from octc.store.artifacts import artifact_sha256
 from octc.store.find import Found
 from octc.store.monitor_store import MonitorStore, Replay, Seen, Truth, open_store
 
@@ -77,7 +76,7 @@ def monitor_box(
     """
     asked, tell = options or MonitorOptions(), reporter or LogReporter()
     found = located(artifact)
-    digest = sha256_file(found.folder / MANIFEST)
+    digest = artifact_sha256(found.folder)
     with open_store(Path(store)) as kept:
         if asked.replay:
             row = replayed(found, digest)

@@ -19,14 +19,13 @@ from octc.bench.parity.words import rate, span
 from octc.core.errors import OctcError
 from octc.datasets.base import Sample
 from octc.datasets.eyes import EyeOf, eye_answers, eyes_among
-from octc.stats.aggregation import Aggregation
+from octc.stats.aggregation import LEAST, Aggregation
 from octc.stats.comparison import nonfinite
 from octc.stats.metrics import combine_views
 from octc.stats.test_plan import ParityOptions
 from octc.stats.verdict import pp
 
 EYES = "eyes"  # what the answers of a claim are of, where they are not of images
-LEAST = 1e-12
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from octc.core.errors import OctcError, Several, shorten
+from octc.core.errors import OctcError, combined, shorten
 from octc.core.files import read_json
 from octc.imaging.preprocess import Float32
 from octc.runtimes.golden import TOLERANCES, GoldenReport, Tolerance, compare_decisions, compare_logits
 from octc.schemas.common import builtins
 from octc.schemas.verify import FleetRow
 from octc.stats.multilabel import sigmoid
+from octc.stats.verdict import SHOWN
 from octc.store.verdicts import headline
 
 FACTS = ("cpu_model", "cpu_isa", "runtime", "version", "device", "driver", "threads")
@@ -60,7 +61,7 @@ class Fleet:
     def raise_if_failed(self) -> None:
         """Raise what falls short; nothing where no machine does."""
         if found := self.errors:
-            raise found[0] if len(found) == 1 else Several(found)
+            raise combined(found)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -138,7 +139,7 @@ def _documents(value: Any, file: str) -> Iterator[_Document]:
         facts = {key: engine[key] for key in FACTS if engine.get(key) is not None}
         versions = {key: one["versions"][key] for key in LIBRARIES if (one.get("versions") or {}).get(key)}
         verdict = one["verdict"]
-        code = verdict.get("exit_code", 0 if verdict["word"] in ("golden_only", "equivalent", "non_inferior") else 1)
+        code = verdict.get("exit_code", 0 if verdict["word"] in ("golden_only", *SHOWN) else 1)
         host = str(machine.get("remote_host") or machine.get("host") or Path(file).stem)
         yield _Document(host, file, name, sha256, {**facts, **versions}, verdict["word"], code, one.get("golden"), box)
 

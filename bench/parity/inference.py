@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from octc.core.files import canonical_json, parse_json, replacing, sha256_bytes
 from octc.datasets.base import Sample
 from octc.datasets.pictures import read_picture
 from octc.imaging.preprocess import Float32, Preprocess, UInt8
+from octc.machine.cpu import reading_pool
 
 Model = Callable[[UInt8], Float32]  # what a Runtime is here: uint8 [N, channels, size, size] -> logits [N, K]
 Progress = Callable[[int], None]  # images done since the last call
@@ -80,9 +81,7 @@ def image_ids(samples: Sequence[Sample]) -> tuple[str, ...]:
     return tuple(ids)
 
 
-def prepared_chunks(
-    samples: Sequence[Sample], root: Path, preprocess: Preprocess, views: Sequence[str], threads: int = 2
-) -> Iterator[UInt8]:
+def prepared_chunks(samples: Sequence[Sample], root: Path, preprocess: Preprocess, views: Sequence[str]) -> Iterator[UInt8]:
     """Decode and prepare pictures in their order: uint8 [<= CHUNK, views, channels, size, size]; one chunk is read ahead.
 
     Raises:
@@ -92,7 +91,7 @@ def prepared_chunks(
     def one(sample: Sample) -> UInt8:
         return preprocess.prepare(read_picture(root, sample, preprocess.value_range).image, views)
 
-    with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
+    with reading_pool() as pool:
         waiting: list[Future[UInt8]] = []
         for start in range(0, len(samples) + CHUNK, CHUNK):
             ahead = [pool.submit(one, sample) for sample in samples[start : start + CHUNK]]
@@ -108,11 +107,10 @@ def measure_all(
     root: Path,
     views: Sequence[str] = ("identity",),
     progress: Progress | None = None,
-    threads: int = 2,
 ) -> dict[str, Float32]:
     """Logits [n, views, K] of several models that share a preprocessing; every picture is decoded once."""
     found: dict[str, list[Float32]] = {name: [] for name in models}
-    for chunk in prepared_chunks(samples, root, preprocess, views, threads):
+    for chunk in prepared_chunks(samples, root, preprocess, views):
         flat = chunk.reshape(-1, *chunk.shape[2:])
         for name, model in models.items():
             parts = [np.asarray(model(flat[i : i + CHUNK]), np.float32) for i in range(0, len(flat), CHUNK)]

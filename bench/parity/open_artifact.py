@@ -12,14 +12,13 @@ from octc.bench.parity.evaluation_set import check_artifact
 from octc.bench.parity.job import Job
 from octc.bench.parity.references import Roles
 from octc.bench.parity.words import golden_words
-from octc.core.errors import OctcError, Several
-from octc.core.files import sha256_file
+from octc.core.errors import OctcError, combined
 from octc.datasets.split import Split
 from octc.imaging.preprocess import Float32, UInt8
 from octc.runtimes.base import Runtime
 from octc.runtimes.golden import check_golden
 from octc.runtimes.registry import open_runtime
-from octc.store.artifacts import MANIFEST
+from octc.store.artifacts import artifact_sha256
 from octc.store.find import Found
 
 
@@ -54,7 +53,7 @@ def open_candidates(founds: Sequence[Found], job: Job) -> tuple[list[Opened], li
             step(1)
     errors = [one for _, one in broken]
     if not opened:
-        raise errors[0] if len(errors) == 1 else Several(errors)
+        raise combined(errors)
     for found, one in broken:
         job.reporter.say(f"  ✗ {found.artifact.name}: {one.message} [{one.code}]")
     return opened, broken
@@ -74,12 +73,7 @@ def _open(found: Found, job: Job) -> Opened:
     report = asdict(check_golden(found.folder, artifact, listened))
     mark = "✓" if report["ok"] else "✗"
     job.reporter.say(f"  {mark} golden   {artifact.name}: {golden_words(report)}, {report['tolerance_id']}")
-    return Opened(found, sha_of(found), runtime, report, np.asarray(heard[-1], np.float32))
-
-
-def sha_of(found: Found) -> str:
-    """Checksum of the manifest: the identity of an artifact."""
-    return sha256_file(found.folder / MANIFEST)
+    return Opened(found, artifact_sha256(found.folder), runtime, report, np.asarray(heard[-1], np.float32))
 
 
 def open_references(against: str | None, roles: Roles, split: Split, job: Job) -> tuple[dict[str, Opened], tuple[str, ...]]:

@@ -13,13 +13,12 @@ from typing import Any
 
 from octc.bench.parity.evaluation_set import LabelledSet, check_artifact, check_images, find_set, spoken
 from octc.bench.parity.job import Job, Place
-from octc.bench.parity.open_artifact import sha_of
 from octc.bench.parity.plan_lock import PLAN, planned_options
 from octc.bench.parity.references import companions
 from octc.bench.parity.verify import check_options, register
 from octc.bench.remote.package import place_of, run_place, write_package
 from octc.bench.remote.ssh import PYTHON, check_address, host_of, run_far
-from octc.core.errors import OctcError, Several
+from octc.core.errors import OctcError, combined
 from octc.core.files import parse_json, write_json
 from octc.core.options import typed
 from octc.core.progress import Reporter
@@ -30,7 +29,7 @@ from octc.schemas.common import convert
 from octc.schemas.verification import VerifyOptions
 from octc.schemas.verify import VerifyFile
 from octc.stats.task import task_of
-from octc.store.artifacts import read_artifact
+from octc.store.artifacts import artifact_sha256, read_artifact
 from octc.store.find import Found, find_artifacts
 from octc.store.locations import run_of
 from octc.store.runs import RUN
@@ -59,7 +58,7 @@ class FarVerdict:
     def raise_if_failed(self) -> None:
         """Raise what the other machine raised."""
         if self.errors:
-            raise self.errors[0] if len(self.errors) == 1 else Several(self.errors)
+            raise combined(self.errors)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data: what `octc verify --on --json` prints."""
@@ -143,8 +142,8 @@ def _loaded(found: Found, requested: VerifyOptions, place: Place, reporter: Repo
     log = run.path / LOG
     before = log.read_bytes() if log.is_file() else None  # the other machine adds this reading to its copy
     if labelled.name == "test":
-        mine = {found.artifact.name: sha_of(found)}
-        sums = {claim: sha_of(one) for claim, one in claims.items()}
+        mine = {found.artifact.name: artifact_sha256(found.folder)}
+        sums = {claim: artifact_sha256(one.folder) for claim, one in claims.items()}
         register(run, labelled, split, sums, mine, mine, Job(requested, place, reporter))
     files: dict[str, Path | bytes] = {f"images/{name}": path for name, path in images.items()}
     files |= {
@@ -218,7 +217,7 @@ def _checked(data: bytes, found: Found, address: str) -> dict[str, Any]:
     try:
         value: dict[str, Any] = parse_json(data)
         convert(value, VerifyFile)
-        if value["artifact_sha256"] != sha_of(found):
+        if value["artifact_sha256"] != artifact_sha256(found.folder):
             raise ValueError("it is about another artifact")
         stored = (value["test"], value["repeated"], value["select"], value["golden"], *value["exploratory"])
         for one in stored:
@@ -232,7 +231,7 @@ def _checked(data: bytes, found: Found, address: str) -> dict[str, Any]:
 
 def _folder(found: Found, requested: VerifyOptions, place: Place) -> Path:
     """Where documents of this artifact are gathered."""
-    return requested.fleet or place.run_dir.parent / "fleet" / f"{found.artifact.name}-{sha_of(found)[:12]}"
+    return requested.fleet or place.run_dir.parent / "fleet" / f"{found.artifact.name}-{artifact_sha256(found.folder)[:12]}"
 
 
 def _plain(name: str) -> str:

@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from octc.bench.parity.evaluation_set import spoken
+from octc.bench.parity.tasks.details import SHOWN
 from octc.bench.parity.tasks.table import wording_of
 from octc.bench.parity.words import claim_of, golden_words, head_word, uses_words
 
 if TYPE_CHECKING:
     from octc.bench.parity.claim import ParityReport
-
-SHOWN = 10
 
 
 def conditions(report: ParityReport) -> str:

@@ -14,7 +14,7 @@ from octc.bench.parity.evaluation_set import LabelledSet
 from octc.bench.parity.eyes import EyeVerdict
 from octc.bench.parity.plan_lock import SetUse
 from octc.bench.parity.summary import JSON_KEYS, document, failures, summary, text_of
-from octc.core.errors import OctcError, Several
+from octc.core.errors import OctcError, combined
 from octc.core.faults import writing_to
 from octc.core.files import write_json
 from octc.runtimes.layers import LayerGap
@@ -124,7 +124,7 @@ class VerifyResult:
     def raise_if_failed(self) -> None:
         """Raise what did not hold (E506, E701 to E707, or why a file could not be opened); nothing where all held."""
         if errors := self.errors:
-            raise errors[0] if len(errors) == 1 else Several(errors)
+            raise combined(errors)
 
     def write(self, path: Path | str | None = None) -> list[Path]:
         """Write the documents: to `path`, or (None) into verify.json beside each artifact, where reports read them.
@@ -150,7 +150,7 @@ class VerifyResult:
             except OctcError as error:  # the others are written all the same
                 errors.append(error)
         if errors:
-            raise errors[0] if len(errors) == 1 else Several(errors)
+            raise combined(errors)
         return written
 
     def to_json(self) -> dict[str, Any]:

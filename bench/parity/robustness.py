@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from octc.datasets.base import Sample
 from octc.datasets.pictures import read_picture
 from octc.imaging.corruptions import KINDS, Kind, seed_of
 from octc.imaging.preprocess import Float32, Preprocess, UInt8
+from octc.machine.cpu import reading_pool
 from octc.stats.robustness import Level
 
 LEVELS = sum(len(kind.levels) for kind in KINDS)
@@ -24,14 +24,12 @@ def measure_worse(
     samples: Sequence[Sample],
     root: Path,
     progress: Callable[[int], None],
-    kinds: Sequence[Kind] = KINDS,
-    threads: int = 2,
 ) -> dict[Level, dict[str, Float32]]:
     """Logits [n, K] of several models that share a preprocessing, by kind and level; every picture is decoded once.
 
     progress: told pictures times levels.
     """
-    levels: list[tuple[Kind, float]] = [(kind, level) for kind in kinds for level in kind.levels]
+    levels: list[tuple[Kind, float]] = [(kind, level) for kind in KINDS for level in kind.levels]
     found: dict[Level, dict[str, list[Float32]]] = {(kind.name, level): {name: [] for name in models} for kind, level in levels}
     known = list(zip(image_ids(samples), samples, strict=True))
 
@@ -40,7 +38,7 @@ def measure_worse(
         worse = (kind.apply(picture, level, seed_of(item[0], kind.name, level)) for kind, level in levels)
         return np.concatenate([preprocess.prepare(each) for each in worse])
 
-    with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
+    with reading_pool() as pool:
         for start in range(0, len(known), CHUNK):
             batch = np.stack(list(pool.map(one, known[start : start + CHUNK])))
             for i, (kind, level) in enumerate(levels):

@@ -29,7 +29,7 @@ from octc.bench.parity.eyes import EyeVerdict, judge_eyes
 from octc.bench.parity.inference import Records, image_ids
 from octc.bench.parity.job import Job, Place
 from octc.bench.parity.measure import measure_everyone, measure_robustness, temperatures_of
-from octc.bench.parity.open_artifact import Opened, open_candidates, open_references, sha_of
+from octc.bench.parity.open_artifact import Opened, open_candidates, open_references
 from octc.bench.parity.plan_lock import Access, SetUse, planned_options, register_use
 from octc.bench.parity.predictions import MEASURED
 from octc.bench.parity.references import Roles, choose_roles
@@ -49,7 +49,7 @@ from octc.stats.robustness import Robustness
 from octc.stats.task import Task, task_of
 from octc.stats.temperature import Temperature
 from octc.stats.test_plan import ParityOptions
-from octc.store.artifacts import read_artifact, read_golden
+from octc.store.artifacts import artifact_sha256, read_artifact, read_golden
 from octc.store.find import VARIABLE, Found, artifact_of, find_artifacts, path_of
 from octc.store.locations import run_of
 from octc.store.runs import Run
@@ -116,7 +116,7 @@ def _verify(requested: VerifyOptions, task: Task, roles: Roles, job: Job) -> Ver
         "machine": dict(place.machine),
     }
     opened, broken = open_candidates(roles.candidates, job)
-    unopened = tuple(Judged(found, sha_of(found), None, error=error) for found, error in broken)
+    unopened = tuple(Judged(found, artifact_sha256(found.folder), None, error=error) for found, error in broken)
     labelled, split, why = find_set(run, requested.set_name, place.data, place.environ)
     if run is not None and requested.set_name == "test":
         requested = replace(requested, options=planned_options(run, requested.options, requested.stated))
@@ -133,7 +133,10 @@ def _verify(requested: VerifyOptions, task: Task, roles: Roles, job: Job) -> Ver
     use = None
     if good and labelled.name == "test":
         sums = {against: one.sha256 for against, one in claims.items()}
-        family = {one.artifact.name: sha_of(one) for one in (*roles.candidates, *(absent for absent, _ in roles.absent))}
+        family = {
+            one.artifact.name: artifact_sha256(one.folder)
+            for one in (*roles.candidates, *(absent for absent, _ in roles.absent))
+        }
         use = register(run, labelled, split, sums, {one.name: one.sha256 for one in good}, family, job)
     records, temperatures, worse = _measured(task, run, labelled, split, claims, good, job)
     total = len(good) * len(claims) * len(requested.rows)

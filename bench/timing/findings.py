@@ -16,10 +16,9 @@ from octc.bench.timing.verdicts import stored_verdict
 from octc.core.targets import TARGETS
 from octc.machine.cpu import FAST_INT8
 from octc.runtimes.golden import same_answer, words_of_same
+from octc.stats.verdict import SHOWN
 from octc.store.artifacts import read_golden
 from octc.store.verdicts import MARK
-
-GOOD = ("equivalent", "non_inferior")
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,7 @@ def _take(state: State) -> list[Finding]:
     if not any(row.status == "VALID" for _, _, row in times):
         return []
     stored = {s.id: stored_verdict(s.found) for s, _ in rows}
-    passed = [one for one in times if stored[one[1]].word in GOOD]
+    passed = [one for one in times if stored[one[1]].word in SHOWN]
     pool = passed or times
     best = next((one for one in pool if one[2].status == "VALID"), None)
     head = "fastest that passed verify" if passed else "fastest"

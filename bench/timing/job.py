@@ -24,7 +24,7 @@ from octc.bench.timing.rows import broken_row
 from octc.bench.timing.runner import run_bench
 from octc.bench.timing.state import State
 from octc.core.clock import utc_now
-from octc.core.errors import OctcError, Several
+from octc.core.errors import OctcError, combined
 from octc.core.faults import read_only, writing_to
 from octc.core.progress import LogReporter, Reporter
 from octc.core.several import several
@@ -144,7 +144,7 @@ class BenchResult:
     def raise_if_failed(self) -> None:
         """Raise what speaks against the result: an INVALID row, a gate that was missed, an artifact that could not run."""
         if errors := self.verdict.errors:
-            raise errors[0] if len(errors) == 1 else Several(errors)
+            raise combined(errors)
 
     def lines(self, files: Sequence[Path] = ()) -> tuple[list[str], list[str]]:
         """The first screen without its table: what is above it, what is below it."""

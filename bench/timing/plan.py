@@ -60,12 +60,11 @@ class Versus:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything in its order. headline: the artifact that `octc predict` takes. gated: those that gates look at."""
+    """Everything in its order. gated: the artifacts that gates look at."""
 
     subjects: tuple[Subject, ...]
     rows: tuple[RowPlan, ...]
     versus: tuple[Versus, ...]
-    headline: str
     gated: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -116,7 +115,7 @@ def make_plan(
     kept = {row.subject for row in rows}
     subjects = tuple(s for s in (*candidates, *references) if s.id in kept)
     gated = tuple(given & set(measured)) or (headline,)
-    return Plan(subjects, tuple(rows), tuple(versus), headline, tuple(sorted(gated)), _notes(options, full, measured, headline))
+    return Plan(subjects, tuple(rows), tuple(versus), tuple(sorted(gated)), _notes(options, full, measured, headline))
 
 
 def _subjects(founds: Sequence[Found], role: str, prefix: str) -> list[Subject]:

@@ -13,7 +13,7 @@ from octc.bench.remote.ssh import PYTHON, Far, check_address, host_of, run_far
 from octc.bench.timing.images import choose_pictures
 from octc.bench.timing.job import Job, Subjects, check_writable
 from octc.bench.timing.remote_results import FETCHED, take_results, write_partial
-from octc.core.errors import OctcError, Several
+from octc.core.errors import OctcError, combined
 from octc.core.files import read_json
 from octc.core.options import typed
 
@@ -34,7 +34,7 @@ class FarResult:
     def raise_if_failed(self) -> None:
         """Raise what the other machine raised."""
         if self.errors:
-            raise self.errors[0] if len(self.errors) == 1 else Several(self.errors)
+            raise combined(self.errors)
 
 
 def bench_on(address: str, job: Job, subjects: Subjects, python: str = PYTHON) -> FarResult:

@@ -14,12 +14,12 @@ from octc.bench.timing.plan import Subject
 from octc.bench.timing.power.sources import no_power
 from octc.bench.timing.profiles import CANDIDATE
 from octc.bench.timing.state import Facts, State
-from octc.bench.timing.verdicts import artifact_sum, stored_verdict
+from octc.bench.timing.verdicts import stored_verdict
 from octc.core.errors import OctcError
 from octc.core.files import read_json, write_bytes, write_json
 from octc.core.targets import TARGETS
 from octc.machine.host import host_name, versions
-from octc.store.artifacts import file_mib
+from octc.store.artifacts import artifact_sha256, file_mib
 
 SCHEMA_VERSION = "1.0"
 
@@ -108,7 +108,7 @@ def _artifact(state: State, subject: Subject) -> dict[str, Any]:
         "id": subject.id,
         "role": subject.role,
         "model": artifact.model,
-        "sha256": artifact_sum(subject.found),
+        "sha256": artifact_sha256(subject.found.folder),
         "target": artifact.target,
         "precision_requested": artifact.precision,
         "precision_found": dict(known.precision),

@@ -18,7 +18,7 @@ from octc.bench.timing.process import Worker
 from octc.bench.timing.rows import broken_row
 from octc.bench.timing.state import SLOW_MS, State, first_s, opened, warm_request
 from octc.core.errors import OctcError
-from octc.machine.host import memory_mib
+from octc.machine.memory import memory_mib
 
 ROOM = 1.2  # times the memory that both processes were seen to need
 RELOADS = 5  # cycles where both do not fit

@@ -8,18 +8,13 @@ from typing import Any
 
 from octc.core.errors import OctcError
 from octc.core.files import sha256_file
-from octc.store.artifacts import MANIFEST
+from octc.store.artifacts import MANIFEST, artifact_sha256
 from octc.store.find import Found
 from octc.store.verdicts import FILE, MARK, headline, is_exploratory, on_test, read_verdict, reference_sum
 
 WORDS = ("equivalent", "non_inferior", "inconclusive", "inferior", "fail", "golden_only")
 NONE = "not_verified"
 REFERENCE = "reference"  # it was measured beside the others as what they are compared with
-
-
-def artifact_sum(found: Found) -> str:
-    """The checksum of an artifact: of its manifest, which holds the checksums of all its files."""
-    return sha256_file(found.folder / MANIFEST)
 
 
 @dataclass(frozen=True)
@@ -41,7 +36,7 @@ def stored_verdict(found: Found) -> Stored:
 
     What was shown on the select set chose the artifact, and says nothing here.
     """
-    mine = artifact_sum(found)
+    mine = artifact_sha256(found.folder)
     known = headline(_read(found.folder, mine), ("test", "golden"))
     if known is not None and known["verdict"]["word"] in WORDS:
         return Stored(str(known["verdict"]["word"]), is_exploratory(known))

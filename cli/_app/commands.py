@@ -74,13 +74,16 @@ class Command:
 
 GROUPS = {
     "train": "Train a teacher, then its student.",
-    "data": "Fetch, check, split and draw data sets.",
+    "data": "Fetch, check, split and draw data sets; read volumes.",
     "runs": "What was trained on this machine.",
-    "artifact": "Sign artifacts, and check who signed them.",
+    "artifact": "Sign artifacts, check who signed them, list their licences.",
     "weights": "Checkpoints that other programs wrote.",
     "config": "Show, begin and check the configuration.",
 }
+# in the order of the help: from the data to what runs on the box
 COMMANDS = (
+    Command("doctor", "octc.cli.doctor:doctor", "Say what this machine can do and how to resolve the rest."),
+    Command("list", "octc.cli.list:list_", "Models, data sets, recipes and runs, and what is missing for each."),
     Command("data list", "octc.cli.data:list_", "Known data sets, and which of them are on this machine."),
     Command("data check", "octc.cli.data:check", "Counts, unreadable files, duplicates, patients across splits."),
     Command("data audit", "octc.cli.data:check", "The same as octc data check."),
@@ -108,11 +111,11 @@ COMMANDS = (
         "train retnet-teacher", "octc.cli.train:eye_teacher", "Train a teacher of OCT or fundus images, several labels each."
     ),
     Command("train retnet-student", "octc.cli.train:eye_student", "Distil it into a student of the other modality."),
-    Command("simplify", "octc.cli.simplify:simplify", "Make a trained student simpler: activation, squeeze-excite, channels."),
-    Command("eval", "octc.cli.eval:evaluate", "Evaluate a run on its select or test part: tables, figures, intervals."),
-    Command("compare", "octc.cli.compare:compare", "Two runs, cross-validations or artifacts on the same images."),
     Command("search", "octc.cli.search:search", "Find the fastest student within a budget that is as good as the best."),
-    Command("export", "octc.cli.export:export", "Write ONNX, OpenVINO and TensorRT artifacts of a run."),
+    Command("simplify", "octc.cli.simplify:simplify", "Make a trained student simpler: activation, squeeze-excite, channels."),
+    Command("eval", "octc.cli.eval:evaluate", "Evaluate a run on its validation or test part: tables, figures, intervals."),
+    Command("compare", "octc.cli.compare:compare", "Two runs, artifacts or tables of predictions on the same images."),
+    Command("export", "octc.cli.export:export", "Write ONNX, OpenVINO, LiteRT and TensorRT artifacts of a run."),
     Command("import", "octc.cli.import_:import_", "Make an artifact of a network that was trained elsewhere."),
     Command("weights convert", "octc.cli.weights:convert", "Write a checkpoint of another program as safetensors."),
     Command("analyze", "octc.cli.analyze:analyze", "Rank the layers of a run by what INT8 costs each."),
@@ -123,26 +126,24 @@ COMMANDS = (
     Command("verify", "octc.cli.verify:verify", "Test that an artifact is not inferior to its reference."),
     Command("bench", "octc.cli.bench:bench", "Measure latency, throughput, memory and size."),
     Command("choose", "octc.cli.choose:choose", "Name one file to deploy, and why."),
-    Command("dossier", "octc.cli.dossier:dossier", "What changed between two artifacts, what was tested, what is not known."),
     Command("report", "octc.cli.report:report", "One page about a run: verdicts, figures, latencies, model card."),
+    Command("dossier", "octc.cli.dossier:dossier", "What changed between two artifacts, what was tested, what is not known."),
     Command("artifact sign", "octc.cli.artifact:sign", "Sign artifacts with an Ed25519 key."),
     Command("artifact verify", "octc.cli.artifact:verify", "Check checksums and signatures of artifacts."),
     Command("artifact licences", "octc.cli.licences:licences", "Licences of an artifact's data, weights and teachers."),
-    Command("serve", "octc.cli.serve:serve", "Serve artifacts: KServe v2 (REST, gRPC), files in, a page."),
+    Command("predict", "octc.cli.predict:predict", "Classify images and volumes with an artifact.", words="inputs"),
+    Command("results", "octc.cli.results:results", "Summarise, filter and compare the rows that octc predict --out wrote."),
+    Command("serve", "octc.cli.serve:serve", "Serve artifacts: KServe v2 (REST, gRPC), files, DICOM, a watched folder."),
     Command("serve-config", "octc.cli.serve:serve_config", "Write a model repository for a server (triton)."),
-    Command("predict", "octc.cli.predict:predict", "Classify images with an artifact.", words="inputs"),
-    Command("monitor", "octc.cli.monitor:monitor", "Is what this box sees and answers what its artifact knows? Offline."),
-    Command("results", "octc.cli.results:results", "Questions about the rows that octc predict --out wrote."),
-    Command("list", "octc.cli.list:list_", "Models, data sets, recipes and runs, and what is missing for each."),
-    Command("doctor", "octc.cli.doctor:doctor", "Say what this machine can do and how to resolve the rest."),
+    Command("monitor", "octc.cli.monitor:monitor", "Test on the box whether what it sees and answers has drifted."),
     Command("runs list", "octc.cli.runs:list_runs", "Runs, newest first, and what is missing for each."),
     Command("runs show", "octc.cli.runs:show", "One run: what it was made of, its stages, its artifacts."),
     Command("runs prune", "octc.cli.prune:prune", "List unfinished runs and leftovers; delete them with --yes."),
-    Command("explain", "octc.cli.explain:explain", "What a code or a word of a verdict means, and what to do."),
-    Command("completion", "octc.cli.completion:completion", "Print the completion script of a shell."),
     Command("config show", "octc.cli.config:show", "Every key with the value that counts here, and its origin."),
     Command("config init", "octc.cli.config:init", "Write a configuration file to begin with."),
     Command("config validate", "octc.cli.config:validate", "Check the configuration without running anything."),
+    Command("explain", "octc.cli.explain:explain", "What a code or a word of a verdict means, and what to do."),
+    Command("completion", "octc.cli.completion:completion", "Print the completion script of a shell."),
 )
 
 Option = typer.Option
@@ -189,7 +190,7 @@ def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
 
 def command_of(function: Callable[..., int], name: str) -> Callable[..., int]:
     """`function(session, ...)` as a command: the same options plus the common ones, inside the error boundary."""
-    own = _own(function)
+    own = sorted(_own(function), key=lambda parameter: parameter.name in DATA_KEYS)  # how data are read comes last
     common = [
         inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
         for key, (kind, default) in COMMON.items()

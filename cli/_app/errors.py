@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from octc.cli._app.terminal import COLOURS, PLAIN, shown, shown_line
-from octc.core.errors import OctcError, Several
+from octc.core.errors import OctcError, Several, first_line
 from octc.core.faults import fault_of
 from octc.core.optional import absent_extra
 
@@ -53,7 +53,7 @@ def sort_error(error: BaseException, command: str) -> OctcError:
     if isinstance(error, ImportError) and (absent := absent_extra(error)) is not None:
         return absent
     path = write_trace(error, command)
-    text = f"internal error: {type(error).__name__}: {first_line(error)}"
+    text = f"internal error: {type(error).__name__}: {first_line(error, 300)}"
     hint = "report this with the trace file; -vv shows the trace here"
     if path is None:
         hint = "report this with what -vv shows (no trace file could be written)"
@@ -62,12 +62,6 @@ def sort_error(error: BaseException, command: str) -> OctcError:
 
 def _file(error: OSError) -> str | None:
     return None if error.filename is None else str(error.filename)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an exception's text, shortened."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else "no text"
 
 
 def write_trace(error: BaseException, command: str) -> str | None:

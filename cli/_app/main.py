@@ -194,7 +194,9 @@ def _plain(*, json_wanted: bool) -> dict[str, Any]:
 def _parse(app: typer.Typer, arguments: list[str], words: list[str], old_names: Sequence[OldName] = ()) -> int:
     """Let the parser call the command; its exit code, or that of what it refused."""
     try:
-        result = typer.main.get_command(app).main(args=arguments, prog_name="octc", standalone_mode=False, obj=old_names)
+        root: Any = typer.main.get_command(app)
+        root.commands = {name: root.commands[name] for name in dict.fromkeys(one.name.split()[0] for one in COMMANDS)}
+        result = root.main(args=arguments, prog_name="octc", standalone_mode=False, obj=old_names)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except typer.Exit as error:

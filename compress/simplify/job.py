@@ -22,7 +22,7 @@ from octc.compress.simplify.walk import FOLDER, MakeLatency, Walk, stated, take_
 from octc.core.errors import OctcError
 from octc.core.files import read_json
 from octc.core.progress import LogReporter, Reporter
-from octc.machine.host import usable_threads
+from octc.machine.cpu import usable_threads
 from octc.schemas.simplified import KEY, read_steps, steps_json
 from octc.schemas.simplifying import SimplifyOptions
 from octc.stats.task import MULTICLASS

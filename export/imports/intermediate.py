@@ -14,11 +14,11 @@ from octc.export.imports.graph import LAYOUTS, SORTED, Described, choose_size, r
 from octc.export.imports.network import ImportedFile
 from octc.export.imports.pixels import refuse_twice, steps_of_ir
 from octc.export.onnx.float import INPUT, OUTPUT, compare_batches
+from octc.export.openvino import MAIN
 from octc.imaging.foreign import Foreign
 from octc.imaging.preprocess import Float32, Preprocess
 from octc.runtimes.safety import scan_ir
 
-MAIN = "model.xml"
 TYPES = {"f32": "float32", "f16": "float16", "u8": "uint8"}
 PASSING = ("Convert", "Reshape", "Squeeze")
 

@@ -7,7 +7,6 @@ purpose, `Rule.stricter` says why.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
@@ -231,9 +230,3 @@ def counts(proto: onnx.ModelProto) -> dict[str, int]:
 def _named(proto: onnx.ModelProto, node: str, allowed: list[str]) -> bool:
     weights = [name for n in proto.graph.node if n.name == node for name in n.input[1:2]]
     return any(name.replace(".", "_").endswith(f"{one}_conv_weight") for name in weights for one in allowed)
-
-
-@functools.cache
-def stricter() -> dict[str, str]:
-    """Rules that fire where NVIDIA's compiler says nothing, and why."""
-    return {rule.id: rule.stricter for rule in (*RULES, *MODEL_RULES.values()) if rule.stricter}

@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx
 
-from octc.core.errors import OctcError
+from octc.core.errors import OctcError, first_line
 from octc.core.files import write_bytes
 from octc.core.optional import need
 from octc.export.litert.flatbuffer import to_bytes
@@ -33,7 +33,7 @@ def write_litert(source: Path, folder: Path, *, int8: bool) -> dict[str, Any]:
     try:
         graph = translate(read_onnx(source))
     except onnx.shape_inference.InferenceError as error:
-        text = f"LiteRT: the shapes of the graph are not known: {str(error).splitlines()[0][:300]}"
+        text = f"LiteRT: the shapes of the graph are not known: {first_line(error, 300)}"
         raise OctcError("OCT-E407", text, hint=HINT) from error
     data = to_bytes(graph)
     write_bytes(folder / LITERT, data)

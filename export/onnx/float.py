@@ -15,6 +15,7 @@ import onnx
 import torch
 from torch import nn
 
+from octc.compress.shapes import BATCHES
 from octc.core.errors import OctcError, first_line
 from octc.core.files import sha256_file
 from octc.imaging.preprocess import Preprocess
@@ -22,7 +23,6 @@ from octc.runtimes.onnxrt import reference_session
 from octc.train.networks.models import WithInput, out_of_place
 
 INPUT, OUTPUT = "image", "logits"
-BATCHES = (1, 2, 5)
 LIMIT = 2_000_000_000  # bytes; protobuf ends at 2 GiB
 APART = 1e-2  # of the range of the logits, that an image's may be away from those that it has alone
 APART_IN_CODES = 5e-2  # the same in INT8
@@ -178,7 +178,7 @@ def save(proto: onnx.ModelProto, path: Path) -> None:
         onnx.checker.check_model(proto, full_check=True)
         path.write_bytes(proto.SerializeToString())
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        text = f"the exported ONNX is not valid: {str(error).splitlines()[0][:300]}"
+        text = f"the exported ONNX is not valid: {first_line(error, 300)}"
         raise OctcError("OCT-E407", text, hint="octc export with another --opset") from error
 
 

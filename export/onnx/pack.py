@@ -15,11 +15,11 @@ import torch
 from onnx import helper, numpy_helper
 from torch import nn
 
+from octc.compress.calibrate import LEVELS
 from octc.compress.fake_quant import LEAST_SCALE, QuantConv2d
 from octc.export.onnx.float import read_onnx, save
 
 LEAST = 4096  # weights; below it the scales and the node outweigh what is saved
-LEVELS = 127
 
 
 def round_weights(module: nn.Module, floats: frozenset[str] = frozenset()) -> None:

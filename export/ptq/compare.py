@@ -25,6 +25,7 @@ from octc.imaging.preprocess import Float32, UInt8
 from octc.machine.cpu import why_other_family
 from octc.runtimes.base import Runtime
 from octc.runtimes.registry import open_runtime
+from octc.schemas.verification import SPELLED
 from octc.store.artifacts import Artifact, write_manifest
 from octc.store.locations import image_root
 from octc.store.runs import Run, owning
@@ -162,7 +163,7 @@ def compare_engines(
     """Every PTQ engine that is installed on a run's network, beside FP32 and the trained INT8. Publishes nothing.
 
     Args:
-        targets: of `octc.export.formats.foreign_targets`; None: all of them. part: "select" (the validation set) or "test",
+        targets: of `octc.export.formats.foreign_targets`; None: all of them. part: "val" or "select" (validation) or "test",
             which is written into the run's test-set log.
         data: root of the images; None: where the run's images are found.
         timer: measures one image of each file, for example `octc.bench.timing.turns.medians`; None: nothing is timed.
@@ -172,6 +173,7 @@ def compare_engines(
             `octc.export.source.read_source` and `quantise` raise.
     """
     reporter = reporter or LogReporter()
+    part = SPELLED.get(part, part)
     wanted = check_request(targets, part)
     with owning(run) as recovered, tempfile.TemporaryDirectory(dir=run.path, prefix=".tmp-ptq-") as folder:
         if recovered:

@@ -33,12 +33,12 @@ from octc.export.source import calibration_set, describe_calibration, of_run
 from octc.export.targets import Job, Made, Workshop
 from octc.imaging.preprocess import Float32, UInt8
 from octc.runtimes.onnxrt import reference_session
+from octc.runtimes.room import BATCH
 from octc.train.batches.images import eval_batches
 from octc.train.loop.evaluate import network_input
 from octc.train.networks.models import WithInput
 
 OWN = "octc"
-BATCH = 8
 
 
 @dataclass(frozen=True)

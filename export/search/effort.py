@@ -23,7 +23,6 @@ from octc.train.stages import preprocess_of
 STEPS = 2  # that are timed, after one that is not
 FIXED = 5.0  # seconds of a run beside its epochs: start weights, the last evaluation, its files
 TAIL = 60.0  # seconds of export, gate, bench and verification of the winner
-BACKWARD = 3.0  # forward passes that a step costs about
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from octc.bench.remote.ssh import PYTHON
 from octc.compress.jobs import new_job
 from octc.core.clock import utc_now
 from octc.core.data_options import DataOptions
-from octc.core.errors import OctcError, Several
+from octc.core.errors import OctcError, combined
 from octc.core.files import canonical_json, sha256_bytes
 from octc.core.progress import LogReporter, Reporter
 from octc.datasets.registry import guess_layout
@@ -57,7 +58,6 @@ DECIDES = (
     "standard",
     "teacher",
 )
-PYTHON = "python3"  # of the other machine
 DEVICE = ".device"  # claims of workers whose times are those of the search
 
 
@@ -123,7 +123,7 @@ class SearchResult:
     def raise_if_failed(self) -> None:
         """Raise what does not hold: the winner over the budget (E604), or not shown on test to be as good (E701 to E707)."""
         if errors := list(failures(self.document)):
-            raise errors[0] if len(errors) == 1 else Several(errors)
+            raise combined(errors)
 
 
 def prepare(job: SearchJob, *, dry_run: bool = False, measures: bool = True) -> Ready:

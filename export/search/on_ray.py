@@ -19,11 +19,10 @@ from octc.core.errors import OctcError, first_line
 from octc.core.faults import error_json, error_of
 from octc.core.optional import need
 from octc.machine.cpu import usable_threads
-from octc.machine.ray_cluster import joined
+from octc.machine.ray_cluster import HERE, joined
 from octc.schemas.search import SearchOptions
 from octc.store.claims import claiming
 
-HERE = "local"  # instead of an address
 SIGN = ".ray"  # a claim in the folder of the search, as long as its workers work: who sees it sees the run folder
 LOOK = 2.0  # seconds between two looks at what was trained
 GRACE = 20.0  # seconds in which the other workers see that nothing is left to train

@@ -51,9 +51,9 @@ class Book:
             yield
 
     @contextmanager
-    def changing(self, say: Callable[[str], None] = silent, what: str = "") -> Iterator[None]:
+    def changing(self) -> Iterator[None]:
         """`looking`, and at the end the document is saved."""
-        with self.looking(say, what):
+        with self.looking():
             yield
             self.save()
 

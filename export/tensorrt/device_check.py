@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from octc.core.clock import utc_now
-from octc.core.errors import OctcError, Several
-from octc.core.files import read_json, sha256_file, write_json
+from octc.core.errors import OctcError, combined
+from octc.core.files import read_json, write_json
 from octc.core.optional import have, need
 from octc.core.progress import LogReporter, Reporter
 from octc.export.formats import libraries
@@ -26,7 +26,7 @@ from octc.runtimes.tensorrt.doctor import check_tensorrt
 from octc.runtimes.tensorrt.process import Backend, find_backend
 from octc.runtimes.tensorrt.rebuild import rebuild_engines
 from octc.schemas.tensorrt_plan import plan_from_json
-from octc.store.artifacts import MANIFEST, Artifact
+from octc.store.artifacts import MANIFEST, Artifact, artifact_sha256
 from octc.store.find import find_artifacts
 from octc.store.locations import run_of
 from octc.store.runs import RUN
@@ -87,7 +87,7 @@ class DeviceResult:
             text = f"not everything could be done here: {', '.join(skipped)}"
             errors = [OctcError("OCT-E903", text, hint="run it on the device, with TensorRT's Python bindings")]
         if errors:
-            raise errors[0] if len(errors) == 1 else Several(errors)
+            raise combined(errors)
 
 
 def check_device(job: DeviceJob) -> DeviceResult:
@@ -268,7 +268,7 @@ def _log_images(job: DeviceJob, place: Path, artifact: Artifact, images: Path) -
         )
         return
     paths = [path for name in artifact.classes for path in sorted((images / name).iterdir())]
-    sums = {artifact.name: sha256_file(place / MANIFEST)}
+    sums = {artifact.name: artifact_sha256(place)}
     if count := log_files(run.path, paths, sums, "verify --on-device", utc_now()):
         job.reporter.say(f"  {count} of these images are test images of {run.id}: written down in its test-set log")
 

@@ -64,6 +64,11 @@ class Several(OctcError):
         self.errors = list(errors)
 
 
+def combined(errors: Sequence[OctcError]) -> OctcError:
+    """What to raise for one or more errors: the only one itself, `Several` of more."""
+    return errors[0] if len(errors) == 1 else Several(errors)
+
+
 def ranked(errors: Sequence[OctcError]) -> list[OctcError]:
     """Errors by what decides the exit code: the first one does."""
     return sorted(errors, key=lambda error: EXIT_ORDER.index(error.exit_code))

@@ -13,7 +13,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from octc.core.errors import MissingExtra, OctcError
+from octc.core.errors import MissingExtra, OctcError, first_line
 
 # module -> the extra of octc that brings it
 EXTRAS = {
@@ -109,7 +109,7 @@ def absent_extra(error: ImportError) -> OctcError | None:
         return None
     if isinstance(error, ModuleNotFoundError) and not have(top):
         return MissingExtra(top, EXTRAS[top])
-    line = (str(error).strip().splitlines() or ["no text"])[0][:300]
+    line = first_line(error, 300)
     hint = f"pip install --force-reinstall 'octc[{EXTRAS[top]}]'"
     return OctcError("OCT-E903", f"{top} is installed and cannot be imported", hint=hint, why=line)
 

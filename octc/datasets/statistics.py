@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from octc.core.errors import OctcError, Several
+from octc.core.errors import OctcError, combined
 from octc.datasets.base import Progress, Samples
 from octc.datasets.image_facts import ImageFacts, read_facts, sizes_of
 from octc.datasets.split import Split
@@ -58,7 +58,7 @@ def read_stats(samples: Samples, split: Split, progress: Progress | None = None,
         if f.failure is not None
     ]
     if bad:
-        raise bad[0] if len(bad) == 1 else Several(bad)
+        raise combined(bad)
     mean, std = pixel_moments(facts[: len(split.parts["train"])])
     total = Counter(s.label for s in split.parts["train"])
     return Stats(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from octc.core.errors import OctcError, Several, shorten
+from octc.core.errors import OctcError, combined, shorten
 from octc.core.files import closed_folder
 from octc.imaging.decode import SUFFIXES
 
@@ -336,7 +336,7 @@ def litter(name: str) -> str:
 def closed_error(root: Path, closed: Sequence[tuple[str, str]]) -> OctcError:
     """E231 of the folders below `root` that could not be read, one error for each."""
     errors = [closed_folder(root if folder == "." else root / folder, why) for folder, why in closed]
-    return errors[0] if len(errors) == 1 else Several(errors)
+    return combined(errors)
 
 
 def open_tree(root: Path, links: Sequence[Path] | None = None, starts: Sequence[str] = ("",)) -> Tree:

@@ -19,8 +19,8 @@ from octc.core.targets import TARGETS as ENGINES
 from octc.core.telemetry import DEPENDENCIES, Dependency, is_quiet
 from octc.machine.cpu import FAST_INT8, ROOT, SYSTEM_CPUS, read_text, why_other_family
 from octc.machine.emulated import emulated
-from octc.machine.host import FPMATH, ISA_LIMITS, Gpu, Machine, memory_mib
-from octc.machine.memory import group_limit_mib, limit_words, space_limit_mib
+from octc.machine.host import FPMATH, ISA_LIMITS, Gpu, Machine
+from octc.machine.memory import group_limit_mib, limit_words, memory_mib, space_limit_mib
 
 TARGETS = ("x86", "jetson", "gpu", "tensorrt")
 X86 = ("x86_64", "amd64", "i686", "i386")

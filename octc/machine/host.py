@@ -29,13 +29,10 @@ from octc.machine.cpu import (
     read_cpus,
     read_flags,
     read_text,
-    usable_threads,
 )
 from octc.machine.emulated import emulated, emulated_flags
 from octc.machine.jetson import UNKNOWN, read_jetson
 from octc.machine.memory import memory_mib
-
-__all__ = ["Gpu", "Machine", "cpu_times", "host_name", "memory_mib", "read_gpus", "read_machine", "usable_threads", "versions"]
 
 BASE = ("octc", "numpy", "scipy", "pillow", "rich", "typer")
 # limits on the instruction set that libraries take from the environment

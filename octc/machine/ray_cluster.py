@@ -23,6 +23,7 @@ CLOSED = {
     **dict.fromkeys(("HTTP_PROXY", "http_proxy"), NOWHERE), **dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost"),
 }  # fmt: skip
 LONGEST = 40  # characters of Ray's folder: the names of its sockets are 67 longer, and may have 107
+HERE = "local"  # instead of an address: a cluster of this machine alone
 AHEAD = 2  # pieces of work in hand for each actor: the next one is there when one is done
 
 

@@ -23,10 +23,10 @@ class BenchOptions:
     )
     batch: int | None = option(None, shown="Batch size (single: 1 and 8; offline: the best)")
     duration: str | None = option(
-        None, shown="Least time of a row, for example 90s (60s; with --quick 10s)", key=Key(float, above=0)
+        None, shown="Minimum time of a row, for example 90s (60s; with --quick 10s)", key=Key(float, above=0)
     )
-    min_queries: int | None = option(None, shown="Least queries of a row (1024; with --quick 459)", key=Key(int, low=1))
-    max_duration: str | None = option(None, shown="Longest time of a row (600s)")
+    min_queries: int | None = option(None, shown="Minimum queries of a row (1024; with --quick 459)", key=Key(int, low=1))
+    max_duration: str | None = option(None, shown="Maximum time of a row (600s)")
     quick: bool = option(False, shown="A short profile: not comparable, not for publication", names=("--quick",))
     threads: int | None = option(None, shown="Threads of every engine (physical cores within the quota)", key=Key(int, low=1))
     vs: str = option("teacher", choices=("teacher", "none"), shown="teacher or none: what the artifacts are compared with")

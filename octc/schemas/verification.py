@@ -101,14 +101,16 @@ class EvalOptions:
     """What is evaluated, and how.
 
     Attributes:
-        split: "select" (the validation set), "test" or, of folds, "official".
+        split: "select" or "val" (the validation set), "test" or, of folds, "official".
         tta: views that are averaged: "none", "hflip" or "5"; average: their "probabilities", or their "logits" (as KD-OCT).
         maps: draw where the network looks (Grad-CAM) on this many images, wrong ones first.
         device: "auto", "cpu", "cuda" or "cuda:N".
     """
 
     split: str = option(
-        "select", choices=("select", "test", "official"), shown="Part (official: of folds); reading test is logged"
+        "select",
+        choices=(*SPELLED, *SPELLED.values(), "test", "official"),
+        shown="val (select is the same), test, or official (of folds); reading test is logged",
     )
     tta: str = option("none", choices=tuple(VIEWS), shown="Views that are averaged")
     average: str = option(
@@ -118,3 +120,6 @@ class EvalOptions:
         0, within=(0, 256), shown="Draw where the network looks (Grad-CAM) on this many images, wrong ones first"
     )
     device: str = option("auto", shown="auto, cpu, cuda or cuda:N")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "split", SPELLED.get(self.split, self.split))

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from octc.stats.cluster_bootstrap import bootstrap_sums, dense_index, percentile_interval
+from octc.stats.metric_intervals import MOST_LEFT_OUT
 from octc.stats.metrics import ClassMetrics, Float64, Int64, Metrics, confusion_matrix, find_normal, metrics_of
 from octc.stats.proportions import Interval
 
@@ -70,9 +71,6 @@ def summarise_folds(matrices: Sequence[npt.ArrayLike], normal: int | None = None
         },
         pooled=metrics_of(np.sum([np.asarray(matrix) for matrix in matrices], axis=0), normal),
     )
-
-
-MOST_LEFT_OUT = 0.01  # share of resamples in which a figure is not defined, above which it has no interval
 
 
 def bootstrap_figures(

@@ -91,7 +91,8 @@ def _ratio(part: float, whole: float) -> float | None:
     return float(part / whole) if whole else None
 
 
-def _harmonic(one: float | None, other: float | None) -> float | None:
+def harmonic_mean(one: float | None, other: float | None) -> float | None:
+    """0 where both are 0, None where one of them is not known."""
     if one is None or other is None:
         return None
     return 2 * one * other / (one + other) if one + other else 0.0
@@ -112,7 +113,7 @@ def class_figures(scores: Float64, truth: Bool, threshold: float) -> dict[str, A
         "auc": None if curve is None else curve.area,
         "ap": average_precision(scores, truth),
         "f1": _ratio(2 * tp, 2 * tp + fp + fn) if tp + fn else None,
-        "f1_ss": _harmonic(sensitivity, specificity),
+        "f1_ss": harmonic_mean(sensitivity, specificity),
         "support": tp + fn,
         "predicted": tp + fp,
         "threshold": float(threshold),

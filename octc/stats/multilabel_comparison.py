@@ -18,7 +18,7 @@ from octc.stats.multilabel import by_eye, mean_ap, target_matrix, view_scores
 from octc.stats.patients import PatientIds, patient_ids
 from octc.stats.proportions import Interval, flip_rate_bound, wilson
 from octc.stats.test_plan import ParityOptions
-from octc.stats.verdict import GateResult, Part, Verdict, conclude, finite_part
+from octc.stats.verdict import SHOWN, GateResult, Part, Verdict, conclude, finite_part
 
 
 class LabelledImage(Protocol):
@@ -211,6 +211,5 @@ def gate_decisions(
     if worse or verdict.word in ("fail", "inferior"):
         reasons = ("point_difference", *verdict.reasons) if worse else verdict.reasons
         return EyeGate(False, "rejected", reasons, None, verdict, None, found.to_json())
-    shown = verdict.word in ("non_inferior", "equivalent")
-    word = "non-inferior on select" if shown else "parity not shown yet"
+    word = "non-inferior on select" if verdict.word in SHOWN else "parity not shown yet"
     return EyeGate(True, word, verdict.reasons, None, verdict, None, found.to_json())

@@ -20,8 +20,6 @@ from octc.stats.patients import Patients
 from octc.stats.test_plan import ParityOptions
 from octc.stats.verdict import GateResult, Part, Verdict, gate, judge
 
-Found = Comparison | Decisions
-
 
 @dataclass(frozen=True)
 class Answers:

@@ -14,6 +14,7 @@ from octc.stats.proportions import tier_needed, tier_reached, wilson
 from octc.stats.test_plan import ParityOptions
 
 WORDS = ("fail", "inferior", "inconclusive", "non_inferior", "equivalent")  # worst first
+SHOWN = ("non_inferior", "equivalent")  # words that show non-inferiority
 CODES = {"inferior": "OCT-E704", "inconclusive": "OCT-E705"}
 
 
@@ -58,7 +59,7 @@ def conclude(
 
     limits: of the difference, candidate less reference. claim: "tost" wants equivalence, any other non-inferiority.
     """
-    enough = ("equivalent",) if claim == "tost" else ("non_inferior", "equivalent")
+    enough = ("equivalent",) if claim == "tost" else SHOWN
     better, loss_shown = limits is not None and limits[0] > 0, limits is not None and limits[1] < 0
     code = 0 if word in enough else 1
     return Verdict(word, tuple(reasons), tuple(parts), better, loss_shown, exploratory, code)

@@ -15,7 +15,7 @@ import zipfile
 import zlib
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from octc.core.files import WRITER, parse_json, sha256_bytes, sha256_file, write
 from octc.core.targets import TARGETS
 from octc.datasets.tree import DEBRIS, litter
 from octc.imaging.preprocess import Preprocess
-from octc.schemas.artifact import VERSION, Manifest, TaskName
+from octc.schemas.artifact import VERSION, Manifest
 from octc.schemas.common import convert
 from octc.store.signature import check_signature
 
@@ -36,7 +36,6 @@ USAGE = "USE.md"
 LARGEST = 2_000_000_000  # bytes of one file; protobuf ends at 2 GiB
 MOST_MANIFEST = 16 << 20
 MOST_GOLDEN = 256 << 20  # bytes, unpacked
-TASKS = get_args(TaskName)
 # what numpy, zipfile and zlib were seen to raise on altered bytes
 DAMAGE = (
     OSError,
@@ -81,7 +80,7 @@ class Artifact:
         role: "student" or "teacher".
         model: timm name of the network.
         preprocess: what `Preprocess.prepare` must be told; the graph takes uint8 [N, channels, size, size].
-        output: logits float32 [N, classes]. task: one of TASKS: what they are turned into probabilities by (softmax, sigmoid).
+        output: logits float32 [N, classes]. task: a `TaskName`: what they are turned into probabilities by (softmax, sigmoid).
         lineage: run, recipe, dataset, split_digest, data_digest, checkpoint sum, versions, licence of the weights.
         details: facts of the export (opset, placement, quantised convolutions, gate, fallback steps, size).
         files: every file but the manifest, by name.
@@ -268,6 +267,11 @@ def _from_json(value: Any, place: Path) -> Artifact:
         main_file=found.main_file,
         task=found.task,
     )
+
+
+def artifact_sha256(folder: Path) -> str:
+    """The identity of an artifact: the checksum of its manifest, which holds the checksums of all its files."""
+    return sha256_file(folder / MANIFEST)
 
 
 def file_bytes(artifact: Artifact) -> int:

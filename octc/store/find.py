@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from octc.core.deprecated import variable
-from octc.core.errors import OctcError, Several, shorten
+from octc.core.errors import OctcError, combined, shorten
 from octc.core.files import TEMPORARY, entries
 from octc.store.artifacts import MANIFEST, Artifact, read_artifact
 from octc.store.runs import ID, RUN, Run, find_run, only_newest, scan_runs
@@ -155,7 +155,7 @@ def _run(place: str, run_dir: Path) -> Run:
 def _valid(folders: Sequence[Path], words: str) -> tuple[list[Found], str]:
     founds, errors = _readable(folders)
     if not founds:
-        raise errors[0] if len(errors) == 1 else Several(errors)
+        raise combined(errors)
     passed = "; ".join(f"{error.message} [{error.code}]" for error in errors)
     return founds, f"{words}; passed over: {passed}" if errors else words
 

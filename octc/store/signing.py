@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from octc.core.errors import OctcError
-from octc.core.files import sha256_file
 from octc.core.optional import need
 from octc.schemas.commands import Checked, Signed
-from octc.store.artifacts import MANIFEST
+from octc.store.artifacts import artifact_sha256
 from octc.store.find import Found
 from octc.store.oms import SIGNATURE as OMS
 from octc.store.oms import fingerprint_of, sign_oms, verify_oms
@@ -63,7 +62,7 @@ def verify_artifacts(
     policy = dict(environ) if key is None else {**environ, POLICY: "required", TRUSTED: key}
     rows = []
     for one in founds:
-        who = check_signature(one.folder, sha256_file(one.folder / MANIFEST), policy)
+        who = check_signature(one.folder, artifact_sha256(one.folder), policy)
         if who is None:
             hint = f"octc artifact sign {one.folder} --key key.pem"
             raise OctcError("OCT-E507", f"{one.folder} is not signed", hint=hint, place=str(one.folder))

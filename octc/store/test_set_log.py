@@ -69,10 +69,10 @@ def _plain(options: Mapping[str, Any]) -> bytes:
     return canonical_json({k: float(v) if isinstance(v, int) and not isinstance(v, bool) else v for k, v in options.items()})
 
 
-def begin_log(run: Path, now: str, *, complete: bool = True) -> None:
+def begin_log(run: Path, now: str) -> None:
     """Begin the log of a run (OSError where the folder cannot be written)."""
     with (run / LOG).open("xb") as stream:
-        stream.write(_line({"schema_version": SCHEMA, "log": "test set", "since": now, "complete": complete}))
+        stream.write(_line({"schema_version": SCHEMA, "log": "test set", "since": now, "complete": True}))
 
 
 def log_reading(run: Path, reading: Reading) -> ReadingLog:

@@ -28,10 +28,9 @@ from octc.core.optional import need
 from octc.imaging.decode import muted
 from octc.volumes.source import Source, corrupt, cut_short, moment_of, unsupported
 from octc.volumes.volume import (
-    LEFT,
     MAX_FRAME_PIXELS,
     MAX_FRAMES,
-    RIGHT,
+    SIDES,
     UNKNOWN,
     Fact,
     Intensity,
@@ -101,7 +100,6 @@ DERIVED_GREY = re.compile(rf"^{DERIVED}[^;]*; grey ([a-z0-9-]+)")  # and by whic
 DEFER = 4096  # bytes: larger values stay in the file until they are asked for
 MAX_INFLATED = 1 << 30
 MAX_SIBLINGS = 1000
-EYES = {"R": RIGHT, "L": LEFT}
 CONTRADICTING = "contradicting"
 
 
@@ -659,12 +657,12 @@ def _eye(levels: _Levels) -> tuple[str | None, str]:
 def _frame_eye(own: str, of_object: tuple[str | None, str]) -> tuple[str | None, str]:
     """The eye of a frame: its own word where the object does not say another one, else the object's; B is no eye."""
     eye, source = of_object
-    if own in EYES:
+    if own in SIDES:
         agree = source != CONTRADICTING and eye in (None, "B", own)
-        return (EYES[own], "FrameLaterality") if agree else (None, CONTRADICTING)
-    if own == "B" and eye in EYES:
+        return (SIDES[own], "FrameLaterality") if agree else (None, CONTRADICTING)
+    if own == "B" and eye in SIDES:
         return None, CONTRADICTING
-    return (EYES[eye], source) if eye in EYES and own != "B" else (None, source if source == CONTRADICTING else UNKNOWN)
+    return (SIDES[eye], source) if eye in SIDES and own != "B" else (None, source if source == CONTRADICTING else UNKNOWN)
 
 
 def _values(value: Any) -> list[Any]:

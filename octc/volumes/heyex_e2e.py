@@ -18,6 +18,7 @@ import numpy as np
 from octc.core.errors import OctcError
 from octc.volumes.source import Source, corrupt, cut_short, filetime, stored_at, text_of
 from octc.volumes.volume import (
+    HEYEX_PATTERNS,
     LEFT,
     MAX_FRAME_PIXELS,
     MAX_FRAMES,
@@ -42,7 +43,6 @@ HEADER, DIRECTORY, ENTRY, CHUNK = 36, 52, 44, 60
 MAX_DIRECTORIES, MAX_ENTRIES = 100_000, 2_000_000
 PATIENT, EYE, SCAN, IMAGE = 9, 3, 10004, 0x40000000
 OUTSIDE = 0xFFFF
-PATTERNS = {1: "line", 2: "circle", 3: "volume", 4: "volume", 5: "radial"}
 EYES = {b"R": RIGHT, b"L": LEFT}
 
 
@@ -211,7 +211,7 @@ def _volume(source: Source, part: int, parts: int, one: Series, patient: str | N
         parts=parts,
         laterality=Fact(eye, "chunk type 3") if eye else Fact(),
         spacing=millimetres((None, one.depth, None), "chunk type 10004"),
-        pattern=Fact(PATTERNS[one.pattern], "chunk type 10004") if one.pattern in PATTERNS else Fact(),
+        pattern=Fact(HEYEX_PATTERNS[one.pattern], "chunk type 10004") if one.pattern in HEYEX_PATTERNS else Fact(),
         device=Fact("Heidelberg Engineering", "file type"),
         acquired=Fact(moment, "chunk type 10004" if moment else UNKNOWN),
         order=Fact("slice number", "directory of the file"),

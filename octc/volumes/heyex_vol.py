@@ -13,6 +13,7 @@ import numpy as np
 
 from octc.volumes.source import Source, corrupt, cut_short, filetime, stored_at, text_of
 from octc.volumes.volume import (
+    HEYEX_PATTERNS,
     LEFT,
     MAX_FRAME_PIXELS,
     MAX_FRAMES,
@@ -36,7 +37,6 @@ HEADER = 2048
 SCAN_HEADER, MAX_SCAN_HEADER = 256, 1 << 24  # bytes before the numbers of a B-scan
 OUTSIDE = np.finfo(np.float32).max
 MOST = 1000.0  # reflectivity is 0 to 1: what is so far beyond is of another version, or in another order of bytes
-PATTERNS = {1: "line", 2: "circle", 3: "volume", 4: "volume", 5: "radial"}
 EYES = {"OD": RIGHT, "OS": LEFT}
 
 
@@ -94,7 +94,7 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
         )
     if eye not in EYES:
         notes.append(f"the eye is not named (ScanPosition {eye!r})")
-    between = distance if whole > 1 and PATTERNS.get(pattern) not in ("radial", "circle") else None
+    between = distance if whole > 1 and HEYEX_PATTERNS.get(pattern) not in ("radial", "circle") else None
     return [
         Volume(
             path=path,
@@ -108,7 +108,7 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
             read=stored_at(source, "<f4", [pixels for _, pixels in places], (rows, columns)),
             laterality=Fact(EYES[eye], "ScanPosition") if eye in EYES else Fact(),
             spacing=millimetres((between, scale_z, scale_x), "Distance, ScaleZ, ScaleX"),
-            pattern=Fact(PATTERNS[pattern], "ScanPattern") if pattern in PATTERNS else Fact(),
+            pattern=Fact(HEYEX_PATTERNS[pattern], "ScanPattern") if pattern in HEYEX_PATTERNS else Fact(),
             device=Fact("Heidelberg Engineering", "file type"),
             acquired=Fact(moment, "ExamTime" if moment else UNKNOWN),
             order=Fact("file order", "order in the file"),

@@ -22,9 +22,8 @@ from octc.volumes.source import Source, corrupt, cut_short, moment_of
 from octc.volumes.stacks import grey_picture
 from octc.volumes.volume import (
     HEYEX_EXPORT,
-    LEFT,
     MAX_FRAMES,
-    RIGHT,
+    SIDES,
     UNKNOWN,
     Fact,
     Volume,
@@ -43,7 +42,6 @@ STARTS = (  # a mark, or `<` and `?` in two or four bytes each
 )  # fmt: skip
 DECLARED = re.compile(r"""<\?xml\s[^>]*?\bencoding\s*=\s*["']([A-Za-z][\w.-]*)["']""", re.ASCII)
 ASCII = bytes(range(32, 127))
-EYES = {"R": RIGHT, "L": LEFT}
 
 
 def is_xml(head: bytes) -> bool:
@@ -132,7 +130,7 @@ def _volume(
     first = read_image(files[there[0]]).image
     columns, rows = first.size
 
-    eye, moment = EYES.get(_text(series, "Laterality")), _moment(scans[0], study)
+    eye, moment = SIDES.get(_text(series, "Laterality")), _moment(scans[0], study)
     notes = [] if eye else ["the eye is not named"]
     if len(there) < len(files):
         notes.append(f"{len(there)} of {len(files)} pictures are there")

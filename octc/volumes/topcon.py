@@ -60,7 +60,6 @@ class Chunk:
 class Scans:
     """B-scans of a chunk: how many are whole of how many, their size, and a function that gives one."""
 
-    chunk: Chunk
     mode: int
     rows: int
     columns: int
@@ -172,7 +171,7 @@ def _compressed(source: Source, chunk: Chunk) -> Scans:
         places.append((at + 4, size))
         at += 4 + size
     read_one = partial(_decoded, source, tuple(places), (rows, columns))
-    return Scans(chunk, mode, rows, columns, frames, len(places), "uint8", 255, read_one)
+    return Scans(mode, rows, columns, frames, len(places), "uint8", 255, read_one)
 
 
 def _decoded(source: Source, places: Sequence[tuple[int, int]], shape: tuple[int, int], index: int) -> Raw:
@@ -197,7 +196,7 @@ def _plain(source: Source, chunk: Chunk) -> Scans:
         raise corrupt(source.path, f"{frames} B-scans of {rows} x {columns} do not fit into their chunk")
     whole = max(0, min(frames, (source.size - start) // step))
     read_one = stored_at(source, kind, range(start, start + whole * step, step), (rows, columns))
-    return Scans(chunk, mode, rows, columns, frames, whole, "uint16" if bits == 16 else "uint8", (1 << bits) - 1, read_one)
+    return Scans(mode, rows, columns, frames, whole, "uint16" if bits == 16 else "uint8", (1 << bits) - 1, read_one)
 
 
 def _part(source: Source, chunks: dict[bytes, Chunk], name: bytes, layout: str) -> tuple[int, ...] | None:

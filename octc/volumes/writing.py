@@ -55,14 +55,11 @@ class Scan:
     derived: str = ""
 
 
-def write_opt(
-    volume: Volume, path: Path, *, patient: str = "", syntax: str = UNCOMPRESSED, written: datetime | None = None
-) -> None:
+def write_opt(volume: Volume, path: Path, *, syntax: str = UNCOMPRESSED) -> None:
     """A volume as an OPT object, its grey as it is shown (8 bits), without any identity that the file held.
 
     Args:
-        patient: the id to write; "" for none. syntax: transfer syntax: uncompressed, RLE, JPEG 2000 or JPEG-LS (lossless).
-        written: when the object is made; None: now.
+        syntax: transfer syntax: uncompressed, RLE, JPEG 2000 or JPEG-LS (lossless).
 
     Raises:
         OctcError: E104 the eye is not known (OPT needs it), E901 pydicom is not installed.
@@ -78,22 +75,22 @@ def write_opt(
         derived=_derived(volume),
         laterality=volume.laterality.value,
         spacing=volume.spacing.value or (None, None, None),
-        patient=patient,
+        patient="",
         acquired=volume.acquired.value or "",
         device=volume.device.value or "",
-        seed=_seed(volume, frames, patient),
-        written=(written or datetime.now()).isoformat(timespec="seconds"),
+        seed=_seed(volume, frames),
+        written=datetime.now().isoformat(timespec="seconds"),
     )
     save(opt_object(scan, syntax), path)
 
 
-def _seed(volume: Volume, frames: Sequence[UInt8], patient: str) -> str:
+def _seed(volume: Volume, frames: Sequence[UInt8]) -> str:
     """What makes an object another one: its pictures, and what is said of them."""
     value = hashlib.sha256()
     for frame in frames:
         value.update(frame.tobytes())
     facts = (volume.frames, volume.rows, volume.columns, volume.laterality.value, volume.spacing.value, volume.acquired.value)
-    return f"{value.hexdigest()} {facts} {patient}"
+    return f"{value.hexdigest()} {facts} "
 
 
 def _derived(volume: Volume) -> str:

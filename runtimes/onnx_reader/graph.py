@@ -1,4 +1,4 @@
-"""What stands in an ONNX file, read straight from its bytes: operators, domains, subgraphs, data kept elsewhere."""
+"""What stands in an ONNX file, read straight from its bytes: operators, subgraphs, data kept elsewhere."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from pathlib import Path
 from octc.runtimes.onnx_reader.wire import Field, fields, text
 
 # numbers of fields in onnx.proto (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto)
-MODEL_GRAPH, MODEL_OPSET, MODEL_TRAINING, MODEL_FUNCTIONS = 7, 8, 20, 25
-OPSET_DOMAIN = 1
+MODEL_GRAPH, MODEL_TRAINING, MODEL_FUNCTIONS = 7, 20, 25
 GRAPH_NODE, GRAPH_INITIALISER, GRAPH_SPARSE = 1, 5, 15
 NODE_INPUT, NODE_OUTPUT, NODE_OPERATOR, NODE_ATTRIBUTE, NODE_DOMAIN = 1, 2, 4, 5, 7
 ATTRIBUTE_TENSORS, ATTRIBUTE_GRAPHS, ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 23)
@@ -36,7 +35,6 @@ class OnnxFacts:
     """
 
     operators: Counter[tuple[str, str]] = field(default_factory=Counter)
-    domains: set[str] = field(default_factory=set)
     subgraphs: int = 0
     functions: int = 0
     outside: list[str] = field(default_factory=list)
@@ -78,8 +76,6 @@ def walk_model(data: memoryview) -> OnnxFacts:
         if number == MODEL_GRAPH:
             graphs += 1  # a second one would be merged into the first by every parser: both are looked at
             _graph(value, facts)
-        elif number == MODEL_OPSET:
-            facts.domains |= {text(v) for n, v in _counted(value, facts) if n == OPSET_DOMAIN and isinstance(v, memoryview)}
         elif number in (MODEL_FUNCTIONS, MODEL_TRAINING):
             facts.functions += 1
     if not graphs:

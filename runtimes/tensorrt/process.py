@@ -62,7 +62,6 @@ class Backend:
     version: str
     module: str
     run: Callable[[Path, BuildPlan, str], Ran]
-    program: str
 
 
 def run_process(command: Sequence[str], folder: Path, log: Path, seconds: float) -> tuple[int | None, float, int]:
@@ -175,7 +174,7 @@ def find_backend(module: str, environ: Mapping[str, str]) -> Backend | None:
         version = _module_version(python, module)
         if version is not None:
             _require_supported(version, module == RTX)
-            return Backend("worker", version, module, partial(run_worker, python=python), python)
+            return Backend("worker", version, module, partial(run_worker, python=python))
     program = shutil.which("trtexec") or (TRTEXEC if Path(TRTEXEC).is_file() else None)
     if module == RTX or program is None:
         return None
@@ -187,7 +186,7 @@ def find_backend(module: str, environ: Mapping[str, str]) -> Backend | None:
         )
     _require_supported(dotted(found), False)
     run = partial(run_trtexec, program=program, version=found)
-    return Backend("trtexec", dotted(found), module, run, program)
+    return Backend("trtexec", dotted(found), module, run)
 
 
 def has_gpu() -> bool:

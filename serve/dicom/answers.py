@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from octc.core.files import sha256_file
 from octc.runtimes.predict import Record
-from octc.store.artifacts import MANIFEST, Artifact
+from octc.store.artifacts import Artifact, artifact_sha256
 from octc.volumes.volume import Volume
 
 
@@ -28,7 +27,7 @@ class Answering:
 
     @staticmethod
     def of(folder: Path, artifact: Artifact, engine: str, views: str = "none") -> Answering:
-        return Answering(artifact, sha256_file(folder / MANIFEST), engine, views)
+        return Answering(artifact, artifact_sha256(folder), engine, views)
 
 
 @dataclass(frozen=True)

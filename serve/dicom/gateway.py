@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import logging
 import os
 import shutil
 import ssl
@@ -23,7 +22,7 @@ from octc.core.faults import NO_MEMORY, fault_of
 from octc.core.optional import need
 from octc.core.progress import Reporter
 from octc.runtimes.predict import Engine, Record, Unread, classify
-from octc.runtimes.scans import Reading, aggregation_of, opened, with_eyes
+from octc.runtimes.scans import LACKING, Reading, aggregation_of, opened, with_eyes
 from octc.schemas.requests import GatewayOptions
 from octc.serve.dicom.answers import Answering, EyeAnswer, gathered
 from octc.serve.dicom.destinations import Credentials, NotSent, Send, destination, folder_of, token_of
@@ -31,12 +30,11 @@ from octc.serve.dicom.provider import Door, Peer, Provider, checked_title
 from octc.serve.dicom.secondary_capture import heat_map
 from octc.serve.dicom.spool import LONGEST, MOST_TRIES, Spool, Waiting, key_of
 from octc.serve.dicom.structured_report import source_of, structured_report
+from octc.serve.logs import LOG
 from octc.serve.watch import HIDDEN, Watch
 from octc.volumes.formats import read_volumes
 from octc.volumes.writing import save
 
-LOG = logging.getLogger("octc.serve")
-MACHINE = ("OCT-E221", "OCT-E901")  # of exit code 4, but of the file: no decoder for it is there
 PAUSE = 30.0  # seconds after the machine failed (a full disk, no memory)
 LOOK = 0.5  # seconds between two looks into a watched folder
 
@@ -82,7 +80,7 @@ def _of_this_machine(error: Exception) -> OctcError | None:
         return fault
     if isinstance(error, PermissionError):
         return OctcError("OCT-E109", f"no permission: {error.strerror}", hint="check the permissions of the spool")
-    waits = isinstance(error, OctcError) and (error.code == "OCT-E109" or (error.exit_code == 4 and error.code not in MACHINE))
+    waits = isinstance(error, OctcError) and (error.code == "OCT-E109" or (error.exit_code == 4 and error.code not in LACKING))
     return error if isinstance(error, OctcError) and waits else None
 
 

@@ -6,7 +6,6 @@ https://github.com/triton-inference-server/server/blob/main/docs/protocol/extens
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,17 +25,15 @@ from octc.serve.tensors import (
     OUTPUTS,
     SERVER,
     Wanted,
-    answers,
     bad,
-    check_id,
     check_input,
-    check_outputs,
     check_parameters,
     images_of,
     largest_body,
     listing,
     metadata,
-    timeout_of,
+    only_input,
+    wanted_of,
 )
 
 if TYPE_CHECKING:
@@ -89,9 +86,7 @@ async def infer(request: Request) -> Response:
         read = _read(model, data, request.headers.get(JSON_LENGTH), site.options.queue)
         ticket = ticket_of(request)
         ticket.model, ticket.version, ticket.images = model.name, model.version, len(read.wanted.images)
-        limit = min(site.options.timeout, read.wanted.timeout or site.options.timeout)
-        logits = await asyncio.wrap_future(site.pool.submit(model, read.wanted.images, timeout=limit))
-        return _response(model, read, answers(model, logits, read.wanted.outputs))
+        return _response(model, read, await site.infer(model, read.wanted))
 
 
 def used(request: Request, site: Site) -> Any:
@@ -106,20 +101,11 @@ def _read(model: Opened, data: bytes, length: str | None, most: int) -> _Read:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise bad(f"not a request for inference: {str(error)[:300]}") from error
     check_parameters(found.parameters, ("binary_data_output", "timeout"), "the request")
-    if len(found.inputs) != 1:
-        raise bad(f"{len(found.inputs)} inputs, {model.name} has one")
-    one = found.inputs[0]
+    one = only_input(model, found.inputs)
     count = check_input(model, one.name, one.datatype, one.shape, most)
     everything = found.parameters.get("binary_data_output", False)
-    return _Read(
-        Wanted(
-            check_id(found.id),
-            _images(model, one, count, rest),
-            check_outputs([output.name for output in found.outputs]),
-            timeout_of(found.parameters),
-        ),
-        _binary(found.outputs, everything),
-    )
+    wanted = wanted_of(found.id, _images(model, one, count, rest), found.outputs, found.parameters)
+    return _Read(wanted, _binary(found.outputs, everything))
 
 
 def _split(data: bytes, length: str | None) -> tuple[memoryview, memoryview]:

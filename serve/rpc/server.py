@@ -24,17 +24,15 @@ from octc.serve.tensors import (
     OUTPUTS,
     SERVER,
     Wanted,
-    answers,
     bad,
-    check_id,
     check_input,
-    check_outputs,
     check_parameters,
     images_of,
     largest_body,
     listing,
     metadata,
-    timeout_of,
+    only_input,
+    wanted_of,
 )
 
 SERVICE = "inference.GRPCInferenceService"
@@ -164,9 +162,7 @@ async def _index(site: Site, messages: Any, request: Any) -> Any:
 async def _infer(site: Site, messages: Any, request: Any) -> Any:
     with site.use(request.model_name, request.model_version or None) as model:
         wanted = _read(model, request, site.options.queue)
-        limit = min(site.options.timeout, wanted.timeout or site.options.timeout)
-        logits = await asyncio.wrap_future(site.pool.submit(model, wanted.images, timeout=limit))
-        found = answers(model, logits, wanted.outputs)
+        found = await site.infer(model, wanted)
         answer = messages.ModelInferResponse(model_name=model.name, model_version=model.version, id=wanted.id)
         for name, values in found.items():  # raw, however the input came: tritonclient reads no other form
             answer.outputs.add(name=name, datatype=OUTPUTS[name], shape=values.shape)
@@ -177,15 +173,12 @@ async def _infer(site: Site, messages: Any, request: Any) -> Any:
 def _read(model: Opened, request: Any, most: int) -> Wanted:
     parameters = _parameters(request.parameters)
     check_parameters(parameters, ("timeout",), "the request")
-    if len(request.inputs) != 1:
-        raise bad(f"{len(request.inputs)} inputs, {model.name} has one")
-    one = request.inputs[0]
+    one = only_input(model, request.inputs)
     check_parameters(_parameters(one.parameters), (), f"input {one.name[:100]}")
     count = check_input(model, one.name, one.datatype, one.shape, most)
     for output in request.outputs:
         check_parameters(_parameters(output.parameters), (), f"output {output.name[:100]}")
-    names = check_outputs([output.name for output in request.outputs])
-    return Wanted(check_id(request.id), _images(model, request, count), names, timeout_of(parameters))
+    return wanted_of(request.id, _images(model, request, count), request.outputs, parameters)
 
 
 def _images(model: Opened, request: Any, count: int) -> Any:

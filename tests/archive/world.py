@@ -13,11 +13,12 @@ from PIL import Image
 from pyarrow import parquet
 
 from octc.archive import plan
-from octc.archive.rows import TIMES
 from octc.datasets.synthetic import volumes as synthetic
 from octc.datasets.synthetic.volumes import DrawnEye
 from octc.store.runs import Run
 from tests.tiny_artifacts import shared_run
+
+TIMES = ("milliseconds", "device")  # columns that differ between two runs of the same
 
 Row = dict[str, Any]
 

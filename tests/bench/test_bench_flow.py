@@ -20,8 +20,8 @@ from octc.bench.timing.render import COLUMNS, head, reasons, table, tail
 from octc.bench.timing.render_markdown import markdown
 from octc.bench.timing.result import document, write_results
 from octc.bench.timing.state import State
-from octc.bench.timing.verdicts import artifact_sum
 from octc.machine.host import host_name
+from octc.store.artifacts import artifact_sha256
 from octc.store.runs import Run
 from tests.bench_tools import NOISE, TINY, benched, check_schema, new_state, pretend_quiet, tiny_options, with_teacher
 from tests.tiny_artifacts import shared_run
@@ -201,7 +201,7 @@ def test_verdict_beside_the_speed_is_that_of_the_same_files(whole: State, run: R
     value = {"schema_version": "1.0", "artifact": "onnx-fp32", "test": {"verdict": {"word": "non_inferior"}}, "select": None,
              "golden": None}  # fmt: skip
     try:
-        for sum_, word in ((artifact_sum(subject.found), "non_inferior"), ("0" * 64, "not_verified")):
+        for sum_, word in ((artifact_sha256(subject.found.folder), "non_inferior"), ("0" * 64, "not_verified")):
             place.write_text(json.dumps({**value, "artifact_sha256": sum_}))
             listed = document(whole, judge(whole), [])["artifacts"]
             assert next(a["verify"] for a in listed if a["id"] == "onnx-fp32") == word

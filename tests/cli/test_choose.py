@@ -13,8 +13,8 @@ import pytest
 
 from octc.cli._app.main import main
 from octc.cli.json_schema import schema_of
-from octc.core.files import sha256_file, write_json
-from octc.store.artifacts import MANIFEST, read_artifact
+from octc.core.files import write_json
+from octc.store.artifacts import MANIFEST, artifact_sha256, read_artifact
 from octc.store.runs import Run
 from octc.store.verdicts import write_verdict
 from tests.bench.test_bench_schema import EXAMPLE
@@ -57,11 +57,11 @@ def judge(run: Run, name: str, word: str, *, exploratory: bool = False) -> None:
     folder, reference = run.artifacts / name, run.artifacts / "onnx-fp32"
     code = 0 if word in ("equivalent", "non_inferior") else 1
     document = {
-        "against": "fp32", "reference": {"artifact_sha256": sha256_file(reference / MANIFEST)}, "claims": [], "tta": [],
+        "against": "fp32", "reference": {"artifact_sha256": artifact_sha256(reference)}, "claims": [], "tta": [],
         "set": {"name": "test", "n": 120}, "plan": {"margin_pp": 2.0}, "time_utc": "2026-11-28T10:00:00Z",
         "verdict": {"word": word, "exit_code": code, "exploratory": exploratory},
     }  # fmt: skip
-    write_verdict(folder, name, sha256_file(folder / MANIFEST), "test", document, None)
+    write_verdict(folder, name, artifact_sha256(folder), "test", document, None)
 
 
 def time(run: Run, name: str, p50: float, status: str = "VALID", profile: str = "standard") -> None:
@@ -71,7 +71,7 @@ def time(run: Run, name: str, p50: float, status: str = "VALID", profile: str = 
     document["rows"] = document["rows"][:1]
     document["rows"][0].update(scope="host", status=status, reasons=[] if status == "VALID" else ["foreign_load"])
     document["rows"][0]["latency_ms"]["p50"] = {"value": p50, "ci95": None}
-    document["artifacts"][0]["sha256"] = sha256_file(folder / MANIFEST)
+    document["artifacts"][0]["sha256"] = artifact_sha256(folder)
     document["settings"]["profile"] = profile
     document["machine"]["cpu_model"] = "a processor"
     write_json(folder / "bench-here.json", document)

@@ -46,6 +46,14 @@ def test_the_newest_run_on_its_select_part(place: Path, run: Run, octc: Octc) ->
     assert done.stdout.splitlines()[-1].endswith("eval/val-none")
 
 
+def test_val_is_the_part_that_is_called_select_too(place: Path, run: Run, octc: Octc) -> None:
+    found = [octc("eval", run.id, "--split", name, "--json", cwd=place) for name in ("val", "select")]
+    assert [one.returncode for one in found] == [0, 0]
+    one, other = (json.loads(done.stdout)["data"] for done in found)
+    assert one["part"] == other["part"] == "select"
+    assert one["confusion"] == other["confusion"]
+
+
 def test_test_with_views_as_json_and_in_the_log(place: Path, run: Run, octc: Octc) -> None:
     done = octc("eval", run.id, "--split", "test", "--tta", "hflip", "--average", "logits", "--json", cwd=place)
     assert done.returncode == 0, done.stderr

@@ -15,7 +15,7 @@ import pytest
 
 from octc.core.files import publishing
 from octc.store.runs import Run, owning
-from octc.train.jobs.resume import BY_ITSELF, BY_RECIPE, FIXED, FREE, HELD
+from octc.train.jobs.resume import FIXED, HELD
 from octc.train.loop.checkpoint import read_checkpoint, write_checkpoint
 from tests.cli.train_words import SMOKE, Said, one_processor, patterns, said
 from tests.house.tree import ROOT
@@ -160,6 +160,39 @@ def test_a_run_of_an_older_octc_goes_on_and_that_is_said(begun: Run, said: Said)
     assert code == 0, err
     assert "older octc" in err or "less of the request" in err
     assert begun.read()["request"]["qat"] is False
+
+
+# what may be another one when a run goes on: where and how loudly it runs, and where things lie
+FREE = (
+    "allow_change",
+    "any_teacher",
+    "cached_views_on",
+    "config",
+    "data",
+    "device",
+    "dry_run",
+    "fetch_weights",
+    "json",
+    "licences",
+    "no_color",
+    "offline",
+    "quiet",
+    "resume",
+    "run_dir",
+    "teacher_model",
+    "trust_pickle",
+    "verbose",
+)
+# compared as the recipe that they make
+BY_RECIPE = ("cached_views", "calibrate", "distil", "epochs", "recipe", "standardise", "teacher_precision")
+BY_ITSELF = (
+    "fold",
+    "folds",
+    "leave_out",
+    "seed",
+    "teacher",
+    "with_teacher",
+)  # compared, or refused beside --resume, where they are read
 
 
 def test_every_option_of_training_is_held_or_free() -> None:

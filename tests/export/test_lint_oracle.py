@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import pytest
 
-from octc.export.lint.check import lint, stricter, to_repair
-from tests.export.oracle import INT8, agreement, judge, need_oracle, promised
+from octc.export.lint.check import lint, to_repair
+from tests.export.oracle import INT8, agreement, judge, need_oracle, promised, stricter
 from tests.export.qdq_graphs import Knobs, model
 from tests.export.qdq_random import random_model
 

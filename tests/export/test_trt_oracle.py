@@ -112,7 +112,7 @@ def test_x10_a_layer_that_silently_runs_in_float_is_caught(small: Written, tmp_p
     proto.graph.initializer.extend([numpy_helper.from_array(scale, "spoilt"), numpy_helper.from_array(zero, "nought")])
     weight.input[1:] = ["spoilt", "nought"]
     onnx.save(proto, str(tmp_path / "model.int8fp16.onnx"))
-    backend = Backend("worker", "1.7.1.116", "tensorrt_rtx", run_worker, "python")
+    backend = Backend("worker", "1.7.1.116", "tensorrt_rtx", run_worker)
     bad = small.plan("int8", onnx_sha256=sha256_file(tmp_path / "model.int8fp16.onnx"))
     with pytest.raises(OctcError, match="1 convolutions do not run in INT8") as caught:
         build_engine(tmp_path, bad, backend)

@@ -9,6 +9,7 @@ from tests.house.tree import ROOT, sources
 HOMES = {
     "where the images of a run are": ('.get("data_root")', {"octc/store/locations.py"}),
     "the run of an artifact": ("def run_of", {"octc/store/locations.py"}),
+    "which words show a claim": ('("non_inferior", "equivalent")', {"octc/stats/verdict.py"}),
     "whether a verdict shows its claim": ("return Verdict(", {"octc/stats/verdict.py"}),
     "which of several errors ends a command": ("EXIT_ORDER.index", {"octc/core/errors.py"}),
     "a session of onnxruntime": (".InferenceSession(", {"runtimes/onnxrt.py", "runtimes/probe.py", "export/usage.py"}),
@@ -17,6 +18,9 @@ HOMES = {
     "how pixels are normalised": ("1 / 255 / s", {"octc/imaging/preprocess.py"}),
     "threads that read files": ("sched_getaffinity", {"octc/machine/cpu.py"}),
     "who opens an artifact": (":open_ov", {"octc/core/targets.py"}),
+    "the identity of an artifact": ("sha256_file(folder / MANIFEST)", {"octc/store/artifacts.py"}),
+    "what several errors raise": ("== 1 else Several(", {"octc/core/errors.py"}),
+    "the first line of an error, which may have no text": ("str(error).splitlines()[0]", set()),
     "the opsets of a target": ("Reads(", {"export/formats.py"}),
 }
 

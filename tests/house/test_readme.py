@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from octc.cli._app.commands import GROUPS
 from octc.core.codes import CODES
 from octc.datasets.registry import DATASETS
 from tests.house.tree import FLOORS, ROOT, files, pyproject
@@ -70,15 +72,6 @@ def test_the_demo_ends_in_a_damaged_file_that_is_caught() -> None:
     assert re.search(r"^octc verify --against fp32 [^|]*$", text, re.M)  # no `|| ...` behind it
     assert re.search(r'damage\.py" \S+ damaged\ncode=0\noctc verify damaged', text)
     assert text.index('if [ "$code" -ne 1 ]') > text.index("octc verify damaged")
-
-
-def test_every_command_of_the_readme_is_one_that_octc_has() -> None:
-    from octc.cli._app.main import _arranged, _chosen
-
-    lines = [line for block in BLOCK.findall(README) for line in block.split("\n") if line.startswith("octc ")]
-    assert len(lines) > 10
-    for line in [*lines, *re.findall(r"`(octc [a-z][^`]*)`", README)]:
-        assert _chosen(_arranged(line.split()[1:])) is not None, line
 
 
 def test_the_tree_holds_every_folder_and_package() -> None:
@@ -150,7 +143,45 @@ def test_files_and_targets_that_a_page_names_exist(page: Path) -> None:
         assert re.search(rf"^{name}:", makefile, re.M), name
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "experiments.md"], ids=lambda page: page.name)
+def anchors(page: Path) -> set[str]:
+    """What links of a page may name behind `#`: its headings, as GitHub spells them."""
+    heads = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}
+
+
+TODAY = [page for page in PAGES if page.name != "experiments.md"]
+
+
+@pytest.mark.parametrize("page", TODAY, ids=lambda page: page.name)
+def test_commands_options_codes_and_headings_that_a_page_names_exist(page: Path) -> None:
+    from octc.cli._app.main import _arranged, _chosen
+
+    text = page.read_text(encoding="utf-8")
+    frozen = json.loads((ROOT / "tests" / "house" / "options.json").read_text())
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.S | re.M)
+    lines = [line for block in blocks for line in re.split(r"\n|&&|\|(?= )|;", block.replace("\\\n", " "))]
+    lines += [
+        " ".join(line.split())
+        for line in re.findall(r"`(octc [a-z][^`]*)`", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M))
+    ]
+    for line in (line.partition("#")[0].strip() for line in lines):
+        if not line.startswith("octc "):
+            continue
+        words = line.split()[1:]
+        chosen = _chosen(_arranged(words))
+        assert chosen is not None or words[0].startswith("-") or words[0] in GROUPS, line
+        if chosen is not None:
+            known = {
+                name for one in (*frozen["commands"][chosen.name]["options"], *frozen["common"]) for name in one.split("/")
+            }
+            asked = {word for part in words for word in re.findall(r"(?<![\w-])--[a-z][\w-]*", part)}
+            assert asked <= known, line
+    assert set(re.findall(r"OCT-[EW]\d{3}", text)) <= set(CODES)
+    for target, _, head in (link.partition("#") for link in re.findall(r"\]\((?!http)([^)]*#[^)]+)\)", text)):
+        assert head in anchors((page.parent / target) if target else page), f"{target}#{head}"
+
+
+@pytest.mark.parametrize("page", TODAY, ids=lambda page: page.name)
 def test_modules_that_a_page_names_exist(page: Path) -> None:
     """Paths in backticks, of the repository or below tests/; dated experiments keep the names of their day."""
     folders = "|".join((*FLOORS, "tests", "benchmarks", "examples", "docs"))

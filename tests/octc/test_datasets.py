@@ -11,7 +11,7 @@ from PIL import Image
 
 from octc.core.errors import OctcError
 from octc.core.files import sha256_file
-from octc.datasets.layouts.folders import patient_of
+from octc.datasets.patients import patient_of
 from octc.datasets.registry import DATASETS, find_root, guess_layout, scan_dataset
 from octc.datasets.synthetic.bscans import write_phantoms
 

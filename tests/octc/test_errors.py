@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from octc.core.codes import CODES, EXIT_ORDER
-from octc.core.errors import MissingExtra, OctcError, Several, shorten
+from octc.core.errors import MissingExtra, OctcError, Several, combined, first_line, shorten
 
 
 def test_an_error_carries_its_facts_through_a_pickle() -> None:
@@ -55,3 +55,17 @@ def test_long_lists_are_shortened() -> None:
     assert shorten(names[:10]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
     assert shorten(names) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 … and 37 more (--json for all)"
     assert shorten([]) == ""
+
+
+def test_one_error_is_raised_as_it_is_and_more_as_several() -> None:
+    one, other = (OctcError(code, "text", hint="hint") for code in ("OCT-E104", "OCT-E201"))
+    assert combined([one]) is one
+    both = combined([one, other])
+    assert isinstance(both, Several)
+    assert both.errors == [one, other]
+
+
+def test_an_error_without_a_text_is_named_by_its_kind() -> None:
+    assert first_line(MemoryError()) == "MemoryError"
+    assert first_line(ValueError("\n one\ntwo")) == "one"
+    assert first_line(ValueError("long"), 2) == "lo"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from octc.machine.host import ISA_LIMITS, Gpu, cpu_times, host_name, memory_mib, parse_gpu, read_gpus, read_machine, versions
-from octc.machine.memory import free_mib
+from octc.machine.host import ISA_LIMITS, Gpu, cpu_times, host_name, parse_gpu, read_gpus, read_machine, versions
+from octc.machine.memory import free_mib, memory_mib
 
 SECTION_17 = {
     "name", "os", "cpu_model", "cpu_class", "isa", "cores_logical", "cores_physical", "affinity", "cgroup_quota", "smt",

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ast
 import doctest
+import importlib
 import inspect
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import octc
-from tests.house.tree import ROOT
+from tests.house.tree import ROOT, module_of, sources
 
 HEAVY = ("numpy", "msgspec", "PIL", "scipy", "torch", "onnxruntime", "openvino", "typer", "rich")
 
@@ -66,3 +68,15 @@ def test_every_public_function_says_what_it_takes(name: str) -> None:
     for case in finder.find(value, name, module=inspect.getmodule(value)):
         runner.run(case)
     assert runner.failures == 0
+
+
+def test_every_example_in_a_docstring_prints_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    for path in sources():
+        if ">>>" in path.read_text(encoding="utf-8"):
+            module = importlib.import_module(module_of(path))
+            for case in doctest.DocTestFinder().find(module, module.__name__):
+                runner.run(case)
+    assert runner.failures == 0
+    assert runner.tries > 50

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 
 from octc.datasets.base import Sample
+from octc.schemas.artifact import TaskName
 from octc.stats.comparison import Comparison
 from octc.stats.multilabel_comparison import Decisions, EyeGate
 from octc.stats.task import MULTICLASS, MULTILABEL, TASKS, Answers, task_of
 from octc.stats.test_plan import ParityOptions
 from octc.stats.verdict import golden_part
-from octc.store.artifacts import TASKS as IN_MANIFESTS
 
 CLASSES = ("a", "b", "c")
 QUICK = ParityOptions(margin=30, class_margin=60, bootstrap=1000)
@@ -31,7 +33,7 @@ def answers(several: bool) -> Answers:
 
 
 def test_manifests_know_the_same_tasks() -> None:
-    assert tuple(TASKS) == IN_MANIFESTS
+    assert tuple(TASKS) == get_args(TaskName)
     assert task_of(None) is MULTICLASS
     assert task_of("multilabel") is MULTILABEL
 

@@ -43,7 +43,7 @@ def scripted(*steps: Any) -> Backend:
         (folder / plan.layers).write_text(said)
         return Ran("ok", "", 1.0, 100, "", {"dequantized": list(plan.dequantize)})
 
-    return Backend("worker", "10.3.0", "tensorrt", run, "python")
+    return Backend("worker", "10.3.0", "tensorrt", run)
 
 
 GOOD = layers(conv_1="Int8", conv_2="Int8")
@@ -126,13 +126,13 @@ def test_the_worker_as_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     world = World(tmp_path, "10.3.0", settings={"information": GOOD})
     for name, value in world.environ().items():
         monkeypatch.setenv(name, value)
-    built = build_engine(tmp_path, world.plan(), Backend("worker", "10.3.0", "tensorrt", run_worker, sys.executable))
+    built = build_engine(tmp_path, world.plan(), Backend("worker", "10.3.0", "tensorrt", run_worker))
     assert built.layers.counts() == {"int8": 2}
     assert built.attempts[0].peak_rss_mib > 5
     assert not list(tmp_path.glob("*.plan.json"))
     monkeypatch.setenv("FAKE_TRT", json.dumps({**json.loads(os.environ["FAKE_TRT"]), "builds": False}))
     with pytest.raises(OctcError, match="returned nothing and said nothing") as caught:
-        build_engine(tmp_path, world.plan(), Backend("worker", "10.3.0", "tensorrt", run_worker, sys.executable))
+        build_engine(tmp_path, world.plan(), Backend("worker", "10.3.0", "tensorrt", run_worker))
     assert caught.value.code == "OCT-E407"
     assert not list(tmp_path.glob("*.engine*"))
 

@@ -34,7 +34,7 @@ def test_another_address_needs_a_token(host: str) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1", "localhost"])
 def test_loopback_needs_none(host: str) -> None:
-    assert open_doors(ServeOptions(host=host), {}, LogReporter()).local
+    assert open_doors(ServeOptions(host=host), {}, LogReporter()).token is None
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from octc.train.batches.augment import DRAWS, augment, draw
-from octc.train.recipes.registry import RECIPES, Augment
+from octc.train.recipes.config import Augment
+from octc.train.recipes.registry import RECIPES
 
 ALL = Augment(rotate=15, shear=8, translate=0.1, scale=0.4, hflip=0.5, vflip=0.5, brightness=0.3, contrast=0.3, gamma=0.3,
               noise=0.2, blur=0.5, erase=0.5, border=0.5)  # fmt: skip

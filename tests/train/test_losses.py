@@ -14,8 +14,7 @@ from torch.nn import functional
 from octc.train.distill.losses import dist_loss, dkd_loss, learning_rate, soft_loss, standardised, teacher_loss
 from octc.train.distill.teachers import Teacher, asked, distilled_loss
 from octc.train.loop.label_losses import label_loss
-from octc.train.recipes.config import DISTILLATIONS, Objective
-from octc.train.recipes.registry import Distillation
+from octc.train.recipes.config import DISTILLATIONS, Distillation, Objective
 
 Z = torch.tensor([[2, 0.5, -1], [0, 1, 0.5], [-0.5, 0.25, 1.5], [1, 1, 1]], dtype=torch.float64)
 ZT = torch.tensor([[3, 0, -2], [-1, 2, 0], [-1, 0, 2.5], [0.5, 1.5, 1]], dtype=torch.float64)

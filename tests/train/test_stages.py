@@ -19,8 +19,8 @@ from octc.train.loop.checkpoint import read_checkpoint, write_checkpoint
 from octc.train.loop.evaluate import network_input
 from octc.train.loop.processes import make_accelerator
 from octc.train.networks.models import build_model
-from octc.train.recipes.config import Augment, Recipe, Stage
-from octc.train.recipes.registry import RECIPES, with_fields
+from octc.train.recipes.config import Augment, Recipe, Stage, with_fields
+from octc.train.recipes.registry import RECIPES
 from octc.train.stages import facts_of, preprocess_of, train_student, train_teacher
 from tests.tiny_run import write_patterns
 from tests.train.contexts import new_context

@@ -21,7 +21,7 @@ from octc.core.errors import OctcError
 from octc.core.offline import refused_attempts
 from octc.train.networks.models import build_model
 from octc.train.networks.weights import start_weights
-from octc.train.recipes.registry import Stage
+from octc.train.recipes.config import Stage
 from octc.train.recipes.weight_packages import PACKAGES
 
 LITE = "tf_efficientnet_lite0"

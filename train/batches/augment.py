@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from octc.train.recipes.registry import Augment
+from octc.train.recipes.config import Augment
 
 DRAWS = 24
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from octc.core.errors import OctcError, Several
+from octc.core.errors import OctcError, combined
 from octc.core.files import canonical_json, replacing, sha256_bytes
 from octc.datasets.base import Progress, Sample
 from octc.datasets.pictures import read_picture
@@ -79,7 +79,7 @@ def _write_cache(path: Path, root: Path, samples: Sequence[Sample], preprocess: 
                 if progress is not None:
                     progress(index + 1, len(samples))
         if failed:
-            raise failed[0] if len(failed) == 1 else Several(failed)
+            raise combined(failed)
         array.flush()
 
 

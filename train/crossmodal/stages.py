@@ -99,7 +99,7 @@ def train_eye_teacher(ctx: Context) -> Checkpoint:
     model = new_network(ctx, stage)
     source = start_weights(model, stage, ctx.weights, ctx.fetch)
     data = load_eye_data(ctx, stage, ctx.split, recipe.modality)
-    fitted = _fit(ctx, model, stage, data, teacher_ways(judge_by(_judged(ctx))), "teacher", None)
+    fitted = _fit(ctx, model, stage, data, teacher_ways(judge_by(choosing_eyes(ctx))), "teacher", None)
     return write_eyes(ctx, "teacher", stage, model, fitted, fitted.state, source, None)
 
 
@@ -114,7 +114,7 @@ def train_eye_student(ctx: Context) -> Checkpoint:
     student = new_network(ctx, stage)
     source = start_weights(student, stage, ctx.weights, ctx.fetch)
     data = load_eye_data(ctx, stage, ctx.split, recipe.modality)
-    judge = judge_by(_judged(ctx))
+    judge = judge_by(choosing_eyes(ctx))
     if taught is None:
         fitted = _fit(ctx, student, stage, data, teacher_ways(judge), "student", None)
         return write_eyes(ctx, "student", stage, student, fitted, fitted.state, source, None)
@@ -193,7 +193,7 @@ def _truth(samples: Sequence[Sample], known: Checkpoint) -> tuple[Any, ...]:
     return labels, eyes_of(samples), [s.patient for s in samples], str(known.recipe.get("truth", "union"))
 
 
-def _judged(ctx: Context) -> tuple[list[str], list[str | None], str]:
+def choosing_eyes(ctx: Context) -> tuple[list[str], list[str | None], str]:
     """Eyes and patients of the images that choose the epoch, and how an eye gets its label."""
     recipe = recipe_of(ctx)
     samples = ctx.split.parts[recipe.select]

@@ -21,7 +21,7 @@ from octc.core.optional import need
 from octc.datasets.split import read_split
 from octc.imaging.preprocess import Preprocess
 from octc.machine.cpu import usable_threads
-from octc.machine.ray_cluster import Actors, answered, answers, joined
+from octc.machine.ray_cluster import HERE, Actors, answered, answers, joined
 from octc.schemas.common import convert
 from octc.train.distill.cached_logits import Drawn, folder_of, missing_views, write_view
 from octc.train.distill.loading import load_teacher
@@ -29,8 +29,6 @@ from octc.train.distill.precision import in_precision
 from octc.train.distill.teachers import fast
 from octc.train.loop.processes import make_accelerator
 from octc.train.loop.training import Data
-
-HERE = "local"  # instead of an address
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from octc.stats.metrics import (
     metrics_of,
     nll_scores,
 )
+from octc.stats.multilabel import harmonic_mean
 from octc.stats.patients import NOT_RECORDED, PatientIds, patient_ids
 from octc.stats.proportions import Interval, wilson
 from octc.stats.roc import Roc, average_precision, roc
@@ -227,12 +228,6 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
-def _harmonic(one: float | None, other: float | None) -> float | None:
-    if one is None or other is None:
-        return None
-    return 2 * one * other / (one + other) if one + other else 0.0
-
-
 CLASS_COLUMNS = ("class", "precision", "recall", "specificity", "f1", "f1_ss", "accuracy", "auc", "ap", "support", "predicted")
 
 
@@ -248,7 +243,7 @@ def class_rows(found: Evaluation, classes: Sequence[str]) -> list[dict[str, Any]
             one.sensitivity,
             one.specificity,
             one.f1,
-            _harmonic(one.sensitivity, one.specificity),
+            harmonic_mean(one.sensitivity, one.specificity),
             right,
             None if curve is None else curve.area,
             found.precisions[k],

@@ -15,6 +15,7 @@ from octc.core.files import canonical_json, sha256_bytes, sha256_file
 from octc.datasets.base import Samples
 from octc.datasets.split import Split, read_split
 from octc.store.runs import Run, scan_runs
+from octc.store.test_set_log import PARTS
 from octc.train.crossval.combine import read_fold
 from octc.train.crossval.files import write_summary
 from octc.train.evaluation.assess import evaluate_run, is_evaluated
@@ -30,7 +31,6 @@ from octc.train.recipes.config import told as facts_of_recipe
 from octc.train.recipes.registry import stored_recipe
 
 KEY = 8  # digits of a job's name
-HELD_OUT = ("test", "official")
 
 
 def train_folds(job: Job, asked: Request, place: Place, dry_run: bool = False) -> list[Trained]:
@@ -139,7 +139,7 @@ def _judge(run: Run, place: Place) -> None:
     """The answers of a fold's network on what it never saw, once for each network."""
     if place.accelerator.is_main_process:
         sha256 = read_checkpoint(run.path / "train")[0].sha256
-        for part in (part for part in HELD_OUT if part in read_split(run.split).parts):
+        for part in (part for part in PARTS if part in read_split(run.split).parts):
             if not is_evaluated(run, part, sha256):
                 evaluate_run(run, place.samples.root, part, device=place.accelerator.device, command="train --folds")
     place.accelerator.wait_for_everyone()

@@ -19,40 +19,9 @@ from octc.store.runs import Run
 from octc.train.jobs.job import DEFAULT, Job
 
 REQUEST = "request"
-# what may be another one when a run goes on: where and how loudly it runs, and where things lie
-FREE = (
-    "allow_change",
-    "any_teacher",
-    "cached_views_on",
-    "config",
-    "data",
-    "device",
-    "dry_run",
-    "fetch_weights",
-    "json",
-    "licences",
-    "no_color",
-    "offline",
-    "quiet",
-    "resume",
-    "run_dir",
-    "teacher_model",
-    "trust_pickle",
-    "verbose",
-)
 OF_DATA = tuple(keys_of(DataOptions))  # how the data set is read: the split hangs on all of them
 HELD = ("batch", "mutual", "precision", "qat", "skip_bad", "use", "weights", *OF_DATA)  # in `request`, beside `settings`
 FIXED = ("dataset", "modality", "protocol")  # fields of run.json that the split hangs on: never another one
-# compared as the recipe that they make
-BY_RECIPE = ("cached_views", "calibrate", "distil", "epochs", "recipe", "standardise", "teacher_precision")
-BY_ITSELF = (
-    "fold",
-    "folds",
-    "leave_out",
-    "seed",
-    "teacher",
-    "with_teacher",
-)  # compared, or refused beside --resume, where they are read
 NOTHING = {"batch": "auto"}  # what an option is where it was not given; the others: None
 
 

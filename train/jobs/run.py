@@ -22,7 +22,7 @@ from octc.datasets.base import Samples
 from octc.datasets.registry import find_root
 from octc.datasets.split import Split
 from octc.datasets.tree import has_file, has_folder
-from octc.machine.host import usable_threads
+from octc.machine.cpu import usable_threads
 from octc.schemas.training import SEED
 from octc.store.locations import image_root
 from octc.store.runs import Run, create_run, owning

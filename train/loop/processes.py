@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration
 from torch import distributed, nn
 
-from octc.core.errors import OctcError
+from octc.core.errors import OctcError, first_line
 from octc.imaging.preprocess import Preprocess
 from octc.train.loop.evaluate import logits_of
 
@@ -122,7 +122,7 @@ def named_failures(accelerator: Accelerator, batch: int) -> Iterator[None]:
 
 def _too_small(text: str, batch: int, error: BaseException) -> OctcError:
     hint = f"--batch {max(1, batch // 2)}   (a resumed run: with --allow-change)"
-    return OctcError("OCT-E302", text, hint=hint, why=_first_line(error))
+    return OctcError("OCT-E302", text, hint=hint, why=first_line(error))
 
 
 def _named(said: str, accelerator: Accelerator, batch: int, error: BaseException) -> OctcError | None:
@@ -132,20 +132,16 @@ def _named(said: str, accelerator: Accelerator, batch: int, error: BaseException
     if any(words in said for words in WORKER):
         text = f"a data-loading worker was killed: {_short_of()}"
         hint = "a smaller --batch, more memory, or a larger /dev/shm (a container: --shm-size=1g); then --resume"
-        return OctcError("OCT-E303", text, hint=hint, why=_first_line(error))
+        return OctcError("OCT-E303", text, hint=hint, why=first_line(error))
     if any(words in said for words in GONE):
         text = "the GPU is lost: its driver took it away in the middle of a step"
         hint = "look for its Xid line (dmesg, nvidia-smi); then --resume goes on from the last state"
-        return OctcError("OCT-E304", text, hint=hint, why=_first_line(error))
+        return OctcError("OCT-E304", text, hint=hint, why=first_line(error))
     if accelerator.num_processes > 1 and any(word in said for word in LOST):
         text = f"process {accelerator.process_index} lost another one of {accelerator.num_processes}"
         hint = "look at the first error of the other processes' logs; --resume continues from the last state"
-        return OctcError("OCT-E305", text, hint=hint, why=_first_line(error))
+        return OctcError("OCT-E305", text, hint=hint, why=first_line(error))
     return None
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0][:200]
 
 
 def _short_of() -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from octc.core.errors import OctcError
+from octc.core.errors import OctcError, first_line
 from octc.core.optional import need
 
 HUB = "google/medsiglip-448"
@@ -81,5 +81,5 @@ def read_hub(fetch: bool) -> dict[str, torch.Tensor]:
     except (OSError, ValueError) as error:
         text = f"the weights of {HUB} are not on disk"
         hint = f"accept the terms at https://huggingface.co/{HUB}, set HF_TOKEN, then --fetch-weights; or --weights FOLDER"
-        raise OctcError("OCT-E310", text, hint=hint, why=str(error).splitlines()[0][:200]) from error
+        raise OctcError("OCT-E310", text, hint=hint, why=first_line(error)) from error
     return tower_of(dict(model.state_dict()), HUB)

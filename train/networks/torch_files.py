@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from octc.core.errors import OctcError, shorten
+from octc.core.errors import OctcError, first_line, shorten
 from octc.core.faults import fault_of
 
 LARGEST = 8 << 30  # bytes, of the file and of what an archive holds
@@ -110,10 +110,6 @@ def flat_tensors(value: Mapping[Any, Any], place: str) -> Tensors:
             raise OctcError("OCT-E504", text, hint="save it with .contiguous()", place=place)
         found[name] = item.detach()
     return found
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _check_size(path: Path) -> None:

@@ -12,14 +12,14 @@ from typing import Any
 import timm
 import torch
 
-from octc.core.errors import OctcError
+from octc.core.errors import OctcError, first_line
 from octc.core.files import sha256_file
 from octc.train.loop.checkpoint import WEIGHTS, load_strictly, read_any_weights
 from octc.train.loop.optim import classifier_of
 from octc.train.networks.medsiglip import HUB, LICENCE, read_hub, tower_of
 from octc.train.networks.models import build_model
 from octc.train.networks.weight_matching import match
-from octc.train.recipes.registry import Stage
+from octc.train.recipes.config import Stage
 from octc.train.recipes.weight_packages import PACKAGES, TRUNKS, Package, hub_name
 
 RANDOM = "none"  # instead of a file
@@ -157,7 +157,7 @@ def _from_hub(model: torch.nn.Module, name: str, fetch: bool) -> dict[str, Any]:
             source = timm.create_model(timms, pretrained=True)
         except (OSError, RuntimeError, ValueError) as error:
             text = f"pretrained weights of {name} are not on disk"
-            raise OctcError("OCT-E310", text, hint=hint, why=str(error).splitlines()[0][:200]) from error
+            raise OctcError("OCT-E310", text, hint=hint, why=first_line(error)) from error
     fit = (_load_trunk if name in TRUNKS else _load_body)(model, source.state_dict(), timms if name in TRUNKS else name)
     return {**_hub_source(timms, known), **fit}
 

@@ -14,43 +14,15 @@ from octc.train.recipes import edge as students
 from octc.train.recipes.config import (
     ALWAYS,
     HALF,
-    IMAGENET,
     Augment,
-    Distillation,
-    Mix,
-    Objective,
     Quantisation,
     Recipe,
     Stage,
     Swa,
-    plain,
     read_recipe,
-    with_fields,
 )
 from octc.train.recipes.crossmodal import EYE_RECIPES, MULTILABEL, EyeRecipe
 from octc.train.recipes.edge import edge
-
-__all__ = [
-    "BASELINES",
-    "DEFAULT",
-    "HALF",
-    "IMAGENET",
-    "RECIPES",
-    "Augment",
-    "Distillation",
-    "Mix",
-    "Objective",
-    "Quantisation",
-    "Recipe",
-    "Stage",
-    "Swa",
-    "demo",
-    "edge",
-    "plain",
-    "smoke",
-    "with_fields",
-    "with_same_teacher",
-]
 
 
 def smoke() -> Recipe:

@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from octc.bench.parity.inference import Records, read_records
 from octc.bench.parity.predictions import FOLDER
-from octc.bench.timing.verdicts import artifact_sum
 from octc.core.errors import OctcError
 from octc.core.files import read_json
 from octc.datasets.base import Sample
@@ -24,7 +23,7 @@ from octc.datasets.split import read_split
 from octc.schemas.bench import BenchResult
 from octc.schemas.common import convert
 from octc.stats.outcome import Outcome, outcome_of
-from octc.store.artifacts import file_mib
+from octc.store.artifacts import artifact_sha256, file_mib
 from octc.store.find import Found, read_teacher
 from octc.store.locations import run_of
 from octc.store.runs import Run
@@ -117,7 +116,7 @@ def read_run_summary(founds: Sequence[Found], run_dir: Path) -> RunSummary:
     """
     order = {"int8": 0, "fp16": 1, "fp32": 2}
     found = tuple(sorted(founds, key=lambda f: (order[f.artifact.precision], f.artifact.name)))
-    checksums = {one.artifact.name: artifact_sum(one) for one in found}
+    checksums = {one.artifact.name: artifact_sha256(one.folder) for one in found}
     run = run_of(found[0].folder, found[0].artifact, run_dir)
     facts: dict[str, Any] = {}
     with contextlib.suppress(OctcError):
@@ -178,7 +177,7 @@ def _patient_ids(found: Found, run: Run | None) -> str | None:
 
 def read_timing(found: Found) -> Timing | None:
     """The newest result of bench beside an artifact that is about these very files."""
-    sha256, newest = artifact_sum(found), None
+    sha256, newest = artifact_sha256(found.folder), None
     for path in found.folder.glob("bench-*.json"):
         with contextlib.suppress(OSError, ValueError):
             value = read_json(path)

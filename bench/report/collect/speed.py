@@ -12,11 +12,11 @@ from octc.bench.report.collect.run_summary import RunSummary, Timing, samples_ms
 from octc.bench.report.figures.comparisons import latency_figure
 from octc.bench.report.page import Block, Plot, Section, Table, Text
 from octc.bench.timing.latency import spell_number
+from octc.bench.timing.render import SCOPES
 from octc.figures.pareto import Point, best_points
 from octc.store.verdicts import word_of
 
 MOST_ROWS = 8  # curves in one figure
-SCOPES = {"device": "device", "host": "host", "end_to_end": "end to end"}
 NOT_A_DEVICE = "Software for research. Not a medical device; nothing here is a diagnosis."
 
 

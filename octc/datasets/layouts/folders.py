@@ -203,9 +203,6 @@ def sums_of(paths: Sequence[Path], progress: Progress | None = None) -> list[str
     return sums
 
 
-patient_of = patients.patient_of
-
-
 def _sum(path: Path) -> str:
     try:
         return sha256_file(path)

@@ -19,9 +19,9 @@ from PIL import Image
 from octc.core.errors import OctcError
 from octc.core.files import write_json
 from octc.datasets.base import Progress
+from octc.datasets.split import PARTS
 
 CLASSES = ("CNV", "DME", "DRUSEN", "NORMAL")  # MedMNIST's labels 0 to 3
-PARTS = ("train", "val", "test")
 MARK = "octmnist.json"
 MOST_IMAGES, SIDES = 1_000_000, (32, 1024)
 UInt8 = npt.NDArray[np.uint8]

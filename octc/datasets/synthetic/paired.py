@@ -18,6 +18,7 @@ from PIL import Image
 from octc.core.errors import OctcError
 from octc.core.files import publishing, write_json
 from octc.datasets.layouts.folders import PHANTOM_MARK
+from octc.datasets.layouts.topcon import LISTS
 from octc.datasets.synthetic.bscans import TEST_SHARE, draw_scan
 from octc.datasets.synthetic.fundus import draw_fundus
 from octc.datasets.synthetic.retina import DISEASES, Array, Eye, Findings
@@ -35,7 +36,6 @@ NORMAL_SHARE = 0.25
 SIZE = 256  # pixels, both modalities
 SIDES = ("OD", "OS")
 FOLDERS = {"fundus": "fundus_images", "oct": "oct_images"}
-LISTS = {"fundus": "cfp.txt", "oct": "oct.txt"}
 KINDS = {"DRU": "DRUSEN", "CNV": "CNV", "EDE": "DME"}  # what phantom_eye calls them
 
 

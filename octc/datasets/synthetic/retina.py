@@ -107,8 +107,8 @@ def _bump(x: Array, centre: float, half: float, power: float = 2.0) -> Array:
     return bump
 
 
-def _centre(x: Array, rng: np.random.Generator, share: float = 0.55) -> float:
-    return float(rng.normal(0.0, 0.35) * share * x[-1])
+def _centre(x: Array, rng: np.random.Generator) -> float:
+    return float(rng.normal(0.0, 0.35) * 0.55 * x[-1])
 
 
 def _small_deposits(base: Findings, x: Array, rng: np.random.Generator) -> Findings:

@@ -235,6 +235,14 @@ def test_opt_and_pictures_hold_what_the_volume_showed(drawn: DrawnEye, tmp_path:
     assert caught.value.code == "OCT-E501"
 
 
+def test_motion_compensated_pixels_of_topcon_are_read(drawn: DrawnEye, tmp_path: Path) -> None:
+    path = tmp_path / "a.fda"
+    path.write_bytes(synthetic.fda_bytes(drawn, compressed=False))
+    volume = read_volume(path)
+    assert (volume.format, volume.dtype) == ("topcon", "uint16")
+    same_grey(volume, drawn)
+
+
 def test_opt_is_not_written_for_an_eye_that_is_not_known(drawn: DrawnEye, tmp_path: Path) -> None:
     with pytest.raises(OctcError) as caught:
         write_opt(read_volume(written(drawn, tmp_path, "tiff")), tmp_path / "out.dcm")

@@ -20,10 +20,9 @@ from typing import Any
 import pytest
 import requests
 
-from octc.core.files import sha256_file
 from octc.serve.dicom.answers import Answering
 from octc.serve.dicom.structured_report import report_uid
-from octc.store.artifacts import MANIFEST, read_artifact
+from octc.store.artifacts import artifact_sha256, read_artifact
 from tests.serve.dicom import peers, world
 from tests.tiny_artifacts import artifact_folder
 
@@ -116,7 +115,7 @@ def storescu(port: int, *files: Path) -> bool:
 
 def expected(sources: list[Any]) -> list[str]:
     folder = artifact_folder()
-    answering = Answering(read_artifact(folder), sha256_file(folder / MANIFEST), "")
+    answering = Answering(read_artifact(folder), artifact_sha256(folder), "")
     return sorted(str(report_uid(one, answering)) for one in sources)
 
 
