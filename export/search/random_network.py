@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import nn
 
 from octc.core.errors import OctcError
 from octc.core.files import canonical_json, publishing, sha256_bytes
+from octc.core.scratch import scratch
 from octc.core.version import own_version
 from octc.datasets.synthetic.bscans import CLASSES, draw_phantom
 from octc.export.formats import choose_opset
@@ -120,8 +120,8 @@ def _own_network(model: nn.Module, pre: Preprocess, classes: Sequence[str], cand
 
 def _write(network: OwnNetwork, targets: Sequence[str], precision: str, home: Path) -> None:
     home.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home, prefix=".tmp-export-") as folder:
-        shop = Workshop(source_of(network, home), Path(folder), network.quantised)
+    with scratch("export", home, hidden=True) as folder:
+        shop = Workshop(source_of(network, home), folder, network.quantised)
         for target in targets:
             try:
                 with publishing(home / f"{target}-{precision}", force=True) as new:
