@@ -64,6 +64,11 @@ FAULTS = (
         errors=("EROFS",), texts=r"Read-only file system|\(os error 30\)",
     ),
     Fault(
+        "OCT-E906", "the file system has no locks, so nobody can see whether another process works there",
+        "name a folder on a local disk, or have it mounted with locks (NFS: without nolock)",
+        errors=("ENOLCK",), texts=r"No locks available|\(os error 37\)",
+    ),
+    Fault(
         "OCT-E906", "too many open files", "raise the limit: ulimit -n 4096",
         errors=("EMFILE", "ENFILE"), texts=r"Too many open files|\(os error 24\)",
     ),

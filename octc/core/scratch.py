@@ -6,7 +6,6 @@ owner of such a folder, and no lock, was left. Where the file system has no lock
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -15,6 +14,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from octc.core.locks import lock
 
 NAME = "octc-tmp-"  # begins the name of every folder; what follows is what it is for, and what mkdtemp(3) adds
 OURS = re.compile(rf"\.?{NAME}[a-z]+-[a-z0-9_]{{8}}")
@@ -35,8 +36,7 @@ def scratch(what: str, place: str | Path | None = None, *, hidden: bool = False)
     while True:
         folder = Path(tempfile.mkdtemp(prefix=f"{'.' * hidden}{NAME}{what}-", dir=place))
         handle = os.open(folder, os.O_RDONLY)
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        lock(handle, wait=True)
         if _is_at(folder, handle):
             break
         os.close(handle)  # somebody else saw it before it was locked, and took it for one that was left
@@ -53,7 +53,7 @@ def remove_left(place: Path) -> list[str]:
     gone = []
     with suppress(OSError), os.scandir(place) as found:
         for name in [one.name for one in found if OURS.fullmatch(one.name)]:
-            with suppress(OSError):  # in use, gone meanwhile, or no locks here
+            with suppress(OSError):
                 if _removed(place / name):
                     gone.append(name)
     return gone
@@ -65,7 +65,8 @@ def _removed(folder: Path) -> bool:
         facts = os.fstat(handle)
         if facts.st_uid != os.geteuid() or facts.st_mode & 0o777 != stat.S_IRWXU:
             return False
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not lock(handle):
+            return False
         shutil.rmtree(folder, ignore_errors=True)
         return not folder.exists()
     finally:

@@ -6,7 +6,6 @@ Ids are never reused, and one process owns a run while it writes.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import logging
 import os
@@ -23,6 +22,7 @@ from octc.core.clock import utc_now
 from octc.core.errors import OctcError
 from octc.core.faults import fault_of
 from octc.core.files import entries, read_json, remove_leftovers, write_bytes, write_json
+from octc.core.locks import lock
 from octc.schemas.common import VERSION, convert
 from octc.schemas.logs import Owner
 from octc.schemas.runs import RunFile
@@ -146,8 +146,7 @@ def alone(folder: Path) -> Iterator[None]:
     """One process at a time, by a lock on the folder itself; where the file system has no locks, without one."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        lock(handle, wait=True)
         yield
     finally:
         os.close(handle)
