@@ -103,6 +103,14 @@ def fault_of(error: BaseException | None, place: str | Path | None = None) -> Oc
     return None
 
 
+def of_machine(error: BaseException) -> OctcError | None:
+    """`fault_of`, also where an error says itself that disk, memory or a limit is at fault: it is about no file and no network,
+    and nothing may be concluded from it."""
+    if isinstance(error, OctcError) and error.code in {fault.code for fault in FAULTS}:
+        return error
+    return fault_of(error)
+
+
 def _fault(error: BaseException) -> Fault | None:
     if isinstance(error, MemoryError):
         return next(fault for fault in FAULTS if "ENOMEM" in fault.errors)
