@@ -27,7 +27,8 @@ def rewrite_details(folder: Path, details: Mapping[str, Any], read: Artifact | N
             first.
 
     Raises:
-        OctcError: E106 it is signed, E108 it is another one than was read (what somebody else stored meanwhile would be lost), E109 the folder cannot be written, and what `read_artifact` raises.
+        OctcError: E106 it is signed, E108 it is another one than was read (what somebody else stored would be lost), E109 the
+            folder cannot be written, and what `read_artifact` raises.
     """
     with alone(folder):
         return _rewritten(folder, details, read, force=force)
