@@ -20,7 +20,7 @@ from octc.cli._app.errors import sort_error
 from octc.cli._app.main import main
 from octc.core.errors import OctcError, Several
 from octc.core.faults import FAULTS, fault_of
-from octc.core.files import write_json
+from octc.core.files import replacing, write_json
 from octc.datasets.image_facts import read_facts
 from octc.datasets.layouts.folders import scan_folder
 from octc.imaging.decode import read_image
@@ -142,11 +142,12 @@ def test_another_artifact_does_not_answer_where_the_newest_cannot_be_read(
 def test_an_image_counts_as_unreadable_only_where_the_disk_reads_it(
     made: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "set" / "a").mkdir(parents=True)
+    for name in ("a", "b"):
+        (tmp_path / "set" / name).mkdir(parents=True)
     (tmp_path / "set" / "a" / "A-1-0.png").write_bytes(b"no picture")
-    shutil.copy(next((made.path.parent.parent / "patterns" / "dark").iterdir()), tmp_path / "set" / "a" / "A-2-0.png")
+    shutil.copy(next((made.path.parent.parent / "patterns" / "dark").iterdir()), tmp_path / "set" / "b" / "B-2-0.png")
     items = scan_folder(tmp_path / "set", None).items
-    assert [one.failure and one.failure[0] for one in read_facts(tmp_path / "set", items)] == ["OCT-E201", None]
+    assert [one.failure and one.failure[0] for one in read_facts(tmp_path / "set", items)] == ["OCT-E202", None]
     monkeypatch.setattr(Path, "read_bytes", failing(errno.EMFILE))
     with pytest.raises(OctcError) as caught:
         read_facts(tmp_path / "set", items)
@@ -159,6 +160,26 @@ def test_a_write_that_names_no_file_is_about_the_file_that_was_written(tmp_path:
         write_json(tmp_path / "run.json", {})
     found = sort_error(caught.value, "train")
     assert (found.code, found.place) == ("OCT-E904", str(tmp_path / "run.json"))
+
+
+def test_a_folder_that_is_moved_while_it_is_written_to_is_named(tmp_path: Path) -> None:
+    """No mistake in octc (70): somebody renamed the run."""
+    run = create_run(tmp_path / "runs", "student", "folder")
+
+    def write() -> None:
+        with replacing(run.path / "records" / "test.npz") as temporary:
+            run.path.rename(tmp_path / "runs" / "moved")
+            temporary.write_bytes(b"whole")
+
+    with pytest.raises(FileNotFoundError) as caught:
+        write()
+    found = sort_error(caught.value, "verify")
+    assert (found.code, found.exit_code) == ("OCT-E109", 2)
+    assert str(run.path) in found.message
+    assert "records" not in found.message
+    with pytest.raises(FileNotFoundError) as caught:
+        (tmp_path / "absent.json").read_bytes()  # its folder is there: whoever reads it says what is missing, or octc is wrong
+    assert sort_error(caught.value, "verify").code == "OCT-E999"
 
 
 def test_where_no_trace_can_be_written_the_hint_names_no_file(monkeypatch: pytest.MonkeyPatch) -> None:

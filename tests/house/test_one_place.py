@@ -17,6 +17,10 @@ HOMES = {
     "how pixels are normalised": ("1 / 255 / s", {"octc/imaging/preprocess.py"}),
     "threads that read files": ("sched_getaffinity", {"octc/machine/cpu.py"}),
     "who opens an artifact": (":open_ov", {"octc/core/targets.py"}),
+    "a lock": ("fcntl.flock(", {"octc/core/locks.py"}),
+    # the others lie in a run, or in such a folder, and go with it
+    "a temporary folder": ("tempfile.mkdtemp(", {"octc/core/scratch.py", "export/pipeline.py", "serve/uploads.py"}),
+    "a temporary folder of a run": ("tempfile.TemporaryDirectory(", {"export/run.py", "export/ptq/compare.py"}),
     "the opsets of a target": ("Reads(", {"export/formats.py"}),
 }
 
