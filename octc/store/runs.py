@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import shlex
+import shutil
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -96,10 +97,12 @@ class Run:
 
 def create_run(run_dir: Path, kind: str, dataset: str, *, suffix: str = "", **fields: Any) -> Run:
     """Make runs/r-NNNN-<kind>-<dataset><suffix>/ with a fresh number (OctcError E109 when the folder cannot be written)."""
+    path = None
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         with alone(run_dir):
             path = _new_folder(run_dir, f"{kind}-{dataset}{suffix}")
+            write_bytes(run_dir / LAST, b"%d\n" % _number(Run(path)))
         head = {
             "schema_version": VERSION,
             "id": path.name,
@@ -111,6 +114,8 @@ def create_run(run_dir: Path, kind: str, dataset: str, *, suffix: str = "", **fi
         begin_log(path, head["created"])
         write_json(path / RUN, {**head, **fields, "stages": []})
     except OSError as error:
+        if path is not None:
+            shutil.rmtree(path, ignore_errors=True)  # without run.json it is no run
         if (fault := fault_of(error, run_dir)) is not None:
             raise fault from error
         text = f"run folder {run_dir} cannot be written: {error.strerror}"
@@ -129,7 +134,6 @@ def _new_folder(run_dir: Path, name: str) -> Path:
             path.mkdir()
         except FileExistsError:
             continue
-        write_bytes(run_dir / LAST, b"%d\n" % number)
         return path
 
 

@@ -129,6 +129,16 @@ def test_a_reading_whose_row_does_not_fit_is_refused_before_an_image_is_read(run
     assert [one.time_utc for one in read_log(run.path).readings] == ["2026-01-01T00:00:00Z", "2026-01-03T00:00:00Z"]
 
 
+@pytest.mark.parametrize("room", [1, 10, 200])
+def test_a_run_that_does_not_fit_is_not_there(tmp_path: Path, room: int) -> None:
+    """No room for the number of the run, for the head of its log, for run.json."""
+    with files_of_at_most(room), pytest.raises(OctcError) as caught:
+        create_run(tmp_path, "student", "folder", notes="x" * 200)
+    assert caught.value.exit_code == 4
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+    assert create_run(tmp_path, "student", "folder").id == ("r-0001-student-folder" if room == 1 else "r-0002-student-folder")
+
+
 def test_a_claim_that_does_not_fit_is_nobodys(tmp_path: Path) -> None:
     with files_of_at_most(20), pytest.raises(OSError, match="large"):
         take_claim(tmp_path / "claim")
