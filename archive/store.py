@@ -10,7 +10,6 @@ _SUCCESS                 last
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from octc.core.errors import OctcError
-from octc.core.faults import fault_of, writing_to
+from octc.core.faults import fault_of, naming, writing_to
 from octc.core.files import (
+    append_whole,
     canonical_json,
     entries,
     parse_json,
@@ -31,6 +31,7 @@ from octc.core.files import (
     sha256_file,
     write_json,
 )
+from octc.core.locks import must_lock
 
 FORMAT = 1
 MANIFEST, SUCCESS, FAILED = "manifest.json", "_SUCCESS", "failed.parquet"
@@ -113,9 +114,9 @@ def holding(folder: Path, shard: Shard) -> Iterator[None]:
     """
     with writing_to(folder), ExitStack() as stack:
         folder.mkdir(parents=True, exist_ok=True)
-        _lock(stack, folder / ".lock", fcntl.LOCK_EX if shard.count == 1 else fcntl.LOCK_SH)
+        _lock(stack, folder / ".lock", shared=shard.count > 1)
         if shard.count > 1:
-            _lock(stack, folder / f".lock-{shard.name}", fcntl.LOCK_EX)
+            _lock(stack, folder / f".lock-{shard.name}")
         elif (folder / MANIFEST).is_file():  # else nobody knows whose folder it is
             remove_leftovers(folder)
         yield
@@ -125,19 +126,17 @@ def holding(folder: Path, shard: Shard) -> Iterator[None]:
 def planning(folder: Path) -> Iterator[None]:
     """One process of an array writes the plan, the others wait for it."""
     with ExitStack() as stack:
-        _lock(stack, folder / ".lock-plan", fcntl.LOCK_EX, wait=True)
+        _lock(stack, folder / ".lock-plan", wait=True)
         yield
 
 
-def _lock(stack: ExitStack, path: Path, kind: int, *, wait: bool = False) -> None:
+def _lock(stack: ExitStack, path: Path, *, shared: bool = False, wait: bool = False) -> None:
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     stack.callback(os.close, handle)
-    try:
-        fcntl.flock(handle, kind if wait else kind | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    if not must_lock(handle, path, shared=shared, wait=wait):
         text = f"another process writes into {path.parent}"
         hint = "wait for it, name another --out, or give each process its part: --shard 1/2, --shard 2/2"
-        raise OctcError("OCT-E108", text, hint=hint, place=str(path.parent)) from error
+        raise OctcError("OCT-E108", text, hint=hint, place=str(path.parent))
 
 
 def open_results(folder: Path, identity: Mapping[str, Any]) -> None:
@@ -210,9 +209,8 @@ class Journal:
 
     def add(self, done: Done) -> None:
         line = json.dumps(done.to_json()).encode() + b"\n"
-        with self._path.open("ab", buffering=0) as stream:
-            if stream.write(line) != len(line):
-                raise OSError(28, os.strerror(28), str(self._path))
+        with naming(self._path), self._path.open("ab", buffering=0) as stream:
+            append_whole(stream.fileno(), line)
             os.fsync(stream.fileno())
 
 

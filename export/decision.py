@@ -84,7 +84,7 @@ def fit_rules(
     stored = []
     for found, (rules, words, unshown), details in made:
         value = {unit: decision_json(one) for unit, one in rules.items()}
-        artifact_now = rewrite_details(found.folder, {KEY: value or None, **details}, force=options.force)
+        artifact_now = rewrite_details(found.folder, {KEY: value or None, **details}, found.artifact, force=options.force)
         stored.append(Ruled(Found(found.folder, artifact_now), rules, tuple(words)))
         for text in unshown:
             tell.warn("OCT-W703", text, str(found.folder))

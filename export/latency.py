@@ -6,11 +6,9 @@ chooses how many channels a network may keep.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -18,6 +16,7 @@ from torch import nn
 
 from octc.core.errors import OctcError
 from octc.core.optional import have
+from octc.core.scratch import scratch
 from octc.datasets.calibration import MINIMUM
 from octc.export.formats import FORMATS, choose_opset
 from octc.export.own_network import QuantizeOptions, quantize_network, source_of
@@ -56,8 +55,7 @@ def _measure(model: nn.Module, preprocess: Preprocess, target: str) -> float:
     noise = [Image.fromarray(rng.integers(0, 256, (side, side), dtype=np.uint8)) for _ in range(MINIMUM)]
     options = QuantizeOptions(rounding=False, observers=("max",))
     own = quantize_network(model, noise, preprocess, options=options)
-    with tempfile.TemporaryDirectory(prefix="octc-latency-") as folder:
-        home = Path(folder)
+    with scratch("latency") as home:
         shop = Workshop(source_of(own, home), home, own.quantised)
         place = home / target
         place.mkdir()

@@ -7,7 +7,6 @@ file, its checksums, golden images, the preprocessing, and a manifest that says 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from octc.compress.placement import int8_share
 from octc.core.errors import OctcError, first_line, shorten
 from octc.core.files import canonical_json, sha256_bytes
 from octc.core.progress import LogReporter, Reporter, absolute
+from octc.core.scratch import scratch
 from octc.datasets.base import Sample
 from octc.datasets.calibration import check_count
 from octc.export.formats import FORMATS, choose_opset, pairs
@@ -210,8 +210,8 @@ def export_network(
     source = source_of(network, home)
     device, tell = Device(), reporter or LogReporter()
     done: list[Published] = []
-    with tempfile.TemporaryDirectory(dir=home, prefix=".tmp-export-") as folder:
-        shop = Workshop(source, Path(folder), network.quantised)
+    with scratch("export", home, hidden=True) as folder:
+        shop = Workshop(source, folder, network.quantised)
         for target in targets:
             job = Job(target, precision, choose_opset(target, None))
             select = None if gate is None else network.select

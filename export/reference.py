@@ -150,7 +150,7 @@ def fit_reference(
         if known.task == "multilabel":
             text = f"{known.name} answers several findings an image: what a box sees is compared with its own past"
             raise OctcError("OCT-E102", text, hint="octc monitor ARTIFACT STORE, without --learn", place=str(one.found.folder))
-        new.append((one.found.folder, sketch_details(one, stated_decision(known.details, known.classes))))
-    for folder, details in new:
-        rewrite_details(folder, details, force=force)
-    return [folder for folder, _ in new]
+        new.append((one.found, sketch_details(one, stated_decision(known.details, known.classes))))
+    for found, details in new:
+        rewrite_details(found.folder, details, found.artifact, force=force)
+    return [found.folder for found, _ in new]

@@ -12,6 +12,7 @@ from typing import Any
 from octc.bench.parity.tasks.multiclass import margins
 from octc.compress.placement import ENGINES
 from octc.core.errors import OctcError, combined
+from octc.core.faults import of_machine
 from octc.core.progress import LogReporter, Reporter, absolute
 from octc.datasets.licences import read_known, refuse, terms_of
 from octc.export.clinic import choice_words, choose_for_eyes, clinic_details
@@ -269,6 +270,8 @@ def _for_monitor(source: RunSource, reporter: Reporter) -> Validation | None:
         with reporter.progress("validation set, for octc monitor", len(source.split.parts["val"])) as step:
             return read_validation(source, absolute(step))
     except OctcError as error:
+        if of_machine(error) is not None:
+            raise
         reporter.say(
             f"  ! monitor        not kept: {error.message}; octc monitor {source.run.id} --learn, where the images are"
         )

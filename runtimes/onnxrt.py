@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from octc.core.errors import OctcError
 from octc.core.optional import need
+from octc.core.scratch import scratch
 from octc.imaging.preprocess import Float32, UInt8
 from octc.machine.cpu import usable_threads
 from octc.runtimes.base import broken, check_batch, check_logits, closed, no_facts
@@ -56,8 +56,8 @@ class OrtRuntime:
 
     def precision_found(self) -> dict[str, int]:
         """Counted in the graph that ONNX Runtime made of the file: it is written out once, to a temporary folder."""
-        with tempfile.TemporaryDirectory(prefix="octc-") as folder:
-            path = Path(folder) / "optimised.onnx"
+        with scratch("graph") as folder:
+            path = folder / "optimised.onnx"
             _open(self._path, self._artifact, 1, PROVIDERS, optimised=path)
             return convolution_precisions(path)
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from octc.core.errors import OctcError
 from octc.core.optional import need
+from octc.core.scratch import scratch
 
 MEMORY = Path("/dev/shm")
 FILES = 256  # of one upload
-NEW, OWN = "octc-new-", "octc-uploads-"  # a server's folder, before and after it is locked
 LONG = 180  # bytes of a name
 HEADERS = 8192  # bytes of the headers of a part
 HINT = "curl -F file=@eye.png, or --data-binary @eye.png -H 'Content-Type: application/octet-stream'"
@@ -34,39 +32,15 @@ def upload_root(named: str | None) -> Iterator[str]:
         OctcError: E109 the named folder cannot be written.
     """
     place = named if named is not None else str(MEMORY) if MEMORY.is_dir() else None
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=NEW, dir=place))
-    except OSError as error:
-        if named is not None:
-            text = f"{named} cannot be written: {error.strerror}"
-            raise OctcError("OCT-E109", text, hint="--uploads DIR that can be written", place="--uploads") from error
-        folder = Path(tempfile.mkdtemp(prefix=NEW))
-    handle = os.open(folder, os.O_RDONLY)
-    mine = folder.with_name(folder.name.replace(NEW, OWN, 1))
-    try:
-        with suppress(OSError):  # a file system without locks: nobody can see that it is in use, and nobody looks
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            folder.rename(mine)  # locked before it has a name that others look at
-            folder = mine
-            _remove_left(mine)
+    with ExitStack() as leaving:
+        try:
+            folder = leaving.enter_context(scratch("uploads", place))
+        except OSError as error:
+            if named is not None:
+                text = f"{named} cannot be written: {error.strerror}"
+                raise OctcError("OCT-E109", text, hint="--uploads DIR that can be written", place="--uploads") from error
+            folder = leaving.enter_context(scratch("uploads"))
         yield str(folder)
-    finally:
-        os.close(handle)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _remove_left(mine: Path) -> None:
-    """Remove folders of servers that hold them no longer."""
-    for one in mine.parent.glob(f"{OWN}*"):
-        if one == mine or one.is_symlink() or not one.is_dir():
-            continue
-        with suppress(OSError):  # of another user, or in use
-            handle = os.open(one, os.O_RDONLY)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(one, ignore_errors=True)
-            finally:
-                os.close(handle)
 
 
 class Upload:

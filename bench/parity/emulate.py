@@ -8,7 +8,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,6 +18,7 @@ from octc.bench.parity.fleet import Fleet, no_answers, read_fleet
 from octc.core.errors import OctcError
 from octc.core.files import parse_json, sha256_bytes, write_json
 from octc.core.progress import Reporter
+from octc.core.scratch import scratch
 from octc.machine.cpu import usable_threads
 from octc.machine.emulated import PROCESSORS, ROOT_HINT, emulated_python
 from octc.schemas.verify import FleetRow
@@ -52,8 +52,7 @@ def emulate(
             "OCT-E107", f"no folder or file {sample}", hint="pictures or volumes, as for octc predict", place="--sample"
         )
     asked = None if sample is None else sample.resolve()
-    with tempfile.TemporaryDirectory(prefix="octc-emulate-") as temporary:
-        place = Path(temporary)
+    with scratch("emulate") as place:
         pythons = {name: emulated_python(name, root, place / "pythons" / name) for name in names}
         folder = place / "fleet"
         folder.mkdir()

@@ -14,6 +14,7 @@ from octc.bench.parity.open_artifact import Opened
 from octc.bench.parity.predictions import MEASURED, store_records, stored_records
 from octc.bench.parity.robustness import LEVELS, measure_worse
 from octc.core.errors import OctcError
+from octc.core.faults import of_machine
 from octc.core.files import canonical_json
 from octc.datasets.split import Split
 from octc.imaging.preprocess import VIEWS
@@ -80,6 +81,8 @@ def temperatures_of(
             check_images(select, split, step)
         records = measure_everyone(VIEWS["none"], run, select, everyone, job)
     except OctcError as error:
+        if of_machine(error) is not None:
+            raise
         job.reporter.say(f"  ! temperature: the validation set cannot be used: {error.message} [{error.code}]")
         return none("select_set_not_usable")
     return {sha: fit_temperature(one.logits, one.labels) for sha, one in records.items()}

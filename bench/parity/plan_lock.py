@@ -7,7 +7,6 @@ one planned family: each is judged once, none is chosen by what the others score
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
@@ -16,6 +15,7 @@ from typing import Any
 
 from octc.core.errors import OctcError
 from octc.core.files import read_json, write_json
+from octc.core.locks import lock
 from octc.core.newer import refuse_newer
 from octc.schemas.logs import Reading
 from octc.stats.test_plan import ParityOptions
@@ -198,8 +198,5 @@ def _held(path: Path) -> Iterator[None]:
         text = f"the plan of the test set cannot be written: {error.strerror}"
         raise OctcError("OCT-E109", text, hint="make the run's folder writable; nothing was read", place=str(path)) from error
     with stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(stream, fcntl.LOCK_UN)
+        lock(stream, wait=True)
+        yield

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 import tarfile
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from octc.core.errors import OctcError, combined
 from octc.core.files import parse_json, write_json
 from octc.core.options import typed
 from octc.core.progress import Reporter
+from octc.core.scratch import scratch
 from octc.datasets.base import Sample
 from octc.datasets.pictures import is_here, volume_of
 from octc.datasets.split import SETS, Split
@@ -96,8 +96,8 @@ def verify_on(
     against = requested.against if task.exclusive else "fp32"
     asked = replace(requested, against=against, layers=True, on=None, fleet=None)
     load = _loaded(founds[0], asked, place, reporter)
-    with tempfile.TemporaryDirectory(prefix="octc-verify-") as scratch:
-        package, answer = Path(scratch) / "there.tar", Path(scratch) / "back.tar"
+    with scratch("verify") as folder:
+        package, answer = folder / "there.tar", folder / "back.tar"
         write_package(package, load.founds, load.files)
         size = f"{package.stat().st_size / 2**20:.1f} MiB"
         reporter.say(f"on {address}: {load.words}; {size} to copy, over your own ssh")

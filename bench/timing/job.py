@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,6 +26,7 @@ from octc.core.clock import utc_now
 from octc.core.errors import OctcError, combined
 from octc.core.faults import read_only, writing_to
 from octc.core.progress import LogReporter, Reporter
+from octc.core.scratch import scratch
 from octc.core.several import several
 from octc.machine.emulated import emulated
 from octc.machine.host import Machine, read_machine
@@ -226,9 +226,9 @@ def measure(job: Job, ready: Prepared, after_step: Callable[[State], None] | Non
         OctcError: E109 results cannot be written beside an artifact, and those of `choose_pictures`.
     """
     check_writable([subject.found.folder for subject in ready.plan.subjects])
-    with tempfile.TemporaryDirectory(prefix="octc-bench-") as scratch:
+    with scratch("bench") as folder:
         first = ready.subjects.founds[0]
-        paths, words = choose_pictures(job.images, first, job.run_dir, job.data, job.environ, Path(scratch))
+        paths, words = choose_pictures(job.images, first, job.run_dir, job.data, job.environ, folder)
         options = replace(ready.options, images=tuple(paths), images_from=words)
         run_id = f"b-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
         count = len(ready.plan.measured()) + len(ready.plan.versus)
@@ -239,7 +239,7 @@ def measure(job: Job, ready: Prepared, after_step: Callable[[State], None] | Non
                 ready.machine,
                 run_id,
                 utc_now(),
-                Path(scratch),
+                folder,
                 job.reports,
                 job.reporter.say,
                 step,

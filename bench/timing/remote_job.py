@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from octc.bench.timing.remote_results import FETCHED, take_results, write_partia
 from octc.core.errors import OctcError, combined
 from octc.core.files import read_json
 from octc.core.options import typed
+from octc.core.scratch import scratch
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ def bench_on(address: str, job: Job, subjects: Subjects, python: str = PYTHON) -
     check_address(address)
     check_writable([found.folder for found in subjects.founds])
     everything = [*subjects.founds, *subjects.teachers]
-    with tempfile.TemporaryDirectory(prefix="octc-bench-") as scratch:
-        package, answer = Path(scratch) / "there.tar", Path(scratch) / "back.tar"
+    with scratch("bench") as folder:
+        package, answer = folder / "there.tar", folder / "back.tar"
         pictures: list[str] = []
         if job.images:
-            pictures = choose_pictures(job.images, subjects.founds[0], job.run_dir, None, job.environ, Path(scratch))[0]
+            pictures = choose_pictures(job.images, subjects.founds[0], job.run_dir, None, job.environ, folder)[0]
         named = {f"images/{number:03d}{Path(name).suffix}": Path(name) for number, name in enumerate(pictures)}
         write_package(package, everything, named)
         job.reporter.say(f"on {address}: {package.stat().st_size / 2**20:.1f} MiB to copy, over your own ssh")

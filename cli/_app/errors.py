@@ -9,6 +9,7 @@ import sys
 import tempfile
 import traceback
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from octc.cli._app.terminal import COLOURS, PLAIN, shown, shown_line
@@ -50,6 +51,9 @@ def sort_error(error: BaseException, command: str) -> OctcError:
     if isinstance(error, OSError) and error.errno in IN_THE_WAY:
         text = f"a file is where a folder is meant, or a folder where a file is: {error.strerror}"
         return OctcError("OCT-E109", text, hint="name another place", place=_file(error))
+    if isinstance(error, FileNotFoundError) and (gone := _gone(error)) is not None:
+        text = f"{gone} is not there any more: it was moved or removed while octc worked in it"
+        return OctcError("OCT-E109", text, hint="give the command again, with the place where it is now", place=_file(error))
     if isinstance(error, ImportError) and (absent := absent_extra(error)) is not None:
         return absent
     path = write_trace(error, command)
@@ -62,6 +66,14 @@ def sort_error(error: BaseException, command: str) -> OctcError:
 
 def _file(error: OSError) -> str | None:
     return None if error.filename is None else str(error.filename)
+
+
+def _gone(error: FileNotFoundError) -> Path | None:
+    """The uppermost folder of a file's path that is not there; None where the file alone is missing."""
+    if error.filename is None:
+        return None
+    lacking = [folder for folder in Path(str(error.filename)).absolute().parents if not folder.is_dir()]
+    return lacking[-1] if lacking else None
 
 
 def write_trace(error: BaseException, command: str) -> str | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +22,7 @@ from octc.core.errors import OctcError
 from octc.core.files import publishing, sha256_file, write_bytes
 from octc.core.import_options import ImportOptions
 from octc.core.progress import LogReporter, Reporter
+from octc.core.scratch import scratch
 from octc.datasets.pictures import read_picture
 from octc.datasets.reading import read_data, refuse_contradictions
 from octc.datasets.registry import guess_layout, spec_of
@@ -111,8 +111,8 @@ def import_model(
     """
     tell = reporter or LogReporter()
     asked = _asked(Path(file), tuple(map(str, classes)), read_preset(preprocess), options or ImportOptions(), tell)
-    with tempfile.TemporaryDirectory(prefix="octc-import-") as folder:
-        made = _write(asked, Path(folder))
+    with scratch("import") as folder:
+        made = _write(asked, folder)
         pictures = _pictures(asked)
         difference = differences.measure(asked.foreign, pictures[: differences.PICTURES], made.run)
         golden = _golden(asked, made, pictures)

@@ -13,6 +13,7 @@ import numpy as np
 
 from octc.core.clock import utc_now
 from octc.core.errors import OctcError
+from octc.core.faults import of_machine
 from octc.core.progress import LogReporter, Reporter, absolute
 from octc.core.targets import processors_of
 from octc.datasets.split import SETS
@@ -87,6 +88,8 @@ def write_entries(
             try:
                 entries.append(_entry(mine, name, job, place / f"{target}-{name}"))
             except OctcError as error:
+                if of_machine(error) is not None:
+                    raise
                 absent[f"{name} ({target})"] = error.message
     return entries, absent
 

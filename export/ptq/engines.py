@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import logging
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ import torch
 from octc.compress.trace import trace_folded
 from octc.core.errors import MissingExtra, OctcError
 from octc.core.optional import have, need, openvino_core, signal_stack_kept
+from octc.core.scratch import scratch
 from octc.core.targets import called
 from octc.export.formats import FORMATS, foreign_targets
 from octc.export.lint.check import counts
@@ -66,8 +66,8 @@ def _onnxruntime(_shop: Workshop, source: Path, path: Path, images: UInt8, _opse
             image = next(rows, None)
             return None if image is None else {INPUT: image[None]}
 
-    with tempfile.TemporaryDirectory(prefix="octc-") as folder:
-        prepared = Path(folder) / "prepared.onnx"
+    with scratch("ptq") as folder:
+        prepared = folder / "prepared.onnx"
         preparing.quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         tool.quantize_static(
             str(prepared),

@@ -16,6 +16,7 @@ from octc.compress.jobs import new_job
 from octc.core.clock import utc_now
 from octc.core.data_options import DataOptions
 from octc.core.errors import OctcError, combined
+from octc.core.faults import of_machine
 from octc.core.files import canonical_json, sha256_bytes
 from octc.core.progress import LogReporter, Reporter
 from octc.datasets.registry import guess_layout
@@ -485,6 +486,8 @@ def _measure_one(ready: Ready, candidate: Candidate) -> Measured:
     try:
         built = export_random(candidate, ready.recipe(candidate), ready.classes, own, ready.target.cache)
     except OctcError as error:
+        if of_machine(error) is not None:
+            raise
         return _measured(candidate, "not_exported", f"{error.code}: {error.message}", (None, None), [])
     timings = [timing_of(found, ready.target) for found in built.founds.values()]
     size = (built.macs, built.parameters)
@@ -505,6 +508,8 @@ def _settled(ready: Ready, name: str) -> tuple[Candidate, str, str]:
     try:
         return with_structure(candidate, stage, len(ready.classes), ready.options.fetch_weights), "kept", ""
     except OctcError as error:
+        if of_machine(error) is not None:
+            raise
         if error.code == "OCT-E310":
             return candidate, "no_weights", f"{error.message}: {error.hint.split(';')[0]}"
         state = "not_exported" if changes(candidate) else "no_weights"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from octc.core.errors import OctcError
 from octc.core.files import canonical_json, parse_json, read_json, sha256_bytes, write_json
 from octc.core.optional import distribution_of
 from octc.core.progress import LogReporter, Reporter, Warnings
+from octc.core.scratch import scratch
 from octc.core.targets import TARGETS
 from octc.machine.host import read_machine, versions
 from octc.schemas.common import builtins, convert
@@ -112,13 +112,13 @@ def find_target(where: Where, targets: tuple[str, ...], run_dir: Path, reporter:
 def _far_versions(where: Where, run_dir: Path, reporter: Reporter) -> dict[str, Any]:
     """`octc --version --json` of the other machine, with the octc of this one."""
     assert where.on is not None
-    with tempfile.TemporaryDirectory(prefix="octc-search-") as scratch:
-        package, answer = Path(scratch) / "there.tar", Path(scratch) / "back.tar"
+    with scratch("search") as folder:
+        package, answer = folder / "there.tar", folder / "back.tar"
         write_package(package, [])
         far = run_far(where.on, package, ["--version", "--json"], where.python, answer, reporter.say)
         if far.errors:
             raise far.errors[0]
-        text, _ = take_results(answer, [], Path(scratch), where.on)
+        text, _ = take_results(answer, [], folder, where.on)
     try:
         found: dict[str, Any] = parse_json(text)["data"]
     except (ValueError, KeyError, TypeError) as error:

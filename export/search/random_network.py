@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,9 @@ import torch
 from torch import nn
 
 from octc.core.errors import OctcError
+from octc.core.faults import of_machine
 from octc.core.files import canonical_json, publishing, sha256_bytes
+from octc.core.scratch import scratch
 from octc.core.version import own_version
 from octc.datasets.synthetic.bscans import CLASSES, draw_phantom
 from octc.export.formats import choose_opset
@@ -22,7 +23,7 @@ from octc.export.targets import Job, Workshop
 from octc.imaging.preprocess import Preprocess
 from octc.machine.host import versions
 from octc.schemas.search import Candidate
-from octc.store.artifacts import MANIFEST, read_artifact
+from octc.store.artifacts import read_artifact
 from octc.store.find import Found
 from octc.train.loop.optim import classifier_of
 from octc.train.networks.macs import count_macs
@@ -86,7 +87,7 @@ def export_random(candidate: Candidate, recipe: Recipe, classes: Sequence[str], 
     """
     model = build(candidate, recipe.student, len(classes))
     folders = folders_of(candidate, recipe, classes, targets, cache)
-    lacking = [name for name, folder in folders.items() if not (folder / MANIFEST).is_file()]
+    lacking = [name for name, folder in folders.items() if _kept(folder) is None]
     if lacking:
         home = folders[lacking[0]].parent
         _write(_own_network(model, preprocess_of(recipe.student), classes, candidate), lacking, candidate.precision, home)
@@ -110,7 +111,17 @@ def found_artifacts(
 ) -> dict[str, Found]:
     """The artifacts of a candidate that are there already."""
     folders = folders_of(candidate, recipe, classes, targets, cache)
-    return {name: Found(folder, read_artifact(folder)) for name, folder in folders.items() if (folder / MANIFEST).is_file()}
+    return {name: found for name, folder in folders.items() if (found := _kept(folder)) is not None}
+
+
+def _kept(folder: Path) -> Found | None:
+    """An artifact of the cache; None where there is none, or a damaged one, which is made again."""
+    try:
+        return Found(folder, read_artifact(folder))
+    except OctcError as error:
+        if of_machine(error) is not None:
+            raise
+        return None
 
 
 def _own_network(model: nn.Module, pre: Preprocess, classes: Sequence[str], candidate: Candidate) -> OwnNetwork:
@@ -120,8 +131,8 @@ def _own_network(model: nn.Module, pre: Preprocess, classes: Sequence[str], cand
 
 def _write(network: OwnNetwork, targets: Sequence[str], precision: str, home: Path) -> None:
     home.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home, prefix=".tmp-export-") as folder:
-        shop = Workshop(source_of(network, home), Path(folder), network.quantised)
+    with scratch("export", home, hidden=True) as folder:
+        shop = Workshop(source_of(network, home), folder, network.quantised)
         for target in targets:
             try:
                 with publishing(home / f"{target}-{precision}", force=True) as new:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from octc.core.errors import OctcError, combined
 from octc.core.files import read_json, write_json
 from octc.core.optional import have, need
 from octc.core.progress import LogReporter, Reporter
+from octc.core.scratch import scratch
 from octc.export.formats import libraries
 from octc.imaging.decode import read_image
 from octc.machine.host import versions
@@ -287,10 +287,10 @@ def _logits(place: Path, pictures: dict[str, Any], record: dict[str, Any], backe
         rows: list[Any] = []
         for first in range(0, len(pictures["labels"]), CHUNK):
             part = pictures["inputs"][first : first + CHUNK]
-            with tempfile.TemporaryDirectory() as folder:
+            with scratch("pictures") as folder:
                 blank = np.zeros((len(part), len(record["golden"][one["precision"]][0])), np.float32)
-                np.savez(Path(folder) / "pictures.npz", inputs=part, logits=blank)
-                ran = backend.run(Path(folder), plan, "verify")
+                np.savez(folder / "pictures.npz", inputs=part, logits=blank)
+                ran = backend.run(folder, plan, "verify")
             if ran.outcome != "ok":
                 return {"logits": {}, "reason": ran.error}
             rows += ran.result["logits"]

@@ -64,6 +64,11 @@ FAULTS = (
         errors=("EROFS",), texts=r"Read-only file system|\(os error 30\)",
     ),
     Fault(
+        "OCT-E906", "the file system has no locks, so nobody can see whether another process works there",
+        "name a folder on a local disk, or have it mounted with locks (NFS: without nolock)",
+        errors=("ENOLCK",), texts=r"No locks available|\(os error 37\)",
+    ),
+    Fault(
         "OCT-E906", "too many open files", "raise the limit: ulimit -n 4096",
         errors=("EMFILE", "ENFILE"), texts=r"Too many open files|\(os error 24\)",
     ),
@@ -96,6 +101,14 @@ def fault_of(error: BaseException | None, place: str | Path | None = None) -> Oc
             return _told(fault, error, place)
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return None
+
+
+def of_machine(error: BaseException) -> OctcError | None:
+    """`fault_of`, also where an error says itself that disk, memory or a limit is at fault: it is about no file and no network,
+    and nothing may be concluded from it."""
+    if isinstance(error, OctcError) and error.code in {fault.code for fault in FAULTS}:
+        return error
+    return fault_of(error)
 
 
 def _fault(error: BaseException) -> Fault | None:

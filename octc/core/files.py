@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import ctypes
-import fcntl
 import hashlib
 import json
 import math
@@ -21,6 +20,7 @@ from typing import Any
 
 from octc.core.errors import OctcError
 from octc.core.faults import naming
+from octc.core.locks import lock
 
 MOST_JSON = 256 << 20  # bytes
 MOST_DEPTH = 64  # objects and lists in one another
@@ -166,15 +166,12 @@ def _in_use(path: Path) -> bool:
     handle = None
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # a file system without locks: the process decides
+        return lock(handle) is False  # where the file system has no locks the process decides
+    except OSError:
         return False
     finally:
         if handle is not None:
             os.close(handle)
-    return False
 
 
 def _boot() -> float:
@@ -188,8 +185,7 @@ def _locked(folder: Path) -> Iterator[None]:
     """Hold a lock on a folder that is being written, which ends with the process; where there are no locks, none."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(handle)
         yield
     finally:
         os.close(handle)
@@ -219,6 +215,22 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` atomically."""
     with replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+def append_whole(handle: int, data: bytes) -> None:
+    """Write at the end of an open file all of `data` or, where that fails, nothing: write(2) may write a part (a full disk).
+
+    Raises:
+        OSError: it cannot be written; the file is as long as it was.
+    """
+    end, at = os.fstat(handle).st_size, 0
+    try:
+        while at < len(data):
+            at += os.pwrite(handle, data[at:], end + at)
+    except OSError:
+        with suppress(OSError):
+            os.ftruncate(handle, end)
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from octc.core.errors import OctcError
+from octc.core.scratch import scratch
 
 NAME = "-"
 MOST = 16 << 30  # bytes
@@ -38,8 +38,8 @@ def piped(words: Sequence[str], stream: IO[bytes] | None = None) -> Iterator[tup
         raise OctcError("OCT-E104", "the standard input can be read once", hint="name `-` once", place=NAME)
     if source.isatty():
         raise OctcError("OCT-E104", "nothing is piped in", hint="octc predict ARTIFACT - < FILE", place=NAME)
-    with tempfile.TemporaryDirectory(prefix="octc-") as folder:
-        path = Path(folder) / NAME
+    with scratch("input") as folder:
+        path = folder / NAME
         size = 0
         with path.open("wb") as kept:
             while block := source.read(BLOCK):

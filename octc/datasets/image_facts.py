@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from octc.core.errors import OctcError
+from octc.core.faults import of_machine
 from octc.datasets.base import Finding, Progress, Sample, Samples, ids_of
 from octc.datasets.near_duplicates import Bits, signs_of, signs_of_fundus
 from octc.datasets.pictures import read_picture
@@ -64,6 +65,8 @@ def _facts(root: Path, values: Values | None, sample: Sample) -> ImageFacts:
     try:
         decoded = read_picture(root, sample, values)
     except OctcError as error:
+        if of_machine(error) is not None:
+            raise
         return ImageFacts(failure=(error.code, error.message))
     grey = decoded.image.convert("L")
     pixels = np.asarray(grey)

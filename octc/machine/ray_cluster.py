@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from octc.core.errors import OctcError, first_line
 from octc.core.faults import error_json, error_of
 from octc.core.files import parse_json
 from octc.core.optional import need
+from octc.core.scratch import scratch
 from octc.core.telemetry import SWITCHES
 
 # The head of a cluster asks the cloud's metadata service where it runs, also where usage statistics are switched off.
@@ -91,13 +92,14 @@ def joined(address: str | None, processors: int) -> Iterator[None]:
         return
     before = dict(os.environ)
     os.environ.update(SWITCHES)
-    place = _place() if address is None else None
+    leaving = ExitStack()
     common = {"log_to_driver": False, "configure_logging": False}
     begun = False
     try:
-        if place is not None:
+        if address is None:
+            place = leaving.enter_context(_place())
             os.environ.update(CLOSED)
-            here = {"_node_ip_address": "127.0.0.1", "_temp_dir": place.name, "include_dashboard": False}
+            here = {"_node_ip_address": "127.0.0.1", "_temp_dir": str(place), "include_dashboard": False}
             ray.init(num_cpus=processors, **here, **common)
         else:
             ray.init(address=address, **common)
@@ -111,23 +113,24 @@ def joined(address: str | None, processors: int) -> Iterator[None]:
             if name in before:
                 os.environ[name] = before[name]
         if not begun:
-            _leave(ray, place)
+            _leave(ray, leaving)
     try:
         yield
     finally:
-        _leave(ray, place)
+        _leave(ray, leaving)
 
 
-def _leave(ray: Any, place: tempfile.TemporaryDirectory[str] | None) -> None:
+def _leave(ray: Any, leaving: ExitStack) -> None:
     ray.shutdown()
-    if place is not None:
-        place.cleanup()
+    leaving.close()
 
 
-def _place() -> tempfile.TemporaryDirectory[str]:
+@contextmanager
+def _place() -> Iterator[Path]:
     """Where a cluster of this job alone keeps its sockets and logs, for as long as it lives."""
-    usual = tempfile.TemporaryDirectory(prefix="octc-", ignore_cleanup_errors=True)
-    if len(usual.name) <= LONGEST:
-        return usual
-    usual.cleanup()
-    return tempfile.TemporaryDirectory(prefix="octc-", dir="/tmp", ignore_cleanup_errors=True)
+    with scratch("ray") as usual:
+        if len(str(usual)) <= LONGEST:
+            yield usual
+            return
+    with scratch("ray", "/tmp") as short:
+        yield short

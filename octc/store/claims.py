@@ -8,7 +8,6 @@ they do not, or nobody knows, the claim of another machine stands until somebody
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
@@ -20,7 +19,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from octc.core.clock import utc_now
-from octc.core.files import parse_json, started
+from octc.core.files import append_whole, parse_json, started
+from octc.core.locks import lock
 from octc.core.progress import silent
 from octc.machine.mounts import locks_reach
 from octc.schemas.common import convert
@@ -60,14 +60,14 @@ def take_claim(path: Path) -> Claim | Owner:
             left = owner if owner.since else left
             continue
         mine = Claim(path, handle, left)
-        held = _lock(handle, wait=True)
+        held = lock(handle, wait=True)
         if not _is_at(path, handle):  # somebody saw it empty, and took it for one that was left
             os.close(handle)
             continue
         me = os.getpid()
         facts = {"pid": me, "host": socket.gethostname(), "since": utc_now(), "start": started(me)}
         try:
-            os.write(handle, json.dumps({**facts, "held": bool(held) and locks_reach(path.parent)}).encode())
+            append_whole(handle, json.dumps({**facts, "held": bool(held) and locks_reach(path.parent)}).encode())
         except OSError:
             mine.give_back()
             raise
@@ -149,7 +149,7 @@ def _look(path: Path) -> tuple[Owner, bool]:
         except FileNotFoundError:
             return Owner(pid=0, host="", since=""), False
         try:
-            free = _lock(handle)
+            free = lock(handle)
             owner = _read(handle)
             if _stands(owner, path, free=bool(free)):
                 return owner, True
@@ -175,17 +175,6 @@ def _read(handle: int) -> Owner:
         return convert(parse_json(os.pread(handle, LONGEST, 0)), Owner)
     except ValueError:
         return Owner(pid=0, host=socket.gethostname(), since="unknown")
-
-
-def _lock(handle: int, *, wait: bool = False) -> bool | None:
-    """Lock a file as long as it is open. False: somebody else has; None: the file system has no locks."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
 
 
 def _is_at(path: Path, handle: int) -> bool:

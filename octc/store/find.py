@@ -9,6 +9,7 @@ from pathlib import Path
 
 from octc.core.deprecated import variable
 from octc.core.errors import OctcError, combined, shorten
+from octc.core.faults import of_machine
 from octc.core.files import TEMPORARY, entries
 from octc.store.artifacts import MANIFEST, Artifact, read_artifact
 from octc.store.runs import ID, RUN, Run, find_run, only_newest, scan_runs
@@ -166,6 +167,8 @@ def _readable(folders: Iterable[Path]) -> tuple[list[Found], list[OctcError]]:
         try:
             founds.append(Found(folder, read_artifact(folder)))
         except OctcError as error:
+            if of_machine(error) is not None:
+                raise
             named = f"{folder.name}: {error.message}"
             errors.append(OctcError(error.code, named, hint=error.hint, place=error.place, why=error.why))
     return founds, errors

@@ -6,12 +6,12 @@ Ids are never reused, and one process owns a run while it writes.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import logging
 import os
 import re
 import shlex
+import shutil
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -23,6 +23,7 @@ from octc.core.clock import utc_now
 from octc.core.errors import OctcError
 from octc.core.faults import fault_of
 from octc.core.files import entries, read_json, remove_leftovers, write_bytes, write_json
+from octc.core.locks import lock
 from octc.schemas.common import VERSION, convert
 from octc.schemas.logs import Owner
 from octc.schemas.runs import RunFile
@@ -96,10 +97,12 @@ class Run:
 
 def create_run(run_dir: Path, kind: str, dataset: str, *, suffix: str = "", **fields: Any) -> Run:
     """Make runs/r-NNNN-<kind>-<dataset><suffix>/ with a fresh number (OctcError E109 when the folder cannot be written)."""
+    path = None
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         with alone(run_dir):
             path = _new_folder(run_dir, f"{kind}-{dataset}{suffix}")
+            write_bytes(run_dir / LAST, b"%d\n" % _number(Run(path)))
         head = {
             "schema_version": VERSION,
             "id": path.name,
@@ -111,6 +114,8 @@ def create_run(run_dir: Path, kind: str, dataset: str, *, suffix: str = "", **fi
         begin_log(path, head["created"])
         write_json(path / RUN, {**head, **fields, "stages": []})
     except OSError as error:
+        if path is not None:
+            shutil.rmtree(path, ignore_errors=True)  # without run.json it is no run
         if (fault := fault_of(error, run_dir)) is not None:
             raise fault from error
         text = f"run folder {run_dir} cannot be written: {error.strerror}"
@@ -129,7 +134,6 @@ def _new_folder(run_dir: Path, name: str) -> Path:
             path.mkdir()
         except FileExistsError:
             continue
-        write_bytes(run_dir / LAST, b"%d\n" % number)
         return path
 
 
@@ -146,8 +150,7 @@ def alone(folder: Path) -> Iterator[None]:
     """One process at a time, by a lock on the folder itself; where the file system has no locks, without one."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        lock(handle, wait=True)
         yield
     finally:
         os.close(handle)

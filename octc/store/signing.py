@@ -12,6 +12,7 @@ from octc.store.artifacts import artifact_sha256
 from octc.store.find import Found
 from octc.store.oms import SIGNATURE as OMS
 from octc.store.oms import fingerprint_of, sign_oms, verify_oms
+from octc.store.runs import alone
 from octc.store.signature import POLICY, SIGNATURE, TRUSTED, check_signature, sign
 
 
@@ -30,13 +31,16 @@ def sign_artifacts(
     there = [one.folder / name for one in founds if (one.folder / name).exists()]
     if there and not force:
         raise OctcError("OCT-E106", f"output exists: {there[0]}", hint="--force", place=str(there[0]))
-    if form == "oms":
-        digest = fingerprint_of(key, password)
-        return [Signed(artifact=o.artifact.name, key=digest, file=str(sign_oms(o.folder, key, password))) for o in founds]
-    return [
-        Signed(artifact=one.artifact.name, key=sign(one.folder, key, password), file=str(one.folder / SIGNATURE))
-        for one in founds
-    ]
+    digest = fingerprint_of(key, password) if form == "oms" else ""
+    signed = []
+    for one in founds:
+        with alone(one.folder):  # a manifest that is rewritten meanwhile would have a signature that does not hold
+            if form == "oms":
+                used, file = digest, sign_oms(one.folder, key, password)
+            else:
+                used, file = sign(one.folder, key, password), one.folder / SIGNATURE
+        signed.append(Signed(artifact=one.artifact.name, key=used, file=str(file)))
+    return signed
 
 
 def verify_artifacts(

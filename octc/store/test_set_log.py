@@ -8,7 +8,6 @@ and verify-plan.json is counted with it.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from octc.core.errors import OctcError
-from octc.core.files import canonical_json, parse_json, read_json, sha256_file
+from octc.core.files import append_whole, canonical_json, parse_json, read_json, sha256_file
+from octc.core.locks import lock
 from octc.schemas.common import builtins, convert
 from octc.schemas.logs import LogHead, Reading
 
@@ -84,7 +84,7 @@ def log_reading(run: Path, reading: Reading) -> ReadingLog:
     path = run / LOG
     try:
         with path.open("ab+") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)  # goes with the process, whatever ends it
+            lock(stream, wait=True)
             stream.seek(0)
             before = stream.read()
             _parsed(before, path)
@@ -93,7 +93,7 @@ def log_reading(run: Path, reading: Reading) -> ReadingLog:
                 stream.truncate(len(whole))
             head = {"schema_version": SCHEMA, "log": "test set", "since": reading.time_utc, "complete": False}
             data = (b"" if whole else _line(head)) + _line(builtins(reading))
-            os.write(stream.fileno(), data)
+            append_whole(stream.fileno(), data)
             os.fsync(stream.fileno())
             return _log(run, whole + data)
     except OSError as error:

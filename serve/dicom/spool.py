@@ -15,8 +15,6 @@ the name before anybody is told. What a killed process leaves is in one of the p
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import json
 import os
 import shutil
@@ -29,8 +27,18 @@ from pathlib import Path
 from typing import IO, Any
 
 from octc.core.errors import OctcError
-from octc.core.faults import writing_to
-from octc.core.files import entries, publishing, read_json, remove_leftovers, sha256_bytes, sync_folder, write_json
+from octc.core.faults import naming, writing_to
+from octc.core.files import (
+    append_whole,
+    entries,
+    publishing,
+    read_json,
+    remove_leftovers,
+    sha256_bytes,
+    sync_folder,
+    write_json,
+)
+from octc.core.locks import must_lock
 
 STATES = ("incoming", "queue", "outbox", "done", "dead", "kept")
 SOURCE, REASON, STATE = "source.dcm", "reason.json", "state.json"
@@ -96,11 +104,14 @@ class Spool:
         folder.chmod(0o700)  # volumes and reports hold identities
         self._lock = (folder / LOCK).open("w")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            mine = must_lock(self._lock, folder / LOCK)
+        except OSError:
+            self._lock.close()
+            raise
+        if not mine:
             self._lock.close()
             text = f"another process serves from {folder}"
-            raise OctcError("OCT-E108", text, hint="stop it, or name another folder: --spool DIR", place=str(folder)) from error
+            raise OctcError("OCT-E108", text, hint="stop it, or name another folder: --spool DIR", place=str(folder))
         self._audit = self._opened_audit()
         self._recover()
 
@@ -141,15 +152,9 @@ class Spool:
             if self._audit_moved():
                 self._audit.close()
                 self._audit = self._opened_audit()
-            end = os.fstat(self._audit.fileno()).st_size
-            try:
-                if self._audit.write(data := line.encode()) != len(data):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
+            with naming(self.folder / AUDIT):
+                append_whole(self._audit.fileno(), line.encode())  # half a line would spoil the next one
                 os.fsync(self._audit.fileno())
-            except OSError:
-                with contextlib.suppress(OSError):  # half a line would spoil the next one
-                    os.ftruncate(self._audit.fileno(), end)
-                raise
 
     def _recover(self) -> None:
         """Finish every step that was begun: a later place wins over an earlier one."""

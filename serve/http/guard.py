@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from octc.core.errors import OctcError
+from octc.core.faults import fault_of
 from octc.core.optional import need
 from octc.serve.doors import Doors, allowed, host_known, no_token, same_origin
 from octc.serve.http.answers import TICKET, Ticket, error_document, status_of
@@ -107,10 +108,11 @@ class Guard:
             await answer.refuse(_late(ticket, limit), 504 if ticket.whole else 408)
         except OctcError as error:
             await self._error(answer, ticket, error)
-        except OSError:  # whoever asked has gone
-            answer.status = answer.status or GONE
         except Exception as error:
-            if type(error).__name__ == "ClientDisconnect":
+            if (fault := fault_of(error)) is not None:  # an upload for which the disk has no room
+                await self._error(answer, ticket, fault)
+                return
+            if isinstance(error, OSError) or type(error).__name__ == "ClientDisconnect":  # whoever asked has gone
                 answer.status = answer.status or GONE
                 return
             log("internal error", level=logging.ERROR, error=error, request=ticket.id)

@@ -23,7 +23,9 @@ from octc.bench.report.collect.rules import rules_section
 from octc.bench.report.collect.run_summary import read_run_summary
 from octc.bench.report.page import Table
 from octc.cli._app.main import main
+from octc.core.errors import OctcError
 from octc.core.files import read_json, write_json
+from octc.export import decision
 from octc.export.decision import read_costs
 from octc.stats.deciding import stated_decision
 from octc.stats.decision_rules import Decision
@@ -109,6 +111,30 @@ def test_a_broken_promise_ends_a_verification_with_1(run: Run, said: Said) -> No
     choice = choose([Found(run.artifacts / "onnx-int8", artifact)])
     assert choice.chosen is None  # a file whose promise is broken is not deployed, whatever its accuracy is
     assert "coverage 80 % is promised" in choice.candidates[0].why
+
+
+def test_rules_that_another_process_stores_meanwhile_are_not_lost(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`octc threshold` ends while `octc abstain` looks at the validation set of the same artifact."""
+    artifact, place = run.artifacts / "onnx-int8", {"run_dir": run.path.parent}
+    measure, others = decision.measured, [octc.PointOptions(class_name="bright", sensitivity=0.99)]
+
+    def overtaken(*words: Any) -> Any:
+        found = measure(*words)
+        if others:
+            octc.fit_rules(artifact, others.pop(), **place)
+        return found
+
+    monkeypatch.setattr(decision, "measured", overtaken)
+    sets = octc.SetOptions(sets="aps", coverage=0.9)
+    with pytest.raises(OctcError) as caught:
+        octc.fit_rules(artifact, sets, **place)
+    assert caught.value.code == "OCT-E108"
+    rules = read_artifact(artifact).details["decision"]["image"]
+    assert [point["name"] for point in rules["points"]] == ["bright"]
+    assert not rules.get("sets")
+    octc.fit_rules(artifact, sets, **place)
+    rules = read_artifact(artifact).details["decision"]["image"]
+    assert ([point["name"] for point in rules["points"]], rules["sets"]["method"]) == (["bright"], "aps")
 
 
 def test_python_and_rows_have_the_same_rules(run: Run, said: Said, capsys: pytest.CaptureFixture[str]) -> None:

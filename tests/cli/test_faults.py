@@ -20,10 +20,13 @@ from octc.cli._app.errors import sort_error
 from octc.cli._app.main import main
 from octc.core.errors import OctcError, Several
 from octc.core.faults import FAULTS, fault_of
-from octc.core.files import write_json
+from octc.core.files import replacing, write_json
+from octc.datasets.image_facts import read_facts
+from octc.datasets.layouts.folders import scan_folder
 from octc.imaging.decode import read_image
 from octc.runtimes.base import broken
 from octc.store.artifacts import read_artifact
+from octc.store.find import find_artifacts
 from octc.store.runs import Run, create_run, owning
 from tests.tiny_artifacts import copied, shared_run
 
@@ -117,12 +120,66 @@ def test_an_image_is_not_blamed(made: Run, monkeypatch: pytest.MonkeyPatch) -> N
     assert caught.value.exit_code == 4
 
 
+def test_another_artifact_does_not_answer_where_the_newest_cannot_be_read(
+    made: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A damaged artifact is passed over, and said; a disk that does not read is no word about an artifact."""
+    damaged = copied(made, "onnx-int8", tmp_path)
+    copied(made, "onnx-fp32", tmp_path)
+    whole = Path.read_bytes
+    broken_disk = failing(errno.EIO)
+    monkeypatch.setattr(Path, "read_bytes", lambda path: broken_disk() if damaged in path.parents else whole(path))
+    with pytest.raises(OctcError) as caught:
+        find_artifacts(str(tmp_path), tmp_path, {})
+    assert (caught.value.code, caught.value.exit_code) == ("OCT-E906", 4)
+    monkeypatch.undo()
+    (damaged / "artifact.json").write_text("{")
+    found, words = find_artifacts(str(tmp_path), tmp_path, {})
+    assert [one.artifact.name for one in found] == ["onnx-fp32"]
+    assert "OCT-E502" in words
+
+
+def test_an_image_counts_as_unreadable_only_where_the_disk_reads_it(
+    made: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+    (tmp_path / "set" / "a" / "A-1-0.png").write_bytes(b"no picture")
+    shutil.copy(next((made.path.parent.parent / "patterns" / "dark").iterdir()), tmp_path / "set" / "b" / "B-2-0.png")
+    items = scan_folder(tmp_path / "set", None).items
+    assert [one.failure and one.failure[0] for one in read_facts(tmp_path / "set", items)] == ["OCT-E202", None]
+    monkeypatch.setattr(Path, "read_bytes", failing(errno.EMFILE))
+    with pytest.raises(OctcError) as caught:
+        read_facts(tmp_path / "set", items)
+    assert (caught.value.code, caught.value.exit_code) == ("OCT-E906", 4)
+
+
 def test_a_write_that_names_no_file_is_about_the_file_that_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "write_bytes", failing(errno.ENOSPC))
     with pytest.raises(OSError, match="No space") as caught:
         write_json(tmp_path / "run.json", {})
     found = sort_error(caught.value, "train")
     assert (found.code, found.place) == ("OCT-E904", str(tmp_path / "run.json"))
+
+
+def test_a_folder_that_is_moved_while_it_is_written_to_is_named(tmp_path: Path) -> None:
+    """No mistake in octc (70): somebody renamed the run."""
+    run = create_run(tmp_path / "runs", "student", "folder")
+
+    def write() -> None:
+        with replacing(run.path / "records" / "test.npz") as temporary:
+            run.path.rename(tmp_path / "runs" / "moved")
+            temporary.write_bytes(b"whole")
+
+    with pytest.raises(FileNotFoundError) as caught:
+        write()
+    found = sort_error(caught.value, "verify")
+    assert (found.code, found.exit_code) == ("OCT-E109", 2)
+    assert str(run.path) in found.message
+    assert "records" not in found.message
+    with pytest.raises(FileNotFoundError) as caught:
+        (tmp_path / "absent.json").read_bytes()  # its folder is there: whoever reads it says what is missing, or octc is wrong
+    assert sort_error(caught.value, "verify").code == "OCT-E999"
 
 
 def test_where_no_trace_can_be_written_the_hint_names_no_file(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,9 @@ import numpy as np
 import pytest
 
 from octc.core.errors import OctcError
+from octc.core.faults import fault_of
 from octc.export.pipeline import export_artifact
+from octc.export.ptq import compare
 from octc.export.ptq import engines as ptq
 from octc.export.ptq.compare import score, write_entries
 from octc.export.ptq.engines import ENGINES, find_engine, run_unoptimised
@@ -110,6 +114,23 @@ def test_an_engine_that_is_absent_is_refused_with_the_pip_line(
         find_engine(name, "onnx")
     assert caught.value.code == "OCT-E901"
     assert caught.value.hint == "pip install 'octc[ptq]'"
+
+
+def test_an_engine_is_not_absent_because_the_disk_is_full(
+    shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import nncf
+
+    def fails(*_args: object, **_kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(nncf, "quantize", fails)
+    monkeypatch.setattr(compare, "ENGINES", {"nncf": ENGINES["nncf"]})
+    with pytest.raises((OctcError, OSError)) as caught:
+        write_entries(shop, None, tmp_path, ("onnx",), lambda _: None)
+    fault = fault_of(caught.value)
+    assert fault is not None
+    assert fault.code == "OCT-E904"
 
 
 def test_a_library_that_fails_publishes_nothing(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,10 @@ HOMES = {
     "the identity of an artifact": ("sha256_file(folder / MANIFEST)", {"octc/store/artifacts.py"}),
     "what several errors raise": ("== 1 else Several(", {"octc/core/errors.py"}),
     "the first line of an error, which may have no text": ("str(error).splitlines()[0]", set()),
+    "a lock": ("fcntl.flock(", {"octc/core/locks.py"}),
+    # the others lie in a run, or in such a folder, and go with it
+    "a temporary folder": ("tempfile.mkdtemp(", {"octc/core/scratch.py", "export/pipeline.py", "serve/uploads.py"}),
+    "a temporary folder of a run": ("tempfile.TemporaryDirectory(", {"export/run.py", "export/ptq/compare.py"}),
     "the opsets of a target": ("Reads(", {"export/formats.py"}),
 }
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -112,6 +114,20 @@ def test_a_file_that_changed_at_its_source_is_not_glued(web: Web, tmp_path: Path
     refused(web, web.put("/a.zip", BODY, faults=["short"] * 5, ranges=False), tmp_path)
     smaller = web.put("/a.zip", BODY[:1000])  # the same version, they say, and shorter than what is here
     assert get(web, smaller, tmp_path).read_bytes() == BODY[:1000]
+
+
+def test_what_arrived_of_an_old_version_is_not_continued_as_the_new_one(
+    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new version begins and finds no room for a byte; its source states no sum."""
+    page = web.put("/a.zip", BODY, faults=["short"] * 5, ranges=False)
+    refused(web, page, tmp_path, digest=None)
+    assert (tmp_path / "a.zip.part").read_bytes() == BODY[:150_000]
+    other = web.put("/a.zip", BODY[::-1], tag='"v2"')
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+        assert refused(web, other, tmp_path, digest=None).code == "OCT-E904"
+    assert get(web, other, tmp_path, digest=None).read_bytes() == BODY[::-1]
 
 
 def test_another_piece_than_was_asked_for_is_refused(web: Web, tmp_path: Path) -> None:

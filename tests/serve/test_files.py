@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,21 @@ def test_uploads_of_a_server_that_was_killed_are_removed_by_the_next_one_and_tho
             data = pictures[0].read_bytes()
             assert client.post("/v1/predict", files={"file": ("a.png", data)}).status_code == 200
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_upload_without_room_is_answered_and_the_next_one_too(run: Run, pictures: list[Path], tmp_path: Path) -> None:
+    """A file that is longer than the server may write (32 KiB), as on a full disk: no client that has gone."""
+    limited = ("sh", "-c", 'ulimit -f 64; exec "$@"', "sh", sys.executable)  # blocks of 512 bytes
+    small = pictures[0].read_bytes()
+    large = small + bytes(200_000)
+    with serving(limited, run.artifacts / "onnx-int8", "--uploads", tmp_path) as found, found.client() as client:
+        answer = client.post("/v1/predict", files={"file": ("a.png", large)})
+        assert (answer.status_code, answer.json()["code"]) == (500, "OCT-E904")
+        assert str(tmp_path) not in answer.text
+        assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+        assert len(small) < 32_768
+        assert client.post("/v1/predict", files={"file": ("a.png", small)}).status_code == 200
+    assert [line["status"] for line in found.events("request")] == [500, 200]
 
 
 def test_json_in_place_of_a_file_is_told_where_tensors_go(server: Serving) -> None:

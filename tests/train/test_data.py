@@ -55,6 +55,17 @@ def test_cache_is_made_once_per_content_order_and_preprocessing(tmp_path: Path, 
     assert len(list(folder.iterdir())) == 4
 
 
+@pytest.mark.parametrize("left", [0, 1, 60, 5000, -1])
+def test_a_cache_that_is_damaged_is_made_again(tmp_path: Path, samples: tuple[Path, list[Sample]], left: int) -> None:
+    """Cut off at nothing, within its head, within its images; the archive of arrays that another program wrote there."""
+    root, items = samples
+    whole = np.array(cached_images(tmp_path / "cache", root, items, PRE))
+    (made,) = (tmp_path / "cache").iterdir()
+    made.write_bytes(made.read_bytes()[:left] if left >= 0 else b"PK\x03\x04" + bytes(100))
+    assert np.array_equal(cached_images(tmp_path / "cache", root, items, PRE), whole)
+    assert list((tmp_path / "cache").iterdir()) == [made]
+
+
 def test_unreadable_images_are_all_named_and_leave_no_cache(tmp_path: Path, samples: tuple[Path, list[Sample]]) -> None:
     root, items = samples
     (root / items[3].path).write_bytes(b"")

@@ -50,7 +50,8 @@ def cached_images(
 def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
     """Whether a cache of that shape is there; one that was cut off is not."""
     try:
-        return bool(np.load(path, mmap_mode="r").shape == shape)
+        found = np.lib.format.open_memmap(path, mode="r")  # np.load takes other formats too, and says of an empty file EOFError
+        return bool(found.shape == shape and found.dtype == np.uint8)
     except (OSError, ValueError):
         return False
 

@@ -7,7 +7,6 @@ set's). What it was trained on is not known; that is recorded.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 
 from octc.core.errors import OctcError
 from octc.core.files import read_json
+from octc.core.scratch import scratch
 from octc.datasets.pictures import read_picture
 from octc.datasets.split import Split
 from octc.train.distill.loading import load_teacher
@@ -82,8 +82,8 @@ def _home(job: Job) -> Path:
     if not job.dry_run:
         return job.run_dir / HOME
     if job.scratch is None:
-        job.scratch = tempfile.TemporaryDirectory(prefix="octc-teacher-")
-    return Path(job.scratch.name)
+        job.scratch = job.leaving.enter_context(scratch("teacher"))
+    return job.scratch
 
 
 def is_foreign(folder: Path) -> bool:

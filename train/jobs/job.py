@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from octc.core.progress import Reporter
@@ -30,7 +30,8 @@ class Job:
         settings: [train] of the configuration, key -> (value, origin).
         origins: option -> where its value comes from: "flag", an origin of the configuration, or "default".
         document: what the job found, for programs. run_id: of the run, or the name of the cross-validation.
-        dry_run: nothing is written. scratch: a folder for what a dry run cannot do without, which goes away with the job.
+        dry_run: nothing is written. scratch: a folder for what a dry run cannot do without, which goes away with the job
+            (`leaving`).
         ask: asks somebody whose the images are; None where nobody can be asked.
     """
 
@@ -43,16 +44,16 @@ class Job:
     document: dict[str, Any] = field(default_factory=dict)
     run_id: str | None = None
     dry_run: bool = False
-    scratch: TemporaryDirectory[str] | None = None
+    scratch: Path | None = None
+    leaving: ExitStack = field(default_factory=ExitStack)
     ask: Callable[[Samples], PatientRule | None] | None = None
 
     def __enter__(self) -> Job:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        if self.scratch is not None:
-            self.scratch.cleanup()
-            self.scratch = None
+        self.leaving.close()
+        self.scratch = None
 
     def is_explicit(self, key: str) -> bool:
         """Whether somebody asked for the value of an option, here or in a configuration."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -14,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from octc.core.errors import OctcError
 from octc.core.files import TEMPORARY, publishing, sha256_file, write_json
+from octc.core.locks import lock
 from octc.core.offline import is_local
 from octc.datasets.base import Progress
 from octc.datasets.download.http import Say, fetch_file, read_answer, spell_bytes
@@ -100,12 +100,9 @@ def _alone(scratch: Path) -> Iterator[None]:
     except OSError as error:
         raise OctcError("OCT-E109", f"cannot be written: {error.strerror}", hint="--data DIR", place=str(scratch)) from error
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(handle)
-        text = "another octc data fetch downloads to the same place"
-        raise OctcError("OCT-E108", text, hint="wait for it, or --data DIR elsewhere", place=str(scratch)) from error
-    try:
+        if lock(handle) is False:
+            text = "another octc data fetch downloads to the same place"
+            raise OctcError("OCT-E108", text, hint="wait for it, or --data DIR elsewhere", place=str(scratch))
         yield
     finally:
         os.close(handle)

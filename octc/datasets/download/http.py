@@ -112,8 +112,10 @@ def _pieces(file: RemoteFile, part: Path, page: str, say: Say, progress: Progres
             elif file.size is None:
                 say(f"{file.name} has {'an unknown size' if total is None else spell_bytes(total)}")
             tags = {"etag": response.headers.get("ETag"), "modified": response.headers.get("Last-Modified")}
-            write_json(part.with_name(f"{part.name}.json"), {"url": file.url, "total": total, **tags})
+            if not start:
+                _forget(part)  # before its version is written over: bytes of the old one must not be continued as the new one's
             _check_disk(part, (total or 0) - start)
+            write_json(part.with_name(f"{part.name}.json"), {"url": file.url, "total": total, **tags})
             _write(response, part, start, total, progress)
     if total is not None and _size(part) != total:
         text = f"{file.name} was cut short: {_size(part)} of {total} bytes"

@@ -25,7 +25,7 @@ from octc.export.search import job
 from octc.export.search.candidates import base_recipe, recipe_of
 from octc.export.search.finish import OVER, facts_of_test
 from octc.export.search.job import search_student
-from octc.export.search.measure import Where, find_target, kept_timing, timing_of
+from octc.export.search.measure import Where, find_target, graph_digest, kept_timing, timing_of
 from octc.export.search.random_network import export_random, found_artifacts
 from octc.schemas.common import builtins
 from octc.schemas.requests import BenchOptions
@@ -212,6 +212,12 @@ def test_a_candidate_is_timed_as_octc_bench_does(tmp_path: Path) -> None:
     stamp = built.founds["onnx"].folder.stat().st_mtime_ns
     again = export_random(candidate, recipe, ("x", "y"), ("onnx",), tmp_path)
     assert again.founds["onnx"].folder.stat().st_mtime_ns == stamp, "made once"
+    graph = graph_digest(again.founds["onnx"].artifact)
+    model = again.founds["onnx"].folder / again.founds["onnx"].artifact.main_file
+    model.write_bytes(model.read_bytes()[:-1])  # a damaged cache: made again, and the same file
+    assert found_artifacts(candidate, recipe, ("x", "y"), ("onnx",), tmp_path) == {}
+    again = export_random(candidate, recipe, ("x", "y"), ("onnx",), tmp_path)
+    assert graph_digest(again.founds["onnx"].artifact) == graph
     target = find_target(Where(None, 1, False, False, "python3"), ("onnx",), tmp_path, LogReporter())
     found = timing_of(again.founds["onnx"], target)
     assert found.ms is not None

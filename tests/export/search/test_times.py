@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from octc.core.errors import OctcError
+from octc.core.faults import fault_of
 from octc.core.progress import LogReporter
 from octc.export.search import job, measure
 from octc.export.search.candidates import base_recipe
@@ -163,6 +164,31 @@ def test_a_candidate_that_cannot_begin_is_listed_with_the_reason(
     assert (row.state, row.chosen, row.timings) == (state, None, [])
     assert "it is not there" in row.why
     assert ("pip install it" in row.why) == (code in ("OCT-E310", "OCT-E901"))
+
+
+@pytest.mark.parametrize("step", ["with_structure", "export_random"])
+def test_a_candidate_is_not_given_up_where_the_machine_is_at_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """A search that goes on later would leave it out for good: a full disk, said by a library in words of its own."""
+
+    def refuse(*_: Any) -> Candidate:
+        try:
+            raise RuntimeError("Check failed: No space left on device")
+        except RuntimeError as error:
+            raise OctcError("OCT-E407", "the graph cannot be written", hint="report this") from error
+
+    monkeypatch.setattr(job, "with_structure", lambda candidate, *_: candidate)
+    monkeypatch.setattr(job, step, refuse)
+    fresh = ready(tmp_path, Budget(ms=1))
+    fresh.candidates = {"a": Candidate(name="a", model="m")}
+    fresh.recipe = lambda one: base_recipe("smoke")
+    fresh.classes, fresh.target = ("x", "y"), SimpleNamespace(engines={"onnx": "1.0"}, cache=tmp_path)
+    with pytest.raises(OctcError) as caught:
+        job._measure_one(fresh, fresh.candidates["a"])
+    fault = fault_of(caught.value)
+    assert fault is not None
+    assert (fault.code, fault.exit_code) == ("OCT-E904", 4)
 
 
 def test_nothing_within_the_budget_ends_with_the_fastest(tmp_path: Path) -> None:
