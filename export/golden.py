@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from PIL import Image
@@ -61,16 +62,21 @@ def choose_golden(labels: Sequence[int], logits: Float32) -> list[int]:
     return sorted(kept)
 
 
+@cache
+def _picture() -> bytes:
+    """A PNG file."""
+    stream = io.BytesIO()
+    draw_phantom("NORMAL", 1, 1).save(stream, format="PNG")
+    return stream.getvalue()
+
+
 def make_golden(reference: nn.Module | None, pre: Preprocess, images: UInt8, logits: Float32 | None = None) -> Golden:
     """Golden record of a reference network; the picture that proves decoding and resizing is a drawn one.
 
     Args:
         logits: float32 [N, K] of the images where the reference is no torch network (it may be None then).
     """
-    picture = draw_phantom("NORMAL", 1, 1)
-    stream = io.BytesIO()
-    picture.save(stream, format="PNG")
-    data = stream.getvalue()
+    data = _picture()
     source = pre.prepare(Image.open(io.BytesIO(data)))
     if logits is None:
         assert reference is not None  # one of the two is given

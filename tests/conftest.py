@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
-import functools
 import gc
 import io
 import os
+import shutil
 import signal
 import socketserver
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -38,8 +40,12 @@ os.environ.pop("NO_COLOR", None)
 os.environ.pop("COLUMNS", None)
 
 from octc.core.offline import go_offline, refused_attempts  # noqa: E402  (the threads are set before numpy is imported)
+from tests.exporter import EXPORTS  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
+if EXPORTS not in os.environ:  # of this run of the tests: the workers and every process of them have it too
+    os.environ[EXPORTS] = tempfile.mkdtemp(prefix="octc-exports-")
+    atexit.register(shutil.rmtree, os.environ[EXPORTS], ignore_errors=True)
 go_offline()  # children inherit OCTC_OFFLINE=1: every `octc` that a test starts runs under the guard too
 FRESH = dict(os.environ)
 
@@ -68,16 +74,9 @@ def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
     if "torch.onnx" in sys.modules:
-        _torchlib_is_read_once()
+        from tests.exporter import install
 
-
-def _torchlib_is_read_once() -> None:
-    """Every export of torch reads the operators of its library anew, a sixth of a tiny network's time. Nothing here
-    adds an operator to them."""
-    from torch.onnx._internal.exporter._registration import ONNXRegistry
-
-    read = functools.cache(ONNXRegistry.from_torchlib)
-    ONNXRegistry.from_torchlib = staticmethod(read)  # type: ignore[method-assign,assignment]
+        install()
 
 
 @pytest.hookimpl(trylast=True)
@@ -131,7 +130,10 @@ def warm(shared: Path) -> tuple[str, ...]:
 
 
 # read by what octc itself asks for, and so the same in a process whose libraries were imported before they were set
-LATE = ("OCTC_", "HOME", "COLUMNS", "NO_COLOR", "HTTPS_PROXY", "XDG_CONFIG_HOME", "PATH", "PYTEST_", "TORCHINDUCTOR_CACHE_DIR")
+LATE = (
+    "OCTC_", "HOME", "COLUMNS", "NO_COLOR", "HTTPS_PROXY", "XDG_CONFIG_HOME", "PATH", "PYTEST_", "TORCHINDUCTOR_CACHE_DIR",
+    "WARM_PYTHON", "KMP_",  # set by scikit-learn as it is imported
+)  # fmt: skip
 Octc = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -184,6 +186,14 @@ def _called(words: list[str], place: Path, given: Mapping[str, str]) -> subproce
         os.environ.update(before)
     texts = [stream.buffer.getvalue().decode() for stream in (out, err)]  # type: ignore[attr-defined]
     return subprocess.CompletedProcess(words, code, *texts)
+
+
+@pytest.fixture
+def forks(warm: tuple[str, ...], shared: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A Python whose processes are forked, and what an `octc` of this test takes for those that it starts itself."""
+    program = str(shared / "bin" / "python")
+    monkeypatch.setenv("WARM_PYTHON", program)
+    return program
 
 
 @pytest.fixture(scope="session")

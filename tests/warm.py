@@ -78,6 +78,7 @@ def serve(path: str, owner: int) -> None:
         import_module(name)
     for name in [name for name, program in modules.items() if program]:
         del sys.modules[name]  # Python warns of a program that is imported before it is run
+    _install_exporter()
     gc.collect()
     gc.freeze()
     with socket.socket(socket.AF_UNIX) as door:
@@ -90,6 +91,19 @@ def serve(path: str, owner: int) -> None:
             os.dup2(nothing, stream)
         if not _accept(door, owner):
             os._exit(0)
+
+
+def _install_exporter() -> None:
+    """As tests/conftest.py does it, and torch's library of operators is read before anything is forked."""
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    spec = spec_from_file_location("tests_exporter", Path(__file__).with_name("exporter.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    exporter = module_from_spec(spec)
+    spec.loader.exec_module(exporter)
+    exporter.install()
+    exporter.read_operators()
 
 
 def _accept(door: socket.socket, owner: int) -> bool:

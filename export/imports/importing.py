@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -236,12 +237,18 @@ def _line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[-1][:300]
 
 
+@cache
+def _drawn() -> tuple[Image.Image, ...]:
+    """Half a second to draw, and the same for every file: 8 MiB. Nobody writes into them."""
+    return tuple(draw_phantom(DRAWN[i % len(DRAWN)], i, i) for i in range(CANDIDATES))
+
+
 def _pictures(asked: _Asked) -> list[Image.Image]:
     """Pictures for golden images and differences: of the train part, of a folder, else drawn ones."""
     if asked.split is not None:
         return [read_picture(asked.root, s, asked.foreign.value_range).image for s in candidates(asked.split)]
     if asked.options.images is None:
-        return [draw_phantom(DRAWN[i % len(DRAWN)], i, i) for i in range(CANDIDATES)]
+        return [*_drawn()]
     paths, _ = scan_images(Path(asked.options.images))
     if not paths:
         raise OctcError("OCT-E201", "no image in this folder", hint="--images DIR", place=asked.options.images)

@@ -9,8 +9,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.conftest import Octc
 
 Words = tuple[str, ...]
 PROBE = """
@@ -43,6 +46,21 @@ def test_every_folder_of_octc_is_imported_and_no_program(warm: Words, tmp_path: 
     found = done.stdout.split()
     assert {"octc.train", "octc.export.run", "octc.bench.parity", "octc.archive", "octc.serve", "octc.cli.list"} <= set(found)
     assert not {"octc.cli._app.main", "octc.archive.worker", "octc.bench.timing.worker"} & set(found)
+
+
+def test_an_octc_is_forked_whatever_was_imported_meanwhile(octc: Octc, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libraries set variables as they are imported (scikit-learn those of KMP_): all files are, before the first test."""
+    monkeypatch.setenv("KMP_INIT_AT_FORK", "FALSE")
+    started, run = [], subprocess.run
+
+    def seen(words: list[str], **more: Any) -> Any:
+        started.append(words)
+        return run(words, **more)
+
+    monkeypatch.setattr(subprocess, "run", seen)
+    assert octc("--version").returncode == 0
+    (words,) = started
+    assert any(word.endswith("warm.py") for word in words)
 
 
 def test_an_exception_is_a_traceback_and_one(warm: Words) -> None:
