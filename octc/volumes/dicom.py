@@ -13,7 +13,8 @@ import re
 import struct
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -51,8 +52,12 @@ DICOMDIR = "1.2.840.10008.1.3.10"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
 IMPLICIT = "1.2.840.10008.1.2"
+EXPLICIT = "1.2.840.10008.1.2.1"
 EXTENDED = "1.2.840.10008.1.2.4.51"
 LOSSY = ("1.2.840.10008.1.2.4.50", EXTENDED)
+ROUNDED = (*LOSSY, "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91")  # and those that may have losses
+RLE = "1.2.840.10008.1.2.5"
+EIGHT_BITS_ONLY = {"pillow", "gdcm"}  # of the decoders of JPEG Extended: the others have 12
 # how compressed pictures begin: JPEG and JPEG-LS, JPEG 2000, and its boxes (RLE has one fragment a frame: PS3.5 A.4.2)
 STARTS = (b"\xff\xd8", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")
 # attributes in which the parts of a concatenation cannot differ (C.7.6.16.2.2.4), of those that change what is shown of them
@@ -63,7 +68,7 @@ OF_ALL_PARTS = (
 PIXELS, GROUPS = (0x7FE0, 0x0010), 0x52009229  # from here on there are functional groups
 UNDEFINED = 0xFFFFFFFF  # the length of compressed pixels
 MAX_READS = 1_000_000
-NATIVE = (IMPLICIT, "1.2.840.10008.1.2.1", DEFLATED, BIG_ENDIAN)
+NATIVE = (IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN)
 NOT_SCANS = {
     "1.2.840.10008.5.1.4.1.1.77.1.5.1": "a fundus photograph",
     "1.2.840.10008.5.1.4.1.1.77.1.5.2": "a fundus photograph",
@@ -159,17 +164,18 @@ class Pixels:
     declared: int
     whole: int
     turned: bool = False  # bytes of 8 bits that stand in words of the other order (PS3.5 8.1.2, big endian)
+    below: int = 0  # bits below the stored ones (PS3.5 8.1.1, retired): HighBit + 1 - BitsStored
 
     def read(self, index: int) -> Raw:
-        """Stored numbers of a frame; bits above BitsStored do not count (PS3.5 8.1.1)."""
+        """Stored numbers of a frame; bits above and below them do not count (PS3.5 8.1.1)."""
         return self._native(index) if self.step else self._decoded(index)
 
     def _native(self, index: int) -> Raw:
         order = ">" if self.syntax == BIG_ENDIAN else "<"
         kind = np.dtype(f"{order}u{self.allocated // 8}")
         if self.inflated is not None:
-            data = self.inflated[self.start + index * self.step :][: self.step]
-            found = np.frombuffer(data, kind).reshape(self.rows, self.columns)
+            count, begin = self.rows * self.columns, self.start + index * self.step
+            found = np.frombuffer(self.inflated, kind, count, begin).reshape(self.rows, self.columns)
         else:
             found = self.source.array(kind.str, self.start + index * self.step, (self.rows, self.columns))
         if self.turned:
@@ -180,8 +186,8 @@ class Pixels:
         spare = self.allocated - self.stored
         if self.signed:
             wide = found.view(f"i{self.allocated // 8}")
-            return (wide << spare) >> spare if spare else wide
-        return found & ((1 << self.stored) - 1) if spare else found
+            return (wide << (spare - self.below)) >> spare if spare else wide
+        return (found >> self.below) & ((1 << self.stored) - 1) if spare else found
 
     def _decoded(self, index: int) -> Raw:
         from pydicom.encaps import encapsulate
@@ -197,7 +203,9 @@ class Pixels:
             "photometric_interpretation": "MONOCHROME2",
             "pixel_representation": int(self.signed),
             "bits_allocated": self.allocated,
-            "bits_stored": self.stored,
+            "bits_stored": self.allocated
+            if self.syntax == RLE
+            else self.stored,  # RLE packs whole bytes: `_masked` does the rest
             "number_of_frames": 1,
             "pixel_keyword": "PixelData",
         }
@@ -205,11 +213,14 @@ class Pixels:
             with muted():
                 found, _ = get_decoder(UID(self.syntax)).as_array(encapsulate([data]), index=0, **options)
             kind = f"{'i' if self.signed else 'u'}{self.allocated // 8}"
-            whole = np.asarray(found).reshape(self.rows, self.columns).astype(kind)
+            decoded = np.asarray(found).reshape(self.rows, self.columns)
         except (RuntimeError, ValueError) as error:
             why = str(error).strip().splitlines()[-1].strip() if str(error) else type(error).__name__
             raise corrupt(self.source.path, f"frame {index} cannot be decoded: {why}") from error
-        return self._masked(whole)  # JPEG-LS knows no sign: its numbers have BitsStored bits
+        if self.syntax in ROUNDED and (not self.signed or decoded.dtype.kind == "i"):
+            low = -(1 << (self.stored - 1)) if self.signed else 0  # what losses carried beyond the ends is held there
+            decoded = np.clip(decoded, low, low + (1 << self.stored) - 1)
+        return self._masked(decoded.astype(kind))  # JPEG-LS knows no sign: its numbers have BitsStored bits
 
     def _same_size(self, data: bytes, index: int) -> None:
         """A compressed picture of another size than declared is refused before it is decoded."""
@@ -233,6 +244,7 @@ class Opened:
     start: int
     length: int
     words: bool = False
+    inflated: bytes | None = None  # the whole object where its file is deflated: that is where `start` counts
 
     def get(self, name: str, default: Any = None) -> Any:
         return self.value.get(name, default)
@@ -282,11 +294,9 @@ def _volumes(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
 def without_scans(path: Path) -> str | None:
     """What an object is by the class in its header, where no object of that class holds B-scans: an index, a report, a
     photograph. None for all others, and where that cannot be told: reading it says what it is."""
-    from pydicom.filereader import read_file_meta_info
-
     try:
         with muted():
-            kind = str(read_file_meta_info(path).get("MediaStorageSOPClassUID", ""))
+            kind = str(_meta(path).get("MediaStorageSOPClassUID", ""))
     except Exception:  # pydicom raises classes of its own on altered bytes
         return None
     if kind == DICOMDIR:
@@ -296,28 +306,24 @@ def without_scans(path: Path) -> str | None:
 
 def _opened(path: Path) -> Opened:
     """The object without its pixels, once it is known to be one with B-scans."""
-    from pydicom.filereader import read_file_meta_info
-
     with muted():
-        meta = read_file_meta_info(path)
+        meta = _meta(path)
         if str(meta.get("MediaStorageSOPClassUID", "")) == DICOMDIR:
             raise _none(
                 path, "it is a DICOMDIR, an index of other files", "give the files that it names; octc predict takes the folder"
             )
         syntax = str(meta.get("TransferSyntaxUID", ""))
-        if syntax == DEFLATED:
-            _bounded_inflation(path)
-        opened, pixels = _parsed(path, syntax)
-        groups = {tag.group for tag in list(opened.keys())}  # tags; iterating over the object would parse its values
-    if SCRAMBLED_GROUP in groups:
+        inflated = _inflated(path) if syntax == DEFLATED else None
+        opened, pixels = _parsed(path, inflated)
+        scrambled = _scrambled(opened)
+    if scrambled:
         text = f"{path.name} is scrambled by its maker (Zeiss, private group 0407): its pixels cannot be read"
         hint = "export it from FORUM or the device as unprotected DICOM (no EX.DCM), or as pictures"
         raise OctcError("OCT-E223", text, hint=hint, place=str(path))
     kind = str(opened.get("SOPClassUID", ""))
     _of_another_kind(path, opened, kind, pixels is not None)
     if pixels is None:
-        text = f"{path.name}: DICOM without pixel data, or cut short before them"
-        raise OctcError("OCT-E220", text, hint="copy it again, or export the images too", place=str(path))
+        raise _without_pixels(path)
     if _integer(opened, "SamplesPerPixel", 1) != 1:
         what = "a colour picture under the OPT class" if kind == OPT else "a colour picture"
         raise _none(path, f"it is {what}", "give the OPT object with the B-scans")
@@ -327,7 +333,30 @@ def _opened(path: Path) -> Opened:
             hint = "convert it to grey: dcmdump shows what it is, dcm2img (DCMTK) or the device writes pictures"
             raise unsupported(path, "colours of a palette (PALETTE COLOR)", hint)
         raise corrupt(path, f"photometric interpretation {meant!r} of one sample")
-    return Opened(opened, *pixels)
+    return Opened(opened, *pixels, inflated)
+
+
+def head_of(path: Path, names: Sequence[str] | None = None) -> Any:
+    """The elements of an object before its pixels (those of these names), bounded and inflated as the readers do it.
+
+    Raises:
+        OctcError: E222 E226, and whatever pydicom raises on altered bytes.
+    """
+    from pydicom import dcmread
+
+    with muted():
+        deflated = str(_meta(path).get("TransferSyntaxUID", "")) == DEFLATED
+        with Counted(path, _inflated(path) if deflated else None) as stream:
+            return dcmread(stream, stop_before_pixels=True, specific_tags=None if names is None else list(names))
+
+
+def _scrambled(opened: Any) -> bool:
+    """Whether an object has the private group in which Zeiss keeps scrambled pixels, and no other maker's name."""
+    elements = [tag for tag in list(opened.keys()) if tag.group == SCRAMBLED_GROUP]  # iterating would parse all values
+    owners = [str(opened[tag].value) for tag in elements if 0x10 <= tag.element <= 0xFF]
+    maker = str(opened.get("Manufacturer", "") or "")
+    of_zeiss = any(word in " ".join((maker, *owners)).lower() for word in ("zeiss", "czm"))
+    return bool(elements) and (of_zeiss or not maker or not owners)
 
 
 def _of_another_kind(path: Path, opened: Any, kind: str, pixels: bool) -> None:
@@ -348,12 +377,19 @@ def _integer(opened: Any, name: str, default: int = 0) -> int:
     return default if value is None or value == "" else int(value)
 
 
+class InMemory(io.BytesIO):
+    """Bytes in place of a file, of which pydicom asks the name."""
+
+    name = ""
+
+
 class Counted(io.BufferedReader):
     """A file of which no more than MAX_READS pieces are read: pydicom takes two for each element, and an element of 8 bytes is
     a hundred times as many in memory."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(io.FileIO(str(path)))  # pydicom adds text to its name
+    def __init__(self, path: Path, data: bytes | None = None) -> None:
+        """data: what is read in place of the file."""
+        super().__init__(io.FileIO(str(path)) if data is None else InMemory(data))  # pydicom adds text to its name
         self.path, self.pieces = path, 0
 
     def read(self, size: int | None = -1) -> bytes:
@@ -363,27 +399,34 @@ class Counted(io.BufferedReader):
         return super().read(size)
 
 
-def _bounded(path: Path) -> None:
+def _meta(path: Path) -> Any:
+    """The elements of a file's header (group 0002)."""
+    from pydicom.filereader import _read_file_meta_info, read_preamble
+
+    with Counted(path) as stream, _ending(path, stream):
+        read_preamble(stream, False)
+        return _read_file_meta_info(stream)
+
+
+def _bounded(path: Path, inflated: bytes | None) -> None:
     """Refuse an object that declares too much before its functional groups are parsed, which lie behind these numbers."""
     from pydicom.filereader import read_partial
 
-    with Counted(path) as stream:
+    with Counted(path, inflated) as stream, _ending(path, stream):
         head = read_partial(stream, stop_when=lambda tag, _vr, _length: tag >= GROUPS)
     declared = _integer(head, "NumberOfFrames") or 1
     if declared > MAX_FRAMES:
         raise corrupt(path, f"{declared} frames are declared, {MAX_FRAMES} are the limit")
 
 
-def _parsed(path: Path, syntax: str) -> tuple[Any, tuple[int, int, bool] | None]:
+def _parsed(path: Path, inflated: bytes | None) -> tuple[Any, tuple[int, int, bool] | None]:
     """An object up to its pixels, and where those begin and how long they say that they are; None where there are none."""
     from pydicom import dcmread
 
-    if syntax == DEFLATED:
-        whole = dcmread(path)
-        return whole, (0, len(whole.PixelData), False) if "PixelData" in whole else None
-    _bounded(path)
-    with Counted(path) as stream:
-        opened = dcmread(stream, defer_size=DEFER, stop_before_pixels=True)
+    _bounded(path, inflated)
+    with Counted(path, inflated) as stream:
+        with _ending(path, stream):
+            opened = dcmread(stream, defer_size=DEFER if inflated is None else None, stop_before_pixels=True)
         at, head = stream.tell(), stream.read(12)
     for tag, what in FLOATS.items():
         if head[:4] in (struct.pack("<2H", *tag), struct.pack(">2H", *tag)):
@@ -396,26 +439,55 @@ def _parsed(path: Path, syntax: str) -> tuple[Any, tuple[int, int, bool] | None]
     return opened, (at + (12 if explicit else 8), struct.unpack("<I" if little else ">I", length)[0], head[4:6] == b"OW")
 
 
+@contextmanager
+def _ending(path: Path, stream: Counted) -> Iterator[None]:
+    """What a parser raises where a file ends within an element is said of the file: E220."""
+    try:
+        yield
+    except OctcError:
+        raise
+    except Exception as error:  # struct.error, EOFError and classes of pydicom's own
+        if stream.peek(1):
+            raise
+        raise _without_pixels(path) from error
+
+
+def _without_pixels(path: Path) -> OctcError:
+    text = f"{path.name}: DICOM without pixel data, or cut short before them"
+    return OctcError("OCT-E220", text, hint="copy it again, or export the images too", place=str(path))
+
+
 def _none(path: Path, what: str, hint: str) -> OctcError:
     return OctcError("OCT-E227", f"{path.name} holds no B-scans: {what}", hint=hint, place=str(path))
 
 
-def _bounded_inflation(path: Path) -> None:
-    """A deflated object is read whole by pydicom: what it would become is counted before (the least that is known: 1 GiB)."""
-    inflater, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
+def _inflated(path: Path) -> bytes:
+    """A deflated object as one that is not, of at most 1 GiB. Its elements are then counted like those of any other: pydicom
+    inflates and parses as many as there are, and a file of a megabyte can hold a hundred million."""
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.filebase import DicomBytesIO
     from pydicom.filereader import _read_file_meta_info, read_preamble
+    from pydicom.filewriter import write_file_meta_info
+    from pydicom.uid import UID
 
+    inflater, whole, meta = zlib.decompressobj(-zlib.MAX_WBITS), io.BytesIO(), FileMetaDataset()
+    meta.TransferSyntaxUID = UID(EXPLICIT)
+    whole.write(bytes(128) + b"DICM")
+    head = DicomBytesIO()
+    write_file_meta_info(head, meta, enforce_standard=False)
+    whole.write(head.getvalue())
     with path.open("rb") as stream:
         read_preamble(stream, False)
         _read_file_meta_info(stream)
         while block := stream.read(1 << 16):
-            while block:
-                total += len(inflater.decompress(block, 1 << 20))
+            while block and not inflater.eof:
+                whole.write(inflater.decompress(block, 1 << 20))
                 block = inflater.unconsumed_tail
-                if total > MAX_INFLATED:
+                if whole.tell() > MAX_INFLATED:
                     raise corrupt(path, f"it inflates to more than {MAX_INFLATED} bytes")
     if not inflater.eof:
         raise cut_short(path, "its deflated elements do not end")
+    return whole.getvalue()
 
 
 def _pixels(path: Path, opened: Opened) -> Pixels:
@@ -429,31 +501,30 @@ def _pixels(path: Path, opened: Opened) -> Pixels:
         raise corrupt(path, f"{declared} frames of {rows} x {columns}")
     high = _integer(opened, "HighBit", stored - 1)
     words = f"{allocated} bits allocated, {stored} stored, high bit {high}"
-    if allocated in (1, 12, 32, 64) or (allocated in (8, 16) and 0 < stored < high + 1 <= allocated):
+    below = high + 1 - stored
+    if allocated in (1, 12, 32, 64) or (below > 0 and syntax not in (*NATIVE, RLE)):
         raise unsupported(path, words, "export it with 8 or 16 bits a pixel, from the device or with gdcmconv")
-    if allocated not in (8, 16) or not 0 < stored <= allocated or high != stored - 1:
+    if allocated not in (8, 16) or not 0 < stored <= high + 1 <= allocated:
         raise corrupt(path, words)
     signed = _integer(opened, "PixelRepresentation") == 1
     given = (source, syntax, rows, columns, allocated, stored, signed)
     step = rows * columns * allocated // 8
-    if syntax == DEFLATED:
-        data = bytes(opened.value.PixelData)
-        return Pixels(*given, 0, step, (), data, declared, min(declared, len(data) // step))
     start, length = opened.start, opened.length
     if syntax in NATIVE:
         if length == UNDEFINED:
             raise corrupt(path, "its pixels are compressed, and its transfer syntax says that they are not")
-        there = min(length, source.size - start)
+        there = min(length, (source.size if opened.inflated is None else len(opened.inflated)) - start)
         if length < declared * step:
             raise corrupt(path, f"{declared} frames of {rows} x {columns} are declared, the pixels have {length} bytes")
         turned = opened.words and syntax == BIG_ENDIAN and allocated == 8
         if turned and step % 2:
             text = "frames of an odd number of bytes in words of the other order"
             raise unsupported(path, text, "store it as explicit VR little endian: dcmconv +te IN OUT")
-        return Pixels(*given, start, step, (), None, declared, max(0, min(declared, there // step)), turned)
+        whole = max(0, min(declared, there // step))
+        return Pixels(*given, start, step, (), opened.inflated, declared, whole, turned, below)
     _decodable(path, syntax, stored)
     fragments = _fragments(source, start, declared, opened)
-    return Pixels(*given, start, 0, fragments, None, declared, len(fragments))
+    return Pixels(*given, start, 0, fragments, None, declared, len(fragments), below=below)
 
 
 def _decodable(path: Path, syntax: str, stored: int) -> None:
@@ -467,7 +538,7 @@ def _decodable(path: Path, syntax: str, stored: int) -> None:
         raise _no_decoder(path, UID(syntax).name) from error
     if not decoder.is_available:
         raise _no_decoder(path, UID(syntax).name)
-    if syntax == EXTENDED and stored > 8 and set(decoder.available_plugins) <= {"pillow"}:
+    if syntax == EXTENDED and stored > 8 and set(decoder.available_plugins) <= EIGHT_BITS_ONLY:
         raise _no_decoder(path, f"{UID(syntax).name} of {stored} bits")
 
 
@@ -548,8 +619,6 @@ def _concatenation(path: Path, opened: Opened) -> list[Path]:
     uid = str(opened.get("ConcatenationUID", ""))
     if not uid:
         return [path]
-    from pydicom import dcmread
-
     found = {_integer(opened, "InConcatenationNumber", 1): path}
     for sibling in sorted(path.parent.iterdir())[:MAX_SIBLINGS]:
         if sibling == path or not sibling.is_file() or sibling.stat().st_size < 132:
@@ -558,8 +627,7 @@ def _concatenation(path: Path, opened: Opened) -> list[Path]:
             if stream.read(132)[128:] != b"DICM":
                 continue
         try:
-            with muted(), Counted(sibling) as counted:
-                other = dcmread(counted, stop_before_pixels=True, specific_tags=["ConcatenationUID", "InConcatenationNumber"])
+            other = head_of(sibling, ("ConcatenationUID", "InConcatenationNumber"))
         except Exception:
             continue
         if str(other.get("ConcatenationUID", "")) == uid:
@@ -915,7 +983,7 @@ def _notes(opened: Opened, pixels: list[Pixels]) -> list[str]:
         if one.stored < one.allocated:
             order = ">" if one.syntax == BIG_ENDIAN else "<"
             first = one.source.array(f"{order}u{one.allocated // 8}", one.start, (one.rows, one.columns))
-            if not one.signed and int(first.max()) >> one.stored:
+            if not one.signed and int(first.max()) >> (one.stored + one.below):
                 notes.append(f"bits above BitsStored ({one.stored}) are set; they do not count")
     return notes
 

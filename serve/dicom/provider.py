@@ -15,7 +15,6 @@ from typing import Any
 
 from octc.core.errors import OctcError
 from octc.core.optional import need
-from octc.imaging.decode import muted
 from octc.serve.dicom.commitment import PUSH_MODEL, Reply, answer_request
 from octc.serve.dicom.spool import Spool, key_of
 from octc.volumes.dicom import OPT
@@ -216,11 +215,10 @@ def _bounded(receive: Callable[[int], bytearray], association: Any, most: int) -
 
 def _identified(path: Path) -> tuple[str, str]:
     """SOP instance UID and class of an object whose header can be read (any exception otherwise)."""
-    from pydicom import dcmread
+    from octc.volumes.dicom import head_of
 
-    with muted():
-        found = dcmread(path, stop_before_pixels=True, specific_tags=["SOPInstanceUID", "SOPClassUID"])
-        return str(found.SOPInstanceUID), str(found.SOPClassUID)
+    found = head_of(path, ("SOPInstanceUID", "SOPClassUID"))
+    return str(found.SOPInstanceUID), str(found.SOPClassUID)
 
 
 def _plain(title: str) -> str:

@@ -16,7 +16,6 @@ from typing import Any
 from octc.core.errors import OctcError
 from octc.core.optional import need
 from octc.core.version import own_version
-from octc.imaging.decode import muted
 from octc.runtimes.answers import has_rules
 from octc.runtimes.predict import Record
 from octc.serve.dicom.answers import Answering, EyeAnswer, gathered
@@ -61,10 +60,9 @@ def source_of(path: Path) -> Any:
         OctcError: E228 one of the UIDs that a report refers to is missing. E901 pydicom is not installed.
     """
     need("pydicom")
-    from pydicom import dcmread
+    from octc.volumes.dicom import head_of
 
-    with muted():
-        found = dcmread(path, stop_before_pixels=True)
+    found = head_of(path)
     missing = [name for name in REQUIRED if not found.get(name)]
     if missing:
         text = f"{path.name} has no {', '.join(missing)}, and a report refers to its source by them"

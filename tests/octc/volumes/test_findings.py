@@ -43,11 +43,12 @@ def deep(value: Any) -> None:
     value.HighBit = 31
 
 
-def left_aligned(value: Any) -> None:
-    value.BitsAllocated, value.BitsStored, value.HighBit = 16, 12, 15
+def packed(value: Any) -> None:
+    value.BitsAllocated = value.BitsStored = 12
+    value.HighBit = 11
 
 
-@pytest.mark.parametrize(("change", "what"), [(palette, "palette"), (deep, "32 bits"), (left_aligned, "high bit 15")])
+@pytest.mark.parametrize(("change", "what"), [(palette, "palette"), (deep, "32 bits"), (packed, "12 bits allocated")])
 def test_valid_objects_of_kinds_that_are_not_read_are_named_so(tmp_path: Path, change: Any, what: str) -> None:
     value = made()
     change(value)
