@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,6 +17,8 @@ import pytest
 from PIL import Image
 
 from octc.store.runs import Run
+from octc.train.loop.checkpoint import read_checkpoint
+from octc.train.recipes.registry import smoke
 from tests.house.tree import ROOT
 from tests.tiny_artifacts import shared_run
 
@@ -59,7 +62,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "simplified.py": ("test_efficientnet 64 --rounds 2 --threads 1",),
     "stand_in.py": ("{ucsd} stand-ins",),
     "tensorrt_rtx.py": ("test_resnet 64",),
-    "tuning.py": ("{run} --bits 4 --seeds 1 --epochs 1",),
+    "tuning.py": ("{run} --run-dir {run}/.. --data {patterns} --bits 4 --seeds 1 --epochs 1 --rate 1e-4 --placement xnnpack",),
     "volumes.py": ("{run}/artifacts/onnx-int8 --frames 3 --size 64x48 --rounds 1",),
     "training.py": (
         "--data {images} --rounds 1 --steps 1 --batch 2 --workers 1 --device cpu --quick --json",
@@ -112,6 +115,15 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return write_trees(tmp_path_factory.mktemp("trees"))
 
 
+def copied(made: Run, folder: Path) -> Path:
+    """The run, as if `octc train` had made it."""
+    path = Path(shutil.copytree(made.path, folder / made.id))
+    pre, recipe = read_checkpoint(path / "train")[0].preprocess, smoke()
+    student = replace(recipe.student, size=pre.size, resize=pre.resize, mean=pre.mean, std=pre.std)
+    Run(path).update(recipe=asdict(replace(recipe, student=student)))
+    return path
+
+
 def ran(python: tuple[str, ...], words: list[str], place: Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*python, *words], cwd=place, stdin=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -154,7 +166,7 @@ def test_it_runs(
     ucsd, images = trees
     if script not in FRESH:
         monkeypatch.setenv("WARM_PYTHON", str(shared / "bin" / "python"))
-    run = Path(shutil.copytree(made.path, tmp_path / made.id)) if "{run}" in words else made.path
+    run = copied(made, tmp_path) if "{run}" in words else made.path
     patterns = made.path.parent.parent / "patterns"
     given = [word.format(images=images, ucsd=ucsd, run=run, patterns=patterns) for word in words.split()]
     done = ran(warm, [str(FOLDER / script), *given], tmp_path)
