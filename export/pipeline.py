@@ -16,6 +16,7 @@ import numpy as np
 from octc.compress.placement import convolutions
 from octc.core.clock import utc_now
 from octc.core.errors import OctcError
+from octc.core.faults import filling
 from octc.core.files import publishing
 from octc.core.targets import processors_of
 from octc.datasets.base import sample_ids
@@ -147,7 +148,8 @@ def export_artifact(
 def write_files(shop: Workshop, job: Job, folder: Path) -> tuple[Golden, Artifact]:
     """Model files, golden record, USE.md and manifest of a job, unjudged, into an empty folder."""
     make = make_foreign if job.engine not in ("", OWN) else maker_of(job.target, job.precision)
-    made = make(shop, job, folder)
+    with filling(folder):
+        made = make(shop, job, folder)
     golden = make_golden(made.reference, shop.source.checkpoint.preprocess, shop.source.golden, made.golden)
     write_golden(folder, golden)
     artifact = _artifact(shop, job, made)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from octc.core.errors import OctcError
+from octc.core.faults import filling
 from octc.core.optional import need
 from octc.core.scratch import scratch
 from octc.imaging.preprocess import Float32, UInt8
@@ -56,7 +57,7 @@ class OrtRuntime:
 
     def precision_found(self) -> dict[str, int]:
         """Counted in the graph that ONNX Runtime made of the file: it is written out once, to a temporary folder."""
-        with scratch("graph") as folder:
+        with scratch("graph") as folder, filling(folder):
             path = folder / "optimised.onnx"
             _open(self._path, self._artifact, 1, PROVIDERS, optimised=path)
             return convolution_precisions(path)

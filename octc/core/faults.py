@@ -166,6 +166,18 @@ def _full() -> Iterator[str]:
 
 
 @contextmanager
+def filling(folder: Path) -> Iterator[None]:
+    """What a library raises that writes into a folder is about its disk, where that has no room: some say it in words that
+    are about the file ("Protobuf serialization failed")."""
+    try:
+        yield
+    except Exception as error:
+        if (fault := full(folder)) is not None:
+            raise fault from error
+        raise
+
+
+@contextmanager
 def naming(path: Path) -> Iterator[None]:
     """An OSError that names no file (a write to a full disk, for example) is about `path`."""
     try:

@@ -233,6 +233,33 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
     assert "runs" in error["path"]
 
 
+PRECISION = """
+import sys
+from pathlib import Path
+from octc.core.errors import OctcError
+from octc.runtimes.registry import open_runtime
+from octc.store.artifacts import read_artifact
+runtime = open_runtime(Path(sys.argv[1]), read_artifact(Path(sys.argv[1])))
+try:
+    print(runtime.precision_found())
+except OctcError as error:
+    print(error.code, error.place)
+"""
+
+
+def test_a_full_temporary_folder_is_no_fault_of_the_artifact(made: Run, tmp_path: Path) -> None:
+    """ONNX Runtime writes its graph there, and says of a full disk that the file cannot be serialised."""
+    for size, told in (("size=16k", "OCT-E904"), ("size=16m", "int8")):
+        script = f'{small(tmp_path, "tmp", size)}\nexec "$@"'
+        words = [sys.executable, "-c", PRECISION, str(made.artifacts / "onnx-int8")]
+        done = subprocess.run(
+            [*in_namespace(), "sh", "-ec", script, "sh", *words], env={**os.environ, "TMPDIR": str(tmp_path / "tmp")},
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert told in done.stdout, done.stdout + done.stderr
+        assert told == "int8" or str(tmp_path / "tmp") in done.stdout
+
+
 def test_a_monitors_store_on_a_full_or_read_only_disk_is_named(made: Run, tmp_path: Path) -> None:
     artifact = copied(made, "onnx-int8", tmp_path)
     patterns = made.path.parent.parent / "patterns" / "dark"
