@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from typing import Any
 
@@ -58,12 +59,13 @@ def find_conflicts(roots: Iterable[str] = ROOTS) -> list[Conflict]:
 
     Of octc itself the extras count too, but only for what is installed: an extra that is not there is no conflict.
     """
+    look = cache(_installed)
     demands: dict[str, list[tuple[str, Any, bool]]] = {}
     done: set[tuple[str, frozenset[str]]] = set()
     waiting: list[tuple[str, frozenset[str]]] = [(_plain(name), frozenset()) for name in roots]
     while waiting:
         name, extras = waiting.pop()
-        found = _distribution(name)
+        found = look(name)
         if found is None or (name, extras) in done:
             continue
         done.add((name, extras))
@@ -71,7 +73,7 @@ def find_conflicts(roots: Iterable[str] = ROOTS) -> list[Conflict]:
         for requirement, optional in _requirements(found, extras, every=name == "octc"):
             demands.setdefault(_plain(requirement.name), []).append((who, requirement, optional))
             waiting.append((_plain(requirement.name), frozenset(requirement.extras)))
-    return [conflict for name in sorted(demands) if (conflict := _judge(name, demands[name])) is not None]
+    return [conflict for name in sorted(demands) if (conflict := _judge(name, look(name), demands[name])) is not None]
 
 
 def same_module() -> list[tuple[str, ...]]:
@@ -80,8 +82,25 @@ def same_module() -> list[tuple[str, ...]]:
     return [group for group in groups if len(group) > 1]
 
 
-def _judge(name: str, demands: list[tuple[str, Any, bool]]) -> Conflict | None:
+@dataclass(frozen=True)
+class _Installed:
+    """What a distribution on this machine says of itself; each question to `importlib.metadata` reads its file anew."""
+
+    name: str
+    version: str
+    requires: tuple[str, ...]
+    extras: tuple[str, ...]
+
+
+def _installed(name: str) -> _Installed | None:
     found = _distribution(name)
+    if found is None:
+        return None
+    told = found.metadata
+    return _Installed(told["Name"], told["Version"], (*(found.requires or ()),), (*(told.get_all("Provides-Extra") or ()),))
+
+
+def _judge(name: str, found: _Installed | None, demands: list[tuple[str, Any, bool]]) -> Conflict | None:
     version = None if found is None else found.version
     unmet: dict[tuple[str, str], None] = {}  # a set that keeps its order
     met: dict[tuple[str, str], None] = {}
@@ -98,12 +117,12 @@ def _judge(name: str, demands: list[tuple[str, Any, bool]]) -> Conflict | None:
     return Conflict(name, version, (*unmet, *met), len(unmet)) if unmet else None
 
 
-def _requirements(found: Distribution, extras: frozenset[str], *, every: bool) -> Iterator[tuple[Any, bool]]:
+def _requirements(found: _Installed, extras: frozenset[str], *, every: bool) -> Iterator[tuple[Any, bool]]:
     """(requirement, whether an extra brings it) of a distribution on this machine."""
     from packaging.requirements import InvalidRequirement, Requirement
 
-    own = {*(found.metadata.get_all("Provides-Extra") or ())} - {"dev"} if every else set()
-    for text in found.requires or ():
+    own = {*found.extras} - {"dev"} if every else set()
+    for text in found.requires:
         try:
             requirement = Requirement(text)
         except InvalidRequirement:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,10 +25,10 @@ from octc.archive.store import Shard, holding
 from octc.cli._app.main import main
 from octc.core.errors import OctcError
 from octc.core.progress import LogReporter
-from tests.archive.world import rows, small_units, write_pictures, write_volume
+from tests.archive.world import forked_workers, rows, small_units, write_pictures, write_volume
 from tests.tiny_artifacts import artifact_folder
 
-__all__ = ["small_units"]  # a fixture
+__all__ = ["forked_workers", "small_units"]  # fixtures
 pytestmark = pytest.mark.usefixtures("small_units")
 Go = Callable[..., ArchiveResult]
 
@@ -50,7 +51,7 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
+def world(tmp_path: Path, forked_workers: None) -> World:
     write_pictures(tmp_path / "archive", 20)
     write_volume(tmp_path / "archive" / "site-1" / "eye", frames=3)
     return World(tmp_path / "archive", tmp_path / "results")
@@ -235,6 +236,7 @@ def test_units_grow_with_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert max(sizes) == 40
 
 
+PYTHON = sys.executable
 KILLING = """
 import os, signal
 from octc.runtimes import onnxrt
@@ -248,6 +250,7 @@ onnxrt.OrtRuntime.__call__ = deadly
 
 
 def test_an_engine_that_dies_of_images_does_the_others(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", PYTHON)  # it reads sitecustomize.py
     (tmp_path / "hook").mkdir()
     (tmp_path / "hook" / "sitecustomize.py").write_text(KILLING.format(grey=77))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "hook"))
@@ -263,6 +266,7 @@ def test_an_engine_that_dies_of_images_does_the_others(world: World, tmp_path: P
 
 
 def test_processes_that_always_end_stop_the_job(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", PYTHON)  # it reads sitecustomize.py
     (tmp_path / "hook").mkdir()
     (tmp_path / "hook" / "sitecustomize.py").write_text("import os; os.write(2, b'no licence\\n'); os._exit(7)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "hook"))

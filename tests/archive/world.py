@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -57,6 +58,12 @@ def rows(folder: Path, kind: str = "scans") -> list[Row]:
     paths: Iterable[Path] = [folder / "failed.parquet"] if kind == "failed" else sorted((folder / kind).glob("*.parquet"))
     found = [row for path in paths for row in parquet.read_table(path).to_pylist()]
     return [{name: value for name, value in row.items() if name not in TIMES} for row in found]
+
+
+@pytest.fixture
+def forked_workers(forks: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a job starts are real processes, forked from one that has imported the engines (tests/warm.py)."""
+    monkeypatch.setattr(sys, "executable", forks)
 
 
 @pytest.fixture

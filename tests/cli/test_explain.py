@@ -205,6 +205,7 @@ def test_a_runs_document_fits_too(said: Said, tmp_path: Path) -> None:
     assert document(said, "runs", "show", "r-0001")[0] == 0
 
 
+@pytest.mark.usefixtures("forks")
 def test_the_doctors_document_fits_too(octc: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     value = json.loads(octc("doctor", "--json").stdout)
     validate(value, schema_of("doctor"))
