@@ -527,18 +527,25 @@ def _pixels(path: Path, opened: Opened) -> Pixels:
     return Pixels(*given, start, 0, fragments, None, declared, len(fragments), below=below)
 
 
+def decodable(syntax: str) -> bool:
+    """Whether this machine can read pixels of a transfer syntax (of JPEG Extended those of 8 bits)."""
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import UID
+
+    try:
+        return syntax in NATIVE or get_decoder(UID(syntax)).is_available
+    except NotImplementedError:
+        return False
+
+
 def _decodable(path: Path, syntax: str, stored: int) -> None:
     """E221 where this machine has no decoder for a transfer syntax, and as many bits."""
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import UID
 
-    try:
-        decoder = get_decoder(UID(syntax))
-    except NotImplementedError as error:
-        raise _no_decoder(path, UID(syntax).name) from error
-    if not decoder.is_available:
+    if not decodable(syntax):
         raise _no_decoder(path, UID(syntax).name)
-    if syntax == EXTENDED and stored > 8 and set(decoder.available_plugins) <= EIGHT_BITS_ONLY:
+    if syntax == EXTENDED and stored > 8 and set(get_decoder(UID(syntax)).available_plugins) <= EIGHT_BITS_ONLY:
         raise _no_decoder(path, f"{UID(syntax).name} of {stored} bits")
 
 
@@ -546,7 +553,9 @@ def _no_decoder(path: Path, name: str) -> OctcError:
     hint = "have the archive send it uncompressed (explicit VR little endian), or export the B-scans as pictures"
     if "JPEG-LS" in name:
         hint = "pip install 'octc[clinic]'"
-    elif name.startswith(("JPEG Lossless", "JPEG Extended")):
+    elif name.startswith("JPEG Lossless"):
+        hint = "pip install python-gdcm, or store it uncompressed: dcmdjpeg IN OUT, or gdcmconv --raw IN OUT"
+    elif name.startswith("JPEG Extended"):
         hint = "store it uncompressed: dcmdjpeg IN OUT, or gdcmconv --raw IN OUT"
     return OctcError("OCT-E221", f"{path.name}: no decoder for {name}", hint=hint, place=str(path))
 

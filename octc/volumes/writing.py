@@ -16,6 +16,7 @@ from PIL import Image
 from octc.core.errors import OctcError
 from octc.core.files import publishing, replacing, sha256_file, write_json
 from octc.core.optional import need
+from octc.imaging.decode import muted
 from octc.volumes.dicom import DERIVED, INCOMPLETE, OPT
 from octc.volumes.stacks import FILE, SCHEMA
 from octc.volumes.volume import UInt8, Volume
@@ -103,7 +104,7 @@ def _derived(volume: Volume) -> str:
 
 def save(made: Any, path: Path) -> None:
     """A DICOM object as a whole file."""
-    with replacing(path) as part:
+    with replacing(path) as part, muted():
         made.save_as(part, enforce_file_format=True)
 
 

@@ -20,7 +20,7 @@ from octc.serve.dicom.spool import Spool, key_of
 from octc.volumes.dicom import OPT
 
 VERIFICATION = "1.2.840.10008.1.1"
-SYNTAXES = (
+SYNTAXES = (  # of those, a peer may send what this machine has a decoder for: others would be taken and never answered
     "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.90",
     "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.50",
     "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70",
@@ -93,6 +93,8 @@ class Provider:
         need("pynetdicom")
         from pynetdicom import AE, _config, evt
 
+        from octc.volumes.dicom import decodable
+
         logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # it writes addresses and titles; the audit log has ours
         self._door, self._spool = door, spool
         self._before = tempfile.tempdir, _config.STORE_RECV_CHUNKED_DATASET
@@ -105,7 +107,7 @@ class Provider:
         entity.require_called_aet = True
         entity.require_calling_aet = sorted({peer.title for peer in door.peers})
         entity.add_supported_context(VERIFICATION)
-        entity.add_supported_context(OPT, list(SYNTAXES))
+        entity.add_supported_context(OPT, [one for one in SYNTAXES if decodable(one)])
         if door.commit:
             entity.add_supported_context(PUSH_MODEL)
         handlers: list[Any] = [

@@ -11,6 +11,7 @@ from PIL import Image
 
 from octc.core.optional import need
 from octc.core.version import own_version
+from octc.imaging.decode import muted
 from octc.runtimes.maps import MapOptions, map_of
 from octc.runtimes.predict import Engine
 from octc.serve.dicom.answers import Answering, EyeAnswer
@@ -36,6 +37,7 @@ def heat_map(eye: EyeAnswer, answering: Answering, engine: Engine, written: date
     return capture(pixels, eye, answering, index, written)
 
 
+@muted()
 def capture(pixels: Any, eye: EyeAnswer, answering: Answering, index: int, written: datetime) -> Any:
     """A picture as Secondary Capture in the study of the eye's volume.
 

@@ -16,6 +16,7 @@ from typing import Any
 from octc.core.errors import OctcError
 from octc.core.optional import need
 from octc.core.version import own_version
+from octc.imaging.decode import muted
 from octc.runtimes.answers import has_rules
 from octc.runtimes.predict import Record
 from octc.serve.dicom.answers import Answering, EyeAnswer, gathered
@@ -63,7 +64,8 @@ def source_of(path: Path) -> Any:
     from octc.volumes.dicom import head_of
 
     found = head_of(path)
-    missing = [name for name in REQUIRED if not found.get(name)]
+    with muted():  # values are parsed when they are asked for
+        missing = [name for name in REQUIRED if not found.get(name)]
     if missing:
         text = f"{path.name} has no {', '.join(missing)}, and a report refers to its source by them"
         raise OctcError("OCT-E228", text, hint="export the object again", place=str(path))
@@ -81,6 +83,7 @@ def report_uid(source: Any, answering: Answering) -> Any:
     return uid_of(kind, source_key(source), answering.digest)
 
 
+@muted()
 def structured_report(eyes: Sequence[EyeAnswer], answering: Answering, written: datetime) -> Any:
     """The report on the eyes of one DICOM object (or of one concatenation).
 

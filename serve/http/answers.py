@@ -70,8 +70,8 @@ async def chunks_of(request: Request, limit: int) -> AsyncIterator[bytes]:
     if named := [one for one in codings if one and one.lower() != "identity"]:
         text = f"a body compressed with {', '.join(named)[:60]} is not taken"
         raise OctcError("OCT-E913", text, hint="send the body as it is, without Content-Encoding", place="Content-Encoding")
-    length = request.headers.get("content-length", "")
-    known = digits_of(length, 15) or 0
+    length = request.headers.get("content-length", "").lstrip("0")
+    known = (digits_of(length, 15) or limit + 1) if length else 0  # more digits are more bytes than any limit
     if known > limit:
         raise too_large(limit)
     ticket.take(known)

@@ -130,7 +130,8 @@ def _images(model: Opened, one: RequestInput, count: int, rest: memoryview) -> n
     if one.data is not msgspec.UNSET:
         raise bad("the input has data in JSON and as bytes", "one of the two", one.name)
     if not isinstance(size, int) or isinstance(size, bool) or size != len(rest):
-        raise bad(f"binary_data_size {str(size)[:20]}, {len(rest)} bytes are behind the JSON", place=one.name)
+        text = f"binary_data_size {repr(size)[:20]}, {len(rest)} bytes are behind the JSON"
+        raise bad(text, "it is a whole number: the bytes of this input behind the JSON, all of them", one.name)
     return images_of(model, count, rest)
 
 

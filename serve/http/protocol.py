@@ -41,6 +41,16 @@ class Joined:
         return getattr(self._transport, name)
 
 
+def _ends_after_its_answers(protocol: Any) -> bool:
+    """Whether a client that has sent all that it will is still answered (RFC 9112, 9.6): `nc -N` ends so. Its connection ends
+    with the last answer. TLS knows no half of a connection."""
+    newest = protocol.cycle
+    waits = newest is not None and not newest.response_complete and not newest.more_body and protocol.scheme == "http"
+    if waits:
+        newest.keep_alive = False
+    return bool(waits)
+
+
 @functools.cache
 def protocol_class() -> Any:
     """uvicorn's protocol on httptools, with a limit of time for the headers, and with answers in one packet."""
@@ -48,6 +58,7 @@ def protocol_class() -> Any:
 
     class Timed(base):  # type: ignore[misc, valid-type]
         _timer: asyncio.TimerHandle | None = None
+        eof_received = _ends_after_its_answers
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(Joined(transport, self.loop))

@@ -314,3 +314,26 @@ def test_schemathesis_finds_nothing(server: Serving, tmp_path: Path) -> None:
     done = subprocess.run([program, *words], cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout[-6000:]
     assert not server.events("internal error")
+
+
+def exchanged(server: Serving, sent: bytes, *, ends: bool = False) -> bytes:
+    """What comes back for these bytes until the server closes the connection; ends: the client says that it sends no more."""
+    with socket.create_connection(("127.0.0.1", int(server.place.rpartition(":")[2])), 10) as line:
+        line.sendall(sent)
+        if ends:
+            line.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: line.recv(1 << 16), b""))
+
+
+@pytest.mark.parametrize("requests", [1, 3])
+def test_a_client_that_sends_no_more_still_gets_its_answers(requests: int, server: Serving) -> None:
+    body = json.dumps(good()).encode()
+    request = f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    assert exchanged(server, request * requests, ends=True).count(b"HTTP/1.1 200") == requests
+    assert exchanged(server, request[:-1], ends=True) == b""  # half a request has no answer, and nobody waits for it
+
+
+@pytest.mark.parametrize("length", ["9" * 15, "9" * 16, "9" * 19])
+def test_a_length_of_any_number_of_digits_is_refused_before_the_body(length: str, server: Serving) -> None:
+    request = f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n".encode()
+    assert exchanged(server, request).startswith(b"HTTP/1.1 413")

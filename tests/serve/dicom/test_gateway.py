@@ -22,6 +22,9 @@ from typing import Any
 
 import pydicom
 import pytest
+from pydicom.pixels.decoders.base import JPEGLosslessSV1Decoder
+from pynetdicom import AE
+from pynetdicom.presentation import build_context
 
 from octc.core.errors import OctcError
 from octc.core.progress import LogReporter
@@ -36,6 +39,8 @@ from octc.serve.watch import Watch
 from octc.store.artifacts import read_artifact
 from tests.serve.dicom import peers, world
 from tests.tiny_artifacts import artifact_folder
+
+EXPLICIT, JPEG_LOSSLESS = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.70"
 
 Started = Callable[..., tuple[Gateway, Path]]
 # pynetdicom 3.0.4 does not close the socket of a connection that was refused or broken
@@ -273,6 +278,21 @@ def test_strangers_are_refused(started: Started, tmp_path: Path) -> None:
     assert peers.send(port, [world.eye_object("R")]) == [0]
     finished(spool, 1)
     assert [one.get("why") for one in peers.audit(spool) if one["event"] == "refused"] == ["title", "address", "title"]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_device_may_send_what_this_machine_can_decode(
+    there: bool, started: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lossless JPEG has no decoder without python-gdcm: taken, it would be a dead letter that its sender takes for answered."""
+    monkeypatch.setattr(JPEGLosslessSV1Decoder, "_available", {"gdcm": print} if there else {})
+    found, _ = started(report_to=str(tmp_path / "reports"))
+    sender = AE(ae_title="DEVICE")
+    for offered in ([JPEG_LOSSLESS, EXPLICIT], [JPEG_LOSSLESS]):
+        line = sender.associate("127.0.0.1", found.port or 0, contexts=[build_context(peers.OPT, offered)], ae_title="OCTC")
+        assert [str(one.transfer_syntax[0]) for one in line.accepted_contexts] == (offered if there else offered[1:])[-1:]
+        if line.is_established:
+            line.release()
 
 
 def test_what_is_no_opt_object_or_too_large_is_not_taken(started: Started, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
@@ -18,6 +19,7 @@ import pytest
 
 from octc.cli._app.main import main
 from octc.core.files import sha256_file
+from octc.imaging.decode import muted
 from octc.runtimes.registry import open_runtime
 from octc.serve.dicom.answers import Answering
 from octc.serve.dicom.gateway import Answerer, answers_for
@@ -122,6 +124,22 @@ def test_the_report_belongs_to_the_patient_and_study_of_its_source(
     assert report.SpecificCharacterSet == source.SpecificCharacterSet
     assert report.SeriesInstanceUID != source.SeriesInstanceUID
     assert faults(report) == []
+
+
+def test_values_that_are_odd_in_the_source_are_carried_and_not_told_to_the_terminal(tmp_path: Path) -> None:
+    """A patient's name in a warning of pydicom would stand in the log of a service."""
+    odd = {"PatientName": "A" * 300, "PatientID": "B" * 200, "StudyInstanceUID": "1.2.abc", "PatientBirthDate": "1950-01-02"}
+    path = tmp_path / "left.dcm"
+    with muted():
+        world.stored(world.eye_object("L", **odd), path)
+    path.write_bytes(path.read_bytes().replace(b"ISO_IR 100", b"ISO_IR 999"))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert main([str(word) for word in ("predict", artifact_folder(), path, "--dicom-sr", tmp_path / "sr", "--json")]) == 0
+    assert [str(one.message) for one in told] == []
+    with muted():
+        report = pydicom.dcmread(next((tmp_path / "sr").glob("*.dcm")))
+        assert {name: str(report.get(name)) for name in odd} == odd
 
 
 def test_two_eyes_in_one_object_are_two_groups_with_their_frames(reports: Reports, tmp_path: Path) -> None:
