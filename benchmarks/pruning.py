@@ -2,11 +2,11 @@
 
     python benchmarks/pruning.py [MODEL] [SIZE] [--seeds N] [--epochs N] [--images N]
 
-Pictures of stripes in four directions under noise. Each seed trains a network of its own; each rule then takes shares of
-its channels, over all layers together (as `octc simplify` does) or of each layer alike, in which case all rules leave the same
-structure. Magnitude is the rule of candidates of `octc search`: squared scales of the norms times squared weights that read
-them. The statistics of the batch norms are estimated anew, and other pictures are looked at before and after a short
-distillation from the network as it was.
+Pictures of stripes in four directions under noise. Each seed trains a network of its own; each rule then takes shares of its
+channels: over all layers together, by the score or by the score for each multiply-accumulate that a channel takes (as `octc
+simplify` does with Taylor's), or of each layer alike, in which case all rules leave the same structure. Magnitude is how `octc
+search` cuts candidates: squared scales of the norms times squared weights that read them. The statistics of the batch norms
+are estimated anew, and other pictures are looked at before and after a short distillation from the network as it was.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from torch import nn
 from torch.nn import functional
 
 from octc.compress.simplify.pruning import (
+    channel_macs,
     channel_step,
     choose_channels,
     choose_evenly,
@@ -43,7 +44,13 @@ from octc.train.networks.simplified import apply_steps
 
 Scores = list[torch.Tensor]
 SHARES = (0.25, 0.5)
-CHOICES: dict[str, Callable[[Scores, float], list[list[int]]]] = {"all layers": choose_channels, "each layer": choose_evenly}
+CHOICES: dict[str, Callable[[Scores, Scores, float], list[list[int]]]] = {
+    "all layers": lambda scores, _, share: choose_channels(scores, share),
+    "all layers, each MAC": lambda scores, macs, share: choose_channels(
+        [a / b for a, b in zip(scores, macs, strict=True)], share
+    ),
+    "each layer": lambda scores, _, share: choose_evenly(scores, share),
+}
 DIRECTIONS, CALIBRATION, BATCH, RATE = 4, 128, 32, 4e-3
 
 
@@ -112,6 +119,7 @@ def main() -> None:
         with torch.no_grad():
             soft = torch.cat([model(one) for one in x.split(64)]).softmax(1)
         groups = find_groups(copy.deepcopy(model), words.size)
+        costs = channel_macs(copy.deepcopy(model), groups, words.size)
         drawing = torch.Generator().manual_seed(seed)
         rules = {
             "Taylor": importance(copy.deepcopy(model), groups, known.labelled()),
@@ -121,7 +129,7 @@ def main() -> None:
         for rule, scores in rules.items():
             for share in SHARES:
                 for choice, choose in CHOICES.items():
-                    chosen = choose(scores, share)
+                    chosen = choose(scores, costs, share)
                     cut = channel_step(groups, chosen)
                     small = copy.deepcopy(model)
                     apply_steps(small, [] if cut is None else [cut])

@@ -5,14 +5,18 @@ the shift of its batch norms)^2, mean over batches (Molchanov et al. 2019, "Impo
 equation 8). Filters in front of a batch norm have none of their own: the norm undoes their scale. Where no norm is, the
 weights of the filter count. torch-pruning (Fang et al. 2023, "DepGraph") is asked for the groups only; what goes is data, and
 cut by `octc.train.networks.simplified`, so that a network is built again without that library.
+
+The least important channels may cost next to nothing. What decides is therefore the importance for each multiply-accumulate
+that a channel takes (benchmarks/pruning.py measures the difference).
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +27,7 @@ from torch.nn import functional
 from octc.core.errors import OctcError, first_line
 from octc.core.optional import need
 from octc.schemas.simplified import ChannelStep, Coupled
-from octc.train.networks.simplified import can_lose
+from octc.train.networks.simplified import apply_steps, can_lose
 
 MOST = 0.75  # of a group's channels that may go: what is left of a layer is still a layer
 ROUND = 8  # channels that kernels take at once; groups of fewer than two such lots are cut exactly
@@ -73,11 +77,46 @@ def find_groups(model: nn.Module, size: int) -> list[Group]:
     finally:
         for one in frozen:
             one.requires_grad_(False)
-    groups = [one for one in found if one is not None]
+    groups = _that_can_go(model, [one for one in found if one is not None], size)
     if not groups:
         text = f"{type(model).__name__} has no channels that can be removed"
         raise OctcError("OCT-E413", text, hint="leave --prune out", place="--prune")
     return groups
+
+
+def _that_can_go(model: nn.Module, groups: list[Group], size: int) -> list[Group]:
+    """The groups of which channels can go: sizes of slices and splits that a network keeps as numbers do not change."""
+    if _can_go(model, groups, size):
+        return groups
+    alone = [one for one in groups if _can_go(model, [one], size)]
+    return alone if _can_go(model, alone, size) else []
+
+
+def _can_go(model: nn.Module, groups: Sequence[Group], size: int) -> bool:
+    """Whether the network computes without every other channel, and without those of the first quarter."""
+    for indices in (lambda count: range(0, count, 2), lambda count: range(math.ceil(count / 4))):
+        try:
+            cut_channels(copy.deepcopy(model), groups, [list(indices(group.count)) for group in groups], size)
+        except OctcError:
+            return False
+    return True
+
+
+def cut_channels(model: nn.Module, groups: Sequence[Group], chosen: Sequence[Sequence[int]], size: int) -> ChannelStep | None:
+    """Remove channels in place, and try the network on a picture of `size` pixels. Returns: the step; None where none go.
+
+    Raises:
+        OctcError: E413 the network does not compute any more.
+    """
+    cut = channel_step(groups, chosen)
+    try:
+        apply_steps(model, [] if cut is None else [cut])
+        with torch.no_grad():
+            model(torch.zeros(1, 3, size, size, device=next(model.parameters()).device))
+    except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
+        text = f"{type(model).__name__} does not compute without these channels: {first_line(error)}"
+        raise OctcError("OCT-E413", text, hint="leave --prune out, or choose another network", place="--prune") from error
+    return cut
 
 
 def _group(model: nn.Module, found: Any) -> Group | None:
@@ -120,6 +159,46 @@ def importance(model: nn.Module, groups: Sequence[Group], batches: Labelled) -> 
     return [total / max(seen, 1) for total in totals]
 
 
+def channel_macs(model: nn.Module, groups: Sequence[Group], size: int) -> list[torch.Tensor]:
+    """Multiply-accumulates of one [3, size, size] image that go with a channel, float64 [count] a group, as the network is now.
+
+    Its filters in the layers that give it, and what the layers behind read of it.
+    """
+    named = {name: part for name, part in model.named_modules() if isinstance(part, nn.Conv2d | nn.Linear)}
+    macs = dict.fromkeys(named, 0)
+
+    def counting(name: str) -> Callable[[nn.Module, Any, torch.Tensor], None]:
+        def count(part: Any, _: Any, output: torch.Tensor) -> None:
+            macs[name] += part.weight.numel() * output.numel() // len(part.weight)
+
+        return count
+
+    hooks = [part.register_forward_hook(counting(name)) for name, part in named.items()]
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, 3, size, size, device=next(model.parameters()).device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [_cost(group, named, macs) for group in groups]
+
+
+def importance_per_mac(model: nn.Module, groups: Sequence[Group], batches: Labelled, size: int) -> list[torch.Tensor]:
+    """`importance` of every channel, divided by its `channel_macs`: float64 [count] a group."""
+    macs = channel_macs(model, groups, size)
+    return [found / cost.clamp(min=1) for found, cost in zip(importance(model, groups, batches), macs, strict=True)]
+
+
+def _cost(group: Group, layers: Mapping[str, nn.Module], macs: Mapping[str, int]) -> torch.Tensor:
+    total = torch.zeros(group.count, dtype=torch.float64)
+    for member in {one.name: one for one in group.members if one.name in layers}.values():  # a depthwise one gives and reads
+        layer: Any = layers[member.name]
+        given, read = layer.weight.shape[0], layer.weight.shape[1] * getattr(layer, "groups", 1)
+        each = torch.full((len(member.channel),), macs[member.name] / (given if member.gives else read), dtype=torch.float64)
+        total.index_add_(0, torch.tensor(member.channel), each)
+    return total
+
+
 def _effect(model: nn.Module, group: Group) -> torch.Tensor:
     """g * w of each channel, summed over the layers that give it: [count], float64."""
     given = [(one, model.get_submodule(one.name)) for one in group.members if one.gives]
@@ -139,7 +218,7 @@ def _effect(model: nn.Module, group: Group) -> torch.Tensor:
 
 
 def choose_channels(scores: Sequence[torch.Tensor], share: float) -> list[list[int]]:
-    """The channels of each group that go: the least important ones of all groups, about `share` of their number.
+    """The channels of each group that go: those of all groups with the lowest scores, about `share` of their number.
 
     A group keeps at least a quarter of its channels, and (from sixteen on) a multiple of eight, which is what kernels take.
 

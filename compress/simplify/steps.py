@@ -14,10 +14,11 @@ from torch import nn
 from octc.compress.simplify.activation import activation_step, smooth_activations
 from octc.compress.simplify.pruning import (
     MOST,
-    channel_step,
+    Group,
     choose_channels,
+    cut_channels,
     find_groups,
-    importance,
+    importance_per_mac,
     removed_share,
 )
 from octc.core.errors import OctcError
@@ -156,14 +157,18 @@ def _change(model: nn.Module, one: Wanted, calibration: Calibration) -> Made:
         assert folded.step is not None
         return Made(folded.step, {"removed": len(folded.into), "into": folded.into, "stay": folded.kept})
     groups = find_groups(model, calibration.preprocess.size)
-    chosen = choose_channels(importance(model, groups, calibration.labelled()), one.share)
-    cut = channel_step(groups, chosen)
+    chosen = choose_channels(_scores(model, groups, calibration), one.share)
+    cut = cut_channels(model, groups, chosen, calibration.preprocess.size)
     if cut is None:
         text = f"a share of {one.share:.3f} removes no channel: layers keep a multiple of 8"
         raise OctcError("OCT-E413", text, hint="a larger --prune", place="--prune")
-    apply_steps(model, [cut])
     facts = {"share": round(removed_share(groups, chosen), 4), "channels": sum(group.count for group in groups)}
     return Made(cut, {**facts, "removed": sum(map(len, chosen))})
+
+
+def _scores(model: nn.Module, groups: Sequence[Group], calibration: Calibration) -> list[torch.Tensor]:
+    """What channels are chosen by, the lowest first."""
+    return importance_per_mac(model, groups, calibration.labelled(), calibration.preprocess.size)
 
 
 def share_within(
@@ -186,13 +191,12 @@ def share_within(
     if rows[0]["ms"] <= budget:
         return 0.0, rows
     groups = find_groups(model, calibration.preprocess.size)
-    scores = importance(model, groups, calibration.labelled())
+    scores = _scores(model, groups, calibration)
     low, high = 0, len(SHARES)  # SHARES[high:] are within, SHARES[:low] are not
     while low < high:
         middle = (low + high) // 2
-        cut = channel_step(groups, choose_channels(scores, SHARES[middle]))
         smaller = copy.deepcopy(model)
-        apply_steps(smaller, [] if cut is None else [cut])
+        cut_channels(smaller, groups, choose_channels(scores, SHARES[middle]), calibration.preprocess.size)
         rows.append({"share": SHARES[middle], "ms": latency(smaller)})
         low, high = (low, middle) if rows[-1]["ms"] <= budget else (middle + 1, high)
     if low == len(SHARES):

@@ -20,12 +20,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from octc.compress.simplify.pruning import Group, Member, channel_step, choose_evenly, find_groups
+from octc.compress.simplify.pruning import Group, Member, choose_evenly, cut_channels, find_groups
 from octc.compress.simplify.steps import check_convolutional
 from octc.core.errors import OctcError
 from octc.schemas.simplified import Step
 from octc.train.loop.averaging import refresh_norms
-from octc.train.networks.simplified import apply_steps, is_depthwise
+from octc.train.networks.simplified import is_depthwise
 from octc.train.networks.squeeze_excite import fold_gates
 
 CLEAR = 128  # pixels at which the last maps are larger than one value, where a gate looks like any other module
@@ -59,11 +59,10 @@ def structure_steps(model: nn.Module, size: int, *, no_se: bool, share: float, l
     if share:
         groups = find_groups(model, size)
         scores = weight_importance(model, groups) if learned else [-torch.arange(float(one.count)) for one in groups]
-        cut = channel_step(groups, choose_evenly(scores, share))
+        cut = cut_channels(model, groups, choose_evenly(scores, share), size)
         if cut is None:
             text = f"a share of {share:g} removes no channel of {type(model).__name__}: layers keep a multiple of 8"
             raise OctcError("OCT-E413", text, hint="a larger prune")
-        apply_steps(model, [cut])
         steps.append(cut)
     return steps
 

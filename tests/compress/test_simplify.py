@@ -16,11 +16,20 @@ from torch import nn
 
 import octc
 from octc.compress.simplify.activation import activation_step
-from octc.compress.simplify.pruning import channel_step, choose_channels, find_groups, importance
+from octc.compress.simplify.pruning import (
+    channel_macs,
+    channel_step,
+    choose_channels,
+    cut_channels,
+    find_groups,
+    importance,
+    importance_per_mac,
+)
 from octc.compress.simplify.steps import SHARES, Calibration, Wanted, lots, make_step, preview, share_within
 from octc.core.errors import OctcError
 from octc.imaging.preprocess import Preprocess
 from octc.schemas.simplified import steps_json
+from octc.train.networks.macs import count_macs
 from octc.train.networks.models import build_model
 from octc.train.networks.simplified import apply_steps
 from octc.train.networks.squeeze_excite import fold_gates, mean_gates
@@ -152,6 +161,64 @@ def test_importance_is_the_squared_first_order_change_of_the_loss() -> None:
         changed = (loss() - before) / share
     assert float(scores[number][channel]) == pytest.approx(changed**2, rel=0.02)
     assert not any(one.grad is not None for one in model.parameters())
+
+
+class Sliced(nn.Module):
+    """Two convolutions side by side, of whose channels so many are taken as the network was made for; then another two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other, self.width = nn.Conv2d(3, 16, 3), nn.Conv2d(3, 16, 3), 24
+        self.behind, self.last = nn.Conv2d(24, 32, 3), nn.Linear(32, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        both = torch.cat([self.one(x), self.other(x)], 1)[:, : self.width].relu()
+        return self.last(self.behind(both).relu().mean((2, 3)))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("model", [Sliced(), network("test_nfnet")], ids=["slices", "gains"])
+def test_channels_that_cannot_go_stay(model: nn.Module) -> None:
+    groups = find_groups(copy.deepcopy(model), 64)
+    scores = [torch.rand(one.count, generator=torch.Generator().manual_seed(k)) for k, one in enumerate(groups)]
+    smaller = copy.deepcopy(model)
+    assert cut_channels(smaller, groups, choose_channels(scores, 0.5), 64) is not None
+    with torch.no_grad():
+        assert smaller(X).shape == (4, 4)
+    if isinstance(smaller, Sliced):
+        assert (smaller.one.out_channels, smaller.behind.in_channels, smaller.last.in_features) == (16, 24, 16)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "mobilenetv4_conv_small_050", "regnety_002"])
+def test_the_arithmetic_of_a_channel_is_what_goes_with_it(name: str) -> None:
+    model = network(name)
+    groups = find_groups(copy.deepcopy(model), 64)
+    macs, whole = channel_macs(model, groups, 64), count_macs(model, 64)
+    for number in range(0, len(groups), 3):
+        cut = channel_step(groups, [[0] if k == number else [] for k in range(len(groups))])
+        assert cut is not None
+        smaller = copy.deepcopy(model)
+        apply_steps(smaller, [cut])
+        assert whole - count_macs(smaller, 64) == macs[number][0]
+
+
+def test_of_channels_that_matter_alike_those_that_cost_more_go_first() -> None:
+    model = network("test_efficientnet")
+    known = Calibration(IMAGES, list(RNG.integers(0, 4, 16)), PRE)
+    groups = find_groups(copy.deepcopy(model), 64)
+    plain = importance(model, groups, known.labelled())
+    each = importance_per_mac(model, groups, known.labelled(), 64)
+    macs = channel_macs(model, groups, 64)
+    assert all(torch.allclose(a * c, b) for a, b, c in zip(each, plain, macs, strict=True))
+    left = []
+    for scores in (plain, each):
+        cut, smaller = channel_step(groups, choose_channels(scores, 0.25)), copy.deepcopy(model)
+        assert cut is not None
+        apply_steps(smaller, [cut])
+        left.append(count_macs(smaller, 64))
+    made = copy.deepcopy(model)
+    make_step(made, Wanted("channels", share=0.25), known)
+    assert left[1] < 0.8 * left[0]
+    assert count_macs(made, 64) == left[1]
 
 
 def test_least_important_channels_go_first_layers_keep_a_quarter_and_multiples_of_eight() -> None:

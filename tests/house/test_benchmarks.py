@@ -59,6 +59,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "simplified.py": ("test_efficientnet 64 --rounds 2 --threads 1",),
     "stand_in.py": ("{ucsd} stand-ins",),
     "tensorrt_rtx.py": ("test_resnet 64",),
+    "tuning.py": ("{run} --bits 4 --seeds 1 --epochs 1",),
     "volumes.py": ("{run}/artifacts/onnx-int8 --frames 3 --size 64x48 --rounds 1",),
     "training.py": (
         "--data {images} --rounds 1 --steps 1 --batch 2 --workers 1 --device cpu --quick --json",

@@ -65,10 +65,16 @@ def is_depthwise(layer: nn.Module) -> bool:
 
 
 def can_lose(layer: nn.Module) -> bool:
-    """Whether channels can be removed from a layer: plain and depthwise convolutions, batch norms, linear layers."""
-    if isinstance(layer, nn.Conv2d):
-        return layer.groups == 1 or is_depthwise(layer)
-    return isinstance(layer, (nn.BatchNorm2d, nn.Linear))
+    """Whether channels can be removed from a layer: plain and depthwise convolutions, batch norms, linear layers.
+
+    Not from one with weights beyond those of its kind, such as a gain for each filter.
+    """
+    own = {name for name, _ in [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]}
+    if isinstance(layer, nn.BatchNorm2d):
+        return own <= {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
+    if not isinstance(layer, nn.Conv2d | nn.Linear) or not own <= {"weight", "bias"}:
+        return False
+    return isinstance(layer, nn.Linear) or layer.groups == 1 or is_depthwise(layer)
 
 
 def _remove_channels(model: nn.Module, step: ChannelStep) -> None:
