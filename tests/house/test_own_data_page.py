@@ -40,7 +40,7 @@ Make = Callable[[str, int, int], Image.Image]  # class, patient, number
 
 @cache
 def bscan(kind: str, person: int, index: int) -> Image.Image:
-    return draw_phantom(kind, 100 * CLASSES.index(kind) + person, index, severity=1.0)
+    return draw_phantom(kind, 100 * CLASSES.index(kind) + person, index, (256, 248), severity=1.0)
 
 
 def pattern(kind: str, person: int, index: int) -> Image.Image:
@@ -55,7 +55,7 @@ def save(picture: Image.Image, place: Path, *, deep: bool = False) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     if deep:
         picture = Image.fromarray(np.asarray(picture.convert("L"), np.uint16) * 16)
-    picture.save(place)
+    picture.save(place, compress_level=1)
 
 
 PEOPLE, IMAGES = 8, 3  # of each class

@@ -1,9 +1,9 @@
 """A child of test_extras.py: this environment as if only `octc[EXTRA]` was installed, and what `octc` says there.
 
-    python extras_probe.py EXTRA < [["list"], ...]
+    python extras_probe.py < {"hidden": ["torch", ...], "commands": [["list"], ...]}
 
-One JSON line a command: [exit code, error of the --json document or null, stderr]. What an extra brings is read from the
-metadata of the installed packages; every other module cannot be found.
+One JSON line a command: [exit code, error of the --json document or null, stderr]. `hidden`: the modules of `absent`, which
+cannot be found. What an extra brings is read from the metadata of the installed packages, by the tests, once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ def plain(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-INSTALLED = {plain(one.metadata["Name"]): one for one in metadata.distributions()}
+@cache
+def installed() -> dict[str, metadata.Distribution]:
+    return {plain(one.metadata["Name"]): one for one in metadata.distributions()}
 
 
 @cache
@@ -35,21 +37,26 @@ def brought(extra: str) -> set[str]:
     todo, seen = [("octc", ""), ("octc", extra)], set()
     while todo:
         name, wanted = todo.pop()
-        if (name, wanted) in seen or name not in INSTALLED:
+        if (name, wanted) in seen or name not in installed():
             continue
         seen.add((name, wanted))
-        for line in INSTALLED[name].requires or []:
+        for line in installed()[name].requires or []:
             one = Requirement(line)
             if one.marker is None or one.marker.evaluate({"extra": wanted}):
                 todo += [(plain(one.name), ""), *((plain(one.name), more) for more in one.extras)]
     return {name for name, _ in seen}
 
 
+@cache
+def modules() -> dict[str, set[str]]:
+    """Modules at the top, and the distributions that bring them."""
+    return {module: {plain(name) for name in names} for module, names in metadata.packages_distributions().items()}
+
+
 def absent(extra: str) -> set[str]:
     """Modules at the top that are not there with `octc[extra]` alone."""
     there = brought(extra)
-    found = metadata.packages_distributions().items()
-    return {module for module, names in found if not {plain(name) for name in names} & there}
+    return {module for module, names in modules().items() if not names & there}
 
 
 class Finder(PathFinder):
@@ -65,13 +72,14 @@ class Finder(PathFinder):
 
 
 def main() -> None:
-    Finder.hidden = frozenset(absent(sys.argv[1]))
+    given = json.load(sys.stdin)
+    Finder.hidden = frozenset(given["hidden"])
     sys.meta_path[:] = [Finder if one is PathFinder else one for one in sys.meta_path]
     for name in [name for name in sys.modules if name.split(".")[0] in Finder.hidden]:
         del sys.modules[name]
     from octc.cli._app.main import main as octc
 
-    for words in json.load(sys.stdin):
+    for words in given["commands"]:
         out, err = io.StringIO(), io.StringIO()
         with redirect_stdout(out), redirect_stderr(err):
             code = octc([*words, "--json"])

@@ -15,7 +15,7 @@ import pytest
 from octc.cli._app.commands import COMMANDS
 from octc.store.runs import Run
 from tests.house.tree import ROOT, pyproject
-from tests.packaging.extras_probe import brought
+from tests.packaging.extras_probe import absent, brought
 from tests.paired_set import write_pairs
 from tests.tiny_artifacts import shared_run
 
@@ -191,8 +191,9 @@ def test_with_one_extra_alone_it_is_the_result_or_the_pip_line(
     lines = lines_of(extra)
     drawn = any(words.startswith("data paired-synthetic") for _, words, _ in lines)
     folder = place_of(made, tmp_path, None if drawn else eyes)
+    given = {"hidden": sorted(absent(extra)), "commands": [words.split() for _, words, _ in lines]}
     done = subprocess.run(
-        [sys.executable, str(PROBE), extra], cwd=folder, input=json.dumps([words.split() for _, words, _ in lines]),
+        [sys.executable, str(PROBE)], cwd=folder, input=json.dumps(given),
         env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     answers = [json.loads(row) for row in done.stdout.splitlines()]
