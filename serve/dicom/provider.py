@@ -27,6 +27,7 @@ SYNTAXES = (  # of those, a peer may send what this machine has a decoder for: o
 )  # fmt: skip
 # PS3.4 B.2.3
 SUCCESS, PROCESSING_FAILURE, OUT_OF_RESOURCES, MISMATCH, NOT_UNDERSTOOD = 0x0000, 0x0110, 0xA700, 0xA900, 0xC000
+TRANSIENT = 0x02  # a rejection that may be tried again: too many associations (PS3.8 9.3.4)
 MAX_PDU = 1 << 20  # bytes: larger ones than were offered are an attack or a fault, and would be read into memory whole
 FREE = 1 << 30  # bytes: with less free space on the disk nothing is taken
 SECONDS = 60  # that a peer may be silent
@@ -162,7 +163,9 @@ class Provider:
         return answer_request(event, self._spool, OPT, Reply(event.assoc, _plain(title), self._door.title, place))
 
     def _rejected(self, event: Any) -> None:
-        self._spool.audit("refused", peer=_plain(str(event.assoc.requestor.ae_title or "")), why="title")
+        answer = event.assoc.acceptor.primitive
+        why = "associations" if answer is not None and answer.result == TRANSIENT else "title"
+        self._spool.audit("refused", peer=_plain(str(event.assoc.requestor.ae_title or "")), why=why)
 
     def _store(self, event: Any) -> int:
         """A whole object lies in `incoming`; the status that its sender is told."""
@@ -196,7 +199,10 @@ class Provider:
 
 
 def _closed(event: Any) -> None:
-    """A connection has ended: what was received of an object that never became whole goes."""
+    """A connection has ended: what was received of an object that never became whole goes, and so does its place among the
+    associations. One that never said anything (a probe of a balancer or a scanner) would keep it for SECONDS."""
+    if not event.assoc.is_established:
+        event.assoc.dul.to_user_queue.put(None)  # what its thread would have waited for
     file = getattr(event.assoc.dimse.message, "_data_set_file", None)
     if file is not None:
         file.close()

@@ -295,6 +295,25 @@ def test_a_device_may_send_what_this_machine_can_decode(
             line.release()
 
 
+def test_connections_that_say_nothing_leave_room_when_they_have_gone(started: Started, tmp_path: Path) -> None:
+    """Balancers and scanners of a network connect and close: each kept a place for a minute, and eight of them all places."""
+    found, spool = started(report_to=str(tmp_path / "reports"), associations=2)
+    port = found.port or 0
+    for sent in (b"", b"\x01\x00\x00\x00\x00\xff", b"", b""):
+        with socket.create_connection(("127.0.0.1", port), 10) as line:
+            line.sendall(sent)
+    peers.until(lambda: peers.send(port, [world.eye_object("R")]) == [0])
+    held = [
+        AE(ae_title="DEVICE").associate("127.0.0.1", port, contexts=[build_context(peers.OPT)], ae_title="OCTC")
+        for _ in range(2)
+    ]
+    assert peers.send(port, [world.eye_object("L")]) == []
+    assert [one["why"] for one in peers.audit(spool) if one["event"] == "refused"][-1] == "associations"
+    for one in held:
+        one.release()
+    peers.until(lambda: peers.send(port, [world.eye_object("L")]) == [0])
+
+
 def test_what_is_no_opt_object_or_too_large_is_not_taken(started: Started, tmp_path: Path) -> None:
     found, spool = started(report_to=str(tmp_path / "reports"), max_object=1)
     port = found.port or 0
