@@ -40,6 +40,7 @@ os.environ.pop("NO_COLOR", None)
 os.environ.pop("COLUMNS", None)
 
 from octc.core.offline import go_offline, refused_attempts  # noqa: E402  (the threads are set before numpy is imported)
+from octc.core.telemetry import SWITCHES  # noqa: E402
 from tests.exporter import EXPORTS  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -132,7 +133,8 @@ def warm(shared: Path) -> tuple[str, ...]:
 # read by what octc itself asks for, and so the same in a process whose libraries were imported before they were set
 LATE = (
     "OCTC_", "HOME", "COLUMNS", "NO_COLOR", "HTTPS_PROXY", "XDG_CONFIG_HOME", "PATH", "PYTEST_", "TORCHINDUCTOR_CACHE_DIR",
-    "WARM_PYTHON", "KMP_",  # set by scikit-learn as it is imported
+    "WARM_PYTHON", "KMP_", "RAY_",  # the last are set by scikit-learn and Ray as they are imported
+    *SWITCHES,  # by octc itself, in every process
 )  # fmt: skip
 Octc = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -154,7 +156,8 @@ def octc(tmp_path: Path, request: pytest.FixtureRequest) -> Octc:
         plain = all(name.startswith(LATE) for name in changed)
         if here and plain and not process and not more:
             return _called([str(word) for word in words], cwd or tmp_path, given)
-        python = request.getfixturevalue("warm") if plain else (sys.executable,)
+        asked = plain and "preexec_fn" not in more  # which a process that is forked elsewhere never runs
+        python = request.getfixturevalue("warm") if asked else (sys.executable,)
         return subprocess.run(  # type: ignore[call-overload, no-any-return]
             [*python, "-m", "octc.cli._app.main", *map(str, words)],
             cwd=cwd or tmp_path,

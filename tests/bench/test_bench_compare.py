@@ -111,7 +111,7 @@ class Known:
     def __init__(self, gates: dict[str, float], *rows: Any, comparisons: tuple[Comparison, ...] = (), **more: Any) -> None:
         self.options = Options(STANDARD, 1, "option", gates=gates, **more)
         self.rows = {r.plan.id: r for r in rows}
-        self.plan = Plan((), tuple(r.plan for r in rows), (), "s", ("s",), ())
+        self.plan = Plan((), tuple(r.plan for r in rows), (), ("s",), ())
         self.comparisons, self.errors, self.interrupted = list(comparisons), [], None
 
 
