@@ -40,7 +40,7 @@ from octc.archive.worker import Setup
 from octc.core.clock import utc_now
 from octc.core.errors import OctcError
 from octc.core.faults import writing_to
-from octc.core.files import TEMPORARY, replacing, sha256_file, write_bytes, write_json
+from octc.core.files import TEMPORARY, remove_leftovers, replacing, sha256_file, write_bytes, write_json
 from octc.core.optional import need
 from octc.core.progress import LogReporter, Reporter, Step, spell_seconds
 from octc.core.several import several
@@ -420,10 +420,15 @@ def _counts(done: Iterable[Done]) -> dict[str, int]:
 
 
 def _close(folder: Path, identity: Mapping[str, Any], columns: Any, done: dict[int, Done]) -> None:
-    """Where every unit is done: failed.parquet of all in order, the manifest with every file, and _SUCCESS last."""
+    """Where every unit is done: failed.parquet of all in order, the manifest with every file, and _SUCCESS last.
+
+    What a worker that was lost left half-written goes: whoever reads the folder takes every file of it for rows.
+    """
     units = read_units(folder / FOLDER)
     if (folder / SUCCESS).exists() or not all(unit.number in done for unit in units):
         return
+    for kind in KINDS:
+        remove_leftovers(folder / kind)
     parquet = need("pyarrow.parquet")
     with (
         replacing(folder / FAILED) as temporary,

@@ -165,8 +165,11 @@ def test_one_writer_at_a_time_and_parts_of_an_array_beside_each_other(world: Wor
         assert caught.value.code == "OCT-E108"
     assert not half.complete
     assert not (world.results / "_SUCCESS").exists()
+    lost = world.results / "scans" / ".tmp-2147483000-part-000000.parquet"  # of a worker that was killed; no such process
+    lost.write_bytes(world.parts()[0].read_bytes())
     whole = world.go(shard="2/2")
     assert whole.complete
+    assert not lost.exists()
     assert half.done + whole.done == whole.units
     assert (world.results / "_SUCCESS").exists()
 
