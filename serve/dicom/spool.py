@@ -171,6 +171,9 @@ class Spool:
         for key in [path.stem for path in (self.folder / "queue").glob("*.dcm")]:
             if self._is_answered(key):
                 self._forget_source(key)
+        for tries in (self.folder / "queue").glob("*.tries"):
+            if not self.source(tries.stem).is_file():  # it went, and the process ended before this one did
+                tries.unlink(missing_ok=True)
         self.audit("opened", queue=len(self.queued()), outbox=len(self._names("outbox")))
         self.arrived.set()
         self.answered.set()

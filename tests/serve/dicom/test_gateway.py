@@ -221,6 +221,18 @@ def test_a_folder_that_is_no_queue_is_left_as_it_is(tmp_path: Path) -> None:
         assert spool.queued() == ["a"]
 
 
+def test_tries_of_a_volume_that_went_go_too(tmp_path: Path) -> None:
+    """A kill between the two: sent again, the volume would begin with the tries of the one that is gone."""
+    queue = tmp_path / "spool" / "queue"
+    with Spool(tmp_path / "spool"):
+        (queue / "waits.dcm").write_bytes(b"x")
+        for name in ("waits", "gone"):
+            (queue / f"{name}.tries").write_bytes(b"..")
+    with Spool(tmp_path / "spool") as spool:
+        assert {path.name for path in queue.iterdir()} == {"waits.dcm", "waits.tries"}
+        assert (spool.tries("waits"), spool.tries("gone")) == (2, 0)
+
+
 def test_an_audit_log_that_was_moved_away_begins_anew(tmp_path: Path) -> None:
     log = tmp_path / "spool" / "audit.jsonl"
     with Spool(tmp_path / "spool") as spool:
