@@ -26,34 +26,41 @@ LARGE = 1 << 16  # values; smaller maps are taken whole
 LEAST_SCALE = 1e-8
 
 
-class ActivationQuantiser(nn.Module):
-    """Per-tensor symmetric quantiser: codes -128..127, zero-point 0, one scale.
+class OnGrid(nn.Module):
+    """Gives what it is given, on a grid: the sign and the lowest value of a tensor are those in front of it."""
+
+
+class ActivationQuantiser(OnGrid):
+    """Per-tensor quantiser: codes -128..127, one scale; symmetric (zero-point 0) unless the lowest value is known.
 
     Attributes:
         kind: "input" feeds a convolution; "residual" is a convolution's output on its way into an addition; "inner" is any
             other tensor (placements that quantise everything).
         mode: "off" passes through, "range" and "histogram" observe (and pass through), "on" quantises.
         scale: float32 scalar; 0 until calibrated. learned: it is a parameter.
+        least: the lowest value that the tensor can have (0 behind a rectifier), where the codes are spread from there to
+            127 * scale, as one engine's files have them; None: the grid is symmetric, and each engine spells it its own way.
     """
 
     scale: torch.Tensor
-    zero: torch.Tensor
 
     def __init__(self, kind: str) -> None:
         super().__init__()
         self.kind = kind
         self.mode = "off"
         self.learned = False
+        self.least: float | None = None
         self.register_buffer("scale", torch.zeros(()))
-        self.register_buffer("zero", torch.zeros((), dtype=torch.int32), persistent=False)
         self.amax = 0.0
         self.histogram = torch.zeros(BINS, dtype=torch.float64)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.mode == "on" and self.learned and torch.is_grad_enabled():
-            return learned_step(x, self.scale.abs().clamp_min(LEAST_SCALE), -128, 127)
         if self.mode == "on":
-            return torch.fake_quantize_per_tensor_affine(x, self.step(), self.zero, -128, 127)
+            learning = self.learned and torch.is_grad_enabled()
+            scale, zero = spread(self.scale.abs().clamp_min(LEAST_SCALE) if learning else self.step(), self.least)
+            if learning:
+                return learned_step(x, scale, -128 - int(zero), 127 - int(zero))
+            return torch.fake_quantize_per_tensor_affine(x, scale, zero, -128, 127)
         if self.mode == "range":
             low, high = torch.aminmax(x.detach())
             self.amax = float(torch.stack((-low, high, low.new_tensor(self.amax))).max())  # NaN stays NaN
@@ -67,7 +74,15 @@ class ActivationQuantiser(nn.Module):
         return self.scale.detach().abs().clamp_min(LEAST_SCALE) if self.learned else self.scale
 
 
-class GateQuantiser(nn.Module):
+def spread(scale: torch.Tensor, least: float | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scale and zero-point (int32) of codes -128..127: symmetric, or from the lowest value of a tensor to 127 * scale."""
+    if least is None:
+        return scale, torch.zeros((), dtype=torch.int32, device=scale.device)
+    wide = (127 * scale - least) / 255
+    return wide, torch.round(-128 - least / wide.detach()).to(torch.int32)
+
+
+class GateQuantiser(OnGrid):
     """The grid of a sigmoid's result that LiteRT's kernels have: codes 0..255, scale 1 / 256. Nothing is calibrated."""
 
     scale: torch.Tensor

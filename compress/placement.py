@@ -8,7 +8,8 @@
 
 That is the placement "engines". "xnnpack" is for LiteRT, whose kernels take and give codes: a quantiser behind every operator
 up to the last map (a rectifier is part of the operator in front of it), SiLU as product with a gate on the engine's own grid,
-squeeze-excite in INT8, and weights of 8 bits.
+squeeze-excite in INT8, and weights of 8 bits. The codes are those of LiteRT's file: where a tensor's lowest value is known, as
+behind a rectifier or SiLU, they are spread from there (`octc.compress.lowest`).
 
 "acl" is for OpenVINO on Arm, whose INT8 kernels (Arm Compute Library) take codes and give codes: "engines", and a quantiser
 behind every dense convolution that has none yet, which everything reads that reads the result.
@@ -26,6 +27,7 @@ from torch import fx, nn
 from torch.nn import functional
 
 from octc.compress.fake_quant import WIDEST, WIDEST_OF_8_BITS, ActivationQuantiser, GateQuantiser, QuantConv2d
+from octc.compress.lowest import SIGMOID_CALLS, set_lowest
 from octc.compress.trace import HINT, PLAIN, check_same, computes_as, set_module, trace_folded
 from octc.core.errors import OctcError, first_line
 from octc.train.networks.macs import count_macs
@@ -36,7 +38,6 @@ PLACEMENTS = (ENGINES, XNNPACK, ACL)
 RECTIFIERS = (nn.ReLU, nn.ReLU6)
 RECTIFIER_CALLS = (torch.relu, torch.relu_, functional.relu, functional.relu6)
 SILU_CALLS = (functional.silu,)
-SIGMOID_CALLS = (torch.sigmoid, functional.sigmoid)
 SIGMOIDS = (nn.Sigmoid, Sigmoid)
 SILUS = (nn.SiLU, Swish)
 SMOOTH, SMOOTH_CALLS = (*SILUS, nn.Hardswish), (*SILU_CALLS, functional.hardswish)
@@ -78,6 +79,8 @@ def prepare(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...] = ()
     if placement == ACL:
         _quantise_results(module, convs)
     module.meta["placement"] = placement
+    if placement != ENGINES:  # one engine's: trained on the grid that its file has
+        set_lowest(module, rectified=placement == ACL)
     try:
         module.graph.lint()
     except RuntimeError as error:  # the network looks into a convolution that is wrapped now

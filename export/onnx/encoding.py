@@ -21,20 +21,15 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from octc.compress.fake_quant import ActivationQuantiser, GateQuantiser, QuantConv2d, half_up
-from octc.compress.placement import ADDITIONS, SIGMOID_CALLS, is_dense
+from octc.compress.fake_quant import ActivationQuantiser, GateQuantiser, OnGrid, QuantConv2d, half_up, spread
+from octc.compress.lowest import is_nonnegative
+from octc.compress.placement import ADDITIONS, is_dense
 from octc.compress.rounding import forget_floats
 from octc.compress.trace import ChannelAffine, computes_as, set_module
 from octc.core.errors import OctcError
 from octc.export.formats import FORMATS
 from octc.export.onnx.pack import round_weights
 
-RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid)
-RECTIFIER_CALLS = (torch.relu, torch.relu_, functional.relu, functional.relu6, torch.sigmoid, functional.hardsigmoid)
-RECTIFIER_METHODS = ("relu", "relu_", "sigmoid")
-POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
-PRODUCTS = (operator.mul, operator.imul, torch.mul)
-SILU_LEAST = -0.27846454276107374  # x * sigmoid(x) at x = -1.2784645427610738
 AGAIN = 1 + 2.0**-14  # scale of a second quantiser: OpenVINO takes one away that repeats the first to within 1e-6
 RELU6_STEP = 6 * (1 - 2.0**-20) / 127  # ends below 6: OpenVINO then takes the rectifier as part of the quantiser
 LINEAR_CALLS = (*ADDITIONS, operator.sub, torch.cat)
@@ -84,7 +79,7 @@ class Grid:
 GATE = Grid(1 / 256, 0, 0, 255)
 
 
-class _FakeActivation(nn.Module):
+class _FakeActivation(OnGrid):
     """The reference: quantise and dequantise in float."""
 
     def __init__(self, grid: Grid) -> None:
@@ -96,7 +91,7 @@ class _FakeActivation(nn.Module):
         return torch.fake_quantize_per_tensor_affine(x, grid.scale, grid.zero, grid.low, grid.high)
 
 
-class _WrittenActivation(nn.Module):
+class _WrittenActivation(OnGrid):
     """The same as QuantizeLinear and DequantizeLinear nodes; it only runs inside the exporter."""
 
     scale: torch.Tensor
@@ -145,7 +140,7 @@ def _symbolic(
 
 def is_rectified(quantised: fx.GraphModule) -> bool:
     """Whether every quantised tensor is the input, a sum or product of convolutions, or stands behind a rectifier (no SiLU)."""
-    return all(_nonnegative(quantised, source) or _linear(quantised, source) for _, source in _sources(quantised, "input"))
+    return all(is_nonnegative(quantised, source) or _linear(quantised, source) for _, source in _sources(quantised, "input"))
 
 
 def encoding_for(quantised: fx.GraphModule, target: str) -> Encoding:
@@ -197,7 +192,7 @@ def _changes_type(module: fx.GraphModule, node: fx.Node, source: fx.Node) -> boo
     if not (isinstance(behind, fx.Node) and is_dense(module, behind)):
         return False
     read = any(is_dense(module, user) for user in node.users)
-    return read and _nonnegative(module, behind.args[0]) != _nonnegative(module, source)  # type: ignore[arg-type]
+    return read and is_nonnegative(module, behind.args[0]) != is_nonnegative(module, source)  # type: ignore[arg-type]
 
 
 def _repeat(module: fx.GraphModule, node: fx.Node, written: nn.Module) -> None:
@@ -227,12 +222,12 @@ def _grid(module: fx.GraphModule, node: fx.Node, source: fx.Node, encoding: Enco
         raise OctcError("OCT-E404", text, hint="calibrate first: octc train student without --no-qat", place=str(node.target))
     if encoding.half:
         scale = float(half_up(quantiser.step()))
-    rectified = _nonnegative(module, source)
+    rectified = is_nonnegative(module, source)
     if encoding.typed and _is_relu6(module, source):
         scale = min(scale, RELU6_STEP)
-    if encoding.inner and not rectified and (least := _least(module, source)) is not None:
-        wide = (127 * scale - least) / 255
-        return Grid(wide, round(-128 - least / wide), -128, 127)
+    if (encoding.inner or encoding.typed) and quantiser.least is not None:  # the grid that it was trained on
+        wide, zero = spread(quantiser.step().clamp_max(scale), quantiser.least)
+        return Grid(float(wide), 0, 0, 255) if rectified else Grid(float(wide), int(zero), -128, 127)
     if (encoding.rectified if rectified else encoding.elsewhere) == "int8":
         return Grid(scale, 0, -128, 127)
     return Grid(scale * 127 / 255, 0, 0, 255) if rectified else Grid(scale, 128, 0, 255)
@@ -269,39 +264,10 @@ def _is_quantiser(module: fx.GraphModule, node: fx.Node, kind: str) -> bool:
     return _is(module, node, ActivationQuantiser) and module.get_submodule(str(node.target)).kind == kind
 
 
-def _nonnegative(module: fx.GraphModule, node: fx.Node) -> bool:
-    while _is(module, node, (*POOLS, ActivationQuantiser, GateQuantiser, _FakeActivation, _WrittenActivation)):
-        node = node.args[0]  # type: ignore[assignment]
-    if node.op == "call_module":
-        return computes_as(module.get_submodule(str(node.target)), RECTIFIERS)
-    calls: tuple[Any, ...] = RECTIFIER_METHODS if node.op == "call_method" else RECTIFIER_CALLS
-    return node.op in ("call_function", "call_method") and node.target in calls
-
-
 def _is_relu6(module: fx.GraphModule, node: fx.Node) -> bool:
     if node.op == "call_module":
         return computes_as(module.get_submodule(str(node.target)), (nn.ReLU6,))
     return node.target is functional.relu6
-
-
-def _least(module: fx.GraphModule, node: fx.Node) -> float | None:
-    """The lowest value that a tensor can have: behind SiLU, and what is made of that by gates and means; None: not known."""
-    if _is(module, node, (*POOLS, ActivationQuantiser, _FakeActivation, _WrittenActivation)):
-        return _least(module, node.args[0])  # type: ignore[arg-type]
-    if node.op == "call_method" and node.target == "mean":
-        return _least(module, node.args[0])  # type: ignore[arg-type]
-    if node.op != "call_function" or node.target not in PRODUCTS or len(node.args) != 2:
-        return None
-    gates = [one for one in node.args if isinstance(one, fx.Node) and _nonnegative(module, one)]
-    values = [one for one in node.args if isinstance(one, fx.Node) and one not in gates]
-    if len(gates) != 1 or len(values) != 1:
-        return None
-    gate = gates[0]
-    while _is(module, gate, (_FakeActivation, _WrittenActivation, GateQuantiser)):
-        gate = gate.args[0]  # type: ignore[assignment]
-    if gate.target in SIGMOID_CALLS and gate.args[0] is values[0]:
-        return SILU_LEAST
-    return _least(module, values[0])
 
 
 def _linear(module: fx.GraphModule, node: fx.Node) -> bool:

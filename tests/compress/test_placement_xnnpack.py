@@ -13,10 +13,11 @@ from ai_edge_litert.interpreter import Interpreter
 
 from octc.compress.calibrate import observe, set_ranges
 from octc.compress.fake_quant import ActivationQuantiser, GateQuantiser, learn_steps
+from octc.compress.lowest import SILU_LEAST
 from octc.compress.placement import XNNPACK, convolutions, counts, placement_of, prepare, quantisers, set_mode
 from octc.core.errors import OctcError
 from octc.export.litert.write import write_litert
-from octc.export.onnx.encoding import ENCODINGS, SILU_LEAST, encode
+from octc.export.onnx.encoding import ENCODINGS, encode
 from octc.export.onnx.float import write_onnx
 from octc.imaging.preprocess import Preprocess
 from octc.train.networks.models import build_model, normalise
@@ -99,6 +100,42 @@ def test_behind_silu_every_code_is_used() -> None:
     top = 127 * float(quantisers(module)[name].scale)
     grid = plain[name].grid
     assert grid.scale * (127 - grid.zero) == pytest.approx(top, abs=grid.scale)
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "resnet18", "tf_efficientnet_lite0"])
+def test_training_sees_the_grids_of_the_file(name: str) -> None:
+    """The fake-quantised network and the reference of its file give the same logits, bit for bit."""
+    module = placed(name)
+    x = normalise(torch.from_numpy(IMAGES), PRE)
+    with torch.no_grad():
+        assert torch.equal(module(x), encode(module, ENCODINGS["residual"])(x))
+
+
+def test_behind_hard_swish_the_grid_begins_at_its_lowest_value() -> None:
+    module = placed("mobilenetv3_small_050")
+    x = torch.linspace(-6, 6, 100_001)
+    least = float(torch.nn.functional.hardswish(x).min())
+    part = next(part for name, part in quantisers(module).items() if part.least is not None and part.least < 0)
+    assert part.least == pytest.approx(least, abs=1e-6)
+    assert len(torch.unique(part(torch.linspace(least, 127 * float(part.scale), 10_000)))) == 256
+
+
+def test_a_learned_step_is_one_of_the_spread_grid() -> None:
+    """The forward of training is that of inference, and the scale's gradient is that of its distance to the lowest value."""
+    part = ActivationQuantiser("input")
+    part.scale.fill_(0.05)
+    part.mode, part.least = "on", SILU_LEAST
+    x = torch.linspace(-1, 8, 1001)
+    plain = part(x)
+    learn_steps(part)
+    learned = part(x)
+    torch.testing.assert_close(learned, plain)
+    learned.sum().backward()
+    assert float(plain.min()) == pytest.approx(SILU_LEAST, abs=float(plain.diff().max()))
+    assert float(plain.max()) == pytest.approx(127 * 0.05, abs=float(plain.diff().max()))
+    gradient = part.scale.grad
+    assert gradient is not None
+    assert float(gradient) > 0  # what is cut off at the top asks for a wider range
 
 
 def test_litert_computes_what_the_file_states(tmp_path: Path) -> None:

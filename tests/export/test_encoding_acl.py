@@ -60,6 +60,17 @@ def test_the_target_has_it_for_every_network_that_its_placement_takes(network: f
     assert for_cpu("openvino", "int8", "x86") == for_cpu("openvino", "int8", "") == "openvino"
 
 
+def test_training_sees_the_grids_of_the_file(network: fx.GraphModule) -> None:
+    """But for second quantisers, whose step is 2^-14 wider, and the end of a ReLU6's grid: rounding alone."""
+    found, plain = logits(encode(network, ENCODINGS["acl"])), logits(network)
+    assert float(np.median(np.abs(plain - found))) <= 0.05 * float(np.ptp(plain))
+    grids = {name: part.grid for name, part in encode(network, ENCODINGS["acl"]).named_modules() if hasattr(part, "grid")}
+    spread = [name for name, part in quantisers(network).items() if part.least == 0]
+    assert len(spread) > 20
+    for name in spread:
+        assert grids[name].scale == pytest.approx(127 * float(quantisers(network)[name].scale) / 255, rel=2e-6)
+
+
 @pytest.mark.parametrize("scale", [6 / 127, 0.0123, 3.7e-5, 41.0])
 @pytest.mark.parametrize(("low", "high"), [(0, 255), (-127, 127)])
 def test_a_second_quantiser_leaves_every_code_as_it_is(scale: float, low: int, high: int) -> None:

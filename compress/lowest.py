@@ -1,0 +1,75 @@
+"""What is known of a tensor's values from the graph alone: that none is negative, or how low they can be."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn import functional
+
+from octc.compress.fake_quant import ActivationQuantiser, OnGrid
+from octc.compress.trace import computes_as
+
+NONNEGATIVE = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid)
+NONNEGATIVE_CALLS = (torch.relu, torch.relu_, functional.relu, functional.relu6, torch.sigmoid, functional.hardsigmoid)
+NONNEGATIVE_METHODS = ("relu", "relu_", "sigmoid")
+SIGMOID_CALLS = (torch.sigmoid, functional.sigmoid)
+POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+PRODUCTS = (operator.mul, operator.imul, torch.mul)
+SILU_LEAST = -0.27846454276107374  # x * sigmoid(x) at x = -1.2784645427610738
+HARD_SWISH_LEAST = -0.375  # x * relu6(x + 3) / 6 at x = -1.5
+
+
+def set_lowest(module: fx.GraphModule, *, rectified: bool = False) -> None:
+    """Tell every quantiser the lowest value of its tensor, where that is known: its codes are spread from there.
+
+    rectified: only behind rectifiers.
+    """
+    for node in module.graph.nodes:
+        part = module.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if isinstance(part, ActivationQuantiser) and (not rectified or is_nonnegative(module, node.args[0])):
+            part.least = lowest_value(module, node.args[0])
+
+
+def is_nonnegative(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node's result comes from a rectifier or a sigmoid, through pools and quantisers."""
+    while _is(module, node, (*POOLS, OnGrid)):
+        node = node.args[0]  # type: ignore[assignment]
+    if node.op == "call_module":
+        return computes_as(module.get_submodule(str(node.target)), NONNEGATIVE)
+    calls: tuple[Any, ...] = NONNEGATIVE_METHODS if node.op == "call_method" else NONNEGATIVE_CALLS
+    return node.op in ("call_function", "call_method") and node.target in calls
+
+
+def lowest_value(module: fx.GraphModule, node: fx.Node) -> float | None:
+    """The lowest value that a tensor can have; None: not known.
+
+    0 behind a rectifier, `SILU_LEAST` behind SiLU (in the graph the product x * sigmoid(x)), `HARD_SWISH_LEAST`, and so what
+    gates (0 to 1) and means make of such tensors.
+    """
+    if is_nonnegative(module, node):
+        return 0.0
+    if node.target is functional.hardswish or (
+        node.op == "call_module" and computes_as(module.get_submodule(str(node.target)), (nn.Hardswish,))
+    ):
+        return HARD_SWISH_LEAST
+    if _is(module, node, (*POOLS, OnGrid)) or (node.op == "call_method" and node.target == "mean"):
+        return lowest_value(module, node.args[0])  # type: ignore[arg-type]
+    if node.op != "call_function" or node.target not in PRODUCTS or len(node.args) != 2:
+        return None
+    gates = [one for one in node.args if isinstance(one, fx.Node) and is_nonnegative(module, one)]
+    values = [one for one in node.args if isinstance(one, fx.Node) and one not in gates]
+    if len(gates) != 1 or len(values) != 1:
+        return None
+    gate = gates[0]
+    while _is(module, gate, OnGrid):
+        gate = gate.args[0]  # type: ignore[assignment]
+    if gate.target in SIGMOID_CALLS and gate.args[0] is values[0]:
+        return SILU_LEAST
+    return lowest_value(module, values[0])
+
+
+def _is(module: fx.GraphModule, node: fx.Node, kinds: Any) -> bool:
+    return node.op == "call_module" and isinstance(module.get_submodule(str(node.target)), kinds)
