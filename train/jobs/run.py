@@ -191,11 +191,12 @@ def _prepare(job: Job, asked: Request, place: Place, split: Split | None, traine
     chosen = choose_teacher(job, asked, trained, split, classes) if asked.kind == "student" else None
     teachers = () if chosen is None else (chosen, *more_teachers(job, asked, classes))
     check_taught(asked, teachers)
+    lent = say_lent(job, asked, teachers, len(classes))
     whole = split or split_for(job, asked, place.samples, chosen)
     for one in teachers:
         _judge_foreign(job, one, whole, place)
     check_teachers(job, asked, whole, teachers)
-    return Prepared(asked, whole, teachers, lent=say_lent(job, asked, teachers, len(classes)))
+    return Prepared(asked, whole, teachers, lent=lent)
 
 
 def _judge_foreign(job: Job, teacher: Teacher, split: Split, place: Place) -> None:
