@@ -23,8 +23,9 @@ from octc.train.loop.averaging import refresh_norms
 from octc.train.loop.checkpoint import Checkpoint, write_checkpoint
 from octc.train.loop.evaluate import network_input
 from octc.train.networks import lent, starting
-from octc.train.networks.lent import TEACHER, begin_as_identity, lend, words
+from octc.train.networks.lent import TEACHER, begin_as_identity, begin_constant, lend, words
 from octc.train.networks.models import build_model
+from octc.train.networks.squeeze_excite import mean_gates
 from octc.train.networks.starting import start_from_teacher
 from octc.train.recipes.config import HALF, IMAGENET, Recipe, Stage
 from octc.train.recipes.registry import RECIPES
@@ -207,14 +208,35 @@ def test_norms_are_estimated_anew_for_the_students_images(tmp_path: Path) -> Non
     assert torch.allclose(network.bn1.running_mean, maps.mean((0, 2, 3)), atol=1e-4)
 
 
-def test_gates_that_the_teacher_lacks_are_as_drawn(tmp_path: Path) -> None:
-    network, source = started(STAGE, kept(tmp_path, learned(simplified=WITHOUT_GATES), simplified=WITHOUT_GATES))
+def test_gates_that_the_teacher_lacks_begin_as_a_constant_which_the_norms_take_out(tmp_path: Path) -> None:
+    teacher = learned(simplified=WITHOUT_GATES)
+    network, source = started(STAGE, kept(tmp_path, teacher, simplified=WITHOUT_GATES))
     own, before = network.state_dict(), drawn(STAGE).state_dict()
     gates = [name for name in own if any(name.startswith(f"{gate}.") for gate in GATES)]
-    assert gates
-    assert all(torch.equal(own[name], before[name]) for name in gates)
-    assert source["fit"]["drawn"] == sum(before[name].numel() for name in gates)
+    assert source["fit"]["constant_gates"] == GATES
     assert "identity_blocks" not in source["fit"]
+    assert source["fit"]["drawn"] == sum(before[name].numel() for name in gates)
+    for name in gates:
+        assert torch.equal(own[name], before[name]) is ("conv_expand.weight" not in name), name
+        assert bool(own[name].any()) is ("conv_reduce.weight" in name), name
+    found = mean_gates(network, batches)
+    assert all(torch.allclose(found[name], torch.full_like(found[name], 0.5), atol=1e-3) for name in GATES)
+    with torch.no_grad():
+        assert torch.allclose(network.eval()(images()[0]), teacher.eval()(images()[0]), atol=1e-3)
+    assert any(GATES[0] in line for line in words(source["fit"]))
+
+
+def test_a_gate_that_would_shut_keeps_its_layer() -> None:
+    """One whose activation gives 0 for 0 would let nothing through."""
+    model = build_model(NAME, 4)
+    for name in GATES:
+        model.get_submodule(name).gate = nn.Softplus() if name == GATES[0] else nn.ReLU()
+        model.get_submodule(f"{name}.conv_expand").bias.data.fill_(1.0)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    names = begin_constant(model, lent.Lent(1, 1, 0, frozenset({"conv_stem.weight"})), images()[0])
+    assert names == GATES[:1]
+    changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
+    assert changed == [f"{GATES[0]}.conv_expand.{kind}" for kind in ("weight", "bias")]
 
 
 @pytest.mark.parametrize("whole", [True, False])

@@ -1,7 +1,8 @@
 """Start weights that a student takes from its teacher, as DistilBERT did it (Sanh et al. 2019, arXiv:1910.01108, section 3).
 
 A tensor goes over where both networks have one of its name: whole where the shapes are the same, else its first channels where
-the channels alone differ in number. A residual block that the teacher lacks begins as identity, as if it was not there.
+the channels alone differ in number. What the teacher lacks begins as if it was not there: a residual block as identity, a gate
+with one number for all channels and images.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from octc.core.errors import OctcError, shorten
 from octc.train.loop.checkpoint import refuse_not_finite
+from octc.train.networks.squeeze_excite import EQUAL, gates_of, mean_gates
 
 TEACHER = "teacher"  # instead of a file
 LEAST = 0.5  # of a student's parameters: with fewer from its teacher the two are not of one family
@@ -173,6 +175,48 @@ def _is_identity(model: nn.Module, block: nn.Module, norm: Any, images: torch.Te
     return False
 
 
+@torch.no_grad()
+def begin_constant(model: nn.Module, lent: Lent, images: torch.Tensor) -> list[str]:
+    """Make gates (squeeze-excite) that the teacher lacks give one number for all: their last layer is 0. The norms behind them,
+    estimated anew, take that number out, and the gates learn from there. Where one gives anything else, its layer is put back.
+
+    Args:
+        model: in eval mode since. images: as in `begin_as_identity`.
+
+    Returns: the names of these gates.
+    """
+    names = [name for name in mean_gates(model, lambda: [images]) if not lent.holds(name)]
+    return [name for name in names if _is_constant(model, model.get_submodule(name), images)]
+
+
+def _is_constant(model: nn.Module, gate: nn.Module, images: torch.Tensor) -> bool:
+    """Whether a gate gives one positive number once its last layer is 0; the layer is put back where it does not."""
+    order: list[nn.Module] = []
+    layers = [part for part in gate.modules() if isinstance(part, nn.Conv1d | nn.Conv2d | nn.Linear)]
+    hooks = [part.register_forward_hook(lambda part, *_: order.append(part)) for part in layers]
+    found: list[torch.Tensor | None] = []
+    hooks.append(gate.register_forward_hook(lambda _gate, inputs, output: found.append(gates_of(inputs[0], output))))
+    model(images)
+    last = order[-1]
+    before = {name: value.clone() for name, value in last.state_dict().items()}
+    for value in last.parameters():
+        value.zero_()
+    found.clear()
+    model(images)
+    for hook in hooks:
+        hook.remove()
+    if all(_is_one(one) for one in found):
+        return True
+    last.load_state_dict(before)
+    return False
+
+
+def _is_one(gates: torch.Tensor | None) -> bool:
+    """Whether gates [N, C] are one positive number (NaN: of a channel of zeros, which no gate changes)."""
+    known = None if gates is None else gates[~gates.isnan()]
+    return known is not None and known.numel() > 0 and float(known.min()) > 0 and float(known.max() - known.min()) < EQUAL
+
+
 def source_of(lender: Mapping[str, Any]) -> dict[str, Any]:
     """Source, checksum and licence of start weights that a teacher lends: the licence of those that it began from itself.
 
@@ -191,6 +235,8 @@ def words(found: Mapping[str, Any]) -> list[str]:
     total = found["parameters"]
     kinds = (("whole", found["taken_whole"]), ("in part", found["taken_in_part"]), ("drawn", found["drawn"]))
     shares = ", ".join(f"{count:,} {kind} ({100 * count / total:.1f} %)" for kind, count in kinds)
-    blocks = found.get("identity_blocks")
     lines = [f"of {total:,} parameters the teacher's tensors give {shares}"]
-    return [*lines, *([f"blocks that it lacks begin as identity: {shorten(blocks, 6)}"] if blocks else [])]
+    for key, what in (("identity_blocks", "blocks that it lacks begin as identity"), ("constant_gates", "gates as a constant")):
+        if names := found.get(key):
+            lines.append(f"{what}: {shorten(names, 6, 'in the record')}")
+    return lines

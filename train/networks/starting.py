@@ -10,7 +10,7 @@ import torch
 from octc.schemas.simplified import KEY, GateStep, Step, read_steps, words_of
 from octc.train.loop.averaging import refresh_norms
 from octc.train.loop.checkpoint import Checkpoint, read_checkpoint
-from octc.train.networks.lent import Lent, State, begin_as_identity, lend, source_of
+from octc.train.networks.lent import Lent, State, begin_as_identity, begin_constant, lend, source_of
 from octc.train.networks.models import build_model
 from octc.train.networks.simplified import apply_steps, fitting
 from octc.train.networks.squeeze_excite import Batches, take_out
@@ -66,8 +66,9 @@ def _change(model: torch.nn.Module, step: Step, images: Batches, learned: set[st
 def start_from_teacher(stage: Stage, classes: int, folder: Path, images: Batches) -> tuple[torch.nn.Module, dict[str, Any]]:
     """The network of a stage with the weights of its teacher (`octc.train.networks.lent`), and where these came from.
 
-    What the teacher lacks is as it was drawn, blocks apart that begin as identity. Its other activations, gates and
-    normalisation of the input are met by the batch norms, whose statistics are estimated anew over training images. Where the
+    What the teacher lacks is as it was drawn, blocks apart that begin as identity and gates that begin as a constant. Its other
+    activations and normalisation of the input are met by the batch norms, whose statistics are estimated anew over training
+    images. Where the
     recipe states changes (as in `start_network`), the whole network is lent to and changed then, unless the teacher is itself a
     changed network: then it lends to what is trained.
 
@@ -79,9 +80,10 @@ def start_from_teacher(stage: Stage, classes: int, folder: Path, images: Batches
     """
     known, state = read_checkpoint(folder)
     model, lent, steps = _lent(stage, classes, known, state, str(folder))
-    blocks = begin_as_identity(model, lent, next(iter(images()))[:2])
+    few = next(iter(images()))[:2]
+    begun = {"identity_blocks": begin_as_identity(model, lent, few), "constant_gates": begin_constant(model, lent, few)}
     refresh_norms(model, images())
-    source = {**_source(known), "fit": {**lent.facts(), **({"identity_blocks": blocks} if blocks else {})}}
+    source = {**_source(known), "fit": {**lent.facts(), **{key: names for key, names in begun.items() if names}}}
     if steps:
         with fitting(model):
             for step in steps:
