@@ -16,7 +16,7 @@ import copy
 import math
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from torch.nn import functional
 from octc.core.errors import OctcError, first_line
 from octc.core.optional import need
 from octc.schemas.simplified import ChannelStep, Coupled
+from octc.train.networks.macs import layer_macs
 from octc.train.networks.simplified import apply_steps, can_lose
 
 MOST = 0.75  # of a group's channels that may go: what is left of a layer is still a layer
@@ -167,21 +168,7 @@ def channel_macs(model: nn.Module, groups: Sequence[Group], size: int) -> list[t
     Its filters in the layers that give it, and what the layers behind read of it.
     """
     named = {name: part for name, part in model.named_modules() if isinstance(part, nn.Conv2d | nn.Linear)}
-    macs = dict.fromkeys(named, 0)
-
-    def counting(name: str) -> Callable[[nn.Module, Any, torch.Tensor], None]:
-        def count(part: Any, _: Any, output: torch.Tensor) -> None:
-            macs[name] += part.weight.numel() * output.numel() // len(part.weight)
-
-        return count
-
-    hooks = [part.register_forward_hook(counting(name)) for name, part in named.items()]
-    try:
-        with torch.no_grad():
-            model.eval()(torch.zeros(1, 3, size, size, device=next(model.parameters()).device))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    macs = layer_macs(model, size)
     return [_cost(group, named, macs) for group in groups]
 
 

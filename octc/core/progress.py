@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 EVERY = 10.0  # seconds between lines that say how far something is
+SURE = 0.05  # share of the work from which the time of the rest is told
 Step = Callable[[int], None]  # so many more are done
 
 
@@ -105,6 +106,7 @@ def counting(reporter: Reporter, label: str) -> Iterator[Callable[[int, int], No
 
 def saying(say: Callable[[str], None], what: str) -> Callable[[int, int, float], None]:
     """Lines of long work for people, one in ten seconds at most: "  WHAT  12 of 53, 1 min 05 s left".
+    What is left is told once a twentieth is done: before that it is the time of the first steps, which do more, times a guess.
 
     Returns: a function that is told how many are done, of how many, and the share of the whole work that they were.
     """
@@ -115,7 +117,8 @@ def saying(say: Callable[[str], None], what: str) -> Callable[[int, int, float],
         now = time.monotonic()
         if now - said >= EVERY and 0 < share < 1:
             said = now
-            say(f"  {what}  {done} of {total}, {spell_seconds((now - start) / share * (1 - share))} left")
+            left = f", {spell_seconds((now - start) / share * (1 - share))} left" if share >= SURE else ""
+            say(f"  {what}  {done} of {total}{left}")
 
     return tell
 
