@@ -146,6 +146,7 @@ def test_a_word_that_is_also_a_file_is_not_guessed(
     assert said("student", *SMOKE, "--teacher", "none", "--weights", str(tmp_path / word), "--dry-run")[0] == 0
 
 
+@pytest.mark.slow
 def test_each_fold_has_the_weights_of_its_own_teacher(said: Said, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folds = ("--folds", "2")
     code, _, err = said("student", *SMOKE, *LENT, *folds, "--with-teacher")
