@@ -201,3 +201,15 @@ def test_python_takes_the_word_and_a_file_as_texts(said: Said, runs: Path, tmp_p
     with pytest.raises(OctcError) as caught:
         octc.train("smoke", weights="teacher", teacher=False, **common)
     assert caught.value.code == "OCT-E102"
+
+
+def test_a_dry_run_with_a_teacher_that_is_trained_first(said: Said, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both plans are said, of a teacher that is not there yet."""
+    assert main(["train", "student", *SMOKE, *LENT, "--with-teacher", "--dry-run", "--json"]) == 0
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)["data"]["weights"]
+    assert (found["source"], found["licence"]) == ("teacher mobilenetv4_conv_small (random)", "none")
+    assert found["fit"]["taken_in_part"] > 0
+    for stage in (RECIPES["smoke"]().teacher, RECIPES["smoke"]().student):
+        assert f"{stage.model} at {stage.size} px" in captured.err
+    assert not (tmp_path / "runs").exists()

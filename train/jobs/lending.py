@@ -16,18 +16,25 @@ from octc.train.loop.checkpoint import Checkpoint, read_checkpoint
 from octc.train.networks.lent import check_lenders, is_lent
 from octc.train.networks.models import build_model
 from octc.train.networks.starting import check_lending
+from octc.train.networks.weights import stated_source
 from octc.train.stages import built_with, preprocess_of
 
 
-def check_pair(asked: Request, classes: int) -> None:
-    """Refuse (E307) a teacher that would be trained first, and has too little in common with its student."""
+def check_pair(asked: Request, classes: int) -> dict[str, Any] | None:
+    """What start weights of a teacher that will be trained first will be for its student; None where it is not trained.
+
+    Raises:
+        OctcError: E307 too little in common.
+    """
     if not asked.with_teacher:
-        return
+        return None
     stage: Any = asked.recipe.teacher
     with torch.random.fork_rng(devices=[]):
         state = build_model(stage.model, classes, **stage.model_kwargs).state_dict()
-    made = Checkpoint("teacher", stage.model, built_with(stage), (), preprocess_of(stage), {}, asked.dataset, "", "")
-    check_lending(asked.stage, classes, made, state, stage.model)
+    weights = stated_source(stage, None)
+    made = Checkpoint("teacher", stage.model, built_with(stage), (), preprocess_of(stage), {}, "", "", "", weights=weights)
+    found = check_lending(asked.stage, classes, made, state, stage.model)
+    return {key: found[key] for key in ("source", "licence", "fit")}
 
 
 def check_lender(asked: Request, folder: Path, classes: int) -> dict[str, Any]:
@@ -36,12 +43,13 @@ def check_lender(asked: Request, folder: Path, classes: int) -> dict[str, Any]:
 
 
 def say_lent(job: Job, asked: Request, teachers: Sequence[Teacher], classes: int) -> dict[str, Any] | None:
-    """What start weights of its teacher will be for a student, and a line of it; None where others were asked for.
+    """What start weights of its teacher will be for a student, and a line of it; None where others were asked for, or the
+    teacher is not trained yet (`check_pair`).
 
     Raises:
         OctcError: E102 no teacher, or several; E307 too little in common; of `read_checkpoint`.
     """
-    if not is_lent(asked.options.weights):
+    if not is_lent(asked.options.weights) or (job.dry_run and asked.with_teacher and not teachers):
         return None
     check_lenders(len(teachers))
     found = check_lender(asked, teachers[0].folder, classes)

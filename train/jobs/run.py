@@ -110,7 +110,7 @@ def open_place(job: Job, asked: Request, *, keep: bool = True) -> Place:
     stages += [asked.recipe.student] if asked.kind == "student" else []
     weights = None
     if is_lent(asked.options.weights):
-        check_pair(asked, len(samples.classes))
+        weights = check_pair(asked, len(samples.classes))
         stages = []
     for stage in stages:  # all of them before the first one is trained
         weights = _checked_weights(job, asked, stage, len(samples.classes))

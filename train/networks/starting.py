@@ -80,7 +80,9 @@ def start_from_teacher(stage: Stage, classes: int, folder: Path, images: Batches
     """
     known, state = read_checkpoint(folder)
     model, lent, steps = _lent(stage, classes, known, state, str(folder))
-    few = next(iter(images()))[:2]
+    first = next(iter(images()))
+    refresh_norms(model, [first])  # maps that are neither zero nor beyond float tell what blocks and gates do
+    few = first[:2]
     begun = {"identity_blocks": begin_as_identity(model, lent, few), "constant_gates": begin_constant(model, lent, few)}
     refresh_norms(model, images())
     source = {**_source(known), "fit": {**lent.facts(), **{key: names for key, names in begun.items() if names}}}
