@@ -87,8 +87,8 @@ def code_of(caught: pytest.ExceptionInfo[OctcError]) -> str:
 
 
 def test_tensors_of_one_name_and_shape_are_the_teachers(tmp_path: Path) -> None:
-    teacher = learned(act_layer="relu6")
-    network, source = started(STAGE, kept(tmp_path, teacher, act_layer="relu6"))
+    teacher = learned(act_layer="relu")
+    network, source = started(STAGE, kept(tmp_path, teacher, act_layer="relu"))
     theirs = dict(teacher.named_parameters())
     assert all(torch.equal(value, theirs[name]) for name, value in network.named_parameters())
     total = sum(value.numel() for value in theirs.values())
@@ -242,7 +242,7 @@ def test_a_gate_that_would_shut_keeps_its_layer() -> None:
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_student_that_loses_its_gates_is_changed_after_it_was_lent_to(tmp_path: Path, whole: bool) -> None:
     """Gates of the teacher go with their means; a teacher without them lends to what is trained."""
-    kwargs = {} if whole else {"act_layer": "relu6", "simplified": WITHOUT_GATES}
+    kwargs = {} if whole else {"act_layer": "relu", "simplified": WITHOUT_GATES}
     teacher = learned(**kwargs)
     changed = replace(STAGE, model_kwargs={"simplified": WITHOUT_GATES})
     network, source = started(changed, kept(tmp_path, teacher, **kwargs))

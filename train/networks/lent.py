@@ -239,4 +239,6 @@ def words(found: Mapping[str, Any]) -> list[str]:
     for key, what in (("identity_blocks", "blocks that it lacks begin as identity"), ("constant_gates", "gates as a constant")):
         if names := found.get(key):
             lines.append(f"{what}: {shorten(names, 6, 'in the record')}")
+    if count := found.get("channels_that_end"):
+        lines.append(f"channels that are scaled to end at 6, as the teacher's ReLU6 does: {count}")
     return lines

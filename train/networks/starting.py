@@ -10,6 +10,7 @@ import torch
 from octc.schemas.simplified import KEY, GateStep, Step, read_steps, words_of
 from octc.train.loop.averaging import refresh_norms
 from octc.train.loop.checkpoint import Checkpoint, read_checkpoint
+from octc.train.networks.bounded import end_as_the_teacher
 from octc.train.networks.lent import Lent, State, begin_as_identity, begin_constant, lend, source_of
 from octc.train.networks.models import build_model
 from octc.train.networks.simplified import apply_steps, fitting
@@ -68,7 +69,7 @@ def start_from_teacher(stage: Stage, classes: int, folder: Path, images: Batches
 
     What the teacher lacks is as it was drawn, blocks apart that begin as identity and gates that begin as a constant. Its other
     activations and normalisation of the input are met by the batch norms, whose statistics are estimated anew over training
-    images. Where the
+    images, and which end at 6 where the teacher's ReLU6 does (`octc.train.networks.bounded`). Where the
     recipe states changes (as in `start_network`), the whole network is lent to and changed then, unless the teacher is itself a
     changed network: then it lends to what is trained.
 
@@ -85,7 +86,10 @@ def start_from_teacher(stage: Stage, classes: int, folder: Path, images: Batches
     few = first[:2]
     begun = {"identity_blocks": begin_as_identity(model, lent, few), "constant_gates": begin_constant(model, lent, few)}
     refresh_norms(model, images())
-    source = {**_source(known), "fit": {**lent.facts(), **{key: names for key, names in begun.items() if names}}}
+    teacher = build_model(known.model, len(known.classes), **known.model_kwargs)
+    scaled = end_as_the_teacher(model, teacher, images)
+    facts = {**begun, "channels_that_end": sum(scaled.values())}
+    source = {**_source(known), "fit": {**lent.facts(), **{key: found for key, found in facts.items() if found}}}
     if steps:
         with fitting(model):
             for step in steps:
