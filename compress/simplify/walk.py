@@ -133,6 +133,7 @@ def _done(walk: Walk, folder: Path) -> dict[str, Any] | None:
         return None
     checkpoint, state = read_checkpoint(folder)
     row: dict[str, Any] = checkpoint.metrics["step"]
+    _settle(walk, folder, checkpoint)
     if row["kept"]:
         _enter(walk, checkpoint, state)
     return row
@@ -172,11 +173,19 @@ def _made(walk: Walk, folder: Path, one: Wanted) -> dict[str, Any]:
     row = {"step": one.kind, "kept": result.accepted, "word": result.word, "gate": result.to_json()}
     row["facts"] = {**facts, **sizes(walk.current, tuned, walk.stage.size)}
     made = write_checkpoint(folder, kept, replace(start, metrics={**metrics, "step": row}))
-    walk.run.log_stage(FOLDER, step=folder.name, kept=result.accepted, word=result.word, sha256=made.sha256, facts=row["facts"])
-    shutil.rmtree(folder / START, ignore_errors=True)
+    _settle(walk, folder, made)
     if result.accepted:
         _enter(walk, made, kept)
     return row
+
+
+def _settle(walk: Walk, folder: Path, made: Checkpoint) -> None:
+    """What follows the checkpoint of a step, also where a kill came between: its line in the stage log, and an end to its
+    beginning."""
+    row, which = made.metrics["step"], {"step": folder.name, "sha256": made.sha256}
+    if not walk.run.has_stage(FOLDER, **which):
+        walk.run.log_stage(FOLDER, **which, **{name: row[name] for name in ("kept", "word", "facts")})
+    shutil.rmtree(folder / START, ignore_errors=True)
 
 
 def _better(

@@ -58,7 +58,8 @@ def fetch(source: Source, root: Path, say: Say, ticking: Ticking, options: Fetch
     """Fetch a data set into `root`, which appears only when it is complete.
 
     Raises:
-        OctcError: E106 `root` exists without `force`, or holds what octc did not fetch; E109 a disk is mounted there; E108 another process fetches it;
+        OctcError: E106 `root` exists without `force`, or holds what octc did not fetch; E108 another process fetches it;
+            E109 a disk is mounted there;
             E990 offline; and what downloading and unpacking raise.
     """
     asked = options or FetchOptions()
