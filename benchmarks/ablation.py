@@ -87,8 +87,8 @@ def trained(place: Place, name: str, kind: str, recipe: Recipe, seed: int, teach
         run = create_run(
             place.folder / "runs", kind, place.split.dataset, data_root=str(place.root), data_digest=place.digest,
             split_digest=place.split.digest, recipe=asdict(recipe), seed=seed, arm=name,
+            begin=lambda run: place.split.write(run.split),
         )  # fmt: skip
-        place.split.write(run.split)
         write_json(log, {**known, name: run.id})
     else:
         run = Run(place.folder / "runs" / known[name])

@@ -44,8 +44,8 @@ def random_run(place: Path, kind: str, stage: Stage, teacher: Run | None) -> Run
     run = create_run(
         place / "runs", kind, "phantom", data_root=str(root.resolve()), data_digest=samples.digest, split_digest=split.digest,
         recipe={"name": "random"}, seed=0, teacher_run=None if teacher is None else teacher.id,
+        begin=lambda run: split.write(run.split),
     )  # fmt: skip
-    split.write(run.split)
     model = build_model(stage.model, len(split.classes))
     for weight in (m.weight for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)):
         if not weight.any():  # timm starts a ResNet's branches at nothing, and an exporter would drop them

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +15,7 @@ from octc.cli._app.tables import Rows
 from octc.core.errors import OctcError
 from octc.core.files import TEMPORARY, read_json
 from octc.store.find import COPIED, artifact_folders
-from octc.store.runs import LOCK, Run, owning, scan_runs
+from octc.store.runs import LOCK, RUN, Run, owning, scan_runs
 
 LINKS = ("run", "teacher_run")  # what the lineage of an artifact says of runs
 LEFT = ("rejected",)
@@ -55,7 +57,7 @@ def prune(
 
 def _needed(runs: list[Run]) -> set[str]:
     """Runs that another run or an artifact names, or that hold an artifact."""
-    named = {str(run.read().get("teacher_run")) for run in runs}
+    named = {name for run in runs for name in _named(run.read())}
     places = [run.artifacts for run in runs] + [one for place in COPIED for one in (place, *place.glob("*")) if one.is_dir()]
     for place in places:
         for folder in artifact_folders(place):
@@ -65,6 +67,14 @@ def _needed(runs: list[Run]) -> set[str]:
                 lineage = {}  # damaged: what it came from is not known, but the run around it stays
             named |= {str(lineage.get(key)) for key in LINKS}
     return named | {run.id for run in runs if artifact_folders(run.artifacts)}
+
+
+def _named(stored: dict[str, Any]) -> Iterator[str]:
+    """Runs that a run learned from or was made of: without them it cannot go on."""
+    yield str(stored.get("teacher_run"))
+    yield from (Path(str(folder)).parent.name for folder in stored.get("more_teachers") or ())
+    if isinstance(made := stored.get("simplify"), dict):
+        yield str(made.get("source"))
 
 
 def _in_use(run: Run) -> bool:
@@ -88,10 +98,11 @@ def _size(path: Path) -> int:
 
 
 def _delete(path: Path) -> None:
-    """Renamed first, so that a half-deleted run is never taken for one."""
+    """Renamed first, so that a half-deleted run is never taken for one, and by its owner: it may have gone on meanwhile."""
     gone = path if path.name.startswith(GONE) else path.with_name(f"{GONE}{path.name}")
     try:
-        path.rename(gone)
+        with owning(Run(path), tidy=False) if (path / RUN).is_file() else nullcontext():
+            path.rename(gone)
         shutil.rmtree(gone)
     except OSError as error:
         text = f"{path} cannot be deleted: {error.strerror}"

@@ -220,9 +220,8 @@ def _logits(runtime: Callable[[UInt8], Float32], images: UInt8) -> Float32:
 
 
 def _keep(temporary: Path, rejected: Path) -> None:
-    rejected.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(rejected, ignore_errors=True)
-    shutil.copytree(temporary, rejected)
+    with publishing(rejected, force=True) as new:
+        shutil.copytree(temporary, new, dirs_exist_ok=True)
 
 
 def _refusal(name: str, rejected: Path, report: dict[str, Any], result: GateResult | None) -> OctcError:

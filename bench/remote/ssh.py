@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ HELP = "help: "
 ROOM = 1.3  # times what is copied
 NOTHING = ("-name", "/")
 LOST = 255  # what ssh itself ends with
+INTERRUPTED = 130
 # what octc itself needs there -> the module of it; before Python 3.11 tomli too
 PACKAGES = {"msgspec": "msgspec", "numpy": "numpy", "pillow": "PIL", "rich": "rich", "typer": "typer"}
 # exit codes of the script at the far end -> what happened, and the hint
@@ -79,11 +80,14 @@ exit 0
 
 @dataclass(frozen=True)
 class Far:
-    """What came back. exit_code: of the command there. partial: the last document that it told of, or None."""
+    """What came back. exit_code: of the command there. partial: the last document that it told of, or None.
+    interrupted: what ended it here before it was done there.
+    """
 
     exit_code: int
     partial: dict[str, Any] | None
     errors: tuple[OctcError, ...]
+    interrupted: KeyboardInterrupt | None = None
 
 
 def host_of(address: str) -> str:
@@ -114,6 +118,7 @@ def run_far(
 
     Raises:
         OctcError: E901 no ssh here; E606 with one line of cause when it could not begin. What is lost later is in the result.
+        KeyboardInterrupt: it was ended here, and nothing is known of what was done there.
     """
     tool = shutil.which("ssh")
     if tool is None:
@@ -136,9 +141,14 @@ def run_far(
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.PIPE, start_new_session=True)
     sender = threading.Thread(target=_send, args=(child, package), daemon=True)
     sender.start()
+    heard, interrupted = _Heard(), None
     try:
-        heard = _listen(child, say)
+        _listen(child, say, heard)
         child.wait()
+    except KeyboardInterrupt as stopped:  # SIGTERM comes as one too
+        if heard.partial is None:
+            raise
+        interrupted = stopped
     finally:
         if child.poll() is None:
             child.terminate()
@@ -147,6 +157,8 @@ def run_far(
         for stream in (child.stdin, child.stderr):
             if stream is not None:
                 _quietly(stream.close)
+    if interrupted is not None:
+        return Far(getattr(interrupted, "exit_code", INTERRUPTED), heard.partial, tuple(heard.errors), interrupted)
     return _judged(address, child.returncode, heard)
 
 
@@ -154,7 +166,7 @@ def run_far(
 class _Heard:
     code: int | None = None
     partial: dict[str, Any] | None = None
-    errors: list[OctcError] | None = None
+    errors: list[OctcError] = field(default_factory=list)
     last: str = ""
 
 
@@ -176,10 +188,9 @@ def _quietly(close: Callable[[], None]) -> None:
         return
 
 
-def _listen(child: subprocess.Popen[bytes], say: Callable[[str], None]) -> _Heard:
+def _listen(child: subprocess.Popen[bytes], say: Callable[[str], None], heard: _Heard) -> None:
     """Lines of the far end's stderr: what is known so far, its exit code, its errors, and the rest for people."""
     assert child.stderr is not None
-    heard = _Heard(errors=[])
     waiting: tuple[str, str] | None = None
     for raw in child.stderr:
         line = raw.decode(errors="replace").rstrip("\r\n")
@@ -194,17 +205,15 @@ def _listen(child: subprocess.Popen[bytes], say: Callable[[str], None]) -> _Hear
         if found:
             waiting = (found[1], found[2])
         elif waiting is not None and line.strip().startswith(HELP):
-            assert heard.errors is not None
             heard.errors.append(OctcError(waiting[0], waiting[1], hint=line.strip()[len(HELP) :]))
             waiting = None
         else:
             say(line)
         heard.last = line.strip() or heard.last
-    return heard
 
 
 def _judged(address: str, code: int, heard: _Heard) -> Far:
-    errors = tuple(heard.errors or ())
+    errors = tuple(heard.errors)
     if code == 0 and heard.code is not None:
         return Far(heard.code, heard.partial, errors)
     if code in FAR:

@@ -21,7 +21,7 @@ from octc.core.scratch import scratch
 @dataclass(frozen=True)
 class FarResult:
     """What came back. text: the screen of the other machine; files: of its report; document: its result, or what is known of
-    one that broke off (`partial`: where that was written); errors: what it raised.
+    one that broke off (`partial`: where that was written); errors: what it raised; interrupted: what ended it here.
     """
 
     text: str
@@ -30,9 +30,12 @@ class FarResult:
     partial: Path | None
     exit_code: int
     errors: tuple[OctcError, ...]
+    interrupted: KeyboardInterrupt | None = None
 
     def raise_if_failed(self) -> None:
-        """Raise what the other machine raised."""
+        """Raise what ended it here, or what the other machine raised."""
+        if self.interrupted is not None:
+            raise self.interrupted
         if self.errors:
             raise combined(self.errors)
 
@@ -57,7 +60,7 @@ def bench_on(address: str, job: Job, subjects: Subjects, python: str = PYTHON) -
         write_package(package, everything, named)
         job.reporter.say(f"on {address}: {package.stat().st_size / 2**20:.1f} MiB to copy, over your own ssh")
         far = run_far(address, package, list(_words(job, subjects)), python, answer, job.reporter.say, FETCHED)
-        if any(error.code == "OCT-E606" for error in far.errors):
+        if far.interrupted is not None or any(error.code == "OCT-E606" for error in far.errors):
             return _broken_off(address, far, job, subjects)
         text, files = take_results(answer, everything, job.reports, address)
     document = _document(address, files)
@@ -75,13 +78,13 @@ def _words(job: Job, subjects: Subjects) -> Iterator[str]:
 
 
 def _broken_off(address: str, far: Far, job: Job, subjects: Subjects) -> FarResult:
-    """What was finished before the connection was lost, written down."""
+    """What was finished before the connection was lost, or the bench was ended here, written down."""
     document, written = far.partial, None
     if document is not None:
         document["machine"]["remote_host"] = host_of(address)
-        document.update(status="INVALID", exit_code=6)
+        document.update(status="INVALID", exit_code=far.exit_code)
         written = write_partial(document, subjects.founds, job.reports)
-    return FarResult("", (), document, written, far.exit_code, far.errors)
+    return FarResult("", (), document, written, far.exit_code, far.errors, far.interrupted)
 
 
 def _document(address: str, files: list[Path]) -> dict[str, Any] | None:

@@ -174,19 +174,22 @@ def _say_plan(reporter: Reporter, source: SourceRun, options: SimplifyOptions, s
 def _create(run_dir: Path, source: SourceRun, options: SimplifyOptions) -> Run:
     """The run folder: everything of the student's run but its network."""
     stored = source.stored
-    run = create_run(
+
+    def begin(run: Run) -> None:
+        shutil.copyfile(source.run.split, run.split)
+        write_environment(run)
+
+    return create_run(
         run_dir,
         "student",
         str(stored["dataset"]),
         suffix="-simple",
+        begin=begin,
         **{name: stored[name] for name in INHERITED if name in stored},
         recipe=asdict(source.recipe),
         request={**stored.get("request", {}), "qat": options.qat},
         simplify={"source": source.run.id, "source_sha256": source.checkpoint.sha256, "options": options.stored()},
     )
-    shutil.copyfile(source.run.split, run.split)
-    write_environment(run)
-    return run
 
 
 def _whole(
@@ -244,9 +247,9 @@ def _finish(walk: Walk, job: Job) -> dict[str, Any]:
         run.update(recipe=asdict(recipe))
         (run.path / "train").mkdir(exist_ok=True)
         shutil.copyfile(_last_kept(run) / "history.csv", run.path / "train" / "history.csv")
-        made = write_checkpoint(run.path / "train", walk.current.state_dict(), checkpoint)
-        walk.shown.stage("train", made)
+        write_checkpoint(run.path / "train", walk.current.state_dict(), checkpoint)
     made = complete(run, walk.source.root, walk.ctx.accelerator.device)
+    walk.shown.stage("train", made)
     document = {"train": {"sha256": made.sha256, "metrics": made.metrics, "folder": str(run.path / "train")}}
     _tidy(run)
     if not walk.options.qat:

@@ -42,6 +42,7 @@ from octc.train.stages import Context, facts_of, fit_options, stage_data
 
 FOLDER, START = "simplify", "start"
 MEASURED = "measured.json"
+DAMAGED = ("OCT-E307", "OCT-E310", "OCT-E501")  # of a checkpoint: not readable, without its weights, not of its sums
 MakeLatency = Callable[[Preprocess], Latency]
 
 
@@ -129,13 +130,27 @@ def _facts(facts: dict[str, Any]) -> str:
 
 def _done(walk: Walk, folder: Path) -> dict[str, Any] | None:
     """A step that an earlier process finished; its network, where it was kept."""
-    if not (folder / META).is_file():
+    if (found := _whole(walk, folder)) is None:
         return None
-    checkpoint, state = read_checkpoint(folder)
+    checkpoint, state = found
     row: dict[str, Any] = checkpoint.metrics["step"]
+    _settle(walk, folder, checkpoint)
     if row["kept"]:
         _enter(walk, checkpoint, state)
     return row
+
+
+def _whole(walk: Walk, folder: Path) -> tuple[Checkpoint, dict[str, torch.Tensor]] | None:
+    """A checkpoint of this run; None where there is none, or a damaged one: it is made again, and is the same."""
+    if not (folder / META).is_file():
+        return None
+    try:
+        return read_checkpoint(folder)
+    except OctcError as error:
+        if error.code not in DAMAGED:
+            raise
+        walk.reporter.warn("OCT-W306", f"{error.message}: it is made again", str(folder))
+        return None
 
 
 def _enter(walk: Walk, checkpoint: Checkpoint, state: dict[str, torch.Tensor]) -> None:
@@ -172,11 +187,19 @@ def _made(walk: Walk, folder: Path, one: Wanted) -> dict[str, Any]:
     row = {"step": one.kind, "kept": result.accepted, "word": result.word, "gate": result.to_json()}
     row["facts"] = {**facts, **sizes(walk.current, tuned, walk.stage.size)}
     made = write_checkpoint(folder, kept, replace(start, metrics={**metrics, "step": row}))
-    walk.run.log_stage(FOLDER, step=folder.name, kept=result.accepted, word=result.word, sha256=made.sha256, facts=row["facts"])
-    shutil.rmtree(folder / START, ignore_errors=True)
+    _settle(walk, folder, made)
     if result.accepted:
         _enter(walk, made, kept)
     return row
+
+
+def _settle(walk: Walk, folder: Path, made: Checkpoint) -> None:
+    """What follows the checkpoint of a step, also where a kill came between: its line in the stage log, and an end to its
+    beginning."""
+    row, which = made.metrics["step"], {"step": folder.name, "sha256": made.sha256}
+    if not walk.run.has_stage(FOLDER, **which):
+        walk.run.log_stage(FOLDER, **which, **{name: row[name] for name in ("kept", "word", "facts")})
+    shutil.rmtree(folder / START, ignore_errors=True)
 
 
 def _better(
@@ -195,8 +218,8 @@ def _better(
 
 def _started(walk: Walk, folder: Path, one: Wanted) -> tuple[Checkpoint, dict[str, torch.Tensor]]:
     """The network right after a change, before it is tuned: made once, and read by whoever goes on."""
-    if (folder / START / META).is_file():
-        return read_checkpoint(folder / START)
+    if (found := _whole(walk, folder / START)) is not None:
+        return found
     network = copy.deepcopy(walk.current)
     made = make_step(network, one, _calibration(walk))
     checkpoint = replace(stated(walk, [*walk.steps, made.step]), metrics={"facts": made.facts})
@@ -248,7 +271,11 @@ def _measured(walk: Walk, latency: MakeLatency) -> dict[str, Any]:
     """The share of channels that the budget needs, measured once: who goes on takes the same."""
     path = walk.run.path / FOLDER / MEASURED
     if path.is_file():
-        return dict(read_json(path))
+        try:
+            return dict(read_json(path))
+        except ValueError as error:  # another time could choose another share than that of the steps that are done
+            text, hint = f"{MEASURED} cannot be read: {error}", f"restore it, or octc simplify {walk.source.run.id} anew"
+            raise OctcError("OCT-E501", text, hint=hint, place=str(path)) from error
     measure = latency(walk.source.checkpoint.preprocess)
     budget = float(walk.options.budget or 0.0)
     share, rows = share_within(copy.deepcopy(walk.current), _calibration(walk), budget, measure)

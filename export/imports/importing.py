@@ -303,13 +303,13 @@ def _home(asked: _Asked) -> Iterator[tuple[Path, Run | None]]:
     if asked.split is None:
         yield Path(asked.options.out), None
         return
+    split = asked.split
     run = create_run(
-        asked.options.run_dir, "student", asked.split.dataset, suffix="-imported", data_root=str(asked.root.resolve()),
-        split_digest=asked.split.digest, recipe={"name": "imported"}, protocol=asked.split.protocol, seed=asked.options.seed,
-        teacher_run=None,
+        asked.options.run_dir, "student", split.dataset, suffix="-imported", data_root=str(asked.root.resolve()),
+        split_digest=split.digest, recipe={"name": "imported"}, protocol=split.protocol, seed=asked.options.seed,
+        teacher_run=None, begin=lambda run: split.write(run.split),
     )  # fmt: skip
     try:
-        asked.split.write(run.split)
         yield run.artifacts, run
     except BaseException:
         shutil.rmtree(run.path, ignore_errors=True)

@@ -26,7 +26,7 @@ from octc.export.search.effort import FIXED, TAIL, Effort, effort_of, macs_of, s
 from octc.export.search.finish import failures, finish
 from octc.export.search.measure import EXPORT_S, Target, Where, find_target, kept_timing, timing_of
 from octc.export.search.on_ray import check_ray, crew_of
-from octc.export.search.pages import write_pages
+from octc.export.search.pages import are_written, write_pages
 from octc.export.search.random_network import export_random, found_artifacts
 from octc.export.search.rounds import Training, run_rounds
 from octc.export.search.select import Budget, Cost, Plan, dominated, least_margin, over_budget, plan_rounds
@@ -318,6 +318,8 @@ def run_search(ready: Ready) -> SearchResult:
     crew = crew_of(ready.options, folder)
     say = ready.job.reporter.say
     if book.is_done:
+        if not are_written(book):  # by an octc that was killed between the answer and them
+            write_pages(book, ready.budget)
         say(f"✓ {ready.name} is done: nothing was changed (another --seed makes another search)")
         return SearchResult(builtins(book.document), folder)
     say(f"octc search · {ready.budget.words()} · {len(ready.candidates)} candidates · {folder}")
@@ -419,8 +421,8 @@ def _end(ready: Ready, book: Book, *, measured_here: bool) -> None:
             return
         finish(ready.training, book, ready.target if measured_here else None, ready.options, ready.budget)
         book.document.status = "done"
-        book.save()
         write_pages(book, ready.budget)
+        book.save()
 
 
 def _at_device(book: Book) -> list[Owner]:

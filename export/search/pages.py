@@ -37,6 +37,11 @@ def write_pages(book: Book, budget: Budget) -> None:
     write_bytes(book.folder / TABLE, (text + "\n").encode())
 
 
+def are_written(book: Book) -> bool:
+    """Whether `write_pages` came to its end."""
+    return (book.folder / TABLE).is_file()
+
+
 def _plain(book: Book) -> dict[str, Any]:
     return builtins(book.document)
 

@@ -7,8 +7,8 @@ process, so that another worker goes on with the run.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from octc.core.errors import OctcError
+from octc.core.faults import of_machine
 from octc.core.files import read_json
 from octc.datasets.split import Split
 from octc.export.search.candidates import recipe_of
@@ -157,7 +158,8 @@ def _train(training: Training, book: Book, number: int, candidate: Candidate) ->
         if run is None:
             trial.state, trial.why = "failed", failure
         else:
-            _fill(trial, run)
+            with _telling_what_to_do(book, trial):
+                _fill(trial, run)
 
 
 def _cut_short(training: Training, book: Book, number: int) -> None:
@@ -225,6 +227,19 @@ def train_trial(training: Training, search: str, candidate: Candidate, epochs: i
     return train_one(training.job, asked, training.place, split=training.split).runs[0]
 
 
+@contextmanager
+def _telling_what_to_do(book: Book, trial: Trial) -> Iterator[None]:
+    """The run of a trial that is gone or damaged is found so every time: its error says how the search goes on."""
+    try:
+        yield
+    except OctcError as error:
+        if of_machine(error) is not None:
+            raise
+        text = f"the run of {trial.name}, a candidate of this search, cannot be used: {error.message}"
+        hint = f"restore it; or move it and {book.path} elsewhere, and give the command again: it alone is trained anew"
+        raise OctcError(error.code, text, hint=hint, place=error.place, why=error.why) from error
+
+
 def _fill(trial: Trial, run: Run) -> None:
     """What the evaluation of a run on validation says."""
     metrics: dict[str, Any] = read_json(_evaluation(run) / FACTS)["figures"]
@@ -245,7 +260,8 @@ def read_answers(book: Book, run_dir: Path) -> tuple[list[Answers], list[str | N
     patients: list[str | None] = []
     order: list[tuple[str, str]] = []
     for trial in trials:
-        found = read_predictions(_evaluation(find_run(run_dir, str(trial.run))))
+        with _telling_what_to_do(book, trial):
+            found = read_predictions(_evaluation(find_run(run_dir, str(trial.run))))
         images = list(zip(found.sums, found.paths, strict=True))
         order = order or images
         where = {one: k for k, one in enumerate(images)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import ctypes
+import errno
 import hashlib
 import json
 import math
@@ -11,6 +12,7 @@ import os
 import re
 import shlex
 import shutil
+import stat
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -193,8 +195,15 @@ def _locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is synced and renamed onto `path`, else removed."""
+    """Yield a temporary path beside `path`; on success it is synced and renamed onto `path`, else removed.
+
+    Raises:
+        OctcError: OCT-E109 `path` is no file but a device, a pipe or a socket (/dev/null of a container's root, for example).
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if not _may_be_replaced(path):
+        text = f"{path} is a device, a pipe or a socket, and a file would take its place"
+        raise OctcError("OCT-E109", text, hint="name a file", place=str(path))
     _clear_before(path)
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     try:
@@ -209,6 +218,15 @@ def replacing(path: Path) -> Iterator[Path]:
         sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _may_be_replaced(path: Path) -> bool:
+    """Whether a path is free or names a file, itself or by a link; of a folder the rename says that it is none."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return True
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -321,15 +339,27 @@ def _exists(folder: Path) -> OctcError:
     return OctcError("OCT-E106", f"output exists: {folder}", hint="another name, or --force", place=str(folder))
 
 
+def refuse_mount(folder: Path) -> None:
+    """E109 for a folder where a disk is mounted (a volume of a container): it has that name as long as it is."""
+    if os.path.ismount(folder):
+        raise _mounted(folder)
+
+
+def _mounted(folder: Path) -> OctcError:
+    text = f"a disk is mounted at {folder}, so no other folder can take its place in one step"
+    return OctcError("OCT-E109", text, hint=f"name a new folder in it: {folder / 'octc'}", place=str(folder))
+
+
 @contextmanager
 def publishing(folder: Path, *, force: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `folder`; on success it takes its name in one step, else it is removed.
 
     Raises:
         OctcError: OCT-E106 when `folder` exists without `force`, also where another process made it meanwhile. With `force` the
-            old folder stays until the swap.
+            old folder stays until the swap. OCT-E109 a disk is mounted there: another folder cannot take its name.
     """
-    if folder.exists() and not force:
+    refuse_mount(folder)
+    if os.path.lexists(folder) and not force:
         raise _exists(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     _clear_before(folder)
@@ -344,16 +374,21 @@ def publishing(folder: Path, *, force: bool = False) -> Iterator[Path]:
             if path.is_file():
                 with path.open("rb") as stream:
                     os.fsync(stream.fileno())
-        if folder.exists() and not force:
+        if os.path.lexists(folder) and not force:
             raise _exists(folder)
-        if not (folder.exists() and _exchanged(temporary, folder)):
-            if folder.exists():
-                folder.rename(old)
-            temporary.rename(folder)
+        if not (os.path.lexists(folder) and _exchanged(temporary, folder)):
+            try:
+                if os.path.lexists(folder):
+                    folder.rename(old)
+                temporary.rename(folder)
+            except OSError as error:
+                if error.errno in (errno.EBUSY, errno.EXDEV):  # a part of this very disk, mounted there
+                    raise _mounted(folder) from error
+                raise
         sync_folder(folder.parent)
         _remove(old)
     finally:
-        if old.exists() and not folder.exists():
+        if os.path.lexists(old) and not os.path.lexists(folder):
             old.rename(folder)
         _remove(temporary)
 

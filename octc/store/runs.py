@@ -13,7 +13,7 @@ import re
 import shlex
 import shutil
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,13 +90,24 @@ class Run:
             value["stages"].append({"stage": stage, "time_utc": utc_now(), **facts})
             write_json(self.path / RUN, value)
 
+    def has_stage(self, stage: str, **facts: Any) -> bool:
+        """Whether the stage log has a stage with these facts: a kill may come between what it made and its line."""
+        wanted = {"stage": stage, **facts}
+        return any(all(one.get(name) == value for name, value in wanted.items()) for one in self.read()["stages"])
+
     def _alone(self) -> AbstractContextManager[None]:
         """While run.json is read and written anew: an evaluation notes what it did beside the process that owns the run."""
         return alone(self.path) if self.path.is_dir() else contextlib.nullcontext()
 
 
-def create_run(run_dir: Path, kind: str, dataset: str, *, suffix: str = "", **fields: Any) -> Run:
-    """Make runs/r-NNNN-<kind>-<dataset><suffix>/ with a fresh number (OctcError E109 when the folder cannot be written)."""
+def create_run(
+    run_dir: Path, kind: str, dataset: str, *, suffix: str = "", begin: Callable[[Run], None] | None = None, **fields: Any
+) -> Run:
+    """Make runs/r-NNNN-<kind>-<dataset><suffix>/ with a fresh number (OctcError E109 when the folder cannot be written).
+
+    begin: writes what a run has from its first moment (its split). run.json, which makes it a run, is written after that, so
+    that whoever goes on with a run whose process was killed finds all of it.
+    """
     path = None
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -112,10 +123,14 @@ def create_run(run_dir: Path, kind: str, dataset: str, *, suffix: str = "", **fi
             "status": "running",
         }
         begin_log(path, head["created"])
+        if begin is not None:
+            begin(Run(path))
         write_json(path / RUN, {**head, **fields, "stages": []})
-    except OSError as error:
+    except BaseException as error:
         if path is not None:
             shutil.rmtree(path, ignore_errors=True)  # without run.json it is no run
+        if not isinstance(error, OSError):
+            raise
         if (fault := fault_of(error, run_dir)) is not None:
             raise fault from error
         text = f"run folder {run_dir} cannot be written: {error.strerror}"

@@ -133,7 +133,11 @@ def test_r08_disk_there_is_full(run: Run, other: Callable[..., Far], octc: Octc)
 
 
 @pytest.mark.slow
-def test_r08_connection_lost_midway_leaves_the_partial_result(run: Run, box: Far, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(None, 6), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_r08_connection_lost_or_command_ended_midway_leaves_the_partial_result(
+    run: Run, box: Far, tmp_path: Path, number: int | None, code: int
+) -> None:
+    """number: the signal that ends the command here, None where the connection is lost."""
     words = ["bench", "--on", box.address, *QUICK]
     words[words.index("0.2s")] = "3s"
     process = subprocess.Popen(
@@ -147,15 +151,18 @@ def test_r08_connection_lost_midway_leaves_the_partial_result(run: Run, box: Far
         if "onnx-int8-device-1:" in line:
             break
     time.sleep(0.5)
-    for pid in sessions_of(box.server.pid):
+    for pid in sessions_of(box.server.pid) if number is None else ():
         os.kill(pid, signal.SIGKILL)
+    if number is not None:
+        process.send_signal(number)
     _, rest = process.communicate(timeout=120)
-    assert process.returncode == 6, "".join(told) + rest
-    assert "connection lost" in rest
+    assert process.returncode == code, "".join(told) + rest
+    assert ("connection lost" in rest) == (number is None)
+    assert "partial result: " in rest
     (beside,) = (run.artifacts / "onnx-int8").glob("bench-*.json")
     value = json.loads(beside.read_text())
     check_schema(value)
-    assert (value["status"], value["exit_code"]) == ("INVALID", 6)
+    assert (value["status"], value["exit_code"]) == ("INVALID", code)
     rows = {row["id"]: row for row in value["rows"]}
     assert rows["onnx-int8-device-1"]["n"] > 0
     assert rows["onnx-int8-end_to_end-1"]["reasons"] == ["incomplete"]

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from octc.bench.timing.result import keep_earlier
 from octc.cli._app.main import main
 from octc.cli.json_schema import schema_of
-from octc.core.files import write_json
+from octc.core.files import read_json, write_json
 from octc.store.artifacts import MANIFEST, artifact_sha256, read_artifact
 from octc.store.runs import Run
 from octc.store.verdicts import write_verdict
@@ -106,6 +107,20 @@ def test_a_file_with_a_verdict_against_it_is_never_named(run: Run, said: Said) -
     code, found = said(str(run.artifacts / "onnx-int8"))
     assert (code, found["artifact"], found["candidates"][0]["state"]) == (1, None, "refused")
     assert "inferior" in found["sentences"][1]
+
+
+def test_of_two_times_of_a_machine_the_later_one_counts_whatever_its_clock_said(run: Run, said: Said) -> None:
+    time(run, "onnx-int8", 3.0)
+    judge(run, "onnx-int8", "equivalent")
+    place = run.artifacts / "onnx-int8" / "bench-here.json"
+    keep_earlier(place)
+    write_json(place, read_json(place) | {"run_id": "b-1970", "started_utc": "1970-01-01T00:01:00Z"})
+    rows = read_json(place)["rows"]
+    rows[0]["latency_ms"]["p50"]["value"] = 8.0
+    write_json(place, read_json(place) | {"rows": rows})
+    assert len(list(place.parent.glob("bench-here*.json"))) == 2
+    known = {one["name"]: one["p50_ms"] for one in said(str(run.artifacts))[1]["candidates"]}
+    assert known["onnx-int8"] == 8.0
 
 
 @pytest.mark.parametrize(("change", "word"), [

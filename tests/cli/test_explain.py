@@ -20,6 +20,7 @@ from octc.bench.parity.words import HEAD
 from octc.bench.timing.gates import REASONS
 from octc.bench.timing.interleaved import INT8_WORDS
 from octc.bench.timing.render import COLUMNS as BENCH_COLUMNS
+from octc.cli import prune
 from octc.cli._app.commands import COMMANDS
 from octc.cli._app.main import main
 from octc.cli.explain import _plain, entry_of, texts
@@ -266,6 +267,11 @@ def test_prune_lists_and_deletes_only_what_nothing_refers_to(said: Said, tmp_pat
     failed.update(status="failed")
     (failed.path / "big.bin").write_bytes(bytes(5000))
     used.update(status="interrupted")
+    second, source, taught, simple = (create_run(runs, "student", "phantom") for _ in range(4))
+    for one in (second, source):
+        one.update(status="interrupted")
+    taught.update(status="done", more_teachers=[str(second.path / "train")])
+    simple.update(status="done", simplify={"source": source.id})
     copied = tmp_path / "bundles" / "onnx-int8"
     copied.mkdir(parents=True)
     (copied / "artifact.json").write_text(json.dumps({"lineage": {"run": used.id}}))
@@ -278,9 +284,19 @@ def test_prune_lists_and_deletes_only_what_nothing_refers_to(said: Said, tmp_pat
         assert failed.path.is_dir()
         assert document(said, "runs", "prune", "--yes")[1]["data"]["deleted"]
     left = {path.name for path in runs.iterdir() if path.is_dir()}
-    assert left == {teacher.id, done.id, used.id, mine.id}
+    assert left == {one.id for one in (teacher, done, used, mine, second, source, taught, simple)}
     assert not (done.path / "rejected").exists()
     assert not list(done.artifacts.iterdir())
+
+
+def test_a_run_that_went_on_while_the_list_was_made_is_not_deleted(tmp_path: Path) -> None:
+    run = create_run(tmp_path, "student", "phantom")
+    with owning(run), pytest.raises(OctcError) as caught:
+        prune._delete(run.path)
+    assert caught.value.code == "OCT-E108"
+    assert run.read()["status"] == "running"
+    prune._delete(run.path)
+    assert not list(tmp_path.glob("*r-0001*"))
 
 
 def test_hints_name_options_that_are_there() -> None:

@@ -132,13 +132,25 @@ def test_killed_after_a_step_and_resumed_it_ends_with_the_same_weights(
     half = Run(tmp_path / "runs" / "r-0004-student-folder-simple")
     assert not (half.path / "train").exists()
     monkeypatch.setattr(walk, "_gate", real)
+    with monkeypatch.context() as patch:  # between the checkpoint of the second step and its line in the stage log
+        patch.setattr(Run, "log_stage", lambda *_, **__: (_ for _ in ()).throw(Gone))
+        with pytest.raises(Gone):
+            said("simplify", "--resume")
+    assert [one["step"] for one in half.read()["stages"]] == ["01-activation"]
+    assert (half.path / "simplify" / "02-channels" / "checkpoint.json").is_file()
     code, _, err = said("train", "student", "--resume", "r-0004")
     assert (code, "octc simplify --resume r-0004" in err) == (2, True)
     code, _, err = said("simplify", "--resume", "r-0004", "--prune", "0.3")
     assert (code, "OCT-E102" in err) == (2, True)
+    weights = half.path / "simplify" / "01-activation" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")  # a damaged step is made again, and is the same
     code, out, err = said("simplify", "--resume")
     assert code == 0, err
+    assert "OCT-W306" in err
     assert out.strip().endswith(half.id)
+    named = [[(one["stage"], one.get("step"), one["sha256"]) for one in run.read()["stages"]] for run in (half, whole)]
+    assert named[0] == named[1]
+    assert not list((half.path / "simplify").glob("*/start"))
     assert read_checkpoint(half.path / "train")[0].sha256 == read_checkpoint(whole.path / "train")[0].sha256
     code, _, err = said("train", "student", "--resume", "r-0004", "--epochs", "3", "--allow-change")
     assert (code, "made by octc simplify" in err) == (2, True), err

@@ -258,6 +258,59 @@ def test_a_link_that_is_replaced_by_a_folder_is_gone_and_what_it_names_stays(
     assert (tmp_path / "elsewhere" / "a").read_text() == "old"
 
 
+def test_a_link_to_nothing_is_an_output_that_exists(tmp_path: Path) -> None:
+    link = tmp_path / "artifact"
+    link.symlink_to("not-there")
+    with pytest.raises(OctcError) as caught, publishing(link):
+        pass
+    assert caught.value.code == "OCT-E106"
+    for exchange in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            if not exchange:
+                patch.setattr(files, "_exchanged", lambda *_: False)
+            with publishing(link, force=True) as folder:
+                (folder / "a").write_text("new")
+        assert names(tmp_path) == ["artifact"]
+        assert (link / "a").read_text() == "new"
+
+
+def test_no_file_takes_the_place_of_a_device_or_a_pipe(tmp_path: Path) -> None:
+    """As root in a container this is /dev/null, or the pipe behind /dev/stdout."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    (tmp_path / "null").symlink_to("/dev/null")
+    for name in ("pipe", "link", "null"):
+        with pytest.raises(OctcError) as caught:
+            write_bytes(tmp_path / name, b"new")
+        assert (caught.value.code, caught.value.place) == ("OCT-E109", str(tmp_path / name))
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "link").readlink() == Path("pipe")
+    assert names(tmp_path) == ["link", "null", "pipe"]
+
+
+@pytest.mark.parametrize("bound", [False, True])
+def test_a_folder_where_a_disk_is_mounted_is_refused_and_stays_as_it_is(bound: bool, tmp_path: Path) -> None:
+    """bound: a part of this very disk, which is seen when the folder should take its name."""
+    place = tmp_path / "volume"
+    place.mkdir()
+    (tmp_path / "real").mkdir()
+    mount = ["mount", "--bind", str(tmp_path / "real")] if bound else ["mount", "-t", "tmpfs", "tmpfs"]
+    if subprocess.run([*mount, str(place)], capture_output=True, check=False).returncode != 0:
+        pytest.skip("this user may not mount a small file system")
+    try:
+        (place / "kept").touch()
+        with pytest.raises(OctcError) as caught, publishing(place, force=True) as folder:
+            (folder / "a").touch()
+        assert (caught.value.code, str(place / "octc") in caught.value.hint) == ("OCT-E109", True)
+        assert names(place) == ["kept"]
+        assert names(tmp_path) == ["real", "volume"]
+        with publishing(place / "octc") as folder:
+            (folder / "a").touch()
+        assert names(place / "octc") == ["a"]
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
 def test_what_octc_writes_is_plain_json(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"é": 1})
     text = (tmp_path / "a.json").read_text(encoding="utf-8")

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -38,6 +39,33 @@ def test_a_run_and_its_log(tmp_path: Path) -> None:
     assert value["stages"][0]["epochs"] == 2
     assert value["created"].endswith("Z")
     assert (run.artifacts.name, run.split.name) == ("artifacts", "split.json")
+
+
+def test_what_a_run_has_from_its_first_moment_is_there_before_it_is_a_run(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom octc.store.runs import create_run\n"
+        "create_run(Path(sys.argv[1]), 'student', 'a', begin=lambda run: os.kill(os.getpid(), signal.SIGKILL))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    assert scan_runs(tmp_path) == []
+
+    def refused(_run: Run) -> None:
+        raise OctcError("OCT-E216", "no split", hint="none")
+
+    with pytest.raises(OctcError):
+        create_run(tmp_path, "student", "a", begin=refused)
+    run = create_run(tmp_path, "student", "a", begin=lambda run: run.split.write_text("{}"))
+    assert (run.id, run.split.read_text()) == ("r-0003-student-a", "{}"), "and no number is used again"
+    assert not (tmp_path / "r-0002-student-a").exists()
+
+
+def test_a_stage_is_known_by_its_facts(tmp_path: Path) -> None:
+    run = create_run(tmp_path, "student", "a")
+    run.log_stage("simplify", step="01", sha256="x")
+    assert run.has_stage("simplify", step="01", sha256="x")
+    assert not run.has_stage("simplify", step="02", sha256="x")
+    assert not run.has_stage("train", sha256="x")
 
 
 def test_numbers_are_not_used_again_even_after_a_gap(tmp_path: Path) -> None:

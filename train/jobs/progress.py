@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from octc.core.files import finite
+from octc.core.files import append_whole, finite
 from octc.core.progress import Step
 from octc.store.runs import Run
 from octc.train.jobs.job import Job
@@ -66,8 +66,9 @@ class StageProgress:
             return
         if not self.accelerator.is_main_process:
             return
-        with (self.run.path / "metrics.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(finite({"stage": self.what, **row}), allow_nan=False) + "\n")
+        line = json.dumps(finite({"stage": self.what, **row}), allow_nan=False) + "\n"
+        with (self.run.path / "metrics.jsonl").open("ab", buffering=0) as stream:
+            append_whole(stream.fileno(), line.encode())
         rate = f", {self.images / row['seconds']:.0f} img/s" if row.get("seconds") else ""
         leads = f"  val mAP {100 * row['val_map']:.2f}" if "val_map" in row else ""
         self.reporter.say(
@@ -76,9 +77,10 @@ class StageProgress:
         )
 
     def stage(self, name: str, made: Checkpoint) -> None:
-        """A finished stage, in the run's log."""
+        """A finished stage, in the run's log, once: a process that was killed may have written it down already."""
         self.bars.close()
         self.step = None
         if self.accelerator.is_main_process:
-            self.run.log_stage(name, sha256=made.sha256, metrics=made.metrics)
+            if not self.run.has_stage(name, sha256=made.sha256):
+                self.run.log_stage(name, sha256=made.sha256, metrics=made.metrics)
             self.job.document[name] = {"sha256": made.sha256, "metrics": made.metrics, "folder": str(self.run.path / name)}

@@ -333,6 +333,11 @@ def _create(job: Job, ready: Prepared, place: Place) -> Run:
     """The run folder, made by the first process and named to the others."""
     asked, split = ready.asked, ready.split
     path = None
+
+    def begin(run: Run) -> None:
+        split.write(run.split)
+        write_lock(run, asked)
+
     if place.accelerator.is_main_process:
         looks = {"task": asked.task.name, "modality": asked.modality, "paired_split_digest": ready.whole}
         run = create_run(
@@ -340,6 +345,7 @@ def _create(job: Job, ready: Prepared, place: Place) -> Run:
             asked.kind,
             asked.dataset,
             suffix="" if split.fold is None else f"-f{split.fold[0]}",
+            begin=begin,
             data_root=str(place.samples.root.resolve()),
             data_place=str(place.root.resolve()),
             data_digest=place.samples.digest,
@@ -356,8 +362,6 @@ def _create(job: Job, ready: Prepared, place: Place) -> Run:
             **(looks if asked.modality else {}),
             **split.patient_ids.to_json(),
         )
-        split.write(run.split)
-        write_lock(run, asked)
         path = str(run.path)
     return Run(Path(told(place.accelerator, path)))
 
@@ -439,7 +443,7 @@ def _train(job: Job, asked: Request, context: Context, shown: StageProgress) -> 
     if asked.resume is not None and not asked.retrain and (run.path / "train" / META).is_file():
         if context.accelerator.is_main_process:
             made = complete(run, context.root, context.accelerator.device)
-            if not any(entry["stage"] == "train" and entry.get("sha256") == made.sha256 for entry in run.read()["stages"]):
+            if not run.has_stage("train", sha256=made.sha256):
                 shown.stage("train", made)
         context.accelerator.wait_for_everyone()
         return context

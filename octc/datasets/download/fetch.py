@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from octc.core.errors import OctcError
-from octc.core.files import TEMPORARY, publishing, sha256_file, write_json
+from octc.core.files import TEMPORARY, publishing, refuse_mount, sha256_file, write_json
 from octc.core.locks import lock
 from octc.core.offline import is_local
 from octc.datasets.base import Progress
@@ -59,10 +59,12 @@ def fetch(source: Source, root: Path, say: Say, ticking: Ticking, options: Fetch
 
     Raises:
         OctcError: E106 `root` exists without `force`, or holds what octc did not fetch; E108 another process fetches it;
+            E109 a disk is mounted there;
             E990 offline; and what downloading and unpacking raise.
     """
     asked = options or FetchOptions()
-    root = root if root.name not in ("", "..") else root.resolve()
+    if root.name in ("", "..") or (root.is_symlink() and root.is_dir()):  # what is fetched goes to the disk of a link
+        root = root.resolve()
     _check_root(source, root, asked.force)
     say(f"{source.title}\n  licence  {source.licence}")
     if asked.place is not None and "://" not in asked.place:
@@ -110,7 +112,8 @@ def _alone(scratch: Path) -> Iterator[None]:
 
 def _check_root(source: Source, root: Path, force: bool) -> None:
     """Only an empty folder is used, and only what was fetched before is replaced."""
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+    refuse_mount(root)
+    if not os.path.lexists(root) or (root.is_dir() and not any(root.iterdir())):
         return
     if not (root / RECEIPT).is_file():
         hint = "--data DIR: a new folder"

@@ -97,6 +97,16 @@ def test_hours_that_end_in_a_later_round_leave_the_round_before(tmp_path: Path, 
     assert states(late) == [dict(zip(NAMES, ("finalist", "finalist", "finalist", "out"), strict=True))]
 
 
+def test_a_run_that_is_gone_is_named_with_the_way_on(tmp_path: Path, trained: list[str]) -> None:
+    book = Book(tmp_path / "search", fresh([[4, 1]]))
+    book.folder.mkdir()
+    run_rounds(TRAINING, book, CANDIDATES, None)
+    with pytest.raises(OctcError) as caught:
+        rounds.read_answers(book, tmp_path / "runs")
+    assert (caught.value.code, "run of a, " in caught.value.message) == ("OCT-E107", True)
+    assert str(book.path) in caught.value.hint
+
+
 def in_thread(work: Callable[[], None]) -> threading.Thread:
     thread = threading.Thread(target=work, daemon=True)
     thread.start()

@@ -200,6 +200,7 @@ def test_a_search_whose_answer_does_not_hold_ends_with_1(
     error = told["error"]
     assert ([one["code"] for one in error.get("all", [error])] if error else []) == codes
     assert told["data"]["winner"]["name"] == "a"
+    assert "# search-" in (runs / ready.name / "table.md").read_text(), "made where a kill came before it"
 
 
 @pytest.mark.slow
