@@ -38,8 +38,9 @@ class ActivationQuantiser(OnGrid):
             other tensor (placements that quantise everything).
         mode: "off" passes through, "range" and "histogram" observe (and pass through), "on" quantises.
         scale: float32 scalar; 0 until calibrated. learned: it is a parameter.
-        least: the lowest value that the tensor can have (0 behind a rectifier), where the codes are spread from there to
-            127 * scale, as one engine's files have them; None: the grid is symmetric, and each engine spells it its own way.
+        least: the lowest value that the tensor can have (0 behind a rectifier) or that matters, where the codes are spread from
+            there to 127 * scale, as one engine's files have them; None: the grid is symmetric, and each engine spells it its
+            own way.
     """
 
     scale: torch.Tensor
@@ -75,8 +76,11 @@ class ActivationQuantiser(OnGrid):
 
 
 def spread(scale: torch.Tensor, least: float | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scale and zero-point (int32) of codes -128..127: symmetric, or from the lowest value of a tensor to 127 * scale."""
-    if least is None:
+    """Scale and zero-point (int32) of codes -128..127 from the lowest value of a tensor to 127 * scale.
+
+    Symmetric where the lowest value is not known, or lower than -128 * scale.
+    """
+    if least is None or least <= -128 * float(scale.detach()):
         return scale, torch.zeros((), dtype=torch.int32, device=scale.device)
     wide = (127 * scale - least) / 255
     return wide, torch.round(-128 - least / wide.detach()).to(torch.int32)

@@ -1,7 +1,8 @@
-"""What is known of a tensor's values from the graph alone: that none is negative, or how low they can be."""
+"""What the graph alone tells of a tensor's values: that none is negative, how low they can be, or from where on they matter."""
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from octc.compress.fake_quant import ActivationQuantiser, OnGrid
+from octc.compress.fake_quant import ActivationQuantiser, GateQuantiser, OnGrid
 from octc.compress.trace import computes_as
 
 NONNEGATIVE = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid)
@@ -22,15 +23,23 @@ SILU_LEAST = -0.27846454276107374  # x * sigmoid(x) at x = -1.2784645427610738
 HARD_SWISH_LEAST = -0.375  # x * relu6(x + 3) / 6 at x = -1.5
 
 
+GATE_LEAST = -math.log(511)  # sigmoid(x) = 1 / 512: below it lies code 0 of a gate's grid, whose step is 1 / 256
+
+
 def set_lowest(module: fx.GraphModule, *, rectified: bool = False) -> None:
     """Tell every quantiser the lowest value of its tensor, where that is known: its codes are spread from there.
+
+    What SiLU alone reads matters from `GATE_LEAST` on: x times a gate of code 0 is 0, however low x is.
 
     rectified: only behind rectifiers.
     """
     for node in module.graph.nodes:
         part = module.get_submodule(str(node.target)) if node.op == "call_module" else None
-        if isinstance(part, ActivationQuantiser) and (not rectified or is_nonnegative(module, node.args[0])):
-            part.least = lowest_value(module, node.args[0])
+        if not isinstance(part, ActivationQuantiser) or (rectified and not is_nonnegative(module, node.args[0])):
+            continue
+        part.least = lowest_value(module, node.args[0])
+        if part.least is None and _feeds_silu_alone(module, node):
+            part.least = GATE_LEAST
 
 
 def is_nonnegative(module: fx.GraphModule, node: fx.Node) -> bool:
@@ -69,6 +78,16 @@ def lowest_value(module: fx.GraphModule, node: fx.Node) -> float | None:
     if gate.target in SIGMOID_CALLS and gate.args[0] is values[0]:
         return SILU_LEAST
     return lowest_value(module, values[0])
+
+
+def _feeds_silu_alone(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a tensor goes into x * sigmoid(x) and nowhere else, with the gate on the engine's grid."""
+    gates = [user for user in node.users if user.target in SIGMOID_CALLS and user.op == "call_function"]
+    products = [user for user in node.users if user.target in PRODUCTS]
+    if len(gates) != 1 or len(products) != 1 or len(node.users) != 2:
+        return False
+    on_grid = list(gates[0].users)
+    return len(on_grid) == 1 and _is(module, on_grid[0], GateQuantiser) and list(on_grid[0].users) == products
 
 
 def _is(module: fx.GraphModule, node: fx.Node, kinds: Any) -> bool:

@@ -9,7 +9,7 @@
 That is the placement "engines". "xnnpack" is for LiteRT, whose kernels take and give codes: a quantiser behind every operator
 up to the last map (a rectifier is part of the operator in front of it), SiLU as product with a gate on the engine's own grid,
 squeeze-excite in INT8, and weights of 8 bits. The codes are those of LiteRT's file: where a tensor's lowest value is known, as
-behind a rectifier or SiLU, they are spread from there (`octc.compress.lowest`).
+behind a rectifier or SiLU, or matters, as in front of SiLU, they are spread from there (`octc.compress.lowest`).
 
 "acl" is for OpenVINO on Arm, whose INT8 kernels (Arm Compute Library) take codes and give codes: "engines", and a quantiser
 behind every dense convolution that has none yet, which everything reads that reads the result.

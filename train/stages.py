@@ -40,9 +40,10 @@ from octc.train.loop.state import flat
 from octc.train.loop.training import Data, Fitted, Report
 from octc.train.loop.ways import Ways
 from octc.train.networks.hog import HogSvm
+from octc.train.networks.lent import check_lenders, is_lent
 from octc.train.networks.macs import count_macs
 from octc.train.networks.models import build_model, parameter_count
-from octc.train.networks.starting import start_network
+from octc.train.networks.starting import start_from_teacher, start_network
 from octc.train.networks.svm import fit_svm
 from octc.train.networks.weights import start_weights
 from octc.train.recipes.config import Recipe, Stage, told
@@ -57,8 +58,8 @@ class Context:
 
     Attributes:
         root: of the data set. tick: called with the steps done. report: called with each epoch's row or a warning.
-        weights: a file with start weights instead of the recipe's source; fetch: whether
-            the hub may be asked.
+        weights: start weights instead of the recipe's source: a file, "none" (random) or "teacher" (the student's own); fetch:
+            whether the hub may be asked.
         allow_change: whether a state that another configuration left may be resumed.
         teachers: checkpoint folders of a student's teachers; none: it learns from labels alone. second: that of the second
             student, which learns beside it (mutual learning across modalities).
@@ -139,8 +140,7 @@ def train_teacher(ctx: Context) -> Checkpoint:
 def train_student(ctx: Context) -> Checkpoint:
     """Distil the student from its frozen teachers (or train it on labels alone when there is none)."""
     stage = ctx.recipe.student
-    torch.manual_seed(ctx.seed)
-    model, source = start_network(stage, len(ctx.split.classes), ctx.weights, ctx.fetch, lambda: _start_images(ctx, stage))
+    model, source = _start_student(ctx, stage)
     if (count := parameter_count(model)) > LARGE and not ctx.resume:
         text = f"{stage.model} has {count / 1e6:.1f} million parameters: large for a student"
         ctx.report({"warning": text, "code": "OCT-W310"})
@@ -150,6 +150,16 @@ def train_student(ctx: Context) -> Checkpoint:
         loss, parent = taught(ctx, stage, ctx.teachers, _label_loss(ctx, stage))
     fitted = _fit(ctx, model, stage, "student", loss, ctx.run.path / "train", parent)
     return _write(ctx, "student", stage, model, fitted, source, parent)
+
+
+def _start_student(ctx: Context, stage: Stage) -> tuple[nn.Module, dict[str, Any]]:
+    """The student's network with its start weights, and where these came from."""
+    classes, images = len(ctx.split.classes), lambda: _start_images(ctx, stage)
+    torch.manual_seed(ctx.seed)
+    if not is_lent(ctx.weights):
+        return start_network(stage, classes, ctx.weights, ctx.fetch, images)
+    check_lenders(len(ctx.teachers))
+    return start_from_teacher(stage, classes, ctx.teachers[0], images)
 
 
 def taught(ctx: Context, stage: Stage, folders: Sequence[Path], on_labels: Loss) -> tuple[Loss | Ways, dict[str, Any]]:

@@ -149,6 +149,8 @@ def _data(name: str, known: Sequence[Known]) -> Term:
 
 def _weights(what: str, model: str, weights: Any, known: Sequence[Known]) -> Term:
     facts = weights if isinstance(weights, dict) else {}
+    if isinstance(lender := facts.get("lent_by"), dict):  # of a teacher: the terms are those of what it began from
+        return _weights(what, str(lender.get("model") or "unknown"), lender.get("weights"), known)
     stated, source = str(facts.get("licence") or "unknown"), str(facts.get("source") or "not recorded")
     name = f"{model}: {source}"
     digest = str(facts.get("sha256") or "")

@@ -13,6 +13,7 @@ from octc.schemas.licences import USES
 
 DEVICES = "auto, cpu, cuda or cuda:N"
 SEED = 0  # of a training that names none
+START = "Start weights (safetensors, or of torch.save: its tensors alone)"
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
@@ -32,11 +33,7 @@ class TrainOptions(DataOptions):
     resume: str | None = option(None, metavar="[RUN]", shown="Go on with an unfinished run (the newest without RUN)")
     allow_change: bool = option(False, names=("--allow-change",), shown="Resume although options differ; they are listed")
     skip_bad: bool = option(False, names=("--skip-bad",), shown="Leave out images that cannot be read; they are listed")
-    weights: Path | None = option(
-        None,
-        metavar="FILE|none",
-        shown="Start weights (safetensors, or of torch.save: its tensors alone), or none, instead of the recipe's",
-    )
+    weights: Path | None = option(None, metavar="FILE|none", shown=f"{START}, or none, instead of the recipe's")
     trust_pickle: bool = option(
         False,
         names=("--trust-pickle",),
@@ -68,6 +65,9 @@ class TrainOptions(DataOptions):
 class StudentOptions(TrainOptions):
     """Options of a student, beside those of every training."""
 
+    weights: Path | None = option(
+        None, metavar="FILE|none|teacher", shown=f"{START}, none, or teacher (its own, by name), instead of the recipe's"
+    )
     teacher: str | None = option(None, metavar="RUN[,RUN]|FILE|hub:NAME|none", shown="Teacher(s); newest fitting run")
     with_teacher: bool = option(False, names=("--with-teacher",), shown="Train the teacher first, in one go")
     teacher_model: str | None = option(
@@ -102,8 +102,9 @@ class StudentOptions(TrainOptions):
 
 @dataclass(frozen=True)
 class EyeStudentOptions(StudentOptions):
-    """Those of `octc train retnet-student`, which tunes only where it is asked to."""
+    """Those of `octc train retnet-student`, which tunes only where it is asked to, and whose teacher lends no weights."""
 
+    weights: Path | None = option(None, metavar="FILE|none", shown=f"{START}, or none, instead of the recipe's")
     qat: bool = option(False, names=("--qat/--no-qat",), shown="Quantisation-aware tuning afterwards")
 
 

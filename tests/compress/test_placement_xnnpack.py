@@ -13,7 +13,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from octc.compress.calibrate import observe, set_ranges
 from octc.compress.fake_quant import ActivationQuantiser, GateQuantiser, learn_steps
-from octc.compress.lowest import SILU_LEAST
+from octc.compress.lowest import GATE_LEAST, SILU_LEAST
 from octc.compress.placement import XNNPACK, convolutions, counts, placement_of, prepare, quantisers, set_mode
 from octc.core.errors import OctcError
 from octc.export.litert.write import write_litert
@@ -109,6 +109,27 @@ def test_training_sees_the_grids_of_the_file(name: str) -> None:
     x = normalise(torch.from_numpy(IMAGES), PRE)
     with torch.no_grad():
         assert torch.equal(module(x), encode(module, ENCODINGS["residual"])(x))
+
+
+def test_in_front_of_silu_no_code_is_spent_on_what_its_gate_makes_zero() -> None:
+    """A wide tensor's codes begin where the gate's do; a narrow one's reach as far below zero as above."""
+    gate = GateQuantiser()
+    gate.mode = "on"
+    x = torch.linspace(-100, 100, 200_001)
+    silu = x * gate(torch.sigmoid(x))
+    assert torch.equal(silu[x < GATE_LEAST], torch.zeros(int((x < GATE_LEAST).sum())))
+    assert float(silu[(x > GATE_LEAST) & (x < GATE_LEAST + 0.01)].abs().min()) > 0
+    module = placed()
+    front = [name for name, part in quantisers(module).items() if part.least == GATE_LEAST]
+    assert len(front) > 5
+    part = quantisers(module)[front[0]]
+    for top, low in ((40.0, GATE_LEAST), (3.0, -3.0)):
+        part.scale.fill_(top / 127)
+        found = part(x)
+        step = float(torch.unique(found).diff().min())
+        assert float(found.min()) == pytest.approx(low, abs=step)
+        assert float(found.max()) == pytest.approx(top, abs=step)
+        assert len(torch.unique(found)) == 256
 
 
 def test_behind_hard_swish_the_grid_begins_at_its_lowest_value() -> None:

@@ -21,12 +21,14 @@ from octc.train.crossval.files import write_summary
 from octc.train.evaluation.assess import evaluate_run, is_evaluated
 from octc.train.jobs.data import check_calibration, new_splits
 from octc.train.jobs.job import Job, Trained
+from octc.train.jobs.lending import check_lender
 from octc.train.jobs.lines import say_split
 from octc.train.jobs.request import NONE, Request, as_teacher
 from octc.train.jobs.resume import check_again
 from octc.train.jobs.run import Place, told, train_one
 from octc.train.jobs.teachers import fitting
 from octc.train.loop.checkpoint import META, read_checkpoint
+from octc.train.networks.lent import is_lent
 from octc.train.recipes.config import told as facts_of_recipe
 from octc.train.recipes.registry import stored_recipe
 
@@ -84,7 +86,7 @@ def _train_job(job: Job, asked: Request, place: Place, splits: Sequence[Split], 
             job.reporter.say(f"✓ fold {fold}    {ready[fold].id} is done")
         elif fold in known:
             job.reporter.say(f"  fold {fold}    {known[fold].id} goes on ({known[fold].read().get('status')})")
-    _check_teachers(job, asked, splits, [fold for fold in todo if fold not in known], dry_run)
+    _check_teachers(job, asked, splits, [fold for fold in todo if fold not in known], dry_run, len(place.samples.classes))
     if dry_run:
         return _plan(job, asked, splits, todo, place)
     for fold in todo:
@@ -116,16 +118,23 @@ def is_done(run: Run, asked: Request) -> bool:
     return bool(run.read().get("status") == "done" and (run.path / "train" / META).is_file() and tuned)
 
 
-def _check_teachers(job: Job, asked: Request, splits: Sequence[Split], folds: Sequence[int], dry_run: bool) -> None:
-    """F05: every fold that is to be begun has its teacher, before the first one is trained."""
+def _check_teachers(
+    job: Job, asked: Request, splits: Sequence[Split], folds: Sequence[int], dry_run: bool, classes: int
+) -> None:
+    """F05: every fold that is to be begun has its teacher, which can lend where that is asked for, before the first one is
+    trained."""
     if asked.kind == "teacher" or asked.teacher is not None or (dry_run and asked.with_teacher):
         return
-    lacking = [str(fold) for fold in folds if fitting(job, asked, splits[fold - 1]) is None]
+    found = {fold: fitting(job, asked, splits[fold - 1]) for fold in folds}
+    lacking = [str(fold) for fold, run in found.items() if run is None]
     if lacking:
         text = f"no successful teacher of recipe {asked.recipe.name} for fold {shorten(lacking)} of {len(splits)}"
         words = f"--dataset {asked.dataset} --recipe {asked.recipe.name} {asked.folds_option}"
         hint = f"octc train teacher {words}; or --with-teacher; or --teacher none"
         raise OctcError("OCT-E107", text, hint=hint, place=str(job.run_dir))
+    if is_lent(asked.options.weights):
+        for run in (run for run in found.values() if run is not None):
+            check_lender(asked, run.path / "train", classes)
 
 
 def _fold(job: Job, asked: Request, place: Place, split: Split, before: Run | None) -> Run:

@@ -14,6 +14,7 @@ from octc.stats.proportions import wilson
 from octc.stats.task import Task
 from octc.train.jobs.request import Request
 from octc.train.loop.checkpoint import Checkpoint
+from octc.train.networks import lent
 from octc.train.networks.weight_matching import words
 
 if TYPE_CHECKING:
@@ -126,5 +127,6 @@ def _decision(found: Mapping[str, Any]) -> str:
 
 def say_fit(reporter: Reporter, weights: Mapping[str, Any]) -> None:
     """What of start weights was not one for one that of the network, a line each."""
-    for line in words(weights["fit"]) if weights.get("fit") else ():
+    fit = weights.get("fit") or {}
+    for line in (*words(fit), *lent.words(fit)):
         reporter.say(f"  {line}")

@@ -19,8 +19,9 @@ from octc.schemas.training import SEED, StudentOptions, TrainOptions, batch_of, 
 from octc.stats.task import MULTICLASS, Task, task_of
 from octc.store.runs import Run, find_run, scan_runs
 from octc.train.jobs.job import Job
-from octc.train.jobs.resume import REQUEST, request_of, settle
-from octc.train.loop.checkpoint import META
+from octc.train.jobs.resume import REQUEST, WORDS, request_of, settle
+from octc.train.loop.checkpoint import META, WEIGHTS
+from octc.train.networks.lent import TEACHER, check_lenders, is_lent
 from octc.train.recipes.config import DISTILLATIONS, Recipe, with_fields
 from octc.train.recipes.crossmodal import EYE_DEFAULT, EYE_RECIPES, OTHER, EyeRecipe
 from octc.train.recipes.registry import DEFAULT, EVERY, recipe_file, stored_recipe
@@ -114,8 +115,11 @@ def command_of(kind: str, task: Task) -> str:
 
 
 def as_teacher(asked: Request) -> Request:
-    """The same request for the teacher of the recipe."""
+    """The same request for the teacher of the recipe; where it will lend its weights, it begins from those of the recipe."""
     request = {key: value for key, value in asked.request.items() if key not in ("qat", "mutual")}
+    options = asked.options
+    if is_lent(options.weights):
+        options, request = replace(options, weights=None), {**request, "weights": None}
     recipe, modality = asked.recipe, None
     if isinstance(recipe, EyeRecipe) and asked.modality is not None:
         modality = OTHER[asked.modality]
@@ -123,6 +127,7 @@ def as_teacher(asked: Request) -> Request:
     return replace(
         asked,
         kind="teacher",
+        options=options,
         resume=None,
         request=request,
         recipe=recipe,
@@ -144,6 +149,7 @@ def make_requests(job: Job, kind: str, options: TrainOptions, task: Task = MULTI
             asked for something else; all of them before any work.
     """
     check_options(options)
+    options = _with_start_file(options)
     if isinstance(options, StudentOptions):
         _check_student(options)
     if options.modality == BOTH and kind == "student":
@@ -152,6 +158,17 @@ def make_requests(job: Job, kind: str, options: TrainOptions, task: Task = MULTI
             raise OctcError("OCT-E102", text, hint="--modality oct, then --modality fundus")
         return [_request(job, kind, replace(options, modality=one), task) for one in ("oct", "fundus")]
     return [_request(job, kind, options, task)]
+
+
+def _with_start_file(options: TrainOptions) -> TrainOptions:
+    """The options with start weights as a path (E104 where a word in its place is the name of weights that lie here too)."""
+    if options.weights is None:
+        return options
+    file = Path(options.weights)
+    if str(file) in WORDS and (file.is_file() or (file / WEIGHTS).is_file()):
+        text = f"--weights {file} is a word, and there are weights of that name in this folder"
+        raise OctcError("OCT-E104", text, hint=f"--weights {file.resolve()}, or start in another folder", place="--weights")
+    return replace(options, weights=file)
 
 
 def _check_student(options: StudentOptions) -> None:
@@ -170,12 +187,26 @@ def _check_student(options: StudentOptions) -> None:
         raise OctcError("OCT-E102", "--mutual and --teacher none contradict each other", hint="leave out one of them")
 
 
+def _check_lent(kind: str, options: TrainOptions, task: Task) -> None:
+    """Refuse (E102) `--weights teacher` where no teacher can lend, as far as the options show it."""
+    if not is_lent(options.weights):
+        return
+    if kind == "teacher" or not task.exclusive:
+        lacking = "a teacher has none" if kind == "teacher" else "its teacher has learnt from images of the other modality"
+        text = f"--weights {TEACHER} is not for {command_of(kind, task)}: {lacking}"
+        raise OctcError("OCT-E102", text, hint="--weights FILE or none, or leave --weights out", place="--weights")
+    first, more = several(getattr(options, "teacher", None))
+    if first is not None:
+        check_lenders(0 if first == NONE else 1 + len(more))
+
+
 def _request(job: Job, kind: str, options: TrainOptions, task: Task) -> Request:
     resume = None if options.resume is None else find_unfinished(job, kind, options.resume, task)
     stored = {} if resume is None else _stored(resume, kind, task)
     changed: list[str] = []
     if resume is not None:
         options, changed = settle(job, resume, stored, options)
+    _check_lent(kind, options, task)
     dataset = options.dataset or stored.get("dataset")
     if dataset is None:
         raise OctcError("OCT-E104", "no data set named", hint="--dataset NAME   (octc data list)", place="--dataset")

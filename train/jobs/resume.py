@@ -17,11 +17,14 @@ from octc.core.options import keys_of
 from octc.schemas.training import TrainOptions
 from octc.store.runs import Run
 from octc.train.jobs.job import DEFAULT, Job
+from octc.train.networks.lent import TEACHER
+from octc.train.networks.weights import RANDOM
 
 REQUEST = "request"
 OF_DATA = tuple(keys_of(DataOptions))  # how the data set is read: the split hangs on all of them
 HELD = ("batch", "mutual", "precision", "qat", "skip_bad", "use", "weights", *OF_DATA)  # in `request`, beside `settings`
 FIXED = ("dataset", "modality", "protocol")  # fields of run.json that the split hangs on: never another one
+WORDS = (RANDOM, TEACHER)  # start weights that are no file
 NOTHING = {"batch": "auto"}  # what an option is where it was not given; the others: None
 
 
@@ -40,9 +43,9 @@ def request_of(job: Job, options: TrainOptions) -> dict[str, Any]:
 
 
 def _weights(file: Path | None) -> dict[str, Any] | None:
-    """Start weights by their content; "none" has none."""
-    if file is None or str(file) == "none":
-        return None if file is None else {"file": "none", "sha256": None}
+    """Start weights by their content; "none" has none, that of "teacher" is kept as the teacher is."""
+    if file is None or str(file) in WORDS:
+        return None if file is None else {"file": str(file), "sha256": None}
     inner = file / "model.safetensors" if file.is_dir() else file
     return {"file": str(file.resolve()), "sha256": sha256_file(inner) if inner.is_file() else None}
 

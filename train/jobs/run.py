@@ -30,6 +30,7 @@ from octc.train.evaluation.assess import complete
 from octc.train.jobs.data import check_calibration, eye_split, scan_and_check, split_for, write_lock
 from octc.train.jobs.foreign_teacher import is_foreign, judge
 from octc.train.jobs.job import Job, Trained
+from octc.train.jobs.lending import check_pair, say_lent
 from octc.train.jobs.lines import say_fit, say_outcome, say_plan, say_tuned
 from octc.train.jobs.memory import LEAST, halved, too_large
 from octc.train.jobs.progress import StageProgress
@@ -47,6 +48,7 @@ from octc.train.jobs.use import check_start, check_taught
 from octc.train.loop.checkpoint import META, Checkpoint
 from octc.train.loop.memory import keep_memory
 from octc.train.loop.processes import make_accelerator
+from octc.train.networks.lent import is_lent
 from octc.train.networks.weights import RANDOM, check_weights
 from octc.train.recipes.crossmodal import OTHER
 from octc.train.recipes.registry import stored_recipe
@@ -73,6 +75,7 @@ class Prepared:
     Attributes:
         teachers: the first one, and those beside it. second: that of the second student of mutual learning.
         whole: digest of the split over both modalities, where there are two.
+        lent: what was found of weights that the teacher lends.
     """
 
     asked: Request
@@ -80,6 +83,7 @@ class Prepared:
     teachers: tuple[Teacher, ...] = ()
     second: Teacher | None = None
     whole: str | None = None
+    lent: dict[str, Any] | None = None
 
 
 def open_place(job: Job, asked: Request, *, keep: bool = True) -> Place:
@@ -105,6 +109,9 @@ def open_place(job: Job, asked: Request, *, keep: bool = True) -> Place:
     stages = [asked.recipe.teacher] if asked.kind == "teacher" or asked.with_teacher else []
     stages += [asked.recipe.student] if asked.kind == "student" else []
     weights = None
+    if is_lent(asked.options.weights):
+        weights = check_pair(asked, len(samples.classes))
+        stages = []
     for stage in stages:  # all of them before the first one is trained
         weights = _checked_weights(job, asked, stage, len(samples.classes))
     return Place(samples, root, accelerator, weights)
@@ -155,7 +162,7 @@ def _train_one(job: Job, asked: Request, place: Place, *, split: Split | None, t
     say_plan(job.reporter, asked, ready.split, place.root, place.accelerator)
     if dry_run:
         document = {"dry_run": True, "recipe": asdict(asked.recipe), "split": ready.split.digest}
-        job.document |= {**document, "counts": ready.split.counts(), "weights": place.weights}
+        job.document |= {**document, "counts": ready.split.counts(), "weights": ready.lent or place.weights}
         return Trained(dry=True, speaks=place.accelerator.is_main_process)
     run = asked.resume or _create(job, ready, place)
     job.run_id = run.id
@@ -184,11 +191,12 @@ def _prepare(job: Job, asked: Request, place: Place, split: Split | None, traine
     chosen = choose_teacher(job, asked, trained, split, classes) if asked.kind == "student" else None
     teachers = () if chosen is None else (chosen, *more_teachers(job, asked, classes))
     check_taught(asked, teachers)
+    lent = say_lent(job, asked, teachers, len(classes))
     whole = split or split_for(job, asked, place.samples, chosen)
     for one in teachers:
         _judge_foreign(job, one, whole, place)
     check_teachers(job, asked, whole, teachers)
-    return Prepared(asked, whole, teachers)
+    return Prepared(asked, whole, teachers, lent=lent)
 
 
 def _judge_foreign(job: Job, teacher: Teacher, split: Split, place: Place) -> None:

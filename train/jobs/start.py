@@ -21,7 +21,8 @@ def run_training(job: Job, asked: Request, dry_run: bool = False) -> list[Traine
     if asked.with_teacher and asked.resume is None and not asked.modality:  # before the teacher is trained
         check_calibration(asked, new_splits(asked, place.samples)[0])
     done: list[Trained] = []
-    if asked.kind == "student" and asked.with_teacher and not dry_run:
-        done.append(train_one(job, as_teacher(asked), place))
+    if asked.kind == "student" and asked.with_teacher:
+        first = train_one(job, as_teacher(asked), place, dry_run=dry_run)
+        done += [] if dry_run else [first]
     teacher = done[0].runs[0] if done else None
     return [*done, train_one(job, asked, place, teacher=teacher, dry_run=dry_run)]

@@ -50,6 +50,9 @@ def choose_teacher(
         return None
     if trained is not None:
         return _of_run(job, trained, "just trained")
+    if asked.with_teacher and job.dry_run and not asked.has_folds:
+        job.reporter.say(f"✓ teacher   {asked.recipe.teacher.model}, trained first")
+        return None
     if asked.resume is not None and asked.teacher is None:
         return _of_resumed(job, asked, asked.resume)
     if asked.teacher is not None and asked.teacher.startswith(HUB):

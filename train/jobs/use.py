@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from octc.core.files import read_json
@@ -10,7 +11,8 @@ from octc.datasets.licences import read_known, refuse, terms_of
 from octc.train.jobs.request import Request
 from octc.train.jobs.teachers import Teacher
 from octc.train.loop.checkpoint import META
-from octc.train.networks.weights import stated_source
+from octc.train.networks.lent import is_lent, source_of
+from octc.train.networks.weights import RANDOM, stated_source
 from octc.train.stages import parent_of
 
 
@@ -19,12 +21,15 @@ def check_start(asked: Request) -> None:
     are looked at."""
     if not is_judged(asked):
         return
-    file = asked.options.weights
     if asked.kind == "teacher":
         _refuse(asked, asked.recipe.teacher, {})
         return
-    trained = {"model": asked.recipe.teacher.model, "weights": stated_source(asked.recipe.teacher, file)}
-    _refuse(asked, asked.recipe.student, {"parent": trained} if asked.with_teacher else {})
+    taught: dict[str, Any] = {}
+    if asked.with_teacher:
+        file = None if is_lent(asked.options.weights) else asked.options.weights
+        trained = {"model": asked.recipe.teacher.model, "weights": stated_source(asked.recipe.teacher, file)}
+        taught = {"parent": trained}
+    _refuse(asked, asked.recipe.student, taught)
 
 
 def check_taught(asked: Request, teachers: Sequence[Teacher | None]) -> None:
@@ -43,5 +48,13 @@ def is_judged(asked: Request) -> bool:
 def _refuse(asked: Request, stage: Any, taught: dict[str, Any]) -> None:
     options = asked.options
     own = () if options.licences is None else read_known(options.licences)
-    facts = {"dataset": asked.dataset, "weights": stated_source(stage, options.weights), **taught}
+    facts = {"dataset": asked.dataset, "weights": _start(stage, options.weights, taught), **taught}
     refuse(terms_of(facts, stage.model, own), str(options.use))
+
+
+def _start(stage: Any, file: Path | None, taught: dict[str, Any]) -> dict[str, Any]:
+    """The start weights as they will be recorded. What a teacher lends is judged with it: one that is not known yet forbids
+    nothing."""
+    if not is_lent(file):
+        return stated_source(stage, file)
+    return source_of(taught["parent"]) if taught else stated_source(stage, Path(RANDOM))

@@ -25,10 +25,11 @@ def _counted(model: nn.Module, size: int) -> FlopCounterMode:
     device = next(model.parameters()).device
     trained, learned = model.training, [one for one in model.parameters() if one.requires_grad]
     model.eval()
+    counter = FlopCounterMode(display=False)
     for one in learned:  # the counter minds gradients of what is passed to a module, without them too
         one.requires_grad_(False)
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), counter:
             model(torch.zeros(1, 3, size, size, device=device))
     finally:
         for one in learned:

@@ -151,6 +151,7 @@ def _hub_source(timms: str, known: Any) -> dict[str, Any]:
 
 def _from_hub(model: torch.nn.Module, name: str, fetch: bool) -> dict[str, Any]:
     hint = "--fetch-weights downloads them from timm's hub once; --weights FILE takes a safetensors file"
+    hint += "; a student may begin with --weights teacher"
     timms, known = _hub_config(name)
     with hub_network(fetch):
         try:

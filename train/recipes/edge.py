@@ -71,7 +71,7 @@ def _student(name: str, model: str, weights: str = "hub", **fields: Any) -> Reci
 def edge_b2() -> Recipe:
     """EfficientNet-B2 (SiLU, squeeze-excite; 7.7 M parameters): KD-OCT's student, the hardest of these to quantise.
 
-    Command: octc train student --dataset ucsd --recipe edge-b2 --fetch-weights (or --weights none)
+    Command: octc train student --dataset ucsd --recipe edge-b2 --fetch-weights (or --weights teacher, or none)
     Cost: 0.66 GMAC an image at 224 px. Score: not measured; none is promised.
     """
     return _student("edge-b2", "efficientnet_b2.ra_in1k")
@@ -80,7 +80,7 @@ def edge_b2() -> Recipe:
 def edge_b2_hardswish() -> Recipe:
     """EfficientNet-B2 with hard-swish in the place of SiLU: the same size and start weights, and quicker on every CPU.
 
-    Command: octc train student --dataset ucsd --recipe edge-b2-hardswish --fetch-weights (or --weights none)
+    Command: octc train student --dataset ucsd --recipe edge-b2-hardswish --fetch-weights (or --weights teacher, or none)
     Cost: as edge-b2. Score: not measured; none is promised.
     """
     return _student("edge-b2-hardswish", "efficientnet_b2.ra_in1k", model_kwargs={"drop_rate": 0.2, "act_layer": "hard_swish"})
@@ -89,7 +89,8 @@ def edge_b2_hardswish() -> Recipe:
 def edge_b2_litert() -> Recipe:
     """The student of `edge-b2`, tuned for LiteRT: SiLU and squeeze-excite are on INT8 grids too.
 
-    Command: octc train student --dataset ucsd --recipe edge-b2-litert --fetch-weights && octc export --int8 --target litert
+    Command: octc train student --dataset ucsd --recipe edge-b2-litert --fetch-weights (or --weights teacher) &&
+    octc export --int8 --target litert
     Cost: as edge-b2. Score: not measured; none is promised.
     """
     return replace(edge_b2(), name="edge-b2-litert", quantisation=Quantisation(placement="xnnpack"))
