@@ -48,7 +48,8 @@ MakeLatency = Callable[[Preprocess], Latency]
 
 @dataclass
 class Walk:
-    """A run that is made, and where it stands. current: the network so far, on the CPU; steps: those that were kept."""
+    """A run that is made, and where it stands. current: the network so far, on the CPU; steps: those that made it,
+    of the student that was given too, and those that were kept."""
 
     source: SourceRun
     options: SimplifyOptions
@@ -156,11 +157,10 @@ def _whole(walk: Walk, folder: Path) -> tuple[Checkpoint, dict[str, torch.Tensor
 def _enter(walk: Walk, checkpoint: Checkpoint, state: dict[str, torch.Tensor]) -> None:
     """The network of a step that was kept is the current one."""
     steps = read_steps(checkpoint.model_kwargs[KEY])
-    own = len(walk.source.checkpoint.model_kwargs.get(KEY, []))
-    apply_steps(walk.current, steps[own + len(walk.steps) :])
+    apply_steps(walk.current, steps[len(walk.steps) :])
     load_strictly(walk.current, state, "")
     walk.current.eval()
-    walk.steps = steps[own:]
+    walk.steps = steps
     walk.metrics = {key: value for key, value in checkpoint.metrics.items() if key != "step"}
 
 

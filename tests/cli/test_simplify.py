@@ -20,6 +20,7 @@ from octc.export.run import ExportOptions, plan_export
 from octc.store.runs import Run, create_run
 from octc.train.evaluation.assess import network_of
 from octc.train.loop.checkpoint import read_checkpoint
+from octc.train.networks.macs import count_macs
 from octc.train.recipes.registry import RECIPES
 from tests.schema_checks import validate
 from tests.tiny_run import make_run, write_patterns
@@ -105,6 +106,23 @@ def test_what_has_no_file_of_a_simplified_network_is_refused_before_any_work_wit
     by_name = [name for name, one in FORMATS.items() if one.by_name]
     planned = [job.target for job in plan_export(run, ["all", *by_name], None, ExportOptions())]
     assert set(planned) == {*FORMATS} - {"torch"}
+
+
+@pytest.mark.slow
+def test_what_was_made_simpler_can_be_made_simpler_again(said: Said, tmp_path: Path) -> None:
+    """The steps of both commands stand in the checkpoint, in their order, and make the network again."""
+    assert said(*WORDS[:4], "--prune", "0.2", "--margin", "40", "--no-qat")[0] == 0
+    code, out, err = said("simplify", "r-0003", "--prune", "0.4", "--margin", "40", "--json")
+    assert code == 0, err
+    made = json.loads(out)
+    taken = made["data"]["steps"]
+    assert ([one["step"] for one in taken], taken[0]["kept"]) == (["channels", "channels"], True)
+    network, checkpoint, _ = network_of(Run(tmp_path / "runs" / made["run_id"]))
+    steps = [step["step"] for step in checkpoint.model_kwargs["simplified"]]
+    assert steps == ["activation", "channels", *("channels" for one in taken if one["kept"])]
+    _, before, _ = network_of(Run(tmp_path / "runs" / "r-0003-student-folder-simple"))
+    assert checkpoint.metrics["macs"] < before.metrics["macs"]
+    assert count_macs(network, checkpoint.preprocess.size) == checkpoint.metrics["macs"]
 
 
 @pytest.mark.slow
