@@ -92,7 +92,7 @@ def test_the_rounding_says_how_far_it_is_and_for_how_long_yet(monkeypatch: pytes
     assert [line.split("  ")[2].partition(",")[0] for line in told.lines] == [f"{k} of {count}" for k in range(1, count)]
     timed = [line.endswith(" left") for line in told.lines]
     assert timed == sorted(timed)  # from some line on; a first layer tells nothing of the others
-    assert sum(timed) > count / 2
+    assert timed[-1]
     assert count > 9
 
 
