@@ -21,8 +21,6 @@ POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 PRODUCTS = (operator.mul, operator.imul, torch.mul)
 SILU_LEAST = -0.27846454276107374  # x * sigmoid(x) at x = -1.2784645427610738
 HARD_SWISH_LEAST = -0.375  # x * relu6(x + 3) / 6 at x = -1.5
-
-
 GATE_LEAST = -math.log(511)  # sigmoid(x) = 1 / 512: below it lies code 0 of a gate's grid, whose step is 1 / 256
 
 
@@ -40,6 +38,13 @@ def set_lowest(module: fx.GraphModule, *, rectified: bool = False) -> None:
         part.least = lowest_value(module, node.args[0])
         if part.least is None and _feeds_silu_alone(module, node):
             part.least = GATE_LEAST
+
+
+def is_one(module: fx.GraphModule, node: fx.Node, kinds: Any, calls: Any) -> bool:
+    """Whether a node calls a module that computes as one of these kinds, or one of these functions."""
+    if node.op == "call_module":
+        return computes_as(module.get_submodule(str(node.target)), kinds)
+    return node.op == "call_function" and node.target in calls
 
 
 def is_nonnegative(module: fx.GraphModule, node: fx.Node) -> bool:
@@ -60,9 +65,7 @@ def lowest_value(module: fx.GraphModule, node: fx.Node) -> float | None:
     """
     if is_nonnegative(module, node):
         return 0.0
-    if node.target is functional.hardswish or (
-        node.op == "call_module" and computes_as(module.get_submodule(str(node.target)), (nn.Hardswish,))
-    ):
+    if is_one(module, node, (nn.Hardswish,), (functional.hardswish,)):
         return HARD_SWISH_LEAST
     if _is(module, node, (*POOLS, OnGrid)) or (node.op == "call_method" and node.target == "mean"):
         return lowest_value(module, node.args[0])  # type: ignore[arg-type]

@@ -27,8 +27,8 @@ from torch import fx, nn
 from torch.nn import functional
 
 from octc.compress.fake_quant import WIDEST, WIDEST_OF_8_BITS, ActivationQuantiser, GateQuantiser, QuantConv2d
-from octc.compress.lowest import SIGMOID_CALLS, set_lowest
-from octc.compress.trace import HINT, PLAIN, check_same, computes_as, set_module, trace_folded
+from octc.compress.lowest import SIGMOID_CALLS, is_one, set_lowest
+from octc.compress.trace import HINT, PLAIN, check_same, set_module, trace_folded
 from octc.core.errors import OctcError, first_line
 from octc.train.networks.macs import count_macs
 
@@ -140,14 +140,14 @@ def _quantise_results(module: fx.GraphModule, convs: list[fx.Node]) -> None:
     for node in convs:
         if not is_dense(module, node):
             continue
-        if (other := next((user for user in node.users if _is_one(module, user, SMOOTH, SMOOTH_CALLS)), None)) is not None:
+        if (other := next((user for user in node.users if is_one(module, user, SMOOTH, SMOOTH_CALLS)), None)) is not None:
             text = f"OpenVINO's INT8 on Arm takes ReLU behind a convolution, and {node.target} goes into {other.name}"
             hint = "octc simplify --activation relu, or --target onnx or litert, which take it there"
             raise OctcError("OCT-E102", text, hint=hint, place=str(node.target))
         followers = list(node.users)
-        rectified = len(followers) == 1 and _is_one(module, followers[0], RECTIFIERS, RECTIFIER_CALLS)
+        rectified = len(followers) == 1 and is_one(module, followers[0], RECTIFIERS, RECTIFIER_CALLS)
         end = followers[0] if rectified else node
-        known = next((user for user in end.users if _is_one(module, user, (ActivationQuantiser,), ())), None)
+        known = next((user for user in end.users if is_one(module, user, (ActivationQuantiser,), ())), None)
         if known is None:
             name = f"quant_inner_{end.name}"
             module.add_submodule(name, ActivationQuantiser("inner"))
@@ -166,7 +166,7 @@ def is_dense(module: fx.GraphModule, node: fx.Node) -> bool:
 def _split_silus(module: fx.GraphModule) -> None:
     """x * sigmoid(x) in the graph, with the gate on its own grid; gates that stand there already get the grid too."""
     for node in list(module.graph.nodes):
-        if _is_one(module, node, SILUS, SILU_CALLS):
+        if is_one(module, node, SILUS, SILU_CALLS):
             source: Any = node.args[0]
             with module.graph.inserting_before(node):
                 gate = module.graph.call_function(torch.sigmoid, (source,))
@@ -174,7 +174,7 @@ def _split_silus(module: fx.GraphModule) -> None:
             gate.meta, product.meta = dict(node.meta), dict(node.meta)
             node.replace_all_uses_with(product)
             module.graph.erase_node(node)
-    for node in [n for n in module.graph.nodes if _is_one(module, n, SIGMOIDS, SIGMOID_CALLS)]:
+    for node in [n for n in module.graph.nodes if is_one(module, n, SIGMOIDS, SIGMOID_CALLS)]:
         name = f"quant_gate_{node.name}"
         module.add_submodule(name, GateQuantiser())
         _insert_behind(module, node, name)
@@ -189,7 +189,7 @@ def _quantise_all(module: fx.GraphModule, convs: set[fx.Node]) -> None:
             continue
         followers = list(node.users)
         fused = (*RECTIFIERS, *POOLS)
-        if len(followers) == 1 and _is_one(module, followers[0], fused, RECTIFIER_CALLS):
+        if len(followers) == 1 and is_one(module, followers[0], fused, RECTIFIER_CALLS):
             continue  # the rectifier is part of this operator, and a pool of maxima takes codes as they are
         if any(user in convs for user in followers):
             kind = "input"
@@ -212,13 +212,7 @@ def _insert_behind(module: fx.GraphModule, node: fx.Node, name: str) -> None:
 
 def _computes(module: fx.GraphModule, node: fx.Node) -> bool:
     """Whether a node gives values of its own that are not on a grid already."""
-    return node.op not in ("output", "get_attr") and not _is_one(module, node, (GateQuantiser, *SIGMOIDS), SIGMOID_CALLS)
-
-
-def _is_one(module: fx.GraphModule, node: fx.Node, kinds: Any, calls: Any) -> bool:
-    if node.op == "call_module":
-        return computes_as(module.get_submodule(str(node.target)), kinds)
-    return node.op == "call_function" and node.target in calls
+    return node.op not in ("output", "get_attr") and not is_one(module, node, (GateQuantiser, *SIGMOIDS), SIGMOID_CALLS)
 
 
 def _is_conv(module: fx.GraphModule, node: fx.Node) -> bool:

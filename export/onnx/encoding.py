@@ -22,10 +22,10 @@ from torch import fx, nn
 from torch.nn import functional
 
 from octc.compress.fake_quant import ActivationQuantiser, GateQuantiser, OnGrid, QuantConv2d, half_up, spread
-from octc.compress.lowest import is_nonnegative
+from octc.compress.lowest import is_nonnegative, is_one
 from octc.compress.placement import ADDITIONS, is_dense
 from octc.compress.rounding import forget_floats
-from octc.compress.trace import ChannelAffine, computes_as, set_module
+from octc.compress.trace import ChannelAffine, set_module
 from octc.core.errors import OctcError
 from octc.export.formats import FORMATS
 from octc.export.onnx.pack import round_weights
@@ -223,7 +223,7 @@ def _grid(module: fx.GraphModule, node: fx.Node, source: fx.Node, encoding: Enco
     if encoding.half:
         scale = float(half_up(quantiser.step()))
     rectified = is_nonnegative(module, source)
-    if encoding.typed and _is_relu6(module, source):
+    if encoding.typed and is_one(module, source, (nn.ReLU6,), (functional.relu6,)):
         scale = min(scale, RELU6_STEP)
     if (encoding.inner or encoding.typed) and quantiser.least is not None:  # the grid that it was trained on
         wide, zero = spread(quantiser.step().clamp_max(scale), quantiser.least)
@@ -262,12 +262,6 @@ def _is(module: fx.GraphModule, node: fx.Node, kinds: Any) -> bool:
 
 def _is_quantiser(module: fx.GraphModule, node: fx.Node, kind: str) -> bool:
     return _is(module, node, ActivationQuantiser) and module.get_submodule(str(node.target)).kind == kind
-
-
-def _is_relu6(module: fx.GraphModule, node: fx.Node) -> bool:
-    if node.op == "call_module":
-        return computes_as(module.get_submodule(str(node.target)), (nn.ReLU6,))
-    return node.target is functional.relu6
 
 
 def _linear(module: fx.GraphModule, node: fx.Node) -> bool:
