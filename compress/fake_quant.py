@@ -11,6 +11,7 @@ Rounding is half to even, the gradient is 1 inside the range and 0 outside (torc
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
 from timm.layers.conv2d_same import Conv2dSame
@@ -24,6 +25,7 @@ BINS = 2048
 STEP = 5
 LARGE = 1 << 16  # values; smaller maps are taken whole
 LEAST_SCALE = 1e-8
+Code = TypeVar("Code", int, torch.Tensor)  # a bound of the codes
 
 
 class OnGrid(nn.Module):
@@ -60,7 +62,7 @@ class ActivationQuantiser(OnGrid):
             learning = self.learned and torch.is_grad_enabled()
             scale, zero = spread(self.scale.abs().clamp_min(LEAST_SCALE) if learning else self.step(), self.least)
             if learning:
-                return learned_step(x, scale, -128 - int(zero), 127 - int(zero))
+                return learned_step(x, scale, -128 - zero, 127 - zero)
             return torch.fake_quantize_per_tensor_affine(x, scale, zero, -128, 127)
         if self.mode == "range":
             low, high = torch.aminmax(x.detach())
@@ -78,12 +80,14 @@ class ActivationQuantiser(OnGrid):
 def spread(scale: torch.Tensor, least: float | None) -> tuple[torch.Tensor, torch.Tensor]:
     """Scale and zero-point (int32) of codes -128..127 from the lowest value of a tensor to 127 * scale.
 
-    Symmetric where the lowest value is not known, or lower than -128 * scale.
+    Symmetric where the lowest value is not known, or not above -128 * scale. Nothing here waits for a GPU.
     """
-    if least is None or least <= -128 * float(scale.detach()):
+    if least is None:
         return scale, torch.zeros((), dtype=torch.int32, device=scale.device)
     wide = (127 * scale - least) / 255
-    return wide, torch.round(-128 - least / wide.detach()).to(torch.int32)
+    known = -128 * scale.detach() < least
+    zero = torch.where(known, torch.round(-128 - least / wide.detach()), 0.0)
+    return torch.where(known, wide, scale), zero.to(torch.int32)
 
 
 class GateQuantiser(OnGrid):
@@ -112,14 +116,14 @@ def sampled(x: torch.Tensor) -> torch.Tensor:
     return flat if len(flat) < LARGE else flat[::step]
 
 
-def learned_step(x: torch.Tensor, scale: torch.Tensor, low: int, high: int) -> torch.Tensor:
+def learned_step(x: torch.Tensor, scale: torch.Tensor, low: Code, high: Code) -> torch.Tensor:
     """x on its grid, differentiable in x and in the scale (a scalar, or one that broadcasts over x).
 
     The scale's gradient is that of LSQ, equations 3 and 4: round(v) - v inside the range and the bound outside (v = x / s),
     times 1 / sqrt(values that share the scale * high).
     """
-    damp = 1.0 / math.sqrt(x.numel() / scale.numel() * high)
-    step = (scale - scale * damp).detach() + scale * damp
+    damp = 1.0 / (x.numel() / scale.numel() * high) ** 0.5
+    step: torch.Tensor = (scale - scale * damp).detach() + scale * damp
     v = torch.clamp(x / step, low, high)
     return ((torch.round(v) - v).detach() + v) * step
 
