@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from octc.compress.fake_quant import WIDEST, WIDEST_OF_8_BITS, ActivationQuantiser, GateQuantiser, QuantConv2d
 from octc.compress.lowest import SIGMOID_CALLS, is_one, set_lowest
-from octc.compress.trace import HINT, PLAIN, check_same, set_module, trace_folded
+from octc.compress.trace import HINT, PLAIN, calls_module, check_same, set_module, trace_folded
 from octc.core.errors import OctcError, first_line
 from octc.train.networks.macs import count_macs
 
@@ -264,7 +264,7 @@ def convolutions(module: nn.Module) -> dict[str, QuantConv2d]:
 
 def is_quantised_conv(module: fx.GraphModule, node: fx.Node) -> bool:
     """Whether a node calls one of them."""
-    return node.op == "call_module" and isinstance(module.get_submodule(str(node.target)), QuantConv2d)
+    return calls_module(module, node, QuantConv2d)
 
 
 def placement_of(module: fx.GraphModule) -> str:

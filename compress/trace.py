@@ -59,6 +59,11 @@ class ChannelAffine(nn.Module):
         return x * self.scale + self.shift
 
 
+def calls_module(module: fx.GraphModule, node: fx.Node, kinds: Any) -> bool:
+    """Whether a node calls a module of one of these kinds."""
+    return node.op == "call_module" and isinstance(module.get_submodule(str(node.target)), kinds)
+
+
 def computes_as(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
     """Whether a module is of one of these kinds and computes what they do: no forward of its own, no hooks."""
     hooks = len(module._forward_hooks) + len(module._forward_pre_hooks)

@@ -18,9 +18,10 @@ from octc.core.progress import LogReporter, Reporter
 from octc.datasets.tables import rows_of
 from octc.export.reference import sketch_details
 from octc.export.validation import Measured, measured
+from octc.schemas.common import builtins
 from octc.schemas.rules import PointOptions, SetOptions, StoredRules
 from octc.stats.conformal import fit_sets, patients_needed
-from octc.stats.deciding import KEY, SEVERAL, UNITS, decision_json, labels_of, stated_decision
+from octc.stats.deciding import KEY, SEVERAL, UNITS, labels_of, stated_decision
 from octc.stats.decision_rules import CostRule, Decision, Kind, Method, OperatingPoint, ReferRule, SetRule
 from octc.stats.multilabel import thresholds_of
 from octc.stats.operating import choose_point, choose_risk, choose_share, judge_costs
@@ -83,7 +84,7 @@ def fit_rules(
     made = [(one.found, ruled, _beside(one, ruled[0].get("image"))) for one, ruled in new]
     stored = []
     for found, (rules, words, unshown), details in made:
-        value = {unit: decision_json(one) for unit, one in rules.items()}
+        value = {unit: builtins(one) for unit, one in rules.items()}
         artifact_now = rewrite_details(found.folder, {KEY: value or None, **details}, found.artifact, force=options.force)
         stored.append(Ruled(Found(found.folder, artifact_now), rules, tuple(words)))
         for text in unshown:

@@ -22,11 +22,12 @@ from octc.imaging.input_statistics import InputStatistics, Likeness, compare_pic
 from octc.imaging.preprocess import VIEWS, Float32, Preprocess, UInt8
 from octc.runtimes.monitored import PICTURE
 from octc.runtimes.predict import known_inputs
+from octc.schemas.common import builtins
 from octc.stats.cluster_bootstrap import clusters_of
 from octc.stats.deciding import labels_of, stated_decision
 from octc.stats.decision_rules import Decision
 from octc.stats.metrics import Int64
-from octc.stats.reference_sketch import KEY, MOST, sketch, sketch_json
+from octc.stats.reference_sketch import KEY, MOST, sketch
 from octc.store.artifacts import Artifact
 from octc.store.rewriting import rewrite_details
 
@@ -120,7 +121,7 @@ def _details(
         whole = np.array([look.values for look in looks if look.values])
         streams |= {name: whole[:, i].tolist() for i, name in enumerate(PICTURE)} if len(whole) else {}
     right = predicted == answers.labels
-    return {KEY: sketch_json(sketch(streams, top, right, answers.patients, ALPHA))}
+    return {KEY: builtins(sketch(streams, top, right, answers.patients, ALPHA))}
 
 
 def fit_reference(

@@ -30,7 +30,7 @@ from octc.runtimes.room import BATCH
 from octc.store.runs import Run
 from octc.train.batches.images import cached_images
 from octc.train.evaluation.assess import network_of
-from octc.train.loop.checkpoint import META, Checkpoint
+from octc.train.loop.checkpoint import Checkpoint, is_checkpoint
 from octc.train.loop.evaluate import logits_of
 from octc.train.loop.training import Data
 from octc.train.recipes.config import Quantisation
@@ -157,7 +157,7 @@ def read_select(source: RunSource, progress: Progress | None = None) -> Select:
 
 def calibration_work(source: RunSource, *, after: bool = False) -> int:
     """How many times an image is looked at in `quantise`; 0 where the run was quantised in training."""
-    if (source.run.path / "qat" / META).is_file() and not after:
+    if is_checkpoint(source.run.path / "qat") and not after:
         return 0
     parts = source.split.parts
     return looks_of(quantisation_of(source), len(parts["train"]), len(parts["val"]))
@@ -222,7 +222,7 @@ def quantise(
         )
         raise OctcError("OCT-E102", text, hint=hint, place="--ptq")
     folder = source.run.path / "qat"
-    if (folder / META).is_file() and not after:
+    if is_checkpoint(folder) and not after:
         checkpoint, module = load_quantised(folder)
         if (checkpoint.parent or {}).get("sha256") != source.checkpoint.sha256:
             text = "the quantised checkpoint was made from other weights than train/"

@@ -32,7 +32,7 @@ from octc.train.jobs.data import write_environment
 from octc.train.jobs.job import Job
 from octc.train.jobs.lines import say_tuned
 from octc.train.jobs.progress import StageProgress
-from octc.train.loop.checkpoint import META, write_checkpoint
+from octc.train.loop.checkpoint import META, is_checkpoint, write_checkpoint
 from octc.train.loop.memory import keep_memory
 from octc.train.loop.processes import make_accelerator
 from octc.train.recipes.config import Stage
@@ -240,7 +240,7 @@ def _finish(walk: Walk, job: Job) -> dict[str, Any]:
     run, student = walk.run, walk.source.recipe.student
     steps = steps_json(walk.steps)
     recipe = replace(walk.source.recipe, student=replace(student, model_kwargs={**student.model_kwargs, KEY: steps}))
-    if not (run.path / "train" / META).is_file():
+    if not is_checkpoint(run.path / "train"):
         size = sizes(walk.source.model, walk.current, walk.stage.size)
         metrics = {**walk.metrics, **{name: after for name, (_, after) in size.items()}}
         checkpoint = replace(stated(walk, walk.steps), recipe=asdict(recipe), metrics=metrics)

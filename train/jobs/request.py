@@ -20,7 +20,7 @@ from octc.stats.task import MULTICLASS, Task, task_of
 from octc.store.runs import Run, find_run, scan_runs
 from octc.train.jobs.job import Job
 from octc.train.jobs.resume import REQUEST, WORDS, request_of, settle
-from octc.train.loop.checkpoint import META, WEIGHTS
+from octc.train.loop.checkpoint import WEIGHTS, is_checkpoint
 from octc.train.networks.lent import TEACHER, check_lenders, is_lent
 from octc.train.recipes.config import DISTILLATIONS, Recipe, with_fields
 from octc.train.recipes.crossmodal import EYE_DEFAULT, EYE_RECIPES, OTHER, EyeRecipe
@@ -284,7 +284,7 @@ def find_unfinished(job: Job, kind: str, name: str, task: Task) -> Run:
     runs = [run for run in scan_runs(job.run_dir, kind) if task_of(run.read().get("task")) is task]
     for run in runs:
         stored = run.read()
-        begun = stored.get("simplify") and not (run.path / "train" / META).is_file()  # octc simplify goes on with it
+        begun = stored.get("simplify") and not is_checkpoint(run.path / "train")  # octc simplify goes on with it
         if stored.get("status") != "done" and not begun:
             job.reporter.say(f"using run {run.id} (newest unfinished {kind}; choose with --resume RUN)")
             return run
@@ -331,7 +331,7 @@ def _stored(run: Run, kind: str, task: Task) -> dict[str, Any]:
         command = command_of(str(stored.get("kind")), found)
         text = f"run {run.id} is one of {command}"
         raise OctcError("OCT-E107", text, hint=f"{command} --resume {run.id}", place=str(run.path))
-    if stored.get("simplify") and not (run.path / "train" / META).is_file():
+    if stored.get("simplify") and not is_checkpoint(run.path / "train"):
         text = f"run {run.id} is one of octc simplify, and not finished"
         raise OctcError("OCT-E107", text, hint=f"octc simplify --resume {run.id}", place=str(run.path))
     if not isinstance(stored.get("recipe"), dict):

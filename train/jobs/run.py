@@ -45,7 +45,7 @@ from octc.train.jobs.teachers import (
     more_teachers,
 )
 from octc.train.jobs.use import check_start, check_taught
-from octc.train.loop.checkpoint import META, Checkpoint
+from octc.train.loop.checkpoint import Checkpoint, is_checkpoint
 from octc.train.loop.memory import keep_memory
 from octc.train.loop.processes import make_accelerator
 from octc.train.networks.lent import is_lent
@@ -226,7 +226,7 @@ def is_finished(ready: Prepared, run: Run, place: Place) -> bool:
     """Whether a run that is resumed is done, with all that is asked for now, on the images that it was trained on."""
     asked, stored = ready.asked, run.read()
     stages = ("train", "qat") if asked.kind == "student" and asked.qat else ("train",)
-    whole = stored.get("status") == "done" and all((run.path / name / META).is_file() for name in stages)
+    whole = stored.get("status") == "done" and all(is_checkpoint(run.path / name) for name in stages)
     same = not asked.changed and not _other_values(ready, stored) and stored.get("data_digest") == place.samples.digest
     return whole and same
 
@@ -440,7 +440,7 @@ def _work(job: Job, ready: Prepared, run: Run, place: Place) -> None:
 def _train(job: Job, asked: Request, context: Context, shown: StageProgress) -> Context:
     """The first stage, or what a kill left undone after it; with the recipe that it ended with."""
     run = context.run
-    if asked.resume is not None and not asked.retrain and (run.path / "train" / META).is_file():
+    if asked.resume is not None and not asked.retrain and is_checkpoint(run.path / "train"):
         if context.accelerator.is_main_process:
             made = complete(run, context.root, context.accelerator.device)
             if not run.has_stage("train", sha256=made.sha256):
