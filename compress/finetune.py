@@ -35,7 +35,7 @@ from octc.train.loop.label_losses import Loss
 from octc.train.loop.state import made_from
 from octc.train.loop.training import Data
 from octc.train.loop.ways import Ways
-from octc.train.networks.models import build_model, normalise
+from octc.train.networks.models import build_model, normalise, rebuilt
 from octc.train.recipes.config import ALWAYS, Augment, Quantisation, Stage, plain
 from octc.train.stages import Context, facts_of, fit_options, load_data, preprocess_of, written
 
@@ -208,8 +208,7 @@ def quantise(ctx: Context, tuning: Tuning) -> Checkpoint:
     """
     how, device, train = ctx.recipe.quantisation, ctx.accelerator.device, ctx.split.parts["train"]
     checkpoint, state = read_checkpoint(ctx.run.path / "train")
-    student = build_model(checkpoint.model, len(checkpoint.classes), **checkpoint.model_kwargs)
-    load_strictly(student, state, str(ctx.run.path / "train"))
+    student = rebuilt(checkpoint, state, str(ctx.run.path / "train"))
     student.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     subject = Subject(checkpoint, student, tuning.data(ctx), [s.label for s in train])
     chosen = [train[int(i)] for i in calibration_indices(subject.strata, how.calibration, ctx.seed)]
