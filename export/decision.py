@@ -54,20 +54,22 @@ def fit_rules(
     run_dir: str | Path = "runs",
     reporter: Reporter | None = None,
 ) -> list[Ruled]:
-    """Choose rules on the validation set of a run and store them in its artifacts, each on its own answers.
+    """Choose decision rules on the validation set of a run and store them in its artifacts, each from its own answers.
 
-    Every runtime, `octc predict`, the server and archives obey them from then on; `octc verify` judges them on the test set.
-    What the validation set looks like is stored with them, for `octc monitor`.
-    The manifest is another one afterwards: verdicts and timings of before are not of this artifact.
+    From then on every runtime, `octc predict`, the server and archives apply them, and `octc verify` judges them on the test
+    set. A sketch of the validation set is stored too, for `octc monitor`. This changes the manifest, and so the artifact's
+    digest: earlier verdicts and timings do not count for it any more.
 
     Args:
         artifact: an artifact, a folder of artifacts, or a run; None: the newest student run.
         options: an operating point, a share to refer or costs; or sets and a risk (fractions, not percent).
-        data: root of the data set. run_dir: where runs lie. reporter: is told what happens.
+        data: root of the data set. run_dir: folder of the runs. reporter: receives messages; None: the log `octc`.
+
+    Returns: each artifact with its rules, and sentences that describe them.
 
     Raises:
-        OctcError: E104 an unknown class or a cost that is none, E102 rules that exclude each other, or that several findings
-            an image cannot have, E106 a signed artifact, and what `octc.export.validation.measured` raises.
+        OctcError: E104 an unknown class or an invalid cost; E102 rules that exclude each other, or that a multi-label artifact
+            cannot have; E106 a signed artifact; and what `octc.export.validation.measured` raises.
 
     >>> import octc
     >>> octc.fit_rules("no-such-artifact", octc.SetOptions(sets="lac", coverage=0.9))

@@ -132,13 +132,17 @@ def fit_reference(
     force: bool = False,
     reporter: Reporter | None = None,
 ) -> list[Path]:
-    """Store in artifacts what their validation set looks like, for `octc monitor`. Their folders.
+    """Store a sketch of the validation set in artifacts, for `octc monitor`.
 
     Args:
-        artifact: an artifact, a folder of artifacts, or a run; None: the newest student run. force: also signed ones.
+        artifact: an artifact, a folder of artifacts, or a run; None: the newest student run.
+        data: root of the data set. run_dir: folder of the runs. reporter: receives messages; None: the log `octc`.
+        force: change signed artifacts too; this removes the signature.
+
+    Returns: the folders of the artifacts.
 
     Raises:
-        OctcError: as `octc.fit_rules`; E102 several findings an image.
+        OctcError: as `octc.fit_rules`; E102 a multi-label artifact.
 
     >>> import octc
     >>> octc.fit_reference("no-such-artifact")

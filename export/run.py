@@ -41,20 +41,20 @@ UNSHOWN = ("operators", "input_statistics", "monitor")  # long lists, that the m
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How the artifacts of a run are made, beyond target, precision and gate.
+    """Options of `octc.export` for a run, besides target, precision and gate.
 
     Attributes:
-        opset: of ONNX, instead of the target's default.
-        quantiser: who quantises after training ("octc", "onnxruntime", "nncf", "modelopt"); "": what the run was trained for.
-        amax: file with activation ranges of pytorch-quantization (safetensors), with the quantiser "octc".
+        opset: ONNX opset, instead of the target's default.
+        quantiser: post-training quantiser ("octc", "onnxruntime", "nncf", "modelopt"); "": the quantisation of the run.
+        amax: file with activation ranges from pytorch-quantization (safetensors), for the quantiser "octc".
         temperature: fold the temperature that fits the validation set into the last layer (temperature scaling).
         allow_fallback: FP16 under its own name where INT8 is rejected.
         require_engine: fail unless a TensorRT engine is built.
-        cpu: processors that the artifacts are for ("x86", "arm", "arm-nofp16"): they get the INT8 file that is theirs, and one
-            that does not run there is refused.
-        use: what the artifacts are for ("commercial"): refused where a licence of data, weights or teachers does not allow it.
-        licences: what the user knows of licences (`octc.datasets.licences.read_known`).
-        data: where the images of the run lie; None: where `octc.store.locations.image_root` finds them.
+        cpu: processors that the artifacts will run on ("x86", "arm", "arm-nofp16"): selects the INT8 file for them, and refuses
+            one that does not run there.
+        use: intended use ("commercial"): refused if a licence of data, weights or teachers does not allow it.
+        licences: licences known to the user (`octc.datasets.licences.read_known`).
+        data: folder of the run's images; None: where `octc.store.locations.image_root` finds them.
     """
 
     opset: int | None = None

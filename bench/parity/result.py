@@ -72,7 +72,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class VerifyResult:
-    """What `octc.verify` found; `str()` of it is the report, `write` makes verify.json of it.
+    """The result of `octc.verify`; `str()` gives the report, `write` stores verify.json.
 
     Attributes:
         run: of the artifacts, None where it is not here; run_id: its name in their lineage.
