@@ -1,4 +1,4 @@
-"""What the graph alone tells of a tensor's values: that none is negative, how low they can be, or from where on they matter."""
+"""Lowest values of tensors, as far as they follow from the graph alone."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ GATE_LEAST = -math.log(511)  # sigmoid(x) = 1 / 512: below it lies code 0 of a g
 
 
 def set_lowest(module: fx.GraphModule, *, rectified: bool = False) -> None:
-    """Tell every quantiser the lowest value of its tensor, where that is known: its codes are spread from there.
+    """Set the lowest value of every quantiser whose tensor has a known one; its codes then start there.
 
-    What SiLU alone reads matters from `GATE_LEAST` on: x times a gate of code 0 is 0, however low x is.
+    For a tensor that only SiLU reads, values below `GATE_LEAST` do not matter: x times a gate of code 0 is 0.
 
-    rectified: only behind rectifiers.
+    rectified: set it behind rectifiers only.
     """
     for node in module.graph.nodes:
         part = module.get_submodule(str(node.target)) if node.op == "call_module" else None

@@ -1,4 +1,4 @@
-"""What came of a verification: a verdict for each candidate, its documents, its errors."""
+"""The result of a verification: a verdict for each candidate, documents, errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from octc.store.verdicts import FILE, write_verdict
 
 @dataclass(frozen=True)
 class Judged:
-    """What came of one candidate.
+    """The result for one candidate.
 
     claims: with the headline's views, in the fixed order; tta: the same with test-time augmentation. Both are empty when the
     golden images differ, or where there are no images of the set. error: why it could not be opened.

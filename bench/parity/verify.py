@@ -56,7 +56,7 @@ from octc.store.runs import Run
 
 
 def place_of(run_dir: Path, data: str | None) -> Place:
-    """This process: its environment, its machine, now."""
+    """The place of this process: environment, machine facts, time."""
     machine = read_machine()
     facts = {"cpu_model": machine.cpu_model, "cpu_isa": machine.cpu_class, "host": machine.name}
     return Place(run_dir, data, os.environ, facts, utc_now())
@@ -87,7 +87,7 @@ def verify_artifacts(artifacts: str | None, requested: VerifyOptions, place: Pla
 
 
 def check_options(task: Task, requested: VerifyOptions) -> None:
-    """Refuse what a verdict on several labels an image does not have."""
+    """Refuse options that a multi-label verification does not support."""
     rejected = {
         "--against teacher": requested.against == "teacher",
         "--tta": requested.tta != "none",

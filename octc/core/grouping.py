@@ -1,4 +1,4 @@
-"""Things that belong together in pairs, and so in groups (union-find)."""
+"""Groups from pairs (union-find)."""
 
 from __future__ import annotations
 
