@@ -196,7 +196,7 @@ def _check_lent(kind: str, options: TrainOptions, task: Task) -> None:
         lacking = "a teacher has none" if kind == "teacher" else "its teacher has learnt from images of the other modality"
         text = f"--weights {TEACHER} is not for {command_of(kind, task)}: {lacking}"
         raise OctcError("OCT-E102", text, hint="--weights FILE or none, or leave --weights out", place="--weights")
-    first, more = several(getattr(options, "teacher", None))
+    first, more = split_teachers(getattr(options, "teacher", None))
     if first is not None:
         check_lenders(0 if first == NONE else 1 + len(more))
 
@@ -264,7 +264,7 @@ def _of_this_task(job: Job, asked: Request, options: StudentOptions) -> StudentO
 def _of_student(job: Job, asked: Request, options: StudentOptions, stored: Mapping[str, Any]) -> Request:
     """The request with its teachers and its distillation."""
     asked = with_distillation(asked, _of_this_task(job, asked, options))
-    first, more = several(options.teacher)
+    first, more = split_teachers(options.teacher)
     if not asked.task.exclusive:
         if more:
             text = "a student of another modality has one teacher"
@@ -402,7 +402,7 @@ def with_distillation(asked: Request, options: StudentOptions) -> Request:
     return replace(asked, recipe=replace(asked.recipe, distillation=how), changes={**asked.changes, **given})
 
 
-def several(teacher: str | None) -> tuple[str | None, tuple[str, ...]]:
+def split_teachers(teacher: str | None) -> tuple[str | None, tuple[str, ...]]:
     """The first teacher of a list A,B,..., and the rest. An existing path that contains a comma is one teacher."""
     if teacher is None or "," not in teacher or Path(teacher).exists():
         return teacher, ()
