@@ -64,7 +64,9 @@ CASES: dict[str, tuple[str, ...]] = {
     "simplified.py": ("test_efficientnet 64 --rounds 2 --threads 1",),
     "stand_in.py": ("{ucsd} stand-ins",),
     "tensorrt_rtx.py": ("test_resnet 64",),
-    "tuning.py": ("{run} --run-dir {run}/.. --data {patterns} --bits 4 --seeds 1 --epochs 1 --rate 1e-4 --placement xnnpack",),
+    "tuning.py": (
+        "{run} --run-dir {run}/.. --data {patterns} --bits 4 --seeds 1 --epochs 1 --rate 1e-4 --placement xnnpack --learned-steps",
+    ),
     "volumes.py": ("{run}/artifacts/onnx-int8 --frames 3 --size 64x48 --rounds 1",),
     "training.py": (
         "--data {images} --rounds 1 --steps 1 --batch 2 --workers 1 --device cpu --quick --json",
