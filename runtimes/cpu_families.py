@@ -74,7 +74,7 @@ FAMILIES: dict[str, Family] = {
         "Arm with SME", "arm", frozenset({"sme"}), frozenset(), "Apple M4 and newer Arm cores",
         {
             "onnx": Cell(True, _ALL, f'{_EMULATED}, "max"'),
-            "openvino": NOT_MEASURED,
+            "openvino": Cell(True, _DENSE, f'{_DENSE_BY}, "max"'),
             "litert": Cell(True, "unknown, golden images pass", f'{_EMULATED}, "max"'),
         },
     ),

@@ -73,9 +73,8 @@ def test_every_cell_names_its_measurement_or_is_unknown() -> None:
 
 
 def test_files_that_do_not_run_there_are_refused_with_what_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    (line,) = require_cpu("arm", [("onnx", "int8"), ("openvino", "int8"), ("openvino", "fp32")])
-    assert "openvino INT8 was not measured on" in line
-    assert require_cpu("arm-nofp16", [("onnx", "int8"), ("openvino", "int8"), ("openvino", "fp32")]) == []
+    for cpu in ("arm", "arm-nofp16"):
+        assert require_cpu(cpu, [("onnx", "int8"), ("openvino", "int8"), ("openvino", "fp32")]) == []
     core = FAMILIES["arm-nofp16"]
     cell = Cell(False, "none", "docs/")
     monkeypatch.setitem(FAMILIES, "arm-nofp16", replace(core, int8={**core.int8, "openvino": cell}))
