@@ -1,4 +1,4 @@
-"""What one machine answered to an artifact's images: small enough to travel, enough to find out where machines differ."""
+"""The results of one machine for an artifact's images, in a compact form that shows where machines differ."""
 
 from __future__ import annotations
 
