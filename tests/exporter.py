@@ -84,7 +84,7 @@ def _keep(file: Path, data: bytes) -> None:
 
 @contextmanager
 def _traced(model: Any, file: Path) -> Iterator[None]:
-    """torch's exporter, given the graph of a network of this form where one was traced; else what it traces is kept in `file`."""
+    """The exporter, given the graph of a network of this form where one was traced; else what it traces is kept in `file`."""
     from onnxscript import ir
     from torch.onnx._internal.exporter import _capture_strategies, _core, _onnx_program
 
