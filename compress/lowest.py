@@ -17,6 +17,7 @@ NONNEGATIVE = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid)
 NONNEGATIVE_CALLS = (torch.relu, torch.relu_, functional.relu, functional.relu6, torch.sigmoid, functional.hardsigmoid)
 NONNEGATIVE_METHODS = ("relu", "relu_", "sigmoid")
 SIGMOID_CALLS = (torch.sigmoid, functional.sigmoid)
+GATES, GATE_CALLS = (nn.Sigmoid, nn.Hardsigmoid), (*SIGMOID_CALLS, functional.hardsigmoid)  # at most 1
 POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 PRODUCTS = (operator.mul, operator.imul, torch.mul)
 SILU_LEAST = -0.27846454276107374  # x * sigmoid(x) at x = -1.2784645427610738
@@ -67,7 +68,7 @@ def lowest_value(module: fx.GraphModule, node: fx.Node) -> float | None:
         return 0.0
     if is_one(module, node, (nn.Hardswish,), (functional.hardswish,)):
         return HARD_SWISH_LEAST
-    if calls_module(module, node, (*POOLS, OnGrid)) or (node.op == "call_method" and node.target == "mean"):
+    if calls_module(module, node, OnGrid) or _is_mean(module, node):
         return lowest_value(module, node.args[0])  # type: ignore[arg-type]
     if node.op != "call_function" or node.target not in PRODUCTS or len(node.args) != 2:
         return None
@@ -80,7 +81,8 @@ def lowest_value(module: fx.GraphModule, node: fx.Node) -> float | None:
         gate = gate.args[0]  # type: ignore[assignment]
     if gate.target in SIGMOID_CALLS and gate.args[0] is values[0]:
         return SILU_LEAST
-    return lowest_value(module, values[0])
+    bounded = is_one(module, gate, GATES, GATE_CALLS) or (gate.op == "call_method" and gate.target == "sigmoid")
+    return lowest_value(module, values[0]) if bounded else None
 
 
 def _feeds_silu_alone(module: fx.GraphModule, node: fx.Node) -> bool:
@@ -91,3 +93,12 @@ def _feeds_silu_alone(module: fx.GraphModule, node: fx.Node) -> bool:
         return False
     on_grid = list(gates[0].users)
     return len(on_grid) == 1 and calls_module(module, on_grid[0], GateQuantiser) and list(on_grid[0].users) == products
+
+
+def _is_mean(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether no result of a node is lower than the lowest value of its input: means and maxima."""
+    if node.op == "call_method":
+        return node.target == "mean"
+    return (
+        calls_module(module, node, POOLS) and getattr(module.get_submodule(str(node.target)), "divisor_override", None) is None
+    )

@@ -185,9 +185,10 @@ def _split_silus(module: fx.GraphModule) -> None:
 def _quantise_all(module: fx.GraphModule, convs: set[fx.Node]) -> None:
     """Insert a quantiser behind every operator whose result is a map or leads to a convolution."""
     for node in [n for n in module.graph.nodes if _computes(module, n)]:
-        shape = getattr(node.meta.get("tensor_meta"), "shape", ())
-        if len(shape) != 4 or not (max(shape[2:]) > 1 or _leads_to(node, convs)):
-            continue
+        found = node.meta.get("tensor_meta")
+        shape = getattr(found, "shape", ())
+        if len(shape) != 4 or not (max(shape[2:]) > 1 or _leads_to(node, convs)) or not found.dtype.is_floating_point:
+            continue  # a mask of comparisons, or places, stand on no grid
         followers = list(node.users)
         fused = (*RECTIFIERS, *POOLS)
         if len(followers) == 1 and is_one(module, followers[0], fused, RECTIFIER_CALLS):

@@ -119,7 +119,8 @@ def _inverse(r: torch.Tensor) -> torch.Tensor:
     """Of upper triangles [groups, n, n], by quarters."""
     count = r.shape[2]
     if count <= TRIANGLE:
-        return torch.linalg.solve_triangular(r, torch.eye(count, dtype=r.dtype).expand_as(r), upper=True)
+        small: torch.Tensor = torch.linalg.solve_triangular(r, torch.eye(count, dtype=r.dtype).expand_as(r), upper=True)
+        return small
     half, out = count // 2, torch.zeros_like(r)
     first, second = r[:, :half, :half], r[:, half:, half:]
     out[:, :half, :half], out[:, half:, half:] = _inverse(first), _inverse(second)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import operator
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,8 @@ class _Tracer(ShapeTracer):
         """The image is the only input: every other argument of a forward (`labels=None`, `*args`) has its default."""
 
         def of_the_image(root: nn.Module, x: Any) -> Any:
-            return root_fn(root, x)
+            own = vars(root).get("forward")  # set on the network itself, not by its class
+            return root_fn(root, x) if own is None else own(x)
 
         return super().create_args_for_root(of_the_image, is_module, concrete_args)
 
@@ -105,7 +107,8 @@ def trace_folded(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...]
     plain = copy.deepcopy(model).cpu().eval()
     tracer = _Tracer(size, whole)
     try:
-        graph = tracer.trace(plain)
+        with _scripts_inlined():
+            graph = tracer.trace(plain)
     except Exception as error:  # whatever a network's own code raises when it meets a symbol in place of a tensor
         raise _untraceable(model, tracer, error) from error
     module = fx.GraphModule(tracer.root, graph)
@@ -127,6 +130,23 @@ def trace_folded(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...]
     _propagate(model, module, size)
     check_same(plain, module, size, BATCHES if tracer.specialised else (2,))
     return module
+
+
+@contextmanager
+def _scripts_inlined() -> Iterator[None]:
+    """A function below @torch.jit.script is meanwhile the Python that it was made of: TorchScript takes no symbols."""
+    kind: Any = torch.jit.ScriptFunction
+    before = kind.__call__
+
+    def call(function: Any, *args: Any, **kwargs: Any) -> Any:
+        python = getattr(function, "_torchdynamo_inline", None)  # where torch keeps it, for torch.compile
+        return before(function, *args, **kwargs) if python is None else python(*args, **kwargs)
+
+    kind.__call__ = call
+    try:
+        yield
+    finally:
+        kind.__call__ = before
 
 
 def _positional(module: fx.GraphModule, modules: dict[str, nn.Module]) -> None:
@@ -244,8 +264,14 @@ def check_same(plain: nn.Module, module: nn.Module, size: int, counts: Sequence[
 def _check_batch(plain: nn.Module, module: nn.Module, size: int, count: int) -> None:
     weights = next(plain.parameters(), torch.zeros(()))
     images = torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0)).to(weights)
-    with torch.no_grad():
-        first, second, found = plain(images), plain(images), module(images)
+    try:
+        with torch.no_grad():
+            first, second, found = plain(images), plain(images), module(images)
+    except Exception as error:  # whatever a network of others raises
+        text = (
+            f"{type(plain).__name__} does not run on {count} images of {size} px: {first_line(error, 300)}{_hooked(plain)[1]}"
+        )
+        raise OctcError("OCT-E404", text, hint=f"compute each image by itself, whatever their number; or {HINT}") from error
     if not all(isinstance(one, torch.Tensor) for one in (first, second, found)):
         return
     limit = NEAR * float(first.abs().max())
@@ -253,11 +279,16 @@ def _check_batch(plain: nn.Module, module: nn.Module, size: int, count: int) -> 
         text = f"{type(plain).__name__} gives other logits for the same image at every call"
         raise OctcError("OCT-E404", text, hint="leave out what draws random numbers in eval mode (dropout, noise)")
     if not _within(first, found, limit):
-        hooked = [n or "the network" for n, m in plain.named_modules() if m._forward_hooks or m._forward_pre_hooks]
-        because = f"; hooks that change what a layer gives: {shorten(hooked, 3)}" if hooked else ""
+        hooked, because = _hooked(plain)
         text = f"the traced {type(plain).__name__} gives other logits than the network{because}"
         hint = "write what changes them into a module's forward, or keep that module whole (QuantizeOptions(whole=[...]))"
         raise OctcError("OCT-E404", text, hint=hint, place=hooked[0] if hooked else None)
+
+
+def _hooked(plain: nn.Module) -> tuple[list[str], str]:
+    """Modules with hooks, and a sentence about them."""
+    hooked = [n or "the network" for n, m in plain.named_modules() if m._forward_hooks or m._forward_pre_hooks]
+    return hooked, f"; hooks that change what a layer gives: {shorten(hooked, 3)}" if hooked else ""
 
 
 def _within(one: torch.Tensor, other: torch.Tensor, limit: float) -> bool:

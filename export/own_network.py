@@ -49,7 +49,10 @@ HELD_OUT = 4  # every fourth calibration image chooses among calibrators, where 
 GOLDEN = 32  # images from which golden ones are chosen, at most
 MOSTLY = 0.5  # of the multiply-accumulates: with fewer in INT8, an INT8 network is one by its name
 ROWS = "wrap it: a module whose forward returns the one tensor of its result that has a row of logits an image"
-BINARY = "two classes have two logits: wrap it, forward returning torch.cat([torch.zeros_like(z), z], 1) for its logit z [N, 1]"
+BINARY = (
+    "two classes have two logits: wrap it, forward returning torch.cat([torch.zeros_like(z), z], 1) for its logit z [N, 1], in "
+    "front of a sigmoid"
+)
 # what leaves the values of a tensor as they are, by the names of torch's functions
 UNCHANGED = frozenset((
     "__get__", "__getitem__", "clone", "contiguous", "detach", "double", "dropout", "expand", "flatten", "float",
@@ -303,6 +306,9 @@ class _Last(TorchFunctionMode):
 def _no_logits(kind: str, found: torch.Tensor, last: str) -> OctcError | None:
     """Why a result is none of logits, by what computed it."""
     if "sigmoid" in last or "expit" in last:
+        if found.numel() == 1:
+            text = f"{kind} ends in a sigmoid of one number an image: the probability of one of two classes"
+            return OctcError("OCT-E404", text, hint=BINARY)
         text = f"{kind} ends in a sigmoid: probabilities of labels that do not exclude each other"
         return OctcError("OCT-E404", text, hint="classes that exclude each other: leave out the sigmoid at its end")
     if not found.is_floating_point() and not found.is_complex():

@@ -26,7 +26,7 @@ from octc.machine.cpu import usable_threads
 from octc.schemas.simplified import KEY, read_steps, steps_json
 from octc.schemas.simplifying import SimplifyOptions
 from octc.stats.task import MULTICLASS
-from octc.store.runs import Run, create_run, find_run, newest_run, owning, scan_runs
+from octc.store.runs import Run, create_run, find_run, newest_run, owning, refuse_unread, scan_runs
 from octc.train.evaluation.assess import complete
 from octc.train.jobs.data import write_environment
 from octc.train.jobs.job import Job
@@ -145,8 +145,10 @@ def _unfinished(run_dir: Path, name: str, reporter: Reporter) -> Run:
     for run in scan_runs(run_dir, "student"):
         value = run.read()
         if isinstance(value.get("simplify"), dict) and value.get("status") != "done":
+            refuse_unread(run_dir, "student", None, run)
             reporter.say(f"using run {run.id} (newest unfinished one of octc simplify; choose with --resume RUN)")
             return run
+    refuse_unread(run_dir, "student", None, None)
     raise OctcError("OCT-E107", "no unfinished run of octc simplify", hint="octc simplify RUN", place=str(run_dir))
 
 

@@ -33,7 +33,7 @@ from octc.datasets.synthetic.bscans import draw_phantom
 from octc.datasets.tree import scan_images
 from octc.export.golden import are_probabilities, choose_golden, make_golden
 from octc.export.imports import differences
-from octc.export.imports.graph import Described, choose_size, describe, read_file, refused
+from octc.export.imports.graph import ONE_LOGIT, Described, choose_size, describe, read_file, refused
 from octc.export.imports.intermediate import write_ir
 from octc.export.imports.network import ImportedFile, OnnxNetwork, run_float, write_pair
 from octc.export.imports.pixels import refuse_twice, steps_of_onnx
@@ -266,8 +266,7 @@ def _golden(asked: _Asked, made: ImportedFile, pictures: Sequence[Image.Image]) 
     if logits.ndim != 2 or len(logits) != len(images):
         raise refused(f"{asked.file.name} gives {list(logits.shape)}, one row of logits an image is needed", "--output NAME")
     if logits.shape[1] == 1:
-        hint = "two classes have two logits: export a module whose forward returns torch.cat([torch.zeros_like(z), z], 1)"
-        raise refused(f"{asked.file.name} gives one number an image, for one class", hint)
+        raise refused(f"{asked.file.name} gives one number an image, for one class", ONE_LOGIT)
     if not np.isfinite(logits).all():
         raise OctcError("OCT-E701", f"{asked.file.name} gives logits that are not finite", hint="export trained weights")
     if are_probabilities(logits):

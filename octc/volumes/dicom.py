@@ -23,9 +23,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from octc.core.errors import OctcError
 from octc.core.optional import need
+from octc.imaging.cut_off import jpeg_cut
 from octc.imaging.decode import muted
 from octc.volumes.source import Source, corrupt, cut_short, moment_of, unsupported
 from octc.volumes.volume import (
@@ -54,6 +56,7 @@ BIG_ENDIAN = "1.2.840.10008.1.2.2"
 IMPLICIT = "1.2.840.10008.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
 EXTENDED = "1.2.840.10008.1.2.4.51"
+SEQUENTIAL_JPEG = ("1.2.840.10008.1.2.4.50", EXTENDED)
 LOSSY = ("1.2.840.10008.1.2.4.50", EXTENDED)
 ROUNDED = (*LOSSY, "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91")  # and those that may have losses
 RLE = "1.2.840.10008.1.2.5"
@@ -217,6 +220,9 @@ class Pixels:
         except (RuntimeError, ValueError) as error:
             why = str(error).strip().splitlines()[-1].strip() if str(error) else type(error).__name__
             raise corrupt(self.source.path, f"frame {index} cannot be decoded: {why}") from error
+        bytewise = self.syntax in SEQUENTIAL_JPEG and decoded.dtype.itemsize == 1
+        if bytewise and (cut := jpeg_cut(data, Image.fromarray(decoded.view("u1")))) is not None:
+            raise corrupt(self.source.path, f"frame {index} is damaged or cut off: {cut}")
         if self.syntax in ROUNDED and (not self.signed or decoded.dtype.kind == "i"):
             low = -(1 << (self.stored - 1)) if self.signed else 0  # what losses carried beyond the ends is held there
             decoded = np.clip(decoded, low, low + (1 << self.stored) - 1)
@@ -224,8 +230,6 @@ class Pixels:
 
     def _same_size(self, data: bytes, index: int) -> None:
         """A compressed picture of another size than declared is refused before it is decoded."""
-        from PIL import Image
-
         try:
             with muted():
                 size = Image.open(io.BytesIO(data), formats=("JPEG", "JPEG2000")).size

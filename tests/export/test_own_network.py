@@ -214,6 +214,8 @@ class Gives(Own):
     (lambda y: y[:, :1], "gives [16, 1]", "torch.zeros_like(z)"),
     (lambda y: y.softmax(1), "gives probabilities", "softmax"),
     (torch.sigmoid, "ends in a sigmoid", "leave out the sigmoid"),
+    (lambda y: y[:, :1].sigmoid(), "the probability of one of two classes", "torch.zeros_like(z)"),
+    (lambda y: y[:, 0].sigmoid(), "the probability of one of two classes", "torch.zeros_like(z)"),
     (lambda y: nn.Sigmoid()(y).squeeze().float(), "ends in a sigmoid", "leave out the sigmoid"),
     (lambda y: y.argmax(1), "whole numbers (int64)", "argmax"),
 ])  # fmt: skip

@@ -17,7 +17,7 @@ from octc.datasets.split import CLEAN, PROTOCOLS
 from octc.imaging.value_range import value_range_of
 from octc.schemas.training import SEED, StudentOptions, TrainOptions, batch_of, check_options
 from octc.stats.task import MULTICLASS, Task, task_of
-from octc.store.runs import Run, find_run, scan_runs
+from octc.store.runs import Run, find_run, refuse_unread, scan_runs
 from octc.train.jobs.job import Job
 from octc.train.jobs.resume import REQUEST, WORDS, request_of, settle
 from octc.train.loop.checkpoint import WEIGHTS, is_checkpoint
@@ -287,8 +287,10 @@ def find_unfinished(job: Job, kind: str, name: str, task: Task) -> Run:
         stored = run.read()
         begun = stored.get("simplify") and not is_checkpoint(run.path / "train")  # octc simplify goes on with it
         if stored.get("status") != "done" and not begun:
+            refuse_unread(job.run_dir, kind, None, run)
             job.reporter.say(f"using run {run.id} (newest unfinished {kind}; choose with --resume RUN)")
             return run
+    refuse_unread(job.run_dir, kind, None, None)
     listed = ", ".join(run.id for run in runs[:10]) or "none"
     text = f"no unfinished {kind} run"
     raise OctcError("OCT-E107", text, hint=f"{command_of(kind, task)} --dataset NAME", why=f"finished: {listed}")

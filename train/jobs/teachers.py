@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from octc.core.files import read_json
 from octc.datasets.layouts.paired import check_partners
 from octc.datasets.split import Split, read_split
 from octc.stats.proportions import wilson
-from octc.store.runs import Run, find_run, scan_runs
+from octc.store.runs import Run, find_run, refuse_unread, scan_runs
 from octc.train.evaluation.outcome import FACTS, newest_evaluation
 from octc.train.jobs.foreign_teacher import adopt, remembered
 from octc.train.jobs.hub_teacher import HUB, from_hub
@@ -83,6 +83,13 @@ def fitting(job: Job, asked: Request, split: Split | None, modality: str | None 
     """The newest successful teacher of the recipe, or of one with the same teacher, on the data set: of no fold, or of the
     very split of one; of this modality, where there are two."""
     names = with_same_teacher(asked.recipe.name)
+    found = next(_fitting(job, asked, split, modality, names), None)
+    refuse_unread(job.run_dir, "teacher", asked.dataset, found)
+    return found
+
+
+def _fitting(job: Job, asked: Request, split: Split | None, modality: str | None, names: Collection[str]) -> Iterator[Run]:
+    """All of them, the newest first."""
     for run in scan_runs(job.run_dir, "teacher", asked.dataset):
         known = run.read()
         if split is not None:
@@ -93,8 +100,7 @@ def fitting(job: Job, asked: Request, split: Split | None, modality: str | None 
             same = known.get("fold") is None and known.get("protocol", asked.protocol) == asked.protocol
         done = known.get("status") == "done" and known.get("recipe", {}).get("name") in names
         if same and done and known.get("modality") == modality:
-            return run
-    return None
+            yield run
 
 
 def _newest(job: Job, asked: Request, split: Split | None, modality: str | None = None) -> Teacher:
