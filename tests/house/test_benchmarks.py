@@ -48,7 +48,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "full_size.py": ("--place full --quick --tiny",),
     "gate_simulation.py": ("--quick --sets 1 --seed 1",),
     "int8.py": (
-        "--place int8 --quick --tiny --few --rounds 1 --threads 1 --simplified {run} --also old={run}/artifacts/onnx-int8 --json",
+        "--place p --quick --tiny --few --rounds 1 --threads 1 --simplified {run} --also old={run}/artifacts/onnx-int8 --json",
     ),
     "lint_oracle.py": ("70000 2",),
     "monitor.py": ("--boxes 4 --changed 2 --eyes 30 --pool 8 --seed 1",),
