@@ -1,4 +1,4 @@
-"""A network as a torch.fx graph with every BatchNorm folded into the convolution in front of it, else a scale and a shift."""
+"""Trace a network with torch.fx and fold every BatchNorm into the convolution in front of it, or into a scale and shift."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ NEAR = 1e-3  # of the largest logit, that folding may move one by; it moves them
 
 
 class ChannelAffine(nn.Module):
-    """What a BatchNorm computes in eval mode, [N, C, H, W] -> the same: x * scale + shift, one of each a channel."""
+    """A BatchNorm in eval mode as x * scale + shift per channel; [N, C, H, W] -> [N, C, H, W]."""
 
     scale: torch.Tensor
     shift: torch.Tensor
@@ -60,6 +60,11 @@ class ChannelAffine(nn.Module):
         return x * self.scale + self.shift
 
 
+def calls_module(module: fx.GraphModule, node: fx.Node, kinds: Any) -> bool:
+    """Whether a node calls a module of one of these kinds."""
+    return node.op == "call_module" and isinstance(module.get_submodule(str(node.target)), kinds)
+
+
 def computes_as(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
     """Whether a module is of one of these kinds and computes what they do: no forward of its own, no hooks."""
     hooks = len(module._forward_hooks) + len(module._forward_pre_hooks)
@@ -67,7 +72,8 @@ def computes_as(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
 
 
 class _Tracer(ShapeTracer):
-    """Convolutions and norms of timm (Conv2dSame pads by the input's size, BatchNormAct2d carries an activation) stay whole."""
+    """A tracer that does not enter timm's convolutions and norms (Conv2dSame pads by input size, BatchNormAct2d holds an
+    activation)."""
 
     def __init__(self, size: int, whole: tuple[type[nn.Module], ...] = ()) -> None:
         super().__init__(size)
@@ -145,14 +151,14 @@ def _scripts_inlined() -> Iterator[None]:
 
 
 def _positional(module: fx.GraphModule, modules: dict[str, nn.Module]) -> None:
-    """What convolutions and norms read stands at the first place, though it was given by name."""
+    """Turn keyword inputs of convolutions and norms into positional ones."""
     for node in module.graph.nodes:
         if node.op == "call_module" and isinstance(modules.get(str(node.target)), (nn.Conv2d, *NORMS)) and not node.args:
             node.args, node.kwargs = tuple(node.kwargs.values()), {}
 
 
 def _out_of_place(module: fx.GraphModule) -> None:
-    """Where an operator writes over a tensor that others read too, those behind it read its result. No memory is shared."""
+    """Make in-place operators explicit: later readers of an overwritten tensor read the operator's result."""
     order = {node: place for place, node in enumerate(module.graph.nodes)}
     for node in list(module.graph.nodes):
         if not _writes_over(module, node) or not node.args or not isinstance(node.args[0], fx.Node):
@@ -184,7 +190,7 @@ def _writes_over(module: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def _fold(module: fx.GraphModule, modules: dict[str, nn.Module]) -> None:
-    """Norms go into the convolution that they alone read, at every place where it is called; others become an affine."""
+    """Fold each norm into the convolution that only it reads; other norms become a scale and shift."""
     calls: dict[str, list[fx.Node]] = {}
     for node in module.graph.nodes:
         if node.op == "call_module":
@@ -208,7 +214,7 @@ def _fold(module: fx.GraphModule, modules: dict[str, nn.Module]) -> None:
 
 
 def _own_convolution(node: fx.Node, calls: dict[str, list[fx.Node]], modules: dict[str, nn.Module]) -> str | None:
-    """The convolution in front of a norm that nothing but this norm ever reads, wherever it is called."""
+    """The convolution whose output only this norm reads, or None."""
     source = node.args[0]
     if not isinstance(source, fx.Node) or source.op != "call_module" or not computes_as(modules[str(source.target)], PLAIN):
         return None
@@ -247,7 +253,7 @@ def _propagate(model: nn.Module, module: fx.GraphModule, size: int) -> None:
 
 
 def check_same(plain: nn.Module, module: nn.Module, size: int, counts: Sequence[int] = (2,)) -> None:
-    """Refuse a graph that gives other logits than the network that it was made of (E404).
+    """Refuse a graph whose logits differ from those of the original network (E404).
 
     A trace keeps what Python did once: branches, random numbers, what hooks and modules of other kinds add to a layer.
     counts: images in the batches that are compared.
@@ -324,5 +330,5 @@ def _replace(module: nn.Module, path: Any, new: nn.Module) -> None:
 
 
 def set_module(module: nn.Module, path: str, new: nn.Module) -> None:
-    """Put `new` where `path` points."""
+    """Replace the submodule at `path` by `new`."""
     _replace(module, path, new)

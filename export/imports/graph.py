@@ -21,7 +21,7 @@ from octc.export.formats import FORMATS
 from octc.export.onnx.domains import spell_domains
 from octc.export.onnx.float import INPUT, OUTPUT, opset_of
 from octc.imaging.foreign import Foreign
-from octc.runtimes.onnx_reader.graph import scan_onnx
+from octc.runtimes.onnx_reader import scan_onnx
 from octc.runtimes.safety import ONNX_OPERATORS
 from octc.store.artifacts import LARGEST
 

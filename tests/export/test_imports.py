@@ -26,7 +26,7 @@ from octc.core.errors import OctcError
 from octc.datasets.synthetic.bscans import draw_phantom
 from octc.export.golden import are_probabilities
 from octc.export.imports.presets import read_preset
-from octc.runtimes.onnx_reader.graph import convolution_precisions
+from octc.runtimes.onnx_reader import convolution_precisions
 from octc.stats.metrics import softmax
 from octc.store.artifacts import read_artifact
 

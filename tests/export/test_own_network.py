@@ -87,7 +87,8 @@ def network(which: str) -> nn.Module:
 def test_the_rounding_says_how_far_it_is_and_for_how_long_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "EVERY", 0.0)
     told = Heard()
-    octc.quantize(network("timm"), pictures(16), PRE, options=replace(QUICK, rounding=True), reporter=told)
+    model = timm.create_model("test_resnet", num_classes=4)
+    octc.quantize(model, pictures(16), PRE, options=replace(QUICK, rounding=True), reporter=told)
     count = len(told.lines) + 1
     assert [line.split("  ")[2].partition(",")[0] for line in told.lines] == [f"{k} of {count}" for k in range(1, count)]
     timed = [line.endswith(" left") for line in told.lines]
