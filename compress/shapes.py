@@ -55,7 +55,8 @@ class ShapeTracer(fx.Tracer):
     """Traces with images [N, 3, size, size]. specialised: whether any answer was of this size alone."""
 
     def __init__(self, size: int) -> None:
-        super().__init__(autowrap_modules=(math, *(sys.modules[name] for name in WHOLE if name in sys.modules)))
+        modules: Any = (math, *(sys.modules[name] for name in WHOLE if name in sys.modules))
+        super().__init__(autowrap_modules=modules)
         self.specialised = False
         self._running = False
         self._size = size
