@@ -6,7 +6,9 @@ not traced.
 
 from __future__ import annotations
 
+import math
 import operator
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,6 +22,7 @@ OF_SHAPE = (
     "shape", "size", "dim", "ndim", "ndimension", "numel", "nelement", "dtype", "device", "layout", "is_cuda",
     "is_floating_point",
 )  # fmt: skip
+WHOLE = ("einops",)  # packages that ask what kind of tensor they are given: their functions are operators of the graph
 OF_IMAGES = "a branch or loop that depends on the number of images in a batch"
 
 
@@ -52,7 +55,8 @@ class ShapeTracer(fx.Tracer):
     """Traces with images [N, 3, size, size]. specialised: whether any answer was of this size alone."""
 
     def __init__(self, size: int) -> None:
-        super().__init__()
+        modules: Any = (math, *(sys.modules[name] for name in WHOLE if name in sys.modules))
+        super().__init__(autowrap_modules=modules)
         self.specialised = False
         self._running = False
         self._size = size

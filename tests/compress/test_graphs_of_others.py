@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import types
 import warnings
 from collections.abc import Callable
@@ -189,6 +190,46 @@ class Kept(nn.Module):
 
 def noisy(net: Net, x: torch.Tensor) -> torch.Tensor:
     return functional.dropout(net.parts["a"](x), 0.3)
+
+
+def test_rounding_alone_is_no_other_answer() -> None:
+    """The norm takes away almost all that the convolution gives: what is left of an image is in the last bits of float32."""
+    net = settled(lambda: Net(lambda n, x: n.parts["a"](x), a=conv()))
+    with torch.no_grad():
+        net.stem[0].weight.mul_(1e-5)
+        net.stem[0].bias.fill_(1.0)  # type: ignore[union-attr]
+        net.stem[1].running_mean.fill_(1.0)  # type: ignore[union-attr, operator]
+        net.stem[1].running_var.fill_(1e-10)  # type: ignore[union-attr, operator]
+        net.stem[1].eps = 1e-12  # type: ignore[assignment]
+        quantised, images = prepare(net, SIZE), torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+        wanted = net(images)
+        assert float((quantised(images) - wanted).abs().max()) > 1e-3 * float(wanted.abs().max())
+        torch.testing.assert_close(quantised.double()(images.double()), net.double()(images.double()), atol=1e-6, rtol=1e-6)
+
+
+def test_functions_that_look_at_the_kind_of_a_tensor_stay_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """einops takes tensors of libraries that it knows, and no symbols; here a package of its name that does the same."""
+    package = types.ModuleType("einops")
+
+    def rearrange(x: torch.Tensor, pattern: str, **sizes: int) -> torch.Tensor:
+        assert type(x) is torch.Tensor, f"Tensor type unknown to einops {type(x)}"
+        assert pattern == "b (g c) h w -> b (c g) h w"
+        batch, channels, height, width = x.shape
+        return x.view(batch, sizes["g"], -1, height, width).transpose(1, 2).reshape(batch, channels, height, width)
+
+    class Rearrange(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return rearrange(x, "b (g c) h w -> b (c g) h w", g=2)
+
+    vars(package)["rearrange"], Rearrange.__module__ = rearrange, "einops.layers.torch"
+    monkeypatch.setitem(sys.modules, "einops", package)
+    net = settled(
+        lambda: Net(lambda n, x: package.rearrange(n.parts["r"](n.parts["a"](x)), "b (g c) h w -> b (c g) h w", g=4), a=conv(),
+                    r=Rearrange())
+    )  # fmt: skip
+    images = torch.randn(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(prepare(net, SIZE)(images), net(images), atol=1e-4, rtol=1e-4)
 
 
 REFUSED: dict[str, tuple[Callable[[], Net], str]] = {
