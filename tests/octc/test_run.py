@@ -109,7 +109,7 @@ def test_scanning_is_newest_first_and_passes_over_what_is_no_run(tmp_path: Path)
     assert [run.id[:6] for run in scan_runs(tmp_path)] == ["r-0003", "r-0002", "r-0001"]
     assert [run.id[:6] for run in scan_runs(tmp_path, "student", "ucsd")] == ["r-0002"]
     assert scan_runs(tmp_path / "absent") == []
-    with pytest.raises(OctcError, match="run.json of r-0010-list cannot be read"):
+    with pytest.raises(OctcError, match=r"run\.json of r-0010-list cannot be read"):
         Run(tmp_path / "r-0010-list").read()
     with pytest.raises(OctcError, match="not a run"):
         Run(tmp_path / "notes").read()
