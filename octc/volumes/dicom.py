@@ -31,7 +31,6 @@ from octc.imaging.cut_off import jpeg_cut
 from octc.imaging.decode import muted
 from octc.volumes.source import Source, corrupt, cut_short, moment_of, unsupported
 from octc.volumes.volume import (
-    MAX_FRAME_PIXELS,
     MAX_FRAMES,
     SIDES,
     UNKNOWN,
@@ -41,6 +40,7 @@ from octc.volumes.volume import (
     Spacing,
     UInt8,
     Volume,
+    are_sizes,
     as_stored,
     linear,
     millimetres,
@@ -501,7 +501,7 @@ def _pixels(path: Path, opened: Opened) -> Pixels:
     rows, columns = _integer(opened, "Rows"), _integer(opened, "Columns")
     allocated, stored = _integer(opened, "BitsAllocated"), _integer(opened, "BitsStored")
     declared = _integer(opened, "NumberOfFrames") or 1
-    if not (rows > 0 and columns > 0 and rows * columns <= MAX_FRAME_PIXELS and 0 < declared <= MAX_FRAMES):
+    if not are_sizes(declared, rows, columns):
         raise corrupt(path, f"{declared} frames of {rows} x {columns}")
     high = _integer(opened, "HighBit", stored - 1)
     words = f"{allocated} bits allocated, {stored} stored, high bit {high}"

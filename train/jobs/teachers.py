@@ -18,7 +18,7 @@ from octc.train.jobs.foreign_teacher import adopt, remembered
 from octc.train.jobs.hub_teacher import HUB, from_hub
 from octc.train.jobs.job import Job
 from octc.train.jobs.request import NONE, Request
-from octc.train.loop.checkpoint import META, WEIGHTS, read_checkpoint
+from octc.train.loop.checkpoint import META, WEIGHTS, is_checkpoint, read_checkpoint
 from octc.train.recipes.crossmodal import OTHER
 from octc.train.recipes.registry import with_same_teacher
 
@@ -63,7 +63,7 @@ def choose_teacher(
         return Teacher(*adopt(job, asked, weights, classes, card), None)
     if asked.teacher is not None:
         place = Path(asked.teacher)
-        if asked.task.exclusive and (place.is_file() or (place / META).is_file()):
+        if asked.task.exclusive and (place.is_file() or is_checkpoint(place)):
             return _of_file(job, asked, place, classes)
         return _of_run(job, find_run(job.run_dir, asked.teacher), "as requested")
     return _newest(job, asked, split)
@@ -152,7 +152,7 @@ def _of_run(job: Job, run: Run, how: str) -> Teacher:
 def _of_file(job: Job, asked: Request, place: Path, classes: tuple[str, ...]) -> Teacher:
     """A checkpoint folder of octc or the safetensors file in one; any other file is of another program."""
     folder = place if place.is_dir() else place.parent
-    if place.is_file() and (place.name not in (WEIGHTS, META) or not (folder / META).is_file()):
+    if place.is_file() and (place.name not in (WEIGHTS, META) or not is_checkpoint(folder)):
         return Teacher(*adopt(job, asked, place, classes), None)
     checkpoint, _ = read_checkpoint(folder)
     job.reporter.say(f"✓ teacher   {folder}, {checkpoint.model} (as requested)")
