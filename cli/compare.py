@@ -82,9 +82,13 @@ def _is_table(path: Path) -> bool:
 
 def _check_runs(session: Session, paths: tuple[Path, Path]) -> None:
     """Refuse a table beside a run, and options that tables alone have."""
+    from octc.bench.parity.tables.read import table_hint
+
     if mixed := [path for path in paths if _is_table(path)]:
-        text = f"{mixed[0]} is a table, and the other one is none"
-        raise OctcError("OCT-E102", text, hint="two tables, or two runs or artifacts", place=str(mixed[0]))
+        other = next(path for path in paths if path not in mixed)
+        text = f"{mixed[0]} is a table, and {other} is none"
+        found = table_hint(other) if other.is_file() else None
+        raise OctcError("OCT-E102", text, hint=found or "two tables, or two runs or artifacts", place=str(other))
     own = {one.name: spelled(one) for kind in (TableOptions, ParityOptions, TableFiles) for one in described(kind)}
     if given := [name for key, name in own.items() if session.origins.get(f"compare.{key}") == "flag"]:
         text = f"{', '.join(given)}: runs and artifacts are put beside each other, and not judged"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import math
 import re
@@ -398,6 +399,25 @@ def test_what_cannot_be_read_is_named_with_its_line(tmp_path: Path) -> None:
         compare_files(twice, twice, gate=GATE)
 
 
+def test_what_a_spreadsheet_writes_is_refused_with_what_to_write(tmp_path: Path) -> None:
+    """Decimals with a comma, percent signs, keys as numbers, UTF-16 without its mark, the file of the spreadsheet itself."""
+    after = rows_of(AFTER)
+    for cell, hint in (("0,25", "point"), ("25 %", "percent"), ("25%", "percent"), ("0.2.5", "a number")):
+        after[9]["p_CNV"] = cell
+        found = refused(tmp_path, rows_of(BEFORE), after)
+        assert (found.code, hint in found.hint, (found.place or "")[-8:]) == ("OCT-E209", True, "b.csv:11"), cell
+    numbered = [[{**row, "id": f"{i}{end}"} for i, row in enumerate(rows_of(BEFORE))] for end in ("", ".0")]
+    found = refused(tmp_path, *numbered)
+    assert (found.code, "1.0" in found.hint) == ("OCT-E706", True)
+    first, second = two(tmp_path, rows_of(BEFORE), rows_of(AFTER))
+    second.write_bytes(second.read_bytes().decode().encode("utf-16-le"))
+    with pytest.raises(OctcError, match="UTF-16") as error:
+        compare_files(first, second, gate=GATE)
+    assert error.value.place == str(second)
+    renamed = [{key.upper(): value for key, value in row.items()} for row in rows_of(AFTER)]
+    assert "b.csv has ID, TRUTH" in str(refused(tmp_path, rows_of(BEFORE), renamed).why)
+
+
 def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     told = [{"id": f"i{i:03d}", "truth": CLASSES[LABELS[i]], "prediction": "CNV"} for i in range(N)]
     assert refused(tmp_path, rows_of(BEFORE), told).code == "OCT-E706"  # scores beside answers
@@ -672,6 +692,10 @@ def test_tables_and_runs_are_not_mixed_up(
     assert main(["compare", "a.csv", "b.csv", "--tta", "hflip"]) == 2
     assert main(["compare", "r-0001", "r-0002", "--margin", "2"]) == 2
     assert capsys.readouterr().err.count("OCT-E102") == 3
+    Path("b.csv.gz").write_bytes(gzip.compress(Path("b.csv").read_bytes()))
+    assert main(["compare", "a.csv", "b.csv.gz", "--json"]) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert (error["code"], "b.csv.gz is gzip" in error["help"]) == ("OCT-E102", True)
 
 
 def test_names_in_tables_are_text_in_every_report(tmp_path: Path) -> None:

@@ -70,7 +70,8 @@ def key_columns(tables: Sequence[Source], options: TableOptions) -> tuple[str, .
         if all(name in source.names for source in tables):
             return (name,)
     text = f"no usual column names the rows of {', '.join(source.name for source in tables)}"
-    raise OctcError("OCT-E209", text, hint="--key COLUMN[,COLUMN]: rows are joined by it", place="--key")
+    why = "; ".join(f"{source.name} has {', '.join(source.names[:10])}" for source in tables)
+    raise OctcError("OCT-E209", text, hint="--key COLUMN[,COLUMN]: rows are joined by it", place="--key", why=why)
 
 
 def truth_columns(source: Source, options: TableOptions, stated: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:

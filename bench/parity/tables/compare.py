@@ -202,6 +202,10 @@ def _compared(
     if unmatched.count and asked.unmatched != LEAVE_OUT:
         text = "; ".join(unmatched.sentences())
         hint = f"complete the tables, or --unmatched {LEAVE_OUT}: the rows in common are compared"
+        if not len(common.rows[sides[0].table]):
+            hint = (
+                "no row is in both: write the keys alike (1 and 1.0, 001 and 1, a/x.png and x.png are others), or --key COLUMN"
+            )
         raise OctcError("OCT-E706", f"rows do not match: {text}", hint=hint, place=str(sources[1].path))
     for sentence in unmatched.sentences():
         told.warn("OCT-W707", f"left out: {sentence}")

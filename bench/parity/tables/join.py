@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -262,7 +263,17 @@ def _number(source: Source, line: int, column: str, cell: Any) -> float:
     try:
         return float(cell)
     except (TypeError, ValueError, OverflowError):
-        raise _bad_cell(source, line, column, f"{str(cell)[:40]!r} is no number", "a number in every row") from None
+        raise _bad_cell(source, line, column, f"{str(cell)[:40]!r} is no number", _meant(str(cell))) from None
+
+
+def _meant(cell: str) -> str:
+    """What to do with a cell that is no number, but would be one in another spelling."""
+    for sign, other, hint in ((",", ".", "write decimals with a point"), ("%", "", "write shares of 1, not percent")):
+        with suppress(ValueError):
+            if sign in cell:
+                float(cell.replace(sign, other))
+                return f"{hint}, in every row of both tables"
+    return "a number in every row"
 
 
 def read_answers(table: Table, answer: Answer) -> Answered:

@@ -16,6 +16,7 @@ from octc.core.errors import OctcError
 from octc.core.files import sha256_file
 from octc.core.optional import need
 from octc.datasets.tables import Form, check_header, form_of
+from octc.imaging.kinds import HEAD, foreign
 
 LINE = 64 << 20  # characters of a line of JSON
 FIRST = 100  # lines of JSON whose names are looked at
@@ -71,6 +72,14 @@ class Source:
 def is_table(path: Path) -> bool:
     """Whether a file is called like a table that `open_table` reads."""
     return path.suffix.casefold() in READERS
+
+
+def table_hint(path: Path) -> str:
+    """What to do with a file that is called like no table, by what it holds."""
+    with path.open("rb") as stream:
+        name, _ = foreign(stream.read(HEAD)) or ("", "")
+    endings = f"a table of predictions is a file whose name ends in {', '.join(READERS)}"
+    return f"{endings}; {path.name} is {name}: unpack it, or save it as one" if name else endings
 
 
 def open_table(path: Path) -> Source:
@@ -164,6 +173,8 @@ def _lines(path: Path) -> int:
 def _check_names(path: Path, header: Sequence[str]) -> None:
     if not header:
         raise ValueError("no line")
+    if any("\0" in name for name in header):
+        raise ValueError("not UTF-8, but perhaps UTF-16 without its mark")
     check_header(header, path)
 
 
