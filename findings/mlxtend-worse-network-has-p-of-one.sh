@@ -5,7 +5,7 @@
 # first, and small where they differ much.
 #
 # Seen on 2026-12-01: 97 % (FP32) and 90 % (INT8) of 500 images give p = 0.999997, and the other way round 0.000003; of 95 % and 93 % it is 0.909 and 0.091, where
-# the two-sided test has 0.183 (statsmodels, proportions_ztest, whose z is the same to a thousandth). What is returned is the normal
+# the two-sided test has 0.183 (proportions_ztest of statsmodels). What is returned is the normal
 # distribution below z, and the documentation calls it "the p-value" of a test for a difference. No warning. By the rule "p below 0.05 is a loss" a
 # compressed network named second never loses. Take 2 * norm.sf(abs(z)), or a paired test on the same images.
 set -euo pipefail

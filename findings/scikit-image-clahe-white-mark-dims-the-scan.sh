@@ -5,7 +5,7 @@
 # others, as in OpenCV.
 #
 # Seen on 2026-12-01: a dim 8-bit scan (greys to 60) has a standard deviation of 0.090 far from the mark without it and of 0.041 with it; one of 12 bits in
-# 16 (greys to 4,095, the mark 65,535) 0.159 and 0.011, and 87 grey levels are left of 3,968. The smallest and largest grey of the whole
+# 16 (greys to 4,095, the mark 65,535) 0.159 and 0.011, and 60 grey levels are left of 3,936. The smallest and largest grey of the whole
 # picture are taken for the range of the 256 bins before any tile is cut, so that all tissue falls into a few of them, and the result is
 # stretched by its extremes once more. OpenCV's CLAHE gives the same pixels there with and without the mark. No warning. A device that
 # writes a white letter into a corner so gives the network other pictures than one that does not. Cut to a percentile first.
