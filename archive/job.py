@@ -64,18 +64,18 @@ SAID = 60.0  # seconds between two lines about how far it is
 
 @dataclass(frozen=True)
 class ArchiveOptions:
-    """How an archive is gone through.
+    """Options of `octc.predict_archive`.
 
     Attributes:
-        views: "none", "hflip" or "5": test-time augmentation. batch: images in one call of the engine.
-        aggregation: how B-scans become an eye; None: as the artifact says. allow_cut: take the whole B-scans of a volume that
-            is cut short. identity_key: file with the site's secret, for the hash of the patient.
-        workers: processes, each with its engine; None: one for each core that is left for it. threads: of each engine.
-        engine: "local", or "ray" with the address of its cluster (None: a cluster of this machine alone).
-        shard: "I/N": only that part, for jobs of an array. retry_failed: try failed inputs again.
-        anyway: go on although the first inputs look wrong. time_limit: seconds that reading one input may take.
-        run_dir: where runs lie; test images of the artifact's run among the inputs are a reading in its test-set log.
-        monitor: store that a sketch of each answer is added to (`octc.monitor`).
+        views: "none", "hflip" or "5": test-time augmentation. batch: images per call of the engine.
+        aggregation: how the B-scans of an eye are combined; None: as the artifact states. allow_cut: use the intact B-scans of
+            a volume that is cut short. identity_key: file with the site's secret key, for the hash of the patient.
+        workers: processes, each with its own engine; None: one per free core. threads: of each engine.
+        engine: "local", or "ray" with the address of its cluster (None: a cluster on this machine).
+        shard: "I/N": only that part, for array jobs. retry_failed: try failed inputs again.
+        anyway: continue although the first inputs look wrong. time_limit: seconds allowed for reading one input.
+        run_dir: folder of the runs; if inputs are test images of the artifact's run, its test-set log records the reading.
+        monitor: store that receives a sketch of each prediction (`octc.monitor`).
     """
 
     views: str = "none"
@@ -114,13 +114,13 @@ class ArchiveOptions:
 
 @dataclass(frozen=True)
 class ArchiveResult:
-    """What lies in a folder of results.
+    """Contents of a folder of results, and the work of this call.
 
     Attributes:
-        inputs, scans, eyes, failed: inputs, rows of B-scans and of eyes, inputs that failed. units: of work; done: those of
-            this call. complete: whether every unit is done. seconds: of this call.
-        bookkeeping: share of the time of the processes that went into hashing, rows and files, of this call; idle: share in
-            which they had no work, starting included. Both None where nothing was to be done.
+        inputs, scans, eyes, failed: inputs, rows of B-scans, rows of eyes, inputs that failed. units: of work in total; done:
+            by this call. complete: whether every unit is done. seconds: duration of this call.
+        bookkeeping: share of the processes' time spent on hashing, rows and files in this call. idle: share without work,
+            starting included. Both are None if there was nothing to do.
     """
 
     folder: Path
@@ -153,20 +153,23 @@ def predict_archive(
     options: ArchiveOptions | None = None,
     reporter: Reporter | None = None,
 ) -> ArchiveResult:
-    """Classify an archive, of any size, into a folder of Parquet files; the same call resumes what was stopped.
+    """Classify an archive of any size into a folder of Parquet files. Calling it again resumes a run that was stopped.
 
     Args:
         artifact: an artifact's or a run's folder, or a model of `octc.load`.
         inputs: folders, globs, images and volumes; or one table (Parquet, CSV) of paths, whose other columns are kept.
-        out: folder of results: a row a B-scan in `scans/`, a row an eye in `eyes/`, `failed.parquet`, `manifest.json`, and
-            `_SUCCESS` once all is done. Rows that are there for the same bytes, artifact and options are not made again.
-        options: views, workers, shard and the rest. reporter: is told how far it is.
+        out: folder of results: one row per B-scan in `scans/`, one per eye in `eyes/`, `failed.parquet`, `manifest.json`, and
+            `_SUCCESS` once everything is done. Rows that exist for the same bytes, artifact and options are not computed again.
+        options: views, workers, shard and the rest.
+        reporter: receives progress; None: the log `octc`.
+
+    Returns: counts of inputs, rows and failures, and the seconds that this call took.
 
     Raises:
-        OctcError: E901 pyarrow is not installed, E104 E201 E209 inputs, E106 E108 E110 the folder holds something else, is
-            written by another process, or holds results of another artifact; E802 the first inputs look wrong; E611 the engine
-            ends again and again; E904 E906 what the machine lacks. What is done is kept. Inputs that cannot be read are rows
-            of `failed.parquet` and no error.
+        OctcError: E901 pyarrow is not installed; E104, E201, E209 inputs that cannot be used; E106, E108, E110 the folder holds
+            something else, is being written by another process, or holds results of another artifact; E802 the first inputs
+            look wrong; E611 the engine crashes again and again; E904, E906 the machine lacks disk, memory or locks. Finished
+            work is kept. An input that cannot be read does not raise: it becomes a row of `failed.parquet`.
 
     >>> import octc
     >>> done = octc.predict_archive("artifacts/onnx-int8", ["/nas/oct"], "results")  # doctest: +SKIP

@@ -33,7 +33,7 @@ from octc.machine.cpu import usable_threads
 from octc.stats.cluster_bootstrap import clusters_of
 from octc.store.runs import Run, create_run
 from octc.train.evaluation.outcome import newest_evaluation, read_predictions
-from octc.train.loop.checkpoint import META
+from octc.train.loop.checkpoint import META, is_checkpoint
 from octc.train.loop.memory import keep_memory
 from octc.train.loop.processes import make_accelerator
 from octc.train.recipes.config import DISTILLATIONS, Distillation, Mix, Recipe, with_fields
@@ -92,7 +92,7 @@ def trained(place: Place, name: str, kind: str, recipe: Recipe, seed: int, teach
         write_json(log, {**known, name: run.id})
     else:
         run = Run(place.folder / "runs" / known[name])
-    if not (run.path / "train" / META).is_file():
+    if not is_checkpoint(run.path / "train"):
         start = time.monotonic()
         context = replace(place.context(run, recipe, seed, resume), teachers=() if teacher is None else (teacher,))
         made = train_teacher(context) if kind == "teacher" else train_student(context)

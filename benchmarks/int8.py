@@ -1,17 +1,20 @@
 """What INT8 buys at full size, in one interleaved run: EfficientNet-B2 and the students for the edge, with random weights.
 
-    python benchmarks/int8.py [--place DIR] [--quick] [--rounds N] [--json]
+    python benchmarks/int8.py [--place DIR] [--simplified RUN] [--also NAME=ARTIFACT] [--quick] [--rounds N] [--json]
 
 Compared at batch 1, each with the settings that octc uses: B2 as octc's INT8 artifact for OpenVINO and for LiteRT, NNCF's
-default of the same network, B2 in FP32 on both engines, the other students in INT8, and ConvNeXtV2-Large in eager torch (FP32,
-channels last). Accuracy means nothing here: latency and size do not depend on the weights. `--place` keeps what was made, so
-that a second call only measures; `--quick` is a small rehearsal at 96 px whose ratios mean nothing, `--tiny` one of test
-networks at 64 px. `--json` ends with one line of JSON.
+default of the same network, B2 in FP32 on both engines, B2 as `octc simplify` leaves it (hard-swish, no squeeze-excite, half of
+the channels out) in INT8 on both, the other students in INT8, and ConvNeXtV2-Large in eager torch (FP32, channels last).
+Accuracy means nothing here: latency and size do not depend on the weights. `--simplified` takes the network of that run, made
+by `octc simplify`, at the size of the benchmark. `--also` times an artifact from elsewhere (of another revision of octc) too.
+`--place` keeps what was made, so that a second call only measures; `--quick` is a small rehearsal at 96 px whose ratios mean
+nothing, `--tiny` one of test networks at 64 px. `--json` ends with one line of JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import statistics
@@ -27,10 +30,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from full_size import random_run, tiny_stage
 
+import octc
 from octc.bench.timing.load_generator import block
 from octc.bench.timing.queries import Parts, Picture, device_query, end_to_end_query, tensors
+from octc.compress.placement import ENGINES, XNNPACK
 from octc.core.files import publishing
-from octc.datasets.synthetic.bscans import write_phantoms
+from octc.datasets.synthetic.bscans import CLASSES, draw_phantom, write_phantoms
+from octc.export.formats import choose_opset
+from octc.export.own_network import source_of
+from octc.export.pipeline import write_files
+from octc.export.ptq.engines import nncf_default
+from octc.export.source import calibration_set, quantise, read_source
+from octc.export.targets import Job, Workshop
 from octc.imaging.preprocess import Preprocess
 from octc.machine.cpu import read_text
 from octc.machine.host import read_machine, versions
@@ -38,10 +49,13 @@ from octc.runtimes.base import Runtime
 from octc.runtimes.registry import open_runtime
 from octc.store.artifacts import Artifact, read_artifact, write_manifest
 from octc.store.runs import Run, scan_runs
+from octc.train.evaluation.assess import network_of
+from octc.train.networks.models import build_model
 from octc.train.recipes.config import Stage
 from octc.train.recipes.registry import RECIPES
 
-B2, TEACHER = "efficientnet_b2", "convnextv2_large"
+B2, TEACHER, SIMPLIFIED = "efficientnet_b2", "convnextv2_large", "efficientnet_b2, simplified"
+ALSO = "also"  # heads the rows of artifacts from elsewhere
 # name in the table -> recipe that it is the student of
 STUDENTS = {
     B2: "edge-b2", "efficientnet_b2, hard-swish": "edge-b2-hardswish", "tf_efficientnet_lite0": "edge",
@@ -80,13 +94,6 @@ def stage_of(name: str, size: int) -> Stage:
 def make_student(place: Path, name: str, size: int, floats: bool) -> dict[str, Path]:
     """Artifacts of one student: INT8 for ONNX and OpenVINO; FP32 for both and INT8 for LiteRT where asked (kept, and made only
     where absent)."""
-    from octc.compress.placement import XNNPACK
-    from octc.export.formats import choose_opset
-    from octc.export.pipeline import write_files
-    from octc.export.ptq.engines import nncf_default
-    from octc.export.source import calibration_set, quantise, read_source
-    from octc.export.targets import Job, Workshop
-
     folder = place / "artifacts" / name.replace(", ", "-")
     wanted = [("onnx", "int8"), ("openvino", "int8"), *(FLOAT if floats else ())]
     found = {f"{target}-{precision}": folder / f"{target}-{precision}" for target, precision in wanted}
@@ -118,6 +125,30 @@ def make_student(place: Path, name: str, size: int, floats: bool) -> dict[str, P
     return found
 
 
+def make_simplified(place: Path, size: int, trained: Path | None) -> dict[str, Path]:
+    """INT8 artifacts of the simplified B2, for OpenVINO and LiteRT: of the run `trained`, or made here from random weights."""
+    home = place / "artifacts" / ("simplified" if trained is None else f"simplified-{trained.name}")
+    found = {"openvino-int8": home / "openvino-int8", "litert-int8": home / "litert-int8"}
+    if not all(path.is_dir() for path in found.values()):
+        say(f"making {SIMPLIFIED} at {size} px")
+        images, preprocess = [draw_phantom(CLASSES[n % len(CLASSES)], n, n) for n in range(16)], octc.Preprocess(size=size)
+        network = _simplified(size, images) if trained is None else network_of(Run(trained))[0]
+        for target, placement in (("openvino", ENGINES), ("litert", XNNPACK)):
+            options = octc.QuantizeOptions(rounding=False, observers=("max",), placement=placement)
+            own = octc.quantize(network, images, preprocess, name=SIMPLIFIED, options=options)
+            with tempfile.TemporaryDirectory() as scratch, publishing(found[f"{target}-int8"], force=True) as new:
+                shop = Workshop(source_of(own, Path(scratch)), Path(scratch), own.quantised)
+                write_files(shop, Job(target, "int8", choose_opset(target, None)), new)
+    return found
+
+
+def _simplified(size: int, images: list[Any]) -> Any:
+    """B2 from random weights, made simpler; at the size of --tiny half of a test network's channels."""
+    wanted: dict[str, Any] = {} if size == TINY else {"activation": "hard-swish", "no_se": True}
+    network = build_model(stage_of(B2, size).model, 4).eval()
+    return octc.simplify(network, images, octc.Preprocess(size=size), octc.Simplification(**wanted, prune=0.5)).module
+
+
 def _run_of(place: Path, kind: str, stage: Stage) -> Run:
     """A run of that network and activation; one that is there is taken."""
     key = f"{stage.model} {stage.model_kwargs.get('act_layer', '')} {stage.size}".strip()
@@ -132,8 +163,6 @@ def _run_of(place: Path, kind: str, stage: Stage) -> Run:
 def make_teacher(place: Path, model: str, size: int) -> Path:
     """The teacher in FP32 as an artifact for eager torch."""
     from safetensors.torch import save_file
-
-    from octc.train.networks.models import build_model
 
     folder = place / "artifacts" / model
     if not folder.is_dir():
@@ -150,12 +179,8 @@ def make_teacher(place: Path, model: str, size: int) -> Path:
     return folder
 
 
-def pictures_of(place: Path) -> list[Picture]:
+def drawn_pictures() -> list[Picture]:
     """Drawn B-scans as JPEG, 750 x 496 grey: what a scanner's export looks like."""
-    import io
-
-    from octc.datasets.synthetic.bscans import CLASSES, draw_phantom
-
     made = []
     for number in range(8):
         stream = io.BytesIO()
@@ -210,20 +235,28 @@ def busy_seconds() -> float:
     return (sum(spent) - spent[3] - spent[4] - spent[7]) / os.sysconf("SC_CLK_TCK") if len(spent) == 8 else 0.0
 
 
-def ratios(items: dict[str, Item], teacher: str) -> dict[str, Any]:
+def ratios(items: dict[str, Item], folders: dict[str, dict[str, Path]], teacher: str) -> dict[str, Any]:
     """The numbers that are asked for, from medians of this run."""
+
+    def fastest_of(names: set[str]) -> str:
+        rows = [f"{name} {kind}" for name in names for kind in folders[name] if kind.endswith("-int8")]
+        return min(rows, key=lambda row: items[row].median)
+
     own = items[f"{B2} openvino-int8"]
     best = min(items[f"{B2} {kind}"].median for kind in ("onnx-fp32", "openvino-fp32"))
-    edge = {name: item.median for name, item in items.items() if name.endswith("-int8") and not name.startswith(f"{B2} ")}
-    fastest = min(edge, key=edge.__getitem__)
+    edge, simplified = fastest_of(set(folders) & set(STUDENTS) - {B2}), fastest_of({SIMPLIFIED})
+    least = items[simplified].median
     total = items[f"{B2} openvino-int8, JPEG to label"].median
     return {
         "ratio_vs_nncf_default": items[f"{B2} openvino-nncf"].median / own.median, "ratio_vs_fp32": best / own.median,
         "ratio_litert_vs_openvino": items[f"{B2} litert-int8"].median / own.median,
-        "ratio_vs_teacher_eager": items[teacher].median / own.median, "ratio_edge_student": own.median / edge[fastest],
-        "edge_student": fastest, "end_to_end_overhead": total / own.median - 1,
+        "ratio_vs_teacher_eager": items[teacher].median / own.median, "ratio_edge_student": own.median / items[edge].median,
+        "edge_student": edge, "end_to_end_overhead": total / own.median - 1,
         "int8_convolutions": own.convolutions.get("int8", 0), "convolutions": sum(own.convolutions.values()),
         "mb_openvino_int8": own.mb, "mb_onnx_int8": items[f"{B2} onnx-int8"].mb,
+        "simplified": simplified, "ratio_simplified_vs_openvino": own.median / least, "ratio_simplified_vs_fp32": best / least,
+        "ratio_simplified_vs_teacher_eager": items[teacher].median / least,
+        "ratio_simplified_vs_also": {name: items[f"{ALSO} {name}"].median / least for name in folders[ALSO]},
     }  # fmt: skip
 
 
@@ -247,6 +280,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small networks at 96 px: a rehearsal")
     parser.add_argument("--tiny", action="store_true", help="test networks at 64 px: to see that it works")
     parser.add_argument("--few", action="store_true", help="only the two students that the ratios need")
+    parser.add_argument(
+        "--simplified", type=Path, metavar="RUN", help="folder of a run of octc simplify, instead of random weights"
+    )
+    parser.add_argument("--also", action="append", default=[], metavar="NAME=ARTIFACT", help="time this artifact too")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--threads", type=int, help="of every engine; the usable cores without it")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
@@ -264,11 +301,13 @@ def main() -> None:
         if not (place / "phantoms").is_dir():
             write_phantoms(place / "phantoms", 24, 12, 0)
         folders = {name: make_student(place, name, size, name == B2) for name in names}
+        folders[SIMPLIFIED] = make_simplified(place, size, chosen.simplified)
+        folders[ALSO] = {name: Path(folder) for name, _, folder in (words.partition("=") for words in chosen.also)}
         teacher = make_teacher(place, teacher_model, size)
         machine = read_machine(gpus=False)
-        items = items_of(folders, teacher, pictures_of(place), chosen.threads or machine.cpus.physical)
+        items = items_of(folders, teacher, drawn_pictures(), chosen.threads or machine.cpus.physical)
         load = measure(items, 3 if small else chosen.rounds, 0.1 if small else 0.4)
-    found = ratios(items, f"{teacher_model} torch-fp32")
+    found = ratios(items, folders, f"{teacher_model} torch-fp32")
     own = items[f"{B2} openvino-int8"]
     conditions = {
         "size": size, "quick": chosen.quick, "cpu": machine.cpu_model, "isa": list(machine.isa),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from octc.cli._app.remote import remote_python
 from octc.cli._app.session import Session
 from octc.cli._app.tables import Rows
 from octc.cli._app.terminal import tell
@@ -122,7 +123,6 @@ def _tell_so_far(state: State) -> None:
 
 def _far(session: Session, job: Job, address: str) -> int:
     """The same bench on another machine: ends as it ended there, or with 6."""
-    from octc.bench.remote.ssh import PYTHON
     from octc.bench.timing.job import find_subjects
     from octc.bench.timing.plan import QUICK_NOTE
     from octc.bench.timing.remote_job import bench_on
@@ -134,10 +134,7 @@ def _far(session: Session, job: Job, address: str) -> int:
     if job.requested.quick:
         session.say(QUICK_NOTE)
     subjects = find_subjects(job)
-    if session.offline:
-        text = "--offline and --on: another machine is reached over the network"
-        raise OctcError("OCT-E102", text, hint="leave one of them out")
-    python = str(session.settings.get("bench", {}).get("remote_python", (PYTHON, ""))[0])
+    python = remote_python(session)
     found = bench_on(address, job, subjects, python)
     if found.text:
         session.result(found.text.rstrip("\n"))

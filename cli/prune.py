@@ -15,7 +15,7 @@ from octc.cli._app.tables import Rows
 from octc.core.errors import OctcError
 from octc.core.files import TEMPORARY, read_json
 from octc.store.find import COPIED, artifact_folders
-from octc.store.runs import LOCK, RUN, Run, owning, scan_runs
+from octc.store.runs import LOCK, RUN, Run, owning, scan_runs, unread_runs
 
 LINKS = ("run", "teacher_run")  # what the lineage of an artifact says of runs
 LEFT = ("rejected",)
@@ -31,6 +31,8 @@ def prune(
     A run that finished stays, and so does one that is in use, that has an artifact, that taught another run or that an artifact
     here or under ./artifacts comes from.
     """
+    for _, error in unread_runs(session.run_dir):  # what such a run refers to is not known
+        raise error
     runs = scan_runs(session.run_dir)
     needed = _needed(runs)
     found: list[dict[str, Any]] = []

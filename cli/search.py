@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from octc.cli._app.remote import remote_python
 from octc.cli._app.session import Session
 from octc.cli._app.tables import Rows
-from octc.core.errors import OctcError
 from octc.schemas.search import SearchOptions
 
 if TYPE_CHECKING:
@@ -33,13 +33,9 @@ def search(
     from octc.core.optional import need_wing
 
     need_wing("export")
-    if options.on is not None and session.offline:
-        text = "--offline and --on: another machine is reached over the network"
-        raise OctcError("OCT-E102", text, hint="leave one of them out")
-    from octc.bench.remote.ssh import PYTHON
     from octc.export.search.job import SearchJob, dry, prepare, run_search
 
-    python = str(session.settings.get("bench", {}).get("remote_python", (PYTHON, ""))[0])
+    python = "" if options.on is None else remote_python(session)
     ready = prepare(SearchJob(options, session.run_dir, session.data, session, python), dry_run=dry_run)
     session.run_id = ready.name
     return _show(session, dry(ready) if dry_run else run_search(ready))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from octc.cli._app.remote import remote_python
 from octc.cli._app.session import Session
 from octc.core.errors import OctcError, Several
 from octc.core.options import described
@@ -106,12 +107,8 @@ def _far(session: Session, address: str, requested: VerifyOptions, artifact: str
     """The same on another machine: ends as it ended there, or with 6."""
     from octc.bench.parity.remote import verify_on
     from octc.bench.parity.verify import place_of
-    from octc.bench.remote.ssh import PYTHON
 
-    if session.offline:
-        text = "--offline and --on: another machine is reached over the network"
-        raise OctcError("OCT-E102", text, hint="leave one of them out")
-    python = str(session.settings.get("bench", {}).get("remote_python", (PYTHON, ""))[0])
+    python = remote_python(session)
     found = verify_on(address, artifact, requested, place_of(session.run_dir, session.data), session, python)
     if found.text:
         session.result(found.text.rstrip("\n"))

@@ -52,7 +52,7 @@ def observe(module: nn.Module, batches: Callable[[], Iterable[torch.Tensor]]) ->
 
 
 def set_ranges(module: nn.Module, observer: str) -> None:
-    """Scales from what was observed, by one of `OBSERVERS`.
+    """Set the scales from the observed ranges and histograms, by one of `OBSERVERS`.
 
     max         the largest magnitude
     percentile  the magnitude below which 99.99 % lie

@@ -1,4 +1,4 @@
-"""Is quantisation-aware training worth its time, and which network is kept: by the loss on the validation set and its gate.
+"""Decide by validation loss and gate whether quantisation-aware training is worthwhile, and which network is kept.
 
 A tuned network learns from the teacher and may leave the float student behind, so that nearness to the student, by which
 calibrations are told apart (they learn nothing), says nothing about it.
@@ -56,7 +56,7 @@ def room_to_gain(
 
 
 def choose_kept(judged: Mapping[str, Mapping[str, Any]]) -> str:
-    """The network that is kept: one that the gate accepts before one that it refuses, then the smaller loss on val.
+    """The network to keep: accepted by the gate before refused, then the smaller validation loss.
 
     judged: of each, "accepted" and "val_loss". Of equal ones the tuned one ("qat").
     """

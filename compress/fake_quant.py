@@ -1,8 +1,8 @@
 """Fake quantisation: int8 weights per output channel, int8 activations per tensor, both symmetric, straight-through gradient.
 
-Weights take codes of 7 bits, -63..63: x86 without VNNI adds pairs of uint8 * int8 products in 16 bits, where those of 8 bits
-saturate (255 * 127 * 2 > 32767) and give other answers than everywhere else. One file is then right on every processor. Where
-an engine's kernels add in 32 bits everywhere, weights may take 8 bits (`QuantConv2d.widest`).
+Weights use codes of 7 bits, -63..63: x86 without VNNI adds pairs of uint8 * int8 products in 16 bits, which saturate with 8-bit
+weights (255 * 127 * 2 > 32767) and then give other results than elsewhere. With 7 bits one file is right on every processor.
+Where an engine's kernels always add in 32 bits, weights may use 8 bits (`QuantConv2d.widest`).
 
 Rounding is half to even, the gradient is 1 inside the range and 0 outside (torch's own kernels). Biases stay float.
 `learn_steps` turns the scales into parameters (LSQ, Esser et al. 2020, arXiv 1902.08153).
@@ -11,6 +11,7 @@ Rounding is half to even, the gradient is 1 inside the range and 0 outside (torc
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
 from timm.layers.conv2d_same import Conv2dSame
@@ -24,10 +25,11 @@ BINS = 2048
 STEP = 5
 LARGE = 1 << 16  # values; smaller maps are taken whole
 LEAST_SCALE = 1e-8
+Code = TypeVar("Code", int, torch.Tensor)  # a bound of the codes
 
 
 class OnGrid(nn.Module):
-    """Gives what it is given, on a grid: the sign and the lowest value of a tensor are those in front of it."""
+    """A module that only rounds its input to a grid: sign and lowest value of the tensor stay the same."""
 
 
 class ActivationQuantiser(OnGrid):
@@ -60,7 +62,7 @@ class ActivationQuantiser(OnGrid):
             learning = self.learned and torch.is_grad_enabled()
             scale, zero = spread(self.scale.abs().clamp_min(LEAST_SCALE) if learning else self.step(), self.least)
             if learning:
-                return learned_step(x, scale, -128 - int(zero), 127 - int(zero))
+                return learned_step(x, scale, -128 - zero, 127 - zero)
             return torch.fake_quantize_per_tensor_affine(x, scale, zero, -128, 127)
         if self.mode == "range":
             low, high = torch.aminmax(x.detach())
@@ -78,12 +80,14 @@ class ActivationQuantiser(OnGrid):
 def spread(scale: torch.Tensor, least: float | None) -> tuple[torch.Tensor, torch.Tensor]:
     """Scale and zero-point (int32) of codes -128..127 from the lowest value of a tensor to 127 * scale.
 
-    Symmetric where the lowest value is not known, or lower than -128 * scale.
+    Symmetric where the lowest value is not known, or not above -128 * scale. Nothing here waits for a GPU.
     """
-    if least is None or least <= -128 * float(scale.detach()):
+    if least is None:
         return scale, torch.zeros((), dtype=torch.int32, device=scale.device)
     wide = (127 * scale - least) / 255
-    return wide, torch.round(-128 - least / wide.detach()).to(torch.int32)
+    known = -128 * scale.detach() < least
+    zero = torch.where(known, torch.round(-128 - least / wide.detach()), 0.0)
+    return torch.where(known, wide, scale), zero.to(torch.int32)
 
 
 class GateQuantiser(OnGrid):
@@ -103,29 +107,29 @@ class GateQuantiser(OnGrid):
 
 
 def sampled(x: torch.Tensor) -> torch.Tensor:
-    """Every fifth value or so of a map [N, C, H, W], 1-d: the same ones each time, and all channels alike.
+    """About every fifth value of a map [N, C, H, W], as a vector: always the same ones, evenly over the channels.
 
-    The step shares no factor with the number of values, so that it does not walk along one channel or column.
+    The step has no common factor with the number of values, so that it does not stay in one channel or column.
     """
     flat = x.permute(0, 2, 3, 1).reshape(-1)
     step = next(k for k in range(STEP, len(flat) + STEP + 1) if math.gcd(k, len(flat)) == 1)
     return flat if len(flat) < LARGE else flat[::step]
 
 
-def learned_step(x: torch.Tensor, scale: torch.Tensor, low: int, high: int) -> torch.Tensor:
+def learned_step(x: torch.Tensor, scale: torch.Tensor, low: Code, high: Code) -> torch.Tensor:
     """x on its grid, differentiable in x and in the scale (a scalar, or one that broadcasts over x).
 
     The scale's gradient is that of LSQ, equations 3 and 4: round(v) - v inside the range and the bound outside (v = x / s),
     times 1 / sqrt(values that share the scale * high).
     """
-    damp = 1.0 / math.sqrt(x.numel() / scale.numel() * high)
-    step = (scale - scale * damp).detach() + scale * damp
+    damp = 1.0 / (x.numel() / scale.numel() * high) ** 0.5
+    step: torch.Tensor = (scale - scale * damp).detach() + scale * damp
     v = torch.clamp(x / step, low, high)
     return ((torch.round(v) - v).detach() + v) * step
 
 
 def learn_steps(module: nn.Module) -> None:
-    """Make parameters of all scales, under the names that they have as buffers; weights get one of their own, "step"."""
+    """Turn the scales of activations into parameters, under the same names; give each weight a learned scale, `step`."""
     for part in module.modules():
         if isinstance(part, ActivationQuantiser) and not part.learned:
             scale = part.scale
@@ -137,7 +141,7 @@ def learn_steps(module: nn.Module) -> None:
 
 
 def half_up(scale: torch.Tensor) -> torch.Tensor:
-    """Positive scales, rounded up to the next FP16 number (at least 6e-8), as float32: no code leaves its range by it."""
+    """Positive scales rounded up to the next FP16 number (at least 6e-8), as float32, so that no code leaves its range."""
     near = scale.detach().float().clamp_min(2.0**-24).to(torch.float16)
     above = (near.view(torch.int16) + 1).view(torch.float16)  # the bits of positive numbers are in order
     return torch.where(near.float() < scale, above, near).float()
@@ -163,7 +167,7 @@ class QuantConv2d(nn.Module):
         return self.convolve(x, self.quantised_weight() if self.enabled else self.float_weight())
 
     def float_weight(self) -> torch.Tensor:
-        """The weight that the layer has in float."""
+        """The weight of the layer in float."""
         return self.conv.weight if self.plain is None else self.plain
 
     def convolve(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

@@ -35,7 +35,7 @@ from octc.train.loop.label_losses import Loss
 from octc.train.loop.state import made_from
 from octc.train.loop.training import Data
 from octc.train.loop.ways import Ways
-from octc.train.networks.models import build_model, normalise
+from octc.train.networks.models import build_model, normalise, rebuilt
 from octc.train.recipes.config import ALWAYS, Augment, Quantisation, Stage, plain
 from octc.train.stages import Context, facts_of, fit_options, load_data, preprocess_of, written
 
@@ -44,7 +44,7 @@ Near = Callable[[torch.Tensor, torch.Tensor], dict[str, float]]
 
 
 def calibration_indices(labels: list[int], wanted: int, seed: int) -> npt.NDArray[np.int64]:
-    """Indices of a stratified draw without replacement, sorted: equal shares a class as far as the classes reach."""
+    """Sorted indices of a stratified draw without replacement: equal numbers per class as far as possible."""
     rng = np.random.default_rng([seed, 0xCA11])
     by_class = {k: rng.permutation([i for i, label in enumerate(labels) if label == k]) for k in sorted(set(labels))}
     taken = equal_shares({k: len(rows) for k, rows in by_class.items()}, wanted)
@@ -52,7 +52,7 @@ def calibration_indices(labels: list[int], wanted: int, seed: int) -> npt.NDArra
 
 
 def check_calibration(calibration: list[Sample], other: dict[str, tuple[Sample, ...]]) -> None:
-    """Refuse calibration images that stand in val or test (E214), and a calibration set that cannot do (E214)."""
+    """Refuse calibration images that are in val or test, and a calibration set that is too small (E214)."""
     if len(calibration) < MINIMUM or len({s.label for s in calibration}) < 2:
         text = f"{len(calibration)} calibration images of {len({s.label for s in calibration})} classes"
         raise OctcError("OCT-E214", text, hint=f"at least {MINIMUM} images of at least two classes from train")
@@ -136,13 +136,13 @@ def channels_last(module: nn.Module) -> None:
 
 
 def looks_of(how: Quantisation, train: int, val: int) -> int:
-    """How many times `calibrated` looks at an image, of so many of either part."""
+    """Number of image passes in `calibrated`, for its progress."""
     count = min(how.calibration, train)
     return 2 * count + how.rounding * -(-count // _thin(count)) + (len(how.observers) + how.rounding) * val
 
 
 def _thin(count: int) -> int:
-    """Every how many calibration images one is enough for rounding."""
+    """The stride with which calibration images are used for rounding."""
     return -(-count // ROUNDING)
 
 
@@ -155,7 +155,7 @@ def closeness(reference: torch.Tensor, logits: torch.Tensor) -> dict[str, float]
 
 @dataclass(frozen=True)
 class Lesson:
-    """What is fitted in a tuning. model: what the loop trains; `prefix`: where the quantised network lies in its state.
+    """What a tuning trains. model: given to the training loop. prefix: of the quantised network's names in its state.
 
     made_of: the weights that the tuning begins from, in words; a state of other weights does not go on.
     """
@@ -169,7 +169,7 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Subject:
-    """A student that is tuned: its checkpoint, its float network, its data; `strata`: the class that each image is drawn by."""
+    """The student to tune: checkpoint, float network, data. strata: class of each image, for the stratified draw."""
 
     checkpoint: Checkpoint
     student: nn.Module
@@ -179,7 +179,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What the quantisation-aware stage of a task does in its own way.
+    """The task-specific parts of quantisation-aware tuning.
 
     Attributes:
         data: training images and those that choose, of a context.
@@ -208,8 +208,7 @@ def quantise(ctx: Context, tuning: Tuning) -> Checkpoint:
     """
     how, device, train = ctx.recipe.quantisation, ctx.accelerator.device, ctx.split.parts["train"]
     checkpoint, state = read_checkpoint(ctx.run.path / "train")
-    student = build_model(checkpoint.model, len(checkpoint.classes), **checkpoint.model_kwargs)
-    load_strictly(student, state, str(ctx.run.path / "train"))
+    student = rebuilt(checkpoint, state, str(ctx.run.path / "train"))
     student.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     subject = Subject(checkpoint, student, tuning.data(ctx), [s.label for s in train])
     chosen = [train[int(i)] for i in calibration_indices(subject.strata, how.calibration, ctx.seed)]

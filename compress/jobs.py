@@ -53,25 +53,25 @@ def train_network(
     reporter: Reporter | None = None,
     **options: Any,
 ) -> Run:
-    """Train a network: a student from its teacher, then quantisation-aware; or (role "teacher") a teacher on labels.
+    """Train a student by distillation and quantisation-aware tuning, or (role "teacher") a teacher on labels.
 
     Args:
-        recipe: a name of `octc list recipes`. None: "edge", or that of the run that goes on (`resume`).
-        data: folder of the images. None: OCTC_DATA, then the data set's own place.
-        dataset: a name of `octc data list`. None: told by the folders of `data`.
-        teacher: of a student. True trains it first; a run (or its id), a checkpoint folder or file is taken as it is;
-            None takes the newest run that fits; False: the student learns from labels alone.
+        recipe: a name from `octc list recipes`. None: "edge", or the recipe of the run that is resumed.
+        data: folder of the images. None: OCTC_DATA, then the data set's default folder.
+        dataset: a name from `octc data list`. None: recognised from the folders below `data`.
+        teacher: of a student. True trains one first; a run (or its id), a checkpoint folder or file is used as it is; None uses
+            the newest run that fits; False trains the student on labels alone.
         role: "student" or "teacher".
-        run_dir: where runs lie and go.
-        reporter: is told lines, warnings and progress. None: the log `octc`.
-        options: the options of `octc train student` (or `teacher`) by their names, as `epochs=3`, `seed=1`, `qat=False`,
-            `resume="r-0002"`. Folds and both modalities make several runs and are left to the command.
+        run_dir: folder of the runs.
+        reporter: receives messages, warnings and progress. None: the log `octc`.
+        options: options of `octc train student` (or `teacher`) by name: `epochs=3`, `seed=1`, `qat=False`, `resume="r-0002"`.
+            Folds and `modality="both"` make several runs; only the command takes them.
 
-    Returns: the run: its folder is `run.path`, its facts are `run.read()`.
+    Returns: the run: `run.path` is its folder, `run.read()` its facts.
 
     Raises:
-        OctcError: E102, E104 options; E107 no such run or teacher; E110 the run that goes on was asked for something else;
-            E201, E213 images; E230 no images; E302 memory; E702 a teacher at chance; and whatever a stage raises.
+        OctcError: E102, E104 options; E107 no such run or teacher; E110 the resumed run began with other options; E201, E213
+            images; E230 no images; E302 out of memory; E702 a teacher at chance level; and what a stage raises.
         TypeError: no such option.
 
     >>> import octc

@@ -1,4 +1,4 @@
-"""What the graph alone tells of a tensor's values: that none is negative, how low they can be, or from where on they matter."""
+"""Lowest values of tensors, as far as they follow from the graph alone."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from torch import fx, nn
 from torch.nn import functional
 
 from octc.compress.fake_quant import ActivationQuantiser, GateQuantiser, OnGrid
-from octc.compress.trace import computes_as
+from octc.compress.trace import calls_module, computes_as
 
 NONNEGATIVE = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid)
 NONNEGATIVE_CALLS = (torch.relu, torch.relu_, functional.relu, functional.relu6, torch.sigmoid, functional.hardsigmoid)
 NONNEGATIVE_METHODS = ("relu", "relu_", "sigmoid")
 SIGMOID_CALLS = (torch.sigmoid, functional.sigmoid)
+GATES, GATE_CALLS = (nn.Sigmoid, nn.Hardsigmoid), (*SIGMOID_CALLS, functional.hardsigmoid)  # at most 1
 POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 PRODUCTS = (operator.mul, operator.imul, torch.mul)
 SILU_LEAST = -0.27846454276107374  # x * sigmoid(x) at x = -1.2784645427610738
@@ -25,11 +26,11 @@ GATE_LEAST = -math.log(511)  # sigmoid(x) = 1 / 512: below it lies code 0 of a g
 
 
 def set_lowest(module: fx.GraphModule, *, rectified: bool = False) -> None:
-    """Tell every quantiser the lowest value of its tensor, where that is known: its codes are spread from there.
+    """Set the lowest value of every quantiser whose tensor has a known one; its codes then start there.
 
-    What SiLU alone reads matters from `GATE_LEAST` on: x times a gate of code 0 is 0, however low x is.
+    For a tensor that only SiLU reads, values below `GATE_LEAST` do not matter: x times a gate of code 0 is 0.
 
-    rectified: only behind rectifiers.
+    rectified: set it behind rectifiers only.
     """
     for node in module.graph.nodes:
         part = module.get_submodule(str(node.target)) if node.op == "call_module" else None
@@ -49,7 +50,7 @@ def is_one(module: fx.GraphModule, node: fx.Node, kinds: Any, calls: Any) -> boo
 
 def is_nonnegative(module: fx.GraphModule, node: fx.Node) -> bool:
     """Whether a node's result comes from a rectifier or a sigmoid, through pools and quantisers."""
-    while _is(module, node, (*POOLS, OnGrid)):
+    while calls_module(module, node, (*POOLS, OnGrid)):
         node = node.args[0]  # type: ignore[assignment]
     if node.op == "call_module":
         return computes_as(module.get_submodule(str(node.target)), NONNEGATIVE)
@@ -67,7 +68,7 @@ def lowest_value(module: fx.GraphModule, node: fx.Node) -> float | None:
         return 0.0
     if is_one(module, node, (nn.Hardswish,), (functional.hardswish,)):
         return HARD_SWISH_LEAST
-    if _is(module, node, (*POOLS, OnGrid)) or (node.op == "call_method" and node.target == "mean"):
+    if calls_module(module, node, OnGrid) or _is_mean(module, node):
         return lowest_value(module, node.args[0])  # type: ignore[arg-type]
     if node.op != "call_function" or node.target not in PRODUCTS or len(node.args) != 2:
         return None
@@ -76,11 +77,12 @@ def lowest_value(module: fx.GraphModule, node: fx.Node) -> float | None:
     if len(gates) != 1 or len(values) != 1:
         return None
     gate = gates[0]
-    while _is(module, gate, OnGrid):
+    while calls_module(module, gate, OnGrid):
         gate = gate.args[0]  # type: ignore[assignment]
     if gate.target in SIGMOID_CALLS and gate.args[0] is values[0]:
         return SILU_LEAST
-    return lowest_value(module, values[0])
+    bounded = is_one(module, gate, GATES, GATE_CALLS) or (gate.op == "call_method" and gate.target == "sigmoid")
+    return lowest_value(module, values[0]) if bounded else None
 
 
 def _feeds_silu_alone(module: fx.GraphModule, node: fx.Node) -> bool:
@@ -90,8 +92,13 @@ def _feeds_silu_alone(module: fx.GraphModule, node: fx.Node) -> bool:
     if len(gates) != 1 or len(products) != 1 or len(node.users) != 2:
         return False
     on_grid = list(gates[0].users)
-    return len(on_grid) == 1 and _is(module, on_grid[0], GateQuantiser) and list(on_grid[0].users) == products
+    return len(on_grid) == 1 and calls_module(module, on_grid[0], GateQuantiser) and list(on_grid[0].users) == products
 
 
-def _is(module: fx.GraphModule, node: fx.Node, kinds: Any) -> bool:
-    return node.op == "call_module" and isinstance(module.get_submodule(str(node.target)), kinds)
+def _is_mean(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether no result of a node is lower than the lowest value of its input: means and maxima."""
+    if node.op == "call_method":
+        return node.target == "mean"
+    return (
+        calls_module(module, node, POOLS) and getattr(module.get_submodule(str(node.target)), "divisor_override", None) is None
+    )

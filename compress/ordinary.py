@@ -19,6 +19,12 @@ from octc.core.errors import OctcError, first_line
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 UNSHAPED = (nn.UninitializedParameter, nn.UninitializedBuffer)
 HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)
+# modules of torch.ao that hold codes or quantisers, and those that are float ones all the same
+QUANTISED = (
+    "torch.ao.nn.quantized", "torch.ao.nn.qat", "torch.ao.nn.intrinsic.qat", "torch.ao.nn.intrinsic.quantized",
+    "torch.ao.quantization.fake_quantize", "torch.ao.quantization.observer",
+)  # fmt: skip
+FLOATS = ("FloatFunctional",)
 AS_BATCH_NORM: dict[type, type[nn.Module]] = {  # with running statistics
     nn.InstanceNorm1d: nn.BatchNorm1d, nn.InstanceNorm2d: nn.BatchNorm2d, nn.InstanceNorm3d: nn.BatchNorm3d,
 }  # fmt: skip
@@ -33,7 +39,8 @@ def ordinary_copy(module: Any) -> nn.Module:
     modules share becomes one of each module's own.
 
     Raises:
-        OctcError: E404 no `nn.Module`, or one that is or holds TorchScript, has weights without a shape, or cannot be copied.
+        OctcError: E404 no `nn.Module`, or one that is or holds TorchScript or modules that are quantised, has weights without
+            a shape or without values, or cannot be copied.
     """
     if not isinstance(module, nn.Module):
         kind = type(module).__name__
@@ -67,6 +74,14 @@ def _check(module: nn.Module) -> None:
             text = f"{at} is TorchScript, which cannot be traced into"
             hint = f"give the module that it was made of; or {AS_ONNX}"
             raise OctcError("OCT-E404", text, hint=hint, place=name or None)
+        if type(part).__module__.startswith(QUANTISED) and type(part).__name__ not in FLOATS:
+            text = f"{at} is a {type(part).__name__} of {type(part).__module__}: the network is quantised, or prepared for it"
+            hint = "give the float network, as it was before prepare, prepare_qat, convert or quantize_dynamic"
+            raise OctcError("OCT-E404", text, hint=hint, place=name or None)
+        if any(one.is_meta for one in (*part.parameters(recurse=False), *part.buffers(recurse=False))):
+            text = f"{at} is a {type(part).__name__} on the device meta, whose weights have shapes and no values"
+            hint = "model.to_empty(device='cpu'), then model.load_state_dict(weights)"
+            raise OctcError("OCT-E404", text, hint=hint, place=name or None)
         if any(isinstance(one, UNSHAPED) for one in part.parameters(recurse=False)):
             text = f"{at} is a {type(part).__name__} whose weights have no shape yet"
             raise OctcError("OCT-E404", text, hint="run it on one image first, and load its weights", place=name or None)
@@ -79,11 +94,13 @@ def _made(part: nn.Module) -> list[torch.Tensor]:
 
 def _bake(part: nn.Module) -> None:
     """What is made anew at every call becomes a parameter."""
-    for name in list(getattr(part, "parametrizations", {})):
-        parametrize.remove_parametrizations(part, name, leave_parametrized=True)
-        value = getattr(part, name).detach()
-        delattr(part, name)
-        part.register_parameter(name, nn.Parameter(value))
+    if parametrize.is_parametrized(part):
+        # not by remove_parametrizations: it takes the property off the class, which the network that was copied has too
+        values = {name: getattr(part, name).detach() for name in part.parametrizations}  # type: ignore[union-attr]
+        part.__class__ = parametrize.type_before_parametrizations(part)
+        del part.parametrizations
+        for name, value in values.items():
+            part.register_parameter(name, nn.Parameter(value.clone()))
     for key, hook in list(part._forward_pre_hooks.items()):
         if isinstance(hook, HOOKS):
             hook.remove(part)
@@ -112,39 +129,67 @@ def _ordinary(part: nn.Module) -> nn.Module | None:
 
 
 class _Seen(TorchFunctionMode):
-    """The weight and bias of each convolution that runs meanwhile."""
+    """What each convolution that runs meanwhile is given: its input, weight and bias."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[tuple[torch.Tensor, torch.Tensor | None]] = []
+        self.found: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.conv2d:
             given = dict(zip(("input", "weight", "bias"), args, strict=False)) | (kwargs or {})
-            self.found.append((given["weight"], given.get("bias")))
+            self.found.append((given["input"], given["weight"], given.get("bias")))
         return func(*args, **(kwargs or {}))
 
 
-def _plain(layer: nn.Conv2d) -> nn.Conv2d | None:
+def _plain(layer: nn.Conv2d) -> nn.Module | None:
     """The nn.Conv2d, or timm's that pads by the input's size, that answers as a convolution of another class (weight
-    standardisation, LoRA, a class that only begins otherwise); None where neither does."""
+    standardisation, LoRA, borders of zeros added first, a class that only begins otherwise); None where neither does."""
     span = [step * (side - 1) for step, side in zip(layer.dilation, layer.kernel_size, strict=True)]
     noise = torch.Generator().manual_seed(0)
     images = [torch.randn(1, layer.in_channels, *(side + more for side in span), generator=noise) for more in (16, 17)]
     try:
         with _Seen() as seen:
             wanted = [layer(one) for one in images]
-        (weight, bias), *_ = seen.found
+        (given, weight, bias), *_ = seen.found
         keys = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
         for kind in PLAIN:
             more: dict[str, Any] = {"padding_mode": layer.padding_mode} if kind is nn.Conv2d else {}
             plain = kind(**{key: getattr(layer, key) for key in keys}, bias=bias is not None, **more)
             plain.weight = nn.Parameter(weight.detach().clone())
             plain.bias = None if bias is None else nn.Parameter(bias.detach().clone())
-            found = [plain(one) for one in images]
-            pairs = zip(wanted, found, strict=True)
-            if all(one.shape == other.shape and torch.allclose(one, other, 1e-5, 1e-5) for one, other in pairs):
-                return plain.eval()
+            for made in (plain, _bordered(plain, _zeros_around(images[0], given))):
+                if made is not None and _alike(wanted, [made(one) for one in images]):
+                    return made.eval()
     except Exception:  # whatever a layer of others raises: it is refused by its name where it is traced
         return None
     return None
+
+
+def _alike(wanted: list[torch.Tensor], found: list[torch.Tensor]) -> bool:
+    pairs = zip(wanted, found, strict=True)
+    return all(one.shape == other.shape and torch.allclose(one, other, 1e-5, 1e-5) for one, other in pairs)
+
+
+def _zeros_around(image: torch.Tensor, bordered: torch.Tensor) -> tuple[int, int, int, int] | None:
+    """How much stands left, right, above and below of an image in a larger one; None: the image is not in there."""
+    height, width = image.shape[2:]
+    high, wide = (int(one) for one in bordered.shape[2:])
+    for top in range(high - height + 1):
+        for left in range(wide - width + 1):
+            if torch.equal(bordered[:, :, top : top + height, left : left + width], image):
+                return left, wide - width - left, top, high - height - top
+    return None
+
+
+def _bordered(conv: nn.Conv2d, borders: tuple[int, int, int, int] | None) -> nn.Module | None:
+    """The convolution behind borders of zeros: its own where they are alike on both sides. None where there are none."""
+    if borders is None or type(conv) is not nn.Conv2d or not any(borders) or isinstance(conv.padding, str):
+        return None
+    left, right, top, bottom = borders
+    if left != right or top != bottom:
+        return nn.Sequential(nn.ZeroPad2d(borders), conv)
+    made = copy.deepcopy(conv)
+    made.padding = (conv.padding[0] + top, conv.padding[1] + left)
+    made._reversed_padding_repeated_twice = [left, left, top, top]
+    return made

@@ -1,18 +1,19 @@
-"""Where the quantisers stand: rules on the traced graph, not on class names.
+"""Where quantisers are inserted: rules on the traced graph, not on class names.
 
-* Every convolution that works on a map larger than 1 x 1 is quantised. What works on 1 x 1 is squeeze-excite or a head: float.
-* One quantiser a *tensor*: all quantised convolutions that read it, and the additions that read it (the shortcut), share it.
-* Nothing between a convolution and its activation, nothing on biases, logits or a gate.
-* "residual" quantisers stand on convolution outputs that go into an addition. onnxruntime needs them to keep the addition in
+* Every convolution on a map larger than 1 x 1 is quantised. Convolutions on 1 x 1 (squeeze-excite, heads) stay in float.
+* One quantiser per *tensor*, shared by all quantised convolutions and additions (shortcuts) that read the tensor.
+* No quantiser between a convolution and its activation, and none on biases, logits or gates.
+* "residual" quantisers follow convolution outputs that go into an addition. onnxruntime needs them to keep the addition in
   INT8; OpenVINO and TensorRT fuse that side and get the graph without them.
 
-That is the placement "engines". "xnnpack" is for LiteRT, whose kernels take and give codes: a quantiser behind every operator
-up to the last map (a rectifier is part of the operator in front of it), SiLU as product with a gate on the engine's own grid,
-squeeze-excite in INT8, and weights of 8 bits. The codes are those of LiteRT's file: where a tensor's lowest value is known, as
-behind a rectifier or SiLU, or matters, as in front of SiLU, they are spread from there (`octc.compress.lowest`).
+These are the rules of the placement "engines". The placement "xnnpack" is for LiteRT, whose kernels read and write INT8 codes:
+a quantiser follows every operator up to the last map (a rectifier counts as part of the operator in front of it), SiLU becomes
+a product with a gate on the engine's own grid, squeeze-excite is INT8, and weights have 8 bits. As in a LiteRT file, codes
+start at a tensor's lowest value where that is known (behind a rectifier or SiLU) or matters (in front of SiLU):
+`octc.compress.lowest`.
 
-"acl" is for OpenVINO on Arm, whose INT8 kernels (Arm Compute Library) take codes and give codes: "engines", and a quantiser
-behind every dense convolution that has none yet, which everything reads that reads the result.
+The placement "acl" is for OpenVINO on Arm, whose INT8 kernels (Arm Compute Library) read and write codes: the rules of
+"engines", and a quantiser behind every dense convolution that has none yet, shared by everything that reads its result.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from torch.nn import functional
 
 from octc.compress.fake_quant import WIDEST, WIDEST_OF_8_BITS, ActivationQuantiser, GateQuantiser, QuantConv2d
 from octc.compress.lowest import SIGMOID_CALLS, is_one, set_lowest
-from octc.compress.trace import HINT, PLAIN, check_same, set_module, trace_folded
+from octc.compress.trace import HINT, PLAIN, calls_module, check_same, set_module, trace_folded
 from octc.core.errors import OctcError, first_line
 from octc.train.networks.macs import count_macs
 
@@ -92,7 +93,7 @@ def prepare(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...] = ()
 
 
 def _keep_what_is_read(module: fx.GraphModule, convs: set[str]) -> None:
-    """A network may read a convolution's weight itself (its type, a function of it): it reads a copy in float from now on."""
+    """Give a network that reads a convolution's weight directly (its dtype, a function of it) a float copy to read."""
     for node in module.graph.nodes:
         owner, _, word = str(node.target).rpartition(".")
         if node.op == "get_attr" and owner in convs:
@@ -103,7 +104,7 @@ def _keep_what_is_read(module: fx.GraphModule, convs: set[str]) -> None:
 
 
 def _check_apart(plain: nn.Module, module: fx.GraphModule, size: int) -> None:
-    """The logits are the network's own also where each quantiser gives a tensor of its own, as it does when it is on."""
+    """Check the logits once more with quantisers that return new tensors, as they do when switched on."""
 
     def copied(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
         return output.clone()
@@ -117,7 +118,7 @@ def _check_apart(plain: nn.Module, module: fx.GraphModule, size: int) -> None:
 
 
 def _quantise_inputs(module: fx.GraphModule, convs: list[fx.Node]) -> None:
-    """One quantiser behind whatever feeds convolutions, for them and for the additions that it feeds too."""
+    """Insert one quantiser behind each tensor that feeds convolutions, for them and for the additions that read it too."""
     sources: list[Any] = list(dict.fromkeys(node.args[0] for node in convs))
     quantised = {source: _insert(module, source, "input") for source in sources}
     for source, quantiser in quantised.items():
@@ -136,7 +137,7 @@ def _quantise_residuals(module: fx.GraphModule, convs: list[fx.Node]) -> None:
 
 
 def _quantise_results(module: fx.GraphModule, convs: list[fx.Node]) -> None:
-    """Behind every dense convolution and its rectifier one quantiser, which everything reads that reads the result."""
+    """Insert a quantiser behind every dense convolution (with its rectifier), read by everything that reads the result."""
     for node in convs:
         if not is_dense(module, node):
             continue
@@ -164,7 +165,7 @@ def is_dense(module: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def _split_silus(module: fx.GraphModule) -> None:
-    """x * sigmoid(x) in the graph, with the gate on its own grid; gates that stand there already get the grid too."""
+    """Write SiLU as x * sigmoid(x) with a quantised gate; sigmoids that are in the graph already get a quantiser too."""
     for node in list(module.graph.nodes):
         if is_one(module, node, SILUS, SILU_CALLS):
             source: Any = node.args[0]
@@ -182,11 +183,12 @@ def _split_silus(module: fx.GraphModule) -> None:
 
 
 def _quantise_all(module: fx.GraphModule, convs: set[fx.Node]) -> None:
-    """A quantiser behind every operator whose result is a map, or on the way to a convolution."""
+    """Insert a quantiser behind every operator whose result is a map or leads to a convolution."""
     for node in [n for n in module.graph.nodes if _computes(module, n)]:
-        shape = getattr(node.meta.get("tensor_meta"), "shape", ())
-        if len(shape) != 4 or not (max(shape[2:]) > 1 or _leads_to(node, convs)):
-            continue
+        found = node.meta.get("tensor_meta")
+        shape = getattr(found, "shape", ())
+        if len(shape) != 4 or not (max(shape[2:]) > 1 or _leads_to(node, convs)) or not found.dtype.is_floating_point:
+            continue  # a mask of comparisons, or places, stand on no grid
         followers = list(node.users)
         fused = (*RECTIFIERS, *POOLS)
         if len(followers) == 1 and is_one(module, followers[0], fused, RECTIFIER_CALLS):
@@ -201,7 +203,7 @@ def _quantise_all(module: fx.GraphModule, convs: set[fx.Node]) -> None:
 
 
 def _insert_behind(module: fx.GraphModule, node: fx.Node, name: str) -> None:
-    """A module that everything reads which read the node."""
+    """Insert a module behind a node, between it and all its readers."""
     readers = list(node.users)
     with module.graph.inserting_after(node):
         made = module.graph.call_module(name, (node,))
@@ -211,7 +213,7 @@ def _insert_behind(module: fx.GraphModule, node: fx.Node, name: str) -> None:
 
 
 def _computes(module: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node gives values of its own that are not on a grid already."""
+    """Whether a node computes values that are not quantised already."""
     return node.op not in ("output", "get_attr") and not is_one(module, node, (GateQuantiser, *SIGMOIDS), SIGMOID_CALLS)
 
 
@@ -252,19 +254,19 @@ def _insert(module: fx.GraphModule, after: fx.Node, kind: str) -> fx.Node:
 
 
 def quantisers(module: nn.Module, kind: str | None = None) -> dict[str, ActivationQuantiser]:
-    """The activation quantisers by name."""
+    """The activation quantisers of a network, by name; kind: only those of this kind."""
     found = {name: m for name, m in module.named_modules() if isinstance(m, ActivationQuantiser)}
     return {name: m for name, m in found.items() if kind is None or m.kind == kind}
 
 
 def convolutions(module: nn.Module) -> dict[str, QuantConv2d]:
-    """The quantised convolutions by name."""
+    """The quantised convolutions of a network, by name."""
     return {name: m for name, m in module.named_modules() if isinstance(m, QuantConv2d)}
 
 
 def is_quantised_conv(module: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node calls one of them."""
-    return node.op == "call_module" and isinstance(module.get_submodule(str(node.target)), QuantConv2d)
+    """Whether a node calls a quantised convolution."""
+    return calls_module(module, node, QuantConv2d)
 
 
 def placement_of(module: fx.GraphModule) -> str:
@@ -302,7 +304,7 @@ def int8_share(module: fx.GraphModule, size: int) -> float:
 
 
 def counts(module: fx.GraphModule) -> dict[str, int]:
-    """How many of what the placement made: quantised and float convolutions, quantisers by kind."""
+    """Number of quantised and float convolutions, and of quantisers by kind."""
     floats = sum(isinstance(m, nn.Conv2d) for m in module.modules()) - len(convolutions(module))
     return {
         "int8_convolutions": len(convolutions(module)),

@@ -21,6 +21,7 @@ PLACES = 400  # of an image's positions at most that a layer's second moments ar
 NEAR = 0.4  # of a step that a weight may lie from its code's middle: it keeps its code when FP16 rounds the scale
 COLUMN = 1e6  # multiplications in the time that one column takes beside the factorisations
 BLOCK = 64  # columns whose error is carried on at once
+TRIANGLE = 256  # rows of a triangle that is inverted in one piece
 
 
 Heard = Callable[[int, int, float], None]  # units of work that are done, of how many, and the share of the whole work
@@ -105,6 +106,29 @@ def columns(layer: QuantConv2d, x: torch.Tensor) -> torch.Tensor:
     return found
 
 
+def factor_of_inverse(h: torch.Tensor) -> torch.Tensor:
+    """Upper triangles U [groups, n, n] with inverse(h) = U' U, for positive definite h [groups, n, n].
+
+    With h = R R' for an upper triangle R (the Cholesky factor of h from its last row to its first), U is the inverse of R: one
+    factorisation and a triangle's inverse, half of the work of inverting h and factorising that.
+    """
+    return _inverse(torch.linalg.cholesky(h.flip(1, 2)).flip(1, 2))
+
+
+def _inverse(r: torch.Tensor) -> torch.Tensor:
+    """Of upper triangles [groups, n, n], by quarters."""
+    count = r.shape[2]
+    if count <= TRIANGLE:
+        small: torch.Tensor = torch.linalg.solve_triangular(r, torch.eye(count, dtype=r.dtype).expand_as(r), upper=True)
+        return small
+    half, out = count // 2, torch.zeros_like(r)
+    first, second = r[:, :half, :half], r[:, half:, half:]
+    out[:, :half, :half], out[:, half:, half:] = _inverse(first), _inverse(second)
+    beside = torch.linalg.solve_triangular(second, r[:, :half, half:], upper=True, left=False)
+    out[:, :half, half:] = -torch.linalg.solve_triangular(first, beside, upper=True)
+    return out
+
+
 def solved(layer: QuantConv2d, moments: torch.Tensor) -> torch.Tensor:
     """The weight moved to its code, float32, for second moments [groups, inputs, inputs] of its columns."""
     weight, groups = layer.conv.weight.detach().cpu().float(), layer.conv.groups
@@ -115,7 +139,7 @@ def solved(layer: QuantConv2d, moments: torch.Tensor) -> torch.Tensor:
     h = moments.cpu().double()
     damp = DAMP * h.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
     h = h + damp.view(-1, 1, 1) * torch.eye(count, dtype=torch.float64)
-    carry = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True).float()
+    carry = factor_of_inverse(h).float()
     done = torch.empty_like(left)
     heights, largest = scale[..., 0], largest[..., 0]
     for start in range(0, count, BLOCK):

@@ -1,11 +1,12 @@
-"""A network as a torch.fx graph with every BatchNorm folded into the convolution in front of it, else a scale and a shift."""
+"""Trace a network with torch.fx and fold every BatchNorm into the convolution in front of it, or into a scale and shift."""
 
 from __future__ import annotations
 
 import copy
 import operator
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ NEAR = 1e-3  # of the largest logit, that folding may move one by; it moves them
 
 
 class ChannelAffine(nn.Module):
-    """What a BatchNorm computes in eval mode, [N, C, H, W] -> the same: x * scale + shift, one of each a channel."""
+    """A BatchNorm in eval mode as x * scale + shift per channel; [N, C, H, W] -> [N, C, H, W]."""
 
     scale: torch.Tensor
     shift: torch.Tensor
@@ -59,6 +60,11 @@ class ChannelAffine(nn.Module):
         return x * self.scale + self.shift
 
 
+def calls_module(module: fx.GraphModule, node: fx.Node, kinds: Any) -> bool:
+    """Whether a node calls a module of one of these kinds."""
+    return node.op == "call_module" and isinstance(module.get_submodule(str(node.target)), kinds)
+
+
 def computes_as(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
     """Whether a module is of one of these kinds and computes what they do: no forward of its own, no hooks."""
     hooks = len(module._forward_hooks) + len(module._forward_pre_hooks)
@@ -66,7 +72,8 @@ def computes_as(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
 
 
 class _Tracer(ShapeTracer):
-    """Convolutions and norms of timm (Conv2dSame pads by the input's size, BatchNormAct2d carries an activation) stay whole."""
+    """A tracer that does not enter timm's convolutions and norms (Conv2dSame pads by input size, BatchNormAct2d holds an
+    activation)."""
 
     def __init__(self, size: int, whole: tuple[type[nn.Module], ...] = ()) -> None:
         super().__init__(size)
@@ -76,7 +83,8 @@ class _Tracer(ShapeTracer):
         """The image is the only input: every other argument of a forward (`labels=None`, `*args`) has its default."""
 
         def of_the_image(root: nn.Module, x: Any) -> Any:
-            return root_fn(root, x)
+            own = vars(root).get("forward")  # set on the network itself, not by its class
+            return root_fn(root, x) if own is None else own(x)
 
         return super().create_args_for_root(of_the_image, is_module, concrete_args)
 
@@ -99,7 +107,8 @@ def trace_folded(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...]
     plain = copy.deepcopy(model).cpu().eval()
     tracer = _Tracer(size, whole)
     try:
-        graph = tracer.trace(plain)
+        with _scripts_inlined():
+            graph = tracer.trace(plain)
     except Exception as error:  # whatever a network's own code raises when it meets a symbol in place of a tensor
         raise _untraceable(model, tracer, error) from error
     module = fx.GraphModule(tracer.root, graph)
@@ -123,15 +132,32 @@ def trace_folded(model: nn.Module, size: int, whole: tuple[type[nn.Module], ...]
     return module
 
 
+@contextmanager
+def _scripts_inlined() -> Iterator[None]:
+    """A function below @torch.jit.script is meanwhile the Python that it was made of: TorchScript takes no symbols."""
+    kind: Any = torch.jit.ScriptFunction
+    before = kind.__call__
+
+    def call(function: Any, *args: Any, **kwargs: Any) -> Any:
+        python = getattr(function, "_torchdynamo_inline", None)  # where torch keeps it, for torch.compile
+        return before(function, *args, **kwargs) if python is None else python(*args, **kwargs)
+
+    kind.__call__ = call
+    try:
+        yield
+    finally:
+        kind.__call__ = before
+
+
 def _positional(module: fx.GraphModule, modules: dict[str, nn.Module]) -> None:
-    """What convolutions and norms read stands at the first place, though it was given by name."""
+    """Turn keyword inputs of convolutions and norms into positional ones."""
     for node in module.graph.nodes:
         if node.op == "call_module" and isinstance(modules.get(str(node.target)), (nn.Conv2d, *NORMS)) and not node.args:
             node.args, node.kwargs = tuple(node.kwargs.values()), {}
 
 
 def _out_of_place(module: fx.GraphModule) -> None:
-    """Where an operator writes over a tensor that others read too, those behind it read its result. No memory is shared."""
+    """Make in-place operators explicit: later readers of an overwritten tensor read the operator's result."""
     order = {node: place for place, node in enumerate(module.graph.nodes)}
     for node in list(module.graph.nodes):
         if not _writes_over(module, node) or not node.args or not isinstance(node.args[0], fx.Node):
@@ -163,7 +189,7 @@ def _writes_over(module: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def _fold(module: fx.GraphModule, modules: dict[str, nn.Module]) -> None:
-    """Norms go into the convolution that they alone read, at every place where it is called; others become an affine."""
+    """Fold each norm into the convolution that only it reads; other norms become a scale and shift."""
     calls: dict[str, list[fx.Node]] = {}
     for node in module.graph.nodes:
         if node.op == "call_module":
@@ -187,7 +213,7 @@ def _fold(module: fx.GraphModule, modules: dict[str, nn.Module]) -> None:
 
 
 def _own_convolution(node: fx.Node, calls: dict[str, list[fx.Node]], modules: dict[str, nn.Module]) -> str | None:
-    """The convolution in front of a norm that nothing but this norm ever reads, wherever it is called."""
+    """The convolution whose output only this norm reads, or None."""
     source = node.args[0]
     if not isinstance(source, fx.Node) or source.op != "call_module" or not computes_as(modules[str(source.target)], PLAIN):
         return None
@@ -226,7 +252,7 @@ def _propagate(model: nn.Module, module: fx.GraphModule, size: int) -> None:
 
 
 def check_same(plain: nn.Module, module: nn.Module, size: int, counts: Sequence[int] = (2,)) -> None:
-    """Refuse a graph that gives other logits than the network that it was made of (E404).
+    """Refuse a graph whose logits differ from those of the original network (E404).
 
     A trace keeps what Python did once: branches, random numbers, what hooks and modules of other kinds add to a layer.
     counts: images in the batches that are compared.
@@ -238,8 +264,14 @@ def check_same(plain: nn.Module, module: nn.Module, size: int, counts: Sequence[
 def _check_batch(plain: nn.Module, module: nn.Module, size: int, count: int) -> None:
     weights = next(plain.parameters(), torch.zeros(()))
     images = torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0)).to(weights)
-    with torch.no_grad():
-        first, second, found = plain(images), plain(images), module(images)
+    try:
+        with torch.no_grad():
+            first, second, found = plain(images), plain(images), module(images)
+    except Exception as error:  # whatever a network of others raises
+        text = (
+            f"{type(plain).__name__} does not run on {count} images of {size} px: {first_line(error, 300)}{_hooked(plain)[1]}"
+        )
+        raise OctcError("OCT-E404", text, hint=f"compute each image by itself, whatever their number; or {HINT}") from error
     if not all(isinstance(one, torch.Tensor) for one in (first, second, found)):
         return
     limit = NEAR * float(first.abs().max())
@@ -247,11 +279,16 @@ def _check_batch(plain: nn.Module, module: nn.Module, size: int, count: int) -> 
         text = f"{type(plain).__name__} gives other logits for the same image at every call"
         raise OctcError("OCT-E404", text, hint="leave out what draws random numbers in eval mode (dropout, noise)")
     if not _within(first, found, limit):
-        hooked = [n or "the network" for n, m in plain.named_modules() if m._forward_hooks or m._forward_pre_hooks]
-        because = f"; hooks that change what a layer gives: {shorten(hooked, 3)}" if hooked else ""
+        hooked, because = _hooked(plain)
         text = f"the traced {type(plain).__name__} gives other logits than the network{because}"
         hint = "write what changes them into a module's forward, or keep that module whole (QuantizeOptions(whole=[...]))"
         raise OctcError("OCT-E404", text, hint=hint, place=hooked[0] if hooked else None)
+
+
+def _hooked(plain: nn.Module) -> tuple[list[str], str]:
+    """Modules with hooks, and a sentence about them."""
+    hooked = [n or "the network" for n, m in plain.named_modules() if m._forward_hooks or m._forward_pre_hooks]
+    return hooked, f"; hooks that change what a layer gives: {shorten(hooked, 3)}" if hooked else ""
 
 
 def _within(one: torch.Tensor, other: torch.Tensor, limit: float) -> bool:
@@ -282,5 +319,5 @@ def _replace(module: nn.Module, path: Any, new: nn.Module) -> None:
 
 
 def set_module(module: nn.Module, path: str, new: nn.Module) -> None:
-    """Put `new` where `path` points."""
+    """Replace the submodule at `path` by `new`."""
     _replace(module, path, new)

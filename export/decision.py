@@ -18,9 +18,10 @@ from octc.core.progress import LogReporter, Reporter
 from octc.datasets.tables import rows_of
 from octc.export.reference import sketch_details
 from octc.export.validation import Measured, measured
+from octc.schemas.common import builtins
 from octc.schemas.rules import PointOptions, SetOptions, StoredRules
 from octc.stats.conformal import fit_sets, patients_needed
-from octc.stats.deciding import KEY, SEVERAL, UNITS, decision_json, labels_of, stated_decision
+from octc.stats.deciding import KEY, SEVERAL, UNITS, labels_of, stated_decision
 from octc.stats.decision_rules import CostRule, Decision, Kind, Method, OperatingPoint, ReferRule, SetRule
 from octc.stats.multilabel import thresholds_of
 from octc.stats.operating import choose_point, choose_risk, choose_share, judge_costs
@@ -53,20 +54,22 @@ def fit_rules(
     run_dir: str | Path = "runs",
     reporter: Reporter | None = None,
 ) -> list[Ruled]:
-    """Choose rules on the validation set of a run and store them in its artifacts, each on its own answers.
+    """Choose decision rules on the validation set of a run and store them in its artifacts, each from its own answers.
 
-    Every runtime, `octc predict`, the server and archives obey them from then on; `octc verify` judges them on the test set.
-    What the validation set looks like is stored with them, for `octc monitor`.
-    The manifest is another one afterwards: verdicts and timings of before are not of this artifact.
+    From then on every runtime, `octc predict`, the server and archives apply them, and `octc verify` judges them on the test
+    set. A sketch of the validation set is stored too, for `octc monitor`. This changes the manifest, and so the artifact's
+    digest: earlier verdicts and timings do not count for it any more.
 
     Args:
         artifact: an artifact, a folder of artifacts, or a run; None: the newest student run.
         options: an operating point, a share to refer or costs; or sets and a risk (fractions, not percent).
-        data: root of the data set. run_dir: where runs lie. reporter: is told what happens.
+        data: root of the data set. run_dir: folder of the runs. reporter: receives messages; None: the log `octc`.
+
+    Returns: each artifact with its rules, and sentences that describe them.
 
     Raises:
-        OctcError: E104 an unknown class or a cost that is none, E102 rules that exclude each other, or that several findings
-            an image cannot have, E106 a signed artifact, and what `octc.export.validation.measured` raises.
+        OctcError: E104 an unknown class or an invalid cost; E102 rules that exclude each other, or that a multi-label artifact
+            cannot have; E106 a signed artifact; and what `octc.export.validation.measured` raises.
 
     >>> import octc
     >>> octc.fit_rules("no-such-artifact", octc.SetOptions(sets="lac", coverage=0.9))
@@ -83,7 +86,7 @@ def fit_rules(
     made = [(one.found, ruled, _beside(one, ruled[0].get("image"))) for one, ruled in new]
     stored = []
     for found, (rules, words, unshown), details in made:
-        value = {unit: decision_json(one) for unit, one in rules.items()}
+        value = {unit: builtins(one) for unit, one in rules.items()}
         artifact_now = rewrite_details(found.folder, {KEY: value or None, **details}, found.artifact, force=options.force)
         stored.append(Ruled(Found(found.folder, artifact_now), rules, tuple(words)))
         for text in unshown:

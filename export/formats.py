@@ -1,4 +1,4 @@
-"""What `octc export` can make: one row of one table is one target of an export. No torch here, so that a command can list it.
+"""The targets of `octc export`, one row of a table for each. Imports no torch, so that commands can list them.
 
 The engine that runs the artifact is a row of `octc/core/targets.py`; `artifact` names it.
 """
@@ -13,7 +13,7 @@ from octc.core.errors import OctcError
 
 @dataclass(frozen=True)
 class Reads:
-    """What a target reads. opset: the default; lowest, highest: what may be asked for; ir: newest file format."""
+    """The ONNX that a target reads. opset: the default. lowest, highest: the allowed range. ir: newest file format."""
 
     opset: int
     lowest: int
@@ -97,7 +97,7 @@ FORMATS: dict[str, Format] = {
 
 
 def pairs() -> Iterator[tuple[str, str]]:
-    """Every (target, precision) that can be made, in the order in which they are made."""
+    """All (target, precision) pairs, in the order in which they are made."""
     return ((name, precision) for name, one in FORMATS.items() for precision in one.makers)
 
 
@@ -121,13 +121,13 @@ def foreign_targets() -> tuple[str, ...]:
 
 
 def opsets() -> range:
-    """The opsets that can be had for every target."""
+    """The opsets that every target supports."""
     reads = [one.reads for one in FORMATS.values() if one.reads is not None]
     return range(max(one.lowest for one in reads), min(one.highest for one in reads) + 1)
 
 
 def choose_opset(target: str, asked: int | None) -> int:
-    """The opset for a target (OctcError E401 when what is asked cannot be written or read)."""
+    """The opset for a target (OctcError E401 if the requested one cannot be written or read)."""
     reads = FORMATS[target].reads
     assert reads is not None  # callers ask for targets that are written as ONNX
     opset = asked or reads.opset
@@ -141,12 +141,12 @@ def choose_opset(target: str, asked: int | None) -> int:
 
 
 def for_cpu(target: str, precision: str, cpu: str) -> str:
-    """The target whose file of a precision is for these processors ("": none are named)."""
+    """The target whose file of this precision is made for these processors ("": any)."""
     return FORMATS[target].cpus.get(cpu, target) if precision == "int8" else target
 
 
 def wanted(target: str, precision: str | None, kind: str) -> list[tuple[str, str]]:
-    """(target, precision) pairs of a request; E104 when a named pair does not exist.
+    """The (target, precision) pairs of a request (E104 for a pair that does not exist).
 
     Without a precision: every sensible one, and INT8 for students only.
     """

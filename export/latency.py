@@ -30,14 +30,17 @@ ENGINES = ("openvino", "onnx")  # the first that is here is taken where none is 
 
 
 def latency_of(preprocess: Preprocess, target: str | None = None) -> Callable[[nn.Module], float]:
-    """What measures networks with this preprocessing: median milliseconds of one image a call in INT8, for a second.
+    """Make a function that measures the latency of a network in INT8: median milliseconds per image at batch 1, over a second.
 
     Args:
-        preprocess: of the networks. target: "openvino" or "onnx"; None: the first of them whose engine is installed. Threads
-            are the default of the engine here.
+        preprocess: of the networks that will be measured.
+        target: "openvino" or "onnx"; None: the first of these whose engine is installed. The engine uses its default threads.
+
+    Returns: a function from a network (normalised float32 [N, 3, S, S] -> logits [N, K]) to milliseconds. It raises what
+        `octc.quantize` raises, for example E404 for a network that cannot be traced.
 
     Raises:
-        OctcError: E104 another target. The function itself raises what `octc.quantize` does, E404 for one.
+        OctcError: E104 another target.
 
     >>> import octc  # doctest: +SKIP
     >>> octc.latency_of(octc.Preprocess(size=224))(network)  # doctest: +SKIP

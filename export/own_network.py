@@ -49,7 +49,10 @@ HELD_OUT = 4  # every fourth calibration image chooses among calibrators, where 
 GOLDEN = 32  # images from which golden ones are chosen, at most
 MOSTLY = 0.5  # of the multiply-accumulates: with fewer in INT8, an INT8 network is one by its name
 ROWS = "wrap it: a module whose forward returns the one tensor of its result that has a row of logits an image"
-BINARY = "two classes have two logits: wrap it, forward returning torch.cat([torch.zeros_like(z), z], 1) for its logit z [N, 1]"
+BINARY = (
+    "two classes have two logits: wrap it, forward returning torch.cat([torch.zeros_like(z), z], 1) for its logit z [N, 1], in "
+    "front of a sigmoid"
+)
 # what leaves the values of a tensor as they are, by the names of torch's functions
 UNCHANGED = frozenset((
     "__get__", "__getitem__", "clone", "contiguous", "detach", "double", "dropout", "expand", "flatten", "float",
@@ -63,8 +66,11 @@ class OwnNetwork:
     """A network with the images that are needed to export it; `octc.quantize` makes one.
 
     Attributes:
-        float_model: a copy in eval mode, on the CPU. module: its fake-quantised graph (torch.fx), or None.
+        float_model: a copy in eval mode, on the CPU.
         preprocess: how a picture becomes the network's input. classes: names in the order of the logits.
+        golden: uint8 [N, C, S, S], images whose logits every artifact records. name: of the network, in manifests.
+        quantised: the fake-quantised graph (`module`) with its facts. select: the validation images. statistics: of the
+            calibration images, by which a device recognises pictures unlike them.
     """
 
     float_model: nn.Module
@@ -78,7 +84,7 @@ class OwnNetwork:
 
     @property
     def module(self) -> fx.GraphModule | None:
-        """The fake-quantised network: float in, logits out, on the grid that INT8 files compute on."""
+        """The fake-quantised network (torch.fx): normalised float in, logits out, with the rounding of the INT8 files."""
         return None if self.quantised is None else self.quantised.module
 
     @property
@@ -92,10 +98,11 @@ class QuantizeOptions:
     """How `octc.quantize` calibrates, beyond its images.
 
     Attributes:
-        rounding: weights are rounded with compensation where that agrees better. observers: calibrators that are tried.
-        seed: of the choice of images for the rounding.
-        whole: types of modules that cannot be traced, and stay whole and in float.
-        placement: where quantisers stand (`octc.compress.placement`): "acl" for "openvino-arm", "xnnpack" for "litert".
+        rounding: try rounding with error compensation (GPTQ), and keep it if it agrees better with the float network.
+        observers: the calibrators to try ("max", "mse", ...); the best one is kept. seed: of the choice of images.
+        whole: types of modules that cannot be traced: they stay as they are, in float.
+        placement: where quantisers are inserted (`octc.compress.placement`): "acl" for the target "openvino-arm", "xnnpack" for
+            "litert", else "engines".
     """
 
     rounding: bool = True
@@ -116,24 +123,26 @@ def quantize_network(
     options: QuantizeOptions = QuantizeOptions(),
     reporter: Reporter | None = None,
 ) -> OwnNetwork:
-    """Calibrate a network of your own for INT8: fold norms, insert quantisers, set ranges, round weights with compensation.
+    """Quantise a network of your own to INT8 without training: fold norms, insert quantisers, set ranges, round weights (GPTQ).
 
     Args:
         module: normalised float32 [N, 3, S, S] -> logits float32 [N, K]; it is copied, never changed.
-        calibration: at least 16 training images (paths or Pillow pictures); never images that you will test on.
+        calibration: at least 16 training images (paths or Pillow images); never images that you will test on.
         preprocess: size in pixels, channels, mean and std that the network was trained with.
         classes: names in the order of the logits; None: "0", "1", ...
-        validation: (images, labels) that no calibration image is among; labels as names or indices. They choose among the
-            calibrators and are what the gate of `octc.export` judges on. None: every fourth calibration image chooses, and
-            an export is not gated.
+        validation: (images, labels), disjoint from the calibration images; labels as names or indices. Used to choose among the
+            calibrators, and by the gate of `octc.export`. None: every fourth calibration image is used for the choice, and
+            an export has no gate.
         name: of the network, in manifests; None: the name of its class.
-        options: calibrators, rounding, seed, modules that stay whole.
-        reporter: is told how many images are looked at and layers rounded, and for how long yet. None: the log `octc`.
+        options: calibrators, rounding, seed, modules that are not traced.
+        reporter: receives progress and the time left; None: the log `octc`.
+
+    Returns: the float copy and its fake-quantised graph, for `octc.export`.
 
     Raises:
-        OctcError: E404 the network cannot be traced (with module and line), holds no convolution or gives no logits [N, K];
-            E102 the placement is none for it, E104 there is no such placement;
-            E214 too few images; E309 other classes than logits; E706 labels; E201... an image that cannot be read.
+        OctcError: E404 the network cannot be traced (with module and line), has no convolution, or gives no logits [N, K];
+            E102 the placement does not suit the network; E104 unknown placement; E214 too few images; E309 the number of
+            classes is not that of the logits; E706 labels; E201 and others an image cannot be read.
 
     >>> import octc, timm  # doctest: +SKIP
     >>> network = timm.create_model("resnet18", num_classes=4).eval()  # doctest: +SKIP
@@ -178,24 +187,10 @@ def export_network(
     force: bool = False,
     reporter: Reporter | None = None,
 ) -> list[Path]:
-    """Write artifacts OUT/<target>-<precision>/, each complete by itself; whole or not there.
-
-    Args:
-        network: from `octc.quantize`.
-        targets: "onnx", "openvino", "openvino-arm", "tensorrt", "tensorrt-rtx", "litert". precision: "fp32", "fp16" or "int8".
-        gate: margins that an INT8 artifact must hold against the float network on the validation images of
-            `octc.quantize`; None: no gate, and the manifest says so.
-        force: replace artifacts that are there. reporter: told of steps that the gate refused; None: the log "octc".
-
-    Returns: the folders, in the order of `targets`; `octc.load` opens one.
+    """`octc.export` of a network from `octc.quantize`: artifacts OUT/<target>-<precision>/, in the order of `targets`.
 
     Raises:
-        OctcError: E104 no such target or precision, E102 a gate without validation images, E106 the artifact exists,
-            E405 refused by the gate (files under OUT/rejected), E506 golden images differ, E401 to E408 what exporters raise.
-
-    >>> import octc  # doctest: +SKIP
-    >>> octc.export(quantized, ["onnx", "openvino"], gate=octc.Gate(margin=2))  # doctest: +SKIP
-    [PosixPath('artifacts/onnx-int8'), PosixPath('artifacts/openvino-int8')]
+        OctcError: as `octc.export`; E102 a gate without validation images.
     """
     able = [pair for pair in pairs() if FORMATS[pair[0]].any_network]
     for target in targets:
@@ -311,6 +306,9 @@ class _Last(TorchFunctionMode):
 def _no_logits(kind: str, found: torch.Tensor, last: str) -> OctcError | None:
     """Why a result is none of logits, by what computed it."""
     if "sigmoid" in last or "expit" in last:
+        if found.numel() == 1:
+            text = f"{kind} ends in a sigmoid of one number an image: the probability of one of two classes"
+            return OctcError("OCT-E404", text, hint=BINARY)
         text = f"{kind} ends in a sigmoid: probabilities of labels that do not exclude each other"
         return OctcError("OCT-E404", text, hint="classes that exclude each other: leave out the sigmoid at its end")
     if not found.is_floating_point() and not found.is_complex():

@@ -1,4 +1,4 @@
-"""From a run to an artifact folder: make, record, open it again, replay the golden images, pass the gate, publish."""
+"""Make one artifact folder: write the files, open them again, replay the golden images, pass the gate, publish."""
 
 from __future__ import annotations
 
@@ -46,19 +46,17 @@ from octc.train.batches.images import eval_batches
 
 log = logging.getLogger(__name__)
 REJECTED = "rejected"
-REFUSALS = (
-    "OCT-E405",
-    "OCT-E506",
-)  # of the gate and of the golden images: the next step of the fallback may pass
+REFUSALS = ("OCT-E405", "OCT-E506")  # of the gate and of the golden images: the next step of the fallback may pass
 
 
 @dataclass(frozen=True)
 class Device:
-    """How an export tries what it wrote: with the engines that everyone uses, and by the rules of everyone.
+    """How an export opens and checks what it wrote; the defaults are those of every user of an artifact.
 
-    open: an artifact folder -> something that takes uint8 [N, C, S, S], gives logits float32 [N, K] and has `close`.
-    replay: that, its golden record and the artifact -> a report with `ok` and numbers.
-    build: folder of a TensorRT artifact, the artifact and the target -> facts of the engine that now lies there, or None.
+    Attributes:
+        open: artifact folder -> a runtime that maps uint8 [N, C, S, S] to logits float32 [N, K] and has `close`.
+        replay: (runtime, golden record, artifact) -> report with `ok` and numbers.
+        build: (folder of a TensorRT artifact, artifact, target) -> facts of the engine that was built there, or None.
     """
 
     open: Callable[[Path, Artifact], Any] = open_runtime
@@ -68,7 +66,7 @@ class Device:
 
 @dataclass(frozen=True)
 class Published:
-    """What came of one request."""
+    """A published artifact, with the gate's result and the steps of the mixed-precision fallback that were tried."""
 
     folder: Path
     artifact: Artifact
@@ -77,10 +75,10 @@ class Published:
 
 
 def fallback_steps(quantised: Quantised, sensitive: Callable[[], frozenset[str]]) -> Iterator[tuple[str, frozenset[str]]]:
-    """Steps of the mixed-precision fallback: more and more convolutions stay in float. Names and what each leaves out.
+    """Steps of the mixed-precision fallback, as (name, convolutions in float): each keeps more convolutions in float.
 
     Args:
-        sensitive: the layers to keep in float; asked only when the first step was rejected.
+        sensitive: gives the most sensitive layers; called only if the first step was rejected.
     """
     yield "every convolution in INT8", frozenset()
     names, known = quantised.names, convolutions(quantised.module)
@@ -104,11 +102,12 @@ def export_artifact(
     """Write runs/<id>/artifacts/<target>-<precision>/ (and -<engine>), or nothing.
 
     Args:
-        select: for INT8, the set that the gate decides on; None skips the gate (and the manifest says so).
-        say: told about every step of the mixed-precision fallback that was rejected.
+        select: for INT8, the set that the gate decides on; None: no gate, which the manifest records.
+        options: margins of the gate. force: replace an existing artifact.
+        say: receives a line for every step of the mixed-precision fallback that was rejected.
 
     Raises:
-        OctcError: E106 the artifact exists, E405 no step passed the gate (files under rejected/), E506 golden images differ,
+        OctcError: E106 the artifact exists; E405 no step passed the gate (files under rejected/); E506 golden images differ;
             and what the makers raise (E401 to E408).
     """
     name, folder = job.name, shop.source.artifacts / job.name
@@ -146,7 +145,7 @@ def export_artifact(
 
 
 def write_files(shop: Workshop, job: Job, folder: Path) -> tuple[Golden, Artifact]:
-    """Model files, golden record, USE.md and manifest of a job, unjudged, into an empty folder."""
+    """Write model files, golden record, USE.md and manifest of a job into an empty folder, without judging them."""
     make = make_foreign if job.engine not in ("", OWN) else maker_of(job.target, job.precision)
     with filling(folder):
         made = make(shop, job, folder)
@@ -158,7 +157,7 @@ def write_files(shop: Workshop, job: Job, folder: Path) -> tuple[Golden, Artifac
 
 
 def _speed(shop: Workshop, job: Job, made: tuple[Path, Artifact], device: Device) -> dict[str, Any]:
-    """What INT8 costs beside FP32 on the same engine, for the details; nothing where that engine runs no FP32 file."""
+    """The time of INT8 relative to FP32 on the same engine, for the manifest; empty if that engine runs no FP32 file."""
     if "fp32" not in FORMATS[job.target].makers:
         return {}
     if job.target not in shop.plain:
@@ -192,7 +191,7 @@ def _judge(
     options: ParityOptions | None,
     validation: Validation | None,
 ) -> tuple[dict[str, Any], GateResult | None, Float32 | None]:
-    """The replayed golden images, what the gate says, and logits of the validation set (or of what a monitor keeps of it)."""
+    """The golden replay, the gate's result (None without a gate), and the logits of the validation images."""
     runs_as = replace(artifact, target="onnx") if artifact.target == "tensorrt" else artifact  # the Q/DQ file runs anywhere
     try:
         runtime = device.open(folder, runs_as)
@@ -273,7 +272,7 @@ def _artifact(shop: Workshop, job: Job, made: Made) -> Artifact:
 
 
 def eye_details(recipe: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
-    """What a device needs to decide where classes do not exclude each other: modality, thresholds, how an eye is labelled."""
+    """For a multi-label network, what a device needs to decide: modality, thresholds, how an eye is labelled."""
     if recipe.get("task") != "multilabel":
         return {}
     thresholds = metrics.get("thresholds")
@@ -281,5 +280,5 @@ def eye_details(recipe: dict[str, Any], metrics: dict[str, Any]) -> dict[str, An
 
 
 def versions() -> dict[str, str]:
-    """What the export was made with."""
+    """Versions of Python and of the libraries of this export."""
     return {"python": platform.python_version(), **installed()}

@@ -22,11 +22,12 @@ from octc.imaging.input_statistics import InputStatistics, Likeness, compare_pic
 from octc.imaging.preprocess import VIEWS, Float32, Preprocess, UInt8
 from octc.runtimes.monitored import PICTURE
 from octc.runtimes.predict import known_inputs
+from octc.schemas.common import builtins
 from octc.stats.cluster_bootstrap import clusters_of
 from octc.stats.deciding import labels_of, stated_decision
 from octc.stats.decision_rules import Decision
 from octc.stats.metrics import Int64
-from octc.stats.reference_sketch import KEY, MOST, sketch, sketch_json
+from octc.stats.reference_sketch import KEY, MOST, sketch
 from octc.store.artifacts import Artifact
 from octc.store.rewriting import rewrite_details
 
@@ -120,7 +121,7 @@ def _details(
         whole = np.array([look.values for look in looks if look.values])
         streams |= {name: whole[:, i].tolist() for i, name in enumerate(PICTURE)} if len(whole) else {}
     right = predicted == answers.labels
-    return {KEY: sketch_json(sketch(streams, top, right, answers.patients, ALPHA))}
+    return {KEY: builtins(sketch(streams, top, right, answers.patients, ALPHA))}
 
 
 def fit_reference(
@@ -131,13 +132,17 @@ def fit_reference(
     force: bool = False,
     reporter: Reporter | None = None,
 ) -> list[Path]:
-    """Store in artifacts what their validation set looks like, for `octc monitor`. Their folders.
+    """Store a sketch of the validation set in artifacts, for `octc monitor`.
 
     Args:
-        artifact: an artifact, a folder of artifacts, or a run; None: the newest student run. force: also signed ones.
+        artifact: an artifact, a folder of artifacts, or a run; None: the newest student run.
+        data: root of the data set. run_dir: folder of the runs. reporter: receives messages; None: the log `octc`.
+        force: change signed artifacts too; this removes the signature.
+
+    Returns: the folders of the artifacts.
 
     Raises:
-        OctcError: as `octc.fit_rules`; E102 several findings an image.
+        OctcError: as `octc.fit_rules`; E102 a multi-label artifact.
 
     >>> import octc
     >>> octc.fit_reference("no-such-artifact")

@@ -28,25 +28,25 @@ def export(
     options: ExportOptions | None = None,
     reporter: Reporter | None = None,
 ) -> list[Path]:
-    """Write artifacts <target>-<precision>/, each complete by itself; whole or not there.
+    """Export a network as self-contained artifact folders `<target>-<precision>/`. A folder appears complete or not at all.
 
     Args:
-        source: a run (its folder, its id below ./runs, or `octc.train`'s answer), or a network from `octc.quantize`.
-        targets: of `octc.export.formats.FORMATS` ("onnx", "openvino", "litert" ...), "torch" of a run alone. precision:
-            "fp32", "fp16" or "int8".
-        gate: margins that an INT8 artifact must hold against the float network: on the run's validation set, or on the
-            validation images of `octc.quantize`. None: no gate, and the manifest says so. `margin` decides; `class_margin`,
-            which stays at 3 points unless it is given too, names classes that do not show it.
+        source: a run (its folder, its id below ./runs, or what `octc.train` returned), or a network from `octc.quantize`.
+        targets: keys of `octc.export.formats.FORMATS`: "onnx", "openvino", "openvino-arm", "tensorrt", "tensorrt-rtx",
+            "litert"; for a run also "torch". precision: "fp32", "fp16" or "int8".
+        gate: margins that an INT8 artifact must keep against the float network, on the run's validation set or on the
+            validation images of `octc.quantize`. None: no gate, which the manifest records. `margin` decides; `class_margin`
+            (3 points unless given) only names classes for which it is not shown.
         out: folder for the artifacts; None: artifacts/ of the run, or ./artifacts for a network of your own.
-        force: replace artifacts that are there. options: advanced ones of a run (opset, another quantiser, temperature).
-        reporter: told what happens; None: the log "octc".
+        force: replace existing artifacts. options: for a run: opset, another quantiser, temperature scaling, licences.
+        reporter: receives messages and progress; None: the log `octc`.
 
     Returns: folders in the order of `targets`; `octc.load` opens one.
 
     Raises:
-        OctcError: E104 no such target or precision, E102 what does not go together, E106 the artifact exists, E107 no such
-            run, E230 the run's images are not here, E405 refused by the gate (files under rejected/; what was not refused is
-            written), E506 golden images differ, E401 to E410 what exporters raise.
+        OctcError: E104 unknown target or precision; E102 arguments that contradict each other; E106 the artifact exists; E107
+            no such run; E230 the run's images are not here; E405 refused by the gate (its files are under rejected/, the other
+            artifacts are written); E506 golden images differ; E401 to E410 an exporter failed.
 
     >>> import octc  # doctest: +SKIP
     >>> octc.export("runs/r-0002-student-ucsd", ["onnx", "openvino"], gate=octc.Gate(margin=1))  # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""A run's network as artifacts: read the run, make each artifact, judge it, and report what came of it."""
+"""Export of a run: read it, make and judge each artifact, report the results."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ UNSHOWN = ("operators", "input_statistics", "monitor")  # long lists, that the m
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How the artifacts of a run are made, beyond target, precision and gate.
+    """Options of `octc.export` for a run, besides target, precision and gate.
 
     Attributes:
-        opset: of ONNX, instead of the target's default.
-        quantiser: who quantises after training ("octc", "onnxruntime", "nncf", "modelopt"); "": what the run was trained for.
-        amax: file with activation ranges of pytorch-quantization (safetensors), with the quantiser "octc".
+        opset: ONNX opset, instead of the target's default.
+        quantiser: post-training quantiser ("octc", "onnxruntime", "nncf", "modelopt"); "": the quantisation of the run.
+        amax: file with activation ranges from pytorch-quantization (safetensors), for the quantiser "octc".
         temperature: fold the temperature that fits the validation set into the last layer (temperature scaling).
         allow_fallback: FP16 under its own name where INT8 is rejected.
         require_engine: fail unless a TensorRT engine is built.
-        cpu: processors that the artifacts are for ("x86", "arm", "arm-nofp16"): they get the INT8 file that is theirs, and one
-            that does not run there is refused.
-        use: what the artifacts are for ("commercial"): refused where a licence of data, weights or teachers does not allow it.
-        licences: what the user knows of licences (`octc.datasets.licences.read_known`).
-        data: where the images of the run lie; None: where `octc.store.locations.image_root` finds them.
+        cpu: processors that the artifacts will run on ("x86", "arm", "arm-nofp16"): selects the INT8 file for them, and refuses
+            one that does not run there.
+        use: intended use ("commercial"): refused if a licence of data, weights or teachers does not allow it.
+        licences: licences known to the user (`octc.datasets.licences.read_known`).
+        data: folder of the run's images; None: where `octc.store.locations.image_root` finds them.
     """
 
     opset: int | None = None
@@ -156,7 +156,7 @@ def is_named(run: Run) -> bool:
 
 
 def check_room(place: Path, jobs: Sequence[Job], *, force: bool = False) -> None:
-    """Refuse to write over artifacts that are there (E106)."""
+    """Refuse to overwrite artifacts (E106)."""
     there = [str(place / job.name) for job in jobs if (place / job.name).exists()]
     if there and not force:
         raise OctcError("OCT-E106", f"output exists: {', '.join(there)}", hint="--force, or another run", place=there[0])
@@ -173,7 +173,7 @@ def export_run(
     backends: Backends | None = None,
     reporter: Reporter | None = None,
 ) -> Exported:
-    """Make every artifact of `jobs`; one that is refused does not stop the others.
+    """Make all artifacts of `jobs`; a refused one does not stop the others.
 
     Args:
         jobs: of `plan_export`. gate: margins that INT8 must hold on the validation set; None: INT8 is published unjudged.
@@ -213,7 +213,7 @@ def export_run(
 
 @dataclass(frozen=True)
 class _Making:
-    """What the making of one artifact needs."""
+    """The context for making one artifact."""
 
     run: Run
     shop: Workshop
@@ -232,7 +232,7 @@ def _prepared(
     gate: ParityOptions | None,
     reporter: Reporter,
 ) -> Select | None:
-    """Quantise where INT8 is wanted, scale by temperature where requested; the validation set that the gate decides on."""
+    """Quantise if INT8 is requested, scale by temperature if requested; returns the validation set for the gate."""
     shop.validation = _for_monitor(source, reporter)
     int8 = [job for job in jobs if job.precision == "int8"]
     if any(job.engine in ("", OWN) for job in int8):
@@ -252,7 +252,7 @@ def _prepared(
 
 
 def _placement(jobs: Sequence[Job]) -> str:
-    """Where the quantisers of all jobs stand (E102 where they differ: each would need its own calibration)."""
+    """The placement of quantisers for all jobs (E102 if they need different ones: each needs its own calibration)."""
     found = {FORMATS[job.target].placement for job in jobs if job.engine in ("", OWN)}
     if len(found) > 1:
         apart = " and ".join(dict.fromkeys(job.target for job in jobs if FORMATS[job.target].placement != ENGINES))
@@ -262,7 +262,7 @@ def _placement(jobs: Sequence[Job]) -> str:
 
 
 def _for_monitor(source: RunSource, reporter: Reporter) -> Validation | None:
-    """What students' artifacts keep of the validation set; None, and why, where it is not here."""
+    """What students' artifacts store about the validation set; None (with a message) if its images are not here."""
     known = source.checkpoint
     if known.role != "student" or known.recipe.get("task") == "multilabel" or not source.split.parts["val"]:
         return None
@@ -279,7 +279,7 @@ def _for_monitor(source: RunSource, reporter: Reporter) -> Validation | None:
 
 
 def _for_volumes(source: RunSource, shop: Workshop, select: Select | None, reporter: Reporter) -> None:
-    """What the manifests keep of the training images, and of how an eye's answer is made."""
+    """Add to the manifests what is known about volumes: grey levels, and how an eye's prediction is combined."""
     choice = choose_for_eyes(source, select)
     shop.more = clinic_details(source, choice)
     if choice is not None:
@@ -305,7 +305,7 @@ def _quantised(source: RunSource, options: ExportOptions, reporter: Reporter, pl
 
 
 def _each(making: _Making, queue: list[Job], *, allow_fallback: bool) -> tuple[list[Published], list[OctcError]]:
-    """Every job; where the gate refuses INT8 and a fallback is allowed, FP16 of the same target joins the queue."""
+    """Run all jobs; if the gate refuses INT8 and a fallback is allowed, FP16 of the same target is added."""
     published: list[Published] = []
     refused: list[OctcError] = []
     precisions = {(job.target, job.precision) for job in queue}
@@ -368,7 +368,7 @@ def _facts(details: dict[str, Any]) -> str:
 
 
 def gate_line(result: GateResult, options: ParityOptions) -> str:
-    """What the gate decided and the numbers that decided, in a line."""
+    """The gate's decision and the numbers behind it, in one line."""
     one = result.comparison
     if one is None:
         return _labels_line(result) if getattr(result, "found", None) else result.word
@@ -382,7 +382,7 @@ def gate_line(result: GateResult, options: ParityOptions) -> str:
 
 
 def _labels_line(result: GateResult) -> str:
-    """Where classes do not exclude each other: mAP and decisions."""
+    """The same for multi-label networks: mAP and decisions."""
     found: dict[str, Any] = getattr(result, "found", {})
     between = found["map_difference_interval_pp"]
     limits = "" if between is None else f" [{between[0]:+.3f}, {between[1]:+.3f}]"

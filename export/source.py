@@ -1,4 +1,4 @@
-"""What an export reads: a run's float network, its quantised one (trained or calibrated here), golden and validation images."""
+"""The inputs of an export: float network, quantised network (trained or calibrated now), golden and validation images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from octc.runtimes.room import BATCH
 from octc.store.runs import Run
 from octc.train.batches.images import cached_images
 from octc.train.evaluation.assess import network_of
-from octc.train.loop.checkpoint import META, Checkpoint
+from octc.train.loop.checkpoint import Checkpoint, is_checkpoint
 from octc.train.loop.evaluate import logits_of
 from octc.train.loop.training import Data
 from octc.train.recipes.config import Quantisation
@@ -40,7 +40,7 @@ DESCRIBED = 256  # training images whose statistics travel with an artifact
 
 @dataclass(frozen=True)
 class Source:
-    """A network as an export sees it, wherever it comes from.
+    """A network to export, from any origin.
 
     Attributes:
         checkpoint, model: the float network and what is known of it; the model is in eval mode and gives logits of
@@ -93,7 +93,7 @@ class Quantised:
 
 @dataclass(frozen=True)
 class Select:
-    """The validation set (the split's "val") and what the float network says of it: logits float32 [N, K]."""
+    """The validation set (the split's "val") with the float network's logits, float32 [N, K]."""
 
     samples: tuple[Sample, ...]
     images: UInt8
@@ -156,8 +156,8 @@ def read_select(source: RunSource, progress: Progress | None = None) -> Select:
 
 
 def calibration_work(source: RunSource, *, after: bool = False) -> int:
-    """How many times an image is looked at in `quantise`; 0 where the run was quantised in training."""
-    if (source.run.path / "qat" / META).is_file() and not after:
+    """Number of image passes in `quantise`, for its progress; 0 if the run was quantised in training."""
+    if is_checkpoint(source.run.path / "qat") and not after:
         return 0
     parts = source.split.parts
     return looks_of(quantisation_of(source), len(parts["train"]), len(parts["val"]))
@@ -185,7 +185,7 @@ def calibration_set(source: RunSource, seed: int = 0) -> tuple[list[Sample], UIn
 
 
 def quantisation_of(source: Source) -> Quantisation:
-    """What the run's recipe says about quantisation."""
+    """The quantisation settings of the run's recipe."""
     return Quantisation(**source.checkpoint.recipe.get("quantisation", {}))
 
 
@@ -222,7 +222,7 @@ def quantise(
         )
         raise OctcError("OCT-E102", text, hint=hint, place="--ptq")
     folder = source.run.path / "qat"
-    if (folder / META).is_file() and not after:
+    if is_checkpoint(folder) and not after:
         checkpoint, module = load_quantised(folder)
         if (checkpoint.parent or {}).get("sha256") != source.checkpoint.sha256:
             text = "the quantised checkpoint was made from other weights than train/"
@@ -290,6 +290,6 @@ def describe_calibration(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def describe_sums(sums: Sequence[str]) -> dict[str, Any]:
-    """The same from the checksums of the images."""
+    """Like `describe_calibration`, from the checksums of the images."""
     digest = sha256_bytes(canonical_json(sorted(sums)))
     return {"calibration_images": len(sums), "calibration_digest": digest, "calibration": sorted(sums)}

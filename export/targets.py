@@ -1,4 +1,5 @@
-"""One function per precision, in a plain table: (target, precision) -> what writes the model files."""
+"""The functions that write the model files of an artifact, one for each pair of target and precision in
+`octc.export.formats`."""
 
 from __future__ import annotations
 
@@ -35,9 +36,9 @@ ONNX = "model.onnx"
 
 @dataclass(frozen=True)
 class Made:
-    """Model files lie in the folder: the main one, the torch network they must agree with, and facts for the manifest.
+    """Written model files: the main file, the torch network that it must agree with, and facts for the manifest.
 
-    golden: logits of the golden images where no torch network gives them (files that another library made).
+    golden: logits of the golden images, for files of another library, which no torch network reproduces.
     """
 
     main_file: str
@@ -50,10 +51,11 @@ class Made:
 class Workshop:
     """ONNX files that several artifacts of one command share, each exported and checked once. `folder` is temporary.
 
-    temperatures: what the last layers were divided by (export/temperature.py), of the "float" and of the "quantised" network.
-    more: details that every artifact keeps of the run's images (export/clinic.py).
-    plain: target -> folder and manifest of an FP32 artifact beside which INT8 is timed (export/int8_speed.py).
-    validation: what students' artifacts keep of the run's validation set for a monitor (export/reference.py).
+    Attributes:
+        temperatures: divisors of the last layer (export/temperature.py), for the "float" and the "quantised" network.
+        more: details about the run's images for every artifact (export/clinic.py).
+        plain: target -> folder and manifest of an FP32 artifact against which INT8 is timed (export/int8_speed.py).
+        validation: what students' artifacts store about the validation set for a monitor (export/reference.py).
     """
 
     source: Source
@@ -101,7 +103,7 @@ class Workshop:
         return Made(str(path), reference, {**facts, "batches_run": check_batches(path, pre)})
 
     def once(self, key: tuple[Any, ...], write: Callable[[Path], Made]) -> Made:
-        """What `write` makes of a path in the folder; made once a key."""
+        """The result of `write` on a new path in the folder; computed once for each key."""
         if key not in self.made:
             self.made[key] = write(self.folder / f"{len(self.made)}.onnx")
         return self.made[key]
@@ -109,9 +111,11 @@ class Workshop:
 
 @dataclass(frozen=True)
 class Job:
-    """One artifact: opset is None where no ONNX is involved; floats: convolutions that stay in float.
+    """One artifact to make.
 
-    engine: who quantises after training (a key of `octc.export.ptq.engines.ENGINES`); "" takes what the run has.
+    Attributes:
+        opset: None if no ONNX is involved. floats: names of the convolutions that stay in float.
+        engine: post-training quantiser (a key of `octc.export.ptq.engines.ENGINES`); "": the quantisation of the run.
     """
 
     target: str
@@ -122,19 +126,19 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Of the artifact, and of its folder."""
+        """Name of the artifact and of its folder."""
         return "-".join(filter(None, (self.target, self.precision, self.engine)))
 
 
 def imported_onnx(network: OnnxNetwork, pre: Preprocess, path: Path) -> Made:
-    """The ONNX file of an imported network, with the opset that it has."""
+    """The ONNX file of an imported network, in its own opset."""
     write_bytes(path, network.artifact.read_bytes())
     facts = {**facts_of(read_onnx(path)), "bytes": path.stat().st_size, "exporter": "imported"}
     return Made(str(path), network, {**facts, "batches_run": check_batches(path, pre)})
 
 
 def _mark_rest(path: Path, quantised: fx.GraphModule, floats: frozenset[str]) -> None:
-    """Say in a Q/DQ file which of its convolutions no quantiser was meant for."""
+    """Mark the convolutions of a Q/DQ file that stay in float on purpose, for the linter."""
     layers = convolutions(quantised)
     placed = sum(
         node.op == "call_module" and node.target in layers and node.target not in floats for node in quantised.graph.nodes
@@ -149,44 +153,44 @@ Maker = Callable[[Workshop, Job, Path], Made]
 
 
 def maker_of(target: str, precision: str) -> Maker:
-    """Who writes the model files of a pair of `octc.export.formats`."""
+    """The function that writes the model files of a target and precision."""
     return called(FORMATS[target].makers[precision])
 
 
 def onnx_fp32(shop: Workshop, job: Job, folder: Path) -> Made:
-    """The float file."""
+    """The FP32 network as ONNX."""
     return copied(shop.float_onnx(_opset(job)), folder)
 
 
 def onnx_fp16(shop: Workshop, job: Job, folder: Path) -> Made:
-    """The float file in half precision."""
+    """The FP32 ONNX file converted to half precision."""
     made = shop.float_onnx(_opset(job))
     facts = write_fp16(Path(made.main_file), folder / ONNX, shop.source.golden)
     return Made(ONNX, made.reference, {**made.facts, **facts})
 
 
 def onnx_int8(shop: Workshop, job: Job, folder: Path) -> Made:
-    """The Q/DQ file."""
+    """The quantised network as Q/DQ ONNX."""
     return copied(_int8(shop, job), folder)
 
 
 def openvino_fp32(shop: Workshop, job: Job, folder: Path) -> Made:
-    """An IR of the float file."""
+    """An OpenVINO IR of the FP32 ONNX file."""
     return _openvino(shop.float_onnx(_opset(job)), folder, half=False)
 
 
 def openvino_fp16(shop: Workshop, job: Job, folder: Path) -> Made:
-    """An IR with weights in half precision."""
+    """An OpenVINO IR with weights in half precision."""
     return _openvino(shop.float_onnx(_opset(job)), folder, half=True)
 
 
 def openvino_int8(shop: Workshop, job: Job, folder: Path) -> Made:
-    """An IR of the Q/DQ file."""
+    """An OpenVINO IR of the Q/DQ ONNX file."""
     return converted(_int8(shop, job), folder)
 
 
 def tensorrt_int8(shop: Workshop, job: Job, folder: Path) -> Made:
-    """Q/DQ files of both typings, plans and the worker that builds the engine."""
+    """Q/DQ ONNX files with weak and strong typing, build plans, and the worker that builds the engine."""
     made, plain, source = _int8(shop, job), shop.float_onnx(_opset(job)), shop.source
     facts = write_int8(
         Path(made.main_file),
@@ -203,7 +207,7 @@ def tensorrt_int8(shop: Workshop, job: Job, folder: Path) -> Made:
 
 
 def tensorrt_fp16(shop: Workshop, job: Job, folder: Path) -> Made:
-    """The FP16 file with its plan."""
+    """The FP16 ONNX file and its build plan."""
     plain, source = shop.float_onnx(_opset(job)), shop.source
     pre, module = source.checkpoint.preprocess, FORMATS[job.target].library
     facts = write_half(Path(plain.main_file), folder, source.model, pre, source.golden, module)
@@ -217,7 +221,7 @@ def litert_fp32(shop: Workshop, job: Job, folder: Path) -> Made:
 
 
 def litert_int8(shop: Workshop, job: Job, folder: Path) -> Made:
-    """A LiteRT file of the Q/DQ file, with its quantisers."""
+    """A LiteRT file of the quantised network."""
     return _litert(_int8(shop, job), folder, int8=True)
 
 
@@ -227,7 +231,7 @@ def _litert(made: Made, folder: Path, *, int8: bool = False) -> Made:
 
 
 def torch_fp32(shop: Workshop, job: Job, folder: Path) -> Made:
-    """The weights."""
+    """The weights as safetensors, for PyTorch."""
     source = shop.source
     write_bytes(folder / WEIGHTS, tensors_as_bytes(source.model.state_dict()))
     facts = {"model_kwargs": source.checkpoint.model_kwargs, "bytes": (folder / WEIGHTS).stat().st_size}
@@ -247,13 +251,13 @@ def _int8(shop: Workshop, job: Job) -> Made:
 
 
 def copied(made: Made, folder: Path) -> Made:
-    """The ONNX file as it is."""
+    """Artifact files from an ONNX file, unchanged."""
     write_bytes(folder / ONNX, Path(made.main_file).read_bytes())
     return Made(ONNX, made.reference, dict(made.facts), made.golden)
 
 
 def converted(made: Made, folder: Path) -> Made:
-    """An IR of an ONNX file."""
+    """Artifact files from an ONNX file, as an OpenVINO IR."""
     return _openvino(made, folder, half=False)
 
 

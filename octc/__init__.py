@@ -7,7 +7,8 @@
     octc.compare(truth, before, after, patients=ids, margin=2)
     octc.verify("runs/r-0002-student-ucsd/artifacts/onnx-int8").word
 
-Names are imported when they are asked for: `import octc` itself loads neither numpy nor an engine.
+Each name is imported on first use: `import octc` itself loads neither numpy nor an engine. docs/python.md pairs every command
+with its function; `help(octc.verify)` and the like give arguments, units, errors and an example.
 """
 
 from __future__ import annotations
@@ -70,59 +71,59 @@ if TYPE_CHECKING:
 
 keep_quiet()  # before any dependency is imported, in every program that imports anything of octc
 
-# public name -> module and the name there ("": the package itself, which can be called)
+# public name -> its module, and its name there ("": the package itself, which can be called)
 _HOME = {
     "ArchiveOptions": ("octc.archive.job", "ArchiveOptions"),
     "ArchiveResult": ("octc.archive.job", "ArchiveResult"),
     "BenchOptions": ("octc.schemas.requests", "BenchOptions"),
     "BenchResult": ("octc.bench.timing.job", "BenchResult"),
-    "ReportOptions": ("octc.schemas.requests", "ReportOptions"),
-    "ServeOptions": ("octc.schemas.requests", "ServeOptions"),
-    "VerifyOptions": ("octc.schemas.verification", "VerifyOptions"),
-    "VerifyResult": ("octc.bench.parity.result", "VerifyResult"),
-    "bench": ("octc.bench", ""),
-    "report": ("octc.bench.report.job", "report_run"),
-    "verify": ("octc.bench.parity.verify", "verify_artifact"),
     "ExportOptions": ("octc.export.run", "ExportOptions"),
     "Gate": ("octc.stats.test_plan", "ParityOptions"),
     "ImportOptions": ("octc.core.import_options", "ImportOptions"),
     "Imported": ("octc.export.imports.importing", "Imported"),
     "Model": ("octc.runtimes.model", "Model"),
+    "MonitorOptions": ("octc.bench.monitor.job", "MonitorOptions"),
     "OctcError": ("octc.core.errors", "OctcError"),
     "OwnNetwork": ("octc.export.own_network", "OwnNetwork"),
-    "Prediction": ("octc.runtimes.model", "Prediction"),
     "PointOptions": ("octc.schemas.rules", "PointOptions"),
-    "SetOptions": ("octc.schemas.rules", "SetOptions"),
-    "MonitorOptions": ("octc.bench.monitor.job", "MonitorOptions"),
-    "monitor": ("octc.bench.monitor.job", "monitor_box"),
-    "fit_reference": ("octc.export.reference", "fit_reference"),
-    "fit_rules": ("octc.export.decision", "fit_rules"),
+    "Prediction": ("octc.runtimes.model", "Prediction"),
     "Preprocess": ("octc.imaging.preprocess", "Preprocess"),
     "QuantizeOptions": ("octc.export.own_network", "QuantizeOptions"),
-    "TableOptions": ("octc.schemas.comparing", "TableOptions"),
-    "TablesCompared": ("octc.bench.parity.tables.compare", "TablesCompared"),
-    "compare_files": ("octc.bench.parity.tables.compare", "compare_files"),
-    "TableComparison": ("octc.stats.tables", "TableComparison"),
-    "compare": ("octc.stats.tables", "compare_tables"),
-    "export": ("octc.export", ""),
-    "import_model": ("octc.export.imports.importing", "import_model"),
-    "load": ("octc.runtimes.model", "load"),
-    "predict_archive": ("octc.archive.job", "predict_archive"),
-    "quantize": ("octc.export.own_network", "quantize_network"),
-    "latency_of": ("octc.export.latency", "latency_of"),
-    "rebuild_simplified": ("octc.compress.simplify.network", "rebuild_network"),
+    "ReportOptions": ("octc.schemas.requests", "ReportOptions"),
     "SearchOptions": ("octc.schemas.search", "SearchOptions"),
     "SearchResult": ("octc.export.search.job", "SearchResult"),
-    "search": ("octc.export.search.job", "search_student"),
-    "serve": ("octc.serve", ""),
+    "ServeOptions": ("octc.schemas.requests", "ServeOptions"),
+    "SetOptions": ("octc.schemas.rules", "SetOptions"),
     "Simplification": ("octc.compress.simplify.network", "Simplification"),
     "SimplifiedNetwork": ("octc.compress.simplify.network", "SimplifiedNetwork"),
     "SimplifyOptions": ("octc.schemas.simplifying", "SimplifyOptions"),
+    "TableComparison": ("octc.stats.tables", "TableComparison"),
+    "TableOptions": ("octc.schemas.comparing", "TableOptions"),
+    "TablesCompared": ("octc.bench.parity.tables.compare", "TablesCompared"),
+    "VerifyOptions": ("octc.schemas.verification", "VerifyOptions"),
+    "VerifyResult": ("octc.bench.parity.result", "VerifyResult"),
+    "bench": ("octc.bench", ""),
+    "compare": ("octc.stats.tables", "compare_tables"),
+    "compare_files": ("octc.bench.parity.tables.compare", "compare_files"),
+    "export": ("octc.export", ""),
+    "fit_reference": ("octc.export.reference", "fit_reference"),
+    "fit_rules": ("octc.export.decision", "fit_rules"),
+    "import_model": ("octc.export.imports.importing", "import_model"),
+    "latency_of": ("octc.export.latency", "latency_of"),
+    "load": ("octc.runtimes.model", "load"),
+    "monitor": ("octc.bench.monitor.job", "monitor_box"),
+    "predict_archive": ("octc.archive.job", "predict_archive"),
+    "quantize": ("octc.export.own_network", "quantize_network"),
+    "rebuild_simplified": ("octc.compress.simplify.network", "rebuild_network"),
+    "report": ("octc.bench.report.job", "report_run"),
+    "search": ("octc.export.search.job", "search_student"),
+    "serve": ("octc.serve", ""),
     "simplify": ("octc.compress.simplify.network", "simplify_network"),
     "simplify_run": ("octc.compress.simplify.job", "simplify_run"),
     "train": ("octc.train", ""),
+    "verify": ("octc.bench.parity.verify", "verify_artifact"),
 }
-__all__ = [
+__all__ = [  # written out: type checkers and linters read it
     "ArchiveOptions",
     "ArchiveResult",
     "BenchOptions",
@@ -186,4 +187,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__

@@ -55,7 +55,7 @@ FAMILIES: dict[str, Family] = {
         {
             "onnx": Cell(True, _ALL, "benchmarks/int8.py on an Intel Xeon with AMX (docs/int8.md)"),
             "openvino": Cell(True, _ALL, "benchmarks/int8.py on an Intel Xeon with AMX (docs/int8.md)"),
-            "litert": NOT_MEASURED,
+            "litert": Cell(True, _ALL, "benchmarks/int8.py on an Intel Xeon with AMX (docs/experiments.md)"),
         },
     ),
     "x86-vnni": Family(
@@ -74,7 +74,7 @@ FAMILIES: dict[str, Family] = {
         "Arm with SME", "arm", frozenset({"sme"}), frozenset(), "Apple M4 and newer Arm cores",
         {
             "onnx": Cell(True, _ALL, f'{_EMULATED}, "max"'),
-            "openvino": NOT_MEASURED,
+            "openvino": Cell(True, _DENSE, f'{_DENSE_BY}, "max"'),
             "litert": Cell(True, "unknown, golden images pass", f'{_EMULATED}, "max"'),
         },
     ),
@@ -82,7 +82,7 @@ FAMILIES: dict[str, Family] = {
         "Arm with i8mm", "arm", frozenset({"i8mm"}), frozenset({"sme"}), "Neoverse-V1 and N2, Cortex-A710 and newer",
         {
             "onnx": Cell(True, _ALL, f"{_EMULATED}, Neoverse-V1"),
-            "openvino": NOT_MEASURED,
+            "openvino": Cell(True, _DENSE, f"{_DENSE_BY}, Neoverse-V1"),
             "litert": Cell(True, _ALL, f"{_EMULATED}, Neoverse-V1"),
         },
     ),

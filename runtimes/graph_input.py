@@ -14,8 +14,8 @@ from xml.parsers import expat
 
 from octc.core.errors import OctcError
 from octc.core.files import read_json
+from octc.core.protobuf import fields, messages, text
 from octc.runtimes.litert_reader import scan_litert
-from octc.runtimes.onnx_reader.wire import fields, messages, text
 from octc.store.artifacts import Artifact
 
 # numbers of fields in onnx.proto (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto)

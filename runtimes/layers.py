@@ -17,10 +17,10 @@ import numpy.typing as npt
 
 from octc.core.errors import OctcError
 from octc.core.optional import openvino_core
+from octc.core.protobuf import bytes_field, fields, messages, text
 from octc.imaging.preprocess import UInt8
 from octc.runtimes.base import broken
-from octc.runtimes.onnx_reader.graph import GRAPH_NODE, MODEL_GRAPH, NODE_INPUT, NODE_OPERATOR
-from octc.runtimes.onnx_reader.wire import fields, messages, text
+from octc.runtimes.onnx_reader import GRAPH_NODE, MODEL_GRAPH, NODE_INPUT, NODE_OPERATOR
 from octc.runtimes.onnxrt import reference_session
 from octc.runtimes.safety import check_model
 from octc.store.artifacts import Artifact
@@ -130,9 +130,9 @@ def _open_onnx(path: Path, artifact: Artifact) -> tuple[list[str], Run]:
     data = path.read_bytes()
     layers, known = _onnx_layers(memoryview(data))
     more = [one for _, one in layers if one not in known]
-    outputs = b"".join(_message(GRAPH_OUTPUT, _message(VALUE_NAME, one.encode())) for one in more)
+    outputs = b"".join(bytes_field(GRAPH_OUTPUT, bytes_field(VALUE_NAME, one.encode())) for one in more)
     try:
-        session = reference_session(data + _message(MODEL_GRAPH, outputs), threads=1)
+        session = reference_session(data + bytes_field(MODEL_GRAPH, outputs), threads=1)
     except Exception as error:  # onnxruntime's errors share no base class
         raise broken(artifact, error) from error
     source, wanted = session.get_inputs()[0].name, [one for _, one in layers]
@@ -158,20 +158,6 @@ def _layer_name(inputs: list[str], names: list[str]) -> str:
     """The name of the weights where they have one, else that of the node."""
     weight = inputs[1].removeprefix("model.") if len(inputs) > 1 else ""
     return weight.removesuffix(".weight") if weight.endswith(".weight") else (names or [weight or "layer"])[0]
-
-
-def _message(number: int, value: bytes) -> bytes:
-    """A field of bytes in the wire format."""
-    return _number(number << 3 | 2) + _number(len(value)) + value
-
-
-def _number(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def _open_ir(path: Path, artifact: Artifact) -> tuple[list[str], Run]:

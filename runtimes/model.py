@@ -34,17 +34,17 @@ class Prediction:
     """What an artifact answers for one image.
 
     Attributes:
-        file: as it was given.
-        label: name of the class that is answered: the likeliest, or what the artifact's rules make of it; None where the file
-            cannot be read or the image is unlike the training images.
-        labels: names of all classes that reach their threshold, where classes do not exclude each other; else None.
-        probabilities: class name -> probability (0 to 1); None where the file cannot be read.
-        set: names of the classes of the prediction set, likeliest first; flagged: of all classes whose operating point is
-            reached; refer: whether a person is to decide; why: for which reasons. By the artifact's rules (docs/abstention.md);
-            None, and () for `why`, where it has none.
-        notes: what a reader must know, each with its code. error: why there is no answer, with a hint; else None.
-        frame: number of the B-scan of a volume, from 0. eye: of an answer for an eye what it rests on (side, B-scans, how they
-            were aggregated, why there is no label). Both None for an image.
+        file: the path as given.
+        label: the predicted class: the most probable one, or what the artifact's decision rules choose; None if the file cannot
+            be read or the image is unlike the training images.
+        labels: for a multi-label artifact, all classes that reach their threshold; else None.
+        probabilities: class name -> probability (0 to 1); None if the file cannot be read.
+        set: classes of the prediction set, most probable first. flagged: all classes whose operating point is reached.
+            refer: whether a person should decide. why: the reasons. These follow the artifact's rules (docs/abstention.md);
+            without rules they are None, and `why` is ().
+        notes: remarks for the reader, each with its code. error: why there is no prediction, with a hint; else None.
+        frame: number of the B-scan within a volume, from 0. eye: for the prediction of an eye, what it is based on (side,
+            B-scans, how they were aggregated, why there is no label). Both are None for an image.
     """
 
     file: str
@@ -70,8 +70,8 @@ class Model:
     """An opened artifact; `octc.load` makes one. A context manager: leaving it frees the engine.
 
     Attributes:
-        folder: where it lies. artifact: its manifest (name, classes, target, precision, lineage).
-        golden: how its recorded images came out on this machine.
+        folder: the artifact's folder. artifact: its manifest (name, classes, target, precision, lineage).
+        golden: the comparison of the golden images on this machine with their recorded logits.
     """
 
     def __init__(self, folder: Path, artifact: Artifact, runtime: Runtime, golden: GoldenReport, threads: int) -> None:
@@ -92,21 +92,21 @@ class Model:
         return self.artifact.preprocess
 
     def predict(self, images: Images, *, views: str = "none", batch: int | None = None) -> list[Prediction]:
-        """Answers in the order of `images`; a file that cannot be read becomes a prediction with its error.
+        """Predict all images, in their order. A file that cannot be read becomes a prediction with an error.
 
         Args:
-            images: image files; and volumes, as files or as `octc.volumes` read them: each gives a prediction for every B-scan
-                and then one for the eye. A lone one needs no list.
+            images: image files, and volumes as files or as read by `octc.volumes`: a volume gives one prediction per B-scan and
+                then one for the eye. A single image needs no list.
             views: "none", "hflip" or "5": test-time augmentation, probabilities averaged.
-            batch: images in one call of the engine; None: 8, halved where memory is short for so many.
+            batch: images per call of the engine; None: 8, halved when memory is short.
 
         Raises:
-            OctcError: E104 unknown views, a batch out of range or something that is no file, E904 memory is short.
+            OctcError: E104 unknown views, a batch out of range, or an input that is not a file; E904 memory is short.
         """
         return list(self.iter_predict(images, views=views, batch=batch))
 
     def iter_predict(self, images: Images, *, views: str = "none", batch: int | None = None) -> Iterator[Prediction]:
-        """The same one by one, as soon as each is known: neither pictures nor answers are kept."""
+        """Like `predict`, but yields each prediction as soon as it is known and keeps nothing in memory."""
         if views not in VIEWS:
             raise OctcError("OCT-E104", f"views {views!r} is not known", hint=f"one of: {', '.join(VIEWS)}", place="views")
         size = _batch(batch)
@@ -205,16 +205,18 @@ def located(place: str | os.PathLike[str]) -> Found:
 
 
 def load(place: str | os.PathLike[str], *, threads: int | None = None, batch: int | None = None) -> Model:
-    """Open an artifact: checksums and signature checked, the model file looked through, golden images replayed.
+    """Open an artifact: check checksums and signature, scan the model file, replay the golden images.
 
     Args:
-        place: an artifact's folder; or a run's folder, of whose artifacts the one is taken that `octc predict` would take.
-        threads: of the engine and of decoding; None: the usable physical cores within the quota.
-        batch: a fixed number of images a call, for engines that have static shapes; None: any.
+        place: an artifact's folder, or a run's folder (the artifact is then chosen as `octc predict` chooses).
+        threads: for the engine and for decoding; None: the usable physical cores within the container's quota.
+        batch: a fixed number of images per call, for engines with static shapes; None: any.
+
+    Returns: the opened model; use it as a context manager, or call `close()`.
 
     Raises:
-        OctcError: E107 nothing there, E501 E502 E504 E507 damaged, not safe or not signed, E901 its engine is not installed,
-            E506 E508 it computes something else here than where it was made.
+        OctcError: E107 no artifact there; E501, E502, E504, E507 damaged, unsafe or not signed; E901 its engine is not
+            installed; E506, E508 it gives other results here than where it was made.
 
     >>> import octc
     >>> with octc.load("runs/r-0002-student-ucsd/artifacts/onnx-int8") as model:  # doctest: +SKIP

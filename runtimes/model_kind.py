@@ -6,7 +6,7 @@ import mmap
 import zipfile
 from pathlib import Path
 
-from octc.runtimes.onnx_reader.wire import fields
+from octc.core.protobuf import fields
 
 PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # endings that only models have

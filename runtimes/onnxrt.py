@@ -12,7 +12,7 @@ from octc.core.scratch import scratch
 from octc.imaging.preprocess import Float32, UInt8
 from octc.machine.cpu import usable_threads
 from octc.runtimes.base import broken, check_batch, check_logits, closed, no_facts
-from octc.runtimes.onnx_reader.graph import convolution_precisions
+from octc.runtimes.onnx_reader import convolution_precisions
 from octc.store.artifacts import Artifact
 
 PROVIDERS = ("CPUExecutionProvider",)

@@ -15,6 +15,7 @@ from typing import Any
 from octc.core.files import parse_json
 from octc.core.offline import go_offline
 from octc.core.optional import need, openvino_core
+from octc.core.protobuf import bytes_field, number_field
 from octc.core.targets import TARGETS, called
 from octc.machine.emulated import emulated
 
@@ -99,22 +100,9 @@ def smallest_onnx(ir: int, opset: int) -> bytes:
     Field numbers as in onnx.proto: ModelProto ir_version 1, graph 7, opset_import 8; GraphProto node 1, name 2, input 11,
     output 12; NodeProto input 1, output 2, op_type 4; ValueInfoProto name 1, type 2.
     """
-    shape = _message(1, _number(1, 1))
-    tensor = _number(1, 1) + _message(2, shape)
-    values = {name: _message(1, name) + _message(2, _message(1, tensor)) for name in (b"x", b"y")}
-    node = _message(1, b"x") + _message(2, b"y") + _message(4, b"Identity")
-    graph = _message(1, node) + _message(2, b"g") + _message(11, values[b"x"]) + _message(12, values[b"y"])
-    return _number(1, ir) + _message(7, graph) + _message(8, _number(2, opset))
-
-
-def _varint(value: int) -> bytes:
-    low, rest = value & 127, value >> 7
-    return bytes([low | 128]) + _varint(rest) if rest else bytes([low])
-
-
-def _number(field: int, value: int) -> bytes:
-    return _varint(field << 3) + _varint(value)
-
-
-def _message(field: int, data: bytes) -> bytes:
-    return _varint(field << 3 | 2) + _varint(len(data)) + data
+    shape = bytes_field(1, number_field(1, 1))
+    tensor = number_field(1, 1) + bytes_field(2, shape)
+    values = {name: bytes_field(1, name) + bytes_field(2, bytes_field(1, tensor)) for name in (b"x", b"y")}
+    node = bytes_field(1, b"x") + bytes_field(2, b"y") + bytes_field(4, b"Identity")
+    graph = bytes_field(1, node) + bytes_field(2, b"g") + bytes_field(11, values[b"x"]) + bytes_field(12, values[b"y"])
+    return number_field(1, ir) + bytes_field(7, graph) + bytes_field(8, number_field(2, opset))

@@ -80,7 +80,7 @@ def _scanned(path: Path, kind: str, scan: Callable[[Path], T]) -> T:
 
 
 def check_onnx(path: Path, artifact: Artifact) -> None:
-    from octc.runtimes.onnx_reader.graph import scan_onnx
+    from octc.runtimes.onnx_reader import scan_onnx
 
     del artifact
     facts = _scanned(path, "ONNX", scan_onnx)

@@ -46,14 +46,15 @@ def serve_artifacts(
     """Serve artifacts over HTTP and gRPC until SIGTERM or SIGINT; SIGHUP reads them again.
 
     Args:
-        artifacts: folders of artifacts, or of runs, of whose artifacts that one is taken which `octc predict` would take. The
-            first answers where a request names none.
-        options: where, with how much of the machine, within which limits; None: at loopback, as `ServeOptions()` says.
-        gateway: volumes in by DICOM or from a folder, reports out; the first artifact answers. None: neither.
-        check: end as soon as all is ready.
-        environ: OCTC_SERVE_TOKEN in it is the token of clients, where `options.token_file` names none.
+        artifacts: folders of artifacts, or of runs (the artifact is then chosen as `octc predict` chooses). The first one
+            answers requests that name no model.
+        options: address, ports, threads, limits; None: `ServeOptions()`, on loopback only.
+        gateway: volumes in over DICOM or from a watched folder, reports out; the first artifact answers. None: no gateway.
+        check: return as soon as everything is ready, without serving.
+        environ: its OCTC_SERVE_TOKEN is the clients' token, unless `options.token_file` is given.
+        reporter: receives messages; None: the log `octc`.
 
-    Returns: name and version of what was served in the end.
+    Returns: (name, version) of each artifact that was served last.
 
     Raises:
         OctcError: E901 the extra `serve` is not installed, E910 the address needs a token, E104 options, E906 an address or

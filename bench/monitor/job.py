@@ -30,7 +30,11 @@ IMAGE, LABEL, PATIENT, EYE = "path", "label", "patient", "eye"
 
 @dataclass(frozen=True)
 class MonitorOptions:
-    """labels: table of labels that arrived. replay: whether the golden images are replayed. limits: of the judgement."""
+    """Options of `octc.monitor`.
+
+    Attributes:
+        labels: table of labels that arrived later. replay: whether golden images are replayed. limits: of the tests.
+    """
 
     labels: Path | None = None
     replay: bool = True
@@ -55,19 +59,23 @@ def monitor_box(
     options: MonitorOptions | None = None,
     reporter: Reporter | None = None,
 ) -> MonitorReport:
-    """Look at a box: is what it sees, answers and computes still what the artifact knows?
+    """Test whether a deployed artifact's inputs, answers and computations still match its validation set.
 
-    However often this is called, the chance that drift is ever called out where there is none stays below `limits.alpha`.
+    The probability of ever reporting drift where there is none stays below `limits.alpha`, however often this is called.
 
     Args:
-        artifact: its folder, or a run's. store: file that `octc predict --monitor`, the server and archives added to.
+        artifact: the artifact's folder, or a run's.
+        store: file that `octc predict --monitor`, the server and archives wrote to.
         out: folder for monitor.html, monitor.json and monitor.prom; None: nothing is written.
 
-    Returns: what was found; `alarms` is empty where nothing is wrong.
+        options: a table of labels that arrived, whether golden images are replayed, limits.
+        reporter: receives messages; None: the log `octc`.
+
+    Returns: the report; `alarms` is empty if nothing is wrong.
 
     Raises:
-        OctcError: E107 no store or artifact, E712 the store is damaged, E209 a table of labels that does not fit, E102 labels
-            for an artifact of several findings.
+        OctcError: E107 no store or artifact; E712 the store is damaged; E209 the table of labels does not fit; E102 labels were
+            given for a multi-label artifact.
 
     >>> import octc
     >>> octc.monitor("no-such-artifact", "store.sqlite")

@@ -1,4 +1,4 @@
-"""What one machine answered to an artifact's images: small enough to travel, enough to find out where machines differ."""
+"""The results of one machine for an artifact's images, in a compact form that shows where machines differ."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from octc.runtimes.layers import Values, layer_values
 from octc.stats.comparison import nonfinite
 from octc.stats.deciding import decide, stated_decision
 from octc.stats.decision_rules import Decision
-from octc.stats.metrics import combine_views
+from octc.stats.metrics import Float64, combine_views
 from octc.stats.multilabel import thresholds_of, view_scores
 from octc.stats.outcome import outcome_of
 from octc.store.artifacts import read_golden
@@ -33,13 +33,15 @@ class Box:
         engine: facts of the runtime. golden_logits: its answers to the golden images.
         labels: checksum of the ids of the labelled images, and the class of each in the order of the ids (where classes do not
             exclude each other, its findings; where rules decide, what they answer, plus the number of classes if they
-            refer it); None without. thresholds: of the findings; None where classes exclude each other.
+            refer it); None without. gaps: of each, its largest logit less the next, where that alone is the answer.
+            thresholds: of the findings; None where classes exclude each other.
         layers: names and a few values of every layer on the golden images; None with the reason.
     """
 
     engine: dict[str, Any]
     golden_logits: list[list[float]]
     labels: tuple[str, list[int] | list[list[int]]] | None = None
+    gaps: list[float] | None = None
     thresholds: tuple[float, ...] | None = None
     layers: tuple[tuple[str, Values], ...] | None = None
     layers_reason: str | None = None
@@ -48,7 +50,10 @@ class Box:
         layers = None
         if self.layers is not None:
             layers = [{"name": name, "values": [rounded(one) for one in values.tolist()]} for name, values in self.layers]
-        labels = None if self.labels is None else {"sha256_of_ids": self.labels[0], "predictions": self.labels[1]}
+        labels: dict[str, Any] | None = None
+        if self.labels is not None:
+            labels = {"sha256_of_ids": self.labels[0], "predictions": self.labels[1]}
+            labels |= {} if self.gaps is None else {"gaps": self.gaps}
         return {
             "engine": self.engine,
             "golden_logits": self.golden_logits,
@@ -67,7 +72,7 @@ def rounded(value: float) -> float:
 def box_of(one: Opened, records: Records | None, *, layers: bool, reporter: Reporter) -> Box:
     """What this machine answered; the layers only where they are asked for, or the reason why they are not there."""
     logits = [[rounded(value) for value in row] for row in one.golden_logits.tolist()]
-    artifact, labels, thresholds = one.found.artifact, None, None
+    artifact, labels, gaps, thresholds = one.found.artifact, None, None, None
     if artifact.task == "multilabel":
         thresholds = thresholds_of(artifact.details, len(artifact.classes))
     if records is not None and not nonfinite(records.ids, records.logits):
@@ -76,7 +81,8 @@ def box_of(one: Opened, records: Records | None, *, layers: bool, reporter: Repo
         rules = None if thresholds is not None else stated_decision(artifact.details, artifact.classes)
         told = _answers(ordered, thresholds) if rules is None else _decided(ordered, rules, artifact.classes)
         labels = (ids, told)
-    head = Box(dict(one.runtime.facts), logits, labels, thresholds)
+        gaps = _gaps(ordered) if thresholds is None and rules is None else None
+    head = Box(dict(one.runtime.facts), logits, labels, gaps, thresholds)
     if not layers:
         return Box(**{**vars(head), "layers_reason": "not recorded: octc verify --layers"})
     try:
@@ -85,6 +91,17 @@ def box_of(one: Opened, records: Records | None, *, layers: bool, reporter: Repo
     except OctcError as error:
         return Box(**{**vars(head), "layers_reason": error.message})
     return Box(**{**vars(head), "layers": found})
+
+
+def _gaps(records: Records) -> list[float]:
+    """How far the answer to each image is from another one, in logits; views are one answer."""
+    largest = float(np.finfo(np.float32).max)
+
+    def gap(_: slice, __: Float64, logs: Float64) -> Float64:
+        two = np.partition(logs, -2, axis=1)[:, -2:]
+        return np.minimum(two[:, 1] - two[:, 0], largest)
+
+    return [rounded(one) for one in outcome_of(records.logits).each(gap).tolist()]
 
 
 def _decided(records: Records, rules: Decision, classes: Sequence[str]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Two sets of records -> a report: joined by image, checked, compared, judged (the method of docs/parity.md)."""
+"""From two sets of predictions to a report: join by image, check, compare, judge (the method of docs/parity.md)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def row_of(candidate: Side, against: str) -> Tolerance | None:
 
 @dataclass(frozen=True)
 class Side:
-    """Who is compared.
+    """One side of a comparison.
 
     Attributes:
         artifact_sha256: of the manifest; model_sha256: of the main file.
@@ -233,7 +233,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Context:
-    """What is known of a comparison beside its records.
+    """The context of a comparison, besides its records.
 
     Attributes:
         against: "fp32", "teacher" (which may have another preprocessing), or "table" of prediction tables.
@@ -367,7 +367,7 @@ def _answers(joined: Joined, classes: Sequence[str], context: Context, known: Kn
 
 
 def _subgroups(joined: Joined, groups: Mapping[str, Mapping[str, str | None]], options: ParityOptions) -> tuple[Subgroup, ...]:
-    """Columns with one value only say what the whole says, and are left out."""
+    """The comparison on each subgroup; columns with a single value are left out."""
     if not groups:
         return ()
     columns = {name: [values.get(one) for one in joined.ids] for name, values in groups.items()}
@@ -378,5 +378,5 @@ def _subgroups(joined: Joined, groups: Mapping[str, Mapping[str, str | None]], o
 
 
 def withhold(report: ParityReport, why: str) -> ParityReport:
-    """The same numbers without a verdict: a claim before this one was not shown (docs/parity.md, section 4.3)."""
+    """The report without a verdict, because an earlier claim was not shown (docs/parity.md, section 4.3)."""
     return replace(report, withheld=why)

@@ -1,4 +1,4 @@
-"""Whether the rules of an artifact keep their promises on a labelled set, for it and its reference, and what it changes.
+"""Judge on a labelled set whether the decision rules of an artifact and its reference keep their guarantees.
 
 Each side decides by its own rules, which were chosen on its own answers. `carried`: what the reference's rules would have made
 of the candidate's answers, had they been copied. A rule is "broken" where the set shows that, which ends a verification with 1;

@@ -68,7 +68,7 @@ def _side(side: Side) -> dict[str, Any]:
 
 
 def plan_json(options: ParityOptions, locked_at: str | None) -> dict[str, Any]:
-    """What was fixed before the candidate was looked at."""
+    """The plan, fixed before the candidate was evaluated."""
     return {
         "alpha": options.alpha,
         "margin_pp": options.margin,

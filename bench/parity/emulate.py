@@ -5,6 +5,7 @@ Emulation shows answers, precisions and refusals of an instruction set. It shows
 
 from __future__ import annotations
 
+import math
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from octc.bench.parity.box import rounded
 from octc.bench.parity.fleet import Fleet, no_answers, read_fleet
 from octc.core.errors import OctcError
 from octc.core.files import parse_json, sha256_bytes, write_json
@@ -102,7 +104,15 @@ def _labels(document: Mapping[str, Any]) -> dict[str, Any]:
         raise OctcError(said["code"], said["message"], hint=said.get("help") or "give another --sample", place="--sample")
     files = [f"{record['file']} {record.get('frame')}" for record in records]
     answers = [record.get("labels") or [record["label"], (record.get("error") or {}).get("code")] for record in records]
-    return {"sha256_of_ids": sha256_bytes("\n".join(files).encode()), "predictions": answers}
+    gaps = [_gap(record.get("probabilities") or {}) for record in records]
+    known = {} if None in gaps or any(record.get("labels") for record in records) else {"gaps": gaps}
+    return {"sha256_of_ids": sha256_bytes("\n".join(files).encode()), "predictions": answers, **known}
+
+
+def _gap(probabilities: Mapping[str, float]) -> float | None:
+    """The largest logit less the next, of a picture's probabilities; None where there are none."""
+    largest = sorted(probabilities.values(), reverse=True)[:2]
+    return None if len(largest) < 2 or largest[1] <= 0 else rounded(math.log(largest[0] / largest[1]))
 
 
 def _said(name: str, python: Path, command: Sequence[str], place: Path) -> dict[str, Any]:

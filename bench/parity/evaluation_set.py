@@ -24,7 +24,7 @@ SPOKEN = {"test": "test set", "select": "validation set", "tables": "joined tabl
 
 
 def spoken(name: str) -> str:
-    """A set by the field's name: "test set", "validation set"."""
+    """The name of a set in text: "test set", "validation set"."""
     return SPOKEN.get(name, f"{name} set")
 
 
@@ -95,7 +95,7 @@ def linked(samples: Sequence[Sample]) -> tuple[Sample, ...]:
 
 
 def is_here(one: LabelledSet) -> bool:
-    """Whether any image of the set lies under its root."""
+    """Whether any image of the set exists under its root."""
     return any(picture_is_here(one.root, sample) for sample in one.samples)
 
 

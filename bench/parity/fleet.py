@@ -173,7 +173,7 @@ def no_answers(box: str, file: str, word: str, short: str, **engine: Any) -> Fle
     facts: dict[str, Any] = {"engine": {}, "differs": [], **engine}
     return FleetRow(
         box=box, file=file, word=word, short=short, **facts, golden_labels=0, golden_images=0, delta_over_s=None, labels=None,
-        images=None, first_layer=None, first_error=None, worst_layer=None, worst_error=None,
+        images=None, labels_at_ties=None, first_layer=None, first_error=None, worst_layer=None, worst_error=None,
     )  # fmt: skip
 
 
@@ -189,10 +189,12 @@ def _row(name: str, one: _Document, reference: _Document) -> FleetRow:
     report = _compared(ours, theirs, thresholds, TOLERANCES.get(str((one.golden or {}).get("tolerance_id")), ANY))
     flips = int((_answers(ours, thresholds) != _answers(theirs, thresholds)).any(axis=1).sum())
     labels, images = _labels(one.box, reference.box)
+    at_ties = None if labels is None else _at_ties(one.box, reference.box, float(np.abs(ours - theirs).max()))
     first, first_error, worst, worst_error = _layers(one.box, reference.box)
     return FleetRow(
         box=name, file=one.file, word=one.word, **facts, golden_labels=flips, golden_images=len(ours),
-        delta_over_s=report.delta_over_s, labels=labels, images=images, first_layer=first, first_error=first_error,
+        delta_over_s=report.delta_over_s, labels=labels, images=images,
+        labels_at_ties=at_ties, first_layer=first, first_error=first_error,
         worst_layer=worst, worst_error=worst_error, short=_short(one, report, flips),
     )  # fmt: skip
 
@@ -231,6 +233,16 @@ def _labels(box: Mapping[str, Any], reference: Mapping[str, Any]) -> tuple[int |
     return sum(a != b for a, b in pairs), len(pairs)
 
 
+def _at_ties(box: Mapping[str, Any], reference: Mapping[str, Any], moved: float) -> int | None:
+    """How many labels differ where two logits that move by `moved` can change their order; None where gaps are not known."""
+    pairs = zip(box["labels"]["predictions"], reference["labels"]["predictions"], strict=True)
+    gaps = reference["labels"].get("gaps")
+    if gaps is None or not math.isfinite(moved):
+        return None
+    at_ties = [a != b and gap <= 2 * moved for (a, b), gap in zip(pairs, gaps, strict=True)]
+    return at_ties.count(True)
+
+
 def _layers(box: Mapping[str, Any], reference: Mapping[str, Any]) -> tuple[str | None, float | None, str | None, float | None]:
     """The first layer that differs by more than rounding, and the one that adds most, with their errors."""
     ours, theirs = box.get("layers") or [], reference.get("layers") or []
@@ -267,7 +279,9 @@ def _cells(row: FleetRow, reference: str) -> tuple[str, ...]:
         row.word.replace("_", " "),
         f"{row.golden_labels}/{row.golden_images}",
         "null" if row.delta_over_s is None else f"{row.delta_over_s:.2e}",
-        "unknown" if row.labels is None else f"{row.labels}/{row.images}",
+        "unknown"
+        if row.labels is None
+        else f"{row.labels}/{row.images}" + (f" ({row.labels_at_ties} at ties)" if row.labels_at_ties else ""),
         begins,
         "" if row.short is None else "SHORT",
     )

@@ -1,4 +1,4 @@
-"""Where a verification happens, and the one object that its steps share."""
+"""The context that all steps of a verification share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logits that were measured once and can be read back: under runs/<id>/records/, by artifact, set and views.
+"""Stored logits that can be reused, in runs/<id>/records/, by artifact, set and views.
 
 They are read back only when everything is as it was: the artifact, the images and their labels, the preprocessing, the
 runtime with its version and threads, and the machine.
@@ -23,7 +23,7 @@ MEASURED = "measured"  # the one fact that may differ: when
 
 
 def records_path(run: Path, set_name: str, name: str, sha256: str, views: Sequence[str]) -> Path:
-    """Where records of an artifact lie."""
+    """The path of an artifact's records."""
     return run / FOLDER / f"{set_name}-{name}-{sha256[:16]}-{len(views)}.npz"
 
 

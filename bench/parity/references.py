@@ -1,4 +1,4 @@
-"""Who is compared with whom: the candidates that run here, their FP32 reference, their teacher."""
+"""The roles in a verification: candidates that run here, their FP32 reference, their teacher."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from octc.store.find import Found, artifact_folders, find_artifacts, read_teache
 
 @dataclass(frozen=True)
 class Roles:
-    """What a call of `octc verify` works on.
+    """The artifacts of a verification, by role.
 
     Attributes:
         candidates: artifacts that run here; absent: the others, with the reason.

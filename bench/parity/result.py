@@ -1,4 +1,4 @@
-"""What came of a verification: a verdict for each candidate, its documents, its errors."""
+"""The result of a verification: a verdict for each candidate, documents, errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from octc.store.verdicts import FILE, write_verdict
 
 @dataclass(frozen=True)
 class Judged:
-    """What came of one candidate.
+    """The result for one candidate.
 
     claims: with the headline's views, in the fixed order; tta: the same with test-time augmentation. Both are empty when the
     golden images differ, or where there are no images of the set. error: why it could not be opened.
@@ -72,7 +72,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class VerifyResult:
-    """What `octc.verify` found; `str()` of it is the report, `write` makes verify.json of it.
+    """The result of `octc.verify`; `str()` gives the report, `write` stores verify.json.
 
     Attributes:
         run: of the artifacts, None where it is not here; run_id: its name in their lineage.

@@ -1,4 +1,4 @@
-"""What `octc verify` says: a table, a report for each candidate, the documents, and what did not hold, with a hint."""
+"""The output of `octc verify`: table, report of each candidate, documents, and errors for what did not hold."""
 
 from __future__ import annotations
 

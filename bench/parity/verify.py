@@ -56,7 +56,7 @@ from octc.store.runs import Run
 
 
 def place_of(run_dir: Path, data: str | None) -> Place:
-    """This process: its environment, its machine, now."""
+    """The place of this process: environment, machine facts, time."""
     machine = read_machine()
     facts = {"cpu_model": machine.cpu_model, "cpu_isa": machine.cpu_class, "host": machine.name}
     return Place(run_dir, data, os.environ, facts, utc_now())
@@ -87,7 +87,7 @@ def verify_artifacts(artifacts: str | None, requested: VerifyOptions, place: Pla
 
 
 def check_options(task: Task, requested: VerifyOptions) -> None:
-    """Refuse what a verdict on several labels an image does not have."""
+    """Refuse options that a multi-label verification does not support."""
     rejected = {
         "--against teacher": requested.against == "teacher",
         "--tta": requested.tta != "none",
@@ -346,28 +346,28 @@ def verify_artifact(
     run_dir: str | Path = "runs",
     reporter: Reporter | None = None,
 ) -> VerifyResult:
-    """Test that an artifact is not worse than its FP32 reference on labelled images that it was not trained on.
+    """Test that an artifact is not worse than its FP32 reference, on labelled images that it was not trained on.
 
-    The golden images are replayed first. The images are those of the run's split, checked by their checksums. On the test set
-    the margins are written down with the run (verify-plan.json), and so is every read of it (the test-set log), before any
-    network runs on it; margins that differ from those written down make the verdict exploratory. Where the run or its images
-    are not here, as for a network of your own, only the golden images are checked: `word` is "golden_only", and
-    `octc.compare` compares predictions on any images.
+    First the golden images are replayed. The labelled images are those of the run's split, identified by checksum. Before a
+    network runs on the test set, the margins are stored with the run (verify-plan.json) and the reading is logged (the test-set
+    log); with other margins than the stored ones, the verdict is exploratory. If the run or its images are not here, as for a
+    network of your own, only the golden images are checked and `word` is "golden_only"; `octc.compare` compares predictions on
+    any images.
 
     Args:
         artifact: an artifact, a folder of artifacts, a run, or a model of `octc.load`; None: the newest student run.
         reference: the FP32 artifact to compare with; None: that of the same run.
-        data: root of the data set; None: $OCTC_DATA, else where the run was trained.
-        gate: margins in percentage points, claim, level; None: those written down for this run, else 1 point.
+        data: root of the data set; None: OCTC_DATA, else the folder that the run was trained on.
+        gate: margins in percentage points, claim, level; None: those stored with the run, else 1 point.
         options: the set ("test", or "select" for the validation set), views, subgroups, robustness.
-        run_dir: where runs lie. reporter: is told what happens.
+        run_dir: folder of the runs. reporter: receives messages and progress; None: the log `octc`.
 
     Returns:
         A verdict for each candidate; `write()` stores it as verify.json beside the artifact, where `octc.report` reads it.
 
     Raises:
-        OctcError: E107 no artifact, E708 no reference that runs here, E216, E214, E210, E309 images or artifacts that do not
-            fit the split, E104 an unknown option. A claim that is not shown does not raise: see `raise_if_failed`.
+        OctcError: E107 no artifact; E708 no reference that runs here; E216, E214, E210, E309 images or artifacts that do not
+            fit the split; E104 an unknown option. A claim that is not shown does not raise: see `raise_if_failed`.
 
     >>> import octc
     >>> octc.verify("no-such-artifact")

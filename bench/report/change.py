@@ -18,7 +18,7 @@ from octc.bench.report.sbom import cyclonedx
 from octc.core.files import publishing, stamped, write_json
 from octc.core.version import own_version
 from octc.datasets.licences import ALLOWED, terms_of
-from octc.runtimes.onnx_reader.graph import operators_of
+from octc.runtimes.onnx_reader import operators_of
 from octc.stats.deciding import KEY as DECISIONS
 from octc.stats.patients import NOT_RECORDED, words_of
 from octc.store.artifacts import Artifact

@@ -121,14 +121,14 @@ def report_run(
         run: a run (its id or folder), a folder of artifacts, one artifact, or a model of `octc.load`; None: the newest
             student run with artifacts.
         out: the folder to write, which must not exist; None: reports/report-<time> beside the folder of runs.
-        options: the checklist, the bill of materials, photos; `out` stays an argument of its own.
-        run_dir: where runs lie. data: root of the data set, for photos. reporter: is told what was found.
+        options: the checklist, the bill of materials, photos.
+        run_dir: folder of the runs. data: root of the data set, for photos. reporter: receives messages; None: the log `octc`.
 
     Returns:
         The page, report.html; Markdown, figures, model card and report.json lie beside it.
 
     Raises:
-        OctcError: E107 no artifact, E106 `out` exists, E104 an unknown checklist, E230 photos of images that are not here.
+        OctcError: E107 no artifact; E106 `out` exists; E104 an unknown checklist; E230 the images for photos are not here.
 
     >>> import octc
     >>> octc.report("no-such-run")

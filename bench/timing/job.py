@@ -98,7 +98,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """What was measured; `str()` of it is the first screen, `write` makes the files.
+    """The result of a measurement; `str()` gives the summary, `write` the files.
 
     Attributes:
         state: rows, comparisons, conditions. verdict: status, gates and errors. findings: what the numbers show.
@@ -142,7 +142,7 @@ class BenchResult:
             return write_results(self.state, self.verdict, self.findings, Path(reports), text)
 
     def raise_if_failed(self) -> None:
-        """Raise what speaks against the result: an INVALID row, a gate that was missed, an artifact that could not run."""
+        """Raise an error for an INVALID row, a gate that was missed, or an artifact that could not run."""
         if errors := self.verdict.errors:
             raise combined(errors)
 
@@ -288,23 +288,23 @@ def bench_artifacts(
 ) -> BenchResult:
     """Measure latency, load time, memory and size of artifacts on this machine, and compare them with each other.
 
-    Each artifact runs in a process of its own; comparisons alternate between two. This takes minutes: at least 60 s a row,
-    10 s with `quick`. Samples are written beside each artifact; `BenchResult.write` writes the result there too.
+    Each artifact runs in its own process; a comparison alternates between two processes. This takes minutes: at least 60 s per
+    row, 10 s with `quick`. Samples are written beside each artifact; `BenchResult.write` writes the result there too.
 
     Args:
         artifacts: folders of artifacts (or one folder, a run, or a model of `octc.load`); none: the newest student run.
-        images: a folder with at least 64 pictures; None: the validation images of the run, else drawn ones.
+        images: a folder with at least 64 pictures; None: the validation images of the run, else synthetic ones.
         quick: a short profile, not comparable and not for publication.
-        options: scenario, batch, durations, gates, power; `quick` stays an argument of its own.
-        run_dir: where runs lie. data: root of the data set. reporter: is told how far it is.
+        options: scenario, batch, durations, gates, power.
+        run_dir: folder of the runs. data: root of the data set. reporter: receives progress; None: the log `octc`.
 
     Returns:
-        Rows with latency in milliseconds and 95 % intervals, comparisons, findings, status; a row that was disturbed is
-        INVALID and says why. An interruption (Ctrl-C) ends it: the status is INTERRUPTED, and what was finished is there.
+        Rows with latency in milliseconds and 95 % intervals, comparisons, findings, status. A row that was disturbed is INVALID
+        and gives the reason. After Ctrl-C the status is INTERRUPTED and the finished rows are returned.
 
     Raises:
-        OctcError: E107 no artifact, E104 an option out of range, E901 or E903 no artifact that can run here, E109 a folder
-            that cannot be written. Gates and INVALID rows do not raise: see `BenchResult.raise_if_failed`.
+        OctcError: E107 no artifact; E104 an option out of range; E901, E903 no artifact can run here; E109 a folder cannot be
+            written. Gates and INVALID rows do not raise: see `BenchResult.raise_if_failed`.
 
     >>> import octc
     >>> octc.bench("no-such-artifact")

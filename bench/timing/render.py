@@ -124,7 +124,7 @@ def loads(state: State) -> list[str]:
     lines = []
     for name, known in state.facts.items():
         if known.load_ms:
-            cold = median_of([sum(t) for t in zip(known.import_ms, known.load_ms, known.first_ms, strict=True)])
+            cold = median_of(known.cold_ms)
             middle, most, first = (
                 spell_number(t) for t in (median_of(known.load_ms), max(known.load_ms), median_of(known.first_ms))
             )

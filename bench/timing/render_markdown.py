@@ -22,7 +22,7 @@ def markdown(state: State, verdict: Judgement, findings: Sequence[Finding]) -> s
         "",
         *_listed(head(state)[len(state.plan.notes[:1]) :]),
         "",
-        *_table(COLUMNS, table(state, ("~~", "~~"))),
+        *table_lines(COLUMNS, table(state, ("~~", "~~"))),
         "",
         *_listed([*reasons(state), *tail(state, verdict, findings, [])]),
         "",
@@ -38,7 +38,8 @@ def _listed(lines: Sequence[str]) -> list[str]:
     return [f"* {' '.join(line.split())}" for line in lines]
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table_lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table in Markdown; a bar within a cell is escaped."""
     body = [f"| {' | '.join(_cell(cell) for cell in row)} |" for row in rows]
     return [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}", *body]
 
@@ -81,13 +82,12 @@ def _footprint(state: State) -> list[str]:
     rows = []
     for name, known in state.facts.items():
         if known.load_ms:
-            cold = [sum(times) for times in zip(known.import_ms, known.load_ms, known.first_ms, strict=True)]
             times = [
                 median_of(known.import_ms),
                 median_of(known.load_ms),
                 max(known.load_ms),
                 median_of(known.first_ms),
-                median_of(cold),
+                median_of(known.cold_ms),
             ]
             deltas = [r.rss_delta_mib.value for r in _measured(state) if r.plan.subject == name and r.rss_delta_mib is not None]
             held = f"{max(d for d in deltas if d is not None):.0f}" if deltas else "null"
@@ -97,7 +97,7 @@ def _footprint(state: State) -> list[str]:
         "",
         "Files were in the page cache (their checksums had just been checked).",
         "",
-        *_table(columns, rows),
+        *table_lines(columns, rows),
         "",
     ]
 
@@ -116,7 +116,7 @@ def _versions(state: State) -> list[str]:
         rows.append((name, engine, precisions, f"{delta} ({golden.tolerance_id}, n={golden.images})" if golden else ""))
     installed = ", ".join(f"{name} {number}" for name, number in versions().items())
     origins = ", ".join(f"{name}: {origin}" for name, origin in state.options.origins.items()) or "all defaults"
-    return ["## Engines", "", *_table(columns, rows), "", f"Installed: {installed}.", "", f"Options: {origins}.", ""]
+    return ["## Engines", "", *table_lines(columns, rows), "", f"Installed: {installed}.", "", f"Options: {origins}.", ""]
 
 
 def _warnings(state: State) -> list[str]:

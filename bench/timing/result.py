@@ -129,13 +129,12 @@ def _times(known: Facts) -> dict[str, Any]:
     if count == 0:
         nothing = missing("not_loaded").to_json()
         return dict.fromkeys(("load_ms", "load_ms_max", "first_inference_ms", "cold_start_ms"), nothing)
-    cold = [sum(times) for times in zip(known.import_ms, known.load_ms, known.first_ms, strict=True)]
     of = f"of {count} fresh processes"
     return {
         "load_ms": Measure(median_of(known.load_ms), None, f"median {of}").to_json(),
         "load_ms_max": Measure(max(known.load_ms), None, f"largest {of}").to_json(),
         "first_inference_ms": Measure(median_of(known.first_ms), None, f"median {of}").to_json(),
-        "cold_start_ms": Measure(median_of(cold), None, f"import, load and first call, median {of}").to_json(),
+        "cold_start_ms": Measure(median_of(known.cold_ms), None, f"import, load and first call, median {of}").to_json(),
     }
 
 

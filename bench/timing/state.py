@@ -41,6 +41,11 @@ class Facts:
     golden: GoldenReport | None = None
     replayed: set[int] = field(default_factory=set)
 
+    @property
+    def cold_ms(self) -> list[float]:
+        """Import, load and first call together, of every fresh process."""
+        return [sum(times) for times in zip(self.import_ms, self.load_ms, self.first_ms, strict=True)]
+
 
 @dataclass
 class State:

@@ -1,4 +1,4 @@
-"""The table of commands, and what every command has in common: options, error boundary, exit code, JSON envelope."""
+"""The table of commands, and what all commands share: options, error boundary, exit code, JSON envelope."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def command_of(function: Callable[..., int], name: str) -> Callable[..., int]:
 
 
 def _own(function: Callable[..., int]) -> list[inspect.Parameter]:
-    """The parameters of a command but its session, as keywords."""
+    """The parameters of a command without its session, as keywords."""
     hints = hints_of(function)
     return [
         one
@@ -237,7 +237,7 @@ def _parameters(parameter: inspect.Parameter) -> list[inspect.Parameter]:
 
 
 def _typed_default(one: Field[Any]) -> Any:
-    """A field's default as the command line has it: what is shown, and what `_stored` turns into the field's value."""
+    """A field's default in the unit of the command line; `_stored` converts it back."""
     if one.default is MISSING:
         return inspect.Parameter.empty
     per = one.metadata[PER]
@@ -264,7 +264,7 @@ def _annotated(kind: Any, one: Field[Any]) -> Any:
 
 
 def gather(function: Callable[..., int], values: dict[str, Any]) -> dict[str, Any]:
-    """Values of options as the function's own arguments: those of a dataclass become one object."""
+    """The arguments of a command's function from option values; options of a dataclass become one object."""
     hints = {key: plain_hint(kind) for key, kind in hints_of(function).items()}
     made = {}
     for key in list(inspect.signature(function).parameters)[1:]:
@@ -276,7 +276,7 @@ def gather(function: Callable[..., int], values: dict[str, Any]) -> dict[str, An
 
 
 def _stored(value: Any, one: Field[Any]) -> Any:
-    """A value of the command line as the field has it."""
+    """A command-line value in the unit of the field."""
     return value if one.metadata[PER] == 1 or value is None else value / one.metadata[PER]
 
 
@@ -293,7 +293,7 @@ def plain_hint(kind: Any) -> Any:
 
 
 def _given(context: typer.Context, key: str) -> bool:
-    """Whether an option stood on the command line."""
+    """Whether an option was given on the command line."""
     source = context.get_parameter_source(key)
     return source is not None and source.name != "DEFAULT"
 
@@ -371,7 +371,7 @@ def bounded(name: str, shared: dict[str, Any], work: Callable[[Session], int], o
 
 
 def close(session: Session, code: int, error: OctcError | None) -> int:
-    """Say the error on stderr and print the JSON envelope."""
+    """Print the error to stderr and the JSON envelope to stdout."""
     if error is not None:
         tell(error_text(error, session.colour))
     if code in ENDED:

@@ -1,4 +1,4 @@
-"""The end of a command that is over in less time than Python takes to end."""
+"""A quick exit for short commands, which skips the teardown of the interpreter."""
 
 from __future__ import annotations
 

@@ -23,13 +23,13 @@ IN_THE_WAY = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM. Whoever saves its state on KeyboardInterrupt saves it on this too."""
+    """Raised on SIGTERM; like KeyboardInterrupt, it lets jobs save their state."""
 
     exit_code = TERMINATED
 
 
 class HungUp(Terminated):
-    """SIGHUP: the terminal, or the connection that it was on, has gone."""
+    """Raised on SIGHUP: the terminal or its connection is gone."""
 
     exit_code = HUNG_UP
 

@@ -1,4 +1,4 @@
-"""The door: which command is meant, its module imported then and not before, and what the option parser refuses."""
+"""The entry point: finds the command, imports only its module, and reports usage errors."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def _app(chosen: Command | None) -> typer.Typer:
 
 
 def _placeholder() -> None:
-    """A command that was not asked for."""
+    """A placeholder for a command that is not run."""
 
 
 def _root(

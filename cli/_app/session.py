@@ -1,4 +1,4 @@
-"""The session that every command is given: its common options, and the only way to the terminal.
+"""The session of a command: its common options, and its only access to the terminal.
 
 The result goes to stdout, everything else to stderr; with `--json` stdout carries one document and nothing else.
 """
@@ -36,7 +36,7 @@ QUIET_SECONDS = 10.0  # not on a terminal: at most one line in this time
 
 @dataclass
 class Session:
-    """Common options and what a command has said so far; a job sees it as its `Reporter`.
+    """Common options and output of a command; for a job it is the `Reporter`.
 
     Attributes:
         run_dir: where runs lie and go. data: root of the data set, or None (then OCTC_DATA, then the default).
@@ -67,7 +67,7 @@ class Session:
         return self.color and has_colour(sys.stderr, os.environ)
 
     def say(self, text: str) -> None:
-        """A line for people, on stderr."""
+        """A message for the user, on stderr."""
         if not self.quiet:
             tell(marked(shown(text), sys.stderr, self.colour) + "\n")
 
@@ -132,7 +132,7 @@ class Session:
 
     @contextmanager
     def progress(self, label: str, total: int | None) -> Iterator[Step]:
-        """A bar with the time left; where there is no terminal, a line for every 10 %."""
+        """A progress bar with the time left; without a terminal, a line for every 10 %."""
         if self.quiet:
             yield ignore
         elif sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":

@@ -1,4 +1,4 @@
-"""What a terminal can show: symbols that an encoding lacks, colour, closed pipes. Nothing that is written may crash."""
+"""Robust terminal output: encodings without symbols, colour, closed pipes. Writing never crashes a command."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _OBEYED = re.compile("[\\0-\\b\\v-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069
 
 
 class ClosedPipe(Exception):
-    """Whoever read our output has gone."""
+    """The reader of our output is gone."""
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:
@@ -48,7 +48,7 @@ def _escaped(sign: str) -> str:
 
 
 def shown(text: str) -> str:
-    """A text as a terminal may have it: what it would obey stands there as its escape.
+    """A text that is safe for a terminal: control sequences are escaped.
 
     >>> shown("a\\x1b[31m b")
     'a\\\\x1b[31m b'
@@ -81,7 +81,7 @@ def _occupy_closed() -> None:
 
 
 def check_stdout() -> None:
-    """Before any work: is there somewhere for the result to go? (E907)"""
+    """Check before any work that stdout can be written (E907)."""
     if sys.stdout is None:
         raise _no_stdout("it is closed")
     with contextlib.suppress(OSError, ValueError, AttributeError):

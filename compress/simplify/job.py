@@ -26,13 +26,13 @@ from octc.machine.cpu import usable_threads
 from octc.schemas.simplified import KEY, read_steps, steps_json
 from octc.schemas.simplifying import SimplifyOptions
 from octc.stats.task import MULTICLASS
-from octc.store.runs import Run, create_run, find_run, newest_run, owning, scan_runs
+from octc.store.runs import Run, create_run, find_run, newest_run, owning, refuse_unread, scan_runs
 from octc.train.evaluation.assess import complete
 from octc.train.jobs.data import write_environment
 from octc.train.jobs.job import Job
 from octc.train.jobs.lines import say_tuned
 from octc.train.jobs.progress import StageProgress
-from octc.train.loop.checkpoint import META, write_checkpoint
+from octc.train.loop.checkpoint import META, is_checkpoint, write_checkpoint
 from octc.train.loop.memory import keep_memory
 from octc.train.loop.processes import make_accelerator
 from octc.train.recipes.config import Stage
@@ -70,23 +70,24 @@ def simplify_run(
     dry_run: bool = False,
     reporter: Reporter | None = None,
 ) -> Simplified:
-    """Make a trained student simpler: a new run of the same data, split, teacher and recipe, whose network has fewer parts.
+    """Simplify a trained student: a new run with the same data, split, teacher and recipe, and a smaller network.
 
-    Each step (activation, squeeze-excite, channels in lots of a quarter) is followed by a short distillation from the student
-    itself and its teacher, and stays only while the gate on the validation set accepts it against the student that was given
-    (docs/parity.md, section 4.2); then the network is tuned for INT8 as every student is.
+    Each step (activation, squeeze-excite, channels a quarter at a time) is followed by a short distillation from the original
+    student and its teacher. It is kept only if the gate on the validation set accepts it against the original student
+    (docs/parity.md, section 4.2). The network is then tuned for INT8 like every student.
 
     Args:
         run: the student (a run, its id or path); None: the newest finished one.
-        options: the steps; `resume` goes on with a run of this job that was stopped.
-        latency: makes what measures a network, for `options.budget` (`octc.latency_of`).
-        run_dir: where runs lie and go. data: root of the images, where they are not where the run found them.
+        options: the steps; `resume` continues a run of this job that was stopped.
+        latency: needed for `options.budget`: makes the function that measures a network (`octc.latency_of`).
+        run_dir: folder of the runs. data: root of the images, if they have moved since the run.
+        dry_run: only plan the steps. reporter: receives messages and progress; None: the log `octc`.
 
-    Returns: the new run and what was kept; `octc export`, `octc eval`, `octc verify` and `octc.export` take it as any other.
+    Returns: the new run and the steps that were kept; every command and function takes it like any other run.
 
     Raises:
-        OctcError: E102, E104 options; E107 no such student, or its teacher is gone; E405 no step was accepted; E413 there is
-            nothing to change; E604 no share of channels is quick enough; E901 torch-pruning; and what a training raises.
+        OctcError: E102, E104 options; E107 no such student, or its teacher is gone; E405 no step was accepted; E413 nothing to
+            change; E604 no share of channels is fast enough; E901 torch-pruning is not installed; and what a training raises.
 
     >>> import octc  # doctest: +SKIP
     >>> octc.simplify_run("r-0002", octc.SimplifyOptions(activation="hard-swish", no_se=True)).run.id  # doctest: +SKIP
@@ -144,8 +145,10 @@ def _unfinished(run_dir: Path, name: str, reporter: Reporter) -> Run:
     for run in scan_runs(run_dir, "student"):
         value = run.read()
         if isinstance(value.get("simplify"), dict) and value.get("status") != "done":
+            refuse_unread(run_dir, "student", None, run)
             reporter.say(f"using run {run.id} (newest unfinished one of octc simplify; choose with --resume RUN)")
             return run
+    refuse_unread(run_dir, "student", None, None)
     raise OctcError("OCT-E107", "no unfinished run of octc simplify", hint="octc simplify RUN", place=str(run_dir))
 
 
@@ -240,7 +243,7 @@ def _finish(walk: Walk, job: Job) -> dict[str, Any]:
     run, student = walk.run, walk.source.recipe.student
     steps = steps_json(walk.steps)
     recipe = replace(walk.source.recipe, student=replace(student, model_kwargs={**student.model_kwargs, KEY: steps}))
-    if not (run.path / "train" / META).is_file():
+    if not is_checkpoint(run.path / "train"):
         size = sizes(walk.source.model, walk.current, walk.stage.size)
         metrics = {**walk.metrics, **{name: after for name, (_, after) in size.items()}}
         checkpoint = replace(stated(walk, walk.steps), recipe=asdict(recipe), metrics=metrics)

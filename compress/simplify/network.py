@@ -32,15 +32,15 @@ from octc.train.networks.models import parameter_count
 
 @dataclass(frozen=True)
 class Simplification:
-    """What is wanted of `octc.simplify`.
+    """Options of `octc.simplify`: the steps.
 
     Attributes:
-        activation: "hard-swish" or "relu" in the place of every SiLU, GELU and Mish module; None leaves them.
-        no_se: squeeze-excite is taken out, its mean gates folded into the weights beside it.
-        prune: share of the channels that go, above 0 and at most 0.75; None: none.
-        budget_ms: the share is chosen instead: the smallest one whose network is within this time, by `latency`.
-        latency: milliseconds of a network, measured; `octc.latency_of` makes one for INT8 on this machine.
-        refresh: after each step the statistics of the batch norms are estimated anew on the calibration images.
+        activation: "hard-swish" or "relu" replaces every SiLU, GELU and Mish module; None keeps them.
+        no_se: remove squeeze-excite; its mean gates are folded into the neighbouring weights.
+        prune: share of the channels to remove, above 0 and at most 0.75; None: none.
+        budget_ms: choose that share: the smallest one with which the network is within this time, measured by `latency`.
+        latency: function from a network to milliseconds; `octc.latency_of` makes one for INT8 on this machine.
+        refresh: re-estimate batch-norm statistics on the calibration images after each step.
     """
 
     activation: str | None = None
@@ -69,8 +69,8 @@ class SimplifiedNetwork:
 
     Attributes:
         module: an ordinary module with ordinary weights, in eval mode.
-        steps: the changes, as JSON has them; `rebuild` makes them in a network of the old structure.
-        facts: of each step, by its order: counts, share of the channels, MACs and parameters before and after, times.
+        steps: the changes, as plain JSON data; `octc.rebuild_simplified` applies them to a network of the old structure.
+        facts: for each step: counts, share of channels, MACs and parameters before and after, times.
     """
 
     module: nn.Module
@@ -88,25 +88,27 @@ def simplify_network(
     tune: Callable[[nn.Module, str], None] | None = None,
     keep: Callable[[nn.Module, str], bool] | None = None,
 ) -> SimplifiedNetwork:
-    """Make a trained network of your own simpler: replace SiLU, take squeeze-excite out, remove channels.
+    """Simplify a trained network of your own: replace SiLU, fold squeeze-excite away, remove channels.
 
-    Each step changes what the network answers; `tune` trains it for a while after each (`octc simplify RUN` does so for a run,
-    from the student itself and its teacher), `keep` says whether it is still good enough.
+    Each step changes the network's outputs. `tune` retrains it after each step, and `keep` decides whether it is still good
+    enough (for a run, `octc simplify RUN` distils from the unchanged student and its teacher, and judges with a gate).
 
     Args:
         module: normalised float32 [N, 3, S, S] -> logits float32 [N, K]; it is copied, never changed.
-        calibration: at least 16 training images (paths or Pillow pictures), for mean gates and for the importance of channels.
+        calibration: at least 16 training images (paths or Pillow images), for mean gates and for the importance of channels.
         preprocess: size in pixels, channels, mean and std that the network was trained with.
         wanted: the steps.
-        labels: class indices of the images; None: what the network itself answers.
-        tune: given the changed network and the step's name ("activation", "squeeze-excite", "channels"), trains it in place.
-        keep: given the same afterwards; False takes the step back. None: every step stays.
+        labels: class indices of the images; None: the network's own predictions.
+        tune: called with the changed network and the step's name ("activation", "squeeze-excite", "channels"); trains it in
+            place.
+        keep: called with the same afterwards; if it returns False, the step is undone. None: every step is kept.
 
     Returns: the new module, the changes as data, and facts of each step ("kept" among them).
 
     Raises:
-        OctcError: E413 there is nothing to change, or attention; E104 an activation or a share; E214 too few images; E604 no
-            share is quick enough; E901 torch-pruning is not installed; E201... an image that cannot be read.
+        OctcError: E413 nothing to change, or a network with attention; E104 an unknown activation or a share out of range; E214
+            too few images; E604 no share of channels is fast enough; E901 torch-pruning is not installed; E201 and others an
+            image cannot be read.
 
     >>> import octc, timm  # doctest: +SKIP
     >>> network = timm.create_model("efficientnet_b2", num_classes=4).eval()  # doctest: +SKIP
@@ -140,13 +142,15 @@ def simplify_network(
 
 
 def rebuild_network(module: nn.Module, steps: Sequence[dict[str, Any]]) -> nn.Module:
-    """A copy of a network of the old structure with the changes that `SimplifiedNetwork.steps` state: load its weights into it.
+    """Apply stored `SimplifiedNetwork.steps` to a fresh network of the original structure, ready for its weights.
 
     Args:
-        module: of the old structure, with whatever weights. steps: as JSON has them.
+        module: the original structure, with any weights; it is copied. steps: as read from JSON.
+
+    Returns: the simplified structure, whose state_dict fits that of `SimplifiedNetwork.module`.
 
     Raises:
-        OctcError: E307 the steps are of another network.
+        OctcError: E307 the steps belong to another network.
 
     >>> import octc  # doctest: +SKIP
     >>> octc.rebuild_simplified(network, small.steps).load_state_dict(small.module.state_dict())  # doctest: +SKIP

@@ -16,7 +16,7 @@ from octc.store.locations import image_root
 from octc.store.runs import Run, find_run
 from octc.train.evaluation.assess import network_of
 from octc.train.jobs.foreign_teacher import remembered
-from octc.train.loop.checkpoint import META, Checkpoint, read_checkpoint
+from octc.train.loop.checkpoint import Checkpoint, is_checkpoint, read_checkpoint
 from octc.train.recipes.config import Recipe
 from octc.train.recipes.registry import stored_recipe
 
@@ -50,7 +50,7 @@ def read_student(run: Run, run_dir: Path, data: str | None) -> SourceRun:
     if stored["kind"] != "student" or not task_of(stored.get("task")).exclusive:
         text = f"{run.id} is no student of octc train student"
         raise OctcError("OCT-E102", text, hint="octc list runs names the students", place=str(run.path))
-    if not (run.path / "train" / META).is_file() or stored["status"] == "running":
+    if not is_checkpoint(run.path / "train") or stored["status"] == "running":
         text = f"{run.id} is not finished"
         raise OctcError("OCT-E107", text, hint=f"octc train student --resume {run.id}", place=str(run.path))
     if not isinstance(stored.get("recipe"), dict):

@@ -31,7 +31,7 @@ from octc.stats.test_plan import ParityOptions
 from octc.stats.verdict import GateResult
 from octc.store.runs import Run
 from octc.train.jobs.progress import StageProgress
-from octc.train.loop.checkpoint import META, Checkpoint, load_strictly, read_checkpoint, write_checkpoint
+from octc.train.loop.checkpoint import Checkpoint, is_checkpoint, load_strictly, read_checkpoint, write_checkpoint
 from octc.train.loop.evaluate import logits_of
 from octc.train.loop.fit import fit
 from octc.train.loop.training import Data, Fitted
@@ -143,7 +143,7 @@ def _done(walk: Walk, folder: Path) -> dict[str, Any] | None:
 
 def _whole(walk: Walk, folder: Path) -> tuple[Checkpoint, dict[str, torch.Tensor]] | None:
     """A checkpoint of this run; None where there is none, or a damaged one: it is made again, and is the same."""
-    if not (folder / META).is_file():
+    if not is_checkpoint(folder):
         return None
     try:
         return read_checkpoint(folder)

@@ -18,18 +18,25 @@ from onnx import TensorProto, helper, numpy_helper
 
 from octc.core.errors import OctcError, first_line, shorten
 from octc.export.formats import FORMATS
+from octc.export.onnx.domains import spell_domains
 from octc.export.onnx.float import INPUT, OUTPUT, opset_of
 from octc.imaging.foreign import Foreign
-from octc.runtimes.onnx_reader.graph import scan_onnx
+from octc.runtimes.onnx_reader import scan_onnx
 from octc.runtimes.safety import ONNX_OPERATORS
 from octc.store.artifacts import LARGEST
 
 LOWEST = 13  # opset: from here on one channel a scale may be quantised, and Squeeze takes its axes as an input
+FREE = 4  # file format: from here on a weight need not be an input
 PLACED = 11  # opset: from here on Resize says where it samples; before, always at "asymmetric" places
 TYPES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.UINT8: "uint8"}
 LAYOUTS = {"nchw": (1, 2, 3), "nhwc": (3, 1, 2)}  # axes of channels, height, width
 CODES = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32)  # of values, and of biases
 PASSING = ("Identity", "Cast", "Flatten", "Reshape", "Squeeze")  # what may stand behind a softmax
+ONE_LOGIT = (
+    "two classes have two logits: export a module whose forward returns torch.cat([torch.zeros_like(z), z], 1) for the one "
+    "logit z [N, 1], in front of a sigmoid"
+)
+CONTROL = frozenset(("If", "Loop", "Scan"))
 SORTED = "TopK: the largest values first, and no longer the classes in their order"
 PREFIX = "octc"
 FLOATS = (0, TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)  # 0: it is not stated
@@ -81,6 +88,7 @@ def read_file(path: Path) -> onnx.ModelProto:
             text = f"{path.name} is a file of torch.save, and no ONNX: weights, without the network that they are of"
             hint = "torch.onnx.export(model, ...) in the program that builds the network; octc.quantize takes its module"
         raise OctcError("OCT-E502", text, hint=hint, place=str(path)) from error
+    spell_domains(proto)
     _load_external(proto, path)
     foreign = sorted(f"{d}::{n}" if d else n for d, n in facts.operators if d not in ("", "ai.onnx") or n not in ONNX_OPERATORS)
     if foreign or facts.subgraphs or facts.functions:
@@ -108,6 +116,11 @@ def _instead(foreign: Sequence[str], functions: int) -> str:
         return "the file as it was before ONNX Runtime optimised it: operators of com.microsoft run in ONNX Runtime only"
     if functions:
         return "import onnx.inliner; onnx.inliner.inline_local_functions(model) puts the functions' operators into the graph"
+    if CONTROL & set(foreign) or any("Sequence" in name for name in foreign):
+        return (
+            "torch.onnx.export(..., dynamo=True) writes graphs without branches, loops and sequences; where a condition is a "
+            "constant, ONNX Runtime takes the branch: graph_optimization_level=ORT_ENABLE_BASIC, optimized_model_filepath=FILE"
+        )
     if all("::" not in name for name in foreign):
         return "write the network without them: an artifact holds the operators of runtimes/safety.py, and no others"
     return "export the network in eval mode, with operators of ai.onnx only"
@@ -199,7 +212,8 @@ def _check_versions(proto: onnx.ModelProto, path: Path) -> None:
             placed = 'coordinate_transformation_mode="asymmetric" (and nearest_mode="floor" where it is nearest)'
             hint += f", then {placed} in {shorten(resized)}, which the converter leaves out"
         raise OctcError("OCT-E401", text, hint=hint, place=str(path))
-    proto.ir_version = min(proto.ir_version, reads.ir)  # newer formats say nothing that these opsets use
+    # newer formats say nothing that these opsets use; in those before 4 every weight is an input too
+    proto.ir_version = max(min(proto.ir_version, reads.ir), FREE)
 
 
 def describe(proto: onnx.ModelProto, output: str | None = None) -> Described:
@@ -254,7 +268,7 @@ def _logits_of(graph: onnx.GraphProto, name: str) -> tuple[str, str]:
     """The tensor of the logits behind an output, and what was left out to have it: a choice of the class, a softmax."""
     makers = {out: node for node in graph.node for out in node.output}
     found, left = name, []
-    for kinds in (("ArgMax",), ("Softmax", "LogSoftmax")):
+    for kinds in (("ArgMax", "Hardmax"), ("Softmax", "LogSoftmax")):
         node, passed = makers.get(found), 0
         while node is not None and node.op_type in PASSING and passed < len(graph.node):
             node, passed = makers.get(node.input[0]), passed + 1
@@ -262,8 +276,8 @@ def _logits_of(graph: onnx.GraphProto, name: str) -> tuple[str, str]:
             found = str(node.input[0])
             left.append(node.op_type)
         elif node is not None and node.op_type == "Sigmoid":
-            text = f"{name} is a sigmoid: probabilities of labels that do not exclude each other"
-            raise refused(text, "import a network that gives one logit for each class, of which one holds")
+            given = next(one.type.tensor_type.shape.dim for one in graph.output if one.name == name)
+            raise of_sigmoid(name, one=len(given) == 1 or (len(given) > 1 and given[-1].dim_value == 1))
         elif node is not None and node.op_type == "TopK":
             raise refused(f"{name} is of {SORTED}", "export the network without what sorts its classes")
     given = {one.name: one.type.tensor_type.elem_type for one in graph.output}
@@ -273,6 +287,14 @@ def _logits_of(graph: onnx.GraphProto, name: str) -> tuple[str, str]:
             f"{name} is {kind}: the number of a class, and no row of logits", "export the network without what chooses"
         )
     return found, f"{' behind '.join(left)} at the end was left out: an artifact gives logits" if left else ""
+
+
+def of_sigmoid(name: str, *, one: bool) -> OctcError:
+    """An output that is a sigmoid. one: of a single number an image."""
+    if one:
+        return refused(f"{name} is a sigmoid of one number an image: the probability of one of two classes", ONE_LOGIT)
+    text = f"{name} is a sigmoid: probabilities of labels that do not exclude each other"
+    return refused(text, "import a network that gives one logit for each class, of which one holds")
 
 
 def _over_classes(node: onnx.NodeProto) -> bool:

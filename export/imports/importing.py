@@ -33,7 +33,7 @@ from octc.datasets.synthetic.bscans import draw_phantom
 from octc.datasets.tree import scan_images
 from octc.export.golden import are_probabilities, choose_golden, make_golden
 from octc.export.imports import differences
-from octc.export.imports.graph import Described, choose_size, describe, read_file, refused
+from octc.export.imports.graph import ONE_LOGIT, Described, choose_size, describe, read_file, refused
 from octc.export.imports.intermediate import write_ir
 from octc.export.imports.network import ImportedFile, OnnxNetwork, run_float, write_pair
 from octc.export.imports.pixels import refuse_twice, steps_of_onnx
@@ -59,12 +59,13 @@ CANDIDATES = 32  # pictures of which golden ones are chosen, where there are no 
 
 @dataclass(frozen=True)
 class Imported:
-    """What came of an import.
+    """The result of an import.
 
     Attributes:
-        folder, artifact: where it lies and its manifest. run: that it belongs to, None without labelled images.
-        difference: of octc's preprocessing from the stated one, on ten pictures (`differences.measure`).
-        notes: what has to be known of it; they stand in the manifest too.
+        folder, artifact: the artifact's folder and manifest. run: its run; None without labelled images.
+        difference: effect of octc's preprocessing against the stated one, on ten pictures
+            (`octc.export.imports.differences.measure`).
+        notes: remarks about the import, also recorded in the manifest.
     """
 
     folder: Path
@@ -91,20 +92,22 @@ def import_model(
     file: str | os.PathLike[str], preprocess: Any, classes: Sequence[str], *, options: ImportOptions | None = None,
     reporter: Reporter | None = None,
 ) -> Imported:  # fmt: skip
-    """Make an artifact of an ONNX file or an OpenVINO IR that was exported elsewhere.
+    """Make an artifact from an ONNX file or an OpenVINO IR that was exported elsewhere.
 
     Args:
-        file: one image in (float32, float16 or uint8, [N, C, H, W] or [N, H, W, C]), one row of logits an image out.
-        preprocess: how pictures were prepared in training: an `octc.Preprocess`, a dictionary or a JSON file of timm
-            (pretrained_cfg), torchvision (crop_size, resize_size), transformers (preprocessor_config.json) or octc, or
-            "timm:NAME", "torchvision:NAME" of an installed library.
+        file: takes images (float32, float16 or uint8, [N, C, H, W] or [N, H, W, C]) and gives logits [N, K].
+        preprocess: how pictures were prepared in training: an `octc.Preprocess`; a dictionary or JSON file of timm
+            (pretrained_cfg), torchvision (crop_size, resize_size), transformers (preprocessor_config.json) or octc; or
+            "timm:NAME", "torchvision:NAME" for a model of an installed library.
         classes: names in the order of the logits.
-        options: data, run folder, name. reporter: told what happens.
+        options: data, run folder, name. reporter: receives messages; None: the log `octc`.
+
+    Returns: the artifact's folder and manifest, its run, and the measured effect of preprocessing that octc does differently.
 
     Raises:
-        OctcError: E411 the file cannot become an artifact, E104 preprocessing, E309 other classes than logits, E401 opset,
-            E402 its batch cannot be changed, E502 E503 E504 the file or its weights, E106 the artifact exists, and what
-            reading images raises.
+        OctcError: E411 the file cannot become an artifact; E104 the preprocessing is not understood; E309 the number of classes
+            is not that of the logits; E401 an opset that is not supported; E402 a fixed batch that cannot be changed; E502,
+            E503, E504 an unsafe file or weights elsewhere; E106 the artifact exists; and what reading images raises.
 
     >>> import octc
     >>> octc.import_model("net.onnx", "preprocessor_config.json", ["CNV", "NORMAL"]).folder  # doctest: +SKIP
@@ -263,8 +266,7 @@ def _golden(asked: _Asked, made: ImportedFile, pictures: Sequence[Image.Image]) 
     if logits.ndim != 2 or len(logits) != len(images):
         raise refused(f"{asked.file.name} gives {list(logits.shape)}, one row of logits an image is needed", "--output NAME")
     if logits.shape[1] == 1:
-        hint = "two classes have two logits: export a module whose forward returns torch.cat([torch.zeros_like(z), z], 1)"
-        raise refused(f"{asked.file.name} gives one number an image, for one class", hint)
+        raise refused(f"{asked.file.name} gives one number an image, for one class", ONE_LOGIT)
     if not np.isfinite(logits).all():
         raise OctcError("OCT-E701", f"{asked.file.name} gives logits that are not finite", hint="export trained weights")
     if are_probabilities(logits):

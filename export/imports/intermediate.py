@@ -10,7 +10,7 @@ import numpy as np
 
 from octc.core.errors import OctcError, shorten
 from octc.core.optional import need, openvino_core
-from octc.export.imports.graph import LAYOUTS, SORTED, Described, choose_size, refused
+from octc.export.imports.graph import LAYOUTS, SORTED, Described, choose_size, of_sigmoid, refused
 from octc.export.imports.network import ImportedFile
 from octc.export.imports.pixels import refuse_twice, steps_of_ir
 from octc.export.onnx.float import INPUT, OUTPUT, compare_batches
@@ -130,13 +130,13 @@ def _softmax(model: Any, place: int) -> tuple[Any, str]:
     node = source.get_node()
     while node.get_type_name() in PASSING:
         node = node.input_value(0).get_node()
-    if node.get_type_name() in ("Softmax", "SoftMax", "LogSoftmax"):
+    if node.get_type_name() in ("Softmax", "SoftMax", "LogSoftmax") and node.get_attributes().get("axis") != 0:
         return node.input_value(0), f"{node.get_type_name()} at the end was left out: an artifact gives logits"
     if node.get_type_name() == "TopK":
         raise refused(f"its output is of {SORTED}", "save the network without what sorts its classes")
     if node.get_type_name() == "Sigmoid":
-        text = "its output is a sigmoid: probabilities of labels that do not exclude each other"
-        raise refused(text, "import a network that gives one logit for each class, of which one holds")
+        sides = list(source.get_partial_shape())
+        raise of_sigmoid("its output", one=len(sides) == 1 or (not sides[-1].is_dynamic and sides[-1].get_length() == 1))
     return source, ""
 
 

@@ -12,7 +12,7 @@ from octc.export.golden import golden_candidates
 from octc.imaging.preprocess import Preprocess
 from octc.store.artifacts import Artifact
 from octc.store.runs import Run
-from octc.train.loop.checkpoint import Checkpoint
+from octc.train.loop.checkpoint import Checkpoint, is_checkpoint
 
 if TYPE_CHECKING:
     from octc.export.imports.network import ImportedFile, OnnxNetwork
@@ -38,7 +38,7 @@ def keep_network(run: Run, made: ImportedFile, artifact: Artifact) -> None:
 
 def is_imported(run: Run) -> bool:
     """Whether a run holds a network that was imported."""
-    return (run.path / FOLDER / META).is_file()
+    return is_checkpoint(run.path / FOLDER)
 
 
 def read_facts(run: Run) -> dict[str, Any]:

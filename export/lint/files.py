@@ -13,6 +13,7 @@ from octc.core.files import write_bytes
 from octc.export.formats import lint_targets
 from octc.export.lint.check import Finding, lint
 from octc.export.lint.fix import fix
+from octc.export.onnx.domains import spell_domains
 from octc.store.artifacts import MANIFEST, read_artifact
 
 ENGINES_OWN = (".xml", ".tflite", ".safetensors", ".engine", ".plan")
@@ -102,6 +103,7 @@ def _read(path: Path) -> onnx.ModelProto:
         raise OctcError("OCT-E107", f"no file {path}", hint="octc lint FILE.onnx", place=str(path))
     try:
         proto = onnx.load(str(path))
+        spell_domains(proto)
         if not proto.graph.node:
             raise ValueError("there is no graph in it")
         return proto

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -96,14 +96,20 @@ def narrow(graph: Graph) -> Iterator[Hit]:
 
 
 def fits_int8(graph: Graph, node: Any, shape: tuple[int | None, ...]) -> bool:
-    """The rule of ModelOpt 0.47 for convolutions."""
-    out, into, kernel = shape[0] or 0, shape[1] or 0, [side or 0 for side in shape[2:]]
-    if out >= LEAST and into >= LEAST:
-        return True
-    if attribute(node, "group", 1) > 1:
-        return out % 8 == 0 and min(kernel) >= 3
+    """Whether a convolution with a weight of this shape, [output, input per group, kernel ...], has kernels for INT8."""
+    output, inputs, *kernel = (side or 0 for side in shape)
     first = not any(graph.maker(name) in LAYERS for name in _ancestors(graph, node.input[0]))
-    return len(set(kernel)) == 1 and (out % 8 == 0 or into % 8 == 0) and (first or out >= LEAST or into >= LEAST)
+    return wide_enough(output, inputs, kernel, grouped=attribute(node, "group", 1) > 1, first=first)
+
+
+def wide_enough(output: int, inputs: int, kernel: Sequence[int], *, grouped: bool, first: bool) -> bool:
+    """The rule of ModelOpt 0.47 for convolutions. inputs: channels per group; first: no other layer lies in front of it."""
+    if output >= LEAST and inputs >= LEAST:
+        return True
+    if grouped:
+        return output % 8 == 0 and min(kernel) >= 3
+    aligned, wide = output % 8 == 0 or inputs % 8 == 0, first or output >= LEAST or inputs >= LEAST
+    return len(set(kernel)) == 1 and aligned and wide
 
 
 def _ancestors(graph: Graph, name: str) -> Iterator[str]:

@@ -25,7 +25,7 @@ from octc.compress.fake_quant import ActivationQuantiser, GateQuantiser, OnGrid,
 from octc.compress.lowest import is_nonnegative, is_one
 from octc.compress.placement import ADDITIONS, is_dense
 from octc.compress.rounding import forget_floats
-from octc.compress.trace import ChannelAffine, set_module
+from octc.compress.trace import ChannelAffine, calls_module, set_module
 from octc.core.errors import OctcError
 from octc.export.formats import FORMATS
 from octc.export.onnx.pack import round_weights
@@ -162,7 +162,7 @@ def encode(
     if not (encoding.inner and _sources(module, "inner")):  # there everything else stays on its grid
         _leave_float(module, floats)
     forget_floats(module, floats)
-    for node in [n for n in module.graph.nodes if _is(module, n, GateQuantiser)]:
+    for node in [n for n in module.graph.nodes if calls_module(module, n, GateQuantiser)]:
         set_module(module, str(node.target), _written(GATE, opset))
     for kind in ("input", "residual", "inner"):
         for node, source in _sources(module, kind):
@@ -247,7 +247,7 @@ def _leave_float(module: fx.GraphModule, floats: frozenset[str]) -> None:
         for user in list(node.users):
             if _is_quantiser(module, user, "residual"):
                 _remove(module, user)
-        if not any(_is(module, user, QuantConv2d) for user in quantiser.users):
+        if not any(calls_module(module, user, QuantConv2d) for user in quantiser.users):
             _remove(module, quantiser)
 
 
@@ -256,14 +256,10 @@ def _remove(module: fx.GraphModule, node: fx.Node) -> None:
     module.graph.erase_node(node)
 
 
-def _is(module: fx.GraphModule, node: fx.Node, kinds: Any) -> bool:
-    return node.op == "call_module" and isinstance(module.get_submodule(str(node.target)), kinds)
-
-
 def _is_quantiser(module: fx.GraphModule, node: fx.Node, kind: str) -> bool:
-    return _is(module, node, ActivationQuantiser) and module.get_submodule(str(node.target)).kind == kind
+    return calls_module(module, node, ActivationQuantiser) and module.get_submodule(str(node.target)).kind == kind
 
 
 def _linear(module: fx.GraphModule, node: fx.Node) -> bool:
     call = node.op == "call_function" and node.target in LINEAR_CALLS
-    return call or node.op == "placeholder" or _is(module, node, (QuantConv2d, ActivationQuantiser, ChannelAffine))
+    return call or node.op == "placeholder" or calls_module(module, node, (QuantConv2d, ActivationQuantiser, ChannelAffine))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from octc.bench.parity.document import both
 from octc.bench.parity.verify import verify_artifact
 from octc.compress.jobs import new_job
 from octc.core.errors import OctcError
@@ -18,7 +19,6 @@ from octc.export.search.select import Budget, Choice, Cost, choose, over_budget
 from octc.export.search.state import Book
 from octc.schemas.search import Candidate, Finalist, SearchOptions, Winner
 from octc.schemas.training import StudentOptions
-from octc.stats.proportions import Interval
 from octc.stats.test_plan import ParityOptions
 from octc.stats.verdict import WORDS
 from octc.store.artifacts import MANIFEST, file_bytes, read_artifact
@@ -27,7 +27,7 @@ from octc.store.runs import Run, find_run
 from octc.store.verdicts import FILE as VERDICT
 from octc.train.jobs.request import make_requests
 from octc.train.jobs.start import run_training
-from octc.train.loop.checkpoint import META
+from octc.train.loop.checkpoint import is_checkpoint
 
 RECIPE = "winner.json"
 OVER = "the trained winner is over the budget"
@@ -55,7 +55,7 @@ def choose_winner(book: Book, run_dir: Path, margin: float) -> Choice:
                 accuracy=one.score.accuracy,
                 accuracy_ci95=trial.accuracy_ci95,
                 difference_pp=0.0 if pair is None else 100 * pair.difference,
-                difference_ci95_pp=None if pair is None else _percent(pair.deciding),
+                difference_ci95_pp=None if pair is None else both(pair.deciding),
                 non_inferior=beside.non_inferior,
                 n=len(one.right),
                 patients=len({p for p in patients if p is not None}) or None,
@@ -66,10 +66,6 @@ def choose_winner(book: Book, run_dir: Path, margin: float) -> Choice:
     book.document.correction = CORRECTION.format(count=counted, tests=max(0, len(rows) - 1))
     book.save()
     return found
-
-
-def _percent(limits: Interval | None) -> list[float] | None:
-    return None if limits is None else [100 * value for value in limits]
 
 
 def finish(training: Training, book: Book, target: Target | None, options: SearchOptions, budget: Budget) -> None:
@@ -102,7 +98,7 @@ def finish(training: Training, book: Book, target: Target | None, options: Searc
 
 def _tuned(training: Training, candidate: Candidate, run: Run) -> Run:
     """The run with its quantisation-aware stage, as `octc train student --resume RUN --qat --allow-change` makes it."""
-    if candidate.precision != "int8" or ((run.path / "qat" / META).is_file() and run.read().get("status") == "done"):
+    if candidate.precision != "int8" or (is_checkpoint(run.path / "qat") and run.read().get("status") == "done"):
         return run
     job = training.job
     begun = bool((run.read().get("request") or {}).get("qat"))  # this tuning was begun before, and goes on as it is

@@ -215,27 +215,27 @@ def search_student(
     dry_run: bool = False,
     reporter: Reporter | None = None,
 ) -> SearchResult:
-    """Find the student for a budget: measure candidates on the target, train those that fit, take the fastest that is as good.
+    """Find the fastest student within a budget that is as good as the best one.
 
-    Every candidate is exported with random weights and timed as `octc bench` does; what is over the budget, or beaten in size
-    and time by a network with more arithmetic, is dropped. The rest is trained by successive halving from one teacher,
-    whose logits are cached, and compared on validation patients. The fastest that is non-inferior to the best at the margin is
-    tuned, exported and verified on the test set, once. A search that was stopped goes on when it is asked for again, and ends
-    with the same winner. Asked for by several processes that share `run_dir`, on one machine or several, it divides its trials
-    among them.
+    Every candidate is exported with random weights and timed as `octc bench` does. Candidates over the budget are dropped, and
+    those that are larger and slower than a network with more arithmetic. The rest are trained by successive halving from one
+    teacher, whose logits are cached, and compared on validation patients. The fastest one that is non-inferior to the best at
+    the margin is tuned, exported, and verified on the test set once. Calling it again resumes a search that was stopped, with
+    the same winner. Several processes that share `run_dir`, on one machine or several, divide the trials among themselves.
 
     Args:
-        budget: limits that all have to hold: "5ms" (median of batch 1), "4MB" (model files), "20mJ" (where energy is read).
-        data: folder of the images; None: OCTC_DATA, then the data set's own place.
+        budget: one or more limits, all of which must hold: "5ms" (median latency at batch 1), "4MB" (model files), "20mJ"
+            (energy per image, where it can be read).
+        data: folder of the images; None: OCTC_DATA, then the data set's default folder.
         options: data set, recipe, teacher, candidates, machine, hours, margin in percentage points.
-        run_dir: where runs lie and go. dry_run: what would be measured and trained, and about how long; nothing is written.
-        reporter: is told lines and progress. None: the log `octc`.
+        run_dir: folder of the runs. dry_run: only plan what would be measured and trained, with an estimate of the time.
+        reporter: receives messages and progress; None: the log `octc`.
 
     Returns: the document of search.json, with `winner`, and its folder (search.json, pareto.svg, table.md, winner.json).
 
     Raises:
-        OctcError: E104, E102, E105 options; E107 no teacher; E612 no candidate is within the budget; E903 no energy is read;
-            E606 the other machine; E405 the gate refused every file; and whatever trainings raise.
+        OctcError: E104, E102, E105 options; E107 no teacher; E612 no candidate is within the budget; E903 energy cannot be
+            read; E606 the remote machine failed; E405 the gate refused every file; and what a training raises.
 
     >>> import octc
     >>> octc.search("5 apples", data="no-such-folder")

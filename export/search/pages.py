@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from octc.bench.timing.render_markdown import table_lines
 from octc.core.files import write_bytes
 from octc.core.progress import spell_seconds
 from octc.export.search.select import Budget
@@ -28,9 +29,8 @@ def write_pages(book: Book, budget: Budget) -> None:
     if points:
         title = f"Validation accuracy against time ({budget.words()}; area: size of the files)"
         write_bytes(book.folder / FIGURE, to_svg(pareto_figure(points, title)))
-    document = _plain(book)
-    lines = ["| " + " | ".join(COLUMNS) + " |", "| " + " | ".join("---" for _ in COLUMNS) + " |"]
-    lines += ["| " + " | ".join(row) + " |" for row in table_rows(document)]
+    document = builtins(book.document)
+    lines = table_lines(COLUMNS, table_rows(document))
     text = "\n".join(
         [f"# {book.document.search}: {budget.words()}", "", *lines, "", *(f"{x}  " for x in answer_lines(document))]
     )
@@ -40,10 +40,6 @@ def write_pages(book: Book, budget: Budget) -> None:
 def are_written(book: Book) -> bool:
     """Whether `write_pages` came to its end."""
     return (book.folder / TABLE).is_file()
-
-
-def _plain(book: Book) -> dict[str, Any]:
-    return builtins(book.document)
 
 
 def _points(book: Book) -> list[Point]:

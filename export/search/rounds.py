@@ -31,7 +31,7 @@ from octc.train.evaluation.outcome import FACTS, combined, newest_evaluation, re
 from octc.train.jobs.job import Job
 from octc.train.jobs.request import Request
 from octc.train.jobs.run import Place, train_one
-from octc.train.loop.checkpoint import META, read_checkpoint
+from octc.train.loop.checkpoint import is_checkpoint, read_checkpoint
 from octc.train.recipes.config import Recipe
 from octc.train.recipes.registry import stored_recipe
 
@@ -218,7 +218,7 @@ def train_trial(training: Training, search: str, candidate: Candidate, epochs: i
     """The finished run of a candidate with so many epochs: found, gone on with, or begun."""
     recipe = recipe_of(candidate, training.base, epochs, training.views)
     before = trial_runs(training.job.run_dir, search).get(recipe.name)
-    if before is not None and before.read().get("status") == "done" and (before.path / "train" / META).is_file():
+    if before is not None and before.read().get("status") == "done" and is_checkpoint(before.path / "train"):
         training.job.reporter.say(f"✓ {candidate.name}   {before.id} is done")
         return before
     asked = replace(training.asked, recipe=recipe, job=search, member=True)

@@ -21,7 +21,7 @@ from octc.core.errors import OctcError
 from octc.core.files import sha256_file, write_bytes, write_json
 from octc.export.lint.check import mark_float, require_clean
 from octc.export.lint.graph import graphs_of
-from octc.export.lint.placement import LEAST
+from octc.export.lint.placement import wide_enough
 from octc.export.onnx.float import INPUT, OUTPUT, read_onnx, save
 from octc.export.onnx.fp16 import write_fp16
 from octc.export.tensorrt.trtexec import RECIPE, recipe_text
@@ -132,17 +132,12 @@ def narrow(module: fx.GraphModule) -> frozenset[str]:
     """Convolutions with so few channels that TensorRT has no INT8 kernels for them (the rule of ModelOpt 0.47): float."""
     known = convolutions(module)
     first = next((str(n.target) for n in module.graph.nodes if n.op == "call_module" and str(n.target) in known), "")
-    return frozenset(name for name, one in known.items() if not wide_enough(one.conv, name == first))
+    return frozenset(name for name, one in known.items() if not _fits_int8(one.conv, first=name == first))
 
 
-def wide_enough(conv: nn.Conv2d, first: bool) -> bool:
-    """Whether a convolution qualifies for INT8."""
-    out, into, kernel = conv.out_channels, conv.in_channels // conv.groups, conv.kernel_size
-    if out >= LEAST and into >= LEAST:
-        return True
-    if conv.groups > 1:
-        return out % 8 == 0 and min(kernel) >= 3
-    return len(set(kernel)) == 1 and (out % 8 == 0 or into % 8 == 0) and (first or out >= LEAST or into >= LEAST)
+def _fits_int8(conv: nn.Conv2d, *, first: bool) -> bool:
+    inputs = conv.in_channels // conv.groups
+    return wide_enough(conv.out_channels, inputs, conv.kernel_size, grouped=conv.groups > 1, first=first)
 
 
 def promises(proto: onnx.ModelProto) -> tuple[list[str], list[str]]:

@@ -1,4 +1,4 @@
-"""Cells of tables as people and programs write them: a name, nothing, or one name in two spellings."""
+"""Cells of tables written by people and programs: names, empty values, and different spellings of one name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NO_PATIENT = NO_LABEL | {"none", "unknown", "not known"}
 
 
 def trimmed(text: str) -> str:
-    """A cell without blanks at its ends, and without marks there that nobody sees (of the order of writing, of bytes).
+    """A cell without white space and invisible characters at its ends (byte order marks, direction marks).
 
     >>> trimmed(" CNV\u200b "), trimmed("\ufeffpath"), trimmed("\u200eP 7\u00a0")
     ('CNV', 'path', 'P 7')
@@ -36,7 +36,7 @@ def trimmed(text: str) -> str:
 
 
 def text_of(cell: Any) -> str:
-    """A cell as a name: whole numbers without a fraction, whatever wrote them; "" where there is none.
+    """A cell as a name; whole numbers are written without a fraction. "" for an empty cell.
 
     >>> text_of(" CNV "), text_of(3.0), text_of(float("nan")), text_of(True), len(text_of(10**400))
     ('CNV', '3', '', '1', 401)
@@ -53,7 +53,7 @@ def text_of(cell: Any) -> str:
 
 
 def whole_number(value: Any) -> int | None:
-    """A whole number, whatever wrote it (3, 3.0, True; as a text from 0 on); None for everything else.
+    """A cell as a whole number (3, 3.0, True, or a text of digits); None for everything else.
 
     pandas and Excel write a column of whole numbers that has gaps as 12.0. Three zeros may be thousands.
 
@@ -68,7 +68,7 @@ def whole_number(value: Any) -> int | None:
 
 
 def digits_of(text: str, most: int = 18) -> int | None:
-    """A number that is written in the digits 0 to 9, at most `most` of them; None for everything else.
+    """A text of ASCII digits (at most `most`) as a number; None for everything else.
 
     >>> digits_of("007"), digits_of("\u00b2"), digits_of("\u0663"), digits_of("+1"), digits_of("")
     (7, None, None, None, None)
@@ -77,19 +77,20 @@ def digits_of(text: str, most: int = 18) -> int | None:
 
 
 def label_of(cell: Any) -> str:
-    """The class that a cell names; "" where it says that there is none ("NaN", "N/A", an empty cell)."""
+    """The class named by a cell; "" for an empty cell or a word for a missing value ("NaN", "N/A")."""
     text = text_of(cell)
     return "" if text.casefold() in NO_LABEL else text
 
 
 def given(cell: Any) -> str | None:
-    """A patient as a table names it; None for an empty cell and for the usual words for nothing."""
+    """The patient named by a cell; None for an empty cell or a word for a missing value."""
     text = text_of(cell)
     return None if text.casefold() in NO_PATIENT else text
 
 
 def plain(value: str) -> str:
-    """A value for comparing: without letter case, blanks, marks that nobody sees, full widths, and zeros around a number.
+    """A normalised value for comparisons: ignores letter case, white space, invisible characters, full-width forms and extra
+    zeros.
 
     >>> plain(" p 007.0 ") == plain("P007"), plain("12.50"), plain("0042"), plain("\uff12\u200b")
     (True, '12.50', '42', '2')
@@ -102,7 +103,7 @@ def plain(value: str) -> str:
 
 
 def same_names(values: Iterable[str]) -> list[str]:
-    """Values that `plain` makes one, as "CNV = cnv"; in sorted order.
+    """Groups of values that are equal after `plain`, as "CNV = cnv", sorted.
 
     >>> same_names(["cnv", "DME", "CNV", "1", "1.0"])
     ['1 = 1.0', 'CNV = cnv']

@@ -1,4 +1,4 @@
-"""The time as it is written down."""
+"""The time format of all documents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CSV as octc writes it and reads it again: no cell is run as a formula, and every name comes back as it was.
+"""CSV that octc writes and reads: spreadsheets run no cell as a formula, and every text survives the round trip.
 
 A spreadsheet runs a cell that begins with = + - @ (or with a tab or a return before one). Such a text is written behind a
 single quotation mark, as OWASP recommends (https://owasp.org/www-community/attacks/CSV_Injection), and so is a text that

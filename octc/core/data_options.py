@@ -1,4 +1,4 @@
-"""How a data set is to be read, as every command that scans one may be told: one dataclass, one set of options."""
+"""Options for reading a data set, shared by every command that scans one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WHOSE = ("patients", "patient_pattern", "patient_from")  # one question: an opti
 
 @dataclass(frozen=True)
 class DataOptions:
-    """What may be said of a data set beside its layout; None leaves it as the layout, or a rule that was saved, has it."""
+    """How to read a data set, besides its layout; None: as the layout or a saved rule states."""
 
     patients: str | None = option(None, metavar="unknown", shown="unknown: nobody knows whose the images are", key=TEXT)
     patient_pattern: str | None = option(

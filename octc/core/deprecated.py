@@ -1,4 +1,4 @@
-"""Old names that still work, what they are called now, and the version that no longer has them.
+"""Deprecated names: what they are called now, and the version that removes them.
 
 A test fails once the version of octc has reached `removed` of a row: then the row goes, and with it what reads the old name.
 """
@@ -24,7 +24,7 @@ class OldName:
 
     @property
     def words(self) -> str:
-        """What a user of the old name is told."""
+        """The deprecation message."""
         return f"{self.kind} {self.old} is now {self.new}; octc {self.removed} no longer has the old name"
 
 
@@ -46,22 +46,22 @@ OLD_NAMES = (
 
 
 def old_of(kind: str, new: str) -> str | None:
-    """The old name of something, where it has one."""
+    """The old name of something, or None."""
     return next((one.old for one in OLD_NAMES if one.kind == kind and one.new == new), None)
 
 
 def new_of(kind: str, old: str) -> str:
-    """The name of today; a name that is not old comes back as it is."""
+    """The current name; a name that is not deprecated is returned unchanged."""
     return next((one.new for one in OLD_NAMES if one.kind == kind and one.old == old), old)
 
 
 def variable(environ: Mapping[str, str], name: str) -> str | None:
-    """An environment variable by its name of today, else by its old one; None where neither is set."""
+    """The value of an environment variable, under its current or its old name; None if neither is set."""
     return environ.get(name, environ.get(old_of(VARIABLE, name) or name))
 
 
 def overdue(version: str) -> list[OldName]:
-    """Old names that a version should no longer have."""
+    """Deprecated names that should be gone in a version."""
     return [one for one in OLD_NAMES if _numbers(version) >= _numbers(one.removed)]
 
 

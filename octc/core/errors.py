@@ -1,4 +1,4 @@
-"""Every failure that a user can cause or resolve.
+"""Errors that a user can cause or resolve.
 
     OctcError            code, message, hint, where it happened
       MissingExtra       an optional dependency is not installed
@@ -65,22 +65,22 @@ class Several(OctcError):
 
 
 def combined(errors: Sequence[OctcError]) -> OctcError:
-    """What to raise for one or more errors: the only one itself, `Several` of more."""
+    """One error as it is, several as one `Several`."""
     return errors[0] if len(errors) == 1 else Several(errors)
 
 
 def ranked(errors: Sequence[OctcError]) -> list[OctcError]:
-    """Errors by what decides the exit code: the first one does."""
+    """Errors in the order of their exit codes' precedence; the first one decides."""
     return sorted(errors, key=lambda error: EXIT_ORDER.index(error.exit_code))
 
 
 def first_line(error: BaseException, most: int = 200) -> str:
-    """What an error of another library says, for one line: its first line, else what kind it is; at most so many letters."""
+    """The first line of another library's error message, or its type if it has none; at most `most` characters."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]
 
 
 def shorten(items: Sequence[str], most: int = 10, more: str = "--json for all") -> str:
-    """A list for one line: at most `most` items, then how many are left out."""
+    """A list in one line: at most `most` items, then the number of those left out."""
     shown = ", ".join(items[:most])
     left = len(items) - most
     return f"{shown} … and {left} more ({more})" if left > 0 else shown

@@ -1,4 +1,4 @@
-"""What a machine cannot do: full disks, read-only file systems, no temporary folder, limits, memory. One table.
+"""Faults of the machine, in one table: full disks, read-only file systems, no temporary folder, limits, memory.
 
 Libraries say it in many ways: an errno, a class, or a sentence in an exception of their own (engines, Rust, the loader of
 shared libraries). Whoever turns an exception into an error about a file asks `fault_of` first: no file is blamed for it.
@@ -85,7 +85,7 @@ BY_ERRNO = {getattr(errno, name): fault for fault in FAULTS for name in fault.er
 
 
 def fault_of(error: BaseException | None, place: str | Path | None = None) -> OctcError | None:
-    """What the machine lacks, where that is what an exception (or what it came from) says; else None.
+    """The error about the machine, if an exception or one of its causes is about disk, memory or limits; else None.
 
     Args:
         error: any exception. An OctcError is looked through to what it was raised from; one that ends with 4 stays what it is.
@@ -190,7 +190,7 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextmanager
 def writing_to(place: str | Path) -> Iterator[None]:
-    """What keeps a place from being written, as an error with a hint: what the machine lacks, else E109."""
+    """Turn failures to write a place into errors with a hint: a fault of the machine, else E109."""
     try:
         yield
     except OSError as error:
@@ -201,7 +201,7 @@ def writing_to(place: str | Path) -> Iterator[None]:
 
 
 def error_json(error: Exception) -> dict[str, Any]:
-    """Any exception as an error that another process can read."""
+    """An exception as JSON for another process."""
     if (fault := fault_of(error)) is not None:
         error = fault
     if not isinstance(error, OctcError):
@@ -211,5 +211,5 @@ def error_json(error: Exception) -> dict[str, Any]:
 
 
 def error_of(value: Mapping[str, Any]) -> OctcError:
-    """The error that it was."""
+    """The exception from `error_json`."""
     return OctcError(value["code"], value["message"], hint=value["hint"], place=value["place"], why=value["why"])

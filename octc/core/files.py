@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: temporary name, flush, fsync, rename. Sums, JSON, folders."""
+"""Atomic files and folders (temporary name, flush, fsync, rename), checksums, strict JSON."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ EXCHANGE, HERE = 2, -100  # RENAME_EXCHANGE, AT_FDCWD of renameat2(2)
 
 
 def entries(folder: Path) -> list[Path]:
-    """What lies in a folder, by name; [] where there is no such folder.
+    """The entries of a folder, sorted by name; [] if there is no such folder.
 
     Raises:
         OctcError: E231 the system does not let it be read: what lies there would seem to be missing.
@@ -63,12 +63,12 @@ def stamped(folder: Path, word: str) -> Path:
 
 
 def sha256_bytes(data: bytes) -> str:
-    """Hex digest of `data`."""
+    """SHA-256 of bytes, as hex."""
     return hashlib.sha256(data).hexdigest()
 
 
 def sha256_file(path: Path) -> str:
-    """Hex digest of a file, read in blocks."""
+    """SHA-256 of a file, as hex; read in blocks."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(1 << 20):
@@ -77,7 +77,7 @@ def sha256_file(path: Path) -> str:
 
 
 def canonical_json(value: Any) -> bytes:
-    """The one spelling of a JSON value that digests are taken of."""
+    """The canonical JSON bytes of a value, for digests."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode(
         errors="surrogatepass"
     )

@@ -11,12 +11,12 @@ from octc.core.options import option
 
 @dataclass(frozen=True)
 class ImportOptions(DataOptions):
-    """What may be said of an imported network besides its preprocessing and its classes.
+    """Options of `octc.import_model`, besides preprocessing and classes.
 
     Attributes:
-        data: labelled images, CLASS/IMAGE or a table: makes a run under run_dir.
-        run: a run of an earlier import that this file belongs to.
-        held_out: none of the images of `data` was trained on; without it every verdict says that this is not known.
+        data: labelled images (CLASS/IMAGE, or a table); a run is made for them under run_dir.
+        run: the run of an earlier import that this file belongs to (its INT8 version).
+        held_out: states that no image of `data` was used for training; otherwise every verdict notes that this is unknown.
     """
 
     out: str = option("artifacts", shown="Where the artifact goes, without --data", metavar="DIR")

@@ -1,4 +1,4 @@
-"""flock(2), in one place: a lock ends with its process, whatever ends that. Not every file system has locks."""
+"""File locks by flock(2): a lock ends with its process. Not every file system has locks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def lock(handle: int | IO[bytes] | IO[str], *, shared: bool = False, wait: bool 
 
 
 def must_lock(handle: int | IO[bytes] | IO[str], path: Path, *, shared: bool = False, wait: bool = False) -> bool:
-    """`lock`, where two processes at once would do harm.
+    """Like `lock`, for work that two processes must not do at once.
 
     Raises:
         OSError: ENOLCK, which `octc.core.faults` knows: the file system has no locks.

@@ -1,4 +1,4 @@
-"""Documents that a newer octc wrote: the hint is that octc, whatever the document is."""
+"""Refusal of documents written by a newer octc."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HINT = "pip install -U octc   (a newer octc wrote it and reads it)"
 
 
 def refuse_newer(stated: Any, reads: str, what: str = "it", place: str | None = None) -> None:
-    """Refuse a version of a format that is above the one that is read; any other one is for the caller to judge.
+    """Refuse a format version newer than this octc reads; other versions are left to the caller.
 
     Args:
         stated: as the document has it ("2.0"). reads: the highest that this octc reads. what: the document, for the message.

@@ -59,7 +59,7 @@ def go_offline() -> None:
 
 
 def refused_attempts() -> int:
-    """How often something was refused."""
+    """Number of refused network calls."""
     return _state["refused"]
 
 

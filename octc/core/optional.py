@@ -1,4 +1,4 @@
-"""Optional dependencies: import them late, and say how to get them. Nothing is ever installed for the user."""
+"""Optional dependencies: imported on use, with the pip command as the hint. octc never installs anything."""
 
 from __future__ import annotations
 
@@ -81,12 +81,12 @@ _DISTRIBUTIONS = {
 
 
 def distribution_of(module: str) -> str:
-    """The name under which pip knows a module."""
+    """The pip name of a module."""
     return _DISTRIBUTIONS.get(module, module.replace("_", "-"))
 
 
 def modules_of(extra: str) -> tuple[str, ...]:
-    """What an extra must bring to be complete."""
+    """The modules of an extra."""
     return WINGS.get(extra) or tuple(module for module, brings in EXTRAS.items() if brings == extra)
 
 

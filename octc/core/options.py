@@ -1,4 +1,4 @@
-"""Options of a job as one dataclass: its fields are the arguments of the library and the options of the command line."""
+"""Options of a job as a dataclass: its fields are both the arguments of the function and the options of the command."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def described(options: Any) -> list[Field[Any]]:
 
 
 def spelled(one: Field[Any]) -> str:
-    """A field as it is typed: "--class-margin"."""
+    """The option of a field: "--class-margin"."""
     names: tuple[str, ...] = one.metadata[NAMES]
     return next((name for name in names if name.startswith("--")), f"--{one.name.replace('_', '-')}")
 
@@ -112,7 +112,7 @@ def typed(options: Any) -> list[str]:
 
 
 def typed_number(value: float, per: int) -> str:
-    """A number that gives this very value when it is read and divided."""
+    """A number to type that gives exactly this value when it is divided."""
     text = f"{value * per:.15g}"
     return text if float(text) / per == value else repr(value * per)
 
@@ -143,7 +143,7 @@ def _lacking(annotation: str, value: Any) -> str | None:
 
 
 def fits_64_bits(value: Any) -> bool:
-    """Whether libraries can take a whole number; of anything else true."""
+    """Whether a whole number fits into 64 bits; True for anything else."""
     return not isinstance(value, Integral) or -LARGEST <= int(value) <= LARGEST
 
 

@@ -1,4 +1,4 @@
-"""What a job tells whoever runs it: lines, warnings, how far it is. One protocol for a shell, a notebook and a service."""
+"""How a job reports messages, warnings and progress: one protocol for the shell, notebooks and services."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ Step = Callable[[int], None]  # so many more are done
 
 
 class Reporter(Protocol):
-    """Whoever runs a job. A job that is given none uses `LogReporter`."""
+    """Receives the messages of a job. The default is `LogReporter`."""
 
     def say(self, text: str) -> None:
-        """A line for people about what happens now."""
+        """A message for the user."""
 
     def warn(self, code: str, message: str, path: str | None = None) -> None:
-        """A coded warning (`octc explain CODE`), which never stops a job."""
+        """A warning with a code (`octc explain CODE`); it never stops a job."""
 
     def progress(self, label: str, total: int | None) -> AbstractContextManager[Step]:
-        """A context that gives a function to call with each number of units done; total: None where it is not known."""
+        """A context manager that yields a function to call with each number of units done; total: None if unknown."""
 
 
 @dataclass
 class LogReporter:
-    """Lines and warnings go to the log `octc`; the warnings are kept as well.
+    """Writes messages and warnings to the log `octc`, and keeps the warnings.
 
     Attributes:
         warnings: code, message and path of each, in order.
@@ -51,7 +51,7 @@ class LogReporter:
 
 
 def absolute(step: Step) -> Callable[[int, int], None]:
-    """A step for work that tells how many are done of how many."""
+    """A progress callback (done, total) from a step function."""
     before = 0
 
     def tell(done: int, _total: int) -> None:
@@ -63,11 +63,11 @@ def absolute(step: Step) -> Callable[[int, int], None]:
 
 
 def ignore(_count: int = 1) -> None:
-    """A step that nobody watches."""
+    """A step function that does nothing."""
 
 
 def silent(_text: str) -> None:
-    """A line that nobody reads."""
+    """A message function that does nothing."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def saying(say: Callable[[str], None], what: str) -> Callable[[int, int, float],
 
 
 def spell_seconds(seconds: float) -> str:
-    """A duration for people: 42 s, 3 min 05 s, 2 h 07 min."""
+    """A duration as text: 42 s, 3 min 05 s, 2 h 07 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

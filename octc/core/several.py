@@ -1,4 +1,4 @@
-"""One thing or several: a lone path in place of a list is that path, never its letters."""
+"""One thing or several: a single path given in place of a list counts as one path."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def several(given: Any, *kinds: type) -> tuple[Any, ...]:
-    """All that was given, in its order; a text, a path, one of `kinds`, or whatever cannot be gone through counts as one.
+    """The items as a tuple; a text, a path, an instance of `kinds` or a non-iterable counts as one item.
 
     >>> several("scan.jpeg"), several(["a.jpeg", "b.jpeg"])
     (('scan.jpeg',), ('a.jpeg', 'b.jpeg'))

@@ -1,4 +1,4 @@
-"""`-` as the name of a file: what is piped in, kept in a temporary file as long as it is read."""
+"""`-` as a file name: standard input, copied to a temporary file while it is read."""
 
 from __future__ import annotations
 

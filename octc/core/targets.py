@@ -1,4 +1,4 @@
-"""Every target that an artifact may be made for: one row of one table is one inference engine.
+"""The inference engines that artifacts are made for: one row of a table for each.
 
 Lists elsewhere (what a manifest may name, what `octc predict` chooses from, what `octc doctor` asks, tolerances, versions in a
 result) are read from here when they are needed, so that a new engine is one entry. What `octc export` can make of a run is the
@@ -110,7 +110,7 @@ def called(place: str) -> Callable[..., Any]:
 
 
 def row_of(target: str, precision: str, *, whole_set: bool = False) -> str | None:
-    """The row of the table of tolerances for golden images, or for a whole set; None where the target has no such artifact."""
+    """The row of the tolerance table for golden images, or for a whole set; None if the target has no such artifact."""
     known = TARGETS.get(target)
     if known is None:
         return None
@@ -124,18 +124,18 @@ def processors_of(target: str, precision: str) -> str | None:
 
 
 def extras() -> tuple[str, ...]:
-    """The extras of octc that work on one machine or another needs: to train, to export, to run an engine, baselines."""
+    """The extras that a machine may need: to train, to export, to run an engine, baselines."""
     of_engines = (EXTRAS[module] for one in TARGETS.values() for module in one.needs if module in EXTRAS)
     return tuple(dict.fromkeys((*WINGS, *of_engines, "stats", "baselines")))
 
 
 def in_order(family: str | None) -> tuple[str, ...]:
-    """Targets that predict chooses from for files of one precision, on a family of processors, the first one first."""
+    """Targets in the order in which `octc predict` prefers them for files of one precision, on a family of processors."""
     places = {name: one.choice.get(family or "", one.choice.get("")) for name, one in TARGETS.items()}
     return tuple(sorted((n for n, place in places.items() if place is not None), key=lambda n: (places[n], n)))
 
 
 def references() -> tuple[str, ...]:
-    """Targets of the FP32 reference, the first that runs here is taken."""
+    """Targets for the FP32 reference, in order of preference."""
     places = {name: one.reference for name, one in TARGETS.items() if one.reference is not None}
     return tuple(sorted(places, key=lambda name: (places[name], name)))

@@ -1,4 +1,4 @@
-"""What dependencies send of themselves, and the switches that octc sets against it.
+"""Usage events that dependencies send, and the switches with which octc prevents it.
 
 `import octc` sets them (octc/__init__.py), for this process and for every process that it starts. They must be there before the
 dependency is imported: onnxruntime writes its device id when it is loaded, and OpenVINO asks for a server's name.
@@ -17,7 +17,7 @@ from types import ModuleType
 
 @dataclass(frozen=True)
 class Dependency:
-    """A distribution that was watched while it was imported and used.
+    """A dependency whose network use was observed.
 
     Attributes:
         module: what is imported. names: distributions that bring it.
@@ -97,7 +97,7 @@ def keep_quiet() -> None:
 def is_quiet(
     one: Dependency, environ: Mapping[str, str] = os.environ, modules: Mapping[str, ModuleType | None] = sys.modules
 ) -> bool:
-    """Whether everything that keeps a dependency from sending is in place in this process."""
+    """Whether a dependency is prevented from sending in this process."""
     if one.hidden is not None and modules.get(one.hidden, sys) is not None:  # None there: importing it fails
         return False
     return all(environ.get(name) == value for name, value in one.switches.items())

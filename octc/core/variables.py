@@ -1,4 +1,4 @@
-"""The environment variables of octc that are no keys of the configuration, and what a misspelt one was meant as."""
+"""The environment variables of octc besides configuration keys, and suggestions for misspelt ones."""
 
 from __future__ import annotations
 

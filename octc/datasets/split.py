@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -19,6 +19,7 @@ from msgspec import UNSET
 
 from octc.core.errors import OctcError, shorten
 from octc.core.files import canonical_json, read_json, sha256_bytes, write_json
+from octc.core.grouping import roots_of
 from octc.datasets.base import Sample, Samples, ids_of
 from octc.datasets.patients import before_fields
 from octc.schemas.common import convert
@@ -150,23 +151,18 @@ def _read_again(parts: dict[str, tuple[Sample, ...]], dataset: str, classes: Seq
 
 
 def groups_of(items: Sequence[Sample]) -> list[int]:
-    """Group number of each sample: images of one patient, of one eye, or with one content are one group (union-find)."""
-    parent = list(range(len(items)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
+    """Group number of each sample: images of one patient, of one eye, or with one content are one group."""
     first: dict[tuple[str, str], int] = {}
-    for i, sample in enumerate(items):
-        keys = [("content", sample.sha256)] if sample.sha256 else []  # a file that cannot be read is like no other
-        keys += [("patient", sample.patient)] if sample.patient is not None else []
-        keys += [("eye", sample.eye)] if sample.eye is not None else []
-        for key in keys:
-            parent[root(i)] = root(first.setdefault(key, i))
-    return [root(i) for i in range(len(items))]
+
+    def pairs() -> Iterator[tuple[int, int]]:
+        for i, sample in enumerate(items):
+            keys = [("content", sample.sha256)] if sample.sha256 else []  # a file that cannot be read is like no other
+            keys += [("patient", sample.patient)] if sample.patient is not None else []
+            keys += [("eye", sample.eye)] if sample.eye is not None else []
+            for key in keys:
+                yield first.setdefault(key, i), i
+
+    return roots_of(len(items), pairs())
 
 
 def _take(items: Sequence[Sample], share: float, classes: int, rng: np.random.Generator) -> set[int]:

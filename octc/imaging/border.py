@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from octc.core.grouping import roots_of
+
 Mask = npt.NDArray[np.bool_]
 
 
@@ -21,7 +23,9 @@ def border_parts(mask: Mask, least: int) -> Mask:
     if not len(first):
         return np.zeros_like(mask)
     below = np.searchsorted(last, first + width + 2, side="right"), np.searchsorted(first, last + width + 2)
-    roots = _joined(*(one.tolist() for one in below))
+    starts, stops = (one.tolist() for one in below)
+    touch = ((run, other) for run, (start, stop) in enumerate(zip(starts, stops, strict=True)) for other in range(start, stop))
+    roots = np.array(roots_of(len(first), touch), np.intp)
     size = np.bincount(roots, last - first, len(roots))
     column, row = first % (width + 2), first // (width + 2)
     touching = (row == 0) | (row == height - 1) | (column == 1) | (last % (width + 2) == width + 1)
@@ -30,18 +34,3 @@ def border_parts(mask: Mask, least: int) -> Mask:
     wide.ravel()[first[kept]] = 1
     wide.ravel()[last[kept]] -= 1
     return np.cumsum(wide.ravel(), dtype=np.int8).reshape(wide.shape)[:, 1:-1].astype(np.bool_)
-
-
-def _joined(start: list[int], stop: list[int]) -> npt.NDArray[np.intp]:
-    """The root of each run; run i lies beside the runs from start[i] to stop[i]."""
-    parent = list(range(len(start)))
-
-    def root(one: int) -> int:
-        while parent[one] != one:
-            parent[one] = one = parent[parent[one]]
-        return one
-
-    for one, (low, high) in enumerate(zip(start, stop, strict=True)):
-        for other in range(low, high):
-            parent[root(other)] = root(one)
-    return np.array([root(one) for one in range(len(parent))], np.intp)

@@ -36,7 +36,8 @@ from octc.core.errors import OctcError
 from octc.core.faults import fault_of
 from octc.core.files import closed_folder
 from octc.imaging.clahe import UInt8
-from octc.imaging.kinds import HEAD, PICTURE, foreign, jpeg_kind
+from octc.imaging.cut_off import jpeg_cut, png_cut
+from octc.imaging.kinds import HEAD, PICTURE, begun, foreign, jpeg_kind
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 READ = "PNG, JPEG, TIFF, BMP or WebP"
@@ -64,6 +65,7 @@ DAMAGE = (OSError, SyntaxError, ValueError, IndexError, KeyError, TypeError, EOF
 # TIFF tags that decide what the numbers of a file mean
 PHOTOMETRIC, COMPRESSION, PLANAR, FILL_ORDER, SAMPLE_FORMAT, EXTRA = 262, 259, 284, 266, 339, 338
 BITS, SAMPLES, COLOUR_MAP, INK_SET, COEFFICIENTS, SUBSAMPLING, BLACK_WHITE = 258, 277, 320, 332, 529, 530, 532
+CUT_OFF = {"JPEG": jpeg_cut, "MPO": jpeg_cut, "PNG": png_cut}
 DESCRIPTION, DEPTH, NEW_SUBFILE, SUBFILE = 270, 32997, 254, 255
 MOST_PAGES = 64  # of a TIFF that is looked at for pages that repeat another; more are a stack
 IMAGEJ = re.compile(r"^images=(\d{1,9})$", re.MULTILINE)  # in its description of the first page
@@ -172,10 +174,7 @@ def decode_image(data: bytes, place: str, values: Values | None = None, admit: A
     if doubt is not None:
         raise refuse("OCT-E202", doubt, PICTURE)
     try:
-        if kind == "PNG":
-            Image.open(io.BytesIO(data), formats=("PNG",)).verify()  # sums of the chunks, which loading does not look at
-        with muted() if kind == "TIFF" else nullcontext():  # the others are silent here and need not wait for each other
-            picture.load()
+        _load(picture, data, refuse)
         _check_seen(picture, refuse)
         turn = _orientation(picture)
         converted, rule, stored = _by_rule(picture, grey, _see_through(picture, data), values)
@@ -194,6 +193,17 @@ def decode_image(data: bytes, place: str, values: Values | None = None, admit: A
     return Decoded(converted, tuple(("OCT-W208", f"{Path(place).name}: {text}") for text in rules), stored)
 
 
+def _load(picture: Image.Image, data: bytes, refuse: Refuse) -> None:
+    """Decode the pixels; E201 for a picture that came to its end, but not to that of its pixels."""
+    kind = picture.format or ""
+    if kind == "PNG":
+        Image.open(io.BytesIO(data), formats=("PNG",)).verify()  # sums of the chunks, which loading does not look at
+    with muted() if kind == "TIFF" else nullcontext():  # the others are silent here and need not wait for each other
+        picture.load()
+    if kind in CUT_OFF and (why := CUT_OFF[kind](data, picture)) is not None:
+        raise refuse("OCT-E201", f"image is damaged or cut off: {why}", "fetch the file again")
+
+
 def _damaged(error: BaseException, refuse: Refuse) -> OctcError:
     return refuse("OCT-E201", f"image is damaged or cut off: {error}", "fetch the file again")
 
@@ -207,15 +217,10 @@ def _checked(data: bytes, refuse: Refuse, admit: Admit | None) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise refuse("OCT-E203", f"image is too large: {error}", f"the limit is {MAX_PIXELS} pixels") from error
     except UnidentifiedImageError as error:
-        if (at := first_page(data[:16])) is not None and at + 2 > len(data):
-            raise refuse("OCT-E201", "TIFF is cut off: its first page lies behind its end", "fetch the file again") from error
-        if kind := _tiff_words(data):
-            raise refuse("OCT-E202", f"TIFF of a kind that cannot be read here: {kind}", PICTURE) from error
-        name, hint = foreign(data[:HEAD]) or ("", "replace the file")
-        raise refuse("OCT-E202", f"{NOT_READ}: it is {name}" if name else NOT_READ, hint) from error
+        raise _not_known(data, refuse) from error
     except DAMAGE as error:
         text = f"cannot be read as an image ({READ}, judged by content): {error}"
-        raise refuse("OCT-E202", text, "replace the file") from error
+        raise refuse("OCT-E201" if begun(data) else "OCT-E202", text, "fetch the file again") from error
     width, height = picture.size
     _check_pixels(width, height, refuse, admit)
     if frames != 1:
@@ -223,6 +228,20 @@ def _checked(data: bytes, refuse: Refuse, admit: Admit | None) -> Image.Image:
     if (fault := size_fault(width, height)) is not None:
         raise refuse("OCT-E208", fault, SIDES)
     return picture
+
+
+def _not_known(data: bytes, refuse: Refuse) -> OctcError:
+    """What to say of bytes of which Pillow knows no image."""
+    if (at := first_page(data[:16])) is not None and at + 2 > len(data):
+        return refuse("OCT-E201", "TIFF is cut off: its first page lies behind its end", "fetch the file again")
+    if kind := _tiff_words(data):
+        return refuse("OCT-E202", f"TIFF of a kind that cannot be read here: {kind}", PICTURE)
+    name, hint = foreign(data[:HEAD]) or ("", "replace the file")
+    if not name and (begins := begun(data)) is not None:
+        return refuse(
+            "OCT-E201", f"image is damaged or cut off: a {begins} whose header cannot be read", "fetch the file again"
+        )
+    return refuse("OCT-E202", f"{NOT_READ}: it is {name}" if name else NOT_READ, hint)
 
 
 def _check_webp(data: bytes, refuse: Refuse, admit: Admit | None) -> None:

@@ -12,6 +12,10 @@ ARRAY = "write its pictures as PNG files, or as a TIFF of pages (uint8 or uint16
 VIDEO = "write the B-scan that is meant as a PNG file"
 DOCUMENT = "replace it with the image that was meant"
 VOLUME = "it is a volume: octc data volume says what it holds, and a table of volumes takes it (docs/data.md)"
+BASE64 = "decode it: base64 -d IN > OUT"
+BESIDE = "leave it out: the image is the file of this name without `._`"
+LINES, TEXT = "a PNG whose ends of lines were changed", "an image that was written as text"
+BINARY = "transfer it again as binary data (of git: `*.png -text` in .gitattributes)"
 PARQUET = "Parquet"
 HEADLESS = "write its header: dcmconv IN OUT (DCMTK)"
 # (byte, what stands there, name, what to do); the first that fits
@@ -37,12 +41,20 @@ STARTS = (
     (0, b"BZh", "bzip2", ARCHIVE), (0, b"\x28\xb5\x2f\xfd", "zstd", ARCHIVE), (128, b"DICM", "DICOM", VOLUME),
     (0, b"HSF-OCT-", "a Heidelberg .vol", VOLUME), (0, b"CMDb", "a Heidelberg .e2e", VOLUME),
     (0, b"FOCT", "a Topcon file", VOLUME),
+    (0, b"\x89PNG\n", LINES, BINARY), (0, b"\x89PNG\r\r\n", LINES, BINARY), (0, b"\tPNG\r\n", "a PNG of 7 bits a byte", BINARY),
+    (0, b"\xc2\x89PNG", TEXT, BINARY), (0, b"\xef\xbf\xbdPNG", TEXT, BINARY), (0, b"\xc3\xbf\xc3\x98", TEXT, BINARY),
+    (0, b"\xef\xbf\xbd\xef\xbf\xbd", TEXT, BINARY), (0, b"iVBORw0KGgo", "a PNG in base64", BASE64),
+    (0, b"/9j/", "a JPEG in base64", BASE64), (0, b"data:image/", "an image in a data URI", BASE64),
+    (0, b"\0\x05\x16\x07", "what macOS keeps beside a file (AppleDouble)", BESIDE),
 )  # fmt: skip
+# how images of the kinds that are read begin, though nothing more of them can be read
+BEGUN = ((b"\x89PNG\r\n\x1a\n", "PNG"), (b"\xff\xd8\xff", "JPEG"), (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"BM", "bitmap"))
 TEXTS = (
     (b"<!doctype html", "a web page"),
     (b"<html", "a web page"),
     (b"<svg", "SVG"),
     (b"version https://git-lfs", "a pointer"),
+    (b"{", "JSON"),
 )
 NETPBM = re.compile(rb"P([1-6])(?:\s|#[^\n]*\n)+\d+\s")  # PBM, PGM, PPM as text and as bytes
 POINTER = "fetch what it points to: git lfs pull"
@@ -67,9 +79,16 @@ def foreign(head: bytes) -> tuple[str, str] | None:
             return (name, POINTER) if name == "a pointer" else (name, DOCUMENT)
     if text.startswith(b"<?xml") and b"<svg" in text:
         return "SVG", PICTURE
+    if head and not any(head):
+        return "nothing but zeros", "fetch the file again"
     if is_headless(head):
         return "DICOM without its header (128 bytes and DICM)", HEADLESS
     return jpeg_kind(head)
+
+
+def begun(head: bytes) -> str | None:
+    """The kind of image that a file begins as; None of any other."""
+    return next((name for word, name in BEGUN if head.startswith(word)), None)
 
 
 def is_headless(head: bytes) -> bool:

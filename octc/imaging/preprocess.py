@@ -42,8 +42,12 @@ class Preprocess:
         mean, std: per network channel, of values in [0, 1].
         clahe: clip limit of the contrast equalisation before resizing (octc/imaging/clahe.py), 0 for none;
             clahe_grid: its tiles.
-        value_range: stored grey values that become 0 and 255 where an image is decoded (octc/imaging/decode.py); None: by the
-            rule of its kind. Whoever reads a file for this preprocessing gives it to `read_image`.
+        value_range: stored grey values that become 0 and 255 when a file is decoded (the argument of that name of
+            `octc.imaging.decode.read_image`); None: the default of its format.
+
+    >>> from PIL import Image
+    >>> Preprocess(size=224).prepare(Image.new("L", (768, 496))).shape
+    (1, 1, 224, 224)
     """
 
     size: int

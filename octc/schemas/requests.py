@@ -9,13 +9,14 @@ from octc.core.options import Key, option
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """How to measure. Times are texts with a unit ("30ms", "90s"); None is what the profile says.
+    """Options of `octc.bench`. Times are texts with a unit ("30ms", "90s"); None takes the value of the profile.
 
     Attributes:
         scenario: "single" (latency) or "offline" (throughput).
-        vs: "teacher" or "none": what the artifacts are compared with.
-        max_p50, max_p90, max_p99, min_throughput, max_mj, require_speedup: gates, judged on the limit of the interval.
-        power_csv: readings of a meter. allow_power_cap: rows at the GPU's power cap stay valid.
+        vs: "teacher" or "none": what the artifacts are timed against.
+        max_p50, max_p90, max_p99, min_throughput, max_mj, require_speedup: gates, judged on the unfavourable limit of the 95 %
+            interval.
+        power_csv: readings of a power meter. allow_power_cap: rows measured at the GPU's power cap stay valid.
     """
 
     scenario: str = option(
@@ -43,18 +44,18 @@ class BenchOptions:
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """How artifacts are served: where, with how much of the machine, within which limits.
+    """Options of `octc.serve`: address, share of the machine, limits.
 
     Attributes:
-        host: address to listen at. port, grpc_port: 0 lets the system choose. http_only: no gRPC.
-        token_file: holds the token of every client; OCTC_SERVE_TOKEN does so too. Needed at every address but loopback.
-        tls_cert, tls_key: PEM files; both or none.
-        max_batch: images of several clients that are run together, at most. delay: milliseconds that an image waits for others
-            although an engine is free. instances: engines of each artifact; threads: of each engine; None: from the quota.
-        queue: images that may wait. requests: that are answered at once. timeout: seconds of a request.
-        max_bytes: MiB of an upload. max_pixels: of an image, millions. max_frames: images and B-scans of an upload.
-        monitor: store that a sketch of each answer is added to (octc monitor); None: none.
-        uploads: folder for uploads while they are answered; None: in memory (/dev/shm) where there is such a place.
+        host: address to listen on. port, grpc_port: 0 lets the system choose. http_only: no gRPC.
+        token_file: file with the clients' token (or set OCTC_SERVE_TOKEN); required at any address but loopback.
+        tls_cert, tls_key: PEM files; both or neither.
+        max_batch: largest batch assembled from several clients. delay: milliseconds that an image may wait for others although
+            an engine is free. instances: engines per artifact. threads: per engine; None: from the container's quota.
+        queue: images that may wait. requests: handled at the same time. timeout: seconds per request.
+        max_bytes: MiB per upload. max_pixels: millions per image. max_frames: images and B-scans per upload.
+        monitor: store that receives a sketch of each prediction (`octc.monitor`); None: none.
+        uploads: folder for uploads while they are processed; None: in memory (/dev/shm) if available.
     """
 
     host: str = option("127.0.0.1", shown="Address to listen at; every one but loopback needs a token")
@@ -84,11 +85,11 @@ class ServeOptions:
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """What a report is to hold.
+    """Options of `octc.report`.
 
     Attributes:
-        html, md: the page alone, or Markdown with its figures alone; neither: both.
-        checklist: "claim" or "tripod-ai". photos: show the images whose label changed (a row of the test-set log says so).
+        html, md: only the page, or only Markdown with its figures; neither: both.
+        checklist: "claim" or "tripod-ai". photos: show the images whose prediction changed (recorded in the test-set log).
         out: the folder; None: reports/report-<time>.
     """
 

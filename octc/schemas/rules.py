@@ -15,15 +15,15 @@ PERCENT = (0.0, 100.0)
 
 @dataclass(frozen=True)
 class PointOptions:
-    """An operating point, a share to refer, or costs; fractions.
+    """Options of `octc.fit_rules`: an operating point, a share to refer, or costs. Levels are fractions (0 to 1).
 
     Attributes:
-        class_name: whose threshold; sensitivity, specificity: the level that is stated, one of them.
-        refer: the largest share of images that a person is to decide. costs: a table (CSV) of true classes under answers.
-        remove: forget operating points, costs and the share. force: also where the artifact is signed: the signature goes.
+        class_name: the class of the operating point, with its target sensitivity or specificity (one of the two).
+        refer: largest share of images that a person decides. costs: CSV table of costs, true class by predicted class.
+        remove: delete operating points, costs and the share. force: change a signed artifact too; this removes its signature.
 
     Raises:
-        OctcError: E102 none or several of them; E104 a level that is no share.
+        OctcError: E102 none or several of them; E104 a level outside 0 to 1.
     """
 
     class_name: str | None = option(None, names=("--class",), metavar="CLASS", shown="Class whose threshold is chosen")
@@ -45,15 +45,15 @@ class PointOptions:
 
 @dataclass(frozen=True)
 class SetOptions:
-    """Prediction sets, and a risk to keep; fractions.
+    """Options of `octc.fit_rules`: prediction sets, and a limit on the risk. Levels are fractions (0 to 1).
 
     Attributes:
-        sets: "lac" or "aps"; coverage: that is promised; together: for images of all classes together, not of each.
-        risk: the largest share of wrong answers among those that are kept.
-        remove: forget sets and risk. force: also where the artifact is signed: the signature goes.
+        sets: conformal method, "lac" or "aps". coverage: the target. together: coverage over all classes, not for each one.
+        risk: largest share of wrong predictions among those that are not referred.
+        remove: delete sets and risk. force: change a signed artifact too; this removes its signature.
 
     Raises:
-        OctcError: E102 nothing is asked for; E104 a level that is no share, an unknown method.
+        OctcError: E102 nothing is requested; E104 a level outside 0 to 1, or an unknown method.
     """
 
     sets: str | None = option(None, choices=("lac", "aps"), shown="Prediction sets: lac (smallest) or aps (adaptive)")

@@ -19,25 +19,25 @@ MARGIN = 1.0
 
 @dataclass(frozen=True)
 class SearchOptions(DataOptions):
-    """What a search for the student of a budget is asked for.
+    """Options of `octc.search`.
 
     Attributes:
-        budget: limits that all have to hold, as "5ms" (median of batch 1), "4MB" (10^6 bytes of the model's files; MiB too),
-            "20mJ" (gross energy of an image).
-        dataset, recipe: as of a training; the recipe gives the teacher's kind and how students are trained.
-        teacher: run, checkpoint or "none"; None: the newest that fits. any_teacher: one at chance may teach too.
-        candidates: JSON file with candidates of one's own; None: the table of octc.
-        target: engines that are measured, with commas; None: those of `SEARCHED` that are installed.
-        on: user@host on which times are measured; None: here. threads: of every engine.
-        standard: rows of the standard profile of `octc bench` (a minute each) instead of the quick one.
-        hours: bound of the whole search; None: none. epochs: of the last round; None: the recipe's.
-        workers: processes that are given the same search on machines that share the run folder; the plan for `hours` counts on
-            so many, each as quick as the one that plans.
-        ray: address of a Ray cluster on whose machines `workers` are started, or "local" (of this machine alone); None: whoever
-            is to take part is given the same search.
-        margin: percentage points of validation accuracy that the winner may be worse than the best at most.
-        cached_views: views an image of which the teacher's logits are kept. seed: of split and trainings.
-        keep_dominated: also train what is larger in file and slower than a network with more arithmetic.
+        budget: limits, all of which must hold: "5ms" (median latency at batch 1), "4MB" (10^6 bytes of model files; MiB too),
+            "20mJ" (gross energy per image).
+        dataset, recipe: as in a training; the recipe defines the teacher and how students are trained.
+        teacher: run, checkpoint or "none"; None: the newest that fits. any_teacher: accept a teacher at chance level.
+        candidates: JSON file with your own candidates; None: octc's table.
+        target: engines to measure, comma-separated; None: those of `SEARCHED` that are installed.
+        on: user@host where latency is measured; None: this machine. threads: of every engine.
+        standard: measure with the standard profile of `octc bench` (a minute per row) instead of the quick one.
+        hours: time limit of the whole search; None: no limit. epochs: of the last round; None: the recipe's.
+        workers: number of processes that run the same search on machines with a shared run folder; the plan for `hours`
+            assumes that many of equal speed.
+        ray: address of a Ray cluster on which `workers` are started, or "local" (this machine); None: each worker is started by
+            hand with the same search.
+        margin: largest acceptable loss of validation accuracy against the best candidate, percentage points.
+        cached_views: views per image for which the teacher's logits are cached. seed: of split and trainings.
+        keep_dominated: also train candidates that are larger and slower than a network with more arithmetic.
     """
 
     budget: list[str] | None = option(

@@ -16,14 +16,14 @@ from octc.schemas.training import DEVICES, PRECISIONS
 
 @dataclass(frozen=True)
 class SimplifyOptions:
-    """What a student is to lose, and how it is tuned after each step.
+    """Options of `octc.simplify_run`: the steps, and how the student is tuned after each one.
 
     Attributes:
-        activation: in the place of SiLU, GELU and Mish. no_se: squeeze-excite is taken out.
-        prune: share of the channels that go. budget: milliseconds that INT8 may take here; the share follows from it.
+        activation: replaces SiLU, GELU and Mish. no_se: remove squeeze-excite.
+        prune: share of the channels to remove. budget: milliseconds allowed for INT8 on this machine; determines the share.
         epochs: of distillation after each step; None: a quarter of the recipe's, at least one.
-        margin: of the gate on the validation set, percentage points, against the student that is made simpler.
-        qat: quantisation-aware tuning afterwards. resume: a run of this command that was stopped ("newest" without a name).
+        margin: of the gate on the validation set against the original student, percentage points.
+        qat: quantisation-aware tuning afterwards. resume: a stopped run of this job ("newest": the last one).
     """
 
     activation: str | None = option(None, choices=ACTIVATIONS, shown="Instead of SiLU, GELU and Mish: hard-swish or relu")

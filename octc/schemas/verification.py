@@ -15,23 +15,22 @@ SPELLED = {"val": "select"}  # as it is typed -> as documents spell it
 
 @dataclass(frozen=True)
 class VerifyOptions:
-    """How to verify.
+    """Options of `octc.verify`.
 
     Attributes:
         options: margins, claim, level, resamples.
         set_name: "test", or "select" ("val") for the validation set.
         against: "fp32", "teacher", or None: FP32 first, then the teacher where it is here.
-        tta: views whose claims stand beside the headline, which stays without: "none", "hflip" or "5".
-        require_set: whether images that are not here are an error.
-        subgroups: a table of `read_groups`; robustness: whether the pictures are made worse too.
-        layers: whether what every layer makes of the golden images is recorded, for a fleet.
-        fleet: a folder of documents of other machines, which are put beside each other; nothing is run. With `on` the folder
-            that its document goes into.
-        on: user@host, another machine that it runs on, over the user's own ssh.
-        emulate: processors under which the golden images are replayed; emulate_root: programs of another processor; sample:
-            pictures or volumes that they answer too.
+        tta: test-time augmentation for additional claims ("none", "hflip" or "5"); the main verdict is without.
+        require_set: raise an error if the labelled images are not here.
+        subgroups: table of image and group (`octc.bench.parity.subgroups.read_groups`). robustness: also test corrupted images.
+        layers: record the output of every layer on the golden images, to compare machines.
+        fleet: folder of documents from several machines to compare; nothing is run. With `on`: where its document is stored.
+        on: user@host, run on that machine over ssh.
+        emulate: processors under which the golden images are replayed. emulate_root: root file system with programs for another
+            processor. sample: pictures or volumes to predict there too.
         reference: folder of the FP32 artifact to compare with; None: that of the same run.
-        stated: names of the options that were given (None: all of them); the others are those of a plan that is locked already.
+        stated: names of the options that were given (None: all); the others are taken from the stored plan, if there is one.
 
     Raises:
         OctcError: E104 an unknown set, reference or number of views; E102 what belongs to `emulate`, without it.

@@ -451,10 +451,14 @@ class Eyes(Document):
 
 
 class BoxLabels(Document):
-    """Answers to the labelled images, in the order of their ids: a class of each, or its findings."""
+    """Answers to the labelled images, in the order of their ids: a class of each, or its findings.
+
+    gaps: of each, its largest logit less the one that follows; where one class is the answer and no rule decides.
+    """
 
     sha256_of_ids: Sha256
     predictions: list[int | list[int]]
+    gaps: list[Annotated[float, Meta(ge=0)]] | UnsetType = UNSET
 
 
 class BoxLayer(Document):
@@ -631,6 +635,8 @@ class FleetRow(Document):
     Attributes:
         box, file: its name and the document. engine: what the answers depend on; differs: in which of it.
         word: its own verdict. golden_labels of golden_images, labels of images: how many answers differ; None where unknown.
+        labels_at_ties: of those labels, where the reference's two largest logits are no further apart than golden logits of
+            the two machines can move them (twice the largest difference); None where that is not known.
         delta_over_s: largest difference of a golden logit over the mean range of the reference's.
         first_layer: where a difference of more than rounding begins; worst_layer: that which adds most; with their relative
             errors. short: why it falls short, or None.
@@ -646,6 +652,7 @@ class FleetRow(Document):
     delta_over_s: float | None
     labels: int | None
     images: int | None
+    labels_at_ties: int | None
     first_layer: str | None
     first_error: float | None
     worst_layer: str | None

@@ -74,12 +74,6 @@ def words_of(decision: Decision) -> list[str]:
     return found
 
 
-def decision_json(decision: Decision) -> dict[str, Any]:
-    """As a manifest keeps it."""
-    found: dict[str, Any] = msgspec.to_builtins(decision)
-    return found
-
-
 def _check(found: Decision, classes: Sequence[str], *, exclusive: bool) -> None:
     count = len(classes)
     if not exclusive and (found.sets, found.refer, found.costs) != (None, None, None):

@@ -94,9 +94,3 @@ def stated_sketch(details: Mapping[str, Any]) -> ReferenceSketch | None:
         text = f"the monitor's reference in the manifest is not valid: {error}"
         raise OctcError("OCT-E502", text, hint="do not use this artifact", place="artifact.json") from error
     return found
-
-
-def sketch_json(found: ReferenceSketch) -> dict[str, Any]:
-    """As a manifest keeps it."""
-    value: dict[str, Any] = msgspec.to_builtins(found)
-    return value

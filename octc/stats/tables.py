@@ -43,17 +43,17 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class TableComparison:
-    """What two prediction tables say of the same images; proportions, differences and intervals are fractions.
+    """Comparison of two prediction tables on the same images; proportions, differences and intervals are fractions.
 
     Attributes:
-        n, patients: images, and known patients (None where no patient is known: intervals are then not clustered).
+        n, patients: number of images and of known patients (None if no patient is known: intervals are then not clustered).
         accuracy, accuracy_interval: of "before" and "after", with Wilson's interval (which treats images as independent).
-        lost, gained: images that only "before", only "after" gets right. difference: after minus before.
+        lost: images that only "before" classifies correctly; gained: only "after". difference: after minus before.
         interval: paired interval of the difference that decides (Tango 1998, widened for patients); None for one patient.
         mcnemar_midp: McNemar's mid-p of lost against gained.
-        agreement: share of images with the same answer.
-        verdict: word, reasons and parts; `verdict.word` is one of octc.stats.verdict.WORDS.
-        scored: whether the tables held scores; if not, nothing is known of calibration, and it is not judged.
+        agreement: share of images with the same prediction.
+        verdict: word, reasons and parts; `verdict.word` is one of `octc.stats.verdict.WORDS`.
+        scored: whether the tables held scores; without scores, calibration is not judged.
     """
 
     classes: tuple[str, ...]
@@ -105,10 +105,10 @@ def compare_tables(
 
     Args:
         labels: the truth of each of n images: class names, or indices into `classes`.
-        before, after: answers of the two classifiers: probabilities [n, K] (rows that sum to 1) in the order of `classes`,
-            or one class name or index an image [n]. Both in the same form.
-        patients: the patient of each image, None where unknown. Images of one patient are not independent, and intervals
-            that do not know that are too narrow.
+        before, after: predictions of the two classifiers: probabilities [n, K] (rows that sum to 1) in the order of `classes`,
+            or one class name or index per image [n]. Both in the same form.
+        patients: the patient of each image, None where unknown. Images of one patient are not independent; without patients the
+            intervals are too narrow.
         ids: unique names of the images, for a result that does not depend on their order; None: their positions.
         classes: names in the order of the columns; None: the names found in labels and answers, sorted, or "0", "1", ...
         margin: largest acceptable loss of accuracy, percentage points; None: that of `gate`. The margin of each class's
@@ -116,8 +116,8 @@ def compare_tables(
         gate: margins, claim, level, resamples and seed (`octc.Gate`); None: its defaults.
 
     Raises:
-        OctcError: E706 tables of other lengths, unknown names or ids that occur twice; E701 a score that is not finite or
-            no probability; E708 no image, or "before" is at chance; E104 an option out of range.
+        OctcError: E706 different lengths, unknown names or duplicate ids; E701 a score that is not a finite probability; E708
+            no image, or "before" is at chance level; E104 an option out of range.
 
     >>> import octc
     >>> truth = ["CNV"] * 400 + ["NORMAL"] * 400

@@ -15,12 +15,12 @@ TIERS = {"99": (99, 100), "99.9": (999, 1000)}  # the candidate keeps at least p
 
 @dataclass(frozen=True)
 class ParityOptions:
-    """The settings of a verdict.
+    """The settings of a verdict: margins, level and claim. `octc.Gate` is this class.
 
     Attributes:
-        alpha: two-sided level.
-        margin, class_margin: largest acceptable loss of accuracy and of one class's sensitivity, percentage points. Neither
-            follows from the other: who states one alone keeps the usual other one, and both are printed and recorded.
+        alpha: two-sided level; 0.05 gives 95 % intervals.
+        margin, class_margin: largest acceptable loss of accuracy, and of the sensitivity of any class, in percentage points.
+            They are independent: setting one leaves the other at its default. Both are printed and recorded.
         claim: "ni" (non-inferiority decides) or "tost" (only equivalence ends with 0).
         tier: "99" or "99.9", the accuracy floor.
         ece_slack: how far the ECE may rise, as a fraction.
@@ -28,6 +28,12 @@ class ParityOptions:
         plan_discordance: planned share of discordant pairs as a fraction; None takes it from the validation set, else 2 %.
         plan_icc: planned intra-patient correlation; None as above, else 0.5.
         auc_margin: largest acceptable loss of the mean area under the ROC curves, percentage points; None: it does not decide.
+
+    Raises:
+        OctcError: E104 a value out of range.
+
+    >>> ParityOptions(margin=2).class_margin
+    3.0
     """
 
     alpha: float = option(0.05, shown="Two-sided level; 0.05 gives 95 % intervals")
@@ -78,11 +84,11 @@ class ParityOptions:
         return asdict(self)
 
     def locked(self) -> dict[str, Any]:
-        """What decides, and may therefore not change between looks at the test set."""
+        """The settings that decide, which therefore must not change between readings of the test set."""
         return {name: value for name, value in asdict(self).items() if name not in self.resamples()}
 
     def resamples(self) -> dict[str, int]:
-        """How resamples are drawn: it decides nothing by intent."""
+        """How resamples are drawn; these settings are not meant to change a verdict."""
         return {"bootstrap": self.bootstrap, "seed": self.seed}
 
 

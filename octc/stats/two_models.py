@@ -5,7 +5,7 @@ Nothing is judged here (that is octc/stats/verdict.py): any two may be compared,
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -116,20 +116,13 @@ def aligned(reference: Side, candidate: Side) -> Side:
     moved = tuple(candidate.labels[i] for i in order)
     if moved != reference.labels:
         raise OctcError("OCT-E706", "the two have other labels for the same images", hint="judge both on one data set")
-    return Side(
-        candidate.name,
-        candidate.role,
-        candidate.model,
-        candidate.classes,
-        reference.ids,
-        moved,
-        tuple(candidate.patients[i] for i in order),
-        candidate.probabilities[order],
-        candidate.logs[order],
-        candidate.size,
-        candidate.latency,
-        candidate.facts,
-        candidate.ensemble,
+    return replace(
+        candidate,
+        ids=reference.ids,
+        labels=moved,
+        patients=tuple(candidate.patients[i] for i in order),
+        probabilities=candidate.probabilities[order],
+        logs=candidate.logs[order],
     )
 
 

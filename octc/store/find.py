@@ -54,7 +54,7 @@ def find_artifacts(place: str | None, run_dir: Path, environ: Mapping[str, str])
     if (here / MANIFEST).is_file():
         return [Found(here, read_artifact(here))], "using the artifact in this folder (choose with ARTIFACT)"
     done = (r for r in scan_runs(run_dir, "student") if artifact_folders(r.artifacts) and r.read().get("status") == "done")
-    if run := only_newest(done):
+    if run := only_newest(done, run_dir, "student"):
         return _valid(artifact_folders(run.artifacts), f"using {run.artifacts} (newest valid; choose with ARTIFACT)")
     if newest := next((found for place in COPIED if (found := _newest_copied(place))), None):
         return newest
@@ -147,7 +147,7 @@ def _run(place: str, run_dir: Path) -> Run:
     try:
         return find_run(run_dir, place)
     except OctcError as error:
-        if error.code != "OCT-E107" or not place:
+        if error.code != "OCT-E107" or not place or error.place is not None:  # a run that is there, and cannot be read
             raise
         why = f"candidates: {_candidates(run_dir)}"
         raise OctcError("OCT-E107", f"no artifact and no run: {place}", hint="octc list runs", why=why) from error

@@ -9,7 +9,7 @@ from octc.core.errors import OctcError
 from octc.datasets.registry import DATASETS, find_root
 from octc.schemas.commands import DatasetRow, RunRow
 from octc.store.artifacts import MANIFEST
-from octc.store.runs import scan_runs
+from octc.store.runs import Run, scan_runs, unread_runs
 
 
 def list_datasets(data: str | None, environ: Mapping[str, str]) -> list[DatasetRow]:
@@ -26,12 +26,18 @@ def list_datasets(data: str | None, environ: Mapping[str, str]) -> list[DatasetR
 
 
 def list_runs(run_dir: Path) -> list[RunRow]:
-    """Runs, the newest first."""
+    """Runs, the newest first; behind them those of which nobody can read what they are."""
     rows = []
     for run in scan_runs(run_dir):
         value = run.read()
-        artifacts = sorted(path.parent.name for path in run.artifacts.glob(f"*/{MANIFEST}"))
-        missing = [] if artifacts else [f"octc export {run.id}" if value.get("status") == "done" else "not finished"]
+        missing = [] if _artifacts(run) else [f"octc export {run.id}" if value.get("status") == "done" else "not finished"]
         facts = {key: value.get(key) for key in ("kind", "dataset", "status", "created")}
-        rows.append(RunRow(run=run.id, **facts, artifacts=artifacts, missing=missing))
+        rows.append(RunRow(run=run.id, **facts, artifacts=_artifacts(run), missing=missing))
+    for run, error in unread_runs(run_dir):
+        facts = dict.fromkeys(("kind", "dataset", "status", "created"))
+        rows.append(RunRow(run=run.id, **facts, artifacts=_artifacts(run), missing=[f"{error.message}: {error.hint}"]))
     return rows
+
+
+def _artifacts(run: Run) -> list[str]:
+    return sorted(path.parent.name for path in run.artifacts.glob(f"*/{MANIFEST}"))

@@ -34,6 +34,7 @@ from octc.store.test_set_log import begin_log
 RUN = "run.json"
 LOCK = "lock.json"
 LAST = ".last-number"
+RESTORE = f"restore {RUN} from a copy; its checkpoints and artifacts are read by their paths without it (RUN/artifacts/NAME)"
 ID = re.compile(r"^r-(\d{4,})")
 
 
@@ -67,9 +68,10 @@ class Run:
         except (OSError, ValueError) as error:
             if (fault := fault_of(error, self.path / RUN)) is not None:
                 raise fault from error
-            raise OctcError(
-                "OCT-E107", f"not a run: {self.path}", hint="octc list runs", place=str(self.path), why=str(error)
-            ) from error
+            there = (self.path / RUN).is_file()
+            text = f"{RUN} of {self.id} cannot be read" if there else f"not a run: {self.path}"
+            hint = RESTORE if there else "octc list runs"
+            raise OctcError("OCT-E107", text, hint=hint, place=str(self.path), why=str(error)) from error
         return value
 
     def update(self, **fields: Any) -> None:
@@ -172,27 +174,50 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def scan_runs(run_dir: Path, kind: str | None = None, dataset: str | None = None) -> list[Run]:
-    """All readable runs, newest first (by number)."""
-    found: list[tuple[int, Run]] = []
+    """All readable runs, newest first (by number). Whoever takes the newest asks `refuse_unread` too."""
+    found = []
+    for run, value in _read_all(run_dir):
+        if not isinstance(value, OctcError) and kind in (None, value.get("kind")) and dataset in (None, value.get("dataset")):
+            found.append(run)
+    return sorted(found, key=lambda run: (-_number(run), run.id))
+
+
+def unread_runs(run_dir: Path) -> list[tuple[Run, OctcError]]:
+    """Runs whose run.json is there and cannot be read, and why: nobody knows what they are. By name."""
+    return [(run, value) for run, value in _read_all(run_dir) if isinstance(value, OctcError)]
+
+
+def _read_all(run_dir: Path) -> Iterator[tuple[Run, dict[str, Any] | OctcError]]:
     for path in entries(run_dir):
-        number = ID.match(path.name)
-        if number is None or not (path / RUN).is_file():
-            continue
-        run = Run(path)
-        with contextlib.suppress(OctcError):
-            value = run.read()
-            if (kind is None or value.get("kind") == kind) and (dataset is None or value.get("dataset") == dataset):
-                found.append((int(number[1]), run))
-    return [run for _, run in sorted(found, key=lambda pair: (-pair[0], pair[1].id))]
+        if ID.match(path.name) is not None and os.path.lexists(path / RUN):
+            try:
+                yield Run(path), Run(path).read()
+            except OctcError as error:
+                yield Run(path), error
 
 
-def only_newest(runs: Iterable[Run]) -> Run | None:
-    """The first of runs that are sorted as `scan_runs` does; None where there is none.
+def refuse_unread(run_dir: Path, kind: str | None, dataset: str | None, taken: Run | None) -> None:
+    """The error of a run that cannot be read where it may be the newest one that is meant: newer than the one that would be
+    taken, and by its name of that kind and data set. An older run must not answer in its place without a word."""
+    meant = f"{kind or '[a-z]+'}-{re.escape(dataset) if dataset else '.'}"
+    for run, error in reversed(unread_runs(run_dir)):
+        if re.match(rf"r-\d+-{meant}", run.id) and (taken is None or _number(run) > _number(taken)):
+            if error.code != "OCT-E107":
+                raise error
+            hint = error.hint if taken is None else f"{error.hint}; or name another run, for example {taken.id}"
+            raise OctcError(
+                error.code, f"{error.message}, and it may be the newest", hint=hint, place=error.place, why=error.why
+            )
+
+
+def only_newest(runs: Iterable[Run], run_dir: Path, kind: str | None, dataset: str | None = None) -> Run | None:
+    """The first of runs of a kind and data set that are sorted as `scan_runs` does; None where there is none.
 
     Raises:
-        OctcError: E107 two have its number (one of them was copied here from elsewhere).
+        OctcError: E107 two have its number (one of them was copied here from elsewhere); as `refuse_unread`.
     """
     first, second = (*itertools.islice(runs, 2), None, None)[:2]
+    refuse_unread(run_dir, kind, dataset, first)
     if first is None or second is None or _number(first) != _number(second):
         return first
     text = f"two equally new runs: {first.id} and {second.id}"
@@ -212,7 +237,7 @@ def newest_run(run_dir: Path, kind: str | None = None, dataset: str | None = Non
     """
     runs = scan_runs(run_dir, kind, dataset)
     done = (r for r in runs if r.read().get("status") == "done" and (not artifacts or any(r.artifacts.glob(f"*/{MANIFEST}"))))
-    if (run := only_newest(done)) is not None:
+    if (run := only_newest(done, run_dir, kind, dataset)) is not None:
         return run
     wanted = " ".join(word for word in (kind or "", "run", f"on {dataset}" if dataset else "") if word)
     others = [f"{r.id} ({r.read().get('status')})" for r in (runs or scan_runs(run_dir))[:10]]
@@ -234,14 +259,21 @@ def find_run(run_dir: Path, name: str) -> Run:
         direct = direct.parent
     if (direct / RUN).is_file():
         return Run(direct)
-    runs = scan_runs(run_dir)
-    whole = ID.fullmatch(name)  # r-1000 is not r-10000
-    fits = [run for run in runs if run.id == name] or [run for run in runs if whole and _number(run) == int(whole[1])]
-    fits = fits or [run for run in runs if run.id.startswith(name)]
+    fits = _named(scan_runs(run_dir), name)
     if len(fits) == 1:
         return fits[0]
+    unread = unread_runs(run_dir)
+    if not fits and (meant := _named([run for run, _ in unread], name)):
+        raise next(error for run, error in unread if run == meant[0])
     listed = ", ".join(run.id for run in (fits or scan_runs(run_dir))[:10]) or "none"
     raise OctcError("OCT-E107", f"no such run: {name}", hint="octc list runs", why=f"candidates: {listed}")
+
+
+def _named(runs: list[Run], name: str) -> list[Run]:
+    """Runs that a name means: an id, a number (r-1000 is not r-10000), the beginning of an id."""
+    whole = ID.fullmatch(name)
+    fits = [run for run in runs if run.id == name] or [run for run in runs if whole and _number(run) == int(whole[1])]
+    return fits or [run for run in runs if name and run.id.startswith(name)]
 
 
 @contextmanager

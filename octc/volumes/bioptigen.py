@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from octc.volumes.source import Source, corrupt, cut_short, moment_of, stored_at
-from octc.volumes.volume import MAX_FRAME_PIXELS, MAX_FRAMES, UNKNOWN, Fact, Volume, linear, millimetres
+from octc.volumes.volume import UNKNOWN, Fact, Volume, are_sizes, linear, millimetres
 
 NAME = "bioptigen"
 HEADER_KEY, FRAME_KEY, PIXELS_KEY = b"FRAMEHEADER", b"FRAMEDATA", b"FRAMESAMPLES"
@@ -30,7 +30,7 @@ def read(path: Path, _key: bytes | None, allow_cut: bool) -> list[Volume]:
     source = Source(path)
     fields, at = _fields(source, 6, stop=FRAME_KEY)
     frames, columns, rows = (_whole(source, fields, name) for name in (b"FRAMECOUNT", b"LINECOUNT", b"LINELENGTH"))
-    if not (rows > 0 and columns > 0 and rows * columns <= MAX_FRAME_PIXELS and 0 < frames <= MAX_FRAMES):
+    if not are_sizes(frames, rows, columns):
         raise corrupt(path, f"{frames} B-scans of {rows} x {columns}")
     places, moment = _frames(source, at, frames, 2 * rows * columns)
     if len(places) < frames and not (allow_cut and places):

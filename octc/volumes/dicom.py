@@ -23,13 +23,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from octc.core.errors import OctcError
 from octc.core.optional import need
+from octc.imaging.cut_off import jpeg_cut
 from octc.imaging.decode import muted
 from octc.volumes.source import Source, corrupt, cut_short, moment_of, unsupported
 from octc.volumes.volume import (
-    MAX_FRAME_PIXELS,
     MAX_FRAMES,
     SIDES,
     UNKNOWN,
@@ -39,6 +40,7 @@ from octc.volumes.volume import (
     Spacing,
     UInt8,
     Volume,
+    are_sizes,
     as_stored,
     linear,
     millimetres,
@@ -54,6 +56,7 @@ BIG_ENDIAN = "1.2.840.10008.1.2.2"
 IMPLICIT = "1.2.840.10008.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
 EXTENDED = "1.2.840.10008.1.2.4.51"
+SEQUENTIAL_JPEG = ("1.2.840.10008.1.2.4.50", EXTENDED)
 LOSSY = ("1.2.840.10008.1.2.4.50", EXTENDED)
 ROUNDED = (*LOSSY, "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91")  # and those that may have losses
 RLE = "1.2.840.10008.1.2.5"
@@ -217,6 +220,9 @@ class Pixels:
         except (RuntimeError, ValueError) as error:
             why = str(error).strip().splitlines()[-1].strip() if str(error) else type(error).__name__
             raise corrupt(self.source.path, f"frame {index} cannot be decoded: {why}") from error
+        bytewise = self.syntax in SEQUENTIAL_JPEG and decoded.dtype.itemsize == 1
+        if bytewise and (cut := jpeg_cut(data, Image.fromarray(decoded.view("u1")))) is not None:
+            raise corrupt(self.source.path, f"frame {index} is damaged or cut off: {cut}")
         if self.syntax in ROUNDED and (not self.signed or decoded.dtype.kind == "i"):
             low = -(1 << (self.stored - 1)) if self.signed else 0  # what losses carried beyond the ends is held there
             decoded = np.clip(decoded, low, low + (1 << self.stored) - 1)
@@ -224,8 +230,6 @@ class Pixels:
 
     def _same_size(self, data: bytes, index: int) -> None:
         """A compressed picture of another size than declared is refused before it is decoded."""
-        from PIL import Image
-
         try:
             with muted():
                 size = Image.open(io.BytesIO(data), formats=("JPEG", "JPEG2000")).size
@@ -497,7 +501,7 @@ def _pixels(path: Path, opened: Opened) -> Pixels:
     rows, columns = _integer(opened, "Rows"), _integer(opened, "Columns")
     allocated, stored = _integer(opened, "BitsAllocated"), _integer(opened, "BitsStored")
     declared = _integer(opened, "NumberOfFrames") or 1
-    if not (rows > 0 and columns > 0 and rows * columns <= MAX_FRAME_PIXELS and 0 < declared <= MAX_FRAMES):
+    if not are_sizes(declared, rows, columns):
         raise corrupt(path, f"{declared} frames of {rows} x {columns}")
     high = _integer(opened, "HighBit", stored - 1)
     words = f"{allocated} bits allocated, {stored} stored, high bit {high}"

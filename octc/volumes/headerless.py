@@ -15,14 +15,13 @@ import numpy as np
 from octc.core.errors import OctcError
 from octc.volumes.source import Source, cut_short, stored_at
 from octc.volumes.volume import (
-    MAX_FRAME_PIXELS,
-    MAX_FRAMES,
     Fact,
     Intensity,
     Raw,
     RawShape,
     UInt8,
     Volume,
+    are_sizes,
     check_numbers,
     linear,
     to_grey,
@@ -60,7 +59,7 @@ def read_raw(path: Path, kind: str, shape: RawShape | None, allow_cut: bool) -> 
         text = f"{path.name} has no header: its dimensions and eye stand nowhere in it ({source.size} bytes)"
         raise OctcError("OCT-E225", text, hint=hint, place=str(path))
     rows, columns, frames = shape.rows, shape.columns, shape.frames
-    if not (rows > 0 and columns > 0 and rows * columns <= MAX_FRAME_PIXELS and 0 < frames <= MAX_FRAMES):
+    if not are_sizes(frames, rows, columns):
         text = f"{frames} B-scans of {rows} x {columns} cannot be"
         raise OctcError("OCT-E104", text, hint="FRAMESxROWSxCOLUMNS, each from 1", place="--shape")
     item, stored_shape, turn, intensity = _layout(kind, rows, columns)

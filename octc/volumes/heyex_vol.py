@@ -15,8 +15,6 @@ from octc.volumes.source import Source, corrupt, cut_short, filetime, stored_at,
 from octc.volumes.volume import (
     HEYEX_PATTERNS,
     LEFT,
-    MAX_FRAME_PIXELS,
-    MAX_FRAMES,
     RIGHT,
     UNKNOWN,
     Curve,
@@ -24,6 +22,7 @@ from octc.volumes.volume import (
     Raw,
     UInt8,
     Volume,
+    are_sizes,
     check_numbers,
     heyex_grey,
     heyex_log,
@@ -76,7 +75,7 @@ def read(path: Path, key: bytes | None, allow_cut: bool) -> list[Volume]:
     (ticks,) = source.numbers("<Q", 88)
     pattern, scan_header = source.numbers("<2i", 96)
     source.take(0, HEADER)
-    if not (columns > 0 and rows > 0 and columns * rows <= MAX_FRAME_PIXELS and 0 < frames <= MAX_FRAMES):
+    if not are_sizes(frames, rows, columns):
         raise corrupt(path, f"{frames} B-scans of {rows} x {columns}")
     if min(slo) < 0 or max(slo) > 1 << 15:
         raise corrupt(path, f"SLO picture of {slo[1]} x {slo[0]}")

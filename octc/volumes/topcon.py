@@ -21,14 +21,13 @@ from octc.core.errors import OctcError
 from octc.volumes.source import Source, corrupt, cut_short, moment_of, stored_at, text_of, unsupported
 from octc.volumes.volume import (
     LEFT,
-    MAX_FRAME_PIXELS,
-    MAX_FRAMES,
     RIGHT,
     UNKNOWN,
     Fact,
     Raw,
     Spacing,
     Volume,
+    are_sizes,
     linear,
     millimetres,
     patient_hash,
@@ -150,7 +149,7 @@ def _several(counts: Counter[bytes]) -> dict[bytes, int]:
 
 
 def _checked(source: Source, rows: int, columns: int, frames: int) -> None:
-    if not (rows > 0 and columns > 0 and rows * columns <= MAX_FRAME_PIXELS and 0 < frames <= MAX_FRAMES):
+    if not are_sizes(frames, rows, columns):
         raise corrupt(source.path, f"{frames} B-scans of {rows} x {columns}")
 
 

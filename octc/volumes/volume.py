@@ -34,6 +34,11 @@ MAX_FRAME_PIXELS = 64_000_000
 MAX_VOLUMES = 1_000  # of one file
 
 
+def are_sizes(frames: int, rows: int, columns: int) -> bool:
+    """Whether a volume may have so many B-scans, each of so many pixels."""
+    return rows > 0 and columns > 0 and rows * columns <= MAX_FRAME_PIXELS and 0 < frames <= MAX_FRAMES
+
+
 @dataclass(frozen=True)
 class Fact(Generic[T]):
     """A value and where it comes from: the name of a field, "the user", or "unknown" where there is no value."""

@@ -89,16 +89,23 @@ def test_a_machine_that_computes_a_layer_differently_is_found_with_the_layer(
 
 
 def test_small_differences_are_counted_and_do_not_fail(tmp_path: Path, answers: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    """A label that differs where two logits are closer than golden logits moved is told from one that differs elsewhere."""
+
+    def near(own: dict[str, Any]) -> None:
+        labels = own["box"]["labels"]
+        labels["gaps"] = [1.0, 1.0, 1.0, 1.5e-4, *labels["gaps"][4:-1], 1.0]
+
     def nudged(own: dict[str, Any]) -> None:
         own["box"]["golden_logits"][0][0] += 1e-4
-        own["box"]["labels"]["predictions"][3] ^= 1
+        for place in (3, -1):
+            own["box"]["labels"]["predictions"][place] ^= 1
         for layer in own["box"]["layers"][1:]:
             layer["values"] = [value * 1.001 for value in layer["values"]]
 
-    put(tmp_path / "fleet", "x", answers[0])
+    put(tmp_path / "fleet", "x", answers[0], near)
     put(tmp_path / "fleet", "y", answers[0], nudged)
     (row,) = [one for one in read_fleet(tmp_path / "fleet").rows if one.box == "y"]
-    assert (row.labels, row.golden_labels, row.short) == (1, 0, None)
+    assert (row.labels, row.labels_at_ties, row.golden_labels, row.short) == (2, 1, 0, None)
     assert 0 < (row.delta_over_s or 0) < 1e-3
     assert row.first_layer == answers[0]["box"]["layers"][1]["name"]
 

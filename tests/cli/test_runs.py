@@ -43,3 +43,14 @@ def test_x01_a_run_that_is_not_there_lists_candidates(tmp_path: Path, octc: Octc
 def test_the_list_is_that_of_octc_list(tmp_path: Path, octc: Octc) -> None:
     create_run(tmp_path / "runs", "teacher", "phantom")
     assert octc("runs", "list").stdout == octc("list", "runs").stdout
+
+
+def test_nothing_is_deleted_while_nobody_knows_what_a_run_refers_to(tmp_path: Path, octc: Octc) -> None:
+    runs = [create_run(tmp_path / "runs", kind, "phantom") for kind in ("teacher", "student")]
+    (runs[1].path / "run.json").write_text("{")
+    for words in ((), ("--yes",)):
+        made = octc("runs", "prune", *words)
+        assert (made.returncode, "OCT-E107" in made.stderr, runs[1].id in made.stderr) == (2, True, True)
+    assert all(run.path.is_dir() for run in runs)
+    listed = octc("list", "runs")
+    assert (listed.returncode, runs[1].id in listed.stdout) == (0, True)

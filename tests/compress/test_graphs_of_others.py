@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -76,6 +78,24 @@ def added_in_place(net: Net, x: torch.Tensor) -> torch.Tensor:
     return net.parts["c"](z) + y  # type: ignore[no-any-return]
 
 
+def swish(x: torch.Tensor) -> torch.Tensor:
+    return x * torch.sigmoid(x)
+
+
+def scripted() -> Net:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated; networks that are there have such functions
+        function = torch.jit.script(swish)
+    return Net(lambda n, x: n.parts["b"](function(n.parts["a"](x))), a=conv(), b=conv())
+
+
+def set_on_itself() -> Net:
+    """A forward that its class does not have."""
+    net = Net(lambda n, x: n.parts["a"](x), a=conv())
+    vars(net)["forward"] = types.MethodType(lambda self, x: self.head(self.body(self, self.stem(x)) * 2), net)
+    return net
+
+
 KINDS: dict[str, Callable[[], Net]] = {
     "one convolution, two norms": lambda: Net(
         lambda n, x: n.parts["q"](n.parts["a"](functional.relu(n.parts["p"](n.parts["a"](x))))), a=conv(), p=norm(), q=norm()
@@ -114,9 +134,18 @@ KINDS: dict[str, Callable[[], Net]] = {
     "a convolution of volumes": lambda: Net(
         lambda n, x: n.parts["v"](n.parts["a"](x).unsqueeze(1)).mean(1), a=conv(), v=nn.Conv3d(1, 2, 3, padding=1)
     ),
+    "a function of TorchScript": scripted,
+    "a forward that was set on it": set_on_itself,
     "written over, and read again": lambda: Net(rectified_in_place, a=conv(), b=norm(), c=conv(), r=nn.ReLU(inplace=True)),
     "multiplied in place, and read again": lambda: Net(added_in_place, a=conv(), c=conv()),
 }  # fmt: skip
+
+
+def used(net: Net) -> Net:
+    """A network that has answered three images."""
+    with torch.no_grad():
+        net.eval()(torch.zeros(3, 3, SIZE, SIZE))
+    return net
 
 
 def settled(kind: Callable[[], Net]) -> Net:
@@ -145,6 +174,19 @@ def test_the_graph_is_the_network(kind: Callable[[], Net]) -> None:
     assert 0 < float(noise) < 0.01
 
 
+class Kept(nn.Module):
+    """A hook keeps what its forward reads, of the network that it was made for and of no copy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.kept = conv(), {}
+        self.conv.register_forward_hook(lambda _module, _inputs, output: self.kept.update(found=output))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.conv(x) + self.kept.get("found", 0)
+        return found
+
+
 def noisy(net: Net, x: torch.Tensor) -> torch.Tensor:
     return functional.dropout(net.parts["a"](x), 0.3)
 
@@ -154,6 +196,10 @@ REFUSED: dict[str, tuple[Callable[[], Net], str]] = {
     "a norm of each batch": (
         lambda: Net(lambda n, x: n.parts["p"](n.parts["a"](x)), a=conv(), p=nn.BatchNorm2d(8, track_running_stats=False)),
         "parts.p keeps no statistics",
+    ),
+    "a hook that keeps a tensor": (
+        lambda: used(Net(lambda n, x: n.parts["k"](x), k=Kept())),
+        "on 2 images.*hooks.*parts.k.conv",
     ),
     "dropout that is always on": (lambda: Net(noisy, a=conv()), "at every call"),
 }

@@ -115,6 +115,31 @@ def test_the_copy_answers_as_the_network_does(kind: Callable[[], nn.Module]) -> 
         torch.testing.assert_close(prepare(copied, 64)(images), copied(images), atol=1e-5, rtol=1e-5)
     assert set(dict(copied.named_parameters())) == {"conv.weight", "conv.bias", "head.2.weight", "head.2.bias"}
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    with torch.no_grad():  # a class that a parametrisation made is the network's and its copy's
+        torch.testing.assert_close(net(images.to(next(net.parameters()).dtype)).float(), wanted)
+        torch.testing.assert_close(ordinary_copy(net)(images), wanted, atol=2e-3, rtol=2e-3)
+
+
+class Bordered(nn.Conv2d):
+    """Puts zeros around its input first, as TensorFlow's networks in PyTorch do for one size."""
+
+    def __init__(self, *args: Any, borders: tuple[int, ...]) -> None:
+        super().__init__(*args)
+        self.static_padding = nn.ZeroPad2d(borders)  # type: ignore[arg-type]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self._conv_forward(self.static_padding(x), self.weight, self.bias)
+
+
+@pytest.mark.parametrize(("borders", "parts"), [((0, 1, 0, 1), 2), ((2, 2, 1, 1), 1), ((1, 0, 3, 2), 2)])
+def test_borders_of_zeros_stand_in_front_of_an_ordinary_convolution(borders: tuple[int, ...], parts: int) -> None:
+    net, images = of(Bordered, borders=borders)().eval(), torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    copied = ordinary_copy(net)
+    assert len(list(copied.conv.modules())) == (3 if parts == 2 else 1)  # type: ignore[union-attr]
+    quantised = prepare(copied, 64)
+    assert len(convolutions(quantised)) == 1
+    with torch.no_grad():
+        torch.testing.assert_close(quantised(images), net(images), atol=1e-5, rtol=1e-5)
 
 
 class Tied(nn.Module):
@@ -189,11 +214,47 @@ def test_arguments_besides_the_image_have_their_defaults(kind: Callable[[], nn.M
     torch.testing.assert_close(prepare(ordinary_copy(net), 64)(images), net(images), atol=1e-5, rtol=1e-5)
 
 
+def tuned_by_torch() -> nn.Module:
+    net = nn.Sequential(torch.ao.quantization.QuantStub(), conv(), nn.ReLU())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated; networks that are there were made by it
+        net.qconfig = torch.ao.quantization.get_default_qat_qconfig("x86")  # type: ignore[assignment]
+        return torch.ao.quantization.prepare_qat(net.train())  # type: ignore[no-any-return]
+
+
+def coded_by_torch() -> nn.Module:
+    net = nn.Sequential(conv(), nn.Linear(8, 8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.ao.quantization.quantize_dynamic(net, {nn.Linear})  # type: ignore[no-any-return]
+
+
+def test_sums_of_torchs_networks_for_quantisation_are_float_ones() -> None:
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stub, self.conv, self.add = torch.ao.quantization.QuantStub(), conv(), torch.ao.nn.quantized.FloatFunctional()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.conv(self.stub(x))
+            z: torch.Tensor = self.add.add_relu(y, y).mean((2, 3))
+            return z
+
+    net, images = Sum().eval(), torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(prepare(ordinary_copy(net), 64)(images), net(images), atol=1e-5, rtol=1e-5)
+
+
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "TorchScript": (lambda: torch.jit.trace(Net(conv()), torch.zeros(1, 3, 64, 64)), "is TorchScript"),
     "TorchScript inside": (lambda: nn.Sequential(torch.jit.trace(conv(), torch.zeros(1, 3, 64, 64))), "0 of Sequential"),
     "weights alone": (lambda: Net(conv()).state_dict(), "is no network"),
     "a function": (lambda: len, "is no network"),
+    "on the device meta": (lambda: Net(conv()).to("meta"), "conv of Net is a Conv2d on the device meta"),
+    "prepared for training in INT8": (
+        tuned_by_torch,
+        "of torch.ao.quantization.fake_quantize: the network is quantised, or prepared for it",
+    ),
+    "with codes for weights": (coded_by_torch, "1 of Sequential is a Linear of torch.ao.nn.quantized"),
     "without shapes": (lambda: nn.Sequential(nn.LazyConv2d(8, 3)), "have no shape yet"),
 }
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import operator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter
+from torch import nn
 
 from octc.compress.calibrate import observe, set_ranges
 from octc.compress.fake_quant import ActivationQuantiser, GateQuantiser, learn_steps
@@ -139,6 +142,52 @@ def test_behind_hard_swish_the_grid_begins_at_its_lowest_value() -> None:
     part = next(part for name, part in quantisers(module).items() if part.least is not None and part.least < 0)
     assert part.least == pytest.approx(least, abs=1e-6)
     assert len(torch.unique(part(torch.linspace(least, 127 * float(part.scale), 10_000)))) == 256
+
+
+class Product(nn.Module):
+    """What a tensor of known lowest value becomes on its way to the next convolution."""
+
+    def __init__(self, change: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c = nn.Conv2d(3, 8, 3, 4), nn.Conv2d(3, 8, 3, 4), nn.Conv2d(8, 8, 3)
+        self.change, self.head = change, nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.head(self.c(self.change(self.a(x), self.b(x))).mean((2, 3)))
+        return found
+
+
+@pytest.mark.parametrize(("change", "least"), [
+    (lambda a, b: nn.functional.silu(a) * torch.sigmoid(b), SILU_LEAST),
+    (lambda a, b: nn.functional.silu(a) * torch.relu(b), None),  # a rectifier makes more of it than there was
+    (lambda a, b: torch.where(a > b, a, b), None),  # a mask is no tensor for codes
+])  # fmt: skip
+def test_what_a_product_makes_of_a_lowest_value(change: Any, least: float | None) -> None:
+    module = prepare(Product(change).eval(), 64, placement=XNNPACK)
+    x = 9 * torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        observe(module, lambda: [x])
+        set_ranges(module, "max")
+        wanted = module(x)
+        set_mode(module, "on")
+        noise = (module(x) - wanted).square().mean() / wanted.var()
+    (node,) = (one for one in module.graph.nodes if one.target == "c")
+    part = module.get_submodule(str(node.args[0].target))
+    assert isinstance(part, ActivationQuantiser)
+    assert part.least == least
+    assert float(noise) < 0.01
+
+
+def test_a_sum_over_a_window_is_lower_than_what_it_adds() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, 4), nn.SiLU(), nn.AvgPool2d(2, divisor_override=1), nn.Conv2d(8, 8, 3), nn.Flatten())
+    plain = nn.Sequential(nn.Conv2d(3, 8, 3, 4), nn.SiLU(), nn.AvgPool2d(2), nn.Conv2d(8, 8, 3), nn.Flatten())
+    for one, least in ((net, None), (plain, SILU_LEAST)):
+        module = prepare(one.eval(), 64, placement=XNNPACK)
+        (node,) = (one for one in module.graph.nodes if one.target == "3")
+        part = module.get_submodule(str(node.args[0].target))
+        assert isinstance(part, ActivationQuantiser)
+        assert part.least == least
 
 
 def test_a_learned_step_is_one_of_the_spread_grid() -> None:

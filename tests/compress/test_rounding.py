@@ -11,7 +11,18 @@ from torch import nn
 from octc.compress.calibrate import observe, set_ranges
 from octc.compress.fake_quant import WIDEST, QuantConv2d
 from octc.compress.placement import convolutions, prepare, set_mode
-from octc.compress.rounding import BLOCK, DAMP, NEAR, columns, forget_floats, remember_floats, round_with_compensation, solved
+from octc.compress.rounding import (
+    BLOCK,
+    DAMP,
+    NEAR,
+    TRIANGLE,
+    columns,
+    factor_of_inverse,
+    forget_floats,
+    remember_floats,
+    round_with_compensation,
+    solved,
+)
 from octc.export.onnx.encoding import ENCODINGS, encode
 
 LAYERS = {
@@ -86,6 +97,17 @@ def test_is_the_published_algorithm_for_one_output() -> None:
     assert same.mean() > 0.95, "float32 may tip a tie"
 
 
+@pytest.mark.parametrize(("groups", "count"), [(1, 1), (7, 9), (2, TRIANGLE + 1), (1, 4 * TRIANGLE + 3)])
+def test_the_factor_of_the_inverse_is_numpys(groups: int, count: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(groups, count, 2 * count, dtype=torch.float64)
+    h = x @ x.transpose(1, 2) / count + DAMP * torch.eye(count, dtype=torch.float64)
+    expected = np.linalg.cholesky(np.linalg.inv(h.numpy())).swapaxes(1, 2)
+    found = factor_of_inverse(h).numpy()
+    assert np.array_equal(found, np.triu(found))
+    assert np.abs(found - expected).max() < 1e-12 * np.abs(expected).max()
+
+
 def by_columns(layer: QuantConv2d, moments: torch.Tensor) -> torch.Tensor:
     """The algorithm a column at a time in the layer's own layout, whose bits are kept."""
     weight, groups = layer.conv.weight.detach().float(), layer.conv.groups
@@ -95,7 +117,7 @@ def by_columns(layer: QuantConv2d, moments: torch.Tensor) -> torch.Tensor:
     h = moments.double()
     damp = DAMP * h.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
     h = h + damp.view(-1, 1, 1) * torch.eye(count, dtype=torch.float64)
-    carry = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True).float()
+    carry = factor_of_inverse(h).float()
     done = torch.empty_like(left)
     for start in range(0, count, BLOCK):
         end = min(start + BLOCK, count)

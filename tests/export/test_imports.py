@@ -26,7 +26,7 @@ from octc.core.errors import OctcError
 from octc.datasets.synthetic.bscans import draw_phantom
 from octc.export.golden import are_probabilities
 from octc.export.imports.presets import read_preset
-from octc.runtimes.onnx_reader.graph import convolution_precisions
+from octc.runtimes.onnx_reader import convolution_precisions
 from octc.stats.metrics import softmax
 from octc.store.artifacts import read_artifact
 
@@ -128,6 +128,19 @@ def answer(kind: str, pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if kind == "softmax":
         return np.asarray(logits.numpy())[0]
     return softmax(logits.numpy().reshape(1, -1).astype(np.float64))[0]
+
+
+def seen() -> np.ndarray[Any, Any]:
+    """The picture as networks of 48 px see it, uint8 [3, 48, 48]."""
+    return np.asarray(picture().resize((48, 48), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+
+
+def predicted(made: octc.Imported, tmp_path: Path) -> list[float]:
+    """Probabilities of the picture, by the artifact."""
+    picture().save(tmp_path / "seen.png")
+    with octc.load(made.folder, threads=1) as model:
+        (found,) = model.predict([tmp_path / "seen.png"])
+    return list((found.probabilities or {}).values())
 
 
 KINDS = ("plain", "nhwc", "grey", "uint8", "softmax", "maps", "two", "strided", "choice")
@@ -267,7 +280,9 @@ def damaged(write: Write, how: str, tmp_path: Path) -> tuple[Path, dict[str, Any
         return tmp_path / "plain.onnx", more
     if how == "another size":
         return write(size=64), more
-    proto = onnx.load(str(write()))
+    proto = onnx.load(str(write("one logit" if how.startswith("one sigmoid") else "plain")))
+    if how.startswith("one sigmoid"):
+        _behind(proto, "Sigmoid")
     if how == "no onnx":
         path.write_bytes(b"hello" * 50)
         return path, more
@@ -300,7 +315,7 @@ def damaged(write: Write, how: str, tmp_path: Path) -> tuple[Path, dict[str, Any
     if how == "a scale of 0":
         _behind(proto, "QuantizeLinear", np.float32(0), np.uint8(0))
         _behind(proto, "DequantizeLinear", np.float32(0.1), np.uint8(0))
-    if how == "softmax over images":
+    if how.startswith("softmax over images"):
         last = proto.graph.output[0].name
         proto.graph.node.append(helper.make_node("Softmax", [last], ["shares"], axis=0))
         proto.graph.output[0].name = "shares"
@@ -326,6 +341,9 @@ def damaged(write: Write, how: str, tmp_path: Path) -> tuple[Path, dict[str, Any
     ("no such output", "OCT-E104", "no output 'nothing'"),
     ("sigmoid", "OCT-E411", "do not exclude each other"),
     ("one logit", "OCT-E411", "one number an image"),
+    ("one sigmoid", "OCT-E411", "the probability of one of two classes"),
+    ("one sigmoid, as an IR", "OCT-E411", "the probability of one of two classes"),
+    ("softmax over images, as an IR", "OCT-E402", "other logits than alone"),
     ("a number for a class", "OCT-E411", "the number of a class"),
     ("sorted", "OCT-E411", "no longer the classes in their order"),
     ("sorted, as an IR", "OCT-E411", "no longer the classes in their order"),
@@ -406,6 +424,7 @@ def test_an_old_resize_is_the_same_after_what_the_hint_says(mode: str, scale: fl
     ("com.microsoft", "FusedConv", "before ONNX Runtime optimised it"),
     ("ai.onnx.ml", "ZipMap", "{'zipmap': False}"),
     ("", "LSTM", "write the network without them"),
+    ("", "SplitToSequence", "dynamo=True"),
 ])  # fmt: skip
 def test_a_foreign_operator_is_refused_with_what_makes_a_file_without_it(
     domain: str, kind: str, hint: str, write: Write, tmp_path: Path
@@ -434,6 +453,49 @@ def test_functions_that_were_put_into_the_graph_are_imported_as_the_hint_has_it(
     onnx.save(onnx.inliner.inline_local_functions(proto), str(file))
     made = octc.import_model(file, PRE, CLASSES, options=octc.ImportOptions(out=str(tmp_path / "out")))
     assert made.artifact.precision == "fp32"
+
+
+def test_a_branch_that_was_taken_is_imported_as_the_hint_has_it(write: Write, tmp_path: Path) -> None:
+    """A condition that is a constant, as older exporters write a squeeze."""
+    proto, file, taken = onnx.load(str(write())), tmp_path / "branch.onnx", tmp_path / "taken.onnx"
+    (relu,) = (node for node in proto.graph.node if node.op_type == "Relu")
+    info = helper.make_tensor_value_info("kept", TensorProto.FLOAT, None)
+    ways = [
+        helper.make_graph([helper.make_node(kind, [relu.input[0]], ["kept"])], kind, [], [info]) for kind in ("Relu", "Neg")
+    ]
+    branch = helper.make_node("If", ["yes"], list(relu.output), then_branch=ways[0], else_branch=ways[1])
+    relu.CopyFrom(branch)
+    proto.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    onnx.save(proto, str(file))
+    with pytest.raises(OctcError) as caught:
+        octc.import_model(file, PRE, CLASSES)
+    assert caught.value.code == "OCT-E504"
+    assert "graph_optimization_level=ORT_ENABLE_BASIC, optimized_model_filepath=FILE" in caught.value.hint
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(taken)
+    onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    found = predicted(octc.import_model(taken, PRE, CLASSES, options=octc.ImportOptions(out=str(tmp_path / "out"))), tmp_path)
+    np.testing.assert_allclose(found, answer("plain", seen()), atol=2e-5)
+
+
+@pytest.mark.parametrize("how", ["an old format", "another name of the operators", "a choice of ones"])
+def test_spellings_of_the_same_network(how: str, write: Write, tmp_path: Path) -> None:
+    """Weights that are all inputs, as formats before 4 have them; operators of "ai.onnx"; a class as a row of 0 and 1."""
+    proto, file = onnx.load(str(write(dynamic=True))), tmp_path / "spelt.onnx"
+    graph = proto.graph
+    if how == "an old format":
+        proto.ir_version = 3
+        graph.input.extend(helper.make_tensor_value_info(one.name, one.data_type, list(one.dims)) for one in graph.initializer)
+    elif how == "another name of the operators":
+        for one in (*proto.opset_import, *graph.node):
+            one.domain = "ai.onnx"
+    else:
+        _behind(proto, "Hardmax")
+    onnx.save(proto, str(file))
+    made = octc.import_model(file, PRE, CLASSES, options=octc.ImportOptions(out=str(tmp_path / "out")))
+    np.testing.assert_allclose(predicted(made, tmp_path), answer("plain", seen()), atol=2e-5)
+    assert bool(made.notes) == (how == "a choice of ones")
 
 
 @pytest.mark.parametrize("sides", [(-1, -1), (-1, 48), (48, 0)])

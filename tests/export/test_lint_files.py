@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
@@ -38,6 +39,24 @@ def test_an_empty_file_is_no_clean_one(tmp_path: Path) -> None:
     with pytest.raises(OctcError, match="no graph in it") as caught:
         lint_file(tmp_path / "m.onnx", "onnx")
     assert caught.value.code == "OCT-E502"
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["operators", "and those of a branch"])
+def test_another_name_of_the_operators_is_no_fault(tmp_path: Path, *, inside: bool) -> None:
+    proto = model([Knobs()])
+    if inside:
+        info = onnx.helper.make_tensor_value_info("way", onnx.TensorProto.FLOAT, None)
+        way = onnx.helper.make_graph([onnx.helper.make_node("Relu", [proto.graph.input[0].name], ["way"])], "way", [], [info])
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array(True), "yes"))
+        proto.graph.node.append(onnx.helper.make_node("If", ["yes"], ["end"], then_branch=way, else_branch=way))
+    onnx.save(proto, str(tmp_path / "m.onnx"))
+    before = [one.rule for one in lint_file(tmp_path / "m.onnx", "onnx").findings]
+    parts = [one.g.node for node in proto.graph.node for one in node.attribute if one.HasField("g")]
+    for one in (*proto.opset_import, *proto.graph.node, *(node for nodes in parts for node in nodes)):
+        one.domain = one.domain or "ai.onnx"
+    onnx.save(proto, str(tmp_path / "other.onnx"))
+    assert [one.rule for one in lint_file(tmp_path / "other.onnx", "onnx").findings] == before
+    assert "E15" not in before
 
 
 @pytest.mark.parametrize("target", ["onnx", "openvino", "tensorrt"])

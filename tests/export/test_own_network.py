@@ -87,7 +87,8 @@ def network(which: str) -> nn.Module:
 def test_the_rounding_says_how_far_it_is_and_for_how_long_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "EVERY", 0.0)
     told = Heard()
-    octc.quantize(network("timm"), pictures(16), PRE, options=replace(QUICK, rounding=True), reporter=told)
+    model = timm.create_model("test_resnet", num_classes=4)
+    octc.quantize(model, pictures(16), PRE, options=replace(QUICK, rounding=True), reporter=told)
     count = len(told.lines) + 1
     assert [line.split("  ")[2].partition(",")[0] for line in told.lines] == [f"{k} of {count}" for k in range(1, count)]
     timed = [line.endswith(" left") for line in told.lines]
@@ -213,6 +214,8 @@ class Gives(Own):
     (lambda y: y[:, :1], "gives [16, 1]", "torch.zeros_like(z)"),
     (lambda y: y.softmax(1), "gives probabilities", "softmax"),
     (torch.sigmoid, "ends in a sigmoid", "leave out the sigmoid"),
+    (lambda y: y[:, :1].sigmoid(), "the probability of one of two classes", "torch.zeros_like(z)"),
+    (lambda y: y[:, 0].sigmoid(), "the probability of one of two classes", "torch.zeros_like(z)"),
     (lambda y: nn.Sigmoid()(y).squeeze().float(), "ends in a sigmoid", "leave out the sigmoid"),
     (lambda y: y.argmax(1), "whole numbers (int64)", "argmax"),
 ])  # fmt: skip

@@ -1,4 +1,4 @@
-"""Networks of train/nets as ONNX: the file says what torch says."""
+"""Networks of train/networks as ONNX: the file says what torch says."""
 
 from __future__ import annotations
 

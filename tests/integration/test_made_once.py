@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+from tests import tiny_run
 from tests.integration import made_once as module
 from tests.integration.made_once import MAKERS, RECIPES, ROOT, digest_of_makers, made_once
+from tests.tiny_run import _learn as learn
 
 
 @pytest.fixture
@@ -69,3 +74,27 @@ def test_a_change_of_any_source_that_makes_it_is_another_digest(tmp_path: Path) 
         seen.add(digest_of_makers(tmp_path))
     digest_of_makers.cache_clear()
     assert len(seen) == 4
+
+
+def test_a_network_learns_once_from_the_same_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learned: list[nn.Module] = []
+    monkeypatch.setattr(tiny_run, "made_once", partial(made_once, base=tmp_path, digest="a"))
+    monkeypatch.setattr(tiny_run, "_learn", lambda network, *data: learned.append(network) or learn(network, *data))
+    images, labels = torch.rand(24, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(24) % 4
+
+    def fitted(rectifier: type[nn.Module], x: torch.Tensor) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        network = nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), rectifier(), nn.AvgPool2d(6), nn.Flatten(), nn.Linear(4, 4)
+        )
+        tiny_run._fit(network, x, labels)
+        return network.state_dict()
+
+    first, again = fitted(nn.ReLU, images), fitted(nn.ReLU, images)
+    assert len(learned) == 1
+    assert all(torch.equal(first[name], tensor) for name, tensor in again.items())
+    assert int(first["1.num_batches_tracked"]) == 60
+    for rectifier, x in ((nn.SiLU, images), (nn.ReLU, images + 0.1)):
+        other = fitted(rectifier, x)
+        assert not torch.equal(first["0.weight"], other["0.weight"])
+    assert len(learned) == 3

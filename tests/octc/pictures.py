@@ -40,9 +40,9 @@ def codes(data: bytes, name: str = "scan.png") -> list[str]:
     return [code for code, _ in decode_image(data, name).notes]
 
 
-def png_of(width: int, height: int, bits: int, packed: bytes) -> bytes:
+def png_of(width: int, height: int, bits: int, packed: bytes, colour: int = 0, interlaced: int = 0) -> bytes:
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    head = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0))
+    head = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, interlaced))
     return head + chunk(b"IDAT", packed) + chunk(b"IEND", b"")

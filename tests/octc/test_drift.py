@@ -19,8 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octc.core.errors import OctcError
+from octc.schemas.common import builtins
 from octc.stats.drift import alarm_at, evidence, ranks, starts, together
-from octc.stats.reference_sketch import KEY, rounded, sketch, sketch_json, stated_sketch
+from octc.stats.reference_sketch import KEY, rounded, sketch, stated_sketch
 from octc.store.monitor_store import Replay, Seen, Truth, open_store
 
 
@@ -216,7 +217,7 @@ def test_a_sketch_survives_a_manifest_and_nonsense_does_not() -> None:
     found = sketch({"confidence": sure[:50].tolist()}, sure, right, [None] * 400, 0.025)
     assert found.gap_limits[0] <= 0 <= found.gap_limits[1]
     assert found.accuracy == right.mean()
-    value = json.loads(json.dumps(sketch_json(found)))
+    value = json.loads(json.dumps(builtins(found)))
     assert stated_sketch({KEY: value}) == found
     assert stated_sketch({}) is None
     assert (found.patients, found.known.words) == (None, "patients unknown")

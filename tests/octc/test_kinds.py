@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import io
 from pathlib import Path
@@ -48,6 +49,10 @@ FOREIGN = {
     "PGM": encoded(GREY, "PPM"), "PCX": encoded(GREY, "PCX"), "PDF": b"%PDF-1.7\n" + bytes(200),
     "HEIC": b"\0\0\0\x18ftypheic" + bytes(200), "JPEG XL": b"\xff\x0a" + bytes(200), "HDF5": b"\x89HDF\r\n\x1a\n" + bytes(200),
     "JPEG-LS": b"\xff\xd8\xff\xf7\0\x0b\x08\0\x30\0\x40\1\1\x11\0" + bytes(90), "a NumPy array": npy(),
+    "nothing but zeros": bytes(300), "a PNG whose ends of lines were changed": encoded(GREY, "PNG").replace(b"\r\n", b"\n"),
+    "an image that was written as text": encoded(GREY, "JPEG").decode(errors="replace").encode(), "JSON": b' {"error": 404}',
+    "a PNG in base64": base64.b64encode(encoded(GREY, "PNG")), "an image in a data URI": b"data:image/png;base64,iVBORw0KGgo",
+    "what macOS keeps beside a file (AppleDouble)": b"\0\5\x16\7\0\2\0\0Mac OS X" + bytes(90),
     "gzip": gzip.compress(b"x", mtime=0),
     "a web page": b"\n<!DOCTYPE HTML><html>404</html>", "SVG": b'<?xml version="1.0"?>\n<svg/>',
     "a JPEG of 12 bits": of_12_bits(False), "a lossless JPEG of 12 bits": of_12_bits(True),
@@ -80,7 +85,7 @@ def test_a_nifti_of_the_first_version_is_no_analyze_header() -> None:
         assert refused(b"\x5c\x01\0\0" + bytes(340) + word + bytes(200)).message.endswith("it is NIfTI")
 
 
-@pytest.mark.parametrize("data", [b"x" * 300, b"P5 of the study", b"\x08\x00\x05\x00" + b"\xff" * 60, bytes(600)])
+@pytest.mark.parametrize("data", [b"x" * 300, b"P5 of the study", b"\x08\x00\x05\x00" + b"\xff" * 60, bytes(599) + b"\1"])
 def test_what_is_not_known_is_not_named(data: bytes) -> None:
     assert "it is" not in refused(data).message or data.startswith(b"P5 ")
 
@@ -123,3 +128,14 @@ def test_a_stack_of_imagej_with_all_its_pages_is_read(tmp_path: Path) -> None:
     GREY.save(tmp_path / "a.tif", save_all=True, append_images=[GREY, GREY], tiffinfo=said)
     assert read_volume(tmp_path / "a.tif").frames == 3
     assert decode_image(encoded(GREY, "TIFF", tiffinfo={270: "ImageJ=1.54f\n"}), "scan").image.size == GREY.size
+
+
+@pytest.mark.parametrize(("kind", "keep"), [("PNG", 8), ("PNG", 20), ("JPEG", 20), ("TIFF", 6), ("BMP", 12)])
+def test_an_image_whose_header_is_cut_off_is_called_damaged(kind: str, keep: int) -> None:
+    assert refused(encoded(GREY, kind)[:keep]).code == "OCT-E201"
+
+
+def test_a_png_with_a_wrong_sum_in_its_header_is_called_damaged() -> None:
+    data = bytearray(encoded(GREY, "PNG"))
+    data[20] ^= 1
+    assert refused(bytes(data)).code == "OCT-E201"

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octc.core.errors import OctcError
-from octc.stats.deciding import KEY, actions_of, decide, decision_json, stated_decision
+from octc.schemas.common import builtins
+from octc.stats.deciding import KEY, actions_of, decide, stated_decision
 from octc.stats.decision_rules import Decision
 from octc.stats.operating import choose_point, choose_risk, choose_share, judge_costs
 
@@ -179,7 +180,7 @@ def test_sets_and_confidence_refer_with_reasons() -> None:
     two = decide([0.4, 0.55, 0.05], found, CLASSES)
     assert (two.members, two.refer, len(two.why)) == ((1, 0), True, 2)
     assert stated_decision(rules(sets=sets), CLASSES, "eye") is None
-    assert decision_json(found)["sets"] == sets
+    assert builtins(found)["sets"] == sets
 
 
 @pytest.mark.parametrize(

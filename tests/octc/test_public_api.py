@@ -1,4 +1,4 @@
-"""`import octc`: a dozen names, loaded when they are asked for."""
+"""`import octc`: its public names, each imported on first use."""
 
 from __future__ import annotations
 

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from octc.core.errors import OctcError
+from octc.store.find import find_artifacts
+from octc.store.listing import list_runs
 from octc.store.runs import LOCK, RUN, Run, create_run, find_run, newest_run, owning, scan_runs
 
 
@@ -107,8 +109,10 @@ def test_scanning_is_newest_first_and_passes_over_what_is_no_run(tmp_path: Path)
     assert [run.id[:6] for run in scan_runs(tmp_path)] == ["r-0003", "r-0002", "r-0001"]
     assert [run.id[:6] for run in scan_runs(tmp_path, "student", "ucsd")] == ["r-0002"]
     assert scan_runs(tmp_path / "absent") == []
-    with pytest.raises(OctcError, match="not a run"):
+    with pytest.raises(OctcError, match=r"run\.json of r-0010-list cannot be read"):
         Run(tmp_path / "r-0010-list").read()
+    with pytest.raises(OctcError, match="not a run"):
+        Run(tmp_path / "notes").read()
 
 
 def test_the_newest_is_the_newest_that_is_done(tmp_path: Path) -> None:
@@ -263,3 +267,37 @@ def test_the_lock_goes_when_the_work_fails(tmp_path: Path) -> None:
         raise RuntimeError
     assert not (run.path / LOCK).exists()
     assert time.monotonic() - start < 5
+
+
+def damaged(run: Run) -> Run:
+    """Its run.json ends in the middle."""
+    whole = (run.path / RUN).read_bytes()
+    (run.path / RUN).write_bytes(whole[: len(whole) // 2])
+    return run
+
+
+def test_a_run_that_cannot_be_read_is_named_and_no_older_one_takes_its_place(tmp_path: Path) -> None:
+    older, newer = finished(tmp_path, artifact=True), damaged(finished(tmp_path, artifact=True))
+    for name in (newer.id, "r-0002", "r-0002-stu", str(newer.path)):
+        with pytest.raises(OctcError) as caught:
+            find_run(tmp_path, name).read()
+        assert (caught.value.code, newer.id in caught.value.message) == ("OCT-E107", True), name
+    for artifacts in (False, True):
+        with pytest.raises(OctcError) as caught:
+            newest_run(tmp_path, "student", artifacts=artifacts)
+        assert (caught.value.code, newer.id in caught.value.message) == ("OCT-E107", True)
+        assert older.id in caught.value.hint
+    with pytest.raises(OctcError) as caught:
+        find_artifacts(None, tmp_path, {})
+    assert newer.id in caught.value.message
+    with pytest.raises(OctcError) as caught:
+        find_artifacts("r-0002", tmp_path, {})
+    assert newer.id in caught.value.message
+    assert find_run(tmp_path, "r-0001") == older
+    rows = {row.run: row for row in list_runs(tmp_path)}
+    assert list(rows) == [older.id, newer.id]
+    assert (rows[newer.id].status, rows[newer.id].artifacts) == (None, rows[older.id].artifacts)
+    last = finished(tmp_path, artifact=True)
+    assert newest_run(tmp_path, "student") == last, "it is newer than the one that cannot be read"
+    damaged(finished(tmp_path, "teacher"))
+    assert newest_run(tmp_path, "student") == last, "a teacher cannot be meant"

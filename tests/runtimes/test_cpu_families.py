@@ -13,7 +13,7 @@ import pytest
 from octc.core.errors import OctcError
 from octc.core.targets import TARGETS
 from octc.machine.cpu import arm_flags, isa_tokens
-from octc.runtimes.cpu_families import CPUS, FAMILIES, Cell, family_with, lines_of, require_cpu
+from octc.runtimes.cpu_families import CPUS, FAMILIES, NOT_MEASURED, Cell, family_with, lines_of, require_cpu
 from octc.runtimes.openvino import require_kernels
 from tests.house.tree import ROOT
 
@@ -73,9 +73,8 @@ def test_every_cell_names_its_measurement_or_is_unknown() -> None:
 
 
 def test_files_that_do_not_run_there_are_refused_with_what_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    (line,) = require_cpu("arm", [("onnx", "int8"), ("openvino", "int8"), ("openvino", "fp32")])
-    assert "openvino INT8 was not measured on" in line
-    assert require_cpu("arm-nofp16", [("onnx", "int8"), ("openvino", "int8"), ("openvino", "fp32")]) == []
+    for cpu in ("arm", "arm-nofp16"):
+        assert require_cpu(cpu, [("onnx", "int8"), ("openvino", "int8"), ("openvino", "fp32")]) == []
     core = FAMILIES["arm-nofp16"]
     cell = Cell(False, "none", "docs/")
     monkeypatch.setitem(FAMILIES, "arm-nofp16", replace(core, int8={**core.int8, "openvino": cell}))
@@ -86,6 +85,9 @@ def test_files_that_do_not_run_there_are_refused_with_what_does(monkeypatch: pyt
         assert "--target onnx" in caught.value.hint
     assert require_cpu("arm", [("openvino", "fp32")]) == []
     assert require_cpu("arm-nofp16", [("onnx", "int8"), ("litert", "int8")]) == []
+    assert require_cpu("x86", [("litert", "int8")]) == []
+    amx = FAMILIES["x86-amx"]
+    monkeypatch.setitem(FAMILIES, "x86-amx", replace(amx, int8={**amx.int8, "litert": NOT_MEASURED}))
     assert "not measured on x86 with AMX" in require_cpu("x86", [("litert", "int8")])[0]
     with pytest.raises(OctcError, match="unknown processor") as caught:
         require_cpu("mips", [])

@@ -13,9 +13,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from octc.core.errors import OctcError
+from octc.runtimes import onnx_reader as onnx_file
 from octc.runtimes import safety
-from octc.runtimes.onnx_reader import graph as onnx_file
-from octc.runtimes.onnx_reader.graph import walk_model
+from octc.runtimes.onnx_reader import walk_model
 from octc.runtimes.registry import open_runtime
 from octc.runtimes.safety import check_model, scan_ir
 from octc.store.artifacts import Artifact, read_artifact

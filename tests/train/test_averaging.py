@@ -94,8 +94,17 @@ AVERAGED: dict[str, Any] = {"epochs": 4, "ema": 0.0, "smoothing": 0.0, "augment"
 EPOCHS = (4.0, 3.0, 1.0, 2.0)
 
 
+@pytest.fixture(scope="module")
+def unused(tmp_path_factory: pytest.TempPathFactory) -> Fitted:
+    """The training whose average is not judged."""
+    swa = Swa(start=1, lr=1e-3, judged=False)
+    return train(tmp_path_factory.mktemp("unused"), data=make_data(), swa=swa, loss=told(*EPOCHS), **AVERAGED)
+
+
 @pytest.mark.parametrize(("said", "kept"), [(0.5, True), (1.0, False), (1.5, False), (float("nan"), False)])
-def test_a9_swa_is_one_more_candidate_and_is_kept_where_it_is_better(tmp_path: Path, said: float, kept: bool) -> None:
+def test_a9_swa_is_one_more_candidate_and_is_kept_where_it_is_better(
+    tmp_path: Path, said: float, kept: bool, unused: Fitted
+) -> None:
     data = make_data()
     fitted = train(tmp_path / "judged", data=data, swa=Swa(start=1, lr=1e-3), loss=told(*EPOCHS, said), **AVERAGED)
     found = fitted.metrics["swa"]
@@ -111,9 +120,6 @@ def test_a9_swa_is_one_more_candidate_and_is_kept_where_it_is_better(tmp_path: P
     assert saved is not None
     mean = {name: saved.tensors[f"swa/{name}"] for name, _ in model.named_parameters()}
     assert kept == all(torch.equal(fitted.state[name], tensor) for name, tensor in mean.items())
-    unused = train(
-        tmp_path / "unused", data=data, swa=Swa(start=1, lr=1e-3, judged=False), loss=told(*EPOCHS), **AVERAGED
-    )  # fmt: skip
     assert "swa" not in unused.metrics
     assert unused.metrics["val_loss"] == fitted.history[2]["val_loss"]
     assert equal(fitted, unused) != kept

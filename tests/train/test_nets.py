@@ -1,4 +1,4 @@
-"""Networks of train/nets: sizes and MACs of the KD-OCT specification, their wiring, start weights, MedSigLIP's files."""
+"""Networks of train/networks: sizes and MACs of the KD-OCT specification, their wiring, start weights, MedSigLIP's files."""
 
 from __future__ import annotations
 

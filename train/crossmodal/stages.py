@@ -1,7 +1,7 @@
 """Stages of cross-modal distillation: a teacher of one modality, and a student of the other that learns from it.
 
-Images of both modalities are unpaired, matched by label (retnet_pairs); the loop, its state and its resume are those of every
-other training (loop), told what is done differently (retnet_ways).
+Images of both modalities are unpaired and matched by label (train/crossmodal/pairs.py). The loop, its state and how it resumes
+are those of every other training (train/loop); train/crossmodal/ways.py holds what is done differently.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from octc.train.loop.evaluate import logits_of
 from octc.train.loop.fit import fit
 from octc.train.loop.training import Data, Fitted
 from octc.train.networks.macs import count_macs
-from octc.train.networks.models import build_model, parameter_count
+from octc.train.networks.models import build_model, parameter_count, rebuilt
 from octc.train.networks.weights import start_weights
 from octc.train.recipes.crossmodal import OTHER, EyeRecipe, EyeStage
-from octc.train.stages import Context, facts_of, fit_options, new_network, parent_of, written
+from octc.train.stages import Context, built_with, facts_of, fit_options, new_network, parent_of, written
 
 ALIGN = "align.safetensors"  # beside a student's checkpoint: what quantisation-aware tuning goes on with; never exported
 CLOSE = 0.02  # mAP that a teacher may differ from what its checkpoint says, before it is taken for another network
@@ -173,8 +173,7 @@ def load_eye_teacher(taught: Taught, ctx: Context, modality: str) -> tuple[nn.Mo
     if known.classes != ctx.split.classes:
         text = f"class order differs: teacher {', '.join(known.classes)}; data {', '.join(ctx.split.classes)}"
         raise OctcError("OCT-E309", text, hint="train a teacher on this data set", place=str(taught.folder))
-    model = build_model(known.model, len(known.classes), **known.model_kwargs)
-    load_strictly(model, state, str(taught.folder))
+    model = rebuilt(known, state, str(taught.folder))
     model.to(ctx.accelerator.device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     judged = taught.split.parts[str(known.recipe.get("select", "val"))]
     images = cached_images(ctx.run.path.parent / ".cache", ctx.root, judged, known.preprocess, ctx.decoding)
@@ -223,11 +222,10 @@ def write_eyes(
     load_strictly(model, state, str(folder))
     row = fitted.history[fitted.metrics["epoch"] - 1]
     size = {"parameters": parameter_count(model), "macs": count_macs(model, stage.size)}
-    kept = {name: value for name, value in stage.model_kwargs.items() if not name.startswith("drop_")}
     checkpoint = Checkpoint(
         role=role,
         model=stage.model,
-        model_kwargs=kept,
+        model_kwargs=built_with(stage),
         classes=ctx.split.classes,
         preprocess=preprocess_for(stage, recipe.modality),
         recipe=asdict(recipe),

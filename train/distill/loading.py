@@ -12,8 +12,8 @@ from torch.nn import functional
 from octc.core.errors import OctcError
 from octc.datasets.split import Split
 from octc.imaging.preprocess import Preprocess
-from octc.train.loop.checkpoint import Checkpoint, load_strictly, read_checkpoint
-from octc.train.networks.models import build_model
+from octc.train.loop.checkpoint import Checkpoint, read_checkpoint
+from octc.train.networks.models import rebuilt
 
 
 def load_teacher(folder: Path, split: Split, student: Preprocess, device: Any) -> tuple[nn.Module, Checkpoint]:
@@ -29,8 +29,7 @@ def load_teacher(folder: Path, split: Split, student: Preprocess, device: Any) -
     if checkpoint.split_digest not in ("", split.digest):  # "": of another program, trained on nobody knows what
         text = "the teacher was trained on another split: it may have seen what this student is validated on"
         raise OctcError("OCT-E212", text, hint="octc train teacher on this split, or name a teacher of it", place=str(folder))
-    model = build_model(checkpoint.model, len(checkpoint.classes), **checkpoint.model_kwargs)
-    load_strictly(model, state, str(folder))
+    model = rebuilt(checkpoint, state, str(folder))
     known = checkpoint.preprocess
     if known.value_range != student.value_range:
         text = f"the teacher was trained with the value range {known.value_range}, the student has {student.value_range}"

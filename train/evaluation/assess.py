@@ -25,9 +25,9 @@ from octc.store.test_set_log import log_part
 from octc.train.batches.images import cached_images
 from octc.train.evaluation.files import write_curves, write_evaluation
 from octc.train.evaluation.outcome import Evaluation, Predictions, newest_evaluation, next_evaluation, weights_of
-from octc.train.loop.checkpoint import Checkpoint, load_strictly, read_checkpoint
+from octc.train.loop.checkpoint import Checkpoint, read_checkpoint
 from octc.train.loop.evaluate import logits_of
-from octc.train.networks.models import build_model
+from octc.train.networks.models import rebuilt
 
 CHUNK = 32  # pictures decoded at once
 
@@ -113,8 +113,7 @@ def network_of(run: Run) -> tuple[nn.Module, Checkpoint, Split]:
     if split.digest != checkpoint.split_digest:
         text = "the run's split is not the one that it was trained on"
         raise OctcError("OCT-E216", text, hint="train again", place=str(run.split))
-    model = build_model(checkpoint.model, len(checkpoint.classes), **checkpoint.model_kwargs)
-    load_strictly(model, state, str(run.path / "train"))
+    model = rebuilt(checkpoint, state, str(run.path / "train"))
     return model, checkpoint, split
 
 

@@ -20,10 +20,10 @@ from octc.imaging.preprocess import Preprocess
 from octc.store.runs import Run
 from octc.train.evaluation.assess import check_files, part_of
 from octc.train.evaluation.outcome import Predictions, combined, newest_evaluation, read_predictions
-from octc.train.loop.checkpoint import load_strictly, read_checkpoint
+from octc.train.loop.checkpoint import read_checkpoint
 from octc.train.loop.evaluate import network_input
 from octc.train.networks.attention import grad_cam
-from octc.train.networks.models import build_model
+from octc.train.networks.models import rebuilt
 from octc.train.networks.sfnet import SfNet
 
 COLUMNS = ("file", "path", "label", "predicted", "probability")
@@ -57,8 +57,7 @@ def write_maps(
     by_path = {sample.path: sample for sample in part_of(run, part)[1]}
     samples = [by_path[answers.paths[i]] for i in picked]
     check_files(root, samples)
-    model = build_model(checkpoint.model, len(checkpoint.classes), **checkpoint.model_kwargs)
-    load_strictly(model, state, str(run.path / "train"))
+    model = rebuilt(checkpoint, state, str(run.path / "train"))
     model.to(device).eval()
     pictures, inputs = _prepared(samples, root, checkpoint.preprocess, device)
     probabilities = combined(answers)[0][picked]

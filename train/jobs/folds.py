@@ -27,7 +27,7 @@ from octc.train.jobs.request import NONE, Request, as_teacher
 from octc.train.jobs.resume import check_again
 from octc.train.jobs.run import Place, told, train_one
 from octc.train.jobs.teachers import fitting
-from octc.train.loop.checkpoint import META, read_checkpoint
+from octc.train.loop.checkpoint import is_checkpoint, read_checkpoint
 from octc.train.networks.lent import is_lent
 from octc.train.recipes.config import told as facts_of_recipe
 from octc.train.recipes.registry import stored_recipe
@@ -114,8 +114,8 @@ def members(run_dir: Path, name: str) -> dict[int, Run]:
 
 def is_done(run: Run, asked: Request) -> bool:
     """Whether nothing of the run is left to do (a tuning that is asked for now may be)."""
-    tuned = asked.kind != "student" or not asked.qat or (run.path / "qat" / META).is_file()
-    return bool(run.read().get("status") == "done" and (run.path / "train" / META).is_file() and tuned)
+    tuned = asked.kind != "student" or not asked.qat or is_checkpoint(run.path / "qat")
+    return bool(run.read().get("status") == "done" and is_checkpoint(run.path / "train") and tuned)
 
 
 def _check_teachers(

@@ -75,6 +75,9 @@ def say_outcome(reporter: Reporter, asked: Request, made: Checkpoint, split: Spl
     metrics = made.metrics
     people = ids_of(split.parts["val"]).words
     by = "mAP" if not asked.task.exclusive else metrics["select"]
+    smoothing = made.recipe.get(made.role, {}).get("smoothing", 0.0)
+    if by == "loss" and smoothing:  # the loss in the lines of the epochs is the plain one
+        by = f"loss with labels smoothed by {smoothing:g}, as in training,"
     reporter.say(f"✓ best epoch {metrics['epoch']} of {metrics['epochs']} by {by} (sha256 {made.sha256[:8]})")
     reporter.say(f"  val {_value(asked, metrics)}, {people}; it chose the epoch: no claim")
     source, licence = made.weights.get("source", "unknown"), made.weights.get("licence", "unknown")

@@ -1,4 +1,4 @@
-"""A training as it was asked for: what options and configuration say, checked before any work."""
+"""A training request: options and configuration, checked before any work."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from octc.datasets.split import CLEAN, PROTOCOLS
 from octc.imaging.value_range import value_range_of
 from octc.schemas.training import SEED, StudentOptions, TrainOptions, batch_of, check_options
 from octc.stats.task import MULTICLASS, Task, task_of
-from octc.store.runs import Run, find_run, scan_runs
+from octc.store.runs import Run, find_run, refuse_unread, scan_runs
 from octc.train.jobs.job import Job
 from octc.train.jobs.resume import REQUEST, WORDS, request_of, settle
-from octc.train.loop.checkpoint import META, WEIGHTS
+from octc.train.loop.checkpoint import WEIGHTS, is_checkpoint
 from octc.train.networks.lent import TEACHER, check_lenders, is_lent
 from octc.train.recipes.config import DISTILLATIONS, Recipe, with_fields
 from octc.train.recipes.crossmodal import EYE_DEFAULT, EYE_RECIPES, OTHER, EyeRecipe
@@ -37,18 +37,19 @@ DISTILLATION = {
 
 @dataclass(frozen=True)
 class Request:
-    """A training as it was asked for.
+    """A training that was requested.
 
     Attributes:
-        seed: None takes the teacher's, else 0. resume: the unfinished run that goes on. auto_batch: the batch may be halved.
-        teacher: a run, a file or "none"; None takes the newest fitting run. more: teachers besides the first one.
-        modality: of a recipe that has two, else None; mutual: a second student learns beside this one.
-        folds: of a cross-validation, or None; fold: the one that is trained (from 1), None for all. protocol: of the split.
-        leave_out: by what the folds are told apart, where each leaves out one acquisition ("size", "site"); `folds` is then
-            known only once the images are.
-        job: name of the cross-validation that a fold belongs to; member: it is trained by the command of that job.
-        request: as run.json keeps it; changed: what of it differs from that of the run that goes on, and was allowed to.
-        retrain: the first stage goes on too, although it is done.
+        seed: None: the teacher's, else 0. resume: the unfinished run to continue. auto_batch: the batch may be halved.
+        teacher: a run, a file or "none"; None: the newest run that fits. more: further teachers.
+        modality: for a recipe with two, else None. mutual: a second student learns beside this one.
+        folds: number of folds of a cross-validation, or None. fold: the one to train (from 1); None: all. protocol: of the
+            split.
+        leave_out: for folds that each leave out one acquisition: by what acquisitions differ ("size", "site"). `folds` is then
+            known only once the images are read.
+        job: name of the cross-validation that a fold belongs to. member: the fold is trained by that job's own command.
+        request: as stored in run.json. changed: differences from the resumed run that were allowed.
+        retrain: continue the first stage although it is finished.
     """
 
     kind: str
@@ -82,7 +83,7 @@ class Request:
 
     @property
     def stage(self) -> Any:
-        """The stage of the recipe that is trained."""
+        """The stage of the recipe to train."""
         return self.recipe.teacher if self.kind == "teacher" else self.recipe.student
 
     @property
@@ -91,31 +92,31 @@ class Request:
 
     @property
     def has_folds(self) -> bool:
-        """Whether a cross-validation is asked for."""
+        """Whether this is a cross-validation."""
         return self.folds is not None or self.leave_out is not None
 
     @property
     def folds_option(self) -> str:
-        """How its folds are asked for."""
+        """The option that requests its folds."""
         return f"--leave-out {self.leave_out}" if self.leave_out is not None else f"--folds {self.folds}"
 
     @property
     def place(self) -> tuple[int, int] | None:
-        """Fold and how many, where it is one fold that is trained."""
+        """(fold, number of folds) if one fold is trained."""
         return None if self.folds is None or self.fold is None else (self.fold, self.folds)
 
     def again(self, run: str) -> str:
-        """How an interrupted training goes on."""
+        """The command that continues this training after an interruption."""
         return "the same command" if self.member else f"{self.command} --resume {run}"
 
 
 def command_of(kind: str, task: Task) -> str:
-    """The command that trains such a network."""
+    """The command that trains a network of this kind and task."""
     return f"octc train {'' if task.exclusive else 'retnet-'}{kind}"
 
 
 def as_teacher(asked: Request) -> Request:
-    """The same request for the teacher of the recipe; where it will lend its weights, it begins from those of the recipe."""
+    """The same request for the recipe's teacher; a teacher that lends its weights to the student starts from the recipe's."""
     request = {key: value for key, value in asked.request.items() if key not in ("qat", "mutual")}
     options = asked.options
     if is_lent(options.weights):
@@ -139,14 +140,14 @@ def as_teacher(asked: Request) -> Request:
 
 
 def make_requests(job: Job, kind: str, options: TrainOptions, task: Task = MULTICLASS) -> list[Request]:
-    """Options and configuration as requests: one, or one a modality (`modality` "both").
+    """Requests from options and configuration: one, or one per modality (`modality` "both").
 
     Args:
-        kind: "teacher" or "student". task: whose default recipe is taken where none is named.
+        kind: "teacher" or "student". task: its default recipe is used if none is named.
 
     Raises:
-        OctcError: E104 out of range, E102 options that contradict each other, E107 no such run, E110 the run that goes on was
-            asked for something else; all of them before any work.
+        OctcError: before any work: E104 out of range; E102 options that contradict each other; E107 no such run; E110 the
+            resumed run was requested with other options.
     """
     check_options(options)
     options = _with_start_file(options)
@@ -161,7 +162,7 @@ def make_requests(job: Job, kind: str, options: TrainOptions, task: Task = MULTI
 
 
 def _with_start_file(options: TrainOptions) -> TrainOptions:
-    """The options with start weights as a path (E104 where a word in its place is the name of weights that lie here too)."""
+    """The options with start weights as a path (E104 if the value is both a keyword and a file in this folder)."""
     if options.weights is None:
         return options
     file = Path(options.weights)
@@ -172,7 +173,7 @@ def _with_start_file(options: TrainOptions) -> TrainOptions:
 
 
 def _check_student(options: StudentOptions) -> None:
-    """Options of a student that contradict each other (E102)."""
+    """Refuse options of a student that contradict each other (E102)."""
     teacher, with_teacher = options.teacher, options.with_teacher
     if with_teacher and teacher is not None:
         raise OctcError("OCT-E102", "--with-teacher and --teacher contradict each other", hint="leave out one of them")
@@ -248,9 +249,9 @@ def _request(job: Job, kind: str, options: TrainOptions, task: Task) -> Request:
 
 
 def _of_this_task(job: Job, asked: Request, options: StudentOptions) -> StudentOptions:
-    """Without the distillation of a configuration that is about students of one modality, where this one is of two.
+    """The options without configured distillation settings that only apply to students of one modality.
 
-    A value that was asked for with the command stays, and is refused.
+    Values given with the command stay, and are refused later.
     """
     for key in () if asked.task.exclusive else ("distil", "cached_views_on", *DISTILLATION):
         if getattr(options, key) is not None and job.is_configured(key):
@@ -261,7 +262,7 @@ def _of_this_task(job: Job, asked: Request, options: StudentOptions) -> StudentO
 
 
 def _of_student(job: Job, asked: Request, options: StudentOptions, stored: Mapping[str, Any]) -> Request:
-    """The request with its teachers and with how they teach."""
+    """The request with its teachers and its distillation."""
     asked = with_distillation(asked, _of_this_task(job, asked, options))
     first, more = several(options.teacher)
     if not asked.task.exclusive:
@@ -278,30 +279,32 @@ def _of_student(job: Job, asked: Request, options: StudentOptions, stored: Mappi
 
 
 def find_unfinished(job: Job, kind: str, name: str, task: Task) -> Run:
-    """The run that `--resume` means: by name, or the newest unfinished one of its kind."""
+    """The run that `--resume` names, or the newest unfinished one of this kind."""
     if name != "newest":
         return find_run(job.run_dir, name)
     runs = [run for run in scan_runs(job.run_dir, kind) if task_of(run.read().get("task")) is task]
     for run in runs:
         stored = run.read()
-        begun = stored.get("simplify") and not (run.path / "train" / META).is_file()  # octc simplify goes on with it
+        begun = stored.get("simplify") and not is_checkpoint(run.path / "train")  # octc simplify goes on with it
         if stored.get("status") != "done" and not begun:
+            refuse_unread(job.run_dir, kind, None, run)
             job.reporter.say(f"using run {run.id} (newest unfinished {kind}; choose with --resume RUN)")
             return run
+    refuse_unread(job.run_dir, kind, None, None)
     listed = ", ".join(run.id for run in runs[:10]) or "none"
     text = f"no unfinished {kind} run"
     raise OctcError("OCT-E107", text, hint=f"{command_of(kind, task)} --dataset NAME", why=f"finished: {listed}")
 
 
 def _folds_option(options: TrainOptions) -> str | None:
-    """The option that asks for a cross-validation; None where there is none."""
+    """The option that requests a cross-validation, or None."""
     if options.leave_out is not None:
         return "--leave-out"
     return None if options.folds is None else "--folds"
 
 
 def _split(options: TrainOptions, stored: Mapping[str, Any]) -> dict[str, Any]:
-    """folds, fold and protocol: as requested, or those of the run that goes on."""
+    """folds, fold and protocol: as requested, or those of the resumed run."""
     folds, fold, protocol = options.folds, options.fold, options.protocol
     option = _folds_option(options)
     if stored:
@@ -324,14 +327,14 @@ def _split(options: TrainOptions, stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _stored(run: Run, kind: str, task: Task) -> dict[str, Any]:
-    """run.json of the run that is to be resumed (E107 when it is of another command)."""
+    """run.json of the run to resume (E107 if another command made it)."""
     stored: dict[str, Any] = run.read()
     found = task_of(stored.get("task"))
     if stored.get("kind") != kind or (found is not task and found.exclusive):
         command = command_of(str(stored.get("kind")), found)
         text = f"run {run.id} is one of {command}"
         raise OctcError("OCT-E107", text, hint=f"{command} --resume {run.id}", place=str(run.path))
-    if stored.get("simplify") and not (run.path / "train" / META).is_file():
+    if stored.get("simplify") and not is_checkpoint(run.path / "train"):
         text = f"run {run.id} is one of octc simplify, and not finished"
         raise OctcError("OCT-E107", text, hint=f"octc simplify --resume {run.id}", place=str(run.path))
     if not isinstance(stored.get("recipe"), dict):
@@ -341,7 +344,7 @@ def _stored(run: Run, kind: str, task: Task) -> dict[str, Any]:
 
 
 def _recipe(name: str | None, stored: Mapping[str, Any], changes: Mapping[str, Any], task: Task) -> Recipe:
-    """A recipe with the fields that were asked for; a resumed run's own one where none is named."""
+    """The recipe with the requested fields; for a resumed run, its own recipe if none is named."""
     known = EVERY if task.exclusive else EYE_RECIPES
     if name is not None and name.endswith(".json"):
         stages = {key: value for key, value in changes.items() if key in FIELDS}
@@ -359,7 +362,7 @@ def _recipe(name: str | None, stored: Mapping[str, Any], changes: Mapping[str, A
 
 
 def _modality(options: TrainOptions, stored: Mapping[str, Any], recipe: Recipe, dataset: str) -> str | None:
-    """The modality of the network (E104 where the recipe and the data set do not have the same number of them)."""
+    """The modality of the network (E104 if recipe and data set differ in their number of modalities)."""
     here = spec_of(dataset).modalities
     modality = options.modality or stored.get("modality")
     if isinstance(recipe, EyeRecipe):
@@ -384,7 +387,7 @@ def _modality(options: TrainOptions, stored: Mapping[str, Any], recipe: Recipe, 
 
 
 def with_distillation(asked: Request, options: StudentOptions) -> Request:
-    """The request with the distillation that the options name (E104 for a name that there is not)."""
+    """The request with the distillation settings of the options (E102 where they do not apply)."""
     name = options.distil
     how = asked.recipe.distillation
     if name is not None:
@@ -402,7 +405,7 @@ def with_distillation(asked: Request, options: StudentOptions) -> Request:
 
 
 def several(teacher: str | None) -> tuple[str | None, tuple[str, ...]]:
-    """The first teacher of a list A,B,..., and the other ones. A path with a comma in it is one teacher."""
+    """The first teacher of a list A,B,..., and the rest. An existing path that contains a comma is one teacher."""
     if teacher is None or "," not in teacher or Path(teacher).exists():
         return teacher, ()
     names = [name.strip() for name in teacher.split(",")]

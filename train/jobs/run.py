@@ -1,4 +1,4 @@
-"""A training once it is clear what is wanted: data, split, teachers, run folder, the stages."""
+"""Run a training request: data, split, teachers, run folder, stages."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from octc.train.jobs.teachers import (
     more_teachers,
 )
 from octc.train.jobs.use import check_start, check_taught
-from octc.train.loop.checkpoint import META, Checkpoint
+from octc.train.loop.checkpoint import Checkpoint, is_checkpoint
 from octc.train.loop.memory import keep_memory
 from octc.train.loop.processes import make_accelerator
 from octc.train.networks.lent import is_lent
@@ -60,7 +60,7 @@ EXPORTS = "octc export && octc verify && octc bench"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a training happens: the images that were scanned, their folder, the processes; what was found in --weights FILE."""
+    """The surroundings of a training: scanned images, their folder, the processes, and facts about `--weights FILE`."""
 
     samples: Samples
     root: Path
@@ -70,7 +70,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request with everything that it hangs on.
+    """A request with everything that it depends on.
 
     Attributes:
         teachers: the first one, and those beside it. second: that of the second student of mutual learning.
@@ -87,9 +87,9 @@ class Prepared:
 
 
 def open_place(job: Job, asked: Request, *, keep: bool = True) -> Place:
-    """Find, scan and check the images, take the device, look at start weights: whatever can be refused before any work.
+    """Find, scan and check the images, choose the device, check start weights: everything that can be refused before any work.
 
-    keep: a rule of patients that was stated, or that somebody was asked for, is written down for these images.
+    keep: store a patient rule that was given or asked for, for later commands on these images.
     """
     check_start(asked)
     keep_memory()
@@ -118,7 +118,7 @@ def open_place(job: Job, asked: Request, *, keep: bool = True) -> Place:
 
 
 def _checked_weights(job: Job, asked: Request, stage: Any, classes: int) -> dict[str, Any] | None:
-    """Read the file of `--weights` whole, as the training will, and say how it fits; None where there is no file to look at.
+    """Read the file of `--weights` completely, as the training will, and report how it fits; None if no file is given.
 
     Raises:
         OctcError: of `octc.train.networks.weights.start_weights`.
@@ -141,7 +141,7 @@ def train_one(
     teacher: Run | None = None,
     dry_run: bool = False,
 ) -> Trained:
-    """One run, begun or gone on with. split: of a fold. teacher: a run that was just trained."""
+    """Train one run, new or resumed. split: of a fold. teacher: a run that was just trained."""
     job.dry_run = dry_run
     with job:
         return _train_one(job, asked, place, split=split, teacher=teacher, dry_run=dry_run)
@@ -177,7 +177,7 @@ def _train_one(job: Job, asked: Request, place: Place, *, split: Split | None, t
 
 
 def _next(asked: Request) -> str:
-    """The command that may follow."""
+    """The command to suggest next."""
     if asked.kind == "student":
         return EXPORTS
     if asked.modality:
@@ -200,7 +200,7 @@ def _prepare(job: Job, asked: Request, place: Place, split: Split | None, traine
 
 
 def _judge_foreign(job: Job, teacher: Teacher, split: Split, place: Place) -> None:
-    """A teacher of another program is asked about val before it teaches."""
+    """Evaluate a teacher of another program on the validation images before it teaches."""
     if teacher.run is None and is_foreign(teacher.folder):
         judge(job, teacher.folder, split, place.samples.root, place.accelerator.device)
 
@@ -223,16 +223,16 @@ def _prepare_eyes(job: Job, asked: Request, place: Place, trained: Run | None) -
 
 
 def is_finished(ready: Prepared, run: Run, place: Place) -> bool:
-    """Whether a run that is resumed is done, with all that is asked for now, on the images that it was trained on."""
+    """Whether a resumed run is complete for this request, on the images that it was trained on."""
     asked, stored = ready.asked, run.read()
     stages = ("train", "qat") if asked.kind == "student" and asked.qat else ("train",)
-    whole = stored.get("status") == "done" and all((run.path / name / META).is_file() for name in stages)
+    whole = stored.get("status") == "done" and all(is_checkpoint(run.path / name) for name in stages)
     same = not asked.changed and not _other_values(ready, stored) and stored.get("data_digest") == place.samples.digest
     return whole and same
 
 
 def _other_values(ready: Prepared, stored: dict[str, Any]) -> list[str]:
-    """What is asked for now and is not as the run began: recipe, seed, data set, teachers; a text each."""
+    """Differences between the request and the resumed run (recipe, seed, data set, teachers), one text each."""
     asked = ready.asked
     before = _plain(asdict(stored_recipe(stored["recipe"])))  # with the fields that recipes were given since
     changes = [*differences("recipe", before, _plain(asdict(asked.recipe)))]
@@ -246,15 +246,15 @@ def _other_values(ready: Prepared, stored: dict[str, Any]) -> list[str]:
 
 
 def is_empty(run: Run) -> bool:
-    """Whether nothing of a training was kept in a run: no stage, no state, no note of a bad batch."""
+    """Whether a run holds nothing of a training: no stage, no state, no note of a bad batch."""
     kept = any(path.is_file() for name in ("train", "qat") for path in (run.path / name).rglob("*"))
     return not kept and not run.read().get("stages")
 
 
 def check_resumed(job: Job, ready: Prepared, run: Run, dry_run: bool) -> Request:
-    """A run goes on as it began (E110 with every difference), or with `--allow-change` as it is now, which is recorded.
+    """Resume a run only with its original options (E110 lists differences); `--allow-change` accepts and records new ones.
 
-    Returns the request, which says whether a first stage that is done goes on with what was changed.
+    Returns the request, with `retrain` set if a finished first stage continues with the changes.
     """
     asked = ready.asked
     stored = run.read()
@@ -281,7 +281,7 @@ def check_resumed(job: Job, ready: Prepared, run: Run, dry_run: bool) -> Request
 
 
 def _teacher_facts(ready: Prepared) -> dict[str, Any]:
-    """What run.json says of a student's teachers, and of both modalities."""
+    """The fields of run.json about teachers and modalities."""
     asked, first = ready.asked, ready.teachers[0] if ready.teachers else None
     facts: dict[str, Any] = {"teacher_run": first and first.run_id, "teacher_sha256": first and first.sha256}
     if asked.kind == "teacher":
@@ -294,7 +294,7 @@ def _teacher_facts(ready: Prepared) -> dict[str, Any]:
 
 
 def _other_teachers(stored: dict[str, Any], teachers: Sequence[Teacher]) -> Iterator[str]:
-    """Teachers that are not those that the run began with; the same weights at another place are the same."""
+    """Teachers that differ from those of the resumed run; the same weights in another place count as the same."""
     first, more = (teachers[0] if teachers else None), teachers[1:]
     before, now = stored.get("teacher_sha256"), None if first is None else first.sha256
     if before is None and first is not None and first.run_id is not None and first.run_id == stored.get("teacher_run"):
@@ -322,7 +322,7 @@ def differences(path: str, one: Any, other: Any) -> Iterator[str]:
 
 
 def told(accelerator: Accelerator, value: Any) -> Any:
-    """What the first process says, in every process."""
+    """The first process's value, in every process."""
     box = [value]
     if accelerator.num_processes > 1:
         broadcast_object_list(box)
@@ -367,7 +367,7 @@ def _create(job: Job, ready: Prepared, place: Place) -> Run:
 
 
 def _stages(job: Job, ready: Prepared, run: Run, place: Place) -> None:
-    """Train (and tune) inside the run's lock; its status says how that ended."""
+    """Train (and tune) while holding the run's lock, and store the outcome as the run's status."""
     accelerator = place.accelerator
     with _owned(job, run, accelerator):
         try:
@@ -438,9 +438,9 @@ def _work(job: Job, ready: Prepared, run: Run, place: Place) -> None:
 
 
 def _train(job: Job, asked: Request, context: Context, shown: StageProgress) -> Context:
-    """The first stage, or what a kill left undone after it; with the recipe that it ended with."""
+    """Train the first stage, or complete it after a kill; returns the context with the recipe that was used in the end."""
     run = context.run
-    if asked.resume is not None and not asked.retrain and (run.path / "train" / META).is_file():
+    if asked.resume is not None and not asked.retrain and is_checkpoint(run.path / "train"):
         if context.accelerator.is_main_process:
             made = complete(run, context.root, context.accelerator.device)
             if not run.has_stage("train", sha256=made.sha256):

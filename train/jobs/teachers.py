@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,13 @@ from octc.core.files import read_json
 from octc.datasets.layouts.paired import check_partners
 from octc.datasets.split import Split, read_split
 from octc.stats.proportions import wilson
-from octc.store.runs import Run, find_run, scan_runs
+from octc.store.runs import Run, find_run, refuse_unread, scan_runs
 from octc.train.evaluation.outcome import FACTS, newest_evaluation
 from octc.train.jobs.foreign_teacher import adopt, remembered
 from octc.train.jobs.hub_teacher import HUB, from_hub
 from octc.train.jobs.job import Job
 from octc.train.jobs.request import NONE, Request
-from octc.train.loop.checkpoint import META, WEIGHTS, read_checkpoint
+from octc.train.loop.checkpoint import META, WEIGHTS, is_checkpoint, read_checkpoint
 from octc.train.recipes.crossmodal import OTHER
 from octc.train.recipes.registry import with_same_teacher
 
@@ -63,7 +63,7 @@ def choose_teacher(
         return Teacher(*adopt(job, asked, weights, classes, card), None)
     if asked.teacher is not None:
         place = Path(asked.teacher)
-        if asked.task.exclusive and (place.is_file() or (place / META).is_file()):
+        if asked.task.exclusive and (place.is_file() or is_checkpoint(place)):
             return _of_file(job, asked, place, classes)
         return _of_run(job, find_run(job.run_dir, asked.teacher), "as requested")
     return _newest(job, asked, split)
@@ -83,6 +83,13 @@ def fitting(job: Job, asked: Request, split: Split | None, modality: str | None 
     """The newest successful teacher of the recipe, or of one with the same teacher, on the data set: of no fold, or of the
     very split of one; of this modality, where there are two."""
     names = with_same_teacher(asked.recipe.name)
+    found = next(_fitting(job, asked, split, modality, names), None)
+    refuse_unread(job.run_dir, "teacher", asked.dataset, found)
+    return found
+
+
+def _fitting(job: Job, asked: Request, split: Split | None, modality: str | None, names: Collection[str]) -> Iterator[Run]:
+    """All of them, the newest first."""
     for run in scan_runs(job.run_dir, "teacher", asked.dataset):
         known = run.read()
         if split is not None:
@@ -93,8 +100,7 @@ def fitting(job: Job, asked: Request, split: Split | None, modality: str | None 
             same = known.get("fold") is None and known.get("protocol", asked.protocol) == asked.protocol
         done = known.get("status") == "done" and known.get("recipe", {}).get("name") in names
         if same and done and known.get("modality") == modality:
-            return run
-    return None
+            yield run
 
 
 def _newest(job: Job, asked: Request, split: Split | None, modality: str | None = None) -> Teacher:
@@ -146,7 +152,7 @@ def _of_run(job: Job, run: Run, how: str) -> Teacher:
 def _of_file(job: Job, asked: Request, place: Path, classes: tuple[str, ...]) -> Teacher:
     """A checkpoint folder of octc or the safetensors file in one; any other file is of another program."""
     folder = place if place.is_dir() else place.parent
-    if place.is_file() and (place.name not in (WEIGHTS, META) or not (folder / META).is_file()):
+    if place.is_file() and (place.name not in (WEIGHTS, META) or not is_checkpoint(folder)):
         return Teacher(*adopt(job, asked, place, classes), None)
     checkpoint, _ = read_checkpoint(folder)
     job.reporter.say(f"✓ teacher   {folder}, {checkpoint.model} (as requested)")

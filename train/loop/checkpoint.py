@@ -82,13 +82,18 @@ def tensors_as_bytes(state: State) -> bytes:
     return bytes(save(written))
 
 
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder holds a checkpoint that was written whole."""
+    return (folder / META).is_file()
+
+
 def read_checkpoint(folder: Path) -> tuple[Checkpoint, dict[str, torch.Tensor]]:
     """Read a checkpoint folder.
 
     Raises:
         OctcError: E107 there is none, E307 not readable or of another schema, E501 a file does not match its sum.
     """
-    if not (folder / META).is_file():
+    if not is_checkpoint(folder):
         raise OctcError("OCT-E107", f"no checkpoint in {folder}", hint="octc train makes one", place=str(folder))
     try:
         checkpoint = _from_json(read_json(folder / META), folder)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from octc.core.files import write_bytes
+from octc.core.protobuf import FIXED32, FIXED64, bytes_field, number_field, varint
 
 FILE = "events.out.tfevents.0.octc"
 TAGS = {
@@ -53,20 +54,8 @@ def record(event: bytes) -> bytes:
     return length + _masked(length) + event + _masked(event)
 
 
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes(out) + bytes([value])
-
-
-def _block(field: int, data: bytes) -> bytes:
-    return _varint(field << 3 | 2) + _varint(len(data)) + data
-
-
 def _event(wall_time: float, step: int, rest: bytes) -> bytes:
-    return _varint(1 << 3 | 1) + struct.pack("<d", wall_time) + _varint(2 << 3) + _varint(step) + rest
+    return varint(1 << 3 | FIXED64) + struct.pack("<d", wall_time) + number_field(2, step) + rest
 
 
 def scalars(row: Mapping[str, Any]) -> dict[str, float]:
@@ -77,13 +66,14 @@ def scalars(row: Mapping[str, Any]) -> dict[str, float]:
 
 def events(history: Sequence[Mapping[str, Any]]) -> bytes:
     """The whole file: one event an epoch, step = epoch."""
-    out = record(_event(0.0, 0, _block(3, b"brain.Event:2")))
+    out = record(_event(0.0, 0, bytes_field(3, b"brain.Event:2")))
     for row in history:
         step = int(row["epoch"])
         values = [
-            _block(1, _block(1, tag.encode()) + _varint(2 << 3 | 5) + struct.pack("<f", x)) for tag, x in scalars(row).items()
+            bytes_field(1, bytes_field(1, tag.encode()) + varint(2 << 3 | FIXED32) + struct.pack("<f", x))
+            for tag, x in scalars(row).items()
         ]
-        out += record(_event(float(step), step, _block(5, b"".join(values))))
+        out += record(_event(float(step), step, bytes_field(5, b"".join(values))))
     return out
 
 

@@ -1,4 +1,4 @@
-"""Networks by name (timm's, and those of train/nets), and the wrapper that lets a graph take uint8 and normalise inside."""
+"""Networks by name (timm's, and those of train/networks), and the wrapper that lets a graph take uint8 and normalise inside."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from torch import nn
 from octc.core.errors import OctcError
 from octc.imaging.preprocess import Preprocess
 from octc.schemas.simplified import KEY
+from octc.train.loop.checkpoint import Checkpoint, State, load_strictly
 from octc.train.networks.registry import NETWORKS
 from octc.train.networks.simplified import simplify_stored
 
 
 def build_model(name: str, num_classes: int, **kwargs: Any) -> nn.Module:
-    """A network of train/nets or of timm, with random weights and `num_classes` outputs.
+    """A network of train/networks or of timm, with random weights and `num_classes` outputs.
 
     kwargs: of its builder; and `simplified`, the steps by which its structure was simplified (`octc.schemas.simplified`).
 
@@ -44,6 +45,13 @@ def build_model(name: str, num_classes: int, **kwargs: Any) -> nn.Module:
     except (RuntimeError, ValueError) as error:
         near = ", ".join(get_close_matches(name, timm.list_models(), n=3))
         raise OctcError("OCT-E307", f"timm knows no network {name!r}", hint=f"near: {near or 'octc list models'}") from error
+    return model
+
+
+def rebuilt(checkpoint: Checkpoint, state: State, place: str) -> nn.Module:
+    """The network of a checkpoint with its weights (OctcError E307 where they do not fit; place: where the files lie)."""
+    model = build_model(checkpoint.model, len(checkpoint.classes), **checkpoint.model_kwargs)
+    load_strictly(model, state, place)
     return model
 
 

@@ -91,7 +91,7 @@ def check_weights(stage: Stage, classes: int, file: Path) -> dict[str, Any]:
 
 
 def _from_file(model: torch.nn.Module, name: str, file: Path) -> dict[str, Any]:
-    """A checkpoint of the whole network, or (networks of train/nets) the published weights of its trunk."""
+    """A checkpoint of the whole network, or (networks of train/networks) the published weights of its trunk."""
     state = read_any_weights(file)
     if name not in TRUNKS or any("trunk" in key.split(".") for key in state):
         fit = _load_body(model, state, str(file))

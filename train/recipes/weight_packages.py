@@ -31,7 +31,7 @@ PACKAGES = {
     ),
 }
 
-# The hub's repository for what a network of train/nets starts from; other networks have timm's of their own name.
+# The hub's repository for what a network of train/networks starts from; other networks have timm's of their own name.
 TRUNKS = {
     "vgg16-gap": "timm/vgg16.tv_in1k",
     "fpn-vgg16": "timm/vgg16.tv_in1k",

@@ -83,11 +83,11 @@ HINTS = {
 
 @dataclass(frozen=True)
 class TablesCompared:
-    """What `octc.compare_files` found; `str()` of it is the report.
+    """The result of `octc.compare_files`; `str()` gives the report.
 
     Attributes:
-        report: the claim: word, parts, numbers (`report.to_json()` is the document that `octc verify` writes of a claim).
-        unmatched: rows that not every table has, by name. key, cluster: the columns that were used.
+        report: the claim: word, parts, numbers (`report.to_json()` is the document that `octc verify` writes for a claim).
+        unmatched: rows that are missing in a table, by name. key, cluster: the columns that were used.
         form: "scores", "answers" or "right"; classes: their names.
     """
 
@@ -147,20 +147,22 @@ def compare_files(
     gate: ParityOptions | None = None,
     reporter: Reporter | None = None,
 ) -> TablesCompared:
-    """Compare the predictions of two tables (CSV, JSON lines, Parquet) on the rows that they have in common.
+    """Compare two tables of predictions (CSV, JSON lines, Parquet) on the rows that they have in common.
 
     The statistics are those of `octc verify` and of `octc.compare`, which takes arrays.
 
     Args:
-        reference, candidate: the tables; the candidate is to replace the reference.
-        options: which columns mean what. gate: margins, claim, level, resamples (`octc.Gate`).
-        reporter: is told what was chosen.
+        reference, candidate: the tables; the candidate is meant to replace the reference.
+        options: the meaning of the columns. gate: margins, claim, level, resamples (`octc.Gate`).
+        reporter: receives what was chosen; None: the log `octc`.
+
+    Returns: the verdict with all numbers, and the rows that only one table has.
 
     Raises:
-        OctcError: E209 a table or a column that cannot be read; E706 keys that stand twice, rows that only one table has
-            (unless they are to be left out), classes that differ; E701 scores that are no probabilities; E708 no row, or a
-            reference that is not finite or at chance; E904 more rows than memory has room for. A claim that is not shown does
-            not raise: see `raise_if_failed`.
+        OctcError: E209 a table or a column cannot be read; E706 duplicate keys, rows that only one table has (unless they are
+            to be left out), or different classes; E701 scores that are not probabilities; E708 no row, or a reference that is
+            not finite or at chance level; E904 more rows than fit into memory. A claim that is not shown does not raise: see
+            `raise_if_failed`.
 
     >>> import octc
     >>> octc.compare_files("fp32.csv", "int8.csv")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from octc.figures.canvas import COLOURS, GREY, INK, Axes, Box, Figure, Line, Words
+from octc.figures.canvas import COLOURS, GREY, INK, Axes, Box, Figure, Line, Words, ticks
 from octc.figures.pareto import dot, log_ticks
 from octc.figures.plots import Parts, legend
 
@@ -78,16 +78,10 @@ def forest_figure(rows: Sequence[Difference], title: str) -> Figure:
         x = axes.place(-row.margin, 0)[0]
         parts.append(Line(((x, y - step / 2 + 2), (x, y + step / 2 - 2)), SECOND, 1))
     bottom = 60 + step * len(rows)
-    for value in _ticks(least, most):
+    for value in ticks(least, most):
         parts.append(Words(axes.place(value, 0)[0], bottom + 14, f"{value:g}", 12))
     parts.append(Words(left + 230, bottom + 36, "difference to the reference, percentage points (short lines: -margin)"))
     return Figure(left + 640, bottom + 56, tuple(parts))
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    from octc.figures.canvas import ticks
-
-    return ticks(low, high)
 
 
 def latency_figure(rows: Sequence[tuple[str, npt.NDArray[np.float64]]], title: str) -> Figure:

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 
 from octc.core.cells import whole_number
 from octc.core.errors import OctcError
+from octc.core.grouping import roots_of
 from octc.datasets.base import PLAIN, UNLISTED, Finding, Progress, Reading, Sample, Samples, unlisted
 from octc.datasets.layouts.csv_table import key_of, leaves, read_table
 from octc.datasets.layouts.folders import images_below, sums_of
@@ -172,20 +173,13 @@ scan_neh_all = partial(scan_neh, same_class=False)
 
 def linked_patients(rows: Sequence[Row], sums: dict[str, str]) -> dict[str, str]:
     """Patient of the table -> the name of all patients that share an image with it, joined by "="."""
-    parent = {row.patient: row.patient for row in rows}
-
-    def top(patient: str) -> str:
-        while parent[patient] != patient:
-            parent[patient] = patient = parent[parent[patient]]
-        return patient
-
+    names = sorted({row.patient for row in rows})
+    number = {name: i for i, name in enumerate(names)}
     first: dict[str, str] = {}
-    for row in rows:
-        content = sums[row.path] or row.path
-        parent[top(row.patient)] = top(first.setdefault(content, row.patient))
-    groups: dict[str, list[str]] = defaultdict(list)
-    for patient in sorted(parent):
-        groups[top(patient)].append(patient)
+    pairs = ((number[first.setdefault(sums[row.path] or row.path, row.patient)], number[row.patient]) for row in rows)
+    groups: dict[int, list[str]] = defaultdict(list)
+    for name, group in zip(names, roots_of(len(names), pairs), strict=True):
+        groups[group].append(name)
     return {patient: "=".join(group) for group in groups.values() for patient in group}
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from octc.volumes.writing import Scan, opt_object, save
+from octc.volumes.writing import JPEG_2000, Scan, opt_object, save
 
 SHAPE = (40, 48)
 
@@ -52,4 +53,13 @@ def as_big_endian(value: Any) -> Any:
     """The retired syntax: words the other way round."""
     value.PixelData = np.frombuffer(value.PixelData, "<u2").astype(">u2").tobytes()
     value.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    return value
+
+
+def encapsulated(value: Any, fragments: list[bytes], table: bytes = b"", syntax: str = JPEG_2000) -> Any:
+    """Pixels item by item, as they are given."""
+    items = [table, *fragments]
+    value.PixelData = b"".join(struct.pack("<2HI", 0xFFFE, 0xE000, len(one)) + one for one in items)
+    value["PixelData"].VR, value["PixelData"].is_undefined_length = "OB", True
+    value.file_meta.TransferSyntaxUID = UID(syntax)
     return value

@@ -16,7 +16,7 @@ from octc.core.errors import OctcError
 from octc.volumes import read_volume, read_volumes
 from octc.volumes.volume import patient_hash
 from octc.volumes.writing import JPEG_2000, JPEG_LS, RLE
-from tests.octc.volumes.opt_objects import frames, item, made, stored
+from tests.octc.volumes.opt_objects import encapsulated, frames, item, made, stored
 
 JPEG = "1.2.840.10008.1.2.4.50"
 EXTENDED = "1.2.840.10008.1.2.4.51"
@@ -38,15 +38,6 @@ def encoded(picture: np.ndarray, kind: str = "JPEG2000", **how: Any) -> bytes:
 def pieces(data: bytes, count: int) -> list[bytes]:
     step = len(data) // count // 2 * 2
     return [data[k * step : (k + 1) * step if k < count - 1 else len(data)] for k in range(count)]
-
-
-def encapsulated(value: Any, fragments: list[bytes], table: bytes = b"", syntax: str = JPEG_2000) -> Any:
-    """Pixels item by item, as they are given."""
-    items = [table, *fragments]
-    value.PixelData = b"".join(struct.pack("<2HI", 0xFFFE, 0xE000, len(one)) + one for one in items)
-    value["PixelData"].VR, value["PixelData"].is_undefined_length = "OB", True
-    value.file_meta.TransferSyntaxUID = UID(syntax)
-    return value
 
 
 @pytest.mark.parametrize("syntax", [JPEG_2000, JPEG_LS, RLE])

@@ -1,4 +1,6 @@
-"""The wire format of protocol buffers, walked without the `onnx` package and without building anything in memory.
+"""The wire format of protocol buffers: walked without building anything in memory, and written field by field.
+
+ONNX files, their names of tensors and TensorBoard's events are read and written with it, on machines without their packages.
 
 Format: https://protobuf.dev/programming-guides/encoding
 """
@@ -58,3 +60,27 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
         if byte < 128:
             return value, at
     raise ValueError("number cut off or too long")
+
+
+def varint(value: int) -> bytes:
+    """A whole number from 0 on, seven bits a byte, the lowest first.
+
+    >>> varint(300)
+    b'\\xac\\x02'
+    """
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def number_field(number: int, value: int) -> bytes:
+    """A field that holds a whole number from 0 on."""
+    return varint(number << 3 | VARINT) + varint(value)
+
+
+def bytes_field(number: int, value: bytes) -> bytes:
+    """A field that holds a string or a message."""
+    return varint(number << 3 | BYTES) + varint(len(value)) + value

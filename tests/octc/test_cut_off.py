@@ -1,0 +1,132 @@
+"""Pictures whose data end too early, or have a hole: a decoder fills them up, and they are refused."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from octc.core.errors import OctcError
+from octc.imaging import cut_off
+from octc.imaging.decode import decode_image
+from octc.volumes import read_volume
+from tests.octc.pictures import encoded, png_of, refused
+from tests.octc.volumes.opt_objects import encapsulated, made, stored
+
+NOISE = np.random.default_rng(3).normal(120, 40, (91, 139)).clip(0, 255).astype(np.uint8)
+GREY = Image.fromarray(NOISE)
+COLOUR = Image.merge("RGB", [GREY, GREY.transpose(Image.Transpose.ROTATE_180), GREY.transpose(Image.Transpose.FLIP_LEFT_RIGHT)])
+PLAIN: tuple[dict[str, Any], ...] = ({}, {"optimize": True}, {"restart_marker_rows": 1}, {"restart_marker_blocks": 3})
+
+
+def cuts(whole: bytes, at: int) -> dict[str, bytes]:
+    """A file of which everything from a place on is gone, is zeros, or has a hole in it."""
+    rest = len(whole) - at
+    return {
+        "padded": whole[:at] + bytes(rest),
+        "ended": whole[:at] + b"\xff\xd9",
+        "padded and ended": whole[:at] + bytes(rest - 2) + b"\xff\xd9",
+        "a hole of zeros": whole[:at] + bytes(900) + whole[at + 900 :],
+    }
+
+
+@pytest.mark.parametrize("how", PLAIN, ids=str)
+@pytest.mark.parametrize(
+    ("picture", "subsampling"),
+    [(GREY, 0), (COLOUR, 0), (COLOUR, 1), (COLOUR, 2), (COLOUR.convert("CMYK"), 0)],
+    ids=("grey", "4:4:4", "4:2:2", "4:2:0", "CMYK"),
+)
+def test_a_jpeg_without_its_last_part_is_refused(picture: Image.Image, subsampling: int, how: dict[str, Any]) -> None:
+    whole = encoded(picture, "JPEG", quality=90, subsampling=subsampling, **how)
+    decode_image(whole, "whole.jpg")
+    frame = cut_off._read(whole)
+    assert cut_off._count(whole, frame) is None, "every block is counted, and none is left over"
+    assert not cut_off._is_odd(whole, frame)
+    for at in (len(whole) // 2, len(whole) - 1000):
+        for name, data in cuts(whole, at).items():
+            assert refused(data).code == "OCT-E201", name
+
+
+def test_a_progressive_jpeg_without_its_last_scans_is_refused() -> None:
+    whole = encoded(COLOUR, "JPEG", quality=90, progressive=True)
+    decode_image(whole, "whole.jpg")
+    for name, data in cuts(whole, len(whole) // 2).items():
+        if name != "a hole of zeros":  # within a scan: codes that refine are not counted
+            assert refused(data).code == "OCT-E201", name
+
+
+@pytest.mark.parametrize("level", [0, 127, 128, 255])
+@pytest.mark.parametrize("how", [{}, {"optimize": True}, {"progressive": True}], ids=str)
+def test_a_flat_jpeg_is_whole(level: int, how: dict[str, Any]) -> None:
+    """With codes of its own it is nothing but zeros, and its last block is of the grey of a missing one."""
+    flat = encoded(Image.new("L", (700, 500), level), "JPEG", **how)
+    assert np.ptp(np.asarray(decode_image(flat, "flat.jpg").image)) == 0
+
+
+def test_what_lies_behind_the_end_of_a_jpeg_does_not_count() -> None:
+    whole = encoded(GREY, "JPEG", quality=90)
+    want = np.asarray(decode_image(whole, "a.jpg").image)
+    thumbnail = b"\xff\xe1" + struct.pack(">H", 2 + 40) + b"Exif\0\0" + b"\xff\xd8\xff\xd9" + bytes(30)
+    for data in (whole + bytes(9000), whole + whole, whole + b"\xff" * 50, whole[:2] + thumbnail + whole[2:]):
+        assert (np.asarray(decode_image(data, "a.jpg").image) == want).all()
+    assert (np.asarray(decode_image(whole[:-2] + bytes(9000), "a.jpg").image) == want).all(), "all blocks are there"
+
+
+@pytest.mark.parametrize(("depth", "colour", "bits"), [(1, 0, 1), (8, 0, 8), (16, 0, 16), (8, 2, 24), (16, 6, 64)])
+@pytest.mark.parametrize("interlaced", [0, 1])
+def test_a_png_whose_rows_end_too_early_is_refused(depth: int, colour: int, bits: int, interlaced: int) -> None:
+    width, height = 61, 47
+    passes = cut_off.ADAM7 if interlaced else ((0, 0, 1, 1),)
+    sides = [(-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in passes]
+    rows = [b"\0" + b"\xa5" * -(-columns * bits // 8) for columns, count in sides for _ in range(count)]
+
+    def png(*parts: bytes) -> bytes:
+        return png_of(width, height, depth, zlib.compress(b"".join(parts)), colour, interlaced)
+
+    decode_image(png(*rows), "a.png")
+    decode_image(png(*rows[:-9], *(bytes(len(row)) for row in rows[-9:])), "dark.png")
+    for gone in (1, 9):
+        assert refused(png(*rows[:-gone])).code == "OCT-E201", gone
+
+
+def test_only_what_is_asked_for_is_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that are black, and much more behind them."""
+    rows = (b"\0" + bytes(64)) * 64
+    data = png_of(64, 64, 8, zlib.compress(rows + bytes(20 << 20)))
+    monkeypatch.setattr(cut_off, "PIECE", 1000)
+    taken: list[int] = []
+    real = zlib.decompressobj
+
+    class Counted:
+        def __init__(self) -> None:
+            self.inner = real()
+
+        def decompress(self, data: bytes, most: int) -> bytes:
+            found = self.inner.decompress(data, most)
+            taken.append(len(found))
+            return found
+
+        @property
+        def unconsumed_tail(self) -> bytes:
+            return self.inner.unconsumed_tail
+
+    monkeypatch.setattr(cut_off.zlib, "decompressobj", Counted)
+    decode_image(data, "a.png")
+    assert len(rows) <= sum(taken) <= len(rows) + 1000
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_frame_of_an_object_without_its_last_part_is_refused(padded: bool, tmp_path: Path) -> None:
+    whole = encoded(GREY, "JPEG", quality=90)
+    cut = whole[: len(whole) // 2] + (bytes(len(whole) // 2 - 2) if padded else b"") + b"\xff\xd9"
+    path = stored(encapsulated(made([NOISE, NOISE]), [whole, cut], syntax="1.2.840.10008.1.2.4.50"), tmp_path)
+    volume = read_volume(path)
+    assert np.array_equal(volume.frame(0), np.asarray(decode_image(whole, "a.jpg").image))
+    with pytest.raises(OctcError) as error:
+        volume.frame(1)
+    assert (error.value.code, "frame 1" in error.value.message) == ("OCT-E222", True)
