@@ -4,8 +4,8 @@
 # Guess, written down before the run: LoadImage(reader="PydicomReader") of a multi-frame object has the axes of MONAI's other readers (columns, rows, B-scans).
 #
 # Seen on 2026-12-01: the reader swaps the first two axes, which is right for one picture, and here swaps B-scan and row: image[..., i] is no B-scan but
-# one column of all of them, and a network for B-scans cuts the volume across. It warns that the affine matrix is the identity, and says
-# nothing of the axes. Take image[:, i, :], or ITKReader.
+# one column of all of them, and a network for B-scans cuts the volume across. It warns that the affine matrix is the identity and
+# names ITKReader for orientation and spacing, and says nothing of the axes. Take image[:, i, :], or ITKReader.
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
