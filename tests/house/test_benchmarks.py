@@ -48,10 +48,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "full_size.py": ("--place full --quick --tiny",),
     "gate_simulation.py": ("--quick --sets 1 --seed 1",),
     "int8.py": (
-        (
-            "--place int8 --quick --tiny --few --rounds 1 --threads 1 --json "
-            "--simplified {run} --also older={run}/artifacts/onnx-int8"
-        ),
+        "--place p --quick --tiny --few --rounds 1 --threads 1 --simplified {run} --also old={run}/artifacts/onnx-int8 --json",
     ),
     "lint_oracle.py": ("70000 2",),
     "monitor.py": ("--boxes 4 --changed 2 --eyes 30 --pool 8 --seed 1",),
@@ -68,10 +65,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "stand_in.py": ("{ucsd} stand-ins",),
     "tensorrt_rtx.py": ("test_resnet 64",),
     "tuning.py": (
-        (
-            "{run} --run-dir {run}/.. --data {patterns} --bits 4 --seeds 1 --epochs 1 --rate 1e-4 --placement xnnpack "
-            "--learned-steps"
-        ),
+        "{run} --run-dir {run}/.. --data {patterns} --bits 4 --seeds 1 --epochs 1 --rate 1e-4 --placement acl --learned-steps",
     ),
     "volumes.py": ("{run}/artifacts/onnx-int8 --frames 3 --size 64x48 --rounds 1",),
     "training.py": (
