@@ -191,6 +191,7 @@ def test_phantoms_are_drawn_listed_split_and_checked(tmp_path: Path, octc: Octc)
     assert octc("data", "check", "phantom").returncode == 0
 
 
+@pytest.mark.slow  # the audit itself: tests/octc/test_audit.py
 def test_real_subset_passes(ucsd: Path, octc: Octc) -> None:
     done = octc("data", "check", "ucsd", "--data", ucsd)
     assert done.returncode == 0, done.stderr
