@@ -12,13 +12,13 @@ from octc.export.golden import golden_candidates
 from octc.imaging.preprocess import Preprocess
 from octc.store.artifacts import Artifact
 from octc.store.runs import Run
-from octc.train.loop.checkpoint import Checkpoint, is_checkpoint
+from octc.train.loop.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from octc.export.imports.network import ImportedFile, OnnxNetwork
 
 FOLDER = "imported"  # of a run
-META, NETWORK, MAIN = "imported.json", "network.onnx", "model.onnx"
+FACTS, NETWORK, MAIN = "imported.json", "network.onnx", "model.onnx"
 
 
 def keep_network(run: Run, made: ImportedFile, artifact: Artifact) -> None:
@@ -33,21 +33,21 @@ def keep_network(run: Run, made: ImportedFile, artifact: Artifact) -> None:
         write_bytes(home / NETWORK, made.network.read_bytes())
         write_bytes(home / MAIN, made.files[0].read_bytes())
         facts["sha256"] = sha256_file(home / NETWORK)
-    write_json(home / META, facts)
+    write_json(home / FACTS, facts)
 
 
 def is_imported(run: Run) -> bool:
     """Whether a run holds a network that was imported."""
-    return is_checkpoint(run.path / FOLDER)
+    return (run.path / FOLDER / FACTS).is_file()
 
 
 def read_facts(run: Run) -> dict[str, Any]:
     """What `keep_network` wrote (E307 where it cannot be read)."""
     try:
-        found: dict[str, Any] = read_json(run.path / FOLDER / META)
+        found: dict[str, Any] = read_json(run.path / FOLDER / FACTS)
         Preprocess.from_json(found["preprocess"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        text = f"{META} of {run.id} is not valid: {error}"
+        text = f"{FACTS} of {run.id} is not valid: {error}"
         raise OctcError("OCT-E307", text, hint="octc import it again", place=str(run.path)) from error
     return found
 
