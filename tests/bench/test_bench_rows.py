@@ -12,6 +12,7 @@ from octc.bench.timing.conditions import Snapshot
 from octc.bench.timing.plan import RowPlan
 from octc.bench.timing.power.energy import no_energy
 from octc.bench.timing.profiles import CANDIDATE, REFERENCE, STANDARD, Options
+from octc.bench.timing.render_markdown import table_lines
 from octc.bench.timing.rows import Row, block_rate, broken_row, judge_row, not_measured, precision_holds, samples_csv
 from tests.bench_tools import check_row
 
@@ -162,3 +163,8 @@ def test_offline_counts_images() -> None:
 def test_samples_are_index_start_and_duration() -> None:
     text = samples_csv({"starts_ns": [0, 5], "durations_ns": [4, 3]}).decode()
     assert text == "index,start_ns,duration_ns\n0,0,4\n1,5,3\n"
+
+
+def test_a_bar_or_a_new_line_in_a_cell_ends_no_cell_of_markdown() -> None:
+    rows = [("a|b", "one\ntwo")]
+    assert table_lines(("name", "why"), rows) == ["| name | why |", "| --- | --- |", "| a\\|b | one two |"]
