@@ -30,6 +30,7 @@ from octc.datasets.base import Sample
 from octc.datasets.calibration import check_count
 from octc.export.formats import FORMATS, choose_opset, pairs
 from octc.export.golden import are_probabilities, choose_golden
+from octc.export.imports.graph import ONE_LOGIT
 from octc.export.int8_speed import say_speed
 from octc.export.pipeline import Device, Published, export_artifact
 from octc.export.source import Quantised, Select, Source, quantisation_facts
@@ -49,10 +50,6 @@ HELD_OUT = 4  # every fourth calibration image chooses among calibrators, where 
 GOLDEN = 32  # images from which golden ones are chosen, at most
 MOSTLY = 0.5  # of the multiply-accumulates: with fewer in INT8, an INT8 network is one by its name
 ROWS = "wrap it: a module whose forward returns the one tensor of its result that has a row of logits an image"
-BINARY = (
-    "two classes have two logits: wrap it, forward returning torch.cat([torch.zeros_like(z), z], 1) for its logit z [N, 1], in "
-    "front of a sigmoid"
-)
 # what leaves the values of a tensor as they are, by the names of torch's functions
 UNCHANGED = frozenset((
     "__get__", "__getitem__", "clone", "contiguous", "detach", "double", "dropout", "expand", "flatten", "float",
@@ -255,7 +252,7 @@ def _network(
     logits = _answers(model, candidates, preprocess)
     if logits.ndim != 2 or logits.shape[1] < 2 or len(logits) != len(candidates):
         text = f"{kind} gives {list(logits.shape)}, logits [N, K] are needed"
-        raise OctcError("OCT-E404", text, hint=BINARY if logits[0].size == 1 else ROWS)
+        raise OctcError("OCT-E404", text, hint=ONE_LOGIT if logits[0].size == 1 else ROWS)
     if not np.isfinite(logits).all():
         raise OctcError("OCT-E701", f"{kind} gives logits that are not finite", hint="load trained weights")
     if are_probabilities(logits):
@@ -308,7 +305,7 @@ def _no_logits(kind: str, found: torch.Tensor, last: str) -> OctcError | None:
     if "sigmoid" in last or "expit" in last:
         if found.numel() == 1:
             text = f"{kind} ends in a sigmoid of one number an image: the probability of one of two classes"
-            return OctcError("OCT-E404", text, hint=BINARY)
+            return OctcError("OCT-E404", text, hint=ONE_LOGIT)
         text = f"{kind} ends in a sigmoid: probabilities of labels that do not exclude each other"
         return OctcError("OCT-E404", text, hint="classes that exclude each other: leave out the sigmoid at its end")
     if not found.is_floating_point() and not found.is_complex():

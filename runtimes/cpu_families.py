@@ -41,7 +41,6 @@ class Family:
     int8: Mapping[str, Cell]
 
 
-NOT_MEASURED = Cell(None, UNKNOWN, UNKNOWN)
 _ALL = "all that are quantised"
 _TESTS = "tests/runtimes/test_engines.py on an AMD EPYC with AVX-512 VNNI"
 _EMULATED = "qemu-user 10.0.2, 2026-11-30 (docs/experiments.md)"

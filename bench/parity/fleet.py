@@ -188,8 +188,7 @@ def _row(name: str, one: _Document, reference: _Document) -> FleetRow:
     thresholds = reference.box.get("thresholds")
     report = _compared(ours, theirs, thresholds, TOLERANCES.get(str((one.golden or {}).get("tolerance_id")), ANY))
     flips = int((_answers(ours, thresholds) != _answers(theirs, thresholds)).any(axis=1).sum())
-    labels, images = _labels(one.box, reference.box)
-    at_ties = None if labels is None else _at_ties(one.box, reference.box, float(np.abs(ours - theirs).max()))
+    labels, images, at_ties = _labels(one.box, reference.box, float(np.abs(ours - theirs).max()))
     first, first_error, worst, worst_error = _layers(one.box, reference.box)
     return FleetRow(
         box=name, file=one.file, word=one.word, **facts, golden_labels=flips, golden_images=len(ours),
@@ -224,23 +223,20 @@ def _short(one: _Document, report: GoldenReport, flips: int) -> str | None:
     return f"{flips} golden labels differ"
 
 
-def _labels(box: Mapping[str, Any], reference: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    """Labelled images that are answered differently, of how many; None where the two did not answer the same ones."""
+def _labels(box: Mapping[str, Any], reference: Mapping[str, Any], moved: float) -> tuple[int | None, int | None, int | None]:
+    """Labelled images that are answered differently, of how many, and those of them at ties.
+
+    A tie: logits of the reference that change their order where each of them moves by `moved`. None where the two did not
+    answer the same images, or where it is not known how far apart logits are.
+    """
     ours, theirs = box.get("labels"), reference.get("labels")
     if not ours or not theirs or ours["sha256_of_ids"] != theirs["sha256_of_ids"]:
-        return None, None
-    pairs = list(zip(ours["predictions"], theirs["predictions"], strict=True))
-    return sum(a != b for a, b in pairs), len(pairs)
-
-
-def _at_ties(box: Mapping[str, Any], reference: Mapping[str, Any], moved: float) -> int | None:
-    """How many labels differ where two logits that move by `moved` can change their order; None where gaps are not known."""
-    pairs = zip(box["labels"]["predictions"], reference["labels"]["predictions"], strict=True)
-    gaps = reference["labels"].get("gaps")
-    if gaps is None or not math.isfinite(moved):
-        return None
-    at_ties = [a != b and gap <= 2 * moved for (a, b), gap in zip(pairs, gaps, strict=True)]
-    return at_ties.count(True)
+        return None, None, None
+    differ = [a != b for a, b in zip(ours["predictions"], theirs["predictions"], strict=True)]
+    if "gaps" not in theirs or not math.isfinite(moved):
+        return sum(differ), len(differ), None
+    at_ties = sum(other and gap <= 2 * moved for other, gap in zip(differ, theirs["gaps"], strict=True))
+    return sum(differ), len(differ), at_ties
 
 
 def _layers(box: Mapping[str, Any], reference: Mapping[str, Any]) -> tuple[str | None, float | None, str | None, float | None]:
@@ -272,6 +268,7 @@ def _hint(row: FleetRow) -> str:
 def _cells(row: FleetRow, reference: str) -> tuple[str, ...]:
     engine = " ".join(str(row.engine[key]) for key in ("runtime", "version", "cpu_isa") if key in row.engine)
     begins = "" if row.first_layer is None else f"{row.first_layer} ({row.first_error:.1e})"
+    at_ties = f" ({row.labels_at_ties} at ties)" if row.labels_at_ties else ""
     return (
         row.box,
         engine,
@@ -279,9 +276,7 @@ def _cells(row: FleetRow, reference: str) -> tuple[str, ...]:
         row.word.replace("_", " "),
         f"{row.golden_labels}/{row.golden_images}",
         "null" if row.delta_over_s is None else f"{row.delta_over_s:.2e}",
-        "unknown"
-        if row.labels is None
-        else f"{row.labels}/{row.images}" + (f" ({row.labels_at_ties} at ties)" if row.labels_at_ties else ""),
+        "unknown" if row.labels is None else f"{row.labels}/{row.images}{at_ties}",
         begins,
         "" if row.short is None else "SHORT",
     )

@@ -33,7 +33,7 @@ LAYOUTS = {"nchw": (1, 2, 3), "nhwc": (3, 1, 2)}  # axes of channels, height, wi
 CODES = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32)  # of values, and of biases
 PASSING = ("Identity", "Cast", "Flatten", "Reshape", "Squeeze")  # what may stand behind a softmax
 ONE_LOGIT = (
-    "two classes have two logits: export a module whose forward returns torch.cat([torch.zeros_like(z), z], 1) for the one "
+    "two classes have two logits: give a module whose forward returns torch.cat([torch.zeros_like(z), z], 1) for the one "
     "logit z [N, 1], in front of a sigmoid"
 )
 CONTROL = frozenset(("If", "Loop", "Scan"))

@@ -30,9 +30,10 @@ def list_runs(run_dir: Path) -> list[RunRow]:
     rows = []
     for run in scan_runs(run_dir):
         value = run.read()
-        missing = [] if _artifacts(run) else [f"octc export {run.id}" if value.get("status") == "done" else "not finished"]
+        artifacts = _artifacts(run)
+        missing = [] if artifacts else [f"octc export {run.id}" if value.get("status") == "done" else "not finished"]
         facts = {key: value.get(key) for key in ("kind", "dataset", "status", "created")}
-        rows.append(RunRow(run=run.id, **facts, artifacts=_artifacts(run), missing=missing))
+        rows.append(RunRow(run=run.id, **facts, artifacts=artifacts, missing=missing))
     for run, error in unread_runs(run_dir):
         facts = dict.fromkeys(("kind", "dataset", "status", "created"))
         rows.append(RunRow(run=run.id, **facts, artifacts=_artifacts(run), missing=[f"{error.message}: {error.hint}"]))

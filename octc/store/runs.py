@@ -176,7 +176,8 @@ def alone(folder: Path) -> Iterator[None]:
 def scan_runs(run_dir: Path, kind: str | None = None, dataset: str | None = None) -> list[Run]:
     """All readable runs, newest first (by number). Whoever takes the newest asks `refuse_unread` too."""
     found = []
-    for run, value in _read_all(run_dir):
+    for run in _all_runs(run_dir):
+        value = _read_or_error(run)
         if not isinstance(value, OctcError) and kind in (None, value.get("kind")) and dataset in (None, value.get("dataset")):
             found.append(run)
     return sorted(found, key=lambda run: (-_number(run), run.id))
@@ -184,30 +185,32 @@ def scan_runs(run_dir: Path, kind: str | None = None, dataset: str | None = None
 
 def unread_runs(run_dir: Path) -> list[tuple[Run, OctcError]]:
     """Runs whose run.json is there and cannot be read, and why: nobody knows what they are. By name."""
-    return [(run, value) for run, value in _read_all(run_dir) if isinstance(value, OctcError)]
+    return [(run, error) for run in _all_runs(run_dir) if isinstance(error := _read_or_error(run), OctcError)]
 
 
-def _read_all(run_dir: Path) -> Iterator[tuple[Run, dict[str, Any] | OctcError]]:
-    for path in entries(run_dir):
-        if ID.match(path.name) is not None and os.path.lexists(path / RUN):
-            try:
-                yield Run(path), Run(path).read()
-            except OctcError as error:
-                yield Run(path), error
+def _all_runs(run_dir: Path) -> list[Run]:
+    return [Run(path) for path in entries(run_dir) if ID.match(path.name) is not None and os.path.lexists(path / RUN)]
+
+
+def _read_or_error(run: Run) -> dict[str, Any] | OctcError:
+    try:
+        return run.read()
+    except OctcError as error:
+        return error
 
 
 def refuse_unread(run_dir: Path, kind: str | None, dataset: str | None, taken: Run | None) -> None:
     """The error of a run that cannot be read where it may be the newest one that is meant: newer than the one that would be
     taken, and by its name of that kind and data set. An older run must not answer in its place without a word."""
-    meant = f"{kind or '[a-z]+'}-{re.escape(dataset) if dataset else '.'}"
-    for run, error in reversed(unread_runs(run_dir)):
-        if re.match(rf"r-\d+-{meant}", run.id) and (taken is None or _number(run) > _number(taken)):
-            if error.code != "OCT-E107":
-                raise error
-            hint = error.hint if taken is None else f"{error.hint}; or name another run, for example {taken.id}"
-            raise OctcError(
-                error.code, f"{error.message}, and it may be the newest", hint=hint, place=error.place, why=error.why
-            )
+    meant = re.compile(rf"r-\d+-{kind or '[a-z]+'}-{re.escape(dataset) if dataset else '.'}")
+    newer = (run for run in reversed(_all_runs(run_dir)) if taken is None or _number(run) > _number(taken))
+    for error in (_read_or_error(run) for run in newer if meant.match(run.id)):
+        if not isinstance(error, OctcError):
+            continue
+        if error.code != "OCT-E107":
+            raise error
+        hint = error.hint if taken is None else f"{error.hint}; or name another run, for example {taken.id}"
+        raise OctcError(error.code, f"{error.message}, and it may be the newest", hint=hint, place=error.place, why=error.why)
 
 
 def only_newest(runs: Iterable[Run], run_dir: Path, kind: str | None, dataset: str | None = None) -> Run | None:

@@ -56,8 +56,7 @@ BIG_ENDIAN = "1.2.840.10008.1.2.2"
 IMPLICIT = "1.2.840.10008.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
 EXTENDED = "1.2.840.10008.1.2.4.51"
-SEQUENTIAL_JPEG = ("1.2.840.10008.1.2.4.50", EXTENDED)
-LOSSY = ("1.2.840.10008.1.2.4.50", EXTENDED)
+LOSSY = ("1.2.840.10008.1.2.4.50", EXTENDED)  # sequential JPEG
 ROUNDED = (*LOSSY, "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91")  # and those that may have losses
 RLE = "1.2.840.10008.1.2.5"
 EIGHT_BITS_ONLY = {"pillow", "gdcm"}  # of the decoders of JPEG Extended: the others have 12
@@ -220,7 +219,7 @@ class Pixels:
         except (RuntimeError, ValueError) as error:
             why = str(error).strip().splitlines()[-1].strip() if str(error) else type(error).__name__
             raise corrupt(self.source.path, f"frame {index} cannot be decoded: {why}") from error
-        bytewise = self.syntax in SEQUENTIAL_JPEG and decoded.dtype.itemsize == 1
+        bytewise = self.syntax in LOSSY and decoded.dtype.itemsize == 1
         if bytewise and (cut := jpeg_cut(data, Image.fromarray(decoded.view("u1")))) is not None:
             raise corrupt(self.source.path, f"frame {index} is damaged or cut off: {cut}")
         if self.syntax in ROUNDED and (not self.signed or decoded.dtype.kind == "i"):

@@ -13,7 +13,7 @@ import pytest
 from octc.core.errors import OctcError
 from octc.core.targets import TARGETS
 from octc.machine.cpu import arm_flags, isa_tokens
-from octc.runtimes.cpu_families import CPUS, FAMILIES, NOT_MEASURED, Cell, family_with, lines_of, require_cpu
+from octc.runtimes.cpu_families import CPUS, FAMILIES, UNKNOWN, Cell, family_with, lines_of, require_cpu
 from octc.runtimes.openvino import require_kernels
 from tests.house.tree import ROOT
 
@@ -87,7 +87,7 @@ def test_files_that_do_not_run_there_are_refused_with_what_does(monkeypatch: pyt
     assert require_cpu("arm-nofp16", [("onnx", "int8"), ("litert", "int8")]) == []
     assert require_cpu("x86", [("litert", "int8")]) == []
     amx = FAMILIES["x86-amx"]
-    monkeypatch.setitem(FAMILIES, "x86-amx", replace(amx, int8={**amx.int8, "litert": NOT_MEASURED}))
+    monkeypatch.setitem(FAMILIES, "x86-amx", replace(amx, int8={**amx.int8, "litert": Cell(None, UNKNOWN, UNKNOWN)}))
     assert "not measured on x86 with AMX" in require_cpu("x86", [("litert", "int8")])[0]
     with pytest.raises(OctcError, match="unknown processor") as caught:
         require_cpu("mips", [])
