@@ -11,7 +11,7 @@ COPIED = (nn.ReLU6, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.Mish)
 def out_of_place(net: nn.Module) -> nn.Module:
     """The same network, whose activations write to new memory where that saves a copy in training.
 
-    Values, gradients and memory are the same to the bit (benchmarks/activations.py has the times).
+    Values and gradients are the same to the bit (benchmarks/activations.py, which has the times too).
     """
     for module in net.modules():
         if isinstance(module, COPIED):
