@@ -65,7 +65,7 @@ def sketch(
     """Make the sketch of labelled images.
 
     Args:
-        streams: values of exchangeable images: one per patient. confidence, right: confidence and correctness of all [n] images.
+        streams: values of exchangeable images: one per patient. confidence, right: confidence and correctness of all images.
         patients: patient of each image [n]; None if unknown.
     """
     clusters, known = clusters_of(patients), patient_ids(patients)

@@ -40,7 +40,7 @@ class ParityOptions:
     margin: float = option(1.0, shown="Largest acceptable loss of accuracy, percentage points")
     class_margin: float = option(3.0, shown="Largest acceptable loss of sensitivity per class, percentage points")
     claim: str = option("ni", names=("--test",), choices=CLAIMS, shown="Claim: ni (non-inferior) or tost (equivalent)")
-    tier: str = option("99", choices=tuple(TIERS), shown="Minimum correct images relative to the reference, percent: 99 or 99.9")
+    tier: str = option("99", choices=tuple(TIERS), shown="Minimum correct images relative to the reference, percent")
     ece_slack: float = option(0.005, shown="Largest acceptable rise of the calibration error (ECE), as a fraction")
     bootstrap: int = option(10_000, shown="Number of patient bootstrap resamples")
     seed: int = option(0, shown="Random seed of the resamples")
