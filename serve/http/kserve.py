@@ -1,4 +1,4 @@
-"""KServe's protocol, version 2, over HTTP: JSON, and tensors as raw bytes behind it.
+"""The KServe v2 protocol over HTTP: JSON, optionally followed by tensors as raw bytes.
 
 Source: https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol, and the extension
 https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
@@ -72,7 +72,7 @@ REQUEST = msgspec.json.Decoder(InferRequest)
 
 @dataclass(frozen=True)
 class _Read:
-    """A request and which of its outputs go as raw bytes."""
+    """A request, and which of its outputs are sent as raw bytes."""
 
     wanted: Wanted
     binary: frozenset[str]
@@ -90,7 +90,7 @@ async def infer(request: Request) -> Response:
 
 
 def used(request: Request, site: Site) -> Any:
-    """The model of a path, in use."""
+    """The model in a request path, kept open while in use."""
     return site.use(request.path_params["name"], request.path_params.get("version"))
 
 
@@ -109,7 +109,7 @@ def _read(model: Opened, data: bytes, length: str | None, most: int) -> _Read:
 
 
 def _split(data: bytes, length: str | None) -> tuple[memoryview, memoryview]:
-    """The JSON of a body, and what is behind it."""
+    """The JSON of a body, and the bytes after it."""
     view = memoryview(data)
     if length is None:
         return view, view[:0]
@@ -136,7 +136,7 @@ def _images(model: Opened, one: RequestInput, count: int, rest: memoryview) -> n
 
 
 def _numbers(model: Opened, data: msgspec.Raw, count: int) -> npt.NDArray[np.uint8]:
-    """Pixels in JSON: a list, row by row, or nested as the shape is."""
+    """Pixels in JSON: a flat list in row-major order, or nested lists according to the shape."""
     text = bytes(data)
     nested = text[1:].lstrip()[:1] == b"["
     try:
@@ -149,7 +149,7 @@ def _numbers(model: Opened, data: msgspec.Raw, count: int) -> npt.NDArray[np.uin
 
 
 def _whole_numbers(text: bytes, kind: Any) -> npt.NDArray[np.uint8]:
-    """Pixels of a list; 5.0 is a whole number in JSON too, and takes longer."""
+    """Pixels from a list; whole numbers as floats (5.0) are accepted too, but slower."""
     try:
         return np.array(kind[0].decode(text), np.uint8)
     except msgspec.ValidationError:
@@ -198,7 +198,7 @@ async def live(request: Request) -> Response:
 
 
 async def ready(request: Request) -> Response:
-    """GET /v2/health/ready: every artifact was checked before the door was opened."""
+    """GET /v2/health/ready: all artifacts were checked before the server started to listen."""
     return json_response({"ready": True})
 
 
@@ -233,5 +233,5 @@ async def index(request: Request) -> Response:
 
 
 async def fixed(request: Request) -> Response:
-    """POST /v2/repository/models/{name}/load and /unload: no client decides what is served."""
+    """POST /v2/repository/models/{name}/load and /unload: refused, clients cannot change what is served."""
     raise OctcError("OCT-E912", "models are chosen where the server is started", hint="octc serve ARTIFACT...; POST /v1/reload")

@@ -1,4 +1,4 @@
-"""KServe's protocol, version 2, over gRPC, with the messages that tritonclient publishes."""
+"""The KServe v2 protocol over gRPC, with the messages published by tritonclient."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ class Rpc:
     port: int
 
     async def stop(self, grace: float) -> None:
-        """Take no more, and wait for what runs."""
+        """Stop accepting requests, and wait for the running ones."""
         await self.server.stop(grace)
 
 
 async def start_rpc(site: Site, doors: Doors) -> Rpc:
-    """Listen at the gRPC port (E906 where it cannot be had)."""
+    """Listen on the gRPC port (OctcError E906: not available)."""
     grpc = need("grpc")
     options = site.options
     limit = largest_body(site.models, options.queue)
@@ -78,7 +78,7 @@ async def start_rpc(site: Site, doors: Doors) -> Rpc:
 
 
 def _handlers(site: Site, doors: Doors) -> Any:
-    """The methods of the service; what is not among them is UNIMPLEMENTED."""
+    """The methods of the service; all others are UNIMPLEMENTED."""
     grpc, messages = need("grpc"), need("tritonclient.grpc.service_pb2")
     found = {}
     for name, method in METHODS.items():
@@ -92,7 +92,7 @@ def _handlers(site: Site, doors: Doors) -> Any:
 
 
 def _bounded(name: str, method: Method, site: Site, doors: Doors) -> Callable[[Any, Any], Awaitable[Any]]:
-    """A method with token, limits, error codes, a line in the log and a number."""
+    """Wrap a method with token check, limits, error codes, log line and metrics."""
     grpc, messages = need("grpc"), need("tritonclient.grpc.service_pb2")
 
     async def call(request: Any, context: Any) -> Any:
@@ -164,7 +164,7 @@ async def _infer(site: Site, messages: Any, request: Any) -> Any:
         wanted = _read(model, request, site.options.queue)
         found = await site.infer(model, wanted)
         answer = messages.ModelInferResponse(model_name=model.name, model_version=model.version, id=wanted.id)
-        for name, values in found.items():  # raw, however the input came: tritonclient reads no other form
+        for name, values in found.items():  # raw, whatever the form of the input: tritonclient reads no other form
             answer.outputs.add(name=name, datatype=OUTPUTS[name], shape=values.shape)
             answer.raw_output_contents.append(values.astype(KINDS[OUTPUTS[name]], copy=False).tobytes())
         return answer
