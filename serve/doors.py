@@ -71,7 +71,7 @@ def _token(options: ServeOptions, environ: Mapping[str, str]) -> str | None:
     if options.token_file is not None:
         data = _read(options.token_file, "--token-file")
         if Path(options.token_file).stat().st_mode & stat.S_IWOTH:
-            text = "everybody may write the token's file"
+            text = "the token file is writable by everybody"
             raise OctcError("OCT-E910", text, hint=f"chmod 600 {options.token_file}", place="--token-file")
         token, place = data.decode("ascii", "replace").strip(), "--token-file"
     elif TOKEN in environ:

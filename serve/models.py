@@ -101,8 +101,8 @@ def open_models(places: Sequence[str | Path], options: ServeOptions) -> tuple[Op
             opened.append(_open(place, options))
         names = [(one.name, one.version) for one in opened]
         if twice := sorted({f"{name} {version}" for name, version in names if names.count((name, version)) > 1}):
-            text = f"the same artifact is named twice: {shorten(twice)}"
-            raise OctcError("OCT-E104", text, hint="name each artifact once", place=twice[0])
+            text = f"the same artifact is given twice: {shorten(twice)}"
+            raise OctcError("OCT-E104", text, hint="give each artifact once", place=twice[0])
     except BaseException:
         for one in opened:
             one.close()
@@ -157,8 +157,8 @@ def _engines(found: Found, images: UInt8, options: ServeOptions) -> tuple[tuple[
 
 
 def _no_room(artifact: Artifact, options: ServeOptions, whole: int) -> OctcError:
-    text = f"{artifact.name} has other last bits with other threads: {options.instances} engines of the {whole} of octc predict"
-    hint = "leave --instances out, or state --threads too: the bits are then those of octc predict --threads"
+    text = f"{artifact.name}: outputs depend on the threads; no room for {options.instances} engines of {whole} (octc predict)"
+    hint = "leave --instances out, or give --threads too: results are then those of octc predict --threads"
     return OctcError("OCT-E104", text, hint=hint, place="--instances")
 
 

@@ -107,7 +107,7 @@ class Pool:
             if self._closed:
                 raise OctcError("OCT-E908", "the server is shutting down", hint="retry when it is back")
             if bounded and self._waiting and self._waiting + len(images) > self.queue:
-                text = f"{self._waiting} images wait, of which {self.queue} may, and {len(images)} came"
+                text = f"the queue is full: {self._waiting} of at most {self.queue} images wait, {len(images)} more requested"
                 raise OctcError("OCT-E908", text, hint=f"retry in {self.retry_after()} s")
             self._jobs.setdefault(model, deque()).append(job)
             self._waiting += len(images)

@@ -129,4 +129,4 @@ def _admitted(records: Iterator[Record], deadline: float | None) -> Iterator[Rec
             raise record.error
         yield record
         if deadline is not None and time.monotonic() > deadline:
-            raise OctcError("OCT-E909", "the time of the request is over", hint="send fewer images at once, or raise --timeout")
+            raise OctcError("OCT-E909", "the request timed out", hint="send fewer images at once, or raise --timeout")

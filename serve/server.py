@@ -99,7 +99,7 @@ def _tell(reporter: Reporter, model: Any) -> None:
         f"(limit {golden.tolerance:g}); engines: {len(model.runtimes)} ({threads}), batches: {', '.join(map(str, model.sizes))}"
     )
     if not model.exact:
-        reporter.say("    requests are not put together: the engine's answers depend on the batch, in the last bits")
+        reporter.say("    requests are not batched together: the last bits of the engine's outputs depend on the batch size")
 
 
 @contextlib.contextmanager

@@ -117,7 +117,7 @@ class Site:
             OctcError: E908 another reload is running; and the errors of `open_models`. In both cases the old artifacts stay.
         """
         if not self._reloading.acquire(blocking=wait):
-            raise OctcError("OCT-E908", "the artifacts are being read again already", hint="wait until that is done")
+            raise OctcError("OCT-E908", "a reload is already running", hint="wait until it has finished")
         try:
             fresh = open_models(self._places, self.options)
             with self._lock:

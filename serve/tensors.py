@@ -94,7 +94,7 @@ def images_of(model: Opened, count: int, data: bytes | memoryview) -> UInt8:
     """Images from raw bytes."""
     wanted = count * math.prod(shape_of(model))
     if len(data) != wanted:
-        raise bad(f"{len(data)} bytes of data, the shape says {wanted}", place=INPUT)
+        raise bad(f"{len(data)} bytes of data, the shape requires {wanted}", place=INPUT)
     return np.frombuffer(data, np.uint8).reshape(count, *shape_of(model))
 
 
@@ -104,7 +104,7 @@ def check_outputs(names: Sequence[str]) -> tuple[str, ...]:
         if name not in OUTPUTS:
             raise bad(f"there is no output {name[:100]!r}", f"outputs are {', '.join(OUTPUTS)}", name[:100])
     if len(set(names)) != len(names):
-        raise bad("an output is requested twice", "name each output once")
+        raise bad("an output is requested twice", "request each output once")
     return tuple(names) or tuple(OUTPUTS)
 
 
@@ -119,8 +119,8 @@ def check_parameters(found: Mapping[str, Any], known: Sequence[str], place: str)
     """Refuse unsupported parameters instead of ignoring them: sequences, shared memory, classification, priorities."""
     for name in found:
         if name not in known:
-            hint = f"known here: {', '.join(known)}" if known else "leave it out: no parameter is known here"
-            raise OctcError("OCT-E912", f"parameter {name[:100]!r} of {place} is not offered", hint=hint, place=place)
+            hint = f"supported: {', '.join(known)}" if known else "leave it out: no parameter is supported here"
+            raise OctcError("OCT-E912", f"parameter {name[:100]!r} of {place} is not supported", hint=hint, place=place)
 
 
 def wanted_of(word: str, images: UInt8, outputs: Sequence[Any], parameters: Mapping[str, Any]) -> Wanted:

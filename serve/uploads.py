@@ -57,7 +57,7 @@ class Upload:
             raise OctcError("OCT-E911", f"more than {FILES} files in one upload", hint="send fewer at once")
         path = self.folder / plain_name(name)
         if path in self.files:
-            raise OctcError("OCT-E104", "two files of one name in an upload", hint="give each file a name of its own")
+            raise OctcError("OCT-E104", "two files with the same name in an upload", hint="give each file its own name")
         self.files.append(path)
         return path.open("xb")
 
@@ -93,7 +93,7 @@ async def receive(upload: Upload, chunks: AsyncIterator[bytes], content_type: st
     """
     kind, options = need("python_multipart").multipart.parse_options_header(content_type)
     if kind == b"application/json":
-        text = "JSON holds no image file (base64 is not read)"
+        text = "JSON contains no image file (base64 is not supported)"
         raise OctcError("OCT-E913", text, hint=f"{HINT}; prepared tensors go to POST /v2/models/MODEL/infer")
     if kind != b"multipart/form-data":
         with upload.open(name) as file:
@@ -139,7 +139,7 @@ class _Form:
 
     def end(self) -> None:
         if not self._whole:
-            raise OctcError("OCT-E104", "the form is cut short", hint=HINT)
+            raise OctcError("OCT-E104", "the form is incomplete", hint=HINT)
         if not self._upload.files:
             raise OctcError("OCT-E104", "no file in the form", hint=HINT)
 
@@ -173,7 +173,7 @@ class _Form:
         name = options.get(b"filename")
         if name is None:
             raise OctcError(
-                "OCT-E104", "a field of the form is no file", hint="options go into the query: /v1/predict?tta=hflip"
+                "OCT-E104", "a field of the form is not a file", hint="give options in the query: /v1/predict?tta=hflip"
             )
         self._file = self._upload.open(name.decode("utf-8", "replace"))
 

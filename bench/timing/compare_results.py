@@ -80,7 +80,7 @@ def compare_files(first: Path, second: Path) -> Changes:
     found = tuple(lines(one, two))
     if not found:
         text = "the two results have no row and no comparison in common"
-        raise OctcError("OCT-E102", text, hint="name results of the same artifacts", place=f"{first} {second}")
+        raise OctcError("OCT-E102", text, hint="give results of the same artifacts", place=f"{first} {second}")
     return Changes((one["run_id"], two["run_id"]), tuple(why_not_comparable(one, two)), found)
 
 

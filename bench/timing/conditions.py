@@ -221,7 +221,7 @@ def machine_warnings(machine: Machine, root: Path = ROOT) -> list[str]:
     found = []
     quota = machine.cpus.quota
     if quota is not None and quota != int(quota):
-        found.append(f"quota of {quota:g} processors: throttling by the scheduler is part of the result")
+        found.append(f"CPU quota of {quota:g} processors: throttling by the scheduler is part of the result")
     if machine.load is not None and machine.load > BUSY * len(machine.cpus.usable):
         found.append(f"load average {machine.load:.1f} before the start: other programs are running")
     supplies = [(read_text(p / "type").strip(), read_text(p / "online").strip()) for p in _supplies(root)]

@@ -44,7 +44,7 @@ def find_all(state: State) -> list[Finding]:
     found += _computed(state)
     found += _gpu(state)
     if any(c.interleave == "reload" for c in state.comparisons):
-        found.append(Finding("reload", "info", "both models do not fit into memory: their blocks were loaded in turns"))
+        found.append(Finding("reload", "info", "both models do not fit into memory: they were reloaded for every block"))
     return [*found, *_take(state)]
 
 
@@ -128,7 +128,7 @@ def _gpu(state: State) -> list[Finding]:
     capped = tuple(r.plan.id for r in rows if r.conditions is not None and r.conditions.power_capped and r.status == "VALID")
     found = []
     if mine:
-        text = "TensorRT rows hold the copies to and from the GPU: a call ends when its logits are on the host"
+        text = "TensorRT rows include the copies to and from the GPU: a call ends when its logits are on the host"
         found.append(Finding("device_with_copies", "info", text, mine))
     if capped:
         found.append(Finding("power_capped", "warn", "the GPU ran at its power cap (allowed)", capped))
@@ -159,7 +159,7 @@ def _take(state: State) -> list[Finding]:
         head = "the only one measured that passed verify" if passed else "the only one measured"
     mark = MARK if stored[best[1]].exploratory else ""
     near = [name for _, name, row in pool if row is not best[2] and row.status == "VALID" and _overlap(best[2], row)]
-    beside = f", not told apart from {', '.join(near)} (the intervals overlap)" if near else ""
+    beside = f", not distinguishable from {', '.join(near)} (the intervals overlap)" if near else ""
     return [Finding("recommended", "info", f"{head}: {best[1]} ({_shown(best[0], best[2])}){mark}{beside}{tail}")]
 
 

@@ -21,19 +21,19 @@ SPELT = {
 }
 # reason of an INVALID row -> its code and hint
 REASONS = {
-    "below_minimum": ("OCT-E602", "leave --duration, --min-queries and --max-duration at least at the profile's"),
+    "below_minimum": ("OCT-E602", "keep --duration, --min-queries and --max-duration at the profile's values or above"),
     "thermal_throttle": ("OCT-E603", "let the machine cool down, or choose a lower power mode"),
     "clock_drop": ("OCT-E603", "let the machine cool down, or fix its clock (octc never sets it)"),
     "warmup_unstable": ("OCT-E607", "end other programs and run it again"),
     "drift": ("OCT-E607", "end other programs and run it again"),
     "foreign_load": ("OCT-E607", "end other programs and run it again"),
-    "power_throttle": ("OCT-E603", "a higher power mode, or --allow-power-cap where the cap is meant"),
+    "power_throttle": ("OCT-E603", "use a higher power mode, or --allow-power-cap if the cap is intended"),
     "unsteady": ("OCT-E607", "end other programs and run it again; the standard profile has more blocks than --quick"),
     "steal": ("OCT-E607", "the host of this virtual machine is busy: run it again, or on a machine of its own"),
     "output_mismatch": ("OCT-E608", "octc verify; do not use this artifact with this runtime here"),
     "precision_mismatch": ("OCT-E406", "octc doctor shows the runtimes; the row's numbers are of another precision"),
 }
-GATE_HINT = "a gate looks at the limit of the 95 % interval: measure longer, or choose another artifact"
+GATE_HINT = "a gate is judged on the limit of the 95 % interval: measure longer, or choose another artifact"
 WRONG = ("output_mismatch", "precision_mismatch")
 INTERRUPTED = 130
 

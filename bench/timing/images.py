@@ -33,7 +33,7 @@ def choose_pictures(
         return paths, f"{folder} (left out: {words_left(left)})" if left else folder
     if (mine := _of_run(found, run_dir, data, environ, scratch / "scans")) is not None:
         return mine
-    return _drawn(scratch), f"{INPUTS} drawn pictures (the run's data set is not here)"
+    return _drawn(scratch), f"{INPUTS} synthetic images (the run's data set is not here)"
 
 
 def _of_folder(folder: Path) -> tuple[list[str], tuple[Left, ...]]:
@@ -44,7 +44,7 @@ def _of_folder(folder: Path) -> tuple[list[str], tuple[Left, ...]]:
     if len(paths) < INPUTS:
         text = f"{folder} holds {len(paths)} images, {INPUTS} different ones are needed"
         text += f"; left out: {words_left(tree.left)}" if tree.left else ""
-        raise OctcError("OCT-E104", text, hint="more images, or without --images drawn ones are used", place="--images")
+        raise OctcError("OCT-E104", text, hint="give more images, or use synthetic ones without --images", place="--images")
     return [str(p.resolve()) for p in spread(paths)], tree.left
 
 

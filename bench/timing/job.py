@@ -166,7 +166,7 @@ def find_subjects(job: Job) -> Subjects:
     """
     if (name := emulated()) is not None:
         hint = "octc bench on the machine itself, or octc bench --on HOST"
-        raise OctcError("OCT-E903", f"{name} is emulated: its times say nothing", hint=hint)
+        raise OctcError("OCT-E903", f"{name} is emulated: its times are meaningless", hint=hint)
     founds: dict[Path, tuple[Found, bool]] = {}
     places: list[str | None] = [*job.artifacts] or [None]
     for place in places:
@@ -195,7 +195,7 @@ def _teachers(founds: Sequence[Found], given: list[Found], job: Job) -> tuple[li
         return [], None
     name = student.artifact.lineage.get("teacher_run")
     if not name:
-        return [], "it was trained without a teacher; --vs none says so"
+        return [], "it was trained without a teacher; use --vs none"
     known = given or read_teacher(student, job.run_dir)
     why = f"no artifact of its teacher {name} is here; where that run is: octc export {name} --target all"
     return known, None if known else why

@@ -51,7 +51,7 @@ def _measure_fitting(state: State, subject: Subject, rows: list[RowPlan]) -> Non
         if batch < 2 or state.options.batch is not None or not out_of_memory(error):
             raise
         half = batch // 2
-        text = f"{subject.id}: memory is short for batch {batch}, which nobody asked for: {half} in its place"
+        text = f"{subject.id}: memory is short for batch {batch}, which was not requested: {half} instead"
         state.warnings.append(text)
         state.tell(f"  ! {text}")
         smaller = {row.id: _halved(state, row, half) for row in rows}
@@ -120,7 +120,7 @@ def _measure_row(state: State, subject: Subject, row: RowPlan, worker: Worker) -
     if made.clock_note:
         state.warnings.append(made.clock_note)
     if made.conditions is not None and (steal := steal_warning(Conditions(tuple(looks)))) is not None:
-        state.warnings.append(f"{row.id}: {steal:.1f} % of the time was stolen by the host")
+        state.warnings.append(f"{row.id}: {steal:.1f} % CPU steal by the host")
     return made
 
 

@@ -135,10 +135,10 @@ class Worker:
         lines = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
         place = self._keep_log(self._log)
         last = lines[-1].strip()[:200] if lines else None
-        hint = "read the log; octc verify tells whether the artifact works, octc doctor what is installed"
+        hint = "read the log; octc verify tests the artifact, octc doctor lists what is installed"
         if what == KILLED:
             room = limit_words()
-            hint = "most likely memory ran out: close other programs, raise the limit, --batch 1, or take a smaller network"
+            hint = "most likely memory was exhausted: close other programs, raise the limit, use --batch 1 or a smaller network"
             last = last or room or None
         return OctcError(
             "OCT-E609",

@@ -84,7 +84,7 @@ def destination(words: str, own: Credentials) -> Send:
     found = re.fullmatch(r"(tls:)?([^@/]+)@(.+):(\d+)", words)
     if found is None:
         hint = "AET@HOST:PORT, tls:AET@HOST:PORT, https://HOST/dicom-web/studies, or a folder"
-        raise OctcError("OCT-E104", f"{words!r} is no destination", hint=hint, place="--report-to")
+        raise OctcError("OCT-E104", f"{words!r} is not a destination", hint=hint, place="--report-to")
     need("pynetdicom")
     secure, title, host, port = found.groups()
     if secure and own.tls is None:
@@ -134,7 +134,7 @@ def _store(title: str, address: tuple[str, int], objects: Sequence[Path], own: s
     try:
         accepted = {str(one.abstract_syntax) for one in association.accepted_contexts}
         if missing := [kind for kind in kinds if kind not in accepted]:
-            raise NotSent(f"the peer does not take {', '.join(missing)}", final=True)
+            raise NotSent(f"the peer does not accept {', '.join(missing)}", final=True)
         for path in objects:
             status = association.send_c_store(path).get("Status")
             _judge(None if status is None else int(status))

@@ -259,9 +259,9 @@ def open_gateway(
     if options.watch is not None:
         watch = Path(options.watch)
         if not watch.is_dir():
-            raise OctcError("OCT-E104", f"{watch} is no folder", hint=f"mkdir {watch}", place="--watch")
+            raise OctcError("OCT-E104", f"{watch} is not a folder", hint=f"mkdir {watch}", place="--watch")
         if not os.access(watch, os.R_OK | os.W_OK | os.X_OK):
-            text = f"{watch} cannot be written, and what is taken out of it goes"
+            text = f"{watch} is not writable, but received files must be removed from it"
             raise OctcError("OCT-E109", text, hint=f"chmod u+rwx {watch}   (or have its owner do it)", place="--watch")
         _apart(watch, options.spool, options.report_to)
     with (
@@ -288,8 +288,8 @@ def _apart(watch: Path, spool: str, report_to: str) -> None:
         own = place.resolve()
         seen = own.is_relative_to(watched) and not any(part.startswith(HIDDEN) for part in own.relative_to(watched).parts)
         if seen or (name == "--spool" and watched.is_relative_to(own)):
-            text = f"{place} and the watched folder {watch} lie in one another"
-            raise OctcError("OCT-E104", text, hint=f"a folder of its own: {name} DIR", place=name)
+            text = f"one of {place} and the watched folder {watch} contains the other"
+            raise OctcError("OCT-E104", text, hint=f"give a separate folder: {name} DIR", place=name)
 
 
 def _door(options: GatewayOptions, reporter: Reporter) -> Door:
@@ -297,16 +297,16 @@ def _door(options: GatewayOptions, reporter: Reporter) -> Door:
     host, _, port = place.rpartition(":")
     host = host.strip("[]") or "127.0.0.1"
     if (number := digits_of(port)) is None or number > 65535:
-        raise OctcError("OCT-E104", f"{options.dicom!r} names no port", hint="--dicom OCTC@11112", place="--dicom")
+        raise OctcError("OCT-E104", f"{options.dicom!r} has no port", hint="--dicom OCTC@11112", place="--dicom")
     peers = tuple(Peer.of(word.strip()) for word in (options.peers or "").split(",") if word.strip())
     local = host == "localhost" or _is_loopback(host)
     if not local and not peers:
-        text = f"{host} can be reached from other machines, and no peer is named"
+        text = f"{host} can be reached from other machines, and no peer is given"
         raise OctcError("OCT-E104", text, hint="--peers AET@ADDRESS,...", place="--peers")
     tls = _server_tls(options)
     if not local and (tls is None or options.dicom_ca is None):
         reporter.say(
-            "  ! an AE title is no password: whoever reaches this port can use one that is named, and without TLS read along: "
+            "  ! an AE title is not a password: anyone who reaches this port can use a listed one, and read along without TLS: "
             "--dicom-cert FILE --dicom-key FILE --dicom-ca FILE"
         )
     return Door(

@@ -48,7 +48,7 @@ class Peer:
         found = re.fullmatch(r"(\[[^\]]+\]|[^:]*)(?::(\d{1,5}))?", place) or re.fullmatch(r"([0-9A-Fa-f:]+)()", place)
         if found is None:
             raise OctcError(
-                "OCT-E104", f"{text[:60]!r} is no peer", hint="AET, AET@ADDRESS or AET@ADDRESS:PORT", place="--peers"
+                "OCT-E104", f"{text[:60]!r} is not a peer", hint="AET, AET@ADDRESS or AET@ADDRESS:PORT", place="--peers"
             )
         port = int(found[2]) if found[2] else None
         return Peer(checked_title(title, "--peers"), found[1].strip("[]") or None, port)
@@ -79,7 +79,7 @@ class Door:
 def checked_title(title: str, place: str) -> str:
     """Check an AE title: 1 to 16 printable ASCII characters without backslash (PS3.5 6.2; OctcError E104: invalid)."""
     if not (0 < len(title.strip()) == len(title) <= 16 and title.isascii() and title.isprintable() and "\\" not in title):
-        raise OctcError("OCT-E104", f"{title[:40]!r} is no AE title", hint="1 to 16 letters and digits", place=place)
+        raise OctcError("OCT-E104", f"{title[:40]!r} is not an AE title", hint="1 to 16 letters and digits", place=place)
     return title
 
 

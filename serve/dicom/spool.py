@@ -74,7 +74,7 @@ def _refuse_strange(folder: Path) -> None:
     own = (folder / AUDIT).is_file() or all((folder / name).exists() for name in begun)
     found = [] if own else entries(folder)
     if any(path.name not in begun or (path.is_dir() and entries(path)) for path in found):
-        text = f"{folder} is no queue of octc, and not empty: {found[0].name}"
+        text = f"{folder} is not a queue of octc, and not empty: {found[0].name}"
         raise OctcError("OCT-E106", text, hint="name a new folder: --spool DIR", place=str(folder))
 
 

@@ -159,7 +159,7 @@ def require_dicom(paths: Iterable[Path]) -> None:
         except OctcError:
             continue  # it becomes a record with its error
         if found != dicom.NAME:
-            text = f"{path.name} is no DICOM object, and a structured report belongs to a patient and a study"
+            text = f"{path.name} is not a DICOM object, but a structured report needs a patient and a study"
             hint = f"octc data convert {path} -o {path.stem}.dcm (volumes; without identity), or leave --dicom-sr out"
             raise OctcError("OCT-E228", text, hint=hint, place=str(path))
         try:

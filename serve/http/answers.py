@@ -68,8 +68,8 @@ async def chunks_of(request: Request, limit: int) -> AsyncIterator[bytes]:
     ticket = ticket_of(request)
     codings = [one.strip() for value in request.headers.getlist("content-encoding") for one in value.split(",")]
     if named := [one for one in codings if one and one.lower() != "identity"]:
-        text = f"a body compressed with {', '.join(named)[:60]} is not taken"
-        raise OctcError("OCT-E913", text, hint="send the body as it is, without Content-Encoding", place="Content-Encoding")
+        text = f"a body compressed with {', '.join(named)[:60]} is not supported"
+        raise OctcError("OCT-E913", text, hint="send the body uncompressed, without Content-Encoding", place="Content-Encoding")
     length = request.headers.get("content-length", "").lstrip("0")
     known = (digits_of(length, 15) or limit + 1) if length else 0  # more digits exceed any limit
     if known > limit:

@@ -126,11 +126,11 @@ class Guard:
             headers.get(b"origin"), host, headers.get(b"sec-fetch-site") if scope["method"] != "GET" else None
         ):
             raise OctcError(
-                "OCT-E912", "requests of other pages and names are not answered", hint="use this server's own address"
+                "OCT-E912", "requests from other sites and host names are refused", hint="use this server's own address"
             )
         spare = HEALTH if scope["path"].startswith(("/v2/health", "/metrics")) else 0
         if self._running > self._site.options.requests + spare:
-            text = f"{self._site.options.requests} requests run already"
+            text = f"{self._site.options.requests} requests are already running"
             raise OctcError("OCT-E908", text, hint=f"retry in {self._site.pool.retry_after()} s")
 
     async def _error(self, answer: _Answer, ticket: Ticket, error: OctcError) -> None:
@@ -162,5 +162,5 @@ class Guard:
 
 def _late(ticket: Ticket, seconds: float) -> OctcError:
     ticket.code = "OCT-E909"
-    text = f"the answer took longer than {seconds:g} s" if ticket.whole else f"the request was not whole within {seconds:g} s"
+    text = f"the response took longer than {seconds:g} s" if ticket.whole else f"the request was incomplete after {seconds:g} s"
     return OctcError("OCT-E909", text, hint="send fewer images at once, or raise --timeout")

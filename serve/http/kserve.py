@@ -123,15 +123,15 @@ def _images(model: Opened, one: RequestInput, count: int, rest: memoryview) -> n
     size = one.parameters.get("binary_data_size")
     if size is None:
         if len(rest):
-            raise bad(f"{len(rest)} bytes behind the JSON that belong to no input", place=one.name)
+            raise bad(f"{len(rest)} bytes after the JSON do not belong to an input", place=one.name)
         if one.data is msgspec.UNSET:
             raise bad("the input has no data", place=one.name)
         return _numbers(model, one.data, count)
     if one.data is not msgspec.UNSET:
-        raise bad("the input has data in JSON and as bytes", "one of the two", one.name)
+        raise bad("the input has data in JSON and as bytes", "give one of the two", one.name)
     if not isinstance(size, int) or isinstance(size, bool) or size != len(rest):
-        text = f"binary_data_size {repr(size)[:20]}, {len(rest)} bytes are behind the JSON"
-        raise bad(text, "it is a whole number: the bytes of this input behind the JSON, all of them", one.name)
+        text = f"binary_data_size {repr(size)[:20]}, {len(rest)} bytes after the JSON"
+        raise bad(text, "give a whole number: the number of all bytes after the JSON", one.name)
     return images_of(model, count, rest)
 
 
@@ -228,7 +228,7 @@ async def index(request: Request) -> Response:
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise bad(f"not a request for the index: {str(error)[:200]}") from error
     if unknown := sorted(set(wanted) - {"ready"}):
-        raise bad(f"unknown: {unknown[0][:100]!r}", "known is: ready")
+        raise bad(f"unknown: {unknown[0][:100]!r}", "known: ready")
     return json_response(listing(request.app.state.site.models))
 
 

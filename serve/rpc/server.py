@@ -108,7 +108,7 @@ def _bounded(name: str, method: Method, site: Site, doors: Doors) -> Callable[[A
             await _abort(context, getattr(grpc.StatusCode, word), f"{error.message} ({error.code}; {error.hint})", site)
         except (TimeoutError, asyncio.TimeoutError):
             word, code = "DEADLINE_EXCEEDED", "OCT-E909"
-            await _abort(context, grpc.StatusCode.DEADLINE_EXCEEDED, "the time of the request is over (OCT-E909)", site)
+            await _abort(context, grpc.StatusCode.DEADLINE_EXCEEDED, "the request timed out (OCT-E909)", site)
         except asyncio.CancelledError:
             word = "CANCELLED"
             raise
@@ -185,13 +185,13 @@ def _images(model: Opened, request: Any, count: int) -> Any:
     raw, contents = request.raw_input_contents, request.inputs[0].contents
     given = [field.name for field, _ in contents.ListFields()]
     if raw and given:
-        raise bad("the input has raw_input_contents and contents", "one of the two")
+        raise bad("the input has raw_input_contents and contents", "give one of the two")
     if raw:
         if len(raw) != 1:
             raise bad(f"{len(raw)} raw_input_contents for one input")
         return images_of(model, count, raw[0])
     if given != ["uint_contents"]:
-        raise bad(f"contents are {', '.join(given) or 'missing'}", "uint_contents, or raw_input_contents")
+        raise bad(f"contents are {', '.join(given) or 'missing'}", "give uint_contents or raw_input_contents")
     values = np.fromiter(contents.uint_contents, np.uint32, len(contents.uint_contents))
     if values.size and int(values.max()) > 255:
         raise bad("contents are not whole numbers from 0 to 255")
