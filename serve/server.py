@@ -61,7 +61,9 @@ def serve_artifacts(
             port that is taken; what `octc.load` raises for an artifact.
 
     >>> import octc
-    >>> octc.serve(["runs/r-0002-student-ucsd/artifacts/onnx-int8"])  # doctest: +SKIP
+    >>> served = octc.serve(["artifacts/onnx-int8"], octc.ServeOptions(port=0, http_only=True), check=True)
+    >>> [name for name, version in served]
+    ['onnx-int8']
     """
     need_wing("serve")
     teller, options = reporter or LogReporter(), options or ServeOptions()

@@ -110,7 +110,7 @@ def import_model(
             E503, E504 an unsafe file or weights elsewhere; E106 the artifact exists; and what reading images raises.
 
     >>> import octc
-    >>> octc.import_model("net.onnx", "preprocessor_config.json", ["CNV", "NORMAL"]).folder  # doctest: +SKIP
+    >>> octc.import_model("net.onnx", "preprocessor_config.json", ["CNV", "NORMAL"]).folder
     PosixPath('artifacts/onnx-fp32')
     """
     tell = reporter or LogReporter()
