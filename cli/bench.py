@@ -32,7 +32,9 @@ def bench(
         list[str] | None,
         typer.Argument(metavar="ARTIFACT", help="Artifacts, folders of artifacts, or runs (newest student run)"),
     ] = None,
-    images: Annotated[str | None, typer.Option(metavar="DIR", help="Folder of at least 64 images to time with (the run's)")] = None,
+    images: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder of at least 64 images to time with (the run's)")
+    ] = None,
     on: Annotated[str | None, typer.Option(metavar="USER@HOST", help="Measure on another machine over ssh")] = None,
     pareto: Annotated[bool, typer.Option("--pareto", help="Plot accuracy against latency (after octc verify)")] = False,
     compare: Annotated[bool, typer.Option("--compare", help="Compare two results: --compare A.json B.json")] = False,

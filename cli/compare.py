@@ -41,7 +41,9 @@ def compare(
     reference: Annotated[str, typer.Argument(metavar="REFERENCE", help=WHAT)],
     candidate: Annotated[str, typer.Argument(metavar="CANDIDATE", help="The one that would replace it")],
     split: Annotated[
-        str, OneOf((*SPELLED, *SETS)), typer.Option(help="Set to compare on (select is val); test of a cross-validation: out-of-fold predictions")
+        str,
+        OneOf((*SPELLED, *SETS)),
+        typer.Option(help="Set to compare on (select is val); test of a cross-validation: out-of-fold predictions"),
     ] = "test",
     tta: Annotated[str, OneOf(VIEWS), typer.Option(help="Test-time augmentation: views to average")] = "none",
 ) -> int:

@@ -49,9 +49,7 @@ def check(
     near_duplicates: Annotated[
         str, typer.Option(help="Near-duplicates between training and test: error, warn or off")
     ] = "error",
-    expect: Annotated[
-        str, typer.Option(help="subset: accept fewer images than published; published: require all")
-    ] = "subset",
+    expect: Annotated[str, typer.Option(help="subset: accept fewer images than published; published: require all")] = "subset",
 ) -> int:
     """Check a data set: counts, unreadable files, duplicates, near-duplicates, patients in both parts, conflicting labels.
 
@@ -89,7 +87,9 @@ def phantom(
     images: Annotated[int, typer.Option(min=2, help="Images per class (four classes)")] = 120,
     patients: Annotated[int | None, typer.Option(min=2, help="Patients per class (half the number of images)")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed; the same seed gives the same images")] = 0,
-    severity: Annotated[float, typer.Option(min=0, max=1, help="Minimum severity of disease: 0 includes subtle cases, 1 excludes them")] = 0.0,
+    severity: Annotated[
+        float, typer.Option(min=0, max=1, help="Minimum severity of disease: 0 includes subtle cases, 1 excludes them")
+    ] = 0.0,
     force: Annotated[bool, typer.Option("--force", help="Replace existing images")] = False,
 ) -> int:
     """Generate synthetic B-scans in the layout of UCSD; a quarter is the test part. They say nothing about real patients."""

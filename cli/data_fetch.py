@@ -17,9 +17,7 @@ from octc.core.progress import counting
 def fetch(
     session: Session,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Data set: ucsd, neh or octmnist")],
-    place: Annotated[
-        str | None, typer.Option("--from", metavar="URL|FILE", help="Another URL, or a local archive")
-    ] = None,
+    place: Annotated[str | None, typer.Option("--from", metavar="URL|FILE", help="Another URL, or a local archive")] = None,
     sha256: Annotated[str | None, typer.Option(help="Expected SHA-256 of the file given with --from")] = None,
     size: Annotated[int | None, typer.Option(help="Image size of octmnist: 64, 128 or 224 pixels (64)")] = None,
     force: Annotated[bool, typer.Option("--force", help="Download again")] = False,

@@ -18,7 +18,9 @@ def patients(
     session: Session,
     options: DataOptions,
     what: Annotated[str, typer.Argument(metavar="NAME|PATH", help=NAME)] = "ucsd",
-    save: Annotated[bool, typer.Option("--save", help="Store the rule: later trainings and splits of these images use it")] = False,
+    save: Annotated[
+        bool, typer.Option("--save", help="Store the rule: later trainings and splits of these images use it")
+    ] = False,
 ) -> int:
     """Show the patients that a rule gives, with warnings if they look implausible."""
     from octc.datasets.patient_rules import apply_rule, preview, read_rule, rule_of, wonders, words, write_rule

@@ -22,7 +22,9 @@ def split(
     session: Session,
     options: DataOptions,
     what: Annotated[str, typer.Argument(metavar="NAME|PATH", help=NAME)] = "ucsd",
-    folds: Annotated[int | None, typer.Option(min=2, help="Number of folds by patient; each divides its rest 80/20 into train and val")] = None,
+    folds: Annotated[
+        int | None, typer.Option(min=2, help="Number of folds by patient; each divides its rest 80/20 into train and val")
+    ] = None,
     leave_out: Annotated[
         str | None,
         typer.Option(metavar="size|site", help="Leave one acquisition out per fold: by image size, or by site"),
@@ -31,7 +33,9 @@ def split(
         str, typer.Option(help="clean, or KD-OCT's splits with their leakage: as-released, as-released-teacher")
     ] = "clean",
     seed: Annotated[int | None, typer.Option(min=0, help="Random seed of the split (0; as released: 43)")] = None,
-    out: Annotated[str | None, typer.Option("--out", "-o", metavar="DIR", help="Write split.json or fold-I-of-K.json to this folder")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", metavar="DIR", help="Write split.json or fold-I-of-K.json to this folder")
+    ] = None,
 ) -> int:
     """Show the split that a run with this seed trains on (by patient, where patients are known), or the folds of a
     cross-validation."""

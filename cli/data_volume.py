@@ -29,7 +29,9 @@ class VolumeOptions:
     shape: str | None = option(None, shown="Dimensions of a file without a header", metavar="FRAMESxROWSxCOLUMNS")
     eye: str | None = option(None, shown="Laterality, if the file does not state it", metavar="R|L")
     allow_cut: bool = option(False, shown="Read the complete B-scans of a truncated file", names=("--allow-cut",))
-    identity_key: Path | None = option(None, shown="File with the site's secret key, for hashing the patient id", metavar="FILE")
+    identity_key: Path | None = option(
+        None, shown="File with the site's secret key, for hashing the patient id", metavar="FILE"
+    )
 
 
 def volume(
@@ -37,7 +39,8 @@ def volume(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="DICOM, .vol, .fda ... (docs/volumes.md); -: standard input")],
     options: VolumeOptions,
     sheet: Annotated[
-        Path | None, typer.Option(metavar="OUT.png", help="Write a contact sheet that shows the order of the B-scans and the eye")
+        Path | None,
+        typer.Option(metavar="OUT.png", help="Write a contact sheet that shows the order of the B-scans and the eye"),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing contact sheet")] = False,
 ) -> int:
@@ -110,7 +113,9 @@ def convert(
 def synthetic_volumes(
     session: Session,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder")],
-    formats: Annotated[str, typer.Option("--format", metavar="NAME[,NAME]", help="File formats, used in turn")] = "dicom,vol,fda",
+    formats: Annotated[
+        str, typer.Option("--format", metavar="NAME[,NAME]", help="File formats, used in turn")
+    ] = "dicom,vol,fda",
     patients: Annotated[int, typer.Option(min=1, help="Patients per class (four classes)")] = 2,
     visits: Annotated[int, typer.Option(min=1, max=12, help="Visits per eye")] = 1,
     frames: Annotated[int, typer.Option(min=1, max=512, help="B-scans per volume")] = 7,
@@ -162,7 +167,7 @@ def opened(file: Path, options: VolumeOptions, kept: Path | None = None) -> list
 
 
 def _free(place: Path, source: Path, force: bool, *, folder: bool = False) -> None:
-    """Refuse an output that is the input, that exists (without --force), or that is a folder instead of a file or the reverse."""
+    """Refuse an output that is the input, that exists (without --force), or a folder instead of a file or vice versa."""
     if place.exists() and place.resolve() == source.resolve():
         raise OctcError("OCT-E102", f"{place} is the input itself", hint="name another output", place=str(place))
     if place.exists() and (not force or place.is_dir() != folder):

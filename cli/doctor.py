@@ -19,14 +19,10 @@ SIGNS = {"ok": "✓", "info": "·", "warning": "!", "problem": "✗"}
 
 def doctor(
     session: Session,
-    target: Annotated[
-        str | None, OneOf(TARGETS), typer.Option(help="Check what this kind of machine needs")
-    ] = None,
+    target: Annotated[str | None, OneOf(TARGETS), typer.Option(help="Check what this kind of machine needs")] = None,
     log: Annotated[
         Path | None,
-        typer.Option(
-            "--log", metavar="FILE", help="Explain an error log of pip, Python or TensorRT (-: stdin)"
-        ),
+        typer.Option("--log", metavar="FILE", help="Explain an error log of pip, Python or TensorRT (-: stdin)"),
     ] = None,
 ) -> int:
     """Check what this machine can run, and print how to get what is missing. Exit code 4: there is a problem."""

@@ -37,7 +37,8 @@ def export(  # noqa: PLR0913 - an option a parameter
     ptq: Annotated[
         str | None,
         typer.Option(
-            metavar="ENGINE", help="Post-training quantisation with octc, onnxruntime, nncf or modelopt (octc ptq compares them)"
+            metavar="ENGINE",
+            help="Post-training quantisation with octc, onnxruntime, nncf or modelopt (octc ptq compares them)",
         ),
     ] = None,
     amax: Annotated[
@@ -47,7 +48,9 @@ def export(  # noqa: PLR0913 - an option a parameter
     margin: Annotated[float, typer.Option(help="Gate: largest accepted loss of accuracy, percentage points")] = 1.0,
     class_margin: Annotated[
         float,
-        typer.Option(help="Largest loss of each class's sensitivity, percentage points; classes beyond it are reported, --margin decides"),
+        typer.Option(
+            help="Largest loss of each class's sensitivity, percentage points; classes beyond it are reported, --margin decides"
+        ),
     ] = 3.0,
     gate: Annotated[bool, typer.Option("--gate/--no-gate", help="Test INT8 on the validation set before publishing")] = True,
     temperature: Annotated[

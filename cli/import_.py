@@ -26,7 +26,9 @@ def import_(
             help="Preprocessing: JSON of timm, torchvision, transformers or octc; or timm:NAME, torchvision:NAME",
         ),
     ],
-    classes: Annotated[str, typer.Option(metavar="A,B,...", help="Class names in the order of the logits, or a file with them")],
+    classes: Annotated[
+        str, typer.Option(metavar="A,B,...", help="Class names in the order of the logits, or a file with them")
+    ],
     options: ImportOptions,
 ) -> int:
     """Make an artifact from a network that was trained elsewhere. --data DIR also makes a run, for octc verify and INT8."""

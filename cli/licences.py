@@ -16,7 +16,9 @@ from octc.schemas.licences import USES
 def licences(
     session: Session,
     artifact: Annotated[str, typer.Argument(metavar="ARTIFACT", help="An artifact, a folder of artifacts, or a run")],
-    use: Annotated[str | None, OneOf(USES), typer.Option(help="Intended use; exit code 1 if a licence does not allow it")] = None,
+    use: Annotated[
+        str | None, OneOf(USES), typer.Option(help="Intended use; exit code 1 if a licence does not allow it")
+    ] = None,
     known: Annotated[Path | None, typer.Option("--licences", metavar="FILE", help="Licences that you know (JSON)")] = None,
 ) -> int:
     """List data, start weights and teachers with their licences and sources; a copy keeps the licence of its original."""

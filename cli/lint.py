@@ -26,7 +26,9 @@ def _targets() -> Iterable[str]:
 def lint(
     session: Session,
     model: Annotated[Path, typer.Argument(metavar="ONNX", help="ONNX file, or the folder of an artifact")],
-    target: Annotated[str, OneOf(_targets()), typer.Option(help="Engine (tensorrt: up to 10.11; tensorrt-strong: later)")] = "tensorrt",
+    target: Annotated[
+        str, OneOf(_targets()), typer.Option(help="Engine (tensorrt: up to 10.11; tensorrt-strong: later)")
+    ] = "tensorrt",
     fix: Annotated[bool, typer.Option("--fix", help="Write MODEL.fixed.onnx with the safe repairs")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace MODEL.fixed.onnx")] = False,
     every: Annotated[bool, typer.Option("--all", help="Show every node of a rule, not the first five")] = False,

@@ -21,8 +21,12 @@ def monitor(  # noqa: PLR0913 - an option a parameter
         Path | None, typer.Option(metavar="FILE", help="CSV of labels that arrived later: path, label, patient")
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Output folder for monitor.html, .json and .prom")] = None,
-    margin: Annotated[float, typer.Option(help="Accepted loss of accuracy against the validation set, percentage points")] = 2.0,
-    false_alarms: Annotated[float, typer.Option(help="Probability of a false drift alarm over a store's whole life, percent")] = 1.0,
+    margin: Annotated[
+        float, typer.Option(help="Accepted loss of accuracy against the validation set, percentage points")
+    ] = 2.0,
+    false_alarms: Annotated[
+        float, typer.Option(help="Probability of a false drift alarm over a store's whole life, percent")
+    ] = 1.0,
     replay: Annotated[bool, typer.Option("--replay/--no-replay", help="Replay the golden images on this machine")] = True,
     learn: Annotated[
         bool, typer.Option("--learn", help="Store a summary of the validation set in the artifact, and stop")

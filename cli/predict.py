@@ -36,25 +36,24 @@ def predict(  # noqa: PLR0913 - an option a parameter
     ],
     tta: Annotated[Literal["none", "hflip", "5"], typer.Option(help="Test-time augmentation: views to average")] = "none",
     format_: Annotated[
-        Literal["table", "json", "jsonl", "csv"], typer.Option("--format", help="Output format on stdout; jsonl: one line per image")
+        Literal["table", "json", "jsonl", "csv"],
+        typer.Option("--format", help="Output format on stdout; jsonl: one line per image"),
     ] = "table",
     on_bad: Annotated[
         Literal["record", "stop"], typer.Option(help="If a file cannot be read: record the error and go on, or stop")
     ] = "record",
     threads: Annotated[int | None, typer.Option(help="Threads of the inference engine (usable physical cores)")] = None,
-    batch: Annotated[
-        int | None, typer.Option(help="Largest batch size (8, halved where memory is short)")
-    ] = None,
-    summary: Annotated[bool, typer.Option("--summary", help="Print counts only: images per class, unlike the training images, failed")] = False,
+    batch: Annotated[int | None, typer.Option(help="Largest batch size (8, halved where memory is short)")] = None,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="Print counts only: images per class, unlike the training images, failed")
+    ] = False,
     least_certain: Annotated[
         int | None, typer.Option("--least-certain", metavar="N", help="Only the N images with the lowest confidence")
     ] = None,
     aggregation: Annotated[
         str | None, typer.Option(help="How to aggregate the B-scans of an eye: mean, top, largest or noisy-or")
     ] = None,
-    allow_cut: Annotated[
-        bool, typer.Option("--allow-cut", help="Read the complete B-scans of a truncated volume")
-    ] = False,
+    allow_cut: Annotated[bool, typer.Option("--allow-cut", help="Read the complete B-scans of a truncated volume")] = False,
     maps: Annotated[
         Path | None,
         typer.Option("--maps", metavar="DIR", help="Write an occlusion heat map for each prediction into a new folder"),
@@ -66,7 +65,8 @@ def predict(  # noqa: PLR0913 - an option a parameter
         ),
     ] = None,
     monitor: Annotated[
-        Path | None, typer.Option("--monitor", metavar="STORE", help="Add a summary of each prediction to this file, for octc monitor")
+        Path | None,
+        typer.Option("--monitor", metavar="STORE", help="Add a summary of each prediction to this file, for octc monitor"),
     ] = None,
     archive: ArchiveFlags = NO_ARCHIVE,
 ) -> int:

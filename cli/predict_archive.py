@@ -18,10 +18,10 @@ from octc.core.options import option
 class ArchiveFlags:
     """Options that apply with `--out` only."""
 
-    out: Path | None = option(None, shown="Classify an archive: write Parquet files to this folder; repeat to resume", metavar="RESULTS")
-    workers: int | None = option(
-        None, shown="With --out: processes, one engine each (one per core)", within=(1, None)
+    out: Path | None = option(
+        None, shown="Classify an archive: write Parquet files to this folder; repeat to resume", metavar="RESULTS"
     )
+    workers: int | None = option(None, shown="With --out: processes, one engine each (one per core)", within=(1, None))
     shard: str = option("1/1", shown="With --out: only part I of N, for job arrays", metavar="I/N")
     retry_failed: bool = option(False, shown="With --out: retry inputs that failed")
     anyway: bool = option(False, shown="With --out: continue although the first inputs look wrong")

@@ -19,13 +19,22 @@ if TYPE_CHECKING:
 def results(  # noqa: PLR0913 - an option a parameter
     session: Session,
     folder: Annotated[Path, typer.Argument(metavar="RESULTS", help="Folder that octc predict --out wrote")],
-    where: Annotated[str | None, typer.Option(help="Print rows that match an SQL condition, as CSV (needs DuckDB)", metavar="SQL")] = None,
+    where: Annotated[
+        str | None, typer.Option(help="Print rows that match an SQL condition, as CSV (needs DuckDB)", metavar="SQL")
+    ] = None,
     table: Annotated[Literal["scans", "eyes", "failed"], typer.Option(help="With --where: table to query")] = "scans",
-    against: Annotated[Path | None, typer.Option(help="Compute accuracy with this table of path, label, patient", metavar="LABELS")] = None,
-    compare: Annotated[Path | None, typer.Option(help="Compare with other results of the same images", metavar="RESULTS2")] = None,
-    margin: Annotated[float | None, typer.Option(help="With --compare and --against: largest accepted loss of accuracy, percentage points")] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Compute accuracy with this table of path, label, patient", metavar="LABELS")
+    ] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="Compare with other results of the same images", metavar="RESULTS2")
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="With --compare and --against: largest accepted loss of accuracy, percentage points")
+    ] = None,
     class_margin: Annotated[
-        float | None, typer.Option(help="With --margin: largest accepted loss of each class's sensitivity, percentage points (3)")
+        float | None,
+        typer.Option(help="With --margin: largest accepted loss of each class's sensitivity, percentage points (3)"),
     ] = None,
     page: Annotated[Path | None, typer.Option(help="Write an HTML page about the results", metavar="FILE")] = None,
     photos: Annotated[bool, typer.Option("--photos", help="With --page: show the B-scans that it lists")] = False,

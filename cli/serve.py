@@ -15,7 +15,9 @@ def serve(
     session: Session,
     requested: ServeOptions,
     gateway: GatewayOptions,
-    artifacts: Annotated[list[str], typer.Argument(metavar="ARTIFACT", help="Artifacts or runs; the first is the default model")],
+    artifacts: Annotated[
+        list[str], typer.Argument(metavar="ARTIFACT", help="Artifacts or runs; the first is the default model")
+    ],
     check: Annotated[bool, typer.Option("--check", help="Check artifacts, options and ports, and stop")] = False,
 ) -> int:
     """Serve artifacts until SIGTERM or Ctrl-C: KServe v2 over REST and gRPC, file upload at /v1/predict, a web page at /.

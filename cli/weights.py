@@ -16,7 +16,8 @@ def convert(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Checkpoint: .pth, .pt, .pth.tar, .ckpt or .safetensors")],
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="File to write (FILE.safetensors)")] = None,
     take: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Entry of the checkpoint: state_dict, state_dict_ema, model, model_ema, ...")
+        str | None,
+        typer.Option(metavar="NAME", help="Entry of the checkpoint: state_dict, state_dict_ema, model, model_ema, ..."),
     ] = None,
     model: Annotated[
         str | None,

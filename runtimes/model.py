@@ -219,7 +219,7 @@ def load(place: str | os.PathLike[str], *, threads: int | None = None, batch: in
             installed; E506, E508 it gives other results here than where it was made.
 
     >>> import octc
-    >>> with octc.load("artifacts/onnx-int8") as model:
+    >>> with octc.load("artifacts/onnx-fp32") as model:
     ...     prediction = model.predict(["a.png"])[0]
     >>> list(prediction.probabilities)
     ['CNV', 'NORMAL']

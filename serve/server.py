@@ -61,9 +61,9 @@ def serve_artifacts(
             port that is taken; what `octc.load` raises for an artifact.
 
     >>> import octc
-    >>> served = octc.serve(["artifacts/onnx-int8"], octc.ServeOptions(port=0, http_only=True), check=True)
+    >>> served = octc.serve(["artifacts/onnx-fp32"], octc.ServeOptions(port=0, http_only=True), check=True)
     >>> [name for name, version in served]
-    ['onnx-int8']
+    ['onnx-fp32']
     """
     need_wing("serve")
     teller, options = reporter or LogReporter(), options or ServeOptions()

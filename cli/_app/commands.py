@@ -87,7 +87,9 @@ COMMANDS = (
     Command("data list", "octc.cli.data:list_", "List known data sets, and which of them are on this machine."),
     Command("data check", "octc.cli.data:check", "Check a data set for unreadable files, duplicates and leakage."),
     Command("data audit", "octc.cli.data:check", "The same as octc data check."),
-    Command("data patients", "octc.cli.data_patients:patients", "Show which patient each image belongs to, by a rule of yours."),
+    Command(
+        "data patients", "octc.cli.data_patients:patients", "Show which patient each image belongs to, by a rule of yours."
+    ),
     Command("data fetch", "octc.cli.data_fetch:fetch", "Download a data set, verify its checksum and unpack it."),
     Command("data synthetic", "octc.cli.data:phantom", "Generate synthetic B-scans."),
     Command(
@@ -97,7 +99,9 @@ COMMANDS = (
     ),
     Command("data volume", "octc.cli.data_volume:volume", "Show the content of a DICOM or vendor volume, and its source."),
     Command("data convert", "octc.cli.data_volume:convert", "Write a volume as OPT DICOM or images, without patient identity."),
-    Command("data synthetic-volumes", "octc.cli.data_volume:synthetic_volumes", "Generate synthetic volumes in clinical formats."),
+    Command(
+        "data synthetic-volumes", "octc.cli.data_volume:synthetic_volumes", "Generate synthetic volumes in clinical formats."
+    ),
     Command(
         "data split",
         "octc.cli.data_split:split",
@@ -108,7 +112,9 @@ COMMANDS = (
     Command("train teacher", "octc.cli.train:teacher", "Train the large network (teacher) of a recipe."),
     Command("train student", "octc.cli.train:student", "Distil the teacher into a small network, then fine-tune it for INT8."),
     Command(
-        "train retnet-teacher", "octc.cli.train:eye_teacher", "Train a teacher on OCT or fundus images with several labels each."
+        "train retnet-teacher",
+        "octc.cli.train:eye_teacher",
+        "Train a teacher on OCT or fundus images with several labels each.",
     ),
     Command("train retnet-student", "octc.cli.train:eye_student", "Distil that teacher into a student for the other modality."),
     Command("search", "octc.cli.search:search", "Find the fastest student within a budget that is as good as the best."),
@@ -120,17 +126,23 @@ COMMANDS = (
     Command("weights convert", "octc.cli.weights:convert", "Convert a checkpoint of another program to safetensors."),
     Command("analyze", "octc.cli.analyze:analyze", "Rank the layers of a run by their sensitivity to INT8."),
     Command("ptq", "octc.cli.ptq:ptq", "Compare post-training quantisation (PTQ) engines on one checkpoint."),
-    Command("lint", "octc.cli.lint:lint", "Check an ONNX graph for nodes that an engine rejects, runs in float or scales wrongly."),
+    Command(
+        "lint", "octc.cli.lint:lint", "Check an ONNX graph for nodes that an engine rejects, runs in float or scales wrongly."
+    ),
     Command("abstain", "octc.cli.abstain:abstain", "Fit prediction sets or a risk limit, and store them in artifacts."),
     Command("threshold", "octc.cli.threshold:threshold", "Choose thresholds or a referral rate, and store them in artifacts."),
     Command("verify", "octc.cli.verify:verify", "Test that an artifact is non-inferior to its reference."),
     Command("bench", "octc.cli.bench:bench", "Measure latency, throughput, memory and size of artifacts."),
     Command("choose", "octc.cli.choose:choose", "Name the artifact to deploy, and why."),
     Command("report", "octc.cli.report:report", "Write a report of a run: verdicts, figures, latencies, model card."),
-    Command("dossier", "octc.cli.dossier:dossier", "List what changed between two artifacts, what was tested, what is unknown."),
+    Command(
+        "dossier", "octc.cli.dossier:dossier", "List what changed between two artifacts, what was tested, what is unknown."
+    ),
     Command("artifact sign", "octc.cli.artifact:sign", "Sign artifacts with an Ed25519 key."),
     Command("artifact verify", "octc.cli.artifact:verify", "Check checksums and signatures of artifacts."),
-    Command("artifact licences", "octc.cli.licences:licences", "List the licences of an artifact's data, weights and teachers."),
+    Command(
+        "artifact licences", "octc.cli.licences:licences", "List the licences of an artifact's data, weights and teachers."
+    ),
     Command("predict", "octc.cli.predict:predict", "Classify images and volumes with an artifact.", words="inputs"),
     Command("results", "octc.cli.results:results", "Summarise, filter and compare the rows that octc predict --out wrote."),
     Command("serve", "octc.cli.serve:serve", "Serve artifacts: KServe v2 (REST, gRPC), file upload, DICOM, a watched folder."),
@@ -151,7 +163,9 @@ COMMON: dict[str, tuple[Any, Any]] = {
     "json": (Annotated[bool, Option("--json", help="Print one JSON document to stdout")], False),
     "quiet": (Annotated[bool, Option("--quiet", "-q", help="Print only warnings and errors to stderr")], False),
     "verbose": (
-        Annotated[int, Option("--verbose", "-v", count=True, show_default=False, help="More log messages; -vv adds tracebacks")],
+        Annotated[
+            int, Option("--verbose", "-v", count=True, show_default=False, help="More log messages; -vv adds tracebacks")
+        ],
         0,
     ),
     "no_color": (Annotated[bool, Option("--no-color", help="Print without colour")], False),

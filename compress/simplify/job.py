@@ -92,7 +92,7 @@ def simplify_run(
     >>> import octc
     >>> octc.simplify_run("no-such-run", octc.SimplifyOptions(activation="hard-swish", no_se=True))
     Traceback (most recent call last):
-    octc.core.errors.OctcError: no run
+    octc.core.errors.OctcError: no such run: no-such-run
 
     The result of a trained run names the new one:
 

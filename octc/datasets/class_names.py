@@ -63,7 +63,9 @@ def class_names(tree: Tree, parts: Parts, given: Sequence[str] | None) -> ClassF
     of = {(top, name): first[plain(name)] for top, name in folders}
     other = sorted({f"{name} = {one}" for (_, name), one in of.items() if name != one})
     text = f"{len(other)} class folders have another spelling of a class name and are read as that class"
-    notes = (Finding("OCT-W222", text, tuple(other), "no action needed; to avoid the warning use one spelling"),) if other else ()
+    notes = (
+        (Finding("OCT-W222", text, tuple(other), "no action needed; to avoid the warning use one spelling"),) if other else ()
+    )
     names = tuple(given) if given is not None else tuple(sorted(set(of.values())))
     return ClassFolders(names, of, notes=(*notes, *(_perhaps_numbered(tree, folders) if given is None else ())))
 
@@ -150,7 +152,9 @@ def without_copies(tree: Tree) -> tuple[Tree, str, tuple[Finding, ...]]:
     for folder in copies:
         tree = tree.without(folder, COPY)
     text = f"{len(copies)} folders contain identical copies of other folders and are left out"
-    note = Finding("OCT-W222", text, tuple(f"{one}/" for one in copies), "no action needed; delete the copies to avoid the warning")
+    note = Finding(
+        "OCT-W222", text, tuple(f"{one}/" for one in copies), "no action needed; delete the copies to avoid the warning"
+    )
     return tree, _core(tree, "") if twice else "", (note,)
 
 

@@ -141,7 +141,9 @@ def _of_table(samples: Samples, table: Path) -> list[str | None]:
     refuse_lines(table, torn, "one patient for each image")
     if not known:
         text = f"{table.name} lists no image of {samples.root}"
-        raise OctcError("OCT-E209", text, hint="the table needs a column path (or file name) and a column patient", place=str(table))
+        raise OctcError(
+            "OCT-E209", text, hint="the table needs a column path (or file name) and a column patient", place=str(table)
+        )
     return [given(known.get(s.path, "")) for s in samples.items]
 
 

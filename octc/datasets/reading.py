@@ -108,5 +108,7 @@ def ask_whose(place: Path, run_dir: Path, options: DataOptions = NOTHING) -> Oct
     if run_dir != Path("runs"):
         head += f" --run-dir {shlex.quote(str(run_dir))}"
     rules = ("--patient-from folder", "--patient-pattern REGEX", "--patients unknown")
-    hint = "run one of these once (without --save it only shows the patients):\n" + "\n".join(f"  {head} {rule} --save" for rule in rules)
+    hint = "run one of these once (without --save it only shows the patients):\n" + "\n".join(
+        f"  {head} {rule} --save" for rule in rules
+    )
     return OctcError("OCT-E232", "the patients are not known: no file name contains a patient id", hint=hint, place=str(place))

@@ -138,7 +138,9 @@ def read_split(path: Path) -> Split:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OctcError("OCT-E216", f"split cannot be read: {error}", hint="train again", place=str(path)) from error
     if not good:
-        raise OctcError("OCT-E216", "the digest in the split file does not match its content", hint="train again", place=str(path))
+        raise OctcError(
+            "OCT-E216", "the digest in the split file does not match its content", hint="train again", place=str(path)
+        )
     return split
 
 

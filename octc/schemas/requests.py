@@ -26,10 +26,14 @@ class BenchOptions:
     duration: str | None = option(
         None, shown="Minimum duration of a row, for example 90s (60s; with --quick 10s)", key=Key(float, above=0)
     )
-    min_queries: int | None = option(None, shown="Minimum number of queries of a row (1024; with --quick 459)", key=Key(int, low=1))
+    min_queries: int | None = option(
+        None, shown="Minimum number of queries of a row (1024; with --quick 459)", key=Key(int, low=1)
+    )
     max_duration: str | None = option(None, shown="Maximum duration of a row (600s)")
     quick: bool = option(False, shown="Short measurement: not comparable, not for publication", names=("--quick",))
-    threads: int | None = option(None, shown="Threads of every engine (physical cores within the CPU quota)", key=Key(int, low=1))
+    threads: int | None = option(
+        None, shown="Threads of every engine (physical cores within the CPU quota)", key=Key(int, low=1)
+    )
     vs: str = option("teacher", choices=("teacher", "none"), shown="Reference for the speed-up: teacher or none")
     max_p50: str | None = option(None, shown="Gate: largest median latency, for example 30ms")
     max_p90: str | None = option(None, shown="Gate: largest 90th percentile of latency, for example 30ms")
@@ -39,7 +43,9 @@ class BenchOptions:
     require_speedup: float | None = option(None, shown="Gate: smallest speed-up of INT8 over float")
     power: bool = option(True, shown="Measure power if there is a sensor", names=("--power/--no-power",))
     power_csv: str | None = option(None, shown="Readings of a power meter (CSV): time, watts", metavar="FILE")
-    allow_power_cap: bool = option(False, shown="Accept rows measured at the GPU's power cap as valid", names=("--allow-power-cap",))
+    allow_power_cap: bool = option(
+        False, shown="Accept rows measured at the GPU's power cap as valid", names=("--allow-power-cap",)
+    )
 
 
 @dataclass(frozen=True)
@@ -68,19 +74,28 @@ class ServeOptions:
     tls_cert: str | None = option(None, shown="TLS certificate (PEM)", key=Key(str), metavar="FILE")
     tls_key: str | None = option(None, shown="Private key of the TLS certificate (PEM)", key=Key(str), metavar="FILE")
     max_batch: int = option(8, shown="Largest batch assembled from several clients", key=Key(int, low=1, high=32))
-    delay: float = option(0.0, shown="Longest wait of an image for others in its batch, milliseconds", key=Key(float, low=0, high=1000))
+    delay: float = option(
+        0.0, shown="Longest wait of an image for others in its batch, milliseconds", key=Key(float, low=0, high=1000)
+    )
     instances: int | None = option(None, shown="Engines per artifact (from the CPU quota)", key=Key(int, low=1))
     threads: int | None = option(None, shown="Threads per engine (from the CPU quota)", key=Key(int, low=1))
     queue: int = option(64, shown="Largest number of waiting images; more are refused", key=Key(int, low=1, high=4096))
-    requests: int = option(64, shown="Largest number of simultaneous requests; more are refused", key=Key(int, low=1, high=4096))
+    requests: int = option(
+        64, shown="Largest number of simultaneous requests; more are refused", key=Key(int, low=1, high=4096)
+    )
     timeout: float = option(60.0, shown="Time limit of a request, seconds", key=Key(float, above=0, high=3600))
     max_bytes: int = option(256, shown="Largest upload, MiB", key=Key(int, low=1, high=4096))
     max_pixels: float = option(64.0, shown="Largest image, millions of pixels", key=Key(float, above=0, high=64))
     max_frames: int = option(1024, shown="Largest number of images and B-scans of an upload", key=Key(int, low=1, high=10000))
     monitor: str | None = option(
-        None, shown="Add a summary of each prediction on uploaded files to this store (octc monitor)", key=Key(str), metavar="STORE"
+        None,
+        shown="Add a summary of each prediction on uploaded files to this store (octc monitor)",
+        key=Key(str),
+        metavar="STORE",
     )
-    uploads: str | None = option(None, shown="Folder for uploads while they are processed (in memory)", key=Key(str), metavar="DIR")
+    uploads: str | None = option(
+        None, shown="Folder for uploads while they are processed (in memory)", key=Key(str), metavar="DIR"
+    )
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,9 @@ class PointOptions:
     sensitivity: float | None = option(None, within=PERCENT, per=100, shown="Target sensitivity, percent")
     specificity: float | None = option(None, within=PERCENT, per=100, shown="Target specificity, percent")
     refer: float | None = option(None, within=PERCENT, per=100, shown="Refer at most this share of images, percent")
-    costs: Path | None = option(None, metavar="FILE", shown="CSV of costs: true classes in rows, predicted classes (and refer) in columns")
+    costs: Path | None = option(
+        None, metavar="FILE", shown="CSV of costs: true classes in rows, predicted classes (and refer) in columns"
+    )
     remove: bool = option(False, names=("--remove",), shown="Forget what this command stored")
     force: bool = option(False, names=("--force",), shown="Also where the artifact is signed: sign it again afterwards")
 

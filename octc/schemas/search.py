@@ -54,13 +54,13 @@ class SearchOptions(DataOptions):
     on: str | None = option(None, metavar="USER@HOST", shown="Measure on another machine over ssh")
     threads: int | None = option(None, within=(1, None), shown="Threads of every engine (physical cores within the quota)")
     standard: bool = option(False, names=("--standard",), shown="Measure one minute per row instead of ten seconds")
-    hours: float | None = option(None, metavar="H", shown="Time limit of the whole search, hours; candidates cut for it are listed")
+    hours: float | None = option(
+        None, metavar="H", shown="Time limit of the whole search, hours; candidates cut for it are listed"
+    )
     workers: int = option(
         1, within=(1, None), metavar="N", shown="Number of machines that share this search, for the plan of --hours"
     )
-    ray: str | None = option(
-        None, metavar="ADDRESS|local", shown="Ray cluster that runs the --workers; local: this machine"
-    )
+    ray: str | None = option(None, metavar="ADDRESS|local", shown="Ray cluster that runs the --workers; local: this machine")
     epochs: int | None = option(None, within=(1, None), shown="Epochs of the last round (the recipe's)")
     margin: float = option(
         MARGIN,
@@ -70,7 +70,9 @@ class SearchOptions(DataOptions):
     cached_views: int = option(4, within=(1, None), metavar="N", shown="Augmented views per image with cached teacher logits")
     device: str = option("auto", shown="Device for training: auto, cpu, cuda or cuda:N")
     keep_dominated: bool = option(
-        False, names=("--keep-dominated",), shown="Train also candidates that a network with more MACs beats in size and latency"
+        False,
+        names=("--keep-dominated",),
+        shown="Train also candidates that a network with more MACs beats in size and latency",
     )
     fetch_weights: bool = option(False, names=("--fetch-weights",), shown="Download pretrained weights from timm's hub")
 

@@ -29,7 +29,9 @@ class SimplifyOptions:
     activation: str | None = option(None, choices=ACTIVATIONS, shown="Replacement of SiLU, GELU and Mish: hard-swish or relu")
     no_se: bool = option(False, names=("--no-se",), shown="Remove squeeze-excite; its mean gates are folded into the weights")
     prune: float | None = option(None, metavar="SHARE", shown="Share of the channels to prune, up to 0.75")
-    budget: float | None = option(None, metavar="MS", shown="Prune as much as INT8 needs to run in this time on this machine, milliseconds")
+    budget: float | None = option(
+        None, metavar="MS", shown="Prune as much as INT8 needs to run in this time on this machine, milliseconds"
+    )
     epochs: int | None = option(
         None, within=(1, None), shown="Epochs of distillation after each step (a quarter of the recipe's)"
     )
@@ -37,7 +39,9 @@ class SimplifyOptions:
     qat: bool = option(True, names=("--qat/--no-qat",), shown="Quantisation-aware training afterwards")
     device: str = option("auto", shown=f"Device for training: {DEVICES}")
     precision: str = option("auto", choices=PRECISIONS, shown=f"Floating-point format: {', '.join(PRECISIONS)}")
-    resume: str | None = option(None, metavar="[RUN]", shown="Resume an unfinished run of this command (the newest without RUN)")
+    resume: str | None = option(
+        None, metavar="[RUN]", shown="Resume an unfinished run of this command (the newest without RUN)"
+    )
 
     def check(self) -> None:
         """Check the options before anything is read (OctcError E102, E104)."""

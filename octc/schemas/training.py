@@ -31,7 +31,9 @@ class TrainOptions(DataOptions):
     device: str = option("auto", shown=f"Device for training: {DEVICES}")
     precision: str = option("auto", choices=PRECISIONS, shown=f"Floating-point format: {', '.join(PRECISIONS)}")
     resume: str | None = option(None, metavar="[RUN]", shown="Resume an unfinished run (the newest without RUN)")
-    allow_change: bool = option(False, names=("--allow-change",), shown="Resume although options differ; the differences are listed")
+    allow_change: bool = option(
+        False, names=("--allow-change",), shown="Resume although options differ; the differences are listed"
+    )
     skip_bad: bool = option(False, names=("--skip-bad",), shown="Leave out unreadable images; they are listed")
     weights: Path | None = option(None, metavar="FILE|none", shown=f"{START}, or none, instead of the recipe's")
     trust_pickle: bool = option(
@@ -39,19 +41,27 @@ class TrainOptions(DataOptions):
         names=("--trust-pickle",),
         shown="No longer needed: only the tensors of a torch.save file are read, no code in it is run",
     )
-    fetch_weights: bool = option(False, names=("--fetch-weights",), shown="Download the recipe's pretrained weights from timm's hub")
+    fetch_weights: bool = option(
+        False, names=("--fetch-weights",), shown="Download the recipe's pretrained weights from timm's hub"
+    )
     use: str | None = option(
         None, choices=USES, shown="Intended use; refuse if a licence of data, weights or teachers forbids it"
     )
     licences: Path | None = option(None, metavar="FILE", shown="With --use: licences that you know (JSON)")
     folds: int | None = option(
-        None, within=(2, None), metavar="K", shown="Cross-validation by patient: K runs and a summary; repeat the command to resume"
+        None,
+        within=(2, None),
+        metavar="K",
+        shown="Cross-validation by patient: K runs and a summary; repeat the command to resume",
     )
     leave_out: str | None = option(
         None, metavar="size|site", shown="Cross-validation that leaves one acquisition out per fold: by image size, or by site"
     )
     fold: int | None = option(
-        None, within=(1, None), metavar="I", shown="Train only this fold of --folds or --leave-out (to share the work among machines)"
+        None,
+        within=(1, None),
+        metavar="I",
+        shown="Train only this fold of --folds or --leave-out (to share the work among machines)",
     )
     modality: str | None = option(
         None, metavar="oct|fundus|both", shown="Modality of the network, for recipes with two; both: two students"
@@ -66,23 +76,25 @@ class StudentOptions(TrainOptions):
     """Options of a student, in addition to those of every training."""
 
     weights: Path | None = option(
-        None, metavar="FILE|none|teacher", shown=f"{START}, none, or teacher (its tensors of the same name), instead of the recipe's"
+        None,
+        metavar="FILE|none|teacher",
+        shown=f"{START}, none, or teacher (its tensors of the same name), instead of the recipe's",
     )
     teacher: str | None = option(None, metavar="RUN[,RUN]|FILE|hub:NAME|none", shown="Teacher or teachers (newest fitting run)")
     with_teacher: bool = option(False, names=("--with-teacher",), shown="Train the teacher first, then the student")
     teacher_model: str | None = option(
         None, metavar="NAME", shown="timm network of a teacher FILE from another program (the recipe's teacher)"
     )
-    any_teacher: bool = option(
-        False, names=("--any-teacher",), shown="Accept a teacher at chance level, to try the pipeline"
-    )
+    any_teacher: bool = option(False, names=("--any-teacher",), shown="Accept a teacher at chance level, to try the pipeline")
     mutual: bool = option(
         False, names=("--mutual",), shown="Mutual learning of two students, one per modality (recipes of two modalities)"
     )
     qat: bool = option(True, names=("--qat/--no-qat",), shown="Quantisation-aware training afterwards")
     distil: str | None = option(None, choices=("kl", "dist", "dkd"), shown="Distillation loss: kl, dist or dkd")
     standardise: bool | None = option(
-        None, names=("--standardise/--no-standardise",), shown="Standardise the logits of teacher and student before the distillation loss"
+        None,
+        names=("--standardise/--no-standardise",),
+        shown="Standardise the logits of teacher and student before the distillation loss",
     )
     calibrate: bool | None = option(
         None,
@@ -90,7 +102,10 @@ class StudentOptions(TrainOptions):
         shown="Temperature scaling of the teacher's logits, fitted on val",
     )
     cached_views: int | None = option(
-        None, within=(0, None), metavar="N", shown="Cache the teacher's logits of N augmented views per image; 0: run the teacher at every step"
+        None,
+        within=(0, None),
+        metavar="N",
+        shown="Cache the teacher's logits of N augmented views per image; 0: run the teacher at every step",
     )
     teacher_precision: str | None = option(
         None, choices=("fp32", "bf16"), shown="Floating-point format of the teacher; bf16 is refused if its predictions differ"
@@ -102,7 +117,7 @@ class StudentOptions(TrainOptions):
 
 @dataclass(frozen=True)
 class EyeStudentOptions(StudentOptions):
-    """Options of `octc train retnet-student`: quantisation-aware training is off by default, and no weights come from the teacher."""
+    """Options of `octc train retnet-student`: quantisation-aware training is off by default, no weights from the teacher."""
 
     weights: Path | None = option(None, metavar="FILE|none", shown=f"{START}, or none, instead of the recipe's")
     qat: bool = option(False, names=("--qat/--no-qat",), shown="Quantisation-aware training afterwards")

@@ -44,7 +44,9 @@ class VerifyOptions:
         shown="Set to test on: test, or val (the validation set of the run)",
     )
     against: str | None = option(
-        None, choices=("fp32", "teacher"), shown="Reference: fp32 or teacher (fp32; if that claim is shown, also the teacher if it is here)"
+        None,
+        choices=("fp32", "teacher"),
+        shown="Reference: fp32 or teacher (fp32; if that claim is shown, also the teacher if it is here)",
     )
     tta: str = option(
         "none",
@@ -71,7 +73,9 @@ class VerifyOptions:
         None, metavar="USER@HOST", shown="Verify on another machine over ssh; its document is stored in --fleet DIR"
     )
     emulate: str | None = option(
-        None, metavar="NAMES", shown="Replay golden images under emulated processors: aarch64, neoverse-n1, x86-64-v3 ... (qemu-user)"
+        None,
+        metavar="NAMES",
+        shown="Replay golden images under emulated processors: aarch64, neoverse-n1, x86-64-v3 ... (qemu-user)",
     )
     emulate_root: Path | None = option(None, metavar="DIR", shown="Root file system with Python and octc for --emulate aarch64")
     sample: Path | None = option(
@@ -115,9 +119,7 @@ class EvalOptions:
     average: str = option(
         "probabilities", choices=("probabilities", "logits"), shown="Quantity averaged over the views; logits: as KD-OCT"
     )
-    maps: int = option(
-        0, within=(0, 256), shown="Draw Grad-CAM heat maps for this many images, wrong ones first"
-    )
+    maps: int = option(0, within=(0, 256), shown="Draw Grad-CAM heat maps for this many images, wrong ones first")
     device: str = option("auto", shown="Device: auto, cpu, cuda or cuda:N")
 
     def __post_init__(self) -> None:

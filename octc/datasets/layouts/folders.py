@@ -33,7 +33,7 @@ PHANTOM_MARK = "phantom.json"  # marker beside CellData/: octc generated the fol
 
 
 def find_ucsd(tree: Tree) -> Parts:
-    """The parts in the first of root/CellData/OCT, root/OCT and root that contains train and test (OctcError E230: none does)."""
+    """The parts in the first of root/CellData/OCT, root/OCT and root with train and test (OctcError E230: none)."""
     for base in ("CellData/OCT", "OCT", ""):
         if {"train", "test"} <= {part_of(name) for name in tree.inside.get(base, ())}:
             return read_parts(tree, base)
@@ -65,8 +65,8 @@ def scan_folder(
 
     The parts may have any usual name (octc/datasets/parts.py). A validation part is read as train: validation images are drawn
     by the split, and so are test images without a test part. Classes are the sorted folder names unless given. A file named
-    CLASS-PATIENT-INDEX gives the patient id (octc/datasets/patients.py); otherwise the patient is unknown, and all outputs state
-    that.
+    CLASS-PATIENT-INDEX gives the patient id (octc/datasets/patients.py); otherwise the patient is unknown, and all outputs
+    state that.
 
     Raises:
         OctcError: E206 class folders missing, empty or unexpected, or an ambiguous tree; E207 a class of test is absent from

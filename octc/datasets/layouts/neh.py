@@ -124,8 +124,8 @@ def scan_neh(
     """Scan the B-scans of the table. With `same_class` only those whose label equals the diagnosis of the patient
     (`Class == Label`, case-sensitive, the filter of KD-OCT); otherwise all.
 
-    A missing file gets an empty SHA-256 and is reported when it is decoded. Raises the errors of `read_rows`, and OctcError E206
-    if a class has no images.
+    A missing file gets an empty SHA-256 and is reported when it is decoded. Raises the errors of `read_rows`, and OctcError
+    E206 if a class has no images.
     """
     names = tuple(classes or CLASSES)
     tree = open_tree(root, reading.links)
