@@ -29,9 +29,9 @@ def export(  # noqa: PLR0913 - an option a parameter
     session: Session,
     run: Annotated[str | None, typer.Argument(metavar="RUN", help="Run, by id or path (newest successful student)")] = None,
     target: Annotated[str, OneOf((*_targets(), "all")), typer.Option(help="Inference engine to export for")] = "all",
-    fp32: Annotated[bool, typer.Option("--fp32", help="FP32 only")] = False,
-    fp16: Annotated[bool, typer.Option("--fp16", help="FP16 only")] = False,
-    int8: Annotated[bool, typer.Option("--int8", help="INT8 only")] = False,
+    fp32: Annotated[bool, typer.Option("--fp32", help="Export FP32 only")] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Export FP16 only")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Export INT8 only")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace existing artifacts")] = False,
     opset: Annotated[int | None, typer.Option(help="ONNX opset instead of the target's default")] = None,
     ptq: Annotated[

@@ -51,7 +51,7 @@ def predict(  # noqa: PLR0913 - an option a parameter
         int | None, typer.Option("--least-certain", metavar="N", help="Only the N images with the lowest confidence")
     ] = None,
     aggregation: Annotated[
-        str | None, typer.Option(help="How to aggregate the B-scans of an eye: mean, top, largest or noisy-or")
+        str | None, typer.Option(help="How to aggregate the B-scans of an eye: mean, top, largest, noisy-or (the artifact's)")
     ] = None,
     allow_cut: Annotated[bool, typer.Option("--allow-cut", help="Read the complete B-scans of a truncated volume")] = False,
     maps: Annotated[

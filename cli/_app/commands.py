@@ -88,7 +88,7 @@ COMMANDS = (
     Command("data check", "octc.cli.data:check", "Check a data set for unreadable files, duplicates and leakage."),
     Command("data audit", "octc.cli.data:check", "The same as octc data check."),
     Command(
-        "data patients", "octc.cli.data_patients:patients", "Show which patient each image belongs to, by a rule of yours."
+        "data patients", "octc.cli.data_patients:patients", "Show which patient each image belongs to, by a rule that you give."
     ),
     Command("data fetch", "octc.cli.data_fetch:fetch", "Download a data set, verify its checksum and unpack it."),
     Command("data synthetic", "octc.cli.data:phantom", "Generate synthetic B-scans."),
@@ -97,7 +97,7 @@ COMMANDS = (
         "octc.cli.data_paired:paired_phantom",
         "Generate synthetic OCT and fundus images of the same eyes.",
     ),
-    Command("data volume", "octc.cli.data_volume:volume", "Show the content of a DICOM or vendor volume, and its source."),
+    Command("data volume", "octc.cli.data_volume:volume", "Show the content of a DICOM or vendor volume, with sources."),
     Command("data convert", "octc.cli.data_volume:convert", "Write a volume as OPT DICOM or images, without patient identity."),
     Command(
         "data synthetic-volumes", "octc.cli.data_volume:synthetic_volumes", "Generate synthetic volumes in clinical formats."
