@@ -86,7 +86,7 @@ def leave_out(samples: Samples, dataset: str, by: str, seed: int, val: float = I
             check_classes(split)
         except OctcError as error:
             beside = f", with {lost} other images of its patients" if lost else ""
-            text = f"with {by} {name} left out{beside}: {error.message}"
+            text = f"if {by} {name} is left out{beside}: {error.message}"
             hint = f"use --folds 5, or group by something that fewer patients share; or {error.hint}"
             raise OctcError(error.code, text, hint=hint, place="--leave-out") from error
         folds.append(split)
