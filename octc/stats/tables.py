@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from octc.core.cells import given, label_of, same_names, whole_number
+from octc.core.cells import given, label_of, plain_values, same_names, whole_number
 from octc.core.errors import OctcError, first_line, shorten
 from octc.stats.comparison import ANSWERS, SCORES, Comparison, Known, compare_logits, nonfinite
 from octc.stats.patients import KNOWN, patient_ids
@@ -25,6 +25,7 @@ from octc.stats.verdict import Verdict, judge
 SIDES = ("before", "after")
 FORMS = "give probabilities in rows that sum to 1, or one class an image"
 FLOOR = 1e-12  # of a probability, before its logarithm
+MOST_CLASSES = 4096  # where indices alone say how many there are
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,8 @@ def compare_tables(
     options = gate or ParityOptions()
     if margin is not None:
         options = replace(options, margin=margin)
-    labels = [_cell(one) for one in labels]
+    labels = [_cell(one) for one in plain_values(labels)]
+    patients, ids = (None if one is None else plain_values(one) for one in (patients, ids))
     if bare := [str(i) for i, label in enumerate(labels) if label == ""]:
         text = f"{len(bare)} labels say nothing: rows {shorten(bare)}"
         raise OctcError("OCT-E706", text, hint="leave out the rows whose truth is not known", place="labels")
@@ -206,6 +208,11 @@ def _class_names(
         seen = [*labels] + ([] if scored else [value for table in tables for value in table.tolist() if value != ""])
         if all(isinstance(value, int) for value in seen):
             count = tables[0].shape[1] if scored else max((int(value) for value in seen), default=-1) + 1
+            if count > MOST_CLASSES and not scored:
+                text = (
+                    f"an index of {count - 1:,}, and so that many classes: at most {MOST_CLASSES:,} are counted by themselves"
+                )
+                raise OctcError("OCT-E706", text, hint="give classes=[...], or look at that row", place="classes")
             names = tuple(str(i) for i in range(count))
         elif scored:
             text = "names as labels, and nothing says which column of the scores is which class"

@@ -208,6 +208,8 @@ def _end_of_epoch(at: Training, steps: int, signals: Deferred) -> dict[str, Any]
 def _kept(at: Training) -> Fitted:
     """The best epoch, or the average of the last ones where that is better on val. Repeats itself on a finished state."""
     progress, stage, data = at.progress, at.stage, at.data
+    if progress.best_epoch < 0:
+        refuse(at, "what an epoch is chosen by is not finite in any of them")
     best = progress.history[progress.best_epoch]
     state = read_weights(best_path(at.folder, progress.best_epoch), best["sha256"])
     metrics = {
