@@ -55,8 +55,8 @@ def _not_built(name: str, kwargs: dict[str, Any], error: Exception) -> OctcError
     if (fault := fault_of(error)) is not None:
         return fault
     reason = first_line(error) or type(error).__name__
-    text = f"{name} cannot be built with {kwargs}: {reason}"
-    return OctcError("OCT-E307", text, hint="change model_kwargs of the recipe")
+    text = f"{name} cannot be built{f' with {kwargs}' if kwargs else ''}: {reason}"
+    return OctcError("OCT-E307", text, hint="change model_kwargs of the recipe" if kwargs else "octc list models")
 
 
 def check_answers(model: nn.Module, name: str, size: int, classes: int) -> nn.Module:
