@@ -27,7 +27,7 @@ from octc.stats.verdict import WORDS
 from octc.store.artifacts import MANIFEST, artifact_sha256, file_bytes, read_artifact
 from octc.store.find import Found
 from octc.store.runs import Run, find_run
-from octc.store.verdicts import on_test, read_verdict
+from octc.store.verdicts import read_verdict
 from octc.train.jobs.request import make_requests
 from octc.train.jobs.start import run_training
 from octc.train.loop.checkpoint import is_checkpoint
@@ -197,7 +197,7 @@ def _write_winner(
 
 def _tested(training: Training, folder: Path, options: SearchOptions) -> dict[str, Any] | None:
     """What `octc verify` says on test, planned; where it said so before, that (the set is looked at once)."""
-    if not (known := _verdicts(folder)):
+    if (known := _verdict(folder)) is None:
         found = verify_artifact(
             folder,
             data=training.job.data,
@@ -206,13 +206,15 @@ def _tested(training: Training, folder: Path, options: SearchOptions) -> dict[st
             reporter=training.job.reporter,
         )
         found.write()
-        known = _verdicts(folder)
-    return facts_of_test(known[0]) if known else None
+        known = _verdict(folder)
+    return None if known is None else facts_of_test(known)
 
 
-def _verdicts(folder: Path) -> list[dict[str, Any]]:
-    """What is known of this very artifact on test."""
-    return on_test(read_verdict(folder, artifact_sha256(folder)))
+def _verdict(folder: Path) -> dict[str, Any] | None:
+    """What was found first for this very artifact on test: as planned, else exploratory; None: nobody looked."""
+    found = read_verdict(folder, artifact_sha256(folder)) or {}
+    verdicts: list[dict[str, Any] | None] = [found.get("test"), *found.get("exploratory", ())]
+    return next((one for one in verdicts if one is not None), None)
 
 
 def margins(options: SearchOptions) -> ParityOptions:

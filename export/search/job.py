@@ -221,10 +221,11 @@ def _name_of(facts: Mapping[str, Any], recipe: Recipe, samples: Samples, options
 def _begun_with(run_dir: Path, name: str) -> str | None:
     """The run that teaches in a search that was begun, where nobody names one now: a newer one that fits would teach the trials
     that are left other things, on another split. None: there is no such search (OctcError E107: its teacher is gone)."""
-    if not (run_dir / name / FILE).is_file() or (teacher := read_document(run_dir / name / FILE).teacher) is None:
+    known = read_document(run_dir / name / FILE) if (run_dir / name / FILE).is_file() else None
+    if known is None or known.teacher is None or known.status == "done":  # one that is done says so
         return None
     try:
-        return str(find_run(run_dir, Path(teacher).name).path)
+        return str(find_run(run_dir, Path(known.teacher).name).path)
     except OctcError as error:
         text = f"the teacher of {name} is not here: {error.message}"
         hint = "restore it; or --teacher RUN, which makes another search, and finds what was measured"
@@ -502,15 +503,12 @@ def _measure(ready: Ready, book: Book) -> None:
 
     Times of another device, or of other versions of its engines, do not stand beside those of this one: they are taken anew.
     """
-    device, known = (
-        _device(ready.target),
-        {row.candidate.name: row for row in book.document.candidates if row.chosen is not None},
-    )
+    device = _device(ready.target)
+    known = {row.candidate.name: row for row in book.document.candidates if row.chosen is not None}
     if canonical_json(device) != canonical_json(book.document.device):
         if known:
-            ready.job.reporter.say(
-                "! begun on another device, or with engines of other versions: every candidate is measured here"
-            )
+            words = "begun on another device, or with other versions of its engines"
+            ready.job.reporter.say(f"! {words}: every candidate is measured again")
         book.document.device, known = device, {}
     left = [one for name, one in ready.candidates.items() if name not in known]
     with ready.job.reporter.progress("measuring", len(left)) as step:

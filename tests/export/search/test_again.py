@@ -81,6 +81,9 @@ def test_a_search_goes_on_with_the_teacher_that_it_began_with(place: Path, tmp_p
     with pytest.raises(OctcError) as caught:
         prepared(place, runs)
     assert (caught.value.code, caught.value.place) == ("OCT-E107", str(folder))
+    done = json.loads((folder / "search.json").read_text())
+    (folder / "search.json").write_text(json.dumps({**done, "status": "done"}))
+    assert prepared(place, runs).name == ready.name, "one that is done needs no teacher"
     shutil.rmtree(folder)
     assert Path(str(prepared(place, runs).training.asked.teacher)).name == "r-0002-teacher-folder"
 
