@@ -36,7 +36,7 @@ from octc.core.errors import OctcError
 from octc.core.faults import fault_of
 from octc.core.files import closed_folder
 from octc.imaging.clahe import UInt8
-from octc.imaging.cut_off import jpeg_cut, png_cut
+from octc.imaging.cut_off import jpeg_cut, png_cut, tiff_cut
 from octc.imaging.kinds import HEAD, PICTURE, begun, foreign, jpeg_kind
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
@@ -47,7 +47,7 @@ SUFFIXES = {
     ".webp": "WEBP",
 }  # fmt: skip
 Values = tuple[float, float]  # stored grey values that become 0 and 255
-DECODING = 5  # raised where a file is read otherwise than before, so that no cache holds pixels of the former reading
+DECODING = 6  # raised where a file is read otherwise than before, so that no cache holds pixels of the former reading
 MAX_PIXELS = 64_000_000  # a wide volume montage fits, a decompression bomb does not
 MIN_SIDE = 32  # pixels; smaller is no B-scan
 MAX_ASPECT = 16.0
@@ -65,7 +65,7 @@ DAMAGE = (OSError, SyntaxError, ValueError, IndexError, KeyError, TypeError, EOF
 # TIFF tags that decide what the numbers of a file mean
 PHOTOMETRIC, COMPRESSION, PLANAR, FILL_ORDER, SAMPLE_FORMAT, EXTRA = 262, 259, 284, 266, 339, 338
 BITS, SAMPLES, COLOUR_MAP, INK_SET, COEFFICIENTS, SUBSAMPLING, BLACK_WHITE = 258, 277, 320, 332, 529, 530, 532
-CUT_OFF = {"JPEG": jpeg_cut, "MPO": jpeg_cut, "PNG": png_cut}
+CUT_OFF = {"JPEG": jpeg_cut, "MPO": jpeg_cut, "PNG": png_cut, "TIFF": tiff_cut}
 DESCRIPTION, DEPTH, NEW_SUBFILE, SUBFILE = 270, 32997, 254, 255
 MOST_PAGES = 64  # of a TIFF that is looked at for pages that repeat another; more are a stack
 IMAGEJ = re.compile(r"^images=(\d{1,9})$", re.MULTILINE)  # in its description of the first page

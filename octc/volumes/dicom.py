@@ -1077,5 +1077,5 @@ def _padding(opened: Opened) -> tuple[int, int] | None:
     value = opened.get("PixelPaddingValue")
     if not isinstance(value, int):
         return None
-    limit = opened.get("PixelPaddingRangeLimit", value)
-    return min(value, int(limit)), max(value, int(limit))
+    limit = _integer(opened, "PixelPaddingRangeLimit", value)
+    return min(value, limit), max(value, limit)

@@ -52,12 +52,53 @@ def test_a_jpeg_without_its_last_part_is_refused(picture: Image.Image, subsampli
             assert refused(data).code == "OCT-E201", name
 
 
+@pytest.mark.parametrize("how", [{}, {"restart_marker_rows": 1}, {"restart_marker_blocks": 5}], ids=str)
+@pytest.mark.parametrize(("picture", "subsampling"), [(GREY, 0), (COLOUR, 0), (COLOUR, 2), (COLOUR.convert("CMYK"), 0)])
+def test_every_scan_of_a_progressive_jpeg_is_counted(picture: Image.Image, subsampling: int, how: dict[str, Any]) -> None:
+    whole = encoded(picture, "JPEG", quality=75, subsampling=subsampling, progressive=True, **how)
+    frame = cut_off._read(whole)
+    assert cut_off._count(whole, frame) is None
+    assert not cut_off._is_odd(whole, frame)
+    for scan in frame.scans:
+        if scan.end - scan.start > 2000:
+            at = (scan.start + scan.end) // 2
+            assert refused(whole[:at] + bytes(300) + whole[at + 300 :]).code == "OCT-E201", scan
+
+
 def test_a_progressive_jpeg_without_its_last_scans_is_refused() -> None:
     whole = encoded(COLOUR, "JPEG", quality=90, progressive=True)
     decode_image(whole, "whole.jpg")
     for name, data in cuts(whole, len(whole) // 2).items():
-        if name != "a hole of zeros":  # within a scan: codes that refine are not counted
-            assert refused(data).code == "OCT-E201", name
+        assert refused(data).code == "OCT-E201", name
+
+
+@pytest.mark.parametrize("how", [{}, {"optimize": True}, {"restart_marker_rows": 1}], ids=str)
+def test_a_hole_is_found_wherever_it_lies(how: dict[str, Any]) -> None:
+    """Also where as many blocks are left as there should be, and in pictures that are not counted."""
+    whole = encoded(GREY, "JPEG", quality=90, **how)
+    frame = cut_off._read(whole)
+    for at in range(frame.scans[0].start + 10, len(whole) - 300, 331):
+        data = whole[:at] + bytes(100) + whole[at + 100 :]
+        assert refused(data).code == "OCT-E201", at
+        assert cut_off._hole(data, cut_off._read(data)) or how, "the usual codes make a run of zeros numbers"
+
+
+@pytest.mark.parametrize("compression", ["tiff_deflate", "tiff_adobe_deflate", "jpeg", "packbits", "tiff_lzw"])
+def test_a_hole_in_a_strip_of_a_tiff_is_found(compression: str, tmp_path: Path) -> None:
+    dark = Image.fromarray(np.where(NOISE < 140, 0, NOISE))
+    for picture in (GREY, dark):
+        whole = encoded(picture, "TIFF", compression=compression)
+        decode_image(whole, "whole.tif")
+        for at in range(400, min(len(whole) - 900, 6000), 700):
+            assert refused(whole[:at] + bytes(400) + whole[at + 400 :]).code == "OCT-E201", at
+    path = tmp_path / "stack.tif"
+    GREY.save(path, save_all=True, append_images=[GREY], compression=compression)
+    data = path.read_bytes()
+    assert np.array_equal(read_volume(path).frame(1), read_volume(path).frame(0))
+    path.write_bytes(data[:2000] + bytes(400) + data[2400:])
+    with pytest.raises(OctcError) as error:
+        read_volume(path).frame(0)
+    assert error.value.code == "OCT-E222"
 
 
 @pytest.mark.parametrize("level", [0, 127, 128, 255])
