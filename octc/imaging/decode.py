@@ -60,6 +60,7 @@ TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
+SIDEWAYS = (5, 6, 7, 8)  # of those, the ones that exchange width and height
 # What Pillow's parsers were seen to raise on altered bytes (UnidentifiedImageError is an OSError).
 DAMAGE = (OSError, SyntaxError, ValueError, IndexError, KeyError, TypeError, EOFError, OverflowError, struct.error, zlib.error)
 # TIFF tags that decide what the numbers of a file mean
@@ -289,10 +290,27 @@ def muted() -> Iterator[None]:
         yield
 
 
-def _open(data: bytes) -> tuple[Image.Image, int]:
+def read_size(path: Path) -> tuple[int, int]:
+    """Width and height of a picture as it is decoded, from the header of its file.
+
+    Raises:
+        OSError, ValueError: the header cannot be read.
+    """
+    try:
+        picture, _ = _open(path)
+        with picture:
+            width, height = picture.size
+            turned = picture.format in ("JPEG", "MPO", "WEBP") or "exif" in picture.info  # else asking would load it
+            turn = _orientation(picture) if turned and picture.format != "TIFF" else 1
+    except (Image.DecompressionBombError, *DAMAGE) as error:
+        raise error if isinstance(error, OSError) else ValueError(str(error)) from error
+    return (height, width) if turn in SIDEWAYS else (width, height)
+
+
+def _open(source: bytes | Path) -> tuple[Image.Image, int]:
     """Header only: the picture and how many frames. Of a TIFF, pages that only repeat another one are none."""
     with muted():
-        picture = without_xmp(Image.open(io.BytesIO(data), formats=FORMATS))
+        picture = without_xmp(Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS))
         width, height = picture.size
         frames = int(getattr(picture, "n_frames", 1)) if width * height <= MAX_PIXELS else 1
         if picture.format != "TIFF" or not 1 < frames <= MOST_PAGES:
