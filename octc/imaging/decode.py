@@ -65,6 +65,7 @@ SIDEWAYS = (5, 6, 7, 8)  # of those, the ones that exchange width and height
 DAMAGE = (OSError, SyntaxError, ValueError, IndexError, KeyError, TypeError, EOFError, OverflowError, struct.error, zlib.error)
 # TIFF tags that decide what the numbers of a file mean
 PHOTOMETRIC, COMPRESSION, PLANAR, FILL_ORDER, SAMPLE_FORMAT, EXTRA = 262, 259, 284, 266, 339, 338
+RARE = (34676, 34677, 50001)  # compressions (SGI's, WebP) whose decoders the libtiff of a Pillow may lack
 BITS, SAMPLES, COLOUR_MAP, INK_SET, COEFFICIENTS, SUBSAMPLING, BLACK_WHITE = 258, 277, 320, 332, 529, 530, 532
 CUT_OFF = {"JPEG": jpeg_cut, "MPO": jpeg_cut, "PNG": png_cut, "TIFF": tiff_cut}
 DESCRIPTION, DEPTH, NEW_SUBFILE, SUBFILE = 270, 32997, 254, 255
@@ -180,7 +181,8 @@ def decode_image(data: bytes, place: str, values: Values | None = None, admit: A
         turn = _orientation(picture)
         converted, rule, stored = _by_rule(picture, grey, _see_through(picture, data), values)
     except DAMAGE as error:
-        if str(error).startswith("unknown raw mode"):  # Pillow knows this layout by name and cannot unpack it
+        # Pillow knows a layout by its name and cannot unpack it, or a compression and has no decoder
+        if str(error).startswith("unknown raw mode") or (kind == "TIFF" and _first(_tags(picture), COMPRESSION, 1) in RARE):
             text = f"{kind} of a kind that cannot be read here: {_tiff_words(data) or _raw(picture)[1]}"
             raise refuse("OCT-E202", text, PICTURE) from error
         if kind == "JPEG" and (known := jpeg_kind(data)):  # its header is read, its pictures are not
@@ -221,6 +223,8 @@ def _checked(data: bytes, refuse: Refuse, admit: Admit | None) -> Image.Image:
         raise _not_known(data, refuse) from error
     except DAMAGE as error:
         text = f"cannot be read as an image ({READ}, judged by content): {error}"
+        if "nsupported" in str(error):  # Pillow names a kind that it does not know, of a file that may be whole
+            raise refuse("OCT-E202", text, PICTURE) from error
         raise refuse("OCT-E201" if begun(data) else "OCT-E202", text, "fetch the file again") from error
     width, height = picture.size
     _check_pixels(width, height, refuse, admit)
