@@ -36,6 +36,7 @@ SIDE = 8  # of a block, pixels
 COMPRESSION, STARTS, SIZES, TABLES = 259, (273, 324), (279, 325), 347
 DEFLATE, JPEG, PACKBITS = (8, 32946), 7, 32773
 SINGLES = 16  # literals of one zero each, one after the other, that no encoder of PackBits writes
+RLE_HEADER = 64  # bytes: how many segments, and where up to 15 begin
 Table = tuple[list[int], list[int]]  # of the next 16 bits: how many of them are the code (0: none), and the symbol
 
 
@@ -431,11 +432,21 @@ def _unsound(data: bytes) -> str | None:
     return None if stream.eof or found >= MOST_UNPACKED else "its data end too early"
 
 
-def _singles(data: bytes) -> str | None:
-    """Why PackBits are not whole: zeros read as their codes are literals of one zero each, and a run has a code of its own."""
-    at, alike = 0, 0
-    while at < len(data):
+def rle_cut(data: bytes, pixels: int) -> str | None:
+    """Why a frame of DICOM's RLE Lossless is not whole, else None: each of its segments are the PackBits of a byte of every pixel (PS3.5 G)."""
+    count, *starts = struct.unpack_from("<16L", data.ljust(RLE_HEADER, b"\0"))
+    ends = [*starts[1:count], len(data)]
+    parts = (data[start:end] for start, end in zip(starts[:count], ends, strict=False))
+    return next((f"segment {number}: {why}" for number, part in enumerate(parts) if (why := _singles(part, pixels)) is not None), None)
+
+
+def _singles(data: bytes, most: int | None = None) -> str | None:
+    """Why PackBits are not whole: zeros read as their codes are literals of one zero each, and a run has a code of its own.
+    most: bytes that are asked for; behind them may be anything."""
+    at, alike, found = 0, 0, 0
+    while at < len(data) and (most is None or found < most):
         code = data[at]
+        found += code + 1 if code < 128 else 257 - code if code > 128 else 0
         alike = alike + 1 if code == 0 and data[at + 1 : at + 2] == b"\0" else 0
         if alike == SINGLES:
             return f"a hole of zeros ends at byte {at}"

@@ -27,7 +27,7 @@ from PIL import Image
 
 from octc.core.errors import OctcError
 from octc.core.optional import need
-from octc.imaging.cut_off import jpeg_cut
+from octc.imaging.cut_off import jpeg_cut, rle_cut
 from octc.imaging.decode import muted
 from octc.volumes.source import Source, corrupt, cut_short, moment_of, unsupported
 from octc.volumes.volume import (
@@ -219,8 +219,12 @@ class Pixels:
         except (RuntimeError, ValueError) as error:
             why = str(error).strip().splitlines()[-1].strip() if str(error) else type(error).__name__
             raise corrupt(self.source.path, f"frame {index} cannot be decoded: {why}") from error
-        bytewise = self.syntax in LOSSY and decoded.dtype.itemsize == 1
-        if bytewise and (cut := jpeg_cut(data, Image.fromarray(decoded.view("u1")))) is not None:
+        cut = None
+        if self.syntax == RLE:
+            cut = rle_cut(data, self.rows * self.columns)
+        elif self.syntax in LOSSY and decoded.dtype.itemsize == 1:
+            cut = jpeg_cut(data, Image.fromarray(decoded.view("u1")))
+        if cut is not None:
             raise corrupt(self.source.path, f"frame {index} is damaged or cut off: {cut}")
         if self.syntax in ROUNDED and (not self.signed or decoded.dtype.kind == "i"):
             low = -(1 << (self.stored - 1)) if self.signed else 0  # what losses carried beyond the ends is held there

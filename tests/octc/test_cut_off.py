@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.encaps import generate_frames
 
 from octc.core.errors import OctcError
 from octc.imaging import cut_off
 from octc.imaging.decode import decode_image
 from octc.volumes import read_volume
+from octc.volumes.writing import RLE
 from tests.octc.pictures import encoded, png_of, refused
 from tests.octc.volumes.opt_objects import encapsulated, made, stored
 
@@ -171,3 +173,22 @@ def test_a_frame_of_an_object_without_its_last_part_is_refused(padded: bool, tmp
     with pytest.raises(OctcError) as error:
         volume.frame(1)
     assert (error.value.code, "frame 1" in error.value.message) == ("OCT-E222", True)
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+def test_a_hole_in_a_run_length_frame_is_found(kind: str, tmp_path: Path) -> None:
+    """Zeros are PackBits too, literals of one zero each: a decoder takes them. Behind the last pixel they are padding."""
+    picture = NOISE.astype(kind) * (1 if kind == "u1" else 16)
+    picture[20:60] = 0
+    value = made([picture] * 31, bits=8 if kind == "u1" else 12, syntax=RLE)
+    whole = next(generate_frames(value.PixelData, number_of_frames=31))
+    holed = [whole[:at] + bytes(400) + whole[at + 400 :] for at in np.linspace(800, len(whole) - 800, 30).astype(int)]
+    path = stored(encapsulated(value, [whole + bytes(400), *holed], syntax=RLE), tmp_path)
+    volume, told = read_volume(path), []
+    assert np.array_equal(volume.raw(0), picture)
+    for index in range(1, 31):
+        with pytest.raises(OctcError) as error:
+            volume.frame(index)
+        assert error.value.code == "OCT-E222"
+        told.append("a hole of zeros" in error.value.message)
+    assert any(told)  # the others have too few pixels
