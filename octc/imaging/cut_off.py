@@ -433,11 +433,13 @@ def _unsound(data: bytes) -> str | None:
 
 
 def rle_cut(data: bytes, pixels: int) -> str | None:
-    """Why a frame of DICOM's RLE Lossless is not whole, else None: each of its segments are the PackBits of a byte of every pixel (PS3.5 G)."""
+    """Why a frame of DICOM's RLE Lossless is not whole, else None: a segment is the PackBits of one byte of every pixel (PS3.5 G)."""
     count, *starts = struct.unpack_from("<16L", data.ljust(RLE_HEADER, b"\0"))
     ends = [*starts[1:count], len(data)]
     parts = (data[start:end] for start, end in zip(starts[:count], ends, strict=False))
-    return next((f"segment {number}: {why}" for number, part in enumerate(parts) if (why := _singles(part, pixels)) is not None), None)
+    return next(
+        (f"segment {number}: {why}" for number, part in enumerate(parts) if (why := _singles(part, pixels)) is not None), None
+    )
 
 
 def _singles(data: bytes, most: int | None = None) -> str | None:
