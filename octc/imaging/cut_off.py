@@ -433,7 +433,7 @@ def _unsound(data: bytes) -> str | None:
 
 
 def rle_cut(data: bytes, pixels: int) -> str | None:
-    """Why a frame of DICOM's RLE Lossless is not whole, else None: a segment is the PackBits of one byte of every pixel (PS3.5 G)."""
+    """Why a frame of DICOM's RLE Lossless is not whole, else None: segments of PackBits (PS3.5 annex G)."""
     count, *starts = struct.unpack_from("<16L", data.ljust(RLE_HEADER, b"\0"))
     ends = [*starts[1:count], len(data)]
     parts = (data[start:end] for start, end in zip(starts[:count], ends, strict=False))
