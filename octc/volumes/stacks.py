@@ -53,8 +53,8 @@ FILE = "volume.json"
 
 @contextmanager
 def _opened(path: Path, page: int = 0) -> Iterator[Image.Image]:
-    """A page of a TIFF, not loaded."""
-    with muted(), Image.open(path, formats=("TIFF",)) as picture:
+    """A page of a TIFF, not loaded. Pillow gets no path: it would misread a page without compression that lies on its side."""
+    with muted(), path.open("rb") as file, Image.open(file, formats=("TIFF",)) as picture:
         picture.seek(page)
         yield without_xmp(picture)
 
