@@ -91,7 +91,7 @@ def _opened(artifact: Artifact, mode: str, here: str) -> list[str]:
         x = f"(np.asarray(image).astype(float) - {low:.10g}) * 255 / {high - low:.10g}"
         shallow = ' or image.mode in ("L", "RGB")' if high <= 255 else ""
     return [
-        'image = ImageOps.exif_transpose(Image.open(open(sys.argv[1], "rb")))  # by its path Pillow misreads a TIFF on its side',
+        'image = ImageOps.exif_transpose(Image.open(open(sys.argv[1], "rb")))  # a path: a TIFF on its side is misread',
         f"if {deep}{shallow}:",
         f"    x = {x}",
         "    image = Image.fromarray(np.rint(x.clip(0, 255)).astype(np.uint8))",
