@@ -889,7 +889,6 @@ def _volume(
         notes = [*notes, f"the eye is {how}"]
     notes = [*common, *notes, *gaps]
 
-    moment = str(opened.get("AcquisitionDateTime", "") or "")
     return Volume(
         path=path,
         format=NAME,
@@ -905,7 +904,7 @@ def _volume(
         spacing=_spacing(ordered),
         pattern=Fact("volume", "ImagePositionPatient") if len(ordered) > 1 and _normal(ordered) is not None else Fact(),
         device=_device(opened),
-        acquired=Fact(_iso(moment), "AcquisitionDateTime") if _iso(moment) else Fact(),
+        acquired=_acquired(opened),
         order=order,
         complete=complete,
         lossy=_lossy(opened, one.syntax),
@@ -973,6 +972,15 @@ def _device(opened: Opened) -> Fact[str]:
 def _text(opened: Opened, name: str) -> str:
     """A text as it is stored: one with a backslash is several values to pydicom."""
     return "\\".join(map(str, _values(opened.get(name))))
+
+
+def _acquired(opened: Opened) -> Fact[str]:
+    """When it was acquired: one attribute in OPT objects, date and time apart in older ones (ACR-NEMA with points and colons)."""
+    if (moment := _iso(_text(opened, "AcquisitionDateTime"))) is not None:
+        return Fact(moment, "AcquisitionDateTime")
+    apart = _text(opened, "AcquisitionDate").replace(".", "") + _text(opened, "AcquisitionTime").replace(":", "")
+    moment = _iso(apart)
+    return Fact(moment, "AcquisitionDate, AcquisitionTime") if moment is not None else Fact()
 
 
 def _iso(moment: str) -> str | None:
