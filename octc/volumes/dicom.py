@@ -975,7 +975,7 @@ def _text(opened: Opened, name: str) -> str:
 
 
 def _acquired(opened: Opened) -> Fact[str]:
-    """When it was acquired: one attribute in OPT, date and time apart in other classes (in old objects with points and colons)."""
+    """When it was acquired: one attribute in OPT, date and time apart in other classes (in old ones with points and colons)."""
     if (moment := _iso(_text(opened, "AcquisitionDateTime"))) is not None:
         return Fact(moment, "AcquisitionDateTime")
     apart = _text(opened, "AcquisitionDate").replace(".", "") + _text(opened, "AcquisitionTime").replace(":", "")
