@@ -89,7 +89,13 @@ def simplify_run(
         OctcError: E102, E104 options; E107 no such student, or its teacher is gone; E405 no step was accepted; E413 nothing to
             change; E604 no share of channels is fast enough; E901 torch-pruning is not installed; and what a training raises.
 
-    >>> import octc  # doctest: +SKIP
+    >>> import octc
+    >>> octc.simplify_run("no-such-run", octc.SimplifyOptions(activation="hard-swish", no_se=True))
+    Traceback (most recent call last):
+    octc.core.errors.OctcError: no such run: no-such-run
+
+    The result of a trained run names the new one:
+
     >>> octc.simplify_run("r-0002", octc.SimplifyOptions(activation="hard-swish", no_se=True)).run.id  # doctest: +SKIP
     'r-0003-student-ucsd-simple'
     """

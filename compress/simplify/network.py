@@ -110,11 +110,15 @@ def simplify_network(
             too few images; E604 no share of channels is fast enough; E901 torch-pruning is not installed; E201 and others an
             image cannot be read.
 
-    >>> import octc, timm  # doctest: +SKIP
-    >>> network = timm.create_model("efficientnet_b2", num_classes=4).eval()  # doctest: +SKIP
-    >>> wanted = octc.Simplification(activation="hard-swish", no_se=True, prune=0.25)  # doctest: +SKIP
-    >>> small = octc.simplify(network, images, octc.Preprocess(size=224), wanted)  # doctest: +SKIP
-    >>> octc.quantize(small.module, images, octc.Preprocess(size=224))  # doctest: +SKIP
+    >>> import numpy as np, octc
+    >>> from PIL import Image
+    >>> from torch import nn
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    >>> images = [Image.fromarray(np.full((64, 64), 15 * i, np.uint8)) for i in range(16)]
+    >>> wanted = octc.Simplification(activation="hard-swish")
+    >>> small = octc.simplify(network, images, octc.Preprocess(size=64), wanted)
+    >>> [(fact["step"], fact["kept"]) for fact in small.facts]
+    [('activation', True)]
     """
     images = prepare_pictures(calibration, preprocess)
     check_count(len(images))
@@ -152,8 +156,15 @@ def rebuild_network(module: nn.Module, steps: Sequence[dict[str, Any]]) -> nn.Mo
     Raises:
         OctcError: E307 the steps belong to another network.
 
-    >>> import octc  # doctest: +SKIP
-    >>> octc.rebuild_simplified(network, small.steps).load_state_dict(small.module.state_dict())  # doctest: +SKIP
+    >>> import numpy as np, octc
+    >>> from PIL import Image
+    >>> from torch import nn
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+    >>> images = [Image.fromarray(np.full((64, 64), 15 * i, np.uint8)) for i in range(16)]
+    >>> wanted = octc.Simplification(activation="hard-swish")
+    >>> small = octc.simplify(network, images, octc.Preprocess(size=64), wanted)
+    >>> octc.rebuild_simplified(network, small.steps).load_state_dict(small.module.state_dict())
+    <All keys matched successfully>
     """
     from octc.train.networks.simplified import simplify_stored
 

@@ -1,7 +1,7 @@
-"""The same paired comparison on parts of a set: by device, by size, by any column (docs/parity.md, section 7).
+"""The paired comparison in subgroups of a set: by device, image size, or any column (docs/parity.md, section 7).
 
-A subgroup decides nothing: it is too small to show parity, and many are looked at. What it can do is point at a loss that the
-whole hides, so every one carries its interval and a p adjusted for how many there are.
+Subgroups do not decide the verdict: they are small, and many are tested. They can reveal a loss that the whole set hides, so
+each has its interval and a p-value adjusted for their number.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from octc.stats.metrics import Bool, Int64
 from octc.stats.proportions import Interval, holm, mcnemar_midp, wilson
 from octc.stats.test_plan import ParityOptions
 
-MOST_GROUPS = 12  # of a column; a column of numbers with more is cut into quarters
+MOST_GROUPS = 12  # maximum groups of a column; a numeric column with more values is cut at its quartiles
 UNKNOWN = "(not given)"
 
 
@@ -26,8 +26,8 @@ UNKNOWN = "(not given)"
 class Subgroup:
     """One value of one column; differences and intervals as fractions.
 
-    deciding: None for a single patient; p: mid-p McNemar, p_holm: adjusted over every subgroup of the report;
-    loss: more lost than gained, and p_holm below the level.
+    deciding: interval that decides, None for a single patient; p: McNemar mid-p; p_holm: adjusted over all subgroups of the
+    report; loss: more images regressed than improved, and p_holm below the level.
     """
 
     column: str
@@ -55,10 +55,10 @@ class Subgroup:
 
 
 def binned(column: str, values: Sequence[str | None]) -> list[str]:
-    """Values as groups: as they are, or the quarters of a column of numbers with more than 12 different ones.
+    """Values as groups: unchanged, or the quartiles of a numeric column with more than 12 different values.
 
     Raises:
-        OctcError: E209 a column of words with more than 12 different ones.
+        OctcError: E209 a text column with more than 12 different values.
     """
     known = sorted({value for value in values if value not in (None, "")}, key=str)
     if len(known) <= MOST_GROUPS:
@@ -87,9 +87,9 @@ def subgroups(
     options: ParityOptions,
     named: Bool | None = None,
 ) -> tuple[Subgroup, ...]:
-    """Every value of every column; `predicted`: predictions [n] of reference and candidate. A column's values are sorted.
+    """A subgroup for every value of every column, sorted; `predicted`: predictions [n] of reference and candidate.
 
-    named: whose patient is known (None: of all).
+    named: mask of images with a known patient (None: all).
     """
     right = tuple(one == labels for one in predicted)
     lost, gained = right[0] & ~right[1], ~right[0] & right[1]

@@ -198,7 +198,7 @@ def test_a_single_class_and_a_single_image_have_a_verdict() -> None:
 def test_what_is_no_probability_is_named_with_its_row() -> None:
     bad = AFTER.copy()
     bad[7] = (0.5, 0.25, 0.5, 0.0)
-    with pytest.raises(OctcError, match="1 of 800 rows of 'after' are no probabilities: i7 has CNV"):
+    with pytest.raises(OctcError, match="1 of 800 rows of 'after' are not probabilities: i7 has CNV"):
         compared(TRUTH, BEFORE, bad, ids=[f"i{k}" for k in range(N)])
 
 
