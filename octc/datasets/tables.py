@@ -292,8 +292,8 @@ def resolver(images: Sequence[str], fit: Callable[[str, list[str]], None] | None
     Args:
         images: paths below the root, with forward slashes. fit: callback for a cell that matches several images.
 
-    Returns: a function from a cell to one of `images`; None if none or several match, if the path leads out of the root, or if its
-        folder exists and lacks the file (a file of the same name in another folder is another image).
+    Returns: a function from a cell to one of `images`; None if none or several match, if the path leads out of the root,
+        or if its folder exists and lacks the file (a file of the same name in another folder is another image).
 
     >>> find = resolver(["A/x_1.jpg", "B/x_1.jpg", "B/y.png"])
     >>> find("D:/set/a/X_1.JPG"), find("x_1"), find("y"), find("../A/x_1.jpg"), find("A/y.png")
