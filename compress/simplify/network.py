@@ -20,7 +20,8 @@ from octc.compress.simplify.steps import (
     share_within,
     steps_wanted,
 )
-from octc.core.errors import OctcError
+from octc.core.cells import plain_values, whole_number
+from octc.core.errors import OctcError, shorten
 from octc.datasets.calibration import check_count
 from octc.imaging.preparing import prepare_pictures
 from octc.imaging.preprocess import Preprocess
@@ -123,10 +124,8 @@ def simplify_network(
     images = prepare_pictures(calibration, preprocess)
     check_count(len(images))
     current = ordinary_copy(module).requires_grad_(True)
-    answered = logits_of(current, images, preprocess, "cpu").argmax(1).tolist() if labels is None else list(labels)
-    if len(answered) != len(images):
-        text = f"{len(images)} calibration images, {len(answered)} labels"
-        raise OctcError("OCT-E706", text, hint="give one label an image", place="labels")
+    logits = logits_of(current, images, preprocess, "cpu")
+    answered = logits.argmax(1).tolist() if labels is None else _indices(labels, len(images), logits.shape[1])
     known = Calibration(images, answered, preprocess)
     queue = steps_wanted(wanted.activation, wanted.no_se, [] if wanted.prune is None else [wanted.prune])
     preview(current, queue, preprocess.size)
@@ -143,6 +142,18 @@ def simplify_network(
         else:
             facts.append({"step": CHANNELS, "kept": False, "share": 0.0, "measured": rows})
     return SimplifiedNetwork(current.eval(), steps_json(steps), facts)
+
+
+def _indices(labels: Sequence[Any], images: int, classes: int) -> list[int]:
+    """Labels as class indices (OctcError E706 for what is none, or not one an image)."""
+    if len(labels) != images:
+        text = f"{images} calibration images, {len(labels)} labels"
+        raise OctcError("OCT-E706", text, hint="give one label an image", place="labels")
+    found = [whole_number(one) for one in plain_values(labels)]
+    if wrong := sorted({str(one) for one, k in zip(labels, found, strict=True) if k is None or not 0 <= k < classes}):
+        text = f"labels that are no class index: {shorten(wrong)}"
+        raise OctcError("OCT-E706", text, hint=f"whole numbers from 0 to {classes - 1}", place="labels")
+    return [k for k in found if k is not None]
 
 
 def rebuild_network(module: nn.Module, steps: Sequence[dict[str, Any]]) -> nn.Module:

@@ -5,7 +5,6 @@ An image without a known patient is a group of its own, as in `octc.datasets.spl
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -131,13 +130,13 @@ def _numbers(
         members[group].append(i)
     groups = [(chosen, Counter(items[i].label for i in chosen)) for _, chosen in sorted(members.items())]
     people = Counter(label for _, counts in groups for label in counts)
-    asked = [label for label, name in enumerate(classes) if name not in may_lack]
-    if few := [f"{classes[label]} ({people[label]})" for label in asked if people[label] < k]:
+    needed = {label: 2 if name in may_lack else k for label, name in enumerate(classes)}  # train may not lack a class
+    if few := [label for label, count in needed.items() if people[label] < count]:
         whole = "images" if ids_of(items).state == UNKNOWN else "patients"
-        text = f"{k} folds need {k} {whole} of each class; too few: {', '.join(few)}"
-        least = min(people[label] for label in asked)
-        names = shlex.quote(",".join(classes[label] for label in asked if people[label] < 2))
-        more = f"add {whole}: a fold holds out whole {whole}; or --allow-empty {names}"
+        named = ", ".join(f"{classes[label]} ({people[label]})" for label in few)
+        text = f"{k} folds need {k} {whole} of each class, and 2 of one that val and test may lack; too few: {named}"
+        least = min(people[label] for label in few)
+        more = f"add {whole}: a fold holds out whole {whole}, and trains on the others; or leave the class out"
         hint = f"--folds {least}" if least >= 2 else more
         raise OctcError("OCT-E207", text, hint=hint, place="--folds")
     totals = Counter(s.label for s in items)

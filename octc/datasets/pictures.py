@@ -15,7 +15,7 @@ from PIL import Image
 from octc.core.errors import OctcError
 from octc.core.files import sha256_file
 from octc.datasets.base import Sample, ScanOf
-from octc.imaging.decode import SIDES, Decoded, Values, read_image, size_fault
+from octc.imaging.decode import SIDES, Decoded, Values, read_image, read_size, size_fault
 from octc.imaging.preprocess import UInt8
 from octc.volumes.formats import read_volumes
 from octc.volumes.volume import RawShape, Volume
@@ -47,12 +47,11 @@ def scan_picture(volume: Volume, index: int) -> Decoded:
 
 
 def picture_size(root: Path, sample: Sample) -> tuple[int, int]:
-    """Width and height in pixels, from the file header."""
+    """Width and height in pixels as decoded (`read_size`), from the file header."""
     if sample.scan is not None:
         volume = volume_of(root, sample.scan)
         return volume.columns, volume.rows
-    with Image.open(root / sample.path) as picture:
-        return picture.size
+    return read_size(root / sample.path)
 
 
 def is_here(root: Path, sample: Sample) -> bool:

@@ -6,11 +6,12 @@ import codecs
 import csv
 import io
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from octc.core.cells import NO_LABEL, trimmed
+from octc.core.cells import NO_LABEL, label_of, trimmed
 from octc.core.errors import OctcError, shorten
 from octc.imaging.kinds import HEAD, PARQUET, foreign
 
@@ -31,6 +32,7 @@ SEPARATORS = ",;\t|"
 WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx, .ods; .xls
 SHEETS = (b"xl/", b"opendocument.spreadsheet")  # names in workbook archives, which other archives lack
 MAKE_CSV = "a line for each image, as CSV, with pandas: pandas.{}(FILE).to_csv('labels.csv', index=False)"
+_LINE, _QUOTED = re.compile(r"[^\r\n]*\S[^\r\n]*"), re.compile(r'"(?:[^"]|"")*"')
 _STATED = re.compile(r'"?sep=([,;\t|])"?\r?\n', re.IGNORECASE)
 FIRST = 1 << 16  # bytes that are read to find the first lines of a table
 # Usual names of columns, without letter case, blanks and underscores; the first one found in a table is used.
@@ -99,7 +101,12 @@ def read_columns(
         raise OctcError("OCT-E209", text, hint="another --column", place=f"{path}:1")
     check_cells(header, rows, path, "the separator")
     known = {column: place for column, place in places.items() if place is not None}
-    return [(line, {column: trimmed(row[place]) for column, place in known.items()}) for line, row in rows[1:]]
+    return [(line, {name: _cell(row[place], name in optional) for name, place in known.items()}) for line, row in rows[1:]]
+
+
+def _cell(text: str, optional: bool) -> str:
+    """A cell; "" where one that may be empty says that there is nothing, as R writes it (NA)."""
+    return label_of(text) if optional else trimmed(text)
 
 
 def check_cells(header: Sequence[str], lines: Sequence[tuple[int, list[str]]], path: Path, separator: str) -> None:
@@ -189,7 +196,8 @@ def _separator(text: str) -> tuple[str, int]:
     """The separator of a table, and the length of a line `sep=;` that a spreadsheet program wrote (0: none)."""
     if stated := _STATED.match(text):
         return stated[1], stated.end()
-    return max(SEPARATORS, key=text.split("\n", 1)[0].count), 0
+    first = _LINE.search(text)  # without its quoted cells, which may hold any of them
+    return max(SEPARATORS, key=_QUOTED.sub("", first[0] if first else "").count), 0
 
 
 def rows_of(path: Path, hint: str = HINT) -> list[tuple[int, list[str]]]:
@@ -279,35 +287,45 @@ def _bare(name: str) -> str:
 
 def resolver(images: Sequence[str], fit: Callable[[str, list[str]], None] | None = None) -> Callable[[str], str | None]:
     """Make a function that finds the image for a path in a table. The path may be relative to the root, absolute on another
-    machine, without its folders, in another letter case, or without extension.
+    machine, without its folders, in another letter case or Unicode form, or without extension.
 
     Args:
         images: paths below the root, with forward slashes. fit: callback for a cell that matches several images.
 
-    Returns: a function from a cell to one of `images`; None if none or several match, or the path leads out of the root.
+    Returns: a function from a cell to one of `images`; None if none or several match, if the path leads out of the root,
+        or if its folder exists and lacks the file (a file of the same name in another folder is another image).
 
     >>> find = resolver(["A/x_1.jpg", "B/x_1.jpg", "B/y.png"])
-    >>> find("D:/set/a/X_1.JPG"), find("x_1"), find("y"), find("../A/x_1.jpg")
-    ('A/x_1.jpg', None, 'B/y.png', None)
+    >>> find("D:/set/a/X_1.JPG"), find("x_1"), find("y"), find("../A/x_1.jpg"), find("A/y.png")
+    ('A/x_1.jpg', None, 'B/y.png', None, None)
     """
     by_end: dict[str, list[tuple[str, ...]]] = {}
+    here: set[tuple[str, ...]] = set()  # folders of images, each with as many of those above it as one likes
     for image in images:
-        parts = tuple(image.split("/"))
-        for end in {parts[-1].casefold(), PurePosixPath(parts[-1]).stem.casefold()}:
-            by_end.setdefault(end, []).append(parts)
+        parts = tuple(map(_spelt, image.split("/")))
+        for end in {parts[-1], PurePosixPath(parts[-1]).stem}:
+            by_end.setdefault(end, []).append((*parts[:-1], image))
+        here.update(parts[start:-1] for start in range(len(parts) - 1))
 
     def find(cell: str) -> str | None:
-        wanted = [part.casefold() for part in re.split(r"[\\/]+", cell.strip()) if part not in ("", ".")]
+        wanted = tuple(_spelt(part) for part in re.split(r"[\\/]+", cell.strip()) if part not in ("", "."))
         if not wanted or ".." in wanted:
             return None
         fits = by_end.get(wanted[-1], [])
         for length in range(len(wanted), 0, -1):
             folders = wanted[-length:-1]
-            hits = [one for one in fits if [part.casefold() for part in one[-length:-1]] == folders]
+            hits = [one[-1] for one in fits if one[-length:-1] == folders]
             if hits:
                 if len(hits) > 1 and fit is not None:
-                    fit(cell, ["/".join(one) for one in hits])
-                return "/".join(hits[0]) if len(hits) == 1 else None
+                    fit(cell, hits)
+                return hits[0] if len(hits) == 1 else None
+            if folders in here:
+                return None
         return None
 
     return find
+
+
+def _spelt(name: str) -> str:
+    """A name for comparing: without letter case, and an accent in the one form of its two."""
+    return unicodedata.normalize("NFC", name).casefold()

@@ -59,7 +59,9 @@ class SimplifyOptions:
             text = "--prune and --budget both choose the share of channels to prune"
             raise OctcError("OCT-E102", text, hint="leave out one of them", place="--budget")
         named = self.activation or self.no_se or self.prune is not None or self.budget is not None
-        if self.resume is not None and (named or self.epochs is not None):
+        usual = {one.name: one.default for one in described(self)}
+        other = [name for name in ("epochs", "margin", "qat") if getattr(self, name) != usual[name]]
+        if self.resume is not None and (named or other):
             text = "a resumed run keeps its own options"
             raise OctcError("OCT-E102", text, hint="octc simplify --resume RUN, without the other options", place="--resume")
         if self.resume is None and not named:

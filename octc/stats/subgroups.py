@@ -6,6 +6,7 @@ each has its interval and a p-value adjusted for their number.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -64,7 +65,7 @@ def binned(column: str, values: Sequence[str | None]) -> list[str]:
     if len(known) <= MOST_GROUPS:
         return [value or UNKNOWN for value in values]
     try:
-        numbers = [float(value) if value else None for value in values]
+        numbers = [_number(value) for value in values]
     except ValueError:
         text = f"column {column} has {len(known)} different values ({shorten([str(v) for v in known], 3, 'more')})"
         hint = f"leave it out, or give it at most {MOST_GROUPS} values"
@@ -77,6 +78,13 @@ def binned(column: str, values: Sequence[str | None]) -> list[str]:
         for i, top in enumerate(tops)
     ]
     return [UNKNOWN if one is None else names[int(np.searchsorted(edges, one, side="left"))] for one in numbers]
+
+
+def _number(value: str | None) -> float | None:
+    """A cell of a column of numbers; None where it says nothing ("nan" of other programs too)."""
+    if not value or math.isnan(number := float(value)):
+        return None
+    return number
 
 
 def subgroups(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from octc.core.cells import given, label_of, same_names, whole_number
+from octc.core.cells import given, label_of, plain_values, same_names, whole_number
 from octc.core.errors import OctcError, first_line, shorten
 from octc.stats.comparison import ANSWERS, SCORES, Comparison, Known, compare_logits, nonfinite
 from octc.stats.patients import KNOWN, patient_ids
@@ -25,6 +25,7 @@ from octc.stats.verdict import Verdict, judge
 SIDES = ("before", "after")
 FORMS = "give probabilities in rows that sum to 1, or one class per image"
 FLOOR = 1e-12  # lower bound of a probability before its logarithm
+MOST_CLASSES = 4096  # inferred from indices, where no class names are given
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,8 @@ def compare_tables(
     options = gate or ParityOptions()
     if margin is not None:
         options = replace(options, margin=margin)
-    labels = [_cell(one) for one in labels]
+    labels = [_cell(one) for one in plain_values(labels)]
+    patients, ids = (None if one is None else plain_values(one) for one in (patients, ids))
     if bare := [str(i) for i, label in enumerate(labels) if label == ""]:
         text = f"{len(bare)} labels are empty: rows {shorten(bare)}"
         raise OctcError("OCT-E706", text, hint="leave out rows without a label", place="labels")
@@ -206,6 +208,9 @@ def _class_names(
         seen = [*labels] + ([] if scored else [value for table in tables for value in table.tolist() if value != ""])
         if all(isinstance(value, int) for value in seen):
             count = tables[0].shape[1] if scored else max((int(value) for value in seen), default=-1) + 1
+            if count > MOST_CLASSES and not scored:
+                text = f"the largest class index is {count - 1:,}; without names at most {MOST_CLASSES:,} classes are inferred"
+                raise OctcError("OCT-E706", text, hint="give classes=[...], or correct that row", place="classes")
             names = tuple(str(i) for i in range(count))
         elif scored:
             text = "labels are names, but the classes of the score columns are not given"

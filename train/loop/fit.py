@@ -203,12 +203,16 @@ def _end_of_epoch(at: Training, steps: int, signals: Deferred) -> dict[str, Any]
         average_epochs(at.copies["swa"], at.plain, progress.averaged)
         progress.averaged += 1
     judged = at.ways.judge(stage, logits, data.val_labels, data.labels)
+    if not np.isfinite(judged.loss):
+        refuse(at, "validation loss not finite")
     return finish_epoch(progress, at.judged, judged, stage, at.accelerator, at.folder, steps)
 
 
 def _kept(at: Training) -> Fitted:
     """The best epoch, or the average of the last ones where that is better on val. Repeats itself on a finished state."""
     progress, stage, data = at.progress, at.stage, at.data
+    if progress.best_epoch < 0:
+        refuse(at, f"the criterion ({stage.select}) is not finite in any epoch")
     best = progress.history[progress.best_epoch]
     state = read_weights(best_path(at.folder, progress.best_epoch), best["sha256"])
     metrics = {

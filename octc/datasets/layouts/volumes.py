@@ -181,7 +181,7 @@ def _row(line: int, cells: dict[str, str], names: Sequence[str], split: bool) ->
         raise ValueError(f"path {cells['path']!r} is no path below the table's folder")
     if cells["label"] not in names:
         raise ValueError(f"label {cells['label']!r} is none of {', '.join(names)}")
-    eye = cells.get("eye", "").lower()
+    eye = (given(cells.get("eye", "")) or "").lower()
     if eye not in EYES:
         raise ValueError(f"eye {cells['eye']!r} is neither R nor L")
     part = part_of(cells.get("part", "")) or cells.get("part", "")

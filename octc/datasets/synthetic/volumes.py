@@ -96,7 +96,7 @@ def fda_bytes(drawn: DrawnEye, *, compressed: bool = True) -> bytes:
             body += struct.pack("<I", len(stream.getvalue())) + stream.getvalue()
         chunks.append((b"@IMG_JPEG", body))
     else:
-        chunks.append((b"@IMG_MOT_COMP_03", _topcon_pixels(drawn)))
+        chunks.append((b"@IMG_MOT_COMP_03", _topcon_pixels(drawn, compensated=True)))
     return _topcon(b"FDA", chunks)
 
 
@@ -105,10 +105,12 @@ def fds_bytes(drawn: DrawnEye) -> bytes:
     return _topcon(b"FDS", [*_topcon_facts(drawn), (b"@IMG_SCAN_03", _topcon_pixels(drawn))])
 
 
-def _topcon_pixels(drawn: DrawnEye) -> bytes:
+def _topcon_pixels(drawn: DrawnEye, *, compensated: bool = False) -> bytes:
+    """What is motion compensated has four positions before the size, and no mode."""
     count, rows, columns = drawn.frames.shape
     pixels = (drawn.frames.astype("<u2") * 257).tobytes()
-    return struct.pack("<B4IBI", 2, columns, rows, 16, count, 0, len(pixels)) + pixels
+    head = struct.pack("<B4IB", 0 if compensated else 2, columns, rows, 16, count, 0)
+    return head + bytes(16 if compensated else 0) + struct.pack("<I", len(pixels)) + pixels
 
 
 def _topcon_facts(drawn: DrawnEye) -> list[tuple[bytes, bytes]]:
@@ -149,13 +151,13 @@ def e2e_bytes(eyes: Sequence[DrawnEye]) -> bytes:
         _, rows, columns = drawn.frames.shape
         name = b"".ljust(31 + 51 + 15, b"\0") + struct.pack("<I", 0) + b"F" + drawn.patient.encode().ljust(25, b"\0")
         add(9, series, -1, 0, name.ljust(131, b"\0"), 7 + series)
-        add(3, series, -1, 0, struct.pack("<I", 0) + drawn.eye.encode() + bytes(11), 7 + series)
+        add(11, series, -1, 0, bytes(14) + drawn.eye.encode() + bytes(12), 7 + series)
         for number, frame in reversed(list(enumerate(drawn.frames))):
             add(10004, series, 2 * number, 0, _e2e_scan(drawn, number), 7 + series)
             codes = ufloat16(reflectivity(frame))
             codes[:, -1] = 0xFFFF
             pixels = codes.astype("<u2").tobytes()
-            head = struct.pack("<5I", len(pixels), 0x02010201, 0, rows, columns)
+            head = struct.pack("<5I", len(pixels) + 20, 0x02200201, rows * columns, rows, columns)
             add(0x40000000, series, 2 * number, 1, head + pixels, 7 + series)
     at = start + len(body)
     version = struct.pack("<I20x", 100)
@@ -169,7 +171,7 @@ def _e2e_scan(drawn: DrawnEye, number: int) -> bytes:
     return struct.pack(
         "<3I4fI3fI2f5I2fIQIf",
         1, rows, columns, 0.0, 0.0, 0.0, 0.0, 0, 0.0, drawn.spacing[1], 0.0, 0, 0.0, 0.0, 0, columns, count, number, 3,
-        0.0, 0.0, 0, _ticks(drawn.moment), 1, 30.0,
+        0.0, 0.0, 0, _ticks(drawn.moment), 1, 0.8416,
     )  # fmt: skip
 
 
