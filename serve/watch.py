@@ -19,6 +19,8 @@ HIDDEN = (".", "~")
 UNFINISHED = (".part", ".partial", ".tmp", ".filepart", ".crdownload", ".swp")
 REFUSED = ".refused"
 CUT = ("OCT-E201", "OCT-E220", "OCT-E226")
+CHANGED = "OCT-E239"
+HEADER = 132  # bytes: of a file with fewer, an empty one for example, nobody can say what it will be
 Facts = tuple[int, int]  # bytes, time of the last change
 
 
@@ -66,7 +68,7 @@ class Watch:
                     continue
                 with contextlib.suppress(OSError):
                     if path.is_file() and not path.is_symlink():
-                        found[path] = _facts(path)
+                        found[path] = facts_of(path)
         return found
 
     def _taken(self, path: Path, facts: Facts, quiet: float) -> int:
@@ -75,12 +77,13 @@ class Watch:
         except FileNotFoundError:
             return 0  # whoever put it there took it back
         except OctcError as error:
-            if error.exit_code == 4 or (error.code in CUT and quiet < PATIENCE):
+            begun = error.code in CUT or facts[0] < HEADER
+            if error.exit_code == 4 or error.code == CHANGED or (begun and quiet < PATIENCE):
                 return 0  # the machine, or a copy that goes on: later
             self._refuse(path, error)
             return 0
         with contextlib.suppress(FileNotFoundError):
-            if _facts(path) == facts:  # else it was written anew meanwhile, and is another file
+            if facts_of(path) == facts:  # else it was written anew meanwhile, and is another file
                 path.unlink()
         return 1
 
@@ -95,6 +98,7 @@ class Watch:
             path.rename(folder / name)
 
 
-def _facts(path: Path) -> Facts:
+def facts_of(path: Path) -> Facts:
+    """Size and time of the last change, in ns."""
     found = path.stat()
     return found.st_size, found.st_mtime_ns

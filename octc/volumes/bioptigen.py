@@ -38,7 +38,7 @@ def read(path: Path, _key: bytes | None, allow_cut: bool) -> list[Volume]:
 
     width, height = _millimetres(fields, b"SCANLENGTH"), _millimetres(fields, b"ELSCANLENGTH")
     depth = _millimetres(fields, b"SCANDEPTH")
-    pattern = PATTERNS.get(_number(fields, b"SCANTYPE"))
+    pattern = PATTERNS.get(_number(fields, b"SCANTYPE")) if fields.get(b"SCANTYPE") else None
     notes = ["the eye is not named in a file of this format"]
     if len(places) < frames:
         notes.append(f"cut short: {len(places)} of {frames} B-scans")

@@ -16,7 +16,7 @@ from octc.core.errors import OctcError
 from octc.volumes import read_volume, read_volumes
 from octc.volumes.volume import patient_hash
 from octc.volumes.writing import JPEG_2000, JPEG_LS, RLE
-from tests.octc.volumes.opt_objects import encapsulated, frames, item, made, stored
+from tests.octc.volumes.opt_objects import encapsulated, frames, item, made, parts, stored
 
 JPEG = "1.2.840.10008.1.2.4.50"
 EXTENDED = "1.2.840.10008.1.2.4.51"
@@ -182,25 +182,6 @@ def test_a_table_of_bytes_is_a_table(count: int, tmp_path: Path) -> None:
     value.VOILUTSequence = [item(LUTDescriptor=[count, 0, 8], LUTData=table.tobytes() + b"\0" * (count % 2))]
     shown = read_volume(stored(value, tmp_path)).frame(0)
     assert np.array_equal(shown, table[np.minimum(frames()[0], count - 1)])
-
-
-def parts(folder: Path, total: int | None = 3, **changed: Any) -> list[Path]:
-    """A concatenation of 2, 1 and 3 frames; changed: attributes of its second part."""
-    found, at, pictures = [], 0, frames(6)
-    for number, count in enumerate((2, 1, 3), start=1):
-        value = made(pictures[at : at + count])
-        value.SOPInstanceUID = UID(f"2.25.{number}")
-        value.ConcatenationUID, value.InConcatenationNumber = UID("2.25.99"), number
-        value.ConcatenationFrameOffsetNumber = at
-        value.InConcatenationTotalNumber = total
-        for groups in value.PerFrameFunctionalGroupsSequence:
-            del groups.FrameContentSequence[0].InStackPositionNumber
-            del groups.PlanePositionSequence
-        for name, what in changed.items() if number == 2 else ():
-            setattr(value, name, what)
-        found.append(stored(value, folder, f"part-{number}.dcm"))
-        at += count
-    return found
 
 
 def test_every_part_of_a_concatenation_opens_the_same_volume(tmp_path: Path) -> None:
