@@ -192,6 +192,16 @@ def test_every_part_of_a_concatenation_opens_the_same_volume(tmp_path: Path) -> 
         assert all(np.array_equal(volume.frame(k), picture) for k, picture in enumerate(frames(6)))
 
 
+def test_parts_of_a_concatenation_are_found_behind_a_thousand_other_files(tmp_path: Path) -> None:
+    found = parts(tmp_path)
+    for number in range(1100):
+        (tmp_path / f"a-{number:04d}.dcm").write_bytes(bytes(128) + b"DICM" * (number % 2) + bytes(70))
+    volumes = [read_volume(path) for path in found]
+    assert [(volume.frames, volume.complete.value) for volume in volumes] == [(6, True)] * 3
+    found[2].unlink()  # what was seen of it before counts no more
+    assert read_volume(found[0]).complete.value is False
+
+
 @pytest.mark.parametrize(("absent", "complete"), [(None, None), (2, None), (1, False), (0, False)])
 def test_parts_that_nobody_counted_are_not_called_complete(absent: int | None, complete: bool | None, tmp_path: Path) -> None:
     found = parts(tmp_path, total=None)
