@@ -20,7 +20,7 @@ UNFINISHED = (".part", ".partial", ".tmp", ".filepart", ".crdownload", ".swp")
 REFUSED = ".refused"
 CUT = ("OCT-E201", "OCT-E220", "OCT-E226")
 CHANGED = "OCT-E239"
-HEADER = 132  # bytes: of a file with fewer, an empty one for example, nobody can say what it will be
+HEADER = 132  # bytes of a DICOM object until it says that it is one; the first 128 are zeros
 Facts = tuple[int, int]  # bytes, time of the last change
 
 
@@ -77,7 +77,7 @@ class Watch:
         except FileNotFoundError:
             return 0  # whoever put it there took it back
         except OctcError as error:
-            begun = error.code in CUT or facts[0] < HEADER
+            begun = error.code in CUT or _has_only_begun(path, facts[0])
             if error.exit_code == 4 or error.code == CHANGED or (begun and quiet < PATIENCE):
                 return 0  # the machine, or a copy that goes on: later
             self._refuse(path, error)
@@ -96,6 +96,13 @@ class Watch:
         write_bytes(folder / f"{name}.txt", f"{error.code}: {error.message}\n{error.hint}\n".encode(errors="replace"))
         with contextlib.suppress(FileNotFoundError):
             path.rename(folder / name)
+
+
+def _has_only_begun(path: Path, size: int) -> bool:
+    """Whether a file is empty, or zeros that may become the beginning of an object: nobody can say yet what it will be."""
+    with contextlib.suppress(OSError):
+        return size < HEADER and not any(path.read_bytes()[:HEADER])
+    return True
 
 
 def facts_of(path: Path) -> Facts:

@@ -615,7 +615,8 @@ def test_a_file_that_has_only_begun_is_not_refused(tmp_path: Path) -> None:
     """Who copies it goes on writing, wherever it was moved to: it waits as one that is cut short does."""
     (tmp_path / "empty.dcm").touch()
     (tmp_path / "begun.dcm").write_bytes(bytes(100))
-    (tmp_path / "text.dcm").write_text("a text " * 100)
+    for number, text in enumerate(("a text", "a text " * 100)):
+        (tmp_path / f"text-{number}.dcm").write_text(text)
 
     def take(path: Path) -> None:
         read_volumes(path)
